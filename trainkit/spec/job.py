@@ -1,0 +1,68 @@
+"""The job spec: everything that decides a training run. The discriminated unions are the registry of kinds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from trainkit.spec.augment import AugmentStep
+from trainkit.spec.base import SpecModel
+from trainkit.spec.early_stop import Diverged, EarlyStopRule
+from trainkit.spec.losses import LossSpec
+from trainkit.spec.models import ModelSpec
+from trainkit.spec.optimizers import Adam, OptimizerSpec
+from trainkit.spec.preprocess import PreprocessStep
+from trainkit.spec.schedules import Constant, ScheduleSpec
+from trainkit.spec.split import Balance, DatasetRef, SplitSpec
+from trainkit.spec.training import Adapt, RegularizeSpec, ResourcesSpec, StartFrom, TrainSpec
+
+Task = Literal["classification", "regression", "sequence_classification", "forecasting"]
+
+
+class JobSpec(SpecModel):
+    """A training job. Every field but `dataset` and `model` has a default; unknown fields are errors."""
+
+    name: str = Field("", max_length=200)
+    """A name for people."""
+    labels: dict[str, str] = Field(default_factory=dict, max_length=32)
+    """Free key-value pairs to filter lists by."""
+    dataset: DatasetRef
+    """The dataset's id, or an object with id, target column, features ..."""
+    task: Task | None = None
+    """Left out: decided by the dataset (classes: classification, numbers: regression)."""
+    split: SplitSpec = SplitSpec()
+    """Training, validation and test parts."""
+    balance: Balance = "none"
+    """Re-balancing of the classes, on the training part only."""
+    preprocess: tuple[PreprocessStep, ...] = Field((), max_length=16)
+    """Steps in order, fitted on the training part."""
+    augment: tuple[AugmentStep, ...] = Field((), max_length=32)
+    """Steps in order, drawn per training sample."""
+    model: ModelSpec
+    """The architecture."""
+    loss: LossSpec | None = None
+    """Left out: cross entropy for classes, mse for numbers, hinge for the SVM."""
+    target_scaling: Literal["auto", "none", "z_score", "min_max"] = "auto"
+    """Regression targets are scaled for training and scaled back in every metric and prediction; auto: z_score."""
+    optimizer: OptimizerSpec = Adam()
+    """How gradients become steps."""
+    schedule: ScheduleSpec = Constant()
+    """How the rate moves."""
+    regularize: RegularizeSpec = RegularizeSpec()
+    """Penalties and constraints."""
+    train: TrainSpec = TrainSpec()
+    """Epochs, batches, seed, precision."""
+    early_stop: tuple[EarlyStopRule, ...] = Field((Diverged(),), max_length=16)
+    """Rules that end training early; the best weights are kept in any case."""
+    start_from: StartFrom | None = None
+    """Transfer learning."""
+    adapt: Adapt | None = None
+    """Domain adaptation with an unlabelled target dataset."""
+    resources: ResourcesSpec = ResourcesSpec()
+    """Device and limits."""
+
+    @field_validator("dataset", mode="before")
+    @classmethod
+    def dataset_by_id(cls, value: object) -> object:
+        return {"id": value} if isinstance(value, str) else value

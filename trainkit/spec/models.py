@@ -1,0 +1,174 @@
+"""Model architectures (techniques, section 5). Input and output sizes come from the dataset."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from trainkit.spec.base import DropProbability, SpecModel, Width
+from trainkit.spec.init import InitSpec
+from trainkit.spec.torchvision_names import TORCHVISION_CLASSIFIERS
+
+Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "mish", "linear"]
+Norm = Literal["none", "batch", "layer", "group"]
+Head = Literal["global_average", "flatten"]
+
+
+class Linear(SpecModel):
+    """One linear layer: softmax regression or linear regression."""
+
+    kind: Literal["linear"] = "linear"
+    init: InitSpec | None = None
+    """How the weights start; left out: Xavier uniform."""
+
+
+class LinearSvm(SpecModel):
+    """One linear layer trained with the multi-class hinge loss and an L2 penalty."""
+
+    kind: Literal["linear_svm"] = "linear_svm"
+    init: InitSpec | None = None
+    """How the weights start; left out: zeros (the problem is convex)."""
+
+
+class Mlp(SpecModel):
+    """Fully connected layers; the classic one is 784-500-500-10."""
+
+    kind: Literal["mlp"] = "mlp"
+    hidden: tuple[Width, ...] = Field((128, 64), max_length=64)
+    """Width of each hidden layer."""
+    activation: Activation = "relu"
+    """After each hidden layer."""
+    norm: Norm = "none"
+    """Normalisation between the linear layer and its activation."""
+    dropout: DropProbability = 0.0
+    """Probability of dropping a hidden unit in training."""
+    input_dropout: DropProbability = 0.0
+    """Probability of dropping an input in training."""
+    init: InitSpec | None = None
+    """How the weights start; left out: He for relu-like activations, Xavier for the others."""
+
+
+class Cnn(SpecModel):
+    """Blocks of convolution, norm, activation, pooling and dropout, then a head."""
+
+    kind: Literal["cnn"] = "cnn"
+    channels: tuple[Width, ...] = Field((32, 64), min_length=1, max_length=32)
+    """Output channels of each block."""
+    kernel: Annotated[int, Field(ge=1, le=15)] = 3
+    """Side of the square kernel; odd, so that the size is kept."""
+    convs_per_block: Annotated[int, Field(ge=1, le=8)] = 1
+    """Convolutions in each block before its pooling."""
+    pool: Literal["max", "average", "none"] = "max"
+    """2x2 pooling after each block, while the image is at least 2 wide."""
+    activation: Activation = "relu"
+    """After each convolution."""
+    norm: Norm = "batch"
+    """Between each convolution and its activation."""
+    dropout: DropProbability = 0.0
+    """Before the last linear layer."""
+    spatial_dropout: DropProbability = 0.0
+    """Probability of dropping a whole channel after each block."""
+    head: Head = "global_average"
+    """`global_average` pools each channel to its mean; `flatten` keeps every position."""
+    dense: tuple[Width, ...] = Field((), max_length=8)
+    """Hidden linear layers between the pooled features and the output."""
+    init: InitSpec | None = None
+    """How the weights start; left out: He for relu-like activations, Xavier for the others."""
+
+    @field_validator("kernel")
+    @classmethod
+    def odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("the kernel's side must be odd, such as 3 or 5")
+        return value
+
+
+class ResidualCnn(SpecModel):
+    """Stages of two-convolution residual blocks with batch norm; each stage after the first halves the image."""
+
+    kind: Literal["residual_cnn"] = "residual_cnn"
+    channels: tuple[Width, ...] = Field((32, 64), min_length=1, max_length=8)
+    """Channels of each stage."""
+    blocks_per_stage: Annotated[int, Field(ge=1, le=64)] = 1
+    """Residual blocks in each stage."""
+    activation: Activation = "relu"
+    """After each convolution and each sum."""
+    norm: Norm = "batch"
+    """After each convolution."""
+    dropout: DropProbability = 0.0
+    """Before the last linear layer."""
+    spatial_dropout: DropProbability = 0.0
+    """Probability of dropping a whole channel after each block."""
+    head: Head = "global_average"
+    """`global_average` pools each channel to its mean; `flatten` keeps every position."""
+    init: InitSpec | None = None
+    """How the weights start; left out: He for relu-like activations, Xavier for the others."""
+
+
+class Recurrent(SpecModel):
+    """Fields shared by the recurrent models; input (B, T, F), padded and packed when lengths differ."""
+
+    hidden: Width = 64
+    """Width of the state."""
+    layers: Annotated[int, Field(ge=1, le=16)] = 1
+    """Stacked recurrent layers."""
+    bidirectional: bool = False
+    """Read the sequence both ways."""
+    dropout: DropProbability = 0.0
+    """Between stacked layers and before the last linear layer."""
+    pooling: Literal["last", "mean"] = "last"
+    """What the head sees: the last true step's state, or the mean over the true steps."""
+    init: InitSpec | None = None
+    """How the input weights start; left out: Xavier uniform, recurrent weights orthogonal, forget bias 1."""
+
+
+class Lstm(Recurrent):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997)."""
+
+    kind: Literal["lstm"] = "lstm"
+
+
+class Gru(Recurrent):
+    """Gated recurrent unit (Cho et al. 2014)."""
+
+    kind: Literal["gru"] = "gru"
+
+
+class Torchvision(SpecModel):
+    """A classification architecture of torchvision by name, with its last layer sized to the classes."""
+
+    kind: Literal["torchvision"] = "torchvision"
+    name: Literal[TORCHVISION_CLASSIFIERS] = "resnet18"  # type: ignore[valid-type]
+    """The architecture, such as resnet18 or vgg16."""
+    image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
+    """Resize images to this side first; left out: their own size, or the least that the architecture takes."""
+    dropout: DropProbability | None = None
+    """Overrides the architecture's own dropout where it has one."""
+    init: InitSpec | None = None
+    """How the weights start; left out: the architecture's own rule."""
+
+
+class Ensemble(SpecModel):
+    """Several trained models that predict together; nothing is trained."""
+
+    kind: Literal["ensemble"] = "ensemble"
+    members: tuple[str, ...] = Field(min_length=2, max_length=64)
+    """Models (`mdl_...`) or finished jobs (`job_...`)."""
+    method: Literal["average", "vote"] = "average"
+    """`average` of the probabilities (or values); `vote` of the labels, ties to the larger mean probability."""
+    weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """One weight a member; left out: equal."""
+
+    @model_validator(mode="after")
+    def one_weight_each(self) -> Ensemble:
+        if self.weights is not None and len(self.weights) != len(self.members):
+            raise ValueError("give as many `weights` as `members`")
+        if len(set(self.members)) != len(self.members):
+            raise ValueError("each member may be named once")
+        return self
+
+
+ModelSpec = Annotated[
+    Linear | LinearSvm | Mlp | Cnn | ResidualCnn | Lstm | Gru | Torchvision | Ensemble, Field(discriminator="kind")
+]

@@ -1,0 +1,131 @@
+"""How the loop runs: penalties, epochs, transfer, adaptation, resources."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from trainkit.spec.base import NonNegative, Positive, Rate, Seed, SpecModel, Width
+
+
+class RegularizeSpec(SpecModel):
+    """Penalties and constraints on weights: parameters of two or more dimensions outside norm layers.
+
+    n is the number of training samples (techniques, section 6).
+    """
+
+    l1: NonNegative = 0.0
+    """L = L0 + (l1/n) * sum |w|."""
+    l2: NonNegative = 0.0
+    """L = L0 + (l2/2n) * sum w^2, equal to SGD with weight_decay = l2/n."""
+    weight_decay: NonNegative = 0.0
+    """Decoupled: w <- w - eta * weight_decay * w beside any optimizer."""
+    max_norm: Positive | None = None
+    """After each step project every unit's incoming weights to at most this norm (usually 3 or 4)."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Mix the one-hot targets with the uniform distribution by this share (cross_entropy and focal)."""
+
+
+class TrainSpec(SpecModel):
+    """The loop."""
+
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """Passes over the training part."""
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
+    """Samples a step; the last batch of an epoch may be smaller."""
+    seed: Seed = 0
+    """Seed of the init, the order, the augmentation and the dropout."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the forward and backward pass; auto: float32 on CPU, bfloat16 autocast where it pays."""
+    threads: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
+    """CPU threads of the training process; auto calibrates once and records the choice."""
+    deterministic: bool = True
+    """Same spec, seed, versions, device and threads: the same bits."""
+    checkpoint_seconds: NonNegative = 30.0
+    """Time between checkpoints; 0 checkpoints after every evaluation."""
+    evaluate_every_epochs: Annotated[int, Field(ge=1)] = 1
+    """Epochs between evaluations; the last epoch is always evaluated."""
+    log_every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps between rows of the running training loss; left out: a tenth of an epoch, at least 10."""
+    restore_best: bool = True
+    """End with the best weights seen, for whatever reason training ends."""
+    monitor: str | None = None
+    """What "best" means, such as val_accuracy; left out: the first patience rule's monitor, else val_loss."""
+    clip_norm: Positive | None = None
+    """Scale the whole gradient down to this norm."""
+    clip_value: Positive | None = None
+    """Clamp each gradient entry to [-clip_value, clip_value]."""
+    channels_last: bool | Literal["auto"] = "auto"
+    """Memory layout of image batches; auto decides by device and model."""
+    compile: bool | Literal["auto"] = "auto"
+    """torch.compile; auto: off on CPU and for short runs."""
+
+
+class Phase(SpecModel):
+    """A stretch of fine-tuning with its own open layers and rate."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    """Epochs of this phase."""
+    unfreeze: Annotated[int, Field(ge=0)] | Literal["none", "all"] = "none"
+    """`none`: the head alone; N: also the last N blocks of the body; `all`: everything."""
+    lr: Rate | None = None
+    """Rate of the head (and of the body unless `body_lr` is given); left out: the optimizer's."""
+    body_lr: Rate | None = None
+    """Rate of the unfrozen body blocks, usually far smaller, such as 1e-5."""
+
+
+class StartFrom(SpecModel):
+    """Transfer learning: begin with the body of a trained model (techniques, section 10)."""
+
+    job: str | None = None
+    """A finished job (`job_...`)."""
+    model: str | None = None
+    """A model (`mdl_...`)."""
+    dataset: str | None = None
+    """An uploaded safetensors file (`ds_...` of kind weights)."""
+    file: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    """A weight file name in the worker's weights folder."""
+    match: Literal["name", "position"] = "name"
+    """Pair tensors by name, or by order and shape."""
+    head: Literal["new", "keep"] = "new"
+    """`new` draws the last layers afresh for this dataset's classes; `keep` takes them over too."""
+    head_hidden: tuple[Width, ...] = Field((), max_length=4)
+    """Hidden relu layers of the new head, such as [1024]."""
+    freeze: Literal["none", "body"] = "none"
+    """`body` trains only the head (frozen batch norm stays in eval mode)."""
+    phases: tuple[Phase, ...] = Field((), max_length=16)
+    """Stretches with their own open layers; left out: one phase of `train.epochs`."""
+    cache_features: bool | Literal["auto"] = "auto"
+    """Compute a fully frozen, augmentation-free body's features once and train the head on them."""
+
+    @model_validator(mode="after")
+    def one_source(self) -> StartFrom:
+        if sum(source is not None for source in (self.job, self.model, self.dataset, self.file)) != 1:
+            raise ValueError("name exactly one source: `job`, `model`, `dataset` or `file`")
+        return self
+
+
+class Adapt(SpecModel):
+    """DANN: a gradient-reversal domain classifier trained with unlabelled target data (Ganin et al. 2016)."""
+
+    kind: Literal["dann"] = "dann"
+    target_dataset: str
+    """The unlabelled dataset (`ds_...`) whose distribution the model should serve."""
+    weight: NonNegative = 1.0
+    """Final weight of the reversed gradient; it rises from 0 as 2/(1+exp(-10p)) - 1 with progress p."""
+    hidden: tuple[Width, ...] = (64,)
+    """Hidden widths of the domain classifier."""
+
+
+class ResourcesSpec(SpecModel):
+    """Where and how long."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    """auto, cpu, cuda, cuda:N or mps; auto takes a GPU where the worker has one."""
+    gpus: Annotated[int, Field(ge=0, le=1)] = 1
+    """GPUs wanted where the device is a GPU; one process uses one."""
+    max_seconds: Positive | None = None
+    """Stop (and keep the best model) after this much time of training."""
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    """How often a retryable failure of the job itself is tried."""
