@@ -75,6 +75,4 @@ class Gap(SpecModel):
     """Gaps up to this are never stopped for."""
 
 
-EarlyStopRule = Annotated[
-    Patience | Target | Diverged | TimeBudget | NoProgress | Gap, Field(discriminator="kind")
-]
+EarlyStopRule = Annotated[Patience | Target | Diverged | TimeBudget | NoProgress | Gap, Field(discriminator="kind")]

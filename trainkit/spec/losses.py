@@ -57,8 +57,6 @@ class Focal(SpecModel):
     """How strongly easy samples are discounted; 0 is cross entropy."""
 
 
-LossSpec = Annotated[
-    CrossEntropy | BinaryCrossEntropy | Hinge | Mse | Mae | Huber | Focal, Field(discriminator="kind")
-]
+LossSpec = Annotated[CrossEntropy | BinaryCrossEntropy | Hinge | Mse | Mae | Huber | Focal, Field(discriminator="kind")]
 CLASSIFICATION_LOSSES = ("cross_entropy", "binary_cross_entropy", "hinge", "mse", "focal")
 REGRESSION_LOSSES = ("mse", "mae", "huber")
