@@ -1,0 +1,42 @@
+"""trainkit: the practical craft of training deep networks. Cheap to import; torch comes with first use.
+
+    import trainkit as tk
+    result = tk.fit(tk.JobSpec.model_validate(spec), tk.load_dataset("digits.zip"))
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "JobSpec": "trainkit.spec",
+    "SpecError": "trainkit.spec",
+    "DataError": "trainkit.data",
+    "Dataset": "trainkit.data",
+    "load_dataset": "trainkit.data",
+    "FitResult": "trainkit.fit",
+    "TrainedModel": "trainkit.fit",
+    "load_model": "trainkit.fit",
+}
+# `fit` is a room and its main function: the module itself is callable, so `tk.fit(...)` works whoever imported it first.
+_ROOMS = ("augment", "data", "fit", "losses", "nn", "optim", "plots", "preprocess", "regularize", "spec")
+
+__all__ = [*_WHERE, *_ROOMS]
+
+if TYPE_CHECKING:
+    from trainkit.data import DataError, Dataset, load_dataset
+    from trainkit.fit import FitResult, TrainedModel, fit, load_model
+    from trainkit.spec import JobSpec, SpecError
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        value = getattr(importlib.import_module(_WHERE[name]), name)
+        globals()[name] = value
+        return value
+    if name in _ROOMS:
+        return importlib.import_module(f"trainkit.{name}")
+    raise AttributeError(f"module 'trainkit' has no attribute {name!r}")
