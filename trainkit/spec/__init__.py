@@ -3,5 +3,15 @@
 from trainkit.spec.facts import ColumnFacts, DatasetFacts
 from trainkit.spec.job import JobSpec
 from trainkit.spec.problems import Problem, SpecError
+from trainkit.spec.resolve import Resolved, parse_spec, resolve
 
-__all__ = ["ColumnFacts", "DatasetFacts", "JobSpec", "Problem", "SpecError"]
+__all__ = [
+    "ColumnFacts",
+    "DatasetFacts",
+    "JobSpec",
+    "Problem",
+    "Resolved",
+    "SpecError",
+    "parse_spec",
+    "resolve",
+]

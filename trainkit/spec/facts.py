@@ -44,6 +44,8 @@ class DatasetFacts(BaseModel):
     """The table's target column as named at upload."""
     splits: dict[str, int] | None = Field(default=None)
     """Samples in each predefined part (train, validation, test); None when the dataset ships none."""
+    target_width: int = 1
+    """Numbers to predict for each sample (regression)."""
     lengths: tuple[int, int] | None = None
     """Shortest and longest sequence."""
 

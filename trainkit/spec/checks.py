@@ -1,0 +1,338 @@
+"""What the dataset's facts forbid. Every check yields all of its problems, each with pointer and hint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from trainkit.spec.facts import DatasetFacts
+from trainkit.spec.job import JobSpec, Task
+from trainkit.spec.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
+from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, direction, split_metric
+from trainkit.spec.problems import Problem, nearest
+from trainkit.spec.shapes import Sample, feature_columns, target_column
+
+ANY_SAMPLE_AUGMENT = ("noise", "mixup")
+COLOUR_AUGMENT = ("saturation", "hue")
+IMAGE_MODELS = ("cnn", "residual_cnn", "torchvision")
+RECURRENT_MODELS = ("lstm", "gru")
+SOFT_TARGET_LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "focal")
+TRAIN_METRICS = ("loss", "accuracy", "mse", "mae")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A spec beside its dataset."""
+
+    spec: JobSpec
+    facts: DatasetFacts
+    task: Task
+    sample: Sample
+    outputs: int
+
+    @property
+    def classification(self) -> bool:
+        return self.task in ("classification", "sequence_classification")
+
+    @property
+    def parts(self) -> tuple[int, int, int]:
+        """Samples in (train, validation, test), as the split will cut them, before sub-sampling."""
+        predefined = self.facts.splits if self.spec.split.use_predefined else None
+        train, validation, test = self.spec.split.fractions
+        if predefined:
+            own = (predefined.get("train", 0), predefined.get("validation", 0), predefined.get("test", 0))
+            if own[1] == 0 and validation > 0:
+                held = round(own[0] * validation / (train + validation))
+                return own[0] - held, held, own[2]
+            return own
+        n = self.facts.samples
+        return round(n * train), round(n * validation), round(n * test)
+
+    @property
+    def training_samples(self) -> int:
+        return max(1, round(self.parts[0] * (self.spec.split.subsample or 1.0)))
+
+    @property
+    def has_validation(self) -> bool:
+        return self.parts[1] > 0
+
+
+def dataset_problems(spec: JobSpec, facts: DatasetFacts, task: Task | None) -> Iterator[Problem]:
+    """Columns, targets and the task: what must hold before a sample's shape is known."""
+    if facts.kind == "table":
+        yield from _column_problems(spec, facts)
+    elif task is None:
+        yield Problem("/task", "no_target", "the dataset has no targets to learn", "Upload labels with it.")
+    if task is None:
+        return
+    classes = task in ("classification", "sequence_classification")
+    if facts.kind == "table":
+        target = target_column(spec, facts)
+        if target is not None and classes and target.categories is None:
+            yield Problem(
+                "/task",
+                "target_not_classes",
+                f'column "{target.name}" has {target.unique} different values',
+                'Use task "regression", or name a column with classes.',
+            )
+        if target is not None and not classes and target.type == "categorical":
+            yield Problem(
+                "/task",
+                "target_not_numbers",
+                f'column "{target.name}" holds text, which cannot be predicted as a number',
+                'Use task "classification".',
+            )
+    elif classes and facts.target_type != "class":
+        yield Problem("/task", "target_not_classes", "the dataset's targets are not classes", 'Use task "regression".')
+    elif not classes and task == "regression" and facts.target_type == "class":
+        yield Problem("/task", "target_not_numbers", "the dataset's targets are classes", 'Use task "classification".')
+    if task == "sequence_classification" and facts.kind != "sequences":
+        yield Problem("/task", "not_sequences", f"the dataset is of kind {facts.kind}", 'Use task "classification".')
+
+
+def _column_problems(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
+    names = [column.name for column in facts.columns or ()]
+    listing = f"Columns: {', '.join(names[:30])}{' ...' if len(names) > 30 else ''}."
+    target = spec.dataset.target or facts.target
+    if target is None:
+        yield Problem("/dataset/target", "missing_target", "no target column is named", f"{listing}")
+    elif target not in names:
+        hint = " ".join(part for part in (nearest(target, names), listing) if part)
+        yield Problem("/dataset/target", "unknown_column", f'the dataset has no column "{target}"', hint)
+    elif (column := facts.column(target)) is not None and column.missing:
+        yield Problem(
+            "/dataset/target",
+            "missing_values",
+            f'{column.missing} rows have no value in the target column "{target}"',
+            "Remove those rows and upload again.",
+        )
+    for field, chosen in (("features", spec.dataset.features or ()), ("ignore", spec.dataset.ignore)):
+        for index, name in enumerate(chosen):
+            if name not in names:
+                hint = " ".join(part for part in (nearest(name, names), listing) if part)
+                yield Problem(
+                    f"/dataset/{field}/{index}", "unknown_column", f'the dataset has no column "{name}"', hint
+                )
+            elif field == "features" and name == target:
+                yield Problem(
+                    f"/dataset/features/{index}", "target_as_feature", f'"{name}" is the target', "Take it out."
+                )
+    columns = feature_columns(spec, facts)
+    if target in names and not columns:
+        yield Problem("/dataset/features", "no_features", "no feature column is left", listing)
+    imputes = any(step.kind == "impute" for step in spec.preprocess)
+    for column in columns:
+        if column.type == "categorical" and column.categories is None:
+            yield Problem(
+                "/dataset/ignore",
+                "too_many_categories",
+                f'text column "{column.name}" has {column.unique} different values, like an id',
+                f'Add "{column.name}" to `dataset.ignore`.',
+            )
+    with_gaps = [column.name for column in columns if column.missing]
+    if with_gaps and not imputes:
+        yield Problem(
+            "/preprocess",
+            "missing_values",
+            f"values are missing in {', '.join(with_gaps[:10])}",
+            'Put {"kind": "impute"} first in `preprocess`, or leave the columns out.',
+        )
+
+
+def all_problems(context: Context) -> Iterator[Problem]:
+    """Everything else, once the sample's form is known."""
+    yield from _split_problems(context)
+    yield from _preprocess_problems(context)
+    yield from _augment_problems(context)
+    yield from _model_problems(context)
+    yield from _loss_problems(context)
+    yield from _monitor_problems(context)
+    yield from _transfer_problems(context)
+
+
+def _split_problems(context: Context) -> Iterator[Problem]:
+    spec, (train, validation, test) = context.spec, context.parts
+    if context.classification and context.outputs < 2:
+        yield Problem("/dataset", "one_class", "the dataset has fewer than two classes", "Nothing can be told apart.")
+    if train < 1:
+        yield Problem("/split/train", "empty_part", "the training part would be empty", "Give it a larger share.")
+    fractions = spec.split.fractions
+    for name, size, share in (("validation", validation, fractions[1]), ("test", test, fractions[2])):
+        if size < 1 and share > 0 and not context.facts.splits:
+            hint = f"Give it a larger share, or 0 for none; there are {context.facts.samples} samples."
+            yield Problem(f"/split/{name}", "empty_part", f"the {name} part would be empty", hint)
+    if spec.balance != "none" and not context.classification:
+        yield Problem("/balance", "needs_classes", "balancing needs classes", 'Use "none" for regression.')
+
+
+def _preprocess_problems(context: Context) -> Iterator[Problem]:
+    spec, sample = context.spec, context.sample
+    width, flat = sample.size if sample.form != "sequence" else sample.shape[-1], sample.form != "image"
+    for index, step in enumerate(spec.preprocess):
+        where = f"/preprocess/{index}"
+        if step.kind == "impute":
+            if context.facts.kind != "table":
+                yield Problem(where, "tables_only", "impute is for tables", "Remove it.")
+            elif index:
+                yield Problem(where, "order", "impute must come first: the other steps cannot see gaps", "Move it up.")
+            continue
+        per = getattr(step, "per", "auto")
+        if per in ("channel", "pixel") and sample.form != "image":
+            yield Problem(f"{where}/per", "images_only", f'"{per}" is for images', 'Use "auto".')
+        if per in ("channel", "pixel") and flat and sample.form == "image":
+            yield Problem(f"{where}/per", "already_flat", "an earlier pca has flattened the image", 'Use "auto".')
+        if step.kind == "pca":
+            limit = min(width, context.training_samples)
+            if type(step.components) is int and step.components > limit:
+                yield Problem(
+                    f"{where}/components",
+                    "too_many_components",
+                    f"{step.components} components of {width} features and {context.training_samples} training samples",
+                    f"At most {limit}, or a fraction such as 0.95.",
+                )
+            width, flat = step.components if type(step.components) is int else limit, True
+        if step.kind == "whiten" and step.method == "pca":
+            flat = True
+    if flat and sample.form == "image" and spec.model.kind in IMAGE_MODELS:
+        yield Problem(
+            "/preprocess",
+            "needs_image",
+            f"pca turns images into vectors, which {spec.model.kind} cannot read",
+            'Use an mlp, or {"kind": "whiten", "method": "zca"}, which keeps images.',
+        )
+
+
+def _augment_problems(context: Context) -> Iterator[Problem]:
+    sample = context.sample
+    for index, step in enumerate(context.spec.augment):
+        where = f"/augment/{index}"
+        if sample.form != "image" and step.kind not in ANY_SAMPLE_AUGMENT:
+            yield Problem(where, "images_only", f"{step.kind} is for images", f"Use one of {ANY_SAMPLE_AUGMENT}.")
+        elif step.kind in COLOUR_AUGMENT and sample.shape[0] != 3:
+            yield Problem(where, "needs_colour", f"{step.kind} needs colour images, these are grey", "Remove it.")
+        if step.kind in ("mixup", "cutmix") and context.spec.loss is not None:
+            kind = context.spec.loss.kind
+            if context.classification and kind not in SOFT_TARGET_LOSSES:
+                hint = f"Use one of {', '.join(SOFT_TARGET_LOSSES)}."
+                yield Problem(where, "needs_soft_targets", f"{kind} cannot take mixed targets", hint)
+        if step.kind == "cutmix" and not context.classification:
+            yield Problem(where, "needs_classes", "cutmix mixes classes", "Use mixup for regression.")
+        if step.kind in ("mixup", "cutmix") and context.spec.model.kind == "linear_svm":
+            yield Problem(where, "needs_soft_targets", "the SVM's hinge loss cannot take mixed targets", "Remove it.")
+
+
+def _model_problems(context: Context) -> Iterator[Problem]:
+    kind, sample = context.spec.model.kind, context.sample
+    if kind in IMAGE_MODELS and sample.form != "image":
+        yield Problem(
+            "/model/kind", "needs_image", f"{kind} reads images, the samples are {sample.form}s", "Use an mlp."
+        )
+    if kind in RECURRENT_MODELS and sample.form != "sequence":
+        yield Problem(
+            "/model/kind",
+            "needs_sequence",
+            f"{kind} reads sequences (T, F), the samples are {sample.form}s",
+            "Upload with kind=sequences, or use an mlp.",
+        )
+    if sample.form == "sequence" and kind in ("mlp", "linear", "linear_svm"):
+        lengths = context.facts.lengths
+        if lengths is not None and lengths[0] != lengths[1]:
+            yield Problem(
+                "/model/kind",
+                "needs_equal_lengths",
+                f"{kind} needs equal lengths, these run from {lengths[0]} to {lengths[1]}",
+                "Use an lstm or gru.",
+            )
+    if kind == "linear_svm" and not context.classification:
+        yield Problem("/model/kind", "needs_classes", "the SVM separates classes", "Use linear for regression.")
+    if context.spec.adapt is not None and (not context.classification or kind == "ensemble"):
+        yield Problem("/adapt", "needs_classes", "domain adaptation is for classification models", "Remove it.")
+
+
+def _loss_problems(context: Context) -> Iterator[Problem]:
+    spec = context.spec
+    fitting = CLASSIFICATION_LOSSES if context.classification else REGRESSION_LOSSES
+    kind = spec.loss.kind if spec.loss is not None else None
+    if kind is not None and kind not in fitting:
+        yield Problem(
+            "/loss/kind", "wrong_loss", f"{kind} does not fit {context.task}", f"Use one of {', '.join(fitting)}."
+        )
+    smoothing = spec.regularize.label_smoothing
+    takes_smoothing = kind in (None, "cross_entropy", "focal") and spec.model.kind != "linear_svm"
+    if smoothing and not (context.classification and takes_smoothing):
+        yield Problem(
+            "/regularize/label_smoothing",
+            "needs_cross_entropy",
+            "label smoothing works on class probabilities",
+            "Use cross_entropy or focal, or remove it.",
+        )
+    if context.classification and spec.target_scaling in ("z_score", "min_max"):
+        yield Problem("/target_scaling", "needs_numbers", "classes cannot be scaled", "Remove it.")
+
+
+def _monitor_problems(context: Context) -> Iterator[Problem]:
+    spec = context.spec
+    watched: list[tuple[str, Any]] = [(f"/early_stop/{i}", rule) for i, rule in enumerate(spec.early_stop)]
+    watched.append(("/schedule", spec.schedule))
+    for where, rule in watched:
+        monitor = getattr(rule, "monitor", None)
+        if monitor is not None:
+            yield from _monitor_problem(context, f"{where}/monitor", monitor, rule.mode, where)
+        if rule.kind in ("gap", "no_progress") and not context.has_validation:
+            yield _no_validation(where, f"the {rule.kind} rule compares with validation data")
+    if spec.train.monitor is not None:
+        yield from _monitor_problem(context, "/train/monitor", spec.train.monitor, "auto", "/train")
+
+
+def _monitor_problem(context: Context, where: str, monitor: str, mode: str, rule: str) -> Iterator[Problem]:
+    fitting = CLASSIFICATION_METRICS if context.classification else REGRESSION_METRICS
+    choices = [f"val_{name}" for name in fitting] + [f"train_{name}" for name in fitting if name in TRAIN_METRICS]
+    try:
+        part, metric = split_metric(monitor)
+    except ValueError:
+        hint = " ".join(word for word in (nearest(monitor, choices), f"Choices: {', '.join(choices)}.") if word)
+        yield Problem(where, "unknown_metric", f"unknown metric {monitor!r}", hint)
+        return
+    if part == "test":
+        yield Problem(where, "test_is_held_out", "the test part must not decide anything", f"Use val_{metric}.")
+    elif monitor not in choices:
+        yield Problem(
+            where,
+            "metric_not_measured",
+            f"{monitor} is not measured in {context.task}",
+            f"Choices: {', '.join(choices)}.",
+        )
+    elif part == "val" and not context.has_validation:
+        yield _no_validation(where, f"{monitor} needs validation data, and the split has none")
+    elif mode in ("min", "max") and mode != direction(monitor):
+        yield Problem(
+            f"{rule}/mode",
+            "wrong_mode",
+            f"{monitor} is better when {'smaller' if direction(monitor) == 'min' else 'larger'}",
+            f'Use "{direction(monitor)}".',
+        )
+
+
+def _no_validation(where: str, message: str) -> Problem:
+    return Problem(
+        where, "no_validation", message, "Give `split.validation` a share, as in 8:1:1, or monitor train_loss."
+    )
+
+
+def _transfer_problems(context: Context) -> Iterator[Problem]:
+    spec = context.spec
+    init = getattr(spec.model, "init", None)
+    if spec.start_from is not None and init is not None:
+        yield Problem("/model/init", "two_sources", "`start_from` already gives the weights", "Remove `init`.")
+    if spec.model.kind == "ensemble" and spec.start_from is not None:
+        yield Problem("/start_from", "nothing_to_train", "an ensemble is not trained", "Remove it.")
+    if spec.start_from is not None and spec.start_from.freeze == "none":
+        for index, phase in enumerate(spec.start_from.phases):
+            if phase.unfreeze == "none":
+                yield Problem(
+                    f"/start_from/phases/{index}/unfreeze",
+                    "needs_freeze",
+                    "this phase trains the head alone, but the body is not frozen",
+                    'Say "freeze": "body", or "unfreeze": "all" in the phase.',
+                )

@@ -1,0 +1,139 @@
+"""Parse a document into a JobSpec, and complete it with the dataset's facts. All problems are found at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from trainkit.spec import checks, losses
+from trainkit.spec.facts import DatasetFacts
+from trainkit.spec.job import JobSpec, Task
+from trainkit.spec.metrics import direction
+from trainkit.spec.problems import Problem, SpecError, problems_from_validation
+from trainkit.spec.shapes import Sample, class_counts, infer_task, sample_of
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A spec with nothing left to guess but what depends on the machine."""
+
+    spec: JobSpec
+    sample: Sample
+    outputs: int
+    """Classes, or regression targets."""
+    warnings: tuple[Problem, ...] = ()
+
+
+def parse_spec(document: Any) -> JobSpec:
+    """Validate a submitted document. Raises SpecError with every problem, each with its JSON pointer."""
+    if not isinstance(document, dict):
+        raise SpecError([Problem("", "not_an_object", "a job spec is an object with `dataset` and `model`", "")])
+    try:
+        return JobSpec.model_validate(document)
+    except ValidationError as error:
+        raise SpecError(problems_from_validation(error, document, JobSpec)) from None
+    except RecursionError:
+        raise SpecError([Problem("", "too_deep", "the document is nested too deeply", "")]) from None
+
+
+def resolve(spec: JobSpec, facts: DatasetFacts) -> Resolved:
+    """Fill in task, loss, monitors and modes, and check the spec against the dataset. Raises SpecError."""
+    task = infer_task(spec, facts)
+    found = [*checks.dataset_problems(spec, facts, task)]
+    if task is None or found:
+        raise SpecError(found)
+    sample = sample_of(spec, facts)
+    counts = class_counts(spec, facts)
+    outputs = len(counts or ()) if is_classification(task) else facts.target_width
+    context = checks.Context(spec, facts, task, sample, outputs)
+    found = list(checks.all_problems(context))
+    if found:
+        raise SpecError(found)
+    complete = _complete(spec, task, context.has_validation)
+    return Resolved(complete, sample, outputs, tuple(_warnings(spec, context)))
+
+
+def is_classification(task: Task) -> bool:
+    """Whether the targets are classes."""
+    return task in ("classification", "sequence_classification")
+
+
+def _complete(spec: JobSpec, task: Task, has_validation: bool) -> JobSpec:
+    """The same spec with task, loss, epochs, monitors and modes written out."""
+    update: dict[str, Any] = {"task": task}
+    if spec.loss is None:
+        update["loss"] = default_loss(spec, task)
+    if spec.target_scaling == "auto":
+        update["target_scaling"] = "none" if is_classification(task) else "z_score"
+    update["early_stop"] = tuple(_with_mode(rule) for rule in spec.early_stop)
+    update["schedule"] = _with_mode(spec.schedule)
+    train: dict[str, Any] = {"monitor": best_monitor(spec, has_validation)}
+    if spec.start_from is not None and spec.start_from.phases:
+        train["epochs"] = sum(phase.epochs for phase in spec.start_from.phases)
+    update["train"] = spec.train.model_copy(update=train)
+    return spec.model_copy(update=update)
+
+
+def default_loss(spec: JobSpec, task: Task) -> losses.LossSpec:
+    """Hinge for the SVM, cross entropy for classes, mse for numbers."""
+    if not is_classification(task):
+        return losses.Mse()
+    return losses.Hinge() if spec.model.kind == "linear_svm" else losses.CrossEntropy()
+
+
+def best_monitor(spec: JobSpec, has_validation: bool) -> str | None:
+    """What "best" means: `train.monitor`, else the first patience rule's, else val_loss; None without validation."""
+    if spec.train.monitor is not None:
+        return spec.train.monitor
+    for rule in spec.early_stop:
+        if rule.kind == "patience":
+            return rule.monitor
+    return "val_loss" if has_validation else None
+
+
+def _with_mode(rule: Any) -> Any:
+    return rule.model_copy(update={"mode": direction(rule.monitor)}) if getattr(rule, "mode", None) == "auto" else rule
+
+
+def _warnings(spec: JobSpec, context: checks.Context) -> Iterator[Problem]:
+    if spec.regularize.l2 and spec.regularize.weight_decay:
+        yield Problem(
+            "/regularize",
+            "double_decay",
+            "l2 and weight_decay both shrink the weights",
+            "Keep one: weight_decay with adaptive optimizers, l2 with sgd.",
+        )
+    if not context.has_validation:
+        yield Problem(
+            "/split/validation",
+            "no_validation",
+            "without a validation part the last weights are kept, not the best",
+            "Give validation a share, as in 8:1:1.",
+        )
+    if spec.loss is not None and spec.loss.kind == "mse" and is_classification(context.task):
+        yield Problem(
+            "/loss",
+            "mse_on_classes",
+            "mse on one-hot targets learns slowly where the unit saturates",
+            'Use {"kind": "cross_entropy"}.',
+        )
+    if spec.train.batch_size > context.training_samples:
+        yield Problem(
+            "/train/batch_size",
+            "batch_exceeds_data",
+            f"the training part has {context.training_samples} samples: every epoch is one step",
+            "A smaller batch gives more steps.",
+        )
+    phases = spec.start_from.phases if spec.start_from else ()
+    total = sum(phase.epochs for phase in phases)
+    if phases and "epochs" in spec.train.model_fields_set and spec.train.epochs != total:
+        yield Problem(
+            "/train/epochs", "phases_decide", f"the phases add up to {total} epochs, and they decide", "Leave it out."
+        )
+    if spec.task is None and context.facts.kind == "table":
+        yield Problem(
+            "/task", "task_inferred", f"taken as {context.task} from the target column", "Say `task` to fix it."
+        )
