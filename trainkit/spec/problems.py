@@ -58,7 +58,7 @@ def _problem(item: Mapping[str, Any], document: Any, model: type[BaseModel]) -> 
         hint = nearest(name, known) or (f"Known fields: {', '.join(sorted(known))}." if known else "Remove it.")
         return Problem(where, "unknown_field", f'unknown field "{name}"', hint)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        expected = [tag.strip().strip("'") for tag in str(context.get("expected_tags", "")).split(",") if tag.strip()]
+        expected = [tag for m in _models_at(item["loc"], model) if (tag := _kind_of(m))]
         listing = f"Known kinds: {', '.join(expected)}." if expected else "See /v1/catalog."
         if kind == "union_tag_not_found":
             return Problem(where, "missing_kind", "`kind` is missing", listing)
@@ -107,7 +107,12 @@ def _is_tag(step: str, node: Mapping[str, Any]) -> bool:
 
 
 def _known_fields(loc: Sequence[int | str], model: type[BaseModel]) -> set[str]:
-    """Field names of the sub-model at `loc`, found by walking annotations; empty when the walk is lost."""
+    """Field names of the sub-model at `loc`."""
+    return set().union(*(m.model_fields.keys() for m in _models_at(loc, model)))
+
+
+def _models_at(loc: Sequence[int | str], model: type[BaseModel]) -> list[type[BaseModel]]:
+    """The models that the document may hold at `loc`, found by walking annotations."""
     models: list[type[BaseModel]] = [model]
     for step in loc:
         if isinstance(step, int):
@@ -122,7 +127,7 @@ def _known_fields(loc: Sequence[int | str], model: type[BaseModel]) -> set[str]:
             if field is not None:
                 following.extend(_models_in(field.annotation))
         models = following or models
-    return set().union(*(m.model_fields.keys() for m in models)) if models else set()
+    return models
 
 
 def _kind_of(model: type[BaseModel]) -> str | None:

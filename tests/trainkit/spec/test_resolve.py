@@ -1,0 +1,150 @@
+"""What a dataset's facts decide, and what they forbid."""
+
+import pytest
+
+from trainkit.spec import ColumnFacts, DatasetFacts, SpecError, parse_spec, resolve
+
+GREY = DatasetFacts(
+    kind="images", samples=1000, input_shape=(1, 8, 8), classes={"a": 500, "b": 500}, target_type="class"
+)
+COLOUR = GREY.model_copy(update={"input_shape": (3, 8, 8)})
+TABLE = DatasetFacts(
+    kind="table",
+    samples=200,
+    target="species",
+    columns=(
+        ColumnFacts(name="length", type="numeric", unique=90),
+        ColumnFacts(name="width", type="numeric", unique=80, missing=3),
+        ColumnFacts(name="place", type="categorical", unique=3, categories={"x": 100, "y": 60, "z": 40}),
+        ColumnFacts(name="code", type="categorical", unique=200, categories=None),
+        ColumnFacts(name="species", type="categorical", unique=2, categories={"one": 100, "two": 100}),
+    ),
+)
+RAGGED = DatasetFacts(
+    kind="sequences",
+    samples=300,
+    input_shape=(29, 12),
+    lengths=(7, 29),
+    classes={"1": 150, "2": 150},
+    target_type="class",
+)
+NUMBERS = DatasetFacts(kind="arrays", samples=442, input_shape=(10,), target_type="number")
+
+
+def resolved(facts, **document):
+    return resolve(parse_spec({"dataset": "ds_1", "model": {"kind": "mlp"}} | document), facts)
+
+
+def refusals(facts, **document):
+    with pytest.raises(SpecError) as caught:
+        resolved(facts, **document)
+    return {(problem.pointer, problem.code) for problem in caught.value.problems}
+
+
+def test_defaults_by_kind():
+    images = resolved(GREY)
+    assert (images.spec.task, images.spec.loss.kind, images.outputs) == ("classification", "cross_entropy", 2)
+    assert images.spec.train.monitor == "val_loss"
+    numbers = resolved(NUMBERS)
+    assert (numbers.spec.task, numbers.spec.loss.kind, numbers.spec.target_scaling) == ("regression", "mse", "z_score")
+    assert resolved(RAGGED, model={"kind": "lstm"}).spec.task == "sequence_classification"
+    assert resolved(GREY, model={"kind": "linear_svm"}).spec.loss.kind == "hinge"
+
+
+def test_table_width_counts_one_hot_categories_and_a_category_for_missing():
+    table = resolved(TABLE, dataset={"id": "ds_1", "ignore": ["code"]}, preprocess=[{"kind": "impute"}])
+    assert table.sample.shape == (2 + 3,)
+    with_gap = TABLE.model_copy(
+        update={
+            "columns": tuple(c.model_copy(update={"missing": 1}) if c.name == "place" else c for c in TABLE.columns)
+        }
+    )
+    ignore = {"id": "ds_1", "ignore": ["code"]}
+    assert resolved(with_gap, dataset=ignore, preprocess=[{"kind": "impute"}]).sample.shape == (2 + 4,)
+
+
+def test_monitor_modes_are_written_out():
+    rules = [{"kind": "patience", "monitor": "val_accuracy"}, {"kind": "target", "monitor": "val_loss", "value": 0.1}]
+    spec = resolved(GREY, early_stop=rules).spec
+    assert [rule.mode for rule in spec.early_stop] == ["max", "min"]
+    assert spec.train.monitor == "val_accuracy"
+
+
+@pytest.mark.parametrize(
+    ("facts", "document", "refusal"),
+    [
+        (TABLE, {}, ("/preprocess", "missing_values")),
+        (TABLE, {}, ("/dataset/ignore", "too_many_categories")),
+        (TABLE, {"dataset": {"id": "d", "target": "specie"}}, ("/dataset/target", "unknown_column")),
+        (TABLE, {"dataset": {"id": "d", "features": ["lenght"]}}, ("/dataset/features/0", "unknown_column")),
+        (TABLE, {"dataset": {"id": "d", "features": ["species"]}}, ("/dataset/features/0", "target_as_feature")),
+        (TABLE, {"task": "regression"}, ("/task", "target_not_numbers")),
+        (GREY, {"augment": [{"kind": "hue"}]}, ("/augment/0", "needs_colour")),
+        (NUMBERS, {"augment": [{"kind": "rotate"}]}, ("/augment/0", "images_only")),
+        (
+            NUMBERS,
+            {"preprocess": [{"kind": "pca", "components": 11}]},
+            ("/preprocess/0/components", "too_many_components"),
+        ),
+        (NUMBERS, {"balance": "oversample"}, ("/balance", "needs_classes")),
+        (NUMBERS, {"loss": {"kind": "cross_entropy"}}, ("/loss/kind", "wrong_loss")),
+        (NUMBERS, {"model": {"kind": "cnn"}}, ("/model/kind", "needs_image")),
+        (RAGGED, {}, ("/model/kind", "needs_equal_lengths")),
+        (GREY, {"model": {"kind": "gru"}}, ("/model/kind", "needs_sequence")),
+        (GREY, {"model": {"kind": "cnn"}, "preprocess": [{"kind": "pca"}]}, ("/preprocess", "needs_image")),
+        (GREY, {"split": "8:2", "early_stop": [{"kind": "patience"}]}, ("/early_stop/0/monitor", "no_validation")),
+        (
+            GREY,
+            {"early_stop": [{"kind": "patience", "monitor": "val_mse"}]},
+            ("/early_stop/0/monitor", "metric_not_measured"),
+        ),
+        (
+            GREY,
+            {"early_stop": [{"kind": "patience", "monitor": "test_loss"}]},
+            ("/early_stop/0/monitor", "test_is_held_out"),
+        ),
+        (
+            GREY,
+            {"early_stop": [{"kind": "patience", "monitor": "val_acc"}]},
+            ("/early_stop/0/monitor", "unknown_metric"),
+        ),
+        (
+            GREY,
+            {"early_stop": [{"kind": "patience", "monitor": "val_accuracy", "mode": "min"}]},
+            ("/early_stop/0/mode", "wrong_mode"),
+        ),
+        (
+            GREY,
+            {"augment": [{"kind": "mixup"}], "loss": {"kind": "hinge"}},
+            ("/augment/0", "needs_soft_targets"),
+        ),
+        (
+            GREY,
+            {"regularize": {"label_smoothing": 0.1}, "loss": {"kind": "mse"}},
+            ("/regularize/label_smoothing", "needs_cross_entropy"),
+        ),
+    ],
+)
+def test_impossible_combinations_are_refused(facts, document, refusal):
+    assert refusal in refusals(facts, **document)
+
+
+def test_hue_on_colour_images_is_fine():
+    assert resolved(COLOUR, augment=[{"kind": "hue"}]).spec.augment
+
+
+def test_warnings_do_not_refuse():
+    result = resolved(GREY, regularize={"l2": 1, "weight_decay": 0.1}, split="8:2")
+    assert {warning.code for warning in result.warnings} >= {"double_decay", "no_validation"}
+    assert result.spec.train.monitor is None
+
+
+def test_predefined_parts_decide_whether_there_is_validation():
+    shipped = GREY.model_copy(update={"splits": {"train": 900, "test": 100}})
+    assert resolved(shipped, early_stop=[{"kind": "patience"}]).spec.train.monitor == "val_loss"
+
+
+def test_a_resolved_spec_is_a_fixed_point():
+    once = resolved(GREY, early_stop=[{"kind": "patience"}]).spec
+    again = resolve(parse_spec(once.model_dump(mode="json")), GREY).spec
+    assert again == once
