@@ -1,0 +1,31 @@
+# Two images from one file: `api` has no torch (slim), `worker` has it. Build: docker compose build
+FROM python:3.11-slim AS base
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 OMP_NUM_THREADS=1
+WORKDIR /app
+RUN useradd --create-home --uid 10001 trainkit && mkdir -p /data/storage /data/scratch && chown -R trainkit /data
+
+FROM base AS api
+COPY requirements-api.lock ./
+RUN pip install --require-hashes -r requirements-api.lock && pip install "setuptools>=77"
+COPY pyproject.toml README.md ./
+COPY trainkit trainkit
+COPY service service
+COPY client client
+COPY migrations migrations
+RUN pip install --no-deps --no-build-isolation --editable .
+USER trainkit
+EXPOSE 8321
+CMD ["trainkit", "api", "--host", "0.0.0.0", "--port", "8321"]
+
+FROM base AS worker
+COPY requirements-worker.lock ./
+RUN pip install --require-hashes -r requirements-worker.lock
+COPY pyproject.toml README.md ./
+COPY trainkit trainkit
+COPY service service
+COPY worker worker
+COPY client client
+COPY migrations migrations
+RUN pip install --no-deps --no-build-isolation --editable .
+USER trainkit
+CMD ["trainkit", "worker", "--queues", "train"]
