@@ -1,0 +1,89 @@
+"""From a model spec and the sample's shape to a network with its starting weights."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+
+from trainkit.nn.cnn import build_cnn
+from trainkit.nn.init import initialize_
+from trainkit.nn.linear import build_linear
+from trainkit.nn.mlp import build_mlp
+from trainkit.nn.network import Network
+from trainkit.nn.residual import build_residual_cnn
+from trainkit.nn.rnn import build_recurrent
+from trainkit.nn.svm import build_linear_svm
+from trainkit.spec.init import HeNormalInit, InitSpec, XavierUniformInit, ZerosInit
+from trainkit.spec.models import ModelSpec
+
+RELU_LIKE = ("relu", "leaky_relu", "elu", "gelu", "silu", "mish")
+
+
+def build_model(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, seed: int) -> Network:
+    """The network with weights drawn from `seed` alone.
+
+    `input_shape` is one sample's: (d,), (C, H, W) or (T, F). Raises ValueError when the architecture cannot read it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _architecture(spec, input_shape, outputs)
+    init = starting_weights(spec)
+    if init is not None:
+        initialize_(network, init, torch.Generator().manual_seed(seed))
+    return network
+
+
+def _architecture(spec: ModelSpec, shape: tuple[int, ...], outputs: int) -> Network:
+    match spec.kind:
+        case "linear":
+            return build_linear(shape, outputs)
+        case "linear_svm":
+            return build_linear_svm(shape, outputs)
+        case "mlp":
+            return build_mlp(spec, shape, outputs)
+        case "cnn":
+            return build_cnn(spec, _image(spec.kind, shape), outputs)
+        case "residual_cnn":
+            return build_residual_cnn(spec, _image(spec.kind, shape), outputs)
+        case "lstm" | "gru":
+            return build_recurrent(spec, _sequence(spec.kind, shape), outputs)
+        case "torchvision":
+            from trainkit.nn.zoo import build_torchvision  # torchvision takes a second to import
+
+            return build_torchvision(spec, _image(spec.name, shape), outputs)
+        case "ensemble":
+            raise ValueError("an ensemble has no weights of its own: it is put together from trained models")
+
+
+def starting_weights(spec: ModelSpec) -> InitSpec | None:
+    """The spec's init, or the default: He for relu-like activations, Xavier for others, zeros for the (convex) SVM.
+
+    None where the weights stay as the architecture draws them: torchvision's own rules, or pretrained weights that
+    are loaded afterwards.
+    """
+    if spec.kind == "ensemble":
+        return None
+    if spec.init is not None:
+        return None if spec.init.kind == "pretrained" else spec.init
+    match spec.kind:
+        case "torchvision":
+            return None
+        case "linear_svm":
+            return ZerosInit()
+        case "mlp" | "cnn" | "residual_cnn":
+            return HeNormalInit() if spec.activation in RELU_LIKE else XavierUniformInit()
+        case _:
+            return XavierUniformInit()
+
+
+def _image(kind: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise ValueError(f"{kind} reads images (C, H, W), the samples have shape {shape}")
+    return cast(tuple[int, int, int], shape)
+
+
+def _sequence(kind: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    if len(shape) != 2:
+        raise ValueError(f"{kind} reads sequences (T, F), the samples have shape {shape}")
+    return cast(tuple[int, int], shape)
