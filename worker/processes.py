@@ -1,0 +1,191 @@
+"""Forked children that can never outlive their parent: start, scrub, wait, and say how they ended."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+# What a child may see of the environment; addresses of database, broker and storage and cloud keys stay out.
+KEPT_VARIABLES = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "XDG_CACHE_HOME",
+    "TRAINKIT_FAILPOINTS",
+)
+KEPT_PREFIXES = (
+    "LC_",
+    "PYTHON",
+    "OMP_",
+    "MKL_",
+    "KMP_",
+    "OPENBLAS_",
+    "CUDA_",
+    "NVIDIA_",
+    "NCCL_",
+    "TORCH_",
+    "PYTORCH_",
+    "MALLOC_",
+)
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel for SIGKILL when `parent` dies (PR_SET_PDEATHSIG), and leave at once if it is dead already.
+
+    Linux only; elsewhere the closed control pipe ends a training process at its next step.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The parent may have died between fork and prctl: then no signal ever comes.
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended: `code` when it left by itself, `signal` when it was killed, `peak_bytes` of memory."""
+
+    code: int | None
+    signal: int | None
+    peak_bytes: int
+
+    @property
+    def clean(self) -> bool:
+        return self.code == 0
+
+    @property
+    def status(self) -> int:
+        """The shell's number: the code, or 128 + signal (137 killed, 139 segmentation fault)."""
+        return self.code if self.code is not None else 128 + (self.signal or 0)
+
+
+class Child:
+    """A forked process, leader of its own session."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.exit: Exit | None = None
+
+    def poll(self) -> Exit | None:
+        """How it ended, or None while it runs."""
+        return self._wait(os.WNOHANG)
+
+    def wait(self) -> Exit:
+        """Block until it ends."""
+        ended = self._wait(0)
+        assert ended is not None
+        return ended
+
+    def kill(self) -> Exit:
+        """SIGKILL to the whole session, then reap it."""
+        if self.exit is None:
+            for target in (os.killpg, os.kill):  # the group exists only once the child has called setsid
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    target(self.pid, signal.SIGKILL)
+        return self.wait()
+
+    def memory_bytes(self) -> int:
+        """Resident memory now; 0 when it cannot be read."""
+        try:
+            pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        except (OSError, IndexError, ValueError):
+            return 0
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def _wait(self, options: int) -> Exit | None:
+        if self.exit is None:
+            pid, status, usage = os.wait4(self.pid, options)
+            if pid == 0:
+                return None
+            killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+            code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+            unit = 1 if sys.platform == "darwin" else 1024
+            self.exit = Exit(code, killed_by, usage.ru_maxrss * unit)
+        return self.exit
+
+
+def fork(run: Callable[[], None], *, log: Path, keep: Iterable[int] = (), threads: int | None = None) -> Child:
+    """Run `run` in a forked child: own session, dies with us, no inherited descriptors but `keep`, no secrets.
+
+    `os.fork` and not multiprocessing, which refuses inside a Celery pool process. stdout and stderr go to `log`; an
+    exception is printed there and the exit code is 1.
+    """
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return Child(pid)
+    code = 1
+    try:
+        os.setsid()
+        die_with_parent(parent)
+        _reset_signals()
+        _redirect(log)
+        _close_all_but({0, 1, 2, *keep})
+        _scrub_environment(threads)
+        run()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        # Not sys.exit: the parent's handlers, buffers and connections are not the child's to close.
+        os._exit(code)
+
+
+def _reset_signals() -> None:
+    """A service manager signals the whole group at once; only the supervisor decides how the child ends."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    for default in (signal.SIGALRM, signal.SIGCHLD, signal.SIGUSR1):
+        signal.signal(default, signal.SIG_DFL)
+
+
+def _redirect(log: Path) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(null, 0)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    sys.stdout = open(1, "w", buffering=1, closefd=False, encoding="utf-8", errors="replace")  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False, encoding="utf-8", errors="replace")  # noqa: SIM115
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]
+
+
+def _close_all_but(keep: set[int]) -> None:
+    limit = os.sysconf("SC_OPEN_MAX")
+    try:
+        opened = [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208
+    except OSError:
+        opened = list(range(min(limit, 65536)))
+    for descriptor in opened:
+        if descriptor not in keep:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+def _scrub_environment(threads: int | None) -> None:
+    for name in list(os.environ):
+        if name not in KEPT_VARIABLES and not name.startswith(KEPT_PREFIXES):
+            del os.environ[name]
+    if threads is not None:
+        for name in THREAD_VARIABLES:
+            os.environ[name] = str(threads)
