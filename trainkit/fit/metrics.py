@@ -1,0 +1,102 @@
+"""Metrics of classification and regression from outputs and targets. numpy only, float64 sums."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
+TOP_K = 5
+
+
+def confusion_matrix(true: Ints, predicted: Ints, classes: int) -> NDArray[np.int64]:
+    """(classes, classes) counts; row = true class, column = predicted class."""
+    flat = np.asarray(true, np.int64) * classes + np.asarray(predicted, np.int64)
+    return np.bincount(flat, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+
+
+def per_class(confusion: NDArray[np.int64]) -> dict[str, Floats]:
+    """precision = tp / predicted, recall = tp / true, f1 their harmonic mean; 0 where the denominator is 0."""
+    hits = np.diag(confusion).astype(np.float64)
+    predicted, support = confusion.sum(0).astype(np.float64), confusion.sum(1).astype(np.float64)
+    precision = np.divide(hits, predicted, out=np.zeros_like(hits), where=predicted > 0)
+    recall = np.divide(hits, support, out=np.zeros_like(hits), where=support > 0)
+    total = precision + recall
+    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(hits), where=total > 0)
+    return {"precision": precision, "recall": recall, "f1": f1, "support": support}
+
+
+def binary_roc_auc(positive: NDArray[np.bool_], score: Floats) -> float:
+    """P(score of a positive > score of a negative), ties half: the Mann-Whitney form with midranks. NaN with one class."""
+    positives = int(positive.sum())
+    negatives = positive.size - positives
+    if positives == 0 or negatives == 0:
+        return math.nan
+    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    midranks = ends - (counts - 1) / 2.0
+    rank_sum = float(midranks[inverse.reshape(-1)][positive].sum())
+    return (rank_sum - positives * (positives + 1) / 2.0) / (positives * negatives)
+
+
+def roc_auc(true: Ints, scores: Floats) -> float:
+    """Two classes: area under the ROC curve of class 1. More: the mean over classes of one against the rest.
+
+    `scores` (n, K). Classes absent from `true` are left out of the mean; NaN when fewer than two are present.
+    """
+    if not np.isfinite(scores).all():
+        return math.nan
+    if scores.shape[1] == 2:
+        return binary_roc_auc(true == 1, scores[:, 1] - scores[:, 0])
+    areas = [binary_roc_auc(true == k, scores[:, k]) for k in range(scores.shape[1])]
+    known = [area for area in areas if not math.isnan(area)]
+    return float(np.mean(known)) if known else math.nan
+
+
+def classification_metrics(true: Ints, scores: Floats, *, area: bool = True) -> dict[str, float]:
+    """accuracy, top5_accuracy (more than 5 classes), macro precision / recall / f1, roc_auc; `scores` (n, K).
+
+    The macro means run over the classes that occur as truth or prediction, as scikit-learn does.
+    """
+    classes = scores.shape[1]
+    predicted = scores.argmax(1)
+    confusion = confusion_matrix(true, predicted, classes)
+    occurring = (confusion.sum(0) + confusion.sum(1)) > 0
+    values = per_class(confusion)
+    metrics = {"accuracy": float(np.diag(confusion).sum() / max(true.size, 1))}
+    if classes > TOP_K:
+        metrics["top5_accuracy"] = top_k_accuracy(true, scores, TOP_K)
+    for name in ("precision", "recall", "f1"):
+        metrics[name] = float(values[name][occurring].mean()) if occurring.any() else 0.0
+    if area:
+        metrics["roc_auc"] = roc_auc(true, scores)
+    return metrics
+
+
+def top_k_accuracy(true: Ints, scores: Floats, k: int) -> float:
+    """Share of samples whose true class is among the k largest scores; ties go to the lower class index."""
+    own = scores[np.arange(true.size), true][:, None]
+    index = np.arange(scores.shape[1])[None, :]
+    ahead = (scores > own) | ((scores == own) & (index < true[:, None]))
+    return float((ahead.sum(1) < k).mean()) if true.size else 0.0
+
+
+def regression_metrics(true: Floats, predicted: Floats) -> dict[str, float]:
+    """mse, mae and R2 = 1 - SSE/SST in the targets' own units; the mean over targets when there are several.
+
+    A constant target has R2 1 when hit exactly and 0 otherwise, as in scikit-learn.
+    """
+    truth = np.asarray(true, np.float64).reshape(len(true), -1)
+    error = np.asarray(predicted, np.float64).reshape(len(true), -1) - truth
+    if not np.isfinite(error).all():
+        return {"mse": math.nan, "mae": math.nan, "r2": math.nan}
+    squares = (error**2).sum(0)
+    spread = ((truth - truth.mean(0)) ** 2).sum(0)
+    fixed = spread == 0
+    r2 = 1.0 - squares / np.where(fixed, 1.0, spread)
+    r2 = np.where(fixed, (squares == 0).astype(np.float64), r2)
+    return {"mse": float((error**2).mean()), "mae": float(np.abs(error).mean()), "r2": float(r2.mean())}
