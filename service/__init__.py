@@ -1,0 +1,1 @@
+"""The control plane: FastAPI and SQLAlchemy. Never imports torch."""

@@ -1,0 +1,114 @@
+"""What a data worker may say of a dataset it has claimed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from service.database import db_now
+from service.datasets.tables import Blob, Dataset
+from service.leases import StaleFence
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedDataset:
+    """What an intake needs."""
+
+    dataset_id: str
+    fence: int
+    storage_key: str
+    filename: str | None
+    kind: str | None
+    target: str | None
+
+
+def claim(session: Session, owner: str, lease_seconds: float) -> ClaimedDataset | None:
+    """Take the oldest dataset that waits for its check, or whose checker has died."""
+    free = or_(Dataset.lease_expires_at.is_(None), Dataset.lease_expires_at < db_now())
+    waiting = select(Dataset).where(Dataset.state == "validating", free).order_by(Dataset.created_at).limit(8)
+    for dataset in session.scalars(waiting).all():
+        fence = session.execute(
+            update(Dataset)
+            .where(Dataset.id == dataset.id, Dataset.state == "validating", Dataset.fence == dataset.fence, free)
+            .values(fence=Dataset.fence + 1, lease_owner=owner, lease_expires_at=db_now(plus=lease_seconds))
+            .returning(Dataset.fence)
+            .execution_options(synchronize_session=False)
+        ).scalar_one_or_none()
+        if fence is not None:
+            blob = session.get_one(Blob, dataset.blob_sha256)
+            return ClaimedDataset(dataset.id, fence, blob.storage_key, dataset.filename, dataset.kind, dataset.target)
+    return None
+
+
+def renew(session: Session, dataset_id: str, fence: int, lease_seconds: float, **changes: Any) -> None:
+    """Extend the lease and write `phase` or `progress`. Raises StaleFence when someone else has it."""
+    _write(session, dataset_id, fence, lease_expires_at=db_now(plus=lease_seconds), **changes)
+
+
+def ready(
+    session: Session, dataset_id: str, fence: int, facts: dict[str, Any], report: dict[str, Any], prepared_key: str
+) -> None:
+    """The prepared form lies in storage: jobs may use it."""
+    _write(
+        session,
+        dataset_id,
+        fence,
+        state="ready",
+        kind=facts["kind"],
+        samples=facts["samples"],
+        facts=facts,
+        report=report,
+        prepared_key=prepared_key,
+        phase=None,
+        progress=None,
+        lease_owner=None,
+        lease_expires_at=None,
+    )
+
+
+def invalid(
+    session: Session, dataset_id: str, fence: int, error: dict[str, Any], report: dict[str, Any] | None = None
+) -> None:
+    """The bytes are no dataset; `error` says where and why."""
+    _write(
+        session,
+        dataset_id,
+        fence,
+        state="invalid",
+        error=error,
+        report=report,
+        phase=None,
+        progress=None,
+        lease_owner=None,
+        lease_expires_at=None,
+    )
+
+
+def interrupted(session: Session, dataset_id: str, fence: int, limit: int = 3) -> None:
+    """The checking process died; after `limit` deaths the bytes are taken for the cause."""
+    dataset = session.scalars(select(Dataset).where(Dataset.id == dataset_id, Dataset.fence == fence)).one_or_none()
+    if dataset is None:
+        raise StaleFence(dataset_id)
+    deaths = dataset.interruptions + 1
+    if deaths >= limit:
+        message = f"reading the file killed the checking process {deaths} times"
+        hint = "The file may need more memory than the worker has, or be damaged."
+        error = {"code": "intake_died", "layer": "data", "message": message, "retryable": False, "hint": hint}
+        invalid(session, dataset_id, fence, error)
+    else:
+        _write(session, dataset_id, fence, interruptions=deaths, lease_owner=None, lease_expires_at=None, rung_at=None)
+
+
+def _write(session: Session, dataset_id: str, fence: int, **changes: Any) -> None:
+    written = session.execute(
+        update(Dataset)
+        .where(Dataset.id == dataset_id, Dataset.fence == fence, Dataset.state == "validating")
+        .values(updated_at=db_now(), **changes)
+        .returning(Dataset.id)
+        .execution_options(synchronize_session=False)
+    ).scalar_one_or_none()
+    if written is None:
+        raise StaleFence(dataset_id)

@@ -1,0 +1,52 @@
+"""Uploaded bytes, stored once by content, and the datasets made from them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.database import Base, Json, UtcDateTime
+from service.leases import Leased
+
+
+class Blob(Base):
+    """Bytes in storage, named by their SHA-256."""
+
+    __tablename__ = "blobs"
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    storage_key: Mapped[str] = mapped_column(String(300))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Dataset(Leased, Base):
+    """An immutable version of a named dataset: uploading -> validating -> ready or invalid."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (
+        UniqueConstraint("project_id", "name", "version"),
+        Index("datasets_by_state", "state", "created_at"),
+    )
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str] = mapped_column(String(200))
+    version: Mapped[int]
+    kind: Mapped[str | None] = mapped_column(String(40))
+    target: Mapped[str | None] = mapped_column(String(300))
+    filename: Mapped[str | None] = mapped_column(String(300))
+    state: Mapped[str] = mapped_column(String(20))
+    phase: Mapped[str | None] = mapped_column(String(200))
+    progress: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    blob_sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    samples: Mapped[int | None]
+    facts: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    report: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    prepared_key: Mapped[str | None] = mapped_column(String(300))
+    interruptions: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

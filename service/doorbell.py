@@ -1,0 +1,45 @@
+"""Ringing for workers. The message names no job; losing it costs time, never work."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from celery import Celery
+
+log = logging.getLogger(__name__)
+
+
+class Doorbell:
+    """Sends `worker.ring` to a queue, best effort: a broker that is away is logged and forgotten."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._celery = Celery("trainkit", broker=broker_url)
+        self._celery.conf.update(
+            broker_connection_retry_on_startup=False,
+            broker_connection_timeout=2,
+            broker_transport_options={
+                "socket_timeout": 3,
+                "socket_connect_timeout": 2,
+                "max_retries": 0,
+                "retry_on_timeout": False,
+            },
+            task_ignore_result=True,
+            task_publish_retry=False,
+        )
+        # one at a time: a broker that hangs must not collect a thread for every request
+        self._busy = threading.Lock()
+
+    def ring(self, queue: str) -> bool:
+        """Ring for `queue`; False when nobody can have heard. Never raises; bounded by the socket timeouts."""
+        if not self._busy.acquire(timeout=3):
+            return False
+        try:
+            self._celery.send_task("worker.ring", args=[queue], queue=queue, retry=False, ignore_result=True)
+        except Exception as error:  # the broker's client raises many kinds, and none may cost a job
+            log.warning("nobody heard the bell of queue %s: %s", queue, error)
+            return False
+        else:
+            return True
+        finally:
+            self._busy.release()

@@ -1,0 +1,245 @@
+"""What a worker may say of the job it holds. Each function is one short transaction's work, under the fence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from service.database import db_now, new_id
+from service.jobs.leases import held
+from service.jobs.states import State, transition
+from service.jobs.tables import Artifact, Attempt, Job
+from service.models.tables import Model
+
+RETRY_SECONDS = 5.0
+"""Pause before a failed attempt is tried again, doubled for each further one."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file that already lies in storage."""
+
+    name: str
+    storage_key: str
+    media_type: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """A job's good end: the model is in storage, the numbers are known."""
+
+    stop_reason: str
+    result: dict[str, Any]
+    evaluation: dict[str, Any] | None
+    model_kind: str
+    model_key: str
+    model_manifest: dict[str, Any]
+    model_bytes: int
+    files: list[StoredFile] = field(default_factory=list)
+
+
+def start(session: Session, job_id: str, fence: int, *, resumed_from_step: int | None = None) -> None:
+    """starting -> running."""
+    job = held(session, job_id, fence)
+    if resumed_from_step is not None:
+        attempt = session.get_one(Attempt, (job_id, fence))
+        attempt.resumed_from_step = resumed_from_step
+        session.flush()
+    if job.state != "starting":
+        return
+    changes: dict[str, Any] = {} if job.started_at is not None else {"started_at": db_now()}
+    reason = f"resumed from step {resumed_from_step}" if resumed_from_step is not None else None
+    transition(session, job, "running", actor=job.lease_owner or "worker", reason=reason, **changes)
+
+
+def note(session: Session, job_id: str, fence: int, **changes: Any) -> None:
+    """Write `phase`, `progress` or `decided` on the job."""
+    job = held(session, job_id, fence)
+    session.execute(
+        update(Job)
+        .where(Job.id == job.id)
+        .values(updated_at=db_now(), **changes)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def finish(session: Session, job_id: str, fence: int, outcome: Finish) -> str:
+    """Model, files, result and the final state, all or nothing. Returns the model's id."""
+    job = held(session, job_id, fence)
+    model_id = new_id("mdl")
+    now = _now(session)
+    session.add(
+        Model(
+            id=model_id,
+            project_id=job.project_id,
+            job_id=job.id,
+            name=job.name,
+            kind=outcome.model_kind,
+            storage_key=outcome.model_key,
+            manifest=outcome.model_manifest,
+            metrics=outcome.result.get("test") or {},
+            bytes=outcome.model_bytes,
+            created_at=now,
+        )
+    )
+    for file in outcome.files:
+        session.merge(
+            Artifact(
+                job_id=job.id,
+                name=file.name,
+                storage_key=file.storage_key,
+                media_type=file.media_type,
+                bytes=file.bytes,
+                created_at=now,
+            )
+        )
+    session.flush()
+    stopped = outcome.stop_reason in ("client_stop", "time_limit", "diverged")
+    to: State = "stopped" if stopped else "succeeded"
+    _close_attempt(session, job, to)
+    transition(
+        session,
+        job,
+        to,
+        actor=job.lease_owner or "worker",
+        reason=outcome.stop_reason,
+        stop_reason=outcome.stop_reason,
+        result={**outcome.result, "model": model_id},
+        evaluation=outcome.evaluation,
+        phase=None,
+        wanted=None,
+        error=None,
+    )
+    return model_id
+
+
+def cancelled(session: Session, job_id: str, fence: int) -> None:
+    """The training process has ended as the client wished; nothing is kept."""
+    job = held(session, job_id, fence)
+    _close_attempt(session, job, "cancelled")
+    transition(session, job, "cancelled", actor=job.lease_owner or "worker", reason="client", phase=None, wanted=None)
+
+
+def handback(session: Session, job_id: str, fence: int, reason: str) -> None:
+    """The worker is going away in good order: the job is queued again at once, and nothing is counted against it."""
+    job = held(session, job_id, fence)
+    _close_attempt(session, job, "handed_back")
+    transition(
+        session,
+        job,
+        "queued",
+        actor=job.lease_owner or "worker",
+        reason=reason,
+        phase=None,
+        not_before=None,
+        rung_at=None,
+    )
+
+
+def fail(session: Session, job_id: str, fence: int, error: dict[str, Any]) -> State:
+    """An attempt went wrong: a retryable error is tried again while attempts are left, any other ends the job."""
+    job = held(session, job_id, fence)
+    attempts = job.attempts + 1
+    _close_attempt(session, job, "failed", error)
+    if job.wanted and job.wanted.get("action") == "cancel":
+        cancel_reason = {"actor": job.lease_owner or "worker", "reason": "client"}
+        transition(session, job, "cancelled", phase=None, wanted=None, attempts=attempts, **cancel_reason)
+        return "cancelled"
+    if error.get("retryable") and attempts < job.max_attempts:
+        pause = RETRY_SECONDS * 2 ** (attempts - 1)
+        transition(
+            session,
+            job,
+            "queued",
+            actor=job.lease_owner or "worker",
+            reason=f"{error['code']}: attempt {attempts} of {job.max_attempts}, again in {pause:.0f} s",
+            attempts=attempts,
+            not_before=db_now(plus=pause),
+            rung_at=None,
+            phase=None,
+            error=error,
+        )
+        return "queued"
+    transition(
+        session,
+        job,
+        "failed",
+        actor=job.lease_owner or "worker",
+        reason=error.get("code"),
+        attempts=attempts,
+        error=error,
+        phase=None,
+        wanted=None,
+    )
+    return "failed"
+
+
+def interrupted(session: Session, job: Job, reason: str, limit: int, *, delay: float = 0.0) -> State:
+    """The platform failed the job (a lost worker, a killed process): queued again, up to `limit` times."""
+    interruptions = job.interruptions + 1
+    error = {
+        "code": "worker_lost",
+        "layer": "platform",
+        "message": f"the worker was lost {interruptions} times: {reason}",
+        "evidence": {"worker": job.lease_owner, "interruptions": interruptions},
+        "retryable": True,
+        "hint": "Look at the worker's log and the machine's memory; then submit the job again.",
+    }
+    _close_attempt(session, job, "lost", {**error, "message": reason})
+    if interruptions > limit:
+        transition(
+            session,
+            job,
+            "failed",
+            actor="housekeeping",
+            reason="worker_lost",
+            interruptions=interruptions,
+            error=error,
+            phase=None,
+        )
+        return "failed"
+    transition(
+        session,
+        job,
+        "queued",
+        actor="housekeeping",
+        reason=reason,
+        interruptions=interruptions,
+        phase=None,
+        not_before=db_now(plus=delay) if delay else None,
+        rung_at=None,
+    )
+    return "queued"
+
+
+def save_artifact(session: Session, job_id: str, fence: int, file: StoredFile) -> None:
+    """Register a file that lies in storage."""
+    held(session, job_id, fence)
+    session.merge(
+        Artifact(
+            job_id=job_id,
+            name=file.name,
+            storage_key=file.storage_key,
+            media_type=file.media_type,
+            bytes=file.bytes,
+            created_at=_now(session),
+        )
+    )
+
+
+def _close_attempt(session: Session, job: Job, outcome: str, error: dict[str, Any] | None = None) -> None:
+    attempt = session.get(Attempt, (job.id, job.fence))
+    if attempt is not None:
+        attempt.finished_at, attempt.outcome, attempt.error = _now(session), outcome, error
+        session.flush()
+
+
+def _now(session: Session) -> datetime:
+    now = session.scalar(select(db_now()))
+    assert now is not None
+    return now

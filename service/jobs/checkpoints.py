@@ -1,0 +1,51 @@
+"""Checkpoints of a job: registered under the fence, the newest few kept."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.database import db_now, new_id
+from service.jobs.leases import held
+from service.jobs.tables import Checkpoint
+
+
+def record(
+    session: Session,
+    job_id: str,
+    fence: int,
+    *,
+    step: int,
+    epoch: int,
+    storage_key: str,
+    sha256: str,
+    size: int,
+    keep: int = 2,
+) -> list[str]:
+    """Register a checkpoint that lies in storage; returns the storage keys of older ones that may now be deleted."""
+    job = held(session, job_id, fence)
+    session.add(
+        Checkpoint(
+            id=new_id("ckpt"),
+            job_id=job_id,
+            fence=fence,
+            step=step,
+            epoch=epoch,
+            storage_key=storage_key,
+            sha256=sha256,
+            bytes=size,
+            metric_seq=job.next_seq - 1,
+            created_at=session.scalar(select(db_now())),
+        )
+    )
+    session.flush()
+    older = latest(session, job_id)[keep:]
+    for checkpoint in older:
+        session.delete(checkpoint)
+    return [checkpoint.storage_key for checkpoint in older]
+
+
+def latest(session: Session, job_id: str) -> list[Checkpoint]:
+    """A job's checkpoints, newest first."""
+    newest_first = select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.id.desc())
+    return list(session.scalars(newest_first))

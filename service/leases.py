@@ -1,0 +1,24 @@
+"""Columns of anything a worker claims: who has it, until when, and the fence that makes stale writes void."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.database import UtcDateTime
+
+
+class StaleFence(Exception):  # noqa: N818 - a fact, not a failure
+    """The row has a newer owner: whatever the caller holds is void, and it must let go at once."""
+
+
+class Leased:
+    """Mixin of lease columns."""
+
+    fence: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None] = mapped_column(String(200))
+    lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    rung_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

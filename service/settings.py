@@ -1,0 +1,46 @@
+"""Everything the environment decides, read in one place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where the parts are, and the limits they keep."""
+
+    database_url: str
+    broker_url: str
+    storage_url: str
+    home: Path
+    scratch: Path
+    lease_seconds: float = 30.0
+    heartbeat_seconds: float = 5.0
+    max_upload_bytes: int = 64 * GIB
+    max_body_bytes: int = 32 * 2**20
+    predict_seconds: float = 60.0
+    max_interruptions: int = 20
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read `TRAINKIT_*`; what is left out gets the defaults of a single machine."""
+        env = os.environ if environment is None else environment
+        home = Path(env.get("TRAINKIT_HOME", "~/.trainkit")).expanduser()
+        return cls(
+            database_url=env.get("TRAINKIT_DATABASE_URL", f"sqlite:///{home}/trainkit.db"),
+            broker_url=env.get("TRAINKIT_BROKER_URL", "redis://127.0.0.1:6379/0"),
+            storage_url=env.get("TRAINKIT_STORAGE_URL", str(home / "storage")),
+            home=home,
+            scratch=Path(env.get("TRAINKIT_SCRATCH", str(home / "scratch"))),
+            lease_seconds=float(env.get("TRAINKIT_LEASE_SECONDS", "30")),
+            heartbeat_seconds=float(env.get("TRAINKIT_HEARTBEAT_SECONDS", "5")),
+            max_upload_bytes=int(env.get("TRAINKIT_MAX_UPLOAD_BYTES", str(64 * GIB))),
+            max_body_bytes=int(env.get("TRAINKIT_MAX_BODY_BYTES", str(32 * 2**20))),
+            predict_seconds=float(env.get("TRAINKIT_PREDICT_SECONDS", "60")),
+            max_interruptions=int(env.get("TRAINKIT_MAX_INTERRUPTIONS", "20")),
+        )

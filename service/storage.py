@@ -1,0 +1,104 @@
+"""Files that all hosts share: uploads, prepared datasets, checkpoints, models. Keys are made by the server, never by users."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import uuid
+from pathlib import Path
+from typing import BinaryIO
+
+KEY = re.compile(r"^[a-z]+(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){1,4}$")
+
+
+class Storage:
+    """A folder. Every write lands whole or not at all: temporary name, fsync, rename."""
+
+    def __init__(self, url: str) -> None:
+        self.root = Path(url.removeprefix("file://")).expanduser().absolute()
+
+    def local_path(self, key: str) -> Path:
+        """Where the key's file or folder lies. Raises ValueError for anything but a server-made key."""
+        if not KEY.fullmatch(key) or ".." in key:
+            raise ValueError(f"not a storage key: {key!r}")
+        return self.root / key
+
+    def new_part(self) -> Path:
+        """A fresh temporary path on the same file system as everything else."""
+        folder = self.root / "incoming"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder / f"{uuid.uuid4().hex}.part"
+
+    def adopt(self, part: Path, key: str) -> None:
+        """Give a finished temporary file or folder its name. An existing one of the same key stays."""
+        target = self.local_path(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+            self._remove(part)
+        sync_folder(target.parent)
+
+    def put_file(self, key: str, source: Path) -> int:
+        """Copy a local file in; returns its size in bytes."""
+        part = self.new_part()
+        with source.open("rb") as reader, part.open("wb") as writer:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+            writer.flush()
+            os.fsync(writer.fileno())
+        size = part.stat().st_size
+        target = self.local_path(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.replace(target)
+        sync_folder(target.parent)
+        return size
+
+    def put_tree(self, key: str, source: Path) -> int:
+        """Copy a local folder in; returns the sum of its files' sizes in bytes."""
+        part = self.new_part()
+        shutil.copytree(source, part)
+        size = 0
+        for file in part.rglob("*"):
+            if file.is_file():
+                size += file.stat().st_size
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+        self.adopt(part, key)
+        return size
+
+    def open(self, key: str) -> BinaryIO:
+        """The file's bytes."""
+        return self.local_path(key).open("rb")
+
+    def exists(self, key: str) -> bool:
+        """Whether the key has a file or folder."""
+        return self.local_path(key).exists()
+
+    def delete(self, key: str) -> None:
+        """Remove a file or folder; nothing happens when it is not there."""
+        self._remove(self.local_path(key))
+
+    def check(self) -> None:
+        """Raise OSError unless a file can be written."""
+        part = self.new_part()
+        part.write_bytes(b"")
+        part.unlink()
+
+    @staticmethod
+    def _remove(path: Path) -> None:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

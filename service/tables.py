@@ -1,0 +1,30 @@
+"""All tables, imported together so that metadata is whole."""
+
+from service.database import Base
+from service.datasets.tables import Blob, Dataset
+from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
+from service.keys.tables import ApiKey, Project
+from service.metrics.tables import MetricChunk, MetricSuperseded
+from service.models.tables import Model, Prediction
+from service.workers.tables import Housekeeping, Worker
+
+__all__ = [
+    "ApiKey",
+    "Artifact",
+    "Attempt",
+    "Base",
+    "Blob",
+    "Checkpoint",
+    "Dataset",
+    "Decision",
+    "Housekeeping",
+    "IdempotencyKey",
+    "Job",
+    "JobEvent",
+    "MetricChunk",
+    "MetricSuperseded",
+    "Model",
+    "Prediction",
+    "Project",
+    "Worker",
+]
