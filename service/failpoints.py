@@ -1,6 +1,6 @@
 """Named places where tests make a process die, fail or wait. Off unless TRAINKIT_FAILPOINTS is set.
 
-`TRAINKIT_FAILPOINTS="after_claim=kill,before_finish=sleep:2,after_metric_ship=raise"`; `kill@FILE` kills once, when FILE
+`TRAINKIT_FAILPOINTS="after_claim=kill,before_finish=sleep:2"`; `kill@FILE` kills once, when FILE
 does not exist yet (it is created first), so that the next process gets through.
 """
 

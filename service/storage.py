@@ -1,4 +1,4 @@
-"""Files that all hosts share: uploads, prepared datasets, checkpoints, models. Keys are made by the server, never by users."""
+"""Files that all hosts share: uploads, prepared data, checkpoints, models. The server makes the keys, never users."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A columnar body for many metric rows: small, exact (NaN and infinity survive), quick to read.
 
 Layout: 4 bytes length of a JSON header `{"n", "series": [[split, name], ...]}`, the header, then the columns
-series (uint16), step (int64), epoch (int32), value (float64), at (float64, Unix seconds), each of n entries, little endian.
+series (uint16), step (int64), epoch (int32), value (float64), at (float64, Unix seconds): n entries each, little endian.
 """
 
 from __future__ import annotations
@@ -55,6 +55,6 @@ def decode(body: bytes) -> list[Row]:
         columns[name] = np.frombuffer(body, kind, count=n, offset=offset)
         offset += columns[name].nbytes
     return [
-        Row(*series[index], step, epoch, value, at)
+        Row(series[index][0], series[index][1], step, epoch, value, at)
         for index, step, epoch, value, at in zip(*(columns[name].tolist() for name, _ in COLUMNS), strict=True)
     ]

@@ -1,0 +1,63 @@
+"""All SQL of datasets and blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from service.datasets.tables import Blob, Dataset
+from service.jobs.states import ENDED
+from service.jobs.tables import Job
+
+
+def get(session: Session, project_id: str, dataset_id: str) -> Dataset | None:
+    """The project's dataset of that id."""
+    mine = select(Dataset).where(Dataset.id == dataset_id, Dataset.project_id == project_id)
+    return session.scalars(mine).one_or_none()
+
+
+def listing(
+    session: Session, project_id: str, limit: int, after: str | None, status: str | None, name: str | None
+) -> Sequence[Dataset]:
+    """Newest first, one more than `limit`."""
+    mine = select(Dataset).where(Dataset.project_id == project_id)
+    if after:
+        mine = mine.where(Dataset.id < after)
+    if status:
+        mine = mine.where(Dataset.state == status)
+    if name:
+        mine = mine.where(Dataset.name == name)
+    return session.scalars(mine.order_by(Dataset.id.desc()).limit(limit + 1)).all()
+
+
+def last_version(session: Session, project_id: str, name: str) -> Dataset | None:
+    """The newest version of that name."""
+    mine = select(Dataset).where(Dataset.project_id == project_id, Dataset.name == name)
+    return session.scalars(mine.order_by(Dataset.version.desc()).limit(1)).first()
+
+
+def blob(session: Session, sha256: str) -> Blob | None:
+    """The stored bytes with that hash."""
+    return session.get(Blob, sha256)
+
+
+def jobs_using(session: Session, dataset_id: str, *, active: bool) -> Sequence[str]:
+    """Ids of jobs that name the dataset; only those that have not ended when `active`."""
+    using = select(Job.id).where(Job.dataset_id == dataset_id)
+    if active:
+        using = using.where(Job.state.not_in(ENDED))
+    return session.scalars(using.limit(20)).all()
+
+
+def others_with_blob(session: Session, sha256: str, dataset_id: str) -> int:
+    """How many other datasets share the bytes, of any project."""
+    others = select(func.count()).where(Dataset.blob_sha256 == sha256, Dataset.id != dataset_id)
+    return session.scalar(others) or 0
+
+
+def others_with_prepared(session: Session, prepared_key: str, dataset_id: str) -> int:
+    """How many other datasets share the prepared form."""
+    others = select(func.count()).where(Dataset.prepared_key == prepared_key, Dataset.id != dataset_id)
+    return session.scalar(others) or 0

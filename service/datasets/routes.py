@@ -1,0 +1,122 @@
+"""HTTP of datasets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from anyio import to_thread
+from fastapi import APIRouter, File, Form, Header, Query, Request, Response, UploadFile
+from starlette.requests import ClientDisconnect
+
+from service.auth import Reader, Writer
+from service.context import Context, Service
+from service.datasets import repository, service
+from service.datasets.receive import Receiver, check_digest, check_length
+from service.datasets.schemas import DatasetOut, dataset_out
+from service.errors import RESPONSES, Problem
+from service.keys.service import Principal
+from service.pagination import After, Limit, Page, page
+from trainkit.spec.facts import DatasetKind
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], responses=RESPONSES)
+Name = Annotated[str, Query(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f/\\]+$")]
+Kind = Annotated[DatasetKind | None, Query(description="Left out: detected.")]
+Target = Annotated[str | None, Query(max_length=300, description="Tables: the column to predict.")]
+
+
+@router.put("", status_code=201, response_model=DatasetOut, summary="Upload a dataset (raw body, streamed)")
+async def put_dataset(
+    request: Request,
+    response: Response,
+    who: Writer,
+    context: Service,
+    name: Name,
+    kind: Kind = None,
+    target: Target = None,
+    filename: Annotated[str | None, Query(max_length=300)] = None,
+    content_digest: Annotated[str | None, Header()] = None,
+    content_length: Annotated[str | None, Header()] = None,
+) -> DatasetOut:
+    check_length(content_length, context.settings.max_upload_bytes)
+    wish = service.Wish(name, kind, target, filename)
+    return await _receive(context, who, request.stream(), wish, content_digest, response)
+
+
+@router.post("", status_code=201, response_model=DatasetOut, summary="Upload a dataset (multipart form)")
+async def post_dataset(
+    response: Response,
+    who: Writer,
+    context: Service,
+    file: Annotated[UploadFile, File()],
+    name: Annotated[str | None, Form(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f/\\]+$")] = None,
+    kind: Annotated[DatasetKind | None, Form()] = None,
+    target: Annotated[str | None, Form(max_length=300)] = None,
+    content_digest: Annotated[str | None, Header()] = None,
+) -> DatasetOut:
+    shown = (file.filename or "").replace("\\", "/").rsplit("/", 1)[-1][:300] or None
+    wish = service.Wish(name or (shown or "dataset").split(".")[0] or "dataset", kind, target, shown)
+    return await _receive(context, who, _chunks(file), wish, None, response)
+
+
+async def _chunks(file: UploadFile) -> AsyncIterator[bytes]:
+    while chunk := await file.read(1 << 20):
+        yield chunk
+
+
+async def _receive(
+    context: Context,
+    who: Principal,
+    chunks: AsyncIterator[bytes],
+    wish: service.Wish,
+    digest: str | None,
+    response: Response,
+) -> DatasetOut:
+    receiver = Receiver(context.storage, context.settings.max_upload_bytes)
+    try:
+        await receiver.take(chunks)
+        received = await to_thread.run_sync(receiver.finish)
+        if received.bytes == 0:
+            raise Problem(422, "empty", "The body is empty. Send the file's bytes, as curl -T FILE does.")
+        check_digest(digest, received)
+        dataset = await to_thread.run_sync(service.register, context, who, received, wish)
+    except ClientDisconnect:
+        raise Problem(400, "disconnected", "The upload ended before its last byte; nothing was kept.") from None
+    finally:
+        receiver.discard()
+    response.headers["Location"] = f"/v1/datasets/{dataset.id}"
+    return dataset_out(dataset)
+
+
+@router.get("", response_model=Page[DatasetOut], summary="List datasets, newest first")
+def list_datasets(
+    who: Reader,
+    context: Service,
+    limit: Limit = 50,
+    after: After = None,
+    status: Literal["validating", "ready", "invalid"] | None = None,
+    name: str | None = None,
+) -> dict[str, Any]:
+    with context.sessions() as session:
+        rows = repository.listing(session, who.project_id, limit, after, status, name)
+        return page(rows, limit, dataset_out)
+
+
+@router.get("/{dataset_id}", response_model=DatasetOut, summary="One dataset")
+def get_dataset(dataset_id: str, who: Reader, context: Service) -> DatasetOut:
+    with context.sessions() as session:
+        return dataset_out(service.find(session, who, dataset_id))
+
+
+@router.get("/{dataset_id}/report", response_model=dict[str, Any], summary="What the check found")
+def get_report(dataset_id: str, who: Reader, context: Service) -> dict[str, Any]:
+    with context.sessions() as session:
+        dataset = service.find(session, who, dataset_id)
+        if dataset.state == "validating":
+            raise Problem(409, "not_checked_yet", "The dataset is still being checked.", headers={"Retry-After": "1"})
+        return {"facts": dataset.facts, "error": dataset.error, **(dataset.report or {})}
+
+
+@router.delete("/{dataset_id}", status_code=204, summary="Delete a dataset that nothing uses")
+def delete_dataset(dataset_id: str, who: Writer, context: Service, force: bool = False) -> None:
+    service.delete(context, who, dataset_id, force=force)

@@ -1,0 +1,52 @@
+"""Wire format of datasets."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from service.datasets.tables import Dataset
+
+
+class DatasetOut(BaseModel):
+    """A dataset: one immutable version of a name."""
+
+    id: str
+    name: str
+    version: int
+    kind: str | None
+    target: str | None
+    state: Literal["uploading", "validating", "ready", "invalid"]
+    phase: str | None
+    progress: dict[str, Any] | None
+    sha256: str
+    bytes: int
+    samples: int | None
+    classes: list[str] | None
+    error: dict[str, Any] | None
+    created_at: datetime
+    updated_at: datetime
+
+
+def dataset_out(row: Dataset) -> DatasetOut:
+    """A row as scripts read it."""
+    classes = (row.facts or {}).get("classes")
+    return DatasetOut(
+        id=row.id,
+        name=row.name,
+        version=row.version,
+        kind=row.kind,
+        target=row.target,
+        state=row.state,  # type: ignore[arg-type]  # the table's states are these
+        phase=row.phase,
+        progress=row.progress,
+        sha256=row.blob_sha256,
+        bytes=row.bytes,
+        samples=row.samples,
+        classes=list(classes) if classes else None,
+        error=row.error,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

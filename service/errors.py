@@ -1,0 +1,174 @@
+"""Every error is a problem document (RFC 9457): what was wrong, where, what to do. Bad input never gives a 500."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from service.jobs.states import Conflict
+from trainkit.spec import SpecError
+from trainkit.spec.problems import pointer
+
+log = logging.getLogger(__name__)
+MEDIA_TYPE = "application/problem+json"
+TITLES = {
+    400: "Bad request",
+    401: "A key is needed",
+    403: "The key may not do this",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    411: "Length required",
+    413: "Too large",
+    415: "Unsupported media type",
+    422: "Not valid",
+    500: "Internal error",
+    503: "Not available now",
+}
+
+
+class ErrorItem(BaseModel):
+    """One thing wrong, and where."""
+
+    pointer: str
+    code: str
+    message: str
+    hint: str = ""
+
+
+class ProblemDocument(BaseModel):
+    """The body of every error response."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str = ""
+    errors: list[ErrorItem] = []
+    request_id: str | None = None
+
+
+class Problem(Exception):  # noqa: N818 - the field's term
+    """Raise to answer with a problem document."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        title: str | None = None,
+        errors: Iterable[Mapping[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.status, self.code, self.detail = status, code, detail
+        self.title = title or TITLES.get(status, "Error")
+        self.errors = [dict(error) for error in errors]
+        self.headers = dict(headers or {})
+        super().__init__(detail)
+
+    def body(self, request_id: str | None = None) -> dict[str, Any]:
+        """The document."""
+        document: dict[str, Any] = {
+            "type": f"urn:trainkit:problem:{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+        }
+        if self.errors:
+            document["errors"] = self.errors
+        if request_id:
+            document["request_id"] = request_id
+        return document
+
+
+def not_found(kind: str, identifier: str) -> Problem:
+    """A thing that is not there, or belongs to someone else: the same answer."""
+    shown = identifier[:80]
+    return Problem(404, "not_found", f"There is no {kind} {shown!r} in this project.")
+
+
+def invalid_spec(error: SpecError) -> Problem:
+    """All problems of a spec at once."""
+    errors = [problem.as_dict() for problem in error.problems]
+    count = f"{len(errors)} problem{'s' if len(errors) != 1 else ''}"
+    detail = "; ".join(f"{e['pointer'] or '/'}: {e['message']}" for e in errors[:3])
+    return Problem(422, "invalid_spec", detail, title=f"The spec has {count}", errors=errors)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every kind of failure with a problem document."""
+
+    @app.exception_handler(Problem)
+    async def _problem(request: Request, error: Problem) -> JSONResponse:
+        return respond(request, error)
+
+    @app.exception_handler(SpecError)
+    async def _spec(request: Request, error: SpecError) -> JSONResponse:
+        return respond(request, invalid_spec(error))
+
+    @app.exception_handler(Conflict)
+    async def _conflict(request: Request, error: Conflict) -> JSONResponse:
+        return respond(request, Problem(409, "wrong_state", str(error)))
+
+    @app.exception_handler(RequestValidationError)
+    async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        errors = [
+            {
+                "pointer": pointer(item["loc"][1:])
+                if item["loc"][:1] == ("body",)
+                else "/".join(map(str, item["loc"])),
+                "code": str(item["type"]),
+                "message": str(item["msg"]),
+                "hint": "",
+            }
+            for item in error.errors()
+        ]
+        detail = "; ".join(f"{e['pointer']}: {e['message']}" for e in errors[:3])
+        return respond(request, Problem(422, "invalid_request", detail, errors=errors))
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        codes = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 400: "bad_request"}
+        detail = str(error.detail)
+        if error.status_code == 404:
+            detail = f"There is nothing at {request.url.path}. GET /openapi.json lists every route."
+        problem = Problem(
+            error.status_code, codes.get(error.status_code, "http_error"), detail, headers=error.headers or {}
+        )
+        return respond(request, problem)
+
+    @app.exception_handler(OperationalError)
+    async def _database(request: Request, error: OperationalError) -> JSONResponse:
+        log.error("database: %s", error.orig)
+        detail = "The database does not answer; nothing was changed. Try again."
+        return respond(request, Problem(503, "database_unavailable", detail, headers={"Retry-After": "2"}))
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.exception("unexpected error at %s %s", request.method, request.url.path, exc_info=error)
+        detail = "This is a defect of the service, not of the request. The log has it under the request id."
+        return respond(request, Problem(500, "internal", detail))
+
+
+def respond(request: Request, problem: Problem) -> JSONResponse:
+    """The response of a problem, with the request's id."""
+    request_id = request.scope.get("state", {}).get("request_id")
+    return JSONResponse(
+        problem.body(request_id), status_code=problem.status, headers=problem.headers, media_type=MEDIA_TYPE
+    )
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    code: {"model": ProblemDocument, "description": TITLES[code], "content": {MEDIA_TYPE: {}}}
+    for code in (401, 403, 404, 422)
+}

@@ -1,0 +1,84 @@
+"""API keys: `tk_<8 id>_<secret>`. The secret is random and long, so a plain SHA-256 of it is enough to keep."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.database import ALPHABET, db_now, new_id
+from service.keys.tables import ApiKey, Project
+
+Scope = Literal["read", "write", "admin"]
+SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
+FORM = re.compile(r"^tk_([0-9a-z]{8})_([0-9A-Za-z]{32,64})$")
+SEEN_EVERY = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: a key of a project, and what it may do."""
+
+    key_id: str
+    project_id: str
+    scopes: frozenset[str]
+
+    @property
+    def actor(self) -> str:
+        """How events name the key."""
+        return f"key:{self.key_id}"
+
+
+def create_key(session: Session, project: str, name: str, scopes: tuple[Scope, ...] = SCOPES) -> str:
+    """Make a key, and its project when it is new; returns the key, which is never shown again."""
+    now = session.scalar(select(db_now()))
+    assert now is not None
+    owner = session.scalars(select(Project).where(Project.name == project)).one_or_none()
+    if owner is None:
+        owner = Project(id=new_id("prj"), name=project, created_at=now)
+        session.add(owner)
+        session.flush()
+    key_id, secret = _random(8), _random(40)
+    session.add(
+        ApiKey(
+            id=key_id,
+            project_id=owner.id,
+            name=name,
+            scopes=list(scopes),
+            secret_hash=_hash(secret),
+            created_at=now,
+        )
+    )
+    return f"tk_{key_id}_{secret}"
+
+
+def authenticate(session: Session, presented: str) -> Principal | None:
+    """The key's principal; None for anything wrong, expired or revoked, in the same time."""
+    match = FORM.fullmatch(presented)
+    key_id, secret = match.groups() if match else ("-" * 8, "-")
+    key = session.get(ApiKey, key_id)
+    right = hmac.compare_digest(_hash(secret), key.secret_hash if key else _hash("no such key"))
+    if key is None or not right or key.revoked_at is not None:
+        return None
+    now = session.scalar(select(db_now()))
+    assert now is not None
+    if key.expires_at is not None and key.expires_at <= now:
+        return None
+    if key.last_used_at is None or now - key.last_used_at > SEEN_EVERY:
+        key.last_used_at = now
+    return Principal(key.id, key.project_id, frozenset(key.scopes))
+
+
+def _random(length: int) -> str:
+    return "".join(ALPHABET[byte & 31] for byte in os.urandom(length))
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,51 @@
+"""`python -m service.migrate`: bring the database to the newest schema. Safe to run from several places at once."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+
+from service.database import make_engine
+from service.settings import Settings
+
+LOCK = 0x7472_6169_6E  # "train": the advisory lock that lets one migration run at a time on PostgreSQL
+SCRIPTS = Path(__file__).parents[1] / "migrations"
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Run every migration up to `revision`, in one transaction."""
+    if url.startswith("sqlite:///"):
+        Path(url.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    engine = make_engine(url)
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            # wait for another migration as long as it takes, whatever the service's own limits are
+            connection.execute(text("SET LOCAL lock_timeout = 0"))
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        command.upgrade(_config(connection), revision)
+    engine.dispose()
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS))
+    config.attributes["connection"] = connection
+    return config
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    url = Settings.from_env().database_url
+    upgrade(url)
+    print("The database is up to date.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""Lists: newest first, cut by `limit`, continued by `after` (the last id seen). Ids sort by time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Generic, TypeVar
+
+from fastapi import Query
+from pydantic import BaseModel
+
+T = TypeVar("T")
+Limit = Annotated[int, Query(ge=1, le=200, description="How many, at most 200.")]
+After = Annotated[str | None, Query(max_length=64, description="Continue after this id (`next` of the last page).")]
+
+
+class Page(BaseModel, Generic[T]):
+    """One page of a list."""
+
+    data: list[T]
+    has_more: bool
+    next: str | None
+
+
+def page(rows: Sequence[Any], limit: int, wire: Any) -> dict[str, Any]:
+    """A page from up to `limit + 1` rows: the extra one tells that there is more."""
+    shown = rows[:limit]
+    more = len(rows) > limit
+    return {"data": [wire(row) for row in shown], "has_more": more, "next": shown[-1].id if more else None}
