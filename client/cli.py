@@ -1,0 +1,105 @@
+"""The `trainkit` command."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from client import commands
+from client.home import Home, RefusedError
+
+app = typer.Typer(
+    name="trainkit",
+    help="A self-hosted service that trains deep networks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+key_app = typer.Typer(help="API keys.", no_args_is_help=True)
+app.add_typer(key_app, name="key")
+
+HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder for everything (TRAINKIT_HOME, ~/.trainkit).")]
+HostOption = Annotated[str, typer.Option(help="Address to listen on; the default is this machine alone.")]
+PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Port of the HTTP API.")]
+
+
+@app.command()
+def up(
+    home: HomeOption = None,
+    port: PortOption = 8321,
+    host: HostOption = "127.0.0.1",
+    workers: Annotated[int, typer.Option(min=0, max=256, help="Training workers; each trains one job at a time.")] = 1,
+) -> None:
+    """Start everything on this machine and keep it running until Ctrl-C."""
+    from client.up import up as run
+
+    run(Home.at(home), host, port, workers)
+
+
+@app.command()
+def api(home: HomeOption = None, port: PortOption = 8321, host: HostOption = "127.0.0.1") -> None:
+    """Run the HTTP API alone."""
+    commands.replace_this_process(commands.api_command(host, port), _environment(home))
+
+
+@app.command()
+def worker(
+    queues: Annotated[str, typer.Option(help="Comma-separated: train, data, predict.")] = "train,data,predict",
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Jobs at a time.")] = 1,
+    device: Annotated[str | None, typer.Option(help="Where jobs that say `auto` run: cpu, cuda, cuda:1, mps.")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Run a worker alone."""
+    environment = _environment(home)
+    if device is not None:
+        environment["TRAINKIT_DEVICE"] = device
+    names = [name.strip() for name in queues.split(",") if name.strip()]
+    if unknown := sorted(set(names) - {"train", "data", "predict"}):
+        raise RefusedError(f"there is no queue {unknown[0]!r}", "Queues are train, data and predict.", 2)
+    commands.replace_this_process(commands.worker_command(",".join(names), concurrency), environment)
+
+
+@app.command()
+def migrate(home: HomeOption = None) -> None:
+    """Create the database's tables or bring them up to date."""
+    commands.replace_this_process(commands.migrate_command(), _environment(home))
+
+
+@key_app.command("create")
+def create_key(
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "key",
+    project: Annotated[str | None, typer.Option(help="The project it belongs to; left out: the first one.")] = None,
+    scopes: Annotated[str | None, typer.Option(help="Comma-separated: read, write, admin; left out: all.")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Make an API key. It is printed once and kept nowhere."""
+    given = {"--project": project, "--scopes": scopes}
+    more = [part for option, value in given.items() if value for part in (option, value)]
+    commands.replace_this_process(commands.key_command(name, *more), _environment(home))
+
+
+def _environment(home: Path | None) -> dict[str, str]:
+    chosen = Home.at(home)
+    if "TRAINKIT_DATABASE_URL" not in os.environ or "TRAINKIT_STORAGE_URL" not in os.environ:
+        chosen.make()
+    return chosen.environment(os.environ)
+
+
+def main() -> None:
+    """Entry point: refusals are two lines for people, never a traceback."""
+    try:
+        app()
+    except RefusedError as refused:
+        errors = Console(stderr=True, soft_wrap=True, highlight=False)
+        errors.print(f"[red]trainkit: {escape(str(refused))}[/]")
+        errors.print(escape(refused.hint))
+        raise SystemExit(refused.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()

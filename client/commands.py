@@ -1,0 +1,59 @@
+"""How each part is started: the one place that knows the other packages' names, as text."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+
+
+def api_command(host: str, port: int) -> list[str]:
+    """The HTTP API by uvicorn."""
+    return [
+        *module("uvicorn"),
+        "service.app:create_app",
+        "--factory",
+        *("--host", host, "--port", str(port)),
+        "--no-access-log",
+        "--no-server-header",
+        # Open event streams would hold a restart for ever; their clients reconnect with Last-Event-ID.
+        *("--timeout-graceful-shutdown", "3"),
+    ]
+
+
+def worker_command(queues: str, concurrency: int) -> list[str]:
+    """A Celery worker for these queues (`train`, `data`, `predict`, with commas)."""
+    return [
+        *module("celery"),
+        *("--app", "worker.celery_app"),
+        "worker",
+        *("--queues", queues),
+        *("--concurrency", str(concurrency)),
+        *("--pool", "prefork"),
+        # Two workers of one name on a host would take each other's place in the broker.
+        *("--hostname", f"{queues.replace(',', '-')}-{uuid.uuid4().hex[:8]}@%h"),
+        *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+        *("--loglevel", "INFO"),
+    ]
+
+
+def migrate_command() -> list[str]:
+    """Bring the database's schema up to date."""
+    return module("service.migrate")
+
+
+def key_command(name: str, *more: str) -> list[str]:
+    """Make an API key; the last word printed is the key."""
+    return [*module("service.keys"), "create", "--name", name, *more]
+
+
+def module(name: str) -> list[str]:
+    """This interpreter running a module."""
+    return [sys.executable, "-m", name]
+
+
+def replace_this_process(command: list[str], environment: dict[str, str]) -> None:
+    """Become that command (exec), so that signals and the exit code need nobody in between."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(command[0], command, environment)

@@ -1,0 +1,133 @@
+"""The home folder of `trainkit up`: who may read it, who holds it, and the environment that points everything at it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+# sun_path holds 108 bytes with its end mark; redis appends nothing, other systems allow a few bytes less.
+LONGEST_SOCKET_PATH = 100
+PACKAGES = Path(__file__).resolve().parent.parent
+
+
+class RefusedError(Exception):
+    """Something that the person at the keyboard must settle; `exit_code` says which."""
+
+    def __init__(self, message: str, hint: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.exit_code = exit_code
+
+
+EXIT_HOME_TAKEN = 3
+EXIT_PORT_TAKEN = 4
+EXIT_NOT_STARTED = 5
+EXIT_MISSING_PART = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """`<home>/`: api-key, trainkit.db, storage/, scratch/, run/, logs/, lock; readable by its owner alone."""
+
+    folder: Path
+
+    @classmethod
+    def at(cls, folder: Path | None) -> Home:
+        """The given folder, else TRAINKIT_HOME, else ~/.trainkit."""
+        chosen = folder or Path(os.environ.get("TRAINKIT_HOME") or "~/.trainkit")
+        return cls(chosen.expanduser().absolute())
+
+    @property
+    def key_file(self) -> Path:
+        return self.folder / "api-key"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def redis_socket(self) -> Path:
+        """Where the embedded Redis listens: run/redis.sock, or in the temporary folder when that is too long."""
+        path = self.folder / "run" / "redis.sock"
+        if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+            return path
+        name = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"trainkit-{os.getuid()}-{name}" / "redis.sock"
+
+    def make(self) -> None:
+        """Create what is missing, private to the owner. Raises RefusedError when another user owns a folder."""
+        for folder in (
+            self.folder,
+            self.redis_socket.parent,
+            *(self.folder / name for name in ("run", "logs", "storage", "scratch")),
+        ):
+            make_private(folder)
+
+    def environment(self, given: Mapping[str, str]) -> dict[str, str]:
+        """`given`, completed with what the parts need to find this home; what is set already stays."""
+        defaults = {
+            "TRAINKIT_HOME": str(self.folder),
+            "TRAINKIT_DATABASE_URL": f"sqlite:///{self.folder / 'trainkit.db'}",
+            "TRAINKIT_BROKER_URL": f"redis+socket://{self.redis_socket}?virtual_host=0",
+            "TRAINKIT_STORAGE_URL": str(self.folder / "storage"),
+            "TRAINKIT_SCRATCH": str(self.folder / "scratch"),
+            # Idle OpenMP threads spin against the training processes; each of those gets its own number.
+            "OMP_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",
+            # The folder that the command is typed in must not shadow our packages.
+            "PYTHONSAFEPATH": "1",
+        }
+        search = [str(PACKAGES), *filter(None, [given.get("PYTHONPATH")])]
+        own = {"TRAINKIT_HOME": str(self.folder), "PYTHONPATH": os.pathsep.join(search)}
+        return {**defaults, **given, **own}
+
+
+def make_private(folder: Path) -> None:
+    """A folder with mode 0700 that is ours. Raises RefusedError for a link, a file or another user's folder."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+        if stat.S_ISLNK(found.st_mode):  # a link to a bigger disk is fine where we made or own its target
+            found = folder.stat()
+        if found.st_uid != os.getuid():
+            raise RefusedError(
+                f"{folder} belongs to another user", "Choose another folder with --home.", EXIT_HOME_TAKEN
+            )
+        folder.chmod(0o700)
+    except OSError as error:
+        raise RefusedError(
+            f"cannot use the folder {folder}: {error.strerror}", "Choose another with --home.", EXIT_HOME_TAKEN
+        ) from None
+
+
+class Lock:
+    """One `trainkit up` a home. The kernel lets go of the lock when its holder dies, however it dies."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+
+    def take(self) -> None:
+        """Hold the lock and write our pid into it. Raises RefusedError, naming the holder's pid."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._file, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise RefusedError(
+                f"trainkit is already up in {self.path.parent} (process {holder})",
+                f"Stop it with `kill {holder}`, or start another one with --home DIR --port N.",
+                EXIT_HOME_TAKEN,
+            ) from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let go; the file stays, empty, so that two starters never lock two different files."""
+        os.ftruncate(self._file, 0)
+        os.close(self._file)

@@ -1,0 +1,239 @@
+"""`trainkit up`: broker, database, API and workers as child processes of one foreground command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.markup import escape
+
+from client import embedded_redis
+from client.children import Child, rotate, wait_all
+from client.commands import api_command, key_command, migrate_command, worker_command
+from client.home import EXIT_NOT_STARTED, EXIT_PORT_TAKEN, Home, Lock, RefusedError
+
+START_SECONDS = 60.0
+# A worker gets 20 s for its checkpoint and then some for shipping it.
+WORKER_STOP_SECONDS = 45.0
+API_STOP_SECONDS = 10.0
+REDIS_STOP_SECONDS = 5.0
+TICK_SECONDS = 0.2
+
+
+class InterruptedStartError(Exception):
+    """Ctrl-C or SIGTERM while starting."""
+
+
+class Up:
+    """The running parts. Stops them in order: workers hand their jobs back, then the API, then the broker."""
+
+    def __init__(self, home: Home, host: str, port: int, workers: int, console: Console) -> None:
+        self.home = home
+        self.host = host
+        self.port = port
+        self.workers = workers
+        self.console = console
+        self.environment = home.environment(os.environ)
+        self.embedded_broker = "TRAINKIT_BROKER_URL" not in os.environ
+        self.parts: list[Child] = []
+        self.signals = 0
+
+    @property
+    def url(self) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def run(self) -> None:
+        """Start, tend and stop. Raises RefusedError when something is in the way."""
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_signal)
+        self.home.make()
+        lock = Lock(self.home.folder / "lock")
+        lock.take()
+        try:
+            check_port(self.host, self.port)
+            with contextlib.suppress(InterruptedStartError):
+                self._start()
+                while not self.signals:
+                    for part in self.parts:
+                        if news := part.tend():
+                            self.console.print(f"[yellow]{escape(news)}[/]")
+                    time.sleep(TICK_SECONDS)
+        finally:
+            self._stop()
+            lock.release()
+
+    def _start(self) -> None:
+        if self.embedded_broker:
+            path = self.home.redis_socket
+            path.unlink(missing_ok=True)  # we hold the lock, so whoever left it is dead
+            self._add("redis", embedded_redis.server_command(path))
+            self._until(lambda: embedded_redis.answers(path), "redis")
+        self._once(migrate_command(), "migrate")
+        key = self._first_key()
+        self._add("api", api_command(self.host, self.port))
+        self._until(self._ready, "api")
+        self._add("worker-data", worker_command("data,predict", 2))
+        for number in range(1, self.workers + 1):
+            self._add(f"worker-train-{number}", worker_command("train", 1))
+        self._greet(key)
+
+    def _add(self, name: str, command: list[str]) -> None:
+        log = self.home.logs / f"{name}.log"
+        rotate(log)
+        part = Child(name, command, self.environment, log)
+        part.start()
+        self.parts.append(part)
+
+    def _until(self, ready: Callable[[], bool], name: str) -> None:
+        part = self.parts[-1]
+        deadline = time.monotonic() + START_SECONDS
+        while not ready():
+            if self.signals:
+                raise InterruptedStartError
+            if not part.running or time.monotonic() > deadline:
+                raise RefusedError(
+                    f"{name} did not start", part.last_lines() or f"Its log: {part.log}", EXIT_NOT_STARTED
+                )
+            time.sleep(0.05)
+
+    def _once(self, command: list[str], name: str) -> str:
+        """Run a command to its end; its output."""
+        done = subprocess.run(
+            command, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if self.signals:
+            raise InterruptedStartError
+        if done.returncode != 0:
+            log = self.home.logs / f"{name}.log"
+            log.write_text(done.stdout + done.stderr)
+            hint = "\n".join(done.stderr.splitlines()[-12:])
+            raise RefusedError(
+                f"{name} failed (exit code {done.returncode})", f"{hint}\nAll of it: {log}", EXIT_NOT_STARTED
+            )
+        return done.stdout
+
+    def _first_key(self) -> str | None:
+        """Make and keep the first API key; the key when it is new, None when there is one already."""
+        if self.home.key_file.exists() and self.home.key_file.stat().st_size:
+            return None
+        lines = self._once(key_command("first"), "key").split()
+        if not lines:
+            raise RefusedError("no API key was made", "The key command printed nothing.", EXIT_NOT_STARTED)
+        write_private(self.home.key_file, lines[-1] + "\n")
+        return lines[-1]
+
+    def _ready(self) -> bool:
+        # An opener of our own: a proxy from the environment has no business between us and loopback.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"{self.url}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (OSError, urllib.error.URLError):
+            return False
+
+    def _greet(self, key: str | None) -> None:
+        where = escape(str(self.home.key_file))
+        shown = f"{escape(key)}  (kept in {where})" if key else f"in {where}"
+        header = f'--header "Authorization: Bearer $(cat {where})"'
+        lines = [
+            "",
+            "[bold green]trainkit is up[/]",
+            f"  API        [bold]{self.url}[/]   (interactive docs: {self.url}/docs)",
+            f"  API key    {shown}",
+            f"  workers    1 for data and predictions, {self.workers} for training; the first needs a few seconds",
+            f"  files      {escape(str(self.home.folder))}   (logs in logs/)",
+            f"  hello      curl {header} {self.url}/v1/jobs",
+            "",
+            "Ctrl-C stops everything; running jobs go on from their checkpoints at the next start.",
+        ]
+        self.console.print("\n".join(lines), soft_wrap=True, highlight=False)
+
+    def _stop(self) -> None:
+        if not self.parts:
+            return
+        self.console.print("Stopping: workers write checkpoints and hand their jobs back. Ctrl-C again to kill them.")
+        workers = [part for part in self.parts if part.name.startswith("worker")]
+        others = [part for part in reversed(self.parts) if part not in workers]
+        with self._kill_on_second_signal():
+            for part in workers:
+                part.signal(signal.SIGTERM)
+            wait_all(workers, WORKER_STOP_SECONDS)
+            for part in others:
+                part.signal(signal.SIGTERM)
+                wait_all([part], REDIS_STOP_SECONDS if part.name == "redis" else API_STOP_SECONDS)
+        for part in self.parts:
+            part.kill()
+        if self.embedded_broker:
+            self.home.redis_socket.unlink(missing_ok=True)
+            if self.home.redis_socket.parent.parent != self.home.folder:
+                self.home.redis_socket.parent.rmdir()
+        self.console.print("Stopped.")
+
+    @contextlib.contextmanager
+    def _kill_on_second_signal(self) -> Iterator[None]:
+        before = self.signals
+
+        def at_once(number: int, frame: FrameType | None) -> None:
+            self._on_signal(number, frame)
+            if self.signals > max(before, 1):
+                for part in self.parts:
+                    part.signal(signal.SIGKILL)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, at_once)
+        yield
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.signals += 1
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises RefusedError when nobody could listen there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As the server will: a connection that lingers in TIME_WAIT is not in the way, a listener is.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise RefusedError(
+                f"port {port} on {host} cannot be used: {reason}",
+                f"Choose another one, for example: trainkit up --port {port + 1 if port < 65535 else 8321}",
+                EXIT_PORT_TAKEN,
+            ) from None
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def up(home: Home, host: str, port: int, workers: int) -> None:
+    """Run until Ctrl-C or SIGTERM."""
+    if sys.platform == "win32":
+        raise RefusedError("trainkit up needs Linux or macOS", "Use docker compose, or WSL.", EXIT_NOT_STARTED)
+    Up(home, host, port, workers, Console(soft_wrap=True)).run()
