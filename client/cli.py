@@ -18,6 +18,7 @@ app = typer.Typer(
     help="A self-hosted service that trains deep networks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 key_app = typer.Typer(help="API keys.", no_args_is_help=True)
