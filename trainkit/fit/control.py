@@ -1,0 +1,20 @@
+"""Wishes from outside: how a running job is asked to stop, pause or hand back."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, Protocol, TypedDict
+
+
+class Wish(TypedDict):
+    """`stop` ends after the current step and keeps a model; `cancel` keeps none; `pause` and `handback` checkpoint."""
+
+    action: Literal["stop", "cancel", "pause", "handback"]
+    keep: NotRequired[Literal["best", "last"]]
+
+
+class Control(Protocol):
+    """Anything that can be asked for a wish. It is asked once a step, so it must answer at once."""
+
+    def wish(self) -> Wish | dict[str, Any] | None:
+        """What is wanted now, or None to go on."""
+        ...

@@ -1,0 +1,188 @@
+"""What `auto` means on this machine: device, threads, precision. Decided once, recorded, reused by later attempts."""
+
+from __future__ import annotations
+
+import copy
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import trainkit
+from trainkit.spec import JobSpec
+
+CONVOLUTIONAL = ("cnn", "residual_cnn", "torchvision")
+WORTH_THREADS_SECONDS = 4e-3
+"""Training steps shorter than this never gain from a second thread: starting and joining it costs more."""
+CLEAR_GAIN = 1.2
+"""More threads must be this much faster, in every round, to be chosen; a tie or noise means 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The choices of one job, the same for all of its attempts."""
+
+    device: str
+    threads: int
+    precision: str
+    compile: bool
+    channels_last: bool
+    deterministic: bool
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def resume_exact(self) -> bool:
+        """Whether a resumed run gives the same bits as an uninterrupted one."""
+        return self.device == "cpu" and self.deterministic
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+def versions() -> dict[str, str]:
+    """What, besides spec and seed, decides the bits."""
+    return {
+        "trainkit": trainkit.__version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto`: a CUDA device, else MPS, else the CPU. Raises RuntimeError when a named one is not there."""
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+        return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise RuntimeError(f"device {wanted} was asked for, and this machine has no usable CUDA device")
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise RuntimeError("device mps was asked for, and this machine has none")
+    device = torch.device(wanted)
+    return torch.device("cuda", 0) if device.type == "cuda" and device.index is None else device
+
+
+def decide(
+    spec: JobSpec, device: torch.device, network: nn.Module, step: Callable[[nn.Module], None], steps: int
+) -> Decided:
+    """Settle what the spec leaves to `auto`. `step` does one training step on a copy of the network it is given."""
+    train, cuda = spec.train, device.type == "cuda"
+    convolutional = spec.model.kind in CONVOLUTIONAL
+    if train.precision == "auto":
+        # Small dense layers are bound by launches, not arithmetic: bfloat16 casts would only add kernels there.
+        precision = "bfloat16" if cuda and convolutional and torch.cuda.is_bf16_supported() else "float32"
+    else:
+        precision = train.precision
+    threads = train.threads
+    if threads == "auto":
+        threads = 1 if device.type != "cpu" else calibrate_threads(network, step, steps)
+    layout = train.channels_last
+    if layout == "auto":
+        layout = cuda and convolutional and precision == "bfloat16"
+    return Decided(
+        device=str(device),
+        threads=int(threads),
+        precision=precision,
+        compile=bool(train.compile) if train.compile != "auto" else False,
+        channels_last=bool(layout),
+        deterministic=train.deterministic,
+        versions=versions(),
+    )
+
+
+def reuse(decided: Mapping[str, Any]) -> Decided:
+    """The choices of an earlier attempt; versions are this process's own."""
+    names = Decided.__dataclass_fields__.keys()
+    return Decided(**{**{name: decided[name] for name in names if name in decided}, "versions": versions()})
+
+
+def calibrate_threads(network: nn.Module, step: Callable[[nn.Module], None], steps: int) -> int:
+    """1, or all cores where they are clearly faster on this very network and batch.
+
+    Beside any busy process a second thread can be many times slower than none (spinning barriers), hence the margin.
+    """
+    cores = available_cores()
+    if cores == 1 or steps < 50:
+        return 1
+    before = torch.get_num_threads()
+    trial = copy.deepcopy(network)
+    try:
+        torch.set_num_threads(1)
+        step(trial)
+        single = _seconds(step, trial)
+        if single < WORTH_THREADS_SECONDS:
+            return 1
+        for _ in range(3):
+            torch.set_num_threads(cores)
+            step(trial)
+            many = min(_seconds(step, trial) for _ in range(2))
+            torch.set_num_threads(1)
+            single = min(_seconds(step, trial) for _ in range(2))
+            if single < CLEAR_GAIN * many:
+                return 1
+        return cores
+    finally:
+        torch.set_num_threads(before)
+
+
+def available_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def machine(decided: Decided, seed: int) -> Iterator[None]:
+    """Threads, determinism and the global generator for one run; all put back as they were afterwards."""
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    matmul, benchmark = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    cuda = decided.device.startswith("cuda")
+    devices = [torch.device(decided.device)] if cuda else []
+    if cuda and decided.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    with torch.random.fork_rng(devices=devices):
+        try:
+            torch.set_num_threads(decided.threads)
+            # On the CPU every operation used here is deterministic; some of torchvision's on CUDA are not: warn there.
+            torch.use_deterministic_algorithms(decided.deterministic, warn_only=True)
+            torch.utils.deterministic.fill_uninitialized_memory = False
+            torch.backends.cudnn.benchmark = cuda and not decided.deterministic
+            if cuda:
+                torch.set_float32_matmul_precision("high")
+            torch.manual_seed(seed)
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+            torch.utils.deterministic.fill_uninitialized_memory = fill
+            torch.backends.cudnn.benchmark = benchmark
+            torch.set_float32_matmul_precision(matmul)
+
+
+def autocast(decided: Decided) -> AbstractContextManager[Any]:
+    """bfloat16 in the forward pass where decided (no scaler needed); else nothing."""
+    if decided.precision != "bfloat16":
+        return nullcontext()
+    return torch.autocast(torch.device(decided.device).type, torch.bfloat16)
+
+
+def laid_out(x: Tensor, decided: Decided) -> Tensor:
+    """Image batches in the memory order that was decided."""
+    return x.contiguous(memory_format=torch.channels_last) if decided.channels_last and x.ndim == 4 else x
+
+
+def _seconds(step: Callable[[nn.Module], None], network: nn.Module) -> float:
+    begun = time.perf_counter()
+    step(network)
+    return time.perf_counter() - begun

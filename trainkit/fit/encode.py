@@ -1,0 +1,254 @@
+"""From a dataset's inputs, or what a client sends to predict, to tensors. Images, arrays, sequences; tables beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainkit.data import ArrayInputs, Dataset, ImageInputs, SequenceInputs, TableInputs
+from trainkit.fit.encode_table import TableEncoder
+from trainkit.spec import JobSpec
+from trainkit.spec.preprocess import Impute
+from trainkit.spec.shapes import feature_columns, sample_of
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Inputs of n samples on the CPU: (n, d), (n, C, H, W) or padded (n, T, F). Pixels stay uint8 until used."""
+
+    x: Tensor
+    lengths: Tensor | None = None
+    """(n,) true lengths of padded sequences; None when all fill T."""
+
+
+def as_float(x: Tensor) -> Tensor:
+    """uint8 pixels to float32 in [0, 1]; anything else as it is."""
+    return x.to(torch.float32).div_(255.0) if x.dtype == torch.uint8 else x
+
+
+class ImageEncoder:
+    """Images of one size, uint8 (n, C, H, W)."""
+
+    kind = "images"
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+
+    def encode(self, inputs: ImageInputs, index: Index) -> Encoded:
+        """Copy the chosen images out of the (memory-mapped) dataset."""
+        pixels = np.ascontiguousarray(inputs.pixels[index])
+        return Encoded(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())
+
+    def parse(self, x: Any) -> Encoded:
+        """PIL images, uint8 arrays 0..255 or floats in [0, 1]: one or many, resized to the trained size.
+
+        Raises ValueError for another number of channels or values out of range.
+        """
+        if isinstance(x, np.ndarray) or _is_nested_numbers(x):
+            images = _split_images(np.asarray(x), self.shape)
+        elif isinstance(x, Sequence):
+            images = [part for one in x for part in self._one(one)]
+        else:
+            images = self._one(x)
+        return Encoded(torch.stack([_to_tensor(image, self.shape) for image in images]))
+
+    def _one(self, image: Any) -> list[NDArray[Any]]:
+        if hasattr(image, "convert"):  # a PIL image, told by what it can do: PIL need not be imported here
+            mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(self.shape[0], "RGB")
+            return [np.asarray(image.convert(mode)).reshape(image.height, image.width, -1)]
+        return _split_images(np.asarray(image), self.shape)
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": self.kind, "shape": list(self.shape)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> ImageEncoder:
+        channels, height, width = state["shape"]
+        return cls((channels, height, width))
+
+
+class ArrayEncoder:
+    """Numeric arrays (n, ...) as float32; `shape` is the sample's shape for the model."""
+
+    kind = "arrays"
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def encode(self, inputs: ArrayInputs, index: Index) -> Encoded:
+        """(n, ...) float32; uint8 values are kept as pixels."""
+        return self._tensor(np.ascontiguousarray(inputs.values[index]))
+
+    def parse(self, x: Any) -> Encoded:
+        """One sample or many, as nested lists or an array. Raises ValueError for another number of features."""
+        values = np.asarray(x)
+        if values.dtype == object or values.dtype.kind not in "biuf":
+            raise ValueError("inputs must be numbers, all samples of one length")
+        size = int(np.prod(self.shape))
+        single = values.ndim <= 1 or values.shape in (self.shape, self.shape[1:])
+        if single and values.size == size:
+            values = values[None]
+        if values.ndim < 2 or values[0].size != size:
+            got = values[0].size if values.ndim > 1 else values.size
+            raise ValueError(f"each sample has {size} numbers (shape {list(self.shape)}), got {got}")
+        return self._tensor(values)
+
+    def _tensor(self, values: NDArray[Any]) -> Encoded:
+        tensor = torch.from_numpy(values.astype(np.float32))
+        return Encoded(tensor.reshape(len(values), *self.shape))
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": self.kind, "shape": list(self.shape)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> ArrayEncoder:
+        return cls(tuple(state["shape"]))
+
+
+class SequenceEncoder:
+    """Sequences of F values a step, padded with zeros to the longest of the batch at hand."""
+
+    kind = "sequences"
+
+    def __init__(self, features: int, fixed: int | None) -> None:
+        self.features = features
+        self.fixed = fixed
+        """The one length that the model reads (mlp, linear); None when any length will do."""
+
+    def encode(self, inputs: SequenceInputs, index: Index) -> Encoded:
+        """(n, T, F) float32 and lengths."""
+        starts, ends = inputs.offsets[:-1][index], inputs.offsets[1:][index]
+        return self._pad([inputs.values[a:b] for a, b in zip(starts, ends, strict=True)])
+
+    def parse(self, x: Any) -> Encoded:
+        """One sequence (T, F), or many of different lengths; (T,) is taken as (T, 1) where F is 1.
+
+        Raises ValueError for another F or an empty sequence.
+        """
+        many = isinstance(x, np.ndarray) and x.ndim == 3
+        if not many:
+            many = isinstance(x, Sequence) and len(x) > 0 and np.ndim(_first(x)) == (2 if self.features > 1 else 1)
+            many = many or (isinstance(x, Sequence) and len(x) > 0 and np.ndim(_first(x)) == 2)
+        sequences = [np.asarray(one, np.float32) for one in (x if many else [x])]
+        sequences = [one[:, None] if one.ndim == 1 else one for one in sequences]
+        for one in sequences:
+            if one.ndim != 2 or one.shape[1] != self.features or len(one) == 0:
+                raise ValueError(f"a sequence has shape (T, {self.features}) with T >= 1, got {one.shape}")
+            if self.fixed is not None and len(one) != self.fixed:
+                raise ValueError(f"this model reads sequences of {self.fixed} steps, got {len(one)}")
+        return self._pad(sequences)
+
+    def _pad(self, sequences: Sequence[NDArray[Any]]) -> Encoded:
+        lengths = np.array([len(one) for one in sequences], np.int64)
+        x = np.zeros((len(sequences), int(lengths.max(initial=0)), self.features), np.float32)
+        for row, one in zip(x, sequences, strict=True):
+            row[: len(one)] = one
+        equal = lengths.size == 0 or bool((lengths == lengths[0]).all())
+        return Encoded(torch.from_numpy(x), None if equal else torch.from_numpy(lengths))
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": self.kind, "features": self.features, "fixed": self.fixed}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> SequenceEncoder:
+        return cls(state["features"], state["fixed"])
+
+
+Encoder = ImageEncoder | ArrayEncoder | SequenceEncoder | TableEncoder
+_KINDS: dict[str, Any] = {one.kind: one for one in (ImageEncoder, ArrayEncoder, SequenceEncoder, TableEncoder)}
+
+
+def fit_encoder(spec: JobSpec, data: Dataset, train: Index) -> Encoder:
+    """The encoder for this dataset; vocabularies and fill values come from the training part alone."""
+    inputs, sample = data.inputs, sample_of(spec, data.facts)
+    if isinstance(inputs, TableInputs):
+        impute = next((step for step in spec.preprocess if isinstance(step, Impute)), None)
+        return TableEncoder.fit(inputs, feature_columns(spec, data.facts), impute, train)
+    if isinstance(inputs, ImageInputs):
+        _, height, width, channels = inputs.pixels.shape
+        return ImageEncoder((channels, height, width))
+    if isinstance(inputs, SequenceInputs):
+        steps, features = sample.shape
+        return SequenceEncoder(features, None if spec.model.kind in ("lstm", "gru") else steps)
+    return ArrayEncoder(sample.shape)
+
+
+def encode(encoder: Encoder, inputs: Any, index: Index) -> Encoded:
+    """`encoder.encode`, for whichever pair of encoder and inputs belongs together."""
+    encoded: Encoded | Tensor = encoder.encode(inputs, index)
+    return encoded if isinstance(encoded, Encoded) else Encoded(encoded)
+
+
+def parse(encoder: Encoder, x: Any) -> Encoded:
+    """`encoder.parse` of what a client sends."""
+    parsed: Encoded | Tensor = encoder.parse(x)
+    return parsed if isinstance(parsed, Encoded) else Encoded(parsed)
+
+
+def encoder_from_state(state: dict[str, Any]) -> Encoder:
+    """Rebuild an encoder from its JSON state."""
+    encoder: Encoder = _KINDS[state["kind"]].from_state(state)
+    return encoder
+
+
+def _first(x: Sequence[Any]) -> Any:
+    return x[0]
+
+
+def _is_nested_numbers(x: Any) -> bool:
+    while isinstance(x, list | tuple) and x:
+        x = x[0]
+    return isinstance(x, int | float)
+
+
+def _split_images(values: NDArray[Any], shape: tuple[int, int, int]) -> list[NDArray[Any]]:
+    """One or many images in any usual layout, as a list of (H, W, C)."""
+    channels, height, width = shape
+    if values.dtype == object or values.dtype.kind not in "biuf":
+        raise ValueError("images must be arrays of numbers, all of one size")
+    if values.ndim in (1, 2) and values.shape[-1] == channels * height * width and values.shape != (height, width):
+        values = values.reshape(-1, *shape)
+    if values.ndim == 2 and channels == 1:
+        return [values[..., None]]
+    if values.ndim == 3 and channels == 1 and values.shape[-1] != 1 and values.shape[0] != 1:
+        return [one[..., None] for one in values]
+    if values.ndim == 3:
+        values = values[None]
+    if values.ndim != 4 or channels not in (values.shape[1], values.shape[3]):
+        raise ValueError(f"images have {channels} channels and {height} x {width} pixels, got an array {values.shape}")
+    if values.shape[1:] == shape or values.shape[3] != channels:
+        values = values.transpose(0, 2, 3, 1)
+    return list(values)
+
+
+def _to_tensor(image: NDArray[Any], shape: tuple[int, int, int]) -> Tensor:
+    """(H, W, C) of any size to (C, H, W) of the trained size; uint8 stays uint8."""
+    channels, height, width = shape
+    if image.shape[-1] != channels:
+        raise ValueError(f"images have {channels} channels, got {image.shape[-1]}")
+    if image.dtype.kind in "iub":
+        if image.size and (image.min() < 0 or image.max() > 255):
+            raise ValueError("whole-number pixels lie in 0..255")
+        image = image.astype(np.uint8)
+    else:
+        if image.size and not (image.min() >= 0 and image.max() <= 1):
+            raise ValueError("pixels given as floats lie in [0, 1]; whole numbers lie in 0..255")
+        # Rounded to what a stored image can hold: training saw 256 levels.
+        image = np.rint(image * 255.0).astype(np.uint8)
+    if image.shape[:2] != (height, width):
+        from PIL import Image
+
+        planes = [
+            np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize((width, height), Image.Resampling.BILINEAR))
+            for plane in np.moveaxis(image, -1, 0)
+        ]
+        return torch.from_numpy(np.stack(planes))
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

@@ -1,0 +1,99 @@
+"""Measure a network on a part: loss and metrics, and the full evaluation of the HTTP contract."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainkit.fit.metrics import classification_metrics, confusion_matrix, per_class, regression_metrics
+from trainkit.fit.parts import Part
+from trainkit.fit.targets import TargetScaler
+
+BATCH_VALUES = 1 << 22
+"""Input values in one inference batch: large enough to fill a core's vector units, small enough to stay in cache."""
+LARGEST_BATCH = 1024
+
+Forward = Callable[[Tensor, Tensor | None], Tensor]
+"""(x, lengths) -> raw outputs (B, K), preprocessing not included."""
+
+
+def batch_rows(part_shape: tuple[int, ...]) -> int:
+    """Rows of an inference batch for samples of this shape."""
+    return max(16, min(LARGEST_BATCH, BATCH_VALUES // max(1, math.prod(part_shape))))
+
+
+@torch.inference_mode()
+def outputs_of(forward: Forward, part: Part, preprocess: Callable[[Tensor], Tensor]) -> Tensor:
+    """Raw float32 outputs (n, K) of a whole part, on its device. The network must be in eval mode."""
+    size = batch_rows(tuple(part.x.shape[1:]))
+    out = []
+    for start in range(0, len(part), size):
+        rows = torch.arange(start, min(start + size, len(part)), device=part.x.device)
+        x, lengths = part.take(rows)
+        out.append(forward(preprocess(x) if part.pending else x, lengths).float())
+    return torch.cat(out)
+
+
+@torch.inference_mode()
+def measure(
+    z: Tensor,
+    part: Part,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    *,
+    class_weights: Tensor | None = None,
+    scaler: TargetScaler | None = None,
+    area: bool = True,
+) -> dict[str, float]:
+    """`loss` as in training, sum(w*l)/sum(w), and the metrics of the task; regression metrics in the user's units."""
+    losses = loss(z, part.targets).double() if z.device.type != "mps" else loss(z, part.targets)
+    if class_weights is not None:
+        weights = class_weights[part.targets].to(losses.dtype)
+        value = float((losses * weights).sum() / weights.sum())
+    else:
+        value = float(losses.mean())
+    outputs = z.cpu().numpy()
+    if scaler is not None:
+        return {"loss": value, **regression_metrics(part.truth, scaler.invert(outputs))}
+    return {"loss": value, **classification_metrics(part.truth, outputs, area=area)}
+
+
+def evaluation(
+    split: str, metrics: dict[str, float], truth: NDArray[Any], outputs: NDArray[Any], classes: tuple[str, ...] | None
+) -> dict[str, Any]:
+    """`{split, samples, metrics, per_class, confusion_matrix, classes}`; the last three are empty for regression."""
+    result: dict[str, Any] = {"split": split, "samples": len(truth), "metrics": metrics}
+    if classes is None:
+        return {**result, "per_class": [], "confusion_matrix": [], "classes": []}
+    confusion = confusion_matrix(truth, outputs.argmax(1), len(classes))
+    values = per_class(confusion)
+    rows = [
+        {"class": name, **{metric: float(values[metric][k]) for metric in ("precision", "recall", "f1")}}
+        | {"support": int(values["support"][k])}
+        for k, name in enumerate(classes)
+    ]
+    return {**result, "per_class": rows, "confusion_matrix": confusion.tolist(), "classes": list(classes)}
+
+
+def training_metrics(
+    outputs: Tensor, rows: Tensor, part: Part, scaler: TargetScaler | None
+) -> dict[str, float]:
+    """What the epoch's own forward passes tell, dropout and augmentation included: accuracy, or mse and mae.
+
+    `outputs`: predicted classes (n,) or scaled values (n, k) of the training rows visited so far.
+    """
+    if scaler is None:
+        return {"accuracy": float((outputs == part.targets[rows]).double().mean())} if len(rows) else {}
+    predicted = scaler.invert(outputs.cpu().numpy())
+    metrics = regression_metrics(part.truth[rows.cpu().numpy()], predicted)
+    return {name: metrics[name] for name in ("mse", "mae")}
+
+
+def finite_or_none(values: dict[str, float]) -> dict[str, float | None]:
+    """For JSON that must be strict: NaN and infinities become null."""
+    return {name: value if np.isfinite(value) else None for name, value in values.items()}

@@ -1,0 +1,149 @@
+"""Stretches of training: which layers are open, at which rate, with which optimizer and schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainkit.fit.evaluate import Forward, outputs_of
+from trainkit.fit.parts import Part
+from trainkit.nn.freeze import Unfreeze, body_is_frozen, set_trainable
+from trainkit.nn.network import Network, body_blocks
+from trainkit.optim import Schedule, build_optimizer, build_schedule
+from trainkit.regularize import weights_of
+from trainkit.spec import JobSpec
+from trainkit.spec.training import Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One phase: epochs `first` to `last`, both counted from 1."""
+
+    number: int
+    first: int
+    last: int
+    unfreeze: Unfreeze
+    lr: float | None
+    body_lr: float | None
+
+    @property
+    def epochs(self) -> int:
+        """Length of the phase."""
+        return self.last - self.first + 1
+
+
+@dataclass
+class Open:
+    """What is trained in a phase, and on what."""
+
+    plan: Plan
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    parameters: list[nn.Parameter]
+    penalised: list[nn.Parameter]
+    """Weights (two or more dimensions, outside norm layers) that are open."""
+    bounded: list[nn.Module]
+    """Modules that max-norm applies to."""
+    forward: Forward
+    train: Part
+    val: Part | None
+
+
+def plan_phases(spec: JobSpec) -> list[Plan]:
+    """The spec's phases, or one over all epochs; the last one takes the epochs that a resumed job was given on top."""
+    start = spec.start_from
+    frozen: Unfreeze = "none" if start is not None and start.freeze == "body" else "all"
+    if start is None or not start.phases:
+        return [Plan(0, 1, spec.train.epochs, frozen, None, None)]
+    plans, first = [], 1
+    for number, phase in enumerate(start.phases):
+        plans.append(_plan(number, first, phase))
+        first += phase.epochs
+    if spec.train.epochs > plans[-1].last:
+        plans[-1] = replace(plans[-1], last=spec.train.epochs)
+    return plans
+
+
+def _plan(number: int, first: int, phase: Phase) -> Plan:
+    return Plan(number, first, first + phase.epochs - 1, phase.unfreeze, phase.lr, phase.body_lr)
+
+
+def open_phase(
+    spec: JobSpec,
+    plan: Plan,
+    network: Network,
+    forward: Forward,
+    train: Part,
+    val: Part | None,
+    steps_per_epoch: int,
+    preprocess: Callable[[Tensor], Tensor],
+    extra: nn.Module | None = None,
+) -> Open:
+    """Freeze and thaw, then a fresh optimizer and schedule for the phase. `extra` is trained at the head's rate.
+
+    A frozen body without augmentation gives the same features in every epoch: they are computed once.
+    """
+    set_trainable(network, plan.unfreeze)
+    groups = _groups(network, plan, spec.regularize.weight_decay, extra)
+    optimizer = build_optimizer(spec.optimizer, groups)
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    schedule = build_schedule(spec.schedule, rates, steps_per_epoch, plan.epochs)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    bounded: list[nn.Module] = [network]
+    if plan.unfreeze != "all":
+        blocks = body_blocks(network)
+        count = 0 if plan.unfreeze == "none" else plan.unfreeze
+        bounded = [network.head, *(block for _, block in blocks[len(blocks) - count :])]
+    if _caches(spec, network, extra):
+        network.eval()
+        train, val = _features(network, train, preprocess), _features(network, val, preprocess) if val else None
+        forward = lambda x, _lengths: network.head(x)  # noqa: E731
+    return Open(
+        plan=plan,
+        optimizer=optimizer,
+        schedule=schedule,
+        parameters=parameters,
+        penalised=[weight for module in bounded for weight in weights_of(module)],
+        bounded=bounded,
+        forward=forward,
+        train=train,
+        val=val,
+    )
+
+
+def _groups(network: Network, plan: Plan, decay: float, extra: nn.Module | None) -> list[dict[str, Any]]:
+    """Head and body, each as weights (decayed) and the rest (biases and norms, never decayed); open ones only."""
+    modules: list[tuple[str, nn.Module, float | None]] = [
+        ("body", network.body, plan.body_lr if plan.body_lr is not None else plan.lr),
+        ("head", network.head, plan.lr),
+    ]
+    if extra is not None:
+        modules.append(("domain", extra, plan.lr))
+    groups = []
+    for name, module, lr in modules:
+        decayed = {id(weight) for weight in weights_of(module)}
+        open_parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        for suffix, chosen, amount in (
+            ("weights", [p for p in open_parameters if id(p) in decayed], decay),
+            ("rest", [p for p in open_parameters if id(p) not in decayed], 0.0),
+        ):
+            if chosen:
+                group: dict[str, Any] = {"name": f"{name} {suffix}", "params": chosen, "weight_decay": amount}
+                groups.append(group if lr is None else {**group, "lr": lr})
+    return groups
+
+
+def _caches(spec: JobSpec, network: Network, extra: nn.Module | None) -> bool:
+    wanted = spec.start_from is not None and spec.start_from.cache_features is not False
+    parameterless = next(network.body.parameters(), None) is None
+    return wanted and not parameterless and not spec.augment and extra is None and body_is_frozen(network)
+
+
+def _features(network: Network, part: Part, preprocess: Callable[[Tensor], Tensor]) -> Part:
+    features = outputs_of(network.features, part, preprocess)
+    # A clone made outside inference mode: tensors made inside it cannot be saved for a backward pass.
+    return replace(part, x=features.clone(), lengths=None, pending=False)

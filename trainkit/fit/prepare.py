@@ -1,0 +1,112 @@
+"""From a resolved spec and a dataset to resident parts: split, encode, balance, scale, preprocess, in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainkit.data import DataError, Dataset, TableInputs, class_weights, rebalance, split_indices
+from trainkit.fit.encode import Encoded, Encoder, encode, fit_encoder
+from trainkit.fit.parts import Part, make_part
+from trainkit.fit.preprocessing import Preprocessing
+from trainkit.fit.targets import TargetScaler, read_targets
+from trainkit.spec import JobSpec
+from trainkit.spec.shapes import sample_of
+
+
+@dataclass
+class Prepared:
+    """Everything that is known before the network is built."""
+
+    train: Part
+    val: Part | None
+    test: Part | None
+    draw: Tensor
+    """Rows of the training part that an epoch visits: each once, or repeated / left out by re-balancing."""
+    encoder: Encoder
+    preprocessing: Preprocessing
+    scaler: TargetScaler | None
+    classes: tuple[str, ...] | None
+    class_weights: Tensor | None
+    sample_shape: tuple[int, ...]
+    """One sample as the network sees it."""
+
+    @property
+    def outputs(self) -> int:
+        """Width of the network's output."""
+        return len(self.classes) if self.classes is not None else int(self.train.targets.shape[1])
+
+
+def prepare(spec: JobSpec, data: Dataset, device: torch.device, phase: Callable[[str], None]) -> Prepared:
+    """Read, split and fit on the training part. `spec` is resolved. Raises DataError for values that are not finite."""
+    phase("preparing data")
+    targets = read_targets(spec, data)
+    labels = targets.values if targets.classes is not None else None
+    parts = split_indices(spec.split, data.facts.samples, labels, data.split)
+    encoder = fit_encoder(spec, data, parts.train)
+    form = "vector" if isinstance(data.inputs, TableInputs) else sample_of(spec, data.facts).form
+    phase("fitting preprocessing")
+    encoded = encode(encoder, data.inputs, parts.train)
+    _refuse_non_finite(encoded, encoder, parts.train)
+    preprocessing = Preprocessing.fit(spec.preprocess, encoded, form)
+    raw_shape = tuple(encoded.x.shape[1:])
+
+    scaler = None
+    if targets.classes is None:
+        scaler = TargetScaler.fit(spec.target_scaling, targets.values[parts.train])
+
+    def part(name: Any, index: NDArray[np.int64], own: Encoded) -> Part:
+        truth = targets.values[index]
+        values = torch.from_numpy(truth if scaler is None else scaler.apply(truth))
+        augmented = name == "train" and bool(spec.augment)
+        return make_part(name, own, values, truth, preprocessing, augmented=augmented, device=device)
+
+    def held_out(name: str, index: NDArray[np.int64]) -> Part | None:
+        if not len(index):
+            return None
+        own = encode(encoder, data.inputs, index)
+        _refuse_non_finite(own, encoder, index)
+        return part(name, index, own)
+
+    positions = np.arange(len(parts.train))
+    weights = None
+    if targets.classes is not None and spec.balance == "class_weights":
+        own = class_weights(targets.values[parts.train], len(targets.classes))
+        weights = torch.from_numpy(np.asarray(own)).to(torch.float32).to(device)
+    elif targets.classes is not None and spec.balance != "none":
+        positions = rebalance(positions, targets.values[parts.train], spec.balance, spec.train.seed)
+    return Prepared(
+        train=part("train", parts.train, encoded),
+        val=held_out("val", parts.validation),
+        test=held_out("test", parts.test),
+        draw=torch.from_numpy(np.asarray(positions, np.int64)),
+        encoder=encoder,
+        preprocessing=preprocessing,
+        scaler=scaler,
+        classes=targets.classes,
+        class_weights=weights,
+        sample_shape=preprocessing.output_shape(raw_shape),
+    )
+
+
+def _refuse_non_finite(encoded: Encoded, encoder: Encoder, index: NDArray[np.int64]) -> None:
+    """One NaN among the inputs makes every weight NaN at the first step: say where it is instead."""
+    if encoded.x.dtype == torch.uint8:
+        return
+    bad = ~torch.isfinite(encoded.x)
+    if not bool(bad.any()):
+        return
+    place = bad.nonzero()[0].tolist()
+    names = encoder.feature_names() if hasattr(encoder, "feature_names") else None
+    column = f'column "{names[place[1]]}"' if names else f"position {place[1:]}"
+    raise DataError.single(
+        "not_finite",
+        f"sample {int(index[place[0]])}, {column}: the value is {float(encoded.x[tuple(place)])}",
+        hint="Remove the sample, correct the value, or fill gaps.",
+    )

@@ -1,0 +1,347 @@
+"""`fit`: from a spec and a dataset to a trained model, told as events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainkit import augment, losses
+from trainkit.data import Dataset
+from trainkit.fit.best import Best
+from trainkit.fit.control import Control
+from trainkit.fit.dann import DomainAdapter
+from trainkit.fit.device import Decided, autocast, choose_device, decide, laid_out, machine, reuse
+from trainkit.fit.early_stop import EarlyStopping
+from trainkit.fit.encode import encode
+from trainkit.fit.ensemble import EnsembleModel
+from trainkit.fit.evaluate import Forward, evaluation, measure, outputs_of
+from trainkit.fit.events import Events
+from trainkit.fit.failure import error_of
+from trainkit.fit.loop import Ended, Job, Outcome, steps_in_epoch, train
+from trainkit.fit.parts import Part, make_part
+from trainkit.fit.predict import TrainedModel
+from trainkit.fit.prepare import Prepared, prepare
+from trainkit.fit.seeding import derive
+from trainkit.fit.state import load_for, spec_hash
+from trainkit.fit.transfer import pretrained, start_from
+from trainkit.nn.build import build_model
+from trainkit.nn.heads import head_width
+from trainkit.nn.network import Network, count_parameters
+from trainkit.spec import JobSpec, resolve
+from trainkit.spec.metrics import direction
+from trainkit.spec.problems import Problem, SpecError
+
+
+@dataclass
+class FitResult:
+    """What `fit` gives back."""
+
+    model: TrainedModel | EnsembleModel | None
+    """None after `cancel`, `pause` and `handback`."""
+    history: list[dict[str, Any]]
+    """Metric rows `{step, epoch, split, name, value}` of every epoch, those before a resume included."""
+    evaluation: dict[str, Any] | None
+    stop_reason: str
+    best_epoch: int | None
+    stopped_epoch: int
+    resolved: dict[str, Any]
+    """What `auto` chose; give it back as `decided` to resume on the same terms."""
+    outcome: Outcome = "finished"
+    checkpoint: Path | None = None
+    """The checkpoint written on `pause` and `handback`."""
+    spec: JobSpec | None = field(default=None, repr=False)
+    """The resolved spec."""
+
+
+def fit(
+    spec: JobSpec | Mapping[str, Any],
+    data: Dataset,
+    *,
+    on_event: Callable[[dict[str, Any]], object] | None = None,
+    control: Control | None = None,
+    workdir: str | Path | None = None,
+    resume_from: str | Path | None = None,
+    target_data: Dataset | None = None,
+    source: Any = None,
+    decided: Mapping[str, Any] | None = None,
+) -> FitResult:
+    """Train what `spec` says on `data`.
+
+    `on_event` gets every event of docs/architecture.md 2.3; `control` is asked for wishes once a step; `workdir` takes
+    checkpoints, the model and plots (without it nothing is written); `resume_from` is a checkpoint file; `target_data`
+    the unlabelled dataset of `adapt`; `source` the model (TrainedModel, artifact folder or weight file) of `start_from`
+    or `init: pretrained`, or the list of members of an ensemble; `decided` the choices of an earlier attempt.
+    Raises SpecError, DataError, CheckpointError ... after sending them as a `failed` event.
+    """
+    events = Events(on_event)
+    try:
+        wanted = spec if isinstance(spec, JobSpec) else JobSpec.model_validate(spec)
+        folder = None if workdir is None else Path(workdir)
+        return _fit(wanted, data, events, control, folder, resume_from, target_data, source, decided)
+    except Exception as error:
+        events.emit("failed", error=error_of(error))
+        raise
+
+
+def _fit(
+    wanted: JobSpec,
+    data: Dataset,
+    events: Events,
+    control: Control | None,
+    workdir: Path | None,
+    resume_from: str | Path | None,
+    target_data: Dataset | None,
+    source: Any,
+    earlier: Mapping[str, Any] | None,
+) -> FitResult:
+    resolved = resolve(wanted, data.facts)
+    spec = resolved.spec
+    for warning in resolved.warnings:
+        events.log(f"{warning.pointer}: {warning.message}. {warning.hint}".strip(), "warning")
+    device = choose_device(earlier["device"] if earlier else spec.resources.device)
+    threads = torch.get_num_threads()
+    try:
+        # Preprocessing is part of the promise of equal bits: its sums must not depend on the machine's free cores.
+        torch.set_num_threads(1)
+        prepared = prepare(spec, data, device, events.phase)
+        if spec.model.kind == "ensemble":
+            from trainkit.fit.ensemble_fit import fit_ensemble
+
+            return fit_ensemble(spec, prepared, data, events, workdir, source)
+        network = _network(spec, prepared, events, source).to(device)
+        loss = losses.build(
+            spec.loss, outputs=prepared.outputs, label_smoothing=spec.regularize.label_smoothing
+        )
+        steps = steps_in_epoch(len(prepared.draw), spec.train.batch_size, network) * spec.train.epochs
+        if earlier is not None:
+            decided = reuse(earlier)
+        else:
+            decided = decide(spec, device, network, _trial_step(spec, prepared, loss), steps)
+    finally:
+        torch.set_num_threads(threads)
+
+    with machine(decided, derive(spec.train.seed, "dropout")):
+        job = _job(spec, data, prepared, network, loss, decided, device, events, control, workdir, resume_from)
+        if spec.adapt is not None:
+            job.adapter = _adapter(spec, prepared, network, target_data, device)
+        parameters, trainable = count_parameters(network)
+        chosen = {
+            **decided.as_dict(),
+            "parameters": parameters,
+            "trainable": trainable,
+            "resume_exact": decided.resume_exact,
+        }
+        events.emit("resolved", **chosen)
+        ended = train(job)
+        if ended.outcome != "finished":
+            return FitResult(
+                model=None,
+                history=events.history,
+                evaluation=None,
+                stop_reason=ended.stop_reason,
+                best_epoch=job.best.epoch,
+                stopped_epoch=ended.epoch,
+                resolved=chosen,
+                outcome=ended.outcome,
+                checkpoint=ended.checkpoint,
+                spec=spec,
+            )
+        return _finish(job, ended, chosen)
+
+
+def _network(spec: JobSpec, prepared: Prepared, events: Events, source: Any) -> Network:
+    network = build_model(spec.model, prepared.sample_shape, prepared.outputs, derive(spec.train.seed, "init"))
+    wants_init = getattr(getattr(spec.model, "init", None), "kind", None) == "pretrained"
+    if spec.start_from is None and not wants_init:
+        return network
+    if source is None:
+        pointer = "/start_from" if spec.start_from is not None else "/model/init"
+        raise SpecError([Problem(pointer, "no_source", "the weights to start from were not given", "Pass `source`.")])
+    taken = start_from(network, spec, source, prepared.outputs) if spec.start_from else pretrained(network, source)
+    events.log(taken)
+    return network
+
+
+def _trial_step(
+    spec: JobSpec, prepared: Prepared, loss: Callable[[Tensor, Tensor], Tensor]
+) -> Callable[[nn.Module], None]:
+    """One forward and backward pass on a real batch, for the calibration of threads."""
+    rows = prepared.draw[: spec.train.batch_size]
+
+    def step(network: nn.Module) -> None:
+        with torch.random.fork_rng(devices=[]):
+            x, lengths = prepared.train.take(rows)
+            x = prepared.preprocessing(x) if prepared.train.pending else x
+            loss(network(x, lengths), prepared.train.targets[rows]).mean().backward()
+            network.zero_grad(set_to_none=True)
+
+    return step
+
+
+def _job(
+    spec: JobSpec,
+    data: Dataset,
+    prepared: Prepared,
+    network: Network,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    decided: Decided,
+    device: torch.device,
+    events: Events,
+    control: Control | None,
+    workdir: Path | None,
+    resume_from: str | Path | None,
+) -> Job:
+    if decided.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    monitor = spec.train.monitor if spec.train.restore_best else None
+    return Job(
+        spec=spec,
+        data=prepared,
+        network=network,
+        forward=_forward(network, decided),
+        loss=loss,
+        augmenter=augment.build(spec.augment) if spec.augment else None,
+        adapter=None,
+        stopping=EarlyStopping(spec.early_stop),
+        best=Best(monitor, direction(monitor) if monitor else "min"),
+        decided=decided,
+        device=device,
+        events=events,
+        control=control,
+        workdir=workdir,
+        spec_hash=spec_hash(spec, data.facts),
+        resume=None if resume_from is None else load_for(Path(resume_from), spec, data.facts),
+    )
+
+
+def _forward(network: Network, decided: Decided) -> Forward:
+    run: Callable[..., Tensor] = torch.compile(network) if decided.compile else network
+    if decided.precision == "float32" and not decided.channels_last:
+        return run
+
+    def forward(x: Tensor, lengths: Tensor | None) -> Tensor:
+        with autocast(decided):
+            return run(laid_out(x, decided), lengths)
+
+    return forward
+
+
+def _adapter(
+    spec: JobSpec, prepared: Prepared, network: Network, target_data: Dataset | None, device: torch.device
+) -> DomainAdapter:
+    assert spec.adapt is not None
+    if target_data is None:
+        raise SpecError(
+            [Problem("/adapt/target_dataset", "no_target_data", "the target dataset was not given", "Pass `target_data`.")]
+        )
+    count = target_data.facts.samples
+    part: Part = make_part(
+        "target",
+        encode(prepared.encoder, target_data.inputs, torch.arange(count).numpy()),
+        torch.zeros(count, dtype=torch.int64),
+        torch.zeros(count).numpy(),
+        prepared.preprocessing,
+        augmented=False,
+        device=device,
+    )
+    adapter = DomainAdapter(spec.adapt, head_width(network), part, prepared.preprocessing, spec.train.seed)
+    return adapter.to(device)
+
+
+def _finish(job: Job, ended: Ended, chosen: dict[str, Any]) -> FitResult:
+    """Restore the best weights, measure what was held out, write the artifact."""
+    spec, events, prepared = job.spec, job.events, job.data
+    events.phase("evaluating")
+    restored = ended.keep == "best" and job.best.restore(job.network)
+    report = _evaluate(job, ended)
+    test = report["parts"].get("test", {})
+    model = TrainedModel(
+        network=job.network.to("cpu"),
+        encoder=prepared.encoder,
+        preprocessing=prepared.preprocessing,
+        scaler=prepared.scaler,
+        classes=prepared.classes,
+        description=_description(job, ended, report, restored),
+    )
+    events.emit("evaluation", **report)
+    artifact = None
+    if job.workdir is not None:
+        artifact = str(model.save(job.workdir / "model").absolute())
+    events.emit(
+        "finished",
+        stop_reason=ended.stop_reason,
+        best_epoch=job.best.epoch,
+        stopped_epoch=ended.epoch,
+        artifact=artifact,
+        test=test,
+        files=_plots(job, report),
+    )
+    return FitResult(
+        model=model,
+        history=events.history,
+        evaluation=report,
+        stop_reason=ended.stop_reason,
+        best_epoch=job.best.epoch,
+        stopped_epoch=ended.epoch,
+        resolved=chosen,
+        spec=spec,
+    )
+
+
+def _evaluate(job: Job, ended: Ended) -> dict[str, Any]:
+    """The evaluation of the test part (else validation, else training), and every held-out part's metrics in `parts`."""
+    data, network = job.data, job.network
+    network.eval()
+    held_out = [part for part in (data.val, data.test) if part is not None] or [data.train]
+    report: dict[str, Any] = {}
+    parts: dict[str, dict[str, float]] = {}
+    for part in held_out:
+        z = outputs_of(job.forward, part, data.preprocessing)
+        metrics = measure(z, part, job.loss, class_weights=data.class_weights, scaler=data.scaler)
+        parts[part.name] = metrics
+        report = evaluation(part.name, metrics, part.truth, z.cpu().numpy(), data.classes)
+    if "test" in parts:
+        job.events.rows(ended.step, ended.epoch, {"test": parts["test"]})
+    return {**report, "parts": parts}
+
+
+def _description(job: Job, ended: Ended, report: dict[str, Any], restored: bool) -> dict[str, Any]:
+    spec, start = job.spec, job.spec.start_from
+    assert spec.loss is not None
+    return {
+        "name": spec.name,
+        "task": spec.task,
+        "model": spec.model.model_dump(mode="json"),
+        "head_hidden": list(start.head_hidden) if start is not None and start.head == "new" else [],
+        "input_shape": list(job.data.sample_shape),
+        "outputs": job.data.outputs,
+        "loss": spec.loss.model_dump(mode="json"),
+        "metrics": report["parts"],
+        "weights": {"of": "best" if restored else "last", "epoch": job.best.epoch if restored else ended.epoch},
+        "stop_reason": ended.stop_reason,
+        "versions": job.decided.versions,
+        "spec": spec.model_dump(mode="json"),
+    }
+
+
+def _plots(job: Job, report: dict[str, Any]) -> dict[str, str]:
+    """Curves and confusion matrix as PNG files in the work folder."""
+    if job.workdir is None:
+        return {}
+    from trainkit import plots
+
+    folder = job.workdir / "plots"
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {"curves": plots.curves(job.events.history, best_epoch=job.best.epoch)}
+    if report["confusion_matrix"]:
+        pictures["confusion"] = plots.confusion(report["confusion_matrix"], report["classes"])
+    for name, png in pictures.items():
+        (folder / f"{name}.png").write_bytes(png)
+    return {name: str((folder / f"{name}.png").absolute()) for name in pictures}
+
+
