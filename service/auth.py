@@ -1,4 +1,4 @@
-"""Deny by default: one ASGI middleware before everything, so that no route, mount or 404 can be reached without a key."""
+"""Deny by default: one ASGI middleware before everything; no route, mount or 404 is reached without a key."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
@@ -91,6 +91,10 @@ class Problem(Exception):  # noqa: N818 - the field's term
         return document
 
 
+class Finished(Exception):  # noqa: N818 - not an error: the answer is 204
+    """The stream has ended and the reader has seen its end: it need not come back."""
+
+
 def not_found(kind: str, identifier: str) -> Problem:
     """A thing that is not there, or belongs to someone else: the same answer."""
     shown = identifier[:80]
@@ -111,6 +115,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Problem)
     async def _problem(request: Request, error: Problem) -> JSONResponse:
         return respond(request, error)
+
+    @app.exception_handler(Finished)
+    async def _finished(request: Request, error: Finished) -> Response:
+        return Response(status_code=204)
 
     @app.exception_handler(SpecError)
     async def _spec(request: Request, error: SpecError) -> JSONResponse:

@@ -39,7 +39,7 @@ def dataset_out(row: Dataset) -> DatasetOut:
         version=row.version,
         kind=row.kind,
         target=row.target,
-        state=row.state,  # type: ignore[arg-type]  # the table's states are these
+        state=row.state,
         phase=row.phase,
         progress=row.progress,
         sha256=row.blob_sha256,

@@ -120,9 +120,13 @@ def finish(session: Session, job_id: str, fence: int, outcome: Finish) -> str:
 
 def cancelled(session: Session, job_id: str, fence: int) -> None:
     """The training process has ended as the client wished; nothing is kept."""
-    job = held(session, job_id, fence)
-    _close_attempt(session, job, "cancelled")
-    transition(session, job, "cancelled", actor=job.lease_owner or "worker", reason="client", phase=None, wanted=None)
+    give_up(session, held(session, job_id, fence), "cancelled", "client")
+
+
+def give_up(session: Session, job: Job, to: State, reason: str) -> None:
+    """End the job without a model."""
+    _close_attempt(session, job, to)
+    transition(session, job, to, actor=job.lease_owner or "worker", reason=reason, phase=None, wanted=None)
 
 
 def handback(session: Session, job_id: str, fence: int, reason: str) -> None:

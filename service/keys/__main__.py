@@ -1,4 +1,4 @@
-"""`python -m service.keys create [--project default] [--name NAME] [--scopes read,write,admin]` prints a new key once."""
+"""`python -m service.keys create [--project P] [--name N] [--scopes read,write,admin]` prints a new key once."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A columnar body for many metric rows: small, exact (NaN and infinity survive), quick to read.
 
 Layout: 4 bytes length of a JSON header `{"n", "series": [[split, name], ...]}`, the header, then the columns
-series (uint16), step (int64), epoch (int32), value (float64), at (float64, Unix seconds): n entries each, little endian.
+series (uint16), step (int64), epoch (int32), value and at (float64, Unix seconds): n entries each, little endian.
 """
 
 from __future__ import annotations

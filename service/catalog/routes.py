@@ -1,0 +1,20 @@
+"""HTTP of the catalogue: every kind of everything."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from fastapi import APIRouter
+
+from service.auth import Reader
+from service.errors import RESPONSES
+from trainkit.spec.catalog import catalog
+
+router = APIRouter(prefix="/v1", tags=["catalog"], responses=RESPONSES)
+_catalog = cache(catalog)
+
+
+@router.get("/catalog", summary="Every model, optimizer, augmentation, rule ... with schema, default, description")
+def get_catalog(who: Reader) -> dict[str, Any]:
+    return _catalog()

@@ -1,0 +1,89 @@
+"""Job documents as they come: JSON or YAML, bounded in size and depth, never more than plain data."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+from fastapi import Request
+
+from service.errors import Problem
+
+LIMIT = 1 << 20
+DEPTH = 32
+YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
+
+
+async def read_document(request: Request) -> Any:
+    """The body as plain data. JSON unless the content type says YAML; a form type is tried as either."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LIMIT:
+            raise Problem(413, "too_large", f"A job spec has at most {LIMIT} bytes.")
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    try:
+        text = bytes(body).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Problem(422, "not_utf8", f"The body is not UTF-8 (byte {error.start}).") from None
+    if "\x00" in text:
+        raise Problem(422, "not_text", "The body holds a NUL character.")
+    document = _yaml(text) if kind in YAML_TYPES else _json(text, tolerant=kind != "application/json")
+    _check_plain(document, 0)
+    return document
+
+
+def _json(text: str, *, tolerant: bool) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        if tolerant:
+            return _yaml(text)
+        detail = f"Line {error.lineno}, column {error.colno}: {error.msg}."
+        raise Problem(422, "not_json", f"{detail} For YAML send Content-Type: application/yaml.") from None
+    except RecursionError:
+        raise _too_deep() from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise Problem(422, "not_json", f"{name} is not JSON; every number of a spec is finite.")
+
+
+def _yaml(text: str) -> Any:
+    try:
+        # aliases can make a small text a huge document: a spec needs none
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise Problem(422, "yaml_alias", "YAML aliases (*name) are not taken. Write the value out.")
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"Line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise Problem(422, "not_yaml", f"{where}{getattr(error, 'problem', None) or 'not YAML'}.") from None
+    except (RecursionError, ValueError) as error:
+        raise Problem(422, "not_yaml", f"The YAML cannot be read: {error}.") from None
+
+
+def _check_plain(value: Any, depth: int) -> None:
+    if depth > DEPTH:
+        raise _too_deep()
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise Problem(422, "key_not_text", f"The key {key!r} is not text. Put it in quotes.")
+            _check_plain(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check_plain(item, depth + 1)
+    elif isinstance(value, str):
+        if "\x00" in value or any(0xD800 <= ord(character) <= 0xDFFF for character in value):
+            raise Problem(422, "not_text", "A text holds a NUL or half of a surrogate pair.")
+    elif isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) >= 2**63:
+            raise Problem(422, "number_too_large", f"The number {str(value)[:40]} does not fit 64 bits.")
+    elif not isinstance(value, float | bool | type(None)):
+        raise Problem(422, "not_plain", f"{value!r} is of type {type(value).__name__}. Put it in quotes.")
+
+
+def _too_deep() -> Problem:
+    return Problem(422, "too_deep", f"The document is nested more than {DEPTH} levels deep.")

@@ -1,0 +1,229 @@
+"""Rules of jobs: admission, and what clients may ask of a job. Every change goes through states.transition."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service.context import Context
+from service.database import db_now, new_id
+from service.datasets.service import find as find_dataset
+from service.datasets.tables import Dataset
+from service.errors import Problem, not_found
+from service.jobs import repository
+from service.jobs.states import ENDED, first_event, transition
+from service.jobs.tables import IdempotencyKey, Job
+from service.keys.service import Principal
+from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, parse_spec, resolve
+from trainkit.spec.problems import Problem as SpecProblem
+
+QUEUE = "train"
+
+
+def check(session: Session, who: Principal, document: Any) -> tuple[JobSpec, Dataset, Resolved | None]:
+    """Parse and resolve a document. Raises SpecError with everything wrong; None resolved while the data is checked."""
+    spec = parse_spec(document)
+    try:
+        dataset = find_dataset(session, who, spec.dataset.id)
+    except Problem:
+        hint = "GET /v1/datasets lists the datasets of this project."
+        missing = SpecProblem(
+            _dataset_pointer(document), "unknown_dataset", f"there is no dataset {spec.dataset.id!r}", hint
+        )
+        raise SpecError([missing]) from None
+    if dataset.state == "invalid":
+        reason = (dataset.error or {}).get("message", "")
+        hint = f"GET /v1/datasets/{dataset.id}/report says why; upload it again."
+        raise SpecError(
+            [SpecProblem(_dataset_pointer(document), "invalid_dataset", f"the dataset is not usable: {reason}", hint)]
+        )
+    if dataset.state != "ready":
+        return spec, dataset, None
+    return spec, dataset, resolve(spec, DatasetFacts.model_validate(dataset.facts))
+
+
+def _dataset_pointer(document: Any) -> str:
+    return (
+        "/dataset/id" if isinstance(document, Mapping) and isinstance(document.get("dataset"), Mapping) else "/dataset"
+    )
+
+
+def create(context: Context, who: Principal, document: Any, idempotency_key: str | None) -> tuple[Job, bool]:
+    """Submit a job: row and event in one transaction, then the bell. Returns (job, whether it is new)."""
+    fingerprint = hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
+    try:
+        with context.sessions.begin() as session:
+            if idempotency_key and (earlier := _earlier(session, who, idempotency_key, fingerprint)):
+                return earlier, False
+            job = _admit(session, who, document)
+            if idempotency_key:
+                session.add(
+                    IdempotencyKey(
+                        project_id=who.project_id,
+                        key=idempotency_key,
+                        fingerprint=fingerprint,
+                        resource_id=job.id,
+                        created_at=job.created_at,
+                    )
+                )
+    except IntegrityError:
+        # the same key was used at the same moment, and the other request won
+        with context.sessions() as session:
+            if idempotency_key and (earlier := _earlier(session, who, idempotency_key, fingerprint)):
+                return earlier, False
+        raise
+    if job.state == "queued":
+        context.doorbell.ring(QUEUE)
+    return job, True
+
+
+def _earlier(session: Session, who: Principal, key: str, fingerprint: str) -> Job | None:
+    known = repository.remembered(session, who.project_id, key)
+    if known is None:
+        return None
+    if known.fingerprint != fingerprint:
+        raise Problem(422, "idempotency_mismatch", "This Idempotency-Key was used for another request. Use a new one.")
+    return repository.get(session, who.project_id, known.resource_id)
+
+
+def _admit(session: Session, who: Principal, document: Any) -> Job:
+    spec, dataset, resolved = check(session, who, document)
+    now = session.scalar(select(db_now()))
+    assert now is not None
+    job = Job(
+        id=new_id("job"),
+        project_id=who.project_id,
+        name=spec.name,
+        labels=dict(spec.labels),
+        spec=document,
+        resolved=resolved.spec.model_dump(mode="json") if resolved else None,
+        dataset_id=dataset.id,
+        queue=QUEUE,
+        priority=0,
+        state="queued" if resolved else "validating",
+        metrics_last={},
+        metrics_best={},
+        attempts=0,
+        interruptions=0,
+        max_attempts=spec.resources.max_attempts,
+        next_seq=1,
+        next_event_seq=1,
+        next_decision_seq=1,
+        fence=0,
+        created_at=now,
+        updated_at=now,
+    )
+    session.add(job)
+    session.flush()
+    first_event(session, job, actor=who.actor, reason=None if resolved else "the dataset is still being checked")
+    session.flush()
+    return job
+
+
+def admit_waiting(session: Session, dataset_id: str) -> int:
+    """The dataset's check has ended: queue the jobs that waited for it, or fail them with the reason."""
+    dataset = session.get_one(Dataset, dataset_id)
+    admitted = 0
+    for job in repository.waiting_for(session, dataset_id):
+        if dataset.state == "ready":
+            try:
+                resolved = resolve(parse_spec(job.spec), DatasetFacts.model_validate(dataset.facts))
+            except SpecError as error:
+                _fail_waiting(session, job, "invalid_spec", "spec", str(error), [p.as_dict() for p in error.problems])
+                continue
+            document = resolved.spec.model_dump(mode="json")
+            admitted += transition(
+                session, job, "queued", actor="service", reason="the dataset is ready", resolved=document
+            )
+        elif dataset.state == "invalid":
+            reason = (dataset.error or {}).get("message", "")
+            _fail_waiting(session, job, "invalid_dataset", "data", f"the dataset is not usable: {reason}", [])
+    return admitted
+
+
+def _fail_waiting(
+    session: Session, job: Job, code: str, layer: str, message: str, errors: list[dict[str, str]]
+) -> None:
+    hint = errors[0]["hint"] if errors else "The dataset's report says what is wrong with it."
+    error = {"code": code, "layer": layer, "message": message, "evidence": {"errors": errors}, "retryable": False}
+    transition(session, job, "failed", actor="service", reason=code, error={**error, "hint": hint})
+
+
+def find(session: Session, who: Principal, job_id: str) -> Job:
+    """The project's job. Raises a 404 problem."""
+    job = repository.get(session, who.project_id, job_id)
+    if job is None:
+        raise not_found("job", job_id)
+    return job
+
+
+def _locked(session: Session, who: Principal, job_id: str) -> Job:
+    job = repository.locked(session, who.project_id, job_id)
+    if job is None:
+        raise not_found("job", job_id)
+    return job
+
+
+def stop(context: Context, who: Principal, job_id: str, keep: str, if_seq: int | None) -> Job:
+    """Ask for a graceful end that keeps a usable model. Idempotent; a job that never ran is cancelled instead."""
+    with context.sessions.begin() as session:
+        job = _locked(session, who, job_id)
+        if if_seq is not None and job.next_seq - 1 > if_seq and job.state not in ENDED:
+            detail = f"Rows up to seq {job.next_seq - 1} have come since {if_seq}; look again before stopping."
+            raise Problem(409, "newer_metrics", detail)
+        if job.state in ("validating", "queued") and job.started_at is None:
+            transition(
+                session, job, "cancelled", actor=who.actor, reason="stopped before it ran", stop_reason="client_stop"
+            )
+        elif job.state == "paused":
+            transition(session, job, "queued", actor=who.actor, reason="stop", wanted={"action": "stop", "keep": keep})
+        elif job.state == "queued":
+            # it ran before: the next attempt restores its checkpoint, evaluates and keeps the model
+            _wish(session, job, {"action": "stop", "keep": keep})
+        elif job.state in ("starting", "running", "pausing"):
+            wish = {"action": "stop", "keep": keep}
+            transition(session, job, "stopping", actor=who.actor, reason="client_stop", wanted=wish)
+    return _fresh(context, who, job_id)
+
+
+def cancel(context: Context, who: Principal, job_id: str) -> Job:
+    """End the job now and keep nothing. Idempotent; an ended job stays as it ended."""
+    with context.sessions.begin() as session:
+        job = _locked(session, who, job_id)
+        if job.state in ("validating", "queued", "paused"):
+            transition(session, job, "cancelled", actor=who.actor, reason="client")
+        elif job.state not in ENDED:
+            _wish(session, job, {"action": "cancel"})
+    return _fresh(context, who, job_id)
+
+
+def _wish(session: Session, job: Job, wish: dict[str, Any]) -> None:
+    session.execute(
+        update(Job)
+        .where(Job.id == job.id)
+        .values(wanted=wish, updated_at=db_now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _fresh(context: Context, who: Principal, job_id: str) -> Job:
+    with context.sessions() as session:
+        return find(session, who, job_id)
+
+
+def delete(context: Context, who: Principal, job_id: str) -> None:
+    """Remove an ended job with its log and files; its models stay."""
+    with context.sessions.begin() as session:
+        job = _locked(session, who, job_id)
+        if job.state not in ENDED:
+            raise Problem(409, "still_active", f"The job is {job.state}. Cancel it first.")
+        doomed = repository.stored_keys(session, job_id)
+        repository.delete_job(session, job)
+    for key in doomed:
+        context.storage.delete(key)

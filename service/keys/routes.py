@@ -1,0 +1,69 @@
+"""HTTP of API keys of one's own project (admin)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import select
+
+from service.auth import Admin
+from service.context import Service
+from service.database import db_now
+from service.errors import RESPONSES, not_found
+from service.keys.service import SCOPES, Scope, create_key
+from service.keys.tables import ApiKey, Project
+
+router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=RESPONSES)
+
+
+class KeyIn(BaseModel):
+    """A key to make."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field("key", min_length=1, max_length=200)
+    scopes: list[Scope] = Field(list(SCOPES), min_length=1, max_length=3)
+
+
+class KeyMade(BaseModel):
+    """The one time that a key is shown."""
+
+    key: str
+
+
+class KeyOut(BaseModel):
+    """A key without its secret."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    created_at: datetime
+    last_used_at: datetime | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+@router.post("", status_code=201, response_model=KeyMade, summary="Make a key; it is shown this once")
+def make_key(who: Admin, context: Service, wish: Annotated[KeyIn | None, Body()] = None) -> KeyMade:
+    wish = wish or KeyIn()
+    with context.sessions.begin() as session:
+        project = session.get_one(Project, who.project_id)
+        return KeyMade(key=create_key(session, project.name, wish.name, tuple(wish.scopes)))
+
+
+@router.get("", summary="Keys of the project")
+def list_keys(who: Admin, context: Service) -> dict[str, Any]:
+    with context.sessions() as session:
+        rows = session.scalars(select(ApiKey).where(ApiKey.project_id == who.project_id).order_by(ApiKey.created_at))
+        return {"data": [KeyOut.model_validate(row, from_attributes=True) for row in rows]}
+
+
+@router.delete("/{key_id}", status_code=204, summary="Revoke a key; within two seconds it no longer works")
+def revoke_key(key_id: str, who: Admin, context: Service) -> None:
+    with context.sessions.begin() as session:
+        key = session.get(ApiKey, key_id)
+        if key is None or key.project_id != who.project_id:
+            raise not_found("key", key_id)
+        key.revoked_at = session.scalar(select(db_now()))

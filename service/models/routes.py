@@ -1,0 +1,123 @@
+"""HTTP of models: list, look, download, predict."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse, StreamingResponse
+from pydantic import BaseModel
+from sqlalchemy import select
+
+from service.auth import Reader, Writer
+from service.context import Service
+from service.errors import RESPONSES, Problem
+from service.models import service
+from service.models.tables import Model
+from service.pagination import After, Limit, Page, page
+
+router = APIRouter(prefix="/v1/models", tags=["models"], responses=RESPONSES)
+DOWNLOAD: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/zip": {}}, "description": "The model's files"}
+}
+PREDICT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"type": "object", "properties": {"inputs": {"type": "array"}}, "required": ["inputs"]}
+            },
+            "image/png": {"schema": {"type": "string", "format": "binary"}},
+            "text/csv": {"schema": {"type": "string"}},
+        },
+    }
+}
+
+
+class ModelOut(BaseModel):
+    """A trained model."""
+
+    id: str
+    job: str | None
+    name: str
+    kind: str
+    metrics: dict[str, Any]
+    manifest: dict[str, Any]
+    bytes: int
+    created_at: datetime
+
+
+class PredictionsOut(BaseModel):
+    """One entry an input: `{label, probabilities}` for classes, `{value}` for numbers."""
+
+    predictions: list[dict[str, Any]]
+
+
+def model_out(row: Model) -> ModelOut:
+    """A row as scripts read it."""
+    return ModelOut(
+        id=row.id,
+        job=row.job_id,
+        name=row.name,
+        kind=row.kind,
+        metrics=row.metrics,
+        manifest=row.manifest,
+        bytes=row.bytes,
+        created_at=row.created_at,
+    )
+
+
+@router.get("", response_model=Page[ModelOut], summary="List models, newest first")
+def list_models(who: Reader, context: Service, limit: Limit = 50, after: After = None) -> dict[str, Any]:
+    mine = select(Model).where(Model.project_id == who.project_id)
+    if after:
+        mine = mine.where(Model.id < after)
+    with context.sessions() as session:
+        return page(session.scalars(mine.order_by(Model.id.desc()).limit(limit + 1)).all(), limit, model_out)
+
+
+@router.get("/{model_id}", response_model=ModelOut, summary="One model")
+def get_model(model_id: str, who: Reader, context: Service) -> ModelOut:
+    with context.sessions() as session:
+        return model_out(service.find(session, who, model_id))
+
+
+@router.get("/{model_id}/download", responses=DOWNLOAD, response_class=StreamingResponse, summary="The model's files")
+def download_model(
+    model_id: str, who: Reader, context: Service, format: Literal["safetensors", "onnx"] = "safetensors"
+) -> Response:
+    with context.sessions() as session:
+        model = service.find(session, who, model_id)
+    folder = context.storage.local_path(model.storage_key)
+    if format == "onnx":
+        if not (folder / "model.onnx").exists():
+            raise Problem(404, "no_onnx", "This model could not be exported to ONNX; its safetensors are there.")
+        return FileResponse(folder / "model.onnx", media_type="application/octet-stream", filename=f"{model_id}.onnx")
+    headers = {"Content-Disposition": f'attachment; filename="{model_id}.zip"'}
+    return StreamingResponse(service.archive(folder), media_type="application/zip", headers=headers)
+
+
+@router.post(
+    "/{model_id}/predict", response_model=PredictionsOut, openapi_extra=PREDICT_BODY, summary="Predict with a model"
+)
+async def predict(model_id: str, request: Request, who: Reader, context: Service) -> dict[str, Any]:
+    limit = context.settings.max_body_bytes
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise Problem(413, "too_large", f"One request may hold at most {limit} bytes. Send fewer samples at once.")
+    if not body:
+        raise Problem(422, "empty", 'The body is empty. Send {"inputs": [...]}, an image, or CSV rows.')
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    return await service.predict(context, who, model_id, bytes(body), kind)
+
+
+@router.delete("/{model_id}", status_code=204, summary="Delete a model")
+def delete_model(model_id: str, who: Writer, context: Service) -> None:
+    with context.sessions.begin() as session:
+        model = service.find(session, who, model_id)
+        key = model.storage_key
+        session.delete(model)
+    context.storage.delete(key)
