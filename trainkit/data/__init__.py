@@ -1,0 +1,22 @@
+"""Readers, the prepared form, and splits. NumPy alone: nothing here imports torch."""
+
+from trainkit.data.dataset import ArrayInputs, Column, Dataset, ImageInputs, Inputs, SequenceInputs, TableInputs
+from trainkit.data.errors import DataError, DataProblem
+from trainkit.data.splits import Parts, class_weights, rebalance, split_indices
+
+__all__ = [
+    "ArrayInputs",
+    "Column",
+    "DataError",
+    "DataProblem",
+    "Dataset",
+    "ImageInputs",
+    "Inputs",
+    "Parts",
+    "SequenceInputs",
+    "TableInputs",
+    "class_weights",
+    "prepare",
+    "rebalance",
+    "split_indices",
+]

@@ -1,0 +1,295 @@
+"""A dataset in its prepared form: immutable arrays, memory-mapped where they lie on disk, and the facts about them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trainkit.data.errors import refuse
+from trainkit.spec.facts import ColumnFacts, DatasetFacts
+
+PARTS = ("train", "validation", "test")
+MOST_CATEGORIES = 1000
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInputs:
+    """uint8 (n, H, W, C), all of one size."""
+
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayInputs:
+    """(n, d) or (n, ...) of any numeric type."""
+
+    values: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceInputs:
+    """float32 (sum of T_i, F); sequence i is rows offsets[i] to offsets[i + 1]."""
+
+    values: NDArray[np.float32]
+    offsets: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """float64 with NaN for missing, or int32 codes into `categories` with -1 for missing."""
+
+    values: NDArray[Any]
+    categories: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableInputs:
+    """Columns of equal length by name, in the file's order."""
+
+    columns: dict[str, Column]
+
+
+Inputs = ImageInputs | ArrayInputs | SequenceInputs | TableInputs
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Inputs, targets and predefined parts of n samples.
+
+    `targets`: (n,) int64 class index, or (n,) or (n, k) float64, or None (tables: the target is a column).
+    `split`: (n,) int8 with 0 train, 1 validation, 2 test; None when the data ship no parts.
+    """
+
+    facts: DatasetFacts
+    inputs: Inputs
+    targets: NDArray[Any] | None = None
+    split: NDArray[np.int8] | None = None
+
+    @classmethod
+    def from_arrays(
+        cls,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        split: ArrayLike | None = None,
+    ) -> Dataset:
+        """A dataset of kind `arrays` from X (n, ...) and y (n,) or (n, k).
+
+        Whole-number, text or boolean y are classes (in sorted order, unless `classes` names them by index); others are numbers.
+        Raises DataError for unequal lengths or values that are not numbers.
+        """
+        values = np.asarray(X)
+        if values.dtype == object or values.dtype.kind not in "biuf" or values.ndim < 2:
+            raise refuse("not_numeric", f"X is {values.dtype} of shape {values.shape}", "X", "Give numbers (n, ...).")
+        targets, names = (None, None) if y is None else class_targets(np.asarray(y), classes)
+        return make_dataset("arrays", ArrayInputs(values), targets, names, None if split is None else np.asarray(split))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the prepared form; the folder appears whole or not at all."""
+        folder = Path(folder)
+        part = folder.with_name(folder.name + f".{os.getpid()}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        meta: dict[str, Any] = {"format": FORMAT, "facts": self.facts.model_dump(mode="json"), "arrays": []}
+        for name, array in self._arrays(meta):
+            np.save(part / f"{name}.npy", array, allow_pickle=False)
+        (part / "meta.json").write_text(json.dumps(meta))
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+
+    def _arrays(self, meta: dict[str, Any]) -> list[tuple[str, NDArray[Any]]]:
+        inputs, arrays = self.inputs, []
+        if isinstance(inputs, ImageInputs):
+            arrays.append(("pixels", inputs.pixels))
+        elif isinstance(inputs, ArrayInputs):
+            arrays.append(("values", inputs.values))
+        elif isinstance(inputs, SequenceInputs):
+            arrays += [("values", inputs.values), ("offsets", inputs.offsets)]
+        else:
+            listed = [{"name": name, "categories": column.categories} for name, column in inputs.columns.items()]
+            meta["columns"] = listed
+            arrays += [(f"column-{i}", column.values) for i, column in enumerate(inputs.columns.values())]
+        if self.targets is not None:
+            arrays.append(("targets", self.targets))
+        if self.split is not None:
+            arrays.append(("split", self.split))
+        meta["arrays"] = [name for name, _ in arrays]
+        return arrays
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Dataset:
+        """Open a prepared form, memory-mapped. Raises DataError when it is not one."""
+        folder = Path(folder)
+        try:
+            meta = json.loads((folder / "meta.json").read_text())
+            facts = DatasetFacts.model_validate(meta["facts"])
+            arrays = {
+                name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in meta["arrays"]
+            }
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            hint = "Prepare the dataset again."
+            raise refuse("not_prepared", f"not a prepared dataset: {error}", str(folder), hint) from None
+        inputs: Inputs
+        if "columns" in meta:
+            columns = {
+                entry["name"]: Column(arrays[f"column-{i}"], _names(entry["categories"]))
+                for i, entry in enumerate(meta["columns"])
+            }
+            inputs = TableInputs(columns)
+        elif "pixels" in arrays:
+            inputs = ImageInputs(arrays["pixels"])
+        elif "offsets" in arrays:
+            inputs = SequenceInputs(arrays["values"], arrays["offsets"])
+        else:
+            inputs = ArrayInputs(arrays["values"])
+        return cls(facts, inputs, arrays.get("targets"), arrays.get("split"))
+
+
+def _names(categories: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if categories is None else tuple(categories)
+
+
+def class_targets(y: NDArray[Any], classes: Sequence[str] | None = None) -> tuple[NDArray[Any], tuple[str, ...] | None]:
+    """(class indices, names) for whole-number, text or boolean labels; (float64 numbers, None) for others.
+
+    With `classes` given, y holds indices into it. Raises DataError for an index outside or numbers that are not finite.
+    """
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if classes is not None:
+        index = y.astype(np.int64)
+        if len(index) and (index.min() < 0 or index.max() >= len(classes)):
+            raise refuse("class_out_of_range", f"a label is outside 0..{len(classes) - 1}", "y")
+        return index, tuple(map(str, classes))
+    if y.dtype.kind in "iubUS" and y.ndim == 1:
+        names, index = np.unique(y, return_inverse=True)
+        shown = [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
+        return index.astype(np.int64), tuple(shown)
+    if y.dtype.kind not in "fiub":
+        raise refuse("not_numeric", f"y is of type {y.dtype}", "y", "Give whole numbers, text, or floats.")
+    numbers = y.astype(np.float64)
+    if not np.isfinite(numbers).all():
+        raise refuse("not_finite", f"{int((~np.isfinite(numbers)).sum())} targets are NaN or infinite", "y")
+    return numbers, None
+
+
+def make_dataset(
+    kind: Any,
+    inputs: Inputs,
+    targets: NDArray[Any] | None,
+    classes: Sequence[str] | None,
+    split: NDArray[Any] | None,
+    *,
+    target: str | None = None,
+) -> Dataset:
+    """A dataset with its facts counted. Raises DataError for unequal lengths or a split of unknown parts."""
+    samples = _samples(inputs)
+    for name, array in (("y", targets), ("split", split)):
+        if array is not None and len(array) != samples:
+            raise refuse("unequal_lengths", f"{samples} inputs but {len(array)} entries in {name}", name)
+    if samples == 0:
+        raise refuse("empty", "there are no samples", "", "Upload at least one.")
+    if split is not None:
+        split = np.asarray(split)
+        if split.dtype.kind in "US":
+            split = _named_parts(split)
+        if not np.isin(split, (0, 1, 2)).all():
+            raise refuse("unknown_part", "the split must hold 0 (train), 1 (validation) or 2 (test)", "split")
+        split = split.astype(np.int8)
+    facts = DatasetFacts(
+        kind=kind,
+        samples=samples,
+        target=target,
+        splits=None if split is None else {part: int((split == i).sum()) for i, part in enumerate(PARTS)},
+        **_target_facts(targets, classes, isinstance(inputs, TableInputs)),
+        **_input_facts(inputs),
+    )
+    return Dataset(facts, inputs, targets, split)
+
+
+def _named_parts(split: NDArray[Any]) -> NDArray[np.int8]:
+    codes = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
+    return np.array([codes.get(str(part).lower(), -1) for part in split.tolist()], np.int8)
+
+
+def _samples(inputs: Inputs) -> int:
+    if isinstance(inputs, ImageInputs):
+        return len(inputs.pixels)
+    if isinstance(inputs, ArrayInputs):
+        return len(inputs.values)
+    if isinstance(inputs, SequenceInputs):
+        return len(inputs.offsets) - 1
+    return len(next(iter(inputs.columns.values())).values) if inputs.columns else 0
+
+
+def _target_facts(targets: NDArray[Any] | None, classes: Sequence[str] | None, table: bool) -> dict[str, Any]:
+    if targets is None:
+        return {"target_type": None if table else "none"}
+    if classes is None:
+        return {"target_type": "number", "target_width": 1 if targets.ndim == 1 else targets.shape[1]}
+    counts = np.bincount(targets, minlength=len(classes))
+    return {"target_type": "class", "classes": {name: int(counts[i]) for i, name in enumerate(classes)}}
+
+
+def _input_facts(inputs: Inputs) -> dict[str, Any]:
+    if isinstance(inputs, ImageInputs):
+        _, height, width, channels = inputs.pixels.shape
+        return {"input_shape": (channels, height, width), "input_dtype": "uint8"}
+    if isinstance(inputs, ArrayInputs):
+        return {"input_shape": tuple(inputs.values.shape[1:]), "input_dtype": str(inputs.values.dtype)}
+    if isinstance(inputs, SequenceInputs):
+        lengths = np.diff(inputs.offsets)
+        longest = int(lengths.max())
+        return {"input_shape": (longest, inputs.values.shape[1]), "lengths": (int(lengths.min()), longest)}
+    return {"columns": tuple(column_facts(name, column) for name, column in inputs.columns.items())}
+
+
+def column_facts(name: str, column: Column) -> ColumnFacts:
+    """Type, gaps, different values, and counts of the categories (or of few whole numbers)."""
+    values = np.asarray(column.values)
+    if column.categories is not None:
+        present = values[values >= 0]
+        counts = np.bincount(present, minlength=len(column.categories))
+        few = len(column.categories) <= MOST_CATEGORIES
+        return ColumnFacts(
+            name=name,
+            type="categorical",
+            missing=int((values < 0).sum()),
+            unique=int((counts > 0).sum()),
+            categories={c: int(counts[i]) for i, c in enumerate(column.categories)} if few else None,
+        )
+    present = values[~np.isnan(values)]
+    numbers, counts = np.unique(present, return_counts=True)
+    integer = bool(len(present)) and bool(np.isfinite(present).all()) and bool((present == np.floor(present)).all())
+    listed: Mapping[str, int] | None = None
+    if integer and len(numbers) <= MOST_CATEGORIES:
+        listed = {str(int(number)): int(count) for number, count in zip(numbers, counts, strict=True)}
+    return ColumnFacts(
+        name=name,
+        type="numeric",
+        missing=len(values) - len(present),
+        unique=len(numbers),
+        integer=integer,
+        categories=dict(listed) if listed is not None else None,
+    )
+
+
+def categories_of(values: Sequence[str | None]) -> Column:
+    """A categorical column of text, categories in sorted order, None as missing."""
+    counts = Counter(value for value in values if value is not None)
+    names = sorted(counts)
+    place = {name: i for i, name in enumerate(names)}
+    codes = np.fromiter((-1 if value is None else place[value] for value in values), np.int32, count=len(values))
+    return Column(codes, tuple(names))

@@ -1,0 +1,165 @@
+"""Cutting samples into parts, folds and balanced draws. NumPy's PCG64 seeded by the spec alone: the same everywhere."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainkit.data.errors import refuse
+from trainkit.spec.split import Balance, SplitSpec
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Sorted sample indices; disjoint, and together all samples unless the training part was sub-sampled."""
+
+    train: Index
+    validation: Index
+    test: Index
+
+
+def largest_remainder(total: int, shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Whole sizes that add up to `total`, as close to total * shares as whole numbers can be (Hamilton's rule)."""
+    exact = total * shares / shares.sum()
+    sizes = np.floor(exact + 1e-9).astype(np.int64)
+    rest = total - int(sizes.sum())
+    order = np.argsort(-(exact - sizes), kind="stable")
+    sizes[order[:rest]] += 1
+    return sizes
+
+
+def split_indices(
+    spec: SplitSpec, n: int, labels: NDArray[Any] | None = None, predefined: NDArray[Any] | None = None
+) -> Parts:
+    """Indices of the three parts of n samples; `labels` (n,) class indices stratify, `predefined` (n,) codes are kept.
+
+    A dataset that ships train and test but no validation part gives validation/(train + validation) of its training part.
+    """
+    strata = labels if spec.stratify else None
+    random = np.random.default_rng(np.random.PCG64(spec.seed))
+    shares = np.array(spec.fractions)
+    if predefined is not None and spec.use_predefined:
+        parts = [np.flatnonzero(np.asarray(predefined) == code).astype(np.int64) for code in (0, 1, 2)]
+        if not len(parts[1]) and shares[1] > 0:
+            own = None if strata is None else strata[parts[0]]
+            kept, held = cut(len(parts[0]), shares[:2], own, random)
+            parts[0], parts[1] = parts[0][kept], parts[0][held]
+    else:
+        parts = cut(n, shares, strata, random)
+    if spec.subsample is not None and len(parts[0]):
+        share = np.array([spec.subsample, 1 - spec.subsample])
+        own = None if strata is None else strata[parts[0]]
+        kept = cut(len(parts[0]), share, own, random)[0] if spec.subsample < 1 else np.arange(len(parts[0]))
+        parts[0] = parts[0][kept if len(kept) else slice(0, 1)]
+    return Parts(*(np.sort(part) for part in parts))
+
+
+def cut(
+    n: int, shares: NDArray[np.float64], labels: NDArray[Any] | None, random: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Shuffled indices of n samples cut by `shares`; with labels each class is spread over the parts alike.
+
+    Sizes are exact (largest remainder over all n); within them no class is off its share by more than one sample.
+    """
+    sizes = largest_remainder(n, shares)
+    if labels is None:
+        order = random.permutation(n)
+        return [piece.astype(np.int64) for piece in np.split(order, np.cumsum(sizes)[:-1])]
+    classes, codes = np.unique(labels, return_inverse=True)
+    counts = np.bincount(codes, minlength=len(classes))
+    table = _allocate(counts, sizes)
+    pieces: list[list[NDArray[np.int64]]] = [[] for _ in sizes]
+    for code in range(len(classes)):
+        members = random.permutation(np.flatnonzero(codes == code))
+        for part, piece in enumerate(np.split(members, np.cumsum(table[code])[:-1])):
+            pieces[part].append(piece)
+    return [np.concatenate(piece).astype(np.int64) for piece in pieces]
+
+
+def _allocate(counts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Whole table (classes, parts) with row sums `counts` and column sums `sizes`, near counts x sizes / n."""
+    n = counts.sum()
+    exact = counts[:, None] * sizes[None, :] / n
+    table = np.floor(exact + 1e-9).astype(np.int64)
+    row_rest, column_rest = counts - table.sum(1), sizes - table.sum(0)
+    remainders = exact - table
+    for flat in np.argsort(-remainders, axis=None, kind="stable"):
+        row, column = divmod(int(flat), len(sizes))
+        if row_rest[row] > 0 and column_rest[column] > 0:
+            table[row, column] += 1
+            row_rest[row] -= 1
+            column_rest[column] -= 1
+    for row in np.flatnonzero(row_rest):
+        # what greedy rounding left over goes wherever room is
+        while row_rest[row] > 0:
+            column = int(np.argmax(column_rest))
+            table[row, column] += 1
+            row_rest[row] -= 1
+            column_rest[column] -= 1
+    return table
+
+
+def rebalance(indices: Index, labels: NDArray[Any], balance: Balance, seed: int) -> Index:
+    """Training indices drawn so that every class has equally many; `labels` are those of `indices`.
+
+    `oversample` keeps every sample and repeats the rare ones; `undersample` drops from the common ones; others change nothing.
+    """
+    if balance not in ("oversample", "undersample"):
+        return indices
+    random = np.random.default_rng(np.random.PCG64(seed))
+    classes, counts = np.unique(labels, return_counts=True)
+    drawn = []
+    for name, count in zip(classes, counts, strict=True):
+        members = indices[labels == name]
+        if balance == "undersample":
+            drawn.append(random.permutation(members)[: counts.min()])
+            continue
+        missing = counts.max() - count
+        whole, rest = divmod(int(missing), int(count))
+        # whole copies first, so that no sample is repeated much more often than another
+        drawn += [members, *[members] * whole, random.permutation(members)[:rest]]
+    return np.sort(np.concatenate(drawn))
+
+
+def class_weights(labels: NDArray[Any], classes: int) -> NDArray[np.float64]:
+    """`balanced` weights n / (K * count_k), shape (K,); a class without samples gets 0. As in scikit-learn."""
+    counts = np.bincount(labels, minlength=classes).astype(np.float64)
+    present = counts > 0
+    weights = np.zeros(classes)
+    weights[present] = len(labels) / (present.sum() * counts[present])
+    return weights
+
+
+def stratified_kfold(labels: NDArray[Any], folds: int, seed: int) -> Iterator[tuple[Index, Index]]:
+    """(training, validation) positions of each fold; every sample validates once, classes spread alike.
+
+    Raises DataError when every class has fewer than `folds` members; warns when the smallest has.
+    """
+    counts = np.bincount(np.unique(labels, return_inverse=True)[1])
+    if counts.max() < folds:
+        raise refuse("too_few_members", f"no class has {folds} members", "", f"Use at most {counts.max()} folds.")
+    if counts.min() < folds:
+        message = f"the smallest class has {counts.min()} members, fewer than {folds} folds"
+        warnings.warn(message, UserWarning, stacklevel=2)
+    random = np.random.default_rng(np.random.PCG64(seed))
+    pieces = cut(len(labels), np.full(folds, 1 / folds), labels, random)
+    for fold in range(folds):
+        rest = np.concatenate([piece for i, piece in enumerate(pieces) if i != fold])
+        yield np.sort(rest), np.sort(pieces[fold])
+
+
+def monte_carlo(
+    n: int, labels: NDArray[Any] | None, draws: int, share: float, seed: int
+) -> Iterator[tuple[Index, Index]]:
+    """(training, validation) positions of `draws` independent random cuts; `share` (usually 0.8) trains."""
+    for draw in range(draws):
+        random = np.random.default_rng(np.random.PCG64([seed, draw]))
+        train, validation = cut(n, np.array([share, 1 - share]), labels, random)
+        yield np.sort(train), np.sort(validation)
