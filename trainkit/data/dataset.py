@@ -86,7 +86,8 @@ class Dataset:
     ) -> Dataset:
         """A dataset of kind `arrays` from X (n, ...) and y (n,) or (n, k).
 
-        Whole-number, text or boolean y are classes (in sorted order, unless `classes` names them by index); others are numbers.
+        Whole-number, text or boolean y are classes, in sorted order unless `classes` names them by index;
+        other y are numbers to predict.
         Raises DataError for unequal lengths or values that are not numbers.
         """
         values = np.asarray(X)
@@ -110,7 +111,8 @@ class Dataset:
         part.rename(folder)
 
     def _arrays(self, meta: dict[str, Any]) -> list[tuple[str, NDArray[Any]]]:
-        inputs, arrays = self.inputs, []
+        inputs = self.inputs
+        arrays: list[tuple[str, NDArray[Any]]] = []
         if isinstance(inputs, ImageInputs):
             arrays.append(("pixels", inputs.pixels))
         elif isinstance(inputs, ArrayInputs):

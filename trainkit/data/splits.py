@@ -40,7 +40,8 @@ def split_indices(
 ) -> Parts:
     """Indices of the three parts of n samples; `labels` (n,) class indices stratify, `predefined` (n,) codes are kept.
 
-    A dataset that ships train and test but no validation part gives validation/(train + validation) of its training part.
+    A dataset that ships train and test but no validation part gives validation / (train + validation) of its
+    training part.
     """
     strata = labels if spec.stratify else None
     random = np.random.default_rng(np.random.PCG64(spec.seed))
@@ -96,7 +97,7 @@ def _allocate(counts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np
             table[row, column] += 1
             row_rest[row] -= 1
             column_rest[column] -= 1
-    for row in np.flatnonzero(row_rest):
+    for row in np.flatnonzero(row_rest).tolist():
         # what greedy rounding left over goes wherever room is
         while row_rest[row] > 0:
             column = int(np.argmax(column_rest))
@@ -109,7 +110,8 @@ def _allocate(counts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np
 def rebalance(indices: Index, labels: NDArray[Any], balance: Balance, seed: int) -> Index:
     """Training indices drawn so that every class has equally many; `labels` are those of `indices`.
 
-    `oversample` keeps every sample and repeats the rare ones; `undersample` drops from the common ones; others change nothing.
+    `oversample` keeps every sample and repeats the rare ones; `undersample` drops from the common ones;
+    the other kinds change nothing.
     """
     if balance not in ("oversample", "undersample"):
         return indices

@@ -1,0 +1,165 @@
+"""Class-folder images: a folder, zip or tar with one folder of images a class, and perhaps train/val/test above them."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trainkit.data.archive import Entry, entries
+from trainkit.data.dataset import Dataset, ImageInputs, make_dataset
+from trainkit.data.errors import DataError, DataProblem, refuse
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+PART_FOLDERS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
+MOST_PIXELS = 64 * 2**20
+MOST_BAD = 0.05
+"""Up to this share of unreadable images is a warning; more makes the dataset invalid."""
+Progress = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What the archive's entries came to."""
+
+    images: list[NDArray[np.uint8]] = field(default_factory=list)
+    folders: list[tuple[str, ...]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    modes: Counter[str] = field(default_factory=Counter)
+    unreadable: list[dict[str, str]] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+
+def read_images(path: Path, *, progress: Progress | None = None) -> tuple[Dataset, dict[str, Any]]:
+    """(dataset, details for the report). Raises DataError naming the entries that stand in the way.
+
+    All images get one size, the commonest; all are grey (1 channel) when every one of them is, else RGB. Transparency is
+    laid on white.
+    """
+    found = Gathered()
+    for entry in entries(path):
+        _take(entry, found)
+        if progress is not None:
+            progress(len(found.images))
+    _refuse_too_many_bad(found)
+    parts, classes, labels = _labels(found.folders, found.names)
+    size = Counter(image.shape[:2] for image in found.images).most_common(1)[0][0]
+    shapes = Counter(f"{image.shape[1]}x{image.shape[0]}" for image in found.images)
+    channels = max(image.shape[2] for image in found.images)
+    pixels = np.empty((len(found.images), *size, channels), np.uint8)
+    resized = 0
+    for index, image in enumerate(found.images):
+        resized += image.shape[:2] != size
+        pixels[index] = _fit(image, size, channels)
+    dataset = make_dataset("images", ImageInputs(pixels), labels, classes, parts)
+    details = {
+        "shapes": dict(shapes.most_common(20)),
+        "modes": dict(found.modes),
+        "resized": resized,
+        "unreadable": found.unreadable[:1000],
+        "other_files": found.others[:100],
+    }
+    return dataset, details
+
+
+def _take(entry: Entry, found: Gathered) -> None:
+    if PurePosixPath(entry.name).suffix.lower() not in SUFFIXES:
+        found.others.append(entry.name)
+        return
+    try:
+        image, mode = decode(entry.data)
+    except ValueError as error:
+        found.unreadable.append({"where": entry.name, "reason": str(error)})
+        return
+    found.images.append(image)
+    found.modes[mode] += 1
+    found.folders.append(PurePosixPath(entry.name).parts[:-1])
+    found.names.append(entry.name)
+
+
+def decode(data: bytes) -> tuple[NDArray[np.uint8], str]:
+    """(pixels (H, W, 1 or 3), the file's own mode). Raises ValueError with the reason."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MOST_PIXELS:
+                    raise ValueError(f"{width} x {height} pixels are more than {MOST_PIXELS}")
+                mode = image.mode
+                return _to_array(image), mode
+    except (OSError, SyntaxError, Image.DecompressionBombError, MemoryError, IndexError, KeyError, EOFError) as error:
+        raise ValueError(f"not readable as an image: {error or type(error).__name__}") from None
+    except (OverflowError, TypeError, ZeroDivisionError, AttributeError) as error:
+        # Pillow's decoders raise these on damaged files
+        raise ValueError(f"damaged image: {error}") from None
+
+
+def _to_array(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+        values = np.asarray(image, np.float64)
+        top = 65535.0 if image.mode != "F" or values.max(initial=0) > 255 else 255.0
+        return np.clip(np.rint(values * (255.0 / top)), 0, 255).astype(np.uint8)[..., None]
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"), np.uint8)[..., None]
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        colour = np.asarray(Image.alpha_composite(white, rgba).convert("RGB"), np.uint8)
+        return colour[..., :1] if image.mode == "LA" else colour
+    return np.asarray(image.convert("RGB"), np.uint8)
+
+
+def _fit(image: NDArray[np.uint8], size: tuple[int, ...], channels: int) -> NDArray[np.uint8]:
+    if image.shape[2] < channels:
+        image = np.repeat(image, channels, axis=2)
+    if image.shape[:2] == size:
+        return image
+    picture = Image.fromarray(image[..., 0] if channels == 1 else image)
+    resized = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR), np.uint8)
+    return resized.reshape(*size, channels)
+
+
+def _refuse_too_many_bad(found: Gathered) -> None:
+    bad, total = len(found.unreadable), len(found.unreadable) + len(found.images)
+    if total == 0:
+        shown = ", ".join(found.others[:5])
+        hint = "Zip one folder of PNG, JPEG, WebP, BMP, GIF or TIFF files a class."
+        raise refuse("no_images", f"no image files were found{f' (only {shown} ...)' if shown else ''}", "", hint)
+    if not found.images or bad > max(MOST_BAD * total, 0 if found.images else 1):
+        hint = "Repair or remove them."
+        raise DataError(
+            [DataProblem("unreadable_image", item["reason"], item["where"], hint) for item in found.unreadable[:100]]
+        )
+
+
+def _labels(
+    folders: list[tuple[str, ...]], names: list[str]
+) -> tuple[NDArray[np.int8] | None, tuple[str, ...], NDArray[np.int64]]:
+    """(parts, class names in sorted order, class indices) from the folders the images lie in."""
+    depth = 0
+    # a single root folder above everything says nothing, unless it is the only class
+    while all(len(f) > depth + 1 for f in folders) and len({f[depth] for f in folders}) == 1:
+        depth += 1
+    below = [f[depth:] for f in folders]
+    loose = [name for name, f in zip(names, below, strict=True) if not f]
+    if loose:
+        hint = "Put every image into the folder of its class."
+        raise refuse("no_class_folder", f"{len(loose)} images lie in no class folder", loose[0], hint)
+    parts = None
+    if all(len(f) >= 2 and f[0].lower() in PART_FOLDERS for f in below):
+        parts = np.array([PART_FOLDERS[f[0].lower()] for f in below], np.int8)
+        below = [f[1:] for f in below]
+    labels = ["/".join(f) for f in below]
+    classes = tuple(sorted(set(labels)))
+    place = {name: index for index, name in enumerate(classes)}
+    return parts, classes, np.array([place[name] for name in labels], np.int64)
