@@ -2,6 +2,7 @@
 
 from trainkit.data.dataset import ArrayInputs, Column, Dataset, ImageInputs, Inputs, SequenceInputs, TableInputs
 from trainkit.data.errors import DataError, DataProblem
+from trainkit.data.load import load_dataset, prepare
 from trainkit.data.splits import Parts, class_weights, rebalance, split_indices
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "SequenceInputs",
     "TableInputs",
     "class_weights",
+    "load_dataset",
     "prepare",
     "rebalance",
     "split_indices",

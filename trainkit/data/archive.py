@@ -117,7 +117,7 @@ def _zip(path: Path) -> Iterator[Entry]:
                 if info.is_dir():
                     continue
                 name = safe_name(info.filename)
-                # the high half of external_attr is the Unix mode: 0xA000 a link, 0x2000, 0x6000, 0x1000 devices and pipes
+                # the high half of external_attr is the Unix mode: 0xA000 a link, the others devices and pipes
                 if info.external_attr >> 16 & 0xF000 in (0xA000, 0x2000, 0x6000, 0x1000):
                     raise refuse("link", "links and devices are not read", name, "Put the file itself in.")
                 if info.flag_bits & 1:

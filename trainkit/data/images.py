@@ -1,4 +1,4 @@
-"""Class-folder images: a folder, zip or tar with one folder of images a class, and perhaps train/val/test above them."""
+"""Class-folder images: a folder, zip or tar, one folder of images a class, perhaps with train/val/test above them."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Gathered:
 def read_images(path: Path, *, progress: Progress | None = None) -> tuple[Dataset, dict[str, Any]]:
     """(dataset, details for the report). Raises DataError naming the entries that stand in the way.
 
-    All images get one size, the commonest; all are grey (1 channel) when every one of them is, else RGB. Transparency is
-    laid on white.
+    All images get one size, the commonest; all are grey (1 channel) when every one of them is, else RGB.
+    Transparency is laid on white.
     """
     found = Gathered()
     for entry in entries(path):

@@ -1,4 +1,4 @@
-"""Tables: CSV and TSV (dialect, encoding and header sniffed), Parquet, JSON Lines. Every bad row is named by its line."""
+"""Tables: CSV and TSV (dialect, encoding, header sniffed), Parquet, JSON Lines. Every bad row is named by its line."""
 
 from __future__ import annotations
 

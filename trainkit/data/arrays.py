@@ -1,0 +1,127 @@
+"""NumPy archives: NPZ with X and y (whole or in parts), a bare NPY, and sequences in NPZ form. Never a pickle."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainkit.data.dataset import ArrayInputs, Dataset, SequenceInputs, class_targets, make_dataset
+from trainkit.data.errors import DataError, refuse
+
+PARTS = (("train", 0), ("val", 1), ("validation", 1), ("test", 2))
+MOST_BYTES = 64 * 2**30
+KNOWN = "X and y; or X_train, y_train, X_val, y_val, X_test, y_test; or values, offsets and y for sequences"
+
+
+def read_arrays(path: Path, *, sequences: bool = False) -> tuple[Dataset, dict[str, Any]]:
+    """(dataset, details for the report). Raises DataError naming the array."""
+    arrays = load_npz(path)
+    if "values" in arrays and "offsets" in arrays:
+        return _ragged(arrays), _shapes(arrays)
+    x, y, split = _joined(arrays)
+    if sequences:
+        return _padded(x, y, split, arrays), _shapes(arrays)
+    targets, classes = (None, None) if y is None else class_targets(y)
+    _refuse_not_numeric("X", x)
+    return make_dataset("arrays", ArrayInputs(x), targets, classes, split), _shapes(arrays)
+
+
+def load_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an NPZ, or `{"X": array}` of an NPY. Raises DataError; object arrays (pickles) are refused."""
+    try:
+        with path.open("rb") as file:
+            bare = file.read(6) == b"\x93NUMPY"
+        if bare:
+            return {"X": np.load(path, allow_pickle=False)}
+        with zipfile.ZipFile(path) as bundle:
+            size = sum(info.file_size for info in bundle.infolist())
+        if size > MOST_BYTES:
+            raise refuse("too_large", f"the arrays say they have {size} bytes", path.name, f"At most {MOST_BYTES}.")
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except DataError:
+        raise
+    except ValueError as error:
+        if "pickle" in str(error):
+            hint = "Save numbers or text with a plain dtype, not dtype=object."
+            raise refuse("pickle", "an array holds Python objects, which are not read", path.name, hint) from None
+        raise refuse("damaged_array", f"not readable: {error}", path.name, "Save it again with numpy.savez.") from None
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError, SyntaxError, TypeError) as error:
+        raise refuse("damaged_array", f"not readable: {error}", path.name, "Save it again with numpy.savez.") from None
+
+
+def _joined(arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
+    """(X, y, split) of whole arrays or of parts, which are put one behind the other."""
+    lower = {name.lower(): array for name, array in arrays.items()}
+    if "x" in lower:
+        return lower["x"], lower.get("y"), lower.get("split")
+    xs, ys, split = [], [], []
+    for name, code in PARTS:
+        x = lower.get(f"x_{name}")
+        if x is None:
+            continue
+        y = lower.get(f"y_{name}")
+        if y is None or len(y) != len(x):
+            where = f"y_{name}"
+            raise refuse(
+                "unequal_lengths", f"X_{name} has {len(x)} samples, {where} has {0 if y is None else len(y)}", where
+            )
+        xs.append(x)
+        ys.append(y)
+        split.append(np.full(len(x), code, np.int8))
+    if not xs:
+        found = ", ".join(arrays) or "nothing"
+        raise refuse("unknown_arrays", f"the archive holds {found}", "", f"Name them {KNOWN}.")
+    if len({x.shape[1:] for x in xs}) > 1:
+        raise refuse("unequal_shapes", f"the parts' samples differ in shape: {[x.shape[1:] for x in xs]}", "X")
+    return np.concatenate(xs), np.concatenate(ys), np.concatenate(split)
+
+
+def _ragged(arrays: dict[str, NDArray[Any]]) -> Dataset:
+    values, offsets, y = arrays["values"], arrays["offsets"], arrays.get("y")
+    _refuse_not_numeric("values", values)
+    steps = np.diff(offsets) if offsets.ndim == 1 and offsets.dtype.kind in "iu" else np.array([-1])
+    if values.ndim != 2 or len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(values) or (steps < 1).any():
+        hint = "values is (sum of T, F); offsets starts at 0, rises, and ends at len(values)."
+        raise refuse("bad_offsets", "the offsets do not cut the values into sequences", "offsets", hint)
+    return _sequences(values, offsets, y, arrays.get("split"))
+
+
+def _padded(
+    x: NDArray[Any], y: NDArray[Any] | None, split: NDArray[Any] | None, arrays: dict[str, NDArray[Any]]
+) -> Dataset:
+    _refuse_not_numeric("X", x)
+    if x.ndim == 2:
+        x = x[:, :, None]
+    if x.ndim != 3:
+        raise refuse("bad_shape", f"sequences are (n, T, F), X is {x.shape}", "X")
+    lengths = arrays.get("lengths", np.full(len(x), x.shape[1]))
+    if len(lengths) != len(x) or lengths.min(initial=1) < 1 or lengths.max(initial=1) > x.shape[1]:
+        raise refuse("bad_lengths", f"lengths must hold {len(x)} numbers from 1 to {x.shape[1]}", "lengths")
+    values = np.concatenate([row[:length] for row, length in zip(x, lengths.astype(int), strict=True)])
+    return _sequences(values, np.concatenate([[0], np.cumsum(lengths)]), y, split)
+
+
+def _sequences(
+    values: NDArray[Any], offsets: NDArray[Any], y: NDArray[Any] | None, split: NDArray[Any] | None
+) -> Dataset:
+    targets, classes = (None, None) if y is None else class_targets(y)
+    inputs = SequenceInputs(values.astype(np.float32), offsets.astype(np.int64))
+    return make_dataset("sequences", inputs, targets, classes, split)
+
+
+def _refuse_not_numeric(name: str, array: NDArray[Any]) -> None:
+    if array.dtype.kind not in "biuf" or array.ndim < 2:
+        raise refuse("not_numeric", f"{name} is {array.dtype} of shape {array.shape}", name, "Give numbers (n, ...).")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        row = int(np.argwhere(~np.isfinite(array))[0][0])
+        raise refuse("not_finite", f"{name} holds NaN or infinity", f"{name}[{row}]", "Remove or fill those samples.")
+
+
+def _shapes(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    return {"arrays": {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in arrays.items()}}

@@ -1,0 +1,70 @@
+"""MNIST's IDX files, gzipped or not, loose in a folder or in an archive: train-* and t10k-* are the parts."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainkit.data.archive import entries
+from trainkit.data.dataset import Dataset, ImageInputs, make_dataset
+from trainkit.data.errors import refuse
+
+IMAGES, LABELS = 3, 1
+"""Dimensions of the two kinds of files."""
+MOST_BYTES = 16 * 2**30
+
+
+def looks_like_idx(name: str) -> bool:
+    """Whether a file's name is one of MNIST's."""
+    return "-idx" in name and "-ubyte" in name
+
+
+def read_idx(path: Path) -> tuple[Dataset, dict[str, Any]]:
+    """(dataset, details for the report). Raises DataError naming the file."""
+    images: dict[str, NDArray[np.uint8]] = {}
+    labels: dict[str, NDArray[np.uint8]] = {}
+    for entry in entries(path):
+        name = entry.name.rsplit("/", 1)[-1]
+        if looks_like_idx(name):
+            array = parse_idx(entry.data, entry.name)
+            part = "test" if name.startswith(("t10k", "test")) else "train"
+            (images if array.ndim == IMAGES else labels)[part] = array
+    if not images:
+        raise refuse("no_idx", "no IDX image file was found", path.name, "Zip the four MNIST files together.")
+    for part in images:
+        if part not in labels or len(labels[part]) != len(images[part]):
+            found = len(labels[part]) if part in labels else 0
+            raise refuse("unequal_lengths", f"{len(images[part])} images but {found} labels", part)
+    order = [part for part in ("train", "test") if part in images]
+    pixels = np.concatenate([images[part] for part in order])[..., None]
+    y = np.concatenate([labels[part] for part in order]).astype(np.int64)
+    split = np.concatenate([np.full(len(images[part]), 0 if part == "train" else 2, np.int8) for part in order])
+    classes = tuple(str(label) for label in range(int(y.max()) + 1))
+    parts = split if len(order) > 1 else None
+    return make_dataset("idx", ImageInputs(pixels), y, classes, parts), {"files": order}
+
+
+def parse_idx(data: bytes, where: str) -> NDArray[np.uint8]:
+    """The uint8 array of an IDX file: magic 0x0000 08 ndim, big-endian sizes, bytes."""
+    if data[:2] == b"\x1f\x8b":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise refuse("damaged_gzip", str(error), where, "Fetch the file again.") from None
+    if len(data) < 4 or data[:3] != b"\x00\x00\x08" or data[3] not in (LABELS, IMAGES):
+        raise refuse("not_idx", "the header is not that of an IDX file of bytes", where)
+    dimensions = data[3]
+    offset = 4 + 4 * dimensions
+    if len(data) < offset:
+        raise refuse("truncated", "the header is cut off", where)
+    shape = struct.unpack(f">{dimensions}I", data[4:offset])
+    wanted = int(np.prod([int(side) for side in shape], dtype=object))
+    if wanted > MOST_BYTES or len(data) - offset != wanted:
+        raise refuse("truncated", f"the header says {wanted} bytes, {len(data) - offset} follow", where)
+    return np.frombuffer(data, np.uint8, offset=offset).reshape(shape)

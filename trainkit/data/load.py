@@ -1,0 +1,94 @@
+"""From a file or folder to a dataset: kind detected, read, reported, prepared."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainkit.data.archive import entries, is_archive
+from trainkit.data.arrays import read_arrays
+from trainkit.data.dataset import Dataset
+from trainkit.data.detect import detect
+from trainkit.data.errors import refuse
+from trainkit.data.idx import read_idx
+from trainkit.data.images import read_images
+from trainkit.data.report import report
+from trainkit.data.sequences import read_long_csv
+from trainkit.data.table import read_table
+from trainkit.spec.facts import DatasetFacts
+
+Progress = Callable[[int], None]
+
+
+def load_dataset(path: str | Path, *, kind: str | None = None, target: str | None = None) -> Dataset:
+    """The dataset in a file or folder; `kind` left out is detected, `target` names a table's column to predict.
+
+    Raises DataError with every reason when it cannot be used.
+    """
+    return read(Path(path), kind=kind, target=target)[0]
+
+
+def prepare(
+    path: str | Path,
+    folder: str | Path,
+    *,
+    kind: str | None = None,
+    target: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[DatasetFacts, dict[str, Any]]:
+    """Read `path`, write the prepared form to `folder`; returns (facts, report). Raises DataError."""
+    dataset, reason, details = read(Path(path), kind=kind, target=target, progress=progress)
+    made = report(dataset, reason, details)
+    dataset.save(folder)
+    return dataset.facts, made
+
+
+def read(
+    path: Path, *, kind: str | None = None, target: str | None = None, progress: Progress | None = None
+) -> tuple[Dataset, str, dict[str, Any]]:
+    """(dataset, why it is of its kind, details for the report)."""
+    if not path.exists():
+        raise refuse("not_found", "there is no such file", str(path))
+    if (path / "meta.json").exists():
+        return Dataset.load(path), "a prepared dataset", {}
+    reason = "said at upload"
+    if kind is None:
+        kind, reason = detect(path)
+    if kind == "images":
+        return _with_reason(read_images(path, progress=progress), reason)
+    if kind == "idx":
+        return _with_reason(read_idx(path), reason)
+    if kind == "arrays":
+        return _with_reason(read_arrays(path), reason)
+    if kind == "table":
+        return _with_reason(_table(path, target), reason)
+    if kind == "sequences":
+        if is_archive(path) or _is_npy(path):
+            return _with_reason(read_arrays(path, sequences=True), reason)
+        return _with_reason(read_long_csv(path, target=target), reason)
+    raise refuse("unknown_kind", f"datasets of kind {kind!r} cannot be read", "kind")
+
+
+def _is_npy(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(6) == b"\x93NUMPY"
+
+
+def _table(path: Path, target: str | None) -> tuple[Dataset, dict[str, Any]]:
+    """A table as it is, or the only one in an archive."""
+    if path.is_file() and not is_archive(path):
+        return read_table(path, target=target)
+    found = list(entries(path))
+    if len(found) != 1:
+        raise refuse("many_files", f"the archive holds {len(found)} files, a table is one", path.name)
+    with tempfile.TemporaryDirectory() as folder:
+        alone = Path(folder) / "table"
+        alone.write_bytes(found[0].data)
+        return read_table(alone, target=target)
+
+
+def _with_reason(read: tuple[Dataset, dict[str, Any]], reason: str) -> tuple[Dataset, str, dict[str, Any]]:
+    dataset, details = read
+    return dataset, reason, details

@@ -1,0 +1,123 @@
+"""What a look at the whole dataset tells: counts, statistics, and findings with a severity."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from trainkit.data.dataset import PARTS, ArrayInputs, Dataset, ImageInputs, TableInputs
+
+IMBALANCE = 5.0
+ID_SHARE = 0.95
+SHOWN = 20
+
+
+def finding(severity: str, code: str, message: str, where: str = "") -> dict[str, str]:
+    """One finding: severity `error`, `warning` or `info`."""
+    return {"severity": severity, "code": code, "message": message, "where": where}
+
+
+def report(dataset: Dataset, reason: str, details: dict[str, Any]) -> dict[str, Any]:
+    """The report of a dataset that can be used. Plain data."""
+    facts = dataset.facts
+    findings = [*_unreadable(details), *_imbalance(facts.classes)]
+    made: dict[str, Any] = {
+        "kind": facts.kind,
+        "detected_because": reason,
+        "samples": facts.samples,
+        "classes": facts.classes,
+        "splits": facts.splits,
+        **details,
+    }
+    if isinstance(dataset.inputs, ImageInputs):
+        made.update(_channels(dataset.inputs))
+    if isinstance(dataset.inputs, TableInputs):
+        made["columns"] = [column.model_dump() for column in facts.columns or ()]
+        findings += _columns(dataset)
+    findings += _duplicates(dataset)
+    made["findings"] = findings
+    return made
+
+
+def _unreadable(details: dict[str, Any]) -> list[dict[str, str]]:
+    items = details.get("unreadable") or []
+    first = f"{items[0]['where']}: {items[0]['reason']}" if items else ""
+    return (
+        [finding("warning", "unreadable", f"{len(items)} left out; the first: {first}", items[0]["where"])]
+        if items
+        else []
+    )
+
+
+def _imbalance(classes: dict[str, int] | None) -> list[dict[str, str]]:
+    if not classes or len(classes) < 2:
+        return []
+    most, least = max(classes, key=lambda c: classes[c]), min(classes, key=lambda c: classes[c])
+    if classes[most] < IMBALANCE * max(1, classes[least]):
+        return []
+    message = f"class {most!r} has {classes[most]} samples, class {least!r} {classes[least]}: see `balance`"
+    return [finding("warning", "class_imbalance", message)]
+
+
+def _channels(inputs: ImageInputs) -> dict[str, list[float]]:
+    """Mean and deviation of each channel on the [0, 1] scale, from exact integer sums."""
+    pixels = inputs.pixels
+    counts = np.zeros((256, pixels.shape[3]), np.int64)
+    for start in range(0, len(pixels), 4096):
+        block = np.asarray(pixels[start : start + 4096])
+        for channel in range(pixels.shape[3]):
+            counts[:, channel] += np.bincount(block[..., channel].ravel(), minlength=256)
+    levels = np.arange(256)[:, None] / 255
+    total = counts.sum(0)
+    mean = (counts * levels).sum(0) / total
+    deviation = np.sqrt((counts * (levels - mean) ** 2).sum(0) / total)
+    return {"channel_means": mean.round(6).tolist(), "channel_stds": deviation.round(6).tolist()}
+
+
+def _columns(dataset: Dataset) -> list[dict[str, str]]:
+    found = []
+    n = dataset.facts.samples
+    for column in dataset.facts.columns or ():
+        if column.missing:
+            message = f"{column.missing} of {n} values are missing"
+            found.append(finding("warning", "missing_values", message, column.name))
+        if column.unique <= 1:
+            found.append(finding("warning", "constant_column", "every value is the same", column.name))
+        id_like = column.type == "categorical" or column.integer
+        if id_like and n > SHOWN and column.unique > ID_SHARE * n:
+            found.append(
+                finding("warning", "id_like_column", f"{column.unique} different values in {n} rows", column.name)
+            )
+    target = dataset.facts.column(dataset.facts.target) if dataset.facts.target else None
+    if target is not None and target.categories and len(target.categories) <= SHOWN:
+        found += _imbalance(target.categories)
+    return found
+
+
+def _duplicates(dataset: Dataset) -> list[dict[str, str]]:
+    """Exact duplicates, and the same sample in the training and the test part (leakage)."""
+    inputs = dataset.inputs
+    if isinstance(inputs, ImageInputs):
+        rows = np.asarray(inputs.pixels).reshape(dataset.facts.samples, -1)
+    elif isinstance(inputs, ArrayInputs):
+        rows = np.asarray(inputs.values).reshape(dataset.facts.samples, -1)
+    elif isinstance(inputs, TableInputs):
+        rows = np.stack([np.asarray(column.values, np.float64) for column in inputs.columns.values()], axis=1)
+    else:
+        return []
+    marks = [hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=16).digest() for row in rows]
+    again = len(marks) - len(set(marks))
+    found = [finding("info", "duplicates", f"{again} samples are exact copies of others")] if again else []
+    if dataset.split is not None:
+        parts: dict[bytes, set[int]] = {}
+        for mark, part in zip(marks, np.asarray(dataset.split).tolist(), strict=True):
+            parts.setdefault(mark, set()).add(part)
+        shared = Counter(tuple(sorted(own)) for own in parts.values() if len(own) > 1)
+        for own, count in shared.items():
+            names = " and ".join(PARTS[part] for part in own)
+            message = f"{count} samples stand in {names}: the figures of the held-out part will be too good"
+            found.append(finding("warning", "leakage", message))
+    return found
