@@ -42,8 +42,11 @@ class ImageEncoder:
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self.shape = shape
 
-    def encode(self, inputs: ImageInputs, index: Index) -> Encoded:
-        """Copy the chosen images out of the (memory-mapped) dataset."""
+    def encode(self, inputs: ImageInputs | ArrayInputs, index: Index) -> Encoded:
+        """Copy the chosen images out of the (memory-mapped) dataset; uint8 arrays lie as (n, C, H, W) already."""
+        if isinstance(inputs, ArrayInputs):
+            values = np.ascontiguousarray(inputs.values[index])
+            return Encoded(torch.from_numpy(values).reshape(len(index), *self.shape))
         pixels = np.ascontiguousarray(inputs.pixels[index])
         return Encoded(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())
 
@@ -84,7 +87,7 @@ class ArrayEncoder:
         self.shape = shape
 
     def encode(self, inputs: ArrayInputs, index: Index) -> Encoded:
-        """(n, ...) float32; uint8 values are kept as pixels."""
+        """(n, ...) float32."""
         return self._tensor(np.ascontiguousarray(inputs.values[index]))
 
     def parse(self, x: Any) -> Encoded:
@@ -178,6 +181,9 @@ def fit_encoder(spec: JobSpec, data: Dataset, train: Index) -> Encoder:
     if isinstance(inputs, SequenceInputs):
         steps, features = sample.shape
         return SequenceEncoder(features, None if spec.model.kind in ("lstm", "gru") else steps)
+    if inputs.values.dtype == np.uint8 and sample.form == "image":
+        channels, height, width = sample.shape
+        return ImageEncoder((channels, height, width))
     return ArrayEncoder(sample.shape)
 
 

@@ -19,7 +19,7 @@ def error_of(error: BaseException) -> dict[str, Any]:
         hint = problems[0]["hint"] if problems else ""
         return _error("invalid_spec", "spec", str(error), {"problems": problems}, False, hint)
     if isinstance(error, DataError):
-        problems = [vars_of(problem) for problem in error.problems]
+        problems = [problem.as_dict() for problem in error.problems]
         hint = next((str(p["hint"]) for p in problems if p.get("hint")), "")
         return _error("invalid_data", "data", str(error), {"problems": problems}, False, hint)
     if isinstance(error, CheckpointError):
@@ -44,12 +44,6 @@ def error_of(error: BaseException) -> dict[str, Any]:
     if isinstance(error, ValueError):
         return _error("not_trainable", "spec", str(error), evidence, False, "Change what the message names.")
     return _error("internal_error", "internal", f"{type(error).__name__}: {error}", evidence, True, "Please report it.")
-
-
-def vars_of(problem: Any) -> dict[str, Any]:
-    """A problem's fields as a dict."""
-    names = getattr(problem, "__dataclass_fields__", None) or vars(problem)
-    return {name: getattr(problem, name) for name in names}
 
 
 def _error(

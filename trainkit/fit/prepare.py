@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainkit.data import DataError, Dataset, TableInputs, class_weights, rebalance, split_indices
+from trainkit.data import Dataset, TableInputs, class_weights, rebalance, split_indices
+from trainkit.data.errors import refuse
 from trainkit.fit.encode import Encoded, Encoder, encode, fit_encoder
 from trainkit.fit.parts import Part, make_part
 from trainkit.fit.preprocessing import Preprocessing
@@ -105,8 +106,9 @@ def _refuse_non_finite(encoded: Encoded, encoder: Encoder, index: NDArray[np.int
     place = bad.nonzero()[0].tolist()
     names = encoder.feature_names() if hasattr(encoder, "feature_names") else None
     column = f'column "{names[place[1]]}"' if names else f"position {place[1:]}"
-    raise DataError.single(
+    raise refuse(
         "not_finite",
-        f"sample {int(index[place[0]])}, {column}: the value is {float(encoded.x[tuple(place)])}",
-        hint="Remove the sample, correct the value, or fill gaps.",
+        f"the value is {float(encoded.x[tuple(place)])}",
+        f"sample {int(index[place[0]])}, {column}",
+        "Remove the sample, correct the value, or fill gaps.",
     )

@@ -1,0 +1,165 @@
+"""Interrupted anywhere and resumed = never interrupted: the same weights, rows and decisions, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from typing import Any
+
+import pytest
+import torch
+from samples import images, sequences, spec, vectors
+
+import trainkit as tk
+from trainkit.fit.checkpoint import CheckpointError
+
+CASES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "mlp with dropout and noise": (
+        vectors,
+        spec(
+            {"kind": "mlp", "hidden": [12, 8], "dropout": 0.3},
+            augment=[{"kind": "noise", "std": 0.1}],
+            optimizer={"kind": "adam"},
+            schedule={"kind": "cosine", "warmup_epochs": 1},
+            regularize={"l2": 0.5, "max_norm": 2.0},
+            early_stop=[{"kind": "patience", "monitor": "val_accuracy", "patience": 2}, {"kind": "diverged"}],
+        ),
+    ),
+    "cnn with batch norm": (
+        images,
+        spec(
+            {"kind": "cnn", "channels": [4, 6], "spatial_dropout": 0.2},
+            optimizer={"kind": "momentum", "lr": 0.1},
+            preprocess=[{"kind": "zero_mean"}],
+            augment=[{"kind": "rotate", "degrees": 10}],
+            train={"batch_size": 11, "clip_norm": 1.0},
+        ),
+    ),
+    "lstm": (
+        sequences,
+        spec(
+            {"kind": "lstm", "hidden": 6, "layers": 2, "dropout": 0.2},
+            optimizer={"kind": "rmsprop"},
+            schedule={"kind": "reduce_on_plateau", "patience": 1},
+            train={"evaluate_every_epochs": 2},
+        ),
+    ),
+}
+
+
+class InterruptAt:
+    """Wishes a hand-back at the n-th question, that is after n steps of this attempt."""
+
+    def __init__(self, steps: int, action: str = "handback") -> None:
+        self.left = steps
+        self.action = action
+
+    def wish(self) -> dict[str, Any] | None:
+        self.left -= 1
+        return {"action": self.action} if self.left == 0 else None
+
+
+def digest(model: Any) -> str:
+    sha = hashlib.sha256()
+    for name, tensor in model.network.state_dict().items():
+        sha.update(name.encode() + tensor.numpy().tobytes())
+    return sha.hexdigest()
+
+
+def rows(events: list[dict[str, Any]]) -> dict[tuple[int, str, str], str]:
+    """(step, split, name) -> value, the last one told; times are no part of the promise."""
+    told = {}
+    for event in events:
+        if event["type"] == "metrics":
+            for split, name, value in event["rows"]:
+                if name != "samples_per_second":
+                    told[event["step"], split, name] = repr(value)
+    return told
+
+
+def decisions(events: list[dict[str, Any]]) -> dict[tuple[int, str], str]:
+    return {(e["step"], e["rule"]["kind"]): repr((e["inputs"], e["action"])) for e in events if e["type"] == "decision"}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_resumed_equals_uninterrupted(case, tmp_path):
+    make, document = CASES[case]
+    data, whole = make(), []
+    expected = tk.fit(document, data, on_event=whole.append)
+    total = max(event["step"] for event in whole if event["type"] == "metrics")
+    chooser = random.Random(case)
+    for trial in range(3):
+        told: list[dict[str, Any]] = []
+        workdir, checkpoint, attempts = tmp_path / str(trial), None, 0
+        while True:
+            torch.rand(chooser.randrange(5))  # what happens between attempts must not matter
+            control = InterruptAt(chooser.randrange(1, total))
+            result = tk.fit(
+                document, data, on_event=told.append, control=control, workdir=workdir, resume_from=checkpoint
+            )
+            attempts += 1
+            if result.outcome == "finished":
+                break
+            assert result.stop_reason == "shutdown"
+            checkpoint = result.checkpoint
+        assert digest(result.model) == digest(expected.model)
+        assert rows(told) == rows(whole)
+        assert decisions(told) == decisions(whole)
+        told_history = [{k: v for k, v in row.items()} for row in result.history if row["name"] != "samples_per_second"]
+        assert repr(told_history) == repr([r for r in expected.history if r["name"] != "samples_per_second"])
+        assert result.evaluation == expected.evaluation
+        assert (result.stop_reason, result.best_epoch) == (expected.stop_reason, expected.best_epoch)
+
+
+def test_every_single_step_can_be_resumed_from(tmp_path):
+    data = vectors(60)
+    document = spec({"kind": "mlp", "hidden": [5], "dropout": 0.5}, train={"epochs": 2})
+    expected = digest(tk.fit(document, data).model)
+    for step in range(1, 7):
+        first = tk.fit(document, data, control=InterruptAt(step), workdir=tmp_path / str(step))
+        second = tk.fit(document, data, resume_from=first.checkpoint)
+        assert digest(second.model) == expected, step
+
+
+def test_a_checkpoint_by_time_resumes_too(tmp_path):
+    data, events = vectors(), []
+    document = spec({"kind": "mlp", "hidden": [5]}, train={"checkpoint_seconds": 0})
+    expected = tk.fit(document, data, on_event=events.append, workdir=tmp_path)
+    saved = [event for event in events if event["type"] == "checkpoint"]
+    assert [event["epoch"] for event in saved] == [2, 3]  # after epochs 1 and 2: where to go on
+    assert all(event["exact"] for event in saved)
+    for event in saved:
+        assert hashlib.sha256(open(event["path"], "rb").read()).hexdigest() == event["sha256"]
+        assert digest(tk.fit(document, data, resume_from=event["path"]).model) == digest(expected.model)
+
+
+def test_another_spec_is_refused_but_more_epochs_and_patience_are_not(tmp_path):
+    data, document = vectors(), spec({"kind": "mlp", "hidden": [5]})
+    path = tk.fit(document, data, control=InterruptAt(8), workdir=tmp_path).checkpoint
+    with pytest.raises(CheckpointError, match="another spec"):
+        tk.fit({**document, "optimizer": {"kind": "sgd", "lr": 0.3}}, data, resume_from=path)
+    with pytest.raises(CheckpointError, match="another spec"):
+        tk.fit(document, vectors(90), resume_from=path)
+    longer = {**document, "train": {**document["train"], "epochs": 5}, "early_stop": [{"kind": "patience"}]}
+    straight = tk.fit(longer, data)
+    resumed = tk.fit(longer, data, resume_from=path)
+    assert digest(resumed.model) == digest(straight.model)
+
+
+def test_torn_checkpoint_is_said_and_failed_event_says_retry(tmp_path):
+    data, document, events = vectors(), spec({"kind": "mlp", "hidden": [5]}), []
+    path = tk.fit(document, data, control=InterruptAt(8), workdir=tmp_path).checkpoint
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(CheckpointError):
+        tk.fit(document, data, resume_from=path, on_event=events.append)
+    assert events[-1]["type"] == "failed"
+    assert events[-1]["error"]["code"] == "checkpoint_unusable"
+    assert events[-1]["error"]["retryable"]
+
+
+def test_same_spec_same_bits_another_seed_other_bits():
+    data, document = vectors(), spec({"kind": "mlp", "hidden": [5], "dropout": 0.2})
+    first = digest(tk.fit(document, data).model)
+    torch.manual_seed(99)
+    assert digest(tk.fit(document, data).model) == first
+    assert digest(tk.fit({**document, "train": {**document["train"], "seed": 1}}, data).model) != first
