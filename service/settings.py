@@ -25,6 +25,8 @@ class Settings:
     max_body_bytes: int = 32 * 2**20
     predict_seconds: float = 60.0
     max_interruptions: int = 20
+    device: str = "auto"
+    """Where a worker runs jobs that leave the device to it."""
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -43,4 +45,5 @@ class Settings:
             max_body_bytes=int(env.get("TRAINKIT_MAX_BODY_BYTES", str(32 * 2**20))),
             predict_seconds=float(env.get("TRAINKIT_PREDICT_SECONDS", "60")),
             max_interruptions=int(env.get("TRAINKIT_MAX_INTERRUPTIONS", "20")),
+            device=env.get("TRAINKIT_DEVICE", "auto"),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import sys
 import traceback
@@ -76,9 +77,11 @@ class Exit:
 class Child:
     """A forked process, leader of its own session."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, alive: int) -> None:
         self.pid = pid
         self.exit: Exit | None = None
+        # The child holds the other end of this pipe: it reads as ended when the child has ended.
+        self._alive = open(alive, "rb", buffering=0)  # noqa: SIM115
 
     def poll(self) -> Exit | None:
         """How it ended, or None while it runs."""
@@ -90,13 +93,23 @@ class Child:
         assert ended is not None
         return ended
 
-    def kill(self) -> Exit:
-        """SIGKILL to the whole session, then reap it."""
+    def signal(self, number: int) -> None:
+        """Signal the whole session, unless it has been reaped (its number may be another's by now)."""
         if self.exit is None:
             for target in (os.killpg, os.kill):  # the group exists only once the child has called setsid
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    target(self.pid, signal.SIGKILL)
-        return self.wait()
+                    target(self.pid, number)
+
+    def kill(self) -> Exit:
+        """SIGKILL, then reap it."""
+        self.signal(signal.SIGKILL)
+        ended = self.wait()
+        self._alive.close()
+        return ended
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, but wake up when it ends."""
+        select.select([self._alive], [], [], seconds)
 
     def memory_bytes(self) -> int:
         """Resident memory now; 0 when it cannot be read."""
@@ -127,16 +140,18 @@ def fork(run: Callable[[], None], *, log: Path, keep: Iterable[int] = (), thread
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
+    alive, held = os.pipe()
     pid = os.fork()
     if pid:
-        return Child(pid)
+        os.close(held)
+        return Child(pid, alive)
     code = 1
     try:
         os.setsid()
         die_with_parent(parent)
         _reset_signals()
         _redirect(log)
-        _close_all_but({0, 1, 2, *keep})
+        _close_all_but({0, 1, 2, held, *keep})
         _scrub_environment(threads)
         run()
         code = 0

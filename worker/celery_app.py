@@ -1,0 +1,94 @@
+"""The Celery application: a doorbell, nothing more. Which work there is, the database knows.
+
+Messages are acknowledged at once and never retried, results are not kept: losing, doubling or delaying a message does
+no harm. torch is imported here in the parent, before its pool forks, so that a training process starts in
+milliseconds; CUDA is never initialised in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+from celery import Celery, signals
+
+from service.settings import Settings
+from worker import shutdown
+
+QUEUES_WITH_TORCH = {"train", "predict"}
+log = logging.getLogger(__name__)
+
+app = Celery("trainkit", broker=Settings.from_env().broker_url, include=["worker.tasks"])
+app.conf.update(
+    accept_content=["json"],
+    task_serializer="json",
+    task_default_queue="train",
+    task_ignore_result=True,
+    task_acks_late=False,
+    # A message parked behind a long job would keep an idle worker from hearing of new work.
+    worker_prefetch_multiplier=1,
+    worker_disable_prefetch=True,
+    # A broker that blinks must not end a training of many hours.
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    broker_connection_retry=True,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    worker_enable_remote_control=False,
+    worker_send_task_events=False,
+    worker_redirect_stdouts=False,
+    worker_proc_alive_timeout=60.0,
+)
+
+
+@signals.worker_init.connect
+def import_torch(sender: Any, **_: Any) -> None:
+    """Before the pool forks, so that no slot pays for the import again."""
+    if QUEUES_WITH_TORCH & set(sender.app.amqp.queues.consume_from):
+        import trainkit.fit  # noqa: F401
+
+
+@signals.worker_ready.connect
+def start_housekeeping(sender: Any, **_: Any) -> None:
+    """A process of its own keeps house and says that this worker is alive; it is started again when it dies."""
+    from worker.housekeeper import Housekeeper
+
+    queues = sorted(sender.app.amqp.queues.consume_from)
+    housekeeper = Housekeeper(queues, sender.controller.concurrency)
+    housekeeper.tend()
+    sender.timer.call_repeatedly(5.0, housekeeper.tend)
+    # Strong: nobody else holds the function.
+    signals.worker_shutdown.connect(lambda **_: housekeeper.stop(), weak=False)
+
+
+@signals.worker_shutting_down.connect
+def hand_back(**_: Any) -> None:
+    """Every slot sees the flag within a tick and hands its job back."""
+    shutdown.ask()
+
+
+@signals.worker_process_init.connect
+def prepare_slot(**_: Any) -> None:
+    """Celery has asked the kernel for SIGKILL at the parent's death; a SIGTERM to the whole group is a wish to stop."""
+    signal.signal(signal.SIGTERM, _stop_slot)
+
+
+def _stop_slot(_number: int, _frame: FrameType | None) -> None:
+    shutdown.ask()
+    if not shutdown.slot_is_busy():
+        raise SystemExit(0)
+
+
+@signals.setup_logging.connect
+def one_line_an_event(loglevel: int | str | None = None, **_: Any) -> None:
+    """Our own format instead of Celery's."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=loglevel or logging.INFO,
+        format="%(asctime)s %(levelname)s %(process)d %(name)s %(message)s",
+        force=True,
+    )
+    for noisy in ("celery.app.trace", "celery.worker.strategy", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,51 @@
+"""What a slot of a worker needs: made once in each pool process, never shared across a fork."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from functools import cache
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.database import make_engine, session_factory
+from service.doorbell import Doorbell
+from service.settings import Settings
+from service.storage import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The service's parts as a worker uses them; `owner` names this slot in leases and events."""
+
+    settings: Settings
+    engine: Engine
+    sessions: sessionmaker[Session]
+    storage: Storage
+    doorbell: Doorbell
+    owner: str
+
+
+def make_context(settings: Settings) -> Context:
+    """Connections are opened on first use."""
+    engine = make_engine(settings.database_url)
+    return Context(
+        settings=settings,
+        engine=engine,
+        sessions=session_factory(engine),
+        storage=Storage(settings.storage_url),
+        doorbell=Doorbell(settings.broker_url),
+        owner=f"{socket.gethostname()}/{os.getpid()}",
+    )
+
+
+@cache
+def _of_process(_pid: int) -> Context:
+    return make_context(Settings.from_env())
+
+
+def context() -> Context:
+    """This process's own; a forked process gets a new one, for connections must not be shared."""
+    return _of_process(os.getpid())

@@ -1,0 +1,102 @@
+"""How a forked process ended, as an error that a person can act on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+from worker.processes import Exit
+
+LAST_LINES = 30
+MIB = 2**20
+
+
+def kernel_kills() -> int:
+    """Processes that the kernel has killed for want of memory so far, in our control group or on the machine."""
+    for path in ("/sys/fs/cgroup/memory.events", "/proc/vmstat"):
+        try:
+            found = re.search(r"^oom_kill (\d+)", Path(path).read_text(), re.MULTILINE)
+        except OSError:
+            continue
+        if found:
+            return int(found[1])
+    return 0
+
+
+def memory_limit() -> int:
+    """Bytes that this machine, or our control group, has."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            return min(total, int(Path(path).read_text()))
+        except (OSError, ValueError):
+            continue
+    return total
+
+
+def last_lines(path: Path, count: int = LAST_LINES) -> str:
+    """The end of a text file; empty when there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 16384))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-count:])
+    except OSError:
+        return ""
+
+
+def out_of_memory(ended: Exit, kills_before: int) -> bool:
+    """Whether the kernel killed it for want of memory, as far as can be known."""
+    return ended.signal == signal.SIGKILL and kernel_kills() > kills_before
+
+
+def error_of_exit(ended: Exit, kills_before: int, log: Path) -> dict[str, Any]:
+    """`{code, layer, message, evidence, retryable, hint}` of a process that ended without a word of its own."""
+    evidence: dict[str, Any] = {
+        "exit_status": ended.status,
+        "peak_memory_bytes": ended.peak_bytes,
+        "memory_limit_bytes": memory_limit(),
+        "log": last_lines(log),
+    }
+    peak = f"{ended.peak_bytes / MIB:.0f} MiB at its peak"
+    limit = f"{evidence['memory_limit_bytes'] / MIB:.0f} MiB"
+    if out_of_memory(ended, kills_before):
+        return {
+            "code": "out_of_memory",
+            "layer": "resource",
+            "message": f"the process used {peak}; the machine's {limit} ran out and the kernel killed it (exit 137)",
+            "evidence": evidence,
+            "retryable": True,
+            "hint": "Lower `train.batch_size`, take a smaller model, sub-sample with `split.subsample`, "
+            "or run fewer jobs beside it.",
+        }
+    if ended.signal == signal.SIGKILL:
+        return {
+            "code": "process_killed",
+            "layer": "platform",
+            "message": f"the process was killed from outside (SIGKILL, exit 137); it used {peak} of {limit}",
+            "evidence": evidence,
+            "retryable": True,
+            "hint": "Usually a person, or the kernel when memory runs out: look at the machine's memory and log.",
+        }
+    if ended.signal is not None:
+        name = signal.Signals(ended.signal).name
+        crash = "a crash inside a native library" if ended.signal == signal.SIGSEGV else "an abnormal end"
+        return {
+            "code": "process_crashed",
+            "layer": "internal",
+            "message": f"the process ended by {name} (exit {ended.status}), {crash}; it used {peak}",
+            "evidence": evidence,
+            "retryable": True,
+            "hint": "Tried again by itself; when it comes back, report it with the log.",
+        }
+    return {
+        "code": "process_failed",
+        "layer": "internal",
+        "message": f"the process ended with exit code {ended.status} and gave no reason",
+        "evidence": evidence,
+        "retryable": True,
+        "hint": "The log of the attempt has the details.",
+    }

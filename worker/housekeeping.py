@@ -1,0 +1,93 @@
+"""`python -m worker.housekeeping`: keeps house when it is this worker's turn, and says that the worker is alive.
+
+Without torch, and apart from the Celery parent, so that neither a broker outage nor a busy parent holds it up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import platform
+import signal
+import socket
+import sys
+import threading
+import time
+from importlib.metadata import PackageNotFoundError, version
+
+from sqlalchemy.exc import DBAPIError
+
+from service import housekeeping
+from service.settings import Settings
+from service.workers import service as workers
+from worker.context import Context, make_context
+
+log = logging.getLogger("worker.housekeeping")
+TICK_SECONDS = 2.0
+SEEN_SECONDS = 5.0
+# Long enough that one slow round does not pass the turn on, short enough that a dead housekeeper is soon replaced.
+TURN_SECONDS = 10.0
+
+
+def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, stop: threading.Event) -> None:
+    """Until told to stop: a sign of life every few seconds, a round of housekeeping when it is our turn."""
+    about = {
+        "host": socket.gethostname(),
+        "pid": os.getppid(),
+        "queues": queues,
+        "slots": slots,
+        "device": context.settings.device,
+        "versions": versions(),
+    }
+    seen_due = 0.0
+    while not stop.is_set():
+        try:
+            if time.monotonic() >= seen_due:
+                with context.sessions.begin() as session:
+                    workers.seen(session, worker_id, **about)
+                seen_due = time.monotonic() + SEEN_SECONDS
+            with context.sessions.begin() as session:
+                ours = workers.take_housekeeping(session, worker_id, TURN_SECONDS)
+            if ours:
+                limit = context.settings.max_interruptions
+                housekeeping.tick(context.sessions, context.doorbell.ring, max_interruptions=limit)
+        except DBAPIError as error:
+            log.warning("the database is away: %s", error.orig)
+        except Exception:
+            # One bad row must not end the care for all the others.
+            log.exception("a round of housekeeping failed")
+        stop.wait(TICK_SECONDS)
+    with contextlib.suppress(DBAPIError), context.sessions.begin() as session:
+        workers.gone(session, worker_id)
+
+
+def versions() -> dict[str, str]:
+    """Versions that decide results; torch is looked up, never imported here."""
+    found = {"python": platform.python_version()}
+    for package in ("trainkit", "torch", "numpy"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m worker.housekeeping", description=__doc__)
+    parser.add_argument("--queues", default="")
+    parser.add_argument("--slots", type=int, default=1)
+    arguments = parser.parse_args()
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(process)d %(name)s %(message)s"
+    )
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    queues = [queue for queue in arguments.queues.split(",") if queue]
+    worker_id = f"{socket.gethostname()}/{os.getppid()}"
+    keep_house(make_context(Settings.from_env()), worker_id, queues, arguments.slots, stop)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

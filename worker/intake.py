@@ -1,0 +1,246 @@
+"""Check an uploaded dataset: a forked child reads it within limits, for files may be hostile; then it is stored."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import resource
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+
+from service.datasets import intake
+from service.datasets.intake import ClaimedDataset
+from service.jobs.service import admit_waiting
+from service.leases import StaleFence
+from service.metrics.service import finite
+from worker import endings, shutdown
+from worker.aside import aside
+from worker.context import Context
+from worker.lease import Lease, LeaseLost
+from worker.processes import Child, Exit, fork
+from worker.spool import SpoolReader, SpoolWriter
+
+log = logging.getLogger(__name__)
+TICK_SECONDS = 0.1
+CPU_SECONDS = 3600
+PROGRESS_SECONDS = 0.5
+# Readers choose by content, then by name: the suffix is all of a client's file name that is used.
+SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,10}){1,2}$")
+
+
+def claim_and_check(context: Context) -> bool:
+    """Take the oldest unchecked dataset and check it; False when none is waiting."""
+    begun = time.monotonic()
+    with context.sessions.begin() as session:
+        claimed = intake.claim(session, context.owner, context.settings.lease_seconds)
+    if claimed is None:
+        return False
+    Intake(context, claimed, begun).check()
+    return True
+
+
+class Intake:
+    """One check of one dataset."""
+
+    def __init__(self, context: Context, claimed: ClaimedDataset, begun: float) -> None:
+        settings = context.settings
+        self.context = context
+        self.claimed = claimed
+        self.folder = settings.scratch / claimed.dataset_id / str(claimed.fence)
+        self.child: Child | None = None
+        self.progress: dict[str, Any] = {}
+        self.outcome: dict[str, Any] | None = None
+        self._kills_before = endings.kernel_kills()
+        self.lease = Lease(settings.lease_seconds, settings.heartbeat_seconds, begun, self._renew, self._kill)
+
+    def check(self) -> None:
+        """From the claim to `ready` or `invalid`. Leaves without a word when someone else has it."""
+        identifier = self.claimed.dataset_id
+        log.info("dataset=%s fence=%s claimed", identifier, self.claimed.fence)
+        try:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True, mode=0o700)
+            with self.lease:
+                self._conclude(self._read())
+        except (StaleFence, LeaseLost) as error:
+            log.warning("dataset=%s letting go: %s", identifier, type(error).__name__)
+        finally:
+            if self.child is not None:
+                self.child.kill()
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
+                self.folder.parent.rmdir()
+
+    def _read(self) -> Exit | None:
+        """Run the reader; its exit, or None when the worker stops."""
+        upload = self.folder / f"upload{suffix_of(self.claimed.filename)}"
+        upload.symlink_to(self.context.storage.local_path(self.claimed.storage_key))
+        reader = SpoolReader(self.folder / "spool")
+        self.context.engine.dispose()
+        claimed = self.claimed
+        self.child = fork(
+            lambda: read(upload, self.folder, claimed.kind, claimed.target), log=self.folder / "log.txt", threads=1
+        )
+        shown_due = 0.0
+        while True:
+            ended = self.child.poll()
+            for event in reader.read():
+                self._hear(event)
+            if ended is not None:
+                return ended
+            if shutdown.asked():
+                self.child.kill()
+                return None
+            self.lease.tick()
+            if self.progress and time.monotonic() >= shown_due:
+                shown_due = time.monotonic() + PROGRESS_SECONDS
+                self._show()
+            self.child.sleep(TICK_SECONDS)
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        if event["type"] == "progress":
+            self.progress = {name: value for name, value in event.items() if name != "type"}
+        else:
+            self.outcome = event
+
+    def _show(self) -> None:
+        try:
+            self._renew()
+        except DBAPIError:
+            return  # the lease counts the time
+
+    def _conclude(self, ended: Exit | None) -> None:
+        identifier, fence = self.claimed.dataset_id, self.claimed.fence
+        outcome = self.outcome or {}
+        if ended is None:
+            # A lease of no length: the next worker may begin at once.
+            self._transact(lambda session: intake.renew(session, identifier, fence, 0.0))
+            self.context.doorbell.ring("data")
+        elif outcome.get("type") == "ready" and ended.clean:
+            self._ready(outcome)
+        elif outcome.get("type") == "invalid":
+            error, report = finite(outcome["error"]), finite(outcome["report"])
+            self._transact(lambda session: intake.invalid(session, identifier, fence, error, report))
+            log.info("dataset=%s invalid: %s", identifier, error["message"])
+        elif ended.signal == signal.SIGXCPU:
+            error = too_slow()
+            self._transact(lambda session: intake.invalid(session, identifier, fence, error))
+        else:
+            error = endings.error_of_exit(ended, self._kills_before, self.folder / "log.txt")
+            log.warning(
+                "dataset=%s the reader ended badly: %s\n%s", identifier, error["message"], error["evidence"]["log"]
+            )
+            self._transact(lambda session: intake.interrupted(session, identifier, fence))
+            self.context.doorbell.ring("data")
+        self._admit()
+
+    def _ready(self, outcome: dict[str, Any]) -> None:
+        identifier, fence, storage = self.claimed.dataset_id, self.claimed.fence, self.context.storage
+        key = f"prepared/{identifier}/{fence}"
+        aside(lambda: storage.put_tree(key, self.folder / "prepared"), self.lease.tick)
+        facts, report = finite(outcome["facts"]), finite(outcome["report"])
+        try:
+            self._transact(lambda session: intake.ready(session, identifier, fence, facts, report, key))
+        except StaleFence:
+            storage.delete(key)
+            raise
+        log.info("dataset=%s ready: %s samples", identifier, facts["samples"])
+
+    def _admit(self) -> None:
+        """Jobs that waited for this dataset are queued, or told why not; housekeeping does it again if this fails."""
+        if self._transact(lambda session: admit_waiting(session, self.claimed.dataset_id)):
+            self.context.doorbell.ring("train")
+
+    def _renew(self) -> None:
+        changes = {"progress": finite(self.progress), "phase": "reading"} if self.progress else {"phase": "reading"}
+        with self.context.sessions.begin() as session:
+            seconds = self.context.settings.lease_seconds
+            intake.renew(session, self.claimed.dataset_id, self.claimed.fence, seconds, **changes)
+
+    def _transact(self, work: Callable[[Any], Any]) -> Any:
+        def once() -> Any:
+            with self.context.sessions.begin() as session:
+                return work(session)
+
+        return self.lease.keep_trying(once)
+
+    def _kill(self) -> None:
+        if self.child is not None:
+            self.child.signal(signal.SIGKILL)
+
+
+def read(upload: Path, folder: Path, kind: str | None, target: str | None) -> None:
+    """In the child: read the upload into `folder/prepared`, and say how that went."""
+    from trainkit.data import DataError, prepare
+
+    limit_resources()
+    spool = SpoolWriter(folder / "spool")
+    told = 0.0
+
+    def tell(samples: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= PROGRESS_SECONDS:
+            told = time.monotonic()
+            spool.write({"type": "progress", "samples": samples})
+
+    try:
+        facts, report = prepare(
+            upload,
+            folder / "prepared",
+            kind=kind,
+            target=target,
+            progress=tell,
+        )
+        spool.write({"type": "ready", "facts": facts.model_dump(mode="json"), "report": report})
+    except DataError as error:
+        spool.write({"type": "invalid", **refusal(error)})
+    except MemoryError:
+        hint = "Split the dataset, make images smaller, or give the data worker more memory."
+        error_document = invalid("out_of_memory", "reading the file needs more memory than a check may use", hint)
+        spool.write({"type": "invalid", "error": error_document, "report": None})
+    finally:
+        spool.close()
+
+
+def limit_resources() -> None:
+    """Memory and processor time that a file may cost. A decompression bomb ends here, not in the machine's memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if os.path.exists("/proc/self/statm") else 0  # noqa: PTH110
+    allowed = pages * os.sysconf("SC_PAGE_SIZE") + max(2 << 30, endings.memory_limit() * 3 // 5)
+    resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 10))
+
+
+def refusal(error: Any) -> dict[str, Any]:
+    """A DataError as the dataset's `error` and `report`."""
+    problems = [problem.as_dict() for problem in error.problems]
+    first = problems[0]
+    message = f"{first['where']}: {first['message']}" if first["where"] else first["message"]
+    if len(problems) > 1:
+        message += f" (and {len(problems) - 1} more problem{'s' if len(problems) > 2 else ''})"
+    return {
+        "error": {**invalid(first["code"], message, first["hint"]), "evidence": {"problems": problems[:100]}},
+        "report": {"errors": problems},
+    }
+
+
+def invalid(code: str, message: str, hint: str) -> dict[str, Any]:
+    """The dataset's error."""
+    return {"code": code, "layer": "data", "message": message, "evidence": {}, "retryable": False, "hint": hint}
+
+
+def too_slow() -> dict[str, Any]:
+    """The error of a file that takes too long to read."""
+    return invalid("too_slow", f"reading the file took more than {CPU_SECONDS} s of processor time", "Make it smaller.")
+
+
+def suffix_of(filename: str | None) -> str:
+    """`.tar.gz` of `data.tar.gz`; empty for names without one."""
+    found = SUFFIX.search(filename or "")
+    return found[0].lower() if found else ""

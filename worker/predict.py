@@ -1,0 +1,184 @@
+"""Answer a question to a model: a forked child loads it and predicts, so that no input can hurt the worker."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from service.leases import StaleFence
+from service.metrics.service import finite
+from service.models import predictions
+from service.models.predictions import ClaimedPrediction
+from worker import endings
+from worker.context import Context
+from worker.processes import Child, fork
+
+log = logging.getLogger(__name__)
+TICK_SECONDS = 0.2
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
+LARGEST_IMAGE_PIXELS = 64_000_000
+JSON_TYPES = ("application/json", "text/json", "")
+
+
+class BadInputError(Exception):
+    """What the client sent cannot be read; `pointer` says where."""
+
+    def __init__(self, code: str, message: str, pointer: str = "", hint: str = "", status: int = 422) -> None:
+        super().__init__(message)
+        self.error = {"status": status, "code": code, "message": message, "pointer": pointer, "hint": hint}
+
+
+def claim_and_answer(context: Context) -> bool:
+    """Take the oldest unanswered question and answer it; False when none is waiting."""
+    begun = time.monotonic()
+    seconds = context.settings.predict_seconds
+    with context.sessions.begin() as session:
+        claimed = predictions.claim(session, context.owner, seconds)
+    if claimed is None:
+        return False
+    try:
+        answer(context, claimed, begun + 0.9 * seconds)
+    except StaleFence:
+        log.warning("prediction=%s was taken by someone else", claimed.prediction_id)
+    return True
+
+
+def answer(context: Context, claimed: ClaimedPrediction, deadline: float) -> None:
+    """Fork, wait, write the answer or the problem. Raises StaleFence."""
+    folder = context.settings.scratch / claimed.prediction_id
+    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    model = context.storage.local_path(claimed.model_key)
+    kills_before = endings.kernel_kills()
+    context.engine.dispose()
+    child = fork(
+        lambda: predict(model, claimed.request, claimed.media_type, folder / "answer.json"),
+        log=folder / "log.txt",
+        threads=1,
+    )
+    try:
+        said = _wait(child, folder / "answer.json", deadline)
+        if child.exit is None:
+            said = {"error": problem(503, "prediction_too_slow", "the prediction took too long", "Send fewer inputs.")}
+        elif said is None:
+            ended = endings.error_of_exit(child.exit, kills_before, folder / "log.txt")
+            log.warning("prediction=%s %s\n%s", claimed.prediction_id, ended["message"], ended["evidence"]["log"])
+            said = {"error": problem(500, ended["code"], ended["message"], ended["hint"])}
+        with context.sessions.begin() as session:
+            if "error" in said:
+                predictions.fail(session, claimed.prediction_id, claimed.fence, said["error"])
+            else:
+                predictions.answer(session, claimed.prediction_id, claimed.fence, finite(said))
+    finally:
+        child.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait(child: Child, path: Path, deadline: float) -> dict[str, Any] | None:
+    """The child's answer; None when it ended without one or was too slow. A stopping worker answers what it began."""
+    while child.poll() is None and time.monotonic() < deadline:
+        child.sleep(TICK_SECONDS)
+    if child.exit is None or not path.exists():
+        return None
+    said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return said
+
+
+def predict(model_folder: Path, request: bytes, media_type: str, path: Path) -> None:
+    """In the child: load, read, predict, write the answer."""
+    import torch
+
+    from trainkit.fit import load_model
+
+    torch.set_num_threads(1)
+    try:
+        inputs = read_inputs(request, media_type)
+        model = load_model(model_folder)
+        said: dict[str, Any] = {"predictions": predict_or_point(model.predict, inputs)}
+    except BadInputError as error:
+        said = {"error": error.error}
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(said), encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_inputs(request: bytes, media_type: str) -> Any:
+    """`{"inputs": [...]}`, an image, or CSV rows with a header. Raises BadInputError."""
+    if media_type in JSON_TYPES or media_type.endswith("+json"):
+        return _json_inputs(request)
+    if media_type.startswith("image/") or media_type == "application/octet-stream":
+        return [_image(request)]
+    if media_type in ("text/csv", "text/plain"):
+        return _csv_rows(request)
+    hint = "Send application/json, image/png, image/jpeg or text/csv."
+    raise BadInputError("unsupported_media_type", f"bodies of type {media_type!r} are not read", "", hint, 415)
+
+
+def _json_inputs(request: bytes) -> list[Any]:
+    hint = 'Send {"inputs": [...]}, one entry for each sample.'
+    try:
+        document = json.loads(request)
+    except (ValueError, RecursionError) as error:
+        raise BadInputError("invalid_json", f"the body is not JSON: {error}", "", hint) from None
+    if not isinstance(document, dict) or "inputs" not in document:
+        raise BadInputError("missing", "the body has no `inputs`", "/inputs", hint)
+    if unknown := sorted(set(document) - {"inputs"}):
+        raise BadInputError("unknown_field", f"there is no field {unknown[0]!r}", f"/{unknown[0]}", hint)
+    inputs = document["inputs"]
+    if not isinstance(inputs, list) or not inputs:
+        raise BadInputError("not_a_list", "`inputs` is a list with at least one sample", "/inputs", hint)
+    return inputs
+
+
+def _image(request: bytes) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    Image.MAX_IMAGE_PIXELS = LARGEST_IMAGE_PIXELS // 2  # Pillow's error comes at twice its warning
+    try:
+        image = Image.open(io.BytesIO(request), formats=IMAGE_FORMATS)
+        image.load()
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+        hint = f"Send one image as {', '.join(IMAGE_FORMATS)}."
+        raise BadInputError("unreadable_image", f"the body is not a readable image: {error}", "", hint) from None
+    return image
+
+
+def _csv_rows(request: bytes) -> list[dict[str, str | None]]:
+    hint = "Send a header line with the column names, then one line for each sample, in UTF-8."
+    try:
+        text = request.decode("utf-8-sig")
+        rows: list[dict[Any, Any]] = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadInputError("invalid_csv", f"the body is not CSV: {error}", "", hint) from None
+    if not rows:
+        raise BadInputError("invalid_csv", "the CSV has no rows below its header", "", hint)
+    for number, row in enumerate(rows):
+        if None in row:
+            message = f"line {number + 2} has more values than the header has names"
+            raise BadInputError("invalid_csv", message, f"/inputs/{number}", hint)
+    return rows
+
+
+def predict_or_point(predict: Callable[[Any], list[dict[str, Any]]], inputs: list[Any]) -> list[dict[str, Any]]:
+    """Predictions for all inputs; when one cannot be read, a BadInputError that points at it."""
+    try:
+        return predict(inputs)
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        hint = "Every input has the form of the samples that the model was trained on."
+        for number, one in enumerate(inputs):
+            try:
+                predict([one])
+            except (ValueError, TypeError, KeyError, IndexError) as reason:
+                raise BadInputError("invalid_input", str(reason), f"/inputs/{number}", hint) from None
+        raise BadInputError("invalid_input", str(error), "/inputs", hint) from None
+
+
+def problem(status: int, code: str, message: str, hint: str) -> dict[str, Any]:
+    """What the API answers with."""
+    return {"status": status, "code": code, "message": message, "pointer": "", "hint": hint}

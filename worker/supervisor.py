@@ -1,0 +1,379 @@
+"""Supervise one job: fork its training process, ship what it says, pass on wishes, and account for its end.
+
+A single-threaded loop. The only other thread is a short-lived one for copying big files, and it has ended before the
+next fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy.exc import DBAPIError
+
+from service.database import reading
+from service.failpoints import fp
+from service.jobs import attempts, checkpoints, leases
+from service.jobs.attempts import Finish, StoredFile
+from service.jobs.leases import Claimed, held
+from service.leases import StaleFence
+from service.metrics import service as metrics
+from service.metrics.service import finite
+from worker import endings, shutdown
+from worker.aside import aside
+from worker.context import Context
+from worker.control import Control, ControlSender, control_pipe
+from worker.lease import Lease, LeaseLost
+from worker.processes import Child, Exit, fork
+from worker.sink import Sink
+from worker.sources import Sources, SourceUnavailableError, find_sources
+from worker.spool import SpoolError, SpoolReader
+from worker.training_process import Task, run
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+TICK_SECONDS = 0.1
+SHIP_SECONDS = 0.25
+WANTED_SECONDS = 0.3
+HANDBACK_SECONDS = 20.0
+KILLED_DELAY_SECONDS = 1.0
+
+
+def claim_and_supervise(context: Context, queue: str) -> bool:
+    """Take the best queued job and see it through this attempt; False when none is waiting."""
+    begun = time.monotonic()
+    with context.sessions.begin() as session:
+        claimed = leases.claim(session, queue, context.owner, context.settings.lease_seconds)
+    if claimed is None:
+        return False
+    fp("after_claim")
+    Supervisor(context, claimed, begun).supervise()
+    return True
+
+
+class Supervisor:
+    """One attempt at one job."""
+
+    def __init__(self, context: Context, claimed: Claimed, begun: float) -> None:
+        settings = context.settings
+        self.context = context
+        self.job_id = claimed.job_id
+        self.fence = claimed.fence
+        self.claimed = claimed
+        self.folder = settings.scratch / claimed.job_id / str(claimed.fence)
+        self.log_file = self.folder / "log.txt"
+        self.sink = Sink(context, claimed.job_id, claimed.fence, claimed.metric_seq, claimed.decided)
+        self.child: Child | None = None
+        self.control: ControlSender | None = None
+        self.handback_deadline: float | None = None
+        self.cancelled = False
+        self._wanted_due = 0.0
+        self._ship_due = 0.0
+        self._kills_before = endings.kernel_kills()
+        self.lease = Lease(settings.lease_seconds, settings.heartbeat_seconds, begun, self._renew, self._kill_at_once)
+
+    def supervise(self) -> None:
+        """From the claim to the end of the attempt. Leaves without a word when the job is no longer ours."""
+        log.info("job=%s fence=%s claimed", self.job_id, self.fence)
+        try:
+            with self.lease:
+                self._attempt()
+        except StaleFence:
+            log.warning("job=%s fence=%s someone else has it now: letting go", self.job_id, self.fence)
+        except LeaseLost:
+            log.error("job=%s fence=%s the lease ran out while the database was away", self.job_id, self.fence)
+        finally:
+            if self.child is not None:
+                self.child.kill()
+            if self.control is not None:
+                self.control.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # a later attempt may be at home there
+                self.folder.parent.rmdir()
+
+    def _attempt(self) -> None:
+        wish = self.claimed.wanted
+        if wish is not None and wish.get("action") == "cancel":
+            self._transact(lambda session: attempts.cancelled(session, self.job_id, self.fence))
+            return
+        try:
+            task = self._prepare()
+        except SourceUnavailableError as error:
+            self._fail(error.as_error())
+            return
+        self._start(task)
+        if wish is not None:
+            self._obey(wish)
+        reader = SpoolReader(task.spool)
+        try:
+            ended = self._watch(reader)
+        except SpoolError as error:
+            self._kill_at_once()
+            hint = "Look at the disk of the worker's scratch folder."
+            self._fail(_error("spool_damaged", "platform", str(error), {}, hint))
+            return
+        self._conclude(ended)
+
+    def _prepare(self) -> Task:
+        """The work folder, the sources, the newest good checkpoint; then the job is running."""
+        # Of earlier attempts on this machine nothing is of use: what counted has been shipped.
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
+        self.folder.mkdir(parents=True, mode=0o700)
+        sources = self.lease.keep_trying(self._find_sources)
+        checkpoint = self._newest_good_checkpoint()
+        step, metric_seq = (checkpoint.step, checkpoint.metric_seq) if checkpoint else (None, 0)
+        path = self.context.storage.local_path(checkpoint.storage_key) if checkpoint else None
+
+        def begin(session: Any) -> None:
+            metrics.supersede_after(session, self.job_id, self.fence, metric_seq)
+            attempts.start(session, self.job_id, self.fence, resumed_from_step=step)
+
+        self._transact(begin)
+        spec = dict(self.claimed.spec)
+        resources = dict(spec.get("resources") or {})
+        if resources.get("device", "auto") == "auto":
+            spec["resources"] = {**resources, "device": self.context.settings.device}
+        return Task(
+            spec=spec,
+            dataset=self.context.storage.local_path(self.claimed.prepared_key),
+            workdir=self.folder,
+            spool=self.folder / "spool",
+            decided=self.claimed.decided,
+            resume_from=path,
+            target_dataset=sources.target_dataset,
+            source=sources.source,
+        )
+
+    def _find_sources(self) -> Sources:
+        with reading(self.context.sessions) as session:
+            return find_sources(session, self.context, self.claimed.project_id, self.claimed.spec)
+
+    def _newest_good_checkpoint(self) -> Any:
+        def latest() -> list[Any]:
+            with reading(self.context.sessions) as session:
+                return list(checkpoints.latest(session, self.job_id))
+
+        for checkpoint in self.lease.keep_trying(latest):
+            path = self.context.storage.local_path(checkpoint.storage_key)
+            if self._aside(partial(sha256_of, path)) == checkpoint.sha256:
+                log.info("job=%s goes on from its checkpoint of step %s", self.job_id, checkpoint.step)
+                return checkpoint
+            log.warning(
+                "job=%s the checkpoint of step %s is damaged: trying the one before", self.job_id, checkpoint.step
+            )
+        return None
+
+    def _start(self, task: Task) -> None:
+        reading_end, writing_end = control_pipe()
+        # The child inherits memory, not connections: none may be open across the fork.
+        self.context.engine.dispose()
+        fp("before_fork")
+        threads = (self.claimed.decided or {}).get("threads", 1)
+        self.child = fork(
+            lambda: run(task, Control(reading_end)), log=self.log_file, keep=[reading_end], threads=int(threads)
+        )
+        os.close(reading_end)
+        self.control = ControlSender(writing_end)
+        log.info("job=%s training process %s started", self.job_id, self.child.pid)
+
+    def _watch(self, reader: SpoolReader) -> Exit:
+        """Until the training process has ended and all it said is shipped."""
+        assert self.child is not None
+        while True:
+            ended = self.child.poll()
+            now = time.monotonic()
+            if now >= self._ship_due or ended is not None:
+                self._ship_due = now + SHIP_SECONDS
+                self._ship(reader)
+            if ended is not None and self.sink.empty and not self._more(reader):
+                return ended
+            self._keep()
+            if ended is None:
+                self.child.sleep(TICK_SECONDS)
+
+    def _ship(self, reader: SpoolReader) -> None:
+        if self.sink.empty:
+            self.sink.take(reader.read())
+        try:
+            self.sink.ship(self._aside)
+        except DBAPIError as error:
+            # What was said stays in the spool and in the sink; the lease decides how long that may go on.
+            log.warning("job=%s the database is away: %s", self.job_id, error.orig)
+            self._ship_due = time.monotonic() + 1.0
+
+    def _more(self, reader: SpoolReader) -> bool:
+        self.sink.take(reader.read())
+        return not self.sink.empty
+
+    def _keep(self) -> None:
+        """Renew the lease, hear wishes, hand back when the worker is told to stop."""
+        wish = self.lease.tick()
+        now = time.monotonic()
+        if wish is None and now >= self._wanted_due:
+            self._wanted_due = now + WANTED_SECONDS
+            wish = self._wanted()
+        if wish is not None:
+            self._obey(wish)
+        if shutdown.asked() and self.control is not None and self.handback_deadline is None:
+            log.info("job=%s the worker stops: asking for a checkpoint", self.job_id)
+            self.handback_deadline = now + HANDBACK_SECONDS
+            if self.control.last is None:
+                self.control.send({"action": "handback"})
+        if self.handback_deadline is not None and now > self.handback_deadline:
+            self._kill_at_once()
+
+    def _wanted(self) -> dict[str, Any] | None:
+        try:
+            with reading(self.context.sessions) as session:
+                return leases.wanted(session, self.job_id, self.fence)
+        except DBAPIError:
+            return None  # the renewal says so, and counts the time
+
+    def _renew(self) -> dict[str, Any] | None:
+        with self.context.sessions.begin() as session:
+            return leases.renew(session, self.job_id, self.fence, self.context.settings.lease_seconds)
+
+    def _obey(self, wish: dict[str, Any]) -> None:
+        if wish.get("action") == "cancel":
+            # Nothing of it is kept, so there is nothing to wait for.
+            self.cancelled = True
+            self._kill_at_once()
+        elif self.control is not None:
+            if self.control.last != wish:
+                log.info("job=%s wanted: %s", self.job_id, json.dumps(wish))
+            self.control.send(wish)
+
+    def _kill_at_once(self) -> None:
+        """Called from the lease's timer too, so it only signals; the loop reaps."""
+        if self.child is not None:
+            self.child.signal(signal.SIGKILL)
+
+    def _conclude(self, ended: Exit) -> None:
+        """The attempt's end into the database."""
+        sink, outcome = self.sink, (self.sink.ended or {}).get("outcome")
+        log.info("job=%s training process ended with %s (%s)", self.job_id, ended.status, outcome or "no word")
+        if sink.finished is not None and ended.clean:
+            self._finish(sink.finished)
+        elif self.cancelled or outcome == "cancelled":
+            self._keep_log()
+            self._transact(lambda session: attempts.cancelled(session, self.job_id, self.fence))
+        elif sink.failed is not None:
+            self._fail(with_log(sink.failed["error"], self.log_file, ended))
+        elif outcome == "paused":
+            self._keep_log()
+            self._transact(lambda s: attempts.give_up(s, held(s, self.job_id, self.fence), "paused", "client"))
+        elif outcome == "handed_back" or self.handback_deadline is not None:
+            self._keep_log()
+            self._transact(lambda session: attempts.handback(session, self.job_id, self.fence, "the worker stops"))
+            self.context.doorbell.ring("train")
+        elif ended.signal == signal.SIGKILL and not endings.out_of_memory(ended, self._kills_before):
+            # Killed from outside: the platform's doing, not counted as a failure of the job itself.
+            self._interrupted(endings.error_of_exit(ended, self._kills_before, self.log_file)["message"])
+        else:
+            self._fail(endings.error_of_exit(ended, self._kills_before, self.log_file))
+
+    def _interrupted(self, reason: str) -> None:
+        self._keep_log()
+        limit = self.context.settings.max_interruptions
+
+        def lost(session: Any) -> str:
+            job = held(session, self.job_id, self.fence)
+            return attempts.interrupted(session, job, reason, limit, delay=KILLED_DELAY_SECONDS)
+
+        state = self._transact(lost)
+        log.warning("job=%s %s; it is %s", self.job_id, reason, state)
+
+    def _fail(self, error: dict[str, Any]) -> None:
+        self._keep_log()
+        error = finite(error)
+        state = self._transact(lambda session: attempts.fail(session, self.job_id, self.fence, error))
+        log.warning("job=%s %s: %s; it is %s", self.job_id, error["code"], error["message"], state)
+
+    def _finish(self, event: dict[str, Any]) -> None:
+        """Files into storage, then one transaction: model, artifacts, evaluation, result and state."""
+        storage = self.context.storage
+        folder = Path(event["artifact"])
+        manifest = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        key = f"models/{self.job_id}/{self.fence}"
+        size = 0 if storage.exists(key) else self._aside(lambda: storage.put_tree(key, folder))
+        files = [self._stored(f"{name}{Path(path).suffix}", Path(path)) for name, path in event["files"].items()]
+        files += [self._stored("log.txt", self.log_file)]
+        result = {name: event[name] for name in ("best_epoch", "stopped_epoch", "test")}
+        outcome = Finish(
+            stop_reason=event["stop_reason"],
+            result=finite(result),
+            evaluation=finite(self.sink.evaluation),
+            model_kind=self.claimed.spec["model"]["kind"],
+            model_key=key,
+            model_manifest=finite(manifest),
+            model_bytes=size,
+            files=files,
+        )
+        fp("before_finish")
+        model_id = self._transact(lambda session: attempts.finish(session, self.job_id, self.fence, outcome))
+        fp("after_finish")
+        log.info("job=%s done: %s, model %s", self.job_id, event["stop_reason"], model_id)
+
+    def _keep_log(self) -> None:
+        if self.log_file.exists():
+            file = self._stored("log.txt", self.log_file)
+            self._transact(lambda session: attempts.save_artifact(session, self.job_id, self.fence, file))
+
+    def _stored(self, name: str, path: Path) -> StoredFile:
+        kinds = {".png": "image/png", ".txt": "text/plain; charset=utf-8", ".json": "application/json"}
+        key = f"artifacts/{self.job_id}/{self.fence}-{name}"
+        size = self._aside(lambda: self.context.storage.put_file(key, path))
+        return StoredFile(name, key, kinds.get(path.suffix, "application/octet-stream"), size)
+
+    def _transact(self, work: Callable[[Any], T]) -> T:
+        """One transaction, tried again while the database is away and the lease lasts."""
+
+        def once() -> T:
+            with self.context.sessions.begin() as session:
+                return work(session)
+
+        return self.lease.keep_trying(once)
+
+    def _aside(self, work: Callable[[], T]) -> T:
+        return aside(work, self._keep)
+
+
+def with_log(error: dict[str, Any], log_file: Path, ended: Exit) -> dict[str, Any]:
+    """The training process's own account, with the measured memory and the end of its log."""
+    evidence = {"peak_memory_bytes": ended.peak_bytes, **(error.get("evidence") or {})}
+    if error.get("layer") in ("internal", "platform", "resource"):
+        evidence["log"] = endings.last_lines(log_file)
+    return {**error, "evidence": evidence}
+
+
+def sha256_of(path: Path) -> str | None:
+    """Hex digest of a file; None when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def _error(code: str, layer: str, message: str, evidence: dict[str, Any], hint: str) -> dict[str, Any]:
+    return {
+        "code": code,
+        "layer": layer,
+        "message": message,
+        "evidence": evidence,
+        "retryable": True,
+        "hint": hint,
+    }

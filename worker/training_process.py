@@ -1,0 +1,89 @@
+"""The training process: trainkit alone. Events go to the spool, wishes come by the pipe; no database, no secrets."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worker.control import Control
+from worker.spool import SpoolWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """All that a training process is told."""
+
+    spec: dict[str, Any]
+    dataset: Path
+    workdir: Path
+    spool: Path
+    decided: dict[str, Any] | None = None
+    resume_from: Path | None = None
+    target_dataset: Path | None = None
+    source: Any = None
+
+
+def run(task: Task, control: Control) -> None:
+    """Train, and say how it ended. Raises what went wrong, after a `failed` event."""
+    from trainkit.data import Dataset
+    from trainkit.fit import fit
+    from trainkit.fit.failure import error_of
+
+    be_the_first_to_go()
+    spool = SpoolWriter(task.spool)
+    failed = False
+
+    def on_event(event: dict[str, Any]) -> None:
+        nonlocal failed
+        failed = failed or event["type"] == "failed"
+        if event["type"] == "log":
+            print(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {event['level']} {event['message']}", flush=True)
+        else:
+            spool.write(event)
+
+    try:
+        result = fit(
+            task.spec,
+            Dataset.load(task.dataset),
+            on_event=on_event,
+            control=control,
+            workdir=task.workdir,
+            resume_from=task.resume_from,
+            target_data=None if task.target_dataset is None else Dataset.load(task.target_dataset),
+            source=task.source,
+            decided=usable(task.decided, on_event),
+        )
+        spool.write({"type": "ended", "outcome": result.outcome})
+    except BaseException as error:
+        if not failed:
+            spool.write({"type": "failed", "error": error_of(error)})
+        raise
+    finally:
+        spool.close()
+
+
+def usable(decided: dict[str, Any] | None, on_event: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
+    """The earlier attempt's choices, unless its GPU is not on this machine: then they are made anew, and said so."""
+    import torch
+
+    if decided is None or decided["device"] == "cpu":
+        return decided
+    kind = torch.device(decided["device"]).type
+    there = torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
+    if there:
+        return decided
+    message = f"the earlier attempt computed on {decided['device']}, which this worker has not: results may differ"
+    on_event({"type": "log", "level": "warning", "message": message})
+    return None
+
+
+def be_the_first_to_go() -> None:
+    """When memory runs out the kernel shall take the training process, not the worker, the broker or the database."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("500")
