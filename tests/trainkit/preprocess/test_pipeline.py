@@ -1,0 +1,146 @@
+"""Preprocessing against hand-worked vectors and scikit-learn, and where it is hard: offsets, rank, d > n."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.decomposition import PCA
+
+from trainkit.preprocess import Pipeline, pipeline
+
+X = np.arange(1.0, 16.0).reshape(5, 3)
+RANDOM = np.random.default_rng(0).normal(size=(60, 7)) @ np.random.default_rng(1).normal(size=(7, 7)) + 3
+
+
+def fitted(x: Any, *steps: dict[str, Any]) -> np.ndarray:
+    return pipeline(steps).fit(x).transform(x)
+
+
+@pytest.mark.parametrize(
+    ("step", "column"),
+    [
+        ({"kind": "zero_mean"}, [-6, -3, 0, 3, 6]),
+        ({"kind": "min_max"}, [0, 0.25, 0.5, 0.75, 1]),
+        ({"kind": "min_max", "range": [-1, 1]}, [-1, -0.5, 0, 0.5, 1]),
+        ({"kind": "z_score"}, [-1.41421356, -0.70710678, 0, 0.70710678, 1.41421356]),
+        ({"kind": "whiten"}, [-0.73029669, -0.36514834, 0, 0.36514834, 0.73029669]),
+    ],
+)
+def test_the_worked_vectors(step: dict[str, Any], column: list[float]) -> None:
+    expected = np.repeat(np.array(column)[:, None], 3, axis=1)
+    np.testing.assert_allclose(fitted(X, step), expected, atol=2e-7)
+
+
+def test_the_worked_pca() -> None:
+    pipe = pipeline([{"kind": "pca", "components": 2}]).fit(X)
+    out = pipe.transform(X)
+    np.testing.assert_allclose(out[:, 0], [-10.39230485, -5.19615242, 0, 5.19615242, 10.39230485], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(out[:, 1], 0, atol=1e-6)
+    np.testing.assert_allclose(pipe.fitted[0].explained_variance_ratio, [1, 0], atol=1e-12)
+
+
+def test_whitened_covariance_of_the_worked_example() -> None:
+    white = fitted(X, {"kind": "whiten"})
+    np.testing.assert_allclose(np.cov(white.T), np.full((3, 3), 0.33333328), atol=1e-6)
+
+
+@pytest.mark.parametrize("solver", ["eigh", "svd"])
+@pytest.mark.parametrize("components", [1, 3, 7, 0.5, 0.95, "all"])
+def test_pca_equals_scikit_learn_up_to_sign(solver: str, components: Any) -> None:
+    ours = fitted(RANDOM, {"kind": "pca", "components": components, "solver": solver})
+    theirs = PCA(n_components=None if components == "all" else components, svd_solver="full").fit(RANDOM)
+    projected = theirs.transform(RANDOM)
+    assert ours.shape == projected.shape
+    signs = np.sign((ours * projected).sum(axis=0))
+    np.testing.assert_allclose(ours * signs, projected, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["eigh", "svd"])
+def test_each_component_has_its_largest_entry_positive(solver: str) -> None:
+    components = pipeline([{"kind": "pca", "solver": solver}]).fit(RANDOM).fitted[0].back
+    assert (components[np.arange(len(components)), np.abs(components).argmax(axis=1)] > 0).all()
+
+
+@pytest.mark.parametrize("method", ["zca", "pca"])
+def test_whitening_by_eigh_equals_whitening_by_svd(method: str) -> None:
+    by = [fitted(RANDOM, {"kind": "whiten", "method": method, "solver": solver}) for solver in ("eigh", "svd")]
+    np.testing.assert_allclose(by[0], by[1], atol=1e-5)
+    np.testing.assert_allclose(np.cov(by[0].T), np.eye(7), atol=1e-3)
+
+
+def test_rank_deficient_data_are_not_amplified() -> None:
+    deficient = np.concatenate([RANDOM, RANDOM[:, :3] @ np.ones((3, 2))], axis=1)
+    for solver in ("eigh", "svd"):
+        assert np.abs(fitted(deficient, {"kind": "whiten", "eps": 0, "solver": solver})).max() < 10
+
+
+def test_more_features_than_samples() -> None:
+    wide = np.random.default_rng(2).normal(size=(10, 200))
+    ours = fitted(wide, {"kind": "pca", "components": 5})
+    theirs = PCA(5, svd_solver="full").fit_transform(wide)
+    np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=1e-5)
+    assert np.isfinite(fitted(wide, {"kind": "whiten"})).all()
+
+
+def test_a_large_offset_in_float32_costs_no_digits() -> None:
+    small = np.random.default_rng(3).normal(size=(500, 4)) * 0.01
+    offset = (small + 1000).astype(np.float32)
+    exact = offset.astype(np.float64)
+    reference = (exact - exact.mean(0)) / (exact.std(0) + 1e-8)
+    np.testing.assert_allclose(fitted(offset, {"kind": "z_score"}), reference, atol=1e-4)
+    pipe = pipeline([{"kind": "z_score"}]).fit(torch.from_numpy(offset))
+    np.testing.assert_allclose(pipe.transform(torch.from_numpy(offset)).numpy(), reference, atol=1e-4)
+    singular = np.linalg.svd(exact - exact.mean(0), compute_uv=False)
+    values = fitted(offset, {"kind": "pca"}).std(axis=0, ddof=1)
+    np.testing.assert_allclose(values, singular / np.sqrt(499), rtol=1e-3)
+
+
+def test_constant_columns_are_legal() -> None:
+    constant = np.column_stack([np.full(20, 5.0), np.arange(20.0)])
+    for kind in ("zero_mean", "min_max", "z_score", "pca", "whiten"):
+        assert np.isfinite(fitted(constant, {"kind": kind})).all(), kind
+    assert np.isfinite(fitted(np.ones((8, 3)), {"kind": "whiten"})).all()
+
+
+def test_images_per_channel_and_per_pixel() -> None:
+    images = np.random.default_rng(4).random((30, 3, 5, 6)).astype(np.float32)
+    by_channel = fitted(images, {"kind": "z_score"})
+    np.testing.assert_allclose(by_channel.mean(axis=(0, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(by_channel.std(axis=(0, 2, 3)), 1, atol=1e-5)
+    by_pixel = fitted(images, {"kind": "zero_mean", "per": "pixel"})
+    np.testing.assert_allclose(by_pixel.mean(axis=0), 0, atol=1e-6)
+    zca = pipeline([{"kind": "whiten"}]).fit(images)
+    assert zca.transform(images).shape == images.shape
+    assert zca.output_shape((3, 5, 6)) == (3, 5, 6)
+    flat = pipeline([{"kind": "pca", "components": 4}]).fit(images)
+    assert flat.transform(images).shape == (30, 4)
+    assert flat.output_shape((3, 5, 6)) == (4,)
+
+
+USUAL = [{"kind": "zero_mean"}, {"kind": "pca", "components": 5}, {"kind": "whiten"}]
+
+
+def test_numpy_and_torch_agree_and_the_state_survives() -> None:
+    x = RANDOM.astype(np.float32)
+    pipe = pipeline(USUAL).fit(x)
+    np.testing.assert_allclose(pipe.transform(torch.from_numpy(x)).numpy(), pipe.transform(x), atol=1e-5)
+    again = Pipeline.from_state(*pipe.state())
+    assert np.array_equal(again.transform(x), pipe.transform(x))
+    assert torch.equal(again.transform(torch.from_numpy(x)), pipe.transform(torch.from_numpy(x)))
+
+
+@given(st.sampled_from([["zero_mean"], ["min_max"], ["z_score"], ["z_score", "pca"], ["zero_mean", "pca", "whiten"]]))
+@settings(max_examples=10, deadline=None)
+def test_the_way_back(kinds: list[str]) -> None:
+    pipe = pipeline([{"kind": kind} for kind in kinds]).fit(RANDOM)
+    np.testing.assert_allclose(pipe.inverse_transform(pipe.transform(RANDOM)), RANDOM, atol=1e-4)
+
+
+def test_nan_is_refused() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        pipeline([{"kind": "z_score"}]).fit(np.array([[1.0, np.nan], [2, 3]]))

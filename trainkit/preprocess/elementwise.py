@@ -1,0 +1,76 @@
+"""Steps that treat each value alone: zero_mean, min_max and z_score are all y = (x - shift) * scale + offset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainkit.preprocess.moments import Axes, extremes, mean_and_std, reduced_axes
+from trainkit.spec.preprocess import MinMax, ZeroMean, ZScore
+
+EPS = 1e-8
+PRECISE_BEYOND = 1e3
+"""When |shift| is this many times the spread, float32 subtraction would lose digits: the step computes in float64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elementwise:
+    """A fitted step; `shift`, `scale`, `offset` are float64 and broadcast against one sample."""
+
+    kind: str
+    shift: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    offset: float = 0.0
+
+    @property
+    def precise(self) -> bool:
+        """Whether float32 would lose digits."""
+        return bool((np.abs(self.shift) * np.abs(self.scale)).max(initial=0.0) > PRECISE_BEYOND)
+
+    def transform(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, ...) float64 to the same shape."""
+        return (x - self.shift) * self.scale + self.offset
+
+    def inverse(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What transform was given; constant columns come back as their constant."""
+        back: NDArray[np.float64] = (y - self.offset) / self.scale + self.shift
+        return back
+
+    def transform_tensor(self, x: Tensor) -> Tensor:
+        """The same on x's device, in x's type unless that would lose digits."""
+        kind = torch.float64 if self.precise and x.device.type != "mps" else x.dtype
+        shift, scale = (torch.from_numpy(a).to(x.device, kind) for a in (self.shift, self.scale))
+        return ((x.to(kind) - shift) * scale + self.offset).to(x.dtype)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape stays."""
+        return shape
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """JSON-able description, and arrays."""
+        return {"kind": self.kind, "offset": self.offset}, {"shift": self.shift, "scale": self.scale}
+
+
+def fit_zero_mean(step: ZeroMean, x: NDArray[Any]) -> Elementwise:
+    """x - mean(train)."""
+    mean, _ = mean_and_std(x, reduced_axes(step.per, x.ndim))
+    return Elementwise("zero_mean", mean, np.ones_like(mean))
+
+
+def fit_z_score(step: ZScore, x: NDArray[Any]) -> Elementwise:
+    """(x - mean) / (std + 1e-8), population deviation (ddof 0)."""
+    mean, std = mean_and_std(x, reduced_axes(step.per, x.ndim))
+    return Elementwise("z_score", mean, 1 / (std + EPS))
+
+
+def fit_min_max(step: MinMax, x: NDArray[Any]) -> Elementwise:
+    """low + (x - min) / (max - min + 1e-8) * (high - low)."""
+    axes: Axes = reduced_axes(step.per, x.ndim)
+    least, most = extremes(x, axes)
+    low, high = step.range
+    return Elementwise("min_max", least, (high - low) / (most - least + EPS), low)

@@ -1,0 +1,106 @@
+"""Steps that mix features: y = (x - mean) M, with a matrix for the way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainkit.preprocess.elementwise import PRECISE_BEYOND
+from trainkit.preprocess.spectrum import spectrum
+from trainkit.spec.preprocess import Pca, Whiten
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A fitted pca or whiten. `matrix` (d, k) and `back` (k, d) are float32, `mean` (d,) float64."""
+
+    kind: str
+    mean: NDArray[np.float64]
+    matrix: NDArray[np.float32]
+    back: NDArray[np.float32]
+    keeps_shape: bool
+    """zca: the output has the input's axes, so images stay images."""
+    explained_variance_ratio: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    def transform(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, ...) float64, flattened to (n, d), to (n, k), or back to its shape for zca."""
+        out = (x.reshape(len(x), -1) - self.mean) @ self.matrix.astype(np.float64)
+        return out.reshape(x.shape) if self.keeps_shape else out
+
+    def inverse(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The nearest x (dropped directions come back as the mean), flat unless the step keeps shapes."""
+        out = y.reshape(len(y), -1) @ self.back.astype(np.float64) + self.mean
+        return out.reshape(y.shape) if self.keeps_shape else out
+
+    def transform_tensor(self, x: Tensor) -> Tensor:
+        """The same on x's device, centred in float64 where float32 would lose digits."""
+        flat = x.flatten(1)
+        far = bool(np.abs(self.mean).max(initial=0.0) > PRECISE_BEYOND) and x.device.type != "mps"
+        kind = torch.float64 if far else x.dtype
+        centred = (flat.to(kind) - torch.from_numpy(self.mean).to(x.device, kind)).to(x.dtype)
+        out = centred @ torch.from_numpy(self.matrix).to(x.device, x.dtype)
+        return out.reshape(x.shape) if self.keeps_shape else out
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(k,), or the input's for zca."""
+        return shape if self.keeps_shape else (self.matrix.shape[1],)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """JSON-able description, and arrays."""
+        ratio = self.explained_variance_ratio
+        arrays: dict[str, NDArray[Any]] = {"mean": self.mean, "matrix": self.matrix, "back": self.back, "ratio": ratio}
+        return {"kind": self.kind, "keeps_shape": self.keeps_shape}, arrays
+
+
+def fit_pca(step: Pca, x: NDArray[Any]) -> Projection:
+    """Leading eigenvectors of the covariance (ddof 1).
+
+    An int keeps that many; a fraction keeps as many as it takes to exceed that share of the variance; all keeps
+    min(n, d). Raises ValueError when more components are wanted than there are.
+    """
+    flat = x.reshape(len(x), -1)
+    found = spectrum(flat, step.solver)
+    count = _count(step, found.ratio, found.rank)
+    if count > len(found.values):
+        raise ValueError(f"{count} components of {flat.shape[1]} features and {len(flat)} samples")
+    vectors = found.vectors[:count]
+    ratio = found.ratio[:count]
+    return Projection("pca", found.mean, _float32(vectors.T), _float32(vectors), False, ratio)
+
+
+def _count(step: Pca, ratio: NDArray[np.float64], rank: int) -> int:
+    if step.components == "all":
+        return len(ratio)
+    if isinstance(step.components, int):
+        return step.components
+    if step.components == 1.0:
+        return max(1, rank)
+    return min(len(ratio), int(np.searchsorted(np.cumsum(ratio), step.components, side="right")) + 1)
+
+
+def fit_whiten(step: Whiten, x: NDArray[Any]) -> Projection:
+    """U diag(1/sqrt(lambda + eps)) U^T (zca), or without the last U^T (pca).
+
+    Directions whose eigenvalue is rounding noise are dropped (the pseudo-inverse's rule), never amplified.
+    """
+    flat = x.reshape(len(x), -1)
+    found = spectrum(flat, step.solver)
+    kept = max(1, found.rank)
+    vectors = found.vectors[:kept]
+    spread = np.sqrt(found.values[:kept] + step.eps)
+    # nothing varies at all: there is no direction to scale
+    shrink = 1 / spread if found.rank else np.zeros_like(spread)
+    forward, back = vectors.T * shrink, spread[:, None] * vectors
+    if step.method == "zca":
+        forward, back = forward @ vectors, vectors.T @ back
+    keeps = step.method == "zca" and x.ndim > 2
+    return Projection("whiten", found.mean, _float32(forward), _float32(back), keeps, found.ratio[:kept])
+
+
+def _float32(matrix: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(matrix, np.float32)
