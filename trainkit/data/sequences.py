@@ -1,4 +1,4 @@
-"""Sequences in long form: a CSV with an id column, one row a step, and a label that is the same in all rows of an id."""
+"""Sequences in long form: a CSV with an id column, one row a step, and one label in all rows of an id."""
 
 from __future__ import annotations
 

@@ -1,0 +1,82 @@
+"""Penalties against torch.optim's weight decay and autograd; max-norm against its definition."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from trainkit.regularize import add_penalty_gradient_, max_norm_, penalty, weights_of
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5), nn.LayerNorm(5))
+
+
+def test_weights_are_matrices_outside_norm_layers() -> None:
+    own = network()
+    assert [tuple(weight.shape) for weight in weights_of(own)] == [(4, 3, 3, 3), (5, 16)]
+    assert [tuple(w.shape) for w in weights_of(nn.LSTM(3, 2))] == [(8, 3), (8, 2)]
+
+
+def test_l2_equals_sgd_with_weight_decay_lambda_over_n() -> None:
+    n, l2 = 50, 3.0
+    ours, theirs = nn.Linear(4, 3, bias=False), nn.Linear(4, 3, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    by_hand = torch.optim.SGD(ours.parameters(), lr=0.1)
+    by_torch = torch.optim.SGD(theirs.parameters(), lr=0.1, weight_decay=l2 / n)
+    for step in range(5):
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+        for module, optimizer in ((ours, by_hand), (theirs, by_torch)):
+            optimizer.zero_grad()
+            module(x).square().mean().backward()
+            if module is ours:
+                add_penalty_gradient_(weights_of(ours), 0, l2, n)
+            optimizer.step()
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(("l1", "l2"), [(2.0, 0.0), (0.0, 3.0), (2.0, 3.0)])
+def test_the_gradient_is_that_of_the_penalty(l1: float, l2: float) -> None:
+    own = network()
+    weights, n = weights_of(own), 7
+    loss = sum(l1 / n * w.abs().sum() + l2 / (2 * n) * w.square().sum() for w in weights)
+    expected = torch.autograd.grad(loss, weights)
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    add_penalty_gradient_(weights, l1, l2, n)
+    for weight, gradient in zip(weights, expected, strict=True):
+        torch.testing.assert_close(weight.grad, gradient)
+    torch.testing.assert_close(penalty(weights, l1, l2, n), loss.detach())
+
+
+def test_max_norm_projects_units_and_leaves_those_inside_bit_identical() -> None:
+    linear = nn.Linear(6, 4)
+    with torch.no_grad():
+        linear.weight[0] *= 100
+        linear.weight[1] = linear.weight[1] / linear.weight[1].norm() * 2.5
+    before, bias = linear.weight.detach().clone(), linear.bias.detach().clone()
+    max_norm_(linear, 3)
+    norms = linear.weight.norm(dim=1)
+    assert norms[0].item() == pytest.approx(3, rel=1e-5)
+    torch.testing.assert_close(linear.weight[0] / norms[0], before[0] / before[0].norm())
+    assert torch.equal(linear.weight[1:], before[1:])
+    assert torch.equal(linear.bias, bias)
+
+
+@pytest.mark.parametrize(("layer", "dims"), [(nn.Conv2d(3, 5, 3), (1, 2, 3)), (nn.ConvTranspose2d(3, 5, 3), (0, 2, 3))])
+def test_max_norm_sees_all_inputs_of_a_unit(layer: nn.Module, dims: tuple[int, ...]) -> None:
+    with torch.no_grad():
+        layer.weight *= 100
+    max_norm_(layer, 3)
+    norms = torch.linalg.vector_norm(layer.weight.detach(), dim=dims)
+    torch.testing.assert_close(norms, torch.full((5,), 3.0), rtol=1e-5, atol=0)
+
+
+def test_max_norm_leaves_norm_layers() -> None:
+    norm = nn.LayerNorm((4, 4))
+    with torch.no_grad():
+        norm.weight.fill_(100)
+    max_norm_(nn.Sequential(norm), 3)
+    assert (norm.weight == 100).all()
