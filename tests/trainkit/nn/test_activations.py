@@ -26,7 +26,7 @@ FORMULAS = {
 
 
 def test_every_name_of_the_spec_has_a_formula_here():
-    assert set(FORMULAS) == set(get_args(Activation)) == set(activations.LAYERS)
+    assert set(FORMULAS) == set(get_args(Activation)) == set(activations.BUILDERS)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
