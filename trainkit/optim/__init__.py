@@ -1,5 +1,6 @@
 """Update rules and learning-rate schedules."""
 
 from trainkit.optim.build import build_optimizer
+from trainkit.optim.schedule import Schedule, build_schedule
 
-__all__ = ["build_optimizer"]
+__all__ = ["Schedule", "build_optimizer", "build_schedule"]
