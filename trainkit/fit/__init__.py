@@ -21,7 +21,16 @@ _WHERE = {
     "load_model": "artifact",
 }
 
-__all__ = [*_WHERE, "fit"]
+__all__ = [
+    "ArtifactError",
+    "CheckpointError",
+    "Control",
+    "EnsembleModel",
+    "FitResult",
+    "TrainedModel",
+    "fit",
+    "load_model",
+]
 
 if TYPE_CHECKING:
     from trainkit.fit.artifact import ArtifactError, load_model

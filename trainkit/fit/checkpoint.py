@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file that holds every tensor and, as JSON, every number. No pickle, never half written."""
+"""Checkpoints: one safetensors file that holds every tensor and, as JSON, every number. No pickle, never torn."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()
         return {"tensor": name}
     if isinstance(value, dict):
-        return {"items": [[key, _pack(one, f"{name}.{key}" if name else str(key), tensors)] for key, one in value.items()]}
+        return {
+            "items": [[key, _pack(one, f"{name}.{key}" if name else str(key), tensors)] for key, one in value.items()]
+        }
     if isinstance(value, list | tuple):
         return [_pack(one, f"{name}.{index}", tensors) for index, one in enumerate(value)]
     return value

@@ -20,12 +20,12 @@ class _Reverse(torch.autograd.Function):
     """The identity forward, -strength times the gradient backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, strength: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, strength: float) -> Tensor:
         ctx.strength = strength
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient * -ctx.strength, None
 
 

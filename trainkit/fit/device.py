@@ -13,6 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+
+# Seconds of imports that the first optimizer step and use_deterministic_algorithms would do: a process that is
+# forked after this import starts training at once.
+import torch._dynamo
+import torch._inductor.config
 from torch import Tensor, nn
 
 import trainkit
@@ -145,7 +150,8 @@ def machine(decided: Decided, seed: int) -> Iterator[None]:
     """Threads, determinism and the global generator for one run; all put back as they were afterwards."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic  # its switch is a property of the module, unknown to type checkers
+    fill = memory.fill_uninitialized_memory
     matmul, benchmark = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
     cuda = decided.device.startswith("cuda")
     devices = [torch.device(decided.device)] if cuda else []
@@ -156,7 +162,7 @@ def machine(decided: Decided, seed: int) -> Iterator[None]:
             torch.set_num_threads(decided.threads)
             # On the CPU every operation used here is deterministic; some of torchvision's on CUDA are not: warn there.
             torch.use_deterministic_algorithms(decided.deterministic, warn_only=True)
-            torch.utils.deterministic.fill_uninitialized_memory = False
+            memory.fill_uninitialized_memory = False
             torch.backends.cudnn.benchmark = cuda and not decided.deterministic
             if cuda:
                 torch.set_float32_matmul_precision("high")
@@ -165,7 +171,7 @@ def machine(decided: Decided, seed: int) -> Iterator[None]:
         finally:
             torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(strict, warn_only=warn_only)
-            torch.utils.deterministic.fill_uninitialized_memory = fill
+            memory.fill_uninitialized_memory = fill
             torch.backends.cudnn.benchmark = benchmark
             torch.set_float32_matmul_precision(matmul)
 

@@ -213,7 +213,7 @@ _STATES: dict[str, Any] = {
 
 
 class EarlyStopping:
-    """All rules of a spec, asked after every evaluation. The first rule that says stop, in the spec's order, decides."""
+    """All rules of a spec, asked after every evaluation; the first in the spec's order that says stop decides."""
 
     def __init__(self, rules: Sequence[EarlyStopRule]) -> None:
         self.rules = tuple(rules)

@@ -1,4 +1,4 @@
-"""From a dataset's inputs, or what a client sends to predict, to tensors. Images, arrays, sequences; tables beside it."""
+"""From a dataset's inputs, or what a client sends to predict, to tensors: images, arrays, sequences."""
 
 from __future__ import annotations
 
@@ -99,6 +99,8 @@ class ArrayEncoder:
         single = values.ndim <= 1 or values.shape in (self.shape, self.shape[1:])
         if single and values.size == size:
             values = values[None]
+        elif values.ndim == 1 and size == 1:
+            values = values[:, None]
         if values.ndim < 2 or values[0].size != size:
             got = values[0].size if values.ndim > 1 else values.size
             raise ValueError(f"each sample has {size} numbers (shape {list(self.shape)}), got {got}")

@@ -64,7 +64,9 @@ class TableEncoder:
             if facts.type == "numeric":
                 fitted.append(NumericColumn(facts.name, _numeric_fill(np.asarray(column.values)[train], impute)))
             else:
-                fitted.append(_categorical(facts.name, np.asarray(column.values)[train], column.categories or (), impute))
+                fitted.append(
+                    _categorical(facts.name, np.asarray(column.values)[train], column.categories or (), impute)
+                )
         return cls(fitted)
 
     def encode(self, inputs: TableInputs, index: NDArray[np.int64]) -> Tensor:
@@ -145,9 +147,7 @@ def _numeric_fill(values: NDArray[Any], impute: Impute | None) -> float | None:
     return float(present.mean() if impute.numeric == "mean" else np.median(present))
 
 
-def _categorical(
-    name: str, codes: NDArray[Any], categories: Sequence[str], impute: Impute | None
-) -> CategoricalColumn:
+def _categorical(name: str, codes: NDArray[Any], categories: Sequence[str], impute: Impute | None) -> CategoricalColumn:
     counts = np.bincount(codes[codes >= 0], minlength=len(categories))
     vocabulary = tuple(value for value, count in zip(categories, counts, strict=True) if count)
     if impute is None:

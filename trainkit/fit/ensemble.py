@@ -13,7 +13,9 @@ from trainkit.fit.predict import Prediction, TrainedModel, as_predictions
 
 
 class EnsembleModel:
-    """Predicts like a model. `average` of probabilities or values; `vote` of labels, ties to the larger mean probability.
+    """Predicts like a model: `average` of probabilities or values, or `vote` of labels.
+
+    Ties of votes go to the larger mean probability.
 
     Raises ValueError when the members do not predict the same classes, or the same number of values.
     """
@@ -27,7 +29,7 @@ class EnsembleModel:
     ) -> None:
         if len(members) < 2:
             raise ValueError("an ensemble has at least two members")
-        first = members[0]
+        first: TrainedModel | EnsembleModel = members[0]
         for number, member in enumerate(members):
             if (member.classes is None) != (first.classes is None) or set(member.classes or ()) != set(
                 first.classes or ()
@@ -40,7 +42,7 @@ class EnsembleModel:
         self.method = method
         given = np.ones(len(members)) if weights is None else np.asarray(weights, np.float64)
         self.weights: NDArray[np.float64] = given / given.sum()
-        self.classes = first.classes
+        self.classes: tuple[str, ...] | None = first.classes
         self.description = dict(description or {})
 
     @property
@@ -51,29 +53,32 @@ class EnsembleModel:
 
     def predict(self, x: Any) -> list[Prediction]:
         """Like `TrainedModel.predict`."""
+        answer = self.answer(x)
         if self.classes is None:
-            return [{"value": row[0] if len(row) == 1 else row} for row in self.values(x).tolist()]
-        shares = self.shares(x)
-        return as_predictions(shares, shares.argmax(1), self.classes)
+            return [{"value": row[0] if len(row) == 1 else row} for row in answer.tolist()]
+        return as_predictions(answer, answer.argmax(1), self.classes)
 
-    def shares(self, x: Any) -> NDArray[np.float64]:
-        """(n, K): mean probabilities, or the share of votes plus a tie-break below any one vote."""
-        assert self.classes is not None
-        each = np.stack([_probabilities(member, x, self.classes) for member in self.members])
-        mean = np.einsum("m,mnk->nk", self.weights, each)
+    def answer(self, x: Any) -> NDArray[np.float64]:
+        """(n, K) probabilities, or (n, k) values in the targets' own units, of what a client sends."""
+        return self._combine([member.answer(x) for member in self.members])
+
+    def answer_rows(self, inputs: Any, index: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The same of a dataset's rows."""
+        return self._combine([member.answer_rows(inputs, index) for member in self.members])
+
+    def _combine(self, answers: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        if self.classes is None:
+            return np.asarray(np.einsum("m,mnk->nk", self.weights, np.stack(answers)))
+        each = np.stack([in_order(own, m.classes, self.classes) for own, m in zip(answers, self.members, strict=True)])
+        mean = np.asarray(np.einsum("m,mnk->nk", self.weights, each))
         if self.method == "average":
             return mean
         votes = np.zeros_like(mean)
         for weight, own in zip(self.weights, each, strict=True):
             votes[np.arange(len(own)), own.argmax(1)] += weight
-        # The smallest difference between sums of votes decides first; the mean only breaks exact ties.
-        broken = votes + 1e-6 * mean
+        # Rounded so that equal sums of weights compare equal; the mean then breaks ties and nothing else.
+        broken = np.round(votes, 9) + 1e-10 * mean
         return np.asarray(broken / broken.sum(1, keepdims=True))
-
-    def values(self, x: Any) -> NDArray[np.float64]:
-        """(n, k) mean of the members' values in the targets' own units."""
-        each = [np.array([np.atleast_1d(p["value"]) for p in member.predict(x)]) for member in self.members]
-        return np.asarray(np.einsum("m,mnk->nk", self.weights, np.stack(each)))
 
     def save(self, folder: str | Path) -> Path:
         """Each member in a folder of its own, and a manifest."""
@@ -96,10 +101,7 @@ class EnsembleModel:
         return folder
 
 
-def _probabilities(
-    member: TrainedModel | EnsembleModel, x: Any, classes: tuple[str, ...]
-) -> NDArray[np.float64]:
-    """A member's probabilities in the ensemble's order of classes."""
-    assert member.classes is not None
-    own = member.shares(x) if isinstance(member, EnsembleModel) else member.probabilities(member.outputs(x))
-    return own[:, [member.classes.index(name) for name in classes]]
+def in_order(shares: NDArray[np.float64], own: tuple[str, ...] | None, wanted: tuple[str, ...]) -> NDArray[np.float64]:
+    """Columns of (n, K) moved from one order of classes to another."""
+    assert own is not None
+    return shares[:, [own.index(name) for name in wanted]]

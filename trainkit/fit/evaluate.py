@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -80,9 +79,7 @@ def evaluation(
     return {**result, "per_class": rows, "confusion_matrix": confusion.tolist(), "classes": list(classes)}
 
 
-def training_metrics(
-    outputs: Tensor, rows: Tensor, part: Part, scaler: TargetScaler | None
-) -> dict[str, float]:
+def training_metrics(outputs: Tensor, rows: Tensor, part: Part, scaler: TargetScaler | None) -> dict[str, float]:
     """What the epoch's own forward passes tell, dropout and augmentation included: accuracy, or mse and mae.
 
     `outputs`: predicted classes (n,) or scaled values (n, k) of the training rows visited so far.
@@ -92,8 +89,3 @@ def training_metrics(
     predicted = scaler.invert(outputs.cpu().numpy())
     metrics = regression_metrics(part.truth[rows.cpu().numpy()], predicted)
     return {name: metrics[name] for name in ("mse", "mae")}
-
-
-def finite_or_none(values: dict[str, float]) -> dict[str, float | None]:
-    """For JSON that must be strict: NaN and infinities become null."""
-    return {name: value if np.isfinite(value) else None for name, value in values.items()}

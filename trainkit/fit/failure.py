@@ -1,4 +1,4 @@
-"""Exceptions as the `error` of a failed run: what happened, whose matter it is, whether trying again helps, what to do."""
+"""Exceptions as the `error` of a failed run: what happened, whose matter it is, whether to try again, what to do."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ def error_of(error: BaseException) -> dict[str, Any]:
     return _error("internal_error", "internal", f"{type(error).__name__}: {error}", evidence, True, "Please report it.")
 
 
-def _error(
-    code: str, layer: str, message: str, evidence: dict[str, Any], retryable: bool, hint: str
-) -> dict[str, Any]:
+def _error(code: str, layer: str, message: str, evidence: dict[str, Any], retryable: bool, hint: str) -> dict[str, Any]:
     return {
         "code": code,
         "layer": layer,

@@ -84,7 +84,7 @@ def steps_in_epoch(samples: int, batch_size: int, network: nn.Module) -> int:
 
 
 def train(job: Job) -> Ended:
-    """Train until the epochs are done, a rule or a wish says stop, or time is up. The network ends with its last weights."""
+    """Train until the epochs are done, a rule or a wish says stop, or time is up; leaves the last weights."""
     spec, network, events, device = job.spec, job.network, job.events, job.device
     options, regularize, mixes = spec.train, spec.regularize, any(s.kind in ("mixup", "cutmix") for s in spec.augment)
     data, scaler, class_weights, preprocess = job.data, job.data.scaler, job.data.class_weights, job.data.preprocessing
@@ -153,7 +153,8 @@ def train(job: Job) -> Ended:
                 extra = None
             else:
                 progress = at.step / (steps * epochs)
-                z, extra = job.adapter(network, x, lengths, epoch=at.epoch, step=step, progress=progress)
+                with autocast(job.decided):
+                    z, extra = job.adapter(network, x, lengths, epoch=at.epoch, step=step, progress=progress)
             losses = job.loss(z.float(), target)
             if class_weights is None:
                 loss = losses.mean()
@@ -198,8 +199,16 @@ def train(job: Job) -> Ended:
                     return Ended("cancelled", "client_stop", at.epoch, at.step)
                 if action in ("pause", "handback"):
                     saved = _checkpoint(job, at, now_open, predicted[:end], loss_sum, weight_sum)
-                    return Ended("paused" if action == "pause" else "handed_back", "shutdown", at.epoch, at.step, checkpoint=saved)
-                values = _epoch_metrics(job, now_open, at, predicted, order, end, loss_sum, weight_sum, epoch_begun, epoch_from)
+                    return Ended(
+                        "paused" if action == "pause" else "handed_back",
+                        "shutdown",
+                        at.epoch,
+                        at.step,
+                        checkpoint=saved,
+                    )
+                values = _epoch_metrics(
+                    job, now_open, at, predicted, order, end, loss_sum, weight_sum, epoch_begun, epoch_from
+                )
                 _evaluate(job, now_open, at, values)
                 keep = wish.get("keep", "best") if wish is not None else "best"
                 return Ended("finished", "client_stop" if wish else "time_limit", at.epoch, at.step, keep=keep)
@@ -207,7 +216,9 @@ def train(job: Job) -> Ended:
                 _checkpoint(job, at, now_open, predicted[:end], loss_sum, weight_sum)
                 saved_at = time.monotonic()
 
-        values = _epoch_metrics(job, now_open, at, predicted, order, samples, loss_sum, weight_sum, epoch_begun, epoch_from)
+        values = _epoch_metrics(
+            job, now_open, at, predicted, order, samples, loss_sum, weight_sum, epoch_begun, epoch_from
+        )
         evaluates = at.epoch % options.evaluate_every_epochs == 0 or at.epoch == epochs
         if evaluates:
             measured = _evaluate(job, now_open, at, values)
@@ -252,7 +263,8 @@ def _epoch_metrics(
     with torch.no_grad():
         own = penalty(now_open.penalised, regularize.l1, regularize.l2, len(job.data.draw))
     values["penalty"] = float(own)
-    values["lr"] = float(now_open.optimizer.param_groups[-1]["lr"])
+    # Groups may differ (a small rate for the body, Adam's for Muon's biases): the row tells the leading one.
+    values["lr"] = max(float(group["lr"]) for group in now_open.optimizer.param_groups)
     steps_done = at.step_in_epoch - from_step
     share = steps_done / max(at.step_in_epoch, 1)
     values["samples_per_second"] = done * share / max(time.monotonic() - begun, 1e-9)
@@ -260,13 +272,12 @@ def _epoch_metrics(
 
 
 def _evaluate(job: Job, now_open: Open, at: Position, training: dict[str, float]) -> dict[str, float]:
-    """Measure the validation part, write the epoch's rows, keep the best; returns metrics as `val_loss`, `train_loss` ..."""
+    """Measure the validation part, write the epoch's rows, keep the best; returns `val_loss`, `train_loss` ..."""
     rows = {"train": training}
     measured = {f"train_{name}": value for name, value in training.items()}
     if now_open.val is not None:
         job.network.eval()
-        with autocast(job.decided):
-            z = outputs_of(now_open.forward, now_open.val, job.data.preprocessing)
+        z = outputs_of(now_open.forward, now_open.val, job.data.preprocessing)
         area = any(getattr(rule, "monitor", "") == "val_roc_auc" for rule in (*job.spec.early_stop, job.spec.schedule))
         rows["val"] = measure(
             z,

@@ -31,7 +31,7 @@ def per_class(confusion: NDArray[np.int64]) -> dict[str, Floats]:
 
 
 def binary_roc_auc(positive: NDArray[np.bool_], score: Floats) -> float:
-    """P(score of a positive > score of a negative), ties half: the Mann-Whitney form with midranks. NaN with one class."""
+    """P(score of a positive > score of a negative), ties half: by midranks. NaN with one class."""
     positives = int(positive.sum())
     negatives = positive.size - positives
     if positives == 0 or negatives == 0:

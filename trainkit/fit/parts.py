@@ -30,6 +30,8 @@ class Part:
     """The same in the user's units: class indices, or (n, k) float64."""
     pending: bool
     """Whether preprocessing is still to be applied to a batch."""
+    index: NDArray[np.int64]
+    """(n,) the samples' row numbers in the dataset."""
 
     def __len__(self) -> int:
         return len(self.x)
@@ -45,6 +47,7 @@ def make_part(
     encoded: Encoded,
     targets: Tensor,
     truth: NDArray[Any],
+    index: NDArray[np.int64],
     preprocessing: Preprocessing,
     *,
     augmented: bool,
@@ -56,4 +59,4 @@ def make_part(
     x = preprocessing.apply_all(encoded.x) if once else encoded.x
     if not bool(np.isfinite(truth).all()):
         raise ValueError(f"the targets of the {name} part hold values that are not finite")
-    return Part(name, x.to(device), encoded.lengths, targets.to(device), truth, pending=not once)
+    return Part(name, x.to(device), encoded.lengths, targets.to(device), truth, pending=not once, index=index)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from trainkit.fit.encode import Encoded, Encoder, as_float, parse
+from trainkit.fit.encode import Encoded, Encoder, as_float, encode, parse
 from trainkit.fit.evaluate import batch_rows
 from trainkit.fit.preprocessing import Preprocessing
 from trainkit.fit.targets import TargetScaler
@@ -63,7 +61,7 @@ class TrainedModel:
         Takes arrays, table rows (objects by column name), PIL images or pixel arrays of any size, sequences.
         Raises ValueError, saying which input and why, for what the model cannot read.
         """
-        return self.explain_outputs(self.outputs(x))
+        return self.predictions(self.outputs(x))
 
     def outputs(self, x: Any) -> NDArray[np.float32]:
         """Raw outputs (n, K) before softmax or target scaling."""
@@ -81,11 +79,22 @@ class TrainedModel:
         outputs = self.description["outputs"]
         return torch.cat(out).numpy() if out else np.zeros((0, outputs), np.float32)
 
+    def answer(self, x: Any) -> NDArray[np.float64]:
+        """(n, K) probabilities, or (n, k) values in the targets' own units, of what a client sends."""
+        return self._answer(self.outputs(x))
+
+    def answer_rows(self, inputs: Any, index: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The same of a dataset's rows."""
+        return self._answer(self.outputs_of(encode(self.encoder, inputs, index)))
+
+    def _answer(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        return self.probabilities(outputs) if self.scaler is None else self.scaler.invert(outputs)
+
     def probabilities(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
         """(n, K) class probabilities of raw outputs."""
         return probabilities(outputs, self.description["loss"]["kind"])
 
-    def explain_outputs(self, outputs: NDArray[Any]) -> list[Prediction]:
+    def predictions(self, outputs: NDArray[Any]) -> list[Prediction]:
         """Raw outputs as predictions."""
         if self.classes is None:
             assert self.scaler is not None
@@ -125,5 +134,3 @@ def probabilities(outputs: NDArray[Any], loss: str) -> NDArray[np.float64]:
     total = shares.sum(axis=1, keepdims=True)
     uniform = np.full_like(shares, 1.0 / max(shares.shape[1], 1))
     return np.where(total > 0, shares / np.where(total > 0, total, 1.0), uniform)
-
-

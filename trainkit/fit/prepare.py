@@ -66,7 +66,7 @@ def prepare(spec: JobSpec, data: Dataset, device: torch.device, phase: Callable[
         truth = targets.values[index]
         values = torch.from_numpy(truth if scaler is None else scaler.apply(truth))
         augmented = name == "train" and bool(spec.augment)
-        return make_part(name, own, values, truth, preprocessing, augmented=augmented, device=device)
+        return make_part(name, own, values, truth, index, preprocessing, augmented=augmented, device=device)
 
     def held_out(name: str, index: NDArray[np.int64]) -> Part | None:
         if not len(index):

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainkit import augment, losses
+from trainkit import augment, losses, plots
 from trainkit.data import Dataset
 from trainkit.fit.best import Best
 from trainkit.fit.control import Control
@@ -114,9 +115,8 @@ def _fit(
 
             return fit_ensemble(spec, prepared, data, events, workdir, source)
         network = _network(spec, prepared, events, source).to(device)
-        loss = losses.build(
-            spec.loss, outputs=prepared.outputs, label_smoothing=spec.regularize.label_smoothing
-        )
+        assert spec.loss is not None  # resolve() has filled it in
+        loss = losses.build(spec.loss, outputs=prepared.outputs, label_smoothing=spec.regularize.label_smoothing)
         steps = steps_in_epoch(len(prepared.draw), spec.train.batch_size, network) * spec.train.epochs
         if earlier is not None:
             decided = reuse(earlier)
@@ -197,7 +197,7 @@ def _job(
     resume_from: str | Path | None,
 ) -> Job:
     if decided.channels_last:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)
     monitor = spec.train.monitor if spec.train.restore_best else None
     return Job(
         spec=spec,
@@ -237,14 +237,20 @@ def _adapter(
     assert spec.adapt is not None
     if target_data is None:
         raise SpecError(
-            [Problem("/adapt/target_dataset", "no_target_data", "the target dataset was not given", "Pass `target_data`.")]
+            [
+                Problem(
+                    "/adapt/target_dataset", "no_target_data", "the target dataset was not given", "Pass `target_data`."
+                )
+            ]
         )
     count = target_data.facts.samples
+    index = np.arange(count)
     part: Part = make_part(
         "target",
-        encode(prepared.encoder, target_data.inputs, torch.arange(count).numpy()),
+        encode(prepared.encoder, target_data.inputs, index),
         torch.zeros(count, dtype=torch.int64),
-        torch.zeros(count).numpy(),
+        np.zeros(count),
+        index,
         prepared.preprocessing,
         augmented=False,
         device=device,
@@ -294,7 +300,7 @@ def _finish(job: Job, ended: Ended, chosen: dict[str, Any]) -> FitResult:
 
 
 def _evaluate(job: Job, ended: Ended) -> dict[str, Any]:
-    """The evaluation of the test part (else validation, else training), and every held-out part's metrics in `parts`."""
+    """The evaluation of the test part (else validation, else training); all held-out parts' metrics in `parts`."""
     data, network = job.data, job.network
     network.eval()
     held_out = [part for part in (data.val, data.test) if part is not None] or [data.train]
@@ -333,8 +339,6 @@ def _plots(job: Job, report: dict[str, Any]) -> dict[str, str]:
     """Curves and confusion matrix as PNG files in the work folder."""
     if job.workdir is None:
         return {}
-    from trainkit import plots
-
     folder = job.workdir / "plots"
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {"curves": plots.curves(job.events.history, best_epoch=job.best.epoch)}
@@ -343,5 +347,3 @@ def _plots(job: Job, report: dict[str, Any]) -> dict[str, str]:
     for name, png in pictures.items():
         (folder / f"{name}.png").write_bytes(png)
     return {name: str((folder / f"{name}.png").absolute()) for name in pictures}
-
-

@@ -45,7 +45,7 @@ def read_tensors(source: Any) -> dict[str, Tensor]:
 
 
 def start_from(network: Network, spec: JobSpec, source: Any, outputs: int) -> str:
-    """Apply `spec.start_from`: take over the body (and the head, for `keep`), or draw a new head. Says what was taken."""
+    """Apply `spec.start_from`: take over the body (for `keep` the head too), draw a new head. Says what was taken."""
     start = spec.start_from
     assert start is not None
     tensors = read_tensors(source)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 
 from trainkit.nn.cnn import build_cnn
@@ -80,10 +78,12 @@ def starting_weights(spec: ModelSpec) -> InitSpec | None:
 def _image(kind: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise ValueError(f"{kind} reads images (C, H, W), the samples have shape {shape}")
-    return cast(tuple[int, int, int], shape)
+    channels, height, width = shape
+    return channels, height, width
 
 
 def _sequence(kind: str, shape: tuple[int, ...]) -> tuple[int, int]:
     if len(shape) != 2:
         raise ValueError(f"{kind} reads sequences (T, F), the samples have shape {shape}")
-    return cast(tuple[int, int], shape)
+    steps, features = shape
+    return steps, features

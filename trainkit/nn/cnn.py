@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from trainkit.nn import activations
+from trainkit.nn.activations import build as build_activation
 from trainkit.nn.linear import output_head
 from trainkit.nn.mlp import dense_block
 from trainkit.nn.network import GlobalAverage, Network
@@ -48,7 +48,7 @@ def _block(spec: Cnn, inputs: int, channels: int, pools: bool) -> nn.Sequential:
         norm = build_norm(spec.norm, channels, image=True)
         if norm is not None:
             layers[f"norm_{number}"] = norm
-        layers[f"activation_{number}"] = activations.build(spec.activation)
+        layers[f"activation_{number}"] = build_activation(spec.activation)
         inputs = channels
     if pools:
         layers["pool"] = nn.MaxPool2d(2) if spec.pool == "max" else nn.AvgPool2d(2)

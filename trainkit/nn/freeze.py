@@ -40,13 +40,12 @@ def _frozen_modules(network: Network, open_blocks: list[str]) -> list[str]:
     """The largest modules of the body that hold no open block."""
     if not open_blocks:
         return ["body"]
-    frozen = []
-    for name, module in network.named_modules():
+    frozen: list[str] = []
+    for name, _ in network.named_modules():
         inside_body = name == "body" or name.startswith("body.")
         touches = any(_related(name, block) for block in open_blocks)
         if inside_body and not touches and not any(name.startswith(f"{done}.") for done in frozen):
             frozen.append(name)
-            del module
     return frozen
 
 

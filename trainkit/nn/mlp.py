@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from trainkit.nn import activations
+from trainkit.nn.activations import build as build_activation
 from trainkit.nn.linear import output_head
 from trainkit.nn.network import Network
 from trainkit.nn.norms import build_norm
@@ -35,7 +35,7 @@ def dense_block(
     layer = build_norm(norm, width, image=False)
     if layer is not None:
         layers["norm"] = layer
-    layers["activation"] = activations.build(activation)
+    layers["activation"] = build_activation(activation)
     if dropout > 0:
         layers["dropout"] = nn.Dropout(dropout)
     return nn.Sequential(layers)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor, nn
 
 
@@ -32,7 +31,7 @@ class Network(nn.Module):
         return out
 
     def train(self, mode: bool = True) -> Network:
-        """Set the mode of all but the frozen modules: their batch norm must not move and their dropout must not draw."""
+        """Set the mode of all but the frozen modules: their batch norm must not move, their dropout not draw."""
         super().train(mode)
         for name in self.frozen:
             self.get_submodule(name).eval()
@@ -76,9 +75,3 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
     """(all, trainable) scalar parameters."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
     return sum(size for size, _ in sizes), sum(size for size, trainable in sizes if trainable)
-
-
-@torch.no_grad()
-def is_finite(module: nn.Module) -> bool:
-    """Whether every parameter and floating buffer is finite."""
-    return all(bool(t.isfinite().all()) for t in module.state_dict().values() if t.is_floating_point())

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from trainkit.nn import activations
+from trainkit.nn.activations import build as build_activation
 from trainkit.nn.linear import output_head
 from trainkit.nn.network import GlobalAverage, Network
 from trainkit.nn.norms import build_norm
@@ -23,7 +23,7 @@ class ResidualBlock(nn.Module):
         bias = norm != "batch"
         self.conv_1 = nn.Conv2d(inputs, channels, 3, stride, padding=1, bias=bias)
         self.norm_1 = build_norm(norm, channels, image=True) or nn.Identity()
-        self.activation_1 = activations.build(activation)
+        self.activation_1 = build_activation(activation)
         self.conv_2 = nn.Conv2d(channels, channels, 3, padding=1, bias=bias)
         self.norm_2 = build_norm(norm, channels, image=True) or nn.Identity()
         self.skip: nn.Module = nn.Identity()
@@ -34,7 +34,7 @@ class ResidualBlock(nn.Module):
                     norm=build_norm(norm, channels, image=True) or nn.Identity(),
                 )
             )
-        self.activation_2 = activations.build(activation)
+        self.activation_2 = build_activation(activation)
         self.spatial_dropout: nn.Module = nn.Dropout2d(spatial_dropout) if spatial_dropout > 0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def build_residual_cnn(spec: ResidualCnn, input_shape: tuple[int, int, int], out
     norm = build_norm(spec.norm, first, image=True)
     if norm is not None:
         stem["norm"] = norm
-    stem["activation"] = activations.build(spec.activation)
+    stem["activation"] = build_activation(spec.activation)
     body: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(stem))
     channels = first
     for stage, wide in enumerate(spec.channels, start=1):

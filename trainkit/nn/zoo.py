@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 
-import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
@@ -13,14 +12,22 @@ from trainkit.nn.linear import output_head
 from trainkit.nn.network import GlobalAverage, Network
 from trainkit.spec.models import Torchvision
 
-SMALLEST_SIDE = {"alexnet": 63, "convnext": 32, "densenet": 32, "googlenet": 16, "inception": 75, "squeezenet": 24, "vgg": 32}
+SMALLEST_SIDE = {
+    "alexnet": 63,
+    "convnext": 32,
+    "densenet": 32,
+    "googlenet": 16,
+    "inception": 75,
+    "squeezenet": 24,
+    "vgg": 32,
+}
 """Least image side that an architecture's strides leave something of, by name prefix; 8 for all others."""
 SIDE_MULTIPLE = {"vit_b_16": 16, "vit_b_32": 32, "vit_l_16": 16, "vit_l_32": 32, "vit_h_14": 14, "maxvit_t": 224}
 """Architectures that cut the image into patches take square images whose side is a multiple of this."""
 
 
 class ZooBody(nn.Module):
-    """Images (B, 1 or 3, H, W) -> features (B, width): grey repeated to three channels, resized, then the architecture."""
+    """Images (B, 1 or 3, H, W) -> features (B, width): grey becomes RGB, resize, then the architecture."""
 
     def __init__(self, backbone: nn.Module, size: tuple[int, int] | None, shrinks: bool) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,7 +106,7 @@ def test_resumed_equals_uninterrupted(case, tmp_path):
         assert digest(result.model) == digest(expected.model)
         assert rows(told) == rows(whole)
         assert decisions(told) == decisions(whole)
-        told_history = [{k: v for k, v in row.items()} for row in result.history if row["name"] != "samples_per_second"]
+        told_history = [row for row in result.history if row["name"] != "samples_per_second"]
         assert repr(told_history) == repr([r for r in expected.history if r["name"] != "samples_per_second"])
         assert result.evaluation == expected.evaluation
         assert (result.stop_reason, result.best_epoch) == (expected.stop_reason, expected.best_epoch)
@@ -129,7 +130,7 @@ def test_a_checkpoint_by_time_resumes_too(tmp_path):
     assert [event["epoch"] for event in saved] == [2, 3]  # after epochs 1 and 2: where to go on
     assert all(event["exact"] for event in saved)
     for event in saved:
-        assert hashlib.sha256(open(event["path"], "rb").read()).hexdigest() == event["sha256"]
+        assert hashlib.sha256(Path(event["path"]).read_bytes()).hexdigest() == event["sha256"]
         assert digest(tk.fit(document, data, resume_from=event["path"]).model) == digest(expected.model)
 
 
