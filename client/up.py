@@ -79,33 +79,34 @@ class Up:
         if self.embedded_broker:
             path = self.home.redis_socket
             path.unlink(missing_ok=True)  # we hold the lock, so whoever left it is dead
-            self._add("redis", embedded_redis.server_command(path))
-            self._until(lambda: embedded_redis.answers(path), "redis")
+            redis = self._add("redis", embedded_redis.server_command(path))
+            self._until(lambda: embedded_redis.answers(path), redis)
+        # It spends its first seconds importing, and is not ready before the tables are there.
+        api = self._add("api", api_command(self.host, self.port))
         self._once(migrate_command(), "migrate")
         key = self._first_key()
-        self._add("api", api_command(self.host, self.port))
-        self._until(self._ready, "api")
         self._add("worker-data", worker_command("data,predict", 2))
         for number in range(1, self.workers + 1):
             self._add(f"worker-train-{number}", worker_command("train", 1))
+        self._until(self._ready, api)
         self._greet(key)
 
-    def _add(self, name: str, command: list[str]) -> None:
+    def _add(self, name: str, command: list[str]) -> Child:
         log = self.home.logs / f"{name}.log"
         rotate(log)
         part = Child(name, command, self.environment, log)
         part.start()
         self.parts.append(part)
+        return part
 
-    def _until(self, ready: Callable[[], bool], name: str) -> None:
-        part = self.parts[-1]
+    def _until(self, ready: Callable[[], bool], part: Child) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not ready():
             if self.signals:
                 raise InterruptedStartError
             if not part.running or time.monotonic() > deadline:
                 raise RefusedError(
-                    f"{name} did not start", part.last_lines() or f"Its log: {part.log}", EXIT_NOT_STARTED
+                    f"{part.name} did not start", part.last_lines() or f"Its log: {part.log}", EXIT_NOT_STARTED
                 )
             time.sleep(0.05)
 

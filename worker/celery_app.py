@@ -7,6 +7,7 @@ milliseconds; CUDA is never initialised in it.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import signal
 import sys
@@ -18,7 +19,11 @@ from celery import Celery, signals
 from service.settings import Settings
 from worker import shutdown
 
-QUEUES_WITH_TORCH = {"train", "predict"}
+PRELOADED = {
+    "train": ("worker.supervisor", "trainkit.data", "trainkit.fit.run"),
+    "data": ("worker.intake", "trainkit.data.load"),
+    "predict": ("worker.predict", "trainkit.fit.artifact", "PIL.Image"),
+}
 log = logging.getLogger(__name__)
 
 app = Celery("trainkit", broker=Settings.from_env().broker_url, include=["worker.tasks"])
@@ -44,10 +49,11 @@ app.conf.update(
 
 
 @signals.worker_init.connect
-def import_torch(sender: Any, **_: Any) -> None:
-    """Before the pool forks, so that no slot pays for the import again."""
-    if QUEUES_WITH_TORCH & set(sender.app.amqp.queues.consume_from):
-        import trainkit.fit  # noqa: F401
+def preload(sender: Any, **_: Any) -> None:
+    """Import what the queues need before the pool forks, so that no slot and no job pays for it again."""
+    for queue in sender.app.amqp.queues.consume_from:
+        for module in PRELOADED.get(queue, PRELOADED["train"]):
+            importlib.import_module(module)
 
 
 @signals.worker_ready.connect

@@ -32,7 +32,7 @@ TICK_SECONDS = 0.1
 CPU_SECONDS = 3600
 PROGRESS_SECONDS = 0.5
 # Readers choose by content, then by name: the suffix is all of a client's file name that is used.
-SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,10}){1,2}$")
+SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,10}){1,2}\Z")
 
 
 def claim_and_check(context: Context) -> bool:
