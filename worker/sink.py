@@ -101,11 +101,13 @@ class Sink:
             job = held(session, self.job_id, self.fence)
             if self._decision_seq is None:
                 self._decision_seq = job.next_decision_seq
-            # A commit whose answer was lost may have happened: the counters, which only we move, say whether it did.
-            if rows and job.next_seq - 1 == self._metric_seq:
-                metrics.append(session, self.job_id, self.fence, rows)
-            if decisions and job.next_decision_seq == self._decision_seq:
-                metrics.append_decisions(session, self.job_id, self.fence, decisions)
+            # A commit whose answer was lost may have happened: the counters, which only we move, say how much of it did.
+            new_rows = rows[job.next_seq - 1 - self._metric_seq :]
+            new_decisions = decisions[job.next_decision_seq - self._decision_seq :]
+            if new_rows:
+                metrics.append(session, self.job_id, self.fence, new_rows)
+            if new_decisions:
+                metrics.append_decisions(session, self.job_id, self.fence, new_decisions)
             if changes:
                 attempts.note(session, self.job_id, self.fence, **changes)
         self._metric_seq += len(rows)
