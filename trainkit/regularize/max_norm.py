@@ -1,22 +1,38 @@
-"""Max-norm: after each step every unit's incoming weight vector is projected into a ball (Srebro and Shraibman 2005)."""
+"""Max-norm: after each step every unit's incoming weights are projected into a ball (Srebro and Shraibman 2005)."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from trainkit.regularize.weights import weights_of
+from trainkit.regularize.weights import NORMS
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @torch.no_grad()
 def max_norm_(module: nn.Module, c: float) -> None:
-    """Project in place to norm <= c: over all dims but 0 for linear, convolution and recurrent weights, all but 1 for
-    transposed convolutions (whose layout is (in, out, ...)). Vectors inside the ball stay bit-identical; biases and
-    norm layers are not touched.
+    """Project the incoming weight vector of each unit to norm <= c, in place.
+
+    A unit's vector is all dims but 0 of linear, convolution and recurrent weights, all but 1 of transposed
+    convolutions, whose layout is (in, out, ...). Vectors inside the ball stay bit-identical. Biases, norm layers,
+    embeddings and frozen weights are not touched.
     """
-    transposed = {id(layer.weight) for layer in module.modules() if isinstance(layer, TRANSPOSED)}
-    for weight in weights_of(module):
-        # renorm leaves a row inside the ball as it is, bit for bit
-        weight.copy_(torch.renorm(weight, p=2, dim=1 if id(weight) in transposed else 0, maxnorm=c))
+    for layer in module.modules():
+        if isinstance(layer, NORMS):
+            continue
+        for name, weight in layer.named_parameters(recurse=False):
+            # By name: position embeddings and class tokens have no units that they lead into.
+            if weight.ndim < 2 or "weight" not in name or not weight.requires_grad:
+                continue
+            if isinstance(layer, TRANSPOSED):
+                _project_transposed_(weight, layer.groups, c)
+            else:
+                # renorm leaves a row inside the ball as it is, bit for bit.
+                weight.copy_(torch.renorm(weight, p=2, dim=0, maxnorm=c))
+
+
+def _project_transposed_(weight: Tensor, groups: int, c: float) -> None:
+    """(in, out/groups, *kernel): a unit reads the inputs of its own group alone."""
+    for part in weight.chunk(groups):
+        part.copy_(torch.renorm(part, p=2, dim=1, maxnorm=c))

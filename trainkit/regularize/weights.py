@@ -1,4 +1,4 @@
-"""Which parameters are weights: two or more dimensions, outside norm layers. Penalties and constraints see only these."""
+"""Which parameters are weights: two or more dimensions, outside norm layers. Penalties see only these."""
 
 from __future__ import annotations
 

@@ -80,3 +80,55 @@ def test_max_norm_leaves_norm_layers() -> None:
         norm.weight.fill_(100)
     max_norm_(nn.Sequential(norm), 3)
     assert (norm.weight == 100).all()
+
+
+def test_a_unit_of_a_grouped_transposed_convolution_reads_its_own_group_alone() -> None:
+    layer = nn.ConvTranspose2d(4, 6, 3, groups=2)
+    with torch.no_grad():
+        layer.weight *= 100
+        layer.weight[2:] *= 1e-4  # the second group is inside the ball
+    before = layer.weight.detach().clone()
+    max_norm_(layer, 3)
+    first = torch.linalg.vector_norm(layer.weight.detach()[:2], dim=(0, 2, 3))
+    torch.testing.assert_close(first, torch.full((3,), 3.0), rtol=1e-5, atol=0)
+    assert torch.equal(layer.weight[2:], before[2:])
+
+
+def test_max_norm_bounds_each_gate_unit_of_a_recurrent_layer() -> None:
+    lstm = nn.LSTM(3, 4)
+    with torch.no_grad():
+        for parameter in lstm.parameters():
+            parameter *= 100
+    biases = [lstm.bias_ih_l0.detach().clone(), lstm.bias_hh_l0.detach().clone()]
+    max_norm_(lstm, 0.5)
+    for weight in (lstm.weight_ih_l0, lstm.weight_hh_l0):
+        assert weight.detach().norm(dim=1).max() <= 0.5
+    assert torch.equal(lstm.bias_ih_l0, biases[0])
+    assert torch.equal(lstm.bias_hh_l0, biases[1])
+
+
+def test_max_norm_leaves_frozen_weights_and_embeddings() -> None:
+    class Embedded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.position = nn.Parameter(torch.full((1, 5, 4), 100.0))
+            self.frozen = nn.Linear(4, 4).requires_grad_(False)
+
+    own = Embedded()
+    with torch.no_grad():
+        own.frozen.weight.fill_(100)
+    max_norm_(own, 3)
+    assert (own.position == 100).all()
+    assert (own.frozen.weight == 100).all()
+
+
+def test_weights_without_a_gradient_get_no_penalty_and_a_shared_weight_counts_once() -> None:
+    shared = nn.Linear(3, 3)
+    own = nn.Sequential(shared, nn.ReLU(), shared)
+    assert len(weights_of(own)) == 1
+    add_penalty_gradient_(weights_of(own), 1.0, 1.0, 5)
+    assert shared.weight.grad is None
+
+
+def test_no_weights_no_penalty() -> None:
+    assert penalty([], 1.0, 1.0, 5).item() == 0
