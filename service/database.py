@@ -103,6 +103,9 @@ def _begin_sqlite(connection: Any) -> None:
 
 def session_factory(engine: Engine) -> sessionmaker[Session]:
     """Sessions whose objects stay readable after commit."""
+    # every table must be known before the first flush, whichever of them the process has imported itself
+    import service.tables  # noqa: F401
+
     return sessionmaker(engine, expire_on_commit=False)
 
 
