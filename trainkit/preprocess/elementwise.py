@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class Elementwise:
     shift: NDArray[np.float64]
     scale: NDArray[np.float64]
     offset: float = 0.0
+    sent: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     @property
     def precise(self) -> bool:
@@ -44,8 +45,16 @@ class Elementwise:
     def transform_tensor(self, x: Tensor) -> Tensor:
         """The same on x's device, in x's type unless that would lose digits."""
         kind = torch.float64 if self.precise and x.device.type != "mps" else x.dtype
-        shift, scale = (torch.from_numpy(a).to(x.device, kind) for a in (self.shift, self.scale))
+        shift, scale = self._tensors(x.device, kind)
         return ((x.to(kind) - shift) * scale + self.offset).to(x.dtype)
+
+    def _tensors(self, device: torch.device, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Shift and scale on the device, sent there once and not with every batch."""
+        if (device, kind) not in self.sent:
+            with torch.inference_mode(False):  # tensors made in inference mode could never be differentiated through
+                shift, scale = (torch.from_numpy(array).to(device, kind) for array in (self.shift, self.scale))
+            self.sent[device, kind] = shift, scale
+        return self.sent[device, kind]
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape stays."""

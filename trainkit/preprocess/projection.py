@@ -26,6 +26,7 @@ class Projection:
     keeps_shape: bool
     """zca: the output has the input's axes, so images stay images."""
     explained_variance_ratio: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    sent: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     def transform(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, ...) float64, flattened to (n, d), to (n, k), or back to its shape for zca."""
@@ -42,9 +43,17 @@ class Projection:
         flat = x.flatten(1)
         far = bool(np.abs(self.mean).max(initial=0.0) > PRECISE_BEYOND) and x.device.type != "mps"
         kind = torch.float64 if far else x.dtype
-        centred = (flat.to(kind) - torch.from_numpy(self.mean).to(x.device, kind)).to(x.dtype)
-        out = centred @ torch.from_numpy(self.matrix).to(x.device, x.dtype)
+        mean, matrix = self._tensors(x.device, kind, x.dtype)
+        out = (flat.to(kind) - mean).to(x.dtype) @ matrix
         return out.reshape(x.shape) if self.keeps_shape else out
+
+    def _tensors(self, device: torch.device, centring: torch.dtype, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Mean and matrix on the device, sent there once and not with every batch."""
+        if (device, kind) not in self.sent:
+            with torch.inference_mode(False):  # tensors made in inference mode could never be differentiated through
+                mean = torch.from_numpy(self.mean).to(device, centring)
+                self.sent[device, kind] = mean, torch.from_numpy(self.matrix).to(device, kind)
+        return self.sent[device, kind]
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """(k,), or the input's for zca."""

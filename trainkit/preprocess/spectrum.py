@@ -20,12 +20,14 @@ class Spectrum:
     mean: NDArray[np.float64]
     values: NDArray[np.float64]
     vectors: NDArray[np.float64]
+    noise: float
+    """Variance that rounding of the input itself can put into a direction."""
 
     @property
     def rank(self) -> int:
-        """Directions above rounding noise: eigenvalues above d * machine epsilon * the largest."""
+        """Directions above rounding noise: eigenvalues above d * machine epsilon * the largest, and above the input's."""
         floor = self.vectors.shape[1] * np.finfo(np.float64).eps * self.values.max(initial=0.0)
-        return int((self.values > floor).sum())
+        return int((self.values > max(floor, self.noise)).sum())
 
     @property
     def ratio(self) -> NDArray[np.float64]:
@@ -41,14 +43,22 @@ def spectrum(x: NDArray[Any], solver: Literal["eigh", "svd"]) -> Spectrum:
     """
     n, d = x.shape
     mean, _ = mean_and_std(x, (0,))
+    noise = _input_noise(x)
     if solver == "svd" or d > n:
         centred = np.asarray(x, np.float64) - mean
         _, singular, rows = np.linalg.svd(centred, full_matrices=False)
-        return Spectrum(mean, singular**2 / max(1, n - 1), _signed(rows))
+        return Spectrum(mean, singular**2 / max(1, n - 1), _signed(rows), noise)
     if d > MOST_FEATURES:
         raise ValueError(f"{d} features are too many for a {d} x {d} covariance; at most {MOST_FEATURES}")
     values, columns = np.linalg.eigh(covariance(x, mean))
-    return Spectrum(mean, np.clip(values[::-1], 0, None), _signed(columns[:, ::-1].T))
+    return Spectrum(mean, np.clip(values[::-1], 0, None), _signed(columns[:, ::-1].T), noise)
+
+
+def _input_noise(x: NDArray[Any]) -> float:
+    """(machine epsilon * largest entry)^2 of a float32 input: float64 arithmetic cannot tell its rounding from signal."""
+    if x.dtype.kind != "f" or x.dtype == np.float64:
+        return 0.0
+    return float(np.finfo(x.dtype).eps * max(abs(float(x.min())), abs(float(x.max())))) ** 2
 
 
 def _signed(rows: NDArray[np.float64]) -> NDArray[np.float64]:
