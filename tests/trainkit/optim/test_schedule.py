@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -93,3 +94,25 @@ def test_min_lr_is_a_floor_that_never_raises() -> None:
     schedule.observe(1.0)
     schedule.observe(1.0)
     assert schedule.rates(0) == pytest.approx([0.05, 0.02])
+
+
+def test_reduce_on_plateau_equals_torch_with_one_miss_less() -> None:
+    values = torch.rand(60, generator=torch.Generator().manual_seed(0)).cumsum(0).neg().div(40).add(2).tolist()
+    values = [value + (0.3 if index % 7 < 4 else 0.0) for index, value in enumerate(values)]
+    schedule = ours(kind="reduce_on_plateau", monitor="val_loss", patience=3, factor=0.5, min_delta=0.01)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    reference = Scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=2, threshold=0.01, threshold_mode="abs", eps=0
+    )
+    for value in values:
+        schedule.observe(value)
+        reference.step(value)
+        assert schedule.rates(0)[0] == pytest.approx(optimizer.param_groups[0]["lr"])
+    assert schedule.rates(0)[0] < 0.1
+
+
+def test_a_state_survives_json_and_more_steps_than_planned_keep_a_rate() -> None:
+    for kind in ("constant", "step", "multi_step", "exponential", "cosine", "one_cycle", "reduce_on_plateau"):
+        schedule = ours(kind=kind)
+        schedule.load(json.loads(json.dumps(schedule.state())))
+        assert all(rate >= 0 for rate in schedule.rates(EPOCHS * STEPS + 3))
