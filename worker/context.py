@@ -10,10 +10,14 @@ from functools import cache
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from service import tables
 from service.database import make_engine, session_factory
 from service.doorbell import Doorbell
 from service.settings import Settings
 from service.storage import Storage
+
+__all__ = ["Context", "context", "make_context", "tables"]
+"""`tables` is imported for its effect: foreign keys are found only when every table is known."""
 
 
 @dataclass(frozen=True, slots=True)

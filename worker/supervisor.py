@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -87,7 +88,7 @@ class Supervisor:
         log.info("job=%s fence=%s claimed", self.job_id, self.fence)
         try:
             with self.lease:
-                self._attempt()
+                self._attempt_or_say_why_not()
         except StaleFence:
             log.warning("job=%s fence=%s someone else has it now: letting go", self.job_id, self.fence)
         except LeaseLost:
@@ -100,6 +101,22 @@ class Supervisor:
             shutil.rmtree(self.folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # a later attempt may be at home there
                 self.folder.parent.rmdir()
+
+    def _attempt_or_say_why_not(self) -> None:
+        try:
+            self._attempt()
+        except (StaleFence, LeaseLost):
+            raise
+        except Exception as error:
+            # A mistake of ours or a broken disk: better a failed attempt with a reason than a lease that runs out.
+            log.exception("job=%s the supervisor failed", self.job_id)
+            self._kill_at_once()
+            message = f"the supervisor failed: {type(error).__name__}: {error}"
+            hint = "Tried again by itself; when it comes back, report it."
+            failure = _error(
+                "supervisor_failed", "internal", message, {"traceback": traceback.format_exc()[-4000:]}, hint
+            )
+            self._transact(lambda session: attempts.fail(session, self.job_id, self.fence, failure))
 
     def _attempt(self) -> None:
         wish = self.claimed.wanted
