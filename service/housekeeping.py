@@ -14,8 +14,8 @@ from service.jobs import attempts
 from service.jobs.service import admit_waiting
 from service.jobs.states import WITH_WORKER
 from service.jobs.tables import Job
-from service.models.predictions import sweep
-from service.models.tables import Prediction
+from service.questions.repository import sweep
+from service.questions.tables import Question
 from service.workers.service import forget_old
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def ring_for_unheard(sessions: sessionmaker[Session], ring: Callable[[str], obje
             .execution_options(synchronize_session=False)
         )
         queues.update(session.scalars(rung))
-        for table, state, queue in ((Dataset, "validating", "data"), (Prediction, "queued", "predict")):
+        for table, state, queue in ((Dataset, "validating", "data"), (Question, "queued", "predict")):
             free = or_(table.lease_expires_at.is_(None), table.lease_expires_at < db_now())
             silent = or_(table.rung_at.is_(None), table.rung_at < db_now(plus=-RING_AGAIN_SECONDS))
             again = (

@@ -5,7 +5,8 @@ from service.datasets.tables import Blob, Dataset
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
 from service.keys.tables import ApiKey, Project
 from service.metrics.tables import MetricChunk, MetricSuperseded
-from service.models.tables import Model, Prediction
+from service.models.tables import Model
+from service.questions.tables import Question
 from service.workers.tables import Housekeeping, Worker
 
 __all__ = [
@@ -24,7 +25,7 @@ __all__ = [
     "MetricChunk",
     "MetricSuperseded",
     "Model",
-    "Prediction",
     "Project",
+    "Question",
     "Worker",
 ]

@@ -1,27 +1,16 @@
-"""Answer a question to a model: a forked child loads it and predicts, so that no input can hurt the worker."""
+"""From the bytes a client sent to predictions, or to a problem that points at the mistake."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import logging
-import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from service.leases import StaleFence
 from service.metrics.service import finite
-from service.models import predictions
-from service.models.predictions import ClaimedPrediction
-from worker import endings
-from worker.context import Context
-from worker.processes import Child, fork
 
-log = logging.getLogger(__name__)
-TICK_SECONDS = 0.2
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 LARGEST_IMAGE_PIXELS = 64_000_000
 JSON_TYPES = ("application/json", "text/json", "")
@@ -35,77 +24,13 @@ class BadInputError(Exception):
         self.error = {"status": status, "code": code, "message": message, "pointer": pointer, "hint": hint}
 
 
-def claim_and_answer(context: Context) -> bool:
-    """Take the oldest unanswered question and answer it; False when none is waiting."""
-    begun = time.monotonic()
-    seconds = context.settings.predict_seconds
-    with context.sessions.begin() as session:
-        claimed = predictions.claim(session, context.owner, seconds)
-    if claimed is None:
-        return False
-    try:
-        answer(context, claimed, begun + 0.9 * seconds)
-    except StaleFence:
-        log.warning("prediction=%s was taken by someone else", claimed.prediction_id)
-    return True
-
-
-def answer(context: Context, claimed: ClaimedPrediction, deadline: float) -> None:
-    """Fork, wait, write the answer or the problem. Raises StaleFence."""
-    folder = context.settings.scratch / claimed.prediction_id
-    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-    model = context.storage.local_path(claimed.model_key)
-    kills_before = endings.kernel_kills()
-    context.engine.dispose()
-    child = fork(
-        lambda: predict(model, claimed.request, claimed.media_type, folder / "answer.json"),
-        log=folder / "log.txt",
-        threads=1,
-    )
-    try:
-        said = _wait(child, folder / "answer.json", deadline)
-        if child.exit is None:
-            said = {"error": problem(503, "prediction_too_slow", "the prediction took too long", "Send fewer inputs.")}
-        elif said is None:
-            ended = endings.error_of_exit(child.exit, kills_before, folder / "log.txt")
-            log.warning("prediction=%s %s\n%s", claimed.prediction_id, ended["message"], ended["evidence"]["log"])
-            said = {"error": problem(500, ended["code"], ended["message"], ended["hint"])}
-        with context.sessions.begin() as session:
-            if "error" in said:
-                predictions.fail(session, claimed.prediction_id, claimed.fence, said["error"])
-            else:
-                predictions.answer(session, claimed.prediction_id, claimed.fence, finite(said))
-    finally:
-        child.kill()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _wait(child: Child, path: Path, deadline: float) -> dict[str, Any] | None:
-    """The child's answer; None when it ended without one or was too slow. A stopping worker answers what it began."""
-    while child.poll() is None and time.monotonic() < deadline:
-        child.sleep(TICK_SECONDS)
-    if child.exit is None or not path.exists():
-        return None
-    said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return said
-
-
-def predict(model_folder: Path, request: bytes, media_type: str, path: Path) -> None:
-    """In the child: load, read, predict, write the answer."""
-    import torch
-
+def predict(model_folder: Path, request: bytes, media_type: str) -> tuple[bytes, str]:
+    """`{predictions: [...]}` as JSON. Raises BadInputError."""
     from trainkit.fit import load_model
 
-    torch.set_num_threads(1)
-    try:
-        inputs = read_inputs(request, media_type)
-        model = load_model(model_folder)
-        said: dict[str, Any] = {"predictions": predict_or_point(model.predict, inputs)}
-    except BadInputError as error:
-        said = {"error": error.error}
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(said), encoding="utf-8")
-    temporary.replace(path)
+    inputs = read_inputs(request, media_type)
+    said = {"predictions": predict_or_point(load_model(model_folder).predict, inputs)}
+    return json.dumps(finite(said)).encode(), "application/json"
 
 
 def read_inputs(request: bytes, media_type: str) -> Any:
@@ -177,8 +102,3 @@ def predict_or_point(predict: Callable[[Any], list[dict[str, Any]]], inputs: lis
             except (ValueError, TypeError, KeyError, IndexError) as reason:
                 raise BadInputError("invalid_input", str(reason), f"/inputs/{number}", hint) from None
         raise BadInputError("invalid_input", str(error), "/inputs", hint) from None
-
-
-def problem(status: int, code: str, message: str, hint: str) -> dict[str, Any]:
-    """What the API answers with."""
-    return {"status": status, "code": code, "message": message, "pointer": "", "hint": hint}

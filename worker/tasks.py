@@ -34,7 +34,7 @@ def worker_of(queue: str) -> Callable[[Context], bool]:
 
         return claim_and_check
     if queue == "predict":
-        from worker.predict import claim_and_answer
+        from worker.answers import claim_and_answer
 
         return claim_and_answer
     from worker.supervisor import claim_and_supervise

@@ -123,6 +123,33 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project_id", "key"),
     )
     op.create_table(
+        "questions",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("kind", sa.String(length=40), nullable=False),
+        sa.Column("subject_key", sa.String(length=300), nullable=False),
+        sa.Column("request", sa.LargeBinary(), nullable=False),
+        sa.Column("media_type", sa.String(length=100), nullable=False),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("answer", sa.LargeBinary(), nullable=True),
+        sa.Column("answer_type", sa.String(length=100), nullable=True),
+        sa.Column("error", JSON, nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("fence", sa.Integer(), nullable=False),
+        sa.Column("lease_owner", sa.String(length=200), nullable=True),
+        sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("not_before", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("rung_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["project_id"],
+            ["projects.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("questions", schema=None) as batch_op:
+        batch_op.create_index("questions_by_state", ["state", "created_at"], unique=False)
+
+    op.create_table(
         "jobs",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("project_id", sa.String(length=64), nullable=False),
@@ -284,29 +311,3 @@ def upgrade() -> None:
     with op.batch_alter_table("models", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_models_job_id"), ["job_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_models_project_id"), ["project_id"], unique=False)
-
-    op.create_table(
-        "predictions",
-        sa.Column("id", sa.String(length=40), nullable=False),
-        sa.Column("project_id", sa.String(length=64), nullable=False),
-        sa.Column("model_id", sa.String(length=40), nullable=False),
-        sa.Column("request", sa.LargeBinary(), nullable=False),
-        sa.Column("media_type", sa.String(length=100), nullable=False),
-        sa.Column("state", sa.String(length=20), nullable=False),
-        sa.Column("response", JSON, nullable=True),
-        sa.Column("error", JSON, nullable=True),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("fence", sa.Integer(), nullable=False),
-        sa.Column("lease_owner", sa.String(length=200), nullable=True),
-        sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("not_before", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("rung_at", sa.DateTime(timezone=True), nullable=True),
-        sa.ForeignKeyConstraint(["model_id"], ["models.id"], ondelete="CASCADE"),
-        sa.ForeignKeyConstraint(
-            ["project_id"],
-            ["projects.id"],
-        ),
-        sa.PrimaryKeyConstraint("id"),
-    )
-    with op.batch_alter_table("predictions", schema=None) as batch_op:
-        batch_op.create_index("predictions_by_state", ["state", "created_at"], unique=False)

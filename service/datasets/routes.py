@@ -6,20 +6,22 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
-from fastapi import APIRouter, File, Form, Header, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Body, File, Form, Header, Query, Request, Response, UploadFile
 from starlette.requests import ClientDisconnect
 
 from service.auth import Reader, Writer
 from service.context import Context, Service
 from service.datasets import repository, service
 from service.datasets.receive import Receiver, check_digest, check_length
-from service.datasets.schemas import DatasetOut, dataset_out
+from service.datasets.schemas import DatasetOut, PreviewIn, dataset_out
 from service.errors import RESPONSES, Problem
 from service.keys.service import Principal
 from service.pagination import After, Limit, Page, page
+from service.questions.service import ask
 from trainkit.spec.facts import DatasetKind
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], responses=RESPONSES)
+PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "PNG"}}
 Name = Annotated[str, Query(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f/\\]+$")]
 Kind = Annotated[DatasetKind | None, Query(description="Left out: detected.")]
 Target = Annotated[str | None, Query(max_length=300, description="Tables: the column to predict.")]
@@ -115,6 +117,36 @@ def get_report(dataset_id: str, who: Reader, context: Service) -> dict[str, Any]
         if dataset.state == "validating":
             raise Problem(409, "not_checked_yet", "The dataset is still being checked.", headers={"Retry-After": "1"})
         return {"facts": dataset.facts, "error": dataset.error, **(dataset.report or {})}
+
+
+@router.get("/{dataset_id}/preview.png", response_class=Response, responses=PNG, summary="A labelled contact sheet")
+async def get_preview(dataset_id: str, who: Reader, context: Service) -> Response:
+    key = await to_thread.run_sync(_prepared_key, context, who, dataset_id)
+    answer = await ask(context, who, "dataset_preview", key, b"{}", "application/json")
+    return Response(answer.body, media_type=answer.media_type)
+
+
+@router.post(
+    "/{dataset_id}/augmentation-preview.png",
+    response_class=Response,
+    responses=PNG,
+    summary="20 variants of one sample under a spec's `augment`",
+)
+async def augmentation_preview(
+    dataset_id: str, who: Reader, context: Service, wish: Annotated[PreviewIn, Body()]
+) -> Response:
+    key = await to_thread.run_sync(_prepared_key, context, who, dataset_id)
+    request = wish.model_dump_json().encode()
+    answer = await ask(context, who, "augmentation_preview", key, request, "application/json")
+    return Response(answer.body, media_type=answer.media_type)
+
+
+def _prepared_key(context: Context, who: Principal, dataset_id: str) -> str:
+    with context.sessions() as session:
+        dataset = service.find(session, who, dataset_id)
+        if dataset.state != "ready" or dataset.prepared_key is None:
+            raise Problem(409, "not_ready", f"The dataset is {dataset.state}; only a ready one has a preview.")
+        return dataset.prepared_key
 
 
 @router.delete("/{dataset_id}", status_code=204, summary="Delete a dataset that nothing uses")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.datasets.tables import Dataset
+from trainkit.spec.augment import AugmentStep
 
 
 class DatasetOut(BaseModel):
@@ -28,6 +29,16 @@ class DatasetOut(BaseModel):
     error: dict[str, Any] | None
     created_at: datetime
     updated_at: datetime
+
+
+class PreviewIn(BaseModel):
+    """Which steps, on which sample, how often."""
+
+    model_config = ConfigDict(extra="forbid")
+    augment: list[AugmentStep] = Field(min_length=1, max_length=32)
+    count: int = Field(20, ge=1, le=100)
+    index: int = Field(0, ge=0, lt=2**31, description="Position of the sample in the dataset.")
+    seed: int = Field(0, ge=0, lt=2**31)
 
 
 def dataset_out(row: Dataset) -> DatasetOut:

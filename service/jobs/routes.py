@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Body, Header, Query, Request, Response
@@ -28,6 +29,7 @@ from service.jobs.schemas import (
 from service.jobs.states import State
 from service.jobs.tables import Job
 from service.pagination import After, Limit, Page
+from service.questions.service import ask
 from trainkit.spec import DatasetFacts, JobSpec
 from trainkit.spec.estimate import estimate
 
@@ -70,6 +72,27 @@ async def validate_spec(request: Request, who: Reader, context: Service) -> dict
             }
 
     return await to_thread.run_sync(check)
+
+
+@router.post(
+    "/specs:init-report", tags=["jobs"], openapi_extra=SPEC_BODY, summary="Activations of each layer before training"
+)
+async def init_report(
+    request: Request, who: Reader, context: Service, format: Literal["json", "png"] = "json"
+) -> Response:
+    document = await read_document(request)
+
+    def check() -> tuple[str, bytes]:
+        with context.sessions() as session:
+            _, dataset, resolved = service.check(session, who, document)
+            if resolved is None or dataset.prepared_key is None:
+                raise Problem(409, "not_ready", "The dataset is still being checked.", headers={"Retry-After": "1"})
+            wish = {"spec": resolved.spec.model_dump(mode="json"), "format": format}
+            return dataset.prepared_key, json.dumps(wish).encode()
+
+    key, wish = await to_thread.run_sync(check)
+    answer = await ask(context, who, "init_report", key, wish, "application/json")
+    return Response(answer.body, media_type=answer.media_type)
 
 
 @router.get("/specs/schema", tags=["jobs"], summary="JSON schema of a job spec")

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import io
-import time
+import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import anyio
 from anyio import to_thread
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.context import Context
-from service.errors import Problem, not_found
+from service.errors import not_found
 from service.keys.service import Principal
-from service.models import predictions
-from service.models.tables import Model, Prediction
-
-QUEUE = "predict"
-FIRST_LOOK, LONGEST_LOOK = 0.02, 0.25
+from service.models.tables import Model
+from service.questions.service import ask
 
 
 def find(session: Session, who: Principal, model_id: str) -> Model:
@@ -34,41 +30,15 @@ def find(session: Session, who: Principal, model_id: str) -> Model:
 
 
 async def predict(context: Context, who: Principal, model_id: str, body: bytes, media_type: str) -> dict[str, Any]:
-    """Write the question down, ring, and wait for a worker's answer."""
+    """`{predictions: [...]}` from a worker. Raises the worker's problem."""
 
-    def ask() -> str:
-        with context.sessions.begin() as session:
-            question = predictions.ask(session, find(session, who, model_id), body, media_type)
-        context.doorbell.ring(QUEUE)
-        return question
+    def where() -> str:
+        with context.sessions() as session:
+            return find(session, who, model_id).storage_key
 
-    question = await to_thread.run_sync(ask)
-    deadline, pause = time.monotonic() + context.settings.predict_seconds, FIRST_LOOK
-    while time.monotonic() < deadline:
-        await anyio.sleep(pause)
-        pause = min(LONGEST_LOOK, pause * 1.3)
-        answer = await to_thread.run_sync(_answer, context, question)
-        if answer is not None:
-            return answer
-    detail = (
-        f"No worker answered within {context.settings.predict_seconds:.0f} s. Is one running with the queue predict?"
-    )
-    raise Problem(503, "no_prediction_worker", detail, headers={"Retry-After": "5"})
-
-
-def _answer(context: Context, question_id: str) -> dict[str, Any] | None:
-    with context.sessions() as session:
-        question = session.get(Prediction, question_id)
-        if question is None:
-            raise Problem(503, "prediction_lost", "The model was deleted while it was asked.")
-        if question.state == "answered":
-            return question.response
-        if question.state == "failed":
-            error = question.error or {}
-            item = {key: str(error.get(key, "")) for key in ("pointer", "code", "message", "hint")}
-            status = int(error.get("status", 422))
-            raise Problem(status, item["code"] or "prediction_failed", item["message"], errors=[item])
-        return None
+    answer = await ask(context, who, "predict", await to_thread.run_sync(where), body, media_type)
+    said: dict[str, Any] = json.loads(answer.body)
+    return said
 
 
 def archive(folder: Path) -> Iterator[bytes]:

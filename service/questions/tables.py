@@ -1,0 +1,30 @@
+"""Questions that need torch, and their answers: the API has none, so a worker of the queue `predict` writes them here."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, LargeBinary, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.database import Base, Json, UtcDateTime
+from service.leases import Leased
+
+
+class Question(Leased, Base):
+    """`kind` says what is asked, `subject_key` of which folder in storage (a model's, or a prepared dataset's)."""
+
+    __tablename__ = "questions"
+    __table_args__ = (Index("questions_by_state", "state", "created_at"),)
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    kind: Mapped[str] = mapped_column(String(40))
+    subject_key: Mapped[str] = mapped_column(String(300))
+    request: Mapped[bytes] = mapped_column(LargeBinary)
+    media_type: Mapped[str] = mapped_column(String(100))
+    state: Mapped[str] = mapped_column(String(20))
+    answer: Mapped[bytes | None] = mapped_column(LargeBinary)
+    answer_type: Mapped[str | None] = mapped_column(String(100))
+    error: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)

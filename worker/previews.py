@@ -1,0 +1,66 @@
+"""Pictures of datasets, of augmentation and of a network's first activations. In the child: torch is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from trainkit.data import ArrayInputs, Dataset, ImageInputs
+from trainkit.sheets import contact_sheet, dataset_preview
+from worker.predict import BadInputError
+
+PNG = "image/png"
+
+
+def preview(prepared: Path, request: bytes, media_type: str) -> tuple[bytes, str]:
+    """A labelled contact sheet, or plots of the columns."""
+    return dataset_preview(Dataset.load(prepared)), PNG
+
+
+def augmentation_preview(prepared: Path, request: bytes, media_type: str) -> tuple[bytes, str]:
+    """The sample itself and its variants under the given steps. Raises BadInputError for steps that do not fit it."""
+    import numpy as np
+    import torch
+
+    from trainkit.augment import variants
+
+    wish = json.loads(request)
+    dataset = Dataset.load(prepared)
+    inputs = dataset.inputs
+    if wish["index"] >= dataset.facts.samples:
+        message = f"the dataset has {dataset.facts.samples} samples"
+        raise BadInputError("no_such_sample", message, "/index", "Positions count from 0.")
+    if isinstance(inputs, ImageInputs):
+        pixels = np.asarray(inputs.pixels[wish["index"]], np.float32) / 255
+    elif isinstance(inputs, ArrayInputs) and inputs.values.ndim in (3, 4):
+        values = np.asarray(inputs.values[wish["index"]], np.float32)
+        values = values[None] if values.ndim == 2 else values
+        pixels = np.moveaxis(values / max(1.0, float(values.max())), 0, -1)
+    else:
+        message = f"the samples of a dataset of kind {dataset.facts.kind} are no images"
+        raise BadInputError("no_images", message, "/", "Preview a dataset of images.")
+    steps = wish["augment"]
+    if mixing := [i for i, step in enumerate(steps) if step["kind"] in ("mixup", "cutmix")]:
+        hint = "Leave it out of the preview."
+        raise BadInputError("needs_a_batch", "batch mixing needs several samples", f"/augment/{mixing[0]}", hint)
+    image = torch.from_numpy(np.moveaxis(pixels, -1, 0).copy())
+    try:
+        made = variants(image, steps, count=wish["count"], seed=wish["seed"])
+    except ValueError as error:
+        raise BadInputError("does_not_fit", str(error), "/augment", "Leave colour steps out for grey images.") from None
+    sheet = torch.cat([image[None], made]).permute(0, 2, 3, 1).numpy()
+    names = ["original", *[""] * len(made)]
+    kinds = ", ".join(step["kind"] for step in steps)
+    return contact_sheet(sheet, names, columns=7, title=kinds), PNG
+
+
+def init_report_of(prepared: Path, request: bytes, media_type: str) -> tuple[bytes, str]:
+    """Pre-activations and activations of every layer on one batch of the training part, as numbers or as a picture."""
+    from trainkit.fit.init_report import init_report, init_report_png
+    from trainkit.spec import JobSpec
+
+    wish = json.loads(request)
+    report = init_report(JobSpec.model_validate(wish["spec"]), Dataset.load(prepared))
+    if wish["format"] == "png":
+        return init_report_png(report), PNG
+    return json.dumps(report).encode(), "application/json"
