@@ -1,0 +1,123 @@
+"""What the first forward pass looks like: pre-activations and activations of each layer on one real batch.
+
+With n unscaled U(0, 1) weights the pre-activation of a sigmoid unit grows like n and saturates; dividing by sqrt(n) keeps it
+in range. The report shows such things before any time is spent on training.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trainkit.data import Dataset
+from trainkit.fit.prepare import prepare
+from trainkit.fit.seeding import derive, epoch_order
+from trainkit.nn.build import build_model
+from trainkit.sheets import BLUE, GRID, INK, png
+from trainkit.spec import JobSpec, resolve
+
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+ACTIVATIONS = (nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.ReLU6, nn.Hardswish)
+SAMPLES, BINS, MOST_VALUES = 256, 40, 1 << 20
+NEAR = 0.01
+"""An activation within 1 % of its range from an asymptote counts as saturated."""
+
+
+def init_report(spec: JobSpec, data: Dataset) -> dict[str, Any]:
+    """`{samples, layers: [{name, kind, values, mean, std, min, max, histogram, saturated_share, dead_share}]}`.
+
+    `values` is pre_activation (output of a linear or convolution layer) or activation. `dead_share` is the share of units
+    (channels) that give the same value for every sample of the batch. Raises SpecError, DataError.
+    """
+    resolved = resolve(spec, data.facts).spec
+    prepared = prepare(resolved, data, torch.device("cpu"), lambda _: None)
+    network = build_model(
+        resolved.model, prepared.sample_shape, prepared.outputs, seed=derive(resolved.train.seed, "init")
+    )
+    rows = prepared.draw[epoch_order(len(prepared.draw), resolved.train.seed, 1)[:SAMPLES]]
+    x, lengths = prepared.train.take(rows)
+    x = prepared.preprocessing(x) if prepared.train.pending else x
+    layers: list[dict[str, Any]] = []
+    hooks = []
+    for name, module in network.named_modules():
+        if isinstance(module, WEIGHTED + ACTIVATIONS):
+            hooks.append(module.register_forward_hook(_listener(name, layers)))
+    # as in training: batch norm uses the batch, but dropout would hide which units are dead
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.Dropout | nn.Dropout2d):
+            module.eval()
+    with torch.no_grad():
+        network(x, lengths)
+    for hook in hooks:
+        hook.remove()
+    return {"samples": len(rows), "model": resolved.model.kind, "layers": layers}
+
+
+def _listener(name: str, layers: list[dict[str, Any]]) -> Any:
+    def listen(module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        layers.append({"name": name, "kind": type(module).__name__, **_numbers(module, output.detach())})
+
+    return listen
+
+
+def _numbers(module: nn.Module, output: Tensor) -> dict[str, Any]:
+    flat = output.flatten()
+    shown: NDArray[Any] = flat[:: max(1, flat.numel() // MOST_VALUES)].double().numpy()
+    finite = shown[np.isfinite(shown)]
+    counts, edges = np.histogram(finite if len(finite) else np.zeros(1), bins=BINS)
+    units = (
+        output.movedim(1, -1).reshape(-1, output.shape[1]) if output.ndim == 4 else output.reshape(-1, output.shape[-1])
+    )
+    return {
+        "values": "pre_activation" if isinstance(module, WEIGHTED) else "activation",
+        "mean": float(finite.mean()) if len(finite) else None,
+        "std": float(finite.std()) if len(finite) else None,
+        "min": float(finite.min()) if len(finite) else None,
+        "max": float(finite.max()) if len(finite) else None,
+        "nonfinite": int(len(shown) - len(finite)),
+        "histogram": {"counts": counts.tolist(), "edges": [float(edge) for edge in edges]},
+        "saturated_share": _saturated(module, output),
+        "dead_share": float((units.amax(0) == units.amin(0)).double().mean()),
+    }
+
+
+def _saturated(module: nn.Module, output: Tensor) -> float | None:
+    """Share of values near an asymptote; None for functions without an upper and a lower one."""
+    if isinstance(module, nn.Sigmoid):
+        return float(((output < NEAR) | (output > 1 - NEAR)).double().mean())
+    if isinstance(module, nn.Tanh):
+        return float((output.abs() > 1 - 2 * NEAR).double().mean())
+    return None
+
+
+def init_report_png(report: dict[str, Any]) -> bytes:
+    """One histogram a layer: pre-activations above, activations below, in the order of the forward pass."""
+    layers = report["layers"][:24]
+    across = min(4, max(1, len(layers)))
+    rows = -(-len(layers) // across)
+    figure = Figure(figsize=(2.6 * across, 1.9 * rows + 0.3), dpi=130, layout="constrained")
+    for index, layer in enumerate(layers):
+        axes = figure.add_subplot(rows, across, index + 1)
+        edges, counts = np.array(layer["histogram"]["edges"]), layer["histogram"]["counts"]
+        colour = BLUE if layer["values"] == "pre_activation" else "#d1603d"
+        axes.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=colour)
+        note = f"std {layer['std']:.3g}" if layer["std"] is not None else "not finite"
+        if layer["saturated_share"]:
+            note += f", {layer['saturated_share']:.0%} saturated"
+        if layer["dead_share"]:
+            note += f", {layer['dead_share']:.0%} dead"
+        axes.set_title(f"{layer['name'] or layer['kind']}\n{note}", fontsize=6.5, color=INK)
+        axes.tick_params(labelsize=6, length=2)
+        axes.set_yticks([])
+        axes.grid(color=GRID, linewidth=0.5)
+        axes.set_axisbelow(True)
+        for side in ("top", "right", "left"):
+            axes.spines[side].set_visible(False)
+    figure.suptitle("before training: pre-activations (blue), activations (red)", fontsize=8, color=INK)
+    return png(figure)
