@@ -67,7 +67,7 @@ def cut(
 ) -> list[NDArray[np.int64]]:
     """Shuffled indices of n samples cut by `shares`; with labels each class is spread over the parts alike.
 
-    Sizes are exact (largest remainder over all n); within them no class is off its share by more than one sample.
+    Sizes are exact (largest remainder over all n); in each part no class is off its share by a whole sample.
     """
     sizes = largest_remainder(n, shares)
     if labels is None:
@@ -85,26 +85,43 @@ def cut(
 
 
 def _allocate(counts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Whole table (classes, parts) with row sums `counts` and column sums `sizes`, near counts x sizes / n."""
-    n = counts.sum()
-    exact = counts[:, None] * sizes[None, :] / n
-    table = np.floor(exact + 1e-9).astype(np.int64)
-    row_rest, column_rest = counts - table.sum(1), sizes - table.sum(0)
-    remainders = exact - table
-    for flat in np.argsort(-remainders, axis=None, kind="stable"):
-        row, column = divmod(int(flat), len(sizes))
-        if row_rest[row] > 0 and column_rest[column] > 0:
-            table[row, column] += 1
+    """Whole table (classes, parts), row sums `counts`, column sums `sizes`, each cell counts x sizes / n rounded up or down.
+
+    Such a controlled rounding always exists (a flow with whole capacities). Largest remainders go first.
+    """
+    n = max(1, int(counts.sum()))
+    table, remainders = np.divmod(counts[:, None] * sizes[None, :], n)
+    row_rest, room = counts - table.sum(1), sizes - table.sum(0)
+    free = remainders > 0
+    up = np.zeros_like(free)
+    for flat in np.argsort(-remainders, axis=None, kind="stable").tolist():
+        row, column = divmod(flat, len(sizes))
+        if free[row, column] and row_rest[row] > 0 and room[column] > 0:
+            up[row, column] = True
             row_rest[row] -= 1
-            column_rest[column] -= 1
+            room[column] -= 1
+    # Largest first can paint itself into a corner; then earlier choices move aside along an augmenting path.
     for row in np.flatnonzero(row_rest).tolist():
-        # what greedy rounding left over goes wherever room is
-        while row_rest[row] > 0:
-            column = int(np.argmax(column_rest))
-            table[row, column] += 1
-            row_rest[row] -= 1
-            column_rest[column] -= 1
-    return table
+        for _ in range(int(row_rest[row])):
+            _place(row, free, up, room, set())
+    return table + up
+
+
+def _place(row: int, free: NDArray[np.bool_], up: NDArray[np.bool_], room: NDArray[np.int64], tried: set[int]) -> bool:
+    """Round one more cell of the row up, moving another row's choice to another part where there is no room."""
+    for column in np.flatnonzero(free[row] & ~up[row]).tolist():
+        if column in tried:
+            continue
+        tried.add(column)
+        if room[column] > 0:
+            room[column] -= 1
+            up[row, column] = True
+            return True
+        for other in np.flatnonzero(up[:, column]).tolist():
+            if _place(other, free, up, room, tried):
+                up[other, column], up[row, column] = False, True
+                return True
+    return False
 
 
 def rebalance(indices: Index, labels: NDArray[Any], balance: Balance, seed: int) -> Index:

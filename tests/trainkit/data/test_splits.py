@@ -1,0 +1,153 @@
+"""Splits, folds and balance against scikit-learn and against their own laws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold
+from sklearn.utils.class_weight import compute_class_weight
+
+from trainkit.data import DataError, class_weights, rebalance, split_indices
+from trainkit.data.splits import cut, largest_remainder, monte_carlo, stratified_kfold
+from trainkit.spec.split import SplitSpec
+
+labels_of = st.lists(st.integers(0, 5), min_size=1, max_size=200).map(np.array)
+shares_of = st.lists(st.floats(0.01, 10), min_size=2, max_size=4).map(np.array)
+
+
+def random(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@given(st.integers(0, 10_000), shares_of)
+def test_sizes_add_up_and_are_within_one_of_their_share(n: int, shares: NDArray[np.float64]) -> None:
+    sizes = largest_remainder(n, shares)
+    assert sizes.sum() == n
+    assert (np.abs(sizes - n * shares / shares.sum()) < 1 + 1e-6).all()
+
+
+@given(labels_of, shares_of)
+def test_every_class_is_within_one_sample_of_its_share_in_every_part(
+    labels: NDArray[np.int64], shares: NDArray[np.float64]
+) -> None:
+    pieces = cut(len(labels), shares, labels, random())
+    sizes = largest_remainder(len(labels), shares)
+    assert [len(piece) for piece in pieces] == sizes.tolist()
+    assert sorted(np.concatenate(pieces).tolist()) == list(range(len(labels)))
+    counts = np.bincount(labels)
+    for piece, size in zip(pieces, sizes, strict=True):
+        own = np.bincount(labels[piece], minlength=len(counts))
+        assert (np.abs(own - counts * size / len(labels)) < 1 + 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "sizes"),
+    [("8:2", (80, 0, 20)), ("8:2:2.5", (64, 16, 20)), ("1:1:1", (34, 33, 33)), ("8:0:2", (80, 0, 20))],
+)
+def test_ratios_of_any_scale(ratio: str, sizes: tuple[int, int, int]) -> None:
+    parts = split_indices(SplitSpec.model_validate(ratio), 100)
+    assert (len(parts.train), len(parts.validation), len(parts.test)) == sizes
+
+
+def test_the_seed_alone_decides() -> None:
+    labels = np.arange(100) % 3
+    first, again, other = (split_indices(SplitSpec(seed=seed), 100, labels) for seed in (1, 1, 2))
+    assert first.test.tolist() == again.test.tolist()
+    assert first.test.tolist() != other.test.tolist()
+    np.random.seed(5)  # the global generator has no say
+    assert split_indices(SplitSpec(seed=1), 100, labels).test.tolist() == first.test.tolist()
+
+
+def test_predefined_parts_are_kept() -> None:
+    predefined = np.array([0] * 70 + [1] * 10 + [2] * 20)
+    parts = split_indices(SplitSpec(train=1, validation=8, test=1), 100, None, predefined)
+    assert parts.train.tolist() == list(range(70))
+    assert parts.validation.tolist() == list(range(70, 80))
+    assert parts.test.tolist() == list(range(80, 100))
+
+
+def test_validation_is_carved_out_of_a_predefined_training_part_and_stratified() -> None:
+    labels = np.array([0] * 60 + [1] * 30 + [0] * 10)
+    predefined = np.array([0] * 90 + [2] * 10)
+    parts = split_indices(SplitSpec(train=8, validation=1, test=1), 100, labels, predefined)
+    assert (len(parts.train), len(parts.validation)) == (80, 10)
+    assert parts.test.tolist() == list(range(90, 100))
+    assert not set(parts.train) & set(parts.validation)
+    assert np.bincount(labels[parts.validation]).tolist() in ([7, 3], [6, 4])
+    assert len(split_indices(SplitSpec(validation=0), 100, labels, predefined).validation) == 0
+
+
+def test_predefined_parts_may_be_overruled() -> None:
+    predefined = np.array([0] * 90 + [2] * 10)
+    parts = split_indices(SplitSpec(use_predefined=False), 100, None, predefined)
+    assert parts.test.tolist() != list(range(90, 100))
+
+
+def test_a_subsample_leaves_validation_and_test_whole() -> None:
+    labels = np.arange(1000) % 2
+    whole, part = split_indices(SplitSpec(), 1000, labels), split_indices(SplitSpec(subsample=0.1), 1000, labels)
+    assert part.validation.tolist() == whole.validation.tolist()
+    assert part.test.tolist() == whole.test.tolist()
+    assert set(part.train) < set(whole.train)
+    assert np.bincount(labels[part.train]).tolist() == [40, 40]
+
+
+@given(labels_of)
+def test_class_weights_are_those_of_scikit_learn(labels: NDArray[np.int64]) -> None:
+    present = np.unique(labels)
+    weights = class_weights(labels, 6)
+    np.testing.assert_allclose(weights[present], compute_class_weight("balanced", classes=present, y=labels))
+    assert weights.sum() == pytest.approx(weights[present].sum())
+
+
+@given(labels_of, st.integers(0, 100))
+def test_over_sampling_keeps_all_and_evens_the_classes(labels: NDArray[np.int64], seed: int) -> None:
+    indices = np.arange(len(labels), dtype=np.int64) * 3
+    drawn = rebalance(indices, labels, "oversample", seed)
+    counts = np.bincount(labels[drawn // 3])
+    assert set(drawn) == set(indices)
+    assert set(counts[counts > 0]) == {np.bincount(labels).max()}
+    times = np.unique(drawn, return_counts=True)[1]
+    for label in np.unique(labels):
+        assert np.ptp(times[labels == label]) <= 1  # no sample is repeated much more often than another
+
+
+@given(labels_of, st.integers(0, 100))
+def test_under_sampling_repeats_none_and_evens_the_classes(labels: NDArray[np.int64], seed: int) -> None:
+    drawn = rebalance(np.arange(len(labels), dtype=np.int64), labels, "undersample", seed)
+    counts = np.bincount(labels)
+    assert len(set(drawn)) == len(drawn) == counts[counts > 0].min() * (counts > 0).sum()
+    assert rebalance(drawn, labels[drawn], "none", seed) is drawn
+
+
+@given(st.lists(st.integers(0, 3), min_size=20, max_size=120).map(np.array))
+def test_folds_are_as_even_as_scikit_learn_s(labels: NDArray[np.int64]) -> None:
+    labels = np.concatenate([labels, np.repeat(np.arange(4), 5)])
+    ours = list(stratified_kfold(labels, 5, 0))
+    theirs = list(StratifiedKFold(5, shuffle=True, random_state=0).split(labels, labels))
+    assert sorted(np.concatenate([held for _, held in ours]).tolist()) == list(range(len(labels)))
+    assert sorted(len(held) for _, held in ours) == sorted(len(held) for _, held in theirs)
+    for train, held in ours:
+        assert sorted([*train, *held]) == list(range(len(labels)))
+        share = np.bincount(labels) / len(labels)
+        assert (np.abs(np.bincount(labels[held], minlength=4) - share * len(held)) < 1 + 1e-6).all()
+
+
+def test_folds_want_enough_members() -> None:
+    with pytest.raises(DataError, match="no class has 5"):
+        list(stratified_kfold(np.arange(10) % 4, 5, 0))
+    with pytest.warns(UserWarning, match="smallest class has 2"):
+        list(stratified_kfold(np.array([0] * 10 + [1] * 2), 5, 0))
+
+
+def test_monte_carlo_draws_are_independent_and_repeatable() -> None:
+    labels = np.array([0] * 50 + [1] * 50)
+    draws = list(monte_carlo(100, labels, 3, 0.8, 7))
+    assert [(len(train), len(held)) for train, held in draws] == [(80, 20)] * 3
+    assert [np.bincount(labels[held]).tolist() for _, held in draws] == [[10, 10]] * 3
+    assert draws[0][1].tolist() != draws[1][1].tolist()
+    # a draw depends on its number alone: more draws do not change the earlier ones
+    assert next(monte_carlo(100, labels, 9, 0.8, 7))[1].tolist() == draws[0][1].tolist()
