@@ -48,8 +48,8 @@ class Augmenter:
         on images that are not of three channels.
         """
         random = generator(seed, epoch, step)
-        for affine, group in groupby(self.steps, key=lambda s: isinstance(s, geometry.AFFINE)):
-            if affine:
+        for geometric, group in groupby(self.steps, key=lambda s: isinstance(s, geometry.AFFINE + geometry.FLIPS)):
+            if geometric:
                 x = _geometric(x, list(group), random)
                 continue
             for own in group:
@@ -63,6 +63,10 @@ class Augmenter:
 
 
 def _geometric(x: Tensor, steps: list[Any], random: torch.Generator) -> Tensor:
+    if not any(isinstance(step, geometry.AFFINE) for step in steps):
+        for step in steps:
+            x = geometry.flip(step, x, random)  # flips alone need no resampling and move whole pixels
+        return x
     size = (x.shape[2], x.shape[3])
     maps = geometry.draw(steps[0], len(x), size, random)
     for step in steps[1:]:
@@ -94,7 +98,7 @@ def _one(step: Any, x: Tensor, random: torch.Generator) -> Tensor:
             return policy.apply_policy(x, ops, magnitude, random)
         case TrivialAugment():
             return policy.apply_policy(x, 1, None, random)
-    return geometry.flip(step, x, random)
+    raise TypeError(f"{step.kind} is no augmentation step")
 
 
 def build(steps: Sequence[Any]) -> Augmenter:

@@ -23,8 +23,9 @@ def _solarize(x: Tensor, strength: Tensor) -> Tensor:
 
 
 def _posterize(x: Tensor, strength: Tensor) -> Tensor:
-    levels = (2 ** (8 - (strength.abs() * 4).round())).to(x.device, x.dtype)[:, None, None, None]
-    return ((x * levels).floor() / levels).clamp(0, 1)
+    """Clear up to four low bits of the 8-bit value; strengths that clear none leave the image as it is."""
+    size = (2 ** (strength.abs() * 4).round()).to(x.device, x.dtype)[:, None, None, None]
+    return torch.where(size > 1, ((x * 255).round() / size).floor() * size / 255, x)
 
 
 OPERATIONS: tuple[Operation, ...] = (

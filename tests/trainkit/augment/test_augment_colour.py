@@ -1,0 +1,70 @@
+"""Colour steps at a fixed factor against torchvision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as reference
+
+from trainkit.augment import build, colour
+
+Adjust = Callable[[Tensor, Tensor], Tensor]
+
+
+def images(channels: int = 3) -> Tensor:
+    x = torch.rand(5, channels, 6, 7, generator=torch.Generator().manual_seed(0))
+    x[0, :, 0, 0], x[0, :, 0, 1], x[0, :, 0, 2] = 0.0, 1.0, 0.5  # black, white and grey have no hue
+    return x
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.4, 1.0, 1.7])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (colour.brightness, reference.adjust_brightness),
+        (colour.contrast, reference.adjust_contrast),
+        (colour.saturation, reference.adjust_saturation),
+    ],
+    ids=["brightness", "contrast", "saturation"],
+)
+def test_equals_torchvision(ours: Adjust, theirs: Callable[[Tensor, float], Tensor], factor: float) -> None:
+    x = images()
+    torch.testing.assert_close(ours(x, torch.full((5,), factor)), theirs(x, factor), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("turn", [-0.5, -0.1, 0.0, 0.2, 0.5])
+def test_hue_equals_torchvision(turn: float) -> None:
+    x = images()
+    torch.testing.assert_close(colour.hue(x, torch.full((5,), turn)), reference.adjust_hue(x, turn), atol=2e-5, rtol=0)
+
+
+def test_each_sample_has_its_own_factor() -> None:
+    x, factors = images(), torch.tensor([0.2, 0.5, 1.0, 1.3, 1.8])
+    out = colour.contrast(x, factors)
+    for index, factor in enumerate(factors.tolist()):
+        torch.testing.assert_close(out[index], reference.adjust_contrast(x[index], factor), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["brightness", "contrast"])
+def test_grey_images_have_brightness_and_contrast(kind: str) -> None:
+    x = images(1)
+    out, _ = build([{"kind": kind, "amount": 0.5}]).apply(x, seed=0, epoch=1, step=0)
+    assert out.min() >= 0
+    assert out.max() <= 1
+    assert not torch.equal(out, x)
+
+
+@pytest.mark.parametrize("kind", ["saturation", "hue"])
+def test_colour_of_grey_images_is_refused_in_words(kind: str) -> None:
+    with pytest.raises(ValueError, match=f"{kind} needs images of three channels, these have 1"):
+        build([{"kind": kind}]).apply(images(1), seed=0, epoch=1, step=0)
+
+
+@pytest.mark.parametrize("kind", ["brightness", "contrast", "saturation", "hue"])
+def test_zero_strength_is_the_identity(kind: str) -> None:
+    x = images()
+    out, _ = build([{"kind": kind, "amount": 0}]).apply(x, seed=0, epoch=1, step=0)
+    torch.testing.assert_close(out, x, atol=2e-6, rtol=0)
