@@ -173,11 +173,15 @@ def train(job: Job) -> Ended:
             if options.clip_value is not None:
                 nn.utils.clip_grad_value_(now_open.parameters, options.clip_value)
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            for parameter in now_open.parameters:  # what zero_grad does, at a third of its cost
+                parameter.grad = None
             if regularize.max_norm is not None:
                 for module in now_open.bounded:
                     max_norm_(module, regularize.max_norm)
-            predicted[start:end] = z.detach().argmax(1) if scaler is None else z.detach()
+            if scaler is None:
+                torch.argmax(z.detach(), 1, out=predicted[start:end])
+            else:
+                predicted[start:end] = z.detach()
 
             at.step += 1
             at.step_in_epoch = step + 1

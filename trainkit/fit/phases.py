@@ -89,6 +89,8 @@ def open_phase(
     """
     set_trainable(network, plan.unfreeze)
     groups = _groups(network, plan, spec.regularize.weight_decay, extra)
+    if spec.optimizer.kind != "muon":  # Muon tells hidden matrices from the head by the groups' names
+        groups = _merged(groups)
     optimizer = build_optimizer(spec.optimizer, groups)
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     schedule = build_schedule(spec.schedule, rates, steps_per_epoch, plan.epochs)
@@ -135,6 +137,23 @@ def _groups(network: Network, plan: Plan, decay: float, extra: nn.Module | None)
                 group: dict[str, Any] = {"name": f"{name} {suffix}", "params": chosen, "weight_decay": amount}
                 groups.append(group if lr is None else {**group, "lr": lr})
     return groups
+
+
+def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Groups of one rate and decay as one: each group costs an optimizer call of its own in every step."""
+    merged: dict[tuple[Any, float], dict[str, Any]] = {}
+    for group in groups:
+        key = (group.get("lr"), group["weight_decay"])
+        if key in merged:
+            same = merged[key]
+            merged[key] = {
+                **same,
+                "name": f"{same['name']}, {group['name']}",
+                "params": same["params"] + group["params"],
+            }
+        else:
+            merged[key] = group
+    return list(merged.values())
 
 
 def _caches(spec: JobSpec, network: Network, extra: nn.Module | None) -> bool:
