@@ -16,8 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from trainkit.data.errors import refuse
 from trainkit.spec.facts import ColumnFacts, DatasetFacts
+from trainkit.spec.problems import nearest
+from trainkit.spec.shapes import FEW_VALUES
 
 PARTS = ("train", "validation", "test")
+PART_NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
+"""How data name their parts, in folders and in columns."""
 MOST_CATEGORIES = 1000
 FORMAT = 1
 
@@ -96,6 +100,33 @@ class Dataset:
         targets, names = (None, None) if y is None else class_targets(np.asarray(y), classes)
         return make_dataset("arrays", ArrayInputs(values), targets, names, None if split is None else np.asarray(split))
 
+    def with_target(self, column: str) -> Dataset:
+        """The same table with `targets` taken from a column: class indices, or float64 numbers.
+
+        Text, and whole numbers of at most 20 different values, are classes. The column stays among the inputs, and
+        `facts.target` names it. Raises DataError for an unknown column, one with gaps, or data that are no table.
+        """
+        if not isinstance(self.inputs, TableInputs):
+            raise refuse("not_a_table", f"datasets of kind {self.facts.kind} have no columns", column)
+        facts = self.facts.column(column)
+        if facts is None:
+            hint = nearest(column, self.inputs.columns) or f"Columns: {', '.join(list(self.inputs.columns)[:30])}."
+            raise refuse("missing_column", f'there is no column "{column}"', column, hint)
+        if facts.missing:
+            message = f"{facts.missing} rows have no value in the target column"
+            raise refuse("missing_values", message, column, "Remove those rows, or choose another target.")
+        source = self.inputs.columns[column]
+        values = np.asarray(source.values)
+        targets: NDArray[Any]
+        classes: tuple[str, ...] | None = None
+        if source.categories is not None:
+            targets, classes = values.astype(np.int64), source.categories
+        elif facts.integer and facts.unique <= FEW_VALUES:
+            targets, classes = class_targets(values.astype(np.int64))
+        else:
+            targets = values.astype(np.float64)
+        return make_dataset(self.facts.kind, self.inputs, targets, classes, self.split, target=column)
+
     def save(self, folder: str | Path) -> None:
         """Write the prepared form; the folder appears whole or not at all."""
         folder = Path(folder)
@@ -103,12 +134,16 @@ class Dataset:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         meta: dict[str, Any] = {"format": FORMAT, "facts": self.facts.model_dump(mode="json"), "arrays": []}
-        for name, array in self._arrays(meta):
-            np.save(part / f"{name}.npy", array, allow_pickle=False)
-        (part / "meta.json").write_text(json.dumps(meta))
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.rename(folder)
+        try:
+            for name, array in self._arrays(meta):
+                np.save(part / f"{name}.npy", array, allow_pickle=False)
+            (part / "meta.json").write_text(json.dumps(meta))
+            if folder.exists():
+                shutil.rmtree(folder)
+            part.rename(folder)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
 
     def _arrays(self, meta: dict[str, Any]) -> list[tuple[str, NDArray[Any]]]:
         inputs = self.inputs
@@ -170,15 +205,24 @@ def class_targets(y: NDArray[Any], classes: Sequence[str] | None = None) -> tupl
     """
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
+    if y.ndim not in (1, 2):
+        raise refuse("bad_shape", f"y has shape {y.shape}", "y", "Give (n,) labels, or (n,) or (n, k) numbers.")
+    if y.dtype == object and all(isinstance(label, str) for label in y.ravel().tolist()):
+        y = y.astype(str)
     if classes is not None:
+        if y.dtype.kind not in "iub" or y.ndim != 1:
+            raise refuse("not_indices", f"y is {y.dtype} of shape {y.shape}", "y", "With classes, give their indices.")
         index = y.astype(np.int64)
         if len(index) and (index.min() < 0 or index.max() >= len(classes)):
             raise refuse("class_out_of_range", f"a label is outside 0..{len(classes) - 1}", "y")
         return index, tuple(map(str, classes))
     if y.dtype.kind in "iubUS" and y.ndim == 1:
         names, index = np.unique(y, return_inverse=True)
-        shown = [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
-        return index.astype(np.int64), tuple(shown)
+        shown = [
+            name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else str(name)
+            for name in names.tolist()
+        ]
+        return index.reshape(-1).astype(np.int64), tuple(shown)
     if y.dtype.kind not in "fiub":
         raise refuse("not_numeric", f"y is of type {y.dtype}", "y", "Give whole numbers, text, or floats.")
     numbers = y.astype(np.float64)
@@ -199,13 +243,16 @@ def make_dataset(
     """A dataset with its facts counted. Raises DataError for unequal lengths or a split of unknown parts."""
     samples = _samples(inputs)
     for name, array in (("y", targets), ("split", split)):
-        if array is not None and len(array) != samples:
-            raise refuse("unequal_lengths", f"{samples} inputs but {len(array)} entries in {name}", name)
+        entries = None if array is None else np.shape(array)[:1]
+        if entries is not None and entries != (samples,):
+            raise refuse("unequal_lengths", f"{samples} inputs but {list(entries)} entries in {name}", name)
     if samples == 0:
         raise refuse("empty", "there are no samples", "", "Upload at least one.")
     if split is not None:
         split = np.asarray(split)
-        if split.dtype.kind in "US":
+        if split.ndim != 1:
+            raise refuse("bad_shape", f"the split has shape {split.shape}", "split", "Give one part a sample, (n,).")
+        if split.dtype.kind in "USO":
             split = _named_parts(split)
         if not np.isin(split, (0, 1, 2)).all():
             raise refuse("unknown_part", "the split must hold 0 (train), 1 (validation) or 2 (test)", "split")
@@ -222,8 +269,8 @@ def make_dataset(
 
 
 def _named_parts(split: NDArray[Any]) -> NDArray[np.int8]:
-    codes = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
-    return np.array([codes.get(str(part).lower(), -1) for part in split.tolist()], np.int8)
+    named = (part.decode("utf-8", "replace") if isinstance(part, bytes) else str(part) for part in split.tolist())
+    return np.array([PART_NAMES.get(part.lower(), -1) for part in named], np.int8)
 
 
 def _samples(inputs: Inputs) -> int:

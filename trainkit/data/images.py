@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainkit.data.archive import Entry, entries
-from trainkit.data.dataset import Dataset, ImageInputs, make_dataset
+from trainkit.data.dataset import PART_NAMES, Dataset, ImageInputs, make_dataset
 from trainkit.data.errors import DataError, DataProblem, refuse
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-PART_FOLDERS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
 MOST_PIXELS = 64 * 2**20
 MOST_BAD = 0.05
 """Up to this share of unreadable images is a warning; more makes the dataset invalid."""
@@ -156,8 +155,8 @@ def _labels(
         hint = "Put every image into the folder of its class."
         raise refuse("no_class_folder", f"{len(loose)} images lie in no class folder", loose[0], hint)
     parts = None
-    if all(len(f) >= 2 and f[0].lower() in PART_FOLDERS for f in below):
-        parts = np.array([PART_FOLDERS[f[0].lower()] for f in below], np.int8)
+    if all(len(f) >= 2 and f[0].lower() in PART_NAMES for f in below):
+        parts = np.array([PART_NAMES[f[0].lower()] for f in below], np.int8)
         below = [f[1:] for f in below]
     labels = ["/".join(f) for f in below]
     classes = tuple(sorted(set(labels)))
