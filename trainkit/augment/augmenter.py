@@ -45,8 +45,10 @@ class Augmenter:
         """Augmented copies of x: images (B, C, H, W) in [0, 1], or (B, d), or (B, T, F).
 
         y (B, K) are soft targets, or (B, k) numbers; only mixup and cutmix change them. Raises ValueError for colour steps
-        on images that are not of three channels.
+        on images that are not of three channels, and for steps on images when x is none.
         """
+        if x.ndim != 4:
+            self._need_any_sample(x)
         random = generator(seed, epoch, step)
         for geometric, group in groupby(self.steps, key=lambda s: isinstance(s, geometry.AFFINE + geometry.FLIPS)):
             if geometric:
@@ -60,6 +62,15 @@ class Augmenter:
                 else:
                     x = _one(own, x, random)
         return x, y
+
+    def _need_any_sample(self, x: Tensor) -> None:
+        # broadcasting would let some steps through with a wrong shape, so the shape is no error by itself
+        for step in self.steps:
+            if not isinstance(step, Noise | MixUp):
+                raise ValueError(
+                    f"{step.kind} is for images (B, C, H, W), these samples are of shape {tuple(x.shape)}; "
+                    "noise and mixup work on any samples"
+                )
 
 
 def _geometric(x: Tensor, steps: list[Any], random: torch.Generator) -> Tensor:

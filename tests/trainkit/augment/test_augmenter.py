@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -84,9 +86,14 @@ def test_the_global_generator_is_left_alone() -> None:
 
 
 def test_neighbouring_geometry_is_sampled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    calls: list[tuple[int, ...]] = []
     sample = torch.nn.functional.grid_sample
-    monkeypatch.setattr(torch.nn.functional, "grid_sample", lambda *a, **k: calls.append(1) or sample(*a, **k))
+
+    def counted(x: Tensor, *rest: Any, **options: Any) -> Tensor:
+        calls.append(tuple(x.shape))
+        return sample(x, *rest, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "grid_sample", counted)
     at([{"kind": kind} for kind in ("rotate", "horizontal_flip", "translate", "scale")], 0, 1, 0)
     assert len(calls) == 1
 
@@ -110,3 +117,12 @@ def test_variants_are_different_copies_of_one_image() -> None:
     assert torch.equal(out, variants(image, [{"kind": "rotate"}, {"kind": "brightness"}]))
     assert not torch.equal(out, variants(image, [{"kind": "rotate"}, {"kind": "brightness"}], seed=1))
     assert variants(image, [], count=3).shape == (3, 3, 12, 10)
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (6, 3, 5)], ids=["table", "sequences"])
+@pytest.mark.parametrize(
+    "step", [s for s in EVERYTHING if s["kind"] not in ("noise", "mixup")], ids=lambda s: s["kind"]
+)
+def test_steps_on_images_refuse_other_samples_in_words(step: dict[str, object], shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=f"{step['kind']} is for images"):
+        build([step]).apply(torch.rand(shape), seed=0, epoch=1, step=0)
