@@ -5,12 +5,15 @@ Links, devices, absolute and climbing names, encrypted entries, duplicates and b
 
 from __future__ import annotations
 
+import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from trainkit.data.errors import DataError, refuse
 
@@ -19,6 +22,20 @@ MOST_BYTES = 200 * 2**30
 MOST_ENTRY_BYTES = 8 * 2**30
 RATIO, RATIO_FROM = 200, 10 * 2**20
 """Refuse more than 200 bytes out of one byte in, once 10 MiB have come out."""
+UNREADABLE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    OSError,
+    EOFError,
+    ValueError,
+    IndexError,
+    OverflowError,
+    RuntimeError,
+)
+"""What the standard library's readers raise on damaged archives (NotImplementedError is a RuntimeError)."""
 IGNORED_NAMES = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
 
 
@@ -39,7 +56,7 @@ def is_archive(path: Path) -> bool:
 def _is_tar(path: Path) -> bool:
     try:
         return tarfile.is_tarfile(path)
-    except (OSError, EOFError, zlib.error):
+    except UNREADABLE:
         return False
 
 
@@ -51,12 +68,14 @@ def names(path: Path, most: int = 200_000) -> list[str]:
         try:
             with zipfile.ZipFile(path) as bundle:
                 return [info.filename for info in bundle.infolist() if not info.is_dir()][:most]
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
+        except UNREADABLE as error:
             raise damaged(path, error) from None
     try:
-        with tarfile.open(path) as bundle:
-            return [member.name for member in bundle if member.isfile()][:most]
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        with tarfile.open(path, "r|*") as bundle:
+            return [member.name for member in _members(bundle, path) if member.isfile()][:most]
+    except DataError:
+        raise
+    except UNREADABLE as error:
         raise damaged(path, error) from None
 
 
@@ -123,10 +142,10 @@ def _zip(path: Path) -> Iterator[Entry]:
                 if info.flag_bits & 1:
                     raise refuse("encrypted", "the entry is encrypted", name, "Make the archive without a password.")
                 with bundle.open(info) as file:
-                    yield Entry(name, _bounded(file, name, info.compress_size))
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, zlib.error, RuntimeError) as error:
-        if isinstance(error, DataError):
-            raise
+                    yield Entry(name, bounded(file, name, info.compress_size))
+    except DataError:
+        raise
+    except UNREADABLE as error:
         raise damaged(path, error) from None
 
 
@@ -140,34 +159,38 @@ def _refuse_overlaps(infos: list[zipfile.ZipInfo]) -> None:
 
 
 def _tar(path: Path) -> Iterator[Entry]:
-    packed = max(1, path.stat().st_size)
-    unpacked = 0
     try:
         with tarfile.open(path, "r|*") as bundle:
-            for member in bundle:
+            for member in _members(bundle, path):
                 if member.isdir():
                     continue
                 name = safe_name(member.name)
                 if not member.isreg():
                     raise refuse("link", "links and devices are not read", name, "Put the file itself in.")
                 file = bundle.extractfile(member)
-                if file is None:
-                    continue
-                data = _bounded(file, name, member.size)
-                unpacked += len(data)
-                if unpacked > RATIO_FROM and unpacked > RATIO * packed:
-                    raise _bomb(name)
-                yield Entry(name, data)
-    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
-        if isinstance(error, DataError):
-            raise
+                if file is not None:
+                    yield Entry(name, bounded(file, name, member.size))
+    except DataError:
+        raise
+    except UNREADABLE as error:
         raise damaged(path, error) from None
 
 
-def _bounded(file: object, name: str, packed: int) -> bytes:
+def _members(bundle: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
+    """The members in order; a bomb is refused by what its headers announce, before anything is unpacked."""
+    allowed = max(RATIO_FROM, RATIO * path.stat().st_size)
+    for member in bundle:
+        if member.offset_data + member.size > allowed:
+            raise _bomb(member.name[:300])
+        yield member
+        # tarfile remembers every member it has passed
+        bundle.members = []  # type: ignore[attr-defined]
+
+
+def bounded(file: Any, name: str, packed: int) -> bytes:
     """The entry's bytes, counted while they come: headers lie."""
     parts, total = [], 0
-    while chunk := file.read(1 << 20):  # type: ignore[attr-defined]
+    while chunk := file.read(1 << 20):
         total += len(chunk)
         if total > MOST_ENTRY_BYTES or (total > RATIO_FROM and total > RATIO * max(1, packed)):
             raise _bomb(name)
