@@ -86,7 +86,8 @@ def steps_in_epoch(samples: int, batch_size: int, network: nn.Module) -> int:
 def train(job: Job) -> Ended:
     """Train until the epochs are done, a rule or a wish says stop, or time is up; leaves the last weights."""
     spec, network, events, device = job.spec, job.network, job.events, job.device
-    options, regularize, mixes = spec.train, spec.regularize, any(s.kind in ("mixup", "cutmix") for s in spec.augment)
+    options, regularize = spec.train, spec.regularize
+    mixes = job.augmenter is not None and job.augmenter.mixes
     data, scaler, class_weights, preprocess = job.data, job.data.scaler, job.data.class_weights, job.data.preprocessing
     samples, epochs, batch_size = len(data.draw), options.epochs, options.batch_size
     steps = steps_in_epoch(samples, batch_size, network)
@@ -143,7 +144,7 @@ def train(job: Job) -> Ended:
                 x, mixed = job.augmenter.apply(
                     x, target if mixes else None, seed=options.seed, epoch=at.epoch, step=step
                 )
-                target = mixed if mixes else target
+                target = target if mixed is None else mixed
             x = laid_out(preprocess(x) if part.pending else x, job.decided)
 
             for group, rate in zip(optimizer.param_groups, schedule.rates(at.step - step_before_phase), strict=True):

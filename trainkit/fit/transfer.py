@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -32,13 +34,19 @@ def read_tensors(source: Any) -> dict[str, Tensor]:
     path = path / "model.safetensors" if path.is_dir() else path
     try:
         if path.suffix in (".pt", ".pth"):
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            tensors: Any = torch.load(path, map_location="cpu", weights_only=True)
         else:
-            tensors = load_file(path)
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+            # A safetensors file keeps no order of its own: the names' natural order is the layers' order.
+            loaded = load_file(path)
+            tensors = {name: loaded[name] for name in sorted(loaded, key=_natural)}
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        hint = "Give a safetensors file, or a plain state dict of tensors."
         raise SpecError(
-            [Problem("/start_from", "unreadable_weights", f"{path.name} cannot be read as weights: {error}", "")]
+            [Problem("/start_from", "unreadable_weights", f"{path.name} cannot be read as weights: {reason}", hint)]
         ) from error
+    if not isinstance(tensors, Mapping):
+        raise SpecError([Problem("/start_from", "unreadable_weights", f"{path.name} holds no state dict", "")])
     if any(name.startswith(NETWORK) for name in tensors):
         return {name.removeprefix(NETWORK): t for name, t in tensors.items() if name.startswith(NETWORK)}
     return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
@@ -103,14 +111,35 @@ def _by_name(network: Network, tensors: Mapping[str, Tensor], scope: str) -> tup
 
 
 def _by_position(network: Network, tensors: Mapping[str, Tensor], scope: str) -> tuple[int, list[str]]:
-    """The n-th tensor with the n-th, from the input on, up to the first whose shape differs."""
-    state, found = _scoped(network, scope), {}
-    source = [t for name, t in tensors.items() if scope == "all" or not name.startswith("head.")]
-    for (name, own), tensor in zip(state.items(), source, strict=False):
-        if own.shape != tensor.shape:
-            break
-        found[name] = tensor
+    """The n-th tensor of a shape with the source's n-th of that shape, weights with weights and biases with biases.
+
+    Where the source's names do not tell weights from biases, shape and order alone decide.
+    """
+    state = _scoped(network, scope)
+    source = {name: t for name, t in tensors.items() if scope == "all" or not name.startswith("head.")}
+    found = _paired(state, source, leaves=True) or _paired(state, source, leaves=False)
     return _load(network, state, found)
+
+
+def _paired(state: Mapping[str, Tensor], source: Mapping[str, Tensor], *, leaves: bool) -> dict[str, Tensor]:
+    queues: dict[tuple[str, tuple[int, ...]], list[Tensor]] = {}
+    for name, tensor in source.items():
+        queues.setdefault((_leaf(name) if leaves else "", tuple(tensor.shape)), []).append(tensor)
+    found = {}
+    for name, own in state.items():
+        queue = queues.get((_leaf(name) if leaves else "", tuple(own.shape)))
+        if queue:
+            found[name] = queue.pop(0)
+    return found
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A sorting key by which layer2 comes before layer10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _scoped(network: Network, scope: str) -> dict[str, Tensor]:
