@@ -14,8 +14,6 @@ from trainkit.preprocess.moments import Axes, extremes, mean_and_std, reduced_ax
 from trainkit.spec.preprocess import MinMax, ZeroMean, ZScore
 
 EPS = 1e-8
-PRECISE_BEYOND = 1e3
-"""When |shift| is this many times the spread, float32 subtraction would lose digits: the step computes in float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +24,9 @@ class Elementwise:
     shift: NDArray[np.float64]
     scale: NDArray[np.float64]
     offset: float = 0.0
-    sent: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
-
-    @property
-    def precise(self) -> bool:
-        """Whether float32 would lose digits."""
-        return bool((np.abs(self.shift) * np.abs(self.scale)).max(initial=0.0) > PRECISE_BEYOND)
+    sent: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor, Tensor]] = field(
+        default_factory=dict, repr=False
+    )
 
     def transform(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, ...) float64 to the same shape."""
@@ -43,17 +38,24 @@ class Elementwise:
         return back
 
     def transform_tensor(self, x: Tensor) -> Tensor:
-        """The same on x's device, in x's type unless that would lose digits."""
-        kind = torch.float64 if self.precise and x.device.type != "mps" else x.dtype
-        shift, scale = self._tensors(x.device, kind)
-        return ((x.to(kind) - shift) * scale + self.offset).to(x.dtype)
+        """The same on x's device and in x's type."""
+        shift, scale, constant = self._tensors(x.device, x.dtype)
+        return (x - shift) * scale + constant
 
-    def _tensors(self, device: torch.device, kind: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Shift and scale on the device, sent there once and not with every batch."""
+    def _tensors(self, device: torch.device, kind: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Shift, scale and constant on the device, sent there once and not with every batch.
+
+        Next to a large offset x - shift is exact, but the shift itself was rounded: the constant takes that back.
+        """
         if (device, kind) not in self.sent:
             with torch.inference_mode(False):  # tensors made in inference mode could never be differentiated through
-                shift, scale = (torch.from_numpy(array).to(device, kind) for array in (self.shift, self.scale))
-            self.sent[device, kind] = shift, scale
+                shift, scale = torch.from_numpy(self.shift), torch.from_numpy(self.scale)
+                constant = self.offset - (shift - shift.to(kind).double()) * scale
+                self.sent[device, kind] = (
+                    shift.to(kind).to(device),
+                    scale.to(kind).to(device),
+                    constant.to(kind).to(device),
+                )
         return self.sent[device, kind]
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from trainkit.preprocess.elementwise import Elementwise, fit_min_max, fit_z_score, fit_zero_mean
+from trainkit.preprocess.moments import chunks
 from trainkit.preprocess.projection import Projection, fit_pca, fit_whiten
 from trainkit.spec.preprocess import MinMax, Pca, PreprocessStep, Whiten, ZeroMean, ZScore
 
@@ -43,11 +44,15 @@ class Pipeline:
             self.fitted.append(fitted)
             if position + 1 < len(self.steps):
                 kind = current.dtype if current.dtype.kind == "f" else np.float32
-                current = fitted.transform(np.asarray(current, np.float64)).astype(kind)
+                current = np.concatenate([fitted.transform(block).astype(kind) for block in chunks(current)])
         return self
 
     def transform(self, x: Array) -> Array:
-        """Apply the fitted steps; NumPy gives NumPy (float64 stays, all else float32), a tensor a tensor."""
+        """Apply the fitted steps; NumPy gives NumPy (float64 stays, all else float32), a tensor a tensor.
+
+        Raises ValueError before `fit`.
+        """
+        self._need_fit()
         if isinstance(x, Tensor):
             out = x if x.is_floating_point() else x.to(torch.float32)
             for step in self.fitted:
@@ -60,12 +65,24 @@ class Pipeline:
         result: NDArray[Any] = values.astype(kind)
         return result
 
-    def inverse_transform(self, y: NDArray[Any]) -> NDArray[np.float64]:
-        """Back through the steps, last first; after a pca the samples come back flat."""
+    def inverse_transform(self, y: Array) -> Array:
+        """Back through the steps, last first, in y's type; after a pca the samples come back flat.
+
+        Raises ValueError before `fit`.
+        """
+        self._need_fit()
+        if isinstance(y, Tensor):
+            kind = y.dtype if y.is_floating_point() else torch.float32
+            return torch.from_numpy(self.inverse_transform(y.detach().cpu().double().numpy())).to(kind).to(y.device)
         values = np.asarray(y, np.float64)
         for step in reversed(self.fitted):
             values = step.inverse(values)
-        return values
+        result: NDArray[Any] = values.astype(np.float64 if y.dtype == np.float64 else np.float32)
+        return result
+
+    def _need_fit(self) -> None:
+        if len(self.fitted) != len(self.steps):
+            raise ValueError("this pipeline has not been fitted yet: call fit on the training part first")
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one sample after all steps."""

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainkit.preprocess.elementwise import PRECISE_BEYOND
 from trainkit.preprocess.spectrum import spectrum
 from trainkit.spec.preprocess import Pca, Whiten
 
@@ -26,7 +25,9 @@ class Projection:
     keeps_shape: bool
     """zca: the output has the input's axes, so images stay images."""
     explained_variance_ratio: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    sent: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    sent: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor, Tensor]] = field(
+        default_factory=dict, repr=False
+    )
 
     def transform(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, ...) float64, flattened to (n, d), to (n, k), or back to its shape for zca."""
@@ -39,20 +40,25 @@ class Projection:
         return out.reshape(y.shape) if self.keeps_shape else out
 
     def transform_tensor(self, x: Tensor) -> Tensor:
-        """The same on x's device, centred in float64 where float32 would lose digits."""
-        flat = x.flatten(1)
-        far = bool(np.abs(self.mean).max(initial=0.0) > PRECISE_BEYOND) and x.device.type != "mps"
-        kind = torch.float64 if far else x.dtype
-        mean, matrix = self._tensors(x.device, kind, x.dtype)
-        out = (flat.to(kind) - mean).to(x.dtype) @ matrix
+        """The same on x's device and in x's type."""
+        mean, matrix, constant = self._tensors(x.device, x.dtype)
+        out = torch.addmm(constant, x.flatten(1) - mean, matrix)
         return out.reshape(x.shape) if self.keeps_shape else out
 
-    def _tensors(self, device: torch.device, centring: torch.dtype, kind: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Mean and matrix on the device, sent there once and not with every batch."""
+    def _tensors(self, device: torch.device, kind: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, matrix and constant on the device, sent there once and not with every batch.
+
+        Next to a large offset x - mean is exact, but the mean itself was rounded: the constant takes that back.
+        """
         if (device, kind) not in self.sent:
             with torch.inference_mode(False):  # tensors made in inference mode could never be differentiated through
-                mean = torch.from_numpy(self.mean).to(device, centring)
-                self.sent[device, kind] = mean, torch.from_numpy(self.matrix).to(device, kind)
+                mean, matrix = torch.from_numpy(self.mean), torch.from_numpy(self.matrix)
+                constant = -(mean - mean.to(kind).double()) @ matrix.double()
+                self.sent[device, kind] = (
+                    mean.to(kind).to(device),
+                    matrix.to(device, kind),
+                    constant.to(kind).to(device),
+                )
         return self.sent[device, kind]
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

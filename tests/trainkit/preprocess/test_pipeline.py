@@ -112,6 +112,16 @@ def test_a_large_offset_in_float32_costs_no_digits() -> None:
     np.testing.assert_allclose(values, singular / np.sqrt(499), rtol=1e-3)
 
 
+@pytest.mark.parametrize(("mean", "std"), [(100, 0.01), (1000, 0.01), (10, 0.001), (0, 1)])
+@pytest.mark.parametrize(
+    "kinds", [["z_score"], ["whiten"], ["zero_mean", "z_score"], ["min_max", "whiten"], ["zero_mean", "pca", "whiten"]]
+)
+def test_numpy_and_torch_agree_next_to_an_offset(kinds: list[str], mean: float, std: float) -> None:
+    x = (np.random.default_rng(8).normal(size=(400, 5)) * std + mean).astype(np.float32)
+    pipe = pipeline([{"kind": kind} for kind in kinds]).fit(x)
+    np.testing.assert_allclose(pipe.transform(torch.from_numpy(x)).numpy(), pipe.transform(x), atol=2e-5)
+
+
 def test_constant_columns_are_legal() -> None:
     constant = np.column_stack([np.full(20, 5.0), np.arange(20.0)])
     for kind in ("zero_mean", "min_max", "z_score", "pca", "whiten"):
@@ -200,3 +210,19 @@ def test_too_many_components_are_refused_in_words() -> None:
 def test_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="NaN"):
         pipeline([{"kind": "z_score"}]).fit(np.array([[1.0, np.nan], [2, 3]]))
+
+
+def test_a_pipeline_that_was_not_fitted_says_so() -> None:
+    pipe = pipeline([{"kind": "z_score"}])
+    for use in (pipe.transform, pipe.inverse_transform):
+        with pytest.raises(ValueError, match="not been fitted"):
+            use(RANDOM)
+
+
+def test_the_way_back_gives_the_type_that_it_was_given() -> None:
+    pipe = pipeline(USUAL[:1]).fit(RANDOM)
+    x = torch.from_numpy(RANDOM).float()
+    back = pipe.inverse_transform(pipe.transform(x))
+    assert back.dtype == torch.float32
+    torch.testing.assert_close(back, x)
+    assert pipe.inverse_transform(RANDOM.astype(np.float32)).dtype == np.float32
