@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainkit.regularize.weights import NORMS
+from trainkit.regularize.weights import EMBEDDINGS, NORMS
 from trainkit.spec.init import InitSpec
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -26,7 +26,7 @@ def initialize_(module: nn.Module, spec: InitSpec, generator: torch.Generator) -
     if spec.kind == "pretrained":
         raise ValueError("pretrained weights are loaded from their source, there is nothing to draw")
     for part in module.modules():
-        if isinstance(part, NORMS):
+        if isinstance(part, NORMS + EMBEDDINGS):
             continue
         if isinstance(part, nn.RNNBase):
             _recurrent_(part, spec, generator)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainkit.regularize.weights import NORMS
+from trainkit.regularize.weights import EMBEDDINGS, NORMS
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -19,7 +19,7 @@ def max_norm_(module: nn.Module, c: float) -> None:
     embeddings and frozen weights are not touched.
     """
     for layer in module.modules():
-        if isinstance(layer, NORMS):
+        if isinstance(layer, NORMS + EMBEDDINGS):
             continue
         for name, weight in layer.named_parameters(recurse=False):
             # By name: position embeddings and class tokens have no units that they lead into.

@@ -6,6 +6,8 @@ from torch import nn
 from torch.nn import Parameter
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+"""Tables of vectors: penalised as weights, but no unit reads through their rows."""
 
 
 def weights_of(module: nn.Module) -> list[Parameter]:

@@ -121,9 +121,11 @@ def test_embeddings_and_scales_of_an_architecture_stay() -> None:
             super().__init__()
             self.layer_scale = nn.Parameter(torch.full((4, 1, 1), 1e-6))
             self.linear = nn.Linear(4, 4)
+            self.table = nn.Embedding(3, 4, _weight=torch.full((3, 4), 7.0))
 
     own = drawn(Scaled(), kind="he_normal")
     assert (own.layer_scale == 1e-6).all()
+    assert (own.table.weight == 7).all()
     assert not own.linear.bias.any()
 
 

@@ -113,13 +113,17 @@ def test_max_norm_leaves_frozen_weights_and_embeddings() -> None:
             super().__init__()
             self.position = nn.Parameter(torch.full((1, 5, 4), 100.0))
             self.frozen = nn.Linear(4, 4).requires_grad_(False)
+            self.table = nn.Embedding(5, 4)
 
     own = Embedded()
     with torch.no_grad():
         own.frozen.weight.fill_(100)
+        own.table.weight.fill_(100)
     max_norm_(own, 3)
     assert (own.position == 100).all()
     assert (own.frozen.weight == 100).all()
+    assert (own.table.weight == 100).all()
+    assert any(weight is own.table.weight for weight in weights_of(own))
 
 
 def test_weights_without_a_gradient_get_no_penalty_and_a_shared_weight_counts_once() -> None:
