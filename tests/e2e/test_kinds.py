@@ -1,0 +1,183 @@
+"""Every kind of everything works in a real job over HTTP: each job takes the next kind of each section."""
+
+from __future__ import annotations
+
+import csv
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from journeys import job_of, submit, upload, wait_until
+from sklearn.datasets import load_diabetes
+from stack import Stack
+
+from trainkit.spec.catalog import catalog
+
+pytestmark = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
+NEEDS_MORE = {"pretrained"}
+"""Kinds that need an earlier model; they have tests of their own below."""
+COLOUR = {"saturation", "hue"}
+"""The digits are grey."""
+SMALL = {"epochs": 2, "batch_size": 64}
+
+
+def kinds(section: str) -> list[dict[str, Any]]:
+    return [entry["default"] for entry in catalog()[section] if entry["default"] and entry["kind"] not in NEEDS_MORE]
+
+
+def one_of_each(dataset: str) -> list[dict[str, Any]]:
+    """As many specs as the longest section has kinds; shorter sections start again."""
+    losses = [loss for loss in kinds("loss") if loss["kind"] not in ("mae", "huber", "hinge")]
+    augment = [[step] for step in kinds("augment") if step["kind"] not in COLOUR]
+    models = [
+        {"kind": "linear"},
+        {"kind": "mlp", "hidden": [32], "norm": "layer", "input_dropout": 0.1},
+        {"kind": "cnn", "channels": [8, 8], "head": "flatten", "spatial_dropout": 0.1, "pool": "average"},
+        {"kind": "residual_cnn", "channels": [8, 8], "norm": "group"},
+    ]
+    sections = [
+        [{"optimizer": o} for o in kinds("optimizer")],
+        [{"schedule": s} for s in kinds("schedule")],
+        [{"loss": loss} for loss in losses],
+        [{"augment": steps} for steps in augment],
+        [{"model": model} for model in models],
+        [{"balance": entry["kind"]} for entry in catalog()["balance"]],
+        [{"preprocess": [{"kind": k}]} for k in ("zero_mean", "min_max", "z_score", "whiten")],
+        [{"regularize": r} for r in ({"l1": 0.1}, {"l2": 0.1, "max_norm": 3}, {"weight_decay": 0.01})],
+        [{"early_stop": [rule]} for rule in rules()],
+    ]
+    length = max(map(len, sections))
+    specs = []
+    for parts in islice(zip(*(cycle(section) for section in sections), strict=False), length):
+        spec: dict[str, Any] = {"dataset": dataset, "split": {"subsample": 0.3}, "train": SMALL}
+        for part in parts:
+            spec |= part
+        specs.append(spec)
+    for index, init in enumerate(kinds("init")):
+        specs[index]["model"] = {"kind": "mlp", "hidden": [16], "init": init}
+    for index, entry in enumerate(catalog()["activation"]):
+        specs[-1 - index]["model"] = {"kind": "mlp", "hidden": [16], "activation": entry["kind"]}
+    return specs
+
+
+def rules() -> list[dict[str, Any]]:
+    return [
+        {"kind": "patience", "monitor": "val_accuracy"},
+        {"kind": "target", "monitor": "val_accuracy", "value": 0.999},
+        {"kind": "diverged", "factor": 100},
+        {"kind": "time_budget", "seconds": 60},
+        {"kind": "no_progress"},
+        {"kind": "gap"},
+    ]
+
+
+def finished(client: httpx.Client, specs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    jobs = [submit(client, spec) for spec in specs]
+    done = []
+    for job, spec in zip(jobs, specs, strict=True):
+        ended = wait_until(client, job, "succeeded", "stopped", "failed", seconds=170)
+        assert ended["state"] == "succeeded", (spec, ended["error"])
+        done.append(ended)
+    return done
+
+
+def test_every_kind_for_images(stack: Stack, data: Path) -> None:
+    with stack.client() as client:
+        for done in finished(client, one_of_each(upload(client, data / "digits.zip"))):
+            assert done["result"]["model"]
+            assert done["metrics"]["last"]["val_loss"] is not None
+            assert done["decided"]["threads"] >= 1
+
+
+def test_flattening_preprocessing_svm_and_a_torchvision_network(stack: Stack, data: Path) -> None:
+    with stack.client() as client:
+        dataset = upload(client, data / "digits.zip")
+        chain = [{"kind": "zero_mean"}, {"kind": "pca", "components": 0.9}, {"kind": "whiten", "method": "pca"}]
+        common: dict[str, Any] = {"dataset": dataset, "split": {"subsample": 0.1}, "train": SMALL}
+        svm = {**common, "model": {"kind": "linear_svm"}, "preprocess": chain, "regularize": {"l2": 1.0}}
+        zoo = {**common, "model": {"kind": "torchvision", "name": "shufflenet_v2_x0_5", "image_size": 32}}
+        finished(client, [svm, zoo])
+
+
+def test_sequences_numbers_fine_tuning_ensemble_and_adaptation(stack: Stack, data: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    lengths = random.integers(5, 12, 120)
+    labels = np.arange(120) % 2
+    values = np.concatenate([random.normal(label, 1, (n, 3)) for n, label in zip(lengths, labels, strict=True)])
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    np.savez(tmp_path / "sequences.npz", values=values, offsets=offsets, y=labels)
+    diabetes = load_diabetes()
+    with (tmp_path / "diabetes.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*diabetes.feature_names, "progression"])
+        writer.writerows(np.column_stack([diabetes.data, diabetes.target]).tolist())
+
+    with stack.client() as client:
+        sequences = upload(client, tmp_path / "sequences.npz")
+        table = upload(client, tmp_path / "diabetes.csv", target="progression")
+        digits = upload(client, data / "digits.zip")
+        recurrent = [
+            {"dataset": sequences, "model": {"kind": kind, "hidden": 8, "bidirectional": both}, "train": {"epochs": 8}}
+            for kind, both in (("lstm", False), ("gru", True))
+        ]
+        numbers = [
+            {
+                "dataset": table,
+                "model": {"kind": "mlp", "hidden": [16]},
+                "loss": {"kind": loss},
+                "train": {"epochs": 15},
+            }
+            for loss in ("mse", "mae", "huber")
+        ]
+        base = {"dataset": digits, "model": {"kind": "cnn", "channels": [8, 16]}, "train": SMALL}
+        done = finished(client, [*recurrent, *numbers, base])
+        assert all(job["result"]["test"]["accuracy"] > 0.8 for job in done[:2])
+        assert all(job["result"]["test"]["r2"] > 0.2 for job in done[2:5])
+
+        taught = done[5]["id"]
+        tuned = {
+            **base,
+            "start_from": {
+                "job": taught,
+                "freeze": "body",
+                "phases": [{"epochs": 1}, {"epochs": 1, "unfreeze": 1, "body_lr": 1e-4}],
+            },
+        }
+        again = {**base, "model": {**base["model"], "init": {"kind": "pretrained", "job": taught}}}
+        adapted = {**base, "adapt": {"target_dataset": digits}}
+        later = finished(client, [tuned, again, adapted])
+        ensemble = {"dataset": digits, "model": {"kind": "ensemble", "members": [taught, later[1]["id"]]}}
+        (together,) = finished(client, [ensemble])
+        answer = client.post(
+            f"/v1/models/{together['result']['model']}/predict",
+            content=(data / "held-out-7.png").read_bytes(),
+            headers={"Content-Type": "image/png"},
+        )
+        assert answer.status_code == 200, answer.text
+        missing = submit(client, {**base, "start_from": {"job": "job_nothing"}})
+        failed = wait_until(client, missing, "failed")
+        assert failed["error"]["code"] == "source_unavailable"
+        assert job_of(client, missing)["error"]["evidence"]["pointer"] == "/start_from/job"
+
+
+def test_previews_and_the_init_report(stack: Stack, data: Path) -> None:
+    with stack.client() as client:
+        digits = upload(client, data / "digits.zip")
+        table = upload(client, data / "cancer.csv", target="diagnosis")
+        for dataset in (digits, table):
+            sheet = client.get(f"/v1/datasets/{dataset}/preview.png")
+            assert sheet.content.startswith(b"\x89PNG"), sheet.text
+        wish = {"augment": [{"kind": "rotate", "degrees": 30}, {"kind": "noise"}], "count": 20}
+        variants = client.post(f"/v1/datasets/{digits}/augmentation-preview.png", json=wish)
+        assert variants.content.startswith(b"\x89PNG"), variants.text
+        hue = client.post(f"/v1/datasets/{digits}/augmentation-preview.png", json={"augment": [{"kind": "hue"}]})
+        assert hue.status_code == 422
+        assert hue.json()["errors"][0]["pointer"] == "/augment"
+        spec = {"dataset": digits, "model": {"kind": "mlp", "activation": "sigmoid", "init": {"kind": "uniform"}}}
+        report = client.post("/v1/specs:init-report", json=spec)
+        assert {layer["values"] for layer in report.json()["layers"]} == {"pre_activation", "activation"}
+        picture = client.post("/v1/specs:init-report", params={"format": "png"}, json=spec)
+        assert picture.content.startswith(b"\x89PNG"), picture.text
