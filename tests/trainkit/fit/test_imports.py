@@ -12,7 +12,5 @@ def test_the_pure_parts_come_without_torch(module):
 
 
 def test_the_module_is_the_function():
-    code = (
-        "import trainkit as tk, trainkit.fit; assert callable(tk.fit); assert tk.fit is trainkit.fit"
-    )
+    code = "import trainkit as tk, trainkit.fit; assert callable(tk.fit); assert tk.fit is trainkit.fit"
     subprocess.run([sys.executable, "-c", code], check=True)
