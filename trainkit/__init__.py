@@ -1,7 +1,7 @@
 """trainkit: the practical craft of training deep networks. Cheap to import; torch comes with first use.
 
-    import trainkit as tk
-    result = tk.fit(tk.JobSpec.model_validate(spec), tk.load_dataset("digits.zip"))
+import trainkit as tk
+result = tk.fit(tk.JobSpec.model_validate(spec), tk.load_dataset("digits.zip"))
 """
 
 from __future__ import annotations
@@ -24,7 +24,26 @@ _WHERE = {
 # `fit` is a room and its main function: the module itself is callable, so `tk.fit(...)` works whoever imported it first.
 _ROOMS = ("augment", "data", "fit", "losses", "nn", "optim", "plots", "preprocess", "regularize", "spec")
 
-__all__ = [*_WHERE, *_ROOMS]
+__all__ = [
+    "DataError",
+    "Dataset",
+    "FitResult",
+    "JobSpec",
+    "SpecError",
+    "TrainedModel",
+    "augment",
+    "data",
+    "fit",
+    "load_dataset",
+    "load_model",
+    "losses",
+    "nn",
+    "optim",
+    "plots",
+    "preprocess",
+    "regularize",
+    "spec",
+]
 
 if TYPE_CHECKING:
     from trainkit.data import DataError, Dataset, load_dataset

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,7 +18,9 @@ BLUE, INK, GRID = "#3b6fb6", "#222831", "#e3e6ea"
 MOST_PANELS = 12
 
 
-def contact_sheet(images: NDArray[np.float32], labels: Sequence[str], *, columns: int = 5, title: str = "") -> bytes:
+def contact_sheet(
+    images: NDArray[np.floating[Any]], labels: Sequence[str], *, columns: int = 5, title: str = ""
+) -> bytes:
     """A grid of images (n, H, W, C) with values in [0, 1], each under its label; small ones are drawn without blur."""
     rows = math.ceil(len(images) / columns)
     figure = Figure(figsize=(1.35 * columns, 1.5 * rows + (0.4 if title else 0)), dpi=130, layout="constrained")

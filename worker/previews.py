@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from trainkit.data import ArrayInputs, Dataset, ImageInputs
 from trainkit.sheets import contact_sheet, dataset_preview
 from worker.predict import BadInputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 PNG = "image/png"
 
@@ -31,7 +35,7 @@ def augmentation_preview(prepared: Path, request: bytes, media_type: str) -> tup
         message = f"the dataset has {dataset.facts.samples} samples"
         raise BadInputError("no_such_sample", message, "/index", "Positions count from 0.")
     if isinstance(inputs, ImageInputs):
-        pixels = np.asarray(inputs.pixels[wish["index"]], np.float32) / 255
+        pixels: NDArray[Any] = np.asarray(inputs.pixels[wish["index"]], np.float32) / 255
     elif isinstance(inputs, ArrayInputs) and inputs.values.ndim in (3, 4):
         values = np.asarray(inputs.values[wish["index"]], np.float32)
         values = values[None] if values.ndim == 2 else values
