@@ -67,14 +67,22 @@ def choose_device(wanted: str) -> torch.device:
     """`auto`: a CUDA device, else MPS, else the CPU. Raises RuntimeError when a named one is not there."""
     if wanted == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", 0)
+            return _ready_cuda(0)
         return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise RuntimeError(f"device {wanted} was asked for, and this machine has no usable CUDA device")
     if wanted == "mps" and not torch.backends.mps.is_available():
         raise RuntimeError("device mps was asked for, and this machine has none")
     device = torch.device(wanted)
-    return torch.device("cuda", 0) if device.type == "cuda" and device.index is None else device
+    if device.type == "cuda":
+        return _ready_cuda(device.index or 0)
+    return device
+
+
+def _ready_cuda(index: int) -> torch.device:
+    # cuBLAS reads this when its first handle is made, so it has to stand before anything is computed there.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return torch.device("cuda", index)
 
 
 def decide(
@@ -155,8 +163,6 @@ def machine(decided: Decided, seed: int) -> Iterator[None]:
     matmul, benchmark = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
     cuda = decided.device.startswith("cuda")
     devices = [torch.device(decided.device)] if cuda else []
-    if cuda and decided.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with torch.random.fork_rng(devices=devices):
         try:
             torch.set_num_threads(decided.threads)

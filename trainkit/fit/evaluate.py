@@ -85,7 +85,7 @@ def training_metrics(outputs: Tensor, rows: Tensor, part: Part, scaler: TargetSc
     `outputs`: predicted classes (n,) or scaled values (n, k) of the training rows visited so far.
     """
     if scaler is None:
-        return {"accuracy": float((outputs == part.targets[rows]).double().mean())} if len(rows) else {}
+        return {"accuracy": int((outputs == part.targets[rows]).sum()) / len(rows)} if len(rows) else {}
     predicted = scaler.invert(outputs.cpu().numpy())
     metrics = regression_metrics(part.truth[rows.cpu().numpy()], predicted)
     return {name: metrics[name] for name in ("mse", "mae")}

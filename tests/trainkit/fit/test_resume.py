@@ -112,6 +112,17 @@ def test_resumed_equals_uninterrupted(case, tmp_path):
         assert (result.stop_reason, result.best_epoch) == (expected.stop_reason, expected.best_epoch)
 
 
+@pytest.mark.parametrize("train", [{"precision": "bfloat16"}, {"channels_last": True}, {"deterministic": False}])
+def test_other_formats_and_layouts_resume_too(train, tmp_path):
+    data = images()
+    document = spec({"kind": "cnn", "channels": [4]}, train=train)
+    expected = tk.fit(document, data)
+    part = tk.fit(document, data, control=InterruptAt(8), workdir=tmp_path)
+    resumed = tk.fit(document, data, resume_from=part.checkpoint, decided=part.resolved)
+    assert digest(resumed.model) == digest(expected.model)
+    assert resumed.evaluation == expected.evaluation
+
+
 def test_every_single_step_can_be_resumed_from(tmp_path):
     data = vectors(60)
     document = spec({"kind": "mlp", "hidden": [5], "dropout": 0.5}, train={"epochs": 2})
