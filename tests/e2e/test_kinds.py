@@ -120,7 +120,12 @@ def test_sequences_numbers_fine_tuning_ensemble_and_adaptation(stack: Stack, dat
         table = upload(client, tmp_path / "diabetes.csv", target="progression")
         digits = upload(client, data / "digits.zip")
         recurrent = [
-            {"dataset": sequences, "model": {"kind": kind, "hidden": 8, "bidirectional": both}, "train": {"epochs": 8}}
+            {
+                "dataset": sequences,
+                "model": {"kind": kind, "hidden": 16, "bidirectional": both},
+                "optimizer": {"kind": "adam", "lr": 0.02},
+                "train": {"epochs": 20, "batch_size": 16},
+            }
             for kind, both in (("lstm", False), ("gru", True))
         ]
         numbers = [
@@ -128,7 +133,8 @@ def test_sequences_numbers_fine_tuning_ensemble_and_adaptation(stack: Stack, dat
                 "dataset": table,
                 "model": {"kind": "mlp", "hidden": [16]},
                 "loss": {"kind": loss},
-                "train": {"epochs": 15},
+                "optimizer": {"kind": "adam", "lr": 0.01},
+                "train": {"epochs": 20, "batch_size": 32},
             }
             for loss in ("mse", "mae", "huber")
         ]
