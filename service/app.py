@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from anyio import to_thread
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.staticfiles import StaticFiles
 
-from service import errors, tables
-from service.auth import Authentication
+from service import errors, openapi, tables
+from service.auth import BEARER, Authentication
 from service.catalog import routes as catalog
 from service.context import Context
 from service.database import make_engine, session_factory
@@ -17,17 +19,22 @@ from service.datasets import routes as datasets
 from service.doorbell import Doorbell
 from service.health import routes as health
 from service.jobs import routes as jobs
+from service.jobs import traces
 from service.keys import routes as keys
+from service.limits import Limits
 from service.metrics import routes as metrics
 from service.metrics import stream
 from service.models import routes as models
 from service.settings import Settings
+from service.specs import routes as specs
 from service.storage import Storage
 from service.workers import routes as workers
 
 __all__ = ["create_app", "tables"]
 THREADS = 64
 """Requests that may wait for the database at once; waiting readers (long-poll, SSE) hold no thread."""
+DASHBOARD = Path(__file__).parent / "web"
+FORGOTTEN_PART_SECONDS = 86400.0
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -40,6 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
+        await to_thread.run_sync(context.storage.sweep_parts, FORGOTTEN_PART_SECONDS)
         yield
         engine.dispose()
 
@@ -53,7 +61,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.context = context
     errors.install(app)
-    for room in (datasets, jobs, metrics, stream, models, catalog, workers, keys, health):
-        app.include_router(room.router)
+    openapi.install(app)
+    for room in (datasets, specs, jobs, traces, metrics, stream, models, catalog, workers, keys):
+        app.include_router(room.router, dependencies=[Depends(BEARER)])
+    app.include_router(health.router)
+    if (DASHBOARD / "index.html").exists():
+        app.mount("/ui", StaticFiles(directory=DASHBOARD, html=True), name="dashboard")
+    # the last one added is the first one asked
+    app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes, max_upload_bytes=settings.max_upload_bytes)
     app.add_middleware(Authentication, sessions=sessions)
     return app

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio import to_thread
 from fastapi import Depends, Request
-from sqlalchemy.orm import sessionmaker
-from starlette.responses import JSONResponse
+from fastapi.security import HTTPBearer
+from sqlalchemy.orm import Session, sessionmaker
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import MEDIA_TYPE, Problem
-from service.keys.service import Principal, authenticate
+from service.database import reading
+from service.errors import DATABASE_AWAY, Problem, answer, database_away
+from service.keys.service import Principal, authenticate, touch
+from service.keys.service import Scope as KeyScope
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/", "/ui", "/favicon.ico"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/ui"})
 OPEN_FOLDER = "/ui/"
 KEEP_SECONDS = 2.0
 """How long a checked key is believed without asking the database again: revoking takes effect within this time."""
+TOUCH_SECONDS = 60.0
+KEPT_KEYS = 1000
 
 
 class Authentication:
     """Checks the bearer key, names the request, and lets only the open paths pass without."""
 
-    def __init__(self, app: ASGIApp, sessions: sessionmaker[Any]) -> None:
+    def __init__(self, app: ASGIApp, sessions: sessionmaker[Session]) -> None:
         self.app, self.sessions = app, sessions
         self._known: dict[str, tuple[float, Principal]] = {}
+        self._touched: dict[str, float] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -40,47 +45,62 @@ class Authentication:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
-        path = scope["path"]
-        if path in OPEN_PATHS or (path.startswith(OPEN_FOLDER) and ".." not in path):
-            await self.app(scope, receive, named)
-            return
-        principal = await self._principal(scope)
-        if principal is None:
-            await _refusal(request_id)(scope, receive, named)
-            return
-        scope["state"]["principal"] = principal
+        if not is_open(scope["path"]):
+            try:
+                principal = await self._principal(scope)
+            except DATABASE_AWAY:
+                await answer(database_away(), scope)(scope, receive, named)
+                return
+            if principal is None:
+                await answer(unauthorized(), scope)(scope, receive, named)
+                return
+            scope["state"]["principal"] = principal
         await self.app(scope, receive, named)
 
     async def _principal(self, scope: Scope) -> Principal | None:
         header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         kind, _, key = header.decode("latin-1").partition(" ")
-        if kind.lower() != "bearer":
+        key = key.strip()
+        if kind.lower() != "bearer" or not key:
             return None
         known = self._known.get(key)
         if known is not None and time.monotonic() < known[0]:
             return known[1]
-        principal = await to_thread.run_sync(self._ask, key.strip())
+        principal = await to_thread.run_sync(self._ask, key)
         if principal is not None:
-            if len(self._known) > 1000:
+            if len(self._known) >= KEPT_KEYS:
                 self._known.clear()
+                self._touched.clear()
             self._known[key] = (time.monotonic() + KEEP_SECONDS, principal)
         return principal
 
     def _ask(self, key: str) -> Principal | None:
-        with self.sessions.begin() as session:
-            return authenticate(session, key)
+        # a wrong key only reads: guessing must not keep writers waiting
+        with reading(self.sessions) as session:
+            principal = authenticate(session, key)
+        now = time.monotonic()
+        if principal is not None and now - self._touched.get(principal.key_id, -TOUCH_SECONDS) >= TOUCH_SECONDS:
+            self._touched[principal.key_id] = now
+            with self.sessions.begin() as session:
+                touch(session, principal.key_id)
+        return principal
 
 
-def _refusal(request_id: str) -> JSONResponse:
-    problem = Problem(401, "unauthorized", "Send a valid key in the header `Authorization: Bearer tk_...`.")
-    headers = {"WWW-Authenticate": 'Bearer realm="trainkit"'}
-    return JSONResponse(problem.body(request_id), status_code=401, headers=headers, media_type=MEDIA_TYPE)
+def is_open(path: str) -> bool:
+    """Whether a path needs no key: health, and the dashboard's static files (which ask for one themselves)."""
+    return path in OPEN_PATHS or (path.startswith(OPEN_FOLDER) and ".." not in path)
+
+
+def unauthorized() -> Problem:
+    """401, with the way to do it right."""
+    detail = "Send a valid key in the header `Authorization: Bearer tk_...`."
+    return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="trainkit"'})
 
 
 class Needs:
     """Dependency of every route: the scope that its key must have."""
 
-    def __init__(self, scope: str) -> None:
+    def __init__(self, scope: KeyScope) -> None:
         self.scope = scope
 
     def __call__(self, request: Request) -> Principal:
@@ -90,6 +110,8 @@ class Needs:
         return principal
 
 
+BEARER = HTTPBearer(auto_error=False, scheme_name="key", description="`trainkit key create` makes a key.")
+"""Only tells OpenAPI about the header: the middleware has checked it long before."""
 Reader = Annotated[Principal, Depends(Needs("read"))]
 Writer = Annotated[Principal, Depends(Needs("write"))]
 Admin = Annotated[Principal, Depends(Needs("admin"))]

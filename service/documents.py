@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isfinite
 from typing import Any
 
 import yaml
@@ -12,6 +13,14 @@ from service.errors import Problem
 
 LIMIT = 1 << 20
 DEPTH = 32
+TYPES = ("application/json", "application/yaml")
+SPEC_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {kind: {"schema": {"$ref": "#/components/schemas/JobSpec"}} for kind in TYPES},
+    }
+}
+"""How OpenAPI shows a body that `read_document` reads."""
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 
 
@@ -44,6 +53,8 @@ def _json(text: str, *, tolerant: bool) -> Any:
         raise Problem(422, "not_json", f"{detail} For YAML send Content-Type: application/yaml.") from None
     except RecursionError:
         raise _too_deep() from None
+    except ValueError:  # digits beyond what Python turns into a number
+        raise Problem(422, "number_too_large", "A number has too many digits; 64 bits is the limit.") from None
 
 
 def _refuse_constant(name: str) -> Any:
@@ -81,6 +92,10 @@ def _check_plain(value: Any, depth: int) -> None:
     elif isinstance(value, int) and not isinstance(value, bool):
         if abs(value) >= 2**63:
             raise Problem(422, "number_too_large", f"The number {str(value)[:40]} does not fit 64 bits.")
+    elif isinstance(value, float) and not isfinite(value):
+        raise Problem(
+            422, "not_finite", "Every number of a spec is finite: no infinity, no NaN, nothing beyond 1.8e308."
+        )
     elif not isinstance(value, float | bool | type(None)):
         raise Problem(422, "not_plain", f"{value!r} is of type {type(value).__name__}. Put it in quotes.")
 

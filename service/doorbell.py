@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 from celery import Celery
 
 log = logging.getLogger(__name__)
+REST_SECONDS = 2.0
+"""After a broker did not answer, nobody waits for it again for so long; housekeeping rings for what was missed."""
 
 
 class Doorbell:
@@ -29,17 +32,35 @@ class Doorbell:
         )
         # one at a time: a broker that hangs must not collect a thread for every request
         self._busy = threading.Lock()
+        self._resting_until = 0.0
+        self._asked: tuple[float, bool] = (0.0, False)
 
     def ring(self, queue: str) -> bool:
         """Ring for `queue`; False when nobody can have heard. Never raises; bounded by the socket timeouts."""
-        if not self._busy.acquire(timeout=3):
+        if time.monotonic() < self._resting_until or not self._busy.acquire(timeout=3):
             return False
         try:
             self._celery.send_task("worker.ring", args=[queue], queue=queue, retry=False, ignore_result=True)
         except Exception as error:  # the broker's client raises many kinds, and none may cost a job
             log.warning("nobody heard the bell of queue %s: %s", queue, error)
+            self._resting_until = time.monotonic() + REST_SECONDS
             return False
         else:
             return True
         finally:
             self._busy.release()
+
+    def reachable(self) -> bool:
+        """Whether the broker answers, asked at most every `REST_SECONDS`."""
+        asked_at, answered = self._asked
+        if asked_at and time.monotonic() - asked_at < REST_SECONDS:
+            return answered
+        try:
+            with self._celery.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=0, timeout=2)
+            answered = True
+        except Exception as error:  # as above: whatever it is, the answer is no
+            log.debug("the broker does not answer: %s", error)
+            answered = False
+        self._asked = (time.monotonic(), answered)
+        return answered

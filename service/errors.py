@@ -10,8 +10,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from service.jobs.states import Conflict
 from trainkit.spec import SpecError
@@ -32,6 +34,16 @@ TITLES = {
     422: "Not valid",
     500: "Internal error",
     503: "Not available now",
+}
+
+
+DATABASE_AWAY: tuple[type[Exception], ...] = (OperationalError, InterfaceError, PoolTimeout)
+"""What a database that is away, restarting or overrun looks like."""
+HINTS = {
+    "missing": "Add it.",
+    "extra_forbidden": "Leave it out, or look for a typing error.",
+    "json_invalid": "Send JSON with Content-Type: application/json.",
+    "model_attributes_type": "Send JSON with Content-Type: application/json.",
 }
 
 
@@ -83,9 +95,8 @@ class Problem(Exception):  # noqa: N818 - the field's term
             "status": self.status,
             "code": self.code,
             "detail": self.detail,
+            "errors": self.errors,
         }
-        if self.errors:
-            document["errors"] = self.errors
         if request_id:
             document["request_id"] = request_id
         return document
@@ -132,12 +143,10 @@ def install(app: FastAPI) -> None:
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
         errors = [
             {
-                "pointer": pointer(item["loc"][1:])
-                if item["loc"][:1] == ("body",)
-                else "/".join(map(str, item["loc"])),
+                "pointer": _where(item["loc"]),
                 "code": str(item["type"]),
                 "message": str(item["msg"]),
-                "hint": "",
+                "hint": HINTS.get(item["type"], ""),
             }
             for item in error.errors()
         ]
@@ -155,11 +164,19 @@ def install(app: FastAPI) -> None:
         )
         return respond(request, problem)
 
-    @app.exception_handler(OperationalError)
-    async def _database(request: Request, error: OperationalError) -> JSONResponse:
-        log.error("database: %s", error.orig)
-        detail = "The database does not answer; nothing was changed. Try again."
-        return respond(request, Problem(503, "database_unavailable", detail, headers={"Retry-After": "2"}))
+    @app.exception_handler(IntegrityError)
+    async def _integrity(request: Request, error: IntegrityError) -> JSONResponse:
+        log.warning("conflict at %s %s: %s", request.method, request.url.path, error.orig)
+        detail = "Another request has just changed what this one is about; nothing was changed. Look again."
+        return respond(request, Problem(409, "changed_meanwhile", detail))
+
+    @app.exception_handler(DataError)
+    async def _data(request: Request, error: DataError) -> JSONResponse:
+        detail = "The request holds a value that the database cannot store or compare; nothing was changed."
+        return respond(request, Problem(422, "not_storable", detail))
+
+    for kind in DATABASE_AWAY:
+        app.add_exception_handler(kind, _database_away)
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -168,15 +185,30 @@ def install(app: FastAPI) -> None:
         return respond(request, Problem(500, "internal", detail))
 
 
-def respond(request: Request, problem: Problem) -> JSONResponse:
+async def _database_away(request: Request, error: Exception) -> JSONResponse:
+    log.error("database: %s", getattr(error, "orig", error))
+    return respond(request, database_away())
+
+
+def database_away() -> Problem:
+    """503 while the database does not answer."""
+    detail = "The database does not answer; nothing was changed. Try again."
+    return Problem(503, "database_unavailable", detail, headers={"Retry-After": "2"})
+
+
+def _where(location: tuple[Any, ...]) -> str:
+    """A JSON pointer into the body; `query/limit` for anything else."""
+    return pointer(location[1:]) if location[:1] == ("body",) else "/".join(map(str, location))
+
+
+def answer(problem: Problem, scope: Scope) -> JSONResponse:
     """The response of a problem, with the request's id."""
-    request_id = request.scope.get("state", {}).get("request_id")
+    request_id = scope.get("state", {}).get("request_id")
     return JSONResponse(
         problem.body(request_id), status_code=problem.status, headers=problem.headers, media_type=MEDIA_TYPE
     )
 
 
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    code: {"model": ProblemDocument, "description": TITLES[code], "content": {MEDIA_TYPE: {}}}
-    for code in (401, 403, 404, 422)
-}
+def respond(request: Request, problem: Problem) -> JSONResponse:
+    """The same, for a request."""
+    return answer(problem, request.scope)

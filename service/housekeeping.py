@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.database import db_now
@@ -13,7 +13,7 @@ from service.datasets.tables import Dataset
 from service.jobs import attempts
 from service.jobs.service import admit_waiting
 from service.jobs.states import WITH_WORKER
-from service.jobs.tables import Job
+from service.jobs.tables import IdempotencyKey, Job
 from service.questions.repository import sweep
 from service.questions.tables import Question
 from service.workers.service import forget_old
@@ -21,6 +21,7 @@ from service.workers.service import forget_old
 log = logging.getLogger(__name__)
 RING_AGAIN_SECONDS = 5.0
 ANSWERS_KEPT_SECONDS = 600.0
+KEYS_KEPT_SECONDS = 3 * 86400.0
 
 
 def tick(sessions: sessionmaker[Session], ring: Callable[[str], object], *, max_interruptions: int) -> None:
@@ -31,6 +32,7 @@ def tick(sessions: sessionmaker[Session], ring: Callable[[str], object], *, max_
     with sessions.begin() as session:
         sweep(session, ANSWERS_KEPT_SECONDS)
         forget_old(session)
+        session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < db_now(plus=-KEYS_KEPT_SECONDS)))
 
 
 def reap(sessions: sessionmaker[Session], max_interruptions: int) -> int:
@@ -44,11 +46,8 @@ def reap(sessions: sessionmaker[Session], max_interruptions: int) -> int:
             job = session.scalars(still.with_for_update()).one_or_none()
             if job is None:
                 continue
-            if job.wanted and job.wanted.get("action") == "cancel":
-                attempts.give_up(session, job, "cancelled", "client")
-            else:
-                state = attempts.interrupted(session, job, "the worker was lost (its lease expired)", max_interruptions)
-                log.warning("job %s lost its worker; it is %s", job_id, state)
+            state = attempts.interrupted(session, job, "the worker was lost (its lease expired)", max_interruptions)
+            log.warning("job %s lost its worker; it is %s", job_id, state)
     return len(lost)
 
 

@@ -21,6 +21,22 @@ class Page(BaseModel, Generic[T]):
     next: str | None
 
 
+class Listing(BaseModel, Generic[T]):
+    """A list that is short enough to come whole."""
+
+    data: list[T]
+
+
+class Cursor(BaseModel, Generic[T]):
+    """What comes after a seq; `next` is the seq to go on from."""
+
+    data: list[T]
+    next: int
+
+
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "Nothing new since the ETag"}}
+
+
 def page(rows: Sequence[Any], limit: int, wire: Any) -> dict[str, Any]:
     """A page from up to `limit + 1` rows: the extra one tells that there is more."""
     shown = rows[:limit]

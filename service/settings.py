@@ -24,7 +24,7 @@ class Settings:
     max_upload_bytes: int = 64 * GIB
     max_body_bytes: int = 32 * 2**20
     predict_seconds: float = 60.0
-    max_interruptions: int = 20
+    max_interruptions: int = 5
     device: str = "auto"
     """Where a worker runs jobs that leave the device to it."""
 
@@ -44,6 +44,6 @@ class Settings:
             max_upload_bytes=int(env.get("TRAINKIT_MAX_UPLOAD_BYTES", str(64 * GIB))),
             max_body_bytes=int(env.get("TRAINKIT_MAX_BODY_BYTES", str(32 * 2**20))),
             predict_seconds=float(env.get("TRAINKIT_PREDICT_SECONDS", "60")),
-            max_interruptions=int(env.get("TRAINKIT_MAX_INTERRUPTIONS", "20")),
+            max_interruptions=int(env.get("TRAINKIT_MAX_INTERRUPTIONS", "5")),
             device=env.get("TRAINKIT_DEVICE", "auto"),
         )

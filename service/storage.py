@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import time
 import uuid
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +18,8 @@ class Storage:
     """A folder. Every write lands whole or not at all: temporary name, fsync, rename."""
 
     def __init__(self, url: str) -> None:
+        if "://" in url and not url.startswith("file:///"):
+            raise ValueError(f"storage is a folder or file:///folder, not {url!r}")
         self.root = Path(url.removeprefix("file://")).expanduser().absolute()
 
     def local_path(self, key: str) -> Path:
@@ -44,34 +48,46 @@ class Storage:
 
     def put_file(self, key: str, source: Path) -> int:
         """Copy a local file in; returns its size in bytes."""
-        part = self.new_part()
-        with source.open("rb") as reader, part.open("wb") as writer:
-            shutil.copyfileobj(reader, writer, 1 << 20)
-            writer.flush()
-            os.fsync(writer.fileno())
-        size = part.stat().st_size
-        target = self.local_path(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.replace(target)
+        target, part = self.local_path(key), self.new_part()
+        try:
+            with source.open("rb") as reader, part.open("wb") as writer:
+                shutil.copyfileobj(reader, writer, 1 << 20)
+                writer.flush()
+                os.fsync(writer.fileno())
+            size = part.stat().st_size
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
         sync_folder(target.parent)
         return size
 
     def put_tree(self, key: str, source: Path) -> int:
         """Copy a local folder in; returns the sum of its files' sizes in bytes."""
         part = self.new_part()
-        shutil.copytree(source, part)
         size = 0
-        for file in part.rglob("*"):
-            if file.is_file():
-                size += file.stat().st_size
-                with file.open("rb") as written:
-                    os.fsync(written.fileno())
-        self.adopt(part, key)
+        try:
+            shutil.copytree(source, part)
+            for file in part.rglob("*"):
+                if file.is_file():
+                    size += file.stat().st_size
+                    with file.open("rb") as written:
+                        os.fsync(written.fileno())
+            self.adopt(part, key)
+        finally:
+            self._remove(part)
         return size
 
     def open(self, key: str) -> BinaryIO:
         """The file's bytes."""
         return self.local_path(key).open("rb")
+
+    def size(self, key: str) -> int:
+        """Bytes of a file, or of all files of a folder. Raises FileNotFoundError."""
+        path = self.local_path(key)
+        if path.is_dir():
+            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        return path.stat().st_size
 
     def exists(self, key: str) -> bool:
         """Whether the key has a file or folder."""
@@ -80,6 +96,14 @@ class Storage:
     def delete(self, key: str) -> None:
         """Remove a file or folder; nothing happens when it is not there."""
         self._remove(self.local_path(key))
+
+    def sweep_parts(self, older_than_seconds: float) -> None:
+        """Remove what processes that were killed have left half written."""
+        for part in (self.root / "incoming").glob("*.part"):
+            # others sweep too, and uploads end while we look
+            with contextlib.suppress(OSError):
+                if time.time() - part.stat().st_mtime > older_than_seconds:
+                    self._remove(part)
 
     def check(self) -> None:
         """Raise OSError unless a file can be written."""

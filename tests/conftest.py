@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import sqlalchemy
+
+
+class NewDatabase(Protocol):
+    """Makes an empty database, or a copy of another one, and returns its URL."""
+
+    def __call__(self, template: str | None = None) -> str: ...
 
 
 @pytest.fixture(scope="session")
@@ -22,15 +30,16 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def new_postgres_database(postgres_server: str) -> Callable[[], str]:
-    """A function that makes an empty database and returns its URL."""
+def new_postgres_database(postgres_server: str) -> NewDatabase:
+    """A function that makes a database and returns its URL."""
     numbers = itertools.count()
 
-    def create() -> str:
+    def create(template: str | None = None) -> str:
         name = f"test_{next(numbers)}"
+        source = f" TEMPLATE {sqlalchemy.make_url(template).database}" if template else ""
         engine = sqlalchemy.create_engine(postgres_server, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
-            connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+            connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}{source}"))
         engine.dispose()
         return sqlalchemy.make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
 
@@ -42,5 +51,35 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/test.db"
-    url: str = request.getfixturevalue("new_postgres_database")()
+    create: NewDatabase = request.getfixturevalue("new_postgres_database")
+    return create()
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to copy."""
+    from service.migrate import upgrade
+
+    path = tmp_path_factory.mktemp("migrated") / "template.db"
+    upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(new_postgres_database: Callable[[], str]) -> str:
+    """A migrated PostgreSQL database, to copy."""
+    from service.migrate import upgrade
+
+    url = new_postgres_database()
+    upgrade(url)
     return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database of each kind with all tables in it, made in a few milliseconds."""
+    if request.param == "sqlite":
+        shutil.copyfile(request.getfixturevalue("migrated_sqlite"), tmp_path / "migrated.db")
+        return f"sqlite:///{tmp_path}/migrated.db"
+    create: NewDatabase = request.getfixturevalue("new_postgres_database")
+    return create(template=request.getfixturevalue("migrated_postgres"))

@@ -8,13 +8,16 @@ from typing import Any
 from fastapi import APIRouter
 
 from service.auth import Reader
-from service.errors import RESPONSES
 from trainkit.spec.catalog import catalog
 
-router = APIRouter(prefix="/v1", tags=["catalog"], responses=RESPONSES)
+router = APIRouter(prefix="/v1", tags=["catalog"])
 _catalog = cache(catalog)
 
 
-@router.get("/catalog", summary="Every model, optimizer, augmentation, rule ... with schema, default, description")
+@router.get(
+    "/catalog",
+    response_model=dict[str, Any],
+    summary="Every model, optimizer, augmentation, rule ... with schema, default, description",
+)
 def get_catalog(who: Reader) -> dict[str, Any]:
     return _catalog()

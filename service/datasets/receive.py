@@ -15,6 +15,7 @@ from typing import BinaryIO
 from anyio import to_thread
 
 from service.errors import Problem
+from service.limits import too_large
 from service.storage import Storage
 
 BUFFER = 4 << 20
@@ -66,17 +67,6 @@ class Receiver:
         """Leave nothing behind."""
         self._file.close()
         self.part.unlink(missing_ok=True)
-
-
-def too_large(limit: int) -> Problem:
-    """413 with the limit in it."""
-    return Problem(413, "too_large", f"At most {limit} bytes ({limit / 2**30:.1f} GiB) may be uploaded at once.")
-
-
-def check_length(header: str | None, limit: int) -> None:
-    """Refuse at once what says that it is too large."""
-    if header is not None and header.isdigit() and int(header) > limit:
-        raise too_large(limit)
 
 
 def check_digest(header: str | None, received: Received) -> None:

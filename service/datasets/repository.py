@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from service.datasets.tables import Blob, Dataset
@@ -38,9 +38,10 @@ def last_version(session: Session, project_id: str, name: str) -> Dataset | None
     return session.scalars(mine.order_by(Dataset.version.desc()).limit(1)).first()
 
 
-def blob(session: Session, sha256: str) -> Blob | None:
-    """The stored bytes with that hash."""
-    return session.get(Blob, sha256)
+def locked_blob(session: Session, sha256: str) -> Blob | None:
+    """The stored bytes with that hash, locked until the transaction ends."""
+    stored = select(Blob).where(Blob.sha256 == sha256)
+    return session.scalars(stored.with_for_update().execution_options(populate_existing=True)).one_or_none()
 
 
 def jobs_using(session: Session, dataset_id: str, *, active: bool) -> Sequence[str]:
@@ -51,13 +52,17 @@ def jobs_using(session: Session, dataset_id: str, *, active: bool) -> Sequence[s
     return session.scalars(using.limit(20)).all()
 
 
-def others_with_blob(session: Session, sha256: str, dataset_id: str) -> int:
-    """How many other datasets share the bytes, of any project."""
-    others = select(func.count()).where(Dataset.blob_sha256 == sha256, Dataset.id != dataset_id)
-    return session.scalar(others) or 0
+def others_with_bytes(session: Session, sha256: str, dataset_id: str) -> int:
+    """How many other datasets, of any project, need the bytes."""
+    needing = select(func.count()).where(Dataset.blob_sha256 == sha256, Dataset.id != dataset_id)
+    return session.scalar(needing.where(_has_bytes())) or 0
 
 
-def others_with_prepared(session: Session, prepared_key: str, dataset_id: str) -> int:
-    """How many other datasets share the prepared form."""
-    others = select(func.count()).where(Dataset.prepared_key == prepared_key, Dataset.id != dataset_id)
-    return session.scalar(others) or 0
+def named_by_any(session: Session, sha256: str) -> bool:
+    """Whether any dataset, even one whose bytes are gone, still names the blob."""
+    return session.scalar(select(Dataset.id).where(Dataset.blob_sha256 == sha256).limit(1)) is not None
+
+
+def _has_bytes() -> ColumnElement[bool]:
+    """Not one whose bytes were deleted while jobs kept its record."""
+    return or_(Dataset.error.is_(None), Dataset.error["code"].as_string() != "deleted")

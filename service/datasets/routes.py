@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
@@ -11,23 +12,37 @@ from starlette.requests import ClientDisconnect
 
 from service.auth import Reader, Writer
 from service.context import Context, Service
+from service.database import reading
 from service.datasets import repository, service
-from service.datasets.receive import Receiver, check_digest, check_length
+from service.datasets.receive import Receiver, check_digest
 from service.datasets.schemas import DatasetOut, PreviewIn, dataset_out
-from service.errors import RESPONSES, Problem
+from service.errors import Problem
 from service.keys.service import Principal
 from service.pagination import After, Limit, Page, page
 from service.questions.service import ask
 from trainkit.spec.facts import DatasetKind
 
-router = APIRouter(prefix="/v1/datasets", tags=["datasets"], responses=RESPONSES)
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "PNG"}}
-Name = Annotated[str, Query(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f/\\]+$")]
+RAW_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+NAME = r"^[^\x00-\x1f/\\]+$"
+Name = Annotated[str, Query(min_length=1, max_length=200, pattern=NAME)]
 Kind = Annotated[DatasetKind | None, Query(description="Left out: detected.")]
 Target = Annotated[str | None, Query(max_length=300, description="Tables: the column to predict.")]
 
 
-@router.put("", status_code=201, response_model=DatasetOut, summary="Upload a dataset (raw body, streamed)")
+@router.put(
+    "",
+    status_code=201,
+    response_model=DatasetOut,
+    openapi_extra=RAW_BODY,
+    summary="Upload a dataset (raw body, streamed)",
+)
 async def put_dataset(
     request: Request,
     response: Response,
@@ -38,9 +53,7 @@ async def put_dataset(
     target: Target = None,
     filename: Annotated[str | None, Query(max_length=300)] = None,
     content_digest: Annotated[str | None, Header()] = None,
-    content_length: Annotated[str | None, Header()] = None,
 ) -> DatasetOut:
-    check_length(content_length, context.settings.max_upload_bytes)
     wish = service.Wish(name, kind, target, filename)
     return await _receive(context, who, request.stream(), wish, content_digest, response)
 
@@ -51,13 +64,12 @@ async def post_dataset(
     who: Writer,
     context: Service,
     file: Annotated[UploadFile, File()],
-    name: Annotated[str | None, Form(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f/\\]+$")] = None,
+    name: Annotated[str | None, Form(min_length=1, max_length=200, pattern=NAME)] = None,
     kind: Annotated[DatasetKind | None, Form()] = None,
-    target: Annotated[str | None, Form(max_length=300)] = None,
-    content_digest: Annotated[str | None, Header()] = None,
+    target: Annotated[str | None, Form(max_length=300, pattern=r"^[^\x00]*$")] = None,
 ) -> DatasetOut:
-    shown = (file.filename or "").replace("\\", "/").rsplit("/", 1)[-1][:300] or None
-    wish = service.Wish(name or (shown or "dataset").split(".")[0] or "dataset", kind, target, shown)
+    shown = re.sub(r"[\x00-\x1f]", "", (file.filename or "").replace("\\", "/").rsplit("/", 1)[-1])[:300]
+    wish = service.Wish(name or shown.split(".")[0][:200] or "dataset", kind, target, shown or None)
     return await _receive(context, who, _chunks(file), wish, None, response)
 
 
@@ -99,20 +111,20 @@ def list_datasets(
     status: Literal["validating", "ready", "invalid"] | None = None,
     name: str | None = None,
 ) -> dict[str, Any]:
-    with context.sessions() as session:
+    with reading(context.sessions) as session:
         rows = repository.listing(session, who.project_id, limit, after, status, name)
         return page(rows, limit, dataset_out)
 
 
 @router.get("/{dataset_id}", response_model=DatasetOut, summary="One dataset")
 def get_dataset(dataset_id: str, who: Reader, context: Service) -> DatasetOut:
-    with context.sessions() as session:
+    with reading(context.sessions) as session:
         return dataset_out(service.find(session, who, dataset_id))
 
 
 @router.get("/{dataset_id}/report", response_model=dict[str, Any], summary="What the check found")
 def get_report(dataset_id: str, who: Reader, context: Service) -> dict[str, Any]:
-    with context.sessions() as session:
+    with reading(context.sessions) as session:
         dataset = service.find(session, who, dataset_id)
         if dataset.state == "validating":
             raise Problem(409, "not_checked_yet", "The dataset is still being checked.", headers={"Retry-After": "1"})
@@ -142,7 +154,7 @@ async def augmentation_preview(
 
 
 def _prepared_key(context: Context, who: Principal, dataset_id: str) -> str:
-    with context.sessions() as session:
+    with reading(context.sessions) as session:
         dataset = service.find(session, who, dataset_id)
         if dataset.state != "ready" or dataset.prepared_key is None:
             raise Problem(409, "not_ready", f"The dataset is {dataset.state}; only a ready one has a preview.")

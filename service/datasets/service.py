@@ -34,12 +34,11 @@ def register(context: Context, who: Principal, received: Received, wish: Wish) -
 
     The same bytes under the same name, kind and target are the same dataset: the existing version is returned.
     """
-    key = f"blobs/{received.sha256[:2]}/{received.sha256}"
-    context.storage.adopt(received.part, key)
     for _ in range(5):
         try:
             with context.sessions.begin() as session:
-                dataset = _register(session, who, received, wish, key)
+                dataset = _register(session, who, received, wish)
+                _keep(context, session, received)
             break
         except IntegrityError:  # another upload of the same name or bytes was quicker: look again
             continue
@@ -50,13 +49,22 @@ def register(context: Context, who: Principal, received: Received, wish: Wish) -
     return dataset
 
 
-def _register(session: Session, who: Principal, received: Received, wish: Wish, key: str) -> Dataset:
+def _keep(context: Context, session: Session, received: Received) -> None:
+    """Give the bytes their name while the blob's row is locked, so that a deletion cannot pass between."""
+    blob = repository.locked_blob(session, received.sha256)
+    assert blob is not None
+    if received.part.exists() and not context.storage.exists(blob.storage_key):
+        context.storage.adopt(received.part, blob.storage_key)
+
+
+def _register(session: Session, who: Principal, received: Received, wish: Wish) -> Dataset:
     now = session.scalar(select(db_now()))
     assert now is not None
     previous = repository.last_version(session, who.project_id, wish.name)
     if previous is not None and _same(previous, received, wish):
         return previous
-    if repository.blob(session, received.sha256) is None:
+    if repository.locked_blob(session, received.sha256) is None:
+        key = f"blobs/{received.sha256[:2]}/{received.sha256}"
         session.add(Blob(sha256=received.sha256, bytes=received.bytes, storage_key=key, created_at=now))
         session.flush()
     dataset = Dataset(
@@ -74,6 +82,7 @@ def _register(session: Session, who: Principal, received: Received, wish: Wish, 
         updated_at=now,
     )
     session.add(dataset)
+    session.flush()
     return dataset
 
 
@@ -93,27 +102,29 @@ def find(session: Session, who: Principal, dataset_id: str) -> Dataset:
 
 def delete(context: Context, who: Principal, dataset_id: str, *, force: bool) -> None:
     """Remove a dataset. 409 while jobs use it; with `force` only running jobs keep it."""
-    doomed: list[str] = []
     with context.sessions.begin() as session:
         dataset = find(session, who, dataset_id)
+        stored = repository.locked_blob(session, dataset.blob_sha256)
         using = repository.jobs_using(session, dataset_id, active=force)
         if using:
             hint = "Wait for them, or cancel them." if force else "Delete the jobs first, or add ?force=true."
             shown = ", ".join(using[:5])
             raise Problem(409, "in_use", f"{len(using)} jobs use the dataset ({shown}). {hint}")
-        if force and repository.jobs_using(session, dataset_id, active=False):
+        prepared, kept = dataset.prepared_key, force and bool(repository.jobs_using(session, dataset_id, active=False))
+        if kept:
             # jobs keep the record of what they were trained on; only the bytes go
-            dataset.state, dataset.error = "invalid", {"code": "deleted", "message": "the dataset was deleted"}
+            message = "the dataset was deleted"
+            hint = "Upload it again."
+            dataset.state, dataset.prepared_key = "invalid", None
+            dataset.error = {"code": "deleted", "layer": "data", "message": message, "retryable": False, "hint": hint}
         else:
             session.delete(dataset)
-        if not repository.others_with_blob(session, dataset.blob_sha256, dataset_id):
-            stored = repository.blob(session, dataset.blob_sha256)
-            if stored is not None:
-                doomed.append(stored.storage_key)
-                if dataset.state != "invalid":
-                    session.flush()
-                    session.delete(stored)
-        if dataset.prepared_key and not repository.others_with_prepared(session, dataset.prepared_key, dataset_id):
-            doomed.append(dataset.prepared_key)
-    for key in doomed:
-        context.storage.delete(key)
+        session.flush()
+        if stored is not None and not repository.others_with_bytes(session, stored.sha256, dataset_id):
+            if not repository.named_by_any(session, stored.sha256):
+                session.delete(stored)
+                session.flush()
+            # still under the lock: whoever uploads the same bytes now waits, and then stores them anew
+            context.storage.delete(stored.storage_key)
+    if prepared is not None:
+        context.storage.delete(prepared)

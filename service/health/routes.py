@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 from fastapi import APIRouter, Response
+from pydantic import BaseModel
 from sqlalchemy import text
 
 from service.context import Service
+from service.database import reading
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz", summary="The process answers")
-async def healthz() -> dict[str, str]:
-    return {"status": "ok"}
+class HealthOut(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
 
 
-@router.get("/readyz", summary="Database and storage answer")
-def readyz(response: Response, context: Service) -> dict[str, Any]:
+class ReadyOut(BaseModel):
+    """What works, and the kind of reason for what does not. The broker may be away: jobs then start a little later."""
+
+    status: Literal["ready", "not ready"]
+    database: str
+    storage: str
+    broker: str
+
+
+@router.get("/healthz", response_model=HealthOut, summary="The process answers")
+async def healthz() -> HealthOut:
+    return HealthOut()
+
+
+@router.get(
+    "/readyz",
+    response_model=ReadyOut,
+    responses={503: {"model": ReadyOut, "description": "Not ready"}},
+    summary="Database and storage answer",
+)
+def readyz(response: Response, context: Service) -> ReadyOut:
     checks = {"database": "ok", "storage": "ok"}
     try:
-        with context.sessions() as session:
+        with reading(context.sessions) as session:
             session.execute(text("SELECT 1 FROM projects LIMIT 1"))
     except Exception as error:  # whatever it is, the answer is "not ready", with the reason's kind
         checks["database"] = type(error).__name__
@@ -31,4 +53,5 @@ def readyz(response: Response, context: Service) -> dict[str, Any]:
         checks["storage"] = error.strerror or type(error).__name__
     ready = all(value == "ok" for value in checks.values())
     response.status_code = 200 if ready else 503
-    return {"status": "ready" if ready else "not ready", **checks}
+    broker = "ok" if context.doorbell.reachable() else "away"
+    return ReadyOut(status="ready" if ready else "not ready", broker=broker, **checks)

@@ -12,11 +12,15 @@ from sqlalchemy.orm import Session
 from service.database import db_now, new_id
 from service.jobs.leases import held
 from service.jobs.states import State, transition
-from service.jobs.tables import Artifact, Attempt, Job
+from service.jobs.tables import Artifact, Attempt, Job, JobEvent
 from service.models.tables import Model
 
 RETRY_SECONDS = 5.0
 """Pause before a failed attempt is tried again, doubled for each further one."""
+LONGEST_PAUSE = 60.0
+LOG_CHARACTERS = 4000
+LOG_LINES = 1000
+"""Log lines that a job's events keep; its log file has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,25 @@ def note(session: Session, job_id: str, fence: int, **changes: Any) -> None:
         .values(updated_at=db_now(), **changes)
         .execution_options(synchronize_session=False)
     )
+
+
+def say(session: Session, job_id: str, fence: int, level: str, message: str) -> None:
+    """Keep one log line of the training process among the job's events; a talkative process is cut off."""
+    job = held(session, job_id, fence)
+    if job.next_event_seq > LOG_LINES:
+        return
+    session.add(
+        JobEvent(
+            job_id=job_id,
+            seq=job.next_event_seq,
+            at=_now(session),
+            kind="log",
+            actor=job.lease_owner or "worker",
+            data={"level": level, "message": message.replace("\x00", "")[:LOG_CHARACTERS]},
+        )
+    )
+    job.next_event_seq += 1
+    session.flush()
 
 
 def finish(session: Session, job_id: str, fence: int, outcome: Finish) -> str:
@@ -132,6 +155,8 @@ def give_up(session: Session, job: Job, to: State, reason: str) -> None:
 def handback(session: Session, job_id: str, fence: int, reason: str) -> None:
     """The worker is going away in good order: the job is queued again at once, and nothing is counted against it."""
     job = held(session, job_id, fence)
+    if _as_wished(session, job):
+        return
     _close_attempt(session, job, "handed_back")
     transition(
         session,
@@ -145,47 +170,48 @@ def handback(session: Session, job_id: str, fence: int, reason: str) -> None:
     )
 
 
+def _as_wished(session: Session, job: Job) -> State | None:
+    """An attempt that ends early while a cancel or a pause is wished for ends as wished; None when neither is."""
+    action = (job.wanted or {}).get("action")
+    to: State | None = "cancelled" if action == "cancel" else "paused" if job.state == "pausing" else None
+    if to is not None:
+        give_up(session, job, to, "client")
+    return to
+
+
 def fail(session: Session, job_id: str, fence: int, error: dict[str, Any]) -> State:
     """An attempt went wrong: a retryable error is tried again while attempts are left, any other ends the job."""
     job = held(session, job_id, fence)
-    attempts = job.attempts + 1
+    actor, attempts = job.lease_owner or "worker", job.attempts + 1
     _close_attempt(session, job, "failed", error)
-    if job.wanted and job.wanted.get("action") == "cancel":
-        cancel_reason = {"actor": job.lease_owner or "worker", "reason": "client"}
-        transition(session, job, "cancelled", phase=None, wanted=None, attempts=attempts, **cancel_reason)
-        return "cancelled"
-    if error.get("retryable") and attempts < job.max_attempts:
+    changes: dict[str, Any] = {"phase": None, "attempts": attempts}
+    to: State
+    if (job.wanted or {}).get("action") == "cancel":
+        to, reason = "cancelled", "client"
+        changes.update(wanted=None)
+    elif error.get("retryable") and attempts < job.max_attempts:
         pause = RETRY_SECONDS * 2 ** (attempts - 1)
-        transition(
-            session,
-            job,
-            "queued",
-            actor=job.lease_owner or "worker",
-            reason=f"{error['code']}: attempt {attempts} of {job.max_attempts}, again in {pause:.0f} s",
-            attempts=attempts,
-            not_before=db_now(plus=pause),
-            rung_at=None,
-            phase=None,
-            error=error,
-        )
-        return "queued"
-    transition(
-        session,
-        job,
-        "failed",
-        actor=job.lease_owner or "worker",
-        reason=error.get("code"),
-        attempts=attempts,
-        error=error,
-        phase=None,
-        wanted=None,
-    )
-    return "failed"
+        reason = f"{error['code']}: attempt {attempts} of {job.max_attempts}, again in {pause:.0f} s"
+        changes.update(error=error, not_before=db_now(plus=pause), rung_at=None)
+        to = "paused" if job.state == "pausing" else "queued"
+        if to == "paused":
+            changes.update(wanted=None)
+    else:
+        to, reason = "failed", error.get("code", "failed")
+        changes.update(error=error, wanted=None)
+    transition(session, job, to, actor=actor, reason=reason, **changes)
+    return to
 
 
 def interrupted(session: Session, job: Job, reason: str, limit: int, *, delay: float = 0.0) -> State:
-    """The platform failed the job (a lost worker, a killed process): queued again, up to `limit` times."""
+    """The platform failed the job (a lost worker, a killed process): queued again after a pause, up to `limit` times.
+
+    The first time it goes on at once; then the pause is 1, 2, 4 ... s, but not less than `delay`.
+    """
+    if (ended := _as_wished(session, job)) is not None:
+        return ended
     interruptions = job.interruptions + 1
+    pause = max(delay, min(LONGEST_PAUSE, 2.0 ** (interruptions - 2)) if interruptions > 1 else 0.0)
     error = {
         "code": "worker_lost",
         "layer": "platform",
@@ -215,7 +241,7 @@ def interrupted(session: Session, job: Job, reason: str, limit: int, *, delay: f
         reason=reason,
         interruptions=interruptions,
         phase=None,
-        not_before=db_now(plus=delay) if delay else None,
+        not_before=db_now(plus=pause) if pause else None,
         rung_at=None,
     )
     return "queued"

@@ -109,9 +109,9 @@ def wanted(session: Session, job_id: str, fence: int) -> dict[str, Any] | None:
 
 def held(session: Session, job_id: str, fence: int) -> Job:
     """The job's row, locked, if the fence still holds it. Every write of a worker begins here."""
-    job = session.scalars(
-        select(Job).where(Job.id == job_id, Job.fence == fence, Job.state.in_(WITH_WORKER)).with_for_update()
-    ).one_or_none()
+    mine = select(Job).where(Job.id == job_id, Job.fence == fence, Job.state.in_(WITH_WORKER)).with_for_update()
+    # a session that has seen the row before must not answer from memory
+    job = session.scalars(mine.execution_options(populate_existing=True)).one_or_none()
     if job is None:
         raise StaleFence(job_id)
     return job

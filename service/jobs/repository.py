@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -22,7 +21,7 @@ def get(session: Session, project_id: str, job_id: str) -> Job | None:
 def locked(session: Session, project_id: str, job_id: str) -> Job | None:
     """The same, locked until the transaction ends."""
     mine = select(Job).where(Job.id == job_id, Job.project_id == project_id)
-    return session.scalars(mine.with_for_update()).one_or_none()
+    return session.scalars(mine.with_for_update().execution_options(populate_existing=True)).one_or_none()
 
 
 def listing(
@@ -56,9 +55,11 @@ def datasets_of(session: Session, jobs: Sequence[Job]) -> dict[str, Dataset]:
     return {row.id: row for row in session.scalars(select(Dataset).where(Dataset.id.in_(ids)))}
 
 
-def events_after(session: Session, job_id: str, after: int, limit: int) -> Sequence[JobEvent]:
-    """Events with seq > after, in order."""
+def events_after(session: Session, job_id: str, after: int, limit: int, kind: str | None = None) -> Sequence[JobEvent]:
+    """Events with seq > after, in order; of one kind (`state`, `log`) or all."""
     wanted = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after)
+    if kind is not None:
+        wanted = wanted.where(JobEvent.kind == kind)
     return session.scalars(wanted.order_by(JobEvent.seq).limit(limit)).all()
 
 
@@ -109,8 +110,3 @@ def model_of(session: Session, job_id: str) -> Model | None:
     """The newest model that the job made."""
     made = select(Model).where(Model.job_id == job_id).order_by(Model.id.desc()).limit(1)
     return session.scalars(made).first()
-
-
-def columns_changed(job: Job) -> tuple[Any, ...]:
-    """What a waiting reader compares: anything new changes one of these."""
-    return job.next_seq, job.next_event_seq, job.state

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.datasets.tables import Dataset
 from service.jobs.states import State
-from service.jobs.tables import Attempt, Checkpoint, Decision, Job, JobEvent
+from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, Job, JobEvent
 
 
 class DatasetOfJob(BaseModel):
@@ -89,55 +89,139 @@ class StopIn(BaseModel):
     """Stop only if no metric row beyond this seq has come; otherwise 409."""
 
 
-def event_wire(row: JobEvent) -> dict[str, Any]:
+class EventOut(BaseModel):
+    """One change of the job."""
+
+    seq: int
+    at: datetime
+    from_: State | None = Field(serialization_alias="from")
+    to: State | None
+    reason: str | None
+    actor: str
+
+
+class LogOut(BaseModel):
+    """One line that the training process said."""
+
+    seq: int
+    at: datetime
+    level: str
+    message: str
+
+
+class AttemptOut(BaseModel):
+    """One worker's go at the job, numbered by the fence it was claimed with."""
+
+    attempt: int
+    worker: str
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str | None
+    error: dict[str, Any] | None
+    resumed_from_step: int | None
+
+
+class DecisionOut(BaseModel):
+    """One evaluation of one early-stop rule, with the numbers it saw."""
+
+    seq: int
+    at: datetime
+    attempt: int
+    step: int
+    epoch: int
+    rule: dict[str, Any]
+    inputs: dict[str, Any]
+    action: str
+    reason: str | None
+
+
+class CheckpointOut(BaseModel):
+    """One stored checkpoint; `metric_seq` is how far the metric log had come."""
+
+    id: str
+    attempt: int
+    step: int
+    epoch: int
+    sha256: str
+    bytes: int
+    metric_seq: int
+    created_at: datetime
+
+
+class ArtifactOut(BaseModel):
+    """One file that the job left."""
+
+    name: str
+    media_type: str
+    bytes: int
+    created_at: datetime
+
+
+class EvaluationOut(BaseModel):
+    """Measured on the held-out part; fields of the task's kind beside these."""
+
+    model_config = ConfigDict(extra="allow")
+    split: str
+    samples: int
+    metrics: dict[str, Any]
+    per_class: list[dict[str, Any]] | None = None
+    confusion_matrix: list[list[int]] | None = None
+    classes: list[str] | None = None
+
+
+def event_out(row: JobEvent) -> EventOut:
     """The event as `{seq, at, from, to, reason, actor}`."""
-    return {
-        "seq": row.seq,
-        "at": row.at.isoformat(timespec="milliseconds"),
-        "from": row.from_state,
-        "to": row.to_state,
-        "reason": row.reason,
-        "actor": row.actor,
-    }
+    return EventOut(seq=row.seq, at=row.at, from_=row.from_state, to=row.to_state, reason=row.reason, actor=row.actor)
 
 
-def attempt_wire(row: Attempt) -> dict[str, Any]:
-    """One worker's go at the job."""
-    return {
-        "attempt": row.fence,
-        "worker": row.worker,
-        "started_at": row.started_at,
-        "finished_at": row.finished_at,
-        "outcome": row.outcome,
-        "error": row.error,
-        "resumed_from_step": row.resumed_from_step,
-    }
+def log_out(row: JobEvent) -> LogOut:
+    """The event as `{seq, at, level, message}`."""
+    data = row.data or {}
+    return LogOut(seq=row.seq, at=row.at, level=data.get("level", "info"), message=data.get("message", ""))
 
 
-def decision_wire(row: Decision) -> dict[str, Any]:
-    """One evaluation of one early-stop rule."""
-    return {
-        "seq": row.seq,
-        "at": row.at,
-        "attempt": row.fence,
-        "step": row.step,
-        "epoch": row.epoch,
-        "rule": row.rule,
-        "inputs": row.inputs,
-        "action": row.action,
-        "reason": row.reason,
-    }
+def attempt_out(row: Attempt) -> AttemptOut:
+    """A row as scripts read it."""
+    return AttemptOut(
+        attempt=row.fence,
+        worker=row.worker,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        outcome=row.outcome,
+        error=row.error,
+        resumed_from_step=row.resumed_from_step,
+    )
 
 
-def checkpoint_wire(row: Checkpoint) -> dict[str, Any]:
-    """One stored checkpoint."""
-    return {
-        "id": row.id,
-        "attempt": row.fence,
-        "step": row.step,
-        "epoch": row.epoch,
-        "sha256": row.sha256,
-        "bytes": row.bytes,
-        "metric_seq": row.metric_seq,
-        "created_at": row.created_at,
-    }
+def decision_out(row: Decision) -> DecisionOut:
+    """A row as scripts read it."""
+    return DecisionOut(
+        seq=row.seq,
+        at=row.at,
+        attempt=row.fence,
+        step=row.step,
+        epoch=row.epoch,
+        rule=row.rule,
+        inputs=row.inputs,
+        action=row.action,
+        reason=row.reason,
+    )
+
+
+def checkpoint_out(row: Checkpoint) -> CheckpointOut:
+    """A row as scripts read it."""
+    return CheckpointOut(
+        id=row.id,
+        attempt=row.fence,
+        step=row.step,
+        epoch=row.epoch,
+        sha256=row.sha256,
+        bytes=row.bytes,
+        metric_seq=row.metric_seq,
+        created_at=row.created_at,
+    )
+
+
+def artifact_out(row: Artifact) -> ArtifactOut:
+    """A row as scripts read it."""
+    return ArtifactOut(name=row.name, media_type=row.media_type, bytes=row.bytes, created_at=row.created_at)

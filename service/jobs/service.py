@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.context import Context
-from service.database import db_now, new_id
+from service.database import db_now, new_id, reading
 from service.datasets.service import find as find_dataset
 from service.datasets.tables import Dataset
 from service.errors import Problem, not_found
@@ -74,7 +74,7 @@ def create(context: Context, who: Principal, document: Any, idempotency_key: str
                 )
     except IntegrityError:
         # the same key was used at the same moment, and the other request won
-        with context.sessions() as session:
+        with reading(context.sessions) as session:
             if idempotency_key and (earlier := _earlier(session, who, idempotency_key, fingerprint)):
                 return earlier, False
         raise
@@ -171,10 +171,15 @@ def _locked(session: Session, who: Principal, job_id: str) -> Job:
 
 
 def stop(context: Context, who: Principal, job_id: str, keep: str, if_seq: int | None) -> Job:
-    """Ask for a graceful end that keeps a usable model. Idempotent; a job that never ran is cancelled instead."""
+    """Ask for a graceful end that keeps a usable model. Idempotent; a job that never ran is cancelled instead.
+
+    With `if_seq`, raises a 409 problem when rows beyond it have come: the decision was made on an old picture.
+    """
     with context.sessions.begin() as session:
         job = _locked(session, who, job_id)
-        if if_seq is not None and job.next_seq - 1 > if_seq and job.state not in ENDED:
+        if job.state in ENDED or job.state == "stopping" or (job.wanted or {}).get("action") == "cancel":
+            return job  # asked before, or beyond asking
+        if if_seq is not None and job.next_seq - 1 > if_seq:
             detail = f"Rows up to seq {job.next_seq - 1} have come since {if_seq}; look again before stopping."
             raise Problem(409, "newer_metrics", detail)
         if job.state in ("validating", "queued") and job.started_at is None:
@@ -185,7 +190,7 @@ def stop(context: Context, who: Principal, job_id: str, keep: str, if_seq: int |
             transition(session, job, "queued", actor=who.actor, reason="stop", wanted={"action": "stop", "keep": keep})
         elif job.state == "queued":
             # it ran before: the next attempt restores its checkpoint, evaluates and keeps the model
-            _wish(session, job, {"action": "stop", "keep": keep})
+            _wish(session, job, {"action": "stop", "keep": keep}, not_before=None)
         elif job.state in ("starting", "running", "pausing"):
             wish = {"action": "stop", "keep": keep}
             transition(session, job, "stopping", actor=who.actor, reason="client_stop", wanted=wish)
@@ -203,17 +208,42 @@ def cancel(context: Context, who: Principal, job_id: str) -> Job:
     return _fresh(context, who, job_id)
 
 
-def _wish(session: Session, job: Job, wish: dict[str, Any]) -> None:
+def pause(context: Context, who: Principal, job_id: str) -> Job:
+    """Ask for a checkpoint and let the worker go; `resume` goes on from there. Idempotent."""
+    with context.sessions.begin() as session:
+        job = _locked(session, who, job_id)
+        if job.state == "queued" and job.wanted is None:
+            transition(session, job, "paused", actor=who.actor, reason="client")
+        elif job.state in ("starting", "running") and (job.wanted or {}).get("action") != "cancel":
+            transition(session, job, "pausing", actor=who.actor, reason="client", wanted={"action": "pause"})
+        elif job.state not in ("pausing", "paused"):
+            raise Problem(409, "wrong_state", f"The job is {job.state}: only queued and running jobs can be paused.")
+    return _fresh(context, who, job_id)
+
+
+def resume(context: Context, who: Principal, job_id: str) -> Job:
+    """Queue a paused job again; it goes on from its checkpoint. Idempotent while it has not ended."""
+    with context.sessions.begin() as session:
+        job = _locked(session, who, job_id)
+        if job.state == "paused":
+            transition(session, job, "queued", actor=who.actor, reason="resume", not_before=None, rung_at=None)
+        elif job.state == "pausing" or job.state in ENDED:
+            raise Problem(409, "wrong_state", f"The job is {job.state}: only paused jobs can be resumed.")
+    context.doorbell.ring(QUEUE)
+    return _fresh(context, who, job_id)
+
+
+def _wish(session: Session, job: Job, wish: dict[str, Any], **changes: Any) -> None:
     session.execute(
         update(Job)
         .where(Job.id == job.id)
-        .values(wanted=wish, updated_at=db_now())
+        .values(wanted=wish, updated_at=db_now(), **changes)
         .execution_options(synchronize_session=False)
     )
 
 
 def _fresh(context: Context, who: Principal, job_id: str) -> Job:
-    with context.sessions() as session:
+    with reading(context.sessions) as session:
         return find(session, who, job_id)
 
 

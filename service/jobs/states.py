@@ -29,8 +29,8 @@ WITH_WORKER: frozenset[str] = frozenset({"starting", "running", "pausing", "stop
 
 ALLOWED: dict[str, frozenset[str]] = {
     "validating": frozenset({"queued", "cancelled", "failed"}),
-    "queued": frozenset({"starting", "cancelled", "failed"}),
-    "starting": frozenset({"running", "queued", "stopping", "cancelled", "failed"}),
+    "queued": frozenset({"starting", "paused", "cancelled", "failed"}),
+    "starting": frozenset({"running", "queued", "pausing", "stopping", "cancelled", "failed"}),
     "running": frozenset({"stopping", "pausing", "succeeded", "stopped", "queued", "cancelled", "failed"}),
     "pausing": frozenset({"paused", "stopping", "succeeded", "stopped", "queued", "cancelled", "failed"}),
     "paused": frozenset({"queued", "cancelled"}),

@@ -54,16 +54,19 @@ class Job(Leased, Base):
 
 
 class JobEvent(Base):
-    """One change of a job, with its actor and reason; `seq` is gap-free per job."""
+    """One change of a job (kind `state`), or one thing its training process said (kind `log`); `seq` is gap-free."""
 
     __tablename__ = "job_events"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
+    kind: Mapped[str] = mapped_column(String(10), default="state")
     from_state: Mapped[str | None] = mapped_column(String(20))
-    to_state: Mapped[str] = mapped_column(String(20))
+    to_state: Mapped[str | None] = mapped_column(String(20))
     reason: Mapped[str | None] = mapped_column(Text)
     actor: Mapped[str] = mapped_column(String(200))
+    data: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """Of kind `log`: `{level, message}`."""
 
 
 class Attempt(Base):

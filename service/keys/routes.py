@@ -11,12 +11,13 @@ from sqlalchemy import select
 
 from service.auth import Admin
 from service.context import Service
-from service.database import db_now
-from service.errors import RESPONSES, not_found
+from service.database import db_now, reading
+from service.errors import not_found
 from service.keys.service import SCOPES, Scope, create_key
 from service.keys.tables import ApiKey, Project
+from service.pagination import Listing
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=RESPONSES)
+router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 
 class KeyIn(BaseModel):
@@ -53,9 +54,9 @@ def make_key(who: Admin, context: Service, wish: Annotated[KeyIn | None, Body()]
         return KeyMade(key=create_key(session, project.name, wish.name, tuple(wish.scopes)))
 
 
-@router.get("", summary="Keys of the project")
+@router.get("", response_model=Listing[KeyOut], summary="Keys of the project")
 def list_keys(who: Admin, context: Service) -> dict[str, Any]:
-    with context.sessions() as session:
+    with reading(context.sessions) as session:
         rows = session.scalars(select(ApiKey).where(ApiKey.project_id == who.project_id).order_by(ApiKey.created_at))
         return {"data": [KeyOut.model_validate(row, from_attributes=True) for row in rows]}
 

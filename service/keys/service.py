@@ -7,10 +7,9 @@ import hmac
 import os
 import re
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Literal
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from service.database import ALPHABET, db_now, new_id
@@ -19,7 +18,6 @@ from service.keys.tables import ApiKey, Project
 Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
 FORM = re.compile(r"^tk_([0-9a-z]{8})_([0-9A-Za-z]{32,64})$")
-SEEN_EVERY = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +69,19 @@ def authenticate(session: Session, presented: str) -> Principal | None:
     assert now is not None
     if key.expires_at is not None and key.expires_at <= now:
         return None
-    if key.last_used_at is None or now - key.last_used_at > SEEN_EVERY:
-        key.last_used_at = now
     return Principal(key.id, key.project_id, frozenset(key.scopes))
+
+
+def touch(session: Session, key_id: str) -> None:
+    """The key has just been used."""
+    session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=db_now()))
+
+
+def ensure_first_key(session: Session, project: str = "default", name: str = "first") -> str | None:
+    """Make a key for everything if there is none at all yet; None when there is one."""
+    if session.scalar(select(ApiKey.id).limit(1)) is not None:
+        return None
+    return create_key(session, project, name)
 
 
 def _random(length: int) -> str:

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-COLUMNS = (("series", "<u2"), ("step", "<i8"), ("epoch", "<i4"), ("value", "<f8"), ("at", "<f8"))
+COLUMNS = (("index", "<u2"), ("step", "<i8"), ("epoch", "<i4"), ("value", "<f8"), ("at", "<f8"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,33 @@ class Row:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A body's columns; `index` points into `series`, a list of (split, name)."""
+
+    series: list[tuple[str, str]]
+    index: NDArray[np.uint16]
+    step: NDArray[np.int64]
+    epoch: NDArray[np.int32]
+    value: NDArray[np.float64]
+    at: NDArray[np.float64]
+
+    def rows(self, places: NDArray[np.intp]) -> list[Row]:
+        """The rows at these places."""
+        columns = (column[places].tolist() for column in (self.index, self.step, self.epoch, self.value, self.at))
+        return [
+            Row(self.series[index][0], self.series[index][1], step, epoch, value, at)
+            for index, step, epoch, value, at in zip(*columns, strict=True)
+        ]
+
+
 def encode(rows: Sequence[Row]) -> bytes:
     """Rows to a body, in their order."""
     series: dict[tuple[str, str], int] = {}
     for row in rows:
         series.setdefault((row.split, row.name), len(series))
     columns = {
-        "series": [series[row.split, row.name] for row in rows],
+        "index": [series[row.split, row.name] for row in rows],
         "step": [row.step for row in rows],
         "epoch": [row.epoch for row in rows],
         "value": [row.value for row in rows],
@@ -45,16 +66,19 @@ def encode(rows: Sequence[Row]) -> bytes:
     return struct.pack("<I", len(header)) + header + b"".join(arrays)
 
 
-def decode(body: bytes) -> list[Row]:
-    """A body to its rows, in their order."""
+def decode_columns(body: bytes) -> Columns:
+    """A body to its columns, without copying."""
     (length,) = struct.unpack_from("<I", body)
     header = json.loads(body[4 : 4 + length])
-    n, series, offset = header["n"], header["series"], 4 + length
+    offset = 4 + length
     columns = {}
     for name, kind in COLUMNS:
-        columns[name] = np.frombuffer(body, kind, count=n, offset=offset)
+        columns[name] = np.frombuffer(body, kind, count=header["n"], offset=offset)
         offset += columns[name].nbytes
-    return [
-        Row(series[index][0], series[index][1], step, epoch, value, at)
-        for index, step, epoch, value, at in zip(*(columns[name].tolist() for name, _ in COLUMNS), strict=True)
-    ]
+    return Columns([(split, name) for split, name in header["series"]], **columns)
+
+
+def decode(body: bytes) -> list[Row]:
+    """A body to its rows, in their order."""
+    columns = decode_columns(body)
+    return columns.rows(np.arange(len(columns.index)))

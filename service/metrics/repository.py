@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from service.database import db_now
@@ -61,6 +61,12 @@ def superseded_ranges(session: Session, job_id: str) -> list[tuple[int, int]]:
     """(first, last) of every range of rows that were run again."""
     ranges = select(MetricSuperseded.first_seq, MetricSuperseded.last_seq).where(MetricSuperseded.job_id == job_id)
     return [(first, last) for first, last in session.execute(ranges)]
+
+
+def count_superseded(session: Session, job_id: str) -> int:
+    """A number that changes whenever rows are marked: how many seqs the ranges cover."""
+    covered = func.coalesce(func.sum(MetricSuperseded.last_seq - MetricSuperseded.first_seq + 1), 0)
+    return int(session.scalar(select(covered).where(MetricSuperseded.job_id == job_id)) or 0)
 
 
 def mark_superseded(session: Session, job_id: str, fence: int, first: int, last: int) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import time
 from collections.abc import Iterator
-from math import isfinite
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import anyio
@@ -16,17 +18,24 @@ from fastapi.responses import StreamingResponse
 
 from service.auth import Reader
 from service.context import Context, Service
-from service.errors import RESPONSES
+from service.database import reading
 from service.jobs import service as jobs
 from service.jobs.states import ENDED
 from service.keys.service import Principal
-from service.metrics.series import downsample
-from service.metrics.service import LoggedRow, as_wire, read
+from service.metrics.repository import count_superseded
+from service.metrics.schemas import AllSeriesOut, MetricsOut, series_wire
+from service.metrics.series import collect, downsample
+from service.metrics.service import as_wire, read_page
+from service.pagination import NOT_MODIFIED
 
-router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["metrics"], responses=RESPONSES)
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["metrics"])
 LOOK_AGAIN = 0.25
 """Seconds between two looks of a waiting reader."""
 Names = Annotated[str | None, Query(max_length=2000, description="Comma-separated: val_accuracy, or accuracy for all.")]
+CSV_COLUMNS = ("seq", "attempt", "split", "name", "step", "epoch", "value", "at", "superseded")
+CSV: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/csv": {"schema": {"type": "string"}}}, "description": "CSV with a header line"}
+}
 
 
 def parse_names(names: str | None) -> frozenset[str] | None:
@@ -34,10 +43,34 @@ def parse_names(names: str | None) -> frozenset[str] | None:
     return frozenset(name.strip() for name in names.split(",") if name.strip()) if names else None
 
 
-@router.get("/metrics", summary="The metric log by cursor; `wait` seconds for something new")
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """What a reader wants."""
+
+    job_id: str
+    after: int
+    limit: int
+    names: frozenset[str] | None
+    known_tag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look found. `body` is None when the reader has it already; `worth` says whether to answer at once."""
+
+    tag: str
+    body: bytes | None
+    worth: bool
+
+
+@router.get(
+    "/metrics",
+    response_model=MetricsOut,
+    responses=NOT_MODIFIED,
+    summary="The metric log by cursor; `wait` seconds for something new",
+)
 async def get_metrics(
     job_id: str,
-    response: Response,
     who: Reader,
     context: Service,
     after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
@@ -45,81 +78,74 @@ async def get_metrics(
     names: Names = None,
     wait: Annotated[float, Query(ge=0, le=25)] = 0,
     if_none_match: Annotated[str | None, Header()] = None,
-) -> Any:
-    wanted = parse_names(names)
+) -> Response:
+    query = LogQuery(job_id, after, limit, parse_names(names), if_none_match)
     deadline = time.monotonic() + wait
     while True:
-        tag, rows, done = await to_thread.run_sync(_look, context, who, job_id, after, limit, wanted, if_none_match)
-        if rows or done or time.monotonic() >= deadline:
+        look = await to_thread.run_sync(_look, context, who, query)
+        if look.worth or time.monotonic() >= deadline:
             break
         await anyio.sleep(LOOK_AGAIN)
-    headers = {"ETag": tag, "Cache-Control": "no-cache"}
-    if rows is None:
+    headers = {"ETag": look.tag, "Cache-Control": "no-cache"}
+    if look.body is None:
         return Response(status_code=304, headers=headers)
-    response.headers.update(headers)
-    return {"data": [as_wire(row) for row in rows], "next": rows[-1].seq if rows else after, "done": done and not rows}
+    return Response(look.body, media_type="application/json", headers=headers)
 
 
-def _look(
-    context: Context,
-    who: Principal,
-    job_id: str,
-    after: int,
-    limit: int,
-    names: frozenset[str] | None,
-    known_tag: str | None,
-) -> tuple[str, list[LoggedRow] | None, bool]:
-    with context.sessions() as session:
-        job = jobs.find(session, who, job_id)
-        done = job.state in ENDED
-        tag = f'W/"{job_id}:{job.next_seq - 1}:{job.state}:{after}:{limit}:{hash_names(names)}"'
-        if known_tag == tag:
-            return tag, None, done
-        rows = read(session, job_id, after, limit=limit, names=names) if job.next_seq - 1 > after else []
-        return tag, rows, done
+def _look(context: Context, who: Principal, query: LogQuery) -> Look:
+    with reading(context.sessions) as session:
+        job = jobs.find(session, who, query.job_id)
+        last, ended = job.next_seq - 1, job.state in ENDED
+        marked = count_superseded(session, query.job_id)
+        # the state that matters is whether more can come: a change from queued to running changes no row
+        tag = etag(query.job_id, last, marked, ended, query.after, query.limit, query.names)
+        if query.known_tag == tag:
+            return Look(tag, None, worth=ended)
+        page = read_page(session, query.job_id, query.after, limit=query.limit, names=query.names)
+    done = ended and page.next >= last
+    wire = {"data": [as_wire(row) for row in page.rows], "next": page.next, "done": done}
+    return Look(tag, json.dumps(wire, allow_nan=False).encode(), worth=bool(page.rows) or ended)
 
 
-def hash_names(names: frozenset[str] | None) -> str:
-    """A short stable mark of a selection, for ETags."""
-    return "-".join(sorted(names)) if names else "all"
+def etag(*parts: Any) -> str:
+    """A weak ETag of everything that an answer depends on."""
+    shown = [sorted(part) if isinstance(part, frozenset) else part for part in parts]
+    return f'W/"{hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:32]}"'
 
 
-@router.get("/metrics/series", summary="Series for plots, down-sampled with extremes kept")
+@router.get(
+    "/metrics/series",
+    response_model=AllSeriesOut,
+    responses=NOT_MODIFIED,
+    summary="Series for plots, down-sampled with extremes kept",
+)
 def get_series(
     job_id: str,
-    response: Response,
     who: Reader,
     context: Service,
     names: Names = None,
-    max_points: Annotated[int, Query(ge=3, le=10_000)] = 1000,
+    max_points: Annotated[int, Query(ge=5, le=10_000)] = 1000,
     if_none_match: Annotated[str | None, Header()] = None,
-) -> Any:
-    with context.sessions() as session:
+) -> Response:
+    wanted = parse_names(names)
+    with reading(context.sessions) as session:
         job = jobs.find(session, who, job_id)
-        tag = f'W/"{job_id}:{job.next_seq - 1}:{max_points}:{hash_names(parse_names(names))}"'
+        tag = etag(job_id, job.next_seq, count_superseded(session, job_id), max_points, wanted)
+        headers = {"ETag": tag, "Cache-Control": "no-cache"}
         if if_none_match == tag:
-            return Response(status_code=304, headers={"ETag": tag})
-        rows = read(session, job_id, 0, limit=job.next_seq, names=parse_names(names))
-    series: dict[str, list[LoggedRow]] = {}
-    for row in rows:
-        if not row.superseded:
-            series.setdefault(f"{row.row.split}_{row.row.name}", []).append(row)
-    response.headers["ETag"] = tag
-    return {"series": {name: _points(downsample(points, max_points)) for name, points in sorted(series.items())}}
+            return Response(status_code=304, headers=headers)
+        found = collect(session, job_id, wanted)
+    series = {}
+    for name, columns in found.items():
+        kept = downsample(columns["value"], max_points)
+        series[name] = series_wire({column: values[kept] for column, values in columns.items()})
+    body = json.dumps({"series": series}, allow_nan=False)
+    return Response(body, media_type="application/json", headers=headers)
 
 
-def _points(rows: list[LoggedRow]) -> dict[str, list[Any]]:
-    return {
-        "seq": [row.seq for row in rows],
-        "step": [row.row.step for row in rows],
-        "epoch": [row.row.epoch for row in rows],
-        "value": [row.row.value if isfinite(row.row.value) else None for row in rows],
-    }
-
-
-@router.get("/metrics.csv", response_class=StreamingResponse, summary="The whole log as CSV")
+@router.get("/metrics.csv", response_class=StreamingResponse, responses=CSV, summary="The whole log as CSV")
 def get_csv(job_id: str, who: Reader, context: Service, names: Names = None) -> StreamingResponse:
-    with context.sessions() as session:
+    with reading(context.sessions) as session:
         jobs.find(session, who, job_id)
     headers = {"Content-Disposition": f'attachment; filename="{job_id}-metrics.csv"'}
     lines = _csv_lines(context, job_id, parse_names(names))
@@ -127,21 +153,18 @@ def get_csv(job_id: str, who: Reader, context: Service, names: Names = None) -> 
 
 
 def _csv_lines(context: Context, job_id: str, names: frozenset[str] | None) -> Iterator[str]:
-    columns = ["seq", "attempt", "split", "name", "step", "epoch", "value", "at", "superseded"]
+    yield ",".join(CSV_COLUMNS) + "\r\n"
     after = 0
-    header = True
     while True:
-        with context.sessions() as session:
-            rows = read(session, job_id, after, limit=5000, names=names)
+        # a session for each page: none is held while the client reads
+        with reading(context.sessions) as session:
+            page = read_page(session, job_id, after, limit=5000, names=names)
+        if page.next == after:
+            return
+        after = page.next
         buffer = io.StringIO()
         writer = csv.writer(buffer)
-        if header:
-            writer.writerow(columns)
-            header = False
-        for row in rows:
+        for row in page.rows:
             wire = as_wire(row) | {"value": repr(row.row.value)}
-            writer.writerow([wire[column] for column in columns])
+            writer.writerow([wire[column] for column in CSV_COLUMNS])
         yield buffer.getvalue()
-        if not rows:
-            return
-        after = rows[-1].seq

@@ -2,24 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import isfinite
+from dataclasses import dataclass, field
+from typing import Any
 
-from service.metrics.service import LoggedRow
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy.orm import Session
+
+from service.metrics.service import scan
+
+COLUMNS = ("seq", "step", "epoch", "value")
 
 
-def downsample(rows: Sequence[LoggedRow], max_points: int) -> list[LoggedRow]:
-    """First, last, every non-finite point, and the minimum and maximum of equal buckets between them."""
-    if len(rows) <= max_points:
-        return list(rows)
-    buckets = max(1, (max_points - 2) // 2)
-    inner = range(1, len(rows) - 1)
-    kept = {0, len(rows) - 1}
-    for bucket in range(buckets):
-        indices = inner[bucket * len(inner) // buckets : (bucket + 1) * len(inner) // buckets]
-        finite = [index for index in indices if isfinite(rows[index].row.value)]
-        kept.update(index for index in indices if not isfinite(rows[index].row.value))
-        if finite:
-            kept.add(min(finite, key=lambda index: rows[index].row.value))
-            kept.add(max(finite, key=lambda index: rows[index].row.value))
-    return [rows[index] for index in sorted(kept)]
+@dataclass(slots=True)
+class Series:
+    """One series of the rows that count: `seq`, `step`, `epoch`, `value` as arrays of one length."""
+
+    parts: dict[str, list[NDArray[Any]]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The whole columns."""
+        return {name: np.concatenate(parts) for name, parts in self.parts.items()}
+
+
+def collect(session: Session, job_id: str, names: frozenset[str] | None) -> dict[str, dict[str, NDArray[Any]]]:
+    """Every wanted series (`val_accuracy`), without the rows that were run again."""
+    found: dict[str, Series] = {}
+    for piece in scan(session, job_id, 0, names):
+        places = piece.places[~piece.superseded[piece.places]]
+        which = piece.columns.index[places]
+        for index, (split, name) in enumerate(piece.columns.series):
+            mine = places[which == index]
+            if len(mine):
+                parts = found.setdefault(f"{split}_{name}", Series()).parts
+                parts["seq"].append(piece.seq[mine])
+                for column in COLUMNS[1:]:
+                    parts[column].append(getattr(piece.columns, column)[mine])
+    return {name: series.columns() for name, series in sorted(found.items())}
+
+
+def downsample(values: NDArray[np.float64], max_points: int) -> NDArray[np.intp]:
+    """Indices to keep, at most `max_points` >= 5: first and last, and of equal buckets between them the smallest,
+    the largest and the first non-finite value."""
+    n = len(values)
+    if n <= max_points:
+        return np.arange(n)
+    buckets = (max_points - 2) // 3
+    edges = 1 + np.arange(buckets + 1) * (n - 2) // buckets
+    kept = {0, n - 1}
+    for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        bucket = values[begin:end]
+        finite = np.isfinite(bucket)
+        if finite.any():
+            kept.add(begin + int(np.argmin(np.where(finite, bucket, np.inf))))
+            kept.add(begin + int(np.argmax(np.where(finite, bucket, -np.inf))))
+        if not finite.all():
+            kept.add(begin + int(np.argmin(finite)))
+    return np.sort(np.fromiter(kept, np.intp))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
@@ -15,7 +17,7 @@ from service.database import db_now
 from service.jobs.leases import held
 from service.jobs.tables import Decision, Job
 from service.metrics import repository
-from service.metrics.chunks import Row, decode
+from service.metrics.chunks import Columns, Row, decode_columns
 
 SMALLER_IS_BETTER = frozenset({"loss", "mse", "mae", "batch_loss"})
 LARGER_IS_BETTER = frozenset({"accuracy", "top5_accuracy", "precision", "recall", "f1", "roc_auc", "r2"})
@@ -32,24 +34,54 @@ class LoggedRow:
     row: Row
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows in order, and the last seq that was looked at to find them."""
+
+    rows: list[LoggedRow]
+    next: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One chunk's columns with the places that were asked for."""
+
+    attempt: int
+    columns: Columns
+    seq: NDArray[np.int64]
+    superseded: NDArray[np.bool_]
+    places: NDArray[np.intp]
+    last_seq: int
+
+
 def append(session: Session, job_id: str, fence: int, rows: Sequence[Row]) -> tuple[int, int]:
     """Store rows; returns (first_seq, last_seq). Raises StaleFence and stores nothing when the fence is stale."""
-    best = _best(repository.best_so_far(session, job_id), rows)
+    if not rows:
+        following = held(session, job_id, fence).next_seq
+        return following, following - 1
+    best = _best(repository.best_so_far(session, job_id), _extremes(rows))
     first = repository.append_chunk(session, job_id, fence, rows, best)
     return first, first + len(rows) - 1
 
 
-def _best(known: Mapping[str, float], rows: Sequence[Row]) -> dict[str, float]:
-    best = dict(known)
+def _extremes(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[float, float]]:
+    """(smallest, largest) finite value of each series."""
+    found: dict[tuple[str, str], tuple[float, float]] = {}
     for row in rows:
-        if not isfinite(row.value):
-            continue
-        key = f"{row.split}_{row.name}"
-        smaller, larger = row.name in SMALLER_IS_BETTER, row.name in LARGER_IS_BETTER
-        if (smaller and row.value < best.get(key, float("inf"))) or (
-            larger and row.value > best.get(key, float("-inf"))
-        ):
-            best[key] = row.value
+        if isfinite(row.value):
+            low, high = found.get((row.split, row.name), (row.value, row.value))
+            found[row.split, row.name] = min(low, row.value), max(high, row.value)
+    return found
+
+
+def _best(known: Mapping[str, float], extremes: Mapping[tuple[str, str], tuple[float, float]]) -> dict[str, float]:
+    best = dict(known)
+    for (split, name), (low, high) in extremes.items():
+        key = f"{split}_{name}"
+        if name in SMALLER_IS_BETTER:
+            best[key] = min(low, best.get(key, low))
+        elif name in LARGER_IS_BETTER:
+            best[key] = max(high, best.get(key, high))
     return best
 
 
@@ -61,16 +93,29 @@ def supersede_after(session: Session, job_id: str, fence: int, metric_seq: int) 
     """
     job = held(session, job_id, fence)
     last = job.next_seq - 1
-    if last > metric_seq:
-        repository.mark_superseded(session, job_id, fence, metric_seq + 1, last)
-        live = [entry.row for entry in read(session, job_id, 0, limit=last) if not entry.superseded]
-        latest = {f"{row.split}_{row.name}": row.value if isfinite(row.value) else None for row in live}
-        session.execute(
-            update(Job)
-            .where(Job.id == job_id)
-            .values(metrics_best=_best({}, live), metrics_last=latest)
-            .execution_options(synchronize_session=False)
-        )
+    if last <= metric_seq:
+        return
+    repository.mark_superseded(session, job_id, fence, metric_seq + 1, last)
+    session.flush()
+    extremes: dict[tuple[str, str], tuple[float, float]] = {}
+    latest: dict[str, float | None] = {}
+    for piece in scan(session, job_id, 0):
+        live = ~piece.superseded
+        for index, (split, name) in enumerate(piece.columns.series):
+            values = piece.columns.value[live & (piece.columns.index == index)]
+            if not len(values):
+                continue
+            latest[f"{split}_{name}"] = float(values[-1]) if np.isfinite(values[-1]) else None
+            finite_ones = values[np.isfinite(values)]
+            if len(finite_ones):
+                low, high = extremes.get((split, name), (np.inf, -np.inf))
+                extremes[split, name] = min(low, float(finite_ones.min())), max(high, float(finite_ones.max()))
+    session.execute(
+        update(Job)
+        .where(Job.id == job_id)
+        .values(metrics_best=_best({}, extremes), metrics_last=latest, updated_at=db_now())
+        .execution_options(synchronize_session=False)
+    )
 
 
 def append_decisions(session: Session, job_id: str, fence: int, decisions: Sequence[Mapping[str, Any]]) -> None:
@@ -108,27 +153,49 @@ def finite(value: Any) -> Any:
     return value
 
 
+def scan(session: Session, job_id: str, after: int, names: frozenset[str] | None = None) -> Iterator[Slice]:
+    """The log chunk by chunk, from seq `after` + 1 on; `names` keeps `val_accuracy` or, of every part, `accuracy`."""
+    ranges = repository.superseded_ranges(session, job_id)
+    cursor = after
+    while chunks := repository.chunks_after(session, job_id, cursor, CHUNKS_A_READ):
+        for chunk in chunks:
+            columns = decode_columns(chunk.body)
+            seq = np.arange(chunk.first_seq, chunk.last_seq + 1)
+            wanted = seq > after
+            if names is not None:
+                named = [name in names or f"{split}_{name}" in names for split, name in columns.series]
+                wanted &= np.asarray(named, bool)[columns.index]
+            superseded = np.zeros(len(seq), bool)
+            for first, last in ranges:
+                superseded |= (seq >= first) & (seq <= last)
+            yield Slice(chunk.fence, columns, seq, superseded, np.flatnonzero(wanted), chunk.last_seq)
+            session.expunge(chunk)
+        cursor = chunks[-1].last_seq
+
+
+def read_page(
+    session: Session, job_id: str, after: int, *, limit: int = 500, names: frozenset[str] | None = None
+) -> Page:
+    """Up to `limit` rows with seq > after, in order."""
+    found: list[LoggedRow] = []
+    for piece in scan(session, job_id, after, names):
+        places = piece.places[: limit - len(found)]
+        seqs, marks = piece.seq[places].tolist(), piece.superseded[places].tolist()
+        found += [
+            LoggedRow(seq, piece.attempt, superseded, row)
+            for seq, superseded, row in zip(seqs, marks, piece.columns.rows(places), strict=True)
+        ]
+        if len(found) == limit:
+            return Page(found, found[-1].seq)
+        after = piece.last_seq
+    return Page(found, after)
+
+
 def read(
     session: Session, job_id: str, after: int, *, limit: int = 500, names: frozenset[str] | None = None
 ) -> list[LoggedRow]:
-    """Up to `limit` rows with seq > after, in order; `names` keeps `val_accuracy` or, of every part, `accuracy`."""
-    ranges = repository.superseded_ranges(session, job_id)
-    found: list[LoggedRow] = []
-    cursor = after
-    while len(found) < limit:
-        chunks = repository.chunks_after(session, job_id, cursor, CHUNKS_A_READ)
-        for chunk in chunks:
-            for seq, row in enumerate(decode(chunk.body), chunk.first_seq):
-                if seq <= after or (names and row.name not in names and f"{row.split}_{row.name}" not in names):
-                    continue
-                superseded = any(first <= seq <= last for first, last in ranges)
-                found.append(LoggedRow(seq, chunk.fence, superseded, row))
-                if len(found) == limit:
-                    return found
-        if len(chunks) < CHUNKS_A_READ:
-            return found
-        cursor = chunks[-1].last_seq
-    return found
+    """The rows of `read_page`."""
+    return read_page(session, job_id, after, limit=limit, names=names).rows
 
 
 def as_wire(entry: LoggedRow) -> dict[str, Any]:

@@ -7,27 +7,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import anyio
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from sqlalchemy import select
 
 from service.auth import Reader
 from service.context import Context, Service
-from service.errors import RESPONSES, Finished, Problem
+from service.database import reading
+from service.errors import Finished, Problem
 from service.jobs import repository
 from service.jobs import service as jobs
-from service.jobs.schemas import event_wire
+from service.jobs.schemas import event_out, log_out
 from service.jobs.states import ENDED
+from service.jobs.tables import Job, JobEvent
 from service.metrics.routes import LOOK_AGAIN
 from service.metrics.service import as_wire, read
 
-router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["metrics"], responses=RESPONSES)
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["metrics"])
 ROWS_A_MESSAGE = 500
-CURSOR = re.compile(r"^(\d{1,18})(?:\.(\d{1,18}))?(\.end)?$")
+EVENTS_A_LOOK = 100
+CURSOR = re.compile(r"^(\d{1,18})(?:\.(\d{1,18}))?(\.end)?$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,42 +57,72 @@ def opening(
     match = CURSOR.fullmatch(cursor)
     if match is None:
         raise Problem(422, "bad_cursor", f"{cursor!r} is not a position: send the id of the last event you saw.")
-    with context.sessions() as session:
+    with reading(context.sessions) as session:
         jobs.find(session, who, job_id)
     if match.group(3):
         raise Finished
     return Position(int(match.group(1)), int(match.group(2) or 0))
 
 
-@router.get("/stream", response_class=EventSourceResponse, summary="Metrics and events as they come (SSE)")
+@dataclass(frozen=True, slots=True)
+class News:
+    """What came since a position. `end` only when all of it has been told."""
+
+    events: list[JobEvent] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    last_events: list[JobEvent] = field(default_factory=list)
+    """The job's end: told after the last row."""
+    end: dict[str, Any] | None = None
+
+
+@router.get("/stream", response_class=EventSourceResponse, summary="Metrics, events and log lines as they come (SSE)")
 async def stream(
     job_id: str, context: Service, start: Annotated[Position, Depends(opening)]
 ) -> AsyncIterator[ServerSentEvent]:
     position = start
     while True:
-        rows, events, ended = await to_thread.run_sync(_news, context, job_id, position)
-        for event in events:
-            position = Position(position.metric, event["seq"])
-            yield ServerSentEvent(data=event, event="event", id=str(position))
-        if rows:
-            position = Position(rows[-1]["seq"], position.event)
-            yield ServerSentEvent(data=rows, event="metric", id=str(position))
-        elif ended and not events:
-            yield ServerSentEvent(data=ended, event="end", id=f"{position}.end")
+        news = await to_thread.run_sync(_look, context, job_id, position)
+        for event in news.events:
+            position = Position(position.metric, event.seq)
+            yield _message(event, position)
+        if news.rows:
+            position = Position(news.rows[-1]["seq"], position.event)
+            yield ServerSentEvent(data=news.rows, event="metric", id=str(position))
+        for event in news.last_events:
+            position = Position(position.metric, event.seq)
+            yield _message(event, position)
+        if news.end is not None:
+            yield ServerSentEvent(data=news.end, event="end", id=f"{position}.end")
             return
-        if not rows and not events:
+        if not news.events and not news.rows:
             await anyio.sleep(LOOK_AGAIN)
 
 
-def _news(
-    context: Context, job_id: str, position: Position
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any] | None]:
-    """(new rows, new events, the end if there is one). The state is read first: what it promises is then complete."""
-    with context.sessions() as session:
-        job = session.get(repository.Job, job_id)
+def _message(event: JobEvent, position: Position) -> ServerSentEvent:
+    if event.kind == "log":
+        return ServerSentEvent(data=log_out(event), event="log", id=str(position))
+    return ServerSentEvent(
+        data=event_out(event).model_dump(mode="json", by_alias=True), event="event", id=str(position)
+    )
+
+
+def _look(context: Context, job_id: str, position: Position) -> News:
+    """One short session a look; nothing more is read while the job's counters stand still."""
+    counters = select(Job.next_seq, Job.next_event_seq, Job.state, Job.stop_reason).where(Job.id == job_id)
+    with reading(context.sessions) as session:
+        job = session.execute(counters).one_or_none()
         if job is None:
-            return [], [], {"state": "deleted"}
-        ended = {"state": job.state, "stop_reason": job.stop_reason} if job.state in ENDED else None
-        events = repository.events_after(session, job_id, position.event, 100)
-        rows = read(session, job_id, position.metric, limit=ROWS_A_MESSAGE)
-        return [as_wire(row) for row in rows], [event_wire(event) for event in events], ended
+            return News(end={"state": "deleted", "stop_reason": None})
+        events: list[JobEvent] = []
+        rows: list[dict[str, Any]] = []
+        if position.event < job.next_event_seq - 1:
+            events = list(repository.events_after(session, job_id, position.event, EVENTS_A_LOOK))
+        if position.metric < job.next_seq - 1:
+            rows = [as_wire(entry) for entry in read(session, job_id, position.metric, limit=ROWS_A_MESSAGE)]
+    reached = rows[-1]["seq"] if rows else position.metric
+    if job.state not in ENDED or len(events) == EVENTS_A_LOOK or reached < job.next_seq - 1:
+        # an event of the end waits until all rows have been told: the job has ended, so it will still be there
+        return News([event for event in events if event.to_state not in ENDED], rows)
+    told_first = [event for event in events if event.to_state not in ENDED]
+    end = {"state": job.state, "stop_reason": job.stop_reason}
+    return News(told_first, rows, [event for event in events if event.to_state in ENDED], end)

@@ -12,12 +12,13 @@ from sqlalchemy import select
 
 from service.auth import Reader, Writer
 from service.context import Service
-from service.errors import RESPONSES, Problem
+from service.database import reading
+from service.errors import Problem
 from service.models import service
 from service.models.tables import Model
 from service.pagination import After, Limit, Page, page
 
-router = APIRouter(prefix="/v1/models", tags=["models"], responses=RESPONSES)
+router = APIRouter(prefix="/v1/models", tags=["models"])
 DOWNLOAD: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/zip": {}}, "description": "The model's files"}
 }
@@ -73,13 +74,13 @@ def list_models(who: Reader, context: Service, limit: Limit = 50, after: After =
     mine = select(Model).where(Model.project_id == who.project_id)
     if after:
         mine = mine.where(Model.id < after)
-    with context.sessions() as session:
+    with reading(context.sessions) as session:
         return page(session.scalars(mine.order_by(Model.id.desc()).limit(limit + 1)).all(), limit, model_out)
 
 
 @router.get("/{model_id}", response_model=ModelOut, summary="One model")
 def get_model(model_id: str, who: Reader, context: Service) -> ModelOut:
-    with context.sessions() as session:
+    with reading(context.sessions) as session:
         return model_out(service.find(session, who, model_id))
 
 
@@ -87,13 +88,15 @@ def get_model(model_id: str, who: Reader, context: Service) -> ModelOut:
 def download_model(
     model_id: str, who: Reader, context: Service, format: Literal["safetensors", "onnx"] = "safetensors"
 ) -> Response:
-    with context.sessions() as session:
+    with reading(context.sessions) as session:
         model = service.find(session, who, model_id)
     folder = context.storage.local_path(model.storage_key)
     if format == "onnx":
         if not (folder / "model.onnx").exists():
             raise Problem(404, "no_onnx", "This model could not be exported to ONNX; its safetensors are there.")
         return FileResponse(folder / "model.onnx", media_type="application/octet-stream", filename=f"{model_id}.onnx")
+    if not all((folder / name).exists() for name in service.FILES):
+        raise Problem(404, "files_missing", "The model's files are gone from storage.")
     headers = {"Content-Disposition": f'attachment; filename="{model_id}.zip"'}
     return StreamingResponse(service.archive(folder), media_type="application/zip", headers=headers)
 
@@ -102,16 +105,8 @@ def download_model(
     "/{model_id}/predict", response_model=PredictionsOut, openapi_extra=PREDICT_BODY, summary="Predict with a model"
 )
 async def predict(model_id: str, request: Request, who: Reader, context: Service) -> dict[str, Any]:
-    limit = context.settings.max_body_bytes
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise Problem(413, "too_large", f"One request may hold at most {limit} bytes. Send fewer samples at once.")
-    if not body:
-        raise Problem(422, "empty", 'The body is empty. Send {"inputs": [...]}, an image, or CSV rows.')
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    return await service.predict(context, who, model_id, bytes(body), kind)
+    body = await request.body()
+    return await service.predict(context, who, model_id, body, request.headers.get("content-type", ""))
 
 
 @router.delete("/{model_id}", status_code=204, summary="Delete a model")

@@ -14,10 +14,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.context import Context
-from service.errors import not_found
+from service.database import reading
+from service.errors import Problem, not_found
 from service.keys.service import Principal
 from service.models.tables import Model
 from service.questions.service import ask
+
+FILES = ("model.json", "model.safetensors")
+OTHER_TYPES = ("text/csv", "text/plain", "application/octet-stream")
+SEND = (
+    'Send {"inputs": [...]} as application/json, one image as image/png or image/jpeg, or text/csv rows with a header.'
+)
 
 
 def find(session: Session, who: Principal, model_id: str) -> Model:
@@ -30,22 +37,44 @@ def find(session: Session, who: Principal, model_id: str) -> Model:
 
 
 async def predict(context: Context, who: Principal, model_id: str, body: bytes, media_type: str) -> dict[str, Any]:
-    """`{predictions: [...]}` from a worker. Raises the worker's problem."""
+    """`{predictions: [...]}` from a worker. Raises the worker's problem, or our own for what is plainly no input."""
+    kind = check_request(body, media_type)
 
     def where() -> str:
-        with context.sessions() as session:
+        with reading(context.sessions) as session:
             return find(session, who, model_id).storage_key
 
-    answer = await ask(context, who, "predict", await to_thread.run_sync(where), body, media_type)
+    answer = await ask(context, who, "predict", await to_thread.run_sync(where), body, kind)
     said: dict[str, Any] = json.loads(answer.body)
     return said
+
+
+def check_request(body: bytes, content_type: str) -> str:
+    """The media type to read the body as. Raises a 415 or 422 problem for what no worker need look at."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if not body:
+        raise Problem(422, "empty", f"The body is empty. {SEND}")
+    if kind in ("", "application/x-www-form-urlencoded"):  # what curl says when it is told nothing
+        kind = "application/json"
+    if kind == "application/json" or kind.endswith("+json"):
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise Problem(422, "invalid_json", f"The body is not JSON: {error}. {SEND}") from None
+        if not isinstance(document, dict) or not isinstance(document.get("inputs"), list):
+            message = "the body has no list `inputs`"
+            item = {"pointer": "/inputs", "code": "missing", "message": message, "hint": SEND}
+            raise Problem(422, "invalid_input", message, errors=[item])
+    elif not kind.startswith("image/") and kind not in OTHER_TYPES:
+        raise Problem(415, "unsupported_media_type", f"Bodies of type {kind[:80]!r} are not read. {SEND}")
+    return kind
 
 
 def archive(folder: Path) -> Iterator[bytes]:
     """A zip of the model's files as a stream, stored without compression (weights do not shrink)."""
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as bundle:
-        for name in ("model.json", "model.safetensors"):
+        for name in FILES:
             with bundle.open(zipfile.ZipInfo(name), "w", force_zip64=True) as entry, (folder / name).open("rb") as file:
                 while chunk := file.read(1 << 20):
                     entry.write(chunk)

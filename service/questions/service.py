@@ -9,6 +9,7 @@ import anyio
 from anyio import to_thread
 
 from service.context import Context
+from service.database import reading
 from service.errors import Problem
 from service.keys.service import Principal
 from service.questions import repository
@@ -53,7 +54,7 @@ async def ask(
 
 
 def _look(context: Context, question_id: str) -> Answer | None:
-    with context.sessions() as session:
+    with reading(context.sessions) as session:
         question = session.get(Question, question_id)
         if question is None:
             raise Problem(503, "answer_lost", "The question was swept away before its answer came. Ask again.")

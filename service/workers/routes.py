@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict
 
 from service.auth import Reader
 from service.context import Service
-from service.errors import RESPONSES
+from service.database import reading
+from service.pagination import Listing
 from service.workers.service import alive
 
-router = APIRouter(prefix="/v1", tags=["workers"], responses=RESPONSES)
+router = APIRouter(prefix="/v1", tags=["workers"])
 
 
-@router.get("/workers", summary="Workers seen lately")
+class WorkerOut(BaseModel):
+    """A worker that has been seen lately."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: str
+    host: str
+    pid: int
+    queues: list[str]
+    slots: int
+    device: str
+    versions: dict[str, Any]
+    started_at: datetime
+    seen_at: datetime
+
+
+@router.get("/workers", response_model=Listing[WorkerOut], summary="Workers seen lately")
 def list_workers(who: Reader, context: Service) -> dict[str, Any]:
-    with context.sessions() as session:
-        data = [
-            {
-                "id": w.id,
-                "host": w.host,
-                "pid": w.pid,
-                "queues": w.queues,
-                "slots": w.slots,
-                "device": w.device,
-                "versions": w.versions,
-                "started_at": w.started_at,
-                "seen_at": w.seen_at,
-            }
-            for w in alive(session)
-        ]
-        return {"data": data}
+    with reading(context.sessions) as session:
+        return {"data": [WorkerOut.model_validate(worker) for worker in alive(session)]}

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from threading import Thread
 
 import pytest
-from conftest import Service  # type: ignore[import-not-found]
+from served import Served, row
 
 from service.jobs import attempts, leases
 from service.leases import StaleFence
 from service.metrics import service as metrics
-from service.metrics.chunks import Row
 
 
-def row(name: str, value: float, step: int = 1, split: str = "val") -> Row:
-    return Row(split, name, step, step, value, time.time())
-
-
-def claim(service: Service) -> leases.Claimed:
-    with service.sessions.begin() as session:
-        claimed = leases.claim(session, "train", "worker-1", 30)
-    assert claimed is not None
-    with service.sessions.begin() as session:
-        attempts.start(session, claimed.job_id, claimed.fence)
-    return claimed
-
-
-def test_a_job_is_a_row_with_an_event(service: Service, submit: Callable[..., str]) -> None:
-    job = submit(name="first", labels={"team": "vision"})
+def test_a_job_is_a_row_with_an_event(service: Served) -> None:
+    job = service.submit(name="first", labels={"team": "vision"})
     shown = service.client.get(f"/v1/jobs/{job}").json()
     assert (shown["state"], shown["name"], shown["labels"]) == ("queued", "first", {"team": "vision"})
     assert shown["resolved"]["task"] == "classification"
@@ -39,7 +23,7 @@ def test_a_job_is_a_row_with_an_event(service: Service, submit: Callable[..., st
     assert events[0]["actor"].startswith("key:")
 
 
-def test_yaml_and_json_say_the_same(service: Service) -> None:
+def test_yaml_and_json_say_the_same(service: Served) -> None:
     dataset = service.ready_dataset()
     text = f"dataset: {dataset}\nmodel: {{kind: mlp, hidden: [3]}}\n"
     answer = service.client.post("/v1/jobs", content=text, headers={"Content-Type": "application/yaml"})
@@ -47,7 +31,7 @@ def test_yaml_and_json_say_the_same(service: Service) -> None:
     assert answer.json()["spec"] == {"dataset": dataset, "model": {"kind": "mlp", "hidden": [3]}}
 
 
-def test_idempotency_key_makes_one_job(service: Service) -> None:
+def test_idempotency_key_makes_one_job(service: Served) -> None:
     spec = {"dataset": service.ready_dataset(), "model": {"kind": "mlp"}}
     headers = {"Idempotency-Key": "abc"}
     first = service.client.post("/v1/jobs", json=spec, headers=headers)
@@ -59,29 +43,7 @@ def test_idempotency_key_makes_one_job(service: Service) -> None:
     assert len(service.client.get("/v1/jobs").json()["data"]) == 1
 
 
-def test_a_job_waits_for_its_dataset_and_is_then_admitted_or_failed(service: Service) -> None:
-    from service.datasets import intake
-    from service.housekeeping import tick
-
-    dataset = service.client.put("/v1/datasets?name=slow", content=b"some bytes").json()["id"]
-    good = service.client.post("/v1/jobs", json={"dataset": dataset, "model": {"kind": "mlp"}}).json()
-    bad = service.client.post("/v1/jobs", json={"dataset": dataset, "model": {"kind": "lstm"}}).json()
-    assert (good["state"], bad["state"]) == ("validating", "validating")
-    from conftest import FACTS
-
-    with service.sessions.begin() as session:
-        claimed = intake.claim(session, "w", 30)
-        intake.ready(session, claimed.dataset_id, claimed.fence, FACTS, {}, "prepared/x")
-    rung: list[str] = []
-    tick(service.sessions, rung.append, max_interruptions=3)
-    assert service.client.get(f"/v1/jobs/{good['id']}").json()["state"] == "queued"
-    failed = service.client.get(f"/v1/jobs/{bad['id']}").json()
-    assert (failed["state"], failed["error"]["code"]) == ("failed", "invalid_spec")
-    assert failed["error"]["evidence"]["errors"][0]["pointer"] == "/model/kind"
-    assert "train" in rung
-
-
-def test_list_filters_and_pages(service: Service, submit: Callable[..., str]) -> None:
+def test_list_filters_and_pages(service: Served) -> None:
     dataset = service.ready_dataset()
     for number in range(5):
         spec = {"dataset": dataset, "model": {"kind": "mlp"}, "labels": {"parity": str(number % 2)}}
@@ -96,21 +58,21 @@ def test_list_filters_and_pages(service: Service, submit: Callable[..., str]) ->
     assert service.client.get("/v1/jobs?status=nonsense").status_code == 422
 
 
-def test_etag_saves_the_body(service: Service, submit: Callable[..., str]) -> None:
-    job = submit()
+def test_etag_saves_the_body(service: Served) -> None:
+    job = service.submit()
     tag = service.client.get(f"/v1/jobs/{job}").headers["ETag"]
     assert service.client.get(f"/v1/jobs/{job}", headers={"If-None-Match": tag}).status_code == 304
     service.client.post(f"/v1/jobs/{job}/cancel")
     assert service.client.get(f"/v1/jobs/{job}", headers={"If-None-Match": tag}).status_code == 200
 
 
-def test_stop_and_cancel_are_idempotent(service: Service, submit: Callable[..., str]) -> None:
-    never_ran = submit()
+def test_stop_and_cancel_are_idempotent(service: Served) -> None:
+    never_ran = service.submit()
     for _ in range(2):
         stopped = service.client.post(f"/v1/jobs/{never_ran}/stop").json()
         assert (stopped["state"], stopped["stop_reason"]) == ("cancelled", "client_stop")
-    running = submit(name="running")
-    claimed = claim(service)
+    running = service.submit(name="running")
+    claimed = service.claim()
     assert claimed.job_id == running
     for _ in range(2):
         assert service.client.post(f"/v1/jobs/{running}/stop", json={"keep": "last"}).json()["state"] == "stopping"
@@ -120,9 +82,9 @@ def test_stop_and_cancel_are_idempotent(service: Service, submit: Callable[..., 
     assert service.client.post(f"/v1/jobs/{running}/stop", json={"keep": "nothing"}).status_code == 422
 
 
-def test_stop_only_if_nothing_newer_was_seen(service: Service, submit: Callable[..., str]) -> None:
-    job = submit()
-    claimed = claim(service)
+def test_stop_only_if_nothing_newer_was_seen(service: Served) -> None:
+    job = service.submit()
+    claimed = service.claim()
     with service.sessions.begin() as session:
         metrics.append(session, job, claimed.fence, [row("loss", 0.5), row("loss", 0.4, 2)])
     stale = service.client.post(f"/v1/jobs/{job}/stop", json={"if_seq": 1})
@@ -130,12 +92,12 @@ def test_stop_only_if_nothing_newer_was_seen(service: Service, submit: Callable[
     assert service.client.post(f"/v1/jobs/{job}/stop", json={"if_seq": 2}).json()["state"] == "stopping"
 
 
-def test_a_stale_fence_writes_nothing(service: Service, submit: Callable[..., str]) -> None:
-    job = submit()
-    first = claim(service)
+def test_a_stale_fence_writes_nothing(service: Served) -> None:
+    job = service.submit()
+    first = service.claim()
     with service.sessions.begin() as session:
         attempts.handback(session, job, first.fence, "worker shutdown")
-    second = claim(service)
+    second = service.claim()
     assert second.fence == first.fence + 1
     writes = [
         lambda s: metrics.append(s, job, first.fence, [row("loss", 1.0)]),
@@ -153,8 +115,8 @@ def test_a_stale_fence_writes_nothing(service: Service, submit: Callable[..., st
     assert service.client.get(f"/v1/jobs/{job}/metrics").json()["data"] == []
 
 
-def test_only_one_of_many_claims_wins(service: Service, submit: Callable[..., str]) -> None:
-    submit()
+def test_only_one_of_many_claims_wins(service: Served) -> None:
+    service.submit()
     won: list[int] = []
 
     def compete() -> None:
@@ -171,22 +133,8 @@ def test_only_one_of_many_claims_wins(service: Service, submit: Callable[..., st
     assert won == [1]
 
 
-def test_an_expired_lease_is_a_new_attempt_until_too_many(service: Service, submit: Callable[..., str]) -> None:
-    from service.housekeeping import reap
-
-    job = submit()
-    for lost in range(3):
-        with service.sessions.begin() as session:
-            assert leases.claim(session, "train", "w", -1) is not None
-        reap(service.sessions, 2)
-        shown = service.client.get(f"/v1/jobs/{job}").json()
-        assert shown["interruptions"] == lost + 1
-        assert shown["attempts"] == 0
-    assert (shown["state"], shown["error"]["code"]) == ("failed", "worker_lost")
-
-
-def test_retryable_failures_are_retried_and_counted(service: Service, submit: Callable[..., str]) -> None:
-    job = submit(resources={"max_attempts": 2})
+def test_retryable_failures_are_retried_and_counted(service: Served) -> None:
+    job = service.submit(resources={"max_attempts": 2})
     error = {
         "code": "out_of_memory",
         "layer": "resource",
@@ -195,22 +143,22 @@ def test_retryable_failures_are_retried_and_counted(service: Service, submit: Ca
         "retryable": True,
         "hint": "",
     }
-    claimed = claim(service)
+    claimed = service.claim()
     with service.sessions.begin() as session:
         assert attempts.fail(session, job, claimed.fence, error) == "queued"
     with service.sessions.begin() as session:
         assert leases.claim(session, "train", "w", 30) is None, "not before its pause is over"
 
 
-def test_delete_needs_an_ended_job(service: Service, submit: Callable[..., str]) -> None:
-    job = submit()
+def test_delete_needs_an_ended_job(service: Served) -> None:
+    job = service.submit()
     assert service.client.delete(f"/v1/jobs/{job}").status_code == 409
     service.client.post(f"/v1/jobs/{job}/cancel")
     assert service.client.delete(f"/v1/jobs/{job}").status_code == 204
     assert service.client.get(f"/v1/jobs/{job}").status_code == 404
 
 
-def test_validate_creates_nothing_and_estimates(service: Service) -> None:
+def test_validate_creates_nothing_and_estimates(service: Served) -> None:
     spec = {"dataset": service.ready_dataset(), "model": {"kind": "mlp", "hidden": [10]}}
     answer = service.client.post("/v1/specs:validate", json=spec).json()
     assert answer["valid"] is True
@@ -235,7 +183,7 @@ def test_validate_creates_nothing_and_estimates(service: Service) -> None:
         (b"- {", "application/yaml"),
     ],
 )
-def test_no_body_gives_a_500(service: Service, body: bytes, kind: str) -> None:
+def test_no_body_gives_a_500(service: Served, body: bytes, kind: str) -> None:
     for path in ("/v1/jobs", "/v1/specs:validate"):
         answer = service.client.post(path, content=body, headers={"Content-Type": kind})
         assert answer.status_code == 422, answer.text

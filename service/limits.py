@@ -1,0 +1,50 @@
+"""Bounds that every request keeps to before a route sees it: how much it may send, and no NUL where text is meant."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import Problem, answer
+
+UPLOADS = "/v1/datasets"
+FORM_OVERHEAD = 1 << 20
+"""What a multipart form may hold beside the file itself."""
+
+
+class Limits:
+    """Refuses bodies beyond `max_body_bytes` (uploads: `max_upload_bytes`), said or sent, and NUL in the address."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, max_upload_bytes: int) -> None:
+        self.app, self.max_body_bytes, self.max_upload_bytes = app, max_body_bytes, max_upload_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
+            refusal = Problem(422, "not_text", "The address holds a NUL character.")
+            await answer(refusal, scope)(scope, receive, send)
+            return
+        limit = self.max_upload_bytes + FORM_OVERHEAD if scope["path"] == UPLOADS else self.max_body_bytes
+        said = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if said.isdigit() and int(said[:20]) > limit:
+            await answer(too_large(limit), scope)(scope, receive, send)
+            return
+        came = 0
+
+        async def counted() -> Message:
+            nonlocal came
+            message = await receive()
+            came += len(message.get("body", b""))
+            if came > limit:
+                # a kind of exception that body parsers let through
+                raise HTTPException(413, too_large(limit).detail)
+            return message
+
+        await self.app(scope, counted, send)
+
+
+def too_large(limit: int) -> Problem:
+    """413 with the limit in it."""
+    return Problem(413, "too_large", f"The body may have at most {limit} bytes.")

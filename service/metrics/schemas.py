@@ -1,0 +1,54 @@
+"""Wire format of the metric log."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from math import isfinite
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+
+class MetricRow(BaseModel):
+    """One point. A value that JSON cannot hold is null, and `nonfinite` says which it was."""
+
+    seq: int
+    attempt: int
+    split: str
+    name: str
+    step: int
+    epoch: int
+    value: float | None
+    at: datetime
+    superseded: bool
+    nonfinite: Literal["nan", "inf", "-inf"] | None = None
+
+
+class MetricsOut(BaseModel):
+    """Rows after the cursor; `next` is the cursor to go on from, `done` says that nothing more will come."""
+
+    data: list[MetricRow]
+    next: int
+    done: bool
+
+
+class SeriesOut(BaseModel):
+    """Columns of one series, of the rows that count; null for a value that is not finite."""
+
+    seq: list[int]
+    step: list[int]
+    epoch: list[int]
+    value: list[float | None]
+
+
+class AllSeriesOut(BaseModel):
+    """Series by name: `val_accuracy`, `train_loss`, ..."""
+
+    series: dict[str, SeriesOut]
+
+
+def series_wire(columns: dict[str, Any]) -> dict[str, list[Any]]:
+    """Columns as JSON has them."""
+    plain = {name: column.tolist() for name, column in columns.items()}
+    plain["value"] = [value if isfinite(value) else None for value in plain["value"]]
+    return plain

@@ -1,0 +1,69 @@
+"""The OpenAPI document: FastAPI's own, with the problem responses, the job spec's schema and SSE filled in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from service.auth import is_open
+from service.errors import MEDIA_TYPE, TITLES, ProblemDocument
+from trainkit.spec import JobSpec
+
+REFERENCE = "#/components/schemas/{model}"
+METHODS = frozenset({"get", "put", "post", "delete", "patch"})
+
+
+def install(app: FastAPI) -> None:
+    """Make `app.openapi()` answer with the whole document, built once."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = describe(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document, completed."""
+    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for model in (ProblemDocument, JobSpec):
+        schema = model.model_json_schema(ref_template=REFERENCE)
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            if method in METHODS:
+                _problems(path, method, operation)
+    # FastAPI's form of a validation error, which this service never answers with
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    return document
+
+
+def _problems(path: str, method: str, operation: dict[str, Any]) -> None:
+    responses = operation["responses"]
+    for status in _statuses(path, method):
+        responses[str(status)] = {
+            "description": TITLES[status],
+            "content": {MEDIA_TYPE: {"schema": {"$ref": REFERENCE.format(model=ProblemDocument.__name__)}}},
+        }
+
+
+def _statuses(path: str, method: str) -> list[int]:
+    """What can go wrong at any route of that form."""
+    if is_open(path):
+        return [422]
+    statuses = [400, 401, 403, 422, 500, 503]
+    if "{" in path:
+        statuses.append(404)
+    if method != "get":
+        statuses += [409, 413]
+    if path.endswith(("/report", "preview.png")):
+        statuses.append(409)
+    if path.endswith("/predict"):
+        statuses.append(415)
+    return sorted(set(statuses))

@@ -1,0 +1,75 @@
+"""HTTP of job specs: check one before it is submitted, see what it would begin with, read their schema."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+
+from service.auth import Reader
+from service.context import Service
+from service.database import reading
+from service.documents import SPEC_BODY, read_document
+from service.errors import Problem
+from service.jobs import service
+from service.questions.service import ask
+from service.specs.schemas import EstimateOut, ValidOut, WarningOut
+from trainkit.spec import DatasetFacts, JobSpec
+from trainkit.spec.estimate import estimate
+
+router = APIRouter(prefix="/v1", tags=["specs"])
+REPORT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "JSON, or a PNG with histograms", "content": {"application/json": {}, "image/png": {}}}
+}
+
+
+@router.post("/specs:validate", response_model=ValidOut, openapi_extra=SPEC_BODY, summary="Check a spec; nothing else")
+async def validate_spec(request: Request, who: Reader, context: Service) -> ValidOut:
+    document = await read_document(request)
+
+    def check() -> ValidOut:
+        with reading(context.sessions) as session:
+            spec, dataset, resolved = service.check(session, who, document)
+            if resolved is None:
+                waiting = "the dataset is still being checked: only the spec itself was looked at"
+                warning = WarningOut(pointer="/dataset", code="dataset_not_ready", message=waiting, hint="Ask again.")
+                return ValidOut(spec=spec.model_dump(mode="json"), warnings=[warning], estimate=None)
+            return ValidOut(
+                spec=resolved.spec.model_dump(mode="json"),
+                warnings=[WarningOut.model_validate(warning.as_dict()) for warning in resolved.warnings],
+                estimate=EstimateOut.model_validate(estimate(resolved, DatasetFacts.model_validate(dataset.facts))),
+            )
+
+    return await to_thread.run_sync(check)
+
+
+@router.post(
+    "/specs:init-report",
+    response_class=Response,
+    responses=REPORT,
+    openapi_extra=SPEC_BODY,
+    summary="Activations of each layer before training",
+)
+async def init_report(
+    request: Request, who: Reader, context: Service, format: Literal["json", "png"] = "json"
+) -> Response:
+    document = await read_document(request)
+
+    def check() -> tuple[str, bytes]:
+        with reading(context.sessions) as session:
+            _, dataset, resolved = service.check(session, who, document)
+            if resolved is None or dataset.prepared_key is None:
+                raise Problem(409, "not_ready", "The dataset is still being checked.", headers={"Retry-After": "1"})
+            wish = {"spec": resolved.spec.model_dump(mode="json"), "format": format}
+            return dataset.prepared_key, json.dumps(wish).encode()
+
+    key, wish = await to_thread.run_sync(check)
+    answer = await ask(context, who, "init_report", key, wish, "application/json")
+    return Response(answer.body, media_type=answer.media_type)
+
+
+@router.get("/specs/schema", response_model=dict[str, Any], summary="JSON schema of a job spec")
+def spec_schema(who: Reader) -> dict[str, Any]:
+    return JobSpec.model_json_schema()

@@ -1,0 +1,116 @@
+"""The API in process with its database, and both sides of it: clients by HTTP, workers by function."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.context import Context
+from service.datasets import intake
+from service.jobs import attempts, leases
+from service.keys.service import create_key
+from service.metrics import service as metrics
+from service.metrics.chunks import Row
+
+FACTS: dict[str, Any] = {
+    "kind": "images",
+    "samples": 1000,
+    "input_shape": [1, 8, 8],
+    "input_dtype": "uint8",
+    "classes": {"a": 500, "b": 500},
+    "target_type": "class",
+}
+
+
+def row(name: str, value: float, step: int = 1, split: str = "val") -> Row:
+    """A point of epoch `step`."""
+    return Row(split, name, step, step, value, time.time())
+
+
+@dataclass
+class Served:
+    """An application, its parts, and a client with a key for everything."""
+
+    app: FastAPI
+    client: TestClient
+    context: Context
+    numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    @property
+    def sessions(self) -> sessionmaker[Session]:
+        return self.context.sessions
+
+    def key(self, project: str, *scopes: Any) -> str:
+        """A new key of that project."""
+        with self.sessions.begin() as session:
+            return create_key(session, project, "test", scopes or ("read", "write", "admin"))
+
+    def client_for(self, project: str, *scopes: Any) -> TestClient:
+        """A client with a new key of that project."""
+        headers = {"Authorization": f"Bearer {self.key(project, *scopes)}"}
+        return TestClient(self.app, headers=headers, raise_server_exceptions=False)
+
+    def ready_dataset(self, client: TestClient | None = None, name: str | None = None, **facts: Any) -> str:
+        """Upload some new bytes and say that their check went well."""
+        number = next(self.numbers)
+        body = f"bytes {number}".encode()
+        answer = (client or self.client).put(f"/v1/datasets?name={name or f'd{number}'}", content=body)
+        assert answer.status_code == 201, answer.text
+        with self.sessions.begin() as session:
+            claimed = intake.claim(session, "tests", 30)
+            assert claimed is not None
+            intake.ready(session, claimed.dataset_id, claimed.fence, {**FACTS, **facts}, {"notes": []}, "prepared/x")
+        return str(answer.json()["id"])
+
+    def submit(self, client: TestClient | None = None, **changes: Any) -> str:
+        """Submit a small job on a ready dataset; returns its id."""
+        client = client or self.client
+        spec = {"dataset": self.ready_dataset(client), "model": {"kind": "mlp"}, **changes}
+        answer = client.post("/v1/jobs", json=spec)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """The job as clients see it."""
+        answer = self.client.get(f"/v1/jobs/{job_id}")
+        assert answer.status_code == 200, answer.text
+        shown: dict[str, Any] = answer.json()
+        return shown
+
+    def claim(self, owner: str = "worker-1", lease_seconds: float = 30, *, start: bool = True) -> leases.Claimed:
+        """A worker takes the best job and starts it."""
+        with self.sessions.begin() as session:
+            claimed = leases.claim(session, "train", owner, lease_seconds)
+        assert claimed is not None
+        if start:
+            with self.sessions.begin() as session:
+                attempts.start(session, claimed.job_id, claimed.fence)
+        return claimed
+
+    def append(self, claimed: leases.Claimed, *rows: Row) -> tuple[int, int]:
+        """The worker ships rows."""
+        with self.sessions.begin() as session:
+            return metrics.append(session, claimed.job_id, claimed.fence, list(rows))
+
+    def finish(self, claimed: leases.Claimed, stop_reason: str = "completed", **changes: Any) -> str:
+        """The worker ends the job well; returns the model's id."""
+        outcome = attempts.Finish(
+            **{
+                "stop_reason": stop_reason,
+                "result": {"best_epoch": 1, "stopped_epoch": 2, "test": {"accuracy": 0.9, "loss": 0.1}},
+                "evaluation": {"split": "test", "samples": 10, "metrics": {"accuracy": 0.9}},
+                "model_kind": "mlp",
+                "model_key": f"models/{claimed.job_id}/{claimed.fence}",
+                "model_manifest": {"format": 1},
+                "model_bytes": 10,
+                **changes,
+            }
+        )
+        with self.sessions.begin() as session:
+            return attempts.finish(session, claimed.job_id, claimed.fence, outcome)

@@ -1,0 +1,155 @@
+"""What happens though nobody asks: lost workers, unheard bells, waiting jobs, old rows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from served import FACTS, Served
+from sqlalchemy import select, update
+
+from service.database import db_now
+from service.datasets import intake
+from service.housekeeping import reap, ring_for_unheard, tick
+from service.jobs import leases
+from service.jobs import service as jobs
+from service.jobs.tables import IdempotencyKey, Job
+
+
+def due_now(service: Served) -> None:
+    """Let the pause of every queued job be over."""
+    with service.sessions.begin() as session:
+        session.execute(update(Job).values(not_before=None))
+
+
+def lose(service: Served) -> leases.Claimed:
+    """A worker that claims a job and is never heard of again."""
+    return service.claim(lease_seconds=-1)
+
+
+def test_an_expired_lease_is_a_new_attempt_until_too_many(service: Served) -> None:
+    job = service.submit()
+    for lost in range(3):
+        claimed = lose(service)
+        assert reap(service.sessions, 2) == 1
+        shown = service.job(job)
+        assert (shown["interruptions"], shown["attempts"]) == (lost + 1, 0)
+        due_now(service)
+    assert (shown["state"], shown["error"]["code"], shown["error"]["retryable"]) == ("failed", "worker_lost", True)
+    attempts = service.client.get(f"/v1/jobs/{job}/attempts").json()["data"]
+    assert [(a["attempt"], a["outcome"]) for a in attempts] == [(n, "lost") for n in range(1, claimed.fence + 1)]
+    assert reap(service.sessions, 2) == 0
+
+
+def test_each_further_loss_waits_longer(service: Served) -> None:
+    job = service.submit()
+    pauses = []
+    for _ in range(4):
+        lose(service)
+        reap(service.sessions, 10)
+        with service.sessions() as session:
+            due, now = session.execute(select(Job.not_before, db_now()).where(Job.id == job)).one()
+        pauses.append(0 if due is None else round((due - now) / timedelta(seconds=1)))
+        due_now(service)
+    assert pauses == [0, 1, 2, 4]
+
+
+def test_a_lease_that_is_renewed_is_left_alone(service: Served) -> None:
+    job = service.submit()
+    claimed = lose(service)
+    with service.sessions.begin() as session:
+        leases.renew(session, job, claimed.fence, 30)
+    assert reap(service.sessions, 5) == 0
+    assert service.job(job)["state"] == "running"
+
+
+def test_a_cancel_that_nobody_obeyed_is_obeyed_when_the_worker_is_lost(service: Served) -> None:
+    job = service.submit()
+    lose(service)
+    service.client.post(f"/v1/jobs/{job}/cancel")
+    reap(service.sessions, 5)
+    shown = service.job(job)
+    assert (shown["state"], shown["interruptions"]) == ("cancelled", 0)
+
+
+def test_a_stop_that_meets_a_lost_worker_is_kept_for_the_next(service: Served) -> None:
+    job = service.submit()
+    lose(service)
+    service.client.post(f"/v1/jobs/{job}/stop", json={"keep": "last"})
+    reap(service.sessions, 5)
+    assert service.job(job)["state"] == "queued"
+    assert service.claim().wanted == {"action": "stop", "keep": "last"}
+
+
+def test_unheard_work_is_rung_for_again_but_not_at_once(service: Served) -> None:
+    rung: list[str] = []
+    ring_for_unheard(service.sessions, rung.append)
+    assert rung == []
+    service.submit()
+    service.client.put("/v1/datasets?name=unchecked", content=b"bytes")
+    ring_for_unheard(service.sessions, rung.append)
+    assert rung == ["data", "train"]
+    ring_for_unheard(service.sessions, rung.append)
+    assert rung == ["data", "train"]
+    with service.sessions.begin() as session:
+        session.execute(update(Job).values(rung_at=db_now(plus=-10)))
+    ring_for_unheard(service.sessions, rung.append)
+    assert rung == ["data", "train", "train"]
+
+
+def test_work_that_waits_for_its_pause_is_not_rung_for(service: Served) -> None:
+    service.submit()
+    with service.sessions.begin() as session:
+        session.execute(update(Job).values(not_before=db_now(plus=60)))
+    rung: list[str] = []
+    ring_for_unheard(service.sessions, rung.append)
+    assert rung == []
+
+
+def test_a_job_waits_for_its_dataset_and_is_then_admitted_or_failed(service: Served) -> None:
+    dataset = service.client.put("/v1/datasets?name=slow", content=b"some bytes").json()["id"]
+    good = service.client.post("/v1/jobs", json={"dataset": dataset, "model": {"kind": "mlp"}}).json()
+    bad = service.client.post("/v1/jobs", json={"dataset": dataset, "model": {"kind": "lstm"}}).json()
+    assert (good["state"], bad["state"]) == ("validating", "validating")
+    with service.sessions.begin() as session:
+        claimed = intake.claim(session, "w", 30)
+        assert claimed is not None
+        intake.ready(session, claimed.dataset_id, claimed.fence, FACTS, {}, "prepared/x")
+    rung: list[str] = []
+    tick(service.sessions, rung.append, max_interruptions=3)
+    assert service.job(good["id"])["state"] == "queued"
+    failed = service.job(bad["id"])
+    assert (failed["state"], failed["error"]["code"]) == ("failed", "invalid_spec")
+    assert failed["error"]["evidence"]["errors"][0]["pointer"] == "/model/kind"
+    assert "train" in rung
+
+
+def test_jobs_of_an_unusable_dataset_fail_with_its_reason(service: Served) -> None:
+    dataset = service.client.put("/v1/datasets?name=broken", content=b"not data").json()["id"]
+    waiting = service.client.post("/v1/jobs", json={"dataset": dataset, "model": {"kind": "mlp"}}).json()["id"]
+    with service.sessions.begin() as session:
+        claimed = intake.claim(session, "w", 30)
+        assert claimed is not None
+        error = {"code": "unknown_kind", "message": "it is no dataset"}
+        intake.invalid(session, claimed.dataset_id, claimed.fence, error)
+    tick(service.sessions, lambda queue: None, max_interruptions=3)
+    failed = service.job(waiting)
+    assert (failed["state"], failed["error"]["layer"]) == ("failed", "data")
+    assert "it is no dataset" in failed["error"]["message"]
+
+
+def test_old_idempotency_keys_are_forgotten(service: Served) -> None:
+    spec = {"dataset": service.ready_dataset(), "model": {"kind": "mlp"}}
+    for key in ("old", "new"):
+        service.client.post("/v1/jobs", json=spec, headers={"Idempotency-Key": key})
+    with service.sessions.begin() as session:
+        old = update(IdempotencyKey).where(IdempotencyKey.key == "old")
+        session.execute(old.values(created_at=db_now(plus=-4 * 86400)))
+    tick(service.sessions, lambda queue: None, max_interruptions=3)
+    with service.sessions() as session:
+        assert session.scalars(select(IdempotencyKey.key)).all() == ["new"]
+
+
+def test_admitting_twice_changes_nothing(service: Served) -> None:
+    job = service.submit()
+    with service.sessions.begin() as session:
+        assert jobs.admit_waiting(session, service.job(job)["dataset"]["id"]) == 0
