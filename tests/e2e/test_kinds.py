@@ -131,6 +131,7 @@ def test_sequences_numbers_fine_tuning_ensemble_and_adaptation(stack: Stack, dat
         numbers = [
             {
                 "dataset": table,
+                "preprocess": [{"kind": "z_score"}],
                 "model": {"kind": "mlp", "hidden": [16]},
                 "loss": {"kind": loss},
                 "optimizer": {"kind": "adam", "lr": 0.01},
