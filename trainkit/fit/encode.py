@@ -64,9 +64,14 @@ class ImageEncoder:
         return Encoded(torch.stack([_to_tensor(image, self.shape) for image in images]))
 
     def _one(self, image: Any) -> list[NDArray[Any]]:
-        if hasattr(image, "convert"):  # a PIL image, told by what it can do: PIL need not be imported here
-            mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(self.shape[0], "RGB")
-            return [np.asarray(image.convert(mode)).reshape(image.height, image.width, -1)]
+        if hasattr(image, "convert"):  # a PIL image, told by what it can do: PIL need not be imported for arrays
+            from trainkit.data.images import to_pixels
+
+            # As at intake: upright by the EXIF tag, transparency on white. Only then grey from colour, or the reverse.
+            pixels = to_pixels(image)
+            if self.shape[0] == 1 and pixels.shape[2] == 3:
+                pixels = to_pixels(image_of(pixels).convert("L"))
+            return [np.repeat(pixels, 3, axis=2) if self.shape[0] == 3 and pixels.shape[2] == 1 else pixels]
         return _split_images(np.asarray(image), self.shape)
 
     def state(self) -> dict[str, Any]:
@@ -235,6 +240,13 @@ def _split_images(values: NDArray[Any], shape: tuple[int, int, int]) -> list[NDA
     if values.shape[1:] == shape or values.shape[3] != channels:
         values = values.transpose(0, 2, 3, 1)
     return list(values)
+
+
+def image_of(pixels: NDArray[np.uint8]) -> Any:
+    """The PIL image of colour pixels (H, W, 3)."""
+    from PIL import Image
+
+    return Image.fromarray(pixels)
 
 
 def _to_tensor(image: NDArray[Any], shape: tuple[int, int, int]) -> Tensor:

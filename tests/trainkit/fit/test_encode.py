@@ -131,3 +131,16 @@ def test_state_round_trip():
         again = encoder_from_state(encoder.state())
         assert type(again) is type(encoder)
         assert again.state() == encoder.state()
+
+
+def test_pictures_are_read_as_at_intake():
+    clear = Image.fromarray(np.zeros((6, 5, 4), np.uint8), "RGBA")
+    assert ImageEncoder((3, 6, 5)).parse(clear).x.min() == 255, "transparency lies on white"
+    assert ImageEncoder((1, 6, 5)).parse(clear).x.min() == 255
+    grey = Image.fromarray(RNG.integers(0, 256, (6, 5), dtype=np.uint8))
+    three = ImageEncoder((3, 6, 5)).parse(grey).x
+    assert torch.equal(three[0, 0], torch.from_numpy(np.array(grey)))
+    assert torch.equal(three[0, 0], three[0, 2])
+    turned = Image.fromarray(RNG.integers(0, 256, (5, 6), dtype=np.uint8))
+    turned.getexif()[0x0112] = 6
+    assert torch.equal(ImageEncoder((1, 6, 5)).parse(turned).x[0, 0], torch.from_numpy(np.rot90(turned, -1).copy()))
