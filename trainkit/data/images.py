@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from trainkit.data.archive import Entry, entries
 from trainkit.data.dataset import PART_NAMES, Dataset, ImageInputs, make_dataset
@@ -22,7 +23,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MOST_PIXELS = 64 * 2**20
 MOST_BAD = 0.05
-"""Up to this share of unreadable images is a warning; more makes the dataset invalid."""
+"""A smaller share of unreadable images is a warning; this much makes the dataset invalid."""
 Progress = Callable[[int], None]
 
 
@@ -95,26 +96,40 @@ def decode(data: bytes) -> tuple[NDArray[np.uint8], str]:
                 if width * height > MOST_PIXELS:
                     raise ValueError(f"{width} x {height} pixels are more than {MOST_PIXELS}")
                 mode = image.mode
-                return _to_array(image), mode
-    except (OSError, SyntaxError, Image.DecompressionBombError, MemoryError, IndexError, KeyError, EOFError) as error:
-        raise ValueError(f"not readable as an image: {error or type(error).__name__}") from None
-    except (OverflowError, TypeError, ZeroDivisionError, AttributeError) as error:
-        # Pillow's decoders raise these on damaged files
-        raise ValueError(f"damaged image: {error}") from None
+                return to_pixels(image), mode
+    except MemoryError:
+        raise  # the dataset is too large, not this file damaged
+    except Exception as error:
+        # Pillow's decoders raise almost anything on damaged files: struct.error, TypeError, ZeroDivisionError ...
+        reason = str(error).replace(_object_name(error), "the file") or type(error).__name__
+        raise ValueError(f"not readable as an image: {reason}") from None
 
 
-def _to_array(image: Image.Image) -> NDArray[np.uint8]:
+def _object_name(error: Exception) -> str:
+    """Pillow puts the in-memory file's repr into its message, which tells nobody anything."""
+    found = re.search(r"<_io\.BytesIO object at 0x[0-9a-f]+>", str(error))
+    return found[0] if found else "\0"
+
+
+def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """(H, W, 1) for grey modes, else (H, W, 3): upright by its EXIF tag, transparency laid on white, 16 bits cut to 8.
+
+    Floating-point pixels are taken for 0..1, 0..255 or 0..65535, by their largest value.
+    """
+    image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
-        values = np.asarray(image, np.float64)
-        top = 65535.0 if image.mode != "F" or values.max(initial=0) > 255 else 255.0
+        values = np.nan_to_num(np.asarray(image, np.float64))
+        most = values.max(initial=0)
+        top = 65535.0 if image.mode != "F" or most > 255 else 255.0 if most > 1 else 1.0
         return np.clip(np.rint(values * (255.0 / top)), 0, 255).astype(np.uint8)[..., None]
-    if image.mode in ("1", "L"):
-        return np.asarray(image.convert("L"), np.uint8)[..., None]
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         colour = np.asarray(Image.alpha_composite(white, rgba).convert("RGB"), np.uint8)
-        return colour[..., :1] if image.mode == "LA" else colour
+        return colour[..., :1] if grey else colour
+    if grey:
+        return np.asarray(image.convert("L"), np.uint8)[..., None]
     return np.asarray(image.convert("RGB"), np.uint8)
 
 
@@ -134,7 +149,7 @@ def _refuse_too_many_bad(found: Gathered) -> None:
         shown = ", ".join(found.others[:5])
         hint = "Zip one folder of PNG, JPEG, WebP, BMP, GIF or TIFF files a class."
         raise refuse("no_images", f"no image files were found{f' (only {shown} ...)' if shown else ''}", "", hint)
-    if not found.images or bad > max(MOST_BAD * total, 0 if found.images else 1):
+    if not found.images or (bad and bad >= MOST_BAD * total):
         hint = "Repair or remove them."
         raise DataError(
             [DataProblem("unreadable_image", item["reason"], item["where"], hint) for item in found.unreadable[:100]]
@@ -155,7 +170,11 @@ def _labels(
         hint = "Put every image into the folder of its class."
         raise refuse("no_class_folder", f"{len(loose)} images lie in no class folder", loose[0], hint)
     parts = None
-    if all(len(f) >= 2 and f[0].lower() in PART_NAMES for f in below):
+    if all(f[0].lower() in PART_NAMES for f in below):
+        bare = [name for name, f in zip(names, below, strict=True) if len(f) < 2]
+        if bare:
+            hint = "Inside train, validation and test, put every image into the folder of its class."
+            raise refuse("no_class_folder", f"{len(bare)} images lie in no class folder", bare[0], hint)
         parts = np.array([PART_NAMES[f[0].lower()] for f in below], np.int8)
         below = [f[1:] for f in below]
     labels = ["/".join(f) for f in below]
