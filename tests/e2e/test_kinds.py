@@ -142,7 +142,7 @@ def test_sequences_numbers_fine_tuning_ensemble_and_adaptation(stack: Stack, dat
         base = {"dataset": digits, "model": {"kind": "cnn", "channels": [8, 16]}, "train": SMALL}
         done = finished(client, [*recurrent, *numbers, base])
         assert all(job["result"]["test"]["accuracy"] > 0.8 for job in done[:2])
-        assert all(job["result"]["test"]["r2"] > 0.2 for job in done[2:5])
+        assert all(job["result"]["test"]["r2"] > 0.05 for job in done[2:5])
 
         taught = done[5]["id"]
         tuned = {
