@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -60,14 +61,22 @@ def save_model(model: TrainedModel, folder: Path) -> Path:
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """model.json, atomically."""
+    """model.json, atomically, as strict JSON: a metric that is not finite becomes null."""
     temporary = folder / f".{MANIFEST}.tmp"
     with temporary.open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1)
+        json.dump(_strict(manifest), file, indent=1, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(folder / MANIFEST)
     sync_folder(folder)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _strict(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def load_model(folder: str | Path) -> TrainedModel | EnsembleModel:

@@ -63,6 +63,7 @@ def classification_metrics(true: Ints, scores: Floats, *, area: bool = True) -> 
     The macro means run over the classes that occur as truth or prediction, as scikit-learn does.
     """
     classes = scores.shape[1]
+    scores = np.where(np.isnan(scores), -np.inf, scores)  # a NaN beats nothing: every comparison with it is false
     predicted = scores.argmax(1)
     confusion = confusion_matrix(true, predicted, classes)
     occurring = (confusion.sum(0) + confusion.sum(1)) > 0

@@ -24,6 +24,7 @@ from trainkit.fit.evaluate import Forward, evaluation, measure, outputs_of
 from trainkit.fit.events import Events
 from trainkit.fit.export import ExportError, export_onnx
 from trainkit.fit.failure import error_of
+from trainkit.fit.forecast import as_windows
 from trainkit.fit.loop import Ended, Job, Outcome, steps_in_epoch, train
 from trainkit.fit.parts import Part, make_part
 from trainkit.fit.predict import TrainedModel
@@ -101,6 +102,10 @@ def _fit(
     source: Any,
     earlier: Mapping[str, Any] | None,
 ) -> FitResult:
+    if wanted.task == "forecasting":
+        data = as_windows(wanted, data)
+        in_time = wanted.split.model_copy(update={"use_predefined": True})  # cut by time, never at random
+        wanted = wanted.model_copy(update={"split": in_time})
     resolved = resolve(wanted, data.facts)
     spec = resolved.spec
     for warning in resolved.warnings:

@@ -59,6 +59,13 @@ def test_ties_in_top_k_go_to_the_lower_index():
     assert metrics.top_k_accuracy(np.array([0, 2]), np.zeros((2, 3)), 2) == 0.5
 
 
+def test_outputs_that_are_not_finite_score_nothing_by_accident():
+    scores = np.full((10, 7), np.nan)
+    got = metrics.classification_metrics(np.full(10, 6), scores)
+    assert (got["accuracy"], got["top5_accuracy"]) == (0.0, 0.0)
+    assert math.isnan(got["roc_auc"])
+
+
 def test_one_class_has_no_roc_area():
     assert math.isnan(metrics.roc_auc(np.zeros(5, int), np.random.default_rng(0).normal(size=(5, 2))))
 
