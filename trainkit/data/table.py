@@ -7,13 +7,14 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from trainkit.data.dataset import Column, Dataset, TableInputs, categories_of, make_dataset
+from trainkit.data.dataset import PART_NAMES, Column, Dataset, TableInputs, categories_of, make_dataset
 from trainkit.data.errors import DataError, DataProblem, refuse
 from trainkit.spec.problems import nearest
 
@@ -43,7 +44,27 @@ def read_table(path: Path, *, target: str | None = None) -> tuple[Dataset, dict[
             part for part in (nearest(target, columns), f"Columns: {', '.join(list(columns)[:30])}.") if part
         )
         raise refuse("missing_column", f'there is no column "{target}"', "target", hint)
-    return make_dataset("table", TableInputs(columns), None, None, None, target=target), details
+    split = None
+    if named := split_column(columns, target):
+        details["split_column"] = named
+        split = parts_of(columns.pop(named))
+    return make_dataset("table", TableInputs(columns), None, None, split, target=target), details
+
+
+def split_column(columns: Mapping[str, Column], target: str | None) -> str | None:
+    """The column called "split" whose every value names a part (train, validation, test); None without one."""
+    for name, column in columns.items():
+        if name.lower() != "split" or name == target or not column.categories or len(columns) == 1:
+            continue
+        if (column.values >= 0).all() and all(value.lower() in PART_NAMES for value in column.categories):
+            return name
+    return None
+
+
+def parts_of(column: Column) -> NDArray[np.int8]:
+    """(n,) part codes of a column that `split_column` found."""
+    codes = np.array([PART_NAMES[value.lower()] for value in column.categories or ()], np.int8)
+    return codes[column.values]
 
 
 def decode_text(raw: bytes, where: str) -> tuple[str, str]:
@@ -72,11 +93,13 @@ def _delimited(path: Path, bad: list[dict[str, str]], details: dict[str, Any]) -
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=False)
     rows: list[list[str]] = []
     lines: list[int] = []
+    before = 0
     try:
         for row in reader:
             if row and any(cell.strip() for cell in row):
                 rows.append(row)
-                lines.append(reader.line_num)
+                lines.append(before + 1)  # where the row begins: quoted values may span lines
+            before = reader.line_num
     except csv.Error as error:
         raise refuse("bad_csv", str(error), f"line {reader.line_num}", "Check the quotes on that line.") from None
     names, first = _header(rows[0])
@@ -160,22 +183,39 @@ def column_of_values(values: Sequence[Any], name: str) -> Column:
             hint = "Flatten it into columns of its own."
             raise refuse("nested_value", f"column {name!r} holds a {type(value).__name__}", f"row {row}", hint)
     if all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values):
-        return Column(np.array([math.nan if value is None else float(value) for value in values], np.float64))
+        return Column(np.array([_as_float(value) for value in values], np.float64))
     shown = [
         None if value is None else str(value).lower() if isinstance(value, bool) else str(value) for value in values
     ]
     return categories_of([None if value is None or value.lower() in MISSING else value for value in shown])
 
 
+def _as_float(value: float | None) -> float:
+    """NaN for a gap. JSON's whole numbers have no upper limit, floats have: beyond it is infinity, as in CSV."""
+    try:
+        return math.nan if value is None else float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
+
 def _parquet(path: Path) -> dict[str, Column]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    hint = "Write it again, with plain columns of numbers, text or dates."
+    name = ""
     try:
         table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise refuse("damaged_parquet", f"not readable as Parquet: {error}", path.name, "Write it again.") from None
-    return {name: _arrow_column(table.column(name), name) for name in table.column_names}
+        columns: dict[str, Column] = {}
+        for name in table.column_names:
+            if name in columns or table.column_names.count(name) > 1:
+                raise refuse("duplicate_column", f'the column "{name}" stands twice', name, "Rename one of them.")
+            columns[name] = _arrow_column(table.column(name), name)
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise refuse("damaged_parquet", f"not readable as Parquet: {error}", name or path.name, hint) from None
+    return columns
 
 
 def _arrow_column(column: Any, name: str) -> Column:
@@ -185,26 +225,22 @@ def _arrow_column(column: Any, name: str) -> Column:
     kind = column.type
     if types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
-    if types.is_floating(kind) or types.is_integer(kind) or types.is_decimal(kind):
-        return Column(np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64))
+    if types.is_floating(kind) or types.is_integer(kind) or types.is_decimal(kind) or types.is_null(kind):
+        # unsafe: 64-bit ids beyond 2^53 lose their last digits rather than stop the whole table
+        return Column(_floats(column.cast(pa.float64(), safe=False)))
     if types.is_boolean(kind) or types.is_string(kind) or types.is_large_string(kind):
         return column_of_values(column.to_pylist(), name)
-    if types.is_temporal(kind):
-        seconds = column.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.float64())
-        return Column(np.asarray(seconds.to_numpy(zero_copy_only=False), np.float64) / 1e6)
+    if types.is_date(kind) or types.is_timestamp(kind):
+        stamps = column.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False)
+        return Column(_floats(stamps.cast(pa.int64()).cast(pa.float64(), safe=False)) / 1e6)
     raise refuse("unsupported_column", f"columns of type {kind} cannot be read", name, "Leave it out, or convert it.")
+
+
+def _floats(column: Any) -> NDArray[np.float64]:
+    return np.array(column.to_numpy(), np.float64)
 
 
 def _refuse_bad_rows(bad: list[dict[str, str]], total: int) -> None:
     if total and len(bad) > MOST_BAD_ROWS * total:
         hint = "Repair those lines; up to 5 % would be left out with a warning."
         raise DataError([DataProblem("bad_row", item["reason"], item["where"], hint) for item in bad[:100]])
-
-
-def rows_of_csv(text: str) -> Iterator[dict[str, str | None]]:
-    """Rows of a small CSV with a header, for prediction; a missing value is None."""
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
-    for row in reader:
-        if None in row or None in row.values():
-            raise refuse("bad_row", "its number of values is not the header's", f"line {reader.line_num}")
-        yield {name: None if value.strip().lower() in MISSING else value.strip() for name, value in row.items()}
