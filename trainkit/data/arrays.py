@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import tokenize
 import zipfile
-import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainkit.data.archive import UNREADABLE, entries, is_archive
 from trainkit.data.dataset import ArrayInputs, Dataset, SequenceInputs, class_targets, make_dataset
 from trainkit.data.errors import DataError, refuse
 
@@ -24,35 +26,55 @@ def read_arrays(path: Path, *, sequences: bool = False) -> tuple[Dataset, dict[s
     if "values" in arrays and "offsets" in arrays:
         return _ragged(arrays), _shapes(arrays)
     x, y, split = _joined(arrays)
-    if sequences:
+    if sequences or "lengths" in arrays:
         return _padded(x, y, split, arrays), _shapes(arrays)
-    targets, classes = (None, None) if y is None else class_targets(y)
     _refuse_not_numeric("X", x)
+    targets, classes = (None, None) if y is None else class_targets(y)
     return make_dataset("arrays", ArrayInputs(x), targets, classes, split), _shapes(arrays)
 
 
 def load_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of an NPZ, or `{"X": array}` of an NPY. Raises DataError; object arrays (pickles) are refused."""
+    """All arrays of an NPZ, of a folder or tar of NPY files, or `{"X": array}` of one NPY, by name.
+
+    Raises DataError; object arrays (pickles) are refused.
+    """
+    where = path.name
     try:
-        with path.open("rb") as file:
-            bare = file.read(6) == b"\x93NUMPY"
-        if bare:
+        if path.is_dir() or not _is_numpy(path):
+            arrays: dict[str, NDArray[Any]] = {}
+            for entry in entries(path):
+                where = entry.name
+                if entry.name.endswith(".npy"):
+                    arrays[PurePosixPath(entry.name).stem] = np.load(io.BytesIO(entry.data), allow_pickle=False)
+            return arrays
+        if not zipfile.is_zipfile(path):
             return {"X": np.load(path, allow_pickle=False)}
         with zipfile.ZipFile(path) as bundle:
             size = sum(info.file_size for info in bundle.infolist())
         if size > MOST_BYTES:
-            raise refuse("too_large", f"the arrays say they have {size} bytes", path.name, f"At most {MOST_BYTES}.")
+            raise refuse("too_large", f"the arrays say they have {size} bytes", where, f"At most {MOST_BYTES}.")
+        arrays = {}
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            for where in archive.files:
+                array = archive[where]
+                if isinstance(array, np.ndarray):  # a member that is no .npy comes as bytes
+                    arrays[PurePosixPath(where).name] = array
+        return arrays
     except DataError:
         raise
-    except ValueError as error:
-        if "pickle" in str(error):
+    except (*UNREADABLE, KeyError, MemoryError, SyntaxError, TypeError, tokenize.TokenError) as error:
+        if "pickle" in str(error) or "Object arrays" in str(error):
             hint = "Save numbers or text with a plain dtype, not dtype=object."
-            raise refuse("pickle", "an array holds Python objects, which are not read", path.name, hint) from None
-        raise refuse("damaged_array", f"not readable: {error}", path.name, "Save it again with numpy.savez.") from None
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError, SyntaxError, TypeError) as error:
-        raise refuse("damaged_array", f"not readable: {error}", path.name, "Save it again with numpy.savez.") from None
+            raise refuse("pickle", "the array holds Python objects, which are not read", where, hint) from None
+        raise refuse("damaged_array", f"not readable: {error}", where, "Save it again with numpy.savez.") from None
+
+
+def _is_numpy(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start != b"\x93NUMPY" and not zipfile.is_zipfile(path) and not is_archive(path):
+        raise refuse("not_numpy", "the file is no NumPy array", path.name, "Save it with numpy.savez or numpy.save.")
+    return start == b"\x93NUMPY" or zipfile.is_zipfile(path)
 
 
 def _joined(arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
@@ -66,11 +88,9 @@ def _joined(arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]
         if x is None:
             continue
         y = lower.get(f"y_{name}")
-        if y is None or len(y) != len(x):
-            where = f"y_{name}"
-            raise refuse(
-                "unequal_lengths", f"X_{name} has {len(x)} samples, {where} has {0 if y is None else len(y)}", where
-            )
+        if y is None or not x.ndim or not y.ndim or len(y) != len(x):
+            message = f"X_{name} has shape {x.shape}, y_{name} {'is missing' if y is None else f'has {y.shape}'}"
+            raise refuse("unequal_lengths", message, f"y_{name}", "Give one y for each sample of X.")
         xs.append(x)
         ys.append(y)
         split.append(np.full(len(x), code, np.int8))
@@ -79,14 +99,25 @@ def _joined(arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]
         raise refuse("unknown_arrays", f"the archive holds {found}", "", f"Name them {KNOWN}.")
     if len({x.shape[1:] for x in xs}) > 1:
         raise refuse("unequal_shapes", f"the parts' samples differ in shape: {[x.shape[1:] for x in xs]}", "X")
+    if len({y.shape[1:] for y in ys}) > 1 or len({y.dtype.kind in "USO" for y in ys}) > 1:
+        raise refuse("unequal_shapes", "the parts' targets differ in shape or type", "y")
     return np.concatenate(xs), np.concatenate(ys), np.concatenate(split)
 
 
 def _ragged(arrays: dict[str, NDArray[Any]]) -> Dataset:
     values, offsets, y = arrays["values"], arrays["offsets"], arrays.get("y")
     _refuse_not_numeric("values", values)
-    steps = np.diff(offsets) if offsets.ndim == 1 and offsets.dtype.kind in "iu" else np.array([-1])
-    if values.ndim != 2 or len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(values) or (steps < 1).any():
+    whole = offsets.ndim == 1 and offsets.dtype.kind in "iu"
+    # signed before the difference: unsigned offsets that fall would wrap round to rise
+    steps = np.diff(offsets.astype(np.int64)) if whole else np.array([-1])
+    if (
+        not whole
+        or values.ndim != 2
+        or len(offsets) < 2
+        or offsets[0] != 0
+        or offsets[-1] != len(values)
+        or (steps < 1).any()
+    ):
         hint = "values is (sum of T, F); offsets starts at 0, rises, and ends at len(values)."
         raise refuse("bad_offsets", "the offsets do not cut the values into sequences", "offsets", hint)
     return _sequences(values, offsets, y, arrays.get("split"))
@@ -101,7 +132,13 @@ def _padded(
     if x.ndim != 3:
         raise refuse("bad_shape", f"sequences are (n, T, F), X is {x.shape}", "X")
     lengths = arrays.get("lengths", np.full(len(x), x.shape[1]))
-    if len(lengths) != len(x) or lengths.min(initial=1) < 1 or lengths.max(initial=1) > x.shape[1]:
+    if (
+        lengths.dtype.kind not in "iu"
+        or lengths.shape != (len(x),)
+        or lengths.min(initial=1) < 1
+        or lengths.max(initial=1) > x.shape[1]
+        or not len(x)
+    ):
         raise refuse("bad_lengths", f"lengths must hold {len(x)} numbers from 1 to {x.shape[1]}", "lengths")
     values = np.concatenate([row[:length] for row, length in zip(x, lengths.astype(int), strict=True)])
     return _sequences(values, np.concatenate([[0], np.cumsum(lengths)]), y, split)

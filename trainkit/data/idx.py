@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.data.archive import entries
+from trainkit.data.archive import bounded, entries
 from trainkit.data.dataset import Dataset, ImageInputs, make_dataset
 from trainkit.data.errors import refuse
 
@@ -34,14 +35,22 @@ def read_idx(path: Path) -> tuple[Dataset, dict[str, Any]]:
         if looks_like_idx(name):
             array = parse_idx(entry.data, entry.name)
             part = "test" if name.startswith(("t10k", "test")) else "train"
-            (images if array.ndim == IMAGES else labels)[part] = array
+            kind = images if array.ndim == IMAGES else labels
+            if part in kind:
+                raise refuse("duplicate_entry", f"a second file of the {part} part", entry.name, "Keep one of them.")
+            kind[part] = array
     if not images:
         raise refuse("no_idx", "no IDX image file was found", path.name, "Zip the four MNIST files together.")
     for part in images:
         if part not in labels or len(labels[part]) != len(images[part]):
             found = len(labels[part]) if part in labels else 0
             raise refuse("unequal_lengths", f"{len(images[part])} images but {found} labels", part)
+        if not images[part].size:
+            raise refuse("empty", "the file holds no images", part)
     order = [part for part in ("train", "test") if part in images]
+    if len({images[part].shape[1:] for part in order}) > 1:
+        sizes = " and ".join(f"{images[part].shape[2]} x {images[part].shape[1]}" for part in order)
+        raise refuse("unequal_shapes", f"training and test images differ in size: {sizes}", path.name)
     pixels = np.concatenate([images[part] for part in order])[..., None]
     y = np.concatenate([labels[part] for part in order]).astype(np.int64)
     split = np.concatenate([np.full(len(images[part]), 0 if part == "train" else 2, np.int8) for part in order])
@@ -54,7 +63,7 @@ def parse_idx(data: bytes, where: str) -> NDArray[np.uint8]:
     """The uint8 array of an IDX file: magic 0x0000 08 ndim, big-endian sizes, bytes."""
     if data[:2] == b"\x1f\x8b":
         try:
-            data = gzip.decompress(data)
+            data = bounded(gzip.GzipFile(fileobj=io.BytesIO(data)), where, len(data))
         except (OSError, EOFError, zlib.error) as error:
             raise refuse("damaged_gzip", str(error), where, "Fetch the file again.") from None
     if len(data) < 4 or data[:3] != b"\x00\x00\x08" or data[3] not in (LABELS, IMAGES):

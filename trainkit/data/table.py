@@ -27,6 +27,12 @@ FIELD_LIMIT = 10 * 2**20
 
 def read_table(path: Path, *, target: str | None = None) -> tuple[Dataset, dict[str, Any]]:
     """(dataset, details for the report). Raises DataError naming file, row or column."""
+    columns, split, details = read_columns(path, target)
+    return make_dataset("table", TableInputs(columns), None, None, split, target=target), details
+
+
+def read_columns(path: Path, target: str | None) -> tuple[dict[str, Column], NDArray[np.int8] | None, dict[str, Any]]:
+    """(columns, predefined part of each row or None, details); `target` must be one of the columns."""
     with path.open("rb") as file:
         start = file.read(8)
     bad: list[dict[str, str]] = []
@@ -48,7 +54,7 @@ def read_table(path: Path, *, target: str | None = None) -> tuple[Dataset, dict[
     if named := split_column(columns, target):
         details["split_column"] = named
         split = parts_of(columns.pop(named))
-    return make_dataset("table", TableInputs(columns), None, None, split, target=target), details
+    return columns, split, details
 
 
 def split_column(columns: Mapping[str, Column], target: str | None) -> str | None:

@@ -1,0 +1,66 @@
+"""Long tables to sequences: grouped by id in order of appearance, one label each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trainkit.data import DataError, SequenceInputs, load_dataset
+from trainkit.data.sequences import read_long_csv
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "t.csv").write_text(text)
+    return tmp_path / "t.csv"
+
+
+def test_rows_are_grouped_by_id(tmp_path: Path) -> None:
+    path = written(tmp_path, "id,x,y,label\nb,1,10,up\na,2,20,down\nb,3,30,up\nb,5,50,up\n")
+    dataset = load_dataset(path, kind="sequences", target="label")
+    inputs = dataset.inputs
+    assert isinstance(inputs, SequenceInputs)
+    assert inputs.values.tolist() == [[1, 10], [3, 30], [5, 50], [2, 20]]
+    assert inputs.offsets.tolist() == [0, 3, 4]
+    assert dataset.facts.classes == {"down": 1, "up": 1}
+    assert dataset.targets is not None
+    assert dataset.targets.tolist() == [1, 0]
+    assert (dataset.facts.input_shape, dataset.facts.lengths) == ((3, 2), (1, 3))
+
+
+def test_whole_numbers_are_classes_and_others_numbers(tmp_path: Path) -> None:
+    whole = read_long_csv(written(tmp_path, "id,x,y\n1,0,7\n2,0,3\n"), target="y")[0]
+    assert whole.facts.classes == {"3": 1, "7": 1}
+    number = read_long_csv(written(tmp_path, "id,x,y\n1,0,7.5\n2,0,3\n"), target="y")[0]
+    assert number.facts.target_type == "number"
+    assert number.targets is not None
+    assert number.targets.tolist() == [7.5, 3.0]
+
+
+def test_a_split_column_holds_one_part_a_sequence(tmp_path: Path) -> None:
+    path = written(tmp_path, "id,x,split\n1,0,train\n1,1,train\n2,0,test\n")
+    dataset = read_long_csv(path, target=None)[0]
+    assert dataset.split is not None
+    assert dataset.split.tolist() == [0, 2]
+    with pytest.raises(DataError, match='row 2: "split" differs'):
+        read_long_csv(written(tmp_path, "id,x,split\n1,0,train\n1,1,test\n"), target=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("x,y\n1,2\n", "t.csv"),
+        ("id,x,y\n1,0,a\n,1,a\n", "id"),
+        ("id,x,y\n1,0,a\n1,1,\n", "y"),
+        ("id,x,y\n1,0,2\n2,1,inf\n", "y"),
+        ("id,x,y\n1,0,a\n1,1,b\n", "row 2"),
+        ("id,x,y\n1,0,a\n1,,a\n", "x"),
+        ("id,x,y\n1,0,a\n1,word,a\n", "x"),
+        ("id,x,y\n1,inf,a\n1,1,a\n", "x"),
+        ("id,y\n1,a\n2,b\n", "t.csv"),
+    ],
+)
+def test_refusals_name_the_column_or_row(text: str, where: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read_long_csv(written(tmp_path, text), target="y")
+    assert caught.value.problems[0].where == where
