@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
@@ -17,7 +18,7 @@ from service.metrics.tables import MetricChunk, MetricSuperseded
 
 def append_chunk(session: Session, job_id: str, fence: int, rows: Sequence[Row], best: dict[str, float]) -> int:
     """Hand out `len(rows)` seqs and store the rows in one transaction under the fence; returns the first seq."""
-    last = {f"{row.split}_{row.name}": row.value if row.value == row.value else None for row in rows}
+    last = {f"{row.split}_{row.name}": row.value if isfinite(row.value) else None for row in rows}
     known = session.execute(
         select(Job.metrics_last, Job.metrics_best)
         .where(Job.id == job_id, Job.fence == fence, Job.state.in_(WITH_WORKER))
