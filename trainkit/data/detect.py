@@ -8,8 +8,7 @@ from trainkit.data.archive import is_archive, names
 from trainkit.data.errors import refuse
 from trainkit.data.idx import looks_like_idx
 from trainkit.data.images import SUFFIXES
-
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
+from trainkit.data.table import TABLE_SUFFIXES
 
 
 def detect(path: Path) -> tuple[str, str]:
@@ -42,13 +41,25 @@ def _of_names(listed: list[str], path: Path) -> tuple[str, str]:
     if any(looks_like_idx(name.rsplit("/", 1)[-1]) for name in lower):
         return "idx", "MNIST IDX files"
     if all(name.endswith(".npy") for name in lower):
-        if {"values.npy", "offsets.npy"} <= set(lower):
+        bare = {PurePosixPath(name).stem for name in lower}
+        if {"values", "offsets"} <= bare:
             return "sequences", "arrays `values` and `offsets`"
+        if "lengths" in bare:
+            return "sequences", "padded arrays with `lengths`"
         return "arrays", "NumPy arrays"
+    tables = [name for name in files if name.lower().endswith(TABLE_SUFFIXES)]
     images = sum(PurePosixPath(name).suffix in SUFFIXES for name in lower)
+    if images and len(tables) == 1 and not _in_folders(lower):
+        return "image_table", f"{images} image files and the table {tables[0]}"
     if images:
         return "images", f"{images} image files in folders"
-    if len(files) == 1 and lower[0].endswith(TABLE_SUFFIXES):
-        return "table", f"one table, {files[0]}"
+    if len(tables) == 1:
+        return "table", f"one table, {tables[0]}"
     hint = "Class folders of images, MNIST IDX files, NPZ arrays, or one table."
     raise refuse("unknown_kind", f"no kind fits the files ({', '.join(files[:5])} ...)", path.name, hint)
+
+
+def _in_folders(lower: list[str]) -> bool:
+    """Whether the images lie in two or more folders, as classes do."""
+    folders = {PurePosixPath(name).parent for name in lower if PurePosixPath(name).suffix in SUFFIXES}
+    return len(folders) > 1

@@ -32,11 +32,24 @@ class Gathered:
     """What the archive's entries came to."""
 
     images: list[NDArray[np.uint8]] = field(default_factory=list)
-    folders: list[tuple[str, ...]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     modes: Counter[str] = field(default_factory=Counter)
     unreadable: list[dict[str, str]] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
+
+    def take(self, entry: Entry) -> None:
+        """Decode an image; remember the names of what is none, or is damaged."""
+        if PurePosixPath(entry.name).suffix.lower() not in SUFFIXES:
+            self.others.append(entry.name)
+            return
+        try:
+            image, mode = decode(entry.data)
+        except ValueError as error:
+            self.unreadable.append({"where": entry.name, "reason": str(error)})
+            return
+        self.images.append(image)
+        self.modes[mode] += 1
+        self.names.append(entry.name)
 
 
 def read_images(path: Path, *, progress: Progress | None = None) -> tuple[Dataset, dict[str, Any]]:
@@ -47,11 +60,17 @@ def read_images(path: Path, *, progress: Progress | None = None) -> tuple[Datase
     """
     found = Gathered()
     for entry in entries(path):
-        _take(entry, found)
+        found.take(entry)
         if progress is not None:
             progress(len(found.images))
-    _refuse_too_many_bad(found)
-    parts, classes, labels = _labels(found.folders, found.names)
+    refuse_too_many_bad(found)
+    parts, classes, labels = _labels([PurePosixPath(name).parts[:-1] for name in found.names], found.names)
+    pixels, details = stack(found)
+    return make_dataset("images", ImageInputs(pixels), labels, classes, parts), details
+
+
+def stack(found: Gathered) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    """(pixels (n, H, W, C) of one size and number of channels, details for the report)."""
     size = Counter(image.shape[:2] for image in found.images).most_common(1)[0][0]
     shapes = Counter(f"{image.shape[1]}x{image.shape[0]}" for image in found.images)
     channels = max(image.shape[2] for image in found.images)
@@ -60,30 +79,13 @@ def read_images(path: Path, *, progress: Progress | None = None) -> tuple[Datase
     for index, image in enumerate(found.images):
         resized += image.shape[:2] != size
         pixels[index] = _fit(image, size, channels)
-    dataset = make_dataset("images", ImageInputs(pixels), labels, classes, parts)
-    details = {
+    return pixels, {
         "shapes": dict(shapes.most_common(20)),
         "modes": dict(found.modes),
         "resized": resized,
         "unreadable": found.unreadable[:1000],
         "other_files": found.others[:100],
     }
-    return dataset, details
-
-
-def _take(entry: Entry, found: Gathered) -> None:
-    if PurePosixPath(entry.name).suffix.lower() not in SUFFIXES:
-        found.others.append(entry.name)
-        return
-    try:
-        image, mode = decode(entry.data)
-    except ValueError as error:
-        found.unreadable.append({"where": entry.name, "reason": str(error)})
-        return
-    found.images.append(image)
-    found.modes[mode] += 1
-    found.folders.append(PurePosixPath(entry.name).parts[:-1])
-    found.names.append(entry.name)
 
 
 def decode(data: bytes) -> tuple[NDArray[np.uint8], str]:
@@ -143,7 +145,8 @@ def _fit(image: NDArray[np.uint8], size: tuple[int, ...], channels: int) -> NDAr
     return resized.reshape(*size, channels)
 
 
-def _refuse_too_many_bad(found: Gathered) -> None:
+def refuse_too_many_bad(found: Gathered) -> None:
+    """Raises DataError when there are no images, or when too many of them cannot be read."""
     bad, total = len(found.unreadable), len(found.unreadable) + len(found.images)
     if total == 0:
         shown = ", ".join(found.others[:5])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trainkit.data.archive import entries, is_archive
@@ -13,10 +13,11 @@ from trainkit.data.dataset import Dataset
 from trainkit.data.detect import detect
 from trainkit.data.errors import refuse
 from trainkit.data.idx import read_idx
+from trainkit.data.image_table import read_image_table
 from trainkit.data.images import read_images
 from trainkit.data.report import report
 from trainkit.data.sequences import read_long_csv
-from trainkit.data.table import read_table
+from trainkit.data.table import TABLE_SUFFIXES, read_table
 from trainkit.spec.facts import DatasetFacts
 
 Progress = Callable[[int], None]
@@ -58,6 +59,8 @@ def read(
         kind, reason = detect(path)
     if kind == "images":
         return _with_reason(read_images(path, progress=progress), reason)
+    if kind == "image_table":
+        return _with_reason(read_image_table(path, target=target, progress=progress), reason)
     if kind == "idx":
         return _with_reason(read_idx(path), reason)
     if kind == "arrays":
@@ -65,7 +68,7 @@ def read(
     if kind == "table":
         return _with_reason(_table(path, target), reason)
     if kind == "sequences":
-        if is_archive(path) or _is_npy(path):
+        if path.is_dir() or is_archive(path) or _is_npy(path):
             return _with_reason(read_arrays(path, sequences=True), reason)
         return _with_reason(read_long_csv(path, target=target), reason)
     raise refuse("unknown_kind", f"datasets of kind {kind!r} cannot be read", "kind")
@@ -80,12 +83,14 @@ def _table(path: Path, target: str | None) -> tuple[Dataset, dict[str, Any]]:
     """A table as it is, or the only one in an archive."""
     if path.is_file() and not is_archive(path):
         return read_table(path, target=target)
-    found = list(entries(path))
-    if len(found) != 1:
-        raise refuse("many_files", f"the archive holds {len(found)} files, a table is one", path.name)
+    files = list(entries(path))
+    tables = [entry for entry in files if entry.name.lower().endswith(TABLE_SUFFIXES)] or files
+    if len(tables) != 1:
+        hint = "Upload each table as a dataset of its own."
+        raise refuse("many_files", f"one table is needed, there are {len(tables)} files", path.name, hint)
     with tempfile.TemporaryDirectory() as folder:
-        alone = Path(folder) / "table"
-        alone.write_bytes(found[0].data)
+        alone = Path(folder) / PurePosixPath(tables[0].name).name
+        alone.write_bytes(tables[0].data)
         return read_table(alone, target=target)
 
 

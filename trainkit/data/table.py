@@ -20,6 +20,7 @@ from trainkit.spec.problems import nearest
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-", "missing"})
 NUMBER = re.compile(r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$|^[+-]?inf(inity)?$", re.IGNORECASE)
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 MOST_BAD_ROWS = 0.05
 MOST_COLUMNS = 100_000
 FIELD_LIMIT = 10 * 2**20

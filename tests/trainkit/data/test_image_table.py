@@ -1,0 +1,86 @@
+"""Images labelled by a table: names in any form, labels, parts, and rows without an image."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainkit.data import DataError, Dataset, ImageInputs, load_dataset
+from trainkit.data.image_table import read_image_table
+
+
+def picture(level: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (3, 2), level).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def made(tmp_path: Path, text: str, images: int = 3) -> Path:
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as bundle:
+        for i in range(images):
+            bundle.writestr(f"data/images/{i}.png", picture(i))
+        bundle.writestr("data/labels.csv", text)
+    return tmp_path / "d.zip"
+
+
+def levels(dataset: Dataset) -> list[int]:
+    assert isinstance(dataset.inputs, ImageInputs)
+    return np.asarray(dataset.inputs.pixels[:, 0, 0, 0]).tolist()
+
+
+@pytest.mark.parametrize("form", ["{}.png", "images/{}.png", "data/images/{}.png", "{}", "images\\{}.png", "./{}.png"])
+def test_files_are_named_by_any_tail_of_their_path(form: str, tmp_path: Path) -> None:
+    rows = "\n".join(f"{form.format(i)},{label}" for i, label in ((2, "b"), (0, "a"), (1, "b")))
+    dataset = load_dataset(made(tmp_path, f"file,label\n{rows}\n"))
+    assert dataset.facts.kind == "image_table"
+    assert levels(dataset) == [2, 0, 1]
+    assert dataset.facts.classes == {"a": 1, "b": 2}
+
+
+def test_parts_labels_and_targets_by_name(tmp_path: Path) -> None:
+    text = "age,file,split,kind\n1.5,0.png,train,x\n2.5,1.png,train,y\n3.5,2.png,test,x\n"
+    dataset, details = read_image_table(made(tmp_path, text), target="age")
+    assert dataset.facts.target_type == "number"
+    assert dataset.facts.splits == {"train": 2, "validation": 0, "test": 1}
+    assert (details["file_column"], details["label_column"]) == ("file", "age")
+    assert read_image_table(made(tmp_path, text), target="kind")[0].facts.classes == {"x": 2, "y": 1}
+    with pytest.raises(DataError, match="not clear"):
+        read_image_table(made(tmp_path, text))
+
+
+def test_a_few_rows_without_an_image_are_left_out_and_named(tmp_path: Path) -> None:
+    rows = "\n".join(f"{i}.png,{'ab'[i % 2]}" for i in range(40))
+    dataset, details = read_image_table(made(tmp_path, f"file,label\n{rows}\ngone.png,a\n", images=41))
+    assert dataset.facts.samples == 40
+    assert details["unreadable"] == [{"where": "row 41", "reason": "no readable image 'gone.png'"}]
+    assert details["unlabelled"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("file,label\n0.png,a\n1.png,b\ngone.png,a\n", "bad_row"),
+        ("file,label\n0.png,a\n1.png,b\n2.png,\n", "bad_row"),
+        ("file,label\nx.png,a\ny.png,b\n", "no_file_column"),
+        ("file\n0.png\n1.png\n", "missing_target"),
+        ("file,u,v\n0.png,a,c\n1.png,b,d\n", "missing_target"),
+    ],
+)
+def test_refusals(text: str, code: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read_image_table(made(tmp_path, text))
+    assert caught.value.problems[0].code == code
+
+
+def test_a_name_that_fits_two_images_fits_none(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as bundle:
+        for folder in "ab":
+            bundle.writestr(f"{folder}/0.png", picture(0))
+        bundle.writestr("t.csv", "file,label\n0.png,x\na/0.png,y\n")
+    with pytest.raises(DataError, match=r"row 1: no readable image '0\.png'"):
+        read_image_table(tmp_path / "d.zip")

@@ -1,0 +1,134 @@
+"""Images labelled by a table: an archive or folder with image files and one CSV, TSV, Parquet or JSON Lines file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainkit.data.archive import entries
+from trainkit.data.dataset import Column, Dataset, ImageInputs, class_targets, make_dataset
+from trainkit.data.errors import DataError, DataProblem, refuse
+from trainkit.data.images import MOST_BAD, Gathered, refuse_too_many_bad, stack
+from trainkit.data.table import TABLE_SUFFIXES, read_columns
+from trainkit.spec.shapes import FEW_VALUES
+
+LABEL_COLUMNS = ("label", "class", "target", "category", "y")
+Progress = Callable[[int], None]
+
+
+def read_image_table(
+    path: Path, *, target: str | None = None, progress: Progress | None = None
+) -> tuple[Dataset, dict[str, Any]]:
+    """(dataset, details): one sample for each row of the table, in its order.
+
+    The column that names the files is found by its values; `target` names the label, which is otherwise the column
+    called label, class, target, category or y, or the only other one. A `split` column gives the parts.
+    Raises DataError naming the file, the row or the column.
+    """
+    found, tables = Gathered(), {}
+    for entry in entries(path):
+        if entry.name.lower().endswith(TABLE_SUFFIXES):
+            tables[entry.name] = entry.data
+        else:
+            found.take(entry)
+            if progress is not None:
+                progress(len(found.images))
+    if len(tables) != 1:
+        listed = ", ".join(list(tables)[:5]) or "none"
+        raise refuse("many_tables", f"one table must label the images, found {listed}", path.name)
+    refuse_too_many_bad(found)
+    ((where, data),) = tables.items()
+    with tempfile.TemporaryDirectory() as folder:
+        alone = Path(folder) / PurePosixPath(where).name
+        alone.write_bytes(data)
+        columns, split, details = read_columns(alone, target)
+    name, places = _file_column(columns, found.names, where)
+    label = _label_column([column for column in columns if column != name], target, where)
+    kept, bad = _usable(columns[name], places, columns[label])
+    pixels, image_details = stack(found)
+    targets, classes = _targets(columns[label], kept)
+    dataset = make_dataset(
+        "image_table", ImageInputs(pixels[places[kept]]), targets, classes, None if split is None else split[kept]
+    )
+    return dataset, {
+        **details,
+        **image_details,
+        "unreadable": [*image_details["unreadable"], *details["unreadable"], *bad][:1000],
+        "file_column": name,
+        "label_column": label,
+        "unlabelled": len(found.names) - len(set(places[kept].tolist())),
+    }
+
+
+def _texts(column: Column) -> list[str]:
+    """Values as a file may be called: the number 7.0 as "7"; gaps are empty."""
+    if column.categories is not None:
+        return ["" if code < 0 else column.categories[code] for code in column.values.tolist()]
+    return [str(int(value)) if np.isfinite(value) and value == int(value) else "" for value in column.values.tolist()]
+
+
+def _file_column(columns: Mapping[str, Column], names: Sequence[str], where: str) -> tuple[str, NDArray[np.int64]]:
+    """(the column that most often names an image, position of each row's image or -1).
+
+    A file may be named by any tail of its path, with or without the suffix; a tail that fits two files fits none.
+    """
+    known: dict[str, int] = {}
+    for position, name in enumerate(names):
+        parts = PurePosixPath(name).parts
+        for start in range(len(parts)):
+            tail = PurePosixPath(*parts[start:])
+            for key in {str(tail), str(tail.with_suffix(""))}:
+                known[key] = position if key not in known else -1
+    best, most = "", np.array([], np.int64)
+    for name, column in columns.items():
+        texts = (str(PurePosixPath(text.replace("\\", "/"))) for text in _texts(column))
+        places = np.array([known.get(text, -1) for text in texts], np.int64)
+        if (places >= 0).sum() > (most >= 0).sum():
+            best, most = name, places
+    if not best:
+        hint = f"Give one column with names such as {names[0]}."
+        raise refuse("no_file_column", "no column names the images", where, hint)
+    return best, most
+
+
+def _label_column(others: Sequence[str], target: str | None, where: str) -> str:
+    if target is not None:
+        return target
+    named = [column for column in others if column.lower() in LABEL_COLUMNS]
+    if len(named or others) != 1:
+        hint = f"Say which with `target`: {', '.join(others[:30]) or 'there is only the column of file names'}."
+        raise refuse("missing_target", "which column holds the label is not clear", where, hint)
+    return (named or list(others))[0]
+
+
+def _usable(files: Column, places: NDArray[np.int64], labels: Column) -> tuple[NDArray[np.int64], list[dict[str, str]]]:
+    """(rows with an image and a label, what is wrong with the others). Raises DataError when too many are wrong."""
+    values = np.asarray(labels.values)
+    gap = values < 0 if labels.categories is not None else ~np.isfinite(values)
+    texts = _texts(files)
+    bad = [
+        {
+            "where": f"row {row + 1}",
+            "reason": f"no readable image {texts[row]!r}" if places[row] < 0 else "the label is missing",
+        }
+        for row in np.flatnonzero((places < 0) | gap).tolist()
+    ]
+    if bad and len(bad) >= MOST_BAD * len(places):
+        hint = "Correct the names, add the images, or remove the rows."
+        raise DataError([DataProblem("bad_row", item["reason"], item["where"], hint) for item in bad[:100]])
+    return np.flatnonzero((places >= 0) & ~gap), bad
+
+
+def _targets(labels: Column, kept: NDArray[np.int64]) -> tuple[NDArray[Any], tuple[str, ...] | None]:
+    """Text, and few whole numbers, are classes; other numbers are values to predict."""
+    values = np.asarray(labels.values)[kept]
+    if labels.categories is not None:
+        return class_targets(np.array([labels.categories[code] for code in values.tolist()]))
+    if (values == np.floor(values)).all() and len(np.unique(values)) <= FEW_VALUES:
+        return class_targets(values.astype(np.int64))
+    return values, None
