@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from trainkit.data.dataset import PARTS, ArrayInputs, Dataset, ImageInputs, TableInputs
+from trainkit.data.dataset import PARTS, ArrayInputs, Dataset, ImageInputs, Inputs, SequenceInputs, TableInputs
 
 IMBALANCE = 5.0
 ID_SHARE = 0.95
 SHOWN = 20
+GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
 
 
 def finding(severity: str, code: str, message: str, where: str = "") -> dict[str, str]:
@@ -23,13 +25,14 @@ def finding(severity: str, code: str, message: str, where: str = "") -> dict[str
 def report(dataset: Dataset, reason: str, details: dict[str, Any]) -> dict[str, Any]:
     """The report of a dataset that can be used. Plain data."""
     facts = dataset.facts
-    findings = [*_unreadable(details), *_imbalance(facts.classes)]
+    findings = [*_unreadable(details), *_notes(details), *_imbalance(facts.classes), *_parts(dataset)]
     made: dict[str, Any] = {
         "kind": facts.kind,
         "detected_because": reason,
         "samples": facts.samples,
         "classes": facts.classes,
         "splits": facts.splits,
+        "unreadable": [],
         **details,
     }
     if isinstance(dataset.inputs, ImageInputs):
@@ -37,6 +40,8 @@ def report(dataset: Dataset, reason: str, details: dict[str, Any]) -> dict[str, 
     if isinstance(dataset.inputs, TableInputs):
         made["columns"] = [column.model_dump() for column in facts.columns or ()]
         findings += _columns(dataset)
+    if isinstance(dataset.inputs, ArrayInputs):
+        findings += _constant_features(dataset.inputs)
     findings += _duplicates(dataset)
     made["findings"] = findings
     return made
@@ -50,6 +55,54 @@ def _unreadable(details: dict[str, Any]) -> list[dict[str, str]]:
         if items
         else []
     )
+
+
+def _notes(details: dict[str, Any]) -> list[dict[str, str]]:
+    """What the reader did that its user may not expect."""
+    found = []
+    if resized := details.get("resized"):
+        message = f"{resized} images were resized to the commonest size"
+        found.append(finding("info", "resized", message))
+    if len({channels(mode) for mode in details.get("modes", ())}) > 1:
+        found.append(finding("info", "mixed_modes", "grey and colour images are mixed: all are read as RGB"))
+    if unlabelled := details.get("unlabelled"):
+        found.append(finding("warning", "unlabelled", f"{unlabelled} images stand in no row of the table"))
+    if column := details.get("split_column"):
+        message = "this column gives the training, validation and test part, and is no input"
+        found.append(finding("info", "split_column", message, column))
+    return found
+
+
+def channels(mode: str) -> int:
+    """1 for Pillow's grey modes, else 3."""
+    return 1 if mode in GREY_MODES or mode.startswith("I;16") else 3
+
+
+def _parts(dataset: Dataset) -> list[dict[str, str]]:
+    """One class alone, and classes that the shipped training part does not hold."""
+    classes = dataset.facts.classes
+    if not classes or dataset.targets is None:
+        return []
+    found = []
+    if sum(count > 0 for count in classes.values()) < 2:
+        found.append(finding("warning", "one_class", "all samples are of one class: there is nothing to tell apart"))
+    if dataset.split is not None:
+        split = np.asarray(dataset.split)
+        seen = set(np.unique(np.asarray(dataset.targets)[split == 0]).tolist())
+        for code, name in enumerate(classes):
+            if code not in seen and classes[name] and (split == 0).any():
+                message = f"class {name!r} is missing from the training part: it cannot be learnt"
+                found.append(finding("warning", "class_not_in_train", message))
+    return found[:SHOWN]
+
+
+def _constant_features(inputs: ArrayInputs) -> list[dict[str, str]]:
+    rows = inputs.values.reshape(len(inputs.values), -1)
+    constant = np.flatnonzero(rows.min(0) == rows.max(0))
+    if not len(constant):
+        return []
+    listed = ", ".join(map(str, constant[:SHOWN].tolist())) + (" ..." if len(constant) > SHOWN else "")
+    return [finding("info", "constant_column", f"{len(constant)} of {rows.shape[1]} features never change", listed)]
 
 
 def _imbalance(classes: dict[str, int] | None) -> list[dict[str, str]]:
@@ -85,8 +138,9 @@ def _columns(dataset: Dataset) -> list[dict[str, str]]:
             message = f"{column.missing} of {n} values are missing"
             found.append(finding("warning", "missing_values", message, column.name))
         if column.unique <= 1:
-            found.append(finding("warning", "constant_column", "every value is the same", column.name))
-        id_like = column.type == "categorical" or column.integer
+            message = "no value is present" if column.missing == n else "every value is the same"
+            found.append(finding("warning", "constant_column", message, column.name))
+        id_like = (column.type == "categorical" or column.integer) and column.name != dataset.facts.target
         if id_like and n > SHOWN and column.unique > ID_SHARE * n:
             found.append(
                 finding("warning", "id_like_column", f"{column.unique} different values in {n} rows", column.name)
@@ -99,16 +153,7 @@ def _columns(dataset: Dataset) -> list[dict[str, str]]:
 
 def _duplicates(dataset: Dataset) -> list[dict[str, str]]:
     """Exact duplicates, and the same sample in the training and the test part (leakage)."""
-    inputs = dataset.inputs
-    if isinstance(inputs, ImageInputs):
-        rows = np.asarray(inputs.pixels).reshape(dataset.facts.samples, -1)
-    elif isinstance(inputs, ArrayInputs):
-        rows = np.asarray(inputs.values).reshape(dataset.facts.samples, -1)
-    elif isinstance(inputs, TableInputs):
-        rows = np.stack([np.asarray(column.values, np.float64) for column in inputs.columns.values()], axis=1)
-    else:
-        return []
-    marks = [hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=16).digest() for row in rows]
+    marks = [hashlib.blake2b(sample, digest_size=16).digest() for sample in _samples(dataset.inputs)]
     again = len(marks) - len(set(marks))
     found = [finding("info", "duplicates", f"{again} samples are exact copies of others")] if again else []
     if dataset.split is not None:
@@ -121,3 +166,19 @@ def _duplicates(dataset: Dataset) -> list[dict[str, str]]:
             message = f"{count} samples stand in {names}: the figures of the held-out part will be too good"
             found.append(finding("warning", "leakage", message))
     return found
+
+
+def _samples(inputs: Inputs) -> Iterator[bytes]:
+    """The bytes of each sample's inputs."""
+    if isinstance(inputs, SequenceInputs):
+        for start, end in zip(inputs.offsets[:-1].tolist(), inputs.offsets[1:].tolist(), strict=True):
+            yield inputs.values[start:end].tobytes()
+        return
+    if isinstance(inputs, ImageInputs):
+        rows = inputs.pixels
+    elif isinstance(inputs, ArrayInputs):
+        rows = inputs.values
+    else:
+        rows = np.stack([np.asarray(column.values, np.float64) for column in inputs.columns.values()], axis=1)
+    for row in rows:
+        yield row.tobytes()
