@@ -53,6 +53,12 @@ def is_archive(path: Path) -> bool:
     return zipfile.is_zipfile(path) or _is_tar(path)
 
 
+def is_gzip(path: Path) -> bool:
+    """Whether the file begins as gzip does; a tar.gz does too."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
 def _is_tar(path: Path) -> bool:
     try:
         return tarfile.is_tarfile(path)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from trainkit.data.archive import entries, is_archive
+from trainkit.data.archive import UNREADABLE, bounded, damaged, entries, is_archive, is_gzip
 from trainkit.data.arrays import read_arrays
 from trainkit.data.dataset import Dataset
 from trainkit.data.detect import detect
-from trainkit.data.errors import refuse
+from trainkit.data.errors import DataError, refuse
 from trainkit.data.idx import read_idx
 from trainkit.data.image_table import read_image_table
 from trainkit.data.images import read_images
@@ -54,6 +55,9 @@ def read(
         raise refuse("not_found", "there is no such file", str(path))
     if (path / "meta.json").exists():
         return Dataset.load(path), "a prepared dataset", {}
+    if path.is_file() and is_gzip(path) and not is_archive(path):
+        with tempfile.TemporaryDirectory() as folder:
+            return read(_unpacked(path, Path(folder)), kind=kind, target=target, progress=progress)
     reason = "said at upload"
     if kind is None:
         kind, reason = detect(path)
@@ -72,6 +76,21 @@ def read(
             return _with_reason(read_arrays(path, sequences=True), reason)
         return _with_reason(read_long_csv(path, target=target), reason)
     raise refuse("unknown_kind", f"datasets of kind {kind!r} cannot be read", "kind")
+
+
+def _unpacked(path: Path, folder: Path) -> Path:
+    """The one file in a .gz, such as table.csv.gz."""
+    alone = folder / path.stem
+    try:
+        with gzip.open(path) as file:
+            alone.write_bytes(bounded(file, path.name, path.stat().st_size))
+    except UNREADABLE as error:
+        if isinstance(error, DataError):
+            raise
+        raise damaged(path, error) from None
+    if is_gzip(alone):
+        raise refuse("damaged_archive", "a gzip file within a gzip file", path.name, "Compress it once.")
+    return alone
 
 
 def _is_npy(path: Path) -> bool:
