@@ -204,6 +204,10 @@ def _job(
 ) -> Job:
     if decided.channels_last:
         network.to(memory_format=torch.channels_last)
+    resume = None if resume_from is None else load_for(Path(resume_from), spec, data.facts)
+    if resume is not None and resume["versions"] != decided.versions:
+        changed = [name for name, version in decided.versions.items() if resume["versions"].get(name) != version]
+        events.log(f"{', '.join(changed)} changed since the checkpoint: the last bits may differ", "warning")
     monitor = spec.train.monitor if spec.train.restore_best else None
     return Job(
         spec=spec,
@@ -221,7 +225,7 @@ def _job(
         control=control,
         workdir=workdir,
         spec_hash=spec_hash(spec, data.facts),
-        resume=None if resume_from is None else load_for(Path(resume_from), spec, data.facts),
+        resume=resume,
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from samples import images, sequences, spec, vectors
 
 import trainkit as tk
+from trainkit.fit import device
 from trainkit.fit.checkpoint import CheckpointError
 
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -156,6 +157,15 @@ def test_another_spec_is_refused_but_more_epochs_and_patience_are_not(tmp_path):
     straight = tk.fit(longer, data)
     resumed = tk.fit(longer, data, resume_from=path)
     assert digest(resumed.model) == digest(straight.model)
+
+
+def test_other_versions_are_said(tmp_path, monkeypatch):
+    data, document, events = vectors(), spec({"kind": "mlp", "hidden": [5]}), []
+    path = tk.fit(document, data, control=InterruptAt(8), workdir=tmp_path).checkpoint
+    own = device.versions()
+    monkeypatch.setattr(device, "versions", lambda: {**own, "torch": "9.9"})
+    tk.fit(document, data, resume_from=path, on_event=events.append)
+    assert any("torch changed since the checkpoint" in event.get("message", "") for event in events)
 
 
 def test_torn_checkpoint_is_said_and_failed_event_says_retry(tmp_path):
