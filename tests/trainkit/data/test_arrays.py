@@ -126,6 +126,7 @@ def test_text_said_to_be_arrays(tmp_path: Path) -> None:
         read_arrays(tmp_path / "t")
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
 @pytest.mark.parametrize("kind", ["npz", "npy"])
 def test_damaged_files_raise_nothing_but_data_errors(kind: str, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
