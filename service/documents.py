@@ -7,11 +7,12 @@ from math import isfinite
 from typing import Any
 
 import yaml
+from anyio import to_thread
 from fastapi import Request
 
 from service.errors import Problem
 
-LIMIT = 1 << 20
+LIMIT = 1 << 18
 DEPTH = 32
 TYPES = ("application/json", "application/yaml")
 SPEC_BODY: dict[str, Any] = {
@@ -21,6 +22,8 @@ SPEC_BODY: dict[str, Any] = {
     }
 }
 """How OpenAPI shows a body that `read_document` reads."""
+# libyaml where the wheel has it: the pure parser needs seconds for a large document
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 
 
@@ -32,8 +35,14 @@ async def read_document(request: Request) -> Any:
         if len(body) > LIMIT:
             raise Problem(413, "too_large", f"A job spec has at most {LIMIT} bytes.")
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    # a large document takes a while: others are served meanwhile
+    return await to_thread.run_sync(parse, bytes(body), kind)
+
+
+def parse(body: bytes, kind: str) -> Any:
+    """Bytes of that media type as plain data. Raises 422 problems."""
     try:
-        text = bytes(body).decode("utf-8-sig")
+        text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Problem(422, "not_utf8", f"The body is not UTF-8 (byte {error.start}).") from None
     if "\x00" in text:
@@ -63,16 +72,28 @@ def _refuse_constant(name: str) -> Any:
 
 def _yaml(text: str) -> Any:
     try:
-        # aliases can make a small text a huge document: a spec needs none
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise Problem(422, "yaml_alias", "YAML aliases (*name) are not taken. Write the value out.")
-        return yaml.safe_load(text)
+        _check_events(text)
+        return yaml.load(text, LOADER)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"Line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise Problem(422, "not_yaml", f"{where}{getattr(error, 'problem', None) or 'not YAML'}.") from None
     except (RecursionError, ValueError) as error:
         raise Problem(422, "not_yaml", f"The YAML cannot be read: {error}.") from None
+
+
+def _check_events(text: str) -> None:
+    """Stop at what would make a small text a huge document, before anything is built of it."""
+    depth = 0
+    for event in yaml.parse(text, LOADER):
+        if isinstance(event, yaml.AliasEvent):
+            raise Problem(422, "yaml_alias", "YAML aliases (*name) are not taken. Write the value out.")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEPTH:
+                raise _too_deep()
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def _check_plain(value: Any, depth: int) -> None:

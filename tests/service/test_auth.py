@@ -1,0 +1,233 @@
+"""Deny by default: no address answers without a key, no key reaches beyond its scopes and its project."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.testclient import TestClient
+from served import Served
+from sqlalchemy import select, update
+
+from service.app import create_app
+from service.auth import Authentication, Needs, is_open
+from service.database import db_now
+from service.keys.service import authenticate, create_key, ensure_first_key
+from service.keys.tables import ApiKey
+from service.settings import Settings
+
+SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
+
+
+def operations() -> Iterator[tuple[str, str, Dependant]]:
+    """(method, path, dependencies) of every route there is."""
+    for context in iter_route_contexts(create_app(Settings.from_env({})).routes):
+        route = context.original_route
+        if isinstance(route, APIRoute):
+            for method in sorted(route.methods or ()):
+                yield method, context.path, route.dependant
+
+
+OPERATIONS = list(operations())
+CLOSED = [(method, path) for method, path, _ in OPERATIONS if not is_open(path)]
+
+
+def scopes(dependant: Dependant) -> set[str]:
+    found = {dependant.call.scope} if isinstance(dependant.call, Needs) else set()
+    return found.union(*(scopes(inner) for inner in dependant.dependencies))
+
+
+def filled(path: str) -> str:
+    return path.replace("{plot}", "curves").replace("{name}", "log.txt").replace("{", "x").replace("}", "")
+
+
+def test_every_route_declares_its_scope() -> None:
+    assert len(OPERATIONS) > 35
+    for method, path, dependant in OPERATIONS:
+        wanted = scopes(dependant)
+        if is_open(path):
+            assert wanted == set(), path
+        else:
+            assert len(wanted) == 1, f"{method} {path} declares {wanted or 'no scope'}"
+        if method in ("PUT", "DELETE"):
+            assert wanted <= {"write", "admin"}, f"{method} {path}"
+
+
+@SQLITE
+def test_nothing_answers_without_a_key(service: Served) -> None:
+    bare = TestClient(service.app)
+    others = [
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/redoc",
+        "/nowhere",
+        "/v1",
+        "/v1/../healthz/x",
+        "/ui/../v1/jobs",
+        "/metrics",
+    ]
+    for method, path in [*CLOSED, *(("GET", path) for path in others), ("OPTIONS", "/v1/jobs"), ("HEAD", "/v1/jobs")]:
+        for headers in ({}, {"Authorization": "Basic dXNlcjpwYXNz"}, {"Authorization": "Bearer"}):
+            answer = bare.request(method, filled(path), headers=headers)
+            assert answer.status_code == 401, f"{method} {path}: {answer.status_code}"
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+            assert answer.headers["content-type"] == "application/problem+json"
+
+
+@SQLITE
+def test_health_is_open(service: Served) -> None:
+    bare = TestClient(service.app)
+    assert bare.get("/healthz").json() == {"status": "ok"}
+    assert bare.get("/readyz").status_code == 200
+
+
+@SQLITE
+def test_documentation_is_there_with_a_key(service: Served) -> None:
+    for path in ("/docs", "/openapi.json"):
+        assert service.client.get(path).status_code == 200
+
+
+@SQLITE
+def test_a_scope_opens_its_own_routes_only(service: Served) -> None:
+    reader, writer, admin = (service.client_for("default", scope) for scope in ("read", "write", "admin"))
+    by_scope = {"read": reader, "write": writer}
+    for method, path, dependant in OPERATIONS:
+        if is_open(path):
+            continue
+        (wanted,) = scopes(dependant)
+        for scope, client in by_scope.items():
+            answer = client.request(method, filled(path))
+            if scope != wanted:
+                assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), f"{scope}: {method} {path}"
+            else:
+                assert answer.status_code != 403, f"{scope}: {method} {path}"
+        assert admin.request(method, filled(path)).status_code != 403
+
+
+def test_another_project_s_things_are_not_there(service: Served) -> None:
+    job = service.submit()
+    claimed = service.claim()
+    model = service.finish(claimed)
+    dataset = service.job(job)["dataset"]["id"]
+    stranger = service.client_for("another")
+    places = {"job_id": job, "model_id": model, "dataset_id": dataset}
+    bodies: dict[str, Any] = {
+        "augmentation-preview.png": {"augment": [{"kind": "noise", "std": 0.1}]},
+        "predict": {"inputs": [1]},
+    }
+    asked = 0
+    for method, path in CLOSED:
+        if not any(f"{{{name}}}" in path for name in places):
+            continue
+        asked += 1
+        for name, identifier in places.items():
+            path = path.replace(f"{{{name}}}", identifier)
+        body = next((body for end, body in bodies.items() if path.endswith(end)), None)
+        answer = stranger.request(method, filled(path), json=body)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), f"{method} {path}: {answer.text}"
+    assert asked >= 25
+    for path in ("/v1/jobs", "/v1/datasets", "/v1/models"):
+        assert stranger.get(path).json()["data"] == []
+    assert service.job(job)["state"] == "succeeded"
+
+
+def test_a_job_on_another_project_s_dataset_is_refused_as_if_it_were_not_there(service: Served) -> None:
+    mine = service.ready_dataset()
+    stranger = service.client_for("another")
+    for dataset in (mine, "ds_nonsense"):
+        answer = stranger.post("/v1/jobs", json={"dataset": dataset, "model": {"kind": "mlp"}})
+        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "unknown_dataset")
+
+
+def test_only_the_hash_of_a_key_is_stored(service: Served) -> None:
+    key = service.key("default")
+    kind, identifier, secret = key.split("_")
+    with service.sessions() as session:
+        row = session.get_one(ApiKey, identifier)
+        assert row.secret_hash == hashlib.sha256(secret.encode()).hexdigest()
+    assert (kind, len(identifier), len(secret)) == ("tk", 8, 40)
+
+
+def test_wrong_revoked_and_expired_keys_are_refused(service: Served) -> None:
+    key = service.key("default")
+    identifier = key.split("_")[1]
+    with service.sessions() as session:
+        assert authenticate(session, key) is not None
+        for wrong in (key[:-1], key[:-1] + ("a" if key[-1] != "a" else "b"), "tk_", "", f"tk_{'0' * 8}_{'0' * 40}"):
+            assert authenticate(session, wrong) is None
+    for change in ({"expires_at": db_now(plus=-1)}, {"revoked_at": db_now()}):
+        with service.sessions.begin() as session:
+            session.execute(update(ApiKey).where(ApiKey.id == identifier).values(expires_at=None, revoked_at=None))
+        with service.sessions() as session:
+            assert authenticate(session, key) is not None
+        with service.sessions.begin() as session:
+            session.execute(update(ApiKey).where(ApiKey.id == identifier).values(**change))
+        with service.sessions() as session:
+            assert authenticate(session, key) is None
+
+
+def test_revoking_takes_effect(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.auth.KEEP_SECONDS", 0.0)
+    made = service.client.post("/v1/keys", json={"name": "ci", "scopes": ["read"]})
+    assert made.status_code == 201
+    key = made.json()["key"]
+    theirs = TestClient(service.app, headers={"Authorization": f"Bearer {key}"})
+    assert theirs.get("/v1/jobs").status_code == 200
+    shown = next(k for k in service.client.get("/v1/keys").json()["data"] if k["name"] == "ci")
+    assert (shown["scopes"], shown["revoked_at"]) == (["read"], None)
+    assert shown["last_used_at"] is not None
+    assert key not in service.client.get("/v1/keys").text
+    assert service.client_for("another").delete(f"/v1/keys/{shown['id']}").status_code == 404
+    assert service.client.delete(f"/v1/keys/{shown['id']}").status_code == 204
+    assert theirs.get("/v1/jobs").status_code == 401
+
+
+def test_a_database_that_is_away_is_no_wrong_key(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    def away(self: Authentication, key: str) -> None:
+        raise OperationalError("SELECT", {}, Exception("gone"))
+
+    monkeypatch.setattr(Authentication, "_ask", away)
+    answer = service.client.get("/v1/jobs")
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (
+        503,
+        "database_unavailable",
+        "2",
+    )
+
+
+def test_guessing_keys_writes_nothing(service: Served) -> None:
+    """A wrong key must not wait for, or keep waiting, whoever writes."""
+    with service.sessions.begin() as session:
+        create_key(session, "default", "held open")
+        session.flush()
+        guess = TestClient(service.app, headers={"Authorization": f"Bearer tk_{'0' * 8}_{'0' * 40}"})
+        assert guess.get("/v1/jobs").status_code == 401
+
+
+def test_the_first_key_is_made_once(service: Served) -> None:
+    with service.sessions.begin() as session:
+        assert ensure_first_key(session) is None
+        session.execute(ApiKey.__table__.delete())  # type: ignore[attr-defined]
+        key = ensure_first_key(session)
+        assert key is not None
+        principal = authenticate(session, key)
+        assert principal is not None
+        assert principal.scopes == {"read", "write", "admin"}
+        assert ensure_first_key(session) is None
+
+
+def test_use_is_noted_about_once_a_minute(service: Served) -> None:
+    key = service.key("default")
+    client = TestClient(service.app, headers={"Authorization": f"Bearer {key}"})
+    client.get("/v1/jobs")
+    with service.sessions() as session:
+        used, now = session.execute(select(ApiKey.last_used_at, db_now()).where(ApiKey.id == key.split("_")[1])).one()
+    assert now - used < timedelta(minutes=1)
