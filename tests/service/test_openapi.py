@@ -1,0 +1,101 @@
+"""The OpenAPI document is valid, complete, and about this service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from openapi_spec_validator import validate
+
+from service.app import create_app
+from service.auth import is_open
+from service.settings import Settings
+
+METHODS = ("get", "put", "post", "delete")
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return create_app(Settings.from_env({})).openapi()
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(m, path, item[m]) for path, item in document["paths"].items() for m in METHODS if m in item]
+
+
+def test_it_is_valid(document: dict[str, Any]) -> None:
+    # SSE's `itemSchema` belongs to OpenAPI 3.2, which the validator does not know yet
+    stream = document["paths"]["/v1/jobs/{job_id}/stream"]["get"]["responses"]["200"]["content"]["text/event-stream"]
+    stream.pop("itemSchema", None)
+    validate(document)
+
+
+def test_every_route_of_the_contract_is_there(document: dict[str, Any]) -> None:
+    there = {f"{method.upper()} {path}" for method, path, _ in operations(document)}
+    job = "/v1/jobs/{job_id}"
+    assert there >= {
+        "PUT /v1/datasets",
+        "POST /v1/datasets",
+        "GET /v1/datasets",
+        "GET /v1/datasets/{dataset_id}",
+        "DELETE /v1/datasets/{dataset_id}",
+        "GET /v1/datasets/{dataset_id}/report",
+        "GET /v1/datasets/{dataset_id}/preview.png",
+        "POST /v1/specs:validate",
+        "POST /v1/jobs",
+        "GET /v1/jobs",
+        f"GET {job}",
+        f"DELETE {job}",
+        *(f"POST {job}/{action}" for action in ("stop", "cancel", "pause", "resume")),
+        *(
+            f"GET {job}/{part}"
+            for part in ("metrics", "metrics/series", "metrics.csv", "stream", "events", "decisions")
+        ),
+        *(f"GET {job}/{part}" for part in ("attempts", "logs", "checkpoints", "artifacts", "evaluation")),
+        f"GET {job}/plots/{{plot}}.png",
+        "GET /v1/models",
+        "GET /v1/models/{model_id}",
+        "GET /v1/models/{model_id}/download",
+        "POST /v1/models/{model_id}/predict",
+        "GET /v1/catalog",
+        "GET /v1/workers",
+        "GET /v1/keys",
+        "GET /healthz",
+        "GET /readyz",
+    }
+
+
+def test_every_answer_has_a_form(document: dict[str, Any]) -> None:
+    for method, path, operation in operations(document):
+        assert operation["summary"], path
+        for status, response in operation["responses"].items():
+            if status in ("204", "304"):
+                continue
+            assert response.get("content"), f"{method} {path} {status} says nothing of its body"
+            for kind, content in response["content"].items():
+                if kind == "application/json" and path != "/v1/specs:init-report":
+                    assert content.get("schema"), f"{method} {path} {status}"
+
+
+def test_problems_are_declared_everywhere(document: dict[str, Any]) -> None:
+    problem = {"$ref": "#/components/schemas/ProblemDocument"}
+    for method, path, operation in operations(document):
+        wanted = {"422"} if is_open(path) else {"401", "403", "422", "500", "503"}
+        if "{" in path:
+            wanted.add("404")
+        assert wanted <= set(operation["responses"]), f"{method} {path}"
+        for status in wanted - {"503"} if is_open(path) else wanted:
+            assert operation["responses"][status]["content"] == {"application/problem+json": {"schema": problem}}
+
+
+def test_every_closed_route_names_the_key(document: dict[str, Any]) -> None:
+    for method, path, operation in operations(document):
+        assert bool(operation.get("security")) != is_open(path), f"{method} {path}"
+    assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+
+
+def test_the_job_spec_is_described_in_full(document: dict[str, Any]) -> None:
+    body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]
+    assert set(body) == {"application/json", "application/yaml"}
+    assert body["application/json"]["schema"] == {"$ref": "#/components/schemas/JobSpec"}
+    assert {"model", "optimizer", "early_stop"} <= set(document["components"]["schemas"]["JobSpec"]["properties"])
