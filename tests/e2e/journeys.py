@@ -53,7 +53,7 @@ def job_of(client: httpx.Client, job: str) -> dict[str, Any]:
     return dict(answer.json())
 
 
-def wait_until(client: httpx.Client, job: str, *states: str, seconds: float = 120) -> dict[str, Any]:
+def wait_until(client: httpx.Client, job: str, *states: str, seconds: float = 300) -> dict[str, Any]:
     """The job once it is in one of the states; fails at once when it ended in another."""
 
     def ask() -> dict[str, Any] | None:

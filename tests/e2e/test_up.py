@@ -48,7 +48,7 @@ def test_stops_clean_in_the_middle_of_a_job_and_goes_on_after_a_restart(
     home, port = tmp_path / "home", free_port()
     up = start_up(home, port)
     with client_of(home, port) as client:
-        train = {"epochs": 200, "checkpoint_seconds": 0}
+        train = {"epochs": 80, "checkpoint_seconds": 0}
         job = submit(
             client, example_spec("digits-mlp", upload(client, data / "digits.zip"), train=train, early_stop=[])
         )
