@@ -146,6 +146,11 @@ class Supervisor:
         # Of earlier attempts on this machine nothing is of use: what counted has been shipped.
         shutil.rmtree(self.folder.parent, ignore_errors=True)
         self.folder.mkdir(parents=True, mode=0o700)
+        dataset = self.context.storage.local_path(self.claimed.prepared_key)
+        if not (dataset / "meta.json").is_file():
+            message = f"the prepared form of {self.claimed.dataset_id} is not in this worker's storage"
+            hint = "All hosts must share TRAINKIT_STORAGE_URL; if the files are lost, upload the dataset again."
+            raise SourceUnavailableError("/dataset", message, hint)
         sources = self.lease.keep_trying(self._find_sources)
         checkpoint = self._newest_good_checkpoint()
         step, metric_seq = (checkpoint.step, checkpoint.metric_seq) if checkpoint else (None, 0)
@@ -162,7 +167,7 @@ class Supervisor:
             spec["resources"] = {**resources, "device": self.context.settings.device}
         return Task(
             spec=spec,
-            dataset=self.context.storage.local_path(self.claimed.prepared_key),
+            dataset=dataset,
             workdir=self.folder,
             spool=self.folder / "spool",
             decided=self.claimed.decided,

@@ -41,9 +41,9 @@ def run(task: Task, control: Control) -> None:
     def on_event(event: dict[str, Any]) -> None:
         nonlocal failed
         failed = failed or event["type"] == "failed"
-        if event["type"] == "log":
-            print(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {event['level']} {event['message']}", flush=True)
-        else:
+        if line := log_line(event):
+            print(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}", flush=True)
+        if event["type"] != "log":
             spool.write(event)
 
     try:
@@ -65,6 +65,28 @@ def run(task: Task, control: Control) -> None:
         raise
     finally:
         spool.close()
+
+
+def log_line(event: dict[str, Any]) -> str | None:
+    """The event as a line of the attempt's log; None for what the metric log tells better."""
+    kind = event["type"]
+    if kind == "log":
+        return f"{event['level']} {event['message']}"
+    if kind == "resolved":
+        return f"info {event['parameters']} parameters, {event['precision']} on {event['device']}, {event['threads']} threads"
+    if kind == "phase":
+        return None if event["phase"].startswith("epoch ") else f"info {event['phase']}"
+    if kind == "best":
+        return f"info epoch {event['epoch']} is the best so far: {event['metric']} {event['value']:.6g}"
+    if kind == "decision":
+        return None if event["action"] == "continue" else f"info stopping: {event['reason']}"
+    if kind == "checkpoint":
+        return f"info checkpoint after step {event['step']} (epoch {event['epoch']}, {event['bytes']} bytes)"
+    if kind == "finished":
+        return f"info finished: {event['stop_reason']}; best epoch {event['best_epoch']}, test {event['test']}"
+    if kind == "failed":
+        return f"error {event['error']['code']}: {event['error']['message']}"
+    return None
 
 
 def usable(decided: dict[str, Any] | None, on_event: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:

@@ -90,8 +90,8 @@ class Dataset:
     ) -> Dataset:
         """A dataset of kind `arrays` from X (n, ...) and y (n,) or (n, k).
 
-        Whole-number, text or boolean y are classes, in sorted order unless `classes` names them by index;
-        other y are numbers to predict.
+        Text, boolean or whole-number y are classes, in sorted order unless `classes` names them by index. Floats, and
+        whole numbers of more than 20 different values with fewer than ten samples each, are numbers to predict.
         Raises DataError for unequal lengths or values that are not numbers.
         """
         values = np.asarray(X)
@@ -199,7 +199,7 @@ def _names(categories: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def class_targets(y: NDArray[Any], classes: Sequence[str] | None = None) -> tuple[NDArray[Any], tuple[str, ...] | None]:
-    """(class indices, names) for whole-number, text or boolean labels; (float64 numbers, None) for others.
+    """(class indices, names) for text, booleans and few whole numbers; (float64 numbers, None) for others.
 
     With `classes` given, y holds indices into it. Raises DataError for an index outside or numbers that are not finite.
     """
@@ -216,7 +216,7 @@ def class_targets(y: NDArray[Any], classes: Sequence[str] | None = None) -> tupl
         if len(index) and (index.min() < 0 or index.max() >= len(classes)):
             raise refuse("class_out_of_range", f"a label is outside 0..{len(classes) - 1}", "y")
         return index, tuple(map(str, classes))
-    if y.dtype.kind in "iubUS" and y.ndim == 1:
+    if y.ndim == 1 and (y.dtype.kind in "bUS" or (y.dtype.kind in "iu" and _few(y))):
         names, index = np.unique(y, return_inverse=True)
         shown = [
             name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else str(name)
@@ -229,6 +229,12 @@ def class_targets(y: NDArray[Any], classes: Sequence[str] | None = None) -> tupl
     if not np.isfinite(numbers).all():
         raise refuse("not_finite", f"{int((~np.isfinite(numbers)).sum())} targets are NaN or infinite", "y")
     return numbers, None
+
+
+def _few(y: NDArray[Any]) -> bool:
+    """Whether whole numbers are classes: at most 20 of them, or each ten times on average. Ages and prices are not."""
+    different = len(np.unique(y))
+    return different <= FEW_VALUES or 10 * different <= len(y)
 
 
 def make_dataset(

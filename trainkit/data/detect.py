@@ -8,7 +8,7 @@ from trainkit.data.archive import is_archive, names
 from trainkit.data.errors import refuse
 from trainkit.data.idx import looks_like_idx
 from trainkit.data.images import SUFFIXES
-from trainkit.data.table import TABLE_SUFFIXES
+from trainkit.data.table import JSON_ARRAY, TABLE_SUFFIXES
 
 
 def detect(path: Path) -> tuple[str, str]:
@@ -25,6 +25,11 @@ def detect(path: Path) -> tuple[str, str]:
         return "table", "a Parquet file"
     if start.lstrip().startswith(b"{"):
         return "table", "JSON Lines"
+    if JSON_ARRAY.match(start):
+        return "table", "a JSON list of objects"
+    if start.startswith((b"\x00\x00\x08\x01", b"\x00\x00\x08\x03")):
+        hint = "Zip the image file together with its label file."
+        raise refuse("lone_idx", "one IDX file alone holds images without labels, or the reverse", path.name, hint)
     if start.startswith((b"PK", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"Rar!", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd")):
         hint = "Make the archive again as zip or tar.gz, and check that the upload was complete."
         raise refuse("damaged_archive", "it begins like an archive but cannot be read as one", path.name, hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -23,7 +24,7 @@ MOST_BYTES = 16 * 2**30
 
 def looks_like_idx(name: str) -> bool:
     """Whether a file's name is one of MNIST's."""
-    return "-idx" in name and "-ubyte" in name
+    return re.search(r"idx[13]-ubyte", name.lower()) is not None
 
 
 def read_idx(path: Path) -> tuple[Dataset, dict[str, Any]]:
@@ -34,7 +35,7 @@ def read_idx(path: Path) -> tuple[Dataset, dict[str, Any]]:
         name = entry.name.rsplit("/", 1)[-1]
         if looks_like_idx(name):
             array = parse_idx(entry.data, entry.name)
-            part = "test" if name.startswith(("t10k", "test")) else "train"
+            part = "test" if re.search("t10k|test", name.lower()) else "train"
             kind = images if array.ndim == IMAGES else labels
             if part in kind:
                 raise refuse("duplicate_entry", f"a second file of the {part} part", entry.name, "Keep one of them.")
@@ -54,7 +55,9 @@ def read_idx(path: Path) -> tuple[Dataset, dict[str, Any]]:
     pixels = np.concatenate([images[part] for part in order])[..., None]
     y = np.concatenate([labels[part] for part in order]).astype(np.int64)
     split = np.concatenate([np.full(len(images[part]), 0 if part == "train" else 2, np.int8) for part in order])
-    classes = tuple(str(label) for label in range(int(y.max()) + 1))
+    # the labels that are there: EMNIST counts its letters from 1
+    labels_found, y = np.unique(y, return_inverse=True)
+    classes = tuple(map(str, labels_found.tolist()))
     parts = split if len(order) > 1 else None
     return make_dataset("idx", ImageInputs(pixels), y, classes, parts), {"files": order}
 

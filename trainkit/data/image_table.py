@@ -11,26 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.data.archive import entries
+from trainkit.data.columns import LABEL_COLUMNS
 from trainkit.data.dataset import Column, Dataset, ImageInputs, class_targets, make_dataset
 from trainkit.data.errors import DataError, DataProblem, refuse
 from trainkit.data.images import MOST_BAD, Gathered, refuse_too_many_bad, stack
 from trainkit.data.table import TABLE_SUFFIXES, read_columns
 from trainkit.spec.shapes import FEW_VALUES
 
-LABEL_COLUMNS = ("label", "class", "target", "category", "y")
 Progress = Callable[[int], None]
 
 
 def read_image_table(
-    path: Path, *, target: str | None = None, progress: Progress | None = None
+    path: Path,
+    *,
+    target: str | None = None,
+    size: tuple[int, int] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Dataset, dict[str, Any]]:
     """(dataset, details): one sample for each row of the table, in its order.
 
     The column that names the files is found by its values; `target` names the label, which is otherwise the column
-    called label, class, target, category or y, or the only other one. A `split` column gives the parts.
+    called label, class, target, category or y, or the only other one. A `split` column gives the parts. All images
+    get one `size` (H, W), left out the commonest.
     Raises DataError naming the file, the row or the column.
     """
-    found, tables = Gathered(), {}
+    found, tables = Gathered(size), {}
     for entry in entries(path):
         if entry.name.lower().endswith(TABLE_SUFFIXES):
             tables[entry.name] = entry.data
@@ -58,7 +63,7 @@ def read_image_table(
     return dataset, {
         **details,
         **image_details,
-        "unreadable": [*image_details["unreadable"], *details["unreadable"], *bad][:1000],
+        "unreadable": [*image_details["unreadable"], *details["unreadable"], *bad],
         "file_column": name,
         "label_column": label,
         "unlabelled": len(found.names) - len(set(places[kept].tolist())),

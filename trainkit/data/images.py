@@ -29,11 +29,14 @@ Progress = Callable[[int], None]
 
 @dataclass(slots=True)
 class Gathered:
-    """What the archive's entries came to."""
+    """What the archive's entries came to. With a `size` (H, W) each image is brought to it as it comes."""
 
+    size: tuple[int, int] | None = None
     images: list[NDArray[np.uint8]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     modes: Counter[str] = field(default_factory=Counter)
+    shapes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """Sizes (H, W) of the files, with how often each occurs."""
     unreadable: list[dict[str, str]] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
 
@@ -47,18 +50,22 @@ class Gathered:
         except ValueError as error:
             self.unreadable.append({"where": entry.name, "reason": str(error)})
             return
-        self.images.append(image)
+        native = (image.shape[0], image.shape[1])
+        self.shapes[native] += 1
+        self.images.append(image if self.size is None else _fit(image, self.size, image.shape[2]))
         self.modes[mode] += 1
         self.names.append(entry.name)
 
 
-def read_images(path: Path, *, progress: Progress | None = None) -> tuple[Dataset, dict[str, Any]]:
+def read_images(
+    path: Path, *, size: tuple[int, int] | None = None, progress: Progress | None = None
+) -> tuple[Dataset, dict[str, Any]]:
     """(dataset, details for the report). Raises DataError naming the entries that stand in the way.
 
-    All images get one size, the commonest; all are grey (1 channel) when every one of them is, else RGB.
+    All images get one size, `size` (H, W) or the commonest; all are grey (1 channel) when every one of them is, else RGB.
     Transparency is laid on white.
     """
-    found = Gathered()
+    found = Gathered(size)
     for entry in entries(path):
         found.take(entry)
         if progress is not None:
@@ -71,19 +78,18 @@ def read_images(path: Path, *, progress: Progress | None = None) -> tuple[Datase
 
 def stack(found: Gathered) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """(pixels (n, H, W, C) of one size and number of channels, details for the report)."""
-    size = Counter(image.shape[:2] for image in found.images).most_common(1)[0][0]
-    shapes = Counter(f"{image.shape[1]}x{image.shape[0]}" for image in found.images)
+    size = found.size or found.shapes.most_common(1)[0][0]
     channels = max(image.shape[2] for image in found.images)
     pixels = np.empty((len(found.images), *size, channels), np.uint8)
-    resized = 0
     for index, image in enumerate(found.images):
-        resized += image.shape[:2] != size
         pixels[index] = _fit(image, size, channels)
+        found.images[index] = pixels[index]  # lets go of the original: both together may not fit into memory
     return pixels, {
-        "shapes": dict(shapes.most_common(20)),
+        "shapes": {f"{width}x{height}": count for (height, width), count in found.shapes.most_common(20)},
         "modes": dict(found.modes),
-        "resized": resized,
-        "unreadable": found.unreadable[:1000],
+        "size": f"{size[1]}x{size[0]}",
+        "resized": found.shapes.total() - found.shapes[size],
+        "unreadable": found.unreadable,
         "other_files": found.others[:100],
     }
 

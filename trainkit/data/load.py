@@ -22,14 +22,18 @@ from trainkit.data.table import TABLE_SUFFIXES, read_table
 from trainkit.spec.facts import DatasetFacts
 
 Progress = Callable[[int], None]
+MOST_SIDE = 8192
 
 
-def load_dataset(path: str | Path, *, kind: str | None = None, target: str | None = None) -> Dataset:
+def load_dataset(
+    path: str | Path, *, kind: str | None = None, target: str | None = None, size: tuple[int, int] | None = None
+) -> Dataset:
     """The dataset in a file or folder; `kind` left out is detected, `target` names a table's column to predict.
 
+    Images are brought to one `size` (H, W), left out the commonest of theirs.
     Raises DataError with every reason when it cannot be used.
     """
-    return read(Path(path), kind=kind, target=target)[0]
+    return read(Path(path), kind=kind, target=target, size=size)[0]
 
 
 def prepare(
@@ -38,17 +42,23 @@ def prepare(
     *,
     kind: str | None = None,
     target: str | None = None,
+    size: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> tuple[DatasetFacts, dict[str, Any]]:
-    """Read `path`, write the prepared form to `folder`; returns (facts, report). Raises DataError."""
-    dataset, reason, details = read(Path(path), kind=kind, target=target, progress=progress)
+    """Read `path` as `load_dataset` does, write the prepared form to `folder`; returns (facts, report)."""
+    dataset, reason, details = read(Path(path), kind=kind, target=target, size=size, progress=progress)
     made = report(dataset, reason, details)
     dataset.save(folder)
     return dataset.facts, made
 
 
 def read(
-    path: Path, *, kind: str | None = None, target: str | None = None, progress: Progress | None = None
+    path: Path,
+    *,
+    kind: str | None = None,
+    target: str | None = None,
+    size: tuple[int, int] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Dataset, str, dict[str, Any]]:
     """(dataset, why it is of its kind, details for the report)."""
     if not path.exists():
@@ -57,14 +67,16 @@ def read(
         return Dataset.load(path), "a prepared dataset", {}
     if path.is_file() and is_gzip(path) and not is_archive(path):
         with tempfile.TemporaryDirectory() as folder:
-            return read(_unpacked(path, Path(folder)), kind=kind, target=target, progress=progress)
+            return read(_unpacked(path, Path(folder)), kind=kind, target=target, size=size, progress=progress)
+    if size is not None and (min(size) < 1 or max(size) > MOST_SIDE):
+        raise refuse("bad_size", f"images of {size[1]} x {size[0]} pixels", "size", f"Sides from 1 to {MOST_SIDE}.")
     reason = "said at upload"
     if kind is None:
         kind, reason = detect(path)
     if kind == "images":
-        return _with_reason(read_images(path, progress=progress), reason)
+        return _with_reason(read_images(path, size=size, progress=progress), reason)
     if kind == "image_table":
-        return _with_reason(read_image_table(path, target=target, progress=progress), reason)
+        return _with_reason(read_image_table(path, target=target, size=size, progress=progress), reason)
     if kind == "idx":
         return _with_reason(read_idx(path), reason)
     if kind == "arrays":

@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainkit.data.dataset import PARTS, ArrayInputs, Dataset, ImageInputs, Inputs, SequenceInputs, TableInputs
 
 IMBALANCE = 5.0
 ID_SHARE = 0.95
 SHOWN = 20
+MOST_LISTED = 1000
+"""Unreadable files or rows that the report names one by one."""
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
 
 
@@ -32,14 +35,16 @@ def report(dataset: Dataset, reason: str, details: dict[str, Any]) -> dict[str, 
         "samples": facts.samples,
         "classes": facts.classes,
         "splits": facts.splits,
-        "unreadable": [],
         **details,
+        "unreadable": list(details.get("unreadable") or [])[:MOST_LISTED],
     }
     if isinstance(dataset.inputs, ImageInputs):
         made.update(_channels(dataset.inputs))
     if isinstance(dataset.inputs, TableInputs):
         made["columns"] = [column.model_dump() for column in facts.columns or ()]
         findings += _columns(dataset)
+    if dataset.targets is not None and facts.target_type == "number":
+        findings += _whole_targets(dataset.targets)
     if isinstance(dataset.inputs, ArrayInputs):
         findings += _constant_features(dataset.inputs)
     findings += _duplicates(dataset)
@@ -61,7 +66,7 @@ def _notes(details: dict[str, Any]) -> list[dict[str, str]]:
     """What the reader did that its user may not expect."""
     found = []
     if resized := details.get("resized"):
-        message = f"{resized} images were resized to the commonest size"
+        message = f"{resized} images were resized to {details.get('size', 'the common size')}"
         found.append(finding("info", "resized", message))
     if len({channels(mode) for mode in details.get("modes", ())}) > 1:
         found.append(finding("info", "mixed_modes", "grey and colour images are mixed: all are read as RGB"))
@@ -94,6 +99,14 @@ def _parts(dataset: Dataset) -> list[dict[str, str]]:
                 message = f"class {name!r} is missing from the training part: it cannot be learnt"
                 found.append(finding("warning", "class_not_in_train", message))
     return found[:SHOWN]
+
+
+def _whole_targets(targets: NDArray[Any]) -> list[dict[str, str]]:
+    values = np.unique(targets)
+    if targets.ndim > 1 or (values != np.floor(values)).any():
+        return []
+    message = f"{len(values)} different whole numbers are read as numbers to predict; for classes, save them as text"
+    return [finding("info", "whole_number_targets", message, "y")]
 
 
 def _constant_features(inputs: ArrayInputs) -> list[dict[str, str]]:
@@ -137,6 +150,10 @@ def _columns(dataset: Dataset) -> list[dict[str, str]]:
         if column.missing:
             message = f"{column.missing} of {n} values are missing"
             found.append(finding("warning", "missing_values", message, column.name))
+        if column.type == "numeric" and isinstance(dataset.inputs, TableInputs):
+            infinite = int(np.isinf(dataset.inputs.columns[column.name].values).sum())
+            if infinite:
+                found.append(finding("warning", "infinite_values", f"{infinite} values are infinite", column.name))
         if column.unique <= 1:
             message = "no value is present" if column.missing == n else "every value is the same"
             found.append(finding("warning", "constant_column", message, column.name))
@@ -156,6 +173,13 @@ def _duplicates(dataset: Dataset) -> list[dict[str, str]]:
     marks = [hashlib.blake2b(sample, digest_size=16).digest() for sample in _samples(dataset.inputs)]
     again = len(marks) - len(set(marks))
     found = [finding("info", "duplicates", f"{again} samples are exact copies of others")] if again else []
+    if dataset.targets is not None and dataset.facts.target_type == "class" and again:
+        labels: dict[bytes, set[int]] = {}
+        for mark, label in zip(marks, np.asarray(dataset.targets).tolist(), strict=True):
+            labels.setdefault(mark, set()).add(label)
+        if torn := sum(len(own) > 1 for own in labels.values()):
+            message = f"{torn} samples stand under two or more classes: at most one of their labels can be right"
+            found.append(finding("warning", "conflicting_labels", message))
     if dataset.split is not None:
         parts: dict[bytes, set[int]] = {}
         for mark, part in zip(marks, np.asarray(dataset.split).tolist(), strict=True):

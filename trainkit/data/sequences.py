@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainkit.data.columns import LABEL_COLUMNS
 from trainkit.data.dataset import Column, Dataset, SequenceInputs, class_targets, make_dataset
 from trainkit.data.errors import refuse
 from trainkit.data.table import read_columns
@@ -18,6 +20,9 @@ ID_COLUMNS = ("sequence_id", "sequence", "id", "series", "series_id")
 def read_long_csv(path: Path, *, target: str | None) -> tuple[Dataset, dict[str, Any]]:
     """(dataset, details): rows in the file's order within each id.
 
+    Without a `target`, the one column called label, class, target, category or y is it, if it never changes within a
+    sequence; else there is none.
+
     Raises DataError naming the column, or the row, where row 1 is the first below the header.
     """
     columns, parts, details = read_columns(path, target)
@@ -25,6 +30,8 @@ def read_long_csv(path: Path, *, target: str | None) -> tuple[Dataset, dict[str,
     if name is None:
         raise refuse("missing_column", "no column tells the sequences apart", path.name, f"Name it {ID_COLUMNS[0]}.")
     ids = np.asarray(columns[name].values)
+    if target is None:
+        target = _label_column(columns, ids)
     for needed in (name, target):
         if needed is not None and _gaps(columns[needed]):
             raise refuse("missing_values", f'the column "{needed}" has gaps or infinite values', needed)
@@ -52,7 +59,15 @@ def read_long_csv(path: Path, *, target: str | None) -> tuple[Dataset, dict[str,
             targets, classes = class_targets(targets.astype(np.int64))
     split = None if parts is None else _of_sequence(parts, details["split_column"], order, offsets)
     dataset = make_dataset("sequences", SequenceInputs(values, offsets), targets, classes, split)
-    return dataset, {**details, "features": features, "id_column": name}
+    return dataset, {**details, "features": features, "id_column": name, "label_column": target}
+
+
+def _label_column(columns: Mapping[str, Column], ids: NDArray[Any]) -> str | None:
+    named = [column for column in columns if column.lower() in LABEL_COLUMNS]
+    if len(named) != 1:
+        return None
+    pairs = np.unique(np.stack([ids, np.asarray(columns[named[0]].values)], axis=1).astype(np.float64), axis=0)
+    return named[0] if len(pairs) == len(np.unique(ids)) else None
 
 
 def _gaps(column: Column) -> bool:

@@ -143,6 +143,14 @@ def test_labels_are_classes_and_floats_are_numbers(
     assert dataset.targets.tolist() == targets
 
 
+@pytest.mark.parametrize(
+    ("different", "samples", "kind"), [(20, 20, "class"), (21, 100, "number"), (21, 210, "class"), (100, 1000, "class")]
+)
+def test_whole_numbers_are_classes_while_few_or_often_repeated(different: int, samples: int, kind: str) -> None:
+    y = np.arange(samples) % different
+    assert Dataset.from_arrays(np.zeros((samples, 1)), y).facts.target_type == kind
+
+
 def test_several_numbers_a_sample() -> None:
     assert Dataset.from_arrays(np.eye(3), np.ones((3, 2))).facts.target_width == 2
 

@@ -89,6 +89,24 @@ def test_refusals(changes: dict[str, bytes | None], code: str, tmp_path: Path) -
     assert caught.value.problems[0].code == code
 
 
+@pytest.mark.parametrize("train", ["train-images.idx3-ubyte", "emnist-letters-train-images-idx3-ubyte"])
+def test_other_names_of_the_same_files_and_labels_from_one(train: str, tmp_path: Path) -> None:
+    names = {
+        old: train.replace("images", kind).replace("idx3", digit)
+        for old, kind, digit in (
+            ("train-images-idx3-ubyte", "images", "idx3"),
+            ("train-labels-idx1-ubyte", "labels", "idx1"),
+        )
+    }
+    files = {names[old]: FILES[old] for old in names}
+    files |= {name.replace("train", "test"): FILES[old.replace("train", "t10k")] for old, name in names.items()}
+    files[names["train-labels-idx1-ubyte"]] = struct.pack(">II", 0x801, 6) + bytes([1, 2, 4, 1, 2, 4])
+    files[names["train-labels-idx1-ubyte"].replace("train", "test")] = struct.pack(">II", 0x801, 2) + bytes([4, 4])
+    dataset = load_dataset(folder(tmp_path / "d", files))
+    assert dataset.facts.classes == {"1": 2, "2": 2, "4": 4}
+    assert dataset.facts.splits == {"train": 6, "validation": 0, "test": 2}
+
+
 def test_only_bytes_are_read() -> None:
     with pytest.raises(DataError, match="IDX file of bytes"):
         parse_idx(b"\0\0\x0d\x01" + bytes(8), "floats-idx1-ubyte")

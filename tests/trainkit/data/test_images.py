@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainkit.data import DataError, ImageInputs, images
+from trainkit.data import DataError, ImageInputs, images, load_dataset
 from trainkit.data.images import decode, read_images, to_pixels
 
 
@@ -139,6 +139,17 @@ def test_many_unreadable_files_are_an_error_that_names_them(tmp_path: Path) -> N
     with pytest.raises(DataError) as caught:
         read_images(folder(tmp_path / "d", {**good, "a/bad.png": picture()[:40]}))
     assert [problem.where for problem in caught.value.problems] == ["a/bad.png"]
+
+
+def test_a_size_of_one_s_own(tmp_path: Path) -> None:
+    small, large = picture(size=(6, 4)), picture(size=(8, 8))
+    path = folder(tmp_path / "d", {"a/1.png": small, "a/2.png": large, "b/1.png": large})
+    dataset, details = read_images(path, size=(2, 3))
+    assert dataset.facts.input_shape is not None
+    assert dataset.facts.input_shape[1:] == (2, 3)
+    assert (details["shapes"], details["size"], details["resized"]) == ({"8x8": 2, "6x4": 1}, "3x2", 3)
+    with pytest.raises(DataError, match="0 pixels"):
+        load_dataset(path, size=(0, 8))
 
 
 def test_an_archive_without_images(tmp_path: Path) -> None:

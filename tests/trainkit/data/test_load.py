@@ -54,7 +54,13 @@ def test_kinds_of_archives(files: dict[str, bytes], kind: str, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("content", "kind"),
-    [(CSV, "table"), (b'{"a": 1}\n', "table"), (b"PAR1....", "table"), (b"\x93NUMPY...", "arrays")],
+    [
+        (CSV, "table"),
+        (b'{"a": 1}\n', "table"),
+        (b' [ {"a": 1}]', "table"),
+        (b"PAR1....", "table"),
+        (b"\x93NUMPY...", "arrays"),
+    ],
 )
 def test_kinds_of_files(content: bytes, kind: str, tmp_path: Path) -> None:
     (tmp_path / "upload").write_bytes(content)

@@ -102,3 +102,22 @@ def test_what_the_reader_did() -> None:
     findings = found(Dataset.from_arrays(np.eye(3)), **details)
     assert {"unreadable", "resized", "mixed_modes", "unlabelled", "split_column"} <= findings.keys()
     assert findings["unreadable"]["where"] == "a/1.png"
+
+
+def test_one_sample_under_two_classes() -> None:
+    X = np.array([[1.0], [2.0], [1.0]])
+    assert found(Dataset.from_arrays(X, ["a", "b", "b"]))["conflicting_labels"]["message"].startswith("1 samples")
+    assert "conflicting_labels" not in found(Dataset.from_arrays(X, ["a", "b", "a"]))
+
+
+def test_infinite_values_and_whole_number_targets() -> None:
+    dataset = make_dataset("table", TableInputs({"x": Column(np.array([1.0, np.inf, 2.0]))}), None, None, None)
+    assert found(dataset)["infinite_values"]["where"] == "x"
+    assert "30 different" in found(Dataset.from_arrays(np.eye(30), np.arange(30)))["whole_number_targets"]["message"]
+
+
+def test_a_long_list_of_unreadable_files_is_cut_but_counted() -> None:
+    items = [{"where": f"{i}.png", "reason": "truncated"} for i in range(1500)]
+    made = report(Dataset.from_arrays(np.eye(3)), "", {"unreadable": items})
+    assert len(made["unreadable"]) == 1000
+    assert made["findings"][0]["message"].startswith("1500 left out")

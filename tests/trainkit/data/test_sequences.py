@@ -37,6 +37,13 @@ def test_whole_numbers_are_classes_and_others_numbers(tmp_path: Path) -> None:
     assert number.targets.tolist() == [7.5, 3.0]
 
 
+def test_a_label_column_is_known_by_its_name_where_it_never_changes(tmp_path: Path) -> None:
+    found, details = read_long_csv(written(tmp_path, "id,x,Label\n1,0,up\n1,1,up\n2,0,down\n"), target=None)
+    assert (found.facts.classes, details["label_column"]) == ({"down": 1, "up": 1}, "Label")
+    series, details = read_long_csv(written(tmp_path, "id,y\n1,0\n1,1\n2,0\n"), target=None)
+    assert (series.targets, details["features"]) == (None, ["y"])
+
+
 def test_a_split_column_holds_one_part_a_sequence(tmp_path: Path) -> None:
     path = written(tmp_path, "id,x,split\n1,0,train\n1,1,train\n2,0,test\n")
     dataset = read_long_csv(path, target=None)[0]

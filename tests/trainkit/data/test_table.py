@@ -179,3 +179,17 @@ def test_damaged_tables_raise_nothing_but_data_errors(kind: str, tmp_path: Path)
             broken[place] = random.integers(256)
         with suppress(DataError):
             table(tmp_path, bytes(broken))
+
+
+def test_a_list_of_objects(tmp_path: Path) -> None:
+    dataset, _ = table(tmp_path, json.dumps([{"n": 1, "c": "x"}, {"n": None, "c": "y"}], indent=1))
+    assert (values(dataset, "n"), values(dataset, "c")) == ([1.0, None], ["x", "y"])
+    with pytest.raises(DataError, match="row 2: not an object"):
+        table(tmp_path, '[{"n": 1}, 2]')
+    with pytest.raises(DataError, match="not JSON"):
+        table(tmp_path, '[{"n": 1}')
+
+
+def test_only_line_feeds_end_a_json_line(tmp_path: Path) -> None:
+    dataset, _ = table(tmp_path, json.dumps({"c": "one\u2028two"}, ensure_ascii=False) + "\n")
+    assert values(dataset, "c") == ["one\u2028two"]

@@ -1,0 +1,322 @@
+"""One attempt at one job with a real training process: every way that it can end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import pytest
+from place import Place
+from sqlalchemy import update
+
+import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
+from service.database import db_now
+from service.jobs import checkpoints, repository
+from service.jobs import service as jobs
+from service.jobs.tables import Artifact, Attempt, Job
+from service.metrics import service as metrics
+from service.models.tables import Model
+from worker import shutdown, supervisor
+from worker.supervisor import claim_and_supervise
+
+LONG = {"epochs": 100_000, "checkpoint_seconds": 0, "seed": 1}
+
+
+def run_one(place: Place) -> bool:
+    return claim_and_supervise(place.context, "train")
+
+
+def epochs_seen(place: Place, job: str) -> list[tuple[int, float]]:
+    with place.context.sessions() as session:
+        rows = metrics.read(session, job, 0, limit=100_000)
+    assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
+    return [
+        (r.row.epoch, r.row.value) for r in rows if (r.row.split, r.row.name) == ("val", "loss") and not r.superseded
+    ]
+
+
+def attempts_of(place: Place, job: str) -> list[Attempt]:
+    with place.context.sessions() as session:
+        return list(repository.attempts(session, job))
+
+
+def training_process(place: Place) -> psutil.Process:
+    """Our one child that holds a spool."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for child in psutil.Process().children():
+            try:
+                if any(file.path.endswith("/spool") for file in child.open_files()):
+                    return child
+            except psutil.Error:
+                continue
+        time.sleep(0.01)
+    raise AssertionError("no training process")
+
+
+@contextmanager
+def meanwhile(act: Callable[[], None]) -> Iterator[None]:
+    """Do `act` in a thread while the supervisor runs in this one."""
+    failures: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            act()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    yield
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+def after_epochs(place: Place, job: str, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while (place.job(job).progress or {}).get("epoch", 0) < count:
+        assert time.monotonic() < deadline, place.job(job).error
+        time.sleep(0.02)
+
+
+def test_a_job_goes_from_the_queue_to_a_model(place: Place) -> None:
+    job = place.submit(place.table(), train={"epochs": 3, "seed": 1})
+    assert run_one(place)
+    assert not run_one(place)
+    row = place.job(job)
+    assert (row.state, row.stop_reason, row.phase) == ("succeeded", "completed", None)
+    assert [epoch for epoch, _ in epochs_seen(place, job)] == [1, 2, 3]
+    assert row.result is not None
+    assert row.result["test"]["accuracy"] >= 0
+    assert row.evaluation is not None
+    assert row.decided is not None
+    with place.context.sessions() as session:
+        model = session.get_one(Model, row.result["model"])
+        names = {artifact.name for artifact in repository.artifacts(session, job)}
+        log = session.get_one(Artifact, (job, "log.txt"))
+    assert (place.context.storage.local_path(model.storage_key) / "model.safetensors").exists()
+    assert names == {"log.txt", "curves.png", "confusion.png"}
+    assert "best so far" in place.context.storage.local_path(log.storage_key).read_text()
+    assert attempts_of(place, job)[0].outcome == "succeeded"
+    assert list(place.context.settings.scratch.iterdir()) == []
+
+
+def test_stop_keeps_a_model_and_cancel_does_not(place: Place) -> None:
+    dataset = place.table()
+    for wish, state in (("stop", "stopped"), ("cancel", "cancelled")):
+        job = place.submit(dataset, train=LONG, name=wish)
+
+        def act(job: str = job, wish: str = wish) -> None:
+            after_epochs(place, job, 2)
+            if wish == "stop":
+                jobs.stop(place.service, place.who, job, "best", None)
+            else:
+                jobs.cancel(place.service, place.who, job)
+
+        with meanwhile(act):
+            run_one(place)
+        row = place.job(job)
+        assert row.state == state
+        assert (row.result is not None) == (wish == "stop")
+        assert attempts_of(place, job)[0].outcome == state
+
+
+def test_a_cancel_that_came_before_the_claim_starts_nothing(place: Place) -> None:
+    job = place.submit(place.table())
+    with place.context.sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == job).values(wanted={"action": "cancel"}))
+    assert run_one(place)
+    assert place.job(job).state == "cancelled"
+    assert epochs_seen(place, job) == []
+
+
+def test_a_killed_training_process_is_an_interruption_and_the_next_attempt_equals_an_undisturbed_run(
+    place: Place,
+) -> None:
+    dataset, train = place.table(), {"epochs": 25, "checkpoint_seconds": 0, "seed": 1}
+    calm = place.submit(dataset, train=train)
+    run_one(place)
+    job = place.submit(dataset, train=train)
+
+    def act() -> None:
+        after_epochs(place, job, 3)
+        training_process(place).kill()
+
+    with meanwhile(act):
+        run_one(place)
+    row = place.job(job)
+    assert (row.state, row.attempts, row.interruptions) == ("queued", 0, 1)
+    with place.context.sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == job).values(not_before=None))
+    assert run_one(place)
+    assert place.job(job).state == "succeeded"
+    assert epochs_seen(place, job) == epochs_seen(place, calm)
+    first, second = attempts_of(place, job)
+    assert first.outcome == "lost"
+    assert first.error is not None
+    assert "SIGKILL" in first.error["message"]
+    assert second.resumed_from_step is not None
+
+
+def test_a_crash_is_a_failed_attempt_with_its_signal(place: Place) -> None:
+    job = place.submit(place.table(), train=LONG)
+
+    def act() -> None:
+        after_epochs(place, job, 1)
+        training_process(place).send_signal(signal.SIGSEGV)
+
+    with meanwhile(act):
+        run_one(place)
+    row = place.job(job)
+    assert (row.state, row.attempts, row.interruptions) == ("queued", 1, 0)
+    assert row.error is not None
+    assert "SIGSEGV (exit 139)" in row.error["message"]
+
+
+def test_a_stopping_worker_hands_the_job_back_with_a_checkpoint(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    monkeypatch.setattr(shutdown, "asked", stop.is_set)
+    job = place.submit(place.table(), train={"epochs": 100_000, "seed": 1})
+
+    def act() -> None:
+        after_epochs(place, job, 2)
+        stop.set()
+
+    with meanwhile(act):
+        run_one(place)
+    row = place.job(job)
+    assert (row.state, row.attempts, row.interruptions, row.not_before) == ("queued", 0, 0, None)
+    assert attempts_of(place, job)[0].outcome == "handed_back"
+    with place.context.sessions() as session:
+        (kept,) = checkpoints.latest(session, job)
+    assert kept.metric_seq == row.next_seq - 1
+
+
+def test_of_two_checkpoints_a_damaged_one_is_passed_over(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    monkeypatch.setattr(shutdown, "asked", stop.is_set)
+    job = place.submit(place.table(), train=LONG)
+
+    def stored() -> list[Any]:
+        with place.context.sessions() as session:
+            return list(checkpoints.latest(session, job))
+
+    def act() -> None:
+        while len(stored()) < 2:
+            time.sleep(0.02)
+        stop.set()
+
+    with meanwhile(act):
+        run_one(place)
+    newest, before = stored()
+    place.context.storage.local_path(newest.storage_key).write_bytes(b"damaged")
+    stop.clear()
+
+    def finish() -> None:
+        while len(attempts_of(place, job)) < 2 or place.job(job).state != "running":
+            time.sleep(0.02)
+        jobs.stop(place.service, place.who, job, "last", None)
+
+    with meanwhile(finish):
+        run_one(place)
+    assert place.job(job).state == "stopped"
+    assert attempts_of(place, job)[1].resumed_from_step == before.step
+    epochs = [epoch for epoch, _ in epochs_seen(place, job)]
+    assert epochs[: before.epoch] == list(range(1, before.epoch + 1))
+    assert len(epochs) == len(set(epochs))
+
+
+def test_a_supervisor_whose_job_was_given_away_kills_its_process_and_writes_nothing(place: Place) -> None:
+    job = place.submit(place.table(), train=LONG)
+    orphan: list[psutil.Process] = []
+    rows: list[int] = []
+
+    def act() -> None:
+        after_epochs(place, job, 2)
+        orphan.append(training_process(place))
+        with place.context.sessions.begin() as session:
+            session.execute(update(Job).where(Job.id == job).values(fence=Job.fence + 1, lease_expires_at=db_now()))
+        rows.append(place.job(job).next_seq)
+
+    with meanwhile(act):
+        run_one(place)
+    assert not orphan[0].is_running()
+    assert place.job(job).next_seq == rows[0]
+    assert place.job(job).state == "running"
+
+
+def test_a_database_that_stays_away_ends_the_training_before_the_lease_does(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    job = place.submit(place.table(), train=LONG)
+    made: list[supervisor.Supervisor] = []
+    original = supervisor.Supervisor._watch
+
+    def watch(self: supervisor.Supervisor, reader: Any) -> Any:
+        made.append(self)
+        self.lease.seconds = 1.0
+        return original(self, reader)
+
+    def away(*_: Any) -> None:
+        raise OperationalError("x", {}, Exception("connection refused"))
+
+    def act() -> None:
+        after_epochs(place, job, 2)
+        monkeypatch.setattr(supervisor.leases, "renew", away)
+        monkeypatch.setattr(supervisor.leases, "wanted", away)
+        made[0].lease._due = 0.0
+        made[0].lease._deadline = time.monotonic() + 0.5
+
+    monkeypatch.setattr(supervisor.Supervisor, "_watch", watch)
+    with meanwhile(act):
+        run_one(place)
+    assert made[0].lease.lost
+    assert made[0].child is not None
+    assert made[0].child.exit is not None
+    assert place.job(job).state == "running"
+
+
+def test_a_spec_that_names_a_job_without_a_model_fails_with_a_pointer(place: Place) -> None:
+    dataset = place.table()
+    other = place.submit(dataset)
+    job = place.submit(dataset, start_from={"job": other})
+    with place.context.sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == other).values(state="cancelled"))
+    assert run_one(place)
+    row = place.job(job)
+    assert row.state == "failed"
+    assert row.error is not None
+    assert "/start_from/job" in row.error["message"]
+
+
+def test_transfer_from_a_job_takes_its_model(place: Place) -> None:
+    dataset = place.table()
+    first = place.submit(dataset, train={"epochs": 1})
+    run_one(place)
+    job = place.submit(dataset, train={"epochs": 1}, start_from={"job": first, "head": "keep"})
+    run_one(place)
+    assert place.job(job).state == "succeeded"
+
+
+def test_data_that_is_not_in_the_storage_is_said_with_what_to_do(place: Place) -> None:
+    dataset = place.table()
+    job = place.submit(dataset)
+    for file in (place.context.storage.root / "prepared").rglob("*"):
+        if file.is_file():
+            os.remove(file)  # noqa: PTH107
+    run_one(place)
+    row = place.job(job)
+    assert row.state == "failed"
+    assert row.error is not None
+    assert dataset in row.error["message"]
+    assert "TRAINKIT_STORAGE_URL" in row.error["hint"]
+    assert str(place.context.settings.home) not in row.error["message"]
