@@ -158,6 +158,8 @@ def _prepared_key(context: Context, who: Principal, dataset_id: str) -> str:
         dataset = service.find(session, who, dataset_id)
         if dataset.state != "ready" or dataset.prepared_key is None:
             raise Problem(409, "not_ready", f"The dataset is {dataset.state}; only a ready one has a preview.")
+        if dataset.kind == "weights":
+            raise Problem(409, "no_samples", "The dataset holds weights, which have no preview; see its report.")
         return dataset.prepared_key
 
 

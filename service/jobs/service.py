@@ -16,7 +16,7 @@ from service.database import db_now, new_id, reading
 from service.datasets.service import find as find_dataset
 from service.datasets.tables import Dataset
 from service.errors import Problem, not_found
-from service.jobs import repository
+from service.jobs import references, repository
 from service.jobs.states import ENDED, first_event, transition
 from service.jobs.tables import IdempotencyKey, Job
 from service.keys.service import Principal
@@ -43,9 +43,16 @@ def check(session: Session, who: Principal, document: Any) -> tuple[JobSpec, Dat
         raise SpecError(
             [SpecProblem(_dataset_pointer(document), "invalid_dataset", f"the dataset is not usable: {reason}", hint)]
         )
-    if dataset.state != "ready":
-        return spec, dataset, None
-    return spec, dataset, resolve(spec, DatasetFacts.model_validate(dataset.facts))
+    absent = list(references.problems(session, who, spec))
+    resolved = None
+    if dataset.state == "ready":
+        try:
+            resolved = resolve(spec, DatasetFacts.model_validate(dataset.facts))
+        except SpecError as error:
+            raise SpecError([*error.problems, *absent]) from None
+    if absent:
+        raise SpecError(absent)
+    return spec, dataset, resolved
 
 
 def _dataset_pointer(document: Any) -> str:

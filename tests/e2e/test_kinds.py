@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import zipfile
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from journeys import job_of, submit, upload, wait_until
+from journeys import submit, upload, wait_until
 from sklearn.datasets import load_diabetes
 from stack import Stack
 
@@ -164,10 +166,38 @@ def test_sequences_numbers_fine_tuning_ensemble_and_adaptation(stack: Stack, dat
             headers={"Content-Type": "image/png"},
         )
         assert answer.status_code == 200, answer.text
-        missing = submit(client, {**base, "start_from": {"job": "job_nothing"}})
-        failed = wait_until(client, missing, "failed")
-        assert failed["error"]["code"] == "source_unavailable"
-        assert job_of(client, missing)["error"]["evidence"]["pointer"] == "/start_from/job"
+        refused = client.post("/v1/jobs", json={**base, "start_from": {"job": "job_nothing"}})
+        assert [error["pointer"] for error in refused.json()["errors"]] == ["/start_from/job"]
+
+        with zipfile.ZipFile(
+            io.BytesIO(client.get(f"/v1/models/{done[5]['result']['model']}/download").content)
+        ) as files:
+            (tmp_path / "taught.safetensors").write_bytes(files.read("model.safetensors"))
+        weights = upload(client, tmp_path / "taught.safetensors")
+        assert client.get(f"/v1/datasets/{weights}").json()["kind"] == "weights"
+        kept = {**base, "start_from": {"dataset": weights, "head": "keep"}, "train": {"epochs": 1}}
+        finished(client, [kept])
+
+
+def test_forecasts_of_a_column_of_a_table(stack: Stack, tmp_path: Path) -> None:
+    days = np.arange(400)
+    with (tmp_path / "load.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["day", "load"], *zip(days % 7, np.sin(days * 0.9) * 5 + 20, strict=True)])
+    with stack.client() as client:
+        spec = {
+            "dataset": {"id": upload(client, tmp_path / "load.csv"), "target": "load", "window": 14},
+            "task": "forecasting",
+            "preprocess": [{"kind": "z_score"}],
+            "model": {"kind": "lstm", "hidden": 16},
+            "optimizer": {"kind": "adam", "lr": 0.02},
+            "train": {"epochs": 20, "batch_size": 32},
+        }
+        (done,) = finished(client, [spec])
+        assert done["result"]["test"]["r2"] > 0.9
+        window = [[day % 7, np.sin(day * 0.9) * 5 + 20] for day in range(400, 414)]
+        answer = client.post(f"/v1/models/{done['result']['model']}/predict", json={"inputs": [window]})
+        assert answer.status_code == 200, answer.text
+        assert abs(answer.json()["predictions"][0]["value"] - (np.sin(414 * 0.9) * 5 + 20)) < 2
 
 
 def test_previews_and_the_init_report(stack: Stack, data: Path) -> None:

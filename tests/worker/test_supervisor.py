@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from place import Place
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
 from service.database import db_now
@@ -285,17 +285,18 @@ def test_a_database_that_stays_away_ends_the_training_before_the_lease_does(
     assert place.job(job).state == "running"
 
 
-def test_a_spec_that_names_a_job_without_a_model_fails_with_a_pointer(place: Place) -> None:
+def test_a_model_that_is_deleted_before_it_is_needed_fails_the_job_with_a_pointer(place: Place) -> None:
     dataset = place.table()
-    other = place.submit(dataset)
+    other = place.submit(dataset, train={"epochs": 1})
+    run_one(place)
     job = place.submit(dataset, start_from={"job": other})
     with place.context.sessions.begin() as session:
-        session.execute(update(Job).where(Job.id == other).values(state="cancelled"))
+        session.execute(delete(Model).where(Model.job_id == other))
     assert run_one(place)
     row = place.job(job)
     assert row.state == "failed"
     assert row.error is not None
-    assert "/start_from/job" in row.error["message"]
+    assert (row.error["code"], row.error["evidence"]["pointer"]) == ("source_unavailable", "/start_from/job")
 
 
 def test_transfer_from_a_job_takes_its_model(place: Place) -> None:

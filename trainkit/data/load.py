@@ -19,6 +19,7 @@ from trainkit.data.images import read_images
 from trainkit.data.report import report
 from trainkit.data.sequences import read_long_csv
 from trainkit.data.table import TABLE_SUFFIXES, read_table
+from trainkit.data.weights import is_weights, read_weights
 from trainkit.spec.facts import DatasetFacts
 
 Progress = Callable[[int], None]
@@ -45,7 +46,13 @@ def prepare(
     size: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> tuple[DatasetFacts, dict[str, Any]]:
-    """Read `path` as `load_dataset` does, write the prepared form to `folder`; returns (facts, report)."""
+    """Read `path` as `load_dataset` does, write the prepared form to `folder`; returns (facts, report).
+
+    Weights (safetensors) have no prepared form: the folder stays empty. Raises DataError.
+    """
+    if kind == "weights" or (kind is None and Path(path).is_file() and is_weights(Path(path))):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        return read_weights(Path(path))
     dataset, reason, details = read(Path(path), kind=kind, target=target, size=size, progress=progress)
     made = report(dataset, reason, details)
     dataset.save(folder)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.data import ArrayInputs, Dataset, SequenceInputs, TableInputs
 from trainkit.data.dataset import make_dataset
 from trainkit.spec import JobSpec
+from trainkit.spec.forecasting import by_time, cuts_windows, numeric_columns, too_short, window_of
 from trainkit.spec.problems import Problem, SpecError
-from trainkit.spec.shapes import feature_columns, target_column
+from trainkit.spec.shapes import target_column
 
-DEFAULT_WINDOW = 16
 Series = NDArray[np.float32]
 
 
@@ -25,10 +23,11 @@ def as_windows(spec: JobSpec, data: Dataset) -> Dataset:
     forecast, without one all columns are. Validation and test windows forecast later steps than training windows do.
     Sequences that come with a number each are left as they are. Raises SpecError when the series are too short.
     """
-    if isinstance(data.inputs, SequenceInputs) and data.targets is not None:
+    if not cuts_windows(spec, data.facts):
         return data
     series, wanted = _series(spec, data)
-    horizon, window = spec.dataset.horizon, spec.dataset.window or _window(series, spec.dataset.horizon)
+    shortest = min((len(values) for values in series), default=0)
+    horizon, window = spec.dataset.horizon, window_of(spec, shortest)
     xs: list[Series] = []
     ys: list[NDArray[np.float64]] = []
     parts: list[NDArray[np.int8]] = []
@@ -40,18 +39,7 @@ def as_windows(spec: JobSpec, data: Dataset) -> Dataset:
         ys.append(values[window + horizon - 1 :, wanted].astype(np.float64))
         parts.append(_by_time(count, spec))
     if not xs:
-        longest = max((len(values) for values in series), default=0)
-        raise SpecError(
-            [
-                Problem(
-                    "/dataset/window",
-                    "series_too_short",
-                    f"a window of {window} and a horizon of {horizon} need {window + horizon} steps, "
-                    f"the longest series has {longest}",
-                    "Give a smaller window or horizon.",
-                )
-            ]
-        )
+        raise SpecError([too_short(window, horizon, max((len(values) for values in series), default=0))])
     offsets = np.arange(len(xs) + 1, dtype=np.int64) * window
     inputs = SequenceInputs(np.concatenate(xs).astype(np.float32), offsets)
     return make_dataset("sequences", inputs, np.concatenate(ys), None, np.concatenate(parts))
@@ -75,23 +63,11 @@ def _series(spec: JobSpec, data: Dataset) -> tuple[list[Series], list[int]]:
 
 
 def _table_series(spec: JobSpec, data: Dataset, inputs: TableInputs) -> tuple[list[Series], list[int]]:
-    target = target_column(spec, data.facts)
-    names = [column.name for column in feature_columns(spec, data.facts) if column.type == "numeric"]
-    if target is not None:
-        names.append(target.name)
+    names = numeric_columns(spec, data.facts)
     values = np.stack([np.asarray(inputs.columns[name].values, np.float32) for name in names], axis=1)
-    return [values], [len(names) - 1] if target is not None else list(range(len(names)))
-
-
-def _window(series: Sequence[Series], horizon: int) -> int:
-    """The default, or what half of the shortest series allows."""
-    shortest = min((len(values) for values in series), default=0)
-    return max(2, min(DEFAULT_WINDOW, (shortest - horizon) // 2))
+    one = target_column(spec, data.facts) is not None
+    return [values], [len(names) - 1] if one else list(range(len(names)))
 
 
 def _by_time(count: int, spec: JobSpec) -> NDArray[np.int8]:
-    train, validation, _ = spec.split.fractions
-    parts = np.full(count, 2, np.int8)
-    parts[: round(count * (train + validation))] = 1
-    parts[: round(count * train)] = 0
-    return parts
+    return np.repeat(np.arange(3, dtype=np.int8), by_time(count, spec))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainkit.data import Dataset
+from trainkit.fit.forecast import as_windows
 from trainkit.fit.prepare import prepare
 from trainkit.fit.seeding import derive, epoch_order
 from trainkit.nn.build import build_model
@@ -35,6 +36,8 @@ def init_report(spec: JobSpec, data: Dataset) -> dict[str, Any]:
     (channels) that give the same value for every sample of the batch. Raises SpecError, DataError.
     """
     resolved = resolve(spec, data.facts).spec
+    if resolved.task == "forecasting":
+        data = as_windows(resolved, data)
     prepared = prepare(resolved, data, torch.device("cpu"), lambda _: None)
     network = build_model(
         resolved.model, prepared.sample_shape, prepared.outputs, seed=derive(resolved.train.seed, "init")

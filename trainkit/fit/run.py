@@ -102,11 +102,10 @@ def _fit(
     source: Any,
     earlier: Mapping[str, Any] | None,
 ) -> FitResult:
-    if wanted.task == "forecasting":
-        data = as_windows(wanted, data)
-        in_time = wanted.split.model_copy(update={"use_predefined": True})  # cut by time, never at random
-        wanted = wanted.model_copy(update={"split": in_time})
     resolved = resolve(wanted, data.facts)
+    if wanted.task == "forecasting":
+        data = as_windows(resolved.spec, data)
+        resolved = resolve(resolved.spec, data.facts)
     spec = resolved.spec
     for warning in resolved.warnings:
         events.log(f"{warning.pointer}: {warning.message}. {warning.hint}".strip(), "warning")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from trainkit.spec.facts import DatasetFacts
+from trainkit.spec.facts import ColumnFacts, DatasetFacts
 from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
 from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, direction, split_metric
@@ -60,10 +60,17 @@ class Context:
 
 def dataset_problems(spec: JobSpec, facts: DatasetFacts, task: Task | None) -> Iterator[Problem]:
     """Columns, targets and the task: what must hold before a sample's shape is known."""
+    if facts.kind == "weights":
+        hint = "Name it as `start_from.dataset`, and a dataset of samples here."
+        yield Problem("/dataset", "no_samples", "the dataset holds weights, not samples", hint)
+        return
     if facts.kind == "table":
         yield from _column_problems(spec, facts)
     elif task is None:
-        yield Problem("/task", "no_target", "the dataset has no targets to learn", "Upload labels with it.")
+        hint = "Upload labels with it."
+        if facts.kind in ("sequences", "arrays"):
+            hint += ' To predict how series go on, use task "forecasting".'
+        yield Problem("/task", "no_target", "the dataset has no targets to learn", hint)
     if task is None:
         return
     classes = task in ("classification", "sequence_classification")
@@ -85,7 +92,7 @@ def dataset_problems(spec: JobSpec, facts: DatasetFacts, task: Task | None) -> I
             )
     elif classes and facts.target_type != "class":
         yield Problem("/task", "target_not_classes", "the dataset's targets are not classes", 'Use task "regression".')
-    elif not classes and task == "regression" and facts.target_type == "class":
+    elif not classes and facts.target_type == "class":
         yield Problem("/task", "target_not_numbers", "the dataset's targets are classes", 'Use task "classification".')
     if task == "sequence_classification" and facts.kind != "sequences":
         yield Problem("/task", "not_sequences", f"the dataset is of kind {facts.kind}", 'Use task "classification".')
@@ -95,7 +102,10 @@ def _column_problems(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
     names = [column.name for column in facts.columns or ()]
     listing = f"Columns: {', '.join(names[:30])}{' ...' if len(names) > 30 else ''}."
     target = spec.dataset.target or facts.target
-    if target is None:
+    forecasting = spec.task == "forecasting"
+    if target is None and forecasting:
+        pass  # every column is forecast
+    elif target is None:
         yield Problem("/dataset/target", "missing_target", "no target column is named", f"{listing}")
     elif target not in names:
         hint = " ".join(part for part in (nearest(target, names), listing) if part)
@@ -119,8 +129,11 @@ def _column_problems(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
                     f"/dataset/features/{index}", "target_as_feature", f'"{name}" is the target', "Take it out."
                 )
     columns = feature_columns(spec, facts)
-    if target in names and not columns:
+    if target in names and not columns and not forecasting:
         yield Problem("/dataset/features", "no_features", "no feature column is left", listing)
+    if forecasting:
+        yield from _gaps_in_series(columns)
+        return
     imputes = any(step.kind == "impute" for step in spec.preprocess)
     for column in columns:
         if column.type == "categorical" and column.categories is None:
@@ -138,6 +151,14 @@ def _column_problems(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
             f"values are missing in {', '.join(with_gaps[:10])}",
             'Put {"kind": "impute"} first in `preprocess`, or leave the columns out.',
         )
+
+
+def _gaps_in_series(columns: Iterable[ColumnFacts]) -> Iterator[Problem]:
+    with_gaps = [column.name for column in columns if column.type == "numeric" and column.missing]
+    if with_gaps:
+        message = f"values are missing in {', '.join(with_gaps[:10])}"
+        hint = "A series may have no gaps: fill them before the upload, or put the columns into `ignore`."
+        yield Problem("/dataset/ignore", "missing_values", message, hint)
 
 
 def all_problems(context: Context) -> Iterator[Problem]:

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-DatasetKind = Literal["images", "image_table", "table", "arrays", "idx", "sequences"]
-DATASET_KINDS: tuple[str, ...] = ("images", "image_table", "table", "arrays", "idx", "sequences")
+DatasetKind = Literal["images", "image_table", "table", "arrays", "idx", "sequences", "weights"]
+DATASET_KINDS: tuple[str, ...] = ("images", "image_table", "table", "arrays", "idx", "sequences", "weights")
 
 
 class ColumnFacts(BaseModel):

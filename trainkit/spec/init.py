@@ -83,13 +83,15 @@ class PretrainedInit(SpecModel):
     """Take the model of this job (`job_...`)."""
     model: str | None = None
     """Take this model (`mdl_...`)."""
+    dataset: str | None = None
+    """An uploaded safetensors file (`ds_...` of kind weights)."""
     file: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     """A safetensors or state-dict file name in the worker's weights folder."""
 
     @model_validator(mode="after")
     def one_source(self) -> PretrainedInit:
-        if sum(source is not None for source in (self.job, self.model, self.file)) != 1:
-            raise ValueError("name exactly one source: `job`, `model` or `file`")
+        if sum(source is not None for source in (self.job, self.model, self.dataset, self.file)) != 1:
+            raise ValueError("name exactly one source: `job`, `model`, `dataset` or `file`")
         return self
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from trainkit.spec import checks, losses
+from trainkit.spec import checks, forecasting, losses
 from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.metrics import direction
@@ -45,6 +45,8 @@ def resolve(spec: JobSpec, facts: DatasetFacts) -> Resolved:
     found = [*checks.dataset_problems(spec, facts, task)]
     if task is None or found:
         raise SpecError(found)
+    if forecasting.cuts_windows(spec, facts):
+        spec, facts = _windows(spec, facts)
     sample = sample_of(spec, facts)
     counts = class_counts(spec, facts)
     outputs = len(counts or ()) if is_classification(task) else facts.target_width
@@ -54,6 +56,18 @@ def resolve(spec: JobSpec, facts: DatasetFacts) -> Resolved:
         raise SpecError(found)
     complete = _complete(spec, task, context.has_validation)
     return Resolved(complete, sample, outputs, tuple(_warnings(spec, context)))
+
+
+def _windows(spec: JobSpec, facts: DatasetFacts) -> tuple[JobSpec, DatasetFacts]:
+    """The spec with its window written out and parts cut by time, never at random; the facts of the windows."""
+    found = list(forecasting.problems(spec, facts))
+    if found:
+        raise SpecError(found)
+    made = forecasting.windowed(spec, facts)
+    assert made.input_shape is not None
+    dataset = spec.dataset.model_copy(update={"window": made.input_shape[0]})
+    split = spec.split.model_copy(update={"use_predefined": True})
+    return spec.model_copy(update={"dataset": dataset, "split": split}), made
 
 
 def is_classification(task: Task) -> bool:

@@ -1,0 +1,76 @@
+"""Whether what a spec names beside its dataset is there: earlier jobs and models, weights, a second dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy.orm import Session
+
+from service.datasets.tables import Dataset
+from service.jobs import repository
+from service.jobs.states import ENDED
+from service.jobs.tables import Job
+from service.keys.service import Principal
+from service.models.tables import Model
+from trainkit.spec import JobSpec
+from trainkit.spec import Problem as SpecProblem
+
+
+def problems(session: Session, who: Principal, spec: JobSpec) -> Iterator[SpecProblem]:
+    """What is missing, each with its pointer. Weight files lie on the workers: only they can tell."""
+    if spec.start_from is not None:
+        start = spec.start_from
+        yield from _named(session, who, "/start_from", start.job, start.model, start.dataset)
+    init = getattr(spec.model, "init", None)
+    if init is not None and init.kind == "pretrained":
+        yield from _named(session, who, "/model/init", init.job, init.model, init.dataset)
+    for index, member in enumerate(getattr(spec.model, "members", ())):
+        yield from _trained(session, who, f"/model/members/{index}", member)
+    if spec.adapt is not None:
+        yield from _uploaded(session, who, "/adapt/target_dataset", spec.adapt.target_dataset, weights=False)
+
+
+def _named(
+    session: Session, who: Principal, pointer: str, job: str | None, model: str | None, dataset: str | None
+) -> Iterator[SpecProblem]:
+    if job is not None:
+        yield from _trained(session, who, f"{pointer}/job", job)
+    if model is not None:
+        yield from _trained(session, who, f"{pointer}/model", model)
+    if dataset is not None:
+        yield from _uploaded(session, who, f"{pointer}/dataset", dataset, weights=True)
+
+
+def _trained(session: Session, who: Principal, pointer: str, identifier: str) -> Iterator[SpecProblem]:
+    """A model, or a job that has made one."""
+    if not identifier.startswith("job_"):
+        model = session.get(Model, identifier)
+        if model is None or model.project_id != who.project_id:
+            hint = "GET /v1/models lists the models of this project."
+            yield SpecProblem(pointer, "unknown_model", f"there is no model {identifier!r}", hint)
+        return
+    job = session.get(Job, identifier)
+    if job is None or job.project_id != who.project_id:
+        hint = "GET /v1/jobs lists the jobs of this project."
+        yield SpecProblem(pointer, "unknown_job", f"there is no job {identifier!r}", hint)
+    elif repository.model_of(session, identifier) is None:
+        hint = "Name another job." if job.state in ENDED else "Wait until it has ended."
+        yield SpecProblem(pointer, "no_model", f"job {identifier!r} is {job.state} and has no model", hint)
+
+
+def _uploaded(
+    session: Session, who: Principal, pointer: str, identifier: str, *, weights: bool
+) -> Iterator[SpecProblem]:
+    dataset = session.get(Dataset, identifier)
+    if dataset is None or dataset.project_id != who.project_id:
+        hint = "GET /v1/datasets lists the datasets of this project."
+        yield SpecProblem(pointer, "unknown_dataset", f"there is no dataset {identifier!r}", hint)
+    elif dataset.state != "ready":
+        hint = f"GET /v1/datasets/{dataset.id} shows how far it is."
+        yield SpecProblem(pointer, "not_ready", f"dataset {identifier!r} is {dataset.state}", hint)
+    elif weights and dataset.kind != "weights":
+        hint = "Upload a safetensors file."
+        yield SpecProblem(pointer, "not_weights", f"dataset {identifier!r} is of kind {dataset.kind}", hint)
+    elif not weights and dataset.kind == "weights":
+        hint = "Name a dataset of samples."
+        yield SpecProblem(pointer, "no_samples", f"dataset {identifier!r} holds weights", hint)

@@ -1,0 +1,65 @@
+"""Uploaded weights: what safetensors wrote is taken, anything damaged is named."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from trainkit.data import DataError, prepare
+from trainkit.data.weights import read_weights
+
+
+def written(path: Path, header: Any, data: bytes = b"") -> Path:
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + data)
+    return path
+
+
+def tensor(begin: int = 0, end: int = 8, shape: Any = (2,), dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+
+
+def test_what_the_library_writes_is_known_by_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    tensors = {"a.weight": np.zeros((3, 4), np.float32), "a.bias": np.zeros(3, np.float16), "n": np.array(1)}
+    save_file(tensors, path, {"made": "here"})
+    facts, report = prepare(path, tmp_path / "prepared")
+    assert (facts.kind, report["parameters"], report["tensor_count"]) == ("weights", 16, 3)
+    shapes = {entry["name"]: (entry["dtype"], entry["shape"]) for entry in report["tensors"]}
+    assert shapes == {"a.weight": ("F32", [3, 4]), "a.bias": ("F16", [3]), "n": ("I64", [])}
+
+
+@pytest.mark.parametrize(
+    ("header", "data", "named"),
+    [
+        (b"{}", b"", "no tensors"),
+        (b"{,", b"", "not JSON"),
+        (b"[" * 5000, b"", "not a safetensors"),
+        ({"w": tensor(dtype="F99")}, bytes(8), "w: no known type"),
+        ({"w": 1}, bytes(8), "w: no known type"),
+        ({"w": {"dtype": "F32"}}, bytes(8), "w: no valid shape"),
+        ({"w": tensor(shape=[-1])}, bytes(8), "w: no valid shape"),
+        ({"w": tensor(end=4)}, bytes(4), "w: 4 bytes for a tensor of 8"),
+        ({"w": tensor()}, bytes(4), "w: the tensor's data ends beyond"),
+        ({"w": tensor()}, bytes(12), "w: the tensor's data is followed by byte 12"),
+        ({"v": tensor(), "w": tensor(4, 12)}, bytes(12), "v: the tensor's data is followed by byte 4 of 'w'"),
+        ({"v": tensor(), "w": tensor(12, 20)}, bytes(20), "v: the tensor's data is followed by byte 12 of 'w'"),
+    ],
+)
+def test_damage_is_named(header: Any, data: bytes, named: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read_weights(written(tmp_path / "w", header, data))
+    problem = caught.value.problems[0]
+    assert named in f"{problem.where}: {problem.message}"
+
+
+def test_a_header_longer_than_the_file(tmp_path: Path) -> None:
+    (tmp_path / "w").write_bytes(struct.pack("<Q", 2**40) + b"{}")
+    with pytest.raises(DataError, match="not a safetensors file"):
+        prepare(tmp_path / "w", tmp_path / "prepared", kind="weights")
