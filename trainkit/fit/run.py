@@ -127,6 +127,8 @@ def _fit(
             decided = reuse(earlier)
         else:
             decided = decide(spec, device, network, _trial_step(spec, prepared, loss), steps)
+            if spec.train.compile is True and not decided.compile:
+                events.log("/train/compile: torch.compile needs a C++ compiler here, and there is none", "warning")
     finally:
         torch.set_num_threads(threads)
 

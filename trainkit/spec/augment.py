@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from trainkit.spec.base import NonNegative, Positive, Probability, SpecModel
 
 Amount = Annotated[float, Field(ge=0, le=1)]
+
+
+def _in_order(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError("the smaller number comes first")
+    return value
+
+
+Areas = Annotated[tuple[Positive, Annotated[float, Field(gt=0, le=1)]], AfterValidator(_in_order)]
+Ratios = Annotated[tuple[Positive, Positive], AfterValidator(_in_order)]
 
 
 class Rotate(SpecModel):
@@ -78,9 +88,9 @@ class RandomResizedCrop(SpecModel):
     """Cut a window of random area and aspect ratio and resize it to the original size."""
 
     kind: Literal["random_resized_crop"] = "random_resized_crop"
-    scale: tuple[Positive, Annotated[float, Field(gt=0, le=1)]] = (0.5, 1.0)
+    scale: Areas = (0.5, 1.0)
     """Smallest and largest area, as fractions of the image."""
-    ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
+    ratio: Ratios = (0.75, 4 / 3)
     """Smallest and largest aspect ratio (width over height)."""
 
 
@@ -138,9 +148,9 @@ class RandomErasing(SpecModel):
     kind: Literal["random_erasing"] = "random_erasing"
     p: Probability = 0.5
     """Probability for each sample."""
-    scale: tuple[Positive, Annotated[float, Field(gt=0, le=1)]] = (0.02, 0.2)
+    scale: Areas = (0.02, 0.2)
     """Smallest and largest area, as fractions of the image."""
-    ratio: tuple[Positive, Positive] = (0.3, 3.3)
+    ratio: Ratios = (0.3, 3.3)
     """Smallest and largest aspect ratio."""
 
 

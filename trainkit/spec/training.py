@@ -59,7 +59,7 @@ class TrainSpec(SpecModel):
     channels_last: bool | Literal["auto"] = "auto"
     """Memory layout of image batches; auto decides by device and model."""
     compile: bool | Literal["auto"] = "auto"
-    """torch.compile; auto: off on CPU and for short runs."""
+    """torch.compile; auto: off. Compiling takes from half a minute on; on the CPU it needs a C++ compiler."""
 
 
 class Phase(SpecModel):

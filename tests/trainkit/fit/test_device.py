@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import trainkit as tk
 from trainkit.fit import device
 from trainkit.spec import JobSpec
 
@@ -58,6 +60,29 @@ def test_the_spec_decides_where_it_says_something():
     assert not decided.compile
     again = device.reuse({**decided.as_dict(), "parameters": 5, "type": "resolved"})
     assert again == decided
+
+
+def test_compiling_without_a_compiler_is_not_tried(monkeypatch):
+    spec = JobSpec.model_validate({"dataset": "d", "model": {"kind": "mlp"}, "train": {"compile": True}})
+    monkeypatch.delenv("CXX", raising=False)
+    for there in ("/usr/bin/g++", None):
+        monkeypatch.setattr(device.shutil, "which", lambda _, there=there: there)
+        decided = device.decide(spec, torch.device("cpu"), nn.Linear(1, 1), lambda _: None, 10)
+        assert decided.compile == (there is not None)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not device.can_compile(torch.device("cpu")), reason="no C++ compiler here")
+def test_a_compiled_network_trains_as_the_plain_one_does():
+    """A minute of compiling: with `make soak`."""
+    x = np.random.default_rng(0).normal(size=(300, 6))
+    data = tk.Dataset.from_arrays(x, (x[:, 0] > 0).astype(int))
+    document = {"dataset": "d", "model": {"kind": "mlp", "hidden": [8]}, "train": {"epochs": 5}}
+    plain, compiled = (
+        tk.fit({**document, "train": {"epochs": 5, "compile": wanted}}, data) for wanted in (False, True)
+    )
+    assert compiled.resolved["compile"]
+    assert compiled.evaluation["metrics"]["loss"] == pytest.approx(plain.evaluation["metrics"]["loss"], rel=1e-3)
 
 
 def test_promises_of_equal_bits_are_made_for_the_deterministic_cpu_alone():

@@ -78,3 +78,12 @@ def test_a_spec_is_frozen():
     spec = parse_spec(MINIMAL)
     with pytest.raises(Exception, match="frozen"):
         spec.name = "other"
+
+
+def test_ranges_run_upwards():
+    steps = [
+        {"kind": "random_resized_crop", "scale": [0.9, 0.5]},
+        {"kind": "random_erasing", "ratio": [2, 1]},
+        {"kind": "random_resized_crop", "scale": [0.5, 0.5]},
+    ]
+    assert set(problems(MINIMAL | {"augment": steps})) == {"/augment/0/scale", "/augment/1/ratio"}
