@@ -15,7 +15,7 @@ from service.questions import repository
 from service.questions.repository import ClaimedQuestion
 from worker import endings
 from worker.context import Context
-from worker.predict import BadInputError, predict
+from worker.predict import BadInputError, predict, write_onnx
 from worker.previews import augmentation_preview, init_report_of, preview
 from worker.processes import Child, fork
 
@@ -28,6 +28,7 @@ ANSWERERS: dict[str, Answerer] = {
     "dataset_preview": preview,
     "augmentation_preview": augmentation_preview,
     "init_report": init_report_of,
+    "onnx": write_onnx,
 }
 
 

@@ -33,6 +33,23 @@ def predict(model_folder: Path, request: bytes, media_type: str) -> tuple[bytes,
     return json.dumps(finite(said)).encode(), "application/json"
 
 
+def write_onnx(model_folder: Path, request: bytes, media_type: str) -> tuple[bytes, str]:
+    """Put `model.onnx` beside the model's files, whole or not at all. Raises BadInputError for what ONNX cannot express."""
+    from trainkit.fit import load_model
+    from trainkit.fit.export import ExportError, export_onnx
+    from trainkit.fit.predict import TrainedModel
+
+    model = load_model(model_folder)
+    hint = "Its safetensors are there: leave out `format`."
+    if not isinstance(model, TrainedModel):
+        raise BadInputError("no_onnx", "an ensemble has no ONNX form of its own; its members have", "", hint, 409)
+    try:
+        path = export_onnx(model, model_folder / "model.onnx")
+    except ExportError as error:
+        raise BadInputError("no_onnx", str(error), "", hint, 409) from error
+    return json.dumps({"bytes": path.stat().st_size}).encode(), "application/json"
+
+
 def read_inputs(request: bytes, media_type: str) -> Any:
     """`{"inputs": [...]}`, an image, or CSV rows with a header. Raises BadInputError."""
     if media_type in JSON_TYPES or media_type.endswith("+json"):

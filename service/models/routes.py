@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
+from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel
@@ -13,7 +14,6 @@ from sqlalchemy import select
 from service.auth import Reader, Writer
 from service.context import Service
 from service.database import reading
-from service.errors import Problem
 from service.models import service
 from service.models.tables import Model
 from service.pagination import After, Limit, Page, page
@@ -85,18 +85,14 @@ def get_model(model_id: str, who: Reader, context: Service) -> ModelOut:
 
 
 @router.get("/{model_id}/download", responses=DOWNLOAD, response_class=StreamingResponse, summary="The model's files")
-def download_model(
+async def download_model(
     model_id: str, who: Reader, context: Service, format: Literal["safetensors", "onnx"] = "safetensors"
 ) -> Response:
-    with reading(context.sessions) as session:
-        model = service.find(session, who, model_id)
-    folder = context.storage.local_path(model.storage_key)
+    """The ONNX file is made by a worker when it is first asked for."""
+    key, folder = await to_thread.run_sync(service.files_of, context, who, model_id)
     if format == "onnx":
-        if not (folder / "model.onnx").exists():
-            raise Problem(404, "no_onnx", "This model could not be exported to ONNX; its safetensors are there.")
-        return FileResponse(folder / "model.onnx", media_type="application/octet-stream", filename=f"{model_id}.onnx")
-    if not all((folder / name).exists() for name in service.FILES):
-        raise Problem(404, "files_missing", "The model's files are gone from storage.")
+        path = await service.onnx_file(context, who, key)
+        return FileResponse(path, media_type="application/octet-stream", filename=f"{model_id}.onnx")
     headers = {"Content-Disposition": f'attachment; filename="{model_id}.zip"'}
     return StreamingResponse(service.archive(folder), media_type="application/zip", headers=headers)
 

@@ -70,6 +70,24 @@ def check_request(body: bytes, content_type: str) -> str:
     return kind
 
 
+def files_of(context: Context, who: Principal, model_id: str) -> tuple[str, Path]:
+    """(storage key, folder) of a model's files. Raises a 404 problem when they or the model are gone."""
+    with reading(context.sessions) as session:
+        key = find(session, who, model_id).storage_key
+    folder = context.storage.local_path(key)
+    if not all((folder / name).exists() for name in FILES):
+        raise Problem(404, "files_missing", "The model's files are gone from storage.")
+    return key, folder
+
+
+async def onnx_file(context: Context, who: Principal, key: str) -> Path:
+    """`model.onnx`, made by a worker when it is not there yet. Raises the worker's problem, or 503 without a worker."""
+    path = context.storage.local_path(key) / "model.onnx"
+    if not await to_thread.run_sync(path.exists):
+        await ask(context, who, "onnx", key, b"{}", "application/json")
+    return path
+
+
 def archive(folder: Path) -> Iterator[bytes]:
     """A zip of the model's files as a stream, stored without compression (weights do not shrink)."""
     sink = _Sink()

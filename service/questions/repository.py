@@ -12,7 +12,7 @@ from service.database import db_now, new_id
 from service.leases import StaleFence
 from service.questions.tables import Question
 
-Kind = Literal["predict", "dataset_preview", "augmentation_preview", "init_report"]
+Kind = Literal["predict", "dataset_preview", "augmentation_preview", "init_report", "onnx"]
 
 
 @dataclass(frozen=True, slots=True)

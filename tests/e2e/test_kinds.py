@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import onnxruntime
 import pytest
 from journeys import submit, upload, wait_until
 from sklearn.datasets import load_diabetes
@@ -101,7 +102,10 @@ def test_flattening_preprocessing_svm_and_a_torchvision_network(stack: Stack, da
         common: dict[str, Any] = {"dataset": dataset, "split": {"subsample": 0.1}, "train": SMALL}
         svm = {**common, "model": {"kind": "linear_svm"}, "preprocess": chain, "regularize": {"l2": 1.0}}
         zoo = {**common, "model": {"kind": "torchvision", "name": "shufflenet_v2_x0_5", "image_size": 32}}
-        finished(client, [svm, zoo])
+        done = finished(client, [svm, zoo])
+        graph = client.get(f"/v1/models/{done[0]['result']['model']}/download", params={"format": "onnx"})
+        assert graph.status_code == 200, graph.text
+        assert onnxruntime.InferenceSession(graph.content).get_outputs()[0].name == "probabilities"
 
 
 def test_sequences_numbers_fine_tuning_ensemble_and_adaptation(stack: Stack, data: Path, tmp_path: Path) -> None:

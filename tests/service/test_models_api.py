@@ -74,9 +74,24 @@ def test_the_download_is_a_zip_of_the_files(service: Served, model: str) -> None
     assert archive.testzip() is None
     assert sorted(archive.namelist()) == ["model.json", "model.safetensors"]
     assert archive.read("model.safetensors") == bytes(range(256)) * 8192
-    missing = service.client.get(f"/v1/models/{model}/download?format=onnx")
-    assert (missing.status_code, missing.json()["code"]) == (404, "no_onnx")
     assert service.client.get(f"/v1/models/{model}/download?format=pickle").status_code == 422
+
+
+def test_the_onnx_file_is_made_by_a_worker_when_it_is_first_asked_for(service: Served, model: str) -> None:
+    url = f"/v1/models/{model}/download?format=onnx"
+    hint = "Its safetensors are there."
+    error = {"code": "no_onnx", "message": "no such operator", "pointer": "", "hint": hint, "status": 409}
+    thread = answering(service, error=error)
+    refused = service.client.get(url)
+    thread.join()
+    assert (refused.status_code, refused.json()["code"]) == (409, "no_onnx")
+
+    job = service.client.get(f"/v1/models/{model}").json()["job"]
+    path = service.context.storage.local_path(f"models/{job}/1") / "model.onnx"
+    path.write_bytes(b"a graph")  # as the worker does
+    answer = service.client.get(url)
+    assert (answer.status_code, answer.content) == (200, b"a graph")
+    assert answer.headers["content-disposition"] == f'attachment; filename="{model}.onnx"'
 
 
 def test_files_that_are_gone_are_said_to_be(service: Served, model: str) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
-from worker.predict import BadInputError, predict_or_point, read_inputs
+import trainkit as tk
+from worker.predict import BadInputError, predict_or_point, read_inputs, write_onnx
 
 
 def refused(request: bytes, media_type: str = "application/json") -> dict[str, Any]:
@@ -75,3 +78,23 @@ def test_the_first_input_that_cannot_be_read_is_pointed_at() -> None:
         predict_or_point(predict, [1, "two", "three"])
     assert bad.value.error["pointer"] == "/inputs/1"
     json.dumps(bad.value.error)
+
+
+def test_onnx_beside_the_model(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    data = tk.Dataset.from_arrays(x, (x[:, 0] > 0).astype(int))
+    spec = {"dataset": "d", "model": {"kind": "linear"}, "train": {"epochs": 1}}
+    result = tk.fit(spec, data, workdir=tmp_path)
+    body, _ = write_onnx(tmp_path / "model", b"{}", "application/json")
+    graph = tmp_path / "model" / "model.onnx"
+    assert json.loads(body)["bytes"] == graph.stat().st_size
+    (shares,) = onnxruntime.InferenceSession(str(graph)).run(None, {"x": x[:4]})
+    told = [answer["probabilities"] for answer in result.model.predict(x[:4])]
+    np.testing.assert_allclose(shares, [[row["0"], row["1"]] for row in told], atol=1e-4)
+
+
+def test_an_ensemble_has_no_onnx_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainkit.fit.load_model", lambda _: object())
+    with pytest.raises(BadInputError, match="ensemble") as refused:
+        write_onnx(tmp_path, b"{}", "application/json")
+    assert (refused.value.error["status"], refused.value.error["code"]) == (409, "no_onnx")

@@ -6,18 +6,24 @@ Links, devices, absolute and climbing names, encrypted entries, duplicates and b
 from __future__ import annotations
 
 import lzma
+import re
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trainkit.data.errors import DataError, refuse
+from trainkit.data.tars import is_tar, opened
+from trainkit.data.zips import ENCRYPTED, Bundle, infos
 
 MOST_ENTRIES = 2_000_000
+MOST_NAME = 4096
+"""Bytes of a name in UTF-8."""
 MOST_BYTES = 200 * 2**30
 MOST_ENTRY_BYTES = 8 * 2**30
 RATIO, RATIO_FROM = 200, 10 * 2**20
@@ -36,7 +42,9 @@ UNREADABLE = (
     RuntimeError,
 )
 """What the standard library's readers raise on damaged archives (NotImplementedError is a RuntimeError)."""
-IGNORED_NAMES = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
+IGNORED_NAMES = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini", "Icon\ufffd")
+"""What file managers leave behind; macOS's icon file ends in a carriage return."""
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,16 @@ class Entry:
     name: str
     """Path with forward slashes, relative and normalised."""
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One regular file that has not been read yet."""
+
+    name: str
+    size: int
+    """Bytes, as its header says."""
+    read: Callable[[], bytes]
 
 
 def is_archive(path: Path) -> bool:
@@ -61,7 +79,7 @@ def is_gzip(path: Path) -> bool:
 
 def _is_tar(path: Path) -> bool:
     try:
-        return tarfile.is_tarfile(path)
+        return is_tar(path)
     except UNREADABLE:
         return False
 
@@ -70,14 +88,10 @@ def names(path: Path, most: int = 200_000) -> list[str]:
     """Names of the regular files, without reading them where the format allows."""
     if path.is_dir():
         return [file.relative_to(path).as_posix() for file in sorted(path.rglob("*")) if file.is_file()][:most]
-    if zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as bundle:
-                return [info.filename for info in bundle.infolist() if not info.is_dir()][:most]
-        except UNREADABLE as error:
-            raise damaged(path, error) from None
     try:
-        with tarfile.open(path, "r|*") as bundle:
+        if zipfile.is_zipfile(path):
+            return [info.filename for info in infos(path) if not info.is_dir()][:most]
+        with opened(path, _allowed(path)) as bundle:
             return [member.name for member in _members(bundle, path) if member.isfile()][:most]
     except DataError:
         raise
@@ -85,109 +99,131 @@ def names(path: Path, most: int = 200_000) -> list[str]:
         raise damaged(path, error) from None
 
 
-def damaged(path: Path, error: Exception) -> DataError:
-    """The archive itself cannot be read."""
+def damaged(path: Path, error: Exception, after: str = "") -> DataError:
+    """The archive itself cannot be read, `after` the entry that was read last."""
     hint = "Make the archive again, and check that the upload was complete."
-    return refuse("damaged_archive", f"the archive cannot be read: {error}", path.name, hint)
+    last = f" (at or after {after!r})" if after else ""
+    message = f"the archive cannot be read: {printable(str(error)) or type(error).__name__}{last}"
+    return refuse("damaged_archive", message, path.name, hint)
 
 
 def entries(path: Path) -> Iterator[Entry]:
     """Every regular file of a folder, zip or tar, in the archive's order. Raises DataError naming the entry."""
-    if path.is_dir():
-        source = _folder(path)
-    elif zipfile.is_zipfile(path):
-        source = _zip(path)
-    else:
-        source = _tar(path)
+    for file in files(path):
+        yield Entry(file.name, file.read())
+
+
+def random_access(path: Path) -> bool:
+    """Whether `files` may be read in any order, and by processes forked after they were listed."""
+    return path.is_dir() or zipfile.is_zipfile(path)
+
+
+def files(path: Path) -> Iterator[File]:
+    """As `entries`, but each is read when asked for: those of a tar before the next one is taken."""
+    source = _folder(path) if path.is_dir() else _zip(path) if zipfile.is_zipfile(path) else _tar(path)
     seen: set[str] = set()
     total = 0
-    for number, entry in enumerate(source):
+    for number, file in enumerate(source):
         if number >= MOST_ENTRIES:
             raise refuse("too_many_entries", f"more than {MOST_ENTRIES} files", path.name, "Split the dataset.")
-        total += len(entry.data)
+        total += file.size
         if total > MOST_BYTES:
             raise refuse("too_large", f"more than {MOST_BYTES} bytes come out", path.name, "Split the dataset.")
-        if entry.name in seen:
-            raise refuse("duplicate_entry", "this name stands twice in the archive", entry.name, "Keep one of them.")
-        seen.add(entry.name)
-        if not any(part in IGNORED_NAMES or part.startswith("._") for part in entry.name.split("/")):
-            yield entry
+        if file.name in seen:
+            raise refuse("duplicate_entry", "this name stands twice in the archive", file.name, "Keep one of them.")
+        seen.add(file.name)
+        if not any(part in IGNORED_NAMES or part.startswith("._") for part in file.name.split("/")):
+            yield file
 
 
 def safe_name(name: str) -> str:
-    """The name, normalised. Raises DataError for one that points outside."""
-    plain = name.replace("\\", "/")
+    """The name, normalised and printable. Raises DataError for one that points outside."""
+    plain = printable(name.replace("\\", "/"))
     path = PurePosixPath(plain)
-    if "\x00" in name or not plain.strip("/") or len(plain.encode("utf-8", "replace")) > 4096:
-        raise refuse("bad_name", "the entry has no usable name", repr(name[:100]), "Rename it.")
+    if "\x00" in name or not plain.strip("/") or str(path) == "." or len(plain.encode()) > MOST_NAME:
+        raise refuse("bad_name", "the entry has no usable name", ascii(name[:100]), "Rename it.")
     if plain.startswith("/") or ".." in path.parts or (len(plain) > 1 and plain[1] == ":"):
-        raise refuse("unsafe_name", "the entry's path points outside the archive", name[:300], "Make it relative.")
+        raise refuse("unsafe_name", "the entry's path points outside the archive", plain[:300], "Make it relative.")
     return str(path)
 
 
-def _folder(path: Path) -> Iterator[Entry]:
-    for file in sorted(path.rglob("*")):
-        if file.is_symlink():
-            raise refuse("link", "links are not read", file.relative_to(path).as_posix(), "Copy the file instead.")
-        if file.is_file():
-            yield Entry(file.relative_to(path).as_posix(), file.read_bytes())
-
-
-def _zip(path: Path) -> Iterator[Entry]:
+def printable(text: str) -> str:
+    """Text that any database and terminal can hold: bytes that were no UTF-8 are read as Windows-1252, controls go."""
     try:
-        with zipfile.ZipFile(path) as bundle:
-            infos = bundle.infolist()
-            _refuse_overlaps(infos)
-            for info in infos:
-                if info.is_dir():
-                    continue
-                name = safe_name(info.filename)
-                # the high half of external_attr is the Unix mode: 0xA000 a link, the others devices and pipes
-                if info.external_attr >> 16 & 0xF000 in (0xA000, 0x2000, 0x6000, 0x1000):
-                    raise refuse("link", "links and devices are not read", name, "Put the file itself in.")
-                if info.flag_bits & 1:
-                    raise refuse("encrypted", "the entry is encrypted", name, "Make the archive without a password.")
-                with bundle.open(info) as file:
-                    yield Entry(name, bounded(file, name, info.compress_size))
+        text.encode()
+    except UnicodeEncodeError:
+        raw = text.encode("utf-8", "surrogateescape") if _escaped(text) else text.encode("utf-8", "backslashreplace")
+        text = raw.decode("cp1252", "replace")
+    return text if text.isprintable() else CONTROLS.sub("\ufffd", text)
+
+
+def _escaped(text: str) -> bool:
+    return not any("\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff" for c in text)
+
+
+def _folder(path: Path) -> Iterator[File]:
+    for file in sorted(path.rglob("*")):
+        name = printable(file.relative_to(path).as_posix())
+        if file.is_symlink():
+            raise refuse("link", "links are not read", name, "Copy the file instead.")
+        if file.is_file():
+            yield File(name, file.stat().st_size, file.read_bytes)
+
+
+def _zip(path: Path) -> Iterator[File]:
+    try:
+        listed = infos(path)
+        bundle = Bundle(path)
+        for info in listed:
+            if info.is_dir():
+                continue
+            name = safe_name(info.filename)
+            # the high half of external_attr is the Unix mode: 0xA000 a link, the others devices, pipes and sockets
+            if info.external_attr >> 16 & 0xF000 in (0xA000, 0x2000, 0x6000, 0x1000, 0xC000):
+                raise refuse("link", "links and devices are not read", name, "Put the file itself in.")
+            if info.flag_bits & ENCRYPTED:
+                raise refuse("encrypted", "the entry is encrypted", name, "Make the archive without a password.")
+            # the announced size binds: reading stops there
+            size = info.file_size
+            if size > MOST_ENTRY_BYTES or (size > RATIO_FROM and size > RATIO * max(1, info.compress_size)):
+                raise _bomb(name)
+            yield File(name, size, bundle.reader(info, name))
     except DataError:
         raise
     except UNREADABLE as error:
         raise damaged(path, error) from None
 
 
-def _refuse_overlaps(infos: list[zipfile.ZipInfo]) -> None:
-    end, previous = -1, ""
-    for info in sorted(infos, key=lambda i: i.header_offset):
-        if info.header_offset < end:
-            message = f"its bytes overlap those of {previous!r}, as in a zip bomb"
-            raise refuse("overlapping_entries", message, info.filename[:300], "Make the archive again.")
-        end, previous = info.header_offset + 30 + info.compress_size, info.filename[:100]
-
-
-def _tar(path: Path) -> Iterator[Entry]:
+def _tar(path: Path) -> Iterator[File]:
+    last = ""
     try:
-        with tarfile.open(path, "r|*") as bundle:
+        with opened(path, _allowed(path)) as bundle:
             for member in _members(bundle, path):
                 if member.isdir():
                     continue
-                name = safe_name(member.name)
-                if not member.isreg():
-                    raise refuse("link", "links and devices are not read", name, "Put the file itself in.")
+                last = name = safe_name(member.name)
+                if not member.isreg() or member.issparse():
+                    what = "sparse files" if member.issparse() else "links and devices"
+                    raise refuse("link", f"{what} are not read", name, "Put the file itself in.")
                 file = bundle.extractfile(member)
                 if file is not None:
-                    yield Entry(name, bounded(file, name, member.size))
+                    yield File(name, member.size, partial(bounded, file, name, member.size))
     except DataError:
         raise
     except UNREADABLE as error:
-        raise damaged(path, error) from None
+        raise damaged(path, error, after=last) from None
+
+
+def _allowed(path: Path) -> int:
+    return max(RATIO_FROM, RATIO * path.stat().st_size)
 
 
 def _members(bundle: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
     """The members in order; a bomb is refused by what its headers announce, before anything is unpacked."""
-    allowed = max(RATIO_FROM, RATIO * path.stat().st_size)
+    allowed = _allowed(path)
     for member in bundle:
         if member.offset_data + member.size > allowed:
-            raise _bomb(member.name[:300])
+            raise _bomb(printable(member.name[:300]))
         yield member
         # tarfile remembers every member it has passed
         bundle.members = []  # type: ignore[attr-defined]

@@ -27,6 +27,9 @@ class DataError(ValueError):
         self.problems = tuple(problems)
         super().__init__("; ".join(f"{p.where}: {p.message}" if p.where else p.message for p in self.problems[:10]))
 
+    def __reduce__(self) -> tuple[type[DataError], tuple[Sequence[DataProblem]]]:
+        return type(self), (self.problems,)
+
 
 def refuse(code: str, message: str, where: str = "", hint: str = "") -> DataError:
     """A DataError of one problem."""

@@ -22,7 +22,6 @@ from trainkit.fit.encode import encode
 from trainkit.fit.ensemble import EnsembleModel
 from trainkit.fit.evaluate import Forward, evaluation, measure, outputs_of
 from trainkit.fit.events import Events
-from trainkit.fit.export import ExportError, export_onnx
 from trainkit.fit.failure import error_of
 from trainkit.fit.forecast import as_windows
 from trainkit.fit.loop import Ended, Job, Outcome, steps_in_epoch, train
@@ -289,10 +288,6 @@ def _finish(job: Job, ended: Ended, chosen: dict[str, Any]) -> FitResult:
     artifact = None
     if job.workdir is not None:
         artifact = str(model.save(job.workdir / "model").absolute())
-        try:
-            export_onnx(model, job.workdir / "model" / "model.onnx")
-        except ExportError as error:
-            events.log(f"{error}; the model itself is whole", "info")
     events.emit(
         "finished",
         stop_reason=ended.stop_reason,
