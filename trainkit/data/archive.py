@@ -143,7 +143,9 @@ def safe_name(name: str) -> str:
     if "\x00" in name or not plain.strip("/") or str(path) == "." or len(plain.encode()) > MOST_NAME:
         raise refuse("bad_name", "the entry has no usable name", ascii(name[:100]), "Rename it.")
     if plain.startswith("/") or ".." in path.parts or (len(plain) > 1 and plain[1] == ":"):
-        raise refuse("unsafe_name", "the entry's path points outside the archive", plain[:300], "Make it relative.")
+        raise refuse(
+            "unsafe_name", "the entry's path points outside the archive", printable(name)[:300], "Make it relative."
+        )
     return str(path)
 
 

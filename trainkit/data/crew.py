@@ -177,3 +177,12 @@ def _how(status: int) -> str:
     if os.WIFSIGNALED(status):
         return f"it ended the decoder by {signal.Signals(os.WTERMSIG(status)).name}"
     return "it ended the decoder"
+
+
+def run(work: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """(task, result) of every task, on all cores where helpers can be had, else one after the other right here."""
+    if not can_fork():
+        yield from ((task, work(task)) for task in tasks)
+        return
+    with Crew(work) as crew:
+        yield from crew.map(tasks)

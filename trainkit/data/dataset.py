@@ -127,8 +127,11 @@ class Dataset:
             targets = values.astype(np.float64)
         return make_dataset(self.facts.kind, self.inputs, targets, classes, self.split, target=column)
 
-    def save(self, folder: str | Path) -> None:
-        """Write the prepared form; the folder appears whole or not at all."""
+    def save(self, folder: str | Path, *, ready: Mapping[str, Path] | None = None) -> None:
+        """Write the prepared form; the folder appears whole or not at all.
+
+        Arrays that lie in a .npy file on the same disk already are moved from there (`ready`: their names and files).
+        """
         folder = Path(folder)
         part = folder.with_name(folder.name + f".{os.getpid()}.part")
         shutil.rmtree(part, ignore_errors=True)
@@ -136,7 +139,10 @@ class Dataset:
         meta: dict[str, Any] = {"format": FORMAT, "facts": self.facts.model_dump(mode="json"), "arrays": []}
         try:
             for name, array in self._arrays(meta):
-                np.save(part / f"{name}.npy", array, allow_pickle=False)
+                if ready and name in ready:
+                    ready[name].rename(part / f"{name}.npy")
+                else:
+                    np.save(part / f"{name}.npy", array, allow_pickle=False)
             (part / "meta.json").write_text(json.dumps(meta))
             if folder.exists():
                 shutil.rmtree(folder)

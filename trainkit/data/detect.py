@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from trainkit.data.archive import is_archive, names
+from trainkit.data.decoding import SUFFIXES
 from trainkit.data.errors import refuse
 from trainkit.data.idx import looks_like_idx
-from trainkit.data.images import SUFFIXES
 from trainkit.data.table import JSON_ARRAY, TABLE_SUFFIXES
 
 

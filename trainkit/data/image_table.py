@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.data.archive import entries
 from trainkit.data.columns import LABEL_COLUMNS
 from trainkit.data.dataset import Column, Dataset, ImageInputs, class_targets, make_dataset
 from trainkit.data.errors import DataError, DataProblem, refuse
-from trainkit.data.images import MOST_BAD, Gathered, refuse_too_many_bad, stack
+from trainkit.data.gather import MOST_BAD, Progress, gather
+from trainkit.data.pixels import PixelFile
 from trainkit.data.table import TABLE_SUFFIXES, read_columns
 from trainkit.spec.shapes import FEW_VALUES
-
-Progress = Callable[[int], None]
 
 
 def read_image_table(
@@ -26,28 +24,26 @@ def read_image_table(
     *,
     target: str | None = None,
     size: tuple[int, int] | None = None,
+    store: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Dataset, dict[str, Any]]:
     """(dataset, details): one sample for each row of the table, in its order.
 
     The column that names the files is found by its values; `target` names the label, which is otherwise the column
     called label, class, target, category or y, or the only other one. A `split` column gives the parts. All images
-    get one `size` (H, W), left out the commonest.
+    get one `size` (H, W), left out the commonest; they lie in `store`, as `read_images` says.
     Raises DataError naming the file, the row or the column.
     """
-    found, tables = Gathered(size), {}
-    for entry in entries(path):
-        if entry.name.lower().endswith(TABLE_SUFFIXES):
-            tables[entry.name] = entry.data
-        else:
-            found.take(entry)
-            if progress is not None:
-                progress(len(found.images))
-    if len(tables) != 1:
-        listed = ", ".join(list(tables)[:5]) or "none"
+    every = None if store is None else store.with_suffix(".every")
+    try:
+        found = gather(path, size=size, tables=TABLE_SUFFIXES, store=every, progress=progress)
+    finally:
+        if every is not None:
+            every.unlink(missing_ok=True)  # stays readable while it is mapped
+    if len(found.tables) != 1:
+        listed = ", ".join(list(found.tables)[:5]) or "none"
         raise refuse("many_tables", f"one table must label the images, found {listed}", path.name)
-    refuse_too_many_bad(found)
-    ((where, data),) = tables.items()
+    ((where, data),) = found.tables.items()
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(folder) / PurePosixPath(where).name
         alone.write_bytes(data)
@@ -55,11 +51,11 @@ def read_image_table(
     name, places = _file_column(columns, found.names, where)
     label = _label_column([column for column in columns if column != name], target, where)
     kept, bad = _usable(columns[name], places, columns[label])
-    pixels, image_details = stack(found)
+    height, width, channels = found.pixels.shape[1:]
+    pixels = PixelFile((height, width), channels, store).gather(found.pixels, places[kept])
+    image_details = found.details()
     targets, classes = _targets(columns[label], kept)
-    dataset = make_dataset(
-        "image_table", ImageInputs(pixels[places[kept]]), targets, classes, None if split is None else split[kept]
-    )
+    dataset = make_dataset("image_table", ImageInputs(pixels), targets, classes, None if split is None else split[kept])
     return dataset, {
         **details,
         **image_details,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import tempfile
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,6 +12,7 @@ from trainkit.data.arrays import read_arrays
 from trainkit.data.dataset import Dataset
 from trainkit.data.detect import detect
 from trainkit.data.errors import DataError, refuse
+from trainkit.data.gather import Progress
 from trainkit.data.idx import read_idx
 from trainkit.data.image_table import read_image_table
 from trainkit.data.images import read_images
@@ -22,7 +22,6 @@ from trainkit.data.table import TABLE_SUFFIXES, read_table
 from trainkit.data.weights import is_weights, read_weights
 from trainkit.spec.facts import DatasetFacts
 
-Progress = Callable[[int], None]
 MOST_SIDE = 8192
 
 
@@ -53,9 +52,16 @@ def prepare(
     if kind == "weights" or (kind is None and Path(path).is_file() and is_weights(Path(path))):
         Path(folder).mkdir(parents=True, exist_ok=True)
         return read_weights(Path(path))
-    dataset, reason, details = read(Path(path), kind=kind, target=target, size=size, progress=progress)
-    made = report(dataset, reason, details)
-    dataset.save(folder)
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # beside the folder, so that the finished file is moved there and not copied
+    store = folder.with_name(folder.name + ".pixels.npy")
+    try:
+        dataset, reason, details = read(Path(path), kind=kind, target=target, size=size, store=store, progress=progress)
+        made = report(dataset, reason, details)
+        dataset.save(folder, ready={"pixels": store} if store.exists() else {})
+    finally:
+        store.unlink(missing_ok=True)
     return dataset.facts, made
 
 
@@ -65,25 +71,28 @@ def read(
     kind: str | None = None,
     target: str | None = None,
     size: tuple[int, int] | None = None,
+    store: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Dataset, str, dict[str, Any]]:
-    """(dataset, why it is of its kind, details for the report)."""
+    """(dataset, why it is of its kind, details for the report). Pixels of images are written to `store`, if given."""
     if not path.exists():
         raise refuse("not_found", "there is no such file", str(path))
     if (path / "meta.json").exists():
         return Dataset.load(path), "a prepared dataset", {}
     if path.is_file() and is_gzip(path) and not is_archive(path):
         with tempfile.TemporaryDirectory() as folder:
-            return read(_unpacked(path, Path(folder)), kind=kind, target=target, size=size, progress=progress)
+            alone = _unpacked(path, Path(folder))
+            return read(alone, kind=kind, target=target, size=size, store=store, progress=progress)
     if size is not None and (min(size) < 1 or max(size) > MOST_SIDE):
         raise refuse("bad_size", f"images of {size[1]} x {size[0]} pixels", "size", f"Sides from 1 to {MOST_SIDE}.")
     reason = "said at upload"
     if kind is None:
         kind, reason = detect(path)
     if kind == "images":
-        return _with_reason(read_images(path, size=size, progress=progress), reason)
+        return _with_reason(read_images(path, size=size, store=store, progress=progress), reason)
     if kind == "image_table":
-        return _with_reason(read_image_table(path, target=target, size=size, progress=progress), reason)
+        made = read_image_table(path, target=target, size=size, store=store, progress=progress)
+        return _with_reason(made, reason)
     if kind == "idx":
         return _with_reason(read_idx(path), reason)
     if kind == "arrays":

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.data.dataset import PARTS, ArrayInputs, Dataset, ImageInputs, Inputs, SequenceInputs, TableInputs
+from trainkit.data.decoding import channels
 
 IMBALANCE = 5.0
 ID_SHARE = 0.95
 SHOWN = 20
 MOST_LISTED = 1000
 """Unreadable files or rows that the report names one by one."""
-GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
 
 
 def finding(severity: str, code: str, message: str, where: str = "") -> dict[str, str]:
@@ -76,11 +76,6 @@ def _notes(details: dict[str, Any]) -> list[dict[str, str]]:
         message = "this column gives the training, validation and test part, and is no input"
         found.append(finding("info", "split_column", message, column))
     return found
-
-
-def channels(mode: str) -> int:
-    """1 for Pillow's grey modes, else 3."""
-    return 1 if mode in GREY_MODES or mode.startswith("I;16") else 3
 
 
 def _parts(dataset: Dataset) -> list[dict[str, str]]:

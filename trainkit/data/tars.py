@@ -29,12 +29,28 @@ def unpacked(path: Path) -> Iterator[Any]:
         elif start == b"\xfd7zXZ\x00" or start[:3] == b"\x5d\x00\x00":
             yield stack.enter_context(lzma.LZMAFile(file))
         elif start[:4] == b"\x28\xb5\x2f\xfd":
-            import zstandard
-
-            decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
-            yield stack.enter_context(decompressor.stream_reader(file, read_across_frames=True, closefd=False))
+            yield _Zstandard(file)
         else:
             yield file
+
+
+class _Zstandard:
+    """A zstandard file's content. Its errors become tar's, so that nobody else needs to know the package."""
+
+    def __init__(self, file: Any) -> None:
+        try:
+            import zstandard
+        except ImportError:
+            raise tarfile.ReadError('reading zstandard needs the package "zstandard"') from None
+        self._error = zstandard.ZstdError
+        decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
+        self._stream = decompressor.stream_reader(file, read_across_frames=True, closefd=False)
+
+    def read(self, count: int) -> bytes:
+        try:
+            return self._stream.read(count)
+        except self._error as error:
+            raise tarfile.ReadError(f"damaged zstandard data: {error}") from None
 
 
 class _Counted:
@@ -55,8 +71,10 @@ class _Counted:
 @contextmanager
 def opened(path: Path, allowed: int) -> Iterator[tarfile.TarFile]:
     """The tar as a stream of members, of which at most `allowed` bytes are unpacked."""
-    with unpacked(path) as stream, tarfile.open(fileobj=_Counted(stream, allowed), mode="r|") as bundle:  # type: ignore[arg-type]
-        yield bundle
+    with unpacked(path) as stream:
+        counted: Any = _Counted(stream, allowed)
+        with tarfile.open(fileobj=counted, mode="r|") as bundle:
+            yield bundle
 
 
 def is_tar(path: Path) -> bool:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainkit.data import DataError, ImageInputs, images, load_dataset
-from trainkit.data.images import decode, read_images, to_pixels
+from trainkit.data import DataError, ImageInputs, decoding, load_dataset
+from trainkit.data.decoding import decode, to_pixels
+from trainkit.data.images import read_images
 
 
 def picture(
@@ -158,8 +159,8 @@ def test_an_archive_without_images(tmp_path: Path) -> None:
 
 
 def test_an_image_that_unpacks_to_too_much_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MOST_PIXELS", 20)
-    monkeypatch.setattr(images, "to_pixels", lambda _: pytest.fail("it was unpacked"))
+    monkeypatch.setattr(decoding, "MOST_PIXELS", 20)
+    monkeypatch.setattr(decoding, "to_pixels", lambda _: pytest.fail("it was unpacked"))
     with pytest.raises(ValueError, match="6 x 4 pixels are more than 20"):
         decode(picture())
 
@@ -178,5 +179,8 @@ def test_damaged_images_raise_nothing_but_value_errors(kind: str) -> None:
 
 def test_progress_counts_the_images(tmp_path: Path) -> None:
     told: list[int] = []
-    read_images(folder(tmp_path / "d", {f"{c}/0.png": picture() for c in "ab"}), progress=told.append)
-    assert told == [1, 2]
+    path = folder(tmp_path / "d", {f"{c}/{i:03d}.png": picture() for c in "ab" for i in range(100)})
+    read_images(path, progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 200
+    assert len(told) > 2

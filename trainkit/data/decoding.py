@@ -1,0 +1,101 @@
+"""One image file to pixels: any of Pillow's usual formats and modes to uint8, grey or RGB."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+MOST_PIXELS = 64 * 2**20
+MOST_FILE_BYTES = 512 * 2**20
+"""Of one image file as it lies in the archive."""
+GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
+ORIENTED = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
+"""What may say that a picture lies on its side."""
+
+
+def channels(mode: str) -> int:
+    """1 for Pillow's grey modes, else 3."""
+    return 1 if mode in GREY_MODES or mode.startswith("I;16") else 3
+
+
+def decode(data: bytes) -> tuple[NDArray[np.uint8], str]:
+    """(pixels (H, W, 1 or 3), the file's own mode). Raises ValueError with the reason."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return decode_loudly(data)
+
+
+def decode_loudly(data: bytes) -> tuple[NDArray[np.uint8], str]:
+    """As `decode`, for loops that silence Pillow's warnings once: doing it for each small image costs a tenth."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise ValueError(f"{width} x {height} pixels are more than {MOST_PIXELS}")
+            mode = image.mode
+            return to_pixels(image), mode
+    except MemoryError:
+        raise ValueError("not readable as an image: it needs more memory than there is") from None
+    except Exception as error:
+        # Pillow's decoders raise almost anything on damaged files: struct.error, TypeError, ZeroDivisionError ...
+        reason = str(error).replace(_object_name(error), "the file") or type(error).__name__
+        raise ValueError(f"not readable as an image: {reason[:300]}") from None
+
+
+def header(data: bytes) -> tuple[int, int, int]:
+    """(H, W, channels) as the header says them, without decoding. Raises ValueError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return image.height, image.width, channels(image.mode)
+    except Exception as error:
+        raise ValueError(f"not readable as an image: {type(error).__name__}") from None
+
+
+def _object_name(error: Exception) -> str:
+    """Pillow puts the in-memory file's repr into its message, which tells nobody anything."""
+    found = re.search(r"<_io\.BytesIO object at 0x[0-9a-f]+>", str(error))
+    return found[0] if found else "\0"
+
+
+def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """(H, W, 1) for grey modes, else (H, W, 3): upright by its EXIF tag, transparency laid on white, 16 bits cut to 8.
+
+    Floating-point pixels are taken for 0..1, 0..255 or 0..65535, by their largest value.
+    """
+    image.load()  # some formats tell the orientation behind the pixels
+    if getattr(image, "format", None) in ("TIFF", None) or not ORIENTED.isdisjoint(image.info):
+        image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+        values = np.nan_to_num(np.asarray(image, np.float64))
+        most = values.max(initial=0)
+        top = 65535.0 if image.mode != "F" or most > 255 else 255.0 if most > 1 else 1.0
+        return np.clip(np.rint(values * (255.0 / top)), 0, 255).astype(np.uint8)[..., None]
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        colour = np.asarray(Image.alpha_composite(white, rgba).convert("RGB"), np.uint8)
+        return colour[..., :1] if grey else colour
+    if grey:
+        return np.asarray(image if image.mode == "L" else image.convert("L"), np.uint8)[..., None]
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"), np.uint8)
+
+
+def fit(image: NDArray[np.uint8], size: tuple[int, int], wanted: int) -> NDArray[np.uint8]:
+    """(H, W, wanted) of the given size: grey is repeated, other sizes are resized without keeping their proportions."""
+    if image.shape[2] != wanted:
+        image = np.repeat(image[..., :1], wanted, axis=2)
+    if image.shape[:2] == size:
+        return image
+    picture = Image.fromarray(image[..., 0] if wanted == 1 else image)
+    resized = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR), np.uint8)
+    return resized.reshape(*size, wanted)
