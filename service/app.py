@@ -28,6 +28,7 @@ from service.models import routes as models
 from service.settings import Settings
 from service.specs import routes as specs
 from service.storage import Storage
+from service.uploads import routes as uploads
 from service.workers import routes as workers
 
 __all__ = ["create_app", "tables"]
@@ -62,7 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.context = context
     errors.install(app)
     openapi.install(app)
-    for room in (datasets, specs, jobs, traces, metrics, stream, models, catalog, workers, keys):
+    for room in (datasets, uploads, specs, jobs, traces, metrics, stream, models, catalog, workers, keys):
         app.include_router(room.router, dependencies=[Depends(BEARER)])
     app.include_router(health.router)
     if (DASHBOARD / "index.html").exists():

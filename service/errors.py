@@ -27,11 +27,16 @@ TITLES = {
     403: "The key may not do this",
     404: "Not found",
     405: "Method not allowed",
+    408: "Too slow",
     409: "Conflict",
+    410: "Gone",
     411: "Length required",
+    412: "Another protocol version",
     413: "Too large",
     415: "Unsupported media type",
     422: "Not valid",
+    423: "Locked",
+    460: "Checksum mismatch",
     500: "Internal error",
     503: "Not available now",
 }
@@ -65,6 +70,8 @@ class ProblemDocument(BaseModel):
     code: str
     detail: str = ""
     errors: list[ErrorItem] = []
+    limit_bytes: int | None = None
+    """With 413: the limit that was passed."""
     request_id: str | None = None
 
 
@@ -80,11 +87,13 @@ class Problem(Exception):  # noqa: N818 - the field's term
         title: str | None = None,
         errors: Iterable[Mapping[str, str]] = (),
         headers: Mapping[str, str] | None = None,
+        limit_bytes: int | None = None,
     ) -> None:
         self.status, self.code, self.detail = status, code, detail
         self.title = title or TITLES.get(status, "Error")
         self.errors = [dict(error) for error in errors]
         self.headers = dict(headers or {})
+        self.limit_bytes = limit_bytes
         super().__init__(detail)
 
     def body(self, request_id: str | None = None) -> dict[str, Any]:
@@ -97,6 +106,8 @@ class Problem(Exception):  # noqa: N818 - the field's term
             "detail": self.detail,
             "errors": self.errors,
         }
+        if self.limit_bytes is not None:
+            document["limit_bytes"] = self.limit_bytes
         if request_id:
             document["request_id"] = request_id
         return document
@@ -160,7 +171,11 @@ def install(app: FastAPI) -> None:
         if error.status_code == 404:
             detail = f"There is nothing at {request.url.path}. GET /openapi.json lists every route."
         problem = Problem(
-            error.status_code, codes.get(error.status_code, "http_error"), detail, headers=error.headers or {}
+            error.status_code,
+            codes.get(error.status_code, "http_error"),
+            detail,
+            headers=error.headers or {},
+            limit_bytes=getattr(error, "limit_bytes", None),
         )
         return respond(request, problem)
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import Problem, answer
 
-UPLOADS = "/v1/datasets"
+UPLOADS = re.compile(r"/v1/(datasets|uploads(/[^/]*)?)")
 FORM_OVERHEAD = 1 << 20
 """What a multipart form may hold beside the file itself."""
+
+
+class BodyTooLarge(HTTPException):
+    """More came than was said."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(413, too_large(limit).detail)
+        self.limit_bytes = limit
 
 
 class Limits:
@@ -26,10 +36,12 @@ class Limits:
             refusal = Problem(422, "not_text", "The address holds a NUL character.")
             await answer(refusal, scope)(scope, receive, send)
             return
-        limit = self.max_upload_bytes + FORM_OVERHEAD if scope["path"] == UPLOADS else self.max_body_bytes
+        upload = UPLOADS.fullmatch(scope["path"])
+        shown = self.max_upload_bytes if upload else self.max_body_bytes
+        limit = shown + FORM_OVERHEAD if upload else shown
         said = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if said.isdigit() and int(said[:20]) > limit:
-            await answer(too_large(limit), scope)(scope, receive, send)
+            await answer(too_large(shown), scope)(scope, receive, send)
             return
         came = 0
 
@@ -39,7 +51,7 @@ class Limits:
             came += len(message.get("body", b""))
             if came > limit:
                 # a kind of exception that body parsers let through
-                raise HTTPException(413, too_large(limit).detail)
+                raise BodyTooLarge(shown)
             return message
 
         await self.app(scope, counted, send)
@@ -47,4 +59,4 @@ class Limits:
 
 def too_large(limit: int) -> Problem:
     """413 with the limit in it."""
-    return Problem(413, "too_large", f"The body may have at most {limit} bytes.")
+    return Problem(413, "too_large", f"The body may have at most {limit} bytes.", limit_bytes=limit)

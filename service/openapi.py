@@ -12,7 +12,7 @@ from service.errors import MEDIA_TYPE, TITLES, ProblemDocument
 from trainkit.spec import JobSpec
 
 REFERENCE = "#/components/schemas/{model}"
-METHODS = frozenset({"get", "put", "post", "delete", "patch"})
+METHODS = frozenset({"get", "put", "post", "delete", "patch", "head", "options"})
 
 
 def install(app: FastAPI) -> None:
@@ -60,6 +60,8 @@ def _statuses(path: str, method: str) -> list[int]:
     statuses = [400, 401, 403, 422, 500, 503]
     if "{" in path:
         statuses.append(404)
+    if path.startswith("/v1/uploads") and method != "get":
+        statuses += [408, 410, 412, 415, 423, 460]
     if method != "get":
         statuses += [409, 413]
     if path.endswith(("/report", "preview.png")):

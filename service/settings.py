@@ -22,6 +22,12 @@ class Settings:
     lease_seconds: float = 30.0
     heartbeat_seconds: float = 5.0
     max_upload_bytes: int = 64 * GIB
+    project_quota_bytes: int | None = None
+    """What the datasets and open uploads of one project may hold together; None: no limit."""
+    file_roots: tuple[Path, ...] = ()
+    """Folders below which `file://` may be registered; none: nothing may."""
+    upload_keep_seconds: float = 7 * 86400.0
+    """How long an upload that nobody goes on with is kept."""
     max_body_bytes: int = 32 * 2**20
     predict_seconds: float = 60.0
     max_interruptions: int = 5
@@ -42,6 +48,9 @@ class Settings:
             lease_seconds=float(env.get("TRAINKIT_LEASE_SECONDS", "30")),
             heartbeat_seconds=float(env.get("TRAINKIT_HEARTBEAT_SECONDS", "5")),
             max_upload_bytes=int(env.get("TRAINKIT_MAX_UPLOAD_BYTES", str(64 * GIB))),
+            project_quota_bytes=int(env.get("TRAINKIT_PROJECT_QUOTA_BYTES") or 0) or None,
+            file_roots=tuple(Path(root) for root in env.get("TRAINKIT_FILE_ROOTS", "").split(os.pathsep) if root),
+            upload_keep_seconds=float(env.get("TRAINKIT_UPLOAD_KEEP_SECONDS", str(7 * 86400))),
             max_body_bytes=int(env.get("TRAINKIT_MAX_BODY_BYTES", str(32 * 2**20))),
             predict_seconds=float(env.get("TRAINKIT_PREDICT_SECONDS", "60")),
             max_interruptions=int(env.get("TRAINKIT_MAX_INTERRUPTIONS", "5")),

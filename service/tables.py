@@ -7,6 +7,7 @@ from service.keys.tables import ApiKey, Project
 from service.metrics.tables import MetricChunk, MetricSuperseded
 from service.models.tables import Model
 from service.questions.tables import Question
+from service.uploads.tables import Upload
 from service.workers.tables import Housekeeping, Worker
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "Model",
     "Project",
     "Question",
+    "Upload",
     "Worker",
 ]

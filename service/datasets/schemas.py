@@ -22,7 +22,7 @@ class DatasetOut(BaseModel):
     state: Literal["uploading", "validating", "ready", "invalid"]
     phase: str | None
     progress: dict[str, Any] | None
-    sha256: str
+    sha256: str | None
     bytes: int
     samples: int | None
     classes: list[str] | None

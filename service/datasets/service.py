@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from service import quota
 from service.context import Context
 from service.database import db_now, new_id
 from service.datasets import repository
@@ -15,6 +16,7 @@ from service.datasets.receive import Received
 from service.datasets.tables import Blob, Dataset
 from service.errors import Problem, not_found
 from service.keys.service import Principal
+from service.storage import Storage
 
 QUEUE = "data"
 
@@ -37,8 +39,8 @@ def register(context: Context, who: Principal, received: Received, wish: Wish) -
     for _ in range(5):
         try:
             with context.sessions.begin() as session:
-                dataset = _register(session, who, received, wish)
-                _keep(context, session, received)
+                quota.check(session, context.settings, who.project_id, received.bytes, sha256=received.sha256)
+                dataset = admit(session, context.storage, who.project_id, received, wish)
             break
         except IntegrityError:  # another upload of the same name or bytes was quicker: look again
             continue
@@ -49,27 +51,36 @@ def register(context: Context, who: Principal, received: Received, wish: Wish) -
     return dataset
 
 
-def _keep(context: Context, session: Session, received: Received) -> None:
-    """Give the bytes their name while the blob's row is locked, so that a deletion cannot pass between."""
+def keep(session: Session, storage: Storage, received: Received) -> None:
+    """Give the bytes their name while the blob's row is locked, so that a deletion cannot pass between.
+
+    Safe to repeat after a death. Raises FileNotFoundError when the bytes are neither here nor stored already.
+    """
     blob = repository.locked_blob(session, received.sha256)
-    assert blob is not None
-    if received.part.exists() and not context.storage.exists(blob.storage_key):
-        context.storage.adopt(received.part, blob.storage_key)
+    if blob is None:
+        now = session.scalar(select(db_now()))
+        key = f"blobs/{received.sha256[:2]}/{received.sha256}"
+        blob = Blob(sha256=received.sha256, bytes=received.bytes, storage_key=key, created_at=now)
+        session.add(blob)
+        session.flush()
+    if not storage.exists(blob.storage_key):
+        storage.adopt(received.part, blob.storage_key)
 
 
-def _register(session: Session, who: Principal, received: Received, wish: Wish) -> Dataset:
+def admit(session: Session, storage: Storage, project_id: str, received: Received, wish: Wish) -> Dataset:
+    """Store received bytes and make a dataset of them, in the caller's transaction; the caller rings `data`.
+
+    Raises IntegrityError when another upload of the same name or bytes was quicker: then begin again.
+    """
     now = session.scalar(select(db_now()))
     assert now is not None
-    previous = repository.last_version(session, who.project_id, wish.name)
+    previous = repository.last_version(session, project_id, wish.name)
+    keep(session, storage, received)
     if previous is not None and _same(previous, received, wish):
         return previous
-    if repository.locked_blob(session, received.sha256) is None:
-        key = f"blobs/{received.sha256[:2]}/{received.sha256}"
-        session.add(Blob(sha256=received.sha256, bytes=received.bytes, storage_key=key, created_at=now))
-        session.flush()
     dataset = Dataset(
         id=new_id("ds"),
-        project_id=who.project_id,
+        project_id=project_id,
         name=wish.name,
         version=previous.version + 1 if previous else 1,
         kind=wish.kind,
@@ -104,7 +115,7 @@ def delete(context: Context, who: Principal, dataset_id: str, *, force: bool) ->
     """Remove a dataset. 409 while jobs use it; with `force` only running jobs keep it."""
     with context.sessions.begin() as session:
         dataset = find(session, who, dataset_id)
-        stored = repository.locked_blob(session, dataset.blob_sha256)
+        stored = repository.locked_blob(session, dataset.blob_sha256) if dataset.blob_sha256 else None
         using = repository.jobs_using(session, dataset_id, active=force)
         if using:
             hint = "Wait for them, or cancel them." if force else "Delete the jobs first, or add ?force=true."

@@ -40,7 +40,9 @@ class Dataset(Leased, Base):
     state: Mapped[str] = mapped_column(String(20))
     phase: Mapped[str | None] = mapped_column(String(200))
     progress: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    blob_sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"))
+    source_uri: Mapped[str | None] = mapped_column(String(2000))
+    """Where the bytes are to be fetched from, while the state is `uploading`."""
+    blob_sha256: Mapped[str | None] = mapped_column(ForeignKey("blobs.sha256"))
     bytes: Mapped[int] = mapped_column(BigInteger)
     samples: Mapped[int | None]
     facts: Mapped[dict[str, Any] | None] = mapped_column(Json)

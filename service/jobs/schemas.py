@@ -18,7 +18,7 @@ class DatasetOfJob(BaseModel):
     id: str
     name: str
     version: int
-    sha256: str
+    sha256: str | None
 
 
 class JobMetrics(BaseModel):

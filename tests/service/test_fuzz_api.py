@@ -21,11 +21,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 from served import Served, row
+from tus import begun
 
 from service.app import create_app
 from service.settings import Settings
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
 NEED_A_WORKER = ("predict", "preview.png", "init-report")
 
 
@@ -65,7 +67,8 @@ def known(served: Served) -> dict[str, str]:
     claimed = served.claim()
     served.append(claimed, row("loss", 1.0), row("loss", float("nan"), 2), row("accuracy", 0.5))
     model = served.finish(claimed)
-    return {"job_id": job, "model_id": model, "dataset_id": served.job(job)["dataset"]["id"]}
+    upload = begun(served.client, 1000).rsplit("/", 1)[1]
+    return {"job_id": job, "model_id": model, "dataset_id": served.job(job)["dataset"]["id"], "upload_id": upload}
 
 
 @pytest.fixture(scope="module")

@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import MetaData, inspect, text
+from sqlalchemy.exc import IntegrityError
 
-from service.database import make_engine
+from service.database import make_engine, session_factory
+from service.datasets.tables import Dataset
+from service.jobs.tables import Job
 from service.migrate import upgrade
 from service.tables import Base
 
 ROOT = Path(__file__).parents[2]
+NEWEST = max(path.name for path in (ROOT / "migrations" / "versions").glob("[0-9]*.py")).partition("_")[0]
 
 
 def test_migrations_make_the_tables_that_the_code_describes(migrated_url: str) -> None:
@@ -31,7 +36,7 @@ def test_migrating_again_changes_nothing(migrated_url: str) -> None:
     upgrade(migrated_url)
     engine = make_engine(migrated_url)
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0001"]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == [NEWEST]
     engine.dispose()
 
 
@@ -68,4 +73,47 @@ def test_a_failed_migration_leaves_nothing(database_url: str, monkeypatch: pytes
     monkeypatch.undo()
     upgrade(database_url)
     assert "models" in inspect(engine).get_table_names()
+    engine.dispose()
+
+
+def test_what_the_first_schema_held_is_kept(database_url: str) -> None:
+    upgrade(database_url, "0001")
+    engine = make_engine(database_url)
+    old = MetaData()
+    old.reflect(engine)
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    at = {"created_at": now, "updated_at": now}
+    counts = dict.fromkeys(("attempts", "interruptions", "priority", "fence"), 0)
+    dataset = {"id": "ds_1", "project_id": "p", "name": "d", "version": 1, "state": "ready", "facts": {"samples": 3}}
+    job = {
+        "id": "job_1",
+        "project_id": "p",
+        "labels": {},
+        "name": "j",
+        "spec": {"a": 1},
+        "dataset_id": "ds_1",
+        "queue": "train",
+    }
+    numbers = {"max_attempts": 3, "next_seq": 1, "next_event_seq": 1, "next_decision_seq": 1}
+    metrics: dict[str, object] = {"metrics_last": {}, "metrics_best": {}}
+    with engine.begin() as connection:
+        tables = old.tables
+        connection.execute(tables["projects"].insert(), {"id": "p", "name": "p", "created_at": now})
+        blob = {"sha256": "a" * 64, "bytes": 9, "storage_key": "blobs/aa/x", "created_at": now}
+        connection.execute(tables["blobs"].insert(), blob)
+        stored = {"blob_sha256": "a" * 64, "bytes": 9, "interruptions": 0, "fence": 2}
+        connection.execute(tables["datasets"].insert(), {**dataset, **stored, **at})
+        connection.execute(tables["jobs"].insert(), {**job, **counts, **numbers, **metrics, **at, "state": "queued"})
+    engine.dispose()
+    upgrade(database_url)
+    engine = make_engine(database_url)
+    with session_factory(engine)() as session:
+        kept = session.get_one(Job, "job_1")
+        owner = session.get_one(Dataset, kept.dataset_id)
+        assert (owner.blob_sha256, owner.facts, owner.fence, owner.created_at) == ("a" * 64, {"samples": 3}, 2, now)
+        assert (owner.source_uri, kept.spec) == (None, {"a": 1})
+    keys = inspect(engine).get_foreign_keys("jobs")
+    assert "datasets" in {key["referred_table"] for key in keys}
+    with pytest.raises(IntegrityError), engine.begin() as connection:
+        connection.execute(text("DELETE FROM datasets"))
     engine.dispose()

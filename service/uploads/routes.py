@@ -1,0 +1,226 @@
+"""HTTP of uploads: tus 1.0 (https://tus.io) for any of its clients, and the same as JSON for people and scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from email.utils import format_datetime
+from typing import Annotated, Any, Literal
+
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.routing import APIRoute
+
+from service.auth import Reader, Writer
+from service.context import Context, Service
+from service.database import reading
+from service.errors import Problem
+from service.keys.service import Principal
+from service.pagination import After, Limit, Page, page
+from service.uploads import metadata, repository, service
+from service.uploads.schemas import UploadOut, upload_out
+from service.uploads.tables import Upload
+
+VERSION = "1.0.0"
+EXTENSIONS = "creation,creation-with-upload,creation-defer-length,checksum,termination,expiration"
+CHUNK = "application/offset+octet-stream"
+DATASET = "Trainkit-Dataset"
+"""Header of every answer about an upload that has become a dataset: its id."""
+BODY: dict[str, Any] = {"content": {CHUNK: {"schema": {"type": "string", "format": "binary"}}}}
+
+
+class TusRoute(APIRoute):
+    """Every answer, and every refusal, says which version of the protocol is spoken."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def versioned(request: Request) -> Response:
+            try:
+                response = await handle(request)
+            except Problem as problem:
+                problem.headers["Tus-Resumable"] = VERSION
+                raise
+            response.headers["Tus-Resumable"] = VERSION
+            return response
+
+        return versioned
+
+
+router = APIRouter(prefix="/v1/uploads", tags=["uploads"], route_class=TusRoute)
+Text = Annotated[str | None, Header()]
+
+
+def _speaks(tus_resumable: Annotated[str | None, Header()] = None) -> None:
+    if tus_resumable != VERSION:
+        detail = f"This service speaks tus {VERSION}: send `Tus-Resumable: {VERSION}`."
+        raise Problem(412, "tus_version", detail, headers={"Tus-Version": VERSION})
+
+
+Spoken = Annotated[None, Depends(_speaks)]
+"""Asked after the key's scope, before everything else."""
+
+
+@router.options("", status_code=204, summary="What of tus is spoken")
+def options(who: Writer, context: Service, response: Response) -> None:
+    response.headers["Tus-Version"] = VERSION
+    response.headers["Tus-Extension"] = EXTENSIONS
+    response.headers["Tus-Max-Size"] = str(context.settings.max_upload_bytes)
+    response.headers["Tus-Checksum-Algorithm"] = ",".join(metadata.ALGORITHMS)
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=UploadOut,
+    openapi_extra={"requestBody": {**BODY, "required": False}},
+    summary="Begin a resumable upload (tus creation, creation-with-upload)",
+)
+async def create(
+    request: Request,
+    response: Response,
+    who: Writer,
+    spoken: Spoken,
+    context: Service,
+    upload_length: Text = None,
+    upload_defer_length: Text = None,
+    upload_metadata: Text = None,
+    upload_checksum: Text = None,
+) -> UploadOut:
+    length = metadata.number("Upload-Length", upload_length)
+    if (length is None) == (upload_defer_length is None) or upload_defer_length not in (None, "1"):
+        hint = "Send Upload-Length: <bytes>, or Upload-Defer-Length: 1."
+        raise metadata.refuse("Upload-Length", "length_needed", "exactly one of two headers is needed.", hint)
+    wish = metadata.wish(upload_metadata)
+    upload = await to_thread.run_sync(service.create, context, who, length, upload_metadata or "", wish)
+    response.headers["Location"] = f"/v1/uploads/{upload.id}"
+    if _media_type(request) == CHUNK:
+        upload = await _take(request, context, who, upload.id, 0, None, upload_checksum)
+    _describe(response, upload)
+    return upload_out(upload)
+
+
+@router.get("", response_model=Page[UploadOut], summary="List uploads, newest first")
+def list_uploads(
+    who: Reader,
+    context: Service,
+    limit: Limit = 50,
+    after: After = None,
+    status: Literal["uploading", "received", "finished", "failed"] | None = None,
+) -> dict[str, Any]:
+    with reading(context.sessions) as session:
+        return page(repository.listing(session, who.project_id, limit, after, status), limit, upload_out)
+
+
+@router.get("/{upload_id}", response_model=UploadOut, summary="One upload and its dataset")
+def get_upload(upload_id: str, who: Reader, context: Service, response: Response) -> UploadOut:
+    upload = service.find(context, who, upload_id, usable=False)
+    _describe(response, upload)
+    return upload_out(upload)
+
+
+@router.head("/{upload_id}", response_class=Response, summary="How far an upload is (tus)")
+def head_upload(upload_id: str, who: Writer, spoken: Spoken, context: Service) -> Response:
+    upload = service.find(context, who, upload_id)
+    response = Response()
+    _describe(response, upload)
+    return response
+
+
+@router.patch(
+    "/{upload_id}",
+    status_code=204,
+    openapi_extra={"requestBody": BODY},
+    summary="Send the bytes from an offset on (tus)",
+)
+async def patch_upload(
+    upload_id: str,
+    request: Request,
+    response: Response,
+    who: Writer,
+    spoken: Spoken,
+    context: Service,
+    upload_offset: Text = None,
+    upload_length: Text = None,
+    upload_checksum: Text = None,
+) -> None:
+    offset = metadata.number("Upload-Offset", upload_offset)
+    if offset is None:
+        raise metadata.refuse("Upload-Offset", "offset_needed", "is missing.", "Ask for it with HEAD.")
+    if _media_type(request) != CHUNK:
+        raise Problem(415, "media_type", f"Send the bytes with Content-Type: {CHUNK}.")
+    length = metadata.number("Upload-Length", upload_length)
+    _describe(response, await _take(request, context, who, upload_id, offset, length, upload_checksum))
+
+
+@router.post(
+    "/{upload_id}",
+    status_code=204,
+    openapi_extra={"requestBody": BODY},
+    summary="PATCH for clients that cannot send it (X-HTTP-Method-Override)",
+)
+async def post_upload(
+    upload_id: str,
+    request: Request,
+    response: Response,
+    who: Writer,
+    spoken: Spoken,
+    context: Service,
+    x_http_method_override: Text = None,
+    upload_offset: Text = None,
+    upload_length: Text = None,
+    upload_checksum: Text = None,
+) -> None:
+    if x_http_method_override != "PATCH":
+        detail = "POST to an upload stands for PATCH: send `X-HTTP-Method-Override: PATCH`."
+        raise Problem(400, "override_needed", detail)
+    await patch_upload(
+        upload_id, request, response, who, spoken, context, upload_offset, upload_length, upload_checksum
+    )
+
+
+@router.delete("/{upload_id}", status_code=204, summary="Give an upload up (tus termination)")
+def delete_upload(upload_id: str, who: Writer, spoken: Spoken, context: Service) -> None:
+    service.terminate(context, who, upload_id)
+
+
+async def _take(
+    request: Request,
+    context: Context,
+    who: Principal,
+    upload_id: str,
+    offset: int,
+    length: int | None,
+    checksum: str | None,
+) -> Upload:
+    """Write the request's body at `offset`; the upload as it is then."""
+    wanted = metadata.checksum(checksum)
+    body = metadata.number("Content-Length", request.headers.get("content-length"))
+    upload = await to_thread.run_sync(service.find, context, who, upload_id)
+    if upload.state == "finished" and offset == upload.received and not body:
+        return upload
+    writer = await to_thread.run_sync(service.open_writer, context, who, upload_id, offset, length, wanted)
+    try:
+        writer.expect(body)
+        await writer.take(request.receive)
+    finally:
+        writer.close()
+    return await to_thread.run_sync(service.find, context, who, upload_id)
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _describe(response: Response, upload: Upload) -> None:
+    response.headers["Upload-Offset"] = str(upload.received)
+    if upload.length is None:
+        response.headers["Upload-Defer-Length"] = "1"
+    else:
+        response.headers["Upload-Length"] = str(upload.length)
+    if upload.said:
+        response.headers["Upload-Metadata"] = upload.said
+    if upload.state == "uploading":
+        response.headers["Upload-Expires"] = format_datetime(upload.expires_at, usegmt=True)
+    if upload.dataset_id is not None:
+        response.headers[DATASET] = upload.dataset_id
+    response.headers["Cache-Control"] = "no-store"
