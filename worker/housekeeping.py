@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from sqlalchemy.exc import DBAPIError
 
 from service import housekeeping
+from service.collect import collect, tend_uploads
 from service.settings import Settings
 from service.workers import service as workers
 from worker.context import Context, make_context
@@ -29,6 +30,7 @@ TICK_SECONDS = 2.0
 SEEN_SECONDS = 5.0
 # Long enough that one slow round does not pass the turn on, short enough that a dead housekeeper is soon replaced.
 TURN_SECONDS = 10.0
+COLLECT_SECONDS = 600.0
 
 
 def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, stop: threading.Event) -> None:
@@ -42,6 +44,7 @@ def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, 
         "versions": versions(),
     }
     seen_due = 0.0
+    collect_due = 0.0
     while not stop.is_set():
         try:
             if time.monotonic() >= seen_due:
@@ -53,6 +56,10 @@ def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, 
             if ours:
                 limit = context.settings.max_interruptions
                 housekeeping.tick(context.sessions, context.doorbell.ring, max_interruptions=limit)
+                tend_uploads(context.sessions, context.storage, context.doorbell.ring)
+                if time.monotonic() >= collect_due:
+                    collect_due = time.monotonic() + COLLECT_SECONDS
+                    collect(context.sessions, context.storage)
         except DBAPIError as error:
             log.warning("the database is away: %s", error.orig)
         except Exception:

@@ -33,18 +33,19 @@ class Received:
 class Receiver:
     """Writes chunks to one temporary file and hashes them, a few MiB at a time in a thread."""
 
-    def __init__(self, storage: Storage, limit: int) -> None:
+    def __init__(self, storage: Storage, limit: int, refusal: Problem | None = None) -> None:
         self.part, self.limit, self.bytes = storage.new_part(), limit, 0
+        self._refusal = refusal or too_large(limit)
         self._hash = hashlib.sha256()
         self._file: BinaryIO = self.part.open("xb")
 
     async def take(self, chunks: AsyncIterator[bytes]) -> None:
-        """Write everything that comes. Raises a 413 problem beyond the limit."""
+        """Write everything that comes. Raises the refusal, a 413 problem, beyond the limit."""
         buffer = bytearray()
         async for chunk in chunks:
             buffer += chunk
             if self.bytes + len(buffer) > self.limit:
-                raise too_large(self.limit)
+                raise self._refusal
             if len(buffer) >= BUFFER:
                 await to_thread.run_sync(self._write, bytes(buffer))
                 buffer.clear()
@@ -69,17 +70,29 @@ class Receiver:
         self.part.unlink(missing_ok=True)
 
 
-def check_digest(header: str | None, received: Received) -> None:
-    """Compare with `Content-Digest: sha-256=:<base64>:` (RFC 9530), where the client sent one."""
+def digest_said(header: str | None) -> str | None:
+    """The SHA-256 in `Content-Digest: sha-256=:<base64>:` (RFC 9530). Raises a 400 problem for anything else."""
     if header is None:
-        return
-    match = re.search(r"sha-256=:([A-Za-z0-9+/=]+):", header)
-    if match is None:
-        raise Problem(422, "digest_unknown", "Content-Digest must hold sha-256=:<base64>:, or be left out.")
+        return None
+    match = re.search(r"(?:^|[,\s])sha-256=:([A-Za-z0-9+/=]+):", header)
     try:
-        wanted = base64.b64decode(match.group(1), validate=True).hex()
+        digest = base64.b64decode(match.group(1), validate=True) if match else b""
     except binascii.Error:
-        raise Problem(422, "digest_unknown", "The sha-256 in Content-Digest is not base64.") from None
-    if wanted != received.sha256:
-        detail = f"The bytes that came have SHA-256 {received.sha256}, not {wanted}: send them again."
-        raise Problem(422, "digest_mismatch", detail)
+        digest = b""
+    if len(digest) != hashlib.sha256().digest_size:
+        raise _digest(
+            "digest_unknown", "holds no SHA-256.", "Send sha-256=:<base64 of the raw digest>:, or leave it out."
+        )
+    return digest.hex()
+
+
+def check_digest(wanted: str | None, received: Received) -> None:
+    """Raise a 400 problem when other bytes came than the client has sent."""
+    if wanted is not None and wanted != received.sha256:
+        message = f"the bytes that came have SHA-256 {received.sha256}, not {wanted}; nothing was kept."
+        raise _digest("digest_mismatch", message, "Send them again.")
+
+
+def _digest(code: str, message: str, hint: str) -> Problem:
+    error = {"pointer": "header/Content-Digest", "code": code, "message": message, "hint": hint}
+    return Problem(400, code, f"Content-Digest: {message} {hint}", errors=[error])

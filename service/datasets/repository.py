@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, String, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from service.datasets.tables import Blob, Dataset
@@ -44,12 +44,17 @@ def locked_blob(session: Session, sha256: str) -> Blob | None:
     return session.scalars(stored.with_for_update().execution_options(populate_existing=True)).one_or_none()
 
 
-def jobs_using(session: Session, dataset_id: str, *, active: bool) -> Sequence[str]:
-    """Ids of jobs that name the dataset; only those that have not ended when `active`."""
-    using = select(Job.id).where(Job.dataset_id == dataset_id)
-    if active:
-        using = using.where(Job.state.not_in(ENDED))
-    return session.scalars(using.limit(20)).all()
+def jobs_needing(session: Session, project_id: str, dataset_id: str) -> Sequence[Job]:
+    """Jobs that have not ended and train on the dataset, or name it elsewhere in their spec (target, weights); locked."""
+    named = cast(Job.spec, String).contains(dataset_id, autoescape=True)
+    active = Job.state.not_in(ENDED)
+    needing = select(Job).where(Job.project_id == project_id, active, or_(Job.dataset_id == dataset_id, named))
+    return session.scalars(needing.order_by(Job.id).with_for_update()).all()
+
+
+def named_by_jobs(session: Session, dataset_id: str) -> bool:
+    """Whether any job, ended or not, was submitted with it."""
+    return session.scalar(select(Job.id).where(Job.dataset_id == dataset_id).limit(1)) is not None
 
 
 def others_with_bytes(session: Session, sha256: str, dataset_id: str) -> int:

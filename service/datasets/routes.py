@@ -14,7 +14,7 @@ from service.auth import Reader, Writer
 from service.context import Context, Service
 from service.database import reading
 from service.datasets import repository, service
-from service.datasets.receive import Receiver, check_digest
+from service.datasets.receive import Receiver, check_digest, digest_said
 from service.datasets.schemas import DatasetOut, PreviewIn, dataset_out
 from service.errors import Problem
 from service.keys.service import Principal
@@ -55,7 +55,9 @@ async def put_dataset(
     content_digest: Annotated[str | None, Header()] = None,
 ) -> DatasetOut:
     wish = service.Wish(name, kind, target, filename)
-    return await _receive(context, who, request.stream(), wish, content_digest, response)
+    said = request.headers.get("content-length", "")
+    size = int(said) if said.isdigit() else None
+    return await _receive(context, who, request.stream(), size, wish, content_digest, response)
 
 
 @router.post("", status_code=201, response_model=DatasetOut, summary="Upload a dataset (multipart form)")
@@ -70,7 +72,7 @@ async def post_dataset(
 ) -> DatasetOut:
     shown = re.sub(r"[\x00-\x1f]", "", (file.filename or "").replace("\\", "/").rsplit("/", 1)[-1])[:300]
     wish = service.Wish(name or shown.split(".")[0][:200] or "dataset", kind, target, shown or None)
-    return await _receive(context, who, _chunks(file), wish, None, response)
+    return await _receive(context, who, _chunks(file), file.size, wish, None, response)
 
 
 async def _chunks(file: UploadFile) -> AsyncIterator[bytes]:
@@ -82,17 +84,21 @@ async def _receive(
     context: Context,
     who: Principal,
     chunks: AsyncIterator[bytes],
+    size: int | None,
     wish: service.Wish,
     digest: str | None,
     response: Response,
 ) -> DatasetOut:
-    receiver = Receiver(context.storage, context.settings.max_upload_bytes)
+    wanted = digest_said(digest)
+    # refused before the first byte is read where that is possible
+    limit, refusal = await to_thread.run_sync(service.room, context, who, size, wanted)
+    receiver = Receiver(context.storage, limit, refusal)
     try:
         await receiver.take(chunks)
         received = await to_thread.run_sync(receiver.finish)
         if received.bytes == 0:
             raise Problem(422, "empty", "The body is empty. Send the file's bytes, as curl -T FILE does.")
-        check_digest(digest, received)
+        check_digest(wanted, received)
         dataset = await to_thread.run_sync(service.register, context, who, received, wish)
     except ClientDisconnect:
         raise Problem(400, "disconnected", "The upload ended before its last byte; nothing was kept.") from None
@@ -108,7 +114,7 @@ def list_datasets(
     context: Service,
     limit: Limit = 50,
     after: After = None,
-    status: Literal["validating", "ready", "invalid"] | None = None,
+    status: Literal["uploading", "validating", "ready", "invalid"] | None = None,
     name: str | None = None,
 ) -> dict[str, Any]:
     with reading(context.sessions) as session:

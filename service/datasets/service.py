@@ -15,7 +15,9 @@ from service.datasets import repository
 from service.datasets.receive import Received
 from service.datasets.tables import Blob, Dataset
 from service.errors import Problem, not_found
+from service.jobs.withdraw import withdraw
 from service.keys.service import Principal
+from service.limits import too_large
 from service.storage import Storage
 
 QUEUE = "data"
@@ -49,6 +51,24 @@ def register(context: Context, who: Principal, received: Received, wish: Wish) -
     if dataset.state == "validating":
         context.doorbell.ring(QUEUE)
     return dataset
+
+
+def room(context: Context, who: Principal, size: int | None, sha256: str | None) -> tuple[int, Problem | None]:
+    """How many bytes may come, and how to refuse more. Raises 413 problems when `size` is too much already."""
+    settings = context.settings
+    if size is not None and size > settings.max_upload_bytes:
+        raise too_large(settings.max_upload_bytes)
+    if settings.project_quota_bytes is None:
+        return settings.max_upload_bytes, None
+    with context.sessions.begin() as session:
+        quota.check(session, settings, who.project_id, size or 0, sha256=sha256)
+        if sha256 is not None and size is not None:
+            return min(size, settings.max_upload_bytes), None
+        before = quota.used(session, who.project_id)
+    left = settings.project_quota_bytes - before
+    if left >= settings.max_upload_bytes:
+        return settings.max_upload_bytes, None
+    return left, quota.exceeded(settings.project_quota_bytes, before, None)
 
 
 def keep(session: Session, storage: Storage, received: Received) -> None:
@@ -112,16 +132,21 @@ def find(session: Session, who: Principal, dataset_id: str) -> Dataset:
 
 
 def delete(context: Context, who: Principal, dataset_id: str, *, force: bool) -> None:
-    """Remove a dataset. 409 while jobs use it; with `force` only running jobs keep it."""
+    """Remove a dataset. 409 while jobs that have not ended use it; with `force` they are cancelled.
+
+    Of a dataset that ended jobs were trained on the record stays, and its bytes go.
+    """
     with context.sessions.begin() as session:
         dataset = find(session, who, dataset_id)
         stored = repository.locked_blob(session, dataset.blob_sha256) if dataset.blob_sha256 else None
-        using = repository.jobs_using(session, dataset_id, active=force)
-        if using:
-            hint = "Wait for them, or cancel them." if force else "Delete the jobs first, or add ?force=true."
-            shown = ", ".join(using[:5])
-            raise Problem(409, "in_use", f"{len(using)} jobs use the dataset ({shown}). {hint}")
-        prepared, kept = dataset.prepared_key, force and bool(repository.jobs_using(session, dataset_id, active=False))
+        using = repository.jobs_needing(session, who.project_id, dataset_id)
+        if using and not force:
+            shown = ", ".join(job.id for job in using[:5])
+            hint = "Wait for them or cancel them, or add ?force=true to cancel them all."
+            raise Problem(409, "in_use", f"{len(using)} jobs that have not ended use the dataset ({shown}). {hint}")
+        for job in using:
+            withdraw(session, job, actor=who.actor, reason=f"dataset {dataset_id} was deleted")
+        prepared, kept = dataset.prepared_key, repository.named_by_jobs(session, dataset_id)
         if kept:
             # jobs keep the record of what they were trained on; only the bytes go
             message = "the dataset was deleted"

@@ -143,7 +143,8 @@ def finish(session: Session, job_id: str, fence: int, outcome: Finish) -> str:
 
 def cancelled(session: Session, job_id: str, fence: int) -> None:
     """The training process has ended as the client wished; nothing is kept."""
-    give_up(session, held(session, job_id, fence), "cancelled", "client")
+    job = held(session, job_id, fence)
+    give_up(session, job, "cancelled", _wished_because(job))
 
 
 def give_up(session: Session, job: Job, to: State, reason: str) -> None:
@@ -175,8 +176,13 @@ def _as_wished(session: Session, job: Job) -> State | None:
     action = (job.wanted or {}).get("action")
     to: State | None = "cancelled" if action == "cancel" else "paused" if job.state == "pausing" else None
     if to is not None:
-        give_up(session, job, to, "client")
+        give_up(session, job, to, _wished_because(job))
     return to
+
+
+def _wished_because(job: Job) -> str:
+    """Who wished for the end: the client, or whatever took away what the job needs."""
+    return str((job.wanted or {}).get("reason", "client"))
 
 
 def fail(session: Session, job_id: str, fence: int, error: dict[str, Any]) -> State:
@@ -187,7 +193,7 @@ def fail(session: Session, job_id: str, fence: int, error: dict[str, Any]) -> St
     changes: dict[str, Any] = {"phase": None, "attempts": attempts}
     to: State
     if (job.wanted or {}).get("action") == "cancel":
-        to, reason = "cancelled", "client"
+        to, reason = "cancelled", _wished_because(job)
         changes.update(wanted=None)
     elif error.get("retryable") and attempts < job.max_attempts:
         pause = RETRY_SECONDS * 2 ** (attempts - 1)

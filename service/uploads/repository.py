@@ -71,6 +71,18 @@ def remove_expired(session: Session) -> Sequence[str]:
     return session.scalars(doomed.returning(Upload.id).execution_options(synchronize_session=False)).all()
 
 
-def known(session: Session, ids: Sequence[str]) -> set[str]:
-    """Which of them have a row."""
-    return set(session.scalars(select(Upload.id).where(Upload.id.in_(ids))))
+def any_expired(session: Session) -> bool:
+    """Whether `remove_expired` would find something; asked by a reader, who keeps no writer waiting."""
+    over = select(Upload.id).where(Upload.state != "received", Upload.expires_at < db_now())
+    return session.scalar(over.limit(1)) is not None
+
+
+def open_ones(session: Session, ids: Sequence[str]) -> set[str]:
+    """Which of them still need their file."""
+    return set(session.scalars(select(Upload.id).where(Upload.id.in_(ids), Upload.state.in_(("uploading", "received")))))
+
+
+def waits_with(session: Session, sha256: str) -> bool:
+    """Whether an upload of those bytes is about to become a dataset."""
+    waiting = select(Upload.id).where(Upload.sha256 == sha256, Upload.state == "received")
+    return session.scalar(waiting.limit(1)) is not None

@@ -14,6 +14,7 @@ from served import FACTS, Served
 from starlette.types import Message
 
 from service.datasets import intake
+from service.jobs import attempts, leases
 from service.leases import StaleFence
 
 BYTES = b"column,label\n1,a\n2,b\n"
@@ -91,9 +92,9 @@ def test_a_digest_is_checked(service: Served) -> None:
         answer = service.client.put("/v1/datasets?name=d", content=BYTES, headers=headers)
         return answer.status_code, answer.json().get("code", "")
 
-    assert put(f"sha-256=:{bad}:") == (422, "digest_mismatch")
-    assert put("md5=:abc:") == (422, "digest_unknown")
-    assert put("sha-256=:a:") == (422, "digest_unknown")
+    assert put(f"sha-256=:{bad}:") == (400, "digest_mismatch")
+    assert put("md5=:abc:") == (400, "digest_unknown")
+    assert put("sha-256=:a:") == (400, "digest_unknown")
     assert files(service) == []
     assert put(f"sha-512=:xyz:, sha-256=:{good}:")[0] == 201
 
@@ -220,21 +221,50 @@ def test_deleting_removes_bytes_that_nobody_else_has(service: Served) -> None:
 def test_jobs_keep_their_dataset(service: Served) -> None:
     job = service.submit()
     dataset = service.job(job)["dataset"]["id"]
-    for query in ("", "?force=true"):
-        answer = service.client.delete(f"/v1/datasets/{dataset}{query}")
-        assert (answer.status_code, answer.json()["code"]) == (409, "in_use")
-    service.client.post(f"/v1/jobs/{job}/cancel")
-    assert service.client.delete(f"/v1/datasets/{dataset}").status_code == 409
-    assert len(files(service)) == 1
+    answer = service.client.delete(f"/v1/datasets/{dataset}")
+    assert (answer.status_code, answer.json()["code"]) == (409, "in_use")
+    assert job in answer.json()["detail"]
+    assert (len(files(service)), service.job(job)["state"]) == (1, "queued")
 
 
-def test_with_force_only_the_record_of_a_used_dataset_stays(service: Served) -> None:
+def test_with_force_the_jobs_end(service: Served) -> None:
+    running = service.submit()
+    dataset = service.job(running)["dataset"]["id"]
+    claimed = service.claim()
+    spec = {"dataset": dataset, "model": {"kind": "mlp"}}
+    waiting = service.client.post("/v1/jobs", json=spec).json()["id"]
+    elsewhere = service.submit()
+    assert service.client.delete(f"/v1/datasets/{dataset}?force=true").status_code == 204
+    assert (service.job(waiting)["state"], service.job(elsewhere)["state"]) == ("cancelled", "queued")
+    with service.sessions.begin() as session:
+        wish = leases.wanted(session, running, claimed.fence)
+        assert wish is not None
+        assert wish["action"] == "cancel"
+        attempts.cancelled(session, running, claimed.fence)
+    for job in (running, waiting):
+        assert service.job(job)["state"] == "cancelled"
+        last = service.client.get(f"/v1/jobs/{job}/events").json()["data"][-1]
+        assert last["reason"] == f"dataset {dataset} was deleted"
+
+
+def test_a_dataset_that_a_spec_names_elsewhere_is_in_use_too(service: Served) -> None:
+    weights = service.ready_dataset(kind="weights")
+    start = {"dataset": weights, "freeze": "none"}
+    spec = {"dataset": service.ready_dataset(), "model": {"kind": "mlp"}, "start_from": start}
+    answer = service.client.post("/v1/jobs", json=spec)
+    assert answer.status_code == 201, answer.text
+    assert service.client.delete(f"/v1/datasets/{weights}").status_code == 409
+    assert service.client.delete(f"/v1/datasets/{weights}?force=true").status_code == 204
+    assert service.job(answer.json()["id"])["state"] == "cancelled"
+
+
+def test_only_the_record_of_a_dataset_that_was_used_stays(service: Served) -> None:
     job = service.submit()
     dataset = service.job(job)["dataset"]["id"]
     body = files(service)[0].read_bytes()
     service.client.post(f"/v1/jobs/{job}/cancel")
     for _ in range(2):
-        assert service.client.delete(f"/v1/datasets/{dataset}?force=true").status_code == 204
+        assert service.client.delete(f"/v1/datasets/{dataset}").status_code == 204
     assert files(service) == []
     shown = service.client.get(f"/v1/datasets/{dataset}").json()
     assert (shown["state"], shown["error"]["code"]) == ("invalid", "deleted")

@@ -1,0 +1,90 @@
+"""Limits answer 413 with the limit, before a byte is read where the size is said."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from served import Served
+from tus import begun, create, head, patch
+
+from service.settings import Settings
+
+QUOTA = 1000
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return replace(settings, project_quota_bytes=QUOTA, max_upload_bytes=600)
+
+
+def files(service: Served) -> list[Path]:
+    return [path for path in service.context.storage.root.rglob("*") if path.is_file()]
+
+
+def put(service: Served, name: str, body: bytes | Iterator[bytes], **headers: str) -> tuple[int, str, int | None]:
+    answer = service.client.put(f"/v1/datasets?name={name}", content=body, headers=headers)
+    shown = answer.json()
+    return answer.status_code, shown.get("code", ""), shown.get("limit_bytes")
+
+
+def test_a_single_upload_has_a_limit(service: Served) -> None:
+    assert put(service, "d", b"x" * 601) == (413, "too_large", 600)
+    assert put(service, "d", iter([b"x" * 400, b"x" * 400])) == (413, "too_large", 600)
+    answer = create(service.client, 601)
+    assert (answer.status_code, answer.json()["limit_bytes"], "600" in answer.json()["detail"]) == (413, 600, True)
+    assert files(service) == []
+
+
+def test_a_project_has_a_quota(service: Served) -> None:
+    assert put(service, "a", b"a" * 600)[0] == 201
+    assert put(service, "b", b"b" * 401) == (413, "quota_exceeded", QUOTA)
+    assert put(service, "b", iter([b"b" * 200, b"b" * 201])) == (413, "quota_exceeded", QUOTA)
+    form = service.client.post("/v1/datasets", files={"file": ("b.csv", b"b" * 401)})
+    assert (form.status_code, form.json()["code"]) == (413, "quota_exceeded")
+    answer = create(service.client, 401)
+    assert (answer.status_code, answer.json()["code"], answer.json()["limit_bytes"]) == (413, "quota_exceeded", QUOTA)
+    assert "600 are taken" in answer.json()["detail"]
+    assert len(files(service)) == 1
+    assert put(service, "b", b"b" * 400)[0] == 201
+    stranger = service.client_for("another").put("/v1/datasets?name=a", content=b"a" * 600)
+    assert stranger.status_code == 201, "each project has its own"
+
+
+def test_bytes_that_the_project_has_cost_nothing(service: Served) -> None:
+    assert put(service, "a", b"a" * 600)[0] == 201
+    digest = base64.b64encode(hashlib.sha256(b"a" * 600).digest()).decode()
+    assert put(service, "same", b"a" * 600, **{"Content-Digest": f"sha-256=:{digest}:"})[0] == 201
+    assert put(service, "b", b"b" * 400)[0] == 201
+
+
+def test_open_uploads_count_with_their_whole_length(service: Served) -> None:
+    where = begun(service.client, 600)
+    assert create(service.client, 401).status_code == 413
+    assert put(service, "b", b"b" * 401)[0] == 413
+    assert patch(service.client, where, 0, b"x" * 600).status_code == 204
+    assert create(service.client, 401).status_code == 413
+    other = begun(service.client, 400)
+    assert service.client.delete(other, headers={"Tus-Resumable": "1.0.0"}).status_code == 204
+    assert create(service.client, 400).status_code == 201
+
+
+def test_an_upload_of_unknown_length_ends_at_the_quota(service: Served) -> None:
+    assert put(service, "a", b"a" * 600)[0] == 201
+    where = begun(service.client, None)
+    assert patch(service.client, where, 0, b"x" * 300).status_code == 204
+    over = patch(service.client, where, 300, b"x" * 101)
+    assert (over.status_code, head(service.client, where).headers["upload-offset"]) == (413, "300")
+    assert patch(service.client, where, 300, b"", **{"Upload-Length": "401"}).json()["code"] == "quota_exceeded"
+    assert "trainkit-dataset" in patch(service.client, where, 300, b"x" * 100, **{"Upload-Length": "400"}).headers
+
+
+def test_deleting_makes_room(service: Served) -> None:
+    answer = service.client.put("/v1/datasets?name=a", content=b"a" * 600)
+    assert put(service, "b", b"b" * 500)[0] == 413
+    assert service.client.delete(f"/v1/datasets/{answer.json()['id']}").status_code == 204
+    assert put(service, "b", b"b" * 500)[0] == 201
