@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from trainkit.spec.failures import failure
 from worker.processes import Exit
 
 LAST_LINES = 30
@@ -63,40 +64,15 @@ def error_of_exit(ended: Exit, kills_before: int, log: Path) -> dict[str, Any]:
     peak = f"{ended.peak_bytes / MIB:.0f} MiB at its peak"
     limit = f"{evidence['memory_limit_bytes'] / MIB:.0f} MiB"
     if out_of_memory(ended, kills_before):
-        return {
-            "code": "out_of_memory",
-            "layer": "resource",
-            "message": f"the process used {peak}; the machine's {limit} ran out and the kernel killed it (exit 137)",
-            "evidence": evidence,
-            "retryable": True,
-            "hint": "Lower `train.batch_size`, take a smaller model, sub-sample with `split.subsample`, "
-            "or run fewer jobs beside it.",
-        }
+        message = f"the process used {peak}; the machine's {limit} ran out and the kernel killed it (exit 137)"
+        return failure("out_of_memory", message, evidence)
     if ended.signal == signal.SIGKILL:
-        return {
-            "code": "process_killed",
-            "layer": "platform",
-            "message": f"the process was killed from outside (SIGKILL, exit 137); it used {peak} of {limit}",
-            "evidence": evidence,
-            "retryable": True,
-            "hint": "Usually a person, or the kernel when memory runs out: look at the machine's memory and log.",
-        }
+        message = f"the process was killed from outside (SIGKILL, exit 137); it used {peak} of {limit}"
+        return failure("process_killed", message, evidence)
     if ended.signal is not None:
         name = signal.Signals(ended.signal).name
         crash = "a crash inside a native library" if ended.signal == signal.SIGSEGV else "an abnormal end"
-        return {
-            "code": "process_crashed",
-            "layer": "internal",
-            "message": f"the process ended by {name} (exit {ended.status}), {crash}; it used {peak}",
-            "evidence": evidence,
-            "retryable": True,
-            "hint": "Tried again by itself; when it comes back, report it with the log.",
-        }
-    return {
-        "code": "process_failed",
-        "layer": "internal",
-        "message": f"the process ended with exit code {ended.status} and gave no reason",
-        "evidence": evidence,
-        "retryable": True,
-        "hint": "The log of the attempt has the details.",
-    }
+        message = f"the process ended by {name} (exit {ended.status}), {crash}; it used {peak}"
+        return failure("process_crashed", message, evidence)
+    message = f"the process ended with exit code {ended.status} and gave no reason"
+    return failure("process_failed", message, evidence)

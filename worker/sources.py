@@ -13,6 +13,7 @@ from service.datasets.tables import Blob, Dataset
 from service.jobs import repository
 from service.jobs.tables import Job
 from service.models.tables import Model
+from trainkit.spec.failures import failure
 from worker.context import Context
 
 
@@ -26,14 +27,8 @@ class SourceUnavailableError(Exception):
 
     def as_error(self) -> dict[str, Any]:
         """The job's error."""
-        return {
-            "code": "source_unavailable",
-            "layer": "spec",
-            "message": f"{self.pointer}: {self}",
-            "evidence": {"pointer": self.pointer},
-            "retryable": False,
-            "hint": self.hint,
-        }
+        message, evidence = f"{self.pointer}: {self}", {"pointer": self.pointer}
+        return failure("source_unavailable", message, evidence, hint=self.hint)
 
 
 @dataclass(frozen=True, slots=True)

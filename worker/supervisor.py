@@ -7,6 +7,7 @@ next fork.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -30,6 +31,7 @@ from service.jobs.leases import Claimed, held
 from service.leases import StaleFence
 from service.metrics import service as metrics
 from service.metrics.service import finite
+from trainkit.spec.failures import failure
 from worker import endings, shutdown
 from worker.aside import aside
 from worker.context import Context
@@ -60,6 +62,10 @@ def claim_and_supervise(context: Context, queue: str) -> bool:
     fp("after_claim")
     Supervisor(context, claimed, begun).supervise()
     return True
+
+
+class DataGoneError(Exception):
+    """The dataset's files are not where they should be."""
 
 
 class Supervisor:
@@ -111,12 +117,15 @@ class Supervisor:
             # A mistake of ours or a broken disk: better a failed attempt with a reason than a lease that runs out.
             log.exception("job=%s the supervisor failed", self.job_id)
             self._kill_at_once()
+            evidence = {"traceback": traceback.format_exc()[-4000:]}
             message = f"the supervisor failed: {type(error).__name__}: {error}"
-            hint = "Tried again by itself; when it comes back, report it."
-            failure = _error(
-                "supervisor_failed", "internal", message, {"traceback": traceback.format_exc()[-4000:]}, hint
+            code = (
+                "disk_full"
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+                else "supervisor_failed"
             )
-            self._transact(lambda session: attempts.fail(session, self.job_id, self.fence, failure))
+            failed = failure(code, message, evidence)
+            self._transact(lambda session: attempts.fail(session, self.job_id, self.fence, failed))
 
     def _attempt(self) -> None:
         wish = self.claimed.wanted
@@ -128,6 +137,9 @@ class Supervisor:
         except SourceUnavailableError as error:
             self._fail(error.as_error())
             return
+        except DataGoneError as error:
+            self._fail(failure("data_damaged", str(error)))
+            return
         self._start(task)
         if wish is not None:
             self._obey(wish)
@@ -136,8 +148,7 @@ class Supervisor:
             ended = self._watch(reader)
         except SpoolError as error:
             self._kill_at_once()
-            hint = "Look at the disk of the worker's scratch folder."
-            self._fail(_error("spool_damaged", "platform", str(error), {}, hint))
+            self._fail(failure("spool_damaged", str(error)))
             return
         self._conclude(ended)
 
@@ -148,9 +159,7 @@ class Supervisor:
         self.folder.mkdir(parents=True, mode=0o700)
         dataset = self.context.storage.local_path(self.claimed.prepared_key)
         if not (dataset / "meta.json").is_file():
-            message = f"the prepared form of {self.claimed.dataset_id} is not in this worker's storage"
-            hint = "All hosts must share TRAINKIT_STORAGE_URL; if the files are lost, upload the dataset again."
-            raise SourceUnavailableError("/dataset", message, hint)
+            raise DataGoneError(f"the prepared form of {self.claimed.dataset_id} is not in this worker's storage")
         sources = self.lease.keep_trying(self._find_sources)
         checkpoint = self._newest_good_checkpoint()
         step, metric_seq = (checkpoint.step, checkpoint.metric_seq) if checkpoint else (None, 0)
@@ -388,14 +397,3 @@ def sha256_of(path: Path) -> str | None:
     except OSError:
         return None
     return digest.hexdigest()
-
-
-def _error(code: str, layer: str, message: str, evidence: dict[str, Any], hint: str) -> dict[str, Any]:
-    return {
-        "code": code,
-        "layer": layer,
-        "message": message,
-        "evidence": evidence,
-        "retryable": True,
-        "hint": hint,
-    }

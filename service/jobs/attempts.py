@@ -14,6 +14,7 @@ from service.jobs.leases import held
 from service.jobs.states import State, transition
 from service.jobs.tables import Artifact, Attempt, Job, JobEvent
 from service.models.tables import Model
+from trainkit.spec.failures import failure
 
 RETRY_SECONDS = 5.0
 """Pause before a failed attempt is tried again, doubled for each further one."""
@@ -218,14 +219,8 @@ def interrupted(session: Session, job: Job, reason: str, limit: int, *, delay: f
         return ended
     interruptions = job.interruptions + 1
     pause = max(delay, min(LONGEST_PAUSE, 2.0 ** (interruptions - 2)) if interruptions > 1 else 0.0)
-    error = {
-        "code": "worker_lost",
-        "layer": "platform",
-        "message": f"the worker was lost {interruptions} times: {reason}",
-        "evidence": {"worker": job.lease_owner, "interruptions": interruptions},
-        "retryable": True,
-        "hint": "Look at the worker's log and the machine's memory; then submit the job again.",
-    }
+    evidence = {"worker": job.lease_owner, "interruptions": interruptions}
+    error = failure("worker_lost", f"the worker was lost {interruptions} times: {reason}", evidence)
     _close_attempt(session, job, "lost", {**error, "message": reason})
     if interruptions > limit:
         transition(

@@ -21,6 +21,7 @@ from service.jobs.states import ENDED, first_event, transition
 from service.jobs.tables import IdempotencyKey, Job
 from service.keys.service import Principal
 from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, parse_spec, resolve
+from trainkit.spec.failures import failure
 from trainkit.spec.problems import Problem as SpecProblem
 
 QUEUE = "train"
@@ -142,7 +143,7 @@ def admit_waiting(session: Session, dataset_id: str) -> int:
             try:
                 resolved = resolve(parse_spec(job.spec), DatasetFacts.model_validate(dataset.facts))
             except SpecError as error:
-                _fail_waiting(session, job, "invalid_spec", "spec", str(error), [p.as_dict() for p in error.problems])
+                _fail_waiting(session, job, "invalid_spec", str(error), [p.as_dict() for p in error.problems])
                 continue
             document = resolved.spec.model_dump(mode="json")
             admitted += transition(
@@ -150,16 +151,13 @@ def admit_waiting(session: Session, dataset_id: str) -> int:
             )
         elif dataset.state == "invalid":
             reason = (dataset.error or {}).get("message", "")
-            _fail_waiting(session, job, "invalid_dataset", "data", f"the dataset is not usable: {reason}", [])
+            _fail_waiting(session, job, "invalid_dataset", f"the dataset is not usable: {reason}", [])
     return admitted
 
 
-def _fail_waiting(
-    session: Session, job: Job, code: str, layer: str, message: str, errors: list[dict[str, str]]
-) -> None:
-    hint = errors[0]["hint"] if errors else "The dataset's report says what is wrong with it."
-    error = {"code": code, "layer": layer, "message": message, "evidence": {"errors": errors}, "retryable": False}
-    transition(session, job, "failed", actor="service", reason=code, error={**error, "hint": hint})
+def _fail_waiting(session: Session, job: Job, code: str, message: str, errors: list[dict[str, str]]) -> None:
+    error = failure(code, message, {"errors": errors}, hint=errors[0]["hint"] if errors else None)
+    transition(session, job, "failed", actor="service", reason=code, error=error)
 
 
 def find(session: Session, who: Principal, job_id: str) -> Job:

@@ -318,6 +318,7 @@ def test_data_that_is_not_in_the_storage_is_said_with_what_to_do(place: Place) -
     row = place.job(job)
     assert row.state == "failed"
     assert row.error is not None
+    assert row.error["code"] == "data_damaged"
     assert dataset in row.error["message"]
     assert "TRAINKIT_STORAGE_URL" in row.error["hint"]
     assert str(place.context.settings.home) not in row.error["message"]

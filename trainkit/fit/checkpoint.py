@@ -21,6 +21,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used: torn, corrupt, or of another spec."""
 
 
+class VersionError(CheckpointError):
+    """It was written in another format, by an older or newer trainkit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Saved:
     """A checkpoint on disk."""
@@ -64,7 +68,7 @@ def load(path: Path) -> dict[str, Any]:
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"checkpoint {path.name} cannot be read: {error}") from error
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path.name} is not a checkpoint of this version ({FORMAT})")
+        raise VersionError(f"{path.name} is not a checkpoint of this version ({FORMAT})")
     if metadata.get("digest") != _digest(metadata.get("state", ""), tensors):
         raise CheckpointError(f"checkpoint {path.name} is corrupt: its contents do not match their digest")
     state: dict[str, Any] = _unpack(json.loads(metadata["state"]), tensors)

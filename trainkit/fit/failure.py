@@ -2,59 +2,65 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from typing import Any
 
 import torch
 
 from trainkit.data import DataError
-from trainkit.fit.checkpoint import CheckpointError
+from trainkit.fit.checkpoint import CheckpointError, VersionError
 from trainkit.spec import SpecError
+from trainkit.spec.failures import failure
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNREACHABLE = (errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV)
+"""What a network file system says when its server is away."""
+SPEC_CODES = {
+    "unknown_column": "missing_column",
+    "missing_target": "missing_column",
+    "unreadable_weights": "weights_unusable",
+    "nothing_matches": "weights_unusable",
+    "head_does_not_fit": "weights_unusable",
+}
+DATA_CODES = {"not_prepared": "data_damaged", "missing_column": "missing_column"}
 
 
 def error_of(error: BaseException) -> dict[str, Any]:
-    """`{code, layer, message, evidence, retryable, hint}`; layer is spec, data, resource, platform or internal."""
-    if isinstance(error, SpecError):
+    """`{code, layer, message, evidence, retryable, hint}` with a code of the catalogue (`trainkit.spec.failures`)."""
+    if isinstance(error, SpecError | DataError):
         problems = [problem.as_dict() for problem in error.problems]
-        hint = problems[0]["hint"] if problems else ""
-        return _error("invalid_spec", "spec", str(error), {"problems": problems}, False, hint)
-    if isinstance(error, DataError):
-        problems = [problem.as_dict() for problem in error.problems]
-        hint = next((str(p["hint"]) for p in problems if p.get("hint")), "")
-        return _error("invalid_data", "data", str(error), {"problems": problems}, False, hint)
+        codes = SPEC_CODES if isinstance(error, SpecError) else DATA_CODES
+        otherwise = "invalid_spec" if isinstance(error, SpecError) else "invalid_data"
+        code = codes.get(str(problems[0]["code"]), otherwise) if problems else otherwise
+        hint = next((str(p["hint"]) for p in problems if p.get("hint")), None)
+        return failure(code, str(error), {"problems": problems}, hint=None if code == "data_damaged" else hint)
+    if isinstance(error, VersionError):
+        return failure("version_mismatch", str(error))
     if isinstance(error, CheckpointError):
-        hint = "The checkpoint before it, or a start from scratch, will do."
-        return _error("checkpoint_unusable", "platform", str(error), {}, True, hint)
+        return failure("checkpoint_unusable", str(error))
     if isinstance(error, torch.OutOfMemoryError):
-        hint = "Lower `train.batch_size`, or take a smaller model or image size."
-        return _error("out_of_gpu_memory", "resource", str(error).split("\n")[0], _gpu_memory(), False, hint)
+        return failure("out_of_gpu_memory", str(error).split("\n")[0], _gpu_memory())
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        hint = "Lower `train.batch_size`, take a smaller model, or sub-sample with `split.subsample`."
-        return _error("out_of_memory", "resource", str(error) or "no memory left", {}, False, hint)
+        return failure("out_of_memory", str(error) or "no memory left")
     if isinstance(error, OSError):
-        disk_full = error.errno == 28
-        code = "disk_full" if disk_full else "io_error"
-        hint = "Free space in the scratch folder." if disk_full else "Look at the worker's disks and logs."
-        return _error(code, "platform", str(error), {"errno": error.errno}, True, hint)
+        evidence = {"errno": error.errno, "traceback": _traceback(error)}
+        code = "io_error"
+        if error.errno in NO_ROOM:
+            code = "disk_full"
+        elif error.errno in UNREACHABLE:
+            code = "storage_unreachable"
+        return failure(code, str(error), evidence)
     if isinstance(error, RuntimeError) and str(error).startswith("device "):
-        hint = 'Use {"resources": {"device": "auto"}}, or a worker that has the device.'
-        return _error("device_unavailable", "resource", str(error), {}, False, hint)
-    frames = traceback.format_exception(error)
-    evidence = {"type": type(error).__name__, "traceback": "".join(frames)[-4000:]}
+        return failure("device_unavailable", str(error))
+    evidence = {"type": type(error).__name__, "traceback": _traceback(error)}
     if isinstance(error, ValueError):
-        return _error("not_trainable", "spec", str(error), evidence, False, "Change what the message names.")
-    return _error("internal_error", "internal", f"{type(error).__name__}: {error}", evidence, True, "Please report it.")
+        return failure("not_trainable", str(error), evidence)
+    return failure("internal_error", f"{type(error).__name__}: {error}", evidence)
 
 
-def _error(code: str, layer: str, message: str, evidence: dict[str, Any], retryable: bool, hint: str) -> dict[str, Any]:
-    return {
-        "code": code,
-        "layer": layer,
-        "message": message,
-        "evidence": evidence,
-        "retryable": retryable,
-        "hint": hint,
-    }
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))[-4000:]
 
 
 def _gpu_memory() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from trainkit.spec import augment, early_stop, init, losses, models, optimizers, preprocess, schedules, split, training
+from trainkit.spec.failures import listing
 from trainkit.spec.metrics import DIRECTIONS
 
 SECTIONS: dict[str, Any] = {
@@ -45,6 +46,7 @@ def catalog() -> dict[str, Any]:
     entries["activation"] = [{"kind": kind} for kind in get_args(models.Activation)]
     entries["norm"] = [{"kind": kind} for kind in get_args(models.Norm)]
     entries["metric"] = [{"kind": name, "better": better} for name, better in DIRECTIONS.items()]
+    entries["failure"] = listing()
     return entries
 
 

@@ -332,8 +332,8 @@ def test_the_process_is_left_as_it_was():
 @pytest.mark.parametrize(
     ("error", "code", "layer", "retryable"),
     [
-        (MemoryError(), "out_of_memory", "resource", False),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out_of_memory", "resource", False),
+        (MemoryError(), "out_of_memory", "resource", True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out_of_memory", "resource", True),
         (torch.OutOfMemoryError("CUDA out of memory."), "out_of_gpu_memory", "resource", False),
         (OSError(28, "No space left on device"), "disk_full", "platform", True),
         (RuntimeError("device cuda was asked for, and there is none"), "device_unavailable", "resource", False),

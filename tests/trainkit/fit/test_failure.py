@@ -1,0 +1,85 @@
+"""Every way of failing has its code from the closed list; nothing that has a name is called an internal error."""
+
+from __future__ import annotations
+
+import ast
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainkit.data.errors import DataError, DataProblem
+from trainkit.fit.checkpoint import CheckpointError, VersionError
+from trainkit.fit.failure import error_of
+from trainkit.spec import Problem, SpecError
+from trainkit.spec.failures import FAILURES, failure
+
+ROOT = Path(__file__).parents[3]
+
+
+def spec_error(code: str) -> SpecError:
+    return SpecError([Problem("/x", code, "what is wrong", "what to do")])
+
+
+def data_error(code: str) -> DataError:
+    return DataError([DataProblem(code, "what is wrong", "row 3", "what to do")])
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (spec_error("wrong_loss"), "invalid_spec"),
+        (spec_error("unknown_column"), "missing_column"),
+        (spec_error("unreadable_weights"), "weights_unusable"),
+        (spec_error("nothing_matches"), "weights_unusable"),
+        (spec_error("head_does_not_fit"), "weights_unusable"),
+        (data_error("unequal_lengths"), "invalid_data"),
+        (data_error("not_prepared"), "data_damaged"),
+        (CheckpointError("torn"), "checkpoint_unusable"),
+        (VersionError("of another format"), "version_mismatch"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_gpu_memory"),
+        (MemoryError(), "out_of_memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out_of_memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk_full"),
+        (OSError(errno.ESTALE, "Stale file handle"), "storage_unreachable"),
+        (OSError(errno.EIO, "Input/output error"), "io_error"),
+        (RuntimeError("device cuda was asked for, and this machine has none"), "device_unavailable"),
+        (ValueError("kernel larger than image"), "not_trainable"),
+        (ZeroDivisionError("ours"), "internal_error"),
+    ],
+)
+def test_exceptions_have_codes(error: BaseException, code: str) -> None:
+    told = error_of(error)
+    assert told["code"] == code
+    known = FAILURES[code]
+    assert (told["layer"], told["retryable"]) == (known.layer, known.retryable)
+    assert told["message"]
+    assert told["hint"]
+
+
+def test_only_what_the_platform_or_its_resources_did_is_tried_again() -> None:
+    for entry in FAILURES.values():
+        assert not (entry.retryable and entry.layer in ("spec", "data")), entry.code
+
+
+def test_the_list_is_closed() -> None:
+    with pytest.raises(KeyError):
+        failure("something_else", "x")
+    used = set()
+    for package in ("trainkit", "worker", "service"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "failure" and node.args:
+                    assert not isinstance(node.args[0], ast.JoinedStr), path
+                    if isinstance(node.args[0], ast.Constant):
+                        used.add(node.args[0].value)
+    assert used <= FAILURES.keys()
+
+
+def test_the_page_lists_them_all() -> None:
+    page = (ROOT / "docs/failures.md").read_text(encoding="utf-8")
+    for entry in FAILURES.values():
+        again = "yes" if entry.retryable else "no"
+        assert f"| `{entry.code}` | {entry.layer} | {again} | {entry.meaning} | {entry.hint} |" in page

@@ -1,0 +1,192 @@
+"""Why a job or a dataset's check can fail: a closed list. Every `error` that anyone reads is made here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Layer = Literal["spec", "data", "resource", "platform", "internal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One entry of the catalogue. Only what the platform or its resources did is worth another try."""
+
+    code: str
+    layer: Layer
+    retryable: bool
+    """Whether the service tries again by itself, within `resources.max_attempts`."""
+    meaning: str
+    hint: str
+    """What to do, where the occasion has nothing more exact to say."""
+
+
+_LIST = (
+    # spec: what was asked for cannot be done, now or ever
+    Failure("invalid_spec", "spec", False, "The spec does not fit its dataset.", "Change what the pointer names."),
+    Failure("missing_column", "spec", False, "The table lacks a column that is needed.", "Name another column."),
+    Failure(
+        "source_unavailable",
+        "spec",
+        False,
+        "A model, weight file or dataset that the spec names is not there.",
+        "Name another, or put it there.",
+    ),
+    Failure(
+        "weights_unusable",
+        "spec",
+        False,
+        "The weights to start from cannot be read, or do not fit the model.",
+        "Give a safetensors file of the same architecture.",
+    ),
+    Failure(
+        "not_trainable", "spec", False, "The spec asks for something impossible.", "Change what the message names."
+    ),
+    Failure(
+        "not_finite",
+        "spec",
+        False,
+        "The loss became NaN or infinite, and no weights worth keeping were seen before.",
+        "Lower `optimizer.lr`, set `train.clip_norm`, and scale the inputs (`preprocess: z_score`).",
+    ),
+    # data
+    Failure("invalid_dataset", "data", False, "The dataset the job waited for is not usable.", "Read its report."),
+    Failure("invalid_data", "data", False, "The data cannot be trained on.", "Change what the message names."),
+    Failure(
+        "data_damaged",
+        "data",
+        False,
+        "The prepared form of the dataset is damaged or gone from storage.",
+        "Upload the dataset again; all hosts must share TRAINKIT_STORAGE_URL.",
+    ),
+    Failure("too_slow", "data", False, "Reading the upload took too much processor time.", "Make it smaller."),
+    Failure(
+        "intake_died",
+        "data",
+        False,
+        "The process that read the upload died again and again.",
+        "Look for a damaged or enormous file in it.",
+    ),
+    Failure("deleted", "data", False, "It was deleted while it was being checked.", "Upload it again."),
+    # resource
+    Failure(
+        "out_of_memory",
+        "resource",
+        True,
+        "The training process needed more memory than there was (exit 137).",
+        "Lower `train.batch_size`, take a smaller model, sub-sample with `split.subsample`, or run fewer jobs beside it.",
+    ),
+    Failure(
+        "memory_limit",
+        "resource",
+        False,
+        "The training process used more memory than `resources.max_memory_mb` allows.",
+        "Raise the limit, or lower `train.batch_size`.",
+    ),
+    Failure(
+        "out_of_gpu_memory",
+        "resource",
+        False,
+        "The GPU has too little memory for the job.",
+        "Lower `train.batch_size`, or take a smaller model or image size.",
+    ),
+    Failure(
+        "device_unavailable",
+        "resource",
+        False,
+        "The device the spec asks for is not on the worker.",
+        'Use {"resources": {"device": "auto"}}, or a worker that has the device.',
+    ),
+    Failure("disk_full", "platform", True, "The worker's disk or the storage is full.", "Free space there."),
+    # platform
+    Failure(
+        "worker_lost",
+        "platform",
+        True,
+        "Workers died or fell silent, more often than is put up with.",
+        "Look at the worker's log and the machine's memory; then submit the job again.",
+    ),
+    Failure(
+        "process_killed",
+        "platform",
+        True,
+        "The training process was killed from outside (SIGKILL).",
+        "Usually a person, or the kernel when memory runs out: look at the machine's memory and log.",
+    ),
+    Failure(
+        "process_stuck",
+        "platform",
+        True,
+        "The training process said nothing for too long and was killed.",
+        "Look at the attempt's log; a hung disk or GPU driver is the usual cause.",
+    ),
+    Failure(
+        "storage_unreachable", "platform", True, "The storage does not answer.", "Look at TRAINKIT_STORAGE_URL's disk."
+    ),
+    Failure("io_error", "platform", True, "Reading or writing a file failed.", "Look at the worker's disks and logs."),
+    Failure(
+        "checkpoint_unusable",
+        "platform",
+        True,
+        "The checkpoint is torn, or another version or machine wrote it.",
+        "The one before it, or a start from scratch, will do.",
+    ),
+    Failure(
+        "version_mismatch",
+        "platform",
+        False,
+        "The checkpoint was written by another version of trainkit or torch.",
+        "Run the worker that began the job, or submit it again.",
+    ),
+    Failure(
+        "spool_damaged",
+        "platform",
+        True,
+        "What the training process wrote down cannot be read back.",
+        "Look at the disk of the worker's scratch folder.",
+    ),
+    # internal: ours to mend
+    Failure(
+        "process_crashed",
+        "internal",
+        True,
+        "A native library crashed (a signal such as SIGSEGV, exit 139).",
+        "Tried again by itself; when it comes back, report it with the log.",
+    ),
+    Failure(
+        "process_failed",
+        "internal",
+        True,
+        "The training process ended without a reason.",
+        "The log of the attempt has the details.",
+    ),
+    Failure(
+        "supervisor_failed",
+        "internal",
+        True,
+        "The worker's supervisor failed.",
+        "Tried again by itself; when it comes back, report it.",
+    ),
+    Failure("internal_error", "internal", True, "A mistake of the service.", "Please report it with the traceback."),
+)
+FAILURES: dict[str, Failure] = {failure.code: failure for failure in _LIST}
+
+
+def failure(
+    code: str, message: str, evidence: dict[str, Any] | None = None, *, hint: str | None = None
+) -> dict[str, Any]:
+    """`{code, layer, message, evidence, retryable, hint}` of something that happened. Raises KeyError for another code."""
+    known = FAILURES[code]
+    return {
+        "code": code,
+        "layer": known.layer,
+        "message": message,
+        "evidence": evidence or {},
+        "retryable": known.retryable,
+        "hint": hint or known.hint,
+    }
+
+
+def listing() -> list[dict[str, Any]]:
+    """The catalogue as JSON."""
+    return [asdict(entry) for entry in _LIST]
