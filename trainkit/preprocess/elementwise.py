@@ -58,6 +58,11 @@ class Elementwise:
                 )
         return self.sent[device, kind]
 
+    def rounding(self, noise: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Variance of the outputs' rounding, given that of the inputs', both in one sample's shape."""
+        out: NDArray[np.float64] = noise * self.scale**2
+        return out
+
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape stays."""
         return shape

@@ -14,6 +14,7 @@ from torch import Tensor
 from trainkit.preprocess.elementwise import Elementwise, fit_min_max, fit_z_score, fit_zero_mean
 from trainkit.preprocess.moments import chunks
 from trainkit.preprocess.projection import Projection, fit_pca, fit_whiten
+from trainkit.preprocess.spectrum import rounding
 from trainkit.spec.preprocess import MinMax, Pca, PreprocessStep, Whiten, ZeroMean, ZScore
 
 Array = TypeVar("Array", NDArray[Any], Tensor)
@@ -39,12 +40,17 @@ class Pipeline:
         if not np.isfinite(current).all():
             raise ValueError("preprocessing cannot be fitted on NaN or infinity")
         self.fitted = []
+        mixes = any(isinstance(step, Pca | Whiten) for step in self.steps)
+        # What rounding the input brought along cannot be told from the values once a step has moved them.
+        noise = rounding(current) if mixes else np.zeros(current.shape[1:])
         for position, step in enumerate(self.steps):
-            fitted = _fit(step, current)
+            fitted = _fit(step, current, noise)
             self.fitted.append(fitted)
             if position + 1 < len(self.steps):
                 kind = current.dtype if current.dtype.kind == "f" else np.float32
                 current = np.concatenate([fitted.transform(block).astype(kind) for block in chunks(current)])
+                if mixes:
+                    noise = fitted.rounding(noise) + rounding(current)
         return self
 
     def transform(self, x: Array) -> Array:
@@ -114,7 +120,7 @@ class Pipeline:
         return cls(_STEPS.validate_python(state["spec"]), fitted)
 
 
-def _fit(step: Any, x: NDArray[Any]) -> Fitted:
+def _fit(step: Any, x: NDArray[Any], noise: NDArray[np.float64]) -> Fitted:
     if isinstance(step, ZeroMean):
         return fit_zero_mean(step, x)
     if isinstance(step, ZScore):
@@ -122,9 +128,9 @@ def _fit(step: Any, x: NDArray[Any]) -> Fitted:
     if isinstance(step, MinMax):
         return fit_min_max(step, x)
     if isinstance(step, Pca):
-        return fit_pca(step, x)
+        return fit_pca(step, x, noise)
     assert isinstance(step, Whiten)
-    return fit_whiten(step, x)
+    return fit_whiten(step, x, noise)
 
 
 def pipeline(steps: Sequence[Any]) -> Pipeline:

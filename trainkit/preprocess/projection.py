@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainkit.preprocess.spectrum import spectrum
+from trainkit.preprocess.spectrum import Spectrum, spectrum
 from trainkit.spec.preprocess import Pca, Whiten
 
 
@@ -65,6 +65,11 @@ class Projection:
         """(k,), or the input's for zca."""
         return shape if self.keeps_shape else (self.matrix.shape[1],)
 
+    def rounding(self, noise: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Variance of the outputs' rounding, given that of the inputs', both in one sample's shape."""
+        out: NDArray[np.float64] = noise.reshape(-1) @ np.square(self.matrix, dtype=np.float64)
+        return out.reshape(noise.shape) if self.keeps_shape else out
+
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """JSON-able description, and arrays."""
         ratio = self.explained_variance_ratio
@@ -72,49 +77,50 @@ class Projection:
         return {"kind": self.kind, "keeps_shape": self.keeps_shape}, arrays
 
 
-def fit_pca(step: Pca, x: NDArray[Any]) -> Projection:
+def fit_pca(step: Pca, x: NDArray[Any], noise: NDArray[np.float64]) -> Projection:
     """Leading eigenvectors of the covariance (ddof 1).
 
-    An int keeps that many; a fraction keeps as many as it takes to exceed that share of the variance; all keeps
-    min(n, d). Raises ValueError when more components are wanted than there are.
+    An int keeps that many; a fraction keeps as many as it takes to exceed that share of the variance, 1.0 all that
+    are more than rounding; all keeps min(n, d). `noise` is the variance of each feature's rounding. Raises ValueError
+    when more components are wanted than there are.
     """
     flat = x.reshape(len(x), -1)
-    found = spectrum(flat, step.solver)
-    count = _count(step, found.ratio, found.rank)
-    if count > len(found.values):
-        raise ValueError(f"{count} components of {flat.shape[1]} features and {len(flat)} samples")
-    vectors = found.vectors[:count]
-    ratio = found.ratio[:count]
-    return Projection("pca", found.mean, _float32(vectors.T), _float32(vectors), False, ratio)
+    found = spectrum(flat, step.solver, noise.reshape(-1))
+    kept = _kept(step, found)
+    if len(kept) > len(found.values):
+        raise ValueError(f"{len(kept)} components of {flat.shape[1]} features and {len(flat)} samples")
+    vectors = found.vectors[kept]
+    return Projection("pca", found.mean, _float32(vectors.T), _float32(vectors), False, found.ratio[kept])
 
 
-def _count(step: Pca, ratio: NDArray[np.float64], rank: int) -> int:
+def _kept(step: Pca, found: Spectrum) -> NDArray[np.int64]:
     if step.components == "all":
-        return len(ratio)
+        return np.arange(len(found.values))
     if isinstance(step.components, int):
-        return step.components
+        return np.arange(step.components)
     if step.components == 1.0:
-        return max(1, rank)
-    return min(len(ratio), int(np.searchsorted(np.cumsum(ratio), step.components, side="right")) + 1)
+        return found.signal if len(found.signal) else np.arange(1)
+    count = int(np.searchsorted(np.cumsum(found.ratio), step.components, side="right")) + 1
+    return np.arange(min(len(found.values), count))
 
 
-def fit_whiten(step: Whiten, x: NDArray[Any]) -> Projection:
+def fit_whiten(step: Whiten, x: NDArray[Any], noise: NDArray[np.float64]) -> Projection:
     """U diag(1/sqrt(lambda + eps)) U^T (zca), or without the last U^T (pca).
 
-    Directions whose eigenvalue is rounding noise are dropped (the pseudo-inverse's rule), never amplified.
+    Directions whose eigenvalue is rounding noise are dropped (the pseudo-inverse's rule), never amplified. `noise` is
+    the variance of each feature's rounding.
     """
-    flat = x.reshape(len(x), -1)
-    found = spectrum(flat, step.solver)
-    kept = max(1, found.rank)
-    vectors = found.vectors[:kept]
-    spread = np.sqrt(found.values[:kept] + step.eps)
+    found = spectrum(x.reshape(len(x), -1), step.solver, noise.reshape(-1))
+    kept = found.signal if len(found.signal) else np.arange(1)
+    vectors = found.vectors[kept]
+    spread = np.sqrt(found.values[kept] + step.eps)
     # nothing varies at all: there is no direction to scale
-    shrink = 1 / spread if found.rank else np.zeros_like(spread)
+    shrink = 1 / spread if len(found.signal) else np.zeros_like(spread)
     forward, back = vectors.T * shrink, spread[:, None] * vectors
     if step.method == "zca":
         forward, back = forward @ vectors, vectors.T @ back
     keeps = step.method == "zca" and x.ndim > 2
-    return Projection("whiten", found.mean, _float32(forward), _float32(back), keeps, found.ratio[:kept])
+    return Projection("whiten", found.mean, _float32(forward), _float32(back), keeps, found.ratio[kept])
 
 
 def _float32(matrix: NDArray[np.float64]) -> NDArray[np.float32]:

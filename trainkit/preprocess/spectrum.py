@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.preprocess.moments import covariance, mean_and_std
+from trainkit.preprocess.moments import covariance, extremes, mean_and_std
 
 MOST_FEATURES = 20_000
 
@@ -20,14 +20,14 @@ class Spectrum:
     mean: NDArray[np.float64]
     values: NDArray[np.float64]
     vectors: NDArray[np.float64]
-    noise: float
-    """Variance that rounding of the input itself can put into a direction."""
+    noise: NDArray[np.float64]
+    """(r,) variance that rounding of the input itself can put into each direction."""
 
     @property
-    def rank(self) -> int:
-        """Directions above rounding noise: eigenvalues above d * machine epsilon * the largest, and above the input's."""
+    def signal(self) -> NDArray[np.int64]:
+        """Directions above rounding noise: eigenvalues above d * machine epsilon * the largest, and above their noise."""
         floor = self.vectors.shape[1] * np.finfo(np.float64).eps * self.values.max(initial=0.0)
-        return int((self.values > max(floor, self.noise)).sum())
+        return np.flatnonzero(self.values > np.maximum(floor, self.noise))
 
     @property
     def ratio(self) -> NDArray[np.float64]:
@@ -36,29 +36,36 @@ class Spectrum:
         return self.values / total if total > 0 else np.zeros_like(self.values)
 
 
-def spectrum(x: NDArray[Any], solver: Literal["eigh", "svd"]) -> Spectrum:
+def spectrum(x: NDArray[Any], solver: Literal["eigh", "svd"], noise: NDArray[np.float64]) -> Spectrum:
     """Of the centred rows. With more features than samples the thin SVD serves both solvers: it needs no d x d matrix.
 
-    Raises ValueError for more than 20,000 features and as many samples.
+    `noise` (d,) is the variance of each feature's rounding (see `rounding`). Raises ValueError for more than 20,000
+    features and as many samples.
     """
     n, d = x.shape
     mean, _ = mean_and_std(x, (0,))
-    noise = _input_noise(x)
     if solver == "svd" or d > n:
         centred = np.asarray(x, np.float64) - mean
         _, singular, rows = np.linalg.svd(centred, full_matrices=False)
-        return Spectrum(mean, singular**2 / max(1, n - 1), _signed(rows), noise)
+        return Spectrum(mean, singular**2 / max(1, n - 1), _signed(rows), rows**2 @ noise)
     if d > MOST_FEATURES:
         raise ValueError(f"{d} features are too many for a {d} x {d} covariance; at most {MOST_FEATURES}")
     values, columns = np.linalg.eigh(covariance(x, mean))
-    return Spectrum(mean, np.clip(values[::-1], 0, None), _signed(columns[:, ::-1].T), noise)
+    rows = columns[:, ::-1].T
+    return Spectrum(mean, np.clip(values[::-1], 0, None), _signed(rows), rows**2 @ noise)
 
 
-def _input_noise(x: NDArray[Any]) -> float:
-    """(machine epsilon * largest entry)^2 of a float32 input: float64 arithmetic cannot tell its rounding from signal."""
+def rounding(x: NDArray[Any]) -> NDArray[np.float64]:
+    """(machine epsilon * largest entry)^2 of each feature of a float32 input (n, ...), in one sample's shape.
+
+    Float64 arithmetic cannot tell that rounding from signal. Each feature has its own: the rounding of one in the
+    millions must not hide another of a few hundredths. Float64 inputs and constant features have none.
+    """
     if x.dtype.kind != "f" or x.dtype == np.float64:
-        return 0.0
-    return float(np.finfo(x.dtype).eps * max(abs(float(x.min())), abs(float(x.max())))) ** 2
+        return np.zeros(x.shape[1:])
+    least, most = extremes(x, (0,))
+    error = np.finfo(x.dtype).eps * np.maximum(np.abs(least), np.abs(most))
+    return np.where(most > least, error**2, 0.0)
 
 
 def _signed(rows: NDArray[np.float64]) -> NDArray[np.float64]:

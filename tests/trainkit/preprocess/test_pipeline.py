@@ -85,10 +85,41 @@ def test_rank_deficient_data_are_not_amplified() -> None:
 def test_rounding_of_a_float32_input_is_no_direction_of_its_own(solver: str, offset: float) -> None:
     full = np.random.default_rng(5).normal(size=(300, 5)) @ np.random.default_rng(6).normal(size=(5, 5))
     deficient = (np.concatenate([full, full[:, :3] @ np.ones((3, 2))], axis=1) + offset).astype(np.float32)
-    steps = [{"kind": "whiten", "method": "pca", "eps": 0, "solver": solver}]
-    assert fitted(deficient, *steps).shape == (300, 5)
-    if offset == 0:  # behind a zero_mean the size of the rounding is no longer known
-        assert fitted(deficient, {"kind": "zero_mean"}, *steps).shape == (300, 5)
+    white = {"kind": "whiten", "method": "pca", "eps": 0, "solver": solver}
+    for before in ([], ["zero_mean"], ["z_score"], ["min_max"], ["pca"], ["zero_mean", "pca"]):
+        out = fitted(deficient, *({"kind": kind} for kind in before), white)
+        assert out.shape == (300, 5), before
+        np.testing.assert_allclose(np.cov(out.T), np.eye(5), atol=1e-3)
+
+
+@pytest.mark.parametrize("solver", ["eigh", "svd"])
+def test_the_rounding_of_a_large_feature_hides_no_small_one(solver: str) -> None:
+    random = np.random.default_rng(9)
+    income, share = random.normal(size=500) * 1e6, random.normal(size=500) * 0.05
+    x = np.column_stack([income, share, np.full(500, 3e7)]).astype(np.float32)
+    white = fitted(x, {"kind": "whiten", "method": "pca", "eps": 0, "solver": solver})
+    theirs = PCA(2, whiten=True, svd_solver="full").fit_transform(x.astype(np.float64))
+    np.testing.assert_allclose(np.abs(white), np.abs(theirs), atol=1e-3)
+    assert fitted(x, {"kind": "pca", "components": 1.0, "solver": solver}).shape == (500, 2)
+
+
+@pytest.mark.parametrize("solver", ["eigh", "svd"])
+def test_whitening_equals_scikit_learn_up_to_sign(solver: str) -> None:
+    """Without eps pca-whitening is scikit-learn's, and zca is that turned back by the components."""
+    reference = PCA(whiten=True, svd_solver="full").fit(RANDOM)
+    theirs = reference.transform(RANDOM)
+    ours = fitted(RANDOM, {"kind": "whiten", "method": "pca", "eps": 0, "solver": solver})
+    np.testing.assert_allclose(ours * np.sign((ours * theirs).sum(axis=0)), theirs, atol=1e-5)
+    zca = fitted(RANDOM, {"kind": "whiten", "eps": 0, "solver": solver})
+    np.testing.assert_allclose(zca, theirs @ reference.components_, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["eigh", "svd"])
+def test_eps_is_added_to_the_eigenvalue_under_the_root(solver: str) -> None:
+    """X of the worked example varies along (1, 1, 1)/sqrt(3) alone, with eigenvalue 3 * 22.5."""
+    factor = 1 / np.sqrt(67.5 + 2.5)
+    expected = np.repeat(np.array([-6.0, -3, 0, 3, 6])[:, None] * factor, 3, axis=1)
+    np.testing.assert_allclose(fitted(X, {"kind": "whiten", "eps": 2.5, "solver": solver}), expected, atol=1e-6)
 
 
 def test_more_features_than_samples() -> None:
