@@ -25,6 +25,11 @@ def channels(mode: str) -> int:
     return 1 if mode in GREY_MODES or mode.startswith("I;16") else 3
 
 
+def is_deep(mode: str) -> bool:
+    """Whether pixels of this mode have more than 8 bits."""
+    return mode in ("I", "F") or mode.startswith("I;16")
+
+
 def decode(data: bytes) -> tuple[NDArray[np.uint8], str]:
     """(pixels (H, W, 1 or 3), the file's own mode). Raises ValueError with the reason."""
     with warnings.catch_warnings():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from trainkit.data.archive import is_archive, names
+from trainkit.data.archive import is_archive, names, suffix
 from trainkit.data.decoding import SUFFIXES
 from trainkit.data.errors import refuse
 from trainkit.data.idx import looks_like_idx
@@ -53,7 +53,7 @@ def _of_names(listed: list[str], path: Path) -> tuple[str, str]:
             return "sequences", "padded arrays with `lengths`"
         return "arrays", "NumPy arrays"
     tables = [name for name in files if name.lower().endswith(TABLE_SUFFIXES)]
-    images = sum(PurePosixPath(name).suffix in SUFFIXES for name in lower)
+    images = sum(suffix(name) in SUFFIXES for name in lower)
     if images and len(tables) == 1 and not _in_folders(lower):
         return "image_table", f"{images} image files and the table {tables[0]}"
     if images:
@@ -66,5 +66,5 @@ def _of_names(listed: list[str], path: Path) -> tuple[str, str]:
 
 def _in_folders(lower: list[str]) -> bool:
     """Whether the images lie in two or more folders, as classes do."""
-    folders = {PurePosixPath(name).parent for name in lower if PurePosixPath(name).suffix in SUFFIXES}
+    folders = {name.rpartition("/")[0] for name in lower if suffix(name) in SUFFIXES}
     return len(folders) > 1

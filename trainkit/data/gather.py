@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.data import crew
-from trainkit.data.archive import File, files, random_access
+from trainkit.data.archive import File, files, random_access, suffix
 from trainkit.data.decoding import MOST_FILE_BYTES, SUFFIXES, decode_loudly, fit, header
 from trainkit.data.errors import DataError, DataProblem, refuse
 from trainkit.data.pixels import PixelFile
@@ -56,6 +57,8 @@ class Gathered:
             "resized": self.shapes.total() - self.shapes[height, width],
             "unreadable": self.unreadable,
             "other_files": self.others[:100],
+            "case_clashes": clashes(self.names),
+            "names": self.names,
         }
 
 
@@ -141,9 +144,21 @@ class _Source:
                 found.others.append(file.name)
 
 
+def clashes(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of folders or files whose names differ in case (or in how accents are written) alone."""
+    found: list[tuple[str, str]] = []
+    known: dict[str, str] = {}
+    for name in chain(dict.fromkeys(name.rpartition("/")[0] for name in names), names):
+        first = known.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        # files of clashing folders clash too, but say nothing new
+        if first != name and (not found or "/" not in name or first.rpartition("/")[0] == name.rpartition("/")[0]):
+            found.append((first, name))
+    return found[:100]
+
+
 def is_image(name: str) -> bool:
     """By its name's end."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES
+    return suffix(name) in SUFFIXES
 
 
 def _readable(file: File) -> bool:

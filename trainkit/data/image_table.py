@@ -62,6 +62,7 @@ def read_image_table(
         "unreadable": [*image_details["unreadable"], *details["unreadable"], *bad],
         "file_column": name,
         "label_column": label,
+        "names": [found.names[place] for place in places[kept].tolist()],
         "unlabelled": len(found.names) - len(set(places[kept].tolist())),
     }
 

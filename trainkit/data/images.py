@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def read_images(
     Transparency is laid on white. The pixels lie in `store` (a .npy file), or in a file without a name.
     """
     found = gather(path, size=size, store=store, progress=progress)
-    parts, classes, labels = _labels([PurePosixPath(name).parts[:-1] for name in found.names], found.names)
+    parts, classes, labels = _labels([tuple(name.split("/")[:-1]) for name in found.names], found.names)
     return make_dataset("images", ImageInputs(found.pixels), labels, classes, parts), found.details()
 
 

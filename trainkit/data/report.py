@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.data.dataset import PARTS, ArrayInputs, Dataset, ImageInputs, Inputs, SequenceInputs, TableInputs
-from trainkit.data.decoding import channels
+from trainkit.data import copies
+from trainkit.data.dataset import PARTS, ArrayInputs, Dataset, ImageInputs, TableInputs
+from trainkit.data.decoding import channels, is_deep
+from trainkit.data.drift import drift
+from trainkit.data.findings import Finding, finding
+from trainkit.data.scan import Scan, differences, scan
 
 IMBALANCE = 5.0
 ID_SHARE = 0.95
 SHOWN = 20
+SEVERITIES = ("error", "warning", "info")
+MOST_ROUNDED = 50_000_000
+"""Numbers in arrays that are still rounded to find rows that are almost the same."""
 MOST_LISTED = 1000
 """Unreadable files or rows that the report names one by one."""
-
-
-def finding(severity: str, code: str, message: str, where: str = "") -> dict[str, str]:
-    """One finding: severity `error`, `warning` or `info`."""
-    return {"severity": severity, "code": code, "message": message, "where": where}
 
 
 def report(dataset: Dataset, reason: str, details: dict[str, Any]) -> dict[str, Any]:
@@ -38,17 +37,27 @@ def report(dataset: Dataset, reason: str, details: dict[str, Any]) -> dict[str, 
         **details,
         "unreadable": list(details.get("unreadable") or [])[:MOST_LISTED],
     }
+    named = copies.Named(made.pop("names", None))
+    if by_split := _by_split(dataset):
+        made["classes_by_split"] = by_split
+    brightness = None
     if isinstance(dataset.inputs, ImageInputs):
-        made.update(_channels(dataset.inputs))
+        seen = scan(dataset.inputs.pixels)
+        brightness = seen.means
+        made.update(_channels(seen))
+        findings += [*_flat(seen, named), *_image_copies(dataset, dataset.inputs, seen, named)]
+    else:
+        findings += _copies(dataset, named)
     if isinstance(dataset.inputs, TableInputs):
         made["columns"] = [column.model_dump() for column in facts.columns or ()]
+        made["column_statistics"] = _statistics(dataset.inputs)
         findings += _columns(dataset)
     if dataset.targets is not None and facts.target_type == "number":
         findings += _whole_targets(dataset.targets)
     if isinstance(dataset.inputs, ArrayInputs):
         findings += _constant_features(dataset.inputs)
-    findings += _duplicates(dataset)
-    made["findings"] = findings
+    findings += drift(dataset, brightness)
+    made["findings"] = sorted(findings, key=lambda found: SEVERITIES.index(found["severity"]))
     return made
 
 
@@ -70,6 +79,12 @@ def _notes(details: dict[str, Any]) -> list[dict[str, str]]:
         found.append(finding("info", "resized", message))
     if len({channels(mode) for mode in details.get("modes", ())}) > 1:
         found.append(finding("info", "mixed_modes", "grey and colour images are mixed: all are read as RGB"))
+    if deep := [mode for mode in details.get("modes", ()) if is_deep(mode)]:
+        message = f"images of more than 8 bits a channel ({', '.join(deep)}) were scaled to 8"
+        found.append(finding("info", "reduced_depth", message))
+    for one, other in details.get("case_clashes", ())[:SHOWN]:
+        message = f"{one!r} and {other!r} differ in upper and lower case alone"
+        found.append(finding("warning", "case_clash", message, other))
     if unlabelled := details.get("unlabelled"):
         found.append(finding("warning", "unlabelled", f"{unlabelled} images stand in no row of the table"))
     if column := details.get("split_column"):
@@ -123,19 +138,70 @@ def _imbalance(classes: dict[str, int] | None) -> list[dict[str, str]]:
     return [finding("warning", "class_imbalance", message)]
 
 
-def _channels(inputs: ImageInputs) -> dict[str, list[float]]:
+def _channels(seen: Scan) -> dict[str, list[float]]:
     """Mean and deviation of each channel on the [0, 1] scale, from exact integer sums."""
-    pixels = inputs.pixels
-    counts = np.zeros((256, pixels.shape[3]), np.int64)
-    for start in range(0, len(pixels), 4096):
-        block = np.asarray(pixels[start : start + 4096])
-        for channel in range(pixels.shape[3]):
-            counts[:, channel] += np.bincount(block[..., channel].ravel(), minlength=256)
+    counts = seen.histogram
     levels = np.arange(256)[:, None] / 255
     total = counts.sum(0)
     mean = (counts * levels).sum(0) / total
     deviation = np.sqrt((counts * (levels - mean) ** 2).sum(0) / total)
     return {"channel_means": mean.round(6).tolist(), "channel_stds": deviation.round(6).tolist()}
+
+
+def _flat(seen: Scan, named: copies.Named) -> list[Finding]:
+    """Pictures of one colour."""
+    flat = np.flatnonzero(seen.flat)
+    if not len(flat):
+        return []
+    first = named[int(flat[0])]
+    return [finding("warning", "blank_images", f"{len(flat)} images are of one colour; the first: {first}", first)]
+
+
+def _image_copies(dataset: Dataset, inputs: ImageInputs, seen: Scan, named: copies.Named) -> list[Finding]:
+    earlier, later = copies.near_images(seen.hashes, seen.digests, lambda a, b: differences(inputs.pixels, a, b))
+    return [
+        *copies.exact(dataset, seen.digests, named),
+        *copies.near(dataset, earlier, later, named, "images"),
+    ]
+
+
+def _copies(dataset: Dataset, named: copies.Named) -> list[Finding]:
+    inputs = dataset.inputs
+    marks = copies.digests(inputs)
+    found = copies.exact(dataset, marks, named)
+    rows: NDArray[Any] | None = None
+    if isinstance(inputs, TableInputs):
+        rows = copies.table_rows(inputs, dataset.facts.target)
+    elif isinstance(inputs, ArrayInputs) and inputs.values.dtype.kind == "f" and inputs.values.size <= MOST_ROUNDED:
+        rows = np.asarray(inputs.values, np.float64).reshape(len(inputs.values), -1)
+    if rows is not None and rows.shape[1]:
+        found += copies.near(dataset, *copies.near_rows(rows, marks), named, "rows")
+    return found
+
+
+def _by_split(dataset: Dataset) -> dict[str, dict[str, int]] | None:
+    """How many samples of each class stand in each part."""
+    classes = dataset.facts.classes
+    if dataset.split is None or not classes or dataset.targets is None:
+        return None
+    split, y = np.asarray(dataset.split), np.asarray(dataset.targets)
+    counted = {part: np.bincount(y[split == code], minlength=len(classes)) for code, part in enumerate(PARTS)}
+    return {part: dict(zip(classes, counts.tolist(), strict=True)) for part, counts in counted.items() if counts.any()}
+
+
+def _statistics(inputs: TableInputs) -> dict[str, dict[str, float]]:
+    """Of each column of numbers, over its finite values: mean, deviation, least, quartiles and largest."""
+    made = {}
+    for name, column in inputs.columns.items():
+        values = np.asarray(column.values)
+        values = values[np.isfinite(values)] if column.categories is None else values[:0]
+        if not len(values):
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):
+            numbers = [values.mean(), values.std(), *np.quantile(values, [0, 0.25, 0.5, 0.75, 1])]
+        names = ("mean", "std", "min", "q1", "median", "q3", "max")
+        made[name] = {n: float(number) for n, number in zip(names, numbers, strict=True) if np.isfinite(number)}
+    return made
 
 
 def _columns(dataset: Dataset) -> list[dict[str, str]]:
@@ -161,43 +227,3 @@ def _columns(dataset: Dataset) -> list[dict[str, str]]:
     if target is not None and target.categories and len(target.categories) <= SHOWN:
         found += _imbalance(target.categories)
     return found
-
-
-def _duplicates(dataset: Dataset) -> list[dict[str, str]]:
-    """Exact duplicates, and the same sample in the training and the test part (leakage)."""
-    marks = [hashlib.blake2b(sample, digest_size=16).digest() for sample in _samples(dataset.inputs)]
-    again = len(marks) - len(set(marks))
-    found = [finding("info", "duplicates", f"{again} samples are exact copies of others")] if again else []
-    if dataset.targets is not None and dataset.facts.target_type == "class" and again:
-        labels: dict[bytes, set[int]] = {}
-        for mark, label in zip(marks, np.asarray(dataset.targets).tolist(), strict=True):
-            labels.setdefault(mark, set()).add(label)
-        if torn := sum(len(own) > 1 for own in labels.values()):
-            message = f"{torn} samples stand under two or more classes: at most one of their labels can be right"
-            found.append(finding("warning", "conflicting_labels", message))
-    if dataset.split is not None:
-        parts: dict[bytes, set[int]] = {}
-        for mark, part in zip(marks, np.asarray(dataset.split).tolist(), strict=True):
-            parts.setdefault(mark, set()).add(part)
-        shared = Counter(tuple(sorted(own)) for own in parts.values() if len(own) > 1)
-        for own, count in shared.items():
-            names = " and ".join(PARTS[part] for part in own)
-            message = f"{count} samples stand in {names}: the figures of the held-out part will be too good"
-            found.append(finding("warning", "leakage", message))
-    return found
-
-
-def _samples(inputs: Inputs) -> Iterator[bytes]:
-    """The bytes of each sample's inputs."""
-    if isinstance(inputs, SequenceInputs):
-        for start, end in zip(inputs.offsets[:-1].tolist(), inputs.offsets[1:].tolist(), strict=True):
-            yield inputs.values[start:end].tobytes()
-        return
-    if isinstance(inputs, ImageInputs):
-        rows = inputs.pixels
-    elif isinstance(inputs, ArrayInputs):
-        rows = inputs.values
-    else:
-        rows = np.stack([np.asarray(column.values, np.float64) for column in inputs.columns.values()], axis=1)
-    for row in rows:
-        yield row.tobytes()

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from trainkit.data import Column, Dataset, ImageInputs, SequenceInputs, TableInputs
+from trainkit.data import Column, Dataset, ImageInputs, SequenceInputs, TableInputs, drift, gather, scan
 from trainkit.data.dataset import categories_of, make_dataset
 from trainkit.data.report import report
 
@@ -121,3 +121,120 @@ def test_a_long_list_of_unreadable_files_is_cut_but_counted() -> None:
     made = report(Dataset.from_arrays(np.eye(3)), "", {"unreadable": items})
     assert len(made["unreadable"]) == 1000
     assert made["findings"][0]["message"].startswith("1500 left out")
+
+
+def textures(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Pictures (n, 24, 24, 1) that differ from one another on a large scale."""
+    coarse = RANDOM.integers(0, 200, (count, 6, 6, 1))
+    return np.kron(coarse, np.ones((1, 4, 4, 1))).astype(np.uint8)
+
+
+def test_pictures_that_are_almost_the_same() -> None:
+    pixels = textures(60)
+    pixels[40] = pixels[7] + RANDOM.integers(0, 3, pixels[7].shape).astype(np.uint8)
+    split = np.array([0] * 40 + [2] * 20)
+    names = [f"a/{i}.png" for i in range(60)]
+    findings = found(make_dataset("images", ImageInputs(pixels), None, None, split), names=names)
+    assert findings["near_duplicates"]["message"].endswith(
+        "1 images are almost the same as others; the first: a/7.png and a/40.png"
+    )
+    assert findings["near_leakage"]["where"] == "a/40.png"
+    assert "duplicates" not in findings
+    assert "near_duplicates" not in found(make_dataset("images", ImageInputs(textures(300)), None, None, None))
+
+
+def test_exact_copies_are_named() -> None:
+    pixels = textures(8)
+    pixels[6] = pixels[2]
+    findings = found(
+        make_dataset("images", ImageInputs(pixels), None, None, None), names=[f"{i}.png" for i in range(8)]
+    )
+    assert findings["duplicates"]["message"] == "1 samples are exact copies of others; the first: 6.png is 2.png"
+
+
+def test_the_look_in_blocks_on_all_cores_is_that_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = RANDOM.integers(0, 256, (50, 7, 11, 3), np.uint8)
+    pixels[3] = 9
+    whole = scan.scan(pixels)
+    monkeypatch.setattr(scan, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(scan, "ALONE_BYTES", 0)
+    parts = scan.scan(pixels)
+    np.testing.assert_array_equal(parts.histogram, whole.histogram)
+    np.testing.assert_array_equal(parts.hashes, whole.hashes)
+    np.testing.assert_array_equal(parts.digests, whole.digests)
+    np.testing.assert_allclose(parts.means, pixels.mean((1, 2)), rtol=1e-5)
+    assert np.flatnonzero(parts.flat).tolist() == [3]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (8, 9), (17, 5), (100, 100)])
+def test_difference_hashes_survive_brightness_and_see_mirrors(shape: tuple[int, int]) -> None:
+    ramp = np.broadcast_to(np.linspace(0, 90, shape[1], dtype=np.float32), shape)[None]
+    rising, brighter, falling = (scan.difference_hash(x)[0] for x in (ramp, ramp + 50, ramp[:, :, ::-1]))
+    assert rising == brighter
+    assert falling == 0
+    assert (rising == 0) == (shape[1] == 1)
+
+
+def test_rows_that_agree_once_rounded() -> None:
+    x = RANDOM.normal(size=(100, 3))
+    x[50] = x[4] + 1e-7
+    columns = {f"x{i}": Column(x[:, i]) for i in range(3)}
+    findings = found(make_dataset("table", TableInputs(columns), None, None, np.array([0] * 50 + [2] * 50)))
+    assert findings["near_duplicates"]["where"] == "sample 50"
+    assert findings["near_leakage"]["severity"] == "warning"
+
+
+def test_drift_of_numbers_categories_classes_and_brightness() -> None:
+    n = 400
+    split = np.array([0] * 200 + [2] * 200)
+    moved = split == 2
+    columns = {
+        "same": Column(RANDOM.normal(size=n)),
+        "moved": Column(RANDOM.normal(size=n) + moved),
+        "colour": categories_of([("red" if m else "blue") if RANDOM.random() < 0.8 else "green" for m in moved]),
+    }
+    table = report(make_dataset("table", TableInputs(columns), None, None, split), "", {})
+    assert {f["where"] for f in table["findings"] if f["code"] == "drift"} == {'column "moved"', 'column "colour"'}
+    pixels = RANDOM.integers(0, 50, (n, 4, 4, 3), np.uint8)
+    pixels[moved, ..., 1] += 40
+    images = report(make_dataset("images", ImageInputs(pixels), moved.astype(np.int64), ("a", "b"), split), "", {})
+    wheres = {f["where"] for f in images["findings"] if f["code"] == "drift"}
+    assert wheres == {"the mean of channel 1", "the share of the classes"}
+    assert images["classes_by_split"] == {"train": {"a": 200, "b": 0}, "test": {"a": 0, "b": 200}}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_parts_drawn_alike_do_not_drift(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    split = random.choice([0, 1, 2], 600, p=[0.6, 0.2, 0.2])
+    columns = {f"x{i}": Column(random.normal(size=600)) for i in range(50)}
+    columns["c"] = categories_of([f"c{i}" for i in random.integers(0, 12, 600)])
+    assert "drift" not in found(make_dataset("table", TableInputs(columns), None, None, split))
+
+
+def test_the_ks_statistic_is_scipy_s() -> None:
+    from scipy.stats import ks_2samp
+
+    a, b = RANDOM.normal(size=200).round(1), RANDOM.normal(0.3, size=150).round(1)
+    assert drift.ks(a, np.append(b, np.nan)) == pytest.approx(ks_2samp(a, b).statistic)
+
+
+def test_statistics_of_columns_and_blank_images() -> None:
+    columns = {"x": Column(np.array([1.0, 2.0, 3.0, np.nan, np.inf])), "empty": Column(np.full(5, np.nan))}
+    made = report(make_dataset("table", TableInputs(columns), None, None, None), "", {})["column_statistics"]
+    assert made["x"]["median"] == 2
+    assert "empty" not in made
+    pixels = np.stack([np.full((4, 4, 1), 7), RANDOM.integers(0, 256, (4, 4, 1))]).astype(np.uint8)
+    assert (
+        found(make_dataset("images", ImageInputs(pixels), None, None, None), names=["x", "y"])["blank_images"]["where"]
+        == "x"
+    )
+
+
+def test_names_that_differ_in_case_alone_and_deep_images() -> None:
+    assert gather.clashes(["Cat/1.png", "cat/1.png", "cat/2.png", "dog/A.png", "dog/a.png"]) == [
+        ("Cat", "cat"),
+        ("dog/A.png", "dog/a.png"),
+    ]
+    details = {"case_clashes": [("Cat", "cat")], "modes": {"I;16": 3}}
+    assert {"case_clash", "reduced_depth"} <= found(Dataset.from_arrays(np.eye(3)), **details).keys()
