@@ -19,6 +19,7 @@ from typing import Any
 
 from trainkit.data.errors import DataError, refuse
 from trainkit.data.tars import is_tar, opened
+from trainkit.data.text import printable
 from trainkit.data.zips import ENCRYPTED, Bundle, infos
 
 MOST_ENTRIES = 2_000_000
@@ -44,7 +45,6 @@ UNREADABLE = (
 """What the standard library's readers raise on damaged archives (NotImplementedError is a RuntimeError)."""
 IGNORED = re.compile(r"(?:^|/)(?:__MACOSX|\.DS_Store|Thumbs\.db|desktop\.ini|Icon\ufffd|\._[^/]*)(?:/|$)")
 """What file managers leave behind; macOS's icon file ends in a carriage return."""
-CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +88,19 @@ def names(path: Path, most: int = 200_000) -> list[str]:
     """Names of the regular files, without reading them where the format allows."""
     if path.is_dir():
         return [file.relative_to(path).as_posix() for file in sorted(path.rglob("*")) if file.is_file()][:most]
+    found: list[str] = []
     try:
         if zipfile.is_zipfile(path):
             return [info.filename for info in infos(path) if not info.is_dir()][:most]
         with opened(path, _allowed(path)) as bundle:
-            return [member.name for member in _members(bundle, path) if member.isfile()][:most]
+            for member in _members(bundle, path):
+                if member.isfile():
+                    found.append(member.name)
+        return found[:most]
     except DataError:
         raise
     except UNREADABLE as error:
-        raise damaged(path, error) from None
+        raise damaged(path, error, after=printable(found[-1]) if found else "") from None
 
 
 def damaged(path: Path, error: Exception, after: str = "") -> DataError:
@@ -154,20 +158,6 @@ def suffix(name: str) -> str:
     last = name[name.rfind("/") + 1 :].lower()
     dot = last.rfind(".")
     return last[dot:] if 0 < dot < len(last) - 1 else ""
-
-
-def printable(text: str) -> str:
-    """Text that any database and terminal can hold: bytes that were no UTF-8 are read as Windows-1252, controls go."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raw = text.encode("utf-8", "surrogateescape") if _escaped(text) else text.encode("utf-8", "backslashreplace")
-        text = raw.decode("cp1252", "replace")
-    return text if text.isprintable() else CONTROLS.sub("\ufffd", text)
-
-
-def _escaped(text: str) -> bool:
-    return not any("\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff" for c in text)
 
 
 def _folder(path: Path) -> Iterator[File]:

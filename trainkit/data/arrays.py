@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.data.archive import UNREADABLE, entries, is_archive
+from trainkit.data.archive import UNREADABLE, entries, is_archive, safe_name
 from trainkit.data.dataset import ArrayInputs, Dataset, SequenceInputs, class_targets, make_dataset
 from trainkit.data.errors import DataError, refuse
+from trainkit.data.zips import infos
 
 PARTS = (("train", 0), ("val", 1), ("validation", 1), ("test", 2))
 MOST_BYTES = 64 * 2**30
@@ -49,8 +50,10 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
             return arrays
         if not zipfile.is_zipfile(path):
             return {"X": np.load(path, allow_pickle=False)}
-        with zipfile.ZipFile(path) as bundle:
-            size = sum(info.file_size for info in bundle.infolist())
+        listed = infos(path)
+        for info in listed:
+            where = safe_name(info.filename)
+        where, size = path.name, sum(info.file_size for info in listed)
         if size > MOST_BYTES:
             raise refuse("too_large", f"the arrays say they have {size} bytes", where, f"At most {MOST_BYTES}.")
         arrays = {}

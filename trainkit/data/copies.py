@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ NEAR_LEVELS = 4.0
 """Mean absolute difference, in levels of 0..255, up to which two pictures count as the same."""
 NEIGHBOURS = 8
 MOST_PAIRS = 200_000
+BLOCK_BYTES = 8 * 2**20
 GRAIN = 0.01
 """Rows are almost the same when their numbers agree to a hundredth of each column's deviation."""
 Index = NDArray[np.int64]
@@ -41,7 +43,37 @@ def digest(sample: bytes | memoryview) -> bytes:
 
 def digests(inputs: Inputs) -> NDArray[np.uint64]:
     """(n, 2): 128 bits for each sample that are equal when the inputs are."""
-    return joined(digest(sample) for sample in _samples(inputs))
+    if isinstance(inputs, SequenceInputs):
+        cuts = zip(inputs.offsets[:-1].tolist(), inputs.offsets[1:].tolist(), strict=True)
+        return joined(digest(np.ascontiguousarray(inputs.values[a:b]).data.cast("B")) for a, b in cuts)
+    return row_digests(table_rows(inputs) if isinstance(inputs, TableInputs) else _array(inputs))
+
+
+def row_digests(rows: NDArray[Any]) -> NDArray[np.uint64]:
+    """(n, 2) of the rows' bytes: each 64-bit word is mixed, weighted by its place, and summed; a block at a time.
+
+    Not one hash a row: there may be millions of short ones.
+    """
+    size = int(np.prod(rows.shape[1:])) * rows.itemsize
+    words = max(1, -(-size // 8))
+    weights = np.random.default_rng(size).integers(1, 2**64, (2, words), np.uint64) | np.uint64(1)
+    made = np.empty((len(rows), 2), np.uint64)
+    step = max(1, BLOCK_BYTES // (8 * words))
+    for start in range(0, len(rows), step):
+        raw = np.ascontiguousarray(rows[start : start + step])
+        padded = np.zeros((len(raw), 8 * words), np.uint8)
+        padded[:, :size] = raw.view(np.uint8).reshape(len(raw), size)
+        mixed = _mixed(padded.view(np.uint64) + weights[0])
+        for half in (0, 1):
+            made[start : start + step, half] = _mixed((mixed * weights[half]).sum(1, dtype=np.uint64))
+    return made
+
+
+def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of SplitMix64 (Steele et al. 2014): every bit of the word reaches every other."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
 
 
 def joined(marks: Iterable[bytes]) -> NDArray[np.uint64]:
@@ -49,17 +81,7 @@ def joined(marks: Iterable[bytes]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(marks), np.uint64).reshape(-1, 2)
 
 
-def _samples(inputs: Inputs) -> Iterable[memoryview]:
-    if isinstance(inputs, SequenceInputs):
-        for start, end in zip(inputs.offsets[:-1].tolist(), inputs.offsets[1:].tolist(), strict=True):
-            yield np.ascontiguousarray(inputs.values[start:end]).data.cast("B")
-        return
-    rows = table_rows(inputs) if isinstance(inputs, TableInputs) else np.asarray(_array(inputs))
-    for row in rows:
-        yield np.ascontiguousarray(row).reshape(-1).view(np.uint8).data
-
-
-def _array(inputs: Inputs) -> NDArray[np.generic]:
+def _array(inputs: Inputs) -> NDArray[Any]:
     return inputs.pixels if hasattr(inputs, "pixels") else inputs.values  # type: ignore[union-attr]
 
 
@@ -92,9 +114,13 @@ def exact(dataset: Dataset, marks: NDArray[np.uint64], named: Named) -> list[Fin
 
 def _groups(marks: NDArray[np.uint64]) -> tuple[Index, Index]:
     """(group of each sample, first sample of each group)."""
-    keys = np.ascontiguousarray(marks).view(f"V{marks.shape[1] * 8}").reshape(-1)
-    _, first, groups = np.unique(keys, return_index=True, return_inverse=True)
-    return groups.reshape(-1).astype(np.int64), first.astype(np.int64)
+    order = np.lexsort((marks[:, 1], marks[:, 0]))
+    ordered = marks[order]
+    begins = np.ones(len(order), np.bool_)
+    begins[1:] = (ordered[1:] != ordered[:-1]).any(1)
+    groups = np.empty(len(order), np.int64)
+    groups[order] = np.cumsum(begins) - 1
+    return groups, order[begins]  # the sort is stable: each group begins with its first sample
 
 
 def _differing(groups: Index, first: Index, labels: NDArray[np.generic]) -> Index:
@@ -150,7 +176,7 @@ def near_rows(rows: NDArray[np.floating], marks: NDArray[np.uint64]) -> tuple[In
         spread = np.sqrt((np.where(finite, rows - means, 0) ** 2).sum(0) / counts)
         rounded = np.rint(rows / np.where(spread > 0, spread * GRAIN, 1.0))
     rounded[np.isnan(rounded)] = np.nan  # one bit pattern for all of them
-    groups, first = _groups(joined(digest(row.data.cast("B")) for row in np.ascontiguousarray(rounded) + 0.0))
+    groups, first = _groups(row_digests(rounded + 0.0))  # minus zero is zero
     later = np.flatnonzero(first[groups] != np.arange(len(groups)))
     earlier = first[groups[later]]
     differs = (marks[earlier] != marks[later]).any(1)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trainkit.data.errors import refuse
+from trainkit.data.text import storable
 from trainkit.spec.facts import ColumnFacts, DatasetFacts
 from trainkit.spec.problems import nearest
 from trainkit.spec.shapes import FEW_VALUES
@@ -215,6 +216,8 @@ def class_targets(y: NDArray[Any], classes: Sequence[str] | None = None) -> tupl
         raise refuse("bad_shape", f"y has shape {y.shape}", "y", "Give (n,) labels, or (n,) or (n, k) numbers.")
     if y.dtype == object and all(isinstance(label, str) for label in y.ravel().tolist()):
         y = y.astype(str)
+    if y.dtype.kind == "U":
+        y = np.array([storable(label) for label in y.ravel().tolist()], str).reshape(y.shape)
     if classes is not None:
         if y.dtype.kind not in "iub" or y.ndim != 1:
             raise refuse("not_indices", f"y is {y.dtype} of shape {y.shape}", "y", "With classes, give their indices.")
@@ -349,8 +352,9 @@ def column_facts(name: str, column: Column) -> ColumnFacts:
 
 def categories_of(values: Sequence[str | None]) -> Column:
     """A categorical column of text, categories in sorted order, None as missing."""
-    counts = Counter(value for value in values if value is not None)
-    names = sorted(counts)
-    place = {name: i for i, name in enumerate(names)}
+    stored = {value: storable(value) for value in Counter(value for value in values if value is not None)}
+    names = sorted(set(stored.values()))
+    numbers = {name: i for i, name in enumerate(names)}
+    place = {value: numbers[name] for value, name in stored.items()}
     codes = np.fromiter((-1 if value is None else place[value] for value in values), np.int32, count=len(values))
     return Column(codes, tuple(names))

@@ -15,6 +15,7 @@ from trainkit.data.columns import column_of_values, refuse_bad_rows
 from trainkit.data.dataset import PART_NAMES, Column, Dataset, TableInputs, make_dataset
 from trainkit.data.delimited import decode_text, read_delimited
 from trainkit.data.errors import DataError, refuse
+from trainkit.data.text import storable
 from trainkit.spec.problems import nearest
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
@@ -107,7 +108,7 @@ def _json_array(path: Path) -> dict[str, Column]:
 
 def _of_records(records: list[dict[str, Any]]) -> dict[str, Column]:
     names = list(dict.fromkeys(name for record in records for name in record))
-    return {name: column_of_values([record.get(name) for record in records], name) for name in names}
+    return {storable(name): column_of_values([record.get(name) for record in records], name) for name in names}
 
 
 def _parquet(path: Path) -> dict[str, Column]:
@@ -122,7 +123,7 @@ def _parquet(path: Path) -> dict[str, Column]:
         for name in table.column_names:
             if name in columns or table.column_names.count(name) > 1:
                 raise refuse("duplicate_column", f'the column "{name}" stands twice', name, "Rename one of them.")
-            columns[name] = _arrow_column(table.column(name), name)
+            columns[storable(name)] = _arrow_column(table.column(name), name)
     except DataError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -1,0 +1,24 @@
+"""Text that databases, JSON and terminals can hold."""
+
+from __future__ import annotations
+
+import re
+
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def storable(text: str) -> str:
+    """The text without NUL and without halves of characters, neither of which a database takes."""
+    if "\x00" not in text and text.isprintable():
+        return text
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def printable(text: str) -> str:
+    """A file's name on one line: bytes that were no UTF-8 are read as Windows-1252, control characters are replaced."""
+    if text.isprintable():
+        return text
+    escaped = any("\ud800" <= c <= "\udfff" for c in text)
+    if escaped and all("\udc80" <= c <= "\udcff" for c in text if "\ud800" <= c <= "\udfff"):
+        text = text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+    return CONTROLS.sub("\ufffd", text.encode("utf-8", "backslashreplace").decode())
