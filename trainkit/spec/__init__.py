@@ -4,6 +4,7 @@ from trainkit.spec.facts import ColumnFacts, DatasetFacts
 from trainkit.spec.job import JobSpec
 from trainkit.spec.problems import Problem, SpecError
 from trainkit.spec.resolve import Resolved, parse_spec, resolve
+from trainkit.spec.salvage import check_spec, further_problems
 
 __all__ = [
     "ColumnFacts",
@@ -12,6 +13,8 @@ __all__ = [
     "Problem",
     "Resolved",
     "SpecError",
+    "check_spec",
+    "further_problems",
     "parse_spec",
     "resolve",
 ]

@@ -12,6 +12,7 @@ from trainkit.spec.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
 from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, direction, split_metric
 from trainkit.spec.problems import Problem, nearest
 from trainkit.spec.shapes import Sample, feature_columns, target_column
+from trainkit.spec.split import part_sizes
 
 ANY_SAMPLE_AUGMENT = ("noise", "mixup")
 COLOUR_AUGMENT = ("saturation", "hue")
@@ -43,15 +44,16 @@ class Context:
         if predefined:
             own = (predefined.get("train", 0), predefined.get("validation", 0), predefined.get("test", 0))
             if own[1] == 0 and validation > 0:
-                held = round(own[0] * validation / (train + validation))
-                return own[0] - held, held, own[2]
+                kept, held = part_sizes(own[0], (train, validation))
+                return kept, held, own[2]
             return own
-        n = self.facts.samples
-        return round(n * train), round(n * validation), round(n * test)
+        sizes = part_sizes(self.facts.samples, (train, validation, test))
+        return sizes[0], sizes[1], sizes[2]
 
     @property
     def training_samples(self) -> int:
-        return max(1, round(self.parts[0] * (self.spec.split.subsample or 1.0)))
+        share = self.spec.split.subsample or 1.0
+        return max(1, part_sizes(self.parts[0], (share, 1.0 - share))[0])
 
     @property
     def has_validation(self) -> bool:

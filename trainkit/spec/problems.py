@@ -56,6 +56,9 @@ def _problem(item: Mapping[str, Any], document: Any, model: type[BaseModel]) -> 
         name = str(path[-1]) if path else ""
         known = _known_fields(item["loc"][:-1], model)
         hint = nearest(name, known) or (f"Known fields: {', '.join(sorted(known))}." if known else "Remove it.")
+        others = _kinds_with(name, item["loc"][:-1], model)
+        if others:  # no typo, but a choice that belongs to another kind, such as spatial dropout in an mlp
+            hint = f'"{name}" belongs to {", ".join(others)}. {hint}'
         return Problem(where, "unknown_field", f'unknown field "{name}"', hint)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         expected = [tag for m in _models_at(item["loc"], model) if (tag := _kind_of(m))]
@@ -79,9 +82,21 @@ def _problem(item: Mapping[str, Any], document: Any, model: type[BaseModel]) -> 
                 if part
             ),
         )
+    hint = _meaning(item["loc"], model)
     if kind == "value_error":
-        return Problem(where, "invalid_value", message.removeprefix("Value error, "), "")
-    return Problem(where, kind, message[:1].lower() + message[1:], "")
+        return Problem(where, "invalid_value", message.removeprefix("Value error, "), hint)
+    return Problem(where, kind, message[:1].lower() + message[1:], hint)
+
+
+def _meaning(loc: Sequence[int | str], model: type[BaseModel]) -> str:
+    """What the field at `loc` says of itself, else where its schema stands."""
+    names = [step for step in loc if isinstance(step, str)]
+    for end in range(len(names), 0, -1):  # tags of unions may follow the field's own name
+        for candidate in _models_at(names[: end - 1], model):
+            field = candidate.model_fields.get(names[end - 1])
+            if field is not None and field.description and end > 1:
+                return f"`{names[end - 1]}`: {field.description}"
+    return "GET /v1/catalog shows every field's schema."
 
 
 def _document_path(loc: Sequence[int | str], document: Any) -> list[int | str]:
@@ -109,6 +124,12 @@ def _is_tag(step: str, node: Mapping[str, Any]) -> bool:
 def _known_fields(loc: Sequence[int | str], model: type[BaseModel]) -> set[str]:
     """Field names of the sub-model at `loc`."""
     return set().union(*(m.model_fields.keys() for m in _models_at(loc, model)))
+
+
+def _kinds_with(name: str, loc: Sequence[int | str], model: type[BaseModel]) -> list[str]:
+    """The kinds that have the field, of the union whose member stands at `loc`."""
+    siblings = _models_at(loc[:-1], model) if loc else []
+    return [kind for m in siblings if name in m.model_fields and (kind := _kind_of(m))]
 
 
 def _models_at(loc: Sequence[int | str], model: type[BaseModel]) -> list[type[BaseModel]]:

@@ -15,6 +15,9 @@ from trainkit.spec.metrics import direction
 from trainkit.spec.problems import Problem, SpecError, problems_from_validation
 from trainkit.spec.shapes import Sample, class_counts, infer_task, sample_of
 
+SHAPE_STAYS_KNOWN = ("missing_values", "target_as_feature", "too_many_categories")
+"""Problems of the dataset that leave a sample's shape known well enough to look for the others as well."""
+
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
@@ -42,16 +45,18 @@ def parse_spec(document: Any) -> JobSpec:
 def resolve(spec: JobSpec, facts: DatasetFacts) -> Resolved:
     """Fill in task, loss, monitors and modes, and check the spec against the dataset. Raises SpecError."""
     task = infer_task(spec, facts)
-    found = [*checks.dataset_problems(spec, facts, task)]
-    if task is None or found:
-        raise SpecError(found)
+    early = [*checks.dataset_problems(spec, facts, task)]
+    if task is None or any(problem.code not in SHAPE_STAYS_KNOWN for problem in early):
+        raise SpecError(early)
+    if early and task == "forecasting":
+        raise SpecError(early)
     if forecasting.cuts_windows(spec, facts):
         spec, facts = _windows(spec, facts)
     sample = sample_of(spec, facts)
     counts = class_counts(spec, facts)
     outputs = len(counts or ()) if is_classification(task) else facts.target_width
     context = checks.Context(spec, facts, task, sample, outputs)
-    found = list(checks.all_problems(context))
+    found = [*early, *checks.all_problems(context)]
     if found:
         raise SpecError(found)
     complete = _complete(spec, task, context.has_validation)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -52,6 +54,19 @@ class SplitSpec(SpecModel):
         """Normalised (train, validation, test) shares that sum to 1."""
         total = self.train + self.validation + self.test
         return self.train / total, self.validation / total, self.test / total
+
+
+def part_sizes(total: int, shares: Sequence[float]) -> list[int]:
+    """Whole sizes that add up to `total`, as close to total * share as whole numbers can be (largest remainder).
+
+    `trainkit.data.splits.largest_remainder` in plain Python: the sizes that a split will have, known without its data.
+    """
+    exact = [total * share / sum(shares) for share in shares]
+    sizes = [math.floor(value + 1e-9) for value in exact]  # 1e-9: a whole number that rounding put just below itself
+    by_remainder = sorted(range(len(sizes)), key=lambda part: sizes[part] - exact[part])
+    for part in by_remainder[: total - sum(sizes)]:
+        sizes[part] += 1
+    return sizes
 
 
 class DatasetRef(SpecModel):

@@ -46,6 +46,8 @@ class TrainSpec(SpecModel):
     """Time between checkpoints; 0 checkpoints after every evaluation."""
     evaluate_every_epochs: Annotated[int, Field(ge=1)] = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
+    evaluate_every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps between evaluations, in place of epochs; the end of training is always evaluated."""
     log_every_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps between rows of the running training loss; left out: a tenth of an epoch, at least 10."""
     restore_best: bool = True
