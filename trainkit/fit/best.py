@@ -10,18 +10,22 @@ from trainkit.fit.early_stop import is_better
 
 
 class Best:
-    """Keeps the weights of the best evaluation of `monitor`. Ties keep the earlier; non-finite values never win."""
+    """Keeps the weights of the best evaluation of `monitor`: better than the best before by more than `min_delta`.
 
-    def __init__(self, monitor: str | None, mode: str) -> None:
+    Ties keep the earlier; non-finite values never win.
+    """
+
+    def __init__(self, monitor: str | None, mode: str, min_delta: float = 0.0) -> None:
         self.monitor = monitor
         self.mode = mode
+        self.min_delta = min_delta
         self.value: float | None = None
         self.epoch: int | None = None
         self.weights: dict[str, Tensor] | None = None
 
     def observe(self, epoch: int, value: float, module: nn.Module) -> bool:
         """Take a copy of `module`'s state when `value` beats the best so far; says whether it did."""
-        if not is_better(value, self.value, self.mode):
+        if not is_better(value, self.value, self.mode, self.min_delta):
             return False
         self.value, self.epoch = value, epoch
         # Buffers too: batch norm's running statistics belong to the weights they were measured with.

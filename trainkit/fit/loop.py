@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from trainkit.augment import Augmenter
 from trainkit.fit import checkpoint
 from trainkit.fit.best import Best
-from trainkit.fit.control import Control
+from trainkit.fit.control import Control, Wish
 from trainkit.fit.dann import DomainAdapter
 from trainkit.fit.device import Decided, autocast, laid_out
 from trainkit.fit.early_stop import Decision, EarlyStopping, Evaluation, first_stop
@@ -197,6 +197,17 @@ def train(job: Job) -> Ended:
                 if decision is not None:
                     _decided(events, decision)
                     return Ended("finished", "diverged", at.epoch, at.step)
+            evaluated = bool(options.evaluate_every_steps) and at.step % (options.evaluate_every_steps or 1) == 0
+            if evaluated and at.step_in_epoch < steps:  # an epoch's last step is evaluated below, with its whole rows
+                values = _epoch_metrics(
+                    job, now_open, at, predicted, order, end, loss_sum, weight_sum, epoch_begun, epoch_from
+                )
+                measured = _evaluate(job, now_open, at, values)
+                at.seconds = spent_before + time.monotonic() - begun
+                ended = _judge(job, now_open, at, measured)
+                if ended is not None:
+                    return ended
+                network.train()
             wish = job.control.wish() if job.control is not None else None
             if wish is not None or (limit is not None and at.seconds >= limit):
                 action = wish["action"] if wish is not None else "stop"
@@ -211,12 +222,12 @@ def train(job: Job) -> Ended:
                         at.step,
                         checkpoint=saved,
                     )
-                values = _epoch_metrics(
-                    job, now_open, at, predicted, order, end, loss_sum, weight_sum, epoch_begun, epoch_from
-                )
-                _evaluate(job, now_open, at, values)
-                keep = wish.get("keep", "best") if wish is not None else "best"
-                return Ended("finished", "client_stop" if wish else "time_limit", at.epoch, at.step, keep=keep)
+                if not evaluated or at.step_in_epoch == steps:
+                    values = _epoch_metrics(
+                        job, now_open, at, predicted, order, end, loss_sum, weight_sum, epoch_begun, epoch_from
+                    )
+                    _evaluate(job, now_open, at, values)
+                return _stopped(job, at, wish, limit)
             if options.checkpoint_seconds and now - saved_at >= options.checkpoint_seconds and at.step_in_epoch < steps:
                 _checkpoint(job, at, now_open, predicted[:end], loss_sum, weight_sum)
                 saved_at = time.monotonic()
@@ -224,22 +235,16 @@ def train(job: Job) -> Ended:
         values = _epoch_metrics(
             job, now_open, at, predicted, order, samples, loss_sum, weight_sum, epoch_begun, epoch_from
         )
-        evaluates = at.epoch % options.evaluate_every_epochs == 0 or at.epoch == epochs
+        evaluates = _is_due(job, at) or at.epoch == epochs
         if evaluates:
             measured = _evaluate(job, now_open, at, values)
         else:
             events.rows(at.step, at.epoch, {"train": values})
         at.seconds = spent_before + time.monotonic() - begun
         _progress(job, at, steps, begun, first_step, values["samples_per_second"], force=True)
-        if evaluates:
-            decisions = job.stopping.observe(Evaluation(at.epoch, at.step, measured, at.seconds))
-            for decision in decisions:
-                _decided(events, decision)
-            stop = first_stop(decisions)
-            if stop is not None:
-                return Ended("finished", str(stop.stop_reason), at.epoch, at.step)
-            if spec.schedule.kind == "reduce_on_plateau":
-                schedule.observe(measured[spec.schedule.monitor])
+        ended = _judge(job, now_open, at, measured) if evaluates else None
+        if ended is not None:
+            return ended
         at.epoch, at.step_in_epoch = at.epoch + 1, 0
         due = time.monotonic() - saved_at >= options.checkpoint_seconds and (options.checkpoint_seconds or evaluates)
         if due and at.epoch <= epochs:
@@ -298,6 +303,41 @@ def _evaluate(job: Job, now_open: Open, at: Position, training: dict[str, float]
     if monitor is not None and job.best.observe(at.epoch, measured[monitor], job.network):
         job.events.emit("best", epoch=at.epoch, metric=monitor, value=measured[monitor])
     return measured
+
+
+def _is_due(job: Job, at: Position) -> bool:
+    """Whether the end of an epoch is evaluated: every so many epochs, or every so many steps where the spec says so."""
+    options = job.spec.train
+    if options.evaluate_every_steps is not None:
+        return at.step % options.evaluate_every_steps == 0
+    return at.epoch % options.evaluate_every_epochs == 0
+
+
+def _judge(job: Job, now_open: Open, at: Position, measured: dict[str, float]) -> Ended | None:
+    """Ask every rule about an evaluation and record the answers; the end, when one of them says stop."""
+    decisions = job.stopping.observe(Evaluation(at.epoch, at.step, measured, at.seconds))
+    for decision in decisions:
+        _decided(job.events, decision)
+    stop = first_stop(decisions)
+    if stop is not None:
+        return Ended("finished", str(stop.stop_reason), at.epoch, at.step)
+    if job.spec.schedule.kind == "reduce_on_plateau":
+        now_open.schedule.observe(measured[job.spec.schedule.monitor])
+    return None
+
+
+def _stopped(job: Job, at: Position, wish: Wish | dict[str, Any] | None, limit: float | None) -> Ended:
+    """The end that a client asked for, or that `resources.max_seconds` sets; a decision like those of the rules."""
+    keep: Literal["best", "last"] = wish.get("keep", "best") if wish is not None else "best"
+    rule: dict[str, Any] = {"kind": "client_stop"}
+    inputs: dict[str, Any] = {"keep": keep}
+    reason, stop_reason = f"the client asked to stop and keep the {keep} weights", "client_stop"
+    if wish is None:
+        rule, inputs = {"kind": "max_seconds", "seconds": limit}, {"seconds": at.seconds, "budget": limit}
+        reason, stop_reason = f"{at.seconds:.1f} s of {limit:g} s are spent", "time_limit"
+    decision = {"rule": rule, "step": at.step, "epoch": at.epoch, "inputs": inputs, "action": "stop"}
+    job.events.emit("decision", **decision, reason=reason)
+    return Ended("finished", stop_reason, at.epoch, at.step, keep=keep)
 
 
 def _checkpoint(

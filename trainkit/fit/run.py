@@ -34,7 +34,7 @@ from trainkit.fit.transfer import pretrained, start_from
 from trainkit.nn.build import build_model
 from trainkit.nn.heads import head_width
 from trainkit.nn.network import Network, count_parameters
-from trainkit.spec import JobSpec, resolve
+from trainkit.spec import JobSpec, check_spec, resolve
 from trainkit.spec.metrics import direction
 from trainkit.spec.problems import Problem, SpecError
 
@@ -82,7 +82,7 @@ def fit(
     """
     events = Events(on_event)
     try:
-        wanted = spec if isinstance(spec, JobSpec) else JobSpec.model_validate(spec)
+        wanted = spec if isinstance(spec, JobSpec) else check_spec(dict(spec), data.facts)
         folder = None if workdir is None else Path(workdir)
         return _fit(wanted, data, events, control, folder, resume_from, target_data, source, decided)
     except Exception as error:
@@ -218,7 +218,7 @@ def _job(
         augmenter=augment.build(spec.augment) if spec.augment else None,
         adapter=None,
         stopping=EarlyStopping(spec.early_stop),
-        best=Best(monitor, direction(monitor) if monitor else "min"),
+        best=Best(monitor, direction(monitor) if monitor else "min", _min_delta(spec, monitor)),
         decided=decided,
         device=device,
         events=events,
@@ -227,6 +227,12 @@ def _job(
         spec_hash=spec_hash(spec, data.facts),
         resume=resume,
     )
+
+
+def _min_delta(spec: JobSpec, monitor: str | None) -> float:
+    """What counts as better is the patience rule's word: the job's best is the best that its decisions speak of."""
+    rules = (rule for rule in spec.early_stop if rule.kind == "patience" and rule.monitor == monitor)
+    return next((rule.min_delta for rule in rules), 0.0)
 
 
 def _forward(network: Network, decided: Decided) -> Forward:

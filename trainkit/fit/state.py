@@ -22,6 +22,7 @@ FREE_IN_TRAIN = {
     "checkpoint_seconds",
     "log_every_steps",
     "evaluate_every_epochs",
+    "evaluate_every_steps",
     "restore_best",
     "monitor",
     "threads",

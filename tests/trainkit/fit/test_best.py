@@ -24,6 +24,18 @@ def test_best_keeps_copies_of_parameters_and_buffers():
     assert (best.value, best.epoch) == (0.5, 2)
 
 
+def test_better_means_by_more_than_min_delta_over_the_best_so_far():
+    module, best = nn.Linear(1, 1), Best("val_accuracy", "max", 0.25)
+    # 0.5 is the first; 0.75 is better by 0.25 and no more; 0.70 is not; 0.80 is better by 0.30
+    assert [best.observe(epoch, value, module) for epoch, value in enumerate([0.5, 0.75, 0.7, 0.8], 1)] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert (best.value, best.epoch) == (0.8, 4)
+
+
 def test_nothing_finite_nothing_restored():
     module = nn.Linear(1, 1)
     best = Best("val_loss", "min")

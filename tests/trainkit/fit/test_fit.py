@@ -169,6 +169,8 @@ def test_stop_evaluates_and_keeps_a_usable_model(keep, tmp_path):
     rows = [e for e in events if e["type"] == "metrics" and any(r[0] == "val" for r in e["rows"])]
     assert [(e["step"], e["epoch"]) for e in rows] == [(6, 1), (9, 2)]
     assert {"val", "test"} == result.evaluation["parts"].keys()
+    (decision,) = decided(events)
+    assert (decision["rule"], decision["inputs"]) == ({"kind": "client_stop"}, {"keep": keep})
     assert len(tk.load_model(events[-1]["artifact"]).predict(data.inputs.values[:3])) == 3
     assert result.model.description["weights"]["of"] == keep
 
@@ -192,10 +194,55 @@ def test_pause_and_handback_checkpoint(action, outcome, tmp_path):
     assert result.checkpoint.exists()
 
 
+def decided(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [event for event in events if event["type"] == "decision" and event["action"] == "stop"]
+
+
 def test_time_limit():
-    result = tk.fit(spec(MLP, train={"epochs": 10**6}, resources={"max_seconds": 0.05}), vectors())
+    events: list[dict[str, Any]] = []
+    document = spec(MLP, train={"epochs": 10**6}, resources={"max_seconds": 0.05})
+    result = tk.fit(document, vectors(), on_event=events.append)
     assert result.stop_reason == "time_limit"
     assert result.model is not None
+    (decision,) = decided(events)
+    assert decision["rule"] == {"kind": "max_seconds", "seconds": 0.05}
+    assert decision["inputs"]["seconds"] >= decision["inputs"]["budget"] == 0.05
+
+
+def test_evaluations_every_so_many_steps():
+    """6 steps an epoch, 3 epochs: after steps 4, 8, 12 (an epoch's last), 16, and 18 because training ends there."""
+    events: list[dict[str, Any]] = []
+    document = spec(MLP, early_stop=[{"kind": "patience", "patience": 99}], train={"evaluate_every_steps": 4})
+    tk.fit(document, vectors(), on_event=events.append)
+    measured = [(e["step"], e["epoch"]) for e in events if e["type"] == "metrics" and e["rows"][-1][0] == "val"]
+    assert measured == [(4, 1), (8, 2), (12, 2), (16, 3), (18, 3)]
+    assert [e["step"] for e in events if e["type"] == "decision"] == [4, 8, 12, 16, 18]
+
+
+def test_evaluating_between_epochs_changes_no_weight():
+    document = spec({"kind": "mlp", "dropout": 0.3, "norm": "batch"}, train={"restore_best": False})
+    often = {**document, "train": {**document["train"], "evaluate_every_steps": 1}}
+    plain, looked_at = (tk.fit(one, vectors()).model.network.state_dict() for one in (document, often))
+    assert all(torch.equal(plain[name], looked_at[name]) for name in plain)
+
+
+def test_the_best_epoch_is_that_of_the_patience_rule():
+    """With a min_delta that nothing exceeds the first evaluation stays the best, in the decisions and in the result."""
+    events: list[dict[str, Any]] = []
+    rule = {"kind": "patience", "monitor": "val_loss", "min_delta": 50.0, "patience": 3}
+    document = spec(MLP, optimizer={"kind": "adam", "lr": 0.05}, early_stop=[rule], train={"epochs": 9})
+    result = tk.fit(document, vectors(), on_event=events.append)
+    losses = [r["value"] for r in result.history if (r["split"], r["name"]) == ("val", "loss")]
+    assert min(losses) < losses[0], "a smaller loss was seen, but not smaller by 50"
+    assert (result.best_epoch, result.stopped_epoch, result.stop_reason) == (1, 4, "early_stop")
+    assert decided(events)[0]["inputs"]["best_epoch"] == 1
+    assert result.evaluation["parts"]["val"]["loss"] == losses[0]
+
+
+def test_a_document_of_bad_form_is_a_spec_error_with_all_problems():
+    with pytest.raises(tk.SpecError) as caught:
+        tk.fit(spec({"kind": "mlpp"}, optimizer={"kind": "adamm"}, balance="evenly"), vectors())
+    assert {problem.pointer for problem in caught.value.problems} == {"/model/kind", "/optimizer/kind", "/balance"}
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,15 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
             train={"evaluate_every_epochs": 2},
         ),
     ),
+    "evaluated between epochs": (
+        vectors,
+        spec(
+            {"kind": "mlp", "hidden": [12], "dropout": 0.3, "norm": "batch"},
+            schedule={"kind": "reduce_on_plateau", "patience": 1, "factor": 0.5},
+            early_stop=[{"kind": "patience", "patience": 9}],
+            train={"evaluate_every_steps": 4},
+        ),
+    ),
 }
 
 
