@@ -63,6 +63,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.context = context
     errors.install(app)
     openapi.install(app)
+    # asked before the form of the same address
+    app.include_router(datasets.by_uri, dependencies=[Depends(BEARER)])
     for room in (datasets, uploads, specs, jobs, traces, metrics, stream, models, catalog, workers, keys):
         app.include_router(room.router, dependencies=[Depends(BEARER)])
     app.include_router(health.router)

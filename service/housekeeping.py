@@ -80,7 +80,11 @@ def ring_for_unheard(sessions: sessionmaker[Session], ring: Callable[[str], obje
             .execution_options(synchronize_session=False)
         )
         queues.update(session.scalars(rung))
-        for table, state, queue in ((Dataset, "validating", "data"), (Question, "queued", "predict")):
+        for table, state, queue in (
+            (Dataset, "uploading", "data"),
+            (Dataset, "validating", "data"),
+            (Question, "queued", "predict"),
+        ):
             free = or_(table.lease_expires_at.is_(None), table.lease_expires_at < db_now())
             silent = or_(table.rung_at.is_(None), table.rung_at < db_now(plus=-RING_AGAIN_SECONDS))
             again = (

@@ -19,6 +19,8 @@ def used(session: Session, project_id: str, *, without_upload: str | None = None
     has_bytes = or_(Dataset.error.is_(None), Dataset.error["code"].as_string() != "deleted")
     mine = select(Dataset.blob_sha256).where(Dataset.project_id == project_id, has_bytes)
     stored = session.scalar(select(func.sum(Blob.bytes)).where(Blob.sha256.in_(mine))) or 0
+    fetching = select(func.sum(Dataset.bytes)).where(Dataset.project_id == project_id, Dataset.state == "uploading")
+    stored += session.scalar(fetching) or 0
     coming = select(func.sum(func.coalesce(Upload.length, Upload.received))).where(
         Upload.project_id == project_id, Upload.state.in_(OPEN)
     )

@@ -23,6 +23,7 @@ from service.metrics.service import finite
 from worker import endings, shutdown
 from worker.aside import aside
 from worker.context import Context
+from worker.fetch import claim_and_fetch
 from worker.lease import Lease, LeaseLost
 from worker.processes import Child, Exit, fork
 from worker.spool import SpoolReader, SpoolWriter
@@ -36,12 +37,12 @@ SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,10}){1,2}\Z")
 
 
 def claim_and_check(context: Context) -> bool:
-    """Take the oldest unchecked dataset and check it; False when none is waiting."""
+    """Take the oldest unchecked dataset and check it, or fetch a registered file; False when none is waiting."""
     begun = time.monotonic()
     with context.sessions.begin() as session:
         claimed = intake.claim(session, context.owner, context.settings.lease_seconds)
     if claimed is None:
-        return False
+        return claim_and_fetch(context)
     Intake(context, claimed, begun).check()
     return True
 

@@ -9,8 +9,11 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from service.database import db_now
+from service.datasets.receive import Received
+from service.datasets.service import keep
 from service.datasets.tables import Blob, Dataset
 from service.leases import StaleFence
+from service.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +105,62 @@ def interrupted(session: Session, dataset_id: str, fence: int, limit: int = 3) -
         _write(session, dataset_id, fence, interruptions=deaths, lease_owner=None, lease_expires_at=None, rung_at=None)
 
 
-def _write(session: Session, dataset_id: str, fence: int, **changes: Any) -> None:
+@dataclass(frozen=True, slots=True)
+class ClaimedSource:
+    """What a fetch needs."""
+
+    dataset_id: str
+    fence: int
+    uri: str
+
+
+def claim_source(session: Session, owner: str, lease_seconds: float) -> ClaimedSource | None:
+    """Take the oldest dataset whose bytes are still to be fetched, or whose fetcher has died."""
+    free = or_(Dataset.lease_expires_at.is_(None), Dataset.lease_expires_at < db_now())
+    waiting = select(Dataset).where(Dataset.state == "uploading", free).order_by(Dataset.created_at).limit(8)
+    for dataset in session.scalars(waiting).all():
+        fence = session.execute(
+            update(Dataset)
+            .where(Dataset.id == dataset.id, Dataset.state == "uploading", Dataset.fence == dataset.fence, free)
+            .values(fence=Dataset.fence + 1, lease_owner=owner, lease_expires_at=db_now(plus=lease_seconds))
+            .returning(Dataset.fence)
+            .execution_options(synchronize_session=False)
+        ).scalar_one_or_none()
+        if fence is not None:
+            return ClaimedSource(dataset.id, fence, dataset.source_uri or "")
+    return None
+
+
+def renew_source(
+    session: Session, dataset_id: str, fence: int, lease_seconds: float, progress: dict[str, Any] | None = None
+) -> None:
+    """Extend the lease of a fetch. Raises StaleFence when someone else has it."""
+    until = db_now(plus=lease_seconds)
+    _write(session, dataset_id, fence, "uploading", lease_expires_at=until, phase="copying", progress=progress)
+
+
+def fetched(session: Session, storage: Storage, dataset_id: str, fence: int, received: Received) -> None:
+    """The bytes are there: store them, and let the dataset be checked. Raises StaleFence, IntegrityError (try again)."""
+    _let_go(session, dataset_id, fence, state="validating", bytes=received.bytes)
+    keep(session, storage, received)
+    named = update(Dataset).where(Dataset.id == dataset_id).values(blob_sha256=received.sha256)
+    session.execute(named.execution_options(synchronize_session=False))
+
+
+def not_fetched(session: Session, dataset_id: str, fence: int, error: dict[str, Any]) -> None:
+    """The file cannot be had; `error` says why. Raises StaleFence."""
+    _let_go(session, dataset_id, fence, state="invalid", error=error)
+
+
+def _let_go(session: Session, dataset_id: str, fence: int, **changes: Any) -> None:
+    nobody = {"phase": None, "progress": None, "lease_owner": None, "lease_expires_at": None, "rung_at": None}
+    _write(session, dataset_id, fence, "uploading", **nobody, **changes)
+
+
+def _write(session: Session, dataset_id: str, fence: int, expected: str = "validating", **changes: Any) -> None:
     written = session.execute(
         update(Dataset)
-        .where(Dataset.id == dataset_id, Dataset.fence == fence, Dataset.state == "validating")
+        .where(Dataset.id == dataset_id, Dataset.fence == fence, Dataset.state == expected)
         .values(updated_at=db_now(), **changes)
         .returning(Dataset.id)
         .execution_options(synchronize_session=False)

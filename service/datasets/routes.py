@@ -8,14 +8,17 @@ from typing import Annotated, Any, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Body, File, Form, Header, Query, Request, Response, UploadFile
+from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
+from starlette.types import Scope
 
 from service.auth import Reader, Writer
 from service.context import Context, Service
 from service.database import reading
 from service.datasets import repository, service
 from service.datasets.receive import Receiver, check_digest, digest_said
-from service.datasets.schemas import DatasetOut, PreviewIn, dataset_out
+from service.datasets.schemas import NAME, DatasetOut, PreviewIn, SourceIn, dataset_out
 from service.errors import Problem
 from service.keys.service import Principal
 from service.pagination import After, Limit, Page, page
@@ -30,7 +33,9 @@ RAW_BODY: dict[str, Any] = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-NAME = r"^[^\x00-\x1f/\\]+$"
+SOURCE_BODY: dict[str, Any] = {
+    "requestBody": {"content": {"application/json": {"schema": SourceIn.model_json_schema()}}}
+}
 Name = Annotated[str, Query(min_length=1, max_length=200, pattern=NAME)]
 Kind = Annotated[DatasetKind | None, Query(description="Left out: detected.")]
 Target = Annotated[str | None, Query(max_length=300, description="Tables: the column to predict.")]
@@ -60,7 +65,34 @@ async def put_dataset(
     return await _receive(context, who, request.stream(), size, wish, content_digest, response)
 
 
-@router.post("", status_code=201, response_model=DatasetOut, summary="Upload a dataset (multipart form)")
+class JsonRoute(APIRoute):
+    """Takes only what comes as JSON; the form has a route of the same address."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+        if kind.partition(b";")[0].strip().lower() != b"application/json":
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+by_uri = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=JsonRoute)
+
+
+@by_uri.post("", status_code=201, response_model=DatasetOut, include_in_schema=False)
+def post_source(response: Response, who: Writer, context: Service, source: SourceIn) -> DatasetOut:
+    wish = service.Wish(source.name or "", source.kind, source.target)
+    dataset = service.register_source(context, who, source.uri, wish)
+    response.headers["Location"] = f"/v1/datasets/{dataset.id}"
+    return dataset_out(dataset)
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=DatasetOut,
+    openapi_extra=SOURCE_BODY,
+    summary="Upload a dataset (multipart form), or register a URI (JSON)",
+)
 async def post_dataset(
     response: Response,
     who: Writer,
@@ -132,7 +164,7 @@ def get_dataset(dataset_id: str, who: Reader, context: Service) -> DatasetOut:
 def get_report(dataset_id: str, who: Reader, context: Service) -> dict[str, Any]:
     with reading(context.sessions) as session:
         dataset = service.find(session, who, dataset_id)
-        if dataset.state == "validating":
+        if dataset.state in ("uploading", "validating"):
             raise Problem(409, "not_checked_yet", "The dataset is still being checked.", headers={"Retry-After": "1"})
         return {"facts": dataset.facts, "error": dataset.error, **(dataset.report or {})}
 

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.datasets.tables import Dataset
 from trainkit.spec.augment import AugmentStep
+from trainkit.spec.facts import DatasetKind
+
+NAME = r"^[^\x00-\x1f/\\]+$"
 
 
 class DatasetOut(BaseModel):
@@ -29,6 +32,18 @@ class DatasetOut(BaseModel):
     error: dict[str, Any] | None
     created_at: datetime
     updated_at: datetime
+
+
+class SourceIn(BaseModel):
+    """A file that the service fetches itself."""
+
+    model_config = ConfigDict(extra="forbid")
+    uri: str = Field(min_length=1, max_length=2000, description="file:///path, below TRAINKIT_FILE_ROOTS.")
+    name: str | None = Field(None, min_length=1, max_length=200, pattern=NAME, description="Left out: the file's.")
+    kind: DatasetKind | None = Field(None, description="Left out: detected.")
+    target: str | None = Field(
+        None, max_length=300, pattern=r"^[^\x00]*$", description="Tables: the column to predict."
+    )
 
 
 class PreviewIn(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -13,6 +13,7 @@ from service.context import Context
 from service.database import db_now, new_id
 from service.datasets import repository
 from service.datasets.receive import Received
+from service.datasets.sources import locate
 from service.datasets.tables import Blob, Dataset
 from service.errors import Problem, not_found
 from service.jobs.withdraw import withdraw
@@ -92,13 +93,23 @@ def admit(session: Session, storage: Storage, project_id: str, received: Receive
 
     Raises IntegrityError when another upload of the same name or bytes was quicker: then begin again.
     """
-    now = session.scalar(select(db_now()))
-    assert now is not None
     previous = repository.last_version(session, project_id, wish.name)
     keep(session, storage, received)
     if previous is not None and _same(previous, received, wish):
         return previous
-    dataset = Dataset(
+    dataset = _row(session, project_id, wish)
+    dataset.state, dataset.blob_sha256, dataset.bytes = "validating", received.sha256, received.bytes
+    session.add(dataset)
+    session.flush()
+    return dataset
+
+
+def _row(session: Session, project_id: str, wish: Wish) -> Dataset:
+    """The next version of a name, without bytes."""
+    now = session.scalar(select(db_now()))
+    assert now is not None
+    previous = repository.last_version(session, project_id, wish.name)
+    return Dataset(
         id=new_id("ds"),
         project_id=project_id,
         name=wish.name,
@@ -106,14 +117,31 @@ def admit(session: Session, storage: Storage, project_id: str, received: Receive
         kind=wish.kind,
         target=wish.target,
         filename=wish.filename,
-        state="validating",
-        blob_sha256=received.sha256,
-        bytes=received.bytes,
         created_at=now,
         updated_at=now,
     )
-    session.add(dataset)
-    session.flush()
+
+
+def register_source(context: Context, who: Principal, uri: str, wish: Wish) -> Dataset:
+    """A dataset whose bytes a data worker fetches from `uri`. Raises 422 (where it points) and 413 problems."""
+    path = locate(uri, context.settings.file_roots)
+    size = path.stat().st_size
+    if size > context.settings.max_upload_bytes:
+        raise too_large(context.settings.max_upload_bytes)
+    for _ in range(5):
+        try:
+            with context.sessions.begin() as session:
+                quota.check(session, context.settings, who.project_id, size)
+                name = wish.name or path.name.split(".")[0][:200] or "dataset"
+                dataset = _row(session, who.project_id, replace(wish, name=name, filename=path.name[:300]))
+                dataset.state, dataset.source_uri, dataset.bytes = "uploading", uri, size
+                session.add(dataset)
+            break
+        except IntegrityError:  # another upload of the same name was quicker: look again
+            continue
+    else:
+        raise Problem(409, "busy_name", f"Many uploads of {wish.name!r} at once. Try again.")
+    context.doorbell.ring(QUEUE)
     return dataset
 
 

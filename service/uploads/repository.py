@@ -79,7 +79,9 @@ def any_expired(session: Session) -> bool:
 
 def open_ones(session: Session, ids: Sequence[str]) -> set[str]:
     """Which of them still need their file."""
-    return set(session.scalars(select(Upload.id).where(Upload.id.in_(ids), Upload.state.in_(("uploading", "received")))))
+    return set(
+        session.scalars(select(Upload.id).where(Upload.id.in_(ids), Upload.state.in_(("uploading", "received"))))
+    )
 
 
 def waits_with(session: Session, sha256: str) -> bool:
