@@ -6,11 +6,19 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainkit.fit.metrics import classification_metrics, confusion_matrix, per_class, regression_metrics
+from trainkit.fit.metrics import (
+    classification_metrics,
+    confusion_matrix,
+    per_class,
+    probabilities,
+    regression_metrics,
+    roc_auc,
+)
 from trainkit.fit.parts import Part
 from trainkit.fit.targets import TargetScaler
 
@@ -48,8 +56,12 @@ def measure(
     class_weights: Tensor | None = None,
     scaler: TargetScaler | None = None,
     area: bool = True,
+    kind: str = "cross_entropy",
 ) -> dict[str, float]:
-    """`loss` as in training, sum(w*l)/sum(w), and the metrics of the task; regression metrics in the user's units."""
+    """`loss` as in training, sum(w*l)/sum(w), and the metrics of the task; regression metrics in the user's units.
+
+    `kind` of the loss says how outputs become the probabilities that `roc_auc` ranks samples by.
+    """
     losses = loss(z, part.targets).double() if z.device.type != "mps" else loss(z, part.targets)
     if class_weights is not None:
         weights = class_weights[part.targets].to(losses.dtype)
@@ -59,7 +71,12 @@ def measure(
     outputs = z.cpu().numpy()
     if scaler is not None:
         return {"loss": value, **regression_metrics(part.truth, scaler.invert(outputs))}
-    return {"loss": value, **classification_metrics(part.truth, outputs, area=area)}
+    metrics = {"loss": value, **classification_metrics(part.truth, outputs, area=False)}
+    if area:
+        # One class against the rest compares samples: raw outputs are only comparable within one.
+        finite = bool(np.isfinite(outputs).all())
+        metrics["roc_auc"] = roc_auc(part.truth, probabilities(outputs, kind)) if finite else math.nan
+    return metrics
 
 
 def evaluation(

@@ -296,6 +296,7 @@ def _evaluate(job: Job, now_open: Open, at: Position, training: dict[str, float]
             class_weights=job.data.class_weights,
             scaler=job.data.scaler,
             area=area or job.best.monitor == "val_roc_auc",
+            kind=job.spec.loss.kind if job.spec.loss is not None else "cross_entropy",
         )
         measured |= {f"val_{name}": value for name, value in rows["val"].items()}
     job.events.rows(at.step, at.epoch, rows)

@@ -101,3 +101,20 @@ def regression_metrics(true: Floats, predicted: Floats) -> dict[str, float]:
     r2 = 1.0 - squares / np.where(fixed, 1.0, spread)
     r2 = np.where(fixed, (squares == 0).astype(np.float64), r2)
     return {"mse": float((error**2).mean()), "mae": float(np.abs(error).mean()), "r2": float(r2.mean())}
+
+
+def probabilities(outputs: NDArray[Any], loss: str) -> NDArray[np.float64]:
+    """Softmax of the raw outputs; what a sigmoid or squared loss was trained to give, normalised, for those two.
+
+    For hinge the softmax of margins is an order of preference, not a calibrated probability.
+    """
+    z = outputs.astype(np.float64)
+    if loss == "binary_cross_entropy":
+        shares = 1.0 / (1.0 + np.exp(-np.clip(z, -500, 500)))
+    elif loss == "mse":
+        shares = np.clip(z, 0.0, None)
+    else:
+        shares = np.exp(z - z.max(axis=1, keepdims=True))
+    total = shares.sum(axis=1, keepdims=True)
+    uniform = np.full_like(shares, 1.0 / max(shares.shape[1], 1))
+    return np.where(total > 0, shares / np.where(total > 0, total, 1.0), uniform)

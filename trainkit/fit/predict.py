@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trainkit.fit.encode import Encoded, Encoder, as_float, encode, parse
 from trainkit.fit.evaluate import batch_rows
+from trainkit.fit.metrics import probabilities
 from trainkit.fit.preprocessing import Preprocessing
 from trainkit.fit.targets import TargetScaler
 from trainkit.nn.network import Network
@@ -117,20 +118,3 @@ def as_predictions(
         {"label": classes[int(label)], "probabilities": dict(zip(classes, row.tolist(), strict=True))}
         for row, label in zip(shares, labels, strict=True)
     ]
-
-
-def probabilities(outputs: NDArray[Any], loss: str) -> NDArray[np.float64]:
-    """Softmax of the raw outputs; what a sigmoid or squared loss was trained to give, normalised, for those two.
-
-    For hinge the softmax of margins is an order of preference, not a calibrated probability.
-    """
-    z = outputs.astype(np.float64)
-    if loss == "binary_cross_entropy":
-        shares = 1.0 / (1.0 + np.exp(-np.clip(z, -500, 500)))
-    elif loss == "mse":
-        shares = np.clip(z, 0.0, None)
-    else:
-        shares = np.exp(z - z.max(axis=1, keepdims=True))
-    total = shares.sum(axis=1, keepdims=True)
-    uniform = np.full_like(shares, 1.0 / max(shares.shape[1], 1))
-    return np.where(total > 0, shares / np.where(total > 0, total, 1.0), uniform)

@@ -318,13 +318,14 @@ def _finish(job: Job, ended: Ended, chosen: dict[str, Any]) -> FitResult:
 def _evaluate(job: Job, ended: Ended) -> dict[str, Any]:
     """The evaluation of the test part (else validation, else training); all held-out parts' metrics in `parts`."""
     data, network = job.data, job.network
+    kind = job.spec.loss.kind if job.spec.loss is not None else "cross_entropy"
     network.eval()
     held_out = [part for part in (data.val, data.test) if part is not None] or [data.train]
     report: dict[str, Any] = {}
     parts: dict[str, dict[str, float]] = {}
     for part in held_out:
         z = outputs_of(job.forward, part, data.preprocessing)
-        metrics = measure(z, part, job.loss, class_weights=data.class_weights, scaler=data.scaler)
+        metrics = measure(z, part, job.loss, class_weights=data.class_weights, scaler=data.scaler, kind=kind)
         parts[part.name] = metrics
         report = evaluation(part.name, metrics, part.truth, z.cpu().numpy(), data.classes)
     if "test" in parts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class SpecModel(BaseModel):
@@ -20,7 +20,15 @@ class SpecModel(BaseModel):
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-DropProbability = Annotated[float, Field(ge=0, lt=1)]
+USUAL_DROP = 0.5
+
+
+def _usual(value: object) -> object:
+    return {True: USUAL_DROP, False: 0.0}[value] if isinstance(value, bool) else value
+
+
+DropProbability = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_usual, json_schema_input_type=bool | float)]
+"""A probability of dropping; `true` is the usual 0.5, `false` and 0 drop nothing."""
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, le=1e3)]

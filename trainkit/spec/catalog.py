@@ -7,6 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from trainkit.spec import augment, early_stop, init, losses, models, optimizers, preprocess, schedules, split, training
+from trainkit.spec.choices import CHOICES, METRICS, TRANSFER_ADVICE
 from trainkit.spec.failures import listing
 from trainkit.spec.metrics import DIRECTIONS
 
@@ -21,6 +22,7 @@ SECTIONS: dict[str, Any] = {
     "early_stop": early_stop.EarlyStopRule,
 }
 SINGLE_MODELS: dict[str, type[BaseModel]] = {
+    "dataset": split.DatasetRef,
     "split": split.SplitSpec,
     "regularize": training.RegularizeSpec,
     "train": training.TrainSpec,
@@ -42,10 +44,19 @@ def catalog() -> dict[str, Any]:
         for name, section in SECTIONS.items()
     }
     entries.update({name: [_entry(model, name)] for name, model in SINGLE_MODELS.items()})
-    entries["balance"] = [{"kind": kind} for kind in get_args(split.Balance)]
-    entries["activation"] = [{"kind": kind} for kind in get_args(models.Activation)]
-    entries["norm"] = [{"kind": kind} for kind in get_args(models.Norm)]
-    entries["metric"] = [{"kind": name, "better": better} for name, better in DIRECTIONS.items()]
+    for section, choices in CHOICES.items():
+        entries[section] = [
+            {"kind": kind, "description": text, "default": kind, "schema": {"const": kind, "type": "string"}}
+            for kind, text in choices.items()
+        ]
+    entries["transfer_advice"] = [
+        {"kind": situation, "description": rule, "default": fields, "schema": {"type": "object"}}
+        for situation, (rule, fields) in TRANSFER_ADVICE.items()
+    ]
+    entries["metric"] = [
+        {"kind": name, "better": better, "description": METRICS[name], "default": None, "schema": {"type": "number"}}
+        for name, better in DIRECTIONS.items()
+    ]
     entries["failure"] = listing()
     return entries
 

@@ -24,7 +24,7 @@ class Linear(SpecModel):
 
 
 class LinearSvm(SpecModel):
-    """One linear layer trained with the multi-class hinge loss and an L2 penalty."""
+    """One linear layer trained with the multi-class hinge loss; `regularize.l2` = 1/C makes the margin soft."""
 
     kind: Literal["linear_svm"] = "linear_svm"
     init: InitSpec | None = None

@@ -6,9 +6,15 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from pydantic import TypeAdapter
 from sklearn import metrics as sk
 
+from trainkit import losses
 from trainkit.fit import metrics
+from trainkit.fit.evaluate import measure
+from trainkit.fit.parts import Part
+from trainkit.spec.losses import LossSpec
 
 
 def sample(n: int, classes: int, seed: int, coarse: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -68,6 +74,17 @@ def test_outputs_that_are_not_finite_score_nothing_by_accident():
 
 def test_one_class_has_no_roc_area():
     assert math.isnan(metrics.roc_auc(np.zeros(5, int), np.random.default_rng(0).normal(size=(5, 2))))
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "binary_cross_entropy", "mse"])
+def test_the_measured_roc_area_is_scikit_learns_of_the_predicted_probabilities(kind):
+    true, scores = sample(300, 4, 7)
+    scores = (scores + np.random.default_rng(8).normal(size=(300, 1)) * 3).astype(np.float32)  # a level of its own each
+    part = Part("val", torch.zeros(300, 1), None, torch.from_numpy(true), true, False, np.arange(300))
+    loss = losses.build(TypeAdapter(LossSpec).validate_python({"kind": kind}), outputs=4)
+    got = measure(torch.from_numpy(scores), part, loss, kind=kind)["roc_auc"]
+    shares = metrics.probabilities(scores, kind)
+    assert got == pytest.approx(sk.roc_auc_score(true, shares, multi_class="ovr"))
 
 
 @pytest.mark.parametrize("k", [1, 3])

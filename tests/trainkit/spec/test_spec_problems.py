@@ -70,6 +70,14 @@ def test_infinite_and_missing_numbers_are_refused():
     assert set(found) == {"/optimizer/lr", "/regularize/l1"}
 
 
+def test_true_is_the_usual_dropout_of_a_half():
+    def rates(value):
+        model = parse_spec(MINIMAL | {"model": {"kind": "cnn", "dropout": value, "spatial_dropout": value}}).model
+        return model.dropout, model.spatial_dropout
+
+    assert (rates(True), rates(False), rates(0.25)) == ((0.5, 0.5), (0.0, 0.0), (0.25, 0.25))
+
+
 def test_pointers_escape_slash_and_tilde():
     assert pointer(["a/b", "c~d", 0]) == "/a~1b/c~0d/0"
 
