@@ -66,6 +66,22 @@ def test_warm_up_rises_linearly_and_the_schedule_follows() -> None:
     assert min(rates[5:]) == rates[-1] >= 0.01
 
 
+@pytest.mark.parametrize(
+    "kind", ["constant", "step", "multi_step", "exponential", "cosine", "one_cycle", "reduce_on_plateau"]
+)
+def test_a_linear_warm_up_stands_before_any_schedule(kind: str) -> None:
+    """1.4 epochs of 5 steps are 7: rates k/8 of the full one for k = 1 ... 7, then the schedule's own."""
+    schedule = ours(kind=kind, warmup_epochs=1.4)
+    for group, full in enumerate((0.1, 0.02)):
+        warm = [schedule.rates(step)[group] for step in range(7)]
+        assert warm == pytest.approx([full * k / 8 for k in range(1, 8)])
+    if kind in ("constant", "step", "exponential", "multi_step"):  # these count epochs from the start of training
+        plain = ours(kind=kind)
+        assert all(schedule.rates(step) == plain.rates(step) for step in range(7, EPOCHS * STEPS))
+    if kind == "cosine":
+        assert schedule.rates(7) == pytest.approx([0.1, 0.02])
+
+
 def test_reduce_on_plateau_by_hand() -> None:
     schedule = ours(kind="reduce_on_plateau", monitor="val_loss", factor=0.5, patience=2, min_delta=0.1)
     seen = []
