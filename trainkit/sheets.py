@@ -10,11 +10,26 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from trainkit.data import Column, Dataset, ImageInputs, SequenceInputs, TableInputs
 
 BLUE, INK, GRID = "#3b6fb6", "#222831", "#e3e6ea"
+COLOURS = (
+    "#3b6fb6",
+    "#d1495b",
+    "#2e8b57",
+    "#e09f3e",
+    "#7d5ba6",
+    "#17a2b8",
+    "#8c564b",
+    "#e377c2",
+    "#7f7f7f",
+    "#bcbd22",
+    "#1f4e79",
+    "#ff7f50",
+)
 MOST_PANELS = 12
 
 
@@ -45,7 +60,7 @@ def dataset_preview(dataset: Dataset) -> bytes:
         images = np.asarray(inputs.pixels[chosen], np.float32) / 255
         return contact_sheet(images, [names[i] if names else "" for i in chosen], columns=6)
     if isinstance(inputs, TableInputs):
-        return _columns(inputs.columns)
+        return _columns(inputs.columns, dataset.facts.target)
     if isinstance(inputs, SequenceInputs):
         return _sequences(inputs, target_names(dataset))
     values = np.asarray(inputs.values).reshape(len(inputs.values), -1)
@@ -72,44 +87,93 @@ def _spread(names: Sequence[str], count: int, most: int) -> NDArray[np.int64]:
     return np.array(sorted(interleaved[:most], key=lambda p: (names[p], p)), np.int64)
 
 
-def _columns(columns: dict[str, Column]) -> bytes:
-    shown = list(columns.items())[:MOST_PANELS]
+def _columns(columns: dict[str, Column], target: str | None = None) -> bytes:
+    """One distribution a panel; the target comes first, so that it is never among those left out."""
+    ordered = sorted(columns.items(), key=lambda entry: entry[0] != target)
+    shown = ordered[:MOST_PANELS]
     across = min(4, len(shown))
     rows = math.ceil(len(shown) / across)
-    figure = Figure(figsize=(2.5 * across, 1.9 * rows), dpi=130, layout="constrained")
+    figure = Figure(figsize=(2.7 * across, 1.9 * rows), dpi=130, layout="constrained")
     for index, (name, column) in enumerate(shown):
         axes = figure.add_subplot(rows, across, index + 1)
-        values = np.asarray(column.values)
-        if column.categories is None:
-            present = values[np.isfinite(values)]
-            axes.hist(present, bins=30, color=BLUE)
-            missing = len(values) - len(present)
-        else:
-            counts = np.bincount(values[values >= 0], minlength=len(column.categories))
-            order = np.argsort(-counts)[:8]
-            axes.barh([column.categories[i][:14] for i in order][::-1], counts[order][::-1], color=BLUE)
-            missing = int((values < 0).sum())
-        note = f"  ({missing} missing)" if missing else ""
-        axes.set_title(f"{name[:24]}{note}", fontsize=7, color=INK)
-        axes.tick_params(labelsize=6, length=2)
-        axes.grid(color=GRID, linewidth=0.5)
-        axes.set_axisbelow(True)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        missing, beyond = _distribution(axes, np.asarray(column.values), column.categories)
+        notes = [f"{missing} missing"] * bool(missing) + [f"{beyond} beyond"] * bool(beyond)
+        title = shortened(name, 24) + (f"  ({', '.join(notes)})" if notes else "")
+        axes.set_title(title, fontsize=7, color=INK, fontweight="bold" if name == target else "normal")
+        _plain(axes)
     if len(columns) > len(shown):
-        figure.suptitle(f"the first {len(shown)} of {len(columns)} columns", fontsize=8, color=INK)
+        figure.suptitle(f"{len(shown)} of {len(columns)} columns", fontsize=8, color=INK)
     return png(figure)
 
 
+def _distribution(axes: Any, values: NDArray[Any], categories: Sequence[str] | None) -> tuple[int, int]:
+    """Draw it; (missing values, values beyond the axis). The axis leaves out the outermost half percent when far off."""
+    if categories is not None:
+        counts = np.bincount(values[values >= 0], minlength=len(categories))
+        order = np.argsort(-counts, kind="stable")[:8]
+        axes.barh([shortened(categories[i], 16) for i in order][::-1], counts[order][::-1], color=BLUE)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        return int((values < 0).sum()), 0
+    present = values[np.isfinite(values)]
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+    if not len(present):
+        return len(values), 0
+    low, high = np.quantile(present, [0.005, 0.995])
+    if present.max() - present.min() <= 3 * (high - low) or low == high:
+        low, high = present.min(), present.max()
+    inside = present[(present >= low) & (present <= high)]
+    whole = bool((inside == np.floor(inside)).all()) and high - low <= 2000
+    # bars of whole numbers are as wide as each other: else some hold one number more, which looks like a pattern
+    width = max(1, math.ceil((high - low + 1) / 30)) if whole else 0
+    axes.hist(inside, bins=np.arange(low - 0.5, high + width + 0.5, width) if whole else 30, color=BLUE)
+    if max(abs(low), abs(high)) >= 1e4:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    return len(values) - len(present), len(present) - len(inside)
+
+
+def _plain(axes: Any) -> None:
+    axes.tick_params(labelsize=6, length=2)
+    axes.grid(color=GRID, linewidth=0.5)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, or its beginning and an ellipsis."""
+    return text if len(text) <= most else text[: most - 1] + "\u2026"
+
+
 def _sequences(inputs: SequenceInputs, names: Sequence[str]) -> bytes:
-    count = len(inputs.offsets) - 1
+    """A few sequences, the classes in turn, on one scale; up to twelve features each."""
+    count, features = len(inputs.offsets) - 1, inputs.values.shape[1]
     chosen = _spread(names, count, 9)
-    figure = Figure(figsize=(7.5, 1.7 * math.ceil(len(chosen) / 3)), dpi=130, layout="constrained")
-    for index, position in enumerate(chosen):
-        axes = figure.add_subplot(math.ceil(len(chosen) / 3), 3, index + 1)
-        axes.plot(np.asarray(inputs.values[inputs.offsets[position] : inputs.offsets[position + 1]]), linewidth=0.8)
-        axes.set_title(names[position] if names else "", fontsize=7, color=INK)
-        axes.tick_params(labelsize=6, length=2)
+    rows = math.ceil(len(chosen) / 3)
+    figure = Figure(figsize=(8.2, 1.8 * rows + 0.3), dpi=130, layout="constrained")
+    grid = figure.subplots(rows, min(3, len(chosen)), squeeze=False, sharey=True)
+    for axes in grid.flat[len(chosen) :]:
+        axes.set_visible(False)
+    for axes, position in zip(grid.flat, chosen, strict=False):
+        start, end = int(inputs.offsets[position]), int(inputs.offsets[position + 1])
+        steps = np.arange(0, end - start, max(1, (end - start) // 2000))
+        drawn = np.asarray(inputs.values[start:end])[steps, :MOST_PANELS]
+        for feature in range(drawn.shape[1]):
+            axes.plot(steps, drawn[:, feature], linewidth=0.9, color=COLOURS[feature], label=f"feature {feature}")
+        axes.set_title(
+            f"{shortened(names[position], 24)}, {end - start} steps" if names else f"{end - start} steps",
+            fontsize=7,
+            color=INK,
+        )
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        _plain(axes)
+    if features > 1:
+        handles, labels = grid.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right center", fontsize=6, frameon=False, labelcolor=INK)
+    if features > MOST_PANELS:
+        figure.suptitle(f"{MOST_PANELS} of {features} features", fontsize=8, color=INK)
     return png(figure)
 
 

@@ -31,9 +31,13 @@ class Named:
     """How samples are called in messages."""
 
     names: Sequence[str] | None = None
+    rows: bool = False
+    """Whether samples are rows of a table, which count from 1 below the header; others count from 0."""
 
     def __getitem__(self, position: int) -> str:
-        return self.names[position] if self.names else f"sample {position}"
+        if self.names:
+            return self.names[position]
+        return f"row {position + 1}" if self.rows else f"sample {position}"
 
 
 def digest(sample: bytes | memoryview) -> bytes:

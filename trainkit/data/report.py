@@ -37,7 +37,7 @@ def report(dataset: Dataset, reason: str, details: dict[str, Any]) -> dict[str, 
         **details,
         "unreadable": list(details.get("unreadable") or [])[:MOST_LISTED],
     }
-    named = copies.Named(made.pop("names", None))
+    named = copies.Named(made.pop("names", None), facts.kind == "table")
     if by_split := _by_split(dataset):
         made["classes_by_split"] = by_split
     brightness = None

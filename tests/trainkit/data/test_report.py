@@ -180,7 +180,7 @@ def test_rows_that_agree_once_rounded() -> None:
     x[50] = x[4] + 1e-7
     columns = {f"x{i}": Column(x[:, i]) for i in range(3)}
     findings = found(make_dataset("table", TableInputs(columns), None, None, np.array([0] * 50 + [2] * 50)))
-    assert findings["near_duplicates"]["where"] == "sample 50"
+    assert findings["near_duplicates"]["where"] == "row 51"
     assert findings["near_leakage"]["severity"] == "warning"
 
 
