@@ -211,10 +211,13 @@ def read(upload: Path, folder: Path, kind: str | None, target: str | None) -> No
 
 
 def limit_resources() -> None:
-    """Memory and processor time that a file may cost. A decompression bomb ends here, not in the machine's memory."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0]) if os.path.exists("/proc/self/statm") else 0  # noqa: PTH110
+    """Memory and processor time that a file may cost. A decompression bomb ends here, not in the machine's memory.
+
+    The limit is on data (RLIMIT_DATA), which leaves out maps of files: prepared images may be larger than memory.
+    """
+    pages = int(Path("/proc/self/statm").read_text().split()[5]) if os.path.exists("/proc/self/statm") else 0  # noqa: PTH110
     allowed = pages * os.sysconf("SC_PAGE_SIZE") + max(2 << 30, endings.memory_limit() * 3 // 5)
-    resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
+    resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 10))
 
 

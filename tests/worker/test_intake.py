@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import tarfile
+import time
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from place import Place
 
+from service.datasets import intake as claims
+from service.datasets.service import delete
 from service.datasets.tables import Dataset
+from service.leases import StaleFence
 from trainkit.data import Dataset as PreparedDataset
 from worker import endings, intake, shutdown
+
+sys.path.append(str(Path(__file__).parents[1] / "trainkit" / "data"))
+import hostile
 
 
 def dataset(place: Place, identifier: str) -> Dataset:
@@ -99,3 +110,109 @@ def test_a_stopping_worker_lets_the_dataset_go_at_once(place: Place, monkeypatch
 )
 def test_of_a_client_s_file_name_only_the_suffix_is_used(name: str | None, suffix: str) -> None:
     assert intake.suffix_of(name) == suffix
+
+
+@pytest.mark.parametrize(
+    ("body", "filename", "code", "named"),
+    [
+        (lambda: hostile.zip_with("../../escaped.png"), "x.zip", "unsafe_name", "escaped.png"),
+        (lambda: hostile.zipped({"a/0.png": bytes(40 << 20)}), "x.zip", "bomb", "a/0.png"),
+        (
+            lambda: hostile.tarred({**hostile.good(), "l": hostile.special("a/l.png", tarfile.SYMTYPE)}),
+            "x.tar",
+            "link",
+            "a/l.png",
+        ),
+        (lambda: hostile.npz(X=np.array([[1, None]], object)), "x.npz", "pickle", "X"),
+        (lambda: b"x,y\n1,2\n1,2,3\n", "x.csv", "bad_row", "line 3"),
+        (lambda: hostile.mnist(images=b"\0\0\x08\x03"), "x.zip", "truncated", "train-images"),
+        (lambda: b"PAR1" + bytes(90), "x.parquet", "damaged_parquet", "upload.parquet"),
+    ],
+)
+def test_hostile_uploads_are_refused_at_the_first_try(
+    body: Any, filename: str, code: str, named: str, place: Place
+) -> None:
+    identifier = place.upload(body(), filename=filename)
+    assert intake.claim_and_check(place.context)
+    row = dataset(place, identifier)
+    assert (row.state, row.interruptions, row.fence) == ("invalid", 0, 1)
+    assert row.error is not None
+    assert row.error["code"] == code
+    assert named in row.error["message"]
+    assert not intake.claim_and_check(place.context)
+    assert list(place.context.settings.scratch.iterdir()) == []
+
+
+def test_an_image_that_kills_its_decoder_is_named_and_the_rest_is_ready(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainkit.data import gather
+
+    original = gather.decode_loudly
+
+    def decode(data: bytes) -> Any:
+        if data.endswith(b"POISON"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(data)
+
+    monkeypatch.setattr(gather, "decode_loudly", decode)
+    identifier = place.upload(hostile.among(hostile.png() + b"POISON")(), filename="x.zip")
+    assert intake.claim_and_check(place.context)
+    row = dataset(place, identifier)
+    assert (row.state, row.interruptions, row.samples) == ("ready", 0, 30)
+    assert row.report is not None
+    assert row.report["unreadable"][0]["where"] == "a/bad.png"
+    assert "SIGKILL" in row.report["unreadable"][0]["reason"]
+
+
+def slow_prepare(done: Any) -> Any:
+    """A reader that tells its progress and, while `done` says so, does not end."""
+    import trainkit.data
+
+    original = trainkit.data.prepare
+
+    def prepare(*arguments: Any, progress: Any, **options: Any) -> Any:
+        for samples in range(1, 2000):
+            if done():
+                break
+            progress(samples)
+            time.sleep(0.05)
+        return original(*arguments, progress=progress, **options)
+
+    return prepare
+
+
+def test_deleting_a_dataset_stops_its_check(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    import trainkit.data
+
+    monkeypatch.setattr(trainkit.data, "prepare", slow_prepare(lambda: False))
+    identifier = place.upload(b"a,b\n1,2\n")
+    shown: list[Any] = []
+    show = intake.Intake._show
+
+    def show_then_delete(self: intake.Intake) -> None:
+        show(self)
+        shown.append(dataset(place, identifier).progress)
+        delete(place.service, place.who, identifier, force=True)
+
+    monkeypatch.setattr(intake.Intake, "_show", show_then_delete)
+    begun = time.monotonic()
+    assert intake.claim_and_check(place.context)
+    assert time.monotonic() - begun < 60  # the reader alone would go on for 100 s
+    assert shown[0]["samples"] > 0
+    assert list(place.context.settings.scratch.iterdir()) == []
+    assert not intake.claim_and_check(place.context)
+
+
+def test_a_check_whose_worker_died_is_run_again_under_a_new_fence(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identifier = place.upload(hostile.zipped(hostile.good()), filename="x.zip")
+    with place.context.sessions.begin() as session:
+        dead = claims.claim(session, "dead worker", 0.0)  # a lease of no length: it has run out already
+    assert dead is not None
+    assert intake.claim_and_check(place.context)
+    row = dataset(place, identifier)
+    assert (row.state, row.fence, row.samples) == ("ready", dead.fence + 1, 30)
+    with place.context.sessions.begin() as session, pytest.raises(StaleFence):
+        claims.renew(session, identifier, dead.fence, 30.0)
