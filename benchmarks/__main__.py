@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-ALL = ("training", "augmentation")
+ALL = ("training", "augmentation", "intake")
 
 
 def main() -> None:

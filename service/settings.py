@@ -31,6 +31,10 @@ class Settings:
     max_body_bytes: int = 32 * 2**20
     predict_seconds: float = 60.0
     max_interruptions: int = 5
+    max_queued_jobs: int = 10_000
+    """Jobs of one project that may wait; 0: no limit."""
+    max_running_jobs: int = 0
+    """Jobs of one project that may run at once; 0: no limit."""
     device: str = "auto"
     """Where a worker runs jobs that leave the device to it."""
 
@@ -54,5 +58,7 @@ class Settings:
             max_body_bytes=int(env.get("TRAINKIT_MAX_BODY_BYTES", str(32 * 2**20))),
             predict_seconds=float(env.get("TRAINKIT_PREDICT_SECONDS", "60")),
             max_interruptions=int(env.get("TRAINKIT_MAX_INTERRUPTIONS", "5")),
+            max_queued_jobs=int(env.get("TRAINKIT_MAX_QUEUED_JOBS", "10000")),
+            max_running_jobs=int(env.get("TRAINKIT_MAX_RUNNING_JOBS", "0")),
             device=env.get("TRAINKIT_DEVICE", "auto"),
         )

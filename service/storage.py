@@ -62,6 +62,18 @@ class Storage:
         sync_folder(target.parent)
         return size
 
+    def link(self, key: str, new_key: str) -> None:
+        """Give a file a second name that outlives the first. Raises FileNotFoundError."""
+        source, target = self.local_path(key), self.local_path(new_key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.hardlink_to(source)
+        except FileExistsError:
+            return
+        except PermissionError:  # file systems without hard links
+            self.put_file(new_key, source)
+        sync_folder(target.parent)
+
     def put_tree(self, key: str, source: Path) -> int:
         """Copy a local folder in; returns the sum of its files' sizes in bytes."""
         part = self.new_part()

@@ -56,7 +56,9 @@ def claim_and_supervise(context: Context, queue: str) -> bool:
     """Take the best queued job and see it through this attempt; False when none is waiting."""
     begun = time.monotonic()
     with context.sessions.begin() as session:
-        claimed = leases.claim(session, queue, context.owner, context.settings.lease_seconds)
+        claimed = leases.claim(
+            session, queue, context.owner, context.settings.lease_seconds, context.settings.max_running_jobs
+        )
     if claimed is None:
         return False
     fp("after_claim")
@@ -181,6 +183,7 @@ class Supervisor:
             spool=self.folder / "spool",
             decided=self.claimed.decided,
             resume_from=path,
+            branch=checkpoint is not None and checkpoint.fence == 0,
             target_dataset=sources.target_dataset,
             source=sources.source,
         )

@@ -24,6 +24,8 @@ class Task:
     spool: Path
     decided: dict[str, Any] | None = None
     resume_from: Path | None = None
+    branch: bool = False
+    """Whether that checkpoint is another job's."""
     target_dataset: Path | None = None
     source: Any = None
 
@@ -54,6 +56,7 @@ def run(task: Task, control: Control) -> None:
             control=control,
             workdir=task.workdir,
             resume_from=task.resume_from,
+            branch=task.branch,
             target_data=None if task.target_dataset is None else Dataset.load(task.target_dataset),
             source=task.source,
             decided=usable(task.decided, on_event),

@@ -30,8 +30,11 @@ class Claimed:
     """Last seq in the metric log; 0 when it is empty."""
 
 
-def claim(session: Session, queue: str, owner: str, lease_seconds: float) -> Claimed | None:
-    """Take the best queued job: priority, then the project with least running, then age. One winner; None if none."""
+def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_running: int = 0) -> Claimed | None:
+    """Take the best queued job: priority, then the project with least running, then age. One winner; None if none.
+
+    Projects that run `most_running` jobs already (0: no limit) are passed over.
+    """
     peers = aliased(Job)
     running = (
         select(func.count())
@@ -39,12 +42,11 @@ def claim(session: Session, queue: str, owner: str, lease_seconds: float) -> Cla
         .correlate(Job)
         .scalar_subquery()
     )
-    candidates = session.scalars(
-        select(Job)
-        .where(Job.state == "queued", Job.queue == queue, or_(Job.not_before.is_(None), Job.not_before <= db_now()))
-        .order_by(Job.priority.desc(), running, Job.created_at, Job.id)
-        .limit(8)
-    ).all()
+    due = or_(Job.not_before.is_(None), Job.not_before <= db_now())
+    queued = select(Job).where(Job.state == "queued", Job.queue == queue, due)
+    if most_running:
+        queued = queued.where(running < most_running)
+    candidates = session.scalars(queued.order_by(Job.priority.desc(), running, Job.created_at, Job.id).limit(8)).all()
     for job in candidates:
         fence = job.fence + 1
         taken = transition(

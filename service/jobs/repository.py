@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from service.datasets.tables import Dataset
+from service.jobs.states import ENDED
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
 from service.models.tables import Model
 
@@ -47,6 +48,22 @@ def listing(
     for key, value in labels.items():
         mine = mine.where(Job.labels[key].as_string() == value)
     return session.scalars(mine.order_by(Job.id.desc()).limit(limit + 1)).all()
+
+
+def waiting(session: Session, project_id: str) -> int:
+    """How many of the project's jobs have not begun."""
+    mine = select(func.count()).where(Job.project_id == project_id, Job.state.in_(("validating", "queued")))
+    return session.scalar(mine) or 0
+
+
+def ended_retries(session: Session, job_id: str) -> int:
+    """How many retries of the job have ended."""
+    retries = select(func.count()).where(
+        Job.parent["job"].as_string() == job_id,
+        Job.parent["relation"].as_string() == "retry",
+        Job.state.in_(ENDED),
+    )
+    return session.scalar(retries) or 0
 
 
 def datasets_of(session: Session, jobs: Sequence[Job]) -> dict[str, Dataset]:

@@ -1,9 +1,10 @@
-"""HTTP of jobs: submit, look, stop, cancel, pause, resume, delete."""
+"""HTTP of jobs: submit, look, stop, cancel, pause, resume, fork, retry, delete."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -15,12 +16,16 @@ from service.database import reading
 from service.documents import SPEC_BODY, read_document
 from service.errors import Problem
 from service.jobs import repository, service
-from service.jobs.schemas import JobOut, StopIn, job_out
+from service.jobs.schemas import ForkIn, JobOut, ResumeIn, StopIn, job_out
 from service.jobs.states import State
 from service.jobs.tables import Job
 from service.pagination import NOT_MODIFIED, After, Limit, Page
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
+MADE: dict[int | str, dict[str, Any]] = {
+    201: {"model": JobOut, "description": "A new job goes on from where that one ended."}
+}
 
 
 def out(context: Context, job: Job) -> JobOut:
@@ -35,14 +40,11 @@ async def create_job(
     response: Response,
     who: Writer,
     context: Service,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> JobOut:
     document = await read_document(request)
     job, new = await to_thread.run_sync(service.create, context, who, document, idempotency_key)
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    if not new:
-        response.headers["Idempotency-Replayed"] = "true"
-    return await to_thread.run_sync(out, context, job)
+    return await to_thread.run_sync(partial(made, context, response, job, new=new))
 
 
 @router.get("", response_model=Page[JobOut], summary="List jobs, newest first")
@@ -113,6 +115,52 @@ def pause_job(job_id: str, who: Writer, context: Service) -> JobOut:
     return out(context, service.pause(context, who, job_id))
 
 
-@router.post("/{job_id}/resume", response_model=JobOut, summary="Go on with a paused job")
-def resume_job(job_id: str, who: Writer, context: Service) -> JobOut:
-    return out(context, service.resume(context, who, job_id))
+@router.post(
+    "/{job_id}/resume",
+    response_model=JobOut,
+    responses=MADE,
+    summary="Go on: the paused job itself, or a new job from where one has ended",
+)
+def resume_job(
+    job_id: str,
+    response: Response,
+    who: Writer,
+    context: Service,
+    wish: Annotated[ResumeIn | None, Body()] = None,
+    idempotency_key: IdempotencyKey = None,
+) -> JobOut:
+    extra = (wish or ResumeIn()).extra_epochs
+    job, new = service.resume(context, who, job_id, extra, idempotency_key)
+    return made(context, response, job, new=new) if job.id != job_id else out(context, job)
+
+
+@router.post("/{job_id}/fork", status_code=201, response_model=JobOut, summary="A changed job from a checkpoint")
+def fork_job(
+    job_id: str,
+    response: Response,
+    who: Writer,
+    context: Service,
+    wish: Annotated[ForkIn | None, Body()] = None,
+    idempotency_key: IdempotencyKey = None,
+) -> JobOut:
+    job, new = service.fork(context, who, job_id, (wish or ForkIn()).patch, idempotency_key)
+    return made(context, response, job, new=new)
+
+
+@router.post(
+    "/{job_id}/retry", status_code=201, response_model=JobOut, summary="The same job again, from its beginning"
+)
+def retry_job(
+    job_id: str, response: Response, who: Writer, context: Service, idempotency_key: IdempotencyKey = None
+) -> JobOut:
+    job, new = service.retry(context, who, job_id, idempotency_key)
+    return made(context, response, job, new=new)
+
+
+def made(context: Context, response: Response, job: Job, *, new: bool) -> JobOut:
+    """The answer that a job was made: 201 with its place, or that the same request has made it before."""
+    response.status_code = 201
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    if not new:
+        response.headers["Idempotency-Replayed"] = "true"
+    return out(context, job)

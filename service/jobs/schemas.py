@@ -46,6 +46,8 @@ class JobOut(BaseModel):
     resolved: dict[str, Any] | None
     decided: dict[str, Any] | None
     dataset: DatasetOfJob
+    parent: dict[str, Any] | None
+    priority: int
     result: dict[str, Any] | None
     created_at: datetime
     started_at: datetime | None
@@ -71,6 +73,8 @@ def job_out(job: Job, dataset: Dataset) -> JobOut:
         resolved=job.resolved,
         decided=job.decided,
         dataset=DatasetOfJob(id=dataset.id, name=dataset.name, version=dataset.version, sha256=dataset.blob_sha256),
+        parent=job.parent,
+        priority=job.priority,
         result=job.result,
         created_at=job.created_at,
         started_at=job.started_at,
@@ -87,6 +91,22 @@ class StopIn(BaseModel):
     """Which weights the model keeps."""
     if_seq: int | None = None
     """Stop only if no metric row beyond this seq has come; otherwise 409."""
+
+
+class ResumeIn(BaseModel):
+    """How to go on."""
+
+    model_config = ConfigDict(extra="forbid")
+    extra_epochs: int = Field(0, ge=0, le=1_000_000)
+    """Epochs to train beyond those of the spec."""
+
+
+class ForkIn(BaseModel):
+    """What the new job does otherwise."""
+
+    model_config = ConfigDict(extra="forbid")
+    patch: dict[str, Any] = Field(default_factory=dict)
+    """A JSON merge patch (RFC 7396) of the job's spec."""
 
 
 class EventOut(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import select, update
@@ -16,7 +16,8 @@ from service.database import db_now, new_id, reading
 from service.datasets.service import find as find_dataset
 from service.datasets.tables import Dataset
 from service.errors import Problem, not_found
-from service.jobs import references, repository
+from service.jobs import branches, references, repository
+from service.jobs.branches import Branch
 from service.jobs.states import ENDED, first_event, transition
 from service.jobs.tables import IdempotencyKey, Job
 from service.keys.service import Principal
@@ -62,14 +63,26 @@ def _dataset_pointer(document: Any) -> str:
     )
 
 
-def create(context: Context, who: Principal, document: Any, idempotency_key: str | None) -> tuple[Job, bool]:
-    """Submit a job: row and event in one transaction, then the bell. Returns (job, whether it is new)."""
+def create(
+    context: Context,
+    who: Principal,
+    document: Any,
+    idempotency_key: str | None,
+    branch: Callable[[Session], tuple[Any, Branch]] | None = None,
+) -> tuple[Job, bool]:
+    """Submit a job: row and event in one transaction, then the bell. Returns (job, whether it is new).
+
+    With `branch` the job's document and where it comes from are made in the same transaction; `document` is what was asked.
+    """
     fingerprint = hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
     try:
         with context.sessions.begin() as session:
             if idempotency_key and (earlier := _earlier(session, who, idempotency_key, fingerprint)):
                 return earlier, False
-            job = _admit(session, who, document)
+            if branch is None:
+                job = _admit(session, context, who, document, None)
+            else:
+                job = _admit(session, context, who, *branch(session))
             if idempotency_key:
                 session.add(
                     IdempotencyKey(
@@ -100,8 +113,14 @@ def _earlier(session: Session, who: Principal, key: str, fingerprint: str) -> Jo
     return repository.get(session, who.project_id, known.resource_id)
 
 
-def _admit(session: Session, who: Principal, document: Any) -> Job:
+def _admit(session: Session, context: Context, who: Principal, document: Any, branch: Branch | None) -> Job:
     spec, dataset, resolved = check(session, who, document)
+    if branch is not None and branch.checkpoint is not None and resolved is not None:
+        branches.check_same_run(branch.parent, resolved.spec)
+    most = context.settings.max_queued_jobs
+    if most and repository.waiting(session, who.project_id) >= most:
+        detail = f"{most} jobs of this project are waiting already; wait until some have begun, or cancel some."
+        raise Problem(429, "too_many_queued", detail, headers={"Retry-After": "30"})
     now = session.scalar(select(db_now()))
     assert now is not None
     job = Job(
@@ -113,7 +132,8 @@ def _admit(session: Session, who: Principal, document: Any) -> Job:
         resolved=resolved.spec.model_dump(mode="json") if resolved else None,
         dataset_id=dataset.id,
         queue=QUEUE,
-        priority=0,
+        priority=spec.resources.priority,
+        parent=branch.as_json() if branch else None,
         state="queued" if resolved else "validating",
         metrics_last={},
         metrics_best={},
@@ -129,7 +149,10 @@ def _admit(session: Session, who: Principal, document: Any) -> Job:
     )
     session.add(job)
     session.flush()
-    first_event(session, job, actor=who.actor, reason=None if resolved else "the dataset is still being checked")
+    if branch is not None and branch.checkpoint is not None:
+        branches.begin_at(session, context, job, branch.checkpoint)
+    reason = None if branch is None else f"{branch.relation} of {branch.parent.id}"
+    first_event(session, job, actor=who.actor, reason=reason if resolved else "the dataset is still being checked")
     session.flush()
     return job
 
@@ -226,16 +249,72 @@ def pause(context: Context, who: Principal, job_id: str) -> Job:
     return _fresh(context, who, job_id)
 
 
-def resume(context: Context, who: Principal, job_id: str) -> Job:
-    """Queue a paused job again; it goes on from its checkpoint. Idempotent while it has not ended."""
+def resume(
+    context: Context, who: Principal, job_id: str, extra_epochs: int = 0, idempotency_key: str | None = None
+) -> tuple[Job, bool]:
+    """Go on: a paused job is queued again; of one that has ended a new job goes on, for no end is ever taken back.
+
+    Returns (job, whether it is a new one). Raises a 409 problem when there is nothing to go on with.
+    """
     with context.sessions.begin() as session:
         job = _locked(session, who, job_id)
+        ended = job.state in ENDED
         if job.state == "paused":
-            transition(session, job, "queued", actor=who.actor, reason="resume", not_before=None, rung_at=None)
-        elif job.state == "pausing" or job.state in ENDED:
-            raise Problem(409, "wrong_state", f"The job is {job.state}: only paused jobs can be resumed.")
-    context.doorbell.ring(QUEUE)
-    return _fresh(context, who, job_id)
+            changes = {"resolved": branches.with_epochs(job, extra_epochs)} if extra_epochs else {}
+            transition(
+                session, job, "queued", actor=who.actor, reason="resume", not_before=None, rung_at=None, **changes
+            )
+        elif not ended and (job.state == "pausing" or extra_epochs):
+            hint = "Pause it first." if extra_epochs else "Wait until it is paused."
+            raise Problem(409, "wrong_state", f"The job is {job.state}: only paused and ended jobs can go on. {hint}")
+        elif ended and job.stop_reason == "completed" and not extra_epochs:
+            raise Problem(409, "nothing_left", "The job has trained all its epochs; say how many more: extra_epochs.")
+    if not ended:
+        context.doorbell.ring(QUEUE)
+        return _fresh(context, who, job_id), False
+
+    def longer(session: Session) -> tuple[Any, Branch]:
+        parent = find(session, who, job_id)
+        branch = Branch(parent, "resume", branches.newest(session, context, parent))
+        return branches.longer(parent, extra_epochs), branch
+
+    request = {"resume": job_id, "extra_epochs": extra_epochs}
+    return create(context, who, request, idempotency_key or implied(request), longer)
+
+
+def fork(
+    context: Context, who: Principal, job_id: str, patch: dict[str, Any], idempotency_key: str | None
+) -> tuple[Job, bool]:
+    """A new job from this one's newest checkpoint, with its spec changed by a merge patch.
+
+    Raises a 409 problem without a checkpoint, SpecError for changes that it cannot go on with.
+    """
+
+    def changed(session: Session) -> tuple[Any, Branch]:
+        parent = find(session, who, job_id)
+        return branches.merge_patch(parent.spec, patch), branches.fork_of(session, context, parent)
+
+    request = {"fork": job_id, "patch": patch}
+    return create(context, who, request, idempotency_key or implied(request), changed)
+
+
+def retry(context: Context, who: Principal, job_id: str, idempotency_key: str | None) -> tuple[Job, bool]:
+    """A new job with the same spec, from the beginning. Raises a 409 problem while this one has not ended."""
+
+    def same(session: Session) -> tuple[Any, Branch]:
+        parent = find(session, who, job_id)
+        if parent.state not in ENDED:
+            raise Problem(409, "wrong_state", f"The job is {parent.state}; only one that has ended can be tried again.")
+        return parent.spec, Branch(parent, "retry", None)
+
+    with reading(context.sessions) as session:
+        request = {"retry": job_id, "again": repository.ended_retries(session, job_id)}
+    return create(context, who, request, idempotency_key or implied(request), same)
+
+
+def implied(request: dict[str, Any]) -> str:
+    """An Idempotency-Key for who sends none: the same wish for the same job makes one job, however often it is sent."""
+    return "~" + hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
 def _wish(session: Session, job: Job, wish: dict[str, Any], **changes: Any) -> None:

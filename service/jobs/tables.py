@@ -29,6 +29,8 @@ class Job(Leased, Base):
     resolved: Mapped[dict[str, Any] | None] = mapped_column(Json)
     decided: Mapped[dict[str, Any] | None] = mapped_column(Json)
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    parent: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """`{job, relation, step}` of the job that this one was made from."""
     queue: Mapped[str] = mapped_column(String(40), default="train")
     priority: Mapped[int] = mapped_column(default=0)
     state: Mapped[str] = mapped_column(String(20))

@@ -156,7 +156,10 @@ class Jobs(RuleBasedStateMachine):
         assert again.status_code == answer.status_code
         if wish in ("stop", "cancel"):
             assert answer.status_code == 200
-        if answer.status_code == 200:
+        if answer.status_code == 201:  # it had ended: a new job goes on
+            assert (wish, before["state"] in ENDED) == ("resume", True)
+            self.written.setdefault(answer.json()["id"], 0)
+        if answer.status_code in (200, 201):
             assert again.json() == answer.json(), "asking twice is asking once"
         if before["started_at"] is None and answer.json().get("state") == "cancelled" and before["state"] == "queued":
             self.never_run.add(job)

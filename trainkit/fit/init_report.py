@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from trainkit.data import Dataset
 from trainkit.fit.forecast import as_windows
@@ -24,6 +25,8 @@ from trainkit.spec import JobSpec, resolve
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 ACTIVATIONS = (nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.ReLU6, nn.Hardswish)
+RECURRENT = (nn.LSTM, nn.GRU)
+"""Their states at every true step count as activations; both are bounded by -1 and 1."""
 SAMPLES, BINS, MOST_VALUES = 256, 40, 1 << 20
 NEAR = 0.01
 """An activation within 1 % of its range from an asymptote counts as saturated."""
@@ -48,7 +51,7 @@ def init_report(spec: JobSpec, data: Dataset) -> dict[str, Any]:
     layers: list[dict[str, Any]] = []
     hooks = []
     for name, module in network.named_modules():
-        if isinstance(module, WEIGHTED + ACTIVATIONS):
+        if isinstance(module, WEIGHTED + ACTIVATIONS + RECURRENT):
             hooks.append(module.register_forward_hook(_listener(name, layers)))
     # as in training: batch norm uses the batch, but dropout would hide which units are dead
     network.train()
@@ -63,7 +66,10 @@ def init_report(spec: JobSpec, data: Dataset) -> dict[str, Any]:
 
 
 def _listener(name: str, layers: list[dict[str, Any]]) -> Any:
-    def listen(module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    def listen(module: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(module, RECURRENT):
+            states = output[0]
+            output = states.data if isinstance(states, PackedSequence) else states
         layers.append({"name": name, "kind": type(module).__name__, **_numbers(module, output.detach())})
 
     return listen
@@ -94,7 +100,7 @@ def _saturated(module: nn.Module, output: Tensor) -> float | None:
     """Share of values near an asymptote; None for functions without an upper and a lower one."""
     if isinstance(module, nn.Sigmoid):
         return float(((output < NEAR) | (output > 1 - NEAR)).double().mean())
-    if isinstance(module, nn.Tanh):
+    if isinstance(module, (nn.Tanh, *RECURRENT)):
         return float((output.abs() > 1 - 2 * NEAR).double().mean())
     return None
 

@@ -59,6 +59,8 @@ class Job:
     spec_hash: str
     resume: dict[str, Any] | None
     """A checkpoint's state to go on from."""
+    branch: bool = False
+    """Whether another run wrote it, with other settings of the optimizer and the schedule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +125,10 @@ def train(job: Job) -> Ended:
         weight_sum = torch.zeros((), dtype=sum_type, device=device)
         if resumed is not None:
             if at.step_in_epoch or at.epoch > plan.first:  # a phase's own beginning has nothing to load
-                optimizer.load_state_dict(resumed["optimizer"])
-                schedule.load(resumed["schedule"])
+                settings = {"param_groups": optimizer.state_dict()["param_groups"]} if job.branch else {}
+                optimizer.load_state_dict({**resumed["optimizer"], **settings})
+                if not job.branch:
+                    schedule.load(resumed["schedule"])
             predicted[: len(resumed["predicted"])] = resumed["predicted"].to(device)
             loss_sum, weight_sum = resumed["loss_sum"].to(device), resumed["weight_sum"].to(device)
             set_rng_state(resumed["rng"], device)

@@ -68,6 +68,7 @@ def fit(
     control: Control | None = None,
     workdir: str | Path | None = None,
     resume_from: str | Path | None = None,
+    branch: bool = False,
     target_data: Dataset | None = None,
     source: Any = None,
     decided: Mapping[str, Any] | None = None,
@@ -75,7 +76,8 @@ def fit(
     """Train what `spec` says on `data`.
 
     `on_event` gets every event of docs/architecture.md 2.3; `control` is asked for wishes once a step; `workdir` takes
-    checkpoints, the model and plots (without it nothing is written); `resume_from` is a checkpoint file; `target_data`
+    checkpoints, the model and plots (without it nothing is written); `resume_from` is a checkpoint file (with `branch`
+    of another run, whose schedule, rules, optimizer settings, penalties or augmentation were others); `target_data`
     the unlabelled dataset of `adapt`; `source` the model (TrainedModel, artifact folder or weight file) of `start_from`
     or `init: pretrained`, or the list of members of an ensemble; `decided` the choices of an earlier attempt.
     Raises SpecError, DataError, CheckpointError ... after sending them as a `failed` event.
@@ -84,7 +86,7 @@ def fit(
     try:
         wanted = spec if isinstance(spec, JobSpec) else check_spec(dict(spec), data.facts)
         folder = None if workdir is None else Path(workdir)
-        return _fit(wanted, data, events, control, folder, resume_from, target_data, source, decided)
+        return _fit(wanted, data, events, control, folder, resume_from, branch, target_data, source, decided)
     except Exception as error:
         events.emit("failed", error=error_of(error))
         raise
@@ -97,6 +99,7 @@ def _fit(
     control: Control | None,
     workdir: Path | None,
     resume_from: str | Path | None,
+    branch: bool,
     target_data: Dataset | None,
     source: Any,
     earlier: Mapping[str, Any] | None,
@@ -132,7 +135,7 @@ def _fit(
         torch.set_num_threads(threads)
 
     with machine(decided, derive(spec.train.seed, "dropout")):
-        job = _job(spec, data, prepared, network, loss, decided, device, events, control, workdir, resume_from)
+        job = _job(spec, data, prepared, network, loss, decided, device, events, control, workdir, resume_from, branch)
         if spec.adapt is not None:
             job.adapter = _adapter(spec, prepared, network, target_data, device)
         parameters, trainable = count_parameters(network)
@@ -201,10 +204,11 @@ def _job(
     control: Control | None,
     workdir: Path | None,
     resume_from: str | Path | None,
+    branch: bool,
 ) -> Job:
     if decided.channels_last:
         network.to(memory_format=torch.channels_last)
-    resume = None if resume_from is None else load_for(Path(resume_from), spec, data.facts)
+    resume = None if resume_from is None else load_for(Path(resume_from), spec, data.facts, branch=branch)
     if resume is not None and resume["versions"] != decided.versions:
         changed = [name for name, version in decided.versions.items() if resume["versions"].get(name) != version]
         events.log(f"{', '.join(changed)} changed since the checkpoint: the last bits may differ", "warning")
@@ -226,6 +230,7 @@ def _job(
         workdir=workdir,
         spec_hash=spec_hash(spec, data.facts),
         resume=resume,
+        branch=branch,
     )
 
 

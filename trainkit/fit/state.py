@@ -65,9 +65,16 @@ def set_rng_state(state: dict[str, Tensor], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-def load_for(path: Path, spec: JobSpec, facts: DatasetFacts) -> dict[str, Any]:
-    """A checkpoint's state, checked to belong to this spec and dataset. Raises CheckpointError."""
+def load_for(path: Path, spec: JobSpec, facts: DatasetFacts, *, branch: bool = False) -> dict[str, Any]:
+    """A checkpoint's state, checked to belong to this spec and dataset. Raises CheckpointError.
+
+    A `branch` goes on otherwise than the run that wrote it: its rules, schedule, optimizer settings and limits are new.
+    """
     state = checkpoint.load(path)
+    if branch:
+        state["position"] = {**state["position"], "seconds": 0.0}
+        state["early_stop"] = []
+        return state
     if state.get("spec_hash") != spec_hash(spec, facts):
         raise CheckpointError(
             f"checkpoint {path.name} belongs to another spec or dataset; only epochs, early_stop, limits and names "

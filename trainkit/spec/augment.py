@@ -119,11 +119,13 @@ class Saturation(SpecModel):
 
 
 class Hue(SpecModel):
-    """Turn the hue by a fraction of the colour circle drawn from [-amount, amount]; colour images only."""
+    """Turn the hue by a fraction of the circle from [-amount, amount], or scale it; colour images only."""
 
     kind: Literal["hue"] = "hue"
     amount: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    """Largest turn; 0.5 is half the circle."""
+    """Largest turn (0.5 is half the circle), or half-width of the factor's interval."""
+    mode: Literal["shift", "scale"] = "shift"
+    """`shift` adds to the hue; `scale` multiplies it by a factor drawn from [1-amount, 1+amount]."""
 
 
 class Noise(SpecModel):

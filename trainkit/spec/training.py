@@ -131,3 +131,5 @@ class ResourcesSpec(SpecModel):
     """Stop (and keep the best model) after this much time of training."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     """How often a retryable failure of the job itself is tried."""
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    """Queued jobs with a higher one go first; among equals the project that runs least, then the oldest."""

@@ -12,7 +12,7 @@ import torch
 from samples import images, sequences, spec, vectors
 
 import trainkit as tk
-from trainkit.fit import device
+from trainkit.fit import checkpoint, device
 from trainkit.fit.checkpoint import CheckpointError
 
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -194,3 +194,39 @@ def test_same_spec_same_bits_another_seed_other_bits():
     torch.manual_seed(99)
     assert digest(tk.fit(document, data).model) == first
     assert digest(tk.fit({**document, "train": {**document["train"], "seed": 1}}, data).model) != first
+
+
+def test_a_branch_with_nothing_changed_is_the_same_run(tmp_path):
+    document, data = spec({"kind": "mlp", "hidden": [8], "dropout": 0.2}, optimizer={"kind": "adam"}), vectors()
+    expected = tk.fit(document, data)
+    part = tk.fit(document, data, control=InterruptAt(9), workdir=tmp_path)
+    branched = tk.fit(document, data, resume_from=part.checkpoint, branch=True)
+    assert digest(branched.model) == digest(expected.model)
+
+
+def test_a_branch_takes_its_own_settings_and_the_other_runs_moments(tmp_path):
+    """By hand: the step after the checkpoint is SGD's with the new rate on the old momentum buffer."""
+    optimizer = {"kind": "heavy_ball", "lr": 0.1, "momentum": 0.9}
+    document = spec({"kind": "linear"}, optimizer=optimizer, train={"epochs": 1})
+    data = vectors()
+    first = tk.fit(document, data, control=InterruptAt(3), workdir=tmp_path)
+    other = {**document, "optimizer": {**optimizer, "lr": 0.01, "momentum": 0.5}}
+    with pytest.raises(CheckpointError):
+        tk.fit(other, data, resume_from=first.checkpoint)
+    after = tk.fit(
+        other, data, resume_from=first.checkpoint, branch=True, control=InterruptAt(1), workdir=tmp_path / "b"
+    )
+    one_more = tk.fit(
+        document,
+        data,
+        resume_from=first.checkpoint,
+        control=InterruptAt(1),
+        workdir=tmp_path / "c",
+        decided=first.resolved,
+    )
+    before, slow, fast = (checkpoint.load(Path(run.checkpoint)) for run in (first, after, one_more))
+    for index, name in enumerate(before["network"]):
+        buffer, start = before["optimizer"]["state"][index]["momentum_buffer"], before["network"][name]
+        gradient = fast["optimizer"]["state"][index]["momentum_buffer"] - 0.9 * buffer
+        torch.testing.assert_close(fast["network"][name], start - 0.1 * (0.9 * buffer + gradient))
+        torch.testing.assert_close(slow["network"][name], start - 0.01 * (0.5 * buffer + gradient))
