@@ -96,6 +96,8 @@ def _one(step: Any, x: Tensor, random: torch.Generator) -> Tensor:
             return colour.contrast(x, uniform(count, 1 - amount, 1 + amount, random))
         case Saturation(amount=amount):
             return colour.saturation(x, uniform(count, 1 - amount, 1 + amount, random))
+        case Hue(amount=amount, mode="scale"):
+            return colour.scale_hue(x, uniform(count, 1 - amount, 1 + amount, random))
         case Hue(amount=amount):
             return colour.hue(x, uniform(count, -amount, amount, random))
         case Noise(std=std):

@@ -46,6 +46,13 @@ def hue(x: Tensor, turn: Tensor) -> Tensor:
     return _to_rgb((h + turn.to(x.device, x.dtype)[:, None, None]) % 1.0, s, v)
 
 
+def scale_hue(x: Tensor, factor: Tensor) -> Tensor:
+    """Multiply the hue, red being 0, and go round the circle. Raises ValueError without three channels."""
+    _need_colour(x, "hue")
+    h, s, v = _to_hsv(x)
+    return _to_rgb((h * factor.to(x.device, x.dtype)[:, None, None]) % 1.0, s, v)
+
+
 def _need_colour(x: Tensor, name: str) -> None:
     if x.shape[1] != 3:
         raise ValueError(f"{name} needs images of three channels, these have {x.shape[1]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Callable
 
 import pytest
@@ -39,6 +40,25 @@ def test_equals_torchvision(ours: Adjust, theirs: Callable[[Tensor, float], Tens
 def test_hue_equals_torchvision(turn: float) -> None:
     x = images()
     torch.testing.assert_close(colour.hue(x, torch.full((5,), turn)), reference.adjust_hue(x, turn), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 1.0, 1.5])
+def test_a_scaled_hue_is_that_of_colorsys(factor: float) -> None:
+    x = images()[:2]
+    out = colour.scale_hue(x, torch.full((2,), factor))
+    for own, given in zip(out.permute(0, 2, 3, 1).reshape(-1, 3), x.permute(0, 2, 3, 1).reshape(-1, 3), strict=True):
+        h, s, v = colorsys.rgb_to_hsv(*given.tolist())
+        assert own.tolist() == pytest.approx(colorsys.hsv_to_rgb(h * factor % 1.0, s, v), abs=2e-5)
+
+
+def test_the_mode_of_a_hue_step_is_followed() -> None:
+    step = {"kind": "hue", "amount": 0.5}
+    shifted, scaled = (
+        build([{**step, "mode": mode}]).apply(images(), seed=0, epoch=1, step=0)[0] for mode in ("shift", "scale")
+    )
+    red = torch.tensor([1.0, 0.0, 0.0]).reshape(1, 3, 1, 1).expand(8, 3, 2, 2)
+    assert not torch.equal(shifted, scaled)
+    assert torch.equal(build([{**step, "mode": "scale"}]).apply(red, seed=0, epoch=1, step=0)[0], red), "red has hue 0"
 
 
 def test_each_sample_has_its_own_factor() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from samples import sequences
 
 from trainkit.data import Dataset
 from trainkit.fit.init_report import init_report, init_report_png
@@ -37,3 +38,18 @@ def test_he_keeps_the_scale_of_a_relu_network() -> None:
     layers = [layer for layer in report("relu", kind="he_normal").values() if layer["values"] == "pre_activation"]
     assert layers[1]["std"] == pytest.approx(layers[0]["std"], rel=0.6)
     assert all(sum(layer["histogram"]["counts"]) > 0 for layer in layers)
+
+
+@pytest.mark.parametrize("shortest", [3, 9], ids=["packed", "equal lengths"])
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_states_of_recurrent_layers_are_reported(kind: str, shortest: int) -> None:
+    data = sequences(60, shortest=shortest)
+    layers = {}
+    for std in (0.01, 100.0):
+        model = {"kind": kind, "hidden": 6, "layers": 2, "init": {"kind": "normal", "std": std}}
+        made = init_report(JobSpec.model_validate({"dataset": "d", "model": model}), data)
+        assert [layer["values"] for layer in made["layers"]] == ["activation", "activation", "pre_activation"]
+        layers[std] = made["layers"][0]
+    assert layers[0.01]["saturated_share"] == 0
+    assert layers[100.0]["saturated_share"] > 0.02, "a gate stands between the tanh and an LSTM's state"
+    assert layers[0.01]["min"] >= -1
