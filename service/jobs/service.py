@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select, update
@@ -21,16 +22,20 @@ from service.jobs.branches import Branch
 from service.jobs.states import ENDED, first_event, transition
 from service.jobs.tables import IdempotencyKey, Job
 from service.keys.service import Principal
-from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, parse_spec, resolve
+from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, further_problems, parse_spec, resolve
 from trainkit.spec.failures import failure
 from trainkit.spec.problems import Problem as SpecProblem
 
 QUEUE = "train"
+DATASET_ID = re.compile(r"ds_[a-z0-9]{1,60}")
 
 
 def check(session: Session, who: Principal, document: Any) -> tuple[JobSpec, Dataset, Resolved | None]:
     """Parse and resolve a document. Raises SpecError with everything wrong; None resolved while the data is checked."""
-    spec = parse_spec(document)
+    try:
+        spec = parse_spec(document)
+    except SpecError as error:
+        raise SpecError([*error.problems, *_seen_beside(session, who, document, error.problems)]) from None
     try:
         dataset = find_dataset(session, who, spec.dataset.id)
     except Problem:
@@ -55,6 +60,21 @@ def check(session: Session, who: Principal, document: Any) -> tuple[JobSpec, Dat
     if absent:
         raise SpecError(absent)
     return spec, dataset, resolved
+
+
+def _seen_beside(session: Session, who: Principal, document: Any, known: Sequence[SpecProblem]) -> list[SpecProblem]:
+    """What the dataset forbids in those parts of a faulty document that can be read: all mistakes are told at once."""
+    named = document.get("dataset") if isinstance(document, Mapping) else None
+    identifier = named.get("id") if isinstance(named, Mapping) else named
+    if not isinstance(identifier, str) or not DATASET_ID.fullmatch(identifier):
+        return []
+    try:
+        dataset = find_dataset(session, who, identifier)
+    except Problem:
+        return []
+    if dataset.state != "ready":
+        return []
+    return further_problems(document, known, DatasetFacts.model_validate(dataset.facts))
 
 
 def _dataset_pointer(document: Any) -> str:

@@ -29,6 +29,7 @@ from service.metrics import service as metrics
 from service.settings import Settings
 
 MOST_INTERRUPTIONS = 3
+MOST_JOBS = 5
 
 
 class Jobs(RuleBasedStateMachine):
@@ -64,7 +65,7 @@ class Jobs(RuleBasedStateMachine):
 
     @rule()
     def submit(self) -> None:
-        if len(self.written) < 4:
+        if len(self.written) < MOST_JOBS - 1:
             document = {"dataset": self.dataset, "model": {"kind": "mlp"}, "resources": {"max_attempts": 2}}
             job, new = rules.create(self.service.context, self.who, document, None)
             assert new
@@ -150,6 +151,8 @@ class Jobs(RuleBasedStateMachine):
     def client(self, data: st.DataObject, wish: str) -> None:
         job = self.job(data)
         before = self.service.job(job)
+        if wish == "resume" and before["state"] in ENDED and len(self.written) >= MOST_JOBS:
+            return
         body = {"keep": data.draw(st.sampled_from(["best", "last"]))} if wish == "stop" else None
         answer = self.service.client.post(f"/v1/jobs/{job}/{wish}", json=body)
         again = self.service.client.post(f"/v1/jobs/{job}/{wish}", json=body)
@@ -206,14 +209,14 @@ def outcome(claimed: leases.Claimed, reason: str) -> attempts.Finish:
     )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_promises_hold_in_any_order(migrated_sqlite: Path) -> None:
     Jobs.template = migrated_sqlite
     run_state_machine_as_test(
         Jobs,
         settings=settings(
-            max_examples=25,
-            stateful_step_count=40,
+            max_examples=15,
+            stateful_step_count=30,
             deadline=None,
             derandomize=True,
             database=None,

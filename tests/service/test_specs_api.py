@@ -15,6 +15,19 @@ def test_validate_resolves_and_estimates(service: Served) -> None:
     assert service.client.get("/v1/jobs").json()["data"] == []
 
 
+def test_mistakes_of_form_and_of_the_data_are_told_at_once(service: Served) -> None:
+    spec = {
+        "dataset": service.ready_dataset(),
+        "model": {"kind": "mlp", "hiden": [3]},
+        "augment": [{"kind": "hue"}],
+        "early_stop": [{"kind": "patience", "monitor": "val_mse"}],
+    }
+    answer = service.client.post("/v1/jobs", json=spec)
+    assert answer.status_code == 422
+    pointers = {error["pointer"] for error in answer.json()["errors"]}
+    assert {"/model/hiden", "/augment/0", "/early_stop/0/monitor"} <= pointers
+
+
 def test_validate_takes_yaml(service: Served) -> None:
     text = f"dataset: {service.ready_dataset()}\nmodel: {{kind: mlp}}\n"
     answer = service.client.post("/v1/specs:validate", content=text, headers={"Content-Type": "application/yaml"})
