@@ -39,6 +39,7 @@ class Run:
 
 RUNS = {
     "fashion-mlp": Run("fashion-mnist", seeds=SEVERAL),
+    "fashion-mlp-long": Run("fashion-mnist", seeds=SEVERAL),
     "fashion-mlp-regularised": Run("fashion-mnist", seeds=SEVERAL),
     "fashion-cnn": Run("fashion-mnist"),
     "vowels-lstm": Run("vowels", seeds=SEVERAL),

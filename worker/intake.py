@@ -87,7 +87,9 @@ class Intake:
         self.context.engine.dispose()
         claimed = self.claimed
         self.child = fork(
-            lambda: read(upload, self.folder, claimed.kind, claimed.target), log=self.folder / "log.txt", threads=1
+            lambda: read(upload, self.folder, claimed.kind, claimed.target, claimed.reading),
+            log=self.folder / "log.txt",
+            threads=1,
         )
         shown_due = 0.0
         while True:
@@ -177,9 +179,10 @@ class Intake:
             self.child.signal(signal.SIGKILL)
 
 
-def read(upload: Path, folder: Path, kind: str | None, target: str | None) -> None:
+def read(upload: Path, folder: Path, kind: str | None, target: str | None, reading: dict[str, Any] | None) -> None:
     """In the child: read the upload into `folder/prepared`, and say how that went."""
     from trainkit.data import DataError, prepare
+    from trainkit.spec.reading import Reading
 
     limit_resources()
     spool = SpoolWriter(folder / "spool")
@@ -197,6 +200,7 @@ def read(upload: Path, folder: Path, kind: str | None, target: str | None) -> No
             folder / "prepared",
             kind=kind,
             target=target,
+            reading=Reading.model_validate(reading or {}),
             progress=tell,
         )
         spool.write({"type": "ready", "facts": facts.model_dump(mode="json"), "report": report})

@@ -1,4 +1,4 @@
-"""Jobs know which job they were made from"""
+"""Jobs know which job they were made from; datasets how they are to be read"""
 
 from __future__ import annotations
 
@@ -17,3 +17,6 @@ depends_on = None
 def upgrade() -> None:
     with op.batch_alter_table("jobs") as batch:
         batch.add_column(sa.Column("parent", JSON, nullable=True))
+    for table in ("datasets", "uploads"):
+        with op.batch_alter_table(table) as batch:
+            batch.add_column(sa.Column("reading", JSON, nullable=True))

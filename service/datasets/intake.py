@@ -26,6 +26,7 @@ class ClaimedDataset:
     filename: str | None
     kind: str | None
     target: str | None
+    reading: dict[str, Any] | None
 
 
 def claim(session: Session, owner: str, lease_seconds: float) -> ClaimedDataset | None:
@@ -42,7 +43,15 @@ def claim(session: Session, owner: str, lease_seconds: float) -> ClaimedDataset 
         ).scalar_one_or_none()
         if fence is not None:
             blob = session.get_one(Blob, dataset.blob_sha256)
-            return ClaimedDataset(dataset.id, fence, blob.storage_key, dataset.filename, dataset.kind, dataset.target)
+            return ClaimedDataset(
+                dataset.id,
+                fence,
+                blob.storage_key,
+                dataset.filename,
+                dataset.kind,
+                dataset.target,
+                dataset.reading,
+            )
     return None
 
 

@@ -18,12 +18,13 @@ from service.context import Context, Service
 from service.database import reading
 from service.datasets import repository, service
 from service.datasets.receive import Receiver, check_digest, digest_said
-from service.datasets.schemas import NAME, DatasetOut, PreviewIn, SourceIn, dataset_out
+from service.datasets.schemas import NAME, DatasetOut, PreviewIn, SourceIn, dataset_out, read_as
 from service.errors import Problem
 from service.keys.service import Principal
 from service.pagination import After, Limit, Page, page
 from service.questions.service import ask
 from trainkit.spec.facts import DatasetKind
+from trainkit.spec.reading import Delimiter, Encoding, ImageSize, Reading
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "PNG"}}
@@ -57,9 +58,14 @@ async def put_dataset(
     kind: Kind = None,
     target: Target = None,
     filename: Annotated[str | None, Query(max_length=300)] = None,
+    delimiter: Annotated[Delimiter | None, Query()] = None,
+    encoding: Annotated[Encoding | None, Query()] = None,
+    header: Annotated[bool | None, Query(description="Tables: whether the first row names the columns.")] = None,
+    image_size: Annotated[ImageSize | None, Query()] = None,
     content_digest: Annotated[str | None, Header()] = None,
 ) -> DatasetOut:
-    wish = service.Wish(name, kind, target, filename)
+    reading = read_as(delimiter=delimiter, encoding=encoding, header=header, image_size=image_size)
+    wish = service.Wish(name, kind, target, filename, reading)
     said = request.headers.get("content-length", "")
     size = int(said) if said.isdigit() else None
     return await _receive(context, who, request.stream(), size, wish, content_digest, response)
@@ -80,7 +86,8 @@ by_uri = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=JsonRou
 
 @by_uri.post("", status_code=201, response_model=DatasetOut, include_in_schema=False)
 def post_source(response: Response, who: Writer, context: Service, source: SourceIn) -> DatasetOut:
-    wish = service.Wish(source.name or "", source.kind, source.target)
+    reading = read_as(**source.model_dump(include=set(Reading.model_fields)))
+    wish = service.Wish(source.name or "", source.kind, source.target, None, reading)
     dataset = service.register_source(context, who, source.uri, wish)
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"
     return dataset_out(dataset)
@@ -101,9 +108,14 @@ async def post_dataset(
     name: Annotated[str | None, Form(min_length=1, max_length=200, pattern=NAME)] = None,
     kind: Annotated[DatasetKind | None, Form()] = None,
     target: Annotated[str | None, Form(max_length=300, pattern=r"^[^\x00]*$")] = None,
+    delimiter: Annotated[Delimiter | None, Form()] = None,
+    encoding: Annotated[Encoding | None, Form()] = None,
+    header: Annotated[bool | None, Form()] = None,
+    image_size: Annotated[ImageSize | None, Form()] = None,
 ) -> DatasetOut:
+    reading = read_as(delimiter=delimiter, encoding=encoding, header=header, image_size=image_size)
     shown = re.sub(r"[\x00-\x1f]", "", (file.filename or "").replace("\\", "/").rsplit("/", 1)[-1])[:300]
-    wish = service.Wish(name or shown.split(".")[0][:200] or "dataset", kind, target, shown or None)
+    wish = service.Wish(name or shown.split(".")[0][:200] or "dataset", kind, target, shown or None, reading)
     return await _receive(context, who, _chunks(file), file.size, wish, None, response)
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.datasets.tables import Dataset
 from trainkit.spec.augment import AugmentStep
 from trainkit.spec.facts import DatasetKind
+from trainkit.spec.reading import Delimiter, Encoding, Header, ImageSize, Reading
 
 NAME = r"^[^\x00-\x1f/\\]+$"
 
@@ -22,6 +23,7 @@ class DatasetOut(BaseModel):
     version: int
     kind: str | None
     target: str | None
+    reading: dict[str, Any] | None
     state: Literal["uploading", "validating", "ready", "invalid"]
     phase: str | None
     progress: dict[str, Any] | None
@@ -34,6 +36,11 @@ class DatasetOut(BaseModel):
     updated_at: datetime
 
 
+def read_as(**said: Any) -> dict[str, Any] | None:
+    """The overrides that were given, None when none was. Raises ValidationError."""
+    return Reading.model_validate(said).model_dump(exclude_none=True) or None
+
+
 class SourceIn(BaseModel):
     """A file that the service fetches itself."""
 
@@ -44,6 +51,10 @@ class SourceIn(BaseModel):
     target: str | None = Field(
         None, max_length=300, pattern=r"^[^\x00]*$", description="Tables: the column to predict."
     )
+    delimiter: Delimiter | None = None
+    encoding: Encoding | None = None
+    header: Header | None = None
+    image_size: ImageSize | None = None
 
 
 class PreviewIn(BaseModel):
@@ -65,6 +76,7 @@ def dataset_out(row: Dataset) -> DatasetOut:
         version=row.version,
         kind=row.kind,
         target=row.target,
+        reading=row.reading,
         state=row.state,
         phase=row.phase,
         progress=row.progress,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -32,12 +33,14 @@ class Wish:
     kind: str | None = None
     target: str | None = None
     filename: str | None = None
+    reading: dict[str, Any] | None = None
+    """Overrides of what the readers would find out (`trainkit.spec.reading`)."""
 
 
 def register(context: Context, who: Principal, received: Received, wish: Wish) -> Dataset:
     """Adopt received bytes as a new dataset version and ring for its check.
 
-    The same bytes under the same name, kind and target are the same dataset: the existing version is returned.
+    The same bytes under the same name, kind, target and reading are the same dataset: the existing version is returned.
     """
     for _ in range(5):
         try:
@@ -117,6 +120,7 @@ def _row(session: Session, project_id: str, wish: Wish) -> Dataset:
         kind=wish.kind,
         target=wish.target,
         filename=wish.filename,
+        reading=wish.reading,
         created_at=now,
         updated_at=now,
     )
@@ -148,7 +152,7 @@ def register_source(context: Context, who: Principal, uri: str, wish: Wish) -> D
 def _same(previous: Dataset, received: Received, wish: Wish) -> bool:
     kinds = (None, previous.kind)
     same_bytes = previous.blob_sha256 == received.sha256 and previous.state != "invalid"
-    return same_bytes and wish.kind in kinds and wish.target == previous.target
+    return same_bytes and wish.kind in kinds and (wish.target, wish.reading) == (previous.target, previous.reading)
 
 
 def find(session: Session, who: Principal, dataset_id: str) -> Dataset:

@@ -9,9 +9,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
+from service.datasets.schemas import read_as
 from service.datasets.service import Wish
 from service.errors import Problem
 from trainkit.spec.facts import DATASET_KINDS
+from trainkit.spec.reading import Reading
 
 ALGORITHMS: dict[str, Any] = {"sha1": hashlib.sha1, "sha256": hashlib.sha256}
 LONGEST = 8192
@@ -81,7 +85,7 @@ def pairs(value: str | None) -> dict[str, str]:
 
 
 def wish(value: str | None) -> Wish:
-    """What the upload shall become: `name`, `kind`, `target`, `filename`; other keys are kept but mean nothing."""
+    """What the upload shall become (`name`, `kind`, `target`, `filename`) and how it is read; other keys mean nothing."""
     said = pairs(value)
     filename = CONTROL.sub("", said.get("filename", "").replace("\\", "/").rsplit("/", 1)[-1])[:300]
     name = said.get("name") or filename.split(".")[0][:200] or "dataset"
@@ -95,7 +99,17 @@ def wish(value: str | None) -> Wish:
     target = said.get("target") or None
     if target is not None and ("\x00" in target or len(target) > 300):
         raise _unfit("target", "holds NUL or more than 300 characters.", "Name one column.")
-    return Wish(name, kind, target, filename or None)
+    return Wish(name, kind, target, filename or None, _reading(said))
+
+
+def _reading(said: dict[str, str]) -> dict[str, Any] | None:
+    given = {key: said[key] for key in Reading.model_fields if said.get(key)}
+    try:
+        return read_as(**given)
+    except ValidationError as error:
+        item = error.errors()[0]
+        key = str(item["loc"][0])
+        raise _unfit(key, f"{item['msg']}.", str(Reading.model_fields[key].description or "Leave it out.")) from None
 
 
 def _unfit(key: str, message: str, hint: str) -> Problem:

@@ -54,6 +54,7 @@ def create(context: Context, who: Principal, length: int | None, said: str, wish
             kind=wish.kind,
             target=wish.target,
             filename=wish.filename,
+            reading=wish.reading,
             storage_key=f"{FOLDER}/{identifier}",
             expires_at=until,
             created_at=now,
@@ -170,7 +171,7 @@ def finish(
 def _make_dataset(session: Session, storage: Storage, upload: Upload) -> None:
     part = storage.local_path(upload.storage_key)
     received = Received(part, upload.sha256 or "", upload.received)
-    wish = datasets.Wish(upload.name, upload.kind, upload.target, upload.filename)
+    wish = datasets.Wish(upload.name, upload.kind, upload.target, upload.filename, upload.reading)
     dataset = datasets.admit(session, storage, upload.project_id, received, wish)
     fp("upload_adopted")
     upload.state, upload.dataset_id = "finished", dataset.id

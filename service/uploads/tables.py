@@ -32,6 +32,7 @@ class Upload(Base):
     kind: Mapped[str | None] = mapped_column(String(40))
     target: Mapped[str | None] = mapped_column(String(300))
     filename: Mapped[str | None] = mapped_column(String(300))
+    reading: Mapped[dict[str, Any] | None] = mapped_column(Json)
     storage_key: Mapped[str] = mapped_column(String(300))
     sha256: Mapped[str | None] = mapped_column(String(64))
     dataset_id: Mapped[str | None] = mapped_column(String(40))

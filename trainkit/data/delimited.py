@@ -11,6 +11,7 @@ from typing import Any
 from trainkit.data.columns import COMMA_NUMBER, MISSING, NUMBER, column_of_text, refuse_bad_rows
 from trainkit.data.dataset import Column
 from trainkit.data.errors import refuse
+from trainkit.spec.reading import NOTHING_SAID, Reading
 
 DELIMITERS = (",", "\t", ";", "|")
 MOST_COLUMNS = 100_000
@@ -18,16 +19,18 @@ FIELD_LIMIT = 10 * 2**20
 LOOKED_AT = 50
 
 
-def read_delimited(path: Path, bad: list[dict[str, str]], details: dict[str, Any]) -> dict[str, Column]:
+def read_delimited(
+    path: Path, bad: list[dict[str, str]], details: dict[str, Any], reading: Reading = NOTHING_SAID
+) -> dict[str, Column]:
     """Columns by name. Rows of another length than the header's go to `bad`; more than 5 % of them are a DataError."""
-    text, encoding = decode_text(path.read_bytes(), path.name)
-    delimiter = _delimiter(text)
+    text, encoding = decode_text(path.read_bytes(), path.name, reading.encoding)
+    delimiter = reading.separator or _delimiter(text)
     lines = list(io.StringIO(text, newline=""))
     rows, spans = _rows(lines, delimiter)
     if not rows:
         raise refuse("empty", "the file holds no values", path.name)
     decimal_comma = delimiter == ";"
-    names, first = _header(rows, decimal_comma=decimal_comma)
+    names, first = _header(rows, decimal_comma=decimal_comma, said=reading.header)
     details.update({"delimiter": delimiter, "encoding": encoding, "header": first == 1})
     if len(names) > MOST_COLUMNS:
         raise refuse("too_many_columns", f"{len(names)} columns", "line 1", f"At most {MOST_COLUMNS}.")
@@ -51,8 +54,20 @@ def read_delimited(path: Path, bad: list[dict[str, str]], details: dict[str, Any
     }
 
 
-def decode_text(raw: bytes, where: str) -> tuple[str, str]:
-    """(text, encoding): a byte-order mark decides, else UTF-8, else Windows-1252. Raises DataError for binary data."""
+def decode_text(raw: bytes, where: str, said: str | None = None) -> tuple[str, str]:
+    """(text, encoding): what is `said`, else a byte-order mark, else UTF-8, else Windows-1252.
+
+    Raises DataError for binary data, and for bytes that are not of the said encoding.
+    """
+    if said is not None:
+        try:
+            return raw.decode(said), said
+        except UnicodeError as error:
+            line = raw[: getattr(error, "start", 0)].count(b"\n") + 1
+            hint = "Leave `encoding` out: it is found out."
+            raise refuse(
+                "bad_encoding", f"not {said}: {getattr(error, 'reason', error)}", f"line {line}", hint
+            ) from None
     for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
         if raw.startswith(mark):
             try:
@@ -112,7 +127,7 @@ def _delimiter(text: str) -> str:
     return best
 
 
-def _header(rows: Sequence[Sequence[str]], *, decimal_comma: bool) -> tuple[list[str], int]:
+def _header(rows: Sequence[Sequence[str]], *, decimal_comma: bool, said: bool | None) -> tuple[list[str], int]:
     """(column names, 1 when the first row is a header).
 
     It is one when a column has a word above nothing but numbers; else, when no cell of it is a number.
@@ -124,12 +139,16 @@ def _header(rows: Sequence[Sequence[str]], *, decimal_comma: bool) -> tuple[list
 
     cells = [cell.strip() for cell in rows[0]]
     below = [row for row in rows[1:LOOKED_AT] if len(row) == len(cells)]
-    if any(map(is_number, cells)) and not any(
-        below
-        and cell.lower() not in MISSING
-        and not is_number(cell)
-        and all(is_number(row[i].strip()) for row in below)
-        for i, cell in enumerate(cells)
+    if said is False or (
+        said is None
+        and any(map(is_number, cells))
+        and not any(
+            below
+            and cell.lower() not in MISSING
+            and not is_number(cell)
+            and all(is_number(row[i].strip()) for row in below)
+            for i, cell in enumerate(cells)
+        )
     ):
         return [f"column_{index + 1}" for index in range(len(cells))], 0
     names: dict[str, None] = {}

@@ -16,6 +16,7 @@ from trainkit.data.errors import DataError, DataProblem, refuse
 from trainkit.data.gather import MOST_BAD, Progress, gather
 from trainkit.data.pixels import PixelFile
 from trainkit.data.table import TABLE_SUFFIXES, read_columns
+from trainkit.spec.reading import NOTHING_SAID, Reading
 from trainkit.spec.shapes import FEW_VALUES
 
 
@@ -24,6 +25,7 @@ def read_image_table(
     *,
     target: str | None = None,
     size: tuple[int, int] | None = None,
+    reading: Reading = NOTHING_SAID,
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Dataset, dict[str, Any]]:
@@ -47,7 +49,7 @@ def read_image_table(
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(folder) / PurePosixPath(where).name
         alone.write_bytes(data)
-        columns, split, details = read_columns(alone, target)
+        columns, split, details = read_columns(alone, target, reading)
     name, places = _file_column(columns, found.names, where)
     label = _label_column([column for column in columns if column != name], target, where)
     kept, bad = _usable(columns[name], places, columns[label])

@@ -21,19 +21,20 @@ from trainkit.data.sequences import read_long_csv
 from trainkit.data.table import TABLE_SUFFIXES, read_table
 from trainkit.data.weights import is_weights, read_weights
 from trainkit.spec.facts import DatasetFacts
+from trainkit.spec.reading import NOTHING_SAID, Reading
 
 MOST_SIDE = 8192
 
 
 def load_dataset(
-    path: str | Path, *, kind: str | None = None, target: str | None = None, size: tuple[int, int] | None = None
+    path: str | Path, *, kind: str | None = None, target: str | None = None, reading: Reading = NOTHING_SAID
 ) -> Dataset:
     """The dataset in a file or folder; `kind` left out is detected, `target` names a table's column to predict.
 
-    Images are brought to one `size` (H, W), left out the commonest of theirs.
+    `reading` overrides what is otherwise found out: delimiter, encoding, header, and the one size images are brought to.
     Raises DataError with every reason when it cannot be used.
     """
-    return read(Path(path), kind=kind, target=target, size=size)[0]
+    return read(Path(path), kind=kind, target=target, reading=reading)[0]
 
 
 def prepare(
@@ -42,7 +43,7 @@ def prepare(
     *,
     kind: str | None = None,
     target: str | None = None,
-    size: tuple[int, int] | None = None,
+    reading: Reading = NOTHING_SAID,
     progress: Progress | None = None,
 ) -> tuple[DatasetFacts, dict[str, Any]]:
     """Read `path` as `load_dataset` does, write the prepared form to `folder`; returns (facts, report).
@@ -57,7 +58,9 @@ def prepare(
     # beside the folder, so that the finished file is moved there and not copied
     store = folder.with_name(folder.name + ".pixels.npy")
     try:
-        dataset, reason, details = read(Path(path), kind=kind, target=target, size=size, store=store, progress=progress)
+        dataset, reason, details = read(
+            Path(path), kind=kind, target=target, reading=reading, store=store, progress=progress
+        )
         made = report(dataset, reason, details)
         dataset.save(folder, ready={"pixels": store} if store.exists() else {})
     finally:
@@ -70,7 +73,7 @@ def read(
     *,
     kind: str | None = None,
     target: str | None = None,
-    size: tuple[int, int] | None = None,
+    reading: Reading = NOTHING_SAID,
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Dataset, str, dict[str, Any]]:
@@ -82,27 +85,32 @@ def read(
     if path.is_file() and is_gzip(path) and not is_archive(path):
         with tempfile.TemporaryDirectory() as folder:
             alone = _unpacked(path, Path(folder))
-            return read(alone, kind=kind, target=target, size=size, store=store, progress=progress)
-    if size is not None and (min(size) < 1 or max(size) > MOST_SIDE):
-        raise refuse("bad_size", f"images of {size[1]} x {size[0]} pixels", "size", f"Sides from 1 to {MOST_SIDE}.")
+            return read(alone, kind=kind, target=target, reading=reading, store=store, progress=progress)
+    size = reading.size
+    if size is not None and max(size) > MOST_SIDE:
+        raise refuse(
+            "bad_size", f"images of {size[1]} x {size[0]} pixels", "image_size", f"At most {MOST_SIDE} a side."
+        )
     reason = "said at upload"
-    if kind is None:
+    if kind is None and reading.encoding is not None and path.is_file() and not is_archive(path):
+        kind, reason = "table", "an encoding of text was said"
+    elif kind is None:
         kind, reason = detect(path)
     if kind == "images":
         return _with_reason(read_images(path, size=size, store=store, progress=progress), reason)
     if kind == "image_table":
-        made = read_image_table(path, target=target, size=size, store=store, progress=progress)
+        made = read_image_table(path, target=target, size=size, reading=reading, store=store, progress=progress)
         return _with_reason(made, reason)
     if kind == "idx":
         return _with_reason(read_idx(path), reason)
     if kind == "arrays":
         return _with_reason(read_arrays(path), reason)
     if kind == "table":
-        return _with_reason(_table(path, target), reason)
+        return _with_reason(_table(path, target, reading), reason)
     if kind == "sequences":
         if path.is_dir() or is_archive(path) or _is_npy(path):
             return _with_reason(read_arrays(path, sequences=True), reason)
-        return _with_reason(read_long_csv(path, target=target), reason)
+        return _with_reason(read_long_csv(path, target=target, reading=reading), reason)
     raise refuse("unknown_kind", f"datasets of kind {kind!r} cannot be read", "kind")
 
 
@@ -126,10 +134,10 @@ def _is_npy(path: Path) -> bool:
         return file.read(6) == b"\x93NUMPY"
 
 
-def _table(path: Path, target: str | None) -> tuple[Dataset, dict[str, Any]]:
+def _table(path: Path, target: str | None, reading: Reading) -> tuple[Dataset, dict[str, Any]]:
     """A table as it is, or the only one in an archive."""
     if path.is_file() and not is_archive(path):
-        return read_table(path, target=target)
+        return read_table(path, target=target, reading=reading)
     files = list(entries(path))
     tables = [entry for entry in files if entry.name.lower().endswith(TABLE_SUFFIXES)] or files
     if len(tables) != 1:
@@ -138,7 +146,7 @@ def _table(path: Path, target: str | None) -> tuple[Dataset, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(folder) / PurePosixPath(tables[0].name).name
         alone.write_bytes(tables[0].data)
-        return read_table(alone, target=target)
+        return read_table(alone, target=target, reading=reading)
 
 
 def _with_reason(read: tuple[Dataset, dict[str, Any]], reason: str) -> tuple[Dataset, str, dict[str, Any]]:

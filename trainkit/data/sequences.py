@@ -13,11 +13,12 @@ from trainkit.data.columns import LABEL_COLUMNS
 from trainkit.data.dataset import Column, Dataset, SequenceInputs, class_targets, make_dataset
 from trainkit.data.errors import refuse
 from trainkit.data.table import read_columns
+from trainkit.spec.reading import NOTHING_SAID, Reading
 
 ID_COLUMNS = ("sequence_id", "sequence", "id", "series", "series_id")
 
 
-def read_long_csv(path: Path, *, target: str | None) -> tuple[Dataset, dict[str, Any]]:
+def read_long_csv(path: Path, *, target: str | None, reading: Reading = NOTHING_SAID) -> tuple[Dataset, dict[str, Any]]:
     """(dataset, details): rows in the file's order within each id.
 
     Without a `target`, the one column called label, class, target, category or y is it, if it never changes within a
@@ -25,7 +26,7 @@ def read_long_csv(path: Path, *, target: str | None) -> tuple[Dataset, dict[str,
 
     Raises DataError naming the column, or the row, where row 1 is the first below the header.
     """
-    columns, parts, details = read_columns(path, target)
+    columns, parts, details = read_columns(path, target, reading)
     name = next((column for column in columns if column.lower() in ID_COLUMNS), None)
     if name is None:
         raise refuse("missing_column", "no column tells the sequences apart", path.name, f"Name it {ID_COLUMNS[0]}.")

@@ -17,18 +17,23 @@ from trainkit.data.delimited import decode_text, read_delimited
 from trainkit.data.errors import DataError, refuse
 from trainkit.data.text import storable
 from trainkit.spec.problems import nearest
+from trainkit.spec.reading import NOTHING_SAID, Reading
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 JSON_ARRAY = re.compile(rb"^\s*\[\s*\{")
 
 
-def read_table(path: Path, *, target: str | None = None) -> tuple[Dataset, dict[str, Any]]:
+def read_table(
+    path: Path, *, target: str | None = None, reading: Reading = NOTHING_SAID
+) -> tuple[Dataset, dict[str, Any]]:
     """(dataset, details for the report). Raises DataError naming file, row or column."""
-    columns, split, details = read_columns(path, target)
+    columns, split, details = read_columns(path, target, reading)
     return make_dataset("table", TableInputs(columns), None, None, split, target=target), details
 
 
-def read_columns(path: Path, target: str | None) -> tuple[dict[str, Column], NDArray[np.int8] | None, dict[str, Any]]:
+def read_columns(
+    path: Path, target: str | None, reading: Reading = NOTHING_SAID
+) -> tuple[dict[str, Column], NDArray[np.int8] | None, dict[str, Any]]:
     """(columns, predefined part of each row or None, details); `target` must be one of the columns."""
     with path.open("rb") as file:
         start = file.read(4096)
@@ -41,7 +46,7 @@ def read_columns(path: Path, target: str | None) -> tuple[dict[str, Column], NDA
     elif start.lstrip()[:1] == b"{":
         columns = _json_lines(path, bad)
     else:
-        columns = read_delimited(path, bad, details)
+        columns = read_delimited(path, bad, details, reading)
     if not columns:
         raise refuse("no_columns", "the table has no columns", path.name)
     if target is not None and target not in columns:

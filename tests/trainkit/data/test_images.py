@@ -14,6 +14,7 @@ from PIL import Image
 from trainkit.data import DataError, ImageInputs, decoding, load_dataset
 from trainkit.data.decoding import decode, to_pixels
 from trainkit.data.images import read_images
+from trainkit.spec.reading import Reading
 
 
 def picture(
@@ -149,8 +150,8 @@ def test_a_size_of_one_s_own(tmp_path: Path) -> None:
     assert dataset.facts.input_shape is not None
     assert dataset.facts.input_shape[1:] == (2, 3)
     assert (details["shapes"], details["size"], details["resized"]) == ({"8x8": 2, "6x4": 1}, "3x2", 3)
-    with pytest.raises(DataError, match="0 pixels"):
-        load_dataset(path, size=(0, 8))
+    with pytest.raises(DataError, match="9000 x 8 pixels"):
+        load_dataset(path, reading=Reading(image_size="9000x8"))
 
 
 def test_an_archive_without_images(tmp_path: Path) -> None:
