@@ -4,7 +4,7 @@
     python examples/real_data.py vowels FOLDER             vowels.npz: JapaneseVowels, 640 sequences of 12 channels
     python examples/real_data.py adult FOLDER              adult.parquet: 48,842 rows, target income
     python examples/real_data.py california FOLDER         california.parquet: 20,640 rows, target MedHouseVal
-    python examples/real_data.py stamps FOLDER             stamps.zip: 350 drawings and photos in 5 class folders
+    python examples/real_data.py stamps FOLDER             stamps.zip: 364 drawings and photos in 5 class folders
     python examples/real_data.py mobilenet FOLDER          mobilenet_v2.safetensors: real weights, torchvision's names
 
 Sources: Debian's dataset-fashion-mnist (MIT) and tuxpaint-stamps-default (GPL-2 and others); from PyPI aeon (BSD-3),

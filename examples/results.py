@@ -107,7 +107,7 @@ def main() -> None:
 def row(name: str, seed: int, done: dict[str, Any]) -> str:
     """The finished job as a line of the table; parameters and seconds are the model's size and the job's time."""
     result = done["result"]
-    shown = ("accuracy", "f1", "roc_auc", "mse", "mae", "r2")
+    shown = ("accuracy", "f1", "mse", "mae", "r2")
     metrics = ", ".join(f"{key} {result['test'][key]:.4f}" for key in shown if result["test"].get(key) is not None)
     began, ended = (datetime.fromisoformat(done[when]) for when in ("started_at", "finished_at"))
     epochs = f"{result['stopped_epoch']} ({result['best_epoch']})"
