@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-ALL = ("training", "augmentation", "intake")
+ALL = ("training", "augmentation", "intake", "upload")
 
 
 def main() -> None:
