@@ -26,6 +26,8 @@ class Settings:
     """What the datasets and open uploads of one project may hold together; None: no limit."""
     file_roots: tuple[Path, ...] = ()
     """Folders below which `file://` may be registered; none: nothing may."""
+    s3_buckets: tuple[str, ...] = ()
+    """Buckets of which objects may be registered as `s3://`; none: nothing may."""
     upload_keep_seconds: float = 7 * 86400.0
     """How long an upload that nobody goes on with is kept."""
     max_body_bytes: int = 32 * 2**20
@@ -54,6 +56,7 @@ class Settings:
             max_upload_bytes=int(env.get("TRAINKIT_MAX_UPLOAD_BYTES", str(64 * GIB))),
             project_quota_bytes=int(env.get("TRAINKIT_PROJECT_QUOTA_BYTES") or 0) or None,
             file_roots=tuple(Path(root) for root in env.get("TRAINKIT_FILE_ROOTS", "").split(os.pathsep) if root),
+            s3_buckets=tuple(name.strip() for name in env.get("TRAINKIT_S3_BUCKETS", "").split(",") if name.strip()),
             upload_keep_seconds=float(env.get("TRAINKIT_UPLOAD_KEEP_SECONDS", str(7 * 86400))),
             max_body_bytes=int(env.get("TRAINKIT_MAX_BODY_BYTES", str(32 * 2**20))),
             predict_seconds=float(env.get("TRAINKIT_PREDICT_SECONDS", "60")),

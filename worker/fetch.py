@@ -5,23 +5,30 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
+import signal
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
+from service import quota
 from service.datasets import intake
 from service.datasets.intake import ClaimedSource
 from service.datasets.receive import Received
-from service.datasets.sources import open_source
+from service.datasets.sources import is_object, open_source
+from service.datasets.tables import Dataset
 from service.errors import Problem
 from service.leases import StaleFence
-from worker import shutdown
+from worker import objects, shutdown
 from worker.aside import aside
 from worker.context import Context
 from worker.lease import Lease, LeaseLost
+from worker.processes import Child, fork
+from worker.spool import SpoolReader
 
 log = logging.getLogger(__name__)
 PIECE = 4 << 20
@@ -54,7 +61,9 @@ class Fetch:
         self.context, self.claimed, self.copied = context, claimed, 0
         self.part = context.storage.new_part()
         self.stop = threading.Event()
-        self.lease = Lease(settings.lease_seconds, settings.heartbeat_seconds, begun, self._renew, self.stop.set)
+        self.folder = settings.scratch / f"fetch-{claimed.dataset_id}-{claimed.fence}"
+        self.child: Child | None = None
+        self.lease = Lease(settings.lease_seconds, settings.heartbeat_seconds, begun, self._renew, self._halt)
 
     def run(self) -> None:
         """From the claim to `validating` or `invalid`."""
@@ -62,10 +71,12 @@ class Fetch:
         try:
             with self.lease:
                 try:
-                    received = aside(self._copy, self._meanwhile)
+                    received = self._download() if is_object(self.claimed.uri) else aside(self._copy, self._meanwhile)
                 except Stopped:
                     self.lease.check()
                     self._transact(lambda session: intake.renew_source(session, identifier, fence, 0.0))
+                except objects.Failed as failed:
+                    self._refuse(failed.code, failed.message, failed.hint, failed.retryable, failed.evidence)
                 except Problem as problem:
                     self._refuse(problem.code, problem.detail)
                 except OSError as error:
@@ -77,6 +88,9 @@ class Fetch:
                     log.info("dataset=%s fetched: %s bytes", identifier, received.bytes)
             self.context.doorbell.ring("data")
         finally:
+            if self.child is not None:
+                self.child.kill()
+            shutil.rmtree(self.folder, ignore_errors=True)
             self.part.unlink(missing_ok=True)
 
     def _copy(self) -> Received:
@@ -95,6 +109,55 @@ class Fetch:
             os.fsync(target.fileno())
         return Received(self.part, digest.hexdigest(), self.copied)
 
+    def _download(self) -> Received:
+        """An object of S3. A child reads it: it can be killed at once, and the library's threads end with it."""
+        settings, uri, cloud = self.context.settings, self.claimed.uri, objects.cloud_settings()
+        self.folder.mkdir(parents=True, mode=0o700)
+        reader, part = SpoolReader(self.folder / "spool"), Path(self.part)
+        self.context.engine.dispose()
+        limit = settings.max_upload_bytes
+        self.child = fork(
+            lambda: objects.download(uri, settings.s3_buckets, limit, part, reader.path, cloud),
+            log=self.folder / "log.txt",
+        )
+        while True:
+            ended = self.child.poll()
+            self.copied = part.stat().st_size if part.exists() else 0
+            for event in reader.read():
+                kind = event.pop("type")
+                if kind == "size":
+                    self._transact(lambda session: self._reserve(session, event["bytes"]))  # noqa: B023 - at once
+                elif kind == "failed":
+                    code, message, hint = event["code"], event["message"], event["hint"]
+                    failed = objects.Failed(code, message, hint, retryable=event["retryable"])
+                    failed.evidence = event["evidence"]
+                    raise failed
+                else:
+                    return Received(self.part, event["sha256"], event["bytes"])
+            if ended is not None:
+                log.warning("dataset=%s copying ended with %s", self.claimed.dataset_id, ended.status)
+                hint = "Look at the data worker's disk and memory, and register it again."
+                raise objects.Failed("s3_unreadable", "the copying process died", hint, retryable=True)
+            self._meanwhile()
+            if self.stop.is_set():
+                raise Stopped
+            self.child.sleep(0.1)
+
+    def _reserve(self, session: Any, size: int) -> None:
+        """Count the object against the project's quota from now on. Raises 413 problems, StaleFence."""
+        identifier, fence = self.claimed.dataset_id, self.claimed.fence
+        mine = update(Dataset).where(Dataset.id == identifier).execution_options(synchronize_session=False)
+        intake.renew_source(session, identifier, fence, self.context.settings.lease_seconds)
+        session.execute(mine.values(bytes=0))
+        project = session.get_one(Dataset, identifier).project_id
+        quota.check(session, self.context.settings, project, size)
+        session.execute(mine.values(bytes=size))
+
+    def _halt(self) -> None:
+        self.stop.set()
+        if self.child is not None:
+            self.child.signal(signal.SIGKILL)
+
     def _meanwhile(self) -> None:
         if shutdown.asked():
             self.stop.set()
@@ -106,9 +169,16 @@ class Fetch:
             seconds = self.context.settings.lease_seconds
             intake.renew_source(session, self.claimed.dataset_id, self.claimed.fence, seconds, progress)
 
-    def _refuse(self, code: str, message: str) -> None:
-        hint = "Put it right, and register it again."
-        error = {"code": code, "layer": "data", "message": message, "evidence": {}, "retryable": False, "hint": hint}
+    def _refuse(
+        self,
+        code: str,
+        message: str,
+        hint: str = "Put it right, and register it again.",
+        retryable: bool = False,
+        evidence: dict[str, Any] | None = None,
+    ) -> None:
+        error: dict[str, Any] = {"code": code, "layer": "data", "message": message, "evidence": evidence or {}}
+        error |= {"retryable": retryable, "hint": hint}
         self._transact(lambda session: intake.not_fetched(session, self.claimed.dataset_id, self.claimed.fence, error))
         log.info("dataset=%s not fetched: %s", self.claimed.dataset_id, message)
 

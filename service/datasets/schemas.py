@@ -45,7 +45,7 @@ class SourceIn(BaseModel):
     """A file that the service fetches itself."""
 
     model_config = ConfigDict(extra="forbid")
-    uri: str = Field(min_length=1, max_length=2000, description="file:///path, below TRAINKIT_FILE_ROOTS.")
+    uri: str = Field(min_length=1, max_length=2000, description="file:///path or s3://bucket/key.")
     name: str | None = Field(None, min_length=1, max_length=200, pattern=NAME, description="Left out: the file's.")
     kind: DatasetKind | None = Field(None, description="Left out: detected.")
     target: str | None = Field(

@@ -14,7 +14,7 @@ from service.context import Context
 from service.database import db_now, new_id
 from service.datasets import repository
 from service.datasets.receive import Received
-from service.datasets.sources import locate
+from service.datasets.sources import source_of
 from service.datasets.tables import Blob, Dataset
 from service.errors import Problem, not_found
 from service.jobs.withdraw import withdraw
@@ -128,16 +128,15 @@ def _row(session: Session, project_id: str, wish: Wish) -> Dataset:
 
 def register_source(context: Context, who: Principal, uri: str, wish: Wish) -> Dataset:
     """A dataset whose bytes a data worker fetches from `uri`. Raises 422 (where it points) and 413 problems."""
-    path = locate(uri, context.settings.file_roots)
-    size = path.stat().st_size
+    filename, size = source_of(uri, context.settings.file_roots, context.settings.s3_buckets)
     if size > context.settings.max_upload_bytes:
         raise too_large(context.settings.max_upload_bytes)
     for _ in range(5):
         try:
             with context.sessions.begin() as session:
                 quota.check(session, context.settings, who.project_id, size)
-                name = wish.name or path.name.split(".")[0][:200] or "dataset"
-                dataset = _row(session, who.project_id, replace(wish, name=name, filename=path.name[:300]))
+                name = wish.name or filename.split(".")[0][:200] or "dataset"
+                dataset = _row(session, who.project_id, replace(wish, name=name, filename=filename[:300]))
                 dataset.state, dataset.source_uri, dataset.bytes = "uploading", uri, size
                 session.add(dataset)
             break

@@ -1,4 +1,5 @@
-"""Where a registered URI points: `file://`, and only below the folders that TRAINKIT_FILE_ROOTS names."""
+"""Where a registered URI points: `file://` below the folders that TRAINKIT_FILE_ROOTS names, or `s3://` in a bucket
+that TRAINKIT_S3_BUCKETS names."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ def locate(uri: str, roots: Sequence[Path]) -> Path:
         raise refuse("uri_invalid", "not a URI.", "Send file:///folder/name.") from None
     if parts.scheme != "file":
         scheme = parts.scheme[:20] or "no scheme"
-        raise refuse("uri_scheme", f"{scheme} is not supported.", "Send file:///..., or the bytes (PUT, or tus).")
+        raise refuse("uri_scheme", f"{scheme} is not supported.", "Send file:///..., s3://..., or the bytes.")
     path = unquote(parts.path, errors="surrogateescape")
     if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or not path.startswith("/"):
         raise refuse(
@@ -55,6 +56,32 @@ def locate(uri: str, roots: Sequence[Path]) -> Path:
     if found.st_size == 0:
         raise refuse("empty", "the file is empty.", "No dataset is empty.")
     return real
+
+
+def is_object(uri: str) -> bool:
+    """Whether the URI names an object of S3."""
+    return uri[:5].lower() == "s3://"
+
+
+def locate_object(uri: str, buckets: Sequence[str]) -> tuple[str, str]:
+    """Bucket and key, without asking S3. The key is taken as it is written, not percent-decoded. Raises 422 problems."""
+    bucket, _, key = uri[5:].partition("/")
+    plain = key.isprintable() and not {"", ".", ".."} & set(key.split("/")) and len(key.encode()) <= 1024
+    if not bucket or not plain:
+        raise refuse("uri_invalid", "not the address of an object.", "Send s3://bucket/key, with the key as it is.")
+    if not buckets:
+        raise refuse("s3_off", "s3:// is not taken.", "Its operator can name buckets: TRAINKIT_S3_BUCKETS.")
+    if bucket not in buckets:
+        raise refuse("bucket_not_allowed", "the bucket is not among those allowed.", "Copy it, or send its bytes.")
+    return bucket, key
+
+
+def source_of(uri: str, roots: Sequence[Path], buckets: Sequence[str]) -> tuple[str, int]:
+    """Name and size of what the URI names; the size of an object is 0 until a worker asks. Raises 422 problems."""
+    if is_object(uri):
+        return locate_object(uri, buckets)[1].rsplit("/", 1)[-1], 0
+    path = locate(uri, roots)
+    return path.name, path.stat().st_size
 
 
 def open_source(uri: str, roots: Sequence[Path]) -> BinaryIO:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from served import Served
 
-from service.datasets.sources import locate
+from service.datasets.sources import locate, locate_object
 from service.errors import Problem
 from service.settings import Settings
 
@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(settings: Settings, root: Path) -> Settings:
-    return replace(settings, file_roots=(root,))
+    return replace(settings, file_roots=(root,), s3_buckets=("mine",))
 
 
 def test_a_file_waits_for_a_data_worker(service: Served, root: Path) -> None:
@@ -52,7 +52,10 @@ def test_a_file_waits_for_a_data_worker(service: Served, root: Path) -> None:
 @pytest.mark.parametrize(
     ("uri", "code"),
     [
-        ("s3://bucket/key", "uri_scheme"),
+        ("s3://bucket/key", "bucket_not_allowed"),
+        ("s3://mine", "uri_invalid"),
+        ("s3://mine/a/../b", "uri_invalid"),
+        ("s3:///key", "uri_invalid"),
         ("https://example.org/x", "uri_scheme"),
         ("/etc/passwd", "uri_scheme"),
         ("file://other-host/x", "uri_invalid"),
@@ -89,6 +92,16 @@ def test_a_link_within_the_folders_is_followed(root: Path) -> None:
 def test_without_folders_nothing_is_taken(root: Path) -> None:
     with pytest.raises(Problem, match="TRAINKIT_FILE_ROOTS"):
         locate(f"file://{root}/in", [])
+
+
+def test_an_object_waits_for_a_data_worker(service: Served) -> None:
+    shown = service.client.post("/v1/datasets", json={"uri": "s3://mine/a/b c.csv"}).json()
+    assert (shown["name"], shown["state"], shown["bytes"]) == ("b c", "uploading", 0)
+
+
+def test_without_buckets_nothing_is_taken() -> None:
+    with pytest.raises(Problem, match="TRAINKIT_S3_BUCKETS"):
+        locate_object("s3://mine/key", [])
 
 
 def test_a_body_that_does_not_fit_says_where(service: Served) -> None:
