@@ -20,6 +20,7 @@ from service.datasets.intake import ClaimedDataset
 from service.jobs.service import admit_waiting
 from service.leases import StaleFence
 from service.metrics.service import finite
+from trainkit.spec.failures import failure
 from worker import endings, shutdown
 from worker.aside import aside
 from worker.context import Context
@@ -208,7 +209,8 @@ def read(upload: Path, folder: Path, kind: str | None, target: str | None, readi
         spool.write({"type": "invalid", **refusal(error)})
     except MemoryError:
         hint = "Split the dataset, make images smaller, or give the data worker more memory."
-        error_document = invalid("out_of_memory", "reading the file needs more memory than a check may use", hint)
+        message = "reading the file needs more memory than a check may use"
+        error_document = failure("intake_died", message, hint=hint)
         spool.write({"type": "invalid", "error": error_document, "report": None})
     finally:
         spool.close()
@@ -245,7 +247,7 @@ def invalid(code: str, message: str, hint: str) -> dict[str, Any]:
 
 def too_slow() -> dict[str, Any]:
     """The error of a file that takes too long to read."""
-    return invalid("too_slow", f"reading the file took more than {CPU_SECONDS} s of processor time", "Make it smaller.")
+    return failure("too_slow", f"reading the file took more than {CPU_SECONDS} s of processor time")
 
 
 def suffix_of(filename: str | None) -> str:

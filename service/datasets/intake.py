@@ -14,6 +14,7 @@ from service.datasets.service import keep
 from service.datasets.tables import Blob, Dataset
 from service.leases import StaleFence
 from service.storage import Storage
+from trainkit.spec.failures import failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,30 +30,33 @@ class ClaimedDataset:
     reading: dict[str, Any] | None
 
 
-def claim(session: Session, owner: str, lease_seconds: float) -> ClaimedDataset | None:
-    """Take the oldest dataset that waits for its check, or whose checker has died."""
+def _take(session: Session, state: str, owner: str, lease_seconds: float) -> tuple[Dataset, int] | None:
+    """(the oldest dataset in that state that nobody holds, its new fence). One winner; None if none waits."""
     free = or_(Dataset.lease_expires_at.is_(None), Dataset.lease_expires_at < db_now())
-    waiting = select(Dataset).where(Dataset.state == "validating", free).order_by(Dataset.created_at).limit(8)
+    waiting = select(Dataset).where(Dataset.state == state, free).order_by(Dataset.created_at).limit(8)
     for dataset in session.scalars(waiting).all():
         fence = session.execute(
             update(Dataset)
-            .where(Dataset.id == dataset.id, Dataset.state == "validating", Dataset.fence == dataset.fence, free)
+            .where(Dataset.id == dataset.id, Dataset.state == state, Dataset.fence == dataset.fence, free)
             .values(fence=Dataset.fence + 1, lease_owner=owner, lease_expires_at=db_now(plus=lease_seconds))
             .returning(Dataset.fence)
             .execution_options(synchronize_session=False)
         ).scalar_one_or_none()
         if fence is not None:
-            blob = session.get_one(Blob, dataset.blob_sha256)
-            return ClaimedDataset(
-                dataset.id,
-                fence,
-                blob.storage_key,
-                dataset.filename,
-                dataset.kind,
-                dataset.target,
-                dataset.reading,
-            )
+            return dataset, fence
     return None
+
+
+def claim(session: Session, owner: str, lease_seconds: float) -> ClaimedDataset | None:
+    """Take the oldest dataset that waits for its check, or whose checker has died."""
+    taken = _take(session, "validating", owner, lease_seconds)
+    if taken is None:
+        return None
+    dataset, fence = taken
+    blob = session.get_one(Blob, dataset.blob_sha256)
+    return ClaimedDataset(
+        dataset.id, fence, blob.storage_key, dataset.filename, dataset.kind, dataset.target, dataset.reading
+    )
 
 
 def renew(session: Session, dataset_id: str, fence: int, lease_seconds: float, **changes: Any) -> None:
@@ -108,8 +112,7 @@ def interrupted(session: Session, dataset_id: str, fence: int, limit: int = 3) -
     if deaths >= limit:
         message = f"reading the file killed the checking process {deaths} times"
         hint = "The file may need more memory than the worker has, or be damaged."
-        error = {"code": "intake_died", "layer": "data", "message": message, "retryable": False, "hint": hint}
-        invalid(session, dataset_id, fence, error)
+        invalid(session, dataset_id, fence, failure("intake_died", message, hint=hint))
     else:
         _write(session, dataset_id, fence, interruptions=deaths, lease_owner=None, lease_expires_at=None, rung_at=None)
 
@@ -125,19 +128,8 @@ class ClaimedSource:
 
 def claim_source(session: Session, owner: str, lease_seconds: float) -> ClaimedSource | None:
     """Take the oldest dataset whose bytes are still to be fetched, or whose fetcher has died."""
-    free = or_(Dataset.lease_expires_at.is_(None), Dataset.lease_expires_at < db_now())
-    waiting = select(Dataset).where(Dataset.state == "uploading", free).order_by(Dataset.created_at).limit(8)
-    for dataset in session.scalars(waiting).all():
-        fence = session.execute(
-            update(Dataset)
-            .where(Dataset.id == dataset.id, Dataset.state == "uploading", Dataset.fence == dataset.fence, free)
-            .values(fence=Dataset.fence + 1, lease_owner=owner, lease_expires_at=db_now(plus=lease_seconds))
-            .returning(Dataset.fence)
-            .execution_options(synchronize_session=False)
-        ).scalar_one_or_none()
-        if fence is not None:
-            return ClaimedSource(dataset.id, fence, dataset.source_uri or "")
-    return None
+    taken = _take(session, "uploading", owner, lease_seconds)
+    return None if taken is None else ClaimedSource(taken[0].id, taken[1], taken[0].source_uri or "")
 
 
 def renew_source(

@@ -21,6 +21,7 @@ from service.jobs.withdraw import withdraw
 from service.keys.service import Principal
 from service.limits import too_large
 from service.storage import Storage
+from trainkit.spec.failures import failure
 
 QUEUE = "data"
 
@@ -183,7 +184,7 @@ def delete(context: Context, who: Principal, dataset_id: str, *, force: bool) ->
             message = "the dataset was deleted"
             hint = "Upload it again."
             dataset.state, dataset.prepared_key = "invalid", None
-            dataset.error = {"code": "deleted", "layer": "data", "message": message, "retryable": False, "hint": hint}
+            dataset.error = failure("deleted", message, hint=hint)
         else:
             session.delete(dataset)
         session.flush()

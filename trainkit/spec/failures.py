@@ -1,4 +1,8 @@
-"""Why a job or a dataset's check can fail: a closed list. Every `error` that anyone reads is made here."""
+"""Why a job can fail, and a dataset's check beyond what is wrong in its bytes: a closed list.
+
+Every `error` of a job is made by `failure`. A dataset's may also carry the code of the first problem that its reader, or
+the copying of its source, named.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +46,6 @@ _LIST = (
     Failure(
         "not_trainable", "spec", False, "The spec asks for something impossible.", "Change what the message names."
     ),
-    Failure(
-        "not_finite",
-        "spec",
-        False,
-        "The loss became NaN or infinite, and no weights worth keeping were seen before.",
-        "Lower `optimizer.lr`, set `train.clip_norm`, and scale the inputs (`preprocess: z_score`).",
-    ),
     # data
     Failure("invalid_dataset", "data", False, "The dataset the job waited for is not usable.", "Read its report."),
     Failure("invalid_data", "data", False, "The data cannot be trained on.", "Change what the message names."),
@@ -64,7 +61,7 @@ _LIST = (
         "intake_died",
         "data",
         False,
-        "The process that read the upload died again and again.",
+        "Reading the upload needed more memory than it may, or killed the reading process again and again.",
         "Look for a damaged or enormous file in it.",
     ),
     Failure("deleted", "data", False, "It was deleted while it was being checked.", "Upload it again."),
@@ -75,13 +72,6 @@ _LIST = (
         True,
         "The training process needed more memory than there was (exit 137).",
         "Lower `train.batch_size`, take a smaller model, sub-sample with `split.subsample`, or run fewer jobs beside it.",
-    ),
-    Failure(
-        "memory_limit",
-        "resource",
-        False,
-        "The training process used more memory than `resources.max_memory_mb` allows.",
-        "Raise the limit, or lower `train.batch_size`.",
     ),
     Failure(
         "out_of_gpu_memory",
@@ -112,13 +102,6 @@ _LIST = (
         True,
         "The training process was killed from outside (SIGKILL).",
         "Usually a person, or the kernel when memory runs out: look at the machine's memory and log.",
-    ),
-    Failure(
-        "process_stuck",
-        "platform",
-        True,
-        "The training process said nothing for too long and was killed.",
-        "Look at the attempt's log; a hung disk or GPU driver is the usual cause.",
     ),
     Failure(
         "storage_unreachable", "platform", True, "The storage does not answer.", "Look at TRAINKIT_STORAGE_URL's disk."
