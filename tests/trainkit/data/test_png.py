@@ -1,0 +1,119 @@
+"""The quick way through a plain PNG is Pillow's way: the same pixels, or no pixels."""
+
+from __future__ import annotations
+
+import io
+import random
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from trainkit.data import png
+from trainkit.data.decoding import MOST_PIXELS, decode
+
+SIDE = 13
+
+
+def encoded(mode: str, **options: object) -> bytes:
+    rng = np.random.default_rng(3)
+    shape = (SIDE, SIDE + 4, *((len(mode),) if len(mode) > 1 else ()))
+    image = Image.fromarray(rng.integers(0, 256, shape, np.uint8).cumsum(0).astype(np.uint8), mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def by_pillow(data: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, str] | str:
+    with monkeypatch.context() as patch:
+        patch.setattr(png, "plain", lambda *_: None)
+        return outcome(data)
+
+
+def outcome(data: bytes) -> tuple[np.ndarray, str] | str:
+    try:
+        return decode(data)
+    except ValueError as error:
+        return str(error)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return len(body).to_bytes(4) + kind + body + zlib.crc32(kind + body).to_bytes(4)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_plain_files_are_taken_and_equal_pillow(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for options in ({}, {"compress_level": 0}, {"optimize": True}, {"dpi": (72, 72)}, {"icc_profile": b"x" * 200}):
+        data = encoded(mode, **options)
+        pixels = png.plain(data, MOST_PIXELS)
+        expected = by_pillow(data, monkeypatch)
+        assert pixels is not None
+        assert not isinstance(expected, str)
+        assert np.array_equal(pixels, expected[0])
+        assert decode(data)[1] == expected[1] == mode
+
+
+def test_special_files_are_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Raw profile type exif", "anything")
+    plain = encoded("L")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    special = [
+        encoded("RGBA"),
+        encoded("LA"),
+        encoded("L", transparency=7),
+        encoded("RGB", transparency=(1, 2, 3)),
+        encoded("L", bits=4),
+        encoded("L", pnginfo=text),
+        encoded("L", exif=exif),
+        plain[:33] + chunk(b"acTL", bytes(8)) + plain[33:],
+        plain[:-12],
+        plain[:-30],
+        b"",
+        plain[:20],
+    ]
+    for data in special:
+        assert png.plain(data, MOST_PIXELS) is None
+        assert_same(outcome(data), by_pillow(data, monkeypatch))
+    assert png.plain(plain, SIDE) is None, "more pixels than allowed"
+
+
+def test_damage_is_told_as_pillow_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes changed, cut and put in anywhere; with the checksums mended in every second case, so that zlib meets it."""
+    draw = random.Random(0)
+    whole = encoded("RGB"), encoded("L", compress_level=0)
+    for case in range(600):
+        data = bytearray(draw.choice(whole))
+        for _ in range(draw.randint(1, 3)):
+            at = draw.randrange(8, len(data))
+            kind = draw.random()
+            if kind < 0.6:
+                data[at] = draw.randrange(256)
+            elif kind < 0.8:
+                del data[at : at + draw.randint(1, 20)]
+            else:
+                data[at:at] = draw.randbytes(draw.randint(1, 9))
+        damaged = mended(bytes(data)) if case % 2 else bytes(data)
+        assert_same(outcome(damaged), by_pillow(damaged, monkeypatch))
+
+
+def mended(data: bytes) -> bytes:
+    """With the right checksum behind every chunk that is still there."""
+    made, at = data[:8], 8
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4])
+        if end + 4 > len(data):
+            break
+        made += data[at:end] + zlib.crc32(data[at + 4 : end]).to_bytes(4)
+        at = end + 4
+    return made + data[at:]
+
+
+def assert_same(ours: tuple[np.ndarray, str] | str, theirs: tuple[np.ndarray, str] | str) -> None:
+    if isinstance(ours, str) or isinstance(theirs, str):
+        assert ours == theirs
+    else:
+        assert np.array_equal(ours[0], theirs[0])
+        assert ours[1] == theirs[1]
