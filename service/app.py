@@ -22,6 +22,7 @@ from service.jobs import routes as jobs
 from service.jobs import traces
 from service.keys import routes as keys
 from service.limits import Limits
+from service.logs import routes as logs
 from service.metrics import routes as metrics
 from service.metrics import stream
 from service.models import routes as models
@@ -65,7 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     openapi.install(app)
     # asked before the form of the same address
     app.include_router(datasets.by_uri, dependencies=[Depends(BEARER)])
-    for room in (datasets, uploads, specs, jobs, traces, metrics, stream, models, catalog, workers, keys):
+    for room in (datasets, uploads, specs, jobs, traces, logs, metrics, stream, models, catalog, workers, keys):
         app.include_router(room.router, dependencies=[Depends(BEARER)])
     app.include_router(health.router)
     if (DASHBOARD / "index.html").exists():

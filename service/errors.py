@@ -72,6 +72,8 @@ class ProblemDocument(BaseModel):
     errors: list[ErrorItem] = []
     limit_bytes: int | None = None
     """With 413: the limit that was passed."""
+    removed_at: str | None = None
+    """With 410 of a job's parts: when they were removed."""
     request_id: str | None = None
 
 
@@ -88,12 +90,14 @@ class Problem(Exception):  # noqa: N818 - the field's term
         errors: Iterable[Mapping[str, str]] = (),
         headers: Mapping[str, str] | None = None,
         limit_bytes: int | None = None,
+        removed_at: str | None = None,
     ) -> None:
         self.status, self.code, self.detail = status, code, detail
         self.title = title or TITLES.get(status, "Error")
         self.errors = [dict(error) for error in errors]
         self.headers = dict(headers or {})
         self.limit_bytes = limit_bytes
+        self.removed_at = removed_at
         super().__init__(detail)
 
     def body(self, request_id: str | None = None) -> dict[str, Any]:
@@ -108,6 +112,8 @@ class Problem(Exception):  # noqa: N818 - the field's term
         }
         if self.limit_bytes is not None:
             document["limit_bytes"] = self.limit_bytes
+        if self.removed_at is not None:
+            document["removed_at"] = self.removed_at
         if request_id:
             document["request_id"] = request_id
         return document

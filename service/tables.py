@@ -4,6 +4,7 @@ from service.database import Base
 from service.datasets.tables import Blob, Dataset
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
 from service.keys.tables import ApiKey, Project
+from service.logs.tables import LogChunk
 from service.metrics.tables import MetricChunk, MetricSuperseded
 from service.models.tables import Model
 from service.questions.tables import Question
@@ -23,6 +24,7 @@ __all__ = [
     "IdempotencyKey",
     "Job",
     "JobEvent",
+    "LogChunk",
     "MetricChunk",
     "MetricSuperseded",
     "Model",

@@ -12,16 +12,13 @@ from sqlalchemy.orm import Session
 from service.database import db_now, new_id
 from service.jobs.leases import held
 from service.jobs.states import State, transition
-from service.jobs.tables import Artifact, Attempt, Job, JobEvent
+from service.jobs.tables import Artifact, Attempt, Job
 from service.models.tables import Model
 from trainkit.spec.failures import failure
 
 RETRY_SECONDS = 5.0
 """Pause before a failed attempt is tried again, doubled for each further one."""
 LONGEST_PAUSE = 60.0
-LOG_CHARACTERS = 4000
-LOG_LINES = 1000
-"""Log lines that a job's events keep; its log file has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +68,6 @@ def note(session: Session, job_id: str, fence: int, **changes: Any) -> None:
         .values(updated_at=db_now(), **changes)
         .execution_options(synchronize_session=False)
     )
-
-
-def say(session: Session, job_id: str, fence: int, level: str, message: str) -> None:
-    """Keep one log line of the training process among the job's events; a talkative process is cut off."""
-    job = held(session, job_id, fence)
-    if job.next_event_seq > LOG_LINES:
-        return
-    session.add(
-        JobEvent(
-            job_id=job_id,
-            seq=job.next_event_seq,
-            at=_now(session),
-            kind="log",
-            actor=job.lease_owner or "worker",
-            data={"level": level, "message": message.replace("\x00", "")[:LOG_CHARACTERS]},
-        )
-    )
-    job.next_event_seq += 1
-    session.flush()
 
 
 def finish(session: Session, job_id: str, fence: int, outcome: Finish) -> str:

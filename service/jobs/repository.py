@@ -72,11 +72,9 @@ def datasets_of(session: Session, jobs: Sequence[Job]) -> dict[str, Dataset]:
     return {row.id: row for row in session.scalars(select(Dataset).where(Dataset.id.in_(ids)))}
 
 
-def events_after(session: Session, job_id: str, after: int, limit: int, kind: str | None = None) -> Sequence[JobEvent]:
-    """Events with seq > after, in order; of one kind (`state`, `log`) or all."""
+def events_after(session: Session, job_id: str, after: int, limit: int) -> Sequence[JobEvent]:
+    """Events with seq > after, in order."""
     wanted = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after)
-    if kind is not None:
-        wanted = wanted.where(JobEvent.kind == kind)
     return session.scalars(wanted.order_by(JobEvent.seq).limit(limit)).all()
 
 

@@ -49,6 +49,8 @@ class JobOut(BaseModel):
     parent: dict[str, Any] | None
     priority: int
     result: dict[str, Any] | None
+    removed: dict[str, dict[str, str]] | None
+    """What retention has taken (`checkpoints`, `logs`, `metrics`): `{at, reason}` of each."""
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -76,6 +78,7 @@ def job_out(job: Job, dataset: Dataset) -> JobOut:
         parent=job.parent,
         priority=job.priority,
         result=job.result,
+        removed=job.removed,
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
@@ -110,23 +113,16 @@ class ForkIn(BaseModel):
 
 
 class EventOut(BaseModel):
-    """One change of the job."""
+    """One change of the job (kind `state`), or what was removed of it (kind `retention`, how much in `data`)."""
 
     seq: int
     at: datetime
+    kind: str
     from_: State | None = Field(serialization_alias="from")
     to: State | None
     reason: str | None
     actor: str
-
-
-class LogOut(BaseModel):
-    """One line that the training process said."""
-
-    seq: int
-    at: datetime
-    level: str
-    message: str
+    data: dict[str, Any] | None
 
 
 class AttemptOut(BaseModel):
@@ -190,14 +186,17 @@ class EvaluationOut(BaseModel):
 
 
 def event_out(row: JobEvent) -> EventOut:
-    """The event as `{seq, at, from, to, reason, actor}`."""
-    return EventOut(seq=row.seq, at=row.at, from_=row.from_state, to=row.to_state, reason=row.reason, actor=row.actor)
-
-
-def log_out(row: JobEvent) -> LogOut:
-    """The event as `{seq, at, level, message}`."""
-    data = row.data or {}
-    return LogOut(seq=row.seq, at=row.at, level=data.get("level", "info"), message=data.get("message", ""))
+    """The event as `{seq, at, kind, from, to, reason, actor, data}`."""
+    return EventOut(
+        seq=row.seq,
+        at=row.at,
+        kind=row.kind,
+        from_=row.from_state,
+        to=row.to_state,
+        reason=row.reason,
+        actor=row.actor,
+        data=row.data,
+    )
 
 
 def attempt_out(row: Attempt) -> AttemptOut:

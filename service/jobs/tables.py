@@ -20,6 +20,7 @@ class Job(Leased, Base):
         Index("jobs_by_queue", "state", "queue", "priority", "created_at"),
         Index("jobs_by_project", "project_id", "id"),
         Index("jobs_by_dataset", "dataset_id"),
+        Index("jobs_by_end", "project_id", "finished_at"),
     )
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
@@ -43,12 +44,15 @@ class Job(Leased, Base):
     result: Mapped[dict[str, Any] | None] = mapped_column(Json)
     evaluation: Mapped[dict[str, Any] | None] = mapped_column(Json)
     wanted: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    removed: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """What retention has taken: `{"logs": {at, reason}}`, `checkpoints`, `metrics`."""
     attempts: Mapped[int] = mapped_column(default=0)
     interruptions: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int] = mapped_column(default=3)
     next_seq: Mapped[int] = mapped_column(BigInteger, default=1)
     next_event_seq: Mapped[int] = mapped_column(default=1)
     next_decision_seq: Mapped[int] = mapped_column(default=1)
+    next_log_seq: Mapped[int] = mapped_column(BigInteger, default=1, server_default="1")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -56,7 +60,7 @@ class Job(Leased, Base):
 
 
 class JobEvent(Base):
-    """One change of a job (kind `state`), or one thing its training process said (kind `log`); `seq` is gap-free."""
+    """One change of a job (kind `state`), or what was removed of it (kind `retention`); `seq` is gap-free."""
 
     __tablename__ = "job_events"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
@@ -68,7 +72,7 @@ class JobEvent(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     actor: Mapped[str] = mapped_column(String(200))
     data: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    """Of kind `log`: `{level, message}`."""
+    """Of kind `retention`: how much of each part was removed."""
 
 
 class Attempt(Base):

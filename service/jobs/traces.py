@@ -1,11 +1,11 @@
-"""HTTP of what a job leaves behind: events, decisions, attempts, checkpoints, evaluation, files, plots, log."""
+"""HTTP of what a job leaves behind: events, decisions, attempts, checkpoints, evaluation, files, plots."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import FileResponse, PlainTextResponse
+from fastapi.responses import FileResponse
 
 from service.auth import Reader
 from service.context import Context, Service
@@ -13,6 +13,7 @@ from service.database import reading
 from service.errors import Problem
 from service.jobs import plots, repository, service
 from service.jobs.checkpoints import latest
+from service.jobs.removed import check_there
 from service.jobs.schemas import (
     ArtifactOut,
     AttemptOut,
@@ -37,15 +38,18 @@ LOG = "log.txt"
 # Files may hold anything a user has put into a class name: shown as what they are, never run in our origin.
 HARMLESS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "PNG"}}
-TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}}, "description": "Text"}}
 BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}, "description": "The file"}}
 
 
-@router.get("/events", response_model=Cursor[EventOut], summary="Every change of the job: who, when, why")
+@router.get(
+    "/events",
+    response_model=Cursor[EventOut],
+    summary="Every change of the job: who, when, why",
+)
 def get_events(job_id: str, who: Reader, context: Service, after: AfterSeq = 0, limit: Many = 200) -> dict[str, Any]:
     with reading(context.sessions) as session:
         service.find(session, who, job_id)
-        rows = repository.events_after(session, job_id, after, limit, "state")
+        rows = repository.events_after(session, job_id, after, limit)
         return {"data": [event_out(row) for row in rows], "next": rows[-1].seq if rows else after}
 
 
@@ -114,23 +118,10 @@ def get_plot(job_id: str, plot: Literal["curves", "confusion"], who: Reader, con
         return _file(context, artifact)
     with reading(context.sessions) as session:
         job = service.find(session, who, job_id)
+        if plot == "curves":
+            check_there(job, "metrics")
         picture = plots.draw(session, job, plot)
     return Response(picture, media_type="image/png", headers={**HARMLESS, "Cache-Control": "no-cache"})
-
-
-@router.get("/logs", response_class=PlainTextResponse, responses=TEXT, summary="Log of the last attempt")
-def get_logs(job_id: str, who: Reader, context: Service) -> Response:
-    artifact = _artifact(context, who, job_id, LOG)
-    if artifact is not None:
-        return _file(context, artifact)
-    with reading(context.sessions) as session:
-        lines = repository.events_after(session, job_id, 0, 1000, "log")
-    text = "".join(f"{line.at.isoformat(timespec='milliseconds')} {_said(line.data)}\n" for line in lines)
-    return PlainTextResponse(text, headers=HARMLESS)
-
-
-def _said(data: dict[str, Any] | None) -> str:
-    return f"{(data or {}).get('level', 'info')}: {(data or {}).get('message', '')}"
 
 
 def _artifact(context: Context, who: Principal, job_id: str, name: str) -> Artifact | None:

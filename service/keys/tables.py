@@ -18,6 +18,8 @@ class Project(Base):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    settings: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """What the project has set for itself; 0 stands for no limit, what is left out for the service's own."""
 
 
 class ApiKey(Base):

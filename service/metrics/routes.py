@@ -20,6 +20,7 @@ from service.auth import Reader
 from service.context import Context, Service
 from service.database import reading
 from service.jobs import service as jobs
+from service.jobs.removed import check_there
 from service.jobs.states import ENDED
 from service.keys.service import Principal
 from service.metrics.repository import count_superseded
@@ -95,6 +96,7 @@ async def get_metrics(
 def _look(context: Context, who: Principal, query: LogQuery) -> Look:
     with reading(context.sessions) as session:
         job = jobs.find(session, who, query.job_id)
+        check_there(job, "metrics")
         last, ended = job.next_seq - 1, job.state in ENDED
         marked = count_superseded(session, query.job_id)
         # the state that matters is whether more can come: a change from queued to running changes no row
@@ -130,6 +132,7 @@ def get_series(
     wanted = parse_names(names)
     with reading(context.sessions) as session:
         job = jobs.find(session, who, job_id)
+        check_there(job, "metrics")
         tag = etag(job_id, job.next_seq, count_superseded(session, job_id), max_points, wanted)
         headers = {"ETag": tag, "Cache-Control": "no-cache"}
         if if_none_match == tag:
@@ -146,7 +149,7 @@ def get_series(
 @router.get("/metrics.csv", response_class=StreamingResponse, responses=CSV, summary="The whole log as CSV")
 def get_csv(job_id: str, who: Reader, context: Service, names: Names = None) -> StreamingResponse:
     with reading(context.sessions) as session:
-        jobs.find(session, who, job_id)
+        check_there(jobs.find(session, who, job_id), "metrics")
     headers = {"Content-Disposition": f'attachment; filename="{job_id}-metrics.csv"'}
     lines = _csv_lines(context, job_id, parse_names(names))
     return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)

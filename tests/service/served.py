@@ -15,6 +15,8 @@ from service.context import Context
 from service.datasets import intake
 from service.jobs import attempts, leases
 from service.keys.service import create_key
+from service.logs import service as logs
+from service.logs.chunks import Level, Line
 from service.metrics import service as metrics
 from service.metrics.chunks import Row
 
@@ -97,6 +99,12 @@ class Served:
         """The worker ships rows."""
         with self.sessions.begin() as session:
             return metrics.append(session, claimed.job_id, claimed.fence, list(rows))
+
+    def say(self, claimed: leases.Claimed, *texts: str, level: Level = "info") -> tuple[int, int]:
+        """The worker ships lines of the training process."""
+        lines = [Line(time.time(), level, "training", text) for text in texts]
+        with self.sessions.begin() as session:
+            return logs.append(session, claimed.job_id, claimed.fence, lines)
 
     def finish(self, claimed: leases.Claimed, stop_reason: str = "completed", **changes: Any) -> str:
         """The worker ends the job well; returns the model's id."""

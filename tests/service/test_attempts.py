@@ -200,16 +200,3 @@ def test_files_are_listed_and_served_as_harmless(service: Served) -> None:
     )
     assert service.client.get(f"/v1/jobs/{job}/artifacts/other").status_code == 404
     assert service.client.get(f"/v1/jobs/{job}/artifacts/..%2F..%2Fmigrated.db").status_code == 404
-
-
-def test_log_lines_are_events_of_their_own_kind_and_limited(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "LOG_LINES", 5)
-    job = service.submit()
-    claimed = service.claim()
-    for number in range(6):
-        with service.sessions.begin() as session:
-            attempts.say(session, job, claimed.fence, "warning", f"line {number}\x00")
-    text = service.client.get(f"/v1/jobs/{job}/logs").text
-    assert [line.split(" ", 1)[1] for line in text.splitlines()] == ["warning: line 0", "warning: line 1"]
-    events = service.client.get(f"/v1/jobs/{job}/events").json()["data"]
-    assert [event["to"] for event in events] == ["queued", "starting", "running"]

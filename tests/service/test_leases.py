@@ -14,6 +14,8 @@ from sqlalchemy.orm import Session
 from service.jobs import attempts, checkpoints, leases
 from service.jobs.tables import Job
 from service.leases import StaleFence
+from service.logs import service as logs
+from service.logs.chunks import Line
 from service.metrics import service as metrics
 
 ERROR = {"code": "x", "retryable": True}
@@ -78,7 +80,8 @@ WRITES: dict[str, Callable[[Session, str, int], Any]] = {
     "wanted": lambda s, job, fence: leases.wanted(s, job, fence),
     "start": lambda s, job, fence: attempts.start(s, job, fence),
     "note": lambda s, job, fence: attempts.note(s, job, fence, phase="zombie"),
-    "say": lambda s, job, fence: attempts.say(s, job, fence, "info", "zombie"),
+    "say": lambda s, job, fence: logs.append(s, job, fence, [Line(1.0, "info", "training", "zombie")]),
+    "say nothing": lambda s, job, fence: logs.append(s, job, fence, []),
     "handback": lambda s, job, fence: attempts.handback(s, job, fence, "zombie"),
     "cancelled": lambda s, job, fence: attempts.cancelled(s, job, fence),
     "fail": lambda s, job, fence: attempts.fail(s, job, fence, ERROR),

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from served import Served, row
 
-from service.jobs import attempts
-
 Message = tuple[str, str, Any]
 
 
@@ -36,8 +34,7 @@ def ended(service: Served) -> str:
     job = service.submit()
     claimed = service.claim()
     service.append(claimed, *(row("loss", n, n) for n in range(1200)))
-    with service.sessions.begin() as session:
-        attempts.say(session, job, claimed.fence, "warning", "slow disk")
+    service.say(claimed, "slow disk", level="warning")
     service.finish(claimed)
     return job
 
@@ -95,7 +92,7 @@ def test_what_comes_while_listening_is_told(service: Served) -> None:
     assert messages[-1][0] == "end"
 
 
-@pytest.mark.parametrize("cursor", ["x", "1.2.3", "-1", "1.", "9" * 30, "1.2.END", "\u0661"])
+@pytest.mark.parametrize("cursor", ["x", "1.2.3.4", "-1", "1.", "9" * 30, "1.2.END", "\u0661"])
 @pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 def test_a_cursor_is_checked(service: Served, cursor: str) -> None:
     job = service.submit()

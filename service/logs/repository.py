@@ -1,0 +1,42 @@
+"""SQL of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.logs.chunks import LEVELS, Line, encode
+from service.logs.tables import LogChunk
+
+CHUNKS_A_READ = 64
+
+
+def add_chunk(session: Session, job_id: str, fence: int, first: int, lines: Sequence[Line]) -> None:
+    """Store lines as first, first + 1, ..."""
+    worst = max(LEVELS.index(line.level) for line in lines)
+    body = encode(lines)
+    last = first + len(lines) - 1
+    session.add(LogChunk(job_id=job_id, first_seq=first, last_seq=last, fence=fence, worst=worst, body=body))
+    session.flush()
+
+
+def chunks(
+    session: Session, job_id: str, after: int, attempt: int | None, worst: int, *, newest_first: bool = False
+) -> Iterator[LogChunk]:
+    """Chunks with lines beyond `after` that may hold what is wanted, a few at a time."""
+    wanted = select(LogChunk).where(LogChunk.job_id == job_id, LogChunk.last_seq > after, LogChunk.worst >= worst)
+    if attempt is not None:
+        wanted = wanted.where(LogChunk.fence == attempt)
+    place, bound = LogChunk.first_seq, None
+    wanted = wanted.order_by(place.desc() if newest_first else place)
+    while True:
+        rest = wanted if bound is None else wanted.where(place < bound if newest_first else place > bound)
+        found = list(session.scalars(rest.limit(CHUNKS_A_READ)))
+        for chunk in found:
+            session.expunge(chunk)
+            yield chunk
+        if len(found) < CHUNKS_A_READ:
+            return
+        bound = found[-1].first_seq

@@ -1,0 +1,143 @@
+"""HTTP of the log: text for people, JSON for scripts; by cursor, from the end, or waiting for more."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import anyio
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import FileResponse, StreamingResponse
+
+from service.auth import Reader
+from service.context import Context, Service
+from service.database import reading
+from service.jobs import repository as jobs_repository
+from service.jobs import service as jobs
+from service.jobs.removed import check_there
+from service.jobs.states import ENDED
+from service.jobs.tables import Artifact
+from service.jobs.traces import HARMLESS, LOG
+from service.keys.service import Principal
+from service.logs.chunks import Level
+from service.logs.schemas import LogsOut
+from service.logs.service import Page, Wanted, read, tail
+from service.metrics.routes import LOOK_AGAIN
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["logs"])
+LINES_A_PAGE = 1000
+TEXT_TYPE = "text/plain; charset=utf-8"
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": LogsOut,
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+        "description": "Text, or with `Accept: application/json` or `format=json` lines with a cursor",
+    }
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a reader wants, and how."""
+
+    job_id: str
+    wanted: Wanted
+    after: int
+    limit: int | None
+    tail: int | None
+    as_json: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look found; `worth` says whether to answer at once."""
+
+    page: Page
+    done: bool
+    worth: bool
+    file: Artifact | None = None
+
+
+@router.get(
+    "/logs",
+    response_class=Response,
+    responses=ANSWERS,
+    summary="Every line of every attempt; `wait` seconds for more, `tail` for the last ones",
+)
+async def get_logs(
+    job_id: str,
+    who: Reader,
+    context: Service,
+    attempt: Annotated[int | None, Query(ge=1, lt=2**31, description="Of this attempt alone.")] = None,
+    level: Annotated[Level, Query(description="This level and worse ones.")] = "debug",
+    contains: Annotated[str | None, Query(max_length=200, description="With this text in it, in any case.")] = None,
+    after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
+    limit: Annotated[int | None, Query(ge=1, le=5000, description="Left out: text has all, JSON 1000.")] = None,
+    wait: Annotated[float, Query(ge=0, le=25)] = 0,
+    tail: Annotated[int | None, Query(ge=1, le=5000, description="Only the last so many.")] = None,
+    format: Annotated[Literal["text", "json"] | None, Query(description="Left out: as `Accept` says.")] = None,
+    accept: Annotated[str | None, Header()] = None,
+) -> Response:
+    as_json = format == "json" or (format is None and prefers_json(accept or ""))
+    query = Question(job_id, Wanted(attempt, level, contains or None), after, limit, tail, as_json)
+    deadline = time.monotonic() + wait
+    while True:
+        look = await to_thread.run_sync(_look, context, who, query)
+        if look.worth or time.monotonic() >= deadline:
+            break
+        await anyio.sleep(LOOK_AGAIN)
+    headers = {**HARMLESS, "Cache-Control": "no-cache", "Trainkit-Next": str(look.page.next)}
+    if as_json:
+        wire = {"data": [line.as_json() for line in look.page.lines], "next": look.page.next, "done": look.done}
+        return Response(json.dumps(wire), media_type="application/json", headers=headers)
+    if look.file is not None:
+        path = context.storage.local_path(look.file.storage_key)
+        return FileResponse(path, media_type=TEXT_TYPE, headers=headers)
+    if limit is None and tail is None:
+        # the look has found where the log ended; what comes later is for the next request
+        lines = _whole(context, query, look.page.next)
+        return StreamingResponse(lines, media_type=TEXT_TYPE, headers=headers)
+    text = "".join(line.as_text() for line in look.page.lines)
+    return Response(text, media_type=TEXT_TYPE, headers=headers)
+
+
+def prefers_json(accept: str) -> bool:
+    """Whether JSON is named before plain text; weights are not read."""
+    kinds = [kind.partition(";")[0].strip().lower() for kind in accept.split(",")]
+    named = next((kind for kind in kinds if kind in ("application/json", "text/plain")), "")
+    return named == "application/json"
+
+
+def _look(context: Context, who: Principal, query: Question) -> Look:
+    with reading(context.sessions) as session:
+        job = jobs.find(session, who, query.job_id)
+        check_there(job, "logs")
+        last, ended = job.next_log_seq - 1, job.state in ENDED
+        whole_text = not query.as_json and query.limit is None and query.tail is None
+        if whole_text and last == 0 and query.wanted.everything:
+            file = jobs_repository.artifact(session, query.job_id, LOG)
+            if file is not None and context.storage.exists(file.storage_key):
+                # a job of the time before lines were shipped
+                return Look(Page([], 0), ended, worth=True, file=file)
+        if query.tail is not None:
+            page = tail(session, query.job_id, last, query.wanted, query.after, query.tail)
+        else:
+            page = read(session, query.job_id, last, query.wanted, query.after, query.limit or LINES_A_PAGE)
+        if whole_text and page.lines:
+            page = Page(page.lines, max(page.next, last))
+    done = ended and page.next >= last
+    return Look(page, done, worth=bool(page.lines) or ended)
+
+
+def _whole(context: Context, query: Question, until: int) -> Iterator[str]:
+    after = query.after
+    while after < until:
+        # a session for each page: none is held while the client reads
+        with reading(context.sessions) as session:
+            page = read(session, query.job_id, until, query.wanted, after, LINES_A_PAGE)
+        yield "".join(line.as_text() for line in page.lines if line.seq <= until)
+        after = page.next

@@ -1,0 +1,28 @@
+"""Wire format of the log."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from service.logs.chunks import Level, Source
+
+
+class LogLineOut(BaseModel):
+    """One line of an attempt. `source`: the training process, or the supervisor that watches it."""
+
+    seq: int
+    at: datetime
+    attempt: int
+    level: Level
+    source: Source
+    text: str
+
+
+class LogsOut(BaseModel):
+    """Lines after the cursor; `next` is the cursor to go on from, `done` says that nothing more will come."""
+
+    data: list[LogLineOut]
+    next: int
+    done: bool
