@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -212,8 +213,19 @@ def read(upload: Path, folder: Path, kind: str | None, target: str | None, readi
         message = "reading the file needs more memory than a check may use"
         error_document = failure("intake_died", message, hint=hint)
         spool.write({"type": "invalid", "error": error_document, "report": None})
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # what was written so far is gone by now, so there is room to say so
+        spool.write({"type": "invalid", "error": no_room(error), "report": None})
     finally:
         spool.close()
+
+
+def no_room(error: OSError) -> dict[str, Any]:
+    """The error of a file whose prepared form does not fit on the disk."""
+    hint = "Free space on the data worker's disk, or say a smaller image_size; then upload the file again."
+    return failure("disk_full", f"there is no room for the prepared form: {error.strerror or error}", hint=hint)
 
 
 def limit_resources() -> None:

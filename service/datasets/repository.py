@@ -44,6 +44,12 @@ def locked_blob(session: Session, sha256: str) -> Blob | None:
     return session.scalars(stored.with_for_update().execution_options(populate_existing=True)).one_or_none()
 
 
+def owned_blob(session: Session, project_id: str, sha256: str) -> Blob | None:
+    """The stored bytes with that hash, if a dataset of the project has them: a hash alone opens nobody else's."""
+    owned = select(Dataset.id).where(Dataset.project_id == project_id, Dataset.blob_sha256 == sha256, _has_bytes())
+    return session.get(Blob, sha256) if session.scalar(owned.limit(1)) is not None else None
+
+
 def jobs_needing(session: Session, project_id: str, dataset_id: str) -> Sequence[Job]:
     """Jobs that have not ended and train on the dataset, or name it elsewhere in their spec (target, weights); locked."""
     named = cast(Job.spec, String).contains(dataset_id, autoescape=True)

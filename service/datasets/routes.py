@@ -68,6 +68,13 @@ async def put_dataset(
     wish = service.Wish(name, kind, target, filename, reading)
     said = request.headers.get("content-length", "")
     size = int(said) if said.isdigit() else None
+    wanted = digest_said(content_digest)
+    if wanted is not None and request.headers.get("expect", "").lower() == "100-continue":
+        # the client waits to be asked for the bytes: of those that are here already it need not send one
+        again = await to_thread.run_sync(service.register_again, context, who, wanted, wish)
+        if again is not None:
+            response.headers.update({"Location": f"/v1/datasets/{again.id}", "Connection": "close"})
+            return dataset_out(again)
     return await _receive(context, who, request.stream(), size, wish, content_digest, response)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service import quota
 from service.context import Context
-from service.database import db_now, new_id
+from service.database import db_now, new_id, reading
 from service.datasets import repository
 from service.datasets.receive import Received
 from service.datasets.sources import source_of
@@ -56,6 +56,18 @@ def register(context: Context, who: Principal, received: Received, wish: Wish) -
     if dataset.state == "validating":
         context.doorbell.ring(QUEUE)
     return dataset
+
+
+def register_again(context: Context, who: Principal, sha256: str, wish: Wish) -> Dataset | None:
+    """As `register`, of bytes that the project has stored already; None when they must be sent."""
+    with reading(context.sessions) as session:
+        blob = repository.owned_blob(session, who.project_id, sha256)
+    if blob is None or not context.storage.exists(blob.storage_key):
+        return None
+    try:
+        return register(context, who, Received(context.storage.new_part(), sha256, blob.bytes), wish)
+    except FileNotFoundError:  # deleted a moment ago
+        return None
 
 
 def room(context: Context, who: Principal, size: int | None, sha256: str | None) -> tuple[int, Problem | None]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
 import tarfile
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from place import Place
 
 from service.datasets import intake as claims
@@ -217,3 +221,40 @@ def test_a_check_whose_worker_died_is_run_again_under_a_new_fence(
     assert (row.state, row.fence, row.samples) == ("ready", dead.fence + 1, 30)
     with place.context.sessions.begin() as session, pytest.raises(StaleFence):
         claims.renew(session, identifier, dead.fence, 30.0)
+
+
+def images(count: int = 40) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as bundle:
+        for n in range(count):
+            picture = io.BytesIO()
+            Image.new("L", (32, 32), n).save(picture, "PNG")
+            bundle.writestr(f"{'ab'[n % 2]}/{n}.png", picture.getvalue())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_full_disk_is_named_at_once(place: Place, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    if when == "before":
+        free = os.statvfs("/")
+        few = os.statvfs_result((free.f_bsize, 1, *free[2:4], 3, *free[5:]))
+        monkeypatch.setattr(os, "fstatvfs", lambda _: few)
+    else:
+
+        def full(*_: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "pwrite", full)
+    identifier = place.upload(images(), filename="images.zip")
+    assert intake.claim_and_check(place.context)
+    row = dataset(place, identifier)
+    assert row.error is not None
+    assert (row.state, row.error["code"], row.error["layer"], row.interruptions) == (
+        "invalid",
+        "disk_full",
+        "platform",
+        0,
+    )
+    assert "No space left on device" in row.error["message"]
+    assert ("40 images of 32 x 32" in row.error["message"]) == (when == "before")
+    assert list(place.context.settings.scratch.iterdir()) == []

@@ -79,7 +79,9 @@ def gather(
     guess = _guess(source.probes())
     height, width, wanted = (*(size or guess[:2]), guess[2])
     for _ in range(2):
-        found, outcomes = _pass(source, PixelFile((height, width), wanted, store), progress)
+        file = PixelFile((height, width), wanted, store)
+        file.expect(len(source.images or ()))
+        found, outcomes = _pass(source, file, progress)
         shapes = Counter((o[2], o[3]) for o in outcomes if not o[0])
         if not shapes:
             break

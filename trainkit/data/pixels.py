@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tempfile
@@ -27,6 +28,15 @@ class PixelFile:
         self._start = len(self._header(0))
         # unbuffered: helpers write at places of their own through the descriptor they inherit
         self._file = tempfile.TemporaryFile(buffering=0) if path is None else path.open("wb+", buffering=0)  # noqa: SIM115
+
+    def expect(self, count: int) -> None:
+        """Raises OSError (ENOSPC) when the disk has no room for `count` rows: better now than after an hour's work."""
+        disk = os.fstatvfs(self._file.fileno())
+        free, needed = disk.f_bavail * disk.f_frsize, count * self.row
+        if needed > free:
+            height, width, channels = self.shape
+            wanted = f"{count} images of {width} x {height} x {channels} need {needed} bytes, and {free} are free"
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {wanted}")
 
     def write(self, position: int, rows: NDArray[np.uint8]) -> None:
         """Rows (k, H, W, C) from `position` on. Raises OSError, for instance when the disk is full."""
