@@ -37,6 +37,7 @@ from worker.aside import aside
 from worker.context import Context
 from worker.control import Control, ControlSender, control_pipe
 from worker.lease import Lease, LeaseLost
+from worker.log_shipper import LogShipper, described
 from worker.processes import Child, Exit, fork
 from worker.sink import Sink
 from worker.sources import Sources, SourceUnavailableError, find_sources
@@ -81,6 +82,7 @@ class Supervisor:
         self.claimed = claimed
         self.folder = settings.scratch / claimed.job_id / str(claimed.fence)
         self.log_file = self.folder / "log.txt"
+        self.logs = LogShipper(context, claimed.job_id, claimed.fence, self.log_file)
         self.sink = Sink(context, claimed.job_id, claimed.fence, claimed.metric_seq, claimed.decided)
         self.child: Child | None = None
         self.control: ControlSender | None = None
@@ -94,6 +96,7 @@ class Supervisor:
     def supervise(self) -> None:
         """From the claim to the end of the attempt. Leaves without a word when the job is no longer ours."""
         log.info("job=%s fence=%s claimed", self.job_id, self.fence)
+        self.logs.say("info", f"claimed by {self.context.owner}")
         try:
             with self.lease:
                 self._attempt_or_say_why_not()
@@ -127,11 +130,15 @@ class Supervisor:
                 else "supervisor_failed"
             )
             failed = failure(code, message, evidence)
+            self.logs.say("error", f"{code}: {message}")
+            self.logs.finish(self.lease)
             self._transact(lambda session: attempts.fail(session, self.job_id, self.fence, failed))
 
     def _attempt(self) -> None:
         wish = self.claimed.wanted
         if wish is not None and wish.get("action") == "cancel":
+            self.logs.say("info", "cancelled before it began")
+            self.logs.finish(self.lease)
             self._transact(lambda session: attempts.cancelled(session, self.job_id, self.fence))
             return
         try:
@@ -201,10 +208,12 @@ class Supervisor:
             path = self.context.storage.local_path(checkpoint.storage_key)
             if self._aside(partial(sha256_of, path)) == checkpoint.sha256:
                 log.info("job=%s goes on from its checkpoint of step %s", self.job_id, checkpoint.step)
+                self.logs.say("info", f"going on from the checkpoint of step {checkpoint.step}")
                 return checkpoint
             log.warning(
                 "job=%s the checkpoint of step %s is damaged: trying the one before", self.job_id, checkpoint.step
             )
+            self.logs.say("warning", f"the checkpoint of step {checkpoint.step} is damaged: trying the one before")
         return None
 
     def _start(self, task: Task) -> None:
@@ -219,12 +228,14 @@ class Supervisor:
         os.close(reading_end)
         self.control = ControlSender(writing_end)
         log.info("job=%s training process %s started", self.job_id, self.child.pid)
+        self.logs.say("info", f"training process {self.child.pid} started")
 
     def _watch(self, reader: SpoolReader) -> Exit:
         """Until the training process has ended and all it said is shipped."""
         assert self.child is not None
         while True:
             ended = self.child.poll()
+            self.logs.ship()
             now = time.monotonic()
             if now >= self._ship_due or ended is not None:
                 self._ship_due = now + SHIP_SECONDS
@@ -260,6 +271,7 @@ class Supervisor:
             self._obey(wish)
         if shutdown.asked() and self.control is not None and self.handback_deadline is None:
             log.info("job=%s the worker stops: asking for a checkpoint", self.job_id)
+            self.logs.say("info", "the worker stops: asking for a checkpoint")
             self.handback_deadline = now + HANDBACK_SECONDS
             if self.control.last is None:
                 self.control.send({"action": "handback"})
@@ -280,11 +292,14 @@ class Supervisor:
     def _obey(self, wish: dict[str, Any]) -> None:
         if wish.get("action") == "cancel":
             # Nothing of it is kept, so there is nothing to wait for.
+            if not self.cancelled:
+                self.logs.say("info", "cancel: killing the training process")
             self.cancelled = True
             self._kill_at_once()
         elif self.control is not None:
             if self.control.last != wish:
                 log.info("job=%s wanted: %s", self.job_id, json.dumps(wish))
+                self.logs.say("info", f"{wish.get('action')}: passed on to the training process")
             self.control.send(wish)
 
     def _kill_at_once(self) -> None:
@@ -296,6 +311,7 @@ class Supervisor:
         """The attempt's end into the database."""
         sink, outcome = self.sink, (self.sink.ended or {}).get("outcome")
         log.info("job=%s training process ended with %s (%s)", self.job_id, ended.status, outcome or "no word")
+        self.logs.say("info" if ended.clean else "warning", f"training process ended: {described(ended, outcome)}")
         if sink.finished is not None and ended.clean:
             self._finish(sink.finished)
         elif self.cancelled or outcome == "cancelled":
@@ -307,6 +323,7 @@ class Supervisor:
             self._keep_log()
             self._transact(lambda s: attempts.give_up(s, held(s, self.job_id, self.fence), "paused", "client"))
         elif outcome == "handed_back" or self.handback_deadline is not None:
+            self.logs.say("info", "handed back: the worker stops")
             self._keep_log()
             self._transact(lambda session: attempts.handback(session, self.job_id, self.fence, "the worker stops"))
             self.context.doorbell.ring("train")
@@ -317,6 +334,7 @@ class Supervisor:
             self._fail(endings.error_of_exit(ended, self._kills_before, self.log_file))
 
     def _interrupted(self, reason: str) -> None:
+        self.logs.say("error", f"interrupted: {reason}")
         self._keep_log()
         limit = self.context.settings.max_interruptions
 
@@ -328,6 +346,7 @@ class Supervisor:
         log.warning("job=%s %s; it is %s", self.job_id, reason, state)
 
     def _fail(self, error: dict[str, Any]) -> None:
+        self.logs.say("error", f"failed: {error['code']}: {error['message']}")
         self._keep_log()
         error = finite(error)
         state = self._transact(lambda session: attempts.fail(session, self.job_id, self.fence, error))
@@ -342,6 +361,7 @@ class Supervisor:
         size = 0 if storage.exists(key) else self._aside(lambda: storage.put_tree(key, folder))
         files = [self._stored(f"{name}{Path(path).suffix}", Path(path)) for name, path in event["files"].items()]
         files += [self._stored("log.txt", self.log_file)]
+        self.logs.finish(self.lease)
         result = {name: event[name] for name in ("best_epoch", "stopped_epoch", "test")}
         outcome = Finish(
             stop_reason=event["stop_reason"],
@@ -359,6 +379,7 @@ class Supervisor:
         log.info("job=%s done: %s, model %s", self.job_id, event["stop_reason"], model_id)
 
     def _keep_log(self) -> None:
+        self.logs.finish(self.lease)
         if self.log_file.exists():
             file = self._stored("log.txt", self.log_file)
             self._transact(lambda session: attempts.save_artifact(session, self.job_id, self.fence, file))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def run(task: Task, control: Control) -> None:
         nonlocal failed
         failed = failed or event["type"] == "failed"
         if line := log_line(event):
-            print(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {line}", flush=True)
+            print(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}", flush=True)
         if event["type"] != "log":
             spool.write(event)
 
