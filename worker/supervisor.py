@@ -32,6 +32,7 @@ from service.leases import StaleFence
 from service.metrics import service as metrics
 from service.metrics.service import finite
 from trainkit.spec.failures import failure
+from trainkit.spec.fitting import with_next_spec
 from worker import endings, shutdown
 from worker.aside import aside
 from worker.context import Context
@@ -348,7 +349,7 @@ class Supervisor:
     def _fail(self, error: dict[str, Any]) -> None:
         self.logs.say("error", f"failed: {error['code']}: {error['message']}")
         self._keep_log()
-        error = finite(error)
+        error = finite(with_next_spec(error, self.claimed.spec))
         state = self._transact(lambda session: attempts.fail(session, self.job_id, self.fence, error))
         log.warning("job=%s %s: %s; it is %s", self.job_id, error["code"], error["message"], state)
 

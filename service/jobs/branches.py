@@ -21,7 +21,7 @@ from trainkit.spec import Problem as SpecProblem
 Relation = Literal["fork", "retry", "resume"]
 FREE = {"name", "labels", "early_stop", "resources", "schedule", "optimizer", "regularize", "augment", "train"}
 """Sections that a job which goes on from another's checkpoint may change."""
-FIXED_IN_TRAIN = {"batch_size", "seed", "precision", "channels_last", "compile"}
+FIXED_IN_TRAIN = {"seed", "precision", "channels_last", "compile"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,9 @@ def check_same_run(parent: Job, spec: JobSpec) -> None:
     hint = "A checkpoint cannot go on with that; submit a new job with `start_from` to begin with its weights."
     changed = [f"/{name}" for name in after if name not in FREE and after[name] != before.get(name)]
     changed += [f"/train/{name}" for name in sorted(FIXED_IN_TRAIN) if after["train"][name] != before["train"][name]]
+    sizes = [part["train"]["batch_size"] * part["train"]["accumulate"] for part in (before, after)]
+    if sizes[0] != sizes[1]:  # the samples of a step may be cut into other passes, but not be others
+        changed.append("/train/batch_size")
     if before["optimizer"]["kind"] != after["optimizer"]["kind"]:
         changed.append("/optimizer/kind")
     if changed:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from trainkit.data import DataError
 from trainkit.fit.checkpoint import CheckpointError, VersionError
-from trainkit.spec import SpecError
+from trainkit.fit.nonfinite import LossNotFiniteError
+from trainkit.spec import JobSpec, SpecError
 from trainkit.spec.failures import failure
+from trainkit.spec.fitting import with_next_spec
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNREACHABLE = (errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV)
@@ -26,8 +29,16 @@ SPEC_CODES = {
 DATA_CODES = {"not_prepared": "data_damaged", "missing_column": "missing_column"}
 
 
-def error_of(error: BaseException) -> dict[str, Any]:
-    """`{code, layer, message, evidence, retryable, hint}` with a code of the catalogue (`trainkit.spec.failures`)."""
+def error_of(error: BaseException, spec: JobSpec | Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`{code, layer, message, evidence, retryable, hint}` with a code of the catalogue (`trainkit.spec.failures`).
+
+    With the job's `spec` the want of memory comes with one that needs less (`evidence.next_spec`).
+    """
+    told = _told(error)
+    return told if spec is None else with_next_spec(told, spec)
+
+
+def _told(error: BaseException) -> dict[str, Any]:
     if isinstance(error, SpecError | DataError):
         problems = [problem.as_dict() for problem in error.problems]
         codes = SPEC_CODES if isinstance(error, SpecError) else DATA_CODES
@@ -39,6 +50,8 @@ def error_of(error: BaseException) -> dict[str, Any]:
         return failure("version_mismatch", str(error))
     if isinstance(error, CheckpointError):
         return failure("checkpoint_unusable", str(error))
+    if isinstance(error, LossNotFiniteError):
+        return failure("loss_not_finite", str(error), error.evidence)
     if isinstance(error, torch.OutOfMemoryError):
         return failure("out_of_gpu_memory", str(error).split("\n")[0], _gpu_memory())
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):

@@ -2,97 +2,42 @@
 
 Data order is f(seed, epoch), augmentation f(seed, epoch, step), dropout draws from the global generator, which is part
 of the checkpoint: so a run resumed at any step does the very same arithmetic as one that was never interrupted.
-Nothing is read back from the device but once an epoch and once every `log_every_steps`.
+Nothing is read back from an accelerator but once an epoch and once every `log_every_steps`.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainkit.augment import Augmenter
 from trainkit.fit import checkpoint
-from trainkit.fit.best import Best
-from trainkit.fit.control import Control, Wish
-from trainkit.fit.dann import DomainAdapter
-from trainkit.fit.device import Decided, autocast, laid_out
-from trainkit.fit.early_stop import Decision, EarlyStopping, Evaluation, first_stop
-from trainkit.fit.evaluate import Forward, measure, outputs_of, training_metrics
+from trainkit.fit.control import Wish
+from trainkit.fit.early_stop import Decision, Evaluation, first_stop
+from trainkit.fit.evaluate import measure, outputs_of, training_metrics
 from trainkit.fit.events import Events
+from trainkit.fit.explain import explain_evaluation, explain_step
+from trainkit.fit.job import Ended, Job
+from trainkit.fit.nonfinite import Watch, is_finite, sentence
 from trainkit.fit.phases import Open, open_phase, plan_phases
-from trainkit.fit.prepare import Prepared
 from trainkit.fit.seeding import epoch_order
 from trainkit.fit.state import Position, prune, rng_state, set_rng_state
-from trainkit.nn.network import Network
+from trainkit.fit.steps import Steps
 from trainkit.regularize import add_penalty_gradient_, max_norm_, penalty
-from trainkit.spec import JobSpec
-
-Outcome = Literal["finished", "handed_back", "paused", "cancelled"]
-
-
-@dataclass
-class Job:
-    """Everything a run is made of, ready on the device."""
-
-    spec: JobSpec
-    data: Prepared
-    network: Network
-    forward: Forward
-    """The network, compiled or under autocast."""
-    loss: Callable[[Tensor, Tensor], Tensor]
-    augmenter: Augmenter | None
-    adapter: DomainAdapter | None
-    stopping: EarlyStopping
-    best: Best
-    decided: Decided
-    device: torch.device
-    events: Events
-    control: Control | None
-    workdir: Path | None
-    spec_hash: str
-    resume: dict[str, Any] | None
-    """A checkpoint's state to go on from."""
-    branch: bool = False
-    """Whether another run wrote it, with other settings of the optimizer and the schedule."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How training ended."""
-
-    outcome: Outcome
-    stop_reason: str
-    epoch: int
-    step: int
-    keep: Literal["best", "last"] = "best"
-    checkpoint: Path | None = None
-
-
-def steps_in_epoch(samples: int, batch_size: int, network: nn.Module) -> int:
-    """Steps of an epoch; the last batch may be smaller.
-
-    With batch norm a last batch of one sample joins the one before it: one sample has no variance to normalise by.
-    """
-    steps, rest = divmod(samples, batch_size)
-    alone = rest == 1 and steps > 0 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
-    return max(1, steps + (1 if rest and not alone else 0))
 
 
 def train(job: Job) -> Ended:
     """Train until the epochs are done, a rule or a wish says stop, or time is up; leaves the last weights."""
     spec, network, events, device = job.spec, job.network, job.events, job.device
     options, regularize = spec.train, spec.regularize
-    mixes = job.augmenter is not None and job.augmenter.mixes
-    data, scaler, class_weights, preprocess = job.data, job.data.scaler, job.data.class_weights, job.data.preprocessing
-    samples, epochs, batch_size = len(data.draw), options.epochs, options.batch_size
-    steps = steps_in_epoch(samples, batch_size, network)
+    data, scaler, preprocess = job.data, job.data.scaler, job.data.preprocessing
+    samples, epochs, batches = len(data.draw), options.epochs, Steps(job)
+    steps = batches.count
     every = options.log_every_steps or max(10, steps // 10)
     plans = plan_phases(spec)
     sum_type = torch.float32 if device.type == "mps" else torch.float64
@@ -105,9 +50,11 @@ def train(job: Job) -> Ended:
         job.stopping.load(resumed["early_stop"])
         job.best.load(resumed["best"], network)
         events.history += resumed["history"]
+        job.not_finite = None if job.branch else resumed.get("not_finite")
     begun, saved_at, first_step = time.monotonic(), time.monotonic(), at.step
     spent_before = at.seconds
     limit = spec.resources.max_seconds
+    watch = Watch(device, every, at.step)
 
     while at.epoch <= epochs:
         events.phase(f"epoch {at.epoch}/{epochs}")
@@ -138,39 +85,16 @@ def train(job: Job) -> Ended:
         step_before_phase = (plan.first - 1) * steps
 
         for step in range(at.step_in_epoch, steps):
-            start, end = step * batch_size, (step + 1) * batch_size if step + 1 < steps else samples
-            rows = order[start:end]
-            x, lengths = part.take(rows)
-            target = part.targets[rows]
-            if job.augmenter is not None:
-                if mixes and scaler is None:
-                    target = F.one_hot(target, data.outputs).float()
-                x, mixed = job.augmenter.apply(
-                    x, target if mixes else None, seed=options.seed, epoch=at.epoch, step=step
-                )
-                target = target if mixed is None else mixed
-            x = laid_out(preprocess(x) if part.pending else x, job.decided)
-
+            start, end = batches.span(step)
+            batch = batches.batch(part, order[start:end], at.epoch, step)
             for group, rate in zip(optimizer.param_groups, schedule.rates(at.step - step_before_phase), strict=True):
                 group["lr"] = rate
-            if job.adapter is None:
-                z = forward(x, lengths)
-                extra = None
-            else:
-                progress = at.step / (steps * epochs)
-                with autocast(job.decided):
-                    z, extra = job.adapter(network, x, lengths, epoch=at.epoch, step=step, progress=progress)
-            losses = job.loss(z.float(), target)
-            if class_weights is None:
-                loss = losses.mean()
-                loss_sum.add_(loss.detach(), alpha=end - start)
-            else:
-                weights = class_weights[target] if target.ndim == 1 else target @ class_weights
-                weighted, total = (losses * weights).sum(), weights.sum()
-                loss = weighted / total
-                loss_sum.add_(weighted.detach())
-                weight_sum.add_(total)
-            (loss if extra is None else loss + extra).backward()
+            z, loss = batches.gradient(forward, batch, loss_sum, weight_sum, at.epoch, step, at.step / (steps * epochs))
+            if watch.note(at.step + 1, loss) and job.not_finite is None:
+                # Before the update: the weights that made it are still there to be looked at.
+                ended = _not_finite(job, now_open, batches, at, order, at.step + 1, float(loss))
+                if ended is not None:
+                    return ended
             if regularize.l1 or regularize.l2:
                 add_penalty_gradient_(now_open.penalised, regularize.l1, regularize.l2, samples)
             if options.clip_norm is not None:
@@ -184,25 +108,27 @@ def train(job: Job) -> Ended:
                 for module in now_open.bounded:
                     max_norm_(module, regularize.max_norm)
             if scaler is None:
-                torch.argmax(z.detach(), 1, out=predicted[start:end])
+                torch.argmax(z, 1, out=predicted[start:end])
             else:
-                predicted[start:end] = z.detach()
+                predicted[start:end] = z
 
             at.step += 1
             at.step_in_epoch = step + 1
             now = time.monotonic()
             at.seconds = spent_before + now - begun
             if at.step % every == 0:
-                value = float(loss.detach())
+                value = float(loss)
                 events.rows(at.step, at.epoch, {"train": {"batch_loss": value}}, keep=False)
-                rate = (at.step_in_epoch - epoch_from) * batch_size / max(now - epoch_begun, 1e-9)
+                rate = (at.step_in_epoch - epoch_from) * batches.size / max(now - epoch_begun, 1e-9)
                 _progress(job, at, steps, begun, first_step, rate, force=False)
-                decision = job.stopping.observe_batch_loss(at.epoch, at.step, value)
-                if decision is not None:
-                    _decided(events, decision)
-                    return Ended("finished", "diverged", at.epoch, at.step)
+                ended = _looked(job, now_open, batches, watch, at, order)
+                if ended is not None:
+                    return ended
             evaluated = bool(options.evaluate_every_steps) and at.step % (options.evaluate_every_steps or 1) == 0
             if evaluated and at.step_in_epoch < steps:  # an epoch's last step is evaluated below, with its whole rows
+                ended = _looked(job, now_open, batches, watch, at, order)
+                if ended is not None:
+                    return ended
                 values = _epoch_metrics(
                     job, now_open, at, predicted, order, end, loss_sum, weight_sum, epoch_begun, epoch_from
                 )
@@ -236,6 +162,9 @@ def train(job: Job) -> Ended:
                 _checkpoint(job, at, now_open, predicted[:end], loss_sum, weight_sum)
                 saved_at = time.monotonic()
 
+        ended = _looked(job, now_open, batches, watch, at, order)
+        if ended is not None:
+            return ended
         values = _epoch_metrics(
             job, now_open, at, predicted, order, samples, loss_sum, weight_sum, epoch_begun, epoch_from
         )
@@ -304,10 +233,49 @@ def _evaluate(job: Job, now_open: Open, at: Position, training: dict[str, float]
         )
         measured |= {f"val_{name}": value for name, value in rows["val"].items()}
     job.events.rows(at.step, at.epoch, rows)
+    losses = {name: value for name, value in measured.items() if name in ("train_loss", "val_loss")}
+    finite = all(map(math.isfinite, losses.values()))
+    if not finite and job.not_finite is None:
+        job.not_finite = explain_evaluation(job, now_open, at, losses)
     monitor = job.best.monitor
-    if monitor is not None and job.best.observe(at.epoch, measured[monitor], job.network):
+    # An accuracy is a number whatever the weights are: those that are not finite are never the best.
+    usable = monitor is not None and (finite or is_finite(job.network))
+    if monitor is not None and usable and job.best.observe(at.epoch, measured[monitor], job.network):
         job.events.emit("best", epoch=at.epoch, metric=monitor, value=measured[monitor])
     return measured
+
+
+def _looked(job: Job, now_open: Open, batches: Steps, watch: Watch, at: Position, order: Tensor) -> Ended | None:
+    """Read the losses that an accelerator has kept; the end, when one was not finite and a rule says stop."""
+    found = watch.look(at.step)
+    if found is None or job.not_finite is not None:
+        return None
+    return _not_finite(job, now_open, batches, at, order, *found)
+
+
+def _not_finite(
+    job: Job, now_open: Open, batches: Steps, at: Position, order: Tensor, step: int, value: float
+) -> Ended | None:
+    """Explain a batch loss that is not finite, once a job; the end, when a rule says stop."""
+    job.not_finite = explain_step(job, now_open, batches, at, order, step, value)
+    decision = job.stopping.observe_batch_loss(at.epoch, step, value)
+    if decision is None:
+        return None
+    if step > at.step:
+        job.events.rows(step, at.epoch, {"train": {"batch_loss": value}}, keep=False)
+    _decided(job.events, _explained(decision, job))
+    return Ended("finished", "diverged", at.epoch, step)
+
+
+def _explained(decision: Decision, job: Job) -> Decision:
+    """With the evidence of where it began, when it stops for a loss that is not finite."""
+    if decision.stop_reason != "diverged" or job.not_finite is None:
+        return decision
+    return replace(
+        decision,
+        inputs={**decision.inputs, **job.not_finite},
+        reason=f"{decision.reason}: {sentence(job.not_finite)}",
+    )
 
 
 def _is_due(job: Job, at: Position) -> bool:
@@ -321,6 +289,7 @@ def _is_due(job: Job, at: Position) -> bool:
 def _judge(job: Job, now_open: Open, at: Position, measured: dict[str, float]) -> Ended | None:
     """Ask every rule about an evaluation and record the answers; the end, when one of them says stop."""
     decisions = job.stopping.observe(Evaluation(at.epoch, at.step, measured, at.seconds))
+    decisions = [_explained(decision, job) for decision in decisions]
     for decision in decisions:
         _decided(job.events, decision)
     stop = first_stop(decisions)
@@ -368,6 +337,7 @@ def _checkpoint(
         "rng": rng_state(job.device),
         "early_stop": job.stopping.state(),
         "best": job.best.state(),
+        "not_finite": job.not_finite,
         "predicted": predicted,
         "loss_sum": loss_sum,
         "weight_sum": weight_sum,

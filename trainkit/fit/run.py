@@ -24,12 +24,15 @@ from trainkit.fit.evaluate import Forward, evaluation, measure, outputs_of
 from trainkit.fit.events import Events
 from trainkit.fit.failure import error_of
 from trainkit.fit.forecast import as_windows
-from trainkit.fit.loop import Ended, Job, Outcome, steps_in_epoch, train
+from trainkit.fit.job import Ended, Job, Outcome
+from trainkit.fit.loop import train
+from trainkit.fit.nonfinite import LossNotFiniteError, broken_state, is_finite
 from trainkit.fit.parts import Part, make_part
 from trainkit.fit.predict import TrainedModel
 from trainkit.fit.prepare import Prepared, prepare
 from trainkit.fit.seeding import derive
 from trainkit.fit.state import load_for, spec_hash
+from trainkit.fit.steps import count_batches, normalises_batches
 from trainkit.fit.transfer import pretrained, start_from
 from trainkit.nn.build import build_model
 from trainkit.nn.heads import head_width
@@ -88,7 +91,7 @@ def fit(
         folder = None if workdir is None else Path(workdir)
         return _fit(wanted, data, events, control, folder, resume_from, branch, target_data, source, decided)
     except Exception as error:
-        events.emit("failed", error=error_of(error))
+        events.emit("failed", error=error_of(error, spec))
         raise
 
 
@@ -124,11 +127,11 @@ def _fit(
         network = _network(spec, prepared, events, source).to(device)
         assert spec.loss is not None  # resolve() has filled it in
         loss = losses.build(spec.loss, outputs=prepared.outputs, label_smoothing=spec.regularize.label_smoothing)
-        steps = steps_in_epoch(len(prepared.draw), spec.train.batch_size, network) * spec.train.epochs
+        passes = count_batches(len(prepared.draw), spec.train.batch_size, joins=normalises_batches(network))
         if earlier is not None:
             decided = reuse(earlier)
         else:
-            decided = decide(spec, device, network, _trial_step(spec, prepared, loss), steps)
+            decided = decide(spec, device, network, _trial_step(spec, prepared, loss), passes * spec.train.epochs)
             if spec.train.compile is True and not decided.compile:
                 events.log("/train/compile: torch.compile needs a C++ compiler here, and there is none", "warning")
     finally:
@@ -284,7 +287,10 @@ def _finish(job: Job, ended: Ended, chosen: dict[str, Any]) -> FitResult:
     """Restore the best weights, measure what was held out, write the artifact."""
     spec, events, prepared = job.spec, job.events, job.data
     events.phase("evaluating")
-    restored = ended.keep == "best" and job.best.restore(job.network)
+    restored = (ended.keep == "best" or not is_finite(job.network)) and job.best.restore(job.network)
+    diverged = ended.stop_reason == "diverged" and job.not_finite is not None
+    if not restored and (diverged or not is_finite(job.network)):
+        raise LossNotFiniteError(job.not_finite or broken_state(job.network) or {})
     report = _evaluate(job, ended)
     test = report["parts"].get("test", {})
     model = TrainedModel(

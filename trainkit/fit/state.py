@@ -46,6 +46,8 @@ def spec_hash(spec: JobSpec, facts: DatasetFacts) -> str:
     """Identity of what decides the weights: the spec without its free fields, and the dataset's size and columns."""
     document = spec.model_dump(mode="json", exclude={**dict.fromkeys(FREE_TO_CHANGE, True), "train": FREE_IN_TRAIN})
     document["dataset"].pop("id", None)
+    if document["train"]["accumulate"] == 1:  # checkpoints from before there was such a field stay good
+        del document["train"]["accumulate"]
     document["facts"] = facts.model_dump(mode="json")
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 

@@ -43,12 +43,14 @@ def estimate(resolved: Resolved, facts: DatasetFacts) -> dict[str, Any]:
     layers = model_layers(spec.model, _after_preprocessing(resolved), outputs)
     samples = Context(spec, facts, spec.task or "classification", sample, outputs).training_samples
     batch = min(spec.train.batch_size, samples)
-    steps = ceil(samples / batch)
+    # a step gathers its whole batch, and takes it through the network by micro-batches
+    gathered = min(spec.train.batch_size * spec.train.accumulate, samples)
+    steps, passes = ceil(samples / gathered), ceil(samples / batch)
     slots = OPTIMIZER_SLOTS.get(spec.optimizer.kind, 2)
     # weights, gradients, optimizer state, the best copy and the copy a checkpoint is written from
     weight_bytes = layers.parameters * BYTES * (4 + slots)
     # forward and backward keep about two copies of every activation
-    activation_bytes = 2 * layers.activations * batch * BYTES
+    activation_bytes = 2 * layers.activations * batch * BYTES + (gathered - batch) * sample.size * BYTES
     stored = 1 if facts.input_dtype == "uint8" and sample.form == "image" else BYTES
     data_bytes = facts.samples * sample.size * stored
     # backward costs twice the forward pass
@@ -57,7 +59,7 @@ def estimate(resolved: Resolved, facts: DatasetFacts) -> dict[str, Any]:
         **asdict(layers),
         "steps_per_epoch": steps,
         "memory_bytes": PROCESS_BYTES + weight_bytes + activation_bytes + data_bytes,
-        "seconds": round(flops / FLOPS_PER_SECOND + steps * spec.train.epochs * 3e-4, 1),
+        "seconds": round(flops / FLOPS_PER_SECOND + passes * spec.train.epochs * 3e-4, 1),
     }
 
 

@@ -46,6 +46,13 @@ _LIST = (
     Failure(
         "not_trainable", "spec", False, "The spec asks for something impossible.", "Change what the message names."
     ),
+    Failure(
+        "loss_not_finite",
+        "spec",
+        False,
+        "The loss became infinite or not a number before there were weights worth keeping.",
+        "Lower `optimizer.lr`, set `train.clip_norm` (1.0), or scale the inputs (`z_score`); `evidence` names the layer.",
+    ),
     # data
     Failure("invalid_dataset", "data", False, "The dataset the job waited for is not usable.", "Read its report."),
     Failure("invalid_data", "data", False, "The data cannot be trained on.", "Change what the message names."),
@@ -71,14 +78,14 @@ _LIST = (
         "resource",
         True,
         "The training process needed more memory than there was (exit 137).",
-        "Lower `train.batch_size`, take a smaller model, sub-sample with `split.subsample`, or run fewer jobs beside it.",
+        "Fork it with `evidence.next_spec.patch` (a smaller `train.batch_size`, accumulated), or run fewer jobs beside it.",
     ),
     Failure(
         "out_of_gpu_memory",
         "resource",
         False,
         "The GPU has too little memory for the job.",
-        "Lower `train.batch_size`, or take a smaller model or image size.",
+        "Fork it with `evidence.next_spec.patch` (a smaller `train.batch_size`, accumulated), or take a smaller model.",
     ),
     Failure(
         "device_unavailable",

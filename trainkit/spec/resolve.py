@@ -139,9 +139,9 @@ def _warnings(spec: JobSpec, context: checks.Context) -> Iterator[Problem]:
             "mse on one-hot targets learns slowly where the unit saturates",
             'Use {"kind": "cross_entropy"}.',
         )
-    if spec.train.batch_size > context.training_samples:
+    if spec.train.batch_size * spec.train.accumulate > context.training_samples:
         yield Problem(
-            "/train/batch_size",
+            "/train/batch_size" if spec.train.batch_size > context.training_samples else "/train/accumulate",
             "batch_exceeds_data",
             f"the training part has {context.training_samples} samples: every epoch is one step",
             "A smaller batch gives more steps.",

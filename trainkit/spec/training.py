@@ -33,7 +33,9 @@ class TrainSpec(SpecModel):
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Passes over the training part."""
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
-    """Samples a step; the last batch of an epoch may be smaller."""
+    """Samples of a forward and backward pass, and of a step unless it accumulates; an epoch's last may be smaller."""
+    accumulate: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Passes of `batch_size` samples whose gradients make one step of `batch_size` x `accumulate` samples."""
     seed: Seed = 0
     """Seed of the init, the order, the augmentation and the dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
