@@ -26,6 +26,7 @@ from service.logs import routes as logs
 from service.metrics import routes as metrics
 from service.metrics import stream
 from service.models import routes as models
+from service.projects import routes as projects
 from service.settings import Settings
 from service.specs import routes as specs
 from service.storage import Storage
@@ -66,7 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     openapi.install(app)
     # asked before the form of the same address
     app.include_router(datasets.by_uri, dependencies=[Depends(BEARER)])
-    for room in (datasets, uploads, specs, jobs, traces, logs, metrics, stream, models, catalog, workers, keys):
+    for room in (datasets, uploads, specs, jobs, traces, logs, metrics, stream, models, catalog, workers, keys, projects):
         app.include_router(room.router, dependencies=[Depends(BEARER)])
     app.include_router(health.router)
     if (DASHBOARD / "index.html").exists():

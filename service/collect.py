@@ -69,7 +69,7 @@ def _remove_upload(path: Path) -> None:
 
 def _partial_uploads(sessions: sessionmaker[Session], storage: Storage, grace: float) -> None:
     """Files whose upload's row is gone: the process died between the two."""
-    old = [path for path in (storage.root / FOLDER).glob("up_*") if _age(path) > grace]
+    old = [path for path in (storage.root / FOLDER).glob("up_*") if age(path) > grace]
     for start in range(0, len(old), BATCH):
         batch = old[start : start + BATCH]
         with sessions() as session:
@@ -98,7 +98,7 @@ def _unreferenced_blobs(sessions: sessionmaker[Session], storage: Storage, grace
 
 def _nameless_bytes(sessions: sessionmaker[Session], storage: Storage, grace: float) -> None:
     """Files in `blobs/` that no row knows: a process died after the rename and before the commit."""
-    old = [path for path in _files(storage.root / "blobs", 2) if SHA.fullmatch(path.name) and _age(path) > grace]
+    old = [path for path in _files(storage.root / "blobs", 2) if SHA.fullmatch(path.name) and age(path) > grace]
     for start in range(0, len(old), BATCH):
         batch = old[start : start + BATCH]
         with sessions() as session:
@@ -126,7 +126,7 @@ def _prepared(sessions: sessionmaker[Session], storage: Storage, grace: float) -
     """Prepared folders of deleted datasets, and of checks that another worker has done instead."""
     for folder in _files(storage.root / "prepared", 2):
         dataset_id, fence = folder.parent.name, folder.name
-        if not dataset_id.startswith("ds_") or not fence.isdigit() or _age(folder) <= grace:
+        if not dataset_id.startswith("ds_") or not fence.isdigit() or age(folder) <= grace:
             continue
         with sessions() as session:
             row = session.execute(
@@ -147,7 +147,8 @@ def _files(root: Path, depth: int) -> Iterator[Path]:
     return iter(sorted(root.glob("/".join("*" * depth))))
 
 
-def _age(path: Path) -> float:
+def age(path: Path) -> float:
+    """Seconds since the file was last touched in any way; 0 when it is gone."""
     try:
         status = path.stat()
     except OSError:

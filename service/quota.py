@@ -8,10 +8,16 @@ from sqlalchemy.orm import Session
 from service.datasets.tables import Blob, Dataset
 from service.errors import Problem
 from service.keys.tables import Project
+from service.projects.service import rules
 from service.settings import Settings
 from service.uploads.tables import Upload
 
 OPEN = ("uploading", "received")
+
+
+def limit(session: Session, settings: Settings, project_id: str) -> int | None:
+    """The project's quota in bytes; None: no limit."""
+    return rules(session, settings, project_id).quota_bytes
 
 
 def used(session: Session, project_id: str, *, without_upload: str | None = None) -> int:
@@ -31,10 +37,10 @@ def used(session: Session, project_id: str, *, without_upload: str | None = None
 
 def room(session: Session, settings: Settings, project_id: str, *, without_upload: str | None = None) -> int:
     """Bytes that one more upload may have: what the quota leaves, and no more than the largest upload."""
-    limit = settings.max_upload_bytes
-    if settings.project_quota_bytes is None:
-        return limit
-    return max(0, min(limit, settings.project_quota_bytes - used(session, project_id, without_upload=without_upload)))
+    largest, quota = settings.max_upload_bytes, limit(session, settings, project_id)
+    if quota is None:
+        return largest
+    return max(0, min(largest, quota - used(session, project_id, without_upload=without_upload)))
 
 
 def check(session: Session, settings: Settings, project_id: str, more: int, *, sha256: str | None = None) -> None:
@@ -42,8 +48,8 @@ def check(session: Session, settings: Settings, project_id: str, more: int, *, s
 
     The project's row is locked until the transaction ends: two that fit one by one must not both pass.
     """
-    limit = settings.project_quota_bytes
-    if limit is None:
+    quota = limit(session, settings, project_id)
+    if quota is None:
         return
     session.execute(select(Project.id).where(Project.id == project_id).with_for_update())
     if sha256 is not None:
@@ -51,12 +57,12 @@ def check(session: Session, settings: Settings, project_id: str, more: int, *, s
         if session.scalar(mine) is not None:
             return
     before = used(session, project_id)
-    if before + more > limit:
-        raise exceeded(limit, before, more)
+    if before + more > quota:
+        raise exceeded(quota, before, more)
 
 
-def exceeded(limit: int, before: int, more: int | None) -> Problem:
+def exceeded(quota: int, before: int, more: int | None) -> Problem:
     """413 with the quota in it."""
     wanted = f", and this needs {more} more" if more is not None else ""
-    detail = f"The project may store {limit} bytes; {before} are taken{wanted}. Delete datasets or open uploads."
-    return Problem(413, "quota_exceeded", detail, limit_bytes=limit)
+    detail = f"The project may store {quota} bytes; {before} are taken{wanted}. Delete datasets or open uploads."
+    return Problem(413, "quota_exceeded", detail, limit_bytes=quota)

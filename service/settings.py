@@ -37,6 +37,13 @@ class Settings:
     """Jobs of one project that may wait; 0: no limit."""
     max_running_jobs: int = 0
     """Jobs of one project that may run at once; 0: no limit."""
+    checkpoints_days: int | None = 30
+    """Days after a job's end; None: for ever. A project may set these five, and the limits above, for itself."""
+    checkpoints_kept: int = 1
+    """So many of a job's newest checkpoints stay, however old: what `resume` goes on from."""
+    logs_days: int | None = 90
+    metrics_days: int | None = None
+    jobs_days: int | None = None
     device: str = "auto"
     """Where a worker runs jobs that leave the device to it."""
 
@@ -63,5 +70,10 @@ class Settings:
             max_interruptions=int(env.get("TRAINKIT_MAX_INTERRUPTIONS", "5")),
             max_queued_jobs=int(env.get("TRAINKIT_MAX_QUEUED_JOBS", "10000")),
             max_running_jobs=int(env.get("TRAINKIT_MAX_RUNNING_JOBS", "0")),
+            checkpoints_days=int(env.get("TRAINKIT_CHECKPOINTS_DAYS", "30")) or None,
+            checkpoints_kept=int(env.get("TRAINKIT_CHECKPOINTS_KEPT", "1")),
+            logs_days=int(env.get("TRAINKIT_LOGS_DAYS", "90")) or None,
+            metrics_days=int(env.get("TRAINKIT_METRICS_DAYS", "0")) or None,
+            jobs_days=int(env.get("TRAINKIT_JOBS_DAYS", "0")) or None,
             device=env.get("TRAINKIT_DEVICE", "auto"),
         )

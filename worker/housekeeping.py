@@ -15,13 +15,16 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from service import housekeeping
 from service.collect import collect, tend_uploads
+from service.retention import retain
 from service.settings import Settings
+from service.strays import sweep_strays
 from service.workers import service as workers
 from worker.context import Context, make_context
 
@@ -59,7 +62,7 @@ def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, 
                 tend_uploads(context.sessions, context.storage, context.doorbell.ring)
                 if time.monotonic() >= collect_due:
                     collect_due = time.monotonic() + COLLECT_SECONDS
-                    collect(context.sessions, context.storage)
+                    tidy(context)
         except DBAPIError as error:
             log.warning("the database is away: %s", error.orig)
         except Exception:
@@ -68,6 +71,22 @@ def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, 
         stop.wait(TICK_SECONDS)
     with contextlib.suppress(DBAPIError), context.sessions.begin() as session:
         workers.gone(session, worker_id)
+
+
+def tidy(context: Context) -> None:
+    """What is kept no longer, and what nobody needs. One kind of dirt that cannot be removed does not keep the others."""
+    works: tuple[Callable[[], None], ...] = (
+        lambda: retain(context.sessions, context.storage, context.settings),
+        lambda: collect(context.sessions, context.storage),
+        lambda: sweep_strays(context.sessions, context.storage),
+    )
+    for work in works:
+        try:
+            work()
+        except OperationalError:
+            raise  # the database is away
+        except Exception:
+            log.exception("a part of the tidying failed")
 
 
 def versions() -> dict[str, str]:

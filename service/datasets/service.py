@@ -75,17 +75,19 @@ def room(context: Context, who: Principal, size: int | None, sha256: str | None)
     settings = context.settings
     if size is not None and size > settings.max_upload_bytes:
         raise too_large(settings.max_upload_bytes)
-    if settings.project_quota_bytes is None:
+    with reading(context.sessions) as session:
+        limit = quota.limit(session, settings, who.project_id)
+    if limit is None:
         return settings.max_upload_bytes, None
     with context.sessions.begin() as session:
         quota.check(session, settings, who.project_id, size or 0, sha256=sha256)
         if sha256 is not None and size is not None:
             return min(size, settings.max_upload_bytes), None
         before = quota.used(session, who.project_id)
-    left = settings.project_quota_bytes - before
+    left = limit - before
     if left >= settings.max_upload_bytes:
         return settings.max_upload_bytes, None
-    return left, quota.exceeded(settings.project_quota_bytes, before, None)
+    return left, quota.exceeded(limit, before, None)
 
 
 def keep(session: Session, storage: Storage, received: Received) -> None:

@@ -14,6 +14,7 @@ from service.context import Context
 from service.database import db_now, new_id
 from service.errors import Problem
 from service.jobs import checkpoints
+from service.jobs.removed import why_no_checkpoint
 from service.jobs.tables import Checkpoint, Job
 from trainkit.spec import JobSpec, SpecError
 from trainkit.spec import Problem as SpecProblem
@@ -56,11 +57,23 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 def fork_of(session: Session, context: Context, parent: Job) -> Branch:
     """A branch from the newest checkpoint. Raises a 409 problem when there is none."""
-    checkpoint = newest(session, context, parent)
+    checkpoint = to_go_on_from(session, context, parent)
     if checkpoint is None:
         hint = "Wait for one (`train.checkpoint_seconds`), or submit a job with `start_from` once it has a model."
         raise Problem(409, "no_checkpoint", f"The job has written no checkpoint to fork from. {hint}")
     return Branch(parent, "fork", checkpoint)
+
+
+def to_go_on_from(session: Session, context: Context, job: Job) -> Checkpoint | None:
+    """The job's newest checkpoint; None when it has never had one. Raises a 409 problem when it had and they are gone."""
+    checkpoint = newest(session, context, job)
+    if checkpoint is None:
+        hint = "`retry` begins anew; `start_from` begins with the weights of its model."
+        if (why := why_no_checkpoint(job)) is not None:
+            raise Problem(409, "checkpoint_removed", f"The job's checkpoints are gone ({why}). {hint}")
+        if checkpoints.latest(session, job.id):
+            raise Problem(409, "no_checkpoint", f"The job's checkpoints are not in storage any more. {hint}")
+    return checkpoint
 
 
 def newest(session: Session, context: Context, job: Job) -> Checkpoint | None:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, aliased
 from service.database import db_now
 from service.jobs.states import WITH_WORKER, transition
 from service.jobs.tables import Attempt, Job
+from service.keys.tables import Project
 from service.leases import StaleFence
 
 
@@ -33,7 +34,7 @@ class Claimed:
 def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_running: int = 0) -> Claimed | None:
     """Take the best queued job: priority, then the project with least running, then age. One winner; None if none.
 
-    Projects that run `most_running` jobs already (0: no limit) are passed over.
+    Projects that run `most_running` jobs already (0: no limit), or as many as they have set, are passed over.
     """
     peers = aliased(Job)
     running = (
@@ -43,9 +44,9 @@ def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_r
         .scalar_subquery()
     )
     due = or_(Job.not_before.is_(None), Job.not_before <= db_now())
-    queued = select(Job).where(Job.state == "queued", Job.queue == queue, due)
-    if most_running:
-        queued = queued.where(running < most_running)
+    most = func.coalesce(Project.settings["max_running_jobs"].as_integer(), most_running)
+    queued = select(Job).join(Project, Project.id == Job.project_id)
+    queued = queued.where(Job.state == "queued", Job.queue == queue, due, or_(most == 0, running < most))
     candidates = session.scalars(queued.order_by(Job.priority.desc(), running, Job.created_at, Job.id).limit(8)).all()
     for job in candidates:
         fence = job.fence + 1

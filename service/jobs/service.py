@@ -22,6 +22,7 @@ from service.jobs.branches import Branch
 from service.jobs.states import ENDED, first_event, transition
 from service.jobs.tables import IdempotencyKey, Job
 from service.keys.service import Principal
+from service.projects.service import rules
 from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, further_problems, parse_spec, resolve
 from trainkit.spec.failures import failure
 from trainkit.spec.problems import Problem as SpecProblem
@@ -137,7 +138,7 @@ def _admit(session: Session, context: Context, who: Principal, document: Any, br
     spec, dataset, resolved = check(session, who, document)
     if branch is not None and branch.checkpoint is not None and resolved is not None:
         branches.check_same_run(branch.parent, resolved.spec)
-    most = context.settings.max_queued_jobs
+    most = rules(session, context.settings, who.project_id).max_queued_jobs
     if most and repository.waiting(session, who.project_id) >= most:
         detail = f"{most} jobs of this project are waiting already; wait until some have begun, or cancel some."
         raise Problem(429, "too_many_queued", detail, headers={"Retry-After": "30"})
@@ -295,7 +296,7 @@ def resume(
 
     def longer(session: Session) -> tuple[Any, Branch]:
         parent = find(session, who, job_id)
-        branch = Branch(parent, "resume", branches.newest(session, context, parent))
+        branch = Branch(parent, "resume", branches.to_go_on_from(session, context, parent))
         return branches.longer(parent, extra_epochs), branch
 
     request = {"resume": job_id, "extra_epochs": extra_epochs}

@@ -65,6 +65,7 @@ def known(served: Served) -> dict[str, str]:
     """Ids of things that are there, so that requests reach beyond a 404."""
     job = served.submit()
     claimed = served.claim()
+    served.say(claimed, "one", "two")
     served.append(claimed, row("loss", 1.0), row("loss", float("nan"), 2), row("accuracy", 0.5))
     model = served.finish(claimed)
     upload = begun(served.client, 1000).rsplit("/", 1)[1]

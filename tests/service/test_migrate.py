@@ -16,7 +16,12 @@ from sqlalchemy.exc import IntegrityError
 
 from service.database import make_engine, session_factory
 from service.datasets.tables import Dataset
-from service.jobs.tables import Job
+from service.jobs.tables import Job, JobEvent
+from service.keys.tables import Project
+from service.logs import service as logs
+from service.logs.chunks import Line
+from service.logs.tables import LogChunk
+from service.metrics.tables import MetricChunk
 from service.migrate import upgrade
 from service.tables import Base
 
@@ -116,4 +121,46 @@ def test_what_the_first_schema_held_is_kept(database_url: str) -> None:
     assert "datasets" in {key["referred_table"] for key in keys}
     with pytest.raises(IntegrityError), engine.begin() as connection:
         connection.execute(text("DELETE FROM datasets"))
+    engine.dispose()
+
+
+def test_jobs_of_the_third_schema_get_an_empty_log_and_projects_the_service_s_rules(database_url: str) -> None:
+    upgrade(database_url, "0003")
+    engine = make_engine(database_url)
+    old = MetaData()
+    old.reflect(engine)
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    at = {"created_at": now, "updated_at": now}
+    counts = dict.fromkeys(("attempts", "interruptions", "priority"), 0)
+    numbers = {"max_attempts": 3, "next_seq": 8, "next_event_seq": 4, "next_decision_seq": 1, "fence": 2}
+    dataset = {"id": "ds_1", "project_id": "p", "name": "d", "version": 1, "state": "ready", "fence": 1}
+    job = {"id": "job_1", "project_id": "p", "name": "j", "spec": {}, "labels": {"a": "b"}, "dataset_id": "ds_1"}
+    parent: dict[str, object] = {"parent": {"job": "job_0"}, "metrics_last": {}, "metrics_best": {}}
+    event = {"job_id": "job_1", "seq": 3, "at": now, "kind": "state", "to_state": "running", "actor": "w"}
+    chunk = {"job_id": "job_1", "first_seq": 1, "last_seq": 7, "fence": 2, "body": b"x"}
+    with engine.begin() as connection:
+        tables = old.tables
+        connection.execute(tables["projects"].insert(), {"id": "p", "name": "p", "created_at": now})
+        connection.execute(tables["datasets"].insert(), {**dataset, "interruptions": 0, "bytes": 9, **at})
+        state = {"state": "running", "queue": "train", "lease_owner": "w"}
+        connection.execute(tables["jobs"].insert(), {**job, **counts, **numbers, **parent, **at, **state})
+        connection.execute(tables["job_events"].insert(), event)
+        connection.execute(tables["metric_chunks"].insert(), chunk)
+    engine.dispose()
+    upgrade(database_url)
+    engine = make_engine(database_url)
+    sessions = session_factory(engine)
+    with sessions() as session:
+        kept = session.get_one(Job, "job_1")
+        assert (kept.next_log_seq, kept.removed, kept.fence, kept.next_seq) == (1, None, 2, 8)
+        assert (kept.parent, kept.labels, kept.created_at) == ({"job": "job_0"}, {"a": "b"}, now)
+        assert session.get_one(Project, "p").settings is None
+        assert [event.seq for event in session.query(JobEvent)] == [3]
+        assert [chunk.last_seq for chunk in session.query(MetricChunk)] == [7]
+    with sessions.begin() as session:
+        assert logs.append(session, "job_1", 2, [Line(1.0, "info", "training", "first")]) == (1, 1)
+    with sessions.begin() as session:
+        session.delete(session.get_one(Job, "job_1"))
+    with sessions() as session:
+        assert session.query(LogChunk).all() == []
     engine.dispose()

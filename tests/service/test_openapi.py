@@ -11,7 +11,7 @@ from service.app import create_app
 from service.auth import is_open
 from service.settings import Settings
 
-METHODS = ("get", "put", "post", "delete")
+METHODS = ("get", "put", "post", "patch", "delete")
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,9 @@ def test_every_route_of_the_contract_is_there(document: dict[str, Any]) -> None:
         "GET /v1/catalog",
         "GET /v1/workers",
         "GET /v1/keys",
+        "GET /v1/projects",
+        "GET /v1/projects/{project_id}",
+        "PATCH /v1/projects/{project_id}",
         "GET /healthz",
         "GET /readyz",
     }
@@ -86,6 +89,15 @@ def test_problems_are_declared_everywhere(document: dict[str, Any]) -> None:
         assert wanted <= set(operation["responses"]), f"{method} {path}"
         for status in wanted - {"503"} if is_open(path) else wanted:
             assert operation["responses"][status]["content"] == {"application/problem+json": {"schema": problem}}
+
+
+def test_the_log_has_two_forms_and_says_when_it_is_gone(document: dict[str, Any]) -> None:
+    responses = document["paths"]["/v1/jobs/{job_id}/logs"]["get"]["responses"]
+    content = responses["200"]["content"]
+    assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/LogsOut"}
+    assert content["text/plain"]["schema"] == {"type": "string"}
+    for path in ("logs", "metrics", "metrics/series", "metrics.csv", "plots/{plot}.png"):
+        assert "410" in document["paths"][f"/v1/jobs/{{job_id}}/{path}"]["get"]["responses"], path
 
 
 def test_every_closed_route_names_the_key(document: dict[str, Any]) -> None:

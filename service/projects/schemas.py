@@ -1,0 +1,101 @@
+"""Wire format of projects and their settings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from service.keys.tables import Project
+from service.projects.service import DEFAULT, rules_of
+from service.settings import Settings
+
+DAYS = (1, 36_500)
+JOBS = (1, 1_000_000)
+BOUNDS = {
+    "checkpoints_days": DAYS,
+    "checkpoints_kept": (0, 1000),
+    "logs_days": DAYS,
+    "metrics_days": DAYS,
+    "jobs_days": DAYS,
+    "max_queued_jobs": JOBS,
+    "max_running_jobs": JOBS,
+    "quota_bytes": (1, 2**53),
+}
+NEVER_ENDLESS = frozenset({"checkpoints_kept"})
+
+
+def setting(name: str) -> Any:
+    """A field whose schema says what `SettingsIn.check` takes."""
+    least, most = BOUNDS[name]
+    forms: list[Any] = [{"type": "integer", "minimum": least, "maximum": most}, {"type": "string", "const": DEFAULT}]
+    if name not in NEVER_ENDLESS:
+        forms.append({"type": "null"})
+    return Field(DEFAULT, json_schema_extra={"anyOf": forms})
+
+
+class SettingsIn(BaseModel):
+    """What to change; what is left out stays. null: for ever, or no limit. "default": what the service has."""
+
+    model_config = ConfigDict(extra="forbid")
+    checkpoints_days: Any = setting("checkpoints_days")
+    checkpoints_kept: Any = setting("checkpoints_kept")
+    logs_days: Any = setting("logs_days")
+    metrics_days: Any = setting("metrics_days")
+    jobs_days: Any = setting("jobs_days")
+    max_queued_jobs: Any = setting("max_queued_jobs")
+    max_running_jobs: Any = setting("max_running_jobs")
+    quota_bytes: Any = setting("quota_bytes")
+
+    @field_validator("*")
+    @classmethod
+    def check(cls, value: Any, info: ValidationInfo) -> Any:
+        """One message for all that is wrong with a value: a union would say it once for each of its parts."""
+        name = info.field_name or ""
+        least, most = BOUNDS[name]
+        endless = name not in NEVER_ENDLESS
+        whole = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+        if whole or (value is None and endless) or (isinstance(value, str) and value == DEFAULT):
+            return value
+        otherwise = f'null (no limit) or "{DEFAULT}"' if endless else f'or "{DEFAULT}"'
+        raise ValueError(f"should be a whole number from {least} to {most}, {otherwise}")
+
+
+class ProjectIn(BaseModel):
+    """What to change of a project."""
+
+    model_config = ConfigDict(extra="forbid")
+    settings: SettingsIn
+
+
+class SettingsOut(BaseModel):
+    """What holds. Days count from a job's end; null: for ever, or no limit."""
+
+    checkpoints_days: int | None
+    checkpoints_kept: int
+    """So many of the newest stay, however old."""
+    logs_days: int | None
+    metrics_days: int | None
+    jobs_days: int | None
+    max_queued_jobs: int | None
+    max_running_jobs: int | None
+    quota_bytes: int | None
+
+
+class ProjectOut(BaseModel):
+    """A project; `own` names the settings that are not the service's."""
+
+    id: str
+    name: str
+    created_at: datetime
+    settings: SettingsOut
+    own: list[str]
+
+
+def project_out(project: Project, settings: Settings) -> ProjectOut:
+    """A row as scripts read it."""
+    holds = SettingsOut.model_validate(asdict(rules_of(settings, project.settings)))
+    own = sorted(project.settings or {})
+    return ProjectOut(id=project.id, name=project.name, created_at=project.created_at, settings=holds, own=own)
