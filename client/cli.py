@@ -71,6 +71,30 @@ def migrate(home: HomeOption = None) -> None:
     commands.replace_this_process(commands.migrate_command(), _environment(home))
 
 
+@app.command()
+def logs(
+    job: Annotated[str, typer.Argument(help="The job's id.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    level: Annotated[str | None, typer.Option(help="This level and worse ones: debug, info, warning, error.")] = None,
+    grep: Annotated[str | None, typer.Option(help="Only lines with this text, in any case.")] = None,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Only lines of this attempt.")] = None,
+    tail: Annotated[int | None, typer.Option(min=1, max=5000, help="Begin with the last so many lines.")] = None,
+    url: Annotated[str, typer.Option(envvar="TRAINKIT_URL", help="Where the service is.")] = "http://127.0.0.1:8321",
+    home: HomeOption = None,
+) -> None:
+    """Print what a job's attempts have said: time, attempt, level, text."""
+    from client.logs import key_of, lines
+
+    try:
+        for line in lines(
+            url, key_of(home), job, follow=follow, level=level, contains=grep, attempt=attempt, tail=tail
+        ):
+            print(line, flush=follow)
+    except (KeyboardInterrupt, BrokenPipeError):
+        # a reader who has seen enough: nothing is left to be flushed into a pipe that is closed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 @key_app.command("create")
 def create_key(
     name: Annotated[str, typer.Option(help="What the key is for.")] = "key",

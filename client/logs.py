@@ -1,0 +1,71 @@
+"""`trainkit logs`: the lines of a job's attempts, and with --follow those that come until it ends."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from client.home import Home, RefusedError
+
+WAIT_SECONDS = 25
+PAUSE_SECONDS = 1.0
+EXIT_NO_ANSWER = 7
+EXIT_REFUSED = 8
+
+
+def lines(url: str, key: str, job: str, *, follow: bool, **wanted: Any) -> Iterator[str]:
+    """Each line as it is printed. Raises RefusedError for what the service refuses, and when nobody answers."""
+    query = {name: value for name, value in wanted.items() if value is not None}
+    after, heard = 0, False
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=WAIT_SECONDS + 10) as client:
+        while True:
+            asked = {**query, "format": "json", "after": after, "wait": WAIT_SECONDS if follow and heard else 0}
+            try:
+                answer = client.get(f"/v1/jobs/{job}/logs", params=asked)
+            except httpx.TransportError as error:
+                if not (follow and heard):
+                    hint = "Start it with `trainkit up`, or say where it is with --url."
+                    raise RefusedError(f"nobody answers at {url}: {error}", hint, EXIT_NO_ANSWER) from None
+                time.sleep(PAUSE_SECONDS)  # it is being restarted
+                continue
+            if answer.status_code >= 500 and follow and heard:
+                time.sleep(PAUSE_SECONDS)
+                continue
+            page = _page(answer)
+            heard = True
+            for line in page["data"]:
+                yield f"{line['at']} {line['attempt']} {line['level']} {line['text']}"
+            if page["done"] or not (follow or page["data"]) or (not follow and "tail" in query):
+                return
+            after = page["next"]
+            query.pop("tail", None)
+
+
+def key_of(home: Path | None) -> str:
+    """TRAINKIT_KEY, else the key of the home folder."""
+    if key := os.environ.get("TRAINKIT_KEY"):
+        return key
+    file = Home.at(home).key_file
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        hint = "Set TRAINKIT_KEY, or say where the service's folder is with --home."
+        raise RefusedError(f"there is no key in {file}: {error.strerror}", hint, EXIT_REFUSED) from None
+
+
+def _page(answer: httpx.Response) -> dict[str, Any]:
+    if answer.status_code == 200:
+        page: dict[str, Any] = answer.json()
+        return page
+    try:
+        said = answer.json()
+    except ValueError:
+        said = {}
+    hint = f"The service answered {answer.status_code} ({said.get('code', 'no code')})."
+    raise RefusedError(said.get("detail") or "the service refused", hint, EXIT_REFUSED)
