@@ -37,6 +37,10 @@ class Settings:
     """Jobs of one project that may wait; 0: no limit."""
     max_running_jobs: int = 0
     """Jobs of one project that may run at once; 0: no limit."""
+    max_job_memory_bytes: int = 0
+    """Resident memory of one training process; a spec may ask for less, never for more. 0: no limit."""
+    wedged_seconds: float = 900.0
+    """A training process that makes no step for so long is killed, and the job goes on from its checkpoint. 0: never."""
     checkpoints_days: int | None = 30
     """Days after a job's end; None: for ever. A project may set these five, and the limits above, for itself."""
     checkpoints_kept: int = 1
@@ -70,6 +74,8 @@ class Settings:
             max_interruptions=int(env.get("TRAINKIT_MAX_INTERRUPTIONS", "5")),
             max_queued_jobs=int(env.get("TRAINKIT_MAX_QUEUED_JOBS", "10000")),
             max_running_jobs=int(env.get("TRAINKIT_MAX_RUNNING_JOBS", "0")),
+            max_job_memory_bytes=int(env.get("TRAINKIT_MAX_JOB_MEMORY_BYTES", "0")),
+            wedged_seconds=float(env.get("TRAINKIT_WEDGED_SECONDS", "900")),
             checkpoints_days=int(env.get("TRAINKIT_CHECKPOINTS_DAYS", "30")) or None,
             checkpoints_kept=int(env.get("TRAINKIT_CHECKPOINTS_KEPT", "1")),
             logs_days=int(env.get("TRAINKIT_LOGS_DAYS", "90")) or None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 Wish = dict[str, Any]
@@ -39,14 +40,17 @@ class ControlSender:
 class Control:
     """The training process's end; `trainkit.fit` asks it once a step, so it costs one non-blocking read."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, beat: Callable[[], None] = lambda: None) -> None:
         os.set_blocking(descriptor, False)
+        self.beat = beat
+        """Called at every question: a sign of life."""
         self._descriptor = descriptor
         self._rest = b""
         self._wish: Wish | None = None
 
     def wish(self) -> Wish | None:
         """The newest wish, or None. Ends the process when the supervisor has gone: nobody would read its results."""
+        self.beat()
         try:
             block = os.read(self._descriptor, 65536)
         except BlockingIOError:

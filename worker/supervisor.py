@@ -31,8 +31,10 @@ from service.jobs.leases import Claimed, held
 from service.leases import StaleFence
 from service.metrics import service as metrics
 from service.metrics.service import finite
+from trainkit.spec import DatasetFacts, JobSpec, SpecError, resolve
 from trainkit.spec.failures import failure
 from trainkit.spec.fitting import with_next_spec
+from trainkit.spec.memory import does_not_fit, limit_of, needed_bytes, spec_that_fits
 from worker import endings, shutdown
 from worker.aside import aside
 from worker.context import Context
@@ -44,6 +46,7 @@ from worker.sink import Sink
 from worker.sources import Sources, SourceUnavailableError, find_sources
 from worker.spool import SpoolError, SpoolReader
 from worker.training_process import Task, run
+from worker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -68,8 +71,12 @@ def claim_and_supervise(context: Context, queue: str) -> bool:
     return True
 
 
-class DataGoneError(Exception):
-    """The dataset's files are not where they should be."""
+class CannotBeginError(Exception):
+    """The attempt is over before its training process; `as_error` is the job's error."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(error["message"])
+        self.as_error = error
 
 
 class Supervisor:
@@ -85,6 +92,8 @@ class Supervisor:
         self.log_file = self.folder / "log.txt"
         self.logs = LogShipper(context, claimed.job_id, claimed.fence, self.log_file)
         self.sink = Sink(context, claimed.job_id, claimed.fence, claimed.metric_seq, claimed.decided)
+        self.memory_limit = limit_of(claimed.spec, settings.max_job_memory_bytes)
+        self.watchdog = Watchdog(self.log_file, self.memory_limit, settings.wedged_seconds)
         self.child: Child | None = None
         self.control: ControlSender | None = None
         self.handback_deadline: float | None = None
@@ -147,8 +156,8 @@ class Supervisor:
         except SourceUnavailableError as error:
             self._fail(error.as_error())
             return
-        except DataGoneError as error:
-            self._fail(failure("data_damaged", str(error)))
+        except CannotBeginError as error:
+            self._fail(error.as_error)
             return
         self._start(task)
         if wish is not None:
@@ -169,7 +178,9 @@ class Supervisor:
         self.folder.mkdir(parents=True, mode=0o700)
         dataset = self.context.storage.local_path(self.claimed.prepared_key)
         if not (dataset / "meta.json").is_file():
-            raise DataGoneError(f"the prepared form of {self.claimed.dataset_id} is not in this worker's storage")
+            gone = f"the prepared form of {self.claimed.dataset_id} is not in this worker's storage"
+            raise CannotBeginError(failure("data_damaged", gone))
+        self._refuse_what_does_not_fit(dataset)
         sources = self.lease.keep_trying(self._find_sources)
         checkpoint = self._newest_good_checkpoint()
         step, metric_seq = (checkpoint.step, checkpoint.metric_seq) if checkpoint else (None, 0)
@@ -195,6 +206,20 @@ class Supervisor:
             target_dataset=sources.target_dataset,
             source=sources.source,
         )
+
+    def _refuse_what_does_not_fit(self, dataset: Path) -> None:
+        """Raises CannotBeginError. Better before the first step than after an hour, by the kernel."""
+        most = endings.memory_limit()
+        limit = min(self.memory_limit or most, most)
+        try:
+            facts = DatasetFacts.model_validate(json.loads((dataset / "meta.json").read_bytes())["facts"])
+            resolved = resolve(JobSpec.model_validate(self.claimed.spec), facts)
+        except (SpecError, ValueError, KeyError):
+            return  # the training process has the words for it
+        if (problem := does_not_fit(resolved, facts, limit)) is not None:
+            offer = spec_that_fits(resolved, facts, limit)
+            evidence = {"needed_bytes": needed_bytes(resolved, facts), "limit_bytes": limit, "next_spec": offer}
+            raise CannotBeginError(failure("does_not_fit", problem.message, evidence, hint=problem.hint))
 
     def _find_sources(self) -> Sources:
         with reading(self.context.sessions) as session:
@@ -223,8 +248,12 @@ class Supervisor:
         self.context.engine.dispose()
         fp("before_fork")
         threads = (self.claimed.decided or {}).get("threads", 1)
+        self.watchdog.forgive()
         self.child = fork(
-            lambda: run(task, Control(reading_end)), log=self.log_file, keep=[reading_end], threads=int(threads)
+            lambda: run(task, Control(reading_end, self.watchdog.pulse.beat)),
+            log=self.log_file,
+            keep=[reading_end],
+            threads=int(threads),
         )
         os.close(reading_end)
         self.control = ControlSender(writing_end)
@@ -245,6 +274,8 @@ class Supervisor:
                 return ended
             self._keep()
             if ended is None:
+                if self.watchdog.look(self.child) is not None:
+                    self._kill_at_once()
                 self.child.sleep(TICK_SECONDS)
 
     def _ship(self, reader: SpoolReader) -> None:
@@ -318,6 +349,8 @@ class Supervisor:
         elif self.cancelled or outcome == "cancelled":
             self._keep_log()
             self._transact(lambda session: attempts.cancelled(session, self.job_id, self.fence))
+        elif self.watchdog.verdict is not None:
+            self._fail(self.watchdog.verdict)
         elif sink.failed is not None:
             self._fail(with_log(sink.failed["error"], self.log_file, ended))
         elif outcome == "paused":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,11 +39,13 @@ def run(task: Task, control: Control) -> None:
     from trainkit.fit.failure import error_of
 
     be_the_first_to_go()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # the supervisor asks where we are before it gives us up
     spool = SpoolWriter(task.spool)
     failed = False
 
     def on_event(event: dict[str, Any]) -> None:
         nonlocal failed
+        control.beat()
         failed = failed or event["type"] == "failed"
         if line := log_line(event):
             print(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}", flush=True)

@@ -25,14 +25,20 @@ from service.keys.service import Principal
 from service.projects.service import rules
 from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, further_problems, parse_spec, resolve
 from trainkit.spec.failures import failure
+from trainkit.spec.memory import does_not_fit, limit_of
 from trainkit.spec.problems import Problem as SpecProblem
 
 QUEUE = "train"
 DATASET_ID = re.compile(r"ds_[a-z0-9]{1,60}")
 
 
-def check(session: Session, who: Principal, document: Any) -> tuple[JobSpec, Dataset, Resolved | None]:
-    """Parse and resolve a document. Raises SpecError with everything wrong; None resolved while the data is checked."""
+def check(
+    session: Session, who: Principal, document: Any, most_memory: int = 0
+) -> tuple[JobSpec, Dataset, Resolved | None]:
+    """Parse and resolve a document. Raises SpecError with everything wrong; None resolved while the data is checked.
+
+    `most_memory` bytes are what any job's training process may hold; 0: no limit.
+    """
     try:
         spec = parse_spec(document)
     except SpecError as error:
@@ -58,6 +64,10 @@ def check(session: Session, who: Principal, document: Any) -> tuple[JobSpec, Dat
             resolved = resolve(spec, DatasetFacts.model_validate(dataset.facts))
         except SpecError as error:
             raise SpecError([*error.problems, *absent]) from None
+    if resolved is not None and not absent:
+        facts, limit = DatasetFacts.model_validate(dataset.facts), limit_of(spec.model_dump(), most_memory)
+        too_large = does_not_fit(resolved, facts, limit)
+        absent = [too_large] if too_large is not None else []
     if absent:
         raise SpecError(absent)
     return spec, dataset, resolved
@@ -135,7 +145,7 @@ def _earlier(session: Session, who: Principal, key: str, fingerprint: str) -> Jo
 
 
 def _admit(session: Session, context: Context, who: Principal, document: Any, branch: Branch | None) -> Job:
-    spec, dataset, resolved = check(session, who, document)
+    spec, dataset, resolved = check(session, who, document, context.settings.max_job_memory_bytes)
     if branch is not None and branch.checkpoint is not None and resolved is not None:
         branches.check_same_run(branch.parent, resolved.spec)
     most = rules(session, context.settings, who.project_id).max_queued_jobs

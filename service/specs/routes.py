@@ -31,7 +31,7 @@ async def validate_spec(request: Request, who: Reader, context: Service) -> Vali
 
     def check() -> ValidOut:
         with reading(context.sessions) as session:
-            spec, dataset, resolved = service.check(session, who, document)
+            spec, dataset, resolved = service.check(session, who, document, context.settings.max_job_memory_bytes)
             if resolved is None:
                 waiting = "the dataset is still being checked: only the spec itself was looked at"
                 warning = WarningOut(pointer="/dataset", code="dataset_not_ready", message=waiting, hint="Ask again.")
@@ -59,7 +59,7 @@ async def init_report(
 
     def check() -> tuple[str, bytes]:
         with reading(context.sessions) as session:
-            _, dataset, resolved = service.check(session, who, document)
+            _, dataset, resolved = service.check(session, who, document, context.settings.max_job_memory_bytes)
             if resolved is None or dataset.prepared_key is None:
                 raise Problem(409, "not_ready", "The dataset is still being checked.", headers={"Retry-After": "1"})
             wish = {"spec": resolved.spec.model_dump(mode="json"), "format": format}

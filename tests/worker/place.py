@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import update
+
 from service.context import Context as ServiceContext
 from service.datasets.receive import Received
 from service.datasets.service import Wish, register
+from service.jobs import repository
 from service.jobs import service as jobs
-from service.jobs.tables import Job
+from service.jobs.tables import Attempt, Job
 from service.keys.service import Principal, authenticate, create_key
 from service.migrate import upgrade
 from service.settings import Settings
@@ -51,6 +54,16 @@ class Place:
         """The row as it is now."""
         with self.context.sessions() as session:
             return session.get_one(Job, job_id)
+
+    def attempts(self, job_id: str) -> list[Attempt]:
+        """The job's attempts, in order."""
+        with self.context.sessions() as session:
+            return list(repository.attempts(session, job_id))
+
+    def make_due(self, job_id: str) -> None:
+        """The wait before another try is over."""
+        with self.context.sessions.begin() as session:
+            session.execute(update(Job).where(Job.id == job_id).values(not_before=None))
 
 
 def make_place(database_url: str, folder: Path) -> Place:

@@ -44,7 +44,8 @@ def plain(data: bytes, most_pixels: int) -> NDArray[np.uint8] | None:
 
 def _image_data(data: bytes) -> bytes | None:
     """The IDAT chunks' content, every checksum up to the end being right; None where another chunk has a say."""
-    parts, at, size = [], 8, len(data)
+    parts: list[bytes] = []
+    at, size = 8, len(data)
     while at + 12 <= size:
         end = at + 8 + int.from_bytes(data[at : at + 4])
         kind = data[at + 4 : at + 8]

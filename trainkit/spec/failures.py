@@ -81,6 +81,13 @@ _LIST = (
         "Fork it with `evidence.next_spec.patch` (a smaller `train.batch_size`, accumulated), or run fewer jobs beside it.",
     ),
     Failure(
+        "does_not_fit",
+        "resource",
+        False,
+        "By the estimate the job needs more memory than its limit, or than the machine has.",
+        "Submit the spec in the evidence: smaller batches, their gradients accumulated to the same step.",
+    ),
+    Failure(
         "out_of_gpu_memory",
         "resource",
         False,
@@ -102,6 +109,13 @@ _LIST = (
         True,
         "Workers died or fell silent, more often than is put up with.",
         "Look at the worker's log and the machine's memory; then submit the job again.",
+    ),
+    Failure(
+        "process_wedged",
+        "platform",
+        True,
+        "The training process was alive and made no step for too long (TRAINKIT_WEDGED_SECONDS).",
+        "The evidence holds where its threads were; a step that is really that slow needs a smaller `train.batch_size`.",
     ),
     Failure(
         "process_killed",

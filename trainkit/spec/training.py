@@ -131,6 +131,8 @@ class ResourcesSpec(SpecModel):
     """GPUs wanted where the device is a GPU; one process uses one."""
     max_seconds: Positive | None = None
     """Stop (and keep the best model) after this much time of training."""
+    max_memory_bytes: Annotated[int, Field(ge=2**20, le=2**50)] | None = None
+    """Resident memory of the training process; beyond it the job is killed as `out_of_memory`, above it never begun."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     """How often a retryable failure of the job itself is tried."""
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
