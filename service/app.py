@@ -67,7 +67,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     openapi.install(app)
     # asked before the form of the same address
     app.include_router(datasets.by_uri, dependencies=[Depends(BEARER)])
-    for room in (datasets, uploads, specs, jobs, traces, logs, metrics, stream, models, catalog, workers, keys, projects):
+    for room in (
+        datasets,
+        uploads,
+        specs,
+        jobs,
+        traces,
+        logs,
+        metrics,
+        stream,
+        models,
+        catalog,
+        workers,
+        keys,
+        projects,
+    ):
         app.include_router(room.router, dependencies=[Depends(BEARER)])
     app.include_router(health.router)
     if (DASHBOARD / "index.html").exists():
