@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from service.database import db_now, new_id
 from service.jobs.leases import held
 from service.jobs.states import State, transition
-from service.jobs.tables import Artifact, Attempt, Job
+from service.jobs.tables import Artifact, Attempt, Checkpoint, Job
 from service.models.tables import Model
 from trainkit.spec.failures import failure
 
@@ -189,18 +189,19 @@ def fail(session: Session, job_id: str, fence: int, error: dict[str, Any]) -> St
 
 
 def interrupted(session: Session, job: Job, reason: str, limit: int, *, delay: float = 0.0) -> State:
-    """The platform failed the job (a lost worker, a killed process): queued again after a pause, up to `limit` times.
+    """The platform failed the job (a lost worker, a killed process): queued again, `limit` times in a row at most.
 
-    The first time it goes on at once; then the pause is 1, 2, 4 ... s, but not less than `delay`.
+    What comes further from one checkpoint to the next may be interrupted as often as it likes, and goes on at once. In
+    vain for the second time it waits 1 s, then 2, 4 ..., but not less than `delay`.
     """
     if (ended := _as_wished(session, job)) is not None:
         return ended
-    interruptions = job.interruptions + 1
-    pause = max(delay, min(LONGEST_PAUSE, 2.0 ** (interruptions - 2)) if interruptions > 1 else 0.0)
-    evidence = {"worker": job.lease_owner, "interruptions": interruptions}
-    error = failure("worker_lost", f"the worker was lost {interruptions} times: {reason}", evidence)
+    interruptions, in_vain = job.interruptions + 1, _in_vain(session, job)
+    pause = max(delay, min(LONGEST_PAUSE, 2.0 ** (in_vain - 2)) if in_vain > 1 else 0.0)
+    evidence = {"worker": job.lease_owner, "interruptions": interruptions, "without_progress": in_vain}
+    error = failure("worker_lost", f"the worker was lost {in_vain} times without progress: {reason}", evidence)
     _close_attempt(session, job, "lost", {**error, "message": reason})
-    if interruptions > limit:
+    if in_vain > limit:
         transition(
             session,
             job,
@@ -224,6 +225,20 @@ def interrupted(session: Session, job: Job, reason: str, limit: int, *, delay: f
         rung_at=None,
     )
     return "queued"
+
+
+def _in_vain(session: Session, job: Job) -> int:
+    """How many attempts in a row, this one included, were lost without a checkpoint beyond the one they began with."""
+    reached = session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job.id))
+    tries = select(Attempt).where(Attempt.job_id == job.id, Attempt.fence <= job.fence).order_by(Attempt.fence.desc())
+    count = 0
+    for attempt in session.scalars(tries):
+        begun = attempt.resumed_from_step
+        lost = attempt.fence == job.fence or attempt.outcome == "lost"
+        if not lost or (reached is not None and reached > (begun if begun is not None else -1)):
+            break
+        count, reached = count + 1, begun
+    return count
 
 
 def save_artifact(session: Session, job_id: str, fence: int, file: StoredFile) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from service.database import db_now
 from service.datasets import intake
 from service.housekeeping import reap, ring_for_unheard, tick
-from service.jobs import leases
+from service.jobs import attempts, checkpoints, leases
 from service.jobs import service as jobs
 from service.jobs.tables import IdempotencyKey, Job
 
@@ -35,8 +35,8 @@ def test_an_expired_lease_is_a_new_attempt_until_too_many(service: Served) -> No
         assert (shown["interruptions"], shown["attempts"]) == (lost + 1, 0)
         due_now(service)
     assert (shown["state"], shown["error"]["code"], shown["error"]["retryable"]) == ("failed", "worker_lost", True)
-    attempts = service.client.get(f"/v1/jobs/{job}/attempts").json()["data"]
-    assert [(a["attempt"], a["outcome"]) for a in attempts] == [(n, "lost") for n in range(1, claimed.fence + 1)]
+    tries = service.client.get(f"/v1/jobs/{job}/attempts").json()["data"]
+    assert [(a["attempt"], a["outcome"]) for a in tries] == [(n, "lost") for n in range(1, claimed.fence + 1)]
     assert reap(service.sessions, 2) == 0
 
 
@@ -51,6 +51,31 @@ def test_each_further_loss_waits_longer(service: Served) -> None:
         pauses.append(0 if due is None else round((due - now) / timedelta(seconds=1)))
         due_now(service)
     assert pauses == [0, 1, 2, 4]
+
+
+def test_what_comes_further_each_time_may_be_lost_for_ever(service: Served) -> None:
+    job = service.submit()
+    step = None
+    for number in range(1, 8):
+        claimed = service.claim(lease_seconds=-1, start=False)
+        with service.sessions.begin() as session:
+            attempts.start(session, job, claimed.fence, resumed_from_step=step)
+        step = 10 * number
+        with service.sessions.begin() as session:
+            kept = {"step": step, "epoch": number, "storage_key": f"c/{number}", "sha256": "0" * 64, "size": 1}
+            checkpoints.record(session, job, claimed.fence, **kept)
+        assert reap(service.sessions, 2) == 1
+        shown = service.job(job)
+        assert (shown["state"], shown["interruptions"]) == ("queued", number)
+        with service.sessions() as session:
+            assert session.get_one(Job, job).not_before is None, "and goes on at once"
+    for lost in range(3):
+        claimed = service.claim(lease_seconds=-1, start=False)
+        with service.sessions.begin() as session:
+            attempts.start(session, job, claimed.fence, resumed_from_step=step)
+        reap(service.sessions, 2)
+        assert service.job(job)["state"] == ("queued" if lost < 2 else "failed"), "no further than the last checkpoint"
+        due_now(service)
 
 
 def test_a_lease_that_is_renewed_is_left_alone(service: Served) -> None:

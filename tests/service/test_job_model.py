@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from sqlalchemy import select, update
 from service.app import create_app
 from service.database import db_now, reading
 from service.housekeeping import reap
-from service.jobs import attempts, leases
+from service.jobs import attempts, leases, repository
 from service.jobs import service as rules
 from service.jobs.states import ALLOWED, ENDED, WITH_WORKER
 from service.jobs.tables import Job, JobEvent
@@ -177,7 +178,10 @@ class Jobs(RuleBasedStateMachine):
                     self.ended[job.id] = job.state
                 assert (job.lease_owner is not None) == (job.state in WITH_WORKER)
                 assert job.next_seq - 1 == self.written[job.id], "every accepted row, and no other"
-                assert job.interruptions <= MOST_INTERRUPTIONS + 1
+                outcomes = [a.outcome for a in repository.attempts(session, job.id) if a.outcome is not None]
+                in_vain = max((len(list(run)) for lost, run in groupby(outcomes) if lost == "lost"), default=0)
+                assert in_vain <= MOST_INTERRUPTIONS + 1
+                assert job.interruptions == outcomes.count("lost")
                 assert job.attempts <= 2
                 assert (job.state in ("succeeded", "stopped")) == (job.result is not None)
                 page = metrics.read_page(session, job.id, 0, limit=1000)
