@@ -12,6 +12,8 @@ from service.jobs import attempts, checkpoints
 from service.jobs.branches import merge_patch
 from service.jobs.leases import Claimed
 from service.jobs.tables import Checkpoint
+from trainkit.spec.failures import failure
+from trainkit.spec.fitting import with_next_spec
 
 
 def checkpoint(service: Served, claimed: Claimed, step: int = 7) -> str:
@@ -89,6 +91,40 @@ def test_what_a_checkpoint_cannot_go_on_with_is_pointed_at(service: Served) -> N
     wrong = post(service, f"{job}/fork", {"patch": {"optimiser": {}}})
     assert [error["pointer"] for error in wrong.json()["errors"]] == ["/optimiser"]
     assert post(service, "job_nobody/fork", {}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("train", "accumulate", "batch_size"), [({}, 2, 32), ({"batch_size": 48, "accumulate": 2}, 4, 24)]
+)
+def test_a_job_that_ran_out_of_memory_is_forked_with_the_patch_it_offers(
+    service: Served, train: dict[str, int], accumulate: int, batch_size: int
+) -> None:
+    job = service.submit(train=train)
+    claimed = service.claim()
+    checkpoint(service, claimed)
+    error = with_next_spec(failure("out_of_gpu_memory", "no memory left"), claimed.spec)
+    with service.sessions.begin() as session:
+        attempts.fail(session, claimed.job_id, claimed.fence, error)
+    told = service.job(job)
+    offer = told["error"]["evidence"]["next_spec"]
+    assert (told["state"], offer["fork"]) == ("failed", True)
+
+    answer = post(service, f"{job}/fork", {"patch": offer["patch"]})
+    assert answer.status_code == 201, answer.text
+    made = answer.json()["resolved"]["train"]
+    assert (made["batch_size"], made["accumulate"]) == (batch_size, accumulate)
+    assert answer.json()["parent"] == {"job": job, "relation": "fork", "step": 7}
+    anew = service.client.post("/v1/jobs", json=offer["spec"])  # where it had no checkpoint
+    assert anew.status_code == 201, anew.text
+    assert anew.json()["resolved"]["train"] == made
+
+
+@pytest.mark.parametrize("train", [{"batch_size": 32}, {"accumulate": 2}, {"batch_size": 32, "accumulate": 4}])
+def test_a_fork_keeps_the_samples_of_a_step(service: Served, train: dict[str, int]) -> None:
+    job = service.submit()
+    checkpoint(service, service.claim())
+    answer = post(service, f"{job}/fork", {"patch": {"train": train}})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/train/batch_size")
 
 
 def test_going_on_with_an_ended_job_makes_a_new_one(service: Served) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import ast
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from samples import spec, vectors
 
+import trainkit as tk
 from trainkit.data.errors import DataError, DataProblem
+from trainkit.fit import run
 from trainkit.fit.checkpoint import CheckpointError, VersionError
 from trainkit.fit.failure import error_of
+from trainkit.fit.nonfinite import LossNotFiniteError
 from trainkit.spec import Problem, SpecError
 from trainkit.spec.failures import FAILURES, failure
 
@@ -46,6 +51,7 @@ def data_error(code: str) -> DataError:
         (OSError(errno.ESTALE, "Stale file handle"), "storage_unreachable"),
         (OSError(errno.EIO, "Input/output error"), "io_error"),
         (RuntimeError("device cuda was asked for, and this machine has none"), "device_unavailable"),
+        (LossNotFiniteError({"where": "unknown", "step": 3, "epoch": 1}), "loss_not_finite"),
         (ValueError("kernel larger than image"), "not_trainable"),
         (ZeroDivisionError("ours"), "internal_error"),
     ],
@@ -57,6 +63,27 @@ def test_exceptions_have_codes(error: BaseException, code: str) -> None:
     assert (told["layer"], told["retryable"]) == (known.layer, known.retryable)
     assert told["message"]
     assert told["hint"]
+
+
+def test_a_want_of_memory_comes_with_a_spec_that_needs_less() -> None:
+    document = {"dataset": "data", "model": {"kind": "linear"}, "train": {"batch_size": 10}}
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), MemoryError()):
+        offer = error_of(error, document)["evidence"]["next_spec"]
+        assert offer["patch"] == {"train": {"batch_size": 5, "accumulate": 2}}
+        assert "next_spec" not in error_of(error)["evidence"]
+    assert "next_spec" not in error_of(ZeroDivisionError("ours"), document)["evidence"]
+
+
+def test_a_fit_that_runs_out_of_memory_says_so_in_its_last_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[dict[str, Any]] = []
+
+    def train(job: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(run, "train", train)
+    with pytest.raises(torch.OutOfMemoryError):
+        tk.fit(spec({"kind": "linear"}), vectors(), on_event=events.append)
+    assert events[-1]["error"]["evidence"]["next_spec"]["patch"]["train"] == {"batch_size": 8, "accumulate": 2}
 
 
 def test_only_what_the_platform_or_its_resources_did_is_tried_again() -> None:
