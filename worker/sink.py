@@ -110,6 +110,9 @@ class Sink:
                 metrics.append_decisions(session, self.job_id, self.fence, new_decisions)
             if changes:
                 attempts.note(session, self.job_id, self.fence, **changes)
+            for event in batch:
+                if event["type"] == "resumed":
+                    attempts.resumed(session, self.job_id, self.fence, event["exact"], event["reason"])
         self._metric_seq += len(rows)
         self._decision_seq += len(decisions)
 

@@ -29,6 +29,8 @@ def upgrade() -> None:
     with op.batch_alter_table("jobs") as batch:
         batch.add_column(sa.Column("removed", JSON, nullable=True))
         batch.add_column(sa.Column("next_log_seq", sa.BigInteger(), server_default="1", nullable=False))
+    with op.batch_alter_table("attempts") as batch:
+        batch.add_column(sa.Column("resume", JSON, nullable=True))
     op.create_index("jobs_by_end", "jobs", ["project_id", "finished_at"], unique=False)
     with op.batch_alter_table("projects") as batch:
         batch.add_column(sa.Column("settings", JSON, nullable=True))

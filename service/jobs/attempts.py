@@ -70,6 +70,13 @@ def note(session: Session, job_id: str, fence: int, **changes: Any) -> None:
     )
 
 
+def resumed(session: Session, job_id: str, fence: int, exact: bool, reason: str | None) -> None:
+    """The training process has loaded its checkpoint, and says whether that makes a difference to the last bit."""
+    held(session, job_id, fence)
+    session.get_one(Attempt, (job_id, fence)).resume = {"exact": exact, "reason": reason}
+    session.flush()
+
+
 def finish(session: Session, job_id: str, fence: int, outcome: Finish) -> str:
     """Model, files, result and the final state, all or nothing. Returns the model's id."""
     job = held(session, job_id, fence)
@@ -188,19 +195,27 @@ def fail(session: Session, job_id: str, fence: int, error: dict[str, Any]) -> St
     return to
 
 
-def interrupted(session: Session, job: Job, reason: str, limit: int, *, delay: float = 0.0) -> State:
+def interrupted(
+    session: Session,
+    job: Job,
+    reason: str,
+    limit: int,
+    *,
+    delay: float = 0.0,
+    error: dict[str, Any] | None = None,
+) -> State:
     """The platform failed the job (a lost worker, a killed process): queued again, `limit` times in a row at most.
 
     What comes further from one checkpoint to the next may be interrupted as often as it likes, and goes on at once. In
-    vain for the second time it waits 1 s, then 2, 4 ..., but not less than `delay`.
+    vain for the second time it waits 1 s, then 2, 4 ..., but not less than `delay`. `error`: the attempt's own, if known.
     """
     if (ended := _as_wished(session, job)) is not None:
         return ended
     interruptions, in_vain = job.interruptions + 1, _in_vain(session, job)
     pause = max(delay, min(LONGEST_PAUSE, 2.0 ** (in_vain - 2)) if in_vain > 1 else 0.0)
     evidence = {"worker": job.lease_owner, "interruptions": interruptions, "without_progress": in_vain}
-    error = failure("worker_lost", f"the worker was lost {in_vain} times without progress: {reason}", evidence)
-    _close_attempt(session, job, "lost", {**error, "message": reason})
+    lost = failure("worker_lost", f"the worker was lost {in_vain} times without progress: {reason}", evidence)
+    _close_attempt(session, job, "lost", error or {**lost, "message": reason})
     if in_vain > limit:
         transition(
             session,
@@ -209,7 +224,7 @@ def interrupted(session: Session, job: Job, reason: str, limit: int, *, delay: f
             actor="housekeeping",
             reason="worker_lost",
             interruptions=interruptions,
-            error=error,
+            error=lost,
             phase=None,
         )
         return "failed"

@@ -135,6 +135,10 @@ class AttemptOut(BaseModel):
     outcome: str | None
     error: dict[str, Any] | None
     resumed_from_step: int | None
+    resume_exact: bool | None
+    """Whether it went on as if never interrupted, to the last bit; null when it began anew, or has not begun yet."""
+    resume_reason: str | None
+    """Why not."""
 
 
 class DecisionOut(BaseModel):
@@ -209,6 +213,8 @@ def attempt_out(row: Attempt) -> AttemptOut:
         outcome=row.outcome,
         error=row.error,
         resumed_from_step=row.resumed_from_step,
+        resume_exact=(row.resume or {}).get("exact"),
+        resume_reason=(row.resume or {}).get("reason"),
     )
 
 

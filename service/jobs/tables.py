@@ -87,6 +87,8 @@ class Attempt(Base):
     outcome: Mapped[str | None] = mapped_column(String(40))
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
     resumed_from_step: Mapped[int | None]
+    resume: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """`{exact, reason}`: whether it goes on as if never interrupted, bit for bit, or why not."""
 
 
 class Decision(Base):

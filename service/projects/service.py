@@ -14,6 +14,8 @@ from service.settings import Settings
 
 DEFAULT = "default"
 """Sent instead of a value: what the service has."""
+CEILINGS = frozenset({"max_queued_jobs", "max_running_jobs", "quota_bytes"})
+"""Where the service's value is the most that a project can set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,10 @@ def rules_of(settings: Settings, own: Mapping[str, Any] | None) -> Rules:
         for name, value in (own or {}).items()
         if name in known
     }
+    # who runs the service has the last word on what a project may use: its own admins can only ask for less
+    for name in CEILINGS & changes.keys():
+        most = known[name]
+        changes[name] = most if changes[name] is None else min(changes[name], most or changes[name])
     return replace(rules, **changes)
 
 

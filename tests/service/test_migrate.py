@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from service.database import make_engine, session_factory
 from service.datasets.tables import Dataset
-from service.jobs.tables import Job, JobEvent
+from service.jobs.tables import Attempt, Job, JobEvent
 from service.keys.tables import Project
 from service.logs import service as logs
 from service.logs.chunks import Line
@@ -138,6 +138,7 @@ def test_jobs_of_the_third_schema_get_an_empty_log_and_projects_the_service_s_ru
     parent: dict[str, object] = {"parent": {"job": "job_0"}, "metrics_last": {}, "metrics_best": {}}
     event = {"job_id": "job_1", "seq": 3, "at": now, "kind": "state", "to_state": "running", "actor": "w"}
     chunk = {"job_id": "job_1", "first_seq": 1, "last_seq": 7, "fence": 2, "body": b"x"}
+    attempt = {"job_id": "job_1", "fence": 2, "worker": "w", "started_at": now, "resumed_from_step": 5}
     with engine.begin() as connection:
         tables = old.tables
         connection.execute(tables["projects"].insert(), {"id": "p", "name": "p", "created_at": now})
@@ -146,6 +147,7 @@ def test_jobs_of_the_third_schema_get_an_empty_log_and_projects_the_service_s_ru
         connection.execute(tables["jobs"].insert(), {**job, **counts, **numbers, **parent, **at, **state})
         connection.execute(tables["job_events"].insert(), event)
         connection.execute(tables["metric_chunks"].insert(), chunk)
+        connection.execute(tables["attempts"].insert(), attempt)
     engine.dispose()
     upgrade(database_url)
     engine = make_engine(database_url)
@@ -155,6 +157,8 @@ def test_jobs_of_the_third_schema_get_an_empty_log_and_projects_the_service_s_ru
         assert (kept.next_log_seq, kept.removed, kept.fence, kept.next_seq) == (1, None, 2, 8)
         assert (kept.parent, kept.labels, kept.created_at) == ({"job": "job_0"}, {"a": "b"}, now)
         assert session.get_one(Project, "p").settings is None
+        tried = session.get_one(Attempt, ("job_1", 2))
+        assert (tried.resumed_from_step, tried.resume) == (5, None)
         assert [event.seq for event in session.query(JobEvent)] == [3]
         assert [chunk.last_seq for chunk in session.query(MetricChunk)] == [7]
     with sessions.begin() as session:

@@ -9,6 +9,7 @@ import pytest
 from served import Served
 
 from service.jobs import leases
+from service.projects.service import rules_of
 from service.settings import Settings
 
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
@@ -123,3 +124,11 @@ def test_the_environment_has_the_defaults() -> None:
     assert (settings.logs_days, settings.metrics_days, settings.jobs_days) == (None, 5, 9)
     assert (settings.checkpoints_days, settings.checkpoints_kept) == (30, 1)
     assert replace(settings, logs_days=3).logs_days == 3
+
+
+def test_who_runs_the_service_has_the_last_word_on_limits() -> None:
+    settings = replace(Settings.from_env({}), max_running_jobs=4, max_queued_jobs=0, project_quota_bytes=100)
+    for own_value, holds in ((2, (2, 2, 2)), (9, (4, 9, 9)), (0, (4, None, 100)), (500, (4, 500, 100))):
+        limits = {"max_running_jobs": own_value, "max_queued_jobs": own_value, "quota_bytes": own_value}
+        rules = rules_of(settings, limits)
+        assert (rules.max_running_jobs, rules.max_queued_jobs, rules.quota_bytes) == holds

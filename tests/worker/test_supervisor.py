@@ -163,6 +163,7 @@ def test_a_killed_training_process_is_an_interruption_and_the_next_attempt_equal
     assert first.error is not None
     assert "SIGKILL" in first.error["message"]
     assert second.resumed_from_step is not None
+    assert (first.resume, second.resume) == (None, {"exact": True, "reason": None})
 
 
 def test_a_crash_is_a_failed_attempt_with_its_signal(place: Place) -> None:

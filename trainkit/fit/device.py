@@ -46,7 +46,14 @@ class Decided:
     @property
     def resume_exact(self) -> bool:
         """Whether a resumed run gives the same bits as an uninterrupted one."""
-        return self.device == "cpu" and self.deterministic
+        return self.why_inexact is None
+
+    @property
+    def why_inexact(self) -> str | None:
+        """What keeps a resumed run from giving the same bits; None on a CPU in deterministic mode."""
+        if self.device != "cpu":
+            return f"on {self.device} sums may run in another order each time"
+        return None if self.deterministic else "train.deterministic is off"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -76,6 +83,8 @@ def choose_device(wanted: str) -> torch.device:
         raise RuntimeError("device mps was asked for, and this machine has none")
     device = torch.device(wanted)
     if device.type == "cuda":
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise RuntimeError(f"device {wanted} was asked for, and this machine has {torch.cuda.device_count()} of CUDA")
         return _ready_cuda(device.index or 0)
     return device
 

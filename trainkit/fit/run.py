@@ -149,6 +149,9 @@ def _fit(
             "resume_exact": decided.resume_exact,
         }
         events.emit("resolved", **chosen)
+        if job.resume is not None:
+            why = decided.why_inexact or _changed(job.resume["versions"], decided.versions)
+            events.emit("resumed", step=job.resume["position"]["step"], exact=why is None, reason=why)
         ended = train(job)
         if ended.outcome != "finished":
             return FitResult(
@@ -164,6 +167,14 @@ def _fit(
                 spec=spec,
             )
         return _finish(job, ended, chosen)
+
+
+def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """Which versions are other ones than the checkpoint's, in words; None when none is."""
+    changed = [
+        f"{name} {before.get(name)} -> {version}" for name, version in now.items() if before.get(name) != version
+    ]
+    return f"changed since the checkpoint: {', '.join(changed)}" if changed else None
 
 
 def _network(spec: JobSpec, prepared: Prepared, events: Events, source: Any) -> Network:
@@ -213,8 +224,7 @@ def _job(
         network.to(memory_format=torch.channels_last)
     resume = None if resume_from is None else load_for(Path(resume_from), spec, data.facts, branch=branch)
     if resume is not None and resume["versions"] != decided.versions:
-        changed = [name for name, version in decided.versions.items() if resume["versions"].get(name) != version]
-        events.log(f"{', '.join(changed)} changed since the checkpoint: the last bits may differ", "warning")
+        events.log(f"{_changed(resume['versions'], decided.versions)}: the last bits may differ", "warning")
     monitor = spec.train.monitor if spec.train.restore_best else None
     return Job(
         spec=spec,

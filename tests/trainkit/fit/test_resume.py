@@ -174,7 +174,7 @@ def test_other_versions_are_said(tmp_path, monkeypatch):
     own = device.versions()
     monkeypatch.setattr(device, "versions", lambda: {**own, "torch": "9.9"})
     tk.fit(document, data, resume_from=path, on_event=events.append)
-    assert any("torch changed since the checkpoint" in event.get("message", "") for event in events)
+    assert any("changed since the checkpoint: torch" in event.get("message", "") for event in events)
 
 
 def test_torn_checkpoint_is_said_and_failed_event_says_retry(tmp_path):
