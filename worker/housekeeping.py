@@ -31,8 +31,10 @@ from worker.context import Context, make_context
 log = logging.getLogger("worker.housekeeping")
 TICK_SECONDS = 2.0
 SEEN_SECONDS = 5.0
-# Long enough that one slow round does not pass the turn on, short enough that a dead housekeeper is soon replaced.
+# Long enough that one slow round does not pass the turn on, short enough that a dead housekeeper is soon replaced;
+# with short leases shorter too, for lost jobs wait for both.
 TURN_SECONDS = 10.0
+SHORTEST_TURN_SECONDS = 3.0
 COLLECT_SECONDS = 600.0
 
 
@@ -46,6 +48,7 @@ def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, 
         "device": context.settings.device,
         "versions": versions(),
     }
+    turn = max(SHORTEST_TURN_SECONDS, min(TURN_SECONDS, context.settings.lease_seconds))
     seen_due = 0.0
     collect_due = 0.0
     while not stop.is_set():
@@ -55,7 +58,7 @@ def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, 
                     workers.seen(session, worker_id, **about)
                 seen_due = time.monotonic() + SEEN_SECONDS
             with context.sessions.begin() as session:
-                ours = workers.take_housekeeping(session, worker_id, TURN_SECONDS)
+                ours = workers.take_housekeeping(session, worker_id, turn)
             if ours:
                 limit = context.settings.max_interruptions
                 housekeeping.tick(context.sessions, context.doorbell.ring, max_interruptions=limit)

@@ -26,13 +26,11 @@ from service.metrics import service as metrics
 from service.models.tables import Model
 
 WORKERS = ("worker-train", "worker-train-2", "worker-train-3")
-DEADLY = ("training process killed", "worker killed", "supervisor killed")
-"""Faults that end an attempt for sure, if they meet it."""
 
 
 @dataclass
 class Kill:
-    """One fault: what, when, and which jobs had an attempt that it ended."""
+    """One fault: what, when, and which jobs' training processes it ended."""
 
     what: str
     at: float
@@ -64,11 +62,13 @@ class Chaos:
         return known | ({"database restarted": self._database} if self.restart_database else {})
 
     def strike(self, what: str, jobs: list[str]) -> None:
-        """Do one of them, and note whose attempts it can have ended."""
-        training = tuple(job for job in jobs if training_processes(self.stack, job))
+        """Do one of them, and note whose training process is dead after it."""
+        training = {job: training_processes(self.stack, job) for job in jobs}
         at = time.time()
         self.kinds()[what]()
-        self.kills.append(Kill(what, at, training))
+        _, alive = psutil.wait_procs([process for found in training.values() for process in found], timeout=0.5)
+        dead = {job for job, found in training.items() if found and not any(_lives(p) for p in found if p in alive)}
+        self.kills.append(Kill(what, at, tuple(sorted(dead))))
 
     def kill_training(self) -> None:
         for process in self._training():
@@ -137,6 +137,12 @@ class Chaos:
         _signal(process, signal.SIGCONT)
 
 
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def _signal(process: psutil.Process | None, number: int) -> None:
     with contextlib.suppress(psutil.Error, AttributeError):
         process.send_signal(number)  # type: ignore[union-attr]
@@ -202,8 +208,7 @@ def recoveries(stack: Stack, kills: list[Kill]) -> list[tuple[float, str]]:
             tries = session.scalars(select(Attempt).where(Attempt.job_id == job).order_by(Attempt.fence)).all()
             for ended, following in itertools.pairwise(tries):
                 begun, end = ended.started_at.timestamp(), following.started_at.timestamp()
-                during = [kill for kill in kills if job in kill.jobs and begun <= kill.at <= end]
-                deadly = [kill for kill in during if kill.what in DEADLY] or during[-1:]
+                deadly = [kill for kill in kills if job in kill.jobs and begun <= kill.at <= end]
                 seconds += [(end - kill.at, kill.what) for kill in deadly[:1]]
     engine.dispose()
     return seconds

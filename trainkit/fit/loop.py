@@ -30,6 +30,9 @@ from trainkit.fit.state import Position, prune, rng_state, set_rng_state
 from trainkit.fit.steps import Steps
 from trainkit.regularize import add_penalty_gradient_, max_norm_, penalty
 
+BEST_SHARE = 0.1
+"""Of `checkpoint_seconds`: how long a new best waits for its checkpoint, where others wait for all of it."""
+
 
 def train(job: Job) -> Ended:
     """Train until the epochs are done, a rule or a wish says stop, or time is up; leaves the last weights."""
@@ -179,7 +182,9 @@ def train(job: Job) -> Ended:
         if ended is not None:
             return ended
         at.epoch, at.step_in_epoch = at.epoch + 1, 0
-        due = time.monotonic() - saved_at >= options.checkpoint_seconds and (options.checkpoint_seconds or evaluates)
+        # A new best is worth a checkpoint of its own, though not each of a hundred a second.
+        wait = options.checkpoint_seconds * (BEST_SHARE if job.best.epoch == at.epoch - 1 else 1)
+        due = time.monotonic() - saved_at >= wait and (options.checkpoint_seconds or evaluates)
         if due and at.epoch <= epochs:
             _checkpoint(job, at, now_open, predicted[:0], torch.zeros_like(loss_sum), torch.zeros_like(weight_sum))
             saved_at = time.monotonic()

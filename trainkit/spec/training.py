@@ -45,7 +45,7 @@ class TrainSpec(SpecModel):
     deterministic: bool = True
     """Same spec, seed, versions, device and threads: the same bits."""
     checkpoint_seconds: NonNegative = 30.0
-    """Time between checkpoints; 0 checkpoints after every evaluation."""
+    """Time between checkpoints, a tenth of it before that of a new best; 0 checkpoints after every evaluation."""
     evaluate_every_epochs: Annotated[int, Field(ge=1)] = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
     evaluate_every_steps: Annotated[int, Field(ge=1)] | None = None
