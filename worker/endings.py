@@ -53,6 +53,18 @@ def out_of_memory(ended: Exit, kills_before: int) -> bool:
     return ended.signal == signal.SIGKILL and kernel_kills() > kills_before
 
 
+def explain_bus_error(error: dict[str, Any], dataset: Path, dataset_id: str) -> dict[str, Any]:
+    """SIGBUS is what a mapped file gives whose bytes are gone: name the dataset, when it is its file."""
+    from trainkit.data import DataError, Dataset
+
+    try:
+        Dataset.load(dataset)
+    except (DataError, OSError) as problem:
+        message = f"the prepared form of {dataset_id} became damaged while it was read (SIGBUS): {problem}"
+        return failure("data_damaged", message, error["evidence"])
+    return error
+
+
 def error_of_exit(ended: Exit, kills_before: int, log: Path) -> dict[str, Any]:
     """`{code, layer, message, evidence, retryable, hint}` of a process that ended without a word of its own."""
     evidence: dict[str, Any] = {

@@ -7,7 +7,6 @@ next fork.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
@@ -22,16 +21,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from service.database import reading
 from service.failpoints import fp
 from service.jobs import attempts, checkpoints, leases
 from service.jobs.attempts import Finish, StoredFile
 from service.jobs.leases import Claimed, held
+from service.jobs.tables import Checkpoint, Job
 from service.leases import StaleFence
 from service.metrics import service as metrics
 from service.metrics.service import finite
 from trainkit.spec import DatasetFacts, JobSpec, SpecError, resolve
+from trainkit.spec.causes import UNREACHABLE, code_of_os
 from trainkit.spec.failures import failure
 from trainkit.spec.fitting import with_next_spec
 from trainkit.spec.memory import does_not_fit, limit_of, needed_bytes, spec_that_fits
@@ -39,6 +41,7 @@ from worker import endings, shutdown
 from worker.aside import aside
 from worker.context import Context
 from worker.control import Control, ControlSender, control_pipe
+from worker.last_words import LastWords
 from worker.lease import Lease, LeaseLost
 from worker.log_shipper import LogShipper, described
 from worker.processes import Child, Exit, fork
@@ -94,6 +97,9 @@ class Supervisor:
         self.sink = Sink(context, claimed.job_id, claimed.fence, claimed.metric_seq, claimed.decided)
         self.memory_limit = limit_of(claimed.spec, settings.max_job_memory_bytes)
         self.watchdog = Watchdog(self.log_file, self.memory_limit, settings.wedged_seconds)
+        self.last = LastWords()
+        self.task: Task | None = None
+        self.resumed: Checkpoint | None = None
         self.child: Child | None = None
         self.control: ControlSender | None = None
         self.handback_deadline: float | None = None
@@ -132,13 +138,12 @@ class Supervisor:
             # A mistake of ours or a broken disk: better a failed attempt with a reason than a lease that runs out.
             log.exception("job=%s the supervisor failed", self.job_id)
             self._kill_at_once()
-            evidence = {"traceback": traceback.format_exc()[-4000:]}
-            message = f"the supervisor failed: {type(error).__name__}: {error}"
-            code = (
-                "disk_full"
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-                else "supervisor_failed"
-            )
+            evidence: dict[str, Any] = {"traceback": traceback.format_exc()[-4000:]}
+            if isinstance(error, OSError):
+                code, message = code_of_os(error), f"the worker could not read or write its files: {error}"
+                evidence["errno"] = error.errno
+            else:
+                code, message = "supervisor_failed", f"the supervisor failed: {type(error).__name__}: {error}"
             failed = failure(code, message, evidence)
             self.logs.say("error", f"{code}: {message}")
             self.logs.finish(self.lease)
@@ -167,7 +172,8 @@ class Supervisor:
             ended = self._watch(reader)
         except SpoolError as error:
             self._kill_at_once()
-            self._fail(failure("spool_damaged", str(error)))
+            evidence = {"byte": reader.offset, "log": endings.last_lines(self.log_file)}
+            self._fail(failure("spool_damaged", str(error), evidence))
             return
         self._conclude(ended)
 
@@ -176,13 +182,17 @@ class Supervisor:
         # Of earlier attempts on this machine nothing is of use: what counted has been shipped.
         shutil.rmtree(self.folder.parent, ignore_errors=True)
         self.folder.mkdir(parents=True, mode=0o700)
+        root = self.context.storage.root
+        if not root.is_dir():
+            gone = "the storage folder is not there: it was moved, or its disk is not mounted"
+            raise CannotBeginError(failure("storage_unreachable", gone, {"folder": root.name}))
         dataset = self.context.storage.local_path(self.claimed.prepared_key)
         if not (dataset / "meta.json").is_file():
             gone = f"the prepared form of {self.claimed.dataset_id} is not in this worker's storage"
-            raise CannotBeginError(failure("data_damaged", gone))
+            raise CannotBeginError(failure("data_damaged", gone, {"dataset": self.claimed.dataset_id}))
         self._refuse_what_does_not_fit(dataset)
         sources = self.lease.keep_trying(self._find_sources)
-        checkpoint = self._newest_good_checkpoint()
+        self.resumed = checkpoint = self._newest_good_checkpoint()
         step, metric_seq = (checkpoint.step, checkpoint.metric_seq) if checkpoint else (None, 0)
         path = self.context.storage.local_path(checkpoint.storage_key) if checkpoint else None
 
@@ -225,12 +235,15 @@ class Supervisor:
         with reading(self.context.sessions) as session:
             return find_sources(session, self.context, self.claimed.project_id, self.claimed.spec)
 
-    def _newest_good_checkpoint(self) -> Any:
-        def latest() -> list[Any]:
-            with reading(self.context.sessions) as session:
-                return list(checkpoints.latest(session, self.job_id))
+    def _newest_good_checkpoint(self) -> Checkpoint | None:
+        """Raises CannotBeginError for a job that was to go on from another's checkpoint, and has none that is whole."""
 
-        for checkpoint in self.lease.keep_trying(latest):
+        def latest() -> tuple[list[Checkpoint], dict[str, Any]]:
+            with reading(self.context.sessions) as session:
+                return checkpoints.latest(session, self.job_id), session.get_one(Job, self.job_id).parent or {}
+
+        found, parent = self.lease.keep_trying(latest)
+        for checkpoint in found:
             path = self.context.storage.local_path(checkpoint.storage_key)
             if self._aside(partial(sha256_of, path)) == checkpoint.sha256:
                 log.info("job=%s goes on from its checkpoint of step %s", self.job_id, checkpoint.step)
@@ -240,6 +253,12 @@ class Supervisor:
                 "job=%s the checkpoint of step %s is damaged: trying the one before", self.job_id, checkpoint.step
             )
             self.logs.say("warning", f"the checkpoint of step {checkpoint.step} is damaged: trying the one before")
+        if parent.get("step") is not None:
+            gone = f"no checkpoint is whole that this {parent['relation']} of {parent['job']} could go on from"
+            steps = [checkpoint.step for checkpoint in found]
+            raise CannotBeginError(failure("checkpoint_unusable", gone, {"steps": steps, "parent": parent}))
+        if found:
+            self.logs.say("warning", "no checkpoint is whole: starting over")
         return None
 
     def _start(self, task: Task) -> None:
@@ -248,9 +267,10 @@ class Supervisor:
         self.context.engine.dispose()
         fp("before_fork")
         threads = (self.claimed.decided or {}).get("threads", 1)
+        self.task = task
         self.watchdog.forgive()
         self.child = fork(
-            lambda: run(task, Control(reading_end, self.watchdog.pulse.beat)),
+            lambda: run(task, Control(reading_end, self.watchdog.pulse.beat), self.last),
             log=self.log_file,
             keep=[reading_end],
             threads=int(threads),
@@ -351,8 +371,8 @@ class Supervisor:
             self._transact(lambda session: attempts.cancelled(session, self.job_id, self.fence))
         elif self.watchdog.verdict is not None:
             self._fail(self.watchdog.verdict)
-        elif sink.failed is not None:
-            self._fail(with_log(sink.failed["error"], self.log_file, ended))
+        elif (error := sink.failed["error"] if sink.failed is not None else self.last.read()) is not None:
+            self._fail(with_log(error, self.log_file, ended))
         elif outcome == "paused":
             self._keep_log()
             self._transact(lambda s: attempts.give_up(s, held(s, self.job_id, self.fence), "paused", "client"))
@@ -363,18 +383,22 @@ class Supervisor:
             self.context.doorbell.ring("train")
         elif ended.signal == signal.SIGKILL and not endings.out_of_memory(ended, self._kills_before):
             # Killed from outside: the platform's doing, not counted as a failure of the job itself.
-            self._interrupted(endings.error_of_exit(ended, self._kills_before, self.log_file)["message"])
+            self._interrupted(endings.error_of_exit(ended, self._kills_before, self.log_file))
         else:
-            self._fail(endings.error_of_exit(ended, self._kills_before, self.log_file))
+            error = endings.error_of_exit(ended, self._kills_before, self.log_file)
+            if ended.signal == signal.SIGBUS and self.task is not None:
+                error = endings.explain_bus_error(error, self.task.dataset, self.claimed.dataset_id)
+            self._fail(error)
 
-    def _interrupted(self, reason: str) -> None:
+    def _interrupted(self, error: dict[str, Any]) -> None:
+        reason = error["message"]
         self.logs.say("error", f"interrupted: {reason}")
         self._keep_log()
         limit = self.context.settings.max_interruptions
 
         def lost(session: Any) -> str:
             job = held(session, self.job_id, self.fence)
-            return attempts.interrupted(session, job, reason, limit, delay=KILLED_DELAY_SECONDS)
+            return attempts.interrupted(session, job, reason, limit, delay=KILLED_DELAY_SECONDS, error=error)
 
         state = self._transact(lost)
         log.warning("job=%s %s; it is %s", self.job_id, reason, state)
@@ -383,7 +407,14 @@ class Supervisor:
         self.logs.say("error", f"failed: {error['code']}: {error['message']}")
         self._keep_log()
         error = finite(with_next_spec(error, self.claimed.spec))
-        state = self._transact(lambda session: attempts.fail(session, self.job_id, self.fence, error))
+
+        def fail(session: Session) -> str:
+            if error["code"] == "checkpoint_unusable" and self.resumed is not None and self.resumed.fence:
+                # whole, and yet it cannot be gone on from: the next attempt shall not meet it again
+                checkpoints.discard(session, self.job_id, self.fence, self.resumed.id)
+            return attempts.fail(session, self.job_id, self.fence, error)
+
+        state = self._transact(fail)
         log.warning("job=%s %s: %s; it is %s", self.job_id, error["code"], error["message"], state)
 
     def _finish(self, event: dict[str, Any]) -> None:
@@ -415,7 +446,11 @@ class Supervisor:
     def _keep_log(self) -> None:
         self.logs.finish(self.lease)
         if self.log_file.exists():
-            file = self._stored("log.txt", self.log_file)
+            try:
+                file = self._stored("log.txt", self.log_file)
+            except OSError as error:  # how the attempt ended is worth more than its log as a file
+                log.warning("job=%s its log cannot be stored: %s", self.job_id, error)
+                return
             self._transact(lambda session: attempts.save_artifact(session, self.job_id, self.fence, file))
 
     def _stored(self, name: str, path: Path) -> StoredFile:
@@ -446,12 +481,14 @@ def with_log(error: dict[str, Any], log_file: Path, ended: Exit) -> dict[str, An
 
 
 def sha256_of(path: Path) -> str | None:
-    """Hex digest of a file; None when it cannot be read."""
+    """Hex digest of a file; None when it cannot be read. Raises OSError while its server is away: it may be whole."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
             while block := file.read(1 << 22):
                 digest.update(block)
-    except OSError:
+    except OSError as error:
+        if error.errno in UNREACHABLE:
+            raise
         return None
     return digest.hexdigest()

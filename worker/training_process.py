@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.control import Control
+from worker.last_words import LastWords
 from worker.spool import SpoolWriter
 
 
@@ -32,21 +33,34 @@ class Task:
     source: Any = None
 
 
-def run(task: Task, control: Control) -> None:
-    """Train, and say how it ended. Raises what went wrong, after a `failed` event."""
+def run(task: Task, control: Control, last: LastWords) -> None:
+    """Train, and say how it ended. Raises what went wrong, after a `failed` event or, without a disk, `last` words."""
+    from trainkit.fit.failure import error_of
+
+    be_the_first_to_go()
+    faulthandler.enable()  # a crash of a native library leaves in the log where it was
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # the supervisor asks where we are before it gives us up
+    try:
+        _train(task, control, last)
+    except BaseException as error:
+        last.say(error_of(error))
+        raise
+
+
+def _train(task: Task, control: Control, last: LastWords) -> None:
     from trainkit.data import Dataset
     from trainkit.fit import fit
     from trainkit.fit.failure import error_of
 
-    be_the_first_to_go()
-    faulthandler.register(signal.SIGUSR1, all_threads=True)  # the supervisor asks where we are before it gives us up
     spool = SpoolWriter(task.spool)
     failed = False
 
     def on_event(event: dict[str, Any]) -> None:
         nonlocal failed
         control.beat()
-        failed = failed or event["type"] == "failed"
+        if event["type"] == "failed":
+            failed = True
+            last.say(event["error"])
         if line := log_line(event):
             print(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}", flush=True)
         if event["type"] != "log":
@@ -81,6 +95,9 @@ def log_line(event: dict[str, Any]) -> str | None:
         return f"{event['level']} {event['message']}"
     if kind == "resolved":
         return f"info {event['parameters']} parameters, {event['precision']} on {event['device']}, {event['threads']} threads"
+    if kind == "resumed":
+        exact = "to the last bit" if event["exact"] else f"though not to the last bit: {event['reason']}"
+        return f"info going on after step {event['step']}, {exact}"
     if kind == "phase":
         return None if event["phase"].startswith("epoch ") else f"info {event['phase']}"
     if kind == "best":

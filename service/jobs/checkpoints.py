@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from service.database import db_now, new_id
@@ -43,6 +43,12 @@ def record(
     for checkpoint in older:
         session.delete(checkpoint)
     return [checkpoint.storage_key for checkpoint in older]
+
+
+def discard(session: Session, job_id: str, fence: int, checkpoint_id: str) -> None:
+    """Forget a checkpoint that cannot be gone on from; its file goes with what no row names."""
+    held(session, job_id, fence)
+    session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.id == checkpoint_id))
 
 
 def latest(session: Session, job_id: str) -> list[Checkpoint]:

@@ -24,6 +24,7 @@ from service.jobs.tables import IdempotencyKey, Job
 from service.keys.service import Principal
 from service.projects.service import rules
 from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, further_problems, parse_spec, resolve
+from trainkit.spec.causes import SPEC_CODES, code_of_problems
 from trainkit.spec.failures import failure
 from trainkit.spec.memory import does_not_fit, limit_of
 from trainkit.spec.problems import Problem as SpecProblem
@@ -197,7 +198,9 @@ def admit_waiting(session: Session, dataset_id: str) -> int:
             try:
                 resolved = resolve(parse_spec(job.spec), DatasetFacts.model_validate(dataset.facts))
             except SpecError as error:
-                _fail_waiting(session, job, "invalid_spec", str(error), [p.as_dict() for p in error.problems])
+                problems = [p.as_dict() for p in error.problems]
+                code = code_of_problems(problems, SPEC_CODES, "invalid_spec")
+                _fail_waiting(session, job, code, str(error), {"errors": problems}, problems[0]["hint"] or None)
                 continue
             document = resolved.spec.model_dump(mode="json")
             admitted += transition(
@@ -205,12 +208,15 @@ def admit_waiting(session: Session, dataset_id: str) -> int:
             )
         elif dataset.state == "invalid":
             reason = (dataset.error or {}).get("message", "")
-            _fail_waiting(session, job, "invalid_dataset", f"the dataset is not usable: {reason}", [])
+            evidence = {"dataset": dataset_id, "error": dataset.error}
+            _fail_waiting(session, job, "invalid_dataset", f"dataset {dataset_id} is not usable: {reason}", evidence)
     return admitted
 
 
-def _fail_waiting(session: Session, job: Job, code: str, message: str, errors: list[dict[str, str]]) -> None:
-    error = failure(code, message, {"errors": errors}, hint=errors[0]["hint"] if errors else None)
+def _fail_waiting(
+    session: Session, job: Job, code: str, message: str, evidence: dict[str, Any], hint: str | None = None
+) -> None:
+    error = failure(code, message, evidence, hint=hint)
     transition(session, job, "failed", actor="service", reason=code, error=error)
 
 

@@ -174,7 +174,7 @@ class Dataset:
 
     @classmethod
     def load(cls, folder: str | Path) -> Dataset:
-        """Open a prepared form, memory-mapped. Raises DataError when it is not one."""
+        """Open a prepared form, memory-mapped. Raises DataError when it is not one, OSError when the disk refuses."""
         folder = Path(folder)
         try:
             meta = json.loads((folder / "meta.json").read_text())
@@ -182,7 +182,7 @@ class Dataset:
             arrays = {
                 name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in meta["arrays"]
             }
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, EOFError) as error:
             hint = "Prepare the dataset again."
             raise refuse("not_prepared", f"not a prepared dataset: {error}", str(folder), hint) from None
         inputs: Inputs
@@ -198,6 +198,10 @@ class Dataset:
             inputs = SequenceInputs(arrays["values"], arrays["offsets"])
         else:
             inputs = ArrayInputs(arrays["values"])
+        others = (len(arrays[name]) for name in ("targets", "split") if name in arrays)
+        if {_samples(inputs), *others} != {facts.samples}:
+            message = f"not a prepared dataset: its arrays do not hold the {facts.samples} samples of its facts"
+            raise refuse("not_prepared", message, str(folder), "Prepare the dataset again.")
         return cls(facts, inputs, arrays.get("targets"), arrays.get("split"))
 
 

@@ -84,7 +84,9 @@ def choose_device(wanted: str) -> torch.device:
     device = torch.device(wanted)
     if device.type == "cuda":
         if (device.index or 0) >= torch.cuda.device_count():
-            raise RuntimeError(f"device {wanted} was asked for, and this machine has {torch.cuda.device_count()} of CUDA")
+            raise RuntimeError(
+                f"device {wanted} was asked for, and this machine has {torch.cuda.device_count()} of CUDA"
+            )
         return _ready_cuda(device.index or 0)
     return device
 

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import errno
+import re
 import traceback
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from trainkit.data import DataError
+from trainkit.fit.artifact import ArtifactError
 from trainkit.fit.checkpoint import CheckpointError, VersionError
 from trainkit.fit.nonfinite import LossNotFiniteError
 from trainkit.spec import JobSpec, SpecError
+from trainkit.spec.causes import DATA_CODES, SPEC_CODES, code_of_os, code_of_problems
 from trainkit.spec.failures import failure
 from trainkit.spec.fitting import with_next_spec
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-UNREACHABLE = (errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV)
-"""What a network file system says when its server is away."""
-SPEC_CODES = {
-    "unknown_column": "missing_column",
-    "missing_target": "missing_column",
-    "unreadable_weights": "weights_unusable",
-    "nothing_matches": "weights_unusable",
-    "head_does_not_fit": "weights_unusable",
-}
-DATA_CODES = {"not_prepared": "data_damaged", "missing_column": "missing_column"}
+NO_GPU_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""How CUDA and its libraries say it where torch's own allocator was not asked."""
 
 
 def error_of(error: BaseException, spec: JobSpec | Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -43,7 +38,7 @@ def _told(error: BaseException) -> dict[str, Any]:
         problems = [problem.as_dict() for problem in error.problems]
         codes = SPEC_CODES if isinstance(error, SpecError) else DATA_CODES
         otherwise = "invalid_spec" if isinstance(error, SpecError) else "invalid_data"
-        code = codes.get(str(problems[0]["code"]), otherwise) if problems else otherwise
+        code = code_of_problems(problems, codes, otherwise)
         hint = next((str(p["hint"]) for p in problems if p.get("hint")), None)
         return failure(code, str(error), {"problems": problems}, hint=None if code == "data_damaged" else hint)
     if isinstance(error, VersionError):
@@ -52,23 +47,31 @@ def _told(error: BaseException) -> dict[str, Any]:
         return failure("checkpoint_unusable", str(error))
     if isinstance(error, LossNotFiniteError):
         return failure("loss_not_finite", str(error), error.evidence)
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, ArtifactError):
+        return failure("weights_unusable", str(error))
+    if isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "CU" in str(error) and any(word in str(error) for word in NO_GPU_MEMORY)
+    ):
         return failure("out_of_gpu_memory", str(error).split("\n")[0], _gpu_memory())
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return failure("out_of_memory", str(error) or "no memory left")
+    if isinstance(error, SafetensorError):
+        # its writer gives the operating system's number in words only
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        told = OSError(int(number[1]) if number else errno.EIO, str(error))
+        return failure(code_of_os(told), str(error), {"errno": told.errno, "traceback": _traceback(error)})
     if isinstance(error, OSError):
-        evidence = {"errno": error.errno, "traceback": _traceback(error)}
-        code = "io_error"
-        if error.errno in NO_ROOM:
-            code = "disk_full"
-        elif error.errno in UNREACHABLE:
-            code = "storage_unreachable"
-        return failure(code, str(error), evidence)
+        return failure(code_of_os(error), str(error), {"errno": error.errno, "traceback": _traceback(error)})
     if isinstance(error, RuntimeError) and str(error).startswith("device "):
         return failure("device_unavailable", str(error))
     evidence = {"type": type(error).__name__, "traceback": _traceback(error)}
+    if isinstance(error, torch.AcceleratorError):
+        return failure("process_crashed", str(error).split("\n")[0], evidence)
     if isinstance(error, ValueError):
         return failure("not_trainable", str(error), evidence)
+    if not isinstance(error, Exception):  # SystemExit: some library thought that it may end us
+        message = f"the training process was told to end from within: {type(error).__name__}: {error}"
+        return failure("process_failed", message, evidence)
     return failure("internal_error", f"{type(error).__name__}: {error}", evidence)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.data import Dataset, TableInputs
+from trainkit.data.errors import refuse
 from trainkit.spec import JobSpec
 from trainkit.spec.resolve import is_classification
 from trainkit.spec.shapes import target_column
@@ -31,7 +32,7 @@ def read_targets(spec: JobSpec, data: Dataset) -> Targets:
         raise ValueError("the dataset has no targets to learn")
     values = np.asarray(data.targets)
     if classification:
-        return Targets(values.astype(np.int64), tuple(data.facts.classes or ()))
+        return Targets(_within(values.astype(np.int64), len(data.facts.classes or ())), tuple(data.facts.classes or ()))
     return Targets(values.astype(np.float64).reshape(len(values), -1), None)
 
 
@@ -47,10 +48,19 @@ def _from_column(spec: JobSpec, data: Dataset, classification: bool) -> Targets:
     if facts.type == "categorical":
         place = {name: position for position, name in enumerate(classes)}
         codes = np.array([place[name] for name in column.categories or ()], np.int64)
-        return Targets(codes[values], classes)
+        return Targets(codes[_within(values, len(codes))], classes)
     numbers = np.array([float(name) for name in classes])
     order = np.argsort(numbers)
     return Targets(order[np.searchsorted(numbers[order], values.astype(np.float64))].astype(np.int64), classes)
+
+
+def _within(labels: NDArray[Any], classes: int) -> NDArray[Any]:
+    """The labels; the intake has checked them, but what is on a disk may change. Raises DataError."""
+    bad = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(bad):
+        message = f"the label {int(labels[bad[0]])} is outside 0..{classes - 1}"
+        raise refuse("class_out_of_range", message, f"sample {int(bad[0])}", "Upload the dataset again.")
+    return labels
 
 
 @dataclass(frozen=True, slots=True)

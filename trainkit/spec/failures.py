@@ -149,21 +149,21 @@ _LIST = (
         "What the training process wrote down cannot be read back.",
         "Look at the disk of the worker's scratch folder.",
     ),
-    # internal: ours to mend
     Failure(
         "process_crashed",
-        "internal",
+        "platform",
         True,
-        "A native library crashed (a signal such as SIGSEGV, exit 139).",
-        "Tried again by itself; when it comes back, report it with the log.",
+        "A native library, the GPU's driver or the hardware crashed (a signal such as SIGSEGV, exit 139).",
+        "Tried again by itself; when it comes back, report it with the log, which says where it was.",
     ),
     Failure(
         "process_failed",
-        "internal",
+        "platform",
         True,
         "The training process ended without a reason.",
         "The log of the attempt has the details.",
     ),
+    # internal: ours to mend
     Failure(
         "supervisor_failed",
         "internal",
