@@ -12,6 +12,8 @@ from trainkit.spec.failures import failure
 from worker.processes import Exit
 
 LAST_LINES = 30
+CRASH = "Fatal Python error"
+"""How Python's fault handler begins; what follows names the innermost call first."""
 MIB = 2**20
 
 
@@ -48,6 +50,14 @@ def last_lines(path: Path, count: int = LAST_LINES) -> str:
         return ""
 
 
+def last_words(path: Path) -> str:
+    """The end of the log of a process that crashed: where it was, rather than how it had come there."""
+    before, crash, after = last_lines(path, 200).rpartition(CRASH)
+    if not crash:
+        return last_lines(path)
+    return "\n".join([*before.splitlines()[-5:], *f"{crash}{after}".splitlines()[:LAST_LINES]])
+
+
 def out_of_memory(ended: Exit, kills_before: int) -> bool:
     """Whether the kernel killed it for want of memory, as far as can be known."""
     return ended.signal == signal.SIGKILL and kernel_kills() > kills_before
@@ -71,7 +81,7 @@ def error_of_exit(ended: Exit, kills_before: int, log: Path) -> dict[str, Any]:
         "exit_status": ended.status,
         "peak_memory_bytes": ended.peak_bytes,
         "memory_limit_bytes": memory_limit(),
-        "log": last_lines(log),
+        "log": last_words(log),
     }
     peak = f"{ended.peak_bytes / MIB:.0f} MiB at its peak"
     limit = f"{evidence['memory_limit_bytes'] / MIB:.0f} MiB"

@@ -224,7 +224,7 @@ class Supervisor:
         try:
             facts = DatasetFacts.model_validate(json.loads((dataset / "meta.json").read_bytes())["facts"])
             resolved = resolve(JobSpec.model_validate(self.claimed.spec), facts)
-        except (SpecError, ValueError, KeyError):
+        except (SpecError, ValueError, KeyError, TypeError):
             return  # the training process has the words for it
         if (problem := does_not_fit(resolved, facts, limit)) is not None:
             offer = spec_that_fits(resolved, facts, limit)

@@ -198,8 +198,9 @@ class Dataset:
             inputs = SequenceInputs(arrays["values"], arrays["offsets"])
         else:
             inputs = ArrayInputs(arrays["values"])
-        others = (len(arrays[name]) for name in ("targets", "split") if name in arrays)
-        if {_samples(inputs), *others} != {facts.samples}:
+        # of sequences `offsets` tells the number, and `values` has a row for every moment
+        counted = {_samples(inputs), *(len(arrays[name]) for name in arrays.keys() - {"values", "offsets"})}
+        if counted != {facts.samples}:
             message = f"not a prepared dataset: its arrays do not hold the {facts.samples} samples of its facts"
             raise refuse("not_prepared", message, str(folder), "Prepare the dataset again.")
         return cls(facts, inputs, arrays.get("targets"), arrays.get("split"))

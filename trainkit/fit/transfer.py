@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -39,7 +37,9 @@ def read_tensors(source: Any) -> dict[str, Tensor]:
             # A safetensors file keeps no order of its own: the names' natural order is the layers' order.
             loaded = load_file(path)
             tensors = {name: loaded[name] for name in sorted(loaded, key=_natural)}
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # bytes that are no pickle make the unpickler stumble in any way
         reason = str(error).partition("\n")[0][:200]
         hint = "Give a safetensors file, or a plain state dict of tensors."
         raise SpecError(
