@@ -20,12 +20,21 @@ from service.workers.service import forget_old
 
 log = logging.getLogger(__name__)
 RING_AGAIN_SECONDS = 5.0
+FAR_LEASES, FAR_SECONDS, FAR_RING_SECONDS = 10, 900.0, 60.0
+"""No lease, pause or ring is ever set so far ahead; hosts whose clocks differ do no harm, for the database's counts."""
 ANSWERS_KEPT_SECONDS = 600.0
 KEYS_KEPT_SECONDS = 3 * 86400.0
 
 
-def tick(sessions: sessionmaker[Session], ring: Callable[[str], object], *, max_interruptions: int) -> None:
+def tick(
+    sessions: sessionmaker[Session],
+    ring: Callable[[str], object],
+    *,
+    max_interruptions: int,
+    lease_seconds: float = 30.0,
+) -> None:
     """One round. Each step is its own short transaction, so that one failing step does not stop the others."""
+    mend_times(sessions, lease_seconds)
     reap(sessions, max_interruptions)
     admit(sessions)
     ring_for_unheard(sessions, ring)
@@ -33,6 +42,22 @@ def tick(sessions: sessionmaker[Session], ring: Callable[[str], object], *, max_
         sweep(session, ANSWERS_KEPT_SECONDS)
         forget_old(session)
         session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < db_now(plus=-KEYS_KEPT_SECONDS)))
+
+
+def mend_times(sessions: sessionmaker[Session], lease_seconds: float) -> None:
+    """Times so far ahead that only a clock that was set back can have made them: nothing shall wait an hour for it.
+
+    A holder that is alive renews its lease long before the new end.
+    """
+    far = max(FAR_LEASES * lease_seconds, FAR_SECONDS)
+    with sessions.begin() as session:
+        for table in (Job, Dataset, Question):
+            ahead = update(table).execution_options(synchronize_session=False)
+            leased = table.lease_expires_at > db_now(plus=far)
+            session.execute(ahead.where(leased).values(lease_expires_at=db_now(plus=lease_seconds)))
+            session.execute(ahead.where(table.rung_at > db_now(plus=FAR_RING_SECONDS)).values(rung_at=None))
+        waits = update(Job).execution_options(synchronize_session=False).where(Job.state == "queued")
+        session.execute(waits.where(Job.not_before > db_now(plus=FAR_SECONDS)).values(not_before=None))
 
 
 def reap(sessions: sessionmaker[Session], max_interruptions: int) -> int:

@@ -60,8 +60,8 @@ def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, 
             with context.sessions.begin() as session:
                 ours = workers.take_housekeeping(session, worker_id, turn)
             if ours:
-                limit = context.settings.max_interruptions
-                housekeeping.tick(context.sessions, context.doorbell.ring, max_interruptions=limit)
+                limit, lease = context.settings.max_interruptions, context.settings.lease_seconds
+                housekeeping.tick(context.sessions, context.doorbell.ring, max_interruptions=limit, lease_seconds=lease)
                 tend_uploads(context.sessions, context.storage, context.doorbell.ring)
                 if time.monotonic() >= collect_due:
                     collect_due = time.monotonic() + COLLECT_SECONDS

@@ -182,7 +182,7 @@ def fail(session: Session, job_id: str, fence: int, error: dict[str, Any]) -> St
         to, reason = "cancelled", _wished_because(job)
         changes.update(wanted=None)
     elif error.get("retryable") and attempts < job.max_attempts:
-        pause = RETRY_SECONDS * 2 ** (attempts - 1)
+        pause = min(LONGEST_PAUSE, RETRY_SECONDS * 2.0 ** (attempts - 1))
         reason = f"{error['code']}: attempt {attempts} of {job.max_attempts}, again in {pause:.0f} s"
         changes.update(error=error, not_before=db_now(plus=pause), rung_at=None)
         to = "paused" if job.state == "pausing" else "queued"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -13,6 +13,7 @@ from service.workers.tables import Housekeeping, Worker
 
 ALIVE_SECONDS = 30.0
 FORGET_SECONDS = 3600.0
+FAR_SECONDS = 60.0
 
 
 def seen(session: Session, worker_id: str, **about: Any) -> None:
@@ -35,7 +36,14 @@ def take_housekeeping(session: Session, owner: str, seconds: float) -> bool:
     """Whether it is this owner's turn to keep house; the turn lasts `seconds`."""
     mine = session.execute(
         update(Housekeeping)
-        .where(Housekeeping.name == "house", (Housekeeping.owner == owner) | (Housekeeping.expires_at < db_now()))
+        .where(
+            Housekeeping.name == "house",
+            or_(
+                Housekeeping.owner == owner,
+                Housekeeping.expires_at < db_now(),
+                Housekeeping.expires_at > db_now(plus=2 * seconds + FAR_SECONDS),  # the clock was set back
+            ),
+        )
         .values(owner=owner, expires_at=db_now(plus=seconds))
         .returning(Housekeeping.name)
         .execution_options(synchronize_session=False)

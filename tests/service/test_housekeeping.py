@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
 from served import FACTS, Served
 from sqlalchemy import select, update
 
 from service.database import db_now
 from service.datasets import intake
+from service.datasets.tables import Dataset
 from service.housekeeping import reap, ring_for_unheard, tick
 from service.jobs import attempts, checkpoints, leases
 from service.jobs import service as jobs
 from service.jobs.tables import IdempotencyKey, Job
+from service.leases import StaleFence
+from service.workers import service as workers
+from service.workers.tables import Housekeeping
 
 
 def due_now(service: Served) -> None:
@@ -178,3 +183,60 @@ def test_admitting_twice_changes_nothing(service: Served) -> None:
     job = service.submit()
     with service.sessions.begin() as session:
         assert jobs.admit_waiting(session, service.job(job)["dataset"]["id"]) == 0
+
+
+def set_back(service: Served, hours: float) -> None:
+    """The database's clock goes back: every time that is stored now lies that much further ahead."""
+    ahead = timedelta(hours=hours)
+    with service.sessions.begin() as session:
+        for job in session.scalars(select(Job)):
+            for name in ("lease_expires_at", "not_before", "rung_at"):
+                if (at := getattr(job, name)) is not None:
+                    setattr(job, name, at + ahead)
+        for dataset in session.scalars(select(Dataset)):
+            if dataset.lease_expires_at is not None:
+                dataset.lease_expires_at += ahead
+        for house in session.scalars(select(Housekeeping)):
+            house.expires_at += ahead
+
+
+def test_a_clock_that_is_set_back_an_hour_holds_nothing_up(service: Served) -> None:
+    lost, waiting = service.submit(), service.submit()
+    claimed = lose(service)
+    assert claimed.job_id == lost
+    alive = service.claim(lease_seconds=30)
+    assert alive.job_id == waiting
+    with service.sessions.begin() as session:
+        assert workers.take_housekeeping(session, "a dead one", 10)
+    set_back(service, 1)
+    with service.sessions.begin() as session:
+        assert workers.take_housekeeping(session, "another", 10), "the dead one's turn does not last an hour"
+    rung: list[str] = []
+    tick(service.sessions, rung.append, max_interruptions=3, lease_seconds=0.0)
+    assert service.job(lost)["state"] in ("starting", "queued")
+    tick(service.sessions, rung.append, max_interruptions=3, lease_seconds=0.0)
+    assert service.job(lost)["state"] == "queued"
+    assert "train" in rung
+
+
+def test_a_clock_that_is_set_back_leaves_the_living_alone(service: Served) -> None:
+    job = service.submit()
+    claimed = service.claim(lease_seconds=30)
+    set_back(service, 1)
+    tick(service.sessions, lambda _: None, max_interruptions=3, lease_seconds=30)
+    with service.sessions.begin() as session:
+        leases.renew(session, job, claimed.fence, 30)
+    tick(service.sessions, lambda _: None, max_interruptions=3, lease_seconds=30)
+    assert (service.job(job)["state"], service.job(job)["interruptions"]) == ("running", 0)
+
+
+def test_a_clock_that_is_set_forward_makes_a_new_attempt_and_no_second_writer(service: Served) -> None:
+    job = service.submit()
+    claimed = service.claim(lease_seconds=30)
+    set_back(service, -1)  # as if an hour had passed
+    tick(service.sessions, lambda _: None, max_interruptions=3, lease_seconds=30)
+    assert service.job(job)["state"] == "queued"
+    with service.sessions.begin() as session, pytest.raises(StaleFence):
+        leases.renew(session, job, claimed.fence, 30)
+    again = service.claim()
+    assert (again.job_id, again.fence) == (job, claimed.fence + 1)
