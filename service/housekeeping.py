@@ -19,7 +19,7 @@ from service.questions.tables import Question
 from service.workers.service import forget_old
 
 log = logging.getLogger(__name__)
-RING_AGAIN_SECONDS = 5.0
+RING_AGAIN_SECONDS = 3.0
 FAR_LEASES, FAR_SECONDS, FAR_RING_SECONDS = 10, 900.0, 60.0
 """No lease, pause or ring is ever set so far ahead; hosts whose clocks differ do no harm, for the database's counts."""
 ANSWERS_KEPT_SECONDS = 600.0

@@ -29,7 +29,7 @@ from service.workers import service as workers
 from worker.context import Context, make_context
 
 log = logging.getLogger("worker.housekeeping")
-TICK_SECONDS = 2.0
+TICK_SECONDS = 1.0
 SEEN_SECONDS = 5.0
 # Long enough that one slow round does not pass the turn on, short enough that a dead housekeeper is soon replaced;
 # with short leases shorter too, for lost jobs wait for both.

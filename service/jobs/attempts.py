@@ -212,7 +212,7 @@ def interrupted(
     if (ended := _as_wished(session, job)) is not None:
         return ended
     interruptions, in_vain = job.interruptions + 1, _in_vain(session, job)
-    pause = max(delay, min(LONGEST_PAUSE, 2.0 ** (in_vain - 2)) if in_vain > 1 else 0.0)
+    pause = max(delay, min(LONGEST_PAUSE, 2.0 ** (in_vain - 2))) if in_vain > 1 else 0.0
     evidence = {"worker": job.lease_owner, "interruptions": interruptions, "without_progress": in_vain}
     lost = failure("worker_lost", f"the worker was lost {in_vain} times without progress: {reason}", evidence)
     _close_attempt(session, job, "lost", error or {**lost, "message": reason})

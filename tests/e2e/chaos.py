@@ -209,7 +209,10 @@ def recoveries(stack: Stack, kills: list[Kill]) -> list[tuple[float, str]]:
             for ended, following in itertools.pairwise(tries):
                 begun, end = ended.started_at.timestamp(), following.started_at.timestamp()
                 deadly = [kill for kill in kills if job in kill.jobs and begun <= kill.at <= end]
-                seconds += [(end - kill.at, kill.what) for kill in deadly[:1]]
+                found = ended.finished_at.timestamp() if ended.finished_at else end
+                seconds += [
+                    (end - kill.at, f"{kill.what} (found out after {found - kill.at:.1f} s)") for kill in deadly[:1]
+                ]
     engine.dispose()
     return seconds
 
