@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.sql.expression import ColumnElement
+from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import TypeDecorator
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -49,7 +50,8 @@ class db_now(ColumnElement[datetime]):  # noqa: N801 - reads as the SQL function
     """The database's own clock, `plus` seconds on: leases never trust a worker's clock."""
 
     type = UtcDateTime()
-    inherit_cache = False
+    # `plus` is written into the SQL, so it belongs to the key under which a compiled statement is found again
+    _traverse_internals = [("plus", InternalTraversal.dp_plain_obj)]
 
     def __init__(self, plus: float = 0.0) -> None:
         self.plus = float(plus)

@@ -375,7 +375,9 @@ class Supervisor:
             self._fail(with_log(error, self.log_file, ended))
         elif outcome == "paused":
             self._keep_log()
-            self._transact(lambda s: attempts.give_up(s, held(s, self.job_id, self.fence), "paused", "client"))
+            # Not always paused: a cancel or a stop that came meanwhile holds, and a stop needs another attempt.
+            self._transact(lambda session: attempts.handback(session, self.job_id, self.fence, "paused"))
+            self.context.doorbell.ring("train")
         elif outcome == "handed_back" or self.handback_deadline is not None:
             self.logs.say("info", "handed back: the worker stops")
             self._keep_log()

@@ -242,7 +242,7 @@ def stop(context: Context, who: Principal, job_id: str, keep: str, if_seq: int |
     """
     with context.sessions.begin() as session:
         job = _locked(session, who, job_id)
-        if job.state in ENDED or job.state == "stopping" or (job.wanted or {}).get("action") == "cancel":
+        if job.state in ENDED or job.state == "stopping" or (job.wanted or {}).get("action") in ("cancel", "stop"):
             return job  # asked before, or beyond asking
         if if_seq is not None and job.next_seq - 1 > if_seq:
             detail = f"Rows up to seq {job.next_seq - 1} have come since {if_seq}; look again before stopping."
@@ -279,7 +279,7 @@ def pause(context: Context, who: Principal, job_id: str) -> Job:
         job = _locked(session, who, job_id)
         if job.state == "queued" and job.wanted is None:
             transition(session, job, "paused", actor=who.actor, reason="client")
-        elif job.state in ("starting", "running") and (job.wanted or {}).get("action") != "cancel":
+        elif job.state in ("starting", "running") and (job.wanted or {}).get("action") not in ("cancel", "stop"):
             transition(session, job, "pausing", actor=who.actor, reason="client", wanted={"action": "pause"})
         elif job.state not in ("pausing", "paused"):
             raise Problem(409, "wrong_state", f"The job is {job.state}: only queued and running jobs can be paused.")
