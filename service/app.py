@@ -16,6 +16,7 @@ from service.catalog import routes as catalog
 from service.context import Context
 from service.database import make_engine, session_factory
 from service.datasets import routes as datasets
+from service.decisions import routes as decisions
 from service.doorbell import Doorbell
 from service.health import routes as health
 from service.jobs import routes as jobs
@@ -73,6 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         specs,
         jobs,
         traces,
+        decisions,
         logs,
         metrics,
         stream,

@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from service.auth import is_open
 from service.errors import MEDIA_TYPE, TITLES, ProblemDocument
 from trainkit.spec import JobSpec
+from trainkit.spec.early_stop import RuleSet
 
 REFERENCE = "#/components/schemas/{model}"
 METHODS = frozenset({"get", "put", "post", "delete", "patch", "head", "options"})
@@ -30,7 +31,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     """FastAPI's document, completed."""
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for model in (ProblemDocument, JobSpec):
+    for model in (ProblemDocument, JobSpec, RuleSet):
         schema = model.model_json_schema(ref_template=REFERENCE)
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
@@ -64,7 +65,7 @@ def _statuses(path: str, method: str) -> list[int]:
         statuses += [408, 410, 412, 415, 423, 460]
     if method != "get":
         statuses += [409, 413]
-    if path.endswith(("/metrics", "/series", "/metrics.csv", "/logs", "/plots/{plot}.png")):
+    if path.endswith(("/metrics", "/series", "/metrics.csv", "/logs", "/plots/{plot}.png", "/decisions:simulate")):
         statuses.append(410)
     if path.endswith(("/report", "preview.png")):
         statuses.append(409)

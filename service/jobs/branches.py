@@ -94,7 +94,7 @@ def longer(parent: Job, extra_epochs: int) -> dict[str, Any]:
         train["epochs"] = int((resolved.get("train") or {}).get("epochs", 0)) + extra_epochs
     if parent.stop_reason == "early_stop":
         for rule in document.get("early_stop") or []:
-            if rule.get("kind") == "patience":
+            if rule.get("kind") in ("patience", "noise_patience"):
                 rule["start_epoch"] = max(int(rule.get("start_epoch", 0)), int(result.get("stopped_epoch") or 0))
     return document
 

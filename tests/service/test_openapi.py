@@ -53,6 +53,7 @@ def test_every_route_of_the_contract_is_there(document: dict[str, Any]) -> None:
         ),
         *(f"GET {job}/{part}" for part in ("attempts", "logs", "checkpoints", "artifacts", "evaluation")),
         f"GET {job}/plots/{{plot}}.png",
+        f"POST {job}/decisions:simulate",
         "GET /v1/models",
         "GET /v1/models/{model_id}",
         "GET /v1/models/{model_id}/download",

@@ -57,26 +57,40 @@ def measure(
     scaler: TargetScaler | None = None,
     area: bool = True,
     kind: str = "cross_entropy",
+    errors: bool = False,
 ) -> dict[str, float]:
     """`loss` as in training, sum(w*l)/sum(w), and the metrics of the task; regression metrics in the user's units.
 
     `kind` of the loss says how outputs become the probabilities that `roc_auc` ranks samples by.
+    `errors`: also the standard errors `loss_se` and `accuracy_se`.
     """
     losses = loss(z, part.targets).double() if z.device.type != "mps" else loss(z, part.targets)
+    weights = None
     if class_weights is not None:
         weights = class_weights[part.targets].to(losses.dtype)
         value = float((losses * weights).sum() / weights.sum())
     else:
         value = float(losses.mean())
+    spread = {"loss_se": standard_error(losses, value, weights)} if errors else {}
     outputs = z.cpu().numpy()
     if scaler is not None:
-        return {"loss": value, **regression_metrics(part.truth, scaler.invert(outputs))}
-    metrics = {"loss": value, **classification_metrics(part.truth, outputs, area=False)}
+        return {"loss": value, **spread, **regression_metrics(part.truth, scaler.invert(outputs))}
+    metrics = {"loss": value, **spread, **classification_metrics(part.truth, outputs, area=False)}
+    if errors:
+        metrics["accuracy_se"] = math.sqrt(metrics["accuracy"] * (1.0 - metrics["accuracy"]) / len(part))
     if area:
         # One class against the rest compares samples: raw outputs are only comparable within one.
         finite = bool(np.isfinite(outputs).all())
         metrics["roc_auc"] = roc_auc(part.truth, probabilities(outputs, kind)) if finite else math.nan
     return metrics
+
+
+def standard_error(losses: Tensor, mean: float, weights: Tensor | None) -> float:
+    """s/sqrt(n) with s^2 = sum (l - mean)^2 / (n-1); weighted: of the ratio sum(w*l)/sum(w), linearised (Cochran 6.4)."""
+    n = len(losses)
+    deviations = losses - mean if weights is None else weights * (losses - mean)
+    total = float(n) if weights is None else float(weights.sum())
+    return math.sqrt(float((deviations**2).sum()) * n / max(n - 1, 1)) / total
 
 
 def evaluation(

@@ -120,13 +120,13 @@ def train(job: Job) -> Ended:
             now = time.monotonic()
             at.seconds = spent_before + now - begun
             if at.step % every == 0:
-                value = float(loss)
-                events.rows(at.step, at.epoch, {"train": {"batch_loss": value}}, keep=False)
-                rate = (at.step_in_epoch - epoch_from) * batches.size / max(now - epoch_begun, 1e-9)
-                _progress(job, at, steps, begun, first_step, rate, force=False)
                 ended = _looked(job, now_open, batches, watch, at, order)
                 if ended is not None:
                     return ended
+                if job.not_finite is None or job.not_finite["step"] != at.step:  # its row is there already
+                    events.rows(at.step, at.epoch, {"train": {"batch_loss": float(loss)}}, keep=False)
+                rate = (at.step_in_epoch - epoch_from) * batches.size / max(now - epoch_begun, 1e-9)
+                _progress(job, at, steps, begun, first_step, rate, force=False)
             evaluated = bool(options.evaluate_every_steps) and at.step % (options.evaluate_every_steps or 1) == 0
             if evaluated and at.step_in_epoch < steps:  # an epoch's last step is evaluated below, with its whole rows
                 ended = _looked(job, now_open, batches, watch, at, order)
@@ -235,6 +235,7 @@ def _evaluate(job: Job, now_open: Open, at: Position, training: dict[str, float]
             scaler=job.data.scaler,
             area=area or job.best.monitor == "val_roc_auc",
             kind=job.spec.loss.kind if job.spec.loss is not None else "cross_entropy",
+            errors=True,
         )
         measured |= {f"val_{name}": value for name, value in rows["val"].items()}
     job.events.rows(at.step, at.epoch, rows)
@@ -263,11 +264,11 @@ def _not_finite(
 ) -> Ended | None:
     """Explain a batch loss that is not finite, once a job; the end, when a rule says stop."""
     job.not_finite = explain_step(job, now_open, batches, at, order, step, value)
+    # Whatever the log steps are: the rules are asked about this very loss, now or in a replay.
+    job.events.rows(step, at.epoch, {"train": {"batch_loss": value}}, keep=False)
     decision = job.stopping.observe_batch_loss(at.epoch, step, value)
     if decision is None:
         return None
-    if step > at.step:
-        job.events.rows(step, at.epoch, {"train": {"batch_loss": value}}, keep=False)
     _decided(job.events, _explained(decision, job))
     return Ended("finished", "diverged", at.epoch, step)
 
@@ -293,6 +294,8 @@ def _is_due(job: Job, at: Position) -> bool:
 
 def _judge(job: Job, now_open: Open, at: Position, measured: dict[str, float]) -> Ended | None:
     """Ask every rule about an evaluation and record the answers; the end, when one of them says stop."""
+    # Says that the rules were asked here, and when: with it a replay of the log sees what they saw.
+    job.events.rows(at.step, at.epoch, {"train": {"seconds": at.seconds}}, keep=False)
     decisions = job.stopping.observe(Evaluation(at.epoch, at.step, measured, at.seconds))
     decisions = [_explained(decision, job) for decision in decisions]
     for decision in decisions:

@@ -27,6 +27,25 @@ class Patience(SpecModel):
     """Evaluations up to and including this epoch never count as misses; the best is tracked all the same."""
 
 
+class NoisePatience(SpecModel):
+    """Patience whose least improvement is `standard_errors` standard errors of the metric, so that noise never counts.
+
+    sqrt(p(1-p)/n) for an accuracy p of n samples, s/sqrt(n) for a mean loss (s: standard deviation of the samples').
+    """
+
+    kind: Literal["noise_patience"] = "noise_patience"
+    monitor: Literal["val_loss", "val_accuracy"] = "val_loss"
+    """The metric to watch."""
+    mode: Mode = "auto"
+    """Whether smaller (min) or larger (max) is better; auto follows the metric's own direction."""
+    patience: Annotated[int, Field(ge=1)] = 5
+    """Evaluations in a row without improvement."""
+    standard_errors: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Improvement must exceed this many standard errors of the evaluation at hand."""
+    start_epoch: Annotated[int, Field(ge=0)] = 0
+    """Evaluations up to and including this epoch never count as misses; the best is tracked all the same."""
+
+
 class Target(SpecModel):
     """Stop as soon as `monitor` reaches `value`."""
 
@@ -65,6 +84,16 @@ class NoProgress(SpecModel):
     """Both losses' ranges (max - min) must stay within this."""
 
 
+class Stalled(SpecModel):
+    """Stop when train_loss has not fallen more than `min_delta` below its least for `evaluations` evaluations."""
+
+    kind: Literal["stalled"] = "stalled"
+    evaluations: Annotated[int, Field(ge=1)] = 5
+    """Evaluations in a row without such a fall."""
+    min_delta: NonNegative = 1e-4
+    """The fall must exceed this, absolute."""
+
+
 class Gap(SpecModel):
     """Stop when val_loss - train_loss has grown for `patience` evaluations in a row and exceeds `min_gap`."""
 
@@ -73,6 +102,17 @@ class Gap(SpecModel):
     """Evaluations of growth in a row."""
     min_gap: NonNegative = 0.0
     """Gaps up to this are never stopped for."""
+    min_growth: NonNegative = 0.0
+    """The gap grows where it exceeds the one before by more than this share of it; 0.1 is a tenth."""
 
 
-EarlyStopRule = Annotated[Patience | Target | Diverged | TimeBudget | NoProgress | Gap, Field(discriminator="kind")]
+EarlyStopRule = Annotated[
+    Patience | NoisePatience | Target | Diverged | TimeBudget | NoProgress | Stalled | Gap, Field(discriminator="kind")
+]
+
+
+class RuleSet(SpecModel):
+    """Rules to replay on a job's history."""
+
+    rules: Annotated[tuple[EarlyStopRule, ...], Field(max_length=16)] | None = None
+    """As in a spec's `early_stop`; left out: the job's own."""

@@ -87,8 +87,8 @@ def _complete(spec: JobSpec, task: Task, has_validation: bool) -> JobSpec:
         update["loss"] = default_loss(spec, task)
     if spec.target_scaling == "auto":
         update["target_scaling"] = "none" if is_classification(task) else "z_score"
-    update["early_stop"] = tuple(_with_mode(rule) for rule in spec.early_stop)
-    update["schedule"] = _with_mode(spec.schedule)
+    update["early_stop"] = tuple(with_mode(rule) for rule in spec.early_stop)
+    update["schedule"] = with_mode(spec.schedule)
     train: dict[str, Any] = {"monitor": best_monitor(spec, has_validation)}
     if spec.start_from is not None and spec.start_from.phases:
         train["epochs"] = sum(phase.epochs for phase in spec.start_from.phases)
@@ -108,12 +108,13 @@ def best_monitor(spec: JobSpec, has_validation: bool) -> str | None:
     if spec.train.monitor is not None:
         return spec.train.monitor
     for rule in spec.early_stop:
-        if rule.kind == "patience":
-            return rule.monitor
+        if rule.kind in ("patience", "noise_patience"):
+            return str(rule.monitor)
     return "val_loss" if has_validation else None
 
 
-def _with_mode(rule: Any) -> Any:
+def with_mode(rule: Any) -> Any:
+    """The rule or schedule with its metric's own direction for `auto`."""
     return rule.model_copy(update={"mode": direction(rule.monitor)}) if getattr(rule, "mode", None) == "auto" else rule
 
 

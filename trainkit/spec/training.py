@@ -55,7 +55,7 @@ class TrainSpec(SpecModel):
     restore_best: bool = True
     """End with the best weights seen, for whatever reason training ends."""
     monitor: str | None = None
-    """What "best" means, such as val_accuracy; left out: the first patience rule's monitor, else val_loss."""
+    """What "best" means, such as val_accuracy; left out: the first (noise) patience rule's monitor, else val_loss."""
     clip_norm: Positive | None = None
     """Scale the whole gradient down to this norm."""
     clip_value: Positive | None = None

@@ -7,7 +7,17 @@ import math
 import pytest
 
 from trainkit.fit.early_stop import EarlyStopping, Evaluation, first_stop
-from trainkit.spec.early_stop import Diverged, EarlyStopRule, Gap, NoProgress, Patience, Target, TimeBudget
+from trainkit.spec.early_stop import (
+    Diverged,
+    EarlyStopRule,
+    Gap,
+    NoisePatience,
+    NoProgress,
+    Patience,
+    Stalled,
+    Target,
+    TimeBudget,
+)
 
 NAN, INF = math.nan, math.inf
 
@@ -61,10 +71,17 @@ def test_start_epoch_counts_no_misses_but_tracks_the_best():
 
 def test_restart_in_the_middle_changes_nothing():
     values = [3.0, 2.0, NAN, 2.5, 1.0, 1.1, 1.2, 1.3]
-    rules = [Patience(patience=3), Diverged(factor=4), NoProgress(evaluations=3, min_delta=0.01), Gap(patience=2)]
+    rules = [
+        Patience(patience=3),
+        NoisePatience(patience=3),
+        Diverged(factor=4),
+        NoProgress(evaluations=3, min_delta=0.01),
+        Stalled(evaluations=2, min_delta=0.1),
+        Gap(patience=2, min_growth=0.05),
+    ]
 
     def observe(stopping: EarlyStopping, epoch: int) -> list[dict]:
-        metrics = {"val_loss": values[epoch], "train_loss": 1.0 / (epoch + 1)}
+        metrics = {"val_loss": values[epoch], "val_loss_se": 0.3, "train_loss": 1.0 / (epoch + 1)}
         return [d.as_dict() for d in stopping.observe(Evaluation(epoch + 1, epoch, metrics))]
 
     whole = EarlyStopping(rules)
@@ -149,6 +166,57 @@ def test_gap_must_grow_in_a_row_and_exceed_the_least():
         for i, gap in enumerate(gaps)
     ]
     assert actions == ["continue"] * 5 + ["stop"]
+
+
+def test_a_gap_must_grow_by_a_share_of_itself():
+    stopping = EarlyStopping([Gap(patience=2, min_growth=0.5)])
+    gaps = [1.0, 1.5, 2.5, INF, 4.0, 8.0, 16.0]
+    # grown: 0, 0 (half of 1 exactly), 1, then 2 by the rule's word (infinity is growth) -> stop
+    decisions = [
+        stopping.observe(Evaluation(i, i, {"train_loss": 0.0, "val_loss": gap}))[0] for i, gap in enumerate(gaps)
+    ]
+    assert [d.inputs["grown"] for d in decisions] == [0, 0, 1, 2, 0, 1, 2]
+    assert [d.action for d in decisions] == ["continue"] * 3 + ["stop", "continue", "continue", "stop"]
+
+
+def test_stalled_looks_at_the_training_loss_alone():
+    stopping = EarlyStopping([Stalled(evaluations=3, min_delta=0.25)])
+    losses = [2.0, 1.75, 1.5, 1.5, NAN, 1.3]
+    # against the least: first, exactly .25 is no fall, .5 is one, then misses
+    waits = [0, 1, 0, 1, 2, 3]
+    decisions = [stopping.observe(Evaluation(i, i, {"train_loss": value}))[0] for i, value in enumerate(losses)]
+    assert [d.inputs["wait"] for d in decisions] == waits
+    assert [d.action for d in decisions] == ["continue"] * 5 + ["stop"]
+    assert (decisions[-1].stop_reason, decisions[-1].inputs["least_before"]) == ("no_progress", 1.5)
+
+
+def test_noise_aware_patience_wants_more_than_the_noise():
+    stopping = EarlyStopping([NoisePatience(monitor="val_accuracy", patience=2, standard_errors=2.0)])
+    table = [(0.5, 0.05), (0.59, 0.05), (0.61, 0.05), (0.7, 0.05), (0.8, 0.04)]
+    # 2 SE: .1, .1, .1, .1, .08 -> best .5, miss (.09), best .61, miss (.09), best .8
+    decisions = [
+        stopping.observe(Evaluation(i, i, {"val_accuracy": p, "val_accuracy_se": se}))[0]
+        for i, (p, se) in enumerate(table, start=1)
+    ]
+    assert [d.inputs["wait"] for d in decisions] == [0, 1, 0, 1, 0]
+    assert [d.inputs["best"] for d in decisions] == [0.5, 0.5, 0.61, 0.61, 0.8]
+    assert decisions[1].inputs == {
+        "val_accuracy": 0.59,
+        "best": 0.5,
+        "best_epoch": 1,
+        "wait": 1,
+        "patience": 2,
+        "min_delta": 0.1,
+        "standard_error": 0.05,
+        "standard_errors": 2.0,
+    }
+    plain, noisy = Patience(patience=2), NoisePatience(patience=2, standard_errors=0)
+    values = [3.0, 2.0, NAN, 1.5, 1.6, 1.7]
+    both = EarlyStopping([plain, noisy])
+    for epoch, value in enumerate(values, start=1):
+        one, other = both.observe(Evaluation(epoch, epoch, {"val_loss": value, "val_loss_se": INF}))
+        assert (one.action, one.reason) == (other.action, other.reason.replace(" by 0 (0 SE)", ""))
+    assert one.action == "stop"
 
 
 def test_first_rule_in_order_decides_and_all_are_recorded():

@@ -83,7 +83,7 @@ def rows(events: list[dict[str, Any]]) -> dict[tuple[int, str, str], str]:
     for event in events:
         if event["type"] == "metrics":
             for split, name, value in event["rows"]:
-                if name != "samples_per_second":
+                if name not in ("samples_per_second", "seconds"):
                     told[event["step"], split, name] = repr(value)
     return told
 

@@ -1,0 +1,63 @@
+"""Wire format of replayed decisions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class SimulatedDecision(BaseModel):
+    """What a rule would have decided. `seq` counts from 1; a value that JSON cannot hold is null, as in decisions."""
+
+    seq: int
+    rule: dict[str, Any]
+    step: int
+    epoch: int
+    inputs: dict[str, Any]
+    action: str
+    reason: str
+
+
+class SimulatedStop(BaseModel):
+    """Where training would have ended, and by which rule."""
+
+    step: int
+    epoch: int
+    rule: dict[str, Any]
+    reason: str
+    stop_reason: str
+
+
+class Saved(BaseModel):
+    """Training that lies behind the stop; 0 without one."""
+
+    epochs: int
+    steps: int
+    seconds: float
+
+
+class Cost(BaseModel):
+    """The best value up to the stop and of the whole history; `loss_of_value` >= 0 is how much worse the first is."""
+
+    metric: str
+    best_if_stopped: float | None
+    best_seen: float | None
+    loss_of_value: float | None
+
+
+class SimulationOut(BaseModel):
+    """A replay of early-stop rules on a job's history."""
+
+    decisions: list[SimulatedDecision]
+    """One page, from seq `after` + 1 on."""
+    next: int
+    """The `after` of the next page."""
+    total: int
+    evaluations: int
+    """How many evaluations of the history were looked at."""
+    stop: SimulatedStop | None
+    saved: Saved
+    cost: Cost
+    same_as_taken: bool | None
+    """Of the job's own rules: whether the replay gives the decisions that were taken; null for other rules."""
