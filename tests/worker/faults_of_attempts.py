@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from faults import Scene, fault
+from faults import Scene, add, fault
 from safetensors import safe_open
 from safetensors.torch import save_file
 from sqlalchemy import update
@@ -195,3 +195,47 @@ def a_log_that_cannot_be_stored(scene: Scene) -> Iterator[None]:
     scene.patch.setattr(supervisor.Supervisor, "_stored", full)
     scene.at_step(3, lambda: os._exit(3))
     yield
+
+
+def overtaken(wish: Callable[[Scene], object]) -> Callable[[Scene], Iterator[None]]:
+    """The client pauses; when the training process has obeyed, and before that is written down, comes another wish."""
+
+    def act(scene: Scene) -> Iterator[None]:
+        keep_log = supervisor.Supervisor._keep_log
+
+        def then_wishes(one: supervisor.Supervisor) -> None:
+            assert (scene.row().state, (one.sink.ended or {})["outcome"]) == ("pausing", "paused")
+            keep_log(one)
+            wish(scene)
+
+        scene.at_step(3, lambda: time.sleep(2))
+        scene.submit(train={"epochs": 100_000, "seed": 1, "threads": 1}, resources={"max_attempts": 1})
+        start = attempts.start
+
+        def then_pauses(session: Any, job_id: str, fence: int, **more: Any) -> None:
+            start(session, job_id, fence, **more)
+            session.commit()
+            jobs.pause(scene.service(), scene.place.who, job_id)
+
+        scene.patch.setattr(attempts, "start", then_pauses)
+        scene.patch.setattr(supervisor.Supervisor, "_keep_log", then_wishes)
+        yield
+        scene.patch.undo()
+        if scene.row().state == "queued":
+            scene.run()
+            assert scene.row().stop_reason == "client_stop"
+            assert scene.attempt().resumed_from_step
+
+    return act
+
+
+def stops(scene: Scene) -> None:
+    jobs.stop(scene.service(), scene.place.who, scene.job, "best", None)
+
+
+def cancels(scene: Scene) -> None:
+    jobs.cancel(scene.service(), scene.place.who, scene.job)
+
+
+add("a stop that overtakes a pause", overtaken(stops), None, state="stopped")
+add("a cancel that overtakes a pause", overtaken(cancels), None, state="cancelled")
