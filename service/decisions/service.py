@@ -23,7 +23,7 @@ from trainkit.spec.problems import SpecError
 from trainkit.spec.resolve import with_mode
 from trainkit.spec.rules import check_logged
 
-MOST = 500_000
+MOST = 200_000
 """Decisions of one replay: some seconds of work."""
 A_READ = 1000
 NOT_A_RULE = frozenset({"client_stop", "max_seconds"})
@@ -101,8 +101,10 @@ def history(session: Session, job_id: str) -> Iterator[LogRow]:
                 wanted &= columns.index != index
             elif f"{split}_{name}" == BATCH_LOSS:
                 wanted &= (columns.index != index) | ~np.isfinite(columns.value)
-        for row in columns.rows(np.flatnonzero(wanted)):
-            yield f"{row.split}_{row.name}", row.step, row.epoch, row.value
+        names = [f"{split}_{name}" for split, name in columns.series]
+        picked = (column[wanted].tolist() for column in (columns.index, columns.step, columns.epoch, columns.value))
+        for index, step, epoch, value in zip(*picked, strict=True):
+            yield names[index], step, epoch, value
 
 
 def _taken(session: Session, job_id: str, asked: frozenset[tuple[int, int]]) -> Iterator[Taken]:

@@ -36,19 +36,20 @@ class EarlyStopping:
     def __init__(self, rules: Sequence[EarlyStopRule]) -> None:
         self.rules = tuple(rules)
         self._states: list[RuleState] = [_made(rule) for rule in rules]
+        self._told = [rule.model_dump(mode="json") for rule in rules]
 
     def observe(self, evaluation: Evaluation) -> list[Decision]:
         """One decision a rule. Raises KeyError, naming the known metrics, when a monitored one was not measured."""
-        return [_decide(state, evaluation) for state in self._states]
+        return [_decide(told, state, evaluation) for told, state in zip(self._told, self._states, strict=True)]
 
     def observe_batch_loss(self, epoch: int, step: int, value: float) -> Decision | None:
         """Between evaluations only this is looked at: with a `diverged` rule a non-finite batch loss stops at once."""
         if math.isfinite(value):
             return None
-        for rule in self.rules:
+        for rule, told in zip(self.rules, self._told, strict=True):
             if rule.kind == "diverged":
                 inputs = {"batch_loss": value}
-                return Decision(_dump(rule), epoch, step, inputs, "stop", f"the batch loss is {value}", "diverged")
+                return Decision(told, epoch, step, inputs, "stop", f"the batch loss is {value}", "diverged")
         return None
 
     def state(self) -> list[dict[str, Any]]:
@@ -75,15 +76,11 @@ def _made(rule: EarlyStopRule) -> RuleState:
     return make(rule)
 
 
-def _decide(state: RuleState, evaluation: Evaluation) -> Decision:
+def _decide(rule: dict[str, Any], state: RuleState, evaluation: Evaluation) -> Decision:
     inputs, stop_reason, reason = state.check(evaluation)
     action: Literal["continue", "stop"] = "stop" if stop_reason else "continue"
-    return Decision(_dump(state.rule), evaluation.epoch, evaluation.step, inputs, action, reason, stop_reason)
+    return Decision(rule, evaluation.epoch, evaluation.step, inputs, action, reason, stop_reason)
 
 
 def _identity(rule: EarlyStopRule) -> list[str]:
     return [rule.kind, getattr(rule, "monitor", "")]
-
-
-def _dump(rule: EarlyStopRule) -> dict[str, Any]:
-    return rule.model_dump(mode="json")
