@@ -75,9 +75,13 @@ class Chaos:
             _signal(process, signal.SIGKILL)
 
     def kill_worker(self) -> None:
+        """Its successor is ready before the next fault, so that there is always someone to take a lost job over."""
         name = self.chance.choice(WORKERS)
+        log = self.stack.folder / f"{name}.log"
+        before = log.read_text().count(" ready.")
         self.stack.kill(name)
         self.stack.start_worker(name, "train")
+        wait_for(lambda: log.read_text().count(" ready.") > before, what=f"{name} to be ready again")
 
     def kill_supervisor(self) -> None:
         for process in self._training()[:1]:
@@ -208,7 +212,9 @@ def recoveries(stack: Stack, kills: list[Kill]) -> list[tuple[float, str]]:
             tries = session.scalars(select(Attempt).where(Attempt.job_id == job).order_by(Attempt.fence)).all()
             for ended, following in itertools.pairwise(tries):
                 begun, end = ended.started_at.timestamp(), following.started_at.timestamp()
-                deadly = [kill for kill in kills if job in kill.jobs and begun <= kill.at <= end]
+                # out of disk the job itself has failed, and waits before it is tried again
+                killed = [kill for kill in kills if job in kill.jobs and kill.what != "disk full"]
+                deadly = [kill for kill in killed if begun <= kill.at <= end]
                 found = ended.finished_at.timestamp() if ended.finished_at else end
                 seconds += [
                     (end - kill.at, f"{kill.what} (found out after {found - kill.at:.1f} s)") for kill in deadly[:1]
