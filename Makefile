@@ -43,7 +43,8 @@ up: setup ## run the service here until Ctrl-C (PORT=8321, HOME_DIR=.home)
 	@$(BIN)/trainkit up --home "$(HOME_DIR)" --port $(PORT)
 
 test: setup curl lint ## linters, types and every test (under 20 minutes on 2 cores)
-	@$(BIN)/python -m pytest tests -m "not soak"
+	@$(BIN)/python -m pytest tests --ignore tests/e2e -m "not soak" -n 2 --dist loadfile
+	@$(BIN)/python -m pytest tests/e2e -m "not soak"
 
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
