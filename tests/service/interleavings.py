@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class Play:
     finished: list[tuple[str, int, str | None]] = field(default_factory=list)
     """(stop reason, when the wish was last read, what was kept) of each finish that was accepted."""
     refused: int = 0
+    fired: threading.Event = field(default_factory=threading.Event)
+    """The rule has said stop; the finish is still to come."""
 
     def now(self) -> int:
         self.clock += 1
@@ -100,6 +103,7 @@ class Play:
             self._decide(job, fence, step, RULE, "stop" if stop else "continue")
             yield
             if stop:
+                self.fired.set()
                 reason, keep = "early_stop", None
                 break
             if self.rng.random() < 0.4:
