@@ -25,6 +25,7 @@ from service.logs import service as logs
 from trainkit.fit import checkpoint as files
 from worker import supervisor
 from worker.control import Control
+from worker.sink import Sink
 from worker.supervisor import sha256_of
 
 EPOCHS = 4
@@ -39,25 +40,29 @@ def interrupted_after_two_checkpoints(scene: Scene) -> list[Path]:
     """The files of a job's checkpoints, newest first; the job waits for its second attempt."""
     train = {"epochs": EPOCHS, "checkpoint_seconds": 0, "seed": 1, "threads": 1, "batch_size": 24}
     scene.submit(train=train, resources={"max_attempts": 2})
-    home, wish, asked = scene.place.context.storage.root / "checkpoints" / scene.job, Control.wish, 0
+    wish, asked, store = Control.wish, 0, Sink._store_checkpoint
 
-    def wait_for(count: int) -> None:
+    def store_and_tell(sink: Sink, event: dict[str, Any], aside: Any) -> None:
+        store(sink, event, aside)
+        (scene.folder / f"stored {event['step']}").touch()
+
+    def wait_for(step: int) -> None:
         until = time.monotonic() + 60
-        while len(list(home.glob("*"))) < count and time.monotonic() < until:
+        while not (scene.folder / f"stored {step}").exists() and time.monotonic() < until:
             time.sleep(0.02)
 
     def asks(control: Control) -> Any:
         nonlocal asked
         asked += 1
         if asked == 5:  # an epoch has four steps: its checkpoint is written
-            wait_for(1)
+            wait_for(4)
         if asked == 9:
-            wait_for(2)
-            time.sleep(0.5)  # the row comes after the file
+            wait_for(8)
             os.kill(os.getpid(), signal.SIGKILL)
         return wish(control)
 
     scene.patch.setattr(Control, "wish", asks)
+    scene.patch.setattr(Sink, "_store_checkpoint", store_and_tell)
     scene.run()
     scene.patch.undo()
     scene.place.make_due(scene.job)
