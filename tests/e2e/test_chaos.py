@@ -101,7 +101,7 @@ def run_chaos(stack: Stack, chaos: Chaos, data: Path, *, faults: int, epochs: in
 @pytest.mark.parametrize("kind", ["postgresql"])
 def test_one_fault_of_each_kind(tmp_path: Path, data: Path, kind: str) -> None:
     with disturbed(tmp_path, kind, seed=7) as (stack, chaos):
-        run_chaos(stack, chaos, data, faults=len(chaos.kinds()), epochs=60, seeds=1)
+        run_chaos(stack, chaos, data, faults=len(chaos.kinds()), epochs=40, seeds=1)
 
 
 @pytest.mark.soak
