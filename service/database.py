@@ -113,7 +113,11 @@ def session_factory(engine: Engine) -> sessionmaker[Session]:
 
 @contextmanager
 def reading(factory: SessionFactory) -> Iterator[Session]:
-    """A session that only reads, and so never waits for a writer on SQLite."""
+    """A session that only reads: one moment's picture on both databases, and no waiting for a writer on SQLite."""
     with factory() as session:
-        session.connection(execution_options={"read_only": True})
+        options: dict[str, Any] = {"read_only": True}
+        if session.get_bind().dialect.name == "postgresql":
+            # an ETag and the body that it is for must come from the same moment
+            options["isolation_level"] = "REPEATABLE READ"
+        session.connection(execution_options=options)
         yield session

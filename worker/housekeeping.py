@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from service import housekeeping
 from service.collect import collect, tend_uploads
+from service.metrics.compaction import compact
 from service.retention import retain
 from service.settings import Settings
 from service.strays import sweep_strays
@@ -36,6 +37,7 @@ SEEN_SECONDS = 5.0
 TURN_SECONDS = 10.0
 SHORTEST_TURN_SECONDS = 3.0
 COLLECT_SECONDS = 600.0
+COMPACT_SECONDS = 60.0
 
 
 def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, stop: threading.Event) -> None:
@@ -51,6 +53,7 @@ def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, 
     turn = max(SHORTEST_TURN_SECONDS, min(TURN_SECONDS, context.settings.lease_seconds))
     seen_due = 0.0
     collect_due = 0.0
+    compact_due = 0.0
     while not stop.is_set():
         try:
             if time.monotonic() >= seen_due:
@@ -63,6 +66,9 @@ def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, 
                 limit, lease = context.settings.max_interruptions, context.settings.lease_seconds
                 housekeeping.tick(context.sessions, context.doorbell.ring, max_interruptions=limit, lease_seconds=lease)
                 tend_uploads(context.sessions, context.storage, context.doorbell.ring)
+                if time.monotonic() >= compact_due:
+                    compact_due = time.monotonic() + COMPACT_SECONDS
+                    compact(context.sessions)
                 if time.monotonic() >= collect_due:
                     collect_due = time.monotonic() + COLLECT_SECONDS
                     tidy(context)

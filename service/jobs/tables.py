@@ -50,6 +50,8 @@ class Job(Leased, Base):
     interruptions: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int] = mapped_column(default=3)
     next_seq: Mapped[int] = mapped_column(BigInteger, default=1)
+    compact_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Up to this row the metric log lies in large chunks."""
     next_event_seq: Mapped[int] = mapped_column(default=1)
     next_decision_seq: Mapped[int] = mapped_column(default=1)
     next_log_seq: Mapped[int] = mapped_column(BigInteger, default=1, server_default="1")

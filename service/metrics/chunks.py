@@ -1,7 +1,10 @@
 """A columnar body for many metric rows: small, exact (NaN and infinity survive), quick to read.
 
-Layout: 4 bytes length of a JSON header `{"n", "series": [[split, name], ...]}`, the header, then the columns
-series (uint16), step (int64), epoch (int32), value and at (float64, Unix seconds): n entries each, little endian.
+Layout: 4 bytes length of a JSON header, the header, then the columns, little endian. Version 2's header is
+`{"v": 2, "n", "series": [[split, name], ...], "columns": [[name, kind, base], ...]}`. The whole numbers (index into
+series, step, epoch, and the bits of `at`) are stored as what they exceed `base` by, in the narrowest kind that holds
+them, or not at all (kind "") when all are equal; `value` is float32 where that loses no bit, else float64.
+Version 1 (without "v") had fixed kinds: `FIXED`.
 """
 
 from __future__ import annotations
@@ -10,11 +13,13 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-COLUMNS = (("index", "<u2"), ("step", "<i8"), ("epoch", "<i4"), ("value", "<f8"), ("at", "<f8"))
+FIXED = (("index", "<u2"), ("step", "<i8"), ("epoch", "<i4"), ("value", "<f8"), ("at", "<f8"))
+UNSIGNED = ("<u1", "<u2", "<u4", "<u8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +36,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A body's columns; `index` points into `series`, a list of (split, name)."""
+    """A body's columns; `index` points into `series`, a list of (split, name); `at` is in Unix seconds."""
 
     series: list[tuple[str, str]]
-    index: NDArray[np.uint16]
+    index: NDArray[np.integer[Any]]
     step: NDArray[np.int64]
-    epoch: NDArray[np.int32]
+    epoch: NDArray[np.int64]
     value: NDArray[np.float64]
     at: NDArray[np.float64]
 
@@ -49,33 +54,96 @@ class Columns:
         ]
 
 
+def columns_of(rows: Sequence[Row]) -> Columns:
+    """Rows to columns, in their order."""
+    series: dict[tuple[str, str], int] = {}
+    index = [series.setdefault((row.split, row.name), len(series)) for row in rows]
+    return Columns(
+        list(series),
+        np.asarray(index, np.int64),
+        np.asarray([row.step for row in rows], np.int64),
+        np.asarray([row.epoch for row in rows], np.int64),
+        np.asarray([row.value for row in rows], np.float64),
+        np.asarray([row.at for row in rows], np.float64),
+    )
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """The rows of all parts, one part after the other."""
+    series: dict[tuple[str, str], int] = {}
+    indices = []
+    for part in parts:
+        places = [series.setdefault(one, len(series)) for one in part.series]
+        indices.append(np.asarray(places, np.int64)[part.index])
+    rest = ("step", "epoch", "value", "at")
+    return Columns(
+        list(series), np.concatenate(indices), *(np.concatenate([getattr(p, c) for p in parts]) for c in rest)
+    )
+
+
 def encode(rows: Sequence[Row]) -> bytes:
     """Rows to a body, in their order."""
-    series: dict[tuple[str, str], int] = {}
-    for row in rows:
-        series.setdefault((row.split, row.name), len(series))
-    columns = {
-        "index": [series[row.split, row.name] for row in rows],
-        "step": [row.step for row in rows],
-        "epoch": [row.epoch for row in rows],
-        "value": [row.value for row in rows],
-        "at": [row.at for row in rows],
-    }
-    header = json.dumps({"n": len(rows), "series": [list(key) for key in series]}).encode()
-    arrays = [np.asarray(columns[name], kind).tobytes() for name, kind in COLUMNS]
+    return encode_columns(columns_of(rows))
+
+
+def encode_columns(columns: Columns) -> bytes:
+    """Columns to a body."""
+    arrays: list[bytes] = []
+    told: list[list[Any]] = []
+    whole = {"index": columns.index, "step": columns.step, "epoch": columns.epoch, "at": columns.at.view(np.int64)}
+    for name, numbers in whole.items():
+        kind, base, body = _narrow(numbers)
+        told.append([name, kind, base])
+        arrays.append(body)
+    kind, body = _floats(columns.value)
+    told.append(["value", kind, 0])
+    arrays.append(body)
+    header = json.dumps({"v": 2, "n": len(columns.index), "series": columns.series, "columns": told}).encode()
     return struct.pack("<I", len(header)) + header + b"".join(arrays)
 
 
+def _narrow(numbers: NDArray[np.integer[Any]]) -> tuple[str, int, bytes]:
+    """(kind, base, body) of whole numbers; what they exceed the smallest by always fits into 64 bits."""
+    if not len(numbers):
+        return "", 0, b""
+    base = int(numbers.min())
+    spread = int(numbers.max()) - base
+    if not spread:
+        return "", base, b""
+    kind = next(kind for kind in UNSIGNED if spread <= np.iinfo(kind).max)
+    above = numbers.astype(np.int64).view(np.uint64) - np.uint64(base % 2**64)  # modulo 2^64, as the sum back is
+    return kind, base, above.astype(kind).tobytes()
+
+
+def _floats(values: NDArray[np.float64]) -> tuple[str, bytes]:
+    """float32 where every bit comes back (most values are a float32 that became a Python number)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        small = values.astype("<f4")
+        same = np.array_equal(small.astype(np.float64).view(np.uint64), values.view(np.uint64))
+    return ("<f4", small.tobytes()) if same else ("<f8", values.astype("<f8").tobytes())
+
+
 def decode_columns(body: bytes) -> Columns:
-    """A body to its columns, without copying."""
+    """A body to its columns."""
     (length,) = struct.unpack_from("<I", body)
     header = json.loads(body[4 : 4 + length])
-    offset = 4 + length
-    columns = {}
-    for name, kind in COLUMNS:
-        columns[name] = np.frombuffer(body, kind, count=header["n"], offset=offset)
-        offset += columns[name].nbytes
-    return Columns([(split, name) for split, name in header["series"]], **columns)
+    count, offset = header["n"], 4 + length
+    series = [(split, name) for split, name in header["series"]]
+    found: dict[str, Any] = {}
+    for name, kind, base in header.get("columns") or [(name, kind, None) for name, kind in FIXED]:
+        if not kind:
+            found[name] = np.full(count, base, np.int64)
+            continue
+        column = np.frombuffer(body, kind, count, offset)
+        offset += column.nbytes
+        if name == "value":
+            column = column.astype(np.float64)
+        elif base is not None:
+            column = (column.astype(np.uint64) + np.uint64(base % 2**64)).view(np.int64)
+        found[name] = column
+    if header.get("v") == 2:
+        found["at"] = found["at"].view(np.float64)
+    return Columns(series, **found)
 
 
 def decode(body: bytes) -> list[Row]:

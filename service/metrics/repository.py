@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
+from typing import NamedTuple
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
@@ -15,10 +16,14 @@ from service.leases import StaleFence
 from service.metrics.chunks import Row, encode
 from service.metrics.tables import MetricChunk, MetricSuperseded
 
+SHOWN = frozenset({"train", "val", "test"})
+"""Splits whose last values lie on the job's row; those of layers and machines are in the log alone."""
+
 
 def append_chunk(session: Session, job_id: str, fence: int, rows: Sequence[Row], best: dict[str, float]) -> int:
     """Hand out `len(rows)` seqs and store the rows in one transaction under the fence; returns the first seq."""
-    last = {f"{row.split}_{row.name}": row.value if isfinite(row.value) else None for row in rows}
+    shown = [row for row in rows if row.split in SHOWN]
+    last = {f"{row.split}_{row.name}": row.value if isfinite(row.value) else None for row in shown}
     known = session.execute(
         select(Job.metrics_last, Job.metrics_best)
         .where(Job.id == job_id, Job.fence == fence, Job.state.in_(WITH_WORKER))
@@ -52,10 +57,25 @@ def best_so_far(session: Session, job_id: str) -> dict[str, float]:
     return dict(session.scalar(select(Job.metrics_best).where(Job.id == job_id)) or {})
 
 
-def chunks_after(session: Session, job_id: str, after: int, limit: int) -> list[MetricChunk]:
-    """Chunks that hold rows beyond `after`, in order."""
-    wanted = select(MetricChunk).where(MetricChunk.job_id == job_id, MetricChunk.last_seq > after)
-    return list(session.scalars(wanted.order_by(MetricChunk.first_seq).limit(limit)))
+class Chunk(NamedTuple):
+    """One stored body and the rows that it holds."""
+
+    first_seq: int
+    last_seq: int
+    fence: int
+    body: bytes
+
+
+def chunks_after(session: Session, job_id: str, after: int, limit: int) -> list[Chunk]:
+    """Up to `limit` chunks that hold rows beyond `after`, in order."""
+    mine = MetricChunk.job_id == job_id
+    # seqs have no gaps, so the chunk to begin with is found by the key alone, however long the log is
+    begin = select(func.max(MetricChunk.first_seq)).where(mine, MetricChunk.first_seq <= after + 1).scalar_subquery()
+    columns = (MetricChunk.first_seq, MetricChunk.last_seq, MetricChunk.fence, MetricChunk.body)
+    wanted = select(*columns).where(
+        mine, MetricChunk.first_seq >= func.coalesce(begin, 0), MetricChunk.last_seq > after
+    )
+    return [Chunk(*row) for row in session.execute(wanted.order_by(MetricChunk.first_seq).limit(limit))]
 
 
 def superseded_ranges(session: Session, job_id: str) -> list[tuple[int, int]]:

@@ -22,6 +22,8 @@ from service.metrics.chunks import Columns, Row, decode_columns
 SMALLER_IS_BETTER = frozenset({"loss", "mse", "mae", "batch_loss"})
 LARGER_IS_BETTER = frozenset({"accuracy", "top5_accuracy", "precision", "recall", "f1", "roc_auc", "r2"})
 CHUNKS_A_READ = 64
+ROWS_A_PAGE = 500_000
+"""So many rows are looked at for one page: a reader of a rare series comes back with the cursor it got."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,32 +155,40 @@ def finite(value: Any) -> Any:
     return value
 
 
-def scan(session: Session, job_id: str, after: int, names: frozenset[str] | None = None) -> Iterator[Slice]:
-    """The log chunk by chunk, from seq `after` + 1 on; `names` keeps `val_accuracy` or, of every part, `accuracy`."""
+def scan(
+    session: Session, job_id: str, after: int, names: frozenset[str] | None = None, chunks: int = CHUNKS_A_READ
+) -> Iterator[Slice]:
+    """The log chunk by chunk, from seq `after` + 1 on; `names` keeps `val_accuracy` or, of every part, `accuracy`.
+
+    The first read takes `chunks` chunks, and each further one twice as many as that before.
+    """
     ranges = repository.superseded_ranges(session, job_id)
     cursor = after
-    while chunks := repository.chunks_after(session, job_id, cursor, CHUNKS_A_READ):
-        for chunk in chunks:
+    while found := repository.chunks_after(session, job_id, cursor, chunks):
+        for chunk in found:
             columns = decode_columns(chunk.body)
             seq = np.arange(chunk.first_seq, chunk.last_seq + 1)
-            wanted = seq > after
+            # what was small chunks at the last read may be a larger one by now, begun before the cursor
+            wanted = seq > cursor
             if names is not None:
                 named = [name in names or f"{split}_{name}" in names for split, name in columns.series]
                 wanted &= np.asarray(named, bool)[columns.index]
             superseded = np.zeros(len(seq), bool)
             for first, last in ranges:
-                superseded |= (seq >= first) & (seq <= last)
+                if first <= chunk.last_seq and last >= chunk.first_seq:
+                    superseded |= (seq >= first) & (seq <= last)
             yield Slice(chunk.fence, columns, seq, superseded, np.flatnonzero(wanted), chunk.last_seq)
-            session.expunge(chunk)
-        cursor = chunks[-1].last_seq
+            cursor = chunk.last_seq
+        chunks = min(2 * chunks, CHUNKS_A_READ)
 
 
 def read_page(
     session: Session, job_id: str, after: int, *, limit: int = 500, names: frozenset[str] | None = None
 ) -> Page:
-    """Up to `limit` rows with seq > after, in order."""
+    """Up to `limit` rows with seq > after, in order; fewer when so many others were looked at to find them."""
     found: list[LoggedRow] = []
-    for piece in scan(session, job_id, after, names):
+    most = after + ROWS_A_PAGE
+    for piece in scan(session, job_id, after, names, chunks=2):
         places = piece.places[: limit - len(found)]
         seqs, marks = piece.seq[places].tolist(), piece.superseded[places].tolist()
         found += [
@@ -188,6 +198,8 @@ def read_page(
         if len(found) == limit:
             return Page(found, found[-1].seq)
         after = piece.last_seq
+        if after >= most:
+            break
     return Page(found, after)
 
 

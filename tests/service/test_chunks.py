@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.metrics.chunks import Row, decode, decode_columns, encode
+from service.metrics.chunks import Row, decode, decode_columns, encode, encode_columns, joined
 
 NAMES = st.sampled_from(["loss", "accuracy", "lr", "größe"])
 ROWS = st.lists(
@@ -16,7 +18,7 @@ ROWS = st.lists(
         Row,
         split=st.sampled_from(["train", "val", "test"]),
         name=NAMES,
-        step=st.integers(0, 2**62),
+        step=st.integers(-(2**62), 2**62),
         epoch=st.integers(0, 2**31 - 1),
         value=st.floats(),
         at=st.floats(0, 4e9),
@@ -42,9 +44,29 @@ def test_nan_and_infinities_survive() -> None:
     assert math.copysign(1, back[3]) == -1
 
 
-def test_a_row_costs_thirty_bytes() -> None:
-    rows = [Row("val", "loss", step, 1, 0.5, 0.0) for step in range(1000)]
-    assert len(encode(rows)) < 30 * 1000 + 100
+def test_a_row_costs_what_its_numbers_need() -> None:
+    # step: 2 bytes, at: 4 (some seconds in steps of 2^-22 s), value: 4; series and epoch are the same everywhere
+    rows = [Row("val", "loss", step, 1, 0.5 + step / 1024, 1.7e9 + step / 100) for step in range(1000)]
+    assert 10 * 1000 < len(encode(rows)) < 10 * 1000 + 250
+    rows[7] = Row("val", "loss", 7, 1, 0.1, 1.7e9)  # needs all bits of a float64
+    assert len(encode(rows)) > 14 * 1000
+
+
+def test_a_body_of_the_first_version_reads_as_it_did() -> None:
+    columns = [[1, 0], [10, 2**40], [1, -1], [0.1, math.inf], [1.7e9, 1.7e9 + 0.25]]
+    header = json.dumps({"n": 2, "series": [["val", "loss"], ["train", "lr"]]}).encode()
+    kinds = ("<u2", "<i8", "<i4", "<f8", "<f8")
+    arrays = [np.asarray(column, kind).tobytes() for column, kind in zip(columns, kinds, strict=True)]
+    assert decode(struct.pack("<I", len(header)) + header + b"".join(arrays)) == [
+        Row("train", "lr", 10, 1, 0.1, 1.7e9),
+        Row("val", "loss", 2**40, -1, math.inf, 1.7e9 + 0.25),
+    ]
+
+
+@given(st.lists(ROWS, min_size=1, max_size=5))
+def test_joined_bodies_hold_the_rows_of_all_in_order(parts: list[list[Row]]) -> None:
+    whole = encode_columns(joined([decode_columns(encode(rows)) for rows in parts]))
+    assert [bits(row) for row in decode(whole)] == [bits(row) for rows in parts for row in rows]
 
 
 def test_columns_name_each_series_once() -> None:
