@@ -9,6 +9,7 @@ from pathlib import Path
 from anyio import to_thread
 from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
 from service import errors, openapi, tables
 from service.auth import BEARER, Authentication
@@ -24,8 +25,9 @@ from service.jobs import traces
 from service.keys import routes as keys
 from service.limits import Limits
 from service.logs import routes as logs
+from service.metrics import export_routes, series_routes, stream
 from service.metrics import routes as metrics
-from service.metrics import stream
+from service.metrics.hub import Hub
 from service.models import routes as models
 from service.projects import routes as projects
 from service.settings import Settings
@@ -39,6 +41,8 @@ THREADS = 64
 """Requests that may wait for the database at once; waiting readers (long-poll, SSE) hold no thread."""
 DASHBOARD = Path(__file__).parent / "web"
 FORGOTTEN_PART_SECONDS = 86400.0
+AS_THEY_ARE = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream", "application/vnd.apache.parquet")
+"""Not compressed on the way: streams, and what would not shrink."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -46,7 +50,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings.from_env()
     engine = make_engine(settings.database_url)
     sessions = session_factory(engine)
-    context = Context(settings, engine, sessions, Storage(settings.storage_url), Doorbell(settings.broker_url))
+    storage, doorbell = Storage(settings.storage_url), Doorbell(settings.broker_url)
+    context = Context(settings, engine, sessions, storage, doorbell, Hub(sessions))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -77,6 +82,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         decisions,
         logs,
         metrics,
+        series_routes,
+        export_routes,
         stream,
         models,
         catalog,
@@ -89,6 +96,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if (DASHBOARD / "index.html").exists():
         app.mount("/ui", StaticFiles(directory=DASHBOARD, html=True), name="dashboard")
     # the last one added is the first one asked
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5, exclude_content_types=AS_THEY_ARE)
     app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes, max_upload_bytes=settings.max_upload_bytes)
     app.add_middleware(Authentication, sessions=sessions)
     return app

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.doorbell import Doorbell
+from service.metrics.hub import Hub
 from service.settings import Settings
 from service.storage import Storage
 
@@ -23,6 +24,7 @@ class Context:
     sessions: sessionmaker[Session]
     storage: Storage
     doorbell: Doorbell
+    hub: Hub
 
 
 def context_of(request: Request) -> Context:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import anyio
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import FileResponse, StreamingResponse
@@ -26,7 +25,6 @@ from service.keys.service import Principal
 from service.logs.chunks import Level
 from service.logs.schemas import LogsOut
 from service.logs.service import Page, Wanted, read, tail
-from service.metrics.routes import LOOK_AGAIN
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["logs"])
 LINES_A_PAGE = 1000
@@ -85,11 +83,15 @@ async def get_logs(
     as_json = format == "json" or (format is None and prefers_json(accept or ""))
     query = Question(job_id, Wanted(attempt, level, contains or None), after, limit, tail, as_json)
     deadline = time.monotonic() + wait
-    while True:
-        look = await to_thread.run_sync(_look, context, who, query)
-        if look.worth or time.monotonic() >= deadline:
-            break
-        await anyio.sleep(LOOK_AGAIN)
+    look = await to_thread.run_sync(_look, context, who, query)
+    if not look.worth and wait:
+        with context.hub.watching(job_id) as watch:
+            known = None
+            while not look.worth and (left := deadline - time.monotonic()) > 0:
+                # the first change is the hub's own first look: what came since ours is not missed
+                await watch.changed(known, left)
+                known = watch.counters
+                look = await to_thread.run_sync(_look, context, who, query)
     headers = {**HARMLESS, "Cache-Control": "no-cache", "Trainkit-Next": str(look.page.next)}
     if as_json:
         wire = {"data": [line.as_json() for line in look.page.lines], "next": look.page.next, "done": look.done}

@@ -47,6 +47,20 @@ class AllSeriesOut(BaseModel):
     series: dict[str, SeriesOut]
 
 
+class JobSeriesOut(AllSeriesOut):
+    """One of several jobs."""
+
+    id: str
+    name: str
+    state: str
+
+
+class JobsSeriesOut(BaseModel):
+    """The jobs in the order in which they were named."""
+
+    jobs: list[JobSeriesOut]
+
+
 def series_wire(columns: dict[str, Any]) -> dict[str, list[Any]]:
     """Columns as JSON has them."""
     plain = {name: column.tolist() for name, column in columns.items()}

@@ -14,6 +14,16 @@ from service.metrics.service import scan
 COLUMNS = ("seq", "step", "epoch", "value")
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which part of a log is shown: names (None: all), steps from..to with both ends, points of each series."""
+
+    names: frozenset[str] | None = None
+    max_points: int = 1000
+    from_step: int | None = None
+    to_step: int | None = None
+
+
 @dataclass(slots=True)
 class Series:
     """One series of the rows that count: `seq`, `step`, `epoch`, `value` as arrays of one length."""
@@ -25,11 +35,22 @@ class Series:
         return {name: np.concatenate(parts) for name, parts in self.parts.items()}
 
 
-def collect(session: Session, job_id: str, names: frozenset[str] | None) -> dict[str, dict[str, NDArray[Any]]]:
-    """Every wanted series (`val_accuracy`), without the rows that were run again."""
+def read_series(session: Session, job_id: str, wanted: Wanted) -> dict[str, dict[str, NDArray[Any]]]:
+    """Every wanted series (`val_accuracy`) in at most `max_points` points."""
+    found = collect(session, job_id, wanted)
+    kept = {name: downsample(columns["value"], wanted.max_points) for name, columns in found.items()}
+    return {name: {key: values[kept[name]] for key, values in columns.items()} for name, columns in found.items()}
+
+
+def collect(session: Session, job_id: str, wanted: Wanted) -> dict[str, dict[str, NDArray[Any]]]:
+    """Every wanted series, without the rows that were run again."""
     found: dict[str, Series] = {}
-    for piece in scan(session, job_id, 0, names):
+    for piece in scan(session, job_id, 0, wanted.names):
         places = piece.places[~piece.superseded[piece.places]]
+        if wanted.from_step is not None:
+            places = places[piece.columns.step[places] >= wanted.from_step]
+        if wanted.to_step is not None:
+            places = places[piece.columns.step[places] <= wanted.to_step]
         which = piece.columns.index[places]
         for index, (split, name) in enumerate(piece.columns.series):
             mine = places[which == index]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
@@ -54,6 +54,10 @@ class Slice:
     superseded: NDArray[np.bool_]
     places: NDArray[np.intp]
     last_seq: int
+
+    def until(self, last: int) -> Slice:
+        """Without the rows beyond seq `last`."""
+        return self if last >= self.last_seq else replace(self, places=self.places[self.seq[self.places] <= last])
 
 
 def append(session: Session, job_id: str, fence: int, rows: Sequence[Row]) -> tuple[int, int]:

@@ -6,19 +6,23 @@ repeats nothing. What an id leaves out is told from its beginning.
 
 from __future__ import annotations
 
+import json
+import logging
 import re
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any
 
 import anyio
-from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
 
 from service.auth import Reader
-from service.context import Context, Service
+from service.context import Service
 from service.database import reading
 from service.errors import Finished, Problem
 from service.jobs import repository
@@ -28,13 +32,17 @@ from service.jobs.states import ENDED
 from service.jobs.tables import Job, JobEvent
 from service.logs.service import LoggedLine, Wanted
 from service.logs.service import read as read_lines
-from service.metrics.routes import LOOK_AGAIN
 from service.metrics.service import as_wire, read
 
+log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["metrics"])
 ROWS_A_MESSAGE = 500
 EVENTS_A_LOOK = 100
 LINES_A_LOOK = 200
+AWAY_SECONDS = 1.0
+"""While the database is away a stream says nothing and goes on afterwards."""
+NEWS_SECONDS = 60.0
+"""So long a reader waits for news before it looks for itself."""
 EVERY_LINE = Wanted()
 CURSOR = re.compile(r"^(\d{1,18})(?:\.(\d{1,18}))?(?:\.(\d{1,18}))?(\.end)?$", re.ASCII)
 
@@ -72,14 +80,12 @@ def opening(
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What came since a position. `end` only when all of it has been told."""
+    """What came since a position, ready to be sent, and the position after it."""
 
-    events: list[JobEvent] = field(default_factory=list)
-    lines: list[LoggedLine] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    last_events: list[JobEvent] = field(default_factory=list)
-    """The job's end and what came after it: told after the last row."""
-    end: dict[str, Any] | None = None
+    messages: list[ServerSentEvent]
+    position: Position
+    ended: bool = False
+    """All has been told, of a job that has ended."""
 
 
 @router.get("/stream", response_class=EventSourceResponse, summary="Metrics, events and log lines as they come (SSE)")
@@ -87,42 +93,34 @@ async def stream(
     job_id: str, context: Service, start: Annotated[Position, Depends(opening)]
 ) -> AsyncIterator[ServerSentEvent]:
     position = start
-    while True:
-        news = await to_thread.run_sync(_look, context, job_id, position)
-        for event in news.events:
-            position = replace(position, event=event.seq)
-            yield _message(event, position)
-        for line in news.lines:
-            position = replace(position, log=line.seq)
-            # `message` is what the text was called before there were logs of all attempts
-            yield ServerSentEvent(data={**line.as_json(), "message": line.line.text}, event="log", id=str(position))
-        if news.rows:
-            position = replace(position, metric=news.rows[-1]["seq"])
-            yield ServerSentEvent(data=news.rows, event="metric", id=str(position))
-        for event in news.last_events:
-            position = replace(position, event=event.seq)
-            yield _message(event, position)
-        if news.end is not None:
-            yield ServerSentEvent(data=news.end, event="end", id=f"{position}.end")
-            return
-        if not (news.events or news.lines or news.rows):
-            await anyio.sleep(LOOK_AGAIN)
+    with context.hub.watching(job_id) as watch:
+        while True:
+            known = watch.counters
+            # who is at the same place gets the same answer: a thousand readers of one job are one look
+            look = partial(_look, context.sessions, job_id, position)
+            try:
+                news = await context.hub.once(("stream", job_id, position, known), look)
+            except DBAPIError as error:
+                log.warning("job=%s a stream waits for the database: %s", job_id, error.orig)
+                await anyio.sleep(AWAY_SECONDS)
+                continue
+            for message in news.messages:
+                yield message
+            if news.ended:
+                return
+            if not news.messages:
+                await watch.changed(known, NEWS_SECONDS)
+            position = news.position
 
 
-def _message(event: JobEvent, position: Position) -> ServerSentEvent:
-    return ServerSentEvent(
-        data=event_out(event).model_dump(mode="json", by_alias=True), event="event", id=str(position)
-    )
-
-
-def _look(context: Context, job_id: str, position: Position) -> News:
+def _look(sessions: sessionmaker[Session], job_id: str, position: Position) -> News:
     """One short session a look; nothing more is read while the job's counters stand still."""
     numbers = (Job.next_seq, Job.next_event_seq, Job.next_log_seq)
     counters = select(*numbers, Job.removed, Job.state, Job.stop_reason).where(Job.id == job_id)
-    with reading(context.sessions) as session:
+    with reading(sessions) as session:
         job = session.execute(counters).one_or_none()
         if job is None:
-            return News(end={"state": "deleted", "stop_reason": None})
+            return _told(position, end={"state": "deleted", "stop_reason": None})
         gone = job.removed or {}
         events: list[JobEvent] = []
         lines: list[LoggedLine] = []
@@ -134,7 +132,6 @@ def _look(context: Context, job_id: str, position: Position) -> News:
         if position.metric < job.next_seq - 1 and "metrics" not in gone:
             rows = [as_wire(entry) for entry in read(session, job_id, position.metric, limit=ROWS_A_MESSAGE)]
     ended_at = next((place for place, event in enumerate(events) if event.to_state in ENDED), len(events))
-    told_first = events[:ended_at]
     all_told = (
         len(events) < EVENTS_A_LOOK
         and ("logs" in gone or (lines[-1].seq if lines else position.log) >= job.next_log_seq - 1)
@@ -142,6 +139,43 @@ def _look(context: Context, job_id: str, position: Position) -> News:
     )
     if job.state not in ENDED or not all_told:
         # an event of the end waits until all rows have been told: the job has ended, so it will still be there
-        return News(told_first, lines, rows)
+        return _told(position, events[:ended_at], lines, rows)
     end = {"state": job.state, "stop_reason": job.stop_reason}
-    return News(told_first, lines, rows, events[ended_at:], end)
+    return _told(position, events[:ended_at], lines, rows, events[ended_at:], end)
+
+
+def _told(
+    position: Position,
+    events: Sequence[JobEvent] = (),
+    lines: Sequence[LoggedLine] = (),
+    rows: Sequence[dict[str, Any]] = (),
+    last_events: Sequence[JobEvent] = (),
+    end: dict[str, Any] | None = None,
+) -> News:
+    """The messages in their order: the job's end, and what came after it, follow its last row."""
+    messages = []
+    for event in events:
+        position = replace(position, event=event.seq)
+        messages.append(_message("event", _event(event), position))
+    for line in lines:
+        position = replace(position, log=line.seq)
+        # `message` is what the text was called before there were logs of all attempts
+        messages.append(_message("log", {**line.as_json(), "message": line.line.text}, position))
+    if rows:
+        position = replace(position, metric=rows[-1]["seq"])
+        messages.append(_message("metric", rows, position))
+    for event in last_events:
+        position = replace(position, event=event.seq)
+        messages.append(_message("event", _event(event), position))
+    if end is not None:
+        messages.append(_message("end", end, f"{position}.end"))
+    return News(messages, position, ended=end is not None)
+
+
+def _event(event: JobEvent) -> dict[str, Any]:
+    return event_out(event).model_dump(mode="json", by_alias=True)
+
+
+def _message(kind: str, data: Any, position: Position | str) -> ServerSentEvent:
+    """Written as JSON once, for all who read it."""
+    return ServerSentEvent(raw_data=json.dumps(data, allow_nan=False), event=kind, id=str(position))

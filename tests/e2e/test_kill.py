@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from histories import Reader, check_all_ways
 from journeys import all_metrics, example_spec, job_of, submit, upload, wait_until
 from stack import Stack, running, training_processes, wait_for
 
@@ -60,6 +61,9 @@ def test_killed_training_process(fragile: Stack, data: Path) -> None:
 def test_killed_worker_is_replaced_and_the_job_equals_an_undisturbed_one(fragile: Stack, data: Path) -> None:
     with fragile.client() as client:
         job = start_and_reach(client, data, 10)
+        readers = [Reader(fragile.client, job, way, seed) for seed, way in enumerate(("poll", "long-poll", "stream"))]
+        for reader in readers:
+            reader.start()
         orphans = training_processes(fragile, job)
         fragile.kill("worker-train")
         wait_for(lambda: not any(p.is_running() and p.status() != "zombie" for p in orphans), what="no orphans")
@@ -67,6 +71,9 @@ def test_killed_worker_is_replaced_and_the_job_equals_an_undisturbed_one(fragile
         done = wait_until(client, job, "succeeded")
         check_complete(client, job)
         assert done["interruptions"] >= 1
+        seen = [reader.finished() for reader in readers]
+        history = check_all_ways(client, job)
+        assert seen == [[row[:-1] for row in history]] * 3, "read live, over cut connections: the same history"
 
         calm = submit(client, steady(done["dataset"]["id"]))
         undisturbed = wait_until(client, calm, "succeeded")

@@ -1,0 +1,193 @@
+"""The whole log as a file: CSV, Parquet, TensorBoard events. Read in pieces, so that any log fits into little memory."""
+
+from __future__ import annotations
+
+import csv
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.database import reading
+from service.metrics.service import Slice, scan
+
+COLUMNS = ("seq", "attempt", "split", "name", "step", "epoch", "value", "at", "superseded")
+CHUNKS_A_PIECE = 8
+FILE_VERSION = b"brain.Event:2"
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What is exported: rows up to seq `until` of these names (None: all)."""
+
+    job_id: str
+    until: int
+    names: frozenset[str] | None = None
+
+
+def pieces(sessions: sessionmaker[Session], export: Export) -> Iterator[Slice]:
+    """The log in slices. A session for a few of them: none is held while a client reads."""
+    after = 0
+    while after < export.until:
+        with reading(sessions) as session:
+            found = list(islice(scan(session, export.job_id, after, export.names, CHUNKS_A_PIECE), CHUNKS_A_PIECE))
+        if not found:
+            return
+        after = found[-1].last_seq
+        for piece in found:
+            yield piece.until(export.until)
+
+
+def as_csv(sessions: sessionmaker[Session], export: Export) -> Iterator[str]:
+    """Lines with a header. A value is written as Python's `repr`: every bit comes back, `nan` and `inf` too."""
+    yield ",".join(COLUMNS) + "\r\n"
+    for piece in pieces(sessions, export):
+        columns, places = piece.columns, piece.places
+        split, name = _names(piece)
+        buffer = io.StringIO()
+        csv.writer(buffer).writerows(
+            zip(
+                piece.seq[places].tolist(),
+                [piece.attempt] * len(places),
+                split,
+                name,
+                columns.step[places].tolist(),
+                columns.epoch[places].tolist(),
+                map(repr, columns.value[places].tolist()),
+                [
+                    datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+                    for at in columns.at[places].tolist()
+                ],
+                piece.superseded[places].tolist(),
+                strict=True,
+            )
+        )
+        yield buffer.getvalue()
+
+
+def as_parquet(sessions: sessionmaker[Session], export: Export) -> Iterator[bytes]:
+    """A row group for some chunks; `at` to the microsecond in UTC, `split` and `name` as dictionaries."""
+    # pyarrow takes 100 MB: an API process that never writes Parquet never loads it
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    text = pa.dictionary(pa.int32(), pa.string())
+    kinds = (
+        pa.int64(),
+        pa.int32(),
+        text,
+        text,
+        pa.int64(),
+        pa.int64(),
+        pa.float64(),
+        pa.timestamp("us", "UTC"),
+        pa.bool_(),
+    )
+    schema = pa.schema(list(zip(COLUMNS, kinds, strict=True)))
+    sink = io.BytesIO()
+    with parquet.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for group in _grouped(pieces(sessions, export), CHUNKS_A_PIECE):
+            tables = [pa.table(_arrays(piece), schema=schema) for piece in group]
+            writer.write_table(pa.concat_tables(tables, promote_options="permissive").unify_dictionaries())
+            yield _drained(sink)
+    yield _drained(sink)
+
+
+def _arrays(piece: Slice) -> dict[str, Any]:
+    columns, places = piece.columns, piece.places
+    split, name = _names(piece)
+    return {
+        "seq": piece.seq[places],
+        "attempt": np.full(len(places), piece.attempt, np.int32),
+        "split": split,
+        "name": name,
+        "step": columns.step[places],
+        "epoch": columns.epoch[places],
+        "value": columns.value[places],
+        "at": np.rint(columns.at[places] * 1e6).astype("datetime64[us]"),
+        "superseded": piece.superseded[places],
+    }
+
+
+def _names(piece: Slice) -> tuple[list[str], list[str]]:
+    """Split and name of each row."""
+    series = [piece.columns.series[index] for index in piece.columns.index[piece.places].tolist()]
+    return [split for split, _ in series], [name for _, name in series]
+
+
+def _grouped(found: Iterator[Slice], size: int) -> Iterator[list[Slice]]:
+    while group := list(islice(found, size)):
+        yield group
+
+
+def _drained(sink: io.BytesIO) -> bytes:
+    body = sink.getvalue()
+    sink.seek(0)
+    sink.truncate()
+    return body
+
+
+def as_events(sessions: sessionmaker[Session], export: Export, begun: float) -> Iterator[bytes]:
+    """TensorBoard's event file of the rows that count: tags `val/accuracy`, float32 as its scalars are.
+
+    A file is TFRecords (length, its CRC, body, its CRC) of `Event` messages: wall_time = 1, step = 2, file_version = 3,
+    summary = 5 of values with tag = 1 and simple_value = 2 (tensorflow/core/util/event.proto, summary.proto).
+    """
+    yield _record(b"\x09" + struct.pack("<d", begun) + b"\x1a" + _sized(FILE_VERSION))
+    for piece in pieces(sessions, export):
+        columns = piece.columns
+        places = piece.places[~piece.superseded[piece.places]]
+        tags = [b"\x0a" + _sized(f"{split}/{name}".encode()) + b"\x15" for split, name in columns.series]
+        with np.errstate(over="ignore"):
+            values = columns.value[places].astype("<f4")
+        rows = zip(
+            columns.at[places].tolist(),
+            columns.step[places].tolist(),
+            columns.index[places].tolist(),
+            values,
+            strict=True,
+        )
+        yield b"".join(
+            _record(
+                b"\x09"
+                + struct.pack("<d", at)
+                + b"\x10"
+                + _varint(step)
+                + b"\x2a"
+                + _sized(b"\x0a" + _sized(tags[index] + value.tobytes()))
+            )
+            for at, step, index, value in rows
+        )
+
+
+def _record(body: bytes) -> bytes:
+    length = struct.pack("<Q", len(body))
+    return length + _crc(length) + body + _crc(body)
+
+
+def _crc(body: bytes) -> bytes:
+    """CRC-32C, rotated and shifted as TFRecord wants it."""
+    crc = google_crc32c.value(body)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def _sized(body: bytes) -> bytes:
+    return _varint(len(body)) + body
+
+
+def _varint(number: int) -> bytes:
+    """Seven bits a byte, the lowest first; a negative one as its 64-bit complement."""
+    number &= 2**64 - 1
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+    return bytes(out)

@@ -1,0 +1,112 @@
+"""HTTP of series: of one job, or of several for comparison."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Response
+
+from service.auth import Reader
+from service.context import Service
+from service.database import reading
+from service.errors import Problem
+from service.jobs import service as jobs
+from service.jobs.removed import check_there
+from service.metrics.repository import count_superseded
+from service.metrics.routes import Names, etag, parse_names
+from service.metrics.schemas import AllSeriesOut, JobsSeriesOut, series_wire
+from service.metrics.series import Wanted, read_series
+from service.pagination import NOT_MODIFIED
+
+router = APIRouter(prefix="/v1", tags=["metrics"])
+JOBS_A_CALL = 50
+POINTS_A_CALL = 200_000
+"""Of all series of all jobs of one answer: some ten megabytes."""
+Step = Annotated[int | None, Query(ge=0, lt=2**62)]
+
+
+def what(
+    names: Names = None,
+    max_points: Annotated[int, Query(ge=5, le=10_000, description="Of each series.")] = 1000,
+    from_step: Step = None,
+    to_step: Step = None,
+) -> Wanted:
+    """Which part of a log is asked for; steps are counted with both ends."""
+    if from_step is not None and to_step is not None and from_step > to_step:
+        raise Problem(422, "bad_range", f"from_step {from_step} is beyond to_step {to_step}.")
+    return Wanted(parse_names(names), max_points, from_step, to_step)
+
+
+Asked = Annotated[Wanted, Depends(what)]
+
+
+@router.get(
+    "/jobs/{job_id}/metrics/series",
+    response_model=AllSeriesOut,
+    responses=NOT_MODIFIED,
+    summary="Series for plots, down-sampled with extremes kept",
+)
+def get_series(
+    job_id: str, who: Reader, context: Service, wanted: Asked, if_none_match: Annotated[str | None, Header()] = None
+) -> Response:
+    with reading(context.sessions) as session:
+        job = jobs.find(session, who, job_id)
+        check_there(job, "metrics")
+        tag = etag(job_id, job.next_seq, count_superseded(session, job_id), *parts(wanted))
+        if if_none_match == tag:
+            return answer(tag)
+        found = read_series(session, job_id, wanted)
+    return answer(tag, {"series": {name: series_wire(columns) for name, columns in found.items()}})
+
+
+@router.get(
+    "/metrics/series",
+    response_model=JobsSeriesOut,
+    responses=NOT_MODIFIED,
+    summary="The same series of several jobs, for comparison",
+)
+def compare(
+    who: Reader,
+    context: Service,
+    wanted: Asked,
+    jobs_wanted: Annotated[
+        str, Query(alias="jobs", max_length=41 * JOBS_A_CALL, description="Comma-separated ids, at most 50.")
+    ],
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    ids = list(dict.fromkeys(part.strip() for part in jobs_wanted.split(",") if part.strip()))
+    if not 1 <= len(ids) <= JOBS_A_CALL:
+        raise Problem(422, "bad_jobs", f"{len(ids)} jobs were named; name 1 to {JOBS_A_CALL} ids, comma-separated.")
+    with reading(context.sessions) as session:
+        found = [jobs.find(session, who, job_id) for job_id in ids]
+        for job in found:
+            check_there(job, "metrics")
+        states = [[job.id, job.name, job.state, job.next_seq, count_superseded(session, job.id)] for job in found]
+        tag = etag(states, *parts(wanted))
+        if if_none_match == tag:
+            return answer(tag)
+        told = []
+        points = 0
+        for job in found:
+            series = read_series(session, job.id, wanted)
+            points += sum(len(columns["seq"]) for columns in series.values())
+            if points > POINTS_A_CALL:
+                detail = f"More than {POINTS_A_CALL} points: ask for fewer jobs, names or max_points."
+                raise Problem(422, "too_many_points", detail)
+            wire = {name: series_wire(columns) for name, columns in series.items()}
+            told.append({"id": job.id, "name": job.name, "state": job.state, "series": wire})
+    return answer(tag, {"jobs": told})
+
+
+def parts(wanted: Wanted) -> tuple[Any, ...]:
+    """What an answer depends on, beside the log."""
+    return wanted.names, wanted.max_points, wanted.from_step, wanted.to_step
+
+
+def answer(tag: str, wire: dict[str, Any] | None = None) -> Response:
+    """The body with its ETag, or 304 when the reader has it."""
+    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    if wire is None:
+        return Response(status_code=304, headers=headers)
+    return Response(json.dumps(wire, allow_nan=False), media_type="application/json", headers=headers)
