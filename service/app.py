@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -40,6 +41,7 @@ __all__ = ["create_app", "tables"]
 THREADS = 64
 """Requests that may wait for the database at once; waiting readers (long-poll, SSE) hold no thread."""
 DASHBOARD = Path(__file__).parent / "web"
+FILES = 65536
 FORGOTTEN_PART_SECONDS = 86400.0
 AS_THEY_ARE = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream", "application/vnd.apache.parquet")
 """Not compressed on the way: streams, and what would not shrink."""
@@ -56,6 +58,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # a stream is a connection: the usual 1024 are soon used up, and the system allows more to those who ask
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, FILES)), hard))
         await to_thread.run_sync(context.storage.sweep_parts, FORGOTTEN_PART_SECONDS)
         yield
         engine.dispose()

@@ -120,6 +120,8 @@ class Sink:
         """Columns of the job that the batch moves; the last word of each counts."""
         changes: dict[str, Any] = {}
         for event in batch:
+            if event["type"] not in ("phase", "progress", "resolved"):
+                continue
             said = {name: finite(value) for name, value in event.items() if name != "type"}
             if event["type"] == "phase":
                 changes["phase"] = said["phase"]

@@ -13,7 +13,7 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,7 @@ FIXED = (("index", "<u2"), ("step", "<i8"), ("epoch", "<i4"), ("value", "<f8"), 
 UNSIGNED = ("<u1", "<u2", "<u4", "<u8")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One point as the training process measured it."""
 
     split: str

@@ -16,7 +16,7 @@ from service.jobs import service as jobs
 from service.jobs.removed import check_there
 from service.keys.service import Principal
 from service.metrics.exports import Export, as_csv, as_events, as_parquet
-from service.metrics.repository import count_superseded
+from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.routes import Names, etag, parse_names
 from service.pagination import NOT_MODIFIED
 
@@ -77,7 +77,7 @@ def _export(
         job = jobs.find(session, who, job_id)
         check_there(job, "metrics")
         export = Export(job_id, job.next_seq - 1, parse_names(names))
-        tag = etag(kind, job_id, export.until, count_superseded(session, job_id), export.names)
+        tag = etag(kind, job_id, export.until, count_superseded(superseded_ranges(session, job_id)), export.names)
         begun = job.created_at.timestamp()
     headers = {"ETag": tag, "Cache-Control": "no-cache"}
     if known == tag:

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import BigInteger, Connection, Integer, String, bindparam, func, insert, select, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from service.database import db_now
 from service.jobs.states import WITH_WORKER
 from service.jobs.tables import Decision, Job
 from service.leases import StaleFence
-from service.metrics.chunks import Row, encode
+from service.metrics.chunks import Columns, encode_columns
 from service.metrics.tables import MetricChunk, MetricSuperseded
 
 SHOWN = frozenset({"train", "val", "test"})
 """Splits whose last values lie on the job's row; those of layers and machines are in the log alone."""
 
 
-def append_chunk(session: Session, job_id: str, fence: int, rows: Sequence[Row], best: dict[str, float]) -> int:
-    """Hand out `len(rows)` seqs and store the rows in one transaction under the fence; returns the first seq."""
-    shown = [row for row in rows if row.split in SHOWN]
-    last = {f"{row.split}_{row.name}": row.value if isfinite(row.value) else None for row in shown}
+def append_chunk(session: Session, job_id: str, fence: int, columns: Columns, best: dict[str, float]) -> int:
+    """Hand out a seq to each row and store the rows in one transaction under the fence; returns the first seq."""
+    count = len(columns.index)
+    # of equal places the last one wins: the newest value of each series
+    newest = dict(zip(columns.index.tolist(), columns.value.tolist(), strict=True))
+    last = {
+        f"{split}_{name}": newest[index] if isfinite(newest[index]) else None
+        for index, (split, name) in enumerate(columns.series)
+        if split in SHOWN
+    }
     known = session.execute(
         select(Job.metrics_last, Job.metrics_best)
         .where(Job.id == job_id, Job.fence == fence, Job.state.in_(WITH_WORKER))
@@ -35,7 +42,7 @@ def append_chunk(session: Session, job_id: str, fence: int, rows: Sequence[Row],
         update(Job)
         .where(Job.id == job_id, Job.fence == fence)
         .values(
-            next_seq=Job.next_seq + len(rows),
+            next_seq=Job.next_seq + count,
             metrics_last={**known[0], **last},
             metrics_best={**known[1], **best},
             updated_at=db_now(),
@@ -43,10 +50,10 @@ def append_chunk(session: Session, job_id: str, fence: int, rows: Sequence[Row],
         .returning(Job.next_seq)
         .execution_options(synchronize_session=False)
     ).scalar_one()
-    first = following - len(rows)
+    first = following - count
     session.execute(
         insert(MetricChunk).values(
-            job_id=job_id, first_seq=first, last_seq=following - 1, fence=fence, body=encode(rows)
+            job_id=job_id, first_seq=first, last_seq=following - 1, fence=fence, body=encode_columns(columns)
         )
     )
     return first
@@ -66,28 +73,53 @@ class Chunk(NamedTuple):
     body: bytes
 
 
+JOB, AFTER, MOST = (
+    bindparam("job", type_=String),
+    bindparam("after", type_=BigInteger),
+    bindparam("most", type_=Integer),
+)
+# seqs have no gaps, so the chunk to begin with is found by the key alone, however long the log is
+_BEGIN = (
+    select(func.max(MetricChunk.first_seq)).where(MetricChunk.job_id == JOB, MetricChunk.first_seq <= AFTER + 1)
+).scalar_subquery()
+_CHUNKS = (
+    select(MetricChunk.first_seq, MetricChunk.last_seq, MetricChunk.fence, MetricChunk.body)
+    .where(MetricChunk.job_id == JOB, MetricChunk.first_seq >= func.coalesce(_BEGIN, 0), MetricChunk.last_seq > AFTER)
+    .order_by(MetricChunk.first_seq)
+    .limit(MOST)
+)
+_RANGES = select(MetricSuperseded.first_seq, MetricSuperseded.last_seq).where(MetricSuperseded.job_id == JOB)
+
+
 def chunks_after(session: Session, job_id: str, after: int, limit: int) -> list[Chunk]:
     """Up to `limit` chunks that hold rows beyond `after`, in order."""
-    mine = MetricChunk.job_id == job_id
-    # seqs have no gaps, so the chunk to begin with is found by the key alone, however long the log is
-    begin = select(func.max(MetricChunk.first_seq)).where(mine, MetricChunk.first_seq <= after + 1).scalar_subquery()
-    columns = (MetricChunk.first_seq, MetricChunk.last_seq, MetricChunk.fence, MetricChunk.body)
-    wanted = select(*columns).where(
-        mine, MetricChunk.first_seq >= func.coalesce(begin, 0), MetricChunk.last_seq > after
-    )
-    return [Chunk(*row) for row in session.execute(wanted.order_by(MetricChunk.first_seq).limit(limit))]
+    wanted = {"job": job_id, "after": after, "most": limit}
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        return _in_binary(connection, wanted)
+    return [Chunk(*row) for row in connection.execute(_CHUNKS, wanted)]
+
+
+def _in_binary(connection: Connection, wanted: dict[str, Any]) -> list[Chunk]:
+    """As text, PostgreSQL's bytes come in hexadecimal: twice as many, and six times slower to read."""
+    compiled = _CHUNKS.compile(dialect=connection.dialect)
+    driver, errors = connection.connection.driver_connection, connection.dialect.loaded_dbapi
+    assert driver is not None
+    try:
+        with driver.cursor(binary=True) as cursor:
+            return [Chunk(*row) for row in cursor.execute(str(compiled), {**compiled.params, **wanted})]
+    except errors.Error as error:
+        raise OperationalError(str(compiled), wanted, error) from error
 
 
 def superseded_ranges(session: Session, job_id: str) -> list[tuple[int, int]]:
     """(first, last) of every range of rows that were run again."""
-    ranges = select(MetricSuperseded.first_seq, MetricSuperseded.last_seq).where(MetricSuperseded.job_id == job_id)
-    return [(first, last) for first, last in session.execute(ranges)]
+    return [(first, last) for first, last in session.connection().execute(_RANGES, {"job": job_id})]
 
 
-def count_superseded(session: Session, job_id: str) -> int:
+def count_superseded(ranges: Sequence[tuple[int, int]]) -> int:
     """A number that changes whenever rows are marked: how many seqs the ranges cover."""
-    covered = func.coalesce(func.sum(MetricSuperseded.last_seq - MetricSuperseded.first_seq + 1), 0)
-    return int(session.scalar(select(covered).where(MetricSuperseded.job_id == job_id)) or 0)
+    return sum(last - first + 1 for first, last in ranges)
 
 
 def mark_superseded(session: Session, job_id: str, fence: int, first: int, last: int) -> None:

@@ -18,9 +18,10 @@ from service.jobs import service as jobs
 from service.jobs.removed import check_there
 from service.jobs.states import ENDED
 from service.keys.service import Principal
-from service.metrics.repository import count_superseded
+from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.schemas import MetricsOut
-from service.metrics.service import as_wire, read_page
+from service.metrics.service import page_slices
+from service.metrics.wire import texts
 from service.pagination import NOT_MODIFIED
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["metrics"])
@@ -90,15 +91,16 @@ def _look(context: Context, who: Principal, query: LogQuery) -> Look:
         job = jobs.find(session, who, query.job_id)
         check_there(job, "metrics")
         last, ended = job.next_seq - 1, job.state in ENDED
-        marked = count_superseded(session, query.job_id)
+        ranges = superseded_ranges(session, query.job_id)
         # the state that matters is whether more can come: a change from queued to running changes no row
-        tag = etag(query.job_id, last, marked, ended, query.after, query.limit, query.names)
+        tag = etag(query.job_id, last, count_superseded(ranges), ended, query.after, query.limit, query.names)
         if query.known_tag == tag:
             return Look(tag, None, worth=ended)
-        page = read_page(session, query.job_id, query.after, limit=query.limit, names=query.names)
-    done = ended and page.next >= last
-    wire = {"data": [as_wire(row) for row in page.rows], "next": page.next, "done": done}
-    return Look(tag, json.dumps(wire, allow_nan=False).encode(), worth=bool(page.rows) or ended)
+        slices, following = page_slices(session, query.job_id, query.after, query.limit, query.names, ranges)
+    rows = [text for piece in slices for text in texts(piece)]
+    done = json.dumps(ended and following >= last)
+    body = f'{{"data": [{", ".join(rows)}], "next": {following}, "done": {done}}}'
+    return Look(tag, body.encode(), worth=bool(rows) or ended)
 
 
 def etag(*parts: Any) -> str:

@@ -13,7 +13,7 @@ from service.database import reading
 from service.errors import Problem
 from service.jobs import service as jobs
 from service.jobs.removed import check_there
-from service.metrics.repository import count_superseded
+from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.routes import Names, etag, parse_names
 from service.metrics.schemas import AllSeriesOut, JobsSeriesOut, series_wire
 from service.metrics.series import Wanted, read_series
@@ -53,7 +53,7 @@ def get_series(
     with reading(context.sessions) as session:
         job = jobs.find(session, who, job_id)
         check_there(job, "metrics")
-        tag = etag(job_id, job.next_seq, count_superseded(session, job_id), *parts(wanted))
+        tag = etag(job_id, job.next_seq, count_superseded(superseded_ranges(session, job_id)), *parts(wanted))
         if if_none_match == tag:
             return answer(tag)
         found = read_series(session, job_id, wanted)
@@ -82,7 +82,10 @@ def compare(
         found = [jobs.find(session, who, job_id) for job_id in ids]
         for job in found:
             check_there(job, "metrics")
-        states = [[job.id, job.name, job.state, job.next_seq, count_superseded(session, job.id)] for job in found]
+        states = [
+            [job.id, job.name, job.state, job.next_seq, count_superseded(superseded_ranges(session, job.id))]
+            for job in found
+        ]
         tag = etag(states, *parts(wanted))
         if if_none_match == tag:
             return answer(tag)

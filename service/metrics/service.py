@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
 
@@ -17,7 +16,7 @@ from service.database import db_now
 from service.jobs.leases import held
 from service.jobs.tables import Decision, Job
 from service.metrics import repository
-from service.metrics.chunks import Columns, Row, decode_columns
+from service.metrics.chunks import Columns, Row, columns_of, decode_columns
 
 SMALLER_IS_BETTER = frozenset({"loss", "mse", "mae", "batch_loss"})
 LARGER_IS_BETTER = frozenset({"accuracy", "top5_accuracy", "precision", "recall", "f1", "roc_auc", "r2"})
@@ -65,18 +64,20 @@ def append(session: Session, job_id: str, fence: int, rows: Sequence[Row]) -> tu
     if not rows:
         following = held(session, job_id, fence).next_seq
         return following, following - 1
-    best = _best(repository.best_so_far(session, job_id), _extremes(rows))
-    first = repository.append_chunk(session, job_id, fence, rows, best)
+    columns = columns_of(rows)
+    best = _best(repository.best_so_far(session, job_id), _extremes(columns))
+    first = repository.append_chunk(session, job_id, fence, columns, best)
     return first, first + len(rows) - 1
 
 
-def _extremes(rows: Sequence[Row]) -> dict[tuple[str, str], tuple[float, float]]:
+def _extremes(columns: Columns) -> dict[tuple[str, str], tuple[float, float]]:
     """(smallest, largest) finite value of each series."""
     found: dict[tuple[str, str], tuple[float, float]] = {}
-    for row in rows:
-        if isfinite(row.value):
-            low, high = found.get((row.split, row.name), (row.value, row.value))
-            found[row.split, row.name] = min(low, row.value), max(high, row.value)
+    for index, series in enumerate(columns.series):
+        values = columns.value[columns.index == index]
+        finite_ones = values[np.isfinite(values)]
+        if len(finite_ones):
+            found[series] = float(finite_ones.min()), float(finite_ones.max())
     return found
 
 
@@ -160,13 +161,19 @@ def finite(value: Any) -> Any:
 
 
 def scan(
-    session: Session, job_id: str, after: int, names: frozenset[str] | None = None, chunks: int = CHUNKS_A_READ
+    session: Session,
+    job_id: str,
+    after: int,
+    names: frozenset[str] | None = None,
+    chunks: int = CHUNKS_A_READ,
+    ranges: Sequence[tuple[int, int]] | None = None,
 ) -> Iterator[Slice]:
     """The log chunk by chunk, from seq `after` + 1 on; `names` keeps `val_accuracy` or, of every part, `accuracy`.
 
-    The first read takes `chunks` chunks, and each further one twice as many as that before.
+    The first read takes `chunks` chunks, and each further one twice as many as that before. `ranges` are those of the
+    rows that were run again, for who knows them already.
     """
-    ranges = repository.superseded_ranges(session, job_id)
+    ranges = repository.superseded_ranges(session, job_id) if ranges is None else ranges
     cursor = after
     while found := repository.chunks_after(session, job_id, cursor, chunks):
         for chunk in found:
@@ -186,25 +193,51 @@ def scan(
         chunks = min(2 * chunks, CHUNKS_A_READ)
 
 
-def read_page(
-    session: Session, job_id: str, after: int, *, limit: int = 500, names: frozenset[str] | None = None
-) -> Page:
-    """Up to `limit` rows with seq > after, in order; fewer when so many others were looked at to find them."""
-    found: list[LoggedRow] = []
-    most = after + ROWS_A_PAGE
-    for piece in scan(session, job_id, after, names, chunks=2):
-        places = piece.places[: limit - len(found)]
-        seqs, marks = piece.seq[places].tolist(), piece.superseded[places].tolist()
-        found += [
-            LoggedRow(seq, piece.attempt, superseded, row)
-            for seq, superseded, row in zip(seqs, marks, piece.columns.rows(places), strict=True)
-        ]
-        if len(found) == limit:
-            return Page(found, found[-1].seq)
+def page_slices(
+    session: Session,
+    job_id: str,
+    after: int,
+    limit: int = 500,
+    names: frozenset[str] | None = None,
+    ranges: Sequence[tuple[int, int]] | None = None,
+) -> tuple[list[Slice], int]:
+    """Slices with up to `limit` rows beyond `after`, and the last seq that was looked at to find them.
+
+    Fewer rows come when more than `ROWS_A_PAGE` others had to be looked at.
+    """
+    found: list[Slice] = []
+    left, most = limit, after + ROWS_A_PAGE
+    for piece in scan(session, job_id, after, names, 1, ranges):
+        taken = piece.places[:left]
+        left -= len(taken)
+        if len(taken):
+            found.append(replace(piece, places=taken))
+        if not left:
+            return found, int(piece.seq[taken[-1]])
         after = piece.last_seq
         if after >= most:
             break
-    return Page(found, after)
+    return found, after
+
+
+def read_page(
+    session: Session, job_id: str, after: int, *, limit: int = 500, names: frozenset[str] | None = None
+) -> Page:
+    """The rows of `page_slices`, in order."""
+    slices, following = page_slices(session, job_id, after, limit, names)
+    return Page(
+        [
+            LoggedRow(seq, piece.attempt, superseded, row)
+            for piece in slices
+            for seq, superseded, row in zip(
+                piece.seq[piece.places].tolist(),
+                piece.superseded[piece.places].tolist(),
+                piece.columns.rows(piece.places),
+                strict=True,
+            )
+        ],
+        following,
+    )
 
 
 def read(
@@ -212,22 +245,3 @@ def read(
 ) -> list[LoggedRow]:
     """The rows of `read_page`."""
     return read_page(session, job_id, after, limit=limit, names=names).rows
-
-
-def as_wire(entry: LoggedRow) -> dict[str, Any]:
-    """The row as scripts read it; a value that JSON cannot hold is null, and `nonfinite` says which it was."""
-    row = entry.row
-    wire: dict[str, Any] = {
-        "seq": entry.seq,
-        "attempt": entry.attempt,
-        "split": row.split,
-        "name": row.name,
-        "step": row.step,
-        "epoch": row.epoch,
-        "value": row.value if isfinite(row.value) else None,
-        "at": datetime.fromtimestamp(row.at, UTC).isoformat(timespec="milliseconds"),
-        "superseded": entry.superseded,
-    }
-    if not isfinite(row.value):
-        wire["nonfinite"] = str(row.value)
-    return wire

@@ -9,20 +9,23 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
 
 import anyio
 from fastapi import APIRouter, Depends, Header, Query
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.responses import Response, StreamingResponse
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
+from starlette.types import Receive, Scope, Send
 
 from service.auth import Reader
-from service.context import Service
+from service.context import Context, Service
 from service.database import reading
 from service.errors import Finished, Problem
 from service.jobs import repository
@@ -32,7 +35,8 @@ from service.jobs.states import ENDED
 from service.jobs.tables import Job, JobEvent
 from service.logs.service import LoggedLine, Wanted
 from service.logs.service import read as read_lines
-from service.metrics.service import as_wire, read
+from service.metrics.service import page_slices
+from service.metrics.wire import texts
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["metrics"])
@@ -41,8 +45,8 @@ EVENTS_A_LOOK = 100
 LINES_A_LOOK = 200
 AWAY_SECONDS = 1.0
 """While the database is away a stream says nothing and goes on afterwards."""
-NEWS_SECONDS = 60.0
-"""So long a reader waits for news before it looks for itself."""
+PING_SECONDS = 15.0
+"""A comment after so long without news, so that nobody between takes the connection for dead."""
 EVERY_LINE = Wanted()
 CURSOR = re.compile(r"^(\d{1,18})(?:\.(\d{1,18}))?(?:\.(\d{1,18}))?(\.end)?$", re.ASCII)
 
@@ -82,17 +86,41 @@ def opening(
 class News:
     """What came since a position, ready to be sent, and the position after it."""
 
-    messages: list[ServerSentEvent]
+    messages: list[bytes]
     position: Position
     ended: bool = False
     """All has been told, of a job that has ended."""
 
 
-@router.get("/stream", response_class=EventSourceResponse, summary="Metrics, events and log lines as they come (SSE)")
-async def stream(
-    job_id: str, context: Service, start: Annotated[Position, Depends(opening)]
-) -> AsyncIterator[ServerSentEvent]:
-    position = start
+class EventStream(StreamingResponse):
+    """Server-sent events from ready bytes. FastAPI's own would make two tasks and write the JSON anew for each reader."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, messages: AsyncGenerator[bytes], status_code: int = 200) -> None:
+        super().__init__(messages, status_code, {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self._messages = messages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._messages):  # who has gone is no longer waited for, now and not some time
+            await super().__call__(scope, receive, send)
+
+
+@router.get(
+    "/stream",
+    response_class=EventStream,
+    responses={
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The stream"},
+        204: {"description": "This reader has seen the end"},
+    },
+    summary="Metrics, events and log lines as they come (SSE)",
+)
+async def stream(job_id: str, context: Service, start: Annotated[Position, Depends(opening)]) -> Response:
+    return EventStream(follow(context, job_id, start))
+
+
+async def follow(context: Context, job_id: str, position: Position) -> AsyncGenerator[bytes]:
+    """All that there is from a position on, then all that comes, until the job's end has been told."""
     with context.hub.watching(job_id) as watch:
         while True:
             known = watch.counters
@@ -108,9 +136,9 @@ async def stream(
                 yield message
             if news.ended:
                 return
-            if not news.messages:
-                await watch.changed(known, NEWS_SECONDS)
             position = news.position
+            if not news.messages and not await watch.changed(known, PING_SECONDS):
+                yield KEEPALIVE_COMMENT
 
 
 def _look(sessions: sessionmaker[Session], job_id: str, position: Position) -> News:
@@ -124,36 +152,39 @@ def _look(sessions: sessionmaker[Session], job_id: str, position: Position) -> N
         gone = job.removed or {}
         events: list[JobEvent] = []
         lines: list[LoggedLine] = []
-        rows: list[dict[str, Any]] = []
+        rows: list[str] = []
+        row_seq = position.metric
         if position.event < job.next_event_seq - 1:
             events = list(repository.events_after(session, job_id, position.event, EVENTS_A_LOOK))
         if position.log < job.next_log_seq - 1 and "logs" not in gone:
             lines = read_lines(session, job_id, job.next_log_seq - 1, EVERY_LINE, position.log, LINES_A_LOOK).lines
         if position.metric < job.next_seq - 1 and "metrics" not in gone:
-            rows = [as_wire(entry) for entry in read(session, job_id, position.metric, limit=ROWS_A_MESSAGE)]
+            slices, row_seq = page_slices(session, job_id, position.metric, ROWS_A_MESSAGE)
+            rows = [text for piece in slices for text in texts(piece)]
     ended_at = next((place for place, event in enumerate(events) if event.to_state in ENDED), len(events))
     all_told = (
         len(events) < EVENTS_A_LOOK
         and ("logs" in gone or (lines[-1].seq if lines else position.log) >= job.next_log_seq - 1)
-        and ("metrics" in gone or (rows[-1]["seq"] if rows else position.metric) >= job.next_seq - 1)
+        and ("metrics" in gone or row_seq >= job.next_seq - 1)
     )
     if job.state not in ENDED or not all_told:
         # an event of the end waits until all rows have been told: the job has ended, so it will still be there
-        return _told(position, events[:ended_at], lines, rows)
+        return _told(position, events[:ended_at], lines, (rows, row_seq))
     end = {"state": job.state, "stop_reason": job.stop_reason}
-    return _told(position, events[:ended_at], lines, rows, events[ended_at:], end)
+    return _told(position, events[:ended_at], lines, (rows, row_seq), events[ended_at:], end)
 
 
 def _told(
     position: Position,
     events: Sequence[JobEvent] = (),
     lines: Sequence[LoggedLine] = (),
-    rows: Sequence[dict[str, Any]] = (),
+    metrics: tuple[Sequence[str], int] = ((), 0),
     last_events: Sequence[JobEvent] = (),
     end: dict[str, Any] | None = None,
 ) -> News:
-    """The messages in their order: the job's end, and what came after it, follow its last row."""
+    """The messages in their order: the job's end, and what came after it, follow its last row (as JSON, with its seq)."""
     messages = []
+    rows, row_seq = metrics
     for event in events:
         position = replace(position, event=event.seq)
         messages.append(_message("event", _event(event), position))
@@ -162,8 +193,8 @@ def _told(
         # `message` is what the text was called before there were logs of all attempts
         messages.append(_message("log", {**line.as_json(), "message": line.line.text}, position))
     if rows:
-        position = replace(position, metric=rows[-1]["seq"])
-        messages.append(_message("metric", rows, position))
+        position = replace(position, metric=row_seq)
+        messages.append(_sent("metric", f"[{', '.join(rows)}]", position))
     for event in last_events:
         position = replace(position, event=event.seq)
         messages.append(_message("event", _event(event), position))
@@ -176,6 +207,10 @@ def _event(event: JobEvent) -> dict[str, Any]:
     return event_out(event).model_dump(mode="json", by_alias=True)
 
 
-def _message(kind: str, data: Any, position: Position | str) -> ServerSentEvent:
-    """Written as JSON once, for all who read it."""
-    return ServerSentEvent(raw_data=json.dumps(data, allow_nan=False), event=kind, id=str(position))
+def _message(kind: str, data: Any, position: Position | str) -> bytes:
+    return _sent(kind, json.dumps(data, allow_nan=False), position)
+
+
+def _sent(kind: str, text: str, position: Position | str) -> bytes:
+    """What goes over the wire: made once, for all who read it."""
+    return format_sse_event(data_str=text, event=kind, id=str(position))
