@@ -18,12 +18,17 @@ import httpx
 ENDED = ("succeeded", "stopped", "cancelled", "failed")
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def service(folder: Path) -> Iterator[httpx.Client]:
     """Start everything embedded; stop it when the block ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     home = folder / "home"
     command = [str(Path(sys.executable).parent / "trainkit"), "up", "--home", str(home), "--port", str(port)]
     with (folder / "up.log").open("wb") as log:
@@ -46,9 +51,7 @@ def api(folder: Path, database_url: str) -> Iterator[tuple[httpx.Client, int]]:
     from service.database import make_engine, session_factory
     from service.keys.service import create_key
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     engine = make_engine(database_url)
     with session_factory(engine).begin() as session:
         key = create_key(session, "default", "benchmark", ("read", "write", "admin"))

@@ -44,7 +44,7 @@ DASHBOARD = Path(__file__).parent / "web"
 FILES = 65536
 FORGOTTEN_PART_SECONDS = 86400.0
 AS_THEY_ARE = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream", "application/vnd.apache.parquet")
-"""Not compressed on the way: streams, and what would not shrink."""
+"""Not compressed on the way: streams, and what would not shrink. (Level 1 takes half the time of 5, for a quarter more bytes.)"""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -101,7 +101,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if (DASHBOARD / "index.html").exists():
         app.mount("/ui", StaticFiles(directory=DASHBOARD, html=True), name="dashboard")
     # the last one added is the first one asked
-    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5, exclude_content_types=AS_THEY_ARE)
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1, exclude_content_types=AS_THEY_ARE)
     app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes, max_upload_bytes=settings.max_upload_bytes)
     app.add_middleware(Authentication, sessions=sessions)
     return app
