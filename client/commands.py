@@ -11,7 +11,7 @@ def api_command(host: str, port: int) -> list[str]:
     """The HTTP API by uvicorn."""
     return [
         *module("uvicorn"),
-        "service.app:create_app",
+        "service.serving:serve",
         "--factory",
         *("--host", host, "--port", str(port)),
         "--no-access-log",

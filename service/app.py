@@ -1,4 +1,4 @@
-"""The application: middleware, routes, errors. `uvicorn service.app:create_app --factory` serves it."""
+"""The application: middleware, routes, errors. `service/serving.py` serves it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
@@ -30,6 +30,11 @@ from service.metrics import export_routes, series_routes, stream
 from service.metrics import routes as metrics
 from service.metrics.hub import Hub
 from service.models import routes as models
+from service.monitoring import families
+from service.monitoring import routes as monitoring
+from service.monitoring.exposition import Exposition
+from service.monitoring.requests import Observation
+from service.monitoring.standing import Build, Pool, Standing
 from service.projects import routes as projects
 from service.settings import Settings
 from service.specs import routes as specs
@@ -74,6 +79,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     app.state.context = context
+    folder = settings.metrics_folder
+    # of several processes each would tell its own pool, and a scrape meets one of them by chance
+    own = [] if folder else [Pool(engine)]
+    state = (Standing(sessions), Build(engine), *own)
+    app.state.exposition = Exposition((*families.OF_REQUESTS, *families.OF_WORK), state, folder)
+    app.state.scrapes = CapacityLimiter(monitoring.AT_ONCE)
     errors.install(app)
     openapi.install(app)
     # asked before the form of the same address
@@ -93,6 +104,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         models,
         catalog,
         workers,
+        monitoring,
         keys,
         projects,
     ):
@@ -103,5 +115,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # the last one added is the first one asked
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1, exclude_content_types=AS_THEY_ARE)
     app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes, max_upload_bytes=settings.max_upload_bytes)
-    app.add_middleware(Authentication, sessions=sessions)
+    app.add_middleware(Authentication, sessions=sessions, metrics_token=settings.metrics_token)
+    app.add_middleware(Observation)
     return app

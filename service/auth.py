@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import hmac
 import time
-import uuid
 from typing import Annotated
 
 from anyio import to_thread
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from sqlalchemy.orm import Session, sessionmaker
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.database import reading
 from service.errors import DATABASE_AWAY, Problem, answer, database_away
@@ -19,6 +19,7 @@ from service.keys.service import Scope as KeyScope
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/ui"})
 OPEN_FOLDER = "/ui/"
+METRICS_PATH = "/metrics"
 KEEP_SECONDS = 2.0
 """How long a checked key is believed without asking the database again: revoking takes effect within this time."""
 TOUCH_SECONDS = 60.0
@@ -26,10 +27,14 @@ KEPT_KEYS = 1000
 
 
 class Authentication:
-    """Checks the bearer key, names the request, and lets only the open paths pass without."""
+    """Checks the bearer key, and lets only the open paths pass without.
 
-    def __init__(self, app: ASGIApp, sessions: sessionmaker[Session]) -> None:
+    `metrics_token` opens `/metrics` and nothing else, and needs no database to be checked.
+    """
+
+    def __init__(self, app: ASGIApp, sessions: sessionmaker[Session], metrics_token: str | None = None) -> None:
         self.app, self.sessions = app, sessions
+        self._metrics_token = (metrics_token or "").encode()
         self._known: dict[str, tuple[float, Principal]] = {}
         self._touched: dict[str, float] = {}
 
@@ -37,25 +42,18 @@ class Authentication:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        request_id = uuid.uuid4().hex[:16]
-        scope.setdefault("state", {})["request_id"] = request_id
-
-        async def named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-            await send(message)
-
+        scope.setdefault("state", {})
         if not is_open(scope["path"]):
             try:
                 principal = await self._principal(scope)
             except DATABASE_AWAY:
-                await answer(database_away(), scope)(scope, receive, named)
+                await answer(database_away(), scope)(scope, receive, send)
                 return
             if principal is None:
-                await answer(unauthorized(), scope)(scope, receive, named)
+                await answer(unauthorized(), scope)(scope, receive, send)
                 return
             scope["state"]["principal"] = principal
-        await self.app(scope, receive, named)
+        await self.app(scope, receive, send)
 
     async def _principal(self, scope: Scope) -> Principal | None:
         header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
@@ -63,10 +61,18 @@ class Authentication:
         key = key.strip()
         if kind.lower() != "bearer" or not key:
             return None
+        for_metrics = scope["path"] == METRICS_PATH
+        if for_metrics and self._metrics_token and hmac.compare_digest(key.encode("latin-1"), self._metrics_token):
+            return SCRAPER
         known = self._known.get(key)
         if known is not None and time.monotonic() < known[0]:
             return known[1]
-        principal = await to_thread.run_sync(self._ask, key)
+        try:
+            principal = await to_thread.run_sync(self._ask, key)
+        except DATABASE_AWAY:
+            if for_metrics and known is not None:
+                return known[1]  # a scrape must tell that the database is away; meanwhile nobody can revoke its key
+            raise
         if principal is not None:
             if len(self._known) >= KEPT_KEYS:
                 self._known.clear()
@@ -84,6 +90,10 @@ class Authentication:
             with self.sessions.begin() as session:
                 touch(session, principal.key_id)
         return principal
+
+
+SCRAPER = Principal("metrics-token", "", frozenset({"admin"}))
+"""Whoever has the token: only ever let through to `/metrics`."""
 
 
 def is_open(path: str) -> bool:

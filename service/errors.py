@@ -199,16 +199,16 @@ def install(app: FastAPI) -> None:
     for kind in DATABASE_AWAY:
         app.add_exception_handler(kind, _database_away)
 
-    @app.exception_handler(Exception)
-    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        log.exception("unexpected error at %s %s", request.method, request.url.path, exc_info=error)
-        detail = "This is a defect of the service, not of the request. The log has it under the request id."
-        return respond(request, Problem(500, "internal", detail))
-
 
 async def _database_away(request: Request, error: Exception) -> JSONResponse:
     log.error("database: %s", getattr(error, "orig", error))
     return respond(request, database_away())
+
+
+def defect() -> Problem:
+    """500: what nobody foresaw. `monitoring/requests.py` answers with it, from outside of everything else."""
+    detail = "This is a defect of the service, not of the request. The log has it under the request id."
+    return Problem(500, "internal", detail)
 
 
 def database_away() -> Problem:

@@ -65,7 +65,9 @@ def _statuses(path: str, method: str) -> list[int]:
         statuses += [408, 410, 412, 415, 423, 460]
     if method != "get":
         statuses += [409, 413]
-    if path.endswith(("/metrics", "/series", "/metrics.csv", "/logs", "/plots/{plot}.png", "/decisions:simulate")):
+    if path.startswith("/v1") and path.endswith(
+        ("/metrics", "/series", "/metrics.csv", "/logs", "/plots/{plot}.png", "/decisions:simulate")
+    ):
         statuses.append(410)
     if path.endswith(("/report", "preview.png")):
         statuses.append(409)

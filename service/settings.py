@@ -6,8 +6,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 GIB = 2**30
+LogFormat = Literal["text", "json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,17 @@ class Settings:
     jobs_days: int | None = None
     device: str = "auto"
     """Where a worker runs jobs that leave the device to it."""
+    log_format: LogFormat = "text"
+    """Of the service's own log: lines for people, or one JSON object a line."""
+    metrics_token: str | None = None
+    """Opens `/metrics` of the API and nothing else; workers that have it want it too."""
+    metrics_folder: Path | None = None
+    """Where several API processes, or the processes of one worker, share their metrics; None: one process, its own."""
+    worker_metrics_port: int = 0
+    """Where a worker's housekeeping answers Prometheus; 0: nowhere."""
+    worker_metrics_host: str = "127.0.0.1"
+    tracing: bool = False
+    """Whether spans are sent by OTLP; needs the extra `otel`."""
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -82,4 +95,23 @@ class Settings:
             metrics_days=int(env.get("TRAINKIT_METRICS_DAYS", "0")) or None,
             jobs_days=int(env.get("TRAINKIT_JOBS_DAYS", "0")) or None,
             device=env.get("TRAINKIT_DEVICE", "auto"),
+            log_format=_log_format(env.get("TRAINKIT_LOG_FORMAT") or "text"),
+            metrics_token=env.get("TRAINKIT_METRICS_TOKEN") or None,
+            metrics_folder=Path(env["PROMETHEUS_MULTIPROC_DIR"]) if env.get("PROMETHEUS_MULTIPROC_DIR") else None,
+            worker_metrics_port=int(env.get("TRAINKIT_WORKER_METRICS_PORT") or 0),
+            worker_metrics_host=env.get("TRAINKIT_WORKER_METRICS_HOST") or "127.0.0.1",
+            tracing=_tracing(env),
         )
+
+
+def _log_format(given: str) -> LogFormat:
+    if given not in get_args(LogFormat):
+        raise ValueError(f"TRAINKIT_LOG_FORMAT is {given!r}; it may be {' or '.join(get_args(LogFormat))}")
+    return cast(LogFormat, given)
+
+
+def _tracing(env: Mapping[str, str]) -> bool:
+    """`TRAINKIT_OTEL` says so or says no; left out, OpenTelemetry's own variable of where to send spans does."""
+    said = env.get("TRAINKIT_OTEL", "")
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return said not in ("0", "false", "no") if said else any(env.get(name) for name in endpoints)

@@ -13,6 +13,8 @@ from service.datasets.receive import Received
 from service.datasets.service import keep
 from service.datasets.tables import Blob, Dataset
 from service.leases import StaleFence
+from service.monitoring.commits import after_commit
+from service.monitoring.families import DATASETS_CHECKED
 from service.storage import Storage
 from trainkit.spec.failures import failure
 
@@ -168,3 +170,6 @@ def _write(session: Session, dataset_id: str, fence: int, expected: str = "valid
     ).scalar_one_or_none()
     if written is None:
         raise StaleFence(dataset_id)
+    if changes.get("state") in ("ready", "invalid"):
+        code = (changes.get("error") or {}).get("code") or ""
+        after_commit(session, DATASETS_CHECKED.labels(changes["state"], code).inc)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import func, or_, select, update
@@ -13,6 +14,8 @@ from service.jobs.states import WITH_WORKER, transition
 from service.jobs.tables import Attempt, Job
 from service.keys.tables import Project
 from service.leases import StaleFence
+from service.monitoring.commits import after_commit
+from service.monitoring.families import ATTEMPTS_STARTED, QUEUED_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_r
     candidates = session.scalars(queued.order_by(Job.priority.desc(), running, Job.created_at, Job.id).limit(8)).all()
     for job in candidates:
         fence = job.fence + 1
+        queued_at = max(job.updated_at, job.not_before or job.updated_at)
         taken = transition(
             session,
             job,
@@ -64,7 +68,12 @@ def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_r
         if not taken:
             continue
         session.refresh(job)
-        session.add(Attempt(job_id=job.id, fence=fence, worker=owner, started_at=session.scalar(select(db_now()))))
+        now = session.scalar(select(db_now()))
+        assert now is not None
+        session.add(Attempt(job_id=job.id, fence=fence, worker=owner, started_at=now))
+        waited = max(0.0, (now - queued_at).total_seconds())
+        after_commit(session, ATTEMPTS_STARTED.labels(queue).inc)
+        after_commit(session, partial(QUEUED_SECONDS.labels(queue).observe, waited))
         return _claimed(session, job)
     return None
 

@@ -9,6 +9,8 @@ from sqlalchemy.orm import Session
 
 from service.database import db_now
 from service.jobs.tables import Job, JobEvent
+from service.monitoring.commits import after_commit
+from service.monitoring.families import JOBS_ENDED
 
 State = Literal[
     "validating",
@@ -76,6 +78,9 @@ def transition(session: Session, job: Job, to: State, *, actor: str, reason: str
             job_id=job.id, seq=swapped - 1, at=db_now(), from_state=job.state, to_state=to, reason=reason, actor=actor
         )
     )
+    if to in ENDED:
+        stop_reason, code = changes.get("stop_reason"), (changes.get("error") or {}).get("code")
+        after_commit(session, JOBS_ENDED.labels(to, stop_reason or "", code or "").inc)
     session.expire(job)
     return True
 

@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 
 from service.database import db_now, new_id
 from service.leases import StaleFence
+from service.monitoring.commits import after_commit
+from service.monitoring.families import QUESTIONS_CLOSED
 from service.questions.tables import Question
 
 Kind = Literal["predict", "dataset_preview", "augmentation_preview", "init_report", "onnx"]
@@ -90,3 +92,4 @@ def _close(session: Session, question_id: str, fence: int, **changes: Any) -> No
     ).scalar_one_or_none()
     if closed is None:
         raise StaleFence(question_id)
+    after_commit(session, QUESTIONS_CLOSED.labels(changes["state"]).inc)

@@ -43,7 +43,7 @@ class Api:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "uvicorn", "service.app:create_app", "--factory", "--port", str(self.port)]
+        command = [sys.executable, "-m", "uvicorn", "service.serving:serve", "--factory", "--port", str(self.port)]
         with (self.folder / "api.log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
         deadline = time.monotonic() + 180

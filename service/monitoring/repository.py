@@ -1,0 +1,110 @@
+"""SQL of what a scrape tells: counts by index, in one short read session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, or_, select, text
+from sqlalchemy.orm import Session
+
+from service.database import db_now
+from service.datasets.tables import Dataset
+from service.jobs.states import ALLOWED, ENDED, WITH_WORKER
+from service.jobs.tables import Job
+from service.questions.tables import Question
+from service.uploads.tables import Upload
+from service.workers.service import alive
+
+QUEUES = ("train", "data", "predict")
+PATIENCE_MS = 2500
+
+
+@dataclass
+class Queue:
+    """What waits for a worker in one queue, and who could come."""
+
+    waiting: int = 0
+    oldest: float = 0.0
+    workers: int = 0
+    slots: int = 0
+
+    def add(self, waiting: int, since: datetime | None, now: datetime) -> None:
+        self.waiting += waiting
+        if since is not None:
+            self.oldest = max(self.oldest, (now - since).total_seconds())
+
+
+@dataclass
+class Present:
+    """What changes from second to second."""
+
+    jobs: dict[str, int]
+    datasets: dict[str, int]
+    queues: dict[str, Queue]
+    expired: int
+    uploads: int
+
+
+@dataclass
+class Past:
+    """What only grows or is tidied away: counted seldom, for it takes a look at every row."""
+
+    jobs: dict[str, int] = field(default_factory=dict)
+    datasets: dict[str, int] = field(default_factory=dict)
+    points: int = 0
+
+
+def hurry(session: Session) -> None:
+    """A count that takes longer is given up by PostgreSQL itself."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text(f"SET LOCAL statement_timeout = {PATIENCE_MS}"))
+
+
+def present(session: Session) -> Present:
+    """Jobs and datasets that have not ended, queues, workers, leases, uploads."""
+    now = session.scalar(select(db_now()))
+    assert now is not None
+    queues = {name: Queue() for name in QUEUES}
+    due = or_(Job.not_before.is_(None), Job.not_before <= db_now())
+    queued = select(Job.queue, func.count(), func.min(Job.updated_at)).where(Job.state == "queued", due)
+    for name, count, oldest in session.execute(queued.group_by(Job.queue)):
+        queues.setdefault(name, Queue()).add(count, oldest, now)
+    for table, states, began, name in (
+        (Dataset, ("uploading", "validating"), Dataset.updated_at, "data"),
+        (Question, ("queued",), Question.created_at, "predict"),
+    ):
+        free = or_(table.lease_expires_at.is_(None), table.lease_expires_at < db_now())
+        waiting = select(func.count(), func.min(began)).where(table.state.in_(states), free)
+        queues[name].add(*session.execute(waiting).one(), now)
+    for worker in alive(session):
+        for name in worker.queues:
+            queue = queues.setdefault(name, Queue())
+            queue.workers += 1
+            queue.slots += worker.slots
+    lost = select(func.count()).where(Job.state.in_(WITH_WORKER), Job.lease_expires_at < db_now())
+    open_uploads = select(func.count()).where(Upload.state == "uploading")
+    return Present(
+        jobs=_by_state(session, Job, sorted(set(ALLOWED) - ENDED)),
+        datasets=_by_state(session, Dataset, ("uploading", "validating")),
+        queues=queues,
+        expired=session.scalar(lost) or 0,
+        uploads=session.scalar(open_uploads) or 0,
+    )
+
+
+def past(session: Session) -> Past:
+    """Ended jobs, checked datasets, and the rows of all metric logs."""
+    return Past(
+        jobs=_by_state(session, Job, sorted(ENDED)),
+        datasets=_by_state(session, Dataset, ("ready", "invalid")),
+        points=int(session.scalar(select(func.coalesce(func.sum(Job.next_seq - 1), 0))) or 0),
+    )
+
+
+def _by_state(session: Session, table: Any, states: Sequence[str]) -> dict[str, int]:
+    state: ColumnElement[str] = table.state
+    counted = select(state, func.count()).where(state.in_(states)).group_by(state)
+    return dict.fromkeys(states, 0) | {name: count for name, count in session.execute(counted).all()}  # noqa: C416
