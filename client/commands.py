@@ -25,6 +25,7 @@ def worker_command(queues: str, concurrency: int) -> list[str]:
     """A Celery worker for these queues (`train`, `data`, `predict`, with commas)."""
     return [
         *module("celery"),
+        "--quiet",  # its banner is no line of a log
         *("--app", "worker.celery_app"),
         "worker",
         *("--queues", queues),

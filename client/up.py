@@ -85,16 +85,23 @@ class Up:
         api = self._add("api", api_command(self.host, self.port))
         self._once(migrate_command(), "migrate")
         key = self._first_key()
-        self._add("worker-data", worker_command("data,predict", 2))
+        self._add("worker-data", worker_command("data,predict", 2), self._metrics_port(0))
         for number in range(1, self.workers + 1):
-            self._add(f"worker-train-{number}", worker_command("train", 1))
+            self._add(f"worker-train-{number}", worker_command("train", 1), self._metrics_port(number))
         self._until(self._ready, api)
         self._greet(key)
 
-    def _add(self, name: str, command: list[str]) -> Child:
+    def _metrics_port(self, number: int) -> dict[str, str]:
+        """Every worker needs a port of its own: they count up from the one that is set."""
+        first = self.environment.get("TRAINKIT_WORKER_METRICS_PORT", "")
+        if not first.isdigit() or int(first) == 0:
+            return {}
+        return {"TRAINKIT_WORKER_METRICS_PORT": str(int(first) + number)}
+
+    def _add(self, name: str, command: list[str], more: dict[str, str] | None = None) -> Child:
         log = self.home.logs / f"{name}.log"
         rotate(log)
-        part = Child(name, command, self.environment, log)
+        part = Child(name, command, {**self.environment, **(more or {})}, log)
         part.start()
         self.parts.append(part)
         return part

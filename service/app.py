@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
-from service import errors, openapi, tables
+from service import errors, openapi, tables, tracing
 from service.auth import BEARER, Authentication
 from service.catalog import routes as catalog
 from service.context import Context
@@ -30,7 +30,7 @@ from service.metrics import export_routes, series_routes, stream
 from service.metrics import routes as metrics
 from service.metrics.hub import Hub
 from service.models import routes as models
-from service.monitoring import families
+from service.monitoring import families, request_families
 from service.monitoring import routes as monitoring
 from service.monitoring.exposition import Exposition
 from service.monitoring.requests import Observation
@@ -69,6 +69,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await to_thread.run_sync(context.storage.sweep_parts, FORGOTTEN_PART_SECONDS)
         yield
         engine.dispose()
+        if app.state.traces is not None:
+            await to_thread.run_sync(app.state.traces.shutdown)
 
     app = FastAPI(
         title="trainkit",
@@ -83,7 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # of several processes each would tell its own pool, and a scrape meets one of them by chance
     own = [] if folder else [Pool(engine)]
     state = (Standing(sessions), Build(engine), *own)
-    app.state.exposition = Exposition((*families.OF_REQUESTS, *families.OF_WORK), state, folder)
+    app.state.exposition = Exposition((*request_families.OF_REQUESTS, *families.OF_WORK), state, folder)
     app.state.scrapes = CapacityLimiter(monitoring.AT_ONCE)
     errors.install(app)
     openapi.install(app)
@@ -117,4 +119,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes, max_upload_bytes=settings.max_upload_bytes)
     app.add_middleware(Authentication, sessions=sessions, metrics_token=settings.metrics_token)
     app.add_middleware(Observation)
+    app.state.traces = tracing.instrument(app, settings)
     return app

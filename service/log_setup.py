@@ -49,9 +49,11 @@ def set_up(settings: Settings, level: int | str = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(kind(secrets_of(settings)))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):  # it has given them handlers of their own
+    logging.captureWarnings(True)
+    for name in ("uvicorn", "uvicorn.error"):  # it has given them handlers of their own
         theirs = logging.getLogger(name)
         theirs.handlers, theirs.propagate = [], True
+    logging.getLogger("uvicorn.access").disabled = True  # `monitoring/requests.py` tells more, and no address
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from service.leases import StaleFence
+from service.log_setup import bound
 from service.questions import repository
 from service.questions.repository import ClaimedQuestion
 from worker import endings
 from worker.context import Context
+from worker.families import FENCED
 from worker.predict import BadInputError, predict, write_onnx
 from worker.previews import augmentation_preview, init_report_of, preview
 from worker.processes import Child, fork
@@ -41,8 +43,10 @@ def claim_and_answer(context: Context) -> bool:
     if claimed is None:
         return False
     try:
-        answer(context, claimed, begun + 0.9 * seconds)
+        with bound(question=claimed.question_id, worker=context.owner):
+            answer(context, claimed, begun + 0.9 * seconds)
     except StaleFence:
+        FENCED.inc()
         log.warning("question=%s was taken by someone else", claimed.question_id)
     return True
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import importlib
 import logging
 import signal
-import sys
 from types import FrameType
 from typing import Any
 
 from celery import Celery, signals
 
+from service import log_setup
 from service.settings import Settings
-from worker import shutdown
+from worker import metrics_folder, shutdown
 
 PRELOADED = {
     "train": ("worker.supervisor", "trainkit.data", "trainkit.fit.run"),
@@ -26,7 +26,11 @@ PRELOADED = {
 }
 log = logging.getLogger(__name__)
 
-app = Celery("trainkit", broker=Settings.from_env().broker_url, include=["worker.tasks"])
+SETTINGS = Settings.from_env()
+# before anything that counts is imported
+metrics_folder.make(SETTINGS)
+
+app = Celery("trainkit", broker=SETTINGS.broker_url, include=["worker.tasks"])
 app.conf.update(
     accept_content=["json"],
     task_serializer="json",
@@ -67,6 +71,7 @@ def start_housekeeping(sender: Any, **_: Any) -> None:
     sender.timer.call_repeatedly(5.0, housekeeper.tend)
     # Strong: nobody else holds the function.
     signals.worker_shutdown.connect(lambda **_: housekeeper.stop(), weak=False)
+    signals.worker_shutdown.connect(lambda **_: metrics_folder.remove(), weak=False)
 
 
 @signals.worker_shutting_down.connect
@@ -90,11 +95,4 @@ def _stop_slot(_number: int, _frame: FrameType | None) -> None:
 @signals.setup_logging.connect
 def one_line_an_event(loglevel: int | str | None = None, **_: Any) -> None:
     """Our own format instead of Celery's."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=loglevel or logging.INFO,
-        format="%(asctime)s %(levelname)s %(process)d %(name)s %(message)s",
-        force=True,
-    )
-    for noisy in ("celery.app.trace", "celery.worker.strategy", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    log_setup.set_up(SETTINGS, loglevel or logging.INFO)

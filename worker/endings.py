@@ -98,3 +98,11 @@ def error_of_exit(ended: Exit, kills_before: int, log: Path) -> dict[str, Any]:
         return failure("process_crashed", message, evidence)
     message = f"the process ended with exit code {ended.status} and gave no reason"
     return failure("process_failed", message, evidence)
+
+
+def with_log(error: dict[str, Any], log_file: Path, ended: Exit) -> dict[str, Any]:
+    """The training process's own account, with the measured memory and the end of its log."""
+    evidence = {"peak_memory_bytes": ended.peak_bytes, **(error.get("evidence") or {})}
+    if error.get("layer") in ("internal", "platform", "resource"):
+        evidence["log"] = last_lines(log_file)
+    return {**error, "evidence": evidence}

@@ -26,6 +26,7 @@ from service.leases import StaleFence
 from worker import objects, shutdown
 from worker.aside import aside
 from worker.context import Context
+from worker.families import FENCED
 from worker.lease import Lease, LeaseLost
 from worker.processes import Child, fork
 from worker.spool import SpoolReader
@@ -49,6 +50,7 @@ def claim_and_fetch(context: Context) -> bool:
     try:
         Fetch(context, claimed, begun).run()
     except (StaleFence, LeaseLost) as error:
+        FENCED.inc(isinstance(error, StaleFence))
         log.warning("dataset=%s letting go: %s", claimed.dataset_id, type(error).__name__)
     return True
 

@@ -20,14 +20,16 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from service import housekeeping
+from service import housekeeping, log_setup
 from service.collect import collect, tend_uploads
 from service.metrics.compaction import compact
 from service.retention import retain
 from service.settings import Settings
 from service.strays import sweep_strays
 from service.workers import service as workers
+from worker import metrics_server
 from worker.context import Context, make_context
+from worker.families import ROUND_FAILURES, ROUND_SECONDS, SLOTS, TURN
 
 log = logging.getLogger("worker.housekeeping")
 TICK_SECONDS = 1.0
@@ -62,24 +64,34 @@ def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, 
                 seen_due = time.monotonic() + SEEN_SECONDS
             with context.sessions.begin() as session:
                 ours = workers.take_housekeeping(session, worker_id, turn)
+            TURN.set(ours)
             if ours:
-                limit, lease = context.settings.max_interruptions, context.settings.lease_seconds
-                housekeeping.tick(context.sessions, context.doorbell.ring, max_interruptions=limit, lease_seconds=lease)
-                tend_uploads(context.sessions, context.storage, context.doorbell.ring)
-                if time.monotonic() >= compact_due:
-                    compact_due = time.monotonic() + COMPACT_SECONDS
-                    compact(context.sessions)
-                if time.monotonic() >= collect_due:
-                    collect_due = time.monotonic() + COLLECT_SECONDS
-                    tidy(context)
+                with ROUND_SECONDS.time():
+                    one_round(context)
+                    if time.monotonic() >= compact_due:
+                        compact_due = time.monotonic() + COMPACT_SECONDS
+                        compact(context.sessions)
+                    if time.monotonic() >= collect_due:
+                        collect_due = time.monotonic() + COLLECT_SECONDS
+                        tidy(context)
         except DBAPIError as error:
+            TURN.set(0)  # it is somebody's who can reach the database
+            ROUND_FAILURES.labels("database_away").inc()
             log.warning("the database is away: %s", error.orig)
         except Exception:
             # One bad row must not end the care for all the others.
+            ROUND_FAILURES.labels("defect").inc()
             log.exception("a round of housekeeping failed")
         stop.wait(TICK_SECONDS)
     with contextlib.suppress(DBAPIError), context.sessions.begin() as session:
         workers.gone(session, worker_id)
+
+
+def one_round(context: Context) -> None:
+    """What cannot wait: lost jobs, unheard bells, waiting jobs, uploads."""
+    limit, lease = context.settings.max_interruptions, context.settings.lease_seconds
+    housekeeping.tick(context.sessions, context.doorbell.ring, max_interruptions=limit, lease_seconds=lease)
+    tend_uploads(context.sessions, context.storage, context.doorbell.ring)
 
 
 def tidy(context: Context) -> None:
@@ -112,15 +124,17 @@ def main() -> int:
     parser.add_argument("--queues", default="")
     parser.add_argument("--slots", type=int, default=1)
     arguments = parser.parse_args()
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(process)d %(name)s %(message)s"
-    )
+    settings = Settings.from_env()
+    log_setup.set_up(settings)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     queues = [queue for queue in arguments.queues.split(",") if queue]
     worker_id = f"{socket.gethostname()}/{os.getppid()}"
-    keep_house(make_context(Settings.from_env()), worker_id, queues, arguments.slots, stop)
+    context = make_context(settings)
+    SLOTS.set(arguments.slots)
+    metrics_server.serve(context)
+    keep_house(context, worker_id, queues, arguments.slots, stop)
     return 0
 
 

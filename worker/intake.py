@@ -20,11 +20,13 @@ from service.datasets import intake
 from service.datasets.intake import ClaimedDataset
 from service.jobs.service import admit_waiting
 from service.leases import StaleFence
+from service.log_setup import bound
 from service.metrics.service import finite
 from trainkit.spec.failures import failure
 from worker import endings, shutdown
 from worker.aside import aside
 from worker.context import Context
+from worker.families import FENCED
 from worker.fetch import claim_and_fetch
 from worker.lease import Lease, LeaseLost
 from worker.processes import Child, Exit, fork
@@ -66,6 +68,10 @@ class Intake:
     def check(self) -> None:
         """From the claim to `ready` or `invalid`. Leaves without a word when someone else has it."""
         identifier = self.claimed.dataset_id
+        with bound(dataset=identifier, worker=self.context.owner):
+            self._check(identifier)
+
+    def _check(self, identifier: str) -> None:
         log.info("dataset=%s fence=%s claimed", identifier, self.claimed.fence)
         try:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -73,6 +79,7 @@ class Intake:
             with self.lease:
                 self._conclude(self._read())
         except (StaleFence, LeaseLost) as error:
+            FENCED.inc(isinstance(error, StaleFence))
             log.warning("dataset=%s letting go: %s", identifier, type(error).__name__)
         finally:
             if self.child is not None:

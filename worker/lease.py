@@ -11,6 +11,8 @@ from typing import Generic, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
+from worker.families import RENEWALS
+
 T = TypeVar("T")
 R = TypeVar("R")
 log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ class Lease(Generic[T]):
         self.seconds = seconds
         self.heartbeat = heartbeat
         self.lost = False
+        self._loss_counted = False
         self._renew = renew
         self._on_loss = on_loss
         self._due = begun + heartbeat
@@ -62,8 +65,10 @@ class Lease(Generic[T]):
             answer = self._renew()
         except DBAPIError as error:
             log.warning("the database is away, the lease has %.1f s left: %s", self._deadline - begun, error.orig)
+            RENEWALS.labels("database_away").inc()
             self._due = begun + min(RETRY_SECONDS, self.heartbeat)
             return None
+        RENEWALS.labels("renewed").inc()
         self.check()
         self._due = begun + self.heartbeat
         self._deadline = begun + self.seconds * (1 - MARGIN)
@@ -74,6 +79,7 @@ class Lease(Generic[T]):
         """Raises LeaseLost once the lease is over."""
         if self.lost or time.monotonic() >= self._deadline:
             self._alarm(signal.SIGALRM, None)
+            self._count_loss()
             raise LeaseLost
 
     def keep_trying(self, work: Callable[[], R]) -> R:
@@ -85,6 +91,12 @@ class Lease(Generic[T]):
                 log.warning("the database is away: %s", error.orig)
                 time.sleep(RETRY_SECONDS)
                 self.tick()
+
+    def _count_loss(self) -> None:
+        # not in the alarm: a signal may come while a counter is being written, and its lock is held
+        if not self._loss_counted:
+            self._loss_counted = True
+            RENEWALS.labels("lost").inc()
 
     def _arm(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, max(self._deadline - time.monotonic(), 1e-3))

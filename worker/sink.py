@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -19,6 +20,14 @@ from service.metrics import service as metrics
 from service.metrics.chunks import Row
 from service.metrics.service import finite
 from worker.context import Context
+from worker.families import (
+    CHECKPOINT_BYTES,
+    CHECKPOINT_FAILURES,
+    CHECKPOINT_SECONDS,
+    METRIC_ROWS,
+    SAMPLES_PER_SECOND,
+    STEPS,
+)
 
 log = logging.getLogger(__name__)
 Event = dict[str, Any]
@@ -40,6 +49,7 @@ class Sink:
         self._pending: deque[Event] = deque()
         self._metric_seq = metric_seq
         self._decision_seq: int | None = None
+        self._step = 0
 
     @property
     def empty(self) -> bool:
@@ -50,6 +60,7 @@ class Sink:
         """Queue events in the order they happened."""
         for event in events:
             kind = event["type"]
+            self._count(kind, event)
             if kind in ("finished", "failed", "ended"):
                 setattr(self, kind, event)
             elif kind == "evaluation":
@@ -60,6 +71,16 @@ class Sink:
                 self._pending.append(event)
             else:
                 self._pending.append(event)
+
+    def _count(self, kind: str, event: Event) -> None:
+        """How fast it goes, for whoever watches the worker."""
+        if kind == "resumed":
+            self._step = event["step"]
+        elif kind in ("progress", "metrics") and event["step"] > self._step:
+            STEPS.inc(event["step"] - self._step)
+            self._step = event["step"]
+        if kind == "progress" and event.get("samples_per_second"):
+            SAMPLES_PER_SECOND.set(event["samples_per_second"])
 
     def ship(self, aside: Callable[[Callable[[], Any]], Any]) -> None:
         """Write all that is pending. `aside` runs slow copying while the lease is kept.
@@ -113,6 +134,7 @@ class Sink:
             for event in batch:
                 if event["type"] == "resumed":
                     attempts.resumed(session, self.job_id, self.fence, event["exact"], event["reason"])
+        METRIC_ROWS.inc(len(new_rows))
         self._metric_seq += len(rows)
         self._decision_seq += len(decisions)
 
@@ -135,6 +157,7 @@ class Sink:
 
     def _store_checkpoint(self, event: Event, aside: Callable[[Callable[[], Any]], Any]) -> None:
         """File first, then the row; its metrics are in the database already, since events go in order."""
+        begun = time.monotonic()
         storage, path = self.context.storage, Path(event["path"])
         key = event.setdefault("key", f"checkpoints/{self.job_id}/{self.fence}-{event['step']}-{uuid.uuid4().hex[:8]}")
         try:
@@ -143,6 +166,7 @@ class Sink:
         except FileNotFoundError:
             return  # the training process has replaced it by newer ones, which follow
         except OSError as error:
+            CHECKPOINT_FAILURES.inc()
             log.warning("job=%s the checkpoint of step %s cannot be stored: %s", self.job_id, event["step"], error)
             return
         fp("before_checkpoint_row")
@@ -154,6 +178,8 @@ class Sink:
             raise
         for old in outdated:
             storage.delete(old)
+        CHECKPOINT_SECONDS.observe(time.monotonic() - begun)
+        CHECKPOINT_BYTES.inc(event["bytes"])
         log.info("job=%s checkpoint of step %s stored", self.job_id, event["step"])
 
     def _record(self, session: Session, event: Event, key: str) -> list[str]:

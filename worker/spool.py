@@ -71,6 +71,13 @@ class SpoolReader:
         self.offset += end
         return events
 
+    def size(self) -> int:
+        """Bytes that have been written so far."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
     def _parse(self, line: bytes) -> dict[str, Any]:
         checksum, _, body = line.partition(b" ")
         if len(checksum) != 8 or checksum != b"%08x" % zlib.crc32(body):

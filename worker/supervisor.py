@@ -41,9 +41,11 @@ from worker import endings, shutdown
 from worker.aside import aside
 from worker.context import Context
 from worker.control import Control, ControlSender, control_pipe
+from worker.families import BEHIND_BYTES, FENCED
 from worker.last_words import LastWords
 from worker.lease import Lease, LeaseLost
 from worker.log_shipper import LogShipper, described
+from worker.observed import observed
 from worker.processes import Child, Exit, fork
 from worker.sink import Sink
 from worker.sources import Sources, SourceUnavailableError, find_sources
@@ -70,7 +72,8 @@ def claim_and_supervise(context: Context, queue: str) -> bool:
     if claimed is None:
         return False
     fp("after_claim")
-    Supervisor(context, claimed, begun).supervise()
+    with observed(context, claimed, queue):
+        Supervisor(context, claimed, begun).supervise()
     return True
 
 
@@ -106,6 +109,7 @@ class Supervisor:
         self.cancelled = False
         self._wanted_due = 0.0
         self._ship_due = 0.0
+        self._shipped = 0
         self._kills_before = endings.kernel_kills()
         self.lease = Lease(settings.lease_seconds, settings.heartbeat_seconds, begun, self._renew, self._kill_at_once)
 
@@ -117,6 +121,7 @@ class Supervisor:
             with self.lease:
                 self._attempt_or_say_why_not()
         except StaleFence:
+            FENCED.inc()
             log.warning("job=%s fence=%s someone else has it now: letting go", self.job_id, self.fence)
         except LeaseLost:
             log.error("job=%s fence=%s the lease ran out while the database was away", self.job_id, self.fence)
@@ -307,6 +312,9 @@ class Supervisor:
             # What was said stays in the spool and in the sink; the lease decides how long that may go on.
             log.warning("job=%s the database is away: %s", self.job_id, error.orig)
             self._ship_due = time.monotonic() + 1.0
+        if self.sink.empty:
+            self._shipped = reader.offset
+        BEHIND_BYTES.set(max(0, reader.size() - self._shipped))
 
     def _more(self, reader: SpoolReader) -> bool:
         self.sink.take(reader.read())
@@ -372,7 +380,7 @@ class Supervisor:
         elif self.watchdog.verdict is not None:
             self._fail(self.watchdog.verdict)
         elif (error := sink.failed["error"] if sink.failed is not None else self.last.read()) is not None:
-            self._fail(with_log(error, self.log_file, ended))
+            self._fail(endings.with_log(error, self.log_file, ended))
         elif outcome == "paused":
             self._keep_log()
             # Not always paused: a cancel or a stop that came meanwhile holds, and a stop needs another attempt.
@@ -472,14 +480,6 @@ class Supervisor:
 
     def _aside(self, work: Callable[[], T]) -> T:
         return aside(work, self._keep)
-
-
-def with_log(error: dict[str, Any], log_file: Path, ended: Exit) -> dict[str, Any]:
-    """The training process's own account, with the measured memory and the end of its log."""
-    evidence = {"peak_memory_bytes": ended.peak_bytes, **(error.get("evidence") or {})}
-    if error.get("layer") in ("internal", "platform", "resource"):
-        evidence["log"] = endings.last_lines(log_file)
-    return {**error, "evidence": evidence}
 
 
 def sha256_of(path: Path) -> str | None:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from worker import shutdown
 from worker.celery_app import app
 from worker.context import Context, context
+from worker.families import BUSY_SLOTS
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ def ring(queue: str) -> None:
     """Claim and do work of this queue until none is left, or the worker is told to stop."""
     do_one = worker_of(queue)
     try:
-        with shutdown.busy():
+        with shutdown.busy(), BUSY_SLOTS.labels(queue).track_inprogress():
             while not shutdown.asked() and do_one(context()):
                 pass
     except DBAPIError as error:

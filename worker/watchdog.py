@@ -11,6 +11,7 @@ from typing import Any
 
 from trainkit.spec.failures import failure
 from worker.endings import MIB, last_lines
+from worker.families import RESIDENT_BYTES
 from worker.processes import Child
 
 LOOK_SECONDS = 0.25
@@ -61,6 +62,7 @@ class Watchdog:
             return self.verdict
         self._due = now + LOOK_SECONDS
         self._peak = max(self._peak, used := child.memory_bytes())
+        RESIDENT_BYTES.set(used)
         if self._limit and used > self._limit:
             self.verdict = self._over(used)
             return self.verdict

@@ -1,4 +1,4 @@
-"""Prometheus metrics of a process: what it has seen since it began. Labels are closed sets; no id is ever one.
+"""Prometheus metrics of the work, whichever process does it. Labels are closed sets; no id is ever one.
 
 Made once a process and registered by whoever tells them (`exposition.py`, a worker's housekeeping). Where
 `PROMETHEUS_MULTIPROC_DIR` is set they live in files of that folder, which all processes of one API or worker share.
@@ -6,7 +6,7 @@ Made once a process and registered by whoever tells them (`exposition.py`, a wor
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import Counter, Histogram, disable_created_metrics
 from prometheus_client.metrics import MetricWrapperBase
 
 # a series of its own for every series, which says when it began: twice the bytes, and nobody asks
@@ -14,39 +14,6 @@ disable_created_metrics()
 
 FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 SLOW = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400)
-
-REQUESTS = Counter(
-    "trainkit_http_requests_total",
-    "Requests answered, by method, route template and class of status.",
-    ("method", "route", "status"),
-    registry=None,
-)
-REQUEST_SECONDS = Histogram(
-    "trainkit_http_request_duration_seconds",
-    "From the request to the last byte of its answer; without event streams and long-polls.",
-    ("method", "route"),
-    buckets=FAST,
-    registry=None,
-)
-IN_PROGRESS = Gauge(
-    "trainkit_http_requests_in_progress",
-    "Requests that are being answered now.",
-    multiprocess_mode="livesum",
-    registry=None,
-)
-WAITING = Gauge(
-    "trainkit_http_waiting_readers",
-    "Open event streams and long-polls.",
-    ("kind",),
-    multiprocess_mode="livesum",
-    registry=None,
-)
-RECEIVED_BYTES = Counter(
-    "trainkit_http_received_bytes_total",
-    "Bytes of request bodies that came, by route template: uploads above all.",
-    ("route",),
-    registry=None,
-)
 
 JOBS_ENDED = Counter(
     "trainkit_jobs_ended_total",
@@ -82,10 +49,6 @@ QUESTIONS_CLOSED = Counter(
     ("state",),
     registry=None,
 )
-for _kind in ("stream", "long_poll"):
-    WAITING.labels(_kind)
-
-OF_REQUESTS: tuple[MetricWrapperBase, ...] = (REQUESTS, REQUEST_SECONDS, IN_PROGRESS, WAITING, RECEIVED_BYTES)
 OF_WORK: tuple[MetricWrapperBase, ...] = (
     JOBS_ENDED,
     ATTEMPTS_STARTED,

@@ -1,0 +1,99 @@
+"""A worker's `/metrics`, told by its housekeeping: no torch there, no forks, and no supervisor to disturb."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+from prometheus_client import Metric
+from prometheus_client.exposition import ThreadingWSGIServer
+from prometheus_client.registry import Collector
+from sqlalchemy import select
+
+from service.database import db_now, reading
+from service.monitoring.exposition import Exposition
+from service.monitoring.families import OF_WORK
+from service.monitoring.standing import Build, gauge
+from service.settings import Settings
+from worker.context import Context
+from worker.families import OF_WORKERS
+
+log = logging.getLogger(__name__)
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
+
+
+class Reach(Collector):
+    """What this worker can reach, asked at the time of the scrape."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def describe(self) -> Iterable[Metric]:
+        return self._told(True, True)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._told(self._context.doorbell.reachable(), self._database_answers())
+
+    def _told(self, broker: bool, database: bool) -> Iterator[Metric]:
+        yield gauge("worker_broker_up", "1 when the broker answers this worker, else 0.", [((), float(broker))])
+        yield gauge("worker_database_up", "1 when the database answers this worker, else 0.", [((), float(database))])
+
+    def _database_answers(self) -> bool:
+        try:
+            with reading(self._context.sessions) as session:
+                session.scalar(select(db_now()))
+        except Exception as error:  # whatever it is, the answer is no
+            log.debug("the database does not answer a scrape: %s", error)
+            return False
+        return True
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """A line for every scrape would say nothing."""
+
+
+def exposition_of(context: Context) -> Exposition:
+    """Everything that this worker tells."""
+    collectors = (Reach(context), Build(context.engine))
+    return Exposition((*OF_WORK, *OF_WORKERS), collectors, context.settings.metrics_folder)
+
+
+def answering(exposition: Exposition, token: str | None) -> Callable[[dict[str, Any], StartResponse], list[bytes]]:
+    """The WSGI application: `/metrics` alone, with the token when there is one."""
+    wanted = f"Bearer {token}".encode()
+
+    def app(environ: dict[str, Any], start: StartResponse) -> list[bytes]:
+        given = environ.get("HTTP_AUTHORIZATION", "").encode("latin-1")
+        if token and not hmac.compare_digest(given, wanted):
+            start("401 Unauthorized", [("WWW-Authenticate", 'Bearer realm="trainkit"'), ("Content-Type", "text/plain")])
+            return [b"Send TRAINKIT_METRICS_TOKEN in the header `Authorization: Bearer ...`.\n"]
+        if environ["PATH_INFO"] != "/metrics" or environ["REQUEST_METHOD"] != "GET":
+            start("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"There is GET /metrics here, and nothing else.\n"]
+        body, media_type = exposition.render(environ.get("HTTP_ACCEPT", ""))
+        start("200 OK", [("Content-Type", media_type), ("Content-Length", str(len(body)))])
+        return [body]
+
+    return app
+
+
+def serve(context: Context) -> ThreadingWSGIServer | None:
+    """Answer in threads of this process; None when no port is set, or when another has it: then only the log says so."""
+    settings: Settings = context.settings
+    if not settings.worker_metrics_port:
+        return None
+    host, port = settings.worker_metrics_host, settings.worker_metrics_port
+    app: Any = answering(exposition_of(context), settings.metrics_token)
+    try:
+        server = make_server(host, port, app, server_class=ThreadingWSGIServer, handler_class=_Quiet)
+    except OSError as error:
+        log.error("no metrics: %s:%s cannot be listened on (%s); give every worker a port", host, port, error.strerror)
+        return None
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    log.info("metrics at http://%s:%s/metrics", host, server.server_port)
+    return server
