@@ -45,7 +45,7 @@ def up(
 @app.command()
 def api(home: HomeOption = None, port: PortOption = 8321, host: HostOption = "127.0.0.1") -> None:
     """Run the HTTP API alone."""
-    commands.replace_this_process(commands.api_command(host, port), _environment(home))
+    commands.replace_this_process(commands.api_command(host, port), commands.shared_metrics(_environment(home)))
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import uuid
+from pathlib import Path
 
 
 def api_command(host: str, port: int) -> list[str]:
@@ -19,6 +20,19 @@ def api_command(host: str, port: int) -> list[str]:
         # Open event streams would hold a restart for ever; their clients reconnect with Last-Event-ID.
         *("--timeout-graceful-shutdown", "3"),
     ]
+
+
+def shared_metrics(environment: dict[str, str]) -> dict[str, str]:
+    """Several API processes (`WEB_CONCURRENCY`) need a folder for what they count together, empty at every start."""
+    several = environment.get("WEB_CONCURRENCY", "1") not in ("", "0", "1")
+    given = environment.get("PROMETHEUS_MULTIPROC_DIR")
+    if not several and not given:
+        return environment
+    folder = Path(given or Path(environment["TRAINKIT_HOME"]) / "run" / "api-metrics")
+    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    for left in folder.glob("*.db"):
+        left.unlink()
+    return {**environment, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
 
 
 def worker_command(queues: str, concurrency: int) -> list[str]:

@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from client import embedded_redis
 from client.children import Child, rotate, wait_all
-from client.commands import api_command, key_command, migrate_command, worker_command
+from client.commands import api_command, key_command, migrate_command, shared_metrics, worker_command
 from client.home import EXIT_NOT_STARTED, EXIT_PORT_TAKEN, Home, Lock, RefusedError
 
 START_SECONDS = 60.0
@@ -82,7 +82,7 @@ class Up:
             redis = self._add("redis", embedded_redis.server_command(path))
             self._until(lambda: embedded_redis.answers(path), redis)
         # It spends its first seconds importing, and is not ready before the tables are there.
-        api = self._add("api", api_command(self.host, self.port))
+        api = self._add("api", api_command(self.host, self.port), shared_metrics(self.environment))
         self._once(migrate_command(), "migrate")
         key = self._first_key()
         self._add("worker-data", worker_command("data,predict", 2), self._metrics_port(0))

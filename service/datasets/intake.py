@@ -14,7 +14,7 @@ from service.datasets.service import keep
 from service.datasets.tables import Blob, Dataset
 from service.leases import StaleFence
 from service.monitoring.commits import after_commit
-from service.monitoring.families import DATASETS_CHECKED
+from service.monitoring.families import DATASETS_CHECKED, blame
 from service.storage import Storage
 from trainkit.spec.failures import failure
 
@@ -171,5 +171,4 @@ def _write(session: Session, dataset_id: str, fence: int, expected: str = "valid
     if written is None:
         raise StaleFence(dataset_id)
     if changes.get("state") in ("ready", "invalid"):
-        code = (changes.get("error") or {}).get("code") or ""
-        after_commit(session, DATASETS_CHECKED.labels(changes["state"], code).inc)
+        after_commit(session, DATASETS_CHECKED.labels(changes["state"], blame(changes.get("error"))[1]).inc)

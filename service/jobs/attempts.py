@@ -15,7 +15,7 @@ from service.jobs.states import State, transition
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Job
 from service.models.tables import Model
 from service.monitoring.commits import after_commit
-from service.monitoring.families import ATTEMPTS_ENDED
+from service.monitoring.families import ATTEMPTS_ENDED, blame
 from trainkit.spec.failures import failure
 
 RETRY_SECONDS = 5.0
@@ -278,7 +278,7 @@ def _close_attempt(session: Session, job: Job, outcome: str, error: dict[str, An
     if attempt is not None:
         attempt.finished_at, attempt.outcome, attempt.error = _now(session), outcome, error
         session.flush()
-        after_commit(session, ATTEMPTS_ENDED.labels(outcome, (error or {}).get("code") or "").inc)
+        after_commit(session, ATTEMPTS_ENDED.labels(outcome, *blame(error)).inc)
 
 
 def _now(session: Session) -> datetime:

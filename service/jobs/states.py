@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from service.database import db_now
 from service.jobs.tables import Job, JobEvent
 from service.monitoring.commits import after_commit
-from service.monitoring.families import JOBS_ENDED
+from service.monitoring.families import JOBS_ENDED, blame
 
 State = Literal[
     "validating",
@@ -79,8 +79,8 @@ def transition(session: Session, job: Job, to: State, *, actor: str, reason: str
         )
     )
     if to in ENDED:
-        stop_reason, code = changes.get("stop_reason"), (changes.get("error") or {}).get("code")
-        after_commit(session, JOBS_ENDED.labels(to, stop_reason or "", code or "").inc)
+        ended = JOBS_ENDED.labels(to, changes.get("stop_reason") or "", *blame(changes.get("error")))
+        after_commit(session, ended.inc)
     session.expire(job)
     return True
 

@@ -6,6 +6,8 @@ Made once a process and registered by whoever tells them (`exposition.py`, a wor
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import Counter, Histogram, disable_created_metrics
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -17,8 +19,8 @@ SLOW = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400)
 
 JOBS_ENDED = Counter(
     "trainkit_jobs_ended_total",
-    "Jobs that this process has ended, by final state, reason of the stop and code of the error.",
-    ("state", "stop_reason", "code"),
+    "Jobs that this process has ended, by final state, reason of the stop, layer and code of the error.",
+    ("state", "stop_reason", "layer", "code"),
     registry=None,
 )
 ATTEMPTS_STARTED = Counter(
@@ -26,8 +28,8 @@ ATTEMPTS_STARTED = Counter(
 )
 ATTEMPTS_ENDED = Counter(
     "trainkit_attempts_ended_total",
-    "Attempts that this process has closed, by outcome (lost: interrupted by the platform) and code of the error.",
-    ("outcome", "code"),
+    "Attempts that this process has closed, by outcome (lost: its worker was), layer and code of the error.",
+    ("outcome", "layer", "code"),
     registry=None,
 )
 QUEUED_SECONDS = Histogram(
@@ -57,3 +59,8 @@ OF_WORK: tuple[MetricWrapperBase, ...] = (
     DATASETS_CHECKED,
     QUESTIONS_CLOSED,
 )
+
+
+def blame(error: dict[str, Any] | None) -> tuple[str, str]:
+    """(layer, code) of an error, as labels; empty without one."""
+    return str((error or {}).get("layer") or ""), str((error or {}).get("code") or "")

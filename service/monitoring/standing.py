@@ -122,6 +122,8 @@ class Pool(Collector):
         if isinstance(pool, QueuePool):
             values = [(("used",), float(pool.checkedout())), (("idle",), float(pool.checkedin()))]
             yield gauge("database_pool_connections", "Connections of this process to the database.", values, "state")
+            limit = float(pool.size() + pool._max_overflow)  # nothing public tells it
+            yield gauge("database_pool_connections_limit", "How many it may have at a time.", [((), limit)])
 
 
 class Build(Collector):
