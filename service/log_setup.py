@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -103,7 +104,8 @@ class JsonLines(JsonFormatter):
     """One object a line: time, level, logger, pid, message, what it belongs to, and the traceback in `exception`."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        super().__init__(rename_fields={"exc_info": "exception"}, json_ensure_ascii=False)
+        reserved = [*RESERVED_ATTRS, "color_message"]  # uvicorn's, with escapes for a terminal
+        super().__init__(rename_fields={"exc_info": "exception"}, json_ensure_ascii=False, reserved_attrs=reserved)
         self._discreet = _Discreet(secrets)
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import pytest
 import sqlalchemy
+from promtool import find_promtool
 
 
 class NewDatabase(Protocol):
@@ -96,3 +97,12 @@ def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/migrated.db"
     create: NewDatabase = request.getfixturevalue("new_postgres_database")
     return create(template=request.getfixturevalue("migrated_postgres"))
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """The path of Prometheus' own checker."""
+    found = find_promtool()
+    if found is None:
+        pytest.skip("promtool is not on PATH, and Debian's package of it cannot be had here")
+    return found
