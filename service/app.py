@@ -69,9 +69,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await to_thread.run_sync(context.storage.sweep_parts, FORGOTTEN_PART_SECONDS)
         yield
         engine.dispose()
-        if app.state.traces is not None:
-            await to_thread.run_sync(app.state.traces.shutdown)
+        if spans is not None:
+            await to_thread.run_sync(spans.shutdown)
 
+    telemetry, spans = tracing.of_requests(settings)
     app = FastAPI(
         title="trainkit",
         version="0.1.0",
@@ -79,7 +80,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url="/docs",
         redoc_url=None,
+        telemetry=telemetry,
     )
+    app.state.spans = spans
     app.state.context = context
     folder = settings.metrics_folder
     # of several processes each would tell its own pool, and a scrape meets one of them by chance
@@ -119,5 +122,4 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes, max_upload_bytes=settings.max_upload_bytes)
     app.add_middleware(Authentication, sessions=sessions, metrics_token=settings.metrics_token)
     app.add_middleware(Observation)
-    app.state.traces = tracing.instrument(app, settings)
     return app

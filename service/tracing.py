@@ -1,18 +1,23 @@
-"""OpenTelemetry, for whoever wants it: the extra `otel`, and a variable that says where spans go. Else not one import."""
+"""OpenTelemetry, for whoever wants it: the extra `otel`, and a variable that says where spans go. Else its SDK stays out.
+
+FastAPI makes the spans of requests itself, named by the route's template; here it is told where to send them. Its own
+figures and logs stay off: `/metrics` and the service's log tell more, and no secret.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import MutableMapping
 from importlib.util import find_spec
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
-NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "opentelemetry.instrumentation.fastapi")
-NOT_TRACED = "healthz,readyz,metrics$"
+NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+NOT_TRACED = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 def wanted(settings: Settings) -> bool:
@@ -32,24 +37,25 @@ def _found(name: str) -> bool:
         return False
 
 
-def instrument(app: FastAPI, settings: Settings) -> Any:
-    """A span of every request, named by its route's template; the provider, or None. `traceparent` is honoured."""
-    if not settings.tracing:
-        return None
-    if lacking := missing():
+def of_requests(settings: Settings) -> tuple[TelemetryConfig, Any]:
+    """(what FastAPI is told, the provider of spans or None). `traceparent` is honoured."""
+    quiet: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+    if settings.tracing and (lacking := missing()):
         log.warning("no tracing: %s is not installed (pip install 'trainkit[otel]')", ", ".join(lacking))
-        return None
+    if not wanted(settings):
+        return quiet, None
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     provider = TracerProvider(resource=_resource("trainkit-api"))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    FastAPIInstrumentor.instrument_app(
-        app, tracer_provider=provider, excluded_urls=NOT_TRACED, exclude_spans=["receive", "send"]
-    )
-    return provider
+    ours: TelemetryConfig = {"tracing": True, "tracer_provider": provider, "operation_spans": False, "exclude": _dull}
+    return {**quiet, **ours}, provider
+
+
+def _dull(scope: MutableMapping[str, Any]) -> bool:
+    return scope["path"] in NOT_TRACED
 
 
 def sending_at_once(service: str, seconds: float) -> Any:

@@ -1,0 +1,146 @@
+"""The examples for Prometheus and Grafana, and the document: of metrics that there are, in forms that their tools read."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from exposed import names
+from prometheus_client import ProcessCollector
+from sqlalchemy import create_engine
+
+from service.monitoring.families import OF_WORK
+from service.monitoring.request_families import OF_REQUESTS
+from service.monitoring.standing import Build, Pool, Standing
+from service.settings import Settings
+from worker.context import make_context
+from worker.families import OF_WORKERS
+from worker.metrics_server import Reach
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "examples" / "monitoring"
+ROW = re.compile(r"^\| `(trainkit_\w+)` \| (\w+) \| ([\w, ]*) ?\| (\w+) \| (.+) \|$", re.MULTILINE)
+NAME = re.compile(r"\b((?:trainkit|process)_\w+)")
+
+
+def exposed() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """(type, labels) of every family that an API or a worker tells."""
+    engine = create_engine("sqlite:////nowhere/x.db")
+    context = make_context(Settings.from_env({"TRAINKIT_BROKER_URL": "memory://"}))
+    found: dict[str, tuple[str, tuple[str, ...]]] = {}
+    for metric in (*OF_REQUESTS, *OF_WORK, *OF_WORKERS):
+        for family in metric.describe():
+            found[names([family]).pop()] = (family.type, tuple(metric._labelnames))
+    for collector in (Standing(lambda: None), Build(engine), Pool(engine), Reach(context)):  # type: ignore[arg-type]
+        described = collector.describe() if isinstance(collector, Standing | Reach) else collector.collect()
+        for family in described:
+            found[family.name] = (family.type, tuple(family._labelnames))  # type: ignore[attr-defined]
+    return found
+
+
+def dashboard() -> dict[str, Any]:
+    return dict(json.loads((FOLDER / "grafana-dashboard.json").read_text()))
+
+
+def expressions() -> list[str]:
+    """Every query of the dashboard and the alerts."""
+    shown = [target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", [])]
+    rules = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"][0]["rules"]
+    return [*shown, *(rule["expr"] for rule in rules)]
+
+
+def test_the_document_tells_every_metric_as_it_is() -> None:
+    rows = ROW.findall((ROOT / "docs" / "monitoring.md").read_text())
+    documented = {
+        name: (kind, tuple(label.strip() for label in labels.split(",") if label.strip()))
+        for name, kind, labels, _, _ in rows
+    }
+    assert len(documented) == len(rows) > 40
+    assert documented == exposed()
+
+
+def test_every_metric_has_a_sentence_and_a_good_name() -> None:
+    for metric in (*OF_REQUESTS, *OF_WORK, *OF_WORKERS):
+        (family,) = metric.describe()
+        assert family.documentation.endswith("."), family.name
+        assert not {"job", "job_id", "id", "project", "key"} & set(metric._labelnames), family.name
+
+
+def test_queries_ask_for_what_is_told() -> None:
+    there = set(exposed()) | names(ProcessCollector(registry=None).collect())
+    for expression in expressions():
+        asked = NAME.findall(re.sub(r'"[^"]*"', "", expression))
+        assert asked or expression.startswith("up{"), expression
+        for name in asked:
+            base = re.sub(r"_(bucket|count|sum)$", "", name)
+            assert name in there or (base in there and exposed()[base][0] == "histogram"), f"{name} in {expression}"
+        # `sum by (x)` of a label that no series has would add up what is meant apart
+        for labels in re.findall(r"by \(([\w, ]+)\)", expression):
+            known = {label for name in asked for label in exposed().get(re.sub(r"_bucket$", "", name), ("", ()))[1]}
+            assert set(re.split(r", *", labels)) <= known | {"le", "instance", "job"}, expression
+
+
+def test_the_dashboard_is_one_that_grafana_takes() -> None:
+    board = dashboard()
+    (source,) = board["templating"]["list"]
+    assert (source["type"], source["query"]) == ("datasource", "prometheus")
+    panels = board["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels) > 30
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24, panel["title"]
+        taken |= cells
+        if panel["type"] == "row":
+            continue
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"]) >= 1
+        assert panel["fieldConfig"]["defaults"]["unit"]
+
+
+def check(promtool: str, *arguments: str, cwd: Path = FOLDER) -> None:
+    done = subprocess.run([promtool, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_takes_the_configuration(promtool: str, tmp_path: Path) -> None:
+    for file in ("prometheus.yml", "alerts.yml"):
+        (tmp_path / file).write_text((FOLDER / file).read_text())
+    (tmp_path / "metrics-token").write_text("x")
+    check(promtool, "check", "config", "prometheus.yml", cwd=tmp_path)
+
+
+def test_every_alert_rings_when_it_should(promtool: str) -> None:
+    check(promtool, "check", "rules", "alerts.yml")
+    check(promtool, "test", "rules", "alerts_test.yml")
+    rules = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"][0]["rules"]
+    played = yaml.safe_load((FOLDER / "alerts_test.yml").read_text())["tests"]
+    rung = {case["alertname"] for test in played for case in test["alert_rule_test"] if case.get("exp_alerts")}
+    assert rung == {rule["alert"] for rule in rules}
+    for rule in rules:
+        assert set(rule["annotations"]) == {"summary", "action"}
+        assert rule["labels"]["severity"] in ("critical", "warning")
+
+
+def test_prometheus_reads_every_query_of_the_dashboard(promtool: str, tmp_path: Path) -> None:
+    queries = [expression.replace("$__rate_interval", "5m") for expression in expressions()]
+    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
+    (tmp_path / "queries.yml").write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
+    check(promtool, "check", "rules", "queries.yml", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["TRAINKIT_METRICS_TOKEN", "TRAINKIT_WORKER_METRICS_PORT", "TRAINKIT_LOG_FORMAT"])
+def test_settings_are_told(name: str) -> None:
+    for file in ("README.md", "docs/monitoring.md", "docs/architecture.md"):
+        assert name in (ROOT / file).read_text(), file

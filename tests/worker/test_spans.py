@@ -1,0 +1,58 @@
+"""A span of every attempt, sent by no thread, when it is over."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from otlp import attributes, collector
+from place import Place, make_place
+from test_supervisor import run_one
+
+import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
+from worker import spans
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    made = make_place(f"sqlite:///{tmp_path}/test.db", tmp_path)
+    spans._tracer.cache_clear()
+    return replace(made, context=replace(made.context, settings=replace(made.context.settings, tracing=True)))
+
+
+def test_an_attempt_that_ends_well_and_one_that_does_not(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = place.table()
+    good = place.submit(table, train={"epochs": 1, "seed": 1})
+    threads = set(threading.enumerate())
+    with collector() as heard:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", heard.url)
+        assert run_one(place)
+        bad = place.submit(table, train={"epochs": 1, "seed": 1})
+        monkeypatch.setattr("worker.endings.memory_limit", lambda: 1 << 20)
+        assert run_one(place)
+        ours = {thread.name for thread in set(threading.enumerate()) - threads if "Otel" in thread.name}
+    assert ours == set()
+    assert [service for service, _ in heard.spans] == ["trainkit-worker"] * 2
+    first, second = (span for _, span in heard.spans)
+    told = attributes(first)
+    assert first.name == "attempt train"
+    assert (told["trainkit.job.id"], told["trainkit.attempt"], told["trainkit.outcome"]) == (good, 1, "succeeded")
+    assert told["trainkit.model.kind"] == "mlp"
+    attempt = place.attempts(good)[0]
+    assert attempt.finished_at is not None
+    seconds = (first.end_time_unix_nano - first.start_time_unix_nano) / 1e9
+    assert seconds >= (attempt.finished_at - attempt.started_at).total_seconds() - 0.1
+    told = attributes(second)
+    assert (told["trainkit.job.id"], told["trainkit.outcome"]) == (bad, "failed")
+    assert told["error.type"] == "does_not_fit"
+    assert second.status.code == second.status.STATUS_CODE_ERROR
+
+
+def test_a_collector_that_is_away_hurts_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr(spans, "SEND_SECONDS", 0.2)
+    job = place.submit(place.table(), train={"epochs": 1, "seed": 1})
+    assert run_one(place)
+    assert place.job(job).state == "succeeded"
