@@ -76,9 +76,9 @@ class Sink:
         """How fast it goes, for whoever watches the worker."""
         if kind == "resumed":
             self._step = event["step"]
-        elif kind in ("progress", "metrics") and event["step"] > self._step:
-            STEPS.inc(event["step"] - self._step)
-            self._step = event["step"]
+        elif kind in ("progress", "metrics") and (step := event.get("step", 0)) > self._step:
+            STEPS.inc(step - self._step)
+            self._step = step
         if kind == "progress" and event.get("samples_per_second"):
             SAMPLES_PER_SECOND.set(event["samples_per_second"])
 
