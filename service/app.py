@@ -49,7 +49,7 @@ DASHBOARD = Path(__file__).parent / "web"
 FILES = 65536
 FORGOTTEN_PART_SECONDS = 86400.0
 AS_THEY_ARE = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream", "application/vnd.apache.parquet")
-"""Not compressed on the way: streams, and what would not shrink. (Level 1 takes half the time of 5, for a quarter more bytes.)"""
+"""Not compressed on the way: streams, and what would not shrink. (Level 1: half the time of 5, a quarter more bytes.)"""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
