@@ -16,6 +16,7 @@ from service.jobs import repository
 from service.jobs import service as jobs
 from service.jobs.tables import Attempt, Job
 from service.keys.service import Principal, authenticate, create_key
+from service.metrics.hub import Hub
 from service.migrate import upgrade
 from service.settings import Settings
 from worker import intake
@@ -83,5 +84,6 @@ def make_place(database_url: str, folder: Path) -> Place:
     with context.sessions.begin() as session:
         who = authenticate(session, key)
     assert who is not None
-    service = ServiceContext(settings, context.engine, context.sessions, context.storage, context.doorbell)
+    hub = Hub(context.sessions)
+    service = ServiceContext(settings, context.engine, context.sessions, context.storage, context.doorbell, hub)
     return Place(context, service, who)
