@@ -52,6 +52,12 @@ def best_so_far(session: Session, job_id: str) -> dict[str, float]:
     return dict(session.scalar(select(Job.metrics_best).where(Job.id == job_id)) or {})
 
 
+def chunk_before(session: Session, job_id: str, seq: int) -> MetricChunk | None:
+    """The chunk that ends before that row."""
+    earlier = select(MetricChunk).where(MetricChunk.job_id == job_id, MetricChunk.first_seq < seq)
+    return session.scalars(earlier.order_by(MetricChunk.first_seq.desc()).limit(1)).one_or_none()
+
+
 def chunks_after(session: Session, job_id: str, after: int, limit: int) -> list[MetricChunk]:
     """Chunks that hold rows beyond `after`, in order."""
     wanted = select(MetricChunk).where(MetricChunk.job_id == job_id, MetricChunk.last_seq > after)
