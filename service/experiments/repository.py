@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
@@ -50,10 +51,18 @@ def withdraw(session: Session, job_id: str, after: int, at: int) -> None:
 
 def standings(session: Session, project_id: str, experiment: str, job_id: str, epoch: int, at: int) -> list[Any]:
     """Of every other job that had reached the epoch at `at`: (job, seq, epoch, tallies) of its last evaluation there."""
+    asked = {"project": project_id, "experiment": experiment, "job": job_id, "epoch": epoch, "at": at}
+    return list(session.execute(_standings(), asked))
+
+
+@cache
+def _standings() -> Select[Any]:
+    """Two look-ups by epoch for each member, however long the histories are. Built once, for it is asked very often."""
+    epoch: BindParameter[int] = bindparam("epoch")
     earlier, later = aliased(Evaluated), aliased(Evaluated)
     newest = (
         select(earlier.seq)
-        .where(earlier.job_id == ExperimentMember.job_id, earlier.epoch <= epoch, _known(earlier, at))
+        .where(earlier.job_id == ExperimentMember.job_id, earlier.epoch <= epoch, _known(earlier))
         .order_by(earlier.epoch.desc(), earlier.seq.desc())
         .limit(1)
         .correlate(ExperimentMember)
@@ -61,28 +70,27 @@ def standings(session: Session, project_id: str, experiment: str, job_id: str, e
     )
     reached = (
         select(later.seq)
-        .where(later.job_id == ExperimentMember.job_id, later.epoch >= epoch, _known(later, at))
+        .where(later.job_id == ExperimentMember.job_id, later.epoch >= epoch, _known(later))
         .correlate(ExperimentMember)
         .exists()
     )
-    others = (
+    return (
         select(Evaluated.job_id, Evaluated.seq, Evaluated.epoch, Evaluated.tallies)
         .join(ExperimentMember, Evaluated.job_id == ExperimentMember.job_id)
         .where(
-            ExperimentMember.project_id == project_id,
-            ExperimentMember.experiment == experiment,
-            ExperimentMember.job_id != job_id,
+            ExperimentMember.project_id == bindparam("project"),
+            ExperimentMember.experiment == bindparam("experiment"),
+            ExperimentMember.job_id != bindparam("job"),
             Evaluated.seq == newest,
             reached,
         )
     )
-    return list(session.execute(others))
 
 
 def times(session: Session, job_id: str) -> dict[int, int]:
     """When each evaluation that counts became known, by its step."""
     mine = select(Evaluated.step, Evaluated.tick).where(Evaluated.job_id == job_id, Evaluated.gone.is_(None))
-    return dict(session.execute(mine).tuples().all())
+    return dict(iter(session.execute(mine)))
 
 
 def members(session: Session, project_id: str, experiment: str) -> int:
@@ -105,7 +113,9 @@ def forget(session: Session, project_id: str, experiment: str) -> None:
     )
 
 
-def _known(row: type[Evaluated], at: int) -> ColumnElement[bool]:
+def _known(row: type[Evaluated]) -> ColumnElement[bool]:
+    """Whether the row counted at the time `at`."""
+    at: BindParameter[int] = bindparam("at")
     gone: InstrumentedAttribute[int | None] = row.gone
     return (row.tick < at) & or_(gone.is_(None), gone > at)
 
