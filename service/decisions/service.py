@@ -112,7 +112,7 @@ class Across:
         now = self._times.get(moment.step)
         if now is None or not isinstance(moment, Evaluation):
             return []
-        return self._rules.observe(moment, lambda epoch: others(self._session, self._job, epoch, now), now)
+        return self._rules.observe(moment, others(self._session, self._job, self._rules.rules, now), now)
 
 
 def _alone(rules: tuple[EarlyStopRule, ...], given: tuple[AcrossRule, ...]) -> SpecProblem:

@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from service.experiments.tables import Evaluated, ExperimentClock, ExperimentMember
+from service.jobs.tables import Job
 
 
 def tick(session: Session, project_id: str, experiment: str) -> int:
@@ -99,6 +100,12 @@ def members(session: Session, project_id: str, experiment: str) -> int:
         ExperimentMember.project_id == project_id, ExperimentMember.experiment == experiment
     )
     return session.scalar(mine) or 0
+
+
+def has_others(session: Session, project_id: str, experiment: str, job_id: str) -> bool:
+    """Whether the experiment has jobs beside that one, evaluated or not."""
+    beside = select(Job.id).where(Job.project_id == project_id, Job.experiment == experiment, Job.id != job_id)
+    return session.scalar(beside.limit(1)) is not None
 
 
 def forget(session: Session, project_id: str, experiment: str) -> None:

@@ -5,11 +5,10 @@ All of it happens in the transaction that stores the evaluation's rows, under th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.experiments import repository
@@ -17,7 +16,7 @@ from service.experiments.tables import Evaluated
 from service.jobs.tables import Job
 from service.metrics import repository as log
 from service.metrics.chunks import Row, decode_columns
-from trainkit.diagnose.across import AcrossRules, Standing, Tally
+from trainkit.diagnose.across import AcrossRules, Look, Standing, Tally
 from trainkit.diagnose.replay import ASKED, BATCH_LOSS, LogRow, moments
 from trainkit.diagnose.stopping import Decision, Evaluation
 from trainkit.spec.early_stop import ACROSS, AcrossRule, RuleSet, across_of
@@ -36,10 +35,12 @@ def observe(session: Session, job: Job, first_seq: int, rows: Sequence[Row]) -> 
     before = repository.last(session, job.id)
     if before is None:
         repository.join(session, job.project_id, job.experiment, job.id)
-    rules = AcrossRules(rules_of(job), None if before is None else _read(before.tallies))
+    wanted = rules_of(job)
+    rules = AcrossRules(wanted, None if before is None else _read(before.tallies))
+    look = others(session, job, wanted, now)
     decisions, noted = [], []
     for seq, evaluation in zip(seqs, evaluations, strict=True):
-        decisions += rules.observe(evaluation, lambda epoch: others(session, job, epoch, now), now)
+        decisions += rules.observe(evaluation, look, now)
         noted.append(
             Evaluated(
                 job_id=job.id,
@@ -54,12 +55,17 @@ def observe(session: Session, job: Job, first_seq: int, rows: Sequence[Row]) -> 
     return decisions
 
 
-def others(session: Session, job: Job, epoch: int, at: int) -> list[Standing]:
-    """How the experiment's other jobs stood at the epoch, as it was known at `at`."""
-    if job.experiment is None:
-        return []
-    found = repository.standings(session, job.project_id, job.experiment, job.id, epoch, at)
-    return [Standing(other, seq, there, _read(tallies)) for other, seq, there, tallies in found]
+def others(session: Session, job: Job, rules: Sequence[AcrossRule], at: int) -> Look:
+    """How the experiment's other jobs stood at an epoch, in what these rules watch, as it was known at `at`."""
+    names = {rule.monitor for rule in rules}
+
+    def look(epoch: int) -> list[Standing]:
+        if job.experiment is None:
+            return []
+        found = repository.standings(session, job.project_id, job.experiment, job.id, epoch, at)
+        return [Standing(other, seq, there, _read(tallies, names)) for other, seq, there, tallies in found]
+
+    return look
 
 
 def rules_of(job: Job) -> tuple[AcrossRule, ...]:
@@ -83,11 +89,10 @@ def leave(session: Session, job: Job) -> None:
     if job.experiment is None:
         return
     now = repository.tick(session, job.project_id, job.experiment)
-    mine = [Job.project_id == job.project_id, Job.experiment == job.experiment, Job.id != job.id]
-    if session.scalar(select(Job.id).where(*mine).limit(1)) is None:
-        repository.forget(session, job.project_id, job.experiment)
-    else:
+    if repository.has_others(session, job.project_id, job.experiment, job.id):
         repository.withdraw(session, job.id, 0, now)
+    else:
+        repository.forget(session, job.project_id, job.experiment)
 
 
 def _of_the_same_step(session: Session, job_id: str, before: int, rows: Sequence[Row]) -> list[LogRow]:
@@ -133,8 +138,9 @@ def _number(value: float) -> float | str:
     return value if isfinite(value) else str(value)
 
 
-def _read(tallies: Mapping[str, Any]) -> dict[str, Tally]:
+def _read(tallies: Mapping[str, Any], names: Collection[str] | None = None) -> dict[str, Tally]:
     return {
         name: Tally(float(value), count, float(total), None if best is None else float(best))
         for name, (value, count, total, best) in tallies.items()
+        if names is None or name in names
     }
