@@ -2,6 +2,7 @@
 
 from service.database import Base
 from service.datasets.tables import Blob, Dataset
+from service.experiments.tables import Evaluated, ExperimentClock, ExperimentMember
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
 from service.keys.tables import ApiKey, Project
 from service.logs.tables import LogChunk
@@ -20,6 +21,9 @@ __all__ = [
     "Checkpoint",
     "Dataset",
     "Decision",
+    "Evaluated",
+    "ExperimentClock",
+    "ExperimentMember",
     "Housekeeping",
     "IdempotencyKey",
     "Job",

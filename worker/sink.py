@@ -120,11 +120,13 @@ class Sink:
         changes = self._changes(batch)
         with self.context.sessions.begin() as session:
             job = held(session, self.job_id, self.fence)
+            # Rules across jobs decide while rows are stored; these decisions were never ours to ship.
+            decision_seq = job.next_decision_seq - job.across_decisions
             if self._decision_seq is None:
-                self._decision_seq = job.next_decision_seq
+                self._decision_seq = decision_seq
             # A commit whose answer was lost may have happened: the counters, which only we move, say how much of it did.
             new_rows = rows[job.next_seq - 1 - self._metric_seq :]
-            new_decisions = decisions[job.next_decision_seq - self._decision_seq :]
+            new_decisions = decisions[decision_seq - self._decision_seq :]
             if new_rows:
                 metrics.append(session, self.job_id, self.fence, new_rows)
             if new_decisions:

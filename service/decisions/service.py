@@ -10,14 +10,17 @@ from sqlalchemy.orm import Session
 
 from service.decisions.schemas import Cost, Saved, SimulatedDecision, SimulatedStop, SimulationOut
 from service.errors import Problem
+from service.experiments import repository as experiments
+from service.experiments.service import others
 from service.jobs import repository
 from service.jobs.tables import Decision as Taken
 from service.jobs.tables import Job
 from service.metrics.service import finite, scan
-from trainkit.diagnose.replay import ASKED, BATCH_LOSS, LogRow, Replay, moments
+from trainkit.diagnose.across import AcrossRules
+from trainkit.diagnose.replay import ASKED, BATCH_LOSS, BatchLoss, LogRow, Replay, moments
 from trainkit.diagnose.stopping import Decision, Evaluation
 from trainkit.spec import JobSpec
-from trainkit.spec.early_stop import EarlyStopRule
+from trainkit.spec.early_stop import ACROSS, AcrossRule, EarlyStopRule, across_of
 from trainkit.spec.problems import Problem as SpecProblem
 from trainkit.spec.problems import SpecError
 from trainkit.spec.resolve import with_mode
@@ -25,6 +28,8 @@ from trainkit.spec.rules import check_logged
 
 MOST = 200_000
 """Decisions of one replay: some seconds of work."""
+MOST_COMPARED = 1_000_000
+"""Evaluations of one replay times the jobs that they are compared with."""
 A_READ = 1000
 NOT_A_RULE = frozenset({"client_stop", "max_seconds"})
 """Kinds of decisions that no rule takes."""
@@ -42,24 +47,30 @@ def simulate(
     if len(asked) * len(rules) > MOST:
         detail = f"{len(asked)} evaluations of {len(rules)} rules are more than {MOST} decisions. Ask with fewer rules."
         raise Problem(422, "history_too_long", detail)
+    across = Across(session, job, rules, len(asked), own=given is None)
     replay = Replay(rules, _metric(spec, logged))
     page: list[SimulatedDecision] = []
     total = evaluations = 0
     same = True
-    taken = _taken(session, job.id, asked) if given is None else iter(())
+    # Of one evaluation the two kinds are stored in either order, for two processes take them.
+    kinds = () if given is not None else (False, True) if across_of(rules) else (False,)
+    taken = {kind: _taken(session, job.id, asked, across=kind) for kind in kinds}
     for moment in moments(history(session, job.id)):
         evaluations += isinstance(moment, Evaluation)
+        stopped = replay.stop is not None
         try:
-            decisions = replay.feed(moment)
+            # After a stop nothing is asked for any more, but what was taken on the way to the end is compared.
+            decisions = replay.feed(moment, () if stopped and given is not None else across.at(moment))
         except KeyError as error:
             where = f"at step {moment.step} {error.args[0]}"
             raise SpecError([SpecProblem("/rules", "not_logged", where, "Leave out the rule that needs it.")]) from None
         for decision in decisions:
-            total += 1
-            if after < total <= after + limit:
-                page.append(_wire(total, decision))
+            if not stopped:
+                total += 1
+                if after < total <= after + limit:
+                    page.append(_wire(total, decision))
             if given is None:
-                earlier = next(taken, None)
+                earlier = next(taken[decision.rule["kind"] in ACROSS], None)
                 same &= _still_comes(job) if earlier is None else _same(earlier, decision)
     stop = replay.stop
     return SimulationOut(
@@ -70,8 +81,43 @@ def simulate(
         stop=stop and SimulatedStop(**_fields(stop), stop_reason=str(stop.stop_reason)),
         saved=Saved(**replay.saved()),
         cost=Cost(**replay.cost()),
-        same_as_taken=None if given is not None else same and next(taken, None) is None,
+        same_as_taken=None if given is not None else same and all(next(left, None) is None for left in taken.values()),
     )
+
+
+class Across:
+    """The rules across jobs, asked about each evaluation with the others as they were when it was stored."""
+
+    def __init__(
+        self, session: Session, job: Job, rules: tuple[EarlyStopRule, ...], evaluations: int, *, own: bool
+    ) -> None:
+        """Raises SpecError for a job that is in no experiment, unless the rules are its `own`, which never act."""
+        given = across_of(rules)
+        self._session, self._job, self._rules = session, job, AcrossRules(given)
+        self._times: dict[int, int] = {}
+        if not given:
+            return
+        if job.experiment is None:
+            if not own:
+                raise SpecError([_alone(rules, given)])
+            return
+        members = experiments.members(session, job.project_id, job.experiment)
+        if evaluations * members > MOST_COMPARED:
+            detail = f"{evaluations} evaluations against {members} jobs are more than {MOST_COMPARED} comparisons."
+            raise Problem(422, "history_too_long", f"{detail} Leave out the rules across jobs.")
+        self._times = experiments.times(session, job.id)
+
+    def at(self, moment: Evaluation | BatchLoss) -> list[Decision]:
+        """Their decisions; none between evaluations."""
+        now = self._times.get(moment.step)
+        if now is None or not isinstance(moment, Evaluation):
+            return []
+        return self._rules.observe(moment, others(self._session, self._job, self._rules.rules, now), now)
+
+
+def _alone(rules: tuple[EarlyStopRule, ...], given: tuple[AcrossRule, ...]) -> SpecProblem:
+    message = f"the {given[0].kind} rule compares jobs of one experiment, and this job is in none"
+    return SpecProblem(f"/rules/{rules.index(given[0])}", "no_experiment", message, "Leave it out.")
 
 
 def survey(session: Session, job_id: str) -> tuple[frozenset[str], frozenset[tuple[int, int]]]:
@@ -107,16 +153,21 @@ def history(session: Session, job_id: str) -> Iterator[LogRow]:
             yield names[index], step, epoch, value
 
 
-def _taken(session: Session, job_id: str, asked: frozenset[tuple[int, int]]) -> Iterator[Taken]:
-    """The rules' stored decisions about rows that count: those of steps that were run again are left out."""
+def _taken(session: Session, job_id: str, asked: frozenset[tuple[int, int]], *, across: bool) -> Iterator[Taken]:
+    """The rules' stored decisions about rows that count: those of steps that were run again are left out.
+
+    Either those of rules across jobs or all others.
+    """
     after = 0
     while rows := repository.decisions_after(session, job_id, after, A_READ):
         for row in rows:
-            if (row.fence, row.step) in asked and row.rule.get("kind") not in NOT_A_RULE:
+            kind = row.rule.get("kind")
+            if (row.fence, row.step) in asked and kind not in NOT_A_RULE and (kind in ACROSS) == across:
                 yield row
         after = rows[-1].seq
         for row in rows:
-            session.expunge(row)
+            if row in session:  # the other reader of the same decisions may have let go of it
+                session.expunge(row)
 
 
 def _same(taken: Taken, replayed: Decision) -> bool:

@@ -79,6 +79,14 @@ def resumed(session: Session, job_id: str, fence: int, exact: bool, reason: str 
     session.flush()
 
 
+def stop_by_rule(session: Session, job: Job, reason: str) -> None:
+    """A rule across jobs says stop: wished for as a client's stop is, and never instead of a stop or cancel before it."""
+    if (job.wanted or {}).get("action") in ("cancel", "stop") or job.state == "stopping":
+        return
+    wish = {"action": "stop", "keep": "best", "stop_reason": "early_stop", "reason": reason}
+    transition(session, job, "stopping", actor="rule", reason=reason, wanted=wish)
+
+
 def finish(session: Session, job_id: str, fence: int, outcome: Finish) -> str:
     """Model, files, result and the final state, all or nothing. Returns the model's id."""
     job = held(session, job_id, fence)

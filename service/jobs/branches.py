@@ -18,9 +18,21 @@ from service.jobs.removed import why_no_checkpoint
 from service.jobs.tables import Checkpoint, Job
 from trainkit.spec import JobSpec, SpecError
 from trainkit.spec import Problem as SpecProblem
+from trainkit.spec.early_stop import ACROSS
 
 Relation = Literal["fork", "retry", "resume"]
-FREE = {"name", "labels", "early_stop", "resources", "schedule", "optimizer", "regularize", "augment", "train"}
+FREE = {
+    "name",
+    "labels",
+    "experiment",
+    "early_stop",
+    "resources",
+    "schedule",
+    "optimizer",
+    "regularize",
+    "augment",
+    "train",
+}
 """Sections that a job which goes on from another's checkpoint may change."""
 FIXED_IN_TRAIN = {"seed", "precision", "channels_last", "compile"}
 
@@ -82,7 +94,7 @@ def newest(session: Session, context: Context, job: Job) -> Checkpoint | None:
 
 
 def longer(parent: Job, extra_epochs: int) -> dict[str, Any]:
-    """The parent's spec with so many epochs more. A patience rule that had stopped it counts anew from there."""
+    """The parent's spec with so many epochs more. A rule that may have stopped it begins anew from there."""
     document = copy.deepcopy(parent.spec)
     resolved = parent.resolved or {}
     result = parent.result or {}
@@ -94,7 +106,7 @@ def longer(parent: Job, extra_epochs: int) -> dict[str, Any]:
         train["epochs"] = int((resolved.get("train") or {}).get("epochs", 0)) + extra_epochs
     if parent.stop_reason == "early_stop":
         for rule in document.get("early_stop") or []:
-            if rule.get("kind") in ("patience", "noise_patience"):
+            if rule.get("kind") in ("patience", "noise_patience", *ACROSS):
                 rule["start_epoch"] = max(int(rule.get("start_epoch", 0)), int(result.get("stopped_epoch") or 0))
     return document
 

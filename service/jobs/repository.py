@@ -9,6 +9,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from service.datasets.tables import Dataset
+from service.experiments import service as experiments
 from service.jobs.states import ENDED
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
 from service.models.tables import Model
@@ -34,6 +35,7 @@ def listing(
     labels: Mapping[str, str],
     updated_after: datetime | None,
     dataset: str | None,
+    experiment: str | None,
 ) -> Sequence[Job]:
     """Newest first, one more than `limit`."""
     mine = select(Job).where(Job.project_id == project_id)
@@ -43,6 +45,8 @@ def listing(
         mine = mine.where(Job.state.in_(status))
     if dataset:
         mine = mine.where(Job.dataset_id == dataset)
+    if experiment:
+        mine = mine.where(Job.experiment == experiment)
     if updated_after:
         mine = mine.where(Job.updated_at > updated_after)
     for key, value in labels.items():
@@ -108,6 +112,7 @@ def stored_keys(session: Session, job_id: str) -> list[str]:
 def delete_job(session: Session, job: Job) -> None:
     """The row and, by cascade, all that hangs on it."""
     session.execute(delete(IdempotencyKey).where(IdempotencyKey.resource_id == job.id))
+    experiments.leave(session, job)
     session.delete(job)
 
 

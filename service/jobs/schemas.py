@@ -42,6 +42,8 @@ class JobOut(BaseModel):
     attempts: int
     interruptions: int
     labels: dict[str, str]
+    experiment: str | None
+    """Jobs of the project with the same name here are one experiment."""
     spec: dict[str, Any]
     resolved: dict[str, Any] | None
     decided: dict[str, Any] | None
@@ -71,6 +73,7 @@ def job_out(job: Job, dataset: Dataset) -> JobOut:
         attempts=job.attempts,
         interruptions=job.interruptions,
         labels=job.labels,
+        experiment=job.experiment,
         spec=job.spec,
         resolved=job.resolved,
         decided=job.decided,

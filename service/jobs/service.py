@@ -160,6 +160,7 @@ def _admit(session: Session, context: Context, who: Principal, document: Any, br
         project_id=who.project_id,
         name=spec.name,
         labels=dict(spec.labels),
+        experiment=spec.experiment,
         spec=document,
         resolved=resolved.spec.model_dump(mode="json") if resolved else None,
         dataset_id=dataset.id,

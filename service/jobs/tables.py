@@ -21,11 +21,14 @@ class Job(Leased, Base):
         Index("jobs_by_project", "project_id", "id"),
         Index("jobs_by_dataset", "dataset_id"),
         Index("jobs_by_end", "project_id", "finished_at"),
+        Index("jobs_by_experiment", "project_id", "experiment"),
     )
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str] = mapped_column(String(200))
     labels: Mapped[dict[str, Any]] = mapped_column(Json)
+    experiment: Mapped[str | None] = mapped_column(String(200))
+    """Jobs of the project with the same name here are compared."""
     spec: Mapped[dict[str, Any]] = mapped_column(Json)
     resolved: Mapped[dict[str, Any] | None] = mapped_column(Json)
     decided: Mapped[dict[str, Any] | None] = mapped_column(Json)
@@ -54,6 +57,8 @@ class Job(Leased, Base):
     """Up to this row the metric log lies in large chunks."""
     next_event_seq: Mapped[int] = mapped_column(default=1)
     next_decision_seq: Mapped[int] = mapped_column(default=1)
+    across_decisions: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How many of them are of rules across jobs, which the training process knows nothing of."""
     next_log_seq: Mapped[int] = mapped_column(BigInteger, default=1, server_default="1")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -44,6 +44,10 @@ class Columns:
     value: NDArray[np.float64]
     at: NDArray[np.float64]
 
+    def row(self, place: int) -> Row:
+        """The row at that place."""
+        return self.rows(np.asarray([place]))[0]
+
     def rows(self, places: NDArray[np.intp]) -> list[Row]:
         """The rows at these places."""
         columns = (column[places].tolist() for column in (self.index, self.step, self.epoch, self.value, self.at))

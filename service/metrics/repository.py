@@ -112,6 +112,14 @@ def _in_binary(connection: Connection, wanted: dict[str, Any]) -> list[Chunk]:
         raise OperationalError(str(compiled), wanted, error) from error
 
 
+def chunk_before(session: Session, job_id: str, seq: int) -> Chunk | None:
+    """The chunk that ends before that row."""
+    columns = (MetricChunk.first_seq, MetricChunk.last_seq, MetricChunk.fence, MetricChunk.body)
+    earlier = select(*columns).where(MetricChunk.job_id == job_id, MetricChunk.first_seq < seq)
+    found = session.execute(earlier.order_by(MetricChunk.first_seq.desc()).limit(1)).one_or_none()
+    return None if found is None else Chunk(*found)
+
+
 def superseded_ranges(session: Session, job_id: str) -> list[tuple[int, int]]:
     """(first, last) of every range of rows that were run again."""
     return [(first, last) for first, last in session.connection().execute(_RANGES, {"job": job_id})]

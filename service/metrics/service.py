@@ -13,10 +13,13 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from service.database import db_now
+from service.experiments import service as experiments
+from service.jobs.attempts import stop_by_rule
 from service.jobs.leases import held
 from service.jobs.tables import Decision, Job
 from service.metrics import repository
 from service.metrics.chunks import Columns, Row, columns_of, decode_columns
+from trainkit.diagnose.stopping import first_stop
 
 SMALLER_IS_BETTER = frozenset({"loss", "mse", "mae", "batch_loss"})
 LARGER_IS_BETTER = frozenset({"accuracy", "top5_accuracy", "precision", "recall", "f1", "roc_auc", "r2"})
@@ -67,7 +70,18 @@ def append(session: Session, job_id: str, fence: int, rows: Sequence[Row]) -> tu
     columns = columns_of(rows)
     best = _best(repository.best_so_far(session, job_id), _extremes(columns))
     first = repository.append_chunk(session, job_id, fence, columns, best)
+    _compare(session, session.get_one(Job, job_id), fence, first, rows)
     return first, first + len(rows) - 1
+
+
+def _compare(session: Session, job: Job, fence: int, first: int, rows: Sequence[Row]) -> None:
+    """Ask the rules across jobs about evaluations among the rows, and pass on the first stop."""
+    decisions = experiments.observe(session, job, first, rows)
+    if decisions:
+        append_decisions(session, job.id, fence, [decision.as_dict() for decision in decisions], across=True)
+        stop = first_stop(decisions)
+        if stop is not None:
+            stop_by_rule(session, job, f"{stop.rule['kind']}: {stop.reason}")
 
 
 def _extremes(columns: Columns) -> dict[tuple[str, str], tuple[float, float]]:
@@ -104,6 +118,7 @@ def supersede_after(session: Session, job_id: str, fence: int, metric_seq: int) 
         return
     repository.mark_superseded(session, job_id, fence, metric_seq + 1, last)
     session.flush()
+    experiments.supersede_after(session, job, metric_seq)
     extremes: dict[tuple[str, str], tuple[float, float]] = {}
     latest: dict[str, float | None] = {}
     for piece in scan(session, job_id, 0):
@@ -125,8 +140,10 @@ def supersede_after(session: Session, job_id: str, fence: int, metric_seq: int) 
     )
 
 
-def append_decisions(session: Session, job_id: str, fence: int, decisions: Sequence[Mapping[str, Any]]) -> None:
-    """Store early-stop decisions with their inputs; `seq` is gap-free per job."""
+def append_decisions(
+    session: Session, job_id: str, fence: int, decisions: Sequence[Mapping[str, Any]], *, across: bool = False
+) -> None:
+    """Store early-stop decisions with their inputs; `seq` is gap-free per job. `across`: not the training process's."""
     job = held(session, job_id, fence)
     first = job.next_decision_seq
     now = session.scalar(select(db_now()))
@@ -147,6 +164,9 @@ def append_decisions(session: Session, job_id: str, fence: int, decisions: Seque
             ),
         )
     job.next_decision_seq = first + len(decisions)
+    if across:
+        job.across_decisions += len(decisions)
+    session.flush()
 
 
 def finite(value: Any) -> Any:

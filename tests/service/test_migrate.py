@@ -16,11 +16,14 @@ from sqlalchemy.exc import IntegrityError
 
 from service.database import make_engine, session_factory
 from service.datasets.tables import Dataset
-from service.jobs.tables import Attempt, Job, JobEvent
+from service.experiments.tables import Evaluated
+from service.jobs.tables import Attempt, Decision, Job, JobEvent
 from service.keys.tables import Project
 from service.logs import service as logs
 from service.logs.chunks import Line
 from service.logs.tables import LogChunk
+from service.metrics import service as metrics
+from service.metrics.chunks import Row
 from service.metrics.tables import MetricChunk
 from service.migrate import upgrade
 from service.tables import Base
@@ -167,4 +170,43 @@ def test_jobs_of_the_third_schema_get_an_empty_log_and_projects_the_service_s_ru
         session.delete(session.get_one(Job, "job_1"))
     with sessions() as session:
         assert session.query(LogChunk).all() == []
+    engine.dispose()
+
+
+def test_jobs_of_the_fourth_schema_belong_to_no_experiment_and_go_on_deciding(database_url: str) -> None:
+    upgrade(database_url, "0004")
+    engine = make_engine(database_url)
+    old = MetaData()
+    old.reflect(engine)
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    at = {"created_at": now, "updated_at": now}
+    counts = dict.fromkeys(("attempts", "interruptions", "priority"), 0)
+    numbers = {"max_attempts": 3, "next_seq": 8, "next_event_seq": 4, "next_decision_seq": 3, "fence": 2}
+    dataset = {"id": "ds_1", "project_id": "p", "name": "d", "version": 1, "state": "ready", "fence": 1}
+    job = {"id": "job_1", "project_id": "p", "name": "j", "spec": {}, "labels": {"a": "b"}, "dataset_id": "ds_1"}
+    more: dict[str, object] = {"metrics_last": {}, "metrics_best": {}, "state": "running", "queue": "train"}
+    taken = {"job_id": "job_1", "at": now, "fence": 2, "step": 1, "epoch": 1, "rule": {"kind": "patience"}}
+    with engine.begin() as connection:
+        tables = old.tables
+        connection.execute(tables["projects"].insert(), {"id": "p", "name": "p", "created_at": now})
+        connection.execute(tables["datasets"].insert(), {**dataset, "interruptions": 0, "bytes": 9, **at})
+        connection.execute(tables["jobs"].insert(), {**job, **counts, **numbers, **more, **at, "next_log_seq": 5})
+        for seq in (1, 2):
+            row = {**taken, "seq": seq, "inputs": {"x": seq}, "action": "continue"}
+            connection.execute(tables["decisions"].insert(), row)
+    engine.dispose()
+    upgrade(database_url)
+    engine = make_engine(database_url)
+    sessions = session_factory(engine)
+    with sessions.begin() as session:
+        kept = session.get_one(Job, "job_1")
+        assert (kept.experiment, kept.across_decisions, kept.next_decision_seq, kept.labels) == (None, 0, 3, {"a": "b"})
+        said = {"rule": {"kind": "patience"}, "step": 2, "epoch": 2, "inputs": {}, "action": "continue"}
+        metrics.append(
+            session, "job_1", 2, [Row("val", "loss", 2, 2, 1.0, 0.0), Row("train", "seconds", 2, 2, 1.0, 0.0)]
+        )
+        metrics.append_decisions(session, "job_1", 2, [said])
+    with sessions() as session:
+        assert [(d.seq, d.inputs) for d in session.query(Decision)] == [(1, {"x": 1}), (2, {"x": 2}), (3, {})]
+        assert session.query(Evaluated).all() == []
     engine.dispose()

@@ -151,6 +151,36 @@ def test_a_lost_answer_to_a_commit_neither_doubles_nor_loses(place: Place, sink:
 
 
 @pytest.mark.parametrize("commits", [True, False])
+def test_decisions_of_rules_across_jobs_do_not_confuse_the_count(place: Place, commits: bool) -> None:
+    """They are stored with the rows and number on, but the training process never told them."""
+    median = {"kind": "median", "monitor": "val_loss"}
+    place.submit(place.table(), experiment="e", early_stop=[median, {"kind": "patience"}])
+    sink = claim(place)
+    evaluated = ("val", "loss", 1.0), ("train", "seconds", 0.5)
+    sink.take([rows_event(1, *evaluated), decision(1)])
+    sink.ship(now)
+    sink.context = Flaky(place.context, commits)  # type: ignore[assignment]
+    sink.take([rows_event(2, *evaluated), decision(2)])
+    with pytest.raises(OperationalError):
+        sink.ship(now)
+    sink.take([rows_event(3, *evaluated), decision(3), decision(4)])
+    sink.ship(now)
+    sink.context = place.context
+    sink.take([decision(5)])
+    sink.ship(now)
+    again = Sink(place.context, sink.job_id, sink.fence, sink._metric_seq, None)  # as a next attempt begins
+    again.take([rows_event(6, *evaluated), decision(6)])
+    again.ship(now)
+    with place.context.sessions() as session:
+        rows = decisions_after(session, sink.job_id, 0, 100)
+    assert [d.seq for d in rows] == list(range(1, 11))
+    assert [d.step for d in rows if d.rule["kind"] == "patience"] == [1, 2, 3, 4, 5, 6]
+    assert [d.step for d in rows if d.rule["kind"] == "median"] == [1, 2, 3, 6]
+    assert [r.row.step for r in stored(sink)] == [1, 1, 2, 2, 3, 3, 6, 6]
+    assert place.job(sink.job_id).across_decisions == 4
+
+
+@pytest.mark.parametrize("commits", [True, False])
 def test_a_checkpoint_s_row_survives_a_lost_answer_too(place: Place, sink: Sink, tmp_path: Path, commits: bool) -> None:
     sink.context = Flaky(place.context, commits)  # type: ignore[assignment]
     sink.take([checkpoint_event(tmp_path, 5)])

@@ -52,7 +52,11 @@ def moments(rows: Iterable[LogRow]) -> Iterator[Moment]:
 
 
 class Replay:
-    """Feed it moments: the decisions until the first stop, and what the rest of the history was worth."""
+    """Feed it moments: the decisions until a stop, and what the rest of the history was worth.
+
+    A stop of the job's own rules ends all. One of a rule across jobs is `stop` as well, but training hears of it a
+    little later: what was decided on the way is given too.
+    """
 
     def __init__(self, rules: Sequence[EarlyStopRule], metric: str) -> None:
         self.stop: Decision | None = None
@@ -61,10 +65,14 @@ class Replay:
         self.best_seen: float | None = None
         self._mode = direction(metric)
         self._rules = EarlyStopping(rules)
+        self._ended = False
         self._at_stop = self._last = (0, 0, 0.0)
 
-    def feed(self, moment: Moment) -> list[Decision]:
-        """Every rule's decision, in the rules' order; none after the stop. Raises KeyError as EarlyStopping does."""
+    def feed(self, moment: Moment, across: Sequence[Decision] = ()) -> list[Decision]:
+        """Every rule's decision, in the rules' order, and behind them those `across` jobs; none after the end.
+
+        Raises KeyError as EarlyStopping does.
+        """
         if isinstance(moment, Evaluation):
             # A batch loss comes between evaluations: the seconds before it are those of the one before.
             self._last = (moment.epoch, moment.step, moment.seconds)
@@ -73,15 +81,18 @@ class Replay:
                 self.best_seen = value
         else:
             self._last = (moment.epoch, moment.step, self._last[2])
-        if self.stop is not None:
+        if self._ended:
             return []
-        self._at_stop, self.best_if_stopped = self._last, self.best_seen
+        if self.stop is None:
+            self._at_stop, self.best_if_stopped = self._last, self.best_seen
         if isinstance(moment, Evaluation):
             decisions = self._rules.observe(moment)
         else:
             decision = self._rules.observe_batch_loss(moment.epoch, moment.step, moment.value)
             decisions = [] if decision is None else [decision]
-        self.stop = first_stop(decisions)
+        self._ended = first_stop(decisions) is not None
+        decisions += across
+        self.stop = self.stop or first_stop(decisions)
         return decisions
 
     def saved(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from trainkit.diagnose.rules import STATES, Evaluation, RuleState, StopReason, is_better
-from trainkit.spec.early_stop import EarlyStopRule
+from trainkit.spec.early_stop import ACROSS, EarlyStopRule
 
 __all__ = ["Decision", "EarlyStopping", "Evaluation", "StopReason", "first_stop", "is_better"]
 
@@ -31,12 +31,15 @@ class Decision:
 
 
 class EarlyStopping:
-    """All rules of a spec, asked after every evaluation; the first in the spec's order that says stop decides."""
+    """All rules of a spec, asked after every evaluation; the first in the spec's order that says stop decides.
+
+    Those across jobs are not among them (across.py): one job's training sees no other.
+    """
 
     def __init__(self, rules: Sequence[EarlyStopRule]) -> None:
-        self.rules = tuple(rules)
-        self._states: list[RuleState] = [_made(rule) for rule in rules]
-        self._told = [rule.model_dump(mode="json") for rule in rules]
+        self.rules = tuple(rule for rule in rules if rule.kind not in ACROSS)
+        self._states: list[RuleState] = [_made(rule) for rule in self.rules]
+        self._told = [rule.model_dump(mode="json") for rule in self.rules]
 
     def observe(self, evaluation: Evaluation) -> list[Decision]:
         """One decision a rule. Raises KeyError, naming the known metrics, when a monitored one was not measured."""

@@ -6,10 +6,15 @@ from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 
 class Wish(TypedDict):
-    """`stop` ends after the current step and keeps a model; `cancel` keeps none; `pause` and `handback` checkpoint."""
+    """`stop` ends after the current step and keeps a model; `cancel` keeps none; `pause` and `handback` checkpoint.
+
+    A stop with a `stop_reason` was decided elsewhere, where its decision stands: the run ends with that reason.
+    """
 
     action: Literal["stop", "cancel", "pause", "handback"]
     keep: NotRequired[Literal["best", "last"]]
+    stop_reason: NotRequired[str]
+    reason: NotRequired[str]
 
 
 class Control(Protocol):

@@ -309,8 +309,14 @@ def _judge(job: Job, now_open: Open, at: Position, measured: dict[str, float]) -
 
 
 def _stopped(job: Job, at: Position, wish: Wish | dict[str, Any] | None, limit: float | None) -> Ended:
-    """The end that a client asked for, or that `resources.max_seconds` sets; a decision like those of the rules."""
+    """The end that a client asked for, or that `resources.max_seconds` sets; a decision like those of the rules.
+
+    What a rule across jobs has decided is no decision of this run's: it only ends with that reason.
+    """
     keep: Literal["best", "last"] = wish.get("keep", "best") if wish is not None else "best"
+    if wish is not None and wish.get("stop_reason"):
+        job.events.log(f"stopping: {wish.get('reason', wish['stop_reason'])}")
+        return Ended("finished", str(wish["stop_reason"]), at.epoch, at.step, keep=keep)
     rule: dict[str, Any] = {"kind": "client_stop"}
     inputs: dict[str, Any] = {"keep": keep}
     reason, stop_reason = f"the client asked to stop and keep the {keep} weights", "client_stop"

@@ -38,6 +38,7 @@ from trainkit.nn.build import build_model
 from trainkit.nn.heads import head_width
 from trainkit.nn.network import Network, count_parameters
 from trainkit.spec import JobSpec, check_spec, resolve
+from trainkit.spec.early_stop import across_of
 from trainkit.spec.metrics import direction
 from trainkit.spec.problems import Problem, SpecError
 
@@ -114,6 +115,11 @@ def _fit(
     spec = resolved.spec
     for warning in resolved.warnings:
         events.log(f"{warning.pointer}: {warning.message}. {warning.hint}".strip(), "warning")
+    if control is None and spec.experiment is not None and (across := across_of(spec.early_stop)):
+        kinds = " and ".join(sorted({rule.kind for rule in across}))
+        events.log(
+            f"{kinds}: a run by itself has no other jobs to compare with and is never stopped by that", "warning"
+        )
     device = choose_device(earlier["device"] if earlier else spec.resources.device)
     threads = torch.get_num_threads()
     try:

@@ -16,7 +16,7 @@ from trainkit.fit.checkpoint import CheckpointError
 from trainkit.spec import DatasetFacts, JobSpec
 
 # A job may be resumed with more epochs, other rules or other limits; everything else decides the bits.
-FREE_TO_CHANGE = {"name", "labels", "early_stop", "resources"}
+FREE_TO_CHANGE = {"name", "labels", "experiment", "early_stop", "resources"}
 FREE_IN_TRAIN = {
     "epochs",
     "checkpoint_seconds",

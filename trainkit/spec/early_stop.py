@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -106,9 +107,54 @@ class Gap(SpecModel):
     """The gap grows where it exceeds the one before by more than this share of it; 0.1 is a tenth."""
 
 
+class Median(SpecModel):
+    """Stop when the job's best is worse than the median of the running averages of its experiment's other jobs.
+
+    The true median (the mean of the middle two), at the same epoch; a tie goes on (Golovin et al. 2017, 3.2.2).
+    """
+
+    kind: Literal["median"] = "median"
+    monitor: str = "val_loss"
+    """The metric that the jobs are compared by."""
+    mode: Mode = "auto"
+    """Whether smaller (min) or larger (max) is better; auto follows the metric's own direction."""
+    min_jobs: Annotated[int, Field(ge=1)] = 3
+    """So many other jobs must have come to the epoch before anything is compared."""
+    start_epoch: Annotated[int, Field(ge=0)] = 0
+    """Up to and including this epoch nothing is compared."""
+
+
+class Percentile(SpecModel):
+    """Stop when the job's best is not among what the best `percentile` % of its experiment's other jobs have.
+
+    At the same epoch, with linear interpolation; a tie goes on. The comparison of Optuna's PercentilePruner.
+    """
+
+    kind: Literal["percentile"] = "percentile"
+    percentile: Annotated[float, Field(ge=0, le=100)] = 25.0
+    """The share of jobs to keep: 25 keeps the best quarter."""
+    monitor: str = "val_loss"
+    """The metric that the jobs are compared by."""
+    mode: Mode = "auto"
+    """Whether smaller (min) or larger (max) is better; auto follows the metric's own direction."""
+    min_jobs: Annotated[int, Field(ge=1)] = 3
+    """So many other jobs must have been evaluated in the epoch before anything is compared."""
+    start_epoch: Annotated[int, Field(ge=0)] = 0
+    """Up to and including this epoch nothing is compared."""
+
+
+AcrossRule = Median | Percentile
+"""Rules that compare a job with others: only who sees them all can ask these."""
+ACROSS = frozenset({"median", "percentile"})
 EarlyStopRule = Annotated[
-    Patience | NoisePatience | Target | Diverged | TimeBudget | NoProgress | Stalled | Gap, Field(discriminator="kind")
+    Patience | NoisePatience | Target | Diverged | TimeBudget | NoProgress | Stalled | Gap | Median | Percentile,
+    Field(discriminator="kind"),
 ]
+
+
+def across_of(rules: Iterable[EarlyStopRule]) -> tuple[AcrossRule, ...]:
+    """Those of the rules that compare jobs."""
+    return tuple(rule for rule in rules if isinstance(rule, AcrossRule))
 
 
 class RuleSet(SpecModel):

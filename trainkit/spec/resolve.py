@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from trainkit.spec import checks, forecasting, losses
+from trainkit.spec.early_stop import across_of
 from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.metrics import direction
@@ -125,6 +126,14 @@ def _warnings(spec: JobSpec, context: checks.Context) -> Iterator[Problem]:
             "double_decay",
             "l2 and weight_decay both shrink the weights",
             "Keep one: weight_decay with adaptive optimizers, l2 with sgd.",
+        )
+    across = across_of(spec.early_stop)
+    if across and spec.experiment is None:
+        yield Problem(
+            f"/early_stop/{spec.early_stop.index(across[0])}",
+            "no_experiment",
+            f"the {across[0].kind} rule compares jobs of one experiment, and this job is in none: it never stops",
+            "Name one in `experiment`, the same in each of the jobs.",
         )
     if not context.has_validation:
         yield Problem(

@@ -10,6 +10,7 @@ import pytest
 from samples import spec, vectors
 
 import trainkit as tk
+from trainkit.fit.state import spec_hash
 
 PATIENCE = 2
 
@@ -57,6 +58,51 @@ def test_a_hundred_runs() -> None:
     ends = Counter(map(run, range(100)))
     assert ends.keys() == {"early_stop", "client_stop"}
     assert min(ends.values()) >= 10, ends
+
+
+def test_a_stop_that_was_decided_elsewhere_ends_with_its_reason() -> None:
+    """A rule across jobs has its decision where all jobs are seen: the run adds none of its own."""
+
+    class Told:
+        asked = 0
+
+        def wish(self) -> dict[str, Any] | None:
+            self.asked += 1
+            wish = {"action": "stop", "keep": "best", "stop_reason": "early_stop", "reason": "median: worse than 3"}
+            return wish if self.asked > 6 else None
+
+    events: list[dict[str, Any]] = []
+    train = {"epochs": 12, "batch_size": 24, "threads": 1}
+    result = tk.fit(spec({"kind": "linear"}, train=train), vectors(60, 4), on_event=events.append, control=Told())
+    assert (result.outcome, result.stop_reason) == ("finished", "early_stop")
+    assert result.stopped_epoch < 12
+    assert result.model is not None
+    assert {event["rule"]["kind"] for event in events if event["type"] == "decision"} == {"diverged"}
+    assert [e["message"] for e in events if e["type"] == "log"] == ["stopping: median: worse than 3"]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "warned"),
+    [(None, "/early_stop/0: the median rule compares jobs"), ("e", "median and percentile: a run by itself has no")],
+)
+def test_a_run_by_itself_is_never_stopped_by_others_and_says_so_once(experiment: str | None, warned: str) -> None:
+    rules = [{"kind": "median", "min_jobs": 1}, {"kind": "percentile", "min_jobs": 1}, {"kind": "diverged"}]
+    events: list[dict[str, Any]] = []
+    document = spec({"kind": "linear"}, train={"epochs": 3}, early_stop=rules, experiment=experiment)
+    result = tk.fit(document, vectors(60, 4), on_event=events.append)
+    assert result.stop_reason == "completed"
+    assert {event["rule"]["kind"] for event in events if event["type"] == "decision"} == {"diverged"}
+    (message,) = [event["message"] for event in events if event["type"] == "log"]
+    assert message.startswith(warned)
+
+
+def test_the_experiment_decides_no_bit() -> None:
+    """Checkpoints from before there was such a field stay good."""
+    facts = vectors(60, 4).facts
+    hashes = {
+        spec_hash(tk.JobSpec.model_validate(spec({"kind": "linear"}, experiment=name)), facts) for name in (None, "e")
+    }
+    assert len(hashes) == 1
 
 
 @pytest.mark.soak
