@@ -40,6 +40,7 @@ from service.settings import Settings
 from service.specs import routes as specs
 from service.storage import Storage
 from service.uploads import routes as uploads
+from service.webhooks import routes as webhooks
 from service.workers import routes as workers
 
 __all__ = ["create_app", "tables"]
@@ -112,6 +113,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         monitoring,
         keys,
         projects,
+        webhooks,
     ):
         app.include_router(room.router, dependencies=[Depends(BEARER)])
     app.include_router(health.router)

@@ -17,6 +17,7 @@ from service.jobs.leases import held
 from service.jobs.tables import Decision, Job
 from service.metrics import repository
 from service.metrics.chunks import Columns, Row, columns_of, decode_columns
+from service.webhooks import outbox
 
 SMALLER_IS_BETTER = frozenset({"loss", "mse", "mae", "batch_loss"})
 LARGER_IS_BETTER = frozenset({"accuracy", "top5_accuracy", "precision", "recall", "f1", "roc_auc", "r2"})
@@ -67,6 +68,7 @@ def append(session: Session, job_id: str, fence: int, rows: Sequence[Row]) -> tu
     columns = columns_of(rows)
     best = _best(repository.best_so_far(session, job_id), _extremes(columns))
     first = repository.append_chunk(session, job_id, fence, columns, best)
+    outbox.observe(session, job_id, rows, first)
     return first, first + len(rows) - 1
 
 
