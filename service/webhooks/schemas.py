@@ -40,9 +40,7 @@ def _check_secret(secret: str) -> str:
     return secret
 
 
-Url = Annotated[
-    str, Field(max_length=2000, description="https://...; the host's address must be public.")
-]
+Url = Annotated[str, Field(max_length=2000, description="https://...; the host's address must be public.")]
 Secret = Annotated[str, Field(max_length=120), AfterValidator(_check_secret)]
 Labels = dict[Annotated[str, Field(pattern=LABEL)], Annotated[str, Field(max_length=500, pattern=PLAIN)]]
 

@@ -73,7 +73,9 @@ def _post(target: Target, claimed: Claimed) -> tuple[int, bytes]:
     answer = bytearray()
     with (
         httpcore.ConnectionPool(ssl_context=_tls(), network_backend=pinned) as pool,
-        pool.stream("POST", url, headers=list(headers.items()), content=body, extensions={"timeout": timeouts}) as response,
+        pool.stream(
+            "POST", url, headers=list(headers.items()), content=body, extensions={"timeout": timeouts}
+        ) as response,
     ):
         try:
             for part in response.iter_stream():

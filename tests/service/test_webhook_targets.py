@@ -35,7 +35,16 @@ NOT_PUBLIC = {
     "shared (CGNAT)": ["100.64.0.1", "100.127.255.255", "100.100.100.200"],
     "multicast, broadcast": ["224.0.0.1", "239.255.255.255", "255.255.255.255", "ff02::1", "ff0e::1"],
     "reserved, benchmarks, documentation": ["240.0.0.1", "198.18.0.1", "198.19.255.255", "192.0.2.1", "198.51.100.1"],
-    "more of it": ["203.0.113.1", "192.0.0.192", "2001:db8::1", "3fff::1", "100::1", "5f00::1", "fec0::1", "192.88.99.1"],
+    "more of it": [
+        "203.0.113.1",
+        "192.0.0.192",
+        "2001:db8::1",
+        "3fff::1",
+        "100::1",
+        "5f00::1",
+        "fec0::1",
+        "192.88.99.1",
+    ],
     "a cloud's own inside": ["168.63.129.16"],
     "IPv4-mapped": ["::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254"],
     "IPv4-compatible and translated": ["::7f00:1", "::ffff:0:127.0.0.1"],
@@ -43,7 +52,15 @@ NOT_PUBLIC = {
     "6to4": ["2002:7f00:1::", "2002:a00:1::1", "2002:a9fe:a9fe::"],
     "Teredo, ORCHID": ["2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001::1", "2001:20::1"],
 }
-PUBLIC = ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8", "2002:808:808::1"]
+PUBLIC = [
+    "8.8.8.8",
+    "172.32.0.1",
+    "100.128.0.1",
+    "2606:4700::1111",
+    "64:ff9b::808:808",
+    "::ffff:8.8.8.8",
+    "2002:808:808::1",
+]
 
 
 @pytest.mark.parametrize("kind", NOT_PUBLIC)
@@ -57,7 +74,9 @@ def test_addresses_that_are_not_public(kind: str) -> None:
 def test_addresses_that_are() -> None:
     for address in PUBLIC:
         assert is_public(ip_address(address)), address
-        assert Targets(resolve=answers([address])).check("https://hooks.example/").addresses == (str(ip_address(address)),)
+        assert Targets(resolve=answers([address])).check("https://hooks.example/").addresses == (
+            str(ip_address(address)),
+        )
 
 
 def answers(addresses: Sequence[str]) -> Any:
@@ -73,7 +92,13 @@ def test_one_bad_address_among_good_ones_is_enough() -> None:
     "url",
     [
         *("https://2130706433/", "https://0x7f000001/", "https://0177.0.0.1/", "https://127.1/", "https://localhost/"),
-        *("https://[::1]/", "https://[::ffff:127.0.0.1]/", "https://127.0.0.1./", "https://0/", "https://[fe80::1%25lo]/"),
+        *(
+            "https://[::1]/",
+            "https://[::ffff:127.0.0.1]/",
+            "https://127.0.0.1./",
+            "https://0/",
+            "https://[fe80::1%25lo]/",
+        ),
     ],
 )
 def test_loopback_by_any_other_name(url: str) -> None:
@@ -195,7 +220,9 @@ def test_a_name_that_turns_private_after_it_was_accepted_is_not_sent_to(
     assert looked == ["rebind.example"] * 2, "one look-up for each check, and none by the connection"
     with monkeypatch.context() as outside:
         outside.setattr(targets, "look_up", answers(["10.0.0.1"]))
-        problem(service.client.patch(f"/v1/webhooks/{made['id']}", json={"url": "https://a.b/"}), 422, "invalid_request")
+        problem(
+            service.client.patch(f"/v1/webhooks/{made['id']}", json={"url": "https://a.b/"}), 422, "invalid_request"
+        )
 
 
 def claimed(url: str) -> Claimed:

@@ -16,6 +16,7 @@ from service.jobs.states import State
 from service.webhooks import service as webhooks
 from service.webhooks.schemas import EventName
 from service.webhooks.tables import WebhookAttempt, WebhookDelivery
+from worker.housekeeping import tidy
 
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 URL = "http://127.0.0.1:9/hook"
@@ -53,7 +54,12 @@ def test_a_webhook_is_made_shown_changed_and_deleted(service: Served) -> None:
     assert {name: changed[name] for name in changes} == changes
     assert changed["disabled_reason"] == "a client has disabled it"
     changed = service.client.patch(place, json={"active": True, "job": None, "labels": {}, "thresholds": []}).json()
-    assert (changed["disabled_reason"], changed["job"], changed["labels"], changed["thresholds"]) == (None, None, {}, [])
+    assert (changed["disabled_reason"], changed["job"], changed["labels"], changed["thresholds"]) == (
+        None,
+        None,
+        {},
+        [],
+    )
     assert (changed["events"], changed["url"]) == (["job.failed"], URL + "/2"), "what is left out stays"
     assert service.client.delete(place).status_code == 204
     problem(service.client.get(place), 404, "not_found")
@@ -87,7 +93,11 @@ def test_lists_are_cut_and_go_on(service: Served) -> None:
         ({"thresholds": [{"metric": "val_loss"}]}, "/thresholds/0", "either `above` or `below`"),
         ({"thresholds": [{"metric": "val_loss", "above": 1, "below": 0}]}, "/thresholds/0", "either"),
         ({"thresholds": [{"metric": "accuracy", "above": 1}]}, "/thresholds/0/metric", "pattern"),
-        ({"thresholds": [{"metric": "val_f1", "above": 1}, {"metric": "val_f1", "above": 1.0}]}, "/thresholds", "twice"),
+        (
+            {"thresholds": [{"metric": "val_f1", "above": 1}, {"metric": "val_f1", "above": 1.0}]},
+            "/thresholds",
+            "twice",
+        ),
         ({"secret": "whsec_short"}, "/secret", "24 to 64 bytes"),
         ({"secret": SECRET.removeprefix("whsec_")}, "/secret", "whsec_"),
         ({"secret": "whsec_" + base64.b64encode(bytes(65)).decode()}, "/secret", "24 to 64 bytes"),
@@ -99,7 +109,9 @@ def test_lists_are_cut_and_go_on(service: Served) -> None:
 )
 @SQLITE
 def test_what_is_wrong_is_said_where_it_is(service: Served, changes: dict[str, Any], pointer: str, says: str) -> None:
-    errors = problem(service.client.post("/v1/webhooks", json={"url": URL, **changes}), 422, "invalid_request")["errors"]
+    errors = problem(service.client.post("/v1/webhooks", json={"url": URL, **changes}), 422, "invalid_request")[
+        "errors"
+    ]
     assert [error["pointer"] for error in errors] == [pointer]
     assert says in errors[0]["message"]
     assert service.client.get("/v1/webhooks").json()["data"] == []
@@ -108,7 +120,13 @@ def test_what_is_wrong_is_said_where_it_is(service: Served, changes: dict[str, A
 @SQLITE
 def test_a_change_is_checked_as_the_whole(service: Served) -> None:
     place = f"/v1/webhooks/{hook(service, URL)['id']}"
-    for change in ({"url": "http://127.0.0.2/"}, {"events": []}, {"url": None}, {"job": "job_none"}, {"secret": SECRET}):
+    for change in (
+        {"url": "http://127.0.0.2/"},
+        {"events": []},
+        {"url": None},
+        {"job": "job_none"},
+        {"secret": SECRET},
+    ):
         problem(service.client.patch(place, json=change), 422, "invalid_request")
     assert service.client.get(place).json()["url"] == URL
 
@@ -241,7 +259,7 @@ def test_old_deliveries_are_forgotten_and_what_waits_is_not(service: Served, mon
         with service.sessions.begin() as session:
             session.execute(update(WebhookDelivery).values(created_at=old))
             session.execute(update(WebhookDelivery).where(WebhookDelivery.id != ids[2]).values(last_attempt_at=old))
-        webhooks.forget_old(service.sessions)
+        tidy(service.context)
         assert [one["id"] for one in deliveries(service, made["id"])] == [ids[2], waiting]
         with service.sessions() as session:
             assert {one.delivery_id for one in session.query(WebhookAttempt)} == {ids[2]}
