@@ -184,7 +184,7 @@ def _check_job(session: Session, who: Principal, job_id: str | None) -> None:
 
 
 def _check_wants_something(webhook: Webhook) -> None:
-    if not webhook.events and not webhook.thresholds:
+    if not webhook.thresholds and set(webhook.events) <= {outbox.THRESHOLD}:
         raise _wrong("/events", "nothing_wanted", "there is neither an event nor a threshold", 'All: ["job.*"].')
 
 

@@ -90,6 +90,7 @@ def test_lists_are_cut_and_go_on(service: Served) -> None:
         ({"url": ""}, "/url", "printable ASCII"),
         ({"events": ["job.faild"]}, "/events/0", "'job.failed'"),
         ({"events": []}, "/events", "neither an event nor a threshold"),
+        ({"events": ["job.metric_threshold"]}, "/events", "neither an event nor a threshold"),
         ({"thresholds": [{"metric": "val_loss"}]}, "/thresholds/0", "either `above` or `below`"),
         ({"thresholds": [{"metric": "val_loss", "above": 1, "below": 0}]}, "/thresholds/0", "either"),
         ({"thresholds": [{"metric": "accuracy", "above": 1}]}, "/thresholds/0/metric", "pattern"),
