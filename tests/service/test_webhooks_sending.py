@@ -30,6 +30,7 @@ from served import Served
 from sqlalchemy import update
 
 from service.database import db_now, reading
+from service.jobs.tables import Job
 from service.settings import Settings
 from service.webhooks import queue, sending
 from service.webhooks.sender import AT_ONCE_A_PROJECT, AT_ONCE_A_WEBHOOK
@@ -476,11 +477,13 @@ def test_a_slow_receiver_holds_up_no_housekeeping(service: Served, settings: Set
         slow.answer = lambda _: (200 if release.wait(60) else 500, {}, b"")
         hook(service, slow.url, events=["job.running"])
         hook(service, quick.url, events=["job.queued"])
+        job = service.submit()
+        service.claim()
         process = housekeeping(settings)
         try:
-            job = service.submit()
-            service.claim(lease_seconds=-1)
             slow.wait_for(1)
+            with service.sessions.begin() as session:
+                session.execute(update(Job).values(lease_expires_at=db_now(plus=-1)))
             told = quick.wait_for(2)
             assert told[1].payload["data"]["event"]["from"] == "running"
             assert service.job(job)["state"] == "queued"
