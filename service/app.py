@@ -40,6 +40,8 @@ from service.settings import Settings
 from service.specs import routes as specs
 from service.storage import Storage
 from service.uploads import routes as uploads
+from service.webhooks import routes as webhooks
+from service.webhooks.targets import Targets
 from service.workers import routes as workers
 
 __all__ = ["create_app", "tables"]
@@ -55,6 +57,7 @@ AS_THEY_ARE = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream", "app
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service with its own engine, storage and doorbell."""
     settings = settings or Settings.from_env()
+    Targets(settings.webhook_allow)  # a wrong entry is told now, not to the first who makes a webhook
     engine = make_engine(settings.database_url)
     sessions = session_factory(engine)
     storage, doorbell = Storage(settings.storage_url), Doorbell(settings.broker_url)
@@ -112,6 +115,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         monitoring,
         keys,
         projects,
+        webhooks,
     ):
         app.include_router(room.router, dependencies=[Depends(BEARER)])
     app.include_router(health.router)

@@ -36,6 +36,7 @@ TITLES = {
     415: "Unsupported media type",
     422: "Not valid",
     423: "Locked",
+    429: "Too many",
     460: "Checksum mismatch",
     500: "Internal error",
     503: "Not available now",

@@ -73,4 +73,6 @@ def _statuses(path: str, method: str) -> list[int]:
         statuses.append(409)
     if path.endswith("/predict"):
         statuses.append(415)
+    if path.endswith("/test"):
+        statuses.append(429)
     return sorted(set(statuses))

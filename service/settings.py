@@ -30,6 +30,8 @@ class Settings:
     """Folders below which `file://` may be registered; none: nothing may."""
     s3_buckets: tuple[str, ...] = ()
     """Buckets of which objects may be registered as `s3://`; none: nothing may."""
+    webhook_allow: tuple[str, ...] = ()
+    """Host names, addresses and networks that webhooks may point to though they are not public, also without TLS."""
     upload_keep_seconds: float = 7 * 86400.0
     """How long an upload that nobody goes on with is kept."""
     max_body_bytes: int = 32 * 2**20
@@ -81,6 +83,9 @@ class Settings:
             project_quota_bytes=int(env.get("TRAINKIT_PROJECT_QUOTA_BYTES") or 0) or None,
             file_roots=tuple(Path(root) for root in env.get("TRAINKIT_FILE_ROOTS", "").split(os.pathsep) if root),
             s3_buckets=tuple(name.strip() for name in env.get("TRAINKIT_S3_BUCKETS", "").split(",") if name.strip()),
+            webhook_allow=tuple(
+                name.strip() for name in env.get("TRAINKIT_WEBHOOK_ALLOW", "").split(",") if name.strip()
+            ),
             upload_keep_seconds=float(env.get("TRAINKIT_UPLOAD_KEEP_SECONDS", str(7 * 86400))),
             max_body_bytes=int(env.get("TRAINKIT_MAX_BODY_BYTES", str(32 * 2**20))),
             predict_seconds=float(env.get("TRAINKIT_PREDICT_SECONDS", "60")),

@@ -10,6 +10,7 @@ from service.metrics.tables import MetricChunk, MetricSuperseded
 from service.models.tables import Model
 from service.questions.tables import Question
 from service.uploads.tables import Upload
+from service.webhooks.tables import Webhook, WebhookAttempt, WebhookCrossing, WebhookDelivery
 from service.workers.tables import Housekeeping, Worker
 
 __all__ = [
@@ -35,5 +36,9 @@ __all__ = [
     "Project",
     "Question",
     "Upload",
+    "Webhook",
+    "WebhookAttempt",
+    "WebhookCrossing",
+    "WebhookDelivery",
     "Worker",
 ]

@@ -26,6 +26,9 @@ from service.metrics.compaction import compact
 from service.retention import retain
 from service.settings import Settings
 from service.strays import sweep_strays
+from service.webhooks.sender import LOOK_SECONDS, PARTING_SECONDS, Sender
+from service.webhooks.service import forget_old
+from service.webhooks.targets import Targets
 from service.workers import service as workers
 from worker import metrics_server
 from worker.context import Context, make_context
@@ -100,6 +103,7 @@ def tidy(context: Context) -> None:
         lambda: retain(context.sessions, context.storage, context.settings),
         lambda: collect(context.sessions, context.storage),
         lambda: sweep_strays(context.sessions, context.storage),
+        lambda: forget_old(context.sessions),
     )
     for work in works:
         try:
@@ -134,7 +138,12 @@ def main() -> int:
     context = make_context(settings)
     SLOTS.set(arguments.slots)
     metrics_server.serve(context)
+    # apart from the rounds, so that receivers that are slow hold up nothing; in every worker, for claims share the work
+    sender = Sender(context.sessions, Targets(context.settings.webhook_allow))
+    sending = threading.Thread(target=sender.run, args=(stop,), daemon=True)
+    sending.start()
     keep_house(context, worker_id, queues, arguments.slots, stop)
+    sending.join(PARTING_SECONDS + LOOK_SECONDS)
     return 0
 
 

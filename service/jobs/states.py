@@ -11,6 +11,7 @@ from service.database import db_now
 from service.jobs.tables import Job, JobEvent
 from service.monitoring.commits import after_commit
 from service.monitoring.families import JOBS_ENDED, blame
+from service.webhooks import outbox
 
 State = Literal[
     "validating",
@@ -73,29 +74,36 @@ def transition(session: Session, job: Job, to: State, *, actor: str, reason: str
     ).scalar_one_or_none()
     if swapped is None:
         return False
-    session.execute(
-        insert(JobEvent).values(
-            job_id=job.id, seq=swapped - 1, at=db_now(), from_state=job.state, to_state=to, reason=reason, actor=actor
-        )
-    )
     if to in ENDED:
         ended = JOBS_ENDED.labels(to, changes.get("stop_reason") or "", *blame(changes.get("error")))
         after_commit(session, ended.inc)
+    job_id, project_id, from_state = job.id, job.project_id, job.state
     session.expire(job)
+    _leave_event(session, project_id, job_id, swapped - 1, from_state, to, reason, actor)
     return True
 
 
 def first_event(session: Session, job: Job, *, actor: str, reason: str | None = None) -> None:
     """The event of a job's creation: from nothing to its first state."""
-    session.execute(
-        insert(JobEvent).values(
-            job_id=job.id,
-            seq=job.next_event_seq,
-            at=db_now(),
-            from_state=None,
-            to_state=job.state,
-            reason=reason,
-            actor=actor,
-        )
-    )
+    _leave_event(session, job.project_id, job.id, job.next_event_seq, None, job.state, reason, actor)
     job.next_event_seq += 1
+
+
+def _leave_event(
+    session: Session,
+    project_id: str,
+    job_id: str,
+    seq: int,
+    from_state: str | None,
+    to: str,
+    reason: str | None,
+    actor: str,
+) -> None:
+    """The one place where events of kind `state` are made, and with them what webhooks are told of it."""
+    at = session.execute(
+        insert(JobEvent)
+        .values(job_id=job_id, seq=seq, at=db_now(), from_state=from_state, to_state=to, reason=reason, actor=actor)
+        .returning(JobEvent.at)
+    ).scalar_one()
+    event = {"seq": seq, "at": at, "from": from_state, "to": to, "reason": reason}
+    outbox.publish(session, project_id, job_id, event)

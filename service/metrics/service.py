@@ -19,6 +19,7 @@ from service.jobs.leases import held
 from service.jobs.tables import Decision, Job
 from service.metrics import repository
 from service.metrics.chunks import Columns, Row, columns_of, decode_columns
+from service.webhooks import outbox
 from trainkit.diagnose.stopping import first_stop
 
 SMALLER_IS_BETTER = frozenset({"loss", "mse", "mae", "batch_loss"})
@@ -71,6 +72,7 @@ def append(session: Session, job_id: str, fence: int, rows: Sequence[Row]) -> tu
     best = _best(repository.best_so_far(session, job_id), _extremes(columns))
     first = repository.append_chunk(session, job_id, fence, columns, best)
     _compare(session, session.get_one(Job, job_id), fence, first, rows)
+    outbox.observe(session, job_id, rows, first)
     return first, first + len(rows) - 1
 
 

@@ -24,6 +24,7 @@ def settings(migrated_url: str, tmp_path: Path) -> Settings:
         max_upload_bytes=1 << 20,
         max_body_bytes=1 << 20,
         predict_seconds=1,
+        webhook_allow=("127.0.0.1",),
     )
 
 

@@ -25,6 +25,7 @@ from service.jobs.tables import Decision, Job, JobEvent
 from service.keys.service import Principal, authenticate, create_key
 from service.metrics import service as metrics
 from service.metrics.chunks import Row
+from service.metrics.hub import Hub
 from service.settings import Settings
 from service.storage import Storage
 from trainkit.diagnose.stopping import EarlyStopping, Evaluation
@@ -150,7 +151,7 @@ def make_lab(url: str, folder: Path, project: str = "default") -> Lab:
     if url.startswith("sqlite"):
         event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
     sessions = session_factory(engine)
-    context = Context(settings, engine, sessions, Storage(settings.storage_url), Doorbell("memory://"))
+    context = Context(settings, engine, sessions, Storage(settings.storage_url), Doorbell("memory://"), Hub(sessions))
     with sessions.begin() as session:
         key = create_key(session, project, "test")
     with reading(sessions) as session:

@@ -37,7 +37,12 @@ def app(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path) -> Iter
     shutil.copyfile(migrated_sqlite, home / "trainkit.db")
     app = create_app(
         Settings.from_env(
-            {"TRAINKIT_HOME": str(home), "TRAINKIT_BROKER_URL": "memory://", "TRAINKIT_PREDICT_SECONDS": "0.1"}
+            {
+                "TRAINKIT_HOME": str(home),
+                "TRAINKIT_BROKER_URL": "memory://",
+                "TRAINKIT_PREDICT_SECONDS": "0.1",
+                "TRAINKIT_WEBHOOK_ALLOW": "127.0.0.1",
+            }
         )
     )
     yield app
@@ -69,7 +74,15 @@ def known(served: Served) -> dict[str, str]:
     served.append(claimed, row("loss", 1.0), row("loss", float("nan"), 2), row("accuracy", 0.5))
     model = served.finish(claimed)
     upload = begun(served.client, 1000).rsplit("/", 1)[1]
-    return {"job_id": job, "model_id": model, "dataset_id": served.job(job)["dataset"]["id"], "upload_id": upload}
+    webhook = served.client.post("/v1/webhooks", json={"url": "http://127.0.0.1:9/"}).json()["id"]
+    return {
+        "job_id": job,
+        "model_id": model,
+        "dataset_id": served.job(job)["dataset"]["id"],
+        "upload_id": upload,
+        "webhook_id": webhook,
+        "delivery_id": served.client.post(f"/v1/webhooks/{webhook}/test").json()["id"],
+    }
 
 
 @pytest.fixture(scope="module")

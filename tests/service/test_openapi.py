@@ -32,7 +32,7 @@ def test_it_is_valid(document: dict[str, Any]) -> None:
 
 def test_every_route_of_the_contract_is_there(document: dict[str, Any]) -> None:
     there = {f"{method.upper()} {path}" for method, path, _ in operations(document)}
-    job = "/v1/jobs/{job_id}"
+    job, webhook = "/v1/jobs/{job_id}", "/v1/webhooks/{webhook_id}"
     assert there >= {
         "PUT /v1/datasets",
         "POST /v1/datasets",
@@ -64,6 +64,13 @@ def test_every_route_of_the_contract_is_there(document: dict[str, Any]) -> None:
         "GET /v1/projects",
         "GET /v1/projects/{project_id}",
         "PATCH /v1/projects/{project_id}",
+        "POST /v1/webhooks",
+        "GET /v1/webhooks",
+        *(f"{method} {webhook}" for method in ("GET", "PATCH", "DELETE")),
+        *(f"POST {webhook}/{action}" for action in ("test", "rotate")),
+        f"GET {webhook}/deliveries",
+        f"GET {webhook}/deliveries/{{delivery_id}}",
+        f"POST {webhook}/deliveries/{{delivery_id}}/redeliver",
         "GET /healthz",
         "GET /readyz",
     }

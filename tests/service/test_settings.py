@@ -26,11 +26,13 @@ def test_everything_can_be_said() -> None:
             "TRAINKIT_STORAGE_URL": "file:///data",
             "TRAINKIT_LEASE_SECONDS": "4",
             "TRAINKIT_MAX_UPLOAD_BYTES": "10",
+            "TRAINKIT_WEBHOOK_ALLOW": "hooks.internal, 10.1.0.0/16,",
         }
     )
     assert settings.database_url == "postgresql+psycopg://db/x"
     assert (settings.broker_url, settings.storage_url) == ("redis://broker/1", "file:///data")
     assert (settings.lease_seconds, settings.max_upload_bytes) == (4, 10)
+    assert settings.webhook_allow == ("hooks.internal", "10.1.0.0/16")
 
 
 def test_nobody_else_in_the_service_reads_the_environment() -> None:

@@ -26,6 +26,7 @@ from service.doorbell import Doorbell
 from service.jobs import service as jobs
 from service.jobs.states import ENDED
 from service.keys.service import Principal, authenticate, create_key
+from service.metrics.hub import Hub
 from service.settings import Settings
 from service.storage import Storage
 
@@ -40,7 +41,7 @@ def players(url: str, folder: Path) -> Make:
     if url.startswith("sqlite"):  # these databases need not outlive a power cut
         event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
     sessions = session_factory(engine)
-    context = Context(settings, engine, sessions, Storage(settings.storage_url), Doorbell("memory://"))
+    context = Context(settings, engine, sessions, Storage(settings.storage_url), Doorbell("memory://"), Hub(sessions))
     with sessions.begin() as session:
         key = create_key(session, "default", "test")
     with reading(sessions) as session:

@@ -1,0 +1,106 @@
+"""HTTP of webhooks: who is told of jobs' events, and what became of each message."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Query, Response
+
+from service.auth import Reader, Writer
+from service.context import Service
+from service.database import reading
+from service.pagination import After, Limit, Page, page
+from service.webhooks import repository, service
+from service.webhooks.schemas import (
+    DeliveryDetail,
+    DeliveryOut,
+    DeliveryState,
+    RotateIn,
+    WebhookIn,
+    WebhookMade,
+    WebhookOut,
+    WebhookPatch,
+    delivery_detail,
+    delivery_out,
+    webhook_made,
+    webhook_out,
+)
+
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+
+
+@router.post("", status_code=201, response_model=WebhookMade, summary="Make a webhook; its secret is shown this once")
+def create_webhook(who: Writer, context: Service, response: Response, wish: WebhookIn) -> WebhookMade:
+    webhook = service.create(context, who, wish)
+    response.headers["Location"] = f"/v1/webhooks/{webhook.id}"
+    return webhook_made(webhook)
+
+
+@router.get("", response_model=Page[WebhookOut], summary="Webhooks of the project, newest first")
+def list_webhooks(who: Reader, context: Service, limit: Limit = 50, after: After = None) -> dict[str, Any]:
+    with reading(context.sessions) as session:
+        return page(repository.listing(session, who.project_id, limit, after), limit, webhook_out)
+
+
+@router.get("/{webhook_id}", response_model=WebhookOut, summary="One webhook")
+def get_webhook(webhook_id: str, who: Reader, context: Service) -> WebhookOut:
+    with reading(context.sessions) as session:
+        return webhook_out(service.find(session, who, webhook_id))
+
+
+@router.patch("/{webhook_id}", response_model=WebhookOut, summary="Change some of it, disable or enable it")
+def change_webhook(webhook_id: str, who: Writer, context: Service, wish: WebhookPatch) -> WebhookOut:
+    return webhook_out(service.change(context, who, webhook_id, wish))
+
+
+@router.delete("/{webhook_id}", status_code=204, summary="Delete a webhook with its deliveries")
+def delete_webhook(webhook_id: str, who: Writer, context: Service) -> None:
+    service.delete(context, who, webhook_id)
+
+
+@router.post("/{webhook_id}/rotate", response_model=WebhookMade, summary="Another secret; both sign for a while")
+def rotate_secret(
+    webhook_id: str, who: Writer, context: Service, wish: Annotated[RotateIn | None, Body()] = None
+) -> WebhookMade:
+    return webhook_made(service.rotate(context, who, webhook_id, wish or RotateIn()))
+
+
+@router.post("/{webhook_id}/test", status_code=202, response_model=DeliveryOut, summary="Send a test message")
+def test_webhook(webhook_id: str, who: Writer, context: Service) -> DeliveryOut:
+    return delivery_out(service.test(context, who, webhook_id))
+
+
+@router.get("/{webhook_id}/deliveries", response_model=Page[DeliveryOut], summary="Its messages, newest first")
+def list_deliveries(
+    webhook_id: str,
+    who: Reader,
+    context: Service,
+    limit: Limit = 50,
+    after: After = None,
+    state: DeliveryState | None = None,
+    type: Annotated[str | None, Query(max_length=40)] = None,
+) -> dict[str, Any]:
+    with reading(context.sessions) as session:
+        service.find(session, who, webhook_id)
+        return page(repository.deliveries(session, webhook_id, limit, after, state, type), limit, delivery_out)
+
+
+@router.get(
+    "/{webhook_id}/deliveries/{delivery_id}",
+    response_model=DeliveryDetail,
+    summary="One message: what was sent, and what came of every attempt",
+)
+def get_delivery(webhook_id: str, delivery_id: str, who: Reader, context: Service) -> DeliveryDetail:
+    with reading(context.sessions) as session:
+        found = service.find_delivery(session, who, webhook_id, delivery_id)
+        return delivery_detail(found, list(repository.attempts(session, found.id)))
+
+
+@router.post(
+    "/{webhook_id}/deliveries/{delivery_id}/redeliver",
+    status_code=202,
+    response_model=DeliveryOut,
+    summary="Send a message again, with the same id",
+)
+def redeliver(webhook_id: str, delivery_id: str, who: Writer, context: Service) -> DeliveryOut:
+    return delivery_out(service.redeliver(context, who, webhook_id, delivery_id))

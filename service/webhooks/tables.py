@@ -1,0 +1,96 @@
+"""Webhooks, what they are told, and every attempt at telling it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Double, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.database import Base, Json, UtcDateTime
+
+
+class Webhook(Base):
+    """Where a project's events are posted to, which of them, and the key they are signed with."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index("webhooks_by_project", "project_id", "id"),)
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    url: Mapped[str] = mapped_column(String(2000))
+    description: Mapped[str] = mapped_column(String(500))
+    events: Mapped[list[Any]] = mapped_column(Json)
+    thresholds: Mapped[list[Any] | None] = mapped_column(Json)
+    """`{metric, above}` or `{metric, below}` each; NULL when there is none, so that a flush asks for few rows."""
+    job_id: Mapped[str | None] = mapped_column(String(40))
+    """Events of this job alone."""
+    labels: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """Events of jobs that have all these labels."""
+    secret: Mapped[str] = mapped_column(String(120))
+    previous_secret: Mapped[str | None] = mapped_column(String(120))
+    previous_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Until then messages are signed with the previous secret too."""
+    active: Mapped[bool]
+    disabled_reason: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class WebhookDelivery(Base):
+    """One message to one webhook; its id is the `webhook-id` of every attempt, its body the same bytes in each.
+
+    It holds all that is sent, so it outlives its job. `tries` counts the attempts of this round; `redeliver` begins
+    another one.
+    """
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        Index("webhook_deliveries_due", "state", "next_attempt_at"),
+        Index("webhook_deliveries_by_webhook", "webhook_id", "id"),
+        UniqueConstraint("webhook_id", "job_id", "event_seq", name="webhook_deliveries_once"),
+    )
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    type: Mapped[str] = mapped_column(String(40))
+    job_id: Mapped[str | None] = mapped_column(String(40))
+    event_seq: Mapped[int | None]
+    body: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(20))
+    attempts: Mapped[int] = mapped_column(default=0)
+    tries: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    claimed_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """A sender has it until then; one that has died is thereby forgotten."""
+    fence: Mapped[int] = mapped_column(default=0)
+    first_attempt_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_attempt_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    status_code: Mapped[int | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class WebhookAttempt(Base):
+    """What came of one POST."""
+
+    __tablename__ = "webhook_attempts"
+    delivery_id: Mapped[str] = mapped_column(ForeignKey("webhook_deliveries.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    seconds: Mapped[float] = mapped_column(Double)
+    status_code: Mapped[int | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    response: Mapped[str | None] = mapped_column(Text)
+    """The beginning of what was answered."""
+
+
+class WebhookCrossing(Base):
+    """A job has crossed a threshold of a webhook: it is told once."""
+
+    __tablename__ = "webhook_crossings"
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    threshold: Mapped[str] = mapped_column(String(200), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger)
+    """Of the row that crossed."""
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
