@@ -1,0 +1,200 @@
+"""What a run writes down of itself beside losses and metrics: norms, idle units, its use of the machine.
+
+Nothing here changes a number of the training: norms are read, units are listened to, no generator is asked. Tensors
+stay on the device until a log step or an evaluation, which reads them at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from trainkit.fit.evaluate import outputs_of
+from trainkit.fit.explain import eager
+from trainkit.fit.job import Job
+from trainkit.fit.parts import Part
+from trainkit.fit.phases import Open
+from trainkit.fit.state import Position
+from trainkit.fit.units import RECTIFYING, SAMPLES, SQUASHING, Units
+from trainkit.fit.usage import Usage
+from trainkit.regularize.weights import EMBEDDINGS, NORMS
+
+MOST_LAYERS = 32
+"""Layers with rows of their own; of more, so many are taken at even distances, the first and the last among them."""
+
+Rows = dict[str, dict[str, float]]
+Shares = dict[str, dict[str, float]]
+T = TypeVar("T")
+
+
+class Recorder:
+    """Knows at which steps to look; `gradient` looks before clipping and update, the others make rows of it."""
+
+    def __init__(self, job: Job, every: int) -> None:
+        train = job.spec.train
+        self._job, self._every, self._between = job, every, train.evaluate_every_steps
+        self._on, self._by_layer = train.record != "none", train.record == "layers"
+        self._clips = train.clip_norm is not None
+        self._usage = Usage(job.device)
+        self._parameters: list[nn.Parameter] = []
+        self._layers: list[tuple[str, list[int]]] = []
+        self._listens = False
+        self._step = -1
+        self._waits = False
+        self._each: Tensor | None = None
+        self.norm: Tensor = torch.zeros(())
+        """Of the whole gradient at the last step that was looked at, or of any step that clipped it."""
+
+    def open(self, now_open: Open) -> None:
+        """A phase has begun: its open parameters are those whose norms are told."""
+        self._parameters = now_open.parameters
+        self._layers = layers_of(self._job.network, self._parameters) if self._by_layer else []
+        kinds = RECTIFYING + SQUASHING
+        self._listens = self._on and any(isinstance(module, kinds) for module in self._job.network.modules())
+
+    @torch.no_grad()
+    def gradient(self, step: int, *, ends_epoch: bool) -> None:
+        """Look at the gradient of this step, where it is one to be told: penalties included, not yet clipped."""
+        evaluates = ends_epoch or bool(self._between and step % self._between == 0)
+        if not self._on or not (evaluates or step % self._every == 0):
+            return
+        self._step, self._waits, self._each = step, evaluates, None
+        if evaluates and self._layers:
+            self._each = torch.stack(torch._foreach_norm(_gradients(self._parameters)))
+            if not self._clips:
+                self.norm = torch.linalg.vector_norm(self._each)
+        elif not self._clips:
+            self.norm = global_norm(_gradients(self._parameters))
+
+    def at_log_step(self, at: Position, loss: Tensor | None, now_open: Open) -> Rows:
+        """Rows of a log step; those of a step that is evaluated come with the evaluation. `loss`: its row, if wanted."""
+        own = [] if loss is None else [loss]
+        tells = self._on and self._step == at.step and not self._waits
+        if tells:
+            own += [self.norm, global_norm(self._parameters)]
+        values = _read(own)
+        rows = {} if loss is None else {"batch_loss": values[0]}
+        if tells:
+            rows |= {"lr": leading_rate(now_open), "grad_norm": values[-2], "weight_norm": values[-1]}
+        system = self._usage.rows() if self._on and self._usage.due(evaluation=False) else {}
+        return {split: one for split, one in (("train", rows), ("system", system)) if one}
+
+    def at_evaluation(self, at: Position, shares: Shares) -> tuple[dict[str, float], Rows]:
+        """(more rows of the training part, rows that the history leaves out) of an evaluation."""
+        totals, layers = self.totals(at)
+        for name, of in shares.items():
+            totals[name] = of[""]
+            if self._by_layer:
+                paths = _spread([path for path in of if path])
+                layers |= {f"{name}.{path}": of[path] for path in paths}
+        system = self._usage.rows() if self._on and self._usage.due(evaluation=True) else {}
+        return totals, {split: one for split, one in (("layers", layers), ("system", system)) if one}
+
+    @torch.no_grad()
+    def totals(self, at: Position) -> tuple[dict[str, float], dict[str, float]]:
+        """Norms over all open parameters, and by layer; nothing at a step whose gradient was not looked at."""
+        if not (self._on and self._waits and self._step == at.step):
+            return {}, {}
+        self._waits = False
+        each = torch.stack(torch._foreach_norm(list(self._parameters)))
+        parts = [self.norm.reshape(1), torch.linalg.vector_norm(each).reshape(1)]
+        if self._each is not None:
+            parts += [self._each, each]
+        gradient, weights, *rest = torch.cat(parts).tolist()
+        layers: dict[str, float] = {}
+        for name, own in (("grad_norm", rest[: len(rest) // 2]), ("weight_norm", rest[len(rest) // 2 :])):
+            if own:
+                layers |= {
+                    f"{name}.{path}": math.hypot(*(own[index] for index in indices)) for path, indices in self._layers
+                }
+        return {"grad_norm": gradient, "weight_norm": weights}, layers
+
+    def outputs(self, now_open: Open) -> tuple[Tensor | None, Shares]:
+        """Raw outputs of the validation part, if there is one, and what share of units is idle, heard in the same pass.
+
+        Where there is no such pass, or a compiled one, which cannot be listened to, the first samples make one more.
+        """
+        job, part = self._job, now_open.val
+        forward, preprocess = now_open.forward, job.data.preprocessing
+        if part is None and not self._listens:
+            return None, {}
+        job.network.eval()
+        if not self._listens:
+            return outputs_of(forward, part, preprocess) if part is not None else None, {}
+        units, z = Units(), None
+        if part is not None and not (job.decided.compile and forward is job.forward):
+            with units.watch(job.network, forward) as watched:
+                z = outputs_of(watched, part, preprocess)
+            return z, units.shares()
+        if part is not None:
+            z = outputs_of(forward, part, preprocess)
+        with units.watch(job.network, eager(job, now_open)) as watched:
+            outputs_of(watched, _first(part or now_open.train), preprocess)
+        return z, units.shares()
+
+    def state(self, at: Position) -> dict[str, Any] | None:
+        """What a checkpoint between an epoch's last step and its evaluation holds: the gradient itself is gone then."""
+        if not self._waits or self._step != at.step:
+            return None
+        each = None if self._each is None else self._each.tolist()
+        return {"step": self._step, "norm": float(self.norm), "each": each}
+
+    def load(self, saved: dict[str, Any] | None) -> None:
+        """Go on with what `state` gave."""
+        if saved is None:
+            return
+        device = self._job.device
+        self._step, self._waits = saved["step"], True
+        self.norm = torch.tensor(saved["norm"], device=device)
+        self._each = None if saved["each"] is None else torch.tensor(saved["each"], device=device)
+
+
+def leading_rate(now_open: Open) -> float:
+    """Groups may differ (a small rate for the body, Adam's for Muon's biases): the row tells the leading one."""
+    return max(float(group["lr"]) for group in now_open.optimizer.param_groups)
+
+
+@torch.no_grad()
+def global_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """L2 norm of all of them as one vector, the same bits as `torch.nn.utils.clip_grad_norm_` gives."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
+
+
+def layers_of(network: nn.Module, parameters: Sequence[nn.Parameter]) -> list[tuple[str, list[int]]]:
+    """(module path, places in `parameters`) of the layers whose weights are among them: a layer's own, biases too."""
+    places = {id(parameter): place for place, parameter in enumerate(parameters)}
+    found = []
+    for path, module in network.named_modules():
+        own = {name: one for name, one in module.named_parameters(recurse=False) if id(one) in places}
+        # By name: position embeddings and scales of channels are no layers.
+        if not isinstance(module, NORMS + EMBEDDINGS) and any("weight" in name and own[name].ndim > 1 for name in own):
+            found.append((path, [places[id(one)] for one in own.values()]))
+    return _spread(found)
+
+
+def _spread(items: list[T]) -> list[T]:
+    if len(items) <= MOST_LAYERS:
+        return items
+    return [items[round(number * (len(items) - 1) / (MOST_LAYERS - 1))] for number in range(MOST_LAYERS)]
+
+
+def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    """What a loss does not depend on has none: that is a zero."""
+    return [one.grad if one.grad is not None else torch.zeros((), device=one.device) for one in parameters]
+
+
+def _first(part: Part) -> Part:
+    lengths = None if part.lengths is None else part.lengths[:SAMPLES]
+    return replace(part, x=part.x[:SAMPLES], lengths=lengths)
+
+
+def _read(scalars: list[Tensor]) -> list[float]:
+    """All in one transfer from an accelerator."""
+    if len(scalars) > 1 and scalars[0].device.type != "cpu":
+        return torch.stack(scalars).tolist()
+    return [float(one) for one in scalars]
