@@ -18,7 +18,7 @@ from trainkit.data import Dataset
 from trainkit.fit.forecast import as_windows
 from trainkit.fit.prepare import prepare
 from trainkit.fit.seeding import derive, epoch_order
-from trainkit.fit.units import ACTIVATIONS, RECURRENT, SAMPLES, listening, near_an_end, states, unit_axis
+from trainkit.fit.units import ACTIVATIONS, RECURRENT, SAMPLES, listening, modules_of, near_an_end, states, unit_axis
 from trainkit.nn.build import build_model
 from trainkit.sheets import BLUE, GRID, INK, png
 from trainkit.spec import JobSpec, resolve
@@ -53,7 +53,7 @@ def init_report(spec: JobSpec, data: Dataset) -> dict[str, Any]:
     for module in network.modules():
         if isinstance(module, nn.Dropout | nn.Dropout2d):
             module.eval()
-    with torch.no_grad(), listening(network, WEIGHTED + ACTIVATIONS + RECURRENT, hear):
+    with torch.no_grad(), listening(modules_of(network, WEIGHTED + ACTIVATIONS + RECURRENT), hear):
         network(x, lengths)
     return {"samples": len(rows), "model": resolved.model.kind, "layers": layers}
 

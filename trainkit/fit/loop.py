@@ -105,7 +105,7 @@ def train(job: Job) -> Ended:
                 add_penalty_gradient_(now_open.penalised, regularize.l1, regularize.l2, samples)
             recorder.gradient(at.step + 1, ends_epoch=step + 1 == steps)
             if options.clip_norm is not None:
-                recorder.norm = nn.utils.clip_grad_norm_(now_open.parameters, options.clip_norm)
+                recorder.clipped = nn.utils.clip_grad_norm_(now_open.parameters, options.clip_norm)
             if options.clip_value is not None:
                 nn.utils.clip_grad_value_(now_open.parameters, options.clip_value)
             optimizer.step()
@@ -250,9 +250,7 @@ def _evaluate(
             errors=True,
         )
         measured |= {f"val_{name}": value for name, value in rows["val"].items()}
-    job.events.rows(at.step, at.epoch, rows)
-    if aside:
-        job.events.rows(at.step, at.epoch, aside, keep=False)
+    job.events.rows(at.step, at.epoch, rows, beside=aside)
     losses = {name: value for name, value in measured.items() if name in ("train_loss", "val_loss")}
     finite = all(map(math.isfinite, losses.values()))
     if not finite and job.not_finite is None:

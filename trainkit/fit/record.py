@@ -20,7 +20,7 @@ from trainkit.fit.job import Job
 from trainkit.fit.parts import Part
 from trainkit.fit.phases import Open
 from trainkit.fit.state import Position
-from trainkit.fit.units import RECTIFYING, SAMPLES, SQUASHING, Units
+from trainkit.fit.units import RECTIFYING, SAMPLES, SQUASHING, Units, modules_of
 from trainkit.fit.usage import Usage
 from trainkit.regularize.weights import EMBEDDINGS, NORMS
 
@@ -38,49 +38,42 @@ class Recorder:
     def __init__(self, job: Job, every: int) -> None:
         train = job.spec.train
         self._job, self._every, self._between = job, every, train.evaluate_every_steps
-        self._on, self._by_layer = train.record != "none", train.record == "layers"
         self._clips = train.clip_norm is not None
+        self._on, self._by_layer = train.record != "none", train.record == "layers"
         self._usage = Usage(job.device)
         self._parameters: list[nn.Parameter] = []
         self._layers: list[tuple[str, list[int]]] = []
-        self._listens = False
+        self._ears: list[tuple[str, nn.Module]] = []
         self._step = -1
         self._waits = False
-        self._each: Tensor | None = None
-        self.norm: Tensor = torch.zeros(())
-        """Of the whole gradient at the last step that was looked at, or of any step that clipped it."""
+        self._gradients: list[Tensor] = []
+        self.clipped: Tensor | None = None
+        """The norm that clipping has found for the whole gradient, in the step just done."""
 
     def open(self, now_open: Open) -> None:
         """A phase has begun: its open parameters are those whose norms are told."""
         self._parameters = now_open.parameters
         self._layers = layers_of(self._job.network, self._parameters) if self._by_layer else []
-        kinds = RECTIFYING + SQUASHING
-        self._listens = self._on and any(isinstance(module, kinds) for module in self._job.network.modules())
+        self._ears = modules_of(self._job.network, RECTIFYING + SQUASHING) if self._on else []
 
-    @torch.no_grad()
     def gradient(self, step: int, *, ends_epoch: bool) -> None:
         """Look at the gradient of this step, where it is one to be told: penalties included, not yet clipped."""
         evaluates = ends_epoch or bool(self._between and step % self._between == 0)
-        if not self._on or not (evaluates or step % self._every == 0):
-            return
-        self._step, self._waits, self._each = step, evaluates, None
-        if evaluates and self._layers:
-            self._each = torch.stack(torch._foreach_norm(_gradients(self._parameters)))
-            if not self._clips:
-                self.norm = torch.linalg.vector_norm(self._each)
-        elif not self._clips:
-            self.norm = global_norm(_gradients(self._parameters))
+        if self._on and (evaluates or step % self._every == 0):
+            self._step, self._waits, self.clipped = step, evaluates, None
+            by_layer = evaluates and self._by_layer
+            self._gradients = norms(_gradients(self._parameters)) if by_layer or not self._clips else []
 
     def at_log_step(self, at: Position, loss: Tensor | None, now_open: Open) -> Rows:
         """Rows of a log step; those of a step that is evaluated come with the evaluation. `loss`: its row, if wanted."""
-        own = [] if loss is None else [loss]
-        tells = self._on and self._step == at.step and not self._waits
-        if tells:
-            own += [self.norm, global_norm(self._parameters)]
-        values = _read(own)
-        rows = {} if loss is None else {"batch_loss": values[0]}
-        if tells:
-            rows |= {"lr": leading_rate(now_open), "grad_norm": values[-2], "weight_norm": values[-1]}
+        rows: dict[str, float] = {}
+        if self._on and self._step == at.step and not self._waits:
+            rate = leading_rate(now_open)
+            read, gradients, weights = self._read([] if loss is None else [loss])
+            rows = {"batch_loss": read[0]} if read else {}
+            rows |= {"lr": rate, "grad_norm": together(gradients), "weight_norm": together(weights)}
+        elif loss is not None:
+            rows = {"batch_loss": float(loss)}
         system = self._usage.rows() if self._on and self._usage.due(evaluation=False) else {}
         return {split: one for split, one in (("train", rows), ("system", system)) if one}
 
@@ -90,29 +83,31 @@ class Recorder:
         for name, of in shares.items():
             totals[name] = of[""]
             if self._by_layer:
-                paths = _spread([path for path in of if path])
-                layers |= {f"{name}.{path}": of[path] for path in paths}
+                layers |= {f"{name}.{path}": of[path] for path in _spread([path for path in of if path])}
         system = self._usage.rows() if self._on and self._usage.due(evaluation=True) else {}
         return totals, {split: one for split, one in (("layers", layers), ("system", system)) if one}
 
-    @torch.no_grad()
     def totals(self, at: Position) -> tuple[dict[str, float], dict[str, float]]:
         """Norms over all open parameters, and by layer; nothing at a step whose gradient was not looked at."""
-        if not (self._on and self._waits and self._step == at.step):
+        if not (self._waits and self._step == at.step):
             return {}, {}
         self._waits = False
-        each = torch.stack(torch._foreach_norm(list(self._parameters)))
-        parts = [self.norm.reshape(1), torch.linalg.vector_norm(each).reshape(1)]
-        if self._each is not None:
-            parts += [self._each, each]
-        gradient, weights, *rest = torch.cat(parts).tolist()
+        _, gradients, weights = self._read([])
         layers: dict[str, float] = {}
-        for name, own in (("grad_norm", rest[: len(rest) // 2]), ("weight_norm", rest[len(rest) // 2 :])):
-            if own:
+        whole = gradients if self.clipped is None else gradients[-1:]
+        for name, own in (("grad_norm", gradients), ("weight_norm", weights)):
+            if self._gradients:
                 layers |= {
-                    f"{name}.{path}": math.hypot(*(own[index] for index in indices)) for path, indices in self._layers
+                    f"{name}.{path}": together([own[place] for place in places]) for path, places in self._layers
                 }
-        return {"grad_norm": gradient, "weight_norm": weights}, layers
+        return {"grad_norm": together(whole), "weight_norm": together(weights)}, layers
+
+    def _read(self, also: list[Tensor]) -> tuple[list[float], list[float], list[float]]:
+        """(those, norms of the gradients, norms of the weights as they are now): one transfer from an accelerator."""
+        gradients = self._gradients if self.clipped is None else [*self._gradients, self.clipped]
+        values = torch.stack([*also, *gradients, *norms(self._parameters)]).tolist()
+        start, end = len(also), len(also) + len(gradients)
+        return values[:start], values[start:end], values[end:]
 
     def outputs(self, now_open: Open) -> tuple[Tensor | None, Shares]:
         """Raw outputs of the validation part, if there is one, and what share of units is idle, heard in the same pass.
@@ -121,37 +116,31 @@ class Recorder:
         """
         job, part = self._job, now_open.val
         forward, preprocess = now_open.forward, job.data.preprocessing
-        if part is None and not self._listens:
-            return None, {}
         job.network.eval()
-        if not self._listens:
-            return outputs_of(forward, part, preprocess) if part is not None else None, {}
-        units, z = Units(), None
+        units = Units(self._ears)
         if part is not None and not (job.decided.compile and forward is job.forward):
-            with units.watch(job.network, forward) as watched:
-                z = outputs_of(watched, part, preprocess)
-            return z, units.shares()
-        if part is not None:
-            z = outputs_of(forward, part, preprocess)
-        with units.watch(job.network, eager(job, now_open)) as watched:
-            outputs_of(watched, _first(part or now_open.train), preprocess)
+            with units.watch(forward) as watched:
+                return outputs_of(watched, part, preprocess), units.shares()
+        z = None if part is None else outputs_of(forward, part, preprocess)
+        if self._ears:
+            with units.watch(eager(job, now_open)) as watched:
+                outputs_of(watched, _first(part or now_open.train), preprocess)
         return z, units.shares()
 
     def state(self, at: Position) -> dict[str, Any] | None:
         """What a checkpoint between an epoch's last step and its evaluation holds: the gradient itself is gone then."""
         if not self._waits or self._step != at.step:
             return None
-        each = None if self._each is None else self._each.tolist()
-        return {"step": self._step, "norm": float(self.norm), "each": each}
+        norm = None if self.clipped is None else float(self.clipped)
+        return {"step": self._step, "gradients": [float(one) for one in self._gradients], "clipped": norm}
 
     def load(self, saved: dict[str, Any] | None) -> None:
         """Go on with what `state` gave."""
-        if saved is None:
-            return
-        device = self._job.device
-        self._step, self._waits = saved["step"], True
-        self.norm = torch.tensor(saved["norm"], device=device)
-        self._each = None if saved["each"] is None else torch.tensor(saved["each"], device=device)
+        if saved is not None and self._on:
+            device = self._job.device
+            self._step, self._waits = saved["step"], True
+            self._gradients = [torch.tensor(one, device=device) for one in saved["gradients"]]
+            self.clipped = None if saved["clipped"] is None else torch.tensor(saved["clipped"], device=device)
 
 
 def leading_rate(now_open: Open) -> float:
@@ -160,9 +149,14 @@ def leading_rate(now_open: Open) -> float:
 
 
 @torch.no_grad()
-def global_norm(tensors: Sequence[Tensor]) -> Tensor:
-    """L2 norm of all of them as one vector, the same bits as `torch.nn.utils.clip_grad_norm_` gives."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
+def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The L2 norm of each."""
+    return list(torch._foreach_norm(list(tensors)))
+
+
+def together(parts: Sequence[float]) -> float:
+    """The L2 norm of a whole from those of its parts."""
+    return math.sqrt(sum(part * part for part in parts))
 
 
 def layers_of(network: nn.Module, parameters: Sequence[nn.Parameter]) -> list[tuple[str, list[int]]]:
@@ -191,10 +185,3 @@ def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
 def _first(part: Part) -> Part:
     lengths = None if part.lengths is None else part.lengths[:SAMPLES]
     return replace(part, x=part.x[:SAMPLES], lengths=lengths)
-
-
-def _read(scalars: list[Tensor]) -> list[float]:
-    """All in one transfer from an accelerator."""
-    if len(scalars) > 1 and scalars[0].device.type != "cpu":
-        return torch.stack(scalars).tolist()
-    return [float(one) for one in scalars]

@@ -5,7 +5,7 @@ They are told from activations that hooks hear in a forward pass; no value of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +20,9 @@ from trainkit.fit.evaluate import Forward
 ACTIVATIONS = (nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.ReLU6, nn.Hardswish)
 RECURRENT = (nn.LSTM, nn.GRU)
 """Their states at every true step count as activations; both are bounded by -1 and 1."""
-RECTIFYING = (nn.ReLU, nn.ReLU6, nn.Hardswish)
+RECTIFYING: tuple[type[nn.Module], ...] = (nn.ReLU, nn.ReLU6, nn.Hardswish)
 """Exactly zero, and flat, over a half-line: a unit that stays there gets no gradient any more."""
-SQUASHING = (nn.Sigmoid, nn.Tanh, *RECURRENT)
+SQUASHING: tuple[type[nn.Module], ...] = (nn.Sigmoid, nn.Tanh, *RECURRENT)
 NEAR = 0.01
 """An activation within 1 % of its range from an asymptote counts as saturated: a sigmoid's or tanh's slope is there
 less than 4 % of its steepest (Glorot and Bengio 2010 watch layers saturate in this sense)."""
@@ -34,18 +34,19 @@ SAMPLES = 256
 Heard = Callable[[str, nn.Module, Any], None]
 
 
+def modules_of(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tuple[str, nn.Module]]:
+    """(path, module) of every module of these kinds, in the order they were built in."""
+    return [(path, module) for path, module in network.named_modules() if isinstance(module, kinds)]
+
+
 @contextmanager
-def listening(network: nn.Module, kinds: tuple[type[nn.Module], ...], heard: Heard) -> Iterator[None]:
-    """Tell `heard(path, module, output)` of every output of these kinds of modules; the hooks are gone afterwards."""
+def listening(modules: Iterable[tuple[str, nn.Module]], heard: Heard) -> Iterator[None]:
+    """Tell `heard(path, module, output)` of every output of these modules; the hooks are gone afterwards."""
 
     def hook(path: str) -> Callable[..., None]:
         return lambda module, _inputs, output: heard(path, module, output)
 
-    hooks = [
-        module.register_forward_hook(hook(path))
-        for path, module in network.named_modules()
-        if isinstance(module, kinds)
-    ]
+    hooks = [module.register_forward_hook(hook(path)) for path, module in modules]
     try:
         yield
     finally:
@@ -75,7 +76,7 @@ def unit_axis(output: Tensor) -> int:
 
 @dataclass(slots=True)
 class _Layer:
-    """What is known of a module's units: (units,) the greatest magnitude, or how many values are near an end."""
+    """What is known of a module's units: (units,) the sum of magnitudes, or how many of `count` values are near an end."""
 
     path: str
     values: Tensor
@@ -85,14 +86,15 @@ class _Layer:
 class Units:
     """Listens to the first `SAMPLES` samples that pass through `forward`, in eval mode; then `shares` tells."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: list[tuple[str, nn.Module]]) -> None:
+        self._modules = modules
         self._seen = self._taken = self._batch = 0
         self._layers: dict[tuple[str, int], _Layer] = {}
         self._calls: dict[str, int] = {}
 
     @contextmanager
-    def watch(self, network: nn.Module, forward: Forward) -> Iterator[Forward]:
-        """A forward pass through (parts of) the network that is listened to while the context lasts."""
+    def watch(self, forward: Forward) -> Iterator[Forward]:
+        """The same forward pass, listened to while the context lasts."""
 
         def watched(x: Tensor, lengths: Tensor | None) -> Tensor:
             self._batch, self._taken = len(x), min(len(x), SAMPLES - self._seen)
@@ -100,7 +102,7 @@ class Units:
             self._seen += self._taken
             return forward(x, lengths)
 
-        with listening(network, RECTIFYING + SQUASHING, self._hear):
+        with listening(self._modules, self._hear):
             yield watched
 
     def _hear(self, path: str, module: nn.Module, output: Any) -> None:
@@ -114,16 +116,14 @@ class Units:
         known = self._layers.get((path, call))
         near = near_an_end(module, output)
         if near is None:
-            # An infinite or undefined value is no zero: amax hands NaN on.
-            peak = output.abs().amax(others) if isinstance(module, nn.Hardswish) else output.amax(others)
-            values = peak if known is None else torch.maximum(known.values, peak)
-            self._layers[path, call] = _Layer(path, values, 0)
+            # A sum of magnitudes is zero where all of them are; what is not finite is no zero, and stays.
+            values, count = (output.abs() if isinstance(module, nn.Hardswish) else output).sum(others), 0
         else:
             values = near.sum(others)
             count = near.numel() // near.shape[axis]
-            if known is not None:
-                values, count = values + known.values, count + known.count
-            self._layers[path, call] = _Layer(path, values, count)
+        if known is not None:
+            values, count = values + known.values, count + known.count
+        self._layers[path, call] = _Layer(path, values, count)
 
     def shares(self) -> dict[str, dict[str, float]]:
         """`{"dead_units": {path: share}, "saturated_units": ...}`; the share over all layers under the path "".
