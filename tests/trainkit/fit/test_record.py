@@ -290,3 +290,16 @@ def test_shares_of_time_and_what_no_library_tells() -> None:
     assert usage.percent(0.1, 0.0) is None
     assert usage.told(lambda: 7) == 7.0
     assert usage.told(lambda: torch.cuda.utilization(torch.device("cuda", 99))) is None
+
+
+@pytest.mark.parametrize("level", ["totals", "none"])
+def test_an_attempt_may_record_otherwise(level: str, tmp_path: Any) -> None:
+    """Handed back after an epoch's last step, with what its evaluation would have told of the gradient."""
+    document, data = spec(MLP), vectors()
+    expected = tk.fit(document, data)
+    first = tk.fit(document, data, control=InterruptAt(6), workdir=tmp_path)
+    other = {**document, "train": {**document["train"], "record": level}}
+    result, log = told(other, data, resume_from=first.checkpoint)
+    assert digest(result.model) == digest(expected.model)
+    assert "layers" not in {split for _, split, _, _ in log}
+    assert list(series(log, "grad_norm")) == ([6, 10, 12, 18] if level == "totals" else [])
