@@ -17,7 +17,7 @@ from service.jobs.tables import Decision as Taken
 from service.jobs.tables import Job
 from service.metrics.service import finite, scan
 from trainkit.diagnose.across import AcrossRules
-from trainkit.diagnose.replay import ASKED, BATCH_LOSS, BatchLoss, LogRow, Replay, moments
+from trainkit.diagnose.replay import ASKED, BATCH_LOSS, BatchLoss, LogRow, Replay, is_heard, moments
 from trainkit.diagnose.stopping import Decision, Evaluation
 from trainkit.spec import JobSpec
 from trainkit.spec.early_stop import ACROSS, AcrossRule, EarlyStopRule, across_of
@@ -143,7 +143,7 @@ def history(session: Session, job_id: str) -> Iterator[LogRow]:
         columns = piece.columns
         wanted = ~piece.superseded
         for index, (split, name) in enumerate(columns.series):
-            if split == "test":
+            if not is_heard(split, name):
                 wanted &= columns.index != index
             elif f"{split}_{name}" == BATCH_LOSS:
                 wanted &= (columns.index != index) | ~np.isfinite(columns.value)

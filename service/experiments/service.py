@@ -17,7 +17,7 @@ from service.jobs.tables import Job
 from service.metrics import repository as log
 from service.metrics.chunks import Row, decode_columns
 from trainkit.diagnose.across import AcrossRules, Look, Standing, Tally
-from trainkit.diagnose.replay import ASKED, BATCH_LOSS, LogRow, moments
+from trainkit.diagnose.replay import ASKED, BATCH_LOSS, LogRow, is_heard, moments
 from trainkit.diagnose.stopping import Decision, Evaluation
 from trainkit.spec.early_stop import ACROSS, AcrossRule, RuleSet, across_of
 
@@ -125,7 +125,7 @@ def _as_log(rows: Sequence[Row]) -> list[LogRow]:
 
 def _is_seen(split: str, name: str) -> bool:
     """Whether the rules may look at it; a batch loss between evaluations says nothing across jobs."""
-    return split != "test" and f"{split}_{name}" != BATCH_LOSS
+    return is_heard(split, name) and f"{split}_{name}" != BATCH_LOSS
 
 
 def _written(tallies: Mapping[str, Tally]) -> dict[str, Any]:

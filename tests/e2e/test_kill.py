@@ -12,6 +12,8 @@ from histories import Reader, check_all_ways
 from journeys import all_metrics, example_spec, job_of, submit, upload, wait_until
 from stack import Stack, running, training_processes, wait_for
 
+from trainkit.spec.metrics import is_clocked
+
 
 @pytest.fixture(scope="module")
 def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
@@ -82,11 +84,10 @@ def test_killed_worker_is_replaced_and_the_job_equals_an_undisturbed_one(fragile
 
 
 def values(client: httpx.Client, job: str) -> list[tuple[object, ...]]:
-    timed = {"samples_per_second", "seconds"}
     return [
         (row["split"], row["name"], row["step"], row["epoch"], row["value"])
         for row in all_metrics(client, job)
-        if not row["superseded"] and row["name"] not in timed
+        if not row["superseded"] and not is_clocked(row["split"], row["name"])
     ]
 
 

@@ -18,6 +18,8 @@ from trainkit.spec.metrics import direction
 ASKED = "train_seconds"
 """The row that says that the rules were asked, and after how many seconds of training."""
 BATCH_LOSS = "train_batch_loss"
+UNHEARD = frozenset({"lr", "grad_norm", "weight_norm"})
+"""Names of the training part that come with every log step; no rule asks about them."""
 LogRow = tuple[str, int, int, float]
 """(`val_loss`, step, epoch, value)."""
 
@@ -32,6 +34,11 @@ class BatchLoss:
 
 
 Moment = Evaluation | BatchLoss
+
+
+def is_heard(split: str, name: str) -> bool:
+    """Whether rules may look at rows of this series: the log has far more than they do."""
+    return split == "val" or (split == "train" and name not in UNHEARD)
 
 
 def moments(rows: Iterable[LogRow]) -> Iterator[Moment]:

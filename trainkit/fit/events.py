@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 PROGRESS_SECONDS = 1.0
+Rows = Mapping[str, Mapping[str, float]]
+"""`{split: {name: value}}`."""
 
 
 class Events:
@@ -30,11 +32,10 @@ class Events:
         """What the run does now."""
         self.emit("phase", phase=name)
 
-    def rows(self, step: int, epoch: int, values: Mapping[str, Mapping[str, float]], *, keep: bool = True) -> None:
-        """Metric rows, `{split: {name: value}}`, measured after `step` steps in `epoch`."""
-        flat = [[split, name, value] for split, metrics in values.items() for name, value in metrics.items()]
-        at = time.time()
-        self.emit("metrics", step=step, epoch=epoch, at=at, rows=flat)
+    def rows(self, step: int, epoch: int, values: Rows, *, keep: bool = True, beside: Rows | None = None) -> None:
+        """Metric rows, `{split: {name: value}}`, measured after `step` steps in `epoch`; the history has not `beside`."""
+        flat, more = _flat(values), _flat(beside or {})
+        self.emit("metrics", step=step, epoch=epoch, at=time.time(), rows=flat + more)
         if keep:
             self.history += [
                 {"step": step, "epoch": epoch, "split": split, "name": name, "value": value}
@@ -60,3 +61,7 @@ class Events:
             eta_seconds=None if eta is None else round(eta, 3),
             samples_per_second=round(rate, 1),
         )
+
+
+def _flat(values: Rows) -> list[list[Any]]:
+    return [[split, name, value] for split, metrics in values.items() for name, value in metrics.items()]

@@ -30,7 +30,7 @@ def explain_step(
     # What the dataset holds comes before what was made of it: mixup hands a bad value on to another sample.
     found = _first_bad_sample(part.take(rows)[0])
     if found is None:
-        forward = _eager(job, now_open)
+        forward = eager(job, now_open)
         if job.adapter is not None:
             adapter, progress = job.adapter, at.step / (batches.count * job.spec.train.epochs)
 
@@ -61,7 +61,7 @@ def explain_evaluation(job: Job, now_open: Open, at: Position, losses: dict[str,
             rows = torch.arange(start, min(start + size, len(part)), device=part.x.device)
             x, lengths = part.take(rows)
             piece: Piece = (job.data.preprocessing(x) if part.pending else x, lengths, part.targets[rows])
-            found = first_broken(_modules(job), _eager(job, now_open), [piece], job.loss, job.device)
+            found = first_broken(_modules(job), eager(job, now_open), [piece], job.loss, job.device)
             if found is not None:
                 break
     evidence = {"step": at.step, "epoch": at.epoch, **losses, **_named(found, part, rows)}
@@ -69,7 +69,7 @@ def explain_evaluation(job: Job, now_open: Open, at: Position, losses: dict[str,
     return evidence
 
 
-def _eager(job: Job, now_open: Open) -> Forward:
+def eager(job: Job, now_open: Open) -> Forward:
     """The phase's forward pass, uncompiled: hooks do not reach into compiled code."""
     if now_open.forward is not job.forward:
         return now_open.forward  # on cached features

@@ -13,23 +13,18 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from trainkit.data import Dataset
 from trainkit.fit.forecast import as_windows
 from trainkit.fit.prepare import prepare
 from trainkit.fit.seeding import derive, epoch_order
+from trainkit.fit.units import ACTIVATIONS, RECURRENT, SAMPLES, listening, modules_of, near_an_end, states, unit_axis
 from trainkit.nn.build import build_model
 from trainkit.sheets import BLUE, GRID, INK, png
 from trainkit.spec import JobSpec, resolve
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-ACTIVATIONS = (nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.ReLU6, nn.Hardswish)
-RECURRENT = (nn.LSTM, nn.GRU)
-"""Their states at every true step count as activations; both are bounded by -1 and 1."""
-SAMPLES, BINS, MOST_VALUES = 256, 40, 1 << 20
-NEAR = 0.01
-"""An activation within 1 % of its range from an asymptote counts as saturated."""
+BINS, MOST_VALUES = 40, 1 << 20
 
 
 def init_report(spec: JobSpec, data: Dataset) -> dict[str, Any]:
@@ -49,30 +44,18 @@ def init_report(spec: JobSpec, data: Dataset) -> dict[str, Any]:
     x, lengths = prepared.train.take(rows)
     x = prepared.preprocessing(x) if prepared.train.pending else x
     layers: list[dict[str, Any]] = []
-    hooks = []
-    for name, module in network.named_modules():
-        if isinstance(module, WEIGHTED + ACTIVATIONS + RECURRENT):
-            hooks.append(module.register_forward_hook(_listener(name, layers)))
+
+    def hear(path: str, module: nn.Module, output: Any) -> None:
+        layers.append({"name": path, "kind": type(module).__name__, **_numbers(module, states(output).detach())})
+
     # as in training: batch norm uses the batch, but dropout would hide which units are dead
     network.train()
     for module in network.modules():
         if isinstance(module, nn.Dropout | nn.Dropout2d):
             module.eval()
-    with torch.no_grad():
+    with torch.no_grad(), listening(modules_of(network, WEIGHTED + ACTIVATIONS + RECURRENT), hear):
         network(x, lengths)
-    for hook in hooks:
-        hook.remove()
     return {"samples": len(rows), "model": resolved.model.kind, "layers": layers}
-
-
-def _listener(name: str, layers: list[dict[str, Any]]) -> Any:
-    def listen(module: nn.Module, _inputs: Any, output: Any) -> None:
-        if isinstance(module, RECURRENT):
-            states = output[0]
-            output = states.data if isinstance(states, PackedSequence) else states
-        layers.append({"name": name, "kind": type(module).__name__, **_numbers(module, output.detach())})
-
-    return listen
 
 
 def _numbers(module: nn.Module, output: Tensor) -> dict[str, Any]:
@@ -80,9 +63,9 @@ def _numbers(module: nn.Module, output: Tensor) -> dict[str, Any]:
     shown: NDArray[Any] = flat[:: max(1, flat.numel() // MOST_VALUES)].double().numpy()
     finite = shown[np.isfinite(shown)]
     counts, edges = np.histogram(finite if len(finite) else np.zeros(1), bins=BINS)
-    units = (
-        output.movedim(1, -1).reshape(-1, output.shape[1]) if output.ndim == 4 else output.reshape(-1, output.shape[-1])
-    )
+    axis = unit_axis(output)
+    units = output.movedim(axis, -1).reshape(-1, output.shape[axis])
+    near = near_an_end(module, output)
     return {
         "values": "pre_activation" if isinstance(module, WEIGHTED) else "activation",
         "mean": float(finite.mean()) if len(finite) else None,
@@ -91,18 +74,9 @@ def _numbers(module: nn.Module, output: Tensor) -> dict[str, Any]:
         "max": float(finite.max()) if len(finite) else None,
         "nonfinite": int(len(shown) - len(finite)),
         "histogram": {"counts": counts.tolist(), "edges": [float(edge) for edge in edges]},
-        "saturated_share": _saturated(module, output),
+        "saturated_share": None if near is None else float(near.double().mean()),
         "dead_share": float((units.amax(0) == units.amin(0)).double().mean()),
     }
-
-
-def _saturated(module: nn.Module, output: Tensor) -> float | None:
-    """Share of values near an asymptote; None for functions without an upper and a lower one."""
-    if isinstance(module, nn.Sigmoid):
-        return float(((output < NEAR) | (output > 1 - NEAR)).double().mean())
-    if isinstance(module, (nn.Tanh, *RECURRENT)):
-        return float((output.abs() > 1 - 2 * NEAR).double().mean())
-    return None
 
 
 def init_report_png(report: dict[str, Any]) -> bytes:

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from trainkit.fit import checkpoint
 from trainkit.fit.control import Wish
 from trainkit.fit.early_stop import Decision, Evaluation, first_stop
-from trainkit.fit.evaluate import measure, outputs_of, training_metrics
+from trainkit.fit.evaluate import measure, training_metrics
 from trainkit.fit.events import Events
 from trainkit.fit.explain import explain_evaluation, explain_step
 from trainkit.fit.job import Ended, Job
 from trainkit.fit.nonfinite import Watch, is_finite, sentence
 from trainkit.fit.phases import Open, open_phase, plan_phases
+from trainkit.fit.record import Recorder, leading_rate
 from trainkit.fit.seeding import epoch_order
 from trainkit.fit.state import Position, prune, rng_state, set_rng_state
 from trainkit.fit.steps import Steps
@@ -57,7 +58,7 @@ def train(job: Job) -> Ended:
     begun, saved_at, first_step = time.monotonic(), time.monotonic(), at.step
     spent_before = at.seconds
     limit = spec.resources.max_seconds
-    watch = Watch(device, every, at.step)
+    watch, recorder = Watch(device, every, at.step), Recorder(job, every)
 
     while at.epoch <= epochs:
         events.phase(f"epoch {at.epoch}/{epochs}")
@@ -66,6 +67,7 @@ def train(job: Job) -> Ended:
             now_open = open_phase(
                 spec, plan, network, job.forward, data.train, data.val, steps, preprocess, job.adapter
             )
+            recorder.open(now_open)
         optimizer, schedule, forward, part = now_open.optimizer, now_open.schedule, now_open.forward, now_open.train
         order = data.draw[epoch_order(samples, options.seed, at.epoch)].to(device)
         # Per-sample predictions of the epoch: one small write a step now, one metric at the end, no waiting between.
@@ -82,10 +84,11 @@ def train(job: Job) -> Ended:
             predicted[: len(resumed["predicted"])] = resumed["predicted"].to(device)
             loss_sum, weight_sum = resumed["loss_sum"].to(device), resumed["weight_sum"].to(device)
             set_rng_state(resumed["rng"], device)
+            recorder.load(resumed.get("recorded"))
             resumed = None
         network.train()
         epoch_begun, epoch_from = time.monotonic(), at.step_in_epoch
-        step_before_phase = (plan.first - 1) * steps
+        step_before_phase, since = (plan.first - 1) * steps, epoch_begun
 
         for step in range(at.step_in_epoch, steps):
             start, end = batches.span(step)
@@ -100,8 +103,9 @@ def train(job: Job) -> Ended:
                     return ended
             if regularize.l1 or regularize.l2:
                 add_penalty_gradient_(now_open.penalised, regularize.l1, regularize.l2, samples)
+            recorder.gradient(at.step + 1, ends_epoch=step + 1 == steps)
             if options.clip_norm is not None:
-                nn.utils.clip_grad_norm_(now_open.parameters, options.clip_norm)
+                recorder.clipped = nn.utils.clip_grad_norm_(now_open.parameters, options.clip_norm)
             if options.clip_value is not None:
                 nn.utils.clip_grad_value_(now_open.parameters, options.clip_value)
             optimizer.step()
@@ -117,14 +121,15 @@ def train(job: Job) -> Ended:
 
             at.step += 1
             at.step_in_epoch = step + 1
-            now = time.monotonic()
+            now = since = at.spend(since)
             at.seconds = spent_before + now - begun
             if at.step % every == 0:
                 ended = _looked(job, now_open, batches, watch, at, order)
                 if ended is not None:
                     return ended
-                if job.not_finite is None or job.not_finite["step"] != at.step:  # its row is there already
-                    events.rows(at.step, at.epoch, {"train": {"batch_loss": float(loss)}}, keep=False)
+                told = job.not_finite is not None and job.not_finite["step"] == at.step  # its row is there already
+                if values_now := recorder.at_log_step(at, None if told else loss, now_open):
+                    events.rows(at.step, at.epoch, values_now, keep=False)
                 rate = (at.step_in_epoch - epoch_from) * batches.size / max(now - epoch_begun, 1e-9)
                 _progress(job, at, steps, begun, first_step, rate, force=False)
             evaluated = bool(options.evaluate_every_steps) and at.step % (options.evaluate_every_steps or 1) == 0
@@ -132,22 +137,24 @@ def train(job: Job) -> Ended:
                 ended = _looked(job, now_open, batches, watch, at, order)
                 if ended is not None:
                     return ended
+                at.spend(since)
                 values = _epoch_metrics(
                     job, now_open, at, predicted, order, end, loss_sum, weight_sum, epoch_begun, epoch_from
                 )
-                measured = _evaluate(job, now_open, at, values)
+                measured = _evaluate(job, now_open, at, values, recorder)
                 at.seconds = spent_before + time.monotonic() - begun
                 ended = _judge(job, now_open, at, measured)
                 if ended is not None:
                     return ended
                 network.train()
+                since = time.monotonic()
             wish = job.control.wish() if job.control is not None else None
             if wish is not None or (limit is not None and at.seconds >= limit):
                 action = wish["action"] if wish is not None else "stop"
                 if action == "cancel":
                     return Ended("cancelled", "client_stop", at.epoch, at.step)
                 if action in ("pause", "handback"):
-                    saved = _checkpoint(job, at, now_open, predicted[:end], loss_sum, weight_sum)
+                    saved = _checkpoint(job, at, now_open, predicted[:end], loss_sum, weight_sum, recorder)
                     return Ended(
                         "paused" if action == "pause" else "handed_back",
                         "shutdown",
@@ -159,34 +166,36 @@ def train(job: Job) -> Ended:
                     values = _epoch_metrics(
                         job, now_open, at, predicted, order, end, loss_sum, weight_sum, epoch_begun, epoch_from
                     )
-                    _evaluate(job, now_open, at, values)
+                    _evaluate(job, now_open, at, values, recorder)
                 return _stopped(job, at, wish, limit)
             if options.checkpoint_seconds and now - saved_at >= options.checkpoint_seconds and at.step_in_epoch < steps:
-                _checkpoint(job, at, now_open, predicted[:end], loss_sum, weight_sum)
-                saved_at = time.monotonic()
+                _checkpoint(job, at, now_open, predicted[:end], loss_sum, weight_sum, recorder)
+                saved_at = since = time.monotonic()
 
         ended = _looked(job, now_open, batches, watch, at, order)
         if ended is not None:
             return ended
+        at.spend(since)  # an accelerator has done the last step only now
         values = _epoch_metrics(
             job, now_open, at, predicted, order, samples, loss_sum, weight_sum, epoch_begun, epoch_from
         )
         evaluates = _is_due(job, at) or at.epoch == epochs
         if evaluates:
-            measured = _evaluate(job, now_open, at, values)
+            measured = _evaluate(job, now_open, at, values, recorder)
         else:
-            events.rows(at.step, at.epoch, {"train": values})
+            events.rows(at.step, at.epoch, {"train": {**values, **recorder.totals(at)[0]}})
         at.seconds = spent_before + time.monotonic() - begun
         _progress(job, at, steps, begun, first_step, values["samples_per_second"], force=True)
         ended = _judge(job, now_open, at, measured) if evaluates else None
         if ended is not None:
             return ended
-        at.epoch, at.step_in_epoch = at.epoch + 1, 0
+        at.epoch, at.step_in_epoch, at.epoch_seconds = at.epoch + 1, 0, 0.0
         # A new best is worth a checkpoint of its own, though not each of a hundred a second.
         wait = options.checkpoint_seconds * (BEST_SHARE if job.best.epoch == at.epoch - 1 else 1)
         due = time.monotonic() - saved_at >= wait and (options.checkpoint_seconds or evaluates)
         if due and at.epoch <= epochs:
-            _checkpoint(job, at, now_open, predicted[:0], torch.zeros_like(loss_sum), torch.zeros_like(weight_sum))
+            nothing = torch.zeros_like(loss_sum)
+            _checkpoint(job, at, now_open, predicted[:0], nothing, nothing, recorder)
             saved_at = time.monotonic()
     return Ended("finished", "completed", epochs, at.step)
 
@@ -211,21 +220,24 @@ def _epoch_metrics(
     with torch.no_grad():
         own = penalty(now_open.penalised, regularize.l1, regularize.l2, len(job.data.draw))
     values["penalty"] = float(own)
-    # Groups may differ (a small rate for the body, Adam's for Muon's biases): the row tells the leading one.
-    values["lr"] = max(float(group["lr"]) for group in now_open.optimizer.param_groups)
+    values["lr"] = leading_rate(now_open)
     steps_done = at.step_in_epoch - from_step
     share = steps_done / max(at.step_in_epoch, 1)
     values["samples_per_second"] = done * share / max(time.monotonic() - begun, 1e-9)
+    if done == len(job.data.draw):
+        values["epoch_seconds"] = at.epoch_seconds
     return values
 
 
-def _evaluate(job: Job, now_open: Open, at: Position, training: dict[str, float]) -> dict[str, float]:
+def _evaluate(
+    job: Job, now_open: Open, at: Position, training: dict[str, float], recorder: Recorder
+) -> dict[str, float]:
     """Measure the validation part, write the epoch's rows, keep the best; returns `val_loss`, `train_loss` ..."""
-    rows = {"train": training}
     measured = {f"train_{name}": value for name, value in training.items()}
-    if now_open.val is not None:
-        job.network.eval()
-        z = outputs_of(now_open.forward, now_open.val, job.data.preprocessing)
+    z, shares = recorder.outputs(now_open)
+    recorded, aside = recorder.at_evaluation(at, shares)
+    rows = {"train": {**training, **recorded}}
+    if z is not None and now_open.val is not None:
         area = any(getattr(rule, "monitor", "") == "val_roc_auc" for rule in (*job.spec.early_stop, job.spec.schedule))
         rows["val"] = measure(
             z,
@@ -238,7 +250,7 @@ def _evaluate(job: Job, now_open: Open, at: Position, training: dict[str, float]
             errors=True,
         )
         measured |= {f"val_{name}": value for name, value in rows["val"].items()}
-    job.events.rows(at.step, at.epoch, rows)
+    job.events.rows(at.step, at.epoch, rows, beside=aside)
     losses = {name: value for name, value in measured.items() if name in ("train_loss", "val_loss")}
     finite = all(map(math.isfinite, losses.values()))
     if not finite and job.not_finite is None:
@@ -329,7 +341,13 @@ def _stopped(job: Job, at: Position, wish: Wish | dict[str, Any] | None, limit: 
 
 
 def _checkpoint(
-    job: Job, at: Position, now_open: Open, predicted: Tensor, loss_sum: Tensor, weight_sum: Tensor
+    job: Job,
+    at: Position,
+    now_open: Open,
+    predicted: Tensor,
+    loss_sum: Tensor,
+    weight_sum: Tensor,
+    recorder: Recorder,
 ) -> Path | None:
     """Everything that the next step depends on, in one file."""
     if job.workdir is None:
@@ -343,6 +361,7 @@ def _checkpoint(
             "step_in_epoch": at.step_in_epoch,
             "step": at.step,
             "seconds": at.seconds,
+            "epoch_seconds": at.epoch_seconds,
         },
         "network": job.network.state_dict(),
         "adapter": job.adapter.state_dict() if job.adapter is not None else {},
@@ -355,6 +374,7 @@ def _checkpoint(
         "predicted": predicted,
         "loss_sum": loss_sum,
         "weight_sum": weight_sum,
+        "recorded": recorder.state(at),
         "history": job.events.history,
     }
     saved = checkpoint.save(folder / f"step-{at.step:09d}.safetensors", state)

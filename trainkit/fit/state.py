@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ FREE_IN_TRAIN = {
     "restore_best",
     "monitor",
     "threads",
+    "record",
 }
 KEPT_CHECKPOINTS = 3
 
@@ -40,6 +42,14 @@ class Position:
     """Optimizer steps done since the start of the job."""
     seconds: float = 0.0
     """Training seconds of all attempts."""
+    epoch_seconds: float = 0.0
+    """Those of this epoch's steps: without evaluations and checkpoints, and steps that were lost are not counted."""
+
+    def spend(self, since: float) -> float:
+        """Count the time since then as this epoch's; returns now."""
+        now = time.monotonic()
+        self.epoch_seconds += now - since
+        return now
 
 
 def spec_hash(spec: JobSpec, facts: DatasetFacts) -> str:

@@ -52,6 +52,8 @@ class TrainSpec(SpecModel):
     """Steps between evaluations, in place of epochs; the end of training is always evaluated."""
     log_every_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps between rows of the running training loss; left out: a tenth of an epoch, at least 10."""
+    record: Literal["layers", "totals", "none"] = "layers"
+    """What is logged beside losses and metrics: norms and idle units of each layer, only in total, or nothing."""
     restore_best: bool = True
     """End with the best weights seen, for whatever reason training ends."""
     monitor: str | None = None

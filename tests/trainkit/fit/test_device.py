@@ -83,6 +83,9 @@ def test_a_compiled_network_trains_as_the_plain_one_does():
     )
     assert compiled.resolved["compile"]
     assert compiled.evaluation["metrics"]["loss"] == pytest.approx(plain.evaluation["metrics"]["loss"], rel=1e-3)
+    of_units = [[row["value"] for row in run.history if row["name"] == "dead_units"] for run in (plain, compiled)]
+    assert len(of_units[0]) == 5
+    assert of_units[0] == of_units[1], "hooks do not reach into compiled code: units are heard beside it"
 
 
 def test_promises_of_equal_bits_are_made_for_the_deterministic_cpu_alone():
