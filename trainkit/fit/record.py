@@ -42,17 +42,19 @@ class Recorder:
         self._on, self._by_layer = train.record != "none", train.record == "layers"
         self._usage = Usage(job.device)
         self._parameters: list[nn.Parameter] = []
+        self._weights: list[Tensor] = []
         self._layers: list[tuple[str, list[int]]] = []
         self._ears: list[tuple[str, nn.Module]] = []
         self._step = -1
         self._waits = False
-        self._gradients: list[Tensor] = []
+        self._gradients: Sequence[Tensor] = []
         self.clipped: Tensor | None = None
         """The norm that clipping has found for the whole gradient, in the step just done."""
 
     def open(self, now_open: Open) -> None:
         """A phase has begun: its open parameters are those whose norms are told."""
         self._parameters = now_open.parameters
+        self._weights = [parameter.detach() for parameter in now_open.parameters]
         self._layers = layers_of(self._job.network, self._parameters) if self._by_layer else []
         self._ears = modules_of(self._job.network, RECTIFYING + SQUASHING) if self._on else []
 
@@ -105,7 +107,7 @@ class Recorder:
     def _read(self, also: list[Tensor]) -> tuple[list[float], list[float], list[float]]:
         """(those, norms of the gradients, norms of the weights as they are now): one transfer from an accelerator."""
         gradients = self._gradients if self.clipped is None else [*self._gradients, self.clipped]
-        values = torch.stack([*also, *gradients, *norms(self._parameters)]).tolist()
+        values = torch.stack([*also, *gradients, *norms(self._weights)]).tolist()
         start, end = len(also), len(also) + len(gradients)
         return values[:start], values[start:end], values[end:]
 
@@ -148,10 +150,9 @@ def leading_rate(now_open: Open) -> float:
     return max(float(group["lr"]) for group in now_open.optimizer.param_groups)
 
 
-@torch.no_grad()
-def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The L2 norm of each."""
-    return list(torch._foreach_norm(list(tensors)))
+def norms(tensors: list[Tensor]) -> Sequence[Tensor]:
+    """The L2 norm of each. They ask for no gradient."""
+    return torch._foreach_norm(tensors)
 
 
 def together(parts: Sequence[float]) -> float:

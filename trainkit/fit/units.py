@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -110,17 +109,18 @@ class Units:
             return
         # A module may stand in several places of one pass, as torchvision's relus do: each has units of its own.
         call = self._calls[path] = self._calls.get(path, 0) + 1
-        output = _first(output, self._taken, self._batch)
+        plain = type(output) is Tensor and len(output) == self._batch
+        output = output[: self._taken] if plain else _first(output, self._taken, self._batch)
         axis = unit_axis(output)
         others = [dim for dim in range(output.ndim) if dim != axis]
-        known = self._layers.get((path, call))
-        near = near_an_end(module, output)
-        if near is None:
+        if isinstance(module, RECTIFYING):
             # A sum of magnitudes is zero where all of them are; what is not finite is no zero, and stays.
             values, count = (output.abs() if isinstance(module, nn.Hardswish) else output).sum(others), 0
         else:
-            values = near.sum(others)
-            count = near.numel() // near.shape[axis]
+            near = near_an_end(module, output)
+            assert near is not None  # only such modules are listened to
+            values, count = near.sum(others), near.numel() // near.shape[axis]
+        known = self._layers.get((path, call))
         if known is not None:
             values, count = values + known.values, count + known.count
         self._layers[path, call] = _Layer(path, values, count)
@@ -133,17 +133,17 @@ class Units:
         if not self._layers:
             return {}
         layers = list(self._layers.values())
-        everything = torch.cat([layer.values.float() for layer in layers]).cpu().numpy()
-        found: dict[str, dict[str, list[int]]] = {}
+        everything: list[float] = torch.cat([layer.values.float() for layer in layers]).tolist()
+        found: dict[str, dict[str, tuple[int, int]]] = {}
         end = 0
         for layer in layers:
             start, end = end, end + len(layer.values)
-            own = everything[start:end]
-            name, many = ("saturated_units", own > MOSTLY * layer.count) if layer.count else ("dead_units", own == 0.0)
-            counted = int(np.count_nonzero(many)), len(own)
+            own, least = everything[start:end], MOSTLY * layer.count
+            many = sum(value > least for value in own) if layer.count else own.count(0.0)
+            one = found.setdefault("saturated_units" if layer.count else "dead_units", {})
             for path in ("", layer.path):
-                total = found.setdefault(name, {}).setdefault(path, [0, 0])
-                total[0], total[1] = total[0] + counted[0], total[1] + counted[1]
+                before = one.get(path, (0, 0))
+                one[path] = before[0] + many, before[1] + len(own)
         return {name: {path: n / of for path, (n, of) in one.items()} for name, one in found.items()}
 
 

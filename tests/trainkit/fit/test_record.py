@@ -69,7 +69,7 @@ def test_layers_are_told_apart_by_hand() -> None:
         for parameter, values in zip(network[3].parameters(), ([[1.0], [4.0]], [8.0, 0.0]), strict=True):
             parameter.copy_(torch.tensor(values))  # 1, 4, 8: a norm of 9
     parameters = list(network.parameters())
-    own = [float(one) for one in record.norms(parameters)]
+    own = [float(one) for one in record.norms([parameter.detach() for parameter in parameters])]
     layers = record.layers_of(network, parameters)
     found = {path: record.together([own[place] for place in places]) for path, places in layers}
     assert found == pytest.approx({"0": 7.0, "3": 9.0}, rel=1e-6)
