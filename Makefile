@@ -44,7 +44,7 @@ up: setup ## run the service here until Ctrl-C (PORT=8321, HOME_DIR=.home)
 
 test: setup curl lint ## linters, types and every test (under 20 minutes on 2 cores)
 	@$(BIN)/python -m pytest tests --ignore tests/e2e -m "not soak" -n 2 --dist loadfile
-	@$(BIN)/python -m pytest tests/e2e -m "not soak"
+	@$(BIN)/python -m pytest tests/e2e -m "not soak" -n 2 --dist loadfile
 
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
