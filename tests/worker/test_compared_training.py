@@ -31,6 +31,7 @@ HOPELESS: dict[str, Any] = {
     "experiment": "rates",
     "optimizer": {"kind": "sgd", "lr": 1e-7},
     "train": {"epochs": 100_000, "checkpoint_seconds": 0, "seed": 1},
+    "resources": {"max_seconds": 200},
     "early_stop": RULES,
 }
 
