@@ -7,7 +7,6 @@ import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -17,6 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.database import reading
 from service.metrics.service import Slice, scan
+from service.metrics.wire import times
 
 COLUMNS = ("seq", "attempt", "split", "name", "step", "epoch", "value", "at", "superseded")
 CHUNKS_A_PIECE = 8
@@ -61,10 +61,7 @@ def as_csv(sessions: sessionmaker[Session], export: Export) -> Iterator[str]:
                 columns.step[places].tolist(),
                 columns.epoch[places].tolist(),
                 map(repr, columns.value[places].tolist()),
-                [
-                    datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-                    for at in columns.at[places].tolist()
-                ],
+                times(columns.at[places]),
                 piece.superseded[places].tolist(),
                 strict=True,
             )
