@@ -5,15 +5,16 @@ from __future__ import annotations
 import gzip
 import math
 import random
+import socket
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from histories import Reader, as_row, check_all_ways, polled
+from histories import Reader, as_row, check_all_ways, polled, streamed
 from served import Served, row
-from sqlalchemy import update
+from sqlalchemy import text, update
 from test_metric_log import again
 from unreliable import Api
 
@@ -77,6 +78,40 @@ def some_row(numbers: random.Random, step: int) -> Row:
     return Row(
         numbers.choice(["train", "val"]), numbers.choice(["loss", "größe,x"]), step, step // 10, value, time.time()
     )
+
+
+def test_readers_who_never_read_hold_nothing_and_nobody(service: Served, tmp_path: Path, migrated_url: str) -> None:
+    """Twenty open streams and downloads whose clients take nothing in; a worker and other readers go on."""
+    (tmp_path / "api").mkdir()
+    api = Api(migrated_url, tmp_path / "api")
+    key = service.key("default")
+    try:
+        job = service.submit()
+        claimed = service.claim()
+        for first in range(0, 60_000, 5000):
+            service.append(claimed, *(row("loss", n / 8, n) for n in range(first, first + 5000)))
+        stuck = []
+        for number in range(20):
+            connection = socket.create_connection(("127.0.0.1", api.port))
+            path = ("stream", "metrics.csv", "metrics?limit=5000", "metrics.parquet")[number % 4]
+            head = f"GET /v1/jobs/{job}/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n"
+            connection.sendall(head.encode())
+            connection.recv(100)
+            stuck.append(connection)
+        service.append(claimed, row("accuracy", 0.5, 60_000))
+        service.finish(claimed)
+        url, headers = f"http://127.0.0.1:{api.port}", {"Authorization": f"Bearer {key}"}
+        with httpx.Client(base_url=url, headers=headers, timeout=60, verify=False) as client:
+            assert len(streamed(client, job)) == 60_001
+            assert polled(client, job, limit=5000)[-1]["name"] == "accuracy"
+        if migrated_url.startswith("postgresql"):
+            held = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
+            with service.context.engine.connect() as database:
+                assert database.execute(text(held)).scalar_one() == 0, "no transaction waits for a client"
+        for connection in stuck:
+            connection.close()
+    finally:
+        api.stop()
 
 
 @pytest.fixture
