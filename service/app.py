@@ -19,6 +19,7 @@ from service.context import Context
 from service.database import make_engine, session_factory
 from service.datasets import routes as datasets
 from service.decisions import routes as decisions
+from service.diagnosis import routes as diagnosis
 from service.doorbell import Doorbell
 from service.health import routes as health
 from service.jobs import routes as jobs
@@ -104,6 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         jobs,
         traces,
         decisions,
+        diagnosis,
         logs,
         metrics,
         series_routes,

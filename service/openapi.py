@@ -66,10 +66,10 @@ def _statuses(path: str, method: str) -> list[int]:
     if method != "get":
         statuses += [409, 413]
     if path.startswith("/v1") and path.endswith(
-        ("/metrics", "/series", "/metrics.csv", "/logs", "/plots/{plot}.png", "/decisions:simulate")
+        ("/metrics", "/series", "/metrics.csv", "/logs", "/plots/{plot}.png", "/decisions:simulate", "/diagnosis")
     ):
         statuses.append(410)
-    if path.endswith(("/report", "preview.png")):
+    if path.endswith(("/report", "preview.png", "/diagnosis")):
         statuses.append(409)
     if path.endswith("/predict"):
         statuses.append(415)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,19 +51,6 @@ class Branch:
             "relation": self.relation,
             "step": self.checkpoint.step if self.checkpoint else None,
         }
-
-
-def merge_patch(target: Any, patch: Any) -> Any:
-    """`target` changed by a JSON merge patch: objects are merged, null removes, all else replaces (RFC 7396)."""
-    if not isinstance(patch, Mapping):
-        return copy.deepcopy(patch)
-    merged = dict(target) if isinstance(target, Mapping) else {}
-    for key, value in patch.items():
-        if value is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = merge_patch(merged.get(key), value)
-    return merged
 
 
 def fork_of(session: Session, context: Context, parent: Job) -> Branch:

@@ -27,6 +27,7 @@ from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, further_pr
 from trainkit.spec.causes import SPEC_CODES, code_of_problems
 from trainkit.spec.failures import failure
 from trainkit.spec.memory import does_not_fit, limit_of
+from trainkit.spec.patch import merge_patch
 from trainkit.spec.problems import Problem as SpecProblem
 
 QUEUE = "train"
@@ -330,7 +331,7 @@ def fork(
 
     def changed(session: Session) -> tuple[Any, Branch]:
         parent = find(session, who, job_id)
-        return branches.merge_patch(parent.spec, patch), branches.fork_of(session, context, parent)
+        return merge_patch(parent.spec, patch), branches.fork_of(session, context, parent)
 
     request = {"fork": job_id, "patch": patch}
     return create(context, who, request, idempotency_key or implied(request), changed)

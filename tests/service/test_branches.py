@@ -9,11 +9,11 @@ from served import Served
 from sqlalchemy import select
 
 from service.jobs import attempts, checkpoints
-from service.jobs.branches import merge_patch
 from service.jobs.leases import Claimed
 from service.jobs.tables import Checkpoint
 from trainkit.spec.failures import failure
 from trainkit.spec.fitting import with_next_spec
+from trainkit.spec.patch import merge_patch
 
 
 def checkpoint(service: Served, claimed: Claimed, step: int = 7) -> str:

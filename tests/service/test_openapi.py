@@ -54,6 +54,7 @@ def test_every_route_of_the_contract_is_there(document: dict[str, Any]) -> None:
         *(f"GET {job}/{part}" for part in ("attempts", "logs", "checkpoints", "artifacts", "evaluation")),
         f"GET {job}/plots/{{plot}}.png",
         f"POST {job}/decisions:simulate",
+        f"GET {job}/diagnosis",
         "GET /v1/models",
         "GET /v1/models/{model_id}",
         "GET /v1/models/{model_id}/download",
@@ -104,7 +105,7 @@ def test_the_log_has_two_forms_and_says_when_it_is_gone(document: dict[str, Any]
     content = responses["200"]["content"]
     assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/LogsOut"}
     assert content["text/plain"]["schema"] == {"type": "string"}
-    for path in ("logs", "metrics", "metrics/series", "metrics.csv", "plots/{plot}.png"):
+    for path in ("logs", "metrics", "metrics/series", "metrics.csv", "plots/{plot}.png", "diagnosis"):
         assert "410" in document["paths"][f"/v1/jobs/{{job_id}}/{path}"]["get"]["responses"], path
 
 

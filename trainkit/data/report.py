@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from trainkit.data import copies
 from trainkit.data.dataset import PARTS, ArrayInputs, Dataset, ImageInputs, TableInputs
 from trainkit.data.decoding import channels, is_deep
-from trainkit.data.drift import drift
+from trainkit.data.drift import MOST_FEATURES, drift
 from trainkit.data.findings import Finding, finding
 from trainkit.data.scan import Scan, differences, scan
 
@@ -56,6 +56,7 @@ def report(dataset: Dataset, reason: str, details: dict[str, Any]) -> dict[str, 
         findings += _whole_targets(dataset.targets)
     if isinstance(dataset.inputs, ArrayInputs):
         findings += _constant_features(dataset.inputs)
+        made["feature_statistics"] = _feature_statistics(dataset.inputs)
     findings += drift(dataset, brightness)
     made["findings"] = sorted(findings, key=lambda found: SEVERITIES.index(found["severity"]))
     return made
@@ -126,6 +127,16 @@ def _constant_features(inputs: ArrayInputs) -> list[dict[str, str]]:
         return []
     listed = ", ".join(map(str, constant[:SHOWN].tolist())) + (" ..." if len(constant) > SHOWN else "")
     return [finding("info", "constant_column", f"{len(constant)} of {rows.shape[1]} features never change", listed)]
+
+
+def _feature_statistics(inputs: ArrayInputs) -> dict[str, list[float]]:
+    """`index` and `rms` (root mean square) of the features; of very many only some, evenly spread."""
+    rows = inputs.values.reshape(len(inputs.values), -1)
+    index = range(0, rows.shape[1], max(1, -(-rows.shape[1] // MOST_FEATURES)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        sizes = [float(np.sqrt(np.square(rows[:, place], dtype=np.float64).mean())) for place in index]
+    told = [(place, size) for place, size in zip(index, sizes, strict=True) if np.isfinite(size)]
+    return {"index": [place for place, _ in told], "rms": [float(f"{size:.6g}") for _, size in told]}
 
 
 def _imbalance(classes: dict[str, int] | None) -> list[dict[str, str]]:

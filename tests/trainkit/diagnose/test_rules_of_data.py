@@ -1,0 +1,159 @@
+"""Faults of the data: reports and series that fire a rule, and near misses that do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from records import facts, falling, record, table, well
+
+from trainkit.data import Dataset
+from trainkit.data.report import report
+from trainkit.diagnose.data import (
+    class_imbalance,
+    distribution_mismatch,
+    label_noise,
+    leakage,
+    unscaled_inputs,
+    validation_too_small,
+    wilson_half_width,
+)
+
+
+def found(*findings: tuple[str, str]) -> dict[str, Any]:
+    return {
+        "report": {"findings": [{"severity": "warning", "code": c, "message": m, "where": ""} for c, m in findings]}
+    }
+
+
+def columns(a: float, b: float) -> dict[str, Any]:
+    return {
+        "report": {
+            "column_statistics": {"a": {"mean": a, "std": 0.0}, "b": {"mean": 0.0, "std": b}, "y": {"mean": 1e9}}
+        }
+    }
+
+
+def test_inputs_that_are_not_scaled() -> None:
+    large = unscaled_inputs(record(about=table(), **columns(900.0, 0.1)))
+    assert large is not None
+    assert (large.evidence["largest_rms"], large.evidence["median_rms"]) == (900.0, pytest.approx(450.05))
+    assert list(large.evidence["largest_features"]) == ["a", "b"]
+    assert unscaled_inputs(record(about=table(), **columns(1.0, 1.0))) is None
+    assert unscaled_inputs(record({"preprocess": [{"kind": "z_score"}]}, table(), **columns(900.0, 0.1))) is None
+    # mean 0 alone scales nothing
+    assert unscaled_inputs(record({"preprocess": [{"kind": "zero_mean"}]}, table(), **columns(900.0, 0.1))) is not None
+    assert unscaled_inputs(record(about=facts(), report={"feature_statistics": {"index": [0], "rms": [128.0]}})) is None
+
+
+def test_the_report_of_arrays_tells_their_sizes() -> None:
+    values = np.array([[3.0, 0.0, 100.0], [-4.0, 0.0, 100.0]])
+    told = report(Dataset.from_arrays(values, np.array([0, 1])), "", {})
+    assert told["feature_statistics"] == {"index": [0, 1, 2], "rms": [3.53553, 0.0, 100.0]}
+
+
+def noisy(**changes: Any) -> dict[str, Any]:
+    """Up to epoch 4 both at 0.7; then training climbs to 1 and validation falls to 0.5."""
+    train = [0.5, 0.65, 0.7, 0.72, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0, 1.0]
+    val = [0.55, 0.66, 0.7, 0.72, 0.7, 0.66, 0.62, 0.58, 0.54, 0.52, 0.5, 0.5]
+    return well(train_accuracy=train, val_accuracy=val, **changes)
+
+
+def test_labels_that_were_memorised() -> None:
+    verdict = label_noise(record(**noisy()))
+    assert verdict is not None
+    course = verdict.evidence["course"]
+    assert (course["peak_epoch"], course["train_last"]) == (4, 1.0)
+    assert course["fall"] == pytest.approx((0.7 + 0.72 + 0.7) / 3 - (0.52 + 0.5 + 0.5) / 3)
+    even = (np.full((10, 10), 2) + 40 * np.eye(10)).tolist()
+    pairs = np.diag([40.0] * 10)
+    pairs[0, 1] = pairs[1, 0] = 90
+    surer = label_noise(record(**noisy(), evaluation={"confusion_matrix": even}))
+    less = label_noise(record(**noisy(), evaluation={"confusion_matrix": pairs.tolist()}))
+    assert surer is not None
+    assert less is not None
+    assert less.confidence < verdict.confidence < surer.confidence
+    # a fall within the noise; a training part that was ahead from the beginning (too few samples); validation holds
+    assert label_noise(record(**{**noisy(), "val_accuracy_se": [0.1] * 12})) is None
+    assert label_noise(record(**{**noisy(), "train_accuracy": [0.9] * 4 + [1.0] * 8})) is None
+    assert label_noise(record(**well())) is None
+
+
+def test_copies_under_two_labels() -> None:
+    assert label_noise(record(**well(), **found(("conflicting_labels", "60 samples stand under two")))) is not None
+    assert label_noise(record(**well(), **found(("conflicting_labels", "3 samples stand under two")))) is None
+
+
+def rows(small: float, support: int, large: float = 0.99) -> dict[str, Any]:
+    told = [("a", large, 180), ("b", small, support)]
+    return {"evaluation": {"per_class": [{"class": c, "recall": r, "support": n} for c, r, n in told]}}
+
+
+def test_a_small_class_that_is_missed() -> None:
+    rare = facts(classes={"a": 1800, "b": 200})
+    verdict = class_imbalance(record(about=rare, **well(), **rows(0.2, 20)))
+    assert verdict is not None
+    assert (verdict.evidence["ratio"], verdict.evidence["share_of_largest"]) == (9.0, 0.9)
+    assert class_imbalance(record(about=rare, **well(), **rows(0.9, 20))) is None
+    assert class_imbalance(record(about=rare, **well(), **rows(0.6, 3))) is None
+    assert class_imbalance(record({"balance": "class_weights"}, rare, **well(), **rows(0.2, 20))) is None
+    assert class_imbalance(record(about=facts(classes={"a": 1500, "b": 500}), **well(), **rows(0.2, 50))) is None
+    # while it runs there is no evaluation yet
+    live = well(val_accuracy=[0.9] * 12, val_recall=[0.55] * 12)
+    assert class_imbalance(record(about=rare, **live)) is not None
+    assert class_imbalance(record(about=rare, **well(val_accuracy=[0.9] * 12, val_recall=[0.85] * 12))) is None
+
+
+def on_test(accuracy: float, samples: int = 200) -> dict[str, Any]:
+    return {"evaluation": {"split": "test", "samples": samples, "metrics": {"accuracy": accuracy, "loss": 0.5}}}
+
+
+def test_a_test_part_that_is_otherwise() -> None:
+    verdict = distribution_mismatch(record(**well(val_accuracy=[0.95] * 12), **on_test(0.7)))
+    assert verdict is not None
+    assert verdict.evidence["difference"] == pytest.approx(0.25)
+    # (0.95 x 200 + 1) / 202 and (0.7 x 200 + 1) / 202
+    p, q = 191 / 202, 141 / 202
+    assert verdict.evidence["standard_error"] == pytest.approx(((p * (1 - p) + q * (1 - q)) / 200) ** 0.5)
+    assert distribution_mismatch(record(**well(val_accuracy=[0.95] * 12), **on_test(0.91))) is None
+    assert distribution_mismatch(record(**well(val_accuracy=[0.95] * 12), **on_test(0.7, 8))) is None
+    drifted = distribution_mismatch(record(**well(), **found(("drift", "x is distributed otherwise"))))
+    assert drifted is not None
+    assert drifted.confidence == 0.5
+
+
+def test_a_regression_that_fails_on_test() -> None:
+    series = {"train_loss": falling(0.9, 0.2), "val_loss": falling(0.9, 0.25), "val_loss_se": [0.02] * 12}
+    evaluation = {"split": "test", "samples": 30, "metrics": {"loss": 0.8}}
+    assert distribution_mismatch(record(about=table(), **series, evaluation=evaluation)) is not None
+    evaluation = {"split": "test", "samples": 30, "metrics": {"loss": 0.3}}
+    assert distribution_mismatch(record(about=table(), **series, evaluation=evaluation)) is None
+
+
+def test_samples_that_stand_in_two_parts() -> None:
+    shipped = facts(splits={"train": 1600, "validation": 200, "test": 200})
+    message = ("leakage", "40 samples stand in train and test: the figures")
+    verdict = leakage(record(about=shipped, **well(), **found(message)))
+    assert verdict is not None
+    assert verdict.evidence["share"] == 0.1
+    assert leakage(record(about=shipped, **well(), **found(("leakage", "2 samples stand in train and test")))) is None
+    assert leakage(record({"split": {"use_predefined": False}}, shipped, **well(), **found(message))) is None
+    assert leakage(record(**well(), **found(("duplicates", "400 samples are exact copies")))) is not None
+    assert leakage(record(**well(), **found(("duplicates", "20 samples are exact copies")))) is None
+
+
+def test_a_validation_part_too_small_to_tell() -> None:
+    # Wilson's interval of 8 of 10: 0.490 to 0.943
+    assert wilson_half_width(0.8, 10) == pytest.approx((0.943 - 0.490) / 2, abs=5e-4)
+    small = facts(samples=200, classes={"a": 100, "b": 100})
+    verdict = validation_too_small(record(about=small, **well(val_accuracy=[0.8] * 12)))
+    assert verdict is not None
+    assert verdict.evidence["samples"] == 20
+    assert validation_too_small(record(**well(val_accuracy=[0.8] * 12))) is None
+    none = validation_too_small(record({"split": "8:2"}, **{"train_loss": falling(2.0, 0.1)}))
+    assert none is not None
+    assert none.evidence["samples"] == 0
+    rough = {"val_loss": [1.0] * 4, "val_loss_se": [0.3] * 4}
+    assert validation_too_small(record(about=table(), **rough)) is not None
+    assert validation_too_small(record(about=table(), **{**rough, "val_loss_se": [0.1] * 4})) is None

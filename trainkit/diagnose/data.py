@@ -1,0 +1,344 @@
+"""What is wrong with the data or with how it is given: scales, labels, classes, parts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from trainkit.diagnose.record import Record, leading_number
+from trainkit.diagnose.verdicts import Verdict, graded
+from trainkit.spec.shapes import feature_columns
+
+SCALING = ("z_score", "min_max", "whiten")
+LARGE = 30.0
+"""Root mean square of an input: He and Xavier assume 1, and pre-activations grow in proportion."""
+UNEVEN = 100.0
+"""Largest over median root mean square: the condition number of the first layer's problem is its square (LeCun 1998)."""
+UNBALANCED = 5.0
+"""Largest over smallest class, as the dataset's report warns."""
+IGNORED = 0.2
+"""Recall of the smallest class below that of the largest."""
+CONFLICTS = 0.01
+"""Share of samples with copies under another label: so much noise is proven, and copies are only a part of it."""
+SURE_DIFFERENCE = 3.0
+"""Standard errors between validation and test: the best of many epochs was chosen by validation, which flatters it."""
+DIFFERENT = 0.05
+"""Of accuracy, or of the baseline's loss."""
+LEAKED = 0.01
+"""Share of the held-out samples that training has seen."""
+COPIES = 0.05
+"""Share of exact copies in data that is cut at random."""
+UNSURE = 0.1
+"""Half-width of the 95 % interval of the validation accuracy: two models ten points apart look the same."""
+Z95 = 1.96
+
+
+def unscaled_inputs(record: Record) -> Verdict | None:
+    """No z_score, min_max or whiten among the steps, and the largest root mean square of a feature is >= 30, or >= 100
+    times the median one. Pixels are scaled to [0, 1] in any case."""
+    if any(step.kind in SCALING for step in record.spec.preprocess):
+        return None
+    sizes = _root_mean_squares(record)
+    if not sizes:
+        return None
+    largest, typical = max(sizes.values()), float(np.median(list(sizes.values())))
+    uneven = largest / typical if typical > 0 else 1.0
+    if largest < LARGE and uneven < UNEVEN:
+        return None
+    strength = max(math.log10(largest / LARGE), math.log10(uneven / UNEVEN))
+    learnt, loss, scale = record.learnt, record.get("train_loss"), record.scale
+    first = float(loss.value[0]) / scale if scale and len(loss) else None
+    # a network that has learnt most of it all the same was not hurt much
+    harmless = learnt is not None and learnt > 0.8 and first is not None and first < 1
+    top = sorted(sizes, key=lambda name: -sizes[name])[:5]
+    return Verdict(
+        "unscaled_inputs",
+        0.4 if harmless else graded(strength, 0, 1.5, 0.65),
+        1 if len(loss) else None,
+        f"Inputs go in as they are: the largest ({top[0]}) has an RMS of {largest:.3g}, the median {typical:.3g}.",
+        {
+            "largest_rms": largest,
+            "median_rms": typical,
+            "thresholds": {"rms": LARGE, "largest_over_median": UNEVEN},
+            "largest_features": {name: sizes[name] for name in top},
+            "first_loss_over_baseline": first,
+            "skill": learnt,
+            "series": ["train_batch_loss", "train_loss", "train_grad_norm"],
+        },
+    )
+
+
+def label_noise(record: Record) -> Verdict | None:
+    """Copies under different labels in 1 % of the samples; or the course that memorised noise takes: a peak of the
+    validation accuracy where training is no better, then a fall of more than 3 standard errors while the training
+    accuracy climbs by as much or more (clean samples are learnt first: Arpit et al. 2017). Errors that spread evenly
+    over all pairs of classes make it surer: hard classes are mistaken in pairs."""
+    if not record.classification:
+        return None
+    conflicts = sum(leading_number(found["message"]) for found in record.findings("conflicting_labels"))
+    share = conflicts / max(1, record.facts.samples)
+    course = _memorised(record)
+    if share < CONFLICTS and course is None:
+        return None
+    evenness = _evenness(record)
+    by_course = 0.0
+    if course is not None:
+        by_course = graded(course["fall"] / course["noise"], 1, 3, 0.6, 0.85)
+        by_course += 0.0 if evenness is None else 0.1 if evenness > 0.9 else -0.15
+    by_copies = graded(share, CONFLICTS, 0.1, 0.7) if share >= CONFLICTS else 0.0
+    message = (
+        f"Up to epoch {course['peak_epoch']} training and validation agreed (accuracy {course['peak']:.3f}); since then "
+        f"training climbs to {course['train_last']:.3f} and validation falls to {course['last']:.3f}."
+        if course is not None
+        else f"{conflicts} samples stand under two or more labels."
+    )
+    return Verdict(
+        "label_noise",
+        round(min(0.95, max(by_course, by_copies)), 3),
+        course["peak_epoch"] if course is not None else None,
+        message,
+        {
+            "conflicting_samples": conflicts,
+            "course": course,
+            "evenness_of_errors": evenness,
+            "cannot_tell": None
+            if share >= CONFLICTS
+            else "Few and hard samples may look alike: see samples of high loss.",
+            "series": ["train_accuracy", "val_accuracy", "val_accuracy_se", "train_loss", "val_loss"],
+        },
+    )
+
+
+def class_imbalance(record: Record) -> Verdict | None:
+    """Classes of sizes 5 to 1 or more, nothing done about it, and the small one suffers: its recall is 0.2 (and 2
+    standard errors) below the largest one's; while training, macro recall 0.1 below accuracy or accuracy at the
+    largest class's share."""
+    counts = {name: n for name, n in record.classes.items() if n}
+    if len(counts) < 2 or record.spec.balance != "none":
+        return None
+    most, least = max(counts, key=lambda c: counts[c]), min(counts, key=lambda c: counts[c])
+    ratio, share = counts[most] / counts[least], counts[most] / sum(counts.values())
+    if ratio < UNBALANCED:
+        return None
+    rows = {row["class"]: row for row in (record.evaluation or {}).get("per_class") or ()}
+    accuracy, recall = record.get("val_accuracy"), record.get("val_recall")
+    seen: dict[str, Any] = {}
+    if most in rows and least in rows and rows[least]["support"]:
+        low, high = rows[least]["recall"], rows[most]["recall"]
+        n = rows[least]["support"]
+        error = math.sqrt(max(low * (1 - low), 1 / (n + 2)) / n)
+        seen = {"recall_of_smallest": low, "recall_of_largest": high, "noise": 2 * error}
+        if high - low <= max(IGNORED, 2 * error):
+            return None
+        confidence = graded(high - low, IGNORED, 0.8, 0.6)
+    elif len(accuracy) and len(recall):
+        at, macro = float(np.median(accuracy.value[-3:])), float(np.median(recall.value[-3:]))
+        seen = {"val_accuracy": at, "val_macro_recall": macro}
+        if at - macro < IGNORED / 2:
+            return None
+        confidence = graded(at - macro, IGNORED / 2, 0.4, 0.5, 0.8)
+    else:
+        return None
+    return Verdict(
+        "class_imbalance",
+        confidence,
+        int(accuracy.epoch[0]) if len(accuracy) else None,
+        f"Class {most!r} has {ratio:.3g} times the samples of {least!r}, nothing balances them, and the small one is missed.",
+        {
+            "samples": counts if len(counts) <= 20 else {most: counts[most], least: counts[least]},
+            "ratio": ratio,
+            "share_of_largest": share,
+            **seen,
+            "series": ["val_accuracy", "val_recall", "val_f1"],
+        },
+    )
+
+
+def distribution_mismatch(record: Record) -> Verdict | None:
+    """The test part is worse than validation at the kept epoch by more than 3 standard errors of both and by 0.05, or
+    the report finds that shipped parts are distributed otherwise (then, without harm, with less confidence)."""
+    drifted = record.findings("drift") if record.spec.split.use_predefined else []
+    seen = _val_against_test(record)
+    worse = seen is not None and seen["difference"] > max(SURE_DIFFERENCE * seen["standard_error"], DIFFERENT)
+    if not worse and not drifted:
+        return None
+    confidence = 0.0
+    if seen is not None and worse:
+        sigma = seen["difference"] / max(seen["standard_error"], 1e-12)
+        confidence = graded(sigma, SURE_DIFFERENCE, 6, 0.7)
+    elif drifted:
+        confidence = 0.35 if seen is not None else 0.5
+    message = (
+        f"{seen['metric']} is {seen['validation']:.4g} on validation and {seen['test']:.4g} on test. " if seen else ""
+    )
+    message += " ".join(found["message"] + "." for found in drifted[:3])
+    return Verdict(
+        "distribution_mismatch",
+        confidence,
+        None,
+        message.strip(),
+        {
+            **(seen or {}),
+            "drift": [found["message"] for found in drifted[:10]],
+            "cannot_tell": "A validation part that many runs were chosen by gives the same picture." if worse else None,
+            "series": ["val_loss", "val_accuracy", "test_loss", "test_accuracy"],
+        },
+    )
+
+
+def leakage(record: Record) -> Verdict | None:
+    """Samples of the training part, or near copies of them, are 1 % or more of the shipped held-out parts; or exact
+    copies are 5 % or more of data that is cut at random (some fall on both sides)."""
+    shipped = bool(record.facts.splits) and record.spec.split.use_predefined
+    held = max(1, sum(record.parts[1:]))
+    if shipped:
+        found = record.findings("leakage", "near_leakage")
+        share = sum(leading_number(one["message"]) for one in found) / held
+        confidence = graded(share, LEAKED, 0.2, 0.7)
+        limit = LEAKED
+    else:
+        found = record.findings("duplicates")
+        share = sum(leading_number(one["message"]) for one in found) / max(1, record.facts.samples)
+        confidence, limit = graded(share, COPIES, 0.5, 0.5, 0.75), COPIES
+    if not found or share < limit:
+        return None
+    return Verdict(
+        "leakage",
+        confidence,
+        None,
+        f"{found[0]['message'][0].upper()}{found[0]['message'][1:]}.",
+        {
+            "share": share,
+            "threshold": limit,
+            "findings": [one["message"] for one in found[:10]],
+            "cannot_tell": None if shipped else "How many copies fell on both sides of the random cut is not recorded.",
+            "series": ["val_loss", "val_accuracy"],
+        },
+    )
+
+
+def validation_too_small(record: Record) -> Verdict | None:
+    """No validation part; or Wilson's 95 % interval of the accuracy is +-0.1 or wider; of a regression, 2 standard
+    errors of the loss are half of it."""
+    size = record.parts[1]
+    accuracy, loss, errors = (record.get(f"val_{name}") for name in ("accuracy", "loss", "loss_se"))
+    if record.resolved is None or record.spec.model.kind == "ensemble":
+        return None
+    evidence: dict[str, Any] = {
+        "samples": size,
+        "series": ["val_accuracy", "val_accuracy_se", "val_loss", "val_loss_se"],
+    }
+    if size == 0:
+        message = (
+            "There is no validation part: nothing tells over-fitting, and the last weights are kept, not the best."
+        )
+        return Verdict("validation_too_small", 0.6, None, message, evidence)
+    if record.classification and len(accuracy):
+        wide = wilson_half_width(float(accuracy.value.max()), size)
+        limit, what = UNSURE, f"An accuracy on {size} samples is known to +-{wide:.2f} only."
+    elif not record.classification and len(loss) and len(errors):
+        best = int(loss.value.argmin())
+        wide = 2 * float(errors.value[min(best, len(errors) - 1)]) / max(abs(float(loss.value[best])), 1e-12)
+        limit, what = 0.5, f"The loss on {size} samples is known to +-{wide:.0%} only."
+    else:
+        return None
+    if wide < limit:
+        return None
+    evidence |= {"half_width": wide, "threshold": limit}
+    return Verdict("validation_too_small", graded(wide, limit, 2 * limit, 0.5, 0.9), None, what, evidence)
+
+
+def wilson_half_width(share: float, n: int, z: float = Z95) -> float:
+    """z / (1 + z^2/n) sqrt(p(1-p)/n + z^2/4n^2) (Wilson 1927): not 0 for a share of 0 or 1."""
+    share = min(1.0, max(0.0, share))
+    return z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+
+
+def _root_mean_squares(record: Record) -> dict[str, float]:
+    """Of each input by its name: sqrt(mean^2 + std^2), as the report has it."""
+    told = record.report.get("column_statistics") or {}
+    if record.facts.input_dtype == "uint8" or (record.resolved and record.resolved.sample.form == "image"):
+        return {}  # bytes reach the network in [0, 1]
+    if told:
+        names = [column.name for column in feature_columns(record.spec, record.facts) if column.type == "numeric"]
+        made = {n: math.hypot(told[n].get("mean", 0), told[n].get("std", 0)) for n in names if n in told}
+    else:
+        listed = record.report.get("feature_statistics") or {}
+        made = {
+            f"feature {i}": float(rms) for i, rms in zip(listed.get("index", ()), listed.get("rms", ()), strict=True)
+        }
+    return {name: value for name, value in made.items() if value > 0 and math.isfinite(value)}
+
+
+def _memorised(record: Record) -> dict[str, Any] | None:
+    """The course of memorised noise in the accuracies (smoothed over 3 evaluations), or None."""
+    train, val, errors = record.get("train_accuracy"), record.get("val_accuracy"), record.get("val_accuracy_se")
+    if len(val) < 6 or len(train) < 6 or not len(errors):
+        return None
+    smooth = np.convolve(val.value, np.ones(3) / 3, "valid")
+    peak = int(smooth.argmax()) + 1
+    at_peak = float(np.interp(val.step[peak], train.step, train.value))
+    last, train_last = float(smooth[-1]), float(np.median(train.value[-3:]))
+    fall, noise = float(smooth.max()) - last, SURE_DIFFERENCE * float(errors.value[-1])
+    ahead = at_peak - float(smooth.max())
+    if fall <= noise or ahead > noise or train_last - at_peak < fall:
+        return None
+    return {
+        "peak_epoch": int(val.epoch[peak]),
+        "peak": float(smooth.max()),
+        "last": last,
+        "fall": fall,
+        "noise": noise,
+        "train_at_peak": at_peak,
+        "train_last": train_last,
+    }
+
+
+def _evenness(record: Record) -> float | None:
+    """Entropy of the errors over the pairs (true, predicted) against what as many even ones would have (1: even).
+
+    m errors over P cells have an entropy of about ln P - (P - 1) / 2m (Miller and Madow). None for few errors.
+    """
+    matrix = np.asarray((record.evaluation or {}).get("confusion_matrix") or [], np.float64)
+    if matrix.ndim != 2 or len(matrix) < 4:
+        return None
+    errors = matrix[~np.eye(len(matrix), dtype=bool)]
+    m, cells = errors.sum(), len(errors)
+    if m < cells:
+        return None
+    p = errors[errors > 0] / m
+    return float(-(p * np.log(p)).sum() / (math.log(cells) - (cells - 1) / (2 * m)))
+
+
+def _val_against_test(record: Record) -> dict[str, Any] | None:
+    """How much worse test is than validation at its best, and the standard error of that difference."""
+    told, (_, n_val, n_test) = record.evaluation or {}, record.parts
+    if told.get("split") != "test" or not n_val:
+        return None
+    metrics, n_test = told.get("metrics") or {}, int(told.get("samples") or n_test)
+    loss, errors = record.get("val_loss"), record.get("val_loss_se")
+    if not len(loss) or n_test < 1:
+        return None
+    at = loss.step[loss.value.argmin()]
+    accuracy = record.get("val_accuracy")
+    if record.classification and "accuracy" in metrics and (accuracy.step == at).any():
+        own, other = float(accuracy.value[accuracy.step == at][0]), float(metrics["accuracy"])
+        # (hits + 1) / (n + 2): a share of 1 is not without error
+        error = sum(_variance(p, n) for p, n in ((own, n_val), (other, n_test)))
+        return _compared("accuracy", own, other, own - other, math.sqrt(error))
+    if "loss" in metrics and (errors.step == at).any() and record.scale:
+        own, other, error = float(loss.value.min()), float(metrics["loss"]), float(errors.value[errors.step == at][0])
+        spread = error * math.sqrt(1 + n_val / n_test) / record.scale
+        return _compared("loss", own, other, (other - own) / record.scale, spread)
+    return None
+
+
+def _variance(share: float, n: int) -> float:
+    p = (share * n + 1) / (n + 2)
+    return p * (1 - p) / n
+
+
+def _compared(metric: str, own: float, other: float, difference: float, error: float) -> dict[str, Any]:
+    return {"metric": metric, "validation": own, "test": other, "difference": difference, "standard_error": error}

@@ -1,0 +1,216 @@
+"""How far a step goes, against how far it should: rates too high and too low, gradients that explode."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from trainkit.diagnose.record import Floats, Record, Series
+from trainkit.diagnose.verdicts import Verdict, graded
+
+ADAPTIVE = ("adagrad", "rmsprop", "adam", "adamw", "nadam", "lion")
+"""Optimizers whose step is about `lr` for every weight, whatever the gradient."""
+LITTLE_LEARNT = 0.5
+"""Below this share of the baseline's loss a constant still explains more than the model does."""
+LARGE_STEP = 0.1
+"""||update|| / ||weights||: ten steps may replace the weights. About 1e-3 is usual (Karpathy, CS231n)."""
+SHORT_WAY = 0.1
+"""Steps that, all in one direction, cannot change the weights by a tenth of their norm."""
+TWICE_AS_BAD = 2.0
+"""A loss of twice the baseline: a mean loss that random initial weights do not have (He and Xavier: about 1)."""
+TAKEN_BACK = 0.5
+"""Rises of the mean training loss that undo half of its falls."""
+STEADY = 0.5
+"""The second half of the training gains at least half of what the first gained; learning curves flatten far more."""
+SHARP = 1000.0
+"""||g|| ||w|| / baseline: to change the weights by a thousandth of their norm changes the loss by all there is to
+gain. Some 10 is usual."""
+
+
+def relative_steps(record: Record) -> Series | None:
+    """||update|| / ||weights|| at each log step: eta ||g|| / ||w||, adaptive methods eta sqrt(P) / ||w||.
+
+    An upper bound for adaptive methods; heavy-ball forms go 1 / (1 - b) as far. None without recorded norms.
+    """
+    rates, weights, gradients = record.get("train_lr"), record.get("train_weight_norm"), record.get("train_grad_norm")
+    optimizer = record.spec.optimizer
+    step, at = np.intersect1d(rates.step, weights.step, return_indices=True)[:2]
+    if not len(step) or optimizer.kind == "muon":
+        return None
+    lr, norm = rates.value[at], _at(weights, step)
+    if optimizer.kind in ADAPTIVE:
+        if record.parameters is None:
+            return None
+        lengths = lr * math.sqrt(record.parameters)
+    else:
+        shared = np.isin(step, gradients.step)
+        step, lr, norm = step[shared], lr[shared], norm[shared]
+        g = _at(gradients, step)
+        if record.spec.train.clip_norm is not None:
+            g = np.minimum(g, record.spec.train.clip_norm)
+        lengths = lr * g
+        if optimizer.kind in ("heavy_ball", "nesterov"):
+            lengths = lengths / (1 - optimizer.momentum)
+    some = norm > 0
+    return Series(step[some], _epochs(weights, step[some]), lengths[some] / norm[some]) if some.any() else None
+
+
+def sharpness(record: Record) -> Series:
+    """||g|| ||w|| / baseline at each log step: how much of the loss a small relative change of the weights moves."""
+    weights, gradients, scale = record.get("train_weight_norm"), record.get("train_grad_norm"), record.scale
+    step = np.intersect1d(weights.step, gradients.step)
+    values = _at(weights, step) * _at(gradients, step) / (scale or math.nan)
+    return Series(step, _epochs(weights, step), values).finite
+
+
+def exploding_gradients(record: Record) -> Verdict | None:
+    """||g|| ||w|| / baseline >= 1000 at the first log step, under a rate no larger than the optimizer's usual one.
+
+    With a larger rate the rate itself explains it: the weights have gone far before the first look.
+    """
+    seen = sharpness(record)
+    first, usual = seen.value[:1], float(type(record.spec.optimizer)().lr)
+    if not len(first) or first[0] < SHARP or record.spec.optimizer.lr > usual:
+        return None
+    broken = _not_finite(record)
+    by_layer = {path: float(s.value[0]) for path, s in record.layers("grad_norm").items() if len(s)}
+    return Verdict(
+        "exploding_gradients",
+        graded(math.log10(first[0]), math.log10(SHARP), math.log10(SHARP) + 2, 0.6 if broken else 0.5),
+        int(seen.epoch[0]),
+        f"From the first steps on the gradient is so steep that a change of the weights by 0.1 % moves the loss by "
+        f"{first[0] / SHARP:.3g} times all that could be gained.",
+        {
+            "relative_steepness": float(first[0]),
+            "threshold": SHARP,
+            "lr": record.spec.optimizer.lr,
+            "first_grad_norm_by_layer": by_layer,
+            "not_finite_since_step": broken.step[0].item() if broken else None,
+            "series": ["train_grad_norm", "train_weight_norm", "train_batch_loss"],
+        },
+    )
+
+
+def learning_rate_too_high(record: Record) -> Verdict | None:
+    """One of: a loss that is not finite; a loss above twice the baseline, and little learnt; a mean training loss
+    whose rises undo half of its falls (and are a tenth of the baseline); little learnt with steps of a tenth of the
+    weights' norm. Little learnt: less than half of the baseline's loss is gone."""
+    scale, learnt = record.scale, record.learnt
+    loss, steps, broken = record.get("train_loss"), relative_steps(record), _not_finite(record)
+    largest = float(steps.value.max()) if steps is not None else None
+    wide = largest is not None and largest >= LARGE_STEP
+    little = learnt is not None and learnt < LITTLE_LEARNT
+    reasons: list[tuple[float, str, int]] = []
+    if broken:
+        reasons.append((0.9 if wide else 0.7, f"The loss was {broken.value[0]}.", int(broken.epoch[0])))
+    if scale and len(loss) and little:
+        batches = record.get("train_batch_loss")
+        high = np.flatnonzero(loss.value >= TWICE_AS_BAD * scale)
+        peaks = np.flatnonzero(batches.value >= TWICE_AS_BAD * scale)
+        if len(high):
+            peak = float(loss.value[high].max()) / scale
+            message = f"The mean training loss was up to {peak:.3g} times that of a constant."
+            reasons.append((graded(peak, TWICE_AS_BAD, 10, 0.65), message, int(loss.epoch[high[0]])))
+        elif len(peaks) and wide:
+            message = f"The batch loss was up to {batches.value.max() / scale:.3g} times that of a constant."
+            reasons.append((0.6, message, int(batches.epoch[peaks[0]])))
+    rises, falls, since = _ups_and_downs(loss)
+    if scale and falls and rises >= max(TAKEN_BACK * falls, 0.1 * scale) and (little or wide):
+        message = f"The mean training loss rose by {rises:.3g} in all and fell by {falls:.3g}."
+        reasons.append((graded(rises / falls, TAKEN_BACK, 1.0, 0.55, 0.8), message, since))
+    if little and wide and steps is not None and largest is not None and len(loss) >= 2:
+        message = f"Single steps change the weights by up to {largest:.3g} of their norm."
+        reasons.append(
+            (graded(math.log10(largest), -1, 0.5, 0.5, 0.8), message, int(steps.epoch[steps.value.argmax()]))
+        )
+    if not reasons:
+        return None
+    confidence = min(0.97, max(r[0] for r in reasons) + 0.05 * (len(reasons) - 1))
+    return Verdict(
+        "learning_rate_too_high",
+        round(confidence, 3),
+        min(r[2] for r in reasons),
+        " ".join(r[1] for r in sorted(reasons, reverse=True)),
+        {
+            **_common(record),
+            "largest_relative_step": largest,
+            "usual_relative_step": 1e-3,
+            "rises": rises,
+            "falls": falls,
+            "not_finite_since_step": broken.step[0].item() if broken else None,
+            "series": ["train_batch_loss", "train_loss", "train_lr", "train_grad_norm", "train_weight_norm"],
+        },
+    )
+
+
+def learning_rate_too_low(record: Record) -> Verdict | None:
+    """Little learnt, no rise of the loss, and either a way too short (mean relative step x steps < 0.1) or a fall
+    whose second half is at least half of the first with a way < 1 (or unknown, then with less confidence)."""
+    learnt, loss = record.learnt, record.get("train_loss")
+    if learnt is None or learnt >= LITTLE_LEARNT or len(loss) < 3 or record.spec.start_from is not None:
+        return None
+    steps = relative_steps(record)
+    way = float(steps.value.mean() * loss.step[-1]) if steps is not None else None
+    rises, falls, _ = _ups_and_downs(loss)
+    if rises > falls / 4 and rises > 0.02 * (record.scale or math.inf):
+        return None
+    middle = float(np.interp((loss.step[0] + loss.step[-1]) / 2, loss.step, loss.value))
+    early, late = float(loss.value[0]) - middle, middle - float(loss.value[-1])
+    steady = early > 0 and late >= STEADY * early
+    if way is not None and way < SHORT_WAY:
+        confidence = graded(-math.log10(max(way, 1e-12)), 1, 3, 0.7)
+        message = f"All steps together could change the weights by {way:.2g} of their norm at most."
+    elif steady and (way is None or way < 1):
+        confidence = 0.5 if way is None else 0.6
+        message = (
+            f"The loss still falls as in the beginning: by {early:.3g} in the first half, by {late:.3g} in the second."
+        )
+    else:
+        return None
+    return Verdict(
+        "learning_rate_too_low",
+        confidence,
+        int(loss.epoch[0]),
+        f"Little is learnt after {int(loss.step[-1])} steps. {message}",
+        {
+            **_common(record),
+            "relative_way": way,
+            "threshold": SHORT_WAY,
+            "fall_in_first_half": early,
+            "fall_in_second_half": late,
+            "series": ["train_loss", "val_loss", "train_lr", "train_weight_norm", "train_grad_norm"],
+        },
+    )
+
+
+def _common(record: Record) -> dict[str, Any]:
+    return {"lr": record.spec.optimizer.lr, "baseline_loss": record.baseline, "skill": record.learnt}
+
+
+def _not_finite(record: Record) -> Series | None:
+    for name in ("train_batch_loss", "train_loss", "val_loss"):
+        series = record.series.get(name)
+        if series is not None and (bad := ~np.isfinite(series.value)).any():
+            return Series(series.step[bad], series.epoch[bad], series.value[bad])
+    return None
+
+
+def _ups_and_downs(loss: Series) -> tuple[float, float, int]:
+    """(sum of the rises, sum of the falls, epoch of the first rise) from one evaluation to the next."""
+    change = np.diff(loss.value)
+    up = np.flatnonzero(change > 0)
+    since = int(loss.epoch[up[0] + 1]) if len(up) else 0
+    return float(change[up].sum()), float(-change[change < 0].sum()), since
+
+
+def _at(series: Series, steps: Any) -> Floats:
+    """The values at these steps, each of which the series has."""
+    known, first = np.unique(series.step, return_index=True)
+    return series.value[first[np.searchsorted(known, steps)]] if len(known) else np.empty(0)
+
+
+def _epochs(series: Series, steps: Any) -> Any:
+    known, first = np.unique(series.step, return_index=True)
+    return series.epoch[first[np.searchsorted(known, steps)]] if len(known) else np.empty(0, np.int64)

@@ -1,0 +1,196 @@
+"""What is known of a run: its spec, its dataset's facts and report, its series. Everything a diagnosis looks at."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, resolve
+from trainkit.spec.checks import Context
+from trainkit.spec.estimate import estimate
+from trainkit.spec.forecasting import cuts_windows, windowed
+from trainkit.spec.resolve import is_classification
+from trainkit.spec.shapes import class_counts
+
+Floats = NDArray[np.float64]
+OF_A_UNIT_NORMAL = {"mse": 1.0, "mae": math.sqrt(2 / math.pi), "huber": 0.5}
+"""Loss of predicting the mean of z-scored targets: exact for mse, of a normal for mae, an upper bound for huber."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One series of the rows that count, in their order."""
+
+    step: NDArray[np.int64]
+    epoch: NDArray[np.int64]
+    value: Floats
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    @property
+    def finite(self) -> Series:
+        """Without what is not finite."""
+        good = np.isfinite(self.value)
+        return Series(self.step[good], self.epoch[good], self.value[good])
+
+
+EMPTY = Series(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+
+
+@dataclass(frozen=True)
+class Record:
+    """A job as its log, its dataset and its end tell it. `spec` is the resolved one; `document` what was submitted."""
+
+    spec: JobSpec
+    facts: DatasetFacts
+    series: Mapping[str, Series] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] | None = None
+    state: str = "running"
+    stop_reason: str | None = None
+    document: Mapping[str, Any] | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can come any more."""
+        return self.state in ("succeeded", "stopped", "cancelled", "failed")
+
+    def get(self, name: str) -> Series:
+        """The series of that name, its finite values; empty when it was not logged."""
+        return self.series[name].finite if name in self.series else EMPTY
+
+    def layers(self, name: str) -> dict[str, Series]:
+        """Path -> series of each layer, from the input to the output."""
+        prefix = f"layers_{name}."
+        paths = sorted((key[len(prefix) :] for key in self.series if key.startswith(prefix)), key=_depth)
+        return {path: self.get(prefix + path) for path in paths}
+
+    @cached_property
+    def resolved(self) -> Resolved | None:
+        """With shapes; None where the facts are of another dataset than the spec was made for."""
+        try:
+            return resolve(self.spec, self.facts)
+        except SpecError:
+            return None
+
+    @property
+    def classification(self) -> bool:
+        return self.spec.task is not None and is_classification(self.spec.task)
+
+    @cached_property
+    def parts(self) -> tuple[int, int, int]:
+        """Samples in (train, validation, test)."""
+        if self.resolved is None:
+            return self.facts.samples, 0, 0
+        spec, facts = self.spec, self.facts
+        if cuts_windows(spec, facts):
+            facts = windowed(spec, facts)
+        context = Context(spec, facts, spec.task or "classification", self.resolved.sample, self.resolved.outputs)
+        return context.training_samples, context.parts[1], context.parts[2]
+
+    @cached_property
+    def parameters(self) -> int | None:
+        """Weights and biases, estimated from shapes."""
+        if self.resolved is None or self.spec.model.kind == "ensemble":
+            return None
+        return int(estimate(self.resolved, self.facts)["parameters"]) or None
+
+    @cached_property
+    def classes(self) -> dict[str, int]:
+        """Class -> samples of the whole dataset; empty for numbers."""
+        return dict(class_counts(self.spec, self.facts) or {}) if self.classification else {}
+
+    @cached_property
+    def baseline(self) -> float | None:
+        """Loss of the best predictor that never looks at the input.
+
+        Cross entropy: the classes' entropy -sum p ln p (balanced: ln K); binary cross entropy: the sum of each class's;
+        mse on one-hot targets: mean p(1-p); hinge: the margin. Numbers: that of predicting their mean, if z-scored.
+        """
+        kind = self.spec.loss.kind if self.spec.loss else "cross_entropy"
+        if not self.classification:
+            return OF_A_UNIT_NORMAL.get(kind) if self.spec.target_scaling in ("auto", "z_score") else None
+        shares = self.shares
+        if kind in ("cross_entropy", "focal"):
+            return _entropy(shares)
+        if kind == "binary_cross_entropy":
+            return float(sum(_entropy(np.array([p, 1 - p])) for p in shares))
+        if kind == "mse":
+            return float((shares * (1 - shares)).mean())
+        return float(getattr(self.spec.loss, "margin", 1.0))
+
+    @property
+    def shares(self) -> Floats:
+        """Share of each class as the loss weighs them."""
+        counts = np.array([max(count, 0) for count in self.classes.values()], np.float64)
+        if self.spec.balance != "none":
+            return np.full(len(counts), 1.0 / max(len(counts), 1))
+        return counts / max(counts.sum(), 1.0)
+
+    @property
+    def floor(self) -> float:
+        """The least loss there is: label smoothing keeps a cross entropy above 0."""
+        share, kind = self.spec.regularize.label_smoothing, self.spec.loss.kind if self.spec.loss else ""
+        if not share or kind != "cross_entropy" or len(self.classes) < 2:
+            return 0.0
+        rest = share / len(self.classes)
+        return _entropy(np.array([1 - share + rest, *[rest] * (len(self.classes) - 1)]))
+
+    def skill(self, split: str) -> Floats:
+        """Share of the baseline's loss that is gone, at each evaluation: 1 - (L - floor) / (baseline - floor).
+
+        Numbers: R^2, of training as 1 - mse / variance with the validation part's variance mse / (1 - R^2).
+        """
+        if not self.classification and len(self.get("val_r2")):
+            if split == "val":
+                return self.get("val_r2").value
+            variance = self.get("val_mse").value / np.maximum(1 - self.get("val_r2").value, 1e-12)
+            mse = self.get("train_mse").value
+            return 1 - mse / float(np.median(variance)) if len(variance) else np.empty(0)
+        if self.baseline is None or self.baseline <= self.floor:
+            return np.empty(0)
+        return 1 - (self.get(f"{split}_loss").value - self.floor) / (self.baseline - self.floor)
+
+    @property
+    def learnt(self) -> float | None:
+        """The larger of training's and validation's skill, of the last three evaluations: noise is in the training
+        loss where dropout and augmentation are."""
+        found = [float(np.median(values[-3:])) for split in ("train", "val") if len(values := self.skill(split))]
+        return max(found) if found else None
+
+    @property
+    def scale(self) -> float | None:
+        """What differences of losses are measured by: the baseline, else the first loss that was logged."""
+        if self.baseline:
+            return self.baseline
+        first = self.get("train_batch_loss").value[:1]
+        return float(first[0]) if len(first) and first[0] > 0 else None
+
+    def findings(self, *codes: str) -> list[dict[str, Any]]:
+        """What the dataset's report says under these codes."""
+        return [found for found in self.report.get("findings") or () if found.get("code") in codes]
+
+
+def leading_number(text: str) -> int:
+    """The number that a report's message begins with, else 0."""
+    found = re.match(r"\d+", text)
+    return int(found.group()) if found else 0
+
+
+def _entropy(shares: Floats) -> float:
+    positive = shares[shares > 0]
+    return float(-(positive * np.log(positive)).sum())
+
+
+def _depth(path: str) -> tuple[int, list[tuple[int, str]]]:
+    """body before head; numbers by their value."""
+    pieces = re.split(r"(\d+)", path)
+    return int(path.startswith("head")), [(int(p), "") if p.isdigit() else (0, p) for p in pieces]

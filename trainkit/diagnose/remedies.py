@@ -1,0 +1,430 @@
+"""What to try next for each verdict: merge patches on the spec, ranked; none that is no valid spec of the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from trainkit.diagnose.record import Record
+from trainkit.diagnose.verdicts import Code, Verdict
+from trainkit.spec import JobSpec, SpecError, resolve
+from trainkit.spec.patch import merge_patch, replacing
+
+MOST_A_VERDICT, MOST = 3, 6
+Patch = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NextSpec:
+    """A change of the spec, the whole spec with it, why, and what should come of it."""
+
+    patch: Patch
+    spec: dict[str, Any]
+    why: str
+    expected: dict[str, str]
+    code: Code
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"patch": self.patch, "spec": self.spec, "why": self.why, "expected": self.expected, "code": self.code}
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A patch before it is checked. `expected` is (metric, direction, size, source)."""
+
+    patch: Patch
+    why: str
+    expected: tuple[str, str, str, str]
+
+
+def next_specs(record: Record, verdicts: Sequence[Verdict]) -> list[NextSpec]:
+    """Of the verdicts in their order the best remedies, each once; what only follows from a cause waits for its cure."""
+    document = dict(record.document if record.document is not None else record.spec.model_dump(mode="json"))
+    made: list[NextSpec] = []
+    for verdict in verdicts:
+        if verdict.evidence.get("explained_by") or verdict.code not in REMEDIES:
+            continue
+        offered = 0
+        for offer in REMEDIES[verdict.code](record):
+            patch = _whole_split(document, offer.patch, record)
+            spec = _checked(document, patch, record)
+            if spec is None or offered == MOST_A_VERDICT or any(one.patch == patch for one in made):
+                continue
+            expected = dict(zip(("metric", "direction", "size", "source"), offer.expected, strict=True))
+            made.append(NextSpec(patch, spec, offer.why, expected, verdict.code))
+            offered += 1
+    return made[:MOST]
+
+
+def _checked(document: Mapping[str, Any], patch: Patch, record: Record) -> dict[str, Any] | None:
+    """The patched spec; None where it is no valid one, does not fit the dataset, or changes nothing."""
+    spec = merge_patch(document, patch)
+    try:
+        changed = JobSpec.model_validate(spec)
+        if changed == JobSpec.model_validate(document):
+            return None
+        resolve(changed, record.facts)
+    except (ValidationError, SpecError):
+        return None
+    return dict(spec)
+
+
+def _whole_split(document: Mapping[str, Any], patch: Patch, record: Record) -> Patch:
+    """Ratios that were written as a text, "8:1:1", cannot be merged into: the patch says the whole split then."""
+    if "split" not in patch or not isinstance(document.get("split"), str):
+        return patch
+    return {**patch, "split": {**record.spec.split.model_dump(exclude_none=True), **patch["split"]}}
+
+
+def _rate(record: Record, factor: float) -> Patch:
+    optimizer = record.spec.optimizer
+    return {"optimizer": {"kind": optimizer.kind, "lr": _round(min(1e3, optimizer.lr * factor))}}
+
+
+def _usual_rate(record: Record) -> float:
+    return float(type(record.spec.optimizer)().lr)
+
+
+def _model(record: Record, **fields: Any) -> Patch:
+    return {"model": {"kind": record.spec.model.kind, **fields}}
+
+
+def _init(record: Record, kind: str) -> Patch:
+    old = getattr(record.spec.model, "init", None)
+    return _model(record, init=replacing(old.model_dump() if old is not None else {}, {"kind": kind}))
+
+
+def _usual_init(record: Record) -> str:
+    relu_like = getattr(record.spec.model, "activation", "") in ("relu", "leaky_relu", "elu", "gelu", "silu", "mish")
+    return "he_normal" if relu_like else "xavier_uniform"
+
+
+def _scaled(record: Record) -> Patch:
+    """z_score behind the steps that must come first, and before those that look at directions."""
+    steps = [step.model_dump(mode="json") for step in record.spec.preprocess]
+    place = sum(step["kind"] == "impute" for step in steps)
+    rest = [step for step in steps[place:] if step["kind"] != "zero_mean"]
+    return {"preprocess": [*steps[:place], {"kind": "z_score"}, *rest]}
+
+
+def _longer(record: Record, factor: int) -> Patch:
+    phases = record.spec.start_from.phases if record.spec.start_from else ()
+    if phases:
+        told = [phase.model_dump(mode="json", exclude_none=True) for phase in phases]
+        told[-1]["epochs"] *= factor
+        return {"start_from": {"phases": told}}
+    return {"train": {"epochs": min(1_000_000, record.spec.train.epochs * factor)}}
+
+
+def _wider(record: Record) -> Patch | None:
+    model = record.spec.model
+    if model.kind == "mlp":
+        return _model(record, hidden=[min(65536, 2 * width) for width in model.hidden] or [128])
+    if model.kind in ("cnn", "residual_cnn"):
+        return _model(record, channels=[min(65536, 2 * width) for width in model.channels])
+    if model.kind in ("lstm", "gru"):
+        return _model(record, hidden=min(65536, 2 * model.hidden))
+    return None
+
+
+def _narrower(record: Record) -> Patch | None:
+    model = record.spec.model
+    if model.kind == "mlp" and model.hidden:
+        return _model(record, hidden=[max(4, width // 2) for width in model.hidden])
+    if model.kind in ("cnn", "residual_cnn"):
+        return _model(record, channels=[max(4, width // 2) for width in model.channels])
+    if model.kind in ("lstm", "gru"):
+        return _model(record, hidden=max(4, model.hidden // 2))
+    return None
+
+
+def _early_stop(record: Record) -> Patch:
+    kept = [rule.model_dump(mode="json") for rule in record.spec.early_stop if rule.kind != "patience"]
+    return {"early_stop": [*kept, {"kind": "patience", "monitor": "val_loss", "patience": 5}]}
+
+
+def _overfitting(record: Record) -> Iterator[Offer]:
+    better = ("val_loss", "down", "some of the gap to training", "Srivastava et al. 2014")
+    model = record.spec.model
+    form = record.resolved.sample.form if record.resolved else ""
+    if form == "image" and not record.spec.augment:
+        moves = [{"kind": "translate", "fraction": 0.1}, {"kind": "rotate", "degrees": 10}]
+        told = (
+            "val_loss",
+            "down",
+            "more than from penalties where the moves leave the class alone",
+            "Simard et al. 2003",
+        )
+        yield Offer({"augment": moves}, "Moved pictures are new samples of the same classes.", told)
+    if hasattr(model, "dropout") and model.kind not in ("linear",) and (model.dropout or 0) < 0.5:
+        yield Offer(_model(record, dropout=0.5), "Dropped units cannot learn samples by heart together.", better)
+    decay = record.spec.regularize
+    if record.spec.optimizer.kind in ("adam", "adamw", "nadam", "lion", "muon"):
+        yield Offer(
+            {"regularize": {"weight_decay": _round(max(0.01, 3 * decay.weight_decay)), "l2": 0}},
+            "Smaller weights make a smoother function; decoupled from the gradient's scale.",
+            ("val_loss", "down", "a little", "Loshchilov and Hutter 2019"),
+        )
+    else:
+        strength = _round(max(0.001 * record.parts[0], 3 * decay.l2))
+        yield Offer(
+            {"regularize": {"l2": strength}},
+            "Smaller weights make a smoother function.",
+            ("val_loss", "down", "a little", "Krogh and Hertz 1992"),
+        )
+    if (smaller := _narrower(record)) is not None:
+        yield Offer(
+            smaller,
+            "Half the width learns less by heart.",
+            ("val_loss", "down", "a little", "rule of thumb"),
+        )
+    yield Offer(
+        _early_stop(record),
+        "Later epochs only widen the gap.",
+        ("seconds", "down", "the epochs behind the best one; the model stays the same", "this record"),
+    )
+
+
+def _underfitting(record: Record) -> Iterator[Offer]:
+    made = record.spec.regularize
+    if made.l2 or made.l1 or made.weight_decay or getattr(record.spec.model, "dropout", 0):
+        patch: Patch = {"regularize": {"l1": 0, "l2": 0, "weight_decay": 0}}
+        if getattr(record.spec.model, "dropout", 0):
+            patch |= _model(record, dropout=0)
+        told = ("train_loss", "down", "clearly, if the penalties held it back", "this record")
+        yield Offer(patch, "Penalties hold back a model that does not over-fit.", told)
+    told = (
+        "train_loss",
+        "down",
+        "below this run's, or the noise of the data is reached",
+        "decision tree of bias and variance",
+    )
+    if record.spec.model.kind in ("linear", "linear_svm"):
+        old = record.spec.model.model_dump(mode="json")
+        patch = {"model": replacing(old, {"kind": "mlp", "hidden": [128, 64]})}
+        if record.spec.model.kind == "linear_svm" and record.spec.loss is not None and record.spec.loss.kind == "hinge":
+            patch["loss"] = replacing(record.spec.loss.model_dump(), {"kind": "cross_entropy"})
+        yield Offer(patch, "A linear model cannot bend; hidden layers can.", told)
+    if (wider := _wider(record)) is not None:
+        yield Offer(wider, "Twice the width can fit more.", told)
+        yield Offer({**wider, **_longer(record, 2)}, "Twice the width, and twice the time to use it.", told)
+
+
+def _optimization(record: Record) -> Iterator[Offer]:
+    told = ("train_loss", "down", "below a constant's loss within some epochs", "this record's baseline")
+    if record.spec.optimizer.kind != "adam":
+        old = record.spec.optimizer.model_dump(mode="json")
+        yield Offer(
+            {"optimizer": replacing(old, {"kind": "adam", "lr": 1e-3})},
+            "Adam scales each weight's step by its own gradient's size.",
+            told,
+        )
+    if getattr(record.spec.model, "norm", None) == "none":
+        yield Offer(_model(record, norm="batch"), "Normalised layers keep signal and gradient in range.", told)
+    for factor in (0.1, 10.0):
+        yield Offer(_rate(record, factor), f"The rate times {factor:g}: the most common cause.", told)
+
+
+def _too_high(record: Record) -> Iterator[Offer]:
+    usual = _usual_rate(record)
+    told = ("train_loss", "down", "steadily from the first epoch on", "Bengio 2012: below the largest rate that works")
+    if record.spec.optimizer.lr > 3 * usual:
+        patch = {"optimizer": {"kind": record.spec.optimizer.kind, "lr": usual}}
+        yield Offer(patch, f"The usual rate of {record.spec.optimizer.kind}.", told)
+    yield Offer(_rate(record, 0.1), "A tenth of the rate.", told)
+    slow = {"kind": record.spec.schedule.kind, "warmup_epochs": 1}
+    yield Offer({**_rate(record, 0.3), "schedule": slow}, "A third of the rate, reached slowly.", told)
+
+
+def _too_low(record: Record) -> Iterator[Offer]:
+    usual = _usual_rate(record)
+    told = ("train_loss", "down", "in an epoch by more than in this whole run", "relative step near 1e-3: CS231n")
+    if record.spec.optimizer.lr < usual / 3:
+        patch = {"optimizer": {"kind": record.spec.optimizer.kind, "lr": usual}}
+        yield Offer(patch, f"The usual rate of {record.spec.optimizer.kind}.", told)
+    for factor in (10.0, 100.0):
+        yield Offer(_rate(record, factor), f"{factor:g} times the rate.", told)
+
+
+def _vanishing(record: Record) -> Iterator[Offer]:
+    told = ("layers_grad_norm", "up", "first and last layer within a factor of 100", "He et al. 2015")
+    model = record.spec.model
+    if getattr(model, "activation", "relu") in ("sigmoid", "tanh"):
+        fields: dict[str, Any] = {"activation": "relu"}
+        yield Offer(
+            _model(record, **fields, **_init_for(record, "he_normal")),
+            "relu passes the gradient on undiminished.",
+            told,
+        )
+    if getattr(model, "norm", None) == "none":
+        yield Offer(_model(record, norm="batch"), "Normalised layers keep the gradient's scale.", told)
+    if hasattr(model, "init"):
+        yield Offer(
+            _init(record, _usual_init(record)), "Weights whose scale keeps the gradient's through the layers.", told
+        )
+    if model.kind == "mlp" and len(model.hidden) > 2:
+        yield Offer(_model(record, hidden=list(model.hidden[:2])), "Fewer layers to get through.", told)
+
+
+def _init_for(record: Record, kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = _init(record, kind)["model"]
+    return {"init": found["init"]} if getattr(record.spec.model, "init", None) is not None else {}
+
+
+def _exploding(record: Record) -> Iterator[Offer]:
+    told = ("grad_norm", "down", "to about 1, with a finite loss", "Pascanu, Mikolov and Bengio 2013")
+    if getattr(record.spec.model, "init", None) is not None:
+        yield Offer(
+            _init(record, _usual_init(record)), "Weights whose scale keeps the signal's through the layers.", told
+        )
+    if record.spec.train.clip_norm is None:
+        yield Offer({"train": {"clip_norm": 1.0}}, "No step follows a gradient longer than 1.", told)
+    if getattr(record.spec.model, "norm", None) == "none":
+        yield Offer(_model(record, norm="batch"), "Normalised layers keep the signal's scale.", told)
+    yield Offer({**_rate(record, 0.1), "train": {"clip_norm": 1.0}}, "Clipped, at a tenth of the rate.", told)
+
+
+def _dead(record: Record) -> Iterator[Offer]:
+    told = ("dead_units", "down", "below 10 %", "Maas, Hannun and Ng 2013")
+    model = record.spec.model
+    if getattr(model, "init", None) is not None:
+        yield Offer(_init(record, "he_normal"), "Weights of both signs keep units alive on some samples.", told)
+    if getattr(model, "activation", None) == "relu":
+        yield Offer(_model(record, activation="leaky_relu"), "A slope below 0 brings dead units back.", told)
+    if getattr(model, "norm", None) == "none":
+        yield Offer(_model(record, norm="batch"), "Centred inputs are above 0 for half of the samples.", told)
+    yield Offer(_rate(record, 0.1), "Smaller steps do not push units out of reach.", told)
+
+
+def _symmetric(record: Record) -> Iterator[Offer]:
+    told = ("train_loss", "down", "below a constant's within an epoch or two", "Glorot and Bengio 2010; He et al. 2015")
+    for kind in dict.fromkeys((_usual_init(record), "xavier_uniform", "orthogonal")):
+        yield Offer(_init(record, kind), "Random weights let units learn different things.", told)
+
+
+def _saturated(record: Record) -> Iterator[Offer]:
+    told = ("saturated_units", "down", "below 10 %", "Glorot and Bengio 2010")
+    if getattr(record.spec.model, "init", None) is not None:
+        yield Offer(_init(record, "xavier_uniform"), "Weights whose sums stay where the slope is.", told)
+    if not any(step.kind == "z_score" for step in record.spec.preprocess):
+        yield Offer(_scaled(record), "Inputs of unit size keep sums where the slope is.", told)
+    if getattr(record.spec.model, "norm", None) == "none":
+        yield Offer(_model(record, norm="batch"), "Normalised sums stay where the slope is.", told)
+    yield Offer(_rate(record, 0.1), "Smaller steps do not push units to the ends.", told)
+
+
+def _unscaled(record: Record) -> Iterator[Offer]:
+    told = ("train_loss", "down", "from near a constant's at the start, at the same rate", "LeCun et al. 1998")
+    yield Offer(_scaled(record), "Every input with mean 0 and deviation 1.", told)
+    squeezed = [
+        {"kind": "min_max", "range": [-1.0, 1.0]} if step["kind"] == "z_score" else step
+        for step in _scaled(record)["preprocess"]
+    ]
+    yield Offer({"preprocess": squeezed}, "Every input between -1 and 1.", told)
+
+
+def _noise(record: Record) -> Iterator[Offer]:
+    told = ("val_accuracy", "up", "to its peak in this run, and no fall from it", "Arpit et al. 2017")
+    yield Offer(_early_stop(record), "Clean samples are learnt first: end before the others are.", told)
+    kind = record.spec.loss.kind if record.spec.loss else ""
+    if kind == "cross_entropy":
+        yield Offer(
+            {"regularize": {"label_smoothing": 0.1}, **_early_stop(record)},
+            "Smoothed labels punish less for being against a wrong one.",
+            ("val_loss", "down", "clearly; the accuracy a little up", "Lukasik et al. 2020"),
+        )
+    yield from _overfitting(record)
+
+
+def _imbalance(record: Record) -> Iterator[Offer]:
+    told = ("val_recall", "up", "the small classes' most of all; the accuracy may fall a little", "He and Garcia 2009")
+    yield Offer({"balance": "class_weights", "train": {"monitor": "val_recall"}}, "Each class counts alike.", told)
+    yield Offer({"balance": "oversample"}, "Samples of small classes are shown more often.", told)
+    if record.spec.loss is not None and record.spec.loss.kind == "cross_entropy":
+        patch = {"loss": replacing(record.spec.loss.model_dump(), {"kind": "focal"})}
+        yield Offer(patch, "Easy samples of the large class count less.", told)
+
+
+def _mismatch(record: Record) -> Iterator[Offer]:
+    told = ("test_loss", "down", "to that of validation, within the noise", "this record")
+    if record.facts.splits and record.spec.split.use_predefined:
+        patch: Patch = {"split": {"use_predefined": False}}
+        yield Offer(patch, "One cut at random: all parts alike. Shows whether the shipped parts differ.", told)
+    if record.resolved and record.resolved.sample.form == "image" and not record.spec.augment:
+        patch = {"augment": [{"kind": "brightness"}, {"kind": "contrast"}, {"kind": "translate"}]}
+        yield Offer(patch, "Training sees more of what test may look like.", told)
+    yield Offer(
+        {"split": {"seed": (record.spec.split.seed + 1) % 2**31}}, "Another cut shows whether it was chance.", told
+    )
+
+
+def _leak(record: Record) -> Iterator[Offer]:
+    if record.facts.splits and record.spec.split.use_predefined:
+        told = ("val_accuracy", "down", "by about the share of leaked samples, to what is true", "this record")
+        yield Offer({"split": {"use_predefined": False}}, "Another cut; better: remove the copies, upload again.", told)
+
+
+def _small_validation(record: Record) -> Iterator[Offer]:
+    told = ("val_accuracy_se", "down", "with the root of the size: four times as many halve it", "binomial")
+    shipped: Patch = {"use_predefined": False} if (record.facts.splits or {}).get("validation") else {}
+    for train, validation in ((6.0, 2.0), (5.0, 3.0)):
+        share = {"train": train, "validation": validation, "test": 2.0 if record.spec.split.test else 0.0}
+        yield Offer({"split": {**shipped, **share}}, f"A validation part of {validation / 10:.0%} or more.", told)
+
+
+def _longer_offers(record: Record) -> Iterator[Offer]:
+    told = ("val_loss", "down", "by about what the last quarter gained, again", "this record")
+    yield Offer(_longer(record, 2), "Twice the epochs: it still gained at the end.", told)
+    yield Offer({**_longer(record, 2), **_early_stop(record)}, "Twice the epochs, ended when it gains no more.", told)
+    yield Offer(_rate(record, 3.0), "Three times the rate in the same time.", told)
+
+
+def _loss(record: Record) -> Iterator[Offer]:
+    old = record.spec.loss.model_dump() if record.spec.loss else {}
+    if record.classification:
+        told = ("val_accuracy", "up", "sooner; the loss becomes a log-likelihood", "Golik, Doetsch and Ney 2013")
+        yield Offer({"loss": replacing(old, {"kind": "cross_entropy"})}, "Its gradient stays where it is wrong.", told)
+        return
+    told = ("val_mae", "down", "clearly; the squared error may rise", "Huber 1964")
+    if old.get("kind") == "mse":
+        yield Offer(
+            {"loss": replacing(old, {"kind": "huber"})}, "Large residuals count by their size, not its square.", told
+        )
+        yield Offer({"loss": replacing(old, {"kind": "mae"})}, "Predicts the median.", told)
+    if record.facts.kind == "table":
+        patch: Patch = {
+            "task": "classification",
+            "target_scaling": "auto",
+            "loss": {**dict.fromkeys(old), "kind": "cross_entropy"},
+        }
+        yield Offer(patch, "The values as classes.", ("val_accuracy", "up", "measured at all", "this record"))
+
+
+REMEDIES: dict[Code, Callable[[Record], Iterator[Offer]]] = {
+    "overfitting": _overfitting,
+    "underfitting_model_bias": _underfitting,
+    "optimization_failure": _optimization,
+    "learning_rate_too_high": _too_high,
+    "learning_rate_too_low": _too_low,
+    "vanishing_gradients": _vanishing,
+    "exploding_gradients": _exploding,
+    "dead_units": _dead,
+    "symmetric_initialization": _symmetric,
+    "saturated_activations": _saturated,
+    "unscaled_inputs": _unscaled,
+    "label_noise": _noise,
+    "class_imbalance": _imbalance,
+    "distribution_mismatch": _mismatch,
+    "leakage": _leak,
+    "validation_too_small": _small_validation,
+    "stopped_too_early": _longer_offers,
+    "wrong_loss": _loss,
+}
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.3g}")

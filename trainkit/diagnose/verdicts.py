@@ -1,0 +1,90 @@
+"""A verdict, the closed list of codes, and which of them explains which."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+Code = Literal[
+    "healthy",
+    "overfitting",
+    "underfitting_model_bias",
+    "optimization_failure",
+    "learning_rate_too_high",
+    "learning_rate_too_low",
+    "vanishing_gradients",
+    "exploding_gradients",
+    "dead_units",
+    "symmetric_initialization",
+    "saturated_activations",
+    "unscaled_inputs",
+    "label_noise",
+    "class_imbalance",
+    "distribution_mismatch",
+    "leakage",
+    "validation_too_small",
+    "stopped_too_early",
+    "wrong_loss",
+]
+CODES: tuple[Code, ...] = get_args(Code)
+LOW_LEARNING: frozenset[Code] = frozenset(
+    {"learning_rate_too_low", "optimization_failure", "underfitting_model_bias", "stopped_too_early", "class_imbalance"}
+)
+IDLE: frozenset[Code] = frozenset({"dead_units", "saturated_activations", "vanishing_gradients"})
+EXPLAINS: dict[Code, frozenset[Code]] = {
+    "symmetric_initialization": LOW_LEARNING | IDLE,
+    "unscaled_inputs": LOW_LEARNING | IDLE | {"exploding_gradients", "learning_rate_too_high", "wrong_loss"},
+    "exploding_gradients": LOW_LEARNING | IDLE | {"learning_rate_too_high"},
+    "learning_rate_too_high": LOW_LEARNING | IDLE | {"overfitting"},
+    "dead_units": LOW_LEARNING | {"vanishing_gradients"},
+    "saturated_activations": LOW_LEARNING | {"vanishing_gradients"},
+    "vanishing_gradients": LOW_LEARNING,
+    "learning_rate_too_low": LOW_LEARNING - {"learning_rate_too_low"},
+    "wrong_loss": LOW_LEARNING,
+    "label_noise": frozenset({"overfitting", "underfitting_model_bias", "optimization_failure"}),
+    "class_imbalance": frozenset({"underfitting_model_bias", "optimization_failure", "overfitting"}),
+    "stopped_too_early": frozenset({"underfitting_model_bias", "optimization_failure"}),
+}
+"""Cause -> what it looks like downstream: with a sure cause its symptoms stand behind it."""
+SURE = 0.5
+"""From here on a cause may stand before its symptoms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is wrong, how sure that is, since which epoch, and the numbers and series that show it."""
+
+    code: Code
+    confidence: float
+    since_epoch: int | None
+    message: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+def graded(value: float, at: float, full: float, low: float = 0.5, high: float = 0.95) -> float:
+    """Confidence that rises from `low` where the effect reaches its threshold `at` to `high` at `full`."""
+    share = (value - at) / (full - at)
+    return round(low + (high - low) * min(1.0, max(0.0, share if math.isfinite(share) else 1.0)), 3)
+
+
+def ordered(found: Sequence[Verdict]) -> list[Verdict]:
+    """Causes first, then by confidence. A verdict's depth is its longest chain of sure causes among the others."""
+    sure = {one.code for one in found if one.confidence >= SURE}
+
+    def causes(code: Code) -> list[Code]:
+        return [cause for cause in EXPLAINS if cause in sure and code in EXPLAINS[cause]]
+
+    def depth(code: Code) -> int:
+        return 1 + max((depth(cause) for cause in causes(code)), default=-1)
+
+    told = [
+        Verdict(v.code, v.confidence, v.since_epoch, v.message, {**v.evidence, "explained_by": causes(v.code)})
+        for v in found
+    ]
+    return sorted(told, key=lambda v: (depth(v.code), -v.confidence, CODES.index(v.code)))
