@@ -59,7 +59,7 @@ def overfitting(record: Record) -> Verdict | None:
     )
     return Verdict(
         "overfitting",
-        min(0.97, sure + 0.05 * (rising and apart)),
+        round(min(0.97, float(sure) + 0.05 * bool(rising and apart)), 3),
         since,
         message,
         {

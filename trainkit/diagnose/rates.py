@@ -19,7 +19,7 @@ LARGE_STEP = 0.1
 SHORT_WAY = 0.1
 """Steps that, all in one direction, cannot change the weights by a tenth of their norm."""
 TWICE_AS_BAD = 2.0
-"""A loss of twice the baseline: a mean loss that random initial weights do not have (He and Xavier: about 1)."""
+"""A loss of twice the baseline: worse than to say nothing. Random weights may begin there, but do not rise to it."""
 TAKEN_BACK = 0.5
 """Rises of the mean training loss that undo half of its falls."""
 STEADY = 0.5
@@ -71,7 +71,7 @@ def exploding_gradients(record: Record) -> Verdict | None:
     With a larger rate the rate itself explains it: the weights have gone far before the first look.
     """
     seen = sharpness(record)
-    first, usual = seen.value[:1], float(type(record.spec.optimizer)().lr)
+    first, usual = seen.value[:1], _usual(record)
     if not len(first) or first[0] < SHARP or record.spec.optimizer.lr > usual:
         return None
     broken = _not_finite(record)
@@ -94,20 +94,24 @@ def exploding_gradients(record: Record) -> Verdict | None:
 
 
 def learning_rate_too_high(record: Record) -> Verdict | None:
-    """One of: a loss that is not finite; a loss above twice the baseline, and little learnt; a mean training loss
-    whose rises undo half of its falls (and are a tenth of the baseline); little learnt with steps of a tenth of the
-    weights' norm. Little learnt: less than half of the baseline's loss is gone."""
+    """One of: a loss that is not finite; a rise to twice the baseline with little learnt, or that much under steps of a
+    tenth of the weights' norm or a rate above the optimizer's usual one; a mean training loss whose rises undo half of
+    its falls; little learnt with such steps. Little learnt: less than half of the baseline's loss is gone. Rises count
+    beyond the noise of a mean of n losses, 2 sqrt(2 / n) baselines: losses spread about as much as they measure."""
     scale, learnt = record.scale, record.learnt
     loss, steps, broken = record.get("train_loss"), relative_steps(record), _not_finite(record)
     largest = float(steps.value.max()) if steps is not None else None
     wide = largest is not None and largest >= LARGE_STEP
+    unusual = record.spec.optimizer.lr > _usual(record)  # a network that died of its first steps shows none any more
     little = learnt is not None and learnt < LITTLE_LEARNT
+    rises, falls, since = _ups_and_downs(loss, _noise(record))
     reasons: list[tuple[float, str, int]] = []
     if broken:
         reasons.append((0.9 if wide else 0.7, f"The loss was {broken.value[0]}.", int(broken.epoch[0])))
     if scale and len(loss) and little:
         batches = record.get("train_batch_loss")
-        high = np.flatnonzero(loss.value >= TWICE_AS_BAD * scale)
+        risen = np.diff(loss.value, prepend=math.inf) > _noise(record)
+        high = np.flatnonzero((loss.value >= TWICE_AS_BAD * scale) & (wide | unusual | risen))
         peaks = np.flatnonzero(batches.value >= TWICE_AS_BAD * scale)
         if len(high):
             peak = float(loss.value[high].max()) / scale
@@ -116,8 +120,7 @@ def learning_rate_too_high(record: Record) -> Verdict | None:
         elif len(peaks) and wide:
             message = f"The batch loss was up to {batches.value.max() / scale:.3g} times that of a constant."
             reasons.append((0.6, message, int(batches.epoch[peaks[0]])))
-    rises, falls, since = _ups_and_downs(loss)
-    if scale and falls and rises >= max(TAKEN_BACK * falls, 0.1 * scale) and (little or wide):
+    if scale and falls and rises and rises >= TAKEN_BACK * falls and (little or wide):
         message = f"The mean training loss rose by {rises:.3g} in all and fell by {falls:.3g}."
         reasons.append((graded(rises / falls, TAKEN_BACK, 1.0, 0.55, 0.8), message, since))
     if little and wide and steps is not None and largest is not None and len(loss) >= 2:
@@ -146,15 +149,14 @@ def learning_rate_too_high(record: Record) -> Verdict | None:
 
 
 def learning_rate_too_low(record: Record) -> Verdict | None:
-    """Little learnt, no rise of the loss, and either a way too short (mean relative step x steps < 0.1) or a fall
-    whose second half is at least half of the first with a way < 1 (or unknown, then with less confidence)."""
+    """Little learnt, no rise of the loss, no large step, and either a way too short (mean relative step x steps < 0.1)
+    or a fall whose second half is at least half of the first, on a way < 1 (or unknown, then with less confidence)."""
     learnt, loss = record.learnt, record.get("train_loss")
     if learnt is None or learnt >= LITTLE_LEARNT or len(loss) < 3 or record.spec.start_from is not None:
         return None
     steps = relative_steps(record)
     way = float(steps.value.mean() * loss.step[-1]) if steps is not None else None
-    rises, falls, _ = _ups_and_downs(loss)
-    if rises > falls / 4 and rises > 0.02 * (record.scale or math.inf):
+    if _ups_and_downs(loss, _noise(record))[0] or (steps is not None and steps.value.max() >= LARGE_STEP):
         return None
     middle = float(np.interp((loss.step[0] + loss.step[-1]) / 2, loss.step, loss.value))
     early, late = float(loss.value[0]) - middle, middle - float(loss.value[-1])
@@ -197,10 +199,19 @@ def _not_finite(record: Record) -> Series | None:
     return None
 
 
-def _ups_and_downs(loss: Series) -> tuple[float, float, int]:
-    """(sum of the rises, sum of the falls, epoch of the first rise) from one evaluation to the next."""
+def _usual(record: Record) -> float:
+    return float(type(record.spec.optimizer)().lr)
+
+
+def _noise(record: Record) -> float:
+    """Two standard errors of a difference of two means of n losses whose deviation is about the baseline."""
+    return 2 * math.sqrt(2 / max(1, record.parts[0])) * (record.scale or 0.0)
+
+
+def _ups_and_downs(loss: Series, noise: float) -> tuple[float, float, int]:
+    """(sum of the rises beyond the noise, sum of the falls, epoch of the first such rise) between evaluations."""
     change = np.diff(loss.value)
-    up = np.flatnonzero(change > 0)
+    up = np.flatnonzero(change > noise)
     since = int(loss.epoch[up[0] + 1]) if len(up) else 0
     return float(change[up].sum()), float(-change[change < 0].sum()), since
 

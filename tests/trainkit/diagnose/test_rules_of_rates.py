@@ -64,9 +64,13 @@ def test_a_relative_step_by_hand() -> None:
     [
         ({"train_loss": [9.0, 4.0, 2.9, 2.4, 2.4, 2.3], "val_loss": FLAT[:6], "train_lr": [0.5] * 6}, True),
         ({"train_batch_loss": [2.0, math.nan]}, True),
+        ({"train_loss": [2.5, 2.2, 5.0, 2.6, 2.4, 2.3], "val_loss": FLAT[:6]}, True),
         ({"train_loss": [2.0, 1.6, 1.9, 1.4, 1.8, 1.5, 1.75, 1.6], "val_loss": [1.8] * 8}, True),
         ({"train_loss": FLAT, "val_loss": FLAT, "train_lr": [0.5] * 12}, True),
-        # a first epoch that is bad but forgotten; rises that are noise; a flat loss with usual steps
+        # weights that begin badly and get better by usual steps, with a noisy rise far below; a first epoch that is bad
+        # but forgotten; rises that are noise; a flat loss with usual steps
+        ({"train_loss": [5.0, 3.0, 2.5, 2.0, 2.4, 2.2], "val_loss": FLAT[:6]}, False),
+        ({"train_loss": [9.0, 7.0, 6.0, 5.0], "val_loss": [9.0, 7.0, 6.0, 5.0]}, False),
         ({"train_loss": [5.0, 1.0, 0.5, 0.3, 0.2, 0.15]}, False),
         ({"train_loss": [2.0, 1.0, 0.5, 0.51, 0.49, 0.5, 0.48]}, False),
         ({"train_loss": FLAT, "val_loss": FLAT}, False),
