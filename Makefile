@@ -42,9 +42,10 @@ demo: setup curl ## upload real images with curl, train an MLP and a CNN, predic
 up: setup ## run the service here until Ctrl-C (PORT=8321, HOME_DIR=.home)
 	@$(BIN)/trainkit up --home "$(HOME_DIR)" --port $(PORT)
 
+# Twice as many processes as cores: most of the time a test waits for a lease, a process or a disk.
 test: setup curl lint ## linters, types and every test (under 20 minutes on 2 cores)
-	@$(BIN)/python -m pytest tests --ignore tests/e2e -m "not soak" -n 2 --dist loadfile
-	@$(BIN)/python -m pytest tests/e2e -m "not soak" -n 2 --dist loadfile
+	@$(BIN)/python -m pytest tests --ignore tests/e2e -m "not soak" -n 4 --dist loadfile
+	@$(BIN)/python -m pytest tests/e2e -m "not soak" -n 3 --dist loadfile
 
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

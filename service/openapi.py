@@ -59,14 +59,24 @@ def _statuses(path: str, method: str) -> list[int]:
     if is_open(path):
         return [422]
     statuses = [400, 401, 403, 422, 500, 503]
-    if "{" in path:
+    if "{" in path or path.endswith("/metrics/series"):
         statuses.append(404)
     if path.startswith("/v1/uploads") and method != "get":
         statuses += [408, 410, 412, 415, 423, 460]
     if method != "get":
         statuses += [409, 413]
     if path.startswith("/v1") and path.endswith(
-        ("/metrics", "/series", "/metrics.csv", "/logs", "/plots/{plot}.png", "/decisions:simulate", "/diagnosis")
+        (
+            "/metrics",
+            "/series",
+            "/metrics.csv",
+            ".parquet",
+            ".tfevents",
+            "/logs",
+            "/plots/{plot}.png",
+            "/decisions:simulate",
+            "/diagnosis",
+        )
     ):
         statuses.append(410)
     if path.endswith(("/report", "preview.png", "/diagnosis")):

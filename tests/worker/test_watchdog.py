@@ -153,7 +153,7 @@ def test_a_wedged_job_goes_on_from_its_checkpoint(place: Place, stopped: bool, m
         assert "waiting_for_nobody" in evidence["log"], "where its threads were"
         monkeypatch.undo()
     place.make_due(job)
-    assert claim_and_supervise(context, "train")
+    assert claim_and_supervise(place.context, "train")
     row = place.job(job)
     assert row.state == "succeeded"
     assert place.attempts(job)[1].resumed_from_step
