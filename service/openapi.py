@@ -54,6 +54,13 @@ def _problems(path: str, method: str, operation: dict[str, Any]) -> None:
         }
 
 
+KEPT_FOR_A_TIME = (
+    *("/metrics", "/series", "/metrics.csv", ".parquet", ".tfevents", "/logs"),
+    *("/plots/{plot}.png", "/decisions:simulate", "/diagnosis"),
+)
+"""Ends of addresses that tell what retention may have removed."""
+
+
 def _statuses(path: str, method: str) -> list[int]:
     """What can go wrong at any route of that form."""
     if is_open(path):
@@ -65,19 +72,7 @@ def _statuses(path: str, method: str) -> list[int]:
         statuses += [408, 410, 412, 415, 423, 460]
     if method != "get":
         statuses += [409, 413]
-    if path.startswith("/v1") and path.endswith(
-        (
-            "/metrics",
-            "/series",
-            "/metrics.csv",
-            ".parquet",
-            ".tfevents",
-            "/logs",
-            "/plots/{plot}.png",
-            "/decisions:simulate",
-            "/diagnosis",
-        )
-    ):
+    if path.startswith("/v1") and path.endswith(KEPT_FOR_A_TIME):
         statuses.append(410)
     if path.endswith(("/report", "preview.png", "/diagnosis")):
         statuses.append(409)
