@@ -15,6 +15,9 @@ from stack import Stack, running, training_processes, wait_for
 from trainkit.spec.metrics import is_clocked
 
 
+EPOCHS = 90
+
+
 @pytest.fixture(scope="module")
 def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("fragile")
@@ -24,7 +27,7 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def steady(dataset: str) -> dict[str, object]:
     """A job of some seconds that checkpoints after every evaluation."""
-    train = {"epochs": 150, "batch_size": 32, "checkpoint_seconds": 0, "seed": 3}
+    train = {"epochs": EPOCHS, "batch_size": 32, "checkpoint_seconds": 0, "seed": 3}
     return example_spec("digits-mlp", dataset, train=train, early_stop=[])
 
 
@@ -40,7 +43,7 @@ def start_and_reach(client: httpx.Client, data: Path, epoch: int) -> str:
     return job
 
 
-def check_complete(client: httpx.Client, job: str, epochs: int = 150) -> None:
+def check_complete(client: httpx.Client, job: str, epochs: int = EPOCHS) -> None:
     """Every epoch counts exactly once in the live log, and seq has no gap."""
     rows = all_metrics(client, job)
     assert [row["seq"] for row in rows] == list(range(1, len(rows) + 1))
