@@ -14,7 +14,6 @@ from stack import Stack, running, training_processes, wait_for
 
 from trainkit.spec.metrics import is_clocked
 
-
 EPOCHS = 90
 
 
