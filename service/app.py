@@ -36,6 +36,7 @@ from service.monitoring import routes as monitoring
 from service.monitoring.exposition import Exposition
 from service.monitoring.requests import Observation
 from service.monitoring.standing import Build, Pool, Standing
+from service.prescriptions import routes as prescriptions
 from service.projects import routes as projects
 from service.settings import Settings
 from service.specs import routes as specs
@@ -106,6 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         traces,
         decisions,
         diagnosis,
+        prescriptions,
         logs,
         metrics,
         series_routes,

@@ -15,13 +15,16 @@ from service.errors import Problem
 LIMIT = 1 << 18
 DEPTH = 32
 TYPES = ("application/json", "application/yaml")
-SPEC_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {kind: {"schema": {"$ref": "#/components/schemas/JobSpec"}} for kind in TYPES},
-    }
-}
+
+
+def _body(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in TYPES}}}
+
+
+_SPEC, _FROM_DIAGNOSIS = ({"$ref": f"#/components/schemas/{name}"} for name in ("JobSpec", "FromDiagnosisIn"))
+SPEC_BODY = _body(_SPEC)
 """How OpenAPI shows a body that `read_document` reads."""
+JOB_BODY = _body({"anyOf": [_SPEC, _FROM_DIAGNOSIS]})
 # libyaml where the wheel has it: the pure parser needs seconds for a large document
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")

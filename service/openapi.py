@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 
 from service.auth import is_open
 from service.errors import MEDIA_TYPE, TITLES, ProblemDocument
+from service.prescriptions.schemas import FromDiagnosisIn
 from trainkit.spec import JobSpec
 from trainkit.spec.early_stop import RuleSet
 
@@ -31,7 +32,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     """FastAPI's document, completed."""
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for model in (ProblemDocument, JobSpec, RuleSet):
+    for model in (ProblemDocument, JobSpec, RuleSet, FromDiagnosisIn):
         schema = model.model_json_schema(ref_template=REFERENCE)
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
@@ -76,6 +77,8 @@ def _statuses(path: str, method: str) -> list[int]:
         statuses.append(410)
     if path.endswith(("/report", "preview.png", "/diagnosis")):
         statuses.append(409)
+    if (path, method) == ("/v1/jobs", "post"):
+        statuses += [404, 410, 429]  # a job to be diagnosed; a full queue
     if path.endswith("/predict"):
         statuses.append(415)
     if path.endswith("/test"):

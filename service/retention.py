@@ -25,6 +25,7 @@ from service.jobs.states import ENDED
 from service.jobs.tables import Artifact, Checkpoint, Job, JobEvent
 from service.logs.tables import LogChunk
 from service.metrics.tables import MetricChunk, MetricSuperseded
+from service.prescriptions.service import freeze
 from service.projects.repository import all_settings
 from service.projects.service import Rules, rules_of
 from service.settings import Settings
@@ -186,6 +187,7 @@ def _take_logs(session: Session, job_id: str, rules: Rules) -> Taken:
 def _take_metrics(session: Session, job_id: str, rules: Rules) -> Taken:
     rows = select(func.sum(MetricChunk.last_seq - MetricChunk.first_seq + 1)).where(MetricChunk.job_id == job_id)
     count = int(session.scalar(rows) or 0)
+    freeze(session, session.get_one(Job, job_id))
     for table in (MetricChunk, MetricSuperseded):
         session.execute(delete(table).where(table.job_id == job_id))
     reason = f"metrics are kept for {rules.metrics_days} days after a job's end (metrics_days)"

@@ -8,6 +8,7 @@ from service.keys.tables import ApiKey, Project
 from service.logs.tables import LogChunk
 from service.metrics.tables import MetricChunk, MetricSuperseded
 from service.models.tables import Model
+from service.prescriptions.tables import Prescription
 from service.questions.tables import Question
 from service.uploads.tables import Upload
 from service.webhooks.tables import Webhook, WebhookAttempt, WebhookCrossing, WebhookDelivery
@@ -33,6 +34,7 @@ __all__ = [
     "MetricChunk",
     "MetricSuperseded",
     "Model",
+    "Prescription",
     "Project",
     "Question",
     "Upload",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from trainkit.spec import JobSpec, SpecError
 from trainkit.spec import Problem as SpecProblem
 from trainkit.spec.early_stop import ACROSS
 
-Relation = Literal["fork", "retry", "resume"]
+Relation = Literal["fork", "retry", "resume", "diagnosis"]
 FREE = {
     "name",
     "labels",
@@ -43,6 +44,8 @@ class Branch:
     parent: Job
     relation: Relation
     checkpoint: Checkpoint | None
+    remember: Callable[[Session, Job], None] | None = None
+    """What else is written of the new job, in the transaction that makes it."""
 
     def as_json(self) -> dict[str, Any]:
         """The new job's `parent`."""

@@ -13,6 +13,7 @@ from service.experiments import service as experiments
 from service.jobs.states import ENDED
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
 from service.models.tables import Model
+from service.prescriptions.service import freeze
 
 
 def get(session: Session, project_id: str, job_id: str) -> Job | None:
@@ -110,7 +111,8 @@ def stored_keys(session: Session, job_id: str) -> list[str]:
 
 
 def delete_job(session: Session, job: Job) -> None:
-    """The row and, by cascade, all that hangs on it."""
+    """The row and, by cascade, all that hangs on it; what it tells of a diagnosis is kept."""
+    freeze(session, job)
     session.execute(delete(IdempotencyKey).where(IdempotencyKey.resource_id == job.id))
     experiments.leave(session, job)
     session.delete(job)

@@ -13,13 +13,14 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from service.auth import Reader, Writer
 from service.context import Context, Service
 from service.database import reading
-from service.documents import SPEC_BODY, read_document
+from service.documents import JOB_BODY, read_document
 from service.errors import Problem
 from service.jobs import repository, service
 from service.jobs.schemas import ForkIn, JobOut, ResumeIn, StopIn, job_out
 from service.jobs.states import State
 from service.jobs.tables import Job
 from service.pagination import NOT_MODIFIED, After, Limit, Page
+from service.prescriptions.submit import submit
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
@@ -34,7 +35,7 @@ def out(context: Context, job: Job) -> JobOut:
         return job_out(job, repository.datasets_of(session, [job])[job.dataset_id])
 
 
-@router.post("", status_code=201, response_model=JobOut, openapi_extra=SPEC_BODY, summary="Submit a job")
+@router.post("", status_code=201, response_model=JobOut, openapi_extra=JOB_BODY, summary="Submit a job")
 async def create_job(
     request: Request,
     response: Response,
@@ -43,7 +44,9 @@ async def create_job(
     idempotency_key: IdempotencyKey = None,
 ) -> JobOut:
     document = await read_document(request)
-    job, new = await to_thread.run_sync(service.create, context, who, document, idempotency_key)
+    prescribed = isinstance(document, dict) and "from_diagnosis" in document
+    create = submit if prescribed else service.create
+    job, new = await to_thread.run_sync(create, context, who, document, idempotency_key)
     return await to_thread.run_sync(partial(made, context, response, job, new=new))
 
 

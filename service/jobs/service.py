@@ -185,6 +185,8 @@ def _admit(session: Session, context: Context, who: Principal, document: Any, br
     session.flush()
     if branch is not None and branch.checkpoint is not None:
         branches.begin_at(session, context, job, branch.checkpoint)
+    if branch is not None and branch.remember is not None:
+        branch.remember(session, job)
     reason = None if branch is None else f"{branch.relation} of {branch.parent.id}"
     first_event(session, job, actor=who.actor, reason=reason if resolved else "the dataset is still being checked")
     session.flush()

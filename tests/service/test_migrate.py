@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from service.database import make_engine, session_factory
 from service.datasets.tables import Dataset
 from service.experiments.tables import Evaluated
+from service.jobs.repository import delete_job
 from service.jobs.tables import Attempt, Decision, Job, JobEvent
 from service.keys.tables import Project
 from service.logs import service as logs
@@ -26,6 +27,7 @@ from service.metrics import service as metrics
 from service.metrics.chunks import Row
 from service.metrics.tables import MetricChunk
 from service.migrate import upgrade
+from service.prescriptions.service import scorecard
 from service.tables import Base
 
 ROOT = Path(__file__).parents[2]
@@ -209,4 +211,33 @@ def test_jobs_of_the_fourth_schema_belong_to_no_experiment_and_go_on_deciding(da
     with sessions() as session:
         assert [(d.seq, d.inputs) for d in session.query(Decision)] == [(1, {"x": 1}), (2, {"x": 2}), (3, {})]
         assert session.query(Evaluated).all() == []
+    engine.dispose()
+
+
+def test_jobs_of_the_seventh_schema_were_prescribed_by_nobody_and_can_be_deleted(database_url: str) -> None:
+    upgrade(database_url, "0007")
+    engine = make_engine(database_url)
+    old = MetaData()
+    old.reflect(engine)
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    at = {"created_at": now, "updated_at": now}
+    counts = dict.fromkeys(("attempts", "interruptions", "priority"), 0)
+    numbers = {"max_attempts": 3, "next_seq": 1, "next_event_seq": 1, "next_decision_seq": 1, "fence": 2}
+    dataset = {"id": "ds_1", "project_id": "p", "name": "d", "version": 1, "state": "ready", "fence": 1}
+    job = {"id": "job_1", "project_id": "p", "name": "j", "spec": {}, "labels": {}, "dataset_id": "ds_1"}
+    more: dict[str, object] = {"metrics_last": {}, "metrics_best": {}, "state": "succeeded", "queue": "train"}
+    with engine.begin() as connection:
+        connection.execute(old.tables["projects"].insert(), {"id": "p", "name": "p", "created_at": now})
+        connection.execute(old.tables["datasets"].insert(), {**dataset, "interruptions": 0, "bytes": 9, **at})
+        connection.execute(old.tables["jobs"].insert(), {**job, **counts, **numbers, **more, **at})
+    engine.dispose()
+    upgrade(database_url)
+    engine = make_engine(database_url)
+    sessions = session_factory(engine)
+    with sessions.begin() as session:
+        kept = session.get_one(Job, "job_1")
+        assert scorecard(session, "p")["all"]["prescriptions"] == 0
+        delete_job(session, kept)
+    with sessions() as session:
+        assert session.get(Job, "job_1") is None
     engine.dispose()

@@ -55,6 +55,8 @@ def test_every_route_of_the_contract_is_there(document: dict[str, Any]) -> None:
         f"GET {job}/plots/{{plot}}.png",
         f"POST {job}/decisions:simulate",
         f"GET {job}/diagnosis",
+        f"GET {job}/prescription",
+        "GET /v1/diagnosis/scorecard",
         "GET /v1/models",
         "GET /v1/models/{model_id}",
         "GET /v1/models/{model_id}/download",
@@ -118,5 +120,11 @@ def test_every_closed_route_names_the_key(document: dict[str, Any]) -> None:
 def test_the_job_spec_is_described_in_full(document: dict[str, Any]) -> None:
     body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", "application/yaml"}
-    assert body["application/json"]["schema"] == {"$ref": "#/components/schemas/JobSpec"}
+    offered = [{"$ref": f"#/components/schemas/{name}"} for name in ("JobSpec", "FromDiagnosisIn")]
+    assert body["application/json"]["schema"] == {"anyOf": offered}
+    assert set(document["components"]["schemas"]["FromDiagnosisIn"]["properties"]) == {
+        "from_diagnosis",
+        "name",
+        "labels",
+    }
     assert {"model", "optimizer", "early_stop"} <= set(document["components"]["schemas"]["JobSpec"]["properties"])

@@ -1,0 +1,35 @@
+"""Jobs that a diagnosis prescribed: what was expected of each, and what came of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.database import Base, Json, UtcDateTime
+
+
+class Prescription(Base):
+    """A job made from a diagnosis. The row outlives both jobs, for the scorecard counts it."""
+
+    __tablename__ = "prescriptions"
+    __table_args__ = (Index("prescriptions_by_code", "project_id", "edition", "code"),)
+    job_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    source_job: Mapped[str] = mapped_column(String(40))
+    code: Mapped[str] = mapped_column(String(40))
+    """The verdict that the job answers."""
+    edition: Mapped[int]
+    """Of the rules that gave the verdict."""
+    patch: Mapped[dict[str, Any]] = mapped_column(Json)
+    expected: Mapped[dict[str, Any]] = mapped_column(Json)
+    """`{metric, direction, size, source}` as the diagnosis said."""
+    compared: Mapped[dict[str, Any]] = mapped_column(Json)
+    """`{metric, direction, reason, before, expected_before}`: what the effect is told by, with the source job's value."""
+    outcome: Mapped[str | None] = mapped_column(String(20))
+    """Null until it is measured."""
+    measured: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """`{outcome, reason, after, gain, noise, expected_after}`, kept from the first time that it was told."""
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
