@@ -100,6 +100,9 @@ class Crew:
         busy = {helper.pipe: helper for helper in self._helpers if helper.tasks}
         for pipe in wait(list(busy), timeout=1.0):
             helper = busy[pipe]  # type: ignore[index]
+            # while one was buried, the others were listened to: what was ready then may have been heard by now
+            if not self._works(helper) or not helper.pipe.poll():
+                continue
             try:
                 failure, result = helper.pipe.recv()
             except (EOFError, OSError):
@@ -110,8 +113,12 @@ class Crew:
             if failure is not None:
                 raise failure
             yield task, result
-        for helper in [h for h in self._helpers if h.tasks and time.monotonic() - h.since > TASK_SECONDS]:
-            yield from self._bury(helper, f"it took more than {TASK_SECONDS:.0f} s")
+        for helper in list(self._helpers):
+            if self._works(helper) and time.monotonic() - helper.since > TASK_SECONDS:
+                yield from self._bury(helper, f"it took more than {TASK_SECONDS:.0f} s")
+
+    def _works(self, helper: _Helper) -> bool:
+        return bool(helper.tasks) and any(one is helper for one in self._helpers)
 
     def _bury(self, helper: _Helper, why: str = "") -> Iterator[tuple[Any, Any]]:
         """The first of its tasks killed it; the others are done by someone else."""
