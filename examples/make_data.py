@@ -5,9 +5,9 @@
 FOLDER/digits.zip holds one folder a class; FOLDER/held-out-7.png is a digit that the zip does not contain.
 """
 
+import argparse
 import csv
 import io
-import sys
 import zipfile
 from pathlib import Path
 
@@ -52,7 +52,9 @@ def write_cancer(folder: Path) -> None:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "demo-output")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("demo-output"))
+    folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     write_digits(folder)
     write_cancer(folder)
