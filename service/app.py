@@ -22,6 +22,7 @@ from service.decisions import routes as decisions
 from service.diagnosis import routes as diagnosis
 from service.doorbell import Doorbell
 from service.health import routes as health
+from service.hub import Hub
 from service.jobs import routes as jobs
 from service.jobs import traces
 from service.keys import routes as keys
@@ -29,7 +30,6 @@ from service.limits import Limits
 from service.logs import routes as logs
 from service.metrics import export_routes, series_routes, stream
 from service.metrics import routes as metrics
-from service.metrics.hub import Hub
 from service.models import routes as models
 from service.monitoring import families, request_families
 from service.monitoring import routes as monitoring

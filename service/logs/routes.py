@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
-from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
@@ -82,16 +82,7 @@ async def get_logs(
 ) -> Response:
     as_json = format == "json" or (format is None and prefers_json(accept or ""))
     query = Question(job_id, Wanted(attempt, level, contains or None), after, limit, tail, as_json)
-    deadline = time.monotonic() + wait
-    look = await to_thread.run_sync(_look, context, who, query)
-    if not look.worth and wait:
-        with context.hub.watching(job_id) as watch:
-            known = None
-            while not look.worth and (left := deadline - time.monotonic()) > 0:
-                # the first change is the hub's own first look: what came since ours is not missed
-                await watch.changed(known, left)
-                known = watch.counters
-                look = await to_thread.run_sync(_look, context, who, query)
+    look = await context.hub.look_until(job_id, partial(_look, context, who, query), attrgetter("worth"), wait)
     headers = {**HARMLESS, "Cache-Control": "no-cache", "Trainkit-Next": str(look.page.next)}
     if as_json:
         wire = {"data": [line.as_json() for line in look.page.lines], "next": look.page.next, "done": look.done}

@@ -48,6 +48,11 @@ class Columns:
         """The row at that place."""
         return self.rows(np.asarray([place]))[0]
 
+    def at_places(self, places: NDArray[np.intp]) -> Columns:
+        """The columns at these places alone."""
+        step, epoch, value, at = self.step[places], self.epoch[places], self.value[places], self.at[places]
+        return Columns(self.series, self.index[places], step, epoch, value, at)
+
     def rows(self, places: NDArray[np.intp]) -> list[Row]:
         """The rows at these places."""
         columns = (column[places].tolist() for column in (self.index, self.step, self.epoch, self.value, self.at))

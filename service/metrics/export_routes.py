@@ -3,27 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Depends, Header, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.auth import Reader
-from service.context import Context, Service
+from service.context import Service
 from service.database import reading
 from service.jobs import service as jobs
 from service.jobs.removed import check_there
-from service.keys.service import Principal
 from service.metrics.exports import Export, as_csv, as_events, as_parquet
 from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.routes import Names, etag, parse_names
 from service.pagination import NOT_MODIFIED
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["metrics"])
-KnownTag = Annotated[str | None, Header(alias="If-None-Match")]
 CSV_TYPE, PARQUET_TYPE, EVENTS_TYPE = "text/csv", "application/vnd.apache.parquet", "application/octet-stream"
-Write = Callable[[sessionmaker[Session], Export, float], Iterator[bytes] | Iterator[str]]
+Write = Callable[[sessionmaker[Session], Export], Iterator[bytes] | Iterator[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """An export that somebody asked for, and the ETag of what they have."""
+
+    sessions: sessionmaker[Session]
+    export: Export
+    known: str | None
+
+    def answer(self, name: str, media_type: str, write: Write) -> Response:
+        """The file, or 304."""
+        export = self.export
+        tag = etag(media_type, export.job_id, export.until, count_superseded(export.ranges), export.names)
+        headers = {"ETag": tag, "Cache-Control": "no-cache"}
+        if self.known == tag:
+            return Response(status_code=304, headers=headers)
+        headers["Content-Disposition"] = f'attachment; filename="{name}"'
+        return StreamingResponse(write(self.sessions, export), media_type=media_type, headers=headers)
+
+
+def asking(
+    job_id: str,
+    who: Reader,
+    context: Service,
+    names: Names = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Download:
+    """The log as it is now. 404 for a stranger's job, 410 when retention has removed it."""
+    with reading(context.sessions) as session:
+        job = jobs.find(session, who, job_id)
+        check_there(job, "metrics")
+        ranges = superseded_ranges(session, job_id)
+        export = Export(job_id, job.next_seq - 1, parse_names(names), ranges, job.created_at.timestamp())
+    return Download(context.sessions, export, if_none_match)
+
+
+Asked = Annotated[Download, Depends(asking)]
 
 
 def file_of(media_type: str, description: str) -> dict[int | str, dict[str, Any]]:
@@ -38,9 +75,8 @@ def file_of(media_type: str, description: str) -> dict[int | str, dict[str, Any]
     responses=file_of(CSV_TYPE, "CSV with a header line"),
     summary="The whole log as CSV",
 )
-def get_csv(job_id: str, who: Reader, context: Service, names: Names = None, known: KnownTag = None) -> Response:
-    asked = (job_id, names, known)
-    return _export(context, who, asked, "metrics.csv", f"{CSV_TYPE}; charset=utf-8", lambda s, e, _: as_csv(s, e))
+def get_csv(job_id: str, asked: Asked) -> Response:
+    return asked.answer(f"{job_id}-metrics.csv", f"{CSV_TYPE}; charset=utf-8", as_csv)
 
 
 @router.get(
@@ -49,9 +85,8 @@ def get_csv(job_id: str, who: Reader, context: Service, names: Names = None, kno
     responses=file_of(PARQUET_TYPE, "Parquet, the CSV's columns"),
     summary="The whole log as Parquet",
 )
-def get_parquet(job_id: str, who: Reader, context: Service, names: Names = None, known: KnownTag = None) -> Response:
-    asked = (job_id, names, known)
-    return _export(context, who, asked, "metrics.parquet", PARQUET_TYPE, lambda s, e, _: as_parquet(s, e))
+def get_parquet(job_id: str, asked: Asked) -> Response:
+    return asked.answer(f"{job_id}-metrics.parquet", PARQUET_TYPE, as_parquet)
 
 
 @router.get(
@@ -60,29 +95,6 @@ def get_parquet(job_id: str, who: Reader, context: Service, names: Names = None,
     responses=file_of(EVENTS_TYPE, "An event file: put it into a folder of its own and point TensorBoard at that"),
     summary="The rows that count as a TensorBoard event file",
 )
-def get_events(job_id: str, who: Reader, context: Service, names: Names = None, known: KnownTag = None) -> Response:
-    return _export(context, who, (job_id, names, known), "tfevents", EVENTS_TYPE, as_events)
-
-
-def _export(
-    context: Context,
-    who: Principal,
-    asked: tuple[str, str | None, str | None],
-    kind: str,
-    media_type: str,
-    write: Write,
-) -> Response:
-    job_id, names, known = asked
-    with reading(context.sessions) as session:
-        job = jobs.find(session, who, job_id)
-        check_there(job, "metrics")
-        export = Export(job_id, job.next_seq - 1, parse_names(names))
-        tag = etag(kind, job_id, export.until, count_superseded(superseded_ranges(session, job_id)), export.names)
-        begun = job.created_at.timestamp()
-    headers = {"ETag": tag, "Cache-Control": "no-cache"}
-    if known == tag:
-        return Response(status_code=304, headers=headers)
+def get_events(job_id: str, asked: Asked) -> Response:
     # TensorBoard knows its files by this very word in the name
-    name = f"events.out.tfevents.{int(begun)}.{job_id}" if kind == "tfevents" else f"{job_id}-{kind}"
-    headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    return StreamingResponse(write(context.sessions, export, begun), media_type=media_type, headers=headers)
+    return asked.answer(f"events.out.tfevents.{int(asked.export.begun)}.{job_id}", EVENTS_TYPE, as_events)

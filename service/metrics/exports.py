@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -25,11 +25,15 @@ FILE_VERSION = b"brain.Event:2"
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What is exported: rows up to seq `until` of these names (None: all)."""
+    """What is exported: rows up to seq `until` of these names (None: all), marked as they were at one moment."""
 
     job_id: str
     until: int
-    names: frozenset[str] | None = None
+    names: frozenset[str] | None
+    ranges: Sequence[tuple[int, int]]
+    """Of rows that had been run again by then."""
+    begun: float
+    """Unix seconds at which the job was made."""
 
 
 def pieces(sessions: sessionmaker[Session], export: Export) -> Iterator[Slice]:
@@ -37,7 +41,8 @@ def pieces(sessions: sessionmaker[Session], export: Export) -> Iterator[Slice]:
     after = 0
     while after < export.until:
         with reading(sessions) as session:
-            found = list(islice(scan(session, export.job_id, after, export.names, CHUNKS_A_PIECE), CHUNKS_A_PIECE))
+            slices = scan(session, export.job_id, after, export.names, CHUNKS_A_PIECE, export.ranges)
+            found = list(islice(slices, CHUNKS_A_PIECE))
         if not found:
             return
         after = found[-1].last_seq
@@ -131,13 +136,13 @@ def _drained(sink: io.BytesIO) -> bytes:
     return body
 
 
-def as_events(sessions: sessionmaker[Session], export: Export, begun: float) -> Iterator[bytes]:
+def as_events(sessions: sessionmaker[Session], export: Export) -> Iterator[bytes]:
     """TensorBoard's event file of the rows that count: tags `val/accuracy`, float32 as its scalars are.
 
     A file is TFRecords (length, its CRC, body, its CRC) of `Event` messages: wall_time = 1, step = 2, file_version = 3,
     summary = 5 of values with tag = 1 and simple_value = 2 (tensorflow/core/util/event.proto, summary.proto).
     """
-    yield _record(b"\x09" + struct.pack("<d", begun) + b"\x1a" + _sized(FILE_VERSION))
+    yield _record(b"\x09" + struct.pack("<d", export.begun) + b"\x1a" + _sized(FILE_VERSION))
     for piece in pieces(sessions, export):
         columns = piece.columns
         places = piece.places[~piece.superseded[piece.places]]

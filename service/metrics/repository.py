@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from math import isfinite
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, Integer, String, bindparam, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Compiled,
+    Connection,
+    Dialect,
+    Integer,
+    String,
+    bindparam,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -21,16 +34,21 @@ SHOWN = frozenset({"train", "val", "test"})
 """Splits whose last values lie on the job's row; those of layers and machines are in the log alone."""
 
 
+def newest(columns: Columns) -> dict[str, float | None]:
+    """The last value of each series that the job's row shows; None for one that is not finite."""
+    # of equal keys the last one wins
+    last = dict(zip(columns.index.tolist(), columns.value.tolist(), strict=True))
+    return {
+        f"{split}_{name}": last[index] if isfinite(last[index]) else None
+        for index, (split, name) in enumerate(columns.series)
+        if split in SHOWN and index in last
+    }
+
+
 def append_chunk(session: Session, job_id: str, fence: int, columns: Columns, best: dict[str, float]) -> int:
     """Hand out a seq to each row and store the rows in one transaction under the fence; returns the first seq."""
     count = len(columns.index)
-    # of equal places the last one wins: the newest value of each series
-    newest = dict(zip(columns.index.tolist(), columns.value.tolist(), strict=True))
-    last = {
-        f"{split}_{name}": newest[index] if isfinite(newest[index]) else None
-        for index, (split, name) in enumerate(columns.series)
-        if split in SHOWN
-    }
+    last = newest(columns)
     known = session.execute(
         select(Job.metrics_last, Job.metrics_best)
         .where(Job.id == job_id, Job.fence == fence, Job.state.in_(WITH_WORKER))
@@ -100,9 +118,14 @@ def chunks_after(session: Session, job_id: str, after: int, limit: int) -> list[
     return [Chunk(*row) for row in connection.execute(_CHUNKS, wanted)]
 
 
+@cache
+def _compiled(dialect: Dialect) -> Compiled:
+    return _CHUNKS.compile(dialect=dialect)
+
+
 def _in_binary(connection: Connection, wanted: dict[str, Any]) -> list[Chunk]:
     """As text, PostgreSQL's bytes come in hexadecimal: twice as many, and six times slower to read."""
-    compiled = _CHUNKS.compile(dialect=connection.dialect)
+    compiled = _compiled(connection.dialect)
     driver, errors = connection.connection.driver_connection, connection.dialect.loaded_dbapi
     assert driver is not None
     try:

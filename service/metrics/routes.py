@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from typing import Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Response
 
 from service.auth import Reader
@@ -70,16 +70,7 @@ async def get_metrics(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     query = LogQuery(job_id, after, limit, parse_names(names), if_none_match)
-    deadline = time.monotonic() + wait
-    look = await to_thread.run_sync(_look, context, who, query)
-    if not look.worth and wait:
-        with context.hub.watching(job_id) as watch:
-            known = None
-            while not look.worth and (left := deadline - time.monotonic()) > 0:
-                # the first change is the hub's own first look: what came since ours is not missed
-                await watch.changed(known, left)
-                known = watch.counters
-                look = await to_thread.run_sync(_look, context, who, query)
+    look = await context.hub.look_until(job_id, partial(_look, context, who, query), attrgetter("worth"), wait)
     headers = {"ETag": look.tag, "Cache-Control": "no-cache"}
     if look.body is None:
         return Response(status_code=304, headers=headers)

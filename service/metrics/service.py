@@ -121,23 +121,16 @@ def supersede_after(session: Session, job_id: str, fence: int, metric_seq: int) 
     repository.mark_superseded(session, job_id, fence, metric_seq + 1, last)
     session.flush()
     experiments.supersede_after(session, job, metric_seq)
-    extremes: dict[tuple[str, str], tuple[float, float]] = {}
+    best: dict[str, float] = {}
     latest: dict[str, float | None] = {}
     for piece in scan(session, job_id, 0):
-        live = ~piece.superseded
-        for index, (split, name) in enumerate(piece.columns.series):
-            values = piece.columns.value[live & (piece.columns.index == index)]
-            if not len(values):
-                continue
-            latest[f"{split}_{name}"] = float(values[-1]) if np.isfinite(values[-1]) else None
-            finite_ones = values[np.isfinite(values)]
-            if len(finite_ones):
-                low, high = extremes.get((split, name), (np.inf, -np.inf))
-                extremes[split, name] = min(low, float(finite_ones.min())), max(high, float(finite_ones.max()))
+        live = piece.columns.at_places(np.flatnonzero(~piece.superseded))
+        best = _best(best, _extremes(live))
+        latest |= repository.newest(live)
     session.execute(
         update(Job)
         .where(Job.id == job_id)
-        .values(metrics_best=_best({}, extremes), metrics_last=latest, updated_at=db_now())
+        .values(metrics_best=best, metrics_last=latest, updated_at=db_now())
         .execution_options(synchronize_session=False)
     )
 

@@ -19,13 +19,13 @@ from service.datasets.service import Wish, register
 from service.decisions.schemas import SimulationOut
 from service.decisions.service import simulate
 from service.doorbell import Doorbell
+from service.hub import Hub
 from service.jobs import attempts, leases
 from service.jobs import service as jobs
 from service.jobs.tables import Decision, Job, JobEvent
 from service.keys.service import Principal, authenticate, create_key
 from service.metrics import service as metrics
 from service.metrics.chunks import Row
-from service.metrics.hub import Hub
 from service.settings import Settings
 from service.storage import Storage
 from trainkit.diagnose.stopping import EarlyStopping, Evaluation

@@ -9,8 +9,8 @@ import pytest
 from served import Served, row
 from sqlalchemy.exc import OperationalError
 
-from service.metrics import hub as hubs
-from service.metrics.hub import Hub
+from service import hub as hubs
+from service.hub import Hub
 
 
 @pytest.fixture

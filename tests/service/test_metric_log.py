@@ -136,3 +136,14 @@ def test_decisions_are_rows_with_their_inputs(service: Served) -> None:
     assert [r["seq"] for r in rows] == [1, 2, 3, 4]
     assert (rows[0]["inputs"], rows[1]["rule"]) == ({"val_loss": None, "waited": 1}, {"kind": "diverged"})
     assert [r["seq"] for r in service.client.get(f"/v1/jobs/{job}/decisions?after=3").json()["data"]] == [4]
+
+
+def test_the_jobs_row_shows_no_layers_and_no_machine_though_it_resumed(service: Served) -> None:
+    job = service.submit()
+    claimed = service.claim()
+    rows = [row("loss", 0.5), row("grad_norm.head", 2.0, split="layers"), row("cpu_percent", 90.0, split="system")]
+    service.append(claimed, *rows)
+    service.append(claimed, row("loss", 0.25, 2))
+    assert service.job(job)["metrics"] == {"last": {"val_loss": 0.25}, "best": {"val_loss": 0.25}}
+    again(service, claimed, 3)
+    assert service.job(job)["metrics"] == {"last": {"val_loss": 0.5}, "best": {"val_loss": 0.5}}

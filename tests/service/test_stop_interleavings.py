@@ -23,10 +23,10 @@ from service.datasets import intake
 from service.datasets.receive import Received
 from service.datasets.service import Wish, register
 from service.doorbell import Doorbell
+from service.hub import Hub
 from service.jobs import service as jobs
 from service.jobs.states import ENDED
 from service.keys.service import Principal, authenticate, create_key
-from service.metrics.hub import Hub
 from service.settings import Settings
 from service.storage import Storage
 

@@ -12,11 +12,11 @@ from sqlalchemy import update
 from service.context import Context as ServiceContext
 from service.datasets.receive import Received
 from service.datasets.service import Wish, register
+from service.hub import Hub
 from service.jobs import repository
 from service.jobs import service as jobs
 from service.jobs.tables import Attempt, Job
 from service.keys.service import Principal, authenticate, create_key
-from service.metrics.hub import Hub
 from service.migrate import upgrade
 from service.settings import Settings
 from worker import intake

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -95,6 +96,24 @@ class Hub:
             watch.readers -= 1
             if not watch.readers:
                 mine.watches.pop(job_id, None)
+
+    async def look_until(self, job_id: str, look: Callable[[], T], worth: Callable[[T], bool], seconds: float) -> T:
+        """What `look` found, run in a thread: at once when that is worth an answer, else with the job's next news.
+
+        After `seconds` whatever it found last.
+        """
+        deadline = time.monotonic() + seconds
+        found = await to_thread.run_sync(look)
+        if worth(found) or not seconds:
+            return found
+        with self.watching(job_id) as watch:
+            known = None
+            while not worth(found) and (left := deadline - time.monotonic()) > 0:
+                # the first change is our own first look at the counters: what came since `look` is not missed
+                await watch.changed(known, left)
+                known = watch.counters
+                found = await to_thread.run_sync(look)
+        return found
 
     async def once(self, key: Hashable, ask: Callable[[], T]) -> T:
         """The answer of `ask`, run in a thread, to all who have the same `key`: it says all that the answer depends on."""
