@@ -46,7 +46,15 @@ def split_indices(
     strata = labels if spec.stratify else None
     random = np.random.default_rng(np.random.PCG64(spec.seed))
     shares = np.array(spec.fractions)
-    if predefined is not None and spec.use_predefined:
+    if spec.folds is not None and spec.fold is not None:
+        fold = fold_of_each(n, strata, spec.folds, spec.seed)
+        rest = np.flatnonzero(fold != spec.fold)
+        own = None if strata is None else strata[rest]
+        # another cut of the rest in each fold: its own stream
+        inner = np.random.default_rng(np.random.PCG64([spec.seed, spec.fold]))
+        kept, held = cut(len(rest), shares[:2], own, inner)
+        parts = [rest[kept], rest[held], np.flatnonzero(fold == spec.fold)]
+    elif predefined is not None and spec.use_predefined:
         parts = [np.flatnonzero(np.asarray(predefined) == code).astype(np.int64) for code in (0, 1, 2)]
         if not len(parts[1]) and shares[1] > 0:
             own = None if strata is None else strata[parts[0]]
@@ -156,6 +164,31 @@ def class_weights(labels: NDArray[Any], classes: int) -> NDArray[np.float64]:
     return weights
 
 
+def fold_of_each(n: int, labels: NDArray[Any] | None, folds: int, seed: int) -> NDArray[np.int64]:
+    """The fold, 0 to folds - 1, in which each of n samples is tested; with labels each class is spread over all alike.
+
+    Sample by sample the folds of scikit-learn's StratifiedKFold(folds, shuffle=True, random_state=seed), without labels
+    KFold's: the same draws of NumPy's RandomState, whose stream never changes.
+    """
+    random = np.random.RandomState(seed)
+    fold = np.empty(n, np.int64)
+    if labels is None:
+        order = np.arange(n)
+        random.shuffle(order)
+        for number, members in enumerate(np.array_split(order, folds)):
+            fold[members] = number
+        return fold
+    _, first, codes = np.unique(labels, return_index=True, return_inverse=True)
+    codes = np.argsort(np.argsort(first))[codes]  # classes count in the order in which they appear
+    in_order = np.sort(codes)
+    shares = np.stack([np.bincount(in_order[number::folds], minlength=len(first)) for number in range(folds)])
+    for code in range(len(first)):
+        drawn = np.arange(folds).repeat(shares[:, code])
+        random.shuffle(drawn)
+        fold[codes == code] = drawn
+    return fold
+
+
 def stratified_kfold(labels: NDArray[Any], folds: int, seed: int) -> Iterator[tuple[Index, Index]]:
     """(training, validation) positions of each fold; every sample validates once, classes spread alike.
 
@@ -167,11 +200,9 @@ def stratified_kfold(labels: NDArray[Any], folds: int, seed: int) -> Iterator[tu
     if counts.min() < folds:
         message = f"the smallest class has {counts.min()} members, fewer than {folds} folds"
         warnings.warn(message, UserWarning, stacklevel=2)
-    random = np.random.default_rng(np.random.PCG64(seed))
-    pieces = cut(len(labels), np.full(folds, 1 / folds), labels, random)
-    for fold in range(folds):
-        rest = np.concatenate([piece for i, piece in enumerate(pieces) if i != fold])
-        yield np.sort(rest), np.sort(pieces[fold])
+    fold = fold_of_each(len(labels), labels, folds, seed)
+    for number in range(folds):
+        yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
 
 
 def monte_carlo(

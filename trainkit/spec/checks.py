@@ -11,7 +11,7 @@ from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
 from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, direction, split_metric
 from trainkit.spec.problems import Problem, nearest
-from trainkit.spec.shapes import Sample, feature_columns, target_column
+from trainkit.spec.shapes import Sample, class_counts, feature_columns, target_column
 from trainkit.spec.split import part_sizes
 
 ANY_SAMPLE_AUGMENT = ("noise", "mixup")
@@ -39,16 +39,16 @@ class Context:
     @property
     def parts(self) -> tuple[int, int, int]:
         """Samples in (train, validation, test), as the split will cut them, before sub-sampling."""
-        predefined = self.facts.splits if self.spec.split.use_predefined else None
-        train, validation, test = self.spec.split.fractions
+        split = self.spec.split
+        predefined = self.facts.splits if split.keeps_shipped else None
+        train, validation, _ = split.fractions
         if predefined:
             own = (predefined.get("train", 0), predefined.get("validation", 0), predefined.get("test", 0))
             if own[1] == 0 and validation > 0:
                 kept, held = part_sizes(own[0], (train, validation))
                 return kept, held, own[2]
             return own
-        sizes = part_sizes(self.facts.samples, (train, validation, test))
-        return sizes[0], sizes[1], sizes[2]
+        return split.sizes(self.facts.samples)
 
     @property
     def training_samples(self) -> int:
@@ -180,13 +180,24 @@ def _split_problems(context: Context) -> Iterator[Problem]:
         yield Problem("/dataset", "one_class", "the dataset has fewer than two classes", "Nothing can be told apart.")
     if train < 1:
         yield Problem("/split/train", "empty_part", "the training part would be empty", "Give it a larger share.")
-    fractions = spec.split.fractions
+    fractions, folds = spec.split.fractions, spec.split.folds
+    if folds is not None:
+        yield from _fold_problems(context, folds)
     for name, size, share in (("validation", validation, fractions[1]), ("test", test, fractions[2])):
-        if size < 1 and share > 0 and not context.facts.splits:
+        if size < 1 and share > 0 and not (context.facts.splits and spec.split.keeps_shipped):
             hint = f"Give it a larger share, or 0 for none; there are {context.facts.samples} samples."
             yield Problem(f"/split/{name}", "empty_part", f"the {name} part would be empty", hint)
     if spec.balance != "none" and not context.classification:
         yield Problem("/balance", "needs_classes", "balancing needs classes", 'Use "none" for regression.')
+
+
+def _fold_problems(context: Context, folds: int) -> Iterator[Problem]:
+    samples, counts = context.facts.samples, class_counts(context.spec, context.facts)
+    if samples < folds:
+        yield Problem("/split/folds", "too_many_folds", f"{samples} samples cannot be {folds} folds", "Use fewer.")
+    elif context.classification and context.spec.split.stratify and counts and max(counts.values()) < folds:
+        hint = f"Use at most {max(counts.values())}, or split.stratify: false."
+        yield Problem("/split/folds", "too_many_folds", f"no class has {folds} samples", hint)
 
 
 def _preprocess_problems(context: Context) -> Iterator[Problem]:

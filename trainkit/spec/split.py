@@ -32,6 +32,25 @@ class SplitSpec(SpecModel):
     """Keep the parts that the dataset itself ships (folders train/val/test, a split column, X_train ...)."""
     subsample: Fraction | None = None
     """Train on this random fraction of the training part; validation and test stay whole."""
+    folds: int | None = Field(None, ge=2, le=1000)
+    """Cross-validation: cut all samples into so many folds and test on one; `train` to `validation` shares the rest.
+
+    The folds are those of scikit-learn's StratifiedKFold(folds, shuffle=True, random_state=seed), or KFold's without
+    `stratify` or classes. Parts that the dataset ships are not kept.
+    """
+    fold: int | None = Field(None, ge=0)
+    """Which of the folds is the test part, from 0 on."""
+
+    @model_validator(mode="after")
+    def fold_is_one_of_them(self) -> SplitSpec:
+        if (self.folds is None) != (self.fold is None):
+            raise ValueError("`folds` and `fold` belong together: how many there are, and which one is tested on")
+        if self.folds is not None and self.fold is not None:
+            if self.fold >= self.folds:
+                raise ValueError(f"with {self.folds} folds, `fold` is 0 to {self.folds - 1}")
+            if self.seed >= 2**32:
+                raise ValueError("with folds, `seed` is below 2**32, as scikit-learn's are")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -54,6 +73,20 @@ class SplitSpec(SpecModel):
         """Normalised (train, validation, test) shares that sum to 1."""
         total = self.train + self.validation + self.test
         return self.train / total, self.validation / total, self.test / total
+
+    def sizes(self, total: int) -> tuple[int, int, int]:
+        """Samples in (train, validation, test) of `total`, cut anew."""
+        if self.folds is None or self.fold is None:
+            train, validation, test = part_sizes(total, self.fractions)
+            return train, validation, test
+        test = total // self.folds + (self.fold < total % self.folds)
+        train, validation = part_sizes(total - test, (self.train, self.validation))
+        return train, validation, test
+
+    @property
+    def keeps_shipped(self) -> bool:
+        """Whether parts that the dataset ships are used as they are."""
+        return self.use_predefined and self.folds is None
 
 
 def part_sizes(total: int, shares: Sequence[float]) -> list[int]:

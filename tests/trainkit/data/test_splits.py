@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold
+from pydantic import ValidationError
+from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.utils.class_weight import compute_class_weight
 
 from trainkit.data import DataError, class_weights, rebalance, split_indices
@@ -123,17 +124,35 @@ def test_under_sampling_repeats_none_and_evens_the_classes(labels: NDArray[np.in
     assert rebalance(drawn, labels[drawn], "none", seed) is drawn
 
 
-@given(st.lists(st.integers(0, 3), min_size=20, max_size=120).map(np.array))
-def test_folds_are_as_even_as_scikit_learn_s(labels: NDArray[np.int64]) -> None:
+@given(
+    st.lists(st.integers(0, 3), min_size=20, max_size=120).map(np.array), st.integers(2, 5), st.integers(0, 2**32 - 1)
+)
+def test_folds_are_scikit_learn_s(labels: NDArray[np.int64], folds: int, seed: int) -> None:
     labels = np.concatenate([labels, np.repeat(np.arange(4), 5)])
-    ours = list(stratified_kfold(labels, 5, 0))
-    theirs = list(StratifiedKFold(5, shuffle=True, random_state=0).split(labels, labels))
-    assert sorted(np.concatenate([held for _, held in ours]).tolist()) == list(range(len(labels)))
-    assert sorted(len(held) for _, held in ours) == sorted(len(held) for _, held in theirs)
-    for train, held in ours:
+    theirs = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
+    plain = KFold(folds, shuffle=True, random_state=seed).split(labels)
+    ours = stratified_kfold(labels, folds, seed)
+    for fold, ((train, held), (_, expected), (_, without_classes)) in enumerate(zip(ours, theirs, plain, strict=True)):
+        assert held.tolist() == expected.tolist()
         assert sorted([*train, *held]) == list(range(len(labels)))
-        share = np.bincount(labels) / len(labels)
-        assert (np.abs(np.bincount(labels[held], minlength=4) - share * len(held)) < 1 + 1e-6).all()
+        for stratify, test in ((True, expected), (False, without_classes)):
+            spec = SplitSpec(folds=folds, fold=fold, seed=seed, stratify=stratify)
+            parts = split_indices(spec, len(labels), labels)
+            assert parts.test.tolist() == test.tolist()
+            assert (len(parts.train), len(parts.validation), len(parts.test)) == spec.sizes(len(labels))
+            assert sorted([*parts.train, *parts.validation, *parts.test]) == list(range(len(labels)))
+
+
+def test_a_fold_without_validation_trains_on_all_the_rest_and_shipped_parts_are_not_kept() -> None:
+    spec = SplitSpec(train=1, validation=0, test=0, folds=4, fold=3)
+    parts = split_indices(spec, 10, None, np.array([2] * 5 + [0] * 5))
+    assert (len(parts.train), len(parts.validation), len(parts.test)) == (8, 0, 2)
+
+
+@pytest.mark.parametrize("bad", [{"folds": 5}, {"fold": 1}, {"folds": 5, "fold": 5}, {"folds": 1, "fold": 0}])
+def test_a_fold_is_one_of_the_folds(bad: dict[str, int]) -> None:
+    with pytest.raises(ValidationError, match=r"belong together|`fold` is 0 to 4|greater than or equal to 2"):
+        SplitSpec.model_validate(bad)
 
 
 def test_folds_want_enough_members() -> None:
