@@ -1,8 +1,8 @@
 """All tables, imported together so that metadata is whole."""
 
+from service.comparisons.tables import Evaluated, ExperimentClock, ExperimentMember
 from service.database import Base
 from service.datasets.tables import Blob, Dataset
-from service.experiments.tables import Evaluated, ExperimentClock, ExperimentMember
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
 from service.keys.tables import ApiKey, Project
 from service.logs.tables import LogChunk

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
+from service.comparisons import repository as comparisons
+from service.comparisons.service import others
 from service.decisions.schemas import Cost, Saved, SimulatedDecision, SimulatedStop, SimulationOut
 from service.errors import Problem
-from service.experiments import repository as experiments
-from service.experiments.service import others
 from service.jobs import repository
 from service.jobs.tables import Decision as Taken
 from service.jobs.tables import Job
@@ -101,11 +101,11 @@ class Across:
             if not own:
                 raise SpecError([_alone(rules, given)])
             return
-        members = experiments.members(session, job.project_id, job.experiment)
+        members = comparisons.members(session, job.project_id, job.experiment)
         if evaluations * members > MOST_COMPARED:
             detail = f"{evaluations} evaluations against {members} jobs are more than {MOST_COMPARED} comparisons."
             raise Problem(422, "history_too_long", f"{detail} Leave out the rules across jobs.")
-        self._times = experiments.times(session, job.id)
+        self._times = comparisons.times(session, job.id)
 
     def at(self, moment: Evaluation | BatchLoss) -> list[Decision]:
         """Their decisions; none between evaluations."""

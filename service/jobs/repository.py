@@ -8,8 +8,8 @@ from datetime import datetime
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from service.comparisons import service as comparisons
 from service.datasets.tables import Dataset
-from service.experiments import service as experiments
 from service.jobs.states import ENDED
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
 from service.models.tables import Model
@@ -114,7 +114,7 @@ def delete_job(session: Session, job: Job) -> None:
     """The row and, by cascade, all that hangs on it; what it tells of a diagnosis is kept."""
     freeze(session, job)
     session.execute(delete(IdempotencyKey).where(IdempotencyKey.resource_id == job.id))
-    experiments.leave(session, job)
+    comparisons.leave(session, job)
     session.delete(job)
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from service.comparisons import service as comparisons
 from service.database import db_now
-from service.experiments import service as experiments
 from service.jobs.attempts import stop_by_rule
 from service.jobs.leases import held
 from service.jobs.tables import Decision, Job
@@ -78,7 +78,7 @@ def append(session: Session, job_id: str, fence: int, rows: Sequence[Row]) -> tu
 
 def _compare(session: Session, job: Job, fence: int, first: int, rows: Sequence[Row]) -> None:
     """Ask the rules across jobs about evaluations among the rows, and pass on the first stop."""
-    decisions = experiments.observe(session, job, first, rows)
+    decisions = comparisons.observe(session, job, first, rows)
     if decisions:
         append_decisions(session, job.id, fence, [decision.as_dict() for decision in decisions], across=True)
         stop = first_stop(decisions)
@@ -120,7 +120,7 @@ def supersede_after(session: Session, job_id: str, fence: int, metric_seq: int) 
         return
     repository.mark_superseded(session, job_id, fence, metric_seq + 1, last)
     session.flush()
-    experiments.supersede_after(session, job, metric_seq)
+    comparisons.supersede_after(session, job, metric_seq)
     best: dict[str, float] = {}
     latest: dict[str, float | None] = {}
     for piece in scan(session, job_id, 0):

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from lab import MEDIAN, Lab, Run, make_lab, rows_of
 
-from service.experiments import repository
-from service.experiments.tables import Evaluated, ExperimentClock, ExperimentMember
+from service.comparisons import repository
+from service.comparisons.tables import Evaluated, ExperimentClock, ExperimentMember
 from service.jobs import service as jobs
 from service.metrics.chunks import Row
 from trainkit.spec.early_stop import ACROSS

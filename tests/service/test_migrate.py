@@ -14,9 +14,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import MetaData, inspect, text
 from sqlalchemy.exc import IntegrityError
 
+from service.comparisons.tables import Evaluated
 from service.database import make_engine, session_factory
 from service.datasets.tables import Dataset
-from service.experiments.tables import Evaluated
 from service.jobs.repository import delete_job
 from service.jobs.tables import Attempt, Decision, Job, JobEvent
 from service.keys.tables import Project

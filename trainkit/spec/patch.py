@@ -24,3 +24,28 @@ def replacing(old: Any, new: Mapping[str, Any]) -> dict[str, Any]:
     """The patch that makes `new` of the object `old`: what `new` does not have is removed, not merged."""
     gone = {key: None for key in old if key not in new} if isinstance(old, Mapping) else {}
     return {**gone, **new}
+
+
+def with_value(document: Any, pointer: str, value: Any) -> Any:
+    """`document` with `value` at a JSON pointer (RFC 6901); objects on the way are made, places in lists must be there.
+
+    Raises KeyError with the first pointer that leads nowhere.
+    """
+    path = [token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]]
+    changed = copy.deepcopy(document)
+    place = changed
+    for depth, token in enumerate(path):
+        last = depth == len(path) - 1
+        if isinstance(place, list) and token.isdecimal() and int(token) < len(place):
+            key: Any = int(token)
+        elif isinstance(place, dict):
+            key = token
+        else:
+            raise KeyError("/" + "/".join(pointer.split("/")[1 : depth + 2]))
+        if last:
+            place[key] = copy.deepcopy(value)
+        elif isinstance(place, dict):
+            place = place.setdefault(key, {})
+        else:
+            place = place[key]
+    return changed

@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.experiments import repository
-from service.experiments.tables import Evaluated
+from service.comparisons import repository
+from service.comparisons.tables import Evaluated
 from service.jobs.tables import Job
 from service.metrics import repository as log
 from service.metrics.chunks import Row, decode_columns

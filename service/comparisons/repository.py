@@ -10,7 +10,7 @@ from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, delete, 
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from service.experiments.tables import Evaluated, ExperimentClock, ExperimentMember
+from service.comparisons.tables import Evaluated, ExperimentClock, ExperimentMember
 from service.jobs.tables import Job
 
 
