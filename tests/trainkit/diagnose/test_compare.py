@@ -1,0 +1,189 @@
+"""The statistics of several runs, against SciPy, scikit-learn's worked example and published numbers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.datasets import make_moons
+from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
+from sklearn.svm import SVC
+
+from trainkit.diagnose.compare import compare, mcnemar, summary, wilcoxon
+from trainkit.diagnose.student import critical_value, two_sided_p
+
+RNG = np.random.default_rng(0)
+SLEEP = (
+    [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0],
+    [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4],
+)
+"""Extra hours of sleep by two drugs in ten patients (Student 1908)."""
+DEPRESSION = (
+    [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30],
+    [0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29],
+)
+"""Hamilton's factor IV before and after a treatment (Hollander and Wolfe 1973, table 3.1)."""
+
+
+@pytest.mark.parametrize("df", [1, 2, 3, 4.5, 9, 30, 99, 1e4])
+def test_student_equals_scipys(df):
+    for t in (0.0, 1e-3, 0.3, 1.0, 2.2, 5.0, 40.0):
+        assert two_sided_p(t, df) == pytest.approx(2 * stats.t.sf(t, df), rel=1e-9, abs=1e-300)
+        assert two_sided_p(-t, df) == two_sided_p(t, df)
+    for confidence in (0.5, 0.9, 0.95, 0.99, 0.9999):
+        assert critical_value(confidence, df) == pytest.approx(stats.t.ppf((1 + confidence) / 2, df), rel=1e-8)
+
+
+def test_students_with_one_degree_of_freedom_is_cauchys():
+    for t in (1e-9, 0.5, 1.0, 1e6):
+        assert two_sided_p(t, 1) == pytest.approx(1 - 2 / math.pi * math.atan(t), abs=1e-14)
+
+
+def test_critical_values_of_the_printed_table():
+    printed = {1: 12.706, 2: 4.303, 4: 2.776, 9: 2.262, 29: 2.045}
+    assert {df: round(critical_value(0.95, df), 3) for df in printed} == printed
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        critical_value(1.0, 3)
+
+
+def test_a_summary_equals_scipys():
+    for n in (2, 3, 10, 50):
+        values = RNG.normal(0.9, 0.02, n)
+        got = summary(values.tolist())
+        assert (got.mean, got.sd) == pytest.approx((values.mean(), values.std(ddof=1)))
+        assert got.se == pytest.approx(stats.sem(values))
+        assert (got.low, got.high) == pytest.approx(stats.t.interval(0.95, n - 1, values.mean(), stats.sem(values)))
+    # By hand: 1, 2, 3 have mean 2 and sd 1; 4.3027 / sqrt(3) = 2.4841
+    got = summary([1, 2, 3])
+    assert (got.mean, got.sd, got.low, got.high) == pytest.approx((2, 1, 2 - 2.4841377, 2 + 2.4841377))
+
+
+def test_one_figure_none_and_figures_that_are_not_finite():
+    assert summary([0.5]).as_dict() | {"mean": 0.5, "n": 1, "sd": None, "low": None} == summary([0.5]).as_dict()
+    broken = summary([0.5, math.nan, 0.7, math.inf])
+    assert (broken.n, broken.not_finite, broken.mean, broken.low) == (4, (1, 3), None, None)
+    assert (summary([2, 2, 2]).sd, summary([2, 2, 2]).low) == (0, 2)
+    with pytest.raises(ValueError, match="no figures"):
+        summary([])
+
+
+def test_students_own_sleep_data():
+    found = compare(*SLEEP, metric="hours")
+    assert found.difference == pytest.approx(1.58)
+    assert (found.low, found.high) == pytest.approx((0.7001142, 2.4598858))
+    assert found.p == found.paired_t_p == pytest.approx(0.002833, abs=5e-7)
+    assert (found.wins, found.ties, found.losses) == (9, 1, 0)
+    assert found.verdict == "better"
+    assert found.sentence == "B is better than A: +1.58 hours (95 % CI 0.7 to 2.46, p = 0.0028)."
+
+
+def test_the_plain_paired_test_equals_scipys():
+    for n in (2, 5, 30):
+        a, b = RNG.normal(0, 1, n), RNG.normal(0.3, 1, n)
+        theirs = stats.ttest_rel(b, a)
+        found = compare(a.tolist(), b.tolist())
+        assert found.p == pytest.approx(theirs.pvalue, rel=1e-9)
+        assert (found.low, found.high) == pytest.approx(tuple(theirs.confidence_interval()))
+
+
+def test_the_corrected_test_gives_scikit_learns_worked_example():
+    """ "Statistical comparison of models using grid search": corrected t 0.750, one-sided p 0.227, of rbf over linear."""
+    x, y = make_moons(noise=0.352, random_state=1, n_samples=100)
+    folds = RepeatedStratifiedKFold(n_splits=10, n_repeats=10, random_state=0)
+    rbf, linear = (
+        cross_val_score(SVC(kernel=kernel, random_state=0), x, y, scoring="roc_auc", cv=folds)
+        for kernel in ("rbf", "linear")
+    )
+    found = compare(linear, rbf, test_share=10 / 90, metric="roc_auc", names=("linear", "rbf"))
+    assert round(found.p / 2, 3) == 0.227
+    assert found.difference / (found.high - found.difference) * critical_value(0.95, 99) == pytest.approx(
+        0.750, abs=5e-4
+    )
+    assert found.verdict == "cannot_tell"
+    assert found.sentence.startswith(
+        "rbf and linear cannot be told apart: +0.01 roc_auc (95 % CI -0.0164 to 0.0364, p = 0.45,"
+    )
+    assert found.paired_t_p < 0.05 < found.p  # the plain test is fooled by the folds' common samples
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=12), st.floats(0.05, 1))
+def test_what_must_hold_of_any_comparison(differences, share):
+    a, b = [0.0] * len(differences), differences
+    plain, corrected = compare(a, b), compare(a, b, test_share=share)
+    if corrected.p is not None:
+        assert corrected.p >= plain.p  # the correction never makes surer
+        assert (corrected.p < 0.05) == (not corrected.low <= 0 <= corrected.high)
+    there, back = compare(a, b, test_share=share, better="min"), compare(b, a, test_share=share)
+    assert (there.wins, there.losses, there.p) == (back.wins, back.losses, pytest.approx(back.p))
+    assert {there.verdict, corrected.verdict} in ({"better", "worse"}, {"cannot_tell"})
+    assert corrected.wins + corrected.ties + corrected.losses == corrected.n
+
+
+def test_figures_that_cannot_be_compared_are_named():
+    found = compare([0.5, math.nan, 0.6], [0.5, 0.7, math.inf], metric="val_loss")
+    assert (found.verdict, found.p, found.difference, found.not_finite) == ("cannot_tell", None, None, (1, 2))
+    assert found.sentence == "B and A cannot be told apart: no finite val_loss in 2, 3 of 3."
+    single = compare([0.5], [0.7], test_share=0.1)
+    assert (single.verdict, single.difference, single.low) == ("cannot_tell", pytest.approx(0.2), None)
+    assert "a single split" in single.sentence
+    equal = compare([0.1, 0.2, 0.3], [0.2, 0.3, 0.4])  # differences equal but for rounding
+    assert (equal.verdict, equal.p) == ("cannot_tell", None)
+    assert "+0.1 score on each of 3 splits" in equal.sentence
+    with pytest.raises(ValueError, match="2 and 1"):
+        compare([1, 2], [1])
+    with pytest.raises(ValueError, match="above 0"):
+        compare([1, 2], [1, 3], test_share=0)
+
+
+def test_wilcoxon_on_hollander_and_wolfes_data():
+    before, after = DEPRESSION
+    found = wilcoxon((np.array(before) - np.array(after)).tolist())
+    assert (found.statistic, found.n) == (40, 9)
+    assert found.p / 2 == pytest.approx(0.01953, abs=5e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 6, 13, 50])
+def test_wilcoxon_without_ties_equals_scipys_exact_one(n):
+    differences = RNG.normal(0.2, 1, n)
+    theirs = stats.wilcoxon(differences, method="exact")
+    found = wilcoxon(differences.tolist())
+    assert found.p == pytest.approx(theirs.pvalue)
+    assert min(found.statistic, n * (n + 1) / 2 - found.statistic) == theirs.statistic
+
+
+@pytest.mark.parametrize("differences", [[1, 1, -1, 2, 3], [0, 1, 1, 1, -2, 0], [-3, -3, -3, 1, 2, 2, 5]])
+def test_wilcoxon_with_ties_equals_counting_every_sign_pattern(differences):
+    own = np.array([d for d in differences if d])
+    ranks = stats.rankdata(np.abs(own))
+    sums = [sum(itertools.compress(ranks, signs)) for signs in itertools.product((0, 1), repeat=len(own))]
+    observed = ranks[own > 0].sum()
+    below, above = np.mean([s <= observed for s in sums]), np.mean([s >= observed for s in sums])
+    found = wilcoxon(differences)
+    assert (found.statistic, found.n) == (observed, len(own))
+    assert found.p == pytest.approx(min(1, 2 * min(below, above)))
+
+
+def test_wilcoxon_of_no_difference_at_all():
+    assert wilcoxon([0.0, 0.0]) is None
+    assert compare([1, 2], [1, 2]).wilcoxon is None
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (0, 6), (5, 5), (12, 3), (86, 150), (4000, 4200)])
+def test_mcnemar_equals_the_binomial_test(only_a, only_b):
+    correct_a = [True] * only_a + [False] * only_b + [True] * 7 + [False] * 2
+    correct_b = [False] * only_a + [True] * only_b + [True] * 7 + [False] * 2
+    found = mcnemar(correct_a, correct_b)
+    assert (found.only_a, found.only_b) == (only_a, only_b)
+    n = only_a + only_b
+    assert found.p == pytest.approx(stats.binomtest(only_a, n).pvalue if n else 1.0, rel=1e-9)
+
+
+def test_mcnemar_wants_the_same_samples():
+    with pytest.raises(ValueError, match="2 and 3"):
+        mcnemar([True, False], [True, False, True])
