@@ -21,6 +21,7 @@ from service.datasets import routes as datasets
 from service.decisions import routes as decisions
 from service.diagnosis import routes as diagnosis
 from service.doorbell import Doorbell
+from service.experiments import routes as experiments
 from service.health import routes as health
 from service.hub import Hub
 from service.jobs import routes as jobs
@@ -108,6 +109,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         decisions,
         diagnosis,
         prescriptions,
+        experiments,
         logs,
         metrics,
         series_routes,

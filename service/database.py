@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, Engine, create_engine, event
+from sqlalchemy import JSON, DateTime, Dialect, Engine, create_engine, event, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
@@ -109,6 +109,13 @@ def session_factory(engine: Engine) -> sessionmaker[Session]:
     import service.tables  # noqa: F401
 
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def db_time(session: Session) -> datetime:
+    """The database's clock now."""
+    now = session.scalar(select(db_now()))
+    assert now is not None
+    return now
 
 
 @contextmanager

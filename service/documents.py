@@ -25,6 +25,7 @@ _SPEC, _FROM_DIAGNOSIS = ({"$ref": f"#/components/schemas/{name}"} for name in (
 SPEC_BODY = _body(_SPEC)
 """How OpenAPI shows a body that `read_document` reads."""
 JOB_BODY = _body({"anyOf": [_SPEC, _FROM_DIAGNOSIS]})
+EXPERIMENT_BODY = _body({"$ref": "#/components/schemas/ExperimentSpec"})
 # libyaml where the wheel has it: the pure parser needs seconds for a large document
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")

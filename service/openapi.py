@@ -6,12 +6,14 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
 
 from service.auth import is_open
 from service.errors import MEDIA_TYPE, TITLES, ProblemDocument
 from service.prescriptions.schemas import FromDiagnosisIn
 from trainkit.spec import JobSpec
 from trainkit.spec.early_stop import RuleSet
+from trainkit.spec.experiments import ExperimentSpec
 
 REFERENCE = "#/components/schemas/{model}"
 METHODS = frozenset({"get", "put", "post", "delete", "patch", "head", "options"})
@@ -33,9 +35,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for model in (ProblemDocument, JobSpec, RuleSet, FromDiagnosisIn):
-        schema = model.model_json_schema(ref_template=REFERENCE)
-        schemas.update(schema.pop("$defs", {}))
-        schemas[model.__name__] = schema
+        _add(schemas, model.__name__, model.model_json_schema(ref_template=REFERENCE))
+    _add(schemas, "ExperimentSpec", TypeAdapter(ExperimentSpec).json_schema(ref_template=REFERENCE))
     for path, item in document["paths"].items():
         for method, operation in item.items():
             if method in METHODS:
@@ -44,6 +45,11 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     return document
+
+
+def _add(schemas: dict[str, Any], name: str, schema: dict[str, Any]) -> None:
+    schemas.update(schema.pop("$defs", {}))
+    schemas[name] = schema
 
 
 def _problems(path: str, method: str, operation: dict[str, Any]) -> None:
@@ -75,7 +81,7 @@ def _statuses(path: str, method: str) -> list[int]:
         statuses += [409, 413]
     if path.startswith("/v1") and path.endswith(KEPT_FOR_A_TIME):
         statuses.append(410)
-    if path.endswith(("/report", "preview.png", "/diagnosis")):
+    if path.endswith(("/report", "preview.png", "/diagnosis", "/comparison")):
         statuses.append(409)
     if (path, method) == ("/v1/jobs", "post"):
         statuses += [404, 410, 429]  # a job to be diagnosed; a full queue

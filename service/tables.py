@@ -3,6 +3,7 @@
 from service.comparisons.tables import Evaluated, ExperimentClock, ExperimentMember
 from service.database import Base
 from service.datasets.tables import Blob, Dataset
+from service.experiments.tables import Experiment, Trial
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
 from service.keys.tables import ApiKey, Project
 from service.logs.tables import LogChunk
@@ -24,6 +25,7 @@ __all__ = [
     "Dataset",
     "Decision",
     "Evaluated",
+    "Experiment",
     "ExperimentClock",
     "ExperimentMember",
     "Housekeeping",
@@ -37,6 +39,7 @@ __all__ = [
     "Prescription",
     "Project",
     "Question",
+    "Trial",
     "Upload",
     "Webhook",
     "WebhookAttempt",

@@ -11,8 +11,10 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import tables
+from service.context import Context as ServiceContext
 from service.database import make_engine, session_factory
 from service.doorbell import Doorbell
+from service.hub import Hub
 from service.settings import Settings
 from service.storage import Storage
 
@@ -43,6 +45,12 @@ def make_context(settings: Settings) -> Context:
         doorbell=Doorbell(settings.broker_url),
         owner=f"{socket.gethostname()}/{os.getpid()}",
     )
+
+
+def of_service(context: Context) -> ServiceContext:
+    """The same parts as the service's rules know them."""
+    parts = (context.settings, context.engine, context.sessions, context.storage, context.doorbell)
+    return ServiceContext(*parts, Hub(context.sessions))
 
 
 @cache

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from service import housekeeping, log_setup
 from service.collect import collect, tend_uploads
+from service.experiments import engine
 from service.metrics.compaction import compact
 from service.retention import retain
 from service.settings import Settings
@@ -31,7 +32,7 @@ from service.webhooks.service import forget_old
 from service.webhooks.targets import Targets
 from service.workers import service as workers
 from worker import metrics_server
-from worker.context import Context, make_context
+from worker.context import Context, make_context, of_service
 from worker.families import ROUND_FAILURES, ROUND_SECONDS, SLOTS, TURN
 
 log = logging.getLogger("worker.housekeeping")
@@ -95,6 +96,7 @@ def one_round(context: Context) -> None:
     limit, lease = context.settings.max_interruptions, context.settings.lease_seconds
     housekeeping.tick(context.sessions, context.doorbell.ring, max_interruptions=limit, lease_seconds=lease)
     tend_uploads(context.sessions, context.storage, context.doorbell.ring)
+    engine.tick(of_service(context))
 
 
 def tidy(context: Context) -> None:

@@ -36,7 +36,7 @@ def observe(session: Session, job: Job, first_seq: int, rows: Sequence[Row]) -> 
     if before is None:
         repository.join(session, job.project_id, job.experiment, job.id)
     wanted = rules_of(job)
-    rules = AcrossRules(wanted, None if before is None else _read(before.tallies))
+    rules = AcrossRules(wanted) if before is None else AcrossRules(wanted, _read(before.tallies), before.epoch)
     look = others(session, job, wanted, now)
     decisions, noted = [], []
     for seq, evaluation in zip(seqs, evaluations, strict=True):

@@ -118,11 +118,6 @@ def delete_job(session: Session, job: Job) -> None:
     session.delete(job)
 
 
-def remembered(session: Session, project_id: str, key: str) -> IdempotencyKey | None:
-    """What that Idempotency-Key made before."""
-    return session.get(IdempotencyKey, (project_id, key))
-
-
 def waiting_for(session: Session, dataset_id: str) -> Sequence[Job]:
     """Jobs that wait for the dataset's check."""
     return session.scalars(select(Job).where(Job.dataset_id == dataset_id, Job.state == "validating")).all()

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from service.context import Context
-from service.database import db_now, new_id, reading
+from service.database import db_now, db_time, new_id, reading
 from service.datasets.service import find as find_dataset
 from service.datasets.tables import Dataset
 from service.errors import Problem, not_found
 from service.jobs import branches, references, repository
 from service.jobs.branches import Branch
+from service.jobs.idempotency import implied, once
 from service.jobs.states import ENDED, first_event, transition
-from service.jobs.tables import IdempotencyKey, Job
+from service.jobs.tables import Job
 from service.keys.service import Principal
 from service.projects.service import rules
 from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, further_problems, parse_spec, resolve
@@ -107,46 +105,22 @@ def create(
 
     With `branch` the job's document and where it comes from are made in the same transaction; `document` is what was asked.
     """
-    fingerprint = hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
-    try:
-        with context.sessions.begin() as session:
-            if idempotency_key and (earlier := _earlier(session, who, idempotency_key, fingerprint)):
-                return earlier, False
-            if branch is None:
-                job = _admit(session, context, who, document, None)
-            else:
-                job = _admit(session, context, who, *branch(session))
-            if idempotency_key:
-                session.add(
-                    IdempotencyKey(
-                        project_id=who.project_id,
-                        key=idempotency_key,
-                        fingerprint=fingerprint,
-                        resource_id=job.id,
-                        created_at=job.created_at,
-                    )
-                )
-    except IntegrityError:
-        # the same key was used at the same moment, and the other request won
-        with reading(context.sessions) as session:
-            if idempotency_key and (earlier := _earlier(session, who, idempotency_key, fingerprint)):
-                return earlier, False
-        raise
-    if job.state == "queued":
+
+    def make(session: Session) -> Job:
+        return admit(session, context, who, *((document, None) if branch is None else branch(session)))
+
+    def find(session: Session, job_id: str) -> Job | None:
+        return repository.get(session, who.project_id, job_id)
+
+    job, new = once(context.sessions, who.project_id, idempotency_key, document, make, find)
+    if new and job.state == "queued":
         context.doorbell.ring(QUEUE)
-    return job, True
+    return job, new
 
 
-def _earlier(session: Session, who: Principal, key: str, fingerprint: str) -> Job | None:
-    known = repository.remembered(session, who.project_id, key)
-    if known is None:
-        return None
-    if known.fingerprint != fingerprint:
-        raise Problem(422, "idempotency_mismatch", "This Idempotency-Key was used for another request. Use a new one.")
-    return repository.get(session, who.project_id, known.resource_id)
-
-
-def _admit(session: Session, context: Context, who: Principal, document: Any, branch: Branch | None) -> Job:
+def admit(session: Session, context: Context, who: Principal, document: Any, branch: Branch | None = None) -> Job:
+    """Make a job, in the caller's transaction; the caller rings. Raises before anything is written: SpecError, or a 429
+    problem where the project has too many jobs waiting."""
     spec, dataset, resolved = check(session, who, document, context.settings.max_job_memory_bytes)
     if branch is not None and branch.checkpoint is not None and resolved is not None:
         branches.check_same_run(branch.parent, resolved.spec)
@@ -154,8 +128,7 @@ def _admit(session: Session, context: Context, who: Principal, document: Any, br
     if most and repository.waiting(session, who.project_id) >= most:
         detail = f"{most} jobs of this project are waiting already; wait until some have begun, or cancel some."
         raise Problem(429, "too_many_queued", detail, headers={"Retry-After": "30"})
-    now = session.scalar(select(db_now()))
-    assert now is not None
+    now = db_time(session)
     job = Job(
         id=new_id("job"),
         project_id=who.project_id,
@@ -351,11 +324,6 @@ def retry(context: Context, who: Principal, job_id: str, idempotency_key: str | 
     with reading(context.sessions) as session:
         request = {"retry": job_id, "again": repository.ended_retries(session, job_id)}
     return create(context, who, request, idempotency_key or implied(request), same)
-
-
-def implied(request: dict[str, Any]) -> str:
-    """An Idempotency-Key for who sends none: the same wish for the same job makes one job, however often it is sent."""
-    return "~" + hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
 def _wish(session: Session, job: Job, wish: dict[str, Any], **changes: Any) -> None:

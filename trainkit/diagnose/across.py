@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from trainkit.diagnose.stopping import Decision, Evaluation, is_better
-from trainkit.spec.early_stop import AcrossRule, Median, Percentile
+from trainkit.spec.early_stop import AcrossRule, Median, Percentile, SuccessiveHalving
 from trainkit.spec.metrics import DIRECTIONS, direction
 
 LISTED = 100
@@ -79,9 +79,11 @@ def percentile(values: Iterable[float], share: float) -> float | None:
 class AcrossRules:
     """Such rules asked about one job's evaluations in their order; `tallies` is all that they remember."""
 
-    def __init__(self, rules: Sequence[AcrossRule], tallies: Mapping[str, Tally] | None = None) -> None:
+    def __init__(self, rules: Sequence[AcrossRule], tallies: Mapping[str, Tally] | None = None, epoch: int = 0) -> None:
         self.rules = tuple(rules)
         self.tallies = dict(tallies or {})
+        self.epoch = epoch
+        """Of the evaluation before."""
         self._told = [rule.model_dump(mode="json") for rule in rules]
 
     def observe(self, evaluation: Evaluation, look: Look, basis: int) -> list[Decision]:
@@ -90,12 +92,62 @@ class AcrossRules:
         asked = [
             (rule, told) for rule, told in zip(self.rules, self._told, strict=True) if rule.monitor in self.tallies
         ]
-        late = any(evaluation.epoch > rule.start_epoch for rule, _ in asked)
+        late = any(self._is_due(rule, evaluation.epoch) for rule, _ in asked)
         others = look(evaluation.epoch) if late else ()
-        return [self._decide(rule, told, evaluation, others, basis) for rule, told in asked]
+        decisions = [
+            self._halve(rule, told, evaluation, others, basis)
+            if isinstance(rule, SuccessiveHalving)
+            else self._decide(rule, told, evaluation, others, basis)
+            for rule, told in asked
+            if not isinstance(rule, SuccessiveHalving) or self._is_due(rule, evaluation.epoch)
+        ]
+        self.epoch = evaluation.epoch
+        return decisions
+
+    def _is_due(self, rule: AcrossRule, epoch: int) -> bool:
+        if isinstance(rule, SuccessiveHalving):
+            return rule.rung(self.epoch, epoch) is not None
+        return epoch > rule.start_epoch
+
+    def _halve(
+        self,
+        rule: SuccessiveHalving,
+        told: dict[str, Any],
+        evaluation: Evaluation,
+        others: Sequence[Standing],
+        basis: int,
+    ) -> Decision:
+        """Whether the job is among the best 1/reduction_factor of those that have come to this rung by now."""
+        name, value = rule.monitor, self.tallies[rule.monitor].value
+        there = sorted((one for one in others if name in one.tallies), key=lambda one: one.job)
+        compared = [(one, one.tallies[name].value) for one in there]
+        mode = direction(name)
+        finite = sorted((v for v in (value, *(v for _, v in compared)) if math.isfinite(v)), reverse=mode == "max")
+        places = max(1, (1 + len(compared)) // rule.reduction_factor)
+        threshold = finite[min(places, len(finite)) - 1] if finite else None
+        stop = not math.isfinite(value) or (threshold is not None and _is_worse(value, threshold, mode))
+        inputs = {
+            name: value,
+            "rung": rule.rung(self.epoch, evaluation.epoch),
+            "threshold": threshold,
+            "others": len(compared),
+            "places": places,
+            "compared": [{"job": one.job, "seq": one.seq, "value": v} for one, v in compared[:LISTED]],
+            "basis": basis,
+        }
+        what = f"the best {places} of {1 + len(compared)} jobs at epoch {evaluation.epoch}, {rule.monitor} {value:.6g}"
+        reason = f"not among {what}" if stop else f"among {what}"
+        action: Literal["continue", "stop"] = "stop" if stop else "continue"
+        stop_reason: Literal["early_stop"] | None = "early_stop" if stop else None
+        return Decision(told, evaluation.epoch, evaluation.step, inputs, action, reason, stop_reason)
 
     def _decide(
-        self, rule: AcrossRule, told: dict[str, Any], evaluation: Evaluation, others: Sequence[Standing], basis: int
+        self,
+        rule: Median | Percentile,
+        told: dict[str, Any],
+        evaluation: Evaluation,
+        others: Sequence[Standing],
+        basis: int,
     ) -> Decision:
         own, name = self.tallies[rule.monitor], rule.monitor
         if evaluation.epoch <= rule.start_epoch:
@@ -121,7 +173,7 @@ class AcrossRules:
         return Decision(told, evaluation.epoch, evaluation.step, inputs, action, reason, stop_reason)
 
 
-def _compared(rule: AcrossRule, epoch: int, others: Sequence[Standing]) -> list[tuple[Standing, float]]:
+def _compared(rule: Median | Percentile, epoch: int, others: Sequence[Standing]) -> list[tuple[Standing, float]]:
     """The others that count, by id, each with the number that it is compared by."""
     there = sorted((one for one in others if rule.monitor in one.tallies), key=lambda one: one.job)
     if isinstance(rule, Median):
@@ -129,7 +181,7 @@ def _compared(rule: AcrossRule, epoch: int, others: Sequence[Standing]) -> list[
     return [(one, one.tallies[rule.monitor].value) for one in there if one.epoch == epoch]
 
 
-def _threshold(rule: AcrossRule, values: Sequence[float]) -> float | None:
+def _threshold(rule: Median | Percentile, values: Sequence[float]) -> float | None:
     if isinstance(rule, Median):
         return median(values)
     return percentile(values, rule.percentile if direction(rule.monitor) == "min" else 100 - rule.percentile)
@@ -142,7 +194,7 @@ def _is_worse(best: float | None, threshold: float, mode: str) -> bool:
     return best > threshold if mode == "min" else best < threshold
 
 
-def _reason(rule: AcrossRule, best: float | None, threshold: float | None, others: int, stop: bool) -> str:
+def _reason(rule: Median | Percentile, best: float | None, threshold: float | None, others: int, stop: bool) -> str:
     if others < rule.min_jobs:
         return f"{others} of {rule.min_jobs} other jobs to compare with have come to this epoch"
     if threshold is None:

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from trainkit.spec import augment, early_stop, init, losses, models, optimizers, preprocess, schedules, split, training
 from trainkit.spec.choices import CHOICES, METRICS, TRANSFER_ADVICE
+from trainkit.spec.experiments import KINDS
 from trainkit.spec.failures import listing
 from trainkit.spec.metrics import DIRECTIONS
 
@@ -57,6 +58,7 @@ def catalog() -> dict[str, Any]:
         {"kind": name, "better": better, "description": METRICS[name], "default": None, "schema": {"type": "number"}}
         for name, better in DIRECTIONS.items()
     ]
+    entries["experiment"] = [_entry(model, kind) for kind, model in KINDS.items()]
     entries["failure"] = listing()
     return entries
 

@@ -143,11 +143,48 @@ class Percentile(SpecModel):
     """Up to and including this epoch nothing is compared."""
 
 
-AcrossRule = Median | Percentile
+class SuccessiveHalving(SpecModel):
+    """At the rungs min_epochs x reduction_factor^k, go on only as one of the best 1/reduction_factor of the jobs there.
+
+    Of all jobs of the experiment that have come to the rung by then, this one included; a tie goes on, and of fewer than
+    `reduction_factor` jobs only the best so far does. The asynchronous form of Li et al. 2020 as Optuna's
+    SuccessiveHalvingPruner has it.
+    """
+
+    kind: Literal["successive_halving"] = "successive_halving"
+    monitor: str = "val_loss"
+    """The metric that the jobs are compared by, as it is at the rung."""
+    mode: Mode = "auto"
+    """Whether smaller (min) or larger (max) is better; auto follows the metric's own direction."""
+    min_epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    """Epochs of the first rung."""
+    reduction_factor: Annotated[int, Field(ge=2, le=100)] = 3
+    """One in so many goes on, and each rung is so many times as long as the one before."""
+
+    def rung(self, before: int, epoch: int) -> int | None:
+        """The last rung in (before, epoch], counted from 0; None where there is none."""
+        found, length, number = None, self.min_epochs, 0
+        while length <= epoch:
+            found = number if length > before else None
+            length, number = length * self.reduction_factor, number + 1
+        return found
+
+
+AcrossRule = Median | Percentile | SuccessiveHalving
 """Rules that compare a job with others: only who sees them all can ask these."""
-ACROSS = frozenset({"median", "percentile"})
+ACROSS = frozenset({"median", "percentile", "successive_halving"})
 EarlyStopRule = Annotated[
-    Patience | NoisePatience | Target | Diverged | TimeBudget | NoProgress | Stalled | Gap | Median | Percentile,
+    Patience
+    | NoisePatience
+    | Target
+    | Diverged
+    | TimeBudget
+    | NoProgress
+    | Stalled
+    | Gap
+    | Median
+    | Percentile
+    | SuccessiveHalving,
     Field(discriminator="kind"),
 ]
 

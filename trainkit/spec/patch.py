@@ -38,7 +38,7 @@ def with_value(document: Any, pointer: str, value: Any) -> Any:
         last = depth == len(path) - 1
         if isinstance(place, list) and token.isdecimal() and int(token) < len(place):
             key: Any = int(token)
-        elif isinstance(place, dict):
+        elif isinstance(place, dict) and (token in place or not token.isdecimal()):
             key = token
         else:
             raise KeyError("/" + "/".join(pointer.split("/")[1 : depth + 2]))

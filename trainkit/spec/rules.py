@@ -37,7 +37,7 @@ def parse_rules(document: Any) -> tuple[EarlyStopRule, ...] | None:
 def needs(rule: EarlyStopRule) -> tuple[str, ...]:
     """The series that the rule cannot do without."""
     match rule.kind:
-        case "patience" | "target" | "median" | "percentile":
+        case "patience" | "target" | "median" | "percentile" | "successive_halving":
             return (rule.monitor,)
         case "noise_patience":
             return (rule.monitor, f"{rule.monitor}_se")

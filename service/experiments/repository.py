@@ -1,0 +1,64 @@
+"""All SQL of experiments and their trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from service.experiments.tables import Experiment, Trial
+from service.jobs.tables import IdempotencyKey, Job
+
+OPEN = ("waiting", "running", "stopping")
+ENDED = ("succeeded", "stopped", "failed")
+
+
+def get(session: Session, project_id: str, experiment_id: str) -> Experiment | None:
+    """The project's experiment of that id."""
+    mine = select(Experiment).where(Experiment.id == experiment_id, Experiment.project_id == project_id)
+    return session.scalars(mine).one_or_none()
+
+
+def locked(session: Session, experiment_id: str) -> Experiment | None:
+    """The experiment, which nobody else plans until the transaction ends."""
+    one = select(Experiment).where(Experiment.id == experiment_id).with_for_update()
+    return session.scalars(one.execution_options(populate_existing=True)).one_or_none()
+
+
+def listing(
+    session: Session, project_id: str, limit: int, after: str | None, kind: str | None, states: Sequence[str]
+) -> Sequence[Experiment]:
+    """Newest first, one more than `limit`."""
+    mine = select(Experiment).where(Experiment.project_id == project_id)
+    if after:
+        mine = mine.where(Experiment.id < after)
+    if kind:
+        mine = mine.where(Experiment.kind == kind)
+    if states:
+        mine = mine.where(Experiment.state.in_(states))
+    return session.scalars(mine.order_by(Experiment.id.desc()).limit(limit + 1)).all()
+
+
+def open_ones(session: Session) -> Sequence[str]:
+    """Experiments of all projects that have not ended, oldest first."""
+    return session.scalars(select(Experiment.id).where(Experiment.state.in_(OPEN)).order_by(Experiment.id)).all()
+
+
+def trials(session: Session, experiment_id: str) -> Sequence[Trial]:
+    """By number."""
+    mine = select(Trial).where(Trial.experiment_id == experiment_id).order_by(Trial.number)
+    return session.scalars(mine.execution_options(populate_existing=True)).all()
+
+
+def jobs_of(session: Session, trials: Sequence[Trial]) -> dict[str, Job]:
+    """Those of the trials' jobs that are still there, as they are now."""
+    ids = [trial.job_id for trial in trials if trial.job_id is not None]
+    mine = select(Job).where(Job.id.in_(ids)).execution_options(populate_existing=True)
+    return {job.id: job for job in session.scalars(mine)}
+
+
+def delete_experiment(session: Session, experiment: Experiment) -> None:
+    """The row and its trials; the jobs stay."""
+    session.execute(delete(IdempotencyKey).where(IdempotencyKey.resource_id == experiment.id))
+    session.delete(experiment)

@@ -1,0 +1,138 @@
+"""An experiment's table: a row a trial, live; and what the figures say together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.experiments.tables import Trial
+from service.jobs.tables import Job
+from service.metrics.service import finite
+from trainkit.diagnose.compare import compare, summary
+from trainkit.spec import DatasetFacts
+from trainkit.spec.experiments import KFold, MonteCarlo, Plan
+from trainkit.spec.metrics import direction
+from trainkit.spec.split import SplitSpec
+
+BASE = "base"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A trial as the table has it. `figures` of one that runs are the newest of its log, and `final` is false."""
+
+    number: int
+    job: str | None
+    state: str
+    final: bool
+    params: Mapping[str, Any]
+    value: float | None
+    figures: Mapping[str, float]
+    stop_reason: str | None
+    error: Mapping[str, Any] | None
+    model: str | None
+    best_epoch: int | None
+    seconds: float | None
+    progress: Mapping[str, Any] | None
+    why: Mapping[str, Any] | None
+
+
+def line_of(trial: Trial, job: Job | None, metric: str) -> Line:
+    """The row of one trial; `job` is its job as it is now, if it is still there."""
+    done = trial.outcome or {}
+    live = {} if job is None else {name: value for name, value in job.metrics_last.items() if value is not None}
+    figures: Mapping[str, float] = done.get("figures", {}) if done else finite(live)
+    state = done.get("state") or (job.state if job is not None else "deleted")
+    value = figures.get(metric) if done and state in ("succeeded", "stopped") else None
+    progress = job.progress if job is not None and not done else None
+    return Line(
+        trial.number,
+        trial.job_id,
+        state,
+        bool(done),
+        trial.params,
+        value,
+        figures,
+        done.get("stop_reason"),
+        done.get("error"),
+        done.get("model"),
+        done.get("best_epoch"),
+        done.get("seconds"),
+        progress,
+        trial.why,
+    )
+
+
+def best(lines: Sequence[Line], metric: str) -> Line | None:
+    """The trial that has a model and is the best by the validation part, for the test part chooses nothing."""
+    chosen_by = validated(metric)
+    good = [line for line in lines if line.model is not None and line.figures.get(chosen_by) is not None and line.final]
+    sign = 1 if direction(chosen_by) == "min" else -1
+    return min(good, key=lambda line: (sign * line.figures[chosen_by], line.number), default=None)
+
+
+def validated(metric: str) -> str:
+    """The same measure on the validation part."""
+    return f"val_{metric.partition('_')[2]}"
+
+
+def summaries(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """Mean, sd, standard error and 95 % interval of the metric, by variant."""
+    told = []
+    for variant in dict.fromkeys(line.params.get("variant", BASE) for line in lines):
+        own = [line for line in lines if line.params.get("variant", BASE) == variant]
+        values = [line.value for line in own if line.value is not None]
+        if values:
+            missing = sum(line.final for line in own) - len(values)
+            told.append({"variant": variant, **summary(values).as_dict(), "without_figure": missing})
+    return told
+
+
+def comparisons(plan: Plan, facts: DatasetFacts | None, lines: Sequence[Line], metric: str) -> list[dict[str, Any]]:
+    """Each variant against the spec itself, on the cuts that both have a figure of."""
+    if not isinstance(plan, KFold | MonteCarlo) or not plan.variants:
+        return []
+    share = test_share(plan, facts)
+    base = by_cut(lines, BASE)
+    told = []
+    for name in plan.variants:
+        own = by_cut(lines, name)
+        pairs = [cut for cut in base if cut in own]
+        if pairs:
+            a, b = [base[cut] for cut in pairs], [own[cut] for cut in pairs]
+            told.append(paired(a, b, metric, (BASE, name), share))
+    return told
+
+
+def paired(
+    a: Sequence[float], b: Sequence[float], metric: str, names: tuple[str, str], share: float | None
+) -> dict[str, Any]:
+    """Whether B is better than A on the same cuts."""
+    found = compare(a, b, better=direction(metric), test_share=share, metric=metric, names=names)
+    return {"a": names[0], "b": names[1], **found.as_dict()}
+
+
+def by_cut(lines: Sequence[Line], variant: str) -> dict[tuple[tuple[str, Any], ...], float]:
+    """Cut -> value of that variant's trials that have one."""
+    return {
+        cut_of(line): line.value
+        for line in lines
+        if line.value is not None and line.params.get("variant", BASE) == variant
+    }
+
+
+def cut_of(line: Line) -> tuple[tuple[str, Any], ...]:
+    """Which cut of the data the trial was about."""
+    return tuple(sorted((key, value) for key, value in line.params.items() if key != "variant"))
+
+
+def test_share(plan: KFold | MonteCarlo, facts: DatasetFacts | None) -> float | None:
+    """n_test / n_train of a cut: what the corrected test makes of training parts that overlap."""
+    if facts is None:
+        return None
+    split = SplitSpec.model_validate(plan.spec.get("split") or {})
+    if isinstance(plan, KFold):
+        split = split.model_copy(update={"folds": plan.folds, "fold": 0})
+    train, _, test = split.sizes(facts.samples)
+    return test / train if train and test else None

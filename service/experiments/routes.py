@@ -1,0 +1,114 @@
+"""HTTP of experiments: many jobs as one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Body, Query, Request, Response
+
+from service.auth import Reader, Writer
+from service.context import Service
+from service.database import reading
+from service.documents import EXPERIMENT_BODY, read_document
+from service.experiments import repository, service
+from service.experiments.between import between
+from service.experiments.schemas import (
+    ComparisonOut,
+    ExperimentDetail,
+    ExperimentOut,
+    ExperimentState,
+    ResultsOut,
+    StopExperimentIn,
+    detail_out,
+    experiment_out,
+    results_out,
+)
+from service.jobs.routes import IdempotencyKey
+from service.pagination import After, Limit, Page, page
+
+router = APIRouter(prefix="/v1/experiments", tags=["experiments"])
+Metric = Annotated[str | None, Query(max_length=64, description="Another metric to tell the trials apart by.")]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=ExperimentDetail,
+    openapi_extra=EXPERIMENT_BODY,
+    summary="Folds, sweeps, baselines, an ensemble or the autopilot: many jobs as one",
+)
+async def create_experiment(
+    request: Request, response: Response, who: Writer, context: Service, idempotency_key: IdempotencyKey = None
+) -> ExperimentDetail:
+    document = await read_document(request)
+
+    def make() -> tuple[ExperimentDetail, bool]:
+        experiment, new = service.create(context, who, document, idempotency_key)
+        with reading(context.sessions) as session:
+            return detail_out(service.tell(session, service.find(session, who, experiment.id))), new
+
+    made, new = await to_thread.run_sync(make)
+    response.headers["Location"] = f"/v1/experiments/{made.id}"
+    if not new:
+        response.headers["Idempotency-Replayed"] = "true"
+    return made
+
+
+@router.get("", response_model=Page[ExperimentOut], summary="Experiments, newest first")
+def list_experiments(
+    who: Reader,
+    context: Service,
+    limit: Limit = 50,
+    after: After = None,
+    kind: Annotated[str | None, Query(max_length=40)] = None,
+    status: Annotated[list[ExperimentState] | None, Query(description="One or more states.")] = None,
+) -> dict[str, Any]:
+    with reading(context.sessions) as session:
+        rows = repository.listing(session, who.project_id, limit, after, kind, status or ())
+        return page(rows, limit, experiment_out)
+
+
+@router.get(
+    "/{experiment_id}", response_model=ExperimentDetail, summary="One experiment, and what its jobs say together"
+)
+def get_experiment(experiment_id: str, who: Reader, context: Service) -> ExperimentDetail:
+    with reading(context.sessions) as session:
+        return detail_out(service.tell(session, service.find(session, who, experiment_id)))
+
+
+@router.get("/{experiment_id}/results", response_model=ResultsOut, summary="The live table: a row a job")
+def get_results(experiment_id: str, who: Reader, context: Service, metric: Metric = None) -> ResultsOut:
+    with reading(context.sessions) as session:
+        return results_out(service.tell(session, service.find(session, who, experiment_id), metric))
+
+
+@router.get(
+    "/{experiment_id}/comparison",
+    response_model=ComparisonOut,
+    summary="Whether another experiment on the same cuts is better than this one",
+)
+def get_comparison(
+    experiment_id: str,
+    who: Reader,
+    context: Service,
+    other: Annotated[str, Query(alias="with", max_length=64, description="The other experiment: B.")],
+    metric: Metric = None,
+) -> dict[str, Any]:
+    with reading(context.sessions) as session:
+        a, b = (service.find(session, who, one) for one in (experiment_id, other))
+        return between(service.tell(session, a, metric), service.tell(session, b, metric))
+
+
+@router.post(
+    "/{experiment_id}/stop", response_model=ExperimentOut, summary="Make no more jobs, and end those under way"
+)
+def stop_experiment(
+    experiment_id: str, who: Writer, context: Service, wish: Annotated[StopExperimentIn | None, Body()] = None
+) -> ExperimentOut:
+    return experiment_out(service.stop(context, who, experiment_id, (wish or StopExperimentIn()).running))
+
+
+@router.delete("/{experiment_id}", status_code=204, summary="Delete an ended experiment; its jobs stay")
+def delete_experiment(experiment_id: str, who: Writer, context: Service) -> None:
+    service.delete(context, who, experiment_id)

@@ -1,0 +1,204 @@
+"""Rules of experiments: admission, stop, deletion, and what is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.context import Context
+from service.database import db_time, new_id, reading
+from service.datasets.tables import Dataset
+from service.errors import Problem, not_found
+from service.experiments import engine, repository
+from service.experiments.engine import metric_of
+from service.experiments.planning import placed
+from service.experiments.repository import ENDED
+from service.experiments.results import Line, line_of
+from service.experiments.tables import Experiment
+from service.jobs import service as jobs
+from service.jobs.idempotency import once
+from service.keys.service import Principal
+from trainkit.spec import DatasetFacts, Resolved, SpecError
+from trainkit.spec import Problem as SpecProblem
+from trainkit.spec.experiments import EnsembleOf, Grid, KFold, MonteCarlo, Plan, Range, Sampled, Sweep, parse_experiment
+from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, split_metric
+from trainkit.spec.patch import merge_patch
+from trainkit.spec.resolve import is_classification
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An experiment with all that is told of it."""
+
+    row: Experiment
+    plan: Plan
+    facts: DatasetFacts | None
+    metric: str | None
+    """None while the dataset is being checked and the plan names none."""
+    lines: list[Line]
+
+
+def create(context: Context, who: Principal, document: Any, idempotency_key: str | None) -> tuple[Experiment, bool]:
+    """Make an experiment and its first jobs in one transaction. Returns (experiment, whether it is new).
+
+    Raises SpecError for everything wrong with the plan or with the jobs that it can be seen to make.
+    """
+    plan = parse_experiment(document)
+
+    def make(session: Session) -> Experiment:
+        dataset_id = _check(session, context, who, plan)
+        now = db_time(session)
+        experiment = Experiment(
+            id=new_id("exp"),
+            project_id=who.project_id,
+            key_id=who.key_id,
+            name=plan.name,
+            kind=plan.kind,
+            labels=dict(plan.labels),
+            plan=document,
+            dataset_id=dataset_id,
+            state="waiting",
+            created_at=now,
+            updated_at=now,
+        )
+        session.add(experiment)
+        session.flush()
+        engine.step(session, context, experiment, drawing=False)
+        return experiment
+
+    def find(session: Session, experiment_id: str) -> Experiment | None:
+        return repository.get(session, who.project_id, experiment_id)
+
+    experiment, new = once(context.sessions, who.project_id, idempotency_key, document, make, find)
+    if new:
+        context.doorbell.ring(jobs.QUEUE)
+    return experiment, new
+
+
+def _check(session: Session, context: Context, who: Principal, plan: Plan) -> str:
+    """The dataset's id, if the plan can be carried out."""
+    if isinstance(plan, EnsembleOf) and plan.experiment is not None:
+        return _check_source(session, who, plan, plan.experiment)
+    if "experiment" in plan.spec:
+        hint = "Leave it out: the jobs have the experiment's id there."
+        raise SpecError([SpecProblem("/spec/experiment", "set_by_the_service", "an experiment names itself", hint)])
+    most = context.settings.max_job_memory_bytes
+    try:
+        _, dataset, resolved = jobs.check(session, who, plan.spec, most)
+    except SpecError as error:
+        raise SpecError([replace(one, pointer=f"/spec{one.pointer}") for one in error.problems]) from None
+    found = [] if resolved is None else list(_metric_problems(plan, resolved))
+    for where, told, tried in _tried(plan):
+        try:
+            jobs.check(session, who, tried, most)
+        except SpecError as error:
+            found += [
+                replace(one, pointer=where, message=f"{told}: {one.pointer}: {one.message}") for one in error.problems
+            ]
+    if found:
+        raise SpecError(found)
+    return dataset.id
+
+
+def _tried(plan: Plan) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(where, what, spec) of the jobs that can be seen: each variant, each value or end of a range, one at a time."""
+    if isinstance(plan, KFold | MonteCarlo):
+        for name, patch in plan.variants.items():
+            yield f"/variants/{name}", f"variant {name}", merge_patch(plan.spec, patch)
+        if isinstance(plan, KFold):
+            split = plan.spec.get("split")
+            ratios = split if isinstance(split, dict) else {}
+            fold = {**ratios, "folds": plan.folds, "fold": 0}
+            yield "/folds", "a fold", {**plan.spec, "split": fold}
+    if isinstance(plan, Grid | Sampled):
+        for pointer, values in plan.space.items():
+            escaped = pointer.replace("~", "~0").replace("/", "~1")
+            for value in values.ends if isinstance(values, Range) else values:
+                yield f"/space/{escaped}", f"with {value!r}", placed(plan.spec, {pointer: value})
+
+
+def _metric_problems(plan: Plan, resolved: Resolved) -> Iterator[SpecProblem]:
+    spec = resolved.spec
+    task = spec.task or "classification"
+    names = CLASSIFICATION_METRICS if is_classification(task) else REGRESSION_METRICS
+    if plan.metric is not None and split_metric(plan.metric)[1] not in names:
+        message = f"{plan.metric} is not measured in {task}"
+        yield SpecProblem("/metric", "not_measured", message, f"Measured: {', '.join(names)}.")
+    if isinstance(plan, Sweep | EnsembleOf) and spec.train.monitor is None:
+        hint = "Give split.validation a share."
+        yield SpecProblem(
+            "/spec/split", "no_validation", "trials are told apart by the validation part: there is none", hint
+        )
+
+
+def _check_source(session: Session, who: Principal, plan: EnsembleOf, experiment_id: str) -> str:
+    source = repository.get(session, who.project_id, experiment_id)
+    problem = None
+    if source is None:
+        hint = "GET /v1/experiments lists the experiments of this project."
+        problem = SpecProblem("/experiment", "unknown_experiment", f"there is no experiment {experiment_id!r}", hint)
+    elif source.kind in ("kfold", "monte_carlo"):
+        message = "its members were trained on what others of them are tested on"
+        hint = "Take members of one cut: a grid, random, tpe, asha or autopilot, or `spec` in place of `experiment`."
+        problem = SpecProblem("/experiment", "different_cuts", message, hint)
+    elif source.state not in ENDED:
+        problem = SpecProblem("/experiment", "not_ended", f"it is {source.state}", "Wait until it has ended.")
+    elif len(engine.best_of(session, source.id, plan.metric or "val_loss", plan.members)) < 2:
+        message = "fewer than two of its jobs have a model and a figure"
+        problem = SpecProblem("/experiment", "too_few_members", message, "Take another experiment.")
+    if problem is not None:
+        raise SpecError([problem])
+    assert source is not None
+    return source.dataset_id
+
+
+def find(session: Session, who: Principal, experiment_id: str) -> Experiment:
+    """The project's experiment. Raises a 404 problem."""
+    found = repository.get(session, who.project_id, experiment_id)
+    if found is None:
+        raise not_found("experiment", experiment_id)
+    return found
+
+
+def tell(session: Session, experiment: Experiment, metric: str | None = None) -> Told:
+    """The experiment with its table, told by `metric` if one is named. Raises a 422 problem for an unknown one."""
+    if metric is not None:
+        try:
+            split_metric(metric)
+        except ValueError as error:
+            raise Problem(422, "unknown_metric", f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
+    plan = parse_experiment(experiment.plan)
+    dataset = session.get(Dataset, experiment.dataset_id)
+    facts = DatasetFacts.model_validate(dataset.facts) if dataset is not None and dataset.facts is not None else None
+    by = metric or plan.metric or (metric_of(plan, facts) if facts is not None else None)
+    trials = repository.trials(session, experiment.id)
+    there = repository.jobs_of(session, trials)
+    return Told(experiment, plan, facts, by, [line_of(one, there.get(one.job_id or ""), by or "") for one in trials])
+
+
+def stop(context: Context, who: Principal, experiment_id: str, running: str) -> Experiment:
+    """Make no more jobs, and end those under way as asked. Idempotent; an ended experiment stays as it ended."""
+    with context.sessions.begin() as session:
+        find(session, who, experiment_id)
+        experiment = repository.locked(session, experiment_id)
+        assert experiment is not None
+        if experiment.state in ENDED:
+            return experiment
+        experiment.state, experiment.wanted = "stopping", running
+        experiment.updated_at = db_time(session)
+    engine.halt(context, experiment_id)
+    engine.advance(context, experiment_id)
+    with reading(context.sessions) as session:
+        return find(session, who, experiment_id)
+
+
+def delete(context: Context, who: Principal, experiment_id: str) -> None:
+    """Remove an ended experiment; its jobs stay."""
+    with context.sessions.begin() as session:
+        experiment = find(session, who, experiment_id)
+        if experiment.state not in ENDED:
+            raise Problem(409, "wrong_state", f"The experiment is {experiment.state}: stop it first.")
+        repository.delete_experiment(session, experiment)

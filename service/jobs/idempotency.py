@@ -1,0 +1,80 @@
+"""`Idempotency-Key`: a request that is sent again makes nothing new, and is answered with what it made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.database import db_time, reading
+from service.errors import Problem
+from service.jobs.tables import IdempotencyKey
+
+
+class Made(Protocol):
+    """Whatever a request makes."""
+
+    id: Any
+
+
+T = TypeVar("T", bound=Made)
+
+
+def once(
+    sessions: sessionmaker[Session],
+    project_id: str,
+    key: str | None,
+    document: Any,
+    make: Callable[[Session], T],
+    find: Callable[[Session, str], T | None],
+) -> tuple[T, bool]:
+    """(what `make` made in one transaction, True), or (what the same key made earlier, False).
+
+    Raises a 422 problem where the key was used for another document, or for something of another kind.
+    """
+    fingerprint = _digest(document)
+
+    def earlier(session: Session) -> T | None:
+        known = session.get(IdempotencyKey, (project_id, key)) if key else None
+        if known is None:
+            return None
+        found = find(session, known.resource_id) if known.fingerprint == fingerprint else None
+        if found is None:
+            detail = "This Idempotency-Key was used for another request. Use a new one."
+            raise Problem(422, "idempotency_mismatch", detail)
+        return found
+
+    try:
+        with sessions.begin() as session:
+            if (known := earlier(session)) is not None:
+                return known, False
+            made = make(session)
+            if key:
+                remembered = IdempotencyKey(
+                    project_id=project_id,
+                    key=key,
+                    fingerprint=fingerprint,
+                    resource_id=made.id,
+                    created_at=db_time(session),
+                )
+                session.add(remembered)
+            return made, True
+    except IntegrityError:
+        # the same key was used at the same moment, and the other request won
+        with reading(sessions) as session:
+            if (known := earlier(session)) is not None:
+                return known, False
+        raise
+
+
+def implied(request: dict[str, Any]) -> str:
+    """An Idempotency-Key for who sends none: the same wish for the same job makes one job, however often it is sent."""
+    return f"~{_digest(request)}"
+
+
+def _digest(document: Any) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
