@@ -59,12 +59,20 @@ def augmentation_preview(prepared: Path, request: bytes, media_type: str) -> tup
 
 
 def init_report_of(prepared: Path, request: bytes, media_type: str) -> tuple[bytes, str]:
-    """Pre-activations and activations of every layer on one batch of the training part, as numbers or as a picture."""
+    """Pre-activations and activations of every layer on one batch of the training part, as numbers or as a picture.
+
+    Raises BadInputError for a model that has no layers.
+    """
     from trainkit.fit.init_report import init_report, init_report_png
     from trainkit.spec import JobSpec
+    from trainkit.spec.models import Ensemble, Yardstick
 
     wish = json.loads(request)
-    report = init_report(JobSpec.model_validate(wish["spec"]), Dataset.load(prepared))
+    spec = JobSpec.model_validate(wish["spec"])
+    if isinstance(spec.model, Ensemble | Yardstick):
+        hint = "Name an architecture, such as mlp."
+        raise BadInputError("no_layers", f"{spec.model.kind} has no layers to look into", "/model/kind", hint)
+    report = init_report(spec, Dataset.load(prepared))
     if wish["format"] == "png":
         return init_report_png(report), PNG
     return json.dumps(report).encode(), "application/json"

@@ -429,11 +429,10 @@ class Supervisor:
 
     def _finish(self, event: dict[str, Any]) -> None:
         """Files into storage, then one transaction: model, artifacts, evaluation, result and state."""
-        storage = self.context.storage
-        folder = Path(event["artifact"])
-        manifest = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        key = f"models/{self.job_id}/{self.fence}"
-        size = 0 if storage.exists(key) else self._aside(lambda: storage.put_tree(key, folder))
+        storage, folder = self.context.storage, Path(event["artifact"] or self.folder / "no model")
+        key = f"models/{self.job_id}/{self.fence}" if event["artifact"] else None
+        manifest = json.loads((folder / "model.json").read_text(encoding="utf-8")) if key else {}
+        size = 0 if key is None or storage.exists(key) else self._aside(partial(storage.put_tree, key, folder))
         files = [self._stored(f"{name}{Path(path).suffix}", Path(path)) for name, path in event["files"].items()]
         files += [self._stored("log.txt", self.log_file)]
         self.logs.finish(self.lease)

@@ -35,13 +35,14 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """A job's good end: the model is in storage, the numbers are known."""
+    """A job's good end: the model, where it has one, is in storage, and the numbers are known."""
 
     stop_reason: str
     result: dict[str, Any]
     evaluation: dict[str, Any] | None
     model_kind: str
-    model_key: str
+    model_key: str | None
+    """None of what scikit-learn has fitted: it leaves no model."""
     model_manifest: dict[str, Any]
     model_bytes: int
     files: list[StoredFile] = field(default_factory=list)
@@ -87,25 +88,26 @@ def stop_by_rule(session: Session, job: Job, reason: str) -> None:
     transition(session, job, "stopping", actor="rule", reason=reason, wanted=wish)
 
 
-def finish(session: Session, job_id: str, fence: int, outcome: Finish) -> str:
-    """Model, files, result and the final state, all or nothing. Returns the model's id."""
+def finish(session: Session, job_id: str, fence: int, outcome: Finish) -> str | None:
+    """Model, files, result and the final state, all or nothing. Returns the model's id, None where there is none."""
     job = held(session, job_id, fence)
-    model_id = new_id("mdl")
+    model_id = None if outcome.model_key is None else new_id("mdl")
     now = _now(session)
-    session.add(
-        Model(
-            id=model_id,
-            project_id=job.project_id,
-            job_id=job.id,
-            name=job.name,
-            kind=outcome.model_kind,
-            storage_key=outcome.model_key,
-            manifest=outcome.model_manifest,
-            metrics=outcome.result.get("test") or {},
-            bytes=outcome.model_bytes,
-            created_at=now,
+    if model_id is not None:
+        session.add(
+            Model(
+                id=model_id,
+                project_id=job.project_id,
+                job_id=job.id,
+                name=job.name,
+                kind=outcome.model_kind,
+                storage_key=outcome.model_key,
+                manifest=outcome.model_manifest,
+                metrics=outcome.result.get("test") or {},
+                bytes=outcome.model_bytes,
+                created_at=now,
+            )
         )
-    )
     for file in outcome.files:
         session.merge(
             Artifact(

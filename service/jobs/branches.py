@@ -19,6 +19,7 @@ from service.jobs.tables import Checkpoint, Job
 from trainkit.spec import JobSpec, SpecError
 from trainkit.spec import Problem as SpecProblem
 from trainkit.spec.early_stop import ACROSS
+from trainkit.spec.yardsticks import WITHOUT_MODEL, YARDSTICKS
 
 Relation = Literal["fork", "retry", "resume", "diagnosis"]
 FREE = {
@@ -67,6 +68,9 @@ def fork_of(session: Session, context: Context, parent: Job) -> Branch:
 
 def to_go_on_from(session: Session, context: Context, job: Job) -> Checkpoint | None:
     """The job's newest checkpoint; None when it has never had one. Raises a 409 problem when it had and they are gone."""
+    if (kind := job.spec["model"]["kind"]) in YARDSTICKS:
+        detail = f"{WITHOUT_MODEL.format(kind)}: it has no checkpoint to go on from. `retry` fits it again."
+        raise Problem(409, "no_checkpoint", detail)
     checkpoint = newest(session, context, job)
     if checkpoint is None:
         hint = "`retry` begins anew; `start_from` begins with the weights of its model."

@@ -14,6 +14,7 @@ from service.keys.service import Principal
 from service.models.tables import Model
 from trainkit.spec import JobSpec
 from trainkit.spec import Problem as SpecProblem
+from trainkit.spec.yardsticks import WITHOUT_MODEL, YARDSTICKS
 
 
 def problems(session: Session, who: Principal, spec: JobSpec) -> Iterator[SpecProblem]:
@@ -55,7 +56,10 @@ def _trained(session: Session, who: Principal, pointer: str, identifier: str) ->
         yield SpecProblem(pointer, "unknown_job", f"there is no job {identifier!r}", hint)
     elif repository.model_of(session, identifier) is None:
         hint = "Name another job." if job.state in ENDED else "Wait until it has ended."
-        yield SpecProblem(pointer, "no_model", f"job {identifier!r} is {job.state} and has no model", hint)
+        message = f"job {identifier!r} is {job.state} and has no model"
+        if (kind := job.spec["model"]["kind"]) in YARDSTICKS:
+            message, hint = f"job {identifier!r} has no model: {WITHOUT_MODEL.format(kind)}", "Name another job."
+        yield SpecProblem(pointer, "no_model", message, hint)
 
 
 def _uploaded(

@@ -28,6 +28,7 @@ from trainkit.diagnose.remedies import NextSpec, next_specs
 from trainkit.diagnose.signal import dead_units, saturated_activations, symmetric_initialization, vanishing_gradients
 from trainkit.diagnose.verdicts import Verdict, ordered
 from trainkit.diagnose.wrong_loss import wrong_loss
+from trainkit.spec.yardsticks import is_yardstick
 
 Rule = Callable[[Record], Verdict | None]
 RULES: tuple[Rule, ...] = (
@@ -50,6 +51,8 @@ RULES: tuple[Rule, ...] = (
     optimization_failure,
     validation_too_small,
 )
+OF_DATA: tuple[Rule, ...] = (class_imbalance, leakage, distribution_mismatch, validation_too_small)
+"""What a single evaluation of a model without a training loop can tell."""
 EDITION = 1
 """Counts on when a rule, a threshold or a remedy changes: who has read a diagnosis asks for the new one then."""
 ENOUGH = 10
@@ -74,11 +77,17 @@ class Diagnosis:
 
 
 def diagnose(record: Record) -> Diagnosis:
-    """Ask every rule. With no complaint the verdict is `healthy`, as sure as there is evidence."""
+    """Ask every rule, of what scikit-learn has fitted those about the data. With no complaint the verdict is `healthy`,
+    as sure as there is evidence."""
     with np.errstate(all="ignore"):  # a diverged run's numbers overflow, and comparisons with them come out right
-        found = [verdict for rule in RULES if (verdict := rule(record)) is not None]
+        found = [verdict for rule in rules_of(record) if (verdict := rule(record)) is not None]
     verdicts = ordered(found) or [healthy(record)]
     return Diagnosis(record.final, verdicts, next_specs(record, verdicts))
+
+
+def rules_of(record: Record) -> tuple[Rule, ...]:
+    """The rules that have something to look at."""
+    return OF_DATA if is_yardstick(record.spec.model) else RULES
 
 
 def healthy(record: Record) -> Verdict:
@@ -91,13 +100,15 @@ def healthy(record: Record) -> Verdict:
         if len(train)
         else "Nothing has been measured yet; spec and dataset give no cause for concern."
     )
+    if is_yardstick(record.spec.model):
+        message += f" {record.spec.model.kind} is fitted by scikit-learn: only what concerns the data was asked."
     evidence = {
         "evaluations": len(train),
         "skill": record.learnt,
         "baseline_loss": record.baseline,
         "last_train_loss": float(train.value[-1]) if len(train) else None,
         "best_val_loss": float(val.value.min()) if len(val) else None,
-        "rules_asked": [rule.__name__ for rule in RULES],
+        "rules_asked": [rule.__name__ for rule in rules_of(record)],
         "explained_by": [],
         "series": ["train_loss", "val_loss"],
     }

@@ -71,6 +71,12 @@ def versions() -> dict[str, str]:
     }
 
 
+def on_one_core(*, parameters: int = 0, threads: int = 1, libraries: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What a job without a training loop has decided: there is nothing to choose. `libraries`: versions of further ones."""
+    decided = Decided("cpu", threads, "float32", False, False, True, {**versions(), **(libraries or {})})
+    return {**decided.as_dict(), "parameters": parameters, "trainable": 0, "resume_exact": decided.resume_exact}
+
+
 def choose_device(wanted: str) -> torch.device:
     """`auto`: a CUDA device, else MPS, else the CPU. Raises RuntimeError when a named one is not there."""
     if wanted == "auto":

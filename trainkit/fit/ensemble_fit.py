@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.data import Dataset
-from trainkit.fit.device import versions
+from trainkit.fit.device import on_one_core
 from trainkit.fit.ensemble import EnsembleModel, in_order
 from trainkit.fit.evaluate import evaluation
 from trainkit.fit.events import Events
@@ -54,18 +54,7 @@ def fit_ensemble(
             ]
         )
     parameters = sum(p.numel() for m in members if not isinstance(m, EnsembleModel) for p in m.network.parameters())
-    chosen = {
-        "device": "cpu",
-        "threads": 1,
-        "precision": "float32",
-        "compile": False,
-        "channels_last": False,
-        "deterministic": True,
-        "versions": versions(),
-        "parameters": parameters,
-        "trainable": 0,
-        "resume_exact": True,
-    }
+    chosen = on_one_core(parameters=parameters)
     events.emit("resolved", **chosen)
     events.phase("evaluating")
     held_out = [part for part in (prepared.val, prepared.test) if part is not None] or [prepared.train]

@@ -41,6 +41,7 @@ from trainkit.spec import JobSpec, check_spec, resolve
 from trainkit.spec.early_stop import across_of
 from trainkit.spec.metrics import direction
 from trainkit.spec.problems import Problem, SpecError
+from trainkit.spec.yardsticks import is_yardstick
 
 
 @dataclass
@@ -48,7 +49,7 @@ class FitResult:
     """What `fit` gives back."""
 
     model: TrainedModel | EnsembleModel | None
-    """None after `cancel`, `pause` and `handback`."""
+    """None after `cancel`, `pause` and `handback`, and of what scikit-learn has fitted."""
     history: list[dict[str, Any]]
     """Metric rows `{step, epoch, split, name, value}` of every epoch, those before a resume included."""
     evaluation: dict[str, Any] | None
@@ -120,7 +121,8 @@ def _fit(
         events.log(
             f"{kinds}: a run by itself has no other jobs to compare with and is never stopped by that", "warning"
         )
-    device = choose_device(earlier["device"] if earlier else spec.resources.device)
+    wanted_device = "cpu" if is_yardstick(spec.model) else spec.resources.device
+    device = choose_device(earlier["device"] if earlier else wanted_device)
     threads = torch.get_num_threads()
     try:
         # Preprocessing is part of the promise of equal bits: its sums must not depend on the machine's free cores.
@@ -130,6 +132,10 @@ def _fit(
             from trainkit.fit.ensemble_fit import fit_ensemble
 
             return fit_ensemble(spec, prepared, data, events, workdir, source)
+        if is_yardstick(spec.model):
+            from trainkit.fit.yardstick import fit_yardstick
+
+            return fit_yardstick(spec, prepared, events, control, workdir)
         network = _network(spec, prepared, events, source).to(device)
         assert spec.loss is not None  # resolve() has filled it in
         loss = losses.build(spec.loss, outputs=prepared.outputs, label_smoothing=spec.regularize.label_smoothing)

@@ -13,7 +13,7 @@ from trainkit.nn.residual import build_residual_cnn
 from trainkit.nn.rnn import build_recurrent
 from trainkit.nn.svm import build_linear_svm
 from trainkit.spec.init import HeNormalInit, InitSpec, XavierUniformInit, ZerosInit
-from trainkit.spec.models import ModelSpec
+from trainkit.spec.models import Ensemble, ModelSpec, Yardstick
 
 RELU_LIKE = ("relu", "leaky_relu", "elu", "gelu", "silu", "mish")
 
@@ -52,6 +52,8 @@ def _architecture(spec: ModelSpec, shape: tuple[int, ...], outputs: int) -> Netw
             return build_torchvision(spec, _image(spec.name, shape), outputs)
         case "ensemble":
             raise ValueError("an ensemble has no weights of its own: it is put together from trained models")
+        case "gradient_boosting" | "rbf_svm":
+            raise ValueError(f"{spec.kind} has no network: scikit-learn fits it")
 
 
 def starting_weights(spec: ModelSpec) -> InitSpec | None:
@@ -60,7 +62,7 @@ def starting_weights(spec: ModelSpec) -> InitSpec | None:
     None where the weights stay as the architecture draws them: torchvision's own rules, or pretrained weights that
     are loaded afterwards.
     """
-    if spec.kind == "ensemble":
+    if isinstance(spec, Ensemble | Yardstick):
         return None
     if spec.init is not None:
         return None if spec.init.kind == "pretrained" else spec.init

@@ -13,11 +13,14 @@ from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, di
 from trainkit.spec.problems import Problem, nearest
 from trainkit.spec.shapes import Sample, class_counts, feature_columns, target_column
 from trainkit.spec.split import part_sizes
+from trainkit.spec.yardsticks import is_yardstick
+from trainkit.spec.yardsticks import problems as yardstick_problems
 
 ANY_SAMPLE_AUGMENT = ("noise", "mixup")
 COLOUR_AUGMENT = ("saturation", "hue")
 IMAGE_MODELS = ("cnn", "residual_cnn", "torchvision")
 RECURRENT_MODELS = ("lstm", "gru")
+FLAT_MODELS = ("mlp", "linear", "linear_svm", "gradient_boosting", "rbf_svm")
 SOFT_TARGET_LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "focal")
 TRAIN_METRICS = ("loss", "accuracy", "mse", "mae")
 
@@ -269,7 +272,7 @@ def _model_problems(context: Context) -> Iterator[Problem]:
             f"{kind} reads sequences (T, F), the samples are {sample.form}s",
             "Upload with kind=sequences, or use an mlp.",
         )
-    if sample.form == "sequence" and kind in ("mlp", "linear", "linear_svm"):
+    if sample.form == "sequence" and kind in FLAT_MODELS:
         lengths = context.facts.lengths
         if lengths is not None and lengths[0] != lengths[1]:
             yield Problem(
@@ -278,6 +281,9 @@ def _model_problems(context: Context) -> Iterator[Problem]:
                 f"{kind} needs equal lengths, these run from {lengths[0]} to {lengths[1]}",
                 "Use an lstm or gru.",
             )
+    if is_yardstick(context.spec.model):
+        yield from yardstick_problems(context.spec, context.training_samples)
+        return
     if kind == "linear_svm" and not context.classification:
         yield Problem("/model/kind", "needs_classes", "the SVM separates classes", "Use linear for regression.")
     if context.spec.adapt is not None and (not context.classification or kind == "ensemble"):

@@ -8,10 +8,11 @@ from typing import Any
 
 from trainkit.spec.checks import Context
 from trainkit.spec.facts import DatasetFacts
-from trainkit.spec.models import Cnn, Mlp, Recurrent, ResidualCnn
+from trainkit.spec.models import Cnn, Ensemble, Mlp, Recurrent, ResidualCnn, Yardstick
 from trainkit.spec.resolve import Resolved
 from trainkit.spec.shapes import Sample
 from trainkit.spec.torchvision_names import TORCHVISION_PARAMETERS
+from trainkit.spec.yardsticks import cost
 
 BYTES = 4
 OPTIMIZER_SLOTS = {"sgd": 0, "momentum": 1, "heavy_ball": 1, "nesterov": 1, "adagrad": 1, "rmsprop": 1, "lion": 1}
@@ -40,8 +41,10 @@ class Layers:
 def estimate(resolved: Resolved, facts: DatasetFacts) -> dict[str, Any]:
     """`{parameters, activations_per_sample, steps_per_epoch, memory_bytes, seconds}`; `seconds` is for one CPU core."""
     spec, sample, outputs = resolved.spec, resolved.sample, resolved.outputs
-    layers = model_layers(spec.model, _after_preprocessing(resolved), outputs)
-    samples = Context(spec, facts, spec.task or "classification", sample, outputs).training_samples
+    seen = _after_preprocessing(resolved)
+    layers = model_layers(spec.model, seen, outputs)
+    context = Context(spec, facts, spec.task or "classification", sample, outputs)
+    samples = context.training_samples
     batch = min(spec.train.batch_size, samples)
     # a step gathers its whole batch, and takes it through the network by micro-batches
     gathered = min(spec.train.batch_size * spec.train.accumulate, samples)
@@ -53,6 +56,10 @@ def estimate(resolved: Resolved, facts: DatasetFacts) -> dict[str, Any]:
     activation_bytes = 2 * layers.activations * batch * BYTES + (gathered - batch) * sample.size * BYTES
     stored = 1 if facts.input_dtype == "uint8" and sample.form == "image" else BYTES
     data_bytes = facts.samples * sample.size * stored
+    if isinstance(spec.model, Yardstick):
+        own_bytes, seconds = cost(spec.model, samples, seen.size, outputs, classes=context.classification)
+        memory = PROCESS_BYTES + own_bytes + data_bytes
+        return {**asdict(layers), "steps_per_epoch": 1, "memory_bytes": memory, "seconds": round(seconds, 1)}
     # backward costs twice the forward pass
     flops = 3 * 2 * layers.multiply_adds * samples * spec.train.epochs
     return {
@@ -78,7 +85,7 @@ def _after_preprocessing(resolved: Resolved) -> Sample:
 
 
 def model_layers(model: Any, sample: Sample, outputs: int) -> Layers:
-    """Parameters, activations and multiply-adds of a model spec; an ensemble counts nothing, it is not trained."""
+    """Parameters, activations and multiply-adds of a model spec; nothing where there is no network to train."""
     if isinstance(model, Mlp):
         return _dense(sample.size, model.hidden, outputs, norm=model.norm in ("batch", "layer", "group"))
     if isinstance(model, Cnn):
@@ -93,7 +100,7 @@ def model_layers(model: Any, sample: Sample, outputs: int) -> Layers:
         # torchvision's networks touch a parameter about 60 times in a 224 x 224 image (measured on ResNet-18 to VGG)
         scale = (side / 224) ** 2
         return Layers(parameters, int(2_500_000 * max(scale, 0.02)), int(parameters * 100 * scale))
-    if model.kind == "ensemble":
+    if isinstance(model, Ensemble | Yardstick):
         return Layers()
     return _dense(sample.size, (), outputs)
 

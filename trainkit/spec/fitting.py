@@ -8,10 +8,12 @@ from typing import Any
 
 from trainkit.spec.job import JobSpec
 from trainkit.spec.models import ModelSpec
+from trainkit.spec.yardsticks import is_yardstick
 
 OUT_OF_MEMORY = ("out_of_memory", "out_of_gpu_memory")
 MIB = 2**20
 WIDTHS = ("hidden", "channels", "dense")
+OTHERWISE = "take a smaller model, `split.subsample`, or a machine with more memory"
 LEAST_SIDE = 32
 """Images are offered no smaller than this."""
 
@@ -34,6 +36,9 @@ def next_spec(spec: JobSpec | Mapping[str, Any], evidence: Mapping[str, Any]) ->
     whole = spec if isinstance(spec, JobSpec) else JobSpec.model_validate(spec)
     document = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else copy.deepcopy(dict(spec))
     measured, now = _measured(evidence), whole.train.batch_size
+    if is_yardstick(whole.model):
+        why = f"{measured}scikit-learn takes the whole training part at once; {OTHERWISE}"
+        return {"patch": None, "spec": None, "fork": False, "why": why}
     smaller = _smaller_batches(whole)
     if smaller is not None:
         batch_size, accumulate, same = smaller
@@ -44,7 +49,7 @@ def next_spec(spec: JobSpec | Mapping[str, Any], evidence: Mapping[str, Any]) ->
     narrower = _narrower(whole.model)
     if narrower:
         return _offer(document, "model", narrower, False, f"{least}a model of half the size needs less")
-    why = f"{least}take a smaller model, `split.subsample`, or a machine with more memory"
+    why = f"{least}{OTHERWISE}"
     return {"patch": None, "spec": None, "fork": False, "why": why}
 
 

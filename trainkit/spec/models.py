@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from trainkit.spec.base import DropProbability, SpecModel, Width
+from trainkit.spec.base import DropProbability, NonNegative, Positive, Rate, SpecModel, Width
 from trainkit.spec.init import InitSpec
 from trainkit.spec.torchvision_names import TORCHVISION_CLASSIFIERS
 
@@ -169,6 +169,44 @@ class Ensemble(SpecModel):
         return self
 
 
+class GradientBoosting(SpecModel):
+    """Boosted trees on binned features: scikit-learn's HistGradientBoosting, a yardstick for tables."""
+
+    kind: Literal["gradient_boosting"] = "gradient_boosting"
+    learning_rate: Rate = 0.1
+    """Share of each tree that is added."""
+    max_iter: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Rounds of boosting; each adds a tree, beyond two classes one for each class."""
+    max_leaf_nodes: Annotated[int, Field(ge=2, le=65536)] | None = 31
+    """Leaves of a tree at most; null: no limit."""
+    max_depth: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Splits from root to leaf at most; left out: no limit."""
+    min_samples_leaf: Annotated[int, Field(ge=1)] = 20
+    """Samples in a leaf at least."""
+    l2_regularization: NonNegative = 0.0
+    """Penalty of the leaves' squared values."""
+    early_stopping: bool | Literal["auto"] = "auto"
+    """Stop when a tenth of the training part, held back, gains no more; auto: above 10,000 training samples."""
+
+
+class RbfSvm(SpecModel):
+    """A support vector machine with a Gaussian kernel: scikit-learn's SVC and SVR, a yardstick for tables."""
+
+    kind: Literal["rbf_svm"] = "rbf_svm"
+    c: Positive = 1.0
+    """Price of errors beyond the margin; smaller is smoother."""
+    gamma: Literal["scale", "auto"] | Positive = "scale"
+    """exp(-gamma |x - y|^2); scale: 1 / (features x variance), auto: 1 / features."""
+    epsilon: NonNegative = 0.1
+    """Regression: errors up to this, on the scale of `target_scaling`, cost nothing."""
+    standardise: bool = True
+    """Features to mean 0 and deviation 1 first (StandardScaler), after `preprocess`: the kernel weighs all alike."""
+
+
+Yardstick = GradientBoosting | RbfSvm
+"""What scikit-learn fits: no network, no epochs, no weights to start from."""
+
 ModelSpec = Annotated[
-    Linear | LinearSvm | Mlp | Cnn | ResidualCnn | Lstm | Gru | Torchvision | Ensemble, Field(discriminator="kind")
+    Linear | LinearSvm | Mlp | Cnn | ResidualCnn | Lstm | Gru | Torchvision | Ensemble | GradientBoosting | RbfSvm,
+    Field(discriminator="kind"),
 ]

@@ -15,6 +15,7 @@ from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.metrics import direction
 from trainkit.spec.problems import Problem, SpecError, problems_from_validation
 from trainkit.spec.shapes import Sample, class_counts, infer_task, sample_of
+from trainkit.spec.yardsticks import ignored, is_yardstick
 
 SHAPE_STAYS_KNOWN = ("missing_values", "target_as_feature", "too_many_categories")
 """Problems of the dataset that leave a sample's shape known well enough to look for the others as well."""
@@ -84,7 +85,7 @@ def is_classification(task: Task) -> bool:
 def _complete(spec: JobSpec, task: Task, has_validation: bool) -> JobSpec:
     """The same spec with task, loss, epochs, monitors and modes written out."""
     update: dict[str, Any] = {"task": task}
-    if spec.loss is None:
+    if spec.loss is None or is_yardstick(spec.model):
         update["loss"] = default_loss(spec, task)
     if spec.target_scaling == "auto":
         update["target_scaling"] = "none" if is_classification(task) else "z_score"
@@ -98,10 +99,10 @@ def _complete(spec: JobSpec, task: Task, has_validation: bool) -> JobSpec:
 
 
 def default_loss(spec: JobSpec, task: Task) -> losses.LossSpec:
-    """Hinge for the SVM, cross entropy for classes, mse for numbers."""
+    """Hinge for the SVMs, cross entropy for classes, mse for numbers."""
     if not is_classification(task):
         return losses.Mse()
-    return losses.Hinge() if spec.model.kind == "linear_svm" else losses.CrossEntropy()
+    return losses.Hinge() if spec.model.kind in ("linear_svm", "rbf_svm") else losses.CrossEntropy()
 
 
 def best_monitor(spec: JobSpec, has_validation: bool) -> str | None:
@@ -120,6 +121,17 @@ def with_mode(rule: Any) -> Any:
 
 
 def _warnings(spec: JobSpec, context: checks.Context) -> Iterator[Problem]:
+    if is_yardstick(spec.model):
+        yield from ignored(spec, default_loss(spec, context.task))
+    else:
+        yield from _warnings_of_training(spec, context)
+    if spec.task is None and context.facts.kind == "table":
+        yield Problem(
+            "/task", "task_inferred", f"taken as {context.task} from the target column", "Say `task` to fix it."
+        )
+
+
+def _warnings_of_training(spec: JobSpec, context: checks.Context) -> Iterator[Problem]:
     if spec.regularize.l2 and spec.regularize.weight_decay:
         yield Problem(
             "/regularize",
@@ -161,8 +173,4 @@ def _warnings(spec: JobSpec, context: checks.Context) -> Iterator[Problem]:
     if phases and "epochs" in spec.train.model_fields_set and spec.train.epochs != total:
         yield Problem(
             "/train/epochs", "phases_decide", f"the phases add up to {total} epochs, and they decide", "Leave it out."
-        )
-    if spec.task is None and context.facts.kind == "table":
-        yield Problem(
-            "/task", "task_inferred", f"taken as {context.task} from the target column", "Say `task` to fix it."
         )

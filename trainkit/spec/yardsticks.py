@@ -1,0 +1,82 @@
+"""What a spec of a yardstick (a model that scikit-learn fits) may ask for, what it asks in vain, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import get_args
+
+from trainkit.spec.job import JobSpec
+from trainkit.spec.models import GradientBoosting, ModelSpec, Yardstick
+from trainkit.spec.problems import Problem
+from trainkit.spec.training import TrainSpec
+
+MOST_SVM_SAMPLES = 20_000
+"""A kernel machine's time grows with the square of its samples: beyond this it is no cheap model any more."""
+YARDSTICKS: tuple[str, ...] = tuple(kind.model_fields["kind"].default for kind in get_args(Yardstick))
+WITHOUT_MODEL = "{} is fitted by scikit-learn as a yardstick, and only its evaluation is kept"
+OF_TRAINING = ("augment", "optimizer", "schedule", "regularize", "early_stop")
+USED_OF_TRAIN = ("seed", "threads", "monitor")
+LIBRARY_BYTES = 80 * 2**20
+KERNEL_CACHE_BYTES = 200 * 2**20
+DOUBLE = 8
+TREE_SECONDS = 5e-8
+"""For a sample, a feature and a tree. This and the next measured on one core with scikit-learn 1.9: orders of magnitude."""
+KERNEL_SECONDS = 4e-9
+"""For a pair of samples and a feature."""
+
+
+def is_yardstick(model: ModelSpec) -> bool:
+    """Whether scikit-learn fits it."""
+    return isinstance(model, Yardstick)
+
+
+def problems(spec: JobSpec, training_samples: int) -> Iterator[Problem]:
+    """What cannot be done with a yardstick."""
+    kind = spec.model.kind
+    if kind == "rbf_svm" and training_samples > MOST_SVM_SAMPLES:
+        yield Problem(
+            "/split/subsample",
+            "too_many_samples",
+            f"rbf_svm takes at most {MOST_SVM_SAMPLES} training samples, for its time grows with their square; "
+            f"these are {training_samples}",
+            f"Use {svm_share(spec, training_samples):g} or less, or gradient_boosting.",
+        )
+    hint = f"Remove it, or use an mlp: scikit-learn fits {kind} from the beginning."
+    if spec.start_from is not None:
+        yield Problem("/start_from", "no_weights", f"{kind} has no weights to take over", hint)
+    if spec.adapt is not None:
+        yield Problem("/adapt", "no_network", f"{kind} has no features to adapt", hint)
+
+
+def svm_share(spec: JobSpec, training_samples: int) -> float:
+    """The largest `split.subsample`, to 6 digits, that leaves an rbf_svm few enough samples."""
+    return math.floor(1e6 * (spec.split.subsample or 1.0) * MOST_SVM_SAMPLES / training_samples) / 1e6
+
+
+def ignored(spec: JobSpec, loss: object) -> Iterator[Problem]:
+    """Warnings of what is set, and nothing comes of it. `loss`: what it is measured by in any case."""
+    defaults = JobSpec.model_fields
+    pointers = [f"/{name}" for name in OF_TRAINING if getattr(spec, name) != defaults[name].default]
+    usual = TrainSpec()
+    pointers += [
+        f"/train/{name}"
+        for name in TrainSpec.model_fields
+        if name not in USED_OF_TRAIN and getattr(spec.train, name) != getattr(usual, name)
+    ]
+    if spec.loss is not None and spec.loss != loss:
+        pointers.append("/loss")
+    for pointer in pointers:
+        message = f"{spec.model.kind} makes no use of it: scikit-learn fits the model at once, by its own objective"
+        yield Problem(pointer, "not_used", message, "Leave it out; the model's own fields are under `model`.")
+
+
+def cost(model: Yardstick, samples: int, features: int, outputs: int, *, classes: bool) -> tuple[int, float]:
+    """(bytes beside process and data, seconds on one core) of a fit, estimated."""
+    copies = 2 * samples * features * DOUBLE
+    fits = 1 if classes else outputs
+    if isinstance(model, GradientBoosting):
+        trees = model.max_iter * (outputs if not classes or outputs > 2 else 1)
+        return LIBRARY_BYTES + copies, TREE_SECONDS * samples * features * trees
+    pairs = float(samples) ** 2
+    return LIBRARY_BYTES + KERNEL_CACHE_BYTES + copies, KERNEL_SECONDS * pairs * features * fits
