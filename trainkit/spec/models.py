@@ -193,7 +193,7 @@ class RbfSvm(SpecModel):
     """A support vector machine with a Gaussian kernel: scikit-learn's SVC and SVR, a yardstick for tables."""
 
     kind: Literal["rbf_svm"] = "rbf_svm"
-    c: Positive = 1.0
+    c: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     """Price of errors beyond the margin; smaller is smoother."""
     gamma: Literal["scale", "auto"] | Positive = "scale"
     """exp(-gamma |x - y|^2); scale: 1 / (features x variance), auto: 1 / features."""

@@ -23,6 +23,7 @@ import trainkit as tk
 from trainkit.data import Dataset, split_indices
 from trainkit.fit import yardstick
 from trainkit.spec import check_spec, resolve
+from trainkit.spec.catalog import catalog
 
 BOOSTING, SVM = {"kind": "gradient_boosting"}, {"kind": "rbf_svm"}
 QUICK = {"kind": "gradient_boosting", "max_iter": 5}
@@ -267,3 +268,14 @@ def test_without_scikit_learn_it_says_what_to_install(cancer, monkeypatch):
     with pytest.raises(ValueError, match="pip install"):
         tk.fit(document(QUICK), cancer, on_event=events.append)
     assert events[-1]["error"]["code"] == "not_trainable"
+
+
+def test_the_catalogue_has_scikit_learns_defaults():
+    entries = {entry["kind"]: entry["default"] for entry in catalog()["model"]}
+    boosting = {name: value for name, value in entries["gradient_boosting"].items() if name != "kind"}
+    for theirs_of in (HistGradientBoostingClassifier(), HistGradientBoostingRegressor()):
+        own = theirs_of.get_params()
+        assert boosting == {name: own[name] for name in boosting}
+    machine = entries["rbf_svm"]
+    assert (machine["c"], machine["gamma"], machine["epsilon"]) == (SVR().C, SVR().gamma, SVR().epsilon)
+    assert (machine["c"], machine["gamma"]) == (SVC().C, SVC().gamma)

@@ -8,7 +8,6 @@ import pytest
 
 from trainkit.spec import DatasetFacts, JobSpec, SpecError, check_spec, resolve
 from trainkit.spec.baselines import baselines
-from trainkit.spec.catalog import catalog
 from trainkit.spec.estimate import estimate
 from trainkit.spec.facts import ColumnFacts
 from trainkit.spec.fitting import next_spec
@@ -165,16 +164,3 @@ def test_estimates_grow_as_the_fits_do():
     offer = next_spec({"dataset": "d", "model": {"kind": "rbf_svm"}}, {})
     assert (offer["patch"], offer["fork"]) == (None, False)
     assert "subsample" in offer["why"]
-
-
-def test_the_catalogue_has_them_with_scikit_learns_defaults():
-    sklearn_ensemble, sklearn_svm = pytest.importorskip("sklearn.ensemble"), pytest.importorskip("sklearn.svm")
-    entries = {entry["kind"]: entry["default"] for entry in catalog()["model"]}
-    own = sklearn_ensemble.HistGradientBoostingClassifier().get_params()
-    boosting = entries["gradient_boosting"]
-    assert {name: value for name, value in boosting.items() if name != "kind"} == {
-        name: own[name] for name in boosting if name != "kind"
-    }
-    machine = entries["rbf_svm"]
-    assert machine["c"] == sklearn_svm.SVC().C
-    assert (machine["gamma"], machine["epsilon"]) == (sklearn_svm.SVR().gamma, sklearn_svm.SVR().epsilon)
