@@ -65,9 +65,9 @@ def line_of(trial: Trial, job: Job | None, metric: str) -> Line:
 
 
 def best(lines: Sequence[Line], metric: str) -> Line | None:
-    """The trial that has a model and is the best by the validation part, for the test part chooses nothing."""
+    """The trial that is the best by the validation part, for the test part chooses nothing."""
     chosen_by = validated(metric)
-    good = [line for line in lines if line.model is not None and line.figures.get(chosen_by) is not None and line.final]
+    good = [line for line in lines if line.final and line.figures.get(chosen_by) is not None]
     sign = 1 if direction(chosen_by) == "min" else -1
     return min(good, key=lambda line: (sign * line.figures[chosen_by], line.number), default=None)
 

@@ -1,0 +1,137 @@
+"""Experiments on a whole stack: scikit-learn's figures on the same folds, and a sweep whose processes die."""
+
+from __future__ import annotations
+
+import csv
+import io
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from journeys import upload
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from stack import Stack, running, wait_for
+
+ENDED = ("succeeded", "stopped", "failed")
+
+
+def table(file: Path, columns: list[str], rows: list[Any]) -> Path:
+    text = io.StringIO()
+    csv.writer(text).writerows([columns, *rows])
+    file.write_text(text.getvalue())
+    return file
+
+
+def submit(client: httpx.Client, kind: str, **plan: Any) -> str:
+    answer = client.post("/v1/experiments", json={"kind": kind, **plan})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def ended(client: httpx.Client, experiment: str, seconds: float = 300) -> dict[str, Any]:
+    def ask() -> dict[str, Any] | None:
+        told = client.get(f"/v1/experiments/{experiment}").json()
+        return told if told["state"] in ENDED else None
+
+    return wait_for(ask, seconds=seconds, what=f"{experiment} to end")
+
+
+def trials(client: httpx.Client, experiment: str) -> list[dict[str, Any]]:
+    answer = client.get(f"/v1/experiments/{experiment}/results")
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()["data"])
+
+
+@pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
+def test_folds_of_linear_models_are_scikit_learn_s(stack: Stack, tmp_path: Path) -> None:
+    iris, numbers = load_iris(), load_diabetes()
+    names = iris.target_names[iris.target]
+    flowers = [[*map(repr, map(float, x)), y] for x, y in zip(iris.data, names, strict=True)]
+    sugar = [[*map(repr, map(float, x)), float(y)] for x, y in zip(numbers.data, numbers.target, strict=True)]
+    whole = {"train": 1, "validation": 0, "test": 1, "seed": 5}  # nothing is held back from a fold's training part
+    spec: dict[str, Any] = {
+        "model": {"kind": "linear"},
+        "preprocess": [{"kind": "z_score"}],
+        "split": whole,
+        "optimizer": {"kind": "nesterov", "lr": 0.3, "momentum": 0.95},
+        "train": {"epochs": 1500, "batch_size": 1000, "record": "none", "log_every_steps": 1000},
+    }
+    spec["train"]["evaluate_every_epochs"] = 1500
+    with stack.client() as client:
+        first = upload(client, table(tmp_path / "iris.csv", [*"abcd", "label"], flowers), target="label")
+        second = upload(client, table(tmp_path / "sugar.csv", [*"abcdefghij", "y"], sugar), target="y")
+        softmax = {**spec, "dataset": first, "regularize": {"l2": 1.0}}
+        slower = {**spec["optimizer"], "lr": 0.1}  # the squared error's curvature is twice the correlations' largest
+        line = {**spec, "dataset": {"id": second, "target": "y"}, "task": "regression", "optimizer": slower}
+        both = [submit(client, "kfold", folds=5, spec=softmax), submit(client, "kfold", folds=5, spec=line)]
+        classes, regression = (ended(client, one) for one in both)
+        assert classes["state"] == regression["state"] == "succeeded", (classes, regression)
+        by_class, by_number = (trials(client, one) for one in both)
+
+    # l2 / 2n sum w^2 beside the mean loss is scikit-learn's C = 1 / l2
+    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000))
+    folds = StratifiedKFold(5, shuffle=True, random_state=5).split(iris.data, names)
+    for row, (train, test) in zip(by_class, folds, strict=True):
+        theirs.fit(iris.data[train], names[train])
+        chances = theirs.predict_proba(iris.data[test])
+        assert row["figures"]["test_accuracy"] == pytest.approx(theirs.score(iris.data[test], names[test]), abs=1e-6)
+        assert row["figures"]["test_loss"] == pytest.approx(log_loss(names[test], chances), abs=2e-4)
+    values = [row["value"] for row in by_class]
+    assert classes["summaries"][0]["mean"] == pytest.approx(np.mean(values))
+    assert classes["summaries"][0]["sd"] == pytest.approx(np.std(values, ddof=1))
+
+    plain = LinearRegression()
+    cuts = KFold(5, shuffle=True, random_state=5).split(numbers.data)
+    for row, (train, test) in zip(by_number, cuts, strict=True):
+        plain.fit(numbers.data[train], numbers.target[train])
+        assert row["figures"]["test_r2"] == pytest.approx(plain.score(numbers.data[test], numbers.target[test]), abs=2e-3)
+
+
+SWEEP: dict[str, Any] = {
+    "space": {"/optimizer/lr": {"low": 1e-4, "high": 0.3, "log": True}, "/model/hidden": [[8], [16], [32, 16]]},
+    "trials": 8,
+    "startup_trials": 3,
+    "parallel": 2,
+    "seed": 11,
+}
+
+
+def test_a_sweep_that_is_killed_goes_on_with_the_identical_trials(data: Path, tmp_path: Path) -> None:
+    spec = {
+        "model": {"kind": "mlp"},
+        "preprocess": [{"kind": "z_score"}],
+        "train": {"epochs": 15, "checkpoint_seconds": 0},
+        "split": {"seed": 2},
+    }
+    with running(tmp_path, f"sqlite:///{tmp_path}/trainkit.db") as stack, stack.client() as client:
+        spec["dataset"] = upload(client, data / "cancer.csv", target="diagnosis")
+        undisturbed = submit(client, "tpe", spec=spec, **SWEEP)
+        assert ended(client, undisturbed)["state"] == "succeeded"
+        expected = trials(client, undisturbed)
+        assert len(expected) == 8
+
+        disturbed = submit(client, "tpe", spec=spec, **SWEEP)
+        for made in (3, 6):  # the training process with its worker, and the planner, which lives in the other worker
+            wait_for(lambda made=made: len(trials(client, disturbed)) >= made, what=f"{made} trials")
+            for name, queues in (("worker-train", "train"), ("worker-data", "data,predict")):
+                victims = stack.descendants()
+                stack.kill(name, signal.SIGKILL)
+                for victim in victims:
+                    if victim.is_running() and victim.ppid() == 1:
+                        victim.kill()
+                stack.start_worker(name, queues)
+        told = ended(client, disturbed, seconds=400)
+        assert told["state"] == "succeeded", told
+        again = trials(client, disturbed)
+        assert [row["params"] for row in again] == [row["params"] for row in expected]
+        # resumed to the last bit, so the same values led to the same draws
+        assert [row["value"] for row in again] == [row["value"] for row in expected]
+        assert [row["number"] for row in again] == list(range(8))
