@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice, product
 from typing import Any
 
-from trainkit.spec import DatasetFacts, SpecError
+from trainkit.spec import DatasetFacts, JobSpec, SpecError
 from trainkit.spec import Problem as SpecProblem
 from trainkit.spec.experiments import (
     Asha,
@@ -112,9 +112,16 @@ def enumerated(plan: Plan, facts: DatasetFacts) -> Iterator[Child]:
 
 
 def placed(document: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec with each value at its pointer. Raises SpecError for a pointer that leads nowhere."""
+    """The spec with each value at its pointer. Raises SpecError for a pointer that leads nowhere.
+
+    Where the spec leaves a section out whose default has a kind, as the optimizer's, the pointer is about that kind.
+    """
     changed: Any = document
     for pointer, value in params.items():
+        section = pointer.split("/")[1]
+        default = JobSpec.model_fields[section].default if section in JobSpec.model_fields else None
+        if section not in changed and pointer.count("/") > 1 and hasattr(default, "kind"):
+            changed = {**changed, section: {"kind": default.kind}}
         try:
             changed = with_value(changed, pointer, value)
         except KeyError as error:
