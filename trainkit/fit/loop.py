@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainkit.fit import checkpoint
 from trainkit.fit.control import Wish
@@ -29,7 +29,8 @@ from trainkit.fit.record import Recorder, leading_rate
 from trainkit.fit.seeding import epoch_order
 from trainkit.fit.state import Position, prune, rng_state, set_rng_state
 from trainkit.fit.steps import Steps
-from trainkit.regularize import add_penalty_gradient_, max_norm_, penalty
+from trainkit.fit.work import Gradient, Training, Update, alone
+from trainkit.regularize import penalty
 
 BEST_SHARE = 0.1
 """Of `checkpoint_seconds`: how long a new best waits for its checkpoint, where others wait for all of it."""
@@ -37,8 +38,13 @@ BEST_SHARE = 0.1
 
 def train(job: Job) -> Ended:
     """Train until the epochs are done, a rule or a wish says stop, or time is up; leaves the last weights."""
+    return alone(training(job))
+
+
+def training(job: Job) -> Training:
+    """The same, with the arithmetic of each step left to whoever goes through it."""
     spec, network, events, device = job.spec, job.network, job.events, job.device
-    options, regularize = spec.train, spec.regularize
+    options = spec.train
     data, scaler, preprocess = job.data, job.data.scaler, job.data.preprocessing
     samples, epochs, batches = len(data.draw), options.epochs, Steps(job)
     steps = batches.count
@@ -68,7 +74,7 @@ def train(job: Job) -> Ended:
                 spec, plan, network, job.forward, data.train, data.val, steps, preprocess, job.adapter
             )
             recorder.open(now_open)
-        optimizer, schedule, forward, part = now_open.optimizer, now_open.schedule, now_open.forward, now_open.train
+        optimizer, schedule, part = now_open.optimizer, now_open.schedule, now_open.train
         order = data.draw[epoch_order(samples, options.seed, at.epoch)].to(device)
         # Per-sample predictions of the epoch: one small write a step now, one metric at the end, no waiting between.
         shape = (samples,) if scaler is None else (samples, data.outputs)
@@ -95,25 +101,19 @@ def train(job: Job) -> Ended:
             batch = batches.batch(part, order[start:end], at.epoch, step)
             for group, rate in zip(optimizer.param_groups, schedule.rates(at.step - step_before_phase), strict=True):
                 group["lr"] = rate
-            z, loss = batches.gradient(forward, batch, loss_sum, weight_sum, at.epoch, step, at.step / (steps * epochs))
+            share = at.step / (steps * epochs)
+            wanted = Gradient(spec, now_open, batches, batch, loss_sum, weight_sum, at.epoch, step, share)
+            yield wanted
+            z, loss = wanted.z, wanted.loss
             if watch.note(at.step + 1, loss) and job.not_finite is None:
                 # Before the update: the weights that made it are still there to be looked at.
                 ended = _not_finite(job, now_open, batches, at, order, at.step + 1, float(loss))
                 if ended is not None:
                     return ended
-            if regularize.l1 or regularize.l2:
-                add_penalty_gradient_(now_open.penalised, regularize.l1, regularize.l2, samples)
             recorder.gradient(at.step + 1, ends_epoch=step + 1 == steps)
-            if options.clip_norm is not None:
-                recorder.clipped = nn.utils.clip_grad_norm_(now_open.parameters, options.clip_norm)
-            if options.clip_value is not None:
-                nn.utils.clip_grad_value_(now_open.parameters, options.clip_value)
-            optimizer.step()
-            for parameter in now_open.parameters:  # what zero_grad does, at a third of its cost
-                parameter.grad = None
-            if regularize.max_norm is not None:
-                for module in now_open.bounded:
-                    max_norm_(module, regularize.max_norm)
+            update = Update(spec, now_open)
+            yield update
+            recorder.clipped = update.clipped
             if scaler is None:
                 torch.argmax(z, 1, out=predicted[start:end])
             else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,37 @@ def _fit(
     source: Any,
     earlier: Mapping[str, Any] | None,
 ) -> FitResult:
+    spec, data = settled(wanted, data, events, control)
+    wanted_device = "cpu" if is_yardstick(spec.model) else spec.resources.device
+    device = choose_device(earlier["device"] if earlier else wanted_device)
+    with one_thread():
+        prepared = prepare(spec, data, device, events.phase)
+        if spec.model.kind == "ensemble":
+            from trainkit.fit.ensemble_fit import fit_ensemble
+
+            return fit_ensemble(spec, prepared, data, events, workdir, source)
+        if is_yardstick(spec.model):
+            from trainkit.fit.yardstick import fit_yardstick
+
+            return fit_yardstick(spec, prepared, events, control, workdir)
+        decided = None if earlier is None else reuse(earlier)
+        job = assembled(
+            spec, data, prepared, device, events, control, workdir, decided, source, resume_from, branch=branch
+        )
+        if spec.adapt is not None:
+            job.adapter = _adapter(spec, prepared, job.network, target_data, device)
+
+    with machine(job.decided, dropout_seed(spec)):
+        chosen = chosen_of(job)
+        events.emit("resolved", **chosen)
+        if job.resume is not None:
+            why = job.decided.why_inexact or _changed(job.resume["versions"], job.decided.versions)
+            events.emit("resumed", step=job.resume["position"]["step"], exact=why is None, reason=why)
+        return result_of(job, train(job), chosen)
+
+
+def settled(wanted: JobSpec, data: Dataset, events: Events, control: object) -> tuple[JobSpec, Dataset]:
+    """The resolved spec and its data, windows where it forecasts; tells the warnings. Raises SpecError."""
     resolved = resolve(wanted, data.facts)
     if wanted.task == "forecasting":
         data = as_windows(resolved.spec, data)
@@ -121,64 +153,52 @@ def _fit(
         events.log(
             f"{kinds}: a run by itself has no other jobs to compare with and is never stopped by that", "warning"
         )
-    wanted_device = "cpu" if is_yardstick(spec.model) else spec.resources.device
-    device = choose_device(earlier["device"] if earlier else wanted_device)
+    return spec, data
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Preprocessing is part of the promise of equal bits: its sums must not depend on the machine's free cores."""
     threads = torch.get_num_threads()
     try:
-        # Preprocessing is part of the promise of equal bits: its sums must not depend on the machine's free cores.
         torch.set_num_threads(1)
-        prepared = prepare(spec, data, device, events.phase)
-        if spec.model.kind == "ensemble":
-            from trainkit.fit.ensemble_fit import fit_ensemble
-
-            return fit_ensemble(spec, prepared, data, events, workdir, source)
-        if is_yardstick(spec.model):
-            from trainkit.fit.yardstick import fit_yardstick
-
-            return fit_yardstick(spec, prepared, events, control, workdir)
-        network = _network(spec, prepared, events, source).to(device)
-        assert spec.loss is not None  # resolve() has filled it in
-        loss = losses.build(spec.loss, outputs=prepared.outputs, label_smoothing=spec.regularize.label_smoothing)
-        passes = count_batches(len(prepared.draw), spec.train.batch_size, joins=normalises_batches(network))
-        if earlier is not None:
-            decided = reuse(earlier)
-        else:
-            decided = decide(spec, device, network, _trial_step(spec, prepared, loss), passes * spec.train.epochs)
-            if spec.train.compile is True and not decided.compile:
-                events.log("/train/compile: torch.compile needs a C++ compiler here, and there is none", "warning")
+        yield
     finally:
         torch.set_num_threads(threads)
 
-    with machine(decided, derive(spec.train.seed, "dropout")):
-        job = _job(spec, data, prepared, network, loss, decided, device, events, control, workdir, resume_from, branch)
-        if spec.adapt is not None:
-            job.adapter = _adapter(spec, prepared, network, target_data, device)
-        parameters, trainable = count_parameters(network)
-        chosen = {
-            **decided.as_dict(),
-            "parameters": parameters,
-            "trainable": trainable,
-            "resume_exact": decided.resume_exact,
-        }
-        events.emit("resolved", **chosen)
-        if job.resume is not None:
-            why = decided.why_inexact or _changed(job.resume["versions"], decided.versions)
-            events.emit("resumed", step=job.resume["position"]["step"], exact=why is None, reason=why)
-        ended = train(job)
-        if ended.outcome != "finished":
-            return FitResult(
-                model=None,
-                history=events.history,
-                evaluation=None,
-                stop_reason=ended.stop_reason,
-                best_epoch=job.best.epoch,
-                stopped_epoch=ended.epoch,
-                resolved=chosen,
-                outcome=ended.outcome,
-                checkpoint=ended.checkpoint,
-                spec=spec,
-            )
+
+def dropout_seed(spec: JobSpec) -> int:
+    """Seed of the generator that dropout draws from."""
+    return derive(spec.train.seed, "dropout")
+
+
+def chosen_of(job: Job) -> dict[str, Any]:
+    """The `resolved` event: what was decided, and the size of the network."""
+    parameters, trainable = count_parameters(job.network)
+    return {
+        **job.decided.as_dict(),
+        "parameters": parameters,
+        "trainable": trainable,
+        "resume_exact": job.decided.resume_exact,
+    }
+
+
+def result_of(job: Job, ended: Ended, chosen: dict[str, Any]) -> FitResult:
+    """What an ended run gives back: of a finished one the model, measured and saved. Raises LossNotFiniteError."""
+    if ended.outcome == "finished":
         return _finish(job, ended, chosen)
+    return FitResult(
+        model=None,
+        history=job.events.history,
+        evaluation=None,
+        stop_reason=ended.stop_reason,
+        best_epoch=job.best.epoch,
+        stopped_epoch=ended.epoch,
+        resolved=chosen,
+        outcome=ended.outcome,
+        checkpoint=ended.checkpoint,
+        spec=job.spec,
+    )
 
 
 def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
@@ -218,20 +238,29 @@ def _trial_step(
     return step
 
 
-def _job(
+def assembled(
     spec: JobSpec,
     data: Dataset,
     prepared: Prepared,
-    network: Network,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    decided: Decided,
     device: torch.device,
     events: Events,
     control: Control | None,
     workdir: Path | None,
-    resume_from: str | Path | None,
-    branch: bool,
+    decided: Decided | None = None,
+    source: Any = None,
+    resume_from: str | Path | None = None,
+    *,
+    branch: bool = False,
 ) -> Job:
+    """A run, ready to begin: its network and loss, and what `auto` means unless that is `decided` already."""
+    network = _network(spec, prepared, events, source).to(device)
+    assert spec.loss is not None  # resolve() has filled it in
+    loss = losses.build(spec.loss, outputs=prepared.outputs, label_smoothing=spec.regularize.label_smoothing)
+    if decided is None:
+        passes = count_batches(len(prepared.draw), spec.train.batch_size, joins=normalises_batches(network))
+        decided = decide(spec, device, network, _trial_step(spec, prepared, loss), passes * spec.train.epochs)
+        if spec.train.compile is True and not decided.compile:
+            events.log("/train/compile: torch.compile needs a C++ compiler here, and there is none", "warning")
     if decided.channels_last:
         network.to(memory_format=torch.channels_last)
     resume = None if resume_from is None else load_for(Path(resume_from), spec, data.facts, branch=branch)

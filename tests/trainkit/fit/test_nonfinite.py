@@ -15,7 +15,7 @@ from torch import nn
 
 import trainkit as tk
 from trainkit.data import Dataset
-from trainkit.fit import loop, nonfinite, run
+from trainkit.fit import loop, nonfinite, run, work
 from trainkit.fit.nonfinite import LossNotFiniteError, first_broken
 from trainkit.fit.seeding import epoch_order
 from trainkit.nn.network import Network
@@ -189,14 +189,14 @@ def test_without_a_rule_it_fails_all_the_same(monitor: str | None) -> None:
 
 def test_an_update_that_ruins_the_last_weights_is_found_without_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     document = spec({"kind": "linear"}, split="1:0:0", optimizer={"kind": "sgd", "lr": 0.1}, early_stop=[])
-    inner = loop.max_norm_
+    inner = work.max_norm_
 
     def ruin(module: nn.Module, c: float) -> None:
         inner(module, c)
         with torch.no_grad():
             next(module.parameters()).fill_(math.nan)
 
-    monkeypatch.setattr(loop, "max_norm_", ruin)
+    monkeypatch.setattr(work, "max_norm_", ruin)
     document = {**document, "regularize": {"max_norm": 3}, "train": {"epochs": 1, "batch_size": 500}}
     evidence = failing(document, vectors())[0]["evidence"]
     assert (evidence["where"], evidence["layer"]) == ("parameter", "head.output")
