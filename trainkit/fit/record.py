@@ -42,7 +42,6 @@ class Recorder:
         self._on, self._by_layer = train.record != "none", train.record == "layers"
         self._usage = Usage(job.device)
         self._parameters: list[nn.Parameter] = []
-        self._weights: list[Tensor] = []
         self._layers: list[tuple[str, list[int]]] = []
         self._ears: list[tuple[str, nn.Module]] = []
         self._step = -1
@@ -54,7 +53,6 @@ class Recorder:
     def open(self, now_open: Open) -> None:
         """A phase has begun: its open parameters are those whose norms are told."""
         self._parameters = now_open.parameters
-        self._weights = [parameter.detach() for parameter in now_open.parameters]
         self._layers = layers_of(self._job.network, self._parameters) if self._by_layer else []
         self._ears = modules_of(self._job.network, RECTIFYING + SQUASHING) if self._on else []
 
@@ -107,7 +105,8 @@ class Recorder:
     def _read(self, also: list[Tensor]) -> tuple[list[float], list[float], list[float]]:
         """(those, norms of the gradients, norms of the weights as they are now): one transfer from an accelerator."""
         gradients = self._gradients if self.clipped is None else [*self._gradients, self.clipped]
-        values = torch.stack([*also, *gradients, *norms(self._weights)]).tolist()
+        weights = norms([parameter.detach() for parameter in self._parameters])
+        values = torch.stack([*also, *gradients, *weights]).tolist()
         start, end = len(also), len(also) + len(gradients)
         return values[:start], values[start:end], values[end:]
 

@@ -32,6 +32,14 @@ def max_norm_(module: nn.Module, c: float) -> None:
                 weight.copy_(torch.renorm(weight, p=2, dim=0, maxnorm=c))
 
 
+@torch.no_grad()
+def max_norm_stacked_(weights: Tensor, bounds: Tensor) -> None:
+    """The same for K weights (K, out, in, *kernel) of one shape at once, each with its own c in `bounds` (K,)."""
+    norms, c = torch.linalg.vector_norm(weights.flatten(2), dim=2), bounds.unsqueeze(1)
+    shrink = torch.where(norms > c, c / (norms + 1e-7), 1.0)  # torch.renorm's own rule
+    weights.mul_(shrink.reshape(*norms.shape, *[1] * (weights.ndim - 2)))
+
+
 def _project_transposed_(weight: Tensor, groups: int, c: float) -> None:
     """(in, out/groups, *kernel): a unit reads the inputs of its own group alone."""
     for part in weight.chunk(groups):

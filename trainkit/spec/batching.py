@@ -1,0 +1,114 @@
+"""Which jobs can train as one batched model: the same network and arithmetic, other data, seeds, rates and penalties."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainkit.spec.facts import DatasetFacts
+from trainkit.spec.job import JobSpec
+from trainkit.spec.memory import needed_bytes
+from trainkit.spec.problems import SpecError, pointer
+from trainkit.spec.resolve import resolve
+
+MODELS = ("linear", "linear_svm", "mlp", "cnn")
+"""Layer upon layer: these are computed for many trials at once."""
+WHOLE_MATRICES = ("muon",)
+"""Optimizers that look at a matrix as a whole; all others work number by number."""
+MOST_BYTES = 8 * 2**30
+"""What the trials, with their data, may hold together by the estimate."""
+FREE = {"name", "labels", "experiment", "split", "early_stop", "schedule"}
+FREE_WITHIN = {
+    "optimizer": {"lr"},
+    "regularize": {"l1", "l2", "weight_decay", "max_norm"},
+    "resources": {"max_seconds", "max_attempts", "priority", "max_memory_bytes", "gpus"},
+    "train": {
+        "checkpoint_seconds",
+        "epochs",
+        "evaluate_every_epochs",
+        "evaluate_every_steps",
+        "log_every_steps",
+        "monitor",
+        "record",
+        "restore_best",
+        "seed",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why trials do not train as one: what is in the way, in which of them (from 0) and where in its spec."""
+
+    trial: int
+    pointer: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"trial {self.trial}, {self.pointer or '/'}: {self.message}"
+
+
+def eligible(specs: Sequence[JobSpec], facts: DatasetFacts) -> Reason | None:
+    """None when these specs, all of one dataset, can train as one. What else is wrong with a spec is not told here."""
+    if not specs:
+        return None
+    first, needed = _rest(specs[0]), 0
+    for trial, spec in enumerate(specs):
+        for obstacle in _obstacles(spec):
+            return Reason(trial, *obstacle)
+        where = _difference(first, _rest(spec))
+        if where is not None:
+            return Reason(trial, where, "it differs from trial 0")
+        try:
+            needed += needed_bytes(resolve(spec, facts), facts)
+        except SpecError as error:
+            return Reason(trial, error.problems[0].pointer, error.problems[0].message)
+    if needed > MOST_BYTES:
+        return Reason(0, "", f"together they need about {needed / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:.0f}")
+    return None
+
+
+def group_key(spec: JobSpec) -> str | None:
+    """The same for specs that may train as one; None for a spec that only trains alone. The dataset is part of it."""
+    if next(_obstacles(spec), None) is not None:
+        return None
+    return json.dumps(_rest(spec), sort_keys=True)
+
+
+def _obstacles(spec: JobSpec) -> Iterator[tuple[str, str]]:
+    """(pointer, message) of what trains alone only."""
+    if spec.model.kind not in MODELS:
+        yield "/model/kind", f"{spec.model.kind} trains alone; {', '.join(MODELS)} can be batched"
+    if getattr(getattr(spec.model, "init", None), "kind", None) == "pretrained":
+        yield "/model/init", "weights are taken over from elsewhere"
+    if spec.optimizer.kind in WHOLE_MATRICES:
+        yield "/optimizer/kind", f"{spec.optimizer.kind} does not work number by number"
+    for field in ("start_from", "adapt"):
+        if getattr(spec, field) is not None:
+            yield f"/{field}", "it trains alone"
+    train = spec.train
+    for field, allowed in (
+        ("accumulate", (1,)),
+        ("precision", ("auto", "float32")),
+        ("compile", ("auto", False)),
+        ("channels_last", ("auto", False)),
+    ):
+        if getattr(train, field) not in allowed:
+            yield f"/train/{field}", f"{field} {getattr(train, field)} trains alone"
+
+
+def _rest(spec: JobSpec) -> dict[str, Any]:
+    """What must be alike."""
+    return spec.model_dump(mode="json", exclude={**dict.fromkeys(FREE, True), **FREE_WITHIN})
+
+
+def _difference(one: Any, other: Any, path: tuple[str, ...] = ()) -> str | None:
+    """Pointer to the first place where two documents differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in (*one, *(name for name in other if name not in one)):
+            if (found := _difference(one.get(name), other.get(name), (*path, name))) is not None:
+                return found
+        return None
+    return None if one == other else pointer(path)
