@@ -42,6 +42,8 @@ class Decided:
     channels_last: bool
     deterministic: bool
     versions: dict[str, str] = field(default_factory=dict)
+    batched: bool = False
+    """Whether it was trained with other trials as one model, this time or in an attempt before."""
 
     @property
     def resume_exact(self) -> bool:
@@ -53,6 +55,8 @@ class Decided:
         """What keeps a resumed run from giving the same bits; None on a CPU in deterministic mode."""
         if self.device != "cpu":
             return f"on {self.device} sums may run in another order each time"
+        if self.batched:
+            return "trained with others as one model it is equal up to rounding"
         return None if self.deterministic else "train.deterministic is off"
 
     def as_dict(self) -> dict[str, Any]:

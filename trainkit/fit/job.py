@@ -49,6 +49,8 @@ class Job:
     """A checkpoint's state to go on from."""
     branch: bool = False
     """Whether another run wrote it, with other settings of the optimizer and the schedule."""
+    dropout: torch.Generator | None = None
+    """What dropout draws from where many runs are one model; alone it is the global generator."""
     not_finite: dict[str, Any] | None = None
     """Where the loss first was not finite (`trainkit.fit.explain`)."""
 

@@ -367,7 +367,7 @@ def _checkpoint(
         "adapter": job.adapter.state_dict() if job.adapter is not None else {},
         "optimizer": now_open.optimizer.state_dict(),
         "schedule": now_open.schedule.state(),
-        "rng": rng_state(job.device),
+        "rng": rng_state(job.device, job.dropout),
         "early_stop": job.stopping.state(),
         "best": job.best.state(),
         "not_finite": job.not_finite,

@@ -62,12 +62,12 @@ def spec_hash(spec: JobSpec, facts: DatasetFacts) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def rng_state(device: torch.device) -> dict[str, Tensor]:
-    """The global generators, which dropout draws from."""
+def rng_state(device: torch.device, dropout: torch.Generator | None = None) -> dict[str, Tensor]:
+    """The global generators, which dropout draws from, or the one in their place."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
+    return state if dropout is None else {**state, dropout.device.type: dropout.get_state()}
 
 
 def set_rng_state(state: dict[str, Tensor], device: torch.device) -> None:

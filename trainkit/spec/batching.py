@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainkit.spec.estimate import PROCESS_BYTES
 from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.job import JobSpec
 from trainkit.spec.memory import needed_bytes
@@ -62,7 +63,7 @@ def eligible(specs: Sequence[JobSpec], facts: DatasetFacts) -> Reason | None:
         if where is not None:
             return Reason(trial, where, "it differs from trial 0")
         try:
-            needed += needed_bytes(resolve(spec, facts), facts)
+            needed += needed_bytes(resolve(spec, facts), facts) - PROCESS_BYTES
         except SpecError as error:
             return Reason(trial, error.problems[0].pointer, error.problems[0].message)
     if needed > MOST_BYTES:

@@ -271,6 +271,32 @@ def test_one_control_is_for_all(action: str) -> None:
     assert [result.model is None for result in results] == [action == "cancel"] * 3
 
 
+@pytest.mark.parametrize("optimizer", [{"kind": "adam", "eps": 1e-4}, OPTIMIZERS[1]], ids=lambda one: one["kind"])
+def test_a_paused_trial_goes_on_alone(optimizer: Document, tmp_path: Path) -> None:
+    """Its checkpoint is a run's own: optimizer, dropout's generator, rules and all."""
+    document = spec(
+        {**MLP, "dropout": 0.3},
+        optimizer=optimizer,
+        schedule={"kind": "cosine"},
+        regularize={"weight_decay": 0.1},
+        early_stop=[{"kind": "patience", "patience": 9}],
+    )
+    documents = seeds(document)
+    paused, told = together(documents, vectors(), control=StopAt(9, "pause"), workdir=tmp_path)
+    for k, (document, result) in enumerate(zip(documents, paused, strict=True)):
+        assert (result.outcome, result.model) == ("paused", None)
+        (checkpoint,) = [event for trial, event in told if trial == k and event["type"] == "checkpoint"]
+        assert checkpoint["exact"] is False
+        events: list[dict[str, Any]] = []
+        resumed = tk.fit(
+            document, vectors(), resume_from=result.checkpoint, decided=result.resolved, on_event=events.append
+        )
+        assert rows(resumed.history) == pytest.approx(rows(tk.fit(document, vectors()).history), **TIGHT)
+        (event,) = [event for event in events if event["type"] == "resumed"]
+        assert (event["step"], event["exact"]) == (checkpoint["step"], False)
+        assert "as one model" in event["reason"]
+
+
 def test_artifacts_and_plots_are_each_trials_own(tmp_path: Path) -> None:
     results, told = together(seeds(spec(MLP), 2), vectors(), workdir=tmp_path)
     x = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
@@ -315,6 +341,7 @@ def test_what_cannot_be_one_goes_one_by_one_and_says_why() -> None:
     assert rows(results[1].history) == rows(tk.fit(documents[1], sequences()).history)
     with pytest.raises(ValueError, match="lstm trains alone"):
         fit_batch(documents, sequences(), when="always")
+    assert fit_batch([spec(MLP)], vectors())[0].resolved["why_not"] == "it is the only one"
     never = fit_batch([spec(MLP)], vectors(), when="never")
     assert never[0].resolved["why_not"] == "batching is off"
 

@@ -91,6 +91,7 @@ def test_a_spec_that_cannot_be_trained_at_all_is_named() -> None:
 
 
 def test_trials_that_would_not_fit_into_memory_together_are_refused() -> None:
+    assert eligible([made(train={"seed": k}) for k in range(100)], FACTS) is None
     large = FACTS.model_copy(update={"samples": 500_000, "input_shape": (784,)})
     assert eligible([made()] * 2, large) is None
     reason = eligible([made(train={"seed": k}) for k in range(30)], large)

@@ -23,13 +23,14 @@ from trainkit.fit.work import Gradient, Update
 CLEAR_GAIN = 1.1
 """Together must be this much faster; a tie or noise means one after another."""
 SECONDS = 0.3
-LEAST_ROUNDS = 3
 MOST_ROUNDS = 15
+MOST_LOOPED = 4
+"""So many trials stand for all of them in the loop, where one costs as much as the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Seconds that one step of all trials takes: medians of `rounds` alternating ones after one to warm up."""
+    """Seconds that one step of all trials takes: medians of `rounds` alternating ones, after one to warm up."""
 
     loop_seconds: float
     batched_seconds: float
@@ -53,10 +54,9 @@ class Calibration:
 def calibrate(jobs: Sequence[Job]) -> Calibration:
     """Time the first step of these jobs both ways, on copies of their networks. Draws from the global generator."""
     device = jobs[0].device
-    single, together = [_first_step(job) for job in jobs], [_first_step(job) for job in jobs]
-    stack = Stack([work.network for work in together])
+    single, together = [_first_step(job) for job in jobs[:MOST_LOOPED]], [_first_step(job) for job in jobs]
+    stack = Stack([work.job.network for work in together])
     updates = Updates(stack, [work.gradient for work in together])
-    generators = [torch.Generator(device) for _ in jobs]
 
     def loop() -> None:
         for work in single:
@@ -65,25 +65,25 @@ def calibrate(jobs: Sequence[Job]) -> Calibration:
 
     def batched() -> None:
         wanted = [work.gradient for work in together]
-        gradients(stack, wanted, jobs, generators)
+        gradients(stack, wanted, [work.job for work in together])
         updates.penalise(wanted)
         updates.step([work.update for work in together])
 
+    begun = time.perf_counter()
     loop()
     batched()
     times: dict[Callable[[], None], list[float]] = {loop: [], batched: []}
-    begun = time.perf_counter()
-    while len(times[loop]) < LEAST_ROUNDS or (len(times[loop]) < MOST_ROUNDS and time.perf_counter() - begun < SECONDS):
+    while not times[loop] or (len(times[loop]) < MOST_ROUNDS and time.perf_counter() - begun < SECONDS):
         for way, seconds in times.items():
             seconds.append(_seconds(way, device))
-    return Calibration(median(times[loop]), median(times[batched]), len(times[loop]))
+    return Calibration(median(times[loop]) * len(jobs) / len(single), median(times[batched]), len(times[loop]))
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
     """A job's first step on a copy of its network."""
 
-    network: Any
+    job: Job
     gradient: Gradient
     update: Update
 
@@ -91,7 +91,7 @@ class _Step:
 def _first_step(job: Job) -> _Step:
     spec, data = job.spec, job.data
     network = copy.deepcopy(job.network)
-    own = replace(job, network=network, forward=network)
+    own = replace(job, network=network, forward=network, dropout=torch.Generator(job.device))
     batches = Steps(own)
     plan = plan_phases(spec)[0]
     now_open = open_phase(spec, plan, network, network, data.train, data.val, batches.count, data.preprocessing)
@@ -101,7 +101,7 @@ def _first_step(job: Job) -> _Step:
     nothing = torch.zeros((), device=job.device)
     network.train()
     wanted = Gradient(spec, now_open, batches, batch, nothing, nothing.clone(), 1, 0, 0.0)
-    return _Step(network, wanted, Update(spec, now_open))
+    return _Step(own, wanted, Update(spec, now_open))
 
 
 def _seconds(way: Callable[[], None], device: torch.device) -> float:

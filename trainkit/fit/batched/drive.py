@@ -24,8 +24,6 @@ class Trial:
 
     number: int
     job: Job
-    dropout: torch.Generator
-    """Its dropout's draws, which alone would come from the global generator."""
     training: Training = field(init=False)
     work: Work = field(init=False)
 
@@ -51,9 +49,7 @@ class Rounds:
             works = [trial.work for trial in self._trials if isinstance(trial.work, Gradient)]
             if self._updates is None:
                 self._updates = Updates(self._stack, works)
-            gradients(
-                self._stack, works, [trial.job for trial in self._trials], [trial.dropout for trial in self._trials]
-            )
+            gradients(self._stack, works, [trial.job for trial in self._trials])
             self._updates.penalise(works)
             self._advance()
             if self._trials:
@@ -80,10 +76,8 @@ class Rounds:
             self._done(trial, how)
 
 
-def gradients(
-    stack: Stack, works: Sequence[Gradient], jobs: Sequence[Job], generators: Sequence[torch.Generator]
-) -> None:
-    """Answer every trial's wish for a gradient; batches of the same size are done at once."""
+def gradients(stack: Stack, works: Sequence[Gradient], jobs: Sequence[Job]) -> None:
+    """Answer every trial's wish for a gradient, penalties left out; batches of the same size are done at once."""
     sizes: dict[int, list[int]] = {}
     for row, work in enumerate(works):
         sizes.setdefault(len(work.batch.rows), []).append(row)
@@ -93,7 +87,8 @@ def gradients(
         targets = torch.stack([work.batch.target for work in own])
         weights = _weights(own, [jobs[row] for row in rows])
         loss_of = partial(_mean_losses, jobs[0].loss, targets, weights)
-        z, losses = stack.gradient(rows, x, loss_of, [generators[row] for row in rows])
+        generators = [dropout for row in rows if (dropout := jobs[row].dropout) is not None]
+        z, losses = stack.gradient(rows, x, loss_of, generators)
         totals = None if weights is None else weights.sum(1)
         for place, work in enumerate(own):
             work.z, work.loss = z[place], losses[place]

@@ -151,8 +151,8 @@ def _refuse(when: When, reason: Reason | str) -> None:
 
 
 def _one_by_one(trials: Sequence[_Wanted], data: Dataset, why_not: str) -> None:
-    """By `fit`, whose events only gain that they were not batched."""
-    told = {"batched": False, "trials": len(trials), "why_not": why_not}
+    """By `fit`, whose `resolved` only gains why they were not batched."""
+    told = {"trials": len(trials), "why_not": why_not}
     for trial in trials:
         if trial.spec is None:
             continue
@@ -191,11 +191,16 @@ def _train(trials: Sequence[_Wanted], when: When) -> None:
     why_not, figures = _in_the_way(jobs), None
     if why_not is not None:
         _refuse(when, why_not)
+    elif when == "auto" and len(jobs) == 1:
+        why_not = "it is the only one"
     elif when == "auto":
         with machine(decided, 0):
             figures = calibrate(jobs)
         why_not = None if figures.worth_it else "one after another is as fast"
     for trial, job in zip(trials, jobs, strict=True):
+        if why_not is None:
+            job.decided = replace(decided, batched=True)
+            job.dropout = torch.Generator(job.device).manual_seed(dropout_seed(job.spec))
         trial.chosen = {**chosen_of(job), **_told(len(jobs), figures, why_not)}
         trial.events.emit("resolved", **trial.chosen)
     if why_not is None:
@@ -223,17 +228,14 @@ def _in_the_way(jobs: Sequence[Job]) -> str | None:
 
 
 def _told(trials: int, figures: Calibration | None, why_not: str | None) -> dict[str, Any]:
-    told: dict[str, Any] = {"batched": why_not is None, "trials": trials}
+    told: dict[str, Any] = {"trials": trials}
     if figures is not None:
         told["calibration"] = figures.as_dict()
     return told if why_not is None else {**told, "why_not": why_not}
 
 
 def _together(trials: Sequence[_Wanted], jobs: Sequence[Job]) -> None:
-    def generator(job: Job) -> torch.Generator:
-        return torch.Generator(job.device).manual_seed(dropout_seed(job.spec))
-
-    running = [Trial(number, job, generator(job)) for number, job in enumerate(jobs)]
+    running = [Trial(number, job) for number, job in enumerate(jobs)]
     with machine(jobs[0].decided, 0):
         try:
             Rounds(running, lambda trial, how: trials[trial.number].ended(how)).run()

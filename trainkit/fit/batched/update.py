@@ -51,6 +51,7 @@ class Updates:
         self._optimizer = build_optimizer(works[0].spec.optimizer, list(groups.values()))
         for row in self._rows:
             row.groups = [self._group_of(piece) for piece in row.pieces]
+        self._lent = False
         self._point(works)
 
     def _group_of(self, piece: nn.Parameter) -> dict[str, Any]:
@@ -105,10 +106,26 @@ class Updates:
             for group in row.groups:
                 group["lr"] = work.now_open.optimizer.param_groups[0]["lr"]
         self._optimizer.step()
+        if not self._lent:
+            self._lend(works)
         if self._bounds is not None:
             for place in self._stack.places:
                 if place.end <= self._stack.weights:
                     max_norm_stacked_(place.of(self._stack.values), self._bounds)
+
+    def _lend(self, works: Sequence[Update]) -> None:
+        """Let each trial's own optimizer see its part of the state, for checkpoints that the trial alone can resume."""
+        self._lent = True
+        for network, row, work in zip(self._stack.networks, self._rows, works, strict=True):
+            for piece, (start, end) in zip(row.pieces, row.spans, strict=True):
+                for place in self._stack.places:
+                    if start <= place.start < end:
+                        work.now_open.optimizer.state[network.get_parameter(place.name)] = {
+                            name: value[place.start - start : place.end - start].view(place.shape)
+                            if isinstance(value, Tensor) and value.shape == piece.shape
+                            else value
+                            for name, value in self._optimizer.state[piece].items()
+                        }
 
 
 def _spans(stack: Stack, spec: JobSpec) -> list[tuple[int, int]]:
