@@ -173,6 +173,17 @@ def test_every_trial_follows_its_own_schedule(schedule: Document) -> None:
     assert_same_as_alone(documents, vectors())
 
 
+def test_folds_of_unequal_size() -> None:
+    """123 samples in 5 folds: training parts differ by a sample, so the last batches of an epoch do too."""
+    data = vectors(123)
+    documents = [
+        spec({**MLP, "dropout": 0.2}, split={"validation": 1, "folds": 5, "fold": k}, train={"batch_size": 10})
+        for k in range(5)
+    ]
+    results = assert_same_as_alone(documents, data)
+    assert len({result.evaluation["samples"] for result in results}) > 1
+
+
 def test_penalties_and_bounds_are_each_trials_own() -> None:
     regularize = [
         {},

@@ -2,80 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from trainkit.data import Dataset
+from trainkit.fit.batched.asked import Asked, OnEvent, ask
 from trainkit.fit.batched.calibrate import Calibration, calibrate
 from trainkit.fit.batched.drive import Rounds, Trial
 from trainkit.fit.batched.stack import same_shape
-from trainkit.fit.control import Control, Wish
+from trainkit.fit.control import Control
 from trainkit.fit.device import Decided, choose_device, machine
-from trainkit.fit.events import Events
-from trainkit.fit.failure import error_of
 from trainkit.fit.job import Ended, Job
 from trainkit.fit.loop import train
 from trainkit.fit.prepare import prepare
-from trainkit.fit.run import FitResult, assembled, chosen_of, dropout_seed, fit, one_thread, result_of, settled
+from trainkit.fit.run import FitResult, assembled, chosen_of, dropout_seed, fit, one_thread, settled
 from trainkit.spec import JobSpec, check_spec
 from trainkit.spec.batching import Reason, eligible
 
 When = Literal["auto", "always", "never"]
-OnEvent = Callable[[int, dict[str, Any]], object]
-
-
-@dataclass
-class _Wanted:
-    """One of the trials, from what was asked for to what came of it."""
-
-    number: int
-    asked: JobSpec | Mapping[str, Any]
-    send: Callable[[dict[str, Any]], object]
-    control: Control | None
-    workdir: Path | None
-    events: Events = field(init=False)
-    spec: JobSpec | None = None
-    job: Job | None = None
-    chosen: dict[str, Any] = field(default_factory=dict)
-    outcome: FitResult | Exception | None = None
-
-    def __post_init__(self) -> None:
-        self.events = Events(self.send)
-
-    def failed(self, error: Exception) -> None:
-        """Told as an event, and kept as what came of it."""
-        self.events.emit("failed", error=error_of(error, self.asked))
-        self.outcome = error
-
-    def ended(self, how: Ended | Exception) -> None:
-        """Its training is over."""
-        assert self.job is not None
-        if isinstance(how, Exception):
-            self.failed(how)
-            return
-        try:
-            self.outcome = result_of(self.job, how, self.chosen)
-        except Exception as error:
-            self.failed(error)
-
-
-class _Shared:
-    """One control for all trials: what it once wished holds for each of them."""
-
-    def __init__(self, control: Control) -> None:
-        self._control = control
-        self._wish: Wish | dict[str, Any] | None = None
-
-    def wish(self) -> Wish | dict[str, Any] | None:
-        """The wish, from the moment that it is there."""
-        if self._wish is None:
-            self._wish = self._control.wish()
-        return self._wish
 
 
 def fit_batch(
@@ -96,7 +44,7 @@ def fit_batch(
     go into `workdir`/trial-0 and so on. A trial that fails leaves its exception in its place. Raises ValueError with
     `always` for specs that cannot train as one.
     """
-    trials = _wanted(specs, on_event, control, workdir)
+    trials = ask(specs, on_event, control, workdir)
     for trial in trials:
         try:
             trial.spec = trial.asked if isinstance(trial.asked, JobSpec) else check_spec(dict(trial.asked), data.facts)
@@ -119,29 +67,7 @@ def fit_batch(
     return _outcomes(trials)
 
 
-def _wanted(
-    specs: Sequence[JobSpec | Mapping[str, Any]],
-    on_event: OnEvent | None,
-    control: Control | Sequence[Control | None] | None,
-    workdir: str | Path | None,
-) -> list[_Wanted]:
-    if control is None or isinstance(control, Sequence):
-        controls = list(control or [None] * len(specs))
-    else:
-        controls = [_Shared(control)] * len(specs)
-    return [
-        _Wanted(
-            number,
-            spec,
-            (lambda event: None) if on_event is None else partial(on_event, number),
-            own,
-            None if workdir is None else Path(workdir) / f"trial-{number}",
-        )
-        for number, (spec, own) in enumerate(zip(specs, controls, strict=True))
-    ]
-
-
-def _outcomes(trials: Sequence[_Wanted]) -> list[FitResult | Exception]:
+def _outcomes(trials: Sequence[Asked]) -> list[FitResult | Exception]:
     return [trial.outcome for trial in trials if trial.outcome is not None]
 
 
@@ -150,14 +76,14 @@ def _refuse(when: When, reason: Reason | str) -> None:
         raise ValueError(f"these specs cannot train as one: {reason}")
 
 
-def _one_by_one(trials: Sequence[_Wanted], data: Dataset, why_not: str) -> None:
+def _one_by_one(trials: Sequence[Asked], data: Dataset, why_not: str) -> None:
     """By `fit`, whose `resolved` only gains why they were not batched."""
     told = {"trials": len(trials), "why_not": why_not}
     for trial in trials:
         if trial.spec is None:
             continue
 
-        def send(event: dict[str, Any], trial: _Wanted = trial) -> None:
+        def send(event: dict[str, Any], trial: Asked = trial) -> None:
             trial.send({**event, **told} if event["type"] == "resolved" else event)
 
         try:
@@ -168,7 +94,7 @@ def _one_by_one(trials: Sequence[_Wanted], data: Dataset, why_not: str) -> None:
             trial.outcome = error
 
 
-def _assemble(trials: Sequence[_Wanted], data: Dataset) -> None:
+def _assemble(trials: Sequence[Asked], data: Dataset) -> None:
     """Prepare each trial's data and network. What `auto` means is decided once, for they are alike."""
     decided: Decided | None = None
     for trial in trials:
@@ -185,7 +111,7 @@ def _assemble(trials: Sequence[_Wanted], data: Dataset) -> None:
             trial.failed(error)
 
 
-def _train(trials: Sequence[_Wanted], when: When) -> None:
+def _train(trials: Sequence[Asked], when: When) -> None:
     jobs = [trial.job for trial in trials if trial.job is not None]
     decided = jobs[0].decided
     why_not, figures = _in_the_way(jobs), None
@@ -234,7 +160,7 @@ def _told(trials: int, figures: Calibration | None, why_not: str | None) -> dict
     return told if why_not is None else {**told, "why_not": why_not}
 
 
-def _together(trials: Sequence[_Wanted], jobs: Sequence[Job]) -> None:
+def _together(trials: Sequence[Asked], jobs: Sequence[Job]) -> None:
     running = [Trial(number, job) for number, job in enumerate(jobs)]
     with machine(jobs[0].decided, 0):
         try:
