@@ -16,8 +16,8 @@ from trainkit.spec.resolve import resolve
 
 MODELS = ("linear", "linear_svm", "mlp", "cnn")
 """Layer upon layer: these are computed for many trials at once."""
-WHOLE_MATRICES = ("muon",)
-"""Optimizers that look at a matrix as a whole; all others work number by number."""
+OPTIMIZERS = ("sgd", "momentum", "heavy_ball", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "nadam", "lion")
+"""Those that work number by number: to them many parameters, or many runs, are one long row."""
 MOST_BYTES = 8 * 2**30
 """What the trials, with their data, may hold together by the estimate."""
 FREE = {"name", "labels", "experiment", "split", "early_stop", "schedule"}
@@ -84,7 +84,7 @@ def _obstacles(spec: JobSpec) -> Iterator[tuple[str, str]]:
         yield "/model/kind", f"{spec.model.kind} trains alone; {', '.join(MODELS)} can be batched"
     if getattr(getattr(spec.model, "init", None), "kind", None) == "pretrained":
         yield "/model/init", "weights are taken over from elsewhere"
-    if spec.optimizer.kind in WHOLE_MATRICES:
+    if spec.optimizer.kind not in OPTIMIZERS:
         yield "/optimizer/kind", f"{spec.optimizer.kind} does not work number by number"
     for field in ("start_from", "adapt"):
         if getattr(spec, field) is not None:

@@ -89,6 +89,7 @@ OPTIMIZERS = [
     {"kind": "adam", "lr": 0.005, "eps": 1e-4},
     {"kind": "adamw", "lr": 0.005, "eps": 1e-4},
     {"kind": "nadam", "lr": 0.005, "eps": 1e-4},
+    {"kind": "lion", "lr": 1e-5},
 ]
 
 
