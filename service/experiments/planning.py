@@ -119,7 +119,7 @@ def placed(document: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, 
     changed: Any = document
     for pointer, value in params.items():
         section = pointer.split("/")[1]
-        default = JobSpec.model_fields[section].default if section in JobSpec.model_fields else None
+        default: Any = JobSpec.model_fields[section].default if section in JobSpec.model_fields else None
         if section not in changed and pointer.count("/") > 1 and hasattr(default, "kind"):
             changed = {**changed, section: {"kind": default.kind}}
         try:

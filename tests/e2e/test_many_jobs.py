@@ -92,7 +92,9 @@ def test_folds_of_linear_models_are_scikit_learn_s(stack: Stack, tmp_path: Path)
     cuts = KFold(5, shuffle=True, random_state=5).split(numbers.data)
     for row, (train, test) in zip(by_number, cuts, strict=True):
         plain.fit(numbers.data[train], numbers.target[train])
-        assert row["figures"]["test_r2"] == pytest.approx(plain.score(numbers.data[test], numbers.target[test]), abs=2e-3)
+        assert row["figures"]["test_r2"] == pytest.approx(
+            plain.score(numbers.data[test], numbers.target[test]), abs=2e-3
+        )
 
 
 SWEEP: dict[str, Any] = {
