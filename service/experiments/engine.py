@@ -182,7 +182,7 @@ def _make(session: Session, context: Context, experiment: Experiment, number: in
         job_id=job_id,
         params=child.params,
         why=child.why,
-        document=document,
+        document=child.document,
         outcome=outcome,
         created_at=db_time(session),
     )

@@ -13,6 +13,7 @@ from service.jobs.states import ENDED
 from service.jobs.tables import Job
 from service.metrics.service import finite
 from trainkit.diagnose.diagnosis import diagnose
+from trainkit.diagnose.figures import kept_figures
 
 GONE = {"state": "deleted", "figures": {}}
 
@@ -36,8 +37,11 @@ def outcome_of(session: Session, job: Job | None, *, with_diagnosis: bool) -> di
         "seconds": seconds,
         "model": model.id if model is not None else None,
     }
-    if with_diagnosis:
-        outcome["diagnosis"] = finite(diagnose(record_of(session, job)).as_dict()) if job.resolved else None
+    if with_diagnosis and job.resolved is not None:
+        record = record_of(session, job)
+        outcome["error"] = job.error  # whole: its evidence may offer a spec that fits
+        outcome["diagnosis"] = finite(diagnose(record).as_dict())
+        outcome["kept"] = {name: [one.value, one.se, one.epoch] for name, one in kept_figures(record).items()}
     return outcome
 
 

@@ -90,7 +90,9 @@ def upcoming(plotted: Plotted, past: Sequence[Past]) -> Next:
     if isinstance(plan, EnsembleOf):
         return _ensemble(plotted, plan, past, room)
     if isinstance(plan, Autopilot):
-        return _autopilot(plotted, plan, past)
+        from service.experiments.piloting import next_of
+
+        return next_of(plan, plotted.facts, past)
     listed = list(islice(enumerated(plan, plotted.facts), len(past), len(past) + room + 1))
     return Next(listed[:room], len(listed) <= room, "all jobs of the plan have been made")
 
@@ -215,7 +217,3 @@ def _joined(plan: EnsembleOf, spec: Mapping[str, Any], jobs: Sequence[str]) -> C
     kept = {name: spec[name] for name in ENSEMBLE_KEEPS if name in spec}
     model = {"kind": "ensemble", "members": list(jobs), "method": plan.method}
     return Child({**kept, "model": model}, {"ensemble": len(jobs)})
-
-
-def _autopilot(plotted: Plotted, plan: Autopilot, past: Sequence[Past]) -> Next:
-    raise NotImplementedError

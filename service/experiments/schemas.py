@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from service.experiments.results import Line, best, comparisons, summaries, validated
+from service.experiments.results import Line, comparisons, summaries, validated
 from service.experiments.service import Told
 from service.experiments.tables import Experiment
 from trainkit.spec.metrics import direction
@@ -30,7 +30,7 @@ class BestOut(BaseModel):
     job: str | None
     model: str | None
     chosen_by: str
-    chosen_value: float
+    chosen_value: float | None
     value: float | None
 
 
@@ -99,6 +99,8 @@ class ResultsOut(BaseModel):
     best: BestOut | None
     summaries: list[dict[str, Any]]
     comparisons: list[dict[str, Any]]
+    steps: list[dict[str, Any]] | None
+    """Autopilot: what was seen, done, expected and measured at each step, in fields and as a `text`."""
 
 
 class ComparisonOut(BaseModel):
@@ -132,7 +134,7 @@ def detail_out(told: Told) -> ExperimentDetail:
 def results_out(told: Told) -> ResultsOut:
     """The table."""
     data = [trial_out(line) for line in told.lines]
-    return ResultsOut(id=told.row.id, state=told.row.state, data=data, **_together(told))
+    return ResultsOut(id=told.row.id, state=told.row.state, data=data, steps=told.steps, **_together(told))
 
 
 def trial_out(line: Line) -> TrialOut:
@@ -154,7 +156,7 @@ def _together(told: Told) -> dict[str, Any]:
 
 
 def _best_out(told: Told, metric: str) -> BestOut | None:
-    line, chosen_by = best(told.lines, metric), validated(metric)
+    line, chosen_by = told.best, validated(metric)
     if line is None:
         return None
     return BestOut(
@@ -162,7 +164,7 @@ def _best_out(told: Told, metric: str) -> BestOut | None:
         job=line.job,
         model=line.model,
         chosen_by=chosen_by,
-        chosen_value=line.figures[chosen_by],
+        chosen_value=line.figures.get(chosen_by),
         value=line.value,
     )
 

@@ -14,16 +14,28 @@ from service.datasets.tables import Dataset
 from service.errors import Problem, not_found
 from service.experiments import engine, repository
 from service.experiments.engine import metric_of
+from service.experiments.piloting import account
 from service.experiments.planning import placed
 from service.experiments.repository import ENDED
-from service.experiments.results import Line, line_of
+from service.experiments.results import Line, best, line_of
 from service.experiments.tables import Experiment
 from service.jobs import service as jobs
 from service.jobs.idempotency import once
 from service.keys.service import Principal
 from trainkit.spec import DatasetFacts, Resolved, SpecError
 from trainkit.spec import Problem as SpecProblem
-from trainkit.spec.experiments import EnsembleOf, Grid, KFold, MonteCarlo, Plan, Range, Sampled, Sweep, parse_experiment
+from trainkit.spec.experiments import (
+    Autopilot,
+    EnsembleOf,
+    Grid,
+    KFold,
+    MonteCarlo,
+    Plan,
+    Range,
+    Sampled,
+    Sweep,
+    parse_experiment,
+)
 from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, split_metric
 from trainkit.spec.patch import merge_patch
 from trainkit.spec.resolve import is_classification
@@ -39,6 +51,9 @@ class Told:
     metric: str | None
     """None while the dataset is being checked and the plan names none."""
     lines: list[Line]
+    best: Line | None
+    steps: list[dict[str, Any]] | None
+    """Autopilot's account."""
 
 
 def create(context: Context, who: Principal, document: Any, idempotency_key: str | None) -> tuple[Experiment, bool]:
@@ -176,7 +191,11 @@ def tell(session: Session, experiment: Experiment, metric: str | None = None) ->
     by = metric or plan.metric or (metric_of(plan, facts) if facts is not None else None)
     trials = repository.trials(session, experiment.id)
     there = repository.jobs_of(session, trials)
-    return Told(experiment, plan, facts, by, [line_of(one, there.get(one.job_id or ""), by or "") for one in trials])
+    lines = [line_of(one, there.get(one.job_id or ""), by or "") for one in trials]
+    if isinstance(plan, Autopilot) and facts is not None:
+        steps, chosen = account(facts, [engine.past_of(one, by or "") for one in trials])
+        return Told(experiment, plan, facts, by, lines, None if chosen is None else lines[chosen], steps)
+    return Told(experiment, plan, facts, by, lines, best(lines, by) if by is not None else None, None)
 
 
 def stop(context: Context, who: Principal, experiment_id: str, running: str) -> Experiment:

@@ -16,6 +16,7 @@ from service.experiments import engine
 from service.experiments.tables import Trial
 from service.jobs import attempts
 from service.jobs.tables import Job
+from service.metrics.chunks import Row
 from trainkit.spec.failures import failure
 
 SPEC: dict[str, Any] = {"model": {"kind": "mlp", "hidden": [8]}, "optimizer": {"kind": "adam", "lr": 0.01}}
@@ -243,6 +244,72 @@ def test_a_trial_that_fails_or_is_refused_is_counted_and_the_others_go_on(servic
     run_all(service, lambda spec: None)
     ended = get(service, made["id"])
     assert (ended["state"], ended["error"]["code"]) == ("failed", "no_trial_succeeded")
+
+
+def test_baselines_stand_beside_the_spec_and_need_no_model_to_be_the_best(service: Served) -> None:
+    vectors = service.ready_dataset(kind="arrays", input_shape=[12], input_dtype="float32")
+    made = post(service, "baselines", spec={**SPEC, "dataset": vectors})
+    names = ["spec", "linear", "linear_svm", "small_mlp", "gradient_boosting", "rbf_svm"]
+    assert [job["name"].rpartition(" ")[2] for job in waiting(service)] == names
+    accuracy = {"mlp": 0.8, "gradient_boosting": 0.9}
+
+    def measured(spec: dict[str, Any]) -> dict[str, dict[str, float]]:
+        value = accuracy.get(spec["model"]["kind"], 0.5)
+        return {"val": {"accuracy": value}, "test": {"accuracy": value - 0.05}}
+
+    run_all(service, measured)
+    ended = get(service, made["id"])
+    rows = get(service, f"{made['id']}/results")["data"]
+    assert [row["params"]["baseline"] for row in rows] == names
+    assert (ended["state"], ended["metric"]) == ("succeeded", "test_accuracy")
+    assert rows[ended["best"]["number"]]["params"] == {"baseline": "gradient_boosting"}
+
+
+def train(service: Served, course: Callable[[dict[str, Any]], list[float]]) -> dict[str, Any] | None:
+    """A worker trains the next job, and its validation loss goes that way."""
+    if not waiting(service):
+        return None
+    claimed = service.claim()
+    spec = dict(service.job(claimed.job_id)["spec"])
+    losses = course(spec)
+    for epoch, loss in enumerate(losses, start=1):
+        told = {("train", "loss"): loss / 2, ("val", "loss"): loss, ("val", "loss_se"): 0.01}
+        service.append(claimed, *(Row(split, name, 10 * epoch, epoch, v, 0.0) for (split, name), v in told.items()))
+    parts = {"val": {"loss": min(losses)}, "test": {"loss": min(losses), "accuracy": 1 - min(losses) / 2}}
+    service.finish(claimed, evaluation={"split": "test", "samples": 10, "metrics": {}, "parts": parts})
+    return spec
+
+
+def over_fitted(spec: dict[str, Any]) -> list[float]:
+    """Over-fits unless the weights decay or units drop out."""
+    tamed = bool(spec.get("regularize", {}).get("weight_decay")) or bool(spec["model"].get("dropout"))
+    return [0.5, 0.4, 0.3, 0.2, 0.19, 0.18, 0.18, 0.18] if tamed else [0.5, 0.4, 0.3, 0.25, 0.35, 0.5, 0.7, 0.9]
+
+
+def test_autopilot_applies_what_the_diagnosis_says_and_gives_an_account(service: Served) -> None:
+    spec = {**SPEC, "dataset": service.ready_dataset(), "train": {"epochs": 8}}
+    made = post(service, "autopilot", jobs=4, spec=spec)
+    assert made["jobs"] == {"queued": 1}
+    specs = []
+    while (one := train(service, over_fitted)) is not None:
+        specs.append(one)
+        tick(service)
+    told = get(service, f"{made['id']}/results")
+    assert (told["state"], len(specs), len(told["data"])) == ("succeeded", 4, 4)
+    assert {key: specs[0][key] for key in spec} == spec
+    steps = told["steps"]
+    assert steps[0]["verdicts"][0] == "overfitting"
+    assert (steps[1]["kind"], steps[1]["code"], steps[1]["from"]) == ("remedy", "overfitting", 0)
+    assert all(step["text"] for step in steps)
+    assert told["best"]["chosen_value"] == 0.18
+    assert told["data"][1]["why"]["patch"] == steps[1]["done"]
+    assert get(service, made["id"])["reason"] == "the budget of jobs is spent"
+
+    again = post(service, "autopilot", jobs=4, spec=spec)
+    while (one := train(service, over_fitted)) is not None:
+        tick(service)
+    documents = [row["why"]["patch"] for row in get(service, f"{again['id']}/results")["data"]]
+    assert documents == [row["why"]["patch"] for row in told["data"]]
 
 
 def test_an_ensemble_trains_members_and_averages_those_that_have_a_model(service: Served) -> None:
