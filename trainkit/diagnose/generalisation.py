@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from trainkit.diagnose.probes import reading
 from trainkit.diagnose.rates import LITTLE_LEARNT
 from trainkit.diagnose.record import Record, Series
 from trainkit.diagnose.verdicts import Verdict, graded
@@ -20,6 +21,7 @@ STILL_GAINING = 0.05
 """Of the baseline's loss: what the last quarter gained, from which on more epochs plainly pay."""
 FEWEST = 4
 """Evaluations from which on a course is one."""
+PROBED = ("probe_small_model_loss", "probe_first_batch_loss")
 STRONG = {"l2_share": 0.1, "weight_decay": 0.1, "dropout": 0.5, "l1_share": 0.1}
 """Penalties from which on they may be what keeps the training loss high; `_share` is of the number of samples."""
 
@@ -80,20 +82,26 @@ def overfitting(record: Record) -> Verdict | None:
 
 def underfitting_model_bias(record: Record) -> Verdict | None:
     """Training stands still with little learnt, validation close to it, and the model cannot do more: fewer than
-    2 n + d parameters (what fits any labels of n samples in d dimensions: Zhang et al. 2017), or strong penalties."""
+    2 n + d parameters (what fits any labels of n samples in d dimensions: Zhang et al. 2017), or strong penalties.
+    Where probes were run, these say it in place of the parameters."""
     stuck = _stuck(record)
     if stuck is None:
         return None
-    held = _held_back(record)
+    held, probed = _held_back(record), reading(record)
     capacity, needed = record.parameters, _memorising(record)
     small = capacity is not None and needed is not None and capacity < needed
+    told = probed is not None and probed.code == "underfitting_model_bias"
+    if probed is not None and probed.code is not None:
+        small = told
     if not small and not held:
         return None
     (learnt, since), samples = stuck, record.parts[0]
     why = f"{capacity} parameters cannot fit {samples} samples by heart" if small else f"{', '.join(held)} hold it back"
+    why = probed.message if told and probed is not None else why
+    sure = graded(LITTLE_LEARNT - learnt, 0, LITTLE_LEARNT, 0.4, 0.7)
     return Verdict(
         "underfitting_model_bias",
-        graded(LITTLE_LEARNT - learnt, 0, LITTLE_LEARNT, 0.4, 0.7),
+        max(sure, probed.confidence) if told and probed is not None else sure,
         since,
         f"Training stands still with {learnt:.0%} of the baseline's loss gone, and {why}.",
         {
@@ -102,32 +110,42 @@ def underfitting_model_bias(record: Record) -> Verdict | None:
             "parameters": capacity,
             "parameters_that_fit_anything": needed,
             "penalties": held,
+            "probes": probed.evidence if probed is not None else None,
             "cannot_tell": "Noise that no model explains looks the same: a larger model that ends no lower would show it.",
-            "series": ["train_loss", "val_loss"],
+            "series": ["train_loss", "val_loss", *PROBED],
         },
     )
 
 
 def optimization_failure(record: Record) -> Verdict | None:
-    """Training stands still with little learnt, though the model has 2 n + d parameters or more and no strong penalty."""
-    stuck = _stuck(record)
+    """Training stands still with little learnt, though the model has 2 n + d parameters or more and no strong penalty.
+    Where probes were run, these say it in place of the parameters."""
+    stuck, probed = _stuck(record), reading(record)
     capacity, needed = record.parameters, _memorising(record)
-    if stuck is None or _held_back(record) or capacity is None or needed is None or capacity < needed:
+    if stuck is None or _held_back(record) or capacity is None or needed is None:
+        return None
+    proven = probed is not None and probed.code == "optimization_failure"
+    if capacity < needed if probed is None or probed.code is None else not proven:
         return None
     learnt, since = stuck
+    why = f"though {capacity} parameters could fit {record.parts[0]} samples by heart"
+    sure = graded(LITTLE_LEARNT - learnt, 0, LITTLE_LEARNT, 0.4, 0.8)
     return Verdict(
         "optimization_failure",
-        graded(LITTLE_LEARNT - learnt, 0, LITTLE_LEARNT, 0.4, 0.8),
+        max(sure, probed.confidence) if proven and probed is not None else sure,
         since,
-        f"Training stands still with {learnt:.0%} of the baseline's loss gone, though {capacity} parameters could fit "
-        f"{record.parts[0]} samples by heart.",
+        f"Training stands still with {learnt:.0%} of the baseline's loss gone, "
+        f"{f'and {probed.message}' if proven and probed is not None else why}.",
         {
             "skill": learnt,
             "threshold": LITTLE_LEARNT,
             "parameters": capacity,
             "parameters_that_fit_anything": needed,
-            "cannot_tell": "A smaller model that ends lower would prove it; this record has none to compare with.",
-            "series": ["train_loss", "train_grad_norm", "train_lr"],
+            "probes": probed.evidence if probed is not None else None,
+            "cannot_tell": None
+            if proven
+            else "A smaller model that ends lower would prove it; this record has none to compare with.",
+            "series": ["train_loss", "train_grad_norm", "train_lr", *PROBED],
         },
     )
 

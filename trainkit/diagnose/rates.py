@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from trainkit.diagnose.probes import first_batch
 from trainkit.diagnose.record import Floats, Record, Series
 from trainkit.diagnose.verdicts import Verdict, graded
 
@@ -130,7 +131,7 @@ def learning_rate_too_high(record: Record) -> Verdict | None:
         )
     if not reasons:
         return None
-    confidence = min(0.97, max(r[0] for r in reasons) + 0.05 * (len(reasons) - 1))
+    confidence = min(0.97, max(r[0] for r in reasons) + 0.05 * (len(reasons) - 1) + _not_even_a_batch(record))
     return Verdict(
         "learning_rate_too_high",
         round(confidence, 3),
@@ -173,7 +174,7 @@ def learning_rate_too_low(record: Record) -> Verdict | None:
         return None
     return Verdict(
         "learning_rate_too_low",
-        confidence,
+        round(min(0.97, confidence + _not_even_a_batch(record)), 3),
         int(loss.epoch[0]),
         f"Little is learnt after {int(loss.step[-1])} steps. {message}",
         {
@@ -188,7 +189,15 @@ def learning_rate_too_low(record: Record) -> Verdict | None:
 
 
 def _common(record: Record) -> dict[str, Any]:
-    return {"lr": record.spec.optimizer.lr, "baseline_loss": record.baseline, "skill": record.learnt}
+    told = {"lr": record.spec.optimizer.lr, "baseline_loss": record.baseline, "skill": record.learnt}
+    batch = first_batch(record)
+    return told if batch is None else {**told, "first_batch": batch}
+
+
+def _not_even_a_batch(record: Record) -> float:
+    """What it adds to the confidence that the probe's one batch could not be learnt by heart either."""
+    batch = first_batch(record)
+    return 0.1 if batch is not None and batch["learnt"] is False else 0.0
 
 
 def _not_finite(record: Record) -> Series | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -12,6 +12,7 @@ from trainkit.diagnose.record import Record
 from trainkit.diagnose.verdicts import Code, Verdict
 from trainkit.spec import JobSpec, SpecError, resolve
 from trainkit.spec.patch import merge_patch, replacing
+from trainkit.spec.probes import Probe, why_not
 
 MOST_A_VERDICT, MOST = 3, 6
 Patch = dict[str, Any]
@@ -212,6 +213,7 @@ def _underfitting(record: Record) -> Iterator[Offer]:
     if (wider := _wider(record)) is not None:
         yield Offer(wider, "Twice the width can fit more.", told)
         yield Offer({**wider, **_longer(record, 2)}, "Twice the width, and twice the time to use it.", told)
+    yield from _probes(record)
 
 
 def _optimization(record: Record) -> Iterator[Offer]:
@@ -227,6 +229,16 @@ def _optimization(record: Record) -> Iterator[Offer]:
         yield Offer(_model(record, norm="batch"), "Normalised layers keep signal and gradient in range.", told)
     for factor in (0.1, 10.0):
         yield Offer(_rate(record, factor), f"The rate times {factor:g}: the most common cause.", told)
+    yield from _probes(record)
+
+
+def _probes(record: Record) -> Iterator[Offer]:
+    """The same run with what tells a model that cannot from an optimisation that fails."""
+    wanted = [probe for probe in get_args(Probe) if why_not(record.spec, probe) is None]
+    if "small_model" not in wanted:
+        return
+    told = ("probe_small_model_loss", "down", "below this run's, if its optimisation fails", "techniques, 11.1")
+    yield Offer({"train": {"probes": wanted}}, "Tells a model too small from an optimisation that fails.", told)
 
 
 def _too_high(record: Record) -> Iterator[Offer]:

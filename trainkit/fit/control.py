@@ -23,3 +23,15 @@ class Control(Protocol):
     def wish(self) -> Wish | dict[str, Any] | None:
         """What is wanted now, or None to go on."""
         ...
+
+
+class Remembering:
+    """A control whose newest wish holds for whoever asks next."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._wish: Wish | dict[str, Any] | None = None
+
+    def wish(self) -> Wish | dict[str, Any] | None:
+        self._wish = self._control.wish() or self._wish
+        return self._wish

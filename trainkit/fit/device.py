@@ -216,6 +216,19 @@ def autocast(decided: Decided) -> AbstractContextManager[Any]:
     return torch.autocast(torch.device(decided.device).type, torch.bfloat16)
 
 
+def forward_of(network: nn.Module, decided: Decided, *, compiled: bool = True) -> Callable[..., Tensor]:
+    """(x, lengths) -> raw outputs of the network, in the decided precision and memory order."""
+    run: Callable[..., Tensor] = torch.compile(network) if decided.compile and compiled else network
+    if decided.precision == "float32" and not decided.channels_last:
+        return run
+
+    def forward(x: Tensor, lengths: Tensor | None) -> Tensor:
+        with autocast(decided):
+            return run(laid_out(x, decided), lengths)
+
+    return forward
+
+
 def laid_out(x: Tensor, decided: Decided) -> Tensor:
     """Image batches in the memory order that was decided."""
     return x.contiguous(memory_format=torch.channels_last) if decided.channels_last and x.ndim == 4 else x

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainkit.fit.device import autocast, laid_out
+from trainkit.fit.device import autocast, forward_of
 from trainkit.fit.evaluate import Forward, batch_rows
 from trainkit.fit.job import Job
 from trainkit.fit.nonfinite import Piece, broken_state, first_broken, sentence
@@ -73,13 +73,7 @@ def eager(job: Job, now_open: Open) -> Forward:
     """The phase's forward pass, uncompiled: hooks do not reach into compiled code."""
     if now_open.forward is not job.forward:
         return now_open.forward  # on cached features
-
-    def forward(x: Tensor, lengths: Tensor | None) -> Tensor:
-        with autocast(job.decided):
-            z: Tensor = job.network(laid_out(x, job.decided), lengths)
-        return z
-
-    return forward
+    return forward_of(job.network, job.decided, compiled=False)
 
 
 def _modules(job: Job) -> dict[str, nn.Module]:

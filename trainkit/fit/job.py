@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +53,8 @@ class Job:
     """What dropout draws from where many runs are one model; alone it is the global generator."""
     not_finite: dict[str, Any] | None = None
     """Where the loss first was not finite (`trainkit.fit.explain`)."""
+    probed: list[str] = field(default_factory=list)
+    """Probes that are in the log, or were left out for a reason; a resumed run does not run them again."""
 
 
 @dataclass(frozen=True, slots=True)

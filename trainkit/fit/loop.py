@@ -371,6 +371,7 @@ def _checkpoint(
         "early_stop": job.stopping.state(),
         "best": job.best.state(),
         "not_finite": job.not_finite,
+        "probed": job.probed,
         "predicted": predicted,
         "loss_sum": loss_sum,
         "weight_sum": weight_sum,

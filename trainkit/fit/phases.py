@@ -87,14 +87,10 @@ def open_phase(
 
     A frozen body without augmentation gives the same features in every epoch: they are computed once.
     """
-    set_trainable(network, plan.unfreeze)
-    groups = _groups(network, plan, spec.regularize.weight_decay, extra)
-    if spec.optimizer.kind != "muon":  # Muon tells hidden matrices from the head by the groups' names
-        groups = _merged(groups)
-    optimizer = build_optimizer(spec.optimizer, groups)
+    optimizer = optimizer_for(spec, plan, network, extra)
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     schedule = build_schedule(spec.schedule, rates, steps_per_epoch, plan.epochs)
-    parameters = [parameter for group in groups for parameter in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     bounded: list[nn.Module] = [network]
     if plan.unfreeze != "all":
         blocks = body_blocks(network)
@@ -115,6 +111,15 @@ def open_phase(
         train=train,
         val=val,
     )
+
+
+def optimizer_for(spec: JobSpec, plan: Plan, network: Network, extra: nn.Module | None = None) -> torch.optim.Optimizer:
+    """Freeze and thaw as the plan says, and the spec's optimizer over what is open then."""
+    set_trainable(network, plan.unfreeze)
+    groups = _groups(network, plan, spec.regularize.weight_decay, extra)
+    if spec.optimizer.kind != "muon":  # Muon tells hidden matrices from the head by the groups' names
+        groups = _merged(groups)
+    return build_optimizer(spec.optimizer, groups)
 
 
 def _groups(network: Network, plan: Plan, decay: float, extra: nn.Module | None) -> list[dict[str, Any]]:

@@ -17,11 +17,11 @@ from trainkit.data import Dataset
 from trainkit.fit.best import Best
 from trainkit.fit.control import Control
 from trainkit.fit.dann import DomainAdapter
-from trainkit.fit.device import Decided, autocast, choose_device, decide, laid_out, machine, reuse
+from trainkit.fit.device import Decided, choose_device, decide, forward_of, machine, reuse
 from trainkit.fit.early_stop import EarlyStopping
 from trainkit.fit.encode import encode
 from trainkit.fit.ensemble import EnsembleModel
-from trainkit.fit.evaluate import Forward, evaluation, measure, outputs_of
+from trainkit.fit.evaluate import evaluation, measure, outputs_of
 from trainkit.fit.events import Events
 from trainkit.fit.failure import error_of
 from trainkit.fit.forecast import as_windows
@@ -31,6 +31,7 @@ from trainkit.fit.nonfinite import LossNotFiniteError, broken_state, is_finite
 from trainkit.fit.parts import Part, make_part
 from trainkit.fit.predict import TrainedModel
 from trainkit.fit.prepare import Prepared, prepare
+from trainkit.fit.probes import run_probes
 from trainkit.fit.seeding import derive
 from trainkit.fit.state import load_for, spec_hash
 from trainkit.fit.steps import count_batches, normalises_batches
@@ -136,6 +137,10 @@ def _fit(
         if job.resume is not None:
             why = job.decided.why_inexact or _changed(job.resume["versions"], job.decided.versions)
             events.emit("resumed", step=job.resume["position"]["step"], exact=why is None, reason=why)
+        if spec.train.probes:
+            # Threads and generators of their own: what comes after finds these as if there had been no probe.
+            with machine(job.decided, derive(spec.train.seed, "probes")):
+                run_probes(job)
         return result_of(job, train(job), chosen)
 
 
@@ -271,7 +276,7 @@ def assembled(
         spec=spec,
         data=prepared,
         network=network,
-        forward=_forward(network, decided),
+        forward=forward_of(network, decided),
         loss=loss,
         augmenter=augment.build(spec.augment) if spec.augment else None,
         adapter=None,
@@ -285,6 +290,7 @@ def assembled(
         spec_hash=spec_hash(spec, data.facts),
         resume=resume,
         branch=branch,
+        probed=list(resume.get("probed", ())) if resume is not None and not branch else [],
     )
 
 
@@ -292,18 +298,6 @@ def _min_delta(spec: JobSpec, monitor: str | None) -> float:
     """What counts as better is the patience rule's word: the job's best is the best that its decisions speak of."""
     rules = (rule for rule in spec.early_stop if rule.kind == "patience" and rule.monitor == monitor)
     return next((rule.min_delta for rule in rules), 0.0)
-
-
-def _forward(network: Network, decided: Decided) -> Forward:
-    run: Callable[..., Tensor] = torch.compile(network) if decided.compile else network
-    if decided.precision == "float32" and not decided.channels_last:
-        return run
-
-    def forward(x: Tensor, lengths: Tensor | None) -> Tensor:
-        with autocast(decided):
-            return run(laid_out(x, decided), lengths)
-
-    return forward
 
 
 def _adapter(

@@ -28,6 +28,7 @@ FREE_IN_TRAIN = {
     "monitor",
     "threads",
     "record",
+    "probes",
 }
 KEPT_CHECKPOINTS = 3
 

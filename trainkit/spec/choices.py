@@ -36,6 +36,10 @@ CHOICES: dict[str, dict[str, str]] = {
         "global_average": "The mean of each channel over its positions, x.mean((2, 3)).",
         "flatten": "Every channel at every position.",
     },
+    "probe": {
+        "first_batch": "At most 200 steps on one batch alone, with the run's optimizer: whether it learns that by heart.",
+        "small_model": "A far smaller model on the first batches, at most 500: whether its training loss gets lower.",
+    },
     "pool": {
         "max": "The largest of each 2 x 2 window.",
         "average": "The mean of each 2 x 2 window.",

@@ -13,6 +13,7 @@ from trainkit.spec.early_stop import across_of
 from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.metrics import direction
+from trainkit.spec.probes import why_not
 from trainkit.spec.problems import Problem, SpecError, problems_from_validation
 from trainkit.spec.shapes import Sample, class_counts, infer_task, sample_of
 from trainkit.spec.yardsticks import ignored, is_yardstick
@@ -168,6 +169,9 @@ def _warnings_of_training(spec: JobSpec, context: checks.Context) -> Iterator[Pr
             f"the training part has {context.training_samples} samples: every epoch is one step",
             "A smaller batch gives more steps.",
         )
+    for index, probe in enumerate(spec.train.probes):
+        if (reason := why_not(spec, probe)) is not None:
+            yield Problem(f"/train/probes/{index}", "probe_left_out", f"{probe} is left out: {reason}", "Remove it.")
     phases = spec.start_from.phases if spec.start_from else ()
     total = sum(phase.epochs for phase in phases)
     if phases and "epochs" in spec.train.model_fields_set and spec.train.epochs != total:

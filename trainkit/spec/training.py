@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from trainkit.spec.base import NonNegative, Positive, Rate, Seed, SpecModel, Width
+from trainkit.spec.probes import Probe
 
 
 class RegularizeSpec(SpecModel):
@@ -54,6 +55,8 @@ class TrainSpec(SpecModel):
     """Steps between rows of the running training loss; left out: a tenth of an epoch, at least 10."""
     record: Literal["layers", "totals", "none"] = "layers"
     """What is logged beside losses and metrics: norms and idle units of each layer, only in total, or nothing."""
+    probes: tuple[Probe, ...] = Field((), max_length=2)
+    """Short trainings before this one that help its diagnosis: `first_batch`, `small_model`. They change none of its bits."""
     restore_best: bool = True
     """End with the best weights seen, for whatever reason training ends."""
     monitor: str | None = None
@@ -66,6 +69,13 @@ class TrainSpec(SpecModel):
     """Memory layout of image batches; auto decides by device and model."""
     compile: bool | Literal["auto"] = "auto"
     """torch.compile; auto: off. Compiling takes from half a minute on; on the CPU it needs a C++ compiler."""
+
+    @field_validator("probes")
+    @classmethod
+    def each_once(cls, value: tuple[Probe, ...]) -> tuple[Probe, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("each probe may be named once")
+        return value
 
 
 class Phase(SpecModel):
