@@ -183,7 +183,7 @@ def test_refused(wrong: Any) -> None:
 @pytest.mark.parametrize("steps", [5, 205])
 def test_a_wish_puts_a_probe_off_until_the_resume(tmp_path: Path, steps: int) -> None:
     """Cut in the first or in the second probe: no row of that one; after the resume all rows, each once, the same bits."""
-    document = probing(spec({"kind": "mlp", "hidden": [64, 32]}, optimizer={"kind": "sgd", "lr": 1e-3}))
+    document = probing(spec({"kind": "mlp", "hidden": [64, 32]}, optimizer={"kind": "sgd", "lr": 1e-5}))
     whole, all_rows = told(document, vectors())
     part, before = told(document, vectors(), control=InterruptAt(steps), workdir=tmp_path)
     done = steps > 200
