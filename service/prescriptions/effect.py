@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 Outcome = Literal["improved", "within_noise", "worse", "not_comparable", "no_result"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 Columns = Mapping[str, NDArray[Any]]
-DIRECTIONS = {"val_loss": "down", "val_accuracy": "up"}
+DIRECTIONS = {
+    **{"val_loss": "down", "val_accuracy": "up", "val_recall": "up"},
+    **{"val_mse": "down", "val_mae": "down", "val_r2": "up"},
+}
 """Those metrics that are logged with a standard error."""
 NAMES = frozenset({*DIRECTIONS, *(f"{name}_se" for name in DIRECTIONS)})
 Z95 = 1.96
 
 
 def best(series: Mapping[str, Columns]) -> dict[str, dict[str, Any]]:
-    """`{val_loss: {value, se, epoch}, val_accuracy: ...}`: the best finite value of the rows that count, of equal ones
-    the first. `se` is that of the same step, None where none was logged."""
+    """`{val_loss: {value, se, epoch}, ...}` of those that were logged: the best finite value of the rows that count, of
+    equal ones the first. `se` is that of the same step, None where none was logged."""
     found: dict[str, dict[str, Any]] = {}
     for name, direction in DIRECTIONS.items():
         if name not in series:
@@ -48,8 +51,8 @@ def comparison(
 ) -> dict[str, Any]:
     """`{metric, direction, reason, before}`: what the effect is told by. `metric` is None where nothing can be compared.
 
-    `before` and `after` are the resolved specs, `values` the source's `best`. What is expected of the loss or the
-    accuracy is told by that; what is expected of training or of layers by the validation loss, for whose sake it is.
+    `before` and `after` are the resolved specs, `values` the source's `best`. What is expected of a validation
+    metric is told by that; what is expected of training or of layers by the validation loss, for whose sake it is.
     """
     metric, reason = _metric(expected, before, after)
     if metric is not None:
@@ -74,8 +77,8 @@ def _metric(expected: str, before: Mapping[str, Any], after: Mapping[str, Any]) 
         return None, "What is expected is less time, of which no standard error is known."
     if expected.startswith("val_") and expected not in DIRECTIONS:
         return None, f"{expected} is logged without a standard error: a difference cannot be told from noise."
-    if expected == "val_accuracy":
-        return expected, None
+    if expected in DIRECTIONS and expected != "val_loss":
+        return expected, None  # of the predictions themselves, in the targets' own units
     if _loss(before) == _loss(after):
         told = (
             None if expected == "val_loss" else f"{expected} is no validation metric: the validation loss is compared."
@@ -83,7 +86,7 @@ def _metric(expected: str, before: Mapping[str, Any], after: Mapping[str, Any]) 
         return "val_loss", told
     if after.get("task") == "classification":
         return "val_accuracy", "The patch changes what the loss means: the accuracy is compared."
-    return None, "The patch changes what the loss means, and numbers have no accuracy to compare."
+    return "val_mae", "The patch changes what the loss means: the mean absolute error is compared."
 
 
 def _loss(spec: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -22,6 +22,8 @@ SPEC: dict[str, Any] = {
 VALUES = {
     "val_loss": {"value": 0.5, "se": 0.03, "epoch": 3},
     "val_accuracy": {"value": 0.8, "se": 0.04, "epoch": 5},
+    "val_recall": {"value": 0.6, "se": 0.06, "epoch": 5},
+    "val_mae": {"value": 2.0, "se": 0.1, "epoch": 4},
 }
 
 
@@ -59,22 +61,26 @@ def test_the_best_evaluation_and_its_own_standard_error() -> None:
         ("val_accuracy", {"split": {"train": 8.0, "seed": 1}}, None, "split"),
         ("val_accuracy", {"task": "regression"}, None, "task"),
         ("seconds", {}, None, "less time"),
-        ("val_recall", {}, None, "without a standard error"),
-        ("val_mae", {}, None, "without a standard error"),
+        ("val_recall", {"balance": "class_weights"}, "val_recall", None),
+        ("val_mae", {"loss": {"kind": "huber"}}, "val_mae", None),
+        ("val_f1", {}, None, "without a standard error"),
     ],
 )
 def test_what_is_compared(expected: str, change: dict[str, Any], metric: str | None, said: str | None) -> None:
     found = comparison(expected, SPEC, {**SPEC, **change}, VALUES)
     assert found["metric"] == metric
     assert found["before"] == (VALUES[metric] if metric else None)
-    assert found["direction"] == ({"val_loss": "down", "val_accuracy": "up"}[metric] if metric else None)
+    better = {"val_loss": "down", "val_mae": "down", "val_accuracy": "up", "val_recall": "up"}
+    assert found["direction"] == (better[metric] if metric else None)
     assert said in found["reason"] if said else found["reason"] is None
 
 
 def test_numbers_have_no_accuracy_and_a_source_may_have_no_value() -> None:
     numbers = {**SPEC, "task": "regression"}
     changed = {**numbers, "loss": {"kind": "huber"}}
-    assert "no accuracy" in comparison("val_loss", numbers, changed, VALUES)["reason"]
+    found = comparison("val_loss", numbers, changed, VALUES)
+    assert (found["metric"], found["before"]["value"]) == ("val_mae", 2.0)
+    assert "mean absolute error" in found["reason"]
     missing = comparison("val_loss", SPEC, SPEC, {})
     assert (missing["metric"], missing["reason"]) == (None, "The source job logged no finite val_loss.")
     bare = {"val_loss": {"value": 0.5, "se": None, "epoch": 1}}

@@ -62,7 +62,7 @@ def measure(
     """`loss` as in training, sum(w*l)/sum(w), and the metrics of the task; regression metrics in the user's units.
 
     `kind` of the loss says how outputs become the probabilities that `roc_auc` ranks samples by.
-    `errors`: also the standard errors `loss_se` and `accuracy_se`.
+    `errors`: also the standard errors `loss_se`, and `accuracy_se`, `recall_se` or `mse_se`, `mae_se`, `r2_se`.
     """
     losses = loss(z, part.targets).double() if z.device.type != "mps" else loss(z, part.targets)
     weights = None
@@ -74,10 +74,8 @@ def measure(
     spread = {"loss_se": standard_error(losses, value, weights)} if errors else {}
     outputs = z.cpu().numpy()
     if scaler is not None:
-        return {"loss": value, **spread, **regression_metrics(part.truth, scaler.invert(outputs))}
-    metrics = {"loss": value, **spread, **classification_metrics(part.truth, outputs, area=False)}
-    if errors:
-        metrics["accuracy_se"] = math.sqrt(metrics["accuracy"] * (1.0 - metrics["accuracy"]) / len(part))
+        return {"loss": value, **spread, **regression_metrics(part.truth, scaler.invert(outputs), errors=errors)}
+    metrics = {"loss": value, **spread, **classification_metrics(part.truth, outputs, area=False, errors=errors)}
     if area:
         # One class against the rest compares samples: raw outputs are only comparable within one.
         finite = bool(np.isfinite(outputs).all())

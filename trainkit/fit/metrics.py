@@ -57,10 +57,11 @@ def roc_auc(true: Ints, scores: Floats) -> float:
     return float(np.mean(known)) if known else math.nan
 
 
-def classification_metrics(true: Ints, scores: Floats, *, area: bool = True) -> dict[str, float]:
+def classification_metrics(true: Ints, scores: Floats, *, area: bool = True, errors: bool = False) -> dict[str, float]:
     """accuracy, top5_accuracy (more than 5 classes), macro precision / recall / f1, roc_auc; `scores` (n, K).
 
-    The macro means run over the classes that occur as truth or prediction, as scikit-learn does.
+    The macro means run over the classes that occur as truth or prediction, as scikit-learn does. `errors`: also the
+    standard errors accuracy_se = sqrt(p(1-p)/n) and recall_se = sqrt(sum_k r_k(1-r_k)/n_k) / K, of K independent shares.
     """
     classes = scores.shape[1]
     scores = np.where(np.isnan(scores), -np.inf, scores)  # a NaN beats nothing: every comparison with it is false
@@ -73,6 +74,10 @@ def classification_metrics(true: Ints, scores: Floats, *, area: bool = True) -> 
         metrics["top5_accuracy"] = top_k_accuracy(true, scores, TOP_K)
     for name in ("precision", "recall", "f1"):
         metrics[name] = float(values[name][occurring].mean()) if occurring.any() else 0.0
+    if errors:
+        metrics["accuracy_se"] = math.sqrt(metrics["accuracy"] * (1.0 - metrics["accuracy"]) / max(true.size, 1))
+        shares, counts = values["recall"], np.maximum(values["support"], 1.0)
+        metrics["recall_se"] = math.sqrt(float((shares * (1.0 - shares) / counts).sum())) / max(int(occurring.sum()), 1)
     if area:
         metrics["roc_auc"] = roc_auc(true, scores)
     return metrics
@@ -86,21 +91,35 @@ def top_k_accuracy(true: Ints, scores: Floats, k: int) -> float:
     return float((ahead.sum(1) < k).mean()) if true.size else 0.0
 
 
-def regression_metrics(true: Floats, predicted: Floats) -> dict[str, float]:
+def regression_metrics(true: Floats, predicted: Floats, *, errors: bool = False) -> dict[str, float]:
     """mse, mae and R2 = 1 - SSE/SST in the targets' own units; the mean over targets when there are several.
 
-    A constant target has R2 1 when hit exactly and 0 otherwise, as in scikit-learn.
+    A constant target has R2 1 when hit exactly and 0 otherwise, as in scikit-learn. `errors`: also the standard errors
+    mse_se and mae_se, s/sqrt(n) of the samples' values, and r2_se by the delta method: that of the mean over samples of
+    (e^2 - (1 - R2) (y - mean y)^2) / (SST / n).
     """
     truth = np.asarray(true, np.float64).reshape(len(true), -1)
     error = np.asarray(predicted, np.float64).reshape(len(true), -1) - truth
     if not np.isfinite(error).all():
-        return {"mse": math.nan, "mae": math.nan, "r2": math.nan}
+        names = ("mse", "mae", "r2", *(("mse_se", "mae_se", "r2_se") if errors else ()))
+        return dict.fromkeys(names, math.nan)
     squares = (error**2).sum(0)
-    spread = ((truth - truth.mean(0)) ** 2).sum(0)
+    deviations = (truth - truth.mean(0)) ** 2
+    spread = deviations.sum(0)
     fixed = spread == 0
     r2 = 1.0 - squares / np.where(fixed, 1.0, spread)
     r2 = np.where(fixed, (squares == 0).astype(np.float64), r2)
-    return {"mse": float((error**2).mean()), "mae": float(np.abs(error).mean()), "r2": float(r2.mean())}
+    metrics = {"mse": float((error**2).mean()), "mae": float(np.abs(error).mean()), "r2": float(r2.mean())}
+    if errors:
+        moves = np.where(fixed, 0.0, (error**2 - (1.0 - r2) * deviations) / np.where(fixed, 1.0, spread / len(truth)))
+        for name, samples in (("mse", error**2), ("mae", np.abs(error)), ("r2", moves)):
+            metrics[f"{name}_se"] = _standard_error(samples.mean(1))
+    return metrics
+
+
+def _standard_error(values: Floats) -> float:
+    """Of their mean: s/sqrt(n), with n - 1 in s; 0 of a single one."""
+    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
 def probabilities(outputs: NDArray[Any], loss: str) -> NDArray[np.float64]:
