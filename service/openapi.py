@@ -63,7 +63,7 @@ def _problems(path: str, method: str, operation: dict[str, Any]) -> None:
 
 KEPT_FOR_A_TIME = (
     *("/metrics", "/series", "/metrics.csv", ".parquet", ".tfevents", "/logs"),
-    *("/plots/{plot}.png", "/decisions:simulate", "/diagnosis"),
+    *("/plots/{plot}.png", "/decisions:simulate", "/diagnosis", "/diagnosis/{index}.png"),
 )
 """Ends of addresses that tell what retention may have removed."""
 
@@ -81,7 +81,7 @@ def _statuses(path: str, method: str) -> list[int]:
         statuses += [409, 413]
     if path.startswith("/v1") and path.endswith(KEPT_FOR_A_TIME):
         statuses.append(410)
-    if path.endswith(("/report", "preview.png", "/diagnosis", "/comparison")):
+    if path.endswith(("/report", "preview.png", "/diagnosis", "/diagnosis/{index}.png", "/comparison")):
         statuses.append(409)
     if (path, method) == ("/v1/jobs", "post"):
         statuses += [404, 410, 429]  # a job to be diagnosed; a full queue

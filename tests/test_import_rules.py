@@ -35,7 +35,7 @@ def room(name: str, allowed: tuple[str, ...]) -> bool:
     ("folder", "allowed"),
     [
         ("trainkit", ("trainkit",)),
-        ("service", ("service", "trainkit.spec", "trainkit.diagnose", "trainkit.plots")),
+        ("service", ("service", "trainkit.spec", "trainkit.diagnose", "trainkit.plots", "trainkit.plots_evidence")),
         ("worker", ("worker", "service", "trainkit")),
         ("client", ("client", "trainkit.spec")),
     ],

@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Depends, Header, Response
 
 from service.auth import Reader
 from service.context import Service
 from service.database import reading
 from service.diagnosis.schemas import DiagnosisOut
 from service.diagnosis.service import record_of
+from service.errors import Problem
 from service.jobs import service as jobs
 from service.jobs.removed import check_there
+from service.jobs.traces import HARMLESS, PNG
 from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.routes import etag
 from service.metrics.service import finite
 from service.pagination import NOT_MODIFIED
 from trainkit.diagnose.diagnosis import EDITION, diagnose
+from trainkit.diagnose.record import Record
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The record that is asked about, unless the asker has the answer already, and the answer's tag."""
+
+    record: Record | None
+    tag: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"ETag": self.tag, "Cache-Control": "no-cache"}
+
+
+def asking(job_id: str, who: Reader, context: Service, if_none_match: Annotated[str | None, Header()] = None) -> Asked:
+    """One moment's picture of the job: its record and all that a diagnosis depends on."""
+    with reading(context.sessions) as session:
+        job = jobs.find(session, who, job_id)
+        check_there(job, "metrics")
+        superseded = count_superseded(superseded_ranges(session, job_id))
+        tag = etag(job_id, job.next_seq, superseded, job.state, job.evaluation is not None, EDITION)
+        return Asked(None if if_none_match == tag else record_of(session, job), tag)
+
+
+About = Annotated[Asked, Depends(asking)]
 
 
 @router.get(
@@ -28,17 +57,31 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
     responses=NOT_MODIFIED,
     summary="What is wrong with the run, the numbers that show it, and specs to try next",
 )
-def get_diagnosis(
-    job_id: str, who: Reader, context: Service, if_none_match: Annotated[str | None, Header()] = None
-) -> Response:
-    with reading(context.sessions) as session:
-        job = jobs.find(session, who, job_id)
-        check_there(job, "metrics")
-        superseded = count_superseded(superseded_ranges(session, job_id))
-        tag = etag(job_id, job.next_seq, superseded, job.state, job.evaluation is not None, EDITION)
-        headers = {"ETag": tag, "Cache-Control": "no-cache"}
-        if if_none_match == tag:
-            return Response(status_code=304, headers=headers)
-        record = record_of(session, job)
-    body = DiagnosisOut.model_validate(finite(diagnose(record).as_dict()))
-    return Response(body.model_dump_json(), media_type="application/json", headers=headers)
+def get_diagnosis(job_id: str, about: About) -> Response:
+    if about.record is None:
+        return Response(status_code=304, headers=about.headers)
+    found = finite(diagnose(about.record).as_dict())
+    for index, verdict in enumerate(found["verdicts"]):
+        verdict["plot"] = f"/v1/jobs/{job_id}/diagnosis/{index}.png"
+    body = DiagnosisOut.model_validate(found)
+    return Response(body.model_dump_json(), media_type="application/json", headers=about.headers)
+
+
+@router.get(
+    "/diagnosis/{index}.png",
+    response_class=Response,
+    responses={**PNG, **NOT_MODIFIED},
+    summary="The evidence of one of the verdicts as a picture",
+)
+def get_evidence(job_id: str, index: int, about: About) -> Response:
+    if about.record is None:
+        return Response(status_code=304, headers=about.headers)
+    # matplotlib costs 60 MB: an API process that never draws never loads it
+    from trainkit.plots_evidence import evidence
+
+    verdicts = diagnose(about.record).verdicts
+    if not 0 <= index < len(verdicts):
+        detail = f"The diagnosis has {len(verdicts)} verdicts, counted from 0; there is none at {index}."
+        raise Problem(404, "not_found", detail)
+    picture = evidence(verdicts[index].as_dict(), about.record)
+    return Response(picture, media_type="image/png", headers={**HARMLESS, **about.headers})

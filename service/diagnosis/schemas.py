@@ -20,6 +20,8 @@ class VerdictOut(BaseModel):
     """Null where it does not begin with an epoch, as with the dataset's own faults."""
     message: str
     evidence: dict[str, Any]
+    plot: str
+    """Where the evidence is drawn (PNG)."""
 
 
 class Expected(BaseModel):

@@ -59,6 +59,30 @@ def test_values_that_json_cannot_hold(service: Served) -> None:
 
 
 @SQLITE
+def test_each_verdict_s_evidence_is_drawn(service: Served) -> None:
+    job = service.submit(train={"epochs": 8})
+    claimed = service.claim()
+    log(service, claimed, VAL)
+    verdicts = ask(service, job).json()["verdicts"]
+    assert [verdict["plot"] for verdict in verdicts] == [
+        f"/v1/jobs/{job}/diagnosis/{place}.png" for place in range(len(verdicts))
+    ]
+    picture = service.client.get(verdicts[0]["plot"])
+    assert (picture.status_code, picture.headers["Content-Type"]) == (200, "image/png")
+    assert picture.content.startswith(b"\x89PNG")
+    tag = {"If-None-Match": picture.headers["ETag"]}
+    same = service.client.get(verdicts[0]["plot"], headers=tag)
+    assert (same.status_code, same.content, same.headers["ETag"]) == (304, b"", picture.headers["ETag"])
+    log(service, claimed, [1.1], 9)
+    assert service.client.get(verdicts[0]["plot"], headers=tag).status_code == 200
+    for wrong, status in ((len(verdicts), 404), (-1, 404), ("first", 422)):
+        answer = service.client.get(f"/v1/jobs/{job}/diagnosis/{wrong}.png")
+        assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
+    assert "counted from 0" in service.client.get(f"/v1/jobs/{job}/diagnosis/99.png").json()["detail"]
+    assert service.client_for("other").get(verdicts[0]["plot"]).status_code == 404
+
+
+@SQLITE
 def test_what_the_dataset_s_report_says_counts(service: Served) -> None:
     from service.datasets.tables import Dataset
 
