@@ -29,9 +29,9 @@ STRONG = {"l2_share": 0.1, "weight_decay": 0.1, "dropout": 0.5, "l1_share": 0.1}
 def overfitting(record: Record) -> Verdict | None:
     """Validation loss against its least value and against training, both beyond the noise.
 
-    Rise: (median of the last 3) - least > 2 sqrt(se_last^2 + se_least^2), while the training loss fell further. Gap at
-    the end: validation - training > 2 se and > 0.15 of the baseline. Both standard errors are of the same samples:
-    their true difference is less noisy than this says.
+    Rise: (median of the last 3) - least > 2 standard errors of that difference, by pairs of the same samples, while the
+    training loss fell further; of older records, without it, > 2 sqrt(se_last^2 + se_least^2), which is wider. Gap at
+    the end: validation - training > 2 se and > 0.15 of the baseline.
     """
     train, val, scale = record.get("train_loss"), record.get("val_loss"), record.scale
     if len(val) < 3 or not len(train) or not scale:
@@ -40,6 +40,7 @@ def overfitting(record: Record) -> Verdict | None:
     last = float(np.median(val.value[-min(3, len(val) - best) :])) if best < len(val) - 1 else float(val.value[-1])
     se_best, se_last = _errors(record, val, best), _errors(record, val, len(val) - 1)
     rise, noise = last - float(val.value[best]), NOISE * math.hypot(se_best, se_last)
+    noise = _paired(record, val, len(val) - 1, noise)
     train_best = float(np.interp(val.step[best], train.step, train.value))
     fell = train_best - float(train.value[-1])
     gap = last - float(train.value[-1])
@@ -212,6 +213,13 @@ def _held_back(record: Record) -> list[str]:
         "dropout": (dropout, STRONG["dropout"]),
     }
     return [name for name, (strength, limit) in strengths.items() if strength >= limit]
+
+
+def _paired(record: Record, loss: Series, index: int, otherwise: float) -> float:
+    """2 standard errors of that value's rise over the least before it, where they were logged and it did rise."""
+    errors = record.get("val_loss_rise_se")
+    at = np.flatnonzero(errors.step == loss.step[index])
+    return NOISE * float(errors.value[at[0]]) if len(at) and errors.value[at[0]] > 0 else otherwise
 
 
 def _errors(record: Record, loss: Series, index: int) -> float:

@@ -58,11 +58,13 @@ def measure(
     area: bool = True,
     kind: str = "cross_entropy",
     errors: bool = False,
+    least: Least | None = None,
 ) -> dict[str, float]:
     """`loss` as in training, sum(w*l)/sum(w), and the metrics of the task; regression metrics in the user's units.
 
     `kind` of the loss says how outputs become the probabilities that `roc_auc` ranks samples by.
     `errors`: also the standard errors `loss_se`, and `accuracy_se`, `recall_se` or `mse_se`, `mae_se`, `r2_se`.
+    `least`: also `loss_rise_se`, of the difference between this loss and the least one that was shown to it.
     """
     losses = loss(z, part.targets).double() if z.device.type != "mps" else loss(z, part.targets)
     weights = None
@@ -72,6 +74,8 @@ def measure(
     else:
         value = float(losses.mean())
     spread = {"loss_se": standard_error(losses, value, weights)} if errors else {}
+    if least is not None:
+        spread["loss_rise_se"] = least.observe(losses, value, weights)
     outputs = z.cpu().numpy()
     if scaler is not None:
         return {"loss": value, **spread, **regression_metrics(part.truth, scaler.invert(outputs), errors=errors)}
@@ -81,6 +85,34 @@ def measure(
         finite = bool(np.isfinite(outputs).all())
         metrics["roc_auc"] = roc_auc(part.truth, probabilities(outputs, kind)) if finite else math.nan
     return metrics
+
+
+class Least:
+    """The samples' losses of the evaluation with the least mean, to compare later ones of the same samples with.
+
+    Hard samples are hard in both, so that their difference is known far better than either loss.
+    """
+
+    def __init__(self) -> None:
+        self.losses: Tensor | None = None
+        self.value = math.inf
+
+    def observe(self, losses: Tensor, value: float, weights: Tensor | None) -> float:
+        """Standard error of mean(losses) - least mean so far, by pairs (n,); 0 where it is itself the least."""
+        if self.losses is None or value < self.value:
+            if math.isfinite(value):
+                self.losses, self.value = losses.clone(), value
+            return 0.0 if math.isfinite(value) else math.nan
+        return standard_error(losses - self.losses, value - self.value, weights)
+
+    def state(self) -> dict[str, Any]:
+        """Tensor and number for the checkpoint."""
+        return {"losses": self.losses, "value": self.value if self.losses is not None else None}
+
+    def load(self, state: dict[str, Any] | None, device: torch.device) -> None:
+        """Go on with what `state` gave."""
+        if state is not None and state["losses"] is not None:
+            self.losses, self.value = state["losses"].to(device), state["value"]
 
 
 def standard_error(losses: Tensor, mean: float, weights: Tensor | None) -> float:

@@ -16,7 +16,7 @@ from trainkit.fit.control import Control
 from trainkit.fit.dann import DomainAdapter
 from trainkit.fit.device import Decided
 from trainkit.fit.early_stop import EarlyStopping
-from trainkit.fit.evaluate import Forward
+from trainkit.fit.evaluate import Forward, Least
 from trainkit.fit.events import Events
 from trainkit.fit.prepare import Prepared
 from trainkit.nn.network import Network
@@ -53,6 +53,8 @@ class Job:
     """What dropout draws from where many runs are one model; alone it is the global generator."""
     not_finite: dict[str, Any] | None = None
     """Where the loss first was not finite (`trainkit.fit.explain`)."""
+    least: Least = field(default_factory=Least)
+    """The validation part's losses at their least."""
     probed: list[str] = field(default_factory=list)
     """Probes that are in the log, or were left out for a reason; a resumed run does not run them again."""
 

@@ -59,6 +59,8 @@ def training(job: Job) -> Training:
             job.adapter.load_state_dict(resumed["adapter"])
         job.stopping.load(resumed["early_stop"])
         job.best.load(resumed["best"], network)
+        if not job.branch:  # what a loss means may differ there
+            job.least.load(resumed.get("least"), device)
         events.history += resumed["history"]
         job.not_finite = None if job.branch else resumed.get("not_finite")
     begun, saved_at, first_step = time.monotonic(), time.monotonic(), at.step
@@ -248,6 +250,7 @@ def _evaluate(
             area=area or job.best.monitor == "val_roc_auc",
             kind=job.spec.loss.kind if job.spec.loss is not None else "cross_entropy",
             errors=True,
+            least=job.least,
         )
         measured |= {f"val_{name}": value for name, value in rows["val"].items()}
     job.events.rows(at.step, at.epoch, rows, beside=aside)
@@ -370,6 +373,7 @@ def _checkpoint(
         "rng": rng_state(job.device, job.dropout),
         "early_stop": job.stopping.state(),
         "best": job.best.state(),
+        "least": job.least.state(),
         "not_finite": job.not_finite,
         "probed": job.probed,
         "predicted": predicted,

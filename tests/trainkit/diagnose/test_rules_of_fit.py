@@ -34,6 +34,16 @@ def test_overfitting_by_a_rise() -> None:
     assert overfitting(record(**well(val_loss=RISING, train_loss=RISING))) is None
 
 
+def test_a_rise_is_told_by_its_own_standard_error_where_that_was_logged() -> None:
+    """0.65 above the least: within 2 sqrt(0.8^2 + 0.8^2), and 3 errors of 0.2 by pairs."""
+    rough = well(val_loss=RISING, val_loss_se=[0.8] * 12)
+    assert overfitting(record(**rough)) is None
+    paired = overfitting(record(**rough, val_loss_rise_se=[0.0] * 4 + [0.2] * 8))
+    assert paired is not None
+    assert paired.evidence["rise_noise"] == pytest.approx(0.4)
+    assert overfitting(record(**rough, val_loss_rise_se=[0.0] * 4 + [0.4] * 8)) is None
+
+
 def test_overfitting_by_a_gap() -> None:
     apart = record(**well(val_loss=falling(2.0, 0.9), train_loss=falling(2.0, 0.05)))
     verdict = overfitting(apart)

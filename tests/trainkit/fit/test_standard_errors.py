@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from samples import numbers, spec, vectors
 from scipy import stats
 
 import trainkit as tk
 from trainkit.fit import metrics
+from trainkit.fit.evaluate import Least
 
 DRAWS = 4000
 CLOSE = 0.06
@@ -105,4 +107,51 @@ def test_logged_with_every_evaluation(data: object, names: tuple[str, ...]) -> N
     assert [name for epoch, name in logged if epoch == 1 and name.endswith("_se")] == [
         name for epoch, name in logged if epoch == 3 and name.endswith("_se")
     ]
-    assert {name for _, name in logged if name.endswith("_se")} == {f"{name}_se" for name in names}
+    assert {name for _, name in logged if name.endswith("_se")} == {f"{name}_se" for name in (*names, "loss_rise")}
+
+
+def test_a_rise_by_pairs_of_samples() -> None:
+    """Hard samples are hard in both evaluations: of the difference scipy's paired t test has the same standard error."""
+    rng = np.random.default_rng(3)
+    hardness = rng.gamma(1.0, 2.0, 60)
+    first, later = (torch.from_numpy(hardness + rng.normal(shift, 0.1, 60)) for shift in (0.0, 0.2))
+    least = Least()
+    assert least.observe(first, float(first.mean()), None) == 0.0
+    found = least.observe(later, float(later.mean()), None)
+    paired = stats.ttest_rel(later.numpy(), first.numpy())
+    assert found == pytest.approx(float(later.mean() - first.mean()) / paired.statistic)
+    assert found < stats.sem(later.numpy()) / 10
+    # the least stays the reference; a weight of 5 for each changes nothing; a new least is 0, and the reference then
+    assert least.observe(later, float(later.mean()), torch.full((60,), 5.0, dtype=torch.float64)) == pytest.approx(
+        found
+    )
+    assert least.observe(first - 1, float(first.mean()) - 1, None) == 0.0
+    assert least.observe(first, float(first.mean()), None) == pytest.approx(0.0, abs=1e-12)
+    assert math.isnan(least.observe(first * math.nan, math.nan, None))
+
+
+def test_a_rise_against_the_bootstrap() -> None:
+    rng = np.random.default_rng(4)
+    first, later, weights = rng.gamma(1.0, 1.0, 300), rng.gamma(1.2, 1.0, 300), rng.choice([0.5, 2.0], 300)
+    least = Least()
+
+    def mean(losses: np.ndarray, rows: np.ndarray) -> float:
+        return float((losses[rows] * weights[rows]).sum() / weights[rows].sum())
+
+    everyone = np.arange(300)
+    told = torch.from_numpy(weights)
+    least.observe(torch.from_numpy(first), mean(first, everyone), told)
+    found = least.observe(torch.from_numpy(later), mean(later, everyone), told)
+    drawn = spread(300, lambda rows: mean(later, rows) - mean(first, rows))
+    assert found == pytest.approx(float(drawn), rel=CLOSE)
+
+
+def test_the_least_comes_out_of_a_checkpoint_as_it_went_in() -> None:
+    least, other = Least(), Least()
+    other.load(least.state(), torch.device("cpu"))
+    other.load(None, torch.device("cpu"))
+    assert other.losses is None
+    least.observe(torch.tensor([1.0, 2.0]), 1.5, None)
+    other.load(least.state(), torch.device("cpu"))
+    later = torch.tensor([2.0, 4.0])
+    assert other.observe(later, 3.0, None) == least.observe(later, 3.0, None) == pytest.approx(0.5)
