@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from trainkit.spec.models import Cnn, Gru, Lstm, Mlp, ModelSpec, ResidualCnn
+from trainkit.spec.models import Cnn, Gru, Lstm, Mlp, ModelSpec, ResidualCnn, Yardstick
 
 if TYPE_CHECKING:
     from trainkit.spec.job import JobSpec
@@ -14,8 +14,8 @@ Probe = Literal["first_batch", "small_model"]
 
 def why_not(spec: JobSpec, probe: Probe) -> str | None:
     """Why the probe makes no sense for such a job, in words; None where it does."""
-    if spec.model.kind == "ensemble":
-        return "an ensemble is not trained"
+    if spec.model.kind == "ensemble" or isinstance(spec.model, Yardstick):
+        return f"{spec.model.kind} is not trained step by step"
     if probe == "first_batch":
         return None
     if spec.start_from is not None or getattr(getattr(spec.model, "init", None), "kind", None) == "pretrained":

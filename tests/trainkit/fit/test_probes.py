@@ -170,7 +170,8 @@ def test_reasons() -> None:
     assert "trained weights" in str(reason("small_model", start_from={"model": "mdl_1"}))
     assert "adaptation" in str(reason("small_model", adapt={"target_dataset": "ds_2"}))
     members = {"kind": "ensemble", "members": ["mdl_1", "mdl_2"]}
-    assert "not trained" in str(reason("first_batch", model=members))
+    for model in (members, {"kind": "rbf_svm"}):
+        assert "not trained" in str(reason("first_batch", model=model))
 
 
 @pytest.mark.parametrize("wrong", [["first"], ["first_batch", "first_batch"], "first_batch"])
