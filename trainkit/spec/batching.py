@@ -90,6 +90,8 @@ def _obstacles(spec: JobSpec) -> Iterator[tuple[str, str]]:
         if getattr(spec, field) is not None:
             yield f"/{field}", "it trains alone"
     train = spec.train
+    if train.probes:
+        yield "/train/probes", "probes are made beside a run alone"
     for field, allowed in (
         ("accumulate", (1,)),
         ("precision", ("auto", "float32")),

@@ -71,6 +71,7 @@ ALONE: list[tuple[str, dict[str, Any]]] = [
     ("/train/accumulate", {"train": {"accumulate": 2}}),
     ("/train/precision", {"train": {"precision": "bfloat16"}}),
     ("/train/compile", {"train": {"compile": True}}),
+    ("/train/probes", {"train": {"probes": ["first_batch"]}}),
 ]
 
 
