@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-ALL = ("training", "batched", "augmentation", "intake", "upload", "metric_log", "mlflow_peer")
+ALL = ("training", "batched", "augmentation", "intake", "upload", "metric_log", "mlflow_peer", "autopilot")
 
 
 def main() -> None:

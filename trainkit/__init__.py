@@ -20,6 +20,7 @@ _WHERE = {
     "FitResult": "trainkit.fit",
     "TrainedModel": "trainkit.fit",
     "load_model": "trainkit.fit",
+    "autopilot": "trainkit.fit.autopilot",
 }
 # `fit` is a room and its main function: the module itself is callable, so `tk.fit(...)` works whoever imported it first.
 _ROOMS = ("augment", "data", "fit", "losses", "nn", "optim", "plots", "preprocess", "regularize", "spec")
@@ -32,6 +33,7 @@ __all__ = [
     "SpecError",
     "TrainedModel",
     "augment",
+    "autopilot",
     "data",
     "fit",
     "load_dataset",
@@ -48,6 +50,7 @@ __all__ = [
 if TYPE_CHECKING:
     from trainkit.data import DataError, Dataset, load_dataset
     from trainkit.fit import FitResult, TrainedModel, fit, load_model
+    from trainkit.fit.autopilot import autopilot
     from trainkit.spec import JobSpec, SpecError
 
 

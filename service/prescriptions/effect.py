@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from trainkit.diagnose.figures import meaning_of_loss
+
 Outcome = Literal["improved", "within_noise", "worse", "not_comparable", "no_result"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 Columns = Mapping[str, NDArray[Any]]
@@ -79,7 +81,7 @@ def _metric(expected: str, before: Mapping[str, Any], after: Mapping[str, Any]) 
         return None, f"{expected} is logged without a standard error: a difference cannot be told from noise."
     if expected in DIRECTIONS and expected != "val_loss":
         return expected, None  # of the predictions themselves, in the targets' own units
-    if _loss(before) == _loss(after):
+    if meaning_of_loss(before) == meaning_of_loss(after):
         told = (
             None if expected == "val_loss" else f"{expected} is no validation metric: the validation loss is compared."
         )
@@ -87,12 +89,6 @@ def _metric(expected: str, before: Mapping[str, Any], after: Mapping[str, Any]) 
     if after.get("task") == "classification":
         return "val_accuracy", "The patch changes what the loss means: the accuracy is compared."
     return "val_mae", "The patch changes what the loss means: the mean absolute error is compared."
-
-
-def _loss(spec: Mapping[str, Any]) -> tuple[Any, ...]:
-    """All that the value of a validation loss depends on beside the predictions."""
-    smoothing = (spec.get("regularize") or {}).get("label_smoothing", 0.0)
-    return spec.get("loss"), spec.get("target_scaling"), smoothing, spec.get("balance") == "class_weights"
 
 
 def told(

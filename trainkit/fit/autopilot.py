@@ -1,0 +1,56 @@
+"""`trainkit.autopilot`: train, diagnose, change, train again, in one process, by `trainkit.diagnose.autopilot`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trainkit.data import Dataset
+from trainkit.data.report import report
+from trainkit.diagnose.autopilot import Budget, Done, Tried, next_step
+from trainkit.diagnose.explained import explain
+from trainkit.diagnose.figures import kept_figures
+from trainkit.fit.diagnosed import DiagnosedRun, fit_and_diagnose
+
+
+@dataclass(frozen=True, slots=True)
+class AutopilotResult:
+    """All runs in their order, and which of them is the best by its validation figures."""
+
+    runs: list[DiagnosedRun]
+    tried: list[Tried]
+    done: Done
+    explanation: list[dict[str, Any]]
+    """`trainkit.diagnose.explained.explain`."""
+
+    @property
+    def best(self) -> DiagnosedRun | None:
+        """None where no run has a figure."""
+        return None if self.done.best is None else self.runs[self.done.best]
+
+
+def autopilot(
+    spec: Mapping[str, Any],
+    data: Dataset,
+    *,
+    jobs: int | None = 8,
+    seconds: float | None = None,
+    on_run: Callable[[Tried], object] | None = None,
+) -> AutopilotResult:
+    """Train `spec` on `data`, and go on from what is seen, for at most so many jobs and seconds of training.
+
+    The first job is `spec` itself. Split, dataset, task and the monitored metric stay as they are; the best is chosen on
+    validation alone. `on_run` hears of every run. Raises SpecError for a spec that does not fit the data.
+    """
+    budget, seen = Budget(jobs, seconds), report(data, "", {})
+    runs: list[DiagnosedRun] = []
+    tried: list[Tried] = []
+    while not isinstance(step := next_step(spec, tried, data.facts, budget), Done):
+        run = fit_and_diagnose(step.document, data, report=seen)
+        runs.append(run)
+        made = Tried(step, run.record.state, kept_figures(run.record), run.diagnosis.as_dict(), run.seconds, run.error)
+        tried.append(made)
+        if on_run is not None:
+            on_run(made)
+    return AutopilotResult(runs, tried, step, explain(tried, data.facts))

@@ -1,0 +1,73 @@
+"""A run with its diagnosis: train, keep what was logged, ask the rules. What the service does with a job, in one process."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trainkit.data import Dataset
+from trainkit.data.report import report as report_of
+from trainkit.diagnose.diagnosis import Diagnosis, diagnose
+from trainkit.diagnose.record import Record, Series
+from trainkit.fit.run import FitResult, fit
+from trainkit.spec import check_spec, resolve
+
+
+@dataclass(frozen=True, slots=True)
+class DiagnosedRun:
+    """A run that has ended. `result` is None where it failed, and `error` says why (`trainkit.spec.failures`)."""
+
+    result: FitResult | None
+    record: Record
+    diagnosis: Diagnosis
+    error: dict[str, Any] | None
+    seconds: float
+
+
+def fit_and_diagnose(
+    document: Mapping[str, Any],
+    data: Dataset,
+    *,
+    report: Mapping[str, Any] | None = None,
+    on_event: Callable[[dict[str, Any]], object] | None = None,
+) -> DiagnosedRun:
+    """Train `document` on `data` and diagnose it. `report`: the dataset's, where it has been made already.
+
+    A run that fails for its spec, its data or the memory is a result too; what the machine or we are to blame for is
+    raised. Raises SpecError for a spec that does not fit the data.
+    """
+    points: dict[str, list[tuple[int, int, float]]] = defaultdict(list)
+    told: dict[str, Any] = {}
+
+    def hear(event: dict[str, Any]) -> None:
+        told[event["type"]] = event
+        for split, name, value in event.get("rows", ()) if event["type"] == "metrics" else ():
+            points[f"{split}_{name}"].append((event["step"], event["epoch"], value))
+        if on_event is not None:
+            on_event(event)
+
+    spec = check_spec(dict(document), data.facts)
+    result, error, began = None, None, time.perf_counter()
+    try:
+        result = fit(spec, data, on_event=hear)
+    except Exception:
+        error = told["failed"]["error"]
+        if error["layer"] in ("platform", "internal"):
+            raise
+    columns = {name: list(map(np.array, zip(*rows, strict=True))) for name, rows in points.items()}
+    record = Record(
+        spec=resolve(spec, data.facts).spec,
+        facts=data.facts,
+        series={name: Series(step, epoch, value.astype(float)) for name, (step, epoch, value) in columns.items()},
+        report=report_of(data, "", {}) if report is None else report,
+        evaluation=told.get("evaluation"),
+        state="failed" if result is None else "succeeded",
+        stop_reason=result.stop_reason if result else None,
+        document=document,
+    )
+    return DiagnosedRun(result, record, diagnose(record), error, time.perf_counter() - began)
