@@ -57,7 +57,9 @@ def main() -> None:
     torch.set_num_threads(1)
     names = [name for name in sys.argv[1:] if name in REAL_SETS] or list(REAL_SETS)
     won = lower = 0
-    print(f"autopilot within {JOBS} jobs against the default spec: test accuracy (R2 of numbers), test loss", flush=True)
+    print(
+        f"autopilot within {JOBS} jobs against the default spec: test accuracy (R2 of numbers), test loss", flush=True
+    )
     for name in names:
         began = time.perf_counter()
         default, chosen, ways = compared(name)

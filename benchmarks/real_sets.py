@@ -16,7 +16,7 @@ from examples.real_data import fetch, from_wheel
 from trainkit.data import Dataset, load_dataset
 
 PARTS = {"train": 6, "validation": 2, "test": 2}
-IMAGES = 4000
+IMAGES = 3000
 MLP = {"model": {"kind": "mlp"}}
 
 

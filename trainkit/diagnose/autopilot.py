@@ -1,7 +1,7 @@
 """Autopilot: train, look at what came of it, change one thing, train again. The pure part: which job is next, and why.
 
-A function of the history alone, so that one that was interrupted goes on with the same steps. The best run is chosen
-on the validation part, and by it alone; a later one takes its place only where it is better by more than the noise.
+A function of the history alone, so that one that was interrupted goes on with the same steps. Runs are compared on the
+validation part, and by it alone; it builds on a later one only where that is better by more than the noise.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from trainkit.spec.estimate import estimate
 from trainkit.spec.patch import merge_patch
 
 Kind = Literal["start", "remedy", "less_memory", "combination", "move"]
+Reason = Literal["jobs_spent", "seconds_spent", "nothing_left", "no_validation", "nothing_to_train"]
 NOT_OURS = ("dataset", "task", "split")
 """Sections that say what is measured, and on which samples: with another of these, figures could not be compared."""
 ABOUT = {"name", "labels", "experiment", "resources"}
@@ -70,10 +71,15 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """No further job. `best` is the index of the run to take; None where none has a figure."""
+    """No further job. `best`: the run with the best figure; `simplest`: the earliest that is as good within the noise.
 
-    reason: Literal["jobs_spent", "seconds_spent", "nothing_left", "no_validation", "nothing_to_train"]
+    Both are None where no run has a figure. Steps are built on the second, for what is no more than noise should not
+    be built upon; but of two that cannot be told apart the one that looks better is more likely to be.
+    """
+
+    reason: Reason
     best: int | None
+    simplest: int | None
 
 
 def next_step(
@@ -87,19 +93,19 @@ def next_step(
     start = resolve(check_spec(dict(base), facts), facts)
     history = History(tried, facts)
     if budget.jobs is not None and len(tried) >= budget.jobs:
-        return Done("jobs_spent", history.chosen)
+        return history.done("jobs_spent")
     if not tried:
         return Step(dict(base))
     if start.spec.model.kind == "ensemble":
-        return Done("nothing_to_train", history.chosen)
+        return history.done("nothing_to_train")
     if start.spec.train.monitor is None:
-        return Done("no_validation", history.chosen)
+        return history.done("no_validation")
     spent, unaffordable = sum(one.seconds for one in tried), False
     for step in history.proposals():
         if budget.seconds is None or spent + history.expected_seconds(step) <= budget.seconds:
             return step
         unaffordable = True
-    return Done("seconds_spent" if unaffordable else "nothing_left", history.chosen)
+    return history.done("seconds_spent" if unaffordable else "nothing_left")
 
 
 class History:
@@ -125,9 +131,16 @@ class History:
         return self.champions[-1]
 
     @property
-    def chosen(self) -> int | None:
-        """The best run, where it has a figure at all."""
-        return self.best if self.tried and self.tried[self.best].figures else None
+    def measured(self) -> bool:
+        """Whether any run has a figure."""
+        return bool(self.tried) and bool(self.tried[self.best].figures)
+
+    def done(self, reason: Reason) -> Done:
+        """The end, and what to take."""
+        if not self.measured:
+            return Done(reason, None, None)
+        rivals = [index for index, gain in self._rivals() if gain > 0]
+        return Done(reason, rivals[0] if rivals else self.best, self.best)
 
     def compared(self, before: int, after: int) -> Compared:
         """What became of the figure from one run to another."""
@@ -144,7 +157,7 @@ class History:
         yield from self._less_memory()
         yield from self._combination()
         yield from self._remedies(self.best)
-        for index in self._rivals():
+        for index, _ in self._rivals():
             yield from self._remedies(index)
         yield from self._moves()
 
@@ -153,7 +166,7 @@ class History:
         last = len(self.tried) - 1
         failed = self.tried[last]
         offer = ((failed.error or {}).get("evidence") or {}).get("next_spec") or {}
-        if not offer.get("patch") or (failed.step.kind == "less_memory" and self.chosen is not None):
+        if not offer.get("patch") or (failed.step.kind == "less_memory" and self.measured):
             return
         told = {"metric": "memory", "direction": "down", "size": "about half", "source": "estimate by shapes"}
         code = str((failed.error or {}).get("code"))
@@ -192,11 +205,12 @@ class History:
         assert one.step.source is not None
         return _differences(self.resolved[one.step.source].spec, self.resolved[self.best].spec)
 
-    def _rivals(self) -> list[int]:
-        """Runs that are as good as the best one within the noise, the better first: their cures may be its own."""
+    def _rivals(self) -> list[tuple[int, float]]:
+        """(run, gain over the best one) of those that are as good within the noise, the better first: cures of theirs
+        may be its own."""
         told = [(index, self.compared(self.best, index)) for index in range(len(self.tried)) if index != self.best]
         equal = [(index, one.gain or 0.0) for index, one in told if one.outcome == "within_noise"]
-        return [index for index, gain in sorted(equal, key=lambda pair: (-pair[1], pair[0]))]
+        return sorted(equal, key=lambda pair: (-pair[1], pair[0]))
 
     def _remedies(self, index: int) -> Iterator[Step]:
         """What the diagnosis of that run offers, in its order."""

@@ -117,20 +117,30 @@ def _last_map(sight: Sight) -> int:
 
 
 def longer(sight: Sight) -> Offer | None:
-    """More epochs under a rate that falls by a cosine: twice, and as many as make 1000 updates where there are fewer."""
-    spec, phases = sight.record.spec, sight.record.spec.start_from and sight.record.spec.start_from.phases
-    if phases:
+    """Twice the epochs, or as many as make 1000 updates, under a rate that falls by a cosine."""
+    if sight.record.spec.schedule.kind != "constant":
+        return None
+    return _more_epochs(
+        sight, {"schedule": _cosine(sight)}, ", at a rate that falls to 0, so that the end is not noise"
+    )
+
+
+def longer_still(sight: Sight) -> Offer | None:
+    """The same for a run whose rate falls already."""
+    return None if sight.record.spec.schedule.kind == "constant" else _more_epochs(sight, {}, "")
+
+
+def _more_epochs(sight: Sight, beside: Patch, how: str) -> Offer | None:
+    spec = sight.record.spec
+    if spec.start_from is not None and spec.start_from.phases:
         return None
     done = sight.steps_an_epoch * spec.train.epochs
     times = min(MOST_TIMES, max(2, ceil(FEW_STEPS / done)))
-    epochs = min(1_000_000, times * spec.train.epochs)
-    schedule = {"schedule": _cosine(sight)} if spec.schedule.kind == "constant" else {}
-    why = f"{done} updates, and the last of them still helped: {times} times as many"
-    why += ", at a rate that falls to 0, so that the end is not noise." if schedule else "."
-    patch: Patch = {"train": {"epochs": epochs}, **schedule}
-    return Offer(
-        patch, why, _told("by what more steps give, without the last steps' noise", "Loshchilov and Hutter 2017")
-    )
+    patch: Patch = {"train": {"epochs": min(1_000_000, times * spec.train.epochs)}, **beside}
+    late = sight.place is not None and sight.place >= LATE
+    seen = f"{done} updates, and the last of them still helped" if late else f"There were {done} updates"
+    told = _told("by what more steps give, without the last steps' noise", "Loshchilov and Hutter 2017")
+    return Offer(patch, f"{seen}: {times} times as many{how}.", told)
 
 
 def annealed(sight: Sight) -> Offer | None:
@@ -250,6 +260,7 @@ UNFINISHED: tuple[Move, ...] = (
     deeper,
     moved_pictures,
     wider,
+    longer_still,
     normalised,
     dropped,
     decayed,

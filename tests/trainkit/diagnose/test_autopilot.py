@@ -72,7 +72,7 @@ def test_it_never_repeats_itself_and_ends(base: dict[str, Any], about: DatasetFa
     seen = [canonical(resolve(check_spec(one.step.document, about), about)) for one in tried]
     assert len(seen) == len(set(seen)) > 8
     assert done.reason == "nothing_left"
-    assert done.best == History(tried, about).best
+    assert done.simplest == History(tried, about).best
 
 
 def test_the_first_job_is_the_spec_as_it_was_given() -> None:
@@ -148,6 +148,7 @@ def test_a_tie_keeps_the_earlier_run() -> None:
             ran(Step({**BASE, **DECAY}, DECAY, source=0, kind="move", code="decayed"), 0.4 - gain),
         ]
         assert History(tried, facts()).best == best
+        assert History(tried, facts()).done("jobs_spent") == Done("jobs_spent", 1, best)
 
 
 def test_small_gains_that_touch_different_things_are_combined_once() -> None:
@@ -272,7 +273,7 @@ def test_no_flips_and_no_changes_of_a_pretrained_body() -> None:
 def test_without_a_validation_part_there_is_nothing_to_choose_by() -> None:
     base = {**BASE, "split": "8:2"}
     tried, done = drive(lambda step: ran(step, None), base)
-    assert (len(tried), done) == (1, Done("no_validation", None))
+    assert (len(tried), done) == (1, Done("no_validation", None, None))
 
 
 def test_a_base_that_does_not_fit_the_data_is_told() -> None:
