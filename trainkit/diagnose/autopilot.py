@@ -17,6 +17,7 @@ from trainkit.diagnose.moves import Sight, moves
 from trainkit.diagnose.record import Record
 from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, check_spec, resolve
 from trainkit.spec.estimate import estimate
+from trainkit.spec.metrics import direction
 from trainkit.spec.patch import merge_patch
 
 Kind = Literal["start", "remedy", "less_memory", "combination", "move"]
@@ -139,7 +140,7 @@ class History:
         """The end, and what to take."""
         if not self.measured:
             return Done(reason, None, None)
-        rivals = [index for index, gain in self._rivals() if gain > 0]
+        rivals = [index for index, _ in self._rivals() if self.compared(self.best, index).leans]
         return Done(reason, rivals[0] if rivals else self.best, self.best)
 
     def compared(self, before: int, after: int) -> Compared:
@@ -174,26 +175,28 @@ class History:
 
     def _combination(self) -> Iterator[Step]:
         """All changes that brought something within the noise, on the best run, where they touch different things."""
-        combined = [self._difference(index) for index, one in enumerate(self.tried) if one.step.kind == "combination"]
         patch: dict[str, Any] = {}
         names, touched = [], set[str]()
         for index, one in enumerate(self.tried):
-            gained, made = self.gained(index), self._difference(index)
-            if (
-                one.step.kind == "combination"
-                or index in self._lineage(self.best)
-                or any(made <= all_ for all_ in combined)
-            ):
-                continue
-            if gained is None or not gained.gain or gained.gain < 0 or made & (touched | self._since(one)):
-                continue
-            patch = merge_patch(patch, one.step.patch)
-            touched |= made
-            names.append(one.step.code.replace("_", " "))
+            made = self._difference(index)
+            if self._helped_a_little(index) and not made & (touched | self._since(one)):
+                patch = merge_patch(patch, one.step.patch)
+                touched |= made
+                names.append(one.step.code.replace("_", " "))
         if names:
             why = f"Each of these brought a little, within the noise; together they may be more: {', '.join(names)}."
-            told = {"metric": "val_loss", "direction": "down", "size": "the sum of theirs", "source": "this history"}
+            metric = self.resolved[0].spec.train.monitor or "val_loss"
+            way = "down" if direction(metric) == "min" else "up"
+            told = {"metric": metric, "direction": way, "size": "the sum of theirs", "source": "this history"}
             yield from self._step(self.best, patch, why, "combination", "combination", told)
+
+    def _helped_a_little(self, index: int) -> bool:
+        """Whether a step brought something that the best run does not have, and no combination has tried yet."""
+        gained = self.gained(index)
+        if gained is None or not gained.leans or self.tried[index].step.kind == "combination":
+            return False
+        combined = [self._difference(at) for at, one in enumerate(self.tried) if one.step.kind == "combination"]
+        return index not in self._lineage(self.best) and not any(self._difference(index) <= one for one in combined)
 
     def _difference(self, index: int) -> set[str]:
         """What a step changed in the resolved spec, as JSON pointers."""
@@ -275,7 +278,7 @@ class History:
         return document, resolved
 
     def _takes_back(self, source: int, spec: JobSpec) -> bool:
-        """Whether it sets something back to what a gain had come away from."""
+        """Whether it sets something back to what a run on the way here had come away from."""
         changed = _differences(self.resolved[source].spec, spec)
         new = _flat(spec)
         for index in self._lineage(source):

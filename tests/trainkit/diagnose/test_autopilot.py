@@ -164,7 +164,7 @@ def test_small_gains_that_touch_different_things_are_combined_once() -> None:
 
 
 def test_a_combination_that_brought_nothing_is_not_made_again_with_one_more() -> None:
-    tried, _ = drive(lambda step: ran(step, 0.4 if step.source is None else 0.399), budget=Budget(jobs=10))
+    tried, _ = drive(lambda step: ran(step, 0.4 if step.source is None else 0.398), budget=Budget(jobs=10))
     parts = [
         frozenset(json.dumps(leaf) for leaf in one.step.patch.items())
         for one in tried
