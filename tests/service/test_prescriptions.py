@@ -15,6 +15,7 @@ from service.jobs.tables import Job
 from service.metrics.chunks import Row
 from service.prescriptions.tables import Prescription
 from service.retention import retain
+from trainkit.diagnose.diagnosis import EDITION
 from trainkit.spec.failures import failure
 
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
@@ -79,7 +80,7 @@ def test_submitted_measured_and_counted(service: Served) -> None:
         "job": job,
         "source": source,
         "code": "overfitting",
-        "edition": 1,
+        "edition": EDITION,
         "patch": offered[1]["patch"],
         "expected": offered[1]["expected"],
         "compared": {
@@ -105,7 +106,7 @@ def test_submitted_measured_and_counted(service: Served) -> None:
     assert again.status_code == 304
     counted = get(service, "diagnosis/scorecard", **{"If-None-Match": empty.headers["ETag"]}).json()
     edition = counted["editions"][0]
-    assert (edition["edition"], set(edition["codes"])) == (1, {"overfitting"})
+    assert (edition["edition"], set(edition["codes"])) == (EDITION, {"overfitting"})
     assert counted["all"] == edition["all"] == edition["codes"]["overfitting"]
     assert (counted["all"]["improved"], counted["all"]["hit_rate"]) == (1, 1.0)
     # 1 of 1: 1 / (1 + 1.96^2) to 1
