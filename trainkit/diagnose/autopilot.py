@@ -19,6 +19,7 @@ from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, check_spec
 from trainkit.spec.estimate import estimate
 from trainkit.spec.metrics import direction
 from trainkit.spec.patch import merge_patch
+from trainkit.spec.yardsticks import is_yardstick
 
 Kind = Literal["start", "remedy", "less_memory", "combination", "move"]
 Reason = Literal["jobs_spent", "seconds_spent", "nothing_left", "no_validation", "nothing_to_train"]
@@ -97,7 +98,7 @@ def next_step(
         return history.done("jobs_spent")
     if not tried:
         return Step(dict(base))
-    if start.spec.model.kind == "ensemble":
+    if start.spec.model.kind == "ensemble" or is_yardstick(start.spec.model):
         return history.done("nothing_to_train")
     if start.spec.train.monitor is None:
         return history.done("no_validation")

@@ -12,6 +12,7 @@ from trainkit.diagnose.autopilot import Budget, Done, Tried, next_step
 from trainkit.diagnose.explained import explain
 from trainkit.diagnose.figures import kept_figures
 from trainkit.fit.diagnosed import DiagnosedRun, fit_and_diagnose
+from trainkit.spec import JobSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class AutopilotResult:
 
 
 def autopilot(
-    spec: Mapping[str, Any],
+    spec: JobSpec | Mapping[str, Any],
     data: Dataset,
     *,
     jobs: int | None = 8,
@@ -43,10 +44,11 @@ def autopilot(
     The first job is `spec` itself. Split, dataset, task and the monitored metric stay as they are; the best is chosen on
     validation alone. `on_run` hears of every run. Raises SpecError for a spec that does not fit the data.
     """
+    document = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else spec
     budget, seen = Budget(jobs, seconds), report(data, "", {})
     runs: list[DiagnosedRun] = []
     tried: list[Tried] = []
-    while not isinstance(step := next_step(spec, tried, data.facts, budget), Done):
+    while not isinstance(step := next_step(document, tried, data.facts, budget), Done):
         run = fit_and_diagnose(step.document, data, report=seen)
         runs.append(run)
         made = Tried(step, run.record.state, kept_figures(run.record), run.diagnosis.as_dict(), run.seconds, run.error)

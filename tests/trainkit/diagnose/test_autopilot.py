@@ -276,6 +276,16 @@ def test_without_a_validation_part_there_is_nothing_to_choose_by() -> None:
     assert (len(tried), done) == (1, Done("no_validation", None, None))
 
 
+@pytest.mark.parametrize("kind", ["gradient_boosting", "rbf_svm"])
+def test_a_model_of_another_library_has_nothing_to_steer(kind: str) -> None:
+    tried, done = drive(
+        lambda step: ran(step, 0.4),
+        {"dataset": "ds_1", "model": {"kind": kind}},
+        facts(kind="arrays", input_shape=(8,)),
+    )
+    assert (len(tried), done.reason, done.best) == (1, "nothing_to_train", 0)
+
+
 def test_a_base_that_does_not_fit_the_data_is_told() -> None:
     with pytest.raises(SpecError):
         next_step({"dataset": "ds_1", "model": {"kind": "lstm"}}, [], facts())

@@ -50,7 +50,10 @@ def test_a_rate_that_diverges_is_evidence() -> None:
         "optimizer": {"kind": "sgd", "lr": 1000.0},
     }
     x, y = load_diabetes(return_X_y=True)
-    made = tk.autopilot({**SPEC, **linear}, tk.Dataset.from_arrays(x.astype(np.float32), y), jobs=2)
+    made = tk.autopilot(
+        tk.JobSpec.model_validate({**SPEC, **linear}), tk.Dataset.from_arrays(x.astype(np.float32), y), jobs=2
+    )
+    assert made.best is made.runs[1]
     assert made.runs[0].error is not None
     assert made.runs[0].error["code"] == "loss_not_finite"
     assert "It failed" in made.explanation[0]["text"]
