@@ -70,8 +70,8 @@ REAL_SETS: dict[str, RealSet] = {
     "wine": RealSet(_arrays(load_wine), MLP),
     "iris": RealSet(_arrays(load_iris), MLP),
     "diabetes": RealSet(_arrays(load_diabetes), MLP),
-    "Fashion-MNIST": RealSet(_fashion, {"model": {"kind": "cnn"}}),
-    "MNIST": RealSet(_mnist, {"model": {"kind": "mlp"}}),
+    "Fashion-MNIST": RealSet(_fashion, MLP),
+    "MNIST": RealSet(_mnist, MLP),
     "adult": RealSet(
         _table("adult", "income"), {**MLP, "preprocess": [{"kind": "impute"}], "split": {"subsample": 0.1}}
     ),
