@@ -41,7 +41,8 @@ def outcome_of(session: Session, job: Job | None, *, with_diagnosis: bool) -> di
         record = record_of(session, job)
         outcome["error"] = job.error  # whole: its evidence may offer a spec that fits
         outcome["diagnosis"] = finite(diagnose(record).as_dict())
-        outcome["kept"] = {name: [one.value, one.se, one.epoch] for name, one in kept_figures(record).items()}
+        kept = kept_figures(record) if model is not None else {}
+        outcome["kept"] = {name: [one.value, one.se, one.epoch] for name, one in kept.items()}
     return outcome
 
 

@@ -11,6 +11,7 @@ from trainkit.diagnose.explained import explain
 from trainkit.diagnose.figures import Figure
 from trainkit.spec import DatasetFacts
 from trainkit.spec.experiments import Autopilot
+from trainkit.spec.patch import merge_patch
 
 REASONS = {
     "jobs_spent": "the budget of jobs is spent",
@@ -25,7 +26,8 @@ def next_of(plan: Autopilot, facts: DatasetFacts, past: Sequence[Past]) -> Next:
     """The step after those that have been made; none while one is under way."""
     if not all(one.ended for one in past):
         return Next([], False)
-    found = next_step(plan.spec, tried_of(past), facts, Budget(plan.jobs, plan.seconds))
+    base = plan.spec if plan.metric is None else merge_patch(plan.spec, {"train": {"monitor": plan.metric}})
+    found = next_step(base, tried_of(past), facts, Budget(plan.jobs, plan.seconds))
     if isinstance(found, Done):
         return Next([], True, REASONS[found.reason])
     params = {"step": len(past)} | ({"change": found.code} if found.code else {})
