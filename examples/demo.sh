@@ -39,8 +39,11 @@ train() { # train SPEC DATASET TITLE: submit, watch, report; leaves $job and $mo
   model=$(field result.model <<<"$answer")
   accuracy=$(field result.test.accuracy <<<"$answer")
   api "/v1/jobs/$job/plots/curves.png" --output "$output/$1-curves.png"
+  verdict=$(api "/v1/jobs/$job/diagnosis" | "$PYTHON" -c \
+    'import json, sys; first = json.load(sys.stdin)["verdicts"][0]; print(first["code"] + ": " + first["message"])')
   printf '  %s after %s epochs (best: %s); test accuracy %.4f; curves: %s\n' "$(field stop_reason <<<"$answer")" \
     "$(field result.stopped_epoch <<<"$answer")" "$(field result.best_epoch <<<"$answer")" "$accuracy" "${output#"$PWD/"}/$1-curves.png"
+  printf '  diagnosis: %s\n' "$verdict"
 }
 
 say "Real data: handwritten digits as PNG class folders, and a table of cell measurements"
@@ -55,6 +58,9 @@ cnn_accuracy=$accuracy cnn_job=$job cnn_model=$model
 api "/v1/jobs/$cnn_job/plots/confusion.png" --output "$output/digits-cnn-confusion.png"
 train cancer-table "$cancer" "An MLP on the table"
 table_accuracy=$accuracy table_model=$model
+
+say "Ten jobs as one: is the network better than a linear model? Five folds of the table"
+"$here/experiment.sh" "$here/experiments/cancer-folds.yaml" "$cancer"
 
 say "One prediction over HTTP, for a digit that was never uploaded (a seven)"
 "$here/predict.sh" "$cnn_model" "$output/held-out-7.png" | tee "$output/prediction.json"
@@ -72,5 +78,6 @@ How to go on
   export TRAINKIT_HOME=\$PWD/.home               where the examples find the key
   examples/upload.sh FILE.zip NAME              your own images: one folder a class, zipped
   examples/submit.sh examples/specs/digits-cnn.yaml DATASET_ID
+  examples/experiment.sh examples/experiments/cancer-folds.yaml DATASET_ID
   examples/watch.sh JOB_ID                      README.md has the same with plain curl
 TEXT

@@ -29,3 +29,6 @@ def test_the_demo_ends_by_itself_with_good_models(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "demo/prediction.json").read_text())["predictions"][0]["label"] == "7"
     assert (tmp_path / "demo/digits-cnn-curves.png").read_bytes().startswith(b"\x89PNG")
     assert "epoch" in done.stdout
+    assert done.stdout.count("diagnosis: ") == 3
+    assert re.search(r"base: mean 0\.9\d+, sd [\d.]+, 95 % interval", done.stdout)
+    assert re.search(r"linear and base cannot be told apart|linear is (better|worse) than base", done.stdout)

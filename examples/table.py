@@ -1,0 +1,34 @@
+"""Read an experiment's results from standard input and print its table. Standard library only."""
+
+import json
+import sys
+
+
+def main() -> None:
+    told = json.load(sys.stdin)
+    rows = [[str(row["number"]), row["state"], shown(row["params"]), figure(row["value"])] for row in told["data"]]
+    table = [["", "state", "", told["metric"] or ""], *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(4)]
+    for row in table:
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print()
+    for one in told["summaries"]:
+        if one["n"] > 1 and one["mean"] is not None:
+            interval = f"95 % interval {figure(one['low'])} to {figure(one['high'])}"
+            print(f"  {one['variant']}: mean {figure(one['mean'])}, sd {figure(one['sd'])}, {interval}")
+    for one in told["comparisons"]:
+        print(f"  {one['sentence']}")
+    for step in told["steps"] or ():
+        print(f"  {step['text']}")
+
+
+def shown(params: dict[str, object]) -> str:
+    return ", ".join(f"{key.rpartition('/')[2]} {value}" for key, value in params.items())
+
+
+def figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+if __name__ == "__main__":
+    main()
