@@ -25,6 +25,22 @@ class Parts:
     test: Index
 
 
+def without_copies(parts: Parts, marks: NDArray[np.uint64]) -> Parts:
+    """Training without the samples that validation or test hold too, validation without those of test.
+
+    `marks` (n, 2) are equal where samples are (`copies.digests`). Raises DataError when nothing is left to train on.
+    """
+    _, groups = np.unique(marks, axis=0, return_inverse=True)
+    groups = groups.reshape(-1)
+    validation = parts.validation[~np.isin(groups[parts.validation], groups[parts.test])]
+    held = np.concatenate([groups[parts.validation], groups[parts.test]])
+    train = parts.train[~np.isin(groups[parts.train], held)]
+    if not len(train):
+        message = "each training sample is an exact copy of a held-out one"
+        raise refuse("no_training_samples", message, "split", 'Cut otherwise, or say `copies: "keep"`.')
+    return Parts(train, validation, parts.test)
+
+
 def largest_remainder(total: int, shares: NDArray[np.float64]) -> NDArray[np.int64]:
     """Whole sizes that add up to `total`, as close to total * shares as whole numbers can be (Hamilton's rule)."""
     exact = total * shares / shares.sum()

@@ -9,7 +9,7 @@ import numpy as np
 
 from trainkit.diagnose.record import Record, leading_number
 from trainkit.diagnose.verdicts import Verdict, graded
-from trainkit.spec.shapes import feature_columns
+from trainkit.spec.shapes import IMAGE_KINDS, feature_columns
 
 SCALING = ("z_score", "min_max", "whiten")
 LARGE = 30.0
@@ -31,7 +31,24 @@ LEAKED = 0.01
 COPIES = 0.05
 """Share of exact copies in data that is cut at random."""
 UNSURE = 0.1
-"""Half-width of the 95 % interval of the validation accuracy: two models ten points apart look the same."""
+"""Between the validation accuracy and the far end of its 95 % interval: two models ten points apart look the same."""
+UNSURE_OF_A_SHARE = 0.15
+"""Half-width of that interval where validation has its usual share: then the data are few, and no cut changes that."""
+UNSURE_LOSS = 0.5
+"""Two standard errors of a regression's validation loss over the loss, where validation has less than its usual share."""
+SMALL_SHARE = 0.05
+"""Of all samples: half of what an ordinary cut keeps for validation."""
+EVEN = 0.95
+"""Entropy of the errors over that of as many even ones. Real classes are mistaken in pairs: 0.6 to 0.85."""
+FEWEST_ERRORS = 30
+"""Errors from which on their evenness says anything, and their least share of the samples."""
+LEAST_WRONG = 0.1
+LEAST_LEARNT = 0.1
+"""Of the baseline's loss, on validation: errors of a model that knows less tell nothing of the labels."""
+FEWEST_OF_A_COURSE = 6
+"""Evaluations in which a peak and a fall from it can be told."""
+UNLEARNABLE = 0.3
+"""Of the baseline's loss, the most that validation ever lost: in two even classes 20 % wrong labels leave so much."""
 Z95 = 1.96
 
 
@@ -71,41 +88,51 @@ def unscaled_inputs(record: Record) -> Verdict | None:
 
 
 def label_noise(record: Record) -> Verdict | None:
-    """Copies under different labels in 1 % of the samples; or the course that memorised noise takes: a peak of the
-    validation accuracy where training is no better, then a fall of more than 3 standard errors while the training
-    accuracy climbs by as much or more (clean samples are learnt first: Arpit et al. 2017). Errors that spread evenly
-    over all pairs of classes make it surer: hard classes are mistaken in pairs."""
+    """One of: copies under different labels in 1 % of the samples; errors that spread evenly over all pairs of four or
+    more classes, though something is learnt (hard classes are mistaken in pairs, wrong labels are not); the course that
+    memorised noise takes, a peak of the validation accuracy where training is no better, then a fall of more than 3
+    standard errors while the training accuracy climbs by as much or more (clean samples are learnt first: Arpit et al.
+    2017); or training that learns by heart what was never more than 0.3 learnt on validation."""
     if not record.classification:
         return None
     conflicts = sum(leading_number(found["message"]) for found in record.findings("conflicting_labels"))
     share = conflicts / max(1, record.facts.samples)
-    course = _memorised(record)
-    if share < CONFLICTS and course is None:
-        return None
-    evenness = _evenness(record)
-    by_course = 0.0
+    course, evenness, by_heart = _memorised(record), _evenness(record), _by_heart(record)
+    reasons: list[tuple[float, str]] = []
     if course is not None:
-        by_course = graded(course["fall"] / course["noise"], 1, 3, 0.6, 0.85)
-        by_course += 0.0 if evenness is None else 0.1 if evenness > 0.9 else -0.15
-    by_copies = graded(share, CONFLICTS, 0.1, 0.7) if share >= CONFLICTS else 0.0
-    message = (
-        f"Up to epoch {course['peak_epoch']} training and validation agreed (accuracy {course['peak']:.3f}); since then "
-        f"training climbs to {course['train_last']:.3f} and validation falls to {course['last']:.3f}."
-        if course is not None
-        else f"{conflicts} samples stand under two or more labels."
-    )
+        message = (
+            f"Up to epoch {course['peak_epoch']} training and validation agreed (accuracy {course['peak']:.3f}); since "
+            f"then training climbs to {course['train_last']:.3f} and validation falls to {course['last']:.3f}."
+        )
+        uneven = 0.15 if evenness is not None and evenness < EVEN else 0.0
+        reasons.append((graded(course["fall"] / course["noise"], 1, 3, 0.6, 0.85) - uneven, message))
+    if evenness is not None and evenness >= EVEN:
+        message = "The errors spread evenly over all pairs of classes, as wrong labels do."
+        reasons.append((graded(evenness, EVEN, 1, 0.65, 0.8), message))
+    if by_heart is not None and (evenness is None or evenness >= EVEN):
+        message = (
+            f"Training has learnt {by_heart['train_skill']:.0%} of what a constant leaves, validation never more than "
+            f"{by_heart['best_val_skill']:.0%}: what is left may be labels that nothing explains."
+        )
+        reasons.append((graded(UNLEARNABLE - by_heart["best_val_skill"], 0, UNLEARNABLE, 0.5, 0.7), message))
+    if share >= CONFLICTS:
+        reasons.append((graded(share, CONFLICTS, 0.1, 0.7), f"{conflicts} samples stand under two or more labels."))
+    if not reasons:
+        return None
     return Verdict(
         "label_noise",
-        round(min(0.95, max(by_course, by_copies)), 3),
+        round(min(0.95, max(confidence for confidence, _ in reasons) + 0.05 * (len(reasons) - 1)), 3),
         course["peak_epoch"] if course is not None else None,
-        message,
+        " ".join(message for _, message in sorted(reasons, reverse=True)),
         {
             "conflicting_samples": conflicts,
             "course": course,
+            "by_heart": by_heart,
             "evenness_of_errors": evenness,
+            "thresholds": {"evenness": EVEN, "best_val_skill": UNLEARNABLE},
             "cannot_tell": None
             if share >= CONFLICTS
-            else "Few and hard samples may look alike: see samples of high loss.",
+            else "Few samples, and classes that overlap, may look alike: see samples of high loss.",
             "series": ["train_accuracy", "val_accuracy", "val_accuracy_se", "train_loss", "val_loss"],
         },
     )
@@ -157,11 +184,14 @@ def class_imbalance(record: Record) -> Verdict | None:
 
 
 def distribution_mismatch(record: Record) -> Verdict | None:
-    """The test part is worse than validation at the kept epoch by more than 3 standard errors of both and by 0.05, or
-    the report finds that shipped parts are distributed otherwise (then, without harm, with less confidence)."""
-    drifted = record.findings("drift") if record.spec.split.use_predefined else []
+    """Of shipped parts: test is worse than validation at the kept epoch by more than 3 standard errors of both and by
+    0.05, or the report finds that they are distributed otherwise (without harm, with less confidence; more where it is
+    validation that differs from training). Parts cut at random differ by chance alone."""
+    if not (record.facts.splits and record.spec.split.keeps_shipped):
+        return None
+    drifted = record.findings("drift")
     seen = _val_against_test(record)
-    worse = seen is not None and seen["difference"] > max(SURE_DIFFERENCE * seen["standard_error"], DIFFERENT)
+    worse = _is_worse(seen)
     if not worse and not drifted:
         return None
     confidence = 0.0
@@ -169,7 +199,8 @@ def distribution_mismatch(record: Record) -> Verdict | None:
         sigma = seen["difference"] / max(seen["standard_error"], 1e-12)
         confidence = graded(sigma, SURE_DIFFERENCE, 6, 0.7)
     elif drifted:
-        confidence = 0.35 if seen is not None else 0.5
+        judged = any(" in validation than " in found["message"] for found in drifted)
+        confidence = 0.5 if judged or seen is None else 0.35
     message = (
         f"{seen['metric']} is {seen['validation']:.4g} on validation and {seen['test']:.4g} on test. " if seen else ""
     )
@@ -191,7 +222,9 @@ def distribution_mismatch(record: Record) -> Verdict | None:
 def leakage(record: Record) -> Verdict | None:
     """Samples of the training part, or near copies of them, are 1 % or more of the shipped held-out parts; or exact
     copies are 5 % or more of data that is cut at random (some fall on both sides)."""
-    shipped = bool(record.facts.splits) and record.spec.split.use_predefined
+    if record.spec.split.copies == "drop":
+        return None
+    shipped = bool(record.facts.splits) and record.spec.split.keeps_shipped
     held = max(1, sum(record.parts[1:]))
     if shipped:
         found = record.findings("leakage", "near_leakage")
@@ -220,14 +253,18 @@ def leakage(record: Record) -> Verdict | None:
 
 
 def validation_too_small(record: Record) -> Verdict | None:
-    """No validation part; or Wilson's 95 % interval of the accuracy is +-0.1 or wider; of a regression, 2 standard
-    errors of the loss are half of it."""
+    """No validation part; or, with less than 5 % of the samples, the far end of Wilson's 95 % interval is 0.1 from the
+    accuracy; with more, the interval is +-0.15 or wider. Of a regression 2 standard errors of the loss are half of it,
+    with more samples three quarters; they are at least those of squared normal residuals, sqrt(2 / n): a handful does
+    not tell its own spread."""
     size = record.parts[1]
     accuracy, loss, errors = (record.get(f"val_{name}") for name in ("accuracy", "loss", "loss_se"))
     if record.resolved is None or record.spec.model.kind == "ensemble":
         return None
+    share = size / max(1, sum(record.parts))
     evidence: dict[str, Any] = {
         "samples": size,
+        "share": share,
         "series": ["val_accuracy", "val_accuracy_se", "val_loss", "val_loss_se"],
     }
     if size == 0:
@@ -236,17 +273,22 @@ def validation_too_small(record: Record) -> Verdict | None:
         )
         return Verdict("validation_too_small", 0.6, None, message, evidence)
     if record.classification and len(accuracy):
-        wide = wilson_half_width(float(accuracy.value.max()), size)
-        limit, what = UNSURE, f"An accuracy on {size} samples is known to +-{wide:.2f} only."
+        best = float(accuracy.value.max())
+        small = share < SMALL_SHARE
+        wide = wilson_far_end(best, size) if small else wilson_half_width(best, size)
+        limit = UNSURE if small else UNSURE_OF_A_SHARE
+        what = f"An accuracy on {size} samples is known to +-{wide:.2f} only."
     elif not record.classification and len(loss) and len(errors):
-        best = int(loss.value.argmin())
-        wide = 2 * float(errors.value[min(best, len(errors) - 1)]) / max(abs(float(loss.value[best])), 1e-12)
-        limit, what = 0.5, f"The loss on {size} samples is known to +-{wide:.0%} only."
+        at = int(loss.value.argmin())
+        seen = float(errors.value[min(at, len(errors) - 1)]) / max(abs(float(loss.value[at])), 1e-12)
+        wide = 2 * max(seen, math.sqrt(2 / size))
+        limit = UNSURE_LOSS * (1.0 if share < SMALL_SHARE else UNSURE_OF_A_SHARE / UNSURE)
+        what = f"The loss on {size} samples is known to +-{wide:.0%} only."
     else:
         return None
     if wide < limit:
         return None
-    evidence |= {"half_width": wide, "threshold": limit}
+    evidence |= {"width": wide, "threshold": limit}
     return Verdict("validation_too_small", graded(wide, limit, 2 * limit, 0.5, 0.9), None, what, evidence)
 
 
@@ -256,10 +298,16 @@ def wilson_half_width(share: float, n: int, z: float = Z95) -> float:
     return z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
 
 
+def wilson_far_end(share: float, n: int, z: float = Z95) -> float:
+    """How far the farther end of that interval is from the share itself: the middle is (p + z^2/2n) / (1 + z^2/n)."""
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    return wilson_half_width(share, n, z) + abs(middle - share)
+
+
 def _root_mean_squares(record: Record) -> dict[str, float]:
     """Of each input by its name: sqrt(mean^2 + std^2), as the report has it."""
     told = record.report.get("column_statistics") or {}
-    if record.facts.input_dtype == "uint8" or (record.resolved and record.resolved.sample.form == "image"):
+    if record.facts.input_dtype == "uint8" or record.facts.kind in IMAGE_KINDS:
         return {}  # bytes reach the network in [0, 1]
     if told:
         names = [column.name for column in feature_columns(record.spec, record.facts) if column.type == "numeric"]
@@ -275,7 +323,7 @@ def _root_mean_squares(record: Record) -> dict[str, float]:
 def _memorised(record: Record) -> dict[str, Any] | None:
     """The course of memorised noise in the accuracies (smoothed over 3 evaluations), or None."""
     train, val, errors = record.get("train_accuracy"), record.get("val_accuracy"), record.get("val_accuracy_se")
-    if len(val) < 6 or len(train) < 6 or not len(errors):
+    if min(len(val), len(train)) < FEWEST_OF_A_COURSE or not len(errors):
         return None
     smooth = np.convolve(val.value, np.ones(3) / 3, "valid")
     peak = int(smooth.argmax()) + 1
@@ -296,20 +344,38 @@ def _memorised(record: Record) -> dict[str, Any] | None:
     }
 
 
-def _evenness(record: Record) -> float | None:
-    """Entropy of the errors over the pairs (true, predicted) against what as many even ones would have (1: even).
+def _by_heart(record: Record) -> dict[str, float] | None:
+    """Training skills of the end and validation's best, where the one is 0.3 beyond the other and that below 0.3."""
+    train, val = record.skill("train"), record.skill("val")
+    if len(train) < FEWEST_OF_A_COURSE or len(val) < FEWEST_OF_A_COURSE:
+        return None
+    best, last = float(val.max()), float(np.median(train[-3:]))
+    worse = float(np.median(val[-3:])) < best < UNLEARNABLE
+    if not worse or last < max(best, 0.0) + UNLEARNABLE or _differs(record):
+        return None
+    return {"best_val_skill": best, "train_skill": last}
 
-    m errors over P cells have an entropy of about ln P - (P - 1) / 2m (Miller and Madow). None for few errors.
+
+def _evenness(record: Record) -> float | None:
+    """Entropy of the errors over the pairs (true, predicted), over what as many errors drawn evenly have on average.
+
+    m errors over P cells: E[H] = ln m - (P / m) E[k ln k], k of a binomial of m and 1 / P. None for few errors, where
+    next to nothing is learnt (any answer is wrong then), and where the part that they are of differs from validation.
     """
     matrix = np.asarray((record.evaluation or {}).get("confusion_matrix") or [], np.float64)
-    if matrix.ndim != 2 or len(matrix) < 4:
+    skill = record.skill("val")
+    if matrix.ndim != 2 or len(matrix) < 4 or not len(skill) or skill.max() < LEAST_LEARNT or _differs(record):
         return None
     errors = matrix[~np.eye(len(matrix), dtype=bool)]
-    m, cells = errors.sum(), len(errors)
-    if m < cells:
+    m, cells = int(errors.sum()), len(errors)
+    if m < max(FEWEST_ERRORS, LEAST_WRONG * matrix.sum()):
         return None
+    k = np.arange(1, m + 1)
+    chances = math.lgamma(m + 1) - np.array([math.lgamma(i + 1) + math.lgamma(m - i + 1) for i in k])
+    weights = np.exp(chances - k * math.log(cells) + (m - k) * math.log1p(-1 / cells))
+    expected = math.log(m) - cells / m * float((weights * k * np.log(k)).sum())
     p = errors[errors > 0] / m
-    return float(-(p * np.log(p)).sum() / (math.log(cells) - (cells - 1) / (2 * m)))
+    return float(-(p * np.log(p)).sum() / expected)
 
 
 def _val_against_test(record: Record) -> dict[str, Any] | None:
@@ -333,6 +399,15 @@ def _val_against_test(record: Record) -> dict[str, Any] | None:
         spread = error * math.sqrt(1 + n_val / n_test) / record.scale
         return _compared("loss", own, other, (other - own) / record.scale, spread)
     return None
+
+
+def _is_worse(seen: dict[str, Any] | None) -> bool:
+    return seen is not None and seen["difference"] > max(SURE_DIFFERENCE * seen["standard_error"], DIFFERENT)
+
+
+def _differs(record: Record) -> bool:
+    """Whether the parts are not alike, by the report or by the harm."""
+    return bool(record.findings("drift")) or _is_worse(_val_against_test(record))
 
 
 def _variance(share: float, n: int) -> float:

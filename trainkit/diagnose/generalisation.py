@@ -6,45 +6,56 @@ import math
 
 import numpy as np
 
+from trainkit.diagnose.capacity import bottleneck, doubted, held_back, memorising, too_deep
+from trainkit.diagnose.courses import NOISE, standard_error, still_gaining, trend
 from trainkit.diagnose.probes import reading
 from trainkit.diagnose.rates import LITTLE_LEARNT
 from trainkit.diagnose.record import Record, Series
 from trainkit.diagnose.verdicts import Verdict, graded
 
-NOISE = 2.0
-"""Standard errors that a difference must exceed: chance alone does so in 1 of 20."""
 WIDE_GAP = 0.15
 """Of the baseline's loss: the part of what can be learnt that training claims and validation does not confirm."""
+BARELY_LEARNT = 0.25
+"""Of the baseline's loss: above it, data may hold no more. Half of the variance is noise in many a table of numbers."""
+NEXT_TO_NOTHING = 0.1
+"""Of the baseline's loss: who has learnt no more in a whole run stands still, whatever the last epochs bring."""
 FLAT = 0.02
 """Of the baseline's loss: what the last quarter of the evaluations gained, below which training stands still."""
-STILL_GAINING = 0.05
-"""Of the baseline's loss: what the last quarter gained, from which on more epochs plainly pay."""
+STEADY_RISE = 0.05
+"""Of the baseline's loss: what a rise must come to that is told by its steadiness."""
+SURE_TREND = 3.0
+"""Mann's z from which on a rise is steady: eight evaluations each above the one before."""
 FEWEST = 4
 """Evaluations from which on a course is one."""
 PROBED = ("probe_small_model_loss", "probe_first_batch_loss")
-STRONG = {"l2_share": 0.1, "weight_decay": 0.1, "dropout": 0.5, "l1_share": 0.1}
-"""Penalties from which on they may be what keeps the training loss high; `_share` is of the number of samples."""
 
 
 def overfitting(record: Record) -> Verdict | None:
     """Validation loss against its least value and against training, both beyond the noise.
 
     Rise: (median of the last 3) - least > 2 standard errors of that difference, by pairs of the same samples, while the
-    training loss fell further; of older records, without it, > 2 sqrt(se_last^2 + se_least^2), which is wider. Gap at
-    the end: validation - training > 2 se and > 0.15 of the baseline.
+    training loss fell further; of older records, without it, > 2 sqrt(se_last^2 + se_least^2), which is wider, so that
+    a steady rise (z > 3) counts from 1 se_least and 0.05 of the baseline on. Gap at the end: validation - training > 2
+    se and > 0.15 of the baseline. A run that an early-stop rule has ended keeps its best: there the gap at the best
+    counts alone. Where not even a quarter of the baseline's loss is gone there is nothing to overdo.
     """
     train, val, scale = record.get("train_loss"), record.get("val_loss"), record.scale
-    if len(val) < 3 or not len(train) or not scale:
+    learnt = record.learnt
+    if len(val) < 3 or not len(train) or not scale or learnt is None or learnt < BARELY_LEARNT:
         return None
     best = int(val.value.argmin())
-    last = float(np.median(val.value[-min(3, len(val) - best) :])) if best < len(val) - 1 else float(val.value[-1])
-    se_best, se_last = _errors(record, val, best), _errors(record, val, len(val) - 1)
+    tamed = record.stop_reason == "early_stop"
+    end = best if tamed else len(val) - 1
+    last = float(np.median(val.value[-min(3, len(val) - best) :])) if best < end else float(val.value[end])
+    se_best, se_last = standard_error(record, val, best), standard_error(record, val, end)
     rise, noise = last - float(val.value[best]), NOISE * math.hypot(se_best, se_last)
     noise = _paired(record, val, len(val) - 1, noise)
     train_best = float(np.interp(val.step[best], train.step, train.value))
     fell = train_best - float(train.value[-1])
-    gap = last - float(train.value[-1])
-    rising = rise > max(noise, FLAT * scale) and fell > 0
+    gap = last - (train_best if tamed else float(train.value[-1]))
+    steady = trend(val.value[best : end + 1])
+    steadily = steady > SURE_TREND and rise > max(se_best, STEADY_RISE * scale)
+    rising = fell > 0 and (rise > max(noise, FLAT * scale) or steadily)
     apart = gap > max(NOISE * se_last, WIDE_GAP * scale) and record.skill("train")[-1:].sum() >= LITTLE_LEARNT
     if not rising and not apart:
         return None
@@ -71,6 +82,7 @@ def overfitting(record: Record) -> Verdict | None:
             "last_val_loss": last,
             "rise": rise,
             "rise_noise": noise,
+            "rise_trend": steady,
             "gap": gap,
             "gap_noise": NOISE * se_last,
             "baseline_loss": record.baseline,
@@ -82,24 +94,27 @@ def overfitting(record: Record) -> Verdict | None:
 
 
 def underfitting_model_bias(record: Record) -> Verdict | None:
-    """Training stands still with little learnt, validation close to it, and the model cannot do more: fewer than
-    2 n + d parameters (what fits any labels of n samples in d dimensions: Zhang et al. 2017), or strong penalties.
-    Where probes were run, these say it in place of the parameters."""
+    """Training stands still with less than half of the baseline's loss gone under strong penalties, or through a layer
+    narrower than K - 1 (so many directions tell K classes apart: Fisher 1936; Rao 1948); or with less than a quarter
+    gone and fewer than 2 n + d parameters (what fits any labels of n samples in d dimensions: Zhang et al. 2017).
+    Where probes were run, these say it in place of the parameters, from less than half on."""
     stuck = _stuck(record)
     if stuck is None:
         return None
-    held, probed = _held_back(record), reading(record)
-    capacity, needed = record.parameters, _memorising(record)
+    held, narrow, probed = held_back(record), bottleneck(record), reading(record)
+    capacity, needed = record.parameters, memorising(record)
     small = capacity is not None and needed is not None and capacity < needed
     told = probed is not None and probed.code == "underfitting_model_bias"
     if probed is not None and probed.code is not None:
         small = told
-    if not small and not held:
+    limit = LITTLE_LEARNT if held or narrow or told else BARELY_LEARNT
+    if not (small or held) or stuck[0] >= limit:
         return None
     (learnt, since), samples = stuck, record.parts[0]
     why = f"{capacity} parameters cannot fit {samples} samples by heart" if small else f"{', '.join(held)} hold it back"
+    why = f"a layer of width {narrow} cannot tell {len(record.classes)} classes apart" if narrow else why
     why = probed.message if told and probed is not None else why
-    sure = graded(LITTLE_LEARNT - learnt, 0, LITTLE_LEARNT, 0.4, 0.7)
+    sure = graded(limit - learnt, 0, limit, 0.5, 0.7)
     return Verdict(
         "underfitting_model_bias",
         max(sure, probed.confidence) if told and probed is not None else sure,
@@ -107,9 +122,10 @@ def underfitting_model_bias(record: Record) -> Verdict | None:
         f"Training stands still with {learnt:.0%} of the baseline's loss gone, and {why}.",
         {
             "skill": learnt,
-            "threshold": LITTLE_LEARNT,
+            "threshold": limit,
             "parameters": capacity,
             "parameters_that_fit_anything": needed,
+            "narrowest_layer": narrow,
             "penalties": held,
             "probes": probed.evidence if probed is not None else None,
             "cannot_tell": "Noise that no model explains looks the same: a larger model that ends no lower would show it.",
@@ -119,27 +135,34 @@ def underfitting_model_bias(record: Record) -> Verdict | None:
 
 
 def optimization_failure(record: Record) -> Verdict | None:
-    """Training stands still with little learnt, though the model has 2 n + d parameters or more and no strong penalty.
-    Where probes were run, these say it in place of the parameters."""
-    stuck, probed = _stuck(record), reading(record)
-    capacity, needed = record.parameters, _memorising(record)
-    if stuck is None or _held_back(record) or capacity is None or needed is None:
+    """Training stands still with less than a quarter of the baseline's loss gone, though the model has 2 n + d
+    parameters or more and no strong penalty; or it has 20 plain layers, and less than half is gone at the end. Where
+    probes were run, these say it in place of the parameters, from less than half on."""
+    stuck, learnt_at_all, probed = _stuck(record), record.learnt, reading(record)
+    deep = too_deep(record) and record.final and learnt_at_all is not None and learnt_at_all < LITTLE_LEARNT
+    if deep and stuck is None:
+        stuck = learnt_at_all or 0.0, 1
+    capacity, needed = record.parameters, memorising(record)
+    if stuck is None or held_back(record) or capacity is None or needed is None:
         return None
     proven = probed is not None and probed.code == "optimization_failure"
     if capacity < needed if probed is None or probed.code is None else not proven:
         return None
     learnt, since = stuck
+    if learnt >= BARELY_LEARNT and not deep and not proven:
+        return None
     why = f"though {capacity} parameters could fit {record.parts[0]} samples by heart"
-    sure = graded(LITTLE_LEARNT - learnt, 0, LITTLE_LEARNT, 0.4, 0.8)
+    why += ": a signal hardly comes through so many plain layers" if deep else ""
+    sure = 0.8 if deep else graded(BARELY_LEARNT - learnt, 0, BARELY_LEARNT, 0.5, 0.8)
     return Verdict(
         "optimization_failure",
         max(sure, probed.confidence) if proven and probed is not None else sure,
         since,
-        f"Training stands still with {learnt:.0%} of the baseline's loss gone, "
+        f"Training ends with {learnt:.0%} of the baseline's loss gone, "
         f"{f'and {probed.message}' if proven and probed is not None else why}.",
         {
             "skill": learnt,
-            "threshold": LITTLE_LEARNT,
+            "threshold": BARELY_LEARNT,
             "parameters": capacity,
             "parameters_that_fit_anything": needed,
             "probes": probed.evidence if probed is not None else None,
@@ -154,65 +177,40 @@ def optimization_failure(record: Record) -> Verdict | None:
 def stopped_too_early(record: Record) -> Verdict | None:
     """Ended while validation still gained: over the last quarter of the evaluations more than 2 standard errors and
     0.05 of the baseline, with its best at the last evaluation or the one before."""
-    name = "val_loss" if len(record.get("val_loss")) else "train_loss"
-    loss, scale = record.get(name), record.scale
-    if not record.final or record.state == "failed" or len(loss) < FEWEST or not scale:
+    if not record.final or record.state == "failed" or record.stop_reason == "diverged":
         return None
-    if record.stop_reason == "diverged" or loss.value.argmin() < len(loss) - 2:
-        return None
-    start = -1 - max(1, len(loss) // 4)
-    gain, noise = float(loss.value[start] - loss.value[-1]), NOISE * _errors(record, loss, len(loss) - 1)
-    if gain <= max(noise, STILL_GAINING * scale):
+    found = still_gaining(record)
+    if found is None:
         return None
     return Verdict(
         "stopped_too_early",
-        graded(gain / scale, STILL_GAINING, 4 * STILL_GAINING, 0.5, 0.9),
-        int(loss.epoch[-1]),
-        f"Training ended ({record.stop_reason or record.state}) while {name} still fell: by {gain:.3g} since epoch "
-        f"{int(loss.epoch[start])}.",
+        doubted(record, graded(found.gain, found.threshold, 4 * found.threshold, 0.5, 0.9)),
+        found.epoch,
+        f"Training ended ({record.stop_reason or record.state}) while {found.series} still fell: by {found.gain:.3g} "
+        f"since epoch {found.since_epoch}.",
         {
-            "gain_of_last_quarter": gain,
-            "noise": noise,
-            "threshold": STILL_GAINING * scale,
+            "gain_of_last_quarter": found.gain,
+            "noise": found.noise,
+            "threshold": found.threshold,
             "stop_reason": record.stop_reason,
             "epochs": record.spec.train.epochs,
-            "series": [name, f"{name}_se", "train_loss"],
+            "series": [found.series, f"{found.series}_se", "train_loss"],
         },
     )
 
 
 def _stuck(record: Record) -> tuple[float, int] | None:
-    """(skill, epoch since when training stands still) where it does with little learnt."""
+    """(skill, epoch since when training stands still) where it does with little learnt, or has learnt next to nothing."""
     loss, learnt, scale = record.get("train_loss"), record.learnt, record.scale
     if len(loss) < FEWEST or learnt is None or learnt >= LITTLE_LEARNT or not scale:
         return None
     start = -1 - max(1, len(loss) // 4)
     # both ends by medians: one lucky epoch is no gain
     gained = float(np.median(loss.value[start - 1 : start + 2] if start > -len(loss) else loss.value[:2]))
-    if gained - float(np.median(loss.value[-2:])) > FLAT * scale:
+    if gained - float(np.median(loss.value[-2:])) > FLAT * scale and learnt >= NEXT_TO_NOTHING:
         return None
     near = np.flatnonzero(np.abs(loss.value - loss.value[-1]) <= FLAT * scale)
     return learnt, int(loss.epoch[near[0]])
-
-
-def _memorising(record: Record) -> int | None:
-    """2 n + d."""
-    if record.resolved is None:
-        return None
-    return 2 * record.parts[0] + record.resolved.sample.size
-
-
-def _held_back(record: Record) -> list[str]:
-    """Penalties of the spec that may keep the training loss high."""
-    made, samples = record.spec.regularize, max(1, record.parts[0])
-    dropout = max(getattr(record.spec.model, "dropout", 0) or 0, getattr(record.spec.model, "spatial_dropout", 0))
-    strengths = {
-        "l2": (made.l2 / samples, STRONG["l2_share"]),
-        "l1": (made.l1 / samples, STRONG["l1_share"]),
-        "weight_decay": (made.weight_decay, STRONG["weight_decay"]),
-        "dropout": (dropout, STRONG["dropout"]),
-    }
-    return [name for name, (strength, limit) in strengths.items() if strength >= limit]
 
 
 def _paired(record: Record, loss: Series, index: int, otherwise: float) -> float:
@@ -220,12 +218,3 @@ def _paired(record: Record, loss: Series, index: int, otherwise: float) -> float
     errors = record.get("val_loss_rise_se")
     at = np.flatnonzero(errors.step == loss.step[index])
     return NOISE * float(errors.value[at[0]]) if len(at) and errors.value[at[0]] > 0 else otherwise
-
-
-def _errors(record: Record, loss: Series, index: int) -> float:
-    """The standard error of that value; 0 where none is logged, as of training."""
-    errors = record.get("val_loss_se")
-    if loss is not record.series.get("val_loss") and not len(errors):
-        return 0.0
-    at = np.flatnonzero(errors.step == loss.step[index])
-    return float(errors.value[at[0]]) if len(at) else 0.0

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from trainkit.diagnose.capacity import doubted, held_back
+from trainkit.diagnose.courses import still_gaining
 from trainkit.diagnose.probes import first_batch
 from trainkit.diagnose.record import Floats, Record, Series
 from trainkit.diagnose.verdicts import Verdict, graded
@@ -17,12 +19,19 @@ LITTLE_LEARNT = 0.5
 """Below this share of the baseline's loss a constant still explains more than the model does."""
 LARGE_STEP = 0.1
 """||update|| / ||weights||: ten steps may replace the weights. About 1e-3 is usual (Karpathy, CS231n)."""
+FAR_TOO_HIGH = 10.0
+"""Times the optimizer's usual rate: with little learnt the rate is to blame, though a network that died of its first
+steps shows no large one any more."""
 SHORT_WAY = 0.1
 """Steps that, all in one direction, cannot change the weights by a tenth of their norm."""
 TWICE_AS_BAD = 2.0
 """A loss of twice the baseline: worse than to say nothing. Random weights may begin there, but do not rise to it."""
 TAKEN_BACK = 0.5
 """Rises of the mean training loss that undo half of its falls."""
+LOW_RATE = 1 / 3
+"""Of the optimizer's usual rate: from here down a fall that goes on is the rate's doing, above it the end came early."""
+MUCH_LEARNT = 0.9
+"""Beyond it large steps have done no harm that is worth a word."""
 STEADY = 0.5
 """The second half of the training gains at least half of what the first gained; learning curves flatten far more."""
 SHARP = 1000.0
@@ -97,12 +106,15 @@ def exploding_gradients(record: Record) -> Verdict | None:
 def learning_rate_too_high(record: Record) -> Verdict | None:
     """One of: a loss that is not finite; a rise to twice the baseline with little learnt, or that much under steps of a
     tenth of the weights' norm or a rate above the optimizer's usual one; a mean training loss whose rises undo half of
-    its falls; little learnt with such steps. Little learnt: less than half of the baseline's loss is gone. Rises count
-    beyond the noise of a mean of n losses, 2 sqrt(2 / n) baselines: losses spread about as much as they measure."""
+    its falls; little learnt at ten times the usual rate or more, or with such steps (their median at least half as
+    long: a linear model's weights begin small); not much learnt with such steps throughout. Little: less than half of
+    the baseline's loss is gone; much: nine tenths. Rises count beyond the noise of a mean of n losses, 2 sqrt(2 / n)
+    baselines: losses spread about as much as they measure."""
     scale, learnt = record.scale, record.learnt
     loss, steps, broken = record.get("train_loss"), relative_steps(record), _not_finite(record)
     largest = float(steps.value.max()) if steps is not None else None
-    wide = largest is not None and largest >= LARGE_STEP
+    # penalties that shrink the weights make any step long beside them
+    wide = largest is not None and largest >= LARGE_STEP and not held_back(record)
     unusual = record.spec.optimizer.lr > _usual(record)  # a network that died of its first steps shows none any more
     little = learnt is not None and learnt < LITTLE_LEARNT
     rises, falls, since = _ups_and_downs(loss, _noise(record))
@@ -124,17 +136,25 @@ def learning_rate_too_high(record: Record) -> Verdict | None:
     if scale and falls and rises and rises >= TAKEN_BACK * falls and (little or wide):
         message = f"The mean training loss rose by {rises:.3g} in all and fell by {falls:.3g}."
         reasons.append((graded(rises / falls, TAKEN_BACK, 1.0, 0.55, 0.8), message, since))
-    if little and wide and steps is not None and largest is not None and len(loss) >= 2:
+    always = float(np.median(steps.value)) if steps is not None else 0.0
+    if little and wide and always >= LARGE_STEP / 2 and steps and largest and len(loss) >= 2:
         message = f"Single steps change the weights by up to {largest:.3g} of their norm."
         reasons.append(
             (graded(math.log10(largest), -1, 0.5, 0.5, 0.8), message, int(steps.epoch[steps.value.argmax()]))
         )
+    if not little and learnt is not None and learnt < MUCH_LEARNT and wide and always >= LARGE_STEP and steps:
+        message = f"Half of the steps change the weights by {always:.3g} of their norm or more."
+        reasons.append((graded(math.log10(always), -1, 0.5, 0.6, 0.8), message, int(steps.epoch[0])))
+    times = record.spec.optimizer.lr / _usual(record)
+    if little and len(loss) >= 2 and times >= FAR_TOO_HIGH and not reasons:
+        message = f"Little is learnt at {times:.3g} times the optimizer's usual rate."
+        reasons.append((graded(math.log10(times), 1, 3, 0.55, 0.8), message, int(loss.epoch[0])))
     if not reasons:
         return None
     confidence = min(0.97, max(r[0] for r in reasons) + 0.05 * (len(reasons) - 1) + _not_even_a_batch(record))
     return Verdict(
         "learning_rate_too_high",
-        round(confidence, 3),
+        doubted(record, round(confidence, 3)) if not unusual else round(confidence, 3),
         min(r[2] for r in reasons),
         " ".join(r[1] for r in sorted(reasons, reverse=True)),
         {
@@ -150,10 +170,17 @@ def learning_rate_too_high(record: Record) -> Verdict | None:
 
 
 def learning_rate_too_low(record: Record) -> Verdict | None:
-    """Little learnt, no rise of the loss, no large step, and either a way too short (mean relative step x steps < 0.1)
-    or a fall whose second half is at least half of the first, on a way < 1 (or unknown, then with less confidence)."""
+    """The rate (median of the run) is below a third of the optimizer's usual one, no rise of the loss, no large step, and
+    with little learnt either a way too short (mean relative step x steps < 0.1) or a fall whose second half is at least
+    half of the first, on a way < 1 (or unknown, then with less confidence). With more learnt: validation still falls at
+    the end as `stopped_too_early` has it. Under a usual rate the same curves mean that the run ended too early, or that
+    the gradient is at fault."""
     learnt, loss = record.learnt, record.get("train_loss")
-    if learnt is None or learnt >= LITTLE_LEARNT or len(loss) < 3 or record.spec.start_from is not None:
+    if learnt is None or len(loss) < 2 or record.spec.start_from is not None:
+        return None
+    rates, usual = record.get("train_lr").value, _usual(record)
+    rate = float(np.median(rates)) if len(rates) else record.spec.optimizer.lr
+    if rate >= LOW_RATE * usual:
         return None
     steps = relative_steps(record)
     way = float(steps.value.mean() * loss.step[-1]) if steps is not None else None
@@ -162,7 +189,12 @@ def learning_rate_too_low(record: Record) -> Verdict | None:
     middle = float(np.interp((loss.step[0] + loss.step[-1]) / 2, loss.step, loss.value))
     early, late = float(loss.value[0]) - middle, middle - float(loss.value[-1])
     steady = early > 0 and late >= STEADY * early
-    if way is not None and way < SHORT_WAY:
+    if learnt >= LITTLE_LEARNT:
+        if not steady or still_gaining(record) is None:
+            return None
+        confidence = 0.55
+        message = f"The loss still falls at the end: by {early:.3g} in the first half, by {late:.3g} in the second."
+    elif way is not None and way < SHORT_WAY:
         confidence = graded(-math.log10(max(way, 1e-12)), 1, 3, 0.7)
         message = f"All steps together could change the weights by {way:.2g} of their norm at most."
     elif steady and (way is None or way < 1):
@@ -176,9 +208,11 @@ def learning_rate_too_low(record: Record) -> Verdict | None:
         "learning_rate_too_low",
         round(min(0.97, confidence + _not_even_a_batch(record)), 3),
         int(loss.epoch[0]),
-        f"Little is learnt after {int(loss.step[-1])} steps. {message}",
+        f"After {int(loss.step[-1])} steps {max(learnt, 0):.0%} of the baseline's loss is gone. {message}",
         {
             **_common(record),
+            "median_rate": rate,
+            "usual_rate": usual,
             "relative_way": way,
             "threshold": SHORT_WAY,
             "fall_in_first_half": early,

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+import numpy as np
 from pydantic import ValidationError
 
+from trainkit.diagnose.rates import LITTLE_LEARNT, relative_steps
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.verdicts import Code, Verdict
 from trainkit.spec import JobSpec, SpecError, resolve
@@ -15,6 +17,12 @@ from trainkit.spec.patch import merge_patch, replacing
 from trainkit.spec.probes import Probe, why_not
 
 MOST_A_VERDICT, MOST = 3, 6
+LIVELY_STEP = 0.005
+"""Of the weights' norm: at the upper end of the steps of networks that train well."""
+DEEP = 8
+"""Hidden layers from which on a plain network is hard to train whatever the optimizer (He et al. 2016)."""
+FORGETTING, FORGETTING_NUMBERS = 1e-3, 1e-2
+"""Rate times weight decay: weights that no gradient holds are forgotten in a thousand steps, of numbers in a hundred."""
 Patch = dict[str, Any]
 
 
@@ -132,6 +140,18 @@ def _wider(record: Record) -> Patch | None:
     return None
 
 
+def _shallower(record: Record, told: tuple[str, str, str, str]) -> Iterator[Offer]:
+    hidden = _hidden(record)
+    if len(hidden) >= DEEP:
+        why = "So many plain layers train worse than few: a smaller network that learns more shows it."
+        yield Offer(_model(record, hidden=list(hidden[:2])), why, told)
+
+
+def _hidden(record: Record) -> tuple[int, ...]:
+    """Widths of a plain network's hidden layers; empty for other models."""
+    return record.spec.model.hidden if record.spec.model.kind == "mlp" else ()
+
+
 def _narrower(record: Record) -> Patch | None:
     model = record.spec.model
     if model.kind == "mlp" and model.hidden:
@@ -148,8 +168,18 @@ def _early_stop(record: Record) -> Patch:
     return {"early_stop": [*kept, {"kind": "patience", "monitor": "val_loss", "patience": 5}]}
 
 
+def _restrained(record: Record) -> Patch:
+    """Units dropped and weights that fade without a gradient. Sums of numbers must hold: few of those are dropped."""
+    made, model = record.spec.regularize, record.spec.model
+    share, forgetting = (0.5, FORGETTING) if record.classification else (0.1, FORGETTING_NUMBERS)
+    decay = max(3 * made.weight_decay, forgetting / record.spec.optimizer.lr)
+    patch: Patch = {"regularize": {"weight_decay": _round(decay), "l2": 0}}
+    if hasattr(model, "dropout") and model.kind != "linear" and (model.dropout or 0) < share:
+        patch |= _model(record, dropout=share)
+    return patch
+
+
 def _overfitting(record: Record) -> Iterator[Offer]:
-    better = ("val_loss", "down", "some of the gap to training", "Srivastava et al. 2014")
     model = record.spec.model
     form = record.resolved.sample.form if record.resolved else ""
     if form == "image" and not record.spec.augment:
@@ -161,21 +191,16 @@ def _overfitting(record: Record) -> Iterator[Offer]:
             "Simard et al. 2003",
         )
         yield Offer({"augment": moves}, "Moved pictures are new samples of the same classes.", told)
-    if hasattr(model, "dropout") and model.kind not in ("linear",) and (model.dropout or 0) < 0.5:
-        yield Offer(_model(record, dropout=0.5), "Dropped units cannot learn samples by heart together.", better)
-    decay = record.spec.regularize
-    if record.spec.optimizer.kind in ("adam", "adamw", "nadam", "lion", "muon"):
+    yield Offer(
+        _restrained(record),
+        "Dropped units cannot learn samples by heart together, and weights fade that no gradient holds.",
+        ("val_loss", "down", "some of the gap to training", "Srivastava et al. 2014; Loshchilov and Hutter 2019"),
+    )
+    if hasattr(model, "dropout") and model.kind != "linear" and (model.dropout or 0) < 0.2:
         yield Offer(
-            {"regularize": {"weight_decay": _round(max(0.01, 3 * decay.weight_decay)), "l2": 0}},
-            "Smaller weights make a smoother function; decoupled from the gradient's scale.",
-            ("val_loss", "down", "a little", "Loshchilov and Hutter 2019"),
-        )
-    else:
-        strength = _round(max(0.001 * record.parts[0], 3 * decay.l2))
-        yield Offer(
-            {"regularize": {"l2": strength}},
-            "Smaller weights make a smoother function.",
-            ("val_loss", "down", "a little", "Krogh and Hertz 1992"),
+            _model(record, dropout=0.2),
+            "Dropped units cannot learn samples by heart together.",
+            ("val_loss", "down", "a little", "Srivastava et al. 2014"),
         )
     if (smaller := _narrower(record)) is not None:
         yield Offer(
@@ -218,6 +243,8 @@ def _underfitting(record: Record) -> Iterator[Offer]:
 
 def _optimization(record: Record) -> Iterator[Offer]:
     told = ("train_loss", "down", "below a constant's loss within some epochs", "this record's baseline")
+    plain = getattr(record.spec.model, "norm", None) == "none"
+    yield from _shallower(record, told)
     if record.spec.optimizer.kind != "adam":
         old = record.spec.optimizer.model_dump(mode="json")
         yield Offer(
@@ -225,7 +252,7 @@ def _optimization(record: Record) -> Iterator[Offer]:
             "Adam scales each weight's step by its own gradient's size.",
             told,
         )
-    if getattr(record.spec.model, "norm", None) == "none":
+    if plain:
         yield Offer(_model(record, norm="batch"), "Normalised layers keep signal and gradient in range.", told)
     for factor in (0.1, 10.0):
         yield Offer(_rate(record, factor), f"The rate times {factor:g}: the most common cause.", told)
@@ -242,8 +269,13 @@ def _probes(record: Record) -> Iterator[Offer]:
 
 
 def _too_high(record: Record) -> Iterator[Offer]:
-    usual = _usual_rate(record)
+    usual, learnt, steps = _usual_rate(record), record.learnt, relative_steps(record)
     told = ("train_loss", "down", "steadily from the first epoch on", "Bengio 2012: below the largest rate that works")
+    if learnt is not None and learnt >= LITTLE_LEARNT and steps is not None:
+        # a network that learns all the same would wait long at the usual rate
+        factor = LIVELY_STEP / float(np.median(steps.value))
+        if factor < 1:
+            yield Offer(_rate(record, factor), "Steps of half a percent of the weights' norm.", told)
     if record.spec.optimizer.lr > 3 * usual:
         patch = {"optimizer": {"kind": record.spec.optimizer.kind, "lr": usual}}
         yield Offer(patch, f"The usual rate of {record.spec.optimizer.kind}.", told)
@@ -253,8 +285,11 @@ def _too_high(record: Record) -> Iterator[Offer]:
 
 
 def _too_low(record: Record) -> Iterator[Offer]:
-    usual = _usual_rate(record)
+    usual, rates = _usual_rate(record), record.get("train_lr").value
     told = ("train_loss", "down", "in an epoch by more than in this whole run", "relative step near 1e-3: CS231n")
+    if len(rates) and float(np.median(rates)) < record.spec.optimizer.lr / 3:
+        old = record.spec.schedule.model_dump(mode="json")
+        yield Offer({"schedule": replacing(old, {"kind": "constant"})}, "The schedule keeps the rate small.", told)
     if record.spec.optimizer.lr < usual / 3:
         patch = {"optimizer": {"kind": record.spec.optimizer.kind, "lr": usual}}
         yield Offer(patch, f"The usual rate of {record.spec.optimizer.kind}.", told)
@@ -272,6 +307,8 @@ def _vanishing(record: Record) -> Iterator[Offer]:
             "relu passes the gradient on undiminished.",
             told,
         )
+    else:
+        yield from _shallower(record, told)
     if getattr(model, "norm", None) == "none":
         yield Offer(_model(record, norm="batch"), "Normalised layers keep the gradient's scale.", told)
     if hasattr(model, "init"):
@@ -340,16 +377,23 @@ def _unscaled(record: Record) -> Iterator[Offer]:
 
 
 def _noise(record: Record) -> Iterator[Offer]:
-    told = ("val_accuracy", "up", "to its peak in this run, and no fall from it", "Arpit et al. 2017")
-    yield Offer(_early_stop(record), "Clean samples are learnt first: end before the others are.", told)
+    yield Offer(
+        _restrained(record),
+        "Clean samples are learnt first; a network held back has no room for the others.",
+        ("val_loss", "down", "a little below its least in this run, and no rise from it", "Arpit et al. 2017"),
+    )
     kind = record.spec.loss.kind if record.spec.loss else ""
     if kind == "cross_entropy":
         yield Offer(
-            {"regularize": {"label_smoothing": 0.1}, **_early_stop(record)},
+            {"regularize": {"label_smoothing": 0.1}},
             "Smoothed labels punish less for being against a wrong one.",
-            ("val_loss", "down", "clearly; the accuracy a little up", "Lukasik et al. 2020"),
+            ("val_accuracy", "up", "a little", "Lukasik et al. 2020"),
         )
-    yield from _overfitting(record)
+    yield Offer(
+        _early_stop(record),
+        "Clean samples are learnt first: end before the others are.",
+        ("seconds", "down", "the epochs behind the best one; the model stays the same", "Arpit et al. 2017"),
+    )
 
 
 def _imbalance(record: Record) -> Iterator[Offer]:
@@ -363,7 +407,7 @@ def _imbalance(record: Record) -> Iterator[Offer]:
 
 def _mismatch(record: Record) -> Iterator[Offer]:
     told = ("test_loss", "down", "to that of validation, within the noise", "this record")
-    if record.facts.splits and record.spec.split.use_predefined:
+    if record.facts.splits and record.spec.split.keeps_shipped:
         patch: Patch = {"split": {"use_predefined": False}}
         yield Offer(patch, "One cut at random: all parts alike. Shows whether the shipped parts differ.", told)
     if record.resolved and record.resolved.sample.form == "image" and not record.spec.augment:
@@ -375,9 +419,15 @@ def _mismatch(record: Record) -> Iterator[Offer]:
 
 
 def _leak(record: Record) -> Iterator[Offer]:
-    if record.facts.splits and record.spec.split.use_predefined:
-        told = ("val_accuracy", "down", "by about the share of leaked samples, to what is true", "this record")
-        yield Offer({"split": {"use_predefined": False}}, "Another cut; better: remove the copies, upload again.", told)
+    told = (
+        "val_accuracy" if record.classification else "val_r2",
+        "down",
+        "by what copies gave away, to what is true",
+        "this record",
+    )
+    yield Offer(
+        {"split": {"copies": "drop"}}, "Each sample in one part alone: held-out ones are new to training.", told
+    )
 
 
 def _small_validation(record: Record) -> Iterator[Offer]:

@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 
-from trainkit.diagnose.rates import LITTLE_LEARNT
+from trainkit.diagnose.capacity import bottleneck, doubted
+from trainkit.diagnose.rates import LITTLE_LEARNT, MUCH_LEARNT
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.verdicts import Verdict, graded
 
-FADED = 1e-3
+FADED = 1e-2
 """||g|| ||w|| of the first layer over that of the last. With relu and no biases the inner products <g, w> of all layers
-are equal (Du, Hu and Lee 2018); each sigmoid layer takes a factor of 4 at least: five of them a thousand."""
+are equal (Du, Hu and Lee 2018); each sigmoid layer takes a factor of 4 at least: four of them a hundred."""
 HALF_IDLE = 0.5
 """Half of the units that could say something say nothing."""
 LAYER_IDLE = 0.9
@@ -54,7 +55,7 @@ def symmetric_initialization(record: Record) -> Verdict | None:
 
 
 def vanishing_gradients(record: Record) -> Verdict | None:
-    """median ||g|| x median ||w|| over the evaluations: the first layer's <= 1/1000 of the last one's, and little learnt."""
+    """median ||g|| x median ||w|| over the evaluations: the first layer's <= 1/100 of the last one's, and little learnt."""
     gradients, weights = record.layers("grad_norm"), record.layers("weight_norm")
     paths = [path for path in gradients if len(gradients[path]) and path in weights and len(weights[path])]
     learnt = record.learnt
@@ -67,7 +68,7 @@ def vanishing_gradients(record: Record) -> Verdict | None:
     ratio = first / last
     return Verdict(
         "vanishing_gradients",
-        graded(-math.log10(max(ratio, 1e-30)), 3, 6, 0.6),
+        doubted(record, graded(-math.log10(max(ratio, 1e-30)), 2, 5, 0.6)),
         int(gradients[paths[0]].epoch[0]),
         f"Of the gradient that the last layer gets {ratio:.2g} reaches the first one.",
         {
@@ -103,14 +104,19 @@ def _idle(record: Record, code: str, name: str, what: str) -> Verdict | None:
     if share < HALF_IDLE and not by_layer:
         return None
     learnt = record.learnt
-    # a network that learns well has units to spare: worth a word, not the cause of anything
+    if learnt is not None and learnt >= MUCH_LEARNT:
+        return None
+    # a network that learns has units to spare: worth a word, not the cause of anything
     harmless = learnt is not None and learnt >= LITTLE_LEARNT
+    # units that training has driven to an end, or that are too few for their task, tell what they were asked for
+    grown = total.value[0] < HALF_IDLE and share - total.value[0] > HALF_IDLE / 2
+    driven = code == "saturated_activations" and (grown or bottleneck(record) is not None)
     confidence = max(graded(share, HALF_IDLE, 0.9, 0.6), 0.8 if by_layer else 0.0)
     since = np.flatnonzero(total.value >= min(HALF_IDLE, share))
     where = f"; in {worst} {layers[worst]:.0%}" if worst is not None else ""
     return Verdict(
         "dead_units" if code == "dead_units" else "saturated_activations",
-        0.4 if harmless else confidence,
+        0.4 if harmless or driven else doubted(record, confidence),
         int(total.epoch[since[0]]) if len(since) else int(total.epoch[-1]),
         f"{share:.0%} of the units {what}{where}.",
         {

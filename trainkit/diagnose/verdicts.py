@@ -33,21 +33,26 @@ LOW_LEARNING: frozenset[Code] = frozenset(
     {"learning_rate_too_low", "optimization_failure", "underfitting_model_bias", "stopped_too_early", "class_imbalance"}
 )
 IDLE: frozenset[Code] = frozenset({"dead_units", "saturated_activations", "vanishing_gradients"})
+BY_VALIDATION: frozenset[Code] = frozenset({"overfitting", "stopped_too_early"})
 EXPLAINS: dict[Code, frozenset[Code]] = {
     "symmetric_initialization": LOW_LEARNING | IDLE,
     "unscaled_inputs": LOW_LEARNING | IDLE | {"exploding_gradients", "learning_rate_too_high", "wrong_loss"},
-    "exploding_gradients": LOW_LEARNING | IDLE | {"learning_rate_too_high"},
+    "exploding_gradients": LOW_LEARNING | {"dead_units", "vanishing_gradients", "learning_rate_too_high"},
     "learning_rate_too_high": LOW_LEARNING | IDLE | {"overfitting"},
     "dead_units": LOW_LEARNING | {"vanishing_gradients"},
-    "saturated_activations": LOW_LEARNING | {"vanishing_gradients"},
+    "saturated_activations": LOW_LEARNING | {"vanishing_gradients", "exploding_gradients", "overfitting"},
     "vanishing_gradients": LOW_LEARNING,
     "learning_rate_too_low": LOW_LEARNING - {"learning_rate_too_low"},
-    "wrong_loss": LOW_LEARNING,
+    "wrong_loss": LOW_LEARNING | {"validation_too_small", "overfitting"},
     "label_noise": frozenset({"overfitting", "underfitting_model_bias", "optimization_failure"}),
     "class_imbalance": frozenset({"underfitting_model_bias", "optimization_failure", "overfitting"}),
     "stopped_too_early": frozenset({"underfitting_model_bias", "optimization_failure"}),
+    "distribution_mismatch": BY_VALIDATION,
+    "leakage": BY_VALIDATION,
+    "validation_too_small": BY_VALIDATION | {"underfitting_model_bias", "optimization_failure"},
 }
-"""Cause -> what it looks like downstream: with a sure cause its symptoms stand behind it."""
+"""Cause -> what it looks like downstream: with a sure cause its symptoms stand behind it. Where validation cannot be
+trusted, what is read off it waits."""
 SURE = 0.5
 """From here on a cause may stand before its symptoms."""
 

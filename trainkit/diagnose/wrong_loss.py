@@ -5,17 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from trainkit.diagnose.rates import LITTLE_LEARNT
-from trainkit.diagnose.record import Record
+from trainkit.diagnose.record import Record, leading_number
 from trainkit.diagnose.verdicts import Verdict, graded
 from trainkit.spec.shapes import FEW_VALUES, target_column
 
-HEAVY_TAILS = 5.0
-"""mse / mae^2 of the residuals: pi/2 = 1.57 for normal ones, 2 for Laplace's; from 5 on a few outliers make the loss."""
+HEAVY_TAILS = 4.0
+"""mse / mae^2 of the residuals: pi/2 = 1.57 for normal ones, 2 for Laplace's; from twice that a few outliers make the
+loss."""
+HEAVY_KURTOSIS = 12.0
+"""m4 / m2^2 of the residuals: 3 for normal ones, 6 for Laplace's; twice that."""
+FEWEST = 30
+"""Residuals in which the few large ones can be told from chance."""
 
 
 def wrong_loss(record: Record) -> Verdict | None:
     """Squared error on classes; numbers predicted that are a few whole ones; squared error where mse / mae^2 of the
-    validation residuals is >= 5."""
+    residuals, of training or validation, is >= 4, or the kurtosis of validation's >= 12."""
     kind = record.spec.loss.kind if record.spec.loss else None
     if record.classification:
         return _on_classes(record) if kind == "mse" else None
@@ -36,16 +41,19 @@ def _on_classes(record: Record) -> Verdict:
 
 def _few_values(record: Record) -> Verdict | None:
     column = target_column(record.spec, record.facts) if record.facts.kind == "table" else None
-    if column is None or not column.integer or column.unique > FEW_VALUES:
+    values = column.unique if column is not None and column.integer else 0
+    if column is None:
+        values = sum(leading_number(found["message"]) for found in record.findings("whole_number_targets"))
+    if not 0 < values <= FEW_VALUES:
         return None
     return Verdict(
         "wrong_loss",
         0.4,
         None,
-        f'The target "{column.name}" has {column.unique} whole values and is predicted as a number: if they are names '
-        "of classes, their distances mean nothing.",
+        f"The target has {values} different whole values and is predicted as a number: if they are names of classes, "
+        "their distances mean nothing.",
         {
-            "values": column.unique,
+            "values": values,
             "cannot_tell": "Whole numbers may be counts or grades, whose distances mean something.",
             "series": ["val_mse", "val_mae"],
         },
@@ -53,16 +61,39 @@ def _few_values(record: Record) -> Verdict | None:
 
 
 def _outliers(record: Record) -> Verdict | None:
-    mse, mae = record.get("val_mse"), record.get("val_mae")
-    if len(mse) < 3 or len(mse) != len(mae) or record.facts.target_width > 1:
+    if record.facts.target_width > 1:
         return None
-    ratio = float(np.median(mse.value[-3:] / np.maximum(mae.value[-3:] ** 2, 1e-300)))
-    if ratio < HEAVY_TAILS or record.parts[1] < 30:
+    sizes = zip(("train", "val"), record.parts, strict=False)
+    ratios = {split: _heaviness(record, split) for split, size in sizes if size >= FEWEST}
+    ratio, peaked = max(ratios.values(), default=0.0), _kurtosis(record)
+    if ratio < HEAVY_TAILS and peaked < HEAVY_KURTOSIS:
         return None
     return Verdict(
         "wrong_loss",
-        graded(ratio, HEAVY_TAILS, 4 * HEAVY_TAILS, 0.5, 0.8),
-        int(mse.epoch[0]),
-        f"Few large residuals make most of the squared error: mse / mae^2 is {ratio:.3g}, of normal ones 1.57.",
-        {"mse_over_mae_squared": ratio, "threshold": HEAVY_TAILS, "series": ["val_mse", "val_mae"]},
+        graded(max(ratio / HEAVY_TAILS, peaked / HEAVY_KURTOSIS), 1, 4, 0.5, 0.8),
+        int(record.get("train_loss").epoch[0]),
+        f"Few large residuals make most of the squared error: mse / mae^2 is {ratio:.3g} (of normal ones "
+        f"1.57), their kurtosis {peaked:.3g} (3).",
+        {
+            "mse_over_mae_squared": ratios,
+            "kurtosis": peaked,
+            "thresholds": {"mse_over_mae_squared": HEAVY_TAILS, "kurtosis": HEAVY_KURTOSIS},
+            "series": ["val_mse", "val_mae", "val_loss", "val_loss_se"],
+        },
     )
+
+
+def _kurtosis(record: Record) -> float:
+    """1 + n (se / mse)^2, the standard error being that of the squared residuals: m4 / m2^2 of the validation part."""
+    loss, errors, n = record.get("val_loss"), record.get("val_loss_se"), record.parts[1]
+    if n < FEWEST or len(loss) < 3 or len(loss) != len(errors):
+        return 0.0
+    return float(1 + n * np.median(errors.value[-3:] / np.maximum(loss.value[-3:], 1e-300)) ** 2)
+
+
+def _heaviness(record: Record, split: str) -> float:
+    """mse / mae^2 of the part's residuals, median of the last three evaluations."""
+    mse, mae = record.get(f"{split}_mse").value, record.get(f"{split}_mae").value
+    if len(mse) < 3 or len(mse) != len(mae):
+        return 0.0
+    return float(np.median(mse[-3:] / np.maximum(mae[-3:] ** 2, 1e-300)))

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit.data import Dataset, TableInputs, class_weights, rebalance, split_indices
+from trainkit.data.copies import digests
 from trainkit.data.errors import refuse
+from trainkit.data.splits import without_copies
 from trainkit.fit.encode import Encoded, Encoder, encode, fit_encoder
 from trainkit.fit.parts import Part, make_part
 from trainkit.fit.preprocessing import Preprocessing
@@ -50,6 +52,8 @@ def prepare(spec: JobSpec, data: Dataset, device: torch.device, phase: Callable[
     targets = read_targets(spec, data)
     labels = targets.values if targets.classes is not None else None
     parts = split_indices(spec.split, data.facts.samples, labels, data.split)
+    if spec.split.copies == "drop":
+        parts = without_copies(parts, digests(data.inputs))
     encoder = fit_encoder(spec, data, parts.train)
     form = "vector" if isinstance(data.inputs, TableInputs) else sample_of(spec, data.facts).form
     phase("fitting preprocessing")

@@ -25,8 +25,8 @@ SQUASHING: tuple[type[nn.Module], ...] = (nn.Sigmoid, nn.Tanh, *RECURRENT)
 NEAR = 0.01
 """An activation within 1 % of its range from an asymptote counts as saturated: a sigmoid's or tanh's slope is there
 less than 4 % of its steepest (Glorot and Bengio 2010 watch layers saturate in this sense)."""
-MOSTLY = 0.95
-"""A unit is saturated when more than this share of its values is."""
+MOSTLY = 0.5
+"""A unit is saturated when more than this share of its values is: it is so more often than not."""
 SAMPLES = 256
 """How many samples are looked at."""
 

@@ -79,14 +79,20 @@ def fit_zero_mean(step: ZeroMean, x: NDArray[Any]) -> Elementwise:
 
 
 def fit_z_score(step: ZScore, x: NDArray[Any]) -> Elementwise:
-    """(x - mean) / (std + 1e-8), population deviation (ddof 0)."""
+    """(x - mean) / (std + 1e-8), population deviation (ddof 0); a constant column is only shifted."""
     mean, std = mean_and_std(x, reduced_axes(step.per, x.ndim))
-    return Elementwise("z_score", mean, 1 / (std + EPS))
+    return Elementwise("z_score", mean, 1 / _divisor(std, mean))
 
 
 def fit_min_max(step: MinMax, x: NDArray[Any]) -> Elementwise:
-    """low + (x - min) / (max - min + 1e-8) * (high - low)."""
+    """low + (x - min) / (max - min + 1e-8) * (high - low); a constant column is only shifted."""
     axes: Axes = reduced_axes(step.per, x.ndim)
     least, most = extremes(x, axes)
     low, high = step.range
-    return Elementwise("min_max", least, (high - low) / (most - least + EPS), low)
+    return Elementwise("min_max", least, (high - low) / _divisor(most - least, least), low)
+
+
+def _divisor(spread: NDArray[np.float64], size: NDArray[np.float64]) -> NDArray[np.float64]:
+    """spread + 1e-8; 1 where it is nothing but rounding: 1e-8 would blow up what held-out samples have there."""
+    constant = spread <= 10 * np.finfo(np.float64).eps * np.abs(size)
+    return np.where(constant, 1.0, spread + EPS)

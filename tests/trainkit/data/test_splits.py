@@ -12,7 +12,8 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.utils.class_weight import compute_class_weight
 
 from trainkit.data import DataError, class_weights, rebalance, split_indices
-from trainkit.data.splits import cut, largest_remainder, monte_carlo, stratified_kfold
+from trainkit.data.copies import row_digests
+from trainkit.data.splits import Parts, cut, largest_remainder, monte_carlo, stratified_kfold, without_copies
 from trainkit.spec.split import SplitSpec
 
 labels_of = st.lists(st.integers(0, 5), min_size=1, max_size=200).map(np.array)
@@ -170,3 +171,16 @@ def test_monte_carlo_draws_are_independent_and_repeatable() -> None:
     assert draws[0][1].tolist() != draws[1][1].tolist()
     # a draw depends on its number alone: more draws do not change the earlier ones
     assert next(monte_carlo(100, labels, 9, 0.8, 7))[1].tolist() == draws[0][1].tolist()
+
+
+def test_each_sample_stands_in_one_part_alone() -> None:
+    # samples 0 to 9 with values 0 1 2 0 1 3 2 4 4 5: parts 0-4, 5-7, 8-9
+    marks = row_digests(np.array([0.0, 1, 2, 0, 1, 3, 2, 4, 4, 5])[:, None])
+    parts = Parts(np.arange(5), np.arange(5, 8), np.arange(8, 10))
+    left = without_copies(parts, marks)
+    assert left.train.tolist() == [0, 1, 3, 4], "copies within a part stay; 2 is also sample 6"
+    assert left.validation.tolist() == [5, 6], "sample 7 is also sample 8"
+    assert left.test.tolist() == [8, 9]
+    with pytest.raises(DataError) as refused:
+        without_copies(Parts(np.array([0]), np.array([3]), np.array([9])), marks)
+    assert refused.value.problems[0].code == "no_training_samples"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,30 @@ def test_what_is_offered_for_a_verdict() -> None:
     assert first("validation_too_small", {"split": "8:1:1"})["split"]["validation"] == 2.0
     assert first("stopped_too_early", {"train": {"epochs": 7}}) == {"train": {"epochs": 14}}
     assert first("wrong_loss", {"loss": {"kind": "mse"}}) == {"loss": {"kind": "cross_entropy"}}
+    assert first("leakage", {}) == {"split": {"copies": "drop"}}
+    # a thousand steps forget what no gradient holds: decay 1e-3 / lr
+    held = first("overfitting", {"optimizer": {"kind": "sgd", "lr": 0.05}, "augment": [{"kind": "noise"}]})
+    assert held == {"regularize": {"weight_decay": 0.02, "l2": 0}, "model": {"kind": "mlp", "dropout": 0.5}}
+    assert first("label_noise", {"optimizer": {"kind": "sgd", "lr": 0.05}}) == held
+    deep = {"model": {"kind": "mlp", "hidden": [16] * 12}}
+    for code in ("optimization_failure", "vanishing_gradients"):
+        assert first(code, deep) == {"model": {"kind": "mlp", "hidden": [16, 16]}}
+
+
+def test_a_rate_is_set_by_what_the_record_has_of_it() -> None:
+    def offered(code: Any, spec: dict[str, Any], **series: Any) -> list[dict[str, Any]]:
+        return [one.patch for one in next_specs(record(spec, **well(**series)), [Verdict(code, 0.9, 1, "")])]
+
+    adam = {"optimizer": {"kind": "adam", "lr": 0.3}}
+    some = {"train_loss": falling(2.0, 0.8), "val_loss": falling(2.0, 0.9), "train_weight_norm": [100.0] * 12}
+    steps = 0.3 * math.sqrt(record(adam).parameters or 0) / 100
+    rate = offered("learning_rate_too_high", adam, train_lr=[0.3] * 12, **some)[0]["optimizer"]["lr"]
+    assert rate == pytest.approx(0.3 * 0.005 / steps, rel=0.005)
+    # where nothing is learnt such steps have led nowhere: the usual rate
+    flat = {"train_loss": [2.31] * 12, "val_loss": [2.31] * 12, "train_weight_norm": [100.0] * 12}
+    assert offered("learning_rate_too_high", adam, train_lr=[0.3] * 12, **flat)[0]["optimizer"]["lr"] == 1e-3
+    gone = {"schedule": {"kind": "exponential", "gamma": 0.1}}
+    assert offered("learning_rate_too_low", gone, train_lr=[1e-6] * 12)[0]["schedule"]["kind"] == "constant"
 
 
 def test_ratios_written_as_text_are_kept() -> None:
@@ -128,7 +153,9 @@ def test_order_is_causes_first_then_confidence() -> None:
     )
     assert made(*chain) == ["unscaled_inputs", "learning_rate_too_high", "dead_units", "optimization_failure"]
     assert made(("dead_units", 0.4), ("optimization_failure", 0.6)) == ["optimization_failure", "dead_units"]
-    assert made(("leakage", 0.7), ("overfitting", 0.9)) == ["overfitting", "leakage"]
+    # where validation cannot be trusted, what is read off it waits; of two that explain nothing the surer goes first
+    assert made(("leakage", 0.7), ("overfitting", 0.9)) == ["leakage", "overfitting"]
+    assert made(("leakage", 0.7), ("dead_units", 0.9)) == ["dead_units", "leakage"]
     for cause, symptoms in EXPLAINS.items():
         assert cause not in symptoms
         assert all(cause not in EXPLAINS.get(symptom, ()) for symptom in symptoms)

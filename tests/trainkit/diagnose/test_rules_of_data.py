@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from records import facts, falling, record, table, well
 
 from trainkit.data import Dataset
 from trainkit.data.report import report
+from trainkit.diagnose.data import _evenness as evenness
 from trainkit.diagnose.data import (
     class_imbalance,
     distribution_mismatch,
@@ -17,6 +19,7 @@ from trainkit.diagnose.data import (
     leakage,
     unscaled_inputs,
     validation_too_small,
+    wilson_far_end,
     wilson_half_width,
 )
 
@@ -74,10 +77,49 @@ def test_labels_that_were_memorised() -> None:
     assert surer is not None
     assert less is not None
     assert less.confidence < verdict.confidence < surer.confidence
+    assert surer.evidence["evenness_of_errors"] > 1
     # a fall within the noise; a training part that was ahead from the beginning (too few samples); validation holds
     assert label_noise(record(**{**noisy(), "val_accuracy_se": [0.1] * 12})) is None
     assert label_noise(record(**{**noisy(), "train_accuracy": [0.9] * 4 + [1.0] * 8})) is None
     assert label_noise(record(**well())) is None
+
+
+def test_errors_that_spread_evenly() -> None:
+    """A third of the labels drawn anew: errors of a uniform multinomial have the entropy that is expected of them."""
+    random = np.random.default_rng(0)
+    cells = np.flatnonzero(~np.eye(10, dtype=bool))
+    for m in (40, 90, 400):
+        found = []
+        for _ in range(20):
+            matrix = 20 * np.eye(10)
+            np.add.at(matrix.reshape(-1), random.choice(cells, m), 1)
+            found.append(evenness(record(**well(), evaluation={"confusion_matrix": matrix.tolist()})))
+        assert np.mean(np.array(found, np.float64)) == pytest.approx(1.0, abs=0.01), m
+
+
+def test_errors_that_tell_nothing_of_the_labels() -> None:
+    even = {"evaluation": {"confusion_matrix": (np.full((10, 10), 2) + 40 * np.eye(10)).tolist()}}
+    assert label_noise(record(**well(), **even)) is not None
+    nothing = {"train_loss": [2.31] * 12, "val_loss": [2.31] * 12}
+    assert label_noise(record(**well(**nothing), **even)) is None
+    drifted = found(("drift", "x is distributed otherwise in test than in train (KS 0.30)"))
+    assert label_noise(record(**well(), **even, **drifted)) is None
+    few = {"evaluation": {"confusion_matrix": (np.ones((4, 4)) + 5 * np.eye(4)).tolist()}}
+    assert label_noise(record(**well(), **few)) is None
+
+
+def test_labels_that_nothing_explains() -> None:
+    """Two even classes: training learns all, validation never more than 0.15 of ln 2."""
+    two = facts(classes={"a": 1000, "b": 1000})
+    baseline = math.log(2)
+    val = [baseline * share for share in (0.95, 0.9, 0.85, 0.9, 1.0, 1.1, 1.2, 1.3)]
+    train = [baseline * share for share in (0.95, 0.85, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05)]
+    flat = {"val_accuracy": [0.7] * 8, "train_accuracy": [0.75] * 8, "val_accuracy_se": [0.03] * 8}
+    verdict = label_noise(record(about=two, **well(val_loss=val, train_loss=train, **flat)))
+    assert verdict is not None
+    assert verdict.evidence["by_heart"] == pytest.approx({"best_val_skill": 0.15, "train_skill": 0.9})
+    learnt = [baseline * share for share in (0.9, 0.6, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)]
+    assert label_noise(record(about=two, **well(val_loss=learnt, train_loss=train, **flat))) is None
 
 
 def test_copies_under_two_labels() -> None:
@@ -109,36 +151,54 @@ def on_test(accuracy: float, samples: int = 200) -> dict[str, Any]:
     return {"evaluation": {"split": "test", "samples": samples, "metrics": {"accuracy": accuracy, "loss": 0.5}}}
 
 
+SHIPPED = {"splits": {"train": 1600, "validation": 200, "test": 200}}
+
+
 def test_a_test_part_that_is_otherwise() -> None:
-    verdict = distribution_mismatch(record(**well(val_accuracy=[0.95] * 12), **on_test(0.7)))
+    shipped = facts(**SHIPPED)
+    verdict = distribution_mismatch(record(about=shipped, **well(val_accuracy=[0.95] * 12), **on_test(0.7)))
     assert verdict is not None
     assert verdict.evidence["difference"] == pytest.approx(0.25)
     # (0.95 x 200 + 1) / 202 and (0.7 x 200 + 1) / 202
     p, q = 191 / 202, 141 / 202
     assert verdict.evidence["standard_error"] == pytest.approx(((p * (1 - p) + q * (1 - q)) / 200) ** 0.5)
-    assert distribution_mismatch(record(**well(val_accuracy=[0.95] * 12), **on_test(0.91))) is None
-    assert distribution_mismatch(record(**well(val_accuracy=[0.95] * 12), **on_test(0.7, 8))) is None
-    drifted = distribution_mismatch(record(**well(), **found(("drift", "x is distributed otherwise"))))
-    assert drifted is not None
-    assert drifted.confidence == 0.5
+    assert distribution_mismatch(record(about=shipped, **well(val_accuracy=[0.95] * 12), **on_test(0.91))) is None
+    assert distribution_mismatch(record(about=shipped, **well(val_accuracy=[0.95] * 12), **on_test(0.7, 8))) is None
+    # parts that were cut at random differ by chance alone
+    assert distribution_mismatch(record(**well(val_accuracy=[0.95] * 12), **on_test(0.7))) is None
+    anew = {"split": {"use_predefined": False}}
+    assert distribution_mismatch(record(anew, shipped, **well(val_accuracy=[0.95] * 12), **on_test(0.7))) is None
+
+
+def test_parts_that_drifted() -> None:
+    def confidence(part: str) -> float:
+        message = f"x is distributed otherwise in {part} than in train (KS 0.30)"
+        made = record(about=facts(**SHIPPED), **well(), **on_test(0.93), **found(("drift", message)))
+        verdict = distribution_mismatch(made)
+        assert verdict is not None
+        return verdict.confidence
+
+    assert confidence("test") < confidence("validation") == 0.5
 
 
 def test_a_regression_that_fails_on_test() -> None:
     series = {"train_loss": falling(0.9, 0.2), "val_loss": falling(0.9, 0.25), "val_loss_se": [0.02] * 12}
     evaluation = {"split": "test", "samples": 30, "metrics": {"loss": 0.8}}
-    assert distribution_mismatch(record(about=table(), **series, evaluation=evaluation)) is not None
+    shipped = table(splits={"train": 240, "validation": 30, "test": 30})
+    assert distribution_mismatch(record(about=shipped, **series, evaluation=evaluation)) is not None
     evaluation = {"split": "test", "samples": 30, "metrics": {"loss": 0.3}}
-    assert distribution_mismatch(record(about=table(), **series, evaluation=evaluation)) is None
+    assert distribution_mismatch(record(about=shipped, **series, evaluation=evaluation)) is None
 
 
 def test_samples_that_stand_in_two_parts() -> None:
-    shipped = facts(splits={"train": 1600, "validation": 200, "test": 200})
+    shipped = facts(**SHIPPED)
     message = ("leakage", "40 samples stand in train and test: the figures")
     verdict = leakage(record(about=shipped, **well(), **found(message)))
     assert verdict is not None
     assert verdict.evidence["share"] == 0.1
     assert leakage(record(about=shipped, **well(), **found(("leakage", "2 samples stand in train and test")))) is None
     assert leakage(record({"split": {"use_predefined": False}}, shipped, **well(), **found(message))) is None
+    assert leakage(record({"split": {"copies": "drop"}}, shipped, **well(), **found(message))) is None
     assert leakage(record(**well(), **found(("duplicates", "400 samples are exact copies")))) is not None
     assert leakage(record(**well(), **found(("duplicates", "20 samples are exact copies")))) is None
 
@@ -146,14 +206,24 @@ def test_samples_that_stand_in_two_parts() -> None:
 def test_a_validation_part_too_small_to_tell() -> None:
     # Wilson's interval of 8 of 10: 0.490 to 0.943
     assert wilson_half_width(0.8, 10) == pytest.approx((0.943 - 0.490) / 2, abs=5e-4)
+    assert wilson_far_end(0.8, 10) == pytest.approx(0.8 - 0.490, abs=5e-4)
     small = facts(samples=200, classes={"a": 100, "b": 100})
     verdict = validation_too_small(record(about=small, **well(val_accuracy=[0.8] * 12)))
     assert verdict is not None
     assert verdict.evidence["samples"] == 20
+    # 20 right of 20: +-0.08. As a tenth of few samples that is what there is; as a hundredth of many it is a choice
+    right = well(val_accuracy=[1.0] * 12)
+    assert validation_too_small(record(about=small, **right)) is None
+    assert validation_too_small(record({"split": "98:1:1"}, **right)) is not None
     assert validation_too_small(record(**well(val_accuracy=[0.8] * 12))) is None
     none = validation_too_small(record({"split": "8:2"}, **{"train_loss": falling(2.0, 0.1)}))
     assert none is not None
     assert none.evidence["samples"] == 0
-    rough = {"val_loss": [1.0] * 4, "val_loss_se": [0.3] * 4}
+    rough = {"val_loss": [1.0] * 4, "val_loss_se": [0.4] * 4}
     assert validation_too_small(record(about=table(), **rough)) is not None
-    assert validation_too_small(record(about=table(), **{**rough, "val_loss_se": [0.1] * 4})) is None
+    fine = {**rough, "val_loss_se": [0.1] * 4}
+    assert validation_too_small(record(about=table(), **fine)) is None
+    # 3 of 300: whatever they say of themselves, squared residuals of 3 are known to 2 sqrt(2 / 3)
+    handful = validation_too_small(record({"split": "98:1:1"}, table(), **fine))
+    assert handful is not None
+    assert handful.evidence["width"] == pytest.approx(2 * math.sqrt(2 / 3))

@@ -32,6 +32,22 @@ def test_overfitting_by_a_rise() -> None:
     # the same rise within the noise; and with a training loss that rises as well
     assert overfitting(record(**well(val_loss=RISING, val_loss_se=[0.8] * 12))) is None
     assert overfitting(record(**well(val_loss=RISING, train_loss=RISING))) is None
+    # a rule that ended it has kept the best; and where nothing is learnt there is nothing to overdo
+    assert overfitting(record(ended="early_stop", **well(val_loss=RISING))) is None
+    wild = {"train_loss": [2.3] * 11 + [2.2], "val_loss": [2.3] * 11 + [2.7]}
+    assert overfitting(record(**well(**wild))) is None
+
+
+def test_a_steady_rise_counts_on_a_small_part() -> None:
+    steady = [1.0, 0.5, 0.3, *np.linspace(0.3, 0.5, 10)[1:].tolist()]
+    wide = {"train_loss": falling(2.0, 0.25), "val_loss_se": [0.15] * 12}
+    verdict = overfitting(record(**well(val_loss=steady, **wide)))
+    assert verdict is not None
+    # Mann's z of 10 values in order: (45 - 1) / sqrt(10 x 9 x 25 / 18)
+    assert verdict.evidence["rise_trend"] == pytest.approx(44 / math.sqrt(125))
+    assert verdict.evidence["rise"] < verdict.evidence["rise_noise"]
+    shaken = [1.0, 0.5, 0.3, 0.5, 0.35, 0.48, 0.33, 0.5, 0.36, 0.47, 0.4, 0.5]
+    assert overfitting(record(**well(val_loss=shaken, **wide))) is None
 
 
 def test_a_rise_is_told_by_its_own_standard_error_where_that_was_logged() -> None:
@@ -67,6 +83,14 @@ def test_underfitting_and_an_optimisation_that_fails_are_told_apart_by_capacity(
     assert failed is not None
     assert failed.since_epoch == 2
     assert underfitting_model_bias(record(**well(**STUCK))) is None
+    # a third is gone: data may hold no more, unless the network cannot pass on what they hold
+    third = {"train_loss": [1.9, 1.6, *[1.5] * 10], "val_loss": [1.9, 1.65, *[1.55] * 10]}
+    for rule in (underfitting_model_bias, optimization_failure):
+        assert rule(record(linear, **well(**third))) is None
+        assert rule(record(**well(**third))) is None
+    narrow = underfitting_model_bias(record({"model": {"kind": "mlp", "hidden": [2]}}, **well(**third)))
+    assert narrow is not None
+    assert narrow.evidence["narrowest_layer"] == 2
     held = underfitting_model_bias(record({"regularize": {"l2": 400}}, **well(**STUCK)))
     assert held is not None
     assert held.evidence["penalties"] == ["l2"]
@@ -90,8 +114,16 @@ def test_stopped_too_early() -> None:
     assert verdict.evidence["gain_of_last_quarter"] == pytest.approx(2 / 7)
     assert stopped_too_early(record(**given, state="running", stop_reason=None)) is None
     assert stopped_too_early(record(**given, state="failed")) is None
-    assert stopped_too_early(record(**{**given, "val_loss_se": [0.2] * 8})) is None
+    # two standard errors; one where training gained as much
+    standing = {**given, "train_loss": [2.0] * 8}
+    assert stopped_too_early(record(**{**given, "val_loss_se": [0.2] * 8})) is not None
+    assert stopped_too_early(record(**{**standing, "val_loss_se": [0.2] * 8})) is None
+    assert stopped_too_early(record(**{**given, "val_loss_se": [0.3] * 8})) is None
     assert stopped_too_early(record(**well())) is None
+    # two evaluations are a course; of one the mean of its epoch is the one before
+    assert stopped_too_early(record(**well(val_loss=[2.0, 1.5], train_loss=[2.2, 1.7]))) is not None
+    assert stopped_too_early(record(**well(val_loss=[1.5], train_loss=[2.0]))) is not None
+    assert stopped_too_early(record(**well(val_loss=[1.95], train_loss=[2.0]))) is None
     assert stopped_too_early(record(**well(val_loss=RISING))) is None
 
 
@@ -119,7 +151,12 @@ def numbers(ratio: float, **changes: Any) -> dict[str, Any]:
 def test_outliers_under_a_squared_error() -> None:
     verdict = wrong_loss(record(about=table(), **numbers(12.0)))
     assert verdict is not None
-    assert verdict.evidence["mse_over_mae_squared"] == pytest.approx(12.0)
+    assert verdict.evidence["mse_over_mae_squared"]["val"] == pytest.approx(12.0)
+    # 30 squared residuals whose mean 0.3 has a standard error of 0.2: m4 / m2^2 is 1 + 30 (0.2 / 0.3)^2
+    peaked = wrong_loss(record(about=table(), **numbers(1.5, val_loss_se=[0.2] * 6)))
+    assert peaked is not None
+    assert peaked.evidence["kurtosis"] == pytest.approx(1 + 30 * 4 / 9)
+    assert wrong_loss(record(about=table(), **numbers(1.5, val_loss_se=[0.1] * 6))) is None
     assert wrong_loss(record(about=table(), **numbers(math.pi / 2))) is None
     assert wrong_loss(record({"loss": {"kind": "huber"}}, table(), **numbers(12.0))) is None
 

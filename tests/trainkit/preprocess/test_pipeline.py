@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from trainkit.preprocess import Pipeline, pipeline
 
@@ -257,3 +258,14 @@ def test_the_way_back_gives_the_type_that_it_was_given() -> None:
     assert back.dtype == torch.float32
     torch.testing.assert_close(back, x)
     assert pipe.inverse_transform(RANDOM.astype(np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("step", "peer"), [({"kind": "z_score"}, StandardScaler()), ({"kind": "min_max"}, MinMaxScaler())]
+)
+def test_a_column_that_training_never_saw_change(step: dict[str, Any], peer: Any) -> None:
+    """Held-out samples that differ there are shifted, as scikit-learn has it, and not blown up by 1e8."""
+    x = np.column_stack([RANDOM[:, 0], np.zeros(60), np.full(60, 0.1)])
+    new = np.array([[1.0, 0.5, 0.7], [-2.0, -3.0, 0.1]])
+    out = pipeline([step]).fit(x).transform(new)
+    np.testing.assert_allclose(out, peer.fit(x).transform(new), rtol=1e-6, atol=1e-6)
