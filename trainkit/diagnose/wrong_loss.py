@@ -64,8 +64,8 @@ def _outliers(record: Record) -> Verdict | None:
     if record.facts.target_width > 1:
         return None
     sizes = zip(("train", "val"), record.parts, strict=False)
-    ratios = {split: _heaviness(record, split) for split, size in sizes if size >= FEWEST}
-    ratio, peaked = max(ratios.values(), default=0.0), _kurtosis(record)
+    ratio = max((_heaviness(record, split) for split, size in sizes if size >= FEWEST), default=0.0)
+    peaked = _kurtosis(record)
     if ratio < HEAVY_TAILS and peaked < HEAVY_KURTOSIS:
         return None
     return Verdict(
@@ -75,9 +75,10 @@ def _outliers(record: Record) -> Verdict | None:
         f"Few large residuals make most of the squared error: mse / mae^2 is {ratio:.3g} (of normal ones "
         f"1.57), their kurtosis {peaked:.3g} (3).",
         {
-            "mse_over_mae_squared": ratios,
+            "mse_over_mae_squared": ratio,
+            "threshold": HEAVY_TAILS,
             "kurtosis": peaked,
-            "thresholds": {"mse_over_mae_squared": HEAVY_TAILS, "kurtosis": HEAVY_KURTOSIS},
+            "kurtosis_threshold": HEAVY_KURTOSIS,
             "series": ["val_mse", "val_mae", "val_loss", "val_loss_se"],
         },
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from records import facts, falling, record, table, well
-from test_rules_of_data import columns, found, noisy, on_test, rows
+from test_rules_of_data import SHIPPED, columns, found, noisy, on_test, rows
 from test_rules_of_fit import RISING, STUCK
 
 from trainkit import plots, plots_evidence
@@ -60,7 +60,7 @@ CASES: dict[str, Record] = {
     "unscaled_inputs": record(about=table(), **well(**FLAT), **columns(900.0, 0.1)),
     "label_noise": record(**noisy(), evaluation={**EVEN, "split": "test"}),
     "class_imbalance": record(about=facts(classes={"a": 1800, "b": 200}), **well(), **rows(0.2, 20)),
-    "distribution_mismatch": record(**well(val_accuracy=[0.95] * 12), **on_test(0.7)),
+    "distribution_mismatch": record(about=facts(**SHIPPED), **well(val_accuracy=[0.95] * 12), **on_test(0.7)),
     "leakage": record(
         about=facts(splits={"train": 1600, "validation": 200, "test": 200}),
         **well(),

@@ -151,7 +151,7 @@ def numbers(ratio: float, **changes: Any) -> dict[str, Any]:
 def test_outliers_under_a_squared_error() -> None:
     verdict = wrong_loss(record(about=table(), **numbers(12.0)))
     assert verdict is not None
-    assert verdict.evidence["mse_over_mae_squared"]["val"] == pytest.approx(12.0)
+    assert verdict.evidence["mse_over_mae_squared"] == pytest.approx(12.0)
     # 30 squared residuals whose mean 0.3 has a standard error of 0.2: m4 / m2^2 is 1 + 30 (0.2 / 0.3)^2
     peaked = wrong_loss(record(about=table(), **numbers(1.5, val_loss_se=[0.2] * 6)))
     assert peaked is not None
