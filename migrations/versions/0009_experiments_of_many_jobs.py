@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("plan", sa.JSON(), nullable=False),
         sa.Column("dataset_id", sa.String(length=64), nullable=False),
         sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("more", sa.Boolean(), nullable=False),
         sa.Column("wanted", sa.String(length=20), nullable=True),
         sa.Column("reason", sa.String(length=500), nullable=True),
         sa.Column("error", JSON, nullable=True),

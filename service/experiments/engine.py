@@ -51,7 +51,7 @@ MOST_AT_ONCE = 50
 def tick(context: Context) -> None:
     """Move all experiments on. One that cannot be does not hold the others up, and ends with what was wrong with it."""
     with reading(context.sessions) as session:
-        waiting = repository.open_ones(session)
+        waiting = repository.due(session)
     for experiment_id in waiting:
         try:
             advance(context, experiment_id)
@@ -109,6 +109,7 @@ def _make_next(
     while len(trials) - begun < MOST_AT_ONCE:
         past = [past_of(trial, metric) for trial in trials]
         found = upcoming(plotted, past)
+        experiment.more = bool(found.children)
         if not found.children:
             if found.complete and all(one.ended for one in past):
                 _finish(session, experiment, past, found.reason)

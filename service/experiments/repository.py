@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from service.experiments.tables import Experiment, Trial
+from service.jobs.states import ENDED as ENDED_JOBS
 from service.jobs.tables import IdempotencyKey, Job
 
 OPEN = ("waiting", "running", "stopping")
@@ -40,9 +41,16 @@ def listing(
     return session.scalars(mine.order_by(Experiment.id.desc()).limit(limit + 1)).all()
 
 
-def open_ones(session: Session) -> Sequence[str]:
-    """Experiments of all projects that have not ended, oldest first."""
-    return session.scalars(select(Experiment.id).where(Experiment.state.in_(OPEN)).order_by(Experiment.id)).all()
+def due(session: Session) -> Sequence[str]:
+    """Experiments of all projects that have something to be done, oldest first.
+
+    What is next is a function of what has ended: without a trial whose end has not been noted there is nothing to do.
+    """
+    awaited = select(Trial.number).where(Trial.experiment_id == Experiment.id, Trial.outcome.is_(None))
+    trains = select(Job.id).where(Job.id == Trial.job_id, Job.state.not_in(ENDED_JOBS))
+    moved = or_(Experiment.more, Experiment.state != "running", awaited.where(~trains.exists()).exists())
+    wanted = select(Experiment.id).where(Experiment.state.in_(OPEN), moved)
+    return session.scalars(wanted.order_by(Experiment.id)).all()
 
 
 def trials(session: Session, experiment_id: str) -> Sequence[Trial]:

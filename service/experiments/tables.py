@@ -31,6 +31,8 @@ class Experiment(Base):
     dataset_id: Mapped[str] = mapped_column(String(64))
     """Which may be deleted before the experiment."""
     state: Mapped[str] = mapped_column(String(20))
+    more: Mapped[bool] = mapped_column(default=True)
+    """Whether there may be more to make though no trial has ended since: a full queue, a dataset that is being checked."""
     wanted: Mapped[str | None] = mapped_column(String(20))
     """What a stop does with jobs that have begun: stop, cancel or finish."""
     reason: Mapped[str | None] = mapped_column(String(500))

@@ -12,7 +12,7 @@ from served import Served
 from sqlalchemy import delete
 
 from service.database import make_engine
-from service.experiments import engine
+from service.experiments import engine, repository
 from service.experiments.tables import Trial
 from service.jobs import attempts
 from service.jobs.tables import Job
@@ -417,6 +417,25 @@ def test_a_full_queue_holds_a_plan_up_and_loses_nothing(service: Served) -> None
     assert made["jobs"] == {"queued": 2}
     run_all(service, by_fold)
     assert get(service, made["id"])["jobs"] == {"succeeded": 5}
+
+
+def test_housekeeping_looks_at_those_alone_that_have_something_to_do(service: Served) -> None:
+    made = post(service, "grid", space={"/optimizer/lr": [0.1, 0.01, 0.001]}, parallel=2)
+    tick(service)
+
+    def due() -> bool:
+        with service.sessions() as session:
+            return made["id"] in repository.due(session)
+
+    assert not due()
+    claimed = service.claim()
+    assert not due()
+    service.finish(claimed)
+    assert due()
+    tick(service)
+    assert not due()
+    run_all(service, by_lr)
+    assert get(service, made["id"])["state"] == "succeeded"
 
 
 def test_jobs_may_go_and_what_they_showed_stays(service: Served) -> None:
