@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import time
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,8 +15,8 @@ import numpy as np
 
 import trainkit as tk
 from benchmarks.diagnosis.data import Made, made
-from trainkit.data.report import report
 from trainkit.diagnose.record import Record, Series
+from trainkit.fit.diagnosed import fit_and_diagnose
 from trainkit.spec import JobSpec, resolve
 
 ROOT = Path(__file__).parents[2]
@@ -74,30 +72,18 @@ def trial(recipe: Mapping[str, Any], document: Mapping[str, Any], *, fresh: bool
 
 
 def _trained(data: Made, document: Mapping[str, Any]) -> dict[str, Any]:
-    points: dict[str, list[tuple[int, int, float]]] = defaultdict(list)
-    events: dict[str, Any] = {}
-
-    def hear(event: dict[str, Any]) -> None:
-        events[event["type"]] = event
-        for split, name, value in event.get("rows", ()) if event["type"] == "metrics" else ():
-            points[f"{split}_{name}"].append((event["step"], event["epoch"], value))
-
-    began, state, aside = time.perf_counter(), "succeeded", None
-    try:
-        result = tk.fit(JobSpec.model_validate(document), data.dataset, on_event=hear)
-        aside = _score(result, data)
-    except Exception:
-        if events.get("failed", {}).get("error", {}).get("code") != "loss_not_finite":
-            raise
-        state = "failed"
+    run = fit_and_diagnose(document, data.dataset)
+    if run.error is not None and run.error["code"] != "loss_not_finite":
+        raise RuntimeError(f"{run.error['code']}: {run.error['message']}")
+    series = run.record.series.items()
     return {
-        "series": {name: list(zip(*rows, strict=True)) for name, rows in points.items()},
-        "report": report(data.dataset, "", {}),
-        "evaluation": events.get("evaluation"),
-        "state": state,
-        "stop_reason": events.get("finished", {}).get("stop_reason"),
-        "aside": aside,
-        "seconds": time.perf_counter() - began,
+        "series": {name: [one.step.tolist(), one.epoch.tolist(), one.value.tolist()] for name, one in series},
+        "report": run.record.report,
+        "evaluation": run.record.evaluation,
+        "state": run.record.state,
+        "stop_reason": run.record.stop_reason,
+        "aside": None if run.result is None else _score(run.result, data),
+        "seconds": run.seconds,
     }
 
 

@@ -204,9 +204,9 @@ def _stuck(record: Record) -> tuple[float, int] | None:
     loss, learnt, scale = record.get("train_loss"), record.learnt, record.scale
     if len(loss) < FEWEST or learnt is None or learnt >= LITTLE_LEARNT or not scale:
         return None
-    start = -1 - max(1, len(loss) // 4)
+    start = len(loss) - 1 - max(1, len(loss) // 4)
     # both ends by medians: one lucky epoch is no gain
-    gained = float(np.median(loss.value[start - 1 : start + 2] if start > -len(loss) else loss.value[:2]))
+    gained = float(np.median(loss.value[max(0, start - 1) : start + 2]))
     if gained - float(np.median(loss.value[-2:])) > FLAT * scale and learnt >= NEXT_TO_NOTHING:
         return None
     near = np.flatnonzero(np.abs(loss.value - loss.value[-1]) <= FLAT * scale)

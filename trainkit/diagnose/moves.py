@@ -12,7 +12,7 @@ from math import ceil
 from typing import Any
 
 from trainkit.diagnose.record import Record
-from trainkit.diagnose.remedies import Offer, Patch, _model, _narrower, _rate, _scaled, _wider
+from trainkit.diagnose.remedies import Offer, Patch, model_patch, narrower_patch, rate_patch, scaled_patch, wider_patch
 
 FEW_STEPS = 1000
 """Updates below which a run is short whatever its data: Adam at 1e-3 moves a weight by at most 1 in them."""
@@ -69,7 +69,7 @@ def scaled(sight: Sight) -> Offer | None:
         return None
     why = "Inputs of mean 0 and deviation 1 make the loss equally steep in all directions."
     return Offer(
-        _scaled(sight.record), why, _told("sooner and further, the more the inputs differ", "LeCun et al. 1998")
+        scaled_patch(sight.record), why, _told("sooner and further, the more the inputs differ", "LeCun et al. 1998")
     )
 
 
@@ -80,7 +80,7 @@ def both_ways(sight: Sight) -> Offer | None:
         return None
     if sight.record.spec.task == "forecasting":
         return None
-    patch = _model(sight.record, bidirectional=True, pooling="mean")
+    patch = model_patch(sight.record, bidirectional=True, pooling="mean")
     why = "Read both ways, and with the mean over the steps, no step is further from the output than another."
     return Offer(patch, why, _told("clearly, on sequences that are known as a whole", "Graves and Schmidhuber 2005"))
 
@@ -91,7 +91,9 @@ def places_kept(sight: Sight) -> Offer | None:
     if sight.model("head") != "global_average" or not 1 < places <= 64:
         return None
     why = "The mean over all places forgets where a feature was; in centred pictures that tells the class."
-    return Offer(_model(sight.record, head="flatten"), why, _told("clearly, where place matters", "LeCun et al. 1998"))
+    return Offer(
+        model_patch(sight.record, head="flatten"), why, _told("clearly, where place matters", "LeCun et al. 1998")
+    )
 
 
 def deeper(sight: Sight) -> Offer | None:
@@ -100,7 +102,7 @@ def deeper(sight: Sight) -> Offer | None:
     if channels is None or _last_map(sight) < 16:
         return None
     why = "Another block sees more of the picture at once."
-    patch = _model(sight.record, channels=[*channels, 2 * channels[-1]])
+    patch = model_patch(sight.record, channels=[*channels, 2 * channels[-1]])
     return Offer(patch, why, _told("clearly, while training still gains", "Simonyan and Zisserman 2015"))
 
 
@@ -158,13 +160,13 @@ def _cosine(sight: Sight) -> dict[str, Any]:
 def faster(sight: Sight) -> Offer | None:
     """Three times the rate."""
     why = "The rate matters more than any other setting; three times it is the next to try."
-    return Offer(_rate(sight.record, 3.0), why, _told("further in the same time, or not at all", "Bengio 2012"))
+    return Offer(rate_patch(sight.record, 3.0), why, _told("further in the same time, or not at all", "Bengio 2012"))
 
 
 def slower(sight: Sight) -> Offer | None:
     """A third of the rate."""
     why = "The rate matters more than any other setting; a third of it is the next to try."
-    return Offer(_rate(sight.record, 1 / 3), why, _told("a little, where steps were too long", "Bengio 2012"))
+    return Offer(rate_patch(sight.record, 1 / 3), why, _told("a little, where steps were too long", "Bengio 2012"))
 
 
 def smaller_batches(sight: Sight) -> Offer | None:
@@ -179,14 +181,14 @@ def smaller_batches(sight: Sight) -> Offer | None:
 
 def wider(sight: Sight) -> Offer | None:
     """Twice the width."""
-    patch = _wider(sight.record)
+    patch = wider_patch(sight.record)
     why = "Twice the width: larger networks reach lower losses, with the best weights kept also on new data."
     return None if patch is None else Offer(patch, why, _told("a little", "Kaplan et al. 2020; Nakkiran et al. 2020"))
 
 
 def narrower(sight: Sight) -> Offer | None:
     """Half the width."""
-    patch = _narrower(sight.record)
+    patch = narrower_patch(sight.record)
     why = "Half the width learns less by heart."
     return None if patch is None else Offer(patch, why, _told("a little, on few samples", "Geman et al. 1992"))
 
@@ -196,7 +198,7 @@ def normalised(sight: Sight) -> Offer | None:
     if sight.model("norm") != "none":
         return None
     why = "Normalised layers allow larger steps, and each batch's own mean is a noise that regularises."
-    return Offer(_model(sight.record, norm="batch"), why, _told("sooner", "Ioffe and Szegedy 2015"))
+    return Offer(model_patch(sight.record, norm="batch"), why, _told("sooner", "Ioffe and Szegedy 2015"))
 
 
 def moved_pictures(sight: Sight) -> Offer | None:
@@ -228,7 +230,9 @@ def dropped(sight: Sight) -> Offer | None:
         return None
     why = "Dropped units cannot learn samples by heart together."
     more = 0.2 if now < 0.2 else 0.5
-    return Offer(_model(sight.record, dropout=more), why, _told("a little, on few samples", "Srivastava et al. 2014"))
+    return Offer(
+        model_patch(sight.record, dropout=more), why, _told("a little, on few samples", "Srivastava et al. 2014")
+    )
 
 
 def decayed(sight: Sight) -> Offer | None:

@@ -13,6 +13,7 @@ from trainkit.diagnose.rates import LITTLE_LEARNT, relative_steps
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.verdicts import Code, Verdict
 from trainkit.spec import JobSpec, SpecError, resolve
+from trainkit.spec.baselines import with_z_score
 from trainkit.spec.patch import merge_patch, replacing
 from trainkit.spec.probes import Probe, why_not
 
@@ -89,7 +90,8 @@ def _whole_split(document: Mapping[str, Any], patch: Patch, record: Record) -> P
     return {**patch, "split": {**record.spec.split.model_dump(exclude_none=True), **patch["split"]}}
 
 
-def _rate(record: Record, factor: float) -> Patch:
+def rate_patch(record: Record, factor: float) -> Patch:
+    """The same optimizer at `factor` times its rate."""
     optimizer = record.spec.optimizer
     return {"optimizer": {"kind": optimizer.kind, "lr": _round(min(1e3, optimizer.lr * factor))}}
 
@@ -98,13 +100,14 @@ def _usual_rate(record: Record) -> float:
     return float(type(record.spec.optimizer)().lr)
 
 
-def _model(record: Record, **fields: Any) -> Patch:
+def model_patch(record: Record, **fields: Any) -> Patch:
+    """The same model with these fields."""
     return {"model": {"kind": record.spec.model.kind, **fields}}
 
 
 def _init(record: Record, kind: str) -> Patch:
     old = getattr(record.spec.model, "init", None)
-    return _model(record, init=replacing(old.model_dump() if old is not None else {}, {"kind": kind}))
+    return model_patch(record, init=replacing(old.model_dump() if old is not None else {}, {"kind": kind}))
 
 
 def _usual_init(record: Record) -> str:
@@ -112,12 +115,9 @@ def _usual_init(record: Record) -> str:
     return "he_normal" if relu_like else "xavier_uniform"
 
 
-def _scaled(record: Record) -> Patch:
+def scaled_patch(record: Record) -> Patch:
     """z_score behind the steps that must come first, and before those that look at directions."""
-    steps = [step.model_dump(mode="json") for step in record.spec.preprocess]
-    place = sum(step["kind"] == "impute" for step in steps)
-    rest = [step for step in steps[place:] if step["kind"] != "zero_mean"]
-    return {"preprocess": [*steps[:place], {"kind": "z_score"}, *rest]}
+    return {"preprocess": with_z_score(record.spec.preprocess)}
 
 
 def _longer(record: Record, factor: int) -> Patch:
@@ -129,14 +129,15 @@ def _longer(record: Record, factor: int) -> Patch:
     return {"train": {"epochs": min(1_000_000, record.spec.train.epochs * factor)}}
 
 
-def _wider(record: Record) -> Patch | None:
+def wider_patch(record: Record) -> Patch | None:
+    """Twice the width; None where the model has none."""
     model = record.spec.model
     if model.kind == "mlp":
-        return _model(record, hidden=[min(65536, 2 * width) for width in model.hidden] or [128])
+        return model_patch(record, hidden=[min(65536, 2 * width) for width in model.hidden] or [128])
     if model.kind in ("cnn", "residual_cnn"):
-        return _model(record, channels=[min(65536, 2 * width) for width in model.channels])
+        return model_patch(record, channels=[min(65536, 2 * width) for width in model.channels])
     if model.kind in ("lstm", "gru"):
-        return _model(record, hidden=min(65536, 2 * model.hidden))
+        return model_patch(record, hidden=min(65536, 2 * model.hidden))
     return None
 
 
@@ -144,7 +145,7 @@ def _shallower(record: Record, told: tuple[str, str, str, str]) -> Iterator[Offe
     hidden = _hidden(record)
     if len(hidden) >= DEEP:
         why = "So many plain layers train worse than few: a smaller network that learns more shows it."
-        yield Offer(_model(record, hidden=list(hidden[:2])), why, told)
+        yield Offer(model_patch(record, hidden=list(hidden[:2])), why, told)
 
 
 def _hidden(record: Record) -> tuple[int, ...]:
@@ -152,14 +153,15 @@ def _hidden(record: Record) -> tuple[int, ...]:
     return record.spec.model.hidden if record.spec.model.kind == "mlp" else ()
 
 
-def _narrower(record: Record) -> Patch | None:
+def narrower_patch(record: Record) -> Patch | None:
+    """Half the width; None where the model has none."""
     model = record.spec.model
     if model.kind == "mlp" and model.hidden:
-        return _model(record, hidden=[max(4, width // 2) for width in model.hidden])
+        return model_patch(record, hidden=[max(4, width // 2) for width in model.hidden])
     if model.kind in ("cnn", "residual_cnn"):
-        return _model(record, channels=[max(4, width // 2) for width in model.channels])
+        return model_patch(record, channels=[max(4, width // 2) for width in model.channels])
     if model.kind in ("lstm", "gru"):
-        return _model(record, hidden=max(4, model.hidden // 2))
+        return model_patch(record, hidden=max(4, model.hidden // 2))
     return None
 
 
@@ -175,7 +177,7 @@ def _restrained(record: Record) -> Patch:
     decay = max(3 * made.weight_decay, forgetting / record.spec.optimizer.lr)
     patch: Patch = {"regularize": {"weight_decay": _round(decay), "l2": 0}}
     if hasattr(model, "dropout") and model.kind != "linear" and (model.dropout or 0) < share:
-        patch |= _model(record, dropout=share)
+        patch |= model_patch(record, dropout=share)
     return patch
 
 
@@ -198,11 +200,11 @@ def _overfitting(record: Record) -> Iterator[Offer]:
     )
     if hasattr(model, "dropout") and model.kind != "linear" and (model.dropout or 0) < 0.2:
         yield Offer(
-            _model(record, dropout=0.2),
+            model_patch(record, dropout=0.2),
             "Dropped units cannot learn samples by heart together.",
             ("val_loss", "down", "a little", "Srivastava et al. 2014"),
         )
-    if (smaller := _narrower(record)) is not None:
+    if (smaller := narrower_patch(record)) is not None:
         yield Offer(
             smaller,
             "Half the width learns less by heart.",
@@ -220,7 +222,7 @@ def _underfitting(record: Record) -> Iterator[Offer]:
     if made.l2 or made.l1 or made.weight_decay or getattr(record.spec.model, "dropout", 0):
         patch: Patch = {"regularize": {"l1": 0, "l2": 0, "weight_decay": 0}}
         if getattr(record.spec.model, "dropout", 0):
-            patch |= _model(record, dropout=0)
+            patch |= model_patch(record, dropout=0)
         told = ("train_loss", "down", "clearly, if the penalties held it back", "this record")
         yield Offer(patch, "Penalties hold back a model that does not over-fit.", told)
     told = (
@@ -235,7 +237,7 @@ def _underfitting(record: Record) -> Iterator[Offer]:
         if record.spec.model.kind == "linear_svm" and record.spec.loss is not None and record.spec.loss.kind == "hinge":
             patch["loss"] = replacing(record.spec.loss.model_dump(), {"kind": "cross_entropy"})
         yield Offer(patch, "A linear model cannot bend; hidden layers can.", told)
-    if (wider := _wider(record)) is not None:
+    if (wider := wider_patch(record)) is not None:
         yield Offer(wider, "Twice the width can fit more.", told)
         yield Offer({**wider, **_longer(record, 2)}, "Twice the width, and twice the time to use it.", told)
     yield from _probes(record)
@@ -253,9 +255,9 @@ def _optimization(record: Record) -> Iterator[Offer]:
             told,
         )
     if plain:
-        yield Offer(_model(record, norm="batch"), "Normalised layers keep signal and gradient in range.", told)
+        yield Offer(model_patch(record, norm="batch"), "Normalised layers keep signal and gradient in range.", told)
     for factor in (0.1, 10.0):
-        yield Offer(_rate(record, factor), f"The rate times {factor:g}: the most common cause.", told)
+        yield Offer(rate_patch(record, factor), f"The rate times {factor:g}: the most common cause.", told)
     yield from _probes(record)
 
 
@@ -275,13 +277,13 @@ def _too_high(record: Record) -> Iterator[Offer]:
         # a network that learns all the same would wait long at the usual rate
         factor = LIVELY_STEP / float(np.median(steps.value))
         if factor < 1:
-            yield Offer(_rate(record, factor), "Steps of half a percent of the weights' norm.", told)
+            yield Offer(rate_patch(record, factor), "Steps of half a percent of the weights' norm.", told)
     if record.spec.optimizer.lr > 3 * usual:
         patch = {"optimizer": {"kind": record.spec.optimizer.kind, "lr": usual}}
         yield Offer(patch, f"The usual rate of {record.spec.optimizer.kind}.", told)
-    yield Offer(_rate(record, 0.1), "A tenth of the rate.", told)
+    yield Offer(rate_patch(record, 0.1), "A tenth of the rate.", told)
     slow = {"kind": record.spec.schedule.kind, "warmup_epochs": 1}
-    yield Offer({**_rate(record, 0.3), "schedule": slow}, "A third of the rate, reached slowly.", told)
+    yield Offer({**rate_patch(record, 0.3), "schedule": slow}, "A third of the rate, reached slowly.", told)
 
 
 def _too_low(record: Record) -> Iterator[Offer]:
@@ -294,7 +296,7 @@ def _too_low(record: Record) -> Iterator[Offer]:
         patch = {"optimizer": {"kind": record.spec.optimizer.kind, "lr": usual}}
         yield Offer(patch, f"The usual rate of {record.spec.optimizer.kind}.", told)
     for factor in (10.0, 100.0):
-        yield Offer(_rate(record, factor), f"{factor:g} times the rate.", told)
+        yield Offer(rate_patch(record, factor), f"{factor:g} times the rate.", told)
 
 
 def _vanishing(record: Record) -> Iterator[Offer]:
@@ -303,20 +305,20 @@ def _vanishing(record: Record) -> Iterator[Offer]:
     if getattr(model, "activation", "relu") in ("sigmoid", "tanh"):
         fields: dict[str, Any] = {"activation": "relu"}
         yield Offer(
-            _model(record, **fields, **_init_for(record, "he_normal")),
+            model_patch(record, **fields, **_init_for(record, "he_normal")),
             "relu passes the gradient on undiminished.",
             told,
         )
     else:
         yield from _shallower(record, told)
     if getattr(model, "norm", None) == "none":
-        yield Offer(_model(record, norm="batch"), "Normalised layers keep the gradient's scale.", told)
+        yield Offer(model_patch(record, norm="batch"), "Normalised layers keep the gradient's scale.", told)
     if hasattr(model, "init"):
         yield Offer(
             _init(record, _usual_init(record)), "Weights whose scale keeps the gradient's through the layers.", told
         )
     if model.kind == "mlp" and len(model.hidden) > 2:
-        yield Offer(_model(record, hidden=list(model.hidden[:2])), "Fewer layers to get through.", told)
+        yield Offer(model_patch(record, hidden=list(model.hidden[:2])), "Fewer layers to get through.", told)
 
 
 def _init_for(record: Record, kind: str) -> dict[str, Any]:
@@ -333,8 +335,8 @@ def _exploding(record: Record) -> Iterator[Offer]:
     if record.spec.train.clip_norm is None:
         yield Offer({"train": {"clip_norm": 1.0}}, "No step follows a gradient longer than 1.", told)
     if getattr(record.spec.model, "norm", None) == "none":
-        yield Offer(_model(record, norm="batch"), "Normalised layers keep the signal's scale.", told)
-    yield Offer({**_rate(record, 0.1), "train": {"clip_norm": 1.0}}, "Clipped, at a tenth of the rate.", told)
+        yield Offer(model_patch(record, norm="batch"), "Normalised layers keep the signal's scale.", told)
+    yield Offer({**rate_patch(record, 0.1), "train": {"clip_norm": 1.0}}, "Clipped, at a tenth of the rate.", told)
 
 
 def _dead(record: Record) -> Iterator[Offer]:
@@ -343,10 +345,10 @@ def _dead(record: Record) -> Iterator[Offer]:
     if getattr(model, "init", None) is not None:
         yield Offer(_init(record, "he_normal"), "Weights of both signs keep units alive on some samples.", told)
     if getattr(model, "activation", None) == "relu":
-        yield Offer(_model(record, activation="leaky_relu"), "A slope below 0 brings dead units back.", told)
+        yield Offer(model_patch(record, activation="leaky_relu"), "A slope below 0 brings dead units back.", told)
     if getattr(model, "norm", None) == "none":
-        yield Offer(_model(record, norm="batch"), "Centred inputs are above 0 for half of the samples.", told)
-    yield Offer(_rate(record, 0.1), "Smaller steps do not push units out of reach.", told)
+        yield Offer(model_patch(record, norm="batch"), "Centred inputs are above 0 for half of the samples.", told)
+    yield Offer(rate_patch(record, 0.1), "Smaller steps do not push units out of reach.", told)
 
 
 def _symmetric(record: Record) -> Iterator[Offer]:
@@ -360,18 +362,18 @@ def _saturated(record: Record) -> Iterator[Offer]:
     if getattr(record.spec.model, "init", None) is not None:
         yield Offer(_init(record, "xavier_uniform"), "Weights whose sums stay where the slope is.", told)
     if not any(step.kind == "z_score" for step in record.spec.preprocess):
-        yield Offer(_scaled(record), "Inputs of unit size keep sums where the slope is.", told)
+        yield Offer(scaled_patch(record), "Inputs of unit size keep sums where the slope is.", told)
     if getattr(record.spec.model, "norm", None) == "none":
-        yield Offer(_model(record, norm="batch"), "Normalised sums stay where the slope is.", told)
-    yield Offer(_rate(record, 0.1), "Smaller steps do not push units to the ends.", told)
+        yield Offer(model_patch(record, norm="batch"), "Normalised sums stay where the slope is.", told)
+    yield Offer(rate_patch(record, 0.1), "Smaller steps do not push units to the ends.", told)
 
 
 def _unscaled(record: Record) -> Iterator[Offer]:
     told = ("train_loss", "down", "from near a constant's at the start, at the same rate", "LeCun et al. 1998")
-    yield Offer(_scaled(record), "Every input with mean 0 and deviation 1.", told)
+    yield Offer(scaled_patch(record), "Every input with mean 0 and deviation 1.", told)
     squeezed = [
         {"kind": "min_max", "range": [-1.0, 1.0]} if step["kind"] == "z_score" else step
-        for step in _scaled(record)["preprocess"]
+        for step in scaled_patch(record)["preprocess"]
     ]
     yield Offer({"preprocess": squeezed}, "Every input between -1 and 1.", told)
 
@@ -442,7 +444,7 @@ def _longer_offers(record: Record) -> Iterator[Offer]:
     told = ("val_loss", "down", "by about what the last quarter gained, again", "this record")
     yield Offer(_longer(record, 2), "Twice the epochs: it still gained at the end.", told)
     yield Offer({**_longer(record, 2), **_early_stop(record)}, "Twice the epochs, ended when it gains no more.", told)
-    yield Offer(_rate(record, 3.0), "Three times the rate in the same time.", told)
+    yield Offer(rate_patch(record, 3.0), "Three times the rate in the same time.", told)
 
 
 def _loss(record: Record) -> Iterator[Offer]:
