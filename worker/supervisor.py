@@ -7,7 +7,6 @@ next fork.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -32,13 +31,13 @@ from service.jobs.tables import Checkpoint, Job
 from service.leases import StaleFence
 from service.metrics import service as metrics
 from service.metrics.service import finite
-from trainkit.spec import DatasetFacts, JobSpec, SpecError, resolve
-from trainkit.spec.causes import UNREACHABLE, code_of_os
+from trainkit.spec.causes import code_of_os
 from trainkit.spec.failures import failure
 from trainkit.spec.fitting import with_next_spec
-from trainkit.spec.memory import does_not_fit, limit_of, needed_bytes, spec_that_fits
+from trainkit.spec.memory import limit_of
 from worker import endings, shutdown
 from worker.aside import aside
+from worker.beginning import CannotBeginError, refuse_what_does_not_fit, sha256_of
 from worker.context import Context
 from worker.control import Control, ControlSender, control_pipe
 from worker.families import BEHIND_BYTES, FENCED
@@ -47,6 +46,7 @@ from worker.lease import Lease, LeaseLost
 from worker.log_shipper import LogShipper, described
 from worker.observed import observed
 from worker.processes import Child, Exit, fork
+from worker.rides import Rides
 from worker.sink import Sink
 from worker.sources import Sources, SourceUnavailableError, find_sources
 from worker.spool import SpoolError, SpoolReader
@@ -77,14 +77,6 @@ def claim_and_supervise(context: Context, queue: str) -> bool:
     return True
 
 
-class CannotBeginError(Exception):
-    """The attempt is over before its training process; `as_error` is the job's error."""
-
-    def __init__(self, error: dict[str, Any]) -> None:
-        super().__init__(error["message"])
-        self.as_error = error
-
-
 class Supervisor:
     """One attempt at one job."""
 
@@ -101,6 +93,7 @@ class Supervisor:
         self.memory_limit = limit_of(claimed.spec, settings.max_job_memory_bytes)
         self.watchdog = Watchdog(self.log_file, self.memory_limit, settings.wedged_seconds)
         self.last = LastWords()
+        self.rides = Rides(context, claimed)
         self.task: Task | None = None
         self.resumed: Checkpoint | None = None
         self.child: Child | None = None
@@ -195,7 +188,7 @@ class Supervisor:
         if not (dataset / "meta.json").is_file():
             gone = f"the prepared form of {self.claimed.dataset_id} is not in this worker's storage"
             raise CannotBeginError(failure("data_damaged", gone, {"dataset": self.claimed.dataset_id}))
-        self._refuse_what_does_not_fit(dataset)
+        refuse_what_does_not_fit(self.claimed.spec, dataset, self.memory_limit)
         sources = self.lease.keep_trying(self._find_sources)
         self.resumed = checkpoint = self._newest_good_checkpoint()
         step, metric_seq = (checkpoint.step, checkpoint.metric_seq) if checkpoint else (None, 0)
@@ -206,12 +199,10 @@ class Supervisor:
             attempts.start(session, self.job_id, self.fence, resumed_from_step=step)
 
         self._transact(begin)
-        spec = dict(self.claimed.spec)
-        resources = dict(spec.get("resources") or {})
-        if resources.get("device", "auto") == "auto":
-            spec["resources"] = {**resources, "device": self.context.settings.device}
+        if self.fence == 1 and checkpoint is None and self.claimed.wanted is None:
+            self.lease.keep_trying(lambda: self.rides.gather(dataset, self.memory_limit, self._placed))
         return Task(
-            spec=spec,
+            spec=self._placed(self.claimed.spec),
             dataset=dataset,
             workdir=self.folder,
             spool=self.folder / "spool",
@@ -220,21 +211,16 @@ class Supervisor:
             branch=checkpoint is not None and checkpoint.fence == 0,
             target_dataset=sources.target_dataset,
             source=sources.source,
+            companions=self.rides.companions,
+            package=self.rides.package() if checkpoint is None else None,
         )
 
-    def _refuse_what_does_not_fit(self, dataset: Path) -> None:
-        """Raises CannotBeginError. Better before the first step than after an hour, by the kernel."""
-        most = endings.memory_limit()
-        limit = min(self.memory_limit or most, most)
-        try:
-            facts = DatasetFacts.model_validate(json.loads((dataset / "meta.json").read_bytes())["facts"])
-            resolved = resolve(JobSpec.model_validate(self.claimed.spec), facts)
-        except (SpecError, ValueError, KeyError, TypeError):
-            return  # the training process has the words for it
-        if (problem := does_not_fit(resolved, facts, limit)) is not None:
-            offer = spec_that_fits(resolved, facts, limit)
-            evidence = {"needed_bytes": needed_bytes(resolved, facts), "limit_bytes": limit, "next_spec": offer}
-            raise CannotBeginError(failure("does_not_fit", problem.message, evidence, hint=problem.hint))
+    def _placed(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """On this worker's device, where the spec names none."""
+        resources = spec.get("resources") or {}
+        if resources.get("device", "auto") != "auto":
+            return spec
+        return {**spec, "resources": {**resources, "device": self.context.settings.device}}
 
     def _find_sources(self) -> Sources:
         with reading(self.context.sessions) as session:
@@ -295,6 +281,7 @@ class Supervisor:
             if now >= self._ship_due or ended is not None:
                 self._ship_due = now + SHIP_SECONDS
                 self._ship(reader)
+                self.rides.tend(self.sink.decided)
             if ended is not None and self.sink.empty and not self._more(reader):
                 return ended
             self._keep()
@@ -373,7 +360,11 @@ class Supervisor:
         log.info("job=%s training process ended with %s (%s)", self.job_id, ended.status, outcome or "no word")
         self.logs.say("info" if ended.clean else "warning", f"training process ended: {described(ended, outcome)}")
         if sink.finished is not None and ended.clean:
+            if stored := self.rides.store(self.folder, self._aside):
+                self.logs.say("info", f"trained with {stored} others, which will take over what is theirs")
+                fp("after_rides")
             self._finish(sink.finished)
+            self.rides.ended()
         elif self.cancelled or outcome == "cancelled":
             self._keep_log()
             self._transact(lambda session: attempts.cancelled(session, self.job_id, self.fence))
@@ -479,17 +470,3 @@ class Supervisor:
 
     def _aside(self, work: Callable[[], T]) -> T:
         return aside(work, self._keep)
-
-
-def sha256_of(path: Path) -> str | None:
-    """Hex digest of a file; None when it cannot be read. Raises OSError while its server is away: it may be whole."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    except OSError as error:
-        if error.errno in UNREACHABLE:
-            raise
-        return None
-    return digest.hexdigest()

@@ -14,6 +14,8 @@ from typing import Any
 
 from worker.control import Control
 from worker.last_words import LastWords
+from worker.rides import Companion, Package
+from worker.riding import take_over, train_together
 from worker.spool import SpoolWriter
 
 
@@ -31,6 +33,10 @@ class Task:
     """Whether that checkpoint is another job's."""
     target_dataset: Path | None = None
     source: Any = None
+    companions: tuple[Companion, ...] = ()
+    """Jobs to train in the same go, where that is faster."""
+    package: Package | None = None
+    """What such a go has left for this job."""
 
 
 def run(task: Task, control: Control, last: LastWords) -> None:
@@ -48,8 +54,6 @@ def run(task: Task, control: Control, last: LastWords) -> None:
 
 
 def _train(task: Task, control: Control, last: LastWords) -> None:
-    from trainkit.data import Dataset
-    from trainkit.fit import fit
     from trainkit.fit.failure import error_of
 
     spool = SpoolWriter(task.spool)
@@ -67,25 +71,41 @@ def _train(task: Task, control: Control, last: LastWords) -> None:
             spool.write(event)
 
     try:
-        result = fit(
-            task.spec,
-            Dataset.load(task.dataset),
-            on_event=on_event,
-            control=control,
-            workdir=task.workdir,
-            resume_from=task.resume_from,
-            branch=task.branch,
-            target_data=None if task.target_dataset is None else Dataset.load(task.target_dataset),
-            source=task.source,
-            decided=usable(task.decided, on_event),
-        )
-        spool.write({"type": "ended", "outcome": result.outcome})
+        if task.package is not None and take_over(task.package, task.workdir, on_event):
+            outcome = "finished"
+        else:
+            outcome = _fitted(task, control, on_event)
+        spool.write({"type": "ended", "outcome": outcome})
     except BaseException as error:
         if not failed:
             spool.write({"type": "failed", "error": error_of(error)})
         raise
     finally:
         spool.close()
+
+
+def _fitted(task: Task, control: Control, on_event: Callable[[dict[str, Any]], None]) -> str:
+    """How training has ended."""
+    from trainkit.data import Dataset
+    from trainkit.fit import fit
+
+    data = Dataset.load(task.dataset)
+    if task.companions:
+        together = train_together(task.spec, task.companions, data, task.workdir, on_event, control)
+        if together is not None:
+            return together.outcome
+    return fit(
+        task.spec,
+        data,
+        on_event=on_event,
+        control=control,
+        workdir=task.workdir,
+        resume_from=task.resume_from,
+        branch=task.branch,
+        target_data=None if task.target_dataset is None else Dataset.load(task.target_dataset),
+        source=task.source,
+        decided=usable(task.decided, on_event),
+    ).outcome
 
 
 def log_line(event: dict[str, Any]) -> str | None:

@@ -24,6 +24,7 @@ from service.experiments.repository import ENDED
 from service.experiments.sampling import draw
 from service.experiments.tables import Experiment, Trial
 from service.failpoints import fp
+from service.jobs import batches
 from service.jobs import service as jobs
 from service.keys.service import Principal
 from trainkit.spec import DatasetFacts, SpecError, parse_spec
@@ -31,9 +32,11 @@ from trainkit.spec.experiments import (
     Autopilot,
     Baselines,
     EnsembleOf,
+    Grid,
     KFold,
     MonteCarlo,
     Plan,
+    RandomSearch,
     Sampled,
     parse_experiment,
 )
@@ -44,6 +47,8 @@ from trainkit.spec.shapes import infer_task
 log = logging.getLogger(__name__)
 GOOD = ("succeeded", "stopped")
 """States of a job that can have a model."""
+BATCHED = (KFold, MonteCarlo, Grid, RandomSearch, EnsembleOf)
+"""Plans whose jobs may be trained together."""
 MOST_AT_ONCE = 50
 """Jobs made in one transaction, for others wait for it on SQLite."""
 
@@ -96,7 +101,10 @@ def step(session: Session, context: Context, experiment: Experiment, *, drawing:
     if dataset.state != "ready" or (isinstance(plan, Sampled) and not drawing):
         return 0
     experiment.state = "running"
-    return _make_next(session, context, experiment, plan, DatasetFacts.model_validate(dataset.facts), trials)
+    facts, known = DatasetFacts.model_validate(dataset.facts), len(trials)
+    made = _make_next(session, context, experiment, plan, facts, trials)
+    _batch(session, plan, facts, trials[known:])
+    return made
 
 
 def _make_next(
@@ -121,6 +129,14 @@ def _make_next(
             trials.append(trial)
             made += trial.job_id is not None
     return made
+
+
+def _batch(session: Session, plan: Plan, facts: DatasetFacts, made: Sequence[Trial]) -> None:
+    """Those made at once may be trained at once."""
+    if plan.batch == "auto" and isinstance(plan, BATCHED):
+        found = repository.jobs_of(session, made)
+        batches.form([found[trial.job_id] for trial in made if trial.job_id is not None], facts)
+        session.flush()
 
 
 def note_ends(session: Session, plan: Plan, trials: Sequence[Trial]) -> None:

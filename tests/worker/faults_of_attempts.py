@@ -24,9 +24,9 @@ from service.jobs.tables import Checkpoint, Job
 from service.logs import service as logs
 from trainkit.fit import checkpoint as files
 from worker import supervisor
+from worker.beginning import sha256_of
 from worker.control import Control
 from worker.sink import Sink
-from worker.supervisor import sha256_of
 
 EPOCHS = 4
 
