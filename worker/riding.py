@@ -87,8 +87,11 @@ def train_together(
     specs = [spec, *(one.spec for one in companions)]
     controls: list[Control | Along] = [control, *(along for _ in companions)]
     first, *others = fit_batch(specs, data, on_event=send, control=controls, workdir=workdir, when="together")
-    for recorder, result in zip(recorders, others, strict=True):
-        recorder.close(whole=not isinstance(result, Exception) and result.outcome == "finished")
+    for recorder, one, result in zip(recorders, companions, others, strict=True):
+        why = repr(result) if isinstance(result, Exception) else result.outcome
+        recorder.close(whole=why == "finished")
+        if why != "finished" and not isinstance(first, LeftAloneError):
+            on_event({"type": "log", "level": "warning", "message": f"{one.job_id} has to train alone: {why}"})
     if isinstance(first, LeftAloneError):
         on_event({"type": "log", "level": "info", "message": f"{first}: {len(others)} others are left to themselves"})
         return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from place import Place
+from place import Place, make_place
 from safetensors.numpy import load_file
 from sqlalchemy import select, text, update
 from test_log_shipper import texts
@@ -36,7 +37,7 @@ from worker.supervisor import claim_and_supervise
 
 FOLDS = 3
 TIGHT = {"rel": 1e-4, "abs": 1e-5}
-TRAIN = {"epochs": 4, "seed": 1, "checkpoint_seconds": 0}
+TRAIN = {"epochs": 3, "seed": 1, "checkpoint_seconds": 0}
 LONG = {**TRAIN, "epochs": 100_000}
 NEVER_WORSE = [{"kind": "patience", "monitor": "val_loss", "patience": 3}]
 
@@ -48,17 +49,25 @@ def together_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def here(tmp_path: Path) -> Place:
+    """A place on SQLite alone, for what is not about the database."""
+    return make_place(f"sqlite:///{tmp_path}/here.db", tmp_path)
+
+
+@pytest.fixture
 def alone_is_as_fast(monkeypatch: pytest.MonkeyPatch, together_is_faster: None) -> None:
     monkeypatch.setattr(batched, "calibrate", lambda jobs: Calibration(1.0, 1.0, 1))
 
 
 def kfold(place: Place, dataset: str, **fields: Any) -> list[str]:
     """The jobs of a small cross-validation, in order."""
-    plan = {"batch": fields.pop("batch", "auto"), "variants": fields.pop("variants", {})}
+    plan = {
+        "folds": fields.pop("folds", FOLDS),
+        "batch": fields.pop("batch", "auto"),
+        "variants": fields.pop("variants", {}),
+    }
     spec = {"dataset": dataset, "model": {"kind": "mlp", "hidden": [8]}, "train": TRAIN, **fields}
-    made, _ = experiments.create(
-        place.service, place.who, {"kind": "kfold", "folds": FOLDS, "spec": spec, **plan}, None
-    )
+    made, _ = experiments.create(place.service, place.who, {"kind": "kfold", "spec": spec, **plan}, None)
     with place.context.sessions() as session:
         return [trial.job_id or "" for trial in repository.trials(session, made.id)]
 
@@ -196,43 +205,36 @@ def test_folds_that_are_trained_together_are_what_each_is_alone(place: Place) ->
     )
 
 
-def test_a_leader_that_is_killed_when_it_has_left_packages_leaves_good_ones(place: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize("point", ["after_metric_ship", "after_rides"])
+def test_a_worker_that_dies_with_the_leader_costs_nothing_but_time(place: Place, tmp_path: Path, point: str) -> None:
     leader, *companions = kfold(place, place.table())
-    killed_at(place, tmp_path, "after_rides")
-    assert packages(place) == set(companions)
+    killed_at(place, tmp_path, point)
+    left = point == "after_rides"
+    assert packages(place) == (set(companions) if left else set()), texts(place, leader)
     assert run_all(place) == FOLDS
     for job in (leader, *companions):
         row = place.job(job)
         assert row.state == "succeeded"
-        assert (row.decided or {})["batched"]
         assert [epoch for _, _, epoch in epochs_of(place, job)] == list(range(1, TRAIN["epochs"] + 1))
     assert [one.outcome for one in attempts_of(place, leader)] == ["lost", "succeeded"]
-    assert {attempts_of(place, job)[0].outcome for job in companions} == {"succeeded"}
+    assert [[one.outcome for one in attempts_of(place, job)] for job in companions] == [["succeeded"]] * 2
+    assert [(place.job(job).decided or {})["batched"] for job in companions] == [left, left]
 
 
-def test_a_leader_that_is_killed_in_training_goes_on_alone_and_so_do_the_others(place: Place) -> None:
-    leader, *companions = kfold(place, place.table(), train=LONG)
+def test_a_training_process_that_dies_leaves_nothing_and_everyone_goes_on_alone(here: Place) -> None:
+    leader, *companions = kfold(here, here.table(), train=LONG)
 
     def act() -> None:
-        after_epochs(place, leader, 2)
-        assert not claimable(place)
-        training_process(place).kill()
+        after_epochs(here, leader, 2)
+        assert not claimable(here)
+        training_process(here).kill()
 
     with meanwhile(act):
-        run_one(place)
-    assert packages(place) == set()
-    assert place.job(leader).state == "queued"
-    short = {"resolved": {**(place.job(companions[0]).resolved or {}), "train": place_train(place, companions[0])}}
-    with place.context.sessions.begin() as session:
-        session.execute(update(Job).where(Job.id == companions[0]).values(**short))
-        session.execute(update(Job).where(Job.id.in_([leader, *companions[1:]])).values(state="paused"))
-    assert run_one(place)
-    assert_trained_alone(place, companions[0])
-
-
-def place_train(place: Place, job: str) -> dict[str, Any]:
-    """The job's training, made short."""
-    return {**(place.job(job).resolved or {})["train"], "epochs": TRAIN["epochs"]}
+        run_one(here)
+    assert packages(here) == set()
+    assert {here.job(job).state for job in (leader, *companions)} == {"queued"}
+    jobs.pause(here.service, here.who, leader)
+    assert claimable(here)
 
 
 def damaged(folder: Path) -> None:
@@ -254,91 +256,90 @@ def of_other_versions(folder: Path) -> None:
     manifest.write_text(manifest.read_text().replace('"torch": "', '"torch": "0.'))
 
 
-@pytest.mark.parametrize(
-    "harm", [damaged, cut_short, without_manifest, of_other_versions], ids=lambda one: one.__name__
-)
-def test_a_package_that_is_of_no_use_is_said_and_the_job_trained_anew(
-    place: Place, harm: Callable[[Path], None]
-) -> None:
-    _, job, _ = kfold(place, place.table())
-    assert run_one(place)
-    harm(place.context.storage.root / "rides" / job)
-    assert run_one(place)
-    assert_trained_alone(place, job)
-    assert any("of no use" in line for line in texts(place, job))
+def test_a_package_that_is_of_no_use_is_said_and_the_job_trained_anew(here: Place) -> None:
+    harms: list[Callable[[Path], None]] = [damaged, cut_short, without_manifest, of_other_versions]
+    _, *companions = kfold(here, here.table(), folds=1 + len(harms))
+    assert run_one(here)
+    assert packages(here) == set(companions), texts(here, here.job(companions[0]).batch_leader or "")
+    for job, harm in zip(companions, harms, strict=True):
+        harm(here.context.storage.root / "rides" / job)
+    assert run_all(here) == len(companions)
+    for job in companions:
+        assert_trained_alone(here, job)
+        assert any("of no use" in line for line in texts(here, job))
 
 
-def test_a_job_that_is_given_more_epochs_while_it_waits_trains_them(place: Place) -> None:
-    _, job, other = kfold(place, place.table())
-    jobs.pause(place.service, place.who, job)
-    jobs.resume(place.service, place.who, job, 2)
-    with place.context.sessions.begin() as session:
+def test_a_job_that_is_given_more_epochs_while_it_waits_trains_them(here: Place) -> None:
+    _, job, other = kfold(here, here.table())
+    jobs.pause(here.service, here.who, job)
+    jobs.resume(here.service, here.who, job, 2)
+    with here.context.sessions.begin() as session:
         session.execute(update(Job).where(Job.id == other).values(state="paused"))
-    assert run_all(place) == 2
-    assert max(epoch for _, _, epoch in epochs_of(place, job)) == TRAIN["epochs"] + 2
+    assert run_all(here) == 2
+    assert max(epoch for _, _, epoch in epochs_of(here, job)) == TRAIN["epochs"] + 2
 
 
-def test_a_job_that_is_cancelled_or_paused_while_it_waits_is_and_its_package_goes(place: Place) -> None:
-    _, stopped, paused = kfold(place, place.table())
-    assert run_one(place)
-    jobs.stop(place.service, place.who, stopped, "best", None)
-    jobs.pause(place.service, place.who, paused)
-    assert not run_one(place)
-    assert (place.job(stopped).state, place.job(paused).state) == ("cancelled", "paused")
-    sweep_strays(place.context.sessions, place.context.storage, -1.0)
-    assert packages(place) == {paused}
-    jobs.resume(place.service, place.who, paused)
-    assert run_one(place)
-    assert (place.job(paused).decided or {})["batched"]
-    assert packages(place) == set()
+def test_a_job_that_is_cancelled_or_paused_while_it_waits_is_and_its_package_goes(here: Place) -> None:
+    _, stopped, paused = kfold(here, here.table())
+    assert run_one(here)
+    jobs.stop(here.service, here.who, stopped, "best", None)
+    jobs.pause(here.service, here.who, paused)
+    assert not run_one(here)
+    assert (here.job(stopped).state, here.job(paused).state) == ("cancelled", "paused")
+    sweep_strays(here.context.sessions, here.context.storage, -1.0)
+    assert packages(here) == {paused}
+    jobs.resume(here.service, here.who, paused)
+    assert run_one(here)
+    assert (here.job(paused).decided or {})["batched"]
+    assert packages(here) == set()
 
 
-def test_what_nobody_comes_for_is_kept_for_a_day(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, *companions = kfold(place, place.table())
-    assert run_one(place)
-    sweep_strays(place.context.sessions, place.context.storage)
-    assert packages(place) == set(companions)
+def test_what_nobody_comes_for_is_kept_for_a_day(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, *companions = kfold(here, here.table())
+    assert run_one(here)
+    sweep_strays(here.context.sessions, here.context.storage)
+    assert packages(here) == set(companions)
     monkeypatch.setattr("service.strays.age", lambda _path: RIDE_SECONDS + 1)
-    sweep_strays(place.context.sessions, place.context.storage)
-    assert packages(place) == set()
-    assert run_one(place)
-    assert_trained_alone(place, companions[0])
+    sweep_strays(here.context.sessions, here.context.storage)
+    assert packages(here) == set()
 
 
-def test_a_leader_that_is_stopped_keeps_its_model_and_the_others_train_alone(place: Place) -> None:
-    leader, *companions = kfold(place, place.table(), train=LONG)
+def test_a_leader_that_is_stopped_keeps_its_model_and_the_others_train_alone(here: Place) -> None:
+    leader, *companions = kfold(here, here.table(), train=LONG)
 
     def act() -> None:
-        after_epochs(place, leader, 2)
-        jobs.stop(place.service, place.who, leader, "best", None)
+        after_epochs(here, leader, 2)
+        jobs.stop(here.service, here.who, leader, "best", None)
 
     with meanwhile(act):
-        run_one(place)
-    assert place.job(leader).state == "stopped"
-    assert (place.job(leader).result or {})["model"]
-    assert packages(place) == set()
-    assert claimable(place)
-    assert {place.job(job).state for job in companions} == {"queued"}
+        run_one(here)
+    assert here.job(leader).state == "stopped"
+    assert (here.job(leader).result or {})["model"]
+    assert packages(here) == set()
+    assert claimable(here)
+    assert {here.job(job).state for job in companions} == {"queued"}
 
 
 def test_where_the_loop_is_as_fast_the_leader_trains_alone_and_nobody_waits_for_it(
-    place: Place, alone_is_as_fast: None
+    here: Place, alone_is_as_fast: None
 ) -> None:
-    leader, *companions = kfold(place, place.table(), train=LONG)
-    free: list[bool] = []
+    leader, *companions = kfold(here, here.table(), train=LONG)
 
     def act() -> None:
-        after_epochs(place, leader, 2)
-        free.append(claimable(place))
-        jobs.stop(place.service, place.who, leader, "best", None)
+        after_epochs(here, leader, 2)
+        deadline = time.monotonic() + 60
+        while not claimable(here):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert here.job(leader).state == "running"
+        jobs.stop(here.service, here.who, leader, "best", None)
 
     with meanwhile(act):
-        run_one(place)
-    assert free == [True]
-    assert (place.job(leader).decided or {})["batched"] is False
-    assert [place.job(job).batch_leader for job in companions] == [None, None]
-    assert packages(place) == set()
-    assert any("left to themselves" in line for line in texts(place, leader))
+        run_one(here)
+    assert (here.job(leader).decided or {})["batched"] is False
+    assert [here.job(job).batch_leader for job in companions] == [None, None]
+    assert packages(here) == set()
+    assert any("left to themselves" in line for line in texts(here, leader))
 
 
 def test_companions_wait_for_the_first_attempt_of_their_leader_and_for_nothing_else(place: Place) -> None:
@@ -357,25 +358,25 @@ def test_companions_wait_for_the_first_attempt_of_their_leader_and_for_nothing_e
 
 
 @pytest.mark.parametrize("end", ["cancel", "pause", "delete"])
-def test_a_leader_that_never_begins_frees_its_companions(place: Place, end: str) -> None:
-    leader, *companions = kfold(place, place.table())
+def test_a_leader_that_never_begins_frees_its_companions(here: Place, end: str) -> None:
+    leader, *companions = kfold(here, here.table())
     if end == "pause":
-        jobs.pause(place.service, place.who, leader)
+        jobs.pause(here.service, here.who, leader)
     else:
-        jobs.cancel(place.service, place.who, leader)
+        jobs.cancel(here.service, here.who, leader)
     if end == "delete":
-        jobs.delete(place.service, place.who, leader)
-    assert run_one(place)
-    assert_trained_alone(place, companions[0])
+        jobs.delete(here.service, here.who, leader)
+    assert run_one(here)
+    assert_trained_alone(here, companions[0])
 
 
-def test_who_leads_whom(place: Place) -> None:
-    dataset = place.table()
+def test_who_leads_whom(here: Place) -> None:
+    dataset = here.table()
 
     def leaders(**fields: Any) -> list[int | None]:
         """Number of each job's leader."""
-        made = kfold(place, dataset, **fields)
-        found = [place.job(job).batch_leader for job in made]
+        made = kfold(here, dataset, **fields)
+        found = [here.job(job).batch_leader for job in made]
         return [None if leader is None else made.index(leader) for leader in found]
 
     assert leaders() == [None, 0, 0]
@@ -383,18 +384,14 @@ def test_who_leads_whom(place: Place) -> None:
     assert leaders(resources={"max_seconds": 60}) == [None] * FOLDS
     assert leaders(early_stop=[{"kind": "time_budget", "seconds": 5}]) == [None] * FOLDS
     assert leaders(early_stop=[{"kind": "median", "monitor": "val_loss"}]) == [None] * FOLDS
-    assert leaders(model={"kind": "kan"}) == [None] * FOLDS
+    assert leaders(optimizer={"kind": "muon"}) == [None] * FOLDS
     wide = {"wide": {"model": {"hidden": [16]}}}
     assert leaders(variants=wide) == [None, None, 0, 1, 0, 1]
 
 
-def test_the_claim_asks_for_the_leader_by_its_key(place: Place) -> None:
-    said: list[str] = []
-    engine_of = place.context.engine
-    if engine_of.dialect.name != "sqlite":
-        pytest.skip("the plan of a small table says nothing there")
+def test_the_claim_asks_for_the_leader_by_its_key(here: Place) -> None:
     statement = select(Job.id).where(Job.state == "queued", ~leases._led())
-    with engine_of.connect() as connection:
-        compiled = statement.compile(engine_of, compile_kwargs={"literal_binds": True})
+    with here.context.engine.connect() as connection:
+        compiled = statement.compile(here.context.engine, compile_kwargs={"literal_binds": True})
         said = [row[3] for row in connection.execute(text(f"EXPLAIN QUERY PLAN {compiled}"))]
     assert any("jobs_1 USING" in line and "(id=?)" in line for line in said), said
