@@ -64,7 +64,7 @@ def arrived(api: Api, key: str, file: Path) -> dict[str, Any]:
 
 def test_tuspy_cut_again_and_again(api: Api, key: str, file: Path, migrated_url: str) -> None:
     """Broken connections, each tenth time a killed service; a cut costs at most the chunk that was on its way."""
-    cuts = 50 if migrated_url.startswith("sqlite") else 20
+    cuts = 50 if migrated_url.startswith("sqlite") else 10
     network = Network(api, cuts, MIB, lambda cut: api.kill() if cut % 10 == 0 else None)
     uploader = begun(network, key, file)
     uploader.chunk_size = MIB

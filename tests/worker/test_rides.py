@@ -191,7 +191,7 @@ def test_folds_that_are_trained_together_are_what_each_is_alone(place: Place) ->
     assert packages(place) == set()
     assert any("taking over" in line for line in texts(place, companions[0]))
     with place.context.sessions() as session:
-        ids = repository.open_ones(session)
+        ids = repository.due(session)
     engine.tick(place.service)
     with place.context.sessions() as session:
         told = [trial.outcome or {} for one in ids for trial in repository.trials(session, one)]

@@ -187,8 +187,10 @@ class Asha(Sampled):
 
 
 class Baselines(Common):
-    """Cheap models beside the spec's: what a network has to beat. Linear, linear SVM, small MLP; of vectors also
-    scikit-learn's gradient boosting and RBF SVM."""
+    """Cheap models beside the spec's own, which a network has to beat.
+
+    Linear, linear SVM and small MLP; of tables and vectors also scikit-learn's gradient boosting and RBF SVM.
+    """
 
     kind: Literal["baselines"] = "baselines"
 
