@@ -16,7 +16,7 @@ import torch
 from faults import MIB, Scene, add, fault
 
 from service.jobs import service as jobs
-from worker import endings, supervisor
+from worker import beginning, endings, supervisor
 
 
 def dies_by(number: int) -> Callable[[Scene], Iterator[None]]:
@@ -107,7 +107,7 @@ def SIGKILL_too_often(scene: Scene) -> Iterator[None]:  # noqa: N802
 @fault("out_of_memory", "the job's limit is 30 MiB", "next_spec", "peak_memory_bytes", "memory_limit_bytes")
 def more_memory_than_the_job_may(scene: Scene) -> Iterator[None]:
     scene.settings = {"max_job_memory_bytes": 30 * MIB}
-    scene.patch.setattr(supervisor, "does_not_fit", lambda *_: None)  # as if the estimate had been too low
+    scene.patch.setattr(beginning, "does_not_fit", lambda *_: None)  # as if the estimate had been too low
     scene.at_step(3, lambda: time.sleep(600))
     yield
 

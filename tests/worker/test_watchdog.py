@@ -167,10 +167,10 @@ def test_a_job_over_its_limit_is_killed_and_told_how_much(place: Place) -> None:
     limit = 30 * MIB  # less than torch alone: found at the first look
     context = replace(place.context, settings=replace(place.context.settings, max_job_memory_bytes=limit))
     job = place.submit(place.table(), train={"epochs": 100_000}, resources={"max_attempts": 1})
-    import worker.supervisor as supervisor
+    import worker.beginning as beginning
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(supervisor, "does_not_fit", lambda *_: None)  # as if the estimate had been too low
+        patch.setattr(beginning, "does_not_fit", lambda *_: None)  # as if the estimate had been too low
         assert claim_and_supervise(context, "train")
     row = place.job(job)
     assert row.error is not None

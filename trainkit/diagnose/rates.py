@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trainkit.diagnose.capacity import doubted, held_back
+from trainkit.diagnose.capacity import bottleneck, doubted, held_back
 from trainkit.diagnose.courses import still_gaining
 from trainkit.diagnose.probes import first_batch
 from trainkit.diagnose.record import Floats, Record, Series
@@ -106,7 +106,7 @@ def exploding_gradients(record: Record) -> Verdict | None:
 def learning_rate_too_high(record: Record) -> Verdict | None:
     """One of: a loss that is not finite; a rise to twice the baseline with little learnt, or that much under steps of a
     tenth of the weights' norm or a rate above the optimizer's usual one; a mean training loss whose rises undo half of
-    its falls; little learnt at ten times the usual rate or more, or with such steps (their median at least half as
+    its falls; little learnt at more than ten times the usual rate, or with such steps (their median at least half as
     long: a linear model's weights begin small); not much learnt with such steps throughout. Little: less than half of
     the baseline's loss is gone; much: nine tenths. Rises count beyond the noise of a mean of n losses, 2 sqrt(2 / n)
     baselines: losses spread about as much as they measure."""
@@ -133,7 +133,8 @@ def learning_rate_too_high(record: Record) -> Verdict | None:
         elif len(peaks) and wide:
             message = f"The batch loss was up to {batches.value.max() / scale:.3g} times that of a constant."
             reasons.append((0.6, message, int(batches.epoch[peaks[0]])))
-    if scale and falls and rises and rises >= TAKEN_BACK * falls and (little or wide):
+    pulled = bool(held_back(record)) and not unusual  # strong penalties and the data take turns at any rate
+    if scale and falls and rises and rises >= TAKEN_BACK * falls and (little or wide) and not pulled:
         message = f"The mean training loss rose by {rises:.3g} in all and fell by {falls:.3g}."
         reasons.append((graded(rises / falls, TAKEN_BACK, 1.0, 0.55, 0.8), message, since))
     always = float(np.median(steps.value)) if steps is not None else 0.0
@@ -146,7 +147,8 @@ def learning_rate_too_high(record: Record) -> Verdict | None:
         message = f"Half of the steps change the weights by {always:.3g} of their norm or more."
         reasons.append((graded(math.log10(always), -1, 0.5, 0.6, 0.8), message, int(steps.epoch[0])))
     times = record.spec.optimizer.lr / _usual(record)
-    if little and len(loss) >= 2 and times >= FAR_TOO_HIGH and not reasons:
+    # ten times is still common; and a layer too narrow for the classes learns little at any rate
+    if little and len(loss) >= 2 and times > FAR_TOO_HIGH and not reasons and not bottleneck(record):
         message = f"Little is learnt at {times:.3g} times the optimizer's usual rate."
         reasons.append((graded(math.log10(times), 1, 3, 0.55, 0.8), message, int(loss.epoch[0])))
     if not reasons:
