@@ -11,6 +11,7 @@ from sqlalchemy import select
 from service.jobs import attempts, checkpoints
 from service.jobs.leases import Claimed
 from service.jobs.tables import Checkpoint
+from trainkit.spec.early_stop import ACROSS
 from trainkit.spec.failures import failure
 from trainkit.spec.fitting import with_next_spec
 from trainkit.spec.patch import merge_patch
@@ -147,9 +148,18 @@ def test_going_on_with_an_ended_job_makes_a_new_one(service: Served) -> None:
     assert service.job(job)["state"] == "succeeded"
 
 
-def test_a_patience_rule_that_stopped_the_job_counts_anew(service: Served) -> None:
-    rules = [{"kind": "patience", "patience": 1}, {"kind": "diverged"}]
-    job = service.submit(train={"epochs": 10}, early_stop=rules)
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"kind": "patience", "patience": 1},
+        {"kind": "noise_patience", "patience": 1},
+        *({"kind": kind} for kind in sorted(ACROSS)),
+    ],
+    ids=lambda rule: str(rule["kind"]),
+)
+def test_a_rule_that_may_have_stopped_the_job_begins_anew(service: Served, rule: dict[str, Any]) -> None:
+    rules = [rule, {"kind": "diverged"}]
+    job = service.submit(train={"epochs": 10}, early_stop=rules, experiment="e")
     result = {"best_epoch": 3, "stopped_epoch": 4, "test": {}}
     service.finish(service.claim(), stop_reason="early_stop", result=result)
     made = post(service, f"{job}/resume").json()

@@ -160,9 +160,12 @@ class SuccessiveHalving(SpecModel):
     """Epochs of the first rung."""
     reduction_factor: Annotated[int, Field(ge=2, le=100)] = 3
     """One in so many goes on, and each rung is so many times as long as the one before."""
+    start_epoch: Annotated[int, Field(ge=0)] = 0
+    """Up to and including this epoch nothing is compared."""
 
     def rung(self, before: int, epoch: int) -> int | None:
-        """The last rung in (before, epoch], counted from 0; None where there is none."""
+        """The last rung in (before, epoch] beyond `start_epoch`, counted from 0; None where there is none."""
+        before = max(before, self.start_epoch)
         found, length, number = None, self.min_epochs, 0
         while length <= epoch:
             found = number if length > before else None

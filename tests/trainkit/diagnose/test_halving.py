@@ -66,6 +66,8 @@ def test_the_rungs() -> None:
         None,
     ]
     assert rule.rung(1, 7) == 1  # evaluated every few epochs: the last rung that was passed
+    later = SuccessiveHalving(min_epochs=2, reduction_factor=3, start_epoch=6)  # as of a job that goes on beyond a stop
+    assert [epoch for epoch in range(1, 60) if later.rung(epoch - 1, epoch) is not None] == [18, 54]
     assert rule.rung(3, 3) is None  # several evaluations in an epoch: the first counts
 
 

@@ -5,7 +5,6 @@ The data come with scikit-learn. Thresholds have reasons of their own, which sta
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,8 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
 from trainkit.data import Dataset
-from trainkit.data.report import report
-from trainkit.diagnose.diagnosis import Diagnosis, diagnose
-from trainkit.diagnose.record import Record, Series
-from trainkit.fit import fit
-from trainkit.spec import JobSpec, resolve
+from trainkit.diagnose.diagnosis import Diagnosis
+from trainkit.fit.diagnosed import fit_and_diagnose
 
 Z = [{"kind": "z_score"}]
 
@@ -27,35 +23,9 @@ def run(data: Dataset, **spec: Any) -> Diagnosis:
     train = {"batch_size": 32, "threads": 1, **spec.pop("train", {})}
     resources = {"device": "cpu"}
     document = {"dataset": "d", "model": {"kind": "mlp"}, "train": train, "resources": resources, **spec}
-    points: dict[str, list[tuple[int, int, float]]] = defaultdict(list)
-    told: dict[str, Any] = {}
-
-    def hear(event: dict[str, Any]) -> None:
-        told[event["type"]] = event
-        for split, name, value in event.get("rows", ()) if event["type"] == "metrics" else ():
-            points[f"{split}_{name}"].append((event["step"], event["epoch"], value))
-
-    asked = JobSpec.model_validate(document)
-    state = "succeeded"
-    try:
-        fit(asked, data, on_event=hear)
-    except Exception:
-        if told.get("failed", {}).get("error", {}).get("code") != "loss_not_finite":
-            raise
-        state = "failed"
-    columns = {name: [np.array(column) for column in zip(*rows, strict=True)] for name, rows in points.items()}
-    return diagnose(
-        Record(
-            spec=resolve(asked, data.facts).spec,
-            facts=data.facts,
-            series={name: Series(step, epoch, value.astype(float)) for name, (step, epoch, value) in columns.items()},
-            report=report(data, "", {}),
-            evaluation=told.get("evaluation"),
-            state=state,
-            stop_reason=told.get("finished", {}).get("stop_reason"),
-            document=document,
-        )
-    )
+    found = fit_and_diagnose(document, data)
+    assert found.error is None or found.error["code"] == "loss_not_finite", found.error
+    return found.diagnosis
 
 
 def digits(noise: float = 0.0) -> Dataset:
