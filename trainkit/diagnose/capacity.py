@@ -7,6 +7,8 @@ from trainkit.diagnose.verdicts import SURE
 
 STRONG = {"l2_share": 0.1, "weight_decay": 0.1, "dropout": 0.5, "l1_share": 0.1, "input_dropout": 0.5}
 """Penalties from which on they may be what keeps the training loss high; `_share` is of the number of samples."""
+SHRUNK = 0.5
+"""Last over first norm of all weights: training by itself lets them grow."""
 TOO_DEEP = 20
 """Plain layers from which on more of them train worse than fewer, whatever they do to units and gradients (He et al.
 2016 compare 20 with 56)."""
@@ -28,8 +30,17 @@ def bottleneck(record: Record) -> int | None:
     return least if least is not None and least < len(record.classes) - 1 else None
 
 
+def throttled(record: Record) -> float | None:
+    """Mean training loss of the last epoch less the validation loss at its beginning, over the baseline, where the spec
+    drops half of the units or more: validation drops none, and what it was better by before is no gain of that epoch."""
+    train, val = record.get("train_loss").value, record.get("val_loss").value
+    if not {"dropout", "input_dropout"} & set(held_back(record)) or min(len(train), len(val)) < 2 or not record.scale:
+        return None
+    return float(train[-1] - val[-2]) / record.scale
+
+
 def held_back(record: Record) -> list[str]:
-    """Penalties of the spec that may keep the training loss high."""
+    """Penalties of the spec that may keep the training loss high: strong ones, and any that has halved the weights."""
     made, samples = record.spec.regularize, max(1, record.parts[0])
     dropout = max(getattr(record.spec.model, "dropout", 0) or 0, getattr(record.spec.model, "spatial_dropout", 0))
     strengths = {
@@ -39,7 +50,10 @@ def held_back(record: Record) -> list[str]:
         "dropout": (dropout, STRONG["dropout"]),
         "input_dropout": (getattr(record.spec.model, "input_dropout", 0), STRONG["input_dropout"]),
     }
-    return [name for name, (strength, limit) in strengths.items() if strength >= limit]
+    norms = record.get("train_weight_norm").value
+    shrunk = len(norms) > 1 and norms[-1] < SHRUNK * norms[0]
+    of_weights = ("l2", "l1", "weight_decay") if shrunk else ()
+    return [name for name, (size, limit) in strengths.items() if size >= limit or (size > 0 and name in of_weights)]
 
 
 def too_deep(record: Record) -> bool:

@@ -15,6 +15,10 @@ STILL_GAINING = 0.05
 """Of the baseline's loss: what the last quarter gained, from which on more epochs plainly pay."""
 
 
+SURE_TREND = 3.0
+"""Mann's z from which on a course is steady: seven evaluations each beyond the one before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gain:
     """What the last quarter of a series gained, with the noise and the threshold that it exceeds."""
@@ -29,8 +33,9 @@ class Gain:
 
 def still_gaining(record: Record) -> Gain | None:
     """Over the last quarter of the evaluations validation gained more than 2 standard errors (1 where training gained as
-    much, too) and 0.05 of the baseline, with its best at the last evaluation or the one before. With a single
-    evaluation: at the end of its epoch validation is so much below the epoch's mean training loss."""
+    much, too, none where the fall is steady, z < -3: the samples are the same at each evaluation) and 0.05 of the
+    baseline, with its best at the last evaluation or the one before. With a single evaluation: at the end of its epoch
+    validation is so much below the epoch's mean training loss."""
     name = "val_loss" if len(record.get("val_loss")) else "train_loss"
     loss, scale = record.get(name), record.scale
     if not scale or not len(loss) or loss.value.argmin() < len(loss) - 2:
@@ -43,6 +48,8 @@ def still_gaining(record: Record) -> Gain | None:
     train = record.get("train_loss").value
     if len(loss) > 1 and len(train) == len(loss) and float(train[start] - train[-1]) > STILL_GAINING * scale:
         noise /= 2
+    if trend(loss.value) < -SURE_TREND:
+        noise = 0.0
     if gain <= max(noise, STILL_GAINING * scale):
         return None
     return Gain(name, gain, noise, STILL_GAINING * scale, int(loss.epoch[start]), int(loss.epoch[-1]))

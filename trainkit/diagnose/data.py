@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,10 @@ FEWEST_OF_A_COURSE = 6
 """Evaluations in which a peak and a fall from it can be told."""
 UNLEARNABLE = 0.3
 """Of the baseline's loss, the most that validation ever lost: in two even classes 20 % wrong labels leave so much."""
+BY_HEART = 0.15
+"""Of the baseline's loss: what training must have learnt beyond validation where that has learnt next to nothing."""
+GOOD = 0.8
+"""An accuracy whose interval tells the size of a part: that of a model that knows nothing is wide for another reason."""
 Z95 = 1.96
 
 
@@ -92,7 +97,8 @@ def label_noise(record: Record) -> Verdict | None:
     more classes, though something is learnt (hard classes are mistaken in pairs, wrong labels are not); the course that
     memorised noise takes, a peak of the validation accuracy where training is no better, then a fall of more than 3
     standard errors while the training accuracy climbs by as much or more (clean samples are learnt first: Arpit et al.
-    2017); or training that learns by heart what was never more than 0.3 learnt on validation."""
+    2017); or training that learns by heart what was never more than 0.3 learnt on validation: twice as much, and 0.15
+    of the baseline's loss more."""
     if not record.classification:
         return None
     conflicts = sum(leading_number(found["message"]) for found in record.findings("conflicting_labels"))
@@ -114,7 +120,8 @@ def label_noise(record: Record) -> Verdict | None:
             f"Training has learnt {by_heart['train_skill']:.0%} of what a constant leaves, validation never more than "
             f"{by_heart['best_val_skill']:.0%}: what is left may be labels that nothing explains."
         )
-        reasons.append((graded(UNLEARNABLE - by_heart["best_val_skill"], 0, UNLEARNABLE, 0.5, 0.7), message))
+        # that classes overlap is as good a reason where a fifth and more was learnt: a hint, no cause
+        reasons.append((graded(UNLEARNABLE - by_heart["best_val_skill"], 0, UNLEARNABLE, 0.4, 0.7), message))
     if share >= CONFLICTS:
         reasons.append((graded(share, CONFLICTS, 0.1, 0.7), f"{conflicts} samples stand under two or more labels."))
     if not reasons:
@@ -139,9 +146,9 @@ def label_noise(record: Record) -> Verdict | None:
 
 
 def class_imbalance(record: Record) -> Verdict | None:
-    """Classes of sizes 5 to 1 or more, nothing done about it, and the small one suffers: its recall is 0.2 (and 2
-    standard errors) below the largest one's; while training, macro recall 0.1 below accuracy or accuracy at the
-    largest class's share."""
+    """Classes of sizes 5 to 1 or more, nothing done about it, and the small ones suffer: the recall of those with a fifth
+    of the largest one's samples or less, all together, is 0.2 (and 2 standard errors) below that of the others; while
+    training, macro recall 0.1 below accuracy or accuracy at the largest class's share."""
     counts = {name: n for name, n in record.classes.items() if n}
     if len(counts) < 2 or record.spec.balance != "none":
         return None
@@ -152,11 +159,13 @@ def class_imbalance(record: Record) -> Verdict | None:
     rows = {row["class"]: row for row in (record.evaluation or {}).get("per_class") or ()}
     accuracy, recall = record.get("val_accuracy"), record.get("val_recall")
     seen: dict[str, Any] = {}
-    if most in rows and least in rows and rows[least]["support"]:
-        low, high = rows[least]["recall"], rows[most]["recall"]
-        n = rows[least]["support"]
+    small = [name for name, n in counts.items() if n * UNBALANCED <= counts[most] and name in rows]
+    large = [name for name in counts if name in rows and name not in small]
+    n = sum(rows[name]["support"] for name in small)
+    if n and any(rows[name]["support"] for name in large):
+        low, high = (_recall([rows[name] for name in names]) for names in (small, large))
         error = math.sqrt(max(low * (1 - low), 1 / (n + 2)) / n)
-        seen = {"recall_of_smallest": low, "recall_of_largest": high, "noise": 2 * error}
+        seen = {"small": small[:20], "recall_of_small": low, "recall_of_others": high, "noise": 2 * error}
         if high - low <= max(IGNORED, 2 * error):
             return None
         confidence = graded(high - low, IGNORED, 0.8, 0.6)
@@ -172,7 +181,7 @@ def class_imbalance(record: Record) -> Verdict | None:
         "class_imbalance",
         confidence,
         int(accuracy.epoch[0]) if len(accuracy) else None,
-        f"Class {most!r} has {ratio:.3g} times the samples of {least!r}, nothing balances them, and the small one is missed.",
+        f"Class {most!r} has {ratio:.3g} times the samples of {least!r}, nothing balances them, and the small are missed.",
         {
             "samples": counts if len(counts) <= 20 else {most: counts[most], least: counts[least]},
             "ratio": ratio,
@@ -185,8 +194,9 @@ def class_imbalance(record: Record) -> Verdict | None:
 
 def distribution_mismatch(record: Record) -> Verdict | None:
     """Of shipped parts: test is worse than validation at the kept epoch by more than 3 standard errors of both and by
-    0.05, or the report finds that they are distributed otherwise (without harm, with less confidence; more where it is
-    validation that differs from training). Parts cut at random differ by chance alone."""
+    0.05, or the report finds that they are distributed otherwise (without harm, with less confidence; more where test is
+    0.05 worse, if not surely, or where it is validation that differs from training). Parts cut at random differ by
+    chance alone."""
     if not (record.facts.splits and record.spec.split.keeps_shipped):
         return None
     drifted = record.findings("drift")
@@ -200,7 +210,8 @@ def distribution_mismatch(record: Record) -> Verdict | None:
         confidence = graded(sigma, SURE_DIFFERENCE, 6, 0.7)
     elif drifted:
         judged = any(" in validation than " in found["message"] for found in drifted)
-        confidence = 0.5 if judged or seen is None else 0.35
+        harmed = seen is not None and seen["difference"] > DIFFERENT
+        confidence = 0.55 if harmed else 0.5 if judged or seen is None else 0.35
     message = (
         f"{seen['metric']} is {seen['validation']:.4g} on validation and {seen['test']:.4g} on test. " if seen else ""
     )
@@ -254,9 +265,9 @@ def leakage(record: Record) -> Verdict | None:
 
 def validation_too_small(record: Record) -> Verdict | None:
     """No validation part; or, with less than 5 % of the samples, the far end of Wilson's 95 % interval is 0.1 from the
-    accuracy; with more, the interval is +-0.15 or wider. Of a regression 2 standard errors of the loss are half of it,
-    with more samples three quarters; they are at least those of squared normal residuals, sqrt(2 / n): a handful does
-    not tell its own spread."""
+    accuracy; with more, the interval of that accuracy, or of 0.8, is +-0.15 or wider. Of a regression 2 standard errors
+    of the loss are half of it, with more samples three quarters; they are at least those of squared normal residuals,
+    sqrt(2 / n): a handful does not tell its own spread."""
     size = record.parts[1]
     accuracy, loss, errors = (record.get(f"val_{name}") for name in ("accuracy", "loss", "loss_se"))
     if record.resolved is None or record.spec.model.kind == "ensemble":
@@ -275,7 +286,7 @@ def validation_too_small(record: Record) -> Verdict | None:
     if record.classification and len(accuracy):
         best = float(accuracy.value.max())
         small = share < SMALL_SHARE
-        wide = wilson_far_end(best, size) if small else wilson_half_width(best, size)
+        wide = wilson_far_end(best, size) if small else wilson_half_width(max(best, GOOD), size)
         limit = UNSURE if small else UNSURE_OF_A_SHARE
         what = f"An accuracy on {size} samples is known to +-{wide:.2f} only."
     elif not record.classification and len(loss) and len(errors):
@@ -290,6 +301,11 @@ def validation_too_small(record: Record) -> Verdict | None:
         return None
     evidence |= {"width": wide, "threshold": limit}
     return Verdict("validation_too_small", graded(wide, limit, 2 * limit, 0.5, 0.9), None, what, evidence)
+
+
+def _recall(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Of all samples of these classes together."""
+    return float(sum(row["recall"] * row["support"] for row in rows) / sum(row["support"] for row in rows))
 
 
 def wilson_half_width(share: float, n: int, z: float = Z95) -> float:
@@ -345,13 +361,14 @@ def _memorised(record: Record) -> dict[str, Any] | None:
 
 
 def _by_heart(record: Record) -> dict[str, float] | None:
-    """Training skills of the end and validation's best, where the one is 0.3 beyond the other and that below 0.3."""
+    """Training skills of the end and validation's best, where the one is twice the other, and 0.15 more, and that below
+    0.3."""
     train, val = record.skill("train"), record.skill("val")
     if len(train) < FEWEST_OF_A_COURSE or len(val) < FEWEST_OF_A_COURSE:
         return None
     best, last = float(val.max()), float(np.median(train[-3:]))
     worse = float(np.median(val[-3:])) < best < UNLEARNABLE
-    if not worse or last < max(best, 0.0) + UNLEARNABLE or _differs(record):
+    if not worse or last < max(best, 0.0) + max(best, BY_HEART) or _differs(record):
         return None
     return {"best_val_skill": best, "train_skill": last}
 

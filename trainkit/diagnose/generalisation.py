@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 
-from trainkit.diagnose.capacity import bottleneck, doubted, held_back, memorising, too_deep
-from trainkit.diagnose.courses import NOISE, standard_error, still_gaining, trend
+from trainkit.diagnose.capacity import bottleneck, doubted, held_back, memorising, throttled, too_deep
+from trainkit.diagnose.courses import NOISE, SURE_TREND, standard_error, still_gaining, trend
 from trainkit.diagnose.probes import reading
 from trainkit.diagnose.rates import LITTLE_LEARNT
 from trainkit.diagnose.record import Record, Series
-from trainkit.diagnose.verdicts import Verdict, graded
+from trainkit.diagnose.verdicts import SURE, Verdict, graded
 
 WIDE_GAP = 0.15
 """Of the baseline's loss: the part of what can be learnt that training claims and validation does not confirm."""
@@ -19,12 +19,12 @@ BARELY_LEARNT = 0.25
 """Of the baseline's loss: above it, data may hold no more. Half of the variance is noise in many a table of numbers."""
 NEXT_TO_NOTHING = 0.1
 """Of the baseline's loss: who has learnt no more in a whole run stands still, whatever the last epochs bring."""
+WELL_LEARNT = 0.75
+"""Of the baseline's loss: short of it a network of 20 plain layers that stands still is in its own way."""
 FLAT = 0.02
 """Of the baseline's loss: what the last quarter of the evaluations gained, below which training stands still."""
 STEADY_RISE = 0.05
 """Of the baseline's loss: what a rise must come to that is told by its steadiness."""
-SURE_TREND = 3.0
-"""Mann's z from which on a rise is steady: eight evaluations each above the one before."""
 FEWEST = 4
 """Evaluations from which on a course is one."""
 PROBED = ("probe_small_model_loss", "probe_first_batch_loss")
@@ -97,8 +97,10 @@ def underfitting_model_bias(record: Record) -> Verdict | None:
     """Training stands still with less than half of the baseline's loss gone under strong penalties, or through a layer
     narrower than K - 1 (so many directions tell K classes apart: Fisher 1936; Rao 1948); or with less than a quarter
     gone and fewer than 2 n + d parameters (what fits any labels of n samples in d dimensions: Zhang et al. 2017).
-    Where probes were run, these say it in place of the parameters, from less than half on."""
-    stuck = _stuck(record)
+    Where probes were run, these say it in place of the parameters, from less than half on. Dropout of half of the units
+    or more that keeps the training loss 0.15 of the baseline above validation's is such a penalty, still or not."""
+    still = _stuck(record)
+    stuck = still or _throttled(record)
     if stuck is None:
         return None
     held, narrow, probed = held_back(record), bottleneck(record), reading(record)
@@ -119,7 +121,7 @@ def underfitting_model_bias(record: Record) -> Verdict | None:
         "underfitting_model_bias",
         max(sure, probed.confidence) if told and probed is not None else sure,
         since,
-        f"Training stands still with {learnt:.0%} of the baseline's loss gone, and {why}.",
+        f"Training {'stands still' if still else 'ends'} with {learnt:.0%} of the baseline's loss gone, and {why}.",
         {
             "skill": learnt,
             "threshold": limit,
@@ -136,10 +138,11 @@ def underfitting_model_bias(record: Record) -> Verdict | None:
 
 def optimization_failure(record: Record) -> Verdict | None:
     """Training stands still with less than a quarter of the baseline's loss gone, though the model has 2 n + d
-    parameters or more and no strong penalty; or it has 20 plain layers, and less than half is gone at the end. Where
-    probes were run, these say it in place of the parameters, from less than half on."""
+    parameters or more and no strong penalty; or it has 20 plain layers, and less than half is gone at the end, of one
+    that stands still less than three quarters. Where probes were run, these say it in place of the parameters, from less than half on."""
     stuck, learnt_at_all, probed = _stuck(record), record.learnt, reading(record)
-    deep = too_deep(record) and record.final and learnt_at_all is not None and learnt_at_all < LITTLE_LEARNT
+    limit = WELL_LEARNT if _stands_still(record) else LITTLE_LEARNT
+    deep = too_deep(record) and record.final and learnt_at_all is not None and learnt_at_all < limit
     if deep and stuck is None:
         stuck = learnt_at_all or 0.0, 1
     capacity, needed = record.parameters, memorising(record)
@@ -184,7 +187,10 @@ def stopped_too_early(record: Record) -> Verdict | None:
         return None
     return Verdict(
         "stopped_too_early",
-        doubted(record, graded(found.gain, found.threshold, 4 * found.threshold, 0.5, 0.9)),
+        min(
+            doubted(record, graded(found.gain, found.threshold, 4 * found.threshold, 0.5, 0.9)),
+            1.0 if _throttled(record) is None else SURE - 0.05,  # more epochs would not lift what holds it back
+        ),
         found.epoch,
         f"Training ended ({record.stop_reason or record.state}) while {found.series} still fell: by {found.gain:.3g} "
         f"since epoch {found.since_epoch}.",
@@ -204,13 +210,29 @@ def _stuck(record: Record) -> tuple[float, int] | None:
     loss, learnt, scale = record.get("train_loss"), record.learnt, record.scale
     if len(loss) < FEWEST or learnt is None or learnt >= LITTLE_LEARNT or not scale:
         return None
-    start = len(loss) - 1 - max(1, len(loss) // 4)
-    # both ends by medians: one lucky epoch is no gain
-    gained = float(np.median(loss.value[max(0, start - 1) : start + 2]))
-    if gained - float(np.median(loss.value[-2:])) > FLAT * scale and learnt >= NEXT_TO_NOTHING:
+    if not _stands_still(record) and learnt >= NEXT_TO_NOTHING:
         return None
     near = np.flatnonzero(np.abs(loss.value - loss.value[-1]) <= FLAT * scale)
     return learnt, int(loss.epoch[near[0]])
+
+
+def _stands_still(record: Record) -> bool:
+    """Whether the last quarter of the evaluations gained no more than 0.02 of the baseline in training."""
+    loss, scale = record.get("train_loss"), record.scale
+    if len(loss) < FEWEST or not scale:
+        return False
+    start = len(loss) - 1 - max(1, len(loss) // 4)
+    # both ends by medians: one lucky epoch is no gain
+    gained = float(np.median(loss.value[max(0, start - 1) : start + 2])) - float(np.median(loss.value[-2:]))
+    return gained <= FLAT * scale
+
+
+def _throttled(record: Record) -> tuple[float, int] | None:
+    """(training's skill, its first epoch) where dropout keeps it that far behind validation, and below a half."""
+    behind, skill = throttled(record), record.skill("train")
+    if behind is None or behind < WIDE_GAP or not len(skill) or skill[-1] >= LITTLE_LEARNT:
+        return None
+    return float(skill[-1]), int(record.get("train_loss").epoch[0])
 
 
 def _paired(record: Record, loss: Series, index: int, otherwise: float) -> float:

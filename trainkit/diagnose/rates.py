@@ -105,11 +105,11 @@ def exploding_gradients(record: Record) -> Verdict | None:
 
 def learning_rate_too_high(record: Record) -> Verdict | None:
     """One of: a loss that is not finite; a rise to twice the baseline with little learnt, or that much under steps of a
-    tenth of the weights' norm or a rate above the optimizer's usual one; a mean training loss whose rises undo half of
-    its falls; little learnt at more than ten times the usual rate, or with such steps (their median at least half as
-    long: a linear model's weights begin small); not much learnt with such steps throughout. Little: less than half of
-    the baseline's loss is gone; much: nine tenths. Rises count beyond the noise of a mean of n losses, 2 sqrt(2 / n)
-    baselines: losses spread about as much as they measure."""
+    tenth of the weights' norm, or under a rate above the optimizer's usual one unless it has only fallen since its
+    beginning; a mean training loss whose rises undo half of its falls; little learnt at more than ten times the usual
+    rate, or with such steps (their median at least half as long: a linear model's weights begin small); not much learnt
+    with such steps throughout. Little: less than half of the baseline's loss is gone; much: nine tenths. Rises count
+    beyond the noise of a mean of n losses, 2 sqrt(2 / n) baselines: losses spread about as much as they measure."""
     scale, learnt = record.scale, record.learnt
     loss, steps, broken = record.get("train_loss"), relative_steps(record), _not_finite(record)
     largest = float(steps.value.max()) if steps is not None else None
@@ -124,7 +124,10 @@ def learning_rate_too_high(record: Record) -> Verdict | None:
     if scale and len(loss) and little:
         batches = record.get("train_batch_loss")
         risen = np.diff(loss.value, prepend=math.inf) > _noise(record)
-        high = np.flatnonzero((loss.value >= TWICE_AS_BAD * scale) & (wide | unusual | risen))
+        begun = np.logical_and.accumulate(
+            np.diff(loss.value, prepend=math.inf) < 0
+        )  # random weights are being unlearnt
+        high = np.flatnonzero((loss.value >= TWICE_AS_BAD * scale) & (wide | (unusual & ~begun) | risen))
         peaks = np.flatnonzero(batches.value >= TWICE_AS_BAD * scale)
         if len(high):
             peak = float(loss.value[high].max()) / scale
@@ -200,7 +203,7 @@ def learning_rate_too_low(record: Record) -> Verdict | None:
         confidence = graded(-math.log10(max(way, 1e-12)), 1, 3, 0.7)
         message = f"All steps together could change the weights by {way:.2g} of their norm at most."
     elif steady and (way is None or way < 1):
-        confidence = 0.5 if way is None else 0.6
+        confidence = doubted(record, 0.5 if way is None else 0.6)
         message = (
             f"The loss still falls as in the beginning: by {early:.3g} in the first half, by {late:.3g} in the second."
         )

@@ -110,7 +110,7 @@ def _idle(record: Record, code: str, name: str, what: str) -> Verdict | None:
     harmless = learnt is not None and learnt >= LITTLE_LEARNT
     # units that training has driven to an end, or that are too few for their task, tell what they were asked for
     grown = total.value[0] < HALF_IDLE and share - total.value[0] > HALF_IDLE / 2
-    driven = code == "saturated_activations" and (grown or bottleneck(record) is not None)
+    driven = bottleneck(record) is not None or (code == "saturated_activations" and grown)
     confidence = max(graded(share, HALF_IDLE, 0.9, 0.6), 0.8 if by_layer else 0.0)
     since = np.flatnonzero(total.value >= min(HALF_IDLE, share))
     where = f"; in {worst} {layers[worst]:.0%}" if worst is not None else ""

@@ -35,7 +35,7 @@ LOW_LEARNING: frozenset[Code] = frozenset(
 IDLE: frozenset[Code] = frozenset({"dead_units", "saturated_activations", "vanishing_gradients"})
 BY_VALIDATION: frozenset[Code] = frozenset({"overfitting", "stopped_too_early"})
 EXPLAINS: dict[Code, frozenset[Code]] = {
-    "symmetric_initialization": LOW_LEARNING | IDLE,
+    "symmetric_initialization": LOW_LEARNING | IDLE | {"learning_rate_too_high"},
     "unscaled_inputs": LOW_LEARNING | IDLE | {"exploding_gradients", "learning_rate_too_high", "wrong_loss"},
     "exploding_gradients": LOW_LEARNING | {"dead_units", "vanishing_gradients", "learning_rate_too_high"},
     "learning_rate_too_high": LOW_LEARNING | IDLE | {"overfitting"},

@@ -118,6 +118,14 @@ def test_labels_that_nothing_explains() -> None:
     verdict = label_noise(record(about=two, **well(val_loss=val, train_loss=train, **flat)))
     assert verdict is not None
     assert verdict.evidence["by_heart"] == pytest.approx({"best_val_skill": 0.15, "train_skill": 0.9})
+    # where validation has learnt next to nothing, training is soon twice as far; of classes that overlap it is a hint
+    soon = [baseline * share for share in (1.0, 0.98, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)]
+    little = [baseline * share for share in (1.0, 0.97, 0.95, 0.93, 0.95, 0.96, 0.97, 0.97)]
+    assert label_noise(record(about=two, **well(val_loss=little, train_loss=soon, **flat))) is not None
+    some = [baseline * share for share in (0.9, 0.8, 0.75, 0.9, 1.0, 1.1, 1.2, 1.3)]
+    hint = label_noise(record(about=two, **well(val_loss=some, train_loss=train, **flat)))
+    assert hint is not None
+    assert hint.confidence < 0.5
     learnt = [baseline * share for share in (0.9, 0.6, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)]
     assert label_noise(record(about=two, **well(val_loss=learnt, train_loss=train, **flat))) is None
 
@@ -141,6 +149,17 @@ def test_a_small_class_that_is_missed() -> None:
     assert class_imbalance(record(about=rare, **well(), **rows(0.6, 3))) is None
     assert class_imbalance(record({"balance": "class_weights"}, rare, **well(), **rows(0.2, 20))) is None
     assert class_imbalance(record(about=facts(classes={"a": 1500, "b": 500}), **well(), **rows(0.2, 50))) is None
+    # of many classes the small ones together, against all others
+    many = facts(classes={str(k): 180 for k in range(8)} | {"8": 10, "9": 10})
+    missed = {
+        "per_class": [
+            {"class": str(k), "recall": 0.9 if k < 8 else 0.0, "support": 36 if k < 8 else 2} for k in range(10)
+        ]
+    }
+    verdict = class_imbalance(record(about=many, **well(), evaluation=missed))
+    assert verdict is not None
+    assert verdict.evidence["small"] == ["8", "9"]
+    assert verdict.evidence["noise"] == pytest.approx(2 * (1 / 6 / 4) ** 0.5)
     # while it runs there is no evaluation yet
     live = well(val_accuracy=[0.9] * 12, val_recall=[0.55] * 12)
     assert class_imbalance(record(about=rare, **live)) is not None
@@ -171,14 +190,15 @@ def test_a_test_part_that_is_otherwise() -> None:
 
 
 def test_parts_that_drifted() -> None:
-    def confidence(part: str) -> float:
+    def confidence(part: str, accuracy: float = 0.93, samples: int = 200) -> float:
         message = f"x is distributed otherwise in {part} than in train (KS 0.30)"
-        made = record(about=facts(**SHIPPED), **well(), **on_test(0.93), **found(("drift", message)))
+        made = record(about=facts(**SHIPPED), **well(), **on_test(accuracy, samples), **found(("drift", message)))
         verdict = distribution_mismatch(made)
         assert verdict is not None
         return verdict.confidence
 
     assert confidence("test") < confidence("validation") == 0.5
+    assert 0.5 < confidence("test", 0.8, 30) < confidence("test", 0.5, 200)  # worse, but on few samples
 
 
 def test_a_regression_that_fails_on_test() -> None:
@@ -211,6 +231,9 @@ def test_a_validation_part_too_small_to_tell() -> None:
     verdict = validation_too_small(record(about=small, **well(val_accuracy=[0.8] * 12)))
     assert verdict is not None
     assert verdict.evidence["samples"] == 20
+    # half of them are right: of a model that knows nothing any interval is wide
+    third = facts(samples=300, classes={"a": 150, "b": 150})
+    assert validation_too_small(record(about=third, **well(val_accuracy=[0.5] * 12))) is None
     # 20 right of 20: +-0.08. As a tenth of few samples that is what there is; as a hundredth of many it is a choice
     right = well(val_accuracy=[1.0] * 12)
     assert validation_too_small(record(about=small, **right)) is None

@@ -94,6 +94,11 @@ def test_underfitting_and_an_optimisation_that_fails_are_told_apart_by_capacity(
     held = underfitting_model_bias(record({"regularize": {"l2": 400}}, **well(**STUCK)))
     assert held is not None
     assert held.evidence["penalties"] == ["l2"]
+    light = {"regularize": {"l1": 10}}
+    assert underfitting_model_bias(record(light, **well(**STUCK))) is None
+    shrunk = underfitting_model_bias(record(light, **well(**STUCK, train_weight_norm=[15.0] * 6 + [3.0] * 6)))
+    assert shrunk is not None
+    assert shrunk.evidence["penalties"] == ["l1"]
     moving = {**STUCK, "train_loss": np.linspace(2.3, 1.3, 12).tolist()}
     for rule in (underfitting_model_bias, optimization_failure):
         assert rule(record(linear, **well(**moving))) is None
@@ -114,7 +119,10 @@ def test_stopped_too_early() -> None:
     assert verdict.evidence["gain_of_last_quarter"] == pytest.approx(2 / 7)
     assert stopped_too_early(record(**given, state="running", stop_reason=None)) is None
     assert stopped_too_early(record(**given, state="failed")) is None
-    # two standard errors; one where training gained as much
+    # two standard errors; one where training gained as much; none where every evaluation gained
+    assert stopped_too_early(record(**{**given, "val_loss_se": [0.3] * 8})) is not None
+    uneven = [2.0, 1.5, 1.6, 1.55, 1.6, 1.286, 1.3, 1.0]
+    given = {**given, "val_loss": uneven, "train_loss": uneven}
     standing = {**given, "train_loss": [2.0] * 8}
     assert stopped_too_early(record(**{**given, "val_loss_se": [0.2] * 8})) is not None
     assert stopped_too_early(record(**{**standing, "val_loss_se": [0.2] * 8})) is None
@@ -125,6 +133,18 @@ def test_stopped_too_early() -> None:
     assert stopped_too_early(record(**well(val_loss=[1.5], train_loss=[2.0]))) is not None
     assert stopped_too_early(record(**well(val_loss=[1.95], train_loss=[2.0]))) is None
     assert stopped_too_early(record(**well(val_loss=RISING))) is None
+
+
+def test_dropout_that_keeps_training_behind_validation() -> None:
+    strong = {"model": {"kind": "mlp", "dropout": 0.9}}
+    behind = well(train_loss=np.linspace(2.6, 1.7, 12).tolist(), val_loss=np.linspace(2.2, 1.1, 12).tolist())
+    found = diagnose(record(strong, **behind)).verdicts
+    assert [v.code for v in found] == ["underfitting_model_bias", "stopped_too_early"]
+    assert found[0].evidence["penalties"] == ["dropout"]
+    assert [v.code for v in diagnose(record(**behind)).verdicts] == ["stopped_too_early"]
+    # validation at an epoch's end is ahead of the mean over that epoch: no sign of a penalty while all falls fast
+    fast = well(train_loss=[2.3, 2.0, 1.6], val_loss=[2.1, 1.6, 1.1], val_loss_se=[0.03] * 3)
+    assert [v.code for v in diagnose(record(strong, **fast)).verdicts] == ["stopped_too_early"]
 
 
 def test_squared_error_on_classes() -> None:

@@ -94,10 +94,28 @@ def test_a_network_that_died_of_its_rate() -> None:
     assert learning_rate_too_high(record({"optimizer": {"kind": "sgd", "lr": 0.5}}, **flat)) is None
 
 
+def test_a_loss_that_begins_high_and_only_falls_is_no_sign_of_a_rate() -> None:
+    """As squared error on classes does: random outputs are far beyond the shares of the classes."""
+    above = {"optimizer": {"kind": "adam", "lr": 2e-3}}
+    fallen = [9.0, 7.0, 6.0, 5.0]
+    assert learning_rate_too_high(record(above, **well(train_loss=fallen, val_loss=fallen))) is None
+    back = [9.0, 7.0, 7.1, 5.0]
+    assert learning_rate_too_high(record(above, **well(train_loss=back, val_loss=back))) is not None
+
+
 def test_so_many_plain_layers_that_nothing_comes_through() -> None:
     flat = well(train_loss=FLAT, val_loss=FLAT, train_dead_units=[0.6] * 12)
     plain = {"model": {"kind": "mlp", "hidden": [16] * 20}}
     assert [v.code for v in diagnose(record(plain, **flat)).verdicts] == ["optimization_failure", "dead_units"]
+    slow = {"optimizer": {"kind": "sgd", "lr": 0.01}}
+    creeping = well(
+        train_loss=np.linspace(2.3, 2.2, 12).tolist(), val_loss=FLAT, train_lr=[0.01] * 12, train_grad_norm=[4.0] * 12
+    )
+    assert diagnose(record(slow, **creeping)).verdicts[0].code == "learning_rate_too_low"
+    assert diagnose(record({**slow, **plain}, **creeping)).verdicts[0].code == "optimization_failure"
+    half = {"train_loss": [2.3, 1.6, *[1.0] * 10], "val_loss": [2.3, 1.6, *[1.1] * 10]}
+    assert [v.code for v in diagnose(record(plain, **well(**half))).verdicts] == ["optimization_failure"]
+    assert [v.code for v in diagnose(record(plain, **well())).verdicts] == ["healthy"]
     for changes in ({"norm": "batch"}, {"activation": "tanh"}, {"init": {"kind": "normal"}}, {"hidden": [16] * 8}):
         other = {"model": {**plain["model"], **changes}}
         assert diagnose(record(other, **flat)).verdicts[0].code == "dead_units", changes
@@ -173,6 +191,8 @@ def test_idle_units(name: str, rule: Any) -> None:
     assert rule(record(**well(**{f"train_{name}": [0.6] * 12}))) is None, "all is learnt: it has units to spare"
     assert rule(record(**well(**stuck, **{f"train_{name}": [0.45] * 12}))) is None
     assert rule(record(**stuck)) is None
+    narrow = {"model": {"kind": "mlp", "hidden": [1]}}  # whatever the one unit does, ten classes need more
+    assert rule(record(narrow, **well(**stuck, **{f"train_{name}": [1.0] * 12}))).confidence == 0.4
 
 
 def test_units_that_begin_alike() -> None:
