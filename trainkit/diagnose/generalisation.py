@@ -139,7 +139,8 @@ def underfitting_model_bias(record: Record) -> Verdict | None:
 def optimization_failure(record: Record) -> Verdict | None:
     """Training stands still with less than a quarter of the baseline's loss gone, though the model has 2 n + d
     parameters or more and no strong penalty; or it has 20 plain layers, and less than half is gone at the end, of one
-    that stands still less than three quarters. Where probes were run, these say it in place of the parameters, from less than half on."""
+    that stands still less than three quarters. Where probes were run, these say it in place of the parameters, from
+    less than half on."""
     stuck, learnt_at_all, probed = _stuck(record), record.learnt, reading(record)
     limit = WELL_LEARNT if _stands_still(record) else LITTLE_LEARNT
     deep = too_deep(record) and record.final and learnt_at_all is not None and learnt_at_all < limit
