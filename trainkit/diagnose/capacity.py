@@ -67,5 +67,6 @@ def too_deep(record: Record) -> bool:
 
 
 def doubted(record: Record, confidence: float) -> float:
-    """Of a symptom that so many layers bring with them: not enough to explain anything."""
-    return min(confidence, SURE - 0.05) if too_deep(record) else confidence
+    """Of a symptom that so many layers bring with them, or dropout that drowns the signal: not enough to explain anything."""
+    drowned = (throttled(record) or 0.0) > 1.0
+    return min(confidence, SURE - 0.05) if too_deep(record) or drowned else confidence

@@ -15,6 +15,8 @@ STILL_GAINING = 0.05
 """Of the baseline's loss: what the last quarter gained, from which on more epochs plainly pay."""
 
 
+HALF_WAY = 0.5
+"""Of the baseline's loss: beyond it a steady fall may be a tail that creeps on, and has to exceed the noise."""
 SURE_TREND = 3.0
 """Mann's z from which on a course is steady: seven evaluations each beyond the one before."""
 
@@ -33,9 +35,9 @@ class Gain:
 
 def still_gaining(record: Record) -> Gain | None:
     """Over the last quarter of the evaluations validation gained more than 2 standard errors (1 where training gained as
-    much, too, none where the fall is steady, z < -3: the samples are the same at each evaluation) and 0.05 of the
-    baseline, with its best at the last evaluation or the one before. With a single evaluation: at the end of its epoch
-    validation is so much below the epoch's mean training loss."""
+    much, too; none where the fall is steady, z < -3, and half of the way is not done: the samples are the same at each
+    evaluation) and 0.05 of the baseline, with its best at the last evaluation or the one before. With a single
+    evaluation: at the end of its epoch validation is so much below the epoch's mean training loss."""
     name = "val_loss" if len(record.get("val_loss")) else "train_loss"
     loss, scale = record.get(name), record.scale
     if not scale or not len(loss) or loss.value.argmin() < len(loss) - 2:
@@ -48,7 +50,7 @@ def still_gaining(record: Record) -> Gain | None:
     train = record.get("train_loss").value
     if len(loss) > 1 and len(train) == len(loss) and float(train[start] - train[-1]) > STILL_GAINING * scale:
         noise /= 2
-    if trend(loss.value) < -SURE_TREND:
+    if trend(loss.value) < -SURE_TREND and (record.learnt or 0.0) < HALF_WAY:
         noise = 0.0
     if gain <= max(noise, STILL_GAINING * scale):
         return None

@@ -98,7 +98,7 @@ def label_noise(record: Record) -> Verdict | None:
     memorised noise takes, a peak of the validation accuracy where training is no better, then a fall of more than 3
     standard errors while the training accuracy climbs by as much or more (clean samples are learnt first: Arpit et al.
     2017); or training that learns by heart what was never more than 0.3 learnt on validation: twice as much, and 0.15
-    of the baseline's loss more."""
+    of the baseline's loss more, while validation's accuracy stays nearer to the largest class's share than to 1."""
     if not record.classification:
         return None
     conflicts = sum(leading_number(found["message"]) for found in record.findings("conflicting_labels"))
@@ -368,9 +368,19 @@ def _by_heart(record: Record) -> dict[str, float] | None:
         return None
     best, last = float(val.max()), float(np.median(train[-3:]))
     worse = float(np.median(val[-3:])) < best < UNLEARNABLE
-    if not worse or last < max(best, 0.0) + max(best, BY_HEART) or _differs(record):
+    if not worse or last < max(best, 0.0) + max(best, BY_HEART) or _differs(record) or _answers_well(record):
         return None
     return {"best_val_skill": best, "train_skill": last}
+
+
+def _answers_well(record: Record) -> bool:
+    """Whether validation ever closed half of the gap from the largest class's share to an accuracy of 1: labels that can
+    be told so often explain no loss above the baseline."""
+    accuracy, classes = record.get("val_accuracy").value, record.classes.values()
+    if not len(accuracy) or not sum(classes):
+        return False
+    chance = max(classes) / sum(classes)
+    return float(accuracy.max()) > (1 + chance) / 2
 
 
 def _evenness(record: Record) -> float | None:

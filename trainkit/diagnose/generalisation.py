@@ -15,6 +15,10 @@ from trainkit.diagnose.verdicts import SURE, Verdict, graded
 
 WIDE_GAP = 0.15
 """Of the baseline's loss: the part of what can be learnt that training claims and validation does not confirm."""
+ALL_LEARNT = 0.99
+"""Of the baseline's loss: training has the samples by heart."""
+GAP_OF_ALL = 0.1
+"""Of the baseline's loss: the gap that is too wide then."""
 BARELY_LEARNT = 0.25
 """Of the baseline's loss: above it, data may hold no more. Half of the variance is noise in many a table of numbers."""
 NEXT_TO_NOTHING = 0.1
@@ -33,10 +37,11 @@ PROBED = ("probe_small_model_loss", "probe_first_batch_loss")
 def overfitting(record: Record) -> Verdict | None:
     """Validation loss against its least value and against training, both beyond the noise.
 
-    Rise: (median of the last 3) - least > 2 standard errors of that difference, by pairs of the same samples, while the
-    training loss fell further; of older records, without it, > 2 sqrt(se_last^2 + se_least^2), which is wider, so that
-    a steady rise (z > 3) counts from 1 se_least and 0.05 of the baseline on. Gap at the end: validation - training > 2
-    se and > 0.15 of the baseline. A run that an early-stop rule has ended keeps its best: there the gap at the best
+    Rise, two evaluations after the least or later: (median of the last 3) - least > 2 standard errors of that
+    difference, by pairs of the same samples, while the training loss fell further; of older records, without it, > 2
+    sqrt(se_last^2 + se_least^2), which is wider, so that a steady rise (z > 3) counts from 1 se_least and 0.05 of the
+    baseline on. Gap at the end: validation - training > 2 se and > 0.15 of the baseline, 0.1 where training has nothing
+    left to learn (0.99 of it is gone). A run that an early-stop rule has ended keeps its best: there the gap at the best
     counts alone. Where not even a quarter of the baseline's loss is gone there is nothing to overdo.
     """
     train, val, scale = record.get("train_loss"), record.get("val_loss"), record.scale
@@ -55,16 +60,19 @@ def overfitting(record: Record) -> Verdict | None:
     gap = last - (train_best if tamed else float(train.value[-1]))
     steady = trend(val.value[best : end + 1])
     steadily = steady > SURE_TREND and rise > max(se_best, STEADY_RISE * scale)
-    rising = fell > 0 and (rise > max(noise, FLAT * scale) or steadily)
-    apart = gap > max(NOISE * se_last, WIDE_GAP * scale) and record.skill("train")[-1:].sum() >= LITTLE_LEARNT
+    rising = fell > 0 and end - best >= 2 and (rise > max(noise, FLAT * scale) or steadily)
+    claimed = record.skill("train")
+    claim = float(np.interp(val.step[end], train.step, claimed)) if len(claimed) == len(train) else 0.0
+    wide = WIDE_GAP if claim < ALL_LEARNT else GAP_OF_ALL
+    apart = gap > max(NOISE * se_last, wide * scale) and claim >= LITTLE_LEARNT
     if not rising and not apart:
         return None
     sure = max(
         graded(rise / max(noise, FLAT * scale), 1, 3) if rising else 0.0,
-        graded(gap / scale, WIDE_GAP, 3 * WIDE_GAP, 0.5, 0.85) if apart else 0.0,
+        graded(gap / scale, wide, 3 * WIDE_GAP, 0.5, 0.85) if apart else 0.0,
     )
-    wide = np.flatnonzero(val.value - np.interp(val.step, train.step, train.value) > WIDE_GAP * scale)
-    since = int(val.epoch[min(best + 1, len(val) - 1)]) if rising or not len(wide) else int(val.epoch[wide[0]])
+    parted = np.flatnonzero(val.value - np.interp(val.step, train.step, train.value) > wide * scale)
+    since = int(val.epoch[min(best + 1, len(val) - 1)]) if rising or not len(parted) else int(val.epoch[parted[0]])
     message = (
         f"Since epoch {int(val.epoch[best])} the validation loss has risen from {val.value[best]:.4g} to {last:.4g} "
         f"while the training loss fell from {train_best:.4g} to {train.value[-1]:.4g}."
@@ -138,14 +146,10 @@ def underfitting_model_bias(record: Record) -> Verdict | None:
 
 def optimization_failure(record: Record) -> Verdict | None:
     """Training stands still with less than a quarter of the baseline's loss gone, though the model has 2 n + d
-    parameters or more and no strong penalty; or it has 20 plain layers, and less than half is gone at the end, of one
-    that stands still less than three quarters. Where probes were run, these say it in place of the parameters, from
-    less than half on."""
-    stuck, learnt_at_all, probed = _stuck(record), record.learnt, reading(record)
-    limit = WELL_LEARNT if _stands_still(record) else LITTLE_LEARNT
-    deep = too_deep(record) and record.final and learnt_at_all is not None and learnt_at_all < limit
-    if deep and stuck is None:
-        stuck = learnt_at_all or 0.0, 1
+    parameters or more and no strong penalty; or it has 20 plain layers and got nowhere (`_lost_in_depth`). Where probes
+    were run, these say it in place of the parameters, from less than half on."""
+    deep, probed = _lost_in_depth(record), reading(record)
+    stuck = _stuck(record) or ((record.learnt or 0.0, 1) if deep else None)
     capacity, needed = record.parameters, memorising(record)
     if stuck is None or held_back(record) or capacity is None or needed is None:
         return None
@@ -226,6 +230,17 @@ def _stands_still(record: Record) -> bool:
     # both ends by medians: one lucky epoch is no gain
     gained = float(np.median(loss.value[max(0, start - 1) : start + 2])) - float(np.median(loss.value[-2:]))
     return gained <= FLAT * scale
+
+
+def _lost_in_depth(record: Record) -> bool:
+    """A run of 20 plain layers that ended with nothing finite, with less than half of the baseline's loss gone (of one
+    that stands still less than three quarters), or that had learnt next to nothing for half of its time."""
+    if not (too_deep(record) and record.final):
+        return False
+    learnt, skill = record.learnt, record.skill("train")
+    limit = WELL_LEARNT if _stands_still(record) else LITTLE_LEARNT
+    late = len(skill) >= FEWEST and float(np.median(skill)) < NEXT_TO_NOTHING
+    return learnt is None or learnt < limit or late
 
 
 def _throttled(record: Record) -> tuple[float, int] | None:

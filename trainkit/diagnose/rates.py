@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trainkit.diagnose.capacity import bottleneck, doubted, held_back
+from trainkit.diagnose.capacity import bottleneck, doubted, held_back, too_deep
 from trainkit.diagnose.courses import still_gaining
 from trainkit.diagnose.probes import first_batch
 from trainkit.diagnose.record import Floats, Record, Series
@@ -86,9 +86,10 @@ def exploding_gradients(record: Record) -> Verdict | None:
         return None
     broken = _not_finite(record)
     by_layer = {path: float(s.value[0]) for path, s in record.layers("grad_norm").items() if len(s)}
+    confidence = graded(math.log10(first[0]), math.log10(SHARP), math.log10(SHARP) + 2, 0.6 if broken else 0.5)
     return Verdict(
         "exploding_gradients",
-        graded(math.log10(first[0]), math.log10(SHARP), math.log10(SHARP) + 2, 0.6 if broken else 0.5),
+        confidence if too_deep(record) else doubted(record, confidence),
         int(seen.epoch[0]),
         f"From the first steps on the gradient is so steep that a change of the weights by 0.1 % moves the loss by "
         f"{first[0] / SHARP:.3g} times all that could be gained.",
@@ -116,7 +117,11 @@ def learning_rate_too_high(record: Record) -> Verdict | None:
     # penalties that shrink the weights make any step long beside them
     wide = largest is not None and largest >= LARGE_STEP and not held_back(record)
     unusual = record.spec.optimizer.lr > _usual(record)  # a network that died of its first steps shows none any more
+    times = record.spec.optimizer.lr / _usual(record)
     little = learnt is not None and learnt < LITTLE_LEARNT
+    # what training learns by giant steps may be nothing that holds
+    held = record.skill("val")
+    little = little or (times > FAR_TOO_HIGH and len(held) > 0 and float(np.median(held[-3:])) < 0)
     rises, falls, since = _ups_and_downs(loss, _noise(record))
     reasons: list[tuple[float, str, int]] = []
     if broken:
@@ -149,7 +154,6 @@ def learning_rate_too_high(record: Record) -> Verdict | None:
     if not little and learnt is not None and learnt < MUCH_LEARNT and wide and always >= LARGE_STEP and steps:
         message = f"Half of the steps change the weights by {always:.3g} of their norm or more."
         reasons.append((graded(math.log10(always), -1, 0.5, 0.6, 0.8), message, int(steps.epoch[0])))
-    times = record.spec.optimizer.lr / _usual(record)
     # ten times is still common; and a layer too narrow for the classes learns little at any rate
     if little and len(loss) >= 2 and times > FAR_TOO_HIGH and not reasons and not bottleneck(record):
         message = f"Little is learnt at {times:.3g} times the optimizer's usual rate."
@@ -193,7 +197,7 @@ def learning_rate_too_low(record: Record) -> Verdict | None:
         return None
     middle = float(np.interp((loss.step[0] + loss.step[-1]) / 2, loss.step, loss.value))
     early, late = float(loss.value[0]) - middle, middle - float(loss.value[-1])
-    steady = early > 0 and late >= STEADY * early
+    steady = len(loss) > 2 and early > 0 and late >= STEADY * early  # two evaluations have no halves
     if learnt >= LITTLE_LEARNT:
         if not steady or still_gaining(record) is None:
             return None

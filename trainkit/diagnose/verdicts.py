@@ -37,7 +37,8 @@ BY_VALIDATION: frozenset[Code] = frozenset({"overfitting", "stopped_too_early"})
 EXPLAINS: dict[Code, frozenset[Code]] = {
     "symmetric_initialization": LOW_LEARNING | IDLE | {"learning_rate_too_high"},
     "unscaled_inputs": LOW_LEARNING | IDLE | {"exploding_gradients", "learning_rate_too_high", "wrong_loss"},
-    "exploding_gradients": LOW_LEARNING | {"dead_units", "vanishing_gradients", "learning_rate_too_high"},
+    "exploding_gradients": LOW_LEARNING
+    | {"dead_units", "vanishing_gradients", "learning_rate_too_high", "overfitting"},
     "learning_rate_too_high": LOW_LEARNING | IDLE | {"overfitting"},
     "dead_units": LOW_LEARNING | {"vanishing_gradients"},
     "saturated_activations": LOW_LEARNING | {"vanishing_gradients", "exploding_gradients", "overfitting"},

@@ -67,6 +67,9 @@ def test_overfitting_by_a_gap() -> None:
     assert 0.5 <= verdict.confidence < 0.9
     assert overfitting(record(**well(val_loss=falling(2.0, 0.3), train_loss=falling(2.0, 0.05)))) is None
     assert overfitting(record(**well(val_loss=falling(2.0, 0.9), val_loss_se=[0.5] * 12))) is None
+    # 0.12 of the baseline apart: too much where training has nothing left to learn
+    assert overfitting(record(**well(val_loss=falling(2.0, 0.32), train_loss=falling(2.0, 0.04, half=1.0)))) is None
+    assert overfitting(record(**well(val_loss=falling(2.0, 0.28), train_loss=falling(2.0, 0.0, half=1.0)))) is not None
     assert overfitting(record(train_loss=[1.0, 0.5], val_loss=[1.0, 2.0])) is None
 
 
@@ -119,8 +122,11 @@ def test_stopped_too_early() -> None:
     assert verdict.evidence["gain_of_last_quarter"] == pytest.approx(2 / 7)
     assert stopped_too_early(record(**given, state="running", stop_reason=None)) is None
     assert stopped_too_early(record(**given, state="failed")) is None
-    # two standard errors; one where training gained as much; none where every evaluation gained
-    assert stopped_too_early(record(**{**given, "val_loss_se": [0.3] * 8})) is not None
+    # two standard errors; one where training gained as much; none where every evaluation gained, half way at most
+    creeping = np.linspace(2.2, 1.4, 8).tolist()
+    creep = {**given, "val_loss": creeping, "train_loss": creeping, "val_loss_se": [0.3] * 8}
+    assert stopped_too_early(record(**creep)) is not None
+    assert stopped_too_early(record(**{**given, "val_loss_se": [0.3] * 8})) is None
     uneven = [2.0, 1.5, 1.6, 1.55, 1.6, 1.286, 1.3, 1.0]
     given = {**given, "val_loss": uneven, "train_loss": uneven}
     standing = {**given, "train_loss": [2.0] * 8}
@@ -135,6 +141,12 @@ def test_stopped_too_early() -> None:
     assert stopped_too_early(record(**well(val_loss=RISING))) is None
 
 
+def test_one_rough_evaluation_is_no_rise() -> None:
+    rough = well(val_loss=[*falling(1.9, 0.15)[:11], 0.45])
+    assert overfitting(record(**rough)) is None
+    assert overfitting(record(**well(val_loss=[*falling(1.9, 0.15)[:9], 0.8, 0.9, 1.0]))) is not None
+
+
 def test_dropout_that_keeps_training_behind_validation() -> None:
     strong = {"model": {"kind": "mlp", "dropout": 0.9}}
     behind = well(train_loss=np.linspace(2.6, 1.7, 12).tolist(), val_loss=np.linspace(2.2, 1.1, 12).tolist())
@@ -142,6 +154,10 @@ def test_dropout_that_keeps_training_behind_validation() -> None:
     assert [v.code for v in found] == ["underfitting_model_bias", "stopped_too_early"]
     assert found[0].evidence["penalties"] == ["dropout"]
     assert [v.code for v in diagnose(record(**behind)).verdicts] == ["stopped_too_early"]
+    # what it does to training's numbers is not the rate's doing nor the weights'
+    drowned = {"train_loss": np.linspace(90, 20, 12).tolist(), "val_loss": [2.3] * 12, "train_grad_norm": [5000.0] * 12}
+    assert diagnose(record(strong, **well(**drowned))).verdicts[0].code == "underfitting_model_bias"
+    assert diagnose(record(**well(**drowned))).verdicts[0].code == "exploding_gradients"
     # validation at an epoch's end is ahead of the mean over that epoch: no sign of a penalty while all falls fast
     fast = well(train_loss=[2.3, 2.0, 1.6], val_loss=[2.1, 1.6, 1.1], val_loss_se=[0.03] * 3)
     assert [v.code for v in diagnose(record(strong, **fast)).verdicts] == ["stopped_too_early"]

@@ -94,6 +94,16 @@ def test_a_network_that_died_of_its_rate() -> None:
     assert learning_rate_too_high(record({"optimizer": {"kind": "sgd", "lr": 0.5}}, **flat)) is None
 
 
+def test_what_giant_steps_teach_does_not_hold() -> None:
+    giant = {"optimizer": {"kind": "adam", "lr": 0.3}}
+    wild = well(
+        train_loss=[20.0, 6.0, 4.0, 0.5, 0.1, 0.01], val_loss=[3.0, 8.0, 13.0, 6.0, 5.0, 5.0], train_lr=[0.3] * 6
+    )
+    assert diagnose(record(giant, **wild)).verdicts[0].code == "learning_rate_too_high"
+    tame = {**wild, "val_loss": [3.0, 2.0, 1.0, 0.2, 0.2, 0.2]}
+    assert learning_rate_too_high(record(giant, **{**tame, "train_weight_norm": [400.0] * 6})) is None
+
+
 def test_a_loss_that_begins_high_and_only_falls_is_no_sign_of_a_rate() -> None:
     """As squared error on classes does: random outputs are far beyond the shares of the classes."""
     above = {"optimizer": {"kind": "adam", "lr": 2e-3}}
@@ -116,6 +126,10 @@ def test_so_many_plain_layers_that_nothing_comes_through() -> None:
     half = {"train_loss": [2.3, 1.6, *[1.0] * 10], "val_loss": [2.3, 1.6, *[1.1] * 10]}
     assert [v.code for v in diagnose(record(plain, **well(**half))).verdicts] == ["optimization_failure"]
     assert [v.code for v in diagnose(record(plain, **well())).verdicts] == ["healthy"]
+    late = [*[2.3] * 7, 1.5, 0.8, 0.6, 0.5, 0.4]
+    assert diagnose(record(plain, **well(train_loss=late, val_loss=late))).verdicts[0].code == "optimization_failure"
+    broken = {"train_loss": [math.nan], "train_batch_loss": [math.nan], "state": "failed", "stop_reason": None}
+    assert diagnose(record(plain, **broken)).verdicts[0].code == "optimization_failure"
     for changes in ({"norm": "batch"}, {"activation": "tanh"}, {"init": {"kind": "normal"}}, {"hidden": [16] * 8}):
         other = {"model": {**plain["model"], **changes}}
         assert diagnose(record(other, **flat)).verdicts[0].code == "dead_units", changes
