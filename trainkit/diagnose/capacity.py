@@ -7,6 +7,8 @@ from trainkit.diagnose.verdicts import SURE
 
 STRONG = {"l2_share": 0.1, "weight_decay": 0.1, "dropout": 0.5, "l1_share": 0.1, "input_dropout": 0.5}
 """Penalties from which on they may be what keeps the training loss high; `_share` is of the number of samples."""
+BEHIND = 0.15
+"""Of the baseline's loss: how far dropout may keep training behind validation."""
 SHRUNK = 0.5
 """Last over first norm of all weights: training by itself lets them grow."""
 TOO_DEEP = 20
@@ -66,7 +68,11 @@ def too_deep(record: Record) -> bool:
     return usual and model.activation not in ("sigmoid", "tanh")
 
 
+def drowned(record: Record) -> bool:
+    """Whether dropout makes most of the training part's numbers."""
+    return (throttled(record) or 0.0) >= BEHIND
+
+
 def doubted(record: Record, confidence: float) -> float:
     """Of a symptom that so many layers bring with them, or dropout that drowns the signal: not enough to explain anything."""
-    drowned = (throttled(record) or 0.0) > 1.0
-    return min(confidence, SURE - 0.05) if too_deep(record) or drowned else confidence
+    return min(confidence, SURE - 0.05) if too_deep(record) or drowned(record) else confidence

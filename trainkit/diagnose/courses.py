@@ -15,6 +15,8 @@ STILL_GAINING = 0.05
 """Of the baseline's loss: what the last quarter gained, from which on more epochs plainly pay."""
 
 
+FEWEST = 4
+"""Evaluations from which on a course is one."""
 HALF_WAY = 0.5
 """Of the baseline's loss: beyond it a steady fall may be a tail that creeps on, and has to exceed the noise."""
 SURE_TREND = 3.0
@@ -34,15 +36,18 @@ class Gain:
 
 
 def still_gaining(record: Record) -> Gain | None:
-    """Over the last quarter of the evaluations validation gained more than 2 standard errors (1 where training gained as
-    much, too; none where the fall is steady, z < -3, and half of the way is not done: the samples are the same at each
-    evaluation) and 0.05 of the baseline, with its best at the last evaluation or the one before. With a single
-    evaluation: at the end of its epoch validation is so much below the epoch's mean training loss."""
+    """Over the last quarter of the evaluations (all, if up to three) validation gained more than 2 standard errors and
+    0.05 of the baseline, with its best at the last evaluation or the one before. 1 standard error where training gained
+    as much, too; none where half of the way is not done and the fall is steady: z < -3, or each of four evaluations
+    below the one before on both parts (the samples are the same at each evaluation). With a single evaluation: at the
+    end of its epoch validation is so much below the epoch's mean training loss."""
     name = "val_loss" if len(record.get("val_loss")) else "train_loss"
     loss, scale = record.get(name), record.scale
     if not scale or not len(loss) or loss.value.argmin() < len(loss) - 2:
         return None
-    start = max(-1 - max(1, len(loss) // 4), -len(loss))
+    unfinished = (record.learnt or 0.0) < HALF_WAY
+    quarter = len(loss) - 1 if unfinished and len(loss) < FEWEST else max(1, len(loss) // 4)  # of three it is too short
+    start = max(-1 - quarter, -len(loss))
     before = float(loss.value[start])
     if len(loss) == 1:
         before = float(record.get("train_loss").value[:1].sum()) if name == "val_loss" else before
@@ -50,7 +55,8 @@ def still_gaining(record: Record) -> Gain | None:
     train = record.get("train_loss").value
     if len(loss) > 1 and len(train) == len(loss) and float(train[start] - train[-1]) > STILL_GAINING * scale:
         noise /= 2
-    if trend(loss.value) < -SURE_TREND and (record.learnt or 0.0) < HALF_WAY:
+    always = len(loss) >= FEWEST and bool((np.diff(loss.value) < 0).all() and (np.diff(train) < 0).all())
+    if unfinished and (always or trend(loss.value) < -SURE_TREND):
         noise = 0.0
     if gain <= max(noise, STILL_GAINING * scale):
         return None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from trainkit.diagnose.courses import standard_error, still_gaining
 from trainkit.diagnose.record import Record, leading_number
 from trainkit.diagnose.verdicts import Verdict, graded
 from trainkit.spec.shapes import IMAGE_KINDS, feature_columns
@@ -121,7 +122,8 @@ def label_noise(record: Record) -> Verdict | None:
             f"{by_heart['best_val_skill']:.0%}: what is left may be labels that nothing explains."
         )
         # that classes overlap is as good a reason where a fifth and more was learnt: a hint, no cause
-        reasons.append((graded(UNLEARNABLE - by_heart["best_val_skill"], 0, UNLEARNABLE, 0.4, 0.7), message))
+        at_most = by_heart["best_val_skill"] + by_heart["standard_error"]
+        reasons.append((graded(UNLEARNABLE - at_most, 0, UNLEARNABLE, 0.4, 0.7), message))
     if share >= CONFLICTS:
         reasons.append((graded(share, CONFLICTS, 0.1, 0.7), f"{conflicts} samples stand under two or more labels."))
     if not reasons:
@@ -368,9 +370,11 @@ def _by_heart(record: Record) -> dict[str, float] | None:
         return None
     best, last = float(val.max()), float(np.median(train[-3:]))
     worse = float(np.median(val[-3:])) < best < UNLEARNABLE
+    loss = record.get("val_loss")
+    unsure = standard_error(record, loss, int(loss.value.argmin())) / (record.scale or 1.0)
     if not worse or last < max(best, 0.0) + max(best, BY_HEART) or _differs(record) or _answers_well(record):
         return None
-    return {"best_val_skill": best, "train_skill": last}
+    return {"best_val_skill": best, "standard_error": unsure, "train_skill": last}
 
 
 def _answers_well(record: Record) -> bool:
@@ -389,6 +393,8 @@ def _evenness(record: Record) -> float | None:
     m errors over P cells: E[H] = ln m - (P / m) E[k ln k], k of a binomial of m and 1 / P. None for few errors, where
     next to nothing is learnt (any answer is wrong then), and where the part that they are of differs from validation.
     """
+    if still_gaining(record) is not None:
+        return None  # who is still learning errs in all ways
     matrix = np.asarray((record.evaluation or {}).get("confusion_matrix") or [], np.float64)
     skill = record.skill("val")
     if matrix.ndim != 2 or len(matrix) < 4 or not len(skill) or skill.max() < LEAST_LEARNT or _differs(record):

@@ -53,7 +53,7 @@ RULES: tuple[Rule, ...] = (
 )
 OF_DATA: tuple[Rule, ...] = (class_imbalance, leakage, distribution_mismatch, validation_too_small)
 """What a single evaluation of a model without a training loop can tell."""
-EDITION = 3
+EDITION = 4
 """Counts on when a rule, a threshold or a remedy changes: who has read a diagnosis asks for the new one then."""
 ENOUGH = 10
 """Evaluations after which a course without a complaint is taken at its word."""

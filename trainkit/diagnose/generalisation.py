@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from trainkit.diagnose.capacity import bottleneck, doubted, held_back, memorising, throttled, too_deep
-from trainkit.diagnose.courses import NOISE, SURE_TREND, standard_error, still_gaining, trend
+from trainkit.diagnose.capacity import BEHIND, bottleneck, doubted, held_back, memorising, throttled, too_deep
+from trainkit.diagnose.courses import FEWEST, NOISE, SURE_TREND, standard_error, still_gaining, trend
 from trainkit.diagnose.probes import reading
 from trainkit.diagnose.rates import LITTLE_LEARNT
 from trainkit.diagnose.record import Record, Series
@@ -29,8 +29,6 @@ FLAT = 0.02
 """Of the baseline's loss: what the last quarter of the evaluations gained, below which training stands still."""
 STEADY_RISE = 0.05
 """Of the baseline's loss: what a rise must come to that is told by its steadiness."""
-FEWEST = 4
-"""Evaluations from which on a course is one."""
 PROBED = ("probe_small_model_loss", "probe_first_batch_loss")
 
 
@@ -40,9 +38,10 @@ def overfitting(record: Record) -> Verdict | None:
     Rise, two evaluations after the least or later: (median of the last 3) - least > 2 standard errors of that
     difference, by pairs of the same samples, while the training loss fell further; of older records, without it, > 2
     sqrt(se_last^2 + se_least^2), which is wider, so that a steady rise (z > 3) counts from 1 se_least and 0.05 of the
-    baseline on. Gap at the end: validation - training > 2 se and > 0.15 of the baseline, 0.1 where training has nothing
-    left to learn (0.99 of it is gone). A run that an early-stop rule has ended keeps its best: there the gap at the best
-    counts alone. Where not even a quarter of the baseline's loss is gone there is nothing to overdo.
+    baseline on. Gap at the end: validation - training > 2 se, of the losses or, as a few samples may make the loss, of
+    the accuracies, and > 0.15 of the baseline, 0.1 where training has nothing left to learn (0.99 of it is gone). A run
+    that an early-stop rule has ended keeps its best: there the gap at the best counts alone. Where not even a quarter of
+    the baseline's loss is gone there is nothing to overdo.
     """
     train, val, scale = record.get("train_loss"), record.get("val_loss"), record.scale
     learnt = record.learnt
@@ -64,7 +63,8 @@ def overfitting(record: Record) -> Verdict | None:
     claimed = record.skill("train")
     claim = float(np.interp(val.step[end], train.step, claimed)) if len(claimed) == len(train) else 0.0
     wide = WIDE_GAP if claim < ALL_LEARNT else GAP_OF_ALL
-    apart = gap > max(NOISE * se_last, wide * scale) and claim >= LITTLE_LEARNT
+    told = gap > NOISE * se_last or _answers_apart(record, int(val.step[end]))
+    apart = told and gap > wide * scale and claim >= LITTLE_LEARNT
     if not rising and not apart:
         return None
     sure = max(
@@ -232,6 +232,16 @@ def _stands_still(record: Record) -> bool:
     return gained <= FLAT * scale
 
 
+def _answers_apart(record: Record, step: int) -> bool:
+    """Whether training's accuracy at that step is beyond validation's by more than 2 standard errors."""
+    train, val, n = record.get("train_accuracy"), record.get("val_accuracy"), record.parts[1]
+    at = np.flatnonzero(val.step == step)
+    if not len(train) or not len(at) or not n:
+        return False
+    share = (float(val.value[at[0]]) * n + 1) / (n + 2)  # a share of 1 is not without error
+    return float(np.interp(step, train.step, train.value)) - share > NOISE * math.sqrt(share * (1 - share) / n)
+
+
 def _lost_in_depth(record: Record) -> bool:
     """A run of 20 plain layers that ended with nothing finite, with less than half of the baseline's loss gone (of one
     that stands still less than three quarters), or that had learnt next to nothing for half of its time."""
@@ -246,7 +256,7 @@ def _lost_in_depth(record: Record) -> bool:
 def _throttled(record: Record) -> tuple[float, int] | None:
     """(training's skill, its first epoch) where dropout keeps it that far behind validation, and below a half."""
     behind, skill = throttled(record), record.skill("train")
-    if behind is None or behind < WIDE_GAP or not len(skill) or skill[-1] >= LITTLE_LEARNT:
+    if behind is None or behind < BEHIND or not len(skill) or skill[-1] >= LITTLE_LEARNT:
         return None
     return float(skill[-1]), int(record.get("train_loss").epoch[0])
 

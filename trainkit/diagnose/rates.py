@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trainkit.diagnose.capacity import bottleneck, doubted, held_back, too_deep
+from trainkit.diagnose.capacity import bottleneck, doubted, drowned, held_back, too_deep
 from trainkit.diagnose.courses import still_gaining
 from trainkit.diagnose.probes import first_batch
 from trainkit.diagnose.record import Floats, Record, Series
@@ -108,9 +108,11 @@ def learning_rate_too_high(record: Record) -> Verdict | None:
     """One of: a loss that is not finite; a rise to twice the baseline with little learnt, or that much under steps of a
     tenth of the weights' norm, or under a rate above the optimizer's usual one unless it has only fallen since its
     beginning; a mean training loss whose rises undo half of its falls; little learnt at more than ten times the usual
-    rate, or with such steps (their median at least half as long: a linear model's weights begin small); not much learnt
-    with such steps throughout. Little: less than half of the baseline's loss is gone; much: nine tenths. Rises count
-    beyond the noise of a mean of n losses, 2 sqrt(2 / n) baselines: losses spread about as much as they measure."""
+    rate, or with such steps, their median at least half as long (of a linear model, whose weights are small, where the
+    rate is above the usual one or the loss rose, too); not much learnt with such steps throughout. Little: less than
+    half of the baseline's loss is gone, or, at more than ten times the usual rate, none on validation; much: nine
+    tenths. Rises count beyond the noise of a mean of n losses, 2 sqrt(2 / n) baselines: losses spread about as much as
+    they measure."""
     scale, learnt = record.scale, record.learnt
     loss, steps, broken = record.get("train_loss"), relative_steps(record), _not_finite(record)
     largest = float(steps.value.max()) if steps is not None else None
@@ -146,7 +148,8 @@ def learning_rate_too_high(record: Record) -> Verdict | None:
         message = f"The mean training loss rose by {rises:.3g} in all and fell by {falls:.3g}."
         reasons.append((graded(rises / falls, TAKEN_BACK, 1.0, 0.55, 0.8), message, since))
     always = float(np.median(steps.value)) if steps is not None else 0.0
-    if little and wide and always >= LARGE_STEP / 2 and steps and largest and len(loss) >= 2:
+    rough = record.spec.model.kind != "linear" or unusual or rises > 0  # beside its small weights any step is long
+    if little and wide and rough and always >= LARGE_STEP / 2 and steps and largest and len(loss) >= 2:
         message = f"Single steps change the weights by up to {largest:.3g} of their norm."
         reasons.append(
             (graded(math.log10(largest), -1, 0.5, 0.5, 0.8), message, int(steps.epoch[steps.value.argmax()]))
@@ -160,10 +163,11 @@ def learning_rate_too_high(record: Record) -> Verdict | None:
         reasons.append((graded(math.log10(times), 1, 3, 0.55, 0.8), message, int(loss.epoch[0])))
     if not reasons:
         return None
+    sure = times > FAR_TOO_HIGH or (unusual and not drowned(record))
     confidence = min(0.97, max(r[0] for r in reasons) + 0.05 * (len(reasons) - 1) + _not_even_a_batch(record))
     return Verdict(
         "learning_rate_too_high",
-        doubted(record, round(confidence, 3)) if not unusual else round(confidence, 3),
+        round(confidence, 3) if sure else doubted(record, round(confidence, 3)),
         min(r[2] for r in reasons),
         " ".join(r[1] for r in sorted(reasons, reverse=True)),
         {

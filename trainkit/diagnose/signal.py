@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from trainkit.diagnose.capacity import bottleneck, doubted
+from trainkit.diagnose.capacity import bottleneck, doubted, held_back
 from trainkit.diagnose.rates import LITTLE_LEARNT, MUCH_LEARNT
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.verdicts import Verdict, graded
@@ -16,6 +16,8 @@ FADED = 1e-2
 are equal (Du, Hu and Lee 2018); each sigmoid layer takes a factor of 4 at least: four of them a hundred."""
 HALF_IDLE = 0.5
 """Half of the units that could say something say nothing."""
+NOTHING_COMES = 1e-4
+"""First over last reach, beyond what the few living units of one layer can do to it."""
 LAYER_IDLE = 0.9
 """A layer so idle cuts off what lies before it."""
 ALIKE_STD = 1e-6
@@ -56,16 +58,10 @@ def symmetric_initialization(record: Record) -> Verdict | None:
 
 def vanishing_gradients(record: Record) -> Verdict | None:
     """median ||g|| x median ||w|| over the evaluations: the first layer's <= 1/100 of the last one's, and little learnt."""
-    gradients, weights = record.layers("grad_norm"), record.layers("weight_norm")
-    paths = [path for path in gradients if len(gradients[path]) and path in weights and len(weights[path])]
-    learnt = record.learnt
-    if len(paths) < 3 or learnt is None or learnt >= LITTLE_LEARNT:
+    reach, learnt, gradients = _reach(record), record.learnt, record.layers("grad_norm")
+    paths, ratio = list(reach), _first_over_last(reach)
+    if ratio is None or learnt is None or learnt >= LITTLE_LEARNT or ratio > FADED:
         return None
-    reach = {path: float(np.median(gradients[path].value) * np.median(weights[path].value)) for path in paths}
-    first, last = reach[paths[0]], reach[paths[-1]]
-    if last <= 0 or first > FADED * last:
-        return None
-    ratio = first / last
     return Verdict(
         "vanishing_gradients",
         doubted(record, graded(-math.log10(max(ratio, 1e-30)), 2, 5, 0.6)),
@@ -79,6 +75,19 @@ def vanishing_gradients(record: Record) -> Verdict | None:
             "series": [f"layers_grad_norm.{path}" for path in paths],
         },
     )
+
+
+def _reach(record: Record) -> dict[str, float]:
+    """median ||g|| x median ||w|| of each layer, from the input to the output."""
+    gradients, weights = record.layers("grad_norm"), record.layers("weight_norm")
+    paths = [path for path in gradients if len(gradients[path]) and path in weights and len(weights[path])]
+    return {path: float(np.median(gradients[path].value) * np.median(weights[path].value)) for path in paths}
+
+
+def _first_over_last(reach: dict[str, float]) -> float | None:
+    """None of fewer than three layers, or where the last one gets nothing."""
+    values = list(reach.values())
+    return values[0] / values[-1] if len(values) > 2 and values[-1] > 0 else None
 
 
 def dead_units(record: Record) -> Verdict | None:
@@ -108,9 +117,14 @@ def _idle(record: Record, code: str, name: str, what: str) -> Verdict | None:
         return None
     # a network that learns has units to spare: worth a word, not the cause of anything
     harmless = learnt is not None and learnt >= LITTLE_LEARNT
-    # units that training has driven to an end, or that are too few for their task, tell what they were asked for
+    # units that training has driven to an end, that penalties have, or that are too few for their task, tell what they
+    # were asked for
     grown = total.value[0] < HALF_IDLE and share - total.value[0] > HALF_IDLE / 2
-    driven = bottleneck(record) is not None or (code == "saturated_activations" and grown)
+    # through a few living units a gradient comes by weakened, but it does come by: what kills it is not this layer
+    passing = share < HALF_IDLE and worst is not None and layers[worst] < 1
+    faded = passing and (_first_over_last(_reach(record)) or 1.0) < NOTHING_COMES
+    driven = faded or bottleneck(record) is not None or bool(held_back(record))
+    driven = driven or (code == "saturated_activations" and grown)
     confidence = max(graded(share, HALF_IDLE, 0.9, 0.6), 0.8 if by_layer else 0.0)
     since = np.flatnonzero(total.value >= min(HALF_IDLE, share))
     where = f"; in {worst} {layers[worst]:.0%}" if worst is not None else ""

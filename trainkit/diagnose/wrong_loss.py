@@ -91,12 +91,21 @@ def _kurtosis(record: Record) -> float:
     loss, errors, n = record.get("val_loss"), record.get("val_loss_se"), record.parts[1]
     if n < FEWEST or len(loss) < 3 or len(loss) != len(errors):
         return 0.0
-    return float(1 + n * np.median(errors.value[-3:] / np.maximum(loss.value[-3:], 1e-300)) ** 2)
+    at = _about_best(record)
+    return float(1 + n * np.median(errors.value[at] / np.maximum(loss.value[at], 1e-300)) ** 2)
 
 
 def _heaviness(record: Record, split: str) -> float:
-    """mse / mae^2 of the part's residuals, median of the last three evaluations."""
+    """mse / mae^2 of the part's residuals, median of three evaluations about the best: by heart, few are large later."""
     mse, mae = record.get(f"{split}_mse").value, record.get(f"{split}_mae").value
     if len(mse) < 3 or len(mse) != len(mae):
         return 0.0
-    return float(np.median(mse[-3:] / np.maximum(mae[-3:] ** 2, 1e-300)))
+    at = _about_best(record)
+    return float(np.median(mse[at] / np.maximum(mae[at] ** 2, 1e-300)))
+
+
+def _about_best(record: Record) -> slice:
+    """Three evaluations, the one of the least validation loss in their middle where it can be."""
+    loss = record.get("val_loss").value
+    first = min(max(int(loss.argmin()) - 1, 0), len(loss) - 3) if len(loss) > 2 else -3
+    return slice(first, first + 3 or None)

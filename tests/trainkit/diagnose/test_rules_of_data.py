@@ -97,6 +97,13 @@ def test_errors_that_spread_evenly() -> None:
         assert np.mean(np.array(found, np.float64)) == pytest.approx(1.0, abs=0.01), m
 
 
+def test_errors_of_who_is_still_learning() -> None:
+    matrix = 40 * np.eye(10) + 2
+    assert evenness(record(**well(), evaluation={"confusion_matrix": matrix.tolist()})) is not None
+    unfinished = well(train_loss=np.linspace(2.0, 1.0, 12).tolist(), val_loss=np.linspace(2.0, 1.0, 12).tolist())
+    assert evenness(record(**unfinished, evaluation={"confusion_matrix": matrix.tolist()})) is None
+
+
 def test_errors_that_tell_nothing_of_the_labels() -> None:
     even = {"evaluation": {"confusion_matrix": (np.full((10, 10), 2) + 40 * np.eye(10)).tolist()}}
     assert label_noise(record(**well(), **even)) is not None
@@ -117,7 +124,9 @@ def test_labels_that_nothing_explains() -> None:
     flat = {"val_accuracy": [0.7] * 8, "train_accuracy": [0.75] * 8, "val_accuracy_se": [0.03] * 8}
     verdict = label_noise(record(about=two, **well(val_loss=val, train_loss=train, **flat)))
     assert verdict is not None
-    assert verdict.evidence["by_heart"] == pytest.approx({"best_val_skill": 0.15, "train_skill": 0.9})
+    assert verdict.evidence["by_heart"] == pytest.approx(
+        {"best_val_skill": 0.15, "standard_error": 0.03 / baseline, "train_skill": 0.9}
+    )
     # where validation has learnt next to nothing, training is soon twice as far; of classes that overlap it is a hint
     soon = [baseline * share for share in (1.0, 0.98, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)]
     little = [baseline * share for share in (1.0, 0.97, 0.95, 0.93, 0.95, 0.96, 0.97, 0.97)]

@@ -126,6 +126,12 @@ def test_stopped_too_early() -> None:
     creeping = np.linspace(2.2, 1.4, 8).tolist()
     creep = {**given, "val_loss": creeping, "train_loss": creeping, "val_loss_se": [0.3] * 8}
     assert stopped_too_early(record(**creep)) is not None
+    four = {**creep, "val_loss": [2.2, 2.05, 1.9, 1.75], "train_loss": [2.2, 2.05, 1.9, 1.75]}
+    assert stopped_too_early(record(**four)) is not None
+    assert stopped_too_early(record(**{**four, "train_loss": [2.2, 2.25, 1.9, 1.75]})) is None
+    # of three all that was gained counts, if little is learnt
+    short = {**four, "val_loss": [2.2, 2.1, 2.05], "train_loss": [2.2, 2.1, 2.05], "val_loss_se": [0.02] * 3}
+    assert stopped_too_early(record(**short)) is not None
     assert stopped_too_early(record(**{**given, "val_loss_se": [0.3] * 8})) is None
     uneven = [2.0, 1.5, 1.6, 1.55, 1.6, 1.286, 1.3, 1.0]
     given = {**given, "val_loss": uneven, "train_loss": uneven}
@@ -139,6 +145,14 @@ def test_stopped_too_early() -> None:
     assert stopped_too_early(record(**well(val_loss=[1.5], train_loss=[2.0]))) is not None
     assert stopped_too_early(record(**well(val_loss=[1.95], train_loss=[2.0]))) is None
     assert stopped_too_early(record(**well(val_loss=RISING))) is None
+
+
+def test_answers_tell_a_gap_where_a_few_samples_make_the_loss() -> None:
+    """Nine of ten right, one of them utterly wrong: 0.8 +- 0.5."""
+    apart = {"train_loss": falling(2.0, 0.0, half=1.0), "val_loss": falling(2.0, 0.8), "val_loss_se": [0.5] * 12}
+    accuracies = {"train_accuracy": [1.0] * 12, "val_accuracy": [0.8] * 12}
+    assert overfitting(record(**well(**apart, **accuracies))) is not None
+    assert overfitting(record(**well(**apart, **{**accuracies, "val_accuracy": [0.99] * 12}))) is None
 
 
 def test_one_rough_evaluation_is_no_rise() -> None:

@@ -87,6 +87,14 @@ def test_a_rate_too_high(changes: dict[str, Any], fires: bool) -> None:
         assert verdict.since_epoch
 
 
+def test_long_steps_beside_the_small_weights_of_a_linear_model() -> None:
+    linear = {"model": {"kind": "linear"}}
+    long = well(train_loss=FLAT, val_loss=FLAT, train_lr=[0.05] * 12, train_weight_norm=[1.0] * 12)
+    assert learning_rate_too_high(record(**long)) is not None
+    assert learning_rate_too_high(record(linear, **long)) is None
+    assert learning_rate_too_high(record(linear | {"optimizer": {"kind": "adam", "lr": 5e-3}}, **long)) is not None
+
+
 def test_a_network_that_died_of_its_rate() -> None:
     flat = well(train_loss=FLAT, val_loss=FLAT, train_lr=[0.0] * 12, train_dead_units=[1.0] * 12)
     wild = record({"optimizer": {"kind": "sgd", "lr": 5.0}}, **flat)
@@ -190,6 +198,10 @@ def test_gradients_that_vanish() -> None:
     assert list(verdict.evidence["reach_by_layer"]) == ["body.block_1.linear", "body.block_2.linear", "head.output"]
     assert vanishing_gradients(record(**layers(2e-2))) is None
     assert vanishing_gradients(record(**layers(1e-6, train_loss=falling(2.0, 0.1)))) is None
+    # a layer of which a few units live weakens the gradient, no more; one that is dead altogether ends it
+    for share, first in ((0.96, "vanishing_gradients"), (1.0, "dead_units")):
+        idle = {"train_dead_units": [0.3] * 12, "layers_dead_units__body__block_2__activation": [share] * 12}
+        assert diagnose(record(**layers(1e-6, **idle))).verdicts[0].code == first
 
 
 @pytest.mark.parametrize(("name", "rule"), [("dead_units", dead_units), ("saturated_units", saturated_activations)])
@@ -205,6 +217,8 @@ def test_idle_units(name: str, rule: Any) -> None:
     assert rule(record(**well(**{f"train_{name}": [0.6] * 12}))) is None, "all is learnt: it has units to spare"
     assert rule(record(**well(**stuck, **{f"train_{name}": [0.45] * 12}))) is None
     assert rule(record(**stuck)) is None
+    decayed = record({"regularize": {"l2": 400}}, **well(**stuck, **{f"train_{name}": [1.0] * 12}))
+    assert rule(decayed).confidence == 0.4
     narrow = {"model": {"kind": "mlp", "hidden": [1]}}  # whatever the one unit does, ten classes need more
     assert rule(record(narrow, **well(**stuck, **{f"train_{name}": [1.0] * 12}))).confidence == 0.4
 
