@@ -99,8 +99,8 @@ def test_folds_of_linear_models_are_scikit_learn_s(stack: Stack, tmp_path: Path)
 
 SWEEP: dict[str, Any] = {
     "space": {"/optimizer/lr": {"low": 1e-4, "high": 0.3, "log": True}, "/model/hidden": [[8], [16], [32, 16]]},
-    "trials": 8,
-    "startup_trials": 3,
+    "trials": 6,
+    "startup_trials": 2,
     "parallel": 2,
     "seed": 11,
 }
@@ -118,10 +118,10 @@ def test_a_sweep_that_is_killed_goes_on_with_the_identical_trials(data: Path, tm
         undisturbed = submit(client, "tpe", spec=spec, **SWEEP)
         assert ended(client, undisturbed)["state"] == "succeeded"
         expected = trials(client, undisturbed)
-        assert len(expected) == 8
+        assert len(expected) == SWEEP["trials"]
 
         disturbed = submit(client, "tpe", spec=spec, **SWEEP)
-        for made in (3, 6):  # the training process with its worker, and the planner, which lives in the other worker
+        for made in (3, 5):  # the training process with its worker, and the planner, which lives in the other worker
             wait_for(lambda made=made: len(trials(client, disturbed)) >= made, what=f"{made} trials")
             for name, queues in (("worker-train", "train"), ("worker-data", "data,predict")):
                 victims = stack.descendants()
@@ -136,4 +136,4 @@ def test_a_sweep_that_is_killed_goes_on_with_the_identical_trials(data: Path, tm
         assert [row["params"] for row in again] == [row["params"] for row in expected]
         # resumed to the last bit, so the same values led to the same draws
         assert [row["value"] for row in again] == [row["value"] for row in expected]
-        assert [row["number"] for row in again] == list(range(8))
+        assert [row["number"] for row in again] == list(range(SWEEP["trials"]))

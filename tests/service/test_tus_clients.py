@@ -62,9 +62,9 @@ def arrived(api: Api, key: str, file: Path) -> dict[str, Any]:
     return dict(dataset)
 
 
-def test_tuspy_cut_again_and_again(api: Api, key: str, file: Path, migrated_url: str) -> None:
+@pytest.mark.parametrize("cuts", [10, pytest.param(50, marks=pytest.mark.soak)])
+def test_tuspy_cut_again_and_again(api: Api, key: str, file: Path, cuts: int) -> None:
     """Broken connections, each tenth time a killed service; a cut costs at most the chunk that was on its way."""
-    cuts = 50 if migrated_url.startswith("sqlite") else 10
     network = Network(api, cuts, MIB, lambda cut: api.kill() if cut % 10 == 0 else None)
     uploader = begun(network, key, file)
     uploader.chunk_size = MIB

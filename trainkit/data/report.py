@@ -12,6 +12,7 @@ from trainkit.data.dataset import PARTS, ArrayInputs, Dataset, ImageInputs, Tabl
 from trainkit.data.decoding import channels, is_deep
 from trainkit.data.drift import MOST_FEATURES, drift
 from trainkit.data.findings import Finding, finding
+from trainkit.data.giveaways import giveaways
 from trainkit.data.scan import Scan, differences, scan
 
 IMBALANCE = 5.0
@@ -57,7 +58,7 @@ def report(dataset: Dataset, reason: str, details: dict[str, Any]) -> dict[str, 
     if isinstance(dataset.inputs, ArrayInputs):
         findings += _constant_features(dataset.inputs)
         made["feature_statistics"] = _feature_statistics(dataset.inputs)
-    findings += drift(dataset, brightness)
+    findings += [*giveaways(dataset), *drift(dataset, brightness)]
     made["findings"] = sorted(findings, key=lambda found: SEVERITIES.index(found["severity"]))
     return made
 

@@ -28,10 +28,6 @@ SURE_DIFFERENCE = 3.0
 """Standard errors between validation and test: the best of many epochs was chosen by validation, which flatters it."""
 DIFFERENT = 0.05
 """Of accuracy, or of the baseline's loss."""
-LEAKED = 0.01
-"""Share of the held-out samples that training has seen."""
-COPIES = 0.05
-"""Share of exact copies in data that is cut at random."""
 UNSURE = 0.1
 """Between the validation accuracy and the far end of its 95 % interval: two models ten points apart look the same."""
 UNSURE_OF_A_SHARE = 0.15
@@ -228,39 +224,6 @@ def distribution_mismatch(record: Record) -> Verdict | None:
             "drift": [found["message"] for found in drifted[:10]],
             "cannot_tell": "A validation part that many runs were chosen by gives the same picture." if worse else None,
             "series": ["val_loss", "val_accuracy", "test_loss", "test_accuracy"],
-        },
-    )
-
-
-def leakage(record: Record) -> Verdict | None:
-    """Samples of the training part, or near copies of them, are 1 % or more of the shipped held-out parts; or exact
-    copies are 5 % or more of data that is cut at random (some fall on both sides)."""
-    if record.spec.split.copies == "drop":
-        return None
-    shipped = bool(record.facts.splits) and record.spec.split.keeps_shipped
-    held = max(1, sum(record.parts[1:]))
-    if shipped:
-        found = record.findings("leakage", "near_leakage")
-        share = sum(leading_number(one["message"]) for one in found) / held
-        confidence = graded(share, LEAKED, 0.2, 0.7)
-        limit = LEAKED
-    else:
-        found = record.findings("duplicates")
-        share = sum(leading_number(one["message"]) for one in found) / max(1, record.facts.samples)
-        confidence, limit = graded(share, COPIES, 0.5, 0.5, 0.75), COPIES
-    if not found or share < limit:
-        return None
-    return Verdict(
-        "leakage",
-        confidence,
-        None,
-        f"{found[0]['message'][0].upper()}{found[0]['message'][1:]}.",
-        {
-            "share": share,
-            "threshold": limit,
-            "findings": [one["message"] for one in found[:10]],
-            "cannot_tell": None if shipped else "How many copies fell on both sides of the random cut is not recorded.",
-            "series": ["val_loss", "val_accuracy"],
         },
     )
 

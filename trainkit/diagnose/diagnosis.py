@@ -12,7 +12,6 @@ from trainkit.diagnose.data import (
     class_imbalance,
     distribution_mismatch,
     label_noise,
-    leakage,
     unscaled_inputs,
     validation_too_small,
 )
@@ -22,6 +21,7 @@ from trainkit.diagnose.generalisation import (
     stopped_too_early,
     underfitting_model_bias,
 )
+from trainkit.diagnose.leaks import leakage
 from trainkit.diagnose.rates import exploding_gradients, learning_rate_too_high, learning_rate_too_low
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.remedies import NextSpec, next_specs

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import numpy as np
 from pydantic import ValidationError
 
+from trainkit.diagnose.leaks import giveaway_columns
 from trainkit.diagnose.rates import LITTLE_LEARNT, relative_steps
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.verdicts import Code, Verdict
@@ -421,15 +422,16 @@ def _mismatch(record: Record) -> Iterator[Offer]:
 
 
 def _leak(record: Record) -> Iterator[Offer]:
-    told = (
-        "val_accuracy" if record.classification else "val_r2",
-        "down",
-        "by what copies gave away, to what is true",
-        "this record",
-    )
-    yield Offer(
-        {"split": {"copies": "drop"}}, "Each sample in one part alone: held-out ones are new to training.", told
-    )
+    metric = "val_accuracy" if record.classification else "val_r2"
+    told = (metric, "down", "by what was given away, to what is true", "this record")
+    names = giveaway_columns(record)
+    if names and record.facts.kind == "table":
+        asked = record.spec.dataset.model_dump(mode="json", exclude_defaults=True)
+        without = {"dataset": {**asked, "ignore": [*record.spec.dataset.ignore, *names]}}
+        yield Offer(without, "Without the columns that tell the answer, what is left has to be learnt.", told)
+    if not names or record.findings("leakage", "near_leakage", "duplicates"):
+        why = "Each sample in one part alone: held-out ones are new to training."
+        yield Offer({"split": {"copies": "drop"}}, why, told)
 
 
 def _small_validation(record: Record) -> Iterator[Offer]:

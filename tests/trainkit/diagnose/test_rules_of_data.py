@@ -16,12 +16,13 @@ from trainkit.diagnose.data import (
     class_imbalance,
     distribution_mismatch,
     label_noise,
-    leakage,
     unscaled_inputs,
     validation_too_small,
     wilson_far_end,
     wilson_half_width,
 )
+from trainkit.diagnose.diagnosis import diagnose
+from trainkit.diagnose.leaks import leakage
 
 
 def found(*findings: tuple[str, str]) -> dict[str, Any]:
@@ -232,6 +233,27 @@ def test_samples_that_stand_in_two_parts() -> None:
     assert leakage(record({"split": {"copies": "drop"}}, shipped, **well(), **found(message))) is None
     assert leakage(record(**well(), **found(("duplicates", "400 samples are exact copies")))) is not None
     assert leakage(record(**well(), **found(("duplicates", "20 samples are exact copies")))) is None
+
+
+def test_a_column_that_tells_the_answer() -> None:
+    told = found(("target_leak", 'column "b" alone tells the class (100.0%): is it known before the answer is?'))
+    told["report"]["findings"][0]["where"] = "b"
+    falls = {"train_loss": falling(0.9, 0.0), "val_loss": falling(0.9, 0.0)}
+    made = diagnose(record({"dataset": {"id": "ds_1", "target": "y"}}, table(), **falls, **told))
+    assert made.verdicts[0].code == "leakage"
+    assert made.verdicts[0].evidence["features"] == ["b"]
+    assert made.verdicts[0].message.startswith('Column "b" alone tells')
+    (offer,) = made.next_specs
+    assert offer.spec["dataset"] == {"id": "ds_1", "target": "y", "ignore": ["b"]}
+    # it has been left out already
+    without = {"dataset": {"id": "ds_1", "target": "y", "ignore": ["b"]}}
+    assert leakage(record(without, table(), **falls, **told)) is None
+    assert (
+        leakage(record({"dataset": {"id": "ds_1", "target": "y", "features": ["a"]}}, table(), **falls, **told)) is None
+    )
+    # arrays have no columns to ignore
+    told["report"]["findings"][0]["where"] = "feature 3"
+    assert [v.code for v in diagnose(record(**well(), **told)).verdicts] == ["leakage"]
 
 
 def test_a_validation_part_too_small_to_tell() -> None:
