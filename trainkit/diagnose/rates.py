@@ -131,9 +131,8 @@ def learning_rate_too_high(record: Record) -> Verdict | None:
     if scale and len(loss) and little:
         batches = record.get("train_batch_loss")
         risen = np.diff(loss.value, prepend=math.inf) > _noise(record)
-        begun = np.logical_and.accumulate(
-            np.diff(loss.value, prepend=math.inf) < 0
-        )  # random weights are being unlearnt
+        # random weights are unlearnt first
+        begun = np.logical_and.accumulate(np.diff(loss.value, prepend=math.inf) < 0)
         high = np.flatnonzero((loss.value >= TWICE_AS_BAD * scale) & (wide | (unusual & ~begun) | risen))
         peaks = np.flatnonzero(batches.value >= TWICE_AS_BAD * scale)
         if len(high):

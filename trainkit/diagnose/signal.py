@@ -122,9 +122,10 @@ def _idle(record: Record, code: str, name: str, what: str) -> Verdict | None:
     grown = total.value[0] < HALF_IDLE and share - total.value[0] > HALF_IDLE / 2
     # through a few living units a gradient comes by weakened, but it does come by: what kills it is not this layer
     passing = share < HALF_IDLE and worst is not None and layers[worst] < 1
-    faded = passing and (_first_over_last(_reach(record)) or 1.0) < NOTHING_COMES
-    driven = faded or bottleneck(record) is not None or bool(held_back(record))
-    driven = driven or (code == "saturated_activations" and grown)
+    ratio = _first_over_last(_reach(record))
+    faded = passing and ratio is not None and ratio < NOTHING_COMES
+    shrunk = {"l1", "l2", "weight_decay"} & set(held_back(record))
+    driven = faded or bool(shrunk) or bottleneck(record) is not None or (code == "saturated_activations" and grown)
     confidence = max(graded(share, HALF_IDLE, 0.9, 0.6), 0.8 if by_layer else 0.0)
     since = np.flatnonzero(total.value >= min(HALF_IDLE, share))
     where = f"; in {worst} {layers[worst]:.0%}" if worst is not None else ""

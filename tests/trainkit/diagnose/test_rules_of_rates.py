@@ -217,6 +217,8 @@ def test_idle_units(name: str, rule: Any) -> None:
     assert rule(record(**well(**{f"train_{name}": [0.6] * 12}))) is None, "all is learnt: it has units to spare"
     assert rule(record(**well(**stuck, **{f"train_{name}": [0.45] * 12}))) is None
     assert rule(record(**stuck)) is None
+    dropped = record({"model": {"kind": "mlp", "dropout": 0.5}}, **well(**stuck, **{f"train_{name}": [1.0] * 12}))
+    assert rule(dropped).confidence > 0.9
     decayed = record({"regularize": {"l2": 400}}, **well(**stuck, **{f"train_{name}": [1.0] * 12}))
     assert rule(decayed).confidence == 0.4
     narrow = {"model": {"kind": "mlp", "hidden": [1]}}  # whatever the one unit does, ten classes need more
