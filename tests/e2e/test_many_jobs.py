@@ -106,7 +106,10 @@ SWEEP: dict[str, Any] = {
 }
 
 
-def test_a_sweep_that_is_killed_goes_on_with_the_identical_trials(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("deaths", [(3,), pytest.param((3, 5), marks=pytest.mark.soak)], ids=["once", "twice"])
+def test_a_sweep_that_is_killed_goes_on_with_the_identical_trials(
+    data: Path, tmp_path: Path, deaths: tuple[int, ...]
+) -> None:
     spec = {
         "model": {"kind": "mlp"},
         "preprocess": [{"kind": "z_score"}],
@@ -121,7 +124,7 @@ def test_a_sweep_that_is_killed_goes_on_with_the_identical_trials(data: Path, tm
         assert len(expected) == SWEEP["trials"]
 
         disturbed = submit(client, "tpe", spec=spec, **SWEEP)
-        for made in (3, 5):  # the training process with its worker, and the planner, which lives in the other worker
+        for made in deaths:  # the training process with its worker, and the planner, which lives in the other worker
             wait_for(lambda made=made: len(trials(client, disturbed)) >= made, what=f"{made} trials")
             for name, queues in (("worker-train", "train"), ("worker-data", "data,predict")):
                 victims = stack.descendants()
