@@ -34,7 +34,7 @@ def drift(dataset: Dataset, brightness: NDArray[np.float32] | None = None) -> li
         if min(len(train), len(held)) < FEWEST:
             continue
         own = _labels(dataset, train, held)
-        for name, column in _columns(dataset.inputs, brightness, _some(train), _some(held)).items():
+        for name, column in _columns(dataset.inputs, brightness, some_of(train), some_of(held)).items():
             statistic = column[0]
             if statistic is not None:
                 own.append((statistic, name, column[1]))
@@ -62,7 +62,8 @@ def psi(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
     return float(((p - q) * np.log(p / q)).sum())
 
 
-def _some(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def some_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """At most `MOST_ROWS` of them, drawn with a fixed seed, in their order."""
     if len(rows) <= MOST_ROWS:
         return rows
     return np.sort(np.random.default_rng(RANDOM_SEED).choice(rows, MOST_ROWS, replace=False))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from trainkit.diagnose.capacity import BEHIND, bottleneck, doubted, held_back, memorising, throttled, too_deep
+from trainkit.diagnose.capacity import bottleneck, doubted, drowned, held_back, memorising, too_deep
 from trainkit.diagnose.courses import FEWEST, NOISE, SURE_TREND, standard_error, still_gaining, trend
 from trainkit.diagnose.probes import reading
 from trainkit.diagnose.rates import LITTLE_LEARNT
@@ -255,8 +255,8 @@ def _lost_in_depth(record: Record) -> bool:
 
 def _throttled(record: Record) -> tuple[float, int] | None:
     """(training's skill, its first epoch) where dropout keeps it that far behind validation, and below a half."""
-    behind, skill = throttled(record), record.skill("train")
-    if behind is None or behind < BEHIND or not len(skill) or skill[-1] >= LITTLE_LEARNT:
+    skill = record.skill("train")
+    if not drowned(record) or not len(skill) or skill[-1] >= LITTLE_LEARNT:
         return None
     return float(skill[-1]), int(record.get("train_loss").epoch[0])
 

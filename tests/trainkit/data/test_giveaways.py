@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,21 @@ def test_columns_that_tell_the_class() -> None:
     assert named(data) == ["code", "score", "decision"]
     made = report(data, "text", {})
     assert sum(one["code"] == "target_leak" for one in made["findings"]) == 3
+
+
+def test_a_column_is_named_as_it_is() -> None:
+    _, y, label = rows()
+    assert named(table("label", label=label, **{'"the" "answer"': y})) == ['"the" "answer"']
+
+
+def test_many_classes_need_no_table_of_values_by_classes() -> None:
+    random = np.random.default_rng(2)
+    y = random.permutation(np.repeat(np.arange(2000), 5))
+    tracemalloc.start()
+    assert named(Dataset.from_arrays(np.stack([random.normal(size=len(y)), y + 0.5], 1), y)) == ["feature 1"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 << 20, "values by classes are 160 MB"
 
 
 def test_one_feature_of_an_array() -> None:
