@@ -22,8 +22,6 @@ from service.jobs.tables import Artifact, Checkpoint, Job
 from service.models.tables import Model
 from service.storage import KEY, Storage
 
-RIDE_SECONDS = 86400.0
-"""So long is kept what another job's attempt has left for a job that waits."""
 log = logging.getLogger(__name__)
 KEYS: dict[str, InstrumentedAttribute[Any]] = {
     "checkpoints": Checkpoint.storage_key,
@@ -40,20 +38,6 @@ def sweep_strays(sessions: sessionmaker[Session], storage: Storage, grace_second
         for start in range(0, len(old), BATCH):
             _sweep(sessions, storage, column, old[start : start + BATCH])
         _empty_folders(sessions, root, grace_seconds)
-    _sweep_rides(sessions, storage, grace_seconds)
-
-
-def _sweep_rides(sessions: sessionmaker[Session], storage: Storage, grace_seconds: float) -> None:
-    """What was trained for jobs that are gone, have ended otherwise, or do not come for it."""
-    old = [path for path in sorted((storage.root / "rides").glob("job_*")) if age(path) > grace_seconds]
-    for start in range(0, len(old), BATCH):
-        batch = old[start : start + BATCH]
-        with reading(sessions) as session:
-            busy = _active(session, {path.name for path in batch})
-        for path in batch:
-            if path.name not in busy or age(path) > RIDE_SECONDS:
-                storage.delete(f"rides/{path.name}")
-                log.info("removed rides/%s: nobody takes it over", path.name)
 
 
 def _stored(root: Path, *, whole_folders: bool) -> Iterator[Path]:

@@ -46,7 +46,6 @@ from worker.lease import Lease, LeaseLost
 from worker.log_shipper import LogShipper, described
 from worker.observed import observed
 from worker.processes import Child, Exit, fork
-from worker.rides import Rides
 from worker.sink import Sink
 from worker.sources import Sources, SourceUnavailableError, find_sources
 from worker.spool import SpoolError, SpoolReader
@@ -93,7 +92,6 @@ class Supervisor:
         self.memory_limit = limit_of(claimed.spec, settings.max_job_memory_bytes)
         self.watchdog = Watchdog(self.log_file, self.memory_limit, settings.wedged_seconds)
         self.last = LastWords()
-        self.rides = Rides(context, claimed)
         self.task: Task | None = None
         self.resumed: Checkpoint | None = None
         self.child: Child | None = None
@@ -199,8 +197,6 @@ class Supervisor:
             attempts.start(session, self.job_id, self.fence, resumed_from_step=step)
 
         self._transact(begin)
-        if self.fence == 1 and checkpoint is None and self.claimed.wanted is None:
-            self.lease.keep_trying(lambda: self.rides.gather(dataset, self.memory_limit, self._placed))
         return Task(
             spec=self._placed(self.claimed.spec),
             dataset=dataset,
@@ -211,8 +207,6 @@ class Supervisor:
             branch=checkpoint is not None and checkpoint.fence == 0,
             target_dataset=sources.target_dataset,
             source=sources.source,
-            companions=self.rides.companions,
-            package=self.rides.package() if checkpoint is None else None,
         )
 
     def _placed(self, spec: dict[str, Any]) -> dict[str, Any]:
@@ -281,7 +275,6 @@ class Supervisor:
             if now >= self._ship_due or ended is not None:
                 self._ship_due = now + SHIP_SECONDS
                 self._ship(reader)
-                self.rides.tend(self.sink.decided)
             if ended is not None and self.sink.empty and not self._more(reader):
                 return ended
             self._keep()
@@ -360,11 +353,7 @@ class Supervisor:
         log.info("job=%s training process ended with %s (%s)", self.job_id, ended.status, outcome or "no word")
         self.logs.say("info" if ended.clean else "warning", f"training process ended: {described(ended, outcome)}")
         if sink.finished is not None and ended.clean:
-            if stored := self.rides.store(self.folder, self._aside):
-                self.logs.say("info", f"trained with {stored} others, which will take over what is theirs")
-                fp("after_rides")
             self._finish(sink.finished)
-            self.rides.ended()
         elif self.cancelled or outcome == "cancelled":
             self._keep_log()
             self._transact(lambda session: attempts.cancelled(session, self.job_id, self.fence))

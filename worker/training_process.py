@@ -14,8 +14,6 @@ from typing import Any
 
 from worker.control import Control
 from worker.last_words import LastWords
-from worker.rides import Companion, Package
-from worker.riding import take_over, train_together
 from worker.spool import SpoolWriter
 
 
@@ -33,10 +31,6 @@ class Task:
     """Whether that checkpoint is another job's."""
     target_dataset: Path | None = None
     source: Any = None
-    companions: tuple[Companion, ...] = ()
-    """Jobs to train in the same go, where that is faster."""
-    package: Package | None = None
-    """What such a go has left for this job."""
 
 
 def run(task: Task, control: Control, last: LastWords) -> None:
@@ -71,11 +65,7 @@ def _train(task: Task, control: Control, last: LastWords) -> None:
             spool.write(event)
 
     try:
-        if task.package is not None and take_over(task.package, task.workdir, on_event):
-            outcome = "finished"
-        else:
-            outcome = _fitted(task, control, on_event)
-        spool.write({"type": "ended", "outcome": outcome})
+        spool.write({"type": "ended", "outcome": _fit(task, control, on_event)})
     except BaseException as error:
         if not failed:
             spool.write({"type": "failed", "error": error_of(error)})
@@ -84,19 +74,14 @@ def _train(task: Task, control: Control, last: LastWords) -> None:
         spool.close()
 
 
-def _fitted(task: Task, control: Control, on_event: Callable[[dict[str, Any]], None]) -> str:
-    """How training has ended."""
+def _fit(task: Task, control: Control, on_event: Callable[[dict[str, Any]], None]) -> str:
+    """Run the job's training and return its outcome."""
     from trainkit.data import Dataset
     from trainkit.fit import fit
 
-    data = Dataset.load(task.dataset)
-    if task.companions:
-        together = train_together(task.spec, task.companions, data, task.workdir, on_event, control)
-        if together is not None:
-            return together.outcome
     return fit(
         task.spec,
-        data,
+        Dataset.load(task.dataset),
         on_event=on_event,
         control=control,
         workdir=task.workdir,

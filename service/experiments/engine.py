@@ -24,7 +24,6 @@ from service.experiments.repository import ENDED
 from service.experiments.sampling import draw
 from service.experiments.tables import Experiment, Trial
 from service.failpoints import fp
-from service.jobs import batches
 from service.jobs import service as jobs
 from service.keys.service import Principal
 from trainkit.spec import DatasetFacts, SpecError, parse_spec
@@ -32,11 +31,9 @@ from trainkit.spec.experiments import (
     Autopilot,
     Baselines,
     EnsembleOf,
-    Grid,
     KFold,
     MonteCarlo,
     Plan,
-    RandomSearch,
     Sampled,
     parse_experiment,
 )
@@ -47,8 +44,6 @@ from trainkit.spec.shapes import infer_task
 log = logging.getLogger(__name__)
 GOOD = ("succeeded", "stopped")
 """States of a job that can have a model."""
-BATCHED = (KFold, MonteCarlo, Grid, RandomSearch, EnsembleOf)
-"""Plans whose jobs may be trained together."""
 MOST_AT_ONCE = 50
 """Jobs made in one transaction, for others wait for it on SQLite."""
 
@@ -101,10 +96,8 @@ def step(session: Session, context: Context, experiment: Experiment, *, drawing:
     if dataset.state != "ready" or (isinstance(plan, Sampled) and not drawing):
         return 0
     experiment.state = "running"
-    facts, known = DatasetFacts.model_validate(dataset.facts), len(trials)
-    made = _make_next(session, context, experiment, plan, facts, trials)
-    _batch(session, plan, facts, trials[known:])
-    return made
+    facts = DatasetFacts.model_validate(dataset.facts)
+    return _make_next(session, context, experiment, plan, facts, trials)
 
 
 def _make_next(
@@ -129,14 +122,6 @@ def _make_next(
             trials.append(trial)
             made += trial.job_id is not None
     return made
-
-
-def _batch(session: Session, plan: Plan, facts: DatasetFacts, made: Sequence[Trial]) -> None:
-    """Those made at once may be trained at once."""
-    if plan.batch == "auto" and isinstance(plan, BATCHED):
-        found = repository.jobs_of(session, made)
-        batches.form([found[trial.job_id] for trial in made if trial.job_id is not None], facts)
-        session.flush()
 
 
 def note_ends(session: Session, plan: Plan, trials: Sequence[Trial]) -> None:

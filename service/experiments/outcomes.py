@@ -35,7 +35,6 @@ def outcome_of(session: Session, job: Job | None, *, with_diagnosis: bool) -> di
         "best_epoch": result.get("best_epoch"),
         "stopped_epoch": result.get("stopped_epoch"),
         "seconds": seconds,
-        "batched": bool((job.decided or {}).get("batched")),
         "model": model.id if model is not None else None,
     }
     if with_diagnosis and job.resolved is not None:

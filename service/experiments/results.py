@@ -34,7 +34,6 @@ class Line:
     model: str | None
     best_epoch: int | None
     seconds: float | None
-    batched: bool | None
     progress: Mapping[str, Any] | None
     why: Mapping[str, Any] | None
 
@@ -60,7 +59,6 @@ def line_of(trial: Trial, job: Job | None, metric: str) -> Line:
         done.get("model"),
         done.get("best_epoch"),
         done.get("seconds"),
-        done.get("batched"),
         progress,
         trial.why,
     )

@@ -84,7 +84,6 @@ class TrialOut(BaseModel):
     model: str | None
     best_epoch: int | None
     seconds: float | None
-    batched: bool | None
     progress: dict[str, Any] | None
     why: dict[str, Any] | None
 

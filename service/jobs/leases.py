@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from service.database import db_now
@@ -32,15 +32,12 @@ class Claimed:
     wanted: dict[str, Any] | None
     metric_seq: int
     """Last seq in the metric log; 0 when it is empty."""
-    batch_leader: str | None
-    """The job whose first attempt may have trained this one, too."""
 
 
 def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_running: int = 0) -> Claimed | None:
     """Take the best queued job: priority, then the project with least running, then age. One winner; None if none.
 
-    Projects that run `most_running` jobs already (0: no limit), or as many as they have set, are passed over, and so are
-    jobs that may be trained by another one's first attempt, which is still to come or under way.
+    Projects that run `most_running` jobs already (0: no limit), or as many as they have set, are passed over.
     """
     peers = aliased(Job)
     running = (
@@ -52,7 +49,7 @@ def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_r
     due = or_(Job.not_before.is_(None), Job.not_before <= db_now())
     most = func.coalesce(Project.settings["max_running_jobs"].as_integer(), most_running)
     queued = select(Job).join(Project, Project.id == Job.project_id)
-    queued = queued.where(Job.state == "queued", Job.queue == queue, due, or_(most == 0, running < most), ~_led())
+    queued = queued.where(Job.state == "queued", Job.queue == queue, due, or_(most == 0, running < most))
     candidates = session.scalars(queued.order_by(Job.priority.desc(), running, Job.created_at, Job.id).limit(8)).all()
     for job in candidates:
         fence = job.fence + 1
@@ -81,14 +78,6 @@ def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_r
     return None
 
 
-def _led() -> ColumnElement[bool]:
-    """Whether the job has a leader that has not had its first attempt."""
-    leader = aliased(Job)
-    to_come = and_(leader.fence == 0, leader.state == "queued")
-    under_way = and_(leader.fence == 1, leader.state.in_(WITH_WORKER))
-    return select(leader.id).where(leader.id == Job.batch_leader, or_(to_come, under_way)).exists()
-
-
 def _claimed(session: Session, job: Job) -> Claimed:
     from service.datasets.tables import Dataset
 
@@ -103,7 +92,6 @@ def _claimed(session: Session, job: Job) -> Claimed:
         prepared_key=dataset.prepared_key or "",
         wanted=job.wanted,
         metric_seq=job.next_seq - 1,
-        batch_leader=job.batch_leader,
     )
 
 

@@ -22,7 +22,6 @@ class Job(Leased, Base):
         Index("jobs_by_dataset", "dataset_id"),
         Index("jobs_by_end", "project_id", "finished_at"),
         Index("jobs_by_experiment", "project_id", "experiment"),
-        Index("jobs_by_batch", "batch_leader"),
     )
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
@@ -30,8 +29,6 @@ class Job(Leased, Base):
     labels: Mapped[dict[str, Any]] = mapped_column(Json)
     experiment: Mapped[str | None] = mapped_column(String(200))
     """Jobs of the project with the same name here are compared."""
-    batch_leader: Mapped[str | None] = mapped_column(String(40))
-    """The job that this one waits for, as both may be trained in one go. That job may be deleted."""
     spec: Mapped[dict[str, Any]] = mapped_column(Json)
     resolved: Mapped[dict[str, Any] | None] = mapped_column(Json)
     decided: Mapped[dict[str, Any] | None] = mapped_column(Json)

@@ -17,6 +17,8 @@ from sqlalchemy.exc import IntegrityError
 from service.comparisons.tables import Evaluated
 from service.database import make_engine, session_factory
 from service.datasets.tables import Dataset
+from service.experiments.tables import Experiment, Trial
+from service.jobs import leases
 from service.jobs.repository import delete_job
 from service.jobs.tables import Attempt, Decision, Job, JobEvent
 from service.keys.tables import Project
@@ -29,6 +31,8 @@ from service.metrics.tables import MetricChunk
 from service.migrate import upgrade
 from service.prescriptions.service import scorecard
 from service.tables import Base
+from trainkit.spec import parse_spec
+from trainkit.spec.experiments import parse_experiment
 
 ROOT = Path(__file__).parents[2]
 NEWEST = max(path.name for path in (ROOT / "migrations" / "versions").glob("[0-9]*.py")).partition("_")[0]
@@ -240,4 +244,55 @@ def test_jobs_of_the_seventh_schema_were_prescribed_by_nobody_and_can_be_deleted
         delete_job(session, kept)
     with sessions() as session:
         assert session.get(Job, "job_1") is None
+    engine.dispose()
+
+
+def test_jobs_of_the_tenth_schema_wait_for_no_other_job_and_their_specs_stay_valid(database_url: str) -> None:
+    upgrade(database_url, "0010")
+    engine = make_engine(database_url)
+    old = MetaData()
+    old.reflect(engine)
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    at = {"created_at": now, "updated_at": now}
+    counts = dict.fromkeys(("attempts", "interruptions", "priority"), 0)
+    numbers = {"max_attempts": 3, "next_seq": 1, "next_event_seq": 1, "next_decision_seq": 1}
+    dataset = {"id": "ds_1", "project_id": "p", "name": "d", "version": 1, "state": "ready", "fence": 1}
+    spec = {"dataset": "ds_1", "model": {"kind": "mlp"}, "resources": {"device": "cpu", "gpus": 1}}
+    kept_spec = {**spec, "resources": {"device": "cpu"}}
+    job = {"project_id": "p", "name": "j", "labels": {}, "dataset_id": "ds_1", "queue": "train", **counts, **numbers}
+    more: dict[str, object] = {"metrics_last": {}, "metrics_best": {}, "resolved": spec, "spec": spec}
+    failed = {"code": "does_not_fit", "evidence": {"next_spec": {"spec": spec, "patch": {"resources": {"gpus": 0}}}}}
+    attempt = {"job_id": "job_1", "fence": 2, "worker": "w", "started_at": now, "error": failed}
+    plan = {"kind": "kfold", "batch": "never", "folds": 2, "spec": spec, "variants": {"b": {"resources": {"gpus": 0}}}}
+    experiment = {"id": "exp_1", "project_id": "p", "key_id": "k", "name": "", "kind": "kfold", "labels": {}}
+    trial = {"experiment_id": "exp_1", "number": 0, "job_id": "job_1", "params": {}, "document": spec}
+    with engine.begin() as connection:
+        tables = old.tables
+        connection.execute(tables["projects"].insert(), {"id": "p", "name": "p", "created_at": now})
+        connection.execute(tables["datasets"].insert(), {**dataset, "interruptions": 0, "bytes": 9, **at})
+        for name, leader, fence in (("job_1", None, 2), ("job_2", "job_1", 0)):
+            row = {**job, **more, **at, "id": name, "batch_leader": leader, "fence": fence, "state": "queued"}
+            connection.execute(tables["jobs"].insert(), row)
+        connection.execute(tables["attempts"].insert(), attempt)
+        state = {"plan": plan, "dataset_id": "ds_1", "state": "running", "more": True, **at}
+        connection.execute(tables["experiments"].insert(), {**experiment, **state})
+        connection.execute(tables["experiment_trials"].insert(), {**trial, "created_at": now})
+    engine.dispose()
+    upgrade(database_url)
+    engine = make_engine(database_url)
+    sessions = session_factory(engine)
+    with sessions() as session:
+        for name in ("job_1", "job_2"):
+            kept = session.get_one(Job, name)
+            assert (kept.spec, kept.resolved, kept.state, kept.error) == (kept_spec, kept_spec, "queued", None)
+        assert parse_spec(kept_spec) == parse_spec(session.get_one(Job, "job_2").spec)
+        offered = {"next_spec": {"spec": kept_spec, "patch": {"resources": {}}}}
+        assert session.get_one(Attempt, ("job_1", 2)).error == {"code": "does_not_fit", "evidence": offered}
+        moved = session.get_one(Experiment, "exp_1").plan
+        assert list(moved) == ["kind", "folds", "spec", "variants"], "in their order"
+        assert parse_experiment(moved).spec == kept_spec
+        assert session.get_one(Trial, ("exp_1", 0)).document == kept_spec
+    with sessions.begin() as session:
+        first, second = (leases.claim(session, "train", "w", 30.0) for _ in range(2))
+        assert {claimed.job_id for claimed in (first, second) if claimed} == {"job_1", "job_2"}
     engine.dispose()

@@ -1,7 +1,7 @@
 """Training: `trainkit.fit(spec, data)` trains, and the room behind it holds the loop and all that it stands on.
 
 The module is callable because the room and its main function share a name. Its contents are imported on first use,
-so that the pure parts (`trainkit.fit.early_stop`, `trainkit.fit.metrics`) can be had without torch.
+so that the pure parts (`trainkit.fit.metrics`) can be had without torch.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainkit.fit.early_stop import is_better
+from trainkit.diagnose.stopping import is_better
 
 
 class Best:

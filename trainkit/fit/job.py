@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from trainkit.augment import Augmenter
+from trainkit.diagnose.stopping import EarlyStopping
 from trainkit.fit.best import Best
 from trainkit.fit.control import Control
 from trainkit.fit.dann import DomainAdapter
 from trainkit.fit.device import Decided
-from trainkit.fit.early_stop import EarlyStopping
 from trainkit.fit.evaluate import Forward, Least
 from trainkit.fit.events import Events
 from trainkit.fit.prepare import Prepared

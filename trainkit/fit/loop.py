@@ -16,9 +16,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from trainkit.diagnose.stopping import Decision, Evaluation, first_stop
 from trainkit.fit import checkpoint
 from trainkit.fit.control import Wish
-from trainkit.fit.early_stop import Decision, Evaluation, first_stop
 from trainkit.fit.evaluate import measure, training_metrics
 from trainkit.fit.events import Events
 from trainkit.fit.explain import explain_evaluation, explain_step

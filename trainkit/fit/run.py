@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from trainkit import augment, losses, plots
 from trainkit.data import Dataset
+from trainkit.diagnose.stopping import EarlyStopping
 from trainkit.fit.best import Best
 from trainkit.fit.control import Control
 from trainkit.fit.dann import DomainAdapter
 from trainkit.fit.device import Decided, choose_device, decide, forward_of, machine, reuse
-from trainkit.fit.early_stop import EarlyStopping
 from trainkit.fit.encode import encode
 from trainkit.fit.ensemble import EnsembleModel
 from trainkit.fit.evaluate import evaluation, measure, outputs_of

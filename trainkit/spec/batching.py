@@ -1,8 +1,7 @@
-"""Which jobs can train as one batched model: the same network and arithmetic, other data, seeds, rates and penalties."""
+"""Which specs can train as one batched model: the same network and arithmetic, other data, seeds, rates and penalties."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,7 @@ FREE = {"name", "labels", "experiment", "split", "early_stop", "schedule"}
 FREE_WITHIN = {
     "optimizer": {"lr"},
     "regularize": {"l1", "l2", "weight_decay", "max_norm"},
-    "resources": {"max_seconds", "max_attempts", "priority", "max_memory_bytes", "gpus"},
+    "resources": {"max_seconds", "max_attempts", "priority", "max_memory_bytes"},
     "train": {
         "checkpoint_seconds",
         "epochs",
@@ -69,13 +68,6 @@ def eligible(specs: Sequence[JobSpec], facts: DatasetFacts) -> Reason | None:
     if needed > MOST_BYTES:
         return Reason(0, "", f"together they need about {needed / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:.0f}")
     return None
-
-
-def group_key(spec: JobSpec) -> str | None:
-    """The same for specs that may train as one; None for a spec that only trains alone. The dataset is part of it."""
-    if next(_obstacles(spec), None) is not None:
-        return None
-    return json.dumps(_rest(spec), sort_keys=True)
 
 
 def _obstacles(spec: JobSpec) -> Iterator[tuple[str, str]]:

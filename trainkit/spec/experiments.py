@@ -29,9 +29,6 @@ class Common(SpecModel):
     """What the jobs are told apart by, such as val_loss; left out: what the kind is about."""
     parallel: Annotated[int, Field(ge=1, le=MOST_CHILDREN)] = 8
     """Jobs that wait or run at the same time."""
-    batch: Literal["auto", "never"] = "auto"
-    """`auto`: jobs of kfold, monte_carlo, grid, random and ensemble that are alike enough may be trained as one model,
-    where that is faster (docs/batching.md)."""
 
     @model_validator(mode="after")
     def known_metric(self) -> Common:

@@ -139,8 +139,6 @@ class ResourcesSpec(SpecModel):
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     """auto, cpu, cuda, cuda:N or mps; auto takes a GPU where the worker has one."""
-    gpus: Annotated[int, Field(ge=0, le=1)] = 1
-    """GPUs wanted where the device is a GPU; one process uses one."""
     max_seconds: Positive | None = None
     """Stop (and keep the best model) after this much time of training."""
     max_memory_bytes: Annotated[int, Field(ge=2**20, le=2**50)] | None = None

@@ -14,7 +14,7 @@ from torch import nn
 
 import trainkit as tk
 from trainkit.data import Dataset
-from trainkit.fit.batched import LeftAloneError, fit_batch
+from trainkit.fit.batched import fit_batch
 from trainkit.fit.batched.calibrate import Calibration
 from trainkit.fit.nonfinite import LossNotFiniteError
 from trainkit.spec.metrics import is_clocked
@@ -390,18 +390,3 @@ def test_the_models_are_plain_networks_afterwards() -> None:
     torch.optim.SGD(first.parameters(), 0.1).step()
     for name, tensor in second.state_dict().items():
         assert torch.equal(tensor, before[name]), "they share nothing"
-
-
-def test_what_had_better_go_one_after_another_can_be_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    documents, told = seeds(spec(MLP)), []
-    monkeypatch.setattr("trainkit.fit.batched.run.calibrate", lambda jobs: Calibration(1.0, 1.0, 1))
-    results = fit_batch(documents, vectors(), when="together", on_event=lambda _, event: told.append(event["type"]))
-    assert [type(result) for result in results] == [LeftAloneError] * 3
-    assert results[0].told["why_not"] == "one after another is as fast"
-    assert results[0].told["calibration"]["gain"] == 1.0
-    assert not {"resolved", "metrics", "failed"} & set(told)
-    other = [*documents[:2], {**documents[2], "model": {"kind": "linear"}}]
-    left = fit_batch(other, vectors(), when="together")
-    assert "/model" in left[0].told["why_not"]
-    monkeypatch.setattr("trainkit.fit.batched.run.calibrate", lambda jobs: Calibration(2.0, 1.0, 1))
-    assert all(one.resolved["batched"] for one in fit_batch(documents, vectors(), when="together"))

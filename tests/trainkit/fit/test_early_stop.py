@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from trainkit.fit.early_stop import EarlyStopping, Evaluation, first_stop
+from trainkit.diagnose.stopping import EarlyStopping, Evaluation, first_stop
 from trainkit.spec.early_stop import (
     Diverged,
     EarlyStopRule,

@@ -63,7 +63,7 @@ def test_what_does_not_parse_breeds_no_problem_of_its_stand_in(broken):
     with pytest.raises(SpecError) as caught:
         check_spec(GOOD | broken, GREY)
     assert len(caught.value.problems) == 1
-    both = refusals(GOOD | broken | {"augment": [{"kind": "hue"}], "resources": {"gpus": 9}})
+    both = refusals(GOOD | broken | {"augment": [{"kind": "hue"}], "resources": {"priority": 999}})
     assert len(both) == 3
 
 

@@ -23,15 +23,7 @@ from trainkit.fit.run import FitResult, assembled, chosen_of, dropout_seed, fit,
 from trainkit.spec import JobSpec, check_spec
 from trainkit.spec.batching import Reason, eligible
 
-When = Literal["auto", "always", "never", "together"]
-
-
-class LeftAloneError(Exception):
-    """A trial that was not begun: `told` has `trials` and `why_not`, and `calibration` where there was one."""
-
-    def __init__(self, told: dict[str, Any]) -> None:
-        super().__init__(f"not trained with others: {told['why_not']}")
-        self.told = told
+When = Literal["auto", "always", "never"]
 
 
 def fit_batch(
@@ -47,7 +39,6 @@ def fit_batch(
 
     `auto` trains them as one model where they are alike enough (`trainkit.spec.batching.eligible`) and a short
     calibration finds that clearly faster; `always` leaves that out; otherwise, or with `never`, one after another.
-    `together` does as `auto`, but begins nothing that would go one after another: that comes to a LeftAloneError.
     The `resolved` event and result tell `batched`, `trials`, and `calibration` or `why_not`. `on_event` gets (number of
     the trial, event); `control` is one for all or one each: a trial that is stopped leaves the others alone. Files go
     into `workdir`/trial-0 and so on. A trial that fails leaves its exception in its place. Raises ValueError with
@@ -67,10 +58,7 @@ def fit_batch(
     if reason is not None:
         reason = replace(reason, trial=known[reason.trial][0])
         _refuse(when, reason)
-        if when == "together":
-            _leave(trials, {"trials": len(trials), "why_not": str(reason)})
-        else:
-            _one_by_one(trials, data, str(reason))
+        _one_by_one(trials, data, str(reason))
         return _outcomes(trials)
     _assemble(trials, data)
     ready = [trial for trial in trials if trial.job is not None]
@@ -86,11 +74,6 @@ def _outcomes(trials: Sequence[Asked]) -> list[FitResult | Exception]:
 def _refuse(when: When, reason: Reason | str) -> None:
     if when == "always":
         raise ValueError(f"these specs cannot train as one: {reason}")
-
-
-def _leave(trials: Sequence[Asked], told: dict[str, Any]) -> None:
-    for trial in trials:
-        trial.outcome = trial.outcome or LeftAloneError(told)
 
 
 def _one_by_one(trials: Sequence[Asked], data: Dataset, why_not: str) -> None:
@@ -140,9 +123,6 @@ def _train(trials: Sequence[Asked], when: When) -> None:
         with machine(decided, 0):
             figures = calibrate(jobs)
         why_not = None if figures.worth_it else "one after another is as fast"
-    if why_not is not None and when == "together":
-        _leave(trials, _told(len(jobs), figures, why_not))
-        return
     for trial, job in zip(trials, jobs, strict=True):
         if why_not is None:
             job.decided = replace(decided, batched=True)
