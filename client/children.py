@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+from trainkit.processes import die_with_parent
+
 KEPT_LOGS = 3
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
@@ -44,7 +44,9 @@ class Child:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=die_with_parent(os.getpid()),  # no threads here, so nothing can hold a lock across the fork
+                preexec_fn=partial(
+                    die_with_parent, os.getpid()
+                ),  # no threads here, so nothing can hold a lock across the fork
             )
         self._started = time.monotonic()
         self._due = None
@@ -89,20 +91,6 @@ class Child:
                 return "\n".join(file.read().decode(errors="replace").splitlines()[-count:])
         except OSError:
             return ""
-
-
-def die_with_parent(parent: int):  # type: ignore[no-untyped-def]
-    """What a child does before exec: SIGKILL when we die (Linux), so that `kill -9` of us leaves no orphan."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)
-
-    def arrange() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return arrange
 
 
 def ending(process: subprocess.Popen[bytes] | None) -> str:

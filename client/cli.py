@@ -12,10 +12,10 @@ from rich.markup import escape
 
 from client import commands
 from client.home import Home, RefusedError
+from trainkit.version import __version__
 
 app = typer.Typer(
     name="trainkit",
-    help="A self-hosted service that trains deep networks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -23,6 +23,23 @@ app = typer.Typer(
 )
 key_app = typer.Typer(help="API keys.", no_args_is_help=True)
 app.add_typer(key_app, name="key")
+
+
+def print_version(requested: bool) -> None:
+    """Print the version and exit."""
+    if requested:
+        typer.echo(f"trainkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A self-hosted service that trains deep networks."""
+
 
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder for everything (TRAINKIT_HOME, ~/.trainkit).")]
 HostOption = Annotated[str, typer.Option(help="Address to listen on; the default is this machine alone.")]

@@ -47,6 +47,7 @@ from service.uploads import routes as uploads
 from service.webhooks import routes as webhooks
 from service.webhooks.targets import Targets
 from service.workers import routes as workers
+from trainkit.version import __version__
 
 __all__ = ["create_app", "tables"]
 THREADS = 64
@@ -116,7 +117,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     telemetry, spans = tracing.of_requests(settings)
     app = FastAPI(
         title="trainkit",
-        version="0.1.0",
+        version=__version__,
         summary="Trains deep networks: exact, resumable, explained.",
         lifespan=lifespan,
         docs_url="/docs",

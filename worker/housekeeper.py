@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from functools import partial
 
+from trainkit.processes import die_with_parent
 from worker import shutdown
-from worker.processes import PR_SET_PDEATHSIG
 
 STOP_SECONDS = 5.0
 log = logging.getLogger(__name__)
@@ -38,7 +37,9 @@ class Housekeeper:
             return
         if self._process is not None:
             log.warning("housekeeping ended with %s: starting it again", self._process.returncode)
-        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, preexec_fn=_die_with(os.getpid()))
+        # SIGTERM and not SIGKILL: it removes itself from the list of workers first.
+        dies_with_us = partial(die_with_parent, os.getpid(), signal.SIGTERM)
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, preexec_fn=dies_with_us)
 
     def stop(self) -> None:
         """Let it say good-bye, and wait until it has gone."""
@@ -50,17 +51,3 @@ class Housekeeper:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-def _die_with(parent: int) -> Callable[[], None] | None:
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)
-
-    def arrange() -> None:
-        # SIGTERM and not SIGKILL: it says good-bye in the database.
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return arrange

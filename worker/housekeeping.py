@@ -9,14 +9,12 @@ import argparse
 import contextlib
 import logging
 import os
-import platform
 import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -31,6 +29,7 @@ from service.webhooks.sender import LOOK_SECONDS, PARTING_SECONDS, Sender
 from service.webhooks.service import forget_old
 from service.webhooks.targets import Targets
 from service.workers import service as workers
+from trainkit.version import installed_versions
 from worker import metrics_server
 from worker.context import Context, make_context, of_service
 from worker.families import ROUND_FAILURES, ROUND_SECONDS, SLOTS, TURN
@@ -54,7 +53,7 @@ def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, 
         "queues": queues,
         "slots": slots,
         "device": context.settings.device,
-        "versions": versions(),
+        "versions": installed_versions(),
     }
     turn = max(SHORTEST_TURN_SECONDS, min(TURN_SECONDS, context.settings.lease_seconds))
     seen_due = 0.0
@@ -114,15 +113,6 @@ def tidy(context: Context) -> None:
             raise  # the database is away
         except Exception:
             log.exception("a part of the tidying failed")
-
-
-def versions() -> dict[str, str]:
-    """Versions that decide results; torch is looked up, never imported here."""
-    found = {"python": platform.python_version()}
-    for package in ("trainkit", "torch", "numpy"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
 
 
 def main() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -13,7 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+from trainkit.processes import die_with_parent
+
 # What a child may see of the environment; addresses of database, broker and storage and cloud keys stay out.
 KEPT_VARIABLES = (
     "PATH",
@@ -42,18 +42,6 @@ KEPT_PREFIXES = (
     "MALLOC_",
 )
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel for SIGKILL when `parent` dies (PR_SET_PDEATHSIG), and leave at once if it is dead already.
-
-    Linux only; elsewhere the closed control pipe ends a training process at its next step.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    # The parent may have died between fork and prctl: then no signal ever comes.
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 @dataclass(frozen=True, slots=True)

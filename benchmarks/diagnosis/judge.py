@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from benchmarks.diagnosis.cases import Case
 from benchmarks.diagnosis.trial import Trial, trial
 from service.prescriptions import effect
-from trainkit.diagnose.data import wilson_half_width
 from trainkit.diagnose.diagnosis import Diagnosis, diagnose
+from trainkit.diagnose.figures import wilson_interval
 from trainkit.diagnose.record import Record
 
 
@@ -155,7 +155,10 @@ def _width(before: Trial, after: Trial) -> Effect:
         record = one.record
         if record.classification:
             accuracy = record.get("val_accuracy").value
-            return wilson_half_width(float(accuracy.max()), record.parts[1]) if len(accuracy) else float("inf")
+            if not len(accuracy):
+                return float("inf")
+            low, high = wilson_interval(float(accuracy.max()), record.parts[1])
+            return (high - low) / 2
         loss, errors = record.get("val_loss").value, record.get("val_loss_se").value
         return 1.96 * float(errors[loss.argmin()] / abs(loss.min())) if len(loss) else float("inf")
 

@@ -7,7 +7,6 @@ import platform
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from importlib.metadata import version
 
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
@@ -18,6 +17,7 @@ from sqlalchemy.pool import QueuePool
 
 from service.database import reading
 from service.monitoring.repository import Past, Present, hurry, past, present
+from trainkit.version import __version__
 
 log = logging.getLogger(__name__)
 PRESENT_SECONDS = 2.0
@@ -130,7 +130,7 @@ class Build(Collector):
     """What runs here."""
 
     def __init__(self, engine: Engine) -> None:
-        self._key = (version("trainkit"), platform.python_version(), engine.dialect.name)
+        self._key = (__version__, platform.python_version(), engine.dialect.name)
 
     def collect(self) -> Iterator[Metric]:
         yield gauge("build_info", "1, with versions as labels.", [(self._key, 1.0)], "version", "python", "database")

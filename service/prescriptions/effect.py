@@ -24,7 +24,6 @@ DIRECTIONS = {
 }
 """Those metrics that are logged with a standard error."""
 NAMES = frozenset({*DIRECTIONS, *(f"{name}_se" for name in DIRECTIONS)})
-Z95 = 1.96
 
 
 def best(series: Mapping[str, Columns]) -> dict[str, dict[str, Any]]:
@@ -116,13 +115,3 @@ def told(
 
 def _without(outcome: Outcome, reason: str) -> dict[str, Any]:
     return {"outcome": outcome, "reason": reason, "after": None, "gain": None, "noise": None}
-
-
-def wilson(hits: int, n: int, z: float = Z95) -> tuple[float, float] | None:
-    """Wilson's interval of a share (1927): (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n); None of nothing."""
-    if n == 0:
-        return None
-    share, scale = hits / n, 1 + z * z / n
-    middle = (share + z * z / (2 * n)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)

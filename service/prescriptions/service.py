@@ -13,6 +13,7 @@ from service.jobs.tables import Job
 from service.metrics.series import Wanted, collect
 from service.prescriptions import effect, repository
 from service.prescriptions.tables import Prescription
+from trainkit.diagnose.figures import wilson_interval
 
 
 def best_of(session: Session, job_id: str) -> dict[str, dict[str, Any]]:
@@ -57,7 +58,7 @@ def tally(rows: Iterable[tuple[str | None, int]]) -> dict[str, Any]:
         "ended": sum(counted.values()),
         **counted,
         "hit_rate": counted["improved"] / told if told else None,
-        "hit_rate_interval": effect.wilson(counted["improved"], told),
+        "hit_rate_interval": wilson_interval(counted["improved"] / told, told) if told else None,
     }
 
 

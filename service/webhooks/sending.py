@@ -7,7 +7,6 @@ import ssl
 import time
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 
 import httpcore
 import httpx
@@ -15,6 +14,7 @@ import httpx
 from service.webhooks.queue import Claimed, Outcome
 from service.webhooks.signing import sign
 from service.webhooks.targets import Refused, Target, Targets
+from trainkit.version import __version__
 
 log = logging.getLogger(__name__)
 CONNECT_SECONDS = 5.0
@@ -62,7 +62,7 @@ def _post(target: Target, claimed: Claimed) -> tuple[int, bytes]:
     headers = {
         "Host": target.authority,
         "Content-Type": "application/json",
-        "User-Agent": _user_agent(),
+        "User-Agent": f"trainkit/{__version__}",
         "Accept-Encoding": "identity",
         "Connection": "close",
         **sign(claimed.secrets, claimed.delivery_id, int(claimed.at.timestamp()), body),
@@ -155,11 +155,3 @@ class Bounded(httpcore.NetworkStream):
 def _tls() -> ssl.SSLContext:
     """Certificates are always verified: by the usual authorities, or those that `SSL_CERT_FILE` names."""
     return httpx.create_ssl_context()
-
-
-@cache
-def _user_agent() -> str:
-    try:
-        return f"trainkit/{version('trainkit')}"
-    except PackageNotFoundError:
-        return "trainkit"

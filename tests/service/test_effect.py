@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.prescriptions.effect import best, comparison, told, wilson
+from service.prescriptions.effect import best, comparison, told
 from service.prescriptions.service import tally
 
 SPEC: dict[str, Any] = {
@@ -117,12 +117,7 @@ def test_accuracy_gains_upwards_and_ends_without_a_result() -> None:
     assert told(compared, "succeeded", None, bare)["outcome"] == "not_comparable"
 
 
-def test_wilson_s_interval_and_the_hit_rate() -> None:
-    # 8 of 10: 0.490 to 0.943; 0 of 10: 0 to 3.8416 / 13.8416
-    assert wilson(8, 10) == pytest.approx((0.490, 0.943), abs=5e-4)
-    assert wilson(0, 10) == pytest.approx((0.0, 0.27754), abs=1e-5)
-    assert wilson(10, 10) == pytest.approx((1 - 0.27754, 1.0), abs=1e-5)
-    assert wilson(0, 0) is None
+def test_tally_counts_outcomes_and_the_hit_rate() -> None:
     counted = tally(
         [("improved", 3), ("within_noise", 1), ("worse", 1), ("not_comparable", 4), ("no_result", 2), (None, 5)]
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from trainkit.diagnose.courses import standard_error, still_gaining
+from trainkit.diagnose.figures import wilson_interval
 from trainkit.diagnose.record import Record, leading_number
 from trainkit.diagnose.verdicts import Verdict, graded
 from trainkit.spec.shapes import IMAGE_KINDS, feature_columns
@@ -51,7 +52,6 @@ BY_HEART = 0.15
 """Of the baseline's loss: what training must have learnt beyond validation where that has learnt next to nothing."""
 GOOD = 0.8
 """An accuracy whose interval tells the size of a part: that of a model that knows nothing is wide for another reason."""
-Z95 = 1.96
 
 
 def unscaled_inputs(record: Record) -> Verdict | None:
@@ -251,7 +251,8 @@ def validation_too_small(record: Record) -> Verdict | None:
     if record.classification and len(accuracy):
         best = float(accuracy.value.max())
         small = share < SMALL_SHARE
-        wide = wilson_far_end(best, size) if small else wilson_half_width(max(best, GOOD), size)
+        low, high = wilson_interval(best if small else max(best, GOOD), size)
+        wide = max(best - low, high - best) if small else (high - low) / 2
         limit = UNSURE if small else UNSURE_OF_A_SHARE
         what = f"An accuracy on {size} samples is known to +-{wide:.2f} only."
     elif not record.classification and len(loss) and len(errors):
@@ -271,18 +272,6 @@ def validation_too_small(record: Record) -> Verdict | None:
 def _recall(rows: Sequence[Mapping[str, Any]]) -> float:
     """Of all samples of these classes together."""
     return float(sum(row["recall"] * row["support"] for row in rows) / sum(row["support"] for row in rows))
-
-
-def wilson_half_width(share: float, n: int, z: float = Z95) -> float:
-    """z / (1 + z^2/n) sqrt(p(1-p)/n + z^2/4n^2) (Wilson 1927): not 0 for a share of 0 or 1."""
-    share = min(1.0, max(0.0, share))
-    return z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-
-
-def wilson_far_end(share: float, n: int, z: float = Z95) -> float:
-    """How far the farther end of that interval is from the share itself: the middle is (p + z^2/2n) / (1 + z^2/n)."""
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    return wilson_half_width(share, n, z) + abs(middle - share)
 
 
 def _root_mean_squares(record: Record) -> dict[str, float]:

@@ -20,6 +20,8 @@ figures, by sqrt(1 - r) with r the correlation of their losses, sample by sample
 on seven real datasets with 30 to 9769 validation samples: 0 to 0.44, most at 0.3 or below."""
 LEANING = 0.25
 """Of the noise: a gain of which something may be made together with others, if not by itself."""
+Z95 = 1.96
+"""Two-sided 95 % quantile of the standard normal distribution."""
 Outcome = Literal["improved", "worse", "within_noise"]
 
 
@@ -121,3 +123,15 @@ def standard_error(metric: str, figures: Mapping[str, Figure]) -> float:
     if loss is None or loss.se is None or loss.value <= 0:
         return 0.0
     return loss.se / loss.value * abs(1 - figure.value if metric == "val_r2" else figure.value)
+
+
+def wilson_interval(share: float, n: int, z: float = Z95) -> tuple[float, float]:
+    """Return Wilson's score interval of a share p of n > 0 trials (Wilson 1927), 95 % unless `z` says otherwise.
+
+    (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n): within [0, 1], and not of width 0 at p = 0 or 1.
+    """
+    share = min(1.0, max(0.0, share))
+    scale = 1 + z * z / n
+    middle = (share + z * z / (2 * n)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainkit.fit.checkpoint import sync_folder
+from trainkit.files import sync_folder
 from trainkit.fit.encode import encoder_from_state
 from trainkit.fit.ensemble import EnsembleModel
 from trainkit.fit.predict import TrainedModel

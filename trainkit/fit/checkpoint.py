@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from trainkit.files import sync_folder
+
 FORMAT = "trainkit-checkpoint-1"
 
 
@@ -73,15 +75,6 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"checkpoint {path.name} is corrupt: its contents do not match their digest")
     state: dict[str, Any] = _unpack(json.loads(metadata["state"]), tensors)
     return state
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

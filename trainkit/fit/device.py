@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 # Seconds of imports that the first optimizer step and use_deterministic_algorithms would do: a process that is
@@ -21,8 +20,8 @@ import torch._dynamo
 import torch._inductor.config
 from torch import Tensor, nn
 
-import trainkit
 from trainkit.spec import JobSpec
+from trainkit.version import installed_versions
 
 CONVOLUTIONAL = ("cnn", "residual_cnn", "torchvision")
 WORTH_THREADS_SECONDS = 4e-3
@@ -67,10 +66,8 @@ class Decided:
 def versions() -> dict[str, str]:
     """What, besides spec and seed, decides the bits."""
     return {
-        "trainkit": trainkit.__version__,
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
+        **installed_versions(),
+        "torch": str(torch.__version__),  # with the build's suffix, which the package metadata lacks
         "machine": platform.machine(),
     }
 

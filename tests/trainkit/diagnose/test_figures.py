@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from records import record, table, well
 
-from trainkit.diagnose.figures import PAIRED, Figure, compare, figure_of, kept_figures, standard_error
+from trainkit.diagnose.figures import PAIRED, Figure, compare, figure_of, kept_figures, standard_error, wilson_interval
 from trainkit.spec import JobSpec
 
 BEFORE = {"val_loss": Figure(0.5, 0.03, 3), "val_accuracy": Figure(0.8, 0.04, 3)}
@@ -79,3 +79,16 @@ def test_runs_are_compared_by_what_means_the_same_in_both(
 def test_numbers_with_another_loss_are_compared_in_their_own_units() -> None:
     mse, huber = (record({"loss": {"kind": kind}}, table()).spec for kind in ("mse", "huber"))
     assert figure_of(mse, huber) == "val_mse"
+
+
+@pytest.mark.parametrize(
+    ("share", "n", "interval"),
+    [
+        (0.8, 10, (0.490, 0.943)),
+        (0.0, 10, (0.0, 3.8416 / 13.8416)),
+        (1.0, 10, (10 / 13.8416, 1.0)),
+    ],
+)
+def test_wilson_interval_by_hand(share: float, n: int, interval: tuple[float, float]) -> None:
+    assert wilson_interval(share, n) == pytest.approx(interval, abs=5e-4)
+    assert wilson_interval(1 - share, n) == pytest.approx((1 - interval[1], 1 - interval[0]), abs=5e-4)

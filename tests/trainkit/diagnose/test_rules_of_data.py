@@ -18,8 +18,6 @@ from trainkit.diagnose.data import (
     label_noise,
     unscaled_inputs,
     validation_too_small,
-    wilson_far_end,
-    wilson_half_width,
 )
 from trainkit.diagnose.diagnosis import diagnose
 from trainkit.diagnose.leaks import leakage
@@ -257,9 +255,6 @@ def test_a_column_that_tells_the_answer() -> None:
 
 
 def test_a_validation_part_too_small_to_tell() -> None:
-    # Wilson's interval of 8 of 10: 0.490 to 0.943
-    assert wilson_half_width(0.8, 10) == pytest.approx((0.943 - 0.490) / 2, abs=5e-4)
-    assert wilson_far_end(0.8, 10) == pytest.approx(0.8 - 0.490, abs=5e-4)
     small = facts(samples=200, classes={"a": 100, "b": 100})
     verdict = validation_too_small(record(about=small, **well(val_accuracy=[0.8] * 12)))
     assert verdict is not None
