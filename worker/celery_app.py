@@ -24,7 +24,6 @@ PRELOADED = {
     "data": ("worker.intake", "trainkit.data.load"),
     "predict": ("worker.predict", "trainkit.fit.artifact", "PIL.Image"),
 }
-log = logging.getLogger(__name__)
 
 SETTINGS = Settings.from_env()
 # before anything that counts is imported

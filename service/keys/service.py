@@ -77,13 +77,6 @@ def touch(session: Session, key_id: str) -> None:
     session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=db_now()))
 
 
-def ensure_first_key(session: Session, project: str = "default", name: str = "first") -> str | None:
-    """Make a key for everything if there is none at all yet; None when there is one."""
-    if session.scalar(select(ApiKey.id).limit(1)) is not None:
-        return None
-    return create_key(session, project, name)
-
-
 def _random(length: int) -> str:
     return "".join(ALPHABET[byte & 31] for byte in os.urandom(length))
 

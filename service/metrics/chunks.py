@@ -89,11 +89,6 @@ def joined(parts: Sequence[Columns]) -> Columns:
     )
 
 
-def encode(rows: Sequence[Row]) -> bytes:
-    """Rows to a body, in their order."""
-    return encode_columns(columns_of(rows))
-
-
 def encode_columns(columns: Columns) -> bytes:
     """Columns to a body."""
     arrays: list[bytes] = []
@@ -152,9 +147,3 @@ def decode_columns(body: bytes) -> Columns:
     if header.get("v") == 2:
         found["at"] = found["at"].view(np.float64)
     return Columns(series, **found)
-
-
-def decode(body: bytes) -> list[Row]:
-    """A body to its rows, in their order."""
-    columns = decode_columns(body)
-    return columns.rows(np.arange(len(columns.index)))

@@ -253,10 +253,3 @@ def read_page(
         ],
         following,
     )
-
-
-def read(
-    session: Session, job_id: str, after: int, *, limit: int = 500, names: frozenset[str] | None = None
-) -> list[LoggedRow]:
-    """The rows of `read_page`."""
-    return read_page(session, job_id, after, limit=limit, names=names).rows

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import logging
 import os
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from service.failpoints import fp
 from service.uploads import repository
 from service.uploads.metadata import ALGORITHMS, Checksum
 
-log = logging.getLogger(__name__)
 STEP = 4 << 20
 """A cut costs at most so many bytes, however large the client's chunks are."""
 IDLE_SECONDS = 20.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from sqlalchemy import select
@@ -20,7 +19,6 @@ from service.webhooks.signing import new_secret
 from service.webhooks.tables import Webhook, WebhookDelivery
 from service.webhooks.targets import Refused, Targets
 
-log = logging.getLogger(__name__)
 MOST = 50
 """Webhooks of one project."""
 MOST_TESTS = 10

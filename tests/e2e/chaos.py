@@ -172,7 +172,7 @@ def check(stack: Stack, jobs: dict[str, str | None]) -> dict[str, Any]:
             fences = session.scalars(
                 select(Attempt.fence).where(Attempt.job_id == identifier).order_by(Attempt.fence)
             ).all()
-            rows = metrics.read(session, identifier, 0, limit=1_000_000)
+            rows = metrics.read_page(session, identifier, 0, limit=1_000_000).rows
             assert [row.seq for row in rows] == list(range(1, len(rows) + 1)), (identifier, "gap in the log")
             writers = [row.attempt for row in rows]
             assert writers == sorted(writers), (identifier, "an earlier attempt wrote after a later one")

@@ -12,7 +12,7 @@ from histories import Reader, check_all_ways
 from journeys import all_metrics, example_spec, job_of, submit, upload, wait_until
 from stack import Stack, running, training_processes, wait_for
 
-from trainkit.spec.metrics import is_clocked
+from tests.support.metric_rows import is_clocked
 
 EPOCHS = 90
 

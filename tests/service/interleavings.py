@@ -195,7 +195,7 @@ class Play:
         with self.context.sessions() as session:
             events = session.scalars(select(JobEvent).where(JobEvent.job_id == self.job).order_by(JobEvent.seq)).all()
             models = session.scalars(select(Model).where(Model.job_id == self.job)).all()
-            rows = metrics.read(session, self.job, 0, limit=1000)
+            rows = metrics.read_page(session, self.job, 0, limit=1000).rows
             decisions = repository.decisions_after(session, self.job, 0, 1000)
         assert [event.to_state for event in events if event.to_state in ENDED] == [job.state]
         assert events[-1].to_state == job.state

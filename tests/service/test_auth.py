@@ -17,7 +17,7 @@ from sqlalchemy import select, update
 from service.app import create_app
 from service.auth import Authentication, Needs, is_open
 from service.database import db_now
-from service.keys.service import authenticate, create_key, ensure_first_key
+from service.keys.service import authenticate, create_key
 from service.keys.tables import ApiKey
 from service.settings import Settings
 
@@ -212,18 +212,6 @@ def test_guessing_keys_writes_nothing(service: Served) -> None:
         session.flush()
         guess = TestClient(service.app, headers={"Authorization": f"Bearer tk_{'0' * 8}_{'0' * 40}"})
         assert guess.get("/v1/jobs").status_code == 401
-
-
-def test_the_first_key_is_made_once(service: Served) -> None:
-    with service.sessions.begin() as session:
-        assert ensure_first_key(session) is None
-        session.execute(ApiKey.__table__.delete())  # type: ignore[attr-defined]
-        key = ensure_first_key(session)
-        assert key is not None
-        principal = authenticate(session, key)
-        assert principal is not None
-        assert principal.scopes == {"read", "write", "admin"}
-        assert ensure_first_key(session) is None
 
 
 def test_use_is_noted_about_once_a_minute(service: Served) -> None:

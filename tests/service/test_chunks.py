@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.metrics.chunks import Row, decode, decode_columns, encode, encode_columns, joined
+from service.metrics.chunks import Row, columns_of, decode_columns, encode_columns, joined
 
 NAMES = st.sampled_from(["loss", "accuracy", "lr", "größe"])
 ROWS = st.lists(
@@ -25,6 +25,15 @@ ROWS = st.lists(
     ),
     max_size=40,
 )
+
+
+def encode(rows: list[Row]) -> bytes:
+    return encode_columns(columns_of(rows))
+
+
+def decode(body: bytes) -> list[Row]:
+    columns = decode_columns(body)
+    return columns.rows(np.arange(len(columns.index)))
 
 
 def bits(row: Row) -> tuple[object, ...]:

@@ -120,7 +120,7 @@ def test_what_was_run_again_is_left_out(service: Served) -> None:
     evaluate(service, claimed, [3.0, 2.0], rules)
     kept, rows = rules.state(), service.job(job)
     with service.sessions() as session:
-        seq = max(row.seq for row in metrics.read(session, job, 0))
+        seq = max(row.seq for row in metrics.read_page(session, job, 0).rows)
     assert rows["state"] == "running"
     evaluate(service, claimed, [9.0, 9.0, math.nan], rules, first=3)
     with service.sessions.begin() as session:

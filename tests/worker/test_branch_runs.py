@@ -12,7 +12,7 @@ from worker.supervisor import claim_and_supervise
 
 def epochs_of(place: Place, job: str) -> list[int]:
     with place.context.sessions() as session:
-        rows = metrics.read(session, job, 0, limit=100_000)
+        rows = metrics.read_page(session, job, 0, limit=100_000).rows
     return [row.row.epoch for row in rows if (row.row.split, row.row.name) == ("val", "loss")]
 
 

@@ -66,7 +66,7 @@ def claim(place: Place) -> Sink:
 
 def stored(sink: Sink) -> list[metrics.LoggedRow]:
     with sink.context.sessions() as session:
-        return metrics.read(session, sink.job_id, 0)
+        return metrics.read_page(session, sink.job_id, 0).rows
 
 
 def test_rows_decisions_and_progress_land_on_the_job(place: Place, sink: Sink) -> None:

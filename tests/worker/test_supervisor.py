@@ -34,7 +34,7 @@ def run_one(place: Place) -> bool:
 
 def epochs_seen(place: Place, job: str) -> list[tuple[int, float]]:
     with place.context.sessions() as session:
-        rows = metrics.read(session, job, 0, limit=100_000)
+        rows = metrics.read_page(session, job, 0, limit=100_000).rows
     assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
     return [
         (r.row.epoch, r.row.value) for r in rows if (r.row.split, r.row.name) == ("val", "loss") and not r.superseded

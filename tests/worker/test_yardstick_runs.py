@@ -34,7 +34,7 @@ def test_a_yardstick_succeeds_and_leaves_no_model(place: Place, kind: str) -> No
     with place.context.sessions() as session:
         assert session.scalars(select(Model)).all() == []
         names = set(session.scalars(select(Artifact.name).where(Artifact.job_id == job_id)))
-        rows = metrics.read(session, job_id, 0, limit=1000)
+        rows = metrics.read_page(session, job_id, 0, limit=1000).rows
     assert names == {"confusion.png", "log.txt"}
     assert {row.row.epoch for row in rows} == {1}
     assert len(place.attempts(job_id)) == 1

@@ -3,7 +3,7 @@
 from trainkit.data.dataset import ArrayInputs, Column, Dataset, ImageInputs, Inputs, SequenceInputs, TableInputs
 from trainkit.data.errors import DataError, DataProblem
 from trainkit.data.load import load_dataset, prepare
-from trainkit.data.splits import Parts, class_weights, monte_carlo, rebalance, split_indices, stratified_kfold
+from trainkit.data.splits import Parts, class_weights, rebalance, split_indices
 
 __all__ = [
     "ArrayInputs",
@@ -18,9 +18,7 @@ __all__ = [
     "TableInputs",
     "class_weights",
     "load_dataset",
-    "monte_carlo",
     "prepare",
     "rebalance",
     "split_indices",
-    "stratified_kfold",
 ]

@@ -33,14 +33,10 @@ def is_deep(mode: str) -> bool:
 
 
 def decode(data: bytes) -> tuple[NDArray[np.uint8], str]:
-    """(pixels (H, W, 1 or 3), the file's own mode). Raises ValueError with the reason."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return decode_loudly(data)
+    """Return (pixels (H, W, 1 or 3), the file's own mode). Raises ValueError with the reason.
 
-
-def decode_loudly(data: bytes) -> tuple[NDArray[np.uint8], str]:
-    """As `decode`, for loops that silence Pillow's warnings once: doing it for each small image costs a tenth."""
+    Pillow's warnings are left to the caller to silence, once for many images: for each small one it costs a tenth.
+    """
     if (pixels := png.plain(data, MOST_PIXELS)) is not None:
         return pixels, "L" if pixels.shape[2] == 1 else "RGB"
     try:

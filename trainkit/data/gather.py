@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trainkit.data import crew
 from trainkit.data.archive import File, files, random_access, suffix
-from trainkit.data.decoding import MOST_FILE_BYTES, SUFFIXES, decode_loudly, fit, header
+from trainkit.data.decoding import MOST_FILE_BYTES, SUFFIXES, decode, fit, header
 from trainkit.data.errors import DataError, DataProblem, refuse
 from trainkit.data.pixels import PixelFile
 
@@ -218,7 +218,7 @@ class _Decoder:
                 assert self._images is not None
                 file = self._images[position]
                 data = file.read() if _readable(file) else b""
-            image, mode = decode_loudly(data)
+            image, mode = decode(data)
         except DataError as error:
             return (_unless_damaged(error), "", 0, 0, 0)
         except ValueError as error:

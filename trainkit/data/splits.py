@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,29 +201,3 @@ def fold_of_each(n: int, labels: NDArray[Any] | None, folds: int, seed: int) -> 
         random.shuffle(drawn)
         fold[codes == code] = drawn
     return fold
-
-
-def stratified_kfold(labels: NDArray[Any], folds: int, seed: int) -> Iterator[tuple[Index, Index]]:
-    """(training, validation) positions of each fold; every sample validates once, classes spread alike.
-
-    Raises DataError when every class has fewer than `folds` members; warns when the smallest has.
-    """
-    counts = np.bincount(np.unique(labels, return_inverse=True)[1])
-    if counts.max() < folds:
-        raise refuse("too_few_members", f"no class has {folds} members", "", f"Use at most {counts.max()} folds.")
-    if counts.min() < folds:
-        message = f"the smallest class has {counts.min()} members, fewer than {folds} folds"
-        warnings.warn(message, UserWarning, stacklevel=2)
-    fold = fold_of_each(len(labels), labels, folds, seed)
-    for number in range(folds):
-        yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-
-
-def monte_carlo(
-    n: int, labels: NDArray[Any] | None, draws: int, share: float, seed: int
-) -> Iterator[tuple[Index, Index]]:
-    """(training, validation) positions of `draws` independent random cuts; `share` (usually 0.8) trains."""
-    for draw in range(draws):
-        random = np.random.default_rng(np.random.PCG64([seed, draw]))
-        train, validation = cut(n, np.array([share, 1 - share]), labels, random)
-        yield np.sort(train), np.sort(validation)

@@ -33,8 +33,3 @@ def split_metric(name: str) -> tuple[str, str]:
 def direction(name: str) -> Literal["min", "max"]:
     """Whether smaller or larger values of `val_accuracy`, `train_loss` ... are better."""
     return DIRECTIONS[split_metric(name)[1]]
-
-
-def is_clocked(split: str, name: str) -> bool:
-    """Whether a row is read from a clock or the machine: such rows are no part of the promise of equal bits."""
-    return split == "system" or name in ("samples_per_second", "seconds", "epoch_seconds")

@@ -13,7 +13,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from trainkit.data import DataError, class_weights, rebalance, split_indices
 from trainkit.data.copies import row_digests
-from trainkit.data.splits import Parts, cut, largest_remainder, monte_carlo, stratified_kfold, without_copies
+from trainkit.data.splits import Parts, cut, largest_remainder, without_copies
 from trainkit.spec.split import SplitSpec
 
 labels_of = st.lists(st.integers(0, 5), min_size=1, max_size=200).map(np.array)
@@ -132,10 +132,7 @@ def test_folds_are_scikit_learn_s(labels: NDArray[np.int64], folds: int, seed: i
     labels = np.concatenate([labels, np.repeat(np.arange(4), 5)])
     theirs = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
     plain = KFold(folds, shuffle=True, random_state=seed).split(labels)
-    ours = stratified_kfold(labels, folds, seed)
-    for fold, ((train, held), (_, expected), (_, without_classes)) in enumerate(zip(ours, theirs, plain, strict=True)):
-        assert held.tolist() == expected.tolist()
-        assert sorted([*train, *held]) == list(range(len(labels)))
+    for fold, ((_, expected), (_, without_classes)) in enumerate(zip(theirs, plain, strict=True)):
         for stratify, test in ((True, expected), (False, without_classes)):
             spec = SplitSpec(folds=folds, fold=fold, seed=seed, stratify=stratify)
             parts = split_indices(spec, len(labels), labels)
@@ -154,23 +151,6 @@ def test_a_fold_without_validation_trains_on_all_the_rest_and_shipped_parts_are_
 def test_a_fold_is_one_of_the_folds(bad: dict[str, int]) -> None:
     with pytest.raises(ValidationError, match=r"belong together|`fold` is 0 to 4|greater than or equal to 2"):
         SplitSpec.model_validate(bad)
-
-
-def test_folds_want_enough_members() -> None:
-    with pytest.raises(DataError, match="no class has 5"):
-        list(stratified_kfold(np.arange(10) % 4, 5, 0))
-    with pytest.warns(UserWarning, match="smallest class has 2"):
-        list(stratified_kfold(np.array([0] * 10 + [1] * 2), 5, 0))
-
-
-def test_monte_carlo_draws_are_independent_and_repeatable() -> None:
-    labels = np.array([0] * 50 + [1] * 50)
-    draws = list(monte_carlo(100, labels, 3, 0.8, 7))
-    assert [(len(train), len(held)) for train, held in draws] == [(80, 20)] * 3
-    assert [np.bincount(labels[held]).tolist() for _, held in draws] == [[10, 10]] * 3
-    assert draws[0][1].tolist() != draws[1][1].tolist()
-    # a draw depends on its number alone: more draws do not change the earlier ones
-    assert next(monte_carlo(100, labels, 9, 0.8, 7))[1].tolist() == draws[0][1].tolist()
 
 
 def test_each_sample_stands_in_one_part_alone() -> None:

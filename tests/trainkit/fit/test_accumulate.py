@@ -10,10 +10,10 @@ from samples import images, numbers, sequences, spec, vectors
 from torch import nn
 
 import trainkit as tk
+from tests.support.metric_rows import is_clocked
 from trainkit.fit.steps import count_batches
 from trainkit.spec import SpecError, parse_spec, resolve
 from trainkit.spec.estimate import estimate
-from trainkit.spec.metrics import is_clocked
 
 SGD = {"kind": "heavy_ball", "lr": 0.1, "momentum": 0.9}
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {

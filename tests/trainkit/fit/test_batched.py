@@ -13,11 +13,11 @@ from samples import images, numbers, sequences, spec, vectors
 from torch import nn
 
 import trainkit as tk
+from tests.support.metric_rows import is_clocked
 from trainkit.data import Dataset
 from trainkit.fit.batched import fit_batch
 from trainkit.fit.batched.calibrate import Calibration
 from trainkit.fit.nonfinite import LossNotFiniteError
-from trainkit.spec.metrics import is_clocked
 
 MLP = {"kind": "mlp", "hidden": [12, 8]}
 Document = dict[str, Any]

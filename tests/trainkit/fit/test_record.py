@@ -14,10 +14,10 @@ from test_resume import InterruptAt, digest, history, rows
 from torch import nn
 
 import trainkit as tk
+from tests.support.metric_rows import is_clocked
 from trainkit.data import Dataset
 from trainkit.fit import checkpoint, record, usage
 from trainkit.fit.nonfinite import LossNotFiniteError
-from trainkit.spec.metrics import is_clocked
 
 MLP = {"kind": "mlp", "hidden": [12, 8], "dropout": 0.3}
 Told = list[tuple[int, str, str, float]]

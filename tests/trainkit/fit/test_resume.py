@@ -12,9 +12,9 @@ import torch
 from samples import images, sequences, spec, vectors
 
 import trainkit as tk
+from tests.support.metric_rows import is_clocked
 from trainkit.fit import checkpoint, device
 from trainkit.fit.checkpoint import CheckpointError
-from trainkit.spec.metrics import is_clocked
 
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "mlp with dropout and noise": (
