@@ -1,0 +1,127 @@
+"""Names: one class per name, and no word that was replaced by the field's own comes back."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("trainkit", "service", "worker", "client")
+FOLDERS = (*PACKAGES, "tests", "benchmarks", "examples")
+"""Migrations are left out: they tell what tables were called before."""
+
+SHARED_CLASS_NAMES = {
+    "Asked": 2,
+    "Best": 2,
+    "Child": 3,
+    "Claimed": 2,
+    "Compared": 2,
+    "Context": 3,
+    "Control": 2,
+    "Dataset": 2,
+    "Decision": 2,
+    "Job": 2,
+    "Line": 2,
+    "Lion": 2,
+    "Look": 2,
+    "Muon": 2,
+    "Page": 3,
+    "Past": 2,
+    "Position": 2,
+    "Problem": 2,
+    "Question": 2,
+    "Reading": 2,
+    "Row": 2,
+    "Saved": 2,
+    "Series": 2,
+    "Standing": 2,
+    "Step": 2,
+    "Tally": 2,
+    "Target": 2,
+    "Targets": 2,
+    "Trial": 2,
+    "Wanted": 2,
+    "Watch": 2,
+    "Wish": 2,
+}
+"""How many modules define a class of that name."""
+
+OLD_WORDS: frozenset[str] = frozenset(
+    {
+        "Along",
+        "LeftAloneError",
+        "batch_leader",
+        "rides",
+        "riding",
+        "take_over",
+    }
+)
+"""Whole identifiers, and names of files and folders, that must not come back."""
+OLD_PARTS: frozenset[str] = frozenset(
+    {
+        "companion",
+        "companions",
+        "leaders",
+    }
+)
+"""Words that must not come back as a part of an identifier either: `giveaways` forbids `find_giveaways`, `GiveawaysOf`."""
+
+
+def test_no_two_classes_share_a_name() -> None:
+    modules: dict[str, set[str]] = {}
+    for folder in PACKAGES:
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.ClassDef):
+                    modules.setdefault(node.name, set()).add(str(file.relative_to(ROOT)))
+    shared = {name: sorted(files) for name, files in modules.items() if len(files) > 1}
+    new = {name: files for name, files in shared.items() if len(files) > SHARED_CLASS_NAMES.get(name, 1)}
+    assert not new, f"Several modules define a class of the same name. Name each after what it is: {new}"
+    fewer = {
+        name: (count, len(shared.get(name, "1")))
+        for name, count in SHARED_CLASS_NAMES.items()
+        if len(shared.get(name, "1")) < count
+    }
+    assert not fewer, (
+        f"Fewer modules share these names than SHARED_CLASS_NAMES says (it, found): lower or remove {fewer}"
+    )
+
+
+def identifiers(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Every identifier that the code defines or uses, with its line."""
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", 0)
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.keyword(arg=str(name)):
+                yield name, line
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name, line
+            case ast.alias(name=name, asname=alias):
+                yield from ((part, line) for part in (*name.split("."), alias) if part)
+            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+                yield name, line
+
+
+def parts_of(name: str) -> set[str]:
+    """The words of an identifier: `find_giveaways` and `FindGiveaways` both hold find and giveaways."""
+    return set(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().split("_"))
+
+
+def old_words_in(name: str) -> set[str]:
+    """Which replaced words an identifier is or holds."""
+    return ({name, name.lstrip("_")} & OLD_WORDS) | (parts_of(name) & OLD_PARTS)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_old_word_comes_back(folder: str) -> None:
+    found: set[str] = set()
+    for file in sorted((ROOT / folder).rglob("*.py")):
+        where = file.relative_to(ROOT)
+        found |= {f"{where}: {word}" for part in where.with_suffix("").parts for word in old_words_in(part)}
+        for name, line in identifiers(ast.parse(file.read_text())):
+            found |= {f"{where}:{line}: {word} in {name}" for word in old_words_in(name)}
+    assert not found, "These words were replaced by the field's own, see CONTRIBUTING.md:\n" + "\n".join(sorted(found))
