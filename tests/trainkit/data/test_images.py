@@ -16,6 +16,8 @@ from trainkit.data.decoding import decode, to_pixels
 from trainkit.data.images import read_images
 from trainkit.spec.reading import Reading
 
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # which `decode` leaves to its caller
+
 
 def picture(
     mode: str = "L", size: tuple[int, int] = (6, 4), colour: Any = None, kind: str = "PNG", **save: Any

@@ -13,6 +13,8 @@ from PIL import Image, PngImagePlugin
 from trainkit.data import png
 from trainkit.data.decoding import MOST_PIXELS, decode
 
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # which `decode` leaves to its caller
+
 SIDE = 13
 
 
