@@ -19,7 +19,7 @@ import torch
 
 import trainkit as tk
 from benchmarks.real_sets import REAL_SETS, base_spec
-from trainkit.fit.diagnosed import DiagnosedRun
+from trainkit.fit.fit_and_diagnose import DiagnosedRun
 
 ROOT = Path(__file__).parents[1]
 JOBS = 8

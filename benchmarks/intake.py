@@ -22,7 +22,7 @@ from PIL import Image
 
 from examples.real_data import fetch
 from trainkit.data import ImageInputs, load_dataset, prepare
-from trainkit.data.crew import cores
+from trainkit.data.process_pool import cores
 
 CACHE = Path(".cache/data")
 ROUNDS = 3

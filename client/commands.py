@@ -12,7 +12,7 @@ def api_command(host: str, port: int) -> list[str]:
     """The HTTP API by uvicorn."""
     return [
         *module("uvicorn"),
-        "service.serving:serve",
+        "service.asgi:serve",
         "--factory",
         *("--host", host, "--port", str(port)),
         "--no-access-log",

@@ -1,4 +1,4 @@
-"""The application: middleware, routes, errors. `service/serving.py` serves it."""
+"""The application: middleware, routes, errors. `service/asgi.py` serves it."""
 
 from __future__ import annotations
 
@@ -15,37 +15,38 @@ from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddle
 
 from service import errors, openapi, tables, tracing
 from service.auth import BEARER, Authentication
+from service.body_limits import Limits
 from service.catalog import routes as catalog
 from service.context import Context
 from service.database import make_engine, session_factory
 from service.datasets import routes as datasets
-from service.decisions import routes as decisions
 from service.diagnosis import routes as diagnosis
 from service.doorbell import Doorbell
 from service.experiments import routes as experiments
 from service.health import routes as health
-from service.hub import Hub
+from service.job_watcher import Hub
+from service.jobs import history_routes
 from service.jobs import routes as jobs
-from service.jobs import traces
 from service.keys import routes as keys
-from service.limits import Limits
 from service.logs import routes as logs
 from service.metrics import export_routes, series_routes, stream
 from service.metrics import routes as metrics
 from service.models import routes as models
-from service.monitoring import families, request_families
+from service.monitoring import metrics as work_metrics
+from service.monitoring import request_metrics
 from service.monitoring import routes as monitoring
 from service.monitoring.exposition import Exposition
+from service.monitoring.gauges import Build, Pool, Standing
 from service.monitoring.requests import Observation
-from service.monitoring.standing import Build, Pool, Standing
-from service.prescriptions import routes as prescriptions
 from service.projects import routes as projects
+from service.recommendations import routes as prescriptions
 from service.settings import Settings
+from service.simulation import routes as decisions
 from service.specs import routes as specs
 from service.storage import Storage
 from service.uploads import routes as uploads
 from service.webhooks import routes as webhooks
-from service.webhooks.targets import Targets
+from service.webhooks.target_policy import Targets
 from service.workers import routes as workers
 from trainkit.version import __version__
 
@@ -71,7 +72,7 @@ def rooms() -> APIRouter:
         uploads,
         specs,
         jobs,
-        traces,
+        history_routes,
         decisions,
         diagnosis,
         prescriptions,
@@ -130,7 +131,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # of several processes each would tell its own pool, and a scrape meets one of them by chance
     own = [] if folder else [Pool(engine)]
     state = (Standing(sessions), Build(engine), *own)
-    app.state.exposition = Exposition((*request_families.OF_REQUESTS, *families.OF_WORK), state, folder)
+    app.state.exposition = Exposition((*request_metrics.OF_REQUESTS, *work_metrics.OF_WORK), state, folder)
     app.state.scrapes = CapacityLimiter(monitoring.AT_ONCE)
     errors.install(app)
     openapi.install(app)

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.doorbell import Doorbell
-from service.hub import Hub
+from service.job_watcher import Hub
 from service.settings import Settings
 from service.storage import Storage
 

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from service.auth import is_open
 from service.errors import MEDIA_TYPE, TITLES, ProblemDocument
-from service.prescriptions.schemas import FromDiagnosisIn
+from service.recommendations.schemas import FromDiagnosisIn
 from trainkit.spec import JobSpec
 from trainkit.spec.early_stop import RuleSet
 from trainkit.spec.experiments import ExperimentSpec

@@ -1,16 +1,16 @@
 """All tables, imported together so that metadata is whole."""
 
-from service.comparisons.tables import Evaluated, ExperimentClock, ExperimentMember
 from service.database import Base
 from service.datasets.tables import Blob, Dataset
 from service.experiments.tables import Experiment, Trial
+from service.inference_requests.tables import Question
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
 from service.keys.tables import ApiKey, Project
 from service.logs.tables import LogChunk
 from service.metrics.tables import MetricChunk, MetricSuperseded
 from service.models.tables import Model
-from service.prescriptions.tables import Prescription
-from service.questions.tables import Question
+from service.peer_evaluations.tables import EvaluationResult, ExperimentClock, ExperimentMember
+from service.recommendations.tables import Prescription
 from service.uploads.tables import Upload
 from service.webhooks.tables import Webhook, WebhookAttempt, WebhookCrossing, WebhookDelivery
 from service.workers.tables import Housekeeping, Worker
@@ -24,7 +24,7 @@ __all__ = [
     "Checkpoint",
     "Dataset",
     "Decision",
-    "Evaluated",
+    "EvaluationResult",
     "Experiment",
     "ExperimentClock",
     "ExperimentMember",

@@ -11,7 +11,8 @@ from typing import Protocol
 
 import pytest
 import sqlalchemy
-from promtool import find_promtool
+
+from tests.support.promtool import find_promtool
 
 
 class NewDatabase(Protocol):

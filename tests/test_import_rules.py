@@ -114,7 +114,7 @@ def is_within(name: str, allowed: tuple[str, ...]) -> bool:
                 "trainkit.spec",
                 "trainkit.diagnose",
                 "trainkit.plots",
-                "trainkit.plots_evidence",
+                "trainkit.plots.evidence",
                 "trainkit.files",
                 "trainkit.version",
             ),

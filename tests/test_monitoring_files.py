@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 import yaml
-from exposed import names
 from prometheus_client import ProcessCollector
 from sqlalchemy import create_engine
 
-from service.monitoring.families import OF_WORK
-from service.monitoring.request_families import OF_REQUESTS
-from service.monitoring.standing import Build, Pool, Standing
+from service.monitoring.gauges import Build, Pool, Standing
+from service.monitoring.metrics import OF_WORK
+from service.monitoring.request_metrics import OF_REQUESTS
 from service.settings import Settings
+from tests.support.prometheus_text import names
 from worker.context import make_context
-from worker.families import OF_WORKERS
+from worker.metrics import OF_WORKERS
 from worker.metrics_server import Reach
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,7 @@ from typing import Any
 
 from celery import Celery, signals
 
-from service import log_setup
+from service.logging import set_up
 from service.settings import Settings
 from worker import metrics_folder, shutdown
 
@@ -62,7 +62,7 @@ def preload(sender: Any, **_: Any) -> None:
 @signals.worker_ready.connect
 def start_housekeeping(sender: Any, **_: Any) -> None:
     """A process of its own keeps house and says that this worker is alive; it is started again when it dies."""
-    from worker.housekeeper import Housekeeper
+    from worker.housekeeping_process import Housekeeper
 
     queues = sorted(sender.app.amqp.queues.consume_from)
     housekeeper = Housekeeper(queues, sender.controller.concurrency)
@@ -94,4 +94,4 @@ def _stop_slot(_number: int, _frame: FrameType | None) -> None:
 @signals.setup_logging.connect
 def one_line_an_event(loglevel: int | str | None = None, **_: Any) -> None:
     """Our own format instead of Celery's."""
-    log_setup.set_up(SETTINGS, loglevel or logging.INFO)
+    set_up(SETTINGS, loglevel or logging.INFO)

@@ -14,7 +14,7 @@ from service import tables
 from service.context import Context as ServiceContext
 from service.database import make_engine, session_factory
 from service.doorbell import Doorbell
-from service.hub import Hub
+from service.job_watcher import Hub
 from service.settings import Settings
 from service.storage import Storage
 

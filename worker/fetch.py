@@ -23,11 +23,11 @@ from service.datasets.sources import is_object, open_source
 from service.datasets.tables import Dataset
 from service.errors import Problem
 from service.leases import StaleFence
-from worker import objects, shutdown
-from worker.aside import aside
+from worker import s3, shutdown
+from worker.background_io import aside
 from worker.context import Context
-from worker.families import FENCED
 from worker.lease import Lease, LeaseLost
+from worker.metrics import FENCED
 from worker.processes import Child, fork
 from worker.spool import SpoolReader
 
@@ -77,7 +77,7 @@ class Fetch:
                 except Stopped:
                     self.lease.check()
                     self._transact(lambda session: intake.renew_source(session, identifier, fence, 0.0))
-                except objects.Failed as failed:
+                except s3.Failed as failed:
                     self._refuse(failed.code, failed.message, failed.hint, failed.retryable, failed.evidence)
                 except Problem as problem:
                     self._refuse(problem.code, problem.detail)
@@ -113,13 +113,13 @@ class Fetch:
 
     def _download(self) -> Received:
         """An object of S3. A child reads it: it can be killed at once, and the library's threads end with it."""
-        settings, uri, cloud = self.context.settings, self.claimed.uri, objects.cloud_settings()
+        settings, uri, cloud = self.context.settings, self.claimed.uri, s3.cloud_settings()
         self.folder.mkdir(parents=True, mode=0o700)
         reader, part = SpoolReader(self.folder / "spool"), Path(self.part)
         self.context.engine.dispose()
         limit = settings.max_upload_bytes
         self.child = fork(
-            lambda: objects.download(uri, settings.s3_buckets, limit, part, reader.path, cloud),
+            lambda: s3.download(uri, settings.s3_buckets, limit, part, reader.path, cloud),
             log=self.folder / "log.txt",
         )
         while True:
@@ -131,7 +131,7 @@ class Fetch:
                     self._transact(lambda session: self._reserve(session, event["bytes"]))  # noqa: B023 - at once
                 elif kind == "failed":
                     code, message, hint = event["code"], event["message"], event["hint"]
-                    failed = objects.Failed(code, message, hint, retryable=event["retryable"])
+                    failed = s3.Failed(code, message, hint, retryable=event["retryable"])
                     failed.evidence = event["evidence"]
                     raise failed
                 else:
@@ -139,7 +139,7 @@ class Fetch:
             if ended is not None:
                 log.warning("dataset=%s copying ended with %s", self.claimed.dataset_id, ended.status)
                 hint = "Look at the data worker's disk and memory, and register it again."
-                raise objects.Failed("s3_unreadable", "the copying process died", hint, retryable=True)
+                raise s3.Failed("s3_unreadable", "the copying process died", hint, retryable=True)
             self._meanwhile()
             if self.stop.is_set():
                 raise Stopped

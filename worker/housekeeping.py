@@ -18,21 +18,22 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from service import housekeeping, log_setup
-from service.collect import collect, tend_uploads
-from service.experiments import engine
+from service.background import housekeeping
+from service.background.garbage_collection import collect, tend_uploads
+from service.background.orphans import sweep_strays
+from service.background.retention import retain
+from service.experiments import scheduler
+from service.logging import set_up
 from service.metrics.compaction import compact
-from service.retention import retain
 from service.settings import Settings
-from service.strays import sweep_strays
 from service.webhooks.sender import LOOK_SECONDS, PARTING_SECONDS, Sender
 from service.webhooks.service import forget_old
-from service.webhooks.targets import Targets
+from service.webhooks.target_policy import Targets
 from service.workers import service as workers
 from trainkit.version import installed_versions
 from worker import metrics_server
 from worker.context import Context, make_context, of_service
-from worker.families import ROUND_FAILURES, ROUND_SECONDS, SLOTS, TURN
+from worker.metrics import ROUND_FAILURES, ROUND_SECONDS, SLOTS, TURN
 
 log = logging.getLogger("worker.housekeeping")
 TICK_SECONDS = 1.0
@@ -95,7 +96,7 @@ def one_round(context: Context) -> None:
     limit, lease = context.settings.max_interruptions, context.settings.lease_seconds
     housekeeping.tick(context.sessions, context.doorbell.ring, max_interruptions=limit, lease_seconds=lease)
     tend_uploads(context.sessions, context.storage, context.doorbell.ring)
-    engine.tick(of_service(context))
+    scheduler.tick(of_service(context))
 
 
 def tidy(context: Context) -> None:
@@ -121,7 +122,7 @@ def main() -> int:
     parser.add_argument("--slots", type=int, default=1)
     arguments = parser.parse_args()
     settings = Settings.from_env()
-    log_setup.set_up(settings)
+    set_up(settings)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -20,15 +20,15 @@ from service.datasets import intake
 from service.datasets.intake import ClaimedDataset
 from service.jobs.service import admit_waiting
 from service.leases import StaleFence
-from service.log_setup import bound
+from service.logging import bound
 from service.metrics.service import finite
 from trainkit.spec.failures import failure
-from worker import endings, shutdown
-from worker.aside import aside
+from worker import exit_errors, shutdown
+from worker.background_io import aside
 from worker.context import Context
-from worker.families import FENCED
 from worker.fetch import claim_and_fetch
 from worker.lease import Lease, LeaseLost
+from worker.metrics import FENCED
 from worker.processes import Child, Exit, fork
 from worker.spool import SpoolReader, SpoolWriter
 
@@ -62,7 +62,7 @@ class Intake:
         self.child: Child | None = None
         self.progress: dict[str, Any] = {}
         self.outcome: dict[str, Any] | None = None
-        self._kills_before = endings.kernel_kills()
+        self._kills_before = exit_errors.kernel_kills()
         self.lease = Lease(settings.lease_seconds, settings.heartbeat_seconds, begun, self._renew, self._kill)
 
     def check(self) -> None:
@@ -145,7 +145,7 @@ class Intake:
             error = too_slow()
             self._transact(lambda session: intake.invalid(session, identifier, fence, error))
         else:
-            error = endings.error_of_exit(ended, self._kills_before, self.folder / "log.txt")
+            error = exit_errors.error_of_exit(ended, self._kills_before, self.folder / "log.txt")
             log.warning(
                 "dataset=%s the reader ended badly: %s\n%s", identifier, error["message"], error["evidence"]["log"]
             )
@@ -191,7 +191,7 @@ class Intake:
 def read(upload: Path, folder: Path, kind: str | None, target: str | None, reading: dict[str, Any] | None) -> None:
     """In the child: read the upload into `folder/prepared`, and say how that went."""
     from trainkit.data import DataError, prepare
-    from trainkit.spec.reading import Reading
+    from trainkit.spec.read_options import Reading
 
     limit_resources()
     spool = SpoolWriter(folder / "spool")
@@ -241,7 +241,7 @@ def limit_resources() -> None:
     The limit is on data (RLIMIT_DATA), which leaves out maps of files: prepared images may be larger than memory.
     """
     pages = int(Path("/proc/self/statm").read_text().split()[5]) if os.path.exists("/proc/self/statm") else 0  # noqa: PTH110
-    allowed = pages * os.sysconf("SC_PAGE_SIZE") + max(2 << 30, endings.memory_limit() * 3 // 5)
+    allowed = pages * os.sysconf("SC_PAGE_SIZE") + max(2 << 30, exit_errors.memory_limit() * 3 // 5)
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 10))
 

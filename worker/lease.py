@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
-from worker.families import RENEWALS
+from worker.metrics import RENEWALS
 
 T = TypeVar("T")
 R = TypeVar("R")

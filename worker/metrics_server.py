@@ -16,11 +16,11 @@ from sqlalchemy import select
 
 from service.database import db_now, reading
 from service.monitoring.exposition import Exposition
-from service.monitoring.families import OF_WORK
-from service.monitoring.standing import Build, gauge
+from service.monitoring.gauges import Build, gauge
+from service.monitoring.metrics import OF_WORK
 from service.settings import Settings
 from worker.context import Context
-from worker.families import OF_WORKERS
+from worker.metrics import OF_WORKERS
 
 log = logging.getLogger(__name__)
 StartResponse = Callable[[str, list[tuple[str, str]]], object]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainkit.data import ArrayInputs, Dataset, ImageInputs
-from trainkit.sheets import contact_sheet, dataset_preview
+from trainkit.plots.sheets import contact_sheet, dataset_preview
 from worker.predict import BadInputError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from service.metrics import service as metrics
 from service.metrics.chunks import Row
 from service.metrics.service import finite
 from worker.context import Context
-from worker.families import (
+from worker.metrics import (
     CHECKPOINT_BYTES,
     CHECKPOINT_FAILURES,
     CHECKPOINT_SECONDS,

@@ -31,20 +31,20 @@ from service.jobs.tables import Checkpoint, Job
 from service.leases import StaleFence
 from service.metrics import service as metrics
 from service.metrics.service import finite
-from trainkit.spec.causes import code_of_os
+from trainkit.spec.error_mapping import code_of_os
 from trainkit.spec.failures import failure
-from trainkit.spec.fitting import with_next_spec
 from trainkit.spec.memory import limit_of
-from worker import endings, shutdown
-from worker.aside import aside
-from worker.beginning import CannotBeginError, refuse_what_does_not_fit, sha256_of
+from trainkit.spec.memory_reduction import with_next_spec
+from worker import exit_errors, shutdown
+from worker.background_io import aside
 from worker.context import Context
 from worker.control import Control, ControlSender, control_pipe
-from worker.families import BEHIND_BYTES, FENCED
-from worker.last_words import LastWords
+from worker.crash_channel import LastWords
+from worker.instrumentation import observed
 from worker.lease import Lease, LeaseLost
 from worker.log_shipper import LogShipper, described
-from worker.observed import observed
+from worker.metrics import BEHIND_BYTES, FENCED
+from worker.preflight import CannotBeginError, refuse_what_does_not_fit, sha256_of
 from worker.processes import Child, Exit, fork
 from worker.sink import Sink
 from worker.sources import Sources, SourceUnavailableError, find_sources
@@ -101,7 +101,7 @@ class Supervisor:
         self._wanted_due = 0.0
         self._ship_due = 0.0
         self._shipped = 0
-        self._kills_before = endings.kernel_kills()
+        self._kills_before = exit_errors.kernel_kills()
         self.lease = Lease(settings.lease_seconds, settings.heartbeat_seconds, begun, self._renew, self._kill_at_once)
 
     def supervise(self) -> None:
@@ -168,7 +168,7 @@ class Supervisor:
             ended = self._watch(reader)
         except SpoolError as error:
             self._kill_at_once()
-            evidence = {"byte": reader.offset, "log": endings.last_lines(self.log_file)}
+            evidence = {"byte": reader.offset, "log": exit_errors.last_lines(self.log_file)}
             self._fail(failure("spool_damaged", str(error), evidence))
             return
         self._conclude(ended)
@@ -360,7 +360,7 @@ class Supervisor:
         elif self.watchdog.verdict is not None:
             self._fail(self.watchdog.verdict)
         elif (error := sink.failed["error"] if sink.failed is not None else self.last.read()) is not None:
-            self._fail(endings.with_log(error, self.log_file, ended))
+            self._fail(exit_errors.with_log(error, self.log_file, ended))
         elif outcome == "paused":
             self._keep_log()
             # Not always paused: a cancel or a stop that came meanwhile holds, and a stop needs another attempt.
@@ -371,13 +371,13 @@ class Supervisor:
             self._keep_log()
             self._transact(lambda session: attempts.handback(session, self.job_id, self.fence, "the worker stops"))
             self.context.doorbell.ring("train")
-        elif ended.signal == signal.SIGKILL and not endings.out_of_memory(ended, self._kills_before):
+        elif ended.signal == signal.SIGKILL and not exit_errors.out_of_memory(ended, self._kills_before):
             # Killed from outside: the platform's doing, not counted as a failure of the job itself.
-            self._interrupted(endings.error_of_exit(ended, self._kills_before, self.log_file))
+            self._interrupted(exit_errors.error_of_exit(ended, self._kills_before, self.log_file))
         else:
-            error = endings.error_of_exit(ended, self._kills_before, self.log_file)
+            error = exit_errors.error_of_exit(ended, self._kills_before, self.log_file)
             if ended.signal == signal.SIGBUS and self.task is not None:
-                error = endings.explain_bus_error(error, self.task.dataset, self.claimed.dataset_id)
+                error = exit_errors.explain_bus_error(error, self.task.dataset, self.claimed.dataset_id)
             self._fail(error)
 
     def _interrupted(self, error: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from worker import shutdown
 from worker.celery_app import app
 from worker.context import Context, context
-from worker.families import BUSY_SLOTS
+from worker.metrics import BUSY_SLOTS
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def worker_of(queue: str) -> Callable[[Context], bool]:
 
         return claim_and_check
     if queue == "predict":
-        from worker.answers import claim_and_answer
+        from worker.inference import claim_and_answer
 
         return claim_and_answer
     from worker.supervisor import claim_and_supervise

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.control import Control
-from worker.last_words import LastWords
+from worker.crash_channel import LastWords
 from worker.spool import SpoolWriter
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from trainkit.spec.failures import failure
-from worker.endings import MIB, last_lines
-from worker.families import RESIDENT_BYTES
+from worker.exit_errors import MIB, last_lines
+from worker.metrics import RESIDENT_BYTES
 from worker.processes import Child
 
 LOOK_SECONDS = 0.25

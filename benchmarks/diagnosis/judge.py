@@ -1,6 +1,6 @@
 """What a diagnosis is worth on a case: what it named, and whether its first prescription helped.
 
-Helped is told twice: by the sign of the difference, and by whether it exceeds the noise (`service/prescriptions/effect.py`).
+Helped is told twice: by the sign of the difference, and by whether it exceeds the noise (service.recommendations.effect).
 Compared is the best value of a validation metric on the same cut. Where a patch changes the cut, or the fault
 is that validation is not to be believed, that comparison says nothing, and what the verdict is about is compared: see HONEST.
 """
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from benchmarks.diagnosis.cases import Case
 from benchmarks.diagnosis.trial import Trial, trial
-from service.prescriptions import effect
+from service.recommendations import effect
 from trainkit.diagnose.diagnosis import Diagnosis, diagnose
-from trainkit.diagnose.figures import wilson_interval
+from trainkit.diagnose.estimates import wilson_interval
 from trainkit.diagnose.record import Record
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import trainkit as tk
 from benchmarks.diagnosis.data import Made, made
 from trainkit.diagnose.record import Record, Series
-from trainkit.fit.diagnosed import fit_and_diagnose
+from trainkit.fit.fit_and_diagnose import fit_and_diagnose
 from trainkit.spec import JobSpec, resolve
 
 ROOT = Path(__file__).parents[2]

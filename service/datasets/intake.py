@@ -13,8 +13,8 @@ from service.datasets.receive import Received
 from service.datasets.service import keep
 from service.datasets.tables import Blob, Dataset
 from service.leases import StaleFence
-from service.monitoring.commits import after_commit
-from service.monitoring.families import DATASETS_CHECKED, blame
+from service.monitoring.after_commit import after_commit
+from service.monitoring.metrics import DATASETS_CHECKED, blame
 from service.storage import Storage
 from trainkit.spec.failures import failure
 

@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 from anyio import to_thread
 
+from service.body_limits import too_large
 from service.errors import Problem
-from service.limits import too_large
 from service.storage import Storage
 
 BUFFER = 4 << 20

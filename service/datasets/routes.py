@@ -20,11 +20,11 @@ from service.datasets import repository, service
 from service.datasets.receive import Receiver, check_digest, digest_said
 from service.datasets.schemas import NAME, DatasetOut, PreviewIn, SourceIn, dataset_out, read_as
 from service.errors import Problem
+from service.inference_requests.service import ask
 from service.keys.service import Principal
 from service.pagination import After, Limit, Page, page
-from service.questions.service import ask
 from trainkit.spec.facts import DatasetKind
-from trainkit.spec.reading import Delimiter, Encoding, ImageSize, Reading
+from trainkit.spec.read_options import Delimiter, Encoding, ImageSize, Reading
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "PNG"}}

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.datasets.tables import Dataset
 from trainkit.spec.augment import AugmentStep
 from trainkit.spec.facts import DatasetKind
-from trainkit.spec.reading import Delimiter, Encoding, Header, ImageSize, Reading
+from trainkit.spec.read_options import Delimiter, Encoding, Header, ImageSize, Reading
 
 NAME = r"^[^\x00-\x1f/\\]+$"
 

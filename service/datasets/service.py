@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service import quota
+from service.body_limits import too_large
 from service.context import Context
 from service.database import db_now, new_id, reading
 from service.datasets import repository
@@ -17,9 +18,8 @@ from service.datasets.receive import Received
 from service.datasets.sources import source_of
 from service.datasets.tables import Blob, Dataset
 from service.errors import Problem, not_found
-from service.jobs.withdraw import withdraw
+from service.jobs.cancellation import withdraw
 from service.keys.service import Principal
-from service.limits import too_large
 from service.storage import Storage
 from trainkit.spec.failures import failure
 
@@ -35,7 +35,7 @@ class Wish:
     target: str | None = None
     filename: str | None = None
     reading: dict[str, Any] | None = None
-    """Overrides of what the readers would find out (`trainkit.spec.reading`)."""
+    """Overrides of what the readers would find out (`trainkit.spec.read_options`)."""
 
 
 def register(context: Context, who: Principal, received: Received, wish: Wish) -> Dataset:

@@ -14,8 +14,8 @@ from service.diagnosis.schemas import DiagnosisOut
 from service.diagnosis.service import record_of
 from service.errors import Problem
 from service.jobs import service as jobs
-from service.jobs.removed import check_there
-from service.jobs.traces import HARMLESS, PNG
+from service.jobs.history_routes import HARMLESS, PNG
+from service.jobs.retention_status import check_there
 from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.routes import etag
 from service.metrics.service import finite
@@ -77,7 +77,7 @@ def get_evidence(job_id: str, index: int, about: About) -> Response:
     if about.record is None:
         return Response(status_code=304, headers=about.headers)
     # matplotlib costs 60 MB: an API process that never draws never loads it
-    from trainkit.plots_evidence import evidence
+    from trainkit.plots.evidence import evidence
 
     verdicts = diagnose(about.record).verdicts
     if not 0 <= index < len(verdicts):

@@ -10,9 +10,8 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from service.auth import Reader, Writer
 from service.context import Service
 from service.database import reading
-from service.documents import EXPERIMENT_BODY, read_document
 from service.experiments import repository, service
-from service.experiments.between import between
+from service.experiments.comparison import between
 from service.experiments.schemas import (
     ComparisonOut,
     ExperimentDetail,
@@ -26,6 +25,7 @@ from service.experiments.schemas import (
 )
 from service.jobs.routes import IdempotencyKey
 from service.pagination import After, Limit, Page, page
+from service.request_body import EXPERIMENT_BODY, read_document
 
 router = APIRouter(prefix="/v1/experiments", tags=["experiments"])
 Metric = Annotated[str | None, Query(max_length=64, description="Another metric to tell the trials apart by.")]

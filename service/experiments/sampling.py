@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from service.experiments.planning import Past
+from service.experiments.strategies import Past
 from trainkit.spec.experiments import Asha, Range, Sampled, Tpe
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from service.experiments.results import Line, comparisons, summaries, validated
-from service.experiments.service import Told
+from service.experiments.service import ExperimentView
 from service.experiments.tables import Experiment
 from trainkit.spec.metrics import direction
 
@@ -124,14 +124,14 @@ def experiment_out(row: Experiment) -> ExperimentOut:
     return ExperimentOut(**_fields(row))
 
 
-def detail_out(told: Told) -> ExperimentDetail:
+def detail_out(told: ExperimentView) -> ExperimentDetail:
     """The same, with what its jobs have come to."""
     states = [line.state for line in told.lines]
     counted = {state: states.count(state) for state in dict.fromkeys(states)}
     return ExperimentDetail(**_fields(told.row), jobs=counted, **_together(told))
 
 
-def results_out(told: Told) -> ResultsOut:
+def results_out(told: ExperimentView) -> ResultsOut:
     """The table."""
     data = [trial_out(line) for line in told.lines]
     return ResultsOut(id=told.row.id, state=told.row.state, data=data, steps=told.steps, **_together(told))
@@ -142,7 +142,7 @@ def trial_out(line: Line) -> TrialOut:
     return TrialOut(**{name: getattr(line, name) for name in TrialOut.model_fields})
 
 
-def _together(told: Told) -> dict[str, Any]:
+def _together(told: ExperimentView) -> dict[str, Any]:
     metric = told.metric
     if metric is None:
         return {"metric": None, "direction": None, "best": None, "summaries": [], "comparisons": []}
@@ -155,7 +155,7 @@ def _together(told: Told) -> dict[str, Any]:
     }
 
 
-def _best_out(told: Told, metric: str) -> BestOut | None:
+def _best_out(told: ExperimentView, metric: str) -> BestOut | None:
     line, chosen_by = told.best, validated(metric)
     if line is None:
         return None

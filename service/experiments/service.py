@@ -12,12 +12,12 @@ from service.context import Context
 from service.database import db_time, new_id, reading
 from service.datasets.tables import Dataset
 from service.errors import Problem, not_found
-from service.experiments import engine, repository
-from service.experiments.engine import metric_of
-from service.experiments.piloting import account
-from service.experiments.planning import placed
+from service.experiments import repository, scheduler
+from service.experiments.autopilot import account
 from service.experiments.repository import ENDED
 from service.experiments.results import Line, best, line_of
+from service.experiments.scheduler import metric_of
+from service.experiments.strategies import placed
 from service.experiments.tables import Experiment
 from service.jobs import service as jobs
 from service.jobs.idempotency import once
@@ -42,7 +42,7 @@ from trainkit.spec.resolve import is_classification
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ExperimentView:
     """An experiment with all that is told of it."""
 
     row: Experiment
@@ -81,7 +81,7 @@ def create(context: Context, who: Principal, document: Any, idempotency_key: str
         )
         session.add(experiment)
         session.flush()
-        engine.step(session, context, experiment, drawing=False)
+        scheduler.step(session, context, experiment, drawing=False)
         return experiment
 
     def find(session: Session, experiment_id: str) -> Experiment | None:
@@ -161,7 +161,7 @@ def _check_source(session: Session, who: Principal, plan: EnsembleOf, experiment
         problem = SpecProblem("/experiment", "different_cuts", message, hint)
     elif source.state not in ENDED:
         problem = SpecProblem("/experiment", "not_ended", f"it is {source.state}", "Wait until it has ended.")
-    elif len(engine.best_of(session, source.id, plan.metric or "val_loss", plan.members)) < 2:
+    elif len(scheduler.best_of(session, source.id, plan.metric or "val_loss", plan.members)) < 2:
         message = "fewer than two of its jobs have a model and a figure"
         problem = SpecProblem("/experiment", "too_few_members", message, "Take another experiment.")
     if problem is not None:
@@ -178,7 +178,7 @@ def find(session: Session, who: Principal, experiment_id: str) -> Experiment:
     return found
 
 
-def tell(session: Session, experiment: Experiment, metric: str | None = None) -> Told:
+def tell(session: Session, experiment: Experiment, metric: str | None = None) -> ExperimentView:
     """The experiment with its table, told by `metric` if one is named. Raises a 422 problem for an unknown one."""
     if metric is not None:
         try:
@@ -193,9 +193,9 @@ def tell(session: Session, experiment: Experiment, metric: str | None = None) ->
     there = repository.jobs_of(session, trials)
     lines = [line_of(one, there.get(one.job_id or ""), by or "") for one in trials]
     if isinstance(plan, Autopilot) and facts is not None:
-        steps, chosen = account(facts, [engine.past_of(one, by or "") for one in trials])
-        return Told(experiment, plan, facts, by, lines, None if chosen is None else lines[chosen], steps)
-    return Told(experiment, plan, facts, by, lines, best(lines, by) if by is not None else None, None)
+        steps, chosen = account(facts, [scheduler.past_of(one, by or "") for one in trials])
+        return ExperimentView(experiment, plan, facts, by, lines, None if chosen is None else lines[chosen], steps)
+    return ExperimentView(experiment, plan, facts, by, lines, best(lines, by) if by is not None else None, None)
 
 
 def stop(context: Context, who: Principal, experiment_id: str, running: str) -> Experiment:
@@ -208,8 +208,8 @@ def stop(context: Context, who: Principal, experiment_id: str, running: str) -> 
             return experiment
         experiment.state, experiment.wanted = "stopping", running
         experiment.updated_at = db_time(session)
-    engine.halt(context, experiment_id)
-    engine.advance(context, experiment_id)
+    scheduler.halt(context, experiment_id)
+    scheduler.advance(context, experiment_id)
     with reading(context.sessions) as session:
         return find(session, who, experiment_id)
 

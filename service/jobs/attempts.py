@@ -14,8 +14,8 @@ from service.jobs.leases import held
 from service.jobs.states import State, transition
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Job
 from service.models.tables import Model
-from service.monitoring.commits import after_commit
-from service.monitoring.families import ATTEMPTS_ENDED, blame
+from service.monitoring.after_commit import after_commit
+from service.monitoring.metrics import ATTEMPTS_ENDED, blame
 from trainkit.spec.failures import failure
 
 RETRY_SECONDS = 5.0

@@ -14,8 +14,8 @@ from service.jobs.states import WITH_WORKER, transition
 from service.jobs.tables import Attempt, Job
 from service.keys.tables import Project
 from service.leases import StaleFence
-from service.monitoring.commits import after_commit
-from service.monitoring.families import ATTEMPTS_STARTED, QUEUED_SECONDS
+from service.monitoring.after_commit import after_commit
+from service.monitoring.metrics import ATTEMPTS_STARTED, QUEUED_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

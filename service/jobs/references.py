@@ -14,7 +14,7 @@ from service.keys.service import Principal
 from service.models.tables import Model
 from trainkit.spec import JobSpec
 from trainkit.spec import Problem as SpecProblem
-from trainkit.spec.yardsticks import WITHOUT_MODEL, YARDSTICKS
+from trainkit.spec.sklearn_checks import WITHOUT_MODEL, YARDSTICKS
 
 
 def problems(session: Session, who: Principal, spec: JobSpec) -> Iterator[SpecProblem]:

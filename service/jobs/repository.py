@@ -8,12 +8,12 @@ from datetime import datetime
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from service.comparisons import service as comparisons
 from service.datasets.tables import Dataset
 from service.jobs.states import ENDED
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
 from service.models.tables import Model
-from service.prescriptions.service import freeze
+from service.peer_evaluations import service as comparisons
+from service.recommendations.service import freeze
 
 
 def get(session: Session, project_id: str, job_id: str) -> Job | None:

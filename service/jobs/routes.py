@@ -13,14 +13,14 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from service.auth import Reader, Writer
 from service.context import Context, Service
 from service.database import reading
-from service.documents import JOB_BODY, read_document
 from service.errors import Problem
 from service.jobs import repository, service
 from service.jobs.schemas import ForkIn, JobOut, ResumeIn, StopIn, job_out
 from service.jobs.states import State
 from service.jobs.tables import Job
 from service.pagination import NOT_MODIFIED, After, Limit, Page
-from service.prescriptions.submit import submit
+from service.recommendations.submit import submit
+from service.request_body import JOB_BODY, read_document
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]

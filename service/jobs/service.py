@@ -14,15 +14,15 @@ from service.database import db_now, db_time, new_id, reading
 from service.datasets.service import find as find_dataset
 from service.datasets.tables import Dataset
 from service.errors import Problem, not_found
-from service.jobs import branches, references, repository
-from service.jobs.branches import Branch
+from service.jobs import lineage, references, repository
 from service.jobs.idempotency import implied, once
+from service.jobs.lineage import Branch
 from service.jobs.states import ENDED, first_event, transition
 from service.jobs.tables import Job
 from service.keys.service import Principal
 from service.projects.service import rules
 from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, further_problems, parse_spec, resolve
-from trainkit.spec.causes import SPEC_CODES, code_of_problems
+from trainkit.spec.error_mapping import SPEC_CODES, code_of_problems
 from trainkit.spec.failures import failure
 from trainkit.spec.memory import does_not_fit, limit_of
 from trainkit.spec.patch import merge_patch
@@ -123,7 +123,7 @@ def admit(session: Session, context: Context, who: Principal, document: Any, bra
     problem where the project has too many jobs waiting."""
     spec, dataset, resolved = check(session, who, document, context.settings.max_job_memory_bytes)
     if branch is not None and branch.checkpoint is not None and resolved is not None:
-        branches.check_same_run(branch.parent, resolved.spec)
+        lineage.check_same_run(branch.parent, resolved.spec)
     most = rules(session, context.settings, who.project_id).max_queued_jobs
     if most and repository.waiting(session, who.project_id) >= most:
         detail = f"{most} jobs of this project are waiting already; wait until some have begun, or cancel some."
@@ -157,7 +157,7 @@ def admit(session: Session, context: Context, who: Principal, document: Any, bra
     session.add(job)
     session.flush()
     if branch is not None and branch.checkpoint is not None:
-        branches.begin_at(session, context, job, branch.checkpoint)
+        lineage.begin_at(session, context, job, branch.checkpoint)
     if branch is not None and branch.remember is not None:
         branch.remember(session, job)
     reason = None if branch is None else f"{branch.relation} of {branch.parent.id}"
@@ -274,7 +274,7 @@ def resume(
         job = _locked(session, who, job_id)
         ended = job.state in ENDED
         if job.state == "paused":
-            changes = {"resolved": branches.with_epochs(job, extra_epochs)} if extra_epochs else {}
+            changes = {"resolved": lineage.with_epochs(job, extra_epochs)} if extra_epochs else {}
             transition(
                 session, job, "queued", actor=who.actor, reason="resume", not_before=None, rung_at=None, **changes
             )
@@ -289,8 +289,8 @@ def resume(
 
     def longer(session: Session) -> tuple[Any, Branch]:
         parent = find(session, who, job_id)
-        branch = Branch(parent, "resume", branches.to_go_on_from(session, context, parent))
-        return branches.longer(parent, extra_epochs), branch
+        branch = Branch(parent, "resume", lineage.to_go_on_from(session, context, parent))
+        return lineage.longer(parent, extra_epochs), branch
 
     request = {"resume": job_id, "extra_epochs": extra_epochs}
     return create(context, who, request, idempotency_key or implied(request), longer)
@@ -306,7 +306,7 @@ def fork(
 
     def changed(session: Session) -> tuple[Any, Branch]:
         parent = find(session, who, job_id)
-        return merge_patch(parent.spec, patch), branches.fork_of(session, context, parent)
+        return merge_patch(parent.spec, patch), lineage.fork_of(session, context, parent)
 
     request = {"fork": job_id, "patch": patch}
     return create(context, who, request, idempotency_key or implied(request), changed)

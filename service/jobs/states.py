@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from service.database import db_now
 from service.jobs.tables import Job, JobEvent
-from service.monitoring.commits import after_commit
-from service.monitoring.families import JOBS_ENDED, blame
+from service.monitoring.after_commit import after_commit
+from service.monitoring.metrics import JOBS_ENDED, blame
 from service.webhooks import outbox
 
 State = Literal[

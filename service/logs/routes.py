@@ -17,10 +17,10 @@ from service.context import Context, Service
 from service.database import reading
 from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
-from service.jobs.removed import check_there
+from service.jobs.history_routes import HARMLESS, LOG
+from service.jobs.retention_status import check_there
 from service.jobs.states import ENDED
 from service.jobs.tables import Artifact
-from service.jobs.traces import HARMLESS, LOG
 from service.keys.service import Principal
 from service.logs.chunks import Level
 from service.logs.schemas import LogsOut

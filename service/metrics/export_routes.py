@@ -14,7 +14,7 @@ from service.auth import Reader
 from service.context import Service
 from service.database import reading
 from service.jobs import service as jobs
-from service.jobs.removed import check_there
+from service.jobs.retention_status import check_there
 from service.metrics.exports import Export, as_csv, as_events, as_parquet
 from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.routes import Names, etag, parse_names

@@ -15,7 +15,7 @@ from service.auth import Reader
 from service.context import Context, Service
 from service.database import reading
 from service.jobs import service as jobs
-from service.jobs.removed import check_there
+from service.jobs.retention_status import check_there
 from service.jobs.states import ENDED
 from service.keys.service import Principal
 from service.metrics.repository import count_superseded, superseded_ranges

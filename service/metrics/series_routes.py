@@ -12,7 +12,7 @@ from service.context import Service
 from service.database import reading
 from service.errors import Problem
 from service.jobs import service as jobs
-from service.jobs.removed import check_there
+from service.jobs.retention_status import check_there
 from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.routes import Names, etag, parse_names
 from service.metrics.schemas import AllSeriesOut, JobsSeriesOut, series_wire

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from service.comparisons import service as comparisons
 from service.database import db_now
 from service.jobs.attempts import stop_by_rule
 from service.jobs.leases import held
 from service.jobs.tables import Decision, Job
 from service.metrics import repository
 from service.metrics.chunks import Columns, Row, columns_of, decode_columns
+from service.peer_evaluations import service as comparisons
 from service.webhooks import outbox
 from trainkit.diagnose.stopping import first_stop
 

@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 from service.context import Context
 from service.database import reading
 from service.errors import Problem, not_found
+from service.inference_requests.service import ask
 from service.keys.service import Principal
 from service.models.tables import Model
-from service.questions.service import ask
 
 FILES = ("model.json", "model.safetensors")
 OTHER_TYPES = ("text/csv", "text/plain", "application/octet-stream")

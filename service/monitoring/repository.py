@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from service.database import db_now
 from service.datasets.tables import Dataset
+from service.inference_requests.tables import Question
 from service.jobs.states import ALLOWED, ENDED, WITH_WORKER
 from service.jobs.tables import Job
-from service.questions.tables import Question
 from service.uploads.tables import Upload
 from service.workers.service import alive
 

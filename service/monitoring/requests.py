@@ -12,8 +12,8 @@ from urllib.parse import parse_qs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import answer, defect
-from service.log_setup import bound
-from service.monitoring.request_families import IN_PROGRESS, RECEIVED_BYTES, REQUEST_SECONDS, REQUESTS, WAITING
+from service.logging import bound
+from service.monitoring.request_metrics import IN_PROGRESS, RECEIVED_BYTES, REQUEST_SECONDS, REQUESTS, WAITING
 
 log = logging.getLogger("service.access")
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)

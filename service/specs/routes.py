@@ -11,10 +11,10 @@ from fastapi import APIRouter, Request, Response
 from service.auth import Reader
 from service.context import Service
 from service.database import reading
-from service.documents import SPEC_BODY, read_document
 from service.errors import Problem
+from service.inference_requests.service import ask
 from service.jobs import service
-from service.questions.service import ask
+from service.request_body import SPEC_BODY, read_document
 from service.specs.schemas import EstimateOut, ValidOut, WarningOut
 from trainkit.spec import DatasetFacts, JobSpec
 from trainkit.spec.estimate import estimate

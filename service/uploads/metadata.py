@@ -15,7 +15,7 @@ from service.datasets.schemas import read_as
 from service.datasets.service import Wish
 from service.errors import Problem
 from trainkit.spec.facts import DATASET_KINDS
-from trainkit.spec.reading import Reading
+from trainkit.spec.read_options import Reading
 
 ALGORITHMS: dict[str, Any] = {"sha1": hashlib.sha1, "sha256": hashlib.sha256}
 LONGEST = 8192

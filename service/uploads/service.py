@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import quota
+from service.body_limits import too_large
 from service.context import Context
 from service.database import db_now, new_id, reading
 from service.datasets import service as datasets
@@ -17,7 +18,6 @@ from service.datasets.receive import Received
 from service.errors import Problem, not_found
 from service.failpoints import fp
 from service.keys.service import Principal
-from service.limits import too_large
 from service.storage import Storage
 from service.uploads import repository
 from service.uploads.metadata import Checksum, refuse

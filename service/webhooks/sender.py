@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.database import reading
 from service.failpoints import fp
-from service.webhooks import queue
-from service.webhooks.queue import Claimed
-from service.webhooks.sending import send
-from service.webhooks.targets import Targets
+from service.webhooks import delivery_queue
+from service.webhooks.delivery_queue import Claimed
+from service.webhooks.target_policy import Targets
+from service.webhooks.transport import send
 
 log = logging.getLogger(__name__)
 AT_ONCE = 8
@@ -64,7 +64,7 @@ class Sender:
         if room <= 0:
             return 0
         with reading(self._sessions) as session:
-            waiting = queue.due(session, AT_ONCE, busy_webhooks, busy_projects)
+            waiting = delivery_queue.due(session, AT_ONCE, busy_webhooks, busy_projects)
         begun = 0
         for delivery_id, fence, webhook_id, project_id in waiting:
             if begun == room:
@@ -74,7 +74,7 @@ class Sender:
             claimed = None
             try:
                 with self._sessions.begin() as session:
-                    claimed = queue.claim(session, delivery_id, fence)
+                    claimed = delivery_queue.claim(session, delivery_id, fence)
             finally:
                 if claimed is None:
                     self._leave(webhook_id, project_id)
@@ -96,7 +96,7 @@ class Sender:
             outcome = send(self._targets, claimed)
             fp("after_webhook_send")
             with self._sessions.begin() as session:
-                state = queue.record(session, claimed, outcome)
+                state = delivery_queue.record(session, claimed, outcome)
             log.info("webhook=%s delivery=%s %s", claimed.webhook_id, claimed.delivery_id, outcome.error or state)
         except DBAPIError as error:
             # the claim ends by itself, and the message is sent again

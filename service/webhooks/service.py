@@ -17,7 +17,7 @@ from service.webhooks import outbox, repository
 from service.webhooks.schemas import RotateIn, Threshold, WebhookIn, WebhookPatch
 from service.webhooks.signing import new_secret
 from service.webhooks.tables import Webhook, WebhookDelivery
-from service.webhooks.targets import Refused, Targets
+from service.webhooks.target_policy import Refused, Targets
 
 MOST = 50
 """Webhooks of one project."""

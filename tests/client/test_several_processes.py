@@ -13,11 +13,11 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from exposed import Scrape
 
 from client.commands import shared_metrics
 from client.home import Home
 from client.up import Up
+from tests.support.prometheus_text import Scrape
 
 ROOT = Path(__file__).parents[2]
 TOKEN = {"Authorization": "Bearer a-token-for-scrapes"}

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from journeys import example_data
-from stack import Stack, running
+
+from tests.support.api_steps import example_data
+from tests.support.stack import Stack, running
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from chaos import WORKERS, Chaos, OwnPostgres, check, percentile, recoveries, wait_for_work, weights_of
-from journeys import ENDED, example_spec, job_of, submit, upload, wait_until
-from stack import Stack, running, wait_for
+
+from tests.support.api_steps import ENDED, example_spec, job_of, submit, upload, wait_until
+from tests.support.chaos import WORKERS, Chaos, OwnPostgres, check, percentile, recoveries, wait_for_work, weights_of
+from tests.support.stack import Stack, running, wait_for
 
 MANY = {"TRAINKIT_MAX_INTERRUPTIONS": "100000"}
 

@@ -12,8 +12,9 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from journeys import ROOT, example_spec, submit, upload, wait_until
-from stack import Stack, free_port, wait_for
+
+from tests.support.api_steps import ROOT, example_spec, submit, upload, wait_until
+from tests.support.stack import Stack, free_port, wait_for
 
 OURS = ("migrate", "api", "worker-data", "worker-train")
 
@@ -89,7 +90,7 @@ def test_a_job_finishes_through_the_services_own_commands(
         return int(probe.wait(timeout=60)) == 0
 
     try:
-        from stack import redis_binary
+        from tests.support.stack import redis_binary
 
         assert services["redis"]["command"][0] == "redis-server"
         stack.service_environment = {}

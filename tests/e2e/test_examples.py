@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from journeys import ROOT
+from tests.support.api_steps import ROOT
 
 
 def test_the_demo_ends_by_itself_with_good_models(tmp_path: Path) -> None:

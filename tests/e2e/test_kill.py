@@ -8,11 +8,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from histories import Reader, check_all_ways
-from journeys import all_metrics, example_spec, job_of, submit, upload, wait_until
-from stack import Stack, running, training_processes, wait_for
 
+from tests.support.api_steps import all_metrics, example_spec, job_of, submit, upload, wait_until
+from tests.support.log_readers import Reader, check_all_ways
 from tests.support.metric_rows import is_clocked
+from tests.support.stack import Stack, running, training_processes, wait_for
 
 EPOCHS = 90
 

@@ -13,10 +13,10 @@ import httpx
 import numpy as np
 import onnxruntime
 import pytest
-from journeys import submit, upload, wait_until
 from sklearn.datasets import load_diabetes
-from stack import Stack
 
+from tests.support.api_steps import submit, upload, wait_until
+from tests.support.stack import Stack
 from trainkit.spec.catalog import catalog
 
 pytestmark = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import httpx_sse
 import psutil
-from journeys import all_metrics, example_spec, job_of, submit, upload, wait_until
-from stack import Stack, training_processes, wait_for
+
+from tests.support.api_steps import all_metrics, example_spec, job_of, submit, upload, wait_until
+from tests.support.stack import Stack, training_processes, wait_for
 
 
 def test_images_go_in_and_a_model_that_predicts_comes_out(stack: Stack, data: Path) -> None:

@@ -11,14 +11,15 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from journeys import upload
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from stack import Stack, running, wait_for
+
+from tests.support.api_steps import upload
+from tests.support.stack import Stack, running, wait_for
 
 ENDED = ("succeeded", "stopped", "failed")
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import httpx
 import psutil
-from journeys import example_spec, job_of, submit, upload, wait_until
-from stack import FAST, TRAINKIT, free_port, wait_for
+
+from tests.support.api_steps import example_spec, job_of, submit, upload, wait_until
+from tests.support.stack import FAST, TRAINKIT, free_port, wait_for
 
 
 def start_up(home: Path, port: int) -> subprocess.Popen[bytes]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from served import Served
 
 from service.app import create_app
 from service.settings import Settings
+from tests.support.api import Served
 
 
 @pytest.fixture

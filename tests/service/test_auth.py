@@ -11,7 +11,6 @@ import pytest
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.testclient import TestClient
-from served import Served
 from sqlalchemy import select, update
 
 from service.app import create_app
@@ -20,6 +19,7 @@ from service.database import db_now
 from service.keys.service import authenticate, create_key
 from service.keys.tables import ApiKey
 from service.settings import Settings
+from tests.support.api import Served
 
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 

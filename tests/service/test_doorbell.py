@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from served import Served
 
 from service import doorbell
 from service.doorbell import Doorbell
+from tests.support.api import Served
 
 
 @pytest.fixture

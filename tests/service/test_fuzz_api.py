@@ -20,11 +20,11 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from served import Served, row
-from tus import begun
 
 from service.app import create_app
 from service.settings import Settings
+from tests.support.api import Served, row
+from tests.support.tus_requests import begun
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")

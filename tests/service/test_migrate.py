@@ -14,7 +14,6 @@ from alembic.migration import MigrationContext
 from sqlalchemy import MetaData, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from service.comparisons.tables import Evaluated
 from service.database import make_engine, session_factory
 from service.datasets.tables import Dataset
 from service.experiments.tables import Experiment, Trial
@@ -29,7 +28,8 @@ from service.metrics import service as metrics
 from service.metrics.chunks import Row
 from service.metrics.tables import MetricChunk
 from service.migrate import upgrade
-from service.prescriptions.service import scorecard
+from service.peer_evaluations.tables import EvaluationResult
+from service.recommendations.service import scorecard
 from service.tables import Base
 from trainkit.spec import parse_spec
 from trainkit.spec.experiments import parse_experiment
@@ -214,7 +214,7 @@ def test_jobs_of_the_fourth_schema_belong_to_no_experiment_and_go_on_deciding(da
         metrics.append_decisions(session, "job_1", 2, [said])
     with sessions() as session:
         assert [(d.seq, d.inputs) for d in session.query(Decision)] == [(1, {"x": 1}), (2, {"x": 2}), (3, {})]
-        assert session.query(Evaluated).all() == []
+        assert session.query(EvaluationResult).all() == []
     engine.dispose()
 
 

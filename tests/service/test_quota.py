@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from served import Served
-from tus import begun, create, head, patch
 
 from service.settings import Settings
+from tests.support.api import Served
+from tests.support.tus_requests import begun, create, head, patch
 
 QUOTA = 1000
 

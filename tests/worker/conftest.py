@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 import pytest
-from place import Place, make_place
 
+from tests.support.worker_context import Place, make_place
 from trainkit.fit import device
 
 

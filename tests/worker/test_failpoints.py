@@ -7,16 +7,16 @@ import signal
 from pathlib import Path
 
 import pytest
-from place import Place
 from sqlalchemy import func, select, update
 
 import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
-from service import housekeeping
+from service.background import housekeeping
 from service.database import db_now
 from service.jobs.states import WITH_WORKER
 from service.jobs.tables import Job
 from service.metrics import service as metrics
 from service.models.tables import Model
+from tests.support.worker_context import Place
 from worker import processes
 from worker.context import make_context
 from worker.supervisor import claim_and_supervise

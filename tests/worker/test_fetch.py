@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from place import Place, make_place
 from sqlalchemy import update
 
 from service.database import db_now
@@ -15,6 +14,7 @@ from service.datasets import intake as rows
 from service.datasets.service import Wish, register_source
 from service.datasets.tables import Dataset
 from service.leases import StaleFence
+from tests.support.worker_context import Place, make_place
 from worker import fetch, intake, shutdown
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from place import Place, make_place
 
 import trainkit.data
 from service.datasets import service as datasets
 from service.datasets.tables import Dataset
+from tests.support.worker_context import Place, make_place
 from trainkit.spec.failures import FAILURES
 from worker import intake
 

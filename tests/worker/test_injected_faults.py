@@ -6,15 +6,17 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import faults_of_attempts  # noqa: F401 - each enters its faults in the table
-import faults_of_disks  # noqa: F401
-import faults_of_processes  # noqa: F401
-import faults_of_specs  # noqa: F401
 import pytest
-from faults import FAULTS, Scene
-from place import Place, make_place
 
 import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
+from tests.support import (
+    faults_attempts,  # noqa: F401 - each enters its faults in the table
+    faults_disks,  # noqa: F401
+    faults_processes,  # noqa: F401
+    faults_specs,  # noqa: F401
+)
+from tests.support.fault_table import FAULTS, Scene
+from tests.support.worker_context import Place, make_place
 from trainkit.spec.failures import FAILURES
 
 OURS = {

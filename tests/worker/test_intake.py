@@ -6,27 +6,23 @@ import errno
 import io
 import os
 import signal
-import sys
 import tarfile
 import time
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from place import Place
 
 from service.datasets import intake as claims
 from service.datasets.service import delete
 from service.datasets.tables import Dataset
 from service.leases import StaleFence
+from tests.support import hostile_files
+from tests.support.worker_context import Place
 from trainkit.data import Dataset as PreparedDataset
-from worker import endings, intake, shutdown
-
-sys.path.append(str(Path(__file__).parents[1] / "trainkit" / "data"))
-import hostile
+from worker import exit_errors, intake, shutdown
 
 
 def dataset(place: Place, identifier: str) -> Dataset:
@@ -85,7 +81,7 @@ def test_a_file_that_kills_its_reader_is_given_up_after_three_deaths(
 def test_a_reader_that_wants_too_much_memory_is_stopped(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     import trainkit.data
 
-    monkeypatch.setattr(endings, "memory_limit", lambda: 1 << 30)
+    monkeypatch.setattr(exit_errors, "memory_limit", lambda: 1 << 30)
     monkeypatch.setattr(trainkit.data, "prepare", lambda *_args, **_options: bytearray(1 << 40))
     identifier = place.upload(b"a,b\n1,2\n")
     assert intake.claim_and_check(place.context)
@@ -120,17 +116,19 @@ def test_of_a_client_s_file_name_only_the_suffix_is_used(name: str | None, suffi
 @pytest.mark.parametrize(
     ("body", "filename", "code", "named"),
     [
-        (lambda: hostile.zip_with("../../escaped.png"), "x.zip", "unsafe_name", "escaped.png"),
-        (lambda: hostile.zipped({"a/0.png": bytes(40 << 20)}), "x.zip", "bomb", "a/0.png"),
+        (lambda: hostile_files.zip_with("../../escaped.png"), "x.zip", "unsafe_name", "escaped.png"),
+        (lambda: hostile_files.zipped({"a/0.png": bytes(40 << 20)}), "x.zip", "bomb", "a/0.png"),
         (
-            lambda: hostile.tarred({**hostile.good(), "l": hostile.special("a/l.png", tarfile.SYMTYPE)}),
+            lambda: hostile_files.tarred(
+                {**hostile_files.good(), "l": hostile_files.special("a/l.png", tarfile.SYMTYPE)}
+            ),
             "x.tar",
             "link",
             "a/l.png",
         ),
-        (lambda: hostile.npz(X=np.array([[1, None]], object)), "x.npz", "pickle", "X"),
+        (lambda: hostile_files.npz(X=np.array([[1, None]], object)), "x.npz", "pickle", "X"),
         (lambda: b"x,y\n1,2\n1,2,3\n", "x.csv", "bad_row", "line 3"),
-        (lambda: hostile.mnist(images=b"\0\0\x08\x03"), "x.zip", "truncated", "train-images"),
+        (lambda: hostile_files.mnist(images=b"\0\0\x08\x03"), "x.zip", "truncated", "train-images"),
         (lambda: b"PAR1" + bytes(90), "x.parquet", "damaged_parquet", "upload.parquet"),
     ],
 )
@@ -151,17 +149,17 @@ def test_hostile_uploads_are_refused_at_the_first_try(
 def test_an_image_that_kills_its_decoder_is_named_and_the_rest_is_ready(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainkit.data import gather
+    from trainkit.data import image_loading
 
-    original = gather.decode_loudly
+    original = image_loading.decode_loudly
 
     def decode(data: bytes) -> Any:
         if data.endswith(b"POISON"):
             os.kill(os.getpid(), signal.SIGKILL)
         return original(data)
 
-    monkeypatch.setattr(gather, "decode_loudly", decode)
-    identifier = place.upload(hostile.among(hostile.png() + b"POISON")(), filename="x.zip")
+    monkeypatch.setattr(image_loading, "decode_loudly", decode)
+    identifier = place.upload(hostile_files.among(hostile_files.png() + b"POISON")(), filename="x.zip")
     assert intake.claim_and_check(place.context)
     row = dataset(place, identifier)
     assert (row.state, row.interruptions, row.samples) == ("ready", 0, 30)
@@ -212,7 +210,7 @@ def test_deleting_a_dataset_stops_its_check(place: Place, monkeypatch: pytest.Mo
 def test_a_check_whose_worker_died_is_run_again_under_a_new_fence(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    identifier = place.upload(hostile.zipped(hostile.good()), filename="x.zip")
+    identifier = place.upload(hostile_files.zipped(hostile_files.good()), filename="x.zip")
     with place.context.sessions.begin() as session:
         dead = claims.claim(session, "dead worker", 0.0)  # a lease of no length: it has run out already
     assert dead is not None

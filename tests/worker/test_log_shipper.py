@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from place import Place
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
-from test_supervisor import LONG, after_epochs, attempts_of, meanwhile, run_one, training_process
 
 import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
 from service.jobs import attempts, leases
@@ -18,6 +16,8 @@ from service.jobs.tables import Job
 from service.leases import StaleFence
 from service.logs import service as logs
 from service.logs.service import LoggedLine, Wanted
+from tests.support.worker_context import Place
+from tests.worker.test_supervisor import LONG, after_epochs, attempts_of, meanwhile, run_one, training_process
 from worker import log_shipper
 from worker.lease import Lease
 from worker.log_shipper import LogShipper

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from place import Place
 from sqlalchemy.exc import OperationalError
 
 from service.jobs import attempts, checkpoints, leases
 from service.jobs.repository import decisions_after
 from service.leases import StaleFence
 from service.metrics import service as metrics
+from tests.support.worker_context import Place
 from worker.context import Context
 from worker.sink import Sink
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from otlp import attributes, collector
-from place import Place, make_place
-from test_supervisor import run_one
 
 import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
+from tests.support.otlp_collector import attributes, collector
+from tests.support.worker_context import Place, make_place
+from tests.worker.test_supervisor import run_one
 from worker import spans
 
 
@@ -30,7 +30,7 @@ def test_an_attempt_that_ends_well_and_one_that_does_not(place: Place, monkeypat
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", heard.url)
         assert run_one(place)
         bad = place.submit(table, train={"epochs": 1, "seed": 1})
-        monkeypatch.setattr("worker.endings.memory_limit", lambda: 1 << 20)
+        monkeypatch.setattr("worker.exit_errors.memory_limit", lambda: 1 << 20)
         assert run_one(place)
         ours = {thread.name for thread in set(threading.enumerate()) - threads if "Otel" in thread.name}
     assert ours == set()

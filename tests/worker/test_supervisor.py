@@ -12,7 +12,6 @@ from typing import Any
 
 import psutil
 import pytest
-from place import Place
 from sqlalchemy import delete, update
 
 import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
@@ -22,6 +21,7 @@ from service.jobs import service as jobs
 from service.jobs.tables import Artifact, Attempt, Job
 from service.metrics import service as metrics
 from service.models.tables import Model
+from tests.support.worker_context import Place
 from worker import shutdown, supervisor
 from worker.supervisor import claim_and_supervise
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from place import Place
 
 import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
+from tests.support.worker_context import Place
 from worker.processes import Child, fork
 from worker.supervisor import claim_and_supervise
 from worker.watchdog import LOOK_SECONDS, Watchdog, process_state
@@ -167,7 +167,7 @@ def test_a_job_over_its_limit_is_killed_and_told_how_much(place: Place) -> None:
     limit = 30 * MIB  # less than torch alone: found at the first look
     context = replace(place.context, settings=replace(place.context.settings, max_job_memory_bytes=limit))
     job = place.submit(place.table(), train={"epochs": 100_000}, resources={"max_attempts": 1})
-    import worker.beginning as beginning
+    import worker.preflight as beginning
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(beginning, "does_not_fit", lambda *_: None)  # as if the estimate had been too low

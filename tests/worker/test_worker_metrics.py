@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from exposed import Scrape
-from place import Place, make_place
-from test_supervisor import run_one
 
 import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
 from service.jobs import checkpoints
-from service.log_setup import set_up
+from service.logging import set_up
+from tests.support.prometheus_text import Scrape
+from tests.support.worker_context import Place, make_place
+from tests.worker.test_supervisor import run_one
 from worker import metrics_folder, metrics_server
 from worker.context import Context
 from worker.metrics_server import exposition_of
@@ -91,7 +91,7 @@ from service.settings import Settings
 from worker import metrics_folder
 folder = metrics_folder.make(Settings.from_env())
 from worker.context import make_context
-from worker.families import BUSY_SLOTS, CHECKPOINT_SECONDS, RESIDENT_BYTES, STEPS
+from worker.metrics import BUSY_SLOTS, CHECKPOINT_SECONDS, RESIDENT_BYTES, STEPS
 from worker.metrics_server import exposition_of
 
 exposition = exposition_of(make_context(Settings.from_env()))

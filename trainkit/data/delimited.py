@@ -11,7 +11,7 @@ from typing import Any
 from trainkit.data.columns import COMMA_NUMBER, MISSING, NUMBER, column_of_text, refuse_bad_rows
 from trainkit.data.dataset import Column
 from trainkit.data.errors import refuse
-from trainkit.spec.reading import NOTHING_SAID, Reading
+from trainkit.spec.read_options import NOTHING_SAID, Reading
 
 DELIMITERS = (",", "\t", ";", "|")
 MOST_COLUMNS = 100_000

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from trainkit.data.columns import LABEL_COLUMNS
 from trainkit.data.dataset import Column, Dataset, ImageInputs, class_targets, make_dataset
 from trainkit.data.errors import DataError, DataProblem, refuse
-from trainkit.data.gather import MOST_BAD, Progress, gather
+from trainkit.data.image_loading import MOST_BAD, Progress, gather
 from trainkit.data.pixels import PixelFile
 from trainkit.data.table import TABLE_SUFFIXES, read_columns
-from trainkit.spec.reading import NOTHING_SAID, Reading
+from trainkit.spec.read_options import NOTHING_SAID, Reading
 from trainkit.spec.shapes import FEW_VALUES
 
 

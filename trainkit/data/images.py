@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trainkit.data.dataset import PART_NAMES, Dataset, ImageInputs, make_dataset
 from trainkit.data.decoding import to_pixels
 from trainkit.data.errors import refuse
-from trainkit.data.gather import Progress, gather
+from trainkit.data.image_loading import Progress, gather
 
 __all__ = ["read_images", "to_pixels"]
 

@@ -12,8 +12,8 @@ from trainkit.data.arrays import read_arrays
 from trainkit.data.dataset import Dataset
 from trainkit.data.detect import detect
 from trainkit.data.errors import DataError, refuse
-from trainkit.data.gather import Progress
 from trainkit.data.idx import read_idx
+from trainkit.data.image_loading import Progress
 from trainkit.data.image_table import read_image_table
 from trainkit.data.images import read_images
 from trainkit.data.report import report
@@ -21,7 +21,7 @@ from trainkit.data.sequences import read_long_csv
 from trainkit.data.table import TABLE_SUFFIXES, read_table
 from trainkit.data.weights import is_weights, read_weights
 from trainkit.spec.facts import DatasetFacts
-from trainkit.spec.reading import NOTHING_SAID, Reading
+from trainkit.spec.read_options import NOTHING_SAID, Reading
 
 MOST_SIDE = 8192
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.data import copies
+from trainkit.data import duplicates
 from trainkit.data.dataset import PARTS, ArrayInputs, Dataset, ImageInputs, TableInputs
 from trainkit.data.decoding import channels, is_deep
 from trainkit.data.drift import MOST_FEATURES, drift
 from trainkit.data.findings import Finding, finding
-from trainkit.data.giveaways import giveaways
-from trainkit.data.scan import Scan, differences, scan
+from trainkit.data.statistics import Scan, differences, scan
+from trainkit.data.target_leakage import giveaways
 
 IMBALANCE = 5.0
 ID_SHARE = 0.95
@@ -38,7 +38,7 @@ def report(dataset: Dataset, reason: str, details: dict[str, Any]) -> dict[str, 
         **details,
         "unreadable": list(details.get("unreadable") or [])[:MOST_LISTED],
     }
-    named = copies.Named(made.pop("names", None), facts.kind == "table")
+    named = duplicates.Named(made.pop("names", None), facts.kind == "table")
     if by_split := _by_split(dataset):
         made["classes_by_split"] = by_split
     brightness = None
@@ -160,7 +160,7 @@ def _channels(seen: Scan) -> dict[str, list[float]]:
     return {"channel_means": mean.round(6).tolist(), "channel_stds": deviation.round(6).tolist()}
 
 
-def _flat(seen: Scan, named: copies.Named) -> list[Finding]:
+def _flat(seen: Scan, named: duplicates.Named) -> list[Finding]:
     """Pictures of one colour."""
     flat = np.flatnonzero(seen.flat)
     if not len(flat):
@@ -169,25 +169,25 @@ def _flat(seen: Scan, named: copies.Named) -> list[Finding]:
     return [finding("warning", "blank_images", f"{len(flat)} images are of one colour; the first: {first}", first)]
 
 
-def _image_copies(dataset: Dataset, inputs: ImageInputs, seen: Scan, named: copies.Named) -> list[Finding]:
-    earlier, later = copies.near_images(seen.hashes, seen.digests, lambda a, b: differences(inputs.pixels, a, b))
+def _image_copies(dataset: Dataset, inputs: ImageInputs, seen: Scan, named: duplicates.Named) -> list[Finding]:
+    earlier, later = duplicates.near_images(seen.hashes, seen.digests, lambda a, b: differences(inputs.pixels, a, b))
     return [
-        *copies.exact(dataset, seen.digests, named),
-        *copies.near(dataset, earlier, later, named, "images"),
+        *duplicates.exact(dataset, seen.digests, named),
+        *duplicates.near(dataset, earlier, later, named, "images"),
     ]
 
 
-def _copies(dataset: Dataset, named: copies.Named) -> list[Finding]:
+def _copies(dataset: Dataset, named: duplicates.Named) -> list[Finding]:
     inputs = dataset.inputs
-    marks = copies.digests(inputs)
-    found = copies.exact(dataset, marks, named)
+    marks = duplicates.digests(inputs)
+    found = duplicates.exact(dataset, marks, named)
     rows: NDArray[Any] | None = None
     if isinstance(inputs, TableInputs):
-        rows = copies.table_rows(inputs, dataset.facts.target)
+        rows = duplicates.table_rows(inputs, dataset.facts.target)
     elif isinstance(inputs, ArrayInputs) and inputs.values.dtype.kind == "f" and inputs.values.size <= MOST_ROUNDED:
         rows = np.asarray(inputs.values, np.float64).reshape(len(inputs.values), -1)
     if rows is not None and rows.shape[1]:
-        found += copies.near(dataset, *copies.near_rows(rows, marks), named, "rows")
+        found += duplicates.near(dataset, *duplicates.near_rows(rows, marks), named, "rows")
     return found
 
 

@@ -13,7 +13,7 @@ from trainkit.data.columns import LABEL_COLUMNS
 from trainkit.data.dataset import Column, Dataset, SequenceInputs, class_targets, make_dataset
 from trainkit.data.errors import refuse
 from trainkit.data.table import read_columns
-from trainkit.spec.reading import NOTHING_SAID, Reading
+from trainkit.spec.read_options import NOTHING_SAID, Reading
 
 ID_COLUMNS = ("sequence_id", "sequence", "id", "series", "series_id")
 

@@ -17,7 +17,7 @@ from trainkit.data.delimited import decode_text, read_delimited
 from trainkit.data.errors import DataError, refuse
 from trainkit.data.text import storable
 from trainkit.spec.problems import nearest
-from trainkit.spec.reading import NOTHING_SAID, Reading
+from trainkit.spec.read_options import NOTHING_SAID, Reading
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 JSON_ARRAY = re.compile(rb"^\s*\[\s*\{")

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from trainkit.diagnose.figures import Compared, Figure, compare, figure_of
-from trainkit.diagnose.moves import Sight, moves
+from trainkit.diagnose.estimates import Compared, Figure, compare, figure_of
+from trainkit.diagnose.heuristics import RunView, moves
 from trainkit.diagnose.record import Record
 from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, check_spec, resolve
 from trainkit.spec.estimate import estimate
 from trainkit.spec.metrics import direction
 from trainkit.spec.patch import merge_patch
-from trainkit.spec.yardsticks import is_yardstick
+from trainkit.spec.sklearn_checks import is_yardstick
 
 Kind = Literal["start", "remedy", "less_memory", "combination", "move"]
 Reason = Literal["jobs_spent", "seconds_spent", "nothing_left", "no_validation", "nothing_to_train"]
@@ -234,7 +234,7 @@ class History:
             for index, made in enumerate(self.tried)
             if made.step.kind == "move" and index not in self._lineage(self.best)
         }
-        for name, offer in moves(Sight(record, place)):
+        for name, offer in moves(RunView(record, place)):
             if name not in refuted and not self._known(offer.patch):
                 told = dict(zip(("metric", "direction", "size", "source"), offer.expected, strict=True))
                 yield from self._step(self.best, offer.patch, offer.why, "move", name, told)

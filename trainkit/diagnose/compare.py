@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.diagnose.student import critical_value, two_sided_p
+from trainkit.diagnose.t_distribution import critical_value, two_sided_p
 
 CONFIDENCE = 0.95
 SAME = 1e-12

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from trainkit.diagnose.courses import standard_error, still_gaining
-from trainkit.diagnose.figures import wilson_interval
+from trainkit.diagnose.estimates import wilson_interval
 from trainkit.diagnose.record import Record, leading_number
+from trainkit.diagnose.trends import standard_error, still_gaining
 from trainkit.diagnose.verdicts import Verdict, graded
 from trainkit.spec.shapes import IMAGE_KINDS, feature_columns
 

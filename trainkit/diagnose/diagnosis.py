@@ -21,14 +21,14 @@ from trainkit.diagnose.generalisation import (
     stopped_too_early,
     underfitting_model_bias,
 )
+from trainkit.diagnose.gradients import dead_units, saturated_activations, symmetric_initialization, vanishing_gradients
 from trainkit.diagnose.leaks import leakage
 from trainkit.diagnose.rates import exploding_gradients, learning_rate_too_high, learning_rate_too_low
+from trainkit.diagnose.recommendations import NextSpec, next_specs
 from trainkit.diagnose.record import Record
-from trainkit.diagnose.remedies import NextSpec, next_specs
-from trainkit.diagnose.signal import dead_units, saturated_activations, symmetric_initialization, vanishing_gradients
 from trainkit.diagnose.verdicts import Verdict, ordered
 from trainkit.diagnose.wrong_loss import wrong_loss
-from trainkit.spec.yardsticks import is_yardstick
+from trainkit.spec.sklearn_checks import is_yardstick
 
 Rule = Callable[[Record], Verdict | None]
 RULES: tuple[Rule, ...] = (

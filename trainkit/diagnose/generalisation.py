@@ -7,10 +7,10 @@ import math
 import numpy as np
 
 from trainkit.diagnose.capacity import bottleneck, doubted, drowned, held_back, memorising, too_deep
-from trainkit.diagnose.courses import FEWEST, NOISE, SURE_TREND, standard_error, still_gaining, trend
 from trainkit.diagnose.probes import reading
 from trainkit.diagnose.rates import LITTLE_LEARNT
 from trainkit.diagnose.record import Record, Series
+from trainkit.diagnose.trends import FEWEST, NOISE, SURE_TREND, standard_error, still_gaining, trend
 from trainkit.diagnose.verdicts import SURE, Verdict, graded
 
 WIDE_GAP = 0.15

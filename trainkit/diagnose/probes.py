@@ -17,14 +17,14 @@ HARDLY = 0.5
 CLEARLY = 0.05
 """Of the baseline's loss, between two training losses: several times what two epochs in a row differ by."""
 
-Told = Literal["optimization_failure", "underfitting_model_bias"]
+ExperimentView = Literal["optimization_failure", "underfitting_model_bias"]
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """Which of the two the probes speak for, how surely, in words, and their numbers. `code` None: they cannot tell."""
 
-    code: Told | None
+    code: ExperimentView | None
     confidence: float
     message: str
     evidence: dict[str, Any]

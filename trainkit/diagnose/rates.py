@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from trainkit.diagnose.capacity import bottleneck, doubted, drowned, held_back, too_deep
-from trainkit.diagnose.courses import still_gaining
 from trainkit.diagnose.probes import first_batch
 from trainkit.diagnose.record import Floats, Record, Series
+from trainkit.diagnose.trends import still_gaining
 from trainkit.diagnose.verdicts import Verdict, graded
 
 ADAPTIVE = ("adagrad", "rmsprop", "adam", "adamw", "nadam", "lion")

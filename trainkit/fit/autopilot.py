@@ -9,9 +9,9 @@ from typing import Any
 from trainkit.data import Dataset
 from trainkit.data.report import report
 from trainkit.diagnose.autopilot import Budget, Done, Tried, next_step
-from trainkit.diagnose.explained import explain
-from trainkit.diagnose.figures import kept_figures
-from trainkit.fit.diagnosed import DiagnosedRun, fit_and_diagnose
+from trainkit.diagnose.estimates import kept_figures
+from trainkit.diagnose.narrative import explain
+from trainkit.fit.fit_and_diagnose import DiagnosedRun, fit_and_diagnose
 from trainkit.spec import JobSpec
 
 
@@ -23,7 +23,7 @@ class AutopilotResult:
     tried: list[Tried]
     done: Done
     explanation: list[dict[str, Any]]
-    """`trainkit.diagnose.explained.explain`."""
+    """`trainkit.diagnose.narrative.explain`."""
 
     @property
     def best(self) -> DiagnosedRun | None:

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainkit.fit.parts import Part
 from trainkit.fit.seeding import derive, epoch_order
+from trainkit.fit.splits import Part
 from trainkit.nn.network import Network
 from trainkit.spec.training import Adapt
 

@@ -15,8 +15,8 @@ from trainkit.fit.ensemble import EnsembleModel, in_order
 from trainkit.fit.evaluate import evaluation
 from trainkit.fit.events import Events
 from trainkit.fit.metrics import classification_metrics, regression_metrics
-from trainkit.fit.parts import Part
 from trainkit.fit.prepare import Prepared
+from trainkit.fit.splits import Part
 from trainkit.spec import JobSpec
 from trainkit.spec.problems import Problem, SpecError
 

@@ -19,7 +19,7 @@ from trainkit.fit.metrics import (
     regression_metrics,
     roc_auc,
 )
-from trainkit.fit.parts import Part
+from trainkit.fit.splits import Part
 from trainkit.fit.targets import TargetScaler
 
 BATCH_VALUES = 1 << 22

@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainkit.fit.batches import Steps
 from trainkit.fit.device import autocast, forward_of
 from trainkit.fit.evaluate import Forward, batch_rows
-from trainkit.fit.job import Job
 from trainkit.fit.nonfinite import Piece, broken_state, first_broken, sentence
-from trainkit.fit.parts import Part
-from trainkit.fit.phases import Open
+from trainkit.fit.phases import ActivePhase
+from trainkit.fit.run_state import Job
+from trainkit.fit.splits import Part
 from trainkit.fit.state import Position
-from trainkit.fit.steps import Steps
 
 
 def explain_step(
-    job: Job, now_open: Open, batches: Steps, at: Position, order: Tensor, bad: int, value: float
+    job: Job, now_open: ActivePhase, batches: Steps, at: Position, order: Tensor, bad: int, value: float
 ) -> dict[str, Any]:
     """`{step, epoch, batch_loss, where, layer, layer_type, ...}` of step `bad` of this epoch. Logs a sentence."""
     step = bad - (at.step - at.step_in_epoch) - 1
@@ -49,7 +49,7 @@ def explain_step(
     return evidence
 
 
-def explain_evaluation(job: Job, now_open: Open, at: Position, losses: dict[str, float]) -> dict[str, Any]:
+def explain_evaluation(job: Job, now_open: ActivePhase, at: Position, losses: dict[str, float]) -> dict[str, Any]:
     """The same of an evaluation whose losses are not finite though every batch's was, from its weights and its data."""
     found = broken_state(job.network)
     part = now_open.val
@@ -69,7 +69,7 @@ def explain_evaluation(job: Job, now_open: Open, at: Position, losses: dict[str,
     return evidence
 
 
-def eager(job: Job, now_open: Open) -> Forward:
+def eager(job: Job, now_open: ActivePhase) -> Forward:
     """The phase's forward pass, uncompiled: hooks do not reach into compiled code."""
     if now_open.forward is not job.forward:
         return now_open.forward  # on cached features

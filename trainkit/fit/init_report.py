@@ -15,12 +15,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainkit.data import Dataset
+from trainkit.fit.activation_stats import (
+    ACTIVATIONS,
+    RECURRENT,
+    SAMPLES,
+    listening,
+    modules_of,
+    near_an_end,
+    states,
+    unit_axis,
+)
 from trainkit.fit.forecast import as_windows
 from trainkit.fit.prepare import prepare
 from trainkit.fit.seeding import derive, epoch_order
-from trainkit.fit.units import ACTIVATIONS, RECURRENT, SAMPLES, listening, modules_of, near_an_end, states, unit_axis
 from trainkit.nn.build import build_model
-from trainkit.sheets import BLUE, GRID, INK, png
+from trainkit.plots.sheets import BLUE, GRID, INK, png
 from trainkit.spec import JobSpec, resolve
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

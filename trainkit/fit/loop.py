@@ -18,25 +18,25 @@ from torch import Tensor
 
 from trainkit.diagnose.stopping import Decision, Evaluation, first_stop
 from trainkit.fit import checkpoint
+from trainkit.fit.batches import Steps
 from trainkit.fit.control import Wish
 from trainkit.fit.evaluate import measure, training_metrics
 from trainkit.fit.events import Events
 from trainkit.fit.explain import explain_evaluation, explain_step
-from trainkit.fit.job import Ended, Job
+from trainkit.fit.metric_recorder import Recorder, leading_rate
 from trainkit.fit.nonfinite import Watch, is_finite, sentence
-from trainkit.fit.phases import Open, open_phase, plan_phases
-from trainkit.fit.record import Recorder, leading_rate
+from trainkit.fit.phases import ActivePhase, open_phase, plan_phases
+from trainkit.fit.run_state import Job, TrainingOutcome
 from trainkit.fit.seeding import epoch_order
 from trainkit.fit.state import Position, prune, rng_state, set_rng_state
-from trainkit.fit.steps import Steps
-from trainkit.fit.work import Gradient, Training, Update, alone
+from trainkit.fit.train_step import Gradient, Training, Update, alone
 from trainkit.regularize import penalty
 
 BEST_SHARE = 0.1
 """Of `checkpoint_seconds`: how long a new best waits for its checkpoint, where others wait for all of it."""
 
 
-def train(job: Job) -> Ended:
+def train(job: Job) -> TrainingOutcome:
     """Train until the epochs are done, a rule or a wish says stop, or time is up; leaves the last weights."""
     return alone(training(job))
 
@@ -154,10 +154,10 @@ def training(job: Job) -> Training:
             if wish is not None or (limit is not None and at.seconds >= limit):
                 action = wish["action"] if wish is not None else "stop"
                 if action == "cancel":
-                    return Ended("cancelled", "client_stop", at.epoch, at.step)
+                    return TrainingOutcome("cancelled", "client_stop", at.epoch, at.step)
                 if action in ("pause", "handback"):
                     saved = _checkpoint(job, at, now_open, predicted[:end], loss_sum, weight_sum, recorder)
-                    return Ended(
+                    return TrainingOutcome(
                         "paused" if action == "pause" else "handed_back",
                         "shutdown",
                         at.epoch,
@@ -199,12 +199,12 @@ def training(job: Job) -> Training:
             nothing = torch.zeros_like(loss_sum)
             _checkpoint(job, at, now_open, predicted[:0], nothing, nothing, recorder)
             saved_at = time.monotonic()
-    return Ended("finished", "completed", epochs, at.step)
+    return TrainingOutcome("finished", "completed", epochs, at.step)
 
 
 def _epoch_metrics(
     job: Job,
-    now_open: Open,
+    now_open: ActivePhase,
     at: Position,
     predicted: Tensor,
     order: Tensor,
@@ -232,7 +232,7 @@ def _epoch_metrics(
 
 
 def _evaluate(
-    job: Job, now_open: Open, at: Position, training: dict[str, float], recorder: Recorder
+    job: Job, now_open: ActivePhase, at: Position, training: dict[str, float], recorder: Recorder
 ) -> dict[str, float]:
     """Measure the validation part, write the epoch's rows, keep the best; returns `val_loss`, `train_loss` ..."""
     measured = {f"train_{name}": value for name, value in training.items()}
@@ -266,7 +266,9 @@ def _evaluate(
     return measured
 
 
-def _looked(job: Job, now_open: Open, batches: Steps, watch: Watch, at: Position, order: Tensor) -> Ended | None:
+def _looked(
+    job: Job, now_open: ActivePhase, batches: Steps, watch: Watch, at: Position, order: Tensor
+) -> TrainingOutcome | None:
     """Read the losses that an accelerator has kept; the end, when one was not finite and a rule says stop."""
     found = watch.look(at.step)
     if found is None or job.not_finite is not None:
@@ -275,8 +277,8 @@ def _looked(job: Job, now_open: Open, batches: Steps, watch: Watch, at: Position
 
 
 def _not_finite(
-    job: Job, now_open: Open, batches: Steps, at: Position, order: Tensor, step: int, value: float
-) -> Ended | None:
+    job: Job, now_open: ActivePhase, batches: Steps, at: Position, order: Tensor, step: int, value: float
+) -> TrainingOutcome | None:
     """Explain a batch loss that is not finite, once a job; the end, when a rule says stop."""
     job.not_finite = explain_step(job, now_open, batches, at, order, step, value)
     # Whatever the log steps are: the rules are asked about this very loss, now or in a replay.
@@ -285,7 +287,7 @@ def _not_finite(
     if decision is None:
         return None
     _decided(job.events, _explained(decision, job))
-    return Ended("finished", "diverged", at.epoch, step)
+    return TrainingOutcome("finished", "diverged", at.epoch, step)
 
 
 def _explained(decision: Decision, job: Job) -> Decision:
@@ -307,7 +309,7 @@ def _is_due(job: Job, at: Position) -> bool:
     return at.epoch % options.evaluate_every_epochs == 0
 
 
-def _judge(job: Job, now_open: Open, at: Position, measured: dict[str, float]) -> Ended | None:
+def _judge(job: Job, now_open: ActivePhase, at: Position, measured: dict[str, float]) -> TrainingOutcome | None:
     """Ask every rule about an evaluation and record the answers; the end, when one of them says stop."""
     # Says that the rules were asked here, and when: with it a replay of the log sees what they saw.
     job.events.rows(at.step, at.epoch, {"train": {"seconds": at.seconds}}, keep=False)
@@ -317,13 +319,13 @@ def _judge(job: Job, now_open: Open, at: Position, measured: dict[str, float]) -
         _decided(job.events, decision)
     stop = first_stop(decisions)
     if stop is not None:
-        return Ended("finished", str(stop.stop_reason), at.epoch, at.step)
+        return TrainingOutcome("finished", str(stop.stop_reason), at.epoch, at.step)
     if job.spec.schedule.kind == "reduce_on_plateau":
         now_open.schedule.observe(measured[job.spec.schedule.monitor])
     return None
 
 
-def _stopped(job: Job, at: Position, wish: Wish | dict[str, Any] | None, limit: float | None) -> Ended:
+def _stopped(job: Job, at: Position, wish: Wish | dict[str, Any] | None, limit: float | None) -> TrainingOutcome:
     """The end that a client asked for, or that `resources.max_seconds` sets; a decision like those of the rules.
 
     What a rule across jobs has decided is no decision of this run's: it only ends with that reason.
@@ -331,7 +333,7 @@ def _stopped(job: Job, at: Position, wish: Wish | dict[str, Any] | None, limit: 
     keep: Literal["best", "last"] = wish.get("keep", "best") if wish is not None else "best"
     if wish is not None and wish.get("stop_reason"):
         job.events.log(f"stopping: {wish.get('reason', wish['stop_reason'])}")
-        return Ended("finished", str(wish["stop_reason"]), at.epoch, at.step, keep=keep)
+        return TrainingOutcome("finished", str(wish["stop_reason"]), at.epoch, at.step, keep=keep)
     rule: dict[str, Any] = {"kind": "client_stop"}
     inputs: dict[str, Any] = {"keep": keep}
     reason, stop_reason = f"the client asked to stop and keep the {keep} weights", "client_stop"
@@ -340,13 +342,13 @@ def _stopped(job: Job, at: Position, wish: Wish | dict[str, Any] | None, limit: 
         reason, stop_reason = f"{at.seconds:.1f} s of {limit:g} s are spent", "time_limit"
     decision = {"rule": rule, "step": at.step, "epoch": at.epoch, "inputs": inputs, "action": "stop"}
     job.events.emit("decision", **decision, reason=reason)
-    return Ended("finished", stop_reason, at.epoch, at.step, keep=keep)
+    return TrainingOutcome("finished", stop_reason, at.epoch, at.step, keep=keep)
 
 
 def _checkpoint(
     job: Job,
     at: Position,
-    now_open: Open,
+    now_open: ActivePhase,
     predicted: Tensor,
     loss_sum: Tensor,
     weight_sum: Tensor,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainkit.fit.evaluate import Forward, outputs_of
-from trainkit.fit.parts import Part
+from trainkit.fit.splits import Part
 from trainkit.nn.freeze import Unfreeze, body_is_frozen, set_trainable
 from trainkit.nn.network import Network, body_blocks
 from trainkit.optim import Schedule, build_optimizer, build_schedule
@@ -37,7 +37,7 @@ class Plan:
 
 
 @dataclass
-class Open:
+class ActivePhase:
     """What is trained in a phase, and on what."""
 
     plan: Plan
@@ -82,7 +82,7 @@ def open_phase(
     steps_per_epoch: int,
     preprocess: Callable[[Tensor], Tensor],
     extra: nn.Module | None = None,
-) -> Open:
+) -> ActivePhase:
     """Freeze and thaw, then a fresh optimizer and schedule for the phase. `extra` is trained at the head's rate.
 
     A frozen body without augmentation gives the same features in every epoch: they are computed once.
@@ -100,7 +100,7 @@ def open_phase(
         network.eval()
         train, val = _features(network, train, preprocess), _features(network, val, preprocess) if val else None
         forward = lambda x, _lengths: network.head(x)  # noqa: E731
-    return Open(
+    return ActivePhase(
         plan=plan,
         optimizer=optimizer,
         schedule=schedule,

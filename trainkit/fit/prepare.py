@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit.data import Dataset, TableInputs, class_weights, rebalance, split_indices
-from trainkit.data.copies import digests
+from trainkit.data.duplicates import digests
 from trainkit.data.errors import refuse
 from trainkit.data.splits import without_copies
 from trainkit.fit.encode import Encoded, Encoder, encode, fit_encoder
-from trainkit.fit.parts import Part, make_part
 from trainkit.fit.preprocessing import Preprocessing
+from trainkit.fit.splits import Part, make_part
 from trainkit.fit.targets import TargetScaler, read_targets
 from trainkit.spec import JobSpec
 from trainkit.spec.shapes import sample_of

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from trainkit import losses
+from trainkit.fit.batches import Steps
 from trainkit.fit.control import Remembering
 from trainkit.fit.device import forward_of, laid_out
-from trainkit.fit.job import Job
 from trainkit.fit.metrics import regression_metrics
 from trainkit.fit.phases import optimizer_for, plan_phases
+from trainkit.fit.run_state import Job
 from trainkit.fit.seeding import derive, epoch_order
-from trainkit.fit.steps import Steps
 from trainkit.nn.build import build_model
 from trainkit.nn.network import count_parameters
 from trainkit.optim import build_optimizer

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainkit import augment, losses, plots
+from trainkit import augment, losses
 from trainkit.data import Dataset
 from trainkit.diagnose.stopping import EarlyStopping
+from trainkit.fit.batches import count_batches, normalises_batches
 from trainkit.fit.best import Best
 from trainkit.fit.control import Control
 from trainkit.fit.dann import DomainAdapter
@@ -25,25 +26,25 @@ from trainkit.fit.evaluate import evaluation, measure, outputs_of
 from trainkit.fit.events import Events
 from trainkit.fit.failure import error_of
 from trainkit.fit.forecast import as_windows
-from trainkit.fit.job import Ended, Job, Outcome
 from trainkit.fit.loop import train
 from trainkit.fit.nonfinite import LossNotFiniteError, broken_state, is_finite
-from trainkit.fit.parts import Part, make_part
 from trainkit.fit.predict import TrainedModel
 from trainkit.fit.prepare import Prepared, prepare
 from trainkit.fit.probes import run_probes
+from trainkit.fit.run_state import Job, Outcome, TrainingOutcome
 from trainkit.fit.seeding import derive
+from trainkit.fit.splits import Part, make_part
 from trainkit.fit.state import load_for, spec_hash
-from trainkit.fit.steps import count_batches, normalises_batches
 from trainkit.fit.transfer import pretrained, start_from
 from trainkit.nn.build import build_model
 from trainkit.nn.heads import head_width
 from trainkit.nn.network import Network, count_parameters
+from trainkit.plots import learning_curves
 from trainkit.spec import JobSpec, check_spec, resolve
 from trainkit.spec.early_stop import across_of
 from trainkit.spec.metrics import direction
 from trainkit.spec.problems import Problem, SpecError
-from trainkit.spec.yardsticks import is_yardstick
+from trainkit.spec.sklearn_checks import is_yardstick
 
 
 @dataclass
@@ -121,7 +122,7 @@ def _fit(
 
             return fit_ensemble(spec, prepared, data, events, workdir, source)
         if is_yardstick(spec.model):
-            from trainkit.fit.yardstick import fit_yardstick
+            from trainkit.fit.sklearn_baseline import fit_yardstick
 
             return fit_yardstick(spec, prepared, events, control, workdir)
         decided = None if earlier is None else reuse(earlier)
@@ -188,7 +189,7 @@ def chosen_of(job: Job) -> dict[str, Any]:
     }
 
 
-def result_of(job: Job, ended: Ended, chosen: dict[str, Any]) -> FitResult:
+def result_of(job: Job, ended: TrainingOutcome, chosen: dict[str, Any]) -> FitResult:
     """What an ended run gives back: of a finished one the model, measured and saved. Raises LossNotFiniteError."""
     if ended.outcome == "finished":
         return _finish(job, ended, chosen)
@@ -328,7 +329,7 @@ def _adapter(
     return adapter.to(device)
 
 
-def _finish(job: Job, ended: Ended, chosen: dict[str, Any]) -> FitResult:
+def _finish(job: Job, ended: TrainingOutcome, chosen: dict[str, Any]) -> FitResult:
     """Restore the best weights, measure what was held out, write the artifact."""
     spec, events, prepared = job.spec, job.events, job.data
     events.phase("evaluating")
@@ -371,7 +372,7 @@ def _finish(job: Job, ended: Ended, chosen: dict[str, Any]) -> FitResult:
     )
 
 
-def _evaluate(job: Job, ended: Ended) -> dict[str, Any]:
+def _evaluate(job: Job, ended: TrainingOutcome) -> dict[str, Any]:
     """The evaluation of the test part (else validation, else training); all held-out parts' metrics in `parts`."""
     data, network = job.data, job.network
     kind = job.spec.loss.kind if job.spec.loss is not None else "cross_entropy"
@@ -389,7 +390,7 @@ def _evaluate(job: Job, ended: Ended) -> dict[str, Any]:
     return {**report, "parts": parts}
 
 
-def _description(job: Job, ended: Ended, report: dict[str, Any], restored: bool) -> dict[str, Any]:
+def _description(job: Job, ended: TrainingOutcome, report: dict[str, Any], restored: bool) -> dict[str, Any]:
     spec, start = job.spec, job.spec.start_from
     assert spec.loss is not None
     return {
@@ -414,9 +415,9 @@ def _plots(job: Job, report: dict[str, Any]) -> dict[str, str]:
         return {}
     folder = job.workdir / "plots"
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {"curves": plots.curves(job.events.history, best_epoch=job.best.epoch)}
+    pictures = {"curves": learning_curves.curves(job.events.history, best_epoch=job.best.epoch)}
     if report["confusion_matrix"]:
-        pictures["confusion"] = plots.confusion(report["confusion_matrix"], report["classes"])
+        pictures["confusion"] = learning_curves.confusion(report["confusion_matrix"], report["classes"])
     for name, png in pictures.items():
         (folder / f"{name}.png").write_bytes(png)
     return {name: str((folder / f"{name}.png").absolute()) for name in pictures}

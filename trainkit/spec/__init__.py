@@ -2,9 +2,9 @@
 
 from trainkit.spec.facts import ColumnFacts, DatasetFacts
 from trainkit.spec.job import JobSpec
+from trainkit.spec.partial_validation import check_spec, further_problems
 from trainkit.spec.problems import Problem, SpecError
 from trainkit.spec.resolve import Resolved, parse_spec, resolve
-from trainkit.spec.salvage import check_spec, further_problems
 
 __all__ = [
     "ColumnFacts",

@@ -11,7 +11,7 @@ from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.forecasting import cuts_windows, windowed
 from trainkit.spec.preprocess import PreprocessStep
 from trainkit.spec.resolve import Resolved, parse_spec, resolve
-from trainkit.spec.yardsticks import MOST_SVM_SAMPLES, svm_share
+from trainkit.spec.sklearn_checks import MOST_SVM_SAMPLES, svm_share
 
 KEPT = ("labels", "dataset", "task", "split", "balance", "target_scaling", "resources")
 """What a yardstick has in common with the spec it is held against; the rest is its own."""

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from trainkit.spec import augment, early_stop, init, losses, models, optimizers, preprocess, schedules, split, training
-from trainkit.spec.choices import CHOICES, METRICS, TRANSFER_ADVICE
+from trainkit.spec.descriptions import CHOICES, METRICS, TRANSFER_ADVICE
 from trainkit.spec.experiments import KINDS
 from trainkit.spec.failures import listing
 from trainkit.spec.metrics import DIRECTIONS

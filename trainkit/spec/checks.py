@@ -12,9 +12,9 @@ from trainkit.spec.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
 from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, direction, split_metric
 from trainkit.spec.problems import Problem, nearest
 from trainkit.spec.shapes import Sample, class_counts, feature_columns, target_column
+from trainkit.spec.sklearn_checks import is_yardstick
+from trainkit.spec.sklearn_checks import problems as yardstick_problems
 from trainkit.spec.split import part_sizes
-from trainkit.spec.yardsticks import is_yardstick
-from trainkit.spec.yardsticks import problems as yardstick_problems
 
 ANY_SAMPLE_AUGMENT = ("noise", "mixup")
 COLOUR_AUGMENT = ("saturation", "hue")

@@ -11,8 +11,8 @@ from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.models import Cnn, Ensemble, Mlp, Recurrent, ResidualCnn, Yardstick
 from trainkit.spec.resolve import Resolved
 from trainkit.spec.shapes import Sample
+from trainkit.spec.sklearn_checks import cost
 from trainkit.spec.torchvision_names import TORCHVISION_PARAMETERS
-from trainkit.spec.yardsticks import cost
 
 BYTES = 4
 OPTIMIZER_SLOTS = {"sgd": 0, "momentum": 1, "heavy_ball": 1, "nesterov": 1, "adagrad": 1, "rmsprop": 1, "lion": 1}

@@ -37,7 +37,7 @@ class Common(SpecModel):
         return self
 
 
-class Cuts(Common):
+class Resampling(Common):
     """Several cuts of the same data."""
 
     variants: dict[Annotated[str, Field(min_length=1, max_length=64)], dict[str, JsonValue]] = Field(
@@ -46,13 +46,13 @@ class Cuts(Common):
     """Name -> JSON merge patch of `spec`: trained on the same cuts and compared with it, in pairs."""
 
     @model_validator(mode="after")
-    def another_name_than_the_spec(self) -> Cuts:
+    def another_name_than_the_spec(self) -> Resampling:
         if "base" in self.variants:
             raise ValueError("the variant of `spec` itself is called base: name this one otherwise")
         return self
 
 
-class KFold(Cuts):
+class KFold(Resampling):
     """k-fold cross-validation: each fold is the test part once (scikit-learn's StratifiedKFold and KFold)."""
 
     kind: Literal["kfold"] = "kfold"
@@ -66,7 +66,7 @@ class KFold(Cuts):
         return self.folds * self.repeats * (1 + len(self.variants))
 
 
-class MonteCarlo(Cuts):
+class MonteCarlo(Resampling):
     """Repeated random sub-sampling: another random cut each time; the best model is kept beside the mean."""
 
     kind: Literal["monte_carlo"] = "monte_carlo"

@@ -7,8 +7,8 @@ from typing import Any
 
 from trainkit.spec.estimate import estimate
 from trainkit.spec.facts import DatasetFacts
-from trainkit.spec.fitting import next_spec
 from trainkit.spec.job import JobSpec
+from trainkit.spec.memory_reduction import next_spec
 from trainkit.spec.problems import Problem, SpecError
 from trainkit.spec.resolve import Resolved, resolve
 

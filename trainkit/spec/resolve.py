@@ -16,7 +16,7 @@ from trainkit.spec.metrics import direction
 from trainkit.spec.probes import why_not
 from trainkit.spec.problems import Problem, SpecError, problems_from_validation
 from trainkit.spec.shapes import Sample, class_counts, infer_task, sample_of
-from trainkit.spec.yardsticks import ignored, is_yardstick
+from trainkit.spec.sklearn_checks import ignored, is_yardstick
 
 SHAPE_STAYS_KNOWN = ("missing_values", "target_as_feature", "too_many_categories")
 """Problems of the dataset that leave a sample's shape known well enough to look for the others as well."""

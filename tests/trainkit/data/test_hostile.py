@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from hostile import ACCEPTED, Case
-from hostile_cases import CASES
 
+from tests.support.hostile_cases import CASES
+from tests.support.hostile_files import ACCEPTED, Case
 from trainkit.data import DataError, prepare
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from trainkit.data import DataError, ImageInputs, decoding, load_dataset
 from trainkit.data.decoding import decode, to_pixels
 from trainkit.data.images import read_images
-from trainkit.spec.reading import Reading
+from trainkit.spec.read_options import Reading
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # which `decode` leaves to its caller
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from trainkit.data import Column, Dataset, ImageInputs, SequenceInputs, TableInputs, drift, gather, scan
+from trainkit.data import Column, Dataset, ImageInputs, SequenceInputs, TableInputs, drift, image_loading, statistics
 from trainkit.data.dataset import categories_of, make_dataset
 from trainkit.data.report import report
 
@@ -155,10 +155,10 @@ def test_exact_copies_are_named() -> None:
 def test_the_look_in_blocks_on_all_cores_is_that_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = RANDOM.integers(0, 256, (50, 7, 11, 3), np.uint8)
     pixels[3] = 9
-    whole = scan.scan(pixels)
-    monkeypatch.setattr(scan, "BLOCK_BYTES", 1000)
-    monkeypatch.setattr(scan, "ALONE_BYTES", 0)
-    parts = scan.scan(pixels)
+    whole = statistics.scan(pixels)
+    monkeypatch.setattr(statistics, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(statistics, "ALONE_BYTES", 0)
+    parts = statistics.scan(pixels)
     np.testing.assert_array_equal(parts.histogram, whole.histogram)
     np.testing.assert_array_equal(parts.hashes, whole.hashes)
     np.testing.assert_array_equal(parts.digests, whole.digests)
@@ -169,7 +169,7 @@ def test_the_look_in_blocks_on_all_cores_is_that_in_one_piece(monkeypatch: pytes
 @pytest.mark.parametrize("shape", [(1, 1), (3, 40), (8, 9), (17, 5), (100, 100)])
 def test_difference_hashes_survive_brightness_and_see_mirrors(shape: tuple[int, int]) -> None:
     ramp = np.broadcast_to(np.linspace(0, 90, shape[1], dtype=np.float32), shape)[None]
-    rising, brighter, falling = (scan.difference_hash(x)[0] for x in (ramp, ramp + 50, ramp[:, :, ::-1]))
+    rising, brighter, falling = (statistics.difference_hash(x)[0] for x in (ramp, ramp + 50, ramp[:, :, ::-1]))
     assert rising == brighter
     assert falling == 0
     assert (rising == 0) == (shape[1] == 1)
@@ -232,7 +232,7 @@ def test_statistics_of_columns_and_blank_images() -> None:
 
 
 def test_names_that_differ_in_case_alone_and_deep_images() -> None:
-    assert gather.clashes(["Cat/1.png", "cat/1.png", "cat/2.png", "dog/A.png", "dog/a.png"]) == [
+    assert image_loading.clashes(["Cat/1.png", "cat/1.png", "cat/2.png", "dog/A.png", "dog/a.png"]) == [
         ("Cat", "cat"),
         ("dog/A.png", "dog/a.png"),
     ]

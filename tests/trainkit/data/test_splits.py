@@ -12,7 +12,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.utils.class_weight import compute_class_weight
 
 from trainkit.data import DataError, class_weights, rebalance, split_indices
-from trainkit.data.copies import row_digests
+from trainkit.data.duplicates import row_digests
 from trainkit.data.splits import Parts, cut, largest_remainder, without_copies
 from trainkit.spec.split import SplitSpec
 

@@ -8,11 +8,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from records import facts, table
 
+from tests.support.diagnosis_records import facts, table
 from trainkit.diagnose.autopilot import Budget, Done, History, Step, Tried, canonical, next_step
-from trainkit.diagnose.explained import explain
-from trainkit.diagnose.figures import Figure
+from trainkit.diagnose.estimates import Figure
+from trainkit.diagnose.narrative import explain
 from trainkit.spec import DatasetFacts, SpecError, check_spec, resolve
 
 BASE: dict[str, Any] = {"dataset": "ds_1", "model": {"kind": "mlp"}}

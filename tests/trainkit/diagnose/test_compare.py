@@ -15,7 +15,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
 from sklearn.svm import SVC
 
 from trainkit.diagnose.compare import compare, mcnemar, summary, wilcoxon
-from trainkit.diagnose.student import critical_value, two_sided_p
+from trainkit.diagnose.t_distribution import critical_value, two_sided_p
 
 RNG = np.random.default_rng(0)
 SLEEP = (

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.pruners import SuccessiveHalvingPruner
 
-from trainkit.diagnose.across import AcrossRules, Standing, Tally
+from trainkit.diagnose.peer_rules import AcrossRules, Standing, Tally
 from trainkit.diagnose.stopping import Evaluation
 from trainkit.spec.early_stop import SuccessiveHalving
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from samples import images, numbers, sequences, spec, vectors
 from torch import nn
 
 import trainkit as tk
+from tests.support.fit_data import images, numbers, sequences, spec, vectors
 from tests.support.metric_rows import is_clocked
-from trainkit.fit.steps import count_batches
+from trainkit.fit.batches import count_batches
 from trainkit.spec import SpecError, parse_spec, resolve
 from trainkit.spec.estimate import estimate
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from samples import images, numbers, sequences, spec, vectors
 
 import trainkit as tk
+from tests.support.fit_data import images, numbers, sequences, spec, vectors
 from trainkit.data import Column, TableInputs
 from trainkit.data.dataset import categories_of, make_dataset
 from trainkit.fit import ArtifactError

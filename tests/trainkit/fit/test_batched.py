@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from samples import images, numbers, sequences, spec, vectors
 from torch import nn
 
 import trainkit as tk
+from tests.support.fit_data import images, numbers, sequences, spec, vectors
 from tests.support.metric_rows import is_clocked
 from trainkit.data import Dataset
 from trainkit.fit.batched import fit_batch
-from trainkit.fit.batched.calibrate import Calibration
+from trainkit.fit.batched.calibration import Calibration
 from trainkit.fit.nonfinite import LossNotFiniteError
 
 MLP = {"kind": "mlp", "hidden": [12, 8]}

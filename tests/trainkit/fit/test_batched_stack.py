@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trainkit.fit.batched.layers import layers_of
-from trainkit.fit.batched.stack import Stack, same_shape
+from trainkit.fit.batched.parameter_stack import Stack, same_shape
 from trainkit.nn import build_model
 from trainkit.nn.network import Network
 from trainkit.regularize import max_norm_, max_norm_stacked_

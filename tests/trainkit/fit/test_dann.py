@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from samples import spec, vectors
 
 import trainkit as tk
+from tests.support.fit_data import spec, vectors
 from trainkit.data import Dataset
 from trainkit.fit.dann import _Reverse, reversal_strength
 

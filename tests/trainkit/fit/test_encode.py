@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from samples import images, sequences, spec
 
+from tests.support.fit_data import images, sequences, spec
 from trainkit.data import Dataset
 from trainkit.fit.encode import ArrayEncoder, ImageEncoder, SequenceEncoder, as_float, encoder_from_state, fit_encoder
 from trainkit.spec import JobSpec

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from samples import numbers, spec, vectors
 
 import trainkit as tk
+from tests.support.fit_data import numbers, spec, vectors
 from trainkit.data import Dataset
 from trainkit.fit import EnsembleModel
 

@@ -7,10 +7,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from samples import images, numbers, sequences, spec, vectors
-from test_artifact import ROWS, table
 
 import trainkit as tk
+from tests.support.fit_data import images, numbers, sequences, spec, vectors
+from tests.trainkit.fit.test_artifact import ROWS, table
 from trainkit.fit.encode import as_float, parse
 from trainkit.fit.export import ExportError, export_onnx
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from samples import spec, vectors
 
 import trainkit as tk
+from tests.support.fit_data import spec, vectors
 from trainkit.data.errors import DataError, DataProblem
 from trainkit.fit import run
 from trainkit.fit.checkpoint import CheckpointError, VersionError

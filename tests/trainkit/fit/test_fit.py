@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from samples import images, numbers, sequences, spec, vectors
 
 import trainkit as tk
+from tests.support.fit_data import images, numbers, sequences, spec, vectors
 from trainkit.data import Dataset
 from trainkit.fit.failure import error_of
 

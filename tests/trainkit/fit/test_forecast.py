@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from samples import spec
 
 import trainkit as tk
+from tests.support.fit_data import spec
 from trainkit.data import Column, Dataset, SequenceInputs, TableInputs
 from trainkit.data.dataset import make_dataset
 from trainkit.fit.forecast import as_windows

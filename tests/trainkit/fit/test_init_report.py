@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from samples import sequences
 
+from tests.support.fit_data import sequences
 from trainkit.data import Dataset
 from trainkit.fit.init_report import init_report, init_report_png
 from trainkit.spec import JobSpec

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from samples import spec, vectors
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from torch import nn
 
 import trainkit as tk
+from tests.support.fit_data import spec, vectors
 from trainkit.data import Dataset, split_indices
 from trainkit.fit.prepare import prepare
 from trainkit.fit.seeding import derive, epoch_order

@@ -13,7 +13,7 @@ from sklearn import metrics as sk
 from trainkit import losses
 from trainkit.fit import metrics
 from trainkit.fit.evaluate import measure
-from trainkit.fit.parts import Part
+from trainkit.fit.splits import Part
 from trainkit.spec.losses import LossSpec
 
 

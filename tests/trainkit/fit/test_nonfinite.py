@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from samples import images, sequences, spec, vectors
-from test_resume import InterruptAt
 from torch import nn
 
 import trainkit as tk
+from tests.support.fit_data import images, sequences, spec, vectors
+from tests.trainkit.fit.test_resume import InterruptAt
 from trainkit.data import Dataset
-from trainkit.fit import loop, nonfinite, run, work
+from trainkit.fit import loop, nonfinite, run, train_step
 from trainkit.fit.nonfinite import LossNotFiniteError, first_broken
 from trainkit.fit.seeding import epoch_order
 from trainkit.nn.network import Network
@@ -189,14 +189,14 @@ def test_without_a_rule_it_fails_all_the_same(monitor: str | None) -> None:
 
 def test_an_update_that_ruins_the_last_weights_is_found_without_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     document = spec({"kind": "linear"}, split="1:0:0", optimizer={"kind": "sgd", "lr": 0.1}, early_stop=[])
-    inner = work.max_norm_
+    inner = train_step.max_norm_
 
     def ruin(module: nn.Module, c: float) -> None:
         inner(module, c)
         with torch.no_grad():
             next(module.parameters()).fill_(math.nan)
 
-    monkeypatch.setattr(work, "max_norm_", ruin)
+    monkeypatch.setattr(train_step, "max_norm_", ruin)
     document = {**document, "regularize": {"max_norm": 3}, "train": {"epochs": 1, "batch_size": 500}}
     evidence = failing(document, vectors())[0]["evidence"]
     assert (evidence["where"], evidence["layer"]) == ("parameter", "head.output")

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from samples import numbers, spec, vectors
-from test_resume import InterruptAt
 
 import trainkit as tk
+from tests.support.fit_data import numbers, spec, vectors
+from tests.trainkit.fit.test_resume import InterruptAt
 from trainkit.data import Dataset
 from trainkit.data.splits import split_indices
 from trainkit.diagnose.replay import Replay, moments

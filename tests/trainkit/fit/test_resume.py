@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from samples import images, sequences, spec, vectors
 
 import trainkit as tk
+from tests.support.fit_data import images, sequences, spec, vectors
 from tests.support.metric_rows import is_clocked
 from trainkit.fit import checkpoint, device
 from trainkit.fit.checkpoint import CheckpointError

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samples import spec, vectors
-from test_resume import InterruptAt
 
 import trainkit as tk
+from tests.support.fit_data import spec, vectors
+from tests.trainkit.fit.test_resume import InterruptAt
 from trainkit.fit import device
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from samples import images, numbers, sequences, spec, vectors
-from test_resume import InterruptAt, decisions, digest, history, rows
 
 import trainkit as tk
+from tests.support.fit_data import images, numbers, sequences, spec, vectors
+from tests.trainkit.fit.test_resume import InterruptAt, decisions, digest, history, rows
 
 STEPS = 30
 

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from samples import numbers, spec, vectors
 from scipy import stats
 
 import trainkit as tk
+from tests.support.fit_data import numbers, spec, vectors
 from trainkit.fit import metrics
 from trainkit.fit.evaluate import Least
 

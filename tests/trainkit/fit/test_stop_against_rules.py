@@ -7,9 +7,9 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from samples import spec, vectors
 
 import trainkit as tk
+from tests.support.fit_data import spec, vectors
 from trainkit.fit.state import spec_hash
 
 PATIENCE = 2

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from samples import spec
 
+from tests.support.fit_data import spec
 from trainkit.data import Column, TableInputs
 from trainkit.data.dataset import categories_of, make_dataset
 from trainkit.fit.targets import TargetScaler, read_targets

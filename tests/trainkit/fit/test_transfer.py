@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from samples import images, spec, vectors
 
 import trainkit as tk
+from tests.support.fit_data import images, spec, vectors
 from trainkit.fit.transfer import read_tensors
 
 CNN = {"kind": "cnn", "channels": [4, 4, 6]}

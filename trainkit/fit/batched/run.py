@@ -10,16 +10,16 @@ from typing import Any, Literal
 import torch
 
 from trainkit.data import Dataset
-from trainkit.fit.batched.asked import Asked, OnEvent, ask
-from trainkit.fit.batched.calibrate import Calibration, calibrate
-from trainkit.fit.batched.drive import Rounds, Trial
-from trainkit.fit.batched.stack import same_shape
+from trainkit.fit.batched.calibration import Calibration, calibrate
+from trainkit.fit.batched.parameter_stack import same_shape
+from trainkit.fit.batched.runner import Rounds, Trial
+from trainkit.fit.batched.trial import Asked, OnEvent, ask
 from trainkit.fit.control import Control
 from trainkit.fit.device import Decided, choose_device, machine
-from trainkit.fit.job import Ended, Job
 from trainkit.fit.loop import train
 from trainkit.fit.prepare import prepare
 from trainkit.fit.run import FitResult, assembled, chosen_of, dropout_seed, fit, one_thread, settled
+from trainkit.fit.run_state import Job, TrainingOutcome
 from trainkit.spec import JobSpec, check_spec
 from trainkit.spec.batching import Reason, eligible
 
@@ -135,7 +135,7 @@ def _train(trials: Sequence[Asked], when: When) -> None:
     for trial, job in zip(trials, jobs, strict=True):
         with machine(decided, dropout_seed(job.spec)):
             try:
-                ended: Ended | Exception = train(job)
+                ended: TrainingOutcome | Exception = train(job)
             except Exception as error:
                 ended = error
             trial.ended(ended)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainkit.fit.batched.stack import Stack
-from trainkit.fit.work import Gradient, Update
+from trainkit.fit.batched.parameter_stack import Stack
+from trainkit.fit.train_step import Gradient, Update
 from trainkit.optim import build_optimizer
 from trainkit.regularize import max_norm_stacked_
 from trainkit.spec import JobSpec

@@ -1,0 +1,219 @@
+"""Which jobs an experiment is made of. Pure: the same plan and the same past give the same next jobs, whoever asks.
+
+So nothing but the trials' rows has to survive a death, and two planners that meet make the same plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, product
+from typing import Any
+
+from trainkit.spec import DatasetFacts, JobSpec, SpecError
+from trainkit.spec import Problem as SpecProblem
+from trainkit.spec.experiments import (
+    Asha,
+    Autopilot,
+    Baselines,
+    EnsembleOf,
+    Grid,
+    KFold,
+    MonteCarlo,
+    Plan,
+    Sampled,
+)
+from trainkit.spec.patch import merge_patch, with_value
+from trainkit.spec.split import SplitSpec
+from trainkit.spec.training import TrainSpec
+
+ENSEMBLE_KEEPS = ("dataset", "task", "split", "preprocess", "target_scaling", "resources")
+"""Of the members' spec what their ensemble is made with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A job to be made: its spec, and what tells it from the others."""
+
+    document: dict[str, Any]
+    params: dict[str, Any]
+    why: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A trial as the plan sees it."""
+
+    number: int
+    params: Mapping[str, Any]
+    document: Mapping[str, Any]
+    job: str | None
+    ended: bool
+    state: str
+    value: float | None = None
+    """Of the plan's metric, once it has ended."""
+    outcome: Mapping[str, Any] = field(default_factory=dict)
+    why: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What is to be made now, and whether the plan is complete with it."""
+
+    children: Sequence[Child]
+    complete: bool
+    reason: str = ""
+    """Why nothing more will come."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanContext:
+    """A plan with what it is applied to."""
+
+    plan: Plan
+    facts: DatasetFacts
+    metric: str
+    better: str
+    """`min` or `max`."""
+    sources: Sequence[Past] = ()
+    """Trials whose models an ensemble takes over, the best first."""
+    draw: Callable[[Sampled, int, Sequence[Past], str], dict[str, Any]] | None = None
+    """Draws the values of a sampled trial; left to the caller, for the library behind it is large."""
+
+
+def upcoming(plotted: PlanContext, past: Sequence[Past]) -> Next:
+    """The jobs to make now."""
+    plan, under_way = plotted.plan, sum(not one.ended for one in past)
+    room = max(0, plan.parallel - under_way)
+    if isinstance(plan, Sampled):
+        return _sampled(plotted, plan, past)
+    if isinstance(plan, EnsembleOf):
+        return _ensemble(plotted, plan, past, room)
+    if isinstance(plan, Autopilot):
+        from service.experiments.autopilot import next_of
+
+        return next_of(plan, plotted.facts, past)
+    listed = list(islice(enumerated(plan, plotted.facts), len(past), len(past) + room + 1))
+    return Next(listed[:room], len(listed) <= room, "all jobs of the plan have been made")
+
+
+def enumerated(plan: Plan, facts: DatasetFacts) -> Iterator[Child]:
+    """The jobs of a plan that is known beforehand, in their order."""
+    if isinstance(plan, KFold | MonteCarlo):
+        yield from _cuts(plan)
+    elif isinstance(plan, Grid):
+        for values in product(*plan.space.values()):
+            params = dict(zip(plan.space, values, strict=True))
+            yield Child(placed(plan.spec, params), params)
+    elif isinstance(plan, Baselines):
+        from trainkit.spec.baselines import baselines
+
+        yield Child(dict(plan.spec), {"baseline": "spec"})
+        for name, document in baselines(plan.spec, facts):
+            yield Child(document, {"baseline": name})
+
+
+def placed(document: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec with each value at its pointer. Raises SpecError for a pointer that leads nowhere.
+
+    Where the spec leaves a section out whose default has a kind, as the optimizer's, the pointer is about that kind.
+    """
+    changed: Any = document
+    for pointer, value in params.items():
+        section = pointer.split("/")[1]
+        default: Any = JobSpec.model_fields[section].default if section in JobSpec.model_fields else None
+        if section not in changed and pointer.count("/") > 1 and hasattr(default, "kind"):
+            changed = {**changed, section: {"kind": default.kind}}
+        try:
+            changed = with_value(changed, pointer, value)
+        except KeyError as error:
+            escaped = pointer.replace("~", "~0").replace("/", "~1")
+            message = f"{error.args[0]} is no place in `spec`"
+            hint = "Name a field of `spec`; a place in a list must be there."
+            raise SpecError([SpecProblem(f"/space/{escaped}", "no_such_place", message, hint)]) from None
+    return dict(changed)
+
+
+def _cuts(plan: KFold | MonteCarlo) -> Iterator[Child]:
+    """All variants of a cut stand together, so that pairs are complete early."""
+    own = SplitSpec.model_validate(plan.spec.get("split") or {})
+    kept = own.model_dump(mode="json", exclude_unset=True)
+    documents = {"base": dict(plan.spec)} | {
+        name: merge_patch(plan.spec, patch) for name, patch in plan.variants.items()
+    }
+    for params, cut in _splits(plan, own.seed):
+        for name, document in documents.items():
+            told = {**params, "variant": name} if plan.variants else params
+            split = SplitSpec.model_validate(document.get("split") or {}).model_dump(mode="json", exclude_unset=True)
+            yield Child({**document, "split": {**kept, **split, **cut}}, told)
+
+
+def _splits(plan: KFold | MonteCarlo, seed: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    if isinstance(plan, KFold):
+        for repeat in range(plan.repeats):
+            for fold in range(plan.folds):
+                told = {"fold": fold, "repeat": repeat} if plan.repeats > 1 else {"fold": fold}
+                yield told, {"folds": plan.folds, "fold": fold, "seed": seed + repeat}
+        return
+    for draw in range(plan.draws):
+        # a shipped test part would be the same in every draw
+        yield {"draw": draw}, {"seed": seed + draw, "use_predefined": False}
+
+
+def _sampled(plotted: PlanContext, plan: Sampled, past: Sequence[Past]) -> Next:
+    """One trial at a time, each knowing the results of all but the `parallel` - 1 before it, and of no other."""
+    number = len(past)
+    if number >= plan.trials:
+        return Next([], True, "all trials have been made")
+    known = number - plan.parallel + 1
+    if not all(one.ended for one in past[: max(0, known)]):
+        return Next([], False)
+    assert plotted.draw is not None
+    history = [one if one.number < known else _hidden(one) for one in past]
+    params = plotted.draw(plan, number, history, plotted.better)
+    document = placed(plan.spec, params)
+    if isinstance(plan, Asha):
+        document["early_stop"] = [*(document.get("early_stop") or [{"kind": "diverged"}]), _halving(plotted, plan)]
+    return Next([Child(document, params)], number + 1 >= plan.trials, "all trials have been made")
+
+
+def _hidden(one: Past) -> Past:
+    """A trial whose end the next one shall not know, though it may have come."""
+    return Past(one.number, one.params, one.document, one.job, ended=False, state="running")
+
+
+def _halving(plotted: PlanContext, plan: Asha) -> dict[str, Any]:
+    return {
+        "kind": "successive_halving",
+        "monitor": plotted.metric,
+        "min_epochs": plan.min_epochs,
+        "reduction_factor": plan.reduction_factor,
+    }
+
+
+def _ensemble(plotted: PlanContext, plan: EnsembleOf, past: Sequence[Past], room: int) -> Next:
+    """Members first, which differ in their seed, then the ensemble of those that have a model."""
+    if plan.experiment is not None:
+        if past:
+            return Next([], True, "the ensemble has been made")
+        jobs = [one.job for one in plotted.sources if one.job is not None]
+        return Next([_joined(plan, plotted.sources[0].document, jobs)], True, "the ensemble has been made")
+    if len(past) < plan.members:
+        seed = TrainSpec.model_validate(plan.spec.get("train") or {}).seed
+        numbers = range(len(past), min(plan.members, len(past) + room))
+        seeded = [(number, merge_patch(plan.spec, {"train": {"seed": seed + number}})) for number in numbers]
+        return Next([Child(document, {"member": number}) for number, document in seeded], False)
+    if len(past) > plan.members:
+        return Next([], True, "the ensemble has been made")
+    if not all(one.ended for one in past):
+        return Next([], False)
+    good = [one.job for one in past if one.outcome.get("model") and one.job is not None]
+    if len(good) < 2:
+        return Next([], True, f"{len(good)} of {plan.members} members have a model: too few for an ensemble")
+    return Next([_joined(plan, plan.spec, good)], True, "the ensemble has been made")
+
+
+def _joined(plan: EnsembleOf, spec: Mapping[str, Any], jobs: Sequence[str]) -> Child:
+    kept = {name: spec[name] for name in ENSEMBLE_KEEPS if name in spec}
+    model = {"kind": "ensemble", "members": list(jobs), "method": plan.method}
+    return Child({**kept, "model": model}, {"ensemble": len(jobs)})

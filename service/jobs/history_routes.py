@@ -1,0 +1,137 @@
+"""HTTP of what a job leaves behind: events, decisions, attempts, checkpoints, evaluation, files, plots."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import FileResponse
+
+from service.auth import Reader
+from service.context import Context, Service
+from service.database import reading
+from service.errors import Problem
+from service.jobs import plots, repository, service
+from service.jobs.checkpoints import latest
+from service.jobs.retention_status import check_there
+from service.jobs.schemas import (
+    ArtifactOut,
+    AttemptOut,
+    CheckpointOut,
+    DecisionOut,
+    EvaluationOut,
+    EventOut,
+    artifact_out,
+    attempt_out,
+    checkpoint_out,
+    decision_out,
+    event_out,
+)
+from service.jobs.tables import Artifact
+from service.keys.service import Principal
+from service.pagination import Cursor, Listing
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
+AfterSeq = Annotated[int, Query(ge=0, lt=2**31)]
+Many = Annotated[int, Query(ge=1, le=1000)]
+LOG = "log.txt"
+# Files may hold anything a user has put into a class name: shown as what they are, never run in our origin.
+HARMLESS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
+PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "PNG"}}
+BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}, "description": "The file"}}
+
+
+@router.get(
+    "/events",
+    response_model=Cursor[EventOut],
+    summary="Every change of the job: who, when, why",
+)
+def get_events(job_id: str, who: Reader, context: Service, after: AfterSeq = 0, limit: Many = 200) -> dict[str, Any]:
+    with reading(context.sessions) as session:
+        service.find(session, who, job_id)
+        rows = repository.events_after(session, job_id, after, limit)
+        return {"data": [event_out(row) for row in rows], "next": rows[-1].seq if rows else after}
+
+
+@router.get("/decisions", response_model=Cursor[DecisionOut], summary="Every evaluation of every early-stop rule")
+def get_decisions(job_id: str, who: Reader, context: Service, after: AfterSeq = 0, limit: Many = 200) -> dict[str, Any]:
+    with reading(context.sessions) as session:
+        service.find(session, who, job_id)
+        rows = repository.decisions_after(session, job_id, after, limit)
+        return {"data": [decision_out(row) for row in rows], "next": rows[-1].seq if rows else after}
+
+
+@router.get("/attempts", response_model=Listing[AttemptOut], summary="Each worker's go at the job")
+def get_attempts(job_id: str, who: Reader, context: Service) -> dict[str, Any]:
+    with reading(context.sessions) as session:
+        service.find(session, who, job_id)
+        return {"data": [attempt_out(row) for row in repository.attempts(session, job_id)]}
+
+
+@router.get("/checkpoints", response_model=Listing[CheckpointOut], summary="Stored checkpoints, newest first")
+def get_checkpoints(job_id: str, who: Reader, context: Service) -> dict[str, Any]:
+    with reading(context.sessions) as session:
+        service.find(session, who, job_id)
+        return {"data": [checkpoint_out(row) for row in latest(session, job_id)]}
+
+
+@router.get(
+    "/evaluation",
+    response_model=EvaluationOut,
+    response_model_exclude_unset=True,
+    summary="Metrics of the held-out test part",
+)
+def get_evaluation(job_id: str, who: Reader, context: Service) -> dict[str, Any]:
+    with reading(context.sessions) as session:
+        job = service.find(session, who, job_id)
+        if job.evaluation is None:
+            detail = f"The job is {job.state} and has no evaluation (no test part, or no end)."
+            raise Problem(404, "no_evaluation", detail)
+        return job.evaluation
+
+
+@router.get("/artifacts", response_model=Listing[ArtifactOut], summary="Files the job left")
+def get_artifacts(job_id: str, who: Reader, context: Service) -> dict[str, Any]:
+    with reading(context.sessions) as session:
+        service.find(session, who, job_id)
+        return {"data": [artifact_out(row) for row in repository.artifacts(session, job_id)]}
+
+
+@router.get("/artifacts/{name}", response_class=FileResponse, responses=BYTES, summary="One of those files")
+def get_artifact(job_id: str, name: str, who: Reader, context: Service) -> FileResponse:
+    artifact = _artifact(context, who, job_id, name)
+    if artifact is None:
+        detail = f"The job has no file {name[:80]!r} (yet). GET /v1/jobs/{job_id}/artifacts lists them."
+        raise Problem(404, "not_found", detail)
+    return _file(context, artifact)
+
+
+@router.get(
+    "/plots/{plot}.png",
+    response_class=Response,
+    responses=PNG,
+    summary="Learning curves, or the confusion matrix; drawn from the log while the job runs",
+)
+def get_plot(job_id: str, plot: Literal["curves", "confusion"], who: Reader, context: Service) -> Response:
+    artifact = _artifact(context, who, job_id, f"{plot}.png")
+    if artifact is not None:
+        return _file(context, artifact)
+    with reading(context.sessions) as session:
+        job = service.find(session, who, job_id)
+        if plot == "curves":
+            check_there(job, "metrics")
+        picture = plots.draw(session, job, plot)
+    return Response(picture, media_type="image/png", headers={**HARMLESS, "Cache-Control": "no-cache"})
+
+
+def _artifact(context: Context, who: Principal, job_id: str, name: str) -> Artifact | None:
+    """The job's file of that name, if it is there. Raises a 404 problem for a stranger's job."""
+    with reading(context.sessions) as session:
+        service.find(session, who, job_id)
+        artifact = repository.artifact(session, job_id, name)
+    return artifact if artifact is not None and context.storage.exists(artifact.storage_key) else None
+
+
+def _file(context: Context, artifact: Artifact) -> FileResponse:
+    path = context.storage.local_path(artifact.storage_key)
+    return FileResponse(path, media_type=artifact.media_type, headers=HARMLESS)

@@ -1,0 +1,146 @@
+"""Jobs of one experiment compared: every evaluation is noted, and the rules across jobs are asked about it.
+
+All of it happens in the transaction that stores the evaluation's rows, under the fence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.jobs.tables import Job
+from service.metrics import repository as log
+from service.metrics.chunks import Row, decode_columns
+from service.peer_evaluations import repository
+from service.peer_evaluations.tables import EvaluationResult
+from trainkit.diagnose.peer_rules import AcrossRules, Look, Standing, Tally
+from trainkit.diagnose.replay import ASKED, BATCH_LOSS, LogRow, is_heard, moments
+from trainkit.diagnose.stopping import Decision, Evaluation
+from trainkit.spec.early_stop import ACROSS, AcrossRule, RuleSet, across_of
+
+
+def observe(session: Session, job: Job, first_seq: int, rows: Sequence[Row]) -> list[Decision]:
+    """Note the evaluations among rows that were stored just now, and decide about each."""
+    if job.experiment is None:
+        return []
+    seqs = [seq for seq, row in enumerate(rows, first_seq) if f"{row.split}_{row.name}" == ASKED]
+    if not seqs:
+        return []
+    told = [*_of_the_same_step(session, job.id, first_seq, rows), *_as_log(rows)]
+    evaluations = [moment for moment in moments(told) if isinstance(moment, Evaluation)][-len(seqs) :]
+    now = repository.tick(session, job.project_id, job.experiment)
+    before = repository.last(session, job.id)
+    if before is None:
+        repository.join(session, job.project_id, job.experiment, job.id)
+    wanted = rules_of(job)
+    rules = AcrossRules(wanted) if before is None else AcrossRules(wanted, _read(before.tallies), before.epoch)
+    look = others(session, job, wanted, now)
+    decisions, noted = [], []
+    for seq, evaluation in zip(seqs, evaluations, strict=True):
+        decisions += rules.observe(evaluation, look, now)
+        noted.append(
+            EvaluationResult(
+                job_id=job.id,
+                seq=seq,
+                step=evaluation.step,
+                epoch=evaluation.epoch,
+                tick=now,
+                tallies=_written(rules.tallies),
+            )
+        )
+    repository.add(session, noted)
+    return decisions
+
+
+def others(session: Session, job: Job, rules: Sequence[AcrossRule], at: int) -> Look:
+    """How the experiment's other jobs stood at an epoch, in what these rules watch, as it was known at `at`."""
+    names = {rule.monitor for rule in rules}
+
+    def look(epoch: int) -> list[Standing]:
+        if job.experiment is None:
+            return []
+        found = repository.standings(session, job.project_id, job.experiment, job.id, epoch, at)
+        return [Standing(other, seq, there, _read(tallies, names)) for other, seq, there, tallies in found]
+
+    return look
+
+
+def rules_of(job: Job) -> tuple[AcrossRule, ...]:
+    """The job's rules that compare it with others."""
+    named = [rule for rule in (job.resolved or {}).get("early_stop", ()) if rule["kind"] in ACROSS]
+    return across_of(RuleSet.model_validate({"rules": named}).rules or ())
+
+
+def supersede_after(session: Session, job: Job, metric_seq: int) -> None:
+    """Evaluations beyond that place of the log are run again: from now on they do not count."""
+    if job.experiment is not None:
+        now = repository.tick(session, job.project_id, job.experiment)
+        repository.withdraw(session, job.id, metric_seq, now)
+
+
+def leave(session: Session, job: Job) -> None:
+    """The job is deleted. Nobody is compared with it any more, but what was decided stays to be understood.
+
+    So its evaluations stay until the experiment's last job goes.
+    """
+    if job.experiment is None:
+        return
+    now = repository.tick(session, job.project_id, job.experiment)
+    if repository.has_others(session, job.project_id, job.experiment, job.id):
+        repository.withdraw(session, job.id, 0, now)
+    else:
+        repository.forget(session, job.project_id, job.experiment)
+
+
+def _of_the_same_step(session: Session, job_id: str, before: int, rows: Sequence[Row]) -> list[LogRow]:
+    """What was stored earlier of the evaluation that these rows begin in the midst of, if they do."""
+    step = next(row.step for row in rows if _is_seen(row.split, row.name))
+    again = log.superseded_ranges(session, job_id)
+    found: list[LogRow] = []
+    for seq, row in _backwards(session, job_id, before):
+        if not _is_seen(row.split, row.name):
+            continue
+        if row.step != step or any(first <= seq <= last for first, last in again):
+            break
+        found += _as_log([row])
+    return found[::-1]
+
+
+def _backwards(session: Session, job_id: str, before: int) -> Iterator[tuple[int, Row]]:
+    while (chunk := log.chunk_before(session, job_id, before)) is not None:
+        columns = decode_columns(chunk.body)
+        for place in range(chunk.last_seq - chunk.first_seq, -1, -1):
+            yield chunk.first_seq + place, columns.row(place)
+        before = chunk.first_seq
+
+
+def _as_log(rows: Sequence[Row]) -> list[LogRow]:
+    return [
+        (f"{row.split}_{row.name}", row.step, row.epoch, row.value) for row in rows if _is_seen(row.split, row.name)
+    ]
+
+
+def _is_seen(split: str, name: str) -> bool:
+    """Whether the rules may look at it; a batch loss between evaluations says nothing across jobs."""
+    return is_heard(split, name) and f"{split}_{name}" != BATCH_LOSS
+
+
+def _written(tallies: Mapping[str, Tally]) -> dict[str, Any]:
+    return {
+        name: [_number(tally.value), tally.count, _number(tally.total), tally.best] for name, tally in tallies.items()
+    }
+
+
+def _number(value: float) -> float | str:
+    return value if isfinite(value) else str(value)
+
+
+def _read(tallies: Mapping[str, Any], names: Collection[str] | None = None) -> dict[str, Tally]:
+    return {
+        name: Tally(float(value), count, float(total), None if best is None else float(best))
+        for name, (value, count, total, best) in tallies.items()
+        if names is None or name in names
+    }

@@ -1,0 +1,84 @@
+"""A job out of a diagnosis: the diagnosis is made again, and one of its next specs is submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from service.context import Context
+from service.diagnosis.service import record_of
+from service.errors import Problem
+from service.jobs import service as jobs
+from service.jobs.lineage import Branch
+from service.jobs.retention_status import check_there
+from service.jobs.tables import Job
+from service.keys.service import Principal
+from service.recommendations.effect import comparison
+from service.recommendations.schemas import FromDiagnosisIn
+from service.recommendations.service import best_of
+from service.recommendations.tables import Prescription
+from trainkit.diagnose.diagnosis import EDITION, diagnose
+from trainkit.diagnose.recommendations import NextSpec
+from trainkit.spec import Problem as SpecProblem
+from trainkit.spec import SpecError
+from trainkit.spec.problems import problems_from_validation
+
+
+def submit(
+    context: Context, who: Principal, document: Mapping[str, Any], idempotency_key: str | None
+) -> tuple[Job, bool]:
+    """Submit the spec that a diagnosis offers, and remember why. Returns (job, whether it is new).
+
+    Raises SpecError for a request with mistakes or an index that is not there, a 404 problem for an unknown job, a 409
+    problem while it has not ended, a 410 problem when its metrics are gone.
+    """
+    try:
+        asked = FromDiagnosisIn.model_validate(document)
+    except ValidationError as error:
+        raise SpecError(problems_from_validation(error, document, FromDiagnosisIn)) from None
+    changed = asked.model_dump(include={"name", "labels"}, exclude_none=True)
+
+    def prescribed(session: Session) -> tuple[Any, Branch]:
+        source = jobs.find(session, who, asked.from_diagnosis.job)
+        chosen = _chosen(session, source, asked.from_diagnosis.index)
+
+        def remember(session: Session, job: Job) -> None:
+            session.add(_prescription(session, source, job, chosen))
+
+        return {**chosen.spec, **changed}, Branch(source, "diagnosis", None, remember)
+
+    return jobs.create(context, who, document, idempotency_key, prescribed)
+
+
+def _chosen(session: Session, source: Job, index: int) -> NextSpec:
+    check_there(source, "metrics")
+    diagnosis = diagnose(record_of(session, source))
+    if not diagnosis.final:
+        detail = f"The job is {source.state}: its diagnosis may still change. Wait until it has ended, or stop it."
+        raise Problem(409, "wrong_state", detail)
+    offered = len(diagnosis.next_specs)
+    if index >= offered:
+        found = ", ".join(verdict.code for verdict in diagnosis.verdicts)
+        hint = f"0 to {offered - 1} are there." if offered else f"It offers none; its verdicts: {found}."
+        message = f"the diagnosis has {offered} next_specs, none with index {index}"
+        raise SpecError([SpecProblem("/from_diagnosis/index", "no_such_index", message, hint)])
+    return diagnosis.next_specs[index]
+
+
+def _prescription(session: Session, source: Job, job: Job, chosen: NextSpec) -> Prescription:
+    metric = chosen.expected["metric"]
+    compared = comparison(metric, source.resolved or {}, job.resolved or {}, best_of(session, source.id))
+    return Prescription(
+        job_id=job.id,
+        project_id=job.project_id,
+        source_job=source.id,
+        code=chosen.code,
+        edition=EDITION,
+        patch=chosen.patch,
+        expected=chosen.expected,
+        compared={**compared, "expected_before": source.metrics_best.get(metric)},
+        created_at=job.created_at,
+    )

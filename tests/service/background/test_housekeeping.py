@@ -1,0 +1,242 @@
+"""What happens though nobody asks: lost workers, unheard bells, waiting jobs, old rows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select, update
+
+from service.background.housekeeping import reap, ring_for_unheard, tick
+from service.database import db_now
+from service.datasets import intake
+from service.datasets.tables import Dataset
+from service.jobs import attempts, checkpoints, leases
+from service.jobs import service as jobs
+from service.jobs.tables import IdempotencyKey, Job
+from service.leases import StaleFence
+from service.workers import service as workers
+from service.workers.tables import Housekeeping
+from tests.support.api import FACTS, Served
+
+
+def due_now(service: Served) -> None:
+    """Let the pause of every queued job be over."""
+    with service.sessions.begin() as session:
+        session.execute(update(Job).values(not_before=None))
+
+
+def lose(service: Served) -> leases.Claimed:
+    """A worker that claims a job and is never heard of again."""
+    return service.claim(lease_seconds=-1)
+
+
+def test_an_expired_lease_is_a_new_attempt_until_too_many(service: Served) -> None:
+    job = service.submit()
+    for lost in range(3):
+        claimed = lose(service)
+        assert reap(service.sessions, 2) == 1
+        shown = service.job(job)
+        assert (shown["interruptions"], shown["attempts"]) == (lost + 1, 0)
+        due_now(service)
+    assert (shown["state"], shown["error"]["code"], shown["error"]["retryable"]) == ("failed", "worker_lost", True)
+    tries = service.client.get(f"/v1/jobs/{job}/attempts").json()["data"]
+    assert [(a["attempt"], a["outcome"]) for a in tries] == [(n, "lost") for n in range(1, claimed.fence + 1)]
+    assert reap(service.sessions, 2) == 0
+
+
+def test_each_further_loss_waits_longer(service: Served) -> None:
+    job = service.submit()
+    pauses = []
+    for _ in range(4):
+        lose(service)
+        reap(service.sessions, 10)
+        with service.sessions() as session:
+            due, now = session.execute(select(Job.not_before, db_now()).where(Job.id == job)).one()
+        pauses.append(0 if due is None else round((due - now) / timedelta(seconds=1)))
+        due_now(service)
+    assert pauses == [0, 1, 2, 4]
+
+
+def test_what_comes_further_each_time_may_be_lost_for_ever(service: Served) -> None:
+    job = service.submit()
+    step = None
+    for number in range(1, 8):
+        claimed = service.claim(lease_seconds=-1, start=False)
+        with service.sessions.begin() as session:
+            attempts.start(session, job, claimed.fence, resumed_from_step=step)
+        step = 10 * number
+        with service.sessions.begin() as session:
+            kept = {"step": step, "epoch": number, "storage_key": f"c/{number}", "sha256": "0" * 64, "size": 1}
+            checkpoints.record(session, job, claimed.fence, **kept)
+        assert reap(service.sessions, 2) == 1
+        shown = service.job(job)
+        assert (shown["state"], shown["interruptions"]) == ("queued", number)
+        with service.sessions() as session:
+            assert session.get_one(Job, job).not_before is None, "and goes on at once"
+    for lost in range(3):
+        claimed = service.claim(lease_seconds=-1, start=False)
+        with service.sessions.begin() as session:
+            attempts.start(session, job, claimed.fence, resumed_from_step=step)
+        reap(service.sessions, 2)
+        assert service.job(job)["state"] == ("queued" if lost < 2 else "failed"), "no further than the last checkpoint"
+        due_now(service)
+
+
+def test_a_lease_that_is_renewed_is_left_alone(service: Served) -> None:
+    job = service.submit()
+    claimed = lose(service)
+    with service.sessions.begin() as session:
+        leases.renew(session, job, claimed.fence, 30)
+    assert reap(service.sessions, 5) == 0
+    assert service.job(job)["state"] == "running"
+
+
+def test_a_cancel_that_nobody_obeyed_is_obeyed_when_the_worker_is_lost(service: Served) -> None:
+    job = service.submit()
+    lose(service)
+    service.client.post(f"/v1/jobs/{job}/cancel")
+    reap(service.sessions, 5)
+    shown = service.job(job)
+    assert (shown["state"], shown["interruptions"]) == ("cancelled", 0)
+
+
+def test_a_stop_that_meets_a_lost_worker_is_kept_for_the_next(service: Served) -> None:
+    job = service.submit()
+    lose(service)
+    service.client.post(f"/v1/jobs/{job}/stop", json={"keep": "last"})
+    reap(service.sessions, 5)
+    assert service.job(job)["state"] == "queued"
+    assert service.claim().wanted == {"action": "stop", "keep": "last"}
+
+
+def test_unheard_work_is_rung_for_again_but_not_at_once(service: Served) -> None:
+    rung: list[str] = []
+    ring_for_unheard(service.sessions, rung.append)
+    assert rung == []
+    service.submit()
+    service.client.put("/v1/datasets?name=unchecked", content=b"bytes")
+    ring_for_unheard(service.sessions, rung.append)
+    assert rung == ["data", "train"]
+    ring_for_unheard(service.sessions, rung.append)
+    assert rung == ["data", "train"]
+    with service.sessions.begin() as session:
+        session.execute(update(Job).values(rung_at=db_now(plus=-10)))
+    ring_for_unheard(service.sessions, rung.append)
+    assert rung == ["data", "train", "train"]
+
+
+def test_work_that_waits_for_its_pause_is_not_rung_for(service: Served) -> None:
+    service.submit()
+    with service.sessions.begin() as session:
+        session.execute(update(Job).values(not_before=db_now(plus=60)))
+    rung: list[str] = []
+    ring_for_unheard(service.sessions, rung.append)
+    assert rung == []
+
+
+def test_a_job_waits_for_its_dataset_and_is_then_admitted_or_failed(service: Served) -> None:
+    dataset = service.client.put("/v1/datasets?name=slow", content=b"some bytes").json()["id"]
+    good = service.client.post("/v1/jobs", json={"dataset": dataset, "model": {"kind": "mlp"}}).json()
+    bad = service.client.post("/v1/jobs", json={"dataset": dataset, "model": {"kind": "lstm"}}).json()
+    assert (good["state"], bad["state"]) == ("validating", "validating")
+    with service.sessions.begin() as session:
+        claimed = intake.claim(session, "w", 30)
+        assert claimed is not None
+        intake.ready(session, claimed.dataset_id, claimed.fence, FACTS, {}, "prepared/x")
+    rung: list[str] = []
+    tick(service.sessions, rung.append, max_interruptions=3)
+    assert service.job(good["id"])["state"] == "queued"
+    failed = service.job(bad["id"])
+    assert (failed["state"], failed["error"]["code"]) == ("failed", "invalid_spec")
+    assert failed["error"]["evidence"]["errors"][0]["pointer"] == "/model/kind"
+    assert "train" in rung
+
+
+def test_jobs_of_an_unusable_dataset_fail_with_its_reason(service: Served) -> None:
+    dataset = service.client.put("/v1/datasets?name=broken", content=b"not data").json()["id"]
+    waiting = service.client.post("/v1/jobs", json={"dataset": dataset, "model": {"kind": "mlp"}}).json()["id"]
+    with service.sessions.begin() as session:
+        claimed = intake.claim(session, "w", 30)
+        assert claimed is not None
+        error = {"code": "unknown_kind", "message": "it is no dataset"}
+        intake.invalid(session, claimed.dataset_id, claimed.fence, error)
+    tick(service.sessions, lambda queue: None, max_interruptions=3)
+    failed = service.job(waiting)
+    assert (failed["state"], failed["error"]["layer"]) == ("failed", "data")
+    assert "it is no dataset" in failed["error"]["message"]
+
+
+def test_old_idempotency_keys_are_forgotten(service: Served) -> None:
+    spec = {"dataset": service.ready_dataset(), "model": {"kind": "mlp"}}
+    for key in ("old", "new"):
+        service.client.post("/v1/jobs", json=spec, headers={"Idempotency-Key": key})
+    with service.sessions.begin() as session:
+        old = update(IdempotencyKey).where(IdempotencyKey.key == "old")
+        session.execute(old.values(created_at=db_now(plus=-4 * 86400)))
+    tick(service.sessions, lambda queue: None, max_interruptions=3)
+    with service.sessions() as session:
+        assert session.scalars(select(IdempotencyKey.key)).all() == ["new"]
+
+
+def test_admitting_twice_changes_nothing(service: Served) -> None:
+    job = service.submit()
+    with service.sessions.begin() as session:
+        assert jobs.admit_waiting(session, service.job(job)["dataset"]["id"]) == 0
+
+
+def set_back(service: Served, hours: float) -> None:
+    """The database's clock goes back: every time that is stored now lies that much further ahead."""
+    ahead = timedelta(hours=hours)
+    with service.sessions.begin() as session:
+        for job in session.scalars(select(Job)):
+            for name in ("lease_expires_at", "not_before", "rung_at"):
+                if (at := getattr(job, name)) is not None:
+                    setattr(job, name, at + ahead)
+        for dataset in session.scalars(select(Dataset)):
+            if dataset.lease_expires_at is not None:
+                dataset.lease_expires_at += ahead
+        for house in session.scalars(select(Housekeeping)):
+            house.expires_at += ahead
+
+
+def test_a_clock_that_is_set_back_an_hour_holds_nothing_up(service: Served) -> None:
+    lost, waiting = service.submit(), service.submit()
+    claimed = lose(service)
+    assert claimed.job_id == lost
+    alive = service.claim(lease_seconds=30)
+    assert alive.job_id == waiting
+    with service.sessions.begin() as session:
+        assert workers.take_housekeeping(session, "a dead one", 10)
+    set_back(service, 1)
+    with service.sessions.begin() as session:
+        assert workers.take_housekeeping(session, "another", 10), "the dead one's turn does not last an hour"
+    rung: list[str] = []
+    tick(service.sessions, rung.append, max_interruptions=3, lease_seconds=0.0)
+    assert service.job(lost)["state"] in ("starting", "queued")
+    tick(service.sessions, rung.append, max_interruptions=3, lease_seconds=0.0)
+    assert service.job(lost)["state"] == "queued"
+    assert "train" in rung
+
+
+def test_a_clock_that_is_set_back_leaves_the_living_alone(service: Served) -> None:
+    job = service.submit()
+    claimed = service.claim(lease_seconds=30)
+    set_back(service, 1)
+    tick(service.sessions, lambda _: None, max_interruptions=3, lease_seconds=30)
+    with service.sessions.begin() as session:
+        leases.renew(session, job, claimed.fence, 30)
+    tick(service.sessions, lambda _: None, max_interruptions=3, lease_seconds=30)
+    assert (service.job(job)["state"], service.job(job)["interruptions"]) == ("running", 0)
+
+
+def test_a_clock_that_is_set_forward_makes_a_new_attempt_and_no_second_writer(service: Served) -> None:
+    job = service.submit()
+    claimed = service.claim(lease_seconds=30)
+    set_back(service, -1)  # as if an hour had passed
+    tick(service.sessions, lambda _: None, max_interruptions=3, lease_seconds=30)
+    assert service.job(job)["state"] == "queued"
+    with service.sessions.begin() as session, pytest.raises(StaleFence):
+        leases.renew(session, job, claimed.fence, 30)
+    again = service.claim()
+    assert (again.job_id, again.fence) == (job, claimed.fence + 1)

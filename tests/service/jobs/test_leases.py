@@ -1,0 +1,138 @@
+"""Claiming, renewing and losing a job: one winner, fair order, and a fence that stops everyone else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Thread
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from service.jobs import attempts, checkpoints, leases
+from service.jobs.tables import Job
+from service.leases import StaleFence
+from service.logs import service as logs
+from service.logs.chunks import Line
+from service.metrics import service as metrics
+from tests.support.api import Served, row
+
+ERROR = {"code": "x", "retryable": True}
+
+
+def test_a_claim_takes_the_job_with_all_that_a_worker_needs(service: Served) -> None:
+    job = service.submit(name="first")
+    claimed = service.claim(start=False)
+    assert (claimed.job_id, claimed.fence, claimed.prepared_key, claimed.metric_seq) == (job, 1, "prepared/x", 0)
+    assert claimed.spec["train"]["epochs"] == 20, "the resolved spec, with its defaults"
+    assert service.job(job)["state"] == "starting"
+    with service.sessions.begin() as session:
+        assert leases.claim(session, "train", "w", 30) is None
+        assert leases.claim(session, "another queue", "w", 30) is None
+
+
+def test_only_one_of_many_claims_wins(service: Served) -> None:
+    service.submit()
+    won: list[int] = []
+
+    def compete() -> None:
+        with service.sessions.begin() as session:
+            claimed = leases.claim(session, "train", "w", 30)
+        if claimed:
+            won.append(claimed.fence)
+
+    threads = [Thread(target=compete) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert won == [1]
+
+
+def test_priority_then_fairness_then_age(service: Served) -> None:
+    other = service.client_for("other")
+    mine = [service.submit() for _ in range(3)]
+    theirs = service.submit(other)
+    with service.sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == mine[2]).values(priority=5))
+    # the urgent one; then the project without a running job, although its job is the youngest; then by age
+    assert [service.claim().job_id for _ in range(4)] == [mine[2], theirs, mine[0], mine[1]]
+
+
+def test_renewing_keeps_the_job_and_tells_what_is_wanted(service: Served) -> None:
+    job = service.submit()
+    claimed = service.claim()
+    with service.sessions.begin() as session:
+        assert leases.renew(session, job, claimed.fence, 30) is None
+    service.client.post(f"/v1/jobs/{job}/stop", json={"keep": "last"})
+    with service.sessions.begin() as session:
+        assert leases.renew(session, job, claimed.fence, 30) == {"action": "stop", "keep": "last"}
+        assert leases.wanted(session, job, claimed.fence) == {"action": "stop", "keep": "last"}
+
+
+WRITES: dict[str, Callable[[Session, str, int], Any]] = {
+    "append": lambda s, job, fence: metrics.append(s, job, fence, [row("loss", 1.0)]),
+    "append nothing": lambda s, job, fence: metrics.append(s, job, fence, []),
+    "append_decisions": lambda s, job, fence: metrics.append_decisions(s, job, fence, []),
+    "supersede_after": lambda s, job, fence: metrics.supersede_after(s, job, fence, 0),
+    "renew": lambda s, job, fence: leases.renew(s, job, fence, 30),
+    "wanted": lambda s, job, fence: leases.wanted(s, job, fence),
+    "start": lambda s, job, fence: attempts.start(s, job, fence),
+    "note": lambda s, job, fence: attempts.note(s, job, fence, phase="zombie"),
+    "say": lambda s, job, fence: logs.append(s, job, fence, [Line(1.0, "info", "training", "zombie")]),
+    "say nothing": lambda s, job, fence: logs.append(s, job, fence, []),
+    "handback": lambda s, job, fence: attempts.handback(s, job, fence, "zombie"),
+    "cancelled": lambda s, job, fence: attempts.cancelled(s, job, fence),
+    "fail": lambda s, job, fence: attempts.fail(s, job, fence, ERROR),
+    "save_artifact": lambda s, job, fence: attempts.save_artifact(
+        s, job, fence, attempts.StoredFile("a", "artifacts/a", "text/plain", 1)
+    ),
+    "checkpoint": lambda s, job, fence: checkpoints.record(
+        s, job, fence, step=1, epoch=1, storage_key="checkpoints/a", sha256="0", size=1
+    ),
+}
+
+
+def test_a_stale_fence_writes_nothing(service: Served) -> None:
+    job = service.submit()
+    first = service.claim()
+    with service.sessions.begin() as session:
+        attempts.handback(session, job, first.fence, "worker shutdown")
+    second = service.claim("worker-2")
+    assert second.fence == first.fence + 1
+    before = service.job(job)
+    for write in WRITES.values():
+        with pytest.raises(StaleFence), service.sessions.begin() as session:
+            write(session, job, first.fence)
+    with pytest.raises(StaleFence):
+        service.finish(first)
+    assert service.job(job) == before
+    for path in ("metrics", "checkpoints", "artifacts", "decisions"):
+        assert service.client.get(f"/v1/jobs/{job}/{path}").json()["data"] == []
+
+
+@pytest.mark.parametrize("end", ["finish", "fail", "cancel"])
+def test_after_the_end_even_the_owner_writes_nothing(service: Served, end: str) -> None:
+    job = service.submit()
+    claimed = service.claim()
+    if end == "finish":
+        service.finish(claimed)
+    else:
+        with service.sessions.begin() as session:
+            if end == "fail":
+                attempts.fail(session, job, claimed.fence, {"code": "x", "retryable": False})
+            else:
+                attempts.cancelled(session, job, claimed.fence)
+    for write in WRITES.values():
+        with pytest.raises(StaleFence), service.sessions.begin() as session:
+            write(session, job, claimed.fence)
+
+
+def test_a_session_that_saw_the_row_before_does_not_answer_from_memory(service: Served) -> None:
+    job = service.submit()
+    claimed = service.claim()
+    with service.sessions.begin() as session:
+        assert leases.held(session, job, claimed.fence).next_seq == 1
+        metrics.append(session, job, claimed.fence, [row("loss", 1.0)])
+        assert leases.held(session, job, claimed.fence).next_seq == 2

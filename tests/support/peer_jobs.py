@@ -1,0 +1,167 @@
+"""Experiments without HTTP and without training: jobs whose evaluations a test logs, resumes and takes back."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event, select
+
+from service.context import Context
+from service.database import make_engine, reading, session_factory
+from service.datasets import intake
+from service.datasets.receive import Received
+from service.datasets.service import Wish, register
+from service.doorbell import Doorbell
+from service.job_watcher import Hub
+from service.jobs import attempts, leases
+from service.jobs import service as jobs
+from service.jobs.tables import Decision, Job, JobEvent
+from service.keys.service import Principal, authenticate, create_key
+from service.metrics import service as metrics
+from service.metrics.chunks import Row
+from service.settings import Settings
+from service.simulation.schemas import SimulationOut
+from service.simulation.service import simulate
+from service.storage import Storage
+from tests.support.api import FACTS
+from trainkit.diagnose.stopping import EarlyStopping, Evaluation
+from trainkit.spec.early_stop import ACROSS
+from trainkit.spec.resolve import with_mode
+from trainkit.spec.rules import parse_rules
+
+MEDIAN = {"kind": "median", "monitor": "val_loss", "min_jobs": 3}
+
+
+def rows_of(step: int, epoch: int, **values: float) -> list[Row]:
+    """An evaluation's rows, `val_loss` ..., and the mark that rules were asked."""
+    named = [(*name.split("_", 1), value) for name, value in values.items()]
+    return [
+        Row(split, name, step, epoch, value, time.time()) for split, name, value in [*named, ("train", "seconds", 1.0)]
+    ]
+
+
+@dataclass
+class Run:
+    """A job and the attempt that holds it."""
+
+    lab: Lab
+    job: str
+    own: EarlyStopping
+    """The training process's rules."""
+    fence: int = 0
+    step: int = 0
+    seen: list[tuple[int, int, float]] = field(default_factory=list)
+    """(seq, epoch, val_loss) of the evaluations that count."""
+
+    def append(self, *rows: Row) -> int:
+        """Rows that a worker ships; returns the last seq."""
+        with self.lab.context.sessions.begin() as session:
+            return metrics.append(session, self.job, self.fence, list(rows))[1]
+
+    def evaluate(self, loss: float, epoch: int | None = None, **values: float) -> int:
+        """One more step, evaluated; what the training process decides comes behind the rows. Returns the mark's seq."""
+        self.step += 1
+        epoch = epoch or self.step
+        measured = {"train_loss": loss / 2, "val_loss": loss, **values}
+        seq = self.append(*rows_of(self.step, epoch, **measured))
+        self.seen.append((seq, epoch, loss))
+        said = [decision.as_dict() for decision in self.own.observe(Evaluation(epoch, self.step, measured, 1.0))]
+        if said:
+            with self.lab.context.sessions.begin() as session:
+                metrics.append_decisions(session, self.job, self.fence, said)
+        return seq
+
+    def resume(self, metric_seq: int, step: int, state: list[dict[str, Any]] | None = None) -> None:
+        """The attempt is over; the next one goes on from a checkpoint that was written at that place of the log."""
+        self.own = EarlyStopping(self.own.rules)
+        self.own.load(state or [])
+        with self.lab.context.sessions.begin() as session:
+            attempts.handback(session, self.job, self.fence, "test")
+        self.claim()
+        with self.lab.context.sessions.begin() as session:
+            metrics.supersede_after(session, self.job, self.fence, metric_seq)
+        self.step, self.seen = step, [one for one in self.seen if one[0] <= metric_seq]
+
+    def claim(self) -> None:
+        """A worker takes it: it must be the only one that waits."""
+        with self.lab.context.sessions.begin() as session:
+            claimed = leases.claim(session, "train", "worker", 60)
+        assert claimed is not None
+        assert claimed.job_id == self.job
+        self.fence = claimed.fence
+        with self.lab.context.sessions.begin() as session:
+            attempts.start(session, self.job, self.fence)
+
+    def finish(self, stop_reason: str = "completed") -> None:
+        """The worker ends the job well."""
+        result = {"best_epoch": 1, "stopped_epoch": self.step, "test": {}}
+        outcome = attempts.Finish(stop_reason, result, None, "mlp", f"models/{self.job}/{self.fence}", {}, 1)
+        with self.lab.context.sessions.begin() as session:
+            attempts.finish(session, self.job, self.fence, outcome)
+
+    @property
+    def row(self) -> Job:
+        with self.lab.context.sessions() as session:
+            return session.get_one(Job, self.job)
+
+    def decisions(self) -> list[Decision]:
+        """Of rules across jobs, in order."""
+        with self.lab.context.sessions() as session:
+            mine = select(Decision).where(Decision.job_id == self.job).order_by(Decision.seq)
+            return [one for one in session.scalars(mine) if one.rule["kind"] in ACROSS]
+
+    def events(self) -> list[JobEvent]:
+        with self.lab.context.sessions() as session:
+            return list(session.scalars(select(JobEvent).where(JobEvent.job_id == self.job).order_by(JobEvent.seq)))
+
+    def replay(self, rules: list[dict[str, Any]] | None = None) -> SimulationOut:
+        """As `decisions:simulate` answers."""
+        with reading(self.lab.context.sessions) as session:
+            given = None if rules is None else parse_rules({"rules": rules})
+            return simulate(session, session.get_one(Job, self.job), given, 0, 1000)
+
+
+@dataclass
+class Lab:
+    """A service's inside on one database."""
+
+    context: Context
+    who: Principal
+    dataset: str
+
+    def start(self, experiment: str | None = "e", *rules: dict[str, Any]) -> Run:
+        """A job with these rules, claimed and running."""
+        spec: dict[str, Any] = {"dataset": self.dataset, "model": {"kind": "linear"}, "early_stop": list(rules)}
+        if experiment is not None:
+            spec["experiment"] = experiment
+        own = EarlyStopping([with_mode(rule) for rule in parse_rules({"rules": list(rules)}) or ()])
+        run = Run(self, jobs.create(self.context, self.who, spec, None)[0].id, own)
+        run.claim()
+        return run
+
+
+def make_lab(url: str, folder: Path, project: str = "default") -> Lab:
+    """On a migrated database, which need not outlive a power cut."""
+    settings = Settings(url, "memory://", str(folder / "storage"), folder, folder / "scratch")
+    engine = make_engine(url)
+    if url.startswith("sqlite"):
+        event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+    sessions = session_factory(engine)
+    context = Context(settings, engine, sessions, Storage(settings.storage_url), Doorbell("memory://"), Hub(sessions))
+    with sessions.begin() as session:
+        key = create_key(session, project, "test")
+    with reading(sessions) as session:
+        who = authenticate(session, key)
+    assert who is not None
+    part = context.storage.new_part()
+    part.write_bytes(b"bytes")
+    dataset = register(context, who, Received(part, hashlib.sha256(b"bytes").hexdigest(), 5), Wish("d")).id
+    with sessions.begin() as session:
+        claimed = intake.claim(session, "tests", 30)
+        assert claimed is not None
+        intake.ready(session, dataset, claimed.fence, FACTS, {}, "prepared/x")
+    return Lab(context, who, dataset)

@@ -1,0 +1,89 @@
+"""A worker's context on a fresh database, and clients' side of it without HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import update
+
+from service.context import Context as ServiceContext
+from service.datasets.receive import Received
+from service.datasets.service import Wish, register
+from service.job_watcher import Hub
+from service.jobs import repository
+from service.jobs import service as jobs
+from service.jobs.tables import Attempt, Job
+from service.keys.service import Principal, authenticate, create_key
+from service.migrate import upgrade
+from service.settings import Settings
+from worker import intake
+from worker.context import Context, make_context
+
+
+@dataclass
+class Place:
+    """A worker's context and a client's principal."""
+
+    context: Context
+    service: ServiceContext
+    who: Principal
+
+    def upload(self, body: bytes, name: str = "data", filename: str | None = None, target: str | None = None) -> str:
+        """Register bytes as a dataset; returns its id."""
+        part = self.context.storage.new_part()
+        part.write_bytes(body)
+        received = Received(part, hashlib.sha256(body).hexdigest(), len(body))
+        return register(self.service, self.who, received, Wish(name, target=target, filename=filename)).id
+
+    def table(self) -> str:
+        """A small ready table of two classes."""
+        lines = ["a,b,label", *(f"{n % 7},{n % 5},{'yes' if n % 7 > 3 else 'no'}" for n in range(120))]
+        dataset = self.upload("\n".join(lines).encode(), "table", "table.csv", "label")
+        while intake.claim_and_check(self.context):
+            pass
+        return dataset
+
+    def submit(self, dataset: str, **fields: Any) -> str:
+        """A small MLP on that dataset; returns the job's id."""
+        spec = {"dataset": dataset, "model": {"kind": "mlp", "hidden": [8]}, **fields}
+        return jobs.create(self.service, self.who, spec, None)[0].id
+
+    def job(self, job_id: str) -> Job:
+        """The row as it is now."""
+        with self.context.sessions() as session:
+            return session.get_one(Job, job_id)
+
+    def attempts(self, job_id: str) -> list[Attempt]:
+        """The job's attempts, in order."""
+        with self.context.sessions() as session:
+            return list(repository.attempts(session, job_id))
+
+    def make_due(self, job_id: str) -> None:
+        """The wait before another try is over."""
+        with self.context.sessions.begin() as session:
+            session.execute(update(Job).where(Job.id == job_id).values(not_before=None))
+
+
+def make_place(database_url: str, folder: Path) -> Place:
+    """Everything under `folder`; nobody hears the bell."""
+    settings = Settings(
+        database_url=database_url,
+        broker_url=f"redis+socket://{folder}/nobody.sock",
+        storage_url=str(folder / "storage"),
+        home=folder,
+        scratch=folder / "scratch",
+        device="cpu",
+    )
+    upgrade(database_url)
+    context = make_context(settings)
+    with context.sessions.begin() as session:
+        key = create_key(session, "default", "test")
+    with context.sessions.begin() as session:
+        who = authenticate(session, key)
+    assert who is not None
+    hub = Hub(context.sessions)
+    service = ServiceContext(settings, context.engine, context.sessions, context.storage, context.doorbell, hub)
+    return Place(context, service, who)

@@ -1,0 +1,198 @@
+"""Images in bulk: the same pixels from every kind of archive, wrong guesses put right, helpers that die."""
+
+from __future__ import annotations
+
+import faulthandler
+import io
+import os
+import signal
+import tarfile
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zstandard
+from PIL import Image
+
+from trainkit.data import DataError, ImageInputs, image_loading, load_dataset, prepare, process_pool
+from trainkit.data.dataset import Dataset
+from trainkit.data.pixels import PixelFile
+
+RANDOM = np.random.default_rng(0)
+
+
+def picture(pixels: np.ndarray[Any, Any]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def noise(count: int, size: tuple[int, ...] = (5, 4)) -> dict[str, bytes]:
+    return {f"{'ab'[i % 2]}/{i:04d}.png": picture(RANDOM.integers(0, 256, size).astype(np.uint8)) for i in range(count)}
+
+
+def folder(path: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path
+
+
+def tar(path: Path, files: dict[str, bytes], mode: str) -> Path:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w" if mode == "zst" else f"w:{mode}") as bundle:  # type: ignore[call-overload]
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            bundle.addfile(info, io.BytesIO(data))
+    raw = buffer.getvalue()
+    path.write_bytes(zstandard.ZstdCompressor().compress(raw) if mode == "zst" else raw)
+    return path
+
+
+def pixels_of(dataset: Dataset) -> np.ndarray[Any, Any]:
+    assert isinstance(dataset.inputs, ImageInputs)
+    return np.asarray(dataset.inputs.pixels)
+
+
+@pytest.mark.parametrize("mode", ["", "gz", "bz2", "xz", "zst"])
+def test_a_tar_gives_what_the_folder_gives(mode: str, tmp_path: Path) -> None:
+    files = dict(sorted(noise(150).items()))
+    whole = load_dataset(folder(tmp_path / "d", files))
+    packed = load_dataset(tar(tmp_path / "x", files, mode))
+    np.testing.assert_array_equal(pixels_of(packed), pixels_of(whole))
+    assert packed.targets is not None
+    assert whole.targets is not None
+    np.testing.assert_array_equal(packed.targets, whole.targets)
+
+
+def test_a_truncated_zstandard_tar_and_one_that_wants_a_huge_window(tmp_path: Path) -> None:
+    path = tar(tmp_path / "x.tar.zst", noise(50, (40, 40)), "zst")
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(DataError) as caught:
+        load_dataset(path)
+    assert caught.value.problems[0].code == "damaged_archive"
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_a_wrong_guess_of_size_and_channels_is_put_right(archived: bool, tmp_path: Path) -> None:
+    # the first images, all that is looked at of a tar, are small and grey; most are larger, the last has colour
+    files = {f"a/{i:04d}.png": picture(np.full((2, 2), i, np.uint8)) for i in range(70)}
+    files |= {f"b/{i:04d}.png": picture(np.full((4, 6), i, np.uint8)) for i in range(100)}
+    files["c/0.png"] = picture(np.full((4, 6, 3), (1, 2, 3), np.uint8))
+    path = tar(tmp_path / "x.tar", files, "") if archived else folder(tmp_path / "d", files)
+    pixels = pixels_of(load_dataset(path))
+    assert pixels.shape == (171, 4, 6, 3)
+    assert pixels[69].tolist() == np.full((4, 6, 3), 69).tolist()
+    assert pixels[170, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_the_prepared_form_is_written_in_place(tmp_path: Path) -> None:
+    files = noise(130)
+    files["a/0002.png"] = b"no image"
+    facts, made = prepare(folder(tmp_path / "d", files), tmp_path / "prepared")
+    assert facts.samples == 129
+    assert [item["where"] for item in made["unreadable"]] == ["a/0002.png"]
+    dataset = Dataset.load(tmp_path / "prepared")
+    names = sorted(name for name in files if name != "a/0002.png")
+    expected = [np.asarray(Image.open(io.BytesIO(files[name]))) for name in names]
+    np.testing.assert_array_equal(pixels_of(dataset)[..., 0], np.stack(expected))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["d", "prepared"]
+
+
+def test_a_refused_dataset_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        prepare(folder(tmp_path / "d", {"a/1.png": b"no", "b/1.png": b"no"}), tmp_path / "prepared")
+    assert [file.name for file in tmp_path.iterdir()] == ["d"]
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    path = tar(tmp_path / "x.tar", {f"{'ab'[i % 2]}/{i}.png": one for i, one in enumerate([big_picture()] * 60)}, "")
+    tracemalloc.start()
+    try:
+        facts, _ = prepare(path, tmp_path / "prepared")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert facts.samples == 60
+    # 60 images of 768 KiB each are 45 MiB; a batch of files and a block of pixels stay far below
+    assert peak < 24 * 2**20
+
+
+def big_picture() -> bytes:
+    return picture(RANDOM.integers(0, 256, (512, 512, 3)).astype(np.uint8) // 128 * 128)
+
+
+def dying(how: Callable[[], None]) -> Callable[[bytes], Any]:
+    original = image_loading.decode_loudly
+
+    def decode(data: bytes) -> Any:
+        if data.endswith(b"POISON"):
+            how()
+        return original(data)
+
+    return decode
+
+
+def crash() -> None:
+    faulthandler.disable()  # whose report of a crash that is meant would fill the log
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@pytest.mark.skipif(not process_pool.can_fork(), reason="helpers are forked on Linux only")
+@pytest.mark.parametrize("archived", [False, True])
+def test_an_image_that_crashes_the_decoder_is_named_and_the_others_are_read(
+    archived: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_loading, "decode_loudly", dying(crash))
+    files = noise(100)
+    files["b/0077.png"] += b"POISON"
+    path = tar(tmp_path / "x.tar", files, "") if archived else folder(tmp_path / "d", files)
+    facts, made = prepare(path, tmp_path / "prepared")
+    assert facts.samples == 99
+    (bad,) = made["unreadable"]
+    assert bad["where"] == "b/0077.png"
+    assert "SIGSEGV" in bad["reason"]
+
+
+@pytest.mark.skipif(not process_pool.can_fork(), reason="helpers are forked on Linux only")
+def test_an_image_that_never_ends_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_loading, "decode_loudly", dying(lambda: time.sleep(3600)))
+    monkeypatch.setattr(process_pool, "TASK_SECONDS", 5.0)
+    files = noise(30)
+    files["a/0004.png"] += b"POISON"
+    _, made = prepare(folder(tmp_path / "d", files), tmp_path / "prepared")
+    assert [item["where"] for item in made["unreadable"]] == ["a/0004.png"]
+    assert "took more than" in made["unreadable"][0]["reason"]
+
+
+def test_helpers_are_gone_when_the_work_ends_early() -> None:
+    with process_pool.Crew(lambda task: (task, os.getpid()), 3) as helpers:
+        results = helpers.map(iter(range(100)))
+        pids = {next(results)[1][1] for _ in range(30)}
+    assert os.getpid() not in pids
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_an_exception_of_the_work_comes_through() -> None:
+    def refuse(task: int) -> None:
+        raise DataError([image_loading.DataProblem("some_code", "a reason", f"entry {task}")])
+
+    with pytest.raises(DataError, match="entry 1: a reason") as caught:
+        list(process_pool.run(refuse, [1]))
+    assert caught.value.problems[0].code == "some_code"
+
+
+def test_rows_move_to_the_front_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainkit.data.pixels.BLOCK_BYTES", 5)
+    store = PixelFile((1, 2), 1)
+    rows = np.arange(40, dtype=np.uint8).reshape(20, 1, 2, 1)
+    store.write(0, rows)
+    kept = [0, 1, 4, 5, 6, 13, 19]
+    np.testing.assert_array_equal(store.finish(kept), rows[kept])

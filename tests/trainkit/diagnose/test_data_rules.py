@@ -1,0 +1,280 @@
+"""Faults of the data: reports and series that fire a rule, and near misses that do not."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.diagnosis_records import facts, falling, record, table, well
+from trainkit.data import Dataset
+from trainkit.data.report import report
+from trainkit.diagnose.data import _evenness as evenness
+from trainkit.diagnose.data import (
+    class_imbalance,
+    distribution_mismatch,
+    label_noise,
+    unscaled_inputs,
+    validation_too_small,
+)
+from trainkit.diagnose.diagnosis import diagnose
+from trainkit.diagnose.leaks import leakage
+
+
+def found(*findings: tuple[str, str]) -> dict[str, Any]:
+    return {
+        "report": {"findings": [{"severity": "warning", "code": c, "message": m, "where": ""} for c, m in findings]}
+    }
+
+
+def columns(a: float, b: float) -> dict[str, Any]:
+    return {
+        "report": {
+            "column_statistics": {"a": {"mean": a, "std": 0.0}, "b": {"mean": 0.0, "std": b}, "y": {"mean": 1e9}}
+        }
+    }
+
+
+def test_inputs_that_are_not_scaled() -> None:
+    large = unscaled_inputs(record(about=table(), **columns(900.0, 0.1)))
+    assert large is not None
+    assert (large.evidence["largest_rms"], large.evidence["median_rms"]) == (900.0, pytest.approx(450.05))
+    assert list(large.evidence["largest_features"]) == ["a", "b"]
+    assert unscaled_inputs(record(about=table(), **columns(1.0, 1.0))) is None
+    assert unscaled_inputs(record({"preprocess": [{"kind": "z_score"}]}, table(), **columns(900.0, 0.1))) is None
+    # mean 0 alone scales nothing
+    assert unscaled_inputs(record({"preprocess": [{"kind": "zero_mean"}]}, table(), **columns(900.0, 0.1))) is not None
+    assert unscaled_inputs(record(about=facts(), report={"feature_statistics": {"index": [0], "rms": [128.0]}})) is None
+
+
+def test_the_report_of_arrays_tells_their_sizes() -> None:
+    values = np.array([[3.0, 0.0, 100.0], [-4.0, 0.0, 100.0]])
+    told = report(Dataset.from_arrays(values, np.array([0, 1])), "", {})
+    assert told["feature_statistics"] == {"index": [0, 1, 2], "rms": [3.53553, 0.0, 100.0]}
+
+
+def noisy(**changes: Any) -> dict[str, Any]:
+    """Up to epoch 4 both at 0.7; then training climbs to 1 and validation falls to 0.5."""
+    train = [0.5, 0.65, 0.7, 0.72, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0, 1.0]
+    val = [0.55, 0.66, 0.7, 0.72, 0.7, 0.66, 0.62, 0.58, 0.54, 0.52, 0.5, 0.5]
+    return well(train_accuracy=train, val_accuracy=val, **changes)
+
+
+def test_labels_that_were_memorised() -> None:
+    verdict = label_noise(record(**noisy()))
+    assert verdict is not None
+    course = verdict.evidence["course"]
+    assert (course["peak_epoch"], course["train_last"]) == (4, 1.0)
+    assert course["fall"] == pytest.approx((0.7 + 0.72 + 0.7) / 3 - (0.52 + 0.5 + 0.5) / 3)
+    even = (np.full((10, 10), 2) + 40 * np.eye(10)).tolist()
+    pairs = np.diag([40.0] * 10)
+    pairs[0, 1] = pairs[1, 0] = 90
+    surer = label_noise(record(**noisy(), evaluation={"confusion_matrix": even}))
+    less = label_noise(record(**noisy(), evaluation={"confusion_matrix": pairs.tolist()}))
+    assert surer is not None
+    assert less is not None
+    assert less.confidence < verdict.confidence < surer.confidence
+    assert surer.evidence["evenness_of_errors"] > 1
+    # a fall within the noise; a training part that was ahead from the beginning (too few samples); validation holds
+    assert label_noise(record(**{**noisy(), "val_accuracy_se": [0.1] * 12})) is None
+    assert label_noise(record(**{**noisy(), "train_accuracy": [0.9] * 4 + [1.0] * 8})) is None
+    assert label_noise(record(**well())) is None
+
+
+def test_errors_that_spread_evenly() -> None:
+    """A third of the labels drawn anew: errors of a uniform multinomial have the entropy that is expected of them."""
+    random = np.random.default_rng(0)
+    cells = np.flatnonzero(~np.eye(10, dtype=bool))
+    for m in (40, 90, 400):
+        found = []
+        for _ in range(20):
+            matrix = 20 * np.eye(10)
+            np.add.at(matrix.reshape(-1), random.choice(cells, m), 1)
+            found.append(evenness(record(**well(), evaluation={"confusion_matrix": matrix.tolist()})))
+        assert np.mean(np.array(found, np.float64)) == pytest.approx(1.0, abs=0.01), m
+
+
+def test_errors_of_who_is_still_learning() -> None:
+    matrix = 40 * np.eye(10) + 2
+    assert evenness(record(**well(), evaluation={"confusion_matrix": matrix.tolist()})) is not None
+    unfinished = well(train_loss=np.linspace(2.0, 1.0, 12).tolist(), val_loss=np.linspace(2.0, 1.0, 12).tolist())
+    assert evenness(record(**unfinished, evaluation={"confusion_matrix": matrix.tolist()})) is None
+
+
+def test_errors_that_tell_nothing_of_the_labels() -> None:
+    even = {"evaluation": {"confusion_matrix": (np.full((10, 10), 2) + 40 * np.eye(10)).tolist()}}
+    assert label_noise(record(**well(), **even)) is not None
+    nothing = {"train_loss": [2.31] * 12, "val_loss": [2.31] * 12}
+    assert label_noise(record(**well(**nothing), **even)) is None
+    drifted = found(("drift", "x is distributed otherwise in test than in train (KS 0.30)"))
+    assert label_noise(record(**well(), **even, **drifted)) is None
+    few = {"evaluation": {"confusion_matrix": (np.ones((4, 4)) + 5 * np.eye(4)).tolist()}}
+    assert label_noise(record(**well(), **few)) is None
+
+
+def test_labels_that_nothing_explains() -> None:
+    """Two even classes: training learns all, validation never more than 0.15 of ln 2."""
+    two = facts(classes={"a": 1000, "b": 1000})
+    baseline = math.log(2)
+    val = [baseline * share for share in (0.95, 0.9, 0.85, 0.9, 1.0, 1.1, 1.2, 1.3)]
+    train = [baseline * share for share in (0.95, 0.85, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05)]
+    flat = {"val_accuracy": [0.7] * 8, "train_accuracy": [0.75] * 8, "val_accuracy_se": [0.03] * 8}
+    verdict = label_noise(record(about=two, **well(val_loss=val, train_loss=train, **flat)))
+    assert verdict is not None
+    assert verdict.evidence["by_heart"] == pytest.approx(
+        {"best_val_skill": 0.15, "standard_error": 0.03 / baseline, "train_skill": 0.9}
+    )
+    # where validation has learnt next to nothing, training is soon twice as far; of classes that overlap it is a hint
+    soon = [baseline * share for share in (1.0, 0.98, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)]
+    little = [baseline * share for share in (1.0, 0.97, 0.95, 0.93, 0.95, 0.96, 0.97, 0.97)]
+    assert label_noise(record(about=two, **well(val_loss=little, train_loss=soon, **flat))) is not None
+    told = {**flat, "val_accuracy": [0.9] * 8}  # right in nine of ten: it is the loss that went wrong, not the labels
+    assert label_noise(record(about=two, **well(val_loss=little, train_loss=soon, **told))) is None
+    some = [baseline * share for share in (0.9, 0.8, 0.75, 0.9, 1.0, 1.1, 1.2, 1.3)]
+    hint = label_noise(record(about=two, **well(val_loss=some, train_loss=train, **flat)))
+    assert hint is not None
+    assert hint.confidence < 0.5
+    learnt = [baseline * share for share in (0.9, 0.6, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)]
+    assert label_noise(record(about=two, **well(val_loss=learnt, train_loss=train, **flat))) is None
+
+
+def test_copies_under_two_labels() -> None:
+    assert label_noise(record(**well(), **found(("conflicting_labels", "60 samples stand under two")))) is not None
+    assert label_noise(record(**well(), **found(("conflicting_labels", "3 samples stand under two")))) is None
+
+
+def rows(small: float, support: int, large: float = 0.99) -> dict[str, Any]:
+    told = [("a", large, 180), ("b", small, support)]
+    return {"evaluation": {"per_class": [{"class": c, "recall": r, "support": n} for c, r, n in told]}}
+
+
+def test_a_small_class_that_is_missed() -> None:
+    rare = facts(classes={"a": 1800, "b": 200})
+    verdict = class_imbalance(record(about=rare, **well(), **rows(0.2, 20)))
+    assert verdict is not None
+    assert (verdict.evidence["ratio"], verdict.evidence["share_of_largest"]) == (9.0, 0.9)
+    assert class_imbalance(record(about=rare, **well(), **rows(0.9, 20))) is None
+    assert class_imbalance(record(about=rare, **well(), **rows(0.6, 3))) is None
+    assert class_imbalance(record({"balance": "class_weights"}, rare, **well(), **rows(0.2, 20))) is None
+    assert class_imbalance(record(about=facts(classes={"a": 1500, "b": 500}), **well(), **rows(0.2, 50))) is None
+    # of many classes the small ones together, against all others
+    many = facts(classes={str(k): 180 for k in range(8)} | {"8": 10, "9": 10})
+    missed = {
+        "per_class": [
+            {"class": str(k), "recall": 0.9 if k < 8 else 0.0, "support": 36 if k < 8 else 2} for k in range(10)
+        ]
+    }
+    verdict = class_imbalance(record(about=many, **well(), evaluation=missed))
+    assert verdict is not None
+    assert verdict.evidence["small"] == ["8", "9"]
+    assert verdict.evidence["noise"] == pytest.approx(2 * (1 / 6 / 4) ** 0.5)
+    # while it runs there is no evaluation yet
+    live = well(val_accuracy=[0.9] * 12, val_recall=[0.55] * 12)
+    assert class_imbalance(record(about=rare, **live)) is not None
+    assert class_imbalance(record(about=rare, **well(val_accuracy=[0.9] * 12, val_recall=[0.85] * 12))) is None
+
+
+def on_test(accuracy: float, samples: int = 200) -> dict[str, Any]:
+    return {"evaluation": {"split": "test", "samples": samples, "metrics": {"accuracy": accuracy, "loss": 0.5}}}
+
+
+SHIPPED = {"splits": {"train": 1600, "validation": 200, "test": 200}}
+
+
+def test_a_test_part_that_is_otherwise() -> None:
+    shipped = facts(**SHIPPED)
+    verdict = distribution_mismatch(record(about=shipped, **well(val_accuracy=[0.95] * 12), **on_test(0.7)))
+    assert verdict is not None
+    assert verdict.evidence["difference"] == pytest.approx(0.25)
+    # (0.95 x 200 + 1) / 202 and (0.7 x 200 + 1) / 202
+    p, q = 191 / 202, 141 / 202
+    assert verdict.evidence["standard_error"] == pytest.approx(((p * (1 - p) + q * (1 - q)) / 200) ** 0.5)
+    assert distribution_mismatch(record(about=shipped, **well(val_accuracy=[0.95] * 12), **on_test(0.91))) is None
+    assert distribution_mismatch(record(about=shipped, **well(val_accuracy=[0.95] * 12), **on_test(0.7, 8))) is None
+    # parts that were cut at random differ by chance alone
+    assert distribution_mismatch(record(**well(val_accuracy=[0.95] * 12), **on_test(0.7))) is None
+    anew = {"split": {"use_predefined": False}}
+    assert distribution_mismatch(record(anew, shipped, **well(val_accuracy=[0.95] * 12), **on_test(0.7))) is None
+
+
+def test_parts_that_drifted() -> None:
+    def confidence(part: str, accuracy: float = 0.93, samples: int = 200) -> float:
+        message = f"x is distributed otherwise in {part} than in train (KS 0.30)"
+        made = record(about=facts(**SHIPPED), **well(), **on_test(accuracy, samples), **found(("drift", message)))
+        verdict = distribution_mismatch(made)
+        assert verdict is not None
+        return verdict.confidence
+
+    assert confidence("test") < confidence("validation") == 0.5
+    assert 0.5 < confidence("test", 0.8, 30) < confidence("test", 0.5, 200)  # worse, but on few samples
+
+
+def test_a_regression_that_fails_on_test() -> None:
+    series = {"train_loss": falling(0.9, 0.2), "val_loss": falling(0.9, 0.25), "val_loss_se": [0.02] * 12}
+    evaluation = {"split": "test", "samples": 30, "metrics": {"loss": 0.8}}
+    shipped = table(splits={"train": 240, "validation": 30, "test": 30})
+    assert distribution_mismatch(record(about=shipped, **series, evaluation=evaluation)) is not None
+    evaluation = {"split": "test", "samples": 30, "metrics": {"loss": 0.3}}
+    assert distribution_mismatch(record(about=shipped, **series, evaluation=evaluation)) is None
+
+
+def test_samples_that_stand_in_two_parts() -> None:
+    shipped = facts(**SHIPPED)
+    message = ("leakage", "40 samples stand in train and test: the figures")
+    verdict = leakage(record(about=shipped, **well(), **found(message)))
+    assert verdict is not None
+    assert verdict.evidence["share"] == 0.1
+    assert leakage(record(about=shipped, **well(), **found(("leakage", "2 samples stand in train and test")))) is None
+    assert leakage(record({"split": {"use_predefined": False}}, shipped, **well(), **found(message))) is None
+    assert leakage(record({"split": {"copies": "drop"}}, shipped, **well(), **found(message))) is None
+    assert leakage(record(**well(), **found(("duplicates", "400 samples are exact copies")))) is not None
+    assert leakage(record(**well(), **found(("duplicates", "20 samples are exact copies")))) is None
+
+
+def test_a_column_that_tells_the_answer() -> None:
+    told = found(("target_leak", 'column "b" alone tells the class (100.0%): is it known before the answer is?'))
+    told["report"]["findings"][0]["where"] = "b"
+    falls = {"train_loss": falling(0.9, 0.0), "val_loss": falling(0.9, 0.0)}
+    made = diagnose(record({"dataset": {"id": "ds_1", "target": "y"}}, table(), **falls, **told))
+    assert made.verdicts[0].code == "leakage"
+    assert made.verdicts[0].evidence["features"] == ["b"]
+    assert made.verdicts[0].message.startswith('Column "b" alone tells')
+    (offer,) = made.next_specs
+    assert offer.spec["dataset"] == {"id": "ds_1", "target": "y", "ignore": ["b"]}
+    # it has been left out already
+    without = {"dataset": {"id": "ds_1", "target": "y", "ignore": ["b"]}}
+    assert leakage(record(without, table(), **falls, **told)) is None
+    assert (
+        leakage(record({"dataset": {"id": "ds_1", "target": "y", "features": ["a"]}}, table(), **falls, **told)) is None
+    )
+    # arrays have no columns to ignore
+    told["report"]["findings"][0]["where"] = "feature 3"
+    assert [v.code for v in diagnose(record(**well(), **told)).verdicts] == ["leakage"]
+
+
+def test_a_validation_part_too_small_to_tell() -> None:
+    small = facts(samples=200, classes={"a": 100, "b": 100})
+    verdict = validation_too_small(record(about=small, **well(val_accuracy=[0.8] * 12)))
+    assert verdict is not None
+    assert verdict.evidence["samples"] == 20
+    # half of them are right: of a model that knows nothing any interval is wide
+    third = facts(samples=300, classes={"a": 150, "b": 150})
+    assert validation_too_small(record(about=third, **well(val_accuracy=[0.5] * 12))) is None
+    # 20 right of 20: +-0.08. As a tenth of few samples that is what there is; as a hundredth of many it is a choice
+    right = well(val_accuracy=[1.0] * 12)
+    assert validation_too_small(record(about=small, **right)) is None
+    assert validation_too_small(record({"split": "98:1:1"}, **right)) is not None
+    assert validation_too_small(record(**well(val_accuracy=[0.8] * 12))) is None
+    none = validation_too_small(record({"split": "8:2"}, **{"train_loss": falling(2.0, 0.1)}))
+    assert none is not None
+    assert none.evidence["samples"] == 0
+    rough = {"val_loss": [1.0] * 4, "val_loss_se": [0.4] * 4}
+    assert validation_too_small(record(about=table(), **rough)) is not None
+    fine = {**rough, "val_loss_se": [0.1] * 4}
+    assert validation_too_small(record(about=table(), **fine)) is None
+    # 3 of 300: whatever they say of themselves, squared residuals of 3 are known to 2 sqrt(2 / 3)
+    handful = validation_too_small(record({"split": "98:1:1"}, table(), **fine))
+    assert handful is not None
+    assert handful.evidence["width"] == pytest.approx(2 * math.sqrt(2 / 3))

@@ -1,0 +1,120 @@
+"""Real runs with one fault planted in each: the planted verdict comes first. And sound ones: nothing is found.
+
+The data come with scikit-learn. Thresholds have reasons of their own, which stand beside them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+
+from trainkit.data import Dataset
+from trainkit.diagnose.diagnosis import Diagnosis
+from trainkit.fit.fit_and_diagnose import fit_and_diagnose
+
+Z = [{"kind": "z_score"}]
+
+
+def run(data: Dataset, **spec: Any) -> Diagnosis:
+    """Train, and diagnose what was recorded, as the service does."""
+    train = {"batch_size": 32, "threads": 1, **spec.pop("train", {})}
+    resources = {"device": "cpu"}
+    document = {"dataset": "d", "model": {"kind": "mlp"}, "train": train, "resources": resources, **spec}
+    found = fit_and_diagnose(document, data)
+    assert found.error is None or found.error["code"] == "loss_not_finite", found.error
+    return found.diagnosis
+
+
+def digits(noise: float = 0.0) -> Dataset:
+    """Pixels from 0 to 1; a share of all labels drawn anew."""
+    x, y = load_digits(return_X_y=True)
+    rng = np.random.default_rng(0)
+    drawn = rng.random(len(y)) < noise
+    y = np.where(drawn, rng.integers(0, 10, len(y)), y)
+    return Dataset.from_arrays((x / 16).astype(np.float32), y.astype(np.int64))
+
+
+WEAK = [9, 11, 14, 18, 19]
+"""Fractal dimension, and the errors of texture, smoothness, symmetry and fractal dimension: they tell little."""
+
+
+def cancer(rare: int | None = None, columns: list[int] | slice = slice(None)) -> Dataset:
+    """30 measurements from 0.001 to 4000, or some of them; only so many malignant ones."""
+    x, y = load_breast_cancer(return_X_y=True)
+    kept = np.concatenate([np.flatnonzero(y == 1), np.flatnonzero(y == 0)[:rare]])
+    return Dataset.from_arrays(x[kept][:, columns].astype(np.float32), y[kept].astype(np.int64))
+
+
+def diabetes() -> Dataset:
+    x, y = load_diabetes(return_X_y=True)
+    return Dataset.from_arrays(x.astype(np.float32), y.astype(np.float64))
+
+
+RELU = {"kind": "mlp", "hidden": [64, 32]}
+WIDE = {"kind": "mlp", "hidden": [256, 128]}
+SHORT = {"epochs": 8}
+
+
+def rate(kind: str, lr: float) -> dict[str, Any]:
+    return {"model": RELU, "optimizer": {"kind": kind, "lr": lr}, "train": SHORT}
+
+
+def drawn(**init: Any) -> dict[str, Any]:
+    return {"model": {**RELU, "init": init}, "train": SHORT}
+
+
+DEEP = {"kind": "mlp", "hidden": [32] * 6, "activation": "sigmoid"}
+PARTS = {"split": "6:2:2"}
+CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "adam at 0.5": ("learning_rate_too_high", digits, rate("adam", 0.5)),
+    "sgd at 20": ("learning_rate_too_high", digits, rate("sgd", 20.0)),
+    "adam at 1e-7": ("learning_rate_too_low", digits, rate("adam", 1e-7)),
+    "sgd at 1e-5": ("learning_rate_too_low", digits, rate("sgd", 1e-5)),
+    "diabetes by heart": (
+        "overfitting",
+        diabetes,
+        {**PARTS, "preprocess": Z, "model": WIDE, "optimizer": {"kind": "adam", "lr": 3e-3}, "train": {"epochs": 40}},
+    ),
+    "negative weights": ("dead_units", digits, drawn(kind="uniform", low=-0.3, high=-0.01)),
+    "zeros": ("symmetric_initialization", digits, drawn(kind="zeros")),
+    "raw inputs": (
+        "unscaled_inputs",
+        cancer,
+        {**PARTS, "model": RELU, "optimizer": {"kind": "sgd", "lr": 0.1}, "train": {"epochs": 15}},
+    ),
+    "wrong labels": ("label_noise", lambda: digits(noise=0.4), {**PARTS, "model": WIDE, "train": {"epochs": 60}}),
+    "a rare class": (
+        "class_imbalance",
+        lambda: cancer(40, WEAK),
+        {"split": "4:3:3", "preprocess": Z, "model": {"kind": "mlp", "hidden": [16]}, "train": {"epochs": 30}},
+    ),
+    "deep sigmoids": ("vanishing_gradients", digits, {**rate("sgd", 0.1), "model": DEEP}),
+    "sound digits": ("healthy", digits, {**PARTS, "model": {**RELU, "dropout": 0.2}, "train": {"epochs": 30}}),
+    "sound cancer": (
+        "healthy",
+        cancer,
+        {**PARTS, "preprocess": Z, "model": {"kind": "mlp", "hidden": [16]}, "train": {"epochs": 25}},
+    ),
+    "sound diabetes": (
+        "healthy",
+        diabetes,
+        {**PARTS, "preprocess": Z, "model": {"kind": "mlp", "hidden": [16], "dropout": 0.2}, "train": {"epochs": 30}},
+    ),
+    "sound linear": (
+        "healthy",
+        digits,
+        {**PARTS, "model": {"kind": "linear"}, "optimizer": {"kind": "adam", "lr": 0.01}, "train": {"epochs": 30}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_planted_fault_comes_first(name: str) -> None:
+    planted, data, spec = CASES[name]
+    found = run(data(), **spec)
+    assert found.verdicts[0].code == planted, found.verdicts
+    assert found.final
+    assert bool(found.next_specs) == (planted != "healthy")

@@ -1,0 +1,148 @@
+"""What probes say: which of two look-alikes it is, and when they cannot tell. Two real runs, and rows by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.diagnosis_records import record, well
+from tests.trainkit.diagnose.test_fit_rules import STUCK
+from tests.trainkit.diagnose.test_planted_faults import digits, run
+from trainkit.diagnose import probes
+from trainkit.diagnose.diagnosis import diagnose
+from trainkit.diagnose.generalisation import optimization_failure, underfitting_model_bias
+from trainkit.diagnose.rates import learning_rate_too_low
+from trainkit.diagnose.record import Record, Series
+
+TINY = {"model": {"kind": "mlp", "hidden": [20, 4]}}
+"""Fewer parameters than 2 n + d, more than 2 x 16 + d."""
+
+
+def row(value: float, step: int = 0) -> Series:
+    return Series(np.array([step]), np.array([1]), np.array([value]))
+
+
+def probed(
+    spec: dict[str, Any] | None = None, batch: float | None = None, small: float | None = None, **given: Any
+) -> Record:
+    """A run that stands still at 1.8 (baseline 2.303), with the accuracy on 16 samples and the smaller model's loss."""
+    made = record(spec, **well(**{**STUCK, **given}))
+    told = dict(made.series)
+    if batch is not None:
+        told |= {"probe_first_batch_accuracy": row(batch, 200), "probe_first_batch_loss": row(1.0, 200)}
+        told["probe_first_batch_samples"] = row(16, 200)
+    if small is not None:
+        told |= {"probe_small_model_loss": row(small, 20), "probe_small_model_parameters": row(300, 20)}
+    return Record(made.spec, made.facts, told, state=made.state, stop_reason="completed", document=made.document)
+
+
+@pytest.mark.parametrize(
+    ("batch", "small", "code", "confidence"),
+    [
+        (None, 1.2, "optimization_failure", 0.9),
+        (0.2, 1.2, "optimization_failure", 0.95),
+        (1.0, 1.2, "optimization_failure", 0.8),
+        (0.2, None, "optimization_failure", 0.85),
+        (0.2, 1.9, None, 0.0),
+        (1.0, 1.9, "underfitting_model_bias", 0.85),
+        (None, 1.82, "underfitting_model_bias", 0.7),
+        (1.0, None, None, 0.0),
+        (0.7, None, None, 0.0),
+    ],
+)
+def test_what_it_speaks_for(batch: float | None, small: float | None, code: str | None, confidence: float) -> None:
+    found = probes.reading(probed(batch=batch, small=small))
+    assert found is not None
+    assert (found.code, found.confidence) == (code, confidence)
+
+
+def test_the_numbers_by_hand() -> None:
+    found = probes.small_model(probed(small=1.77))
+    assert found is not None
+    # after 20 steps, the second epoch, the run was at 1.82; a twentieth of ln 10 is 0.115
+    assert (found["steps"], found["train_loss_then"], found["train_loss"]) == (20, 1.82, 1.8)
+    assert found["margin"] == pytest.approx(0.05 * np.log(10))
+    assert (found["lower"], found["ahead"]) == (False, False)
+    assert probes.first_batch(probed(batch=0.95)) == {
+        "samples": 16,
+        "steps": 200,
+        "loss": 1.0,
+        "accuracy": 0.95,
+        "learnt": True,
+        "threshold": 0.95,
+    }
+    assert probes.reading(probed()) is None
+
+
+def test_they_decide_where_parameters_only_guess() -> None:
+    """Without probes the larger network is said not to be trained, the smaller one to be too small."""
+    assert optimization_failure(probed()) is not None
+    assert underfitting_model_bias(probed(TINY)) is not None
+    bias = underfitting_model_bias(probed(batch=1.0, small=1.9))
+    assert bias is not None
+    assert (bias.confidence, bias.evidence["probes"]["small_model"]["parameters"]) == (0.85, 300)
+    assert optimization_failure(probed(batch=1.0, small=1.9)) is None
+    failed = optimization_failure(probed(TINY, small=1.2))
+    assert failed is not None
+    assert (failed.confidence, failed.evidence["cannot_tell"]) == (0.9, None)
+    assert "300 parameters reached 1.2 in 20 steps" in failed.message
+    assert underfitting_model_bias(probed(TINY, small=1.2)) is None
+
+
+def test_where_they_cannot_tell_all_is_as_without_them() -> None:
+    assert optimization_failure(probed(batch=0.7)) == _with_evidence(optimization_failure(probed()), probed(batch=0.7))
+    assert underfitting_model_bias(probed(TINY, batch=0.7)) is not None
+
+
+def _with_evidence(verdict: Any, of: Record) -> Any:
+    found = probes.reading(of)
+    assert found is not None
+    verdict.evidence["probes"] = found.evidence
+    return verdict
+
+
+def test_penalties_explain_a_smaller_model_that_ends_lower() -> None:
+    held = probed({"regularize": {"l2": 400}}, small=1.2)
+    assert optimization_failure(held) is None
+    verdict = underfitting_model_bias(held)
+    assert verdict is not None
+    assert verdict.evidence["penalties"] == ["l2"]
+
+
+def test_a_batch_that_is_not_learnt_makes_a_low_rate_surer() -> None:
+    slow = {"train_loss": np.linspace(2.3, 2.2, 12).tolist(), "val_loss": [2.3] * 12, "train_lr": [1e-6] * 12}
+    spec = {"optimizer": {"kind": "adam", "lr": 1e-6}}
+    without, beside = learning_rate_too_low(probed(spec, **slow)), learning_rate_too_low(probed(spec, 0.2, **slow))
+    assert without is not None
+    assert beside is not None
+    assert beside.confidence == min(0.97, round(without.confidence + 0.1, 3))
+    assert beside.evidence["first_batch"]["learnt"] is False
+
+
+def test_the_last_thing_to_try_is_to_ask_them() -> None:
+    spec = {"optimizer": {"kind": "adam"}, "model": {"kind": "mlp", "norm": "layer"}}
+    patches = [one.patch for one in diagnose(probed(spec)).next_specs]
+    assert patches[-1] == {"train": {"probes": ["first_batch", "small_model"]}}
+
+
+BOTH = {"probes": ["first_batch", "small_model"]}
+
+
+def test_real_runs() -> None:
+    """Weights and a rate that let nothing be learnt; and a sound run, whose probes say nothing against it."""
+    stuck = run(
+        digits(),
+        model={"kind": "mlp", "hidden": [128, 64], "activation": "sigmoid", "init": {"kind": "normal", "std": 1e-4}},
+        optimizer={"kind": "sgd", "lr": 0.02},
+        train={"epochs": 12, **BOTH},
+    )
+    failed = {v.code: v for v in stuck.verdicts}.get("optimization_failure")
+    assert failed is not None, stuck.verdicts
+    told = failed.evidence["probes"]
+    assert (told["small_model"]["lower"], told["first_batch"]["learnt"]) == (True, False)
+    assert failed.confidence == 0.95
+    sound = run(digits(), model={"kind": "mlp", "hidden": [128, 64]}, train={"epochs": 12, **BOTH})
+    assert [v.code for v in sound.verdicts] == ["healthy"]
+    assert sound.next_specs == []

@@ -1,0 +1,49 @@
+"""A worker's housekeeping takes what is kept no longer, and one part that fails does not keep the others."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
+from service.database import db_now
+from service.jobs import checkpoints
+from service.jobs import service as jobs
+from service.jobs.tables import Job
+from tests.support.worker_context import Place
+from tests.worker.test_log_shipper import texts
+from tests.worker.test_supervisor import run_one
+from worker import housekeeping
+
+
+def test_an_old_job_is_trimmed_and_its_continuation_still_runs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = place.submit(place.table(), train={"epochs": 3, "seed": 1, "checkpoint_seconds": 0})
+    assert run_one(place)
+    with place.context.sessions.begin() as session:
+        session.execute(update(Job).where(Job.id == job).values(finished_at=db_now(plus=-91 * 86400)))
+    stray = place.context.storage.root / "checkpoints" / job / "9-9-stray"
+    stray.write_bytes(b"x")
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(housekeeping, "collect", broken)
+    monkeypatch.setattr(time, "time", lambda begun=time.time(): begun + 7200)
+    housekeeping.tidy(place.context)
+    monkeypatch.undo()
+    assert not stray.exists()
+    assert texts(place, job) == []
+    row = place.job(job)
+    assert row.removed is not None
+    assert set(row.removed) >= {"logs"}
+    with place.context.sessions() as session:
+        (newest,) = checkpoints.latest(session, job)
+    assert place.context.storage.exists(newest.storage_key)
+    longer, new = jobs.resume(place.service, place.who, job, 2)
+    assert new
+    assert run_one(place)
+    assert place.job(longer.id).state == "succeeded"
+    assert any(f"step {newest.step}" in text for text in texts(place, longer.id))

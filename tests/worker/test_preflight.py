@@ -1,0 +1,63 @@
+"""Jobs that cannot go on as they are: the error says what would, and a worker runs that."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from service.jobs import checkpoints, repository
+from service.jobs import service as jobs
+from tests.support.worker_context import Place
+from tests.worker.test_supervisor import after_epochs, meanwhile, training_process
+from worker import exit_errors
+from worker.supervisor import claim_and_supervise
+
+
+def test_a_job_that_the_kernel_killed_for_memory_goes_on_in_smaller_passes(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = {"epochs": 100_000, "checkpoint_seconds": 0, "batch_size": 40}
+    job = place.submit(place.table(), train=train, resources={"max_attempts": 1})
+    monkeypatch.setattr(exit_errors, "kernel_kills", itertools.count().__next__)
+
+    def act() -> None:
+        after_epochs(place, job, 3)
+        training_process(place).kill()
+
+    with meanwhile(act):
+        assert claim_and_supervise(place.context, "train")
+    error = place.job(job).error or {}
+    assert (place.job(job).state, error["code"]) == ("failed", "out_of_memory")
+    offer = error["evidence"]["next_spec"]
+    assert (offer["patch"], offer["fork"]) == ({"train": {"batch_size": 20, "accumulate": 2}}, True)
+
+    with place.context.sessions() as session:
+        epoch = checkpoints.latest(session, job)[0].epoch
+    patch = {"train": {**offer["patch"]["train"], "epochs": epoch + 2}}
+    forked, _ = jobs.fork(place.service, place.who, job, patch, None)
+    assert claim_and_supervise(place.context, "train")
+    row = place.job(forked.id)
+    assert (row.state, row.error) == ("succeeded", None)
+    with place.context.sessions() as session:
+        (attempt,) = repository.attempts(session, forked.id)
+    assert attempt.resumed_from_step == (forked.parent or {})["step"]
+
+
+def test_a_job_that_diverges_at_once_fails_with_step_and_layer_and_is_not_tried_again(place: Place) -> None:
+    job = place.submit(
+        place.table(),
+        model={"kind": "mlp", "hidden": [8], "activation": "linear"},
+        optimizer={"kind": "sgd", "lr": 1000.0},
+        loss={"kind": "mse"},
+        train={"epochs": 50, "batch_size": 8},
+    )
+    assert claim_and_supervise(place.context, "train")
+    row = place.job(job)
+    error = row.error or {}
+    assert (row.state, row.attempts, error["code"], error["retryable"]) == ("failed", 1, "loss_not_finite", False)
+    assert error["evidence"]["layer"] == "head.output"
+    assert f"at step {error['evidence']['step']}" in error["message"]
+    with place.context.sessions() as session:
+        stop = next(d for d in repository.decisions_after(session, job, 0, 1000) if d.action == "stop")
+    assert "head.output" in stop.reason

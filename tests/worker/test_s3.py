@@ -1,0 +1,101 @@
+"""An object of S3 is copied by a data worker, from a real S3 server on this machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+from moto.server import ThreadedMotoServer
+
+from service.datasets.service import Wish, register_source
+from service.datasets.tables import Dataset
+from tests.support.worker_context import Place, make_place
+from worker import fetch, intake, s3, shutdown
+
+BODY = "\n".join(["a,b,label", *(f"{n % 7},{n % 5},{'yes' if n % 7 > 3 else 'no'}" for n in range(120))]).encode()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    address = f"http://{host}:{port}"
+    httpx.put(f"{address}/mine")
+    yield address
+    moto.stop()
+
+
+@pytest.fixture(autouse=True)
+def cloud(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "ACCESS_KEY_ID": "x",
+        "SECRET_ACCESS_KEY": "y",
+        "REGION": "us-east-1",
+        "ENDPOINT_URL": server,
+        "ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+
+
+@pytest.fixture
+def place(database_url: str, tmp_path: Path) -> Place:
+    return limited(make_place(database_url, tmp_path))
+
+
+def limited(place: Place, **changes: int) -> Place:
+    settings = replace(place.context.settings, s3_buckets=("mine",), **changes)
+    return Place(replace(place.context, settings=settings), replace(place.service, settings=settings), place.who)
+
+
+def fetched(place: Place, key: str, target: str | None = None) -> Dataset:
+    made = register_source(place.service, place.who, f"s3://mine/{key}", Wish("", target=target))
+    assert fetch.claim_and_fetch(place.context)
+    assert list((place.context.storage.root / "incoming").glob("*")) == []
+    with place.context.sessions() as session:
+        return session.get_one(Dataset, made.id)
+
+
+def test_an_object_becomes_a_ready_dataset(place: Place, server: str) -> None:
+    httpx.put(f"{server}/mine/in/a%20table.csv", content=BODY)
+    made = fetched(place, "in/a table.csv", "label")
+    assert (made.state, made.name, made.bytes) == ("validating", "a table", len(BODY))
+    assert intake.claim_and_check(place.context)
+    with place.context.sessions() as session:
+        assert session.get_one(Dataset, made.id).state == "ready"
+    assert "obstore" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "code"),
+    [
+        ("missing", {}, "s3_not_found"),
+        ("empty", {}, "empty"),
+        ("table.csv", {"max_upload_bytes": 10}, "too_large"),
+        ("table.csv", {"project_quota_bytes": 10}, "quota_exceeded"),
+    ],
+)
+def test_what_cannot_be_had_says_why(place: Place, server: str, key: str, changes: dict[str, int], code: str) -> None:
+    httpx.put(f"{server}/mine/empty", content=b"")
+    httpx.put(f"{server}/mine/table.csv", content=BODY)
+    made = fetched(limited(place, **changes), key)
+    assert made.error is not None
+    assert (made.state, made.error["code"], bool(made.error["hint"])) == ("invalid", code, True)
+
+
+def test_an_endpoint_that_is_away_is_tried_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(s3, "AWAY_SECONDS", 1.0)
+    made = fetched(place, "table.csv")
+    assert made.error is not None
+    assert (made.error["code"], made.error["retryable"]) == ("s3_unreachable", True)
+
+
+def test_a_stopping_worker_kills_the_copy(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(shutdown, "asked", lambda: True)
+    assert fetched(place, "table.csv").state == "uploading"

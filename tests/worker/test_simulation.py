@@ -1,0 +1,77 @@
+"""Early-stop decisions of real attempts, replayed from the database: all of them the same, a killed attempt included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.jobs import service as jobs
+from service.jobs.tables import Job
+from service.simulation.schemas import SimulationOut
+from service.simulation.service import simulate
+from tests.support.worker_context import Place
+from tests.worker.test_supervisor import after_epochs, meanwhile, run_one, training_process
+from trainkit.spec.rules import parse_rules
+
+RULES: list[dict[str, Any]] = [
+    {"kind": "patience", "monitor": "val_accuracy", "patience": 500},
+    {"kind": "noise_patience", "patience": 500, "standard_errors": 0.5},
+    {"kind": "target", "monitor": "val_loss", "value": 1e-9},
+    {"kind": "diverged", "factor": 1000},
+    {"kind": "time_budget", "seconds": 3000},
+    {"kind": "no_progress", "evaluations": 4, "min_delta": 1e-12},
+    {"kind": "stalled", "evaluations": 500},
+    {"kind": "gap", "patience": 500, "min_growth": 0.1},
+]
+
+
+def replayed(place: Place, job: str, rules: list[dict[str, Any]] | None = None) -> SimulationOut:
+    with place.context.sessions() as session:
+        given = None if rules is None else parse_rules({"rules": rules})
+        return simulate(session, session.get_one(Job, job), given, 0, 1000)
+
+
+def test_a_killed_and_resumed_job_replays_to_the_decisions_it_took(place: Place) -> None:
+    train = {"epochs": 25, "checkpoint_seconds": 0, "seed": 1}
+    job = place.submit(place.table(), train=train, early_stop=RULES)
+
+    def act() -> None:
+        after_epochs(place, job, 3)
+        training_process(place).kill()
+
+    with meanwhile(act):
+        run_one(place)
+    assert replayed(place, job).same_as_taken is True
+    place.make_due(job)
+    assert run_one(place)
+    assert place.job(job).state == "succeeded"
+    found = replayed(place, job)
+    assert (found.same_as_taken, found.total, found.evaluations) == (True, 25 * len(RULES), 25)
+    assert found.stop is None
+    sooner = replayed(place, job, [{"kind": "time_budget", "seconds": 1e-9}])
+    assert sooner.stop is not None
+    assert (sooner.stop.epoch, sooner.saved.epochs) == (1, 24)
+    assert sooner.saved.seconds > 0
+
+
+def test_a_job_that_its_rule_or_its_client_stopped_replays_too(place: Place) -> None:
+    dataset = place.table()
+    early = place.submit(dataset, train={"epochs": 300}, early_stop=[{"kind": "patience", "patience": 1}, RULES[1]])
+    wild = {"train": {"epochs": 50}, "optimizer": {"kind": "sgd", "lr": 1000}, "model": {"kind": "linear"}}
+    diverged = place.submit(dataset, **wild, loss={"kind": "mse"}, early_stop=[{"kind": "diverged"}])
+    stopped = place.submit(dataset, train={"epochs": 100_000, "checkpoint_seconds": 0}, early_stop=RULES[:2])
+    assert run_one(place)
+    assert run_one(place)
+    assert place.job(early).stop_reason == "early_stop"
+
+    def act() -> None:
+        after_epochs(place, stopped, 2)
+        jobs.stop(place.service, place.who, stopped, "best", None)
+
+    with meanwhile(act):
+        run_one(place)
+    assert place.job(stopped).state == "stopped"
+    for job, reason in ((early, "early_stop"), (diverged, "diverged"), (stopped, None)):
+        found = replayed(place, job)
+        assert found.same_as_taken is True, job
+        assert (found.stop and found.stop.stop_reason) == reason
+        assert found.total

@@ -1,0 +1,287 @@
+"""All images of an archive into one file of pixels: read as a stream, decoded on every core, nothing held in memory."""
+
+from __future__ import annotations
+
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainkit.data import process_pool
+from trainkit.data.archive import File, files, random_access, suffix
+from trainkit.data.decoding import MOST_FILE_BYTES, SUFFIXES, decode, fit, header
+from trainkit.data.errors import DataError, DataProblem, refuse
+from trainkit.data.pixels import PixelFile
+
+MOST_BAD = 0.05
+"""A smaller share of unreadable images is a warning; this much makes the dataset invalid."""
+TASK_IMAGES, TASK_BYTES = 64, 4 * 2**20
+"""What a helper gets at once: enough to be worth the message, little enough to share fairly."""
+PROBES = 64
+Progress = Callable[[int], None]
+Task = tuple[int, list[bytes] | None, int]
+"""(position of the first image, the files' bytes or None where helpers read for themselves, how many)."""
+Outcome = tuple[str, str, int, int, int]
+"""(reason why it cannot be read or "", mode, H, W, channels) of one image."""
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What the archive's entries came to. With a `size` (H, W) each image is brought to it, else to the commonest."""
+
+    size: tuple[int, int] | None = None
+    pixels: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 0, 1), np.uint8))
+    names: list[str] = field(default_factory=list)
+    """Of the readable images, in the order of `pixels`, which is the archive's."""
+    modes: Counter[str] = field(default_factory=Counter)
+    shapes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """Sizes (H, W) of the files, with how often each occurs."""
+    unreadable: list[dict[str, str]] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    tables: dict[str, bytes] = field(default_factory=dict)
+
+    def details(self) -> dict[str, Any]:
+        """For the report."""
+        height, width = self.pixels.shape[1:3]
+        return {
+            "shapes": {f"{w}x{h}": count for (h, w), count in self.shapes.most_common(20)},
+            "modes": dict(self.modes),
+            "size": f"{width}x{height}",
+            "resized": self.shapes.total() - self.shapes[height, width],
+            "unreadable": self.unreadable,
+            "other_files": self.others[:100],
+            "case_clashes": clashes(self.names),
+            "names": self.names,
+        }
+
+
+def gather(
+    path: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    tables: Sequence[str] = (),
+    store: Path | None = None,
+    progress: Progress | None = None,
+) -> Gathered:
+    """Decode every image of a folder, zip or tar into `store` (a .npy, or a file without a name).
+
+    Files whose names end in one of `tables` are kept as they are. The size and the number of channels are guessed from
+    a few headers; where the images turn out otherwise, they are all decoded once more. Raises DataError.
+    """
+    source = _Source(path, tuple(tables))
+    guess = _guess(source.probes())
+    height, width, wanted = (*(size or guess[:2]), guess[2])
+    for _ in range(2):
+        file = PixelFile((height, width), wanted, store)
+        file.expect(len(source.images or ()))
+        found, outcomes = _pass(source, file, progress)
+        shapes = Counter((o[2], o[3]) for o in outcomes if not o[0])
+        if not shapes:
+            break
+        right = (*(size or shapes.most_common(1)[0][0]), max(o[4] for o in outcomes if not o[0]))
+        if right == (height, width, wanted):
+            break
+        height, width, wanted = right
+    found.size = size
+    _refuse_too_many_bad(found)
+    return found
+
+
+class _Source:
+    """The archive's images, again and again."""
+
+    def __init__(self, path: Path, tables: tuple[str, ...]) -> None:
+        self._path, self._tables = path, tables
+        self._listed = list(files(path)) if random_access(path) else None
+        self.images: list[File] | None = None
+        if self._listed is not None:
+            self.images = [file for file in self._listed if is_image(file.name)]
+
+    def probes(self) -> Iterator[bytes]:
+        """A few images: from all over the archive where that is cheap, else the first."""
+        if self.images is None:
+            yield from (file.read() for file in islice(filter(_readable, files(self._path)), PROBES))
+            return
+        for file in self.images[:: max(1, len(self.images) // PROBES)]:
+            if _readable(file):
+                try:
+                    yield file.read()
+                except DataError as error:
+                    _unless_damaged(error)
+
+    def tasks(self, found: Gathered, names: list[str]) -> Iterator[Task]:
+        """Batches of images; `names` grows by theirs, `found` by what else there is."""
+        if self.images is not None and self._listed is not None:
+            self._sort_out(found, (file for file in self._listed if not is_image(file.name)))
+            names += [file.name for file in self.images]
+            yield from _ranges([file.size for file in self.images])
+            return
+        batch: list[bytes] = []
+        held = 0
+        for file in files(self._path):
+            if not is_image(file.name):
+                self._sort_out(found, [file])
+                continue
+            names.append(file.name)
+            batch.append(file.read() if _readable(file) else b"")
+            held += len(batch[-1])
+            if len(batch) >= TASK_IMAGES or held >= TASK_BYTES:
+                yield len(names) - len(batch), batch, len(batch)
+                batch, held = [], 0
+        if batch:
+            yield len(names) - len(batch), batch, len(batch)
+
+    def _sort_out(self, found: Gathered, others: Iterable[File]) -> None:
+        for file in others:
+            if self._tables and file.name.lower().endswith(self._tables):
+                found.tables[file.name] = file.read()
+            else:
+                found.others.append(file.name)
+
+
+def clashes(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of folders or files whose names differ in case (or in how accents are written) alone."""
+    found: list[tuple[str, str]] = []
+    known: dict[str, str] = {}
+    for name in chain(dict.fromkeys(name.rpartition("/")[0] for name in names), names):
+        first = known.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        # files of clashing folders clash too, but say nothing new
+        if first != name and (not found or "/" not in name or first.rpartition("/")[0] == name.rpartition("/")[0]):
+            found.append((first, name))
+    return found[:100]
+
+
+def is_image(name: str) -> bool:
+    """By its name's end."""
+    return suffix(name) in SUFFIXES
+
+
+def _readable(file: File) -> bool:
+    return is_image(file.name) and file.size <= MOST_FILE_BYTES
+
+
+def _ranges(sizes: Sequence[int]) -> Iterator[Task]:
+    start = held = 0
+    for position, size in enumerate(sizes):
+        held += size
+        if position + 1 - start >= TASK_IMAGES or held >= TASK_BYTES:
+            yield start, None, position + 1 - start
+            start, held = position + 1, 0
+    if start < len(sizes):
+        yield start, None, len(sizes) - start
+
+
+def _guess(probes: Iterable[bytes]) -> tuple[int, int, int]:
+    """(H, W, channels) that most of the images seem to have; colour when any has it."""
+    seen = []
+    for data in probes:
+        try:
+            seen.append(header(data))
+        except ValueError:
+            continue
+    shapes = Counter(shape[:2] for shape in seen)
+    return (*shapes.most_common(1)[0][0], max(shape[2] for shape in seen)) if seen else (1, 1, 1)
+
+
+class _Decoder:
+    """What a helper does with a task: decode, bring to size, write in place."""
+
+    def __init__(self, images: Sequence[File] | None, store: PixelFile) -> None:
+        self._images, self._store = images, store
+        self._quiet = False
+
+    def __call__(self, task: Task) -> list[Outcome]:
+        if not self._quiet:
+            warnings.simplefilter("ignore")
+            self._quiet = True
+        start, datas, count = task
+        outcomes: list[Outcome] = []
+        for first in range(start, start + count, self._store.rows_a_block):
+            last = min(first + self._store.rows_a_block, start + count)
+            rows = np.zeros((last - first, *self._store.shape), np.uint8)
+            for position in range(first, last):
+                data = None if datas is None else datas[position - start]
+                outcomes.append(self._one(position, data, rows[position - first]))
+            self._store.write(first, rows)
+        return outcomes
+
+    def _one(self, position: int, data: bytes | None, row: NDArray[np.uint8]) -> Outcome:
+        try:
+            if data is None:
+                assert self._images is not None
+                file = self._images[position]
+                data = file.read() if _readable(file) else b""
+            image, mode = decode(data)
+        except DataError as error:
+            return (_unless_damaged(error), "", 0, 0, 0)
+        except ValueError as error:
+            return (str(error), "", 0, 0, 0)
+        height, width, channels = image.shape
+        row[:] = fit(image, row.shape[:2], row.shape[2])
+        return ("", mode, height, width, channels)
+
+
+def _unless_damaged(error: DataError) -> str:
+    """The reason why one entry cannot be read. Raises the error when it concerns the archive."""
+    if error.problems[0].code != "damaged_entry":
+        raise error
+    return error.problems[0].message
+
+
+def _pass(source: _Source, store: PixelFile, progress: Progress | None) -> tuple[Gathered, list[Outcome]]:
+    found, names = Gathered(), list[str]()
+    done: dict[int, list[Outcome]] = {}
+    again: list[Task] = []
+    decoder = _Decoder(source.images, store)
+    counted = 0
+    for task, result in process_pool.run(decoder, source.tasks(found, names)):
+        if isinstance(result, process_pool.Lost):
+            again += _singly(task)
+            continue
+        done[task[0]] = result
+        counted += len(result)
+        if progress is not None:
+            progress(counted)
+    # each image of a batch that killed its helper, alone: the one to blame is named, the others are read
+    for task, result in process_pool.run(decoder, again):
+        lost = isinstance(result, process_pool.Lost)
+        done[task[0]] = [(f"not readable as an image: {result.reason}", "", 0, 0, 0)] if lost else result
+    outcomes = list(chain.from_iterable(done[start] for start in sorted(done)))
+    kept = []
+    for position, (name, (reason, mode, height, width, _)) in enumerate(zip(names, outcomes, strict=True)):
+        if reason:
+            found.unreadable.append({"where": name, "reason": reason})
+            continue
+        kept.append(position)
+        found.names.append(name)
+        found.modes[mode] += 1
+        found.shapes[height, width] += 1
+    if kept:
+        found.pixels = store.finish(kept)
+    return found, outcomes
+
+
+def _singly(task: Task) -> list[Task]:
+    start, datas, count = task
+    return [(start + i, None if datas is None else [datas[i]], 1) for i in range(count)]
+
+
+def _refuse_too_many_bad(found: Gathered) -> None:
+    """Raises DataError when there are no images, or when too many of them cannot be read."""
+    bad, total = len(found.unreadable), len(found.unreadable) + len(found.names)
+    if total == 0:
+        shown = ", ".join(found.others[:5])
+        hint = "Zip one folder of PNG, JPEG, WebP, BMP, GIF or TIFF files a class."
+        raise refuse("no_images", f"no image files were found{f' (only {shown} ...)' if shown else ''}", "", hint)
+    if not found.names or (bad and bad >= MOST_BAD * total):
+        hint = "Repair or remove them."
+        raise DataError(
+            [DataProblem("unreadable_image", item["reason"], item["where"], hint) for item in found.unreadable[:100]]
+        )

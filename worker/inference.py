@@ -1,0 +1,110 @@
+"""Answer a question that needs torch: a forked child does it, so that no input can hurt the worker."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from service.inference_requests import repository
+from service.inference_requests.repository import ClaimedQuestion
+from service.leases import StaleFence
+from service.logging import bound
+from worker import exit_errors
+from worker.context import Context
+from worker.metrics import FENCED
+from worker.predict import BadInputError, predict, write_onnx
+from worker.previews import augmentation_preview, init_report_of, preview
+from worker.processes import Child, fork
+
+log = logging.getLogger(__name__)
+TICK_SECONDS = 0.05
+Answerer = Callable[[Path, bytes, str], tuple[bytes, str]]
+"""(folder in storage, request, its media type) -> (answer, its media type). Raises BadInputError."""
+ANSWERERS: dict[str, Answerer] = {
+    "predict": predict,
+    "dataset_preview": preview,
+    "augmentation_preview": augmentation_preview,
+    "init_report": init_report_of,
+    "onnx": write_onnx,
+}
+
+
+def claim_and_answer(context: Context) -> bool:
+    """Take the oldest unanswered question and answer it; False when none is waiting."""
+    begun = time.monotonic()
+    seconds = context.settings.predict_seconds
+    with context.sessions.begin() as session:
+        claimed = repository.claim(session, context.owner, seconds)
+    if claimed is None:
+        return False
+    try:
+        with bound(question=claimed.question_id, worker=context.owner):
+            answer(context, claimed, begun + 0.9 * seconds)
+    except StaleFence:
+        FENCED.inc()
+        log.warning("question=%s was taken by someone else", claimed.question_id)
+    return True
+
+
+def answer(context: Context, claimed: ClaimedQuestion, deadline: float) -> None:
+    """Fork, wait, write the answer or the problem. Raises StaleFence."""
+    folder = context.settings.scratch / claimed.question_id
+    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    subject = context.storage.local_path(claimed.subject_key)
+    kills_before = exit_errors.kernel_kills()
+    context.engine.dispose()
+    child = fork(lambda: write_answer(claimed, subject, folder), log=folder / "log.txt", threads=1)
+    try:
+        said = _wait(child, folder / "answer.json", deadline)
+        if child.exit is None:
+            said = {"error": problem(503, "answer_too_slow", "the answer took too long", "Ask for less at once.")}
+        elif said is None:
+            ended = exit_errors.error_of_exit(child.exit, kills_before, folder / "log.txt")
+            log.warning("question=%s %s\n%s", claimed.question_id, ended["message"], ended["evidence"]["log"])
+            said = {"error": problem(500, ended["code"], ended["message"], ended["hint"])}
+        with context.sessions.begin() as session:
+            if "error" in said:
+                repository.fail(session, claimed.question_id, claimed.fence, said["error"])
+            else:
+                body = (folder / "answer.bin").read_bytes()
+                repository.answer(session, claimed.question_id, claimed.fence, body, said["media_type"])
+    finally:
+        child.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait(child: Child, path: Path, deadline: float) -> dict[str, Any] | None:
+    """What the child said; None when it ended without a word or was too slow. A stopping worker answers what it began."""
+    while child.poll() is None and time.monotonic() < deadline:
+        child.sleep(TICK_SECONDS)
+    if child.exit is None or not path.exists():
+        return None
+    said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return said
+
+
+def write_answer(claimed: ClaimedQuestion, subject: Path, folder: Path) -> None:
+    """In the child: the answer's bytes, then what they are; the second file appears whole or not at all."""
+    import torch
+
+    torch.set_num_threads(1)
+    said: dict[str, Any]
+    try:
+        body, media_type = ANSWERERS[claimed.kind](subject, claimed.request, claimed.media_type)
+        (folder / "answer.bin").write_bytes(body)
+        said = {"media_type": media_type}
+    except BadInputError as error:
+        said = {"error": error.error}
+    temporary = folder / "answer.tmp"
+    temporary.write_text(json.dumps(said), encoding="utf-8")
+    temporary.replace(folder / "answer.json")
+
+
+def problem(status: int, code: str, message: str, hint: str) -> dict[str, Any]:
+    """What the API answers with."""
+    return {"status": status, "code": code, "message": message, "pointer": "", "hint": hint}
