@@ -14,7 +14,7 @@ PACKAGES = ("trainkit", "service", "worker", "client")
 FOLDERS = (*PACKAGES, "tests", "benchmarks", "examples")
 """Migrations are left out: they tell what tables were called before."""
 
-SHARED_CLASS_NAMES = {
+SHARED_CLASS_NAMES: dict[str, int] = {
     "Asked": 2,
     "Best": 2,
     "Child": 3,
@@ -53,8 +53,18 @@ SHARED_CLASS_NAMES = {
 OLD_WORDS: frozenset[str] = frozenset(
     {
         "Along",
+        "Cuts",
+        "Ended",
+        "Evaluated",
         "LeftAloneError",
+        "Open",
+        "Plotted",
+        "Sight",
+        "Which",
         "batch_leader",
+        "endings",
+        "log_setup",
+        "piloting",
         "rides",
         "riding",
         "take_over",
