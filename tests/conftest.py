@@ -21,6 +21,30 @@ class NewDatabase(Protocol):
     def __call__(self, template: str | None = None) -> str: ...
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all-databases", action="store_true", help="run every test that needs a database on PostgreSQL too"
+    )
+
+
+def names_of(parametrize: pytest.Mark) -> list[str]:
+    """Return the argument names of a `parametrize` mark."""
+    names = parametrize.args[0]
+    return [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests of a database on SQLite, and on PostgreSQL as well those marked `postgresql`: they touch the dialect,
+    locks or transactions. `--all-databases` (make soak) runs all of them on both.
+    """
+    marked = any(metafunc.definition.iter_markers("postgresql"))
+    kinds = ["sqlite", "postgresql"] if marked or metafunc.config.getoption("all_databases") else ["sqlite"]
+    chosen = {name for mark in metafunc.definition.iter_markers("parametrize") for name in names_of(mark)}
+    for fixture in {"database_url", "migrated_url"} - chosen:
+        if fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, kinds, indirect=True)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """URL (psycopg 3) of a real PostgreSQL's maintenance database."""
@@ -61,9 +85,9 @@ def new_postgres_database(postgres_server: str) -> NewDatabase:
     return create
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind."""
+    """Return the URL of an empty database, of the kind that `pytest_generate_tests` chose."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/test.db"
     create: NewDatabase = request.getfixturevalue("new_postgres_database")
@@ -90,9 +114,9 @@ def migrated_postgres(new_postgres_database: Callable[[], str]) -> str:
     return url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database of each kind with all tables in it, made in a few milliseconds."""
+    """Return the URL of a database with all tables, copied from a template in a few milliseconds."""
     if request.param == "sqlite":
         shutil.copyfile(request.getfixturevalue("migrated_sqlite"), tmp_path / "migrated.db")
         return f"sqlite:///{tmp_path}/migrated.db"

@@ -12,6 +12,8 @@ from sqlalchemy import Engine, select, text
 from service.database import ALPHABET, db_now, make_engine, new_id, reading, session_factory
 from service.keys.tables import Project
 
+pytestmark = pytest.mark.postgresql
+
 
 @pytest.fixture
 def engine(migrated_url: str) -> Engine:

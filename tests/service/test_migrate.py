@@ -34,6 +34,8 @@ from service.tables import Base
 from trainkit.spec import parse_spec
 from trainkit.spec.experiments import parse_experiment
 
+pytestmark = pytest.mark.postgresql
+
 ROOT = Path(__file__).parents[2]
 NEWEST = max(path.name for path in (ROOT / "migrations" / "versions").glob("[0-9]*.py")).partition("_")[0]
 

@@ -20,6 +20,8 @@ from tests.support.worker_context import Place
 from worker.context import Context
 from worker.sink import Sink
 
+pytestmark = pytest.mark.postgresql
+
 
 def now(work: Callable[[], Any]) -> Any:
     return work()

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from sqlalchemy import select, update
 
 from service.background.garbage_collection import collect, tend_uploads
@@ -18,6 +19,8 @@ from service.uploads.receive import locked_file
 from service.uploads.tables import Upload
 from tests.support.api import FACTS, Served
 from tests.support.tus_requests import begun, patch
+
+pytestmark = pytest.mark.postgresql
 
 AT_ONCE = -1.0
 BODY = b"0123456789"

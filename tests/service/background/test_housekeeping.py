@@ -19,6 +19,8 @@ from service.workers import service as workers
 from service.workers.tables import Housekeeping
 from tests.support.api import FACTS, Served
 
+pytestmark = pytest.mark.postgresql
+
 
 def due_now(service: Served) -> None:
     """Let the pause of every queued job be over."""

@@ -21,6 +21,8 @@ from tests.service.jobs.test_lineage import checkpoint, post
 from tests.service.metrics.test_stream import listen
 from tests.support.api import Served, row
 
+pytestmark = pytest.mark.postgresql
+
 AT_ONCE = -1.0
 
 

@@ -12,6 +12,8 @@ from service.jobs import attempts, leases
 from service.jobs.tables import Job
 from tests.support.api import Served, row
 
+pytestmark = pytest.mark.postgresql
+
 OUT_OF_MEMORY: dict[str, Any] = {
     "code": "out_of_memory",
     "layer": "resource",

@@ -29,6 +29,8 @@ from service.metrics import service as metrics
 from service.settings import Settings
 from tests.support.api import Served, row
 
+pytestmark = pytest.mark.postgresql
+
 MOST_INTERRUPTIONS = 3
 MOST_JOBS = 5
 

@@ -18,6 +18,8 @@ from service.logs.chunks import Line
 from service.metrics import service as metrics
 from tests.support.api import Served, row
 
+pytestmark = pytest.mark.postgresql
+
 ERROR = {"code": "x", "retryable": True}
 
 

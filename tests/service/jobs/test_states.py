@@ -11,6 +11,8 @@ from service.jobs.states import ALLOWED, ENDED, WITH_WORKER, Conflict, State, tr
 from service.jobs.tables import Job, JobEvent
 from tests.support.api import Served
 
+pytestmark = pytest.mark.postgresql
+
 STATES = frozenset(get_args(State))
 
 

@@ -30,6 +30,8 @@ from service.storage import Storage
 from tests.support.api import FACTS
 from tests.support.interleavings import Play
 
+pytestmark = pytest.mark.postgresql
+
 LONGEST = 400
 Make = Callable[[random.Random], Play]
 

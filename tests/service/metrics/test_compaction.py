@@ -6,6 +6,7 @@ import random
 import threading
 from typing import Any
 
+import pytest
 from sqlalchemy import delete, select, update
 
 from service.jobs.tables import Job
@@ -13,6 +14,8 @@ from service.metrics import compaction
 from service.metrics.tables import MetricChunk
 from tests.service.metrics.test_metric_log import again
 from tests.support.api import Served, row
+
+pytestmark = pytest.mark.postgresql
 
 
 def sizes(service: Served, job: str) -> list[tuple[int, int]]:

@@ -6,9 +6,13 @@ import csv
 import io
 import math
 
+import pytest
+
 from service.jobs import attempts, leases
 from service.metrics import service as metrics
 from tests.support.api import Served, row
+
+pytestmark = pytest.mark.postgresql
 
 
 def again(service: Served, claimed: leases.Claimed, metric_seq: int) -> leases.Claimed:

@@ -22,6 +22,8 @@ from tests.support.api import Served, row
 from tests.support.log_readers import Reader, as_row, check_all_ways, polled, streamed
 from tests.support.unreliable_network import Api
 
+pytestmark = pytest.mark.postgresql
+
 WAYS = ("poll", "long-poll", "stream")
 
 

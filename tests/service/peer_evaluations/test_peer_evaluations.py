@@ -23,6 +23,8 @@ from tests.support.peer_jobs import MEDIAN, Lab, Run, make_lab, rows_of
 from trainkit.spec.early_stop import ACROSS
 from trainkit.spec.problems import SpecError
 
+pytestmark = pytest.mark.postgresql
+
 QUARTER = {"kind": "percentile", "percentile": 25, "monitor": "val_loss", "min_jobs": 3}
 
 

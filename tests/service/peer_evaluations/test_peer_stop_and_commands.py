@@ -19,6 +19,8 @@ from service.jobs import service as jobs
 from service.jobs.states import ENDED
 from tests.support.peer_jobs import MEDIAN, Lab, Run, make_lab, rows_of
 
+pytestmark = pytest.mark.postgresql
+
 RULE = {**MEDIAN, "min_jobs": 1}
 TWO = [row for step in (1, 2) for row in rows_of(step, step, val_loss=0.1)]
 """Evaluations of the job that the others are compared with."""

@@ -37,6 +37,8 @@ from tests.support.webhook_receiver import (
     sender,
 )
 
+pytestmark = pytest.mark.postgresql
+
 ROOT = Path(__file__).parents[3]
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 

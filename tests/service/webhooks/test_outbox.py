@@ -18,6 +18,8 @@ from service.webhooks.tables import WebhookCrossing, WebhookDelivery
 from tests.support.api import Served, row
 from tests.support.webhook_receiver import deliveries, detail, hook
 
+pytestmark = pytest.mark.postgresql
+
 URL = "http://127.0.0.1:9/hook"
 
 
