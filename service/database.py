@@ -112,8 +112,8 @@ def session_factory(engine: Engine) -> sessionmaker[Session]:
 
 
 def db_time(session: Session) -> datetime:
-    """The database's clock now."""
-    now = session.scalar(select(db_now()))
+    """Return the database's time, the one clock that all processes share."""
+    now: datetime | None = session.scalar(select(db_now()))
     assert now is not None
     return now
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from service.database import db_now, new_id
+from service.database import db_now, db_time, new_id
 from service.jobs.leases import held
 from service.jobs.states import State, transition
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Job
@@ -92,7 +91,7 @@ def finish(session: Session, job_id: str, fence: int, outcome: Finish) -> str | 
     """Model, files, result and the final state, all or nothing. Returns the model's id, None where there is none."""
     job = held(session, job_id, fence)
     model_id = None if outcome.model_key is None else new_id("mdl")
-    now = _now(session)
+    now = db_time(session)
     if model_id is not None:
         session.add(
             Model(
@@ -278,7 +277,7 @@ def save_artifact(session: Session, job_id: str, fence: int, file: StoredFile) -
             storage_key=file.storage_key,
             media_type=file.media_type,
             bytes=file.bytes,
-            created_at=_now(session),
+            created_at=db_time(session),
         )
     )
 
@@ -286,12 +285,6 @@ def save_artifact(session: Session, job_id: str, fence: int, file: StoredFile) -
 def _close_attempt(session: Session, job: Job, outcome: str, error: dict[str, Any] | None = None) -> None:
     attempt = session.get(Attempt, (job.id, job.fence))
     if attempt is not None:
-        attempt.finished_at, attempt.outcome, attempt.error = _now(session), outcome, error
+        attempt.finished_at, attempt.outcome, attempt.error = db_time(session), outcome, error
         session.flush()
         after_commit(session, ATTEMPTS_ENDED.labels(outcome, *blame(error)).inc)
-
-
-def _now(session: Session) -> datetime:
-    now = session.scalar(select(db_now()))
-    assert now is not None
-    return now

@@ -106,7 +106,8 @@ def renew(session: Session, job_id: str, fence: int, lease_seconds: float) -> di
     ).first()
     if row is None:
         raise StaleFence(job_id)
-    return row[0]
+    requested: dict[str, Any] | None = row[0]
+    return requested
 
 
 def wanted(session: Session, job_id: str, fence: int) -> dict[str, Any] | None:
@@ -116,7 +117,8 @@ def wanted(session: Session, job_id: str, fence: int) -> dict[str, Any] | None:
     ).first()
     if row is None:
         raise StaleFence(job_id)
-    return row[0]
+    requested: dict[str, Any] | None = row[0]
+    return requested
 
 
 def held(session: Session, job_id: str, fence: int) -> Job:

@@ -177,7 +177,7 @@ def _same(taken: Taken, replayed: Decision) -> bool:
         inputs = {name: value for name, value in inputs.items() if name in replayed.inputs}
         reason = reason[: len(replayed.reason)]
     mine = (replayed.rule, replayed.step, replayed.epoch, finite(replayed.inputs), replayed.action, replayed.reason)
-    return _plain((taken.rule, taken.step, taken.epoch, inputs, taken.action, reason)) == _plain(mine)
+    return bool(_plain((taken.rule, taken.step, taken.epoch, inputs, taken.action, reason)) == _plain(mine))
 
 
 def _plain(value: Any) -> Any:

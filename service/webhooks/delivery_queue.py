@@ -10,8 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Row, and_, or_, select, update
 from sqlalchemy.orm import Session
 
-from service.database import db_now
-from service.webhooks.repository import now
+from service.database import db_now, db_time
 from service.webhooks.tables import Webhook, WebhookAttempt, WebhookDelivery
 
 CLAIM_SECONDS = 60.0
@@ -70,7 +69,9 @@ def _due() -> ColumnElement[bool]:
     return and_(WebhookDelivery.state == "pending", soon, free)
 
 
-def due(session: Session, limit: int, busy_webhooks: Collection[str], busy_projects: Collection[str]) -> Sequence[Row]:
+def due(
+    session: Session, limit: int, busy_webhooks: Collection[str], busy_projects: Collection[str]
+) -> Sequence[Row[str, int, str, str]]:
     """(id, fence, webhook_id, project_id) of messages to send, the longest due first; none of who is busy enough."""
     columns = select(WebhookDelivery.id, WebhookDelivery.fence, WebhookDelivery.webhook_id, Webhook.project_id)
     waiting = columns.join(Webhook, Webhook.id == WebhookDelivery.webhook_id).where(_due())
@@ -90,7 +91,7 @@ def claim(session: Session, delivery_id: str, fence: int) -> Claimed | None:
     if taken is None:
         return None
     delivery = session.get_one(WebhookDelivery, delivery_id, populate_existing=True)
-    webhook, at = session.get_one(Webhook, delivery.webhook_id), now(session)
+    webhook, at = session.get_one(Webhook, delivery.webhook_id), db_time(session)
     if not webhook.active:
         _end(delivery, "failed")
         delivery.error = DISABLED
@@ -133,7 +134,7 @@ def record(session: Session, claimed: Claimed, outcome: Outcome) -> str | None:
     elif outcome.gone:
         _end(found, "failed")
     else:
-        following = now(session) + pause(found.tries)
+        following = db_time(session) + pause(found.tries)
         if following > found.first_attempt_at + GIVE_UP:
             _end(found, "failed")
         else:

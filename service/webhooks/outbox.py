@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
+from service.database import db_time
 from service.metrics.chunks import Row as MetricRow
 from service.webhooks import repository
 from service.webhooks.tables import WebhookCrossing
@@ -54,7 +55,7 @@ def observe(session: Session, job_id: str, rows: Sequence[MetricRow], first_seq:
     job = repository.job_facts(session, job_id)
     new = [one for one in found if (one[0].id, name(one[1])) not in known and _about(one[0], job)]
     there = set(_there(session, [hook for hook, _, _ in new]))
-    at = repository.now(session)
+    at = db_time(session)
     for hook, threshold, place in new:
         if hook.id in there:
             _tell(session, hook.id, job, threshold, rows[place], first_seq + place, at)

@@ -16,13 +16,6 @@ from service.webhooks.tables import Webhook, WebhookAttempt, WebhookCrossing, We
 FORGET_BATCH = 1000
 
 
-def now(session: Session) -> datetime:
-    """The database's time."""
-    at = session.scalar(select(db_now()))
-    assert at is not None
-    return at
-
-
 def get(session: Session, project_id: str, webhook_id: str) -> Webhook | None:
     """The project's webhook of that id."""
     mine = select(Webhook).where(Webhook.id == webhook_id, Webhook.project_id == project_id)

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.context import Context
-from service.database import db_now, new_id
+from service.database import db_now, db_time, new_id
 from service.errors import Problem, not_found
 from service.jobs import repository as jobs
 from service.keys.service import Principal
@@ -34,7 +34,7 @@ def create(context: Context, who: Principal, wish: WebhookIn) -> Webhook:
         if repository.count(session, who.project_id) >= MOST:
             raise Problem(409, "too_many_webhooks", f"The project has {MOST} webhooks already; delete one first.")
         _check_job(session, who, wish.job)
-        at = repository.now(session)
+        at = db_time(session)
         webhook = Webhook(
             id=new_id("wh"),
             project_id=who.project_id,
@@ -90,7 +90,7 @@ def change(context: Context, who: Principal, webhook_id: str, wish: WebhookPatch
             if name in sent:
                 setattr(webhook, name, sent[name])
         _check_wants_something(webhook)
-        webhook.updated_at = repository.now(session)
+        webhook.updated_at = db_time(session)
     return webhook
 
 
@@ -112,7 +112,7 @@ def rotate(context: Context, who: Principal, webhook_id: str, wish: RotateIn) ->
         webhook.previous_secret = webhook.secret if overlap else None
         webhook.previous_until = session.scalar(select(db_now(plus=overlap))) if overlap else None
         webhook.secret = wish.secret or new_secret()
-        webhook.updated_at = repository.now(session)
+        webhook.updated_at = db_time(session)
     return webhook
 
 
@@ -123,7 +123,7 @@ def test(context: Context, who: Principal, webhook_id: str) -> WebhookDelivery:
         if repository.pending_of(session, webhook.id, outbox.TEST) >= MOST_TESTS:
             detail = f"{MOST_TESTS} tests of this webhook are waiting already; look at its deliveries."
             raise Problem(429, "too_many_tests", detail, headers={"Retry-After": "30"})
-        at = repository.now(session)
+        at = db_time(session)
         body = outbox.message(outbox.TEST, at, webhook={"id": webhook.id, "description": webhook.description})
         return repository.add_delivery(session, webhook.id, outbox.TEST, body, at)
 
@@ -145,7 +145,7 @@ def redeliver(context: Context, who: Principal, webhook_id: str, delivery_id: st
         if found is None:
             raise not_found("delivery", delivery_id)
         found.state, found.tries, found.first_attempt_at = "pending", 0, None
-        found.next_attempt_at = repository.now(session)
+        found.next_attempt_at = db_time(session)
     return found
 
 

@@ -163,9 +163,9 @@ def let_pass(service: Served) -> float:
     """Move every stored time of what waits back, so that it is due; returns by how many seconds at most."""
     moved = 0.0
     with service.sessions.begin() as session:
-        from service.webhooks.repository import now
+        from service.database import db_time
 
-        at = now(session)
+        at = db_time(session)
         for row in session.scalars(select(WebhookDelivery).where(WebhookDelivery.state == "pending")):
             if row.next_attempt_at is None or row.next_attempt_at <= at:
                 continue

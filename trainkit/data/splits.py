@@ -42,7 +42,7 @@ def without_copies(parts: Parts, marks: NDArray[np.uint64]) -> Parts:
 def largest_remainder(total: int, shares: NDArray[np.float64]) -> NDArray[np.int64]:
     """Whole sizes that add up to `total`, as close to total * shares as whole numbers can be (Hamilton's rule)."""
     exact = total * shares / shares.sum()
-    sizes = np.floor(exact + 1e-9).astype(np.int64)
+    sizes: NDArray[np.int64] = np.floor(exact + 1e-9).astype(np.int64)
     rest = total - int(sizes.sum())
     order = np.argsort(-(exact - sizes), kind="stable")
     sizes[order[:rest]] += 1

@@ -74,7 +74,8 @@ def split_column(columns: Mapping[str, Column], target: str | None) -> str | Non
 def parts_of(column: Column) -> NDArray[np.int8]:
     """(n,) part codes of a column that `split_column` found."""
     codes = np.array([PART_NAMES[value.lower()] for value in column.categories or ()], np.int8)
-    return codes[column.values]
+    parts: NDArray[np.int8] = codes[column.values]
+    return parts
 
 
 def _json_lines(path: Path, bad: list[dict[str, str]]) -> dict[str, Column]:

@@ -133,7 +133,8 @@ class Record:
         counts = np.array([max(count, 0) for count in self.classes.values()], np.float64)
         if self.spec.balance != "none":
             return np.full(len(counts), 1.0 / max(len(counts), 1))
-        return counts / max(counts.sum(), 1.0)
+        shares: Floats = counts / max(counts.sum(), 1.0)
+        return shares
 
     @property
     def floor(self) -> float:

@@ -37,7 +37,8 @@ def explain_step(
             def forward(x: Tensor, lengths: Tensor | None) -> Tensor:
                 with autocast(job.decided):
                     z, extra = adapter(job.network, x, lengths, epoch=at.epoch, step=step, progress=progress)
-                return z + 0 * extra  # a domain loss that is not finite counts
+                outputs: Tensor = z + 0 * extra  # a domain loss that is not finite counts
+                return outputs
 
         found = first_broken(
             _modules(job), forward, [(cut.x, cut.lengths, cut.target) for cut in cuts], job.loss, job.device

@@ -83,7 +83,8 @@ def orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
         torch.randn(rows, columns, generator=generator, dtype=torch.float64, device=generator.device),
         full_matrices=False,
     )
-    return (u @ vh).float()
+    orthonormal: Tensor = u @ vh
+    return orthonormal.float()
 
 
 def _recurrent_(layer: nn.RNNBase, spec: InitSpec, generator: torch.Generator) -> None:
