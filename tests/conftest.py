@@ -40,9 +40,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marked = any(metafunc.definition.iter_markers("postgresql"))
     kinds = ["sqlite", "postgresql"] if marked or metafunc.config.getoption("all_databases") else ["sqlite"]
     chosen = {name for mark in metafunc.definition.iter_markers("parametrize") for name in names_of(mark)}
-    for fixture in {"database_url", "migrated_url"} - chosen:
-        if fixture in metafunc.fixturenames:
-            metafunc.parametrize(fixture, kinds, indirect=True)
+    for fixture, scope in (("database_url", None), ("migrated_url", None), ("stack", "session")):
+        if fixture in metafunc.fixturenames and fixture not in chosen:
+            metafunc.parametrize(fixture, kinds, indirect=True, scope=scope)
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return example_data(tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A running service on each database."""
+    """Start a service on the database that `pytest_generate_tests` chose."""
     folder = tmp_path_factory.mktemp(f"stack-{request.param}")
     if request.param == "sqlite":
         url = f"sqlite:///{folder}/trainkit.db"

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import httpx_sse
 import psutil
+import pytest
 
 from tests.support.api_steps import all_metrics, example_spec, job_of, submit, upload, wait_until
 from tests.support.stack import Stack, training_processes, wait_for
+
+pytestmark = pytest.mark.postgresql
 
 
 def test_images_go_in_and_a_model_that_predicts_comes_out(stack: Stack, data: Path) -> None:
