@@ -15,7 +15,7 @@ PORT ?= 8321
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo up test coverage lint bench soak clean
+.PHONY: help setup demo up test coverage lint docs bench soak clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
@@ -57,6 +57,9 @@ coverage: setup curl ## lines of service, worker and trainkit that the tests run
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+docs: setup ## the documentation as a site in site/ (open site/index.html)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo "site/index.html"
+
 bench: setup ## ratios against peers, measured in the same run (benchmarks/)
 	@$(BIN)/python -m benchmarks
 
@@ -65,4 +68,4 @@ soak: setup ## long runs that `make test` leaves out
 	@$(BIN)/python -m pytest tests --ignore tests/e2e -m "not soak" --all-databases -n 4 --dist loadfile
 
 clean: ## remove everything that was made here, .venv too
-	@rm -rf $(VENV) .home demo-output .cache .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) .home demo-output site .cache .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -17,28 +17,39 @@ class Settings:
     """Where the parts are, and the limits they keep."""
 
     database_url: str
+    """`postgresql+psycopg://user:password@host/name`, or `sqlite:////path`."""
     broker_url: str
+    """Redis or RabbitMQ; it carries messages that name no job, and may lose them."""
     storage_url: str
+    """Folder (or `file://` URL) of datasets, checkpoints and models, shared by all hosts."""
     home: Path
+    """Folder below which everything lies that has no setting of its own."""
     scratch: Path
+    """A worker's local folder: spools, downloads, files of running jobs."""
     lease_seconds: float = 30.0
+    """How long a claim holds without a renewal; then another worker takes the job over."""
     heartbeat_seconds: float = 5.0
+    """How often a worker renews its claims."""
     max_upload_bytes: int = 64 * GIB
+    """Largest upload."""
     project_quota_bytes: int | None = None
-    """What the datasets and open uploads of one project may hold together; None: no limit."""
+    """Bytes that the datasets and open uploads of one project may hold together; 0: no limit."""
     file_roots: tuple[Path, ...] = ()
-    """Folders below which `file://` may be registered; none: nothing may."""
+    """Folders, separated by `:`, below which `file://` datasets may be registered; empty: none."""
     s3_buckets: tuple[str, ...] = ()
-    """Buckets of which objects may be registered as `s3://`; none: nothing may."""
+    """Buckets, separated by `,`, whose objects may be registered as `s3://` datasets; empty: none."""
     webhook_allow: tuple[str, ...] = ()
-    """Host names, addresses and networks that webhooks may point to though they are not public, also without TLS."""
+    """Host names, addresses and networks, separated by `,`, that webhooks may call although they are not public."""
     upload_keep_seconds: float = 7 * 86400.0
-    """How long an upload that nobody goes on with is kept."""
+    """How long an unfinished upload is kept after its last byte."""
     max_body_bytes: int = 32 * 2**20
+    """Largest body of a request that is no upload."""
     predict_seconds: float = 60.0
+    """How long a request waits for a worker's prediction."""
     max_interruptions: int = 5
+    """Lost workers in a row, without a newer checkpoint in between, after which a job fails."""
     max_queued_jobs: int = 10_000
-    """Jobs of one project that may wait; 0: no limit."""
+    """Jobs of one project that may be queued; 0: no limit."""
     max_running_jobs: int = 0
     """Jobs of one project that may run at once; 0: no limit."""
     max_job_memory_bytes: int = 0
@@ -46,25 +57,29 @@ class Settings:
     wedged_seconds: float = 900.0
     """A training process that makes no step for so long is killed, and the job goes on from its checkpoint. 0: never."""
     checkpoints_days: int | None = 30
-    """Days after a job's end; None: for ever. A project may set these five, and the limits above, for itself."""
+    """Days after a job's end that old checkpoints are kept; 0: for ever."""
     checkpoints_kept: int = 1
-    """So many of a job's newest checkpoints stay, however old: what `resume` goes on from."""
+    """Number of newest checkpoints of a job that are never removed: `resume` and `fork` need one."""
     logs_days: int | None = 90
+    """Days after a job's end that its log lines are kept; 0: for ever."""
     metrics_days: int | None = None
+    """Days after a job's end that its metric log is kept; 0: for ever."""
     jobs_days: int | None = None
+    """Days after a job's end until it is deleted, as `DELETE` does; 0: never."""
     device: str = "auto"
-    """Where a worker runs jobs that leave the device to it."""
+    """Device of jobs whose spec says `auto`: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
     log_format: LogFormat = "text"
-    """Of the service's own log: lines for people, or one JSON object a line."""
+    """Format of the service's own log: `text`, or `json` with one object per line."""
     metrics_token: str | None = None
-    """Opens `/metrics` of the API and nothing else; workers that have it want it too."""
+    """Token that opens `/metrics` of the API and of workers, and nothing else."""
     metrics_folder: Path | None = None
-    """Where several API processes, or the processes of one worker, share their metrics; None: one process, its own."""
+    """Folder in which several API processes share their metrics; empty: each process has its own."""
     worker_metrics_port: int = 0
-    """Where a worker's housekeeping answers Prometheus; 0: nowhere."""
+    """Port that a worker answers Prometheus on; 0: none."""
     worker_metrics_host: str = "127.0.0.1"
+    """Address that a worker answers Prometheus on."""
     tracing: bool = False
-    """Whether spans are sent by OTLP; needs the extra `otel`."""
+    """Whether spans are sent by OTLP; needs the extra `otel`. Without it, `OTEL_EXPORTER_OTLP_ENDPOINT` decides."""
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Settings:

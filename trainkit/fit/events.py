@@ -1,4 +1,4 @@
-"""The event stream of a run: JSON-able dicts, in the order of `docs/architecture.md`."""
+"""The event stream of a run: JSON-able dicts, in the order of `docs/explanation/architecture.md`."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def fit(
 ) -> FitResult:
     """Train what `spec` says on `data`.
 
-    `on_event` gets every event of docs/architecture.md 2.3; `control` is asked for wishes once a step; `workdir` takes
+    `on_event` gets every event (docs/explanation/architecture.md); `control` is asked once a step; `workdir` takes
     checkpoints, the model and plots (without it nothing is written); `resume_from` is a checkpoint file (with `branch`
     of another run, whose schedule, rules, optimizer settings, penalties or augmentation were others); `target_data`
     the unlabelled dataset of `adapt`; `source` the model (TrainedModel, artifact folder or weight file) of `start_from`
