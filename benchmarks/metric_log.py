@@ -66,7 +66,7 @@ def measure(folder: Path, database: str, url: str) -> None:
         engine.dispose()
 
 
-def job_of(client: httpx.Client, sessions: sessionmaker[Session]) -> leases.Claimed:
+def job_of(client: httpx.Client, sessions: sessionmaker[Session]) -> leases.ClaimedJob:
     """A running job that a worker has claimed; nothing trains it."""
     body = f"a,b\n{random.random()},1\n".encode()
     dataset = client.put("/v1/datasets?name=benchmark", content=body).raise_for_status().json()["id"]
@@ -80,7 +80,7 @@ def job_of(client: httpx.Client, sessions: sessionmaker[Session]) -> leases.Clai
     with sessions.begin() as session:
         claimed = leases.claim(session, "train", "benchmark", 3600)
         assert claimed is not None
-        attempts.start(session, claimed.job_id, claimed.fence)
+        attempts.start(session, claimed.claim)
     return claimed
 
 
@@ -99,7 +99,7 @@ def ingest(folder: Path, database: str, url: str, sessions: sessionmaker[Session
     rates, floors = [], []
     for _ in range(ROUNDS):
         claimed = job_of(client, sessions)
-        sink = Sink(context, claimed.job_id, claimed.fence, 0, None)
+        sink = Sink(context, claimed.claim, 0, None)
         reader = SpoolReader(spool)
         begun = time.perf_counter()
         while events := reader.read():
@@ -135,7 +135,7 @@ def read(database: str, sessions: sessionmaker[Session], client: httpx.Client) -
             for n in range(first, first + chunk)
         ]
         with sessions.begin() as session:
-            append(session, job, claimed.fence, rows)
+            append(session, claimed.claim, rows)
     for stored in ("as it came", "compacted"):
         if stored == "compacted":
             begun = time.perf_counter()
@@ -192,21 +192,19 @@ def stream(database: str, sessions: sessionmaker[Session], client: httpx.Client)
     )
 
 
-def write(sessions: sessionmaker[Session], claimed: leases.Claimed) -> None:
+def write(sessions: sessionmaker[Session], claimed: leases.ClaimedJob) -> None:
     for step in range(300):
         with sessions.begin() as session:
             append(
                 session,
-                claimed.job_id,
-                claimed.fence,
+                claimed.claim,
                 [Row("train", name, step, 1, 0.5, time.time()) for name in NAMES[:3]],
             )
         time.sleep(0.1)
     with sessions.begin() as session:
         attempts.fail(
             session,
-            claimed.job_id,
-            claimed.fence,
+            claimed.claim,
             {"code": "internal", "layer": "internal", "message": "done", "retryable": False},
         )
 

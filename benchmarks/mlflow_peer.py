@@ -128,7 +128,7 @@ def trainkit(folder: Path) -> tuple[float, float]:
     context = make_context(settings)
     with api(folder, url) as (client, _):
         claimed = job_of(client, session_factory(engine))
-        sink, spool = Sink(context, claimed.job_id, claimed.fence, 0, None), folder / "spool"
+        sink, spool = Sink(context, claimed.claim, 0, None), folder / "spool"
         begun = time.perf_counter()
         writer, reader = SpoolWriter(spool), SpoolReader(spool)
         for step in range(POINTS // len(NAMES)):

@@ -18,7 +18,6 @@ SHARED_CLASS_NAMES: dict[str, int] = {
     "Asked": 2,
     "Best": 2,
     "Child": 3,
-    "Claimed": 2,
     "Compared": 2,
     "Context": 3,
     "Control": 2,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.jobs.leases import Claimed
+from service.jobs.leases import ClaimedJob
 from service.logging import bound
 from worker.context import Context
 from worker.metrics import ATTEMPT_SECONDS, BEHIND_BYTES, RESIDENT_BYTES, SAMPLES_PER_SECOND
@@ -16,11 +16,11 @@ OF_NOW = (BEHIND_BYTES, RESIDENT_BYTES, SAMPLES_PER_SECOND)
 
 
 @contextmanager
-def observed(context: Context, claimed: Claimed, queue: str) -> Iterator[None]:
+def observed(context: Context, claimed: ClaimedJob, queue: str) -> Iterator[None]:
     """Around all that a supervisor does for one attempt."""
     begun = time.monotonic()
     with (
-        bound(job=claimed.job_id, attempt=claimed.fence, worker=context.owner),
+        bound(job=claimed.job_id, attempt=claimed.claim.fence, worker=context.owner),
         attempt_span(context, claimed, queue),
     ):
         try:

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import select
 
 from service.database import db_now, reading
-from service.jobs.leases import held
+from service.jobs.leases import Claim, lock_claimed
 from service.leases import StaleFence
 from service.logs import service as logs
 from service.logs.chunks import Level, Line
@@ -38,10 +38,10 @@ STRIKES = 3
 class LogShipper:
     """Lines of the process's file and of its supervisor. Raises StaleFence when the job is no longer ours, else nothing."""
 
-    def __init__(self, context: Context, job_id: str, fence: int, file: Path) -> None:
+    def __init__(self, context: Context, claim: Claim, file: Path) -> None:
         self.context = context
-        self.job_id = job_id
-        self.fence = fence
+        self.claim = claim
+        self.job_id = claim.job_id
         self._tail = LogTail(file)
         self._pending: deque[Line] = deque()
         self._batch: list[Line] = []
@@ -110,12 +110,12 @@ class LogShipper:
 
     def _write(self, lines: list[Line]) -> None:
         with self.context.sessions.begin() as session:
-            following = held(session, self.job_id, self.fence).next_log_seq
+            following = lock_claimed(session, self.claim).next_log_seq
             if self._seq is None:
                 self._seq = following
             # A commit whose answer was lost may have happened: the counter, which only we move, says so.
             if following == self._seq:
-                logs.append(session, self.job_id, self.fence, lines)
+                logs.append(session, self.claim, lines)
         self._seq += len(lines)
 
     def _trouble(self, error: Exception) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from service.failpoints import fp
 from service.jobs import attempts, checkpoints
-from service.jobs.leases import held
+from service.jobs.leases import Claim, lock_claimed
 from service.leases import StaleFence
 from service.metrics import service as metrics
 from service.metrics.chunks import Row
@@ -37,10 +37,10 @@ ROWS_A_CHUNK = 5000
 class Sink:
     """Events go in with `take`, into the database with `ship`; what ends the job is kept for the supervisor."""
 
-    def __init__(self, context: Context, job_id: str, fence: int, metric_seq: int, decided: Event | None) -> None:
+    def __init__(self, context: Context, claim: Claim, metric_seq: int, decided: Event | None) -> None:
         self.context = context
-        self.job_id = job_id
-        self.fence = fence
+        self.claim = claim
+        self.job_id = claim.job_id
         self.decided = decided
         self.finished: Event | None = None
         self.failed: Event | None = None
@@ -119,7 +119,7 @@ class Sink:
         decisions = [event for event in batch if event["type"] == "decision"]
         changes = self._changes(batch)
         with self.context.sessions.begin() as session:
-            job = held(session, self.job_id, self.fence)
+            job = lock_claimed(session, self.claim)
             # Rules across jobs decide while rows are stored; these decisions were never ours to ship.
             decision_seq = job.next_decision_seq - job.across_decisions
             if self._decision_seq is None:
@@ -128,14 +128,14 @@ class Sink:
             new_rows = rows[job.next_seq - 1 - self._metric_seq :]
             new_decisions = decisions[decision_seq - self._decision_seq :]
             if new_rows:
-                metrics.append(session, self.job_id, self.fence, new_rows)
+                metrics.append(session, self.claim, new_rows)
             if new_decisions:
-                metrics.append_decisions(session, self.job_id, self.fence, new_decisions)
+                metrics.append_decisions(session, self.claim, new_decisions)
             if changes:
-                attempts.note(session, self.job_id, self.fence, **changes)
+                attempts.note(session, self.claim, **changes)
             for event in batch:
                 if event["type"] == "resumed":
-                    attempts.resumed(session, self.job_id, self.fence, event["exact"], event["reason"])
+                    attempts.resumed(session, self.claim, event["exact"], event["reason"])
         METRIC_ROWS.inc(len(new_rows))
         self._metric_seq += len(rows)
         self._decision_seq += len(decisions)
@@ -161,7 +161,9 @@ class Sink:
         """File first, then the row; its metrics are in the database already, since events go in order."""
         begun = time.monotonic()
         storage, path = self.context.storage, Path(event["path"])
-        key = event.setdefault("key", f"checkpoints/{self.job_id}/{self.fence}-{event['step']}-{uuid.uuid4().hex[:8]}")
+        key = event.setdefault(
+            "key", f"checkpoints/{self.job_id}/{self.claim.fence}-{event['step']}-{uuid.uuid4().hex[:8]}"
+        )
         try:
             if not storage.exists(key):
                 aside(lambda: storage.put_file(key, path))
@@ -189,8 +191,7 @@ class Sink:
             return []
         return checkpoints.record(
             session,
-            self.job_id,
-            self.fence,
+            self.claim,
             step=event["step"],
             epoch=event["epoch"],
             storage_key=key,

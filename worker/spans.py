@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from service import tracing
 from service.database import reading
-from service.jobs.leases import Claimed
+from service.jobs.leases import ClaimedJob
 from service.jobs.tables import Attempt
 from worker.context import Context
 
@@ -30,7 +30,7 @@ def _tracer(_pid: int) -> Any:
 
 
 @contextmanager
-def attempt_span(context: Context, claimed: Claimed, queue: str) -> Iterator[None]:
+def attempt_span(context: Context, claimed: ClaimedJob, queue: str) -> Iterator[None]:
     """Without tracing: nothing at all."""
     if not tracing.wanted(context.settings):
         yield
@@ -39,7 +39,7 @@ def attempt_span(context: Context, claimed: Claimed, queue: str) -> Iterator[Non
 
     about = {
         "trainkit.job.id": claimed.job_id,
-        "trainkit.attempt": claimed.fence,
+        "trainkit.attempt": claimed.claim.fence,
         "trainkit.queue": queue,
         "trainkit.project.id": claimed.project_id,
         "trainkit.model.kind": str(claimed.spec["model"]["kind"]),
@@ -52,13 +52,13 @@ def attempt_span(context: Context, claimed: Claimed, queue: str) -> Iterator[Non
         span.end()
 
 
-def _conclude(span: Any, context: Context, claimed: Claimed) -> None:
+def _conclude(span: Any, context: Context, claimed: ClaimedJob) -> None:
     """How the attempt ended, as the database has it."""
     from opentelemetry.trace import Status, StatusCode
 
     attempt = None
     with contextlib.suppress(DBAPIError), reading(context.sessions) as session:
-        attempt = session.get(Attempt, (claimed.job_id, claimed.fence))
+        attempt = session.get(Attempt, (claimed.job_id, claimed.claim.fence))
     outcome = attempt.outcome if attempt is not None else None
     span.set_attribute("trainkit.outcome", outcome or "unknown")
     code = (attempt.error or {}).get("code") if attempt is not None else None

@@ -26,7 +26,7 @@ from service.database import reading
 from service.failpoints import fp
 from service.jobs import attempts, checkpoints, leases
 from service.jobs.attempts import Finish, StoredFile
-from service.jobs.leases import Claimed, held
+from service.jobs.leases import ClaimedJob, lock_claimed
 from service.jobs.tables import Checkpoint, Job
 from service.leases import StaleFence
 from service.metrics import service as metrics
@@ -79,16 +79,16 @@ def claim_and_supervise(context: Context, queue: str) -> bool:
 class Supervisor:
     """One attempt at one job."""
 
-    def __init__(self, context: Context, claimed: Claimed, begun: float) -> None:
+    def __init__(self, context: Context, claimed: ClaimedJob, begun: float) -> None:
         settings = context.settings
         self.context = context
+        self.claim = claimed.claim
         self.job_id = claimed.job_id
-        self.fence = claimed.fence
         self.claimed = claimed
-        self.folder = settings.scratch / claimed.job_id / str(claimed.fence)
+        self.folder = settings.scratch / claimed.job_id / str(claimed.claim.fence)
         self.log_file = self.folder / "log.txt"
-        self.logs = LogShipper(context, claimed.job_id, claimed.fence, self.log_file)
-        self.sink = Sink(context, claimed.job_id, claimed.fence, claimed.metric_seq, claimed.decided)
+        self.logs = LogShipper(context, claimed.claim, self.log_file)
+        self.sink = Sink(context, claimed.claim, claimed.metric_seq, claimed.decided)
         self.memory_limit = limit_of(claimed.spec, settings.max_job_memory_bytes)
         self.watchdog = Watchdog(self.log_file, self.memory_limit, settings.wedged_seconds)
         self.last = LastWords()
@@ -106,16 +106,16 @@ class Supervisor:
 
     def supervise(self) -> None:
         """From the claim to the end of the attempt. Leaves without a word when the job is no longer ours."""
-        log.info("job=%s fence=%s claimed", self.job_id, self.fence)
+        log.info("job=%s fence=%s claimed", self.job_id, self.claim.fence)
         self.logs.say("info", f"claimed by {self.context.owner}")
         try:
             with self.lease:
                 self._attempt_or_say_why_not()
         except StaleFence:
             FENCED.inc()
-            log.warning("job=%s fence=%s someone else has it now: letting go", self.job_id, self.fence)
+            log.warning("job=%s fence=%s someone else has it now: letting go", self.job_id, self.claim.fence)
         except LeaseLost:
-            log.error("job=%s fence=%s the lease ran out while the database was away", self.job_id, self.fence)
+            log.error("job=%s fence=%s the lease ran out while the database was away", self.job_id, self.claim.fence)
         finally:
             if self.child is not None:
                 self.child.kill()
@@ -143,14 +143,14 @@ class Supervisor:
             failed = failure(code, message, evidence)
             self.logs.say("error", f"{code}: {message}")
             self.logs.finish(self.lease)
-            self._transact(lambda session: attempts.fail(session, self.job_id, self.fence, failed))
+            self._transact(lambda session: attempts.fail(session, self.claim, failed))
 
     def _attempt(self) -> None:
         wish = self.claimed.wanted
         if wish is not None and wish.get("action") == "cancel":
             self.logs.say("info", "cancelled before it began")
             self.logs.finish(self.lease)
-            self._transact(lambda session: attempts.cancelled(session, self.job_id, self.fence))
+            self._transact(lambda session: attempts.cancelled(session, self.claim))
             return
         try:
             task = self._prepare()
@@ -193,8 +193,8 @@ class Supervisor:
         path = self.context.storage.local_path(checkpoint.storage_key) if checkpoint else None
 
         def begin(session: Any) -> None:
-            metrics.supersede_after(session, self.job_id, self.fence, metric_seq)
-            attempts.start(session, self.job_id, self.fence, resumed_from_step=step)
+            metrics.supersede_after(session, self.claim, metric_seq)
+            attempts.start(session, self.claim, resumed_from_step=step)
 
         self._transact(begin)
         return Task(
@@ -321,13 +321,13 @@ class Supervisor:
     def _wanted(self) -> dict[str, Any] | None:
         try:
             with reading(self.context.sessions) as session:
-                return leases.wanted(session, self.job_id, self.fence)
+                return leases.wanted(session, self.claim)
         except DBAPIError:
             return None  # the renewal says so, and counts the time
 
     def _renew(self) -> dict[str, Any] | None:
         with self.context.sessions.begin() as session:
-            return leases.renew(session, self.job_id, self.fence, self.context.settings.lease_seconds)
+            return leases.renew(session, self.claim, self.context.settings.lease_seconds)
 
     def _obey(self, wish: dict[str, Any]) -> None:
         if wish.get("action") == "cancel":
@@ -356,7 +356,7 @@ class Supervisor:
             self._finish(sink.finished)
         elif self.cancelled or outcome == "cancelled":
             self._keep_log()
-            self._transact(lambda session: attempts.cancelled(session, self.job_id, self.fence))
+            self._transact(lambda session: attempts.cancelled(session, self.claim))
         elif self.watchdog.verdict is not None:
             self._fail(self.watchdog.verdict)
         elif (error := sink.failed["error"] if sink.failed is not None else self.last.read()) is not None:
@@ -364,12 +364,12 @@ class Supervisor:
         elif outcome == "paused":
             self._keep_log()
             # Not always paused: a cancel or a stop that came meanwhile holds, and a stop needs another attempt.
-            self._transact(lambda session: attempts.handback(session, self.job_id, self.fence, "paused"))
+            self._transact(lambda session: attempts.handback(session, self.claim, "paused"))
             self.context.doorbell.ring("train")
         elif outcome == "handed_back" or self.handback_deadline is not None:
             self.logs.say("info", "handed back: the worker stops")
             self._keep_log()
-            self._transact(lambda session: attempts.handback(session, self.job_id, self.fence, "the worker stops"))
+            self._transact(lambda session: attempts.handback(session, self.claim, "the worker stops"))
             self.context.doorbell.ring("train")
         elif ended.signal == signal.SIGKILL and not exit_errors.out_of_memory(ended, self._kills_before):
             # Killed from outside: the platform's doing, not counted as a failure of the job itself.
@@ -387,7 +387,7 @@ class Supervisor:
         limit = self.context.settings.max_interruptions
 
         def lost(session: Any) -> str:
-            job = held(session, self.job_id, self.fence)
+            job = lock_claimed(session, self.claim)
             return attempts.interrupted(session, job, reason, limit, delay=KILLED_DELAY_SECONDS, error=error)
 
         state = self._transact(lost)
@@ -401,8 +401,8 @@ class Supervisor:
         def fail(session: Session) -> str:
             if error["code"] == "checkpoint_unusable" and self.resumed is not None and self.resumed.fence:
                 # whole, and yet it cannot be gone on from: the next attempt shall not meet it again
-                checkpoints.discard(session, self.job_id, self.fence, self.resumed.id)
-            return attempts.fail(session, self.job_id, self.fence, error)
+                checkpoints.discard(session, self.claim, self.resumed.id)
+            return attempts.fail(session, self.claim, error)
 
         state = self._transact(fail)
         log.warning("job=%s %s: %s; it is %s", self.job_id, error["code"], error["message"], state)
@@ -410,7 +410,7 @@ class Supervisor:
     def _finish(self, event: dict[str, Any]) -> None:
         """Files into storage, then one transaction: model, artifacts, evaluation, result and state."""
         storage, folder = self.context.storage, Path(event["artifact"] or self.folder / "no model")
-        key = f"models/{self.job_id}/{self.fence}" if event["artifact"] else None
+        key = f"models/{self.job_id}/{self.claim.fence}" if event["artifact"] else None
         manifest = json.loads((folder / "model.json").read_text(encoding="utf-8")) if key else {}
         size = 0 if key is None or storage.exists(key) else self._aside(partial(storage.put_tree, key, folder))
         files = [self._stored(f"{name}{Path(path).suffix}", Path(path)) for name, path in event["files"].items()]
@@ -428,7 +428,7 @@ class Supervisor:
             files=files,
         )
         fp("before_finish")
-        model_id = self._transact(lambda session: attempts.finish(session, self.job_id, self.fence, outcome))
+        model_id = self._transact(lambda session: attempts.finish(session, self.claim, outcome))
         fp("after_finish")
         log.info("job=%s done: %s, model %s", self.job_id, event["stop_reason"], model_id)
 
@@ -440,11 +440,11 @@ class Supervisor:
             except OSError as error:  # how the attempt ended is worth more than its log as a file
                 log.warning("job=%s its log cannot be stored: %s", self.job_id, error)
                 return
-            self._transact(lambda session: attempts.save_artifact(session, self.job_id, self.fence, file))
+            self._transact(lambda session: attempts.save_artifact(session, self.claim, file))
 
     def _stored(self, name: str, path: Path) -> StoredFile:
         kinds = {".png": "image/png", ".txt": "text/plain; charset=utf-8", ".json": "application/json"}
-        key = f"artifacts/{self.job_id}/{self.fence}-{name}"
+        key = f"artifacts/{self.job_id}/{self.claim.fence}-{name}"
         size = self._aside(lambda: self.context.storage.put_file(key, path))
         return StoredFile(name, key, kinds.get(path.suffix, "application/octet-stream"), size)
 

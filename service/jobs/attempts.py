@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from service.database import db_now, db_time, new_id
-from service.jobs.leases import held
+from service.jobs.leases import Claim, lock_claimed
 from service.jobs.states import State, transition
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Job
 from service.models.tables import Model
@@ -47,11 +47,11 @@ class Finish:
     files: list[StoredFile] = field(default_factory=list)
 
 
-def start(session: Session, job_id: str, fence: int, *, resumed_from_step: int | None = None) -> None:
+def start(session: Session, claim: Claim, *, resumed_from_step: int | None = None) -> None:
     """starting -> running."""
-    job = held(session, job_id, fence)
+    job = lock_claimed(session, claim)
     if resumed_from_step is not None:
-        attempt = session.get_one(Attempt, (job_id, fence))
+        attempt = session.get_one(Attempt, (claim.job_id, claim.fence))
         attempt.resumed_from_step = resumed_from_step
         session.flush()
     if job.state != "starting":
@@ -61,9 +61,9 @@ def start(session: Session, job_id: str, fence: int, *, resumed_from_step: int |
     transition(session, job, "running", actor=job.lease_owner or "worker", reason=reason, **changes)
 
 
-def note(session: Session, job_id: str, fence: int, **changes: Any) -> None:
+def note(session: Session, claim: Claim, **changes: Any) -> None:
     """Write `phase`, `progress` or `decided` on the job."""
-    job = held(session, job_id, fence)
+    job = lock_claimed(session, claim)
     session.execute(
         update(Job)
         .where(Job.id == job.id)
@@ -72,10 +72,10 @@ def note(session: Session, job_id: str, fence: int, **changes: Any) -> None:
     )
 
 
-def resumed(session: Session, job_id: str, fence: int, exact: bool, reason: str | None) -> None:
+def resumed(session: Session, claim: Claim, exact: bool, reason: str | None) -> None:
     """The training process has loaded its checkpoint, and says whether that makes a difference to the last bit."""
-    held(session, job_id, fence)
-    session.get_one(Attempt, (job_id, fence)).resume = {"exact": exact, "reason": reason}
+    lock_claimed(session, claim)
+    session.get_one(Attempt, (claim.job_id, claim.fence)).resume = {"exact": exact, "reason": reason}
     session.flush()
 
 
@@ -87,9 +87,9 @@ def stop_by_rule(session: Session, job: Job, reason: str) -> None:
     transition(session, job, "stopping", actor="rule", reason=reason, wanted=wish)
 
 
-def finish(session: Session, job_id: str, fence: int, outcome: Finish) -> str | None:
+def finish(session: Session, claim: Claim, outcome: Finish) -> str | None:
     """Model, files, result and the final state, all or nothing. Returns the model's id, None where there is none."""
-    job = held(session, job_id, fence)
+    job = lock_claimed(session, claim)
     model_id = None if outcome.model_key is None else new_id("mdl")
     now = db_time(session)
     if model_id is not None:
@@ -138,9 +138,9 @@ def finish(session: Session, job_id: str, fence: int, outcome: Finish) -> str | 
     return model_id
 
 
-def cancelled(session: Session, job_id: str, fence: int) -> None:
+def cancelled(session: Session, claim: Claim) -> None:
     """The training process has ended as the client wished; nothing is kept."""
-    job = held(session, job_id, fence)
+    job = lock_claimed(session, claim)
     give_up(session, job, "cancelled", _wished_because(job))
 
 
@@ -150,9 +150,9 @@ def give_up(session: Session, job: Job, to: State, reason: str) -> None:
     transition(session, job, to, actor=job.lease_owner or "worker", reason=reason, phase=None, wanted=None)
 
 
-def handback(session: Session, job_id: str, fence: int, reason: str) -> None:
+def handback(session: Session, claim: Claim, reason: str) -> None:
     """The worker is going away in good order: the job is queued again at once, and nothing is counted against it."""
-    job = held(session, job_id, fence)
+    job = lock_claimed(session, claim)
     if _as_wished(session, job):
         return
     _close_attempt(session, job, "handed_back")
@@ -182,9 +182,9 @@ def _wished_because(job: Job) -> str:
     return str((job.wanted or {}).get("reason", "client"))
 
 
-def fail(session: Session, job_id: str, fence: int, error: dict[str, Any]) -> State:
+def fail(session: Session, claim: Claim, error: dict[str, Any]) -> State:
     """An attempt went wrong: a retryable error is tried again while attempts are left, any other ends the job."""
-    job = held(session, job_id, fence)
+    job = lock_claimed(session, claim)
     actor, attempts = job.lease_owner or "worker", job.attempts + 1
     _close_attempt(session, job, "failed", error)
     changes: dict[str, Any] = {"phase": None, "attempts": attempts}
@@ -267,12 +267,12 @@ def _in_vain(session: Session, job: Job) -> int:
     return count
 
 
-def save_artifact(session: Session, job_id: str, fence: int, file: StoredFile) -> None:
+def save_artifact(session: Session, claim: Claim, file: StoredFile) -> None:
     """Register a file that lies in storage."""
-    held(session, job_id, fence)
+    lock_claimed(session, claim)
     session.merge(
         Artifact(
-            job_id=job_id,
+            job_id=claim.job_id,
             name=file.name,
             storage_key=file.storage_key,
             media_type=file.media_type,

@@ -6,14 +6,13 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from service.database import db_now, new_id
-from service.jobs.leases import held
+from service.jobs.leases import Claim, lock_claimed
 from service.jobs.tables import Checkpoint
 
 
 def record(
     session: Session,
-    job_id: str,
-    fence: int,
+    claim: Claim,
     *,
     step: int,
     epoch: int,
@@ -23,12 +22,12 @@ def record(
     keep: int = 2,
 ) -> list[str]:
     """Register a checkpoint that lies in storage; returns the storage keys of older ones that may now be deleted."""
-    job = held(session, job_id, fence)
+    job = lock_claimed(session, claim)
     session.add(
         Checkpoint(
             id=new_id("ckpt"),
-            job_id=job_id,
-            fence=fence,
+            job_id=claim.job_id,
+            fence=claim.fence,
             step=step,
             epoch=epoch,
             storage_key=storage_key,
@@ -39,16 +38,16 @@ def record(
         )
     )
     session.flush()
-    older = latest(session, job_id)[keep:]
+    older = latest(session, claim.job_id)[keep:]
     for checkpoint in older:
         session.delete(checkpoint)
     return [checkpoint.storage_key for checkpoint in older]
 
 
-def discard(session: Session, job_id: str, fence: int, checkpoint_id: str) -> None:
+def discard(session: Session, claim: Claim, checkpoint_id: str) -> None:
     """Forget a checkpoint that cannot be gone on from; its file goes with what no row names."""
-    held(session, job_id, fence)
-    session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.id == checkpoint_id))
+    lock_claimed(session, claim)
+    session.execute(delete(Checkpoint).where(Checkpoint.job_id == claim.job_id, Checkpoint.id == checkpoint_id))
 
 
 def latest(session: Session, job_id: str) -> list[Checkpoint]:

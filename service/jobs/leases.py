@@ -1,4 +1,4 @@
-"""Claiming, renewing and losing a job: the database's clock decides, the fence guards."""
+"""Claim, renew and check the lease of a job. Time is the database's; a claim is void once the job's fence rises."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from service.database import db_now
@@ -19,12 +19,22 @@ from service.monitoring.metrics import ATTEMPTS_STARTED, QUEUED_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
-    """What a worker needs to begin: everything but the data itself."""
+class Claim:
+    """The right to write to a job: every write names it, and fails with StaleFence once another claim was made.
+
+    `fence` is a fencing token: it rises with each claim of the job, so it also numbers the attempts.
+    """
 
     job_id: str
-    project_id: str
     fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedJob:
+    """A claim and what its attempt starts from."""
+
+    claim: Claim
+    project_id: str
     spec: dict[str, Any]
     decided: dict[str, Any] | None
     dataset_id: str
@@ -33,11 +43,16 @@ class Claimed:
     metric_seq: int
     """Last seq in the metric log; 0 when it is empty."""
 
+    @property
+    def job_id(self) -> str:
+        return self.claim.job_id
 
-def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_running: int = 0) -> Claimed | None:
-    """Take the best queued job: priority, then the project with least running, then age. One winner; None if none.
 
-    Projects that run `most_running` jobs already (0: no limit), or as many as they have set, are passed over.
+def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_running: int = 0) -> ClaimedJob | None:
+    """Claim the next queued job, by priority, then the project with fewest running jobs, then age; None without one.
+
+    Of several callers one wins. Projects that run `most_running` jobs already (0: no limit), or as many as they have
+    set for themselves, are passed over.
     """
     peers = aliased(Job)
     running = (
@@ -78,14 +93,13 @@ def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_r
     return None
 
 
-def _claimed(session: Session, job: Job) -> Claimed:
+def _claimed(session: Session, job: Job) -> ClaimedJob:
     from service.datasets.tables import Dataset
 
     dataset = session.get_one(Dataset, job.dataset_id)
-    return Claimed(
-        job_id=job.id,
+    return ClaimedJob(
+        claim=Claim(job.id, job.fence),
         project_id=job.project_id,
-        fence=job.fence,
         spec=job.resolved or job.spec,
         decided=job.decided,
         dataset_id=job.dataset_id,
@@ -95,37 +109,52 @@ def _claimed(session: Session, job: Job) -> Claimed:
     )
 
 
-def renew(session: Session, job_id: str, fence: int, lease_seconds: float) -> dict[str, Any] | None:
-    """Extend the lease and read the wish with the same statement. Raises StaleFence when it is no longer ours."""
+def holds(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    """The conditions under which a claim is valid, for the WHERE of a statement."""
+    return Job.id == claim.job_id, Job.fence == claim.fence, Job.state.in_(WITH_WORKER)
+
+
+def renew(session: Session, claim: Claim, lease_seconds: float) -> dict[str, Any] | None:
+    """Extend the lease and return the requested action, in one statement.
+
+    Raises:
+        StaleFence: the claim is void.
+    """
     row = session.execute(
         update(Job)
-        .where(Job.id == job_id, Job.fence == fence, Job.state.in_(WITH_WORKER))
+        .where(*holds(claim))
         .values(lease_expires_at=db_now(plus=lease_seconds))
         .returning(Job.wanted)
         .execution_options(synchronize_session=False)
     ).first()
     if row is None:
-        raise StaleFence(job_id)
+        raise StaleFence(claim.job_id)
     requested: dict[str, Any] | None = row[0]
     return requested
 
 
-def wanted(session: Session, job_id: str, fence: int) -> dict[str, Any] | None:
-    """The wish alone, cheaply. Raises StaleFence when the job is no longer ours."""
-    row = session.execute(
-        select(Job.wanted).where(Job.id == job_id, Job.fence == fence, Job.state.in_(WITH_WORKER))
-    ).first()
+def wanted(session: Session, claim: Claim) -> dict[str, Any] | None:
+    """Return the requested action without a write.
+
+    Raises:
+        StaleFence: the claim is void.
+    """
+    row = session.execute(select(Job.wanted).where(*holds(claim))).first()
     if row is None:
-        raise StaleFence(job_id)
+        raise StaleFence(claim.job_id)
     requested: dict[str, Any] | None = row[0]
     return requested
 
 
-def held(session: Session, job_id: str, fence: int) -> Job:
-    """The job's row, locked, if the fence still holds it. Every write of a worker begins here."""
-    mine = select(Job).where(Job.id == job_id, Job.fence == fence, Job.state.in_(WITH_WORKER)).with_for_update()
-    # a session that has seen the row before must not answer from memory
-    job = session.scalars(mine.execution_options(populate_existing=True)).one_or_none()
+def lock_claimed(session: Session, claim: Claim) -> Job:
+    """Return the job's row, locked for the transaction. Every write of a worker begins here.
+
+    Raises:
+        StaleFence: the claim is void.
+    """
+    # populate_existing: a session that has loaded the row before must not answer from its identity map
+    query = select(Job).where(*holds(claim)).with_for_update().execution_options(populate_existing=True)
+    job = session.scalars(query).one_or_none()
     if job is None:
-        raise StaleFence(job_id)
+        raise StaleFence(claim.job_id)
     return job

@@ -7,18 +7,21 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.jobs.leases import Claim
 from service.logs.chunks import LEVELS, Line, encode
 from service.logs.tables import LogChunk
 
 CHUNKS_A_READ = 64
 
 
-def add_chunk(session: Session, job_id: str, fence: int, first: int, lines: Sequence[Line]) -> None:
+def add_chunk(session: Session, claim: Claim, first: int, lines: Sequence[Line]) -> None:
     """Store lines as first, first + 1, ..."""
     worst = max(LEVELS.index(line.level) for line in lines)
     body = encode(lines)
     last = first + len(lines) - 1
-    session.add(LogChunk(job_id=job_id, first_seq=first, last_seq=last, fence=fence, worst=worst, body=body))
+    session.add(
+        LogChunk(job_id=claim.job_id, first_seq=first, last_seq=last, fence=claim.fence, worst=worst, body=body)
+    )
     session.flush()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.jobs.leases import held
+from service.jobs.leases import Claim, lock_claimed
 from service.logs import repository
 from service.logs.chunks import LEVELS, Level, Line, clean, decode
 
@@ -70,12 +70,12 @@ class Wanted:
         return self.contains is None or self.contains.casefold() in line.text.casefold()
 
 
-def append(session: Session, job_id: str, fence: int, lines: Sequence[Line]) -> tuple[int, int]:
-    """Store lines; returns (first_seq, last_seq). Raises StaleFence and stores nothing when the fence is stale."""
-    job = held(session, job_id, fence)
+def append(session: Session, claim: Claim, lines: Sequence[Line]) -> tuple[int, int]:
+    """Store lines and return (first_seq, last_seq). Raises StaleFence, and stores nothing, for a void claim."""
+    job = lock_claimed(session, claim)
     first = job.next_log_seq
     if lines:
-        repository.add_chunk(session, job_id, fence, first, [clean(line) for line in lines])
+        repository.add_chunk(session, claim, first, [clean(line) for line in lines])
         job.next_log_seq = first + len(lines)
         session.flush()
     return first, first + len(lines) - 1

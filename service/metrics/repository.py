@@ -24,7 +24,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from service.database import db_now
-from service.jobs.states import WITH_WORKER
+from service.jobs.leases import Claim, holds
 from service.jobs.tables import Decision, Job
 from service.leases import StaleFence
 from service.metrics.chunks import Columns, encode_columns
@@ -45,20 +45,18 @@ def newest(columns: Columns) -> dict[str, float | None]:
     }
 
 
-def append_chunk(session: Session, job_id: str, fence: int, columns: Columns, best: dict[str, float]) -> int:
+def append_chunk(session: Session, claim: Claim, columns: Columns, best: dict[str, float]) -> int:
     """Hand out a seq to each row and store the rows in one transaction under the fence; returns the first seq."""
     count = len(columns.index)
     last = newest(columns)
     known = session.execute(
-        select(Job.metrics_last, Job.metrics_best)
-        .where(Job.id == job_id, Job.fence == fence, Job.state.in_(WITH_WORKER))
-        .with_for_update()
+        select(Job.metrics_last, Job.metrics_best).where(*holds(claim)).with_for_update()
     ).one_or_none()
     if known is None:
-        raise StaleFence(job_id)
+        raise StaleFence(claim.job_id)
     following = session.execute(
         update(Job)
-        .where(Job.id == job_id, Job.fence == fence)
+        .where(*holds(claim))
         .values(
             next_seq=Job.next_seq + count,
             metrics_last={**known[0], **last},
@@ -71,7 +69,11 @@ def append_chunk(session: Session, job_id: str, fence: int, columns: Columns, be
     first = following - count
     session.execute(
         insert(MetricChunk).values(
-            job_id=job_id, first_seq=first, last_seq=following - 1, fence=fence, body=encode_columns(columns)
+            job_id=claim.job_id,
+            first_seq=first,
+            last_seq=following - 1,
+            fence=claim.fence,
+            body=encode_columns(columns),
         )
     )
     return first
@@ -153,9 +155,9 @@ def count_superseded(ranges: Sequence[tuple[int, int]]) -> int:
     return sum(last - first + 1 for first, last in ranges)
 
 
-def mark_superseded(session: Session, job_id: str, fence: int, first: int, last: int) -> None:
+def mark_superseded(session: Session, claim: Claim, first: int, last: int) -> None:
     """Remember that rows first..last belong to steps that are run again; the rows themselves stay."""
-    session.merge(MetricSuperseded(job_id=job_id, first_seq=first, last_seq=last, fence=fence))
+    session.merge(MetricSuperseded(job_id=claim.job_id, first_seq=first, last_seq=last, fence=claim.fence))
 
 
 def add_decision(session: Session, decision: Decision) -> None:

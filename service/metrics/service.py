@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from service.database import db_now
 from service.jobs.attempts import stop_by_rule
-from service.jobs.leases import held
+from service.jobs.leases import Claim, lock_claimed
 from service.jobs.tables import Decision, Job
 from service.metrics import repository
 from service.metrics.chunks import Columns, Row, columns_of, decode_columns
@@ -63,24 +63,24 @@ class Slice:
         return self if last >= self.last_seq else replace(self, places=self.places[self.seq[self.places] <= last])
 
 
-def append(session: Session, job_id: str, fence: int, rows: Sequence[Row]) -> tuple[int, int]:
-    """Store rows; returns (first_seq, last_seq). Raises StaleFence and stores nothing when the fence is stale."""
+def append(session: Session, claim: Claim, rows: Sequence[Row]) -> tuple[int, int]:
+    """Store rows and return (first_seq, last_seq). Raises StaleFence, and stores nothing, for a void claim."""
     if not rows:
-        following = held(session, job_id, fence).next_seq
+        following = lock_claimed(session, claim).next_seq
         return following, following - 1
     columns = columns_of(rows)
-    best = _best(repository.best_so_far(session, job_id), _extremes(columns))
-    first = repository.append_chunk(session, job_id, fence, columns, best)
-    _compare(session, session.get_one(Job, job_id), fence, first, rows)
-    outbox.observe(session, job_id, rows, first)
+    best = _best(repository.best_so_far(session, claim.job_id), _extremes(columns))
+    first = repository.append_chunk(session, claim, columns, best)
+    _compare(session, session.get_one(Job, claim.job_id), claim, first, rows)
+    outbox.observe(session, claim.job_id, rows, first)
     return first, first + len(rows) - 1
 
 
-def _compare(session: Session, job: Job, fence: int, first: int, rows: Sequence[Row]) -> None:
+def _compare(session: Session, job: Job, claim: Claim, first: int, rows: Sequence[Row]) -> None:
     """Ask the rules across jobs about evaluations among the rows, and pass on the first stop."""
     decisions = comparisons.observe(session, job, first, rows)
     if decisions:
-        append_decisions(session, job.id, fence, [decision.as_dict() for decision in decisions], across=True)
+        append_decisions(session, claim, [decision.as_dict() for decision in decisions], across=True)
         stop = first_stop(decisions)
         if stop is not None:
             stop_by_rule(session, job, f"{stop.rule['kind']}: {stop.reason}")
@@ -108,48 +108,48 @@ def _best(known: Mapping[str, float], extremes: Mapping[tuple[str, str], tuple[f
     return best
 
 
-def supersede_after(session: Session, job_id: str, fence: int, metric_seq: int) -> None:
+def supersede_after(session: Session, claim: Claim, metric_seq: int) -> None:
     """An attempt resumes where the log had `metric_seq` rows: the later ones are marked, never dropped.
 
     The best values are found again from the rows that still count, so that a best of a step that was
     run again does not linger.
     """
-    job = held(session, job_id, fence)
+    job = lock_claimed(session, claim)
     last = job.next_seq - 1
     if last <= metric_seq:
         return
-    repository.mark_superseded(session, job_id, fence, metric_seq + 1, last)
+    repository.mark_superseded(session, claim, metric_seq + 1, last)
     session.flush()
     comparisons.supersede_after(session, job, metric_seq)
     best: dict[str, float] = {}
     latest: dict[str, float | None] = {}
-    for piece in scan(session, job_id, 0):
+    for piece in scan(session, claim.job_id, 0):
         live = piece.columns.at_places(np.flatnonzero(~piece.superseded))
         best = _best(best, _extremes(live))
         latest |= repository.newest(live)
     session.execute(
         update(Job)
-        .where(Job.id == job_id)
+        .where(Job.id == claim.job_id)
         .values(metrics_best=best, metrics_last=latest, updated_at=db_now())
         .execution_options(synchronize_session=False)
     )
 
 
 def append_decisions(
-    session: Session, job_id: str, fence: int, decisions: Sequence[Mapping[str, Any]], *, across: bool = False
+    session: Session, claim: Claim, decisions: Sequence[Mapping[str, Any]], *, across: bool = False
 ) -> None:
     """Store early-stop decisions with their inputs; `seq` is gap-free per job. `across`: not the training process's."""
-    job = held(session, job_id, fence)
+    job = lock_claimed(session, claim)
     first = job.next_decision_seq
     now = session.scalar(select(db_now()))
     for offset, decision in enumerate(decisions):
         repository.add_decision(
             session,
             Decision(
-                job_id=job_id,
+                job_id=claim.job_id,
                 seq=first + offset,
                 at=now,
-                fence=fence,
+                fence=claim.fence,
                 step=decision["step"],
                 epoch=decision["epoch"],
                 rule=decision["rule"] if isinstance(decision["rule"], dict) else {"kind": decision["rule"]},

@@ -18,6 +18,7 @@ from service.database import make_engine, session_factory
 from service.datasets.tables import Dataset
 from service.experiments.tables import Experiment, Trial
 from service.jobs import leases
+from service.jobs.leases import Claim
 from service.jobs.repository import delete_job
 from service.jobs.tables import Attempt, Decision, Job, JobEvent
 from service.keys.tables import Project
@@ -173,7 +174,7 @@ def test_jobs_of_the_third_schema_get_an_empty_log_and_projects_the_service_s_ru
         assert [event.seq for event in session.query(JobEvent)] == [3]
         assert [chunk.last_seq for chunk in session.query(MetricChunk)] == [7]
     with sessions.begin() as session:
-        assert logs.append(session, "job_1", 2, [Line(1.0, "info", "training", "first")]) == (1, 1)
+        assert logs.append(session, Claim("job_1", 2), [Line(1.0, "info", "training", "first")]) == (1, 1)
     with sessions.begin() as session:
         session.delete(session.get_one(Job, "job_1"))
     with sessions() as session:
@@ -210,10 +211,9 @@ def test_jobs_of_the_fourth_schema_belong_to_no_experiment_and_go_on_deciding(da
         kept = session.get_one(Job, "job_1")
         assert (kept.experiment, kept.across_decisions, kept.next_decision_seq, kept.labels) == (None, 0, 3, {"a": "b"})
         said = {"rule": {"kind": "patience"}, "step": 2, "epoch": 2, "inputs": {}, "action": "continue"}
-        metrics.append(
-            session, "job_1", 2, [Row("val", "loss", 2, 2, 1.0, 0.0), Row("train", "seconds", 2, 2, 1.0, 0.0)]
-        )
-        metrics.append_decisions(session, "job_1", 2, [said])
+        claim = Claim("job_1", 2)
+        metrics.append(session, claim, [Row("val", "loss", 2, 2, 1.0, 0.0), Row("train", "seconds", 2, 2, 1.0, 0.0)])
+        metrics.append_decisions(session, claim, [said])
     with sessions() as session:
         assert [(d.seq, d.inputs) for d in session.query(Decision)] == [(1, {"x": 1}), (2, {"x": 2}), (3, {})]
         assert session.query(EvaluationResult).all() == []

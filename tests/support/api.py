@@ -85,28 +85,28 @@ class Served:
         shown: dict[str, Any] = answer.json()
         return shown
 
-    def claim(self, owner: str = "worker-1", lease_seconds: float = 30, *, start: bool = True) -> leases.Claimed:
+    def claim(self, owner: str = "worker-1", lease_seconds: float = 30, *, start: bool = True) -> leases.ClaimedJob:
         """A worker takes the best job and starts it."""
         with self.sessions.begin() as session:
             claimed = leases.claim(session, "train", owner, lease_seconds)
         assert claimed is not None
         if start:
             with self.sessions.begin() as session:
-                attempts.start(session, claimed.job_id, claimed.fence)
+                attempts.start(session, claimed.claim)
         return claimed
 
-    def append(self, claimed: leases.Claimed, *rows: Row) -> tuple[int, int]:
+    def append(self, claimed: leases.ClaimedJob, *rows: Row) -> tuple[int, int]:
         """The worker ships rows."""
         with self.sessions.begin() as session:
-            return metrics.append(session, claimed.job_id, claimed.fence, list(rows))
+            return metrics.append(session, claimed.claim, list(rows))
 
-    def say(self, claimed: leases.Claimed, *texts: str, level: Level = "info") -> tuple[int, int]:
+    def say(self, claimed: leases.ClaimedJob, *texts: str, level: Level = "info") -> tuple[int, int]:
         """The worker ships lines of the training process."""
         lines = [Line(time.time(), level, "training", text) for text in texts]
         with self.sessions.begin() as session:
-            return logs.append(session, claimed.job_id, claimed.fence, lines)
+            return logs.append(session, claimed.claim, lines)
 
-    def finish(self, claimed: leases.Claimed, stop_reason: str = "completed", **changes: Any) -> str:
+    def finish(self, claimed: leases.ClaimedJob, stop_reason: str = "completed", **changes: Any) -> str:
         """The worker ends the job well; returns the model's id."""
         outcome = attempts.Finish(
             **{
@@ -114,11 +114,11 @@ class Served:
                 "result": {"best_epoch": 1, "stopped_epoch": 2, "test": {"accuracy": 0.9, "loss": 0.1}},
                 "evaluation": {"split": "test", "samples": 10, "metrics": {"accuracy": 0.9}},
                 "model_kind": "mlp",
-                "model_key": f"models/{claimed.job_id}/{claimed.fence}",
+                "model_key": f"models/{claimed.job_id}/{claimed.claim.fence}",
                 "model_manifest": {"format": 1},
                 "model_bytes": 10,
                 **changes,
             }
         )
         with self.sessions.begin() as session:
-            return attempts.finish(session, claimed.job_id, claimed.fence, outcome)
+            return attempts.finish(session, claimed.claim, outcome)

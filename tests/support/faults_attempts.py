@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from service.background.housekeeping import reap
 from service.jobs import attempts, checkpoints
 from service.jobs import service as jobs
+from service.jobs.leases import Claim
 from service.jobs.tables import Checkpoint, Job
 from service.logs import service as logs
 from tests.support.fault_table import Scene, add, fault
@@ -181,8 +182,8 @@ def a_database_away_for_longer_than_the_lease(scene: Scene) -> Iterator[None]:
 def a_job_given_away_before_its_finish(scene: Scene) -> Iterator[None]:
     finish = attempts.finish
 
-    def too_late(session: Any, job_id: str, fence: int, outcome: attempts.Finish) -> str:
-        return finish(session, job_id, fence - 1, outcome)  # what a worker is whose job another has
+    def too_late(session: Any, claim: Claim, outcome: attempts.Finish) -> str | None:
+        return finish(session, Claim(claim.job_id, claim.fence - 1), outcome)  # what a worker is whose job another has
 
     scene.patch.setattr(attempts, "finish", too_late)
     yield
@@ -217,10 +218,10 @@ def overtaken(wish: Callable[[Scene], object]) -> Callable[[Scene], Iterator[Non
         scene.submit(train={"epochs": 100_000, "seed": 1, "threads": 1}, resources={"max_attempts": 1})
         start = attempts.start
 
-        def then_pauses(session: Any, job_id: str, fence: int, **more: Any) -> None:
-            start(session, job_id, fence, **more)
+        def then_pauses(session: Any, claim: Claim, **more: Any) -> None:
+            start(session, claim, **more)
             session.commit()
-            jobs.pause(scene.service(), scene.place.who, job_id)
+            jobs.pause(scene.service(), scene.place.who, claim.job_id)
 
         scene.patch.setattr(attempts, "start", then_pauses)
         scene.patch.setattr(supervisor.Supervisor, "_keep_log", then_wishes)

@@ -17,6 +17,7 @@ from service.database import db_now, reading
 from service.errors import Problem
 from service.jobs import attempts, checkpoints, leases, repository
 from service.jobs import service as jobs
+from service.jobs.leases import Claim, ClaimedJob
 from service.jobs.states import ENDED
 from service.jobs.tables import Job, JobEvent
 from service.keys.service import Principal
@@ -73,69 +74,69 @@ class Play:
         except StaleFence:
             return
 
-    def _attempt(self, claimed: leases.Claimed, read_at: int) -> Iterator[None]:
-        job, fence, sessions = claimed.job_id, claimed.fence, self.context.sessions
+    def _attempt(self, claimed: ClaimedJob, read_at: int) -> Iterator[None]:
+        claim, sessions = claimed.claim, self.context.sessions
         with sessions() as session:
-            known = checkpoints.latest(session, job)
+            known = checkpoints.latest(session, claim.job_id)
         begun = known[0].step if known else 0
         with sessions.begin() as session:
-            metrics.supersede_after(session, job, fence, known[0].metric_seq if known else 0)
-            attempts.start(session, job, fence, resumed_from_step=begun or None)
+            metrics.supersede_after(session, claim, known[0].metric_seq if known else 0)
+            attempts.start(session, claim, resumed_from_step=begun or None)
         yield
         fires, wish, step = self.rng.randint(begun + 1, begun + EVALUATIONS), claimed.wanted, begun
         while True:
             if (action := (wish or {}).get("action")) == "pause":
-                self._checkpoint(job, fence, max(step, 1))
+                self._checkpoint(claim, max(step, 1))
                 yield
                 with sessions.begin() as session:
-                    attempts.handback(session, job, fence, "paused")
+                    attempts.handback(session, claim, "paused")
                 return
             if action == "stop":
                 reason, keep = "client_stop", str((wish or {})["keep"])
-                self._decide(job, fence, step, {"kind": "client_stop"}, "stop")
+                self._decide(claim, step, {"kind": "client_stop"}, "stop")
                 yield
                 break
             step += 1
             with sessions.begin() as session:
-                metrics.append(session, job, fence, [Row("val", "loss", step, step, 1.0 / step, time.time())])
+                metrics.append(session, claim, [Row("val", "loss", step, step, 1.0 / step, time.time())])
             yield
             stop = step >= fires
-            self._decide(job, fence, step, RULE, "stop" if stop else "continue")
+            self._decide(claim, step, RULE, "stop" if stop else "continue")
             yield
             if stop:
                 self.fired.set()
                 reason, keep = "early_stop", None
                 break
             if self.rng.random() < 0.4:
-                self._checkpoint(job, fence, step)
+                self._checkpoint(claim, step)
                 yield
             with sessions.begin() as session:
-                wish = leases.renew(session, job, fence, 60)
+                wish = leases.renew(session, claim, 60)
             read_at = self.now()
             yield
-        yield from self._finish(job, fence, step, reason, keep, read_at)
+        yield from self._finish(claim, step, reason, keep, read_at)
 
-    def _finish(self, job: str, fence: int, step: int, reason: str, keep: str | None, read_at: int) -> Iterator[None]:
+    def _finish(self, claim: Claim, step: int, reason: str, keep: str | None, read_at: int) -> Iterator[None]:
         sessions = self.context.sessions
         with sessions.begin() as session:
-            metrics.append(session, job, fence, [Row("test", "accuracy", step, step, 0.9, time.time())])
+            metrics.append(session, claim, [Row("test", "accuracy", step, step, 0.9, time.time())])
         yield
         result = {"best_epoch": 1, "stopped_epoch": step, "test": {"accuracy": 0.9}}
-        outcome = attempts.Finish(reason, result, None, "mlp", f"models/{job}/{fence}", {}, 1)
+        outcome = attempts.Finish(reason, result, None, "mlp", f"models/{claim.job_id}/{claim.fence}", {}, 1)
         with sessions.begin() as session:
-            attempts.finish(session, job, fence, outcome)
+            attempts.finish(session, claim, outcome)
         self.now()
         self.finished.append((reason, read_at, keep))
 
-    def _decide(self, job: str, fence: int, step: int, rule: dict[str, Any], action: str) -> None:
+    def _decide(self, claim: Claim, step: int, rule: dict[str, Any], action: str) -> None:
         said = {"rule": rule, "step": step, "epoch": step, "inputs": {}, "action": action, "reason": "x"}
         with self.context.sessions.begin() as session:
-            metrics.append_decisions(session, job, fence, [said])
+            metrics.append_decisions(session, claim, [said])
 
-    def _checkpoint(self, job: str, fence: int, step: int) -> None:
-        key = f"checkpoints/{job}/{fence}-{step}"
+    def _checkpoint(self, claim: Claim, step: int) -> None:
+        key = f"checkpoints/{claim.job_id}/{claim.fence}-{step}"
         with self.context.sessions.begin() as session:
-            checkpoints.record(session, job, fence, step=step, epoch=step, storage_key=key, sha256="0" * 64, size=1)
+            checkpoints.record(session, claim, step=step, epoch=step, storage_key=key, sha256="0" * 64, size=1)
 
     def client(self) -> Iterator[None]:
         """A few wishes; each is one request, some are sent twice."""

@@ -19,6 +19,7 @@ from service.doorbell import Doorbell
 from service.job_watcher import Hub
 from service.jobs import attempts, leases
 from service.jobs import service as jobs
+from service.jobs.leases import Claim
 from service.jobs.tables import Decision, Job, JobEvent
 from service.keys.service import Principal, authenticate, create_key
 from service.metrics import service as metrics
@@ -52,7 +53,7 @@ class Run:
     job: str
     own: EarlyStopping
     """The training process's rules."""
-    fence: int = 0
+    claim: Claim = field(init=False)
     step: int = 0
     seen: list[tuple[int, int, float]] = field(default_factory=list)
     """(seq, epoch, val_loss) of the evaluations that count."""
@@ -60,7 +61,7 @@ class Run:
     def append(self, *rows: Row) -> int:
         """Rows that a worker ships; returns the last seq."""
         with self.lab.context.sessions.begin() as session:
-            return metrics.append(session, self.job, self.fence, list(rows))[1]
+            return metrics.append(session, self.claim, list(rows))[1]
 
     def evaluate(self, loss: float, epoch: int | None = None, **values: float) -> int:
         """One more step, evaluated; what the training process decides comes behind the rows. Returns the mark's seq."""
@@ -72,7 +73,7 @@ class Run:
         said = [decision.as_dict() for decision in self.own.observe(Evaluation(epoch, self.step, measured, 1.0))]
         if said:
             with self.lab.context.sessions.begin() as session:
-                metrics.append_decisions(session, self.job, self.fence, said)
+                metrics.append_decisions(session, self.claim, said)
         return seq
 
     def resume(self, metric_seq: int, step: int, state: list[dict[str, Any]] | None = None) -> None:
@@ -80,28 +81,28 @@ class Run:
         self.own = EarlyStopping(self.own.rules)
         self.own.load(state or [])
         with self.lab.context.sessions.begin() as session:
-            attempts.handback(session, self.job, self.fence, "test")
-        self.claim()
+            attempts.handback(session, self.claim, "test")
+        self.start_attempt()
         with self.lab.context.sessions.begin() as session:
-            metrics.supersede_after(session, self.job, self.fence, metric_seq)
+            metrics.supersede_after(session, self.claim, metric_seq)
         self.step, self.seen = step, [one for one in self.seen if one[0] <= metric_seq]
 
-    def claim(self) -> None:
+    def start_attempt(self) -> None:
         """A worker takes it: it must be the only one that waits."""
         with self.lab.context.sessions.begin() as session:
             claimed = leases.claim(session, "train", "worker", 60)
         assert claimed is not None
         assert claimed.job_id == self.job
-        self.fence = claimed.fence
+        self.claim = claimed.claim
         with self.lab.context.sessions.begin() as session:
-            attempts.start(session, self.job, self.fence)
+            attempts.start(session, self.claim)
 
     def finish(self, stop_reason: str = "completed") -> None:
         """The worker ends the job well."""
         result = {"best_epoch": 1, "stopped_epoch": self.step, "test": {}}
-        outcome = attempts.Finish(stop_reason, result, None, "mlp", f"models/{self.job}/{self.fence}", {}, 1)
+        outcome = attempts.Finish(stop_reason, result, None, "mlp", f"models/{self.job}/{self.claim.fence}", {}, 1)
         with self.lab.context.sessions.begin() as session:
-            attempts.finish(session, self.job, self.fence, outcome)
+            attempts.finish(session, self.claim, outcome)
 
     @property
     def row(self) -> Job:
@@ -140,7 +141,7 @@ class Lab:
             spec["experiment"] = experiment
         own = EarlyStopping([with_mode(rule) for rule in parse_rules({"rules": list(rules)}) or ()])
         run = Run(self, jobs.create(self.context, self.who, spec, None)[0].id, own)
-        run.claim()
+        run.start_attempt()
         return run
 
 

@@ -47,7 +47,7 @@ def run_one(service: Served, figures: Figures) -> dict[str, Any] | None:
     parts = figures(spec)
     if parts is None:
         with service.sessions.begin() as session:
-            attempts.fail(session, claimed.job_id, claimed.fence, failure("loss_not_finite", "it diverged", {}))
+            attempts.fail(session, claimed.claim, failure("loss_not_finite", "it diverged", {}))
     else:
         evaluation = {"split": "test", "samples": 10, "metrics": parts.get("test", {}), "parts": parts}
         service.finish(claimed, evaluation=evaluation)

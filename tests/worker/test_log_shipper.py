@@ -39,20 +39,20 @@ def lease() -> Lease[Any]:
 
 
 @pytest.fixture
-def claimed(place: Place) -> leases.Claimed:
+def claimed(place: Place) -> leases.ClaimedJob:
     place.submit(place.table())
     with place.context.sessions.begin() as session:
         claimed = leases.claim(session, "train", "me", 30)
         assert claimed is not None
-        attempts.start(session, claimed.job_id, claimed.fence)
+        attempts.start(session, claimed.claim)
     return claimed
 
 
-def shipper(place: Place, claimed: leases.Claimed, file: Path) -> LogShipper:
-    return LogShipper(place.context, claimed.job_id, claimed.fence, file)
+def shipper(place: Place, claimed: leases.ClaimedJob, file: Path) -> LogShipper:
+    return LogShipper(place.context, claimed.claim, file)
 
 
-def test_said_and_written_lines_keep_their_order(place: Place, claimed: leases.Claimed, tmp_path: Path) -> None:
+def test_said_and_written_lines_keep_their_order(place: Place, claimed: leases.ClaimedJob, tmp_path: Path) -> None:
     file = tmp_path / "log.txt"
     ours = shipper(place, claimed, file)
     ours.say("info", "claimed")
@@ -74,7 +74,7 @@ def test_said_and_written_lines_keep_their_order(place: Place, claimed: leases.C
 
 
 def test_a_lost_database_is_waited_out_and_no_line_comes_twice(
-    place: Place, claimed: leases.Claimed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, claimed: leases.ClaimedJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "log.txt"
     file.write_text("".join(f"{n}\n" for n in range(5000)))
@@ -101,7 +101,7 @@ def test_a_lost_database_is_waited_out_and_no_line_comes_twice(
 
 
 def test_a_log_that_cannot_be_stored_is_given_up_and_hurts_nobody(
-    place: Place, claimed: leases.Claimed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, claimed: leases.ClaimedJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_shipper, "RETRY_SECONDS", 0.01)
 
@@ -118,7 +118,7 @@ def test_a_log_that_cannot_be_stored_is_given_up_and_hurts_nobody(
     assert texts(place, claimed.job_id) == []
 
 
-def test_a_stale_worker_s_lines_are_refused(place: Place, claimed: leases.Claimed, tmp_path: Path) -> None:
+def test_a_stale_worker_s_lines_are_refused(place: Place, claimed: leases.ClaimedJob, tmp_path: Path) -> None:
     ours = shipper(place, claimed, tmp_path / "log.txt")
     with place.context.sessions.begin() as session:
         session.execute(update(Job).values(fence=Job.fence + 1))
@@ -131,7 +131,7 @@ def test_a_stale_worker_s_lines_are_refused(place: Place, claimed: leases.Claime
 
 
 def test_a_talkative_process_is_cut_off_visibly(
-    place: Place, claimed: leases.Claimed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, claimed: leases.ClaimedJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "log.txt"
     file.write_text("".join(f"{n}\n" for n in range(200_000)))

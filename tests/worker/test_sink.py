@@ -62,8 +62,8 @@ def claim(place: Place) -> Sink:
     with place.context.sessions.begin() as session:
         claimed = leases.claim(session, "train", "me", 30)
         assert claimed is not None
-        attempts.start(session, claimed.job_id, claimed.fence)
-    return Sink(place.context, claimed.job_id, claimed.fence, claimed.metric_seq, claimed.decided)
+        attempts.start(session, claimed.claim)
+    return Sink(place.context, claimed.claim, claimed.metric_seq, claimed.decided)
 
 
 def stored(sink: Sink) -> list[metrics.LoggedRow]:
@@ -101,7 +101,7 @@ def test_rows_decisions_and_progress_land_on_the_job(place: Place, sink: Sink) -
 def test_what_was_decided_once_is_not_decided_again(place: Place, sink: Sink) -> None:
     sink.take([{"type": "resolved", "threads": 1}, {"type": "resolved", "threads": 2}])
     sink.ship(now)
-    later = Sink(place.context, sink.job_id, sink.fence, 0, {"threads": 1})
+    later = Sink(place.context, sink.claim, 0, {"threads": 1})
     later.take([{"type": "resolved", "threads": 4}])
     later.ship(now)
     assert place.job(sink.job_id).decided == {"threads": 1}
@@ -170,7 +170,7 @@ def test_decisions_of_rules_across_jobs_do_not_confuse_the_count(place: Place, c
     sink.context = place.context
     sink.take([decision(5)])
     sink.ship(now)
-    again = Sink(place.context, sink.job_id, sink.fence, sink._metric_seq, None)  # as a next attempt begins
+    again = Sink(place.context, sink.claim, sink._metric_seq, None)  # as a next attempt begins
     again.take([rows_event(6, *evaluated), decision(6)])
     again.ship(now)
     with place.context.sessions() as session:
@@ -230,7 +230,7 @@ def test_of_waiting_checkpoints_only_the_newest_is_copied(place: Place, sink: Si
 
 def test_a_stale_fence_writes_nothing_and_leaves_no_file(place: Place, sink: Sink, tmp_path: Path) -> None:
     with place.context.sessions.begin() as session:
-        attempts.handback(session, sink.job_id, sink.fence, "test")
+        attempts.handback(session, sink.claim, "test")
     newer = claim(place)
     newer.take([rows_event(1, ("train", "loss", 1.0))])
     newer.ship(now)
@@ -239,7 +239,7 @@ def test_a_stale_fence_writes_nothing_and_leaves_no_file(place: Place, sink: Sin
         checkpoint_event(tmp_path, 9),
         {"type": "phase", "phase": "x"},
     ):
-        zombie = Sink(place.context, sink.job_id, sink.fence, 1, None)
+        zombie = Sink(place.context, sink.claim, 1, None)
         zombie.take([event])
         with pytest.raises(StaleFence):
             zombie.ship(now)

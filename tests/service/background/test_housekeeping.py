@@ -28,7 +28,7 @@ def due_now(service: Served) -> None:
         session.execute(update(Job).values(not_before=None))
 
 
-def lose(service: Served) -> leases.Claimed:
+def lose(service: Served) -> leases.ClaimedJob:
     """A worker that claims a job and is never heard of again."""
     return service.claim(lease_seconds=-1)
 
@@ -43,7 +43,7 @@ def test_an_expired_lease_is_a_new_attempt_until_too_many(service: Served) -> No
         due_now(service)
     assert (shown["state"], shown["error"]["code"], shown["error"]["retryable"]) == ("failed", "worker_lost", True)
     tries = service.client.get(f"/v1/jobs/{job}/attempts").json()["data"]
-    assert [(a["attempt"], a["outcome"]) for a in tries] == [(n, "lost") for n in range(1, claimed.fence + 1)]
+    assert [(a["attempt"], a["outcome"]) for a in tries] == [(n, "lost") for n in range(1, claimed.claim.fence + 1)]
     assert reap(service.sessions, 2) == 0
 
 
@@ -66,11 +66,11 @@ def test_what_comes_further_each_time_may_be_lost_for_ever(service: Served) -> N
     for number in range(1, 8):
         claimed = service.claim(lease_seconds=-1, start=False)
         with service.sessions.begin() as session:
-            attempts.start(session, job, claimed.fence, resumed_from_step=step)
+            attempts.start(session, claimed.claim, resumed_from_step=step)
         step = 10 * number
         with service.sessions.begin() as session:
             kept = {"step": step, "epoch": number, "storage_key": f"c/{number}", "sha256": "0" * 64, "size": 1}
-            checkpoints.record(session, job, claimed.fence, **kept)
+            checkpoints.record(session, claimed.claim, **kept)
         assert reap(service.sessions, 2) == 1
         shown = service.job(job)
         assert (shown["state"], shown["interruptions"]) == ("queued", number)
@@ -79,7 +79,7 @@ def test_what_comes_further_each_time_may_be_lost_for_ever(service: Served) -> N
     for lost in range(3):
         claimed = service.claim(lease_seconds=-1, start=False)
         with service.sessions.begin() as session:
-            attempts.start(session, job, claimed.fence, resumed_from_step=step)
+            attempts.start(session, claimed.claim, resumed_from_step=step)
         reap(service.sessions, 2)
         assert service.job(job)["state"] == ("queued" if lost < 2 else "failed"), "no further than the last checkpoint"
         due_now(service)
@@ -89,7 +89,7 @@ def test_a_lease_that_is_renewed_is_left_alone(service: Served) -> None:
     job = service.submit()
     claimed = lose(service)
     with service.sessions.begin() as session:
-        leases.renew(session, job, claimed.fence, 30)
+        leases.renew(session, claimed.claim, 30)
     assert reap(service.sessions, 5) == 0
     assert service.job(job)["state"] == "running"
 
@@ -227,7 +227,7 @@ def test_a_clock_that_is_set_back_leaves_the_living_alone(service: Served) -> No
     set_back(service, 1)
     tick(service.sessions, lambda _: None, max_interruptions=3, lease_seconds=30)
     with service.sessions.begin() as session:
-        leases.renew(session, job, claimed.fence, 30)
+        leases.renew(session, claimed.claim, 30)
     tick(service.sessions, lambda _: None, max_interruptions=3, lease_seconds=30)
     assert (service.job(job)["state"], service.job(job)["interruptions"]) == ("running", 0)
 
@@ -239,6 +239,6 @@ def test_a_clock_that_is_set_forward_makes_a_new_attempt_and_no_second_writer(se
     tick(service.sessions, lambda _: None, max_interruptions=3, lease_seconds=30)
     assert service.job(job)["state"] == "queued"
     with service.sessions.begin() as session, pytest.raises(StaleFence):
-        leases.renew(session, job, claimed.fence, 30)
+        leases.renew(session, claimed.claim, 30)
     again = service.claim()
-    assert (again.job_id, again.fence) == (job, claimed.fence + 1)
+    assert (again.job_id, again.claim.fence) == (job, claimed.claim.fence + 1)

@@ -14,7 +14,7 @@ from service.background.orphans import sweep_strays
 from service.background.retention import retain
 from service.database import db_now
 from service.jobs import attempts, checkpoints
-from service.jobs.leases import Claimed
+from service.jobs.leases import ClaimedJob
 from service.jobs.tables import Job
 from service.settings import Settings
 from tests.service.jobs.test_lineage import checkpoint, post
@@ -52,7 +52,7 @@ def aged(service: Served, job: str, days: float) -> None:
         session.execute(update(Job).where(Job.id == job).values(finished_at=db_now(plus=-days * 86400)))
 
 
-def running(service: Served) -> tuple[str, Claimed]:
+def running(service: Served) -> tuple[str, ClaimedJob]:
     """A job with everything that can be removed."""
     job = service.submit()
     claimed = service.claim()
@@ -61,7 +61,7 @@ def running(service: Served) -> tuple[str, Claimed]:
     key = f"artifacts/{job}/1-log.txt"
     stored(service, key)
     with service.sessions.begin() as session:
-        attempts.save_artifact(session, job, claimed.fence, attempts.StoredFile("log.txt", key, "text/plain", 1))
+        attempts.save_artifact(session, claimed.claim, attempts.StoredFile("log.txt", key, "text/plain", 1))
     checkpoint(service, claimed, 1)
     checkpoint(service, claimed, 2)
     return job, claimed
@@ -143,10 +143,10 @@ def test_a_job_that_has_not_ended_is_never_touched(service: Served) -> None:
         if state == "paused":
             with service.sessions.begin() as session:
                 session.execute(update(Job).where(Job.id == job).values(state="pausing"))
-                attempts.handback(session, job, claimed.fence, "x")
+                attempts.handback(session, claimed.claim, "x")
         elif state == "queued":
             with service.sessions.begin() as session:
-                attempts.handback(session, job, claimed.fence, "x")
+                attempts.handback(session, claimed.claim, "x")
         aged(service, job, 1000)
         jobs.append(job)
         stored(service, f"checkpoints/{job}/stray")

@@ -237,10 +237,10 @@ def test_with_force_the_jobs_end(service: Served) -> None:
     assert service.client.delete(f"/v1/datasets/{dataset}?force=true").status_code == 204
     assert (service.job(waiting)["state"], service.job(elsewhere)["state"]) == ("cancelled", "queued")
     with service.sessions.begin() as session:
-        wish = leases.wanted(session, running, claimed.fence)
+        wish = leases.wanted(session, claimed.claim)
         assert wish is not None
         assert wish["action"] == "cancel"
-        attempts.cancelled(session, running, claimed.fence)
+        attempts.cancelled(session, claimed.claim)
     for job in (running, waiting):
         assert service.job(job)["state"] == "cancelled"
         last = service.client.get(f"/v1/jobs/{job}/events").json()["data"][-1]

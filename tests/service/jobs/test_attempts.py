@@ -24,9 +24,9 @@ OUT_OF_MEMORY: dict[str, Any] = {
 }
 
 
-def fail(service: Served, claimed: leases.Claimed, **changes: Any) -> str:
+def fail(service: Served, claimed: leases.ClaimedJob, **changes: Any) -> str:
     with service.sessions.begin() as session:
-        return attempts.fail(session, claimed.job_id, claimed.fence, {**OUT_OF_MEMORY, **changes})
+        return attempts.fail(session, claimed.claim, {**OUT_OF_MEMORY, **changes})
 
 
 def due_now(service: Served) -> None:
@@ -38,7 +38,7 @@ def test_a_good_end_brings_model_result_and_evaluation_at_once(service: Served) 
     job = service.submit(name="digits")
     claimed = service.claim()
     with service.sessions.begin() as session:
-        attempts.note(session, job, claimed.fence, phase="epoch 1/20", progress={"epoch": 1, "percent": 5.0})
+        attempts.note(session, claimed.claim, phase="epoch 1/20", progress={"epoch": 1, "percent": 5.0})
     assert (service.job(job)["phase"], service.job(job)["progress"]["percent"]) == ("epoch 1/20", 5.0)
     model = service.finish(claimed, "early_stop")
     done = service.job(job)
@@ -114,10 +114,10 @@ def test_handing_back_costs_the_job_nothing(service: Served) -> None:
     job = service.submit()
     claimed = service.claim()
     with service.sessions.begin() as session:
-        attempts.handback(session, job, claimed.fence, "the worker stops")
+        attempts.handback(session, claimed.claim, "the worker stops")
     shown = service.job(job)
     assert (shown["state"], shown["attempts"], shown["interruptions"]) == ("queued", 0, 0)
-    assert service.claim().fence == claimed.fence + 1
+    assert service.claim().claim.fence == claimed.claim.fence + 1
 
 
 @pytest.mark.parametrize("way", ["handback", "fail", "lost"])
@@ -130,19 +130,19 @@ def test_a_cancelled_job_never_comes_back(service: Served, way: str) -> None:
     else:
         with service.sessions.begin() as session:
             if way == "handback":
-                attempts.handback(session, job, claimed.fence, "the worker stops")
+                attempts.handback(session, claimed.claim, "the worker stops")
             else:
-                held = leases.held(session, job, claimed.fence)
+                held = leases.lock_claimed(session, claimed.claim)
                 assert attempts.interrupted(session, held, "killed", 5) == "cancelled"
     assert service.job(job)["state"] == "cancelled"
 
 
 def test_what_auto_chose_is_kept_for_the_next_attempt(service: Served) -> None:
-    job = service.submit()
+    service.submit()
     claimed = service.claim()
     with service.sessions.begin() as session:
-        attempts.note(session, job, claimed.fence, decided={"device": "cpu", "threads": 1})
-        attempts.handback(session, job, claimed.fence, "the worker stops")
+        attempts.note(session, claimed.claim, decided={"device": "cpu", "threads": 1})
+        attempts.handback(session, claimed.claim, "the worker stops")
     assert service.claim().decided == {"device": "cpu", "threads": 1}
 
 
@@ -152,14 +152,14 @@ def test_pausing_lets_the_worker_go_and_resuming_goes_on(service: Served) -> Non
     for _ in range(2):
         assert service.client.post(f"/v1/jobs/{job}/pause").json()["state"] == "pausing"
     with service.sessions.begin() as session:
-        assert leases.renew(session, job, claimed.fence, 30) == {"action": "pause"}
-        attempts.give_up(session, leases.held(session, job, claimed.fence), "paused", "client")
+        assert leases.renew(session, claimed.claim, 30) == {"action": "pause"}
+        attempts.give_up(session, leases.lock_claimed(session, claimed.claim), "paused", "client")
     assert service.job(job)["state"] == "paused"
     with service.sessions.begin() as session:
         assert leases.claim(session, "train", "w", 30) is None
     assert service.client.post(f"/v1/jobs/{job}/resume").json()["state"] == "queued"
     again = service.claim()
-    assert (again.fence, again.wanted) == (2, None)
+    assert (again.claim.fence, again.wanted) == (2, None)
     assert service.client.post(f"/v1/jobs/{job}/resume").json()["state"] == "running", "already going on"
 
 
@@ -173,9 +173,9 @@ def test_an_attempt_that_dies_while_pausing_is_paused(service: Served, way: str)
     else:
         with service.sessions.begin() as session:
             if way == "handback":
-                attempts.handback(session, job, claimed.fence, "the worker stops")
+                attempts.handback(session, claimed.claim, "the worker stops")
             else:
-                attempts.interrupted(session, leases.held(session, job, claimed.fence), "killed", 5)
+                attempts.interrupted(session, leases.lock_claimed(session, claimed.claim), "killed", 5)
     assert service.job(job)["state"] == "paused"
     service.client.post(f"/v1/jobs/{job}/resume")
     due_now(service)
@@ -191,8 +191,8 @@ def test_files_are_listed_and_served_as_harmless(service: Served) -> None:
     service.context.storage.put_file(key, path)
     file = attempts.StoredFile("notes.html", key, "text/html", 25)
     with service.sessions.begin() as session:
-        attempts.save_artifact(session, job, claimed.fence, file)
-        attempts.save_artifact(session, job, claimed.fence, file)
+        attempts.save_artifact(session, claimed.claim, file)
+        attempts.save_artifact(session, claimed.claim, file)
     assert [a["name"] for a in service.client.get(f"/v1/jobs/{job}/artifacts").json()["data"]] == ["notes.html"]
     answer = service.client.get(f"/v1/jobs/{job}/artifacts/notes.html")
     assert answer.content == b"<script>alert(1)</script>"

@@ -6,15 +6,14 @@ from service.jobs import checkpoints, leases
 from tests.support.api import Served, row
 
 
-def record(service: Served, claimed: leases.Claimed, step: int) -> list[str]:
+def record(service: Served, claimed: leases.ClaimedJob, step: int) -> list[str]:
     with service.sessions.begin() as session:
         return checkpoints.record(
             session,
-            claimed.job_id,
-            claimed.fence,
+            claimed.claim,
             step=step,
             epoch=1,
-            storage_key=f"checkpoints/{claimed.job_id}/{claimed.fence}-{step}",
+            storage_key=f"checkpoints/{claimed.job_id}/{claimed.claim.fence}-{step}",
             sha256="0" * 64,
             size=10,
         )

@@ -84,7 +84,7 @@ def test_deleting_a_job_removes_its_rows_and_files(service: Served) -> None:
     key = f"artifacts/{job}/1-log.txt"
     service.context.storage.put_file(key, part)
     with service.sessions.begin() as session:
-        attempts.save_artifact(session, job, claimed.fence, attempts.StoredFile("log.txt", key, "text/plain", 3))
+        attempts.save_artifact(session, claimed.claim, attempts.StoredFile("log.txt", key, "text/plain", 3))
     assert service.client.get(f"/v1/jobs/{job}/logs").text == "log"
     service.finish(claimed)
     assert service.client.delete(f"/v1/jobs/{job}").status_code == 204

@@ -54,7 +54,7 @@ class Jobs(RuleBasedStateMachine):
             who = authenticate(session, key)
         assert who is not None
         self.who = who
-        self.claims: list[leases.Claimed] = []
+        self.claims: list[leases.ClaimedJob] = []
         self.written: dict[str, int] = {}
         self.ended: dict[str, str] = {}
         self.never_run: set[str] = set()
@@ -82,7 +82,7 @@ class Jobs(RuleBasedStateMachine):
             assert claimed.job_id not in self.never_run, "cancelled before it began"
             self.claims.append(claimed)
 
-    def as_worker(self, data: st.DataObject, act: Callable[[Any, leases.Claimed], Any]) -> leases.Claimed | None:
+    def as_worker(self, data: st.DataObject, act: Callable[[Any, leases.ClaimedJob], Any]) -> leases.ClaimedJob | None:
         """Some worker, perhaps one that has long lost its job, tries to act; whether it may is not for it to say."""
         claimed = data.draw(st.sampled_from(self.claims))
         try:
@@ -91,48 +91,48 @@ class Jobs(RuleBasedStateMachine):
         except StaleFence:
             return None
         with self.service.sessions() as session:
-            assert session.get_one(Job, claimed.job_id).fence == claimed.fence, "a zombie wrote"
+            assert session.get_one(Job, claimed.job_id).fence == claimed.claim.fence, "a zombie wrote"
         return claimed
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
     def start(self, data: st.DataObject) -> None:
-        self.as_worker(data, lambda session, claimed: attempts.start(session, claimed.job_id, claimed.fence))
+        self.as_worker(data, lambda session, claimed: attempts.start(session, claimed.claim))
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), count=st.integers(0, 3))
     def append(self, data: st.DataObject, count: int) -> None:
         rows = [row("loss", 1.0, n) for n in range(count)]
-        done = self.as_worker(data, lambda s, claimed: metrics.append(s, claimed.job_id, claimed.fence, rows))
+        done = self.as_worker(data, lambda s, claimed: metrics.append(s, claimed.claim, rows))
         if done is not None:
             self.written[done.job_id] += count
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
     def hand_back(self, data: st.DataObject) -> None:
-        self.as_worker(data, lambda s, claimed: attempts.handback(s, claimed.job_id, claimed.fence, "stops"))
+        self.as_worker(data, lambda s, claimed: attempts.handback(s, claimed.claim, "stops"))
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), retryable=st.booleans())
     def fail(self, data: st.DataObject, retryable: bool) -> None:
         error = {"code": "x", "retryable": retryable}
-        self.as_worker(data, lambda s, claimed: attempts.fail(s, claimed.job_id, claimed.fence, error))
+        self.as_worker(data, lambda s, claimed: attempts.fail(s, claimed.claim, error))
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
     def obey(self, data: st.DataObject) -> None:
         """A worker does what is wanted: ends a cancelled job, pauses, or finishes what is to stop."""
 
-        def act(session: Any, claimed: leases.Claimed) -> None:
-            wish = leases.wanted(session, claimed.job_id, claimed.fence) or {}
-            job = leases.held(session, claimed.job_id, claimed.fence)
+        def act(session: Any, claimed: leases.ClaimedJob) -> None:
+            wish = leases.wanted(session, claimed.claim) or {}
+            job = leases.lock_claimed(session, claimed.claim)
             if wish.get("action") == "cancel":
-                attempts.cancelled(session, claimed.job_id, claimed.fence)
+                attempts.cancelled(session, claimed.claim)
             elif wish.get("action") == "pause":
                 attempts.give_up(session, job, "paused", "client")
             elif job.state in ("running", "stopping"):
                 reason = "client_stop" if wish.get("action") == "stop" else "completed"
-                attempts.finish(session, claimed.job_id, claimed.fence, outcome(claimed, reason))
+                attempts.finish(session, claimed.claim, outcome(claimed, reason))
 
         self.as_worker(data, act)
 
@@ -203,13 +203,13 @@ class Jobs(RuleBasedStateMachine):
         assert state == job.state
 
 
-def outcome(claimed: leases.Claimed, reason: str) -> attempts.Finish:
+def outcome(claimed: leases.ClaimedJob, reason: str) -> attempts.Finish:
     return attempts.Finish(
         stop_reason=reason,
         result={"best_epoch": 1, "stopped_epoch": 1, "test": {}},
         evaluation=None,
         model_kind="mlp",
-        model_key=f"models/{claimed.job_id}/{claimed.fence}",
+        model_key=f"models/{claimed.job_id}/{claimed.claim.fence}",
         model_manifest={},
         model_bytes=1,
     )

@@ -72,7 +72,7 @@ def test_stop_and_cancel_are_idempotent(service: Served) -> None:
     for _ in range(2):
         assert service.client.post(f"/v1/jobs/{running}/stop", json={"keep": "last"}).json()["state"] == "stopping"
     with service.sessions.begin() as session:
-        wish = leases.renew(session, running, claimed.fence, 30)
+        wish = leases.renew(session, claimed.claim, 30)
     assert wish == {"action": "stop", "keep": "last"}
     assert service.client.post(f"/v1/jobs/{running}/stop", json={"keep": "nothing"}).status_code == 422
 
@@ -81,7 +81,7 @@ def test_stop_only_if_nothing_newer_was_seen(service: Served) -> None:
     job = service.submit()
     claimed = service.claim()
     with service.sessions.begin() as session:
-        metrics.append(session, job, claimed.fence, [row("loss", 0.5), row("loss", 0.4, 2)])
+        metrics.append(session, claimed.claim, [row("loss", 0.5), row("loss", 0.4, 2)])
     stale = service.client.post(f"/v1/jobs/{job}/stop", json={"if_seq": 1})
     assert (stale.status_code, stale.json()["code"]) == (409, "newer_metrics")
     assert service.client.post(f"/v1/jobs/{job}/stop", json={"if_seq": 2}).json()["state"] == "stopping"

@@ -26,7 +26,7 @@ ERROR = {"code": "x", "retryable": True}
 def test_a_claim_takes_the_job_with_all_that_a_worker_needs(service: Served) -> None:
     job = service.submit(name="first")
     claimed = service.claim(start=False)
-    assert (claimed.job_id, claimed.fence, claimed.prepared_key, claimed.metric_seq) == (job, 1, "prepared/x", 0)
+    assert (claimed.job_id, claimed.claim.fence, claimed.prepared_key, claimed.metric_seq) == (job, 1, "prepared/x", 0)
     assert claimed.spec["train"]["epochs"] == 20, "the resolved spec, with its defaults"
     assert service.job(job)["state"] == "starting"
     with service.sessions.begin() as session:
@@ -42,7 +42,7 @@ def test_only_one_of_many_claims_wins(service: Served) -> None:
         with service.sessions.begin() as session:
             claimed = leases.claim(session, "train", "w", 30)
         if claimed:
-            won.append(claimed.fence)
+            won.append(claimed.claim.fence)
 
     threads = [Thread(target=compete) for _ in range(8)]
     for thread in threads:
@@ -66,32 +66,32 @@ def test_renewing_keeps_the_job_and_tells_what_is_wanted(service: Served) -> Non
     job = service.submit()
     claimed = service.claim()
     with service.sessions.begin() as session:
-        assert leases.renew(session, job, claimed.fence, 30) is None
+        assert leases.renew(session, claimed.claim, 30) is None
     service.client.post(f"/v1/jobs/{job}/stop", json={"keep": "last"})
     with service.sessions.begin() as session:
-        assert leases.renew(session, job, claimed.fence, 30) == {"action": "stop", "keep": "last"}
-        assert leases.wanted(session, job, claimed.fence) == {"action": "stop", "keep": "last"}
+        assert leases.renew(session, claimed.claim, 30) == {"action": "stop", "keep": "last"}
+        assert leases.wanted(session, claimed.claim) == {"action": "stop", "keep": "last"}
 
 
-WRITES: dict[str, Callable[[Session, str, int], Any]] = {
-    "append": lambda s, job, fence: metrics.append(s, job, fence, [row("loss", 1.0)]),
-    "append nothing": lambda s, job, fence: metrics.append(s, job, fence, []),
-    "append_decisions": lambda s, job, fence: metrics.append_decisions(s, job, fence, []),
-    "supersede_after": lambda s, job, fence: metrics.supersede_after(s, job, fence, 0),
-    "renew": lambda s, job, fence: leases.renew(s, job, fence, 30),
-    "wanted": lambda s, job, fence: leases.wanted(s, job, fence),
-    "start": lambda s, job, fence: attempts.start(s, job, fence),
-    "note": lambda s, job, fence: attempts.note(s, job, fence, phase="zombie"),
-    "say": lambda s, job, fence: logs.append(s, job, fence, [Line(1.0, "info", "training", "zombie")]),
-    "say nothing": lambda s, job, fence: logs.append(s, job, fence, []),
-    "handback": lambda s, job, fence: attempts.handback(s, job, fence, "zombie"),
-    "cancelled": lambda s, job, fence: attempts.cancelled(s, job, fence),
-    "fail": lambda s, job, fence: attempts.fail(s, job, fence, ERROR),
-    "save_artifact": lambda s, job, fence: attempts.save_artifact(
-        s, job, fence, attempts.StoredFile("a", "artifacts/a", "text/plain", 1)
+WRITES: dict[str, Callable[[Session, leases.Claim], Any]] = {
+    "append": lambda s, claim: metrics.append(s, claim, [row("loss", 1.0)]),
+    "append nothing": lambda s, claim: metrics.append(s, claim, []),
+    "append_decisions": lambda s, claim: metrics.append_decisions(s, claim, []),
+    "supersede_after": lambda s, claim: metrics.supersede_after(s, claim, 0),
+    "renew": lambda s, claim: leases.renew(s, claim, 30),
+    "wanted": lambda s, claim: leases.wanted(s, claim),
+    "start": lambda s, claim: attempts.start(s, claim),
+    "note": lambda s, claim: attempts.note(s, claim, phase="zombie"),
+    "say": lambda s, claim: logs.append(s, claim, [Line(1.0, "info", "training", "zombie")]),
+    "say nothing": lambda s, claim: logs.append(s, claim, []),
+    "handback": lambda s, claim: attempts.handback(s, claim, "zombie"),
+    "cancelled": lambda s, claim: attempts.cancelled(s, claim),
+    "fail": lambda s, claim: attempts.fail(s, claim, ERROR),
+    "save_artifact": lambda s, claim: attempts.save_artifact(
+        s, claim, attempts.StoredFile("a", "artifacts/a", "text/plain", 1)
     ),
-    "checkpoint": lambda s, job, fence: checkpoints.record(
-        s, job, fence, step=1, epoch=1, storage_key="checkpoints/a", sha256="0", size=1
+    "checkpoint": lambda s, claim: checkpoints.record(
+        s, claim, step=1, epoch=1, storage_key="checkpoints/a", sha256="0", size=1
     ),
 }
 
@@ -100,13 +100,13 @@ def test_a_stale_fence_writes_nothing(service: Served) -> None:
     job = service.submit()
     first = service.claim()
     with service.sessions.begin() as session:
-        attempts.handback(session, job, first.fence, "worker shutdown")
+        attempts.handback(session, first.claim, "worker shutdown")
     second = service.claim("worker-2")
-    assert second.fence == first.fence + 1
+    assert second.claim.fence == first.claim.fence + 1
     before = service.job(job)
     for write in WRITES.values():
         with pytest.raises(StaleFence), service.sessions.begin() as session:
-            write(session, job, first.fence)
+            write(session, first.claim)
     with pytest.raises(StaleFence):
         service.finish(first)
     assert service.job(job) == before
@@ -116,25 +116,25 @@ def test_a_stale_fence_writes_nothing(service: Served) -> None:
 
 @pytest.mark.parametrize("end", ["finish", "fail", "cancel"])
 def test_after_the_end_even_the_owner_writes_nothing(service: Served, end: str) -> None:
-    job = service.submit()
+    service.submit()
     claimed = service.claim()
     if end == "finish":
         service.finish(claimed)
     else:
         with service.sessions.begin() as session:
             if end == "fail":
-                attempts.fail(session, job, claimed.fence, {"code": "x", "retryable": False})
+                attempts.fail(session, claimed.claim, {"code": "x", "retryable": False})
             else:
-                attempts.cancelled(session, job, claimed.fence)
+                attempts.cancelled(session, claimed.claim)
     for write in WRITES.values():
         with pytest.raises(StaleFence), service.sessions.begin() as session:
-            write(session, job, claimed.fence)
+            write(session, claimed.claim)
 
 
 def test_a_session_that_saw_the_row_before_does_not_answer_from_memory(service: Served) -> None:
-    job = service.submit()
+    service.submit()
     claimed = service.claim()
     with service.sessions.begin() as session:
-        assert leases.held(session, job, claimed.fence).next_seq == 1
-        metrics.append(session, job, claimed.fence, [row("loss", 1.0)])
-        assert leases.held(session, job, claimed.fence).next_seq == 2
+        assert leases.lock_claimed(session, claimed.claim).next_seq == 1
+        metrics.append(session, claimed.claim, [row("loss", 1.0)])
+        assert leases.lock_claimed(session, claimed.claim).next_seq == 2

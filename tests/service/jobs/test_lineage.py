@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from service.jobs import attempts, checkpoints
-from service.jobs.leases import Claimed
+from service.jobs.leases import ClaimedJob
 from service.jobs.tables import Checkpoint
 from tests.support.api import Served
 from trainkit.spec.early_stop import ACROSS
@@ -17,16 +17,14 @@ from trainkit.spec.memory_reduction import with_next_spec
 from trainkit.spec.patch import merge_patch
 
 
-def checkpoint(service: Served, claimed: Claimed, step: int = 7) -> str:
+def checkpoint(service: Served, claimed: ClaimedJob, step: int = 7) -> str:
     """A checkpoint of the claimed job, as a worker registers it."""
-    key = f"checkpoints/{claimed.job_id}/{claimed.fence}/{step}"
+    key = f"checkpoints/{claimed.job_id}/{claimed.claim.fence}/{step}"
     part = service.context.storage.new_part()
     part.write_bytes(b"state at %d" % step)
     service.context.storage.adopt(part, key)
     with service.sessions.begin() as session:
-        checkpoints.record(
-            session, claimed.job_id, claimed.fence, step=step, epoch=2, storage_key=key, sha256="ab" * 32, size=11
-        )
+        checkpoints.record(session, claimed.claim, step=step, epoch=2, storage_key=key, sha256="ab" * 32, size=11)
     return key
 
 
@@ -105,7 +103,7 @@ def test_a_job_that_ran_out_of_memory_is_forked_with_the_patch_it_offers(
     checkpoint(service, claimed)
     error = with_next_spec(failure("out_of_gpu_memory", "no memory left"), claimed.spec)
     with service.sessions.begin() as session:
-        attempts.fail(session, claimed.job_id, claimed.fence, error)
+        attempts.fail(session, claimed.claim, error)
     told = service.job(job)
     offer = told["error"]["evidence"]["next_spec"]
     assert (told["state"], offer["fork"]) == ("failed", True)
@@ -187,7 +185,7 @@ def test_a_retry_is_the_same_job_from_its_beginning(service: Served) -> None:
     assert post(service, f"{job}/retry").status_code == 409
     claimed = service.claim()
     with service.sessions.begin() as session:
-        attempts.fail(session, claimed.job_id, claimed.fence, {"code": "invalid_data", "retryable": False})
+        attempts.fail(session, claimed.claim, {"code": "invalid_data", "retryable": False})
     first = post(service, f"{job}/retry")
     assert (first.status_code, first.json()["parent"]["relation"]) == (201, "retry")
     assert first.json()["spec"] == service.job(job)["spec"]

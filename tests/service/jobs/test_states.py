@@ -90,4 +90,4 @@ def test_the_lease_goes_with_the_worker(service: Served) -> None:
     service.finish(claimed)
     with service.sessions() as session:
         job = session.get_one(Job, claimed.job_id)
-    assert (job.lease_owner, job.lease_expires_at, job.fence) == (None, None, claimed.fence)
+    assert (job.lease_owner, job.lease_expires_at, job.fence) == (None, None, claimed.claim.fence)

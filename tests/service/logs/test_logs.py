@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from service.jobs import attempts
+from service.jobs.leases import Claim
+from service.logs import service as log_service
 from service.logs.chunks import CUT, LINE_CHARACTERS, Line, clean, decode, encode
 from tests.support.api import Served
 
@@ -36,7 +38,7 @@ def job(service: Served) -> str:
     service.say(first, "line 7", level="error")
     service.say(first, "line 8", "line 9", level="debug")
     with service.sessions.begin() as session:
-        attempts.handback(session, job, first.fence, "the worker stops")
+        attempts.handback(session, first.claim, "the worker stops")
     service.say(service.claim("worker-2"), "a", "b")
     return job
 
@@ -112,12 +114,10 @@ def test_waiting_answers_when_a_wanted_line_comes(service: Served, job: str) -> 
 
     def work() -> None:
         with service.sessions.begin() as session:
-            from service.logs import service as log_service
-
-            log_service.append(session, job, 2, [Line(time.time(), "info", "supervisor", "not wanted")])
+            log_service.append(session, Claim(job, 2), [Line(time.time(), "info", "supervisor", "not wanted")])
         time.sleep(0.3)
         with service.sessions.begin() as session:
-            log_service.append(session, job, 2, [Line(time.time(), "error", "supervisor", "wanted")])
+            log_service.append(session, Claim(job, 2), [Line(time.time(), "error", "supervisor", "wanted")])
 
     later = threading.Timer(0.3, work)
     later.start()

@@ -60,11 +60,11 @@ def test_a_log_of_many_attempts_reads_the_same_from_few_chunks(service: Served, 
     assert everything(service, job) == before
     assert service.client.get(f"/v1/jobs/{job}/metrics").headers["etag"] == tag
     # the open attempt's tail waits; with the end of the job it is joined too
-    assert len([rows for rows, fence in large if fence == claimed.fence]) > 2
+    assert len([rows for rows, fence in large if fence == claimed.claim.fence]) > 2
     assert compaction.compact_job(service.sessions, job) == 0
     service.finish(claimed)
     compaction.compact(service.sessions)
-    last = [rows for rows, fence in sizes(service, job) if fence == claimed.fence]
+    last = [rows for rows, fence in sizes(service, job) if fence == claimed.claim.fence]
     assert len(last) <= 3
     whole, _, series = everything(service, job)
     assert (whole["data"], series) == (before[0]["data"], before[2])

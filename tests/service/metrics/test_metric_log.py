@@ -15,14 +15,14 @@ from tests.support.api import Served, row
 pytestmark = pytest.mark.postgresql
 
 
-def again(service: Served, claimed: leases.Claimed, metric_seq: int) -> leases.Claimed:
+def again(service: Served, claimed: leases.ClaimedJob, metric_seq: int) -> leases.ClaimedJob:
     """The worker goes; another one resumes from a checkpoint that was taken at `metric_seq`."""
     with service.sessions.begin() as session:
-        attempts.handback(session, claimed.job_id, claimed.fence, "test")
+        attempts.handback(session, claimed.claim, "test")
     claimed = service.claim("worker-2", start=False)
     with service.sessions.begin() as session:
-        metrics.supersede_after(session, claimed.job_id, claimed.fence, metric_seq)
-        attempts.start(session, claimed.job_id, claimed.fence, resumed_from_step=metric_seq)
+        metrics.supersede_after(session, claimed.claim, metric_seq)
+        attempts.start(session, claimed.claim, resumed_from_step=metric_seq)
     return claimed
 
 
@@ -45,7 +45,7 @@ def test_nothing_is_stored_of_a_transaction_that_fails(service: Served) -> None:
     claimed = service.claim()
     try:
         with service.sessions.begin() as session:
-            metrics.append(session, job, claimed.fence, [row("loss", 1.0)])
+            metrics.append(session, claimed.claim, [row("loss", 1.0)])
             raise RuntimeError("the worker died here")
     except RuntimeError:
         assert log(service, job) == []
@@ -134,7 +134,7 @@ def test_decisions_are_rows_with_their_inputs(service: Served) -> None:
     }
     for _ in range(2):
         with service.sessions.begin() as session:
-            metrics.append_decisions(session, job, claimed.fence, [decision, {**decision, "rule": "diverged"}])
+            metrics.append_decisions(session, claimed.claim, [decision, {**decision, "rule": "diverged"}])
     rows = service.client.get(f"/v1/jobs/{job}/decisions").json()["data"]
     assert [r["seq"] for r in rows] == [1, 2, 3, 4]
     assert (rows[0]["inputs"], rows[1]["rule"]) == ({"val_loss": None, "waited": 1}, {"kind": "diverged"})

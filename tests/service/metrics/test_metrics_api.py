@@ -73,7 +73,7 @@ def test_an_etag_notices_that_rows_were_run_again(service: Served, job: str) -> 
     service.append(claimed, row("loss", 1.0), row("loss", 0.5, 2))
     tag = service.client.get(f"/v1/jobs/{job}/metrics").headers["etag"]
     with service.sessions.begin() as session:
-        metrics.supersede_after(session, job, claimed.fence, 1)
+        metrics.supersede_after(session, claimed.claim, 1)
     answer = service.client.get(f"/v1/jobs/{job}/metrics", headers={"If-None-Match": tag})
     assert answer.status_code == 200
     assert [r["superseded"] for r in answer.json()["data"]] == [False, True]
@@ -100,7 +100,7 @@ def test_series_hold_the_rows_that_count(service: Served, job: str) -> None:
     claimed = service.claim()
     service.append(claimed, row("loss", 1.0), row("loss", 0.5, 2), row("accuracy", float("nan"), 2))
     with service.sessions.begin() as session:
-        metrics.supersede_after(session, job, claimed.fence, 1)
+        metrics.supersede_after(session, claimed.claim, 1)
     service.append(claimed, row("loss", 0.6, 2))
     series = service.client.get(f"/v1/jobs/{job}/metrics/series").json()["series"]
     assert series == {"val_loss": {"seq": [1, 4], "step": [1, 2], "epoch": [1, 2], "value": [1.0, 0.6]}}

@@ -25,7 +25,7 @@ def model(service: Served) -> str:
     folder.mkdir()
     (folder / "model.json").write_text('{"format": 1}')
     (folder / "model.safetensors").write_bytes(bytes(range(256)) * 8192)
-    key = f"models/{claimed.job_id}/{claimed.fence}"
+    key = f"models/{claimed.job_id}/{claimed.claim.fence}"
     service.context.storage.put_tree(key, folder)
     return service.finish(claimed, model_key=key)
 

@@ -192,10 +192,10 @@ def test_ends_are_counted_once_and_only_when_they_have_happened(service: Served)
     claimed = service.claim()
     broken = failure("process_killed", "killed")
     with service.sessions() as session:
-        attempts.fail(session, claimed.job_id, claimed.fence, failure("not_trainable", "no"))
+        attempts.fail(session, claimed.claim, failure("not_trainable", "no"))
         session.rollback()
     with service.sessions.begin() as session:
-        attempts.fail(session, claimed.job_id, claimed.fence, failure("not_trainable", "no"))
+        attempts.fail(session, claimed.claim, failure("not_trainable", "no"))
     other = service.claim()
     with service.sessions.begin() as session:
         job = session.get_one(Job, other.job_id)

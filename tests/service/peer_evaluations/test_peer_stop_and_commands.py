@@ -62,13 +62,13 @@ def see_through(run: Run) -> None:
     """The worker hears the wish, and does as it says; a paused job is asked for again, and goes on with what is wanted."""
     context = run.lab.context
     with context.sessions.begin() as session:
-        wish = leases.wanted(session, run.job, run.fence) or {}
+        wish = leases.wanted(session, run.claim) or {}
     if wish.get("action") == "cancel":
         with context.sessions.begin() as session:
-            attempts.cancelled(session, run.job, run.fence)
+            attempts.cancelled(session, run.claim)
     elif wish.get("action") == "pause":
         with context.sessions.begin() as session:
-            attempts.handback(session, run.job, run.fence, "paused")
+            attempts.handback(session, run.claim, "paused")
     elif wish.get("action") == "stop":
         run.finish(wish.get("stop_reason", "client_stop"))
     else:
@@ -109,9 +109,9 @@ def test_a_stopping_job_that_lost_its_worker_is_stopped_by_the_next(lab: Lab) ->
     run = lab.start("e", RULE)
     rule(run)
     with lab.context.sessions.begin() as session:
-        job = leases.held(session, run.job, run.fence)
+        job = leases.lock_claimed(session, run.claim)
         assert attempts.interrupted(session, job, "killed", 5) == "queued"
-    run.claim()
+    run.start_attempt()
     assert (run.row.wanted or {})["stop_reason"] == "early_stop"
     rule(run)  # what is run again is decided again, and changes nothing
     stop(run)

@@ -122,7 +122,7 @@ def test_every_end_is_counted_and_outlives_its_jobs(service: Served) -> None:
     log(service, claimed, [0.01], 0.01)
     with service.sessions.begin() as session:
         error = failure("loss_not_finite", "the loss is not finite", {})
-        attempts.fail(session, claimed.job_id, claimed.fence, error)
+        attempts.fail(session, claimed.claim, error)
     assert service.client.post(f"/v1/jobs/{jobs[4]}/cancel").status_code == 200
     outcomes = []
     for job in jobs[:4]:  # measured as they are deleted, for nobody has asked before

@@ -40,7 +40,7 @@ def evaluate(service: Served, claimed: Any, losses: list[float], rules: EarlySto
 def take(service: Served, claimed: Any, decisions: list[Decision]) -> None:
     with service.sessions.begin() as session:
         told = [decision.as_dict() for decision in decisions]
-        metrics.append_decisions(session, claimed.job_id, claimed.fence, told)
+        metrics.append_decisions(session, claimed.claim, told)
 
 
 def own_rules() -> EarlyStopping:
@@ -124,7 +124,7 @@ def test_what_was_run_again_is_left_out(service: Served) -> None:
     assert rows["state"] == "running"
     evaluate(service, claimed, [9.0, 9.0, math.nan], rules, first=3)
     with service.sessions.begin() as session:
-        metrics.supersede_after(session, job, claimed.fence, seq)
+        metrics.supersede_after(session, claimed.claim, seq)
     assert simulate(service, job, {})["total"] == 6
     # The same fence writes again here; the steps that follow are others.
     again = own_rules()

@@ -109,7 +109,7 @@ def test_a_deleted_job_is_still_told_of(service: Served) -> None:
     service.append(claimed, row("loss", 0.5))
     service.client.post(f"/v1/jobs/{job}/cancel")
     with service.sessions.begin() as session:
-        attempts.cancelled(session, job, claimed.fence)
+        attempts.cancelled(session, claimed.claim)
     assert service.client.delete(f"/v1/jobs/{job}").status_code == 204
     assert [(one["job"], one["state"]) for one in deliveries(service, made["id"])] == [(job, "pending")] * 2
     with service.sessions() as session:
@@ -171,7 +171,7 @@ def test_rows_that_are_run_again_tell_nothing_twice_and_each_job_for_itself(serv
     reap(service.sessions, 5)
     again = service.claim()
     with service.sessions.begin() as session:
-        metrics.supersede_after(session, first, again.fence, 1)
+        metrics.supersede_after(session, again.claim, 1)
     service.append(again, row("accuracy", 0.95, 2))
     service.submit()
     second = service.claim()
@@ -207,7 +207,7 @@ def test_a_flush_that_is_not_committed_crosses_nothing(service: Served) -> None:
     service.submit()
     claimed = service.claim()
     with service.sessions() as session:
-        metrics.append(session, claimed.job_id, claimed.fence, [row("accuracy", 0.95)])
+        metrics.append(session, claimed.claim, [row("accuracy", 0.95)])
         assert session.query(WebhookCrossing).count() == 1
         session.rollback()
     assert kinds(service, made) == []
