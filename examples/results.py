@@ -111,7 +111,7 @@ def row(name: str, seed: int, done: dict[str, Any]) -> str:
     metrics = ", ".join(f"{key} {result['test'][key]:.4f}" for key in shown if result["test"].get(key) is not None)
     began, ended = (datetime.fromisoformat(done[when]) for when in ("started_at", "finished_at"))
     epochs = f"{result['stopped_epoch']} ({result['best_epoch']})"
-    return f"| {name} | {seed} | {epochs} | {metrics} | {done['decided']['parameters']:,} | {(ended - began).seconds} |"
+    return f"| {name} | {seed} | {epochs} | {metrics} | {done['runtime']['parameters']:,} | {(ended - began).seconds} |"
 
 
 if __name__ == "__main__":

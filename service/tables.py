@@ -3,14 +3,14 @@
 from service.database import Base
 from service.datasets.tables import Blob, Dataset
 from service.experiments.tables import Experiment, Trial
-from service.inference_requests.tables import Question
+from service.inference_requests.tables import InferenceRequest
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
 from service.keys.tables import ApiKey, Project
 from service.logs.tables import LogChunk
 from service.metrics.tables import MetricChunk, MetricSuperseded
 from service.models.tables import Model
-from service.peer_evaluations.tables import EvaluationResult, ExperimentClock, ExperimentMember
-from service.recommendations.tables import Prescription
+from service.peer_evaluations.tables import PeerEvaluation, PeerGroup, PeerGroupMember
+from service.recommendations.tables import Recommendation
 from service.uploads.tables import Upload
 from service.webhooks.tables import Webhook, WebhookAttempt, WebhookCrossing, WebhookDelivery
 from service.workers.tables import Housekeeping, Worker
@@ -24,21 +24,21 @@ __all__ = [
     "Checkpoint",
     "Dataset",
     "Decision",
-    "EvaluationResult",
     "Experiment",
-    "ExperimentClock",
-    "ExperimentMember",
     "Housekeeping",
     "IdempotencyKey",
+    "InferenceRequest",
     "Job",
     "JobEvent",
     "LogChunk",
     "MetricChunk",
     "MetricSuperseded",
     "Model",
-    "Prescription",
+    "PeerEvaluation",
+    "PeerGroup",
+    "PeerGroupMember",
     "Project",
-    "Question",
+    "Recommendation",
     "Trial",
     "Upload",
     "Webhook",

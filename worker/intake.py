@@ -96,7 +96,7 @@ class Intake:
         self.context.engine.dispose()
         claimed = self.claimed
         self.child = fork(
-            lambda: read(upload, self.folder, claimed.kind, claimed.target, claimed.reading),
+            lambda: read(upload, self.folder, claimed.kind, claimed.target, claimed.read_options),
             log=self.folder / "log.txt",
             threads=1,
         )

@@ -37,11 +37,11 @@ ROWS_A_CHUNK = 5000
 class Sink:
     """Events go in with `take`, into the database with `ship`; what ends the job is kept for the supervisor."""
 
-    def __init__(self, context: Context, claim: Claim, metric_seq: int, decided: Event | None) -> None:
+    def __init__(self, context: Context, claim: Claim, metric_seq: int, runtime: Event | None) -> None:
         self.context = context
         self.claim = claim
         self.job_id = claim.job_id
-        self.decided = decided
+        self.runtime = runtime
         self.finished: Event | None = None
         self.failed: Event | None = None
         self.ended: Event | None = None
@@ -121,7 +121,7 @@ class Sink:
         with self.context.sessions.begin() as session:
             job = lock_claimed(session, self.claim)
             # Rules across jobs decide while rows are stored; these decisions were never ours to ship.
-            decision_seq = job.next_decision_seq - job.across_decisions
+            decision_seq = job.next_decision_seq - job.peer_decisions
             if self._decision_seq is None:
                 self._decision_seq = decision_seq
             # A commit whose answer was lost may have happened: the counters, which only we move, say how much of it did.
@@ -151,10 +151,10 @@ class Sink:
                 changes["phase"] = said["phase"]
             elif event["type"] == "progress":
                 changes["progress"] = said
-            elif event["type"] == "resolved" and self.decided is None:
+            elif event["type"] == "resolved" and self.runtime is None:
                 # Decided once: later attempts compute on the same terms, so that they give the same bits.
-                changes["decided"] = said
-                self.decided = said
+                changes["runtime"] = said
+                self.runtime = said
         return changes
 
     def _store_checkpoint(self, event: Event, aside: Callable[[Callable[[], Any]], Any]) -> None:

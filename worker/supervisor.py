@@ -88,7 +88,7 @@ class Supervisor:
         self.folder = settings.scratch / claimed.job_id / str(claimed.claim.fence)
         self.log_file = self.folder / "log.txt"
         self.logs = LogShipper(context, claimed.claim, self.log_file)
-        self.sink = Sink(context, claimed.claim, claimed.metric_seq, claimed.decided)
+        self.sink = Sink(context, claimed.claim, claimed.metric_seq, claimed.runtime)
         self.memory_limit = limit_of(claimed.spec, settings.max_job_memory_bytes)
         self.watchdog = Watchdog(self.log_file, self.memory_limit, settings.wedged_seconds)
         self.last = LastWords()
@@ -146,7 +146,7 @@ class Supervisor:
             self._transact(lambda session: attempts.fail(session, self.claim, failed))
 
     def _attempt(self) -> None:
-        wish = self.claimed.wanted
+        wish = self.claimed.requested_action
         if wish is not None and wish.get("action") == "cancel":
             self.logs.say("info", "cancelled before it began")
             self.logs.finish(self.lease)
@@ -202,7 +202,7 @@ class Supervisor:
             dataset=dataset,
             workdir=self.folder,
             spool=self.folder / "spool",
-            decided=self.claimed.decided,
+            runtime=self.claimed.runtime,
             resume_from=path,
             branch=checkpoint is not None and checkpoint.fence == 0,
             target_dataset=sources.target_dataset,
@@ -251,7 +251,7 @@ class Supervisor:
         # The child inherits memory, not connections: none may be open across the fork.
         self.context.engine.dispose()
         fp("before_fork")
-        threads = (self.claimed.decided or {}).get("threads", 1)
+        threads = (self.claimed.runtime or {}).get("threads", 1)
         self.task = task
         self.watchdog.forgive()
         self.child = fork(

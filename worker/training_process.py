@@ -25,7 +25,7 @@ class Task:
     dataset: Path
     workdir: Path
     spool: Path
-    decided: dict[str, Any] | None = None
+    runtime: dict[str, Any] | None = None
     resume_from: Path | None = None
     branch: bool = False
     """Whether that checkpoint is another job's."""
@@ -89,7 +89,7 @@ def _fit(task: Task, control: Control, on_event: Callable[[dict[str, Any]], None
         branch=task.branch,
         target_data=None if task.target_dataset is None else Dataset.load(task.target_dataset),
         source=task.source,
-        decided=usable(task.decided, on_event),
+        decided=usable(task.runtime, on_event),
     ).outcome
 
 
@@ -118,17 +118,17 @@ def log_line(event: dict[str, Any]) -> str | None:
     return None
 
 
-def usable(decided: dict[str, Any] | None, on_event: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
+def usable(runtime: dict[str, Any] | None, on_event: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
     """The earlier attempt's choices, unless its GPU is not on this machine: then they are made anew, and said so."""
     import torch
 
-    if decided is None or decided["device"] == "cpu":
-        return decided
-    kind = torch.device(decided["device"]).type
+    if runtime is None or runtime["device"] == "cpu":
+        return runtime
+    kind = torch.device(runtime["device"]).type
     there = torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
     if there:
-        return decided
-    message = f"the earlier attempt computed on {decided['device']}, which this worker has not: results may differ"
+        return runtime
+    message = f"the earlier attempt computed on {runtime['device']}, which this worker has not: results may differ"
     on_event({"type": "log", "level": "warning", "message": message})
     return None
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.database import db_now
 from service.datasets.tables import Dataset
 from service.inference_requests.repository import sweep
-from service.inference_requests.tables import Question
+from service.inference_requests.tables import InferenceRequest
 from service.jobs import attempts
 from service.jobs.service import admit_waiting
 from service.jobs.states import WITH_WORKER
@@ -51,11 +51,11 @@ def mend_times(sessions: sessionmaker[Session], lease_seconds: float) -> None:
     """
     far = max(FAR_LEASES * lease_seconds, FAR_SECONDS)
     with sessions.begin() as session:
-        for table in (Job, Dataset, Question):
+        for table in (Job, Dataset, InferenceRequest):
             ahead = update(table).execution_options(synchronize_session=False)
             leased = table.lease_expires_at > db_now(plus=far)
             session.execute(ahead.where(leased).values(lease_expires_at=db_now(plus=lease_seconds)))
-            session.execute(ahead.where(table.rung_at > db_now(plus=FAR_RING_SECONDS)).values(rung_at=None))
+            session.execute(ahead.where(table.notified_at > db_now(plus=FAR_RING_SECONDS)).values(notified_at=None))
         waits = update(Job).execution_options(synchronize_session=False).where(Job.state == "queued")
         session.execute(waits.where(Job.not_before > db_now(plus=FAR_SECONDS)).values(not_before=None))
 
@@ -93,14 +93,14 @@ def admit(sessions: sessionmaker[Session]) -> None:
 
 def ring_for_unheard(sessions: sessionmaker[Session], ring: Callable[[str], object]) -> None:
     """Ring again for work that has waited without anyone coming."""
-    unheard = or_(Job.rung_at.is_(None), Job.rung_at < db_now(plus=-RING_AGAIN_SECONDS))
+    unheard = or_(Job.notified_at.is_(None), Job.notified_at < db_now(plus=-RING_AGAIN_SECONDS))
     due = or_(Job.not_before.is_(None), Job.not_before <= db_now())
     queues: set[str] = set()
     with sessions.begin() as session:
         rung = (
             update(Job)
             .where(Job.state == "queued", due, unheard)
-            .values(rung_at=db_now())
+            .values(notified_at=db_now())
             .returning(Job.queue)
             .execution_options(synchronize_session=False)
         )
@@ -108,14 +108,14 @@ def ring_for_unheard(sessions: sessionmaker[Session], ring: Callable[[str], obje
         for table, state, queue in (
             (Dataset, "uploading", "data"),
             (Dataset, "validating", "data"),
-            (Question, "queued", "predict"),
+            (InferenceRequest, "queued", "predict"),
         ):
             free = or_(table.lease_expires_at.is_(None), table.lease_expires_at < db_now())
-            silent = or_(table.rung_at.is_(None), table.rung_at < db_now(plus=-RING_AGAIN_SECONDS))
+            silent = or_(table.notified_at.is_(None), table.notified_at < db_now(plus=-RING_AGAIN_SECONDS))
             again = (
                 update(table)
                 .where(table.state == state, free, silent)
-                .values(rung_at=db_now())
+                .values(notified_at=db_now())
                 .returning(table.id)
                 .execution_options(synchronize_session=False)
             )

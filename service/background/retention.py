@@ -1,7 +1,7 @@
 """What a project keeps no longer is taken from jobs that have ended: checkpoints, logs, metrics, at last the job.
 
 Each job is one transaction that holds its row; files go after the commit, and what a death in between leaves is found
-again (strays.py). What was taken stands in the job (`removed`) and in one event, so that every answer can say so. Safe
+again (strays.py). What was taken stands in the job (`purged`) and in one event, so that every answer can say so. Safe
 to run twice, at any moment, and from several hosts.
 """
 
@@ -121,7 +121,7 @@ def _trim(sessions: sessionmaker[Session], storage: Storage, rules: Rules, job_i
 
 def _say(session: Session, job: Job, now: datetime, taken: dict[Part, Taken]) -> None:
     gone: dict[str, Any] = {part: {"at": now.isoformat(), "reason": one.reason} for part, one in taken.items()}
-    job.removed = {**(job.removed or {}), **gone}
+    job.purged = {**(job.purged or {}), **gone}
     job.updated_at = now
     session.add(
         JobEvent(

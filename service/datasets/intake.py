@@ -29,7 +29,7 @@ class ClaimedDataset:
     filename: str | None
     kind: str | None
     target: str | None
-    reading: dict[str, Any] | None
+    read_options: dict[str, Any] | None
 
 
 def _take(session: Session, state: str, owner: str, lease_seconds: float) -> tuple[Dataset, int] | None:
@@ -57,7 +57,7 @@ def claim(session: Session, owner: str, lease_seconds: float) -> ClaimedDataset 
     dataset, fence = taken
     blob = session.get_one(Blob, dataset.blob_sha256)
     return ClaimedDataset(
-        dataset.id, fence, blob.storage_key, dataset.filename, dataset.kind, dataset.target, dataset.reading
+        dataset.id, fence, blob.storage_key, dataset.filename, dataset.kind, dataset.target, dataset.read_options
     )
 
 
@@ -116,7 +116,9 @@ def interrupted(session: Session, dataset_id: str, fence: int, limit: int = 3) -
         hint = "The file may need more memory than the worker has, or be damaged."
         invalid(session, dataset_id, fence, failure("intake_died", message, hint=hint))
     else:
-        _write(session, dataset_id, fence, interruptions=deaths, lease_owner=None, lease_expires_at=None, rung_at=None)
+        _write(
+            session, dataset_id, fence, interruptions=deaths, lease_owner=None, lease_expires_at=None, notified_at=None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ def not_fetched(session: Session, dataset_id: str, fence: int, error: dict[str, 
 
 
 def _let_go(session: Session, dataset_id: str, fence: int, **changes: Any) -> None:
-    nobody = {"phase": None, "progress": None, "lease_owner": None, "lease_expires_at": None, "rung_at": None}
+    nobody = {"phase": None, "progress": None, "lease_owner": None, "lease_expires_at": None, "notified_at": None}
     _write(session, dataset_id, fence, "uploading", **nobody, **changes)
 
 

@@ -23,7 +23,7 @@ class DatasetOut(BaseModel):
     version: int
     kind: str | None
     target: str | None
-    reading: dict[str, Any] | None
+    read_options: dict[str, Any] | None
     state: Literal["uploading", "validating", "ready", "invalid"]
     phase: str | None
     progress: dict[str, Any] | None
@@ -76,7 +76,7 @@ def dataset_out(row: Dataset) -> DatasetOut:
         version=row.version,
         kind=row.kind,
         target=row.target,
-        reading=row.reading,
+        read_options=row.read_options,
         state=row.state,
         phase=row.phase,
         progress=row.progress,

@@ -34,7 +34,7 @@ class Wish:
     kind: str | None = None
     target: str | None = None
     filename: str | None = None
-    reading: dict[str, Any] | None = None
+    read_options: dict[str, Any] | None = None
     """Overrides of what the readers would find out (`trainkit.spec.read_options`)."""
 
 
@@ -135,7 +135,7 @@ def _row(session: Session, project_id: str, wish: Wish) -> Dataset:
         kind=wish.kind,
         target=wish.target,
         filename=wish.filename,
-        reading=wish.reading,
+        read_options=wish.read_options,
         created_at=now,
         updated_at=now,
     )
@@ -166,7 +166,11 @@ def register_source(context: Context, who: Principal, uri: str, wish: Wish) -> D
 def _same(previous: Dataset, received: Received, wish: Wish) -> bool:
     kinds = (None, previous.kind)
     same_bytes = previous.blob_sha256 == received.sha256 and previous.state != "invalid"
-    return same_bytes and wish.kind in kinds and (wish.target, wish.reading) == (previous.target, previous.reading)
+    return (
+        same_bytes
+        and wish.kind in kinds
+        and (wish.target, wish.read_options) == (previous.target, previous.read_options)
+    )
 
 
 def find(session: Session, who: Principal, dataset_id: str) -> Dataset:

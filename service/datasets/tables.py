@@ -37,7 +37,7 @@ class Dataset(Leased, Base):
     kind: Mapped[str | None] = mapped_column(String(40))
     target: Mapped[str | None] = mapped_column(String(300))
     filename: Mapped[str | None] = mapped_column(String(300))
-    reading: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    read_options: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """What the client said of delimiter, encoding, header and image size."""
     state: Mapped[str] = mapped_column(String(20))
     phase: Mapped[str | None] = mapped_column(String(200))

@@ -20,7 +20,7 @@ BASE = "base"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A trial as the table has it. `figures` of one that runs are the newest of its log, and `final` is false."""
+    """A trial as the table has it. `metrics` of one that runs are the newest of its log, and `final` is false."""
 
     number: int
     job: str | None
@@ -28,7 +28,7 @@ class Line:
     final: bool
     params: Mapping[str, Any]
     value: float | None
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     stop_reason: str | None
     error: Mapping[str, Any] | None
     model: str | None
@@ -42,9 +42,9 @@ def line_of(trial: Trial, job: Job | None, metric: str) -> Line:
     """The row of one trial; `job` is its job as it is now, if it is still there."""
     done = trial.outcome or {}
     live = {} if job is None else {name: value for name, value in job.metrics_last.items() if value is not None}
-    figures: Mapping[str, float] = done.get("figures", {}) if done else finite(live)
+    metrics: Mapping[str, float] = done.get("metrics", {}) if done else finite(live)
     state = done.get("state") or (job.state if job is not None else "deleted")
-    value = figures.get(metric) if done and state in ("succeeded", "stopped") else None
+    value = metrics.get(metric) if done and state in ("succeeded", "stopped") else None
     progress = job.progress if job is not None and not done else None
     return Line(
         trial.number,
@@ -53,23 +53,23 @@ def line_of(trial: Trial, job: Job | None, metric: str) -> Line:
         bool(done),
         trial.params,
         value,
-        figures,
+        metrics,
         done.get("stop_reason"),
         done.get("error"),
         done.get("model"),
         done.get("best_epoch"),
         done.get("seconds"),
         progress,
-        trial.why,
+        trial.rationale,
     )
 
 
 def best(lines: Sequence[Line], metric: str) -> Line | None:
     """The trial that is the best by the validation part, for the test part chooses nothing."""
     chosen_by = validated(metric)
-    good = [line for line in lines if line.final and line.figures.get(chosen_by) is not None]
+    good = [line for line in lines if line.final and line.metrics.get(chosen_by) is not None]
     sign = 1 if direction(chosen_by) == "min" else -1
-    return min(good, key=lambda line: (sign * line.figures[chosen_by], line.number), default=None)
+    return min(good, key=lambda line: (sign * line.metrics[chosen_by], line.number), default=None)
 
 
 def validated(metric: str) -> str:

@@ -110,7 +110,7 @@ def _make_next(
     while len(trials) - begun < MOST_AT_ONCE:
         past = [past_of(trial, metric) for trial in trials]
         found = upcoming(plotted, past)
-        experiment.more = bool(found.children)
+        experiment.has_pending = bool(found.children)
         if not found.children:
             if found.complete and all(one.ended for one in past):
                 _finish(session, experiment, past, found.reason)
@@ -137,9 +137,9 @@ def note_ends(session: Session, plan: Plan, trials: Sequence[Trial]) -> None:
 def past_of(trial: Trial, metric: str) -> Past:
     """A trial as plans see it."""
     outcome = trial.outcome or {}
-    value = outcome.get("figures", {}).get(metric) if outcome.get("state") in GOOD else None
+    value = outcome.get("metrics", {}).get(metric) if outcome.get("state") in GOOD else None
     ended, state = trial.outcome is not None, outcome.get("state", "running")
-    return Past(trial.number, trial.params, trial.document, trial.job_id, ended, state, value, outcome, trial.why)
+    return Past(trial.number, trial.params, trial.spec, trial.job_id, ended, state, value, outcome, trial.rationale)
 
 
 def metric_of(plan: Plan, facts: DatasetFacts) -> str:
@@ -172,7 +172,7 @@ def _make(session: Session, context: Context, experiment: Experiment, number: in
     except SpecError as error:
         problems = [problem.as_dict() for problem in error.problems]
         told = {"code": "invalid_spec", "message": str(error), "errors": problems}
-        outcome = {"state": "refused", "error": told, "figures": {}}
+        outcome = {"state": "refused", "error": told, "metrics": {}}
     except Problem as problem:
         if problem.status != 429:
             raise
@@ -183,8 +183,8 @@ def _make(session: Session, context: Context, experiment: Experiment, number: in
         number=number,
         job_id=job_id,
         params=child.params,
-        why=child.why,
-        document=child.document,
+        rationale=child.why,
+        spec=child.document,
         outcome=outcome,
         created_at=db_time(session),
     )
@@ -242,7 +242,7 @@ def halt(context: Context, experiment_id: str) -> None:
     who = Principal(experiment.key_id, experiment.project_id, frozenset({"write"}))
     for job in found:
         waits = job.started_at is None and job.state in ("validating", "queued", "paused")
-        if experiment.wanted == "cancel" or (waits and experiment.wanted == "finish"):
+        if experiment.requested_action == "cancel" or (waits and experiment.requested_action == "finish"):
             jobs.cancel(context, who, job.id)
-        elif experiment.wanted == "stop" or job.state == "paused":
+        elif experiment.requested_action == "stop" or job.state == "paused":
             jobs.stop(context, who, job.id, "best", None)

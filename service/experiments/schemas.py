@@ -69,7 +69,7 @@ class ExperimentDetail(ExperimentOut):
 
 
 class TrialOut(BaseModel):
-    """One trial; while `final` is false its figures are the newest of the log and may get worse again."""
+    """One trial; while `final` is false its metrics are the newest of the log and may get worse again."""
 
     number: int
     job: str | None
@@ -78,7 +78,7 @@ class TrialOut(BaseModel):
     params: dict[str, Any]
     value: float | None
     """The experiment's metric, of the weights that were kept."""
-    figures: dict[str, float]
+    metrics: dict[str, float]
     stop_reason: str | None
     error: dict[str, Any] | None
     model: str | None
@@ -164,7 +164,7 @@ def _best_out(told: ExperimentView, metric: str) -> BestOut | None:
         job=line.job,
         model=line.model,
         chosen_by=chosen_by,
-        chosen_value=line.figures.get(chosen_by),
+        chosen_value=line.metrics.get(chosen_by),
         value=line.value,
     )
 

@@ -206,7 +206,7 @@ def stop(context: Context, who: Principal, experiment_id: str, running: str) -> 
         assert experiment is not None
         if experiment.state in ENDED:
             return experiment
-        experiment.state, experiment.wanted = "stopping", running
+        experiment.state, experiment.requested_action = "stopping", running
         experiment.updated_at = db_time(session)
     scheduler.halt(context, experiment_id)
     scheduler.advance(context, experiment_id)

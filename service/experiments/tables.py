@@ -31,9 +31,9 @@ class Experiment(Base):
     dataset_id: Mapped[str] = mapped_column(String(64))
     """Which may be deleted before the experiment."""
     state: Mapped[str] = mapped_column(String(20))
-    more: Mapped[bool] = mapped_column(default=True)
+    has_pending: Mapped[bool] = mapped_column(default=True)
     """Whether there may be more to make though no trial has ended since: a full queue, a dataset that is being checked."""
-    wanted: Mapped[str | None] = mapped_column(String(20))
+    requested_action: Mapped[str | None] = mapped_column(String(20))
     """What a stop does with jobs that have begun: stop, cancel or finish."""
     reason: Mapped[str | None] = mapped_column(String(500))
     """Why it ended as it did, in words."""
@@ -54,9 +54,9 @@ class Trial(Base):
     """None where the service refused the spec that the plan had come to."""
     params: Mapped[dict[str, Any]] = mapped_column(Json)
     """What tells it from the others: `{fold: 0}`, `{"/optimizer/lr": 0.1}`."""
-    why: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    rationale: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """Autopilot: what was seen, and what is expected of this step."""
-    document: Mapped[dict[str, Any]] = mapped_column(Json)
+    spec: Mapped[dict[str, Any]] = mapped_column(Json)
     outcome: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    """`{state, stop_reason, error, figures, ...}` from the moment on when its end was seen; never changed again."""
+    """`{state, stop_reason, error, metrics, ...}` from the moment on when its end was seen; never changed again."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -15,7 +15,7 @@ from service.metrics.service import finite
 from trainkit.diagnose.diagnosis import diagnose
 from trainkit.diagnose.estimates import kept_figures
 
-GONE = {"state": "deleted", "figures": {}}
+GONE = {"state": "deleted", "metrics": {}}
 
 
 def outcome_of(session: Session, job: Job | None, *, with_diagnosis: bool) -> dict[str, Any] | None:
@@ -31,7 +31,7 @@ def outcome_of(session: Session, job: Job | None, *, with_diagnosis: bool) -> di
         "state": job.state,
         "stop_reason": job.stop_reason,
         "error": {"code": error["code"], "message": error["message"]} if error else None,
-        "figures": figures_of(job),
+        "metrics": figures_of(job),
         "best_epoch": result.get("best_epoch"),
         "stopped_epoch": result.get("stopped_epoch"),
         "seconds": seconds,

@@ -9,7 +9,7 @@ from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.database import db_now, new_id
-from service.inference_requests.tables import Question
+from service.inference_requests.tables import InferenceRequest
 from service.leases import StaleFence
 from service.monitoring.after_commit import after_commit
 from service.monitoring.metrics import QUESTIONS_CLOSED
@@ -33,7 +33,7 @@ def ask(session: Session, project_id: str, kind: Kind, subject_key: str, request
     """Write the question down; returns its id."""
     now = session.scalar(select(db_now()))
     assert now is not None
-    question = Question(
+    question = InferenceRequest(
         id=new_id("ask"),
         project_id=project_id,
         kind=kind,
@@ -49,14 +49,24 @@ def ask(session: Session, project_id: str, kind: Kind, subject_key: str, request
 
 def claim(session: Session, owner: str, lease_seconds: float) -> ClaimedQuestion | None:
     """Take the oldest unanswered question, or one whose answerer has died."""
-    free = or_(Question.lease_expires_at.is_(None), Question.lease_expires_at < db_now())
-    waiting = select(Question).where(Question.state == "queued", free).order_by(Question.created_at).limit(8)
+    free = or_(InferenceRequest.lease_expires_at.is_(None), InferenceRequest.lease_expires_at < db_now())
+    waiting = (
+        select(InferenceRequest)
+        .where(InferenceRequest.state == "queued", free)
+        .order_by(InferenceRequest.created_at)
+        .limit(8)
+    )
     for question in session.scalars(waiting).all():
         fence = session.execute(
-            update(Question)
-            .where(Question.id == question.id, Question.state == "queued", Question.fence == question.fence, free)
-            .values(fence=Question.fence + 1, lease_owner=owner, lease_expires_at=db_now(plus=lease_seconds))
-            .returning(Question.fence)
+            update(InferenceRequest)
+            .where(
+                InferenceRequest.id == question.id,
+                InferenceRequest.state == "queued",
+                InferenceRequest.fence == question.fence,
+                free,
+            )
+            .values(fence=InferenceRequest.fence + 1, lease_owner=owner, lease_expires_at=db_now(plus=lease_seconds))
+            .returning(InferenceRequest.fence)
             .execution_options(synchronize_session=False)
         ).scalar_one_or_none()
         if fence is not None:
@@ -69,7 +79,7 @@ def claim(session: Session, owner: str, lease_seconds: float) -> ClaimedQuestion
 
 def answer(session: Session, question_id: str, fence: int, body: bytes, media_type: str) -> None:
     """The answer's bytes."""
-    _close(session, question_id, fence, state="answered", answer=body, answer_type=media_type)
+    _close(session, question_id, fence, state="answered", response=body, response_type=media_type)
 
 
 def fail(session: Session, question_id: str, fence: int, error: dict[str, Any]) -> None:
@@ -79,15 +89,15 @@ def fail(session: Session, question_id: str, fence: int, error: dict[str, Any]) 
 
 def sweep(session: Session, older_than_seconds: float) -> None:
     """Forget questions that nobody waits for any more."""
-    session.execute(delete(Question).where(Question.created_at < db_now(plus=-older_than_seconds)))
+    session.execute(delete(InferenceRequest).where(InferenceRequest.created_at < db_now(plus=-older_than_seconds)))
 
 
 def _close(session: Session, question_id: str, fence: int, **changes: Any) -> None:
     closed = session.execute(
-        update(Question)
-        .where(Question.id == question_id, Question.fence == fence, Question.state == "queued")
+        update(InferenceRequest)
+        .where(InferenceRequest.id == question_id, InferenceRequest.fence == fence, InferenceRequest.state == "queued")
         .values(lease_owner=None, lease_expires_at=None, **changes)
-        .returning(Question.id)
+        .returning(InferenceRequest.id)
         .execution_options(synchronize_session=False)
     ).scalar_one_or_none()
     if closed is None:

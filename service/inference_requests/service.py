@@ -13,7 +13,7 @@ from service.database import reading
 from service.errors import Problem
 from service.inference_requests import repository
 from service.inference_requests.repository import Kind
-from service.inference_requests.tables import Question
+from service.inference_requests.tables import InferenceRequest
 from service.keys.service import Principal
 
 QUEUE = "predict"
@@ -55,11 +55,11 @@ async def ask(
 
 def _look(context: Context, question_id: str) -> Answer | None:
     with reading(context.sessions) as session:
-        question = session.get(Question, question_id)
+        question = session.get(InferenceRequest, question_id)
         if question is None:
             raise Problem(503, "answer_lost", "The question was swept away before its answer came. Ask again.")
-        if question.state == "answered" and question.answer is not None:
-            return Answer(question.answer, question.answer_type or "application/octet-stream")
+        if question.state == "answered" and question.response is not None:
+            return Answer(question.response, question.response_type or "application/octet-stream")
         if question.state == "failed":
             error = question.error or {}
             item = {key: str(error.get(key, "")) for key in ("pointer", "code", "message", "hint")}

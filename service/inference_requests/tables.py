@@ -12,11 +12,11 @@ from service.database import Base, Json, UtcDateTime
 from service.leases import Leased
 
 
-class Question(Leased, Base):
+class InferenceRequest(Leased, Base):
     """`kind` says what is asked, `subject_key` of which folder in storage (a model's, or a prepared dataset's)."""
 
-    __tablename__ = "questions"
-    __table_args__ = (Index("questions_by_state", "state", "created_at"),)
+    __tablename__ = "inference_requests"
+    __table_args__ = (Index("inference_requests_by_state", "state", "created_at"),)
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     kind: Mapped[str] = mapped_column(String(40))
@@ -24,7 +24,7 @@ class Question(Leased, Base):
     request: Mapped[bytes] = mapped_column(LargeBinary)
     media_type: Mapped[str] = mapped_column(String(100))
     state: Mapped[str] = mapped_column(String(20))
-    answer: Mapped[bytes | None] = mapped_column(LargeBinary)
-    answer_type: Mapped[str | None] = mapped_column(String(100))
+    response: Mapped[bytes | None] = mapped_column(LargeBinary)
+    response_type: Mapped[str | None] = mapped_column(String(100))
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -62,7 +62,7 @@ def start(session: Session, claim: Claim, *, resumed_from_step: int | None = Non
 
 
 def note(session: Session, claim: Claim, **changes: Any) -> None:
-    """Write `phase`, `progress` or `decided` on the job."""
+    """Write `phase`, `progress` or `runtime` on the job."""
     job = lock_claimed(session, claim)
     session.execute(
         update(Job)
@@ -81,10 +81,10 @@ def resumed(session: Session, claim: Claim, exact: bool, reason: str | None) -> 
 
 def stop_by_rule(session: Session, job: Job, reason: str) -> None:
     """A rule across jobs says stop: wished for as a client's stop is, and never instead of a stop or cancel before it."""
-    if (job.wanted or {}).get("action") in ("cancel", "stop") or job.state == "stopping":
+    if (job.requested_action or {}).get("action") in ("cancel", "stop") or job.state == "stopping":
         return
     wish = {"action": "stop", "keep": "best", "stop_reason": "early_stop", "reason": reason}
-    transition(session, job, "stopping", actor="rule", reason=reason, wanted=wish)
+    transition(session, job, "stopping", actor="rule", reason=reason, requested_action=wish)
 
 
 def finish(session: Session, claim: Claim, outcome: Finish) -> str | None:
@@ -132,7 +132,7 @@ def finish(session: Session, claim: Claim, outcome: Finish) -> str | None:
         result={**outcome.result, "model": model_id},
         evaluation=outcome.evaluation,
         phase=None,
-        wanted=None,
+        requested_action=None,
         error=None,
     )
     return model_id
@@ -147,7 +147,7 @@ def cancelled(session: Session, claim: Claim) -> None:
 def give_up(session: Session, job: Job, to: State, reason: str) -> None:
     """End the job without a model."""
     _close_attempt(session, job, to)
-    transition(session, job, to, actor=job.lease_owner or "worker", reason=reason, phase=None, wanted=None)
+    transition(session, job, to, actor=job.lease_owner or "worker", reason=reason, phase=None, requested_action=None)
 
 
 def handback(session: Session, claim: Claim, reason: str) -> None:
@@ -164,13 +164,13 @@ def handback(session: Session, claim: Claim, reason: str) -> None:
         reason=reason,
         phase=None,
         not_before=None,
-        rung_at=None,
+        notified_at=None,
     )
 
 
 def _as_wished(session: Session, job: Job) -> State | None:
     """An attempt that ends early while a cancel or a pause is wished for ends as wished; None when neither is."""
-    action = (job.wanted or {}).get("action")
+    action = (job.requested_action or {}).get("action")
     to: State | None = "cancelled" if action == "cancel" else "paused" if job.state == "pausing" else None
     if to is not None:
         give_up(session, job, to, _wished_because(job))
@@ -179,7 +179,7 @@ def _as_wished(session: Session, job: Job) -> State | None:
 
 def _wished_because(job: Job) -> str:
     """Who wished for the end: the client, or whatever took away what the job needs."""
-    return str((job.wanted or {}).get("reason", "client"))
+    return str((job.requested_action or {}).get("reason", "client"))
 
 
 def fail(session: Session, claim: Claim, error: dict[str, Any]) -> State:
@@ -189,19 +189,19 @@ def fail(session: Session, claim: Claim, error: dict[str, Any]) -> State:
     _close_attempt(session, job, "failed", error)
     changes: dict[str, Any] = {"phase": None, "attempts": attempts}
     to: State
-    if (job.wanted or {}).get("action") == "cancel":
+    if (job.requested_action or {}).get("action") == "cancel":
         to, reason = "cancelled", _wished_because(job)
-        changes.update(wanted=None)
+        changes.update(requested_action=None)
     elif error.get("retryable") and attempts < job.max_attempts:
         pause = min(LONGEST_PAUSE, RETRY_SECONDS * 2.0 ** (attempts - 1))
         reason = f"{error['code']}: attempt {attempts} of {job.max_attempts}, again in {pause:.0f} s"
-        changes.update(error=error, not_before=db_now(plus=pause), rung_at=None)
+        changes.update(error=error, not_before=db_now(plus=pause), notified_at=None)
         to = "paused" if job.state == "pausing" else "queued"
         if to == "paused":
-            changes.update(wanted=None)
+            changes.update(requested_action=None)
     else:
         to, reason = "failed", error.get("code", "failed")
-        changes.update(error=error, wanted=None)
+        changes.update(error=error, requested_action=None)
     transition(session, job, to, actor=actor, reason=reason, **changes)
     return to
 
@@ -248,7 +248,7 @@ def interrupted(
         interruptions=interruptions,
         phase=None,
         not_before=db_now(plus=pause) if pause else None,
-        rung_at=None,
+        notified_at=None,
     )
     return "queued"
 

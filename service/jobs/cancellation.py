@@ -17,8 +17,8 @@ def withdraw(session: Session, job: Job, *, actor: str, reason: str) -> None:
         session.execute(
             update(Job)
             .where(Job.id == job.id)
-            .values(wanted=wish, updated_at=db_now())
+            .values(requested_action=wish, updated_at=db_now())
             .execution_options(synchronize_session=False)
         )
     elif job.state not in ENDED:
-        transition(session, job, "cancelled", actor=actor, reason=reason, wanted=None)
+        transition(session, job, "cancelled", actor=actor, reason=reason, requested_action=None)

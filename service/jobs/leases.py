@@ -36,10 +36,10 @@ class ClaimedJob:
     claim: Claim
     project_id: str
     spec: dict[str, Any]
-    decided: dict[str, Any] | None
+    runtime: dict[str, Any] | None
     dataset_id: str
     prepared_key: str
-    wanted: dict[str, Any] | None
+    requested_action: dict[str, Any] | None
     metric_seq: int
     """Last seq in the metric log; 0 when it is empty."""
 
@@ -101,10 +101,10 @@ def _claimed(session: Session, job: Job) -> ClaimedJob:
         claim=Claim(job.id, job.fence),
         project_id=job.project_id,
         spec=job.resolved or job.spec,
-        decided=job.decided,
+        runtime=job.runtime,
         dataset_id=job.dataset_id,
         prepared_key=dataset.prepared_key or "",
-        wanted=job.wanted,
+        requested_action=job.requested_action,
         metric_seq=job.next_seq - 1,
     )
 
@@ -124,7 +124,7 @@ def renew(session: Session, claim: Claim, lease_seconds: float) -> dict[str, Any
         update(Job)
         .where(*holds(claim))
         .values(lease_expires_at=db_now(plus=lease_seconds))
-        .returning(Job.wanted)
+        .returning(Job.requested_action)
         .execution_options(synchronize_session=False)
     ).first()
     if row is None:
@@ -139,7 +139,7 @@ def wanted(session: Session, claim: Claim) -> dict[str, Any] | None:
     Raises:
         StaleFence: the claim is void.
     """
-    row = session.execute(select(Job.wanted).where(*holds(claim))).first()
+    row = session.execute(select(Job.requested_action).where(*holds(claim))).first()
     if row is None:
         raise StaleFence(claim.job_id)
     requested: dict[str, Any] | None = row[0]

@@ -47,7 +47,7 @@ def listing(
     if dataset:
         mine = mine.where(Job.dataset_id == dataset)
     if experiment:
-        mine = mine.where(Job.experiment == experiment)
+        mine = mine.where(Job.group_name == experiment)
     if updated_after:
         mine = mine.where(Job.updated_at > updated_after)
     for key, value in labels.items():

@@ -46,12 +46,12 @@ class JobOut(BaseModel):
     """Jobs of the project with the same name here are one experiment."""
     spec: dict[str, Any]
     resolved: dict[str, Any] | None
-    decided: dict[str, Any] | None
+    runtime: dict[str, Any] | None
     dataset: DatasetOfJob
     parent: dict[str, Any] | None
     priority: int
     result: dict[str, Any] | None
-    removed: dict[str, dict[str, str]] | None
+    purged: dict[str, dict[str, str]] | None
     """What retention has taken (`checkpoints`, `logs`, `metrics`): `{at, reason}` of each."""
     created_at: datetime
     started_at: datetime | None
@@ -73,15 +73,15 @@ def job_out(job: Job, dataset: Dataset) -> JobOut:
         attempts=job.attempts,
         interruptions=job.interruptions,
         labels=job.labels,
-        experiment=job.experiment,
+        experiment=job.group_name,
         spec=job.spec,
         resolved=job.resolved,
-        decided=job.decided,
+        runtime=job.runtime,
         dataset=DatasetOfJob(id=dataset.id, name=dataset.name, version=dataset.version, sha256=dataset.blob_sha256),
         parent=job.parent,
         priority=job.priority,
         result=job.result,
-        removed=job.removed,
+        purged=job.purged,
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,

@@ -134,7 +134,7 @@ def admit(session: Session, context: Context, who: Principal, document: Any, bra
         project_id=who.project_id,
         name=spec.name,
         labels=dict(spec.labels),
-        experiment=spec.experiment,
+        group_name=spec.experiment,
         spec=document,
         resolved=resolved.spec.model_dump(mode="json") if resolved else None,
         dataset_id=dataset.id,
@@ -219,7 +219,11 @@ def stop(context: Context, who: Principal, job_id: str, keep: str, if_seq: int |
     """
     with context.sessions.begin() as session:
         job = _locked(session, who, job_id)
-        if job.state in ENDED or job.state == "stopping" or (job.wanted or {}).get("action") in ("cancel", "stop"):
+        if (
+            job.state in ENDED
+            or job.state == "stopping"
+            or (job.requested_action or {}).get("action") in ("cancel", "stop")
+        ):
             return job  # asked before, or beyond asking
         if if_seq is not None and job.next_seq - 1 > if_seq:
             detail = f"Rows up to seq {job.next_seq - 1} have come since {if_seq}; look again before stopping."
@@ -229,13 +233,20 @@ def stop(context: Context, who: Principal, job_id: str, keep: str, if_seq: int |
                 session, job, "cancelled", actor=who.actor, reason="stopped before it ran", stop_reason="client_stop"
             )
         elif job.state == "paused":
-            transition(session, job, "queued", actor=who.actor, reason="stop", wanted={"action": "stop", "keep": keep})
+            transition(
+                session,
+                job,
+                "queued",
+                actor=who.actor,
+                reason="stop",
+                requested_action={"action": "stop", "keep": keep},
+            )
         elif job.state == "queued":
             # it ran before: the next attempt restores its checkpoint, evaluates and keeps the model
             _wish(session, job, {"action": "stop", "keep": keep}, not_before=None)
         elif job.state in ("starting", "running", "pausing"):
             wish = {"action": "stop", "keep": keep}
-            transition(session, job, "stopping", actor=who.actor, reason="client_stop", wanted=wish)
+            transition(session, job, "stopping", actor=who.actor, reason="client_stop", requested_action=wish)
     return _fresh(context, who, job_id)
 
 
@@ -254,10 +265,13 @@ def pause(context: Context, who: Principal, job_id: str) -> Job:
     """Ask for a checkpoint and let the worker go; `resume` goes on from there. Idempotent."""
     with context.sessions.begin() as session:
         job = _locked(session, who, job_id)
-        if job.state == "queued" and job.wanted is None:
+        if job.state == "queued" and job.requested_action is None:
             transition(session, job, "paused", actor=who.actor, reason="client")
-        elif job.state in ("starting", "running") and (job.wanted or {}).get("action") not in ("cancel", "stop"):
-            transition(session, job, "pausing", actor=who.actor, reason="client", wanted={"action": "pause"})
+        elif job.state in ("starting", "running") and (job.requested_action or {}).get("action") not in (
+            "cancel",
+            "stop",
+        ):
+            transition(session, job, "pausing", actor=who.actor, reason="client", requested_action={"action": "pause"})
         elif job.state not in ("pausing", "paused"):
             raise Problem(409, "wrong_state", f"The job is {job.state}: only queued and running jobs can be paused.")
     return _fresh(context, who, job_id)
@@ -276,7 +290,7 @@ def resume(
         if job.state == "paused":
             changes = {"resolved": lineage.with_epochs(job, extra_epochs)} if extra_epochs else {}
             transition(
-                session, job, "queued", actor=who.actor, reason="resume", not_before=None, rung_at=None, **changes
+                session, job, "queued", actor=who.actor, reason="resume", not_before=None, notified_at=None, **changes
             )
         elif not ended and (job.state == "pausing" or extra_epochs):
             hint = "Pause it first." if extra_epochs else "Wait until it is paused."
@@ -330,7 +344,7 @@ def _wish(session: Session, job: Job, wish: dict[str, Any], **changes: Any) -> N
     session.execute(
         update(Job)
         .where(Job.id == job.id)
-        .values(wanted=wish, updated_at=db_now(), **changes)
+        .values(requested_action=wish, updated_at=db_now(), **changes)
         .execution_options(synchronize_session=False)
     )
 

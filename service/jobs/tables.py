@@ -21,17 +21,17 @@ class Job(Leased, Base):
         Index("jobs_by_project", "project_id", "id"),
         Index("jobs_by_dataset", "dataset_id"),
         Index("jobs_by_end", "project_id", "finished_at"),
-        Index("jobs_by_experiment", "project_id", "experiment"),
+        Index("jobs_by_group", "project_id", "group_name"),
     )
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[str] = mapped_column(String(200))
     labels: Mapped[dict[str, Any]] = mapped_column(Json)
-    experiment: Mapped[str | None] = mapped_column(String(200))
-    """Jobs of the project with the same name here are compared."""
+    group_name: Mapped[str | None] = mapped_column(String(200))
+    """Jobs of the project with the same name are compared with each other by the peer rules."""
     spec: Mapped[dict[str, Any]] = mapped_column(Json)
     resolved: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    decided: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    runtime: Mapped[dict[str, Any] | None] = mapped_column(Json)
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     parent: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """`{job, relation, step}` of the job that this one was made from."""
@@ -46,19 +46,19 @@ class Job(Leased, Base):
     metrics_best: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
     result: Mapped[dict[str, Any] | None] = mapped_column(Json)
     evaluation: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    wanted: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    removed: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    requested_action: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    purged: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """What retention has taken: `{"logs": {at, reason}}`, `checkpoints`, `metrics`."""
     attempts: Mapped[int] = mapped_column(default=0)
     interruptions: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int] = mapped_column(default=3)
     next_seq: Mapped[int] = mapped_column(BigInteger, default=1)
-    compact_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    compacted_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     """Up to this row the metric log lies in large chunks."""
     next_event_seq: Mapped[int] = mapped_column(default=1)
     next_decision_seq: Mapped[int] = mapped_column(default=1)
-    across_decisions: Mapped[int] = mapped_column(default=0, server_default="0")
-    """How many of them are of rules across jobs, which the training process knows nothing of."""
+    peer_decisions: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How many of them are of peer rules, which the training process does not evaluate."""
     next_log_seq: Mapped[int] = mapped_column(BigInteger, default=1, server_default="1")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

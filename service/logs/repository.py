@@ -16,20 +16,22 @@ CHUNKS_A_READ = 64
 
 def add_chunk(session: Session, claim: Claim, first: int, lines: Sequence[Line]) -> None:
     """Store lines as first, first + 1, ..."""
-    worst = max(LEVELS.index(line.level) for line in lines)
+    max_level = max(LEVELS.index(line.level) for line in lines)
     body = encode(lines)
     last = first + len(lines) - 1
     session.add(
-        LogChunk(job_id=claim.job_id, first_seq=first, last_seq=last, fence=claim.fence, worst=worst, body=body)
+        LogChunk(job_id=claim.job_id, first_seq=first, last_seq=last, fence=claim.fence, max_level=max_level, body=body)
     )
     session.flush()
 
 
 def chunks(
-    session: Session, job_id: str, after: int, attempt: int | None, worst: int, *, newest_first: bool = False
+    session: Session, job_id: str, after: int, attempt: int | None, max_level: int, *, newest_first: bool = False
 ) -> Iterator[LogChunk]:
     """Chunks with lines beyond `after` that may hold what is wanted, a few at a time."""
-    wanted = select(LogChunk).where(LogChunk.job_id == job_id, LogChunk.last_seq > after, LogChunk.worst >= worst)
+    wanted = select(LogChunk).where(
+        LogChunk.job_id == job_id, LogChunk.last_seq > after, LogChunk.max_level >= max_level
+    )
     if attempt is not None:
         wanted = wanted.where(LogChunk.fence == attempt)
     place, bound = LogChunk.first_seq, None

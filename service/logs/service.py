@@ -56,7 +56,7 @@ class Wanted:
     contains: str | None = None
 
     @property
-    def worst(self) -> int:
+    def max_level(self) -> int:
         return LEVELS.index(self.level)
 
     @property
@@ -65,7 +65,7 @@ class Wanted:
 
     def fits(self, line: Line) -> bool:
         """Whether a line of the right attempt is wanted."""
-        if LEVELS.index(line.level) < self.worst:
+        if LEVELS.index(line.level) < self.max_level:
             return False
         return self.contains is None or self.contains.casefold() in line.text.casefold()
 
@@ -85,7 +85,7 @@ def read(session: Session, job_id: str, last: int, wanted: Wanted, after: int, l
     """Up to `limit` wanted lines with seq > after, in order; `last` is the last seq that the job had."""
     reached = max(after, last)
     found: list[LoggedLine] = []
-    for chunk in repository.chunks(session, job_id, after, wanted.attempt, wanted.worst):
+    for chunk in repository.chunks(session, job_id, after, wanted.attempt, wanted.max_level):
         for seq, line in enumerate(decode(chunk.body), chunk.first_seq):
             if seq > after and wanted.fits(line):
                 found.append(LoggedLine(seq, chunk.fence, line))
@@ -99,7 +99,7 @@ def tail(session: Session, job_id: str, last: int, wanted: Wanted, after: int, c
     """The last `count` wanted lines with seq > after, in order."""
     reached = max(after, last)
     found: list[LoggedLine] = []
-    for chunk in repository.chunks(session, job_id, after, wanted.attempt, wanted.worst, newest_first=True):
+    for chunk in repository.chunks(session, job_id, after, wanted.attempt, wanted.max_level, newest_first=True):
         lines = decode(chunk.body)
         for seq, line in zip(range(chunk.last_seq, chunk.first_seq - 1, -1), reversed(lines), strict=True):
             if seq > after and wanted.fits(line):

@@ -16,6 +16,6 @@ class LogChunk(Base):
     first_seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     last_seq: Mapped[int] = mapped_column(BigInteger)
     fence: Mapped[int]
-    worst: Mapped[int]
+    max_level: Mapped[int]
     """The highest level in it, as its place in `LEVELS`: readers of warnings pass the rest over."""
     body: Mapped[bytes] = mapped_column(LargeBinary)

@@ -31,7 +31,7 @@ CHUNKS_A_TURN = ROWS_A_CHUNK + 1
 
 def compact(sessions: sessionmaker[Session]) -> int:
     """One round over all jobs; returns how many chunks were joined into larger ones. For every minute or so."""
-    behind = Job.next_seq - 1 - Job.compact_seq
+    behind = Job.next_seq - 1 - Job.compacted_seq
     due = select(Job.id).where(or_(behind >= WORTH_ROWS, (behind > 0) & Job.state.in_(ENDED)))
     with reading(sessions) as session:
         jobs = session.scalars(due).all()
@@ -50,13 +50,13 @@ def compact(sessions: sessionmaker[Session]) -> int:
 def compact_job(sessions: sessionmaker[Session], job_id: str) -> int:
     """Join what has come since the last time, at most `CHUNKS_A_TURN` chunks; 0 when there is no more to do now."""
     with reading(sessions) as session:
-        job = session.execute(select(Job.compact_seq, Job.state, Job.fence).where(Job.id == job_id)).one_or_none()
+        job = session.execute(select(Job.compacted_seq, Job.state, Job.fence).where(Job.id == job_id)).one_or_none()
         if job is None:
             return 0
-        found = _sizes(session, job_id, job.compact_seq)
+        found = _sizes(session, job_id, job.compacted_seq)
     open_fence = None if job.state in ENDED else job.fence
     count = 0
-    done = job.compact_seq
+    done = job.compacted_seq
     for group in _groups(found):
         first, last, fence = group[0][0], group[-1][1], group[0][2]
         if last - first + 1 < ROWS_A_CHUNK and (fence == open_fence or len(found) == CHUNKS_A_TURN):
@@ -65,9 +65,9 @@ def compact_job(sessions: sessionmaker[Session], job_id: str) -> int:
             return 0
         count += len(group) if len(group) > 1 else 0
         done = last
-    if done > job.compact_seq:
+    if done > job.compacted_seq:
         with sessions.begin() as session:
-            session.execute(update(Job).where(Job.id == job_id).values(compact_seq=done))
+            session.execute(update(Job).where(Job.id == job_id).values(compacted_seq=done))
     return count
 
 

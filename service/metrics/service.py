@@ -160,7 +160,7 @@ def append_decisions(
         )
     job.next_decision_seq = first + len(decisions)
     if across:
-        job.across_decisions += len(decisions)
+        job.peer_decisions += len(decisions)
     session.flush()
 
 

@@ -144,12 +144,12 @@ async def follow(context: Context, job_id: str, position: Position) -> AsyncGene
 def _look(sessions: sessionmaker[Session], job_id: str, position: Position) -> News:
     """One short session a look; nothing more is read while the job's counters stand still."""
     numbers = (Job.next_seq, Job.next_event_seq, Job.next_log_seq)
-    counters = select(*numbers, Job.removed, Job.state, Job.stop_reason).where(Job.id == job_id)
+    counters = select(*numbers, Job.purged, Job.state, Job.stop_reason).where(Job.id == job_id)
     with reading(sessions) as session:
         job = session.execute(counters).one_or_none()
         if job is None:
             return _told(position, end={"state": "deleted", "stop_reason": None})
-        gone = job.removed or {}
+        gone = job.purged or {}
         events: list[JobEvent] = []
         lines: list[LoggedLine] = []
         rows: list[str] = []

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.database import db_now
 from service.datasets.tables import Dataset
-from service.inference_requests.tables import Question
+from service.inference_requests.tables import InferenceRequest
 from service.jobs.states import ALLOWED, ENDED, WITH_WORKER
 from service.jobs.tables import Job
 from service.uploads.tables import Upload
@@ -74,7 +74,7 @@ def present(session: Session) -> Present:
         queues.setdefault(name, Queue()).add(count, oldest, now)
     for table, states, began, name in (
         (Dataset, ("uploading", "validating"), Dataset.updated_at, "data"),
-        (Question, ("queued",), Question.created_at, "predict"),
+        (InferenceRequest, ("queued",), InferenceRequest.created_at, "predict"),
     ):
         free = or_(table.lease_expires_at.is_(None), table.lease_expires_at < db_now())
         waiting = select(func.count(), func.min(began)).where(table.state.in_(states), free)

@@ -15,7 +15,7 @@ from service.jobs.tables import Job
 from service.metrics import repository as log
 from service.metrics.chunks import Row, decode_columns
 from service.peer_evaluations import repository
-from service.peer_evaluations.tables import EvaluationResult
+from service.peer_evaluations.tables import PeerEvaluation
 from trainkit.diagnose.peer_rules import AcrossRules, Look, Standing, Tally
 from trainkit.diagnose.replay import ASKED, BATCH_LOSS, LogRow, is_heard, moments
 from trainkit.diagnose.stopping import Decision, Evaluation
@@ -24,31 +24,31 @@ from trainkit.spec.early_stop import ACROSS, AcrossRule, RuleSet, across_of
 
 def observe(session: Session, job: Job, first_seq: int, rows: Sequence[Row]) -> list[Decision]:
     """Note the evaluations among rows that were stored just now, and decide about each."""
-    if job.experiment is None:
+    if job.group_name is None:
         return []
     seqs = [seq for seq, row in enumerate(rows, first_seq) if f"{row.split}_{row.name}" == ASKED]
     if not seqs:
         return []
     told = [*_of_the_same_step(session, job.id, first_seq, rows), *_as_log(rows)]
     evaluations = [moment for moment in moments(told) if isinstance(moment, Evaluation)][-len(seqs) :]
-    now = repository.tick(session, job.project_id, job.experiment)
+    now = repository.next_version(session, job.project_id, job.group_name)
     before = repository.last(session, job.id)
     if before is None:
-        repository.join(session, job.project_id, job.experiment, job.id)
+        repository.join(session, job.project_id, job.group_name, job.id)
     wanted = rules_of(job)
-    rules = AcrossRules(wanted) if before is None else AcrossRules(wanted, _read(before.tallies), before.epoch)
+    rules = AcrossRules(wanted) if before is None else AcrossRules(wanted, _read(before.running_stats), before.epoch)
     look = others(session, job, wanted, now)
     decisions, noted = [], []
     for seq, evaluation in zip(seqs, evaluations, strict=True):
         decisions += rules.observe(evaluation, look, now)
         noted.append(
-            EvaluationResult(
+            PeerEvaluation(
                 job_id=job.id,
                 seq=seq,
                 step=evaluation.step,
                 epoch=evaluation.epoch,
-                tick=now,
-                tallies=_written(rules.tallies),
+                valid_from=now,
+                running_stats=_written(rules.tallies),
             )
         )
     repository.add(session, noted)
@@ -60,9 +60,9 @@ def others(session: Session, job: Job, rules: Sequence[AcrossRule], at: int) -> 
     names = {rule.monitor for rule in rules}
 
     def look(epoch: int) -> list[Standing]:
-        if job.experiment is None:
+        if job.group_name is None:
             return []
-        found = repository.standings(session, job.project_id, job.experiment, job.id, epoch, at)
+        found = repository.standings(session, job.project_id, job.group_name, job.id, epoch, at)
         return [Standing(other, seq, there, _read(tallies, names)) for other, seq, there, tallies in found]
 
     return look
@@ -76,9 +76,9 @@ def rules_of(job: Job) -> tuple[AcrossRule, ...]:
 
 def supersede_after(session: Session, job: Job, metric_seq: int) -> None:
     """Evaluations beyond that place of the log are run again: from now on they do not count."""
-    if job.experiment is not None:
-        now = repository.tick(session, job.project_id, job.experiment)
-        repository.withdraw(session, job.id, metric_seq, now)
+    if job.group_name is not None:
+        now = repository.next_version(session, job.project_id, job.group_name)
+        repository.supersede(session, job.id, metric_seq, now)
 
 
 def leave(session: Session, job: Job) -> None:
@@ -86,13 +86,13 @@ def leave(session: Session, job: Job) -> None:
 
     So its evaluations stay until the experiment's last job goes.
     """
-    if job.experiment is None:
+    if job.group_name is None:
         return
-    now = repository.tick(session, job.project_id, job.experiment)
-    if repository.has_others(session, job.project_id, job.experiment, job.id):
-        repository.withdraw(session, job.id, 0, now)
+    now = repository.next_version(session, job.project_id, job.group_name)
+    if repository.has_others(session, job.project_id, job.group_name, job.id):
+        repository.supersede(session, job.id, 0, now)
     else:
-        repository.forget(session, job.project_id, job.experiment)
+        repository.delete_group(session, job.project_id, job.group_name)
 
 
 def _of_the_same_step(session: Session, job_id: str, before: int, rows: Sequence[Row]) -> list[LogRow]:

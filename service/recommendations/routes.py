@@ -15,7 +15,7 @@ from service.metrics.routes import etag
 from service.pagination import NOT_MODIFIED
 from service.recommendations import repository, service
 from service.recommendations.schemas import PrescriptionOut, ScorecardOut
-from service.recommendations.tables import Prescription
+from service.recommendations.tables import Recommendation
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 IfNoneMatch = Annotated[str | None, Header()]
@@ -54,14 +54,14 @@ def get_scorecard(who: Reader, context: Service, if_none_match: IfNoneMatch = No
     return _tagged(ScorecardOut.model_validate(counted), etag(who.project_id, counted), if_none_match)
 
 
-def shown(row: Prescription) -> dict[str, Any]:
+def shown(row: Recommendation) -> dict[str, Any]:
     """The row as scripts read it."""
     measured = row.measured
     return {
         "job": row.job_id,
         "source": row.source_job,
         "code": row.code,
-        "edition": row.edition,
+        "edition": row.ruleset_version,
         "patch": row.patch,
         "expected": row.expected,
         "compared": row.compared,

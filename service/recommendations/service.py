@@ -12,7 +12,7 @@ from service.jobs.states import ENDED
 from service.jobs.tables import Job
 from service.metrics.series import Wanted, collect
 from service.recommendations import effect, repository
-from service.recommendations.tables import Prescription
+from service.recommendations.tables import Recommendation
 from trainkit.diagnose.estimates import wilson_interval
 
 
@@ -21,7 +21,7 @@ def best_of(session: Session, job_id: str) -> dict[str, dict[str, Any]]:
     return effect.best(collect(session, job_id, Wanted(effect.NAMES)))
 
 
-def measure(session: Session, prescription: Prescription, job: Job) -> dict[str, Any]:
+def measure(session: Session, prescription: Recommendation, job: Job) -> dict[str, Any]:
     """What came of a job that has ended. Its log must still be there."""
     measured = effect.told(prescription.compared, job.state, job.error, best_of(session, job.id))
     return {**measured, "expected_after": job.metrics_best.get(prescription.expected["metric"])}

@@ -19,7 +19,7 @@ from service.keys.service import Principal
 from service.recommendations.effect import comparison
 from service.recommendations.schemas import FromDiagnosisIn
 from service.recommendations.service import best_of
-from service.recommendations.tables import Prescription
+from service.recommendations.tables import Recommendation
 from trainkit.diagnose.diagnosis import EDITION, diagnose
 from trainkit.diagnose.recommendations import NextSpec
 from trainkit.spec import Problem as SpecProblem
@@ -68,15 +68,15 @@ def _chosen(session: Session, source: Job, index: int) -> NextSpec:
     return diagnosis.next_specs[index]
 
 
-def _prescription(session: Session, source: Job, job: Job, chosen: NextSpec) -> Prescription:
+def _prescription(session: Session, source: Job, job: Job, chosen: NextSpec) -> Recommendation:
     metric = chosen.expected["metric"]
     compared = comparison(metric, source.resolved or {}, job.resolved or {}, best_of(session, source.id))
-    return Prescription(
+    return Recommendation(
         job_id=job.id,
         project_id=job.project_id,
         source_job=source.id,
         code=chosen.code,
-        edition=EDITION,
+        ruleset_version=EDITION,
         patch=chosen.patch,
         expected=chosen.expected,
         compared={**compared, "expected_before": source.metrics_best.get(metric)},

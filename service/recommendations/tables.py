@@ -11,17 +11,17 @@ from sqlalchemy.orm import Mapped, mapped_column
 from service.database import Base, Json, UtcDateTime
 
 
-class Prescription(Base):
+class Recommendation(Base):
     """A job made from a diagnosis. The row outlives both jobs, for the scorecard counts it."""
 
-    __tablename__ = "prescriptions"
-    __table_args__ = (Index("prescriptions_by_code", "project_id", "edition", "code"),)
+    __tablename__ = "recommendations"
+    __table_args__ = (Index("recommendations_by_code", "project_id", "ruleset_version", "code"),)
     job_id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     source_job: Mapped[str] = mapped_column(String(40))
     code: Mapped[str] = mapped_column(String(40))
     """The verdict that the job answers."""
-    edition: Mapped[int]
+    ruleset_version: Mapped[int]
     """Of the rules that gave the verdict."""
     patch: Mapped[dict[str, Any]] = mapped_column(Json)
     expected: Mapped[dict[str, Any]] = mapped_column(Json)

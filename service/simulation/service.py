@@ -97,15 +97,15 @@ class Across:
         self._times: dict[int, int] = {}
         if not given:
             return
-        if job.experiment is None:
+        if job.group_name is None:
             if not own:
                 raise SpecError([_alone(rules, given)])
             return
-        members = comparisons.members(session, job.project_id, job.experiment)
+        members = comparisons.count_members(session, job.project_id, job.group_name)
         if evaluations * members > MOST_COMPARED:
             detail = f"{evaluations} evaluations against {members} jobs are more than {MOST_COMPARED} comparisons."
             raise Problem(422, "history_too_long", f"{detail} Leave out the rules across jobs.")
-        self._times = comparisons.times(session, job.id)
+        self._times = comparisons.versions_by_step(session, job.id)
 
     def at(self, moment: Evaluation | BatchLoss) -> list[Decision]:
         """Their decisions; none between evaluations."""

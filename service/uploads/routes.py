@@ -217,8 +217,8 @@ def _describe(response: Response, upload: Upload) -> None:
         response.headers["Upload-Defer-Length"] = "1"
     else:
         response.headers["Upload-Length"] = str(upload.length)
-    if upload.said:
-        response.headers["Upload-Metadata"] = upload.said
+    if upload.metadata_header:
+        response.headers["Upload-Metadata"] = upload.metadata_header
     if upload.state == "uploading":
         response.headers["Upload-Expires"] = format_datetime(upload.expires_at, usegmt=True)
     if upload.dataset_id is not None:

@@ -49,12 +49,12 @@ def create(context: Context, who: Principal, length: int | None, said: str, wish
             state="uploading",
             length=length,
             received=0,
-            said=said,
+            metadata_header=said,
             name=wish.name,
             kind=wish.kind,
             target=wish.target,
             filename=wish.filename,
-            reading=wish.reading,
+            read_options=wish.read_options,
             storage_key=f"{FOLDER}/{identifier}",
             expires_at=until,
             created_at=now,
@@ -171,7 +171,7 @@ def finish(
 def _make_dataset(session: Session, storage: Storage, upload: Upload) -> None:
     part = storage.local_path(upload.storage_key)
     received = Received(part, upload.sha256 or "", upload.received)
-    wish = datasets.Wish(upload.name, upload.kind, upload.target, upload.filename, upload.reading)
+    wish = datasets.Wish(upload.name, upload.kind, upload.target, upload.filename, upload.read_options)
     dataset = datasets.admit(session, storage, upload.project_id, received, wish)
     fp("upload_adopted")
     upload.state, upload.dataset_id = "finished", dataset.id

@@ -114,7 +114,7 @@ def record(session: Session, claimed: Claimed, outcome: Outcome) -> str | None:
     if found is None:
         return None
     found.attempts += 1
-    found.tries += 1
+    found.round_attempts += 1
     found.first_attempt_at = found.first_attempt_at or claimed.at
     found.last_attempt_at, found.status_code, found.error = claimed.at, outcome.status_code, outcome.error
     found.claimed_until = None
@@ -134,7 +134,7 @@ def record(session: Session, claimed: Claimed, outcome: Outcome) -> str | None:
     elif outcome.gone:
         _end(found, "failed")
     else:
-        following = db_time(session) + pause(found.tries)
+        following = db_time(session) + pause(found.round_attempts)
         if following > found.first_attempt_at + GIVE_UP:
             _end(found, "failed")
         else:

@@ -81,7 +81,7 @@ def add_delivery(session: Session, webhook_id: str, kind: str, body: str, at: da
         body=body,
         state="pending",
         attempts=0,
-        tries=0,
+        round_attempts=0,
         fence=0,
         next_attempt_at=at,
         created_at=at,

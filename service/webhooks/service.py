@@ -144,7 +144,7 @@ def redeliver(context: Context, who: Principal, webhook_id: str, delivery_id: st
         found = repository.delivery(session, webhook_id, delivery_id, lock=True)
         if found is None:
             raise not_found("delivery", delivery_id)
-        found.state, found.tries, found.first_attempt_at = "pending", 0, None
+        found.state, found.round_attempts, found.first_attempt_at = "pending", 0, None
         found.next_attempt_at = db_time(session)
     return found
 

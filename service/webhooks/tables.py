@@ -40,7 +40,7 @@ class Webhook(Base):
 class WebhookDelivery(Base):
     """One message to one webhook; its id is the `webhook-id` of every attempt, its body the same bytes in each.
 
-    It holds all that is sent, so it outlives its job. `tries` counts the attempts of this round; `redeliver` begins
+    It holds all that is sent, so it outlives its job. `round_attempts` counts the attempts of this round; `redeliver` begins
     another one.
     """
 
@@ -58,7 +58,7 @@ class WebhookDelivery(Base):
     body: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(20))
     attempts: Mapped[int] = mapped_column(default=0)
-    tries: Mapped[int] = mapped_column(default=0)
+    round_attempts: Mapped[int] = mapped_column(default=0)
     next_attempt_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     claimed_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """A sender has it until then; one that has died is thereby forgotten."""

@@ -37,7 +37,7 @@ def take_housekeeping(session: Session, owner: str, seconds: float) -> bool:
     mine = session.execute(
         update(Housekeeping)
         .where(
-            Housekeeping.name == "house",
+            Housekeeping.name == "housekeeping",
             or_(
                 Housekeeping.owner == owner,
                 Housekeeping.expires_at < db_now(),
@@ -50,12 +50,12 @@ def take_housekeeping(session: Session, owner: str, seconds: float) -> bool:
     ).first()
     if mine is not None:
         return True
-    if session.get(Housekeeping, "house") is not None:
+    if session.get(Housekeeping, "housekeeping") is not None:
         return False
     try:
         with session.begin_nested():
             expires = session.scalar(select(db_now(plus=seconds)))
-            session.add(Housekeeping(name="house", owner=owner, expires_at=expires))
+            session.add(Housekeeping(name="housekeeping", owner=owner, expires_at=expires))
     except IntegrityError:
         return False
     return True

@@ -92,7 +92,7 @@ def test_every_kind_for_images(stack: Stack, data: Path) -> None:
         for done in finished(client, one_of_each(upload(client, data / "digits.zip"))):
             assert done["result"]["model"]
             assert done["metrics"]["last"]["val_loss"] is not None
-            assert done["decided"]["threads"] >= 1
+            assert done["runtime"]["threads"] >= 1
 
 
 def test_flattening_preprocessing_svm_and_a_torchvision_network(stack: Stack, data: Path) -> None:

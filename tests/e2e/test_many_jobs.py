@@ -83,8 +83,8 @@ def test_folds_of_linear_models_are_scikit_learn_s(stack: Stack, tmp_path: Path)
     for row, (train, test) in zip(by_class, folds, strict=True):
         theirs.fit(iris.data[train], names[train])
         chances = theirs.predict_proba(iris.data[test])
-        assert row["figures"]["test_accuracy"] == pytest.approx(theirs.score(iris.data[test], names[test]), abs=1e-6)
-        assert row["figures"]["test_loss"] == pytest.approx(log_loss(names[test], chances), abs=2e-4)
+        assert row["metrics"]["test_accuracy"] == pytest.approx(theirs.score(iris.data[test], names[test]), abs=1e-6)
+        assert row["metrics"]["test_loss"] == pytest.approx(log_loss(names[test], chances), abs=2e-4)
     values = [row["value"] for row in by_class]
     assert classes["summaries"][0]["mean"] == pytest.approx(np.mean(values))
     assert classes["summaries"][0]["sd"] == pytest.approx(np.std(values, ddof=1))
@@ -93,7 +93,7 @@ def test_folds_of_linear_models_are_scikit_learn_s(stack: Stack, tmp_path: Path)
     cuts = KFold(5, shuffle=True, random_state=5).split(numbers.data)
     for row, (train, test) in zip(by_number, cuts, strict=True):
         plain.fit(numbers.data[train], numbers.target[train])
-        assert row["figures"]["test_r2"] == pytest.approx(
+        assert row["metrics"]["test_r2"] == pytest.approx(
             plain.score(numbers.data[test], numbers.target[test]), abs=2e-3
         )
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from service.database import make_engine, session_factory
 from service.datasets.tables import Dataset
 from service.experiments.tables import Experiment, Trial
+from service.inference_requests.tables import InferenceRequest
 from service.jobs import leases
 from service.jobs.leases import Claim
 from service.jobs.repository import delete_job
@@ -29,9 +30,13 @@ from service.metrics import service as metrics
 from service.metrics.chunks import Row
 from service.metrics.tables import MetricChunk
 from service.migrate import upgrade
-from service.peer_evaluations.tables import EvaluationResult
+from service.peer_evaluations.tables import PeerEvaluation, PeerGroup, PeerGroupMember
 from service.recommendations.service import scorecard
+from service.recommendations.tables import Recommendation
 from service.tables import Base
+from service.uploads.tables import Upload
+from service.webhooks.tables import WebhookDelivery
+from service.workers.tables import Housekeeping
 from trainkit.spec import parse_spec
 from trainkit.spec.experiments import parse_experiment
 
@@ -166,7 +171,7 @@ def test_jobs_of_the_third_schema_get_an_empty_log_and_projects_the_service_s_ru
     sessions = session_factory(engine)
     with sessions() as session:
         kept = session.get_one(Job, "job_1")
-        assert (kept.next_log_seq, kept.removed, kept.fence, kept.next_seq) == (1, None, 2, 8)
+        assert (kept.next_log_seq, kept.purged, kept.fence, kept.next_seq) == (1, None, 2, 8)
         assert (kept.parent, kept.labels, kept.created_at) == ({"job": "job_0"}, {"a": "b"}, now)
         assert session.get_one(Project, "p").settings is None
         tried = session.get_one(Attempt, ("job_1", 2))
@@ -209,14 +214,14 @@ def test_jobs_of_the_fourth_schema_belong_to_no_experiment_and_go_on_deciding(da
     sessions = session_factory(engine)
     with sessions.begin() as session:
         kept = session.get_one(Job, "job_1")
-        assert (kept.experiment, kept.across_decisions, kept.next_decision_seq, kept.labels) == (None, 0, 3, {"a": "b"})
+        assert (kept.group_name, kept.peer_decisions, kept.next_decision_seq, kept.labels) == (None, 0, 3, {"a": "b"})
         said = {"rule": {"kind": "patience"}, "step": 2, "epoch": 2, "inputs": {}, "action": "continue"}
         claim = Claim("job_1", 2)
         metrics.append(session, claim, [Row("val", "loss", 2, 2, 1.0, 0.0), Row("train", "seconds", 2, 2, 1.0, 0.0)])
         metrics.append_decisions(session, claim, [said])
     with sessions() as session:
         assert [(d.seq, d.inputs) for d in session.query(Decision)] == [(1, {"x": 1}), (2, {"x": 2}), (3, {})]
-        assert session.query(EvaluationResult).all() == []
+        assert session.query(PeerEvaluation).all() == []
     engine.dispose()
 
 
@@ -293,8 +298,88 @@ def test_jobs_of_the_tenth_schema_wait_for_no_other_job_and_their_specs_stay_val
         moved = session.get_one(Experiment, "exp_1").plan
         assert list(moved) == ["kind", "folds", "spec", "variants"], "in their order"
         assert parse_experiment(moved).spec == kept_spec
-        assert session.get_one(Trial, ("exp_1", 0)).document == kept_spec
+        assert session.get_one(Trial, ("exp_1", 0)).spec == kept_spec
     with sessions.begin() as session:
         first, second = (leases.claim(session, "train", "w", 30.0) for _ in range(2))
         assert {claimed.job_id for claimed in (first, second) if claimed} == {"job_1", "job_2"}
+    engine.dispose()
+
+
+def test_rows_of_the_eleventh_schema_keep_their_values_under_the_new_names(database_url: str) -> None:
+    upgrade(database_url, "0011")
+    engine = make_engine(database_url)
+    old = MetaData()
+    old.reflect(engine)
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    at = {"created_at": now, "updated_at": now}
+    job = {"id": "job_1", "project_id": "p", "name": "j", "spec": {}, "labels": {}, "dataset_id": "ds_1"}
+    counts = dict.fromkeys(("attempts", "interruptions", "priority"), 0)
+    numbers = {"max_attempts": 3, "next_seq": 9, "next_event_seq": 1, "next_decision_seq": 4, "fence": 2}
+    state: dict[str, object] = {"metrics_last": {}, "metrics_best": {}, "state": "running", "queue": "train"}
+    renamed = {"experiment": "g", "decided": {"threads": 2}, "wanted": {"action": "stop"}, "removed": {"logs": {}}}
+    dataset = {"id": "ds_1", "project_id": "p", "name": "d", "version": 1, "state": "ready", "interruptions": 0}
+    options = {"reading": {"delimiter": ";"}, "bytes": 9, "fence": 1, "rung_at": now}
+    upload = {"id": "up_1", "project_id": "p", "state": "failed", "received": 0, "fence": 0, "said": "name bm8=", **at}
+    question = {"id": "q_1", "project_id": "p", "kind": "predict", "subject_key": "m", "request": b"{}", "fence": 0}
+    answer = {"media_type": "t", "state": "answered", "answer": b"[1]", "answer_type": "u", "created_at": now}
+    experiment = {"id": "exp_1", "project_id": "p", "key_id": "k", "name": "", "kind": "grid", "labels": {}, "plan": {}}
+    stopping = {"dataset_id": "ds_1", "state": "stopping", "more": False, "wanted": "cancel", **at}
+    trial = {"experiment_id": "exp_1", "number": 0, "params": {}, "document": {"a": 1}, "why": {"b": 2}}
+    outcome = {"state": "succeeded", "figures": {"val_loss": 0.5}}
+    cut = {"project_id": "p", "source_job": "job_1", "code": "overfitting", "edition": 3, "patch": {}, "expected": {}}
+    evaluation = {"job_id": "job_1", "seq": 8, "step": 4, "epoch": 2, "tick": 5, "gone": 6, "tallies": {"x": [1]}}
+    hook = {"id": "wh_1", "project_id": "p", "url": "https://a", "description": "", "events": [], "secret": "s"}
+    delivery = {"id": "msg_1", "webhook_id": "wh_1", "type": "job.failed", "body": "{}", "state": "pending", "fence": 0}
+    rows: dict[str, list[dict[str, object]]] = {
+        "projects": [{"id": "p", "name": "p", "created_at": now}],
+        "datasets": [{**dataset, **options, **at}],
+        "jobs": [{**job, **counts, **numbers, **state, **renamed, **at, "compact_seq": 7, "across_decisions": 3}],
+        "job_events": [{"job_id": "job_1", "seq": 1, "at": now, "kind": "state", "actor": "w"}],
+        "log_chunks": [{"job_id": "job_1", "first_seq": 1, "last_seq": 1, "fence": 2, "worst": 3, "body": b""}],
+        "uploads": [{**upload, "name": "n", "reading": {"header": True}, "storage_key": "k", "expires_at": now}],
+        "questions": [{**question, **answer}],
+        "experiments": [{**experiment, **stopping}],
+        "experiment_trials": [
+            {**trial, "outcome": outcome, "created_at": now},
+            {**trial, "number": 1, "outcome": None, "created_at": now},
+        ],
+        "prescriptions": [{**cut, "job_id": "job_1", "compared": {}, "created_at": now}],
+        "experiment_clocks": [{"project_id": "p", "experiment": "g", "ticks": 6}],
+        "experiment_members": [{"project_id": "p", "experiment": "g", "job_id": "job_1"}],
+        "evaluations": [evaluation],
+        "webhooks": [{**hook, "active": True, **at}],
+        "webhook_deliveries": [{**delivery, "attempts": 5, "tries": 2, "created_at": now}],
+        "housekeeping": [{"name": "house", "owner": "w", "expires_at": now}],
+    }
+    with engine.begin() as connection:
+        for name, values in rows.items():
+            connection.execute(old.tables[name].insert(), values)
+    engine.dispose()
+    upgrade(database_url)
+    engine = make_engine(database_url)
+    with session_factory(engine)() as session:
+        kept = session.get_one(Job, "job_1")
+        assert (kept.group_name, kept.runtime, kept.requested_action) == ("g", {"threads": 2}, {"action": "stop"})
+        assert (kept.purged, kept.compacted_seq, kept.peer_decisions) == ({"logs": {}}, 7, 3)
+        assert [event.seq for event in session.query(JobEvent)] == [1]
+        data = session.get_one(Dataset, "ds_1")
+        assert (data.read_options, data.notified_at) == ({"delimiter": ";"}, now)
+        sent = session.get_one(Upload, "up_1")
+        assert (sent.metadata_header, sent.read_options) == ("name bm8=", {"header": True})
+        assert session.query(LogChunk).one().max_level == 3
+        answered = session.get_one(InferenceRequest, "q_1")
+        assert (answered.request, answered.response, answered.response_type) == (b"{}", b"[1]", "u")
+        many = session.get_one(Experiment, "exp_1")
+        assert (many.has_pending, many.requested_action) == (False, "cancel")
+        first, second = (session.get_one(Trial, ("exp_1", number)) for number in (0, 1))
+        assert (first.spec, first.rationale, second.outcome) == ({"a": 1}, {"b": 2}, None)
+        assert first.outcome == {"state": "succeeded", "metrics": {"val_loss": 0.5}}
+        assert session.get_one(Recommendation, "job_1").ruleset_version == 3
+        assert session.get_one(PeerGroup, ("p", "g")).version == 6
+        assert session.get_one(PeerGroupMember, ("p", "g", "job_1"))
+        noted = session.get_one(PeerEvaluation, ("job_1", 8))
+        assert (noted.valid_from, noted.superseded_at, noted.running_stats) == (5, 6, {"x": [1]})
+        message = session.get_one(WebhookDelivery, "msg_1")
+        assert (message.attempts, message.round_attempts) == (5, 2)
+        assert session.get_one(Housekeeping, "housekeeping").owner == "w"
     engine.dispose()

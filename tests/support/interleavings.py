@@ -83,7 +83,7 @@ class Play:
             metrics.supersede_after(session, claim, known[0].metric_seq if known else 0)
             attempts.start(session, claim, resumed_from_step=begun or None)
         yield
-        fires, wish, step = self.rng.randint(begun + 1, begun + EVALUATIONS), claimed.wanted, begun
+        fires, wish, step = self.rng.randint(begun + 1, begun + EVALUATIONS), claimed.requested_action, begun
         while True:
             if (action := (wish or {}).get("action")) == "pause":
                 self._checkpoint(claim, max(step, 1))
@@ -200,7 +200,7 @@ class Play:
             decisions = repository.decisions_after(session, self.job, 0, 1000)
         assert [event.to_state for event in events if event.to_state in ENDED] == [job.state]
         assert events[-1].to_state == job.state
-        assert (job.lease_owner, job.wanted if job.state != "cancelled" else None) == (None, None)
+        assert (job.lease_owner, job.requested_action if job.state != "cancelled" else None) == (None, None)
         if job.state == "cancelled":
             assert (job.started_at, job.stop_reason, len(models)) == (None, "client_stop", 0)
             return

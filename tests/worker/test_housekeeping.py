@@ -37,8 +37,8 @@ def test_an_old_job_is_trimmed_and_its_continuation_still_runs(place: Place, mon
     assert not stray.exists()
     assert texts(place, job) == []
     row = place.job(job)
-    assert row.removed is not None
-    assert set(row.removed) >= {"logs"}
+    assert row.purged is not None
+    assert set(row.purged) >= {"logs"}
     with place.context.sessions() as session:
         (newest,) = checkpoints.latest(session, job)
     assert place.context.storage.exists(newest.storage_key)

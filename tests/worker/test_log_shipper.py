@@ -170,7 +170,7 @@ def test_lines_arrive_while_the_job_runs_and_after_a_kill(place: Place) -> None:
     assert any("SIGKILL (exit 137)" in text for text in first)
     assert first[-1].startswith("interrupted: ")
     with place.context.sessions.begin() as session:
-        again = {"not_before": None, "wanted": {"action": "stop", "keep": "last"}}
+        again = {"not_before": None, "requested_action": {"action": "stop", "keep": "last"}}
         session.execute(update(Job).where(Job.id == job).values(**again))
     assert run_one(place)
     found = lines_of(place, job)

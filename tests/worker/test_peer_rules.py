@@ -47,7 +47,7 @@ def three_good_ones(place: Place, dataset: str, epochs: int = 4) -> list[str]:
 
 def ends_by_the_rule(place: Place, job: str) -> None:
     row = place.job(job)
-    assert (row.state, row.stop_reason, row.wanted) == ("succeeded", "early_stop", None)
+    assert (row.state, row.stop_reason, row.requested_action) == ("succeeded", "early_stop", None)
     assert row.result is not None
     assert row.result["best_epoch"] <= row.result["stopped_epoch"] < 100_000
     with place.context.sessions() as session:
@@ -60,7 +60,7 @@ def ends_by_the_rule(place: Place, job: str) -> None:
     assert str(stop.reason).startswith("median: the best val_loss so far, ")
     assert [decision.seq for decision in decisions] == list(range(1, row.next_decision_seq))
     assert {d.rule["kind"] for d in decisions} == {"patience", "median", "percentile"}, "the client did not stop it"
-    assert sum(d.rule["kind"] != "patience" for d in decisions) == row.across_decisions
+    assert sum(d.rule["kind"] != "patience" for d in decisions) == row.peer_decisions
 
 
 def test_the_fourth_is_stopped_by_what_the_others_reached(place: Place) -> None:
@@ -117,7 +117,7 @@ def test_a_killed_supervisor_leaves_the_wish_to_stop(place: Place, tmp_path: Pat
     worker = processes.fork(work, log=tmp_path / "worker.log")
     assert worker.wait().signal == signal.SIGKILL, (tmp_path / "worker.log").read_text()
     row = place.job(job)
-    assert (row.state, (row.wanted or {})["stop_reason"]) == ("stopping", "early_stop")
+    assert (row.state, (row.requested_action or {})["stop_reason"]) == ("stopping", "early_stop")
     with place.context.sessions.begin() as session:
         lost = update(Job).where(Job.state.in_(WITH_WORKER)).values(lease_expires_at=db_now(plus=-1))
         session.execute(lost)

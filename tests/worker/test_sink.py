@@ -63,7 +63,7 @@ def claim(place: Place) -> Sink:
         claimed = leases.claim(session, "train", "me", 30)
         assert claimed is not None
         attempts.start(session, claimed.claim)
-    return Sink(place.context, claimed.claim, claimed.metric_seq, claimed.decided)
+    return Sink(place.context, claimed.claim, claimed.metric_seq, claimed.runtime)
 
 
 def stored(sink: Sink) -> list[metrics.LoggedRow]:
@@ -93,7 +93,7 @@ def test_rows_decisions_and_progress_land_on_the_job(place: Place, sink: Sink) -
     job = place.job(sink.job_id)
     assert job.phase == "epoch 1/2"
     assert job.progress == {"epoch": 1, "percent": 50.0, "eta_seconds": None}
-    assert job.decided == {"device": "cpu", "threads": 1}
+    assert job.runtime == {"device": "cpu", "threads": 1}
     with place.context.sessions() as session:
         assert len(decisions_after(session, sink.job_id, 0, 10)) == 1
 
@@ -104,7 +104,7 @@ def test_what_was_decided_once_is_not_decided_again(place: Place, sink: Sink) ->
     later = Sink(place.context, sink.claim, 0, {"threads": 1})
     later.take([{"type": "resolved", "threads": 4}])
     later.ship(now)
-    assert place.job(sink.job_id).decided == {"threads": 1}
+    assert place.job(sink.job_id).runtime == {"threads": 1}
 
 
 class Flaky:
@@ -179,7 +179,7 @@ def test_decisions_of_rules_across_jobs_do_not_confuse_the_count(place: Place, c
     assert [d.step for d in rows if d.rule["kind"] == "patience"] == [1, 2, 3, 4, 5, 6]
     assert [d.step for d in rows if d.rule["kind"] == "median"] == [1, 2, 3, 6]
     assert [r.row.step for r in stored(sink)] == [1, 1, 2, 2, 3, 3, 6, 6]
-    assert place.job(sink.job_id).across_decisions == 4
+    assert place.job(sink.job_id).peer_decisions == 4
 
 
 @pytest.mark.parametrize("commits", [True, False])

@@ -30,7 +30,7 @@ def test_a_yardstick_succeeds_and_leaves_no_model(place: Place, kind: str) -> No
     assert (job.result["model"], job.result["best_epoch"]) == (None, 1)
     assert job.result["test"] == job.evaluation["metrics"]
     assert job.metrics_last["val_loss"] == job.metrics_best["val_loss"]
-    assert (job.decided["device"], "scikit-learn" in job.decided["versions"]) == ("cpu", True)
+    assert (job.runtime["device"], "scikit-learn" in job.runtime["versions"]) == ("cpu", True)
     with place.context.sessions() as session:
         assert session.scalars(select(Model)).all() == []
         names = set(session.scalars(select(Artifact.name).where(Artifact.job_id == job_id)))

@@ -96,7 +96,7 @@ def test_a_job_goes_from_the_queue_to_a_model(place: Place) -> None:
     assert row.result is not None
     assert row.result["test"]["accuracy"] >= 0
     assert row.evaluation is not None
-    assert row.decided is not None
+    assert row.runtime is not None
     with place.context.sessions() as session:
         model = session.get_one(Model, row.result["model"])
         names = {artifact.name for artifact in repository.artifacts(session, job)}
@@ -131,7 +131,7 @@ def test_stop_keeps_a_model_and_cancel_does_not(place: Place) -> None:
 def test_a_cancel_that_came_before_the_claim_starts_nothing(place: Place) -> None:
     job = place.submit(place.table())
     with place.context.sessions.begin() as session:
-        session.execute(update(Job).where(Job.id == job).values(wanted={"action": "cancel"}))
+        session.execute(update(Job).where(Job.id == job).values(requested_action={"action": "cancel"}))
     assert run_one(place)
     assert place.job(job).state == "cancelled"
     assert epochs_seen(place, job) == []

@@ -109,7 +109,7 @@ def test_a_stop_that_meets_a_lost_worker_is_kept_for_the_next(service: Served) -
     service.client.post(f"/v1/jobs/{job}/stop", json={"keep": "last"})
     reap(service.sessions, 5)
     assert service.job(job)["state"] == "queued"
-    assert service.claim().wanted == {"action": "stop", "keep": "last"}
+    assert service.claim().requested_action == {"action": "stop", "keep": "last"}
 
 
 def test_unheard_work_is_rung_for_again_but_not_at_once(service: Served) -> None:
@@ -123,7 +123,7 @@ def test_unheard_work_is_rung_for_again_but_not_at_once(service: Served) -> None
     ring_for_unheard(service.sessions, rung.append)
     assert rung == ["data", "train"]
     with service.sessions.begin() as session:
-        session.execute(update(Job).values(rung_at=db_now(plus=-10)))
+        session.execute(update(Job).values(notified_at=db_now(plus=-10)))
     ring_for_unheard(service.sessions, rung.append)
     assert rung == ["data", "train", "train"]
 
@@ -192,7 +192,7 @@ def set_back(service: Served, hours: float) -> None:
     ahead = timedelta(hours=hours)
     with service.sessions.begin() as session:
         for job in session.scalars(select(Job)):
-            for name in ("lease_expires_at", "not_before", "rung_at"):
+            for name in ("lease_expires_at", "not_before", "notified_at"):
                 if (at := getattr(job, name)) is not None:
                     setattr(job, name, at + ahead)
         for dataset in session.scalars(select(Dataset)):

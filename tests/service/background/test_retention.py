@@ -101,11 +101,11 @@ def test_older_checkpoints_go_first_and_the_newest_stays(service: Served) -> Non
     )
     assert event["reason"] == "removed 1 checkpoint"
     shown = service.job(job)
-    assert set(shown["removed"]) == {"checkpoints"}
+    assert set(shown["purged"]) == {"checkpoints"}
     assert shown["updated_at"] > before
     assert get(service, job, "/logs")[0] == 200
     assert events(service, young) == []
-    assert service.job(young)["removed"] is None
+    assert service.job(young)["purged"] is None
     made = post(service, f"{job}/resume", {"extra_epochs": 2})
     assert (made.status_code, made.json()["parent"]["step"]) == (201, 2)
 
@@ -128,7 +128,7 @@ def test_logs_and_metrics_are_gone_with_a_reason(service: Served) -> None:
         status, problem = get(service, job, path)
         assert (status, problem["code"], problem["removed_at"] is not None) == (410, "removed", True), path
         assert reason in problem["detail"]
-        assert problem["removed_at"] == service.job(job)["removed"]["logs" if "logs" in path else "metrics"]["at"]
+        assert problem["removed_at"] == service.job(job)["purged"]["logs" if "logs" in path else "metrics"]["at"]
     assert get(service, job, "/decisions")[0] == get(service, job, "/evaluation")[0] == 200
     messages = listen(service, job)
     assert [kind for kind, _, _ in messages] == ["event"] * 5 + ["end"]
@@ -156,7 +156,7 @@ def test_a_job_that_has_not_ended_is_never_touched(service: Served) -> None:
     sweep_strays(service.sessions, service.context.storage, AT_ONCE)
     assert files(service, "checkpoints") == before
     for job in jobs:
-        assert (service.job(job)["removed"], events(service, job)) == (None, [])
+        assert (service.job(job)["purged"], events(service, job)) == (None, [])
         assert get(service, job, "/logs")[0] == get(service, job, "/metrics")[0] == 200
 
 
@@ -167,7 +167,7 @@ def test_a_project_has_rules_of_its_own(service: Served) -> None:
     assert answer.status_code == 200, answer.text
     job = ended(service, 500)
     keep_house(service)
-    assert set(service.job(job)["removed"]) == {"checkpoints", "metrics"}
+    assert set(service.job(job)["purged"]) == {"checkpoints", "metrics"}
     assert files(service, "checkpoints") == set()
     assert get(service, job, "/logs")[0] == 200
 

@@ -141,9 +141,9 @@ def test_what_auto_chose_is_kept_for_the_next_attempt(service: Served) -> None:
     service.submit()
     claimed = service.claim()
     with service.sessions.begin() as session:
-        attempts.note(session, claimed.claim, decided={"device": "cpu", "threads": 1})
+        attempts.note(session, claimed.claim, runtime={"device": "cpu", "threads": 1})
         attempts.handback(session, claimed.claim, "the worker stops")
-    assert service.claim().decided == {"device": "cpu", "threads": 1}
+    assert service.claim().runtime == {"device": "cpu", "threads": 1}
 
 
 def test_pausing_lets_the_worker_go_and_resuming_goes_on(service: Served) -> None:
@@ -159,7 +159,7 @@ def test_pausing_lets_the_worker_go_and_resuming_goes_on(service: Served) -> Non
         assert leases.claim(session, "train", "w", 30) is None
     assert service.client.post(f"/v1/jobs/{job}/resume").json()["state"] == "queued"
     again = service.claim()
-    assert (again.claim.fence, again.wanted) == (2, None)
+    assert (again.claim.fence, again.requested_action) == (2, None)
     assert service.client.post(f"/v1/jobs/{job}/resume").json()["state"] == "running", "already going on"
 
 
@@ -179,7 +179,7 @@ def test_an_attempt_that_dies_while_pausing_is_paused(service: Served, way: str)
     assert service.job(job)["state"] == "paused"
     service.client.post(f"/v1/jobs/{job}/resume")
     due_now(service)
-    assert service.claim().wanted is None
+    assert service.claim().requested_action is None
 
 
 def test_files_are_listed_and_served_as_harmless(service: Served) -> None:

@@ -48,8 +48,8 @@ def test_a_log_of_many_attempts_reads_the_same_from_few_chunks(service: Served, 
     tag = service.client.get(f"/v1/jobs/{job}/metrics").headers["etag"]
     small = sizes(service, job)
     with service.sessions.begin() as session:
-        service_compact_seq = session.scalar(select(Job.compact_seq).where(Job.id == job))
-    assert service_compact_seq == 0
+        service_compacted_seq = session.scalar(select(Job.compacted_seq).where(Job.id == job))
+    assert service_compacted_seq == 0
 
     joined = compaction.compact_job(service.sessions, job)
     large = sizes(service, job)
@@ -107,6 +107,6 @@ def test_nothing_is_put_back_that_was_taken_away_meanwhile(service: Served) -> N
     service.finish(claimed)
     with service.sessions.begin() as session:
         session.execute(delete(MetricChunk).where(MetricChunk.first_seq == 5))
-        session.execute(update(Job).values(compact_seq=0))
+        session.execute(update(Job).values(compacted_seq=0))
     assert not compaction._join(service.sessions, job, list(range(1, 11)))
     assert len(sizes(service, job)) == 9

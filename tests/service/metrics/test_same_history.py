@@ -139,7 +139,7 @@ def test_an_export_is_one_moments_log_and_has_an_etag(service: Served, ended: st
         stranger = service.client_for("other").get(f"/v1/jobs/{ended}/metrics.{kind}")
         assert stranger.status_code == 404
     with service.sessions.begin() as session:
-        session.execute(update(Job).values(removed={"metrics": {"at": "2026-01-01", "reason": "old"}}))
+        session.execute(update(Job).values(purged={"metrics": {"at": "2026-01-01", "reason": "old"}}))
     assert service.client.get(f"/v1/jobs/{ended}/metrics.parquet").status_code == 410
 
 

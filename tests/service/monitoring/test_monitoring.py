@@ -180,7 +180,9 @@ def test_what_changes_by_the_second_is_counted_by_index(service: Served) -> None
         present(session)
         looking = False
     event.remove(service.context.engine, "before_cursor_execute", explain)
-    tables = [plan for plan in plans if any(name in plan for name in ("jobs", "datasets", "questions", "uploads"))]
+    tables = [
+        plan for plan in plans if any(name in plan for name in ("jobs", "datasets", "inference_requests", "uploads"))
+    ]
     assert len(tables) >= 6, plans
     assert all(plan.startswith("SEARCH") and "INDEX" in plan for plan in tables), tables
 

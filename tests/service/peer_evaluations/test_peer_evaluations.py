@@ -18,7 +18,7 @@ import pytest
 from service.jobs import service as jobs
 from service.metrics.chunks import Row
 from service.peer_evaluations import repository
-from service.peer_evaluations.tables import EvaluationResult, ExperimentClock, ExperimentMember
+from service.peer_evaluations.tables import PeerEvaluation, PeerGroup, PeerGroupMember
 from tests.support.peer_jobs import MEDIAN, Lab, Run, make_lab, rows_of
 from trainkit.spec.early_stop import ACROSS
 from trainkit.spec.problems import SpecError
@@ -72,8 +72,8 @@ def test_the_fourth_job_is_stopped_by_the_median_of_three(lab: Lab) -> None:
         for peer, mean in sorted(zip(peers, (3.0, 5.0, 2.0), strict=True), key=lambda pair: pair[0].job)
     ]
     row = run.row
-    assert (row.state, row.next_decision_seq, row.across_decisions) == ("stopping", 3, 2)
-    assert row.wanted == {
+    assert (row.state, row.next_decision_seq, row.peer_decisions) == ("stopping", 3, 2)
+    assert row.requested_action == {
         "action": "stop",
         "keep": "best",
         "stop_reason": "early_stop",
@@ -179,9 +179,9 @@ def test_a_stop_outlives_the_attempt_and_its_rows(lab: Lab) -> None:
     run.evaluate(3.5)
     assert run.row.state == "stopping"
     run.resume(metric_seq=kept, step=1)
-    assert (run.row.wanted or {})["stop_reason"] == "early_stop"
+    assert (run.row.requested_action or {})["stop_reason"] == "early_stop"
     run.finish("early_stop")
-    assert (run.row.state, run.row.wanted) == ("succeeded", None)
+    assert (run.row.state, run.row.requested_action) == ("succeeded", None)
     assert run.replay().same_as_taken is True
 
 
@@ -197,8 +197,8 @@ def test_an_evaluation_in_several_flushes_is_one(lab: Lab) -> None:
     assert one is not None
     assert other is not None
     assert (
-        one.tallies
-        == other.tallies
+        one.running_stats
+        == other.running_stats
         == {
             "train_loss": [1.75, 1, 1.75, 1.75],
             "val_loss": [3.5, 1, 3.5, 3.5],
@@ -212,7 +212,7 @@ def test_an_evaluation_in_several_flushes_is_one(lab: Lab) -> None:
     with lab.context.sessions() as session:
         last = repository.last(session, cut.job)
     assert last is not None
-    assert last.tallies == {"val_loss": [3.0, 2, 6.5, 3.0]}
+    assert last.running_stats == {"val_loss": [3.0, 2, 6.5, 3.0]}
 
 
 def test_numbers_that_json_has_not(lab: Lab) -> None:
@@ -277,7 +277,7 @@ def test_a_deleted_job_is_compared_no_more_and_leaves_decisions_to_be_understood
             one.finish()
         jobs.delete(lab.context, lab.who, one.job)
     with lab.context.sessions() as session:
-        for table in (EvaluationResult, ExperimentClock, ExperimentMember):
+        for table in (PeerEvaluation, PeerGroup, PeerGroupMember):
             assert session.query(table).count() == 0, table
 
 
@@ -353,7 +353,9 @@ def asked_anew(run: Run, rule: dict[str, Any]) -> None:
     """The rule by itself, as if it had never been asked: its decisions up to the stop."""
     seqs = {seq for seq, _, _ in run.seen}
     with run.lab.context.sessions() as session:
-        live = {(e.step, e.tick) for e in session.query(EvaluationResult).filter_by(job_id=run.job) if e.seq in seqs}
+        live = {
+            (e.step, e.valid_from) for e in session.query(PeerEvaluation).filter_by(job_id=run.job) if e.seq in seqs
+        }
     taken = [d for d in run.decisions() if d.rule["kind"] == rule["kind"] and d.rule["min_jobs"] == rule["min_jobs"]]
     taken = [d for d in taken if (d.step, d.inputs.get("basis")) in live or "start_epoch" in d.inputs]
     found = run.replay([rule]).decisions

@@ -112,7 +112,7 @@ def test_a_stopping_job_that_lost_its_worker_is_stopped_by_the_next(lab: Lab) ->
         job = leases.lock_claimed(session, run.claim)
         assert attempts.interrupted(session, job, "killed", 5) == "queued"
     run.start_attempt()
-    assert (run.row.wanted or {})["stop_reason"] == "early_stop"
+    assert (run.row.requested_action or {})["stop_reason"] == "early_stop"
     rule(run)  # what is run again is decided again, and changes nothing
     stop(run)
     see_through(run)

@@ -13,7 +13,7 @@ from service.database import db_now
 from service.jobs import attempts
 from service.jobs.tables import Job
 from service.metrics.chunks import Row
-from service.recommendations.tables import Prescription
+from service.recommendations.tables import Recommendation
 from tests.support.api import Served
 from trainkit.diagnose.diagnosis import EDITION
 from trainkit.spec.failures import failure
@@ -128,7 +128,7 @@ def test_every_end_is_counted_and_outlives_its_jobs(service: Served) -> None:
     for job in jobs[:4]:  # measured as they are deleted, for nobody has asked before
         assert service.client.delete(f"/v1/jobs/{job}").status_code == 204
     with service.sessions() as session:
-        outcomes = [session.get_one(Prescription, job).outcome for job in jobs]
+        outcomes = [session.get_one(Recommendation, job).outcome for job in jobs]
     assert outcomes == ["improved", "within_noise", "worse", "no_result", None]
     assert service.client.delete(f"/v1/jobs/{source}").status_code == 204
     counted = scorecard(service)["all"]
