@@ -17,7 +17,7 @@ def main() -> None:
             interval = f"95 % interval {figure(one['low'])} to {figure(one['high'])}"
             print(f"  {one['variant']}: mean {figure(one['mean'])}, sd {figure(one['sd'])}, {interval}")
     for one in told["comparisons"]:
-        print(f"  {one['sentence']}")
+        print(f"  {one['summary']}")
     for step in told["steps"] or ():
         print(f"  {step['text']}")
 

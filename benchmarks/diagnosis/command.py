@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.diagnosis.cases import CASES, Case
 from benchmarks.diagnosis.judge import Result, judged
-from trainkit.diagnose.diagnosis import EDITION
+from trainkit.diagnose.diagnosis import RULESET_VERSION
 from trainkit.diagnose.verdicts import CODES
 
 
@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for result in _mapped(look, chosen, asked.jobs):
         print(line(result), flush=True)
         results.append(result)
-    print(f"\nedition {EDITION} of the rules; {sum(r.cached for r in results)} of {len(results)} cases from the cache")
+    print(
+        f"\nedition {RULESET_VERSION} of the rules; {sum(r.cached for r in results)} of {len(results)} cases from the cache"
+    )
     for half in dict.fromkeys(result.half for result in results):
         print("\n".join(table([result for result in results if result.half == half], half)))
     if asked.json:

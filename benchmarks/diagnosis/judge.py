@@ -73,7 +73,7 @@ def judged(case: Case, seed: int = 0, *, fresh: bool = False, prescribe: bool = 
     found = diagnose(before.record)
     told: Effect | None = None
     seconds, cached = before.seconds, before.cached
-    first = found.next_specs[0] if found.next_specs else None
+    first = found.recommendations[0] if found.recommendations else None
     if first is not None and prescribe and case.code != "healthy":
         after = trial(case.recipe, first.spec, fresh=fresh)
         told = compared(case, found, before, after)
@@ -95,7 +95,7 @@ def compared(case: Case, found: Diagnosis, before: Trial, after: Trial) -> Effec
     """The effect of the first prescription."""
     if case.code in HONEST:
         return HONEST[case.code](before, after)
-    expected = found.next_specs[0].expected["metric"]
+    expected = found.recommendations[0].expected["metric"]
     old, new = _columns(before.record), _columns(after.record)
     specs = [trial.record.spec.model_dump(mode="json") for trial in (before, after)]
     basis = effect.comparison(expected, specs[0], specs[1], effect.best(old))

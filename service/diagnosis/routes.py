@@ -20,7 +20,7 @@ from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.routes import etag
 from service.metrics.service import finite
 from service.pagination import NOT_MODIFIED
-from trainkit.diagnose.diagnosis import EDITION, diagnose
+from trainkit.diagnose.diagnosis import RULESET_VERSION, diagnose
 from trainkit.diagnose.record import Record
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
@@ -44,7 +44,7 @@ def asking(job_id: str, who: Reader, context: Service, if_none_match: Annotated[
         job = jobs.find(session, who, job_id)
         check_there(job, "metrics")
         superseded = count_superseded(superseded_ranges(session, job_id))
-        tag = etag(job_id, job.next_seq, superseded, job.state, job.evaluation is not None, EDITION)
+        tag = etag(job_id, job.next_seq, superseded, job.state, job.evaluation is not None, RULESET_VERSION)
         return Asked(None if if_none_match == tag else record_of(session, job), tag)
 
 

@@ -33,7 +33,7 @@ class Expected(BaseModel):
     source: str
 
 
-class NextSpecOut(BaseModel):
+class RecommendedSpecOut(BaseModel):
     """A spec to try next: a JSON merge patch, and the whole spec with it."""
 
     patch: dict[str, Any]
@@ -49,4 +49,4 @@ class DiagnosisOut(BaseModel):
 
     final: bool
     verdicts: list[VerdictOut]
-    next_specs: list[NextSpecOut]
+    recommendations: list[RecommendedSpecOut]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.experiments.strategies import Child, Next, Past
-from trainkit.diagnose.autopilot import Budget, Done, History, Step, Tried, next_step
-from trainkit.diagnose.estimates import Figure
+from trainkit.diagnose.autopilot import AutopilotEnd, AutopilotStep, Budget, CompletedStep, History, next_step
+from trainkit.diagnose.estimates import MetricEstimate
 from trainkit.diagnose.narrative import explain
 from trainkit.spec import DatasetFacts
 from trainkit.spec.experiments import Autopilot
@@ -28,14 +28,14 @@ def next_of(plan: Autopilot, facts: DatasetFacts, past: Sequence[Past]) -> Next:
         return Next([], False)
     base = plan.spec if plan.metric is None else merge_patch(plan.spec, {"train": {"monitor": plan.metric}})
     found = next_step(base, tried_of(past), facts, Budget(plan.jobs, plan.seconds))
-    if isinstance(found, Done):
+    if isinstance(found, AutopilotEnd):
         return Next([], True, REASONS[found.reason])
     params = {"step": len(past)} | ({"change": found.code} if found.code else {})
     why = {name: value for name, value in found.as_dict().items() if name != "document"}
     return Next([Child(found.document, params, why)], False)
 
 
-def tried_of(past: Sequence[Past]) -> list[Tried]:
+def tried_of(past: Sequence[Past]) -> list[CompletedStep]:
     """The trials that have ended, as the autopilot remembers them."""
     return [_tried(one) for one in past if one.ended]
 
@@ -46,13 +46,13 @@ def account(facts: DatasetFacts, past: Sequence[Past]) -> tuple[list[dict[str, A
     return explain(tried, facts), History(tried, facts).done("nothing_left").best if tried else None
 
 
-def _tried(one: Past) -> Tried:
+def _tried(one: Past) -> CompletedStep:
     outcome, why = one.outcome, dict(one.why or {})
     kept: Mapping[str, Any] = outcome.get("kept") or {}
-    return Tried(
-        step=Step(**{"document": dict(one.document), **why}),
+    return CompletedStep(
+        step=AutopilotStep(**{"document": dict(one.document), **why}),
         state=one.state,
-        figures={name: Figure(value, se, epoch) for name, (value, se, epoch) in kept.items()},
+        metrics={name: MetricEstimate(value, se, epoch) for name, (value, se, epoch) in kept.items()},
         diagnosis=outcome.get("diagnosis"),
         seconds=outcome.get("seconds") or 0.0,
         error=outcome.get("error"),

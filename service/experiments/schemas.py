@@ -110,7 +110,7 @@ class ComparisonOut(BaseModel):
     a: str
     b: str
     verdict: Literal["better", "worse", "cannot_tell"]
-    sentence: str
+    summary: str
     metric: str
     n: int
     difference: float | None

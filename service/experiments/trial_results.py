@@ -13,7 +13,7 @@ from service.jobs.states import ENDED
 from service.jobs.tables import Job
 from service.metrics.service import finite
 from trainkit.diagnose.diagnosis import diagnose
-from trainkit.diagnose.estimates import kept_figures
+from trainkit.diagnose.estimates import kept_metrics
 
 GONE = {"state": "deleted", "metrics": {}}
 
@@ -41,7 +41,7 @@ def outcome_of(session: Session, job: Job | None, *, with_diagnosis: bool) -> di
         record = record_of(session, job)
         outcome["error"] = job.error  # whole: its evidence may offer a spec that fits
         outcome["diagnosis"] = finite(diagnose(record).as_dict())
-        kept = kept_figures(record) if model is not None else {}
+        kept = kept_metrics(record) if model is not None else {}
         outcome["kept"] = {name: [one.value, one.se, one.epoch] for name, one in kept.items()}
     return outcome
 

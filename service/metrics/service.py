@@ -20,10 +20,9 @@ from service.metrics import repository
 from service.metrics.chunks import Columns, Row, columns_of, decode_columns
 from service.peer_evaluations import service as comparisons
 from service.webhooks import outbox
-from trainkit.diagnose.stopping import first_stop
+from trainkit.diagnose.early_stopping import first_stop
+from trainkit.spec.metrics import LOGGED_DIRECTIONS
 
-SMALLER_IS_BETTER = frozenset({"loss", "mse", "mae", "batch_loss"})
-LARGER_IS_BETTER = frozenset({"accuracy", "top5_accuracy", "precision", "recall", "f1", "roc_auc", "r2"})
 CHUNKS_A_READ = 64
 ROWS_A_PAGE = 500_000
 """So many rows are looked at for one page: a reader of a rare series comes back with the cursor it got."""
@@ -101,9 +100,10 @@ def _best(known: Mapping[str, float], extremes: Mapping[tuple[str, str], tuple[f
     best = dict(known)
     for (split, name), (low, high) in extremes.items():
         key = f"{split}_{name}"
-        if name in SMALLER_IS_BETTER:
+        direction = LOGGED_DIRECTIONS.get(name)
+        if direction == "min":
             best[key] = min(low, best.get(key, low))
-        elif name in LARGER_IS_BETTER:
+        elif direction == "max":
             best[key] = max(high, best.get(key, high))
     return best
 

@@ -16,27 +16,27 @@ from service.metrics import repository as log
 from service.metrics.chunks import Row, decode_columns
 from service.peer_evaluations import repository
 from service.peer_evaluations.tables import PeerEvaluation
-from trainkit.diagnose.peer_rules import AcrossRules, Look, Standing, Tally
-from trainkit.diagnose.replay import ASKED, BATCH_LOSS, LogRow, is_heard, moments
-from trainkit.diagnose.stopping import Decision, Evaluation
+from trainkit.diagnose.early_stopping import EarlyStopDecision, Evaluation
+from trainkit.diagnose.peer_rules import PeerLookup, PeerRules, PeerState, RunningStats
+from trainkit.diagnose.replay import BATCH_LOSS, EVALUATION_MARKER, LogRow, is_observed, observations
 from trainkit.spec.early_stop import ACROSS, AcrossRule, RuleSet, across_of
 
 
-def observe(session: Session, job: Job, first_seq: int, rows: Sequence[Row]) -> list[Decision]:
+def observe(session: Session, job: Job, first_seq: int, rows: Sequence[Row]) -> list[EarlyStopDecision]:
     """Note the evaluations among rows that were stored just now, and decide about each."""
     if job.group_name is None:
         return []
-    seqs = [seq for seq, row in enumerate(rows, first_seq) if f"{row.split}_{row.name}" == ASKED]
+    seqs = [seq for seq, row in enumerate(rows, first_seq) if f"{row.split}_{row.name}" == EVALUATION_MARKER]
     if not seqs:
         return []
     told = [*_of_the_same_step(session, job.id, first_seq, rows), *_as_log(rows)]
-    evaluations = [moment for moment in moments(told) if isinstance(moment, Evaluation)][-len(seqs) :]
+    evaluations = [moment for moment in observations(told) if isinstance(moment, Evaluation)][-len(seqs) :]
     now = repository.next_version(session, job.project_id, job.group_name)
     before = repository.last(session, job.id)
     if before is None:
         repository.join(session, job.project_id, job.group_name, job.id)
     wanted = rules_of(job)
-    rules = AcrossRules(wanted) if before is None else AcrossRules(wanted, _read(before.running_stats), before.epoch)
+    rules = PeerRules(wanted) if before is None else PeerRules(wanted, _read(before.running_stats), before.epoch)
     look = others(session, job, wanted, now)
     decisions, noted = [], []
     for seq, evaluation in zip(seqs, evaluations, strict=True):
@@ -48,22 +48,22 @@ def observe(session: Session, job: Job, first_seq: int, rows: Sequence[Row]) -> 
                 step=evaluation.step,
                 epoch=evaluation.epoch,
                 valid_from=now,
-                running_stats=_written(rules.tallies),
+                running_stats=_written(rules.running_stats),
             )
         )
     repository.add(session, noted)
     return decisions
 
 
-def others(session: Session, job: Job, rules: Sequence[AcrossRule], at: int) -> Look:
+def others(session: Session, job: Job, rules: Sequence[AcrossRule], at: int) -> PeerLookup:
     """How the experiment's other jobs stood at an epoch, in what these rules watch, as it was known at `at`."""
     names = {rule.monitor for rule in rules}
 
-    def look(epoch: int) -> list[Standing]:
+    def look(epoch: int) -> list[PeerState]:
         if job.group_name is None:
             return []
         found = repository.standings(session, job.project_id, job.group_name, job.id, epoch, at)
-        return [Standing(other, seq, there, _read(tallies, names)) for other, seq, there, tallies in found]
+        return [PeerState(other, seq, there, _read(tallies, names)) for other, seq, there, tallies in found]
 
     return look
 
@@ -125,10 +125,10 @@ def _as_log(rows: Sequence[Row]) -> list[LogRow]:
 
 def _is_seen(split: str, name: str) -> bool:
     """Whether the rules may look at it; a batch loss between evaluations says nothing across jobs."""
-    return is_heard(split, name) and f"{split}_{name}" != BATCH_LOSS
+    return is_observed(split, name) and f"{split}_{name}" != BATCH_LOSS
 
 
-def _written(tallies: Mapping[str, Tally]) -> dict[str, Any]:
+def _written(tallies: Mapping[str, RunningStats]) -> dict[str, Any]:
     return {
         name: [_number(tally.value), tally.count, _number(tally.total), tally.best] for name, tally in tallies.items()
     }
@@ -138,9 +138,9 @@ def _number(value: float) -> float | str:
     return value if isfinite(value) else str(value)
 
 
-def _read(tallies: Mapping[str, Any], names: Collection[str] | None = None) -> dict[str, Tally]:
+def _read(tallies: Mapping[str, Any], names: Collection[str] | None = None) -> dict[str, RunningStats]:
     return {
-        name: Tally(float(value), count, float(total), None if best is None else float(best))
+        name: RunningStats(float(value), count, float(total), None if best is None else float(best))
         for name, (value, count, total, best) in tallies.items()
         if names is None or name in names
     }

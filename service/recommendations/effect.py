@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.diagnose.estimates import meaning_of_loss
+from trainkit.spec import metrics
 
 Outcome = Literal["improved", "within_noise", "worse", "not_comparable", "no_result"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 Columns = Mapping[str, NDArray[Any]]
 DIRECTIONS = {
-    **{"val_loss": "down", "val_accuracy": "up", "val_recall": "up"},
-    **{"val_mse": "down", "val_mae": "down", "val_r2": "up"},
+    f"val_{name}": "down" if metrics.DIRECTIONS[name] == "min" else "up" for name in metrics.METRICS_WITH_STANDARD_ERROR
 }
-"""Those metrics that are logged with a standard error."""
+"""Validation metric with a logged standard error -> the direction in which it gets better."""
 NAMES = frozenset({*DIRECTIONS, *(f"{name}_se" for name in DIRECTIONS)})
 
 

@@ -12,7 +12,7 @@ from trainkit.diagnose.verdicts import Code
 
 
 class DiagnosisRef(BaseModel):
-    """A place in `next_specs` of the diagnosis of an ended job."""
+    """A place in `recommendations` of the diagnosis of an ended job."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     job: str
@@ -20,7 +20,7 @@ class DiagnosisRef(BaseModel):
 
 
 class FromDiagnosisIn(BaseModel):
-    """A job out of a diagnosis: `next_specs[index].spec`, with another name and other labels if given."""
+    """A job out of a diagnosis: `recommendations[index].spec`, with another name and other labels if given."""
 
     model_config = ConfigDict(extra="forbid")
     from_diagnosis: DiagnosisRef

@@ -20,8 +20,8 @@ from service.recommendations.effect import comparison
 from service.recommendations.schemas import FromDiagnosisIn
 from service.recommendations.service import best_of
 from service.recommendations.tables import Recommendation
-from trainkit.diagnose.diagnosis import EDITION, diagnose
-from trainkit.diagnose.recommendations import NextSpec
+from trainkit.diagnose.diagnosis import RULESET_VERSION, diagnose
+from trainkit.diagnose.recommendations import RecommendedSpec
 from trainkit.spec import Problem as SpecProblem
 from trainkit.spec import SpecError
 from trainkit.spec.problems import problems_from_validation
@@ -53,22 +53,22 @@ def submit(
     return jobs.create(context, who, document, idempotency_key, prescribed)
 
 
-def _chosen(session: Session, source: Job, index: int) -> NextSpec:
+def _chosen(session: Session, source: Job, index: int) -> RecommendedSpec:
     check_there(source, "metrics")
     diagnosis = diagnose(record_of(session, source))
     if not diagnosis.final:
         detail = f"The job is {source.state}: its diagnosis may still change. Wait until it has ended, or stop it."
         raise Problem(409, "wrong_state", detail)
-    offered = len(diagnosis.next_specs)
+    offered = len(diagnosis.recommendations)
     if index >= offered:
         found = ", ".join(verdict.code for verdict in diagnosis.verdicts)
         hint = f"0 to {offered - 1} are there." if offered else f"It offers none; its verdicts: {found}."
-        message = f"the diagnosis has {offered} next_specs, none with index {index}"
+        message = f"the diagnosis has {offered} recommendations, none with index {index}"
         raise SpecError([SpecProblem("/from_diagnosis/index", "no_such_index", message, hint)])
-    return diagnosis.next_specs[index]
+    return diagnosis.recommendations[index]
 
 
-def _prescription(session: Session, source: Job, job: Job, chosen: NextSpec) -> Recommendation:
+def _prescription(session: Session, source: Job, job: Job, chosen: RecommendedSpec) -> Recommendation:
     metric = chosen.expected["metric"]
     compared = comparison(metric, source.resolved or {}, job.resolved or {}, best_of(session, source.id))
     return Recommendation(
@@ -76,7 +76,7 @@ def _prescription(session: Session, source: Job, job: Job, chosen: NextSpec) -> 
         project_id=job.project_id,
         source_job=source.id,
         code=chosen.code,
-        ruleset_version=EDITION,
+        ruleset_version=RULESET_VERSION,
         patch=chosen.patch,
         expected=chosen.expected,
         compared={**compared, "expected_before": source.metrics_best.get(metric)},

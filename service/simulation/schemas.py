@@ -38,12 +38,12 @@ class Saved(BaseModel):
 
 
 class Cost(BaseModel):
-    """The best value up to the stop and of the whole history; `loss_of_value` >= 0 is how much worse the first is."""
+    """The best value up to the stop and of the whole history; `regret` >= 0 is how much worse the first is."""
 
     metric: str
     best_if_stopped: float | None
     best_seen: float | None
-    loss_of_value: float | None
+    regret: float | None
 
 
 class SimulationOut(BaseModel):

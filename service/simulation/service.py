@@ -16,9 +16,9 @@ from service.metrics.service import finite, scan
 from service.peer_evaluations import repository as comparisons
 from service.peer_evaluations.service import others
 from service.simulation.schemas import Cost, Saved, SimulatedDecision, SimulatedStop, SimulationOut
-from trainkit.diagnose.peer_rules import AcrossRules
-from trainkit.diagnose.replay import ASKED, BATCH_LOSS, BatchLoss, LogRow, Replay, is_heard, moments
-from trainkit.diagnose.stopping import Decision, Evaluation
+from trainkit.diagnose.early_stopping import EarlyStopDecision, Evaluation
+from trainkit.diagnose.peer_rules import PeerRules
+from trainkit.diagnose.replay import BATCH_LOSS, EVALUATION_MARKER, BatchLoss, LogRow, Replay, is_observed, observations
 from trainkit.spec import JobSpec
 from trainkit.spec.early_stop import ACROSS, AcrossRule, EarlyStopRule, across_of
 from trainkit.spec.problems import Problem as SpecProblem
@@ -55,14 +55,14 @@ def simulate(
     # Of one evaluation the two kinds are stored in either order, for two processes take them.
     kinds = () if given is not None else (False, True) if across_of(rules) else (False,)
     taken = {kind: _taken(session, job.id, asked, across=kind) for kind in kinds}
-    for moment in moments(history(session, job.id)):
-        evaluations += isinstance(moment, Evaluation)
+    for observation in observations(history(session, job.id)):
+        evaluations += isinstance(observation, Evaluation)
         stopped = replay.stop is not None
         try:
             # After a stop nothing is asked for any more, but what was taken on the way to the end is compared.
-            decisions = replay.feed(moment, () if stopped and given is not None else across.at(moment))
+            decisions = replay.feed(observation, () if stopped and given is not None else across.at(observation))
         except KeyError as error:
-            where = f"at step {moment.step} {error.args[0]}"
+            where = f"at step {observation.step} {error.args[0]}"
             raise SpecError([SpecProblem("/rules", "not_logged", where, "Leave out the rule that needs it.")]) from None
         for decision in decisions:
             if not stopped:
@@ -93,7 +93,7 @@ class Across:
     ) -> None:
         """Raises SpecError for a job that is in no experiment, unless the rules are its `own`, which never act."""
         given = across_of(rules)
-        self._session, self._job, self._rules = session, job, AcrossRules(given)
+        self._session, self._job, self._rules = session, job, PeerRules(given)
         self._times: dict[int, int] = {}
         if not given:
             return
@@ -107,12 +107,12 @@ class Across:
             raise Problem(422, "history_too_long", f"{detail} Leave out the rules across jobs.")
         self._times = comparisons.versions_by_step(session, job.id)
 
-    def at(self, moment: Evaluation | BatchLoss) -> list[Decision]:
+    def at(self, observation: Evaluation | BatchLoss) -> list[EarlyStopDecision]:
         """Their decisions; none between evaluations."""
-        now = self._times.get(moment.step)
-        if now is None or not isinstance(moment, Evaluation):
+        now = self._times.get(observation.step)
+        if now is None or not isinstance(observation, Evaluation):
             return []
-        return self._rules.observe(moment, others(self._session, self._job, self._rules.rules, now), now)
+        return self._rules.observe(observation, others(self._session, self._job, self._rules.rules, now), now)
 
 
 def _alone(rules: tuple[EarlyStopRule, ...], given: tuple[AcrossRule, ...]) -> SpecProblem:
@@ -132,7 +132,7 @@ def survey(session: Session, job_id: str) -> tuple[frozenset[str], frozenset[tup
                 mine &= ~np.isfinite(columns.value)
             if mine.any():
                 logged.add(f"{split}_{name}")
-            if f"{split}_{name}" in (ASKED, BATCH_LOSS):
+            if f"{split}_{name}" in (EVALUATION_MARKER, BATCH_LOSS):
                 asked |= {(piece.attempt, step) for step in columns.step[mine].tolist()}
     return frozenset(logged), frozenset(asked)
 
@@ -143,7 +143,7 @@ def history(session: Session, job_id: str) -> Iterator[LogRow]:
         columns = piece.columns
         wanted = ~piece.superseded
         for index, (split, name) in enumerate(columns.series):
-            if not is_heard(split, name):
+            if not is_observed(split, name):
                 wanted &= columns.index != index
             elif f"{split}_{name}" == BATCH_LOSS:
                 wanted &= (columns.index != index) | ~np.isfinite(columns.value)
@@ -170,7 +170,7 @@ def _taken(session: Session, job_id: str, asked: frozenset[tuple[int, int]], *, 
                 session.expunge(row)
 
 
-def _same(taken: Taken, replayed: Decision) -> bool:
+def _same(taken: Taken, replayed: EarlyStopDecision) -> bool:
     """Whether they agree in all but the evidence of where a loss began to be not finite, which the log does not hold."""
     inputs, reason = taken.inputs, taken.reason or ""
     if replayed.stop_reason == "diverged" and "where" in inputs:
@@ -201,9 +201,9 @@ def _metric(spec: JobSpec, logged: frozenset[str]) -> str:
     return "val_loss" if "val_loss" in logged else "train_loss"
 
 
-def _fields(decision: Decision) -> dict[str, Any]:
+def _fields(decision: EarlyStopDecision) -> dict[str, Any]:
     return {name: getattr(decision, name) for name in ("rule", "step", "epoch", "reason")}
 
 
-def _wire(seq: int, decision: Decision) -> SimulatedDecision:
+def _wire(seq: int, decision: EarlyStopDecision) -> SimulatedDecision:
     return SimulatedDecision(seq=seq, **_fields(decision), inputs=finite(decision.inputs), action=decision.action)

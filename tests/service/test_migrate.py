@@ -383,3 +383,50 @@ def test_rows_of_the_eleventh_schema_keep_their_values_under_the_new_names(datab
         assert (message.attempts, message.round_attempts) == (5, 2)
         assert session.get_one(Housekeeping, "housekeeping").owner == "w"
     engine.dispose()
+
+
+def test_recommendations_in_the_trials_of_the_twelfth_schema_get_their_new_names(database_url: str) -> None:
+    upgrade(database_url, "0012")
+    engine = make_engine(database_url)
+    old = MetaData()
+    old.reflect(engine)
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    offer = {"patch": {"train": {"epochs": 4}}, "why": "w", "expected": {}, "code": "overfitting"}
+    experiment = {"id": "exp_1", "project_id": "p", "key_id": "k", "name": "", "kind": "autopilot", "labels": {}}
+    state = {
+        "plan": {},
+        "dataset_id": "ds_1",
+        "state": "running",
+        "has_pending": True,
+        "created_at": now,
+        "updated_at": now,
+    }
+    trial = {"experiment_id": "exp_1", "params": {}, "spec": {}, "created_at": now}
+    outcome = {"state": "succeeded", "diagnosis": {"final": True, "verdicts": [], "next_specs": [offer]}}
+    with engine.begin() as connection:
+        connection.execute(old.tables["projects"].insert(), {"id": "p", "name": "p", "created_at": now})
+        connection.execute(old.tables["experiments"].insert(), {**experiment, **state})
+        for number, kind in enumerate(("start", "remedy", "move")):
+            row = {
+                **trial,
+                "number": number,
+                "rationale": {"kind": kind, "patch": {}, "code": "smoothed"},
+                "outcome": outcome,
+            }
+            connection.execute(old.tables["experiment_trials"].insert(), row)
+        connection.execute(old.tables["experiment_trials"].insert(), {**trial, "number": 3})
+    engine.dispose()
+    upgrade(database_url)
+    engine = make_engine(database_url)
+    with session_factory(engine)() as session:
+        trials = [session.get_one(Trial, ("exp_1", number)) for number in range(4)]
+        assert [one.rationale and one.rationale["kind"] for one in trials] == [
+            "start",
+            "recommendation",
+            "heuristic",
+            None,
+        ]
+        assert [one.rationale["code"] for one in trials if one.rationale] == ["smoothed", "smoothed", "label_smoothing"]
+        renamed = {"final": True, "verdicts": [], "recommendations": [offer]}
+        assert [one.outcome and one.outcome["diagnosis"] for one in trials] == [renamed] * 3 + [None]
+    engine.dispose()

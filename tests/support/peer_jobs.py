@@ -29,7 +29,7 @@ from service.simulation.schemas import SimulationOut
 from service.simulation.service import simulate
 from service.storage import Storage
 from tests.support.api import FACTS
-from trainkit.diagnose.stopping import EarlyStopping, Evaluation
+from trainkit.diagnose.early_stopping import EarlyStopping, Evaluation
 from trainkit.spec.early_stop import ACROSS
 from trainkit.spec.resolve import with_mode
 from trainkit.spec.rules import parse_rules

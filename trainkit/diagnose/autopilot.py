@@ -1,7 +1,7 @@
-"""Autopilot: train, look at what came of it, change one thing, train again. The pure part: which job is next, and why.
+"""Autopilot: train, diagnose, change the spec, train again. This is its pure part: the next step, and why.
 
-A function of the history alone, so that one that was interrupted goes on with the same steps. Runs are compared on the
-validation part, and by it alone; it builds on a later one only where that is better by more than the noise.
+The next step depends on the history alone, so an interrupted autopilot continues with the same steps. Runs are compared
+on the validation part only. A later run becomes the base of further steps only if it is better beyond the noise.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from trainkit.diagnose.estimates import Compared, Figure, compare, figure_of
-from trainkit.diagnose.heuristics import RunView, moves
+from trainkit.diagnose.estimates import MetricChange, MetricEstimate, compare, comparison_metric
+from trainkit.diagnose.heuristics import RunView, suggest
 from trainkit.diagnose.record import Record
 from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, check_spec, resolve
 from trainkit.spec.estimate import estimate
@@ -21,62 +21,65 @@ from trainkit.spec.metrics import direction
 from trainkit.spec.patch import merge_patch
 from trainkit.spec.sklearn_checks import is_yardstick
 
-Kind = Literal["start", "remedy", "less_memory", "combination", "move"]
+Kind = Literal["start", "recommendation", "less_memory", "combination", "heuristic"]
 Reason = Literal["jobs_spent", "seconds_spent", "nothing_left", "no_validation", "nothing_to_train"]
-NOT_OURS = ("dataset", "task", "split")
-"""Sections that say what is measured, and on which samples: with another of these, figures could not be compared."""
-ABOUT = {"name", "labels", "experiment", "resources"}
-"""Sections without influence on what is learnt."""
+COMPARABLE_SECTIONS = ("dataset", "task", "split")
+"""Sections of the spec that must stay the same for the metrics of two runs to be comparable."""
+SECTIONS_WITHOUT_EFFECT = {"name", "labels", "experiment", "resources"}
+"""Sections of the spec without an effect on the trained weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What may be spent. None: no bound of that kind."""
+    """Limits of an autopilot; None is no limit."""
 
     jobs: int | None = 8
     seconds: float | None = None
-    """Of training, all jobs together. A job is begun where it is expected to end in time."""
+    """Training time of all jobs together. A job is started only if it is expected to end within the limit."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """A job to submit: `patch` on the document of the run `source`, why, and what should come of it.
+class AutopilotStep:
+    """A job to submit: `patch` on the document of the run `source`, the reason, and the expected effect.
 
-    `kind` and `code`: a remedy and its verdict; `less_memory` and the error's code; a combination; a move and its name.
+    `code` is, by `kind`: the verdict (recommendation), the error code (less_memory), `combination`, or the name of the
+    heuristic.
     """
 
     document: dict[str, Any]
     patch: dict[str, Any] = field(default_factory=dict)
-    why: str = "The spec that was given."
+    why: str = "The submitted spec."
     source: int | None = None
     kind: Kind = "start"
     code: str = ""
     expected: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Return plain data."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """A step that has been made: how its job ended (`succeeded`, `stopped`, `cancelled`, `failed`), the validation
-    figures of the weights it kept (`figures.kept_figures`), its diagnosis (`Diagnosis.as_dict()`) and its error, if any."""
+class CompletedStep:
+    """A step whose job has ended, in state `succeeded`, `stopped`, `cancelled` or `failed`.
 
-    step: Step
+    `metrics`: `estimates.kept_metrics` of its kept weights; `diagnosis`: `Diagnosis.as_dict()`.
+    """
+
+    step: AutopilotStep
     state: str
-    figures: Mapping[str, Figure] = field(default_factory=dict)
+    metrics: Mapping[str, MetricEstimate] = field(default_factory=dict)
     diagnosis: Mapping[str, Any] | None = None
     seconds: float = 0.0
     error: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """No further job. `best`: the run with the best figure; `simplest`: the earliest that is as good within the noise.
+class AutopilotEnd:
+    """The end of an autopilot. `best`: the run with the best metric; `simplest`: the earliest that is as good within noise.
 
-    Both are None where no run has a figure. Steps are built on the second, for what is no more than noise should not
-    be built upon; but of two that cannot be told apart the one that looks better is more likely to be.
+    Both are None where no run has a metric. Further steps start from `simplest`, which does not build on noise; of two
+    equal runs the one with the better metric is still more likely to be better.
     """
 
     reason: Reason
@@ -85,9 +88,9 @@ class Done:
 
 
 def next_step(
-    base: Mapping[str, Any], tried: Sequence[Tried], facts: DatasetFacts, budget: Budget | None = None
-) -> Step | Done:
-    """The next job, or that there is none. `base` is the spec as submitted, `tried` all steps so far that have ended.
+    base: Mapping[str, Any], tried: Sequence[CompletedStep], facts: DatasetFacts, budget: Budget | None = None
+) -> AutopilotStep | AutopilotEnd:
+    """Return the next step, or the end. `base` is the submitted spec, `tried` holds all completed steps.
 
     Raises SpecError where `base` does not fit the dataset.
     """
@@ -97,7 +100,7 @@ def next_step(
     if budget.jobs is not None and len(tried) >= budget.jobs:
         return history.done("jobs_spent")
     if not tried:
-        return Step(dict(base))
+        return AutopilotStep(dict(base))
     if start.spec.model.kind == "ensemble" or is_yardstick(start.spec.model):
         return history.done("nothing_to_train")
     if start.spec.train.monitor is None:
@@ -111,16 +114,16 @@ def next_step(
 
 
 class History:
-    """What has been tried, with everything that follows from it."""
+    """The completed steps of an autopilot, and what follows from them."""
 
-    def __init__(self, tried: Sequence[Tried], facts: DatasetFacts) -> None:
+    def __init__(self, tried: Sequence[CompletedStep], facts: DatasetFacts) -> None:
         self.tried, self.facts = tried, facts
         self.resolved = [resolve(check_spec(one.step.document, facts), facts) for one in tried]
-        self._seen = {canonical(one) for one in self.resolved}
+        self._seen = {canonical_spec(one) for one in self.resolved}
 
     @cached_property
-    def champions(self) -> list[int]:
-        """The best run after each: the first one, until a later one is better by more than the noise."""
+    def best_after_each(self) -> list[int]:
+        """Index of the best run after each step: it changes only to a run that is better beyond the noise."""
         found: list[int] = []
         for index in range(len(self.tried)):
             better = not found or self.compared(found[-1], index).outcome == "improved"
@@ -129,139 +132,149 @@ class History:
 
     @property
     def best(self) -> int:
-        """The run to build on."""
-        return self.champions[-1]
+        """Index of the run that further steps start from."""
+        return self.best_after_each[-1]
 
     @property
     def measured(self) -> bool:
-        """Whether any run has a figure."""
-        return bool(self.tried) and bool(self.tried[self.best].figures)
+        """Whether any run has a metric."""
+        return bool(self.tried) and bool(self.tried[self.best].metrics)
 
-    def done(self, reason: Reason) -> Done:
-        """The end, and what to take."""
+    def done(self, reason: Reason) -> AutopilotEnd:
+        """Return the end of the autopilot with its best run."""
         if not self.measured:
-            return Done(reason, None, None)
-        rivals = [index for index, _ in self._rivals() if self.compared(self.best, index).leans]
-        return Done(reason, rivals[0] if rivals else self.best, self.best)
+            return AutopilotEnd(reason, None, None)
+        rivals = [index for index, _ in self._equally_good() if self.compared(self.best, index).is_tentative_gain]
+        return AutopilotEnd(reason, rivals[0] if rivals else self.best, self.best)
 
-    def compared(self, before: int, after: int) -> Compared:
-        """What became of the figure from one run to another."""
-        metric = figure_of(self.resolved[before].spec, self.resolved[after].spec)
-        return compare(metric, self.tried[before].figures, self.tried[after].figures)
+    def compared(self, before: int, after: int) -> MetricChange:
+        """Compare two runs."""
+        metric = comparison_metric(self.resolved[before].spec, self.resolved[after].spec)
+        return compare(metric, self.tried[before].metrics, self.tried[after].metrics)
 
-    def gained(self, index: int) -> Compared | None:
-        """What a step brought beyond the run that it was made from; None for the first."""
+    def gain_of(self, index: int) -> MetricChange | None:
+        """Return the change of a step against its source run; None for the first step."""
         source = self.tried[index].step.source
         return None if source is None else self.compared(source, index)
 
-    def proposals(self) -> Iterator[Step]:
-        """Every step that is left, the best first."""
+    def proposals(self) -> Iterator[AutopilotStep]:
+        """Yield the steps that are left, the most promising first."""
         yield from self._less_memory()
         yield from self._combination()
-        yield from self._remedies(self.best)
-        for index, _ in self._rivals():
-            yield from self._remedies(index)
-        yield from self._moves()
+        yield from self._recommended(self.best)
+        for index, _ in self._equally_good():
+            yield from self._recommended(index)
+        yield from self._heuristic_steps()
 
-    def _less_memory(self) -> Iterator[Step]:
-        """What the error of a run without memory offers; once after a run that had enough, else until one has."""
+    def _less_memory(self) -> Iterator[AutopilotStep]:
+        """Yield the recommendation of an out-of-memory error: once if another run succeeded, else repeatedly."""
         last = len(self.tried) - 1
         failed = self.tried[last]
         offer = ((failed.error or {}).get("evidence") or {}).get("next_spec") or {}
         if not offer.get("patch") or (failed.step.kind == "less_memory" and self.measured):
             return
-        told = {"metric": "memory", "direction": "down", "size": "about half", "source": "estimate by shapes"}
+        expected = {"metric": "memory", "direction": "down", "size": "about half", "source": "estimate by shapes"}
         code = str((failed.error or {}).get("code"))
-        yield from self._step(last, offer["patch"], offer["why"], "less_memory", code, told)
+        yield from self._step(last, offer["patch"], offer["why"], "less_memory", code, expected)
 
-    def _combination(self) -> Iterator[Step]:
-        """All changes that brought something within the noise, on the best run, where they touch different things."""
+    def _combination(self) -> Iterator[AutopilotStep]:
+        """Yield the combination of all changes with a small gain within the noise that touch different settings."""
         patch: dict[str, Any] = {}
         names, touched = [], set[str]()
         for index, one in enumerate(self.tried):
-            made = self._difference(index)
-            if self._helped_a_little(index) and not made & (touched | self._since(one)):
+            changed = self._difference(index)
+            if self._is_small_gain(index) and not changed & (touched | self._changed_since(one)):
                 patch = merge_patch(patch, one.step.patch)
-                touched |= made
+                touched |= changed
                 names.append(one.step.code.replace("_", " "))
         if names:
-            why = f"Each of these brought a little, within the noise; together they may be more: {', '.join(names)}."
+            why = (
+                f"Each of these changes gave a gain within the noise; together they may give more: {', '.join(names)}."
+            )
             metric = self.resolved[0].spec.train.monitor or "val_loss"
             way = "down" if direction(metric) == "min" else "up"
-            told = {"metric": metric, "direction": way, "size": "the sum of theirs", "source": "this history"}
-            yield from self._step(self.best, patch, why, "combination", "combination", told)
+            expected = {"metric": metric, "direction": way, "size": "the sum of their gains", "source": "this history"}
+            yield from self._step(self.best, patch, why, "combination", "combination", expected)
 
-    def _helped_a_little(self, index: int) -> bool:
-        """Whether a step brought something that the best run does not have, and no combination has tried yet."""
-        gained = self.gained(index)
-        if gained is None or not gained.leans or self.tried[index].step.kind == "combination":
+    def _is_small_gain(self, index: int) -> bool:
+        """Return whether a step had a small gain that is not in the best run and was not combined before."""
+        gain_of = self.gain_of(index)
+        if gain_of is None or not gain_of.is_tentative_gain or self.tried[index].step.kind == "combination":
             return False
         combined = [self._difference(at) for at, one in enumerate(self.tried) if one.step.kind == "combination"]
         return index not in self._lineage(self.best) and not any(self._difference(index) <= one for one in combined)
 
     def _difference(self, index: int) -> set[str]:
-        """What a step changed in the resolved spec, as JSON pointers."""
+        """Return the JSON pointers of the settings that a step changed in the resolved spec."""
         source = self.tried[index].step.source
         return set() if source is None else _differences(self.resolved[source].spec, self.resolved[index].spec)
 
-    def _since(self, one: Tried) -> set[str]:
-        """Where the best run differs from the run that this step was made from."""
+    def _changed_since(self, one: CompletedStep) -> set[str]:
+        """Return the settings in which the best run differs from the source of this step."""
         assert one.step.source is not None
         return _differences(self.resolved[one.step.source].spec, self.resolved[self.best].spec)
 
-    def _rivals(self) -> list[tuple[int, float]]:
-        """(run, gain over the best one) of those that are as good within the noise, the better first: cures of theirs
-        may be its own."""
-        told = [(index, self.compared(self.best, index)) for index in range(len(self.tried)) if index != self.best]
-        equal = [(index, one.gain or 0.0) for index, one in told if one.outcome == "within_noise"]
+    def _equally_good(self) -> list[tuple[int, float]]:
+        """Return (run, gain over the best one) of the runs that are as good within the noise, the better first.
+
+        Recommendations for them may help the best run too.
+        """
+        comparisons = [
+            (index, self.compared(self.best, index)) for index in range(len(self.tried)) if index != self.best
+        ]
+        equal = [(index, one.gain or 0.0) for index, one in comparisons if one.outcome == "within_noise"]
         return sorted(equal, key=lambda pair: (-pair[1], pair[0]))
 
-    def _remedies(self, index: int) -> Iterator[Step]:
-        """What the diagnosis of that run offers, in its order."""
-        for offer in (self.tried[index].diagnosis or {}).get("next_specs", ()):
-            if offer["expected"].get("metric") == "seconds" or reason_not_to(offer["patch"]):
+    def _recommended(self, index: int) -> Iterator[AutopilotStep]:
+        """Yield the recommendations of the diagnosis of a run, in order."""
+        for offer in (self.tried[index].diagnosis or {}).get("recommendations", ()):
+            if offer["expected"].get("metric") == "seconds" or reason_to_skip(offer["patch"]):
                 continue
-            if not self._known(offer["patch"]):
-                yield from self._step(index, offer["patch"], offer["why"], "remedy", offer["code"], offer["expected"])
+            if not self._was_tried(offer["patch"]):
+                yield from self._step(
+                    index, offer["patch"], offer["why"], "recommendation", offer["code"], offer["expected"]
+                )
 
-    def _moves(self) -> Iterator[Step]:
+    def _heuristic_steps(self) -> Iterator[AutopilotStep]:
         one, resolved = self.tried[self.best], self.resolved[self.best]
-        figure = one.figures.get(resolved.spec.train.monitor or "")
-        place = figure.epoch / resolved.spec.train.epochs if figure else None
+        monitored = one.metrics.get(resolved.spec.train.monitor or "")
+        best_position = monitored.epoch / resolved.spec.train.epochs if monitored else None
         record = Record(resolved.spec, self.facts, document=one.step.document)
         refuted = {
-            made.step.code
-            for index, made in enumerate(self.tried)
-            if made.step.kind == "move" and index not in self._lineage(self.best)
+            completed.step.code
+            for index, completed in enumerate(self.tried)
+            if completed.step.kind == "heuristic" and index not in self._lineage(self.best)
         }
-        for name, offer in moves(RunView(record, place)):
-            if name not in refuted and not self._known(offer.patch):
-                told = dict(zip(("metric", "direction", "size", "source"), offer.expected, strict=True))
-                yield from self._step(self.best, offer.patch, offer.why, "move", name, told)
+        for name, change in suggest(RunView(record, best_position)):
+            if name not in refuted and not self._was_tried(change.patch):
+                expected = dict(zip(("metric", "direction", "size", "source"), change.expected, strict=True))
+                yield from self._step(self.best, change.patch, change.why, "heuristic", name, expected)
 
-    def _known(self, patch: Mapping[str, Any]) -> bool:
-        """Whether the same change was made before: what did not help once is not tried on every run."""
+    def _was_tried(self, patch: Mapping[str, Any]) -> bool:
+        """Return whether the same change was tried before, on any run."""
         return any(one.step.patch == patch for one in self.tried)
 
     def _step(
         self, source: int, patch: dict[str, Any], why: str, kind: Kind, code: str, expected: dict[str, str]
-    ) -> Iterator[Step]:
-        """The step, unless it is no valid spec, was tried, measures something else, or is known not to help."""
+    ) -> Iterator[AutopilotStep]:
+        """Yield the step unless its spec is invalid, was tried, is not comparable, or is known not to help."""
         try:
             document, resolved = self._changed(source, patch)
         except SpecError:
             return
-        if canonical(resolved) in self._seen or resolved.spec.train.monitor != self.resolved[0].spec.train.monitor:
+        if canonical_spec(resolved) in self._seen or resolved.spec.train.monitor != self.resolved[0].spec.train.monitor:
             return
-        if self._takes_back(source, resolved.spec) or (kind == "remedy" and self._in_vain(source, code, resolved.spec)):
+        if self._reverts(source, resolved.spec) or (
+            kind == "recommendation" and self._failed_elsewhere(source, code, resolved.spec)
+        ):
             return
-        yield Step(document, patch, why, source, kind, code, dict(expected))
+        yield AutopilotStep(document, patch, why, source, kind, code, dict(expected))
 
-    def _in_vain(self, source: int, code: str, spec: JobSpec) -> bool:
-        """Whether the same settings were changed against the same verdict in another run, and nothing came of it."""
+    def _failed_elsewhere(self, source: int, code: str, spec: JobSpec) -> bool:
+        """Return whether the same settings were changed for the same verdict in another run without success."""
         changed = _differences(self.resolved[source].spec, spec)
         return any(
-            one.step.kind == "remedy"
+            one.step.kind == "recommendation"
             and (one.step.code, self._difference(index)) == (code, changed)
             and one.step.source != source
             and index not in self._lineage(self.best)
@@ -269,7 +282,10 @@ class History:
         )
 
     def _changed(self, source: int, patch: Mapping[str, Any]) -> tuple[dict[str, Any], Resolved]:
-        """The patched document. Where a rule is taken out or put in that said what to monitor, that is written out."""
+        """Return the patched document and its resolved spec, with the monitored metric kept as it was.
+
+        The default of `monitor` depends on the early-stop rules, so a changed rule could change it.
+        """
         document = merge_patch(self.tried[source].step.document, patch)
         resolved = resolve(check_spec(document, self.facts), self.facts)
         monitor = self.resolved[0].spec.train.monitor
@@ -278,20 +294,20 @@ class History:
             resolved = resolve(check_spec(document, self.facts), self.facts)
         return document, resolved
 
-    def _takes_back(self, source: int, spec: JobSpec) -> bool:
-        """Whether it sets something back to what a run on the way here had come away from."""
+    def _reverts(self, source: int, spec: JobSpec) -> bool:
+        """Return whether the spec sets a setting back to the value that an ancestor of `source` changed."""
         changed = _differences(self.resolved[source].spec, spec)
-        new = _flat(spec)
+        new = _flattened(spec)
         for index in self._lineage(source):
-            made = self.tried[index].step
-            if made.source is not None:
-                before = _flat(self.resolved[made.source].spec)
+            step = self.tried[index].step
+            if step.source is not None:
+                before = _flattened(self.resolved[step.source].spec)
                 if any(new.get(path) == before.get(path) for path in changed & self._difference(index)):
                     return True
         return False
 
     def _lineage(self, index: int) -> list[int]:
-        """The run and all those that it was made from, the latest first."""
+        """Return the run and its ancestors, the latest first."""
         line: list[int] = []
         at: int | None = index
         while at is not None:
@@ -299,40 +315,40 @@ class History:
             at = self.tried[at].step.source
         return line
 
-    def expected_seconds(self, step: Step) -> float:
-        """Those of the run it is made from, by the ratio of both estimates."""
+    def expected_seconds(self, step: AutopilotStep) -> float:
+        """Return the training time of the source run, scaled by the ratio of both estimates."""
         assert step.source is not None
         old = float(estimate(self.resolved[step.source], self.facts)["seconds"])
         new = float(estimate(resolve(check_spec(step.document, self.facts), self.facts), self.facts)["seconds"])
         return self.tried[step.source].seconds * (new / old if old > 0 else 1.0)
 
 
-def reason_not_to(patch: Mapping[str, Any]) -> str | None:
-    """Why autopilot leaves a remedy to people: figures would no longer be of the same thing. None where it may take it."""
-    for section in NOT_OURS:
+def reason_to_skip(patch: Mapping[str, Any]) -> str | None:
+    """Return why the autopilot does not apply a recommendation: runs would not be comparable. None if it may."""
+    for section in COMPARABLE_SECTIONS:
         if section in patch:
-            return f"It changes the {section}: figures could not be compared with the others."
+            return f"It changes the {section}, so the metrics could not be compared with those of the other runs."
     if "monitor" in (patch.get("train") or {}):
-        return "It changes the metric by which runs are chosen."
+        return "It changes the metric by which runs are compared."
     return None
 
 
-def canonical(resolved: Resolved) -> str:
-    """Equal for specs that train the same, however they are written."""
-    return json.dumps(resolved.spec.model_dump(mode="json", exclude=ABOUT), sort_keys=True)
+def canonical_spec(resolved: Resolved) -> str:
+    """Return a text that is equal for specs that train the same way, however they are written."""
+    return json.dumps(resolved.spec.model_dump(mode="json", exclude=SECTIONS_WITHOUT_EFFECT), sort_keys=True)
 
 
 def _differences(one: JobSpec, other: JobSpec) -> set[str]:
-    first, second = _flat(one), _flat(other)
+    first, second = _flattened(one), _flattened(other)
     return {path for path in {*first, *second} if first.get(path) != second.get(path)}
 
 
-def _flat(spec: JobSpec) -> dict[str, Any]:
-    return _walk(spec.model_dump(mode="json", exclude=ABOUT))
+def _flattened(spec: JobSpec) -> dict[str, Any]:
+    return _leaves(spec.model_dump(mode="json", exclude=SECTIONS_WITHOUT_EFFECT))
 
 
-def _walk(value: Any, path: str = "") -> dict[str, Any]:
-    """JSON pointer -> value of every leaf; a list is one leaf."""
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Return JSON pointer -> value of every leaf; a list is one leaf."""
     if not isinstance(value, Mapping):
         return {path: value}
-    return {pointer: leaf for key, one in value.items() for pointer, leaf in _walk(one, f"{path}/{key}").items()}
+    return {pointer: leaf for key, one in value.items() for pointer, leaf in _leaves(one, f"{path}/{key}").items()}

@@ -1,66 +1,75 @@
-"""What a model can learn at all, by its spec: parameters against samples, narrow layers, penalties."""
+"""Capacity of a model by its spec: parameters against samples, narrow layers, depth, penalties."""
 
 from __future__ import annotations
 
 from trainkit.diagnose.record import Record
-from trainkit.diagnose.verdicts import SURE
+from trainkit.diagnose.verdicts import EXPLAINS_FROM_CONFIDENCE
 
-STRONG = {"l2_share": 0.1, "weight_decay": 0.1, "dropout": 0.5, "l1_share": 0.1, "input_dropout": 0.5}
-"""Penalties from which on they may be what keeps the training loss high; `_share` is of the number of samples."""
-BEHIND = 0.15
-"""Of the baseline's loss: how far dropout may keep training behind validation."""
-SHRUNK = 0.5
-"""Last over first norm of all weights: training by itself lets them grow."""
+STRONG_PENALTIES = {"l2_share": 0.1, "weight_decay": 0.1, "dropout": 0.5, "l1_share": 0.1, "input_dropout": 0.5}
+"""Strengths from which on a penalty may keep the training loss high; `_share`: relative to the number of samples."""
+WIDE_DROPOUT_GAP = 0.15
+"""Share of the baseline loss by which dropout keeps the training loss above the validation loss."""
+SHRUNK_WEIGHTS = 0.5
+"""Last over first norm of all weights; without penalties training lets the norm grow."""
 TOO_DEEP = 20
-"""Plain layers from which on more of them train worse than fewer, whatever they do to units and gradients (He et al.
-2016 compare 20 with 56)."""
+"""Number of layers without skip connections from which on more layers train worse (He et al. 2016: 20 against 56)."""
 USUAL_INITS = ("he_normal", "he_uniform", "xavier_normal", "xavier_uniform", "orthogonal")
 
 
-def memorising(record: Record) -> int | None:
-    """2 n + d."""
+def parameters_to_memorise(record: Record) -> int | None:
+    """Return 2 n + d, the parameters that fit any labels of n samples in d dimensions (Zhang et al. 2017)."""
     if record.resolved is None:
         return None
     return 2 * record.parts[0] + record.resolved.sample.size
 
 
 def bottleneck(record: Record) -> int | None:
-    """The width of the narrowest hidden layer where it is below classes - 1."""
+    """Return the width of the narrowest hidden layer where it is below classes - 1, else None."""
     model = record.spec.model
     widths = model.hidden if model.kind == "mlp" else (model.hidden,) if model.kind in ("lstm", "gru") else ()
     least = min(widths, default=None)
     return least if least is not None and least < len(record.classes) - 1 else None
 
 
-def throttled(record: Record) -> float | None:
-    """Mean training loss of the last epoch less the validation loss at its beginning, over the baseline, where the spec
-    drops half of the units or more: validation drops none, and what it was better by before is no gain of that epoch."""
+def dropout_gap(record: Record) -> float | None:
+    """Return by how much dropout of 0.5 or more keeps the training loss above the validation loss, over the baseline.
+
+    Compared are the mean training loss of the last epoch and the validation loss before that epoch, so that the gain of
+    the epoch itself does not count. None without such dropout.
+    """
     train, val = record.get("train_loss").value, record.get("val_loss").value
-    if not {"dropout", "input_dropout"} & set(held_back(record)) or min(len(train), len(val)) < 2 or not record.scale:
+    if (
+        not {"dropout", "input_dropout"} & set(strong_penalties(record))
+        or min(len(train), len(val)) < 2
+        or not record.scale
+    ):
         return None
     return float(train[-1] - val[-2]) / record.scale
 
 
-def held_back(record: Record) -> list[str]:
-    """Penalties of the spec that may keep the training loss high: strong ones, and any that has halved the weights."""
-    made, samples = record.spec.regularize, max(1, record.parts[0])
+def strong_penalties(record: Record) -> list[str]:
+    """Return the names of the penalties that may keep the training loss high: strong ones, and any weight penalty that halved
+    the weights."""
+    regularize, samples = record.spec.regularize, max(1, record.parts[0])
     dropout = max(getattr(record.spec.model, "dropout", 0) or 0, getattr(record.spec.model, "spatial_dropout", 0))
     strengths = {
-        "l2": (made.l2 / samples, STRONG["l2_share"]),
-        "l1": (made.l1 / samples, STRONG["l1_share"]),
-        "weight_decay": (made.weight_decay, STRONG["weight_decay"]),
-        "dropout": (dropout, STRONG["dropout"]),
-        "input_dropout": (getattr(record.spec.model, "input_dropout", 0), STRONG["input_dropout"]),
+        "l2": (regularize.l2 / samples, STRONG_PENALTIES["l2_share"]),
+        "l1": (regularize.l1 / samples, STRONG_PENALTIES["l1_share"]),
+        "weight_decay": (regularize.weight_decay, STRONG_PENALTIES["weight_decay"]),
+        "dropout": (dropout, STRONG_PENALTIES["dropout"]),
+        "input_dropout": (getattr(record.spec.model, "input_dropout", 0), STRONG_PENALTIES["input_dropout"]),
     }
     norms = record.get("train_weight_norm").value
-    shrunk = len(norms) > 1 and norms[-1] < SHRUNK * norms[0]
+    shrunk = len(norms) > 1 and norms[-1] < SHRUNK_WEIGHTS * norms[0]
     of_weights = ("l2", "l1", "weight_decay") if shrunk else ()
     return [name for name, (size, limit) in strengths.items() if size >= limit or (size > 0 and name in of_weights)]
 
 
 def too_deep(record: Record) -> bool:
-    """Whether 20 or more hidden layers without normalisation, begun as usual, are in the way of the signal. Sigmoids and
-    tanhs have a name of their own for it: gradients that vanish."""
+    """Return whether the model is an mlp of 20 or more layers without norm and with a usual init.
+
+    With sigmoid or tanh the verdict is `vanishing_gradients` instead.
+    """
     model = record.spec.model
     if model.kind != "mlp" or len(model.hidden) < TOO_DEEP or model.norm != "none":
         return False
@@ -68,11 +77,15 @@ def too_deep(record: Record) -> bool:
     return usual and model.activation not in ("sigmoid", "tanh")
 
 
-def drowned(record: Record) -> bool:
-    """Whether dropout makes most of the training part's numbers."""
-    return (throttled(record) or 0.0) >= BEHIND
+def dropout_dominates(record: Record) -> bool:
+    """Return whether dropout determines the training loss."""
+    return (dropout_gap(record) or 0.0) >= WIDE_DROPOUT_GAP
 
 
-def doubted(record: Record, confidence: float) -> float:
-    """Of a symptom that so many layers bring with them, or dropout that drowns the signal: not enough to explain anything."""
-    return min(confidence, SURE - 0.05) if too_deep(record) or drowned(record) else confidence
+def limit_symptom_confidence(record: Record, confidence: float) -> float:
+    """Limit the confidence of a symptom of great depth or strong dropout, so that it explains no other verdict."""
+    return (
+        min(confidence, EXPLAINS_FROM_CONFIDENCE - 0.05)
+        if too_deep(record) or dropout_dominates(record)
+        else confidence
+    )

@@ -1,4 +1,4 @@
-"""All rules over one record: verdicts, the main one first, and what to try next."""
+"""The diagnosis of a run: all rules applied to its record, the verdicts ordered, and recommendations."""
 
 from __future__ import annotations
 
@@ -8,13 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from trainkit.diagnose.data import (
-    class_imbalance,
-    distribution_mismatch,
-    label_noise,
-    unscaled_inputs,
-    validation_too_small,
-)
 from trainkit.diagnose.generalisation import (
     optimization_failure,
     overfitting,
@@ -22,11 +15,13 @@ from trainkit.diagnose.generalisation import (
     underfitting_model_bias,
 )
 from trainkit.diagnose.gradients import dead_units, saturated_activations, symmetric_initialization, vanishing_gradients
-from trainkit.diagnose.leaks import leakage
+from trainkit.diagnose.held_out_data import distribution_mismatch, leakage, validation_too_small
+from trainkit.diagnose.label_noise import label_noise
 from trainkit.diagnose.rates import exploding_gradients, learning_rate_too_high, learning_rate_too_low
-from trainkit.diagnose.recommendations import NextSpec, next_specs
+from trainkit.diagnose.recommendations import RecommendedSpec, recommend
 from trainkit.diagnose.record import Record
-from trainkit.diagnose.verdicts import Verdict, ordered
+from trainkit.diagnose.training_data import class_imbalance, unscaled_inputs
+from trainkit.diagnose.verdicts import Verdict, order_by_cause
 from trainkit.diagnose.wrong_loss import wrong_loss
 from trainkit.spec.sklearn_checks import is_yardstick
 
@@ -51,64 +46,64 @@ RULES: tuple[Rule, ...] = (
     optimization_failure,
     validation_too_small,
 )
-OF_DATA: tuple[Rule, ...] = (class_imbalance, leakage, distribution_mismatch, validation_too_small)
-"""What a single evaluation of a model without a training loop can tell."""
-EDITION = 4
-"""Counts on when a rule, a threshold or a remedy changes: who has read a diagnosis asks for the new one then."""
-ENOUGH = 10
-"""Evaluations after which a course without a complaint is taken at its word."""
+DATA_RULES: tuple[Rule, ...] = (class_imbalance, leakage, distribution_mismatch, validation_too_small)
+"""Rules that need no training curve: the only ones for models that scikit-learn fits."""
+RULESET_VERSION = 4
+"""Increment when a rule, a threshold or a recommendation changes: it is part of the ETag of a diagnosis."""
+HEALTHY_AFTER_EVALUATIONS = 10
+"""Number of evaluations from which on `healthy` has its full confidence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Verdicts, the main one first, and what to try next. `final` when nothing can change any more."""
+    """Verdicts, the main one first, and recommended specs. `final` once the run has ended."""
 
     final: bool
     verdicts: list[Verdict]
-    next_specs: list[NextSpec]
+    recommendations: list[RecommendedSpec]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able, but for values that are not finite."""
+        """Return plain data; floats may be NaN or infinite."""
         return {
             "final": self.final,
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
-            "next_specs": [spec.as_dict() for spec in self.next_specs],
+            "recommendations": [spec.as_dict() for spec in self.recommendations],
         }
 
 
 def diagnose(record: Record) -> Diagnosis:
-    """Ask every rule, of what scikit-learn has fitted those about the data. With no complaint the verdict is `healthy`,
-    as sure as there is evidence."""
+    """Apply the rules to the record of a run; `healthy` is the only verdict when none of them applies."""
     with np.errstate(all="ignore"):  # a diverged run's numbers overflow, and comparisons with them come out right
-        found = [verdict for rule in rules_of(record) if (verdict := rule(record)) is not None]
-    verdicts = ordered(found) or [healthy(record)]
-    return Diagnosis(record.final, verdicts, next_specs(record, verdicts))
+        found = [verdict for rule in applicable_rules(record) if (verdict := rule(record)) is not None]
+    verdicts = order_by_cause(found) or [healthy(record)]
+    return Diagnosis(record.final, verdicts, recommend(record, verdicts))
 
 
-def rules_of(record: Record) -> tuple[Rule, ...]:
-    """The rules that have something to look at."""
-    return OF_DATA if is_yardstick(record.spec.model) else RULES
+def applicable_rules(record: Record) -> tuple[Rule, ...]:
+    """Return the rules that apply to the kind of model."""
+    return DATA_RULES if is_yardstick(record.spec.model) else RULES
 
 
 def healthy(record: Record) -> Verdict:
-    """No rule found anything. Confidence: min(1, evaluations / 10) x (0.5 + skill / 2), 0 before the first evaluation."""
+    """Return the verdict `healthy` with confidence min(1, evaluations / 10) x (0.5 + skill / 2)."""
     train, val = record.get("train_loss"), record.get("val_loss")
-    skill = min(1.0, max(0.0, record.learnt or 0.0))
-    confidence = min(1.0, len(train) / ENOUGH) * (0.5 + skill / 2)
+    skill = min(1.0, max(0.0, record.final_skill or 0.0))
+    confidence = min(1.0, len(train) / HEALTHY_AFTER_EVALUATIONS) * (0.5 + skill / 2)
     message = (
-        f"Nothing speaks against it after {len(train)} evaluations; {skill:.0%} of what a constant leaves is learnt."
+        f"No problem was found in {len(train)} evaluations. The model removes {skill:.0%} of the loss of a constant "
+        "prediction."
         if len(train)
-        else "Nothing has been measured yet; spec and dataset give no cause for concern."
+        else "Nothing has been measured yet. The spec and the dataset show no problem."
     )
     if is_yardstick(record.spec.model):
-        message += f" {record.spec.model.kind} is fitted by scikit-learn: only what concerns the data was asked."
+        message += f" scikit-learn fits {record.spec.model.kind}, so only the rules about the data were applied."
     evidence = {
         "evaluations": len(train),
-        "skill": record.learnt,
+        "skill": record.final_skill,
         "baseline_loss": record.baseline,
         "last_train_loss": float(train.value[-1]) if len(train) else None,
         "best_val_loss": float(val.value.min()) if len(val) else None,
-        "rules_asked": [rule.__name__ for rule in rules_of(record)],
+        "rules_asked": [rule.__name__ for rule in applicable_rules(record)],
         "explained_by": [],
         "series": ["train_loss", "val_loss"],
     }

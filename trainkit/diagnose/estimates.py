@@ -1,4 +1,4 @@
-"""The validation figures of the weights that a run keeps, and whether those of another run are better."""
+"""Validation metrics of the weights that a run keeps, and whether another run is better beyond the noise."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from trainkit.spec import JobSpec
 from trainkit.spec.metrics import DIRECTIONS, direction
 from trainkit.spec.resolve import is_classification
 
-PAIRED = 0.3
-"""Two runs are measured on the same samples: the standard error of their difference is less than that of independent
-figures, by sqrt(1 - r) with r the correlation of their losses, sample by sample. Measured where one setting was changed,
-on seven real datasets with 30 to 9769 validation samples: 0 to 0.44, most at 0.3 or below."""
-LEANING = 0.25
-"""Of the noise: a gain of which something may be made together with others, if not by itself."""
+PAIRED_NOISE_FACTOR = 0.3
+"""Factor for the noise of paired runs: both are measured on the same samples, so the standard error of their difference is
+smaller by sqrt(1 - r), r the correlation of their losses by sample. Measured for single changes on seven real datasets with
+30 to 9769 validation samples: 0 to 0.44, mostly 0.3 or below."""
+TENTATIVE_SHARE = 0.25
+"""Share of the noise from which on a gain is worth combining with other small gains."""
 Z95 = 1.96
 """Two-sided 95 % quantile of the standard normal distribution."""
 Outcome = Literal["improved", "worse", "within_noise"]
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A metric of the validation part, with its standard error; `epoch` is that of the evaluation."""
+class MetricEstimate:
+    """A validation metric with its standard error, measured at the end of `epoch`."""
 
     value: float
     se: float | None
@@ -35,8 +35,8 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """What became of a figure. `gain` is above 0 where it got better; it counts beyond `noise`."""
+class MetricChange:
+    """Change of a metric between two runs. `gain` > 0 is an improvement; it counts if it exceeds `noise`."""
 
     metric: str
     before: float | None
@@ -46,31 +46,34 @@ class Compared:
     outcome: Outcome
 
     @property
-    def leans(self) -> bool:
-        """Whether the figure got better at all, be it within the noise."""
-        return self.gain is not None and self.noise is not None and self.gain > LEANING * self.noise
+    def is_tentative_gain(self) -> bool:
+        """Whether the metric improved by a quarter of the noise or more."""
+        return self.gain is not None and self.noise is not None and self.gain > TENTATIVE_SHARE * self.noise
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return asdict(self)
 
 
-def kept_figures(record: Record) -> dict[str, Figure]:
-    """`{val_loss: ..., val_accuracy: ...}` at the evaluation whose weights are kept: the best of the monitored metric,
-    of equal ones the first; the last one with `restore_best: false`. Empty where there is none, or nothing finite."""
+def kept_metrics(record: Record) -> dict[str, MetricEstimate]:
+    """Return the validation metrics `{val_loss: ..., val_accuracy: ...}` of the evaluation whose weights are kept.
+
+    That is the first of the best by the monitored metric, or the last one with `restore_best: false`. Empty where no
+    monitored value is finite.
+    """
     monitored = record.get(record.spec.train.monitor or "")
     if not len(monitored):
         return {}
-    place = len(monitored) - 1
+    index = len(monitored) - 1
     if record.spec.train.restore_best:
         best = np.argmin if direction(record.spec.train.monitor or "") == "min" else np.argmax
-        place = int(best(monitored.value))
-    step, epoch = int(monitored.step[place]), int(monitored.epoch[place])
-    found: dict[str, Figure] = {}
+        index = int(best(monitored.value))
+    step, epoch = int(monitored.step[index]), int(monitored.epoch[index])
+    found: dict[str, MetricEstimate] = {}
     for name in (f"val_{metric}" for metric in DIRECTIONS):
         value = _at(record.get(name), step)
         if value is not None:
-            found[name] = Figure(value, _at(record.get(f"{name}_se"), step), epoch)
+            found[name] = MetricEstimate(value, _at(record.get(f"{name}_se"), step), epoch)
     return found
 
 
@@ -80,16 +83,16 @@ def _at(series: Series, step: int) -> float | None:
 
 
 def meaning_of_loss(spec: Mapping[str, Any]) -> tuple[Any, ...]:
-    """All that the value of a validation loss depends on beside the predictions."""
+    """Return the settings that the value of a validation loss depends on besides the predictions."""
     smoothing = (spec.get("regularize") or {}).get("label_smoothing", 0.0)
     return spec.get("loss"), spec.get("target_scaling"), smoothing, spec.get("balance") == "class_weights"
 
 
-def figure_of(before: JobSpec, after: JobSpec) -> str:
-    """The metric by which runs of these two resolved specs are compared: the one that the first monitors.
+def comparison_metric(before: JobSpec, after: JobSpec) -> str:
+    """Return the metric by which runs of two resolved specs are compared: the monitored metric of the first.
 
-    A loss that means something else in the second gives way to val_accuracy, of numbers val_mse; so does a training
-    metric to the validation loss: what chooses must not have been trained on.
+    A training metric is replaced by the validation loss; a validation loss that is defined differently in the second
+    spec is replaced by val_accuracy, for regression by val_mse.
     """
     monitor = before.train.monitor or "val_loss"
     if not monitor.startswith("train_") and monitor != "val_loss":
@@ -99,30 +102,33 @@ def figure_of(before: JobSpec, after: JobSpec) -> str:
     return "val_accuracy" if before.task is not None and is_classification(before.task) else "val_mse"
 
 
-def compare(metric: str, before: Mapping[str, Figure], after: Mapping[str, Figure]) -> Compared:
-    """noise = PAIRED sqrt(se_before^2 + se_after^2). A figure that is missing is worse than any other."""
+def compare(metric: str, before: Mapping[str, MetricEstimate], after: Mapping[str, MetricEstimate]) -> MetricChange:
+    """Compare a metric of two runs: noise = 0.3 sqrt(se_before^2 + se_after^2). A missing value is the worst one."""
     old, new = before.get(metric), after.get(metric)
     if old is None or new is None:
         outcome: Outcome = "within_noise" if old is new else "improved" if old is None else "worse"
-        return Compared(metric, old.value if old else None, new.value if new else None, None, None, outcome)
+        return MetricChange(metric, old.value if old else None, new.value if new else None, None, None, outcome)
     gain = (new.value - old.value) * (1 if direction(metric) == "max" else -1)
-    noise = PAIRED * math.hypot(standard_error(metric, before), standard_error(metric, after))
+    noise = PAIRED_NOISE_FACTOR * math.hypot(standard_error(metric, before), standard_error(metric, after))
     outcome = "improved" if gain > noise else "worse" if gain < -noise else "within_noise"
-    return Compared(metric, old.value, new.value, gain, noise, outcome)
+    return MetricChange(metric, old.value, new.value, gain, noise, outcome)
 
 
-def standard_error(metric: str, figures: Mapping[str, Figure]) -> float:
-    """The logged one; else estimated. mse, mae: the loss's, relative to it; 1 - R^2 the same; shares of samples (f1,
-    recall ...): that of the accuracy, which they cannot fall below by much. 0 where nothing is known."""
-    figure = figures[metric]
-    if figure.se is not None:
-        return figure.se
-    accuracy, loss = figures.get("val_accuracy"), figures.get("val_loss")
+def standard_error(metric: str, metrics: Mapping[str, MetricEstimate]) -> float:
+    """Return the logged standard error of a metric, or an estimate; 0 where nothing is known.
+
+    Classification: that of the accuracy. Regression: the relative standard error of the loss, times the metric (for R^2
+    times 1 - R^2).
+    """
+    monitored = metrics[metric]
+    if monitored.se is not None:
+        return monitored.se
+    accuracy, loss = metrics.get("val_accuracy"), metrics.get("val_loss")
     if accuracy is not None:
         return accuracy.se or 0.0
     if loss is None or loss.se is None or loss.value <= 0:
         return 0.0
-    return loss.se / loss.value * abs(1 - figure.value if metric == "val_r2" else figure.value)
+    return loss.se / loss.value * abs(1 - monitored.value if metric == "val_r2" else monitored.value)
 
 
 def wilson_interval(share: float, n: int, z: float = Z95) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Whether anything comes through the network: gradients that vanish, units that are dead, saturated or all alike."""
+"""Rules about signal flow: vanishing gradients, dead units, saturated activations, symmetric initialization."""
 
 from __future__ import annotations
 
@@ -6,46 +6,48 @@ import math
 
 import numpy as np
 
-from trainkit.diagnose.capacity import bottleneck, doubted, held_back
-from trainkit.diagnose.rates import LITTLE_LEARNT, MUCH_LEARNT
+from trainkit.diagnose.capacity import bottleneck, limit_symptom_confidence, strong_penalties
+from trainkit.diagnose.rates import HIGH_SKILL, LOW_SKILL
 from trainkit.diagnose.record import Record
-from trainkit.diagnose.verdicts import Verdict, graded
+from trainkit.diagnose.verdicts import Verdict, graded_confidence
 
-FADED = 1e-2
-"""||g|| ||w|| of the first layer over that of the last. With relu and no biases the inner products <g, w> of all layers
-are equal (Du, Hu and Lee 2018); each sigmoid layer takes a factor of 4 at least: four of them a hundred."""
-HALF_IDLE = 0.5
-"""Half of the units that could say something say nothing."""
-NOTHING_COMES = 1e-4
-"""First over last reach, beyond what the few living units of one layer can do to it."""
-LAYER_IDLE = 0.9
-"""A layer so idle cuts off what lies before it."""
-ALIKE_STD = 1e-6
-"""Initial weights that differ by less than float32 resolves beside the usual 0.01 to 1."""
-WITH_HIDDEN = ("mlp", "cnn", "residual_cnn", "lstm", "gru", "torchvision")
+VANISHED_RATIO = 1e-2
+"""||g|| ||w|| of the first layer over that of the last. With relu and without biases the products <g, w> of all layers are
+equal (Du, Hu and Lee 2018); a sigmoid layer shrinks the gradient by a factor of at least 4."""
+IDLE_SHARE = 0.5
+"""Share of idle units (dead or saturated) in the whole network that counts."""
+BLOCKED_RATIO = 1e-4
+"""First over last reach: a smaller ratio cannot come from one layer with few active units."""
+IDLE_LAYER_SHARE = 0.9
+"""Share of idle units in one layer that blocks the layers before it."""
+SYMMETRIC_STD = 1e-6
+"""Spread of initial weights below which they count as equal; usual ones are 0.01 to 1."""
+KINDS_WITH_HIDDEN_LAYERS = ("mlp", "cnn", "residual_cnn", "lstm", "gru", "torchvision")
 
 
 def symmetric_initialization(record: Record) -> Verdict | None:
-    """Hidden layers begin all alike (zeros, or weights that differ by less than 1e-6), so that all units of a layer
-    get the same gradient and stay the same. A linear model may begin so: its problem is convex."""
+    """Symmetric initialization: the weights of hidden layers start equal (zeros, or a spread below 1e-6).
+
+    All units of a layer then get the same gradient and stay equal. A linear model may start so: its problem is convex.
+    """
     model = record.spec.model
     init = getattr(model, "init", None)
-    if model.kind not in WITH_HIDDEN or (model.kind == "mlp" and not model.hidden) or init is None:
+    if model.kind not in KINDS_WITH_HIDDEN_LAYERS or (model.kind == "mlp" and not model.hidden) or init is None:
         return None
     zeros = init.kind == "zeros"
-    alike = (init.kind == "normal" and init.std < ALIKE_STD) or (
-        init.kind == "uniform" and init.high - init.low < ALIKE_STD
+    alike = (init.kind == "normal" and init.std < SYMMETRIC_STD) or (
+        init.kind == "uniform" and init.high - init.low < SYMMETRIC_STD
     )
     if not zeros and not alike:
         return None
     norms = {path: float(series.value[0]) for path, series in record.layers("grad_norm").items() if len(series)}
-    learnt = record.learnt
-    wrong = learnt is not None and learnt > 1 - LITTLE_LEARNT  # something breaks the symmetry all the same
+    learnt = record.final_skill
+    wrong = learnt is not None and learnt > 1 - LOW_SKILL  # something else breaks the symmetry
     return Verdict(
         "symmetric_initialization",
         0.3 if wrong else 0.95,
         1,
-        f"All weights of a layer begin {'at 0' if zeros else 'alike'}: its units get equal gradients and stay one unit.",
+        f"All weights of a layer start {'at 0' if zeros else 'equal'}, so its units get equal gradients and stay equal.",
         {
             "init": init.model_dump(mode="json"),
             "skill": learnt,
@@ -57,19 +59,19 @@ def symmetric_initialization(record: Record) -> Verdict | None:
 
 
 def vanishing_gradients(record: Record) -> Verdict | None:
-    """median ||g|| x median ||w|| over the evaluations: the first layer's <= 1/100 of the last one's, and little learnt."""
-    reach, learnt, gradients = _reach(record), record.learnt, record.layers("grad_norm")
+    """Vanishing gradients: median ||g|| x median ||w|| of the first layer is <= 1/100 of the last one's, at low skill."""
+    reach, learnt, gradients = _gradient_reach(record), record.final_skill, record.layers("grad_norm")
     paths, ratio = list(reach), _first_over_last(reach)
-    if ratio is None or learnt is None or learnt >= LITTLE_LEARNT or ratio > FADED:
+    if ratio is None or learnt is None or learnt >= LOW_SKILL or ratio > VANISHED_RATIO:
         return None
     return Verdict(
         "vanishing_gradients",
-        doubted(record, graded(-math.log10(max(ratio, 1e-30)), 2, 5, 0.6)),
+        limit_symptom_confidence(record, graded_confidence(-math.log10(max(ratio, 1e-30)), 2, 5, 0.6)),
         int(gradients[paths[0]].epoch[0]),
-        f"Of the gradient that the last layer gets {ratio:.2g} reaches the first one.",
+        f"The gradient of the first layer is only {ratio:.2g} times that of the last layer.",
         {
             "first_over_last": ratio,
-            "threshold": FADED,
+            "threshold": VANISHED_RATIO,
             "reach_by_layer": reach,
             "skill": learnt,
             "series": [f"layers_grad_norm.{path}" for path in paths],
@@ -77,68 +79,65 @@ def vanishing_gradients(record: Record) -> Verdict | None:
     )
 
 
-def _reach(record: Record) -> dict[str, float]:
-    """median ||g|| x median ||w|| of each layer, from the input to the output."""
+def _gradient_reach(record: Record) -> dict[str, float]:
+    """Return median ||g|| x median ||w|| of each layer, from the input to the output."""
     gradients, weights = record.layers("grad_norm"), record.layers("weight_norm")
     paths = [path for path in gradients if len(gradients[path]) and path in weights and len(weights[path])]
     return {path: float(np.median(gradients[path].value) * np.median(weights[path].value)) for path in paths}
 
 
 def _first_over_last(reach: dict[str, float]) -> float | None:
-    """None of fewer than three layers, or where the last one gets nothing."""
+    """Return the first reach over the last; None for fewer than three layers or a last one of 0."""
     values = list(reach.values())
     return values[0] / values[-1] if len(values) > 2 and values[-1] > 0 else None
 
 
 def dead_units(record: Record) -> Verdict | None:
-    """At the last evaluations half of all units that can be dead are, or nine tenths of one layer's."""
-    return _idle(record, "dead_units", "dead_units", "are 0 for every sample and get no gradient any more")
+    """Dead units: at the last evaluations half of all units that can be dead are, or 0.9 of those of one layer."""
+    return _idle_units(record, "dead_units", "dead_units", "are 0 for every sample, so they get no gradient")
 
 
 def saturated_activations(record: Record) -> Verdict | None:
-    """At the last evaluations half of all units that can saturate are saturated, or nine tenths of one layer's."""
-    return _idle(
-        record, "saturated_activations", "saturated_units", "stay at an end of their range, where slopes are < 4 %"
-    )
+    """Saturated activations: at the last evaluations half of all units that can saturate are, or 0.9 of one layer."""
+    return _idle_units(record, "saturated_activations", "saturated_units", "are saturated: their slope is below 4 %")
 
 
-def _idle(record: Record, code: str, name: str, what: str) -> Verdict | None:
+def _idle_units(record: Record, code: str, name: str, description: str) -> Verdict | None:
     total = record.get(f"train_{name}")
     if not len(total):
         return None
     layers = {path: float(np.median(series.value[-3:])) for path, series in record.layers(name).items() if len(series)}
     share = float(np.median(total.value[-3:]))
-    worst = max(layers, key=lambda path: layers[path], default=None)
-    by_layer = worst is not None and layers[worst] >= LAYER_IDLE
-    if share < HALF_IDLE and not by_layer:
+    idlest = max(layers, key=lambda path: layers[path], default=None)
+    by_layer = idlest is not None and layers[idlest] >= IDLE_LAYER_SHARE
+    if share < IDLE_SHARE and not by_layer:
         return None
-    learnt = record.learnt
-    if learnt is not None and learnt >= MUCH_LEARNT:
+    learnt = record.final_skill
+    if learnt is not None and learnt >= HIGH_SKILL:
         return None
-    # a network that learns has units to spare: worth a word, not the cause of anything
-    harmless = learnt is not None and learnt >= LITTLE_LEARNT
-    # units that training has driven to an end, that penalties have, or that are too few for their task, tell what they
-    # were asked for
-    grown = total.value[0] < HALF_IDLE and share - total.value[0] > HALF_IDLE / 2
-    # through a few living units a gradient comes by weakened, but it does come by: what kills it is not this layer
-    passing = share < HALF_IDLE and worst is not None and layers[worst] < 1
-    ratio = _first_over_last(_reach(record))
-    faded = passing and ratio is not None and ratio < NOTHING_COMES
-    shrunk = {"l1", "l2", "weight_decay"} & set(held_back(record))
-    driven = faded or bool(shrunk) or bottleneck(record) is not None or (code == "saturated_activations" and grown)
-    confidence = max(graded(share, HALF_IDLE, 0.9, 0.6), 0.8 if by_layer else 0.0)
-    since = np.flatnonzero(total.value >= min(HALF_IDLE, share))
-    where = f"; in {worst} {layers[worst]:.0%}" if worst is not None else ""
+    # a network that learns has units to spare: a hint, but not the cause of anything
+    harmless = learnt is not None and learnt >= LOW_SKILL
+    # units that became idle by training, by penalties, or because a layer is too narrow are an effect, not a cause
+    grown = total.value[0] < IDLE_SHARE and share - total.value[0] > IDLE_SHARE / 2
+    # a few active units pass on a weaker gradient: a ratio below that means another cause
+    partly_active = share < IDLE_SHARE and idlest is not None and layers[idlest] < 1
+    ratio = _first_over_last(_gradient_reach(record))
+    blocked = partly_active and ratio is not None and ratio < BLOCKED_RATIO
+    shrunk = {"l1", "l2", "weight_decay"} & set(strong_penalties(record))
+    is_effect = blocked or bool(shrunk) or bottleneck(record) is not None or (code == "saturated_activations" and grown)
+    confidence = max(graded_confidence(share, IDLE_SHARE, 0.9, 0.6), 0.8 if by_layer else 0.0)
+    since = np.flatnonzero(total.value >= min(IDLE_SHARE, share))
+    where = f" In layer {idlest} it is {layers[idlest]:.0%}." if idlest is not None else ""
     return Verdict(
         "dead_units" if code == "dead_units" else "saturated_activations",
-        0.4 if harmless or driven else doubted(record, confidence),
+        0.4 if harmless or is_effect else limit_symptom_confidence(record, confidence),
         int(total.epoch[since[0]]) if len(since) else int(total.epoch[-1]),
-        f"{share:.0%} of the units {what}{where}.",
+        f"{share:.0%} of the units {description}.{where}",
         {
             "share": share,
-            "threshold": HALF_IDLE,
+            "threshold": IDLE_SHARE,
             "share_by_layer": layers,
-            "layer_threshold": LAYER_IDLE,
+            "layer_threshold": IDLE_LAYER_SHARE,
             "skill": learnt,
             "series": [f"train_{name}", *(f"layers_{name}.{path}" for path in layers)],
         },

@@ -1,4 +1,4 @@
-"""What is known of a run: its spec, its dataset's facts and report, its series. Everything a diagnosis looks at."""
+"""The input of a diagnosis: the spec of a run, its dataset's facts and report, and its logged series."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from trainkit.spec.resolve import is_classification
 from trainkit.spec.shapes import class_counts
 
 Floats = NDArray[np.float64]
-OF_A_UNIT_NORMAL = {"mse": 1.0, "mae": math.sqrt(2 / math.pi), "huber": 0.5}
+MEAN_PREDICTION_LOSS = {"mse": 1.0, "mae": math.sqrt(2 / math.pi), "huber": 0.5}
 """Loss of predicting the mean of z-scored targets: exact for mse, of a normal for mae, an upper bound for huber."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One series of the rows that count, in their order."""
+    """One logged series without superseded rows, in order."""
 
     step: NDArray[np.int64]
     epoch: NDArray[np.int64]
@@ -37,7 +37,7 @@ class Series:
 
     @property
     def finite(self) -> Series:
-        """Without what is not finite."""
+        """The series without NaN and infinite values."""
         good = np.isfinite(self.value)
         return Series(self.step[good], self.epoch[good], self.value[good])
 
@@ -47,7 +47,7 @@ EMPTY = Series(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
 @dataclass(frozen=True)
 class Record:
-    """A job as its log, its dataset and its end tell it. `spec` is the resolved one; `document` what was submitted."""
+    """A run: its log, dataset, evaluation and final state. `spec` is resolved, `document` is the spec as submitted."""
 
     spec: JobSpec
     facts: DatasetFacts
@@ -60,22 +60,22 @@ class Record:
 
     @property
     def final(self) -> bool:
-        """Whether nothing can come any more."""
+        """Whether the run has ended."""
         return self.state in ("succeeded", "stopped", "cancelled", "failed")
 
     def get(self, name: str) -> Series:
-        """The series of that name, its finite values; empty when it was not logged."""
+        """Return the finite values of a series; empty when it was not logged."""
         return self.series[name].finite if name in self.series else EMPTY
 
     def layers(self, name: str) -> dict[str, Series]:
-        """Path -> series of each layer, from the input to the output."""
+        """Return path -> series of each layer, from the input to the output."""
         prefix = f"layers_{name}."
-        paths = sorted((key[len(prefix) :] for key in self.series if key.startswith(prefix)), key=_depth)
+        paths = sorted((key[len(prefix) :] for key in self.series if key.startswith(prefix)), key=_layer_order)
         return {path: self.get(prefix + path) for path in paths}
 
     @cached_property
     def resolved(self) -> Resolved | None:
-        """With shapes; None where the facts are of another dataset than the spec was made for."""
+        """The spec with shapes; None where it does not fit the facts."""
         try:
             return resolve(self.spec, self.facts)
         except SpecError:
@@ -87,7 +87,7 @@ class Record:
 
     @cached_property
     def parts(self) -> tuple[int, int, int]:
-        """Samples in (train, validation, test)."""
+        """Numbers of samples in (train, validation, test)."""
         if self.resolved is None:
             return self.facts.samples, 0, 0
         spec, facts = self.spec, self.facts
@@ -98,26 +98,27 @@ class Record:
 
     @cached_property
     def parameters(self) -> int | None:
-        """Weights and biases, estimated from shapes."""
+        """Number of weights and biases, estimated from shapes."""
         if self.resolved is None or self.spec.model.kind == "ensemble":
             return None
         return int(estimate(self.resolved, self.facts)["parameters"]) or None
 
     @cached_property
     def classes(self) -> dict[str, int]:
-        """Class -> samples of the whole dataset; empty for numbers."""
+        """Class -> number of samples in the dataset; empty for regression."""
         return dict(class_counts(self.spec, self.facts) or {}) if self.classification else {}
 
     @cached_property
     def baseline(self) -> float | None:
-        """Loss of the best predictor that never looks at the input.
+        """Loss of the best constant prediction.
 
         Cross entropy: the classes' entropy -sum p ln p (balanced: ln K); binary cross entropy: the sum of each class's;
-        mse on one-hot targets: mean p(1-p); hinge: the margin. Numbers: that of predicting their mean, if z-scored.
+        mse on one-hot targets: mean p(1-p); hinge: the margin. Regression: the loss of predicting the mean of z-scored
+        targets; None for unscaled targets.
         """
         kind = self.spec.loss.kind if self.spec.loss else "cross_entropy"
         if not self.classification:
-            return OF_A_UNIT_NORMAL.get(kind) if self.spec.target_scaling in ("auto", "z_score") else None
+            return MEAN_PREDICTION_LOSS.get(kind) if self.spec.target_scaling in ("auto", "z_score") else None
         shares = self.shares
         if kind in ("cross_entropy", "focal"):
             return _entropy(shares)
@@ -129,7 +130,7 @@ class Record:
 
     @property
     def shares(self) -> Floats:
-        """Share of each class as the loss weighs them."""
+        """Share of each class in the training loss: equal shares where `balance` is used."""
         counts = np.array([max(count, 0) for count in self.classes.values()], np.float64)
         if self.spec.balance != "none":
             return np.full(len(counts), 1.0 / max(len(counts), 1))
@@ -138,7 +139,7 @@ class Record:
 
     @property
     def floor(self) -> float:
-        """The least loss there is: label smoothing keeps a cross entropy above 0."""
+        """The minimum of the loss: above 0 for a cross entropy with label smoothing."""
         share, kind = self.spec.regularize.label_smoothing, self.spec.loss.kind if self.spec.loss else ""
         if not share or kind != "cross_entropy" or len(self.classes) < 2:
             return 0.0
@@ -146,9 +147,9 @@ class Record:
         return _entropy(np.array([1 - share + rest, *[rest] * (len(self.classes) - 1)]))
 
     def skill(self, split: str) -> Floats:
-        """Share of the baseline's loss that is gone, at each evaluation: 1 - (L - floor) / (baseline - floor).
+        """Return the skill at each evaluation: 1 - (loss - floor) / (baseline - floor); 0 is a constant prediction.
 
-        Numbers: R^2, of training as 1 - mse / variance with the validation part's variance mse / (1 - R^2).
+        Regression: R^2; for training 1 - mse / variance with the variance of validation, mse / (1 - R^2).
         """
         if not self.classification and len(self.get("val_r2")):
             if split == "val":
@@ -161,27 +162,29 @@ class Record:
         return 1 - (self.get(f"{split}_loss").value - self.floor) / (self.baseline - self.floor)
 
     @property
-    def learnt(self) -> float | None:
-        """The larger of training's and validation's skill, of the last three evaluations: noise is in the training
-        loss where dropout and augmentation are."""
+    def final_skill(self) -> float | None:
+        """Skill at the end: the larger of training's and validation's median over the last three evaluations.
+
+        Dropout and augmentation raise the training loss, so that validation may show the higher skill.
+        """
         found = [float(np.median(values[-3:])) for split in ("train", "val") if len(values := self.skill(split))]
         return max(found) if found else None
 
     @property
     def scale(self) -> float | None:
-        """What differences of losses are measured by: the baseline, else the first loss that was logged."""
+        """Unit for differences of losses: the baseline, else the first logged batch loss."""
         if self.baseline:
             return self.baseline
         first = self.get("train_batch_loss").value[:1]
         return float(first[0]) if len(first) and first[0] > 0 else None
 
     def findings(self, *codes: str) -> list[dict[str, Any]]:
-        """What the dataset's report says under these codes."""
+        """Return the findings of the dataset report that have one of these codes."""
         return [found for found in self.report.get("findings") or () if found.get("code") in codes]
 
 
-def leading_number(text: str) -> int:
-    """The number that a report's message begins with, else 0."""
+def leading_count(text: str) -> int:
+    """Return the number at the beginning of a finding's message, else 0."""
     found = re.match(r"\d+", text)
     return int(found.group()) if found else 0
 
@@ -191,7 +194,7 @@ def _entropy(shares: Floats) -> float:
     return float(-(positive * np.log(positive)).sum())
 
 
-def _depth(path: str) -> tuple[int, list[tuple[int, str]]]:
-    """body before head; numbers by their value."""
+def _layer_order(path: str) -> tuple[int, list[tuple[int, str]]]:
+    """Sort key of a layer's path: body before head, numbers by value."""
     pieces = re.split(r"(\d+)", path)
     return int(path.startswith("head")), [(int(p), "") if p.isdigit() else (0, p) for p in pieces]

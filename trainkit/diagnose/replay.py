@@ -1,7 +1,7 @@
-"""Early-stop rules asked again about a logged history: what they would have done, saved and cost. Pure Python.
+"""Replay of early-stop rules on a logged history: their decisions, and what a stop saves and costs.
 
-The log marks every evaluation that the rules were asked about by a row `train seconds` behind the rows of its step, and
-holds every batch loss that was not finite; so a replay in the log's order sees what the rules saw.
+In the log each evaluation ends with a row `train_seconds` after the rows of its step, and batch losses that are not
+finite are logged too. A replay in the order of the log therefore gives the rules the same input as training did.
 """
 
 from __future__ import annotations
@@ -11,38 +11,38 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainkit.diagnose.stopping import Decision, EarlyStopping, Evaluation, first_stop, is_better
+from trainkit.diagnose.early_stopping import EarlyStopDecision, EarlyStopping, Evaluation, first_stop, is_better
 from trainkit.spec.early_stop import EarlyStopRule
 from trainkit.spec.metrics import direction
 
-ASKED = "train_seconds"
-"""The row that says that the rules were asked, and after how many seconds of training."""
+EVALUATION_MARKER = "train_seconds"
+"""Series whose rows end an evaluation; the value is the training time in seconds."""
 BATCH_LOSS = "train_batch_loss"
-UNHEARD = frozenset({"lr", "grad_norm", "weight_norm"})
-"""Names of the training part that come with every log step; no rule asks about them."""
+UNOBSERVED = frozenset({"lr", "grad_norm", "weight_norm"})
+"""Training series that are logged at every log step; rules cannot monitor them."""
 LogRow = tuple[str, int, int, float]
 """(`val_loss`, step, epoch, value)."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLoss:
-    """A batch loss that is not finite, between evaluations."""
+    """A batch loss that is not finite, logged between evaluations."""
 
     epoch: int
     step: int
     value: float
 
 
-Moment = Evaluation | BatchLoss
+Observation = Evaluation | BatchLoss
 
 
-def is_heard(split: str, name: str) -> bool:
-    """Whether rules may look at rows of this series: the log has far more than they do."""
-    return split == "val" or (split == "train" and name not in UNHEARD)
+def is_observed(split: str, name: str) -> bool:
+    """Return whether rules may use rows of this series."""
+    return split == "val" or (split == "train" and name not in UNOBSERVED)
 
 
-def moments(rows: Iterable[LogRow]) -> Iterator[Moment]:
-    """What the rules were asked about, from the rows that count, in their order."""
+def observations(rows: Iterable[LogRow]) -> Iterator[Observation]:
+    """Yield the evaluations and non-finite batch losses of a log without superseded rows, in order."""
     metrics: dict[str, float] = {}
     at: int | None = None
     for name, step, epoch, value in rows:
@@ -52,21 +52,21 @@ def moments(rows: Iterable[LogRow]) -> Iterator[Moment]:
             continue
         if step != at:
             metrics, at = {}, step
-        if name == ASKED:
+        if name == EVALUATION_MARKER:
             yield Evaluation(epoch, step, dict(metrics), value)
         else:
             metrics[name] = value
 
 
 class Replay:
-    """Feed it moments: the decisions until a stop, and what the rest of the history was worth.
+    """Replays observations one by one: decisions up to the stop, and what the rest of the history was worth.
 
-    A stop of the job's own rules ends all. One of a rule across jobs is `stop` as well, but training hears of it a
-    little later: what was decided on the way is given too.
+    A stop by one of the job's rules ends the replay. A stop by a peer rule is recorded in `stop`, but training receives
+    it a little later, so decisions continue until a rule of the job stops.
     """
 
     def __init__(self, rules: Sequence[EarlyStopRule], metric: str) -> None:
-        self.stop: Decision | None = None
+        self.stop: EarlyStopDecision | None = None
         self.metric = metric
         self.best_if_stopped: float | None = None
         self.best_seen: float | None = None
@@ -75,45 +75,47 @@ class Replay:
         self._ended = False
         self._at_stop = self._last = (0, 0, 0.0)
 
-    def feed(self, moment: Moment, across: Sequence[Decision] = ()) -> list[Decision]:
-        """Every rule's decision, in the rules' order, and behind them those `across` jobs; none after the end.
+    def feed(
+        self, observation: Observation, peer_decisions: Sequence[EarlyStopDecision] = ()
+    ) -> list[EarlyStopDecision]:
+        """Return the decisions of all rules in order, then `peer_decisions`; none after the end.
 
-        Raises KeyError as EarlyStopping does.
+        Raises KeyError when a monitored metric was not measured.
         """
-        if isinstance(moment, Evaluation):
-            # A batch loss comes between evaluations: the seconds before it are those of the one before.
-            self._last = (moment.epoch, moment.step, moment.seconds)
-            value = moment.metrics.get(self.metric, math.nan)
+        if isinstance(observation, Evaluation):
+            # A batch loss has no time of its own: take that of the evaluation before it.
+            self._last = (observation.epoch, observation.step, observation.seconds)
+            value = observation.metrics.get(self.metric, math.nan)
             if is_better(value, self.best_seen, self._mode):
                 self.best_seen = value
         else:
-            self._last = (moment.epoch, moment.step, self._last[2])
+            self._last = (observation.epoch, observation.step, self._last[2])
         if self._ended:
             return []
         if self.stop is None:
             self._at_stop, self.best_if_stopped = self._last, self.best_seen
-        if isinstance(moment, Evaluation):
-            decisions = self._rules.observe(moment)
+        if isinstance(observation, Evaluation):
+            decisions = self._rules.observe(observation)
         else:
-            decision = self._rules.observe_batch_loss(moment.epoch, moment.step, moment.value)
+            decision = self._rules.observe_batch_loss(observation.epoch, observation.step, observation.value)
             decisions = [] if decision is None else [decision]
         self._ended = first_stop(decisions) is not None
-        decisions += across
+        decisions += peer_decisions
         self.stop = self.stop or first_stop(decisions)
         return decisions
 
     def saved(self) -> dict[str, Any]:
-        """`{epochs, steps, seconds}` of training that lie behind the stop; 0 without one."""
+        """Return the training after the stop, `{epochs, steps, seconds}`; 0 without a stop."""
         differences = (last - stop for last, stop in zip(self._last, self._at_stop, strict=True))
         return dict(zip(("epochs", "steps", "seconds"), differences, strict=True))
 
     def cost(self) -> dict[str, Any]:
-        """What the best would have been; `loss_of_value` is how much worse, >= 0, None where nothing is finite."""
+        """Return the best value up to the stop and of the whole history; `regret` >= 0 is the difference, None if unknown."""
         values = (self.best_if_stopped, self.best_seen)
-        lost = None if values[0] is None or values[1] is None else abs(values[1] - values[0])
+        regret = None if values[0] is None or values[1] is None else abs(values[1] - values[0])
         return {
             "metric": self.metric,
             "best_if_stopped": values[0],
             "best_seen": values[1],
-            "loss_of_value": lost,
+            "regret": regret,
         }

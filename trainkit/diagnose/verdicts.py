@@ -1,4 +1,4 @@
-"""A verdict, the closed list of codes, and which of them explains which."""
+"""Verdicts, the closed list of their codes, and which cause explains which symptom."""
 
 from __future__ import annotations
 
@@ -52,15 +52,14 @@ EXPLAINS: dict[Code, frozenset[Code]] = {
     "leakage": BY_VALIDATION,
     "validation_too_small": BY_VALIDATION | {"underfitting_model_bias", "optimization_failure"},
 }
-"""Cause -> what it looks like downstream: with a sure cause its symptoms stand behind it. Where validation cannot be
-trusted, what is read off it waits."""
-SURE = 0.5
-"""From here on a cause may stand before its symptoms."""
+"""Cause -> the verdicts that it may produce as symptoms; these are listed after it."""
+EXPLAINS_FROM_CONFIDENCE = 0.5
+"""The least confidence with which a verdict explains others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is wrong, how sure that is, since which epoch, and the numbers and series that show it."""
+    """One problem of a run: its code, confidence in [0, 1], first epoch, and the numbers that show it."""
 
     code: Code
     confidence: float
@@ -69,19 +68,22 @@ class Verdict:
     evidence: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Return plain data."""
         return asdict(self)
 
 
-def graded(value: float, at: float, full: float, low: float = 0.5, high: float = 0.95) -> float:
-    """Confidence that rises from `low` where the effect reaches its threshold `at` to `high` at `full`."""
+def graded_confidence(value: float, at: float, full: float, low: float = 0.5, high: float = 0.95) -> float:
+    """Return a confidence that rises linearly from `low` at `value = at` (the threshold) to `high` at `full`."""
     share = (value - at) / (full - at)
     return round(low + (high - low) * min(1.0, max(0.0, share if math.isfinite(share) else 1.0)), 3)
 
 
-def ordered(found: Sequence[Verdict]) -> list[Verdict]:
-    """Causes first, then by confidence. A verdict's depth is its longest chain of sure causes among the others."""
-    sure = {one.code for one in found if one.confidence >= SURE}
+def order_by_cause(found: Sequence[Verdict]) -> list[Verdict]:
+    """Return the verdicts, causes before symptoms and then by falling confidence, each with its `explained_by`.
+
+    The depth of a verdict is the longest chain of causes of at least 0.5 confidence that leads to it.
+    """
+    sure = {one.code for one in found if one.confidence >= EXPLAINS_FROM_CONFIDENCE}
 
     def causes(code: Code) -> list[Code]:
         return [cause for cause in EXPLAINS if cause in sure and code in EXPLAINS[cause]]
@@ -89,8 +91,8 @@ def ordered(found: Sequence[Verdict]) -> list[Verdict]:
     def depth(code: Code) -> int:
         return 1 + max((depth(cause) for cause in causes(code)), default=-1)
 
-    told = [
+    explained = [
         Verdict(v.code, v.confidence, v.since_epoch, v.message, {**v.evidence, "explained_by": causes(v.code)})
         for v in found
     ]
-    return sorted(told, key=lambda v: (depth(v.code), -v.confidence, CODES.index(v.code)))
+    return sorted(explained, key=lambda v: (depth(v.code), -v.confidence, CODES.index(v.code)))

@@ -8,8 +8,8 @@ from typing import Any
 
 from trainkit.data import Dataset
 from trainkit.data.report import report
-from trainkit.diagnose.autopilot import Budget, Done, Tried, next_step
-from trainkit.diagnose.estimates import kept_figures
+from trainkit.diagnose.autopilot import AutopilotEnd, Budget, CompletedStep, next_step
+from trainkit.diagnose.estimates import kept_metrics
 from trainkit.diagnose.narrative import explain
 from trainkit.fit.fit_and_diagnose import DiagnosedRun, fit_and_diagnose
 from trainkit.spec import JobSpec
@@ -20,8 +20,8 @@ class AutopilotResult:
     """All runs in their order, and which of them is the best by its validation figures."""
 
     runs: list[DiagnosedRun]
-    tried: list[Tried]
-    done: Done
+    tried: list[CompletedStep]
+    done: AutopilotEnd
     explanation: list[dict[str, Any]]
     """`trainkit.diagnose.narrative.explain`."""
 
@@ -37,7 +37,7 @@ def autopilot(
     *,
     jobs: int | None = 8,
     seconds: float | None = None,
-    on_run: Callable[[Tried], object] | None = None,
+    on_run: Callable[[CompletedStep], object] | None = None,
 ) -> AutopilotResult:
     """Train `spec` on `data`, and go on from what is seen, for at most so many jobs and seconds of training.
 
@@ -47,11 +47,13 @@ def autopilot(
     document = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else spec
     budget, seen = Budget(jobs, seconds), report(data, "", {})
     runs: list[DiagnosedRun] = []
-    tried: list[Tried] = []
-    while not isinstance(step := next_step(document, tried, data.facts, budget), Done):
+    tried: list[CompletedStep] = []
+    while not isinstance(step := next_step(document, tried, data.facts, budget), AutopilotEnd):
         run = fit_and_diagnose(step.document, data, report=seen)
         runs.append(run)
-        made = Tried(step, run.record.state, kept_figures(run.record), run.diagnosis.as_dict(), run.seconds, run.error)
+        made = CompletedStep(
+            step, run.record.state, kept_metrics(run.record), run.diagnosis.as_dict(), run.seconds, run.error
+        )
         tried.append(made)
         if on_run is not None:
             on_run(made)

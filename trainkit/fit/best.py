@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainkit.diagnose.stopping import is_better
+from trainkit.diagnose.early_stopping import is_better
 
 
 class Best:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from trainkit.diagnose.stopping import Decision, Evaluation, first_stop
+from trainkit.diagnose.early_stopping import EarlyStopDecision, Evaluation, first_stop
 from trainkit.fit import checkpoint
 from trainkit.fit.batches import Steps
 from trainkit.fit.control import Wish
@@ -290,7 +290,7 @@ def _not_finite(
     return TrainingOutcome("finished", "diverged", at.epoch, step)
 
 
-def _explained(decision: Decision, job: Job) -> Decision:
+def _explained(decision: EarlyStopDecision, job: Job) -> EarlyStopDecision:
     """With the evidence of where it began, when it stops for a loss that is not finite."""
     if decision.stop_reason != "diverged" or job.not_finite is None:
         return decision
@@ -411,5 +411,5 @@ def _progress(job: Job, at: Position, steps: int, begun: float, first_step: int,
     )
 
 
-def _decided(events: Events, decision: Decision) -> None:
+def _decided(events: Events, decision: EarlyStopDecision) -> None:
     events.emit("decision", **{name: value for name, value in decision.as_dict().items() if name != "stop_reason"})

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trainkit import augment, losses
 from trainkit.data import Dataset
-from trainkit.diagnose.stopping import EarlyStopping
+from trainkit.diagnose.early_stopping import EarlyStopping
 from trainkit.fit.batches import count_batches, normalises_batches
 from trainkit.fit.best import Best
 from trainkit.fit.control import Control

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainkit.augment import Augmenter
-from trainkit.diagnose.stopping import EarlyStopping
+from trainkit.diagnose.early_stopping import EarlyStopping
 from trainkit.fit.best import Best
 from trainkit.fit.control import Control
 from trainkit.fit.dann import DomainAdapter

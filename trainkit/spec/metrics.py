@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 SPLITS = ("train", "val", "test")
-DIRECTIONS: dict[str, Literal["min", "max"]] = {
+Direction = Literal["min", "max"]
+DIRECTIONS: dict[str, Direction] = {
     "loss": "min",
     "accuracy": "max",
     "top5_accuracy": "max",
@@ -17,6 +18,11 @@ DIRECTIONS: dict[str, Literal["min", "max"]] = {
     "mae": "min",
     "r2": "max",
 }
+"""Whether the smaller or the larger value of a metric is the better one."""
+LOGGED_DIRECTIONS: dict[str, Direction] = {**DIRECTIONS, "batch_loss": "min"}
+"""The same of all logged series that have a best value; rules and searches cannot monitor `batch_loss`."""
+METRICS_WITH_STANDARD_ERROR = ("loss", "accuracy", "recall", "mse", "mae", "r2")
+"""Metrics whose validation value is logged together with its standard error, e.g. `val_loss_se`."""
 CLASSIFICATION_METRICS = ("loss", "accuracy", "top5_accuracy", "precision", "recall", "f1", "roc_auc")
 REGRESSION_METRICS = ("loss", "mse", "mae", "r2")
 
@@ -30,6 +36,6 @@ def split_metric(name: str) -> tuple[str, str]:
     return split, metric
 
 
-def direction(name: str) -> Literal["min", "max"]:
-    """Whether smaller or larger values of `val_accuracy`, `train_loss` ... are better."""
+def direction(name: str) -> Direction:
+    """Return "min" or "max": which values of `val_accuracy`, `train_loss` ... are better."""
     return DIRECTIONS[split_metric(name)[1]]

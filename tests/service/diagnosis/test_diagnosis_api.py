@@ -42,7 +42,7 @@ def test_live_and_final(service: Served) -> None:
     service.finish(claimed)
     final = ask(service, job, **{"If-None-Match": live.headers["ETag"]}).json()
     assert (final["final"], final["verdicts"][0]["code"]) == (True, "overfitting")
-    following = final["next_specs"][0]
+    following = final["recommendations"][0]
     assert set(following) == {"patch", "spec", "why", "expected", "code"}
     # the whole spec is one that can be sent as it is
     made = service.client.post("/v1/jobs", json=following["spec"])

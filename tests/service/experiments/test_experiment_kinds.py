@@ -88,10 +88,10 @@ def test_autopilot_applies_what_the_diagnosis_says_and_gives_an_account(service:
     assert {key: specs[0][key] for key in spec} == spec
     steps = told["steps"]
     assert steps[0]["verdicts"][0] == "overfitting"
-    assert (steps[1]["kind"], steps[1]["code"], steps[1]["from"]) == ("remedy", "overfitting", 0)
+    assert (steps[1]["kind"], steps[1]["code"], steps[1]["from"]) == ("recommendation", "overfitting", 0)
     assert all(step["text"] for step in steps)
     assert told["best"]["chosen_value"] == 0.18
-    assert told["data"][1]["why"]["patch"] == steps[1]["done"]
+    assert told["data"][1]["why"]["patch"] == steps[1]["patch"]
     assert get(service, made["id"])["reason"] == "the budget of jobs is spent"
 
     again = post(service, "autopilot", jobs=4, spec=spec)

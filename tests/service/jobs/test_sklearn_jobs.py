@@ -80,7 +80,7 @@ def test_its_diagnosis_speaks_of_the_data_alone(service: Served, ended: str) -> 
     assert said["final"]
     codes = {verdict["code"] for verdict in said["verdicts"]}
     assert codes <= {"healthy", "class_imbalance", "leakage", "distribution_mismatch", "validation_too_small"}
-    for offer in said["next_specs"]:
+    for offer in said["recommendations"]:
         assert service.client.post("/v1/specs:validate", json=offer["spec"]).status_code == 200
 
 

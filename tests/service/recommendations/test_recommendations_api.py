@@ -15,7 +15,7 @@ from service.jobs.tables import Job
 from service.metrics.chunks import Row
 from service.recommendations.tables import Recommendation
 from tests.support.api import Served
-from trainkit.diagnose.diagnosis import EDITION
+from trainkit.diagnose.diagnosis import RULESET_VERSION
 from trainkit.spec.failures import failure
 
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
@@ -68,7 +68,7 @@ def scorecard(service: Served) -> dict[str, Any]:
 
 def test_submitted_measured_and_counted(service: Served) -> None:
     source = diagnosed(service, name="first", labels={"a": "b"})
-    offered = get(service, f"jobs/{source}/diagnosis").json()["next_specs"]
+    offered = get(service, f"jobs/{source}/diagnosis").json()["recommendations"]
     job = prescribe(service, source, 1, name="second")
     made = service.job(job)
     assert made["parent"] == {"job": source, "relation": "diagnosis", "step": None}
@@ -80,7 +80,7 @@ def test_submitted_measured_and_counted(service: Served) -> None:
         "job": job,
         "source": source,
         "code": "overfitting",
-        "edition": EDITION,
+        "edition": RULESET_VERSION,
         "patch": offered[1]["patch"],
         "expected": offered[1]["expected"],
         "compared": {
@@ -106,7 +106,7 @@ def test_submitted_measured_and_counted(service: Served) -> None:
     assert again.status_code == 304
     counted = get(service, "diagnosis/scorecard", **{"If-None-Match": empty.headers["ETag"]}).json()
     edition = counted["editions"][0]
-    assert (edition["edition"], set(edition["codes"])) == (EDITION, {"overfitting"})
+    assert (edition["edition"], set(edition["codes"])) == (RULESET_VERSION, {"overfitting"})
     assert counted["all"] == edition["all"] == edition["codes"]["overfitting"]
     assert (counted["all"]["improved"], counted["all"]["hit_rate"]) == (1, 1.0)
     # 1 of 1: 1 / (1 + 1.96^2) to 1
@@ -164,7 +164,7 @@ def test_another_split_is_not_comparable(service: Served) -> None:
     # 20 validation samples: 0.6 +- 0.2
     log(service, claimed, [0.6, 0.5, 0.45], 0.1, accuracy=0.6, accuracy_se=0.11)
     service.finish(claimed)
-    offered = get(service, f"jobs/{source}/diagnosis").json()["next_specs"]
+    offered = get(service, f"jobs/{source}/diagnosis").json()["recommendations"]
     index = next(place for place, one in enumerate(offered) if one["code"] == "validation_too_small")
     job = prescribe(service, source, index)
     run(service, 0.1)

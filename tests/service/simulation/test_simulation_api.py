@@ -11,7 +11,7 @@ import pytest
 from service.metrics import service as metrics
 from service.metrics.chunks import Row
 from tests.support.api import Served
-from trainkit.diagnose.stopping import Decision, EarlyStopping, Evaluation
+from trainkit.diagnose.early_stopping import EarlyStopDecision, EarlyStopping, Evaluation
 from trainkit.spec.resolve import with_mode
 from trainkit.spec.rules import parse_rules
 
@@ -37,7 +37,7 @@ def evaluate(service: Served, claimed: Any, losses: list[float], rules: EarlySto
             take(service, claimed, said)
 
 
-def take(service: Served, claimed: Any, decisions: list[Decision]) -> None:
+def take(service: Served, claimed: Any, decisions: list[EarlyStopDecision]) -> None:
     with service.sessions.begin() as session:
         told = [decision.as_dict() for decision in decisions]
         metrics.append_decisions(session, claimed.claim, told)
@@ -74,7 +74,7 @@ def test_another_patience_on_a_stored_history(service: Served) -> None:
         "stop_reason": "early_stop",
     }
     assert found["saved"] == {"epochs": 2, "steps": 2, "seconds": 1.0}
-    assert found["cost"] == {"metric": "val_loss", "best_if_stopped": 2.0, "best_seen": 1.0, "loss_of_value": 1.0}
+    assert found["cost"] == {"metric": "val_loss", "best_if_stopped": 2.0, "best_seen": 1.0, "regret": 1.0}
 
 
 def test_the_jobs_own_rules_give_the_decisions_that_were_taken(service: Served) -> None:
@@ -171,7 +171,7 @@ def test_a_job_without_a_history_has_nothing_to_decide(service: Served) -> None:
     job = service.submit()
     found = simulate(service, job, {"rules": [{"kind": "gap"}]})
     assert (found["decisions"], found["stop"], found["evaluations"]) == ([], None, 0)
-    assert found["cost"]["loss_of_value"] is None
+    assert found["cost"]["regret"] is None
 
 
 @SQLITE

@@ -128,7 +128,7 @@ def big_picture() -> bytes:
 
 
 def dying(how: Callable[[], None]) -> Callable[[bytes], Any]:
-    original = image_loading.decode_loudly
+    original = image_loading.decode
 
     def decode(data: bytes) -> Any:
         if data.endswith(b"POISON"):
@@ -148,7 +148,7 @@ def crash() -> None:
 def test_an_image_that_crashes_the_decoder_is_named_and_the_others_are_read(
     archived: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_loading, "decode_loudly", dying(crash))
+    monkeypatch.setattr(image_loading, "decode", dying(crash))
     files = noise(100)
     files["b/0077.png"] += b"POISON"
     path = tar(tmp_path / "x.tar", files, "") if archived else folder(tmp_path / "d", files)
@@ -161,7 +161,7 @@ def test_an_image_that_crashes_the_decoder_is_named_and_the_others_are_read(
 
 @pytest.mark.skipif(not process_pool.can_fork(), reason="helpers are forked on Linux only")
 def test_an_image_that_never_ends_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_loading, "decode_loudly", dying(lambda: time.sleep(3600)))
+    monkeypatch.setattr(image_loading, "decode", dying(lambda: time.sleep(3600)))
     monkeypatch.setattr(process_pool, "TASK_SECONDS", 5.0)
     files = noise(30)
     files["a/0004.png"] += b"POISON"

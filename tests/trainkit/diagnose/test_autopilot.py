@@ -10,8 +10,16 @@ from typing import Any
 import pytest
 
 from tests.support.diagnosis_records import facts, table
-from trainkit.diagnose.autopilot import Budget, Done, History, Step, Tried, canonical, next_step
-from trainkit.diagnose.estimates import Figure
+from trainkit.diagnose.autopilot import (
+    AutopilotEnd,
+    AutopilotStep,
+    Budget,
+    CompletedStep,
+    History,
+    canonical_spec,
+    next_step,
+)
+from trainkit.diagnose.estimates import MetricEstimate
 from trainkit.diagnose.narrative import explain
 from trainkit.spec import DatasetFacts, SpecError, check_spec, resolve
 
@@ -21,7 +29,7 @@ TOLD = {"metric": "val_loss", "direction": "down", "size": "a little", "source":
 DROPOUT = {"model": {"kind": "mlp", "dropout": 0.5}}
 DECAY = {"regularize": {"weight_decay": 0.1}}
 RATE = {"optimizer": {"kind": "adam", "lr": 0.01}}
-Outcomes = Callable[[Step], Tried]
+Outcomes = Callable[[AutopilotStep], CompletedStep]
 
 
 def offers(code: str, *patches: dict[str, Any]) -> dict[str, Any]:
@@ -32,32 +40,36 @@ def offers(code: str, *patches: dict[str, Any]) -> dict[str, Any]:
     return {
         "final": True,
         "verdicts": [{"code": code, "message": f"It is {code}.", "confidence": 0.9}],
-        "next_specs": specs,
+        "recommendations": specs,
     }
 
 
 HEALTHY = offers("healthy")
 
 
-def ran(step: Step, loss: float | None, diagnosis: dict[str, Any] = HEALTHY, epoch: int = 20, **more: Any) -> Tried:
+def ran(
+    step: AutopilotStep, loss: float | None, diagnosis: dict[str, Any] = HEALTHY, epoch: int = 20, **more: Any
+) -> CompletedStep:
     """A run that kept weights of this validation loss, known to +-0.01: noise of a comparison is 0.3 x 0.0141."""
-    figures = (
-        {} if loss is None else {"val_loss": Figure(loss, 0.01, epoch), "val_accuracy": Figure(1 - loss, 0.01, epoch)}
+    metrics = (
+        {}
+        if loss is None
+        else {"val_loss": MetricEstimate(loss, 0.01, epoch), "val_accuracy": MetricEstimate(1 - loss, 0.01, epoch)}
     )
-    return Tried(step, "succeeded" if loss is not None else "failed", figures, diagnosis, seconds=10.0, **more)
+    return CompletedStep(step, "succeeded" if loss is not None else "failed", metrics, diagnosis, seconds=10.0, **more)
 
 
 def drive(
     outcome: Outcomes, base: dict[str, Any] = BASE, about: DatasetFacts | None = None, budget: Budget | None = None
-) -> tuple[list[Tried], Done]:
+) -> tuple[list[CompletedStep], AutopilotEnd]:
     """Every step until there is none."""
-    tried: list[Tried] = []
-    while not isinstance(step := next_step(base, tried, about or facts(), budget), Done):
+    tried: list[CompletedStep] = []
+    while not isinstance(step := next_step(base, tried, about or facts(), budget), AutopilotEnd):
         tried.append(outcome(step))
     return tried, step
 
 
-def by_hash(step: Step) -> Tried:
+def by_hash(step: AutopilotStep) -> CompletedStep:
     """Losses that are arbitrary, and always the same for a document."""
     number = sum(map(ord, json.dumps(step.document, sort_keys=True))) * 7919 % 1000
     return ran(step, 0.3 + number / 5000, offers("overfitting", DROPOUT, DECAY), epoch=5 + number % 16)
@@ -69,7 +81,7 @@ def test_it_never_repeats_itself_and_ends(base: dict[str, Any], about: DatasetFa
     if about.kind == "table":
         base = BASE
     tried, done = drive(by_hash, base, about, Budget(jobs=None))
-    seen = [canonical(resolve(check_spec(one.step.document, about), about)) for one in tried]
+    seen = [canonical_spec(resolve(check_spec(one.step.document, about), about)) for one in tried]
     assert len(seen) == len(set(seen)) > 8
     assert done.reason == "nothing_left"
     assert done.simplest == History(tried, about).best
@@ -77,7 +89,7 @@ def test_it_never_repeats_itself_and_ends(base: dict[str, Any], about: DatasetFa
 
 def test_the_first_job_is_the_spec_as_it_was_given() -> None:
     step = next_step(BASE, [], facts())
-    assert isinstance(step, Step)
+    assert isinstance(step, AutopilotStep)
     assert (step.document, step.patch, step.source, step.kind) == (BASE, {}, None, "start")
 
 
@@ -102,17 +114,17 @@ def test_every_step_is_a_valid_spec_of_the_same_samples_and_metric() -> None:
     assert {(spec.split, spec.task, spec.dataset, spec.train.monitor) for spec in specs} == {
         (specs[0].split, specs[0].task, specs[0].dataset, "val_loss")
     }
-    left = explain(tried, facts())[0]["left_to_you"]
-    assert [remedy["patch"] for remedy in left] == [offer["patch"] for offer in harmful["next_specs"]]
+    left = explain(tried, facts())[0]["skipped_recommendations"]
+    assert [remedy["patch"] for remedy in left] == [offer["patch"] for offer in harmful["recommendations"]]
     assert all(remedy["reason"] for remedy in left)
 
 
 def test_what_is_monitored_stays_when_the_rule_that_said_it_is_replaced() -> None:
     base = {**BASE, "early_stop": [{"kind": "patience", "monitor": "val_accuracy"}]}
     rule = {"early_stop": [{"kind": "patience", "monitor": "val_loss", "patience": 5}]}
-    tried = [ran(Step(base), 0.4, offers("label_noise", rule))]
+    tried = [ran(AutopilotStep(base), 0.4, offers("label_noise", rule))]
     step = next_step(base, tried, facts())
-    assert isinstance(step, Step)
+    assert isinstance(step, AutopilotStep)
     assert step.document["early_stop"] == rule["early_stop"]
     assert step.document["train"]["monitor"] == "val_accuracy"
 
@@ -120,40 +132,40 @@ def test_what_is_monitored_stays_when_the_rule_that_said_it_is_replaced() -> Non
 def test_remedies_come_in_their_order_then_general_moves() -> None:
     tried, _ = drive(lambda step: ran(step, 0.4 if step.source is None else 0.5, offers("overfitting", DROPOUT, DECAY)))
     assert [(one.step.kind, one.step.source) for one in tried[:4]] == [
-        ("start", None), ("remedy", 0), ("remedy", 0), ("move", 0)
+        ("start", None), ("recommendation", 0), ("recommendation", 0), ("heuristic", 0)
     ]  # fmt: skip
     assert [one.step.patch for one in tried[1:3]] == [DROPOUT, DECAY]
-    assert all(one.step.kind == "move" and one.step.why and one.step.expected for one in tried[3:])
+    assert all(one.step.kind == "heuristic" and one.step.why and one.step.expected for one in tried[3:])
 
 
 def test_it_builds_on_what_helped_and_not_on_what_did_harm() -> None:
     losses = {"start": 0.5, "0.5": 0.3, "0.1": 0.6}
 
-    def outcome(step: Step) -> Tried:
+    def outcome(step: AutopilotStep) -> CompletedStep:
         name = next((key for key, value in (("0.5", DROPOUT), ("0.1", DECAY)) if step.patch == value), "start")
-        return ran(step, losses[name] if step.kind != "move" else 0.7, offers("overfitting", DROPOUT, DECAY))
+        return ran(step, losses[name] if step.kind != "heuristic" else 0.7, offers("overfitting", DROPOUT, DECAY))
 
     tried, done = drive(outcome)
     assert done.best == 1
     assert [one.step.source for one in tried] == [None, 0, *[1] * 6]
     assert tried[2].step.document == {**BASE, **DROPOUT, **DECAY}
-    assert all("regularize" not in one.step.document for one in tried[3:] if one.step.code != "decayed")
+    assert all("regularize" not in one.step.document for one in tried[3:] if one.step.code != "weight_decay")
 
 
 def test_a_tie_keeps_the_earlier_run() -> None:
     noise = 0.3 * 0.01 * 2**0.5
     for gain, best in ((0.9 * noise, 0), (1.1 * noise, 1)):
         tried = [
-            ran(Step(BASE), 0.4),
-            ran(Step({**BASE, **DECAY}, DECAY, source=0, kind="move", code="decayed"), 0.4 - gain),
+            ran(AutopilotStep(BASE), 0.4),
+            ran(AutopilotStep({**BASE, **DECAY}, DECAY, source=0, kind="heuristic", code="weight_decay"), 0.4 - gain),
         ]
         assert History(tried, facts()).best == best
-        assert History(tried, facts()).done("jobs_spent") == Done("jobs_spent", 1, best)
+        assert History(tried, facts()).done("jobs_spent") == AutopilotEnd("jobs_spent", 1, best)
 
 
 def test_small_gains_that_touch_different_things_are_combined_once() -> None:
-    def outcome(step: Step) -> Tried:
-        loss = {"start": 0.4, "remedy": 0.398, "combination": 0.39, "move": 0.5}[step.kind]
+    def outcome(step: AutopilotStep) -> CompletedStep:
+        loss = {"start": 0.4, "recommendation": 0.398, "combination": 0.39, "heuristic": 0.5}[step.kind]
         return ran(step, loss, offers("overfitting", DROPOUT, DECAY) if step.kind == "start" else HEALTHY)
 
     tried, done = drive(outcome)
@@ -176,17 +188,20 @@ def test_a_combination_that_brought_nothing_is_not_made_again_with_one_more() ->
 
 def test_what_had_helped_is_not_taken_back() -> None:
     back = {"optimizer": {"kind": "adam", "lr": 0.001}}
-    first, faster = Step(BASE), Step({**BASE, **RATE}, RATE, source=0, kind="remedy", code="learning_rate_too_low")
+    first, faster = (
+        AutopilotStep(BASE),
+        AutopilotStep({**BASE, **RATE}, RATE, source=0, kind="recommendation", code="learning_rate_too_low"),
+    )
     wider = {"model": {"kind": "mlp", "hidden": [256, 128]}, **RATE}
     tried = [
         ran(first, 0.5, offers("learning_rate_too_low", RATE)),
         ran(faster, 0.4, offers("healthy")),
-        ran(Step({**BASE, **wider}, {"model": wider["model"]}, source=1, kind="move", code="wider"), 0.3,
+        ran(AutopilotStep({**BASE, **wider}, {"model": wider["model"]}, source=1, kind="heuristic", code="wider"), 0.3,
             offers("learning_rate_too_high", back)),
     ]  # fmt: skip
     step = next_step(BASE, tried, facts())
-    assert isinstance(step, Step)
-    assert (step.source, step.kind) == (2, "move")
+    assert isinstance(step, AutopilotStep)
+    assert (step.source, step.kind) == (2, "heuristic")
     assert step.document["optimizer"] == RATE["optimizer"]
 
 
@@ -201,7 +216,7 @@ def test_a_run_that_diverged_is_cured_before_anything_else() -> None:
 
 def test_without_any_figure_it_goes_on_gently_and_takes_none() -> None:
     tried, done = drive(lambda step: ran(step, None), budget=Budget(jobs=4))
-    assert [one.step.code for one in tried[1:]] == ["scaled", "slower", "normalised"]
+    assert [one.step.code for one in tried[1:]] == ["z_score", "lower_learning_rate", "batch_norm"]
     assert done.best is None
 
 
@@ -213,8 +228,8 @@ def test_want_of_memory_takes_what_the_error_offers_once() -> None:
         "evidence": {"next_spec": {"patch": smaller, "why": "half"}},
     }
 
-    def outcome(step: Step) -> Tried:
-        roomy = step.source is None or step.code not in ("longer", "out_of_memory")
+    def outcome(step: AutopilotStep) -> CompletedStep:
+        roomy = step.source is None or step.code not in ("more_epochs_with_cosine", "out_of_memory")
         return ran(step, 0.4) if roomy else ran(step, None, error=error)
 
     tried, _ = drive(outcome)
@@ -228,12 +243,12 @@ def test_want_of_memory_takes_what_the_error_offers_once() -> None:
 
 
 def test_a_cure_in_vain_is_not_made_stronger_in_a_run_as_good() -> None:
-    def outcome(step: Step) -> Tried:
+    def outcome(step: AutopilotStep) -> CompletedStep:
         decay = step.document.get("regularize", {}).get("weight_decay", 0.01)
         return ran(step, 0.4 - decay / 1e4, offers("overfitting", {"regularize": {"weight_decay": 3 * decay}}))
 
     tried, _ = drive(outcome)
-    assert sum(one.step.kind == "remedy" for one in tried) == 1
+    assert sum(one.step.kind == "recommendation" for one in tried) == 1
 
 
 @pytest.mark.parametrize(("seconds", "jobs"), [(9.0, 1), (25.0, 2), (1000.0, 8)])
@@ -245,17 +260,17 @@ def test_seconds_bound_it_too(seconds: float, jobs: int) -> None:
 
 
 def test_a_job_is_expected_to_take_as_long_as_its_estimate_says() -> None:
-    tried = [ran(Step(BASE), 0.4)]
+    tried = [ran(AutopilotStep(BASE), 0.4)]
     twice = {"train": {"epochs": 40}}
-    step = Step({**BASE, **twice}, twice, source=0)
+    step = AutopilotStep({**BASE, **twice}, twice, source=0)
     assert History(tried, facts()).expected_seconds(step) == pytest.approx(20.0, rel=0.1)
 
 
 def test_a_label_smoothing_is_judged_by_the_accuracy() -> None:
     patch = {"regularize": {"label_smoothing": 0.05}}
-    smooth = Step({**BASE, **patch}, patch, source=0, kind="move", code="smoothed")
-    figures = {"val_loss": Figure(0.9, 0.01, 9), "val_accuracy": Figure(0.95, 0.01, 9)}
-    history = History([ran(Step(BASE), 0.4), Tried(smooth, "succeeded", figures)], facts())
+    smooth = AutopilotStep({**BASE, **patch}, patch, source=0, kind="heuristic", code="label_smoothing")
+    metrics = {"val_loss": MetricEstimate(0.9, 0.01, 9), "val_accuracy": MetricEstimate(0.95, 0.01, 9)}
+    history = History([ran(AutopilotStep(BASE), 0.4), CompletedStep(smooth, "succeeded", metrics)], facts())
     compared = history.compared(0, 1)
     assert (compared.metric, compared.outcome) == ("val_accuracy", "improved")
     assert compared.gain == pytest.approx(0.35)
@@ -273,7 +288,7 @@ def test_no_flips_and_no_changes_of_a_pretrained_body() -> None:
 def test_without_a_validation_part_there_is_nothing_to_choose_by() -> None:
     base = {**BASE, "split": "8:2"}
     tried, done = drive(lambda step: ran(step, None), base)
-    assert (len(tried), done) == (1, Done("no_validation", None, None))
+    assert (len(tried), done) == (1, AutopilotEnd("no_validation", None, None))
 
 
 @pytest.mark.parametrize("kind", ["gradient_boosting", "rbf_svm"])
@@ -299,10 +314,10 @@ def test_every_step_is_explained() -> None:
     told = explain(tried, facts())
     assert json.loads(json.dumps(told)) == told
     assert [entry["best"] for entry in told] == [0] + [1] * 7
-    assert told[1]["seen"] == "It is overfitting."
-    assert told[1]["done"] == DROPOUT
+    assert told[1]["observation"] == "It is overfitting."
+    assert told[1]["patch"] == DROPOUT
     assert told[1]["measured"]["outcome"] == "improved"
     assert "0.5 -> 0.4" in told[1]["text"]
     assert "It is the best so far." in told[1]["text"]
-    assert "best in epoch 20 of 20" in told[2]["seen"]
+    assert "best in epoch 20 of 20" in told[2]["observation"]
     assert done.best == 1

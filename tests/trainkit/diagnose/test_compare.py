@@ -68,7 +68,7 @@ def test_one_figure_none_and_figures_that_are_not_finite():
     broken = summary([0.5, math.nan, 0.7, math.inf])
     assert (broken.n, broken.not_finite, broken.mean, broken.low) == (4, (1, 3), None, None)
     assert (summary([2, 2, 2]).sd, summary([2, 2, 2]).low) == (0, 2)
-    with pytest.raises(ValueError, match="no figures"):
+    with pytest.raises(ValueError, match="at least one value"):
         summary([])
 
 
@@ -79,7 +79,7 @@ def test_students_own_sleep_data():
     assert found.p == found.paired_t_p == pytest.approx(0.002833, abs=5e-7)
     assert (found.wins, found.ties, found.losses) == (9, 1, 0)
     assert found.verdict == "better"
-    assert found.sentence == "B is better than A: +1.58 hours (95 % CI 0.7 to 2.46, p = 0.0028)."
+    assert found.summary == "B is better than A: +1.58 hours (95 % CI 0.7 to 2.46, p = 0.0028)."
 
 
 def test_the_plain_paired_test_equals_scipys():
@@ -105,7 +105,7 @@ def test_the_corrected_test_gives_scikit_learns_worked_example():
         0.750, abs=5e-4
     )
     assert found.verdict == "cannot_tell"
-    assert found.sentence.startswith(
+    assert found.summary.startswith(
         "rbf and linear cannot be told apart: +0.01 roc_auc (95 % CI -0.0164 to 0.0364, p = 0.45,"
     )
     assert found.paired_t_p < 0.05 < found.p  # the plain test is fooled by the folds' common samples
@@ -128,13 +128,13 @@ def test_what_must_hold_of_any_comparison(differences, share):
 def test_figures_that_cannot_be_compared_are_named():
     found = compare([0.5, math.nan, 0.6], [0.5, 0.7, math.inf], metric="val_loss")
     assert (found.verdict, found.p, found.difference, found.not_finite) == ("cannot_tell", None, None, (1, 2))
-    assert found.sentence == "B and A cannot be told apart: no finite val_loss in 2, 3 of 3."
+    assert found.summary == "B and A cannot be told apart: no finite val_loss in 2, 3 of 3."
     single = compare([0.5], [0.7], test_share=0.1)
     assert (single.verdict, single.difference, single.low) == ("cannot_tell", pytest.approx(0.2), None)
-    assert "a single split" in single.sentence
+    assert "a single split" in single.summary
     equal = compare([0.1, 0.2, 0.3], [0.2, 0.3, 0.4])  # differences equal but for rounding
     assert (equal.verdict, equal.p) == ("cannot_tell", None)
-    assert "+0.1 score on each of 3 splits" in equal.sentence
+    assert "+0.1 score on each of 3 splits" in equal.summary
     with pytest.raises(ValueError, match="2 and 1"):
         compare([1, 2], [1])
     with pytest.raises(ValueError, match="above 0"):

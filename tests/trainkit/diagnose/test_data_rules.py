@@ -11,16 +11,11 @@ import pytest
 from tests.support.diagnosis_records import facts, falling, record, table, well
 from trainkit.data import Dataset
 from trainkit.data.report import report
-from trainkit.diagnose.data import _evenness as evenness
-from trainkit.diagnose.data import (
-    class_imbalance,
-    distribution_mismatch,
-    label_noise,
-    unscaled_inputs,
-    validation_too_small,
-)
 from trainkit.diagnose.diagnosis import diagnose
-from trainkit.diagnose.leaks import leakage
+from trainkit.diagnose.held_out_data import distribution_mismatch, leakage, validation_too_small
+from trainkit.diagnose.label_noise import _error_evenness as evenness
+from trainkit.diagnose.label_noise import label_noise
+from trainkit.diagnose.training_data import class_imbalance, unscaled_inputs
 
 
 def found(*findings: tuple[str, str]) -> dict[str, Any]:
@@ -241,7 +236,7 @@ def test_a_column_that_tells_the_answer() -> None:
     assert made.verdicts[0].code == "leakage"
     assert made.verdicts[0].evidence["features"] == ["b"]
     assert made.verdicts[0].message.startswith('Column "b" alone tells')
-    (offer,) = made.next_specs
+    (offer,) = made.recommendations
     assert offer.spec["dataset"] == {"id": "ds_1", "target": "y", "ignore": ["b"]}
     # it has been left out already
     without = {"dataset": {"id": "ds_1", "target": "y", "ignore": ["b"]}}

@@ -9,17 +9,17 @@ import pytest
 
 from tests.support.diagnosis_records import record, table, well
 from trainkit.diagnose.estimates import (
-    PAIRED,
-    Figure,
+    PAIRED_NOISE_FACTOR,
+    MetricEstimate,
     compare,
-    figure_of,
-    kept_figures,
+    comparison_metric,
+    kept_metrics,
     standard_error,
     wilson_interval,
 )
 from trainkit.spec import JobSpec
 
-BEFORE = {"val_loss": Figure(0.5, 0.03, 3), "val_accuracy": Figure(0.8, 0.04, 3)}
+BEFORE = {"val_loss": MetricEstimate(0.5, 0.03, 3), "val_accuracy": MetricEstimate(0.8, 0.04, 3)}
 
 
 def spec(**changes: Any) -> JobSpec:
@@ -29,28 +29,31 @@ def spec(**changes: Any) -> JobSpec:
 def test_figures_are_those_of_the_evaluation_that_was_best() -> None:
     series = well(val_loss=[0.9, 0.4, 0.4, 0.6], val_accuracy=[0.5, 0.7, 0.9, 0.8], val_accuracy_se=[0.05] * 4)
     series["val_loss_se"] = [0.1, 0.2, 0.3, 0.4]
-    assert kept_figures(record(**series)) == {"val_loss": Figure(0.4, 0.2, 2), "val_accuracy": Figure(0.7, 0.05, 2)}
-    by_accuracy = kept_figures(record({"train": {"monitor": "val_accuracy"}}, **series))
+    assert kept_metrics(record(**series)) == {
+        "val_loss": MetricEstimate(0.4, 0.2, 2),
+        "val_accuracy": MetricEstimate(0.7, 0.05, 2),
+    }
+    by_accuracy = kept_metrics(record({"train": {"monitor": "val_accuracy"}}, **series))
     assert (by_accuracy["val_accuracy"].value, by_accuracy["val_loss"].epoch) == (0.9, 3)
-    last = kept_figures(record({"train": {"restore_best": False}}, **series))
-    assert last["val_loss"] == Figure(0.6, 0.4, 4)
+    last = kept_metrics(record({"train": {"restore_best": False}}, **series))
+    assert last["val_loss"] == MetricEstimate(0.6, 0.4, 4)
 
 
 def test_what_is_not_finite_is_never_the_best() -> None:
     series = well(val_loss=[float("nan"), 0.5, float("-inf")], val_loss_se=[0.1] * 3)
-    assert kept_figures(record(**series))["val_loss"].value == 0.5
-    assert kept_figures(record(**well(val_loss=[float("nan")] * 3))) == {}
+    assert kept_metrics(record(**series))["val_loss"].value == 0.5
+    assert kept_metrics(record(**well(val_loss=[float("nan")] * 3))) == {}
 
 
 def test_a_difference_counts_beyond_the_noise_of_paired_samples() -> None:
-    noise = PAIRED * hypot(0.03, 0.04)
+    noise = PAIRED_NOISE_FACTOR * hypot(0.03, 0.04)
     for value, outcome in (
         (0.5 - 1.01 * noise, "improved"),
         (0.5 + 1.01 * noise, "worse"),
         (0.5 - 0.99 * noise, "within_noise"),
     ):
-        assert compare("val_loss", BEFORE, {"val_loss": Figure(value, 0.04, 1)}).outcome == outcome
-    assert compare("val_accuracy", BEFORE, {"val_accuracy": Figure(0.9, 0.03, 1)}).outcome == "improved"
+        assert compare("val_loss", BEFORE, {"val_loss": MetricEstimate(value, 0.04, 1)}).outcome == outcome
+    assert compare("val_accuracy", BEFORE, {"val_accuracy": MetricEstimate(0.9, 0.03, 1)}).outcome == "improved"
 
 
 def test_a_run_without_weights_is_worse_than_any() -> None:
@@ -60,10 +63,14 @@ def test_a_run_without_weights_is_worse_than_any() -> None:
 
 
 def test_errors_that_are_not_logged_are_taken_from_the_loss_or_the_accuracy() -> None:
-    numbers = {"val_loss": Figure(0.4, 0.02, 1), "val_mse": Figure(8.0, None, 1), "val_r2": Figure(0.6, None, 1)}
+    numbers = {
+        "val_loss": MetricEstimate(0.4, 0.02, 1),
+        "val_mse": MetricEstimate(8.0, None, 1),
+        "val_r2": MetricEstimate(0.6, None, 1),
+    }
     assert standard_error("val_mse", numbers) == pytest.approx(0.4)
     assert standard_error("val_r2", numbers) == pytest.approx(0.02)
-    assert standard_error("val_f1", {**BEFORE, "val_f1": Figure(0.7, None, 1)}) == 0.04
+    assert standard_error("val_f1", {**BEFORE, "val_f1": MetricEstimate(0.7, None, 1)}) == 0.04
 
 
 @pytest.mark.parametrize(
@@ -81,12 +88,12 @@ def test_errors_that_are_not_logged_are_taken_from_the_loss_or_the_accuracy() ->
 def test_runs_are_compared_by_what_means_the_same_in_both(
     before: dict[str, Any], change: dict[str, Any], metric: str
 ) -> None:
-    assert figure_of(spec(**before), spec(**before, **change)) == metric
+    assert comparison_metric(spec(**before), spec(**before, **change)) == metric
 
 
 def test_numbers_with_another_loss_are_compared_in_their_own_units() -> None:
     mse, huber = (record({"loss": {"kind": kind}}, table()).spec for kind in ("mse", "huber"))
-    assert figure_of(mse, huber) == "val_mse"
+    assert comparison_metric(mse, huber) == "val_mse"
 
 
 @pytest.mark.parametrize(

@@ -169,9 +169,13 @@ def test_dropout_that_keeps_training_behind_validation() -> None:
     assert found[0].evidence["penalties"] == ["dropout"]
     assert [v.code for v in diagnose(record(**behind)).verdicts] == ["stopped_too_early"]
     # what it does to training's numbers is not the rate's doing nor the weights'
-    drowned = {"train_loss": np.linspace(90, 20, 12).tolist(), "val_loss": [2.3] * 12, "train_grad_norm": [5000.0] * 12}
-    assert diagnose(record(strong, **well(**drowned))).verdicts[0].code == "underfitting_model_bias"
-    assert diagnose(record(**well(**drowned))).verdicts[0].code == "exploding_gradients"
+    dropout_dominates = {
+        "train_loss": np.linspace(90, 20, 12).tolist(),
+        "val_loss": [2.3] * 12,
+        "train_grad_norm": [5000.0] * 12,
+    }
+    assert diagnose(record(strong, **well(**dropout_dominates))).verdicts[0].code == "underfitting_model_bias"
+    assert diagnose(record(**well(**dropout_dominates))).verdicts[0].code == "exploding_gradients"
     # validation at an epoch's end is ahead of the mean over that epoch: no sign of a penalty while all falls fast
     fast = well(train_loss=[2.3, 2.0, 1.6], val_loss=[2.1, 1.6, 1.1], val_loss_se=[0.03] * 3)
     assert [v.code for v in diagnose(record(strong, **fast)).verdicts] == ["stopped_too_early"]
@@ -229,7 +233,7 @@ def test_all_is_well_and_nothing_is_known() -> None:
     found = diagnose(record(**well()))
     assert [v.code for v in found.verdicts] == ["healthy"]
     assert found.verdicts[0].confidence > 0.9
-    assert (found.final, found.next_specs) == (True, [])
+    assert (found.final, found.recommendations) == (True, [])
     nothing = diagnose(record(state="queued", stop_reason=None))
     assert [(v.code, v.confidence) for v in nothing.verdicts] == [("healthy", 0.0)]
     assert nothing.final is False

@@ -9,8 +9,8 @@ import optuna
 import pytest
 from optuna.pruners import SuccessiveHalvingPruner
 
-from trainkit.diagnose.peer_rules import AcrossRules, Standing, Tally
-from trainkit.diagnose.stopping import Evaluation
+from trainkit.diagnose.early_stopping import Evaluation
+from trainkit.diagnose.peer_rules import PeerRules, PeerState, RunningStats
 from trainkit.spec.early_stop import SuccessiveHalving
 
 
@@ -33,20 +33,20 @@ def test_the_same_jobs_are_stopped_at_the_same_epochs(seed: int, mode: str) -> N
     pruner = SuccessiveHalvingPruner(min_resource=first, reduction_factor=factor)
     study = optuna.create_study(direction=direction, pruner=pruner)
     trials = [study.ask() for _ in range(jobs)]
-    ours = [AcrossRules([rule]) for _ in range(jobs)]
-    seen: list[dict[int, Tally]] = [{} for _ in range(jobs)]
+    ours = [PeerRules([rule]) for _ in range(jobs)]
+    seen: list[dict[int, RunningStats]] = [{} for _ in range(jobs)]
     alive = set(range(jobs))
     while alive:
         job = int(random.choice(sorted(alive)))
         epoch = len(seen[job]) + 1
         value = float(values[job, epoch - 1])
 
-        def look(at: int, job: int = job) -> list[Standing]:
+        def lookup(at: int, job: int = job) -> list[PeerState]:
             there = [one for one in range(jobs) if one != job and at in seen[one]]
-            return [Standing(f"job_{one:02}", at, at, {monitor: seen[one][at]}) for one in there]
+            return [PeerState(f"job_{one:02}", at, at, {monitor: seen[one][at]}) for one in there]
 
-        decisions = ours[job].observe(Evaluation(epoch, epoch, {monitor: value}, 0.0), look, epoch)
-        seen[job][epoch] = ours[job].tallies[monitor]
+        decisions = ours[job].observe(Evaluation(epoch, epoch, {monitor: value}, 0.0), lookup, epoch)
+        seen[job][epoch] = ours[job].running_stats[monitor]
         trials[job].report(value, epoch)
         theirs = trials[job].should_prune()
         assert any(one.action == "stop" for one in decisions) == theirs, (job, epoch)
@@ -72,11 +72,11 @@ def test_the_rungs() -> None:
 
 
 def test_what_is_not_finite_stops_and_a_job_alone_goes_on() -> None:
-    rules = AcrossRules([SuccessiveHalving(min_epochs=1)])
+    rules = PeerRules([SuccessiveHalving(min_epochs=1)])
     (alone,) = rules.observe(Evaluation(1, 1, {"val_loss": 3.0}, 0.0), lambda _: [], 1)
     assert alone.action == "continue"
     assert "best 1 of 1" in (alone.reason or "")
-    (lost,) = AcrossRules([SuccessiveHalving(min_epochs=1)]).observe(
+    (lost,) = PeerRules([SuccessiveHalving(min_epochs=1)]).observe(
         Evaluation(1, 1, {"val_loss": math.nan}, 0.0), lambda _: [], 1
     )
     assert (lost.action, lost.stop_reason) == ("stop", "early_stop")

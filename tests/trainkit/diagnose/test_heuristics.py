@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.diagnosis_records import facts, record, table
-from trainkit.diagnose.heuristics import BROKEN, FIRST, PAST_ITS_BEST, UNFINISHED, RunView, moves
+from trainkit.diagnose.heuristics import DIVERGED, FIRST_CHOICES, OVERTRAINED, UNFINISHED, RunView, suggest
 from trainkit.spec import DatasetFacts, check_spec
 from trainkit.spec.patch import merge_patch
 
@@ -30,83 +30,83 @@ FORMS: dict[str, tuple[DatasetFacts, dict[str, Any]]] = {
 }
 
 
-def sight(form: str = "pixels", place: float | None = 1.0, **spec: Any) -> RunView:
+def view(form: str = "pixels", best_position: float | None = 1.0, **spec: Any) -> RunView:
     about, model = FORMS[form]
-    return RunView(record({"model": model, **spec}, about), place)
+    return RunView(record({"model": model, **spec}, about), best_position)
 
 
 def patches(at: RunView) -> dict[str, dict[str, Any]]:
-    return {name: offer.patch for name, offer in moves(at)}
+    return {name: change.patch for name, change in suggest(at)}
 
 
-@pytest.mark.parametrize("place", [1.0, 0.3, None])
+@pytest.mark.parametrize("best_position", [1.0, 0.3, None])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_offer_is_a_valid_spec_and_a_change(form: str, place: float | None) -> None:
-    at = sight(form, place)
-    offers = list(moves(at))
-    assert len(offers) >= 2
+def test_every_offer_is_a_valid_spec_and_a_change(form: str, best_position: float | None) -> None:
+    at = view(form, best_position)
+    changes = list(suggest(at))
+    assert len(changes) >= 2
     document = dict(at.record.document or {})
-    for _, offer in offers:
-        changed = merge_patch(document, offer.patch)
+    for _, change in changes:
+        changed = merge_patch(document, change.patch)
         assert check_spec(changed, at.record.facts) != check_spec(document, at.record.facts)
-        assert all((offer.why, *offer.expected))
+        assert all((change.why, *change.expected))
 
 
 def test_the_order_follows_where_the_best_evaluation_lies() -> None:
-    late, early, broken = (list(patches(sight(place=place))) for place in (1.0, 0.4, None))
-    assert late[:3] == ["scaled", "longer", "faster"]
-    assert early[:3] == ["scaled", "moved_pictures", "dropped"]
-    assert broken == ["scaled", "slower", "normalised", "narrower"]
+    late, early, broken = (list(patches(view(best_position=best_position))) for best_position in (1.0, 0.4, None))
+    assert late[:3] == ["z_score", "more_epochs_with_cosine", "higher_learning_rate"]
+    assert early[:3] == ["z_score", "shift_and_rotate", "dropout"]
+    assert broken == ["z_score", "lower_learning_rate", "batch_norm", "narrower"]
 
 
 def test_no_move_stands_twice_in_an_order() -> None:
-    for order in ((*FIRST, *UNFINISHED), (*FIRST, *PAST_ITS_BEST), BROKEN):
+    for order in ((*FIRST_CHOICES, *UNFINISHED), (*FIRST_CHOICES, *OVERTRAINED), DIVERGED):
         assert len(set(order)) == len(order)
 
 
 def test_longer_makes_a_thousand_updates_of_few_and_twice_of_many() -> None:
     # 2000 pictures: 1600 train, 25 updates an epoch, 500 in 20 epochs; a tenth of them: 50
-    assert patches(sight())["longer"]["train"] == {"epochs": 40}
-    assert patches(sight(split={"subsample": 0.1}))["longer"]["train"] == {"epochs": 100}
-    assert patches(sight(train={"epochs": 500}))["longer"]["train"] == {"epochs": 1000}
-    assert patches(sight())["longer"]["schedule"] == {"kind": "cosine", "warmup_epochs": 1.0}
-    falling = patches(sight(schedule={"kind": "cosine"}))
-    assert "longer" not in falling
-    assert falling["longer_still"] == {"train": {"epochs": 40}}
+    assert patches(view())["more_epochs_with_cosine"]["train"] == {"epochs": 40}
+    assert patches(view(split={"subsample": 0.1}))["more_epochs_with_cosine"]["train"] == {"epochs": 100}
+    assert patches(view(train={"epochs": 500}))["more_epochs_with_cosine"]["train"] == {"epochs": 1000}
+    assert patches(view())["more_epochs_with_cosine"]["schedule"] == {"kind": "cosine", "warmup_epochs": 1.0}
+    falling = patches(view(schedule={"kind": "cosine"}))
+    assert "more_epochs_with_cosine" not in falling
+    assert falling["more_epochs"] == {"train": {"epochs": 40}}
 
 
 def test_smaller_batches_make_about_twenty_updates_an_epoch() -> None:
-    assert "smaller_batches" not in patches(sight())
-    assert patches(sight(train={"batch_size": 256}))["smaller_batches"] == {"train": {"batch_size": 64}}
-    assert patches(sight("sequences"))["smaller_batches"] == {"train": {"batch_size": 16}}
+    assert "smaller_batches" not in patches(view())
+    assert patches(view(train={"batch_size": 256}))["smaller_batches"] == {"train": {"batch_size": 64}}
+    assert patches(view("sequences"))["smaller_batches"] == {"train": {"batch_size": 16}}
 
 
 def test_decay_forgets_over_two_lengths_of_the_run() -> None:
     # 1 / (2 x 1e-3 x 500 updates) = 1
-    assert patches(sight())["decayed"] == {"regularize": {"weight_decay": 1.0}}
-    assert patches(sight(train={"epochs": 200}))["decayed"] == {"regularize": {"weight_decay": 0.1}}
-    assert "decayed" not in patches(sight(regularize={"weight_decay": 0.1}))
-    assert "decayed" not in patches(sight(optimizer={"kind": "sgd"}))
+    assert patches(view())["weight_decay"] == {"regularize": {"weight_decay": 1.0}}
+    assert patches(view(train={"epochs": 200}))["weight_decay"] == {"regularize": {"weight_decay": 0.1}}
+    assert "weight_decay" not in patches(view(regularize={"weight_decay": 0.1}))
+    assert "weight_decay" not in patches(view(optimizer={"kind": "sgd"}))
 
 
 def test_a_small_map_keeps_its_places_and_a_large_one_gets_another_block() -> None:
     # 8 x 8 pictures: two blocks leave 2 x 2; 32 x 32 through two residual stages: 16 x 16
-    assert patches(sight("images"))["places_kept"]["model"] == {"kind": "cnn", "head": "flatten"}
-    assert "deeper" not in patches(sight("images"))
-    assert "places_kept" not in patches(sight("residual"))
-    assert patches(sight("residual"))["deeper"]["model"]["channels"] == [32, 64, 128]
+    assert patches(view("images"))["flatten_head"]["model"] == {"kind": "cnn", "head": "flatten"}
+    assert "deeper" not in patches(view("images"))
+    assert "flatten_head" not in patches(view("residual"))
+    assert patches(view("residual"))["deeper"]["model"]["channels"] == [32, 64, 128]
 
 
 def test_sequences_are_read_both_ways_but_not_to_forecast() -> None:
-    assert patches(sight("sequences"))["both_ways"]["model"] == {
+    assert patches(view("sequences"))["bidirectional"]["model"] == {
         "kind": "lstm",
         "bidirectional": True,
         "pooling": "mean",
     }
-    assert "both_ways" not in patches(sight("pixels"))
+    assert "bidirectional" not in patches(view("pixels"))
 
 
 def test_weights_that_are_given_keep_their_architecture() -> None:
-    given = patches(sight("images", start_from={"job": "job_1"}))
-    assert not {"places_kept", "deeper", "wider", "normalised"} & set(given)
-    assert {"longer", "faster", "moved_pictures"} <= set(given)
+    given = patches(view("images", start_from={"job": "job_1"}))
+    assert not {"flatten_head", "deeper", "wider", "batch_norm"} & set(given)
+    assert {"more_epochs_with_cosine", "higher_learning_rate", "shift_and_rotate"} <= set(given)

@@ -12,33 +12,41 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from trainkit.diagnose.peer_rules import LISTED, AcrossRules, Standing, Tally, median, percentile, tallied
-from trainkit.diagnose.stopping import Decision, EarlyStopping, Evaluation
+from trainkit.diagnose.early_stopping import EarlyStopDecision, EarlyStopping, Evaluation
+from trainkit.diagnose.peer_rules import (
+    MAX_LISTED_PEERS,
+    PeerRules,
+    PeerState,
+    RunningStats,
+    median,
+    percentile,
+    updated_stats,
+)
 from trainkit.spec.early_stop import AcrossRule, Median, Patience, Percentile
 
 NAN, INF = math.nan, math.inf
 
 
-def standing(name: str, epoch: int, values: Sequence[float], monitor: str = "val_loss") -> Standing | None:
+def peer_state(name: str, epoch: int, values: Sequence[float], monitor: str = "val_loss") -> PeerState | None:
     """How a job stands at the epoch that was evaluated after each of its epochs."""
     if len(values) < epoch:
         return None
-    tallies: dict[str, Tally] = {}
+    running_stats: dict[str, RunningStats] = {}
     for value in values[:epoch]:
-        tallies = tallied(tallies, {monitor: value})
-    return Standing(f"job_{name}", epoch * 10, epoch, tallies)
+        running_stats = updated_stats(running_stats, {monitor: value})
+    return PeerState(f"job_{name}", epoch * 10, epoch, running_stats)
 
 
-def decide(rule: AcrossRule, own: Sequence[float], others: dict[str, Sequence[float]]) -> list[Decision]:
+def decide(rule: AcrossRule, own: Sequence[float], others: dict[str, Sequence[float]]) -> list[EarlyStopDecision]:
     """The decisions about a job after each of its epochs; the others have all come as far as their values go."""
-    rules, said = AcrossRules([rule]), []
+    rules, said = PeerRules([rule]), []
     for epoch, value in enumerate(own, start=1):
-        there = [one for name, values in others.items() if (one := standing(name, epoch, values, rule.monitor))]
+        there = [one for name, values in others.items() if (one := peer_state(name, epoch, values, rule.monitor))]
         said += rules.observe(Evaluation(epoch, epoch, {rule.monitor: value}), lambda _, there=there: there, epoch)
     return said
 
 
-def actions(said: list[Decision]) -> str:
+def actions(said: list[EarlyStopDecision]) -> str:
     return "".join("s" if decision.action == "stop" else "." for decision in said)
 
 
@@ -127,17 +135,17 @@ def test_the_percentile_compares_the_best_so_far_with_the_values_of_this_epoch()
 
 
 def test_who_was_not_evaluated_in_the_epoch_counts_for_the_median_alone() -> None:
-    far = [standing(name, 3, [value] * 3) for name, value in (("a", 1.0), ("b", 2.0), ("c", 3.0))]
+    far = [peer_state(name, 3, [value] * 3) for name, value in (("a", 1.0), ("b", 2.0), ("c", 3.0))]
 
-    def look(_: int) -> list[Standing]:
+    def lookup(_: int) -> list[PeerState]:
         return [one for one in far if one is not None]
 
     evaluation = Evaluation(4, 40, {"val_loss": 2.5})
-    (by_median,) = AcrossRules([Median()]).observe(evaluation, look, 7)
-    (by_percentile,) = AcrossRules([Percentile()]).observe(evaluation, look, 7)
+    (by_median,) = PeerRules([Median()]).observe(evaluation, lookup, 7)
+    (by_percentile,) = PeerRules([Percentile()]).observe(evaluation, lookup, 7)
     assert (by_median.action, by_median.inputs["others"]) == ("stop", 3)
     assert (by_percentile.action, by_percentile.inputs["others"]) == ("continue", 0)
-    assert by_percentile.reason == "0 of 3 other jobs to compare with have come to this epoch"
+    assert by_percentile.reason == "0 of 3 other jobs have reached this epoch"
 
 
 @pytest.mark.parametrize("kind", [Median, Percentile])
@@ -170,15 +178,16 @@ def test_a_decision_says_what_it_was_made_on() -> None:
     assert said.reason == "the best val_loss so far, 6, is worse than 4, the median of 3 other jobs' running averages"
     (said,) = decide(Percentile(), [NAN], FIVE)
     assert (
-        said.reason == "val_loss, never finite, is worse than 2, what the best 25 % of 5 other jobs have at this epoch"
+        said.reason
+        == "val_loss, which was never finite, is worse than 2, the threshold of the best 25 % of 5 other jobs at this epoch"
     )
 
 
 def test_of_very_many_others_all_count_and_some_are_named() -> None:
-    many = {f"{number:03}": [float(number)] for number in range(LISTED + 51)}
+    many = {f"{number:03}": [float(number)] for number in range(MAX_LISTED_PEERS + 51)}
     (said,) = decide(Median(), [75.0], many)
-    assert (said.inputs["threshold"], said.inputs["others"], said.action) == (75.0, LISTED + 51, "continue")
-    assert [one["job"] for one in said.inputs["compared"]] == [f"job_{number:03}" for number in range(LISTED)]
+    assert (said.inputs["threshold"], said.inputs["others"], said.action) == (75.0, MAX_LISTED_PEERS + 51, "continue")
+    assert [one["job"] for one in said.inputs["compared"]] == [f"job_{number:03}" for number in range(MAX_LISTED_PEERS)]
 
 
 def optunas(best: float, values: list[float], share: float, mode: str, least: int) -> bool:
@@ -229,9 +238,9 @@ def test_medians_and_percentiles_of_nothing() -> None:
 
 
 def test_a_tally_keeps_the_running_sum_and_the_best_finite_value() -> None:
-    seen: dict[str, Tally] = {}
+    seen: dict[str, RunningStats] = {}
     for loss, accuracy in ((3.0, 0.1), (NAN, 0.5), (1.0, 0.3)):
-        seen = tallied(seen, {"val_loss": loss, "val_accuracy": accuracy, "train_lr": 1.0, "val_loss_se": 0.1})
+        seen = updated_stats(seen, {"val_loss": loss, "val_accuracy": accuracy, "train_lr": 1.0, "val_loss_se": 0.1})
     assert set(seen) == {"val_loss", "val_accuracy"}
     assert (seen["val_loss"].count, seen["val_loss"].best, seen["val_loss"].value) == (3, 1.0, 1.0)
     assert math.isnan(seen["val_loss"].mean)

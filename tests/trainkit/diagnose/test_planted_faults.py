@@ -117,4 +117,4 @@ def test_the_planted_fault_comes_first(name: str) -> None:
     found = run(data(), **spec)
     assert found.verdicts[0].code == planted, found.verdicts
     assert found.final
-    assert bool(found.next_specs) == (planted != "healthy")
+    assert bool(found.recommendations) == (planted != "healthy")

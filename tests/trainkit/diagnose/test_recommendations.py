@@ -11,8 +11,9 @@ import yaml
 
 from tests.support.diagnosis_records import facts, falling, record, well
 from trainkit.diagnose.diagnosis import RULES, diagnose
-from trainkit.diagnose.recommendations import MOST, REMEDIES, next_specs
-from trainkit.diagnose.verdicts import CODES, EXPLAINS, Verdict, graded, ordered
+from trainkit.diagnose.recommendations import MAX_RECOMMENDATIONS, recommend
+from trainkit.diagnose.recommenders import RECOMMENDERS
+from trainkit.diagnose.verdicts import CODES, EXPLAINS, Verdict, graded_confidence, order_by_cause
 from trainkit.spec import DatasetFacts, JobSpec, parse_spec, resolve
 from trainkit.spec.patch import merge_patch, replacing
 
@@ -58,10 +59,10 @@ def test_every_remedy_is_a_valid_spec(path: Path) -> None:
     made = record(document, about)
     offered = set()
     for code in VERDICTS:
-        for offer in REMEDIES[code](made):
+        for offer in RECOMMENDERS[code](made):
             # what its author meant to be a spec is one, but for those that this model or task cannot have
             assert set(offer.patch) <= set(JobSpec.model_fields), offer
-        for following in next_specs(made, [Verdict(code, 0.9, 1, "")]):
+        for following in recommend(made, [Verdict(code, 0.9, 1, "")]):
             offered.add(code)
             assert following.spec == merge_patch(document, following.patch)
             resolve(parse_spec(following.spec), about)
@@ -81,12 +82,12 @@ def test_every_remedy_is_a_valid_spec(path: Path) -> None:
 
 
 def test_every_code_has_a_rule_and_a_remedy() -> None:
-    assert {rule.__name__ for rule in RULES} == set(VERDICTS) == set(REMEDIES)
+    assert {rule.__name__ for rule in RULES} == set(VERDICTS) == set(RECOMMENDERS)
 
 
 def test_what_is_offered_for_a_verdict() -> None:
     def first(code: Any, spec: dict[str, Any]) -> dict[str, Any]:
-        return next_specs(record(spec), [Verdict(code, 0.9, 1, "")])[0].patch
+        return recommend(record(spec), [Verdict(code, 0.9, 1, "")])[0].patch
 
     zeros = {"model": {"kind": "mlp", "init": {"kind": "uniform", "low": 0.1, "high": 0.1000000001}}}
     assert first("symmetric_initialization", zeros) == {
@@ -112,7 +113,7 @@ def test_what_is_offered_for_a_verdict() -> None:
 
 def test_a_rate_is_set_by_what_the_record_has_of_it() -> None:
     def offered(code: Any, spec: dict[str, Any], **series: Any) -> list[dict[str, Any]]:
-        return [one.patch for one in next_specs(record(spec, **well(**series)), [Verdict(code, 0.9, 1, "")])]
+        return [one.patch for one in recommend(record(spec, **well(**series)), [Verdict(code, 0.9, 1, "")])]
 
     adam = {"optimizer": {"kind": "adam", "lr": 0.3}}
     some = {"train_loss": falling(2.0, 0.8), "val_loss": falling(2.0, 0.9), "train_weight_norm": [100.0] * 12}
@@ -127,7 +128,7 @@ def test_a_rate_is_set_by_what_the_record_has_of_it() -> None:
 
 
 def test_ratios_written_as_text_are_kept() -> None:
-    changed = next_specs(record({"split": "6:2:2"}), [Verdict("distribution_mismatch", 0.9, None, "")])
+    changed = recommend(record({"split": "6:2:2"}), [Verdict("distribution_mismatch", 0.9, None, "")])
     cut = next(one.spec["split"] for one in changed if "split" in one.patch)
     assert (cut["train"], cut["validation"], cut["test"]) == (6.0, 2.0, 2.0)
 
@@ -135,15 +136,15 @@ def test_ratios_written_as_text_are_kept() -> None:
 def test_symptoms_wait_for_the_cure_of_their_cause() -> None:
     flat = {"train_loss": [2.31] * 12, "val_loss": [2.31] * 12}
     found = diagnose(record({"model": {"kind": "mlp", "init": {"kind": "zeros"}}}, **well(**flat)))
-    assert {one.code for one in found.next_specs} == {"symmetric_initialization"}
-    assert len(found.next_specs) <= MOST
-    assert list(found.as_dict()["next_specs"][0]) == ["patch", "spec", "why", "expected", "code"]
-    assert diagnose(record(**well(val_loss=falling(2.0, 0.9)))).next_specs[0].code == "overfitting"
+    assert {one.code for one in found.recommendations} == {"symmetric_initialization"}
+    assert len(found.recommendations) <= MAX_RECOMMENDATIONS
+    assert list(found.as_dict()["recommendations"][0]) == ["patch", "spec", "why", "expected", "code"]
+    assert diagnose(record(**well(val_loss=falling(2.0, 0.9)))).recommendations[0].code == "overfitting"
 
 
 def test_order_is_causes_first_then_confidence() -> None:
     def made(*codes: tuple[Any, float]) -> list[str]:
-        return [v.code for v in ordered([Verdict(code, confidence, 1, "") for code, confidence in codes])]
+        return [v.code for v in order_by_cause([Verdict(code, confidence, 1, "") for code, confidence in codes])]
 
     chain = (
         ("optimization_failure", 0.99),
@@ -162,7 +163,7 @@ def test_order_is_causes_first_then_confidence() -> None:
 
 
 def test_confidence_by_the_size_of_the_effect() -> None:
-    assert [graded(value, 2, 10) for value in (2, 6, 10, 99)] == [0.5, 0.725, 0.95, 0.95]
+    assert [graded_confidence(value, 2, 10) for value in (2, 6, 10, 99)] == [0.5, 0.725, 0.95, 0.95]
 
 
 def test_a_replacing_patch() -> None:

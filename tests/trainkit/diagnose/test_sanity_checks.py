@@ -10,7 +10,7 @@ import pytest
 from tests.support.diagnosis_records import record, well
 from tests.trainkit.diagnose.test_fit_rules import STUCK
 from tests.trainkit.diagnose.test_planted_faults import digits, run
-from trainkit.diagnose import probes
+from trainkit.diagnose import sanity_checks
 from trainkit.diagnose.diagnosis import diagnose
 from trainkit.diagnose.generalisation import optimization_failure, underfitting_model_bias
 from trainkit.diagnose.rates import learning_rate_too_low
@@ -53,19 +53,19 @@ def probed(
     ],
 )
 def test_what_it_speaks_for(batch: float | None, small: float | None, code: str | None, confidence: float) -> None:
-    found = probes.reading(probed(batch=batch, small=small))
+    found = sanity_checks.interpret_sanity_checks(probed(batch=batch, small=small))
     assert found is not None
     assert (found.code, found.confidence) == (code, confidence)
 
 
 def test_the_numbers_by_hand() -> None:
-    found = probes.small_model(probed(small=1.77))
+    found = sanity_checks.small_model(probed(small=1.77))
     assert found is not None
     # after 20 steps, the second epoch, the run was at 1.82; a twentieth of ln 10 is 0.115
     assert (found["steps"], found["train_loss_then"], found["train_loss"]) == (20, 1.82, 1.8)
     assert found["margin"] == pytest.approx(0.05 * np.log(10))
     assert (found["lower"], found["ahead"]) == (False, False)
-    assert probes.first_batch(probed(batch=0.95)) == {
+    assert sanity_checks.first_batch(probed(batch=0.95)) == {
         "samples": 16,
         "steps": 200,
         "loss": 1.0,
@@ -73,7 +73,7 @@ def test_the_numbers_by_hand() -> None:
         "learnt": True,
         "threshold": 0.95,
     }
-    assert probes.reading(probed()) is None
+    assert sanity_checks.interpret_sanity_checks(probed()) is None
 
 
 def test_they_decide_where_parameters_only_guess() -> None:
@@ -82,12 +82,12 @@ def test_they_decide_where_parameters_only_guess() -> None:
     assert underfitting_model_bias(probed(TINY)) is not None
     bias = underfitting_model_bias(probed(batch=1.0, small=1.9))
     assert bias is not None
-    assert (bias.confidence, bias.evidence["probes"]["small_model"]["parameters"]) == (0.85, 300)
+    assert (bias.confidence, bias.evidence["sanity_checks"]["small_model"]["parameters"]) == (0.85, 300)
     assert optimization_failure(probed(batch=1.0, small=1.9)) is None
     failed = optimization_failure(probed(TINY, small=1.2))
     assert failed is not None
     assert (failed.confidence, failed.evidence["cannot_tell"]) == (0.9, None)
-    assert "300 parameters reached 1.2 in 20 steps" in failed.message
+    assert "300 parameters reached a loss of 1.2 in 20 steps" in failed.message
     assert underfitting_model_bias(probed(TINY, small=1.2)) is None
 
 
@@ -97,9 +97,9 @@ def test_where_they_cannot_tell_all_is_as_without_them() -> None:
 
 
 def _with_evidence(verdict: Any, of: Record) -> Any:
-    found = probes.reading(of)
+    found = sanity_checks.interpret_sanity_checks(of)
     assert found is not None
-    verdict.evidence["probes"] = found.evidence
+    verdict.evidence["sanity_checks"] = found.evidence
     return verdict
 
 
@@ -123,7 +123,7 @@ def test_a_batch_that_is_not_learnt_makes_a_low_rate_surer() -> None:
 
 def test_the_last_thing_to_try_is_to_ask_them() -> None:
     spec = {"optimizer": {"kind": "adam"}, "model": {"kind": "mlp", "norm": "layer"}}
-    patches = [one.patch for one in diagnose(probed(spec)).next_specs]
+    patches = [one.patch for one in diagnose(probed(spec)).recommendations]
     assert patches[-1] == {"train": {"probes": ["first_batch", "small_model"]}}
 
 
@@ -140,9 +140,9 @@ def test_real_runs() -> None:
     )
     failed = {v.code: v for v in stuck.verdicts}.get("optimization_failure")
     assert failed is not None, stuck.verdicts
-    told = failed.evidence["probes"]
+    told = failed.evidence["sanity_checks"]
     assert (told["small_model"]["lower"], told["first_batch"]["learnt"]) == (True, False)
     assert failed.confidence == 0.95
     sound = run(digits(), model={"kind": "mlp", "hidden": [128, 64]}, train={"epochs": 12, **BOTH})
     assert [v.code for v in sound.verdicts] == ["healthy"]
-    assert sound.next_specs == []
+    assert sound.recommendations == []

@@ -7,7 +7,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes
 
 import trainkit as tk
-from trainkit.diagnose.autopilot import Tried
+from trainkit.diagnose.autopilot import CompletedStep
 from trainkit.spec import SpecError
 
 SPEC = {
@@ -25,7 +25,7 @@ def cancer() -> tk.Dataset:
 
 
 def test_it_scales_the_inputs_and_keeps_the_best() -> None:
-    heard: list[Tried] = []
+    heard: list[CompletedStep] = []
     made = tk.autopilot(SPEC, cancer(), jobs=4, on_run=heard.append)
     assert heard == made.tried
     assert [entry["from"] for entry in made.explanation][:2] == [None, 0]
@@ -38,7 +38,7 @@ def test_it_scales_the_inputs_and_keeps_the_best() -> None:
     assert made.best.result.evaluation["parts"]["test"]["accuracy"] > 0.9
     alone = tk.fit(made.best.record.spec, cancer())
     assert alone.evaluation == made.best.result.evaluation
-    figure = made.tried[made.runs.index(made.best)].figures["val_loss"]
+    figure = made.tried[made.runs.index(made.best)].metrics["val_loss"]
     losses = [row["value"] for row in alone.history if (row["split"], row["name"]) == ("val", "loss")]
     assert (figure.value, figure.epoch) == (min(losses), alone.best_epoch)
 

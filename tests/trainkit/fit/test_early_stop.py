@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from trainkit.diagnose.stopping import EarlyStopping, Evaluation, first_stop
+from trainkit.diagnose.early_stopping import EarlyStopping, Evaluation, first_stop
 from trainkit.spec.early_stop import (
     Diverged,
     EarlyStopRule,
@@ -228,5 +228,5 @@ def test_first_rule_in_order_decides_and_all_are_recorded():
 
 
 def test_a_metric_that_was_not_measured_is_named():
-    with pytest.raises(KeyError, match="val_f1 was not measured; known: val_loss"):
+    with pytest.raises(KeyError, match="val_f1 was not measured; measured: val_loss"):
         run(Patience(monitor="val_f1"), [1.0])

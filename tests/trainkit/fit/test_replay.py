@@ -15,8 +15,8 @@ from tests.support.fit_data import numbers, spec, vectors
 from tests.trainkit.fit.test_resume import InterruptAt
 from trainkit.data import Dataset
 from trainkit.data.splits import split_indices
-from trainkit.diagnose.replay import Replay, moments
-from trainkit.diagnose.stopping import Evaluation
+from trainkit.diagnose.early_stopping import Evaluation
+from trainkit.diagnose.replay import Replay, observations
 from trainkit.fit.evaluate import standard_error
 from trainkit.spec.early_stop import Patience
 from trainkit.spec.problems import SpecError
@@ -51,7 +51,7 @@ def taken(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def replayed(result: Any, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     replay = Replay(result.spec.early_stop, result.spec.train.monitor or "train_loss")
-    decisions = [decision for moment in moments(log_of(events)) for decision in replay.feed(moment)]
+    decisions = [decision for moment in observations(log_of(events)) for decision in replay.feed(moment)]
     return [{name: value for name, value in d.as_dict().items() if name != "stop_reason"} for d in decisions]
 
 
@@ -175,18 +175,18 @@ def test_what_a_stop_saves_and_costs() -> None:
         for row in (("val_loss", n * 10, n, value), ("train_seconds", n * 10, n, n * 2.0))
     ]
     replay = Replay([Patience(patience=2)], "val_loss")
-    decisions = [decision for moment in moments(rows) for decision in replay.feed(moment)]
+    decisions = [decision for moment in observations(rows) for decision in replay.feed(moment)]
     assert [d.epoch for d in decisions] == [1, 2, 3, 4]
     assert replay.stop == decisions[-1]
     assert replay.saved() == {"epochs": 2, "steps": 20, "seconds": 4.0}
-    cost = {"metric": "val_loss", "best_if_stopped": 2.0, "best_seen": 1.0, "loss_of_value": 1.0}
+    cost = {"metric": "val_loss", "best_if_stopped": 2.0, "best_seen": 1.0, "regret": 1.0}
     assert replay.cost() == cost
     patient = Replay([Patience(patience=3)], "val_loss")
-    for moment in moments(rows):
+    for moment in observations(rows):
         assert isinstance(moment, Evaluation)
         patient.feed(moment)
     assert (patient.stop, patient.saved()) == (None, {"epochs": 0, "steps": 0, "seconds": 0.0})
-    assert patient.cost() == {**cost, "best_if_stopped": 1.0, "loss_of_value": 0.0}
+    assert patient.cost() == {**cost, "best_if_stopped": 1.0, "regret": 0.0}
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,20 @@
-"""Early-stop rules, each a small state machine over evaluations (techniques, section 9). Pure Python.
+"""Early stopping: each rule is a state machine over evaluations; `EarlyStopping` runs all rules of a spec.
 
-Training and replay run this very code. A rule's answer is (inputs, stop reason or None, reason in words); its state is
-what the inputs are counted from, and goes into checkpoints.
+Training and simulation use the same code. A check returns (inputs, stop reason or None, reason as text); the state of a
+rule is saved in checkpoints.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from trainkit.spec.early_stop import (
+    ACROSS,
     Diverged,
+    EarlyStopRule,
     Gap,
     NoisePatience,
     NoProgress,
@@ -29,17 +31,17 @@ Answer = tuple[dict[str, Any], StopReason | None, str]
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the rules see: metrics by name (`val_loss`, `train_accuracy` ...) after `step` steps and `epoch` epochs."""
+    """The metrics (`val_loss`, `train_accuracy` ...) of one evaluation, after `step` steps in epoch `epoch`."""
 
     epoch: int
     step: int
     metrics: Mapping[str, float]
     seconds: float = 0.0
-    """Training seconds so far, summed over all attempts."""
+    """Training time so far, summed over all attempts."""
 
 
 def is_better(value: float, best: float | None, mode: str, min_delta: float = 0.0) -> bool:
-    """Whether `value` beats `best` by strictly more than `min_delta`; a non-finite value never does."""
+    """Return whether `value` is better than `best` by more than `min_delta`; a non-finite value never is."""
     if not math.isfinite(value):
         return False
     if best is None:
@@ -49,7 +51,7 @@ def is_better(value: float, best: float | None, mode: str, min_delta: float = 0.
 
 @dataclass
 class PatienceState:
-    """Misses in a row against the best; an improvement must exceed `min_delta`, or k standard errors (Kohavi 1995)."""
+    """Consecutive evaluations without an improvement by more than `min_delta`, or k standard errors (Kohavi 1995)."""
 
     rule: Patience | NoisePatience
     best: float | None = None
@@ -75,7 +77,7 @@ class PatienceState:
         }
         if improved:
             return inputs, None, f"{rule.monitor} improved to {value:.6g}"
-        against = "nothing finite yet" if before is None else f"{before:.6g} of epoch {best_epoch}"
+        against = "any earlier value (none was finite)" if before is None else f"{before:.6g} of epoch {best_epoch}"
         by = f" by {noise['min_delta']:.3g} ({rule.standard_errors:g} SE)" if rule.kind == "noise_patience" else ""
         missed = f"{rule.monitor} {value:.6g} does not beat {against}{by}"
         counted = f"{self.wait} of {rule.patience} evaluations without improvement"
@@ -83,11 +85,11 @@ class PatienceState:
         return inputs, "early_stop" if self.wait >= rule.patience else None, f"{missed}: {counted}"
 
     def _noise(self, evaluation: Evaluation) -> dict[str, float]:
-        """What an improvement must exceed, and what that is made of."""
+        """Return what an improvement must exceed, with the numbers it is computed from."""
         if self.rule.kind == "patience":
             return {"min_delta": self.rule.min_delta}
         error, factor = _metric(evaluation, f"{self.rule.monitor}_se"), self.rule.standard_errors
-        # 0 times infinity is not a number: without errors asked for, no error matters.
+        # 0 * infinity is NaN: with a factor of 0 the standard error must not matter.
         return {"min_delta": factor * error if factor else 0.0, "standard_error": error, "standard_errors": factor}
 
     def state(self) -> dict[str, Any]:
@@ -99,7 +101,7 @@ class PatienceState:
 
 @dataclass
 class TargetState:
-    """The monitored metric against its target; no memory."""
+    """The monitored metric against its target; stateless."""
 
     rule: Target
 
@@ -120,7 +122,7 @@ class TargetState:
 
 @dataclass
 class DivergedState:
-    """Losses that are not finite, or far above the first training loss."""
+    """Losses that are not finite, or larger than `factor` times the first training loss."""
 
     rule: Diverged
     first: float | None = None
@@ -147,7 +149,7 @@ class DivergedState:
 
 @dataclass
 class TimeBudgetState:
-    """Training seconds against the budget; no memory."""
+    """Training seconds against the budget; stateless."""
 
     rule: TimeBudget
 
@@ -166,7 +168,7 @@ class TimeBudgetState:
 
 @dataclass
 class NoProgressState:
-    """Ranges of both losses over the last evaluations."""
+    """Ranges of the training and the validation loss over the last evaluations."""
 
     rule: NoProgress
     recent: list[list[float]] = field(default_factory=list)
@@ -182,8 +184,8 @@ class NoProgressState:
             "min_delta": self.rule.min_delta,
         }
         if len(self.recent) < self.rule.evaluations:
-            return inputs, None, f"{len(self.recent)} of {self.rule.evaluations} evaluations to look back on"
-        # A NaN among the losses makes the comparison false: that is divergence, not a plateau.
+            return inputs, None, f"{len(self.recent)} of {self.rule.evaluations} evaluations have been made"
+        # A NaN makes the comparison false: that is divergence, not a plateau.
         finite = all(math.isfinite(value) for one in self.recent for value in one)
         still = finite and all(spread <= self.rule.min_delta for spread in ranges)
         moved = f"train loss moved by {ranges[0]:.3g}, val loss by {ranges[1]:.3g}"
@@ -198,7 +200,7 @@ class NoProgressState:
 
 @dataclass
 class StalledState:
-    """Evaluations in a row in which the training loss has not fallen below its least by more than `min_delta`."""
+    """Consecutive evaluations in which the training loss did not fall below its minimum by more than `min_delta`."""
 
     rule: Stalled
     least: float | None = None
@@ -233,7 +235,7 @@ class StalledState:
 
 @dataclass
 class GapState:
-    """Growth in a row of val_loss - train_loss."""
+    """Consecutive evaluations in which val_loss - train_loss grew."""
 
     rule: Gap
     previous: float | None = None
@@ -242,7 +244,7 @@ class GapState:
     def check(self, evaluation: Evaluation) -> Answer:
         gap = _metric(evaluation, "val_loss") - _metric(evaluation, "train_loss")
         before = self.previous
-        # A difference that is not a number (after a loss that was not finite) is no growth.
+        # NaN (after a loss that was not finite) is no growth.
         grows = before is not None and gap - before > self.rule.min_growth * abs(before)
         self.grown = self.grown + 1 if grows else 0
         self.previous = gap
@@ -267,7 +269,7 @@ class GapState:
 
 def _metric(evaluation: Evaluation, name: str) -> float:
     if name not in evaluation.metrics:
-        raise KeyError(f"{name} was not measured; known: {', '.join(sorted(evaluation.metrics))}")
+        raise KeyError(f"{name} was not measured; measured: {', '.join(sorted(evaluation.metrics))}")
     return float(evaluation.metrics[name])
 
 
@@ -286,3 +288,84 @@ STATES: dict[str, type[RuleState]] = {
     "stalled": StalledState,
     "gap": GapState,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyStopDecision:
+    """The decision of one rule at one evaluation, with the numbers it was made on."""
+
+    rule: dict[str, Any]
+    epoch: int
+    step: int
+    inputs: dict[str, Any]
+    action: Literal["continue", "stop"]
+    reason: str
+    stop_reason: StopReason | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+class EarlyStopping:
+    """All rules of a spec, checked after every evaluation; the first rule in the spec's order that stops decides.
+
+    Rules that compare a job with its peers are left out (see peer_rules.py): training sees no other job.
+    """
+
+    def __init__(self, rules: Sequence[EarlyStopRule]) -> None:
+        self.rules = tuple(rule for rule in rules if rule.kind not in ACROSS)
+        self._states: list[RuleState] = [_state_of(rule) for rule in self.rules]
+        self._rule_documents = [rule.model_dump(mode="json") for rule in self.rules]
+
+    def observe(self, evaluation: Evaluation) -> list[EarlyStopDecision]:
+        """Return one decision for each rule. Raises KeyError when a monitored metric was not measured."""
+        return [
+            _decide(document, state, evaluation)
+            for document, state in zip(self._rule_documents, self._states, strict=True)
+        ]
+
+    def observe_batch_loss(self, epoch: int, step: int, value: float) -> EarlyStopDecision | None:
+        """Return the stop of a `diverged` rule when a batch loss between evaluations is not finite."""
+        if math.isfinite(value):
+            return None
+        for rule, document in zip(self.rules, self._rule_documents, strict=True):
+            if rule.kind == "diverged":
+                inputs = {"batch_loss": value}
+                return EarlyStopDecision(
+                    document, epoch, step, inputs, "stop", f"the batch loss is {value}", "diverged"
+                )
+        return None
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return the state of all rules as plain data. Settings such as the patience come from the spec."""
+        return [{"rule": _identity(state.rule), **state.state()} for state in self._states]
+
+    def load(self, saved: Iterable[Mapping[str, Any]]) -> None:
+        """Restore what `state` returned. Rules that are new or monitor another metric start without a state."""
+        remaining = list(saved)
+        for state in self._states:
+            match = next((one for one in remaining if one["rule"] == _identity(state.rule)), None)
+            if match is not None:
+                remaining.remove(match)
+                state.load(match)
+
+
+def first_stop(decisions: Iterable[EarlyStopDecision]) -> EarlyStopDecision | None:
+    """Return the first decision that stops training, if any."""
+    return next((decision for decision in decisions if decision.action == "stop"), None)
+
+
+def _state_of(rule: EarlyStopRule) -> RuleState:
+    make: Callable[[Any], RuleState] = STATES[rule.kind]
+    return make(rule)
+
+
+def _decide(rule: dict[str, Any], state: RuleState, evaluation: Evaluation) -> EarlyStopDecision:
+    inputs, stop_reason, reason = state.check(evaluation)
+    action: Literal["continue", "stop"] = "stop" if stop_reason else "continue"
+    return EarlyStopDecision(rule, evaluation.epoch, evaluation.step, inputs, action, reason, stop_reason)
+
+
+def _identity(rule: EarlyStopRule) -> list[str]:
+    return [rule.kind, getattr(rule, "monitor", "")]
