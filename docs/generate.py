@@ -501,9 +501,9 @@ def prometheus_families() -> dict[str, tuple[str, tuple[str, ...], str, str]]:
     """(type, labels, exposed by, description) of every metric family of the API and the workers."""
     from sqlalchemy import create_engine
 
-    from service.monitoring.gauges import Build, Pool, Standing
-    from service.monitoring.metrics import OF_WORK
-    from service.monitoring.request_metrics import OF_REQUESTS
+    from service.instrumentation import WORK_METRICS
+    from service.monitoring.gauges import BuildInfo, PoolGauges, StateGauges
+    from service.monitoring.request_metrics import REQUEST_METRICS
     from service.settings import Settings
     from worker.context import make_context
     from worker.metrics import OF_WORKERS
@@ -512,16 +512,16 @@ def prometheus_families() -> dict[str, tuple[str, tuple[str, ...], str, str]]:
     engine = create_engine("sqlite:////nowhere/x.db")
     context = make_context(Settings.from_env({"TRAINKIT_BROKER_URL": "memory://"}))
     found: dict[str, tuple[str, tuple[str, ...], str, str]] = {}
-    for metrics, where in ((OF_REQUESTS, "API"), (OF_WORK, "API, worker"), (OF_WORKERS, "worker")):
+    for metrics, where in ((REQUEST_METRICS, "API"), (WORK_METRICS, "API, worker"), (OF_WORKERS, "worker")):
         for metric in metrics:
             for family in metric.describe():
                 name = f"{family.name}_total" if family.type == "counter" else family.name
                 found[name] = (family.type, tuple(metric._labelnames), where, family.documentation)
     nothing: Any = lambda: None  # noqa: E731 - a factory of sessions that is never called
     collectors: list[tuple[Any, str]] = [
-        (Standing(nothing), "API"),
-        (Pool(engine), "API"),
-        (Build(engine), "API, worker"),
+        (StateGauges(nothing), "API"),
+        (PoolGauges(engine), "API"),
+        (BuildInfo(engine), "API, worker"),
         (Reach(context), "worker"),
     ]
     for collector, where in collectors:

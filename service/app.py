@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
-from service import errors, openapi, tables, tracing
+from service import errors, instrumentation, openapi, tables, tracing
 from service.auth import BEARER, Authentication
 from service.body_limits import Limits
 from service.catalog import routes as catalog
@@ -32,12 +32,11 @@ from service.logs import routes as logs
 from service.metrics import export_routes, series_routes, stream
 from service.metrics import routes as metrics
 from service.models import routes as models
-from service.monitoring import metrics as work_metrics
 from service.monitoring import request_metrics
 from service.monitoring import routes as monitoring
 from service.monitoring.exposition import Exposition
-from service.monitoring.gauges import Build, Pool, Standing
-from service.monitoring.requests import Observation
+from service.monitoring.gauges import BuildInfo, PoolGauges, StateGauges
+from service.monitoring.instrumentation import RequestInstrumentation
 from service.projects import routes as projects
 from service.recommendations import routes as prescriptions
 from service.settings import Settings
@@ -46,7 +45,7 @@ from service.specs import routes as specs
 from service.storage import Storage
 from service.uploads import routes as uploads
 from service.webhooks import routes as webhooks
-from service.webhooks.target_policy import Targets
+from service.webhooks.target_policy import TargetPolicy
 from service.workers import routes as workers
 from trainkit.version import __version__
 
@@ -97,7 +96,7 @@ def rooms() -> APIRouter:
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service with its own engine, storage and doorbell."""
     settings = settings or Settings.from_env()
-    Targets(settings.webhook_allow)  # a wrong entry is told now, not to the first who makes a webhook
+    TargetPolicy(settings.webhook_allow)  # a wrong entry is told now, not to the first who makes a webhook
     engine = make_engine(settings.database_url)
     sessions = session_factory(engine)
     storage, doorbell = Storage(settings.storage_url), Doorbell(settings.broker_url)
@@ -129,10 +128,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.context = context
     folder = settings.metrics_folder
     # of several processes each would tell its own pool, and a scrape meets one of them by chance
-    own = [] if folder else [Pool(engine)]
-    state = (Standing(sessions), Build(engine), *own)
-    app.state.exposition = Exposition((*request_metrics.OF_REQUESTS, *work_metrics.OF_WORK), state, folder)
-    app.state.scrapes = CapacityLimiter(monitoring.AT_ONCE)
+    own = [] if folder else [PoolGauges(engine)]
+    state = (StateGauges(sessions), BuildInfo(engine), *own)
+    app.state.exposition = Exposition((*request_metrics.REQUEST_METRICS, *instrumentation.WORK_METRICS), state, folder)
+    app.state.scrapes = CapacityLimiter(monitoring.MAX_PARALLEL)
     errors.install(app)
     openapi.install(app)
     app.router.routes.extend(rooms().routes)
@@ -143,5 +142,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1, exclude_content_types=AS_THEY_ARE)
     app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes, max_upload_bytes=settings.max_upload_bytes)
     app.add_middleware(Authentication, sessions=sessions, metrics_token=settings.metrics_token)
-    app.add_middleware(Observation)
+    app.add_middleware(RequestInstrumentation)
     return app

@@ -128,3 +128,24 @@ def reading(factory: SessionFactory) -> Iterator[Session]:
             options["isolation_level"] = "REPEATABLE READ"
         session.connection(execution_options=options)
         yield session
+
+
+AFTER_COMMIT = "after_commit"
+
+
+def after_commit(session: Session, callback: Callable[[], object]) -> None:
+    """Call `callback` once the session's transaction is committed; drop it when it is rolled back."""
+    session.info.setdefault(AFTER_COMMIT, []).append(callback)
+
+
+@event.listens_for(Session, "after_commit")
+def _run_callbacks(session: Session) -> None:
+    if not session.in_nested_transaction():
+        for callback in session.info.pop(AFTER_COMMIT, ()):
+            callback()
+
+
+@event.listens_for(Session, "after_rollback")
+def _drop_callbacks(session: Session) -> None:
+    if not session.in_nested_transaction():
+        session.info.pop(AFTER_COMMIT, None)

@@ -12,8 +12,8 @@ import yaml
 from prometheus_client import ProcessCollector
 
 from docs.generate import prometheus_families
-from service.monitoring.metrics import OF_WORK
-from service.monitoring.request_metrics import OF_REQUESTS
+from service.instrumentation import WORK_METRICS
+from service.monitoring.request_metrics import REQUEST_METRICS
 from tests.support.prometheus_text import names
 from worker.metrics import OF_WORKERS
 
@@ -39,7 +39,7 @@ def expressions() -> list[str]:
 
 
 def test_every_metric_has_a_sentence_and_a_good_name() -> None:
-    for metric in (*OF_REQUESTS, *OF_WORK, *OF_WORKERS):
+    for metric in (*REQUEST_METRICS, *WORK_METRICS, *OF_WORKERS):
         (family,) = metric.describe()
         assert family.documentation.endswith("."), family.name
         assert not {"job", "job_id", "id", "project", "key"} & set(metric._labelnames), family.name

@@ -29,23 +29,17 @@ SHARED_CLASS_NAMES: dict[str, int] = {
     "Look": 2,
     "Muon": 2,
     "Page": 3,
-    "Past": 2,
     "Position": 2,
     "Problem": 2,
-    "Question": 2,
     "Reading": 2,
     "Row": 2,
     "Saved": 2,
     "Series": 2,
-    "Standing": 2,
     "Step": 2,
     "Tally": 2,
-    "Target": 2,
-    "Targets": 2,
     "Trial": 2,
     "Wanted": 2,
     "Watch": 2,
-    "Wish": 2,
 }
 """How many modules define a class of that name."""
 

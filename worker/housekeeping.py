@@ -14,21 +14,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
-from service.background import housekeeping
-from service.background.garbage_collection import collect, tend_uploads
-from service.background.orphans import sweep_strays
-from service.background.retention import retain
-from service.experiments import scheduler
+from service.background.housekeeping import TaskRunner
 from service.logging import set_up
-from service.metrics.compaction import compact
 from service.settings import Settings
-from service.webhooks.sender import LOOK_SECONDS, PARTING_SECONDS, Sender
-from service.webhooks.service import forget_old
-from service.webhooks.target_policy import Targets
+from service.webhooks.sender import DRAIN_SECONDS, POLL_SECONDS, Sender
+from service.webhooks.target_policy import TargetPolicy
 from service.workers import service as workers
 from trainkit.version import installed_versions
 from worker import metrics_server
@@ -42,8 +35,6 @@ SEEN_SECONDS = 5.0
 # with short leases shorter too, for lost jobs wait for both.
 TURN_SECONDS = 10.0
 SHORTEST_TURN_SECONDS = 3.0
-COLLECT_SECONDS = 600.0
-COMPACT_SECONDS = 60.0
 
 
 def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, stop: threading.Event) -> None:
@@ -58,8 +49,7 @@ def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, 
     }
     turn = max(SHORTEST_TURN_SECONDS, min(TURN_SECONDS, context.settings.lease_seconds))
     seen_due = 0.0
-    collect_due = 0.0
-    compact_due = 0.0
+    housekeeping = TaskRunner(of_service(context))
     while not stop.is_set():
         try:
             if time.monotonic() >= seen_due:
@@ -71,13 +61,8 @@ def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, 
             TURN.set(ours)
             if ours:
                 with ROUND_SECONDS.time():
-                    one_round(context)
-                    if time.monotonic() >= compact_due:
-                        compact_due = time.monotonic() + COMPACT_SECONDS
-                        compact(context.sessions)
-                    if time.monotonic() >= collect_due:
-                        collect_due = time.monotonic() + COLLECT_SECONDS
-                        tidy(context)
+                    failed = housekeeping.run_due()
+                ROUND_FAILURES.labels("defect").inc(failed)
         except DBAPIError as error:
             TURN.set(0)  # it is somebody's who can reach the database
             ROUND_FAILURES.labels("database_away").inc()
@@ -89,31 +74,6 @@ def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, 
         stop.wait(TICK_SECONDS)
     with contextlib.suppress(DBAPIError), context.sessions.begin() as session:
         workers.gone(session, worker_id)
-
-
-def one_round(context: Context) -> None:
-    """What cannot wait: lost jobs, unheard bells, waiting jobs, uploads."""
-    limit, lease = context.settings.max_interruptions, context.settings.lease_seconds
-    housekeeping.tick(context.sessions, context.doorbell.ring, max_interruptions=limit, lease_seconds=lease)
-    tend_uploads(context.sessions, context.storage, context.doorbell.ring)
-    scheduler.tick(of_service(context))
-
-
-def tidy(context: Context) -> None:
-    """What is kept no longer, and what nobody needs. One kind of dirt that cannot be removed does not keep the others."""
-    works: tuple[Callable[[], None], ...] = (
-        lambda: retain(context.sessions, context.storage, context.settings),
-        lambda: collect(context.sessions, context.storage),
-        lambda: sweep_strays(context.sessions, context.storage),
-        lambda: forget_old(context.sessions),
-    )
-    for work in works:
-        try:
-            work()
-        except OperationalError:
-            raise  # the database is away
-        except Exception:
-            log.exception("a part of the tidying failed")
 
 
 def main() -> int:
@@ -132,11 +92,11 @@ def main() -> int:
     SLOTS.set(arguments.slots)
     metrics_server.serve(context)
     # apart from the rounds, so that receivers that are slow hold up nothing; in every worker, for claims share the work
-    sender = Sender(context.sessions, Targets(context.settings.webhook_allow))
+    sender = Sender(context.sessions, TargetPolicy(context.settings.webhook_allow))
     sending = threading.Thread(target=sender.run, args=(stop,), daemon=True)
     sending.start()
     keep_house(context, worker_id, queues, arguments.slots, stop)
-    sending.join(PARTING_SECONDS + LOOK_SECONDS)
+    sending.join(DRAIN_SECONDS + POLL_SECONDS)
     return 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from service.inference_requests import repository
-from service.inference_requests.repository import ClaimedQuestion
+from service.inference_requests.repository import ClaimedInferenceRequest
 from service.leases import StaleFence
 from service.logging import bound
 from worker import exit_errors
@@ -43,17 +43,17 @@ def claim_and_answer(context: Context) -> bool:
     if claimed is None:
         return False
     try:
-        with bound(question=claimed.question_id, worker=context.owner):
+        with bound(question=claimed.request_id, worker=context.owner):
             answer(context, claimed, begun + 0.9 * seconds)
     except StaleFence:
         FENCED.inc()
-        log.warning("question=%s was taken by someone else", claimed.question_id)
+        log.warning("question=%s was taken by someone else", claimed.request_id)
     return True
 
 
-def answer(context: Context, claimed: ClaimedQuestion, deadline: float) -> None:
+def answer(context: Context, claimed: ClaimedInferenceRequest, deadline: float) -> None:
     """Fork, wait, write the answer or the problem. Raises StaleFence."""
-    folder = context.settings.scratch / claimed.question_id
+    folder = context.settings.scratch / claimed.request_id
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     subject = context.storage.local_path(claimed.subject_key)
     kills_before = exit_errors.kernel_kills()
@@ -65,14 +65,14 @@ def answer(context: Context, claimed: ClaimedQuestion, deadline: float) -> None:
             said = {"error": problem(503, "answer_too_slow", "the answer took too long", "Ask for less at once.")}
         elif said is None:
             ended = exit_errors.error_of_exit(child.exit, kills_before, folder / "log.txt")
-            log.warning("question=%s %s\n%s", claimed.question_id, ended["message"], ended["evidence"]["log"])
+            log.warning("question=%s %s\n%s", claimed.request_id, ended["message"], ended["evidence"]["log"])
             said = {"error": problem(500, ended["code"], ended["message"], ended["hint"])}
         with context.sessions.begin() as session:
             if "error" in said:
-                repository.fail(session, claimed.question_id, claimed.fence, said["error"])
+                repository.fail(session, claimed.request_id, claimed.fence, said["error"])
             else:
                 body = (folder / "answer.bin").read_bytes()
-                repository.answer(session, claimed.question_id, claimed.fence, body, said["media_type"])
+                repository.answer(session, claimed.request_id, claimed.fence, body, said["media_type"])
     finally:
         child.kill()
         shutil.rmtree(folder, ignore_errors=True)
@@ -88,7 +88,7 @@ def _wait(child: Child, path: Path, deadline: float) -> dict[str, Any] | None:
     return said
 
 
-def write_answer(claimed: ClaimedQuestion, subject: Path, folder: Path) -> None:
+def write_answer(claimed: ClaimedInferenceRequest, subject: Path, folder: Path) -> None:
     """In the child: the answer's bytes, then what they are; the second file appears whole or not at all."""
     import torch
 

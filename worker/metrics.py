@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from service.monitoring.metrics import FAST, SLOW
+from service.instrumentation import FAST_BUCKETS, SLOW_BUCKETS
 
 SLOTS = Gauge(
     "trainkit_worker_slots", "Jobs that this worker can do at a time.", multiprocess_mode="livesum", registry=None
@@ -42,7 +42,7 @@ BEHIND_BYTES = Gauge(
 CHECKPOINT_SECONDS = Histogram(
     "trainkit_worker_checkpoint_store_seconds",
     "Storing one checkpoint: copying its file and writing its row.",
-    buckets=FAST,
+    buckets=FAST_BUCKETS,
     registry=None,
 )
 CHECKPOINT_BYTES = Counter("trainkit_worker_checkpoint_bytes_total", "Bytes of checkpoints stored.", registry=None)
@@ -73,7 +73,7 @@ TURN = Gauge(
 ROUND_SECONDS = Histogram(
     "trainkit_worker_housekeeping_round_seconds",
     "Rounds of housekeeping, tidying included.",
-    buckets=(*FAST, 300, 900),
+    buckets=(*FAST_BUCKETS, 300, 900),
     registry=None,
 )
 ROUND_FAILURES = Counter(
@@ -85,7 +85,7 @@ ROUND_FAILURES = Counter(
 ATTEMPT_SECONDS = Histogram(
     "trainkit_worker_attempt_seconds",
     "Attempts at jobs, from the claim to the end, whatever the end was.",
-    buckets=SLOW,
+    buckets=SLOW_BUCKETS,
     registry=None,
 )
 for _result in ("renewed", "database_away", "lost"):

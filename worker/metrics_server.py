@@ -15,9 +15,9 @@ from prometheus_client.registry import Collector
 from sqlalchemy import select
 
 from service.database import db_now, reading
+from service.instrumentation import WORK_METRICS
 from service.monitoring.exposition import Exposition
-from service.monitoring.gauges import Build, gauge
-from service.monitoring.metrics import OF_WORK
+from service.monitoring.gauges import BuildInfo, gauge
 from service.settings import Settings
 from worker.context import Context
 from worker.metrics import OF_WORKERS
@@ -59,8 +59,8 @@ class _Quiet(WSGIRequestHandler):
 
 def exposition_of(context: Context) -> Exposition:
     """Everything that this worker tells."""
-    collectors = (Reach(context), Build(context.engine))
-    return Exposition((*OF_WORK, *OF_WORKERS), collectors, context.settings.metrics_folder)
+    collectors = (Reach(context), BuildInfo(context.engine))
+    return Exposition((*WORK_METRICS, *OF_WORKERS), collectors, context.settings.metrics_folder)
 
 
 def answering(exposition: Exposition, token: str | None) -> Callable[[dict[str, Any], StartResponse], list[bytes]]:

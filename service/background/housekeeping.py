@@ -1,125 +1,99 @@
-"""What must happen though nobody asks: lost workers' jobs, unheard bells, waiting jobs, old rows. Safe to run twice."""
+"""The tasks of housekeeping and how often each runs. A worker provides the process, the rounds and the turn.
+
+Every task consists of short transactions and is safe to run twice, at any moment, and from several hosts at once.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import delete, or_, select, update
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.exc import InterfaceError, OperationalError
 
-from service.database import db_now
-from service.datasets.tables import Dataset
-from service.inference_requests.repository import sweep
-from service.inference_requests.tables import InferenceRequest
-from service.jobs import attempts
-from service.jobs.service import admit_waiting
-from service.jobs.states import WITH_WORKER
-from service.jobs.tables import IdempotencyKey, Job
+from service.background import repository
+from service.background.dispatch import admit_waiting_jobs, redispatch
+from service.background.garbage_collection import collect_garbage, finish_uploads
+from service.background.lease_expiry import expire_leases, repair_clock_skew
+from service.background.orphans import remove_orphans
+from service.background.retention import apply_retention
+from service.context import Context
+from service.experiments import scheduler
+from service.inference_requests.repository import delete_old
+from service.metrics.compaction import compact
+from service.webhooks.service import delete_old_deliveries
 from service.workers.service import forget_old
 
 log = logging.getLogger(__name__)
-RING_AGAIN_SECONDS = 3.0
-FAR_LEASES, FAR_SECONDS, FAR_RING_SECONDS = 10, 900.0, 60.0
-"""No lease, pause or ring is ever set so far ahead; hosts whose clocks differ do no harm, for the database's counts."""
+EVERY_ROUND, EVERY_MINUTE, EVERY_TEN_MINUTES = 0.0, 60.0, 600.0
 ANSWERS_KEPT_SECONDS = 600.0
-KEYS_KEPT_SECONDS = 3 * 86400.0
+IDEMPOTENCY_KEYS_KEPT_SECONDS = 3 * 86400.0
 
 
-def tick(
-    sessions: sessionmaker[Session],
-    ring: Callable[[str], object],
-    *,
-    max_interruptions: int,
-    lease_seconds: float = 30.0,
-) -> None:
-    """One round. Each step is its own short transaction, so that one failing step does not stop the others."""
-    mend_times(sessions, lease_seconds)
-    reap(sessions, max_interruptions)
-    admit(sessions)
-    ring_for_unheard(sessions, ring)
-    with sessions.begin() as session:
-        sweep(session, ANSWERS_KEPT_SECONDS)
+@dataclass(frozen=True, slots=True)
+class HousekeepingTask:
+    """One piece of housekeeping and the seconds between two runs of it."""
+
+    name: str
+    interval_seconds: float
+    run: Callable[[Context], object]
+
+
+def delete_old_rows(context: Context) -> None:
+    """Delete inference requests, workers and idempotency keys that nobody asks for any more."""
+    with context.sessions.begin() as session:
+        delete_old(session, ANSWERS_KEPT_SECONDS)
         forget_old(session)
-        session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < db_now(plus=-KEYS_KEPT_SECONDS)))
+        repository.delete_idempotency_keys(session, IDEMPOTENCY_KEYS_KEPT_SECONDS)
 
 
-def mend_times(sessions: sessionmaker[Session], lease_seconds: float) -> None:
-    """Times so far ahead that only a clock that was set back can have made them: nothing shall wait an hour for it.
+TASKS = (
+    HousekeepingTask(
+        "repair_clock_skew", EVERY_ROUND, lambda c: repair_clock_skew(c.sessions, c.settings.lease_seconds)
+    ),
+    HousekeepingTask("expire_leases", EVERY_ROUND, lambda c: expire_leases(c.sessions, c.settings.max_interruptions)),
+    HousekeepingTask("admit_waiting_jobs", EVERY_ROUND, lambda c: admit_waiting_jobs(c.sessions)),
+    HousekeepingTask("redispatch", EVERY_ROUND, lambda c: redispatch(c.sessions, c.doorbell.ring)),
+    HousekeepingTask("finish_uploads", EVERY_ROUND, lambda c: finish_uploads(c.sessions, c.storage, c.doorbell.ring)),
+    HousekeepingTask("schedule_experiments", EVERY_ROUND, scheduler.tick),
+    HousekeepingTask("delete_old_rows", EVERY_MINUTE, delete_old_rows),
+    HousekeepingTask("compact_metrics", EVERY_MINUTE, lambda c: compact(c.sessions)),
+    HousekeepingTask(
+        "apply_retention", EVERY_TEN_MINUTES, lambda c: apply_retention(c.sessions, c.storage, c.settings)
+    ),
+    HousekeepingTask("collect_garbage", EVERY_TEN_MINUTES, lambda c: collect_garbage(c.sessions, c.storage)),
+    HousekeepingTask("remove_orphans", EVERY_TEN_MINUTES, lambda c: remove_orphans(c.sessions, c.storage)),
+    HousekeepingTask("delete_old_deliveries", EVERY_TEN_MINUTES, lambda c: delete_old_deliveries(c.sessions)),
+)
 
-    A holder that is alive renews its lease long before the new end.
-    """
-    far = max(FAR_LEASES * lease_seconds, FAR_SECONDS)
-    with sessions.begin() as session:
-        for table in (Job, Dataset, InferenceRequest):
-            ahead = update(table).execution_options(synchronize_session=False)
-            leased = table.lease_expires_at > db_now(plus=far)
-            session.execute(ahead.where(leased).values(lease_expires_at=db_now(plus=lease_seconds)))
-            session.execute(ahead.where(table.notified_at > db_now(plus=FAR_RING_SECONDS)).values(notified_at=None))
-        waits = update(Job).execution_options(synchronize_session=False).where(Job.state == "queued")
-        session.execute(waits.where(Job.not_before > db_now(plus=FAR_SECONDS)).values(not_before=None))
 
+class TaskRunner:
+    """Runs the tasks that are due; one process does so at a time (`take_housekeeping`), though more would do no harm."""
 
-def reap(sessions: sessionmaker[Session], max_interruptions: int) -> int:
-    """Jobs whose lease has expired go back to the queue, or fail after too many lost workers."""
-    with sessions() as session:
-        expired = select(Job.id).where(Job.state.in_(WITH_WORKER), Job.lease_expires_at < db_now())
-        lost = session.scalars(expired.limit(100)).all()
-    for job_id in lost:
-        with sessions.begin() as session:
-            still = select(Job).where(Job.id == job_id, Job.state.in_(WITH_WORKER), Job.lease_expires_at < db_now())
-            job = session.scalars(still.with_for_update()).one_or_none()
-            if job is None:
+    def __init__(self, context: Context, tasks: Sequence[HousekeepingTask] = TASKS) -> None:
+        self._context = context
+        self._tasks = tasks
+        self._due_at = dict.fromkeys((task.name for task in tasks), float("-inf"))
+
+    def run_due(self) -> int:
+        """Run every task whose interval is over; returns how many failed.
+
+        A task that fails is logged and does not stop the others; it runs again after its interval.
+
+        Raises:
+            OperationalError, InterfaceError: the database does not answer.
+        """
+        failed = 0
+        for task in self._tasks:
+            if time.monotonic() < self._due_at[task.name]:
                 continue
-            state = attempts.interrupted(session, job, "the worker was lost (its lease expired)", max_interruptions)
-            log.warning("job %s lost its worker; it is %s", job_id, state)
-    return len(lost)
-
-
-def admit(sessions: sessionmaker[Session]) -> None:
-    """Jobs that waited for a dataset whose check has ended."""
-    with sessions() as session:
-        waiting = (
-            select(Job.dataset_id)
-            .join(Dataset, Dataset.id == Job.dataset_id)
-            .where(Job.state == "validating", Dataset.state.in_(("ready", "invalid")))
-            .distinct()
-        )
-        datasets = session.scalars(waiting).all()
-    for dataset_id in datasets:
-        with sessions.begin() as session:
-            admit_waiting(session, dataset_id)
-
-
-def ring_for_unheard(sessions: sessionmaker[Session], ring: Callable[[str], object]) -> None:
-    """Ring again for work that has waited without anyone coming."""
-    unheard = or_(Job.notified_at.is_(None), Job.notified_at < db_now(plus=-RING_AGAIN_SECONDS))
-    due = or_(Job.not_before.is_(None), Job.not_before <= db_now())
-    queues: set[str] = set()
-    with sessions.begin() as session:
-        rung = (
-            update(Job)
-            .where(Job.state == "queued", due, unheard)
-            .values(notified_at=db_now())
-            .returning(Job.queue)
-            .execution_options(synchronize_session=False)
-        )
-        queues.update(session.scalars(rung))
-        for table, state, queue in (
-            (Dataset, "uploading", "data"),
-            (Dataset, "validating", "data"),
-            (InferenceRequest, "queued", "predict"),
-        ):
-            free = or_(table.lease_expires_at.is_(None), table.lease_expires_at < db_now())
-            silent = or_(table.notified_at.is_(None), table.notified_at < db_now(plus=-RING_AGAIN_SECONDS))
-            again = (
-                update(table)
-                .where(table.state == state, free, silent)
-                .values(notified_at=db_now())
-                .returning(table.id)
-                .execution_options(synchronize_session=False)
-            )
-            if session.scalars(again).first() is not None:
-                queues.add(queue)
-    for queue in sorted(queues):
-        ring(queue)
+            self._due_at[task.name] = time.monotonic() + task.interval_seconds
+            try:
+                task.run(self._context)
+            except (OperationalError, InterfaceError):
+                raise
+            except Exception:
+                log.exception("housekeeping task %s failed", task.name)
+                failed += 1
+        return failed

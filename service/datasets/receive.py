@@ -1,4 +1,4 @@
-"""Receiving bytes: streamed to storage while hashed, in constant memory; a broken upload leaves nothing behind."""
+"""Stream a request's bytes to storage and hash them, in constant memory; a broken upload leaves no file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUFFER = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """Bytes that lie in a temporary file, fsynced."""
+    """Bytes in a temporary file, fsynced."""
 
     part: Path
     sha256: str
@@ -40,7 +40,7 @@ class Receiver:
         self._file: BinaryIO = self.part.open("xb")
 
     async def take(self, chunks: AsyncIterator[bytes]) -> None:
-        """Write everything that comes. Raises the refusal, a 413 problem, beyond the limit."""
+        """Write all chunks. Raises the refusal, a 413 problem, beyond the limit."""
         buffer = bytearray()
         async for chunk in chunks:
             buffer += chunk
@@ -58,20 +58,20 @@ class Receiver:
         self.bytes += len(data)
 
     def finish(self) -> Received:
-        """Flush to disk."""
+        """Flush to disk and return what was received."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         return Received(self.part, self._hash.hexdigest(), self.bytes)
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Delete the temporary file, if `finish` or a caller has not moved it."""
         self._file.close()
         self.part.unlink(missing_ok=True)
 
 
-def digest_said(header: str | None) -> str | None:
-    """The SHA-256 in `Content-Digest: sha-256=:<base64>:` (RFC 9530). Raises a 400 problem for anything else."""
+def parse_digest(header: str | None) -> str | None:
+    """Return the SHA-256 of `Content-Digest: sha-256=:<base64>:` (RFC 9530). Raises a 400 problem for anything else."""
     if header is None:
         return None
     match = re.search(r"(?:^|[,\s])sha-256=:([A-Za-z0-9+/=]+):", header)
@@ -86,10 +86,10 @@ def digest_said(header: str | None) -> str | None:
     return digest.hex()
 
 
-def check_digest(wanted: str | None, received: Received) -> None:
-    """Raise a 400 problem when other bytes came than the client has sent."""
-    if wanted is not None and wanted != received.sha256:
-        message = f"the bytes that came have SHA-256 {received.sha256}, not {wanted}; nothing was kept."
+def check_digest(expected: str | None, received: Received) -> None:
+    """Raise a 400 problem when the received bytes have another hash than the client declared."""
+    if expected is not None and expected != received.sha256:
+        message = f"the received bytes have SHA-256 {received.sha256}, not {expected}; nothing was kept."
         raise _digest("digest_mismatch", message, "Send them again.")
 
 

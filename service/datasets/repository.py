@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
-from sqlalchemy import ColumnElement, String, cast, func, or_, select
+from sqlalchemy import ColumnElement, String, cast, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from service.database import db_now, db_time
 from service.datasets.tables import Blob, Dataset
 from service.jobs.states import ENDED
 from service.jobs.tables import Job
@@ -19,17 +21,29 @@ def get(session: Session, project_id: str, dataset_id: str) -> Dataset | None:
 
 
 def listing(
-    session: Session, project_id: str, limit: int, after: str | None, status: str | None, name: str | None
+    session: Session, project_id: str, limit: int, after: str | None, state: str | None, name: str | None
 ) -> Sequence[Dataset]:
     """Newest first, one more than `limit`."""
     mine = select(Dataset).where(Dataset.project_id == project_id)
     if after:
         mine = mine.where(Dataset.id < after)
-    if status:
-        mine = mine.where(Dataset.state == status)
+    if state:
+        mine = mine.where(Dataset.state == state)
     if name:
         mine = mine.where(Dataset.name == name)
     return session.scalars(mine.order_by(Dataset.id.desc()).limit(limit + 1)).all()
+
+
+def add(session: Session, dataset: Dataset) -> None:
+    """Insert a dataset. Raises IntegrityError when its name and version are taken."""
+    session.add(dataset)
+    session.flush()
+
+
+def delete(session: Session, dataset: Dataset) -> None:
+    """Delete the row; its bytes stay."""
+    session.delete(dataset)
+    session.flush()
 
 
 def last_version(session: Session, project_id: str, name: str) -> Dataset | None:
@@ -42,6 +56,85 @@ def locked_blob(session: Session, sha256: str) -> Blob | None:
     """The stored bytes with that hash, locked until the transaction ends."""
     stored = select(Blob).where(Blob.sha256 == sha256)
     return session.scalars(stored.with_for_update().execution_options(populate_existing=True)).one_or_none()
+
+
+def add_blob(session: Session, sha256: str, size: int, storage_key: str) -> Blob:
+    """Insert a blob. Raises IntegrityError when there is one with that hash."""
+    blob = Blob(sha256=sha256, bytes=size, storage_key=storage_key, created_at=db_time(session))
+    session.add(blob)
+    session.flush()
+    return blob
+
+
+def delete_blob(session: Session, blob: Blob) -> None:
+    """Delete the row; the caller, who has it locked, deletes the file."""
+    session.delete(blob)
+    session.flush()
+
+
+def unreferenced_blobs(session: Session, older_than_seconds: float, limit: int) -> Sequence[str]:
+    """Return hashes of blobs that no dataset refers to."""
+    referenced = select(Dataset.id).where(Dataset.blob_sha256 == Blob.sha256).exists()
+    old = Blob.created_at < db_now(plus=-older_than_seconds)
+    return session.scalars(select(Blob.sha256).where(~referenced, old).limit(limit)).all()
+
+
+def known_blobs(session: Session, hashes: Collection[str]) -> set[str]:
+    """Return those of the hashes that have a row."""
+    return set(session.scalars(select(Blob.sha256).where(Blob.sha256.in_(hashes))))
+
+
+def needs_prepared(session: Session, dataset_id: str, fence: int, key: str) -> bool:
+    """Whether the dataset is made of that prepared folder, or the check with that fence is still writing it."""
+    found = select(Dataset.state, Dataset.fence, Dataset.prepared_key).where(Dataset.id == dataset_id)
+    row = session.execute(found).one_or_none()
+    return row is not None and (row.prepared_key == key or (row.state == "validating" and row.fence == fence))
+
+
+def claim(session: Session, state: str, owner: str, lease_seconds: float) -> tuple[Dataset, int] | None:
+    """Lease the oldest free dataset in that state to one winner; returns it with its new fence, None if none waits."""
+    free = or_(Dataset.lease_expires_at.is_(None), Dataset.lease_expires_at < db_now())
+    waiting = select(Dataset).where(Dataset.state == state, free).order_by(Dataset.created_at).limit(8)
+    for dataset in session.scalars(waiting).all():
+        fence = session.execute(
+            update(Dataset)
+            .where(Dataset.id == dataset.id, Dataset.state == state, Dataset.fence == dataset.fence, free)
+            .values(fence=Dataset.fence + 1, lease_owner=owner, lease_expires_at=db_now(plus=lease_seconds))
+            .returning(Dataset.fence)
+            .execution_options(synchronize_session=False)
+        ).scalar_one_or_none()
+        if fence is not None:
+            return dataset, fence
+    return None
+
+
+def claimed(session: Session, dataset_id: str, fence: int) -> Dataset | None:
+    """Return the dataset while that fence is its newest."""
+    mine = select(Dataset).where(Dataset.id == dataset_id, Dataset.fence == fence)
+    return session.scalars(mine).one_or_none()
+
+
+def write_claimed(session: Session, dataset_id: str, fence: int, in_state: str, **changes: Any) -> bool:
+    """Update the dataset in that state under the fence; False when the fence is stale or the state has changed."""
+    written = session.execute(
+        update(Dataset)
+        .where(Dataset.id == dataset_id, Dataset.fence == fence, Dataset.state == in_state)
+        .values(updated_at=db_now(), **changes)
+        .returning(Dataset.id)
+        .execution_options(synchronize_session=False)
+    )
+    return written.scalar_one_or_none() is not None
+
+
+def set_blob(session: Session, dataset_id: str, sha256: str) -> None:
+    """Let the dataset refer to stored bytes."""
+    named = update(Dataset).where(Dataset.id == dataset_id).values(blob_sha256=sha256)
+    session.execute(named.execution_options(synchronize_session=False))
+
+
+def blob_of(session: Session, dataset: Dataset) -> Blob:
+    """Return the stored bytes of a dataset that has some."""
+    return session.get_one(Blob, dataset.blob_sha256)
 
 
 def owned_blob(session: Session, project_id: str, sha256: str) -> Blob | None:
@@ -69,8 +162,8 @@ def others_with_bytes(session: Session, sha256: str, dataset_id: str) -> int:
     return session.scalar(needing.where(_has_bytes())) or 0
 
 
-def named_by_any(session: Session, sha256: str) -> bool:
-    """Whether any dataset, even one whose bytes are gone, still names the blob."""
+def is_referenced(session: Session, sha256: str) -> bool:
+    """Whether any dataset, even one whose bytes were deleted, still refers to the blob."""
     return session.scalar(select(Dataset.id).where(Dataset.blob_sha256 == sha256).limit(1)) is not None
 
 

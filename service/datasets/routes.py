@@ -17,10 +17,10 @@ from service.auth import Reader, Writer
 from service.context import Context, Service
 from service.database import reading
 from service.datasets import repository, service
-from service.datasets.receive import Receiver, check_digest, digest_said
-from service.datasets.schemas import NAME, DatasetOut, PreviewIn, SourceIn, dataset_out, read_as
+from service.datasets.receive import Receiver, check_digest, parse_digest
+from service.datasets.schemas import NAME, DatasetOut, PreviewIn, SourceIn, dataset_out, read_options_of
 from service.errors import Problem
-from service.inference_requests.service import ask
+from service.inference_requests.service import infer
 from service.keys.service import Principal
 from service.pagination import After, Limit, Page, page
 from trainkit.spec.facts import DatasetKind
@@ -64,18 +64,18 @@ async def put_dataset(
     image_size: Annotated[ImageSize | None, Query()] = None,
     content_digest: Annotated[str | None, Header()] = None,
 ) -> DatasetOut:
-    reading = read_as(delimiter=delimiter, encoding=encoding, header=header, image_size=image_size)
-    wish = service.Wish(name, kind, target, filename, reading)
-    said = request.headers.get("content-length", "")
-    size = int(said) if said.isdigit() else None
-    wanted = digest_said(content_digest)
-    if wanted is not None and request.headers.get("expect", "").lower() == "100-continue":
-        # the client waits to be asked for the bytes: of those that are here already it need not send one
-        again = await to_thread.run_sync(service.register_again, context, who, wanted, wish)
-        if again is not None:
-            response.headers.update({"Location": f"/v1/datasets/{again.id}", "Connection": "close"})
-            return dataset_out(again)
-    return await _receive(context, who, request.stream(), size, wish, content_digest, response)
+    read_options = read_options_of(delimiter=delimiter, encoding=encoding, header=header, image_size=image_size)
+    metadata = service.DatasetMetadata(name, kind, target, filename, read_options)
+    declared = request.headers.get("content-length", "")
+    size = int(declared) if declared.isdigit() else None
+    expected = parse_digest(content_digest)
+    if expected is not None and request.headers.get("expect", "").lower() == "100-continue":
+        # the client waits before it sends the body: bytes that are stored already need not be sent
+        stored = await to_thread.run_sync(service.register_stored, context, who, expected, metadata)
+        if stored is not None:
+            response.headers.update({"Location": f"/v1/datasets/{stored.id}", "Connection": "close"})
+            return dataset_out(stored)
+    return await _receive(context, who, request.stream(), size, metadata, content_digest, response)
 
 
 class JsonRoute(APIRoute):
@@ -93,9 +93,9 @@ by_uri = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=JsonRou
 
 @by_uri.post("", status_code=201, response_model=DatasetOut, include_in_schema=False)
 def post_source(response: Response, who: Writer, context: Service, source: SourceIn) -> DatasetOut:
-    reading = read_as(**source.model_dump(include=set(Reading.model_fields)))
-    wish = service.Wish(source.name or "", source.kind, source.target, None, reading)
-    dataset = service.register_source(context, who, source.uri, wish)
+    read_options = read_options_of(**source.model_dump(include=set(Reading.model_fields)))
+    metadata = service.DatasetMetadata(source.name or "", source.kind, source.target, None, read_options)
+    dataset = service.register_source(context, who, source.uri, metadata)
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"
     return dataset_out(dataset)
 
@@ -120,10 +120,12 @@ async def post_dataset(
     header: Annotated[bool | None, Form()] = None,
     image_size: Annotated[ImageSize | None, Form()] = None,
 ) -> DatasetOut:
-    reading = read_as(delimiter=delimiter, encoding=encoding, header=header, image_size=image_size)
+    read_options = read_options_of(delimiter=delimiter, encoding=encoding, header=header, image_size=image_size)
     shown = re.sub(r"[\x00-\x1f]", "", (file.filename or "").replace("\\", "/").rsplit("/", 1)[-1])[:300]
-    wish = service.Wish(name or shown.split(".")[0][:200] or "dataset", kind, target, shown or None, reading)
-    return await _receive(context, who, _chunks(file), file.size, wish, None, response)
+    metadata = service.DatasetMetadata(
+        name or shown.split(".")[0][:200] or "dataset", kind, target, shown or None, read_options
+    )
+    return await _receive(context, who, _chunks(file), file.size, metadata, None, response)
 
 
 async def _chunks(file: UploadFile) -> AsyncIterator[bytes]:
@@ -136,21 +138,21 @@ async def _receive(
     who: Principal,
     chunks: AsyncIterator[bytes],
     size: int | None,
-    wish: service.Wish,
+    metadata: service.DatasetMetadata,
     digest: str | None,
     response: Response,
 ) -> DatasetOut:
-    wanted = digest_said(digest)
+    expected = parse_digest(digest)
     # refused before the first byte is read where that is possible
-    limit, refusal = await to_thread.run_sync(service.room, context, who, size, wanted)
+    limit, refusal = await to_thread.run_sync(service.upload_limit, context, who, size, expected)
     receiver = Receiver(context.storage, limit, refusal)
     try:
         await receiver.take(chunks)
         received = await to_thread.run_sync(receiver.finish)
         if received.bytes == 0:
             raise Problem(422, "empty", "The body is empty. Send the file's bytes, as curl -T FILE does.")
-        check_digest(wanted, received)
-        dataset = await to_thread.run_sync(service.register, context, who, received, wish)
+        check_digest(expected, received)
+        dataset = await to_thread.run_sync(service.register, context, who, received, metadata)
     except ClientDisconnect:
         raise Problem(400, "disconnected", "The upload ended before its last byte; nothing was kept.") from None
     finally:
@@ -165,11 +167,11 @@ def list_datasets(
     context: Service,
     limit: Limit = 50,
     after: After = None,
-    status: Literal["uploading", "validating", "ready", "invalid"] | None = None,
+    state: Literal["uploading", "validating", "ready", "invalid"] | None = None,
     name: str | None = None,
 ) -> dict[str, Any]:
     with reading(context.sessions) as session:
-        rows = repository.listing(session, who.project_id, limit, after, status, name)
+        rows = repository.listing(session, who.project_id, limit, after, state, name)
         return page(rows, limit, dataset_out)
 
 
@@ -191,7 +193,7 @@ def get_report(dataset_id: str, who: Reader, context: Service) -> dict[str, Any]
 @router.get("/{dataset_id}/preview.png", response_class=Response, responses=PNG, summary="A labelled contact sheet")
 async def get_preview(dataset_id: str, who: Reader, context: Service) -> Response:
     key = await to_thread.run_sync(_prepared_key, context, who, dataset_id)
-    answer = await ask(context, who, "dataset_preview", key, b"{}", "application/json")
+    answer = await infer(context, who, "dataset_preview", key, b"{}", "application/json")
     return Response(answer.body, media_type=answer.media_type)
 
 
@@ -202,11 +204,11 @@ async def get_preview(dataset_id: str, who: Reader, context: Service) -> Respons
     summary="20 variants of one sample under a spec's `augment`",
 )
 async def augmentation_preview(
-    dataset_id: str, who: Reader, context: Service, wish: Annotated[PreviewIn, Body()]
+    dataset_id: str, who: Reader, context: Service, preview: Annotated[PreviewIn, Body()]
 ) -> Response:
     key = await to_thread.run_sync(_prepared_key, context, who, dataset_id)
-    request = wish.model_dump_json().encode()
-    answer = await ask(context, who, "augmentation_preview", key, request, "application/json")
+    request = preview.model_dump_json().encode()
+    answer = await infer(context, who, "augmentation_preview", key, request, "application/json")
     return Response(answer.body, media_type=answer.media_type)
 
 

@@ -36,9 +36,9 @@ class DatasetOut(BaseModel):
     updated_at: datetime
 
 
-def read_as(**said: Any) -> dict[str, Any] | None:
-    """The overrides that were given, None when none was. Raises ValidationError."""
-    return Reading.model_validate(said).model_dump(exclude_none=True) or None
+def read_options_of(**values: Any) -> dict[str, Any] | None:
+    """Return the options that were given, None when none was. Raises ValidationError."""
+    return Reading.model_validate(values).model_dump(exclude_none=True) or None
 
 
 class SourceIn(BaseModel):
@@ -68,7 +68,7 @@ class PreviewIn(BaseModel):
 
 
 def dataset_out(row: Dataset) -> DatasetOut:
-    """A row as scripts read it."""
+    """Map a row to the wire format."""
     classes = (row.facts or {}).get("classes")
     return DatasetOut(
         id=row.id,

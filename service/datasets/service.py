@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service import quota
 from service.body_limits import too_large
 from service.context import Context
-from service.database import db_now, new_id, reading
+from service.database import db_time, new_id, reading
 from service.datasets import repository
 from service.datasets.receive import Received
 from service.datasets.sources import source_of
-from service.datasets.tables import Blob, Dataset
+from service.datasets.tables import Dataset
 from service.errors import Problem, not_found
 from service.jobs.cancellation import withdraw
 from service.keys.service import Principal
@@ -24,54 +23,56 @@ from service.storage import Storage
 from trainkit.spec.failures import failure
 
 QUEUE = "data"
+TRIES = 5
+"""How often an upload that met another one of the same name or bytes begins again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What the client says of the bytes."""
+class DatasetMetadata:
+    """What the client declares about the bytes; None: detected from them."""
 
     name: str
     kind: str | None = None
     target: str | None = None
     filename: str | None = None
     read_options: dict[str, Any] | None = None
-    """Overrides of what the readers would find out (`trainkit.spec.read_options`)."""
+    """Overrides of what the readers would detect (`trainkit.spec.read_options`)."""
 
 
-def register(context: Context, who: Principal, received: Received, wish: Wish) -> Dataset:
-    """Adopt received bytes as a new dataset version and ring for its check.
+def register(context: Context, who: Principal, received: Received, metadata: DatasetMetadata) -> Dataset:
+    """Create a dataset version of received bytes and ring for its check.
 
-    The same bytes under the same name, kind, target and reading are the same dataset: the existing version is returned.
+    The same bytes with the same name, kind, target and read options are the same dataset: that version is returned.
     """
-    for _ in range(5):
+    for _ in range(TRIES):
         try:
             with context.sessions.begin() as session:
                 quota.check(session, context.settings, who.project_id, received.bytes, sha256=received.sha256)
-                dataset = admit(session, context.storage, who.project_id, received, wish)
+                dataset = admit(session, context.storage, who.project_id, received, metadata)
             break
-        except IntegrityError:  # another upload of the same name or bytes was quicker: look again
+        except IntegrityError:  # another upload of the same name or bytes was faster
             continue
     else:
-        raise Problem(409, "busy_name", f"Many uploads of {wish.name!r} at once. Try again.")
+        raise _busy(metadata.name)
     if dataset.state == "validating":
         context.doorbell.ring(QUEUE)
     return dataset
 
 
-def register_again(context: Context, who: Principal, sha256: str, wish: Wish) -> Dataset | None:
-    """As `register`, of bytes that the project has stored already; None when they must be sent."""
+def register_stored(context: Context, who: Principal, sha256: str, metadata: DatasetMetadata) -> Dataset | None:
+    """Create a version as `register` does, of bytes that the project has stored already; None when they must be sent."""
     with reading(context.sessions) as session:
         blob = repository.owned_blob(session, who.project_id, sha256)
     if blob is None or not context.storage.exists(blob.storage_key):
         return None
     try:
-        return register(context, who, Received(context.storage.new_part(), sha256, blob.bytes), wish)
-    except FileNotFoundError:  # deleted a moment ago
+        return register(context, who, Received(context.storage.new_part(), sha256, blob.bytes), metadata)
+    except FileNotFoundError:  # deleted in the meantime
         return None
 
 
-def room(context: Context, who: Principal, size: int | None, sha256: str | None) -> tuple[int, Problem | None]:
-    """How many bytes may come, and how to refuse more. Raises 413 problems when `size` is too much already."""
+def upload_limit(context: Context, who: Principal, size: int | None, sha256: str | None) -> tuple[int, Problem | None]:
+    """Return how many bytes may be sent, and the problem for more. Raises 413 problems when `size` is too large."""
     settings = context.settings
     if size is not None and size > settings.max_upload_bytes:
         raise too_large(settings.max_upload_bytes)
@@ -90,86 +91,91 @@ def room(context: Context, who: Principal, size: int | None, sha256: str | None)
     return left, quota.exceeded(limit, before, None)
 
 
-def keep(session: Session, storage: Storage, received: Received) -> None:
-    """Give the bytes their name while the blob's row is locked, so that a deletion cannot pass between.
+def store_blob(session: Session, storage: Storage, received: Received) -> None:
+    """Move the bytes to their place while the blob's row is locked, so that no deletion comes in between.
 
-    Safe to repeat after a death. Raises FileNotFoundError when the bytes are neither here nor stored already.
+    Safe to repeat after a death. Raises FileNotFoundError when the bytes are neither received nor stored.
     """
     blob = repository.locked_blob(session, received.sha256)
     if blob is None:
-        now = session.scalar(select(db_now()))
         key = f"blobs/{received.sha256[:2]}/{received.sha256}"
-        blob = Blob(sha256=received.sha256, bytes=received.bytes, storage_key=key, created_at=now)
-        session.add(blob)
-        session.flush()
+        blob = repository.add_blob(session, received.sha256, received.bytes, key)
     if not storage.exists(blob.storage_key):
         storage.adopt(received.part, blob.storage_key)
 
 
-def admit(session: Session, storage: Storage, project_id: str, received: Received, wish: Wish) -> Dataset:
-    """Store received bytes and make a dataset of them, in the caller's transaction; the caller rings `data`.
+def admit(
+    session: Session, storage: Storage, project_id: str, received: Received, metadata: DatasetMetadata
+) -> Dataset:
+    """Store received bytes and create their dataset, in the caller's transaction; the caller rings the queue `data`.
 
-    Raises IntegrityError when another upload of the same name or bytes was quicker: then begin again.
+    Raises IntegrityError when another upload of the same name or bytes was faster: then begin again.
     """
-    previous = repository.last_version(session, project_id, wish.name)
-    keep(session, storage, received)
-    if previous is not None and _same(previous, received, wish):
+    previous = repository.last_version(session, project_id, metadata.name)
+    store_blob(session, storage, received)
+    if previous is not None and _is_same(previous, received, metadata):
         return previous
-    dataset = _row(session, project_id, wish)
+    dataset = _next_version(session, project_id, metadata)
     dataset.state, dataset.blob_sha256, dataset.bytes = "validating", received.sha256, received.bytes
-    session.add(dataset)
-    session.flush()
+    repository.add(session, dataset)
     return dataset
 
 
-def _row(session: Session, project_id: str, wish: Wish) -> Dataset:
-    """The next version of a name, without bytes."""
-    now = session.scalar(select(db_now()))
-    assert now is not None
-    previous = repository.last_version(session, project_id, wish.name)
+def _next_version(session: Session, project_id: str, metadata: DatasetMetadata) -> Dataset:
+    now = db_time(session)
+    previous = repository.last_version(session, project_id, metadata.name)
     return Dataset(
         id=new_id("ds"),
         project_id=project_id,
-        name=wish.name,
+        name=metadata.name,
         version=previous.version + 1 if previous else 1,
-        kind=wish.kind,
-        target=wish.target,
-        filename=wish.filename,
-        read_options=wish.read_options,
+        kind=metadata.kind,
+        target=metadata.target,
+        filename=metadata.filename,
+        read_options=metadata.read_options,
         created_at=now,
         updated_at=now,
     )
 
 
-def register_source(context: Context, who: Principal, uri: str, wish: Wish) -> Dataset:
-    """A dataset whose bytes a data worker fetches from `uri`. Raises 422 (where it points) and 413 problems."""
+def register_source(context: Context, who: Principal, uri: str, metadata: DatasetMetadata) -> Dataset:
+    """Create a dataset whose bytes a data worker fetches from `uri`.
+
+    Raises:
+        Problem: 422 for a URI that is not allowed or not readable, 413 for a file beyond the limits.
+    """
     filename, size = source_of(uri, context.settings.file_roots, context.settings.s3_buckets)
     if size > context.settings.max_upload_bytes:
         raise too_large(context.settings.max_upload_bytes)
-    for _ in range(5):
+    name = metadata.name or filename.split(".")[0][:200] or "dataset"
+    metadata = replace(metadata, name=name, filename=filename[:300])
+    for _ in range(TRIES):
         try:
             with context.sessions.begin() as session:
                 quota.check(session, context.settings, who.project_id, size)
-                name = wish.name or filename.split(".")[0][:200] or "dataset"
-                dataset = _row(session, who.project_id, replace(wish, name=name, filename=filename[:300]))
+                dataset = _next_version(session, who.project_id, metadata)
                 dataset.state, dataset.source_uri, dataset.bytes = "uploading", uri, size
-                session.add(dataset)
+                repository.add(session, dataset)
             break
-        except IntegrityError:  # another upload of the same name was quicker: look again
+        except IntegrityError:  # another upload of the same name was faster
             continue
     else:
-        raise Problem(409, "busy_name", f"Many uploads of {wish.name!r} at once. Try again.")
+        raise _busy(metadata.name)
     context.doorbell.ring(QUEUE)
     return dataset
 
 
-def _same(previous: Dataset, received: Received, wish: Wish) -> bool:
+def _busy(name: str) -> Problem:
+    return Problem(409, "busy_name", f"Too many uploads of the dataset {name!r} at once. Try again.")
+
+
+def _is_same(previous: Dataset, received: Received, metadata: DatasetMetadata) -> bool:
     kinds = (None, previous.kind)
     same_bytes = previous.blob_sha256 == received.sha256 and previous.state != "invalid"
     return (
         same_bytes
-        and wish.kind in kinds
-        and (wish.target, wish.read_options) == (previous.target, previous.read_options)
+        and metadata.kind in kinds
+        and (metadata.target, metadata.read_options) == (previous.target, previous.read_options)
     )
 
 
@@ -182,9 +188,9 @@ def find(session: Session, who: Principal, dataset_id: str) -> Dataset:
 
 
 def delete(context: Context, who: Principal, dataset_id: str, *, force: bool) -> None:
-    """Remove a dataset. 409 while jobs that have not ended use it; with `force` they are cancelled.
+    """Delete a dataset; with `force` the jobs that use it are cancelled. Of one that ended jobs used, the row stays.
 
-    Of a dataset that ended jobs were trained on the record stays, and its bytes go.
+    Raises a 409 problem while jobs that have not ended use it.
     """
     with context.sessions.begin() as session:
         dataset = find(session, who, dataset_id)
@@ -204,13 +210,12 @@ def delete(context: Context, who: Principal, dataset_id: str, *, force: bool) ->
             dataset.state, dataset.prepared_key = "invalid", None
             dataset.error = failure("deleted", message, hint=hint)
         else:
-            session.delete(dataset)
+            repository.delete(session, dataset)
         session.flush()
         if stored is not None and not repository.others_with_bytes(session, stored.sha256, dataset_id):
-            if not repository.named_by_any(session, stored.sha256):
-                session.delete(stored)
-                session.flush()
-            # still under the lock: whoever uploads the same bytes now waits, and then stores them anew
+            if not repository.is_referenced(session, stored.sha256):
+                repository.delete_blob(session, stored)
+            # still under the lock: an upload of the same bytes waits, and then stores them anew
             context.storage.delete(stored.storage_key)
     if prepared is not None:
         context.storage.delete(prepared)

@@ -1,4 +1,4 @@
-"""Questions in the database: asked by the API, claimed and answered by a worker."""
+"""All SQL of inference requests: added by the API, claimed and answered by a worker."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from typing import Any, Literal
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from service.database import db_now, new_id
+from service.database import after_commit, db_now, db_time, new_id
 from service.inference_requests.tables import InferenceRequest
+from service.instrumentation import INFERENCE_REQUESTS_CLOSED
 from service.leases import StaleFence
-from service.monitoring.after_commit import after_commit
-from service.monitoring.metrics import QUESTIONS_CLOSED
 
 Kind = Literal["predict", "dataset_preview", "augmentation_preview", "init_report", "onnx"]
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimedQuestion:
-    """What a worker needs to answer."""
+class ClaimedInferenceRequest:
+    """An inference request that a worker has claimed."""
 
-    question_id: str
+    request_id: str
     fence: int
     kind: Kind
     subject_key: str
@@ -29,26 +28,29 @@ class ClaimedQuestion:
     media_type: str
 
 
-def ask(session: Session, project_id: str, kind: Kind, subject_key: str, request: bytes, media_type: str) -> str:
-    """Write the question down; returns its id."""
-    now = session.scalar(select(db_now()))
-    assert now is not None
-    question = InferenceRequest(
-        id=new_id("ask"),
+def add(session: Session, project_id: str, kind: Kind, subject_key: str, request: bytes, media_type: str) -> str:
+    """Queue an inference request; returns its id."""
+    row = InferenceRequest(
+        id=new_id("inf"),
         project_id=project_id,
         kind=kind,
         subject_key=subject_key,
         request=request,
         media_type=media_type[:100],
         state="queued",
-        created_at=now,
+        created_at=db_time(session),
     )
-    session.add(question)
-    return question.id
+    session.add(row)
+    return row.id
 
 
-def claim(session: Session, owner: str, lease_seconds: float) -> ClaimedQuestion | None:
-    """Take the oldest unanswered question, or one whose answerer has died."""
+def get(session: Session, request_id: str) -> InferenceRequest | None:
+    """Return the request; None when it was deleted."""
+    return session.get(InferenceRequest, request_id)
+
+
+def claim(session: Session, owner: str, lease_seconds: float) -> ClaimedInferenceRequest | None:
+    """Claim the oldest free request, or one whose lease has expired; None when there is none."""
     free = or_(InferenceRequest.lease_expires_at.is_(None), InferenceRequest.lease_expires_at < db_now())
     waiting = (
         select(InferenceRequest)
@@ -56,13 +58,13 @@ def claim(session: Session, owner: str, lease_seconds: float) -> ClaimedQuestion
         .order_by(InferenceRequest.created_at)
         .limit(8)
     )
-    for question in session.scalars(waiting).all():
+    for row in session.scalars(waiting).all():
         fence = session.execute(
             update(InferenceRequest)
             .where(
-                InferenceRequest.id == question.id,
+                InferenceRequest.id == row.id,
                 InferenceRequest.state == "queued",
-                InferenceRequest.fence == question.fence,
+                InferenceRequest.fence == row.fence,
                 free,
             )
             .values(fence=InferenceRequest.fence + 1, lease_owner=owner, lease_expires_at=db_now(plus=lease_seconds))
@@ -70,36 +72,34 @@ def claim(session: Session, owner: str, lease_seconds: float) -> ClaimedQuestion
             .execution_options(synchronize_session=False)
         ).scalar_one_or_none()
         if fence is not None:
-            kind: Any = question.kind
-            return ClaimedQuestion(
-                question.id, fence, kind, question.subject_key, question.request, question.media_type
-            )
+            kind: Any = row.kind
+            return ClaimedInferenceRequest(row.id, fence, kind, row.subject_key, row.request, row.media_type)
     return None
 
 
-def answer(session: Session, question_id: str, fence: int, body: bytes, media_type: str) -> None:
-    """The answer's bytes."""
-    _close(session, question_id, fence, state="answered", response=body, response_type=media_type)
+def answer(session: Session, request_id: str, fence: int, body: bytes, media_type: str) -> None:
+    """Store the answer. Raises StaleFence."""
+    _close(session, request_id, fence, state="answered", response=body, response_type=media_type)
 
 
-def fail(session: Session, question_id: str, fence: int, error: dict[str, Any]) -> None:
-    """`{status, code, message, pointer, hint}`."""
-    _close(session, question_id, fence, state="failed", error=error)
+def fail(session: Session, request_id: str, fence: int, error: dict[str, Any]) -> None:
+    """Store the error `{status, code, message, pointer, hint}`. Raises StaleFence."""
+    _close(session, request_id, fence, state="failed", error=error)
 
 
-def sweep(session: Session, older_than_seconds: float) -> None:
-    """Forget questions that nobody waits for any more."""
+def delete_old(session: Session, older_than_seconds: float) -> None:
+    """Delete requests that nobody waits for any more."""
     session.execute(delete(InferenceRequest).where(InferenceRequest.created_at < db_now(plus=-older_than_seconds)))
 
 
-def _close(session: Session, question_id: str, fence: int, **changes: Any) -> None:
+def _close(session: Session, request_id: str, fence: int, **changes: Any) -> None:
     closed = session.execute(
         update(InferenceRequest)
-        .where(InferenceRequest.id == question_id, InferenceRequest.fence == fence, InferenceRequest.state == "queued")
+        .where(InferenceRequest.id == request_id, InferenceRequest.fence == fence, InferenceRequest.state == "queued")
         .values(lease_owner=None, lease_expires_at=None, **changes)
         .returning(InferenceRequest.id)
         .execution_options(synchronize_session=False)
     ).scalar_one_or_none()
     if closed is None:
-        raise StaleFence(question_id)
-    after_commit(session, QUESTIONS_CLOSED.labels(changes["state"]).inc)
+        raise StaleFence(request_id)
+    after_commit(session, INFERENCE_REQUESTS_CLOSED.labels(changes["state"]).inc)

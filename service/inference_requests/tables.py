@@ -1,4 +1,4 @@
-"""Questions that need torch, and their answers: the API has none, so a worker of the queue `predict` writes them here."""
+"""Work that needs torch, and its answers: the API has no torch, so a worker of the queue `predict` does it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.leases import Leased
 
 
 class InferenceRequest(Leased, Base):
-    """`kind` says what is asked, `subject_key` of which folder in storage (a model's, or a prepared dataset's)."""
+    """`kind` names the work, `subject_key` the folder in storage that it is about (a model's or a prepared dataset's)."""
 
     __tablename__ = "inference_requests"
     __table_args__ = (Index("inference_requests_by_state", "state", "created_at"),)

@@ -8,13 +8,12 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from service.database import db_now, db_time, new_id
+from service.database import after_commit, db_now, db_time, new_id
+from service.instrumentation import ATTEMPTS_ENDED, error_labels
 from service.jobs.leases import Claim, lock_claimed
 from service.jobs.states import State, transition
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Job
 from service.models.tables import Model
-from service.monitoring.after_commit import after_commit
-from service.monitoring.metrics import ATTEMPTS_ENDED, blame
 from trainkit.spec.failures import failure
 
 RETRY_SECONDS = 5.0
@@ -287,4 +286,4 @@ def _close_attempt(session: Session, job: Job, outcome: str, error: dict[str, An
     if attempt is not None:
         attempt.finished_at, attempt.outcome, attempt.error = db_time(session), outcome, error
         session.flush()
-        after_commit(session, ATTEMPTS_ENDED.labels(outcome, *blame(error)).inc)
+        after_commit(session, ATTEMPTS_ENDED.labels(outcome, *error_labels(error)).inc)

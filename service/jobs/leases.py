@@ -9,13 +9,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from service.database import db_now
+from service.database import after_commit, db_now
+from service.instrumentation import ATTEMPTS_STARTED, QUEUED_SECONDS
 from service.jobs.states import WITH_WORKER, transition
 from service.jobs.tables import Attempt, Job
 from service.keys.tables import Project
 from service.leases import StaleFence
-from service.monitoring.after_commit import after_commit
-from service.monitoring.metrics import ATTEMPTS_STARTED, QUEUED_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

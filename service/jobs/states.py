@@ -7,10 +7,9 @@ from typing import Any, Literal
 from sqlalchemy import insert, update
 from sqlalchemy.orm import Session
 
-from service.database import db_now
+from service.database import after_commit, db_now
+from service.instrumentation import JOBS_ENDED, error_labels
 from service.jobs.tables import Job, JobEvent
-from service.monitoring.after_commit import after_commit
-from service.monitoring.metrics import JOBS_ENDED, blame
 from service.webhooks import outbox
 
 State = Literal[
@@ -75,7 +74,7 @@ def transition(session: Session, job: Job, to: State, *, actor: str, reason: str
     if swapped is None:
         return False
     if to in ENDED:
-        ended = JOBS_ENDED.labels(to, changes.get("stop_reason") or "", *blame(changes.get("error")))
+        ended = JOBS_ENDED.labels(to, changes.get("stop_reason") or "", *error_labels(changes.get("error")))
         after_commit(session, ended.inc)
     job_id, project_id, from_state = job.id, job.project_id, job.state
     session.expire(job)

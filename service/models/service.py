@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from service.context import Context
 from service.database import reading
 from service.errors import Problem, not_found
-from service.inference_requests.service import ask
+from service.inference_requests.service import infer
 from service.keys.service import Principal
 from service.models.tables import Model
 
@@ -44,7 +44,7 @@ async def predict(context: Context, who: Principal, model_id: str, body: bytes, 
         with reading(context.sessions) as session:
             return find(session, who, model_id).storage_key
 
-    answer = await ask(context, who, "predict", await to_thread.run_sync(where), body, kind)
+    answer = await infer(context, who, "predict", await to_thread.run_sync(where), body, kind)
     said: dict[str, Any] = json.loads(answer.body)
     return said
 
@@ -84,7 +84,7 @@ async def onnx_file(context: Context, who: Principal, key: str) -> Path:
     """`model.onnx`, made by a worker when it is not there yet. Raises the worker's problem, or 503 without a worker."""
     path = context.storage.local_path(key) / "model.onnx"
     if not await to_thread.run_sync(path.exists):
-        await ask(context, who, "onnx", key, b"{}", "application/json")
+        await infer(context, who, "onnx", key, b"{}", "application/json")
     return path
 
 

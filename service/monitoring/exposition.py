@@ -1,4 +1,4 @@
-"""The exposition: this process's metrics, those of its siblings if it has any, and how things stand."""
+"""The Prometheus exposition: metrics of this process, or of all processes of one service, and gauges of its state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ LIVE_FILE = re.compile(r"gauge_live\w*_(\d+)\.db")
 
 
 class Exposition:
-    """`folder`: where the processes that tell together keep their metrics; None for a process that tells its own."""
+    """Renders metrics and collectors.
+
+    Args:
+        metrics: this process's, used without `folder`.
+        collectors: computed at every scrape.
+        folder: where several processes keep their metrics, which are then exposed together.
+    """
 
     def __init__(
         self, metrics: Sequence[MetricWrapperBase], collectors: Sequence[Collector], folder: Path | None = None
@@ -34,16 +40,16 @@ class Exposition:
             self.registry.register(collector)
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """(body, media type): OpenMetrics for who asks for it, else the text format."""
+        """Return (body, media type): OpenMetrics where `accept` names it, else the text format."""
         if self._folder is not None:
-            forget_the_dead(self._folder)
-        # not the header itself: a version or escaping that nobody knows is no reason to fail
+            remove_dead_gauges(self._folder)
+        # not the header itself: an unknown version or escaping in it would raise
         encode, media_type = choose_encoder(f"{OPENMETRICS}; version=1.0.0" if OPENMETRICS in accept else "")
         return encode(self.registry), media_type
 
 
-def forget_the_dead(folder: Path) -> None:
-    """A gauge of a process that is gone says nothing any more. Its counters stay: they must never go backwards."""
+def remove_dead_gauges(folder: Path) -> None:
+    """Delete live gauges of processes that have ended. Their counters stay: they must never decrease."""
     for file in folder.glob("gauge_live*.db"):
         found = LIVE_FILE.fullmatch(file.name)
         if found and not Path("/proc", found[1]).exists() and Path("/proc").exists():

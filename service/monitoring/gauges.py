@@ -1,4 +1,4 @@
-"""How things stand, from the database at the time of a scrape: looked at seldom, in bounded time, never in the way."""
+"""Gauges computed at a scrape: counts from the database (cached, in bounded time), the connection pool, versions."""
 
 from __future__ import annotations
 
@@ -16,103 +16,108 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import QueuePool
 
 from service.database import reading
-from service.monitoring.repository import Past, Present, hurry, past, present
+from service.monitoring.repository import CurrentCounts, TotalCounts, current_counts, set_timeout, total_counts
 from trainkit.version import __version__
 
 log = logging.getLogger(__name__)
-PRESENT_SECONDS = 2.0
-PAST_SECONDS = 60.0
-PATIENCE_SECONDS = 3.0
-"""What a scrape waits for the database, whatever hangs; Prometheus itself gives up after 10 s."""
+CURRENT_CACHE_SECONDS = 2.0
+TOTAL_CACHE_SECONDS = 60.0
+MAX_WAIT_SECONDS = 3.0
+"""How long a scrape waits for the database; Prometheus itself gives up after 10 s."""
 
 
 def gauge(name: str, help_text: str, values: Iterable[tuple[tuple[str, ...], float]], *labels: str) -> Metric:
-    """A family of gauges from (label values, value)."""
+    """Return a family of gauges from pairs of label values and value."""
     family = GaugeMetricFamily(f"trainkit_{name}", help_text, labels=labels)
     for key, value in values:
         family.add_metric(key, value)
     return family
 
 
-class Standing(Collector):
-    """Gauges that every API process tells alike: of several, take one (`max by`), not the sum."""
+class StateGauges(Collector):
+    """Gauges of the database's content, equal in every API process: aggregate them by `max`, not by `sum`."""
 
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self._sessions = sessions
         self._lock = threading.Lock()
-        self._look: threading.Thread | None = None
-        self._looked_at = self._counted_at = float("-inf")
-        self._present: Present | None = None
-        self._past = Past()
-        self._took = 0.0
+        self._query: threading.Thread | None = None
+        self._queried_at = self._counted_at = float("-inf")
+        self._current: CurrentCounts | None = None
+        self._totals = TotalCounts()
+        self._query_seconds = 0.0
 
     def describe(self) -> Iterable[Metric]:
-        """Every family, without asking the database."""
-        nothing = Present({}, {}, {}, 0, 0)
-        return [*self._state(True, nothing)]
+        """Return every family, without querying the database."""
+        empty = CurrentCounts({}, {}, {}, 0, 0)
+        return [*self._state(True, empty)]
 
     def collect(self) -> Iterator[Metric]:
-        """What the last look found, a new one if that is older than two seconds."""
+        """Yield the cached counts, queried again when they are older than CURRENT_CACHE_SECONDS."""
         found = self._latest()
         yield from self._state(found is not None, found)
 
-    def _latest(self) -> Present | None:
+    def _latest(self) -> CurrentCounts | None:
         with self._lock:
-            if time.monotonic() - self._looked_at < PRESENT_SECONDS:
-                return self._present
-            if self._look is None or not self._look.is_alive():
-                # a thread of its own: whatever the database does to it, the scrape is answered
-                self._look = threading.Thread(target=self._ask, name="standing", daemon=True)
-                self._look.start()
-            look = self._look
-        look.join(PATIENCE_SECONDS)
-        return None if look.is_alive() else self._present
+            if time.monotonic() - self._queried_at < CURRENT_CACHE_SECONDS:
+                return self._current
+            if self._query is None or not self._query.is_alive():
+                # in a thread: however long the database takes, the scrape is answered
+                self._query = threading.Thread(target=self._refresh, name="state-gauges", daemon=True)
+                self._query.start()
+            query = self._query
+        query.join(MAX_WAIT_SECONDS)
+        return None if query.is_alive() else self._current
 
-    def _ask(self) -> None:
-        begun = time.monotonic()
+    def _refresh(self) -> None:
+        started = time.monotonic()
         try:
             with reading(self._sessions) as session:
-                hurry(session)
-                self._present = present(session)
-                if begun - self._counted_at >= PAST_SECONDS:
-                    self._past, self._counted_at = past(session), begun
-        except Exception as error:  # whatever it is, the scrape says that the database does not answer
+                set_timeout(session)
+                self._current = current_counts(session)
+                if started - self._counted_at >= TOTAL_CACHE_SECONDS:
+                    self._totals, self._counted_at = total_counts(session), started
+        except Exception as error:  # of any kind: the scrape reports that the database does not answer
             log.warning("the database does not answer a scrape: %s", getattr(error, "orig", error))
-            self._present = None
-        self._looked_at = time.monotonic()
-        self._took = self._looked_at - begun
+            self._current = None
+        self._queried_at = time.monotonic()
+        self._query_seconds = self._queried_at - started
 
-    def _state(self, up: bool, found: Present | None) -> Iterator[Metric]:
-        yield gauge("database_up", "1 when the database answered the last look, else 0.", [((), float(up))])
-        yield gauge("database_look_seconds", "How long the last look at the database took.", [((), self._took)])
+    def _state(self, up: bool, found: CurrentCounts | None) -> Iterator[Metric]:
+        yield gauge(
+            "database_up", "1 when the database answered the last query of these gauges, else 0.", [((), float(up))]
+        )
+        yield gauge(
+            "database_query_seconds", "Seconds that the last query of these gauges took.", [((), self._query_seconds)]
+        )
         if found is None:
             return
-        jobs, datasets = self._past.jobs | found.jobs, self._past.datasets | found.datasets
+        jobs, datasets = self._totals.jobs | found.jobs, self._totals.datasets | found.datasets
         queues = sorted(found.queues.items())
 
-        def of_queues(what: str) -> list[tuple[tuple[str, ...], float]]:
-            return [((name,), float(getattr(queue, what))) for name, queue in queues]
+        def by_queue(field: str) -> list[tuple[tuple[str, ...], float]]:
+            return [((name,), float(getattr(queue, field))) for name, queue in queues]
 
         yield gauge("jobs", "Jobs by state.", _by_label(jobs), "state")
         yield gauge("datasets", "Datasets by state.", _by_label(datasets), "state")
+        yield gauge("queue_waiting", "Due work that waits for a worker, by queue.", by_queue("waiting"), "queue")
+        oldest = "Seconds that the oldest due work has waited, by queue; 0 without any."
+        yield gauge("queue_oldest_seconds", oldest, by_queue("oldest"), "queue")
+        yield gauge("workers", "Live workers, in each queue that they serve.", by_queue("workers"), "queue")
         yield gauge(
-            "queue_waiting", "Work that is due and waits for a worker, by queue.", of_queues("waiting"), "queue"
+            "workers_slots",
+            "Slots of live workers; those of a worker of two queues count in both.",
+            by_queue("slots"),
+            "queue",
         )
-        oldest = "How long the oldest of it has waited; 0 when none waits."
-        yield gauge("queue_oldest_seconds", oldest, of_queues("oldest"), "queue")
-        yield gauge("workers", "Workers seen lately, in each queue that they serve.", of_queues("workers"), "queue")
-        yield gauge("workers_slots", "Their slots; of a worker of two queues in both.", of_queues("slots"), "queue")
-        expired = "Jobs whose worker is lost and that housekeeping has not given back yet."
+        expired = "Jobs whose lease has expired and that housekeeping has not queued again yet."
         yield gauge("leases_expired", expired, [((), float(found.expired))])
-        yield gauge("uploads_open", "Resumable uploads on their way.", [((), float(found.uploads))])
-        points = (
-            "Rows of the metric logs of all jobs there are; looked at once a minute, as are ended jobs and datasets."
-        )
-        yield gauge("metric_points", points, [((), float(self._past.points))])
+        yield gauge("uploads_open", "Unfinished resumable uploads.", [((), float(found.uploads))])
+        points = "Rows of the metric logs of all jobs; counted once a minute, as are ended jobs and checked datasets."
+        yield gauge("metric_points", points, [((), float(self._totals.points))])
 
 
-class Pool(Collector):
-    """The connections of this process."""
+class PoolGauges(Collector):
+    """Connections of this process to the database."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -122,12 +127,16 @@ class Pool(Collector):
         if isinstance(pool, QueuePool):
             values = [(("used",), float(pool.checkedout())), (("idle",), float(pool.checkedin()))]
             yield gauge("database_pool_connections", "Connections of this process to the database.", values, "state")
-            limit = float(pool.size() + pool._max_overflow)  # nothing public tells it
-            yield gauge("database_pool_connections_limit", "How many it may have at a time.", [((), limit)])
+            limit = float(pool.size() + pool._max_overflow)  # SQLAlchemy has no public accessor
+            yield gauge(
+                "database_pool_connections_limit",
+                "Most connections that this process may have at a time.",
+                [((), limit)],
+            )
 
 
-class Build(Collector):
-    """What runs here."""
+class BuildInfo(Collector):
+    """Versions of the service, Python and the database's dialect."""
 
     def __init__(self, engine: Engine) -> None:
         self._key = (__version__, platform.python_version(), engine.dialect.name)

@@ -1,4 +1,4 @@
-"""SQL of what a scrape tells: counts by index, in one short read session."""
+"""SQL of the gauges: counts by index, in one short read session."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, or_, select, text
 from sqlalchemy.orm import Session
 
-from service.database import db_now
+from service.database import db_now, db_time
 from service.datasets.tables import Dataset
 from service.inference_requests.tables import InferenceRequest
 from service.jobs.states import ALLOWED, ENDED, WITH_WORKER
@@ -18,13 +18,13 @@ from service.jobs.tables import Job
 from service.uploads.tables import Upload
 from service.workers.service import alive
 
-QUEUES = ("train", "data", "predict")
-PATIENCE_MS = 2500
+QUEUE_NAMES = ("train", "data", "predict")
+TIMEOUT_MS = 2500
 
 
 @dataclass
-class Queue:
-    """What waits for a worker in one queue, and who could come."""
+class QueueCounts:
+    """Work that waits in one queue, and the workers that serve it."""
 
     waiting: int = 0
     oldest: float = 0.0
@@ -38,55 +38,54 @@ class Queue:
 
 
 @dataclass
-class Present:
-    """What changes from second to second."""
+class CurrentCounts:
+    """Counts that change from second to second."""
 
     jobs: dict[str, int]
     datasets: dict[str, int]
-    queues: dict[str, Queue]
+    queues: dict[str, QueueCounts]
     expired: int
     uploads: int
 
 
 @dataclass
-class Past:
-    """What only grows or is tidied away: counted seldom, for it takes a look at every row."""
+class TotalCounts:
+    """Counts over all rows, which are slow and change slowly."""
 
     jobs: dict[str, int] = field(default_factory=dict)
     datasets: dict[str, int] = field(default_factory=dict)
     points: int = 0
 
 
-def hurry(session: Session) -> None:
-    """A count that takes longer is given up by PostgreSQL itself."""
+def set_timeout(session: Session) -> None:
+    """Let PostgreSQL cancel the transaction's statements after TIMEOUT_MS."""
     if session.get_bind().dialect.name == "postgresql":
-        session.execute(text(f"SET LOCAL statement_timeout = {PATIENCE_MS}"))
+        session.execute(text(f"SET LOCAL statement_timeout = {TIMEOUT_MS}"))
 
 
-def present(session: Session) -> Present:
-    """Jobs and datasets that have not ended, queues, workers, leases, uploads."""
-    now = session.scalar(select(db_now()))
-    assert now is not None
-    queues = {name: Queue() for name in QUEUES}
+def current_counts(session: Session) -> CurrentCounts:
+    """Count active jobs and datasets, waiting work, live workers, expired leases and open uploads."""
+    now = db_time(session)
+    queues = {name: QueueCounts() for name in QUEUE_NAMES}
     due = or_(Job.not_before.is_(None), Job.not_before <= db_now())
     queued = select(Job.queue, func.count(), func.min(Job.updated_at)).where(Job.state == "queued", due)
     for name, count, oldest in session.execute(queued.group_by(Job.queue)):
-        queues.setdefault(name, Queue()).add(count, oldest, now)
-    for table, states, began, name in (
+        queues.setdefault(name, QueueCounts()).add(count, oldest, now)
+    for table, states, since, name in (
         (Dataset, ("uploading", "validating"), Dataset.updated_at, "data"),
         (InferenceRequest, ("queued",), InferenceRequest.created_at, "predict"),
     ):
         free = or_(table.lease_expires_at.is_(None), table.lease_expires_at < db_now())
-        waiting = select(func.count(), func.min(began)).where(table.state.in_(states), free)
+        waiting = select(func.count(), func.min(since)).where(table.state.in_(states), free)
         queues[name].add(*session.execute(waiting).one(), now)
     for worker in alive(session):
         for name in worker.queues:
-            queue = queues.setdefault(name, Queue())
+            queue = queues.setdefault(name, QueueCounts())
             queue.workers += 1
             queue.slots += worker.slots
     lost = select(func.count()).where(Job.state.in_(WITH_WORKER), Job.lease_expires_at < db_now())
     open_uploads = select(func.count()).where(Upload.state == "uploading")
-    return Present(
+    return CurrentCounts(
         jobs=_by_state(session, Job, sorted(set(ALLOWED) - ENDED)),
         datasets=_by_state(session, Dataset, ("uploading", "validating")),
         queues=queues,
@@ -95,9 +94,9 @@ def present(session: Session) -> Present:
     )
 
 
-def past(session: Session) -> Past:
-    """Ended jobs, checked datasets, and the rows of all metric logs."""
-    return Past(
+def total_counts(session: Session) -> TotalCounts:
+    """Count ended jobs, checked datasets, and the rows of all metric logs."""
+    return TotalCounts(
         jobs=_by_state(session, Job, sorted(ENDED)),
         datasets=_by_state(session, Dataset, ("ready", "invalid")),
         points=int(session.scalar(select(func.coalesce(func.sum(Job.next_seq - 1), 0))) or 0),

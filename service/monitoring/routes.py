@@ -1,4 +1,4 @@
-"""HTTP of the exposition: for a key that may everything, or for the token that is good for this alone."""
+"""HTTP of the Prometheus exposition: for a key with the scope admin, or the token for this route alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from service.auth import METRICS_PATH, Admin
 from service.monitoring.exposition import OPENMETRICS, Exposition
 
 router = APIRouter(tags=["monitoring"])
-AT_ONCE = 2
-ANSWERS: dict[int | str, dict[str, Any]] = {
+MAX_PARALLEL = 2
+RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {kind: {"schema": {"type": "string"}} for kind in ("text/plain", OPENMETRICS)},
         "description": "The text format 0.0.4 or, by `Accept`, OpenMetrics 1.0.0",
@@ -20,10 +20,10 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get(METRICS_PATH, response_class=Response, responses=ANSWERS, summary="Metrics for Prometheus")
+@router.get(METRICS_PATH, response_class=Response, responses=RESPONSES, summary="Metrics for Prometheus")
 async def scrape(request: Request, who: Admin) -> Response:
     exposition: Exposition = request.app.state.exposition
-    # threads of its own: requests that all wait for a database that hangs must not keep the scrape from saying so
+    # a thread limit apart from the requests': these may all wait for a database that hangs, and the scrape must report it
     limiter: CapacityLimiter = request.app.state.scrapes
     accept = request.headers.get("accept", "")
     body, media_type = await to_thread.run_sync(exposition.render, accept, limiter=limiter)

@@ -12,7 +12,7 @@ from service.auth import Reader
 from service.context import Service
 from service.database import reading
 from service.errors import Problem
-from service.inference_requests.service import ask
+from service.inference_requests.service import infer
 from service.jobs import service
 from service.request_body import SPEC_BODY, read_document
 from service.specs.schemas import EstimateOut, ValidOut, WarningOut
@@ -66,7 +66,7 @@ async def init_report(
             return dataset.prepared_key, json.dumps(wish).encode()
 
     key, wish = await to_thread.run_sync(check)
-    answer = await ask(context, who, "init_report", key, wish, "application/json")
+    answer = await infer(context, who, "init_report", key, wish, "application/json")
     return Response(answer.body, media_type=answer.media_type)
 
 

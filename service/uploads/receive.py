@@ -1,6 +1,6 @@
-"""One PATCH: bytes go to the upload's file, are fsynced every few MiB, and only then does the offset in the database rise.
+"""Write the body of one PATCH: append to the file, fsync every few MiB, then raise the offset in the database.
 
-After a death at any point the file may be longer than the offset says; the next writer cuts it to the offset.
+After a death at any point the file may be longer than the offset; the next writer truncates it to the offset.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from service.failpoints import fp
 from service.uploads import repository
 from service.uploads.metadata import ALGORITHMS, Checksum
 
-STEP = 4 << 20
-"""A cut costs at most so many bytes, however large the client's chunks are."""
+FSYNC_BYTES = 4 << 20
+"""A broken connection loses at most so many bytes, however large the client's chunks are."""
 IDLE_SECONDS = 20.0
-"""A client that sends nothing for so long is taken for gone: nobody else could go on with the upload otherwise."""
-HASH_PIECE = 8 << 20
-KEPT_HASHES = 1024
-_running: OrderedDict[str, tuple[int, Any]] = OrderedDict()
-"""SHA-256 so far of uploads that this process has received from their first byte on: (bytes, hash)."""
+"""A client that sends nothing for so long loses the lock, so that another request can continue the upload."""
+HASH_CHUNK = 8 << 20
+MAX_RUNNING_HASHES = 1024
+_running_hashes: OrderedDict[str, tuple[int, Any]] = OrderedDict()
+"""Upload -> (bytes, SHA-256 of them), of uploads that this process has received from their first byte on."""
 
 
 def locked_file(path: Path) -> BinaryIO | None:
-    """The upload's file, made when missing and locked for us alone; None while someone else has it.
+    """Open the upload's file, created when missing, with an exclusive lock; None while another request holds it.
 
-    The kernel drops the lock when its process dies, so that a restarted service can go on at once.
+    The kernel releases the lock when its process dies, so that a restarted service can continue at once.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
@@ -49,14 +49,16 @@ def locked_file(path: Path) -> BinaryIO | None:
 
 
 def busy() -> Problem:
-    """423 while another request writes."""
-    detail = "Another request is writing to this upload. Ask for its offset with HEAD a little later, and go on there."
+    """Return the 423 problem of an upload that another request writes to."""
+    detail = (
+        "Another request is writing to this upload. Ask for its offset with HEAD a little later, and continue there."
+    )
     return Problem(423, "upload_locked", detail, headers={"Retry-After": "1"})
 
 
 @dataclass
 class Writer:
-    """The only one who writes to an upload; holds the file's lock until closed. `offset` bytes are safe."""
+    """The only writer of an upload; holds the file's lock until closed. `offset` bytes are on disk."""
 
     sessions: sessionmaker[Session]
     upload_id: str
@@ -70,38 +72,38 @@ class Writer:
     complete: bool = False
 
     def __post_init__(self) -> None:
-        # what a killed writer left behind the offset is not known to be good
+        # bytes beyond the offset were not fsynced by the writer that died
         os.ftruncate(self.file.fileno(), self.offset)
         self.file.seek(self.offset)
         self._end = self.offset
-        at, running = _running.pop(self.upload_id, (0, None))
-        self._hash = running if running is not None and at == self.offset else None
+        hashed, running = _running_hashes.pop(self.upload_id, (0, None))
+        self._hash = running if running is not None and hashed == self.offset else None
         if self.offset == 0:
             self._hash = hashlib.sha256()
         self._safe = self._hash.copy() if self._hash is not None else None
         self._sum = ALGORITHMS[self.checksum.algorithm]() if self.checksum else None
 
     async def take(self, receive: Receive) -> None:
-        """Write a request's body. What has come before the client went away is kept, unless a checksum was to be met.
+        """Write a request's body. Bytes received before a disconnect are kept, unless a checksum was declared.
 
-        Raises problems: 413 beyond the length or limit, 408 for a silent client, 460, 423 when taken over.
+        Raises problems: 413 beyond the length or limit, 408 for an idle client, 460 for a wrong checksum, 423.
         """
         buffer = bytearray()
-        more, problem = True, None
-        while more:
+        has_more, problem = True, None
+        while has_more:
             message = None
             with anyio.move_on_after(IDLE_SECONDS):
                 message = await receive()
             if message is None or message["type"] == "http.disconnect":
-                problem = _cut(message is None)
+                problem = _disconnected(idle=message is None)
                 break
             buffer += message.get("body", b"")
-            more = message.get("more_body", False)
-            if self._end + len(buffer) > self._most():
-                problem = self._beyond()
+            has_more = message.get("more_body", False)
+            if self._end + len(buffer) > self._max_end():
+                problem = self._too_long()
                 buffer.clear()
                 break
-            if len(buffer) >= STEP and more:
+            if len(buffer) >= FSYNC_BYTES and has_more:
                 await to_thread.run_sync(self._write, bytes(buffer))
                 buffer.clear()
         if problem is not None and (self.checksum is not None or self._end == self.length):
@@ -111,14 +113,14 @@ class Writer:
             raise problem
 
     def expect(self, body: int | None) -> None:
-        """Raise the 413 problem of a body whose size is said beforehand and too large."""
-        if body is not None and self.offset + body > self._most():
-            raise self._beyond()
+        """Raise the 413 problem of a body whose declared size is too large."""
+        if body is not None and self.offset + body > self._max_end():
+            raise self._too_long()
 
-    def _most(self) -> int:
+    def _max_end(self) -> int:
         return self.limit if self.length is None else self.length
 
-    def _beyond(self) -> Problem:
+    def _too_long(self) -> Problem:
         if self.length is None:
             detail = f"The upload may have at most {self.limit} bytes."
             return Problem(413, "too_large", detail, limit_bytes=self.limit)
@@ -135,20 +137,20 @@ class Writer:
             self._sum.update(data)
         self._end += len(data)
         fp("upload_written")
-        # the offset reaches the length only together with the hash: whoever sees it there sees a whole upload
+        # the offset reaches the length only together with the hash: a reader that sees it sees a complete upload
         if self._sum is None and not last and self._end != self.length:
             self._advance()
 
     def _conclude(self, data: bytes) -> None:
         self._write(data, last=True)
         if self.checksum is not None and self._sum is not None and self._sum.digest() != self.checksum.digest:
-            detail = f"The body's {self.checksum.algorithm} is {self._sum.hexdigest()}: nothing of it was kept."
+            detail = f"The body's {self.checksum.algorithm} is {self._sum.hexdigest()}: nothing was kept."
             raise Problem(460, "checksum_mismatch", f"{detail} Send it again from offset {self.offset}.")
         if self._end != self.length:
             self._advance()
             return
         os.fsync(self.file.fileno())
-        sha256 = (self._hash or self._read_again()).hexdigest()
+        sha256 = (self._hash or self._hash_file()).hexdigest()
         with self.sessions.begin() as session:
             if not repository.complete(session, self.upload_id, self.fence, self._end, sha256):
                 raise busy()
@@ -166,25 +168,25 @@ class Writer:
         self.offset, self._safe = self._end, self._hash.copy() if self._hash is not None else None
         fp("upload_advanced")
 
-    def _read_again(self) -> Any:
-        """The hash of an upload that another process has begun: once, in this thread, at the disk's speed."""
+    def _hash_file(self) -> Any:
+        """Hash the file of an upload that another process has begun: once, at the disk's speed."""
         digest = hashlib.sha256()
         self.file.seek(0)
-        while piece := self.file.read(HASH_PIECE):
-            digest.update(piece)
+        while chunk := self.file.read(HASH_CHUNK):
+            digest.update(chunk)
         return digest
 
     def close(self) -> None:
-        """Let others write. Keeps the running hash for the next PATCH."""
+        """Release the lock and keep the running hash for the next PATCH."""
         if not self.complete and self._safe is not None:
-            _running[self.upload_id] = (self.offset, self._safe)
-            while len(_running) > KEPT_HASHES:
-                _running.popitem(last=False)
+            _running_hashes[self.upload_id] = (self.offset, self._safe)
+            while len(_running_hashes) > MAX_RUNNING_HASHES:
+                _running_hashes.popitem(last=False)
         self.file.close()
 
 
-def _cut(silent: bool) -> Problem:
-    if silent:
-        detail = f"No bytes came for {IDLE_SECONDS:g} s; what came before is kept. Go on at the offset of HEAD."
+def _disconnected(*, idle: bool) -> Problem:
+    if idle:
+        detail = f"No bytes came for {IDLE_SECONDS:g} s; the bytes before are kept. Continue at the offset that HEAD returns."
         return Problem(408, "upload_idle", detail, headers={"Connection": "close"})
-    return Problem(400, "disconnected", "The request ended before its last byte; what came is kept.")
+    return Problem(400, "disconnected", "The request ended before its last byte; the received bytes are kept.")

@@ -18,7 +18,7 @@ def get(session: Session, project_id: str, upload_id: str) -> Upload | None:
 
 
 def expired(session: Session, upload: Upload) -> bool:
-    """Whether it waited too long for its next bytes."""
+    """Whether the time for its next bytes is over."""
     gone = select(Upload.id).where(Upload.id == upload.id, Upload.state == "uploading", Upload.expires_at <= db_now())
     return session.scalar(gone) is not None
 
@@ -33,6 +33,18 @@ def listing(session: Session, project_id: str, limit: int, after: str | None, st
     return session.scalars(mine.order_by(Upload.id.desc()).limit(limit + 1)).all()
 
 
+def add(session: Session, upload: Upload) -> None:
+    """Insert an upload."""
+    session.add(upload)
+    session.flush()
+
+
+def delete_row(session: Session, upload: Upload) -> None:
+    """Delete the row; the caller deletes the file."""
+    session.delete(upload)
+    session.flush()
+
+
 def locked(session: Session, upload_id: str) -> Upload | None:
     """The row, locked until the transaction ends."""
     one = select(Upload).where(Upload.id == upload_id).with_for_update()
@@ -40,12 +52,12 @@ def locked(session: Session, upload_id: str) -> Upload | None:
 
 
 def advance(session: Session, upload_id: str, fence: int, received: int, keep_seconds: float) -> bool:
-    """Note that so many bytes are on disk; False when another writer has taken over, or the upload is gone."""
+    """Record that so many bytes are on disk; False when another writer has the upload or it was deleted."""
     return _write(session, upload_id, fence, received=received, expires_at=db_now(plus=keep_seconds))
 
 
 def complete(session: Session, upload_id: str, fence: int, received: int, sha256: str) -> bool:
-    """Note that every byte is on disk, and their hash; False as above."""
+    """Record that all bytes are on disk, and their hash; False as in `advance`."""
     return _write(session, upload_id, fence, received=received, sha256=sha256, state="received")
 
 
@@ -61,30 +73,30 @@ def _write(session: Session, upload_id: str, fence: int, **changes: object) -> b
 
 
 def waiting_for_dataset(session: Session) -> Sequence[str]:
-    """Uploads that were received whole, and whose process died before it made the dataset."""
+    """Return uploads received in full whose process died before it created the dataset."""
     return session.scalars(select(Upload.id).where(Upload.state == "received").limit(20)).all()
 
 
-def remove_expired(session: Session) -> Sequence[str]:
-    """Delete rows whose time is over (not those about to become datasets); returns their ids."""
+def delete_expired(session: Session) -> Sequence[str]:
+    """Delete expired rows, but not those about to become datasets; returns their ids."""
     doomed = delete(Upload).where(Upload.state != "received", Upload.expires_at < db_now())
     return session.scalars(doomed.returning(Upload.id).execution_options(synchronize_session=False)).all()
 
 
 def any_expired(session: Session) -> bool:
-    """Whether `remove_expired` would find something; asked by a reader, who keeps no writer waiting."""
+    """Whether `delete_expired` would delete something; a read, which keeps no writer waiting on SQLite."""
     over = select(Upload.id).where(Upload.state != "received", Upload.expires_at < db_now())
     return session.scalar(over.limit(1)) is not None
 
 
-def open_ones(session: Session, ids: Sequence[str]) -> set[str]:
-    """Which of them still need their file."""
+def unfinished(session: Session, ids: Sequence[str]) -> set[str]:
+    """Return those of the uploads that still need their file."""
     return set(
         session.scalars(select(Upload.id).where(Upload.id.in_(ids), Upload.state.in_(("uploading", "received"))))
     )
 
 
-def waits_with(session: Session, sha256: str) -> bool:
-    """Whether an upload of those bytes is about to become a dataset."""
+def has_received(session: Session, sha256: str) -> bool:
+    """Whether an upload with these bytes is about to become a dataset."""
     waiting = select(Upload.id).where(Upload.sha256 == sha256, Upload.state == "received")
     return session.scalar(waiting.limit(1)) is not None

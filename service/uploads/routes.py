@@ -1,4 +1,4 @@
-"""HTTP of uploads: tus 1.0 (https://tus.io) for any of its clients, and the same as JSON for people and scripts."""
+"""HTTP of uploads: tus 1.0 (https://tus.io) for its clients, and JSON for people and scripts."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,creation-defer-length,checksum,termination,expiration"
 CHUNK = "application/offset+octet-stream"
 DATASET = "Trainkit-Dataset"
-"""Header of every answer about an upload that has become a dataset: its id."""
+"""Response header of an upload whose dataset was created: the dataset's id."""
 BODY: dict[str, Any] = {"content": {CHUNK: {"schema": {"type": "string", "format": "binary"}}}}
 
 
 class TusRoute(APIRoute):
-    """Every answer, and every refusal, says which version of the protocol is spoken."""
+    """Adds the version of the protocol to every response and problem."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -50,17 +50,17 @@ router = APIRouter(prefix="/v1/uploads", tags=["uploads"], route_class=TusRoute)
 Text = Annotated[str | None, Header()]
 
 
-def _speaks(tus_resumable: Annotated[str | None, Header()] = None) -> None:
+def _check_version(tus_resumable: Annotated[str | None, Header()] = None) -> None:
     if tus_resumable != VERSION:
-        detail = f"This service speaks tus {VERSION}: send `Tus-Resumable: {VERSION}`."
+        detail = f"This service implements tus {VERSION}: send `Tus-Resumable: {VERSION}`."
         raise Problem(412, "tus_version", detail, headers={"Tus-Version": VERSION})
 
 
-Spoken = Annotated[None, Depends(_speaks)]
-"""Asked after the key's scope, before everything else."""
+TusVersion = Annotated[None, Depends(_check_version)]
+"""Checked after the key's scope and before everything else."""
 
 
-@router.options("", status_code=204, summary="What of tus is spoken")
+@router.options("", status_code=204, summary="Version and extensions of tus")
 def options(who: Writer, context: Service, response: Response) -> None:
     response.headers["Tus-Version"] = VERSION
     response.headers["Tus-Extension"] = EXTENSIONS
@@ -79,7 +79,7 @@ async def create(
     request: Request,
     response: Response,
     who: Writer,
-    spoken: Spoken,
+    version: TusVersion,
     context: Service,
     upload_length: Text = None,
     upload_defer_length: Text = None,
@@ -89,9 +89,11 @@ async def create(
     length = metadata.number("Upload-Length", upload_length)
     if (length is None) == (upload_defer_length is None) or upload_defer_length not in (None, "1"):
         hint = "Send Upload-Length: <bytes>, or Upload-Defer-Length: 1."
-        raise metadata.refuse("Upload-Length", "length_needed", "exactly one of two headers is needed.", hint)
-    wish = metadata.wish(upload_metadata)
-    upload = await to_thread.run_sync(service.create, context, who, length, upload_metadata or "", wish)
+        raise metadata.refuse(
+            "Upload-Length", "length_needed", "exactly one of Upload-Length and Upload-Defer-Length is needed.", hint
+        )
+    declared = metadata.dataset_metadata(upload_metadata)
+    upload = await to_thread.run_sync(service.create, context, who, length, upload_metadata or "", declared)
     response.headers["Location"] = f"/v1/uploads/{upload.id}"
     if _media_type(request) == CHUNK:
         upload = await _take(request, context, who, upload.id, 0, None, upload_checksum)
@@ -105,10 +107,10 @@ def list_uploads(
     context: Service,
     limit: Limit = 50,
     after: After = None,
-    status: Literal["uploading", "received", "finished", "failed"] | None = None,
+    state: Literal["uploading", "received", "finished", "failed"] | None = None,
 ) -> dict[str, Any]:
     with reading(context.sessions) as session:
-        return page(repository.listing(session, who.project_id, limit, after, status), limit, upload_out)
+        return page(repository.listing(session, who.project_id, limit, after, state), limit, upload_out)
 
 
 @router.get("/{upload_id}", response_model=UploadOut, summary="One upload and its dataset")
@@ -118,8 +120,8 @@ def get_upload(upload_id: str, who: Reader, context: Service, response: Response
     return upload_out(upload)
 
 
-@router.head("/{upload_id}", response_class=Response, summary="How far an upload is (tus)")
-def head_upload(upload_id: str, who: Writer, spoken: Spoken, context: Service) -> Response:
+@router.head("/{upload_id}", response_class=Response, summary="Offset of an upload (tus)")
+def head_upload(upload_id: str, who: Writer, version: TusVersion, context: Service) -> Response:
     upload = service.find(context, who, upload_id)
     response = Response()
     _describe(response, upload)
@@ -137,7 +139,7 @@ async def patch_upload(
     request: Request,
     response: Response,
     who: Writer,
-    spoken: Spoken,
+    version: TusVersion,
     context: Service,
     upload_offset: Text = None,
     upload_length: Text = None,
@@ -163,7 +165,7 @@ async def post_upload(
     request: Request,
     response: Response,
     who: Writer,
-    spoken: Spoken,
+    version: TusVersion,
     context: Service,
     x_http_method_override: Text = None,
     upload_offset: Text = None,
@@ -174,12 +176,12 @@ async def post_upload(
         detail = "POST to an upload stands for PATCH: send `X-HTTP-Method-Override: PATCH`."
         raise Problem(400, "override_needed", detail)
     await patch_upload(
-        upload_id, request, response, who, spoken, context, upload_offset, upload_length, upload_checksum
+        upload_id, request, response, who, version, context, upload_offset, upload_length, upload_checksum
     )
 
 
-@router.delete("/{upload_id}", status_code=204, summary="Give an upload up (tus termination)")
-def delete_upload(upload_id: str, who: Writer, spoken: Spoken, context: Service) -> None:
+@router.delete("/{upload_id}", status_code=204, summary="Cancel an upload (tus termination)")
+def delete_upload(upload_id: str, who: Writer, version: TusVersion, context: Service) -> None:
     service.terminate(context, who, upload_id)
 
 
@@ -192,13 +194,13 @@ async def _take(
     length: int | None,
     checksum: str | None,
 ) -> Upload:
-    """Write the request's body at `offset`; the upload as it is then."""
-    wanted = metadata.checksum(checksum)
+    """Write the request's body at `offset` and return the upload after it."""
+    expected = metadata.checksum(checksum)
     body = metadata.number("Content-Length", request.headers.get("content-length"))
     upload = await to_thread.run_sync(service.find, context, who, upload_id)
     if upload.state == "finished" and offset == upload.received and not body:
         return upload
-    writer = await to_thread.run_sync(service.open_writer, context, who, upload_id, offset, length, wanted)
+    writer = await to_thread.run_sync(service.open_writer, context, who, upload_id, offset, length, expected)
     try:
         writer.expect(body)
         await writer.take(request.receive)

@@ -11,7 +11,7 @@ from service.uploads.tables import Upload
 
 
 class UploadOut(BaseModel):
-    """A resumable upload: how far it is, and what it has become."""
+    """A resumable upload: its offset, its state, and the dataset created from it."""
 
     id: str
     state: Literal["uploading", "received", "finished", "failed"]
@@ -30,7 +30,7 @@ class UploadOut(BaseModel):
 
 
 def upload_out(row: Upload) -> UploadOut:
-    """A row as scripts read it."""
+    """Map a row to the wire format."""
     return UploadOut(
         id=row.id,
         state=row.state,

@@ -1,18 +1,18 @@
-"""Rules of uploads: one writer at a time, the database knows the offset, and the last byte makes the dataset once."""
+"""Rules of uploads: one writer at a time, the database holds the offset, the last byte creates the dataset once."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 
-from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import quota
 from service.body_limits import too_large
 from service.context import Context
-from service.database import db_now, new_id, reading
+from service.database import db_time, new_id, reading
 from service.datasets import service as datasets
 from service.datasets.receive import Received
 from service.errors import Problem, not_found
@@ -29,19 +29,20 @@ FOLDER = "uploads"
 TRIES = 5
 
 
-def create(context: Context, who: Principal, length: int | None, said: str, wish: datasets.Wish) -> Upload:
-    """A new upload without bytes. 413 problems when the length is beyond the limits, 422 for nothing at all."""
+def create(
+    context: Context, who: Principal, length: int | None, metadata_header: str, metadata: datasets.DatasetMetadata
+) -> Upload:
+    """Create an upload without bytes. Raises 413 problems for a length beyond the limits, 422 for length 0."""
     limit = context.settings.max_upload_bytes
     if length is not None and length > limit:
         raise too_large(limit)
     if length == 0:
-        raise refuse("Upload-Length", "empty", "no dataset is empty.", "Send a file that has bytes.", status=422)
+        raise refuse(
+            "Upload-Length", "empty", "must be at least 1; got 0.", "Send a file that is not empty.", status=422
+        )
     with context.sessions.begin() as session:
         quota.check(session, context.settings, who.project_id, length or 0)
-        now = session.scalar(select(db_now()))
-        until = session.scalar(select(db_now(plus=context.settings.upload_keep_seconds)))
-        assert now is not None
-        assert until is not None
+        now = db_time(session)
         identifier = new_id("up")
         upload = Upload(
             id=identifier,
@@ -49,32 +50,32 @@ def create(context: Context, who: Principal, length: int | None, said: str, wish
             state="uploading",
             length=length,
             received=0,
-            metadata_header=said,
-            name=wish.name,
-            kind=wish.kind,
-            target=wish.target,
-            filename=wish.filename,
-            read_options=wish.read_options,
+            metadata_header=metadata_header,
+            name=metadata.name,
+            kind=metadata.kind,
+            target=metadata.target,
+            filename=metadata.filename,
+            read_options=metadata.read_options,
             storage_key=f"{FOLDER}/{identifier}",
-            expires_at=until,
+            expires_at=now + timedelta(seconds=context.settings.upload_keep_seconds),
             created_at=now,
             updated_at=now,
         )
-        session.add(upload)
+        repository.add(session, upload)
     return upload
 
 
 def find(context: Context, who: Principal, upload_id: str, *, usable: bool = True) -> Upload:
-    """The project's upload. Raises 404, and where it must be `usable` 410 when it has expired or failed.
+    """Return the project's upload. Raises 404, and with `usable` 410 when it has expired or failed.
 
-    One whose bytes are all there, but whose process died before it made the dataset, gets its dataset now.
+    One received in full whose process died before it created the dataset gets its dataset now.
     """
     with reading(context.sessions) as session:
         upload = repository.get(session, who.project_id, upload_id)
         if upload is None:
             raise not_found("upload", upload_id)
         if usable and repository.expired(session, upload):
-            raise Problem(410, "upload_expired", "The upload waited too long for its next bytes. Begin a new one.")
+            raise Problem(410, "upload_expired", "The upload expired: its next bytes came too late. Begin a new one.")
     if upload.state == "received":
         upload = finish(context.sessions, context.storage, context.doorbell.ring, upload_id) or upload
     if usable and upload.state == "failed":
@@ -85,7 +86,7 @@ def find(context: Context, who: Principal, upload_id: str, *, usable: bool = Tru
 def open_writer(
     context: Context, who: Principal, upload_id: str, offset: int, length: int | None, checksum: Checksum | None
 ) -> Writer:
-    """Become the one who writes at `offset`. Raises 404, 409 (another offset), 410, 413, 423."""
+    """Return the only writer of the upload, at `offset`. Raises 404, 409 (another offset), 410, 413, 423."""
     find(context, who, upload_id)
     path = context.storage.local_path(f"{FOLDER}/{upload_id}")
     file = locked_file(path)
@@ -103,12 +104,12 @@ def open_writer(
             if size < upload.received:
                 log.error("upload %s: the file has %s bytes of %s", upload_id, size, upload.received)
                 upload.received = size
-            right = offset == upload.received
-            if right:
+            matches = offset == upload.received
+            if matches:
                 upload.fence += 1
                 _set_length(context, session, upload, length)
-        # a length that was too short to keep must stay: only now may the answer be no
-        if not right:
+        # a length that was corrected above must be committed before the refusal
+        if not matches:
             raise _wrong_offset(upload)
         with reading(context.sessions) as session:
             limit = quota.room(session, context.settings, upload.project_id, without_upload=upload_id)
@@ -122,7 +123,7 @@ def open_writer(
 
 
 def _set_length(context: Context, session: Session, upload: Upload, length: int | None) -> None:
-    """The length of an upload that was created without (`Upload-Defer-Length`)."""
+    """Set the length of an upload that was created without one (`Upload-Defer-Length`)."""
     if length is None or length == upload.length:
         return
     if upload.length is not None or length < upload.received:
@@ -138,46 +139,46 @@ def _wrong_offset(upload: Upload) -> Problem:
     headers = {"Upload-Offset": str(upload.received)}
     if upload.dataset_id:
         headers["Trainkit-Dataset"] = upload.dataset_id
-    detail = f"The upload is {upload.state} and has {upload.received} bytes. Go on there (HEAD tells the offset)."
+    detail = f"The upload is {upload.state} and has {upload.received} bytes. Continue there (HEAD returns the offset)."
     return Problem(409, "wrong_offset", detail, headers=headers)
 
 
 def finish(
     sessions: sessionmaker[Session], storage: Storage, ring: Callable[[str], object], upload_id: str
 ) -> Upload | None:
-    """Make the dataset of an upload that was received whole: once, however often and from wherever it is called."""
+    """Create the dataset of an upload that was received in full: once, however often and from wherever it is called."""
     for _ in range(TRIES):
         try:
             with sessions.begin() as session:
                 upload = repository.locked(session, upload_id)
                 if upload is None or upload.state != "received" or upload.sha256 is None:
                     return upload
-                _make_dataset(session, storage, upload)
+                _create_dataset(session, storage, upload)
             break
-        except IntegrityError:  # another upload of the same name or bytes was quicker: look again
+        except IntegrityError:  # another upload of the same name or bytes was faster
             continue
         except FileNotFoundError:
-            return _lost(sessions, upload_id)
+            return _fail_lost(sessions, upload_id)
     else:
         return upload
     fp("upload_finished")
-    # left over when the same bytes were there already
+    # the file is left when the same bytes were stored already
     storage.delete(upload.storage_key)
     if upload.dataset_id is not None:
         ring(datasets.QUEUE)
     return upload
 
 
-def _make_dataset(session: Session, storage: Storage, upload: Upload) -> None:
+def _create_dataset(session: Session, storage: Storage, upload: Upload) -> None:
     part = storage.local_path(upload.storage_key)
     received = Received(part, upload.sha256 or "", upload.received)
-    wish = datasets.Wish(upload.name, upload.kind, upload.target, upload.filename, upload.read_options)
-    dataset = datasets.admit(session, storage, upload.project_id, received, wish)
+    metadata = datasets.DatasetMetadata(upload.name, upload.kind, upload.target, upload.filename, upload.read_options)
+    dataset = datasets.admit(session, storage, upload.project_id, received, metadata)
     fp("upload_adopted")
     upload.state, upload.dataset_id = "finished", dataset.id
 
 
-def _lost(sessions: sessionmaker[Session], upload_id: str) -> Upload | None:
+def _fail_lost(sessions: sessionmaker[Session], upload_id: str) -> Upload | None:
     message, hint = "the upload's file is no longer in storage", "Upload it again."
     log.error("upload %s: %s", upload_id, message)
     with sessions.begin() as session:
@@ -195,7 +196,7 @@ def _lost(sessions: sessionmaker[Session], upload_id: str) -> Upload | None:
 
 
 def terminate(context: Context, who: Principal, upload_id: str) -> None:
-    """Forget an upload and its bytes; a dataset that it has become stays. Raises 404, 423."""
+    """Delete an upload and its bytes; a dataset that was created from it stays. Raises 404, 423."""
     upload = find(context, who, upload_id, usable=False)
     path = context.storage.local_path(upload.storage_key)
     file = locked_file(path)
@@ -204,6 +205,5 @@ def terminate(context: Context, who: Principal, upload_id: str) -> None:
     with file, context.sessions.begin() as session:
         row = repository.locked(session, upload_id)
         if row is not None:
-            session.delete(row)
-            session.flush()
+            repository.delete_row(session, row)
         path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Messages are made in the transaction of what they tell: an event that is committed is told, one that is not never.
+"""Transactional outbox: deliveries are written in the transaction of the event that they report.
 
-A crash between the two cannot lose or double one, and a webhook that is broken cannot hold a job up.
+So a crash can neither lose nor double one, and a broken receiver cannot delay a job.
 """
 
 from __future__ import annotations
@@ -9,63 +9,64 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from service.database import db_time
-from service.metrics.chunks import Row as MetricRow
 from service.webhooks import repository
-from service.webhooks.tables import WebhookCrossing
+
+if TYPE_CHECKING:
+    from service.metrics.chunks import Row as MetricRow
 
 THRESHOLD = "job.metric_threshold"
 TEST = "webhook.test"
 
 
 def publish(session: Session, project_id: str, job_id: str, event: Mapping[str, Any]) -> None:
-    """Queue the job's event `{seq, at, from, to, reason}` for every webhook that wants it."""
+    """Queue the job's event `{seq, at, from, to, reason}` for every webhook that subscribes to it."""
     kind = f"job.{event['to']}"
-    wanted = [hook for hook in repository.subscriptions(session, project_id) if _wants(hook.events, kind)]
-    if not wanted:
+    subscribed = [hook for hook in repository.subscriptions(session, project_id) if _subscribes(hook.events, kind)]
+    if not subscribed:
         return
-    job = repository.job_facts(session, job_id)
-    told = _there(session, [hook for hook in wanted if _about(hook, job)])
-    if told:
+    job = repository.job_summary(session, job_id)
+    webhook_ids = _lock_existing(session, [hook for hook in subscribed if _matches(hook, job)])
+    if webhook_ids:
         body = message(kind, event["at"], job=_job(job), event={**event, "at": _time(event["at"])})
-        for webhook_id in told:
+        for webhook_id in webhook_ids:
             repository.add_delivery(session, webhook_id, kind, body, event["at"], job_id=job_id, event_seq=event["seq"])
         session.flush()
 
 
 def observe(session: Session, job_id: str, rows: Sequence[MetricRow], first_seq: int) -> None:
-    """Queue a message for every threshold that these rows are the first of their job to cross."""
+    """Queue a message for every threshold that these metric rows are the first of their job to cross."""
     watching = repository.watchers(session, job_id)
     if not watching:
         return
-    found = [
-        (hook, threshold, place)
+    crossings = [
+        (hook, threshold, index)
         for hook in watching
         for threshold in hook.thresholds
-        if (place := _first_beyond(threshold, rows)) is not None
+        if (index := _first_beyond(threshold, rows)) is not None
     ]
-    if not found:
+    if not crossings:
         return
     known = repository.crossed(session, job_id)
-    job = repository.job_facts(session, job_id)
-    new = [one for one in found if (one[0].id, name(one[1])) not in known and _about(one[0], job)]
-    there = set(_there(session, [hook for hook, _, _ in new]))
+    job = repository.job_summary(session, job_id)
+    new = [one for one in crossings if (one[0].id, threshold_key(one[1])) not in known and _matches(one[0], job)]
+    existing = set(_lock_existing(session, [hook for hook, _, _ in new]))
     at = db_time(session)
-    for hook, threshold, place in new:
-        if hook.id in there:
-            _tell(session, hook.id, job, threshold, rows[place], first_seq + place, at)
+    for hook, threshold, index in new:
+        if hook.id in existing:
+            _report_crossing(session, hook.id, job, threshold, rows[index], first_seq + index, at)
     session.flush()
 
 
-def _tell(
+def _report_crossing(
     session: Session, webhook_id: str, job: Row[Any], threshold: dict[str, Any], row: MetricRow, seq: int, at: datetime
 ) -> None:
-    session.add(WebhookCrossing(webhook_id=webhook_id, job_id=job.id, threshold=name(threshold), seq=seq, at=at))
+    repository.add_crossing(session, webhook_id, job.id, threshold_key(threshold), seq, at)
     crossing = {
         **threshold,
         "value": row.value if isfinite(row.value) else None,
@@ -80,41 +81,41 @@ def _tell(
 
 
 def message(kind: str, at: datetime, **data: Any) -> str:
-    """The body: thin, so that who needs more asks the API, with a key."""
+    """Return the JSON body. It holds little: a receiver that needs more asks the API with its key."""
     return json.dumps({"type": kind, "timestamp": _time(at), "data": data}, separators=(",", ":"), allow_nan=False)
 
 
-def name(threshold: Mapping[str, Any]) -> str:
-    """`val_accuracy > 0.95`: what makes a threshold the same one."""
+def threshold_key(threshold: Mapping[str, Any]) -> str:
+    """Return what identifies a threshold, e.g. `val_accuracy > 0.95`."""
     side, sign = ("above", ">") if "above" in threshold else ("below", "<")
     return f"{threshold['metric']} {sign} {float(threshold[side])!r}"
 
 
 def _first_beyond(threshold: Mapping[str, Any], rows: Sequence[MetricRow]) -> int | None:
-    """Place of the first row that lies beyond; NaN lies nowhere."""
+    """Return the index of the first row beyond the threshold, None without one; NaN is never beyond."""
     split, _, metric = threshold["metric"].partition("_")
     above, below = threshold.get("above"), threshold.get("below")
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if row.name != metric or row.split != split:
             continue
         if (above is not None and row.value > above) or (below is not None and row.value < below):
-            return place
+            return index
     return None
 
 
-def _wants(events: Sequence[str], kind: str) -> bool:
+def _subscribes(events: Sequence[str], kind: str) -> bool:
     return kind in events or "job.*" in events or "*" in events
 
 
-def _about(hook: Row[Any], job: Row[Any]) -> bool:
-    """Whether the job is one that the webhook is about."""
+def _matches(hook: Row[Any], job: Row[Any]) -> bool:
+    """Whether the webhook's job and labels match the job."""
     if hook.job_id is not None and hook.job_id != job.id:
         return False
     return all(job.labels.get(key) == value for key, value in (hook.labels or {}).items())
 
 
-def _there(session: Session, hooks: Sequence[Row[Any]]) -> list[str]:
-    return sorted(repository.still_there(session, [hook.id for hook in hooks])) if hooks else []
+def _lock_existing(session: Session, hooks: Sequence[Row[Any]]) -> list[str]:
+    return sorted(repository.lock_existing(session, [hook.id for hook in hooks])) if hooks else []
 
 
 def _job(job: Row[Any]) -> dict[str, Any]:

@@ -1,19 +1,23 @@
-"""All SQL of webhooks as clients and jobs see them (queue.py holds the sender's)."""
+"""All SQL of webhooks and their deliveries."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, func, select
+from sqlalchemy import ColumnElement, Row, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.database import db_now, new_id
 from service.jobs.tables import Job
 from service.webhooks.tables import Webhook, WebhookAttempt, WebhookCrossing, WebhookDelivery
 
-FORGET_BATCH = 1000
+DELETE_BATCH = 1000
+CLAIM_SECONDS = 60.0
+"""The claim of a sender that died ends after so long; an attempt takes less (transport.py)."""
+MAX_AHEAD_SECONDS = 28800.0
+"""No attempt is ever due so far ahead, twice the longest retry: a later time was written before the clock was set back."""
 
 
 def get(session: Session, project_id: str, webhook_id: str) -> Webhook | None:
@@ -28,8 +32,29 @@ def locked(session: Session, project_id: str, webhook_id: str) -> Webhook | None
     return session.scalars(mine.with_for_update().execution_options(populate_existing=True)).one_or_none()
 
 
+def add(session: Session, webhook: Webhook) -> None:
+    """Insert a webhook."""
+    session.add(webhook)
+    session.flush()
+
+
+def delete_webhook(session: Session, webhook: Webhook) -> None:
+    """Delete a webhook and, by cascade, its deliveries."""
+    session.delete(webhook)
+
+
+def disable(session: Session, webhook_id: str, url: str, reason: str) -> None:
+    """Disable a webhook that is active and still has that URL."""
+    session.execute(
+        update(Webhook)
+        .where(Webhook.id == webhook_id, Webhook.url == url, Webhook.active)
+        .values(active=False, disabled_reason=reason, updated_at=db_now())
+        .execution_options(synchronize_session=False)
+    )
+
+
 def count(session: Session, project_id: str) -> int:
-    """How many webhooks the project has."""
+    """Count the project's webhooks."""
     return session.scalar(select(func.count()).where(Webhook.project_id == project_id)) or 0
 
 
@@ -42,38 +67,45 @@ def listing(session: Session, project_id: str, limit: int, after: str | None) ->
 
 
 def subscriptions(session: Session, project_id: str) -> Sequence[Row[Any]]:
-    """(id, events, job_id, labels) of the project's active webhooks."""
+    """Return (id, events, job_id, labels) of the project's active webhooks."""
     columns = select(Webhook.id, Webhook.events, Webhook.job_id, Webhook.labels)
     return session.execute(columns.where(Webhook.project_id == project_id, Webhook.active)).all()
 
 
 def watchers(session: Session, job_id: str) -> Sequence[Row[Any]]:
-    """(id, thresholds, job_id, labels) of the active webhooks of the job's project that have thresholds."""
+    """Return (id, thresholds, job_id, labels) of the active webhooks of the job's project that have thresholds."""
     columns = select(Webhook.id, Webhook.thresholds, Webhook.job_id, Webhook.labels)
     of_job = columns.join(Job, Job.project_id == Webhook.project_id).where(Job.id == job_id)
     return session.execute(of_job.where(Webhook.active, Webhook.thresholds.is_not(None))).all()
 
 
-def still_there(session: Session, ids: Sequence[str]) -> set[str]:
-    """Which of these webhooks exist; none is deleted before the transaction ends, so that no delivery fails for it."""
-    there = select(Webhook.id).where(Webhook.id.in_(ids)).order_by(Webhook.id)
-    return set(session.scalars(there.with_for_update(read=True, key_share=True)))
+def lock_existing(session: Session, ids: Sequence[str]) -> set[str]:
+    """Return those of the webhooks that exist, and keep them from deletion until the transaction ends."""
+    existing = select(Webhook.id).where(Webhook.id.in_(ids)).order_by(Webhook.id)
+    return set(session.scalars(existing.with_for_update(read=True, key_share=True)))
 
 
-def job_facts(session: Session, job_id: str) -> Row[Any]:
-    """What messages say of a job, as the transaction has it now."""
+def job_summary(session: Session, job_id: str) -> Row[Any]:
+    """Return the columns of a job that messages hold, as the transaction has them now."""
     columns = select(Job.id, Job.name, Job.state, Job.stop_reason, Job.labels, Job.error)
     return session.execute(columns.where(Job.id == job_id)).one()
 
 
 def crossed(session: Session, job_id: str) -> set[tuple[str, str]]:
-    """(webhook, threshold) that the job has crossed."""
+    """Return (webhook, threshold) that the job has crossed."""
     known = select(WebhookCrossing.webhook_id, WebhookCrossing.threshold).where(WebhookCrossing.job_id == job_id)
     return {(row[0], row[1]) for row in session.execute(known)}
 
 
-def add_delivery(session: Session, webhook_id: str, kind: str, body: str, at: datetime, **of: Any) -> WebhookDelivery:
-    """A message to send at once."""
+def add_crossing(session: Session, webhook_id: str, job_id: str, threshold: str, seq: int, at: datetime) -> None:
+    """Record that the job has crossed the threshold, so that it is reported once."""
+    session.add(WebhookCrossing(webhook_id=webhook_id, job_id=job_id, threshold=threshold, seq=seq, at=at))
+
+
+def add_delivery(
+    session: Session, webhook_id: str, kind: str, body: str, at: datetime, **source: Any
+) -> WebhookDelivery:
+    """Queue a message that is due at once; `source` holds `job_id` and `event_seq`."""
     delivery = WebhookDelivery(
         id=new_id("msg"),
         webhook_id=webhook_id,
@@ -85,7 +117,7 @@ def add_delivery(session: Session, webhook_id: str, kind: str, body: str, at: da
         fence=0,
         next_attempt_at=at,
         created_at=at,
-        **of,
+        **source,
     )
     session.add(delivery)
     return delivery
@@ -106,36 +138,95 @@ def deliveries(
 
 
 def delivery(session: Session, webhook_id: str, delivery_id: str, *, lock: bool = False) -> WebhookDelivery | None:
-    """The webhook's delivery of that id; with `lock` until the transaction ends."""
+    """Return the webhook's delivery of that id; with `lock` it is locked until the transaction ends."""
     one = select(WebhookDelivery).where(WebhookDelivery.id == delivery_id, WebhookDelivery.webhook_id == webhook_id)
     if lock:
         one = one.with_for_update().execution_options(populate_existing=True)
     return session.scalars(one).one_or_none()
 
 
+def due(
+    session: Session, limit: int, busy_webhooks: Collection[str], busy_projects: Collection[str]
+) -> Sequence[Row[str, int, str, str]]:
+    """Return (id, fence, webhook_id, project_id) of due deliveries, the longest due first, without busy receivers."""
+    columns = select(WebhookDelivery.id, WebhookDelivery.fence, WebhookDelivery.webhook_id, Webhook.project_id)
+    waiting = columns.join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
+    waiting = waiting.where(_due())
+    waiting = waiting.where(Webhook.id.not_in(busy_webhooks), Webhook.project_id.not_in(busy_projects))
+    return session.execute(waiting.order_by(WebhookDelivery.next_attempt_at, WebhookDelivery.id).limit(limit)).all()
+
+
+def _due() -> ColumnElement[bool]:
+    """Pending, due and free. Times too far ahead, which only a clock set back leaves, count as past."""
+    next_at, claimed_until = WebhookDelivery.next_attempt_at, WebhookDelivery.claimed_until
+    is_due = or_(next_at <= db_now(), next_at > db_now(plus=MAX_AHEAD_SECONDS))
+    is_free = or_(claimed_until.is_(None), claimed_until < db_now(), claimed_until > db_now(plus=2 * CLAIM_SECONDS))
+    return and_(WebhookDelivery.state == "pending", is_due, is_free)
+
+
+def claim_delivery(session: Session, delivery_id: str, fence: int) -> WebhookDelivery | None:
+    """Claim a due delivery for CLAIM_SECONDS and raise its fence; None when another sender has it."""
+    claimed = session.scalars(
+        update(WebhookDelivery)
+        .where(WebhookDelivery.id == delivery_id, WebhookDelivery.fence == fence, _due())
+        .values(fence=fence + 1, claimed_until=db_now(plus=CLAIM_SECONDS))
+        .returning(WebhookDelivery.id)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    return None if claimed is None else session.get_one(WebhookDelivery, delivery_id, populate_existing=True)
+
+
+def webhook_of(session: Session, delivery: WebhookDelivery) -> Webhook:
+    """Return the webhook of a delivery."""
+    return session.get_one(Webhook, delivery.webhook_id)
+
+
+def lock_claimed(session: Session, delivery_id: str, fence: int) -> WebhookDelivery | None:
+    """Lock the delivery while that fence is its newest; None when it is stale."""
+    mine = select(WebhookDelivery).where(WebhookDelivery.id == delivery_id, WebhookDelivery.fence == fence)
+    return session.scalars(mine.with_for_update().execution_options(populate_existing=True)).one_or_none()
+
+
+def add_attempt(
+    session: Session, delivery: WebhookDelivery, at: datetime, seconds: float, response: str | None
+) -> None:
+    """Insert the attempt whose number, status and error the delivery has."""
+    session.add(
+        WebhookAttempt(
+            delivery_id=delivery.id,
+            number=delivery.attempts,
+            at=at,
+            seconds=seconds,
+            status_code=delivery.status_code,
+            error=delivery.error,
+            response=response,
+        )
+    )
+
+
 def attempts(session: Session, delivery_id: str) -> Sequence[WebhookAttempt]:
-    """Every POST of the message, oldest first."""
-    made = select(WebhookAttempt).where(WebhookAttempt.delivery_id == delivery_id)
-    return session.scalars(made.order_by(WebhookAttempt.number)).all()
+    """Return every POST of the delivery, oldest first."""
+    posts = select(WebhookAttempt).where(WebhookAttempt.delivery_id == delivery_id)
+    return session.scalars(posts.order_by(WebhookAttempt.number)).all()
 
 
-def pending_of(session: Session, webhook_id: str, kind: str) -> int:
-    """How many messages of that type wait for the webhook."""
+def count_pending(session: Session, webhook_id: str, kind: str) -> int:
+    """Count the webhook's pending deliveries of that type."""
     waiting = select(func.count()).where(
         WebhookDelivery.webhook_id == webhook_id, WebhookDelivery.type == kind, WebhookDelivery.state == "pending"
     )
     return session.scalar(waiting) or 0
 
 
-def forget_ended(session: Session, seconds: float) -> int:
-    """Delete some deliveries that ended and are older than that; returns how many."""
+def delete_ended(session: Session, seconds: float) -> int:
+    """Delete up to DELETE_BATCH deliveries that ended and are older than that; returns how many."""
     old = select(WebhookDelivery.id).where(
         WebhookDelivery.state != "pending", WebhookDelivery.created_at < db_now(plus=-seconds)
     )
-    # touched lately: sent again by hand
+    # a later attempt: the delivery was sent again by a client
     old = old.where(
         WebhookDelivery.last_attempt_at.is_(None) | (WebhookDelivery.last_attempt_at < db_now(plus=-seconds))
     )
-    doomed = delete(WebhookDelivery).where(WebhookDelivery.id.in_(old.limit(FORGET_BATCH)))
-    gone = session.scalars(doomed.returning(WebhookDelivery.id).execution_options(synchronize_session=False))
-    return len(gone.all())
+    old_rows = delete(WebhookDelivery).where(WebhookDelivery.id.in_(old.limit(DELETE_BATCH)))
+    deleted = session.scalars(old_rows.returning(WebhookDelivery.id).execution_options(synchronize_session=False))
+    return len(deleted.all())

@@ -1,4 +1,4 @@
-"""HTTP of webhooks: who is told of jobs' events, and what became of each message."""
+"""HTTP of webhooks and their deliveries."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from service.webhooks.schemas import (
     DeliveryOut,
     DeliveryState,
     RotateIn,
+    WebhookCreated,
     WebhookIn,
-    WebhookMade,
     WebhookOut,
     WebhookPatch,
     delivery_detail,
     delivery_out,
-    webhook_made,
+    webhook_created,
     webhook_out,
 )
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
 
-@router.post("", status_code=201, response_model=WebhookMade, summary="Make a webhook; its secret is shown this once")
-def create_webhook(who: Writer, context: Service, response: Response, wish: WebhookIn) -> WebhookMade:
-    webhook = service.create(context, who, wish)
+@router.post(
+    "", status_code=201, response_model=WebhookCreated, summary="Create a webhook; its secret is shown only here"
+)
+def create_webhook(who: Writer, context: Service, response: Response, request: WebhookIn) -> WebhookCreated:
+    webhook = service.create(context, who, request)
     response.headers["Location"] = f"/v1/webhooks/{webhook.id}"
-    return webhook_made(webhook)
+    return webhook_created(webhook)
 
 
 @router.get("", response_model=Page[WebhookOut], summary="Webhooks of the project, newest first")
@@ -48,9 +50,9 @@ def get_webhook(webhook_id: str, who: Reader, context: Service) -> WebhookOut:
         return webhook_out(service.find(session, who, webhook_id))
 
 
-@router.patch("/{webhook_id}", response_model=WebhookOut, summary="Change some of it, disable or enable it")
-def change_webhook(webhook_id: str, who: Writer, context: Service, wish: WebhookPatch) -> WebhookOut:
-    return webhook_out(service.change(context, who, webhook_id, wish))
+@router.patch("/{webhook_id}", response_model=WebhookOut, summary="Update, disable or enable a webhook")
+def change_webhook(webhook_id: str, who: Writer, context: Service, request: WebhookPatch) -> WebhookOut:
+    return webhook_out(service.change(context, who, webhook_id, request))
 
 
 @router.delete("/{webhook_id}", status_code=204, summary="Delete a webhook with its deliveries")
@@ -58,11 +60,11 @@ def delete_webhook(webhook_id: str, who: Writer, context: Service) -> None:
     service.delete(context, who, webhook_id)
 
 
-@router.post("/{webhook_id}/rotate", response_model=WebhookMade, summary="Another secret; both sign for a while")
+@router.post("/{webhook_id}/rotate", response_model=WebhookCreated, summary="Rotate the secret; both sign for a while")
 def rotate_secret(
-    webhook_id: str, who: Writer, context: Service, wish: Annotated[RotateIn | None, Body()] = None
-) -> WebhookMade:
-    return webhook_made(service.rotate(context, who, webhook_id, wish or RotateIn()))
+    webhook_id: str, who: Writer, context: Service, request: Annotated[RotateIn | None, Body()] = None
+) -> WebhookCreated:
+    return webhook_created(service.rotate(context, who, webhook_id, request or RotateIn()))
 
 
 @router.post("/{webhook_id}/test", status_code=202, response_model=DeliveryOut, summary="Send a test message")
@@ -70,7 +72,9 @@ def test_webhook(webhook_id: str, who: Writer, context: Service) -> DeliveryOut:
     return delivery_out(service.test(context, who, webhook_id))
 
 
-@router.get("/{webhook_id}/deliveries", response_model=Page[DeliveryOut], summary="Its messages, newest first")
+@router.get(
+    "/{webhook_id}/deliveries", response_model=Page[DeliveryOut], summary="Deliveries of a webhook, newest first"
+)
 def list_deliveries(
     webhook_id: str,
     who: Reader,
@@ -88,7 +92,7 @@ def list_deliveries(
 @router.get(
     "/{webhook_id}/deliveries/{delivery_id}",
     response_model=DeliveryDetail,
-    summary="One message: what was sent, and what came of every attempt",
+    summary="One delivery with its payload and every attempt",
 )
 def get_delivery(webhook_id: str, delivery_id: str, who: Reader, context: Service) -> DeliveryDetail:
     with reading(context.sessions) as session:

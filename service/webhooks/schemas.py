@@ -32,7 +32,7 @@ DeliveryState = Literal["pending", "delivered", "failed"]
 PLAIN = r"^[^\x00]*$"
 METRIC = r"^(train|val|test)_[A-Za-z0-9_.-]+$"
 LABEL = r"^[A-Za-z0-9_.-]{1,64}$"
-LONGEST_OVERLAP = 7 * 86400
+MAX_OVERLAP_SECONDS = 7 * 86400
 
 
 def _check_secret(secret: str) -> str:
@@ -46,7 +46,7 @@ Labels = dict[Annotated[str, Field(pattern=LABEL)], Annotated[str, Field(max_len
 
 
 class Threshold(BaseModel):
-    """A value of a metric; told once a job, at the first row that is strictly beyond it."""
+    """A value of a metric; reported once per job, at the first row that is strictly beyond it."""
 
     model_config = ConfigDict(extra="forbid")
     metric: str = Field(max_length=120, pattern=METRIC)
@@ -60,16 +60,16 @@ class Threshold(BaseModel):
             raise ValueError("give either `above` or `below`")
         return self
 
-    def stored(self) -> dict[str, Any]:
-        """As the table has it."""
+    def as_json(self) -> dict[str, Any]:
+        """Return the value of the table's column."""
         return self.model_dump(exclude_none=True)
 
 
 def _check_thresholds(thresholds: list[Threshold]) -> list[Threshold]:
-    names = [outbox.name(threshold.stored()) for threshold in thresholds]
+    names = [outbox.threshold_key(threshold.as_json()) for threshold in thresholds]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{twice[0]} is there twice")
+        raise ValueError(f"{twice[0]} is listed twice; list it once")
     return thresholds
 
 
@@ -84,19 +84,19 @@ class WebhookIn(BaseModel):
     url: Url
     description: str = Field("", max_length=500, pattern=PLAIN)
     events: Events = ["job.*"]
-    """`job.` and the state that a job has come to; `job.*` or `*` for all."""
+    """`job.` and the new state of a job; `job.*` or `*` for all."""
     thresholds: Thresholds = []
-    """Told as `job.metric_threshold`, whether `events` names it or not."""
+    """Reported as `job.metric_threshold`, whether `events` names it or not."""
     job: str | None = Field(None, max_length=40)
-    """Of this job alone."""
+    """Only events of this job."""
     labels: Labels = Field(default_factory=dict, max_length=32)
-    """Of jobs that have all these labels."""
+    """Only events of jobs with all these labels."""
     secret: Secret | None = None
-    """`whsec_` and the base64 of 24 to 64 bytes; left out, one is made."""
+    """`whsec_` and the base64 of 24 to 64 bytes; left out, one is generated."""
 
 
 class WebhookPatch(BaseModel):
-    """What to change; what is left out stays."""
+    """Fields to update; the others stay."""
 
     model_config = ConfigDict(extra="forbid")
     url: Url = ""
@@ -106,7 +106,7 @@ class WebhookPatch(BaseModel):
     job: str | None = Field(None, max_length=40)
     labels: Labels = Field(default_factory=dict, max_length=32)
     active: bool = True
-    """true also takes back what a 410 has done."""
+    """true also re-enables a webhook that a 410 disabled."""
 
 
 class RotateIn(BaseModel):
@@ -114,13 +114,13 @@ class RotateIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     secret: Secret | None = None
-    """Left out, one is made."""
-    overlap_seconds: int = Field(86400, ge=0, le=LONGEST_OVERLAP)
-    """So long messages are signed with the old secret too."""
+    """Left out, one is generated."""
+    overlap_seconds: int = Field(86400, ge=0, le=MAX_OVERLAP_SECONDS)
+    """How long messages are signed with the old secret too."""
 
 
 class WebhookOut(BaseModel):
-    """A webhook; its secret is shown when it is made, and never again."""
+    """A webhook without its secret, which is shown at creation only."""
 
     id: str
     url: str
@@ -136,20 +136,20 @@ class WebhookOut(BaseModel):
     updated_at: datetime
 
 
-class WebhookMade(WebhookOut):
-    """The same, this once with its secret."""
+class WebhookCreated(WebhookOut):
+    """A webhook with its new secret."""
 
     secret: str
 
 
 def webhook_out(row: Webhook) -> WebhookOut:
-    """A row as scripts read it."""
+    """Map a row to the wire format."""
     return WebhookOut.model_validate(_shown(row))
 
 
-def webhook_made(row: Webhook) -> WebhookMade:
-    """The same with the secret."""
-    return WebhookMade.model_validate({**_shown(row), "secret": row.secret})
+def webhook_created(row: Webhook) -> WebhookCreated:
+    """Map a row to the wire format with its secret."""
+    return WebhookCreated.model_validate({**_shown(row), "secret": row.secret})
 
 
 def _shown(row: Webhook) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def _shown(row: Webhook) -> dict[str, Any]:
 
 
 class DeliveryOut(BaseModel):
-    """One message, and how far it is. Its id is the header `webhook-id` of every attempt."""
+    """One message and its state. Its id is the header `webhook-id` of every attempt."""
 
     id: str
     webhook: str
@@ -180,16 +180,16 @@ class DeliveryOut(BaseModel):
     attempts: int
     next_attempt_at: datetime | None
     first_attempt_at: datetime | None
-    """Of this round: `redeliver` begins another."""
+    """Of this round; `redeliver` starts another."""
     last_attempt_at: datetime | None
     status_code: int | None
-    """Of the last attempt, as `error`; null when no answer came."""
+    """Of the last attempt, like `error`; null without a response."""
     error: str | None
     created_at: datetime
 
 
 class DeliveryAttemptOut(BaseModel):
-    """What came of one POST."""
+    """The result of one POST."""
 
     number: int
     at: datetime
@@ -197,23 +197,23 @@ class DeliveryAttemptOut(BaseModel):
     status_code: int | None
     error: str | None
     response: str | None
-    """The beginning of what was answered."""
+    """The beginning of the response's body."""
 
 
 class DeliveryDetail(DeliveryOut):
-    """The same with all that was sent and answered."""
+    """A delivery with its payload and all attempts."""
 
     payload: dict[str, Any]
     history: list[DeliveryAttemptOut]
 
 
 def delivery_out(row: WebhookDelivery) -> DeliveryOut:
-    """A row as scripts read it."""
+    """Map a row to the wire format."""
     return DeliveryOut.model_validate(_progress(row))
 
 
 def delivery_detail(row: WebhookDelivery, attempts: list[WebhookAttempt]) -> DeliveryDetail:
-    """The same with payload and attempts."""
+    """Map a row to the wire format with payload and attempts."""
     history = [
         DeliveryAttemptOut(
             number=attempt.number,

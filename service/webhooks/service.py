@@ -1,14 +1,14 @@
-"""Rules of webhooks: what may be set, and what a client may ask of a delivery."""
+"""Rules of webhooks: what clients may set, and what they may ask of a delivery."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.context import Context
-from service.database import db_now, db_time, new_id
+from service.database import db_time, new_id
 from service.errors import Problem, not_found
 from service.jobs import repository as jobs
 from service.keys.service import Principal
@@ -17,45 +17,47 @@ from service.webhooks import outbox, repository
 from service.webhooks.schemas import RotateIn, Threshold, WebhookIn, WebhookPatch
 from service.webhooks.signing import new_secret
 from service.webhooks.tables import Webhook, WebhookDelivery
-from service.webhooks.target_policy import Refused, Targets
+from service.webhooks.target_policy import TargetPolicy, TargetRefused
 
-MOST = 50
+MAX_WEBHOOKS = 50
 """Webhooks of one project."""
-MOST_TESTS = 10
-"""Tests of one webhook that may wait."""
+MAX_PENDING_TESTS = 10
+"""Pending test messages of one webhook."""
 KEPT_SECONDS = 30 * 86400.0
 
 
-def create(context: Context, who: Principal, wish: WebhookIn) -> Webhook:
-    """A new webhook. Raises a 422 problem for a URL that nothing may be sent to, 409 when the project has enough."""
-    _check_url(context, wish.url)
+def create(context: Context, who: Principal, request: WebhookIn) -> Webhook:
+    """Create a webhook. Raises a 422 problem for a URL that is not allowed, 409 at the most webhooks of a project."""
+    _check_url(context, request.url)
     with context.sessions.begin() as session:
         projects.locked(session, who.project_id)
-        if repository.count(session, who.project_id) >= MOST:
-            raise Problem(409, "too_many_webhooks", f"The project has {MOST} webhooks already; delete one first.")
-        _check_job(session, who, wish.job)
+        if repository.count(session, who.project_id) >= MAX_WEBHOOKS:
+            raise Problem(
+                409, "too_many_webhooks", f"The project has {MAX_WEBHOOKS} webhooks already; delete one first."
+            )
+        _check_job(session, who, request.job)
         at = db_time(session)
         webhook = Webhook(
             id=new_id("wh"),
             project_id=who.project_id,
-            url=wish.url,
-            description=wish.description,
-            events=list(wish.events),
-            thresholds=_stored(wish.thresholds),
-            job_id=wish.job,
-            labels=dict(wish.labels) or None,
-            secret=wish.secret or new_secret(),
+            url=request.url,
+            description=request.description,
+            events=list(request.events),
+            thresholds=_as_json(request.thresholds),
+            job_id=request.job,
+            labels=dict(request.labels) or None,
+            secret=request.secret or new_secret(),
             active=True,
             created_at=at,
             updated_at=at,
         )
-        _check_wants_something(webhook)
-        session.add(webhook)
+        _check_not_empty(webhook)
+        repository.add(session, webhook)
     return webhook
 
 
 def find(session: Session, who: Principal, webhook_id: str) -> Webhook:
-    """The project's webhook. Raises a 404 problem."""
+    """Return the project's webhook. Raises a 404 problem."""
     webhook = repository.get(session, who.project_id, webhook_id)
     if webhook is None:
         raise not_found("webhook", webhook_id)
@@ -69,59 +71,59 @@ def _locked(session: Session, who: Principal, webhook_id: str) -> Webhook:
     return webhook
 
 
-def change(context: Context, who: Principal, webhook_id: str, wish: WebhookPatch) -> Webhook:
-    """Set what was sent. What waits is sent to the new URL; thresholds that were crossed stay told."""
-    sent: dict[str, Any] = {name: getattr(wish, name) for name in wish.model_fields_set}
+def change(context: Context, who: Principal, webhook_id: str, request: WebhookPatch) -> Webhook:
+    """Update the fields that were sent. Pending deliveries go to the new URL; crossed thresholds stay reported."""
+    sent: dict[str, Any] = {name: getattr(request, name) for name in request.model_fields_set}
     if "url" in sent:
-        _check_url(context, wish.url)
+        _check_url(context, request.url)
     with context.sessions.begin() as session:
         webhook = _locked(session, who, webhook_id)
         if "job" in sent:
-            _check_job(session, who, wish.job)
-            webhook.job_id = wish.job
+            _check_job(session, who, request.job)
+            webhook.job_id = request.job
         if "thresholds" in sent:
-            webhook.thresholds = _stored(wish.thresholds)
+            webhook.thresholds = _as_json(request.thresholds)
         if "labels" in sent:
-            webhook.labels = dict(wish.labels) or None
+            webhook.labels = dict(request.labels) or None
         if "active" in sent:
-            webhook.active = wish.active
-            webhook.disabled_reason = None if wish.active else "a client has disabled it"
+            webhook.active = request.active
+            webhook.disabled_reason = None if request.active else "a client disabled it"
         for name in ("url", "description", "events"):
             if name in sent:
                 setattr(webhook, name, sent[name])
-        _check_wants_something(webhook)
+        _check_not_empty(webhook)
         webhook.updated_at = db_time(session)
     return webhook
 
 
 def delete(context: Context, who: Principal, webhook_id: str) -> None:
-    """Remove it with its deliveries; what waits is not sent."""
+    """Delete the webhook with its deliveries; pending ones are not sent."""
     with context.sessions.begin() as session:
-        session.delete(_locked(session, who, webhook_id))
+        repository.delete_webhook(session, _locked(session, who, webhook_id))
 
 
-def rotate(context: Context, who: Principal, webhook_id: str, wish: RotateIn) -> Webhook:
-    """Give it another secret; for a while messages are signed with both."""
+def rotate(context: Context, who: Principal, webhook_id: str, request: RotateIn) -> Webhook:
+    """Replace the secret; messages are signed with both for `overlap_seconds`."""
     with context.sessions.begin() as session:
         webhook = _locked(session, who, webhook_id)
-        if wish.secret == webhook.secret:
-            raise _wrong(
-                "/secret", "same_secret", "this is the secret that it has already", "Leave it out: one is made."
+        if request.secret == webhook.secret:
+            raise _invalid(
+                "/secret", "same_secret", "must differ from the current secret", "Leave it out to have one generated."
             )
-        overlap = wish.overlap_seconds
+        overlap = request.overlap_seconds
         webhook.previous_secret = webhook.secret if overlap else None
-        webhook.previous_until = session.scalar(select(db_now(plus=overlap))) if overlap else None
-        webhook.secret = wish.secret or new_secret()
+        webhook.previous_until = db_time(session) + timedelta(seconds=overlap) if overlap else None
+        webhook.secret = request.secret or new_secret()
         webhook.updated_at = db_time(session)
     return webhook
 
 
 def test(context: Context, who: Principal, webhook_id: str) -> WebhookDelivery:
-    """Queue a `webhook.test` message, whatever events are wanted. Raises a 409 problem when it is disabled."""
+    """Queue a `webhook.test` message. Raises a 409 problem when the webhook is disabled, 429 with too many pending."""
     with context.sessions.begin() as session:
         webhook = _active(_locked(session, who, webhook_id))
-        if repository.pending_of(session, webhook.id, outbox.TEST) >= MOST_TESTS:
-            detail = f"{MOST_TESTS} tests of this webhook are waiting already; look at its deliveries."
+        if repository.count_pending(session, webhook.id, outbox.TEST) >= MAX_PENDING_TESTS:
+            detail = f"{MAX_PENDING_TESTS} tests of this webhook are pending. Try again when some have been sent."
             raise Problem(429, "too_many_tests", detail, headers={"Retry-After": "30"})
         at = db_time(session)
         body = outbox.message(outbox.TEST, at, webhook={"id": webhook.id, "description": webhook.description})
@@ -129,7 +131,7 @@ def test(context: Context, who: Principal, webhook_id: str) -> WebhookDelivery:
 
 
 def find_delivery(session: Session, who: Principal, webhook_id: str, delivery_id: str) -> WebhookDelivery:
-    """The webhook's delivery. Raises a 404 problem."""
+    """Return the webhook's delivery. Raises a 404 problem."""
     find(session, who, webhook_id)
     found = repository.delivery(session, webhook_id, delivery_id)
     if found is None:
@@ -138,7 +140,7 @@ def find_delivery(session: Session, who: Principal, webhook_id: str, delivery_id
 
 
 def redeliver(context: Context, who: Principal, webhook_id: str, delivery_id: str) -> WebhookDelivery:
-    """Send it again, now, with the same id and bytes; a new round of attempts. One that waits is sent at once."""
+    """Make the delivery due now, with the same id and body and a new round of attempts."""
     with context.sessions.begin() as session:
         _active(find(session, who, webhook_id))
         found = repository.delivery(session, webhook_id, delivery_id, lock=True)
@@ -149,12 +151,12 @@ def redeliver(context: Context, who: Principal, webhook_id: str, delivery_id: st
     return found
 
 
-def forget_old(sessions: sessionmaker[Session]) -> None:
-    """Deliveries that ended long ago. For every few minutes."""
+def delete_old_deliveries(sessions: sessionmaker[Session]) -> None:
+    """Delete deliveries that ended more than `KEPT_SECONDS` ago."""
     while True:
         with sessions.begin() as session:
-            gone = repository.forget_ended(session, KEPT_SECONDS)
-        if gone < repository.FORGET_BATCH:
+            deleted = repository.delete_ended(session, KEPT_SECONDS)
+        if deleted < repository.DELETE_BATCH:
             return
 
 
@@ -165,27 +167,29 @@ def _active(webhook: Webhook) -> Webhook:
     return webhook
 
 
-def _stored(thresholds: list[Threshold]) -> list[dict[str, Any]] | None:
-    return [threshold.stored() for threshold in thresholds] or None
+def _as_json(thresholds: list[Threshold]) -> list[dict[str, Any]] | None:
+    return [threshold.as_json() for threshold in thresholds] or None
 
 
 def _check_url(context: Context, url: str) -> None:
     try:
-        Targets(context.settings.webhook_allow).check(url)
-    except Refused as error:
-        raise _wrong("/url", error.code, str(error), error.hint) from None
+        TargetPolicy(context.settings.webhook_allow).check(url)
+    except TargetRefused as error:
+        raise _invalid("/url", error.code, str(error), error.hint) from None
 
 
 def _check_job(session: Session, who: Principal, job_id: str | None) -> None:
     if job_id is not None and jobs.get(session, who.project_id, job_id) is None:
-        raise _wrong("/job", "unknown_job", f"there is no job {job_id!r} in this project", "GET /v1/jobs lists them.")
+        raise _invalid("/job", "unknown_job", f"there is no job {job_id!r} in this project", "GET /v1/jobs lists them.")
 
 
-def _check_wants_something(webhook: Webhook) -> None:
+def _check_not_empty(webhook: Webhook) -> None:
     if not webhook.thresholds and set(webhook.events) <= {outbox.THRESHOLD}:
-        raise _wrong("/events", "nothing_wanted", "there is neither an event nor a threshold", 'All: ["job.*"].')
+        raise _invalid(
+            "/events", "no_events", "events and thresholds are both empty", 'For all events of jobs send ["job.*"].'
+        )
 
 
-def _wrong(pointer: str, code: str, message: str, hint: str) -> Problem:
+def _invalid(pointer: str, code: str, message: str, hint: str) -> Problem:
     error = {"pointer": pointer, "code": code, "message": message, "hint": hint}
     return Problem(422, "invalid_request", f"{pointer}: {message}", errors=[error])

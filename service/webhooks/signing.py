@@ -1,4 +1,4 @@
-"""Standard Webhooks signatures: who holds the secret knows that a message is ours, unchanged and new."""
+"""Standard Webhooks signatures: they prove a message's origin, integrity and time to whoever holds the secret."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ NEW_SECRET_BYTES = 32
 
 
 def new_secret() -> str:
-    """`whsec_` and the base64 of random bytes."""
+    """Generate `whsec_` and the base64 of random bytes."""
     return PREFIX + base64.b64encode(os.urandom(NEW_SECRET_BYTES)).decode()
 
 
 def key_of(secret: str) -> bytes:
-    """The key that a secret stands for. Raises ValueError with what is wrong."""
+    """Decode the key of a secret. Raises ValueError with what is wrong."""
     try:
         key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
     except (binascii.Error, ValueError):
         key = b""
-    least, most = SECRET_BYTES
-    if not secret.startswith(PREFIX) or not least <= len(key) <= most:
-        raise ValueError(f"a secret is {PREFIX!r} and then the base64 of {least} to {most} bytes")
+    min_bytes, max_bytes = SECRET_BYTES
+    if not secret.startswith(PREFIX) or not min_bytes <= len(key) <= max_bytes:
+        raise ValueError(f"a secret is {PREFIX!r} and then the base64 of {min_bytes} to {max_bytes} bytes")
     return key
 
 
 def sign(secrets: Iterable[str], message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The three headers; a signature `v1,base64(HMAC-SHA256(key, id.timestamp.body))` for each secret."""
+    """Return the three headers, with a signature `v1,base64(HMAC-SHA256(key, id.timestamp.body))` for each secret."""
     signed = f"{message_id}.{timestamp}.".encode() + body
-    made = (hmac.new(key_of(secret), signed, hashlib.sha256).digest() for secret in secrets)
+    digests = (hmac.new(key_of(secret), signed, hashlib.sha256).digest() for secret in secrets)
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": " ".join("v1," + base64.b64encode(digest).decode() for digest in made),
+        "webhook-signature": " ".join("v1," + base64.b64encode(digest).decode() for digest in digests),
     }

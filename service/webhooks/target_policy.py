@@ -1,7 +1,7 @@
-"""Where a webhook may point to: an address on the public internet, or one that the platform has allowed.
+"""Allowed targets of webhooks: addresses on the public internet, and those that the operator allows.
 
-The name is looked up once, every address is checked, and the connection goes to a checked address (sending.py): a
-name that changes its address between check and connection gains nothing.
+The host is resolved once, every address is checked, and the connection goes to a checked address (transport.py), so
+that DNS rebinding between check and connection has no effect.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
-LOOK_UP_SECONDS = 5.0
-LONGEST_URL = 2000
-FIRST_FREE_PORT = 1024
-"""Ports below belong to services that are not the web's: mail, shells, name servers."""
+RESOLVE_SECONDS = 5.0
+MAX_URL_LENGTH = 2000
+FIRST_UNPRIVILEGED_PORT = 1024
+"""Lower ports belong to other services than HTTP: mail, SSH, DNS."""
 HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
 # IANA's special-purpose registries (RFC 6890), multicast, and the one public address that is a cloud's own inside (Azure)
 NOT_PUBLIC_4 = [
@@ -36,8 +36,8 @@ PUBLIC_6 = IPv6Network("2000::/3")
 NAT64 = IPv6Network("64:ff9b::/96")
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not a failure
-    """A URL that nothing is sent to; `code` for programs, the text for people."""
+class TargetRefused(Exception):  # noqa: N818 - a validation result, not a failure
+    """A URL that is not allowed; `code` for programs, the text for people."""
 
     def __init__(self, code: str, message: str, hint: str = "") -> None:
         self.code, self.hint = code, hint
@@ -45,8 +45,8 @@ class Refused(Exception):  # noqa: N818 - an answer, not a failure
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A URL taken apart, and the addresses that may be connected to."""
+class WebhookTarget:
+    """The parts of a URL, and the checked addresses of its host."""
 
     scheme: str
     host: str
@@ -61,12 +61,12 @@ class Target:
         return host if self.port == _default_port(self.scheme) else f"{host}:{self.port}"
 
 
-def look_up(host: str, port: int) -> list[str]:
-    """All addresses of a name. Raises OSError; a resolver that does not answer is not waited for."""
+def resolve_host(host: str, port: int) -> list[str]:
+    """Return all addresses of a host name. Raises OSError, also when the resolver takes longer than RESOLVE_SECONDS."""
     found: list[str] = []
     failed: list[OSError] = []
 
-    def ask() -> None:
+    def resolve() -> None:
         try:
             entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except UnicodeError:
@@ -76,11 +76,11 @@ def look_up(host: str, port: int) -> list[str]:
         else:
             found.extend(str(entry[4][0]) for entry in entries)
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(LOOK_UP_SECONDS)
-    if asking.is_alive():
-        raise OSError(f"no answer within {LOOK_UP_SECONDS:.0f} s")
+    thread = threading.Thread(target=resolve, daemon=True)
+    thread.start()
+    thread.join(RESOLVE_SECONDS)
+    if thread.is_alive():
+        raise OSError(f"no answer within {RESOLVE_SECONDS:.0f} s")
     if failed:
         raise failed[0]
     return list(dict.fromkeys(found))
@@ -106,11 +106,11 @@ def _embedded(address: IPv6Address) -> IPv4Address | None:
     return None
 
 
-class Targets:
-    """Checks URLs against the rules and what the platform allows beyond them: host names, addresses, networks."""
+class TargetPolicy:
+    """Checks URLs against the rules; the operator's `allow` list adds host names, addresses and networks."""
 
     def __init__(self, allow: Iterable[str] = (), resolve: Callable[[str, int], Sequence[str]] | None = None) -> None:
-        self._resolve = resolve or look_up
+        self._resolve = resolve or resolve_host
         self._names: set[str] = set()
         self._networks: list[Network] = []
         for entry in allow:
@@ -121,27 +121,27 @@ class Targets:
                     raise ValueError(f"TRAINKIT_WEBHOOK_ALLOW: {entry!r} is no host name, address or network") from None
                 self._names.add(entry.lower())
 
-    def check(self, url: str) -> Target:
-        """Take the URL apart and look its host up. Raises Refused."""
+    def check(self, url: str) -> WebhookTarget:
+        """Parse the URL, resolve its host and check every address. Raises TargetRefused."""
         scheme, host, port, path = _parts(url)
         try:
             found = [ip_address(address) for address in self._resolve(host, port)]
         except OSError as error:
-            hint = "Check the name; when it is right, try again later."
-            message = f"the host {host!r} cannot be looked up: {error.strerror or error}"
-            raise Refused("unknown_host", message, hint) from None
+            hint = "Check the name, or try again later."
+            message = f"the host {host!r} cannot be resolved: {error.strerror or error}"
+            raise TargetRefused("unknown_host", message, hint) from None
         if not found:
-            raise Refused("unknown_host", f"the host {host!r} has no address")
+            raise TargetRefused("unknown_host", f"the host {host!r} has no address")
         allowed = host in self._names or all(self._allows(address) for address in found)
         if not allowed and not all(is_public(address) or self._allows(address) for address in found):
             message = f"the host {host!r} has an address that is not on the public internet"
-            raise Refused("not_public", message, "Who runs the service can allow it: TRAINKIT_WEBHOOK_ALLOW.")
+            raise TargetRefused("not_public", message, "The operator can allow it: TRAINKIT_WEBHOOK_ALLOW.")
         if not allowed and scheme != "https":
-            raise Refused("not_https", "the URL does not begin with https://", "Messages are sent over TLS only.")
-        if not allowed and port < FIRST_FREE_PORT and port not in (80, 443):
+            raise TargetRefused("not_https", "the URL does not begin with https://", "Messages are sent over TLS only.")
+        if not allowed and port < FIRST_UNPRIVILEGED_PORT and port not in (80, 443):
             message = f"port {port} belongs to another kind of service"
-            raise Refused("bad_port", message, f"Use 443, or a port from {FIRST_FREE_PORT} on.")
-        return Target(scheme, host, port, path, tuple(str(address) for address in found))
+            raise TargetRefused("bad_port", message, f"Use 443, or a port from {FIRST_UNPRIVILEGED_PORT} on.")
+        return WebhookTarget(scheme, host, port, path, tuple(str(address) for address in found))
 
     def _allows(self, address: Address) -> bool:
         embedded = _embedded(address) if isinstance(address, IPv6Address) else None
@@ -149,25 +149,29 @@ class Targets:
 
 
 def _parts(url: str) -> tuple[str, str, int, str]:
-    """(scheme, host, port, path with query). Raises Refused."""
-    if len(url) > LONGEST_URL or not re.fullmatch(r"[\x21-\x7e]+", url) or "\\" in url:
+    """(scheme, host, port, path with query). Raises TargetRefused."""
+    if len(url) > MAX_URL_LENGTH or not re.fullmatch(r"[\x21-\x7e]+", url) or "\\" in url:
         hint = "Percent-encode other characters, and write an international host name as xn--..."
-        raise Refused("bad_url", f"a URL is up to {LONGEST_URL} printable ASCII characters without spaces", hint)
+        raise TargetRefused(
+            "bad_url", f"a URL is up to {MAX_URL_LENGTH} printable ASCII characters without spaces", hint
+        )
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").lower(), parts.port
         literal = ip_address(host) if ":" in host and "%" not in host else None
     except ValueError as error:
-        raise Refused("bad_url", f"this is not a URL: {error}") from None
+        raise TargetRefused("bad_url", f"this is not a URL: {error}") from None
     scheme = parts.scheme.lower()
     if scheme not in ("http", "https"):
-        raise Refused("bad_url", "the URL does not begin with https://")
+        raise TargetRefused("bad_url", "the URL does not begin with https://")
     if "@" in parts.netloc:
-        raise Refused("credentials_in_url", "the URL holds a user name or password", "Verify the signature instead.")
+        raise TargetRefused(
+            "credentials_in_url", "the URL holds a user name or password", "Verify the signature instead."
+        )
     if "#" in url:
-        raise Refused("bad_url", "the URL has a fragment (#...), which is never sent", "Leave it out.")
+        raise TargetRefused("bad_url", "the URL has a fragment (#...), which is never sent", "Leave it out.")
     if literal is None and not HOST.fullmatch(host):
-        raise Refused("bad_url", f"{host[:80]!r} is not a host")
+        raise TargetRefused("bad_url", f"{host[:80]!r} is not a host")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return scheme, host, _default_port(scheme) if port is None else port, path
 

@@ -1,4 +1,4 @@
-"""One POST, in bounded time, to an address that was checked: no second look-up, no redirect, no proxy, no cookie."""
+"""One POST, in bounded time, to an address that was checked: no second resolution, no redirect, proxy or cookie."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from functools import cache
 import httpcore
 import httpx
 
-from service.webhooks.delivery_queue import Claimed, Outcome
+from service.webhooks.delivery_queue import ClaimedDelivery, PostResult
 from service.webhooks.signing import sign
-from service.webhooks.target_policy import Refused, Target, Targets
+from service.webhooks.target_policy import TargetPolicy, TargetRefused, WebhookTarget
 from trainkit.version import __version__
 
 log = logging.getLogger(__name__)
 CONNECT_SECONDS = 5.0
 TOTAL_SECONDS = 15.0
-"""From the first packet to the last byte that is read, however slowly they come."""
+"""From the first packet to the last byte read."""
 READ_BYTES = 1 << 16
 KEPT_CHARACTERS = 1000
 ERROR_CHARACTERS = 500
 
 
-def send(targets: Targets, claimed: Claimed) -> Outcome:
-    """Post a message. Whatever goes wrong is in the outcome."""
-    begun = time.monotonic()
+def send(policy: TargetPolicy, claimed: ClaimedDelivery) -> PostResult:
+    """Post a message. Never raises: what went wrong is in the result."""
+    started = time.monotonic()
     try:
-        status, answer = _post(targets.check(claimed.url), claimed)
-    except Refused as error:
-        return Outcome(None, f"not sent: {error}", None, time.monotonic() - begun)
+        status, answer = _post(policy.check(claimed.url), claimed)
+    except TargetRefused as error:
+        return PostResult(None, f"not sent: {error}", None, time.monotonic() - started)
     except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
-        said = f"{_named(error)}: {error}" if str(error) else _named(error)
-        return Outcome(None, said[:ERROR_CHARACTERS], None, time.monotonic() - begun)
+        message = f"{_describe(error)}: {error}" if str(error) else _describe(error)
+        return PostResult(None, message[:ERROR_CHARACTERS], None, time.monotonic() - started)
     except Exception as error:
-        # a defect counts as a failed attempt too: a message must not be tried for ever
+        # a defect counts as a failed attempt, so that no message is tried for ever
         log.exception("delivery=%s cannot be sent", claimed.delivery_id)
-        return Outcome(None, f"not sent: {type(error).__name__}", None, time.monotonic() - begun)
-    wrong = None
+        return PostResult(None, f"not sent: {type(error).__name__}", None, time.monotonic() - started)
+    problem = None
     if 300 <= status < 400:
-        wrong = f"the receiver answered {status}: redirects are not followed"
+        problem = f"the receiver answered {status}: redirects are not followed"
     elif not 200 <= status < 300:
-        wrong = f"the receiver answered {status}"
+        problem = f"the receiver answered {status}"
     text = answer.decode(errors="replace")[:KEPT_CHARACTERS].replace("\x00", "\N{REPLACEMENT CHARACTER}")
-    return Outcome(status, wrong, text, time.monotonic() - begun)
+    return PostResult(status, problem, text, time.monotonic() - started)
 
 
-def _named(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     if isinstance(error, httpcore.ConnectTimeout):
         return f"no connection within {CONNECT_SECONDS:.0f} s"
     if isinstance(error, httpcore.TimeoutException):
@@ -56,8 +56,8 @@ def _named(error: Exception) -> str:
     return "no connection" if isinstance(error, httpcore.ConnectError) else "the connection broke"
 
 
-def _post(target: Target, claimed: Claimed) -> tuple[int, bytes]:
-    """(status, the first bytes of the answer)."""
+def _post(target: WebhookTarget, claimed: ClaimedDelivery) -> tuple[int, bytes]:
+    """Return (status, first bytes of the response)."""
     body = claimed.body.encode()
     headers = {
         "Host": target.authority,
@@ -69,7 +69,7 @@ def _post(target: Target, claimed: Claimed) -> tuple[int, bytes]:
     }
     url = httpcore.URL(scheme=target.scheme, host=target.host, port=target.port, target=target.path)
     timeouts = {"connect": CONNECT_SECONDS, "read": TOTAL_SECONDS, "write": TOTAL_SECONDS}
-    pinned = Pinned(target.addresses, time.monotonic() + TOTAL_SECONDS)
+    pinned = PinnedBackend(target.addresses, time.monotonic() + TOTAL_SECONDS)
     answer = bytearray()
     with (
         httpcore.ConnectionPool(ssl_context=_tls(), network_backend=pinned) as pool,
@@ -83,14 +83,14 @@ def _post(target: Target, claimed: Claimed) -> tuple[int, bytes]:
                 if len(answer) >= READ_BYTES:
                     break
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError):
-            # the status has come, and it is what counts
+            # the status was received, and it decides
             if not 200 <= response.status < 300:
                 raise
         return response.status, bytes(answer[:READ_BYTES])
 
 
-class Pinned(httpcore.NetworkBackend):
-    """Connects to the given addresses, whatever name is asked for; TLS and `Host` still go by the name."""
+class PinnedBackend(httpcore.NetworkBackend):
+    """Connects to the checked addresses, whatever host is asked for; TLS and `Host` still use the host's name."""
 
     def __init__(self, addresses: Sequence[str], deadline: float) -> None:
         self._addresses, self._deadline = addresses, deadline
@@ -104,11 +104,11 @@ class Pinned(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        """The first address that answers; an address that is silent leaves time for the others."""
+        """Connect to the first address that answers; each gets a share of the time that is left."""
         end = time.monotonic() + CONNECT_SECONDS
         failed: Exception = httpcore.ConnectError("no address")
-        for place, address in enumerate(self._addresses):
-            share = (end - time.monotonic()) / (len(self._addresses) - place)
+        for index, address in enumerate(self._addresses):
+            share = (end - time.monotonic()) / (len(self._addresses) - index)
             if share <= 0:
                 break
             try:
@@ -116,27 +116,27 @@ class Pinned(httpcore.NetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failed = error
             else:
-                return Bounded(stream, self._deadline)
+                return DeadlineStream(stream, self._deadline)
         raise failed
 
 
-class Bounded(httpcore.NetworkStream):
-    """A stream on which nothing happens after the deadline: a byte a second is no way to hold a sender."""
+class DeadlineStream(httpcore.NetworkStream):
+    """A stream that raises after the deadline, so that a receiver that sends a byte a second cannot hold a sender."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
         self._stream, self._deadline = stream, deadline
 
-    def _left(self, error: type[httpcore.TimeoutException]) -> float:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
+    def _remaining(self, error: type[httpcore.TimeoutException]) -> float:
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0:
             raise error
-        return left
+        return remaining
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, self._left(httpcore.ReadTimeout))
+        return self._stream.read(max_bytes, self._remaining(httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._left(httpcore.WriteTimeout))
+        self._stream.write(buffer, self._remaining(httpcore.WriteTimeout))
 
     def close(self) -> None:
         self._stream.close()
@@ -144,8 +144,8 @@ class Bounded(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        left = min(CONNECT_SECONDS, self._left(httpcore.ConnectTimeout))
-        return Bounded(self._stream.start_tls(ssl_context, server_hostname, left), self._deadline)
+        timeout_left = min(CONNECT_SECONDS, self._remaining(httpcore.ConnectTimeout))
+        return DeadlineStream(self._stream.start_tls(ssl_context, server_hostname, timeout_left), self._deadline)
 
     def get_extra_info(self, info: str) -> object:
         return self._stream.get_extra_info(info)
@@ -153,5 +153,5 @@ class Bounded(httpcore.NetworkStream):
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """Certificates are always verified: by the usual authorities, or those that `SSL_CERT_FILE` names."""
+    """Return the TLS context; it always verifies certificates, by the usual authorities or those in `SSL_CERT_FILE`."""
     return httpx.create_ssl_context()

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
-from service.background.housekeeping import reap
+from service.background.lease_expiry import expire_leases
 from service.jobs import attempts, checkpoints
 from service.jobs import service as jobs
 from service.jobs.leases import Claim
@@ -156,7 +156,7 @@ def lets_go(scene: Scene) -> None:
     assert scene.attempt().outcome is None
     with scene.place.context.sessions.begin() as session:
         session.execute(update(Job).where(Job.id == scene.job).values(lease_expires_at=row.created_at))
-    assert reap(scene.place.context.sessions, 5) == 1
+    assert expire_leases(scene.place.context.sessions, 5) == 1
     scene.place.make_due(scene.job)
     scene.run()
     assert (scene.row().state, len(scene.place.attempts(scene.job))) == ("succeeded", 2)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from service.background.housekeeping import reap
+from service.background.lease_expiry import expire_leases
 from service.context import Context
 from service.database import db_now, reading
 from service.errors import Problem
@@ -186,7 +186,7 @@ class Play:
         with self.context.sessions.begin() as session:
             lost = update(Job).where(Job.id == self.job, Job.lease_owner.is_not(None))
             session.execute(lost.values(lease_expires_at=db_now(plus=-1)))
-        reap(self.context.sessions, 1000)
+        expire_leases(self.context.sessions, 1000)
         with self.context.sessions.begin() as session:
             session.execute(update(Job).where(Job.id == self.job).values(not_before=None))
 

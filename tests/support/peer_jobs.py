@@ -14,7 +14,7 @@ from service.context import Context
 from service.database import make_engine, reading, session_factory
 from service.datasets import intake
 from service.datasets.receive import Received
-from service.datasets.service import Wish, register
+from service.datasets.service import DatasetMetadata, register
 from service.doorbell import Doorbell
 from service.job_watcher import Hub
 from service.jobs import attempts, leases
@@ -160,7 +160,7 @@ def make_lab(url: str, folder: Path, project: str = "default") -> Lab:
     assert who is not None
     part = context.storage.new_part()
     part.write_bytes(b"bytes")
-    dataset = register(context, who, Received(part, hashlib.sha256(b"bytes").hexdigest(), 5), Wish("d")).id
+    dataset = register(context, who, Received(part, hashlib.sha256(b"bytes").hexdigest(), 5), DatasetMetadata("d")).id
     with sessions.begin() as session:
         claimed = intake.claim(session, "tests", 30)
         assert claimed is not None

@@ -18,7 +18,7 @@ from sqlalchemy import select, update
 
 from service.webhooks.sender import Sender
 from service.webhooks.tables import WebhookDelivery
-from service.webhooks.target_policy import Targets
+from service.webhooks.target_policy import TargetPolicy
 from tests.support.api import Served
 
 
@@ -132,15 +132,15 @@ def hook(service: Served, url: str, **changes: Any) -> dict[str, Any]:
 
 def sender(service: Served) -> Sender:
     """A new sender: what it knows it has from the database."""
-    return Sender(service.sessions, Targets(("127.0.0.1",)))
+    return Sender(service.sessions, TargetPolicy(("127.0.0.1",)))
 
 
 def send_due(service: Served) -> int:
     """A new sender sends all that is due; returns how many attempts it made."""
     one, begun = sender(service), 0
-    while now := one.fill():
+    while now := one.start_due():
         begun += now
-        assert one.settle(60)
+        assert one.drain(60)
     return begun
 
 

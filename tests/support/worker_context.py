@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from service.context import Context as ServiceContext
 from service.datasets.receive import Received
-from service.datasets.service import Wish, register
+from service.datasets.service import DatasetMetadata, register
 from service.job_watcher import Hub
 from service.jobs import repository
 from service.jobs import service as jobs
@@ -36,7 +36,7 @@ class Place:
         part = self.context.storage.new_part()
         part.write_bytes(body)
         received = Received(part, hashlib.sha256(body).hexdigest(), len(body))
-        return register(self.service, self.who, received, Wish(name, target=target, filename=filename)).id
+        return register(self.service, self.who, received, DatasetMetadata(name, target=target, filename=filename)).id
 
     def table(self) -> str:
         """A small ready table of two classes."""

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
-from service.background import housekeeping
+from service.background.lease_expiry import expire_leases
 from service.database import db_now
 from service.jobs.states import WITH_WORKER
 from service.jobs.tables import Job
@@ -43,7 +43,7 @@ def test_killed_there_once(place: Place, tmp_path: Path, point: str) -> None:
     with place.context.sessions.begin() as session:
         lost = update(Job).where(Job.state.in_(WITH_WORKER)).values(lease_expires_at=db_now(plus=-1))
         session.execute(lost)
-    housekeeping.tick(place.context.sessions, lambda _queue: None, max_interruptions=20)
+    expire_leases(place.context.sessions, 20)
     assert claim_and_supervise(place.context, "train") == (point != "after_finish")
 
     row = place.job(job)

@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from service.database import db_now
 from service.datasets import intake as rows
-from service.datasets.service import Wish, register_source
+from service.datasets.service import DatasetMetadata, register_source
 from service.datasets.tables import Dataset
 from service.leases import StaleFence
 from tests.support.worker_context import Place, make_place
@@ -35,7 +35,9 @@ def place(database_url: str, tmp_path: Path, folder: Path) -> Place:
 
 
 def registered(place: Place, folder: Path) -> str:
-    return register_source(place.service, place.who, f"file://{folder}/table.csv", Wish("", target="label")).id
+    return register_source(
+        place.service, place.who, f"file://{folder}/table.csv", DatasetMetadata("", target="label")
+    ).id
 
 
 def row(place: Place, identifier: str) -> Dataset:

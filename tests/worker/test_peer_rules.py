@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import update
 
-from service.background import housekeeping
+from service.background.lease_expiry import expire_leases
 from service.database import db_now
 from service.jobs import repository
 from service.jobs.states import WITH_WORKER
@@ -121,7 +121,7 @@ def test_a_killed_supervisor_leaves_the_wish_to_stop(place: Place, tmp_path: Pat
     with place.context.sessions.begin() as session:
         lost = update(Job).where(Job.state.in_(WITH_WORKER)).values(lease_expires_at=db_now(plus=-1))
         session.execute(lost)
-    housekeeping.tick(place.context.sessions, lambda _queue: None, max_interruptions=20)
+    expire_leases(place.context.sessions, 20)
     assert claim_and_supervise(place.context, "train")
     ends_by_the_rule(place, job)
     assert replayed(place, job).same_as_taken is True

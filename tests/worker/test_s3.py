@@ -11,7 +11,7 @@ import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
-from service.datasets.service import Wish, register_source
+from service.datasets.service import DatasetMetadata, register_source
 from service.datasets.tables import Dataset
 from tests.support.worker_context import Place, make_place
 from worker import fetch, intake, s3, shutdown
@@ -53,7 +53,7 @@ def limited(place: Place, **changes: int) -> Place:
 
 
 def fetched(place: Place, key: str, target: str | None = None) -> Dataset:
-    made = register_source(place.service, place.who, f"s3://mine/{key}", Wish("", target=target))
+    made = register_source(place.service, place.who, f"s3://mine/{key}", DatasetMetadata("", target=target))
     assert fetch.claim_and_fetch(place.context)
     assert list((place.context.storage.root / "incoming").glob("*")) == []
     with place.context.sessions() as session:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from service.datasets.service import Wish, register_source
+from service.datasets.service import DatasetMetadata, register_source
 from service.datasets.tables import Dataset
 from tests.support.worker_context import Place, make_place
 from worker import fetch, s3
@@ -118,7 +118,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def fetched(place: Place) -> Dataset:
-    made = register_source(place.service, place.who, "s3://mine/table.csv", Wish("t"))
+    made = register_source(place.service, place.who, "s3://mine/table.csv", DatasetMetadata("t"))
     assert fetch.claim_and_fetch(place.context)
     assert list((place.context.storage.root / "incoming").glob("*")) == []
     with place.context.sessions() as session:

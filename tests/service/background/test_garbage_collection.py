@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from service.background.garbage_collection import collect, tend_uploads
+from service.background.garbage_collection import collect_garbage, finish_uploads
 from service.database import db_now
 from service.datasets import intake
 from service.datasets.tables import Blob, Dataset
@@ -32,14 +32,14 @@ def files(service: Served) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 
 
-def tend(service: Served) -> list[str]:
+def finish(service: Served) -> list[str]:
     rung: list[str] = []
-    tend_uploads(service.sessions, service.context.storage, rung.append)
+    finish_uploads(service.sessions, service.context.storage, rung.append)
     return rung
 
 
-def tidy(service: Served, grace: float = AT_ONCE) -> None:
-    collect(service.sessions, service.context.storage, grace)
+def collect(service: Served, grace: float = AT_ONCE) -> None:
+    collect_garbage(service.sessions, service.context.storage, grace)
 
 
 def stored(service: Served, key: str, body: bytes = BODY) -> Path:
@@ -58,7 +58,7 @@ def test_expired_uploads_go_with_their_bytes(service: Served) -> None:
     identifiers = [where.rsplit("/", 1)[1] for where in (old, done)]
     with service.sessions.begin() as session:
         session.execute(update(Upload).where(Upload.id.in_(identifiers)).values(expires_at=db_now(plus=-1)))
-    tend(service)
+    finish(service)
     left = service.client.get("/v1/uploads").json()["data"]
     assert [upload["id"] for upload in left] == [new.rsplit("/", 1)[1]]
     assert files(service) == {f"uploads/{left[0]['id']}", f"blobs/{SHA[:2]}/{SHA}"}
@@ -70,8 +70,8 @@ def test_a_received_upload_becomes_a_dataset_though_nobody_asks(service: Served)
     stored(service, f"uploads/{identifier}")
     with service.sessions.begin() as session:
         session.execute(update(Upload).values(state="received", received=10, sha256=SHA, expires_at=db_now(plus=-1)))
-    assert tend(service) == ["data"]
-    assert tend(service) == []
+    assert finish(service) == ["data"]
+    assert finish(service) == []
     (dataset,) = service.client.get("/v1/datasets").json()["data"]
     assert (dataset["sha256"], dataset["state"]) == (SHA, "validating")
 
@@ -81,8 +81,8 @@ def test_one_that_died_between_rename_and_commit_is_not_collected(service: Serve
     stored(service, f"blobs/{SHA[:2]}/{SHA}")
     with service.sessions.begin() as session:
         session.execute(update(Upload).values(state="received", received=10, sha256=SHA))
-    tidy(service)
-    assert tend(service) == ["data"]
+    collect(service)
+    assert finish(service) == ["data"]
     assert files(service) == {f"blobs/{SHA[:2]}/{SHA}"}
 
 
@@ -95,9 +95,9 @@ def test_bytes_without_a_row_and_rows_without_a_dataset_go(service: Served) -> N
         key = f"blobs/{orphan[:2]}/{orphan}"
         now = session.scalar(select(db_now()))
         session.add(Blob(sha256=orphan, bytes=6, storage_key=key, created_at=now))
-    tidy(service, 3600)
+    collect(service, 3600)
     assert len(files(service)) == 3, "young files are left alone"
-    tidy(service)
+    collect(service)
     assert files(service) == {f"blobs/{kept[:2]}/{kept}"}
     with service.sessions() as session:
         assert session.scalars(select(Blob.sha256)).all() == [kept]
@@ -109,7 +109,7 @@ def test_uploads_while_their_bytes_are_collected_never_lose_them(service: Served
     for number in range(8):
         stored(service, key)
         with ThreadPoolExecutor(3) as pool:
-            work = [pool.submit(tidy, service) for _ in range(2)]
+            work = [pool.submit(collect, service) for _ in range(2)]
             answer = pool.submit(service.client.put, f"/v1/datasets?name=d{number}", content=BODY)
             for each in work:
                 each.result()
@@ -133,9 +133,9 @@ def test_prepared_data_goes_with_its_dataset(service: Served) -> None:
         path = storage.root / name
         path.parent.mkdir(parents=True)
         path.write_text("{}")
-    tidy(service, 3600)
+    collect(service, 3600)
     assert files(service) >= keep | gone
-    tidy(service)
+    collect(service)
     assert {name for name in files(service) if name.startswith("prepared")} == keep
 
 
@@ -147,8 +147,8 @@ def test_partial_files_without_an_upload_go_but_not_one_that_is_written(service:
     old = stored(service, "incoming/x.part")
     os.utime(old, (time.time() - 90000,) * 2)
     with locked_file(writing):  # type: ignore[union-attr]
-        tidy(service)
+        collect(service)
         assert files(service) == {f"uploads/{known.rsplit('/', 1)[1]}", "uploads/up_busy"}
-    tidy(service)
+    collect(service)
     assert len(files(service)) == 1
     assert patch(service.client, known, 5, b"56789").status_code == 204

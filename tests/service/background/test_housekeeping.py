@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 
-from service.background.housekeeping import reap, ring_for_unheard, tick
+from service.background.dispatch import admit_waiting_jobs, redispatch
+from service.background.housekeeping import HousekeepingTask, TaskRunner, delete_old_rows
+from service.background.lease_expiry import expire_leases, repair_clock_skew
 from service.database import db_now
 from service.datasets import intake
 from service.datasets.tables import Dataset
@@ -28,6 +33,13 @@ def due_now(service: Served) -> None:
         session.execute(update(Job).values(not_before=None))
 
 
+def expire_and_redispatch(service: Served, ring: Callable[[str], object], lease_seconds: float) -> None:
+    """The tasks of a round that look at times."""
+    repair_clock_skew(service.sessions, lease_seconds)
+    expire_leases(service.sessions, 3)
+    redispatch(service.sessions, ring)
+
+
 def lose(service: Served) -> leases.ClaimedJob:
     """A worker that claims a job and is never heard of again."""
     return service.claim(lease_seconds=-1)
@@ -37,14 +49,14 @@ def test_an_expired_lease_is_a_new_attempt_until_too_many(service: Served) -> No
     job = service.submit()
     for lost in range(3):
         claimed = lose(service)
-        assert reap(service.sessions, 2) == 1
+        assert expire_leases(service.sessions, 2) == 1
         shown = service.job(job)
         assert (shown["interruptions"], shown["attempts"]) == (lost + 1, 0)
         due_now(service)
     assert (shown["state"], shown["error"]["code"], shown["error"]["retryable"]) == ("failed", "worker_lost", True)
     tries = service.client.get(f"/v1/jobs/{job}/attempts").json()["data"]
     assert [(a["attempt"], a["outcome"]) for a in tries] == [(n, "lost") for n in range(1, claimed.claim.fence + 1)]
-    assert reap(service.sessions, 2) == 0
+    assert expire_leases(service.sessions, 2) == 0
 
 
 def test_each_further_loss_waits_longer(service: Served) -> None:
@@ -52,7 +64,7 @@ def test_each_further_loss_waits_longer(service: Served) -> None:
     pauses = []
     for _ in range(4):
         lose(service)
-        reap(service.sessions, 10)
+        expire_leases(service.sessions, 10)
         with service.sessions() as session:
             due, now = session.execute(select(Job.not_before, db_now()).where(Job.id == job)).one()
         pauses.append(0 if due is None else round((due - now) / timedelta(seconds=1)))
@@ -71,7 +83,7 @@ def test_what_comes_further_each_time_may_be_lost_for_ever(service: Served) -> N
         with service.sessions.begin() as session:
             kept = {"step": step, "epoch": number, "storage_key": f"c/{number}", "sha256": "0" * 64, "size": 1}
             checkpoints.record(session, claimed.claim, **kept)
-        assert reap(service.sessions, 2) == 1
+        assert expire_leases(service.sessions, 2) == 1
         shown = service.job(job)
         assert (shown["state"], shown["interruptions"]) == ("queued", number)
         with service.sessions() as session:
@@ -80,7 +92,7 @@ def test_what_comes_further_each_time_may_be_lost_for_ever(service: Served) -> N
         claimed = service.claim(lease_seconds=-1, start=False)
         with service.sessions.begin() as session:
             attempts.start(session, claimed.claim, resumed_from_step=step)
-        reap(service.sessions, 2)
+        expire_leases(service.sessions, 2)
         assert service.job(job)["state"] == ("queued" if lost < 2 else "failed"), "no further than the last checkpoint"
         due_now(service)
 
@@ -90,7 +102,7 @@ def test_a_lease_that_is_renewed_is_left_alone(service: Served) -> None:
     claimed = lose(service)
     with service.sessions.begin() as session:
         leases.renew(session, claimed.claim, 30)
-    assert reap(service.sessions, 5) == 0
+    assert expire_leases(service.sessions, 5) == 0
     assert service.job(job)["state"] == "running"
 
 
@@ -98,7 +110,7 @@ def test_a_cancel_that_nobody_obeyed_is_obeyed_when_the_worker_is_lost(service: 
     job = service.submit()
     lose(service)
     service.client.post(f"/v1/jobs/{job}/cancel")
-    reap(service.sessions, 5)
+    expire_leases(service.sessions, 5)
     shown = service.job(job)
     assert (shown["state"], shown["interruptions"]) == ("cancelled", 0)
 
@@ -107,24 +119,24 @@ def test_a_stop_that_meets_a_lost_worker_is_kept_for_the_next(service: Served) -
     job = service.submit()
     lose(service)
     service.client.post(f"/v1/jobs/{job}/stop", json={"keep": "last"})
-    reap(service.sessions, 5)
+    expire_leases(service.sessions, 5)
     assert service.job(job)["state"] == "queued"
     assert service.claim().requested_action == {"action": "stop", "keep": "last"}
 
 
 def test_unheard_work_is_rung_for_again_but_not_at_once(service: Served) -> None:
     rung: list[str] = []
-    ring_for_unheard(service.sessions, rung.append)
+    redispatch(service.sessions, rung.append)
     assert rung == []
     service.submit()
     service.client.put("/v1/datasets?name=unchecked", content=b"bytes")
-    ring_for_unheard(service.sessions, rung.append)
+    redispatch(service.sessions, rung.append)
     assert rung == ["data", "train"]
-    ring_for_unheard(service.sessions, rung.append)
+    redispatch(service.sessions, rung.append)
     assert rung == ["data", "train"]
     with service.sessions.begin() as session:
         session.execute(update(Job).values(notified_at=db_now(plus=-10)))
-    ring_for_unheard(service.sessions, rung.append)
+    redispatch(service.sessions, rung.append)
     assert rung == ["data", "train", "train"]
 
 
@@ -133,7 +145,7 @@ def test_work_that_waits_for_its_pause_is_not_rung_for(service: Served) -> None:
     with service.sessions.begin() as session:
         session.execute(update(Job).values(not_before=db_now(plus=60)))
     rung: list[str] = []
-    ring_for_unheard(service.sessions, rung.append)
+    redispatch(service.sessions, rung.append)
     assert rung == []
 
 
@@ -147,7 +159,8 @@ def test_a_job_waits_for_its_dataset_and_is_then_admitted_or_failed(service: Ser
         assert claimed is not None
         intake.ready(session, claimed.dataset_id, claimed.fence, FACTS, {}, "prepared/x")
     rung: list[str] = []
-    tick(service.sessions, rung.append, max_interruptions=3)
+    admit_waiting_jobs(service.sessions)
+    redispatch(service.sessions, rung.append)
     assert service.job(good["id"])["state"] == "queued"
     failed = service.job(bad["id"])
     assert (failed["state"], failed["error"]["code"]) == ("failed", "invalid_spec")
@@ -163,7 +176,7 @@ def test_jobs_of_an_unusable_dataset_fail_with_its_reason(service: Served) -> No
         assert claimed is not None
         error = {"code": "unknown_kind", "message": "it is no dataset"}
         intake.invalid(session, claimed.dataset_id, claimed.fence, error)
-    tick(service.sessions, lambda queue: None, max_interruptions=3)
+    admit_waiting_jobs(service.sessions)
     failed = service.job(waiting)
     assert (failed["state"], failed["error"]["layer"]) == ("failed", "data")
     assert "it is no dataset" in failed["error"]["message"]
@@ -176,7 +189,7 @@ def test_old_idempotency_keys_are_forgotten(service: Served) -> None:
     with service.sessions.begin() as session:
         old = update(IdempotencyKey).where(IdempotencyKey.key == "old")
         session.execute(old.values(created_at=db_now(plus=-4 * 86400)))
-    tick(service.sessions, lambda queue: None, max_interruptions=3)
+    delete_old_rows(service.context)
     with service.sessions() as session:
         assert session.scalars(select(IdempotencyKey.key)).all() == ["new"]
 
@@ -214,9 +227,9 @@ def test_a_clock_that_is_set_back_an_hour_holds_nothing_up(service: Served) -> N
     with service.sessions.begin() as session:
         assert workers.take_housekeeping(session, "another", 10), "the dead one's turn does not last an hour"
     rung: list[str] = []
-    tick(service.sessions, rung.append, max_interruptions=3, lease_seconds=0.0)
+    expire_and_redispatch(service, rung.append, lease_seconds=0.0)
     assert service.job(lost)["state"] in ("starting", "queued")
-    tick(service.sessions, rung.append, max_interruptions=3, lease_seconds=0.0)
+    expire_and_redispatch(service, rung.append, lease_seconds=0.0)
     assert service.job(lost)["state"] == "queued"
     assert "train" in rung
 
@@ -225,10 +238,10 @@ def test_a_clock_that_is_set_back_leaves_the_living_alone(service: Served) -> No
     job = service.submit()
     claimed = service.claim(lease_seconds=30)
     set_back(service, 1)
-    tick(service.sessions, lambda _: None, max_interruptions=3, lease_seconds=30)
+    expire_and_redispatch(service, lambda _: None, lease_seconds=30)
     with service.sessions.begin() as session:
         leases.renew(session, claimed.claim, 30)
-    tick(service.sessions, lambda _: None, max_interruptions=3, lease_seconds=30)
+    expire_and_redispatch(service, lambda _: None, lease_seconds=30)
     assert (service.job(job)["state"], service.job(job)["interruptions"]) == ("running", 0)
 
 
@@ -236,9 +249,40 @@ def test_a_clock_that_is_set_forward_makes_a_new_attempt_and_no_second_writer(se
     job = service.submit()
     claimed = service.claim(lease_seconds=30)
     set_back(service, -1)  # as if an hour had passed
-    tick(service.sessions, lambda _: None, max_interruptions=3, lease_seconds=30)
+    expire_and_redispatch(service, lambda _: None, lease_seconds=30)
     assert service.job(job)["state"] == "queued"
     with service.sessions.begin() as session, pytest.raises(StaleFence):
         leases.renew(session, claimed.claim, 30)
     again = service.claim()
     assert (again.job_id, again.claim.fence) == (job, claimed.claim.fence + 1)
+
+
+def test_housekeeping_continues_after_a_failed_task_and_keeps_intervals(service: Served) -> None:
+    calls: list[str] = []
+
+    def fail(_context: Any) -> None:
+        calls.append("broken")
+        raise RuntimeError("a defect")
+
+    tasks = (
+        HousekeepingTask("broken", 3600.0, fail),
+        HousekeepingTask("seldom", 3600.0, lambda _: calls.append("seldom")),
+    )
+    housekeeping = TaskRunner(
+        service.context, (*tasks, HousekeepingTask("often", 0.0, lambda _: calls.append("often")))
+    )
+    assert [housekeeping.run_due() for _ in range(3)] == [1, 0, 0]
+    assert calls == ["broken", "seldom", "often", "often", "often"]
+
+
+def test_housekeeping_raises_when_the_database_is_away(service: Served) -> None:
+    def fail(_context: Any) -> None:
+        raise OperationalError("SELECT 1", {}, Exception("no connection"))
+
+    with pytest.raises(OperationalError):
+        TaskRunner(service.context, (HousekeepingTask("away", 0.0, fail),)).run_due()
+
+
+def test_housekeeping_runs_every_task(service: Served) -> None:
+    service.submit()
+    assert TaskRunner(service.context).run_due() == 0

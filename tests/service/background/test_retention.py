@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from service.background.orphans import sweep_strays
-from service.background.retention import retain
+from service.background.orphans import remove_orphans
+from service.background.retention import apply_retention
 from service.database import db_now
 from service.jobs import attempts, checkpoints
 from service.jobs.leases import ClaimedJob
@@ -36,8 +36,8 @@ def files(service: Served, folder: str) -> set[str]:
     return {str(path.relative_to(root)) for path in (root / folder).rglob("*") if path.is_file()}
 
 
-def keep_house(service: Served) -> None:
-    retain(service.sessions, service.context.storage, service.context.settings)
+def retain(service: Served) -> None:
+    apply_retention(service.sessions, service.context.storage, service.context.settings)
 
 
 def stored(service: Served, key: str) -> Path:
@@ -89,7 +89,7 @@ def test_older_checkpoints_go_first_and_the_newest_stays(service: Served) -> Non
     job, young = ended(service, 31), ended(service, 29)
     before = service.job(job)["updated_at"]
     for _ in range(2):
-        keep_house(service)
+        retain(service)
     assert {file for file in files(service, "checkpoints") if job in file} == {f"checkpoints/{job}/1/2"}
     assert len([file for file in files(service, "checkpoints") if young in file]) == 2
     (event,) = events(service, job)
@@ -112,8 +112,8 @@ def test_older_checkpoints_go_first_and_the_newest_stays(service: Served) -> Non
 
 def test_logs_and_metrics_are_gone_with_a_reason(service: Served) -> None:
     job = ended(service, 201)
-    keep_house(service)
-    keep_house(service)
+    retain(service)
+    retain(service)
     (event,) = events(service, job)
     assert event["data"] == {"checkpoints": 1, "logs": 3, "metrics": 2}
     assert files(service, "artifacts") == set()
@@ -152,8 +152,8 @@ def test_a_job_that_has_not_ended_is_never_touched(service: Served) -> None:
         stored(service, f"checkpoints/{job}/stray")
     before = files(service, "checkpoints")
     object.__setattr__(service.context.settings, "jobs_days", 1)
-    keep_house(service)
-    sweep_strays(service.sessions, service.context.storage, AT_ONCE)
+    retain(service)
+    remove_orphans(service.sessions, service.context.storage, AT_ONCE)
     assert files(service, "checkpoints") == before
     for job in jobs:
         assert (service.job(job)["purged"], events(service, job)) == (None, [])
@@ -166,7 +166,7 @@ def test_a_project_has_rules_of_its_own(service: Served) -> None:
     answer = service.client.patch(f"/v1/projects/{project['id']}", json={"settings": wish})
     assert answer.status_code == 200, answer.text
     job = ended(service, 500)
-    keep_house(service)
+    retain(service)
     assert set(service.job(job)["purged"]) == {"checkpoints", "metrics"}
     assert files(service, "checkpoints") == set()
     assert get(service, job, "/logs")[0] == 200
@@ -176,14 +176,14 @@ def test_going_on_from_a_removed_checkpoint_is_refused_with_the_reason(service: 
     object.__setattr__(service.context.settings, "checkpoints_kept", 0)
     job = ended(service, 31)
     fork = post(service, f"{job}/fork", {"patch": {"name": "f"}}).json()["id"]
-    keep_house(service)
+    retain(service)
     for action, body in (("fork", {"patch": {}}), ("resume", {"extra_epochs": 1})):
         answer = post(service, f"{job}/{action}", body)
         assert (answer.status_code, answer.json()["code"]) == (409, "checkpoint_removed")
         assert "checkpoints_days" in answer.json()["detail"]
     assert post(service, f"{job}/retry").status_code == 201
     # a branch that waits has the bytes under a name of its own
-    sweep_strays(service.sessions, service.context.storage, AT_ONCE)
+    remove_orphans(service.sessions, service.context.storage, AT_ONCE)
     with service.sessions() as session:
         (own,) = checkpoints.latest(session, fork)
     assert service.context.storage.open(own.storage_key).read() == b"state at 2"
@@ -202,7 +202,7 @@ def test_whole_jobs_go_at_last_and_their_models_stay(service: Served) -> None:
     object.__setattr__(service.context.settings, "jobs_days", 300)
     job = ended(service, 301)
     kept = ended(service, 299)
-    keep_house(service)
+    retain(service)
     assert service.client.get(f"/v1/jobs/{job}").status_code == 404
     assert service.client.get(f"/v1/jobs/{kept}").status_code == 200
     assert not [file for file in files(service, "") if job in file]
@@ -212,7 +212,7 @@ def test_whole_jobs_go_at_last_and_their_models_stay(service: Served) -> None:
 def test_several_at_once_take_everything_once(service: Served) -> None:
     jobs = [ended(service, 201) for _ in range(6)]
     with ThreadPoolExecutor(3) as pool:
-        for done in [pool.submit(keep_house, service) for _ in range(3)]:
+        for done in [pool.submit(retain, service) for _ in range(3)]:
             done.result()
     for job in jobs:
         (event,) = events(service, job)
@@ -235,14 +235,14 @@ def test_strays_are_found_when_they_are_old(service: Served) -> None:
     for key in strays:
         stored(service, key)
     stored(service, "checkpoints/notes.txt")
-    sweep_strays(service.sessions, storage, 3600)
+    remove_orphans(service.sessions, storage, 3600)
     assert all((storage.root / key).exists() for key in strays), "young files are left alone"
-    sweep_strays(service.sessions, storage, AT_ONCE)
-    sweep_strays(service.sessions, storage, AT_ONCE)
+    remove_orphans(service.sessions, storage, AT_ONCE)
+    remove_orphans(service.sessions, storage, AT_ONCE)
     found = files(service, "checkpoints") | files(service, "artifacts") | files(service, "models")
     assert found == kept | {"checkpoints/notes.txt"}
     assert not (storage.root / "checkpoints" / "job_gone").exists()
     assert service.client.delete(f"/v1/jobs/{job}").status_code == 204
-    sweep_strays(service.sessions, storage, AT_ONCE)
+    remove_orphans(service.sessions, storage, AT_ONCE)
     assert files(service, "models") == {f"models/{job}/1/model.json"}, "a model outlives its job"
     assert not (storage.root / "checkpoints" / job).exists()

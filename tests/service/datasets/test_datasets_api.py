@@ -181,7 +181,7 @@ def test_lists_are_filtered_and_paged(service: Served) -> None:
     rest = service.client.get(f"/v1/datasets?after={page['next']}").json()
     assert ([d["name"] for d in page["data"]], page["has_more"]) == (["d4", "d3"], True)
     assert [d["name"] for d in rest["data"]] == ["d2", "d1", "d0"]
-    assert [d["name"] for d in service.client.get("/v1/datasets?status=ready").json()["data"]] == ["d0"]
+    assert [d["name"] for d in service.client.get("/v1/datasets?state=ready").json()["data"]] == ["d0"]
     assert [d["name"] for d in service.client.get("/v1/datasets?name=d3").json()["data"]] == ["d3"]
 
 

@@ -40,7 +40,7 @@ def test_a_file_waits_for_a_data_worker(service: Served, root: Path) -> None:
     assert (answer.status_code, answer.headers["location"]) == (201, f"/v1/datasets/{shown['id']}"), answer.text
     assert (shown["name"], shown["state"], shown["kind"], shown["target"]) == ("a file", "uploading", "table", "b")
     assert (shown["sha256"], shown["bytes"], shown["version"]) == (None, 8, 1)
-    assert service.client.get("/v1/datasets?status=uploading").json()["data"] == [shown]
+    assert service.client.get("/v1/datasets?state=uploading").json()["data"] == [shown]
     job = service.client.post("/v1/jobs", json={"dataset": shown["id"], "model": {"kind": "mlp"}}).json()
     assert (job["state"], job["dataset"]["sha256"]) == ("validating", None)
     assert service.client.get(f"/v1/datasets/{shown['id']}/report").status_code == 409

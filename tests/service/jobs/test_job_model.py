@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy import select, update
 
 from service.app import create_app
-from service.background.housekeeping import reap
+from service.background.lease_expiry import expire_leases
 from service.database import db_now, reading
 from service.jobs import attempts, leases, repository
 from service.jobs import service as rules
@@ -138,7 +138,7 @@ class Jobs(RuleBasedStateMachine):
 
     @rule()
     def housekeeping(self) -> None:
-        reap(self.service.sessions, MOST_INTERRUPTIONS)
+        expire_leases(self.service.sessions, MOST_INTERRUPTIONS)
 
     @rule()
     def time_passes(self) -> None:

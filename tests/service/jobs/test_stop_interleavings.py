@@ -19,7 +19,7 @@ from service.context import Context
 from service.database import make_engine, reading, session_factory
 from service.datasets import intake
 from service.datasets.receive import Received
-from service.datasets.service import Wish, register
+from service.datasets.service import DatasetMetadata, register
 from service.doorbell import Doorbell
 from service.job_watcher import Hub
 from service.jobs import service as jobs
@@ -61,7 +61,9 @@ def players(url: str, folder: Path) -> Make:
 def ready_dataset(context: Context, who: Principal) -> str:
     part = context.storage.new_part()
     part.write_bytes(b"bytes")
-    identifier = register(context, who, Received(part, hashlib.sha256(b"bytes").hexdigest(), 5), Wish("d")).id
+    identifier = register(
+        context, who, Received(part, hashlib.sha256(b"bytes").hexdigest(), 5), DatasetMetadata("d")
+    ).id
     with context.sessions.begin() as session:
         claimed = intake.claim(session, "tests", 30)
         assert claimed is not None

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.inference_requests import repository as questions
+from service.inference_requests import repository as inference_requests
 from service.leases import StaleFence
 from service.models.service import check_request
 from tests.support.api import Served
@@ -36,14 +36,14 @@ def answering(service: Served, **said: Any) -> threading.Thread:
     def work() -> None:
         for _ in range(200):
             with service.sessions.begin() as session:
-                claimed = questions.claim(session, "w", 30)
+                claimed = inference_requests.claim(session, "w", 30)
                 if claimed is None:
                     continue
                 if "error" in said:
-                    questions.fail(session, claimed.question_id, claimed.fence, said["error"])
+                    inference_requests.fail(session, claimed.request_id, claimed.fence, said["error"])
                 else:
                     body = json.dumps(said).encode()
-                    questions.answer(session, claimed.question_id, claimed.fence, body, "application/json")
+                    inference_requests.answer(session, claimed.request_id, claimed.fence, body, "application/json")
                 return
 
     thread = threading.Thread(target=work)
@@ -140,7 +140,7 @@ def test_what_no_worker_need_look_at_is_refused_at_once(
     answer = service.client.post(f"/v1/models/{model}/predict", content=body, headers={"Content-Type": kind})
     assert answer.status_code == status
     with service.sessions.begin() as session:
-        assert questions.claim(session, "w", 30) is None
+        assert inference_requests.claim(session, "w", 30) is None
 
 
 @pytest.mark.parametrize(
@@ -160,17 +160,17 @@ def test_images_and_csv_go_to_the_worker_as_they_are() -> None:
     assert check_request(b"a,b\n1,2\n", "text/csv; header=present") == "text/csv"
 
 
-def test_a_question_whose_answerer_died_is_asked_again(service: Served) -> None:
+def test_an_inference_request_of_a_lost_worker_is_claimed_again(service: Served) -> None:
     service.submit()
     project_id = service.claim().project_id
     with service.sessions.begin() as session:
-        question = questions.ask(session, project_id, "predict", "models/x", b"{}", "application/json")
+        request_id = inference_requests.add(session, project_id, "predict", "models/x", b"{}", "application/json")
     with service.sessions.begin() as session:
-        first = questions.claim(session, "w1", -1)
+        first = inference_requests.claim(session, "w1", -1)
     with service.sessions.begin() as session:
-        second = questions.claim(session, "w2", 30)
+        second = inference_requests.claim(session, "w2", 30)
     assert first is not None
     assert second is not None
-    assert (second.question_id, second.fence) == (question, first.fence + 1)
+    assert (second.request_id, second.fence) == (request_id, first.fence + 1)
     with pytest.raises(StaleFence), service.sessions.begin() as session:
-        questions.answer(session, question, first.fence, b"{}", "application/json")
+        inference_requests.answer(session, request_id, first.fence, b"{}", "application/json")

@@ -14,13 +14,12 @@ from sqlalchemy import event, text, update
 from sqlalchemy.exc import OperationalError
 
 from service.app import create_app
-from service.database import db_now, make_engine, session_factory
+from service.database import after_commit, db_now, make_engine, session_factory
 from service.jobs import attempts
 from service.jobs.tables import Job
 from service.monitoring import gauges
-from service.monitoring.after_commit import after_commit
-from service.monitoring.gauges import Standing
-from service.monitoring.repository import past, present
+from service.monitoring.gauges import StateGauges
+from service.monitoring.repository import current_counts, total_counts
 from service.settings import Settings
 from service.workers.service import seen
 from tests.support.api import Served, row
@@ -34,9 +33,9 @@ ROUTE = "/v1/jobs/{job_id}"
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every scrape looks anew."""
-    monkeypatch.setattr(gauges, "PRESENT_SECONDS", 0.0)
-    monkeypatch.setattr(gauges, "PAST_SECONDS", 0.0)
+    """Every scrape queries anew."""
+    monkeypatch.setattr(gauges, "CURRENT_CACHE_SECONDS", 0.0)
+    monkeypatch.setattr(gauges, "TOTAL_CACHE_SECONDS", 0.0)
 
 
 def scrape(service: Served) -> Scrape:
@@ -129,7 +128,7 @@ def test_whoever_waits_is_told_apart(service: Served) -> None:
     assert after.get("trainkit_http_requests_total", method="GET", route=f"{ROUTE}/stream", status="2xx") >= 1
 
 
-def test_how_things_stand(service: Served) -> None:
+def test_gauges_count_the_state(service: Served) -> None:
     """Two queued (one of them due later), one running with an expired lease, one done; two datasets; one worker."""
     first, second, third, late = (service.submit() for _ in range(4))
     service.client.put("/v1/datasets?name=unchecked", content=b"nobody has looked")
@@ -177,7 +176,7 @@ def test_what_changes_by_the_second_is_counted_by_index(service: Served) -> None
     event.listen(service.context.engine, "before_cursor_execute", explain)
     with service.sessions() as session:
         looking = True
-        present(session)
+        current_counts(session)
         looking = False
     event.remove(service.context.engine, "before_cursor_execute", explain)
     tables = [
@@ -271,7 +270,7 @@ def test_a_database_that_is_away_is_told(service: Served, monkeypatch: pytest.Mo
         raise OperationalError("SELECT", {}, Exception("gone"))
 
     monkeypatch.setattr("service.auth.authenticate", away)
-    monkeypatch.setattr(gauges, "present", away)
+    monkeypatch.setattr(gauges, "current_counts", away)
     found = Scrape(service.client.get("/metrics").text)
     assert found.get("trainkit_database_up") == 0
     assert ("trainkit_jobs", frozenset({("state", "queued")})) not in found.values
@@ -282,39 +281,39 @@ def test_a_database_that_is_away_is_told(service: Served, monkeypatch: pytest.Mo
 
 
 def test_a_database_that_hangs_holds_no_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gauges, "PATIENCE_SECONDS", 0.05)
-    let_go = threading.Event()
-    asked = []
+    monkeypatch.setattr(gauges, "MAX_WAIT_SECONDS", 0.05)
+    release = threading.Event()
+    calls = []
 
     def hang() -> Any:
-        asked.append(1)
-        let_go.wait(30)
+        calls.append(1)
+        release.wait(30)
         raise OperationalError("SELECT", {}, Exception("gone"))
 
     registry = CollectorRegistry()
-    registry.register(Standing(hang))  # type: ignore[arg-type]
+    registry.register(StateGauges(hang))  # type: ignore[arg-type]
     for _ in range(3):
         assert Scrape(generate_latest(registry).decode()).get("trainkit_database_up") == 0
-    let_go.set()
-    assert asked == [1], "one look at a time, however many ask"
+    release.set()
+    assert calls == [1], "one query at a time, however many scrapes"
 
 
-def test_scrapes_share_a_look(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gauges, "PRESENT_SECONDS", 60.0)
-    looks = []
+def test_scrapes_share_a_query(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gauges, "CURRENT_CACHE_SECONDS", 60.0)
+    queries = []
     engine = make_engine(migrated_url)
-    collector = Standing(session_factory(engine))
+    collector = StateGauges(session_factory(engine))
 
-    def counted(session: Any) -> Any:
-        looks.append(1)
-        return present(session)
+    def count_queries(session: Any) -> Any:
+        queries.append(1)
+        return current_counts(session)
 
-    monkeypatch.setattr(gauges, "present", counted)
+    monkeypatch.setattr(gauges, "current_counts", count_queries)
     registry = CollectorRegistry()
     registry.register(collector)
     for _ in range(5):
         assert Scrape(generate_latest(registry).decode()).get("trainkit_database_up") == 1
-    assert looks == [1]
+    assert queries == [1]
     with session_factory(engine)() as session:
-        assert past(session).points == 0
+        assert total_counts(session).points == 0
     engine.dispose()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from service.background.retention import retain
+from service.background.retention import apply_retention
 from service.database import db_now
 from service.jobs import attempts
 from service.jobs.tables import Job
@@ -147,7 +147,7 @@ def test_what_retention_takes_was_measured_before(service: Served) -> None:
     run(service, 0.15)
     with service.sessions.begin() as session:
         session.execute(update(Job).values(finished_at=db_now(plus=-3 * 86400)))
-    retain(service.sessions, service.context.storage, replace(service.context.settings, metrics_days=1))
+    apply_retention(service.sessions, service.context.storage, replace(service.context.settings, metrics_days=1))
     assert service.client.get(f"/v1/jobs/{job}/metrics").status_code == 410
     assert get(service, f"jobs/{job}/prescription").json()["measured"]["outcome"] == "improved"
     assert scorecard(service)["all"]["improved"] == 1

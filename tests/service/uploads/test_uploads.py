@@ -68,7 +68,7 @@ def test_chunks_become_a_dataset(service: Served) -> None:
     )
     assert shown["filename"] == "iris.csv"
     assert service.client.get("/v1/uploads").json()["data"] == [shown]
-    assert service.client.get("/v1/uploads?status=uploading").json()["data"] == []
+    assert service.client.get("/v1/uploads?state=uploading").json()["data"] == []
 
 
 def test_the_last_chunk_again_makes_no_second_dataset(service: Served) -> None:
@@ -135,7 +135,7 @@ def test_a_chunk_that_does_not_match_its_checksum_is_not_kept(service: Served, a
 
 
 def test_a_large_checked_chunk_counts_only_when_it_is_whole(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receive, "STEP", 1000)
+    monkeypatch.setattr(receive, "FSYNC_BYTES", 1000)
     where = begun(service.client, len(BYTES))
     assert patch(service.client, where, 0, BYTES, **{"Upload-Checksum": checksum(b"other")}).status_code == 460
     assert offset_of(service.client, where) == 0
@@ -234,7 +234,7 @@ def test_bytes_beyond_the_offset_are_cut_off(service: Served) -> None:
     patch(service.client, where, 0, b"01234")
     with service.context.storage.local_path(f"uploads/{where.rsplit('/', 1)[1]}").open("ab") as file:
         file.write(b"garbage that is longer than the rest")
-    receive._running.clear()  # another process: it has not seen the first bytes
+    receive._running_hashes.clear()  # another process: it has not seen the first bytes
     assert patch(service.client, where, 5, b"56789").status_code == 204
     assert datasets(service)[0]["sha256"] == hashlib.sha256(b"0123456789").hexdigest()
     assert [path.read_bytes() for path in files(service)] == [b"0123456789"]

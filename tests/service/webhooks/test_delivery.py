@@ -20,8 +20,8 @@ from sqlalchemy import update
 from service.database import db_now, reading
 from service.jobs.tables import Job
 from service.settings import Settings
-from service.webhooks import delivery_queue, transport
-from service.webhooks.sender import AT_ONCE_A_PROJECT, AT_ONCE_A_WEBHOOK
+from service.webhooks import delivery_queue, repository, transport
+from service.webhooks.sender import MAX_PER_PROJECT, MAX_PER_WEBHOOK
 from service.webhooks.signing import sign
 from service.webhooks.tables import WebhookDelivery
 from tests.support.api import Served
@@ -135,8 +135,8 @@ def test_redelivering_begins_a_round_of_its_own(service: Served, monkeypatch: py
 
 
 def test_pauses_grow_and_are_never_quite_the_same() -> None:
-    for tries, seconds in enumerate([*delivery_queue.PAUSES, 14400, 14400], 1):
-        pauses = [delivery_queue.pause(tries).total_seconds() for _ in range(50)]
+    for tries, seconds in enumerate([*delivery_queue.RETRY_SECONDS, 14400, 14400], 1):
+        pauses = [delivery_queue.retry_delay(tries).total_seconds() for _ in range(50)]
         assert len(set(pauses)) > 40
         assert all(0.9 * seconds <= pause <= 1.1 * seconds for pause in pauses)
 
@@ -216,17 +216,17 @@ def test_a_slow_receiver_and_its_project_hold_no_others(service: Served) -> None
         other = theirs.post("/v1/webhooks", json={"url": quick.url}).json()["id"]
         one = sender(service)
         try:
-            while one.fill():
+            while one.start_due():
                 pass
-            assert len(slow.wait_for(AT_ONCE_A_PROJECT)) == AT_ONCE_A_PROJECT == 2 * AT_ONCE_A_WEBHOOK
+            assert len(slow.wait_for(MAX_PER_PROJECT)) == MAX_PER_PROJECT == 2 * MAX_PER_WEBHOOK
             for count in range(1, 4):
                 assert theirs.post(f"/v1/webhooks/{other}/test").status_code == 202
-                assert one.fill() == 1
+                assert one.start_due() == 1
                 quick.wait_for(count)
-            assert len(slow.got) == AT_ONCE_A_PROJECT
+            assert len(slow.got) == MAX_PER_PROJECT
         finally:
             release.set()
-        assert one.settle(60)
+        assert one.drain(60)
         send_due(service)
         assert (len({got.id for got in slow.got}), len(slow.got)) == (15, 15)
 
@@ -241,8 +241,8 @@ def test_two_senders_never_send_the_same_attempt(service: Served) -> None:
             one = sender(service)
             together.wait()
             try:
-                while one.fill() or not one.settle(0):
-                    one.settle(60)
+                while one.start_due() or not one.drain(0):
+                    one.drain(60)
             except BaseException as error:
                 problems.append(error)
 
@@ -265,18 +265,18 @@ def test_a_claim_is_one_sender_s_until_it_ends_and_void_afterwards(service: Serv
         assert delivery_queue.claim(session, delivery, 0) is None
         assert delivery_queue.claim(session, delivery, first.fence) is None
     with reading(service.sessions) as session:
-        assert delivery_queue.due(session, 5, (), ()) == []
+        assert repository.due(session, 5, (), ()) == []
     forget_claims(service)
     with reading(service.sessions) as session:
-        ((found, fence, webhook, _),) = delivery_queue.due(session, 5, (), ())
+        ((found, fence, webhook, _),) = repository.due(session, 5, (), ())
         assert (found, fence, webhook) == (delivery, first.fence, made["id"])
-        assert delivery_queue.due(session, 5, (webhook,), ()) == []
+        assert repository.due(session, 5, (webhook,), ()) == []
     with service.sessions.begin() as session:
         second = delivery_queue.claim(session, delivery, first.fence)
     assert second is not None
     for claimed, state in ((first, None), (second, "delivered")):
         with service.sessions.begin() as session:
-            assert delivery_queue.record(session, claimed, delivery_queue.Outcome(200, None, "", 0.1)) == state
+            assert delivery_queue.record(session, claimed, delivery_queue.PostResult(200, None, "", 0.1)) == state
 
 
 def test_a_clock_that_was_set_back_keeps_nothing_waiting(service: Served) -> None:

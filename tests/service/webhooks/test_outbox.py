@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from service.background.housekeeping import reap
+from service.background.lease_expiry import expire_leases
 from service.jobs import attempts
 from service.jobs.states import transition
 from service.jobs.tables import Job
@@ -57,7 +57,7 @@ def test_ends_that_housekeeping_and_clients_bring_are_told_too(service: Served) 
     made = hook(service, URL, events=["job.failed", "job.cancelled", "job.stopped"])
     service.submit()
     lost = service.claim(lease_seconds=-1)
-    reap(service.sessions, 0)
+    expire_leases(service.sessions, 0)
     (failed,) = deliveries(service, made["id"])
     assert (failed["type"], failed["job"]) == ("job.failed", lost.job_id)
     assert detail(service, failed)["payload"]["data"]["job"]["error_code"] == "worker_lost"
@@ -168,7 +168,7 @@ def test_rows_that_are_run_again_tell_nothing_twice_and_each_job_for_itself(serv
     first = service.submit()
     claimed = service.claim(lease_seconds=-1)
     service.append(claimed, row("accuracy", 0.5, 1), row("accuracy", 0.95, 2))
-    reap(service.sessions, 5)
+    expire_leases(service.sessions, 5)
     again = service.claim()
     with service.sessions.begin() as session:
         metrics.supersede_after(session, again.claim, 1)
@@ -241,6 +241,8 @@ def test_who_watches_nothing_pays_one_look_a_flush(service: Served) -> None:
 
 
 def test_names_tell_thresholds_apart() -> None:
-    assert outbox.name({"metric": "val_f1", "above": 1}) == outbox.name({"metric": "val_f1", "above": 1.0})
-    assert outbox.name({"metric": "val_f1", "above": 1}) == "val_f1 > 1.0"
-    assert outbox.name({"metric": "val_f1", "below": 1e-7}) == "val_f1 < 1e-07"
+    assert outbox.threshold_key({"metric": "val_f1", "above": 1}) == outbox.threshold_key(
+        {"metric": "val_f1", "above": 1.0}
+    )
+    assert outbox.threshold_key({"metric": "val_f1", "above": 1}) == "val_f1 > 1.0"
+    assert outbox.threshold_key({"metric": "val_f1", "below": 1e-7}) == "val_f1 < 1e-07"

@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from service.webhooks import target_policy, transport
-from service.webhooks.delivery_queue import Claimed
+from service.webhooks.delivery_queue import ClaimedDelivery
 from service.webhooks.sender import Sender
 from service.webhooks.signing import new_secret
-from service.webhooks.target_policy import Refused, Targets, is_public
+from service.webhooks.target_policy import TargetPolicy, TargetRefused, is_public
 from tests.service.test_errors import problem
 from tests.support.api import Served
 from tests.support.webhook_receiver import Receiver, deliveries, hook, receiving
@@ -67,14 +67,14 @@ PUBLIC = [
 def test_addresses_that_are_not_public(kind: str) -> None:
     for address in NOT_PUBLIC[kind]:
         assert not is_public(ip_address(address)), address
-        with pytest.raises(Refused, match="not on the public internet"):
-            Targets(resolve=answers([address])).check("https://hooks.example/")
+        with pytest.raises(TargetRefused, match="not on the public internet"):
+            TargetPolicy(resolve=answers([address])).check("https://hooks.example/")
 
 
 def test_addresses_that_are() -> None:
     for address in PUBLIC:
         assert is_public(ip_address(address)), address
-        assert Targets(resolve=answers([address])).check("https://hooks.example/").addresses == (
+        assert TargetPolicy(resolve=answers([address])).check("https://hooks.example/").addresses == (
             str(ip_address(address)),
         )
 
@@ -84,8 +84,8 @@ def answers(addresses: Sequence[str]) -> Any:
 
 
 def test_one_bad_address_among_good_ones_is_enough() -> None:
-    with pytest.raises(Refused, match="not on the public"):
-        Targets(resolve=answers(["8.8.8.8", "10.0.0.1"])).check("https://hooks.example/")
+    with pytest.raises(TargetRefused, match="not on the public"):
+        TargetPolicy(resolve=answers(["8.8.8.8", "10.0.0.1"])).check("https://hooks.example/")
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_one_bad_address_among_good_ones_is_enough() -> None:
 )
 def test_loopback_by_any_other_name(url: str) -> None:
     """As the machine's own resolver reads it."""
-    with pytest.raises(Refused) as refused:
-        Targets().check(url)
+    with pytest.raises(TargetRefused) as refused:
+        TargetPolicy().check(url)
     assert refused.value.code in ("not_public", "unknown_host", "bad_url")
 
 
@@ -136,18 +136,18 @@ def test_loopback_by_any_other_name(url: str) -> None:
     ],
 )
 def test_urls_that_are_refused(url: str, code: str) -> None:
-    with pytest.raises(Refused) as refused:
-        Targets(resolve=answers(["8.8.8.8"])).check(url)
+    with pytest.raises(TargetRefused) as refused:
+        TargetPolicy(resolve=answers(["8.8.8.8"])).check(url)
     assert refused.value.code == code
 
 
 def test_a_url_is_taken_apart() -> None:
-    public = Targets(resolve=answers(["8.8.8.8"]))
+    public = TargetPolicy(resolve=answers(["8.8.8.8"]))
     target = public.check("HTTPS://Hooks.Example:8443/a?b=c")
     assert (target.scheme, target.host, target.port, target.path) == ("https", "hooks.example", 8443, "/a?b=c")
     assert target.authority == "hooks.example:8443"
     assert public.check("https://hooks.example?x").path == "/?x"
-    literal = Targets(resolve=answers(["2606:4700::1111"])).check("https://[2606:4700::1111]/")
+    literal = TargetPolicy(resolve=answers(["2606:4700::1111"])).check("https://[2606:4700::1111]/")
     assert (literal.host, literal.authority) == ("2606:4700::1111", "[2606:4700::1111]")
 
 
@@ -157,38 +157,38 @@ def test_a_name_that_cannot_be_looked_up(monkeypatch: pytest.MonkeyPatch, failur
         raise failure
 
     monkeypatch.setattr(target_policy.socket, "getaddrinfo", fail)
-    with pytest.raises(Refused) as refused:
-        Targets().check("https://hooks.example/")
+    with pytest.raises(TargetRefused) as refused:
+        TargetPolicy().check("https://hooks.example/")
     assert refused.value.code == "unknown_host"
 
 
 def test_a_resolver_that_is_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
-    monkeypatch.setattr(target_policy, "LOOK_UP_SECONDS", 0.05)
+    monkeypatch.setattr(target_policy, "RESOLVE_SECONDS", 0.05)
     monkeypatch.setattr(target_policy.socket, "getaddrinfo", lambda *_, **__: release.wait(60) and [])
-    with pytest.raises(Refused, match="no answer"):
-        Targets().check("https://hooks.example/")
+    with pytest.raises(TargetRefused, match="no answer"):
+        TargetPolicy().check("https://hooks.example/")
     release.set()
 
 
 def test_what_the_platform_allows() -> None:
     inside = answers(["10.1.2.3"])
     for allow in ("hooks.internal", "Hooks.Internal", "10.1.0.0/16", "10.1.2.3"):
-        target = Targets((allow,), inside).check("http://hooks.internal:80/x")
+        target = TargetPolicy((allow,), inside).check("http://hooks.internal:80/x")
         assert (target.scheme, target.addresses) == ("http", ("10.1.2.3",)), "also without TLS"
     for allow in ("internal", "10.2.0.0/16", "8.8.8.8", "x.hooks.internal"):
-        with pytest.raises(Refused):
-            Targets((allow,), inside).check("https://hooks.internal/")
-    assert Targets(("10.0.0.0/8",), answers(["::ffff:10.1.2.3"])).check("https://a.b/").host == "a.b"
-    with pytest.raises(Refused, match="not on the public"):
-        Targets(("10.0.0.0/8",), answers(["10.1.2.3", "192.168.0.1"])).check("https://hooks.internal/")
-    mixed = Targets(("10.0.0.0/8",), answers(["10.1.2.3", "8.8.8.8"]))
+        with pytest.raises(TargetRefused):
+            TargetPolicy((allow,), inside).check("https://hooks.internal/")
+    assert TargetPolicy(("10.0.0.0/8",), answers(["::ffff:10.1.2.3"])).check("https://a.b/").host == "a.b"
+    with pytest.raises(TargetRefused, match="not on the public"):
+        TargetPolicy(("10.0.0.0/8",), answers(["10.1.2.3", "192.168.0.1"])).check("https://hooks.internal/")
+    mixed = TargetPolicy(("10.0.0.0/8",), answers(["10.1.2.3", "8.8.8.8"]))
     assert mixed.check("https://both.example/").addresses == ("10.1.2.3", "8.8.8.8")
-    with pytest.raises(Refused, match="https"):
+    with pytest.raises(TargetRefused, match="https"):
         mixed.check("http://both.example/")
     for wrong in ("10.0.0.1/8", "a b", "http://x/"):
         with pytest.raises(ValueError, match="TRAINKIT_WEBHOOK_ALLOW"):
-            Targets((wrong,))
+            TargetPolicy((wrong,))
 
 
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
@@ -206,12 +206,12 @@ def test_a_name_that_turns_private_after_it_was_accepted_is_not_sent_to(
             looked.append(host)
             return ["8.8.8.8"] if len(looked) == 1 else ["127.0.0.1"]
 
-        monkeypatch.setattr(target_policy, "look_up", rebinding)
+        monkeypatch.setattr(target_policy, "resolve_host", rebinding)
         made = hook(service, f"https://rebind.example:{port}/")
         assert service.client.post(f"/v1/webhooks/{made['id']}/test").status_code == 202
-        one = Sender(service.sessions, Targets())
-        assert one.fill() == 1
-        assert one.settle(60)
+        one = Sender(service.sessions, TargetPolicy())
+        assert one.start_due() == 1
+        assert one.drain(60)
         assert receiver.got == []
     (shown,) = deliveries(service, made["id"])
     assert (shown["state"], shown["attempts"], shown["status_code"]) == ("pending", 1, None)
@@ -219,22 +219,22 @@ def test_a_name_that_turns_private_after_it_was_accepted_is_not_sent_to(
     assert "127.0.0.1" not in shown["error"], "what the inside looks like is nobody's business"
     assert looked == ["rebind.example"] * 2, "one look-up for each check, and none by the connection"
     with monkeypatch.context() as outside:
-        outside.setattr(target_policy, "look_up", answers(["10.0.0.1"]))
+        outside.setattr(target_policy, "resolve_host", answers(["10.0.0.1"]))
         problem(
             service.client.patch(f"/v1/webhooks/{made['id']}", json={"url": "https://a.b/"}), 422, "invalid_request"
         )
 
 
-def claimed(url: str) -> Claimed:
+def claimed(url: str) -> ClaimedDelivery:
     now = datetime.datetime.now(datetime.UTC)
-    return Claimed("msg_1", "wh_1", 1, url, (new_secret(),), "{}", now)
+    return ClaimedDelivery("msg_1", "wh_1", 1, url, (new_secret(),), "{}", now)
 
 
 def test_the_connection_goes_to_the_address_that_was_checked() -> None:
     """Whatever the name means by then; the receiver still sees the name."""
     with receiving() as receiver:
         port = receiver.url.split(":")[2].split("/")[0]
-        pinned = Targets(("hooks.invalid",), answers(["127.0.0.1"]))
+        pinned = TargetPolicy(("hooks.invalid",), answers(["127.0.0.1"]))
         outcome = transport.send(pinned, claimed(f"http://hooks.invalid:{port}/a?b=c"))
         assert (outcome.status_code, outcome.error) == (204, None)
         assert receiver.got[0].headers["Host"] == f"hooks.invalid:{port}"
@@ -245,7 +245,7 @@ def test_an_address_that_is_silent_leaves_time_for_the_next() -> None:
     with receiving() as receiver, socket.socket() as nobody:
         nobody.bind(("127.0.0.2", 0))  # bound and not listening: refuses
         port = receiver.url.split(":")[2].split("/")[0]
-        both = Targets(("hooks.invalid",), answers(["127.0.0.2", "127.0.0.1"]))
+        both = TargetPolicy(("hooks.invalid",), answers(["127.0.0.2", "127.0.0.1"]))
         assert transport.send(both, claimed(f"http://hooks.invalid:{port}/")).status_code == 204
 
 
@@ -253,7 +253,7 @@ def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -
     with receiving() as receiver, receiving() as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url)
-        assert transport.send(Targets(("127.0.0.1",)), claimed(receiver.url)).status_code == 204
+        assert transport.send(TargetPolicy(("127.0.0.1",)), claimed(receiver.url)).status_code == 204
         assert (len(receiver.got), proxy.got) == (1, [])
 
 
@@ -298,7 +298,7 @@ def test_tls_goes_by_the_name_though_the_connection_goes_to_an_address(
     names: list[str | None] = []
     with receiving() as receiver, over_tls(receiver, tmp_path, names):
         port = receiver.url.split(":")[2].split("/")[0]
-        here = Targets(("hooks.example", "other.example"), answers(["127.0.0.1"]))
+        here = TargetPolicy(("hooks.example", "other.example"), answers(["127.0.0.1"]))
         unknown = transport.send(here, claimed(f"https://hooks.example:{port}/"))
         assert unknown.error is not None
         assert "certificate verify failed" in unknown.error, "an authority that nobody knows"

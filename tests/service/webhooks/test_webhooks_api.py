@@ -16,7 +16,6 @@ from service.webhooks.tables import WebhookAttempt, WebhookDelivery
 from tests.service.test_errors import problem
 from tests.support.api import Served
 from tests.support.webhook_receiver import Receiver, deliveries, detail, hook, receiving, send_due
-from worker.housekeeping import tidy
 
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 URL = "http://127.0.0.1:9/hook"
@@ -52,7 +51,7 @@ def test_a_webhook_is_made_shown_changed_and_deleted(service: Served) -> None:
     }
     changed = service.client.patch(place, json=changes).json()
     assert {name: changed[name] for name in changes} == changes
-    assert changed["disabled_reason"] == "a client has disabled it"
+    assert changed["disabled_reason"] == "a client disabled it"
     changed = service.client.patch(place, json={"active": True, "job": None, "labels": {}, "thresholds": []}).json()
     assert (changed["disabled_reason"], changed["job"], changed["labels"], changed["thresholds"]) == (
         None,
@@ -85,12 +84,12 @@ def test_lists_are_cut_and_go_on(service: Served) -> None:
         ({"url": "https://[::ffff:10.0.0.1]/"}, "/url", "not on the public internet"),
         ({"url": "ftp://example.com/"}, "/url", "https://"),
         ({"url": "https://user:word@127.0.0.1/"}, "/url", "user name"),
-        ({"url": "https://nowhere.invalid/"}, "/url", "cannot be looked up"),
+        ({"url": "https://nowhere.invalid/"}, "/url", "cannot be resolved"),
         ({"url": "https://ex ample.com/"}, "/url", "printable ASCII"),
         ({"url": ""}, "/url", "printable ASCII"),
         ({"events": ["job.faild"]}, "/events/0", "'job.failed'"),
-        ({"events": []}, "/events", "neither an event nor a threshold"),
-        ({"events": ["job.metric_threshold"]}, "/events", "neither an event nor a threshold"),
+        ({"events": []}, "/events", "both empty"),
+        ({"events": ["job.metric_threshold"]}, "/events", "both empty"),
         ({"thresholds": [{"metric": "val_loss"}]}, "/thresholds/0", "either `above` or `below`"),
         ({"thresholds": [{"metric": "val_loss", "above": 1, "below": 0}]}, "/thresholds/0", "either"),
         ({"thresholds": [{"metric": "accuracy", "above": 1}]}, "/thresholds/0/metric", "pattern"),
@@ -170,12 +169,12 @@ def test_readers_look_and_writers_change(service: Served) -> None:
 
 @SQLITE
 def test_a_project_has_so_many_and_a_webhook_so_many_tests(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "MOST", 2)
+    monkeypatch.setattr(webhooks, "MAX_WEBHOOKS", 2)
     made = hook(service, URL)
     hook(service, URL)
     problem(service.client.post("/v1/webhooks", json={"url": URL}), 409, "too_many_webhooks")
     assert service.client_for("another").post("/v1/webhooks", json={"url": URL}).status_code == 201
-    for _ in range(webhooks.MOST_TESTS):
+    for _ in range(webhooks.MAX_PENDING_TESTS):
         assert service.client.post(f"/v1/webhooks/{made['id']}/test").status_code == 202
     problem(service.client.post(f"/v1/webhooks/{made['id']}/test"), 429, "too_many_tests")
 
@@ -250,7 +249,7 @@ def test_deleting_a_webhook_takes_what_waits_with_it(service: Served) -> None:
 
 
 def test_old_deliveries_are_forgotten_and_what_waits_is_not(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.webhooks.repository.FORGET_BATCH", 2)
+    monkeypatch.setattr("service.webhooks.repository.DELETE_BATCH", 2)
     with receiving() as receiver:
         made = hook(service, receiver.url)
         ids = [service.client.post(f"/v1/webhooks/{made['id']}/test").json()["id"] for _ in range(5)]
@@ -260,7 +259,7 @@ def test_old_deliveries_are_forgotten_and_what_waits_is_not(service: Served, mon
         with service.sessions.begin() as session:
             session.execute(update(WebhookDelivery).values(created_at=old))
             session.execute(update(WebhookDelivery).where(WebhookDelivery.id != ids[2]).values(last_attempt_at=old))
-        tidy(service.context)
+        webhooks.delete_old_deliveries(service.sessions)
         assert [one["id"] for one in deliveries(service, made["id"])] == [ids[2], waiting]
         with service.sessions() as session:
             assert {one.delivery_id for one in session.query(WebhookAttempt)} == {ids[2]}
