@@ -198,7 +198,7 @@ def _own_fields(experiment: Experiment, child: Child) -> dict[str, Any]:
     told = " ".join(f"{key.rpartition('/')[2]} {_short(value)}" for key, value in child.params.items())
     name = f"{child.document.get('name') or experiment.name or experiment.kind}: {told}"
     labels: Mapping[str, Any] = child.document.get("labels") or {}
-    return {"name": name[:200], "labels": {**experiment.labels, **labels}, "experiment": experiment.id}
+    return {"name": name[:200], "labels": {**experiment.labels, **labels}, "group": experiment.id}
 
 
 def _short(value: Any) -> str:

@@ -97,9 +97,10 @@ def _check(session: Session, context: Context, who: Principal, plan: Plan) -> st
     """The dataset's id, if the plan can be carried out."""
     if isinstance(plan, EnsembleOf) and plan.experiment is not None:
         return _check_source(session, who, plan, plan.experiment)
-    if "experiment" in plan.spec:
-        hint = "Leave it out: the jobs have the experiment's id there."
-        raise SpecError([SpecProblem("/spec/experiment", "set_by_the_service", "an experiment names itself", hint)])
+    if "group" in plan.spec:
+        hint = "Leave it out: the group of the jobs is the experiment's id."
+        message = "the service sets the group of an experiment's jobs"
+        raise SpecError([SpecProblem("/spec/group", "set_by_the_service", message, hint)])
     most = context.settings.max_job_memory_bytes
     try:
         _, dataset, resolved = jobs.check(session, who, plan.spec, most)

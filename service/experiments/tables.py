@@ -12,7 +12,7 @@ from service.database import Base, Json, UtcDateTime
 
 
 class Experiment(Base):
-    """Many jobs as one. Jobs of it have its id as their spec's `experiment`."""
+    """Many jobs as one. Jobs of it have its id as their spec's `group`."""
 
     __tablename__ = "experiments"
     __table_args__ = (

@@ -25,7 +25,7 @@ Relation = Literal["fork", "retry", "resume", "diagnosis"]
 FREE = {
     "name",
     "labels",
-    "experiment",
+    "group",
     "early_stop",
     "resources",
     "schedule",
@@ -121,7 +121,7 @@ def check_same_run(parent: Job, spec: JobSpec) -> None:
     hint = "A checkpoint cannot go on with that; submit a new job with `start_from` to begin with its weights."
     changed = [f"/{name}" for name in after if name not in FREE and after[name] != before.get(name)]
     changed += [f"/train/{name}" for name in sorted(FIXED_IN_TRAIN) if after["train"][name] != before["train"][name]]
-    sizes = [part["train"]["batch_size"] * part["train"]["accumulate"] for part in (before, after)]
+    sizes = [part["train"]["batch_size"] * part["train"]["gradient_accumulation_steps"] for part in (before, after)]
     if sizes[0] != sizes[1]:  # the samples of a step may be cut into other passes, but not be others
         changed.append("/train/batch_size")
     if before["optimizer"]["kind"] != after["optimizer"]["kind"]:

@@ -36,7 +36,7 @@ def listing(
     labels: Mapping[str, str],
     updated_after: datetime | None,
     dataset: str | None,
-    experiment: str | None,
+    group: str | None,
 ) -> Sequence[Job]:
     """Newest first, one more than `limit`."""
     mine = select(Job).where(Job.project_id == project_id)
@@ -46,8 +46,8 @@ def listing(
         mine = mine.where(Job.state.in_(status))
     if dataset:
         mine = mine.where(Job.dataset_id == dataset)
-    if experiment:
-        mine = mine.where(Job.group_name == experiment)
+    if group:
+        mine = mine.where(Job.group_name == group)
     if updated_after:
         mine = mine.where(Job.updated_at > updated_after)
     for key, value in labels.items():

@@ -59,7 +59,9 @@ def list_jobs(
     after: After = None,
     status: Annotated[list[State] | None, Query(description="One or more states.")] = None,
     dataset: str | None = None,
-    experiment: Annotated[str | None, Query(max_length=200, description="Jobs of that experiment.")] = None,
+    group: Annotated[
+        str | None, Query(max_length=200, description="Jobs of that group; an experiment's is its id.")
+    ] = None,
     updated_after: datetime | None = None,
 ) -> dict[str, Any]:
     labels = {key[6:]: value for key, value in request.query_params.items() if key.startswith("label.")}
@@ -71,7 +73,7 @@ def list_jobs(
         except OverflowError:  # the year 1 in another time zone
             raise Problem(422, "bad_time", f"{updated_after.isoformat()} is not a time in UTC.") from None
     with reading(context.sessions) as session:
-        wanted = (status or (), labels, updated_after, dataset, experiment)
+        wanted = (status or (), labels, updated_after, dataset, group)
         rows = repository.listing(session, who.project_id, limit, after, *wanted)
         datasets = repository.datasets_of(session, rows)
         shown = rows[:limit]

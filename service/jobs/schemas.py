@@ -42,8 +42,8 @@ class JobOut(BaseModel):
     attempts: int
     interruptions: int
     labels: dict[str, str]
-    experiment: str | None
-    """Jobs of the project with the same name here are one experiment."""
+    group: str | None
+    """Jobs of the project with the same group are compared by the peer rules."""
     spec: dict[str, Any]
     resolved: dict[str, Any] | None
     runtime: dict[str, Any] | None
@@ -73,7 +73,7 @@ def job_out(job: Job, dataset: Dataset) -> JobOut:
         attempts=job.attempts,
         interruptions=job.interruptions,
         labels=job.labels,
-        experiment=job.group_name,
+        group=job.group_name,
         spec=job.spec,
         resolved=job.resolved,
         runtime=job.runtime,

@@ -134,7 +134,7 @@ def admit(session: Session, context: Context, who: Principal, document: Any, bra
         project_id=who.project_id,
         name=spec.name,
         labels=dict(spec.labels),
-        group_name=spec.experiment,
+        group_name=spec.group,
         spec=document,
         resolved=resolved.spec.model_dump(mode="json") if resolved else None,
         dataset_id=dataset.id,

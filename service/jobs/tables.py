@@ -28,7 +28,7 @@ class Job(Leased, Base):
     name: Mapped[str] = mapped_column(String(200))
     labels: Mapped[dict[str, Any]] = mapped_column(Json)
     group_name: Mapped[str | None] = mapped_column(String(200))
-    """Jobs of the project with the same name are compared with each other by the peer rules."""
+    """The spec's `group`: jobs of the project with the same one are compared. `group` is a reserved word of SQL."""
     spec: Mapped[dict[str, Any]] = mapped_column(Json)
     resolved: Mapped[dict[str, Any] | None] = mapped_column(Json)
     runtime: Mapped[dict[str, Any] | None] = mapped_column(Json)

@@ -1,4 +1,4 @@
-"""Jobs of one experiment compared: every evaluation is noted, and the rules across jobs are asked about it.
+"""Jobs of one group compared: every evaluation is noted, and the rules across jobs are asked about it.
 
 All of it happens in the transaction that stores the evaluation's rows, under the fence.
 """
@@ -56,7 +56,7 @@ def observe(session: Session, job: Job, first_seq: int, rows: Sequence[Row]) -> 
 
 
 def others(session: Session, job: Job, rules: Sequence[AcrossRule], at: int) -> PeerLookup:
-    """How the experiment's other jobs stood at an epoch, in what these rules watch, as it was known at `at`."""
+    """How the other jobs of the group stood at an epoch, in what these rules watch, as it was known at `at`."""
     names = {rule.monitor for rule in rules}
 
     def look(epoch: int) -> list[PeerState]:
@@ -84,7 +84,7 @@ def supersede_after(session: Session, job: Job, metric_seq: int) -> None:
 def leave(session: Session, job: Job) -> None:
     """The job is deleted. Nobody is compared with it any more, but what was decided stays to be understood.
 
-    So its evaluations stay until the experiment's last job goes.
+    So its evaluations stay until the last job of the group goes.
     """
     if job.group_name is None:
         return

@@ -1,4 +1,4 @@
-"""What the jobs of an experiment are compared by: a short row an evaluation, in the order in which all became known."""
+"""What the jobs of a group are compared by: a short row an evaluation, in the order in which all became known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.database import Base, Json
 
 
 class PeerGroup(Base):
-    """Counts the changes of an experiment's evaluations.
+    """Counts the changes of a group's evaluations.
 
     Whoever changes them holds this row until the commit, so that the count's order is the order of the commits: what
     was known at a count is what stands before it.
@@ -42,7 +42,7 @@ class PeerEvaluation(Base):
     step: Mapped[int] = mapped_column(BigInteger)
     epoch: Mapped[int]
     valid_from: Mapped[int] = mapped_column(BigInteger)
-    """When it became known, by the experiment's clock."""
+    """When it became known, by the group's version."""
     superseded_at: Mapped[int | None] = mapped_column(BigInteger)
     """When it stopped counting: its steps were to be run again, or its job was deleted."""
     running_stats: Mapped[dict[str, Any]] = mapped_column(Json)

@@ -91,7 +91,7 @@ class Across:
     def __init__(
         self, session: Session, job: Job, rules: tuple[EarlyStopRule, ...], evaluations: int, *, own: bool
     ) -> None:
-        """Raises SpecError for a job that is in no experiment, unless the rules are its `own`, which never act."""
+        """Raises SpecError for a job that has no group, unless the rules are its `own`, which never act."""
         given = across_of(rules)
         self._session, self._job, self._rules = session, job, PeerRules(given)
         self._times: dict[int, int] = {}
@@ -116,8 +116,8 @@ class Across:
 
 
 def _alone(rules: tuple[EarlyStopRule, ...], given: tuple[AcrossRule, ...]) -> SpecProblem:
-    message = f"the {given[0].kind} rule compares jobs of one experiment, and this job is in none"
-    return SpecProblem(f"/rules/{rules.index(given[0])}", "no_experiment", message, "Leave it out.")
+    message = f"the {given[0].kind} rule compares jobs of one group, and this job has no group"
+    return SpecProblem(f"/rules/{rules.index(given[0])}", "no_group", message, "Leave it out.")
 
 
 def survey(session: Session, job_id: str) -> tuple[frozenset[str], frozenset[tuple[int, int]]]:

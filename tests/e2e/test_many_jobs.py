@@ -63,7 +63,7 @@ def test_folds_of_linear_models_are_scikit_learn_s(stack: Stack, tmp_path: Path)
         "preprocess": [{"kind": "z_score"}],
         "split": whole,
         "optimizer": {"kind": "nesterov", "lr": 0.3, "momentum": 0.95},
-        "train": {"epochs": 1500, "batch_size": 1000, "record": "none", "log_every_steps": 1000},
+        "train": {"epochs": 1500, "batch_size": 1000, "log_stats": "none", "log_every_steps": 1000},
     }
     spec["train"]["evaluate_every_epochs"] = 1500
     with stack.client() as client:

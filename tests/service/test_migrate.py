@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -27,7 +28,7 @@ from service.logs import service as logs
 from service.logs.chunks import Line
 from service.logs.tables import LogChunk
 from service.metrics import service as metrics
-from service.metrics.chunks import Row
+from service.metrics.chunks import Row, columns_of, decode_columns, encode_columns
 from service.metrics.tables import MetricChunk
 from service.migrate import upgrade
 from service.peer_evaluations.tables import PeerEvaluation, PeerGroup, PeerGroupMember
@@ -429,4 +430,103 @@ def test_recommendations_in_the_trials_of_the_twelfth_schema_get_their_new_names
         assert [one.rationale["code"] for one in trials if one.rationale] == ["smoothed", "smoothed", "label_smoothing"]
         renamed = {"final": True, "verdicts": [], "recommendations": [offer]}
         assert [one.outcome and one.outcome["diagnosis"] for one in trials] == [renamed] * 3 + [None]
+    engine.dispose()
+
+
+def test_migration_0014_renames_spec_fields_in_stored_documents(database_url: str) -> None:
+    upgrade(database_url, "0013")
+    engine = make_engine(database_url)
+    old = MetaData()
+    old.reflect(engine)
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    at = {"created_at": now, "updated_at": now}
+    counts = dict.fromkeys(("attempts", "interruptions", "priority"), 0)
+    numbers = {"max_attempts": 3, "next_seq": 2, "next_event_seq": 1, "next_decision_seq": 1}
+    dataset = {"id": "ds_1", "project_id": "p", "name": "d", "version": 1, "state": "ready", "fence": 1}
+    train = {"accumulate": 2, "probes": ["first_batch"], "record": "none", "epochs": 3}
+    spec = {"model": {"kind": "mlp"}, "dataset": "ds_1", "split": {"copies": "drop"}, "train": train, "experiment": "e"}
+    kept_train = {"gradient_accumulation_steps": 2, "sanity_checks": ["first_batch"], "log_stats": "none", "epochs": 3}
+    kept_spec = {**spec, "split": {"duplicates": "drop"}, "train": kept_train, "group": "e"}
+    del kept_spec["experiment"]
+    job = {"project_id": "p", "name": "j", "labels": {}, "dataset_id": "ds_1", "queue": "train", **counts, **numbers}
+    last = {"probe_small_model_loss": {"step": 1, "value": 0.5}, "train_loss": {"step": 1, "value": 0.4}}
+    more: dict[str, object] = {"metrics_last": last, "metrics_best": {}, "resolved": spec, "spec": spec, "fence": 2}
+    failed = {"code": "does_not_fit", "evidence": {"next_spec": {"patch": {"train": {"accumulate": 4}}}}}
+    attempt = {"job_id": "job_1", "fence": 2, "worker": "w", "started_at": now, "error": failed}
+    body = encode_columns(
+        columns_of([Row("probe", "first_batch_loss", 10, 1, 0.1, 5.0), Row("train", "loss", 1, 1, 2.0, 6.0)])
+    )
+    chunk = {"job_id": "job_1", "first_seq": 1, "last_seq": 2, "fence": 2, "body": body}
+    plan = {"kind": "grid", "spec": {**spec, "name": "x"}, "space": {"/train/accumulate": [1, 2]}}
+    del plan["spec"]["experiment"]
+    taken = {"kind": "ensemble", "experiment": "exp_1"}
+    experiment = {
+        "project_id": "p",
+        "key_id": "k",
+        "name": "",
+        "labels": {},
+        "dataset_id": "ds_1",
+        "has_pending": True,
+        **at,
+    }
+    trial = {"experiment_id": "exp_1", "number": 0, "job_id": "job_1", "spec": spec, "created_at": now}
+    expected = {"metric": "probe_small_model_loss", "direction": "down"}
+    measured: dict[str, object] = {
+        "expected": expected,
+        "compared": {},
+        "code": "underfitting_model_bias",
+        "ruleset_version": 1,
+    }
+    recommendation = {"job_id": "job_1", "project_id": "p", "source_job": "job_0", "created_at": now, **measured}
+    with engine.begin() as connection:
+        tables = old.tables
+        connection.execute(tables["projects"].insert(), {"id": "p", "name": "p", "created_at": now})
+        connection.execute(tables["datasets"].insert(), {**dataset, "interruptions": 0, "bytes": 9, **at})
+        row = {**job, **more, **at, "id": "job_1", "state": "succeeded", "group_name": "e"}
+        connection.execute(tables["jobs"].insert(), row)
+        connection.execute(tables["attempts"].insert(), attempt)
+        connection.execute(tables["metric_chunks"].insert(), chunk)
+        for name, one in (("exp_1", plan), ("exp_2", taken)):
+            row = {**experiment, "id": name, "kind": one["kind"], "plan": one, "state": "succeeded"}
+            connection.execute(tables["experiments"].insert(), row)
+        params = {"/train/accumulate": 2}
+        connection.execute(tables["experiment_trials"].insert(), {**trial, "params": params})
+        patch = {"train": {"probes": ["small_model"]}, "split": {"copies": "drop"}}
+        connection.execute(tables["recommendations"].insert(), {**recommendation, "patch": patch})
+    engine.dispose()
+    upgrade(database_url, "0014")
+    engine = make_engine(database_url)
+    new = MetaData()
+    new.reflect(engine)
+    with engine.connect() as connection:
+
+        def rows(name: str) -> list[dict[str, object]]:
+            return [dict(row) for row in connection.execute(new.tables[name].select()).mappings()]
+
+        (kept,) = rows("jobs")
+        assert (kept["spec"], kept["resolved"], kept["group_name"]) == (kept_spec, kept_spec, "e")
+        assert set(kept["metrics_last"]) == {"sanity_check_small_model_loss", "train_loss"}
+        assert parse_spec(kept["spec"]).train.gradient_accumulation_steps == 2
+        (tried,) = rows("attempts")
+        patch = {"train": {"gradient_accumulation_steps": 4}}
+        assert tried["error"] == {"code": "does_not_fit", "evidence": {"next_spec": {"patch": patch}}}
+        (stored,) = rows("metric_chunks")
+        series = decode_columns(stored["body"]).rows(np.arange(2))
+        assert [row[:5] for row in series] == [
+            ("sanity_check", "first_batch_loss", 10, 1, 0.1),
+            ("train", "loss", 1, 1, 2.0),
+        ]
+        swept, ensemble = (one["plan"] for one in sorted(rows("experiments"), key=lambda one: str(one["id"])))
+        assert (list(swept), list(swept["space"])) == (
+            ["kind", "spec", "space"],
+            ["/train/gradient_accumulation_steps"],
+        )
+        assert list(swept["spec"]) == ["model", "dataset", "split", "train", "name"], "in their order"
+        assert parse_experiment(swept).spec["train"] == kept_train
+        assert ensemble == taken
+        (held,) = rows("experiment_trials")
+        assert (held["spec"], held["params"]) == (kept_spec, {"/train/gradient_accumulation_steps": 2})
+        (offered,) = rows("recommendations")
+        assert offered["patch"] == {"train": {"sanity_checks": ["small_model"]}, "split": {"duplicates": "drop"}}
+        assert offered["expected"] == {"metric": "sanity_check_small_model_loss", "direction": "down"}
     engine.dispose()

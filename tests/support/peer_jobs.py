@@ -134,11 +134,11 @@ class Lab:
     who: Principal
     dataset: str
 
-    def start(self, experiment: str | None = "e", *rules: dict[str, Any]) -> Run:
+    def start(self, group: str | None = "e", *rules: dict[str, Any]) -> Run:
         """A job with these rules, claimed and running."""
         spec: dict[str, Any] = {"dataset": self.dataset, "model": {"kind": "linear"}, "early_stop": list(rules)}
-        if experiment is not None:
-            spec["experiment"] = experiment
+        if group is not None:
+            spec["group"] = group
         own = EarlyStopping([with_mode(rule) for rule in parse_rules({"rules": list(rules)}) or ()])
         run = Run(self, jobs.create(self.context, self.who, spec, None)[0].id, own)
         run.start_attempt()

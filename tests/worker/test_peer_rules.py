@@ -40,7 +40,7 @@ def three_good_ones(place: Place, dataset: str, epochs: int = 4) -> list[str]:
     made = []
     for rate in (0.02, 0.03, 0.04):
         spec = {"optimizer": {"kind": "adam", "lr": rate}, "train": {"epochs": epochs, "seed": 1}, "early_stop": RULES}
-        made.append(place.submit(dataset, experiment="rates", resources={"priority": 9}, **spec))
+        made.append(place.submit(dataset, group="rates", resources={"priority": 9}, **spec))
         assert run_one(place)
     return made
 

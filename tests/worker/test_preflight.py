@@ -30,7 +30,7 @@ def test_a_job_that_the_kernel_killed_for_memory_goes_on_in_smaller_passes(
     error = place.job(job).error or {}
     assert (place.job(job).state, error["code"]) == ("failed", "out_of_memory")
     offer = error["evidence"]["next_spec"]
-    assert (offer["patch"], offer["fork"]) == ({"train": {"batch_size": 20, "accumulate": 2}}, True)
+    assert (offer["patch"], offer["fork"]) == ({"train": {"batch_size": 20, "gradient_accumulation_steps": 2}}, True)
 
     with place.context.sessions() as session:
         epoch = checkpoints.latest(session, job)[0].epoch

@@ -156,7 +156,7 @@ def test_a_lost_answer_to_a_commit_neither_doubles_nor_loses(place: Place, sink:
 def test_decisions_of_rules_across_jobs_do_not_confuse_the_count(place: Place, commits: bool) -> None:
     """They are stored with the rows and number on, but the training process never told them."""
     median = {"kind": "median", "monitor": "val_loss"}
-    place.submit(place.table(), experiment="e", early_stop=[median, {"kind": "patience"}])
+    place.submit(place.table(), group="e", early_stop=[median, {"kind": "patience"}])
     sink = claim(place)
     evaluated = ("val", "loss", 1.0), ("train", "seconds", 0.5)
     sink.take([rows_event(1, *evaluated), decision(1)])

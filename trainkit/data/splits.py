@@ -35,7 +35,7 @@ def without_copies(parts: Parts, marks: NDArray[np.uint64]) -> Parts:
     train = parts.train[~np.isin(groups[parts.train], held)]
     if not len(train):
         message = "each training sample is an exact copy of a held-out one"
-        raise refuse("no_training_samples", message, "split", 'Cut otherwise, or say `copies: "keep"`.')
+        raise refuse("no_training_samples", message, "split", 'Cut otherwise, or say `duplicates: "keep"`.')
     return Parts(train, validation, parts.test)
 
 

@@ -36,7 +36,7 @@ PLATEAU_GAIN = 0.02
 """Gain of the last quarter of the evaluations, as a share of the baseline loss, below which training is on a plateau."""
 STEADY_RISE = 0.05
 """Least size of a rise that counts because it is steady, as a share of the baseline loss."""
-SANITY_CHECK_SERIES = ("probe_small_model_loss", "probe_first_batch_loss")
+SANITY_CHECK_SERIES = ("sanity_check_small_model_loss", "sanity_check_first_batch_loss")
 
 
 def overfitting(record: Record) -> Verdict | None:

@@ -159,7 +159,7 @@ def _target_leak(record: Record) -> Verdict | None:
 
 
 def _duplicates(record: Record) -> Verdict | None:
-    if record.spec.split.copies == "drop":
+    if record.spec.split.duplicates == "drop":
         return None
     shipped = bool(record.facts.splits) and record.spec.split.keeps_shipped
     held = max(1, sum(record.parts[1:]))

@@ -28,7 +28,7 @@ from trainkit.diagnose.spec_changes import (
 )
 from trainkit.diagnose.verdicts import Code
 from trainkit.spec.patch import replacing
-from trainkit.spec.probes import Probe, why_not
+from trainkit.spec.sanity_checks import SanityCheck, why_skipped
 
 TARGET_RELATIVE_STEP = 0.005
 """||update|| / ||weights||: the upper end of what is usual in networks that train well."""
@@ -143,17 +143,17 @@ def _optimization_failure(record: Record) -> Iterator[Change]:
 
 def _sanity_checks(record: Record) -> Iterator[Change]:
     """Recommend the same run with sanity checks, which separate a model that is too small from a failing optimization."""
-    checks = [probe for probe in get_args(Probe) if why_not(record.spec, probe) is None]
+    checks = [check for check in get_args(SanityCheck) if why_skipped(record.spec, check) is None]
     if "small_model" not in checks:
         return
     expected = (
-        "probe_small_model_loss",
+        "sanity_check_small_model_loss",
         "down",
         "below the loss of this run, if its optimization fails",
         "techniques, 11.1",
     )
     yield Change(
-        {"train": {"probes": checks}},
+        {"train": {"sanity_checks": checks}},
         "The sanity checks tell whether the model is too small or the optimization fails.",
         expected,
     )
@@ -382,7 +382,7 @@ def _leakage(record: Record) -> Iterator[Change]:
         )
     if not names or record.findings("leakage", "near_leakage", "duplicates"):
         why = "Duplicates are then in one part only: no validation or test sample is also in training."
-        yield Change({"split": {"copies": "drop"}}, why, expected)
+        yield Change({"split": {"duplicates": "drop"}}, why, expected)
 
 
 def _validation_too_small(record: Record) -> Iterator[Change]:

@@ -66,8 +66,11 @@ def first_batch(record: Record) -> dict[str, Any] | None:
     finite, if the model has the 2 m + d parameters that fit any m samples in d dimensions (Zhang et al. 2017).
     """
     name = "accuracy" if record.classification else "r2"
-    scores, losses = record.series.get(f"probe_first_batch_{name}"), record.series.get("probe_first_batch_loss")
-    samples = record.get("probe_first_batch_samples")
+    scores, losses = (
+        record.series.get(f"sanity_check_first_batch_{name}"),
+        record.series.get("sanity_check_first_batch_loss"),
+    )
+    samples = record.get("sanity_check_first_batch_samples")
     if scores is None or losses is None or not len(samples) or record.resolved is None:
         return None
     score, m = float(scores.value[-1]), int(samples.value[-1])
@@ -89,12 +92,12 @@ def small_model(record: Record) -> dict[str, Any] | None:
     `lower`: its loss is below the run's last training losses (median of 3) by more than 0.05 of the baseline. `ahead`:
     likewise below the run's training loss after as many steps, or at the run's first evaluation if that came later.
     """
-    small_loss, train, scale = record.get("probe_small_model_loss"), record.get("train_loss"), record.scale
+    small_loss, train, scale = record.get("sanity_check_small_model_loss"), record.get("train_loss"), record.scale
     if not len(small_loss) or not len(train) or not scale:
         return None
     loss, steps = float(small_loss.value[-1]), int(small_loss.step[-1])
     then, last, margin = float(np.interp(steps, train.step, train.value)), train.value[-3:], CLEAR_DIFFERENCE * scale
-    size = record.get("probe_small_model_parameters")
+    size = record.get("sanity_check_small_model_parameters")
     return {
         "parameters": int(size.value[-1]) if len(size) else None,
         "steps": steps,

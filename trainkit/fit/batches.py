@@ -47,13 +47,13 @@ class Batch:
 
 
 class Steps:
-    """The steps of an epoch: one optimizer update each, over `batch_size` x `accumulate` samples."""
+    """The steps of an epoch: one optimizer update each, over `batch_size` x `gradient_accumulation_steps` samples."""
 
     def __init__(self, job: Job) -> None:
         train = job.spec.train
         self.samples = len(job.data.draw)
         self.micro = train.batch_size
-        self.size = train.batch_size * train.accumulate
+        self.size = train.batch_size * train.gradient_accumulation_steps
         """Samples of a step."""
         self.joins = normalises_batches(job.network)
         self.count = count_batches(self.samples, self.size, joins=self.joins)

@@ -39,7 +39,7 @@ class Recorder:
         train = job.spec.train
         self._job, self._every, self._between = job, every, train.evaluate_every_steps
         self._clips = train.clip_norm is not None
-        self._on, self._by_layer = train.record != "none", train.record == "layers"
+        self._on, self._by_layer = train.log_stats != "none", train.log_stats == "layers"
         self._usage = Usage(job.device)
         self._parameters: list[nn.Parameter] = []
         self._layers: list[tuple[str, list[int]]] = []

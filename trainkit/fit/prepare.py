@@ -52,7 +52,7 @@ def prepare(spec: JobSpec, data: Dataset, device: torch.device, phase: Callable[
     targets = read_targets(spec, data)
     labels = targets.values if targets.classes is not None else None
     parts = split_indices(spec.split, data.facts.samples, labels, data.split)
-    if spec.split.copies == "drop":
+    if spec.split.duplicates == "drop":
         parts = without_copies(parts, digests(data.inputs))
     encoder = fit_encoder(spec, data, parts.train)
     form = "vector" if isinstance(data.inputs, TableInputs) else sample_of(spec, data.facts).form

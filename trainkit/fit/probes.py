@@ -27,7 +27,7 @@ from trainkit.nn.build import build_model
 from trainkit.nn.network import count_parameters
 from trainkit.optim import build_optimizer
 from trainkit.spec.optimizers import Adam
-from trainkit.spec.probes import smaller, why_not
+from trainkit.spec.sanity_checks import smaller_model, why_skipped
 from trainkit.spec.training import RegularizeSpec
 
 BATCH_SAMPLES, BATCH_STEPS = 64, 200
@@ -62,24 +62,26 @@ def run_probes(job: Job) -> None:
     """Run those that the spec asks for and that are not in the log yet. One that a wish cuts short waits for a resume."""
     if job.control is not None:
         job.control = Remembering(job.control)  # a wish that ends a probe is for the training behind it as well
-    for probe in job.spec.train.probes:
+    for probe in job.spec.train.sanity_checks:
         if probe in job.probed:
             continue
         told, begun = _Told(), time.monotonic()
-        reason = why_not(job.spec, probe)
+        reason = why_skipped(job.spec, probe)
         if reason is None:
-            job.events.phase(f"probe {probe}")
+            job.events.phase(f"sanity check {probe}")
             try:
                 reason = PROBES[probe](job, told)
             except _GivenUpError as given_up:
                 reason = str(given_up)
         if reason is not None:
-            job.events.log(f"probe {probe} is left out: {reason}")
+            job.events.log(f"sanity check {probe} is left out: {reason}")
         else:
             for step, epoch, values in told.rows:
-                job.events.rows(step, epoch, {"probe": values}, keep=False)
+                job.events.rows(step, epoch, {"sanity_check": values}, keep=False)
             words = ", ".join(f"{name} {value:.4g}" for name, value in told.rows[-1][2].items())
-            job.events.log(f"probe {probe}: {told.rows[-1][0]} steps in {time.monotonic() - begun:.1f} s: {words}")
+            job.events.log(
+                f"sanity check {probe}: {told.rows[-1][0]} steps in {time.monotonic() - begun:.1f} s: {words}"
+            )
         if reason == UNTIL_LATER:
             return
         job.probed.append(probe)
@@ -93,7 +95,7 @@ def first_batch(job: Job, told: _Told) -> str | None:
     """
     spec, data, part = job.spec, job.data, job.data.train
     assert spec.loss is not None  # resolve() has filled it in
-    size = max(2, min(BATCH_SAMPLES, spec.train.batch_size * spec.train.accumulate))
+    size = max(2, min(BATCH_SAMPLES, spec.train.batch_size * spec.train.gradient_accumulation_steps))
     rows = data.draw[epoch_order(len(data.draw), spec.train.seed, 1)][:size].to(job.device)
     if len(rows) < 2:
         return "there is one training sample"
@@ -135,8 +137,8 @@ def small_model(job: Job, told: _Told) -> str | None:
     quarter of its steps where it does not come to the end of one; `small_model_parameters` with the last of them.
     """
     spec, data = job.spec, job.data
-    model = smaller(spec.model)
-    assert model is not None  # why_not() has seen to it
+    model = smaller_model(spec.model)
+    assert model is not None  # why_skipped() has seen to it
     network = build_model(model, data.sample_shape, data.outputs, derive(spec.train.seed, "init")).to(job.device)
     own, of = count_parameters(network)[0], count_parameters(job.network)[0]
     if 2 * own > of:

@@ -138,9 +138,9 @@ def _fit(
         if job.resume is not None:
             why = job.decided.why_inexact or _changed(job.resume["versions"], job.decided.versions)
             events.emit("resumed", step=job.resume["position"]["step"], exact=why is None, reason=why)
-        if spec.train.probes:
+        if spec.train.sanity_checks:
             # Threads and generators of their own: what comes after finds these as if there had been no probe.
-            with machine(job.decided, derive(spec.train.seed, "probes")):
+            with machine(job.decided, derive(spec.train.seed, "sanity_checks")):
                 run_probes(job)
         return result_of(job, train(job), chosen)
 
@@ -154,7 +154,7 @@ def settled(wanted: JobSpec, data: Dataset, events: Events, control: object) -> 
     spec = resolved.spec
     for warning in resolved.warnings:
         events.log(f"{warning.pointer}: {warning.message}. {warning.hint}".strip(), "warning")
-    if control is None and spec.experiment is not None and (across := across_of(spec.early_stop)):
+    if control is None and spec.group is not None and (across := across_of(spec.early_stop)):
         kinds = " and ".join(sorted({rule.kind for rule in across}))
         events.log(
             f"{kinds}: a run by itself has no other jobs to compare with and is never stopped by that", "warning"

@@ -17,7 +17,7 @@ from trainkit.fit.checkpoint import CheckpointError
 from trainkit.spec import DatasetFacts, JobSpec
 
 # A job may be resumed with more epochs, other rules or other limits; everything else decides the bits.
-FREE_TO_CHANGE = {"name", "labels", "experiment", "early_stop", "resources"}
+FREE_TO_CHANGE = {"name", "labels", "group", "early_stop", "resources"}
 FREE_IN_TRAIN = {
     "epochs",
     "checkpoint_seconds",
@@ -27,8 +27,8 @@ FREE_IN_TRAIN = {
     "restore_best",
     "monitor",
     "threads",
-    "record",
-    "probes",
+    "log_stats",
+    "sanity_checks",
 }
 KEPT_CHECKPOINTS = 3
 
@@ -57,8 +57,10 @@ def spec_hash(spec: JobSpec, facts: DatasetFacts) -> str:
     """Identity of what decides the weights: the spec without its free fields, and the dataset's size and columns."""
     document = spec.model_dump(mode="json", exclude={**dict.fromkeys(FREE_TO_CHANGE, True), "train": FREE_IN_TRAIN})
     document["dataset"].pop("id", None)
-    if document["train"]["accumulate"] == 1:  # checkpoints from before there was such a field stay good
-        del document["train"]["accumulate"]
+    if (
+        document["train"]["gradient_accumulation_steps"] == 1
+    ):  # checkpoints from before there was such a field stay good
+        del document["train"]["gradient_accumulation_steps"]
     document["facts"] = facts.model_dump(mode="json")
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 

@@ -27,11 +27,11 @@ LINES: dict[str, tuple[str, str]] = {
     "train": (TRAIN, "training"),
     "val": (VALIDATION, "validation"),
     "test": (TEST, "test"),
-    "probe": (PROBE, "probe"),
+    "sanity_check": (PROBE, "sanity check"),
 }
 LABELS = {
     "train_batch_loss": (FAINT, "one batch"),
-    "probe_small_model_loss": (PROBE, "smaller model (probe)"),
+    "sanity_check_small_model_loss": (PROBE, "smaller model (sanity check)"),
     "val_recall": (VALIDATION, "validation, mean recall of the classes"),
     "val_f1": (TEST, "validation, mean F1 of the classes"),
 }
@@ -142,7 +142,7 @@ def _steps_per_epoch(record: Record) -> float:
     found = [
         float((one.step[one.epoch > 0] / one.epoch[one.epoch > 0]).max())
         for name, one in record.series.items()
-        if not name.startswith("probe_") and (one.epoch > 0).any()
+        if not name.startswith("sanity_check_") and (one.epoch > 0).any()
     ]
     return max(found, default=1.0) or 1.0
 

@@ -19,7 +19,7 @@ OPTIMIZERS = ("sgd", "momentum", "heavy_ball", "nesterov", "adagrad", "rmsprop",
 """Those that work number by number: to them many parameters, or many runs, are one long row."""
 MOST_BYTES = 8 * 2**30
 """What the trials, with their data, may hold together by the estimate."""
-FREE = {"name", "labels", "experiment", "split", "early_stop", "schedule"}
+FREE = {"name", "labels", "group", "split", "early_stop", "schedule"}
 FREE_WITHIN = {
     "optimizer": {"lr"},
     "regularize": {"l1", "l2", "weight_decay", "max_norm"},
@@ -31,7 +31,7 @@ FREE_WITHIN = {
         "evaluate_every_steps",
         "log_every_steps",
         "monitor",
-        "record",
+        "log_stats",
         "restore_best",
         "seed",
     },
@@ -82,10 +82,10 @@ def _obstacles(spec: JobSpec) -> Iterator[tuple[str, str]]:
         if getattr(spec, field) is not None:
             yield f"/{field}", "it trains alone"
     train = spec.train
-    if train.probes:
-        yield "/train/probes", "probes are made beside a run alone"
+    if train.sanity_checks:
+        yield "/train/sanity_checks", "sanity checks run before a run that trains alone"
     for field, allowed in (
-        ("accumulate", (1,)),
+        ("gradient_accumulation_steps", (1,)),
         ("precision", ("auto", "float32")),
         ("compile", ("auto", False)),
         ("channels_last", ("auto", False)),

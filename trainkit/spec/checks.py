@@ -288,9 +288,11 @@ def _model_problems(context: Context) -> Iterator[Problem]:
         yield Problem("/model/kind", "needs_classes", "the SVM separates classes", "Use linear for regression.")
     if context.spec.adapt is not None and (not context.classification or kind == "ensemble"):
         yield Problem("/adapt", "needs_classes", "domain adaptation is for classification models", "Remove it.")
-    if context.spec.adapt is not None and context.spec.train.accumulate > 1:
+    if context.spec.adapt is not None and context.spec.train.gradient_accumulation_steps > 1:
         hint = "Use 1, and a smaller `train.batch_size`."
-        yield Problem("/train/accumulate", "not_with_adapt", "domain adaptation takes whole batches", hint)
+        yield Problem(
+            "/train/gradient_accumulation_steps", "not_with_adapt", "domain adaptation takes whole batches", hint
+        )
 
 
 def _loss_problems(context: Context) -> Iterator[Problem]:

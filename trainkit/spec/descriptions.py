@@ -36,7 +36,7 @@ CHOICES: dict[str, dict[str, str]] = {
         "global_average": "The mean of each channel over its positions, x.mean((2, 3)).",
         "flatten": "Every channel at every position.",
     },
-    "probe": {
+    "sanity_check": {
         "first_batch": "At most 200 steps on one batch alone, with the run's optimizer: whether it learns that by heart.",
         "small_model": "A far smaller model on the first batches, at most 500: whether its training loss gets lower.",
     },

@@ -108,7 +108,7 @@ class Gap(SpecModel):
 
 
 class Median(SpecModel):
-    """Stop when the job's best is worse than the median of the running averages of its experiment's other jobs.
+    """Stop when the job's best is worse than the median of the running averages of the other jobs of its group.
 
     The true median (the mean of the middle two), at the same epoch; a tie goes on (Golovin et al. 2017, 3.2.2).
     """
@@ -125,7 +125,7 @@ class Median(SpecModel):
 
 
 class Percentile(SpecModel):
-    """Stop when the job's best is not among what the best `percentile` % of its experiment's other jobs have.
+    """Stop when the job's best is not among what the best `percentile` % of the other jobs of its group have.
 
     At the same epoch, with linear interpolation; a tie goes on. The comparison of Optuna's PercentilePruner.
     """
@@ -146,7 +146,7 @@ class Percentile(SpecModel):
 class SuccessiveHalving(SpecModel):
     """At the rungs min_epochs x reduction_factor^k, go on only as one of the best 1/reduction_factor of the jobs there.
 
-    Of all jobs of the experiment that have come to the rung by then, this one included; a tie goes on, and of fewer than
+    Of all jobs of the group that have come to the rung by then, this one included; a tie goes on, and of fewer than
     `reduction_factor` jobs only the best so far does. The asynchronous form of Li et al. 2020 as Optuna's
     SuccessiveHalvingPruner has it.
     """

@@ -47,7 +47,7 @@ def estimate(resolved: Resolved, facts: DatasetFacts) -> dict[str, Any]:
     samples = context.training_samples
     batch = min(spec.train.batch_size, samples)
     # a step gathers its whole batch, and takes it through the network by micro-batches
-    gathered = min(spec.train.batch_size * spec.train.accumulate, samples)
+    gathered = min(spec.train.batch_size * spec.train.gradient_accumulation_steps, samples)
     steps, passes = ceil(samples / gathered), ceil(samples / batch)
     slots = OPTIMIZER_SLOTS.get(spec.optimizer.kind, 2)
     # weights, gradients, optimizer state, the best copy and the copy a checkpoint is written from

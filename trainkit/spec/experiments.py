@@ -24,7 +24,7 @@ class Common(SpecModel):
     labels: dict[str, str] = Field(default_factory=dict, max_length=32)
     """Free key-value pairs to filter lists by; the jobs have them, too."""
     spec: dict[str, JsonValue]
-    """The job spec that all jobs begin with; `experiment` is set by the service."""
+    """The job spec that all jobs begin with; `group` is set by the service."""
     metric: str | None = None
     """What the jobs are told apart by, such as val_loss; left out: what the kind is about."""
     parallel: Annotated[int, Field(ge=1, le=MOST_CHILDREN)] = 8

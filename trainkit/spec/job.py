@@ -27,8 +27,8 @@ class JobSpec(SpecModel):
     """A name for people."""
     labels: dict[str, str] = Field(default_factory=dict, max_length=32)
     """Free key-value pairs to filter lists by."""
-    experiment: str | None = Field(None, min_length=1, max_length=200)
-    """Jobs of a project that say the same name here are one experiment: rules across jobs compare them."""
+    group: str | None = Field(None, min_length=1, max_length=200)
+    """Jobs of a project with the same group are compared by the peer rules; an experiment's jobs have its id here."""
     dataset: DatasetRef
     """The dataset's id, or an object with id, target column, features ..."""
     task: Task | None = None

@@ -30,8 +30,8 @@ def next_spec(spec: JobSpec | Mapping[str, Any], evidence: Mapping[str, Any]) ->
     """`{patch, spec, fork, why}` of a job that needs less memory; `patch` and `spec` are None where none can be made.
 
     `patch`: a JSON merge patch, `spec`: the whole document with it. `fork`: whether a checkpoint can go on with it,
-    since a step stays the same batch_size x accumulate samples. Passes of about half as many samples; where they are
-    as small as can be, a narrower model. Raises ValidationError for a document that is no spec.
+    since a step stays of batch_size x gradient_accumulation_steps samples. Passes of about half as many samples; where
+    they are as small as can be, a narrower model. Raises ValidationError for a document that is no spec.
     """
     whole = spec if isinstance(spec, JobSpec) else JobSpec.model_validate(spec)
     document = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else copy.deepcopy(dict(spec))
@@ -41,10 +41,16 @@ def next_spec(spec: JobSpec | Mapping[str, Any], evidence: Mapping[str, Any]) ->
         return {"patch": None, "spec": None, "fork": False, "why": why}
     smaller = _smaller_batches(whole)
     if smaller is not None:
-        batch_size, accumulate, same = smaller
-        why = f"{measured}passes of {now} samples do not fit; of {batch_size} each, {accumulate} to a step, "
+        batch_size, accumulation_steps, same = smaller
+        why = f"{measured}passes of {now} samples do not fit; of {batch_size} each, {accumulation_steps} to a step, "
         why += "they need about half as much" + (", and a step is of as many samples as before" if same else "")
-        return _offer(document, "train", {"batch_size": batch_size, "accumulate": accumulate}, same, why)
+        return _offer(
+            document,
+            "train",
+            {"batch_size": batch_size, "gradient_accumulation_steps": accumulation_steps},
+            same,
+            why,
+        )
     least = f"{measured}a pass can hardly have fewer than {now} samples; "
     narrower = _narrower(whole.model)
     if narrower:
@@ -59,19 +65,19 @@ def _offer(document: dict[str, Any], section: str, change: dict[str, Any], fork:
 
 
 def _smaller_batches(spec: JobSpec) -> tuple[int, int, bool] | None:
-    """(batch_size, accumulate, whether their product stays): about half the batch, a divisor where there is one near."""
-    batch_size, accumulate = spec.train.batch_size, spec.train.accumulate
+    """(batch_size, accumulation steps, whether their product stays): about half the batch, a divisor if one is near."""
+    batch_size, accumulation_steps = spec.train.batch_size, spec.train.gradient_accumulation_steps
     normalises = spec.model.kind == "torchvision" or getattr(spec.model, "norm", "none") == "batch"
     least, half = 2 if normalises else 1, batch_size // 2  # one sample has no variance to normalise by
     if half < least:
         return None
     if spec.adapt is not None:  # adaptation takes whole batches
         return half, 1, False
-    step = batch_size * accumulate
+    step = batch_size * accumulation_steps
     for size in range(half, max(least, batch_size // 4) - 1, -1):
         if step % size == 0:
             return size, step // size, True
-    return half, 2 * accumulate, False
+    return half, 2 * accumulation_steps, False
 
 
 def _narrower(model: ModelSpec) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from trainkit.spec.early_stop import across_of
 from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.metrics import direction
-from trainkit.spec.probes import why_not
 from trainkit.spec.problems import Problem, SpecError, problems_from_validation
+from trainkit.spec.sanity_checks import why_skipped
 from trainkit.spec.shapes import Sample, class_counts, infer_task, sample_of
 from trainkit.spec.sklearn_checks import ignored, is_yardstick
 
@@ -141,12 +141,12 @@ def _warnings_of_training(spec: JobSpec, context: checks.Context) -> Iterator[Pr
             "Keep one: weight_decay with adaptive optimizers, l2 with sgd.",
         )
     across = across_of(spec.early_stop)
-    if across and spec.experiment is None:
+    if across and spec.group is None:
         yield Problem(
             f"/early_stop/{spec.early_stop.index(across[0])}",
-            "no_experiment",
-            f"the {across[0].kind} rule compares jobs of one experiment, and this job is in none: it never stops",
-            "Name one in `experiment`, the same in each of the jobs.",
+            "no_group",
+            f"the {across[0].kind} rule compares the jobs of a group, and this job has no group: the rule never stops it",
+            "Set `group` to the same name in each of the jobs.",
         )
     if not context.has_validation:
         yield Problem(
@@ -162,16 +162,20 @@ def _warnings_of_training(spec: JobSpec, context: checks.Context) -> Iterator[Pr
             "mse on one-hot targets learns slowly where the unit saturates",
             'Use {"kind": "cross_entropy"}.',
         )
-    if spec.train.batch_size * spec.train.accumulate > context.training_samples:
+    if spec.train.batch_size * spec.train.gradient_accumulation_steps > context.training_samples:
         yield Problem(
-            "/train/batch_size" if spec.train.batch_size > context.training_samples else "/train/accumulate",
+            "/train/batch_size"
+            if spec.train.batch_size > context.training_samples
+            else "/train/gradient_accumulation_steps",
             "batch_exceeds_data",
             f"the training part has {context.training_samples} samples: every epoch is one step",
             "A smaller batch gives more steps.",
         )
-    for index, probe in enumerate(spec.train.probes):
-        if (reason := why_not(spec, probe)) is not None:
-            yield Problem(f"/train/probes/{index}", "probe_left_out", f"{probe} is left out: {reason}", "Remove it.")
+    for index, check in enumerate(spec.train.sanity_checks):
+        if (reason := why_skipped(spec, check)) is not None:
+            yield Problem(
+                f"/train/sanity_checks/{index}", "sanity_check_skipped", f"{check} is skipped: {reason}", "Remove it."
+            )
     phases = spec.start_from.phases if spec.start_from else ()
     total = sum(phase.epochs for phase in phases)
     if phases and "epochs" in spec.train.model_fields_set and spec.train.epochs != total:

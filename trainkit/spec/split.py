@@ -32,7 +32,7 @@ class SplitSpec(SpecModel):
     """Keep the parts that the dataset itself ships (folders train/val/test, a split column, X_train ...)."""
     subsample: Fraction | None = None
     """Train on this random fraction of the training part; validation and test stay whole."""
-    copies: Literal["keep", "drop"] = "keep"
+    duplicates: Literal["keep", "drop"] = "keep"
     """`drop`: training goes without exact copies of held-out samples, and validation without those of test samples."""
     folds: int | None = Field(None, ge=2, le=1000)
     """Cross-validation: cut all samples into so many folds and test on one; `train` to `validation` shares the rest.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from trainkit.spec.base import NonNegative, Positive, Rate, Seed, SpecModel, Width
-from trainkit.spec.probes import Probe
+from trainkit.spec.sanity_checks import SanityCheck
 
 
 class RegularizeSpec(SpecModel):
@@ -35,8 +35,8 @@ class TrainSpec(SpecModel):
     """Passes over the training part."""
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """Samples of a forward and backward pass, and of a step unless it accumulates; an epoch's last may be smaller."""
-    accumulate: Annotated[int, Field(ge=1, le=100_000)] = 1
-    """Passes of `batch_size` samples whose gradients make one step of `batch_size` x `accumulate` samples."""
+    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Forward and backward passes of `batch_size` samples whose gradients make one optimizer step."""
     seed: Seed = 0
     """Seed of the init, the order, the augmentation and the dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -53,9 +53,9 @@ class TrainSpec(SpecModel):
     """Steps between evaluations, in place of epochs; the end of training is always evaluated."""
     log_every_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps between rows of the running training loss; left out: a tenth of an epoch, at least 10."""
-    record: Literal["layers", "totals", "none"] = "layers"
+    log_stats: Literal["layers", "totals", "none"] = "layers"
     """What is logged beside losses and metrics: norms and idle units of each layer, only in total, or nothing."""
-    probes: tuple[Probe, ...] = Field((), max_length=2)
+    sanity_checks: tuple[SanityCheck, ...] = Field((), max_length=2)
     """Short trainings before this one that help its diagnosis: `first_batch`, `small_model`. They change none of its bits."""
     restore_best: bool = True
     """End with the best weights seen, for whatever reason training ends."""
@@ -70,11 +70,11 @@ class TrainSpec(SpecModel):
     compile: bool | Literal["auto"] = "auto"
     """torch.compile; auto: off. Compiling takes from half a minute on; on the CPU it needs a C++ compiler."""
 
-    @field_validator("probes")
+    @field_validator("sanity_checks")
     @classmethod
-    def each_once(cls, value: tuple[Probe, ...]) -> tuple[Probe, ...]:
+    def each_once(cls, value: tuple[SanityCheck, ...]) -> tuple[SanityCheck, ...]:
         if len(set(value)) != len(value):
-            raise ValueError("each probe may be named once")
+            raise ValueError("each sanity check may be named once")
         return value
 
 

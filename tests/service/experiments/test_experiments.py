@@ -21,7 +21,7 @@ def test_folds_are_jobs_and_their_figures_a_mean_with_an_interval(service: Serve
     assert (made["state"], made["metric"], made["jobs"]) == ("running", "test_accuracy", {"queued": 5})
     jobs = waiting(service)
     assert [job["spec"]["split"] for job in jobs] == [{"folds": 5, "fold": fold, "seed": 0} for fold in range(5)]
-    assert {job["experiment"] for job in jobs} == {made["id"]}
+    assert {job["group"] for job in jobs} == {made["id"]}
     assert jobs[2]["name"] == "cv: fold 2"
     assert jobs[2]["labels"] == {"team": "vision"}
     run_all(service, by_fold)
@@ -198,7 +198,7 @@ def test_it_waits_for_its_dataset_and_says_when_that_is_of_no_use(service: Serve
     [
         ({"kind": "kfolds"}, "/kind", "unknown_kind"),
         ({"kind": "kfold", "folds": 1}, "/folds", "greater_than_equal"),
-        ({"kind": "kfold", "spec": {"experiment": "mine"}}, "/spec/experiment", "set_by_the_service"),
+        ({"kind": "kfold", "spec": {"group": "mine"}}, "/spec/group", "set_by_the_service"),
         ({"kind": "kfold", "spec": {"optimizer": {"kind": "adan"}}}, "/spec/optimizer/kind", "unknown_kind"),
         ({"kind": "kfold", "metric": "test_mse"}, "/metric", "not_measured"),
         ({"kind": "kfold", "variants": {"b": {"model": {"kind": "lstm"}}}}, "/variants/b", "needs_sequence"),

@@ -103,33 +103,33 @@ def test_validate_creates_nothing_and_estimates(service: Served) -> None:
     assert service.client.get("/v1/jobs").json()["data"] == []
 
 
-def test_jobs_of_an_experiment_are_listed_by_its_name(service: Served) -> None:
-    mine = [service.submit(experiment="rates & more") for _ in range(2)]
-    other, none = service.submit(experiment="depths"), service.submit()
-    assert [service.job(job)["experiment"] for job in (*mine, other, none)] == ["rates & more"] * 2 + ["depths", None]
-    found = service.client.get("/v1/jobs", params={"experiment": "rates & more"}).json()["data"]
+def test_jobs_are_listed_by_group(service: Served) -> None:
+    mine = [service.submit(group="rates & more") for _ in range(2)]
+    other, none = service.submit(group="depths"), service.submit()
+    assert [service.job(job)["group"] for job in (*mine, other, none)] == ["rates & more"] * 2 + ["depths", None]
+    found = service.client.get("/v1/jobs", params={"group": "rates & more"}).json()["data"]
     assert [job["id"] for job in found] == mine[::-1]
-    assert service.client.get("/v1/jobs?experiment=rates").json()["data"] == []
+    assert service.client.get("/v1/jobs?group=rates").json()["data"] == []
     stranger = service.client_for("other")
-    assert stranger.get("/v1/jobs", params={"experiment": "rates & more"}).json()["data"] == []
+    assert stranger.get("/v1/jobs", params={"group": "rates & more"}).json()["data"] == []
     retried = service.client.post(f"/v1/jobs/{mine[0]}/cancel").json()["id"]
     again = service.client.post(f"/v1/jobs/{retried}/retry").json()
-    assert again["experiment"] == "rates & more"
+    assert again["group"] == "rates & more"
     for wrong in ("", "x" * 201, 3, ["a"]):
-        spec = {"dataset": service.ready_dataset(), "model": {"kind": "mlp"}, "experiment": wrong}
+        spec = {"dataset": service.ready_dataset(), "model": {"kind": "mlp"}, "group": wrong}
         answer = service.client.post("/v1/jobs", json=spec)
         assert answer.status_code == 422
-        assert [error["pointer"] for error in answer.json()["errors"]] == ["/experiment"]
-    assert service.client.get("/v1/jobs", params={"experiment": "x" * 201}).status_code == 422
+        assert [error["pointer"] for error in answer.json()["errors"]] == ["/group"]
+    assert service.client.get("/v1/jobs", params={"group": "x" * 201}).status_code == 422
 
 
-def test_a_rule_across_jobs_without_an_experiment_is_warned_of(service: Served) -> None:
+def test_peer_rule_without_group_gives_a_warning(service: Served) -> None:
     spec = {"dataset": service.ready_dataset(), "model": {"kind": "mlp"}}
     rules = [{"kind": "diverged"}, {"kind": "median"}]
     answer = service.client.post("/v1/specs:validate", json={**spec, "early_stop": rules}).json()
-    assert [(one["pointer"], one["code"]) for one in answer["warnings"]] == [("/early_stop/1", "no_experiment")]
+    assert [(one["pointer"], one["code"]) for one in answer["warnings"]] == [("/early_stop/1", "no_group")]
     assert answer["spec"]["early_stop"][1]["mode"] == "min"
-    answer = service.client.post("/v1/specs:validate", json={**spec, "early_stop": rules, "experiment": "e"}).json()
+    answer = service.client.post("/v1/specs:validate", json={**spec, "early_stop": rules, "group": "e"}).json()
     assert answer["warnings"] == []
     wrong = {"kind": "percentile", "monitor": "val_r2", "percentile": 101}
     answer = service.client.post("/v1/specs:validate", json={**spec, "early_stop": [wrong]})

@@ -93,10 +93,11 @@ def test_what_a_checkpoint_cannot_go_on_with_is_pointed_at(service: Served) -> N
 
 
 @pytest.mark.parametrize(
-    ("train", "accumulate", "batch_size"), [({}, 2, 32), ({"batch_size": 48, "accumulate": 2}, 4, 24)]
+    ("train", "accumulation_steps", "batch_size"),
+    [({}, 2, 32), ({"batch_size": 48, "gradient_accumulation_steps": 2}, 4, 24)],
 )
 def test_a_job_that_ran_out_of_memory_is_forked_with_the_patch_it_offers(
-    service: Served, train: dict[str, int], accumulate: int, batch_size: int
+    service: Served, train: dict[str, int], accumulation_steps: int, batch_size: int
 ) -> None:
     job = service.submit(train=train)
     claimed = service.claim()
@@ -111,14 +112,17 @@ def test_a_job_that_ran_out_of_memory_is_forked_with_the_patch_it_offers(
     answer = post(service, f"{job}/fork", {"patch": offer["patch"]})
     assert answer.status_code == 201, answer.text
     made = answer.json()["resolved"]["train"]
-    assert (made["batch_size"], made["accumulate"]) == (batch_size, accumulate)
+    assert (made["batch_size"], made["gradient_accumulation_steps"]) == (batch_size, accumulation_steps)
     assert answer.json()["parent"] == {"job": job, "relation": "fork", "step": 7}
     anew = service.client.post("/v1/jobs", json=offer["spec"])  # where it had no checkpoint
     assert anew.status_code == 201, anew.text
     assert anew.json()["resolved"]["train"] == made
 
 
-@pytest.mark.parametrize("train", [{"batch_size": 32}, {"accumulate": 2}, {"batch_size": 32, "accumulate": 4}])
+@pytest.mark.parametrize(
+    "train",
+    [{"batch_size": 32}, {"gradient_accumulation_steps": 2}, {"batch_size": 32, "gradient_accumulation_steps": 4}],
+)
 def test_a_fork_keeps_the_samples_of_a_step(service: Served, train: dict[str, int]) -> None:
     job = service.submit()
     checkpoint(service, service.claim())
@@ -157,7 +161,7 @@ def test_going_on_with_an_ended_job_makes_a_new_one(service: Served) -> None:
 )
 def test_a_rule_that_may_have_stopped_the_job_begins_anew(service: Served, rule: dict[str, Any]) -> None:
     rules = [rule, {"kind": "diverged"}]
-    job = service.submit(train={"epochs": 10}, early_stop=rules, experiment="e")
+    job = service.submit(train={"epochs": 10}, early_stop=rules, group="e")
     result = {"best_epoch": 3, "stopped_epoch": 4, "test": {}}
     service.finish(service.claim(), stop_reason="early_stop", result=result)
     made = post(service, f"{job}/resume").json()

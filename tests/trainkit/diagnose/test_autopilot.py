@@ -221,7 +221,7 @@ def test_without_any_figure_it_goes_on_gently_and_takes_none() -> None:
 
 
 def test_want_of_memory_takes_what_the_error_offers_once() -> None:
-    smaller = {"train": {"batch_size": 32, "accumulate": 2}}
+    smaller = {"train": {"batch_size": 32, "gradient_accumulation_steps": 2}}
     error = {
         "code": "out_of_memory",
         "message": "no memory",
@@ -237,7 +237,7 @@ def test_want_of_memory_takes_what_the_error_offers_once() -> None:
     place = kinds.index("less_memory")
     assert tried[place - 1].error == error
     assert tried[place].step.source == place - 1
-    assert tried[place].step.document["train"]["accumulate"] == 2
+    assert tried[place].step.document["train"]["gradient_accumulation_steps"] == 2
     assert "less_memory" not in kinds[place + 1 :]
     assert {one.step.source for one in tried[place + 1 :]} == {0}
 

@@ -223,7 +223,7 @@ def test_samples_that_stand_in_two_parts() -> None:
     assert verdict.evidence["share"] == 0.1
     assert leakage(record(about=shipped, **well(), **found(("leakage", "2 samples stand in train and test")))) is None
     assert leakage(record({"split": {"use_predefined": False}}, shipped, **well(), **found(message))) is None
-    assert leakage(record({"split": {"copies": "drop"}}, shipped, **well(), **found(message))) is None
+    assert leakage(record({"split": {"duplicates": "drop"}}, shipped, **well(), **found(message))) is None
     assert leakage(record(**well(), **found(("duplicates", "400 samples are exact copies")))) is not None
     assert leakage(record(**well(), **found(("duplicates", "20 samples are exact copies")))) is None
 

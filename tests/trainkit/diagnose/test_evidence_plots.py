@@ -38,7 +38,7 @@ CASES: dict[str, Record] = {
     "overfitting": record(**well(val_loss=RISING)),
     "underfitting_model_bias": record({"model": {"kind": "linear"}}, **well(**STUCK)),
     "optimization_failure": record(
-        **well(**STUCK, probe_small_model_loss=[1.5, 1.2], probe_small_model_parameters=[300.0])
+        **well(**STUCK, sanity_check_small_model_loss=[1.5, 1.2], sanity_check_small_model_parameters=[300.0])
     ),
     "learning_rate_too_high": record(
         {"optimizer": {"kind": "adam", "lr": 0.5}},
@@ -123,12 +123,12 @@ def test_since_when_is_marked() -> None:
 
 
 def test_a_standard_error_is_a_band_and_a_smaller_model_a_line() -> None:
-    made = record(**well(probe_small_model_loss=[1.9, 1.5, 1.2]))
+    made = record(**well(sanity_check_small_model_loss=[1.9, 1.5, 1.2]))
     band = tuple(int(0.15 * int(learning_curves.VALIDATION[i : i + 2], 16) + 0.85 * 255) for i in (1, 3, 5))
     shade = "#" + "".join(f"{value:02x}" for value in band)
     wide = record(**well(val_loss_se=[0.3] * 12))
     assert near(drawn({"series": ["val_loss"]}, wide), shade) > 2 * near(drawn({"series": ["val_loss"]}, made), shade)
-    probe = drawn({"series": ["train_loss", "probe_small_model_loss"]}, made)
+    probe = drawn({"series": ["train_loss", "sanity_check_small_model_loss"]}, made)
     assert near(probe, evidence.PROBE) > near(drawn({"series": ["train_loss"]}, made), evidence.PROBE) + 100
 
 

@@ -101,7 +101,7 @@ def test_what_is_offered_for_a_verdict() -> None:
     assert first("validation_too_small", {"split": "8:1:1"})["split"]["validation"] == 2.0
     assert first("stopped_too_early", {"train": {"epochs": 7}}) == {"train": {"epochs": 14}}
     assert first("wrong_loss", {"loss": {"kind": "mse"}}) == {"loss": {"kind": "cross_entropy"}}
-    assert first("leakage", {}) == {"split": {"copies": "drop"}}
+    assert first("leakage", {}) == {"split": {"duplicates": "drop"}}
     # a thousand steps forget what no gradient holds: decay 1e-3 / lr
     held = first("overfitting", {"optimizer": {"kind": "sgd", "lr": 0.05}, "augment": [{"kind": "noise"}]})
     assert held == {"regularize": {"weight_decay": 0.02, "l2": 0}, "model": {"kind": "mlp", "dropout": 0.5}}

@@ -31,10 +31,10 @@ def probed(
     made = record(spec, **well(**{**STUCK, **given}))
     told = dict(made.series)
     if batch is not None:
-        told |= {"probe_first_batch_accuracy": row(batch, 200), "probe_first_batch_loss": row(1.0, 200)}
-        told["probe_first_batch_samples"] = row(16, 200)
+        told |= {"sanity_check_first_batch_accuracy": row(batch, 200), "sanity_check_first_batch_loss": row(1.0, 200)}
+        told["sanity_check_first_batch_samples"] = row(16, 200)
     if small is not None:
-        told |= {"probe_small_model_loss": row(small, 20), "probe_small_model_parameters": row(300, 20)}
+        told |= {"sanity_check_small_model_loss": row(small, 20), "sanity_check_small_model_parameters": row(300, 20)}
     return Record(made.spec, made.facts, told, state=made.state, stop_reason="completed", document=made.document)
 
 
@@ -124,10 +124,10 @@ def test_a_batch_that_is_not_learnt_makes_a_low_rate_surer() -> None:
 def test_the_last_thing_to_try_is_to_ask_them() -> None:
     spec = {"optimizer": {"kind": "adam"}, "model": {"kind": "mlp", "norm": "layer"}}
     patches = [one.patch for one in diagnose(probed(spec)).recommendations]
-    assert patches[-1] == {"train": {"probes": ["first_batch", "small_model"]}}
+    assert patches[-1] == {"train": {"sanity_checks": ["first_batch", "small_model"]}}
 
 
-BOTH = {"probes": ["first_batch", "small_model"]}
+BOTH = {"sanity_checks": ["first_batch", "small_model"]}
 
 
 def test_real_runs() -> None:

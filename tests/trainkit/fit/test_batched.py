@@ -147,7 +147,7 @@ CASES: dict[str, tuple[Any, Document]] = {
     ),
     "between epochs": (
         vectors(),
-        spec(MLP, train={"evaluate_every_steps": 4, "log_every_steps": 3, "record": "totals"}),
+        spec(MLP, train={"evaluate_every_steps": 4, "log_every_steps": 3, "log_stats": "totals"}),
     ),
     "table of images as vectors": (images(), spec(MLP)),
 }

@@ -69,7 +69,7 @@ def test_a_want_of_memory_comes_with_a_spec_that_needs_less() -> None:
     document = {"dataset": "data", "model": {"kind": "linear"}, "train": {"batch_size": 10}}
     for error in (torch.OutOfMemoryError("CUDA out of memory"), MemoryError()):
         offer = error_of(error, document)["evidence"]["next_spec"]
-        assert offer["patch"] == {"train": {"batch_size": 5, "accumulate": 2}}
+        assert offer["patch"] == {"train": {"batch_size": 5, "gradient_accumulation_steps": 2}}
         assert "next_spec" not in error_of(error)["evidence"]
     assert "next_spec" not in error_of(ZeroDivisionError("ours"), document)["evidence"]
 
@@ -83,7 +83,10 @@ def test_a_fit_that_runs_out_of_memory_says_so_in_its_last_event(monkeypatch: py
     monkeypatch.setattr(run, "train", train)
     with pytest.raises(torch.OutOfMemoryError):
         tk.fit(spec({"kind": "linear"}), vectors(), on_event=events.append)
-    assert events[-1]["error"]["evidence"]["next_spec"]["patch"]["train"] == {"batch_size": 8, "accumulate": 2}
+    assert events[-1]["error"]["evidence"]["next_spec"]["patch"]["train"] == {
+        "batch_size": 8,
+        "gradient_accumulation_steps": 2,
+    }
 
 
 def test_only_what_the_platform_or_its_resources_did_is_tried_again() -> None:

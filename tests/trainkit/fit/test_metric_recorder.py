@@ -88,8 +88,8 @@ def test_of_many_layers_32_are_told_the_first_and_the_last_among_them() -> None:
     assert {b - a for a, b in pairwise(chosen)} == {3, 4}
 
 
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_clipped_norms_are_those_that_clipping_found(accumulate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("accumulation_steps", [1, 3])
+def test_clipped_norms_are_those_that_clipping_found(accumulation_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[float] = []
     clip = nn.utils.clip_grad_norm_
 
@@ -98,7 +98,13 @@ def test_clipped_norms_are_those_that_clipping_found(accumulate: int, monkeypatc
         return norm
 
     monkeypatch.setattr(nn.utils, "clip_grad_norm_", clip_and_tell)
-    train = {"clip_norm": 0.1, "clip_value": 0.01, "log_every_steps": 2, "accumulate": accumulate, "batch_size": 8}
+    train = {
+        "clip_norm": 0.1,
+        "clip_value": 0.01,
+        "log_every_steps": 2,
+        "gradient_accumulation_steps": accumulation_steps,
+        "batch_size": 8,
+    }
     document = spec(MLP, train=train, regularize={"l2": 1.0})
     _, log = told(document, vectors())
     norms = series(log, "grad_norm")
@@ -162,7 +168,7 @@ def test_epochs_that_are_not_evaluated_have_norms_and_seconds(between: int | Non
 )
 def test_recording_changes_no_bit(make: Any, document: dict[str, Any]) -> None:
     runs = {
-        level: told({**document, "train": {**document["train"], "record": level}}, make())
+        level: told({**document, "train": {**document["train"], "log_stats": level}}, make())
         for level in ("none", "totals", "layers")
     }
     assert len({digest(result.model) for result, _ in runs.values()}) == 1
@@ -177,7 +183,7 @@ def test_recording_changes_no_bit(make: Any, document: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "train",
-    [{}, {"clip_norm": 0.5}, {"evaluate_every_steps": 4, "record": "totals"}],
+    [{}, {"clip_norm": 0.5}, {"evaluate_every_steps": 4, "log_stats": "totals"}],
     ids=["free", "clipped", "totals"],
 )
 def test_every_step_resumes_to_the_same_rows(train: dict[str, Any], tmp_path: Any) -> None:
@@ -302,7 +308,7 @@ def test_an_attempt_may_record_otherwise(level: str, tmp_path: Any) -> None:
     document, data = spec(MLP), vectors()
     expected = tk.fit(document, data)
     first = tk.fit(document, data, control=InterruptAt(6), workdir=tmp_path)
-    other = {**document, "train": {**document["train"], "record": level}}
+    other = {**document, "train": {**document["train"], "log_stats": level}}
     result, log = told(other, data, resume_from=first.checkpoint)
     assert digest(result.model) == digest(expected.model)
     assert "layers" not in {split for _, split, _, _ in log}

@@ -49,9 +49,14 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
     monkeypatch.setattr(run, "train", train)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_an_exploding_mlp_fails_with_step_and_layer(accumulate: int, tmp_path: Path) -> None:
-    document = spec(LINEAR_MLP, optimizer=HOT, loss={"kind": "mse"}, train={"accumulate": accumulate})
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_an_exploding_mlp_fails_with_step_and_layer(accumulation_steps: int, tmp_path: Path) -> None:
+    document = spec(
+        LINEAR_MLP,
+        optimizer=HOT,
+        loss={"kind": "mse"},
+        train={"gradient_accumulation_steps": accumulation_steps},
+    )
     error, events = failing(document, vectors(), workdir=tmp_path)
     evidence = error["evidence"]
     assert (error["code"], error["layer"], error["retryable"]) == ("loss_not_finite", "spec", False)

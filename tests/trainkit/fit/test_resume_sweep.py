@@ -35,7 +35,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
             optimizer={"kind": "momentum", "lr": 0.1},
             schedule={"kind": "one_cycle"},
             regularize={"l2": 0.5},
-            train={"epochs": 8, "accumulate": 2, "batch_size": 5, "evaluate_every_steps": 7},
+            train={"epochs": 8, "gradient_accumulation_steps": 2, "batch_size": 5, "evaluate_every_steps": 7},
         ),
     ),
     "regression, mlp with dropout and max-norm": (
@@ -57,7 +57,13 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
             schedule={"kind": "cosine", "warmup_epochs": 1},
             augment=[{"kind": "rotate", "degrees": 10}, {"kind": "mixup", "alpha": 0.4}],
             balance="class_weights",
-            train={"epochs": 6, "batch_size": 5, "accumulate": 2, "clip_norm": 1.0, "log_every_steps": 3},
+            train={
+                "epochs": 6,
+                "batch_size": 5,
+                "gradient_accumulation_steps": 2,
+                "clip_norm": 1.0,
+                "log_every_steps": 3,
+            },
         ),
     ),
     "residual cnn, fine-tuned in phases": (
@@ -77,7 +83,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
             optimizer={"kind": "nesterov", "lr": 0.1},
             schedule={"kind": "exponential"},
             early_stop=[{"kind": "target", "monitor": "val_loss", "value": 0.4}, {"kind": "no_progress"}],
-            train={"epochs": 30, "clip_value": 0.1, "batch_size": 8, "accumulate": 2},
+            train={"epochs": 30, "clip_value": 0.1, "batch_size": 8, "gradient_accumulation_steps": 2},
         ),
     ),
     "gru": (

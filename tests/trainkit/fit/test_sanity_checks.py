@@ -18,14 +18,14 @@ from trainkit.fit.nonfinite import LossNotFiniteError
 from trainkit.nn.build import build_model
 from trainkit.nn.network import count_parameters
 from trainkit.spec import JobSpec, check_spec, resolve
-from trainkit.spec.probes import smaller, why_not
 from trainkit.spec.problems import SpecError
+from trainkit.spec.sanity_checks import smaller_model, why_skipped
 
 BOTH = ["first_batch", "small_model"]
 
 
 def probing(document: dict[str, Any], *wanted: str) -> dict[str, Any]:
-    return {**document, "train": {**document["train"], "probes": wanted or BOTH}}
+    return {**document, "train": {**document["train"], "sanity_checks": wanted or BOTH}}
 
 
 def told(document: dict[str, Any], data: Any, **options: Any) -> tuple[tk.FitResult, list[dict[str, Any]]]:
@@ -33,7 +33,7 @@ def told(document: dict[str, Any], data: Any, **options: Any) -> tuple[tk.FitRes
     return tk.fit(document, data, on_event=events.append, **options), events
 
 
-def series(events: list[dict[str, Any]], name: str, split: str = "probe") -> dict[int, float]:
+def series(events: list[dict[str, Any]], name: str, split: str = "sanity_check") -> dict[int, float]:
     found = [
         (e["step"], v) for e in events if e["type"] == "metrics" for s, n, v in e["rows"] if (s, n) == (split, name)
     ]
@@ -47,7 +47,7 @@ def test_the_run_does_not_notice(name: str) -> None:
     without, events = told(document, make())
     beside, more = told(probing(document), make())
     assert digest(without.model) == digest(beside.model)
-    assert {key: value for key, value in rows(more).items() if key[1] != "probe"} == rows(events)
+    assert {key: value for key, value in rows(more).items() if key[1] != "sanity_check"} == rows(events)
     assert series(more, "first_batch_loss")
     assert series(more, "small_model_loss") or any("smaller" in e.get("message", "") for e in more)
 
@@ -109,7 +109,7 @@ def test_the_small_model_is_a_run_of_its_own(name: str) -> None:
     model = {"kind": document["model"]["kind"], **wide[document["model"]["kind"]]}
     changed = {**document, "model": model, "train": {**document["train"], "epochs": 5}}
     _, events = told(probing(changed, "small_model"), make())
-    small = smaller(JobSpec.model_validate(changed).model)
+    small = smaller_model(JobSpec.model_validate(changed).model)
     assert small is not None
     own = {"model": small.model_dump(mode="json"), "optimizer": {"kind": "adam"}, "schedule": {"kind": "constant"}}
     plain = {**changed, **own, "regularize": {}, "early_stop": []}
@@ -142,7 +142,7 @@ def test_an_epoch_longer_than_the_bound_is_cut_into_quarters(monkeypatch: pytest
 )
 def test_smaller_is_smaller(model: dict[str, Any]) -> None:
     whole = JobSpec.model_validate({"dataset": "d", "model": model}).model
-    small = smaller(whole)
+    small = smaller_model(whole)
     assert small is not None
     shape = {"mlp": (64,), "lstm": (9, 4), "gru": (9, 4)}.get(model["kind"], (3, 32, 32))
     sizes = [count_parameters(build_model(one, shape, 10, 0))[0] for one in (small, whole)]
@@ -154,17 +154,17 @@ def test_smaller_is_smaller(model: dict[str, Any]) -> None:
 def test_what_makes_no_sense_is_left_out_and_said_so(model: dict[str, Any]) -> None:
     document = probing(spec(model, train={"epochs": 1}), "small_model")
     resolved = resolve(check_spec(document, vectors().facts), vectors().facts)
-    assert [(w.pointer, w.code) for w in resolved.warnings if "probe" in w.code] == [
-        ("/train/probes/0", "probe_left_out")
+    assert [(w.pointer, w.code) for w in resolved.warnings if "sanity_check" in w.code] == [
+        ("/train/sanity_checks/0", "sanity_check_skipped")
     ]
     _, events = told(document, vectors())
     assert series(events, "small_model_loss") == {}
-    assert [e["message"] for e in events if e.get("message", "").startswith("probe small_model is left out")]
+    assert [e["message"] for e in events if e.get("message", "").startswith("sanity check small_model is left out")]
 
 
 def test_reasons() -> None:
     def reason(probe: Any, **fields: Any) -> str | None:
-        return why_not(JobSpec.model_validate({"dataset": "d", "model": {"kind": "cnn"}, **fields}), probe)
+        return why_skipped(JobSpec.model_validate({"dataset": "d", "model": {"kind": "cnn"}, **fields}), probe)
 
     assert reason("small_model") is reason("first_batch", start_from={"model": "mdl_1"}) is None
     assert "trained weights" in str(reason("small_model", start_from={"model": "mdl_1"}))
@@ -177,8 +177,8 @@ def test_reasons() -> None:
 @pytest.mark.parametrize("wrong", [["first"], ["first_batch", "first_batch"], "first_batch"])
 def test_refused(wrong: Any) -> None:
     with pytest.raises(SpecError) as refused:
-        check_spec({**spec({"kind": "mlp"}), "train": {"probes": wrong}}, vectors().facts)
-    assert refused.value.problems[0].pointer.startswith("/train/probes")
+        check_spec({**spec({"kind": "mlp"}), "train": {"sanity_checks": wrong}}, vectors().facts)
+    assert refused.value.problems[0].pointer.startswith("/train/sanity_checks")
 
 
 @pytest.mark.parametrize("steps", [5, 205])
@@ -207,7 +207,7 @@ def test_a_probe_in_the_log_is_not_run_again(tmp_path: Path) -> None:
     assert part.checkpoint is not None
     assert series(before, "small_model_loss") == series(alone, "small_model_loss")
     _, after = told(document, vectors(), resume_from=part.checkpoint)
-    assert [event for event in after if event["type"] == "phase" and "probe" in event["phase"]] == []
+    assert [event for event in after if event["type"] == "phase" and "sanity check" in event["phase"]] == []
     assert rows(before + after) == rows(alone)
     # a job that is resumed may ask for more of them: nothing of the training depends on it
     part, _ = told(probing(document, "first_batch"), vectors(), control=InterruptAt(asked), workdir=tmp_path / "b")

@@ -82,13 +82,13 @@ def test_a_stop_that_was_decided_elsewhere_ends_with_its_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("experiment", "warned"),
+    ("group", "warned"),
     [(None, "/early_stop/0: the median rule compares jobs"), ("e", "median and percentile: a run by itself has no")],
 )
-def test_a_run_by_itself_is_never_stopped_by_others_and_says_so_once(experiment: str | None, warned: str) -> None:
+def test_a_run_by_itself_is_never_stopped_by_others_and_says_so_once(group: str | None, warned: str) -> None:
     rules = [{"kind": "median", "min_jobs": 1}, {"kind": "percentile", "min_jobs": 1}, {"kind": "diverged"}]
     events: list[dict[str, Any]] = []
-    document = spec({"kind": "linear"}, train={"epochs": 3}, early_stop=rules, experiment=experiment)
+    document = spec({"kind": "linear"}, train={"epochs": 3}, early_stop=rules, group=group)
     result = tk.fit(document, vectors(60, 4), on_event=events.append)
     assert result.stop_reason == "completed"
     assert {event["rule"]["kind"] for event in events if event["type"] == "decision"} == {"diverged"}
@@ -96,12 +96,10 @@ def test_a_run_by_itself_is_never_stopped_by_others_and_says_so_once(experiment:
     assert message.startswith(warned)
 
 
-def test_the_experiment_decides_no_bit() -> None:
+def test_group_decides_no_bit() -> None:
     """Checkpoints from before there was such a field stay good."""
     facts = vectors(60, 4).facts
-    hashes = {
-        spec_hash(tk.JobSpec.model_validate(spec({"kind": "linear"}, experiment=name)), facts) for name in (None, "e")
-    }
+    hashes = {spec_hash(tk.JobSpec.model_validate(spec({"kind": "linear"}, group=name)), facts) for name in (None, "e")}
     assert len(hashes) == 1
 
 

@@ -20,7 +20,7 @@ FREE: list[dict[str, Any]] = [
     {"name": "another", "labels": {"a": "b"}, "experiment": "exp"},
     {"split": {"seed": 3}},
     {"split": "6:2:2"},
-    {"train": {"seed": 9, "epochs": 3, "evaluate_every_steps": 5, "record": "none"}},
+    {"train": {"seed": 9, "epochs": 3, "evaluate_every_steps": 5, "log_stats": "none"}},
     {"optimizer": {"kind": "adam", "lr": 0.5}},
     {"regularize": {"l1": 1, "l2": 2, "weight_decay": 0.1, "max_norm": 3}},
     {"schedule": {"kind": "cosine"}},
@@ -65,10 +65,10 @@ ALONE: list[tuple[str, dict[str, Any]]] = [
     ("/optimizer/kind", {"optimizer": {"kind": "muon"}}),
     ("/start_from", {"start_from": {"job": "job_1"}}),
     ("/adapt", {"adapt": {"target_dataset": "ds_2"}}),
-    ("/train/accumulate", {"train": {"accumulate": 2}}),
+    ("/train/gradient_accumulation_steps", {"train": {"gradient_accumulation_steps": 2}}),
     ("/train/precision", {"train": {"precision": "bfloat16"}}),
     ("/train/compile", {"train": {"compile": True}}),
-    ("/train/probes", {"train": {"probes": ["first_batch"]}}),
+    ("/train/sanity_checks", {"train": {"sanity_checks": ["first_batch"]}}),
 ]
 
 

@@ -53,7 +53,7 @@ def test_the_offer_fits_and_steps_stay_the_same() -> None:
     assert (problem.pointer, problem.code) == ("/resources/max_memory_bytes", "does_not_fit")
     smaller = resolve(JobSpec.model_validate(offer["spec"]), FACTS)
     assert needed_bytes(smaller, FACTS) <= limit
-    assert smaller.spec.train.batch_size * smaller.spec.train.accumulate == 256
+    assert smaller.spec.train.batch_size * smaller.spec.train.gradient_accumulation_steps == 256
     assert offer["fork"]
     assert f"train.batch_size {smaller.spec.train.batch_size}" in problem.hint
 

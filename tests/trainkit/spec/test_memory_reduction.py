@@ -26,7 +26,7 @@ def document(model: dict[str, Any] | None = None, **train: Any) -> dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "accumulate", "offered"),
+    ("batch_size", "accumulation_steps", "offered"),
     [
         (64, 1, (32, 2, True)),
         (32, 2, (16, 4, True)),
@@ -36,11 +36,13 @@ def document(model: dict[str, Any] | None = None, **train: Any) -> dict[str, Any
         (2, 1, (1, 2, True)),
     ],
 )
-def test_passes_are_halved_and_steps_stay(batch_size: int, accumulate: int, offered: tuple[int, int, bool]) -> None:
-    told = next_spec(document(batch_size=batch_size, accumulate=accumulate, seed=3), {})
-    assert told["patch"] == {"train": {"batch_size": offered[0], "accumulate": offered[1]}}
+def test_passes_are_halved_and_steps_stay(
+    batch_size: int, accumulation_steps: int, offered: tuple[int, int, bool]
+) -> None:
+    told = next_spec(document(batch_size=batch_size, gradient_accumulation_steps=accumulation_steps, seed=3), {})
+    assert told["patch"] == {"train": {"batch_size": offered[0], "gradient_accumulation_steps": offered[1]}}
     assert told["fork"] is offered[2]
-    assert told["spec"]["train"] == {"batch_size": offered[0], "accumulate": offered[1], "seed": 3}
+    assert told["spec"]["train"] == {"batch_size": offered[0], "gradient_accumulation_steps": offered[1], "seed": 3}
     parse_spec(told["spec"])
 
 
@@ -69,15 +71,15 @@ def test_batch_norm_keeps_two_samples_a_pass() -> None:
     told = next_spec(document({"kind": "cnn", "channels": [8, 16]}, batch_size=3), {})
     assert told["patch"] == {"model": {"channels": [4, 8]}}
     bare = next_spec(document({"kind": "cnn", "channels": [8, 16], "norm": "none"}, batch_size=3), {})
-    assert bare["patch"] == {"train": {"batch_size": 1, "accumulate": 3}}
+    assert bare["patch"] == {"train": {"batch_size": 1, "gradient_accumulation_steps": 3}}
 
 
 def test_what_was_not_said_counts_as_its_default() -> None:
     told = next_spec({"dataset": "ds_1", "model": {"kind": "linear"}}, {})
-    assert told["patch"] == {"train": {"batch_size": 32, "accumulate": 2}}
+    assert told["patch"] == {"train": {"batch_size": 32, "gradient_accumulation_steps": 2}}
     adapted = {"dataset": "ds_1", "model": {"kind": "mlp"}, "adapt": {"target_dataset": "ds_2"}}
     told = next_spec(adapted, {})
-    assert (told["patch"], told["fork"]) == ({"train": {"batch_size": 32, "accumulate": 1}}, False)
+    assert (told["patch"], told["fork"]) == ({"train": {"batch_size": 32, "gradient_accumulation_steps": 1}}, False)
     resolve(parse_spec(told["spec"]), IMAGES)
     last = next_spec({"dataset": "ds_1", "model": {"kind": "gru"}, "train": {"batch_size": 1}}, {})
     assert last["patch"] == {"model": {"hidden": 32}}

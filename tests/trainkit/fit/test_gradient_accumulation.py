@@ -1,4 +1,4 @@
-"""Gradients summed over micro-batches are those of the whole batch: {B, accumulate: k} trains as {B k}."""
+"""Gradients summed over micro-batches are those of the whole batch: {B, gradient_accumulation_steps: k} trains as {B k}."""
 
 from __future__ import annotations
 
@@ -44,8 +44,15 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-def cut(document: dict[str, Any], batch_size: int, accumulate: int) -> dict[str, Any]:
-    return {**document, "train": {**document["train"], "batch_size": batch_size, "accumulate": accumulate}}
+def cut(document: dict[str, Any], batch_size: int, accumulation_steps: int) -> dict[str, Any]:
+    return {
+        **document,
+        "train": {
+            **document["train"],
+            "batch_size": batch_size,
+            "gradient_accumulation_steps": accumulation_steps,
+        },
+    }
 
 
 def rows(result: tk.FitResult) -> dict[tuple[int, str, str], float]:
@@ -53,12 +60,12 @@ def rows(result: tk.FitResult) -> dict[tuple[int, str, str], float]:
     return {key: value for key, value in told.items() if not is_clocked(*key[1:])}
 
 
-@pytest.mark.parametrize("accumulate", [2, 3, 12])
+@pytest.mark.parametrize("accumulation_steps", [2, 3, 12])
 @pytest.mark.parametrize("case", CASES)
-def test_cut_batches_train_as_whole_ones(case: str, accumulate: int) -> None:
+def test_cut_batches_train_as_whole_ones(case: str, accumulation_steps: int) -> None:
     data, document = CASES[case]
     whole = tk.fit(cut(document, 24, 1), data)
-    parts = tk.fit(cut(document, 24 // accumulate, accumulate), data)
+    parts = tk.fit(cut(document, 24 // accumulation_steps, accumulation_steps), data)
     for (name, own), wanted in zip(
         parts.model.network.named_parameters(), whole.model.network.parameters(), strict=True
     ):
@@ -72,7 +79,7 @@ def test_a_step_is_one_update_of_the_whole_batch() -> None:
     """By hand: one epoch of one step, w - 0.5 grad of the mean loss over all rows."""
     data = vectors(60)
     document = spec({"kind": "linear"}, split="1:0:0", optimizer={"kind": "sgd", "lr": 0.5}, early_stop=[])
-    document = {**document, "train": {"epochs": 1, "batch_size": 7, "accumulate": 9, "threads": 1}}
+    document = {**document, "train": {"epochs": 1, "batch_size": 7, "gradient_accumulation_steps": 9, "threads": 1}}
     events: list[dict[str, Any]] = []
     head = tk.fit(document, data, on_event=events.append).model.network.head
     assert max(event["step"] for event in events if event["type"] == "metrics") == 1
@@ -116,15 +123,15 @@ def test_adaptation_refuses_it() -> None:
     with pytest.raises(SpecError) as refused:
         resolve(parse_spec(document), data.facts)
     (problem,) = refused.value.problems
-    assert (problem.pointer, problem.code) == ("/train/accumulate", "not_with_adapt")
+    assert (problem.pointer, problem.code) == ("/train/gradient_accumulation_steps", "not_with_adapt")
     assert problem.hint
-    with pytest.raises(SpecError, match="accumulate"):
+    with pytest.raises(SpecError, match="gradient_accumulation_steps"):
         parse_spec(cut(document, 8, 0))
 
 
 def test_steps_are_counted_whole_and_memory_in_pieces() -> None:
-    def cost(batch_size: int, accumulate: int) -> dict[str, Any]:
-        document = cut(spec({"kind": "cnn"}), batch_size, accumulate)
+    def cost(batch_size: int, accumulation_steps: int) -> dict[str, Any]:
+        document = cut(spec({"kind": "cnn"}), batch_size, accumulation_steps)
         return estimate(resolve(parse_spec(document), images(2000).facts), images(2000).facts)
 
     whole, parts, small = cost(256, 1), cost(32, 8), cost(32, 1)
@@ -136,4 +143,6 @@ def test_steps_are_counted_whole_and_memory_in_pieces() -> None:
 def test_more_than_the_data_in_a_step_is_said() -> None:
     events: list[dict[str, Any]] = []
     tk.fit(cut(spec({"kind": "linear"}), 32, 8), vectors(), on_event=events.append)
-    assert any(e.get("message", "").startswith("/train/accumulate") for e in events if e["type"] == "log")
+    assert any(
+        e.get("message", "").startswith("/train/gradient_accumulation_steps") for e in events if e["type"] == "log"
+    )

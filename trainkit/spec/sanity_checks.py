@@ -9,10 +9,10 @@ from trainkit.spec.models import Cnn, Gru, Lstm, Mlp, ModelSpec, ResidualCnn, Ya
 if TYPE_CHECKING:
     from trainkit.spec.job import JobSpec
 
-Probe = Literal["first_batch", "small_model"]
+SanityCheck = Literal["first_batch", "small_model"]
 
 
-def why_not(spec: JobSpec, probe: Probe) -> str | None:
+def why_skipped(spec: JobSpec, probe: SanityCheck) -> str | None:
     """Why the probe makes no sense for such a job, in words; None where it does."""
     if spec.model.kind == "ensemble" or isinstance(spec.model, Yardstick):
         return f"{spec.model.kind} is not trained step by step"
@@ -22,12 +22,12 @@ def why_not(spec: JobSpec, probe: Probe) -> str | None:
         return "a model that begins with trained weights has no smaller one to be compared with"
     if spec.adapt is not None:
         return "domain adaptation gives up training loss on purpose"
-    if smaller(spec.model) is None:
+    if smaller_model(spec.model) is None:
         return f"there is no smaller model than this {spec.model.kind}"
     return None
 
 
-def smaller(model: ModelSpec) -> ModelSpec | None:
+def smaller_model(model: ModelSpec) -> ModelSpec | None:
     """A far narrower and shallower model of the same kind, all else as usual; None where there is none.
 
     A quarter of the width, within 8..32 units or 4..16 channels; one hidden layer, recurrent layer or stage, two blocks.
