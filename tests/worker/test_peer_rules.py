@@ -28,7 +28,7 @@ RULES: list[dict[str, Any]] = [
     {"kind": "percentile", "monitor": "val_accuracy", "percentile": 100, "min_jobs": 9},
 ]
 HOPELESS: dict[str, Any] = {
-    "experiment": "rates",
+    "group": "rates",
     "optimizer": {"kind": "sgd", "lr": 1e-7},
     "train": {"epochs": 100_000, "checkpoint_seconds": 0, "seed": 1},
     "resources": {"max_seconds": 200},

@@ -17,7 +17,7 @@ def made(**fields: Any) -> JobSpec:
 
 
 FREE: list[dict[str, Any]] = [
-    {"name": "another", "labels": {"a": "b"}, "experiment": "exp"},
+    {"name": "another", "labels": {"a": "b"}, "group": "exp"},
     {"split": {"seed": 3}},
     {"split": "6:2:2"},
     {"train": {"seed": 9, "epochs": 3, "evaluate_every_steps": 5, "log_stats": "none"}},
