@@ -145,7 +145,7 @@ def _warnings_of_training(spec: JobSpec, context: checks.Context) -> Iterator[Pr
         yield Problem(
             f"/early_stop/{spec.early_stop.index(across[0])}",
             "no_group",
-            f"the {across[0].kind} rule compares the jobs of a group, and this job has no group: the rule never stops it",
+            f"the {across[0].kind} rule compares jobs of one group, and this job has no group: the rule never stops it",
             "Set `group` to the same name in each of the jobs.",
         )
     if not context.has_validation:
