@@ -240,7 +240,7 @@ def test_only_jobs_of_the_same_experiment_and_project_are_compared(lab: Lab, mig
     assert [(d.action, d.inputs["others"]) for d in other.decisions()] == [("continue", 0)]
     assert none.decisions() == []
     assert (none.replay().same_as_taken, none.replay().total) == (True, 0)
-    with pytest.raises(SpecError, match="in none") as caught:
+    with pytest.raises(SpecError, match="has no group") as caught:
         none.replay([{"kind": "diverged"}, MEDIAN])
     assert caught.value.problems[0].pointer == "/rules/1"
     with lab.context.sessions() as session:
