@@ -15,10 +15,6 @@ OURS = {"trainkit", "service", "worker", "client"}
 ALLOWED_MODULE_CYCLES = {
     ("service.database", "service.tables"),
     ("service.experiments.autopilot", "service.experiments.strategies"),
-    ("trainkit.fit.ensemble", "trainkit.fit.artifact"),
-    ("trainkit.fit.ensemble_fit", "trainkit.fit.run"),
-    ("trainkit.fit.predict", "trainkit.fit.artifact"),
-    ("trainkit.fit.sklearn_baseline", "trainkit.fit.run"),
 }
 """(importer, imported): imports that close a circle and wait to be removed."""
 ALLOWED_PACKAGE_CYCLES = {

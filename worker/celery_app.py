@@ -20,9 +20,9 @@ from service.settings import Settings
 from worker import metrics_folder, shutdown
 
 PRELOADED = {
-    "train": ("worker.supervisor", "trainkit.data", "trainkit.fit.run"),
+    "train": ("worker.supervisor", "trainkit.data", "trainkit.fit.loop.fit"),
     "data": ("worker.intake", "trainkit.data.load"),
-    "predict": ("worker.predict", "trainkit.fit.artifact", "PIL.Image"),
+    "predict": ("worker.predict", "trainkit.fit.models.trained_model", "PIL.Image"),
 }
 
 SETTINGS = Settings.from_env()

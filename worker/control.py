@@ -48,7 +48,7 @@ class Control:
         self._rest = b""
         self._wish: Wish | None = None
 
-    def wish(self) -> Wish | None:
+    def command(self) -> Wish | None:
         """The newest wish, or None. Ends the process when the supervisor has gone: nobody would read its results."""
         self.beat()
         try:

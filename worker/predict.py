@@ -36,8 +36,8 @@ def predict(model_folder: Path, request: bytes, media_type: str) -> tuple[bytes,
 def write_onnx(model_folder: Path, request: bytes, media_type: str) -> tuple[bytes, str]:
     """Put `model.onnx` beside the model's files, whole or not at all. Raises BadInputError for what ONNX cannot express."""
     from trainkit.fit import load_model
-    from trainkit.fit.export import ExportError, export_onnx
-    from trainkit.fit.predict import TrainedModel
+    from trainkit.fit.models.export import ExportError, export_onnx
+    from trainkit.fit.models.trained_model import TrainedModel
 
     model = load_model(model_folder)
     hint = "Its safetensors are there: leave out `format`."

@@ -63,7 +63,7 @@ def init_report_of(prepared: Path, request: bytes, media_type: str) -> tuple[byt
 
     Raises BadInputError for a model that has no layers.
     """
-    from trainkit.fit.init_report import init_report, init_report_png
+    from trainkit.fit.evaluation.init_report import init_report, init_report_png
     from trainkit.spec import JobSpec
     from trainkit.spec.models import Ensemble, Yardstick
 

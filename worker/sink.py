@@ -144,14 +144,14 @@ class Sink:
         """Columns of the job that the batch moves; the last word of each counts."""
         changes: dict[str, Any] = {}
         for event in batch:
-            if event["type"] not in ("phase", "progress", "resolved"):
+            if event["type"] not in ("phase", "progress", "runtime"):
                 continue
             said = {name: finite(value) for name, value in event.items() if name != "type"}
             if event["type"] == "phase":
                 changes["phase"] = said["phase"]
             elif event["type"] == "progress":
                 changes["progress"] = said
-            elif event["type"] == "resolved" and self.runtime is None:
+            elif event["type"] == "runtime" and self.runtime is None:
                 # Decided once: later attempts compute on the same terms, so that they give the same bits.
                 changes["runtime"] = said
                 self.runtime = said

@@ -314,7 +314,7 @@ class Supervisor:
             self.logs.say("info", "the worker stops: asking for a checkpoint")
             self.handback_deadline = now + HANDBACK_SECONDS
             if self.control.last is None:
-                self.control.send({"action": "handback"})
+                self.control.send({"action": "hand_back"})
         if self.handback_deadline is not None and now > self.handback_deadline:
             self._kill_at_once()
 

@@ -89,7 +89,7 @@ def _fit(task: Task, control: Control, on_event: Callable[[dict[str, Any]], None
         branch=task.branch,
         target_data=None if task.target_dataset is None else Dataset.load(task.target_dataset),
         source=task.source,
-        decided=usable(task.runtime, on_event),
+        runtime=usable(task.runtime, on_event),
     ).outcome
 
 
@@ -98,7 +98,7 @@ def log_line(event: dict[str, Any]) -> str | None:
     kind = event["type"]
     if kind == "log":
         return f"{event['level']} {event['message']}"
-    if kind == "resolved":
+    if kind == "runtime":
         return f"info {event['parameters']} parameters, {event['precision']} on {event['device']}, {event['threads']} threads"
     if kind == "resumed":
         exact = "to the last bit" if event["exact"] else f"though not to the last bit: {event['reason']}"

@@ -58,16 +58,16 @@ class Scene:
 
     def at_step(self, step: int, act: Callable[[], object]) -> None:
         """In the training process: do that once, after so many steps."""
-        wish, asked = Control.wish, 0
+        command, asked = Control.command, 0
 
         def asks(control: Control) -> Any:
             nonlocal asked
             asked += 1
             if asked == step:
                 act()
-            return wish(control)
+            return command(control)
 
-        self.patch.setattr(Control, "wish", asks)
+        self.patch.setattr(Control, "command", asks)
 
     def prepared(self) -> Path:
         """The dataset's prepared form, to be damaged; it is whole again for the next fault."""

@@ -41,7 +41,7 @@ def interrupted_after_two_checkpoints(scene: Scene) -> list[Path]:
     """The files of a job's checkpoints, newest first; the job waits for its second attempt."""
     train = {"epochs": EPOCHS, "checkpoint_seconds": 0, "seed": 1, "threads": 1, "batch_size": 24}
     scene.submit(train=train, resources={"max_attempts": 2})
-    wish, asked, store = Control.wish, 0, Sink._store_checkpoint
+    command, asked, store = Control.command, 0, Sink._store_checkpoint
 
     def store_and_tell(sink: Sink, event: dict[str, Any], aside: Any) -> None:
         store(sink, event, aside)
@@ -60,9 +60,9 @@ def interrupted_after_two_checkpoints(scene: Scene) -> list[Path]:
         if asked == 9:
             wait_for(8)
             os.kill(os.getpid(), signal.SIGKILL)
-        return wish(control)
+        return command(control)
 
-    scene.patch.setattr(Control, "wish", asks)
+    scene.patch.setattr(Control, "command", asks)
     scene.patch.setattr(Sink, "_store_checkpoint", store_and_tell)
     scene.run()
     scene.patch.undo()

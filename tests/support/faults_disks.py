@@ -15,7 +15,8 @@ import numpy as np
 from service.storage import Storage
 from tests.support.fault_table import Scene, add, fault
 from trainkit.data import Dataset
-from trainkit.fit import artifact, checkpoint, loop
+from trainkit.fit import checkpoint
+from trainkit.fit.models import trained_model
 from worker import training_process
 
 
@@ -61,14 +62,14 @@ def no_room_for_a_checkpoint(scene: Scene) -> Iterator[None]:
 
 @fault("disk_full", "File too large", "errno")
 def no_room_for_the_model(scene: Scene) -> Iterator[None]:
-    scene.patch.setattr(artifact, "save_file", small_files_only(artifact.save_file, 500))
+    scene.patch.setattr(trained_model, "save_file", small_files_only(trained_model.save_file, 500))
     yield
 
 
 def in_checkpoint(number: int) -> Callable[[Scene], Iterator[None]]:
     def act(scene: Scene) -> Iterator[None]:
         scene.spec = {"train": {"epochs": 3, "checkpoint_seconds": 0, "threads": 1}}
-        scene.patch.setattr(loop.checkpoint, "save", refusal(number))
+        scene.patch.setattr(checkpoint, "save", refusal(number))
         yield
 
     return act

@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from trainkit.data import Dataset, ImageInputs, SequenceInputs
-from trainkit.data.dataset import make_dataset
+from trainkit.data import Column, Dataset, ImageInputs, SequenceInputs, TableInputs
+from trainkit.data.dataset import categories_of, make_dataset
+
+TABLE_ROWS: list[dict[str, Any]] = [{"x": 0.1, "town": "Bonn"}, {"town": "Rome"}]
+"""What a client could send to a model of `table`; Rome is in no training row."""
 
 
 def vectors(n: int = 120, d: int = 6, classes: int = 3, seed: int = 0) -> Dataset:
@@ -50,6 +53,18 @@ def sequences(n: int = 80, seed: int = 0, shortest: int = 3, longest: int = 9) -
         xs.append((slope + rng.normal(scale=0.5, size=(length, 2))).astype(np.float32))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return make_dataset("sequences", SequenceInputs(np.concatenate(xs), offsets), y, ["falls", "rises"], None)
+
+
+def table(n: int = 90) -> Dataset:
+    """Three classes by a number with gaps and by a town."""
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % 3
+    columns = {
+        "x": Column(np.where(np.arange(n) % 7 == 0, np.nan, y + rng.normal(size=n) * 0.3)),
+        "town": categories_of([["Bonn", "Ulm", "Kiel"][k] for k in y]),
+        "y": categories_of([["low", "mid", "high"][k] for k in y]),
+    }
+    return make_dataset("table", TableInputs(columns), None, None, None, target="y")
 
 
 def spec(model: dict[str, Any], **fields: Any) -> dict[str, Any]:

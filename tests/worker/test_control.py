@@ -13,13 +13,13 @@ from worker.control import Control, ControlSender, control_pipe
 def test_the_newest_wish_holds_until_another_comes() -> None:
     reading, writing = control_pipe()
     control, sender = Control(reading), ControlSender(writing)
-    assert control.wish() is None
+    assert control.command() is None
     sender.send({"action": "pause"})
     sender.send({"action": "stop", "keep": "last"})
-    assert control.wish() == {"action": "stop", "keep": "last"}
-    assert control.wish() == {"action": "stop", "keep": "last"}
+    assert control.command() == {"action": "stop", "keep": "last"}
+    assert control.command() == {"action": "stop", "keep": "last"}
     sender.send({"action": "cancel"})
-    assert control.wish() == {"action": "cancel"}
+    assert control.command() == {"action": "cancel"}
     sender.close()
     os.close(reading)
 
@@ -38,9 +38,9 @@ def test_half_a_line_is_no_wish() -> None:
     reading, writing = control_pipe()
     control = Control(reading)
     os.write(writing, b'{"action": ')
-    assert control.wish() is None
+    assert control.command() is None
     os.write(writing, b'"cancel"}\n')
-    assert control.wish() == {"action": "cancel"}
+    assert control.command() == {"action": "cancel"}
     os.close(writing)
     os.close(reading)
 
@@ -59,7 +59,7 @@ def test_the_child_ends_when_the_supervisor_closes_the_pipe(tmp_path: Path) -> N
     def run() -> None:
         control = Control(reading)
         while True:
-            control.wish()
+            control.command()
             time.sleep(0.01)
 
     child = processes.fork(run, log=tmp_path / "log", keep=[reading])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, update
 
-import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
+import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from service.background.lease_expiry import expire_leases
 from service.database import db_now
 from service.jobs.states import WITH_WORKER

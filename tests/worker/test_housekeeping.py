@@ -7,7 +7,7 @@ import time
 import pytest
 from sqlalchemy import update
 
-import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
+import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from service.background.housekeeping import TaskRunner
 from service.database import db_now
 from service.jobs import checkpoints

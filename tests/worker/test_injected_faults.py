@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
+import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from tests.support import (
     faults_attempts,  # noqa: F401 - each enters its faults in the table
     faults_disks,  # noqa: F401

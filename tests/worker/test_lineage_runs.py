@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
+import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from service.jobs import repository, service
 from service.metrics import service as metrics
 from tests.support.worker_context import Place

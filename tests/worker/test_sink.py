@@ -74,7 +74,7 @@ def stored(sink: Sink) -> list[metrics.LoggedRow]:
 def test_rows_decisions_and_progress_land_on_the_job(place: Place, sink: Sink) -> None:
     sink.take(
         [
-            {"type": "resolved", "device": "cpu", "threads": 1},
+            {"type": "runtime", "device": "cpu", "threads": 1},
             {"type": "phase", "phase": "epoch 1/2"},
             rows_event(1, ("train", "batch_loss", 2.0)),
             decision(1),
@@ -99,10 +99,10 @@ def test_rows_decisions_and_progress_land_on_the_job(place: Place, sink: Sink) -
 
 
 def test_what_was_decided_once_is_not_decided_again(place: Place, sink: Sink) -> None:
-    sink.take([{"type": "resolved", "threads": 1}, {"type": "resolved", "threads": 2}])
+    sink.take([{"type": "runtime", "threads": 1}, {"type": "runtime", "threads": 2}])
     sink.ship(now)
     later = Sink(place.context, sink.claim, 0, {"threads": 1})
-    later.take([{"type": "resolved", "threads": 4}])
+    later.take([{"type": "runtime", "threads": 4}])
     later.ship(now)
     assert place.job(sink.job_id).runtime == {"threads": 1}
 

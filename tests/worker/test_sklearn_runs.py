@@ -9,7 +9,7 @@ import time
 import pytest
 from sqlalchemy import select
 
-import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
+import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from service.jobs import service as jobs
 from service.jobs.tables import Artifact
 from service.metrics import service as metrics

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
+import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from tests.support.otlp_collector import attributes, collector
 from tests.support.worker_context import Place, make_place
 from tests.worker.test_supervisor import run_one

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from sqlalchemy import delete, update
 
-import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
+import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from service.database import db_now
 from service.jobs import checkpoints, repository
 from service.jobs import service as jobs

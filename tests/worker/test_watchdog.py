@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
+import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from tests.support.worker_context import Place
 from worker.processes import Child, fork
 from worker.supervisor import claim_and_supervise

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import trainkit.fit.run  # noqa: F401 - before the forks, as a worker does
+import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from service.jobs import checkpoints
 from service.logging import set_up
 from tests.support.prometheus_text import Scrape

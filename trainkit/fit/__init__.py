@@ -1,7 +1,7 @@
-"""Training: `trainkit.fit(spec, data)` trains, and the room behind it holds the loop and all that it stands on.
+"""Training: `trainkit.fit(spec, data)` trains a model; the package holds the training loop and what it stands on.
 
-The module is callable because the room and its main function share a name. Its contents are imported on first use,
-so that the pure parts (`trainkit.fit.metrics`) can be had without torch.
+The module is callable, because the package and its main function share a name. Its contents are imported on first use:
+`trainkit.fit.evaluation.metrics` can be imported without torch.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-_WHERE = {
-    "ArtifactError": "artifact",
+_MODULES = {
+    "ArtifactError": "models.trained_model",
     "CheckpointError": "checkpoint",
     "Control": "control",
-    "EnsembleModel": "ensemble",
-    "FitResult": "run",
-    "TrainedModel": "predict",
-    "load_model": "artifact",
+    "EnsembleModel": "models.trained_model",
+    "FitResult": "loop.result",
+    "TrainedModel": "models.trained_model",
+    "fit": "loop.fit",
+    "load_model": "models.trained_model",
 }
 
 __all__ = [
@@ -33,25 +34,22 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from trainkit.fit.artifact import ArtifactError, load_model
     from trainkit.fit.checkpoint import CheckpointError
     from trainkit.fit.control import Control
-    from trainkit.fit.ensemble import EnsembleModel
-    from trainkit.fit.predict import TrainedModel
-    from trainkit.fit.run import FitResult, fit
+    from trainkit.fit.loop.fit import fit
+    from trainkit.fit.loop.result import FitResult
+    from trainkit.fit.models.trained_model import ArtifactError, EnsembleModel, TrainedModel, load_model
 
 
 def __getattr__(name: str) -> Any:
-    if name == "fit":
-        return importlib.import_module("trainkit.fit.run").fit
-    if name in _WHERE:
-        return getattr(importlib.import_module(f"trainkit.fit.{_WHERE[name]}"), name)
-    raise AttributeError(f"module 'trainkit.fit' has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'trainkit.fit' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"trainkit.fit.{_MODULES[name]}"), name)
 
 
 class _CallableModule(ModuleType):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return importlib.import_module("trainkit.fit.run").fit(*args, **kwargs)
+        return importlib.import_module("trainkit.fit.loop.fit").fit(*args, **kwargs)
 
 
 sys.modules[__name__].__class__ = _CallableModule

@@ -1,4 +1,7 @@
-"""Checkpoints: one safetensors file that holds every tensor and, as JSON, every number. No pickle, never torn."""
+"""Checkpoints: one safetensors file that holds every tensor and, as JSON, every number. No pickle, never torn.
+
+Whether a spec can resume from a checkpoint is decided by `spec_hash`: a hash of all that the weights depend on.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,25 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from trainkit.files import sync_folder
+from trainkit.spec import DatasetFacts, JobSpec
 
-FORMAT = "trainkit-checkpoint-1"
+FORMAT = "trainkit-checkpoint-2"
+
+# A job may be resumed with more epochs, other rules or other limits; everything else decides the bits.
+FREE_TO_CHANGE = {"name", "labels", "group", "early_stop", "resources"}
+FREE_IN_TRAIN = {
+    "epochs",
+    "checkpoint_seconds",
+    "log_every_steps",
+    "evaluate_every_epochs",
+    "evaluate_every_steps",
+    "restore_best",
+    "monitor",
+    "threads",
+    "log_stats",
+    "sanity_checks",
+}
+KEPT_CHECKPOINTS = 3
 
 
 class CheckpointError(RuntimeError):
@@ -28,7 +48,7 @@ class VersionError(CheckpointError):
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedCheckpoint:
     """A checkpoint on disk."""
 
     path: Path
@@ -36,7 +56,7 @@ class Saved:
     bytes: int
 
 
-def save(path: Path, state: dict[str, Any]) -> Saved:
+def save(path: Path, state: dict[str, Any]) -> SavedCheckpoint:
     """Write `state`, a nest of dicts and lists with tensors and JSON values as leaves, to `path` atomically.
 
     Written beside `path`, synced, renamed, directory synced: after a crash there is the old file or the new one.
@@ -58,7 +78,7 @@ def save(path: Path, state: dict[str, Any]) -> Saved:
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-    return Saved(path, sha256.hexdigest(), size)
+    return SavedCheckpoint(path, sha256.hexdigest(), size)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -70,7 +90,10 @@ def load(path: Path) -> dict[str, Any]:
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"checkpoint {path.name} cannot be read: {error}") from error
     if metadata.get("format") != FORMAT:
-        raise VersionError(f"{path.name} is not a checkpoint of this version ({FORMAT})")
+        raise VersionError(
+            f"{path.name} is not a checkpoint of this version: its format is {metadata.get('format')}, needed is {FORMAT}; "
+            "start the job anew, or resume it with the version that wrote it"
+        )
     if metadata.get("digest") != _digest(metadata.get("state", ""), tensors):
         raise CheckpointError(f"checkpoint {path.name} is corrupt: its contents do not match their digest")
     state: dict[str, Any] = _unpack(json.loads(metadata["state"]), tensors)
@@ -109,3 +132,32 @@ def _digest(tree: str, tensors: dict[str, Tensor]) -> str:
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
     return digest.hexdigest()
+
+
+def spec_hash(spec: JobSpec, facts: DatasetFacts) -> str:
+    """Identity of what decides the weights: the spec without its free fields, and the dataset's size and columns."""
+    document = spec.model_dump(mode="json", exclude={**dict.fromkeys(FREE_TO_CHANGE, True), "train": FREE_IN_TRAIN})
+    document["dataset"].pop("id", None)
+    document["facts"] = facts.model_dump(mode="json")
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def load_for(path: Path, spec: JobSpec, facts: DatasetFacts, *, branch: bool = False) -> dict[str, Any]:
+    """Load a checkpoint and check that this spec and dataset can resume from it. Raises CheckpointError.
+
+    A `branch` may start from another spec's checkpoint.
+    """
+    state = load(path)
+    if not branch and state["spec_hash"] != spec_hash(spec, facts):
+        raise CheckpointError(
+            f"checkpoint {path.name} belongs to another spec or dataset; only epochs, early_stop, limits and names "
+            "may change between attempts: start a new job for the rest"
+        )
+    return state
+
+
+def prune(folder: Path) -> None:
+    """Delete all but the newest few checkpoints: the one before is the way back when the last is torn."""
+    files = sorted(folder.glob("step-*.safetensors"))
+    for old in files[:-KEPT_CHECKPOINTS]:
+        old.unlink(missing_ok=True)

@@ -1,37 +1,52 @@
-"""Wishes from outside: how a running job is asked to stop, pause or hand back."""
+"""Commands from outside: how a run is asked to stop, pause or hand back."""
 
 from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 
-class Wish(TypedDict):
-    """`stop` ends after the current step and keeps a model; `cancel` keeps none; `pause` and `handback` checkpoint.
+class Command(TypedDict):
+    """`stop` ends after the current step and keeps a model; `cancel` keeps none; `pause` and `hand_back` checkpoint.
 
-    A stop with a `stop_reason` was decided elsewhere, where its decision stands: the run ends with that reason.
+    A stop with a `stop_reason` was decided outside the run (a rule across jobs): the run ends with that reason.
     """
 
-    action: Literal["stop", "cancel", "pause", "handback"]
+    action: Literal["stop", "cancel", "pause", "hand_back"]
     keep: NotRequired[Literal["best", "last"]]
     stop_reason: NotRequired[str]
     reason: NotRequired[str]
 
 
 class Control(Protocol):
-    """Anything that can be asked for a wish. It is asked once a step, so it must answer at once."""
+    """Anything that can be asked for a command. It is asked once a step, so it must answer at once."""
 
-    def wish(self) -> Wish | dict[str, Any] | None:
-        """What is wanted now, or None to go on."""
+    def command(self) -> Command | dict[str, Any] | None:
+        """The command in force, or None to continue."""
         ...
 
 
-class Remembering:
-    """A control whose newest wish holds for whoever asks next."""
+class LatestCommand:
+    """A control whose newest command stays in force for whoever asks next."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
-        self._wish: Wish | dict[str, Any] | None = None
+        self._command: Command | dict[str, Any] | None = None
 
-    def wish(self) -> Wish | dict[str, Any] | None:
-        self._wish = self._control.wish() or self._wish
-        return self._wish
+    def command(self) -> Command | dict[str, Any] | None:
+        """The newest command."""
+        self._command = self._control.command() or self._command
+        return self._command
+
+
+class SharedControl:
+    """One control for several runs: its first command is in force for each of them."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._command: Command | dict[str, Any] | None = None
+
+    def command(self) -> Command | dict[str, Any] | None:
+        """The first command."""
+        if self._command is None:
+            self._command = self._control.command()
+        return self._command

@@ -1,4 +1,4 @@
-"""What `auto` means on this machine: device, threads, precision. Decided once, recorded, reused by later attempts."""
+"""What `auto` means on this machine: device, threads, precision. Runtime once, recorded, reused by later attempts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CLEAR_GAIN = 1.2
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class Runtime:
     """The choices of one job, the same for all of its attempts."""
 
     device: str
@@ -47,10 +47,10 @@ class Decided:
     @property
     def resume_exact(self) -> bool:
         """Whether a resumed run gives the same bits as an uninterrupted one."""
-        return self.why_inexact is None
+        return self.inexact_because is None
 
     @property
-    def why_inexact(self) -> str | None:
+    def inexact_because(self) -> str | None:
         """What keeps a resumed run from giving the same bits; None on a CPU in deterministic mode."""
         if self.device != "cpu":
             return f"on {self.device} sums may run in another order each time"
@@ -73,9 +73,9 @@ def versions() -> dict[str, str]:
 
 
 def on_one_core(*, parameters: int = 0, threads: int = 1, libraries: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What a job without a training loop has decided: there is nothing to choose. `libraries`: versions of further ones."""
-    decided = Decided("cpu", threads, "float32", False, False, True, {**versions(), **(libraries or {})})
-    return {**decided.as_dict(), "parameters": parameters, "trainable": 0, "resume_exact": decided.resume_exact}
+    """The runtime of a job without a training loop: nothing to choose. `libraries`: versions of further ones."""
+    runtime = Runtime("cpu", threads, "float32", False, False, True, {**versions(), **(libraries or {})})
+    return {**runtime.as_dict(), "parameters": parameters, "trainable": 0, "resume_exact": runtime.resume_exact}
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -104,9 +104,9 @@ def _ready_cuda(index: int) -> torch.device:
     return torch.device("cuda", index)
 
 
-def decide(
+def choose_runtime(
     spec: JobSpec, device: torch.device, network: nn.Module, step: Callable[[nn.Module], None], steps: int
-) -> Decided:
+) -> Runtime:
     """Settle what the spec leaves to `auto`. `step` does one training step on a copy of the network it is given."""
     train, cuda = spec.train, device.type == "cuda"
     convolutional = spec.model.kind in CONVOLUTIONAL
@@ -121,7 +121,7 @@ def decide(
     layout = train.channels_last
     if layout == "auto":
         layout = cuda and convolutional and precision == "bfloat16"
-    return Decided(
+    return Runtime(
         device=str(device),
         threads=int(threads),
         precision=precision,
@@ -137,10 +137,10 @@ def can_compile(device: torch.device) -> bool:
     return device.type == "cuda" or any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++"))))
 
 
-def reuse(decided: Mapping[str, Any]) -> Decided:
+def reuse_runtime(runtime: Mapping[str, Any]) -> Runtime:
     """The choices of an earlier attempt; versions are this process's own."""
-    names = Decided.__dataclass_fields__.keys()
-    return Decided(**{**{name: decided[name] for name in names if name in decided}, "versions": versions()})
+    names = Runtime.__dataclass_fields__.keys()
+    return Runtime(**{**{name: runtime[name] for name in names if name in runtime}, "versions": versions()})
 
 
 def calibrate_threads(network: nn.Module, step: Callable[[nn.Module], None], steps: int) -> int:
@@ -178,22 +178,22 @@ def available_cores() -> int:
 
 
 @contextmanager
-def machine(decided: Decided, seed: int) -> Iterator[None]:
+def machine(runtime: Runtime, seed: int) -> Iterator[None]:
     """Threads, determinism and the global generator for one run; all put back as they were afterwards."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic  # its switch is a property of the module, unknown to type checkers
     fill = memory.fill_uninitialized_memory
     matmul, benchmark = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
-    cuda = decided.device.startswith("cuda")
-    devices = [torch.device(decided.device)] if cuda else []
+    cuda = runtime.device.startswith("cuda")
+    devices = [torch.device(runtime.device)] if cuda else []
     with torch.random.fork_rng(devices=devices):
         try:
-            torch.set_num_threads(decided.threads)
+            torch.set_num_threads(runtime.threads)
             # On the CPU every operation used here is deterministic; some of torchvision's on CUDA are not: warn there.
-            torch.use_deterministic_algorithms(decided.deterministic, warn_only=True)
+            torch.use_deterministic_algorithms(runtime.deterministic, warn_only=True)
             memory.fill_uninitialized_memory = False
-            torch.backends.cudnn.benchmark = cuda and not decided.deterministic
+            torch.backends.cudnn.benchmark = cuda and not runtime.deterministic
             if cuda:
                 torch.set_float32_matmul_precision("high")
             torch.manual_seed(seed)
@@ -206,29 +206,29 @@ def machine(decided: Decided, seed: int) -> Iterator[None]:
             torch.set_float32_matmul_precision(matmul)
 
 
-def autocast(decided: Decided) -> AbstractContextManager[Any]:
-    """bfloat16 in the forward pass where decided (no scaler needed); else nothing."""
-    if decided.precision != "bfloat16":
+def autocast(runtime: Runtime) -> AbstractContextManager[Any]:
+    """bfloat16 in the forward pass where the runtime says so (no loss scaling needed); else nothing."""
+    if runtime.precision != "bfloat16":
         return nullcontext()
-    return torch.autocast(torch.device(decided.device).type, torch.bfloat16)
+    return torch.autocast(torch.device(runtime.device).type, torch.bfloat16)
 
 
-def forward_of(network: nn.Module, decided: Decided, *, compiled: bool = True) -> Callable[..., Tensor]:
-    """(x, lengths) -> raw outputs of the network, in the decided precision and memory order."""
-    run: Callable[..., Tensor] = torch.compile(network) if decided.compile and compiled else network
-    if decided.precision == "float32" and not decided.channels_last:
+def forward_of(network: nn.Module, runtime: Runtime, *, compiled: bool = True) -> Callable[..., Tensor]:
+    """(x, lengths) -> raw outputs of the network, in the runtime's precision and memory format."""
+    run: Callable[..., Tensor] = torch.compile(network) if runtime.compile and compiled else network
+    if runtime.precision == "float32" and not runtime.channels_last:
         return run
 
     def forward(x: Tensor, lengths: Tensor | None) -> Tensor:
-        with autocast(decided):
-            return run(laid_out(x, decided), lengths)
+        with autocast(runtime):
+            return run(in_memory_format(x, runtime), lengths)
 
     return forward
 
 
-def laid_out(x: Tensor, decided: Decided) -> Tensor:
-    """Image batches in the memory order that was decided."""
-    return x.contiguous(memory_format=torch.channels_last) if decided.channels_last and x.ndim == 4 else x
+def in_memory_format(x: Tensor, runtime: Runtime) -> Tensor:
+    """Image batches in the runtime's memory format."""
+    return x.contiguous(memory_format=torch.channels_last) if runtime.channels_last and x.ndim == 4 else x
 
 
 def _seconds(step: Callable[[nn.Module], None], network: nn.Module) -> float:

@@ -1,107 +1,88 @@
-"""Several trained models that predict together: averaging reduces variance."""
+"""A job whose model is an ensemble: nothing is trained, the members are put together and measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.fit.predict import Prediction, TrainedModel, as_predictions
+from trainkit.data import Dataset
+from trainkit.fit.device import on_one_core
+from trainkit.fit.encoding.prepare import Part, Prepared
+from trainkit.fit.evaluation.evaluate import evaluation
+from trainkit.fit.evaluation.metrics import classification_metrics, regression_metrics
+from trainkit.fit.events import Events
+from trainkit.fit.loop.result import FitResult
+from trainkit.fit.models.trained_model import EnsembleModel, in_order, load_model
+from trainkit.spec import JobSpec
+from trainkit.spec.problems import Problem, SpecError
 
 
-class EnsembleModel:
-    """Predicts like a model: `average` of probabilities or values, or `vote` of labels.
+def fit_ensemble(
+    spec: JobSpec, prepared: Prepared, data: Dataset, events: Events, workdir: Path | None, source: Any
+) -> FitResult:
+    """Load the members, evaluate their common answer on the held-out parts, save it like any model.
 
-    Ties of votes go to the larger mean probability.
-
-    Raises ValueError when the members do not predict the same classes, or the same number of values.
+    `source`: the members in the spec's order, each a TrainedModel or an artifact folder. Raises SpecError.
     """
-
-    def __init__(
-        self,
-        members: Sequence[TrainedModel | EnsembleModel],
-        method: Literal["average", "vote"],
-        weights: Sequence[float] | None = None,
-        description: dict[str, Any] | None = None,
-    ) -> None:
-        if len(members) < 2:
-            raise ValueError("an ensemble has at least two members")
-        first: TrainedModel | EnsembleModel = members[0]
-        for number, member in enumerate(members):
-            if (member.classes is None) != (first.classes is None) or set(member.classes or ()) != set(
-                first.classes or ()
-            ):
-                raise ValueError(
-                    f"member {number} predicts {list(member.classes or ['numbers'])}, "
-                    f"member 0 predicts {list(first.classes or ['numbers'])}"
+    assert spec.model.kind == "ensemble"
+    if not isinstance(source, Sequence) or isinstance(source, str) or len(source) != len(spec.model.members):
+        raise SpecError(
+            [Problem("/model/members", "no_source", "the members' models were not given", "Pass them as `source`.")]
+        )
+    members = [one if hasattr(one, "predict") else load_model(one) for one in source]
+    model = EnsembleModel(members, spec.model.method, spec.model.weights)
+    if set(model.classes or ()) != set(prepared.classes or ()):
+        raise SpecError(
+            [
+                Problem(
+                    "/model/members",
+                    "other_classes",
+                    f"the members predict {list(model.classes or ['numbers'])}, "
+                    f"the dataset has {list(prepared.classes or ['numbers'])}",
+                    "Take members that were trained on data with the same classes.",
                 )
-        self.members = tuple(members)
-        self.method = method
-        given = np.ones(len(members)) if weights is None else np.asarray(weights, np.float64)
-        self.weights: NDArray[np.float64] = given / given.sum()
-        self.classes: tuple[str, ...] | None = first.classes
-        self.description = dict(description or {})
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Metrics of each part, `{"val": {...}, "test": {...}}`."""
-        metrics: dict[str, Any] = self.description.get("metrics", {})
-        return metrics
-
-    def predict(self, x: Any) -> list[Prediction]:
-        """Like `TrainedModel.predict`."""
-        answer = self.answer(x)
-        if self.classes is None:
-            return [{"value": row[0] if len(row) == 1 else row} for row in answer.tolist()]
-        return as_predictions(answer, answer.argmax(1), self.classes)
-
-    def answer(self, x: Any) -> NDArray[np.float64]:
-        """(n, K) probabilities, or (n, k) values in the targets' own units, of what a client sends."""
-        return self._combine([member.answer(x) for member in self.members])
-
-    def answer_rows(self, inputs: Any, index: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The same of a dataset's rows."""
-        return self._combine([member.answer_rows(inputs, index) for member in self.members])
-
-    def _combine(self, answers: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-        if self.classes is None:
-            return np.asarray(np.einsum("m,mnk->nk", self.weights, np.stack(answers)))
-        each = np.stack([in_order(own, m.classes, self.classes) for own, m in zip(answers, self.members, strict=True)])
-        mean = np.asarray(np.einsum("m,mnk->nk", self.weights, each))
-        if self.method == "average":
-            return mean
-        votes = np.zeros_like(mean)
-        for weight, own in zip(self.weights, each, strict=True):
-            votes[np.arange(len(own)), own.argmax(1)] += weight
-        # Rounded so that equal sums of weights compare equal; the mean then breaks ties and nothing else.
-        broken = np.round(votes, 9) + 1e-10 * mean
-        return np.asarray(broken / broken.sum(1, keepdims=True))
-
-    def save(self, folder: str | Path) -> Path:
-        """Each member in a folder of its own, and a manifest."""
-        from trainkit.fit.artifact import FORMAT, write_manifest
-
-        folder = Path(folder)
-        for number, member in enumerate(self.members):
-            member.save(folder / f"member-{number}")
-        manifest = {
-            "format": FORMAT,
-            "kind": "ensemble",
-            "method": self.method,
-            "weights": self.weights.tolist(),
-            "classes": None if self.classes is None else list(self.classes),
-            "members": [member.description.get("name", "") for member in self.members],
-            "metrics": self.metrics,
-            "description": self.description,
-        }
-        write_manifest(folder, manifest)
-        return folder
+            ]
+        )
+    parameters = sum(p.numel() for m in members if not isinstance(m, EnsembleModel) for p in m.network.parameters())
+    chosen = on_one_core(parameters=parameters)
+    events.emit("runtime", **chosen)
+    events.phase("evaluating")
+    held_out = [part for part in (prepared.val, prepared.test) if part is not None] or [prepared.train]
+    report: dict[str, Any] = {}
+    parts: dict[str, dict[str, float]] = {}
+    for part in held_out:
+        scores = model.answer_rows(data.inputs, part.index)
+        if prepared.classes is not None:
+            scores = in_order(scores, model.classes, prepared.classes)
+        metrics = _metrics(scores, part, prepared)
+        parts[part.name] = metrics
+        events.rows(0, 0, {part.name: metrics})
+        report = evaluation(part.name, metrics, part.truth, scores, prepared.classes)
+    report["parts"] = parts
+    model.description = {"name": spec.name, "task": spec.task, "metrics": parts, "spec": spec.model_dump(mode="json")}
+    events.emit("evaluation", **report)
+    artifact = None if workdir is None else str(model.save(workdir / "model").absolute())
+    events.emit(
+        "finished",
+        stop_reason="completed",
+        best_epoch=None,
+        stopped_epoch=0,
+        artifact=artifact,
+        test=parts.get("test", {}),
+        files={},
+    )
+    return FitResult(model, events.history, report, "completed", None, 0, chosen, spec=spec)
 
 
-def in_order(shares: NDArray[np.float64], own: tuple[str, ...] | None, wanted: tuple[str, ...]) -> NDArray[np.float64]:
-    """Columns of (n, K) moved from one order of classes to another."""
-    assert own is not None
-    return shares[:, [own.index(name) for name in wanted]]
+def _metrics(scores: NDArray[np.float64], part: Part, prepared: Prepared) -> dict[str, float]:
+    """The loss is the mean of -log p for classes and the mse for numbers, whatever the members were trained with."""
+    if prepared.classes is None:
+        metrics = regression_metrics(part.truth, scores)
+        return {"loss": metrics["mse"], **metrics}
+    own = scores[np.arange(len(scores)), part.truth]
+    loss = float(-np.log(np.clip(own, 1e-12, None)).mean())
+    return {"loss": loss, **classification_metrics(part.truth, scores)}

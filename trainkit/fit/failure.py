@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError
 
 from trainkit.data import DataError
-from trainkit.fit.artifact import ArtifactError
 from trainkit.fit.checkpoint import CheckpointError, VersionError
-from trainkit.fit.nonfinite import LossNotFiniteError
+from trainkit.fit.loop.nonfinite import LossNotFiniteError
+from trainkit.fit.models.trained_model import ArtifactError
 from trainkit.spec import JobSpec, SpecError
 from trainkit.spec.error_mapping import DATA_CODES, SPEC_CODES, code_of_os, code_of_problems
 from trainkit.spec.failures import failure

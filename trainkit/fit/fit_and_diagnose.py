@@ -14,7 +14,8 @@ from trainkit.data import Dataset
 from trainkit.data.report import report as report_of
 from trainkit.diagnose.diagnosis import Diagnosis, diagnose
 from trainkit.diagnose.record import Record, Series
-from trainkit.fit.run import FitResult, fit
+from trainkit.fit.loop.fit import fit
+from trainkit.fit.loop.result import FitResult
 from trainkit.spec import check_spec, resolve
 
 

@@ -15,5 +15,5 @@ def derive(seed: int, *where: str | int) -> int:
 
 
 def epoch_order(samples: int, seed: int, epoch: int) -> Tensor:
-    """The order of the samples in `epoch` (from 1): a permutation (samples,) int64 that (seed, epoch) alone decide."""
+    """The order of the samples in `epoch` (from 1): a permutation (samples,) int64 decided by (seed, epoch) alone."""
     return torch.randperm(samples, generator=torch.Generator().manual_seed(derive(seed, "order", epoch)))

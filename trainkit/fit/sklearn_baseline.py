@@ -12,7 +12,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,18 +22,14 @@ from torch import Tensor
 from trainkit import losses
 from trainkit.fit.control import Control
 from trainkit.fit.device import on_one_core
-from trainkit.fit.evaluate import batch_rows, evaluation, measure
+from trainkit.fit.encoding.prepare import Part, Prepared
+from trainkit.fit.evaluation.evaluate import batch_rows, evaluation, measure
 from trainkit.fit.events import Events
-from trainkit.fit.prepare import Prepared
-from trainkit.fit.run_state import Outcome
-from trainkit.fit.splits import Part
+from trainkit.fit.loop.result import FitResult, Outcome
 from trainkit.plots import learning_curves
 from trainkit.spec import JobSpec
 from trainkit.spec.checks import TRAIN_METRICS
 from trainkit.spec.models import GradientBoosting, RbfSvm, Yardstick
-
-if TYPE_CHECKING:
-    from trainkit.fit.run import FitResult
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")
@@ -41,7 +37,7 @@ LOOK_SECONDS = 0.1
 """Between two questions for wishes while the fit runs; each is a sign of life for the worker's watchdog."""
 MANY_SAMPLES = 10_000
 """scikit-learn's own bound, above which its boosting stops early."""
-ENDS: dict[str, Outcome] = {"cancel": "cancelled", "pause": "paused", "handback": "handed_back"}
+ENDS: dict[str, Outcome] = {"cancel": "cancelled", "pause": "paused", "hand_back": "handed_back"}
 UNSEEN = float(np.log(1e-12))
 """Log-odds of a class that the training part has no sample of, against the likeliest of the others."""
 
@@ -67,29 +63,27 @@ class Fitted:
         return scores
 
 
-def fit_yardstick(
+def fit_sklearn_baseline(
     spec: JobSpec, prepared: Prepared, events: Events, control: Control | None, workdir: Path | None
 ) -> FitResult:
     """Fit on the training part, measure every part, say how it went. `result.model` is None.
 
-    `cancel`, `pause` and `handback` are obeyed at once and leave nothing to go on from; `stop` once the fit has ended.
+    `cancel`, `pause` and `hand_back` are obeyed at once and leave nothing to go on from; `stop` once the fit has ended.
     Raises ValueError where scikit-learn is missing or cannot fit, and beyond `resources.max_seconds`.
     """
-    from trainkit.fit.run import FitResult
-
     assert isinstance(spec.model, Yardstick)
     threads = 1 if spec.train.threads == "auto" else spec.train.threads
     chosen = on_one_core(threads=threads, libraries={"scikit-learn": _version()})
-    events.emit("resolved", **chosen)
+    events.emit("runtime", **chosen)
     events.phase("fitting")
-    fitted, wish = _obeying(lambda: _fit(spec, prepared, threads), control, spec.resources.max_seconds)
+    fitted, command = _obeying(lambda: _fit(spec, prepared, threads), control, spec.resources.max_seconds)
     if fitted is None:
-        assert wish is not None
-        action = wish["action"]
+        assert command is not None
+        action = command["action"]
         reason = "client_stop" if action == "cancel" else "shutdown"
         return FitResult(None, [], None, reason, None, 0, chosen, ENDS[action], spec=spec)
     events.progress(epoch=1, epochs=1, step=1, steps=1, seconds=0, done=0, rate=0, force=True)
-    stop_reason = "completed" if wish is None else str(wish.get("stop_reason", "client_stop"))
+    stop_reason = "completed" if command is None else str(command.get("stop_reason", "client_stop"))
     report = _evaluate(spec, prepared, fitted, events)
     events.emit("evaluation", **report)
     events.log(f"{spec.model.kind} is a yardstick: its evaluation is kept, and no model", "info")
@@ -117,10 +111,10 @@ def _version() -> str:
 def _obeying(
     work: Callable[[], T], control: Control | None, max_seconds: float | None
 ) -> tuple[T | None, dict[str, Any] | None]:
-    """`work` done in a thread, and the wish to stop that came meanwhile; None done for a wish that waits for nothing."""
-    wish: Any = control.wish() if control is not None else None
-    if wish is not None and wish["action"] in ENDS:
-        return None, wish
+    """Do `work` in a thread: (its result, the command that came meanwhile); no result for a command that ends at once."""
+    command: Any = control.command() if control is not None else None
+    if command is not None and command["action"] in ENDS:
+        return None, command
     done: Future[T] = Future()
 
     def run() -> None:
@@ -132,15 +126,15 @@ def _obeying(
     Thread(target=run, daemon=True).start()
     begun = time.monotonic()
     while not wait([done], timeout=LOOK_SECONDS).done:
-        wish = control.wish() if control is not None else None
-        if wish is not None and wish["action"] in ENDS:
-            return None, wish
+        command = control.command() if control is not None else None
+        if command is not None and command["action"] in ENDS:
+            return None, command
         if max_seconds is not None and time.monotonic() - begun >= max_seconds:
             raise ValueError(
                 f"the fit has taken more than `resources.max_seconds` ({max_seconds:g} s), and half a fit is none: "
                 "give it more time, or fewer samples (`split.subsample`)"
             )
-    return done.result(), wish
+    return done.result(), command
 
 
 def _fit(spec: JobSpec, prepared: Prepared, threads: int) -> Fitted:

@@ -55,11 +55,11 @@ def test_a_device_that_is_not_there_is_said(monkeypatch):
 def test_the_spec_decides_where_it_says_something():
     document = {"dataset": "d", "model": {"kind": "cnn"}, "train": {"precision": "bfloat16", "threads": 3}}
     spec = JobSpec.model_validate({**document, "train": {**document["train"], "channels_last": True}})
-    decided = device.decide(spec, torch.device("cpu"), nn.Linear(1, 1), lambda _: None, 10)
-    assert (decided.precision, decided.threads, decided.channels_last) == ("bfloat16", 3, True)
-    assert not decided.compile
-    again = device.reuse({**decided.as_dict(), "parameters": 5, "type": "resolved"})
-    assert again == decided
+    runtime = device.choose_runtime(spec, torch.device("cpu"), nn.Linear(1, 1), lambda _: None, 10)
+    assert (runtime.precision, runtime.threads, runtime.channels_last) == ("bfloat16", 3, True)
+    assert not runtime.compile
+    again = device.reuse_runtime({**runtime.as_dict(), "parameters": 5, "type": "runtime"})
+    assert again == runtime
 
 
 def test_compiling_without_a_compiler_is_not_tried(monkeypatch):
@@ -67,8 +67,8 @@ def test_compiling_without_a_compiler_is_not_tried(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     for there in ("/usr/bin/g++", None):
         monkeypatch.setattr(device.shutil, "which", lambda _, there=there: there)
-        decided = device.decide(spec, torch.device("cpu"), nn.Linear(1, 1), lambda _: None, 10)
-        assert decided.compile == (there is not None)
+        runtime = device.choose_runtime(spec, torch.device("cpu"), nn.Linear(1, 1), lambda _: None, 10)
+        assert runtime.compile == (there is not None)
 
 
 @pytest.mark.soak
@@ -81,7 +81,7 @@ def test_a_compiled_network_trains_as_the_plain_one_does():
     plain, compiled = (
         tk.fit({**document, "train": {"epochs": 5, "compile": wanted}}, data) for wanted in (False, True)
     )
-    assert compiled.resolved["compile"]
+    assert compiled.runtime["compile"]
     assert compiled.evaluation["metrics"]["loss"] == pytest.approx(plain.evaluation["metrics"]["loss"], rel=1e-3)
     of_units = [[row["value"] for row in run.history if row["name"] == "dead_units"] for run in (plain, compiled)]
     assert len(of_units[0]) == 5
@@ -90,7 +90,7 @@ def test_a_compiled_network_trains_as_the_plain_one_does():
 
 def test_promises_of_equal_bits_are_made_for_the_deterministic_cpu_alone():
     spec = JobSpec.model_validate({"dataset": "d", "model": {"kind": "mlp"}, "train": {"threads": 1}})
-    decided = device.decide(spec, torch.device("cpu"), nn.Linear(1, 1), lambda _: None, 10)
-    assert decided.resume_exact
-    assert not device.reuse({**decided.as_dict(), "device": "cuda:0"}).resume_exact
-    assert not device.reuse({**decided.as_dict(), "deterministic": False}).resume_exact
+    runtime = device.choose_runtime(spec, torch.device("cpu"), nn.Linear(1, 1), lambda _: None, 10)
+    assert runtime.resume_exact
+    assert not device.reuse_runtime({**runtime.as_dict(), "device": "cuda:0"}).resume_exact
+    assert not device.reuse_runtime({**runtime.as_dict(), "deterministic": False}).resume_exact

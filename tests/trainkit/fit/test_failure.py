@@ -13,10 +13,10 @@ import torch
 import trainkit as tk
 from tests.support.fit_data import spec, vectors
 from trainkit.data.errors import DataError, DataProblem
-from trainkit.fit import run
 from trainkit.fit.checkpoint import CheckpointError, VersionError
 from trainkit.fit.failure import error_of
-from trainkit.fit.nonfinite import LossNotFiniteError
+from trainkit.fit.loop import fit as run
+from trainkit.fit.loop.nonfinite import LossNotFiniteError
 from trainkit.spec import Problem, SpecError
 from trainkit.spec.failures import FAILURES, failure
 

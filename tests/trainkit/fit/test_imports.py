@@ -6,7 +6,9 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["trainkit.fit", "trainkit.diagnose.early_stopping", "trainkit.fit.metrics"])
+@pytest.mark.parametrize(
+    "module", ["trainkit.fit", "trainkit.diagnose.early_stopping", "trainkit.fit.evaluation.metrics"]
+)
 def test_the_pure_parts_come_without_torch(module):
     subprocess.run([sys.executable, "-c", f"import sys, {module}; assert 'torch' not in sys.modules"], check=True)
 

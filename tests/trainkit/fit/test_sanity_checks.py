@@ -12,9 +12,9 @@ from torch import nn
 
 import trainkit as tk
 from tests.support.fit_data import images, numbers, sequences, spec, vectors
-from tests.trainkit.fit.test_resume import CASES, InterruptAt, digest, rows
-from trainkit.fit import probes
-from trainkit.fit.nonfinite import LossNotFiniteError
+from tests.support.resume import CASES, InterruptAt, digest, rows
+from trainkit.fit import sanity_checks
+from trainkit.fit.loop.nonfinite import LossNotFiniteError
 from trainkit.nn.build import build_model
 from trainkit.nn.network import count_parameters
 from trainkit.spec import JobSpec, check_spec, resolve
@@ -60,15 +60,15 @@ def test_the_first_batch_is_plain_torch() -> None:
     data = vectors()
 
     def watch(job: Any, rows_of: Any) -> None:
-        order = job.data.draw[probes.epoch_order(len(job.data.draw), 0, 1)][:16]
+        order = job.data.draw[sanity_checks.epoch_order(len(job.data.draw), 0, 1)][:16]
         seen.update(network=copy.deepcopy(job.network), x=job.data.train.x[order], y=job.data.train.targets[order])
         return original(job, rows_of)
 
-    original, probes.PROBES["first_batch"] = probes.PROBES["first_batch"], watch
+    original, sanity_checks.SANITY_CHECKS["first_batch"] = sanity_checks.SANITY_CHECKS["first_batch"], watch
     try:
         _, events = told(probing(document, "first_batch"), data)
     finally:
-        probes.PROBES["first_batch"] = original
+        sanity_checks.SANITY_CHECKS["first_batch"] = original
     network, losses, right = seen["network"].train(), {}, {}
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
     found, accuracy = series(events, "first_batch_loss"), series(events, "first_batch_accuracy")
@@ -118,11 +118,11 @@ def test_the_small_model_is_a_run_of_its_own(name: str) -> None:
     for metric in ("loss", "accuracy"):
         assert series(events, f"small_model_{metric}") == series(alone, metric, "train")
     (size,) = series(events, "small_model_parameters").values()
-    assert size == next(e["parameters"] for e in alone if e["type"] == "resolved")
+    assert size == next(e["parameters"] for e in alone if e["type"] == "runtime")
 
 
 def test_an_epoch_longer_than_the_bound_is_cut_into_quarters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "MOST", 9)
+    monkeypatch.setattr(sanity_checks, "MOST", 9)
     document = spec({"kind": "mlp", "hidden": [200, 100]}, train={"batch_size": 4, "epochs": 1})
     _, events = told(probing(document, "small_model"), vectors())
     assert list(series(events, "small_model_loss")) == [2, 4, 6, 8]

@@ -157,7 +157,7 @@ def test_what_is_told_while_it_runs(cancer, tmp_path):
     result = tk.fit(document(QUICK), cancer, on_event=events.append, workdir=tmp_path)
     kinds = [event["type"] for event in events]
     assert kinds[-2:] == ["log", "finished"]
-    resolved = next(event for event in events if event["type"] == "resolved")
+    resolved = next(event for event in events if event["type"] == "runtime")
     assert (resolved["device"], resolved["parameters"]) == ("cpu", 0)
     assert "scikit-learn" in resolved["versions"]
     logged = {(row["split"], row["name"]) for row in result.history}
@@ -211,12 +211,12 @@ def test_what_makes_no_sense_is_said(cancer):
 class Wishes:
     """Says what is wished for once `after` questions have been asked."""
 
-    def __init__(self, action: str | None, after: int = 0, **wish: Any) -> None:
-        self.wished = None if action is None else {"action": action, **wish}
+    def __init__(self, action: str | None, after: int = 0, **command: Any) -> None:
+        self.wished = None if action is None else {"action": action, **command}
         self.after, self.asked = after, 0
         self.heard = threading.Event()
 
-    def wish(self) -> dict[str, Any] | None:
+    def command(self) -> dict[str, Any] | None:
         self.asked += 1
         if self.asked <= self.after:
             return None
@@ -225,7 +225,7 @@ class Wishes:
 
 
 @pytest.mark.parametrize(
-    ("action", "outcome"), [("cancel", "cancelled"), ("pause", "paused"), ("handback", "handed_back")]
+    ("action", "outcome"), [("cancel", "cancelled"), ("pause", "paused"), ("hand_back", "handed_back")]
 )
 @pytest.mark.parametrize("after", [0, 2])
 def test_a_wish_waits_for_no_fit(action, outcome, after, cancer, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from trainkit.data import Column, Dataset, SequenceInputs, TableInputs
 from trainkit.data.dataset import make_dataset
-from trainkit.fit.forecast import as_windows
+from trainkit.fit.encoding.forecast import as_windows
 from trainkit.spec import DatasetFacts, SpecError, parse_spec, resolve
 from trainkit.spec.forecasting import windowed
 

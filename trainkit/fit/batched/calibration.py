@@ -11,14 +11,12 @@ from typing import Any
 
 import torch
 
-from trainkit.fit.batched.parameter_stack import Stack
-from trainkit.fit.batched.runner import gradients
-from trainkit.fit.batched.update import Updates
-from trainkit.fit.batches import Steps
-from trainkit.fit.phases import open_phase, plan_phases
-from trainkit.fit.run_state import Job
-from trainkit.fit.seeding import epoch_order
-from trainkit.fit.train_step import Gradient, Update
+from trainkit.fit.batched.parameter_stack import ParameterStack
+from trainkit.fit.batched.runner import BatchedRun, StackedUpdates, compute_gradients
+from trainkit.fit.events import Events
+from trainkit.fit.loop.setup import RunSetup
+from trainkit.fit.loop.train_step import train_step
+from trainkit.fit.loop.training_run import TrainingRun
 
 CLEAR_GAIN = 1.1
 """Together must be this much faster; a tie or noise means one after another."""
@@ -51,57 +49,46 @@ class Calibration:
         return {**asdict(self), "gain": round(self.gain, 3)}
 
 
-def calibrate(jobs: Sequence[Job]) -> Calibration:
-    """Time the first step of these jobs both ways, on copies of their networks. Draws from the global generator."""
-    device = jobs[0].device
-    single, together = [_first_step(job) for job in jobs[:MOST_LOOPED]], [_first_step(job) for job in jobs]
-    stack = Stack([work.job.network for work in together])
-    updates = Updates(stack, [work.gradient for work in together])
+def calibrate(setups: Sequence[RunSetup]) -> Calibration:
+    """Time the first step of these runs both ways, on copies of their networks. Draws from the global generator."""
+    device = setups[0].device
+    single, together = [_first_step(setup) for setup in setups[:MOST_LOOPED]], [_first_step(setup) for setup in setups]
+    stack = ParameterStack([batched.run.setup.network for batched in together])
+    updates = StackedUpdates(stack, together)
 
     def loop() -> None:
-        for work in single:
-            work.gradient.do()
-            work.update.do()
+        for batched in single:
+            run = batched.run
+            train_step(run.setup, run.batches, run.state.phase, batched.batch, run.loss_sums, lambda _loss: True)
 
-    def batched() -> None:
-        wanted = [work.gradient for work in together]
-        gradients(stack, wanted, [work.job for work in together])
-        updates.penalise(wanted)
-        updates.step([work.update for work in together])
+    def batched_step() -> None:
+        compute_gradients(stack, together)
+        updates.add_penalties(together)
+        updates.step(together)
 
     begun = time.perf_counter()
     loop()
-    batched()
-    times: dict[Callable[[], None], list[float]] = {loop: [], batched: []}
+    batched_step()
+    times: dict[Callable[[], None], list[float]] = {loop: [], batched_step: []}
     while not times[loop] or (len(times[loop]) < MOST_ROUNDS and time.perf_counter() - begun < SECONDS):
         for way, seconds in times.items():
             seconds.append(_seconds(way, device))
-    return Calibration(median(times[loop]) * len(jobs) / len(single), median(times[batched]), len(times[loop]))
+    loop_seconds = median(times[loop]) * len(setups) / len(single)
+    return Calibration(loop_seconds, median(times[batched_step]), len(times[loop]))
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A job's first step on a copy of its network."""
-
-    job: Job
-    gradient: Gradient
-    update: Update
-
-
-def _first_step(job: Job) -> _Step:
-    spec, data = job.spec, job.data
-    network = copy.deepcopy(job.network)
-    own = replace(job, network=network, forward=network, dropout=torch.Generator(job.device))
-    batches = Steps(own)
-    plan = plan_phases(spec)[0]
-    now_open = open_phase(spec, plan, network, network, data.train, data.val, batches.count, data.preprocessing)
-    order = data.draw[epoch_order(batches.samples, spec.train.seed, 1)].to(job.device)
-    start, end = batches.span(0)
-    batch = batches.batch(now_open.train, order[start:end], 1, 0)
-    nothing = torch.zeros((), device=job.device)
-    network.train()
-    wanted = Gradient(spec, now_open, batches, batch, nothing, nothing.clone(), 1, 0, 0.0)
-    return _Step(own, wanted, Update(spec, now_open))
+def _first_step(setup: RunSetup) -> BatchedRun:
+    """A run of a copy of the network, with its first batch; it sends no events and writes nothing."""
+    network = copy.deepcopy(setup.network)
+    dropout = torch.Generator(setup.device)
+    copied = replace(setup, network=network, forward=network, dropout=dropout)
+    run = TrainingRun(replace(copied, events=Events(None), control=None, workdir=None))
+    run.begin_epoch()
+    batch = run.next_step()
+    assert batch is not None
+    batched = BatchedRun(0, run)
+    batched.batch = batch
+    return batched
 
 
 def _seconds(way: Callable[[], None], device: torch.device) -> float:

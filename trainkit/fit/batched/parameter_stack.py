@@ -18,7 +18,7 @@ from trainkit.regularize import weights_of
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ParameterSlice:
     """Where a parameter stands in a row."""
 
     name: str
@@ -31,7 +31,7 @@ class Place:
         return rows[:, self.start : self.end].view(len(rows), *self.shape)
 
 
-class Stack:
+class ParameterStack:
     """The networks that are trained together."""
 
     def __init__(self, networks: Sequence[Network]) -> None:
@@ -105,12 +105,12 @@ def same_shape(networks: Sequence[nn.Module]) -> bool:
     return all(one == first for one in others)
 
 
-def _layout(network: Network) -> tuple[list[Place], int]:
+def _layout(network: Network) -> tuple[list[ParameterSlice], int]:
     """(places of the parameters, how many of a row's numbers are weights)."""
     weights = {id(weight) for weight in weights_of(network)}
     ordered = sorted(network.named_parameters(), key=lambda named: id(named[1]) not in weights)
     places, start = [], 0
     for name, parameter in ordered:
-        places.append(Place(name, start, start + parameter.numel(), parameter.shape))
+        places.append(ParameterSlice(name, start, start + parameter.numel(), parameter.shape))
         start += parameter.numel()
     return places, sum(weight.numel() for weight in weights_of(network))

@@ -1,115 +1,280 @@
-"""Rounds of one step for every trial that still trains: the trials' own loops ask, and are answered all at once."""
+"""Steps of all trials at once: gradients in one batched pass, updates by torch's own optimizer over the stack's rows.
+
+Each `TrainingRun` gives the next batch and takes the result; the arithmetic between is done here. Optimizers that work
+number by number do not see that a row is many parameters: K rows are K independent runs, each with its own rate.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from trainkit.fit.batched.parameter_stack import Stack
-from trainkit.fit.batched.update import Updates
-from trainkit.fit.batches import weights_for
-from trainkit.fit.loop import training
-from trainkit.fit.run_state import Job, TrainingOutcome
-from trainkit.fit.train_step import Gradient, Training, Update, Work
+from trainkit.fit.batched.parameter_stack import ParameterStack
+from trainkit.fit.loop.batches import Batch
+from trainkit.fit.loop.result import TrainingOutcome
+from trainkit.fit.loop.train_step import StepResult, sample_weights
+from trainkit.fit.loop.training_run import TrainingRun
 from trainkit.losses import Loss
+from trainkit.optim import build_optimizer
+from trainkit.regularize import max_norm_stacked_
+from trainkit.spec import JobSpec
 
 
 @dataclass(slots=True)
-class Trial:
-    """A run among those of a stack."""
+class BatchedRun:
+    """A run that is trained with others, with the step that it is at."""
 
     number: int
-    job: Job
-    training: Training = field(init=False)
-    work: Work = field(init=False)
+    run: TrainingRun
+    batch: Batch = field(init=False)
+    outputs: Tensor = field(init=False)
+    loss: Tensor = field(init=False)
+    grad_norm: Tensor | None = None
 
-    def __post_init__(self) -> None:
-        self.training = training(self.job)
+    @property
+    def spec(self) -> JobSpec:
+        """The run's resolved spec."""
+        return self.run.setup.spec
 
 
-Done = Callable[[Trial, TrainingOutcome | Exception], None]
+OnEnd = Callable[[BatchedRun, TrainingOutcome | Exception], None]
 
 
-class Rounds:
-    """Trials of one stack, each at its own place of its own run."""
+class BatchedRunner:
+    """Trains runs of one network shape together, each at its own place of its own training."""
 
-    def __init__(self, trials: Sequence[Trial], done: Done) -> None:
-        self._trials, self._done = list(trials), done
-        self._stack = Stack([trial.job.network for trial in trials])
-        self._updates: Updates | None = None
+    def __init__(self, runs: Sequence[BatchedRun], on_end: OnEnd) -> None:
+        self._runs, self._on_end = list(runs), on_end
+        self._stack = ParameterStack([batched.run.setup.network for batched in runs])
+        self._updates: StackedUpdates | None = None
 
     def run(self) -> None:
-        """Until the last trial has ended. A trial that ends, or fails by itself, leaves the others alone."""
-        self._advance()
-        while self._trials:
-            works = [trial.work for trial in self._trials if isinstance(trial.work, Gradient)]
+        """Train until the last run has ended. A run that ends, or fails by itself, leaves the others alone."""
+        self._advance(_next_batch)
+        while self._runs:
             if self._updates is None:
-                self._updates = Updates(self._stack, works)
-            gradients(self._stack, works, [trial.job for trial in self._trials])
-            self._updates.penalise(works)
-            self._advance()
-            if self._trials:
-                self._updates.step([trial.work for trial in self._trials if isinstance(trial.work, Update)])
-                self._advance()
+                self._updates = StackedUpdates(self._stack, self._runs)
+            compute_gradients(self._stack, self._runs)
+            self._updates.add_penalties(self._runs)
+            self._advance(lambda batched: batched.run.check_gradient(batched.loss))
+            if self._runs:
+                self._updates.step(self._runs)
+                self._advance(_complete_step)
 
-    def _advance(self) -> None:
-        """Let every trial go on to its next piece of work; those without one have ended."""
-        going, ended = [], []
-        for row, trial in enumerate(self._trials):
+    def _advance(self, go_on: Callable[[BatchedRun], bool]) -> None:
+        """Let every run go on by itself; those for which that is False, or raises, have ended and leave the stack."""
+        going: list[int] = []
+        ended: list[tuple[BatchedRun, TrainingOutcome | Exception]] = []
+        for row, batched in enumerate(self._runs):
             try:
-                trial.work = next(trial.training)
-                going.append(row)
-            except StopIteration as end:
-                ended.append((trial, end.value))
-            except Exception as error:  # of this trial's own doing
-                ended.append((trial, error))
+                if go_on(batched):
+                    going.append(row)
+                else:
+                    assert batched.run.outcome is not None
+                    ended.append((batched, batched.run.outcome))
+            except Exception as error:  # of this run alone
+                ended.append((batched, error))
         if ended:
             self._stack.keep(going)
-            self._trials = [self._trials[row] for row in going]
+            self._runs = [self._runs[row] for row in going]
             if self._updates is not None:
-                self._updates.keep(going, [trial.work for trial in self._trials])
-        for trial, how in ended:
-            self._done(trial, how)
+                self._updates.keep(going, self._runs)
+        for batched, how in ended:
+            self._on_end(batched, how)
 
 
-def gradients(stack: Stack, works: Sequence[Gradient], jobs: Sequence[Job]) -> None:
-    """Answer every trial's wish for a gradient, penalties left out; batches of the same size are done at once."""
+def _next_batch(batched: BatchedRun) -> bool:
+    """Begin an epoch and take its first batch; False when the run has ended."""
+    run = batched.run
+    while run.outcome is None:
+        run.begin_epoch()
+        if (batch := run.next_step()) is not None:
+            batched.batch = batch
+            return True
+        run.end_epoch()
+    return False
+
+
+def _complete_step(batched: BatchedRun) -> bool:
+    """Complete the step and take the next batch, of the next epoch where this one is over."""
+    run = batched.run
+    run.complete_step(StepResult(batched.outputs, batched.loss, batched.grad_norm))
+    if (batch := run.next_step()) is not None:
+        batched.batch = batch
+        return True
+    if run.outcome is None:
+        run.end_epoch()
+    return _next_batch(batched)
+
+
+def compute_gradients(stack: ParameterStack, runs: Sequence[BatchedRun]) -> None:
+    """Forward and backward of every run's batch, penalties left out; batches of the same size are computed at once."""
     sizes: dict[int, list[int]] = {}
-    for row, work in enumerate(works):
-        sizes.setdefault(len(work.batch.rows), []).append(row)
+    for row, batched in enumerate(runs):
+        sizes.setdefault(len(batched.batch.rows), []).append(row)
     for samples, rows in sizes.items():
-        own = [works[row] for row in rows]
-        x = torch.stack([work.batch.x for work in own])
-        targets = torch.stack([work.batch.target for work in own])
-        weights = _weights(own, [jobs[row] for row in rows])
-        loss_of = partial(_mean_losses, jobs[0].loss, targets, weights)
-        generators = [dropout for row in rows if (dropout := jobs[row].dropout) is not None]
+        same_size = [runs[row] for row in rows]
+        x = torch.stack([batched.batch.x for batched in same_size])
+        targets = torch.stack([batched.batch.target for batched in same_size])
+        weights = _weights(same_size)
+        loss_of = partial(_mean_losses, runs[0].run.setup.loss, targets, weights)
+        generators = [dropout for batched in same_size if (dropout := batched.run.setup.dropout) is not None]
         z, losses = stack.gradient(rows, x, loss_of, generators)
         totals = None if weights is None else weights.sum(1)
-        for place, work in enumerate(own):
-            work.z, work.loss = z[place], losses[place]
+        for place, batched in enumerate(same_size):
+            sums = batched.run.loss_sums
+            batched.outputs, batched.loss = z[place], losses[place]
             if totals is None:
-                work.loss_sum.add_(work.loss, alpha=samples)
+                sums.loss.add_(batched.loss, alpha=samples)
             else:
-                work.loss_sum.add_(work.loss * totals[place])
-                work.weight_sum.add_(totals[place])
+                sums.loss.add_(batched.loss * totals[place])
+                sums.weight.add_(totals[place])
 
 
 def _mean_losses(loss: Loss, targets: Tensor, weights: Tensor | None, z: Tensor) -> Tensor:
-    """(k,) each trial's mean, or sum(w*l)/sum(w), of its own B losses."""
+    """(k,) each run's mean, or sum(w*l)/sum(w), of its own B losses."""
     losses = loss(z.flatten(0, 1).float(), targets.flatten(0, 1)).view(z.shape[:2])
     return losses.mean(1) if weights is None else (losses * weights).sum(1) / weights.sum(1)
 
 
-def _weights(works: Sequence[Gradient], jobs: Sequence[Job]) -> Tensor | None:
+def _weights(runs: Sequence[BatchedRun]) -> Tensor | None:
     """(k, B) the samples' weights where classes are weighted."""
-    own = [
-        weights_for(work.batch.target, job.data.class_weights)
-        for work, job in zip(works, jobs, strict=True)
-        if job.data.class_weights is not None
+    weights = [
+        sample_weights(batched.batch.target, class_weights)
+        for batched in runs
+        if (class_weights := batched.run.setup.data.class_weights) is not None
     ]
-    return torch.stack(own) if own else None
+    return torch.stack(weights) if weights else None
+
+
+@dataclass(slots=True)
+class StackRow:
+    """A run's parameters as the optimizer has them: its weights and the rest, or both as one where none decays."""
+
+    pieces: list[nn.Parameter]
+    spans: list[tuple[int, int]]
+    groups: list[dict[str, Any]]
+    """The optimizer's groups that the pieces are in."""
+
+
+class StackedUpdates:
+    """Penalties, clipping, the optimizer's step and max-norm for the runs of a stack."""
+
+    def __init__(self, stack: ParameterStack, runs: Sequence[BatchedRun]) -> None:
+        self._stack = stack
+        groups: dict[Any, dict[str, Any]] = {}
+        self._rows = []
+        for number, batched in enumerate(runs):
+            spec = batched.spec
+            row = StackRow([], _spans(stack, spec), [])
+            for part, (start, end) in enumerate(row.spans):
+                key = (*_trajectory(batched, number), part)
+                decay = spec.regularize.weight_decay if part == 0 else 0.0
+                group = groups.setdefault(
+                    key, {"params": [], "name": f"rows {number}", "lr": spec.optimizer.lr, "weight_decay": decay}
+                )
+                row.pieces.append(nn.Parameter(stack.values[number, start:end]))
+                group["params"].append(row.pieces[-1])
+            self._rows.append(row)
+        self._optimizer = build_optimizer(runs[0].spec.optimizer, list(groups.values()))
+        for row in self._rows:
+            row.groups = [self._group_of(piece) for piece in row.pieces]
+        self._state_is_shared = False
+        self._point(runs)
+
+    def _group_of(self, piece: nn.Parameter) -> dict[str, Any]:
+        return next(g for g in self._optimizer.param_groups if any(one is piece for one in g["params"]))
+
+    def _point(self, runs: Sequence[BatchedRun]) -> None:
+        """Let the rows' pieces be views of the stack as it is now, and collect the bounds of the runs."""
+        stack = self._stack
+        for number, row in enumerate(self._rows):
+            for piece, (start, end) in zip(row.pieces, row.spans, strict=True):
+                piece.data, piece.grad = stack.values[number, start:end], stack.gradients[number, start:end]
+        bounds = [batched.spec.regularize.max_norm for batched in runs]
+        self._bounds = None
+        if any(bounds):
+            self._bounds = self._column([math.inf if bound is None else bound for bound in bounds]).squeeze(1)
+
+    def _column(self, numbers: Sequence[float]) -> Tensor:
+        """(K, 1), one number a run."""
+        return torch.tensor(numbers, dtype=self._stack.values.dtype, device=self._stack.values.device).unsqueeze(1)
+
+    def keep(self, rows: Sequence[int], runs: Sequence[BatchedRun]) -> None:
+        """Keep the runs of these rows; the stack has dropped the others already."""
+        for number in set(range(len(self._rows))) - set(rows):
+            for piece, group in zip(self._rows[number].pieces, self._rows[number].groups, strict=True):
+                group["params"] = [one for one in group["params"] if one is not piece]
+                self._optimizer.state.pop(piece, None)
+        self._optimizer.param_groups = [group for group in self._optimizer.param_groups if group["params"]]
+        self._rows = [self._rows[number] for number in rows]
+        self._point(runs)
+
+    def add_penalties(self, runs: Sequence[BatchedRun]) -> None:
+        """grad += (l2/n) w + (l1/n) sign(w), n each run's own."""
+        stack = self._stack
+        weights, gradients = stack.values[:, : stack.weights], stack.gradients[:, : stack.weights]
+        for name in ("l2", "l1"):
+            shares = [getattr(batched.spec.regularize, name) / batched.run.batches.samples for batched in runs]
+            if any(shares):
+                gradients.addcmul_(weights if name == "l2" else weights.sign(), self._column(shares))
+
+    def step(self, runs: Sequence[BatchedRun]) -> None:
+        """One update of every run, at the rates that its own schedule has set."""
+        options, gradients = runs[0].spec.train, self._stack.gradients
+        if options.clip_norm is not None:
+            norms = torch.linalg.vector_norm(gradients, dim=1)
+            gradients.mul_((options.clip_norm / (norms + 1e-6)).clamp(max=1.0).unsqueeze(1))
+            for batched, norm in zip(runs, norms, strict=True):
+                batched.grad_norm = norm
+        if options.clip_value is not None:
+            gradients.clamp_(-options.clip_value, options.clip_value)
+        for row, batched in zip(self._rows, runs, strict=True):
+            for group in row.groups:
+                group["lr"] = batched.run.state.phase.optimizer.param_groups[0]["lr"]
+        self._optimizer.step()
+        if not self._state_is_shared:
+            self._share_state(runs)
+        if self._bounds is not None:
+            for place in self._stack.places:
+                if place.end <= self._stack.weights:
+                    max_norm_stacked_(place.of(self._stack.values), self._bounds)
+
+    def _share_state(self, runs: Sequence[BatchedRun]) -> None:
+        """Let each run's own optimizer see its part of the state, for checkpoints that the run alone can resume."""
+        self._state_is_shared = True
+        for network, row, batched in zip(self._stack.networks, self._rows, runs, strict=True):
+            optimizer = batched.run.state.phase.optimizer
+            for piece, (start, end) in zip(row.pieces, row.spans, strict=True):
+                for place in self._stack.places:
+                    if start <= place.start < end:
+                        optimizer.state[network.get_parameter(place.name)] = {
+                            name: value[place.start - start : place.end - start].view(place.shape)
+                            if isinstance(value, Tensor) and value.shape == piece.shape
+                            else value
+                            for name, value in self._optimizer.state[piece].items()
+                        }
+
+
+def _spans(stack: ParameterStack, spec: JobSpec) -> list[tuple[int, int]]:
+    """Pieces of a row: biases and norms never decay, so where the weights do the row is cut in two."""
+    length = stack.values.shape[1]
+    if not spec.regularize.weight_decay or stack.weights == length:
+        return [(0, length)]
+    return [(0, stack.weights), (stack.weights, length)]
+
+
+def _trajectory(batched: BatchedRun, number: int) -> tuple[Any, ...]:
+    """Runs for which this is the same have the same rate in every step: one call of the optimizer serves them all."""
+    spec = batched.spec
+    if spec.schedule.kind == "reduce_on_plateau":
+        return (number,)
+    schedule = spec.schedule.model_dump_json()
+    steps = batched.run.batches.count
+    return spec.optimizer.lr, spec.regularize.weight_decay, schedule, spec.train.epochs, steps

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from trainkit.data import Column, TableInputs
+from trainkit.data.dataset import categories_of, column_facts
+from trainkit.fit.encoding.encode import TableEncoder
+from trainkit.spec.preprocess import Impute
+
+NAN = math.nan
+TABLE = TableInputs(
+    {
+        "age": Column(np.array([1.0, 2.0, NAN, 6.0, 100.0])),
+        "town": categories_of(["Bonn", "Ulm", None, "Ulm", "Kiel"]),
+    }
+)
+TRAIN = np.array([0, 1, 2, 3])  # Kiel and the age of 100 are not among them
+
+
+def encoder(impute: Impute | None) -> TableEncoder:
+    facts = [column_facts(name, column) for name, column in TABLE.columns.items()]
+    return TableEncoder.fit(TABLE, facts, impute, TRAIN)
+
+
+def test_vocabulary_and_fill_come_from_the_training_part_alone():
+    fitted = encoder(Impute(numeric="mean"))
+    assert fitted.feature_names() == ["age", "town=Bonn", "town=Ulm", "town=?"]
+    rows = fitted.encode(TABLE, np.arange(5)).tolist()
+    assert rows == [[1, 1, 0, 0], [2, 0, 1, 0], [3, 0, 0, 1], [6, 0, 1, 0], [100, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(("numeric", "fill"), [("mean", 3.0), ("median", 2.0), ("zero", 0.0)])
+def test_numeric_fill(numeric, fill):
+    assert encoder(Impute(numeric=numeric)).encode(TABLE, np.array([2]))[0, 0] == fill
+
+
+def test_most_frequent_category_fills():
+    fitted = encoder(Impute(categorical="most_frequent"))
+    assert fitted.feature_names() == ["age", "town=Bonn", "town=Ulm"]
+    assert fitted.encode(TABLE, np.array([2]))[0].tolist() == [2.0, 0.0, 1.0]
+
+
+def test_rows_of_a_client():
+    fitted = encoder(Impute())
+    assert fitted.parse({"age": 5, "town": "Ulm", "other": 1}).tolist() == [[5, 0, 1, 0]]
+    assert fitted.parse([{"age": "5"}, {"town": "Rome", "age": None}]).tolist() == [[5, 0, 0, 1], [2, 0, 0, 0]]
+    assert fitted.parse([[5, "Bonn"]]).tolist() == [[5, 1, 0, 0]]
+    assert fitted.parse([5, "Bonn"]).tolist() == [[5, 1, 0, 0]]
+    assert fitted.parse([]).shape == (0, 4)
+    with pytest.raises(ValueError, match='row 1: "age" must be a number'):
+        fitted.parse([{"age": 1}, {"age": "old"}])
+    with pytest.raises(ValueError, match="3 values for 2 columns: age, town"):
+        fitted.parse([[1, 2, 3]])
+
+
+def test_gaps_without_impute_are_errors():
+    with pytest.raises(ValueError, match='no value in "age"'):
+        encoder(None).parse([{"town": "Ulm"}])
+
+
+def test_clients_and_datasets_rows_agree_after_a_round_trip_through_json():
+    fitted = TableEncoder.from_state(json.loads(json.dumps(encoder(Impute()).state())))
+    rows = [{"age": 1.0, "town": "Bonn"}, {"age": 2, "town": "Ulm"}, {"age": NAN, "town": None}]
+    assert np.array_equal(fitted.parse(rows), encoder(Impute()).encode(TABLE, np.arange(3)))

@@ -1,0 +1,165 @@
+"""From a resolved spec and a dataset to resident parts: split, encode, balance, scale, preprocess, in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainkit.data import Dataset, TableInputs, class_weights, rebalance, split_indices
+from trainkit.data.duplicates import digests
+from trainkit.data.errors import refuse
+from trainkit.data.splits import without_copies
+from trainkit.fit.encoding.encode import Encoded, Encoder, as_float, encode, fit_encoder
+from trainkit.fit.encoding.preprocessing import Preprocessing
+from trainkit.fit.encoding.targets import TargetScaler, read_targets
+from trainkit.spec import JobSpec
+from trainkit.spec.shapes import sample_of
+
+FLOAT_BYTES = 1 << 30
+"""Inputs whose float form is at most this large are converted once; larger images stay uint8 until their batch."""
+
+
+@dataclass
+class Part:
+    """One part, resident on a device. `x` is ready for the network, or raw when `pending` is set."""
+
+    name: Literal["train", "val", "test", "target"]
+    x: Tensor
+    lengths: Tensor | None
+    targets: Tensor
+    """(n,) int64 class indices, or (n, k) float32 scaled values."""
+    truth: NDArray[Any]
+    """The same in the user's units: class indices, or (n, k) float64."""
+    pending: bool
+    """Whether preprocessing is still to be applied to a batch."""
+    index: NDArray[np.int64]
+    """(n,) the samples' row numbers in the dataset."""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Inputs (B, ...) as float and true lengths of the given rows; preprocessing is the caller's when pending."""
+        lengths = None if self.lengths is None else self.lengths[rows.cpu()]
+        return as_float(self.x[rows]), lengths
+
+
+def make_part(
+    name: Literal["train", "val", "test", "target"],
+    encoded: Encoded,
+    targets: Tensor,
+    truth: NDArray[Any],
+    index: NDArray[np.int64],
+    preprocessing: Preprocessing,
+    *,
+    augmented: bool,
+    device: torch.device,
+) -> Part:
+    """Move inputs to `device`; preprocess them once where no augmentation stands before it and the floats fit."""
+    floats = encoded.x.numel() * 4
+    once = not augmented and floats <= FLOAT_BYTES
+    x = preprocessing.apply_all(encoded.x) if once else encoded.x
+    if not bool(np.isfinite(truth).all()):
+        raise ValueError(f"the targets of the {name} part hold values that are not finite")
+    return Part(name, x.to(device), encoded.lengths, targets.to(device), truth, pending=not once, index=index)
+
+
+@dataclass
+class Prepared:
+    """Everything that is known before the network is built."""
+
+    train: Part
+    val: Part | None
+    test: Part | None
+    draw: Tensor
+    """Rows of the training part that an epoch visits: each once, or repeated / left out by re-balancing."""
+    encoder: Encoder
+    preprocessing: Preprocessing
+    scaler: TargetScaler | None
+    classes: tuple[str, ...] | None
+    class_weights: Tensor | None
+    sample_shape: tuple[int, ...]
+    """One sample as the network sees it."""
+
+    @property
+    def outputs(self) -> int:
+        """Width of the network's output."""
+        return len(self.classes) if self.classes is not None else int(self.train.targets.shape[1])
+
+
+def prepare(spec: JobSpec, data: Dataset, device: torch.device, phase: Callable[[str], None]) -> Prepared:
+    """Read, split and fit on the training part. `spec` is resolved. Raises DataError for values that are not finite."""
+    phase("preparing data")
+    targets = read_targets(spec, data)
+    labels = targets.values if targets.classes is not None else None
+    parts = split_indices(spec.split, data.facts.samples, labels, data.split)
+    if spec.split.duplicates == "drop":
+        parts = without_copies(parts, digests(data.inputs))
+    encoder = fit_encoder(spec, data, parts.train)
+    form = "vector" if isinstance(data.inputs, TableInputs) else sample_of(spec, data.facts).form
+    phase("fitting preprocessing")
+    encoded = encode(encoder, data.inputs, parts.train)
+    _refuse_non_finite(encoded, encoder, parts.train)
+    preprocessing = Preprocessing.fit(spec.preprocess, encoded, form)
+    raw_shape = tuple(encoded.x.shape[1:])
+
+    scaler = None
+    if targets.classes is None:
+        scaler = TargetScaler.fit(spec.target_scaling, targets.values[parts.train])
+
+    def part(name: Any, index: NDArray[np.int64], own: Encoded) -> Part:
+        truth = targets.values[index]
+        values = torch.from_numpy(truth if scaler is None else scaler.apply(truth))
+        augmented = name == "train" and bool(spec.augment)
+        return make_part(name, own, values, truth, index, preprocessing, augmented=augmented, device=device)
+
+    def held_out(name: str, index: NDArray[np.int64]) -> Part | None:
+        if not len(index):
+            return None
+        own = encode(encoder, data.inputs, index)
+        _refuse_non_finite(own, encoder, index)
+        return part(name, index, own)
+
+    positions = np.arange(len(parts.train))
+    weights = None
+    if targets.classes is not None and spec.balance == "class_weights":
+        own = class_weights(targets.values[parts.train], len(targets.classes))
+        weights = torch.from_numpy(np.asarray(own)).to(torch.float32).to(device)
+    elif targets.classes is not None and spec.balance != "none":
+        positions = rebalance(positions, targets.values[parts.train], spec.balance, spec.train.seed)
+    return Prepared(
+        train=part("train", parts.train, encoded),
+        val=held_out("val", parts.validation),
+        test=held_out("test", parts.test),
+        draw=torch.from_numpy(np.asarray(positions, np.int64)),
+        encoder=encoder,
+        preprocessing=preprocessing,
+        scaler=scaler,
+        classes=targets.classes,
+        class_weights=weights,
+        sample_shape=preprocessing.output_shape(raw_shape),
+    )
+
+
+def _refuse_non_finite(encoded: Encoded, encoder: Encoder, index: NDArray[np.int64]) -> None:
+    """One NaN among the inputs makes every weight NaN at the first step: say where it is instead."""
+    if encoded.x.dtype == torch.uint8:
+        return
+    bad = ~torch.isfinite(encoded.x)
+    if not bool(bad.any()):
+        return
+    place = bad.nonzero()[0].tolist()
+    names = encoder.feature_names() if hasattr(encoder, "feature_names") else None
+    column = f'column "{names[place[1]]}"' if names else f"position {place[1:]}"
+    raise refuse(
+        "not_finite",
+        f"the value is {float(encoded.x[tuple(place)])}",
+        f"sample {int(index[place[0]])}, {column}",
+        "Remove the sample, correct the value, or fill gaps.",
+    )

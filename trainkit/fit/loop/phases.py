@@ -1,0 +1,167 @@
+"""Phases of training: which layers are trained, at which rate, with which optimizer and schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainkit.fit.encoding.prepare import Part
+from trainkit.fit.evaluation.evaluate import Forward, outputs_of
+from trainkit.fit.loop.setup import RunSetup
+from trainkit.nn.freeze import Unfreeze, body_is_frozen, set_trainable
+from trainkit.nn.network import Network, body_blocks
+from trainkit.optim import Schedule, build_optimizer, build_schedule
+from trainkit.regularize import weights_of
+from trainkit.spec import JobSpec
+from trainkit.spec.training import Phase
+
+
+@dataclass(frozen=True, slots=True)
+class PhasePlan:
+    """One phase: epochs `first` to `last`, both counted from 1."""
+
+    number: int
+    first: int
+    last: int
+    unfreeze: Unfreeze
+    lr: float | None
+    body_lr: float | None
+
+    @property
+    def epochs(self) -> int:
+        """Length of the phase."""
+        return self.last - self.first + 1
+
+
+@dataclass
+class ActivePhase:
+    """The phase in progress: what is trained, and on what data."""
+
+    plan: PhasePlan
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    parameters: list[nn.Parameter]
+    penalised: list[nn.Parameter]
+    """Weights (two or more dimensions, outside norm layers) of the trained layers: l1 and l2 apply to them."""
+    bounded: list[nn.Module]
+    """Modules that max-norm applies to."""
+    forward: Forward
+    train: Part
+    val: Part | None
+
+
+def plan_phases(spec: JobSpec) -> list[PhasePlan]:
+    """The spec's phases, or one over all epochs; the last one takes the epochs that a resumed job was given on top."""
+    start = spec.start_from
+    frozen: Unfreeze = "none" if start is not None and start.freeze == "body" else "all"
+    if start is None or not start.phases:
+        return [PhasePlan(0, 1, spec.train.epochs, frozen, None, None)]
+    plans, first = [], 1
+    for number, phase in enumerate(start.phases):
+        plans.append(_plan(number, first, phase))
+        first += phase.epochs
+    if spec.train.epochs > plans[-1].last:
+        plans[-1] = replace(plans[-1], last=spec.train.epochs)
+    return plans
+
+
+def _plan(number: int, first: int, phase: Phase) -> PhasePlan:
+    return PhasePlan(number, first, first + phase.epochs - 1, phase.unfreeze, phase.lr, phase.body_lr)
+
+
+def open_phase(setup: RunSetup, plan: PhasePlan, steps_per_epoch: int) -> ActivePhase:
+    """Freeze and unfreeze layers, and build a new optimizer and schedule for the phase.
+
+    A frozen body without augmentation gives the same features in every epoch: they are computed once, here.
+    """
+    spec, network, data = setup.spec, setup.network, setup.data
+    optimizer = optimizer_for(spec, plan, network, setup.adapter)
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    bounded: list[nn.Module] = [network]
+    if plan.unfreeze != "all":
+        blocks = body_blocks(network)
+        count = 0 if plan.unfreeze == "none" else plan.unfreeze
+        bounded = [network.head, *(block for _, block in blocks[len(blocks) - count :])]
+    forward, train, val = setup.forward, data.train, data.val
+    if _caches_features(spec, network, setup.adapter):
+        network.eval()
+        train = _features(network, train, data.preprocessing)
+        val = _features(network, val, data.preprocessing) if val else None
+        forward = lambda x, _lengths: network.head(x)  # noqa: E731
+    return ActivePhase(
+        plan=plan,
+        optimizer=optimizer,
+        schedule=build_schedule(spec.schedule, rates, steps_per_epoch, plan.epochs),
+        parameters=[parameter for group in optimizer.param_groups for parameter in group["params"]],
+        penalised=[weight for module in bounded for weight in weights_of(module)],
+        bounded=bounded,
+        forward=forward,
+        train=train,
+        val=val,
+    )
+
+
+def optimizer_for(
+    spec: JobSpec, plan: PhasePlan, network: Network, extra: nn.Module | None = None
+) -> torch.optim.Optimizer:
+    """Freeze and thaw as the plan says, and the spec's optimizer over what is open then."""
+    set_trainable(network, plan.unfreeze)
+    groups = _groups(network, plan, spec.regularize.weight_decay, extra)
+    if spec.optimizer.kind != "muon":  # Muon tells hidden matrices from the head by the groups' names
+        groups = _merged(groups)
+    return build_optimizer(spec.optimizer, groups)
+
+
+def _groups(network: Network, plan: PhasePlan, decay: float, extra: nn.Module | None) -> list[dict[str, Any]]:
+    """Head and body, each as weights (decayed) and the rest (biases and norms, never decayed); open ones only."""
+    modules: list[tuple[str, nn.Module, float | None]] = [
+        ("body", network.body, plan.body_lr if plan.body_lr is not None else plan.lr),
+        ("head", network.head, plan.lr),
+    ]
+    if extra is not None:
+        modules.append(("domain", extra, plan.lr))
+    groups = []
+    for name, module, lr in modules:
+        decayed = {id(weight) for weight in weights_of(module)}
+        open_parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        for suffix, chosen, amount in (
+            ("weights", [p for p in open_parameters if id(p) in decayed], decay),
+            ("rest", [p for p in open_parameters if id(p) not in decayed], 0.0),
+        ):
+            if chosen:
+                group: dict[str, Any] = {"name": f"{name} {suffix}", "params": chosen, "weight_decay": amount}
+                groups.append(group if lr is None else {**group, "lr": lr})
+    return groups
+
+
+def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Groups of one rate and decay as one: each group costs an optimizer call of its own in every step."""
+    merged: dict[tuple[Any, float], dict[str, Any]] = {}
+    for group in groups:
+        key = (group.get("lr"), group["weight_decay"])
+        if key in merged:
+            same = merged[key]
+            merged[key] = {
+                **same,
+                "name": f"{same['name']}, {group['name']}",
+                "params": same["params"] + group["params"],
+            }
+        else:
+            merged[key] = group
+    return list(merged.values())
+
+
+def _caches_features(spec: JobSpec, network: Network, extra: nn.Module | None) -> bool:
+    allowed = spec.start_from is not None and spec.start_from.cache_features is not False
+    parameterless = next(network.body.parameters(), None) is None
+    return allowed and not parameterless and not spec.augment and extra is None and body_is_frozen(network)
+
+
+def _features(network: Network, part: Part, preprocess: Callable[[Tensor], Tensor]) -> Part:
+    features = outputs_of(network.features, part, preprocess)
+    # A clone made outside inference mode: tensors made inside it cannot be saved for a backward pass.
+    return replace(part, x=features.clone(), lengths=None, pending=False)
