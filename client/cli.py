@@ -41,7 +41,9 @@ def options(
     """A self-hosted service that trains deep networks."""
 
 
-HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder for everything (TRAINKIT_HOME, ~/.trainkit).")]
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="Data folder; default: TRAINKIT_HOME, then ~/.trainkit.")
+]
 HostOption = Annotated[str, typer.Option(help="Address to listen on; the default is this machine alone.")]
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Port of the HTTP API.")]
 
@@ -69,7 +71,9 @@ def api(home: HomeOption = None, port: PortOption = 8321, host: HostOption = "12
 def worker(
     queues: Annotated[str, typer.Option(help="Comma-separated: train, data, predict.")] = "train,data,predict",
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Jobs at a time.")] = 1,
-    device: Annotated[str | None, typer.Option(help="Where jobs that say `auto` run: cpu, cuda, cuda:1, mps.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device of jobs with `device: auto`: cpu, cuda, cuda:1, mps.")
+    ] = None,
     home: HomeOption = None,
 ) -> None:
     """Run a worker alone."""
@@ -78,7 +82,7 @@ def worker(
         environment["TRAINKIT_DEVICE"] = device
     names = [name.strip() for name in queues.split(",") if name.strip()]
     if unknown := sorted(set(names) - {"train", "data", "predict"}):
-        raise RefusedError(f"there is no queue {unknown[0]!r}", "Queues are train, data and predict.", 2)
+        raise RefusedError(f"unknown queue {unknown[0]!r}", "Choose from train, data and predict.", 2)
     commands.replace_this_process(commands.worker_command(",".join(names), concurrency), environment)
 
 
@@ -91,15 +95,15 @@ def migrate(home: HomeOption = None) -> None:
 @app.command()
 def logs(
     job: Annotated[str, typer.Argument(help="The job's id.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
-    level: Annotated[str | None, typer.Option(help="This level and worse ones: debug, info, warning, error.")] = None,
-    grep: Annotated[str | None, typer.Option(help="Only lines with this text, in any case.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job ends.")] = False,
+    level: Annotated[str | None, typer.Option(help="Lowest level shown: debug, info, warning, error.")] = None,
+    grep: Annotated[str | None, typer.Option(help="Only lines that contain this text (case-insensitive).")] = None,
     attempt: Annotated[int | None, typer.Option(min=1, help="Only lines of this attempt.")] = None,
-    tail: Annotated[int | None, typer.Option(min=1, max=5000, help="Begin with the last so many lines.")] = None,
-    url: Annotated[str, typer.Option(envvar="TRAINKIT_URL", help="Where the service is.")] = "http://127.0.0.1:8321",
+    tail: Annotated[int | None, typer.Option(min=1, max=5000, help="Start with the last N lines.")] = None,
+    url: Annotated[str, typer.Option(envvar="TRAINKIT_URL", help="URL of the service.")] = "http://127.0.0.1:8321",
     home: HomeOption = None,
 ) -> None:
-    """Print what a job's attempts have said: time, attempt, level, text."""
+    """Print the log of a job: time, attempt, level, text."""
     from client.logs import key_of, lines
 
     try:
@@ -108,18 +112,18 @@ def logs(
         ):
             print(line, flush=follow)
     except (KeyboardInterrupt, BrokenPipeError):
-        # a reader who has seen enough: nothing is left to be flushed into a pipe that is closed
+        # the reader has closed the pipe: nothing may be flushed into it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 @key_app.command("create")
 def create_key(
-    name: Annotated[str, typer.Option(help="What the key is for.")] = "key",
-    project: Annotated[str | None, typer.Option(help="The project it belongs to; left out: the first one.")] = None,
-    scopes: Annotated[str | None, typer.Option(help="Comma-separated: read, write, admin; left out: all.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the key.")] = "key",
+    project: Annotated[str | None, typer.Option(help="Project of the key; default: the first one.")] = None,
+    scopes: Annotated[str | None, typer.Option(help="Comma-separated: read, write, admin; default: all.")] = None,
     home: HomeOption = None,
 ) -> None:
-    """Make an API key. It is printed once and kept nowhere."""
+    """Create an API key. It is printed once; the service stores only its hash."""
     given = {"--project": project, "--scopes": scopes}
     more = [part for option, value in given.items() if value for part in (option, value)]
     commands.replace_this_process(commands.key_command(name, *more), _environment(home))
@@ -128,12 +132,12 @@ def create_key(
 def _environment(home: Path | None) -> dict[str, str]:
     chosen = Home.at(home)
     if "TRAINKIT_DATABASE_URL" not in os.environ or "TRAINKIT_STORAGE_URL" not in os.environ:
-        chosen.make()
+        chosen.create()
     return chosen.environment(os.environ)
 
 
 def main() -> None:
-    """Entry point: refusals are two lines for people, never a traceback."""
+    """Entry point: a refusal prints its message and a hint, not a traceback."""
     try:
         app()
     except RefusedError as refused:

@@ -1,4 +1,4 @@
-"""How each part is started: the one place that knows the other packages' names, as text."""
+"""The command lines of the parts; the only module that names the other packages, as text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def api_command(host: str, port: int) -> list[str]:
         *("--host", host, "--port", str(port)),
         "--no-access-log",
         "--no-server-header",
-        # Open event streams would hold a restart for ever; their clients reconnect with Last-Event-ID.
+        # Open event streams would delay a restart without end; their clients reconnect with Last-Event-ID.
         *("--timeout-graceful-shutdown", "3"),
     ]
 
@@ -39,13 +39,13 @@ def worker_command(queues: str, concurrency: int) -> list[str]:
     """A Celery worker for these queues (`train`, `data`, `predict`, with commas)."""
     return [
         *module("celery"),
-        "--quiet",  # its banner is no line of a log
+        "--quiet",  # no banner in the log
         *("--app", "worker.celery_app"),
         "worker",
         *("--queues", queues),
         *("--concurrency", str(concurrency)),
         *("--pool", "prefork"),
-        # Two workers of one name on a host would take each other's place in the broker.
+        # The broker must see a different name for each worker of a host.
         *("--hostname", f"{queues.replace(',', '-')}-{uuid.uuid4().hex[:8]}@%h"),
         *("--without-gossip", "--without-mingle", "--without-heartbeat"),
         *("--loglevel", "INFO"),
@@ -53,22 +53,22 @@ def worker_command(queues: str, concurrency: int) -> list[str]:
 
 
 def migrate_command() -> list[str]:
-    """Bring the database's schema up to date."""
+    """Migrate the database's schema."""
     return module("service.migrate")
 
 
-def key_command(name: str, *more: str) -> list[str]:
-    """Make an API key; the last word printed is the key."""
-    return [*module("service.keys"), "create", "--name", name, *more]
+def key_command(name: str, *options: str) -> list[str]:
+    """Create an API key; the last word printed is the key."""
+    return [*module("service.keys"), "create", "--name", name, *options]
 
 
 def module(name: str) -> list[str]:
-    """This interpreter running a module."""
+    """Run a module with this interpreter."""
     return [sys.executable, "-m", name]
 
 
 def replace_this_process(command: list[str], environment: dict[str, str]) -> None:
-    """Become that command (exec), so that signals and the exit code need nobody in between."""
+    """Replace this process by the command (exec), so that signals and the exit code reach it directly."""
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(command[0], command, environment)

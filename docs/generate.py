@@ -506,13 +506,13 @@ def prometheus_families() -> dict[str, tuple[str, tuple[str, ...], str, str]]:
     from service.monitoring.request_metrics import REQUEST_METRICS
     from service.settings import Settings
     from worker.context import make_context
-    from worker.metrics import OF_WORKERS
-    from worker.metrics_server import Reach
+    from worker.metrics import WORKER_METRICS
+    from worker.metrics_server import ReachabilityCollector
 
     engine = create_engine("sqlite:////nowhere/x.db")
     context = make_context(Settings.from_env({"TRAINKIT_BROKER_URL": "memory://"}))
     found: dict[str, tuple[str, tuple[str, ...], str, str]] = {}
-    for metrics, where in ((REQUEST_METRICS, "API"), (WORK_METRICS, "API, worker"), (OF_WORKERS, "worker")):
+    for metrics, where in ((REQUEST_METRICS, "API"), (WORK_METRICS, "API, worker"), (WORKER_METRICS, "worker")):
         for metric in metrics:
             for family in metric.describe():
                 name = f"{family.name}_total" if family.type == "counter" else family.name
@@ -522,7 +522,7 @@ def prometheus_families() -> dict[str, tuple[str, tuple[str, ...], str, str]]:
         (StateGauges(nothing), "API"),
         (PoolGauges(engine), "API"),
         (BuildInfo(engine), "API, worker"),
-        (Reach(context), "worker"),
+        (ReachabilityCollector(context), "worker"),
     ]
     for collector, where in collectors:
         for family in collector.describe() if hasattr(collector, "describe") else collector.collect():

@@ -14,7 +14,7 @@ REST_SECONDS = 2.0
 
 
 class Doorbell:
-    """Sends `worker.ring` to a queue, best effort: a broker that is away is logged and forgotten."""
+    """Sends `worker.work(queue)` to a queue, best effort: a broker that is away is logged and forgotten."""
 
     def __init__(self, broker_url: str) -> None:
         self._celery = Celery("trainkit", broker=broker_url)
@@ -40,7 +40,7 @@ class Doorbell:
         if time.monotonic() < self._resting_until or not self._busy.acquire(timeout=3):
             return False
         try:
-            self._celery.send_task("worker.ring", args=[queue], queue=queue, retry=False, ignore_result=True)
+            self._celery.send_task("worker.work", args=[queue], queue=queue, retry=False, ignore_result=True)
         except Exception as error:  # the broker's client raises many kinds, and none may cost a job
             log.warning("nobody heard the bell of queue %s: %s", queue, error)
             self._resting_until = time.monotonic() + REST_SECONDS

@@ -15,7 +15,7 @@ from docs.generate import prometheus_families
 from service.instrumentation import WORK_METRICS
 from service.monitoring.request_metrics import REQUEST_METRICS
 from tests.support.prometheus_text import names
-from worker.metrics import OF_WORKERS
+from worker.metrics import WORKER_METRICS
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "examples" / "monitoring"
@@ -39,7 +39,7 @@ def expressions() -> list[str]:
 
 
 def test_every_metric_has_a_sentence_and_a_good_name() -> None:
-    for metric in (*REQUEST_METRICS, *WORK_METRICS, *OF_WORKERS):
+    for metric in (*REQUEST_METRICS, *WORK_METRICS, *WORKER_METRICS):
         (family,) = metric.describe()
         assert family.documentation.endswith("."), family.name
         assert not {"job", "job_id", "id", "project", "key"} & set(metric._labelnames), family.name

@@ -1,4 +1,4 @@
-"""Slow file work beside the loop that keeps the lease."""
+"""Run slow file work in a thread while the loop keeps the lease."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 TICK_SECONDS = 0.1
 
 
-def aside(work: Callable[[], T], meanwhile: Callable[[], object]) -> T:
+def run_in_background(work: Callable[[], T], meanwhile: Callable[[], object]) -> T:
     """Run `work` in a thread and call `meanwhile` every tick until it is done; its exception is raised here.
 
     The thread has always ended when this returns or raises: no thread may be alive when the next child is forked.
@@ -24,7 +24,7 @@ def aside(work: Callable[[], T], meanwhile: Callable[[], object]) -> T:
         except BaseException as error:
             failure.append(error)
 
-    thread = threading.Thread(target=target, name="aside")
+    thread = threading.Thread(target=target, name="background-io")
     thread.start()
     try:
         thread.join(TICK_SECONDS)

@@ -1,7 +1,7 @@
-"""The Celery application: a doorbell, nothing more. Which work there is, the database knows.
+"""The Celery application. Its messages are a doorbell: they name a queue, and the database holds the work.
 
-Messages are acknowledged at once and never retried, results are not kept: losing, doubling or delaying a message does
-no harm. torch is imported here in the parent, before its pool forks, so that a training process starts in
+Messages are acknowledged at once and never retried, and results are not kept: a message that is lost, doubled or late
+does no harm. torch is imported here in the parent, before its pool forks, so that a training process starts in
 milliseconds; CUDA is never initialised in it.
 """
 
@@ -26,8 +26,8 @@ PRELOADED = {
 }
 
 SETTINGS = Settings.from_env()
-# before anything that counts is imported
-metrics_folder.make(SETTINGS)
+# before any module that defines metrics is imported
+metrics_folder.create(SETTINGS)
 
 app = Celery("trainkit", broker=SETTINGS.broker_url, include=["worker.tasks"])
 app.conf.update(
@@ -36,10 +36,10 @@ app.conf.update(
     task_default_queue="train",
     task_ignore_result=True,
     task_acks_late=False,
-    # A message parked behind a long job would keep an idle worker from hearing of new work.
+    # A message reserved behind a long job would keep an idle worker from seeing it.
     worker_prefetch_multiplier=1,
     worker_disable_prefetch=True,
-    # A broker that blinks must not end a training of many hours.
+    # A short outage of the broker must not end a training of many hours.
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry=True,
     broker_connection_retry_on_startup=True,
@@ -61,37 +61,37 @@ def preload(sender: Any, **_: Any) -> None:
 
 @signals.worker_ready.connect
 def start_housekeeping(sender: Any, **_: Any) -> None:
-    """A process of its own keeps house and says that this worker is alive; it is started again when it dies."""
-    from worker.housekeeping_process import Housekeeper
+    """Start the housekeeping process, and restart it when it dies."""
+    from worker.housekeeping_process import HousekeepingProcess
 
     queues = sorted(sender.app.amqp.queues.consume_from)
-    housekeeper = Housekeeper(queues, sender.controller.concurrency)
-    housekeeper.tend()
-    sender.timer.call_repeatedly(5.0, housekeeper.tend)
-    # Strong: nobody else holds the function.
-    signals.worker_shutdown.connect(lambda **_: housekeeper.stop(), weak=False)
+    process = HousekeepingProcess(queues, sender.controller.concurrency)
+    process.ensure_running()
+    sender.timer.call_repeatedly(5.0, process.ensure_running)
+    # weak=False: nothing else references the function
+    signals.worker_shutdown.connect(lambda **_: process.stop(), weak=False)
     signals.worker_shutdown.connect(lambda **_: metrics_folder.remove(), weak=False)
 
 
 @signals.worker_shutting_down.connect
 def hand_back(**_: Any) -> None:
     """Every slot sees the flag within a tick and hands its job back."""
-    shutdown.ask()
+    shutdown.request()
 
 
 @signals.worker_process_init.connect
 def prepare_slot(**_: Any) -> None:
-    """Celery has asked the kernel for SIGKILL at the parent's death; a SIGTERM to the whole group is a wish to stop."""
+    """Handle SIGTERM, which a service manager sends to the whole group; Celery itself sets the parent-death signal."""
     signal.signal(signal.SIGTERM, _stop_slot)
 
 
 def _stop_slot(_number: int, _frame: FrameType | None) -> None:
-    shutdown.ask()
+    shutdown.request()
     if not shutdown.slot_is_busy():
         raise SystemExit(0)
 
 
 @signals.setup_logging.connect
-def one_line_an_event(loglevel: int | str | None = None, **_: Any) -> None:
-    """Our own format instead of Celery's."""
+def set_up_logging(loglevel: int | str | None = None, **_: Any) -> None:
+    """Use the format of the service's logs instead of Celery's."""
     set_up(SETTINGS, loglevel or logging.INFO)

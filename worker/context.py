@@ -1,4 +1,4 @@
-"""What a slot of a worker needs: made once in each pool process, never shared across a fork."""
+"""The connections and settings of a worker's slot: one context for each pool process, never shared across a fork."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import tables
-from service.context import Context as ServiceContext
+from service.context import Context
 from service.database import make_engine, session_factory
 from service.doorbell import Doorbell
 from service.job_watcher import Hub
 from service.settings import Settings
 from service.storage import Storage
 
-__all__ = ["Context", "context", "make_context", "tables"]
+__all__ = ["WorkerContext", "context", "make_context", "tables"]
 """`tables` is imported for its effect: foreign keys are found only when every table is known."""
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """The service's parts as a worker uses them; `owner` names this slot in leases and events."""
+class WorkerContext:
+    """The service's parts that a worker uses; `owner` names this slot in leases and events."""
 
     settings: Settings
     engine: Engine
@@ -34,10 +34,10 @@ class Context:
     owner: str
 
 
-def make_context(settings: Settings) -> Context:
-    """Connections are opened on first use."""
+def make_context(settings: Settings) -> WorkerContext:
+    """Build a context; connections are opened on first use."""
     engine = make_engine(settings.database_url)
-    return Context(
+    return WorkerContext(
         settings=settings,
         engine=engine,
         sessions=session_factory(engine),
@@ -47,17 +47,17 @@ def make_context(settings: Settings) -> Context:
     )
 
 
-def of_service(context: Context) -> ServiceContext:
-    """The same parts as the service's rules know them."""
+def service_context(context: WorkerContext) -> Context:
+    """Return the same parts as the service's own functions take them."""
     parts = (context.settings, context.engine, context.sessions, context.storage, context.doorbell)
-    return ServiceContext(*parts, Hub(context.sessions))
+    return Context(*parts, Hub(context.sessions))
 
 
 @cache
-def _of_process(_pid: int) -> Context:
+def _of_process(_pid: int) -> WorkerContext:
     return make_context(Settings.from_env())
 
 
-def context() -> Context:
-    """This process's own; a forked process gets a new one, for connections must not be shared."""
+def context() -> WorkerContext:
+    """Return this process's context; a forked process gets a new one, because connections must not be shared."""
     return _of_process(os.getpid())

@@ -1,4 +1,4 @@
-"""Why a training process fails, told through memory: a full or broken disk must not keep that from its supervisor."""
+"""Report the error of a training process through shared memory, for a disk that is full or broken."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 SIZE = 64 << 10
 
 
-class LastWords:
-    """One error in memory that supervisor and training process share. The first word stays."""
+class CrashChannel:
+    """One error in memory that supervisor and training process share. The first one written stays."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, SIZE)
 
-    def say(self, error: dict[str, Any]) -> None:
-        """In the training process: the job's `error`, without its evidence where that is too long."""
+    def write(self, error: dict[str, Any]) -> None:
+        """Write the job's error, without its evidence where that is too long. Called by the training process."""
         if self._memory[0]:
             return
         body = json.dumps(error).encode()
@@ -25,7 +25,7 @@ class LastWords:
         self._memory[: len(body)] = body
 
     def read(self) -> dict[str, Any] | None:
-        """What was said; None when it died in the middle of a word, or never spoke."""
+        """Return the error; None when none was written, or not completely."""
         try:
             error: dict[str, Any] = json.loads(self._memory[:].rstrip(b"\0"))
         except ValueError:

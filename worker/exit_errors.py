@@ -1,4 +1,4 @@
-"""How a forked process ended, as an error that a person can act on."""
+"""Turn the exit of a forked process into an error that names the cause and what to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIB = 2**20
 
 
 def kernel_kills() -> int:
-    """Processes that the kernel has killed for want of memory so far, in our control group or on the machine."""
+    """Return how many processes the kernel has killed for lack of memory, in this control group or on the machine."""
     for path in ("/sys/fs/cgroup/memory.events", "/proc/vmstat"):
         try:
             found = re.search(r"^oom_kill (\d+)", Path(path).read_text(), re.MULTILINE)
@@ -30,7 +30,7 @@ def kernel_kills() -> int:
 
 
 def memory_limit() -> int:
-    """Bytes that this machine, or our control group, has."""
+    """Return the bytes of memory of this machine, or of the control group."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
@@ -41,7 +41,7 @@ def memory_limit() -> int:
 
 
 def last_lines(path: Path, count: int = LAST_LINES) -> str:
-    """The end of a text file; empty when there is none."""
+    """Return the end of a text file; empty when it does not exist."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 16384))
@@ -50,8 +50,8 @@ def last_lines(path: Path, count: int = LAST_LINES) -> str:
         return ""
 
 
-def last_words(path: Path) -> str:
-    """The end of the log of a process that crashed: where it was, rather than how it had come there."""
+def crash_lines(path: Path) -> str:
+    """Return the end of a crashed process's log, with the innermost calls of the crash."""
     before, crash, after = last_lines(path, 200).rpartition(CRASH)
     if not crash:
         return last_lines(path)
@@ -59,12 +59,12 @@ def last_words(path: Path) -> str:
 
 
 def out_of_memory(ended: Exit, kills_before: int) -> bool:
-    """Whether the kernel killed it for want of memory, as far as can be known."""
+    """Whether the kernel killed the process for lack of memory: SIGKILL, and its count of such kills has risen."""
     return ended.signal == signal.SIGKILL and kernel_kills() > kills_before
 
 
 def explain_bus_error(error: dict[str, Any], dataset: Path, dataset_id: str) -> dict[str, Any]:
-    """SIGBUS is what a mapped file gives whose bytes are gone: name the dataset, when it is its file."""
+    """Explain SIGBUS, which a mapped file without its bytes causes: name the dataset when its files are damaged."""
     from trainkit.data import DataError, Dataset
 
     try:
@@ -76,12 +76,12 @@ def explain_bus_error(error: dict[str, Any], dataset: Path, dataset_id: str) -> 
 
 
 def error_of_exit(ended: Exit, kills_before: int, log: Path) -> dict[str, Any]:
-    """`{code, layer, message, evidence, retryable, hint}` of a process that ended without a word of its own."""
+    """Return the error of a process that ended without reporting one."""
     evidence: dict[str, Any] = {
         "exit_status": ended.status,
         "peak_memory_bytes": ended.peak_bytes,
         "memory_limit_bytes": memory_limit(),
-        "log": last_words(log),
+        "log": crash_lines(log),
     }
     peak = f"{ended.peak_bytes / MIB:.0f} MiB at its peak"
     limit = f"{evidence['memory_limit_bytes'] / MIB:.0f} MiB"
@@ -101,7 +101,7 @@ def error_of_exit(ended: Exit, kills_before: int, log: Path) -> dict[str, Any]:
 
 
 def with_log(error: dict[str, Any], log_file: Path, ended: Exit) -> dict[str, Any]:
-    """The training process's own account, with the measured memory and the end of its log."""
+    """Add the measured memory and the end of the log to an error that the training process reported."""
     evidence = {"peak_memory_bytes": ended.peak_bytes, **(error.get("evidence") or {})}
     if error.get("layer") in ("internal", "platform", "resource"):
         evidence["log"] = last_lines(log_file)

@@ -1,4 +1,4 @@
-"""Copy a registered file into storage, hashed on the way; then it is checked like any upload."""
+"""Copy a registered file into storage and hash it; then it is checked like any upload."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from service.datasets.tables import Dataset
 from service.errors import Problem
 from service.leases import StaleFence
 from worker import s3, shutdown
-from worker.background_io import aside
-from worker.context import Context
+from worker.background_io import run_in_background
+from worker.context import WorkerContext
 from worker.lease import Lease, LeaseLost
 from worker.metrics import FENCED
-from worker.processes import Child, fork
+from worker.processes import ForkedProcess, fork
 from worker.spool import SpoolReader
 
 log = logging.getLogger(__name__)
-PIECE = 4 << 20
-TRIES = 5
+CHUNK_BYTES = 4 << 20
+ATTEMPTS = 5
 
 
-class Stopped(Exception):  # noqa: N818 - a fact, not a failure
+class FetchStopped(Exception):  # noqa: N818 - a fact, not a failure
     """The worker stops, or the lease is lost."""
 
 
-def claim_and_fetch(context: Context) -> bool:
-    """Take the oldest registered file that is not stored yet and copy it; False when none is waiting."""
+def claim_and_fetch(context: WorkerContext) -> bool:
+    """Claim the oldest registered file that is not stored yet and copy it. Returns False when none is waiting."""
     begun = time.monotonic()
     with context.sessions.begin() as session:
         claimed = intake.claim_source(session, context.owner, context.settings.lease_seconds)
@@ -51,33 +51,35 @@ def claim_and_fetch(context: Context) -> bool:
         Fetch(context, claimed, begun).run()
     except (StaleFence, LeaseLost) as error:
         FENCED.inc(isinstance(error, StaleFence))
-        log.warning("dataset=%s letting go: %s", claimed.dataset_id, type(error).__name__)
+        log.warning("dataset=%s fetch dropped: %s", claimed.dataset_id, type(error).__name__)
     return True
 
 
 class Fetch:
     """One copy of one file."""
 
-    def __init__(self, context: Context, claimed: ClaimedSource, begun: float) -> None:
+    def __init__(self, context: WorkerContext, claimed: ClaimedSource, begun: float) -> None:
         settings = context.settings
         self.context, self.claimed, self.copied = context, claimed, 0
         self.part = context.storage.new_part()
         self.stop = threading.Event()
         self.folder = settings.scratch / f"fetch-{claimed.dataset_id}-{claimed.fence}"
-        self.child: Child | None = None
-        self.lease = Lease(settings.lease_seconds, settings.heartbeat_seconds, begun, self._renew, self._halt)
+        self.child: ForkedProcess | None = None
+        self.lease = Lease(settings.lease_seconds, settings.heartbeat_seconds, begun, self._renew, self._stop_work)
 
     def run(self) -> None:
-        """From the claim to `validating` or `invalid`."""
+        """Fetch the file: from the claim to `validating` or `invalid`."""
         identifier, fence = self.claimed.dataset_id, self.claimed.fence
         try:
             with self.lease:
                 try:
-                    received = self._download() if is_object(self.claimed.uri) else aside(self._copy, self._meanwhile)
-                except Stopped:
+                    received = (
+                        self._download() if is_object(self.claimed.uri) else run_in_background(self._copy, self._tick)
+                    )
+                except FetchStopped:
                     self.lease.check()
                     self._transact(lambda session: intake.renew_source(session, identifier, fence, 0.0))
-                except s3.Failed as failed:
+                except s3.ObjectUnavailableError as failed:
                     self._refuse(failed.code, failed.message, failed.hint, failed.retryable, failed.evidence)
                 except Problem as problem:
                     self._refuse(problem.code, problem.detail)
@@ -99,20 +101,20 @@ class Fetch:
         limit, digest = self.context.settings.max_upload_bytes, hashlib.sha256()
         roots = self.context.settings.file_roots
         with open_source(self.claimed.uri, roots) as source, Path(self.part).open("xb") as target:
-            while piece := source.read(PIECE):
+            while chunk := source.read(CHUNK_BYTES):
                 if self.stop.is_set():
-                    raise Stopped
-                self.copied += len(piece)
+                    raise FetchStopped
+                self.copied += len(chunk)
                 if self.copied > limit:
                     raise Problem(413, "too_large", f"the file has more than {limit} bytes", limit_bytes=limit)
-                target.write(piece)
-                digest.update(piece)
+                target.write(chunk)
+                digest.update(chunk)
             target.flush()
             os.fsync(target.fileno())
         return Received(self.part, digest.hexdigest(), self.copied)
 
     def _download(self) -> Received:
-        """An object of S3. A child reads it: it can be killed at once, and the library's threads end with it."""
+        """Copy an S3 object in a child, which can be killed at once together with the library's threads."""
         settings, uri, cloud = self.context.settings, self.claimed.uri, s3.cloud_settings()
         self.folder.mkdir(parents=True, mode=0o700)
         reader, part = SpoolReader(self.folder / "spool"), Path(self.part)
@@ -131,7 +133,7 @@ class Fetch:
                     self._transact(lambda session: self._reserve(session, event["bytes"]))  # noqa: B023 - at once
                 elif kind == "failed":
                     code, message, hint = event["code"], event["message"], event["hint"]
-                    failed = s3.Failed(code, message, hint, retryable=event["retryable"])
+                    failed = s3.ObjectUnavailableError(code, message, hint, retryable=event["retryable"])
                     failed.evidence = event["evidence"]
                     raise failed
                 else:
@@ -139,10 +141,12 @@ class Fetch:
             if ended is not None:
                 log.warning("dataset=%s copying ended with %s", self.claimed.dataset_id, ended.status)
                 hint = "Look at the data worker's disk and memory, and register it again."
-                raise s3.Failed("s3_unreadable", "the copying process died", hint, retryable=True)
-            self._meanwhile()
+                raise s3.ObjectUnavailableError(
+                    "s3_unreadable", "the copying process ended without a result", hint, retryable=True
+                )
+            self._tick()
             if self.stop.is_set():
-                raise Stopped
+                raise FetchStopped
             self.child.sleep(0.1)
 
     def _reserve(self, session: Any, size: int) -> None:
@@ -155,13 +159,13 @@ class Fetch:
         quota.check(session, self.context.settings, project, size)
         session.execute(mine.values(bytes=size))
 
-    def _halt(self) -> None:
+    def _stop_work(self) -> None:
         self.stop.set()
         if self.child is not None:
             self.child.signal(signal.SIGKILL)
 
-    def _meanwhile(self) -> None:
-        if shutdown.asked():
+    def _tick(self) -> None:
+        if shutdown.requested():
             self.stop.set()
         self.lease.tick()
 
@@ -175,7 +179,7 @@ class Fetch:
         self,
         code: str,
         message: str,
-        hint: str = "Put it right, and register it again.",
+        hint: str = "Correct it, and register it again.",
         retryable: bool = False,
         evidence: dict[str, Any] | None = None,
     ) -> None:
@@ -186,11 +190,11 @@ class Fetch:
 
     def _transact(self, work: Any) -> Any:
         def once() -> Any:
-            for _ in range(TRIES):
+            for _ in range(ATTEMPTS):
                 try:
                     with self.context.sessions.begin() as session:
                         return work(session)
-                except IntegrityError:  # the same bytes came from elsewhere at the same moment: look again
+                except IntegrityError:  # another upload stored the same bytes meanwhile
                     continue
             raise StaleFence(self.claimed.dataset_id)
 

@@ -1,4 +1,4 @@
-"""`python -m worker.healthcheck`: exit 0 when a worker of this host has given a sign of life lately; for health checks."""
+"""`python -m worker.healthcheck`: exit 0 when a worker of this host has sent a heartbeat lately."""
 
 from __future__ import annotations
 

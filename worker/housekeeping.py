@@ -1,6 +1,6 @@
-"""`python -m worker.housekeeping`: keeps house when it is this worker's turn, and says that the worker is alive.
+"""`python -m worker.housekeeping`: the heartbeat of a worker, and the periodic housekeeping when it is its turn.
 
-Without torch, and apart from the Celery parent, so that neither a broker outage nor a busy parent holds it up.
+A process without torch, apart from the Celery parent: neither a broker outage nor a busy parent delays it.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from service.webhooks.target_policy import TargetPolicy
 from service.workers import service as workers
 from trainkit.version import installed_versions
 from worker import metrics_server
-from worker.context import Context, make_context, of_service
+from worker.context import WorkerContext, make_context, service_context
 from worker.metrics import ROUND_FAILURES, ROUND_SECONDS, SLOTS, TURN
 
 log = logging.getLogger("worker.housekeeping")
 TICK_SECONDS = 1.0
 SEEN_SECONDS = 5.0
-# Long enough that one slow round does not pass the turn on, short enough that a dead housekeeper is soon replaced;
-# with short leases shorter too, for lost jobs wait for both.
+# Long enough that one slow round does not pass the turn on, short enough that a dead process is soon replaced;
+# shorter with short leases, because lost jobs wait for both.
 TURN_SECONDS = 10.0
 SHORTEST_TURN_SECONDS = 3.0
 
 
-def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, stop: threading.Event) -> None:
-    """Until told to stop: a sign of life every few seconds, a round of housekeeping when it is our turn."""
-    about = {
+def run(context: WorkerContext, worker_id: str, queues: list[str], slots: int, stop: threading.Event) -> None:
+    """Until `stop`: a heartbeat every few seconds, and rounds of housekeeping while it is this worker's turn."""
+    description = {
         "host": socket.gethostname(),
         "pid": os.getppid(),
         "queues": queues,
@@ -49,12 +49,12 @@ def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, 
     }
     turn = max(SHORTEST_TURN_SECONDS, min(TURN_SECONDS, context.settings.lease_seconds))
     seen_due = 0.0
-    housekeeping = TaskRunner(of_service(context))
+    housekeeping = TaskRunner(service_context(context))
     while not stop.is_set():
         try:
             if time.monotonic() >= seen_due:
                 with context.sessions.begin() as session:
-                    workers.seen(session, worker_id, **about)
+                    workers.seen(session, worker_id, **description)
                 seen_due = time.monotonic() + SEEN_SECONDS
             with context.sessions.begin() as session:
                 ours = workers.take_housekeeping(session, worker_id, turn)
@@ -64,11 +64,11 @@ def keep_house(context: Context, worker_id: str, queues: list[str], slots: int, 
                     failed = housekeeping.run_due()
                 ROUND_FAILURES.labels("defect").inc(failed)
         except DBAPIError as error:
-            TURN.set(0)  # it is somebody's who can reach the database
+            TURN.set(0)  # a worker that reaches the database takes it
             ROUND_FAILURES.labels("database_away").inc()
             log.warning("the database is away: %s", error.orig)
         except Exception:
-            # One bad row must not end the care for all the others.
+            # One bad row must not end the housekeeping of all others.
             ROUND_FAILURES.labels("defect").inc()
             log.exception("a round of housekeeping failed")
         stop.wait(TICK_SECONDS)
@@ -91,11 +91,11 @@ def main() -> int:
     context = make_context(settings)
     SLOTS.set(arguments.slots)
     metrics_server.serve(context)
-    # apart from the rounds, so that receivers that are slow hold up nothing; in every worker, for claims share the work
+    # in a thread of its own, so that slow receivers delay no round; in every worker, because claims divide the work
     sender = Sender(context.sessions, TargetPolicy(context.settings.webhook_allow))
     sending = threading.Thread(target=sender.run, args=(stop,), daemon=True)
     sending.start()
-    keep_house(context, worker_id, queues, arguments.slots, stop)
+    run(context, worker_id, queues, arguments.slots, stop)
     sending.join(DRAIN_SECONDS + POLL_SECONDS)
     return 0
 

@@ -1,4 +1,4 @@
-"""The Celery parent's hold on its housekeeping process: started, and started again when it dies."""
+"""The housekeeping process of a worker, as its Celery parent starts and restarts it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STOP_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
-class Housekeeper:
+class HousekeepingProcess:
     """`python -m worker.housekeeping`, a process without torch that dies with this one."""
 
     def __init__(self, queues: list[str], slots: int) -> None:
@@ -31,18 +31,18 @@ class Housekeeper:
         ]
         self._process: subprocess.Popen[bytes] | None = None
 
-    def tend(self) -> None:
-        """Start it when it is not running, unless the worker is stopping."""
-        if shutdown.asked() or (self._process is not None and self._process.poll() is None):
+    def ensure_running(self) -> None:
+        """Start the process when it is not running, unless the worker is stopping."""
+        if shutdown.requested() or (self._process is not None and self._process.poll() is None):
             return
         if self._process is not None:
             log.warning("housekeeping ended with %s: starting it again", self._process.returncode)
         # SIGTERM and not SIGKILL: it removes itself from the list of workers first.
-        dies_with_us = partial(die_with_parent, os.getpid(), signal.SIGTERM)
-        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, preexec_fn=dies_with_us)
+        die_with_worker = partial(die_with_parent, os.getpid(), signal.SIGTERM)
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, preexec_fn=die_with_worker)
 
     def stop(self) -> None:
-        """Let it say good-bye, and wait until it has gone."""
+        """Terminate it and wait: it removes itself from the list of workers."""
         if self._process is None:
             return
         self._process.terminate()

@@ -1,4 +1,4 @@
-"""Answer a question that needs torch: a forked child does it, so that no input can hurt the worker."""
+"""Answer inference requests, which need torch: a forked child does it, so that no input can harm the worker."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from service.inference_requests.repository import ClaimedInferenceRequest
 from service.leases import StaleFence
 from service.logging import bound
 from worker import exit_errors
-from worker.context import Context
+from worker.context import WorkerContext
 from worker.metrics import FENCED
 from worker.predict import BadInputError, predict, write_onnx
 from worker.previews import augmentation_preview, init_report_of, preview
-from worker.processes import Child, fork
+from worker.processes import ForkedProcess, fork
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 0.05
@@ -34,8 +34,8 @@ ANSWERERS: dict[str, Answerer] = {
 }
 
 
-def claim_and_answer(context: Context) -> bool:
-    """Take the oldest unanswered question and answer it; False when none is waiting."""
+def claim_and_answer(context: WorkerContext) -> bool:
+    """Claim the oldest open request and answer it. Returns False when none is waiting."""
     begun = time.monotonic()
     seconds = context.settings.predict_seconds
     with context.sessions.begin() as session:
@@ -47,12 +47,12 @@ def claim_and_answer(context: Context) -> bool:
             answer(context, claimed, begun + 0.9 * seconds)
     except StaleFence:
         FENCED.inc()
-        log.warning("question=%s was taken by someone else", claimed.request_id)
+        log.warning("question=%s another worker has the request", claimed.request_id)
     return True
 
 
-def answer(context: Context, claimed: ClaimedInferenceRequest, deadline: float) -> None:
-    """Fork, wait, write the answer or the problem. Raises StaleFence."""
+def answer(context: WorkerContext, claimed: ClaimedInferenceRequest, deadline: float) -> None:
+    """Fork a child, wait for its answer, store the answer or the error. Raises StaleFence."""
     folder = context.settings.scratch / claimed.request_id
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     subject = context.storage.local_path(claimed.subject_key)
@@ -60,51 +60,53 @@ def answer(context: Context, claimed: ClaimedInferenceRequest, deadline: float) 
     context.engine.dispose()
     child = fork(lambda: write_answer(claimed, subject, folder), log=folder / "log.txt", threads=1)
     try:
-        said = _wait(child, folder / "answer.json", deadline)
+        answer_document = _wait(child, folder / "answer.json", deadline)
         if child.exit is None:
-            said = {"error": problem(503, "answer_too_slow", "the answer took too long", "Ask for less at once.")}
-        elif said is None:
+            answer_document = {
+                "error": problem(503, "answer_too_slow", "the answer took too long", "Ask for less at once.")
+            }
+        elif answer_document is None:
             ended = exit_errors.error_of_exit(child.exit, kills_before, folder / "log.txt")
             log.warning("question=%s %s\n%s", claimed.request_id, ended["message"], ended["evidence"]["log"])
-            said = {"error": problem(500, ended["code"], ended["message"], ended["hint"])}
+            answer_document = {"error": problem(500, ended["code"], ended["message"], ended["hint"])}
         with context.sessions.begin() as session:
-            if "error" in said:
-                repository.fail(session, claimed.request_id, claimed.fence, said["error"])
+            if "error" in answer_document:
+                repository.fail(session, claimed.request_id, claimed.fence, answer_document["error"])
             else:
                 body = (folder / "answer.bin").read_bytes()
-                repository.answer(session, claimed.request_id, claimed.fence, body, said["media_type"])
+                repository.answer(session, claimed.request_id, claimed.fence, body, answer_document["media_type"])
     finally:
         child.kill()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait(child: Child, path: Path, deadline: float) -> dict[str, Any] | None:
-    """What the child said; None when it ended without a word or was too slow. A stopping worker answers what it began."""
+def _wait(child: ForkedProcess, path: Path, deadline: float) -> dict[str, Any] | None:
+    """Wait for the child's answer. None when it ended without one or was too slow. A stopping worker waits too."""
     while child.poll() is None and time.monotonic() < deadline:
         child.sleep(TICK_SECONDS)
     if child.exit is None or not path.exists():
         return None
-    said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return said
+    answer_document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return answer_document
 
 
 def write_answer(claimed: ClaimedInferenceRequest, subject: Path, folder: Path) -> None:
-    """In the child: the answer's bytes, then what they are; the second file appears whole or not at all."""
+    """Write the answer's bytes, then a document that describes them, atomically. Runs in the child."""
     import torch
 
     torch.set_num_threads(1)
-    said: dict[str, Any]
+    answer_document: dict[str, Any]
     try:
         body, media_type = ANSWERERS[claimed.kind](subject, claimed.request, claimed.media_type)
         (folder / "answer.bin").write_bytes(body)
-        said = {"media_type": media_type}
+        answer_document = {"media_type": media_type}
     except BadInputError as error:
-        said = {"error": error.error}
+        answer_document = {"error": error.error}
     temporary = folder / "answer.tmp"
-    temporary.write_text(json.dumps(said), encoding="utf-8")
+    temporary.write_text(json.dumps(answer_document), encoding="utf-8")
     temporary.replace(folder / "answer.json")
 
 
 def problem(status: int, code: str, message: str, hint: str) -> dict[str, Any]:
-    """What the API answers with."""
+    """Build the problem document that the API returns."""
     return {"status": status, "code": code, "message": message, "pointer": "", "hint": hint}

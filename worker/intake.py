@@ -1,4 +1,4 @@
-"""Check an uploaded dataset: a forked child reads it within limits, for files may be hostile; then it is stored."""
+"""Check an uploaded dataset: a forked child reads it within limits, because files may be hostile; then it is stored."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from service.datasets import intake
 from service.datasets.intake import ClaimedDataset
@@ -24,15 +25,16 @@ from service.logging import bound
 from service.metrics.service import finite
 from trainkit.spec.failures import failure
 from worker import exit_errors, shutdown
-from worker.background_io import aside
-from worker.context import Context
+from worker.background_io import run_in_background
+from worker.context import WorkerContext
 from worker.fetch import claim_and_fetch
 from worker.lease import Lease, LeaseLost
 from worker.metrics import FENCED
-from worker.processes import Child, Exit, fork
+from worker.processes import Exit, ForkedProcess, fork
 from worker.spool import SpoolReader, SpoolWriter
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 TICK_SECONDS = 0.1
 CPU_SECONDS = 3600
 PROGRESS_SECONDS = 0.5
@@ -40,8 +42,8 @@ PROGRESS_SECONDS = 0.5
 SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,10}){1,2}\Z")
 
 
-def claim_and_check(context: Context) -> bool:
-    """Take the oldest unchecked dataset and check it, or fetch a registered file; False when none is waiting."""
+def claim_and_check(context: WorkerContext) -> bool:
+    """Claim the oldest unchecked dataset and check it, or fetch a registered file. Returns False when none is waiting."""
     begun = time.monotonic()
     with context.sessions.begin() as session:
         claimed = intake.claim(session, context.owner, context.settings.lease_seconds)
@@ -52,21 +54,21 @@ def claim_and_check(context: Context) -> bool:
 
 
 class Intake:
-    """One check of one dataset."""
+    """One check of one dataset: claim to `ready` or `invalid`."""
 
-    def __init__(self, context: Context, claimed: ClaimedDataset, begun: float) -> None:
+    def __init__(self, context: WorkerContext, claimed: ClaimedDataset, begun: float) -> None:
         settings = context.settings
         self.context = context
         self.claimed = claimed
         self.folder = settings.scratch / claimed.dataset_id / str(claimed.fence)
-        self.child: Child | None = None
+        self.child: ForkedProcess | None = None
         self.progress: dict[str, Any] = {}
         self.outcome: dict[str, Any] | None = None
         self._kills_before = exit_errors.kernel_kills()
         self.lease = Lease(settings.lease_seconds, settings.heartbeat_seconds, begun, self._renew, self._kill)
 
     def check(self) -> None:
-        """From the claim to `ready` or `invalid`. Leaves without a word when someone else has it."""
+        """Run the check. Returns without a write once another worker has the dataset."""
         identifier = self.claimed.dataset_id
         with bound(dataset=identifier, worker=self.context.owner):
             self._check(identifier)
@@ -80,7 +82,7 @@ class Intake:
                 self._conclude(self._read())
         except (StaleFence, LeaseLost) as error:
             FENCED.inc(isinstance(error, StaleFence))
-            log.warning("dataset=%s letting go: %s", identifier, type(error).__name__)
+            log.warning("dataset=%s check dropped: %s", identifier, type(error).__name__)
         finally:
             if self.child is not None:
                 self.child.kill()
@@ -89,7 +91,7 @@ class Intake:
                 self.folder.parent.rmdir()
 
     def _read(self) -> Exit | None:
-        """Run the reader; its exit, or None when the worker stops."""
+        """Run the reader and return its exit; None when the worker stops."""
         upload = self.folder / f"upload{suffix_of(self.claimed.filename)}"
         upload.symlink_to(self.context.storage.local_path(self.claimed.storage_key))
         reader = SpoolReader(self.folder / "spool")
@@ -100,29 +102,29 @@ class Intake:
             log=self.folder / "log.txt",
             threads=1,
         )
-        shown_due = 0.0
+        progress_due = 0.0
         while True:
             ended = self.child.poll()
             for event in reader.read():
-                self._hear(event)
+                self._handle(event)
             if ended is not None:
                 return ended
-            if shutdown.asked():
+            if shutdown.requested():
                 self.child.kill()
                 return None
             self.lease.tick()
-            if self.progress and time.monotonic() >= shown_due:
-                shown_due = time.monotonic() + PROGRESS_SECONDS
-                self._show()
+            if self.progress and time.monotonic() >= progress_due:
+                progress_due = time.monotonic() + PROGRESS_SECONDS
+                self._publish_progress()
             self.child.sleep(TICK_SECONDS)
 
-    def _hear(self, event: dict[str, Any]) -> None:
+    def _handle(self, event: dict[str, Any]) -> None:
         if event["type"] == "progress":
             self.progress = {name: value for name, value in event.items() if name != "type"}
         else:
             self.outcome = event
 
-    def _show(self) -> None:
+    def _publish_progress(self) -> None:
         try:
             self._renew()
         except DBAPIError:
@@ -132,7 +134,7 @@ class Intake:
         identifier, fence = self.claimed.dataset_id, self.claimed.fence
         outcome = self.outcome or {}
         if ended is None:
-            # A lease of no length: the next worker may begin at once.
+            # A lease of zero length: the next worker may begin at once.
             self._transact(lambda session: intake.renew(session, identifier, fence, 0.0))
             self.context.doorbell.ring("data")
         elif outcome.get("type") == "ready" and ended.clean:
@@ -146,9 +148,7 @@ class Intake:
             self._transact(lambda session: intake.invalid(session, identifier, fence, error))
         else:
             error = exit_errors.error_of_exit(ended, self._kills_before, self.folder / "log.txt")
-            log.warning(
-                "dataset=%s the reader ended badly: %s\n%s", identifier, error["message"], error["evidence"]["log"]
-            )
+            log.warning("dataset=%s the reader failed: %s\n%s", identifier, error["message"], error["evidence"]["log"])
             self._transact(lambda session: intake.interrupted(session, identifier, fence))
             self.context.doorbell.ring("data")
         self._admit()
@@ -156,7 +156,7 @@ class Intake:
     def _ready(self, outcome: dict[str, Any]) -> None:
         identifier, fence, storage = self.claimed.dataset_id, self.claimed.fence, self.context.storage
         key = f"prepared/{identifier}/{fence}"
-        aside(lambda: storage.put_tree(key, self.folder / "prepared"), self.lease.tick)
+        run_in_background(lambda: storage.put_tree(key, self.folder / "prepared"), self.lease.tick)
         facts, report = finite(outcome["facts"]), finite(outcome["report"])
         try:
             self._transact(lambda session: intake.ready(session, identifier, fence, facts, report, key))
@@ -166,7 +166,7 @@ class Intake:
         log.info("dataset=%s ready: %s samples", identifier, facts["samples"])
 
     def _admit(self) -> None:
-        """Jobs that waited for this dataset are queued, or told why not; housekeeping does it again if this fails."""
+        """Jobs that waited for this dataset are queued, or reported_at why not; housekeeping does it again if this fails."""
         if self._transact(lambda session: admit_waiting(session, self.claimed.dataset_id)):
             self.context.doorbell.ring("train")
 
@@ -176,12 +176,8 @@ class Intake:
             seconds = self.context.settings.lease_seconds
             intake.renew(session, self.claimed.dataset_id, self.claimed.fence, seconds, **changes)
 
-    def _transact(self, work: Callable[[Any], Any]) -> Any:
-        def once() -> Any:
-            with self.context.sessions.begin() as session:
-                return work(session)
-
-        return self.lease.keep_trying(once)
+    def _transact(self, work: Callable[[Session], T]) -> T:
+        return self.lease.transact(self.context.sessions, work)
 
     def _kill(self) -> None:
         if self.child is not None:
@@ -189,18 +185,18 @@ class Intake:
 
 
 def read(upload: Path, folder: Path, kind: str | None, target: str | None, reading: dict[str, Any] | None) -> None:
-    """In the child: read the upload into `folder/prepared`, and say how that went."""
+    """Read the upload into `folder/prepared` and report the outcome in the spool. Runs in the child."""
     from trainkit.data import DataError, prepare
     from trainkit.spec.read_options import Reading
 
     limit_resources()
     spool = SpoolWriter(folder / "spool")
-    told = 0.0
+    reported_at = 0.0
 
-    def tell(samples: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= PROGRESS_SECONDS:
-            told = time.monotonic()
+    def report_progress(samples: int) -> None:
+        nonlocal reported_at
+        if time.monotonic() - reported_at >= PROGRESS_SECONDS:
+            reported_at = time.monotonic()
             spool.write({"type": "progress", "samples": samples})
 
     try:
@@ -210,7 +206,7 @@ def read(upload: Path, folder: Path, kind: str | None, target: str | None, readi
             kind=kind,
             target=target,
             reading=Reading.model_validate(reading or {}),
-            progress=tell,
+            progress=report_progress,
         )
         spool.write({"type": "ready", "facts": facts.model_dump(mode="json"), "report": report})
     except DataError as error:
@@ -223,22 +219,22 @@ def read(upload: Path, folder: Path, kind: str | None, target: str | None, readi
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        # what was written so far is gone by now, so there is room to say so
-        spool.write({"type": "invalid", "error": no_room(error), "report": None})
+        # what was written so far has been removed, so the spool has room for the event
+        spool.write({"type": "invalid", "error": disk_full(error), "report": None})
     finally:
         spool.close()
 
 
-def no_room(error: OSError) -> dict[str, Any]:
-    """The error of a file whose prepared form does not fit on the disk."""
-    hint = "Free space on the data worker's disk, or say a smaller image_size; then upload the file again."
-    return failure("disk_full", f"there is no room for the prepared form: {error.strerror or error}", hint=hint)
+def disk_full(error: OSError) -> dict[str, Any]:
+    """Return the error of a file whose prepared form does not fit on the disk."""
+    hint = "Free space on the data worker's disk, or set a smaller image_size; then upload the file again."
+    return failure("disk_full", f"the disk has no space for the prepared form: {error.strerror or error}", hint=hint)
 
 
 def limit_resources() -> None:
-    """Memory and processor time that a file may cost. A decompression bomb ends here, not in the machine's memory.
+    """Limit the memory and processor time of this process, so that a decompression bomb fails.
 
-    The limit is on data (RLIMIT_DATA), which leaves out maps of files: prepared images may be larger than memory.
+    The memory limit is on data (RLIMIT_DATA), without mapped files: prepared images may be larger than memory.
     """
     pages = int(Path("/proc/self/statm").read_text().split()[5]) if os.path.exists("/proc/self/statm") else 0  # noqa: PTH110
     allowed = pages * os.sysconf("SC_PAGE_SIZE") + max(2 << 30, exit_errors.memory_limit() * 3 // 5)
@@ -247,7 +243,7 @@ def limit_resources() -> None:
 
 
 def refusal(error: Any) -> dict[str, Any]:
-    """A DataError as the dataset's `error` and `report`."""
+    """Return a DataError as the dataset's `error` and `report`."""
     problems = [problem.as_dict() for problem in error.problems]
     first = problems[0]
     message = f"{first['where']}: {first['message']}" if first["where"] else first["message"]
@@ -265,11 +261,11 @@ def invalid(code: str, message: str, hint: str) -> dict[str, Any]:
 
 
 def too_slow() -> dict[str, Any]:
-    """The error of a file that takes too long to read."""
+    """Return the error of a file that takes too long to read."""
     return failure("too_slow", f"reading the file took more than {CPU_SECONDS} s of processor time")
 
 
 def suffix_of(filename: str | None) -> str:
-    """`.tar.gz` of `data.tar.gz`; empty for names without one."""
+    """Return the suffix: `.tar.gz` of `data.tar.gz`; empty for names without one."""
     found = SUFFIX.search(filename or "")
     return found[0].lower() if found else ""

@@ -1,4 +1,4 @@
-"""Keeping a lease while work is done, and making sure that the work stops when the lease cannot be kept."""
+"""Keep a lease while work is done, and stop the work when the lease cannot be kept."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import FrameType, TracebackType
 from typing import Generic, TypeVar
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
 
 from worker.metrics import RENEWALS
 
@@ -56,7 +57,7 @@ class Lease(Generic[T]):
         signal.signal(signal.SIGALRM, self._before)
 
     def tick(self) -> T | None:
-        """Renew when it is due; the renewal's answer, else None. Raises LeaseLost, and what `renew` itself raises."""
+        """Renew when it is due and return the renewal's answer, else None. Raises LeaseLost, and what `renew` raises."""
         self.check()
         begun = time.monotonic()
         if begun < self._due:
@@ -83,7 +84,7 @@ class Lease(Generic[T]):
             raise LeaseLost
 
     def keep_trying(self, work: Callable[[], R]) -> R:
-        """Do `work`, again and again while the database is away and the lease lasts."""
+        """Run `work`, again while the database is away and the lease lasts."""
         while True:
             try:
                 return work()
@@ -91,6 +92,15 @@ class Lease(Generic[T]):
                 log.warning("the database is away: %s", error.orig)
                 time.sleep(RETRY_SECONDS)
                 self.tick()
+
+    def transact(self, sessions: sessionmaker[Session], work: Callable[[Session], R]) -> R:
+        """Run `work` in one transaction, again while the database is away and the lease lasts."""
+
+        def run_once() -> R:
+            with sessions.begin() as session:
+                return work(session)
+
+        return self.keep_trying(run_once)
 
     def _count_loss(self) -> None:
         # not in the alarm: a signal may come while a counter is being written, and its lock is held

@@ -1,4 +1,4 @@
-"""Prometheus metrics of a worker: what its supervisors and its housekeeping have seen. No job's id is ever a label."""
+"""Prometheus metrics of a worker, counted by its supervisors and its housekeeping. No job id is ever a label."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ RENEWALS = Counter(
 )
 FENCED = Counter(
     "trainkit_worker_fenced_total",
-    "Times that a worker was refused because someone else has the work now.",
+    "Writes refused because another worker holds the work.",
     registry=None,
 )
 METRIC_ROWS = Counter(
     "trainkit_worker_metric_rows_total",
-    "Rows shipped into metric logs; after an answer that was lost, twice.",
+    "Rows shipped into metric logs; counted twice after a lost answer of the database.",
     registry=None,
 )
 BEHIND_BYTES = Gauge(
     "trainkit_worker_spool_behind_bytes",
-    "What training processes have said and the database does not have yet.",
+    "Bytes in the spools of training processes that are not in the database yet.",
     multiprocess_mode="livesum",
     registry=None,
 )
@@ -47,7 +47,7 @@ CHECKPOINT_SECONDS = Histogram(
 )
 CHECKPOINT_BYTES = Counter("trainkit_worker_checkpoint_bytes_total", "Bytes of checkpoints stored.", registry=None)
 CHECKPOINT_FAILURES = Counter(
-    "trainkit_worker_checkpoint_failures_total", "Checkpoints that storage did not take.", registry=None
+    "trainkit_worker_checkpoint_failures_total", "Checkpoints that could not be stored.", registry=None
 )
 RESIDENT_BYTES = Gauge(
     "trainkit_worker_training_resident_bytes",
@@ -57,16 +57,16 @@ RESIDENT_BYTES = Gauge(
 )
 SAMPLES_PER_SECOND = Gauge(
     "trainkit_worker_samples_per_second",
-    "What the running jobs train with together.",
+    "Training speed of the running jobs together.",
     multiprocess_mode="livesum",
     registry=None,
 )
 STEPS = Counter(
-    "trainkit_worker_steps_total", "Optimizer steps made, those that were made again included.", registry=None
+    "trainkit_worker_steps_total", "Optimizer steps, those repeated after a resume included.", registry=None
 )
 TURN = Gauge(
     "trainkit_worker_housekeeping_turn",
-    "1 while it is this worker's turn to keep house; exactly one worker of all has it.",
+    "1 while this worker does the housekeeping; exactly one worker does.",
     multiprocess_mode="livesum",
     registry=None,
 )
@@ -78,7 +78,7 @@ ROUND_SECONDS = Histogram(
 )
 ROUND_FAILURES = Counter(
     "trainkit_worker_housekeeping_failures_total",
-    "Rounds of housekeeping that did not end well, by reason: database_away, defect.",
+    "Rounds of housekeeping that failed, by reason: database_away, defect.",
     ("reason",),
     registry=None,
 )
@@ -93,7 +93,7 @@ for _result in ("renewed", "database_away", "lost"):
 for _reason in ("database_away", "defect"):
     ROUND_FAILURES.labels(_reason)
 
-OF_WORKERS: tuple[MetricWrapperBase, ...] = (
+WORKER_METRICS: tuple[MetricWrapperBase, ...] = (
     SLOTS,
     BUSY_SLOTS,
     RENEWALS,

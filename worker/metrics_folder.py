@@ -1,8 +1,8 @@
-"""Where the processes of one worker share their metrics: a folder of files that are mapped into memory.
+"""The folder in which the processes of one worker share their metrics: files that are mapped into memory.
 
-The parent makes it before anything that counts is imported; slots, however they die, leave what they counted in their
-file, and housekeeping reads all of them. A worker that starts anew starts from nothing, which Prometheus understands.
-Nothing is imported here that imports prometheus_client: that package looks at the environment once.
+The parent creates it before any module that defines metrics is imported. Slots leave their counts in their file,
+however they die, and the housekeeping process reads all files. A restarted worker counts from zero, which Prometheus
+handles. This module must not import prometheus_client, which reads the environment once, at import.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 NAME = "worker-metrics"
 
 
-def make(settings: Settings) -> Path | None:
-    """This worker's folder, empty, and known to all of its processes; None when nobody will ask for its metrics."""
-    # a folder that the environment names is another service's, or an API's that was started beside us
+def create(settings: Settings) -> Path | None:
+    """Create this worker's folder and export its path to all of its processes; None when no metrics port is set."""
+    # a folder that the environment names belongs to another service, such as an API beside this worker
     os.environ.pop(VARIABLE, None)
     if not settings.worker_metrics_port:
         return None
-    above = settings.scratch / NAME
-    for left in above.glob(f"{socket.gethostname()}-*"):
+    parent = settings.scratch / NAME
+    for left in parent.glob(f"{socket.gethostname()}-*"):
         pid = left.name.rpartition("-")[2]
         if pid == str(os.getpid()) or not (pid.isdigit() and _alive(int(pid))):
             shutil.rmtree(left, ignore_errors=True)
-    folder = above / f"{socket.gethostname()}-{os.getpid()}"
+    folder = parent / f"{socket.gethostname()}-{os.getpid()}"
     folder.mkdir(parents=True, mode=0o700)
     os.environ[VARIABLE] = str(folder)
     return folder
 
 
 def remove() -> None:
-    """The worker ends in good order."""
+    """Remove the folder at a normal exit."""
     if folder := os.environ.get(VARIABLE):
         shutil.rmtree(folder, ignore_errors=True)
 

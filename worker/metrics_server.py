@@ -1,4 +1,4 @@
-"""A worker's `/metrics`, told by its housekeeping: no torch there, no forks, and no supervisor to disturb."""
+"""A worker's `/metrics`, served by its housekeeping process, which has no torch and forks no training process."""
 
 from __future__ import annotations
 
@@ -12,40 +12,39 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 from prometheus_client import Metric
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
-from sqlalchemy import select
 
-from service.database import db_now, reading
+from service.database import db_time, reading
 from service.instrumentation import WORK_METRICS
 from service.monitoring.exposition import Exposition
 from service.monitoring.gauges import BuildInfo, gauge
 from service.settings import Settings
-from worker.context import Context
-from worker.metrics import OF_WORKERS
+from worker.context import WorkerContext
+from worker.metrics import WORKER_METRICS
 
 log = logging.getLogger(__name__)
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
-class Reach(Collector):
-    """What this worker can reach, asked at the time of the scrape."""
+class ReachabilityCollector(Collector):
+    """Whether broker and database answer this worker at the time of the scrape."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: WorkerContext) -> None:
         self._context = context
 
     def describe(self) -> Iterable[Metric]:
-        return self._told(True, True)
+        return self._gauges(True, True)
 
     def collect(self) -> Iterable[Metric]:
-        return self._told(self._context.doorbell.reachable(), self._database_answers())
+        return self._gauges(self._context.doorbell.reachable(), self._database_answers())
 
-    def _told(self, broker: bool, database: bool) -> Iterator[Metric]:
+    def _gauges(self, broker: bool, database: bool) -> Iterator[Metric]:
         yield gauge("worker_broker_up", "1 when the broker answers this worker, else 0.", [((), float(broker))])
         yield gauge("worker_database_up", "1 when the database answers this worker, else 0.", [((), float(database))])
 
     def _database_answers(self) -> bool:
         try:
             with reading(self._context.sessions) as session:
-                session.scalar(select(db_now()))
+                db_time(session)
         except Exception as error:  # whatever it is, the answer is no
             log.debug("the database does not answer a scrape: %s", error)
             return False
@@ -57,19 +56,19 @@ class _Quiet(WSGIRequestHandler):
         """A line for every scrape would say nothing."""
 
 
-def exposition_of(context: Context) -> Exposition:
-    """Everything that this worker tells."""
-    collectors = (Reach(context), BuildInfo(context.engine))
-    return Exposition((*WORK_METRICS, *OF_WORKERS), collectors, context.settings.metrics_folder)
+def exposition_of(context: WorkerContext) -> Exposition:
+    """All metrics of this worker."""
+    collectors = (ReachabilityCollector(context), BuildInfo(context.engine))
+    return Exposition((*WORK_METRICS, *WORKER_METRICS), collectors, context.settings.metrics_folder)
 
 
-def answering(exposition: Exposition, token: str | None) -> Callable[[dict[str, Any], StartResponse], list[bytes]]:
+def wsgi_app(exposition: Exposition, token: str | None) -> Callable[[dict[str, Any], StartResponse], list[bytes]]:
     """The WSGI application: `/metrics` alone, with the token when there is one."""
-    wanted = f"Bearer {token}".encode()
+    expected = f"Bearer {token}".encode()
 
     def app(environ: dict[str, Any], start: StartResponse) -> list[bytes]:
         given = environ.get("HTTP_AUTHORIZATION", "").encode("latin-1")
-        if token and not hmac.compare_digest(given, wanted):
+        if token and not hmac.compare_digest(given, expected):
             start("401 Unauthorized", [("WWW-Authenticate", 'Bearer realm="trainkit"'), ("Content-Type", "text/plain")])
             return [b"Send TRAINKIT_METRICS_TOKEN in the header `Authorization: Bearer ...`.\n"]
         if environ["PATH_INFO"] != "/metrics" or environ["REQUEST_METHOD"] != "GET":
@@ -82,13 +81,13 @@ def answering(exposition: Exposition, token: str | None) -> Callable[[dict[str, 
     return app
 
 
-def serve(context: Context) -> ThreadingWSGIServer | None:
-    """Answer in threads of this process; None when no port is set, or when another has it: then only the log says so."""
+def serve(context: WorkerContext) -> ThreadingWSGIServer | None:
+    """Serve in threads of this process. None when no port is set, or when it is taken, which only the log reports."""
     settings: Settings = context.settings
     if not settings.worker_metrics_port:
         return None
     host, port = settings.worker_metrics_host, settings.worker_metrics_port
-    app: Any = answering(exposition_of(context), settings.metrics_token)
+    app: Any = wsgi_app(exposition_of(context), settings.metrics_token)
     try:
         server = make_server(host, port, app, server_class=ThreadingWSGIServer, handler_class=_Quiet)
     except OSError as error:

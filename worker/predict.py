@@ -29,8 +29,8 @@ def predict(model_folder: Path, request: bytes, media_type: str) -> tuple[bytes,
     from trainkit.fit import load_model
 
     inputs = read_inputs(request, media_type)
-    said = {"predictions": predict_or_point(load_model(model_folder).predict, inputs)}
-    return json.dumps(finite(said)).encode(), "application/json"
+    answer = {"predictions": predict_or_point(load_model(model_folder).predict, inputs)}
+    return json.dumps(finite(answer)).encode(), "application/json"
 
 
 def write_onnx(model_folder: Path, request: bytes, media_type: str) -> tuple[bytes, str]:

@@ -1,49 +1,127 @@
-"""What must hold before a training process is forked."""
+"""Checks before a training process is forked: storage, memory, the spec's sources, the checkpoint to resume from."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.orm import Session
+
+from service.datasets import repository as datasets
+from service.jobs import repository as jobs
+from service.jobs.leases import ClaimedJob
+from service.jobs.tables import Checkpoint
+from service.logs.chunks import Level
+from service.models.tables import Model
+from service.storage import Storage
 from trainkit.spec import DatasetFacts, JobSpec, SpecError, resolve
 from trainkit.spec.error_mapping import UNREACHABLE
 from trainkit.spec.failures import failure
 from trainkit.spec.memory import does_not_fit, needed_bytes, spec_that_fits
 from worker import exit_errors
+from worker.context import WorkerContext
+
+log = logging.getLogger(__name__)
 
 
-class CannotBeginError(Exception):
-    """The attempt is over before its training process; `as_error` is the job's error."""
+class CannotStartError(Exception):
+    """The attempt ends before its training process starts; `as_error` is the job's error."""
 
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(error["message"])
         self.as_error = error
 
 
+def unavailable(pointer: str, message: str, hint: str) -> CannotStartError:
+    """The error of a spec whose field at `pointer` names something that does not exist, or not yet."""
+    return CannotStartError(failure("source_unavailable", f"{pointer}: {message}", {"pointer": pointer}, hint=hint))
+
+
+def locate_dataset(storage: Storage, claimed: ClaimedJob) -> Path:
+    """Return the folder of the job's prepared dataset. Raises CannotStartError when this worker does not see it."""
+    root = storage.root
+    if not root.is_dir():
+        message = "the storage folder does not exist: it was moved, or its disk is not mounted"
+        raise CannotStartError(failure("storage_unreachable", message, {"folder": root.name}))
+    dataset = storage.local_path(claimed.prepared_key)
+    if not (dataset / "meta.json").is_file():
+        message = f"the prepared form of {claimed.dataset_id} is not in this worker's storage"
+        raise CannotStartError(failure("data_damaged", message, {"dataset": claimed.dataset_id}))
+    return dataset
+
+
 def facts_of(dataset: Path) -> DatasetFacts:
-    """Those of a prepared dataset. Raises OSError, ValueError, KeyError."""
+    """Read the facts of a prepared dataset. Raises OSError, ValueError, KeyError."""
     return DatasetFacts.model_validate(json.loads((dataset / "meta.json").read_bytes())["facts"])
 
 
-def refuse_what_does_not_fit(spec: dict[str, Any], dataset: Path, limit: int) -> None:
-    """Raises CannotBeginError. Better before the first step than after an hour, by the kernel."""
-    most = exit_errors.memory_limit()
-    limit = min(limit or most, most)
+def check_memory(spec: dict[str, Any], dataset: Path, limit: int) -> None:
+    """Compare the estimated memory of a job with the limit, in bytes (0: the machine's).
+
+    Raises:
+        CannotStartError: it does not fit; the error holds a spec that does. The kernel would kill the process later.
+    """
+    machine = exit_errors.memory_limit()
+    limit = min(limit or machine, machine)
     try:
         facts = facts_of(dataset)
         resolved = resolve(JobSpec.model_validate(spec), facts)
     except (SpecError, ValueError, KeyError, TypeError):
-        return  # the training process has the words for it
+        return  # the training process reports it
     if (problem := does_not_fit(resolved, facts, limit)) is not None:
         offer = spec_that_fits(resolved, facts, limit)
         evidence = {"needed_bytes": needed_bytes(resolved, facts), "limit_bytes": limit, "next_spec": offer}
-        raise CannotBeginError(failure("does_not_fit", problem.message, evidence, hint=problem.hint))
+        raise CannotStartError(failure("does_not_fit", problem.message, evidence, hint=problem.hint))
+
+
+def with_device(spec: dict[str, Any], device: str) -> dict[str, Any]:
+    """Return the spec with this worker's device, where it names none."""
+    resources = spec.get("resources") or {}
+    if resources.get("device", "auto") != "auto":
+        return spec
+    return {**spec, "resources": {**resources, "device": device}}
+
+
+def choose_checkpoint(
+    newest_first: Sequence[Checkpoint],
+    parent: dict[str, Any],
+    is_intact: Callable[[Checkpoint], bool],
+    report: Callable[[Level, str], None],
+) -> Checkpoint | None:
+    """Return the newest intact checkpoint, or None to start from the beginning.
+
+    Args:
+        newest_first: the job's checkpoints.
+        parent: the job's `parent`: a `step` in it means that the job must resume from another job's checkpoint.
+        is_intact: whether the checkpoint's file has the recorded hash.
+        report: adds a line to the job's log.
+
+    Raises:
+        CannotStartError: the job must resume, and no checkpoint is intact.
+    """
+    for checkpoint in newest_first:
+        if is_intact(checkpoint):
+            log.info("job=%s resumes from its checkpoint of step %s", checkpoint.job_id, checkpoint.step)
+            report("info", f"resuming from the checkpoint of step {checkpoint.step}")
+            return checkpoint
+        log.warning("job=%s the checkpoint of step %s is damaged", checkpoint.job_id, checkpoint.step)
+        report("warning", f"the checkpoint of step {checkpoint.step} is damaged: trying the one before")
+    if parent.get("step") is not None:
+        message = f"this {parent['relation']} of {parent['job']} has no intact checkpoint to resume from"
+        steps = [checkpoint.step for checkpoint in newest_first]
+        raise CannotStartError(failure("checkpoint_unusable", message, {"steps": steps, "parent": parent}))
+    if newest_first:
+        report("warning", "no checkpoint is intact: starting from the beginning")
+    return None
 
 
 def sha256_of(path: Path) -> str | None:
-    """Hex digest of a file; None when it cannot be read. Raises OSError while its server is away: it may be whole."""
+    """Hex digest of a file; None when it cannot be read. Raises OSError while its server is away: it may be intact."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -54,3 +132,91 @@ def sha256_of(path: Path) -> str | None:
             raise
         return None
     return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The inputs of `fit` beside spec and dataset."""
+
+    source: Any = None
+    """A model folder or weight file of `start_from` or `init: pretrained`, or the folders of an ensemble's members."""
+    target_dataset: Path | None = None
+
+
+def find_sources(session: Session, context: WorkerContext, project_id: str, spec: dict[str, Any]) -> Sources:
+    """Look up what the resolved spec names, within the project. Raises CannotStartError."""
+    finder = _Finder(session, context, project_id)
+    model, start, adapt = spec["model"], spec.get("start_from"), spec.get("adapt")
+    source: Any = None
+    if model["kind"] == "ensemble":
+        source = [finder.model(f"/model/members/{n}", member) for n, member in enumerate(model["members"])]
+    elif start is not None:
+        source = finder.named("/start_from", start)
+    elif (model.get("init") or {}).get("kind") == "pretrained":
+        source = finder.named("/model/init", model["init"])
+    target = None if adapt is None else finder.prepared("/adapt/target_dataset", adapt["target_dataset"])
+    return Sources(source, target)
+
+
+class _Finder:
+    """Resolves references to models, datasets and weight files; all methods raise CannotStartError."""
+
+    def __init__(self, session: Session, context: WorkerContext, project_id: str) -> None:
+        self.session = session
+        self.context = context
+        self.project_id = project_id
+
+    def named(self, pointer: str, section: dict[str, Any]) -> Path:
+        """Path of the job, model, dataset or file that the section names."""
+        for field in ("job", "model"):
+            if section.get(field):
+                return self.model(f"{pointer}/{field}", section[field])
+        if section.get("dataset"):
+            return self.weights(f"{pointer}/dataset", section["dataset"])
+        return self.file(f"{pointer}/file", section["file"])
+
+    def model(self, pointer: str, identifier: str) -> Path:
+        """Folder of a model, or of the newest model of a job."""
+        if identifier.startswith("job_"):
+            job = jobs.get(self.session, self.project_id, identifier)
+            if job is None:
+                raise unavailable(pointer, f"there is no job {identifier!r}", "GET /v1/jobs lists them.")
+            model = jobs.model_of(self.session, identifier)
+            if model is None:
+                hint = "Wait until it has succeeded, then submit this job again."
+                raise unavailable(pointer, f"job {identifier!r} is {job.state} and has no model", hint)
+        else:
+            model = self.session.get(Model, identifier)
+            if model is None or model.project_id != self.project_id:
+                hint = "GET /v1/models lists them."
+                raise unavailable(pointer, f"there is no model {identifier!r}", hint)
+        return self.context.storage.local_path(model.storage_key)
+
+    def weights(self, pointer: str, identifier: str) -> Path:
+        """The uploaded bytes of a dataset, read as safetensors."""
+        dataset = datasets.get(self.session, self.project_id, identifier)
+        digest = dataset.blob_sha256 if dataset is not None else None
+        blob = datasets.owned_blob(self.session, self.project_id, digest) if digest is not None else None
+        if blob is None:
+            hint = "GET /v1/datasets lists them."
+            raise unavailable(pointer, f"there is no dataset {identifier!r}", hint)
+        return self.context.storage.local_path(blob.storage_key)
+
+    def prepared(self, pointer: str, identifier: str) -> Path:
+        """The prepared form of another dataset."""
+        dataset = datasets.get(self.session, self.project_id, identifier)
+        if dataset is None:
+            hint = "GET /v1/datasets lists them."
+            raise unavailable(pointer, f"there is no dataset {identifier!r}", hint)
+        if dataset.prepared_key is None:
+            hint = "Wait until it is ready, then submit this job again."
+            raise unavailable(pointer, f"dataset {identifier!r} is {dataset.state}", hint)
+        return self.context.storage.local_path(dataset.prepared_key)
+
+    def file(self, pointer: str, name: str) -> Path:
+        """A file in the worker's weights folder; the spec allows no path separators in its name."""
+        path = self.context.settings.home / "weights" / name
+        if not path.is_file():
+            hint = f"Put it into {path.parent} on every worker."
+            raise unavailable(pointer, f"there is no weight file {name!r} on this worker", hint)
+        return path

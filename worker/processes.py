@@ -1,4 +1,4 @@
-"""Forked children that can never outlive their parent: start, scrub, wait, and say how they ended."""
+"""Forked processes that cannot outlive their parent: start them without secrets, wait, and report how they ended."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a process ended: `code` when it left by itself, `signal` when it was killed, `peak_bytes` of memory."""
+    """How a process ended: `code` when it exited, `signal` when it was killed; `peak_bytes`: its largest resident memory."""
 
     code: int | None
     signal: int | None
@@ -58,12 +58,12 @@ class Exit:
 
     @property
     def status(self) -> int:
-        """The shell's number: the code, or 128 + signal (137 killed, 139 segmentation fault)."""
+        """Exit status as a shell reports it: the code, or 128 + signal (137 SIGKILL, 139 SIGSEGV)."""
         return self.code if self.code is not None else 128 + (self.signal or 0)
 
 
-class Child:
-    """A forked process, leader of its own session."""
+class ForkedProcess:
+    """A forked child, leader of its own session."""
 
     def __init__(self, pid: int, alive: int) -> None:
         self.pid = pid
@@ -119,8 +119,8 @@ class Child:
         return self.exit
 
 
-def fork(run: Callable[[], None], *, log: Path, keep: Iterable[int] = (), threads: int | None = None) -> Child:
-    """Run `run` in a forked child: own session, dies with us, no inherited descriptors but `keep`, no secrets.
+def fork(run: Callable[[], None], *, log: Path, keep: Iterable[int] = (), threads: int | None = None) -> ForkedProcess:
+    """Run `run` in a forked child: own session, dies with its parent, no inherited descriptors but `keep`, no secrets.
 
     `os.fork` and not multiprocessing, which refuses inside a Celery pool process. stdout and stderr go to `log`; an
     exception is printed there and the exit code is 1.
@@ -128,18 +128,18 @@ def fork(run: Callable[[], None], *, log: Path, keep: Iterable[int] = (), thread
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
-    alive, held = os.pipe()
+    alive, child_end = os.pipe()
     pid = os.fork()
     if pid:
-        os.close(held)
-        return Child(pid, alive)
+        os.close(child_end)
+        return ForkedProcess(pid, alive)
     code = 1
     try:
         os.setsid()
         die_with_parent(parent)
         _reset_signals()
         _redirect(log)
-        _close_all_but({0, 1, 2, held, *keep})
+        _close_all_but({0, 1, 2, child_end, *keep})
         _scrub_environment(threads)
         run()
         code = 0

@@ -1,4 +1,4 @@
-"""Copy an object of S3 to a file: a forked child reads it piece by piece, and is killed when the copy must stop."""
+"""Copy an S3 object to a file, in a forked child that can be killed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ AWAY_SECONDS = 60.0
 LONGEST_WAIT = 8.0
 
 
-class Failed(Exception):  # noqa: N818 - the dataset's error, not ours
-    """Why an object cannot be had."""
+class ObjectUnavailableError(Exception):
+    """An object cannot be read: the dataset's error."""
 
     def __init__(self, code: str, message: str, hint: str, *, retryable: bool = False, reason: str = "") -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class Failed(Exception):  # noqa: N818 - the dataset's error, not ours
 
 
 def cloud_settings(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What the environment says of S3; a forked child sees nothing of it by itself."""
+    """Return the AWS_ variables of the environment, which a forked child does not inherit."""
     env = os.environ if environment is None else environment
     return {name: value for name, value in env.items() if name.startswith("AWS_")}
 
@@ -37,31 +37,33 @@ def cloud_settings(environment: Mapping[str, str] | None = None) -> dict[str, st
 def download(
     uri: str, buckets: tuple[str, ...], limit: int, part: Path, spool_path: Path, cloud: dict[str, str]
 ) -> None:
-    """In the child: copy, and say `size`, then `done` or `failed`."""
+    """Copy, and write the events `size`, then `done` or `failed`, to the spool. Runs in the child."""
     os.environ.update(cloud)
     spool = SpoolWriter(spool_path)
     try:
         sha256, size = copy(uri, buckets, limit, part, lambda size: spool.write({"type": "size", "bytes": size}))
         spool.write({"type": "done", "sha256": sha256, "bytes": size})
-    except Failed as error:
-        told = {"code": error.code, "message": error.message, "hint": error.hint}
-        spool.write({"type": "failed", **told, "retryable": error.retryable, "evidence": error.evidence})
+    except ObjectUnavailableError as error:
+        error_fields = {"code": error.code, "message": error.message, "hint": error.hint}
+        spool.write({"type": "failed", **error_fields, "retryable": error.retryable, "evidence": error.evidence})
     except Problem as problem:
-        told = {"code": problem.code, "message": problem.detail, "hint": "Put it right, and register it again."}
-        spool.write({"type": "failed", **told, "retryable": False, "evidence": {}})
+        error_fields = {"code": problem.code, "message": problem.detail, "hint": "Correct it, and register it again."}
+        spool.write({"type": "failed", **error_fields, "retryable": False, "evidence": {}})
     finally:
         spool.close()
 
 
-def copy(uri: str, buckets: tuple[str, ...], limit: int, part: Path, tell: Callable[[int], None]) -> tuple[str, int]:
-    """SHA-256 and size of the object, which lies in `part` then. Raises Failed, Problem and OSError of the disk."""
+def copy(
+    uri: str, buckets: tuple[str, ...], limit: int, part: Path, report_size: Callable[[int], None]
+) -> tuple[str, int]:
+    """Copy the object to `part`; return its SHA-256 and size. Raises ObjectUnavailableError, Problem, OSError."""
     bucket, key = locate_object(uri, buckets)
     try:
         import obstore
         from obstore.store import S3Store
     except ImportError as error:
         hint = "On the data worker: pip install 'trainkit[s3]'."
-        raise Failed("s3_missing", "the worker cannot read s3://", hint, reason=str(error)) from None
+        raise ObjectUnavailableError("s3_missing", "the worker cannot read s3://", hint, reason=str(error)) from None
     http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes", "on")
     try:
         store = S3Store(
@@ -74,14 +76,18 @@ def copy(uri: str, buckets: tuple[str, ...], limit: int, part: Path, tell: Calla
             retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=1)},
         )
     except Exception as error:
-        raise Failed("s3_unreadable", "S3 is not set up rightly", "Look at AWS_*.", reason=first_line(error)) from None
+        raise ObjectUnavailableError(
+            "s3_unreadable", "the S3 client cannot be configured", "Look at AWS_*.", reason=first_line(error)
+        ) from None
     meta = insist(lambda: obstore.head(store, key))
     size, tag = meta["size"], meta["e_tag"]
     if size == 0:
-        raise Failed("empty", "the object is empty", "No dataset is empty.")
+        raise ObjectUnavailableError("empty", "the object is empty", "No dataset is empty.")
     if size > limit:
-        raise Failed("too_large", f"the object has more than {limit} bytes", "Make it smaller, or split it.")
-    tell(size)
+        raise ObjectUnavailableError(
+            "too_large", f"the object has more than {limit} bytes", "Make it smaller, or split it."
+        )
+    report_size(size)
     digest, came = hashlib.sha256(), 0
 
     def piece(start: int) -> bytes:
@@ -116,13 +122,15 @@ def whole(data: bytes, expected: int) -> bytes:
     return data
 
 
-def changed() -> Failed:
+def changed() -> ObjectUnavailableError:
     """The object is another one now."""
-    return Failed("s3_changed", "the object changed while it was read", "Register it again.", retryable=True)
+    return ObjectUnavailableError(
+        "s3_changed", "the object changed while it was read", "Register it again.", retryable=True
+    )
 
 
 def insist(work: Callable[[], Any]) -> Any:
-    """Do `work`, again and again for a minute while the endpoint is away. Raises Failed."""
+    """Do `work`, again and again for a minute while the endpoint is away. Raises ObjectUnavailableError."""
     from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 
     until, wait = time.monotonic() + AWAY_SECONDS, 0.25
@@ -130,10 +138,12 @@ def insist(work: Callable[[], Any]) -> Any:
         try:
             return work()
         except FileNotFoundError:
-            raise Failed("s3_not_found", "no such bucket or object", "Look at the address.") from None
+            raise ObjectUnavailableError("s3_not_found", "no such bucket or object", "Look at the address.") from None
         except (PermissionDeniedError, UnauthenticatedError) as error:
             hint = "Give the data worker's AWS_ACCESS_KEY_ID the right to read it."
-            raise Failed("s3_denied", "the object may not be read", hint, reason=first_line(error)) from None
+            raise ObjectUnavailableError(
+                "s3_denied", "the object may not be read", hint, reason=first_line(error)
+            ) from None
         except PreconditionError:
             raise changed() from None
         except (BaseError, Cut) as error:
@@ -142,13 +152,20 @@ def insist(work: Callable[[], Any]) -> Any:
                 raise changed() from None
             if "builder error" in reason or "status code: 3" in reason or "status code: 400" in reason:
                 hint = "Look at AWS_ENDPOINT_URL, AWS_REGION and AWS_ALLOW_HTTP of the data worker."
-                raise Failed("s3_unreadable", "S3 is not set up rightly", hint, reason=reason) from None
+                raise ObjectUnavailableError(
+                    "s3_unreadable", "the S3 client cannot be configured", hint, reason=reason
+                ) from None
             if time.monotonic() + wait > until:
                 hint = "Register it again when the endpoint answers; see AWS_ENDPOINT_URL of the data worker."
                 message = "the S3 endpoint does not answer"
-                raise Failed("s3_unreachable", message, hint, retryable=True, reason=reason) from None
+                raise ObjectUnavailableError("s3_unreachable", message, hint, retryable=True, reason=reason) from None
         except ValueError as error:
-            raise Failed("uri_invalid", "no key of an object", "Name it plainly.", reason=first_line(error)) from None
+            raise ObjectUnavailableError(
+                "uri_invalid",
+                "the URI holds no valid object key",
+                "Send a URI such as s3://bucket/file.csv.",
+                reason=first_line(error),
+            ) from None
         time.sleep(wait)
         wait = min(2 * wait, LONGEST_WAIT)
 

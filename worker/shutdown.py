@@ -1,4 +1,4 @@
-"""One byte that the Celery parent and all of its pool processes share: the worker has been told to stop."""
+"""A flag that the Celery parent and all of its pool processes share: the worker is stopping."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import contextlib
 import mmap
 from collections.abc import Iterator
 
-# Anonymous shared memory survives fork, so the parent's signal handler reaches every slot without any message.
+# Anonymous shared memory survives fork, so the parent's signal handler reaches every slot without a message.
 _flag = mmap.mmap(-1, 1)
 _busy = False
 
 
-def ask() -> None:
-    """Tell every slot to hand its work back."""
+def request() -> None:
+    """Ask every slot to hand its work back."""
     _flag[0] = 1
 
 
-def asked() -> bool:
-    """Whether the worker is going away."""
+def requested() -> bool:
+    """Whether the worker is stopping."""
     return _flag[0] == 1
 
 
 @contextlib.contextmanager
 def busy() -> Iterator[None]:
-    """While this slot has work that must be handed back and not just dropped."""
+    """Mark this slot as having work, which must be handed back before its process ends."""
     global _busy
     _busy = True
     try:
@@ -33,5 +33,5 @@ def busy() -> Iterator[None]:
 
 
 def slot_is_busy() -> bool:
-    """Whether this process is doing something."""
+    """Whether this process has work."""
     return _busy

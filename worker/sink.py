@@ -1,4 +1,4 @@
-"""What the training process says, into the database: in order, under the fence, each thing exactly once."""
+"""Ship the events of a training process into the database: in order, under the fence, each exactly once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from service.failpoints import fp
@@ -19,8 +20,9 @@ from service.leases import StaleFence
 from service.metrics import service as metrics
 from service.metrics.chunks import Row
 from service.metrics.service import finite
-from worker.context import Context
+from worker.context import WorkerContext
 from worker.metrics import (
+    BEHIND_BYTES,
     CHECKPOINT_BYTES,
     CHECKPOINT_FAILURES,
     CHECKPOINT_SECONDS,
@@ -28,16 +30,21 @@ from worker.metrics import (
     SAMPLES_PER_SECOND,
     STEPS,
 )
+from worker.spool import SpoolReader
 
 log = logging.getLogger(__name__)
 Event = dict[str, Any]
+Background = Callable[[Callable[[], Any]], Any]
+"""Runs a function in a thread, keeps the lease meanwhile, and returns its result."""
 ROWS_A_CHUNK = 5000
+SHIP_SECONDS = 0.25
+RETRY_SECONDS = 1.0
 
 
 class Sink:
-    """Events go in with `take`, into the database with `ship`; what ends the job is kept for the supervisor."""
+    """A queue of events: `take` adds them, `ship` writes them. Those that end the run are kept for the supervisor."""
 
-    def __init__(self, context: Context, claim: Claim, metric_seq: int, runtime: Event | None) -> None:
+    def __init__(self, context: WorkerContext, claim: Claim, metric_seq: int, runtime: Event | None) -> None:
         self.context = context
         self.claim = claim
         self.job_id = claim.job_id
@@ -73,7 +80,7 @@ class Sink:
                 self._pending.append(event)
 
     def _count(self, kind: str, event: Event) -> None:
-        """How fast it goes, for whoever watches the worker."""
+        """Update the metrics of progress."""
         if kind == "resumed":
             self._step = event["step"]
         elif kind in ("progress", "metrics") and (step := event.get("step", 0)) > self._step:
@@ -82,15 +89,16 @@ class Sink:
         if kind == "progress" and event.get("samples_per_second"):
             SAMPLES_PER_SECOND.set(event["samples_per_second"])
 
-    def ship(self, aside: Callable[[Callable[[], Any]], Any]) -> None:
-        """Write all that is pending. `aside` runs slow copying while the lease is kept.
+    def ship(self, in_background: Background) -> None:
+        """Write all pending events. `in_background` runs slow copying while the lease is kept.
 
-        Raises StaleFence when the job is no longer ours, DBAPIError while the database is away: then nothing is lost,
-        and the next call goes on where this one stopped.
+        Raises:
+            StaleFence: the claim is void.
+            DBAPIError: the database is away. Nothing is lost: the next call continues where this one stopped.
         """
         while self._pending:
             if self._pending[0]["type"] == "checkpoint":
-                self._store_checkpoint(self._pending[0], aside)
+                self._store_checkpoint(self._pending[0], in_background)
                 self._pending.popleft()
                 continue
             batch = self._next_batch()
@@ -120,11 +128,11 @@ class Sink:
         changes = self._changes(batch)
         with self.context.sessions.begin() as session:
             job = lock_claimed(session, self.claim)
-            # Rules across jobs decide while rows are stored; these decisions were never ours to ship.
+            # Rules across jobs decide while rows are stored; those decisions are not shipped from here.
             decision_seq = job.next_decision_seq - job.peer_decisions
             if self._decision_seq is None:
                 self._decision_seq = decision_seq
-            # A commit whose answer was lost may have happened: the counters, which only we move, say how much of it did.
+            # A commit whose answer was lost may have happened: the counters, which only this sink raises, tell how much.
             new_rows = rows[job.next_seq - 1 - self._metric_seq :]
             new_decisions = decisions[decision_seq - self._decision_seq :]
             if new_rows:
@@ -141,23 +149,23 @@ class Sink:
         self._decision_seq += len(decisions)
 
     def _changes(self, batch: list[Event]) -> dict[str, Any]:
-        """Columns of the job that the batch moves; the last word of each counts."""
+        """Columns of the job that the batch changes; the last value of each counts."""
         changes: dict[str, Any] = {}
         for event in batch:
             if event["type"] not in ("phase", "progress", "runtime"):
                 continue
-            said = {name: finite(value) for name, value in event.items() if name != "type"}
+            values = {name: finite(value) for name, value in event.items() if name != "type"}
             if event["type"] == "phase":
-                changes["phase"] = said["phase"]
+                changes["phase"] = values["phase"]
             elif event["type"] == "progress":
-                changes["progress"] = said
+                changes["progress"] = values
             elif event["type"] == "runtime" and self.runtime is None:
-                # Decided once: later attempts compute on the same terms, so that they give the same bits.
-                changes["runtime"] = said
-                self.runtime = said
+                # Chosen once: later attempts compute on the same terms, so that they give the same bits.
+                changes["runtime"] = values
+                self.runtime = values
         return changes
 
-    def _store_checkpoint(self, event: Event, aside: Callable[[Callable[[], Any]], Any]) -> None:
+    def _store_checkpoint(self, event: Event, in_background: Background) -> None:
         """File first, then the row; its metrics are in the database already, since events go in order."""
         begun = time.monotonic()
         storage, path = self.context.storage, Path(event["path"])
@@ -166,7 +174,7 @@ class Sink:
         )
         try:
             if not storage.exists(key):
-                aside(lambda: storage.put_file(key, path))
+                in_background(lambda: storage.put_file(key, path))
         except FileNotFoundError:
             return  # the training process has replaced it by newer ones, which follow
         except OSError as error:
@@ -198,3 +206,37 @@ class Sink:
             sha256=event["sha256"],
             size=event["bytes"],
         )
+
+
+class SpoolShipper:
+    """Moves events from the spool of one attempt into its sink and on into the database."""
+
+    def __init__(self, spool: Path, sink: Sink) -> None:
+        self.reader = SpoolReader(spool)
+        self._sink = sink
+        self._due = 0.0
+        self._shipped = 0
+
+    def ship(self, in_background: Background, *, at_once: bool = False) -> None:
+        """Ship new events, every SHIP_SECONDS unless `at_once`. Raises StaleFence, LeaseLost, SpoolError."""
+        now = time.monotonic()
+        if now < self._due and not at_once:
+            return
+        self._due = now + SHIP_SECONDS
+        if self._sink.empty:
+            self._sink.take(self.reader.read())
+        try:
+            self._sink.ship(in_background)
+        except DBAPIError as error:
+            # The events stay in the spool and in the sink; the lease limits how long that may last.
+            log.warning("job=%s the database is away: %s", self._sink.job_id, error.orig)
+            self._due = time.monotonic() + RETRY_SECONDS
+        if self._sink.empty:
+            self._shipped = self.reader.offset
+        BEHIND_BYTES.set(max(0, self.reader.size() - self._shipped))
+
+    def drained(self) -> bool:
+        """Whether every event of a process that has ended is in the database. Raises SpoolError."""
+        if self._sink.empty:
+            self._sink.take(self.reader.read())
+        return self._sink.empty

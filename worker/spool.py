@@ -1,7 +1,7 @@
 """The append-only event file between the training process and its supervisor.
 
-One event a line: CRC32 of the JSON in eight hex digits, a space, the JSON. What has been appended survives the death of
-either process and any outage of the database; a line cut short by a crash is recognised and never read.
+One event a line: CRC32 of the JSON in eight hex digits, a space, the JSON. Appended events survive the end of
+either process and any outage of the database; a line cut short by a crash is detected and not read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FREQUENT = frozenset({"metrics", "progress", "phase", "log"})
 
 
 class SpoolError(RuntimeError):
-    """A complete line that is not what was written: the file was damaged, so events may be missing."""
+    """A complete line with a wrong checksum: the file is damaged, so events may be missing."""
 
 
 class SpoolWriter:
@@ -54,7 +54,7 @@ class SpoolReader:
         self.offset = offset
 
     def read(self, limit_bytes: int = 4 << 20) -> list[dict[str, Any]]:
-        """The next complete events, at most about `limit_bytes` of them; [] when there is nothing new.
+        """Return the next complete events, at most about `limit_bytes` of them; [] when there is nothing new.
 
         A last line without its newline is left for later. Raises SpoolError for a complete line with a wrong checksum.
         """

@@ -1,4 +1,4 @@
-"""The one Celery task: the bell has rung, so look for work until there is none."""
+"""The one Celery task, sent by the doorbell: claim and do work of a queue until there is none."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from sqlalchemy.exc import DBAPIError
 
 from worker import shutdown
 from worker.celery_app import app
-from worker.context import Context, context
+from worker.context import WorkerContext, context
 from worker.metrics import BUSY_SLOTS
 
 log = logging.getLogger(__name__)
 
 
-@app.task(name="worker.ring")
-def ring(queue: str) -> None:
-    """Claim and do work of this queue until none is left, or the worker is told to stop."""
-    do_one = worker_of(queue)
+@app.task(name="worker.work")
+def work(queue: str) -> None:
+    """Claim and do work of a queue until none is left or the worker stops."""
+    do_one = work_function(queue)
     try:
         with shutdown.busy(), BUSY_SLOTS.labels(queue).track_inprogress():
-            while not shutdown.asked() and do_one(context()):
+            while not shutdown.requested() and do_one(context()):
                 pass
     except DBAPIError as error:
-        # Housekeeping rings again for whatever waits.
+        # Housekeeping sends the message again for work that waits.
         log.warning("queue=%s the database is away: %s", queue, error.orig)
 
 
-def worker_of(queue: str) -> Callable[[Context], bool]:
-    """What does one piece of that queue's work; False when there was none."""
+def work_function(queue: str) -> Callable[[WorkerContext], bool]:
+    """Return the function that does one piece of the queue's work; it returns False when there was none."""
     if queue == "data":
         from worker.intake import claim_and_check
 

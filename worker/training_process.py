@@ -1,9 +1,14 @@
-"""The training process: trainkit alone. Events go to the spool, wishes come by the pipe; no database, no secrets."""
+"""The training process of one attempt: the supervisor's handle on it, and the code that runs in it.
+
+It runs trainkit alone, without database and secrets. Commands reach it by a pipe, its events leave by the spool, and a
+counter and one error are shared through memory.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import faulthandler
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -12,14 +17,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from worker.control import Control
-from worker.crash_channel import LastWords
+from worker.control import Command, ControlReceiver, ControlSender, control_pipe
+from worker.crash_channel import CrashChannel
+from worker.processes import Exit, ForkedProcess, fork
 from worker.spool import SpoolWriter
+from worker.watchdog import Watchdog
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """All that a training process is told."""
+class TrainingTask:
+    """The inputs of a training process."""
 
     spec: dict[str, Any]
     dataset: Path
@@ -28,26 +35,96 @@ class Task:
     runtime: dict[str, Any] | None = None
     resume_from: Path | None = None
     branch: bool = False
-    """Whether that checkpoint is another job's."""
+    """Whether `resume_from` is another job's checkpoint."""
     target_dataset: Path | None = None
     source: Any = None
 
 
-def run(task: Task, control: Control, last: LastWords) -> None:
-    """Train, and say how it ended. Raises what went wrong, after a `failed` event or, without a disk, `last` words."""
+class TrainingProcess:
+    """The supervisor's handle: start the process, send it commands, check it, kill it."""
+
+    def __init__(self, log_file: Path, memory_limit: int, wedged_seconds: float) -> None:
+        self.watchdog = Watchdog(log_file, memory_limit, wedged_seconds)
+        self.crash_channel = CrashChannel()
+        self.child: ForkedProcess | None = None
+        self._log_file = log_file
+        self._control: ControlSender | None = None
+
+    @property
+    def started(self) -> bool:
+        return self.child is not None
+
+    @property
+    def last_command(self) -> Command | None:
+        """The command in force."""
+        return self._control.last if self._control is not None else None
+
+    def start(self, task: TrainingTask) -> int:
+        """Fork the process and return its pid."""
+        read_end, write_end = control_pipe()
+        self.watchdog.reset()
+        self.child = fork(
+            lambda: run(task, ControlReceiver(read_end, self.watchdog.pulse.beat), self.crash_channel),
+            log=self._log_file,
+            keep=[read_end],
+            threads=int((task.runtime or {}).get("threads", 1)),
+        )
+        os.close(read_end)
+        self._control = ControlSender(write_end)
+        return self.child.pid
+
+    def poll(self) -> Exit | None:
+        """Return how it ended, or None while it runs."""
+        assert self.child is not None
+        return self.child.poll()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, at most until it ends."""
+        assert self.child is not None
+        self.child.sleep(seconds)
+
+    def check(self) -> None:
+        """Kill it when the watchdog finds it wedged or over its memory limit."""
+        assert self.child is not None
+        if self.watchdog.check(self.child) is not None:
+            self.kill()
+
+    def send(self, command: Command) -> None:
+        """Send a command to the process, if it was started."""
+        if self._control is not None:
+            self._control.send(command)
+
+    def kill(self) -> None:
+        """Send SIGKILL. Only signals, because the lease's timer calls it too; `poll` reaps."""
+        if self.child is not None:
+            self.child.signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Kill and reap the process and close its pipe."""
+        if self.child is not None:
+            self.child.kill()
+        if self._control is not None:
+            self._control.close()
+
+
+def run(task: TrainingTask, control: ControlReceiver, crash_channel: CrashChannel) -> None:
+    """Train and report the outcome: the body of the process.
+
+    Raises what went wrong, after a `failed` event or, where the disk takes none, an error in the crash channel.
+    """
     from trainkit.fit.failure import error_of
 
-    be_the_first_to_go()
-    faulthandler.enable()  # a crash of a native library leaves in the log where it was
-    faulthandler.register(signal.SIGUSR1, all_threads=True)  # the supervisor asks where we are before it gives us up
+    raise_oom_score()
+    faulthandler.enable()  # a crash of a native library leaves its stack in the log
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # sent by the watchdog before it kills the process
     try:
-        _train(task, control, last)
+        _train(task, control, crash_channel)
     except BaseException as error:
-        last.say(error_of(error))
+        crash_channel.write(error_of(error))
         raise
 
 
-def _train(task: Task, control: Control, last: LastWords) -> None:
+def _train(task: TrainingTask, control: ControlReceiver, crash_channel: CrashChannel) -> None:
     from trainkit.fit.failure import error_of
 
     spool = SpoolWriter(task.spool)
@@ -58,7 +135,7 @@ def _train(task: Task, control: Control, last: LastWords) -> None:
         control.beat()
         if event["type"] == "failed":
             failed = True
-            last.say(event["error"])
+            crash_channel.write(event["error"])
         if line := log_line(event):
             print(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}", flush=True)
         if event["type"] != "log":
@@ -74,7 +151,7 @@ def _train(task: Task, control: Control, last: LastWords) -> None:
         spool.close()
 
 
-def _fit(task: Task, control: Control, on_event: Callable[[dict[str, Any]], None]) -> str:
+def _fit(task: TrainingTask, control: ControlReceiver, on_event: Callable[[dict[str, Any]], None]) -> str:
     """Run the job's training and return its outcome."""
     from trainkit.data import Dataset
     from trainkit.fit import fit
@@ -89,20 +166,20 @@ def _fit(task: Task, control: Control, on_event: Callable[[dict[str, Any]], None
         branch=task.branch,
         target_data=None if task.target_dataset is None else Dataset.load(task.target_dataset),
         source=task.source,
-        runtime=usable(task.runtime, on_event),
+        runtime=usable_runtime(task.runtime, on_event),
     ).outcome
 
 
 def log_line(event: dict[str, Any]) -> str | None:
-    """The event as a line of the attempt's log; None for what the metric log tells better."""
+    """Format an event as a line of the attempt's log; None for those that the metric log holds."""
     kind = event["type"]
     if kind == "log":
         return f"{event['level']} {event['message']}"
     if kind == "runtime":
         return f"info {event['parameters']} parameters, {event['precision']} on {event['device']}, {event['threads']} threads"
     if kind == "resumed":
-        exact = "to the last bit" if event["exact"] else f"though not to the last bit: {event['reason']}"
-        return f"info going on after step {event['step']}, {exact}"
+        exact = "bit-exact" if event["exact"] else f"not bit-exact: {event['reason']}"
+        return f"info resumed after step {event['step']}, {exact}"
     if kind == "phase":
         return None if event["phase"].startswith("epoch ") else f"info {event['phase']}"
     if kind == "best":
@@ -118,23 +195,25 @@ def log_line(event: dict[str, Any]) -> str | None:
     return None
 
 
-def usable(runtime: dict[str, Any] | None, on_event: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
-    """The earlier attempt's choices, unless its GPU is not on this machine: then they are made anew, and said so."""
+def usable_runtime(runtime: dict[str, Any] | None, on_event: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
+    """Return the runtime of the earlier attempt; None, with a warning, when this machine does not have its device."""
     import torch
 
     if runtime is None or runtime["device"] == "cpu":
         return runtime
     kind = torch.device(runtime["device"]).type
-    there = torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
-    if there:
+    available = torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
+    if available:
         return runtime
-    message = f"the earlier attempt computed on {runtime['device']}, which this worker has not: results may differ"
+    message = (
+        f"the earlier attempt computed on {runtime['device']}, which this worker does not have: results may differ"
+    )
     on_event({"type": "log", "level": "warning", "message": message})
     return None
 
 
-def be_the_first_to_go() -> None:
-    """When memory runs out the kernel shall take the training process, not the worker, the broker or the database."""
+def raise_oom_score() -> None:
+    """Let the kernel, when memory runs out, kill this process before the worker, the broker or the database."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("500")

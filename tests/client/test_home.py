@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from client.home import EXIT_HOME_TAKEN, LONGEST_SOCKET_PATH, Home, Lock, RefusedError, make_private
+from client.home import EXIT_HOME_TAKEN, MAX_SOCKET_PATH, Home, Lock, RefusedError, make_private
 
 
 def mode(path: Path) -> int:
@@ -19,14 +19,14 @@ def mode(path: Path) -> int:
 
 def test_all_folders_are_private(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    home.make()
+    home.create()
     for folder in (home.folder, *(home.folder / name for name in ("run", "logs", "storage", "scratch"))):
         assert mode(folder) == 0o700
 
 
 def test_an_open_folder_is_closed_to_others(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir(mode=0o755)
-    Home(tmp_path / "home").make()
+    Home(tmp_path / "home").create()
     assert mode(tmp_path / "home") == 0o700
 
 
@@ -47,8 +47,8 @@ def test_what_the_environment_says_already_stays(tmp_path: Path) -> None:
 
 def test_a_long_home_puts_its_socket_into_a_private_temporary_folder(tmp_path: Path) -> None:
     home = Home(tmp_path / ("x" * 120))
-    home.make()
-    assert len(os.fsencode(home.redis_socket)) <= LONGEST_SOCKET_PATH
+    home.create()
+    assert len(os.fsencode(home.redis_socket)) <= MAX_SOCKET_PATH
     assert mode(home.redis_socket.parent) == 0o700
     home.redis_socket.parent.rmdir()
 
@@ -57,7 +57,7 @@ def test_the_lock_names_the_process_that_holds_it(tmp_path: Path) -> None:
     script = """
 import sys, pathlib
 from client.home import Lock
-Lock(pathlib.Path(sys.argv[1])).take()
+Lock(pathlib.Path(sys.argv[1])).acquire()
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -67,10 +67,10 @@ sys.stdin.read()
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
     with pytest.raises(RefusedError, match=f"process {holder.pid}") as refused:
-        Lock(tmp_path / "lock").take()
+        Lock(tmp_path / "lock").acquire()
     assert refused.value.exit_code == EXIT_HOME_TAKEN
     holder.kill()
     holder.communicate()
     lock = Lock(tmp_path / "lock")
-    lock.take()
+    lock.acquire()
     lock.release()

@@ -15,7 +15,7 @@ from service.jobs import service as jobs
 from service.jobs.states import ENDED
 from service.jobs.tables import Attempt, Job
 from tests.support.worker_context import Place
-from worker.control import Control
+from worker.control import ControlReceiver
 from worker.supervisor import claim_and_supervise
 
 MIB = 2**20
@@ -58,16 +58,16 @@ class Scene:
 
     def at_step(self, step: int, act: Callable[[], object]) -> None:
         """In the training process: do that once, after so many steps."""
-        command, asked = Control.command, 0
+        command, asked = ControlReceiver.command, 0
 
-        def asks(control: Control) -> Any:
+        def asks(control: ControlReceiver) -> Any:
             nonlocal asked
             asked += 1
             if asked == step:
                 act()
             return command(control)
 
-        self.patch.setattr(Control, "command", asks)
+        self.patch.setattr(ControlReceiver, "command", asks)
 
     def prepared(self) -> Path:
         """The dataset's prepared form, to be damaged; it is whole again for the next fault."""

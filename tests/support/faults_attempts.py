@@ -25,7 +25,8 @@ from service.logs import service as logs
 from tests.support.fault_table import Scene, add, fault
 from trainkit.fit import checkpoint as files
 from worker import supervisor
-from worker.control import Control
+from worker.attempt_outcome import OutcomeWriter
+from worker.control import ControlReceiver
 from worker.preflight import sha256_of
 from worker.sink import Sink
 
@@ -41,7 +42,7 @@ def interrupted_after_two_checkpoints(scene: Scene) -> list[Path]:
     """The files of a job's checkpoints, newest first; the job waits for its second attempt."""
     train = {"epochs": EPOCHS, "checkpoint_seconds": 0, "seed": 1, "threads": 1, "batch_size": 24}
     scene.submit(train=train, resources={"max_attempts": 2})
-    command, asked, store = Control.command, 0, Sink._store_checkpoint
+    command, asked, store = ControlReceiver.command, 0, Sink._store_checkpoint
 
     def store_and_tell(sink: Sink, event: dict[str, Any], aside: Any) -> None:
         store(sink, event, aside)
@@ -52,7 +53,7 @@ def interrupted_after_two_checkpoints(scene: Scene) -> list[Path]:
         while not (scene.folder / f"stored {step}").exists() and time.monotonic() < until:
             time.sleep(0.02)
 
-    def asks(control: Control) -> Any:
+    def asks(control: ControlReceiver) -> Any:
         nonlocal asked
         asked += 1
         if asked == 5:  # an epoch has four steps: its checkpoint is written
@@ -62,7 +63,7 @@ def interrupted_after_two_checkpoints(scene: Scene) -> list[Path]:
             os.kill(os.getpid(), signal.SIGKILL)
         return command(control)
 
-    scene.patch.setattr(Control, "command", asks)
+    scene.patch.setattr(ControlReceiver, "command", asks)
     scene.patch.setattr(Sink, "_store_checkpoint", store_and_tell)
     scene.run()
     scene.patch.undo()
@@ -198,7 +199,7 @@ def a_log_that_cannot_be_stored(scene: Scene) -> Iterator[None]:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    scene.patch.setattr(supervisor.Supervisor, "_stored", full)
+    scene.patch.setattr(OutcomeWriter, "_store_file", full)
     scene.at_step(3, lambda: os._exit(3))
     yield
 
@@ -207,12 +208,12 @@ def overtaken(wish: Callable[[Scene], object]) -> Callable[[Scene], Iterator[Non
     """The client pauses; when the training process has obeyed, and before that is written down, comes another wish."""
 
     def act(scene: Scene) -> Iterator[None]:
-        keep_log = supervisor.Supervisor._keep_log
+        hand_back = OutcomeWriter.hand_back
 
-        def then_wishes(one: supervisor.Supervisor) -> None:
-            assert (scene.row().state, (one.sink.ended or {})["outcome"]) == ("pausing", "paused")
-            keep_log(one)
+        def request_then_hand_back(writer: OutcomeWriter, reason: str) -> None:
+            assert (scene.row().state, reason) == ("pausing", "paused")
             wish(scene)
+            hand_back(writer, reason)
 
         scene.at_step(3, lambda: time.sleep(2))
         scene.submit(train={"epochs": 100_000, "seed": 1, "threads": 1}, resources={"max_attempts": 1})
@@ -224,7 +225,7 @@ def overtaken(wish: Callable[[Scene], object]) -> Callable[[Scene], Iterator[Non
             jobs.pause(scene.service(), scene.place.who, claim.job_id)
 
         scene.patch.setattr(attempts, "start", then_pauses)
-        scene.patch.setattr(supervisor.Supervisor, "_keep_log", then_wishes)
+        scene.patch.setattr(OutcomeWriter, "hand_back", request_then_hand_back)
         yield
         scene.patch.undo()
         if scene.row().state == "queued":

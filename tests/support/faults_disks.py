@@ -43,13 +43,13 @@ def small_files_only(work: Callable[..., Any], most: int) -> Callable[..., Any]:
 
 @fault("disk_full", "File too large", "errno", "log")
 def no_room_for_the_spool(scene: Scene) -> Iterator[None]:
-    be_first = training_process.be_the_first_to_go
+    be_first = training_process.raise_oom_score
 
     def confined() -> None:
         be_first()
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 
-    scene.patch.setattr(training_process, "be_the_first_to_go", confined)
+    scene.patch.setattr(training_process, "raise_oom_score", confined)
     yield
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import update
 
-from service.context import Context as ServiceContext
+from service.context import Context
 from service.datasets.receive import Received
 from service.datasets.service import DatasetMetadata, register
 from service.job_watcher import Hub
@@ -20,15 +20,15 @@ from service.keys.service import Principal, authenticate, create_key
 from service.migrate import upgrade
 from service.settings import Settings
 from worker import intake
-from worker.context import Context, make_context
+from worker.context import WorkerContext, make_context
 
 
 @dataclass
 class Place:
     """A worker's context and a client's principal."""
 
-    context: Context
-    service: ServiceContext
+    context: WorkerContext
+    service: Context
     who: Principal
 
     def upload(self, body: bytes, name: str = "data", filename: str | None = None, target: str | None = None) -> str:
@@ -85,5 +85,5 @@ def make_place(database_url: str, folder: Path) -> Place:
         who = authenticate(session, key)
     assert who is not None
     hub = Hub(context.sessions)
-    service = ServiceContext(settings, context.engine, context.sessions, context.storage, context.doorbell, hub)
+    service = Context(settings, context.engine, context.sessions, context.storage, context.doorbell, hub)
     return Place(context, service, who)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from worker.background_io import aside
+from worker.background_io import run_in_background
 
 
 def test_the_loop_goes_on_until_the_work_is_done() -> None:
@@ -18,13 +18,13 @@ def test_the_loop_goes_on_until_the_work_is_done() -> None:
         if len(beats) == 3:
             done.set()
 
-    assert aside(lambda: done.wait(20), beat) is True
+    assert run_in_background(lambda: done.wait(20), beat) is True
     assert len(beats) >= 3
 
 
 def test_exceptions_of_both_come_out_and_no_thread_stays() -> None:
     with pytest.raises(ZeroDivisionError):
-        aside(lambda: 1 // 0, lambda: None)
+        run_in_background(lambda: 1 // 0, lambda: None)
 
     def stop() -> None:
         raise KeyError
@@ -33,5 +33,5 @@ def test_exceptions_of_both_come_out_and_no_thread_stays() -> None:
     timer = threading.Timer(0.5, done.set)
     timer.start()
     with pytest.raises(KeyError):
-        aside(lambda: done.wait(20), stop)
-    assert not any(thread.name == "aside" for thread in threading.enumerate())
+        run_in_background(lambda: done.wait(20), stop)
+    assert not any(thread.name == "background-io" for thread in threading.enumerate())

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 from worker import processes
-from worker.control import Control, ControlSender, control_pipe
+from worker.control import ControlReceiver, ControlSender, control_pipe
 
 
 def test_the_newest_wish_holds_until_another_comes() -> None:
     reading, writing = control_pipe()
-    control, sender = Control(reading), ControlSender(writing)
+    control, sender = ControlReceiver(reading), ControlSender(writing)
     assert control.command() is None
     sender.send({"action": "pause"})
     sender.send({"action": "stop", "keep": "last"})
@@ -36,7 +36,7 @@ def test_a_repeated_wish_is_sent_once() -> None:
 
 def test_half_a_line_is_no_wish() -> None:
     reading, writing = control_pipe()
-    control = Control(reading)
+    control = ControlReceiver(reading)
     os.write(writing, b'{"action": ')
     assert control.command() is None
     os.write(writing, b'"cancel"}\n')
@@ -57,7 +57,7 @@ def test_the_child_ends_when_the_supervisor_closes_the_pipe(tmp_path: Path) -> N
     reading, writing = control_pipe()
 
     def run() -> None:
-        control = Control(reading)
+        control = ControlReceiver(reading)
         while True:
             control.command()
             time.sleep(0.01)

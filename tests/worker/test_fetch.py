@@ -80,7 +80,7 @@ def test_a_stopping_worker_lets_go_and_the_next_begins_at_once(
     place: Place, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     identifier = registered(place, folder)
-    monkeypatch.setattr(shutdown, "asked", lambda: True)
+    monkeypatch.setattr(shutdown, "requested", lambda: True)
     slow = fetch.open_source
 
     def waits(uri: str, roots: tuple[Path, ...]) -> object:

@@ -14,8 +14,7 @@ from service.jobs import checkpoints
 from service.jobs import service as jobs
 from service.jobs.tables import Job
 from tests.support.worker_context import Place
-from tests.worker.test_log_shipper import texts
-from tests.worker.test_supervisor import run_one
+from tests.support.worker_runs import run_one, texts
 
 
 def test_an_old_job_is_trimmed_and_its_continuation_still_runs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

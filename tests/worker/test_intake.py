@@ -94,7 +94,7 @@ def test_a_reader_that_wants_too_much_memory_is_stopped(place: Place, monkeypatc
 def test_a_stopping_worker_lets_the_dataset_go_at_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     identifier = place.table()
     second = place.upload(b"a,label\n1,x\n2,y\n" * 30, "other", "t.csv")
-    monkeypatch.setattr(shutdown, "asked", lambda: True)
+    monkeypatch.setattr(shutdown, "requested", lambda: True)
     intake.claim_and_check(place.context)
     row = dataset(place, second)
     assert row.interruptions == 0
@@ -191,14 +191,14 @@ def test_deleting_a_dataset_stops_its_check(place: Place, monkeypatch: pytest.Mo
     monkeypatch.setattr(trainkit.data, "prepare", slow_prepare(lambda: False))
     identifier = place.upload(b"a,b\n1,2\n")
     shown: list[Any] = []
-    show = intake.Intake._show
+    show = intake.Intake._publish_progress
 
     def show_then_delete(self: intake.Intake) -> None:
         show(self)
         shown.append(dataset(place, identifier).progress)
         delete(place.service, place.who, identifier, force=True)
 
-    monkeypatch.setattr(intake.Intake, "_show", show_then_delete)
+    monkeypatch.setattr(intake.Intake, "_publish_progress", show_then_delete)
     begun = time.monotonic()
     assert intake.claim_and_check(place.context)
     assert time.monotonic() - begun < 60  # the reader alone would go on for 100 s

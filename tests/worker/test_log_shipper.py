@@ -15,23 +15,11 @@ from service.jobs import attempts, leases
 from service.jobs.tables import Job
 from service.leases import StaleFence
 from service.logs import service as logs
-from service.logs.service import LoggedLine, Wanted
 from tests.support.worker_context import Place
-from tests.worker.test_supervisor import LONG, after_epochs, attempts_of, meanwhile, run_one, training_process
+from tests.support.worker_runs import LONG, lines_of, meanwhile, run_one, texts, training_process, wait_for_epochs
 from worker import log_shipper
 from worker.lease import Lease
 from worker.log_shipper import LogShipper
-
-
-def lines_of(place: Place, job: str) -> list[LoggedLine]:
-    with place.context.sessions() as session:
-        lines = logs.read(session, job, 0, Wanted(), 0, 100_000).lines
-    assert [line.seq for line in lines] == list(range(1, len(lines) + 1))
-    return lines
-
-
-def texts(place: Place, job: str) -> list[str]:
-    return [line.line.text for line in lines_of(place, job)]
 
 
 def lease() -> Lease[Any]:
@@ -55,9 +43,9 @@ def shipper(place: Place, claimed: leases.ClaimedJob, file: Path) -> LogShipper:
 def test_said_and_written_lines_keep_their_order(place: Place, claimed: leases.ClaimedJob, tmp_path: Path) -> None:
     file = tmp_path / "log.txt"
     ours = shipper(place, claimed, file)
-    ours.say("info", "claimed")
+    ours.add("info", "claimed")
     file.write_text("a\nb\n")
-    ours.say("warning", "ended")
+    ours.add("warning", "ended")
     ours.finish(lease())
     with file.open("a") as end:
         end.write("c")
@@ -110,10 +98,10 @@ def test_a_log_that_cannot_be_stored_is_given_up_and_hurts_nobody(
 
     monkeypatch.setattr(logs, "append", broken)
     ours = shipper(place, claimed, tmp_path / "log.txt")
-    ours.say("info", "a")
+    ours.add("info", "a")
     ours.finish(lease())
     monkeypatch.undo()
-    ours.say("info", "b")
+    ours.add("info", "b")
     ours.finish(lease())
     assert texts(place, claimed.job_id) == []
 
@@ -122,7 +110,7 @@ def test_a_stale_worker_s_lines_are_refused(place: Place, claimed: leases.Claime
     ours = shipper(place, claimed, tmp_path / "log.txt")
     with place.context.sessions.begin() as session:
         session.execute(update(Job).values(fence=Job.fence + 1))
-    ours.say("info", "zombie")
+    ours.add("info", "zombie")
     with pytest.raises(StaleFence):
         ours.finish(lease())
     with pytest.raises(StaleFence):
@@ -135,10 +123,10 @@ def test_a_talkative_process_is_cut_off_visibly(
 ) -> None:
     file = tmp_path / "log.txt"
     file.write_text("".join(f"{n}\n" for n in range(200_000)))
-    monkeypatch.setattr(log_shipper, "MOST_SAID", 3)
+    monkeypatch.setattr(log_shipper, "MAX_SUPERVISOR_LINES", 3)
     ours = shipper(place, claimed, file)
     for _ in range(5):
-        ours.say("info", "again")
+        ours.add("info", "again")
     ours.finish(lease())
     found = texts(place, claimed.job_id)
     assert len(found) < 80_000
@@ -154,7 +142,7 @@ def test_lines_arrive_while_the_job_runs_and_after_a_kill(place: Place) -> None:
     while_running: list[str] = []
 
     def act() -> None:
-        after_epochs(place, job, 2)
+        wait_for_epochs(place, job, 2)
         deadline = time.monotonic() + 60
         while not any("best so far" in text for text in texts(place, job)):
             assert time.monotonic() < deadline
@@ -174,11 +162,11 @@ def test_lines_arrive_while_the_job_runs_and_after_a_kill(place: Place) -> None:
         session.execute(update(Job).where(Job.id == job).values(**again))
     assert run_one(place)
     found = lines_of(place, job)
-    fences = [attempt.fence for attempt in attempts_of(place, job)]
+    fences = [attempt.fence for attempt in place.attempts(job)]
     assert sorted({line.attempt for line in found}) == fences
     second = [line.line for line in found if line.attempt == fences[1]]
     assert [line.line.text for line in found[: len(first)]] == first
-    assert any(line.text.startswith("going on from the checkpoint of step ") for line in second)
+    assert any(line.text.startswith("resuming from the checkpoint of step ") for line in second)
     assert any(line.source == "training" and line.text.startswith("finished: ") for line in second)
     assert second[-1].text.startswith("training process ended: exit code 0, finished")
 

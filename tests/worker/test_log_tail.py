@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from service.logs.chunks import Line
-from worker import log_tail
-from worker.log_tail import LogTail
+from worker import log_shipper
+from worker.log_shipper import LogTail
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_line_without_an_end_is_bounded(file: Path) -> None:
     for _ in range(40):
         say(file, "x" * 65536)
         assert tail.read() == []
-        assert len(tail._rest) <= log_tail.LINE_BYTES
+        assert len(tail._rest) <= log_shipper.LINE_BYTES
     say(file, "\nafter\n")
     first, second = tail.read()
     assert (set(first.text), second.text) == ({"x"}, "after")
@@ -79,17 +79,17 @@ def test_a_line_without_an_end_is_bounded(file: Path) -> None:
 
 @pytest.mark.parametrize(("lines", "size"), [(100, 1 << 30), (1 << 30, 1000)])
 def test_beyond_the_limit_lines_are_counted_and_the_last_kept(file: Path, lines: int, size: int) -> None:
-    tail = LogTail(file, most_lines=lines, most_bytes=size)
+    tail = LogTail(file, max_lines=lines, max_bytes=size)
     say(file, "".join(f"line {n}\n" for n in range(150)))
     first = tail.read()
     assert texts(first[:-1]) == [f"line {n}" for n in range(150)]
     assert (first[-1].source, first[-1].level) == ("supervisor", "warning")
-    assert "150 lines have been said" in first[-1].text
+    assert "150 lines so far" in first[-1].text
     say(file, "".join(f"line {n}\n" for n in range(150, 20_000)) + "ValueError: why")
     assert tail.read() == []
     dropped, *last = tail.end()
     kept = len(last)
-    assert 0 < kept <= log_tail.LAST_LINES
+    assert 0 < kept <= log_shipper.LAST_LINES
     assert dropped.text == f"... {20_000 - 150 + 1 - kept} lines dropped"
     assert texts(last) == [f"line {n}" for n in range(20_000 - kept + 1, 20_000)] + ["ValueError: why"]
     assert tail.end() == []

@@ -16,8 +16,7 @@ from service.jobs.states import WITH_WORKER
 from service.jobs.tables import Job
 from service.models.tables import Model
 from tests.support.worker_context import Place
-from tests.worker.test_simulation import replayed
-from tests.worker.test_supervisor import after_epochs, meanwhile, run_one, training_process
+from tests.support.worker_runs import meanwhile, replayed, run_one, training_process, wait_for_epochs
 from worker import processes
 from worker.context import make_context
 from worker.supervisor import claim_and_supervise
@@ -86,7 +85,7 @@ def test_a_training_process_that_was_killed_is_stopped_when_it_goes_on(place: Pl
     job = place.submit(dataset, **{**HOPELESS, "early_stop": late})
 
     def act() -> None:
-        after_epochs(place, job, 3)
+        wait_for_epochs(place, job, 3)
         training_process(place).kill()
 
     with meanwhile(act):

@@ -9,7 +9,7 @@ import pytest
 from service.jobs import checkpoints, repository
 from service.jobs import service as jobs
 from tests.support.worker_context import Place
-from tests.worker.test_supervisor import after_epochs, meanwhile, training_process
+from tests.support.worker_runs import meanwhile, training_process, wait_for_epochs
 from worker import exit_errors
 from worker.supervisor import claim_and_supervise
 
@@ -22,7 +22,7 @@ def test_a_job_that_the_kernel_killed_for_memory_goes_on_in_smaller_passes(
     monkeypatch.setattr(exit_errors, "kernel_kills", itertools.count().__next__)
 
     def act() -> None:
-        after_epochs(place, job, 3)
+        wait_for_epochs(place, job, 3)
         training_process(place).kill()
 
     with meanwhile(act):

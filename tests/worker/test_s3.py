@@ -97,5 +97,5 @@ def test_an_endpoint_that_is_away_is_tried_again(place: Place, monkeypatch: pyte
 
 def test_a_stopping_worker_kills_the_copy(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(shutdown, "asked", lambda: True)
+    monkeypatch.setattr(shutdown, "requested", lambda: True)
     assert fetched(place, "table.csv").state == "uploading"

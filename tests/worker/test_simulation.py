@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from service.jobs import service as jobs
-from service.jobs.tables import Job
-from service.simulation.schemas import SimulationOut
-from service.simulation.service import simulate
 from tests.support.worker_context import Place
-from tests.worker.test_supervisor import after_epochs, meanwhile, run_one, training_process
-from trainkit.spec.rules import parse_rules
+from tests.support.worker_runs import meanwhile, replayed, run_one, training_process, wait_for_epochs
 
 RULES: list[dict[str, Any]] = [
     {"kind": "patience", "monitor": "val_accuracy", "patience": 500},
@@ -24,18 +20,12 @@ RULES: list[dict[str, Any]] = [
 ]
 
 
-def replayed(place: Place, job: str, rules: list[dict[str, Any]] | None = None) -> SimulationOut:
-    with place.context.sessions() as session:
-        given = None if rules is None else parse_rules({"rules": rules})
-        return simulate(session, session.get_one(Job, job), given, 0, 1000)
-
-
 def test_a_killed_and_resumed_job_replays_to_the_decisions_it_took(place: Place) -> None:
     train = {"epochs": 25, "checkpoint_seconds": 0, "seed": 1}
     job = place.submit(place.table(), train=train, early_stop=RULES)
 
     def act() -> None:
-        after_epochs(place, job, 3)
+        wait_for_epochs(place, job, 3)
         training_process(place).kill()
 
     with meanwhile(act):
@@ -64,7 +54,7 @@ def test_a_job_that_its_rule_or_its_client_stopped_replays_too(place: Place) -> 
     assert place.job(early).stop_reason == "early_stop"
 
     def act() -> None:
-        after_epochs(place, stopped, 2)
+        wait_for_epochs(place, stopped, 2)
         jobs.stop(place.service, place.who, stopped, "best", None)
 
     with meanwhile(act):

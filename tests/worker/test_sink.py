@@ -17,7 +17,7 @@ from service.jobs.repository import decisions_after
 from service.leases import StaleFence
 from service.metrics import service as metrics
 from tests.support.worker_context import Place
-from worker.context import Context
+from worker.context import WorkerContext
 from worker.sink import Sink
 
 pytestmark = pytest.mark.postgresql
@@ -110,7 +110,7 @@ def test_what_was_decided_once_is_not_decided_again(place: Place, sink: Sink) ->
 class Flaky:
     """A context whose next transaction commits, or does not, and then reports a broken connection."""
 
-    def __init__(self, context: Context, commits: bool) -> None:
+    def __init__(self, context: WorkerContext, commits: bool) -> None:
         self.context = context
         self.commits = commits
         self.broken = False

@@ -6,8 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -18,72 +16,11 @@ import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from service.database import db_now
 from service.jobs import checkpoints, repository
 from service.jobs import service as jobs
-from service.jobs.tables import Artifact, Attempt, Job
-from service.metrics import service as metrics
+from service.jobs.tables import Artifact, Job
 from service.models.tables import Model
 from tests.support.worker_context import Place
+from tests.support.worker_runs import LONG, epochs_seen, meanwhile, run_one, training_process, wait_for_epochs
 from worker import shutdown, supervisor
-from worker.supervisor import claim_and_supervise
-
-LONG = {"epochs": 100_000, "checkpoint_seconds": 0, "seed": 1}
-
-
-def run_one(place: Place) -> bool:
-    return claim_and_supervise(place.context, "train")
-
-
-def epochs_seen(place: Place, job: str) -> list[tuple[int, float]]:
-    with place.context.sessions() as session:
-        rows = metrics.read_page(session, job, 0, limit=100_000).rows
-    assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
-    return [
-        (r.row.epoch, r.row.value) for r in rows if (r.row.split, r.row.name) == ("val", "loss") and not r.superseded
-    ]
-
-
-def attempts_of(place: Place, job: str) -> list[Attempt]:
-    with place.context.sessions() as session:
-        return list(repository.attempts(session, job))
-
-
-def training_process(place: Place) -> psutil.Process:
-    """Our one child that holds a spool."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        for child in psutil.Process().children():
-            try:
-                if any(file.path.endswith("/spool") for file in child.open_files()):
-                    return child
-            except psutil.Error:
-                continue
-        time.sleep(0.01)
-    raise AssertionError("no training process")
-
-
-@contextmanager
-def meanwhile(act: Callable[[], None]) -> Iterator[None]:
-    """Do `act` in a thread while the supervisor runs in this one."""
-    failures: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            act()
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    yield
-    thread.join()
-    if failures:
-        raise failures[0]
-
-
-def after_epochs(place: Place, job: str, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while (place.job(job).progress or {}).get("epoch", 0) < count:
-        assert time.monotonic() < deadline, place.job(job).error
-        time.sleep(0.02)
 
 
 def test_a_job_goes_from_the_queue_to_a_model(place: Place) -> None:
@@ -104,7 +41,7 @@ def test_a_job_goes_from_the_queue_to_a_model(place: Place) -> None:
     assert (place.context.storage.local_path(model.storage_key) / "model.safetensors").exists()
     assert names == {"log.txt", "curves.png", "confusion.png"}
     assert "best so far" in place.context.storage.local_path(log.storage_key).read_text()
-    assert attempts_of(place, job)[0].outcome == "succeeded"
+    assert place.attempts(job)[0].outcome == "succeeded"
     assert list(place.context.settings.scratch.iterdir()) == []
 
 
@@ -114,7 +51,7 @@ def test_stop_keeps_a_model_and_cancel_does_not(place: Place) -> None:
         job = place.submit(dataset, train=LONG, name=wish)
 
         def act(job: str = job, wish: str = wish) -> None:
-            after_epochs(place, job, 2)
+            wait_for_epochs(place, job, 2)
             if wish == "stop":
                 jobs.stop(place.service, place.who, job, "best", None)
             else:
@@ -125,7 +62,7 @@ def test_stop_keeps_a_model_and_cancel_does_not(place: Place) -> None:
         row = place.job(job)
         assert row.state == state
         assert (row.result is not None) == (wish == "stop")
-        assert attempts_of(place, job)[0].outcome == state
+        assert place.attempts(job)[0].outcome == state
 
 
 def test_a_cancel_that_came_before_the_claim_starts_nothing(place: Place) -> None:
@@ -146,7 +83,7 @@ def test_a_killed_training_process_is_an_interruption_and_the_next_attempt_equal
     job = place.submit(dataset, train=train)
 
     def act() -> None:
-        after_epochs(place, job, 3)
+        wait_for_epochs(place, job, 3)
         training_process(place).kill()
 
     with meanwhile(act):
@@ -158,7 +95,7 @@ def test_a_killed_training_process_is_an_interruption_and_the_next_attempt_equal
     assert run_one(place)
     assert place.job(job).state == "succeeded"
     assert epochs_seen(place, job) == epochs_seen(place, calm)
-    first, second = attempts_of(place, job)
+    first, second = place.attempts(job)
     assert first.outcome == "lost"
     assert first.error is not None
     assert "SIGKILL" in first.error["message"]
@@ -170,7 +107,7 @@ def test_a_crash_is_a_failed_attempt_with_its_signal(place: Place) -> None:
     job = place.submit(place.table(), train=LONG)
 
     def act() -> None:
-        after_epochs(place, job, 1)
+        wait_for_epochs(place, job, 1)
         training_process(place).send_signal(signal.SIGSEGV)
 
     with meanwhile(act):
@@ -183,18 +120,18 @@ def test_a_crash_is_a_failed_attempt_with_its_signal(place: Place) -> None:
 
 def test_a_stopping_worker_hands_the_job_back_with_a_checkpoint(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     stop = threading.Event()
-    monkeypatch.setattr(shutdown, "asked", stop.is_set)
+    monkeypatch.setattr(shutdown, "requested", stop.is_set)
     job = place.submit(place.table(), train={"epochs": 100_000, "seed": 1})
 
     def act() -> None:
-        after_epochs(place, job, 2)
+        wait_for_epochs(place, job, 2)
         stop.set()
 
     with meanwhile(act):
         run_one(place)
     row = place.job(job)
     assert (row.state, row.attempts, row.interruptions, row.not_before) == ("queued", 0, 0, None)
-    assert attempts_of(place, job)[0].outcome == "handed_back"
+    assert place.attempts(job)[0].outcome == "handed_back"
     with place.context.sessions() as session:
         (kept,) = checkpoints.latest(session, job)
     assert kept.metric_seq == row.next_seq - 1
@@ -202,7 +139,7 @@ def test_a_stopping_worker_hands_the_job_back_with_a_checkpoint(place: Place, mo
 
 def test_of_two_checkpoints_a_damaged_one_is_passed_over(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     stop = threading.Event()
-    monkeypatch.setattr(shutdown, "asked", stop.is_set)
+    monkeypatch.setattr(shutdown, "requested", stop.is_set)
     job = place.submit(place.table(), train=LONG)
 
     def stored() -> list[Any]:
@@ -221,14 +158,14 @@ def test_of_two_checkpoints_a_damaged_one_is_passed_over(place: Place, monkeypat
     stop.clear()
 
     def finish() -> None:
-        while len(attempts_of(place, job)) < 2 or place.job(job).state != "running":
+        while len(place.attempts(job)) < 2 or place.job(job).state != "running":
             time.sleep(0.02)
         jobs.stop(place.service, place.who, job, "last", None)
 
     with meanwhile(finish):
         run_one(place)
     assert place.job(job).state == "stopped"
-    assert attempts_of(place, job)[1].resumed_from_step == before.step
+    assert place.attempts(job)[1].resumed_from_step == before.step
     epochs = [epoch for epoch, _ in epochs_seen(place, job)]
     assert epochs[: before.epoch] == list(range(1, before.epoch + 1))
     assert len(epochs) == len(set(epochs))
@@ -240,7 +177,7 @@ def test_a_supervisor_whose_job_was_given_away_kills_its_process_and_writes_noth
     rows: list[int] = []
 
     def act() -> None:
-        after_epochs(place, job, 2)
+        wait_for_epochs(place, job, 2)
         orphan.append(training_process(place))
         with place.context.sessions.begin() as session:
             session.execute(update(Job).where(Job.id == job).values(fence=Job.fence + 1, lease_expires_at=db_now()))
@@ -262,16 +199,16 @@ def test_a_database_that_stays_away_ends_the_training_before_the_lease_does(
     made: list[supervisor.Supervisor] = []
     original = supervisor.Supervisor._watch
 
-    def watch(self: supervisor.Supervisor, reader: Any) -> Any:
+    def watch(self: supervisor.Supervisor, shipper: Any) -> Any:
         made.append(self)
         self.lease.seconds = 1.0
-        return original(self, reader)
+        return original(self, shipper)
 
     def away(*_: Any) -> None:
         raise OperationalError("x", {}, Exception("connection refused"))
 
     def act() -> None:
-        after_epochs(place, job, 2)
+        wait_for_epochs(place, job, 2)
         monkeypatch.setattr(supervisor.leases, "renew", away)
         monkeypatch.setattr(supervisor.leases, "wanted", away)
         made[0].lease._due = 0.0
@@ -281,8 +218,8 @@ def test_a_database_that_stays_away_ends_the_training_before_the_lease_does(
     with meanwhile(act):
         run_one(place)
     assert made[0].lease.lost
-    assert made[0].child is not None
-    assert made[0].child.exit is not None
+    assert made[0].process.child is not None
+    assert made[0].process.child.exit is not None
     assert place.job(job).state == "running"
 
 

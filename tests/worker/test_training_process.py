@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from worker.training_process import log_line, usable
+from worker.training_process import log_line, usable_runtime
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,11 @@ def test_events_as_log_lines(event: dict[str, Any], line: str | None) -> None:
 
 def test_choices_for_a_gpu_that_is_not_here_are_made_anew_and_said() -> None:
     said: list[dict[str, Any]] = []
-    assert usable(None, said.append) is None
-    assert usable({"device": "cpu", "threads": 1}, said.append) == {"device": "cpu", "threads": 1}
+    assert usable_runtime(None, said.append) is None
+    assert usable_runtime({"device": "cpu", "threads": 1}, said.append) == {"device": "cpu", "threads": 1}
     assert not said
     import torch
 
     if not torch.cuda.is_available():
-        assert usable({"device": "cuda:0"}, said.append) is None
+        assert usable_runtime({"device": "cuda:0"}, said.append) is None
         assert said[0]["level"] == "warning"

@@ -16,15 +16,15 @@ import pytest
 
 import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from tests.support.worker_context import Place
-from worker.processes import Child, fork
+from worker.processes import ForkedProcess, fork
 from worker.supervisor import claim_and_supervise
-from worker.watchdog import LOOK_SECONDS, Watchdog, process_state
+from worker.watchdog import CHECK_SECONDS, Watchdog, process_state
 
 MIB = 2**20
 
 
 @contextmanager
-def child(run: object, folder: Path) -> Iterator[Child]:
+def child(run: object, folder: Path) -> Iterator[ForkedProcess]:
     made = fork(run, log=folder / "log.txt")  # type: ignore[arg-type]
     try:
         yield made
@@ -32,12 +32,12 @@ def child(run: object, folder: Path) -> Iterator[Child]:
         made.kill()
 
 
-def verdict_of(dog: Watchdog, process: Child, seconds: float = 30) -> dict[str, object] | None:
+def verdict_of(dog: Watchdog, process: ForkedProcess, seconds: float = 30) -> dict[str, object] | None:
     until = time.monotonic() + seconds
     while time.monotonic() < until and process.poll() is None:
-        if (verdict := dog.look(process)) is not None:
+        if (verdict := dog.check(process)) is not None:
             return verdict
-        time.sleep(LOOK_SECONDS / 5)
+        time.sleep(CHECK_SECONDS / 5)
     return None
 
 
@@ -57,7 +57,7 @@ def test_a_beating_process_is_left_alone_and_a_silent_one_is_not(tmp_path: Path)
         assert verdict is not None
         assert time.monotonic() - begun > 2.5
         assert (verdict["code"], verdict["layer"], verdict["retryable"]) == ("process_wedged", "platform", True)
-        assert dog.look(process) is verdict
+        assert dog.check(process) is verdict
 
 
 def test_without_patience_silence_is_no_fault(tmp_path: Path) -> None:
@@ -113,19 +113,19 @@ def test_a_wedged_job_goes_on_from_its_checkpoint(place: Place, stopped: bool, m
     train = {"epochs": 40, "checkpoint_seconds": 0, "seed": 1}
     job = place.submit(place.table(), train=train)
     if not stopped:
-        from worker.control import Control
+        from worker.control import ControlReceiver
 
-        wish = Control.wish
+        command = ControlReceiver.command
         asked = 0
 
-        def hangs(control: Control) -> object:
+        def hangs(control: ControlReceiver) -> object:
             nonlocal asked
             asked += 1
             if asked == 30:
                 waiting_for_nobody()
-            return wish(control)
+            return command(control)
 
-        monkeypatch.setattr(Control, "wish", hangs)
+        monkeypatch.setattr(ControlReceiver, "command", hangs)
 
     def stop_it() -> None:
         until = time.monotonic() + 60

@@ -17,9 +17,9 @@ from service.jobs import checkpoints
 from service.logging import set_up
 from tests.support.prometheus_text import Scrape
 from tests.support.worker_context import Place, make_place
-from tests.worker.test_supervisor import run_one
+from tests.support.worker_runs import run_one
 from worker import metrics_folder, metrics_server
-from worker.context import Context
+from worker.context import WorkerContext
 from worker.metrics_server import exposition_of
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ KILLED = """
 import json, os, signal, sys, time
 from service.settings import Settings
 from worker import metrics_folder
-folder = metrics_folder.make(Settings.from_env())
+folder = metrics_folder.create(Settings.from_env())
 from worker.context import make_context
 from worker.metrics import BUSY_SLOTS, CHECKPOINT_SECONDS, RESIDENT_BYTES, STEPS
 from worker.metrics_server import exposition_of
@@ -154,7 +154,7 @@ def fetch(port: int, path: str = "/metrics", **headers: str) -> tuple[int, str, 
         return error.code, error.headers["Content-Type"], error.read().decode()
 
 
-def with_settings(context: Context, **changes: object) -> Context:
+def with_settings(context: WorkerContext, **changes: object) -> WorkerContext:
     return replace(context, settings=replace(context.settings, **changes))  # type: ignore[arg-type]
 
 

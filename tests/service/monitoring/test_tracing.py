@@ -59,7 +59,7 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from service.migrate import upgrade
 from service.settings import Settings
-import worker.supervisor, worker.spans
+import worker.supervisor, worker.instrumentation
 settings = Settings.from_env()
 upgrade(settings.database_url)
 with TestClient(create_app(settings)) as client:

@@ -9,18 +9,18 @@ import sys
 import time
 from pathlib import Path
 
-from client.children import Child, rotate, wait_all
+from client.managed_process import ManagedProcess, rotate, wait_all
 
 
-def make(tmp_path: Path, *command: str) -> Child:
-    return Child("part", list(command), dict(os.environ), tmp_path / "part.log")
+def make(tmp_path: Path, *command: str) -> ManagedProcess:
+    return ManagedProcess("part", list(command), dict(os.environ), tmp_path / "part.log")
 
 
-def tend_until(child: Child, restarts: int) -> list[str]:
+def tend_until(child: ManagedProcess, restarts: int) -> list[str]:
     news = []
     deadline = time.monotonic() + 20
     while child.restarts < restarts and time.monotonic() < deadline:
-        if said := child.tend():
+        if said := child.restart_if_due():
             news.append(said)
         time.sleep(0.01)
     return news
@@ -48,7 +48,7 @@ def test_the_back_off_doubles(tmp_path: Path) -> None:
 def test_a_running_child_is_left_alone_and_stops_on_sigterm(tmp_path: Path) -> None:
     child = make(tmp_path, "sleep", "60")
     child.start()
-    assert child.tend() is None
+    assert child.restart_if_due() is None
     assert not wait_all([child], 0.1)
     child.signal(signal.SIGTERM)
     assert wait_all([child], 20)
@@ -59,8 +59,8 @@ def test_a_running_child_is_left_alone_and_stops_on_sigterm(tmp_path: Path) -> N
 def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
     script = """
 import os, sys, time, pathlib
-from client.children import Child
-child = Child("part", ["sleep", "60"], dict(os.environ), pathlib.Path(sys.argv[1]) / "part.log")
+from client.managed_process import ManagedProcess
+child = ManagedProcess("part", ["sleep", "60"], dict(os.environ), pathlib.Path(sys.argv[1]) / "part.log")
 child.start()
 print(child.process.pid, flush=True)
 time.sleep(60)

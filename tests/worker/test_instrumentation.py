@@ -11,14 +11,14 @@ import pytest
 import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from tests.support.otlp_collector import attributes, collector
 from tests.support.worker_context import Place, make_place
-from tests.worker.test_supervisor import run_one
-from worker import spans
+from tests.support.worker_runs import run_one
+from worker import instrumentation
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     made = make_place(f"sqlite:///{tmp_path}/test.db", tmp_path)
-    spans._tracer.cache_clear()
+    instrumentation._tracer.cache_clear()
     return replace(made, context=replace(made.context, settings=replace(made.context.settings, tracing=True)))
 
 
@@ -53,7 +53,7 @@ def test_an_attempt_that_ends_well_and_one_that_does_not(place: Place, monkeypat
 
 def test_a_collector_that_is_away_hurts_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-    monkeypatch.setattr(spans, "SEND_SECONDS", 0.2)
+    monkeypatch.setattr(instrumentation, "SEND_SECONDS", 0.2)
     job = place.submit(place.table(), train={"epochs": 1, "seed": 1})
     assert run_one(place)
     assert place.job(job).state == "succeeded"

@@ -1,4 +1,4 @@
-"""The processes that `trainkit up` keeps alive: apart from the terminal, restarted with back-off, stopped in order."""
+"""A process of `trainkit up`: detached from the terminal, restarted with back-off."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from trainkit.processes import die_with_parent
 
 KEPT_LOGS = 3
 FIRST_BACKOFF_SECONDS = 0.5
-LONGEST_BACKOFF_SECONDS = 30.0
-# A child that ran this long was well: the next crash starts the back-off anew.
-WELL_SECONDS = 60.0
+MAX_BACKOFF_SECONDS = 30.0
+# After this time a crash starts the back-off anew.
+HEALTHY_SECONDS = 60.0
 
 
-class Child:
-    """One part: its command, its log, its process."""
+class ManagedProcess:
+    """One part of `trainkit up`: its command, its log, its process."""
 
     def __init__(self, name: str, command: list[str], environment: dict[str, str], log: Path) -> None:
         self.name = name
@@ -35,7 +35,7 @@ class Child:
         self._due: float | None = None
 
     def start(self) -> None:
-        """Start it in a session of its own, so that Ctrl-C in the terminal reaches us alone."""
+        """Start it in a session of its own, so that Ctrl-C in the terminal reaches only the parent."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -55,24 +55,24 @@ class Child:
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def tend(self) -> str | None:
-        """Restart it when it has crashed and its back-off is over; what to tell people, or None."""
+    def restart_if_due(self) -> str | None:
+        """Restart it when it has ended and its back-off is over. Returns a message for the terminal, or None."""
         now = time.monotonic()
         if self.running:
-            if now - self._started > WELL_SECONDS:
+            if now - self._started > HEALTHY_SECONDS:
                 self._backoff = FIRST_BACKOFF_SECONDS
             return None
         if self._due is None:
             self._due = now + self._backoff
-            pause, self._backoff = self._backoff, min(2 * self._backoff, LONGEST_BACKOFF_SECONDS)
-            return f"{self.name} ended ({ending(self.process)}); starting it again in {pause:g} s. Its log: {self.log}"
+            pause, self._backoff = self._backoff, min(2 * self._backoff, MAX_BACKOFF_SECONDS)
+            return f"{self.name} ended ({describe_exit(self.process)}); starting it again in {pause:g} s. Its log: {self.log}"
         if now >= self._due:
             self.restarts += 1
             self.start()
         return None
 
     def signal(self, number: int) -> None:
-        """Signal the process; one that has gone is no error."""
+        """Signal the process; one that has ended is no error."""
         if self.running and self.process is not None:
             self.process.send_signal(number)
 
@@ -84,7 +84,7 @@ class Child:
             self.process.wait()
 
     def last_lines(self, count: int = 12) -> str:
-        """The end of its log."""
+        """Return the end of its log."""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 16384))
@@ -93,16 +93,16 @@ class Child:
             return ""
 
 
-def ending(process: subprocess.Popen[bytes] | None) -> str:
-    """`exit code 1`, `killed by SIGKILL`."""
+def describe_exit(process: subprocess.Popen[bytes] | None) -> str:
+    """Describe how a process ended: `exit code 1`, `killed by SIGKILL`."""
     code = process.returncode if process is not None else None
     if code is None or code >= 0:
         return f"exit code {code}"
     return f"killed by {signal.Signals(-code).name}"
 
 
-def wait_all(children: Iterable[Child], seconds: float) -> bool:
-    """Wait until all have gone, at most `seconds`; whether they have."""
+def wait_all(children: Iterable[ManagedProcess], seconds: float) -> bool:
+    """Wait until all have ended, at most `seconds`. Returns whether they have."""
     deadline = time.monotonic() + seconds
     waiting = list(children)
     while any(child.running for child in waiting):
@@ -113,7 +113,7 @@ def wait_all(children: Iterable[Child], seconds: float) -> bool:
 
 
 def rotate(log: Path) -> None:
-    """name.log becomes name.log.1, that one name.log.2; older ones go."""
+    """Rename name.log to name.log.1, that one to name.log.2, and so on; the oldest is removed."""
     if not log.exists() or log.stat().st_size == 0:
         return
     for number in range(KEPT_LOGS - 1, 0, -1):

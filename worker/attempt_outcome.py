@@ -1,0 +1,141 @@
+"""Record how an attempt ended: its files into storage, its log, then one transaction with the job's next state."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.failpoints import fp
+from service.jobs import attempts, checkpoints
+from service.jobs.attempts import Finish, StoredFile
+from service.jobs.leases import ClaimedJob, lock_claimed
+from service.jobs.tables import Checkpoint
+from service.metrics.service import finite
+from trainkit.spec.memory_reduction import with_next_spec
+from worker.context import WorkerContext
+from worker.lease import Lease
+from worker.log_shipper import LogShipper
+
+log = logging.getLogger(__name__)
+KILLED_DELAY_SECONDS = 1.0
+"""Shortest pause before the next attempt at a job whose process was killed."""
+MEDIA_TYPES = {".png": "image/png", ".txt": "text/plain; charset=utf-8", ".json": "application/json"}
+
+
+class OutcomeWriter:
+    """Writes the end of one attempt. Each method ends the claim; all raise StaleFence and LeaseLost.
+
+    `in_background` runs slow file work while the lease is kept.
+    """
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        claimed: ClaimedJob,
+        lease: Lease[Any],
+        logs: LogShipper,
+        log_file: Path,
+        in_background: Callable[[Callable[[], Any]], Any],
+    ) -> None:
+        self._context, self._claimed, self._claim = context, claimed, claimed.claim
+        self._lease, self._logs, self._log_file = lease, logs, log_file
+        self._in_background = in_background
+
+    def finish(self, event: dict[str, Any], evaluation: dict[str, Any] | None) -> None:
+        """Store the files of a `finished` event, then model, artifacts, result and state in one transaction."""
+        storage, claim = self._context.storage, self._claim
+        key, manifest, size = None, {}, 0
+        if event["artifact"]:
+            folder = Path(event["artifact"])
+            key = f"models/{claim.job_id}/{claim.fence}"
+            manifest = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+            size = 0 if storage.exists(key) else self._in_background(partial(storage.put_tree, key, folder))
+        files = [self._store_file(f"{name}{Path(path).suffix}", Path(path)) for name, path in event["files"].items()]
+        files += [self._store_file("log.txt", self._log_file)]
+        self._logs.finish(self._lease)
+        finished = Finish(
+            stop_reason=event["stop_reason"],
+            result=finite({name: event[name] for name in ("best_epoch", "stopped_epoch", "test")}),
+            evaluation=finite(evaluation),
+            model_kind=self._claimed.spec["model"]["kind"],
+            model_key=key,
+            model_manifest=finite(manifest),
+            model_bytes=size,
+            files=files,
+        )
+        fp("before_finish")
+        model_id = self._transact(lambda session: attempts.finish(session, claim, finished))
+        fp("after_finish")
+        log.info("job=%s finished: %s, model %s", claim.job_id, event["stop_reason"], model_id)
+
+    def cancel(self, *, keep_log_file: bool = True) -> None:
+        """Record that the job was cancelled; nothing but its log is kept."""
+        self._store_log(keep_log_file)
+        self._transact(lambda session: attempts.cancelled(session, self._claim))
+
+    def hand_back(self, reason: str) -> None:
+        """Record that the attempt ended at a checkpoint, and wake a worker for what follows."""
+        self._store_log()
+        self._transact(lambda session: attempts.handback(session, self._claim, reason))
+        self._context.doorbell.ring("train")
+
+    def interrupt(self, error: dict[str, Any]) -> None:
+        """Record an end that is not the job's fault: it is queued again, a limited number of times."""
+        reason, limit = error["message"], self._context.settings.max_interruptions
+        self._logs.add("error", f"interrupted: {reason}")
+        self._store_log()
+
+        def requeue(session: Session) -> str:
+            job = lock_claimed(session, self._claim)
+            return attempts.interrupted(session, job, reason, limit, delay=KILLED_DELAY_SECONDS, error=error)
+
+        state = self._transact(requeue)
+        log.warning("job=%s interrupted: %s; its state is %s", self._claim.job_id, reason, state)
+
+    def fail(self, error: dict[str, Any], *, resumed: Checkpoint | None = None, keep_log_file: bool = True) -> None:
+        """Record a failed attempt; the job is queued again or ends, as the error and its attempts allow.
+
+        Args:
+            error: the job's error.
+            resumed: the checkpoint that the attempt started from; dropped when the error says that it is unusable.
+            keep_log_file: False while the disk may be broken.
+        """
+        code, message = error["code"], error["message"]
+        self._logs.add("error", f"failed: {code}: {message}")
+        self._store_log(keep_log_file)
+        error = finite(with_next_spec(error, self._claimed.spec))
+
+        def record(session: Session) -> str:
+            if code == "checkpoint_unusable" and resumed is not None and resumed.fence:
+                # intact, and yet it cannot be resumed from: the next attempt must not choose it again
+                checkpoints.discard(session, self._claim, resumed.id)
+            return attempts.fail(session, self._claim, error)
+
+        state = self._transact(record)
+        log.warning("job=%s failed: %s: %s; its state is %s", self._claim.job_id, code, message, state)
+
+    def _store_log(self, keep_file: bool = True) -> None:
+        """Ship what is left of the log, and store its file as an artifact."""
+        self._logs.finish(self._lease)
+        if not keep_file or not self._log_file.exists():
+            return
+        try:
+            file = self._store_file("log.txt", self._log_file)
+        except OSError as error:  # the outcome matters more than the log's file
+            log.warning("job=%s the log file cannot be stored: %s", self._claim.job_id, error)
+            return
+        self._transact(lambda session: attempts.save_artifact(session, self._claim, file))
+
+    def _store_file(self, name: str, path: Path) -> StoredFile:
+        key = f"artifacts/{self._claim.job_id}/{self._claim.fence}-{name}"
+        size = self._in_background(lambda: self._context.storage.put_file(key, path))
+        return StoredFile(name, key, MEDIA_TYPES.get(path.suffix, "application/octet-stream"), size)
+
+    def _transact(self, work: Callable[[Session], Any]) -> Any:
+        return self._lease.transact(self._context.sessions, work)
