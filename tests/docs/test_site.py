@@ -95,6 +95,14 @@ def test_variables_named_in_pages_are_settings() -> None:
         assert named <= known, f"{path}: {named - known}"
 
 
+def test_lines_are_short() -> None:
+    """Tables and links may be longer: a row is one line, and so is an address."""
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if len(line) > LONGEST_LINE and not line.startswith("|") and "](http" not in line:
+                raise AssertionError(f"{path.relative_to(ROOT)}:{number} has {len(line)} characters")
+
+
 def test_pages_name_no_folder_of_a_machine() -> None:
     assert [path for path, text in texts().items() if MACHINE_PATH.search(text)] == []
 

@@ -64,7 +64,7 @@ class JobSpec(SpecModel):
     resources: ResourcesSpec = ResourcesSpec()
     """Device and limits."""
 
-    @field_validator("dataset", mode="before")
+    @field_validator("dataset", mode="before", json_schema_input_type=str | DatasetRef)
     @classmethod
     def dataset_by_id(cls, value: object) -> object:
         return {"id": value} if isinstance(value, str) else value
