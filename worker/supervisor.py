@@ -211,7 +211,7 @@ class Supervisor:
         if command is None and now >= self._poll_due:
             self._poll_due = now + POLL_COMMAND_SECONDS
             with contextlib.suppress(DBAPIError):  # the renewal reports it and counts the time
-                command = self._read_once(lambda session: leases.wanted(session, self.claim))
+                command = self._read_once(lambda session: leases.requested_action(session, self.claim))
         if command is not None:
             self._execute(command)
         if shutdown.requested() and self.process.started and self.hand_back_deadline is None:

@@ -132,7 +132,7 @@ def renew(session: Session, claim: Claim, lease_seconds: float) -> dict[str, Any
     return requested
 
 
-def wanted(session: Session, claim: Claim) -> dict[str, Any] | None:
+def requested_action(session: Session, claim: Claim) -> dict[str, Any] | None:
     """Return the requested action without a write.
 
     Raises:

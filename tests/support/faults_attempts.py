@@ -171,7 +171,7 @@ def a_database_away_for_longer_than_the_lease(scene: Scene) -> Iterator[None]:
     def away(*_: object) -> None:
         raise OperationalError("x", {}, Exception("connection refused"))
 
-    for name in ("renew", "wanted"):
+    for name in ("renew", "requested_action"):
         scene.patch.setattr(supervisor.leases, name, away)
     yield
     scene.patch.undo()

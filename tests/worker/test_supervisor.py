@@ -210,7 +210,7 @@ def test_a_database_that_stays_away_ends_the_training_before_the_lease_does(
     def act() -> None:
         wait_for_epochs(place, job, 2)
         monkeypatch.setattr(supervisor.leases, "renew", away)
-        monkeypatch.setattr(supervisor.leases, "wanted", away)
+        monkeypatch.setattr(supervisor.leases, "requested_action", away)
         made[0].lease._due = 0.0
         made[0].lease._deadline = time.monotonic() + 0.5
 

@@ -237,7 +237,7 @@ def test_with_force_the_jobs_end(service: Served) -> None:
     assert service.client.delete(f"/v1/datasets/{dataset}?force=true").status_code == 204
     assert (service.job(waiting)["state"], service.job(elsewhere)["state"]) == ("cancelled", "queued")
     with service.sessions.begin() as session:
-        wish = leases.wanted(session, claimed.claim)
+        wish = leases.requested_action(session, claimed.claim)
         assert wish is not None
         assert wish["action"] == "cancel"
         attempts.cancelled(session, claimed.claim)

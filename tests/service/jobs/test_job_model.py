@@ -124,7 +124,7 @@ class Jobs(RuleBasedStateMachine):
         """A worker does what is wanted: ends a cancelled job, pauses, or finishes what is to stop."""
 
         def act(session: Any, claimed: leases.ClaimedJob) -> None:
-            wish = leases.wanted(session, claimed.claim) or {}
+            wish = leases.requested_action(session, claimed.claim) or {}
             job = leases.lock_claimed(session, claimed.claim)
             if wish.get("action") == "cancel":
                 attempts.cancelled(session, claimed.claim)

@@ -70,7 +70,7 @@ def test_renewing_keeps_the_job_and_tells_what_is_wanted(service: Served) -> Non
     service.client.post(f"/v1/jobs/{job}/stop", json={"keep": "last"})
     with service.sessions.begin() as session:
         assert leases.renew(session, claimed.claim, 30) == {"action": "stop", "keep": "last"}
-        assert leases.wanted(session, claimed.claim) == {"action": "stop", "keep": "last"}
+        assert leases.requested_action(session, claimed.claim) == {"action": "stop", "keep": "last"}
 
 
 WRITES: dict[str, Callable[[Session, leases.Claim], Any]] = {
@@ -79,7 +79,7 @@ WRITES: dict[str, Callable[[Session, leases.Claim], Any]] = {
     "append_decisions": lambda s, claim: metrics.append_decisions(s, claim, []),
     "supersede_after": lambda s, claim: metrics.supersede_after(s, claim, 0),
     "renew": lambda s, claim: leases.renew(s, claim, 30),
-    "wanted": lambda s, claim: leases.wanted(s, claim),
+    "requested_action": lambda s, claim: leases.requested_action(s, claim),
     "start": lambda s, claim: attempts.start(s, claim),
     "note": lambda s, claim: attempts.note(s, claim, phase="zombie"),
     "say": lambda s, claim: logs.append(s, claim, [Line(1.0, "info", "training", "zombie")]),

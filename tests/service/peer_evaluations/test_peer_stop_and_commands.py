@@ -62,7 +62,7 @@ def see_through(run: Run) -> None:
     """The worker hears the wish, and does as it says; a paused job is asked for again, and goes on with what is wanted."""
     context = run.lab.context
     with context.sessions.begin() as session:
-        wish = leases.wanted(session, run.claim) or {}
+        wish = leases.requested_action(session, run.claim) or {}
     if wish.get("action") == "cancel":
         with context.sessions.begin() as session:
             attempts.cancelled(session, run.claim)
