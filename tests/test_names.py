@@ -15,31 +15,18 @@ FOLDERS = (*PACKAGES, "tests", "benchmarks", "examples")
 """Migrations are left out: they tell what tables were called before."""
 
 SHARED_CLASS_NAMES: dict[str, int] = {
-    "Asked": 2,
-    "Best": 2,
     "Child": 3,
-    "Compared": 2,
     "Context": 3,
     "Control": 2,
     "Dataset": 2,
-    "Decision": 2,
-    "Job": 2,
     "Line": 2,
     "Lion": 2,
     "Look": 2,
     "Muon": 2,
     "Page": 3,
-    "Position": 2,
     "Problem": 2,
-    "Reading": 2,
-    "Row": 2,
-    "Saved": 2,
     "Series": 2,
-    "Step": 2,
-    "Tally": 2,
-    "Trial": 2,
     "Wanted": 2,
-    "Watch": 2,
 }
 """How many modules define a class of that name."""
 

@@ -51,10 +51,10 @@ def autopilot(
     while not isinstance(step := next_step(document, tried, data.facts, budget), AutopilotEnd):
         run = fit_and_diagnose(step.document, data, report=seen)
         runs.append(run)
-        made = CompletedStep(
+        completed = CompletedStep(
             step, run.record.state, kept_metrics(run.record), run.diagnosis.as_dict(), run.seconds, run.error
         )
-        tried.append(made)
+        tried.append(completed)
         if on_run is not None:
-            on_run(made)
+            on_run(completed)
     return AutopilotResult(runs, tried, step, explain(tried, data.facts))

@@ -44,7 +44,7 @@ class CheckpointError(RuntimeError):
 
 
 class VersionError(CheckpointError):
-    """It was written in another format, by an older or newer trainkit."""
+    """A checkpoint in the format of an older or newer trainkit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,22 +78,20 @@ def on_one_core(*, parameters: int = 0, threads: int = 1, libraries: Mapping[str
     return {**runtime.as_dict(), "parameters": parameters, "trainable": 0, "resume_exact": runtime.resume_exact}
 
 
-def choose_device(wanted: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
     """`auto`: a CUDA device, else MPS, else the CPU. Raises RuntimeError when a named one is not there."""
-    if wanted == "auto":
+    if name == "auto":
         if torch.cuda.is_available():
             return _ready_cuda(0)
         return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise RuntimeError(f"device {wanted} was asked for, and this machine has no usable CUDA device")
-    if wanted == "mps" and not torch.backends.mps.is_available():
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise RuntimeError(f"device {name} was asked for, and this machine has no usable CUDA device")
+    if name == "mps" and not torch.backends.mps.is_available():
         raise RuntimeError("device mps was asked for, and this machine has none")
-    device = torch.device(wanted)
+    device = torch.device(name)
     if device.type == "cuda":
         if (device.index or 0) >= torch.cuda.device_count():
-            raise RuntimeError(
-                f"device {wanted} was asked for, and this machine has {torch.cuda.device_count()} of CUDA"
-            )
+            raise RuntimeError(f"device {name} was asked for, and this machine has {torch.cuda.device_count()} of CUDA")
         return _ready_cuda(device.index or 0)
     return device
 

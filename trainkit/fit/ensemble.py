@@ -83,6 +83,6 @@ def _metrics(scores: NDArray[np.float64], part: Part, prepared: Prepared) -> dic
     if prepared.classes is None:
         metrics = regression_metrics(part.truth, scores)
         return {"loss": metrics["mse"], **metrics}
-    own = scores[np.arange(len(scores)), part.truth]
-    loss = float(-np.log(np.clip(own, 1e-12, None)).mean())
+    true_probability = scores[np.arange(len(scores)), part.truth]
+    loss = float(-np.log(np.clip(true_probability, 1e-12, None)).mean())
     return {"loss": loss, **classification_metrics(part.truth, scores)}

@@ -1,4 +1,4 @@
-"""Exceptions as the `error` of a failed run: what happened, whose matter it is, whether to try again, what to do."""
+"""Exceptions as the `error` of a failed run: code, layer, message, evidence, whether to retry, and a hint."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ NO_GPU_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_AL
 def error_of(error: BaseException, spec: JobSpec | Mapping[str, Any] | None = None) -> dict[str, Any]:
     """`{code, layer, message, evidence, retryable, hint}` with a code of the catalogue (`trainkit.spec.failures`).
 
-    With the job's `spec` the want of memory comes with one that needs less (`evidence.next_spec`).
+    With the job's `spec`, running out of memory comes with a spec that needs less (`evidence.next_spec`).
     """
-    told = _told(error)
-    return told if spec is None else with_next_spec(told, spec)
+    failed = _failure_of(error)
+    return failed if spec is None else with_next_spec(failed, spec)
 
 
-def _told(error: BaseException) -> dict[str, Any]:
+def _failure_of(error: BaseException) -> dict[str, Any]:
     if isinstance(error, SpecError | DataError):
         problems = [problem.as_dict() for problem in error.problems]
         codes = SPEC_CODES if isinstance(error, SpecError) else DATA_CODES
@@ -58,8 +58,8 @@ def _told(error: BaseException) -> dict[str, Any]:
     if isinstance(error, SafetensorError):
         # its writer gives the operating system's number in words only
         number = re.search(r"\(os error (\d+)\)", str(error))
-        told = OSError(int(number[1]) if number else errno.EIO, str(error))
-        return failure(code_of_os(told), str(error), {"errno": told.errno, "traceback": _traceback(error)})
+        os_error = OSError(int(number[1]) if number else errno.EIO, str(error))
+        return failure(code_of_os(os_error), str(error), {"errno": os_error.errno, "traceback": _traceback(error)})
     if isinstance(error, OSError):
         return failure(code_of_os(error), str(error), {"errno": error.errno, "traceback": _traceback(error)})
     if isinstance(error, RuntimeError) and str(error).startswith("device "):
@@ -70,7 +70,7 @@ def _told(error: BaseException) -> dict[str, Any]:
     if isinstance(error, ValueError):
         return failure("not_trainable", str(error), evidence)
     if not isinstance(error, Exception):  # SystemExit: some library thought that it may end us
-        message = f"the training process was told to end from within: {type(error).__name__}: {error}"
+        message = f"the training process was os_error to end from within: {type(error).__name__}: {error}"
         return failure("process_failed", message, evidence)
     return failure("internal_error", f"{type(error).__name__}: {error}", evidence)
 

@@ -39,14 +39,14 @@ def fit_and_diagnose(
 ) -> DiagnosedRun:
     """Train `document` on `data` and diagnose it. `report`: the dataset's, where it has been made already.
 
-    A run that fails for its spec, its data or the memory is a result too; what the machine or we are to blame for is
-    raised. Raises SpecError for a spec that does not fit the data.
+    A run that fails for its spec, its data or the memory is a result too; an error of the machine or of trainkit
+    itself is raised. Raises SpecError for a spec that does not fit the data.
     """
     points: dict[str, list[tuple[int, int, float]]] = defaultdict(list)
-    told: dict[str, Any] = {}
+    latest: dict[str, Any] = {}
 
-    def hear(event: dict[str, Any]) -> None:
-        told[event["type"]] = event
+    def record_event(event: dict[str, Any]) -> None:
+        latest[event["type"]] = event
         for split, name, value in event.get("rows", ()) if event["type"] == "metrics" else ():
             points[f"{split}_{name}"].append((event["step"], event["epoch"], value))
         if on_event is not None:
@@ -55,9 +55,9 @@ def fit_and_diagnose(
     spec = check_spec(dict(document), data.facts)
     result, error, began = None, None, time.perf_counter()
     try:
-        result = fit(spec, data, on_event=hear)
+        result = fit(spec, data, on_event=record_event)
     except Exception:
-        error = told["failed"]["error"]
+        error = latest["failed"]["error"]
         if error["layer"] in ("platform", "internal"):
             raise
     columns = {name: list(map(np.array, zip(*rows, strict=True))) for name, rows in points.items()}
@@ -66,7 +66,7 @@ def fit_and_diagnose(
         facts=data.facts,
         series={name: Series(step, epoch, value.astype(float)) for name, (step, epoch, value) in columns.items()},
         report=report_of(data, "", {}) if report is None else report,
-        evaluation=told.get("evaluation"),
+        evaluation=latest.get("evaluation"),
         state="failed" if result is None else "succeeded",
         stop_reason=result.stop_reason if result else None,
         document=document,

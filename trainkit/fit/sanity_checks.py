@@ -138,9 +138,9 @@ def small_model(setup: RunSetup, logged: _CheckRows) -> str | None:
     model = smaller_model(spec.model)
     assert model is not None  # why_skipped() has seen to it
     network = build_model(model, data.sample_shape, data.outputs, derive(spec.train.seed, "init")).to(setup.device)
-    own, of = count_parameters(network)[0], count_parameters(setup.network)[0]
-    if 2 * own > of:
-        return f"the model has {of} parameters, and a far smaller one is of {own}"
+    small_size, full_size = count_parameters(network)[0], count_parameters(setup.network)[0]
+    if 2 * small_size > full_size:
+        return f"the model has {full_size} parameters, and a far smaller one has {small_size}"
     network.train()
     small = replace(setup, network=network, adapter=None, forward=forward_of(network, setup.runtime, compiled=False))
     batches = BatchPlan(small)
@@ -175,7 +175,7 @@ def small_model(setup: RunSetup, logged: _CheckRows) -> str | None:
                 break
             sums.loss.zero_(), sums.weight.zero_(), right.zero_()
             seen = 0
-    logged.rows[-1][2]["small_model_parameters"] = float(own)
+    logged.rows[-1][2]["small_model_parameters"] = float(small_size)
     return None
 
 

@@ -55,11 +55,11 @@ class Fitted:
         """(n, K) raw outputs: log-odds or margins of the classes, or values on the scale that was fitted."""
         if self.present is None:
             return np.column_stack([one.predict(x) for one in self.estimators])
-        own = np.asarray(self.estimators[0].decision_function(x), np.float64)
-        if own.ndim == 1:  # two classes: half of the distance to either side
-            own = np.stack([-own / 2, own / 2], 1)
-        scores = np.repeat(own.max(1, keepdims=True) + UNSEEN, self.outputs, 1)
-        scores[:, self.present] = own
+        margins = np.asarray(self.estimators[0].decision_function(x), np.float64)
+        if margins.ndim == 1:  # two classes: half of the distance to either side
+            margins = np.stack([-margins / 2, margins / 2], 1)
+        scores = np.repeat(margins.max(1, keepdims=True) + UNSEEN, self.outputs, 1)
+        scores[:, self.present] = margins
         return scores
 
 

@@ -14,12 +14,12 @@ from torch import Tensor
 @torch.no_grad()
 def add_penalty_gradient_(weights: Sequence[Tensor], l1: float, l2: float, n: int) -> None:
     """grad += (l2/n) w + (l1/n) sign(w), for weights that have a gradient."""
-    own = [weight for weight in weights if weight.grad is not None]
-    gradients = [weight.grad for weight in own if weight.grad is not None]
-    if own and l2:
-        torch._foreach_add_(gradients, own, alpha=l2 / n)
-    if own and l1:
-        torch._foreach_add_(gradients, torch._foreach_sign(own), alpha=l1 / n)
+    trained = [weight for weight in weights if weight.grad is not None]
+    gradients = [weight.grad for weight in trained if weight.grad is not None]
+    if trained and l2:
+        torch._foreach_add_(gradients, trained, alpha=l2 / n)
+    if trained and l1:
+        torch._foreach_add_(gradients, torch._foreach_sign(trained), alpha=l1 / n)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trainkit.fit import checkpoint
-from trainkit.fit.checkpoint import CheckpointError
+from trainkit.fit.checkpoint import CheckpointError, VersionError
 
 STATE = {
     "model": {"weight": torch.randn(3, 4), "steps": torch.tensor(7), "mask": torch.tensor([True, False])},
@@ -66,6 +66,14 @@ def test_missing_and_foreign_files(tmp_path):
     save_file({"x": torch.ones(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         checkpoint.load(tmp_path / "foreign.safetensors")
+
+
+def test_load_refuses_another_format_version(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", "trainkit-checkpoint-1")
+    path = checkpoint.save(tmp_path / "old.safetensors", {"x": 1}).path
+    monkeypatch.undo()
+    with pytest.raises(VersionError, match="its format is trainkit-checkpoint-1, needed is trainkit-checkpoint-2"):
+        checkpoint.load(path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Whether many trials at once are faster than one after another: measured here, on these networks and these batches."""
+"""Whether many trials at once are faster than one after another: measured on these networks and these batches."""
 
 from __future__ import annotations
 

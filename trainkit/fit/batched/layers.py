@@ -74,7 +74,7 @@ def _average(_: Layer, x: Tensor, __: Weights, generators: Sequence[torch.Genera
     return _unfolded(x.mean((2, 3)), len(generators))
 
 
-def _own(layer: Layer, x: Tensor, _: Weights, __: Sequence[torch.Generator]) -> Tensor:
+def _plain(layer: Layer, x: Tensor, _: Weights, __: Sequence[torch.Generator]) -> Tensor:
     out: Tensor = layer.module(x)
     return out
 
@@ -149,9 +149,9 @@ def _batch_norm(layer: Layer, x: Tensor, weights: Weights, _: int) -> Tensor:
 
 
 OPERATIONS: dict[type[nn.Module], Callable[[Layer, Tensor, Weights, Sequence[torch.Generator]], Tensor]] = {
-    **{type(build()): _own for build in BUILDERS.values()},
-    nn.MaxPool2d: _own,
-    nn.AvgPool2d: _own,
+    **{type(build()): _plain for build in BUILDERS.values()},
+    nn.MaxPool2d: _plain,
+    nn.AvgPool2d: _plain,
     nn.Flatten: _flatten,
     GlobalAverage: _average,
     nn.Linear: _linear,

@@ -36,13 +36,13 @@ class CategoricalColumn:
     vocabulary: tuple[str, ...]
     fill: str | None
     """The category of gaps, or None: gaps are errors."""
-    own: bool = False
+    has_gap_category: bool = False
     """Gaps are a category of their own, the last one."""
     type: str = "categorical"
 
     @property
     def width(self) -> int:
-        return len(self.vocabulary) + int(self.own)
+        return len(self.vocabulary) + int(self.has_gap_category)
 
 
 class TableEncoder:
@@ -118,7 +118,7 @@ class TableEncoder:
                 names.append(column.name)
             else:
                 names += [f"{column.name}={value}" for value in column.vocabulary]
-                names += [f"{column.name}=?"] * int(column.own)
+                names += [f"{column.name}=?"] * int(column.has_gap_category)
         return names
 
     def state(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _categorical(name: str, codes: NDArray[Any], categories: Sequence[str], impu
     if impute is None:
         return CategoricalColumn(name, vocabulary, None)
     if impute.categorical == "category":
-        return CategoricalColumn(name, vocabulary, None, own=bool((codes < 0).any()))
+        return CategoricalColumn(name, vocabulary, None, has_gap_category=bool((codes < 0).any()))
     return CategoricalColumn(name, vocabulary, categories[int(counts.argmax())] if vocabulary else "")
 
 
@@ -173,7 +173,7 @@ def _one_hot(column: CategoricalColumn, values: Sequence[str | None]) -> NDArray
     place = {value: position for position, value in enumerate(column.vocabulary)}
     block = np.zeros((len(values), column.width), np.float32)
     for row, value in enumerate(values):
-        if value is None and column.own:
+        if value is None and column.has_gap_category:
             block[row, -1] = 1.0
             continue
         position = place.get(column.fill if value is None and column.fill is not None else value or "")

@@ -25,7 +25,7 @@ def as_windows(spec: JobSpec, data: Dataset) -> Dataset:
     """
     if not cuts_windows(spec, data.facts):
         return data
-    series, wanted = _series(spec, data)
+    series, forecast = _series(spec, data)
     shortest = min((len(values) for values in series), default=0)
     horizon, window = spec.dataset.horizon, window_of(spec, shortest)
     xs: list[Series] = []
@@ -36,7 +36,7 @@ def as_windows(spec: JobSpec, data: Dataset) -> Dataset:
         if count < 1:
             continue
         xs += [values[start : start + window] for start in range(count)]
-        ys.append(values[window + horizon - 1 :, wanted].astype(np.float64))
+        ys.append(values[window + horizon - 1 :, forecast].astype(np.float64))
         parts.append(_by_time(count, spec))
     if not xs:
         raise SpecError([too_short(window, horizon, max((len(values) for values in series), default=0))])

@@ -113,24 +113,24 @@ def prepare(spec: JobSpec, data: Dataset, device: torch.device, phase: Callable[
     if targets.classes is None:
         scaler = TargetScaler.fit(spec.target_scaling, targets.values[parts.train])
 
-    def part(name: Any, index: NDArray[np.int64], own: Encoded) -> Part:
+    def part(name: Any, index: NDArray[np.int64], encoded_part: Encoded) -> Part:
         truth = targets.values[index]
         values = torch.from_numpy(truth if scaler is None else scaler.apply(truth))
         augmented = name == "train" and bool(spec.augment)
-        return make_part(name, own, values, truth, index, preprocessing, augmented=augmented, device=device)
+        return make_part(name, encoded_part, values, truth, index, preprocessing, augmented=augmented, device=device)
 
     def held_out(name: str, index: NDArray[np.int64]) -> Part | None:
         if not len(index):
             return None
-        own = encode(encoder, data.inputs, index)
-        _refuse_non_finite(own, encoder, index)
-        return part(name, index, own)
+        encoded_part = encode(encoder, data.inputs, index)
+        _refuse_non_finite(encoded_part, encoder, index)
+        return part(name, index, encoded_part)
 
     positions = np.arange(len(parts.train))
     weights = None
     if targets.classes is not None and spec.balance == "class_weights":
-        own = class_weights(targets.values[parts.train], len(targets.classes))
-        weights = torch.from_numpy(np.asarray(own)).to(torch.float32).to(device)
+        weights_by_class = class_weights(targets.values[parts.train], len(targets.classes))
+        weights = torch.from_numpy(np.asarray(weights_by_class)).to(torch.float32).to(device)
     elif targets.classes is not None and spec.balance != "none":
         positions = rebalance(positions, targets.values[parts.train], spec.balance, spec.train.seed)
     return Prepared(

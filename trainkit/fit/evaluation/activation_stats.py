@@ -1,6 +1,6 @@
-"""UnitStats that say nothing: dead ones give zero whatever they are shown, saturated ones stay at an end of their range.
+"""Dead and saturated units: dead ones output zero for every sample, saturated ones stay at an end of their range.
 
-They are told from activations that hooks hear in a forward pass; no value of that pass depends on who listens.
+Forward hooks observe the activations; no value of the pass depends on them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MOSTLY = 0.5
 SAMPLES = 256
 """How many samples are looked at."""
 
-Heard = Callable[[str, nn.Module, Any], None]
+Observer = Callable[[str, nn.Module, Any], None]
 
 
 def modules_of(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tuple[str, nn.Module]]:
@@ -39,11 +39,11 @@ def modules_of(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[t
 
 
 @contextmanager
-def listening(modules: Iterable[tuple[str, nn.Module]], heard: Heard) -> Iterator[None]:
-    """Tell `heard(path, module, output)` of every output of these modules; the hooks are gone afterwards."""
+def hooked(modules: Iterable[tuple[str, nn.Module]], observe: Observer) -> Iterator[None]:
+    """Call `observe(path, module, output)` with every output of these modules; the hooks are removed afterwards."""
 
     def hook(path: str) -> Callable[..., None]:
-        return lambda module, _inputs, output: heard(path, module, output)
+        return lambda module, _inputs, output: observe(path, module, output)
 
     hooks = [module.register_forward_hook(hook(path)) for path, module in modules]
     try:
@@ -101,10 +101,10 @@ class UnitStats:
             self._seen += self._taken
             return forward(x, lengths)
 
-        with listening(self._modules, self._hear):
+        with hooked(self._modules, self._observe):
             yield watched
 
-    def _hear(self, path: str, module: nn.Module, output: Any) -> None:
+    def _observe(self, path: str, module: nn.Module, output: Any) -> None:
         if not self._taken:
             return
         # A module may stand in several places of one pass, as torchvision's relus do: each has units of its own.
@@ -128,7 +128,7 @@ class UnitStats:
     def shares(self) -> dict[str, dict[str, float]]:
         """`{"dead_units": {path: share}, "saturated_units": ...}`; the share over all layers under the path "".
 
-        One read from the device. Empty where no such activation was heard.
+        One read from the device. Empty where no such activation was observe.
         """
         if not self._layers:
             return {}
@@ -138,12 +138,12 @@ class UnitStats:
         end = 0
         for layer in layers:
             start, end = end, end + len(layer.values)
-            own, least = everything[start:end], MOSTLY * layer.count
-            many = sum(value > least for value in own) if layer.count else own.count(0.0)
+            values, threshold = everything[start:end], MOSTLY * layer.count
+            many = sum(value > threshold for value in values) if layer.count else values.count(0.0)
             one = found.setdefault("saturated_units" if layer.count else "dead_units", {})
             for path in ("", layer.path):
                 before = one.get(path, (0, 0))
-                one[path] = before[0] + many, before[1] + len(own)
+                one[path] = before[0] + many, before[1] + len(values)
         return {name: {path: n / of for path, (n, of) in one.items()} for name, one in found.items()}
 
 

@@ -21,7 +21,7 @@ from trainkit.fit.evaluation.activation_stats import (
     ACTIVATIONS,
     RECURRENT,
     SAMPLES,
-    listening,
+    hooked,
     modules_of,
     near_an_end,
     states,
@@ -54,7 +54,7 @@ def init_report(spec: JobSpec, data: Dataset) -> dict[str, Any]:
     x = prepared.preprocessing(x) if prepared.train.pending else x
     layers: list[dict[str, Any]] = []
 
-    def hear(path: str, module: nn.Module, output: Any) -> None:
+    def observe(path: str, module: nn.Module, output: Any) -> None:
         layers.append({"name": path, "kind": type(module).__name__, **_numbers(module, states(output).detach())})
 
     # as in training: batch norm uses the batch, but dropout would hide which units are dead
@@ -62,7 +62,7 @@ def init_report(spec: JobSpec, data: Dataset) -> dict[str, Any]:
     for module in network.modules():
         if isinstance(module, nn.Dropout | nn.Dropout2d):
             module.eval()
-    with torch.no_grad(), listening(modules_of(network, WEIGHTED + ACTIVATIONS + RECURRENT), hear):
+    with torch.no_grad(), hooked(modules_of(network, WEIGHTED + ACTIVATIONS + RECURRENT), observe):
         network(x, lengths)
     return {"samples": len(rows), "model": resolved.model.kind, "layers": layers}
 

@@ -85,9 +85,9 @@ def classification_metrics(true: Ints, scores: Floats, *, area: bool = True, err
 
 def top_k_accuracy(true: Ints, scores: Floats, k: int) -> float:
     """Share of samples whose true class is among the k largest scores; ties go to the lower class index."""
-    own = scores[np.arange(true.size), true][:, None]
+    true_score = scores[np.arange(true.size), true][:, None]
     index = np.arange(scores.shape[1])[None, :]
-    ahead = (scores > own) | ((scores == own) & (index < true[:, None]))
+    ahead = (scores > true_score) | ((scores == true_score) & (index < true[:, None]))
     return float((ahead.sum(1) < k).mean()) if true.size else 0.0
 
 

@@ -60,12 +60,12 @@ class DomainAdapter(nn.Module):
         self, network: Network, x: Tensor, lengths: Tensor | None, *, epoch: int, step: int, progress: float
     ) -> tuple[Tensor, Tensor]:
         """(z of the source batch, mean domain loss over source and target batch)."""
-        own, own_lengths = self._batch(len(x), epoch, step, x.device)
-        if lengths is None and own_lengths is None and x.shape[1:] == own.shape[1:]:
+        target_x, target_lengths = self._batch(len(x), epoch, step, x.device)
+        if lengths is None and target_lengths is None and x.shape[1:] == target_x.shape[1:]:
             # One pass over both halves: batch norm then measures what the network will meet, the mixture.
-            source, target = network.features(torch.cat([x, own])).split([len(x), len(own)])
+            source, target = network.features(torch.cat([x, target_x])).split([len(x), len(target_x)])
         else:
-            source, target = network.features(x, lengths), network.features(own, own_lengths)
+            source, target = network.features(x, lengths), network.features(target_x, target_lengths)
         both = _Reverse.apply(torch.cat([source, target]), reversal_strength(self.weight, progress))
         domain = torch.cat([torch.zeros(len(source)), torch.ones(len(target))]).to(x.device)
         loss = F.binary_cross_entropy_with_logits(self.classifier(both).squeeze(1).float(), domain)

@@ -1,7 +1,7 @@
-"""What a run writes down of itself beside losses and metrics: norms, idle units, its use of the machine.
+"""Statistics beside losses and metrics: norms of gradients and weights, dead units, memory and processor use.
 
-Nothing here changes a number of the training: norms are read, units are listened to, no generator is asked. Tensors
-stay on the device until a log step or an evaluation, which reads them at once.
+Recording changes no number of the training: norms are read, activations observed by hooks, no generator is drawn from.
+Tensors stay on the device until a log step or an evaluation, which reads them at once.
 """
 
 from __future__ import annotations
@@ -97,10 +97,11 @@ class MetricRecorder:
         _, gradients, weights = self._read([])
         layers: dict[str, float] = {}
         whole = gradients if self.grad_norm is None else gradients[-1:]
-        for name, own in (("grad_norm", gradients), ("weight_norm", weights)):
+        for name, by_parameter in (("grad_norm", gradients), ("weight_norm", weights)):
             if self._gradients:
                 layers |= {
-                    f"{name}.{path}": together([own[place] for place in places]) for path, places in self._layers
+                    f"{name}.{path}": together([by_parameter[place] for place in places])
+                    for path, places in self._layers
                 }
         return {"grad_norm": together(whole), "weight_norm": together(weights)}, layers
 
@@ -171,10 +172,12 @@ def layers_of(network: nn.Module, parameters: Sequence[nn.Parameter]) -> list[tu
     places = {id(parameter): place for place, parameter in enumerate(parameters)}
     found = []
     for path, module in network.named_modules():
-        own = {name: one for name, one in module.named_parameters(recurse=False) if id(one) in places}
+        of_layer = {name: one for name, one in module.named_parameters(recurse=False) if id(one) in places}
         # By name: position embeddings and scales of channels are no layers.
-        if not isinstance(module, NORMS + EMBEDDINGS) and any("weight" in name and own[name].ndim > 1 for name in own):
-            found.append((path, [places[id(one)] for one in own.values()]))
+        if not isinstance(module, NORMS + EMBEDDINGS) and any(
+            "weight" in name and of_layer[name].ndim > 1 for name in of_layer
+        ):
+            found.append((path, [places[id(one)] for one in of_layer.values()]))
     return _spread(found)
 
 

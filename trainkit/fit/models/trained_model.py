@@ -218,10 +218,12 @@ class EnsembleModel:
         return folder
 
 
-def in_order(shares: NDArray[np.float64], own: tuple[str, ...] | None, wanted: tuple[str, ...]) -> NDArray[np.float64]:
+def in_order(
+    shares: NDArray[np.float64], classes: tuple[str, ...] | None, order: tuple[str, ...]
+) -> NDArray[np.float64]:
     """Columns of (n, K) moved from one order of classes to another."""
-    assert own is not None
-    return shares[:, [own.index(name) for name in wanted]]
+    assert classes is not None
+    return shares[:, [classes.index(name) for name in order]]
 
 
 FORMAT = "trainkit-model-1"
@@ -304,12 +306,12 @@ def _network_model(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Trai
         replace_head(network, manifest["head_hidden"], manifest["outputs"], seed=0)
     network.load_state_dict({k.removeprefix(NETWORK): t for k, t in tensors.items() if k.startswith(NETWORK)})
     arrays = {k.removeprefix(PREPROCESS): t.numpy() for k, t in tensors.items() if k.startswith(PREPROCESS)}
-    own = ("format", "kind", "classes", "encoder", "preprocess", "target_scaler")
+    stored = ("format", "kind", "classes", "encoder", "preprocess", "target_scaler")
     return TrainedModel(
         network=network,
         encoder=encoder_from_state(manifest["encoder"]),
         preprocessing=Preprocessing.from_state(manifest["preprocess"], arrays),
         scaler=None if manifest["target_scaler"] is None else TargetScaler.from_state(manifest["target_scaler"]),
         classes=None if manifest["classes"] is None else tuple(manifest["classes"]),
-        description={key: value for key, value in manifest.items() if key not in own},
+        description={key: value for key, value in manifest.items() if key not in stored},
     )
