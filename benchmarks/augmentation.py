@@ -1,7 +1,7 @@
 """Augmented training on 28x28 images: trainkit against the same transforms of torchvision v2 in a DataLoader.
 
 Both train the same small MLP for some epochs on the same cores with rotation, translation and mirroring. The peer is
-run with the DataLoader in the main process and with one loader process a core; its faster way counts. In turn.
+run with the DataLoader in the main process and with one loader process per core; the faster one counts.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1]
 ROUNDS, EPOCHS, SAMPLES, BATCH = 3, 3, 6000, 128
 
 
-def ours(data: Path) -> float:
-    """Seconds an epoch of `trainkit.fit`."""
+def measure_trainkit(data: Path) -> float:
+    """Return the seconds per epoch of `trainkit.fit`."""
     import time
 
     import trainkit as tk
@@ -49,8 +49,8 @@ def ours(data: Path) -> float:
     return (ends[EPOCHS] - ends[1]) / (EPOCHS - 1)
 
 
-def peer(data: Path, workers: int) -> float:
-    """Seconds an epoch of a torch loop over a DataLoader."""
+def measure_torchvision(data: Path, workers: int) -> float:
+    """Return the seconds per epoch of a torch loop over a DataLoader."""
     import time
 
     import torch
@@ -93,8 +93,8 @@ def peer(data: Path, workers: int) -> float:
     return (ends[-1] - ends[0]) / (EPOCHS - 1)
 
 
-def timed(*arguments: str) -> float:
-    """One measurement in a process of its own."""
+def measure_in_process(*arguments: str) -> float:
+    """Run one measurement in a separate process."""
     command = [sys.executable, "-m", "benchmarks.augmentation", *arguments]
     return float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
 
@@ -102,24 +102,24 @@ def timed(*arguments: str) -> float:
 def main() -> None:
     """Print medians and the ratio; with arguments, one measurement."""
     data = fetch("fashion-mnist", ROOT / ".cache/data")
-    if sys.argv[1:2] == ["ours"]:
-        print(ours(data))
+    if sys.argv[1:2] == ["trainkit"]:
+        print(measure_trainkit(data))
         return
-    if sys.argv[1:2] == ["peer"]:
-        print(peer(data, int(sys.argv[2])))
+    if sys.argv[1:2] == ["torchvision"]:
+        print(measure_torchvision(data, int(sys.argv[2])))
         return
     cores = len(os.sched_getaffinity(0))
-    mine, loader, loaders = [], [], []
+    trainkit_seconds, loader, loaders = [], [], []
     for _ in range(ROUNDS):
-        mine.append(timed("ours"))
-        loader.append(timed("peer", "0"))
-        loaders.append(timed("peer", str(cores)))
+        trainkit_seconds.append(measure_in_process("trainkit"))
+        loader.append(measure_in_process("torchvision", "0"))
+        loaders.append(measure_in_process("torchvision", str(cores)))
     best = min(median(loader), median(loaders))
     print(f"augmented MLP training, {SAMPLES} images of 28x28, batch {BATCH}, {cores} cores, {ROUNDS} rounds in turn")
-    print(f"  trainkit                            {median(mine):7.3f} s an epoch")
+    print(f"  trainkit                            {median(trainkit_seconds):7.3f} s an epoch")
     print(f"  torchvision v2, loader inside       {median(loader):7.3f} s")
     print(f"  torchvision v2, {cores} loader processes {median(loaders):7.3f} s")
-    print(f"  the peer's faster way takes         {best / median(mine):7.1f} times as long")
+    print(f"  the peer's faster way takes         {best / median(trainkit_seconds):7.1f} times as long")
 
 
 if __name__ == "__main__":

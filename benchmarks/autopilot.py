@@ -24,36 +24,36 @@ from trainkit.fit.fit_and_diagnose import DiagnosedRun
 ROOT = Path(__file__).parents[1]
 JOBS = 8
 FEW, SEEDS = 1000, (0, 1, 2)
-"""Below so many samples a set is tried with these seeds, above with the first alone."""
+"""Datasets with fewer samples are run with all SEEDS, larger ones with the first."""
 
 
-def test_figures(run: DiagnosedRun | None) -> tuple[float, float]:
-    """(accuracy or R^2, loss) of the test part; of no model those of the worst."""
+def test_metrics(run: DiagnosedRun | None) -> tuple[float, float]:
+    """Return (accuracy or R^2, loss) on the test part; -inf and inf without a model."""
     if run is None or run.result is None or run.result.evaluation is None:
         return float("-inf"), float("inf")
     test = run.result.evaluation["parts"]["test"]
     return test["accuracy" if "accuracy" in test else "r2"], test["loss"]
 
 
-def compared(name: str) -> tuple[list[tuple[float, float]], list[tuple[float, float]], list[str]]:
-    """(figures of the default, figures of the chosen, how the chosen came about), one a seed."""
+def compare_on(name: str) -> tuple[list[tuple[float, float]], list[tuple[float, float]], list[str]]:
+    """Return (metrics of the default, metrics of the best run, changes that led to it), one entry for each seed."""
     data = REAL_SETS[name].load(ROOT / ".cache/data")
-    default, chosen, ways = [], [], []
+    default, chosen, changes = [], [], []
     for seed in SEEDS if data.facts.samples < FEW else SEEDS[:1]:
-        made = tk.autopilot(base_spec(name, seed), data, jobs=JOBS)
-        default.append(test_figures(made.runs[0]))
-        chosen.append(test_figures(made.best))
-        way, at = [], made.done.best
-        while at is not None:
-            way.append(made.tried[at].step.code)
-            at = made.tried[at].step.source
-        ways.append(" + ".join(reversed([code for code in way if code])) or "the default")
-        print("".join(f"    {entry['text']}\n" for entry in made.explanation), end="", file=sys.stderr, flush=True)
-    return default, chosen, ways
+        result = tk.autopilot(base_spec(name, seed), data, jobs=JOBS)
+        default.append(test_metrics(result.runs[0]))
+        chosen.append(test_metrics(result.best))
+        codes, index = [], result.done.best
+        while index is not None:
+            codes.append(result.tried[index].step.code)
+            index = result.tried[index].step.source
+        changes.append(" + ".join(reversed([code for code in codes if code])) or "the default")
+        print("".join(f"    {entry['text']}\n" for entry in result.explanation), end="", file=sys.stderr, flush=True)
+    return default, chosen, changes
 
 
 def main() -> None:
-    """One line a dataset, and how many were won."""
+    """Print one line for each dataset, and on how many the autopilot was better."""
     torch.set_num_threads(1)
     names = [name for name in sys.argv[1:] if name in REAL_SETS] or list(REAL_SETS)
     won = lower = 0
@@ -61,13 +61,13 @@ def main() -> None:
         f"autopilot within {JOBS} jobs against the default spec: test accuracy (R2 of numbers), test loss", flush=True
     )
     for name in names:
-        began = time.perf_counter()
-        default, chosen, ways = compared(name)
-        before, after = (tuple(map(mean, zip(*figures, strict=True))) for figures in (default, chosen))
+        started = time.perf_counter()
+        default, chosen, changes = compare_on(name)
+        before, after = (tuple(map(mean, zip(*metrics, strict=True))) for metrics in (default, chosen))
         won, lower = won + (after[0] > before[0]), lower + (after[1] < before[1])
         print(
             f"  {name:20} {before[0]:8.4f} -> {after[0]:.4f}   loss {before[1]:8.4f} -> {after[1]:.4f}   "
-            f"{len(ways)} seed(s), {time.perf_counter() - began:.0f} s: {'; '.join(ways)}",
+            f"{len(changes)} seed(s), {time.perf_counter() - started:.0f} s: {'; '.join(changes)}",
             flush=True,
         )
     print(f"  better than the default on {won} of {len(names)}, with a lower test loss on {lower}")

@@ -31,7 +31,7 @@ LIMIT = 1.3
 
 
 def make_data(folder: Path, kind: str, count: int = IMAGES) -> Path:
-    """`count` images of Fashion-MNIST's training part as PNG or JPEG files in class folders, in one zip."""
+    """Write `count` training images of Fashion-MNIST as PNG or JPEG files in class folders into one zip."""
     dataset = load_dataset(fetch("fashion-mnist", CACHE))
     assert isinstance(dataset.inputs, ImageInputs)
     assert dataset.targets is not None
@@ -45,7 +45,7 @@ def make_data(folder: Path, kind: str, count: int = IMAGES) -> Path:
 
 
 def decode_all(path: Path, processes: int) -> None:
-    """The loop: nothing but reading and decoding, spread over the processes."""
+    """The baseline: only read and decode, spread over the processes."""
     context = get_context("fork")
     workers = [context.Process(target=_decode_some, args=(path, start, processes)) for start in range(processes)]
     for worker in workers:
@@ -64,7 +64,7 @@ def _decode_some(path: Path, start: int, step: int) -> None:
 
 
 def compare(kind: str) -> None:
-    """Take turns, so that a busy neighbour meets both; print every time and the ratio of the medians."""
+    """Measure both in turns, so that other load affects both; print each time and the ratio of the medians."""
     with tempfile.TemporaryDirectory() as folder:
         path = make_data(Path(folder), kind)
         loop, intake = [], []
@@ -72,7 +72,7 @@ def compare(kind: str) -> None:
             begun = time.perf_counter()
             decode_all(path, cores())
             loop.append(time.perf_counter() - begun)
-            os.utime(path)  # what the intake remembers of the archive is forgotten
+            os.utime(path)  # invalidates the cached directory of the archive
             begun = time.perf_counter()
             facts, _ = prepare(path, Path(folder) / f"prepared-{turn}")
             intake.append(time.perf_counter() - begun)
@@ -83,7 +83,7 @@ def compare(kind: str) -> None:
 
 
 def main() -> None:
-    """PNG and JPEG."""
+    """Compare for PNG and JPEG."""
     for kind in ("PNG", "JPEG"):
         compare(kind)
 

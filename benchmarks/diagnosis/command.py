@@ -11,69 +11,71 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.diagnosis.cases import CASES, Case
-from benchmarks.diagnosis.judge import Result, judged
+from benchmarks.diagnosis.judge import Result, judge_case
 from trainkit.diagnose.diagnosis import RULESET_VERSION
 from trainkit.diagnose.verdicts import CODES
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a line a run, then the tables."""
+    """Print one line for each run, then the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks diagnosis")
     parser.add_argument(
         "--half", choices=("first", "second"), help="the half that rules were developed on, or the other"
     )
-    parser.add_argument("--only", choices=CODES, help="cases of this code alone")
-    parser.add_argument("--quick", action="store_true", help="one case a code and half")
+    parser.add_argument("--only", choices=CODES, help="only cases of this code")
+    parser.add_argument("--quick", action="store_true", help="one case for each code and half")
     parser.add_argument("--fresh", action="store_true", help="train everything again")
-    parser.add_argument("--no-prescriptions", action="store_true", help="diagnose alone")
-    parser.add_argument("--seed", type=int, default=0, help="of training and cut")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--no-recommendations", action="store_true", help="do not train the recommended specs")
+    parser.add_argument("--seed", type=int, default=0, help="seed of training and split")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     parser.add_argument("--json", type=Path, help="write all results to this file")
-    asked = parser.parse_args(arguments)
-    chosen = [c for c in CASES if asked.half in (None, c.half) and asked.only in (None, c.code)]
-    if asked.quick:
+    options = parser.parse_args(arguments)
+    chosen = [c for c in CASES if options.half in (None, c.half) and options.only in (None, c.code)]
+    if options.quick:
         chosen = list({(case.half, case.code): case for case in reversed(chosen)}.values())[::-1]
-    look = partial(judged, seed=asked.seed, fresh=asked.fresh, prescribe=not asked.no_prescriptions)
+    judge = partial(
+        judge_case, seed=options.seed, fresh=options.fresh, with_recommendation=not options.no_recommendations
+    )
     results = []
-    for result in _mapped(look, chosen, asked.jobs):
+    for result in _judge_all(judge, chosen, options.jobs):
         print(line(result), flush=True)
         results.append(result)
     print(
-        f"\nedition {RULESET_VERSION} of the rules; {sum(r.cached for r in results)} of {len(results)} cases from the cache"
+        f"\nruleset version {RULESET_VERSION}; {sum(r.cached for r in results)} of {len(results)} cases from the cache"
     )
     for half in dict.fromkeys(result.half for result in results):
         print("\n".join(table([result for result in results if result.half == half], half)))
-    if asked.json:
-        asked.json.write_text(json.dumps([result.as_dict() for result in results], indent=1))
+    if options.json:
+        options.json.write_text(json.dumps([result.as_dict() for result in results], indent=1))
 
 
-def _mapped(look: partial[Result], cases: Sequence[Case], jobs: int) -> Iterable[Result]:
+def _judge_all(judge: partial[Result], cases: Sequence[Case], jobs: int) -> Iterable[Result]:
     if jobs == 1:
-        yield from map(look, cases)
+        yield from map(judge, cases)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(look, cases)
+        yield from pool.map(judge, cases)
 
 
 def line(result: Result) -> str:
-    """What was planted, what was named, and what came of the advice."""
+    """Return the planted fault, the verdicts, and the effect of the first recommendation."""
     mark = "ok  " if result.named[0] == result.code else "MISS"
     named = ", ".join(f"{c} {p:g}" for c, p in zip(result.named[:3], result.confidences, strict=False))
-    told = ""
+    effect_text = ""
     if result.effect is not None:
-        found = result.effect
-        before, after = ("nothing" if value is None else f"{value:.4g}" for value in (found.before, found.after))
-        word = "better" if found.improved else "NOT better"
+        effect = result.effect
+        before, after = ("nothing" if value is None else f"{value:.4g}" for value in (effect.before, effect.after))
+        word = "better" if effect.improved else "NOT better"
         beyond = {True: ", beyond noise", False: ", within noise", None: ""}[
-            found.beyond_noise if found.improved else None
+            effect.beyond_noise if effect.improved else None
         ]
-        told = f" | {found.metric} {before} -> {after}: {word}{beyond} by {json.dumps(result.patch)}"
+        effect_text = f" | {effect.metric} {before} -> {after}: {word}{beyond} by {json.dumps(result.patch)}"
     state = " (cached)" if result.cached else ""
-    return f"{mark} {result.code:24} {result.name:32} {named}{told} [{result.seconds:.1f} s{state}]"
+    return f"{mark} {result.code:24} {result.name:32} {named}{effect_text} [{result.seconds:.1f} s{state}]"
 
 
 def table(results: Sequence[Result], half: str) -> list[str]:
-    """Per code: cases, planted named first, named at all, first next spec better by value and beyond the noise."""
+    """Return the table by code: cases, fault listed first, listed at all, recommendation better by value and beyond noise."""
     sick = [result for result in results if result.code != "healthy"]
     sound = [result for result in results if result.code == "healthy"]
     lines = [f"\n{half} half", f"{'planted':26}{'runs':>6}{'first':>7}{'at all':>8}{'better':>8}{'beyond noise':>14}"]

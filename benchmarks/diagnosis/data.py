@@ -26,14 +26,14 @@ ASIDE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class BenchmarkData:
     """A dataset, and for parts that are not to be trusted samples that it does not hold: (X, y)."""
 
     dataset: Dataset
     aside: tuple[Array, Array] | None = None
 
 
-def made(recipe: Mapping[str, Any]) -> Made:
+def benchmark_data(recipe: Mapping[str, Any]) -> BenchmarkData:
     """The dataset of a recipe: `base`, `n` of its samples, and what is planted in them.
 
     noise: share of labels drawn anew. rare: {class: samples kept}. columns: those kept. factor: times the inputs.
@@ -46,7 +46,7 @@ def made(recipe: Mapping[str, Any]) -> Made:
     base = plan.pop("base")
     x, y = BASES[base]()
     if not isinstance(x, np.ndarray):
-        return Made(_others(x, y, plan, random))
+        return BenchmarkData(_others(x, y, plan, random))
     kept = random.permutation(len(y))[: plan.pop("n", None)]
     x, y = x[kept], y[kept]
     if base == "rows":
@@ -75,9 +75,9 @@ def made(recipe: Mapping[str, Any]) -> Made:
         x, y, split = np.tile(x, (copies, *[1] * (x.ndim - 1))), np.tile(y, copies), None
     shape = (-1, 1, side, side) if side else x.shape
     if base == "rows":
-        return Made(_sequences(list(x), y, split))
+        return BenchmarkData(_sequences(list(x), y, split))
     dataset = Dataset.from_arrays(x.reshape(shape), y, split=split)
-    return Made(dataset, None if aside is None else (outside[0].reshape((-1, *shape[1:])), outside[1]))
+    return BenchmarkData(dataset, None if aside is None else (outside[0].reshape((-1, *shape[1:])), outside[1]))
 
 
 def _labels(y: Array, plan: dict[str, Any], random: np.random.Generator) -> Array:

@@ -1,8 +1,8 @@
-"""What a diagnosis is worth on a case: what it named, and whether its first prescription helped.
+"""Judging a diagnosis on a case: its verdicts, and whether its first recommendation helped.
 
-Helped is told twice: by the sign of the difference, and by whether it exceeds the noise (service.recommendations.effect).
-Compared is the best value of a validation metric on the same cut. Where a patch changes the cut, or the fault
-is that validation is not to be believed, that comparison says nothing, and what the verdict is about is compared: see HONEST.
+Whether it helped is judged by the sign of the difference and by the noise (service.recommendations.effect), on the best
+value of a validation metric on the same split. Where a patch changes the split, or the fault makes validation
+unreliable, the metric of TRUSTED_COMPARISON is compared instead.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from trainkit.diagnose.record import Record
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
-    """`gain` is above 0 where the metric got better; `noise` is None where no standard error is known, and what a run
-    that logged nothing finite has of the metric."""
+class MeasuredEffect:
+    """Change of a metric: `gain` > 0 is an improvement. `noise` is None where no standard error is known, and values are
+    None where a run logged nothing finite."""
 
     metric: str
     before: float | None
@@ -41,13 +41,13 @@ class Effect:
 
     @property
     def beyond_noise(self) -> bool | None:
-        """None where the noise is not known."""
+        """Whether the gain exceeds the noise; None where that is unknown."""
         return None if self.noise is None or self.gain is None else self.gain > self.noise
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One case: the codes named, the main one first, and what the first next spec did."""
+    """One case: the codes of its verdicts, the main one first, and the effect of the first recommendation."""
 
     name: str
     code: str
@@ -55,7 +55,7 @@ class Result:
     named: list[str]
     confidences: list[float]
     patch: Mapping[str, Any] | None
-    effect: Effect | None
+    effect: MeasuredEffect | None
     seconds: float
     cached: bool
 
@@ -67,16 +67,16 @@ class Result:
         return {**asdict(self), **improved}
 
 
-def judged(case: Case, seed: int = 0, *, fresh: bool = False, prescribe: bool = True) -> Result:
-    """Train, diagnose, train what is prescribed first, and compare."""
+def judge_case(case: Case, seed: int = 0, *, fresh: bool = False, with_recommendation: bool = True) -> Result:
+    """Train, diagnose, train the first recommendation, and compare."""
     before = trial(case.recipe, case.spec(seed), fresh=fresh)
     found = diagnose(before.record)
-    told: Effect | None = None
+    comparison: MeasuredEffect | None = None
     seconds, cached = before.seconds, before.cached
     first = found.recommendations[0] if found.recommendations else None
-    if first is not None and prescribe and case.code != "healthy":
+    if first is not None and with_recommendation and case.code != "healthy":
         after = trial(case.recipe, first.spec, fresh=fresh)
-        told = compared(case, found, before, after)
+        comparison = compared(case, found, before, after)
         seconds, cached = seconds + after.seconds, cached and after.cached
     return Result(
         case.name,
@@ -85,16 +85,16 @@ def judged(case: Case, seed: int = 0, *, fresh: bool = False, prescribe: bool = 
         [verdict.code for verdict in found.verdicts],
         [verdict.confidence for verdict in found.verdicts],
         None if first is None else dict(first.patch),
-        told,
+        comparison,
         seconds,
         cached,
     )
 
 
-def compared(case: Case, found: Diagnosis, before: Trial, after: Trial) -> Effect:
-    """The effect of the first prescription."""
-    if case.code in HONEST:
-        return HONEST[case.code](before, after)
+def compared(case: Case, found: Diagnosis, before: Trial, after: Trial) -> MeasuredEffect:
+    """Return the effect of the first recommendation."""
+    if case.code in TRUSTED_COMPARISON:
+        return TRUSTED_COMPARISON[case.code](before, after)
     expected = found.recommendations[0].expected["metric"]
     old, new = _columns(before.record), _columns(after.record)
     specs = [trial.record.spec.model_dump(mode="json") for trial in (before, after)]
@@ -102,7 +102,7 @@ def compared(case: Case, found: Diagnosis, before: Trial, after: Trial) -> Effec
     if basis["metric"] is not None:
         outcome = effect.told(basis, after.record.state, None, effect.best(new))
         value = outcome["after"]["value"] if outcome["after"] else None
-        return Effect(basis["metric"], basis["before"]["value"], value, outcome["gain"], outcome["noise"])
+        return MeasuredEffect(basis["metric"], basis["before"]["value"], value, outcome["gain"], outcome["noise"])
     for name in (expected, "val_accuracy", "val_r2"):
         if name.startswith("val_") and len(before.record.get(name)) and len(after.record.get(name)):
             return _by_value(name, _kept(before.record, name), _kept(after.record, name))
@@ -120,16 +120,16 @@ def _kept(record: Record, name: str) -> float:
     return float(series.value[series.step == at][0])
 
 
-def _finite(old: effect.Columns, new: effect.Columns) -> Effect:
+def _finite(old: effect.Columns, new: effect.Columns) -> MeasuredEffect:
     """A run that logged nothing finite is bettered by one that does."""
     was, now = (_least(series["val_loss"]["value"]) if "val_loss" in series else float("nan") for series in (old, new))
     return _by_value("val_loss", was, now)
 
 
-def _by_value(name: str, was: float, now: float) -> Effect:
+def _by_value(name: str, was: float, now: float) -> MeasuredEffect:
     known = np.isfinite([was, now])
     gain = (was - now if _falls(name) else now - was) if known.all() else None
-    return Effect(name, was if known[0] else None, now if known[1] else None, gain, None)
+    return MeasuredEffect(name, was if known[0] else None, now if known[1] else None, gain, None)
 
 
 def _falls(name: str) -> bool:
@@ -148,7 +148,7 @@ def _columns(record: Record) -> dict[str, dict[str, Any]]:
     }
 
 
-def _width(before: Trial, after: Trial) -> Effect:
+def _width(before: Trial, after: Trial) -> MeasuredEffect:
     """Half-width of the 95 % interval of what validation says, as the rule has it; no validation part: infinitely wide."""
 
     def width(one: Trial) -> float:
@@ -166,8 +166,8 @@ def _width(before: Trial, after: Trial) -> Effect:
     return _by_value("width of the interval", was, now)
 
 
-def _optimism(before: Trial, after: Trial) -> Effect:
-    """How much better validation looks than samples that nobody has seen."""
+def _optimism(before: Trial, after: Trial) -> MeasuredEffect:
+    """Return how much better the metric is on validation than on unseen samples."""
 
     def gap(one: Trial) -> float:
         name = "val_accuracy" if one.record.classification else "val_r2"
@@ -178,18 +178,18 @@ def _optimism(before: Trial, after: Trial) -> Effect:
     return _by_value("|validation - samples set aside|", was, now)
 
 
-def _recall(before: Trial, after: Trial) -> Effect:
+def _recall(before: Trial, after: Trial) -> MeasuredEffect:
     """Mean recall of the classes on validation, of the weights that are kept: the accuracy is what the fault flatters."""
     return _by_value("val_recall", *(_kept(one.record, "val_recall") for one in (before, after)))
 
 
-def _in_the_field(before: Trial, after: Trial) -> Effect:
+def _in_the_field(before: Trial, after: Trial) -> MeasuredEffect:
     """Accuracy or R^2 on samples of the field that were set aside."""
     was, now = (float("nan") if one.aside is None else one.aside for one in (before, after))
     return _by_value("samples of the field set aside", was, now)
 
 
-HONEST: dict[str, Callable[[Trial, Trial], Effect]] = {
+TRUSTED_COMPARISON: dict[str, Callable[[Trial, Trial], MeasuredEffect]] = {
     "validation_too_small": _width,
     "leakage": _optimism,
     "distribution_mismatch": _in_the_field,

@@ -1,4 +1,4 @@
-"""One run: trained with `trainkit.fit`, recorded as the service records it, and kept in a cache folder."""
+"""One run: trained with `trainkit.fit`, recorded as in the service, and kept in a cache folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import trainkit as tk
-from benchmarks.diagnosis.data import Made, made
+from benchmarks.diagnosis.data import BenchmarkData, benchmark_data
 from trainkit.diagnose.record import Record, Series
 from trainkit.fit.fit_and_diagnose import fit_and_diagnose
 from trainkit.spec import JobSpec, resolve
@@ -25,7 +25,7 @@ CACHE = ROOT / ".cache/diagnosis"
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A run's record, how good it is on samples set aside (accuracy or R^2), and how it was come by."""
+    """The record of a run, its accuracy or R^2 on samples set aside, its training time, and whether it was cached."""
 
     record: Record
     aside: float | None
@@ -34,44 +34,44 @@ class Trial:
 
 
 @cache
-def edition() -> str:
-    """Of everything that a run's numbers come from: the library but for its diagnosis, and the recipes."""
+def library_hash() -> str:
+    """Return the hash of all code that a run depends on: the library without its diagnosis, and the recipes."""
     files = [*sorted((ROOT / "trainkit").rglob("*.py")), Path(__file__).with_name("data.py")]
-    told = [file.read_bytes() for file in files if file.parent.name != "diagnose"]
-    return hashlib.sha256(b"".join(told)).hexdigest()
+    contents = [file.read_bytes() for file in files if file.parent.name != "diagnose"]
+    return hashlib.sha256(b"".join(contents)).hexdigest()
 
 
 def trial(recipe: Mapping[str, Any], document: Mapping[str, Any], *, fresh: bool = False) -> Trial:
-    """Train it, or take it from the cache where the same library has trained the same before."""
-    named = json.dumps([edition(), recipe, document], sort_keys=True)
-    file = CACHE / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.json"
-    data = made(recipe)
+    """Train a run, or load it from the cache if the same code has trained the same document before."""
+    key = json.dumps([library_hash(), recipe, document], sort_keys=True)
+    file = CACHE / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    data = benchmark_data(recipe)
     cached = file.exists() and not fresh
     if not cached:
         CACHE.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part")
-        part.write_text(json.dumps(_trained(data, document)))
+        part.write_text(json.dumps(_train(data, document)))
         part.rename(file)
-    told = json.loads(file.read_text())
-    asked = JobSpec.model_validate(document)
+    stored = json.loads(file.read_text())
+    spec = JobSpec.model_validate(document)
     series = {
         name: Series(np.array(step, np.int64), np.array(epoch, np.int64), np.array(value, np.float64))
-        for name, (step, epoch, value) in told["series"].items()
+        for name, (step, epoch, value) in stored["series"].items()
     }
     record = Record(
-        spec=resolve(asked, data.dataset.facts).spec,
+        spec=resolve(spec, data.dataset.facts).spec,
         facts=data.dataset.facts,
         series=series,
-        report=told["report"],
-        evaluation=told["evaluation"],
-        state=told["state"],
-        stop_reason=told["stop_reason"],
+        report=stored["report"],
+        evaluation=stored["evaluation"],
+        state=stored["state"],
+        stop_reason=stored["stop_reason"],
         document=document,
     )
-    return Trial(record, told["aside"], told["seconds"], cached)
+    return Trial(record, stored["aside"], stored["seconds"], cached)
 
 
-def _trained(data: Made, document: Mapping[str, Any]) -> dict[str, Any]:
+def _train(data: BenchmarkData, document: Mapping[str, Any]) -> dict[str, Any]:
     run = fit_and_diagnose(document, data.dataset)
     if run.error is not None and run.error["code"] != "loss_not_finite":
         raise RuntimeError(f"{run.error['code']}: {run.error['message']}")
@@ -87,8 +87,8 @@ def _trained(data: Made, document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _score(result: tk.FitResult, data: Made) -> float | None:
-    """Accuracy or R^2 on what was set aside."""
+def _score(result: tk.FitResult, data: BenchmarkData) -> float | None:
+    """Return accuracy or R^2 on the samples set aside."""
     if data.aside is None or result.model is None:
         return None
     x, y = data.aside

@@ -17,7 +17,7 @@ MOST_POINTS = 2000
 def draw(session: Session, job: Job, plot: Literal["curves", "confusion"]) -> bytes:
     """PNG bytes. Raises a 404 problem while there is nothing to draw."""
     # matplotlib costs 60 MB: an API process that never draws never loads it
-    from trainkit.plots.learning_curves import confusion, curves
+    from trainkit.plots import confusion, curves
 
     if plot == "confusion":
         evaluation = job.evaluation or {}

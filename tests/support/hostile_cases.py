@@ -242,7 +242,7 @@ ARRAYS = [
         "x.npz",
         lambda: h.zipped({"X.npy": h.array_bytes(np.zeros((1 << 20, 8)))}),
         ACCEPTED,
-        "never change",
+        "are constant",
     ),
     Case("half an NPZ", "x.npz", lambda: h.npz(X=np.eye(99))[:2000], "damaged_archive", "upload.npz"),
 ]

@@ -1,6 +1,5 @@
 """Augmentation of training samples, as whole-batch tensor operations."""
 
-from trainkit.augment.augmenter import Augmenter, build
-from trainkit.augment.preview import variants
+from trainkit.augment.augmenter import Augmenter, build, variants
 
 __all__ = ["Augmenter", "build", "variants"]

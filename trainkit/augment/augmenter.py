@@ -1,4 +1,4 @@
-"""The spec's steps in order, on whole batches."""
+"""The augmenter: the steps of a spec, applied in order to whole batches."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _STEPS: TypeAdapter[Any] = TypeAdapter(list[AugmentStep])
 
 
 class Augmenter:
-    """Random changes of training samples: each sample its own draws, the same for the same (seed, epoch, step)."""
+    """Random changes of training samples, drawn for each sample and determined by (seed, epoch, step)."""
 
     def __init__(self, steps: Sequence[Any]) -> None:
         self.steps = tuple(steps)
@@ -42,29 +42,29 @@ class Augmenter:
     def apply(
         self, x: Tensor, y: Tensor | None = None, *, seed: int, epoch: int, step: int
     ) -> tuple[Tensor, Tensor | None]:
-        """Augmented copies of x: images (B, C, H, W) in [0, 1], or (B, d), or (B, T, F).
+        """Return augmented copies of x: images (B, C, H, W) in [0, 1], or (B, d), or (B, T, F).
 
         y (B, K) are soft targets, or (B, k) numbers; only mixup and cutmix change them. Raises ValueError for colour steps
         on images that are not of three channels, and for steps on images when x is none.
         """
         if x.ndim != 4:
-            self._need_any_sample(x)
+            self._check_steps_for(x)
         random = generator(seed, epoch, step)
         for geometric, group in groupby(self.steps, key=lambda s: isinstance(s, geometry.AFFINE + geometry.FLIPS)):
             if geometric:
-                x = _geometric(x, list(group), random)
+                x = _apply_geometric(x, list(group), random)
                 continue
-            for own in group:
-                if isinstance(own, MixUp):
-                    x, y = mixing.mixup(x, y, own.alpha, random)
-                elif isinstance(own, CutMix):
-                    x, y = mixing.cutmix(x, y, own.alpha, random)
+            for step_spec in group:
+                if isinstance(step_spec, MixUp):
+                    x, y = mixing.mixup(x, y, step_spec.alpha, random)
+                elif isinstance(step_spec, CutMix):
+                    x, y = mixing.cutmix(x, y, step_spec.alpha, random)
                 else:
-                    x = _one(own, x, random)
+                    x = _apply_step(step_spec, x, random)
         return x, y
 
-    def _need_any_sample(self, x: Tensor) -> None:
-        # broadcasting would let some steps through with a wrong shape, so the shape is no error by itself
+    def _check_steps_for(self, x: Tensor) -> None:
+        # broadcasting would let some steps pass with a wrong shape
         for step in self.steps:
             if not isinstance(step, Noise | MixUp):
                 raise ValueError(
@@ -73,10 +73,10 @@ class Augmenter:
                 )
 
 
-def _geometric(x: Tensor, steps: list[Any], random: torch.Generator) -> Tensor:
+def _apply_geometric(x: Tensor, steps: list[Any], random: torch.Generator) -> Tensor:
     if not any(isinstance(step, geometry.AFFINE) for step in steps):
         for step in steps:
-            x = geometry.flip(step, x, random)  # flips alone need no resampling and move whole pixels
+            x = geometry.flip(step, x, random)  # flips alone need no resampling
         return x
     size = (x.shape[2], x.shape[3])
     maps = geometry.draw(steps[0], len(x), size, random)
@@ -85,7 +85,7 @@ def _geometric(x: Tensor, steps: list[Any], random: torch.Generator) -> Tensor:
     return geometry.resample(x, maps)
 
 
-def _one(step: Any, x: Tensor, random: torch.Generator) -> Tensor:
+def _apply_step(step: Any, x: Tensor, random: torch.Generator) -> Tensor:
     count, image = len(x), x.ndim == 4
     match step:
         case RandomCrop(padding=padding):
@@ -117,3 +117,8 @@ def _one(step: Any, x: Tensor, random: torch.Generator) -> Tensor:
 def build(steps: Sequence[Any]) -> Augmenter:
     """An augmenter of spec models or dicts such as `{"kind": "rotate", "degrees": 20}`."""
     return Augmenter(_STEPS.validate_python(list(steps)))
+
+
+def variants(image: Tensor, steps: Sequence[Any], count: int = 20, seed: int = 0) -> Tensor:
+    """(count, C, H, W) augmented copies of an image (C, H, W) with values in [0, 1]."""
+    return build(steps).apply(image.expand(count, *image.shape).clone(), seed=seed, epoch=1, step=0)[0]

@@ -55,5 +55,5 @@ def cutmix(x: Tensor, y: Tensor | None, alpha: float, random: torch.Generator) -
 
 
 def _blend(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-    own = share.reshape(-1, *[1] * (first.ndim - 1))
-    return own * first + (1 - own) * second
+    weight = share.reshape(-1, *[1] * (first.ndim - 1))
+    return weight * first + (1 - weight) * second

@@ -1,4 +1,4 @@
-"""Readers, the prepared form, and splits. NumPy alone: nothing here imports torch."""
+"""Dataset readers, the prepared form, and splits. NumPy only: no module of this package imports torch."""
 
 from trainkit.data.dataset import ArrayInputs, Column, Dataset, ImageInputs, Inputs, SequenceInputs, TableInputs
 from trainkit.data.errors import DataError, DataProblem

@@ -1,4 +1,4 @@
-"""NumPy archives: NPZ with X and y (whole or in parts), a bare NPY, and sequences in NPZ form. Never a pickle."""
+"""NumPy files: NPZ with X and y (whole or in parts), a single NPY, and sequences in NPZ form; no pickles."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from trainkit.data.archive import UNREADABLE, entries, is_archive, safe_name
 from trainkit.data.dataset import ArrayInputs, Dataset, SequenceInputs, class_targets, make_dataset
-from trainkit.data.errors import DataError, refuse
-from trainkit.data.zips import infos
+from trainkit.data.errors import DataError, data_error
+from trainkit.data.zips import zip_entries
 
 PARTS = (("train", 0), ("val", 1), ("validation", 1), ("test", 2))
 MOST_BYTES = 64 * 2**30
@@ -22,7 +22,7 @@ KNOWN = "X and y; or X_train, y_train, X_val, y_val, X_test, y_test; or values, 
 
 
 def read_arrays(path: Path, *, sequences: bool = False) -> tuple[Dataset, dict[str, Any]]:
-    """(dataset, details for the report). Raises DataError naming the array."""
+    """Return (dataset, details for the report). Raises DataError naming the array."""
     arrays = load_npz(path)
     if "values" in arrays and "offsets" in arrays:
         return _ragged(arrays), _shapes(arrays)
@@ -35,7 +35,7 @@ def read_arrays(path: Path, *, sequences: bool = False) -> tuple[Dataset, dict[s
 
 
 def load_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of an NPZ, of a folder or tar of NPY files, or `{"X": array}` of one NPY, by name.
+    """Return the arrays, by name, of an NPZ or of a folder or tar of NPY files, or `{"X": array}` of one NPY.
 
     Raises DataError; object arrays (pickles) are refused.
     """
@@ -50,17 +50,17 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
             return arrays
         if not zipfile.is_zipfile(path):
             return {"X": np.load(path, allow_pickle=False)}
-        listed = infos(path)
+        listed = zip_entries(path)
         for info in listed:
             where = safe_name(info.filename)
         where, size = path.name, sum(info.file_size for info in listed)
         if size > MOST_BYTES:
-            raise refuse("too_large", f"the arrays say they have {size} bytes", where, f"At most {MOST_BYTES}.")
+            raise data_error("too_large", f"the arrays have {size} bytes", where, f"At most {MOST_BYTES}.")
         arrays = {}
         with np.load(path, allow_pickle=False) as archive:
             for where in archive.files:
                 array = archive[where]
-                if isinstance(array, np.ndarray):  # a member that is no .npy comes as bytes
+                if isinstance(array, np.ndarray):  # a member that is not .npy is returned as bytes
                     arrays[PurePosixPath(where).name] = array
         return arrays
     except DataError:
@@ -68,20 +68,22 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
     except (*UNREADABLE, KeyError, MemoryError, SyntaxError, TypeError, tokenize.TokenError) as error:
         if "pickle" in str(error) or "Object arrays" in str(error):
             hint = "Save numbers or text with a plain dtype, not dtype=object."
-            raise refuse("pickle", "the array holds Python objects, which are not read", where, hint) from None
-        raise refuse("damaged_array", f"not readable: {error}", where, "Save it again with numpy.savez.") from None
+            raise data_error("pickle", "the array holds Python objects, which are not supported", where, hint) from None
+        raise data_error("damaged_array", f"not readable: {error}", where, "Save it again with numpy.savez.") from None
 
 
 def _is_numpy(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(6)
     if start != b"\x93NUMPY" and not zipfile.is_zipfile(path) and not is_archive(path):
-        raise refuse("not_numpy", "the file is no NumPy array", path.name, "Save it with numpy.savez or numpy.save.")
+        raise data_error(
+            "not_numpy", "the file is not a NumPy array", path.name, "Save it with numpy.savez or numpy.save."
+        )
     return start == b"\x93NUMPY" or zipfile.is_zipfile(path)
 
 
 def _joined(arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
-    """(X, y, split) of whole arrays or of parts, which are put one behind the other."""
+    """Return (X, y, split) of whole arrays or of concatenated parts."""
     lower = {name.lower(): array for name, array in arrays.items()}
     if "x" in lower:
         return lower["x"], lower.get("y"), lower.get("split")
@@ -93,17 +95,19 @@ def _joined(arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]
         y = lower.get(f"y_{name}")
         if y is None or not x.ndim or not y.ndim or len(y) != len(x):
             message = f"X_{name} has shape {x.shape}, y_{name} {'is missing' if y is None else f'has {y.shape}'}"
-            raise refuse("unequal_lengths", message, f"y_{name}", "Give one y for each sample of X.")
+            raise data_error("unequal_lengths", message, f"y_{name}", "Give one target in y for each sample of X.")
         xs.append(x)
         ys.append(y)
         split.append(np.full(len(x), code, np.int8))
     if not xs:
         found = ", ".join(arrays) or "nothing"
-        raise refuse("unknown_arrays", f"the archive holds {found}", "", f"Name them {KNOWN}.")
+        raise data_error("unknown_arrays", f"no array has a known name; found {found}", "", f"Name them {KNOWN}.")
     if len({x.shape[1:] for x in xs}) > 1:
-        raise refuse("unequal_shapes", f"the parts' samples differ in shape: {[x.shape[1:] for x in xs]}", "X")
+        raise data_error(
+            "unequal_shapes", f"the samples of the parts differ in shape: {[x.shape[1:] for x in xs]}", "X"
+        )
     if len({y.shape[1:] for y in ys}) > 1 or len({y.dtype.kind in "USO" for y in ys}) > 1:
-        raise refuse("unequal_shapes", "the parts' targets differ in shape or type", "y")
+        raise data_error("unequal_shapes", "the targets of the parts differ in shape or type", "y")
     return np.concatenate(xs), np.concatenate(ys), np.concatenate(split)
 
 
@@ -111,7 +115,7 @@ def _ragged(arrays: dict[str, NDArray[Any]]) -> Dataset:
     values, offsets, y = arrays["values"], arrays["offsets"], arrays.get("y")
     _refuse_not_numeric("values", values)
     whole = offsets.ndim == 1 and offsets.dtype.kind in "iu"
-    # signed before the difference: unsigned offsets that fall would wrap round to rise
+    # signed before the difference: falling unsigned offsets would wrap around
     steps = np.diff(offsets.astype(np.int64)) if whole else np.array([-1])
     if (
         not whole
@@ -121,8 +125,8 @@ def _ragged(arrays: dict[str, NDArray[Any]]) -> Dataset:
         or offsets[-1] != len(values)
         or (steps < 1).any()
     ):
-        hint = "values is (sum of T, F); offsets starts at 0, rises, and ends at len(values)."
-        raise refuse("bad_offsets", "the offsets do not cut the values into sequences", "offsets", hint)
+        hint = "values must be (sum of T, F); offsets must start at 0, increase, and end at len(values)."
+        raise data_error("bad_offsets", "the offsets do not cut the values into sequences", "offsets", hint)
     return _sequences(values, offsets, y, arrays.get("split"))
 
 
@@ -133,7 +137,7 @@ def _padded(
     if x.ndim == 2:
         x = x[:, :, None]
     if x.ndim != 3:
-        raise refuse("bad_shape", f"sequences are (n, T, F), X is {x.shape}", "X")
+        raise data_error("bad_shape", f"sequences must be (n, T, F); X is {x.shape}", "X")
     lengths = arrays.get("lengths", np.full(len(x), x.shape[1]))
     if (
         lengths.dtype.kind not in "iu"
@@ -142,7 +146,7 @@ def _padded(
         or lengths.max(initial=1) > x.shape[1]
         or not len(x)
     ):
-        raise refuse("bad_lengths", f"lengths must hold {len(x)} numbers from 1 to {x.shape[1]}", "lengths")
+        raise data_error("bad_lengths", f"lengths must hold {len(x)} numbers from 1 to {x.shape[1]}", "lengths")
     values = np.concatenate([row[:length] for row, length in zip(x, lengths.astype(int), strict=True)])
     return _sequences(values, np.concatenate([[0], np.cumsum(lengths)]), y, split)
 
@@ -157,10 +161,14 @@ def _sequences(
 
 def _refuse_not_numeric(name: str, array: NDArray[Any]) -> None:
     if array.dtype.kind not in "biuf" or array.ndim < 2:
-        raise refuse("not_numeric", f"{name} is {array.dtype} of shape {array.shape}", name, "Give numbers (n, ...).")
+        raise data_error(
+            "not_numeric", f"{name} is {array.dtype} of shape {array.shape}", name, "Give numbers (n, ...)."
+        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array))[0][0])
-        raise refuse("not_finite", f"{name} holds NaN or infinity", f"{name}[{row}]", "Remove or fill those samples.")
+        raise data_error(
+            "not_finite", f"{name} holds NaN or infinity", f"{name}[{row}]", "Remove or fill those samples."
+        )
 
 
 def _shapes(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:

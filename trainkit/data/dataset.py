@@ -1,4 +1,4 @@
-"""A dataset in its prepared form: immutable arrays, memory-mapped where they lie on disk, and the facts about them."""
+"""The prepared form of a dataset: immutable arrays, memory-mapped from disk, and facts about them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trainkit.data.errors import refuse
+from trainkit.data.errors import data_error
 from trainkit.data.text import storable
 from trainkit.spec.facts import ColumnFacts, DatasetFacts
 from trainkit.spec.problems import nearest
@@ -22,8 +22,8 @@ from trainkit.spec.shapes import FEW_VALUES
 
 PARTS = ("train", "validation", "test")
 PART_NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
-"""How data name their parts, in folders and in columns."""
-MOST_CATEGORIES = 1000
+"""Names of folders and column values -> code of the part."""
+MAX_CATEGORIES = 1000
 FORMAT = 1
 
 
@@ -97,7 +97,9 @@ class Dataset:
         """
         values = np.asarray(X)
         if values.dtype == object or values.dtype.kind not in "biuf" or values.ndim < 2:
-            raise refuse("not_numeric", f"X is {values.dtype} of shape {values.shape}", "X", "Give numbers (n, ...).")
+            raise data_error(
+                "not_numeric", f"X is {values.dtype} of shape {values.shape}", "X", "Give numbers (n, ...)."
+            )
         targets, names = (None, None) if y is None else class_targets(np.asarray(y), classes)
         return make_dataset("arrays", ArrayInputs(values), targets, names, None if split is None else np.asarray(split))
 
@@ -108,14 +110,14 @@ class Dataset:
         `facts.target` names it. Raises DataError for an unknown column, one with gaps, or data that are no table.
         """
         if not isinstance(self.inputs, TableInputs):
-            raise refuse("not_a_table", f"datasets of kind {self.facts.kind} have no columns", column)
+            raise data_error("not_a_table", f"a dataset of kind {self.facts.kind} has no columns", column)
         facts = self.facts.column(column)
         if facts is None:
             hint = nearest(column, self.inputs.columns) or f"Columns: {', '.join(list(self.inputs.columns)[:30])}."
-            raise refuse("missing_column", f'there is no column "{column}"', column, hint)
+            raise data_error("missing_column", f'there is no column "{column}"', column, hint)
         if facts.missing:
             message = f"{facts.missing} rows have no value in the target column"
-            raise refuse("missing_values", message, column, "Remove those rows, or choose another target.")
+            raise data_error("missing_values", message, column, "Remove those rows, or choose another target.")
         source = self.inputs.columns[column]
         values = np.asarray(source.values)
         targets: NDArray[Any]
@@ -129,9 +131,9 @@ class Dataset:
         return make_dataset(self.facts.kind, self.inputs, targets, classes, self.split, target=column)
 
     def save(self, folder: str | Path, *, ready: Mapping[str, Path] | None = None) -> None:
-        """Write the prepared form; the folder appears whole or not at all.
+        """Write the prepared form atomically: the folder is complete or does not exist.
 
-        Arrays that lie in a .npy file on the same disk already are moved from there (`ready`: their names and files).
+        `ready` maps names of arrays to .npy files on the same disk, which are moved instead of copied.
         """
         folder = Path(folder)
         part = folder.with_name(folder.name + f".{os.getpid()}.part")
@@ -184,7 +186,7 @@ class Dataset:
             }
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, EOFError) as error:
             hint = "Prepare the dataset again."
-            raise refuse("not_prepared", f"not a prepared dataset: {error}", str(folder), hint) from None
+            raise data_error("not_prepared", f"not a prepared dataset: {error}", str(folder), hint) from None
         inputs: Inputs
         if "columns" in meta:
             columns = {
@@ -198,11 +200,11 @@ class Dataset:
             inputs = SequenceInputs(arrays["values"], arrays["offsets"])
         else:
             inputs = ArrayInputs(arrays["values"])
-        # of sequences `offsets` tells the number, and `values` has a row for every moment
+        # `values` of sequences has a row for each time step, not for each sample
         counted = {_samples(inputs), *(len(arrays[name]) for name in arrays.keys() - {"values", "offsets"})}
         if counted != {facts.samples}:
             message = f"not a prepared dataset: its arrays do not hold the {facts.samples} samples of its facts"
-            raise refuse("not_prepared", message, str(folder), "Prepare the dataset again.")
+            raise data_error("not_prepared", message, str(folder), "Prepare the dataset again.")
         return cls(facts, inputs, arrays.get("targets"), arrays.get("split"))
 
 
@@ -218,19 +220,28 @@ def class_targets(y: NDArray[Any], classes: Sequence[str] | None = None) -> tupl
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim not in (1, 2):
-        raise refuse("bad_shape", f"y has shape {y.shape}", "y", "Give (n,) labels, or (n,) or (n, k) numbers.")
+        raise data_error("bad_shape", f"y has shape {y.shape}", "y", "Give (n,) labels, or (n,) or (n, k) numbers.")
     if y.dtype == object and all(isinstance(label, str) for label in y.ravel().tolist()):
         y = y.astype(str)
     if y.dtype.kind == "U":
         y = np.array([storable(label) for label in y.ravel().tolist()], str).reshape(y.shape)
     if classes is not None:
         if y.dtype.kind not in "iub" or y.ndim != 1:
-            raise refuse("not_indices", f"y is {y.dtype} of shape {y.shape}", "y", "With classes, give their indices.")
+            raise data_error(
+                "not_indices",
+                f"y is {y.dtype} of shape {y.shape}",
+                "y",
+                "With `classes`, y must hold their indices.",
+            )
         index = y.astype(np.int64)
         if len(index) and (index.min() < 0 or index.max() >= len(classes)):
-            raise refuse("class_out_of_range", f"a label is outside 0..{len(classes) - 1}", "y")
+            raise data_error(
+                "class_out_of_range",
+                f"y holds {int(index.min())} to {int(index.max())}, outside 0..{len(classes) - 1}",
+                "y",
+            )
         return index, tuple(map(str, classes))
-    if y.ndim == 1 and (y.dtype.kind in "bUS" or (y.dtype.kind in "iu" and _few(y))):
+    if y.ndim == 1 and (y.dtype.kind in "bUS" or (y.dtype.kind in "iu" and _are_classes(y))):
         names, index = np.unique(y, return_inverse=True)
         shown = [
             name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else str(name)
@@ -238,15 +249,15 @@ def class_targets(y: NDArray[Any], classes: Sequence[str] | None = None) -> tupl
         ]
         return index.reshape(-1).astype(np.int64), tuple(shown)
     if y.dtype.kind not in "fiub":
-        raise refuse("not_numeric", f"y is of type {y.dtype}", "y", "Give whole numbers, text, or floats.")
+        raise data_error("not_numeric", f"y is of type {y.dtype}", "y", "Give whole numbers, text or floats.")
     numbers = y.astype(np.float64)
     if not np.isfinite(numbers).all():
-        raise refuse("not_finite", f"{int((~np.isfinite(numbers)).sum())} targets are NaN or infinite", "y")
+        raise data_error("not_finite", f"{int((~np.isfinite(numbers)).sum())} targets are NaN or infinite", "y")
     return numbers, None
 
 
-def _few(y: NDArray[Any]) -> bool:
-    """Whether whole numbers are classes: at most 20 of them, or each ten times on average. Ages and prices are not."""
+def _are_classes(y: NDArray[Any]) -> bool:
+    """Return whether whole numbers are classes: at most 20 different ones, or each ten times on average."""
     different = len(np.unique(y))
     return different <= FEW_VALUES or 10 * different <= len(y)
 
@@ -265,17 +276,21 @@ def make_dataset(
     for name, array in (("y", targets), ("split", split)):
         entries = None if array is None else np.shape(array)[:1]
         if entries is not None and entries != (samples,):
-            raise refuse("unequal_lengths", f"{samples} inputs but {list(entries)} entries in {name}", name)
+            raise data_error(
+                "unequal_lengths", f"there are {samples} inputs but {list(entries)} entries in {name}", name
+            )
     if samples == 0:
-        raise refuse("empty", "there are no samples", "", "Upload at least one.")
+        raise data_error("empty", "the dataset has no samples", "", "Upload at least one sample.")
     if split is not None:
         split = np.asarray(split)
         if split.ndim != 1:
-            raise refuse("bad_shape", f"the split has shape {split.shape}", "split", "Give one part a sample, (n,).")
+            raise data_error(
+                "bad_shape", f"the split has shape {split.shape}", "split", "Give one part for each sample, (n,)."
+            )
         if split.dtype.kind in "USO":
             split = _named_parts(split)
         if not np.isin(split, (0, 1, 2)).all():
-            raise refuse("unknown_part", "the split must hold 0 (train), 1 (validation) or 2 (test)", "split")
+            raise data_error("unknown_part", "the split must hold 0 (train), 1 (validation) or 2 (test)", "split")
         split = split.astype(np.int8)
     facts = DatasetFacts(
         kind=kind,
@@ -331,7 +346,7 @@ def column_facts(name: str, column: Column) -> ColumnFacts:
     if column.categories is not None:
         present = values[values >= 0]
         counts = np.bincount(present, minlength=len(column.categories))
-        few = len(column.categories) <= MOST_CATEGORIES
+        few = len(column.categories) <= MAX_CATEGORIES
         return ColumnFacts(
             name=name,
             type="categorical",
@@ -343,7 +358,7 @@ def column_facts(name: str, column: Column) -> ColumnFacts:
     numbers, counts = np.unique(present, return_counts=True)
     integer = bool(len(present)) and bool(np.isfinite(present).all()) and bool((present == np.floor(present)).all())
     listed: Mapping[str, int] | None = None
-    if integer and len(numbers) <= MOST_CATEGORIES:
+    if integer and len(numbers) <= MAX_CATEGORIES:
         listed = {str(int(number)): int(count) for number, count in zip(numbers, counts, strict=True)}
     return ColumnFacts(
         name=name,

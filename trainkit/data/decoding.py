@@ -1,4 +1,4 @@
-"""One image file to pixels: any of Pillow's usual formats and modes to uint8, grey or RGB."""
+"""Decoding of one image file to uint8 pixels, grey or RGB."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MOST_PIXELS = 64 * 2**20
 MOST_FILE_BYTES = 512 * 2**20
-"""Of one image file as it lies in the archive."""
+"""Largest image file in bytes."""
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
 ORIENTED = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
-"""What may say that a picture lies on its side."""
+"""Metadata that may hold the orientation of an image."""
 
 
 def channels(mode: str) -> int:
-    """1 for Pillow's grey modes, else 3."""
+    """Return 1 for Pillow's grey modes, else 3."""
     return 1 if mode in GREY_MODES or mode.startswith("I;16") else 3
 
 
 def is_deep(mode: str) -> bool:
-    """Whether pixels of this mode have more than 8 bits."""
+    """Return whether pixels of this mode have more than 8 bits."""
     return mode in ("I", "F") or mode.startswith("I;16")
 
 
 def decode(data: bytes) -> tuple[NDArray[np.uint8], str]:
     """Return (pixels (H, W, 1 or 3), the file's own mode). Raises ValueError with the reason.
 
-    Pillow's warnings are left to the caller to silence, once for many images: for each small one it costs a tenth.
+    The caller silences Pillow's warnings, once for many images: doing so for each one takes a tenth of the time.
     """
-    if (pixels := png.plain(data, MOST_PIXELS)) is not None:
+    if (pixels := png.decode_simple_png(data, MOST_PIXELS)) is not None:
         return pixels, "L" if pixels.shape[2] == 1 else "RGB"
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MOST_PIXELS:
-                raise ValueError(f"{width} x {height} pixels are more than {MOST_PIXELS}")
+                raise ValueError(f"the image has {width} x {height} pixels, more than the limit of {MOST_PIXELS}")
             mode = image.mode
             return to_pixels(image), mode
     except MemoryError:
-        raise ValueError("not readable as an image: it needs more memory than there is") from None
+        raise ValueError("not readable as an image: decoding needs more memory than is free") from None
     except Exception as error:
-        # Pillow's decoders raise almost anything on damaged files: struct.error, TypeError, ZeroDivisionError ...
+        # Pillow raises many types of errors for damaged files: struct.error, TypeError, ZeroDivisionError ...
         reason = str(error).replace(_object_name(error), "the file") or type(error).__name__
         raise ValueError(f"not readable as an image: {reason[:300]}") from None
 
 
 def header(data: bytes) -> tuple[int, int, int]:
-    """(H, W, channels) as the header says them, without decoding. Raises ValueError."""
+    """Return (H, W, channels) from the header, without decoding. Raises ValueError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -66,17 +66,17 @@ def header(data: bytes) -> tuple[int, int, int]:
 
 
 def _object_name(error: Exception) -> str:
-    """Pillow puts the in-memory file's repr into its message, which tells nobody anything."""
+    """Return the repr of the in-memory file in Pillow's message, which is replaced."""
     found = re.search(r"<_io\.BytesIO object at 0x[0-9a-f]+>", str(error))
     return found[0] if found else "\0"
 
 
 def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """(H, W, 1) for grey modes, else (H, W, 3): upright by its EXIF tag, transparency laid on white, 16 bits cut to 8.
+    """Return (H, W, 1) for grey modes, else (H, W, 3): rotated by EXIF, transparency on white, 16 bits reduced to 8.
 
-    Floating-point pixels are taken for 0..1, 0..255 or 0..65535, by their largest value.
+    The range of floating-point pixels is 0..1, 0..255 or 0..65535, by their maximum.
     """
-    image.load()  # some formats tell the orientation behind the pixels
+    image.load()  # some formats store the orientation after the pixels
     if getattr(image, "format", None) in ("TIFF", None) or not ORIENTED.isdisjoint(image.info):
         image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
@@ -95,12 +95,12 @@ def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"), np.uint8)
 
 
-def fit(image: NDArray[np.uint8], size: tuple[int, int], wanted: int) -> NDArray[np.uint8]:
+def resize_to(image: NDArray[np.uint8], size: tuple[int, int], depth: int) -> NDArray[np.uint8]:
     """(H, W, wanted) of the given size: grey is repeated, other sizes are resized without keeping their proportions."""
-    if image.shape[2] != wanted:
-        image = np.repeat(image[..., :1], wanted, axis=2)
+    if image.shape[2] != depth:
+        image = np.repeat(image[..., :1], depth, axis=2)
     if image.shape[:2] == size:
         return image
-    picture = Image.fromarray(image[..., 0] if wanted == 1 else image)
+    picture = Image.fromarray(image[..., 0] if depth == 1 else image)
     resized = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR), np.uint8)
-    return resized.reshape(*size, wanted)
+    return resized.reshape(*size, depth)

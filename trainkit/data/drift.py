@@ -1,4 +1,4 @@
-"""Do the shipped parts look alike? Numbers by the Kolmogorov-Smirnov statistic, categories by the stability index."""
+"""Drift between predefined parts: Kolmogorov-Smirnov statistic of numbers, population stability index of categories."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 from trainkit.data.dataset import PARTS, ArrayInputs, Column, Dataset, Inputs, SequenceInputs, TableInputs
 from trainkit.data.findings import Finding, finding
 
-KS_FROM = 0.1
-"""A smaller difference is of no consequence, however sure."""
-KS_SURE = 1.95
+MIN_KS = 0.1
+"""Least KS statistic that is reported."""
+KS_CRITICAL = 1.95
 """Critical factor at a level of 0.001: D > 1.95 sqrt((n + m) / (n m)). Source: Smirnov (1948), Ann. Math. Stat. 19, 279."""
-PSI_FROM = 0.25
-"""Above 0.25 a population has shifted, by the usual rule of thumb."""
-FEWEST = 30
-"""Parts of fewer samples tell nothing."""
-MOST_ROWS, MOST_FEATURES, SHOWN = 20_000, 512, 20
+MIN_PSI = 0.25
+"""Least stability index that is reported, the usual rule of thumb."""
+MIN_SAMPLES = 30
+"""Least number of samples in a part."""
+MOST_ROWS, MOST_FEATURES, MAX_LISTED = 20_000, 512, 20
 RANDOM_SEED = 0
 
 
-def drift(dataset: Dataset, brightness: NDArray[np.float32] | None = None) -> list[Finding]:
-    """Findings for each held-out part that differs from the training part. `brightness` (n, C) stands for pictures."""
+def find_drift(dataset: Dataset, brightness: NDArray[np.float32] | None = None) -> list[Finding]:
+    """Return findings of each held-out part that differs from the training part. `brightness` (n, C): of images."""
     if dataset.split is None:
         return []
     split = np.asarray(dataset.split)
@@ -31,22 +31,22 @@ def drift(dataset: Dataset, brightness: NDArray[np.float32] | None = None) -> li
     train = np.flatnonzero(split == 0)
     for code in (1, 2):
         held = np.flatnonzero(split == code)
-        if min(len(train), len(held)) < FEWEST:
+        if min(len(train), len(held)) < MIN_SAMPLES:
             continue
-        own = _labels(dataset, train, held)
-        for name, column in _columns(dataset.inputs, brightness, some_of(train), some_of(held)).items():
+        drifted = _labels(dataset, train, held)
+        for name, column in _columns(dataset.inputs, brightness, subsample(train), subsample(held)).items():
             statistic = column[0]
             if statistic is not None:
-                own.append((statistic, name, column[1]))
-        own.sort(key=lambda entry: -entry[0])
-        for statistic, name, measure in own[:SHOWN]:
-            message = f"{name} is distributed otherwise in {PARTS[code]} than in train ({measure} {statistic:.2f})"
+                drifted.append((statistic, name, column[1]))
+        drifted.sort(key=lambda entry: -entry[0])
+        for statistic, name, measure in drifted[:MAX_LISTED]:
+            message = f"{name} is distributed differently in {PARTS[code]} than in train ({measure} {statistic:.2f})"
             found.append(finding("warning", "drift", message, name))
     return found
 
 
 def ks(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    """Largest distance between the two empirical distribution functions; NaN are left out."""
+    """Return the largest distance between the two empirical distribution functions; NaN are left out."""
     a, b = np.sort(a[~np.isnan(a)]), np.sort(b[~np.isnan(b)])
     if not len(a) or not len(b):
         return 0.0
@@ -57,13 +57,16 @@ def ks(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
 
 
 def psi(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
-    """Population stability index of two counts of the same categories: sum((p - q) ln(p / q)); gaps count as one half."""
+    """Return the population stability index of two counts of the same categories: sum((p - q) ln(p / q)).
+
+    A count of 0 is replaced by 0.5.
+    """
     p, q = (np.maximum(counts, 0.5) / max(1, counts.sum()) for counts in (a, b))
     return float(((p - q) * np.log(p / q)).sum())
 
 
-def some_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """At most `MOST_ROWS` of them, drawn with a fixed seed, in their order."""
+def subsample(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return at most `MOST_ROWS` of the rows, drawn with a fixed seed, in order."""
     if len(rows) <= MOST_ROWS:
         return rows
     return np.sort(np.random.default_rng(RANDOM_SEED).choice(rows, MOST_ROWS, replace=False))
@@ -84,15 +87,15 @@ def _labels(dataset: Dataset, train: NDArray[np.int64], held: NDArray[np.int64])
 def _columns(
     inputs: Inputs, brightness: NDArray[np.float32] | None, train: NDArray[np.int64], held: NDArray[np.int64]
 ) -> Mapping[str, tuple[float | None, str]]:
-    """Statistic (None when it is small or unsure) and measure of each column, feature or channel."""
+    """Return the statistic (None if small or not significant) and its name for each column, feature or channel."""
     if isinstance(inputs, TableInputs):
         return {f'column "{name}"': _column(column, train, held) for name, column in inputs.columns.items()}
     if isinstance(inputs, SequenceInputs):
         firsts, lengths = np.asarray(inputs.offsets[:-1]), np.diff(inputs.offsets)
-        # one step of each sequence, from its middle: steps of one sequence are no independent samples
+        # the middle step of each sequence: steps of one sequence are not independent
         middle = np.asarray(inputs.values[firsts + lengths // 2])
-        made = {f"feature {i}": (_ks(middle[train, i], middle[held, i]), "KS") for i in range(middle.shape[1])}
-        return {"the length": (_ks(lengths[train], lengths[held]), "KS"), **made}
+        by_feature = {f"feature {i}": (_ks(middle[train, i], middle[held, i]), "KS") for i in range(middle.shape[1])}
+        return {"the length": (_ks(lengths[train], lengths[held]), "KS"), **by_feature}
     if brightness is not None:
         return {
             f"the mean of channel {c}": (_ks(brightness[train, c], brightness[held, c]), "KS")
@@ -101,7 +104,7 @@ def _columns(
     if not isinstance(inputs, ArrayInputs):
         return {}
     width = int(np.prod(inputs.values.shape[1:]))
-    # of very many features only some, evenly spread
+    # evenly spread features, if there are many
     features = range(0, width, max(1, -(-width // MOST_FEATURES)))
     a, b = (np.asarray(inputs.values[rows]).reshape(len(rows), -1) for rows in (train, held))
     return {f"feature {i}": (_ks(a[:, i], b[:, i]), "KS") for i in features}
@@ -112,19 +115,19 @@ def _column(column: Column, train: NDArray[np.int64], held: NDArray[np.int64]) -
     if column.categories is None:
         return _ks(values[train], values[held]), "KS"
     if len(column.categories) > len(held) // 10:
-        return None, "PSI"  # names and texts: most would be missing from the smaller part by chance
+        return None, "PSI"  # names and texts: most are missing in the smaller part by chance
     counts = [np.bincount(values[rows] + 1, minlength=len(column.categories) + 1) for rows in (train, held)]
     return _psi(*counts), "PSI"
 
 
 def _ks(a: NDArray[np.generic], b: NDArray[np.generic]) -> float | None:
     statistic = ks(np.asarray(a, np.float64), np.asarray(b, np.float64))
-    sure = KS_SURE * np.sqrt((len(a) + len(b)) / (len(a) * len(b)))
-    return statistic if statistic > max(KS_FROM, sure) else None
+    sure = KS_CRITICAL * np.sqrt((len(a) + len(b)) / (len(a) * len(b)))
+    return statistic if statistic > max(MIN_KS, sure) else None
 
 
 def _psi(a: NDArray[np.int64], b: NDArray[np.int64]) -> float | None:
     statistic = psi(a, b)
-    # by chance alone its mean is about (K - 1)(1/n + 1/m)
+    # its mean by chance is about (K - 1)(1/n + 1/m)
     chance = (len(a) - 1) * (1 / max(1, a.sum()) + 1 / max(1, b.sum()))
-    return statistic if statistic > max(PSI_FROM, 3 * chance) else None
+    return statistic if statistic > max(MIN_PSI, 3 * chance) else None

@@ -1,4 +1,4 @@
-"""Samples that occur twice: exactly, almost, under two labels, or in training and in a held-out part."""
+"""Duplicates: exact and near ones, with different labels, or in training and in a held-out part."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from trainkit.data.dataset import PARTS, Dataset, Inputs, SequenceInputs, TableI
 from trainkit.data.findings import Finding, finding
 
 NEAR_BITS = 3
-"""Perceptual hashes of 64 bits that differ in at most so many may be of the same picture."""
+"""Largest Hamming distance of the 64-bit perceptual hashes of near duplicates."""
 NEAR_LEVELS = 4.0
-"""Mean absolute difference, in levels of 0..255, up to which two pictures count as the same."""
+"""Largest mean absolute difference of near duplicates, in levels of 0..255."""
 NEIGHBOURS = 8
 MOST_PAIRS = 200_000
 BLOCK_BYTES = 8 * 2**20
-GRAIN = 0.01
-"""Rows are almost the same when their numbers agree to a hundredth of each column's deviation."""
+ROUNDING = 0.01
+"""Near duplicate rows agree when rounded to this share of each column's standard deviation."""
 Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """How samples are called in messages."""
+class SampleNames:
+    """Names of samples in messages."""
 
     names: Sequence[str] | None = None
     rows: bool = False
-    """Whether samples are rows of a table, which count from 1 below the header; others count from 0."""
+    """Whether samples are table rows, which count from 1 below the header; others count from 0."""
 
     def __getitem__(self, position: int) -> str:
         if self.names:
@@ -41,47 +41,47 @@ class Named:
 
 
 def digest(sample: bytes | memoryview) -> bytes:
-    """16 bytes that stand for a sample."""
+    """Return a 16-byte digest of a sample."""
     return hashlib.blake2b(sample, digest_size=16).digest()
 
 
 def digests(inputs: Inputs) -> NDArray[np.uint64]:
-    """(n, 2): 128 bits for each sample that are equal when the inputs are."""
+    """Return (n, 2): 128-bit digests that are equal for equal inputs."""
     if isinstance(inputs, SequenceInputs):
         cuts = zip(inputs.offsets[:-1].tolist(), inputs.offsets[1:].tolist(), strict=True)
-        return joined(digest(np.ascontiguousarray(inputs.values[a:b]).data.cast("B")) for a, b in cuts)
+        return stack_digests(digest(np.ascontiguousarray(inputs.values[a:b]).data.cast("B")) for a, b in cuts)
     return row_digests(table_rows(inputs) if isinstance(inputs, TableInputs) else _array(inputs))
 
 
 def row_digests(rows: NDArray[Any]) -> NDArray[np.uint64]:
-    """(n, 2) of the rows' bytes: each 64-bit word is mixed, weighted by its place, and summed; a block at a time.
+    """Return (n, 2) digests of rows: each 64-bit word is mixed, weighted by its position, and summed, block by block.
 
-    Not one hash a row: there may be millions of short ones.
+    Vectorised, because a hash call for each of millions of short rows is slow.
     """
     size = int(np.prod(rows.shape[1:])) * rows.itemsize
     words = max(1, -(-size // 8))
     weights = np.random.default_rng(size).integers(1, 2**64, (2, words), np.uint64) | np.uint64(1)
-    made = np.empty((len(rows), 2), np.uint64)
+    digests = np.empty((len(rows), 2), np.uint64)
     step = max(1, BLOCK_BYTES // (8 * words))
     for start in range(0, len(rows), step):
         raw = np.ascontiguousarray(rows[start : start + step])
         padded = np.zeros((len(raw), 8 * words), np.uint8)
         padded[:, :size] = raw.view(np.uint8).reshape(len(raw), size)
-        mixed = _mixed(padded.view(np.uint64) + weights[0])
+        mixed = _splitmix64(padded.view(np.uint64) + weights[0])
         for half in (0, 1):
-            made[start : start + step, half] = _mixed((mixed * weights[half]).sum(1, dtype=np.uint64))
-    return made
+            digests[start : start + step, half] = _splitmix64((mixed * weights[half]).sum(1, dtype=np.uint64))
+    return digests
 
 
-def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele et al. 2014): every bit of the word reaches every other."""
+def _splitmix64(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the finaliser of SplitMix64 (Steele et al. 2014): every input bit affects every output bit."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
 
 
-def joined(marks: Iterable[bytes]) -> NDArray[np.uint64]:
-    """(n, 2) of n digests."""
+def stack_digests(marks: Iterable[bytes]) -> NDArray[np.uint64]:
+    """Return (n, 2) from n digests."""
     return np.frombuffer(b"".join(marks), np.uint64).reshape(-1, 2)
 
 
@@ -90,13 +90,13 @@ def _array(inputs: Inputs) -> NDArray[Any]:
 
 
 def table_rows(inputs: TableInputs, leave_out: str | None = None) -> NDArray[np.float64]:
-    """(n, columns) of numbers and category codes."""
+    """Return (n, columns) of numbers and category codes."""
     chosen = [np.asarray(c.values, np.float64) for name, c in inputs.columns.items() if name != leave_out]
     return np.stack(chosen, axis=1)
 
 
-def exact(dataset: Dataset, marks: NDArray[np.uint64], named: Named) -> list[Finding]:
-    """Copies, copies under different labels, and copies across parts."""
+def exact_duplicates(dataset: Dataset, marks: NDArray[np.uint64], named: SampleNames) -> list[Finding]:
+    """Return findings of exact duplicates, duplicates with different labels, and duplicates in several parts."""
     groups, first = _groups(marks)
     again = len(groups) - len(first)
     if not again:
@@ -104,20 +104,20 @@ def exact(dataset: Dataset, marks: NDArray[np.uint64], named: Named) -> list[Fin
     copy = int(np.flatnonzero(first[groups] != np.arange(len(groups)))[0])
     example = f"{named[copy]} is {named[int(first[groups[copy]])]}"
     found = [
-        finding("info", "duplicates", f"{again} samples are exact copies of others; the first: {example}", named[copy])
+        finding("info", "duplicates", f"{again} samples are exact duplicates of others, e.g. {example}", named[copy])
     ]
     if dataset.targets is not None and dataset.facts.target_type == "class":
-        torn = _differing(groups, first, np.asarray(dataset.targets))
+        torn = _conflicting(groups, first, np.asarray(dataset.targets))
         if len(torn):
-            message = f"{len(torn)} samples stand under two or more classes: at most one of their labels can be right"
+            message = f"{len(torn)} samples have duplicates in another class: at most one of the labels is right"
             found.append(finding("warning", "conflicting_labels", message, named[int(torn[0])]))
     if dataset.split is not None:
-        found += _across(groups, first, np.asarray(dataset.split), named)
+        found += _between_parts(groups, first, np.asarray(dataset.split), named)
     return found
 
 
 def _groups(marks: NDArray[np.uint64]) -> tuple[Index, Index]:
-    """(group of each sample, first sample of each group)."""
+    """Return (group of each sample, first sample of each group)."""
     order = np.lexsort((marks[:, 1], marks[:, 0]))
     ordered = marks[order]
     begins = np.ones(len(order), np.bool_)
@@ -127,12 +127,12 @@ def _groups(marks: NDArray[np.uint64]) -> tuple[Index, Index]:
     return groups, order[begins]  # the sort is stable: each group begins with its first sample
 
 
-def _differing(groups: Index, first: Index, labels: NDArray[np.generic]) -> Index:
-    """First samples of the groups whose labels are not all the same."""
+def _conflicting(groups: Index, first: Index, labels: NDArray[np.generic]) -> Index:
+    """Return the first samples of the groups with different labels."""
     return np.sort(first[np.unique(groups[labels != labels[first[groups]]])])
 
 
-def _across(groups: Index, first: Index, split: NDArray[np.int8], named: Named) -> list[Finding]:
+def _between_parts(groups: Index, first: Index, split: NDArray[np.int8], named: SampleNames) -> list[Finding]:
     present = np.zeros((len(first), len(PARTS)), np.bool_)
     present[groups, split] = True
     shared = np.flatnonzero(present.sum(1) > 1)
@@ -141,7 +141,7 @@ def _across(groups: Index, first: Index, split: NDArray[np.int8], named: Named) 
     for parts, count in kinds.items():
         names = " and ".join(PARTS[part] for part in parts)
         group = shared[(present[shared] == np.isin(np.arange(len(PARTS)), parts)).all(1)][0]
-        message = f"{count} samples stand in {names}: the figures of the held-out part will be too good"
+        message = f"{count} samples are in both {names}: the metrics of the held-out part will be too good"
         found.append(finding("warning", "leakage", message, named[int(first[group])]))
     return found
 
@@ -149,11 +149,11 @@ def _across(groups: Index, first: Index, split: NDArray[np.int8], named: Named) 
 def near_images(
     hashes: NDArray[np.uint64], marks: NDArray[np.uint64], difference: Callable[[Index, Index], NDArray[np.float64]]
 ) -> tuple[Index, Index]:
-    """Pairs (earlier, later) of pictures that are almost, but not exactly, the same.
+    """Return pairs (earlier, later) of near duplicate, but not equal, images.
 
-    Four times the hashes are rotated by 16 bits and sorted: hashes that differ in up to three bits agree in one of the
-    four quarters, so they come close together when that one leads. Each is compared with its next few neighbours; time
-    and memory are bounded, whatever the pictures. `difference` gives the mean absolute difference of pairs.
+    The hashes are rotated by 16 bits and sorted, four times: hashes that differ in up to three bits agree in one of the
+    four quarters, so they are close together when it leads. Each is compared with its next few neighbours, which bounds
+    time and memory. `difference` returns the mean absolute difference of pairs.
     """
     pairs: list[NDArray[np.int64]] = []
     for turn in range(4):
@@ -166,7 +166,7 @@ def near_images(
     if not pairs:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     both = np.sort(np.concatenate(pairs), axis=1)
-    # one number a pair: sorting numbers is ten times as fast as sorting rows, and the order is the same
+    # one number for each pair: sorting numbers is ten times as fast as sorting rows, with the same order
     keys = np.unique(both[:, 0] * len(hashes) + both[:, 1])
     earlier, later = np.divmod(keys, len(hashes))
     differs = np.flatnonzero((marks[earlier] != marks[later]).any(1))[:MOST_PAIRS]
@@ -176,27 +176,27 @@ def near_images(
 
 
 def near_rows(rows: NDArray[np.floating], marks: NDArray[np.uint64]) -> tuple[Index, Index]:
-    """Pairs (earlier, later) of rows (n, d) that are the same once rounded, but not exactly. NaN equals NaN."""
+    """Return pairs (earlier, later) of rows (n, d) that are equal when rounded, but not exactly. NaN equals NaN."""
     with np.errstate(all="ignore"):
         finite = np.isfinite(rows)
         counts = np.maximum(1, finite.sum(0))
         means = np.where(finite, rows, 0).sum(0) / counts
         spread = np.sqrt((np.where(finite, rows - means, 0) ** 2).sum(0) / counts)
-        rounded = np.rint(rows / np.where(spread > 0, spread * GRAIN, 1.0))
-    rounded[np.isnan(rounded)] = np.nan  # one bit pattern for all of them
-    groups, first = _groups(row_digests(rounded + 0.0))  # minus zero is zero
+        rounded = np.rint(rows / np.where(spread > 0, spread * ROUNDING, 1.0))
+    rounded[np.isnan(rounded)] = np.nan  # one bit pattern for all NaN
+    groups, first = _groups(row_digests(rounded + 0.0))  # turns -0.0 into 0.0
     later = np.flatnonzero(first[groups] != np.arange(len(groups)))
     earlier = first[groups[later]]
     differs = (marks[earlier] != marks[later]).any(1)
     return earlier[differs], later[differs]
 
 
-def near(dataset: Dataset, earlier: Index, later: Index, named: Named, what: str) -> list[Finding]:
-    """Findings of pairs that are almost the same."""
+def near_duplicates(dataset: Dataset, earlier: Index, later: Index, named: SampleNames, what: str) -> list[Finding]:
+    """Return the findings of pairs of near duplicates."""
     if not len(later):
         return []
     example = f"{named[int(earlier[0])]} and {named[int(later[0])]}"
-    message = f"{len(np.unique(later))} {what} are almost the same as others; the first: {example}"
+    message = f"{len(np.unique(later))} {what} are near duplicates of others, e.g. {example}"
     found = [finding("info", "near_duplicates", message, named[int(later[0])])]
     if dataset.split is not None:
         split = np.asarray(dataset.split)
@@ -204,8 +204,6 @@ def near(dataset: Dataset, earlier: Index, later: Index, named: Named, what: str
         if len(crossing):
             held = np.where(split[earlier] == 0, later, earlier)[crossing]
             a, b = named[int(earlier[crossing[0]])], named[int(later[crossing[0]])]
-            message = (
-                f"{len(np.unique(held))} held-out {what} are almost the same as training ones; the first: {a} and {b}"
-            )
+            message = f"{len(np.unique(held))} held-out {what} are near duplicates of training ones, e.g. {a} and {b}"
             found.append(finding("warning", "near_leakage", message, named[int(held[0])]))
     return found

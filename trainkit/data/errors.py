@@ -1,4 +1,4 @@
-"""Data that cannot be used, with every reason: what, where, and what to do."""
+"""Errors of data that cannot be used: each problem has a code, a message, a place and a hint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, slots=True)
 class DataProblem:
-    """One thing wrong with data. `where` names the archive entry, the row, the column or the array."""
+    """One problem of a dataset. `where` names the archive entry, row, column or array."""
 
     code: str
     message: str
@@ -16,12 +16,12 @@ class DataProblem:
     hint: str = ""
 
     def as_dict(self) -> dict[str, str]:
-        """The wire form."""
+        """Return plain data, as in the HTTP API."""
         return asdict(self)
 
 
 class DataError(ValueError):
-    """The data cannot be used; `problems` has at least one reason."""
+    """The data cannot be used; `problems` holds at least one problem."""
 
     def __init__(self, problems: Sequence[DataProblem]) -> None:
         self.problems = tuple(problems)
@@ -31,6 +31,6 @@ class DataError(ValueError):
         return type(self), (self.problems,)
 
 
-def refuse(code: str, message: str, where: str = "", hint: str = "") -> DataError:
-    """A DataError of one problem."""
+def data_error(code: str, message: str, where: str = "", hint: str = "") -> DataError:
+    """Return a DataError with one problem."""
     return DataError([DataProblem(code, message, where, hint)])

@@ -1,4 +1,4 @@
-"""What a report finds: one finding is a severity, a code, a sentence, and the place."""
+"""Findings of a dataset report: severity, code, message and place."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ Finding = dict[str, str]
 
 
 def finding(severity: str, code: str, message: str, where: str = "") -> Finding:
-    """One finding: severity `error`, `warning` or `info`."""
+    """Return a finding of severity `error`, `warning` or `info`."""
     return {"severity": severity, "code": code, "message": message, "where": where}

@@ -1,4 +1,4 @@
-"""MNIST's IDX files, gzipped or not, loose in a folder or in an archive: train-* and t10k-* are the parts."""
+"""IDX files of MNIST, gzipped or not, in a folder or an archive; train-* and t10k-* are the parts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.data.archive import bounded, entries
+from trainkit.data.archive import entries, read_bounded
 from trainkit.data.dataset import Dataset, ImageInputs, make_dataset
-from trainkit.data.errors import refuse
+from trainkit.data.errors import data_error
 
 IMAGES, LABELS = 3, 1
 """Dimensions of the two kinds of files."""
@@ -23,12 +23,12 @@ MOST_BYTES = 16 * 2**30
 
 
 def looks_like_idx(name: str) -> bool:
-    """Whether a file's name is one of MNIST's."""
+    """Return whether a file name is one of MNIST's."""
     return re.search(r"idx[13]-ubyte", name.lower()) is not None
 
 
 def read_idx(path: Path) -> tuple[Dataset, dict[str, Any]]:
-    """(dataset, details for the report). Raises DataError naming the file."""
+    """Return (dataset, details for the report). Raises DataError naming the file."""
     images: dict[str, NDArray[np.uint8]] = {}
     labels: dict[str, NDArray[np.uint8]] = {}
     for entry in entries(path):
@@ -38,24 +38,26 @@ def read_idx(path: Path) -> tuple[Dataset, dict[str, Any]]:
             part = "test" if re.search("t10k|test", name.lower()) else "train"
             kind = images if array.ndim == IMAGES else labels
             if part in kind:
-                raise refuse("duplicate_entry", f"a second file of the {part} part", entry.name, "Keep one of them.")
+                raise data_error(
+                    "duplicate_entry", f"there is a second file of the {part} part", entry.name, "Keep one of them."
+                )
             kind[part] = array
     if not images:
-        raise refuse("no_idx", "no IDX image file was found", path.name, "Zip the four MNIST files together.")
+        raise data_error("no_idx", "no IDX image file was found", path.name, "Zip the four MNIST files together.")
     for part in images:
         if part not in labels or len(labels[part]) != len(images[part]):
             found = len(labels[part]) if part in labels else 0
-            raise refuse("unequal_lengths", f"{len(images[part])} images but {found} labels", part)
+            raise data_error("unequal_lengths", f"{len(images[part])} images but {found} labels", part)
         if not images[part].size:
-            raise refuse("empty", "the file holds no images", part)
+            raise data_error("empty", "the file holds no images", part)
     order = [part for part in ("train", "test") if part in images]
     if len({images[part].shape[1:] for part in order}) > 1:
         sizes = " and ".join(f"{images[part].shape[2]} x {images[part].shape[1]}" for part in order)
-        raise refuse("unequal_shapes", f"training and test images differ in size: {sizes}", path.name)
+        raise data_error("unequal_shapes", f"training and test images differ in size: {sizes}", path.name)
     pixels = np.concatenate([images[part] for part in order])[..., None]
     y = np.concatenate([labels[part] for part in order]).astype(np.int64)
     split = np.concatenate([np.full(len(images[part]), 0 if part == "train" else 2, np.int8) for part in order])
-    # the labels that are there: EMNIST counts its letters from 1
+    # only labels that occur: EMNIST counts letters from 1
     labels_found, y = np.unique(y, return_inverse=True)
     classes = tuple(map(str, labels_found.tolist()))
     parts = split if len(order) > 1 else None
@@ -63,20 +65,20 @@ def read_idx(path: Path) -> tuple[Dataset, dict[str, Any]]:
 
 
 def parse_idx(data: bytes, where: str) -> NDArray[np.uint8]:
-    """The uint8 array of an IDX file: magic 0x0000 08 ndim, big-endian sizes, bytes."""
+    """Return the uint8 array of an IDX file: magic 0x0000 08 ndim, big-endian sizes, bytes."""
     if data[:2] == b"\x1f\x8b":
         try:
-            data = bounded(gzip.GzipFile(fileobj=io.BytesIO(data)), where, len(data))
+            data = read_bounded(gzip.GzipFile(fileobj=io.BytesIO(data)), where, len(data))
         except (OSError, EOFError, zlib.error) as error:
-            raise refuse("damaged_gzip", str(error), where, "Fetch the file again.") from None
+            raise data_error("damaged_gzip", str(error), where, "Download the file again.") from None
     if len(data) < 4 or data[:3] != b"\x00\x00\x08" or data[3] not in (LABELS, IMAGES):
-        raise refuse("not_idx", "the header is not that of an IDX file of bytes", where)
+        raise data_error("not_idx", "the file has no header of an IDX file of bytes", where)
     dimensions = data[3]
     offset = 4 + 4 * dimensions
     if len(data) < offset:
-        raise refuse("truncated", "the header is cut off", where)
+        raise data_error("truncated", "the header is cut off", where)
     shape = struct.unpack(f">{dimensions}I", data[4:offset])
-    wanted = int(np.prod([int(side) for side in shape], dtype=object))
-    if wanted > MOST_BYTES or len(data) - offset != wanted:
-        raise refuse("truncated", f"the header says {wanted} bytes, {len(data) - offset} follow", where)
+    size = int(np.prod([int(side) for side in shape], dtype=object))
+    if size > MOST_BYTES or len(data) - offset != size:
+        raise data_error("truncated", f"the header announces {size} bytes, but {len(data) - offset} follow", where)
     return np.frombuffer(data, np.uint8, offset=offset).reshape(shape)

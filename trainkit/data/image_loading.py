@@ -1,4 +1,4 @@
-"""All images of an archive into one file of pixels: read as a stream, decoded on every core, nothing held in memory."""
+"""Loading of all images of an archive into one file of pixels, decoded on all cores with little memory."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from numpy.typing import NDArray
 
 from trainkit.data import process_pool
 from trainkit.data.archive import File, files, random_access, suffix
-from trainkit.data.decoding import MOST_FILE_BYTES, SUFFIXES, decode, fit, header
-from trainkit.data.errors import DataError, DataProblem, refuse
+from trainkit.data.decoding import MOST_FILE_BYTES, SUFFIXES, decode, header, resize_to
+from trainkit.data.errors import DataError, DataProblem, data_error
 from trainkit.data.pixels import PixelFile
 
-MOST_BAD = 0.05
-"""A smaller share of unreadable images is a warning; this much makes the dataset invalid."""
+MAX_UNREADABLE_SHARE = 0.05
+"""Share of unreadable images that makes the dataset invalid; fewer are a warning."""
 TASK_IMAGES, TASK_BYTES = 64, 4 * 2**20
-"""What a helper gets at once: enough to be worth the message, little enough to share fairly."""
-PROBES = 64
+"""Images and bytes in one task of a worker process."""
+SAMPLED_IMAGES = 64
 Progress = Callable[[int], None]
 Task = tuple[int, list[bytes] | None, int]
-"""(position of the first image, the files' bytes or None where helpers read for themselves, how many)."""
-Outcome = tuple[str, str, int, int, int]
-"""(reason why it cannot be read or "", mode, H, W, channels) of one image."""
+"""(position of the first image, the files' bytes or None where the worker reads them itself, number of images)."""
+DecodeResult = tuple[str, str, int, int, int]
+"""(reason why the image cannot be read or "", mode, H, W, channels)."""
 
 
 @dataclass(slots=True)
-class Gathered:
-    """What the archive's entries came to. With a `size` (H, W) each image is brought to it, else to the commonest."""
+class LoadedImages:
+    """The images and other files of an archive. All images have `size` (H, W) if given, else the most common size."""
 
     size: tuple[int, int] | None = None
     pixels: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 0, 0, 1), np.uint8))
     names: list[str] = field(default_factory=list)
-    """Of the readable images, in the order of `pixels`, which is the archive's."""
+    """Names of the readable images, in the order of `pixels` and of the archive."""
     modes: Counter[str] = field(default_factory=Counter)
     shapes: Counter[tuple[int, int]] = field(default_factory=Counter)
     """Sizes (H, W) of the files, with how often each occurs."""
@@ -48,7 +48,7 @@ class Gathered:
     tables: dict[str, bytes] = field(default_factory=dict)
 
     def details(self) -> dict[str, Any]:
-        """For the report."""
+        """Return the details for the report."""
         height, width = self.pixels.shape[1:3]
         return {
             "shapes": {f"{w}x{h}": count for (h, w), count in self.shapes.most_common(20)},
@@ -57,45 +57,45 @@ class Gathered:
             "resized": self.shapes.total() - self.shapes[height, width],
             "unreadable": self.unreadable,
             "other_files": self.others[:100],
-            "case_clashes": clashes(self.names),
+            "case_clashes": case_clashes(self.names),
             "names": self.names,
         }
 
 
-def gather(
+def load_images(
     path: Path,
     *,
     size: tuple[int, int] | None = None,
     tables: Sequence[str] = (),
     store: Path | None = None,
     progress: Progress | None = None,
-) -> Gathered:
-    """Decode every image of a folder, zip or tar into `store` (a .npy, or a file without a name).
+) -> LoadedImages:
+    """Decode all images of a folder, zip or tar into `store` (a .npy file, or an unnamed temporary file).
 
-    Files whose names end in one of `tables` are kept as they are. The size and the number of channels are guessed from
-    a few headers; where the images turn out otherwise, they are all decoded once more. Raises DataError.
+    Files whose names end in one of `tables` are kept as bytes. Size and channels are guessed from a few headers; if the
+    guess is wrong, all images are decoded a second time. Raises DataError.
     """
-    source = _Source(path, tuple(tables))
-    guess = _guess(source.probes())
-    height, width, wanted = (*(size or guess[:2]), guess[2])
+    source = _ImageSource(path, tuple(tables))
+    guess = _guess_shape(source.sample())
+    height, width, channels = (*(size or guess[:2]), guess[2])
     for _ in range(2):
-        file = PixelFile((height, width), wanted, store)
+        file = PixelFile((height, width), channels, store)
         file.expect(len(source.images or ()))
-        found, outcomes = _pass(source, file, progress)
+        found, outcomes = _decode_all(source, file, progress)
         shapes = Counter((o[2], o[3]) for o in outcomes if not o[0])
         if not shapes:
             break
-        right = (*(size or shapes.most_common(1)[0][0]), max(o[4] for o in outcomes if not o[0]))
-        if right == (height, width, wanted):
+        actual = (*(size or shapes.most_common(1)[0][0]), max(o[4] for o in outcomes if not o[0]))
+        if actual == (height, width, channels):
             break
-        height, width, wanted = right
+        height, width, channels = actual
     found.size = size
-    _refuse_too_many_bad(found)
+    _check_unreadable(found)
     return found
 
 
-class _Source:
-    """The archive's images, again and again."""
+class _ImageSource:
+    """The images of an archive, which can be read several times."""
 
     def __init__(self, path: Path, tables: tuple[str, ...]) -> None:
         self._path, self._tables = path, tables
@@ -104,20 +104,20 @@ class _Source:
         if self._listed is not None:
             self.images = [file for file in self._listed if is_image(file.name)]
 
-    def probes(self) -> Iterator[bytes]:
-        """A few images: from all over the archive where that is cheap, else the first."""
+    def sample(self) -> Iterator[bytes]:
+        """Yield a few images, spread over the archive if it allows random access, else the first."""
         if self.images is None:
-            yield from (file.read() for file in islice(filter(_readable, files(self._path)), PROBES))
+            yield from (file.read() for file in islice(filter(_has_allowed_size, files(self._path)), SAMPLED_IMAGES))
             return
-        for file in self.images[:: max(1, len(self.images) // PROBES)]:
-            if _readable(file):
+        for file in self.images[:: max(1, len(self.images) // SAMPLED_IMAGES)]:
+            if _has_allowed_size(file):
                 try:
                     yield file.read()
                 except DataError as error:
-                    _unless_damaged(error)
+                    _damage_reason(error)
 
-    def tasks(self, found: Gathered, names: list[str]) -> Iterator[Task]:
-        """Batches of images; `names` grows by theirs, `found` by what else there is."""
+    def tasks(self, found: LoadedImages, names: list[str]) -> Iterator[Task]:
+        """Yield batches of images; appends their names to `names` and the other files to `found`."""
         if self.images is not None and self._listed is not None:
             self._sort_out(found, (file for file in self._listed if not is_image(file.name)))
             names += [file.name for file in self.images]
@@ -130,7 +130,7 @@ class _Source:
                 self._sort_out(found, [file])
                 continue
             names.append(file.name)
-            batch.append(file.read() if _readable(file) else b"")
+            batch.append(file.read() if _has_allowed_size(file) else b"")
             held += len(batch[-1])
             if len(batch) >= TASK_IMAGES or held >= TASK_BYTES:
                 yield len(names) - len(batch), batch, len(batch)
@@ -138,7 +138,7 @@ class _Source:
         if batch:
             yield len(names) - len(batch), batch, len(batch)
 
-    def _sort_out(self, found: Gathered, others: Iterable[File]) -> None:
+    def _sort_out(self, found: LoadedImages, others: Iterable[File]) -> None:
         for file in others:
             if self._tables and file.name.lower().endswith(self._tables):
                 found.tables[file.name] = file.read()
@@ -146,24 +146,24 @@ class _Source:
                 found.others.append(file.name)
 
 
-def clashes(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of folders or files whose names differ in case (or in how accents are written) alone."""
+def case_clashes(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return pairs of folders or files whose names differ only in case or in the encoding of accents."""
     found: list[tuple[str, str]] = []
     known: dict[str, str] = {}
     for name in chain(dict.fromkeys(name.rpartition("/")[0] for name in names), names):
         first = known.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
-        # files of clashing folders clash too, but say nothing new
+        # files of clashing folders clash too: report the folders only
         if first != name and (not found or "/" not in name or first.rpartition("/")[0] == name.rpartition("/")[0]):
             found.append((first, name))
     return found[:100]
 
 
 def is_image(name: str) -> bool:
-    """By its name's end."""
+    """Return whether the suffix of the name is that of an image."""
     return suffix(name) in SUFFIXES
 
 
-def _readable(file: File) -> bool:
+def _has_allowed_size(file: File) -> bool:
     return is_image(file.name) and file.size <= MOST_FILE_BYTES
 
 
@@ -178,10 +178,10 @@ def _ranges(sizes: Sequence[int]) -> Iterator[Task]:
         yield start, None, len(sizes) - start
 
 
-def _guess(probes: Iterable[bytes]) -> tuple[int, int, int]:
-    """(H, W, channels) that most of the images seem to have; colour when any has it."""
+def _guess_shape(sample: Iterable[bytes]) -> tuple[int, int, int]:
+    """Return the most common (H, W), and the largest number of channels, of the sampled images."""
     seen = []
-    for data in probes:
+    for data in sample:
         try:
             seen.append(header(data))
         except ValueError:
@@ -191,18 +191,18 @@ def _guess(probes: Iterable[bytes]) -> tuple[int, int, int]:
 
 
 class _Decoder:
-    """What a helper does with a task: decode, bring to size, write in place."""
+    """The work of a worker process: decode images, resize them, write their pixels."""
 
     def __init__(self, images: Sequence[File] | None, store: PixelFile) -> None:
         self._images, self._store = images, store
         self._quiet = False
 
-    def __call__(self, task: Task) -> list[Outcome]:
+    def __call__(self, task: Task) -> list[DecodeResult]:
         if not self._quiet:
             warnings.simplefilter("ignore")
             self._quiet = True
         start, datas, count = task
-        outcomes: list[Outcome] = []
+        outcomes: list[DecodeResult] = []
         for first in range(start, start + count, self._store.rows_a_block):
             last = min(first + self._store.rows_a_block, start + count)
             rows = np.zeros((last - first, *self._store.shape), np.uint8)
@@ -212,46 +212,48 @@ class _Decoder:
             self._store.write(first, rows)
         return outcomes
 
-    def _one(self, position: int, data: bytes | None, row: NDArray[np.uint8]) -> Outcome:
+    def _one(self, position: int, data: bytes | None, row: NDArray[np.uint8]) -> DecodeResult:
         try:
             if data is None:
                 assert self._images is not None
                 file = self._images[position]
-                data = file.read() if _readable(file) else b""
+                data = file.read() if _has_allowed_size(file) else b""
             image, mode = decode(data)
         except DataError as error:
-            return (_unless_damaged(error), "", 0, 0, 0)
+            return (_damage_reason(error), "", 0, 0, 0)
         except ValueError as error:
             return (str(error), "", 0, 0, 0)
         height, width, channels = image.shape
-        row[:] = fit(image, row.shape[:2], row.shape[2])
+        row[:] = resize_to(image, row.shape[:2], row.shape[2])
         return ("", mode, height, width, channels)
 
 
-def _unless_damaged(error: DataError) -> str:
-    """The reason why one entry cannot be read. Raises the error when it concerns the archive."""
+def _damage_reason(error: DataError) -> str:
+    """Return the reason why an entry cannot be read. Raises the error if it concerns the whole archive."""
     if error.problems[0].code != "damaged_entry":
         raise error
     return error.problems[0].message
 
 
-def _pass(source: _Source, store: PixelFile, progress: Progress | None) -> tuple[Gathered, list[Outcome]]:
-    found, names = Gathered(), list[str]()
-    done: dict[int, list[Outcome]] = {}
+def _decode_all(
+    source: _ImageSource, store: PixelFile, progress: Progress | None
+) -> tuple[LoadedImages, list[DecodeResult]]:
+    found, names = LoadedImages(), list[str]()
+    done: dict[int, list[DecodeResult]] = {}
     again: list[Task] = []
     decoder = _Decoder(source.images, store)
     counted = 0
     for task, result in process_pool.run(decoder, source.tasks(found, names)):
-        if isinstance(result, process_pool.Lost):
-            again += _singly(task)
+        if isinstance(result, process_pool.LostTask):
+            again += _one_by_one(task)
             continue
         done[task[0]] = result
         counted += len(result)
         if progress is not None:
             progress(counted)
-    # each image of a batch that killed its helper, alone: the one to blame is named, the others are read
+    # decode each image of a failed batch alone, to name the bad one and read the others
     for task, result in process_pool.run(decoder, again):
-        lost = isinstance(result, process_pool.Lost)
+        lost = isinstance(result, process_pool.LostTask)
         done[task[0]] = [(f"not readable as an image: {result.reason}", "", 0, 0, 0)] if lost else result
     outcomes = list(chain.from_iterable(done[start] for start in sorted(done)))
     kept = []
@@ -268,20 +270,20 @@ def _pass(source: _Source, store: PixelFile, progress: Progress | None) -> tuple
     return found, outcomes
 
 
-def _singly(task: Task) -> list[Task]:
+def _one_by_one(task: Task) -> list[Task]:
     start, datas, count = task
     return [(start + i, None if datas is None else [datas[i]], 1) for i in range(count)]
 
 
-def _refuse_too_many_bad(found: Gathered) -> None:
-    """Raises DataError when there are no images, or when too many of them cannot be read."""
+def _check_unreadable(found: LoadedImages) -> None:
+    """Raise DataError if there are no images, or if too many of them cannot be read."""
     bad, total = len(found.unreadable), len(found.unreadable) + len(found.names)
     if total == 0:
         shown = ", ".join(found.others[:5])
-        hint = "Zip one folder of PNG, JPEG, WebP, BMP, GIF or TIFF files a class."
-        raise refuse("no_images", f"no image files were found{f' (only {shown} ...)' if shown else ''}", "", hint)
-    if not found.names or (bad and bad >= MOST_BAD * total):
-        hint = "Repair or remove them."
+        hint = "Zip one folder of PNG, JPEG, WebP, BMP, GIF or TIFF files for each class."
+        raise data_error("no_images", f"no image files were found{f' (only {shown} ...)' if shown else ''}", "", hint)
+    if not found.names or (bad and bad >= MAX_UNREADABLE_SHARE * total):
+        hint = "Repair or remove these files."
         raise DataError(
             [DataProblem("unreadable_image", item["reason"], item["where"], hint) for item in found.unreadable[:100]]
         )

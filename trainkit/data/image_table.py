@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from trainkit.data.columns import LABEL_COLUMNS
 from trainkit.data.dataset import Column, Dataset, ImageInputs, class_targets, make_dataset
-from trainkit.data.errors import DataError, DataProblem, refuse
-from trainkit.data.image_loading import MOST_BAD, Progress, gather
+from trainkit.data.errors import DataError, DataProblem, data_error
+from trainkit.data.image_loading import MAX_UNREADABLE_SHARE, Progress, load_images
 from trainkit.data.pixels import PixelFile
 from trainkit.data.table import TABLE_SUFFIXES, read_columns
 from trainkit.spec.read_options import NOTHING_SAID, Reading
@@ -29,22 +29,22 @@ def read_image_table(
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Dataset, dict[str, Any]]:
-    """(dataset, details): one sample for each row of the table, in its order.
+    """Return (dataset, details): one sample for each row of the table, in order.
 
-    The column that names the files is found by its values; `target` names the label, which is otherwise the column
-    called label, class, target, category or y, or the only other one. A `split` column gives the parts. All images
-    get one `size` (H, W), left out the commonest; they lie in `store`, as `read_images` says.
+    The column of file names is detected by its values. `target` names the label column; by default it is the column
+    named label, class, target, category or y, or the only other one. A `split` column gives the parts. `size` and
+    `store` are as in `read_images`.
     Raises DataError naming the file, the row or the column.
     """
     every = None if store is None else store.with_suffix(".every")
     try:
-        found = gather(path, size=size, tables=TABLE_SUFFIXES, store=every, progress=progress)
+        found = load_images(path, size=size, tables=TABLE_SUFFIXES, store=every, progress=progress)
     finally:
         if every is not None:
-            every.unlink(missing_ok=True)  # stays readable while it is mapped
+            every.unlink(missing_ok=True)  # stays readable while it is memory-mapped
     if len(found.tables) != 1:
         listed = ", ".join(list(found.tables)[:5]) or "none"
-        raise refuse("many_tables", f"one table must label the images, found {listed}", path.name)
+        raise data_error("many_tables", f"exactly one table must label the images; found {listed}", path.name)
     ((where, data),) = found.tables.items()
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(folder) / PurePosixPath(where).name
@@ -54,7 +54,7 @@ def read_image_table(
     label = _label_column([column for column in columns if column != name], target, where)
     kept, bad = _usable(columns[name], places, columns[label])
     height, width, channels = found.pixels.shape[1:]
-    pixels = PixelFile((height, width), channels, store).gather(found.pixels, places[kept])
+    pixels = PixelFile((height, width), channels, store).fill_from(found.pixels, places[kept])
     image_details = found.details()
     targets, classes = _targets(columns[label], kept)
     dataset = make_dataset("image_table", ImageInputs(pixels), targets, classes, None if split is None else split[kept])
@@ -70,16 +70,16 @@ def read_image_table(
 
 
 def _texts(column: Column) -> list[str]:
-    """Values as a file may be called: the number 7.0 as "7"; gaps are empty."""
+    """Return the values as file names: the number 7.0 is "7", gaps are empty."""
     if column.categories is not None:
         return ["" if code < 0 else column.categories[code] for code in column.values.tolist()]
     return [str(int(value)) if np.isfinite(value) and value == int(value) else "" for value in column.values.tolist()]
 
 
 def _file_column(columns: Mapping[str, Column], names: Sequence[str], where: str) -> tuple[str, NDArray[np.int64]]:
-    """(the column that most often names an image, position of each row's image or -1).
+    """Return (the column that names images most often, position of each row's image or -1).
 
-    A file may be named by any tail of its path, with or without the suffix; a tail that fits two files fits none.
+    A file may be named by any tail of its path, with or without the suffix; an ambiguous tail matches no file.
     """
     known: dict[str, int] = {}
     for position, name in enumerate(names):
@@ -95,8 +95,8 @@ def _file_column(columns: Mapping[str, Column], names: Sequence[str], where: str
         if (places >= 0).sum() > (most >= 0).sum():
             best, most = name, places
     if not best:
-        hint = f"Give one column with names such as {names[0]}."
-        raise refuse("no_file_column", "no column names the images", where, hint)
+        hint = f"Add a column with names such as {names[0]}."
+        raise data_error("no_file_column", "no column holds the names of the images", where, hint)
     return best, most
 
 
@@ -105,13 +105,13 @@ def _label_column(others: Sequence[str], target: str | None, where: str) -> str:
         return target
     named = [column for column in others if column.lower() in LABEL_COLUMNS]
     if len(named or others) != 1:
-        hint = f"Say which with `target`: {', '.join(others[:30]) or 'there is only the column of file names'}."
-        raise refuse("missing_target", "which column holds the label is not clear", where, hint)
+        hint = f"Set `target`: {', '.join(others[:30]) or 'there is only the column of file names'}."
+        raise data_error("missing_target", "the label column is ambiguous", where, hint)
     return (named or list(others))[0]
 
 
 def _usable(files: Column, places: NDArray[np.int64], labels: Column) -> tuple[NDArray[np.int64], list[dict[str, str]]]:
-    """(rows with an image and a label, what is wrong with the others). Raises DataError when too many are wrong."""
+    """Return (rows with an image and a label, problems of the others). Raises DataError if too many rows are bad."""
     values = np.asarray(labels.values)
     gap = values < 0 if labels.categories is not None else ~np.isfinite(values)
     texts = _texts(files)
@@ -122,14 +122,14 @@ def _usable(files: Column, places: NDArray[np.int64], labels: Column) -> tuple[N
         }
         for row in np.flatnonzero((places < 0) | gap).tolist()
     ]
-    if bad and len(bad) >= MOST_BAD * len(places):
+    if bad and len(bad) >= MAX_UNREADABLE_SHARE * len(places):
         hint = "Correct the names, add the images, or remove the rows."
         raise DataError([DataProblem("bad_row", item["reason"], item["where"], hint) for item in bad[:100]])
     return np.flatnonzero((places >= 0) & ~gap), bad
 
 
 def _targets(labels: Column, kept: NDArray[np.int64]) -> tuple[NDArray[Any], tuple[str, ...] | None]:
-    """Text, and few whole numbers, are classes; other numbers are values to predict."""
+    """Return targets and class names: text and few whole numbers are classes, other numbers a regression target."""
     values = np.asarray(labels.values)[kept]
     if labels.categories is not None:
         return class_targets(np.array([labels.categories[code] for code in values.tolist()]))

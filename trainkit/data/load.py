@@ -1,4 +1,4 @@
-"""From a file or folder to a dataset: kind detected, read, reported, prepared."""
+"""Loading of a dataset from a file or folder: detection of its kind, reading, report, prepared form."""
 
 from __future__ import annotations
 
@@ -7,18 +7,27 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from trainkit.data.archive import UNREADABLE, bounded, damaged, entries, is_archive, is_gzip
+from trainkit.data.archive import (
+    UNREADABLE,
+    damaged_archive,
+    entries,
+    is_archive,
+    is_gzip,
+    names,
+    read_bounded,
+    suffix,
+)
 from trainkit.data.arrays import read_arrays
 from trainkit.data.dataset import Dataset
-from trainkit.data.detect import detect
-from trainkit.data.errors import DataError, refuse
-from trainkit.data.idx import read_idx
+from trainkit.data.decoding import SUFFIXES
+from trainkit.data.errors import DataError, data_error
+from trainkit.data.idx import looks_like_idx, read_idx
 from trainkit.data.image_loading import Progress
 from trainkit.data.image_table import read_image_table
 from trainkit.data.images import read_images
 from trainkit.data.report import report
 from trainkit.data.sequences import read_long_csv
-from trainkit.data.table import TABLE_SUFFIXES, read_table
+from trainkit.data.table import JSON_ARRAY, TABLE_SUFFIXES, read_table
 from trainkit.data.weights import is_weights, read_weights
 from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.read_options import NOTHING_SAID, Reading
@@ -29,10 +38,10 @@ MOST_SIDE = 8192
 def load_dataset(
     path: str | Path, *, kind: str | None = None, target: str | None = None, reading: Reading = NOTHING_SAID
 ) -> Dataset:
-    """The dataset in a file or folder; `kind` left out is detected, `target` names a table's column to predict.
+    """Load the dataset in a file or folder. Without `kind` it is detected; `target` names the column to predict of a table.
 
-    `reading` overrides what is otherwise found out: delimiter, encoding, header, and the one size images are brought to.
-    Raises DataError with every reason when it cannot be used.
+    `reading` overrides what is otherwise detected: delimiter, encoding, header, and the size of images.
+    Raises DataError with all problems of a dataset that cannot be used.
     """
     return read(Path(path), kind=kind, target=target, reading=reading)[0]
 
@@ -55,17 +64,17 @@ def prepare(
         return read_weights(Path(path))
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # beside the folder, so that the finished file is moved there and not copied
+    # beside the folder, so that the finished file is moved and not copied
     store = folder.with_name(folder.name + ".pixels.npy")
     try:
         dataset, reason, details = read(
             Path(path), kind=kind, target=target, reading=reading, store=store, progress=progress
         )
-        made = report(dataset, reason, details)
+        result = report(dataset, reason, details)
         dataset.save(folder, ready={"pixels": store} if store.exists() else {})
     finally:
         store.unlink(missing_ok=True)
-    return dataset.facts, made
+    return dataset.facts, result
 
 
 def read(
@@ -77,9 +86,9 @@ def read(
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Dataset, str, dict[str, Any]]:
-    """(dataset, why it is of its kind, details for the report). Pixels of images are written to `store`, if given."""
+    """Return (dataset, reason for its kind, details for the report). Pixels of images are written to `store`, if given."""
     if not path.exists():
-        raise refuse("not_found", "there is no such file", str(path))
+        raise data_error("not_found", "the file does not exist", str(path))
     if (path / "meta.json").exists():
         return Dataset.load(path), "a prepared dataset", {}
     if path.is_file() and is_gzip(path) and not is_archive(path):
@@ -88,19 +97,22 @@ def read(
             return read(alone, kind=kind, target=target, reading=reading, store=store, progress=progress)
     size = reading.size
     if size is not None and max(size) > MOST_SIDE:
-        raise refuse(
-            "bad_size", f"images of {size[1]} x {size[0]} pixels", "image_size", f"At most {MOST_SIDE} a side."
+        raise data_error(
+            "bad_size",
+            f"an image size of {size[1]} x {size[0]} pixels is too large",
+            "image_size",
+            f"At most {MOST_SIDE} on a side.",
         )
-    reason = "said at upload"
+    reason = "given at upload"
     if kind is None and reading.encoding is not None and path.is_file() and not is_archive(path):
-        kind, reason = "table", "an encoding of text was said"
+        kind, reason = "table", "an encoding of text was given"
     elif kind is None:
-        kind, reason = detect(path)
+        kind, reason = detect_kind(path)
     if kind == "images":
         return _with_reason(read_images(path, size=size, store=store, progress=progress), reason)
     if kind == "image_table":
-        made = read_image_table(path, target=target, size=size, reading=reading, store=store, progress=progress)
-        return _with_reason(made, reason)
+        result = read_image_table(path, target=target, size=size, reading=reading, store=store, progress=progress)
+        return _with_reason(result, reason)
     if kind == "idx":
         return _with_reason(read_idx(path), reason)
     if kind == "arrays":
@@ -111,21 +123,23 @@ def read(
         if path.is_dir() or is_archive(path) or _is_npy(path):
             return _with_reason(read_arrays(path, sequences=True), reason)
         return _with_reason(read_long_csv(path, target=target, reading=reading), reason)
-    raise refuse("unknown_kind", f"datasets of kind {kind!r} cannot be read", "kind")
+    raise data_error("unknown_kind", f"the kind {kind!r} is unknown", "kind")
 
 
 def _unpacked(path: Path, folder: Path) -> Path:
-    """The one file in a .gz, such as table.csv.gz."""
+    """Unpack the single file of a .gz, such as table.csv.gz."""
     alone = folder / path.stem
     try:
         with gzip.open(path) as file:
-            alone.write_bytes(bounded(file, path.name, path.stat().st_size))
+            alone.write_bytes(read_bounded(file, path.name, path.stat().st_size))
     except UNREADABLE as error:
         if isinstance(error, DataError):
             raise
-        raise damaged(path, error) from None
+        raise damaged_archive(path, error) from None
     if is_gzip(alone):
-        raise refuse("damaged_archive", "a gzip file within a gzip file", path.name, "Compress it once.")
+        raise data_error(
+            "damaged_archive", "the gzip file holds another gzip file", path.name, "Compress the file once."
+        )
     return alone
 
 
@@ -135,14 +149,16 @@ def _is_npy(path: Path) -> bool:
 
 
 def _table(path: Path, target: str | None, reading: Reading) -> tuple[Dataset, dict[str, Any]]:
-    """A table as it is, or the only one in an archive."""
+    """Read a table file, or the only table in an archive."""
     if path.is_file() and not is_archive(path):
         return read_table(path, target=target, reading=reading)
     files = list(entries(path))
     tables = [entry for entry in files if entry.name.lower().endswith(TABLE_SUFFIXES)] or files
     if len(tables) != 1:
-        hint = "Upload each table as a dataset of its own."
-        raise refuse("many_files", f"one table is needed, there are {len(tables)} files", path.name, hint)
+        hint = "Upload each table as a separate dataset."
+        raise data_error(
+            "many_files", f"the archive must hold one table, but holds {len(tables)} files", path.name, hint
+        )
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(folder) / PurePosixPath(tables[0].name).name
         alone.write_bytes(tables[0].data)
@@ -152,3 +168,73 @@ def _table(path: Path, target: str | None, reading: Reading) -> tuple[Dataset, d
 def _with_reason(read: tuple[Dataset, dict[str, Any]], reason: str) -> tuple[Dataset, str, dict[str, Any]]:
     dataset, details = read
     return dataset, reason, details
+
+
+def detect_kind(path: Path) -> tuple[str, str]:
+    """Return (kind, reason), detected from the bytes and not the name. Raises DataError for unknown data."""
+    if path.is_dir() or is_archive(path):
+        return _kind_of_archive(names(path), path)
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if not start:
+        raise data_error("empty", "the file is empty", path.name)
+    if start.startswith(b"\x93NUMPY"):
+        return "arrays", "a NumPy array"
+    if start.startswith(b"PAR1"):
+        return "table", "a Parquet file"
+    if start.lstrip().startswith(b"{"):
+        return "table", "JSON Lines"
+    if JSON_ARRAY.match(start):
+        return "table", "a JSON list of objects"
+    if start.startswith((b"\x00\x00\x08\x01", b"\x00\x00\x08\x03")):
+        hint = "Zip the image file together with its label file."
+        raise data_error(
+            "lone_idx", "a single IDX file holds images without labels, or labels without images", path.name, hint
+        )
+    if start.startswith((b"PK", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"Rar!", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd")):
+        hint = "Make the archive again as zip or tar.gz, and check that the upload was complete."
+        raise data_error(
+            "damaged_archive", "the file begins like an archive but cannot be read as one", path.name, hint
+        )
+    if b"\x00" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise data_error(
+            "unknown_kind",
+            "the file holds binary data of an unknown kind",
+            path.name,
+            "See the dataset kinds in the documentation.",
+        )
+    return "table", "text"
+
+
+def _kind_of_archive(listed: list[str], path: Path) -> tuple[str, str]:
+    files = [name for name in listed if not name.startswith("__MACOSX") and not name.endswith(".DS_Store")]
+    if not files:
+        raise data_error("empty", "the archive holds no files", path.name)
+    lower = [name.lower() for name in files]
+    if any(looks_like_idx(name.rsplit("/", 1)[-1]) for name in lower):
+        return "idx", "MNIST IDX files"
+    if all(name.endswith(".npy") for name in lower):
+        bare = {PurePosixPath(name).stem for name in lower}
+        if {"values", "offsets"} <= bare:
+            return "sequences", "arrays `values` and `offsets`"
+        if "lengths" in bare:
+            return "sequences", "padded arrays with `lengths`"
+        return "arrays", "NumPy arrays"
+    tables = [name for name in files if name.lower().endswith(TABLE_SUFFIXES)]
+    images = sum(suffix(name) in SUFFIXES for name in lower)
+    if images and len(tables) == 1 and not _in_folders(lower):
+        return "image_table", f"{images} image files and the table {tables[0]}"
+    if images:
+        return "images", f"{images} image files in folders"
+    if len(tables) == 1:
+        return "table", f"one table, {tables[0]}"
+    hint = "Upload class folders of images, MNIST IDX files, NPZ arrays, or one table."
+    raise data_error(
+        "unknown_kind", f"the kind of these files is unknown ({', '.join(files[:5])} ...)", path.name, hint
+    )
+
+
+def _in_folders(lower: list[str]) -> bool:
+    """Return whether the images are in two or more folders."""
+    folders = {name.rpartition("/")[0] for name in lower if suffix(name) in SUFFIXES}
+    return len(folders) > 1

@@ -1,7 +1,7 @@
-"""The commonest images of all, read in half of the time: PNG of 8 bits, grey or RGB, without anything special.
+"""A fast decoder of simple PNG files: 8 bits, grey or RGB, not interlaced.
 
-Pillow's own inflating and unfiltering, without the Python that it runs for each file. Whatever is not plain, or is
-damaged, is left to Pillow, which also finds the words for it.
+It uses Pillow's inflating and unfiltering without the Python code that Pillow runs for each file, in half the time. Other
+and damaged files are left to Pillow, which also reports their errors.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ WITHOUT_EFFECT = frozenset({b"IHDR", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"pHYs"
 """Chunks that change no pixel when Pillow reads the file."""
 
 
-def plain(data: bytes, most_pixels: int) -> NDArray[np.uint8] | None:
-    """(H, W, 1 or 3), the same as Pillow's; None when the file is not that simple, or not whole.
+def decode_simple_png(data: bytes, most_pixels: int) -> NDArray[np.uint8] | None:
+    """Return (H, W, 1 or 3), equal to Pillow's pixels; None if the file is not simple or not complete.
 
     Source: PNG specification, third edition, https://www.w3.org/TR/png-3/.
     """
@@ -43,7 +43,7 @@ def plain(data: bytes, most_pixels: int) -> NDArray[np.uint8] | None:
 
 
 def _image_data(data: bytes) -> bytes | None:
-    """The IDAT chunks' content, every checksum up to the end being right; None where another chunk has a say."""
+    """Return the content of the IDAT chunks if all checksums are right; None if another chunk affects the pixels."""
     parts: list[bytes] = []
     at, size = 8, len(data)
     while at + 12 <= size:

@@ -1,7 +1,7 @@
-"""Work on every core the process may use: forked helpers, each isolated, so that a decoder's crash costs one task.
+"""A pool of forked worker processes: a crash of one, for example in a decoder, fails a single task.
 
-Processes and not threads: small images spend their time in Python, under its lock. Helpers share nothing but what they
-inherit at the fork and the file they write to.
+Processes and not threads, because decoding small images spends its time in Python under the GIL. Workers share only
+what they inherit at the fork and the file they write to.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
 TASK_SECONDS = 180.0
-"""A task that takes longer is given up: a decoder that never ends must not hold up the rest."""
-QUEUED = 2
-"""Tasks a helper holds at once: one to work on, one to go on with."""
-MOST_HELPERS = 32
+"""Time limit of a task: a decoder that never ends must not block the others."""
+TASKS_PER_WORKER = 2
+"""Tasks that a worker holds at once: the current and the next one."""
+MAX_WORKERS = 32
 
 
 def cores() -> int:
-    """Cores this process may run on."""
+    """Return the number of cores that this process may run on."""
     try:
         return max(1, len(os.sched_getaffinity(0)))
     except AttributeError:
@@ -34,162 +34,161 @@ def cores() -> int:
 
 
 def can_fork() -> bool:
-    """Whether helpers can be had: elsewhere than on Linux a fork is unsafe beside the system's own threads."""
+    """Return whether forking is safe: only on Linux, elsewhere the system has threads of its own."""
     return sys.platform == "linux"
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """In place of a result: the helper died over the task, or was ended because it took too long."""
+class LostTask:
+    """Result of a task whose worker died or exceeded the time limit."""
 
     reason: str
 
 
 @dataclass(slots=True)
-class _Helper:
+class _Worker:
     pid: int
     pipe: Connection
     tasks: deque[Any] = field(default_factory=deque)
     since: float = 0.0
 
 
-class Crew:
-    """`size` forked processes that run `work(task)`; tasks and results are pickled between our own processes only.
+class ProcessPool:
+    """`size` forked processes that run `work(task)`; tasks and results are pickled between parent and workers only.
 
-    A context manager: when the block ends, however it ends, no helper is left.
+    A context manager: no worker is left when the block ends.
     """
 
     def __init__(self, work: Callable[[Any], Any], size: int | None = None) -> None:
         self._work = work
-        self._size = min(size or cores(), MOST_HELPERS)
-        self._helpers: list[_Helper] = []
+        self._size = min(size or cores(), MAX_WORKERS)
+        self._workers: list[_Worker] = []
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> ProcessPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for helper in self._helpers:
-            self._end(helper)
-        self._helpers.clear()
+        for worker in self._workers:
+            self._terminate(worker)
+        self._workers.clear()
 
     def map(self, tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        """(task, result) as they get done, in no order; the result is `Lost` where a helper died over the task.
+        """Yield (task, result) in order of completion; the result is a `LostTask` if the worker died.
 
-        Tasks are drawn one by one as helpers get free, so that a stream of them never piles up. An exception of `work`
-        is raised here.
+        Tasks are taken from the iterable only when a worker is free. An exception of `work` is raised.
         """
         for task in tasks:
-            while (helper := self._free()) is None:
+            while (worker := self._idle_worker()) is None:
                 yield from self._collect()
-            helper.tasks.append(task)
-            helper.since = helper.since if len(helper.tasks) > 1 else time.monotonic()
+            worker.tasks.append(task)
+            worker.since = worker.since if len(worker.tasks) > 1 else time.monotonic()
             try:
-                helper.pipe.send(task)
+                worker.pipe.send(task)
             except OSError:
-                yield from self._bury(helper)
-        while any(helper.tasks for helper in self._helpers):
+                yield from self._discard(worker)
+        while any(worker.tasks for worker in self._workers):
             yield from self._collect()
 
-    def _free(self) -> _Helper | None:
-        least = min(self._helpers, key=lambda helper: len(helper.tasks), default=None)
-        if least is not None and (not least.tasks or len(self._helpers) >= self._size):
-            return least if len(least.tasks) < QUEUED else None
+    def _idle_worker(self) -> _Worker | None:
+        least = min(self._workers, key=lambda worker: len(worker.tasks), default=None)
+        if least is not None and (not least.tasks or len(self._workers) >= self._size):
+            return least if len(least.tasks) < TASKS_PER_WORKER else None
         return self._fork()
 
     def _collect(self) -> Iterator[tuple[Any, Any]]:
-        busy = {helper.pipe: helper for helper in self._helpers if helper.tasks}
+        busy = {worker.pipe: worker for worker in self._workers if worker.tasks}
         for pipe in wait(list(busy), timeout=1.0):
-            helper = busy[pipe]  # type: ignore[index]
-            # while one was buried, the others were listened to: what was ready then may have been heard by now
-            if not self._works(helper) or not helper.pipe.poll():
+            worker = busy[pipe]  # type: ignore[index]
+            # discarding a worker also collects from the others: this result may have been received already
+            if not self._is_busy(worker) or not worker.pipe.poll():
                 continue
             try:
-                failure, result = helper.pipe.recv()
+                failure, result = worker.pipe.recv()
             except (EOFError, OSError):
-                yield from self._bury(helper)
+                yield from self._discard(worker)
                 continue
-            task = helper.tasks.popleft()
-            helper.since = time.monotonic()
+            task = worker.tasks.popleft()
+            worker.since = time.monotonic()
             if failure is not None:
                 raise failure
             yield task, result
-        for helper in list(self._helpers):
-            if self._works(helper) and time.monotonic() - helper.since > TASK_SECONDS:
-                yield from self._bury(helper, f"it took more than {TASK_SECONDS:.0f} s")
+        for worker in list(self._workers):
+            if self._is_busy(worker) and time.monotonic() - worker.since > TASK_SECONDS:
+                yield from self._discard(worker, f"decoding took more than {TASK_SECONDS:.0f} s")
 
-    def _works(self, helper: _Helper) -> bool:
-        return bool(helper.tasks) and any(one is helper for one in self._helpers)
+    def _is_busy(self, worker: _Worker) -> bool:
+        return bool(worker.tasks) and any(one is worker for one in self._workers)
 
-    def _bury(self, helper: _Helper, why: str = "") -> Iterator[tuple[Any, Any]]:
-        """The first of its tasks killed it; the others are done by someone else."""
-        status = self._end(helper, patience=0.0 if why else 2.0)
-        self._helpers.remove(helper)
-        lost, *others = helper.tasks
-        helper.tasks.clear()
-        yield lost, Lost(why or _how(status))
+    def _discard(self, worker: _Worker, why: str = "") -> Iterator[tuple[Any, Any]]:
+        """Remove a dead worker: its first task failed, the others are given to other workers."""
+        status = self._terminate(worker, patience=0.0 if why else 2.0)
+        self._workers.remove(worker)
+        failed_task, *others = worker.tasks
+        worker.tasks.clear()
+        yield failed_task, LostTask(why or _exit_reason(status))
         yield from self.map(others)
 
-    def _fork(self) -> _Helper:
-        ours, theirs = Pipe()
+    def _fork(self) -> _Worker:
+        parent_end, worker_end = Pipe()
         pid = os.fork()
         if pid == 0:
-            self._be_helper(ours, theirs)
-        theirs.close()
-        self._helpers.append(_Helper(pid, ours))
-        return self._helpers[-1]
+            self._run_worker(parent_end, worker_end)
+        worker_end.close()
+        self._workers.append(_Worker(pid, parent_end))
+        return self._workers[-1]
 
-    def _be_helper(self, ours: Connection, theirs: Connection) -> None:
-        """In the child: work until the pipe ends, which it also does when the parent dies. Never returns."""
+    def _run_worker(self, parent_end: Connection, worker_end: Connection) -> None:
+        """Run in the child: work until the pipe is closed, also by the death of the parent. Never returns."""
         code = 1
         try:
-            gc.freeze()  # collecting what was inherited would copy all of it
+            gc.freeze()  # a collection of the inherited objects would copy their pages
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            ours.close()
-            for other in self._helpers:
-                other.pipe.close()  # else a helper's pipe would stay open while a sibling lives
+            parent_end.close()
+            for other in self._workers:
+                other.pipe.close()  # else this copy would keep the pipe open
             while True:
                 try:
-                    task = theirs.recv()
+                    task = worker_end.recv()
                 except EOFError:
                     break
                 try:
-                    theirs.send((None, self._work(task)))
+                    worker_end.send((None, self._work(task)))
                 except Exception as error:
-                    theirs.send((error, None))
+                    worker_end.send((error, None))
             code = 0
         except BaseException:
             traceback.print_exc()
         finally:
-            # Not sys.exit: the parent's handlers and buffers are not the child's to run or to write.
+            # not sys.exit, which would run exit handlers and flush buffers of the parent
             os._exit(code)
 
     @staticmethod
-    def _end(helper: _Helper, patience: float = 0.0) -> int:
-        """Wait `patience` seconds for its own end, which says why; then kill it. The wait status."""
-        helper.pipe.close()
+    def _terminate(worker: _Worker, patience: float = 0.0) -> int:
+        """Wait `patience` seconds for the worker to end by itself, then kill it. Return the wait status."""
+        worker.pipe.close()
         deadline = time.monotonic() + patience
         try:
             while time.monotonic() < deadline:
-                pid, status = os.waitpid(helper.pid, os.WNOHANG)
+                pid, status = os.waitpid(worker.pid, os.WNOHANG)
                 if pid:
                     return status
                 time.sleep(0.005)
-            os.kill(helper.pid, signal.SIGKILL)
-            return os.waitpid(helper.pid, 0)[1]
+            os.kill(worker.pid, signal.SIGKILL)
+            return os.waitpid(worker.pid, 0)[1]
         except (ChildProcessError, ProcessLookupError):
             return 0
 
 
-def _how(status: int) -> str:
+def _exit_reason(status: int) -> str:
     if os.WIFSIGNALED(status):
-        return f"it ended the decoder by {signal.Signals(os.WTERMSIG(status)).name}"
-    return "it ended the decoder"
+        return f"the decoder was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return "the decoder exited"
 
 
 def run(work: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """(task, result) of every task, on all cores where helpers can be had, else one after the other right here."""
+    """Yield (task, result) of every task, on all cores if forking is safe, else one after the other in this process."""
     if not can_fork():
         yield from ((task, work(task)) for task in tasks)
         return
-    with Crew(work) as crew:
+    with ProcessPool(work) as crew:
         yield from crew.map(tasks)

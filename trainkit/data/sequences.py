@@ -1,4 +1,4 @@
-"""Sequences in long form: a CSV with an id column, one row a step, and one label in all rows of an id."""
+"""Sequences in long form: a CSV with an id column, one row for each step, and the same label in all rows of an id."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trainkit.data.columns import LABEL_COLUMNS
 from trainkit.data.dataset import Column, Dataset, SequenceInputs, class_targets, make_dataset
-from trainkit.data.errors import refuse
+from trainkit.data.errors import data_error
 from trainkit.data.table import read_columns
 from trainkit.spec.read_options import NOTHING_SAID, Reading
 
@@ -19,23 +19,23 @@ ID_COLUMNS = ("sequence_id", "sequence", "id", "series", "series_id")
 
 
 def read_long_csv(path: Path, *, target: str | None, reading: Reading = NOTHING_SAID) -> tuple[Dataset, dict[str, Any]]:
-    """(dataset, details): rows in the file's order within each id.
+    """Return (dataset, details); the rows of each id keep their order.
 
-    Without a `target`, the one column called label, class, target, category or y is it, if it never changes within a
-    sequence; else there is none.
+    The default `target` is the only column named label, class, target, category or y, if it is constant in each
+    sequence; otherwise there is no target.
 
     Raises DataError naming the column, or the row, where row 1 is the first below the header.
     """
     columns, parts, details = read_columns(path, target, reading)
     name = next((column for column in columns if column.lower() in ID_COLUMNS), None)
     if name is None:
-        raise refuse("missing_column", "no column tells the sequences apart", path.name, f"Name it {ID_COLUMNS[0]}.")
+        raise data_error("missing_column", "there is no column of sequence ids", path.name, f"Name it {ID_COLUMNS[0]}.")
     ids = np.asarray(columns[name].values)
     if target is None:
         target = _label_column(columns, ids)
     for needed in (name, target):
         if needed is not None and _gaps(columns[needed]):
-            raise refuse("missing_values", f'the column "{needed}" has gaps or infinite values', needed)
+            raise data_error("missing_values", f'the column "{needed}" has missing or infinite values', needed)
     _, first, group = np.unique(ids, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))[group]  # sequences in order of appearance
     order = np.argsort(rank, kind="stable")
@@ -43,10 +43,12 @@ def read_long_csv(path: Path, *, target: str | None, reading: Reading = NOTHING_
     features = [column for column in columns if column not in (name, target)]
     for feature in features:
         if columns[feature].categories is not None or not np.isfinite(columns[feature].values).all():
-            hint = "Steps hold finite numbers without gaps."
-            raise refuse("not_numeric", f'the column "{feature}" is not all numbers', feature, hint)
+            hint = "Features of sequences must be finite numbers without gaps."
+            raise data_error(
+                "not_numeric", f'the column "{feature}" holds values that are not finite numbers', feature, hint
+            )
     if not features:
-        raise refuse("no_features", "no column of measurements is left", path.name)
+        raise data_error("no_features", "there is no feature column besides id and target", path.name)
     values = np.stack([columns[feature].values for feature in features], axis=1)[order].astype(np.float32)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     targets: NDArray[Any] | None = None
@@ -79,11 +81,13 @@ def _gaps(column: Column) -> bool:
 def _of_sequence(
     values: NDArray[Any], column: str, order: NDArray[np.int64], offsets: NDArray[np.int64]
 ) -> NDArray[Any]:
-    """The one value that all rows of a sequence share, (sequences,)."""
+    """Return the value that all rows of a sequence share, (sequences,)."""
     ordered = values[order]
     firsts = ordered[offsets[:-1]]
     differs = ordered != np.repeat(firsts, np.diff(offsets))
     if differs.any():
         row = int(order[np.flatnonzero(differs)[0]]) + 1
-        raise refuse("mixed_labels", f'"{column}" differs within one sequence', f"row {row}", "Give one a sequence.")
+        raise data_error(
+            "mixed_labels", f'"{column}" changes within a sequence', f"row {row}", "Give one value for each sequence."
+        )
     return firsts

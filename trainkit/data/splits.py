@@ -1,4 +1,4 @@
-"""Cutting samples into parts, folds and balanced draws. NumPy's PCG64 seeded by the spec alone: the same everywhere."""
+"""Splits into parts and folds, and balancing. NumPy's PCG64 is seeded by the spec alone, so splits are reproducible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.data.errors import refuse
+from trainkit.data.errors import data_error
 from trainkit.spec.split import Balance, SplitSpec
 
 Index = NDArray[np.int64]
@@ -16,17 +16,17 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Sorted sample indices; disjoint, and together all samples unless the training part was sub-sampled."""
+    """Sorted, disjoint sample indices; together all samples, unless training was sub-sampled or duplicates were dropped."""
 
     train: Index
     validation: Index
     test: Index
 
 
-def without_copies(parts: Parts, marks: NDArray[np.uint64]) -> Parts:
-    """Training without the samples that validation or test hold too, validation without those of test.
+def without_duplicates(parts: Parts, marks: NDArray[np.uint64]) -> Parts:
+    """Remove duplicates: from training those of validation and test samples, from validation those of test samples.
 
-    `marks` (n, 2) are equal where samples are (`copies.digests`). Raises DataError when nothing is left to train on.
+    `marks` (n, 2) are the samples' `duplicates.digests`. Raises DataError if no training sample is left.
     """
     _, groups = np.unique(marks, axis=0, return_inverse=True)
     groups = groups.reshape(-1)
@@ -34,13 +34,13 @@ def without_copies(parts: Parts, marks: NDArray[np.uint64]) -> Parts:
     held = np.concatenate([groups[parts.validation], groups[parts.test]])
     train = parts.train[~np.isin(groups[parts.train], held)]
     if not len(train):
-        message = "each training sample is an exact copy of a held-out one"
-        raise refuse("no_training_samples", message, "split", 'Cut otherwise, or say `duplicates: "keep"`.')
+        message = "every training sample is an exact duplicate of a held-out one"
+        raise data_error("no_training_samples", message, "split", 'Split differently, or set `duplicates: "keep"`.')
     return Parts(train, validation, parts.test)
 
 
 def largest_remainder(total: int, shares: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Whole sizes that add up to `total`, as close to total * shares as whole numbers can be (Hamilton's rule)."""
+    """Return integer sizes that sum to `total`, as near as possible to total * shares (largest remainders)."""
     exact = total * shares / shares.sum()
     sizes: NDArray[np.int64] = np.floor(exact + 1e-9).astype(np.int64)
     rest = total - int(sizes.sum())
@@ -52,7 +52,7 @@ def largest_remainder(total: int, shares: NDArray[np.float64]) -> NDArray[np.int
 def split_indices(
     spec: SplitSpec, n: int, labels: NDArray[Any] | None = None, predefined: NDArray[Any] | None = None
 ) -> Parts:
-    """Indices of the three parts of n samples; `labels` (n,) class indices stratify, `predefined` (n,) codes are kept.
+    """Return the three parts of n samples; `labels` (n,) class indices stratify, `predefined` (n,) codes are kept.
 
     A dataset that ships train and test but no validation part gives validation / (train + validation) of its
     training part.
@@ -63,23 +63,23 @@ def split_indices(
     if spec.folds is not None and spec.fold is not None:
         fold = fold_of_each(n, strata, spec.folds, spec.seed)
         rest = np.flatnonzero(fold != spec.fold)
-        own = None if strata is None else strata[rest]
-        # another cut of the rest in each fold: its own stream
+        part_labels = None if strata is None else strata[rest]
+        # each fold splits the rest by its own random stream
         inner = np.random.default_rng(np.random.PCG64([spec.seed, spec.fold]))
-        kept, held = cut(len(rest), shares[:2], own, inner)
+        kept, held = cut(len(rest), shares[:2], part_labels, inner)
         parts = [rest[kept], rest[held], np.flatnonzero(fold == spec.fold)]
     elif predefined is not None and spec.use_predefined:
         parts = [np.flatnonzero(np.asarray(predefined) == code).astype(np.int64) for code in (0, 1, 2)]
         if not len(parts[1]) and shares[1] > 0:
-            own = None if strata is None else strata[parts[0]]
-            kept, held = cut(len(parts[0]), shares[:2], own, random)
+            part_labels = None if strata is None else strata[parts[0]]
+            kept, held = cut(len(parts[0]), shares[:2], part_labels, random)
             parts[0], parts[1] = parts[0][kept], parts[0][held]
     else:
         parts = cut(n, shares, strata, random)
     if spec.subsample is not None and len(parts[0]):
         share = np.array([spec.subsample, 1 - spec.subsample])
-        own = None if strata is None else strata[parts[0]]
-        kept = cut(len(parts[0]), share, own, random)[0] if spec.subsample < 1 else np.arange(len(parts[0]))
+        part_labels = None if strata is None else strata[parts[0]]
+        kept = cut(len(parts[0]), share, part_labels, random)[0] if spec.subsample < 1 else np.arange(len(parts[0]))
         parts[0] = parts[0][kept if len(kept) else slice(0, 1)]
     return Parts(*(np.sort(part) for part in parts))
 
@@ -87,9 +87,9 @@ def split_indices(
 def cut(
     n: int, shares: NDArray[np.float64], labels: NDArray[Any] | None, random: np.random.Generator
 ) -> list[NDArray[np.int64]]:
-    """Shuffled indices of n samples cut by `shares`; with labels each class is spread over the parts alike.
+    """Return shuffled indices of n samples split by `shares`, stratified if labels are given.
 
-    Sizes are exact (largest remainder over all n); in each part no class is off its share by a whole sample.
+    Sizes are exact (largest remainders); in each part each class is within one sample of its share.
     """
     sizes = largest_remainder(n, shares)
     if labels is None:
@@ -122,7 +122,7 @@ def _allocate(counts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np
             up[row, column] = True
             row_rest[row] -= 1
             room[column] -= 1
-    # Largest first can paint itself into a corner; then earlier choices move aside along an augmenting path.
+    # the greedy order may leave no room for a row: then earlier choices move along an augmenting path
     for row in np.flatnonzero(row_rest).tolist():
         for _ in range(int(row_rest[row])):
             _place(row, free, up, room, set())
@@ -147,7 +147,7 @@ def _place(row: int, free: NDArray[np.bool_], up: NDArray[np.bool_], room: NDArr
 
 
 def rebalance(indices: Index, labels: NDArray[Any], balance: Balance, seed: int) -> Index:
-    """Training indices drawn so that every class has equally many; `labels` are those of `indices`.
+    """Return training indices drawn so that all classes have the same size; `labels` are those of `indices`.
 
     `oversample` keeps every sample and repeats the rare ones; `undersample` drops from the common ones;
     the other kinds change nothing.
@@ -164,13 +164,13 @@ def rebalance(indices: Index, labels: NDArray[Any], balance: Balance, seed: int)
             continue
         missing = counts.max() - count
         whole, rest = divmod(int(missing), int(count))
-        # whole copies first, so that no sample is repeated much more often than another
+        # whole repetitions first, so that all samples are repeated about equally often
         drawn += [members, *[members] * whole, random.permutation(members)[:rest]]
     return np.sort(np.concatenate(drawn))
 
 
 def class_weights(labels: NDArray[Any], classes: int) -> NDArray[np.float64]:
-    """`balanced` weights n / (K * count_k), shape (K,); a class without samples gets 0. As in scikit-learn."""
+    """Return the `balanced` weights n / (K * count_k), (K,), as in scikit-learn; a class without samples gets 0."""
     counts = np.bincount(labels, minlength=classes).astype(np.float64)
     present = counts > 0
     weights = np.zeros(classes)
@@ -179,10 +179,10 @@ def class_weights(labels: NDArray[Any], classes: int) -> NDArray[np.float64]:
 
 
 def fold_of_each(n: int, labels: NDArray[Any] | None, folds: int, seed: int) -> NDArray[np.int64]:
-    """The fold, 0 to folds - 1, in which each of n samples is tested; with labels each class is spread over all alike.
+    """Return the test fold (0 to folds - 1) of each of n samples, stratified if labels are given.
 
-    Sample by sample the folds of scikit-learn's StratifiedKFold(folds, shuffle=True, random_state=seed), without labels
-    KFold's: the same draws of NumPy's RandomState, whose stream never changes.
+    The folds equal those of scikit-learn's StratifiedKFold(folds, shuffle=True, random_state=seed), without labels KFold's:
+    the same draws of NumPy's RandomState, whose stream never changes.
     """
     random = np.random.RandomState(seed)
     fold = np.empty(n, np.int64)

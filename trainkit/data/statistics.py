@@ -1,4 +1,4 @@
-"""One look at every picture, on all cores: histograms, brightness, digests and perceptual hashes."""
+"""Statistics of all images, computed on all cores: histograms, brightness, digests and perceptual hashes."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.data import process_pool
-from trainkit.data.duplicates import digest, joined
+from trainkit.data.duplicates import digest, stack_digests
 
 BLOCK_BYTES = 2 * 2**20
-ALONE_BYTES = 16 * 2**20
-"""Less than this is looked at without helpers."""
+SINGLE_PROCESS_BYTES = 16 * 2**20
+"""Smaller datasets are processed without worker processes."""
 HASH_ROWS, HASH_COLUMNS = 8, 9
 
 
 @dataclass(slots=True)
-class Scan:
-    """Of n pictures with C channels."""
+class ImageStatistics:
+    """Statistics of n images with C channels."""
 
     histogram: NDArray[np.int64]
-    """(256, C): how often each level occurs."""
+    """(256, C): count of each level."""
     means: NDArray[np.float32]
     """(n, C), in levels of 0..255."""
     flat: NDArray[np.bool_]
-    """(n,): every pixel is the same."""
+    """(n,): whether all pixels are equal."""
     digests: NDArray[np.uint64]
     """(n, 2)."""
     hashes: NDArray[np.uint64]
     """(n,) 64-bit difference hashes."""
 
 
-def scan(pixels: NDArray[np.uint8]) -> Scan:
-    """Look at uint8 (n, H, W, C) in blocks, so that memory does not depend on n."""
+def image_statistics(pixels: NDArray[np.uint8]) -> ImageStatistics:
+    """Compute the statistics of uint8 (n, H, W, C) in blocks, so that memory does not depend on n."""
     row = max(1, pixels[0].nbytes)
-    step = max(1, BLOCK_BYTES // row)
-    starts = range(0, len(pixels), step)
-    look = _Look(pixels, step)
+    rows_per_block = max(1, BLOCK_BYTES // row)
+    starts = range(0, len(pixels), rows_per_block)
+    compute = _BlockStatistics(pixels, rows_per_block)
     blocks: dict[int, Any] = {}
-    if pixels.nbytes < ALONE_BYTES:
-        blocks = {start: look(start) for start in starts}
+    if pixels.nbytes < SINGLE_PROCESS_BYTES:
+        blocks = {start: compute(start) for start in starts}
     else:
-        for start, block in process_pool.run(look, starts):
-            blocks[start] = look(start) if isinstance(block, process_pool.Lost) else block
+        for start, block in process_pool.run(compute, starts):
+            blocks[start] = compute(start) if isinstance(block, process_pool.LostTask) else block
     ordered = [blocks[start] for start in starts]
-    return Scan(
+    return ImageStatistics(
         sum(block[0] for block in ordered),
         np.concatenate([block[1] for block in ordered]),
         np.concatenate([block[2] for block in ordered]),
-        joined(block[3] for block in ordered),
+        stack_digests(block[3] for block in ordered),
         np.concatenate([block[4] for block in ordered]),
     )
 
 
-class _Look:
+class _BlockStatistics:
     def __init__(self, pixels: NDArray[np.uint8], step: int) -> None:
         self._pixels, self._step = pixels, step
 
@@ -73,20 +73,20 @@ class _Look:
 
 
 def difference_hash(grey: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """(n,) 64 bits of pictures (n, H, W): is each of 8 x 9 areas darker than the one to its right?
+    """Return (n,) 64-bit difference hashes of images (n, H, W): each bit compares neighbours of 8 x 9 areas.
 
     Source: N. Krawetz, "Kind of Like That" (2013), https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html
     """
     count, height, width = grey.shape
     across = (grey.reshape(count * height, width) @ _areas(HASH_COLUMNS, width).T).reshape(count, height, HASH_COLUMNS)
     small = np.matmul(_areas(HASH_ROWS, height), across)
-    # a tenth of a level: equal areas must not differ by rounding
+    # a tenth of a level, so that equal areas do not differ by rounding
     bits = (small[:, :, 1:] - small[:, :, :-1] > 0.1).reshape(count, 64)
     return np.packbits(bits, axis=1).view(">u8").reshape(-1).astype(np.uint64)
 
 
 def _areas(parts: int, length: int) -> NDArray[np.float32]:
-    """(parts, length): each row averages its share of the pixels, those on its edges in part."""
+    """Return (parts, length): each row averages its share of the pixels, with partial pixels at its edges."""
     edges = np.arange(parts + 1) * (length / parts)
     pixels = np.arange(length)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
@@ -94,12 +94,12 @@ def _areas(parts: int, length: int) -> NDArray[np.float32]:
     return np.asarray(shares / shares.sum(1, keepdims=True), np.float32)
 
 
-def differences(pixels: NDArray[np.uint8], a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean absolute difference of the pairs (pixels[a], pixels[b]), in levels of 0..255."""
-    return np.concatenate([np.empty(0), *_differences(pixels, a, b)])
+def mean_differences(pixels: NDArray[np.uint8], a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the mean absolute difference of the pairs (pixels[a], pixels[b]), in levels of 0..255."""
+    return np.concatenate([np.empty(0), *_block_differences(pixels, a, b)])
 
 
-def _differences(
+def _block_differences(
     pixels: NDArray[np.uint8], a: NDArray[np.int64], b: NDArray[np.int64]
 ) -> Iterator[NDArray[np.float64]]:
     step = max(1, BLOCK_BYTES // max(1, pixels[0].nbytes))

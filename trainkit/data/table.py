@@ -1,4 +1,4 @@
-"""Tables: CSV and its kin, Parquet, JSON Lines or one JSON list of objects. Every bad row is named by its line."""
+"""Tables: CSV and similar files, Parquet, JSON Lines or one JSON list of objects. Bad rows are reported by line."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.data.columns import column_of_values, refuse_bad_rows
+from trainkit.data.columns import check_bad_rows, column_of_values
 from trainkit.data.dataset import PART_NAMES, Column, Dataset, TableInputs, make_dataset
 from trainkit.data.delimited import decode_text, read_delimited
-from trainkit.data.errors import DataError, refuse
+from trainkit.data.errors import DataError, data_error
 from trainkit.data.text import storable
 from trainkit.spec.problems import nearest
 from trainkit.spec.read_options import NOTHING_SAID, Reading
@@ -26,7 +26,7 @@ JSON_ARRAY = re.compile(rb"^\s*\[\s*\{")
 def read_table(
     path: Path, *, target: str | None = None, reading: Reading = NOTHING_SAID
 ) -> tuple[Dataset, dict[str, Any]]:
-    """(dataset, details for the report). Raises DataError naming file, row or column."""
+    """Return (dataset, details for the report). Raises DataError naming file, row or column."""
     columns, split, details = read_columns(path, target, reading)
     return make_dataset("table", TableInputs(columns), None, None, split, target=target), details
 
@@ -34,7 +34,7 @@ def read_table(
 def read_columns(
     path: Path, target: str | None, reading: Reading = NOTHING_SAID
 ) -> tuple[dict[str, Column], NDArray[np.int8] | None, dict[str, Any]]:
-    """(columns, predefined part of each row or None, details); `target` must be one of the columns."""
+    """Return (columns, predefined part of each row or None, details). Raises DataError if `target` is not a column."""
     with path.open("rb") as file:
         start = file.read(4096)
     bad: list[dict[str, str]] = []
@@ -48,12 +48,12 @@ def read_columns(
     else:
         columns = read_delimited(path, bad, details, reading)
     if not columns:
-        raise refuse("no_columns", "the table has no columns", path.name)
+        raise data_error("no_columns", "the table has no columns", path.name)
     if target is not None and target not in columns:
         hint = " ".join(
             part for part in (nearest(target, columns), f"Columns: {', '.join(list(columns)[:30])}.") if part
         )
-        raise refuse("missing_column", f'there is no column "{target}"', "target", hint)
+        raise data_error("missing_column", f'there is no column "{target}"', "target", hint)
     split = None
     if named := split_column(columns, target):
         details["split_column"] = named
@@ -62,7 +62,7 @@ def read_columns(
 
 
 def split_column(columns: Mapping[str, Column], target: str | None) -> str | None:
-    """The column called "split" whose every value names a part (train, validation, test); None without one."""
+    """Return the column named "split" if all its values name a part (train, validation, test), else None."""
     for name, column in columns.items():
         if name.lower() != "split" or name == target or not column.categories or len(columns) == 1:
             continue
@@ -72,7 +72,7 @@ def split_column(columns: Mapping[str, Column], target: str | None) -> str | Non
 
 
 def parts_of(column: Column) -> NDArray[np.int8]:
-    """(n,) part codes of a column that `split_column` found."""
+    """Return the (n,) part codes of the split column."""
     codes = np.array([PART_NAMES[value.lower()] for value in column.categories or ()], np.int8)
     parts: NDArray[np.int8] = codes[column.values]
     return parts
@@ -92,10 +92,10 @@ def _json_lines(path: Path, bad: list[dict[str, str]]) -> dict[str, Column]:
             bad.append({"where": f"line {number}", "reason": f"not JSON: {error}"})
             continue
         if not isinstance(record, dict):
-            bad.append({"where": f"line {number}", "reason": "not an object"})
+            bad.append({"where": f"line {number}", "reason": "not a JSON object"})
             continue
         records.append(record)
-    refuse_bad_rows(bad, len(bad), total)
+    check_bad_rows(bad, len(bad), total)
     return _of_records(records)
 
 
@@ -104,11 +104,11 @@ def _json_array(path: Path) -> dict[str, Column]:
     try:
         records = json.loads(text)
     except (ValueError, RecursionError) as error:
-        hint = "Write one list of objects, or one object a line."
-        raise refuse("bad_json", f"not JSON: {error}", path.name, hint) from None
+        hint = "Write one list of objects, or one object on each line."
+        raise data_error("bad_json", f"not JSON: {error}", path.name, hint) from None
     for row, record in enumerate(records, 1):
         if not isinstance(record, dict):
-            raise refuse("bad_json", "not an object", f"row {row}", "Every entry of the list is one row.")
+            raise data_error("bad_json", "not a JSON object", f"row {row}", "Each entry of the list must be one row.")
     return _of_records(records)
 
 
@@ -121,19 +121,19 @@ def _parquet(path: Path) -> dict[str, Column]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    hint = "Write it again, with plain columns of numbers, text or dates."
+    hint = "Write the file again, with columns of numbers, text or dates."
     name = ""
     try:
         table = pq.read_table(path)
         columns: dict[str, Column] = {}
         for name in table.column_names:
             if name in columns or table.column_names.count(name) > 1:
-                raise refuse("duplicate_column", f'the column "{name}" stands twice', name, "Rename one of them.")
+                raise data_error("duplicate_column", f'there are two columns "{name}"', name, "Rename one of them.")
             columns[storable(name)] = _arrow_column(table.column(name), name)
     except DataError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise refuse("damaged_parquet", f"not readable as Parquet: {error}", name or path.name, hint) from None
+        raise data_error("damaged_parquet", f"not readable as Parquet: {error}", name or path.name, hint) from None
     return columns
 
 
@@ -145,14 +145,19 @@ def _arrow_column(column: Any, name: str) -> Column:
     if types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
     if types.is_floating(kind) or types.is_integer(kind) or types.is_decimal(kind) or types.is_null(kind):
-        # unsafe: 64-bit ids beyond 2^53 lose their last digits rather than stop the whole table
+        # unsafe: 64-bit integers beyond 2^53 lose digits instead of failing the whole table
         return Column(_floats(column.cast(pa.float64(), safe=False)))
     if types.is_boolean(kind) or types.is_string(kind) or types.is_large_string(kind):
         return column_of_values(column.to_pylist(), name)
     if types.is_date(kind) or types.is_timestamp(kind):
         stamps = column.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False)
         return Column(_floats(stamps.cast(pa.int64()).cast(pa.float64(), safe=False)) / 1e6)
-    raise refuse("unsupported_column", f"columns of type {kind} cannot be read", name, "Leave it out, or convert it.")
+    raise data_error(
+        "unsupported_column",
+        f"columns of type {kind} are not supported",
+        name,
+        "Remove or convert the column.",
+    )
 
 
 def _floats(column: Any) -> NDArray[np.float64]:

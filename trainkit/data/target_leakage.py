@@ -1,4 +1,4 @@
-"""Features that give the target away: one of them alone tells it, as what is written down after the fact does."""
+"""Target leakage: features that predict the target alone, such as values recorded after the outcome."""
 
 from __future__ import annotations
 
@@ -8,47 +8,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.data.dataset import ArrayInputs, Dataset, TableInputs
-from trainkit.data.drift import SHOWN, some_of
+from trainkit.data.drift import MAX_LISTED, subsample
 from trainkit.data.errors import DataError
 from trainkit.data.findings import Finding, finding
 
-TELLS = 0.995
-"""Share of the samples beyond the largest class that one feature has to tell."""
-MONOTONE = 0.999
-"""|Spearman's rank correlation| of a feature with a number to predict."""
-FEWEST, FEWEST_OF_A_CLASS = 50, 5
-"""Samples in which that is no chance."""
-MOST_FEATURES, AT_ONCE = 4096, 64
+MIN_CLASS_SHARE = 0.995
+"""Share of the samples outside the largest class that a leaking feature predicts."""
+MIN_RANK_CORRELATION = 0.999
+"""|Spearman's rank correlation| of a leaking feature with a regression target."""
+MIN_SAMPLES, MIN_SAMPLES_PER_CLASS = 50, 5
+"""Least number of samples, so that it is not chance."""
+MOST_FEATURES, BLOCK_FEATURES = 4096, 64
 
 
-def giveaways(dataset: Dataset) -> list[Finding]:
-    """A finding for each column or feature that tells class or number by itself.
+def find_target_leaks(dataset: Dataset) -> list[Finding]:
+    """Return a finding for each column or feature that predicts the target alone.
 
-    Classes: cut at K - 1 places the feature's range falls into the K classes; or each category is of one class. Numbers:
-    in the same order, or the reverse one. Real measurements hardly do that; results, decisions and sums made from the
-    target do. Features that tell only together are not seen.
+    Classes: K - 1 thresholds of the feature separate the K classes, or each category has one class. Numbers: the feature
+    orders the target, or its reverse. Combinations of features are not checked.
     """
     dataset = _with_target(dataset)
     y, inputs = dataset.targets, dataset.inputs
-    if y is None or not isinstance(inputs, TableInputs | ArrayInputs) or dataset.facts.samples < FEWEST:
+    if y is None or not isinstance(inputs, TableInputs | ArrayInputs) or dataset.facts.samples < MIN_SAMPLES:
         return []
-    rows = some_of(np.arange(len(y)))
-    answers = np.asarray(y)[rows]
+    rows = subsample(np.arange(len(y)))
+    target = np.asarray(y)[rows]
     classes = dataset.facts.target_type == "class"
-    if answers.ndim > 1 or (classes and not _enough(answers)):
+    if target.ndim > 1 or (classes and not _has_enough_samples(target)):
         return []
     found = []
     for what, where, values, categories in _features(dataset, rows):
-        share = _of_class(values, answers, categories) if classes else _of_number(values, answers, categories)
-        if share is not None and share >= (TELLS if classes else MONOTONE):
-            does = f"tells the class ({share:.1%})" if classes else f"orders the target (rank correlation {share:.4f})"
-            message = f"{what} alone {does}: is it known before the answer is?"
+        share = _class_share(values, target, categories) if classes else _rank_correlation(values, target, categories)
+        if share is not None and share >= (MIN_CLASS_SHARE if classes else MIN_RANK_CORRELATION):
+            does = (
+                f"predicts the class ({share:.1%})" if classes else f"orders the target (rank correlation {share:.4f})"
+            )
+            message = f"{what} alone {does}: check whether it is known before the target"
             found.append(finding("warning", "target_leak", message, where))
-    return found[:SHOWN]
+    return found[:MAX_LISTED]
 
 
 def _with_target(dataset: Dataset) -> Dataset:
-    """A table with the column that it says is its target, if that can be one."""
+    """Return a table with its target column as targets, if that is possible."""
     if dataset.targets is not None or dataset.facts.target is None:
         return dataset
     try:
@@ -58,7 +59,7 @@ def _with_target(dataset: Dataset) -> Dataset:
 
 
 def _features(dataset: Dataset, rows: NDArray[np.int64]) -> Iterator[tuple[str, str, NDArray[np.float64], bool]]:
-    """(words, name, values, whether they are codes of categories) of each input; of very many only some, evenly spread."""
+    """Yield (label, name, values, whether they are category codes) of each feature; of many features evenly spread ones."""
     inputs = dataset.inputs
     if isinstance(inputs, TableInputs):
         for name, column in inputs.columns.items():
@@ -69,44 +70,44 @@ def _features(dataset: Dataset, rows: NDArray[np.int64]) -> Iterator[tuple[str, 
         width = int(np.prod(inputs.values.shape[1:]))
         flat = inputs.values.reshape(len(inputs.values), -1)
         chosen = np.arange(0, width, max(1, -(-width // MOST_FEATURES)))
-        for start in range(0, len(chosen), AT_ONCE):  # a row's page is read once for all of these
-            some = chosen[start : start + AT_ONCE]
+        for start in range(0, len(chosen), BLOCK_FEATURES):  # each page of the array is read once for the block
+            some = chosen[start : start + BLOCK_FEATURES]
             block = np.asarray(flat[np.ix_(rows, some)], np.float64, order="F")
             for place, index in enumerate(some.tolist()):
                 yield f"feature {index}", f"feature {index}", block[:, place], False
 
 
-def _enough(answers: NDArray[np.int64]) -> bool:
-    counts = np.bincount(answers)
-    return int((counts > 0).sum()) > 1 and int(counts[counts > 0].min()) >= FEWEST_OF_A_CLASS
+def _has_enough_samples(target: NDArray[np.int64]) -> bool:
+    counts = np.bincount(target)
+    return int((counts > 0).sum()) > 1 and int(counts[counts > 0].min()) >= MIN_SAMPLES_PER_CLASS
 
 
-def _of_class(values: NDArray[np.float64], answers: NDArray[np.int64], categories: bool) -> float | None:
-    """Of the samples beyond the largest class the share that the feature tells: 1 - errors / (n - n of the largest).
+def _class_share(values: NDArray[np.float64], target: NDArray[np.int64], categories: bool) -> float | None:
+    """Return the share of samples outside the largest class that the feature predicts: 1 - errors / (n - n_largest).
 
-    Each value stands for its commonest class. Of numbers each change of class beyond the K - 1 that are needed is half
-    an error more: a sample in a foreign interval makes two of them.
+    Each value predicts its most common class. For numbers each change of class beyond the needed K - 1 adds half an
+    error, because a sample in a wrong interval causes two changes.
     """
-    counts = np.bincount(answers)
+    counts = np.bincount(target)
     distinct, group = np.unique(values, return_inverse=True)
     if categories and len(distinct) > len(values) // 10:
-        return None  # names: each has its own class because each is alone
-    # values by classes is a table of mostly nothing: its cells that are not 0, each value's commonest class first
-    cells, sizes = np.unique(group * len(counts) + answers, return_counts=True)
+        return None  # names: almost every value occurs once and so has one class
+    # non-zero cells of the sparse table of values by classes; the most common class of each value first
+    cells, sizes = np.unique(group * len(counts) + target, return_counts=True)
     order = np.lexsort((-sizes, cells // len(counts)))
     first = order[np.unique(cells[order] // len(counts), return_index=True)[1]]
-    errors = float(len(answers) - sizes[first].sum())
+    errors = float(len(target) - sizes[first].sum())
     if not categories:
         changes = int((np.diff(cells[first] % len(counts)) != 0).sum())
         errors += max(0, changes - (int((counts > 0).sum()) - 1)) / 2
-    return 1 - errors / float(len(answers) - counts.max())
+    return 1 - errors / float(len(target) - counts.max())
 
 
-def _of_number(values: NDArray[np.float64], answers: NDArray[np.float64], categories: bool) -> float | None:
-    """|Spearman's rank correlation|, ties by their mean rank."""
-    if categories or not (np.isfinite(values).all() and np.isfinite(answers).all()):
+def _rank_correlation(values: NDArray[np.float64], target: NDArray[np.float64], categories: bool) -> float | None:
+    """Return |Spearman's rank correlation|, ties by mean ranks."""
+    if categories or not (np.isfinite(values).all() and np.isfinite(target).all()):
         return None
-    a, b = _ranks(values), _ranks(answers)
+    a, b = _ranks(values), _ranks(target)
     if a.std() == 0 or b.std() == 0:
         return None
     return float(abs(np.corrcoef(a, b)[0, 1]))

@@ -1,4 +1,4 @@
-"""Text that databases, JSON and terminals can hold."""
+"""Cleaning of text for databases, JSON and terminals."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 
 def storable(text: str) -> str:
-    """The text without NUL and without halves of characters, neither of which a database takes."""
+    """Replace NUL characters and unpaired surrogates, which databases refuse."""
     if "\x00" not in text and text.isprintable():
         return text
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def printable(text: str) -> str:
-    """A file's name on one line: bytes that were no UTF-8 are read as Windows-1252, control characters are replaced."""
+    """Return a file name on one line: bytes that are not UTF-8 count as Windows-1252, control characters are replaced."""
     if text.isprintable():
         return text
     escaped = any("\ud800" <= c <= "\udfff" for c in text)

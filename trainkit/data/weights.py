@@ -1,4 +1,4 @@
-"""Uploaded weights: the header of a safetensors file, checked without reading the tensors."""
+"""Uploaded weights: a check of the header of a safetensors file, without reading the tensors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from trainkit.data.errors import refuse
+from trainkit.data.errors import data_error
 from trainkit.spec.facts import DatasetFacts
 
 LENGTH = 8
@@ -36,7 +36,7 @@ HINT = "Write it with safetensors.torch.save_file(model.state_dict(), path), and
 
 
 def is_weights(path: Path) -> bool:
-    """Whether the file begins as safetensors do: the header's length (uint64, little endian), then a JSON object."""
+    """Return whether the file begins like safetensors: the length of the header (uint64, little endian), then JSON."""
     with path.open("rb") as file:
         start = file.read(LENGTH + 1)
     length = int.from_bytes(start[:LENGTH], "little")
@@ -44,19 +44,19 @@ def is_weights(path: Path) -> bool:
 
 
 def read_weights(path: Path) -> tuple[DatasetFacts, dict[str, Any]]:
-    """(facts, report) of a safetensors file: names, types and shapes of its tensors.
+    """Return (facts, report) of a safetensors file: names, types and shapes of its tensors.
 
-    Source: the safetensors format, https://github.com/huggingface/safetensors#format. Raises DataError for a header that
-    is none, and for tensors that do not fill the rest of the file without gap or overlap.
+    Source: the safetensors format, https://github.com/huggingface/safetensors#format. Raises DataError for an
+    invalid header, and for tensors that do not fill the rest of the file without gap or overlap.
     """
     if not path.is_file() or not is_weights(path):
-        raise refuse("bad_weights", "not a safetensors file", path.name, HINT)
+        raise data_error("bad_weights", "not a safetensors file", path.name, HINT)
     with path.open("rb") as file:
         length = int.from_bytes(file.read(LENGTH), "little")
         try:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError):
-            raise refuse("bad_weights", "the header is not JSON", path.name, HINT) from None
+            raise data_error("bad_weights", "the header is not JSON", path.name, HINT) from None
     header.pop("__metadata__", None)
     spans, tensors = [], []
     for name, entry in header.items():
@@ -65,7 +65,7 @@ def read_weights(path: Path) -> tuple[DatasetFacts, dict[str, Any]]:
         tensors.append({"name": name, "dtype": entry["dtype"], "shape": entry["shape"]})
     _check_spans(spans, path.stat().st_size - LENGTH - length, path.name)
     if not tensors:
-        raise refuse("bad_weights", "the file holds no tensors", path.name, HINT)
+        raise data_error("bad_weights", "the file holds no tensors", path.name, HINT)
     return DatasetFacts(kind="weights", samples=0, target_type="none"), {
         "kind": "weights",
         "detected_because": "a safetensors header",
@@ -79,22 +79,22 @@ def read_weights(path: Path) -> tuple[DatasetFacts, dict[str, Any]]:
 
 
 def _span(name: str, entry: Any) -> tuple[int, int]:
-    """First and last byte of one tensor. Raises DataError naming it."""
+    """Return the first and last byte of a tensor. Raises DataError naming it."""
     if not isinstance(entry, dict) or entry.get("dtype") not in BITS:
         kind = entry.get("dtype") if isinstance(entry, dict) else None
-        raise refuse("bad_weights", f"no known type of numbers: {str(kind)[:40]!r}", name, HINT)
+        raise data_error("bad_weights", f"the tensor has an unknown dtype {str(kind)[:40]!r}", name, HINT)
     shape, offsets = _whole(entry.get("shape")), _whole(entry.get("data_offsets"))
     if shape is None or offsets is None or len(offsets) != 2:
-        raise refuse("bad_weights", "no valid shape and data_offsets", name, HINT)
+        raise data_error("bad_weights", "the tensor has no valid shape and data_offsets", name, HINT)
     begin, end = offsets
     needed = math.prod(shape) * BITS[entry["dtype"]] // 8
     if end - begin != needed:
-        raise refuse("bad_weights", f"{end - begin} bytes for a tensor of {needed}", name, HINT)
+        raise data_error("bad_weights", f"the tensor has {end - begin} bytes, its shape needs {needed}", name, HINT)
     return begin, end
 
 
 def _whole(values: Any) -> list[int] | None:
-    """The list when it holds sizes or places and nothing else."""
+    """Return the list if it holds only sizes or offsets, else None."""
     good = isinstance(values, list) and len(values) <= 64 and all(type(v) is int and 0 <= v < 2**63 for v in values)
     return values if good else None
 
@@ -104,4 +104,4 @@ def _check_spans(spans: list[tuple[int, int, str]], size: int, where: str) -> No
     for (_, end, name), (begin, _, following) in pairwise(ordered):
         if begin != end:
             what = "ends beyond the file" if end > size else f"is followed by byte {begin} of {following!r}, not {end}"
-            raise refuse("bad_weights", f"the tensor's data {what}", name, HINT)
+            raise data_error("bad_weights", f"the tensor's data {what}", name, HINT)

@@ -148,7 +148,7 @@ def _target_leak(record: Record) -> Verdict | None:
         "leakage",
         0.9,
         None,
-        f"{found[0][0].upper()}{found[0][1:]}",
+        f"{found[0][0].upper()}{found[0][1:]}.",
         {
             "features": names[:20],
             "findings": found[:10],

@@ -19,14 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainkit import losses
+from trainkit import losses, plots
 from trainkit.fit.control import Control
 from trainkit.fit.device import on_one_core
 from trainkit.fit.encoding.prepare import Part, Prepared
 from trainkit.fit.evaluation.evaluate import batch_rows, evaluation, measure
 from trainkit.fit.events import Events
 from trainkit.fit.loop.result import FitResult, Outcome
-from trainkit.plots import learning_curves
 from trainkit.spec import JobSpec
 from trainkit.spec.checks import TRAIN_METRICS
 from trainkit.spec.models import GradientBoosting, RbfSvm, Yardstick
@@ -252,5 +251,5 @@ def _plots(report: dict[str, Any], workdir: Path | None) -> dict[str, str]:
         return {}
     path = workdir / "plots" / "confusion.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(learning_curves.confusion(report["confusion_matrix"], report["classes"]))
+    path.write_bytes(plots.confusion(report["confusion_matrix"], report["classes"]))
     return {"confusion": str(path.absolute())}

@@ -11,7 +11,6 @@ from trainkit.nn.mlp import build_mlp
 from trainkit.nn.network import Network
 from trainkit.nn.residual import build_residual_cnn
 from trainkit.nn.rnn import build_recurrent
-from trainkit.nn.svm import build_linear_svm
 from trainkit.spec.init import HeNormalInit, InitSpec, XavierUniformInit, ZerosInit
 from trainkit.spec.models import Ensemble, ModelSpec, Yardstick
 
@@ -34,10 +33,8 @@ def build_model(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, see
 
 def _architecture(spec: ModelSpec, shape: tuple[int, ...], outputs: int) -> Network:
     match spec.kind:
-        case "linear":
+        case "linear" | "linear_svm":
             return build_linear(shape, outputs)
-        case "linear_svm":
-            return build_linear_svm(shape, outputs)
         case "mlp":
             return build_mlp(spec, shape, outputs)
         case "cnn":

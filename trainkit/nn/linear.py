@@ -10,7 +10,11 @@ from trainkit.nn.network import Network
 
 
 def build_linear(input_shape: tuple[int, ...], outputs: int) -> Network:
-    """z = W x + b with x flattened to (B, d)."""
+    """Build z = W x + b with x flattened to (B, d).
+
+    With the multi-class hinge loss and an L2 penalty (1/C of the usual form) this is the linear SVM (Crammer and Singer
+    2001).
+    """
     size = 1
     for side in input_shape:
         size *= side

@@ -21,39 +21,49 @@ LAST_LAYERS = ("head", "domain")
 
 
 def build_optimizer(spec: OptimizerSpec, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
-    """The named optimizer. A group is {"params", "name", "lr" (left out: the spec's), "weight_decay" (left out: 0)}.
+    """Return the optimizer of the spec. A group is {"params", "name", "lr" (optional), "weight_decay" (default 0)}.
 
     Decay is decoupled whatever the kind: w <- w - eta*wd*w before the update, for parameters that have a gradient.
     `state_dict` holds tensors and plain containers and restores bit by bit. Raises ValueError when there is no
     parameter to train.
     """
     if not any(group["params"] for group in groups):
-        raise ValueError("there is nothing to train: no parameter is open (unfreeze a block or add a head)")
-    own = [{"weight_decay": 0.0, **group, "params": list(group["params"])} for group in groups]
-    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for g in own for p in g["params"])
-    optimizer = _named(spec, own, fused)
-    optimizer.register_load_state_dict_pre_hook(_keep_kernels)
+        raise ValueError("no parameter is trainable: unfreeze a block or add a head")
+    copied_groups = [{"weight_decay": 0.0, **group, "params": list(group["params"])} for group in groups]
+    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for g in copied_groups for p in g["params"])
+    optimizer = _create(spec, copied_groups, fused)
+    optimizer.register_load_state_dict_pre_hook(_keep_kernel_choice)
     return optimizer
 
 
-def _named(spec: OptimizerSpec, groups: list[dict[str, Any]], fused: bool) -> torch.optim.Optimizer:
+def _create(spec: OptimizerSpec, groups: list[dict[str, Any]], fused: bool) -> torch.optim.Optimizer:
     match spec.kind:
         case "sgd":
-            return _decaying(torch.optim.SGD(_apart(groups), spec.lr, fused=fused))
+            return _add_decay_hook(torch.optim.SGD(_with_decoupled_decay(groups), spec.lr, fused=fused))
         case "momentum":
-            sgd = _decaying(torch.optim.SGD(_apart(groups), spec.lr, momentum=spec.momentum, fused=fused))
-            return _in_mean_form(sgd, spec.momentum)
+            sgd = _add_decay_hook(
+                torch.optim.SGD(_with_decoupled_decay(groups), spec.lr, momentum=spec.momentum, fused=fused)
+            )
+            return _as_mean_momentum(sgd, spec.momentum)
         case "heavy_ball":
-            return _decaying(torch.optim.SGD(_apart(groups), spec.lr, momentum=spec.momentum, fused=fused))
+            return _add_decay_hook(
+                torch.optim.SGD(_with_decoupled_decay(groups), spec.lr, momentum=spec.momentum, fused=fused)
+            )
         case "nesterov":
-            nesterov = spec.momentum > 0  # without momentum it is plain SGD, which torch refuses to call Nesterov
-            sgd = torch.optim.SGD(_apart(groups), spec.lr, momentum=spec.momentum, nesterov=nesterov, fused=fused)
-            return _decaying(sgd)
+            nesterov = spec.momentum > 0  # torch refuses nesterov=True without momentum
+            sgd = torch.optim.SGD(
+                _with_decoupled_decay(groups), spec.lr, momentum=spec.momentum, nesterov=nesterov, fused=fused
+            )
+            return _add_decay_hook(sgd)
         case "adagrad":
             on_cpu = fused and all(p.device.type == "cpu" for g in groups for p in g["params"])
-            return _decaying(torch.optim.Adagrad(_apart(groups), spec.lr, eps=spec.eps, fused=on_cpu))
+            return _add_decay_hook(
+                torch.optim.Adagrad(_with_decoupled_decay(groups), spec.lr, eps=spec.eps, fused=on_cpu)
+            )
         case "rmsprop":
-            return _decaying(torch.optim.RMSprop(_apart(groups), spec.lr, alpha=spec.rho, eps=spec.eps))
+            return _add_decay_hook(
+                torch.optim.RMSprop(_with_decoupled_decay(groups), spec.lr, alpha=spec.rho, eps=spec.eps)
+            )
         case "adam" | "adamw":
             return torch.optim.AdamW(groups, spec.lr, betas=spec.betas, eps=spec.eps, fused=fused)
         case "nadam":
@@ -68,15 +78,15 @@ def _named(spec: OptimizerSpec, groups: list[dict[str, Any]], fused: bool) -> to
         case "lion":
             return Lion(groups, spec.lr, betas=spec.betas)
         case "muon":
-            return Muon(_matrices_apart(spec, groups), spec.lr, momentum=spec.momentum, fused=fused)
+            return Muon(_split_matrices(spec, groups), spec.lr, momentum=spec.momentum, fused=fused)
 
 
-def _apart(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Decay under a name of ours: torch's own `weight_decay` of these kinds is coupled (added to the gradient)."""
+def _with_decoupled_decay(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Move the decay to `decoupled_decay`: torch's `weight_decay` of these kinds is coupled (added to the gradient)."""
     return [{**group, "weight_decay": 0.0, "decoupled_decay": group["weight_decay"]} for group in groups]
 
 
-def _decaying(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+def _add_decay_hook(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     def decay(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         for group in optimizer.param_groups:
             params = [p for p in group["params"] if p.grad is not None] if group["decoupled_decay"] else []
@@ -88,11 +98,11 @@ def _decaying(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer
 
 
-def _in_mean_form(sgd: torch.optim.Optimizer, momentum: float) -> torch.optim.Optimizer:
-    """Heavy ball to m = b*m + (1-b)*g: that m is (1-b) times the ball's, so the step takes eta*(1-b) as its rate.
+def _as_mean_momentum(sgd: torch.optim.Optimizer, momentum: float) -> torch.optim.Optimizer:
+    """Turn heavy ball into m = b*m + (1-b)*g: that m is (1-b) times heavy ball's, so the step uses the rate eta*(1-b).
 
-    Exact under any schedule, because the factor sits at the step and not in the memory. (`dampening=b` is not this
-    form: torch leaves the first gradient undamped.)
+    Exact under any schedule, because the factor applies to the step and not to the buffer. (`dampening=b` differs: torch
+    does not damp the first gradient.)
     """
     rates: list[float] = []
 
@@ -110,8 +120,8 @@ def _in_mean_form(sgd: torch.optim.Optimizer, momentum: float) -> torch.optim.Op
     return sgd
 
 
-def _matrices_apart(spec: optimizers.Muon, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each group as its hidden matrices and the rest, which has AdamW's rate unless the group brings its own."""
+def _split_matrices(spec: optimizers.Muon, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Split each group into hidden matrices and the rest, which uses AdamW's rate unless the group has its own."""
     split = []
     for group in groups:
         last = str(group.get("name", "")).partition(" ")[0] in LAST_LAYERS
@@ -126,14 +136,14 @@ def _matrices_apart(spec: optimizers.Muon, groups: list[dict[str, Any]]) -> list
 
 
 def _is_matrix(parameter: Tensor) -> bool:
-    """Two or more rows and columns: a single row has no directions to make orthogonal."""
+    """Return whether the parameter has two or more rows and columns; a single row cannot be orthogonalised."""
     return parameter.ndim >= 2 and 1 < len(parameter) < parameter.numel()
 
 
-def _keep_kernels(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """Which kernels run is this machine's business: a state from another device must not choose them."""
+def _keep_kernel_choice(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Keep the kernel choice (`fused`, `foreach`) of this machine when a state of another device is loaded."""
     groups = [
-        {**saved, **{key: own[key] for key in ("fused", "foreach") if key in own}}
-        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=False)
+        {**saved, **{key: group[key] for key in ("fused", "foreach") if key in group}}
+        for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=False)
     ]
     return {**state, "param_groups": groups}

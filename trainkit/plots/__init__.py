@@ -1,5 +1,6 @@
-"""Plots as PNG bytes: learning curves, confusion matrix, contact sheets, the evidence of a diagnosis. No torch."""
+"""Plots as PNG bytes: learning curves, confusion matrices, dataset previews, evidence of a diagnosis. No torch."""
 
-from trainkit.plots.learning_curves import confusion, curves
+from trainkit.plots.confusion_matrix import confusion
+from trainkit.plots.learning_curves import curves
 
 __all__ = ["confusion", "curves"]

@@ -1,7 +1,6 @@
-"""A verdict's evidence as a PNG: its series since when, with noise and thresholds; bars of layers, classes, features.
+"""Plots of the evidence of a verdict as PNG: its series with noise and thresholds, and bars of layers, classes, features.
 
-What is drawn follows from what the evidence holds, not from the code of the verdict: a rule that tells new numbers of a
-known kind has its picture.
+The panels depend on the keys of the evidence and not on the code of the verdict, so new rules with known keys are drawn.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 from trainkit.diagnose.rates import LARGE_STEP, relative_steps
 from trainkit.diagnose.record import Record, Series
-from trainkit.plots.learning_curves import GRID, INK, TRAIN, VALIDATION, _png, _style
+from trainkit.plots.style import GRID, INK, TRAIN, VALIDATION, render_png, style_epoch_axes
 
 TEST, PROBE, FAINT = "#2e8b57", "#7d5ba6", "#9db7da"
 LINES: dict[str, tuple[str, str]] = {
@@ -50,95 +49,100 @@ TITLES = {
     "mse": "mean squared error",
     "mae": "mean absolute error",
 }
-LEFT_OUT = ("first_batch_loss",)
-"""Its steps are those of one batch, no part of the run's epochs."""
-MOST_PANELS, MOST_BARS, MOST_LAYERS = 4, 16, 32
-WIDE = 1e3
+SKIPPED_SERIES = ("first_batch_loss",)
+"""Its steps are those of a single batch and do not belong to the epochs of the run."""
+MAX_PANELS, MAX_BARS, MAX_LAYERS = 4, 16, 32
+LOG_RATIO = 1e3
 """Largest over smallest value from which on an axis is logarithmic."""
-LEAST_SPAN = 0.1
-"""Of the largest value: the least height of an axis."""
+MIN_SPAN = 0.1
+"""Least height of an axis, as a share of the largest value."""
 SIZE = (5.2, 3.5)
 BELOW = 0.55
-"""Inches below the axes: numbers and the axis's name, or a legend."""
+"""Inches below the axes, for tick labels and the axis label or a legend."""
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """What draws one pair of axes, and how many inches stand left of them."""
+    """A function that draws one pair of axes, and the inches left of them."""
 
     draw: Callable[[Axes], None]
     left: float = 0.62
 
 
 def evidence(verdict: Mapping[str, Any], record: Record) -> bytes:
-    """PNG of a verdict (`code`, `confidence`, `since_epoch`, `message`, `evidence`) of that record, in at most 4 panels.
+    """Draw a verdict (`code`, `confidence`, `since_epoch`, `message`, `evidence`) of a record in at most 4 panels.
 
-    Bands are +-2 standard errors of the evaluation; what is not finite leaves a gap, which is marked.
+    Bands are +-2 standard errors; values that are not finite leave a marked gap.
     """
-    panels = [*_bars(verdict, record), *_courses(verdict, record)][:MOST_PANELS] or [Panel(_nothing)]
+    panels = [*_bars(verdict, record), *_curves(verdict, record)][:MAX_PANELS] or [Panel(_empty_panel)]
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
-    told = textwrap.wrap(str(verdict["message"]), 78 * columns)[:4]
-    head = 0.42 + 0.19 * len(told)
+    lines = textwrap.wrap(str(verdict["message"]), 78 * columns)[:4]
+    head = 0.42 + 0.19 * len(lines)
     height = SIZE[1] * rows + head
     width = SIZE[0] * columns
     figure = Figure(figsize=(width, height), dpi=120)
     heading = f"{str(verdict['code']).replace('_', ' ')}, confidence {verdict['confidence']:.2f}"
     figure.text(0.012, 1 - 0.1 / height, heading, fontsize=10.5, color=INK, weight="bold", va="top")
-    figure.text(0.012, 1 - 0.34 / height, "\n".join(told), fontsize=8, color=INK, va="top", linespacing=1.25)
+    figure.text(0.012, 1 - 0.34 / height, "\n".join(lines), fontsize=8, color=INK, va="top", linespacing=1.25)
     for place, panel in enumerate(panels):
-        # Fixed margins: measuring every text to find them costs more than all of the drawing.
+        # Fixed margins: a layout that measures all texts takes longer than drawing.
         x, y = place % columns * SIZE[0] + panel.left, height - head - (place // columns + 1) * SIZE[1] + BELOW
         size = (SIZE[0] - panel.left - 0.2, SIZE[1] - BELOW - 0.35)
         panel.draw(figure.add_axes((x / width, y / height, size[0] / width, size[1] / height)))
-    return _png(figure)
+    return render_png(figure)
 
 
-def _nothing(axes: Axes) -> None:
+def _empty_panel(axes: Axes) -> None:
     axes.set_axis_off()
-    axes.text(0.5, 0.5, "nothing to draw has been measured", ha="center", va="center", fontsize=9, color=INK)
+    axes.text(0.5, 0.5, "no data to plot", ha="center", va="center", fontsize=9, color=INK)
 
 
-# courses
+# series
 
 
-def _courses(verdict: Mapping[str, Any], record: Record) -> list[Panel]:
-    """A panel for each quantity among the evidence's series, and one of the steps where rates are in question."""
-    told = verdict["evidence"]
+def _curves(verdict: Mapping[str, Any], record: Record) -> list[Panel]:
+    """Return a panel for each quantity in the evidence's series, and one of relative steps for rules about rates."""
+    numbers = verdict["evidence"]
     groups: dict[str, list[str]] = {}
-    for name in told.get("series", ()):
+    for name in numbers.get("series", ()):
         metric = name.partition("_")[2]
-        if name in record.series and not name.endswith("_se") and metric not in LEFT_OUT and not _still(record, name):
+        if (
+            name in record.series
+            and not name.endswith("_se")
+            and metric not in SKIPPED_SERIES
+            and not _is_constant(record, name)
+        ):
             quantity = metric.partition(".")[0]
             groups.setdefault(PANELS.get(quantity, quantity), []).append(name)
     per_epoch = _steps_per_epoch(record)
-    made: list[Panel] = []
+    panels: list[Panel] = []
     for quantity, names in groups.items():
         layers = [name for name in names if name.startswith("layers_")]
         whole = [name for name in names if name not in layers]
 
         def draw(
-            axes: Axes, quantity: str = quantity, whole: list[str] = whole, layers: list[str] = layers[:MOST_LAYERS]
+            axes: Axes, quantity: str = quantity, whole: list[str] = whole, layers: list[str] = layers[:MAX_LAYERS]
         ) -> None:
             _layer_lines(axes, record, layers, per_epoch)
             _lines(axes, record, whole, per_epoch)
             _marks(axes, verdict, record, quantity)
             _finish(axes, quantity, layers=bool(layers))
 
-        made.append(Panel(draw))
-    steps = relative_steps(record) if "lr" in told else None
+        panels.append(Panel(draw))
+    steps = relative_steps(record) if "lr" in numbers else None
     if steps is not None:
-        made.insert(1, Panel(lambda axes: _step_lengths(axes, steps, per_epoch, verdict)))
-    return made
+        panels.insert(1, Panel(lambda axes: _step_lengths(axes, steps, per_epoch, verdict)))
+    return panels
 
 
-def _still(record: Record, name: str) -> bool:
-    """A rate that never moves is told by one number."""
+def _is_constant(record: Record, name: str) -> bool:
+    """Return whether the series is a constant learning rate, which needs no panel."""
     return name == "train_lr" and len(set(record.series[name].value.tolist())) < 2
 
 
 def _steps_per_epoch(record: Record) -> float:
-    """The last step of an epoch over the epoch: of all rows the largest."""
+    """Return the number of steps per epoch: the largest step / epoch of all rows."""
     found = [
         float((one.step[one.epoch > 0] / one.epoch[one.epoch > 0]).max())
         for name, one in record.series.items()
@@ -177,7 +181,7 @@ def _lines(axes: Axes, record: Record, names: Iterable[str], per_epoch: float) -
 
 
 def _layer_lines(axes: Axes, record: Record, names: list[str], per_epoch: float) -> None:
-    """From dark (near the input) to light (near the output); the first, the middle and the last are named."""
+    """Draw layers from dark (input) to light (output); the first, middle and last one are labelled."""
     order = list(record.layers(names[0].partition(".")[0].removeprefix("layers_"))) if names else []
     names = sorted(names, key=lambda name: order.index(name.partition(".")[2]))
     named = {0, len(names) // 2, len(names) - 1} if len(names) > 6 else set(range(len(names)))
@@ -192,18 +196,20 @@ def _layer_lines(axes: Axes, record: Record, names: list[str], per_epoch: float)
 
 
 def _marks(axes: Axes, verdict: Mapping[str, Any], record: Record, quantity: str) -> None:
-    """Since when, the best epoch, the baseline's level, thresholds."""
-    told = verdict["evidence"]
-    best = told.get("best_epoch")
+    """Mark the best epoch, the first epoch of the verdict, the baseline loss and thresholds."""
+    numbers = verdict["evidence"]
+    best = numbers.get("best_epoch")
     if best is not None:
         axes.axvline(best, color=INK, linewidth=0.9, linestyle=(0, (1, 2)), label=f"best: epoch {best}")
     _since(axes, verdict)
-    baseline = told.get("baseline_loss") or record.baseline
+    baseline = numbers.get("baseline_loss") or record.baseline
     top = axes.get_ylim()[1]
     if quantity == "loss" and baseline and top < 20 * baseline:
-        axes.axhline(baseline, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label=f"a constant's: {baseline:.3g}")
+        axes.axhline(
+            baseline, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label=f"constant prediction: {baseline:.3g}"
+        )
     if quantity in ("dead_units", "saturated_units"):
-        _threshold(axes, told.get("threshold"), "threshold of all", across=True)
+        _threshold(axes, numbers.get("threshold"), "threshold of all", across=True)
         axes.set_ylim(-0.03, 1.03)
 
 
@@ -214,14 +220,14 @@ def _since(axes: Axes, verdict: Mapping[str, Any]) -> None:
 
 
 def _finish(axes: Axes, quantity: str, *, layers: bool) -> None:
-    """A logarithmic axis where values differ that much, and never so short a one that rounding errors look like a course."""
+    """Scale the y axis: logarithmic for a wide range, and not so short that rounding errors look like a trend."""
     courses = [
         np.asarray(line.get_ydata(), float) for line in axes.get_lines() if line.get_transform() == axes.transData
     ]
     values = np.concatenate(courses or [np.empty(0)])
     values = values[np.isfinite(values)]
     positive = values[values > 0]
-    if len(positive) and positive.max() / positive.min() >= WIDE:
+    if len(positive) and positive.max() / positive.min() >= LOG_RATIO:
         if (values > 0).all():
             axes.set_yscale("log")
         else:
@@ -229,19 +235,25 @@ def _finish(axes: Axes, quantity: str, *, layers: bool) -> None:
         axes.minorticks_off()
     elif len(values):
         low, high = axes.get_ylim()
-        short = LEAST_SPAN * float(np.abs(values).max()) - (high - low)
+        short = MIN_SPAN * float(np.abs(values).max()) - (high - low)
         if short > 0:
             axes.set_ylim(low - short / 2, high + short / 2)
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.4g}"))  # no offset that has to be added in one's head
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.4g}"))  # without an offset
     title = TITLES.get(quantity, quantity) + (" by layer" if layers else "")
-    _style(axes, "epoch", title[0].upper() + title[1:])
+    style_epoch_axes(axes, "epoch", title[0].upper() + title[1:])
     _legend(axes)
 
 
 def _step_lengths(axes: Axes, steps: Series, per_epoch: float, verdict: Mapping[str, Any]) -> None:
     marker = "o" if len(steps) <= 30 else ""
     axes.plot(
-        steps.step / per_epoch, steps.value, color=TRAIN, linewidth=1.4, marker=marker, markersize=3, label="a step"
+        steps.step / per_epoch,
+        steps.value,
+        color=TRAIN,
+        linewidth=1.4,
+        marker=marker,
+        markersize=3,
+        label="relative step",
     )
     axes.axhline(LARGE_STEP, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label=f"large: {LARGE_STEP:g}")
     axes.axhline(1e-3, color=INK, linewidth=0.9, linestyle=(0, (1, 2)), label="usual: 0.001")
@@ -249,7 +261,7 @@ def _step_lengths(axes: Axes, steps: Series, per_epoch: float, verdict: Mapping[
     if (steps.value > 0).all():
         axes.set_yscale("log")
         axes.minorticks_off()
-    _style(axes, "epoch", "Length of a step over the norm of the weights")
+    style_epoch_axes(axes, "epoch", "Length of a step over the norm of the weights")
     _legend(axes)
 
 
@@ -257,37 +269,37 @@ def _step_lengths(axes: Axes, steps: Series, per_epoch: float, verdict: Mapping[
 
 
 def _bars(verdict: Mapping[str, Any], record: Record) -> list[Panel]:
-    """Panels of what is one number a layer, a class, a feature or a part."""
-    told, evaluation = verdict["evidence"], record.evaluation or {}
-    made: list[Panel] = []
-    if shares := told.get("share_by_layer"):
-        made.append(Panel(lambda axes: _of_units(axes, shares, told), _left(shares)))
-    if reach := told.get("reach_by_layer"):
-        made.append(Panel(lambda axes: _of_reach(axes, reach, told), _left(reach)))
-    if norms := told.get("first_grad_norm_by_layer"):
-        title = "Norm of the gradient at the first look, by layer"
-        made.append(Panel(lambda axes: _bar_panel(axes, norms, title, log=True), _left(norms)))
-    if features := told.get("largest_features"):
-        made.append(Panel(lambda axes: _of_features(axes, features, told), _left(features)))
-    if "evenness_of_errors" in told and evaluation.get("confusion_matrix"):
-        made.append(Panel(lambda axes: _of_errors(axes, record), _left(map(str, evaluation.get("classes") or ()))))
-    if "ratio" in told and evaluation.get("per_class"):
+    """Return panels of numbers by layer, class, feature or part."""
+    numbers, evaluation = verdict["evidence"], record.evaluation or {}
+    panels: list[Panel] = []
+    if shares := numbers.get("share_by_layer"):
+        panels.append(Panel(lambda axes: _idle_units_panel(axes, shares, numbers), _left(shares)))
+    if reach := numbers.get("reach_by_layer"):
+        panels.append(Panel(lambda axes: _reach_panel(axes, reach, numbers), _left(reach)))
+    if norms := numbers.get("first_grad_norm_by_layer"):
+        title = "Norm of the gradient at the first log step, by layer"
+        panels.append(Panel(lambda axes: _bar_panel(axes, norms, title, log=True), _left(norms)))
+    if features := numbers.get("largest_features"):
+        panels.append(Panel(lambda axes: _features_panel(axes, features, numbers), _left(features)))
+    if "evenness_of_errors" in numbers and evaluation.get("confusion_matrix"):
+        panels.append(Panel(lambda axes: _errors_panel(axes, record), _left(map(str, evaluation.get("classes") or ()))))
+    if "ratio" in numbers and evaluation.get("per_class"):
         names = [_short(str(row["class"])) + " (1000)" for row in evaluation["per_class"]]
-        made.append(Panel(lambda axes: _of_classes(axes, record), _left(names)))
-    elif isinstance(told.get("samples"), dict):
-        counts = told["samples"]
-        made.append(Panel(lambda axes: _bar_panel(axes, counts, "Samples of each class"), _left(counts)))
-    if told.get("validation") is not None and told.get("test") is not None:
-        made.append(Panel(lambda axes: _of_parts(axes, told), _left(("validation",))))
-    if isinstance(told.get("share"), float) and not shares:
-        made.append(Panel(lambda axes: _of_share(axes, told), _left(("samples",))))
-    if told.get("mse_over_mae_squared") is not None:
-        made.append(Panel(lambda axes: _of_residuals(axes, told), _left(("normal residuals",))))
-    return made
+        panels.append(Panel(lambda axes: _recall_panel(axes, record), _left(names)))
+    elif isinstance(numbers.get("samples"), dict):
+        counts = numbers["samples"]
+        panels.append(Panel(lambda axes: _bar_panel(axes, counts, "Samples of each class"), _left(counts)))
+    if numbers.get("validation") is not None and numbers.get("test") is not None:
+        panels.append(Panel(lambda axes: _parts_panel(axes, numbers), _left(("validation",))))
+    if isinstance(numbers.get("share"), float) and not shares:
+        panels.append(Panel(lambda axes: _share_panel(axes, numbers), _left(("samples",))))
+    if numbers.get("mse_over_mae_squared") is not None:
+        panels.append(Panel(lambda axes: _residuals_panel(axes, numbers), _left(("normal residuals",))))
+    return panels
 
 
 def _left(names: Iterable[str]) -> float:
-    """Inches that the longest of them takes at a size of 7 points."""
+    """Return the width in inches of the longest name at 7 points."""
     return 0.3 + 0.064 * max((len(_short(name)) for name in names), default=4)
 
 
@@ -301,10 +313,10 @@ def _bar_panel(
     errors: Mapping[str, float] | None = None,
     colours: Mapping[str, str] | None = None,
 ) -> None:
-    """Bars from top to bottom in the order given, each with its number; of many the first and the last ones."""
+    """Draw bars from top to bottom, each with its number; of many only the first and the last ones."""
     names = list(values)
-    if len(names) > MOST_BARS:
-        names = [*names[: MOST_BARS // 2], *names[-MOST_BARS // 2 :]]
+    if len(names) > MAX_BARS:
+        names = [*names[: MAX_BARS // 2], *names[-MAX_BARS // 2 :]]
     finite = [float(values[n]) if values[n] is not None and math.isfinite(values[n]) else 0.0 for n in names]
     log = log and any(v > 0 for v in finite)
     places = np.arange(len(names))
@@ -364,27 +376,27 @@ def _threshold(axes: Axes, value: float | None, what: str, *, across: bool = Fal
         line(value, color=INK, linewidth=1.0, linestyle=style, label=f"{what}: {value:.3g}", zorder=3)
 
 
-def _of_units(axes: Axes, shares: Mapping[str, float], told: Mapping[str, Any]) -> None:
-    _threshold(axes, told.get("threshold"), "threshold of all")
-    _threshold(axes, told.get("layer_threshold"), "of one layer", dotted=True)
+def _idle_units_panel(axes: Axes, shares: Mapping[str, float], numbers: Mapping[str, Any]) -> None:
+    _threshold(axes, numbers.get("threshold"), "threshold of all")
+    _threshold(axes, numbers.get("layer_threshold"), "of one layer", dotted=True)
     _bar_panel(axes, shares, "Idle units at the end, by layer (input first)", share=True)
 
 
-def _of_reach(axes: Axes, reach: Mapping[str, float], told: Mapping[str, Any]) -> None:
+def _reach_panel(axes: Axes, reach: Mapping[str, float], numbers: Mapping[str, Any]) -> None:
     last = list(reach.values())[-1]
-    if last and told.get("threshold"):
-        _threshold(axes, told["threshold"] * last, f"{told['threshold']:g} of the last one's")
+    if last and numbers.get("threshold"):
+        _threshold(axes, numbers["threshold"] * last, f"{numbers['threshold']:g} of the last one's")
     _bar_panel(axes, reach, "Gradient times weights, by layer (input first)", log=True)
 
 
-def _of_features(axes: Axes, features: Mapping[str, float], told: Mapping[str, Any]) -> None:
-    _threshold(axes, (told.get("thresholds") or {}).get("rms"), "threshold")
-    _threshold(axes, told.get("median_rms"), "median of all inputs", dotted=True)
+def _features_panel(axes: Axes, features: Mapping[str, float], numbers: Mapping[str, Any]) -> None:
+    _threshold(axes, (numbers.get("thresholds") or {}).get("rms"), "threshold")
+    _threshold(axes, numbers.get("median_rms"), "median of all inputs", dotted=True)
     _bar_panel(axes, features, "Root mean square of the largest inputs", log=True)
 
 
-def _of_classes(axes: Axes, record: Record) -> None:
-    """Recall of each class, largest first, with +-2 sqrt(r (1-r) / n)."""
+def _recall_panel(axes: Axes, record: Record) -> None:
+    """Draw the recall of each class, largest class first, with +-2 sqrt(r (1-r) / n)."""
     rows = sorted((record.evaluation or {})["per_class"], key=lambda row: -row["support"])
     recall = {f"{_short(str(row['class']))} ({row['support']})": float(row["recall"]) for row in rows}
     support = [max(1, int(row["support"])) for row in rows]
@@ -392,17 +404,17 @@ def _of_classes(axes: Axes, record: Record) -> None:
     _bar_panel(axes, recall, f"Recall of each class, {_part(record)} part (samples)", share=True, errors=errors)
 
 
-def _of_errors(axes: Axes, record: Record) -> None:
-    """The confusion matrix without its diagonal: errors of a few pairs are hard classes, even ones look like noise."""
-    told = record.evaluation or {}
+def _errors_panel(axes: Axes, record: Record) -> None:
+    """Draw the confusion matrix without its diagonal: even errors look like label noise."""
+    evaluation = record.evaluation or {}
     counts, names = (
-        np.array(told["confusion_matrix"], float),
-        [str(name) for name in told.get("classes") or range(len(told["confusion_matrix"]))],
+        np.array(evaluation["confusion_matrix"], float),
+        [str(name) for name in evaluation.get("classes") or range(len(evaluation["confusion_matrix"]))],
     )
     np.fill_diagonal(counts, np.nan)
     image = axes.imshow(counts, cmap="Blues", vmin=0)
     axes.figure.colorbar(image, ax=axes, fraction=0.045, pad=0.02).ax.tick_params(labelsize=7, length=0, colors=INK)
-    every = max(1, len(names) // MOST_BARS)
+    every = max(1, len(names) // MAX_BARS)
     places = range(0, len(names), every)
     axes.set_xticks(places, [_short(name) for name in names[::every]], rotation=45 if len(names) > 10 else 0)
     axes.set_yticks(places, [_short(name) for name in names[::every]])
@@ -417,27 +429,27 @@ def _part(record: Record) -> str:
     return LINES[name][1] if name in LINES else name
 
 
-def _of_parts(axes: Axes, told: Mapping[str, Any]) -> None:
-    metric = str(told.get("metric", "metric"))
-    values = {"validation": float(told["validation"]), "test": float(told["test"])}
+def _parts_panel(axes: Axes, numbers: Mapping[str, Any]) -> None:
+    metric = str(numbers.get("metric", "metric"))
+    values = {"validation": float(numbers["validation"]), "test": float(numbers["test"])}
     colours = {"validation": VALIDATION, "test": TEST}
     share = metric == "accuracy"
     note = (
-        f"{metric}: {told['difference']:.3g} worse, +-{2 * told['standard_error']:.2g}"
-        if "standard_error" in told
+        f"{metric}: {numbers['difference']:.3g} worse, +-{2 * numbers['standard_error']:.2g}"
+        if "standard_error" in numbers
         else metric
     )
     _bar_panel(axes, values, note[0].upper() + note[1:], share=share, colours=colours)
 
 
-def _of_share(axes: Axes, told: Mapping[str, Any]) -> None:
-    _threshold(axes, told.get("threshold"), "threshold")
-    _bar_panel(axes, {"samples": told["share"]}, "Share of samples that the report names", share=True)
+def _share_panel(axes: Axes, numbers: Mapping[str, Any]) -> None:
+    _threshold(axes, numbers.get("threshold"), "threshold")
+    _bar_panel(axes, {"samples": numbers["share"]}, "Share of samples in the report's findings", share=True)
 
 
-def _of_residuals(axes: Axes, told: Mapping[str, Any]) -> None:
-    _threshold(axes, told.get("threshold"), "threshold")
-    values = {"this run": told["mse_over_mae_squared"], "normal residuals": math.pi / 2}
+def _residuals_panel(axes: Axes, numbers: Mapping[str, Any]) -> None:
+    _threshold(axes, numbers.get("threshold"), "threshold")
+    values = {"this run": numbers["mse_over_mae_squared"], "normal residuals": math.pi / 2}
     _bar_panel(axes, values, "Mean squared error over mae squared", colours={"normal residuals": FAINT})
 
 
@@ -449,5 +461,5 @@ def _legend(axes: Axes) -> None:
 
 
 def _short(name: str) -> str:
-    """The end of a long path is what tells layers apart."""
+    """Shorten a long name from the left, because layers differ at the end of their path."""
     return name if len(name) <= 22 else f"…{name[-21:]}"

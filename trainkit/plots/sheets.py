@@ -1,4 +1,4 @@
-"""Pictures of data as PNG bytes: contact sheets of images and plots of columns. No torch."""
+"""Previews of datasets as PNG bytes: contact sheets of images and plots of columns."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MOST_PANELS = 12
 def contact_sheet(
     images: NDArray[np.floating[Any]], labels: Sequence[str], *, columns: int = 5, title: str = ""
 ) -> bytes:
-    """A grid of images (n, H, W, C) with values in [0, 1], each under its label; small ones are drawn without blur."""
+    """Draw a grid of images (n, H, W, C) with values in [0, 1], each with its label, without interpolation."""
     rows = math.ceil(len(images) / columns)
     figure = Figure(figsize=(1.35 * columns, 1.5 * rows + (0.4 if title else 0)), dpi=130, layout="constrained")
     for index, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -52,7 +52,7 @@ def contact_sheet(
 
 
 def dataset_preview(dataset: Dataset) -> bytes:
-    """What the dataset looks like: labelled images, a few sequences, or the distribution of each column."""
+    """Draw a preview: labelled images, a few sequences, or the distribution of each column."""
     inputs = dataset.inputs
     if isinstance(inputs, ImageInputs):
         names = target_names(dataset)
@@ -68,7 +68,7 @@ def dataset_preview(dataset: Dataset) -> bytes:
 
 
 def target_names(dataset: Dataset) -> list[str]:
-    """The class name of each sample; empty when it has none."""
+    """Return the class name of each sample; empty without classes."""
     classes = list(dataset.facts.classes or ())
     if not classes or dataset.targets is None:
         return []
@@ -76,19 +76,19 @@ def target_names(dataset: Dataset) -> list[str]:
 
 
 def _spread(names: Sequence[str], count: int, most: int) -> NDArray[np.int64]:
-    """Up to `most` positions, the classes in turn, so that every class is seen."""
+    """Return up to `most` positions, taken from the classes in turn."""
     if not names:
         return np.arange(min(count, most))
     by_class: dict[str, list[int]] = {}
     for position, name in enumerate(names):
         by_class.setdefault(name, []).append(position)
-    turns = [own[: math.ceil(most / len(by_class)) + 1] for _, own in sorted(by_class.items())]
-    interleaved = [own[turn] for turn in range(max(map(len, turns))) for own in turns if turn < len(own)]
+    turns = [members[: math.ceil(most / len(by_class)) + 1] for _, members in sorted(by_class.items())]
+    interleaved = [members[turn] for turn in range(max(map(len, turns))) for members in turns if turn < len(members)]
     return np.array(sorted(interleaved[:most], key=lambda p: (names[p], p)), np.int64)
 
 
 def _columns(columns: dict[str, Column], target: str | None = None) -> bytes:
-    """One distribution a panel; the target comes first, so that it is never among those left out."""
+    """Draw the distribution of each column; the target comes first, so that it is never left out."""
     ordered = sorted(columns.items(), key=lambda entry: entry[0] != target)
     shown = ordered[:MOST_PANELS]
     across = min(4, len(shown))
@@ -107,7 +107,10 @@ def _columns(columns: dict[str, Column], target: str | None = None) -> bytes:
 
 
 def _distribution(axes: Any, values: NDArray[Any], categories: Sequence[str] | None) -> tuple[int, int]:
-    """Draw it; (missing values, values beyond the axis). The axis leaves out the outermost half percent when far off."""
+    """Draw a distribution; return (missing values, values outside the axis).
+
+    The axis leaves out the outermost 0.5 % on each side if these values are far away.
+    """
     if categories is not None:
         counts = np.bincount(values[values >= 0], minlength=len(categories))
         order = np.argsort(-counts, kind="stable")[:8]
@@ -126,7 +129,7 @@ def _distribution(axes: Any, values: NDArray[Any], categories: Sequence[str] | N
         low, high = present.min(), present.max()
     inside = present[(present >= low) & (present <= high)]
     whole = bool((inside == np.floor(inside)).all()) and high - low <= 2000
-    # bars of whole numbers are as wide as each other: else some hold one number more, which looks like a pattern
+    # bins of equal numbers of integers: unequal ones look like a pattern
     width = max(1, math.ceil((high - low + 1) / 30)) if whole else 0
     axes.hist(inside, bins=np.arange(low - 0.5, high + width + 0.5, width) if whole else 30, color=BLUE)
     if max(abs(low), abs(high)) >= 1e4:
@@ -143,12 +146,12 @@ def _plain(axes: Any) -> None:
 
 
 def shortened(text: str, most: int) -> str:
-    """The text, or its beginning and an ellipsis."""
+    """Return the text, cut to `most` characters with an ellipsis."""
     return text if len(text) <= most else text[: most - 1] + "\u2026"
 
 
 def _sequences(inputs: SequenceInputs, names: Sequence[str]) -> bytes:
-    """A few sequences, the classes in turn, on one scale; up to twelve features each."""
+    """Draw a few sequences from the classes in turn, on one scale, with up to twelve features each."""
     count, features = len(inputs.offsets) - 1, inputs.values.shape[1]
     chosen = _spread(names, count, 9)
     rows = math.ceil(len(chosen) / 3)
@@ -178,7 +181,7 @@ def _sequences(inputs: SequenceInputs, names: Sequence[str]) -> bytes:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure's PNG."""
+    """Return the figure as PNG."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()

@@ -100,9 +100,9 @@ class Pipeline:
         """JSON-able description, and arrays by name; no pickle."""
         described, arrays = [], {}
         for index, step in enumerate(self.fitted):
-            description, own = step.state()
+            description, step_arrays = step.state()
             described.append(description)
-            arrays.update({f"{index}.{name}": array for name, array in own.items()})
+            arrays.update({f"{index}.{name}": array for name, array in step_arrays.items()})
         return {"steps": described, "spec": [step.model_dump(mode="json") for step in self.steps]}, arrays
 
     @classmethod

@@ -87,7 +87,7 @@ def test_what_the_dataset_s_report_says_counts(service: Served) -> None:
     from service.datasets.tables import Dataset
 
     dataset = service.ready_dataset(splits={"train": 800, "validation": 100, "test": 100})
-    message = "50 samples stand in train and test: the figures of the held-out part will be too good"
+    message = "50 samples are in both train and test: the figures of the held-out part will be too good"
     with service.sessions.begin() as session:
         finding = {"severity": "warning", "code": "leakage", "message": message, "where": "a"}
         session.get_one(Dataset, dataset).report = {"findings": [finding]}

@@ -78,7 +78,7 @@ def test_grey_images_have_brightness_and_contrast(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["saturation", "hue"])
-def test_colour_of_grey_images_is_refused_in_words(kind: str) -> None:
+def test_colour_steps_refuse_grey_images(kind: str) -> None:
     with pytest.raises(ValueError, match=f"{kind} needs images of three channels, these have 1"):
         build([{"kind": kind}]).apply(images(1), seed=0, epoch=1, step=0)
 

@@ -79,7 +79,7 @@ def test_the_batch_that_is_given_stays_as_it_is_and_the_range_holds(step: dict[s
     torch.testing.assert_close(soft.sum(1), torch.ones(16))
 
 
-def test_the_global_generator_is_left_alone() -> None:
+def test_apply_does_not_use_the_global_generator() -> None:
     state = torch.get_rng_state()
     at(EVERYTHING, 0, 1, 0)
     assert torch.equal(torch.get_rng_state(), state)
@@ -123,6 +123,6 @@ def test_variants_are_different_copies_of_one_image() -> None:
 @pytest.mark.parametrize(
     "step", [s for s in EVERYTHING if s["kind"] not in ("noise", "mixup")], ids=lambda s: s["kind"]
 )
-def test_steps_on_images_refuse_other_samples_in_words(step: dict[str, object], shape: tuple[int, ...]) -> None:
+def test_image_steps_refuse_other_samples(step: dict[str, object], shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=f"{step['kind']} is for images"):
         build([step]).apply(torch.rand(shape), seed=0, epoch=1, step=0)

@@ -1,4 +1,4 @@
-"""NumPy files: whole, in parts, ragged or padded; and what is refused, by array."""
+"""NumPy files: whole, in parts, ragged or padded, and errors that name the array."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sequences_of(dataset: Dataset) -> list[list[float]]:
     return [inputs.values[a:b, 0].tolist() for a, b in zip(inputs.offsets[:-1], inputs.offsets[1:], strict=True)]
 
 
-def test_x_and_y(tmp_path: Path) -> None:
+def test_read_arrays_x_and_y(tmp_path: Path) -> None:
     dataset, details = read_arrays(npz(tmp_path, {"X": X, "y": Y, "split": np.array([0, 0, 1, 2])}))
     assert isinstance(dataset.inputs, ArrayInputs)
     np.testing.assert_array_equal(dataset.inputs.values, X)
@@ -38,7 +38,7 @@ def test_x_and_y(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("validation", ["val", "validation"])
-def test_parts_are_put_one_behind_the_other(validation: str, tmp_path: Path) -> None:
+def test_read_arrays_concatenates_parts(validation: str, tmp_path: Path) -> None:
     parts = {"train": slice(0, 2), validation: slice(2, 3), "test": slice(3, 4)}
     arrays = {f"{letter}_{part}": array[own] for part, own in parts.items() for letter, array in (("X", X), ("y", Y))}
     dataset, _ = read_arrays(npz(tmp_path, arrays))
@@ -48,17 +48,17 @@ def test_parts_are_put_one_behind_the_other(validation: str, tmp_path: Path) -> 
     assert dataset.split.tolist() == [0, 0, 1, 2]
 
 
-def test_floats_are_numbers_to_predict(tmp_path: Path) -> None:
+def test_read_arrays_float_targets_are_regression(tmp_path: Path) -> None:
     assert read_arrays(npz(tmp_path, {"X": X, "y": X[:, 0]}))[0].facts.target_type == "number"
 
 
-def test_a_bare_npy_has_inputs_alone(tmp_path: Path) -> None:
+def test_read_arrays_single_npy_has_no_targets(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", X)
     dataset = load_dataset(tmp_path / "x.npy")
     assert dataset.facts.target_type == "none"
 
 
-def test_npy_files_in_a_folder_or_a_tar(tmp_path: Path) -> None:
+def test_read_arrays_npy_files_in_a_folder_or_a_tar(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     folder.mkdir()
     np.save(folder / "X.npy", X)
@@ -72,7 +72,7 @@ def test_npy_files_in_a_folder_or_a_tar(tmp_path: Path) -> None:
         assert load_dataset(path).facts == Dataset.from_arrays(X, Y).facts
 
 
-def test_ragged_sequences(tmp_path: Path) -> None:
+def test_read_arrays_ragged_sequences(tmp_path: Path) -> None:
     values = np.arange(5.0)[:, None]
     dataset = load_dataset(npz(tmp_path, {"values": values, "offsets": np.array([0, 2, 5]), "y": np.array(["b", "a"])}))
     assert sequences_of(dataset) == [[0, 1], [2, 3, 4]]
@@ -80,7 +80,7 @@ def test_ragged_sequences(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [None, "sequences"])
-def test_padded_sequences_lose_their_padding(kind: str | None, tmp_path: Path) -> None:
+def test_read_arrays_removes_padding(kind: str | None, tmp_path: Path) -> None:
     arrays = {"X": np.array([[[0.0], [1], [9]], [[2], [3], [4]]]), "lengths": np.array([2, 3]), "y": np.array([0, 1])}
     dataset = load_dataset(npz(tmp_path, arrays), kind=kind)
     assert sequences_of(dataset) == [[0, 1], [2, 3, 4]]
@@ -108,27 +108,27 @@ def test_padded_sequences_lose_their_padding(kind: str | None, tmp_path: Path) -
         ({"X": X, "lengths": np.array([1, 2, 3, 4])}, "lengths"),
     ],
 )
-def test_refusals_name_the_array(arrays: dict[str, Any], where: str, tmp_path: Path) -> None:
+def test_read_arrays_errors_name_the_array(arrays: dict[str, Any], where: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_arrays(npz(tmp_path, arrays))
     assert caught.value.problems[0].where == where
 
 
-def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+def test_read_arrays_refuses_pickles(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_arrays(npz(tmp_path, {"X": X, "y": np.array([{}, [], 1, 2], object)}))
     assert (caught.value.problems[0].code, caught.value.problems[0].where) == ("pickle", "y")
 
 
-def test_text_said_to_be_arrays(tmp_path: Path) -> None:
+def test_read_arrays_refuses_text(tmp_path: Path) -> None:
     (tmp_path / "t").write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match="no NumPy array"):
+    with pytest.raises(DataError, match="not a NumPy array"):
         read_arrays(tmp_path / "t")
 
 
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")
 @pytest.mark.parametrize("kind", ["npz", "npy"])
-def test_damaged_files_raise_nothing_but_data_errors(kind: str, tmp_path: Path) -> None:
+def test_read_arrays_damaged_files_raise_data_errors(kind: str, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     np.savez(tmp_path / "d.npz", X=X, y=Y)
     np.save(tmp_path / "d.npy", X)

@@ -1,4 +1,4 @@
-"""The prepared form: what is saved is what is loaded, and the facts say what is there."""
+"""The prepared form: saving, loading and facts."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_target_column_gives_classes_or_numbers() -> None:
 def test_a_target_column_that_cannot_be_learnt(column: str, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         table().with_target(column)
-    with pytest.raises(DataError, match="have no columns"):
+    with pytest.raises(DataError, match="has no columns"):
         images().with_target(column)
 
 

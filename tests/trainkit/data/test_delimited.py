@@ -1,4 +1,4 @@
-"""What is told from the text of a table, and quotes that would swallow rows in silence."""
+"""Delimited text: detection of the dialect, and stray quotes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def test_a_quote_that_is_never_closed_names_the_row_where_it_opens(tmp_path: Pat
 
 def test_rows_swallowed_by_a_quote_count_by_their_lines(tmp_path: Path) -> None:
     swallowed = 'a,b\n1,x\n2,"y,k\n' + "3,z\n" * 50 + '4,"k"\n' + "1,x\n" * 100
-    with pytest.raises(DataError, match=r"line 3: a quote opens here and is closed in the wrong place, on line 54"):
+    with pytest.raises(
+        DataError, match=r"line 3: a quote opens on this line and is closed in the wrong place, on line 54"
+    ):
         table(tmp_path, swallowed)
     columns, bad, _ = table(tmp_path, 'a,b\n1,x\n2,"y,k\n4,"k"\n' + "1,x\n" * 100)
     assert len(columns["a"]) == 101

@@ -1,4 +1,4 @@
-"""Hostile and broken uploads: each is refused, or accepted with a word about it, by name; nothing is written elsewhere."""
+"""Hostile and broken uploads are refused or reported by name; nothing is written elsewhere."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.support.hostile_files import ACCEPTED, Case
 from trainkit.data import DataError, prepare
 
 
-def test_there_are_many() -> None:
+def test_hostile_files_are_many() -> None:
     assert len(CASES) >= 100
     assert len(dict(CASES)) == len(CASES)
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("case", [case for _, case in CASES], ids=[name for name, _ in CASES])
-def test_a_hostile_upload(case: Case, tmp_path: Path) -> None:
+def test_hostile_upload_is_refused(case: Case, tmp_path: Path) -> None:
     place = tmp_path / "in" / "here"
     place.mkdir(parents=True)
     upload = place / f"upload{''.join(Path(case.file).suffixes)}"

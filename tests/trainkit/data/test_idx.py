@@ -1,4 +1,4 @@
-"""MNIST's files: loose, gzipped, in archives; and headers that lie."""
+"""IDX files: loose, gzipped, in archives, and with wrong headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images in bulk: the same pixels from every kind of archive, wrong guesses put right, helpers that die."""
+"""Loading of many images: all kinds of archives, wrong guesses of the shape, workers that die."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def pixels_of(dataset: Dataset) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("mode", ["", "gz", "bz2", "xz", "zst"])
-def test_a_tar_gives_what_the_folder_gives(mode: str, tmp_path: Path) -> None:
+def test_load_images_tar_equals_folder(mode: str, tmp_path: Path) -> None:
     files = dict(sorted(noise(150).items()))
     whole = load_dataset(folder(tmp_path / "d", files))
     packed = load_dataset(tar(tmp_path / "x", files, mode))
@@ -79,7 +79,7 @@ def test_a_truncated_zstandard_tar_and_one_that_wants_a_huge_window(tmp_path: Pa
 
 
 @pytest.mark.parametrize("archived", [False, True])
-def test_a_wrong_guess_of_size_and_channels_is_put_right(archived: bool, tmp_path: Path) -> None:
+def test_load_images_corrects_a_wrong_guess_of_the_shape(archived: bool, tmp_path: Path) -> None:
     # the first images, all that is looked at of a tar, are small and grey; most are larger, the last has colour
     files = {f"a/{i:04d}.png": picture(np.full((2, 2), i, np.uint8)) for i in range(70)}
     files |= {f"b/{i:04d}.png": picture(np.full((4, 6), i, np.uint8)) for i in range(100)}
@@ -91,7 +91,7 @@ def test_a_wrong_guess_of_size_and_channels_is_put_right(archived: bool, tmp_pat
     assert pixels[170, 0, 0].tolist() == [1, 2, 3]
 
 
-def test_the_prepared_form_is_written_in_place(tmp_path: Path) -> None:
+def test_prepare_writes_pixels_in_place(tmp_path: Path) -> None:
     files = noise(130)
     files["a/0002.png"] = b"no image"
     facts, made = prepare(folder(tmp_path / "d", files), tmp_path / "prepared")
@@ -104,13 +104,13 @@ def test_the_prepared_form_is_written_in_place(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["d", "prepared"]
 
 
-def test_a_refused_dataset_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_prepare_of_a_refused_dataset_leaves_no_files(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         prepare(folder(tmp_path / "d", {"a/1.png": b"no", "b/1.png": b"no"}), tmp_path / "prepared")
     assert [file.name for file in tmp_path.iterdir()] == ["d"]
 
 
-def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+def test_load_images_memory_is_bounded(tmp_path: Path) -> None:
     path = tar(tmp_path / "x.tar", {f"{'ab'[i % 2]}/{i}.png": one for i, one in enumerate([big_picture()] * 60)}, "")
     tracemalloc.start()
     try:
@@ -145,7 +145,7 @@ def crash() -> None:
 
 @pytest.mark.skipif(not process_pool.can_fork(), reason="helpers are forked on Linux only")
 @pytest.mark.parametrize("archived", [False, True])
-def test_an_image_that_crashes_the_decoder_is_named_and_the_others_are_read(
+def test_load_images_reports_an_image_that_crashes_the_decoder(
     archived: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_loading, "decode", dying(crash))
@@ -160,7 +160,9 @@ def test_an_image_that_crashes_the_decoder_is_named_and_the_others_are_read(
 
 
 @pytest.mark.skipif(not process_pool.can_fork(), reason="helpers are forked on Linux only")
-def test_an_image_that_never_ends_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_images_reports_an_image_that_exceeds_the_time_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(image_loading, "decode", dying(lambda: time.sleep(3600)))
     monkeypatch.setattr(process_pool, "TASK_SECONDS", 5.0)
     files = noise(30)
@@ -170,9 +172,9 @@ def test_an_image_that_never_ends_is_named(tmp_path: Path, monkeypatch: pytest.M
     assert "took more than" in made["unreadable"][0]["reason"]
 
 
-def test_helpers_are_gone_when_the_work_ends_early() -> None:
-    with process_pool.Crew(lambda task: (task, os.getpid()), 3) as helpers:
-        results = helpers.map(iter(range(100)))
+def test_pool_leaves_no_workers() -> None:
+    with process_pool.ProcessPool(lambda task: (task, os.getpid()), 3) as pool:
+        results = pool.map(iter(range(100)))
         pids = {next(results)[1][1] for _ in range(30)}
     assert os.getpid() not in pids
     for pid in pids:
@@ -180,7 +182,7 @@ def test_helpers_are_gone_when_the_work_ends_early() -> None:
             os.kill(pid, 0)
 
 
-def test_an_exception_of_the_work_comes_through() -> None:
+def test_pool_raises_exceptions_of_the_work() -> None:
     def refuse(task: int) -> None:
         raise DataError([image_loading.DataProblem("some_code", "a reason", f"entry {task}")])
 
@@ -189,7 +191,7 @@ def test_an_exception_of_the_work_comes_through() -> None:
     assert caught.value.problems[0].code == "some_code"
 
 
-def test_rows_move_to_the_front_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixel_file_moves_kept_rows_to_the_front(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainkit.data.pixels.BLOCK_BYTES", 5)
     store = PixelFile((1, 2), 1)
     rows = np.arange(40, dtype=np.uint8).reshape(20, 1, 2, 1)

@@ -34,7 +34,7 @@ def levels(dataset: Dataset) -> list[int]:
 
 
 @pytest.mark.parametrize("form", ["{}.png", "images/{}.png", "data/images/{}.png", "{}", "images\\{}.png", "./{}.png"])
-def test_files_are_named_by_any_tail_of_their_path(form: str, tmp_path: Path) -> None:
+def test_read_image_table_matches_tails_of_paths(form: str, tmp_path: Path) -> None:
     rows = "\n".join(f"{form.format(i)},{label}" for i, label in ((2, "b"), (0, "a"), (1, "b")))
     dataset = load_dataset(made(tmp_path, f"file,label\n{rows}\n"))
     assert dataset.facts.kind == "image_table"
@@ -42,18 +42,18 @@ def test_files_are_named_by_any_tail_of_their_path(form: str, tmp_path: Path) ->
     assert dataset.facts.classes == {"a": 1, "b": 2}
 
 
-def test_parts_labels_and_targets_by_name(tmp_path: Path) -> None:
+def test_read_image_table_parts_labels_and_targets(tmp_path: Path) -> None:
     text = "age,file,split,kind\n1.5,0.png,train,x\n2.5,1.png,train,y\n3.5,2.png,test,x\n"
     dataset, details = read_image_table(made(tmp_path, text), target="age")
     assert dataset.facts.target_type == "number"
     assert dataset.facts.splits == {"train": 2, "validation": 0, "test": 1}
     assert (details["file_column"], details["label_column"]) == ("file", "age")
     assert read_image_table(made(tmp_path, text), target="kind")[0].facts.classes == {"x": 2, "y": 1}
-    with pytest.raises(DataError, match="not clear"):
+    with pytest.raises(DataError, match="ambiguous"):
         read_image_table(made(tmp_path, text))
 
 
-def test_a_few_rows_without_an_image_are_left_out_and_named(tmp_path: Path) -> None:
+def test_read_image_table_reports_rows_without_an_image(tmp_path: Path) -> None:
     rows = "\n".join(f"{i}.png,{'ab'[i % 2]}" for i in range(40))
     dataset, details = read_image_table(made(tmp_path, f"file,label\n{rows}\ngone.png,a\n", images=41))
     assert dataset.facts.samples == 40
@@ -77,7 +77,7 @@ def test_refusals(text: str, code: str, tmp_path: Path) -> None:
     assert caught.value.problems[0].code == code
 
 
-def test_a_name_that_fits_two_images_fits_none(tmp_path: Path) -> None:
+def test_read_image_table_ambiguous_names_match_no_image(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "d.zip", "w") as bundle:
         for folder in "ab":
             bundle.writestr(f"{folder}/0.png", picture(0))

@@ -1,4 +1,4 @@
-"""Class folders of images: any format and mode, parts, sizes, and files that are no images."""
+"""Images in class folders: formats, modes, parts, sizes, and files that are not images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pixels_of(path: Path) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("prefix", ["", "root/", "outer/inner/"])
-def test_folders_are_classes_below_a_single_root(prefix: str, tmp_path: Path) -> None:
+def test_read_images_folders_are_classes(prefix: str, tmp_path: Path) -> None:
     path = folder(tmp_path / "d", {f"{prefix}{c}/{i}.png": picture() for c in ("cat", "dog") for i in range(3)})
     dataset, _ = read_images(path)
     assert dataset.facts.classes == {"cat": 3, "dog": 3}
@@ -59,16 +59,16 @@ def test_part_folders_become_the_predefined_split(validation: str, tmp_path: Pat
     assert dataset.facts.classes == {"cat": 3, "dog": 3}
 
 
-def test_images_without_a_class_are_named(tmp_path: Path) -> None:
+def test_read_images_refuses_images_without_a_class(tmp_path: Path) -> None:
     path = folder(tmp_path / "d", {"train/cat/0.png": picture(), "train/dog/0.png": picture(), "test/x.png": picture()})
-    with pytest.raises(DataError, match=r"test/x\.png: 1 images lie in no class folder"):
+    with pytest.raises(DataError, match=r"test/x\.png: 1 images are not in a class folder"):
         read_images(path)
     loose = folder(tmp_path / "e", {"cat/0.png": picture(), "x.png": picture()})
     with pytest.raises(DataError, match=r"x\.png"):
         read_images(loose)
 
 
-def test_the_commonest_size_is_everyone_s(tmp_path: Path) -> None:
+def test_read_images_uses_the_most_common_size(tmp_path: Path) -> None:
     files = {f"a/{i}.png": picture(size=(6, 4), colour=200) for i in range(3)}
     path = folder(tmp_path / "d", {**files, "b/0.png": picture(size=(12, 8), colour=200)})
     dataset, details = read_images(path)
@@ -117,7 +117,7 @@ def test_a_transparent_colour_of_a_grey_image_is_white_and_stays_grey() -> None:
     assert (pixels == 255).all()
 
 
-def test_a_photo_lying_on_its_side_is_put_upright() -> None:
+def test_to_pixels_applies_the_exif_orientation() -> None:
     tags = Image.Exif()
     tags[0x0112] = 6
     assert decode(picture("RGB", size=(6, 4), kind="JPEG", exif=tags))[0].shape == (6, 4, 3)
@@ -128,7 +128,7 @@ def test_grey_images_become_colour_when_one_has_colour(tmp_path: Path) -> None:
     assert pixels_of(path)[:, 0, 0].tolist() == [[9, 9, 9], [1, 2, 3]]
 
 
-def test_a_few_unreadable_files_are_left_out_and_named(tmp_path: Path) -> None:
+def test_read_images_reports_a_few_unreadable_files(tmp_path: Path) -> None:
     good = {f"{c}/{i}.png": picture() for c in "ab" for i in range(15)}
     path = folder(tmp_path / "d", {**good, "a/bad.png": b"no image", "a/notes.txt": b"hello"})
     dataset, details = read_images(path)
@@ -138,14 +138,14 @@ def test_a_few_unreadable_files_are_left_out_and_named(tmp_path: Path) -> None:
     assert details["other_files"] == ["a/notes.txt"]
 
 
-def test_many_unreadable_files_are_an_error_that_names_them(tmp_path: Path) -> None:
+def test_read_images_refuses_many_unreadable_files(tmp_path: Path) -> None:
     good = {f"{c}/{i}.png": picture() for c in "ab" for i in range(5)}
     with pytest.raises(DataError) as caught:
         read_images(folder(tmp_path / "d", {**good, "a/bad.png": picture()[:40]}))
     assert [problem.where for problem in caught.value.problems] == ["a/bad.png"]
 
 
-def test_a_size_of_one_s_own(tmp_path: Path) -> None:
+def test_read_images_with_a_given_size(tmp_path: Path) -> None:
     small, large = picture(size=(6, 4)), picture(size=(8, 8))
     path = folder(tmp_path / "d", {"a/1.png": small, "a/2.png": large, "b/1.png": large})
     dataset, details = read_images(path, size=(2, 3))
@@ -156,7 +156,7 @@ def test_a_size_of_one_s_own(tmp_path: Path) -> None:
         load_dataset(path, reading=Reading(image_size="9000x8"))
 
 
-def test_an_archive_without_images(tmp_path: Path) -> None:
+def test_read_images_refuses_an_archive_without_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"only a\.txt"):
         read_images(folder(tmp_path / "d", {"a.txt": b""}))
 
@@ -164,12 +164,12 @@ def test_an_archive_without_images(tmp_path: Path) -> None:
 def test_an_image_that_unpacks_to_too_much_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "MOST_PIXELS", 20)
     monkeypatch.setattr(decoding, "to_pixels", lambda _: pytest.fail("it was unpacked"))
-    with pytest.raises(ValueError, match="6 x 4 pixels are more than 20"):
+    with pytest.raises(ValueError, match="6 x 4 pixels, more than the limit of 20"):
         decode(picture())
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
-def test_damaged_images_raise_nothing_but_value_errors(kind: str) -> None:
+def test_decode_damaged_images_raises_value_errors(kind: str) -> None:
     random = np.random.default_rng(0)
     raw = picture("RGB", (16, 16), (9, 9, 9), kind)
     for trial in range(200):

@@ -1,4 +1,4 @@
-"""From an upload to a prepared dataset: kinds told apart by content, reports, and whole folders or none."""
+"""From an upload to a prepared dataset: detection of the kind, report, and atomic folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_iris
 
 from trainkit.data import DataError, Dataset, ImageInputs, load_dataset, prepare
-from trainkit.data.detect import detect
+from trainkit.data.load import detect_kind
 
 
 def png(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
@@ -48,8 +48,8 @@ CSV = b"a,b\n1,x\n2,y\n"
         ({"table.csv": CSV, "README.txt": b""}, "table"),
     ],
 )
-def test_kinds_of_archives(files: dict[str, bytes], kind: str, tmp_path: Path) -> None:
-    assert detect(zipped(tmp_path / "upload", files))[0] == kind
+def test_detect_kind_of_archives(files: dict[str, bytes], kind: str, tmp_path: Path) -> None:
+    assert detect_kind(zipped(tmp_path / "upload", files))[0] == kind
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_kinds_of_archives(files: dict[str, bytes], kind: str, tmp_path: Path) -
         (b"\x93NUMPY...", "arrays"),
     ],
 )
-def test_kinds_of_files(content: bytes, kind: str, tmp_path: Path) -> None:
+def test_detect_kind_of_files(content: bytes, kind: str, tmp_path: Path) -> None:
     (tmp_path / "upload").write_bytes(content)
-    assert detect(tmp_path / "upload")[0] == kind
+    assert detect_kind(tmp_path / "upload")[0] == kind
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_kinds_of_files(content: bytes, kind: str, tmp_path: Path) -> None:
     ],
     ids=["nothing", "zip", "gzip", "png", "twice", "bomb"],
 )
-def test_files_of_no_kind(content: bytes, code: str, tmp_path: Path) -> None:
+def test_detect_kind_refuses_unknown_files(content: bytes, code: str, tmp_path: Path) -> None:
     (tmp_path / "upload").write_bytes(content)
     with pytest.raises(DataError) as caught:
         load_dataset(tmp_path / "upload")
@@ -87,7 +87,7 @@ def test_files_of_no_kind(content: bytes, code: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("files", [{}, {"a.docx": b"x"}, {"a.csv": CSV, "b.csv": CSV}])
-def test_archives_of_no_kind(files: dict[str, bytes], tmp_path: Path) -> None:
+def test_detect_kind_refuses_unknown_archives(files: dict[str, bytes], tmp_path: Path) -> None:
     with pytest.raises(DataError):
         load_dataset(zipped(tmp_path / "upload", files))
 
@@ -98,7 +98,7 @@ def test_a_gzipped_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["images", "image_table", "table", "arrays", "idx", "sequences", "soup"])
-def test_the_wrong_kind_is_refused_whatever_it_is(kind: str, tmp_path: Path) -> None:
+def test_load_dataset_refuses_a_wrong_kind(kind: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_bytes(b"\x00\x01 neither this nor that")
     archive = zipped(tmp_path / "archive", {"a.docx": b"x", "b.docx": b"\x00"})
@@ -147,7 +147,7 @@ def test_sixty_thousand_images_pass_through(tmp_path: Path) -> None:
     assert (facts.samples, facts.input_shape) == (60_000, (1, 28, 28))
 
 
-def test_a_refused_upload_leaves_no_folder(tmp_path: Path) -> None:
+def test_prepare_of_a_refused_upload_leaves_no_folder(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"a,b\n1\n2\n")
     with pytest.raises(DataError):
         prepare(tmp_path / "t.csv", tmp_path / "prepared")

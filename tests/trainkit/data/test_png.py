@@ -1,4 +1,4 @@
-"""The quick way through a plain PNG is Pillow's way: the same pixels, or no pixels."""
+"""The fast PNG decoder returns the same pixels as Pillow, or none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def encoded(mode: str, **options: object) -> bytes:
 
 def by_pillow(data: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, str] | str:
     with monkeypatch.context() as patch:
-        patch.setattr(png, "plain", lambda *_: None)
+        patch.setattr(png, "decode_simple_png", lambda *_: None)
         return outcome(data)
 
 
@@ -45,10 +45,10 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_plain_files_are_taken_and_equal_pillow(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_simple_png_equals_pillow(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for options in ({}, {"compress_level": 0}, {"optimize": True}, {"dpi": (72, 72)}, {"icc_profile": b"x" * 200}):
         data = encoded(mode, **options)
-        pixels = png.plain(data, MOST_PIXELS)
+        pixels = png.decode_simple_png(data, MOST_PIXELS)
         expected = by_pillow(data, monkeypatch)
         assert pixels is not None
         assert not isinstance(expected, str)
@@ -56,10 +56,10 @@ def test_plain_files_are_taken_and_equal_pillow(mode: str, monkeypatch: pytest.M
         assert decode(data)[1] == expected[1] == mode
 
 
-def test_special_files_are_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_png_are_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("Raw profile type exif", "anything")
-    plain = encoded("L")
+    decode_simple_png = encoded("L")
     exif = Image.Exif()
     exif[0x0112] = 6
     special = [
@@ -70,19 +70,19 @@ def test_special_files_are_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> No
         encoded("L", bits=4),
         encoded("L", pnginfo=text),
         encoded("L", exif=exif),
-        plain[:33] + chunk(b"acTL", bytes(8)) + plain[33:],
-        plain[:-12],
-        plain[:-30],
+        decode_simple_png[:33] + chunk(b"acTL", bytes(8)) + decode_simple_png[33:],
+        decode_simple_png[:-12],
+        decode_simple_png[:-30],
         b"",
-        plain[:20],
+        decode_simple_png[:20],
     ]
     for data in special:
-        assert png.plain(data, MOST_PIXELS) is None
+        assert png.decode_simple_png(data, MOST_PIXELS) is None
         assert_same(outcome(data), by_pillow(data, monkeypatch))
-    assert png.plain(plain, SIDE) is None, "more pixels than allowed"
+    assert png.decode_simple_png(decode_simple_png, SIDE) is None, "more pixels than allowed"
 
 
-def test_damage_is_told_as_pillow_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_png_is_reported_as_by_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes changed, cut and put in anywhere; with the checksums mended in every second case, so that zlib meets it."""
     draw = random.Random(0)
     whole = encoded("RGB"), encoded("L", compress_level=0)
@@ -97,8 +97,8 @@ def test_damage_is_told_as_pillow_tells_it(monkeypatch: pytest.MonkeyPatch) -> N
                 del data[at : at + draw.randint(1, 20)]
             else:
                 data[at:at] = draw.randbytes(draw.randint(1, 9))
-        damaged = mended(bytes(data)) if case % 2 else bytes(data)
-        assert_same(outcome(damaged), by_pillow(damaged, monkeypatch))
+        damaged_archive = mended(bytes(data)) if case % 2 else bytes(data)
+        assert_same(outcome(damaged_archive), by_pillow(damaged_archive, monkeypatch))
 
 
 def mended(data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""A crew gets all its work done, whatever becomes of a helper."""
+"""The process pool completes all tasks although workers die."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainkit.data import process_pool
 
 
 @pytest.mark.timeout(60)
-def test_one_dies_while_another_has_spoken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pool_discards_a_dead_worker_while_another_has_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both are ready at one look; burying the first listens to the second, who then has nothing more to say."""
 
     def late(pipes: list[Any], timeout: float) -> list[Any]:
@@ -27,7 +27,7 @@ def test_one_dies_while_another_has_spoken(monkeypatch: pytest.MonkeyPatch) -> N
 
     real = process_pool.wait
     monkeypatch.setattr(process_pool, "wait", late)
-    with process_pool.Crew(work, 2) as two:
+    with process_pool.ProcessPool(work, 2) as two:
         done = dict(two.map(["die", "a", "b", "c"]))
-    assert isinstance(done.pop("die"), process_pool.Lost)
+    assert isinstance(done.pop("die"), process_pool.LostTask)
     assert done == {"a": "A", "b": "B", "c": "C"}

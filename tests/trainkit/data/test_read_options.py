@@ -1,4 +1,4 @@
-"""What is said of an upload overrides what would be found out."""
+"""Read options override detection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Findings: what in a dataset will spoil training, and where."""
+"""Findings of the dataset report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ import json
 import numpy as np
 import pytest
 
-from trainkit.data import Column, Dataset, ImageInputs, SequenceInputs, TableInputs, drift, image_loading, statistics
+from trainkit.data import (
+    Column,
+    Dataset,
+    ImageInputs,
+    SequenceInputs,
+    TableInputs,
+    drift,
+    image_loading,
+    statistics,
+)
 from trainkit.data.dataset import categories_of, make_dataset
 from trainkit.data.report import report
 
@@ -49,18 +58,18 @@ def test_imbalance_of_classes_and_of_a_target_column() -> None:
     assert "class_imbalance" in found(table("label"))
 
 
-def test_the_same_sample_in_training_and_test() -> None:
+def test_report_of_duplicates_between_parts() -> None:
     pixels = RANDOM.integers(0, 256, (6, 2, 2, 1), np.uint8)
     pixels[5] = pixels[0]
     split = np.array([0, 0, 0, 1, 2, 2])
     findings = found(make_dataset("images", ImageInputs(pixels), None, None, split))
-    assert findings["leakage"]["message"].startswith("1 samples stand in train and test")
+    assert findings["leakage"]["message"].startswith("1 samples are in both train and test")
     assert findings["duplicates"]["severity"] == "info"
     assert "leakage" not in found(make_dataset("images", ImageInputs(pixels), None, None, None))
 
 
 @pytest.mark.parametrize("kind", ["arrays", "sequences", "table"])
-def test_leakage_is_seen_in_every_kind(kind: str) -> None:
+def test_report_finds_leakage_in_every_kind(kind: str) -> None:
     values = np.array([[1.0], [2.0], [1.0]])
     split = np.array([0, 0, 2])
     if kind == "sequences":
@@ -73,13 +82,13 @@ def test_leakage_is_seen_in_every_kind(kind: str) -> None:
     assert "leakage" in found(dataset)
 
 
-def test_a_class_that_training_never_sees() -> None:
+def test_report_of_a_class_missing_in_training() -> None:
     dataset = Dataset.from_arrays(np.eye(4), ["a", "a", "b", "a"], split=[0, 0, 2, 2])
     assert "'b'" in found(dataset)["class_not_in_train"]["message"]
     assert "one_class" in found(Dataset.from_arrays(np.eye(2), ["a", "a"]))
 
 
-def test_features_that_never_change() -> None:
+def test_report_of_constant_features() -> None:
     X = np.stack([np.ones(5), np.arange(5), np.zeros(5)], axis=1)
     assert found(Dataset.from_arrays(X))["constant_column"]["where"] == "0, 2"
 
@@ -91,7 +100,7 @@ def test_channel_statistics_are_those_of_the_unit_scale() -> None:
     np.testing.assert_allclose(made["channel_stds"], (pixels / 255).std((0, 1, 2)), atol=1e-6)
 
 
-def test_what_the_reader_did() -> None:
+def test_report_of_reader_notes() -> None:
     details = {
         "unreadable": [{"where": "a/1.png", "reason": "truncated"}],
         "resized": 3,
@@ -104,7 +113,7 @@ def test_what_the_reader_did() -> None:
     assert findings["unreadable"]["where"] == "a/1.png"
 
 
-def test_one_sample_under_two_classes() -> None:
+def test_report_of_conflicting_labels() -> None:
     X = np.array([[1.0], [2.0], [1.0]])
     assert found(Dataset.from_arrays(X, ["a", "b", "b"]))["conflicting_labels"]["message"].startswith("1 samples")
     assert "conflicting_labels" not in found(Dataset.from_arrays(X, ["a", "b", "a"]))
@@ -116,11 +125,11 @@ def test_infinite_values_and_whole_number_targets() -> None:
     assert "30 different" in found(Dataset.from_arrays(np.eye(30), np.arange(30)))["whole_number_targets"]["message"]
 
 
-def test_a_long_list_of_unreadable_files_is_cut_but_counted() -> None:
+def test_report_limits_the_list_of_unreadable_files() -> None:
     items = [{"where": f"{i}.png", "reason": "truncated"} for i in range(1500)]
     made = report(Dataset.from_arrays(np.eye(3)), "", {"unreadable": items})
     assert len(made["unreadable"]) == 1000
-    assert made["findings"][0]["message"].startswith("1500 left out")
+    assert made["findings"][0]["message"].startswith("1500 unreadable files or rows were left out")
 
 
 def textures(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -129,36 +138,36 @@ def textures(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.kron(coarse, np.ones((1, 4, 4, 1))).astype(np.uint8)
 
 
-def test_pictures_that_are_almost_the_same() -> None:
+def test_report_of_near_duplicate_images() -> None:
     pixels = textures(60)
     pixels[40] = pixels[7] + RANDOM.integers(0, 3, pixels[7].shape).astype(np.uint8)
     split = np.array([0] * 40 + [2] * 20)
     names = [f"a/{i}.png" for i in range(60)]
     findings = found(make_dataset("images", ImageInputs(pixels), None, None, split), names=names)
     assert findings["near_duplicates"]["message"].endswith(
-        "1 images are almost the same as others; the first: a/7.png and a/40.png"
+        "1 images are near duplicates of others, e.g. a/7.png and a/40.png"
     )
     assert findings["near_leakage"]["where"] == "a/40.png"
     assert "duplicates" not in findings
     assert "near_duplicates" not in found(make_dataset("images", ImageInputs(textures(300)), None, None, None))
 
 
-def test_exact_copies_are_named() -> None:
+def test_report_names_exact_duplicates() -> None:
     pixels = textures(8)
     pixels[6] = pixels[2]
     findings = found(
         make_dataset("images", ImageInputs(pixels), None, None, None), names=[f"{i}.png" for i in range(8)]
     )
-    assert findings["duplicates"]["message"] == "1 samples are exact copies of others; the first: 6.png is 2.png"
+    assert findings["duplicates"]["message"] == "1 samples are exact duplicates of others, e.g. 6.png is 2.png"
 
 
-def test_the_look_in_blocks_on_all_cores_is_that_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_statistics_in_blocks_equal_those_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = RANDOM.integers(0, 256, (50, 7, 11, 3), np.uint8)
     pixels[3] = 9
-    whole = statistics.scan(pixels)
+    whole = statistics.image_statistics(pixels)
     monkeypatch.setattr(statistics, "BLOCK_BYTES", 1000)
-    monkeypatch.setattr(statistics, "ALONE_BYTES", 0)
-    parts = statistics.scan(pixels)
+    monkeypatch.setattr(statistics, "SINGLE_PROCESS_BYTES", 0)
+    parts = statistics.image_statistics(pixels)
     np.testing.assert_array_equal(parts.histogram, whole.histogram)
     np.testing.assert_array_equal(parts.hashes, whole.hashes)
     np.testing.assert_array_equal(parts.digests, whole.digests)
@@ -167,7 +176,7 @@ def test_the_look_in_blocks_on_all_cores_is_that_in_one_piece(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 40), (8, 9), (17, 5), (100, 100)])
-def test_difference_hashes_survive_brightness_and_see_mirrors(shape: tuple[int, int]) -> None:
+def test_difference_hash_ignores_brightness_and_sees_mirrors(shape: tuple[int, int]) -> None:
     ramp = np.broadcast_to(np.linspace(0, 90, shape[1], dtype=np.float32), shape)[None]
     rising, brighter, falling = (statistics.difference_hash(x)[0] for x in (ramp, ramp + 50, ramp[:, :, ::-1]))
     assert rising == brighter
@@ -175,7 +184,7 @@ def test_difference_hashes_survive_brightness_and_see_mirrors(shape: tuple[int, 
     assert (rising == 0) == (shape[1] == 1)
 
 
-def test_rows_that_agree_once_rounded() -> None:
+def test_report_of_near_duplicate_rows() -> None:
     x = RANDOM.normal(size=(100, 3))
     x[50] = x[4] + 1e-7
     columns = {f"x{i}": Column(x[:, i]) for i in range(3)}
@@ -184,7 +193,7 @@ def test_rows_that_agree_once_rounded() -> None:
     assert findings["near_leakage"]["severity"] == "warning"
 
 
-def test_drift_of_numbers_categories_classes_and_brightness() -> None:
+def test_find_drift_of_numbers_categories_classes_and_brightness() -> None:
     n = 400
     split = np.array([0] * 200 + [2] * 200)
     moved = split == 2
@@ -204,7 +213,7 @@ def test_drift_of_numbers_categories_classes_and_brightness() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_parts_drawn_alike_do_not_drift(seed: int) -> None:
+def test_find_drift_not_in_random_parts(seed: int) -> None:
     random = np.random.default_rng(seed)
     split = random.choice([0, 1, 2], 600, p=[0.6, 0.2, 0.2])
     columns = {f"x{i}": Column(random.normal(size=600)) for i in range(50)}
@@ -212,7 +221,7 @@ def test_parts_drawn_alike_do_not_drift(seed: int) -> None:
     assert "drift" not in found(make_dataset("table", TableInputs(columns), None, None, split))
 
 
-def test_the_ks_statistic_is_scipy_s() -> None:
+def test_ks_equals_scipy() -> None:
     from scipy.stats import ks_2samp
 
     a, b = RANDOM.normal(size=200).round(1), RANDOM.normal(0.3, size=150).round(1)
@@ -231,8 +240,8 @@ def test_statistics_of_columns_and_blank_images() -> None:
     )
 
 
-def test_names_that_differ_in_case_alone_and_deep_images() -> None:
-    assert image_loading.clashes(["Cat/1.png", "cat/1.png", "cat/2.png", "dog/A.png", "dog/a.png"]) == [
+def test_report_of_case_clashes_and_deep_images() -> None:
+    assert image_loading.case_clashes(["Cat/1.png", "cat/1.png", "cat/2.png", "dog/A.png", "dog/a.png"]) == [
         ("Cat", "cat"),
         ("dog/A.png", "dog/a.png"),
     ]

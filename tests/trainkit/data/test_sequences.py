@@ -1,4 +1,4 @@
-"""Long tables to sequences: grouped by id in order of appearance, one label each."""
+"""Long tables as sequences: grouped by id in order of appearance, with one label each."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_split_column_holds_one_part_a_sequence(tmp_path: Path) -> None:
     dataset = read_long_csv(path, target=None)[0]
     assert dataset.split is not None
     assert dataset.split.tolist() == [0, 2]
-    with pytest.raises(DataError, match='row 2: "split" differs'):
+    with pytest.raises(DataError, match='row 2: "split" changes'):
         read_long_csv(written(tmp_path, "id,x,split\n1,0,train\n1,1,test\n"), target=None)
 
 

@@ -1,4 +1,4 @@
-"""Splits, folds and balance against scikit-learn and against their own laws."""
+"""Splits, folds and balancing against scikit-learn and their properties."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from trainkit.data import DataError, class_weights, rebalance, split_indices
 from trainkit.data.duplicates import row_digests
-from trainkit.data.splits import Parts, cut, largest_remainder, without_copies
+from trainkit.data.splits import Parts, cut, largest_remainder, without_duplicates
 from trainkit.spec.split import SplitSpec
 
 labels_of = st.lists(st.integers(0, 5), min_size=1, max_size=200).map(np.array)
@@ -54,7 +54,7 @@ def test_ratios_of_any_scale(ratio: str, sizes: tuple[int, int, int]) -> None:
     assert (len(parts.train), len(parts.validation), len(parts.test)) == sizes
 
 
-def test_the_seed_alone_decides() -> None:
+def test_split_depends_on_the_seed_alone() -> None:
     labels = np.arange(100) % 3
     first, again, other = (split_indices(SplitSpec(seed=seed), 100, labels) for seed in (1, 1, 2))
     assert first.test.tolist() == again.test.tolist()
@@ -82,13 +82,13 @@ def test_validation_is_carved_out_of_a_predefined_training_part_and_stratified()
     assert len(split_indices(SplitSpec(validation=0), 100, labels, predefined).validation) == 0
 
 
-def test_predefined_parts_may_be_overruled() -> None:
+def test_split_can_ignore_predefined_parts() -> None:
     predefined = np.array([0] * 90 + [2] * 10)
     parts = split_indices(SplitSpec(use_predefined=False), 100, None, predefined)
     assert parts.test.tolist() != list(range(90, 100))
 
 
-def test_a_subsample_leaves_validation_and_test_whole() -> None:
+def test_split_subsample_keeps_validation_and_test() -> None:
     labels = np.arange(1000) % 2
     whole, part = split_indices(SplitSpec(), 1000, labels), split_indices(SplitSpec(subsample=0.1), 1000, labels)
     assert part.validation.tolist() == whole.validation.tolist()
@@ -98,7 +98,7 @@ def test_a_subsample_leaves_validation_and_test_whole() -> None:
 
 
 @given(labels_of)
-def test_class_weights_are_those_of_scikit_learn(labels: NDArray[np.int64]) -> None:
+def test_class_weights_equal_scikit_learn(labels: NDArray[np.int64]) -> None:
     present = np.unique(labels)
     weights = class_weights(labels, 6)
     np.testing.assert_allclose(weights[present], compute_class_weight("balanced", classes=present, y=labels))
@@ -106,7 +106,7 @@ def test_class_weights_are_those_of_scikit_learn(labels: NDArray[np.int64]) -> N
 
 
 @given(labels_of, st.integers(0, 100))
-def test_over_sampling_keeps_all_and_evens_the_classes(labels: NDArray[np.int64], seed: int) -> None:
+def test_rebalance_oversample(labels: NDArray[np.int64], seed: int) -> None:
     indices = np.arange(len(labels), dtype=np.int64) * 3
     drawn = rebalance(indices, labels, "oversample", seed)
     counts = np.bincount(labels[drawn // 3])
@@ -118,7 +118,7 @@ def test_over_sampling_keeps_all_and_evens_the_classes(labels: NDArray[np.int64]
 
 
 @given(labels_of, st.integers(0, 100))
-def test_under_sampling_repeats_none_and_evens_the_classes(labels: NDArray[np.int64], seed: int) -> None:
+def test_rebalance_undersample(labels: NDArray[np.int64], seed: int) -> None:
     drawn = rebalance(np.arange(len(labels), dtype=np.int64), labels, "undersample", seed)
     counts = np.bincount(labels)
     assert len(set(drawn)) == len(drawn) == counts[counts > 0].min() * (counts > 0).sum()
@@ -128,7 +128,7 @@ def test_under_sampling_repeats_none_and_evens_the_classes(labels: NDArray[np.in
 @given(
     st.lists(st.integers(0, 3), min_size=20, max_size=120).map(np.array), st.integers(2, 5), st.integers(0, 2**32 - 1)
 )
-def test_folds_are_scikit_learn_s(labels: NDArray[np.int64], folds: int, seed: int) -> None:
+def test_folds_equal_scikit_learn(labels: NDArray[np.int64], folds: int, seed: int) -> None:
     labels = np.concatenate([labels, np.repeat(np.arange(4), 5)])
     theirs = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
     plain = KFold(folds, shuffle=True, random_state=seed).split(labels)
@@ -153,14 +153,14 @@ def test_a_fold_is_one_of_the_folds(bad: dict[str, int]) -> None:
         SplitSpec.model_validate(bad)
 
 
-def test_each_sample_stands_in_one_part_alone() -> None:
+def test_without_duplicates_keeps_each_sample_in_one_part() -> None:
     # samples 0 to 9 with values 0 1 2 0 1 3 2 4 4 5: parts 0-4, 5-7, 8-9
     marks = row_digests(np.array([0.0, 1, 2, 0, 1, 3, 2, 4, 4, 5])[:, None])
     parts = Parts(np.arange(5), np.arange(5, 8), np.arange(8, 10))
-    left = without_copies(parts, marks)
+    left = without_duplicates(parts, marks)
     assert left.train.tolist() == [0, 1, 3, 4], "copies within a part stay; 2 is also sample 6"
     assert left.validation.tolist() == [5, 6], "sample 7 is also sample 8"
     assert left.test.tolist() == [8, 9]
     with pytest.raises(DataError) as refused:
-        without_copies(Parts(np.array([0]), np.array([3]), np.array([9])), marks)
+        without_duplicates(Parts(np.array([0]), np.array([3]), np.array([9])), marks)
     assert refused.value.problems[0].code == "no_training_samples"

@@ -1,4 +1,4 @@
-"""Tables as people write them: dialects, encodings, gaps, types; and rows that do not fit, by line."""
+"""Tables: dialects, encodings, gaps, types, and bad rows by line."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_damaged_tables_raise_nothing_but_data_errors(kind: str, tmp_path: Path)
 def test_a_list_of_objects(tmp_path: Path) -> None:
     dataset, _ = table(tmp_path, json.dumps([{"n": 1, "c": "x"}, {"n": None, "c": "y"}], indent=1))
     assert (values(dataset, "n"), values(dataset, "c")) == ([1.0, None], ["x", "y"])
-    with pytest.raises(DataError, match="row 2: not an object"):
+    with pytest.raises(DataError, match="row 2: not a JSON object"):
         table(tmp_path, '[{"n": 1}, 2]')
     with pytest.raises(DataError, match="not JSON"):
         table(tmp_path, '[{"n": 1}')

@@ -1,4 +1,4 @@
-"""Features that tell the target by themselves, and real ones, which never quite do."""
+"""Target leaks: features that predict the target alone, and real features, which do not."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, loa
 from trainkit.data import Column, Dataset, TableInputs
 from trainkit.data.dataset import categories_of, make_dataset
 from trainkit.data.report import report
-from trainkit.data.target_leakage import _of_number, giveaways
+from trainkit.data.target_leakage import _rank_correlation, find_target_leaks
 
 N = 300
 LETTERS = ("a", "b", "c")
 
 
 def named(dataset: Dataset) -> list[str]:
-    return [one["where"] for one in giveaways(dataset)]
+    return [one["where"] for one in find_target_leaks(dataset)]
 
 
 def table(target: str, **columns: Any) -> Dataset:
@@ -36,7 +36,7 @@ def rows(seed: int = 0) -> tuple[np.random.Generator, np.ndarray, Column]:
     return random, y, categories_of([LETTERS[code] for code in y])
 
 
-def test_columns_that_tell_the_class() -> None:
+def test_find_target_leaks_of_classes() -> None:
     random, y, label = rows()
     order = np.array([2, 0, 1])  # not in the order of the classes
     data = table(
@@ -54,12 +54,12 @@ def test_columns_that_tell_the_class() -> None:
     assert sum(one["code"] == "target_leak" for one in made["findings"]) == 3
 
 
-def test_a_column_is_named_as_it_is() -> None:
+def test_find_target_leaks_quotes_the_column_name() -> None:
     _, y, label = rows()
     assert named(table("label", label=label, **{'"the" "answer"': y})) == ['"the" "answer"']
 
 
-def test_many_classes_need_no_table_of_values_by_classes() -> None:
+def test_find_target_leaks_with_many_classes_needs_little_memory() -> None:
     random = np.random.default_rng(2)
     y = random.permutation(np.repeat(np.arange(2000), 5))
     tracemalloc.start()
@@ -69,27 +69,29 @@ def test_many_classes_need_no_table_of_values_by_classes() -> None:
     assert peak < 30 << 20, "values by classes are 160 MB"
 
 
-def test_one_feature_of_an_array() -> None:
+def test_find_target_leaks_in_arrays() -> None:
     random, y, _ = rows()
     x = random.normal(size=(N, 4, 5)).astype(np.float32)
     assert named(Dataset.from_arrays(x, y)) == []
     x[:, 2, 3] = y
-    (found,) = giveaways(Dataset.from_arrays(x, y))
+    (found,) = find_target_leaks(Dataset.from_arrays(x, y))
     assert found["where"] == "feature 13"
-    assert found["message"] == "feature 13 alone tells the class (100.0%): is it known before the answer is?"
+    assert (
+        found["message"] == "feature 13 alone predicts the class (100.0%): check whether it is known before the target"
+    )
 
 
-def test_a_column_that_orders_the_numbers() -> None:
+def test_find_target_leaks_of_numbers() -> None:
     random = np.random.default_rng(1)
     y = random.normal(size=N)
-    data = table("y", y=y, logarithm=-np.exp(y), near=y + random.normal(0, 0.3, N), rounded=y.round(2))
+    data = table("y", y=y, logarithm=-np.exp(y), near_duplicates=y + random.normal(0, 0.3, N), rounded=y.round(2))
     assert named(data) == ["logarithm", "rounded"]
 
 
 @given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=40))
-def test_the_rank_correlation_is_scipy_s(pairs: list[tuple[int, int]]) -> None:
+def test_rank_correlation_equals_scipy(pairs: list[tuple[int, int]]) -> None:
     a, b = np.array(pairs, np.float64).T
-    mine = _of_number(a, b, False)
+    mine = _rank_correlation(a, b, False)
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         assert mine is None
     else:
@@ -97,12 +99,12 @@ def test_the_rank_correlation_is_scipy_s(pairs: list[tuple[int, int]]) -> None:
 
 
 @pytest.mark.parametrize("source", [load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine])
-def test_real_measurements_tell_less(source: Any) -> None:
+def test_find_target_leaks_not_in_real_data(source: Any) -> None:
     x, y = source(return_X_y=True)
     assert named(Dataset.from_arrays(x.astype(np.float32), y)) == []
 
 
-def test_nothing_is_said_of_too_few() -> None:
+def test_find_target_leaks_not_in_few_samples() -> None:
     y = np.arange(40) % 2
     assert named(Dataset.from_arrays(y[:, None].astype(float), y)) == []
     rare = np.array([1] * 4 + [0] * 96)  # one of a thousand features is beyond the rest there by chance

@@ -1,4 +1,4 @@
-"""Uploaded weights: what safetensors wrote is taken, anything damaged is named."""
+"""Uploaded weights: safetensors files, and errors that name damaged tensors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tensor(begin: int = 0, end: int = 8, shape: Any = (2,), dtype: str = "F32") 
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
 
 
-def test_what_the_library_writes_is_known_by_its_bytes(tmp_path: Path) -> None:
+def test_read_weights_of_the_safetensors_library(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     tensors = {"a.weight": np.zeros((3, 4), np.float32), "a.bias": np.zeros(3, np.float16), "n": np.array(1)}
     save_file(tensors, path, {"made": "here"})
@@ -41,18 +41,18 @@ def test_what_the_library_writes_is_known_by_its_bytes(tmp_path: Path) -> None:
         (b"{}", b"", "no tensors"),
         (b"{,", b"", "not JSON"),
         (b"[" * 5000, b"", "not a safetensors"),
-        ({"w": tensor(dtype="F99")}, bytes(8), "w: no known type"),
-        ({"w": 1}, bytes(8), "w: no known type"),
-        ({"w": {"dtype": "F32"}}, bytes(8), "w: no valid shape"),
-        ({"w": tensor(shape=[-1])}, bytes(8), "w: no valid shape"),
-        ({"w": tensor(end=4)}, bytes(4), "w: 4 bytes for a tensor of 8"),
+        ({"w": tensor(dtype="F99")}, bytes(8), "w: the tensor has an unknown dtype"),
+        ({"w": 1}, bytes(8), "w: the tensor has an unknown dtype"),
+        ({"w": {"dtype": "F32"}}, bytes(8), "w: the tensor has no valid shape"),
+        ({"w": tensor(shape=[-1])}, bytes(8), "w: the tensor has no valid shape"),
+        ({"w": tensor(end=4)}, bytes(4), "w: the tensor has 4 bytes, its shape needs 8"),
         ({"w": tensor()}, bytes(4), "w: the tensor's data ends beyond"),
         ({"w": tensor()}, bytes(12), "w: the tensor's data is followed by byte 12"),
         ({"v": tensor(), "w": tensor(4, 12)}, bytes(12), "v: the tensor's data is followed by byte 4 of 'w'"),
         ({"v": tensor(), "w": tensor(12, 20)}, bytes(20), "v: the tensor's data is followed by byte 12 of 'w'"),
     ],
 )
-def test_damage_is_named(header: Any, data: bytes, named: str, tmp_path: Path) -> None:
+def test_read_weights_errors_name_the_tensor(header: Any, data: bytes, named: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_weights(written(tmp_path / "w", header, data))
     problem = caught.value.problems[0]

@@ -1,4 +1,4 @@
-"""The next job as a function of the history: made-up runs, in which every outcome is chosen."""
+"""Next steps of the autopilot for histories with chosen outcomes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def by_hash(step: AutopilotStep) -> CompletedStep:
 
 @pytest.mark.parametrize("base", [BASE, WITH_CNN])
 @pytest.mark.parametrize("about", [facts(), table()])
-def test_it_never_repeats_itself_and_ends(base: dict[str, Any], about: DatasetFacts) -> None:
+def test_autopilot_never_repeats_a_spec_and_ends(base: dict[str, Any], about: DatasetFacts) -> None:
     if about.kind == "table":
         base = BASE
     tried, done = drive(by_hash, base, about, Budget(jobs=None))
@@ -87,20 +87,20 @@ def test_it_never_repeats_itself_and_ends(base: dict[str, Any], about: DatasetFa
     assert done.simplest == History(tried, about).best
 
 
-def test_the_first_job_is_the_spec_as_it_was_given() -> None:
+def test_next_step_starts_with_the_submitted_spec() -> None:
     step = next_step(BASE, [], facts())
     assert isinstance(step, AutopilotStep)
     assert (step.document, step.patch, step.source, step.kind) == (BASE, {}, None, "start")
 
 
-def test_a_history_goes_on_the_same_wherever_it_was_cut() -> None:
+def test_next_step_depends_on_the_history_alone() -> None:
     tried, _ = drive(by_hash)
     for cut in range(len(tried)):
         assert next_step(BASE, tried[:cut], facts()) == tried[cut].step
         assert next_step(json.loads(json.dumps(BASE)), list(tried[:cut]), facts()) == tried[cut].step
 
 
-def test_every_step_is_a_valid_spec_of_the_same_samples_and_metric() -> None:
+def test_next_step_is_a_valid_spec_with_the_same_samples_and_metric() -> None:
     harmful = offers(
         "leakage",
         {"split": {"seed": 1}},
@@ -119,7 +119,7 @@ def test_every_step_is_a_valid_spec_of_the_same_samples_and_metric() -> None:
     assert all(remedy["reason"] for remedy in left)
 
 
-def test_what_is_monitored_stays_when_the_rule_that_said_it_is_replaced() -> None:
+def test_next_step_keeps_the_monitor_when_the_early_stop_rule_is_replaced() -> None:
     base = {**BASE, "early_stop": [{"kind": "patience", "monitor": "val_accuracy"}]}
     rule = {"early_stop": [{"kind": "patience", "monitor": "val_loss", "patience": 5}]}
     tried = [ran(AutopilotStep(base), 0.4, offers("label_noise", rule))]
@@ -129,7 +129,7 @@ def test_what_is_monitored_stays_when_the_rule_that_said_it_is_replaced() -> Non
     assert step.document["train"]["monitor"] == "val_accuracy"
 
 
-def test_remedies_come_in_their_order_then_general_moves() -> None:
+def test_next_step_takes_recommendations_before_heuristics() -> None:
     tried, _ = drive(lambda step: ran(step, 0.4 if step.source is None else 0.5, offers("overfitting", DROPOUT, DECAY)))
     assert [(one.step.kind, one.step.source) for one in tried[:4]] == [
         ("start", None), ("recommendation", 0), ("recommendation", 0), ("heuristic", 0)
@@ -138,7 +138,7 @@ def test_remedies_come_in_their_order_then_general_moves() -> None:
     assert all(one.step.kind == "heuristic" and one.step.why and one.step.expected for one in tried[3:])
 
 
-def test_it_builds_on_what_helped_and_not_on_what_did_harm() -> None:
+def test_next_step_builds_on_the_best_run() -> None:
     losses = {"start": 0.5, "0.5": 0.3, "0.1": 0.6}
 
     def outcome(step: AutopilotStep) -> CompletedStep:
@@ -152,7 +152,7 @@ def test_it_builds_on_what_helped_and_not_on_what_did_harm() -> None:
     assert all("regularize" not in one.step.document for one in tried[3:] if one.step.code != "weight_decay")
 
 
-def test_a_tie_keeps_the_earlier_run() -> None:
+def test_best_run_of_equal_ones_is_the_earlier() -> None:
     noise = 0.3 * 0.01 * 2**0.5
     for gain, best in ((0.9 * noise, 0), (1.1 * noise, 1)):
         tried = [
@@ -163,7 +163,7 @@ def test_a_tie_keeps_the_earlier_run() -> None:
         assert History(tried, facts()).done("jobs_spent") == AutopilotEnd("jobs_spent", 1, best)
 
 
-def test_small_gains_that_touch_different_things_are_combined_once() -> None:
+def test_next_step_combines_small_gains_once() -> None:
     def outcome(step: AutopilotStep) -> CompletedStep:
         loss = {"start": 0.4, "recommendation": 0.398, "combination": 0.39, "heuristic": 0.5}[step.kind]
         return ran(step, loss, offers("overfitting", DROPOUT, DECAY) if step.kind == "start" else HEALTHY)
@@ -175,7 +175,7 @@ def test_small_gains_that_touch_different_things_are_combined_once() -> None:
     assert done.best == tried.index(next(one for one in tried if one.step.kind == "combination"))
 
 
-def test_a_combination_that_brought_nothing_is_not_made_again_with_one_more() -> None:
+def test_next_step_does_not_extend_a_combination_without_a_gain() -> None:
     tried, _ = drive(lambda step: ran(step, 0.4 if step.source is None else 0.398), budget=Budget(jobs=10))
     parts = [
         frozenset(json.dumps(leaf) for leaf in one.step.patch.items())
@@ -186,7 +186,7 @@ def test_a_combination_that_brought_nothing_is_not_made_again_with_one_more() ->
     assert not any(first & second for first, second in pairwise(parts))
 
 
-def test_what_had_helped_is_not_taken_back() -> None:
+def test_next_step_does_not_revert_a_change_that_helped() -> None:
     back = {"optimizer": {"kind": "adam", "lr": 0.001}}
     first, faster = (
         AutopilotStep(BASE),
@@ -205,7 +205,7 @@ def test_what_had_helped_is_not_taken_back() -> None:
     assert step.document["optimizer"] == RATE["optimizer"]
 
 
-def test_a_run_that_diverged_is_cured_before_anything_else() -> None:
+def test_next_step_follows_the_diagnosis_of_a_diverged_run() -> None:
     base = {**BASE, "optimizer": {"kind": "sgd", "lr": 50.0}}
     cure = {"optimizer": {"kind": "sgd", "lr": 0.1}}
     sick = offers("learning_rate_too_high", cure)
@@ -214,13 +214,13 @@ def test_a_run_that_diverged_is_cured_before_anything_else() -> None:
     assert tried[2].step.source == done.best == 1
 
 
-def test_without_any_figure_it_goes_on_gently_and_takes_none() -> None:
+def test_autopilot_without_any_metric_has_no_best_run() -> None:
     tried, done = drive(lambda step: ran(step, None), budget=Budget(jobs=4))
     assert [one.step.code for one in tried[1:]] == ["z_score", "lower_learning_rate", "batch_norm"]
     assert done.best is None
 
 
-def test_want_of_memory_takes_what_the_error_offers_once() -> None:
+def test_next_step_after_out_of_memory_takes_the_smaller_spec_once() -> None:
     smaller = {"train": {"batch_size": 32, "gradient_accumulation_steps": 2}}
     error = {
         "code": "out_of_memory",
@@ -242,7 +242,7 @@ def test_want_of_memory_takes_what_the_error_offers_once() -> None:
     assert {one.step.source for one in tried[place + 1 :]} == {0}
 
 
-def test_a_cure_in_vain_is_not_made_stronger_in_a_run_as_good() -> None:
+def test_next_step_does_not_repeat_a_failed_recommendation_on_an_equal_run() -> None:
     def outcome(step: AutopilotStep) -> CompletedStep:
         decay = step.document.get("regularize", {}).get("weight_decay", 0.01)
         return ran(step, 0.4 - decay / 1e4, offers("overfitting", {"regularize": {"weight_decay": 3 * decay}}))
@@ -252,21 +252,21 @@ def test_a_cure_in_vain_is_not_made_stronger_in_a_run_as_good() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "jobs"), [(9.0, 1), (25.0, 2), (1000.0, 8)])
-def test_seconds_bound_it_too(seconds: float, jobs: int) -> None:
+def test_next_step_respects_the_budget_of_seconds(seconds: float, jobs: int) -> None:
     cheap = offers("overfitting", DECAY)
     tried, done = drive(lambda step: ran(step, 0.4 if step.source is None else 0.5, cheap), budget=Budget(8, seconds))
     assert len(tried) == jobs
     assert done.reason == ("jobs_spent" if jobs == 8 else "seconds_spent")
 
 
-def test_a_job_is_expected_to_take_as_long_as_its_estimate_says() -> None:
+def test_expected_seconds_scale_with_the_estimate() -> None:
     tried = [ran(AutopilotStep(BASE), 0.4)]
     twice = {"train": {"epochs": 40}}
     step = AutopilotStep({**BASE, **twice}, twice, source=0)
     assert History(tried, facts()).expected_seconds(step) == pytest.approx(20.0, rel=0.1)
 
 
-def test_a_label_smoothing_is_judged_by_the_accuracy() -> None:
+def test_label_smoothing_is_compared_by_accuracy() -> None:
     patch = {"regularize": {"label_smoothing": 0.05}}
     smooth = AutopilotStep({**BASE, **patch}, patch, source=0, kind="heuristic", code="label_smoothing")
     metrics = {"val_loss": MetricEstimate(0.9, 0.01, 9), "val_accuracy": MetricEstimate(0.95, 0.01, 9)}
@@ -276,7 +276,7 @@ def test_a_label_smoothing_is_judged_by_the_accuracy() -> None:
     assert compared.gain == pytest.approx(0.35)
 
 
-def test_no_flips_and_no_changes_of_a_pretrained_body() -> None:
+def test_heuristics_add_no_flips_and_keep_a_pretrained_body() -> None:
     base = {**WITH_CNN, "start_from": {"job": "job_1", "freeze": "body"}}
     tried, _ = drive(lambda step: ran(step, 0.4), base, budget=Budget(jobs=40))
     assert all(set(one.step.document["model"]) <= {"kind", "dropout"} for one in tried)
@@ -285,14 +285,14 @@ def test_no_flips_and_no_changes_of_a_pretrained_body() -> None:
     assert not any("flip" in kind for kind in steps)
 
 
-def test_without_a_validation_part_there_is_nothing_to_choose_by() -> None:
+def test_autopilot_ends_without_a_validation_part() -> None:
     base = {**BASE, "split": "8:2"}
     tried, done = drive(lambda step: ran(step, None), base)
     assert (len(tried), done) == (1, AutopilotEnd("no_validation", None, None))
 
 
 @pytest.mark.parametrize("kind", ["gradient_boosting", "rbf_svm"])
-def test_a_model_of_another_library_has_nothing_to_steer(kind: str) -> None:
+def test_autopilot_ends_for_scikit_learn_models(kind: str) -> None:
     tried, done = drive(
         lambda step: ran(step, 0.4),
         {"dataset": "ds_1", "model": {"kind": kind}},
@@ -301,12 +301,12 @@ def test_a_model_of_another_library_has_nothing_to_steer(kind: str) -> None:
     assert (len(tried), done.reason, done.best) == (1, "nothing_to_train", 0)
 
 
-def test_a_base_that_does_not_fit_the_data_is_told() -> None:
+def test_next_step_raises_for_a_spec_that_does_not_fit_the_dataset() -> None:
     with pytest.raises(SpecError):
         next_step({"dataset": "ds_1", "model": {"kind": "lstm"}}, [], facts())
 
 
-def test_every_step_is_explained() -> None:
+def test_explain_describes_every_step() -> None:
     cured = offers("overfitting", DROPOUT)
     tried, done = drive(
         lambda step: ran(step, 0.5 if step.source is None else 0.4, cured if step.source is None else HEALTHY)

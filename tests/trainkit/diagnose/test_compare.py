@@ -1,4 +1,4 @@
-"""The statistics of several runs, against SciPy, scikit-learn's worked example and published numbers."""
+"""Statistics of several runs against SciPy, an example of scikit-learn and published numbers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEPRESSION = (
 
 
 @pytest.mark.parametrize("df", [1, 2, 3, 4.5, 9, 30, 99, 1e4])
-def test_student_equals_scipys(df):
+def test_t_distribution_equals_scipy(df):
     for t in (0.0, 1e-3, 0.3, 1.0, 2.2, 5.0, 40.0):
         assert two_sided_p(t, df) == pytest.approx(2 * stats.t.sf(t, df), rel=1e-9, abs=1e-300)
         assert two_sided_p(-t, df) == two_sided_p(t, df)
@@ -39,19 +39,19 @@ def test_student_equals_scipys(df):
         assert critical_value(confidence, df) == pytest.approx(stats.t.ppf((1 + confidence) / 2, df), rel=1e-8)
 
 
-def test_students_with_one_degree_of_freedom_is_cauchys():
+def test_t_distribution_with_one_degree_of_freedom_is_cauchy():
     for t in (1e-9, 0.5, 1.0, 1e6):
         assert two_sided_p(t, 1) == pytest.approx(1 - 2 / math.pi * math.atan(t), abs=1e-14)
 
 
-def test_critical_values_of_the_printed_table():
+def test_critical_values_equal_printed_tables():
     printed = {1: 12.706, 2: 4.303, 4: 2.776, 9: 2.262, 29: 2.045}
     assert {df: round(critical_value(0.95, df), 3) for df in printed} == printed
     with pytest.raises(ValueError, match="between 0 and 1"):
         critical_value(1.0, 3)
 
 
-def test_a_summary_equals_scipys():
+def test_summary_equals_scipy():
     for n in (2, 3, 10, 50):
         values = RNG.normal(0.9, 0.02, n)
         got = summary(values.tolist())
@@ -63,7 +63,7 @@ def test_a_summary_equals_scipys():
     assert (got.mean, got.sd, got.low, got.high) == pytest.approx((2, 1, 2 - 2.4841377, 2 + 2.4841377))
 
 
-def test_one_figure_none_and_figures_that_are_not_finite():
+def test_summary_of_one_no_and_non_finite_values():
     assert summary([0.5]).as_dict() | {"mean": 0.5, "n": 1, "sd": None, "low": None} == summary([0.5]).as_dict()
     broken = summary([0.5, math.nan, 0.7, math.inf])
     assert (broken.n, broken.not_finite, broken.mean, broken.low) == (4, (1, 3), None, None)
@@ -72,7 +72,7 @@ def test_one_figure_none_and_figures_that_are_not_finite():
         summary([])
 
 
-def test_students_own_sleep_data():
+def test_compare_on_the_sleep_data_of_student():
     found = compare(*SLEEP, metric="hours")
     assert found.difference == pytest.approx(1.58)
     assert (found.low, found.high) == pytest.approx((0.7001142, 2.4598858))
@@ -82,7 +82,7 @@ def test_students_own_sleep_data():
     assert found.summary == "B is better than A: +1.58 hours (95 % CI 0.7 to 2.46, p = 0.0028)."
 
 
-def test_the_plain_paired_test_equals_scipys():
+def test_compare_equals_the_paired_test_of_scipy():
     for n in (2, 5, 30):
         a, b = RNG.normal(0, 1, n), RNG.normal(0.3, 1, n)
         theirs = stats.ttest_rel(b, a)
@@ -91,7 +91,7 @@ def test_the_plain_paired_test_equals_scipys():
         assert (found.low, found.high) == pytest.approx(tuple(theirs.confidence_interval()))
 
 
-def test_the_corrected_test_gives_scikit_learns_worked_example():
+def test_compare_corrected_equals_the_example_of_scikit_learn():
     """ "Statistical comparison of models using grid search": corrected t 0.750, one-sided p 0.227, of rbf over linear."""
     x, y = make_moons(noise=0.352, random_state=1, n_samples=100)
     folds = RepeatedStratifiedKFold(n_splits=10, n_repeats=10, random_state=0)
@@ -113,7 +113,7 @@ def test_the_corrected_test_gives_scikit_learns_worked_example():
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=3, max_size=12), st.floats(0.05, 1))
-def test_what_must_hold_of_any_comparison(differences, share):
+def test_compare_properties(differences, share):
     a, b = [0.0] * len(differences), differences
     plain, corrected = compare(a, b), compare(a, b, test_share=share)
     if corrected.p is not None:
@@ -125,7 +125,7 @@ def test_what_must_hold_of_any_comparison(differences, share):
     assert corrected.wins + corrected.ties + corrected.losses == corrected.n
 
 
-def test_figures_that_cannot_be_compared_are_named():
+def test_compare_reports_values_that_cannot_be_compared():
     found = compare([0.5, math.nan, 0.6], [0.5, 0.7, math.inf], metric="val_loss")
     assert (found.verdict, found.p, found.difference, found.not_finite) == ("cannot_tell", None, None, (1, 2))
     assert found.summary == "B and A cannot be told apart: no finite val_loss in 2, 3 of 3."
@@ -149,7 +149,7 @@ def test_wilcoxon_on_hollander_and_wolfes_data():
 
 
 @pytest.mark.parametrize("n", [1, 2, 6, 13, 50])
-def test_wilcoxon_without_ties_equals_scipys_exact_one(n):
+def test_wilcoxon_without_ties_equals_scipy(n):
     differences = RNG.normal(0.2, 1, n)
     theirs = stats.wilcoxon(differences, method="exact")
     found = wilcoxon(differences.tolist())
@@ -169,7 +169,7 @@ def test_wilcoxon_with_ties_equals_counting_every_sign_pattern(differences):
     assert found.p == pytest.approx(min(1, 2 * min(below, above)))
 
 
-def test_wilcoxon_of_no_difference_at_all():
+def test_wilcoxon_without_differences():
     assert wilcoxon([0.0, 0.0]) is None
     assert compare([1, 2], [1, 2]).wilcoxon is None
 
@@ -184,6 +184,6 @@ def test_mcnemar_equals_the_binomial_test(only_a, only_b):
     assert found.p == pytest.approx(stats.binomtest(only_a, n).pvalue if n else 1.0, rel=1e-9)
 
 
-def test_mcnemar_wants_the_same_samples():
+def test_mcnemar_requires_the_same_samples():
     with pytest.raises(ValueError, match="2 and 3"):
         mcnemar([True, False], [True, False, True])

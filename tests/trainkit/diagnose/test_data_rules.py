@@ -1,4 +1,4 @@
-"""Faults of the data: reports and series that fire a rule, and near misses that do not."""
+"""Rules about data: reports and series that trigger a rule, and near misses that do not."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def columns(a: float, b: float) -> dict[str, Any]:
     }
 
 
-def test_inputs_that_are_not_scaled() -> None:
+def test_unscaled_inputs() -> None:
     large = unscaled_inputs(record(about=table(), **columns(900.0, 0.1)))
     assert large is not None
     assert (large.evidence["largest_rms"], large.evidence["median_rms"]) == (900.0, pytest.approx(450.05))
@@ -44,7 +44,7 @@ def test_inputs_that_are_not_scaled() -> None:
     assert unscaled_inputs(record(about=facts(), report={"feature_statistics": {"index": [0], "rms": [128.0]}})) is None
 
 
-def test_the_report_of_arrays_tells_their_sizes() -> None:
+def test_unscaled_inputs_reads_the_report_of_arrays() -> None:
     values = np.array([[3.0, 0.0, 100.0], [-4.0, 0.0, 100.0]])
     told = report(Dataset.from_arrays(values, np.array([0, 1])), "", {})
     assert told["feature_statistics"] == {"index": [0, 1, 2], "rms": [3.53553, 0.0, 100.0]}
@@ -57,7 +57,7 @@ def noisy(**changes: Any) -> dict[str, Any]:
     return well(train_accuracy=train, val_accuracy=val, **changes)
 
 
-def test_labels_that_were_memorised() -> None:
+def test_label_noise_memorised() -> None:
     verdict = label_noise(record(**noisy()))
     assert verdict is not None
     course = verdict.evidence["course"]
@@ -78,7 +78,7 @@ def test_labels_that_were_memorised() -> None:
     assert label_noise(record(**well())) is None
 
 
-def test_errors_that_spread_evenly() -> None:
+def test_label_noise_by_even_errors() -> None:
     """A third of the labels drawn anew: errors of a uniform multinomial have the entropy that is expected of them."""
     random = np.random.default_rng(0)
     cells = np.flatnonzero(~np.eye(10, dtype=bool))
@@ -91,25 +91,25 @@ def test_errors_that_spread_evenly() -> None:
         assert np.mean(np.array(found, np.float64)) == pytest.approx(1.0, abs=0.01), m
 
 
-def test_errors_of_who_is_still_learning() -> None:
+def test_label_noise_not_while_the_model_improves() -> None:
     matrix = 40 * np.eye(10) + 2
     assert evenness(record(**well(), evaluation={"confusion_matrix": matrix.tolist()})) is not None
     unfinished = well(train_loss=np.linspace(2.0, 1.0, 12).tolist(), val_loss=np.linspace(2.0, 1.0, 12).tolist())
     assert evenness(record(**unfinished, evaluation={"confusion_matrix": matrix.tolist()})) is None
 
 
-def test_errors_that_tell_nothing_of_the_labels() -> None:
+def test_label_noise_not_by_uninformative_errors() -> None:
     even = {"evaluation": {"confusion_matrix": (np.full((10, 10), 2) + 40 * np.eye(10)).tolist()}}
     assert label_noise(record(**well(), **even)) is not None
     nothing = {"train_loss": [2.31] * 12, "val_loss": [2.31] * 12}
     assert label_noise(record(**well(**nothing), **even)) is None
-    drifted = found(("drift", "x is distributed otherwise in test than in train (KS 0.30)"))
+    drifted = found(("drift", "x is distributed differently in test than in train (KS 0.30)"))
     assert label_noise(record(**well(), **even, **drifted)) is None
     few = {"evaluation": {"confusion_matrix": (np.ones((4, 4)) + 5 * np.eye(4)).tolist()}}
     assert label_noise(record(**well(), **few)) is None
 
 
-def test_labels_that_nothing_explains() -> None:
+def test_label_noise_by_memorisation_without_validation_gain() -> None:
     """Two even classes: training learns all, validation never more than 0.15 of ln 2."""
     two = facts(classes={"a": 1000, "b": 1000})
     baseline = math.log(2)
@@ -135,9 +135,15 @@ def test_labels_that_nothing_explains() -> None:
     assert label_noise(record(about=two, **well(val_loss=learnt, train_loss=train, **flat))) is None
 
 
-def test_copies_under_two_labels() -> None:
-    assert label_noise(record(**well(), **found(("conflicting_labels", "60 samples stand under two")))) is not None
-    assert label_noise(record(**well(), **found(("conflicting_labels", "3 samples stand under two")))) is None
+def test_label_noise_by_duplicates_with_different_labels() -> None:
+    assert (
+        label_noise(record(**well(), **found(("conflicting_labels", "60 samples have duplicates in another class"))))
+        is not None
+    )
+    assert (
+        label_noise(record(**well(), **found(("conflicting_labels", "3 samples have duplicates in another class"))))
+        is None
+    )
 
 
 def rows(small: float, support: int, large: float = 0.99) -> dict[str, Any]:
@@ -145,7 +151,7 @@ def rows(small: float, support: int, large: float = 0.99) -> dict[str, Any]:
     return {"evaluation": {"per_class": [{"class": c, "recall": r, "support": n} for c, r, n in told]}}
 
 
-def test_a_small_class_that_is_missed() -> None:
+def test_class_imbalance() -> None:
     rare = facts(classes={"a": 1800, "b": 200})
     verdict = class_imbalance(record(about=rare, **well(), **rows(0.2, 20)))
     assert verdict is not None
@@ -178,7 +184,7 @@ def on_test(accuracy: float, samples: int = 200) -> dict[str, Any]:
 SHIPPED = {"splits": {"train": 1600, "validation": 200, "test": 200}}
 
 
-def test_a_test_part_that_is_otherwise() -> None:
+def test_distribution_mismatch_by_a_worse_test_part() -> None:
     shipped = facts(**SHIPPED)
     verdict = distribution_mismatch(record(about=shipped, **well(val_accuracy=[0.95] * 12), **on_test(0.7)))
     assert verdict is not None
@@ -194,9 +200,9 @@ def test_a_test_part_that_is_otherwise() -> None:
     assert distribution_mismatch(record(anew, shipped, **well(val_accuracy=[0.95] * 12), **on_test(0.7))) is None
 
 
-def test_parts_that_drifted() -> None:
+def test_distribution_mismatch_by_drift() -> None:
     def confidence(part: str, accuracy: float = 0.93, samples: int = 200) -> float:
-        message = f"x is distributed otherwise in {part} than in train (KS 0.30)"
+        message = f"x is distributed differently in {part} than in train (KS 0.30)"
         made = record(about=facts(**SHIPPED), **well(), **on_test(accuracy, samples), **found(("drift", message)))
         verdict = distribution_mismatch(made)
         assert verdict is not None
@@ -206,7 +212,7 @@ def test_parts_that_drifted() -> None:
     assert 0.5 < confidence("test", 0.8, 30) < confidence("test", 0.5, 200)  # worse, but on few samples
 
 
-def test_a_regression_that_fails_on_test() -> None:
+def test_distribution_mismatch_of_a_regression() -> None:
     series = {"train_loss": falling(0.9, 0.2), "val_loss": falling(0.9, 0.25), "val_loss_se": [0.02] * 12}
     evaluation = {"split": "test", "samples": 30, "metrics": {"loss": 0.8}}
     shipped = table(splits={"train": 240, "validation": 30, "test": 30})
@@ -215,27 +221,31 @@ def test_a_regression_that_fails_on_test() -> None:
     assert distribution_mismatch(record(about=shipped, **series, evaluation=evaluation)) is None
 
 
-def test_samples_that_stand_in_two_parts() -> None:
+def test_leakage_by_duplicates() -> None:
     shipped = facts(**SHIPPED)
-    message = ("leakage", "40 samples stand in train and test: the figures")
+    message = ("leakage", "40 samples are in both train and test: the figures")
     verdict = leakage(record(about=shipped, **well(), **found(message)))
     assert verdict is not None
     assert verdict.evidence["share"] == 0.1
-    assert leakage(record(about=shipped, **well(), **found(("leakage", "2 samples stand in train and test")))) is None
+    assert (
+        leakage(record(about=shipped, **well(), **found(("leakage", "2 samples are in both train and test")))) is None
+    )
     assert leakage(record({"split": {"use_predefined": False}}, shipped, **well(), **found(message))) is None
     assert leakage(record({"split": {"duplicates": "drop"}}, shipped, **well(), **found(message))) is None
-    assert leakage(record(**well(), **found(("duplicates", "400 samples are exact copies")))) is not None
-    assert leakage(record(**well(), **found(("duplicates", "20 samples are exact copies")))) is None
+    assert leakage(record(**well(), **found(("duplicates", "400 samples are exact duplicates")))) is not None
+    assert leakage(record(**well(), **found(("duplicates", "20 samples are exact duplicates")))) is None
 
 
-def test_a_column_that_tells_the_answer() -> None:
-    told = found(("target_leak", 'column "b" alone tells the class (100.0%): is it known before the answer is?'))
+def test_leakage_by_a_target_leaking_column() -> None:
+    told = found(
+        ("target_leak", 'column "b" alone predicts the class (100.0%): check whether it is known before the target')
+    )
     told["report"]["findings"][0]["where"] = "b"
     falls = {"train_loss": falling(0.9, 0.0), "val_loss": falling(0.9, 0.0)}
     made = diagnose(record({"dataset": {"id": "ds_1", "target": "y"}}, table(), **falls, **told))
     assert made.verdicts[0].code == "leakage"
     assert made.verdicts[0].evidence["features"] == ["b"]
-    assert made.verdicts[0].message.startswith('Column "b" alone tells')
+    assert made.verdicts[0].message.startswith('Column "b" alone predicts')
     (offer,) = made.recommendations
     assert offer.spec["dataset"] == {"id": "ds_1", "target": "y", "ignore": ["b"]}
     # it has been left out already
@@ -249,7 +259,7 @@ def test_a_column_that_tells_the_answer() -> None:
     assert [v.code for v in diagnose(record(**well(), **told)).verdicts] == ["leakage"]
 
 
-def test_a_validation_part_too_small_to_tell() -> None:
+def test_validation_too_small() -> None:
     small = facts(samples=200, classes={"a": 100, "b": 100})
     verdict = validation_too_small(record(about=small, **well(val_accuracy=[0.8] * 12)))
     assert verdict is not None

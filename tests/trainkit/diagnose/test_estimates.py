@@ -1,4 +1,4 @@
-"""Which weights a figure is of, and when a difference counts: worked by hand."""
+"""Metric estimates of the kept weights, and differences beyond the noise, computed by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def spec(**changes: Any) -> JobSpec:
     return record(changes).spec
 
 
-def test_figures_are_those_of_the_evaluation_that_was_best() -> None:
+def test_kept_metrics_are_those_of_the_best_evaluation() -> None:
     series = well(val_loss=[0.9, 0.4, 0.4, 0.6], val_accuracy=[0.5, 0.7, 0.9, 0.8], val_accuracy_se=[0.05] * 4)
     series["val_loss_se"] = [0.1, 0.2, 0.3, 0.4]
     assert kept_metrics(record(**series)) == {
@@ -39,13 +39,13 @@ def test_figures_are_those_of_the_evaluation_that_was_best() -> None:
     assert last["val_loss"] == MetricEstimate(0.6, 0.4, 4)
 
 
-def test_what_is_not_finite_is_never_the_best() -> None:
+def test_kept_metrics_ignore_non_finite_values() -> None:
     series = well(val_loss=[float("nan"), 0.5, float("-inf")], val_loss_se=[0.1] * 3)
     assert kept_metrics(record(**series))["val_loss"].value == 0.5
     assert kept_metrics(record(**well(val_loss=[float("nan")] * 3))) == {}
 
 
-def test_a_difference_counts_beyond_the_noise_of_paired_samples() -> None:
+def test_compare_counts_a_difference_beyond_the_noise() -> None:
     noise = PAIRED_NOISE_FACTOR * hypot(0.03, 0.04)
     for value, outcome in (
         (0.5 - 1.01 * noise, "improved"),
@@ -56,13 +56,13 @@ def test_a_difference_counts_beyond_the_noise_of_paired_samples() -> None:
     assert compare("val_accuracy", BEFORE, {"val_accuracy": MetricEstimate(0.9, 0.03, 1)}).outcome == "improved"
 
 
-def test_a_run_without_weights_is_worse_than_any() -> None:
+def test_compare_treats_a_missing_metric_as_worst() -> None:
     assert compare("val_loss", BEFORE, {}).outcome == "worse"
     assert compare("val_loss", {}, BEFORE).outcome == "improved"
     assert compare("val_loss", {}, {}).outcome == "within_noise"
 
 
-def test_errors_that_are_not_logged_are_taken_from_the_loss_or_the_accuracy() -> None:
+def test_standard_error_is_estimated_from_loss_or_accuracy() -> None:
     numbers = {
         "val_loss": MetricEstimate(0.4, 0.02, 1),
         "val_mse": MetricEstimate(8.0, None, 1),
@@ -85,13 +85,13 @@ def test_errors_that_are_not_logged_are_taken_from_the_loss_or_the_accuracy() ->
         ({"train": {"monitor": "train_loss"}}, {}, "val_loss"),
     ],
 )
-def test_runs_are_compared_by_what_means_the_same_in_both(
+def test_comparison_metric_means_the_same_in_both_runs(
     before: dict[str, Any], change: dict[str, Any], metric: str
 ) -> None:
     assert comparison_metric(spec(**before), spec(**before, **change)) == metric
 
 
-def test_numbers_with_another_loss_are_compared_in_their_own_units() -> None:
+def test_comparison_metric_of_regression_with_another_loss() -> None:
     mse, huber = (record({"loss": {"kind": kind}}, table()).spec for kind in ("mse", "huber"))
     assert comparison_metric(mse, huber) == "val_mse"
 

@@ -1,4 +1,4 @@
-"""A picture for each code: panels, colours and marks are there; and for whatever a rule may put into its evidence."""
+"""Evidence plots of each verdict code: panels, colours and marks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.trainkit.diagnose.test_fit_rules import RISING, STUCK
 from trainkit.diagnose.diagnosis import diagnose
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.verdicts import CODES, Verdict
-from trainkit.plots import evidence, learning_curves
+from trainkit.plots import evidence, style
 
 FLAT = {"train_loss": [2.31] * 12, "val_loss": [2.31] * 12}
 SLOW = np.linspace(2.4, 2.3, 12).tolist()
@@ -64,7 +64,7 @@ CASES: dict[str, Record] = {
     "leakage": record(
         about=facts(splits={"train": 1600, "validation": 200, "test": 200}),
         **well(),
-        **found(("leakage", "40 samples stand in train and test: the figures")),
+        **found(("leakage", "40 samples are in both train and test: the figures")),
     ),
     "validation_too_small": record(
         about=facts(samples=200, classes={"a": 100, "b": 100}), **well(val_accuracy=[0.8] * 12)
@@ -91,26 +91,24 @@ def drawn(told: dict[str, Any], of: Record, code: str = "overfitting") -> np.nda
     return picture(evidence.evidence(verdict.as_dict(), of))
 
 
-def test_every_code_is_among_the_cases() -> None:
+def test_cases_hold_every_verdict_code() -> None:
     assert set(CASES) == set(CODES)
 
 
 @pytest.mark.parametrize("code", CASES)
-def test_a_picture_of_each_code(code: str) -> None:
+def test_evidence_plot_of_each_code(code: str) -> None:
     verdict = next(v for v in diagnose(CASES[code]).verdicts if v.code == code)
     png = evidence.evidence(verdict.as_dict(), CASES[code])
     image = picture(png)
     assert image.shape[0] > 400
     assert image.shape[1] in (624, 1248), "one panel or two side by side"
-    assert near(image, learning_curves.TRAIN) + near(image, learning_curves.VALIDATION) > 400, (
-        "it shows a course or bars"
-    )
-    assert near(image, learning_curves.INK) > 300, "and words"
+    assert near(image, style.TRAIN) + near(image, style.VALIDATION) > 400, "it shows a course or bars"
+    assert near(image, style.INK) > 300, "and words"
     again = evidence.evidence(verdict.as_dict(), CASES[code]) if code == "leakage" else png
     assert again == png, "the same numbers give the same bytes"
 
 
-def test_since_when_is_marked() -> None:
+def test_evidence_plot_marks_the_first_epoch() -> None:
     made, told = record(**well()), {"series": ["train_loss"]}
     verdict = Verdict("overfitting", 0.9, None, "A sentence.", told)
 
@@ -122,9 +120,9 @@ def test_since_when_is_marked() -> None:
     assert red(drawn(told, made)) > 100
 
 
-def test_a_standard_error_is_a_band_and_a_smaller_model_a_line() -> None:
+def test_evidence_plot_draws_standard_errors_and_sanity_checks() -> None:
     made = record(**well(sanity_check_small_model_loss=[1.9, 1.5, 1.2]))
-    band = tuple(int(0.15 * int(learning_curves.VALIDATION[i : i + 2], 16) + 0.85 * 255) for i in (1, 3, 5))
+    band = tuple(int(0.15 * int(style.VALIDATION[i : i + 2], 16) + 0.85 * 255) for i in (1, 3, 5))
     shade = "#" + "".join(f"{value:02x}" for value in band)
     wide = record(**well(val_loss_se=[0.3] * 12))
     assert near(drawn({"series": ["val_loss"]}, wide), shade) > 2 * near(drawn({"series": ["val_loss"]}, made), shade)
@@ -132,13 +130,13 @@ def test_a_standard_error_is_a_band_and_a_smaller_model_a_line() -> None:
     assert near(probe, evidence.PROBE) > near(drawn({"series": ["train_loss"]}, made), evidence.PROBE) + 100
 
 
-def test_more_layers_classes_and_words_than_fit() -> None:
+def test_evidence_plot_truncates_layers_classes_and_text() -> None:
     layers = {f"layers_dead_units__body__a_block_with_a_long_name_{k}__activation": [0.5] * 12 for k in range(60)}
     made = record(**well(**layers, train_dead_units=[0.5] * 12))
     shares = dict.fromkeys(made.layers("dead_units"), 0.5)
     names = [f"layers_dead_units.{path}" for path in shares]
     image = drawn({"share_by_layer": shares, "threshold": 0.5, "series": ["train_dead_units", *names]}, made)
-    assert near(image, learning_curves.TRAIN) > 400
+    assert near(image, style.TRAIN) > 400
     n = 120
     evaluation = {
         "split": "val",
@@ -147,10 +145,7 @@ def test_more_layers_classes_and_words_than_fit() -> None:
         "per_class": [{"class": f"class number {k}", "recall": k / n, "support": k} for k in range(n)],
     }
     many = record(**well(), evaluation=evaluation)
-    assert (
-        near(drawn({"ratio": 9.0, "evenness_of_errors": 1.0, "series": ["val_recall"]}, many), learning_curves.TRAIN)
-        > 400
-    )
+    assert near(drawn({"ratio": 9.0, "evenness_of_errors": 1.0, "series": ["val_recall"]}, many), style.TRAIN) > 400
     verdict = Verdict("leakage", 0.9, None, "word " * 400, {"series": ["val_loss"]})
     assert len(picture(evidence.evidence(verdict.as_dict(), made))) < 1000
 
@@ -170,12 +165,12 @@ def test_more_layers_classes_and_words_than_fit() -> None:
         {"samples": {"a": 0, "b": 5}},
     ],
 )
-def test_of_anything(told: dict[str, Any]) -> None:
+def test_evidence_plot_of_arbitrary_evidence(told: dict[str, Any]) -> None:
     for made in (record(), record(train_loss=[math.nan] * 3, val_loss=[math.inf, 1.0], val_loss_se=[math.nan, 1.0])):
         assert (drawn({"series": ["train_loss", "val_loss"], **told}, made) < 128).any()
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1e300, -1e300], [0.0, 1e-9, 1e9], [2.302, 2.3021]])
-def test_courses_of_anything(values: list[float]) -> None:
+def test_evidence_plot_of_arbitrary_series(values: list[float]) -> None:
     made = record(train_loss=values, val_loss=falling(2.0, 0.1)[: len(values)], train_lr=values, train_grad_norm=values)
     drawn({"lr": 0.1, "best_epoch": 1, "series": ["train_loss", "val_loss", "train_lr", "train_grad_norm"]}, made)

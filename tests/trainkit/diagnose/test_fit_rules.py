@@ -1,4 +1,4 @@
-"""Over-fitting, under-fitting, ended too early, wrong losses: series that fire a rule, and near misses that do not."""
+"""Rules about fit and loss: series that trigger a rule, and near misses that do not."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_overfitting_by_a_rise() -> None:
     assert overfitting(record(**well(**wild))) is None
 
 
-def test_a_steady_rise_counts_on_a_small_part() -> None:
+def test_overfitting_by_a_steady_rise_on_few_samples() -> None:
     steady = [1.0, 0.5, 0.3, *np.linspace(0.3, 0.5, 10)[1:].tolist()]
     wide = {"train_loss": falling(2.0, 0.25), "val_loss_se": [0.15] * 12}
     verdict = overfitting(record(**well(val_loss=steady, **wide)))
@@ -50,7 +50,7 @@ def test_a_steady_rise_counts_on_a_small_part() -> None:
     assert overfitting(record(**well(val_loss=shaken, **wide))) is None
 
 
-def test_a_rise_is_told_by_its_own_standard_error_where_that_was_logged() -> None:
+def test_overfitting_uses_the_logged_error_of_the_rise() -> None:
     """0.65 above the least: within 2 sqrt(0.8^2 + 0.8^2), and 3 errors of 0.2 by pairs."""
     rough = well(val_loss=RISING, val_loss_se=[0.8] * 12)
     assert overfitting(record(**rough)) is None
@@ -73,7 +73,7 @@ def test_overfitting_by_a_gap() -> None:
     assert overfitting(record(train_loss=[1.0, 0.5], val_loss=[1.0, 2.0])) is None
 
 
-def test_underfitting_and_an_optimisation_that_fails_are_told_apart_by_capacity() -> None:
+def test_underfitting_and_optimization_failure_differ_by_capacity() -> None:
     linear = {"model": {"kind": "linear"}}
     bias = underfitting_model_bias(record(linear, **well(**STUCK)))
     assert bias is not None
@@ -108,7 +108,7 @@ def test_underfitting_and_an_optimisation_that_fails_are_told_apart_by_capacity(
         assert rule(record(linear, **well())) is None
 
 
-def test_a_cause_stands_before_the_failure_it_explains() -> None:
+def test_verdicts_list_a_cause_before_its_symptom() -> None:
     verdicts = diagnose(record(**well(**STUCK, train_dead_units=[0.9] * 12))).verdicts
     assert [v.code for v in verdicts] == ["dead_units", "optimization_failure"]
     assert verdicts[1].evidence["explained_by"] == ["dead_units"]
@@ -147,7 +147,7 @@ def test_stopped_too_early() -> None:
     assert stopped_too_early(record(**well(val_loss=RISING))) is None
 
 
-def test_answers_tell_a_gap_where_a_few_samples_make_the_loss() -> None:
+def test_overfitting_by_the_gap_of_accuracies() -> None:
     """Nine of ten right, one of them utterly wrong: 0.8 +- 0.5."""
     apart = {"train_loss": falling(2.0, 0.0, half=1.0), "val_loss": falling(2.0, 0.8), "val_loss_se": [0.5] * 12}
     accuracies = {"train_accuracy": [1.0] * 12, "val_accuracy": [0.8] * 12}
@@ -155,13 +155,13 @@ def test_answers_tell_a_gap_where_a_few_samples_make_the_loss() -> None:
     assert overfitting(record(**well(**apart, **{**accuracies, "val_accuracy": [0.99] * 12}))) is None
 
 
-def test_one_rough_evaluation_is_no_rise() -> None:
+def test_overfitting_not_by_a_single_bad_evaluation() -> None:
     rough = well(val_loss=[*falling(1.9, 0.15)[:11], 0.45])
     assert overfitting(record(**rough)) is None
     assert overfitting(record(**well(val_loss=[*falling(1.9, 0.15)[:9], 0.8, 0.9, 1.0]))) is not None
 
 
-def test_dropout_that_keeps_training_behind_validation() -> None:
+def test_underfitting_by_dropout() -> None:
     strong = {"model": {"kind": "mlp", "dropout": 0.9}}
     behind = well(train_loss=np.linspace(2.6, 1.7, 12).tolist(), val_loss=np.linspace(2.2, 1.1, 12).tolist())
     found = diagnose(record(strong, **behind)).verdicts
@@ -181,7 +181,7 @@ def test_dropout_that_keeps_training_behind_validation() -> None:
     assert [v.code for v in diagnose(record(strong, **fast)).verdicts] == ["stopped_too_early"]
 
 
-def test_squared_error_on_classes() -> None:
+def test_wrong_loss_for_squared_error_on_classes() -> None:
     squared = {"loss": {"kind": "mse"}}
     verdict = wrong_loss(record(squared, **well(train_loss=[0.09] * 12, val_loss=[0.09] * 12)))
     assert verdict is not None
@@ -202,7 +202,7 @@ def numbers(ratio: float, **changes: Any) -> dict[str, Any]:
     }
 
 
-def test_outliers_under_a_squared_error() -> None:
+def test_wrong_loss_for_outliers() -> None:
     verdict = wrong_loss(record(about=table(), **numbers(12.0)))
     assert verdict is not None
     assert verdict.evidence["mse_over_mae_squared"] == pytest.approx(12.0)
@@ -215,21 +215,21 @@ def test_outliers_under_a_squared_error() -> None:
     assert wrong_loss(record({"loss": {"kind": "huber"}}, table(), **numbers(12.0))) is None
 
 
-def test_a_few_whole_numbers_are_perhaps_classes() -> None:
+def test_wrong_loss_for_few_whole_numbers() -> None:
     columns = [{"name": "a", "type": "numeric"}, {"name": "y", "type": "numeric", "unique": 4, "integer": True}]
     verdict = wrong_loss(record({"task": "regression"}, table(columns=columns), **numbers(1.5)))
     assert verdict is not None
     assert verdict.confidence < 0.5
 
 
-def test_the_skill_of_a_regression_is_its_r2() -> None:
+def test_skill_of_a_regression_is_r2() -> None:
     made = record(about=table(), val_r2=[0.5, 0.75], val_mse=[8.0, 4.0], train_mse=[6.0, 2.0])
     # the variance of the validation part is 4 / (1 - 0.75) = 16
     assert made.skill("val").tolist() == [0.5, 0.75]
     assert made.skill("train").tolist() == pytest.approx([1 - 6 / 16, 1 - 2 / 16])
 
 
-def test_all_is_well_and_nothing_is_known() -> None:
+def test_healthy_with_and_without_evaluations() -> None:
     found = diagnose(record(**well()))
     assert [v.code for v in found.verdicts] == ["healthy"]
     assert found.verdicts[0].confidence > 0.9
@@ -239,7 +239,7 @@ def test_all_is_well_and_nothing_is_known() -> None:
     assert nothing.final is False
 
 
-def test_odd_values_break_nothing() -> None:
+def test_diagnose_handles_non_finite_and_extreme_values() -> None:
     nan, inf = math.nan, math.inf
     for values in ([nan] * 12, [inf] * 12, [0.0] * 12, [1e300] * 12, [-1.0] * 12, [1.0], [nan, 1.0, inf, 2.0]):
         for about in (

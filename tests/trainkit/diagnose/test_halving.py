@@ -1,4 +1,4 @@
-"""Successive halving across jobs against Optuna's pruner, on the same arrivals in the same order."""
+"""Successive halving against Optuna's pruner, on the same values in the same order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def histories(seed: int, jobs: int, epochs: int) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("seed", range(12))
-def test_the_same_jobs_are_stopped_at_the_same_epochs(seed: int, mode: str) -> None:
+def test_halving_equals_the_reference(seed: int, mode: str) -> None:
     random = np.random.default_rng(100 + seed)
     jobs, epochs, first, factor = 12, 20, int(random.integers(1, 4)), int(random.integers(2, 5))
     values = histories(seed, jobs, epochs) * (1 if mode == "min" else -1)
@@ -57,7 +57,7 @@ def test_the_same_jobs_are_stopped_at_the_same_epochs(seed: int, mode: str) -> N
     assert any(len(one) == epochs for one in seen)
 
 
-def test_the_rungs() -> None:
+def test_halving_rungs() -> None:
     rule = SuccessiveHalving(min_epochs=2, reduction_factor=3)
     assert [rule.rung(epoch - 1, epoch) for epoch in range(1, 20)] == [
         *(None, 0, None, None, None, 1),
@@ -71,7 +71,7 @@ def test_the_rungs() -> None:
     assert rule.rung(3, 3) is None  # several evaluations in an epoch: the first counts
 
 
-def test_what_is_not_finite_stops_and_a_job_alone_goes_on() -> None:
+def test_halving_stops_non_finite_jobs_and_keeps_a_single_job() -> None:
     rules = PeerRules([SuccessiveHalving(min_epochs=1)])
     (alone,) = rules.observe(Evaluation(1, 1, {"val_loss": 3.0}, 0.0), lambda _: [], 1)
     assert alone.action == "continue"

@@ -1,4 +1,4 @@
-"""General moves: each is a valid spec of its dataset, and says what it should."""
+"""Heuristics: valid changes in the right order."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def patches(at: RunView) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("best_position", [1.0, 0.3, None])
 @pytest.mark.parametrize("form", FORMS)
-def test_every_offer_is_a_valid_spec_and_a_change(form: str, best_position: float | None) -> None:
+def test_suggest_yields_valid_changes(form: str, best_position: float | None) -> None:
     at = view(form, best_position)
     changes = list(suggest(at))
     assert len(changes) >= 2
@@ -52,19 +52,19 @@ def test_every_offer_is_a_valid_spec_and_a_change(form: str, best_position: floa
         assert all((change.why, *change.expected))
 
 
-def test_the_order_follows_where_the_best_evaluation_lies() -> None:
+def test_suggest_order_depends_on_the_best_evaluation() -> None:
     late, early, broken = (list(patches(view(best_position=best_position))) for best_position in (1.0, 0.4, None))
     assert late[:3] == ["z_score", "more_epochs_with_cosine", "higher_learning_rate"]
     assert early[:3] == ["z_score", "shift_and_rotate", "dropout"]
     assert broken == ["z_score", "lower_learning_rate", "batch_norm", "narrower"]
 
 
-def test_no_move_stands_twice_in_an_order() -> None:
+def test_orders_hold_no_heuristic_twice() -> None:
     for order in ((*FIRST_CHOICES, *UNFINISHED), (*FIRST_CHOICES, *OVERTRAINED), DIVERGED):
         assert len(set(order)) == len(order)
 
 
-def test_longer_makes_a_thousand_updates_of_few_and_twice_of_many() -> None:
+def test_more_epochs_gives_at_least_a_thousand_updates() -> None:
     # 2000 pictures: 1600 train, 25 updates an epoch, 500 in 20 epochs; a tenth of them: 50
     assert patches(view())["more_epochs_with_cosine"]["train"] == {"epochs": 40}
     assert patches(view(split={"subsample": 0.1}))["more_epochs_with_cosine"]["train"] == {"epochs": 100}
@@ -75,13 +75,13 @@ def test_longer_makes_a_thousand_updates_of_few_and_twice_of_many() -> None:
     assert falling["more_epochs"] == {"train": {"epochs": 40}}
 
 
-def test_smaller_batches_make_about_twenty_updates_an_epoch() -> None:
+def test_smaller_batches_give_about_twenty_updates_per_epoch() -> None:
     assert "smaller_batches" not in patches(view())
     assert patches(view(train={"batch_size": 256}))["smaller_batches"] == {"train": {"batch_size": 64}}
     assert patches(view("sequences"))["smaller_batches"] == {"train": {"batch_size": 16}}
 
 
-def test_decay_forgets_over_two_lengths_of_the_run() -> None:
+def test_weight_decay_has_a_time_constant_of_two_runs() -> None:
     # 1 / (2 x 1e-3 x 500 updates) = 1
     assert patches(view())["weight_decay"] == {"regularize": {"weight_decay": 1.0}}
     assert patches(view(train={"epochs": 200}))["weight_decay"] == {"regularize": {"weight_decay": 0.1}}
@@ -89,7 +89,7 @@ def test_decay_forgets_over_two_lengths_of_the_run() -> None:
     assert "weight_decay" not in patches(view(optimizer={"kind": "sgd"}))
 
 
-def test_a_small_map_keeps_its_places_and_a_large_one_gets_another_block() -> None:
+def test_flatten_head_for_small_maps_and_deeper_for_large_ones() -> None:
     # 8 x 8 pictures: two blocks leave 2 x 2; 32 x 32 through two residual stages: 16 x 16
     assert patches(view("images"))["flatten_head"]["model"] == {"kind": "cnn", "head": "flatten"}
     assert "deeper" not in patches(view("images"))
@@ -97,7 +97,7 @@ def test_a_small_map_keeps_its_places_and_a_large_one_gets_another_block() -> No
     assert patches(view("residual"))["deeper"]["model"]["channels"] == [32, 64, 128]
 
 
-def test_sequences_are_read_both_ways_but_not_to_forecast() -> None:
+def test_bidirectional_for_sequence_classification_only() -> None:
     assert patches(view("sequences"))["bidirectional"]["model"] == {
         "kind": "lstm",
         "bidirectional": True,
@@ -106,7 +106,7 @@ def test_sequences_are_read_both_ways_but_not_to_forecast() -> None:
     assert "bidirectional" not in patches(view("pixels"))
 
 
-def test_weights_that_are_given_keep_their_architecture() -> None:
+def test_suggest_keeps_the_architecture_of_given_weights() -> None:
     given = patches(view("images", start_from={"job": "job_1"}))
     assert not {"flatten_head", "deeper", "wider", "batch_norm"} & set(given)
     assert {"more_epochs_with_cosine", "higher_learning_rate", "shift_and_rotate"} <= set(given)

@@ -1,4 +1,4 @@
-"""Rules across jobs against tables worked by hand, and against the formulas of who defined them."""
+"""Peer rules against tables computed by hand and reference formulas."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ D = [8.0, 8.0, 8.0]
         ([NAN], {"a": A, "b": B}, [None], "."),
     ],
 )
-def test_the_median_by_hand(
+def test_median_rule_by_hand(
     own: list[float], others: dict[str, list[float]], thresholds: list[float | None], expected: str
 ) -> None:
     said = decide(Median(), own, others)
@@ -88,7 +88,7 @@ def test_the_median_by_hand(
     assert actions(said) == expected
 
 
-def test_the_median_of_what_shall_be_large() -> None:
+def test_median_rule_of_a_maximised_metric() -> None:
     others = {"a": [0.5, 0.7], "b": [0.6, 0.8], "c": [0.7, 0.9]}  # averages 0.5, 0.6, 0.7 and 0.6, 0.7, 0.8
     said = decide(Median(monitor="val_accuracy"), [0.59, 0.7], others)
     assert [d.inputs["threshold"] for d in said] == pytest.approx([0.6, 0.7])
@@ -116,7 +116,7 @@ FOUR = {name: [float(value)] for name, value in zip("abcd", (30, 10, 40, 20), st
         (25.0, "val_loss", {**FIVE, "f": [NAN], "g": [INF]}, 2.0, 2.0, 2.0001),  # passed over
     ],
 )
-def test_the_percentile_by_hand(
+def test_percentile_rule_by_hand(
     share: float, monitor: str, others: dict[str, list[float]], threshold: float, going_on: float, stopped: float
 ) -> None:
     rule = Percentile(percentile=share, monitor=monitor)
@@ -126,7 +126,7 @@ def test_the_percentile_by_hand(
         assert actions(said) == expected
 
 
-def test_the_percentile_compares_the_best_so_far_with_the_values_of_this_epoch() -> None:
+def test_percentile_rule_compares_the_best_value_with_the_current_epoch() -> None:
     others = {"a": [1.0, 9.0], "b": [2.0, 8.0], "c": [3.0, 7.0]}
     # epoch 1: 2.5 against 1.5; epoch 2: its best is still 2.5, against 7.5 of {7, 8, 9}
     said = decide(Percentile(), [2.5, 8.5], others)
@@ -134,7 +134,7 @@ def test_the_percentile_compares_the_best_so_far_with_the_values_of_this_epoch()
     assert actions(said) == "s."
 
 
-def test_who_was_not_evaluated_in_the_epoch_counts_for_the_median_alone() -> None:
+def test_peer_without_the_epoch_counts_for_the_median_rule_only() -> None:
     far = [peer_state(name, 3, [value] * 3) for name, value in (("a", 1.0), ("b", 2.0), ("c", 3.0))]
 
     def lookup(_: int) -> list[PeerState]:
@@ -149,14 +149,14 @@ def test_who_was_not_evaluated_in_the_epoch_counts_for_the_median_alone() -> Non
 
 
 @pytest.mark.parametrize("kind", [Median, Percentile])
-def test_nothing_is_compared_up_to_the_start(kind: type[AcrossRule]) -> None:
+def test_peer_rules_compare_nothing_up_to_the_start_epoch(kind: type[AcrossRule]) -> None:
     said = decide(kind(start_epoch=2), [99.0, 99.0, 99.0], {"a": A, "b": B, "c": C})
     assert actions(said) == "..s"
     assert said[0].inputs == {"val_loss": 99.0, "best": 99.0, "start_epoch": 2}
     assert "threshold" in said[2].inputs
 
 
-def test_a_decision_says_what_it_was_made_on() -> None:
+def test_peer_decision_holds_its_inputs() -> None:
     (said,) = decide(Median(), [5.0], {"b": B, "a": A, "c": [NAN]})
     assert said.inputs == {
         "val_loss": 5.0,
@@ -183,7 +183,7 @@ def test_a_decision_says_what_it_was_made_on() -> None:
     )
 
 
-def test_of_very_many_others_all_count_and_some_are_named() -> None:
+def test_peer_decision_lists_a_limited_number_of_peers() -> None:
     many = {f"{number:03}": [float(number)] for number in range(MAX_LISTED_PEERS + 51)}
     (said,) = decide(Median(), [75.0], many)
     assert (said.inputs["threshold"], said.inputs["others"], said.action) == (75.0, MAX_LISTED_PEERS + 51, "continue")
@@ -200,7 +200,7 @@ def optunas(best: float, values: list[float], share: float, mode: str, least: in
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_random_tables_against_the_reference_formulas(seed: int) -> None:
+def test_peer_rules_equal_reference_formulas_on_random_tables(seed: int) -> None:
     rng = random.Random(seed)
     for _ in range(50):
         monitor = rng.choice(["val_loss", "val_accuracy"])
@@ -229,7 +229,7 @@ def test_random_tables_against_the_reference_formulas(seed: int) -> None:
             assert (said.action == "stop") == (best > middle if mode == "min" else best < middle)
 
 
-def test_medians_and_percentiles_of_nothing() -> None:
+def test_median_and_percentile_of_no_values() -> None:
     assert median([]) is None
     assert median([NAN, INF]) is None
     assert median([7.0]) == 7.0
@@ -237,7 +237,7 @@ def test_medians_and_percentiles_of_nothing() -> None:
     assert percentile([-INF, 7.0], 25) == 7.0
 
 
-def test_a_tally_keeps_the_running_sum_and_the_best_finite_value() -> None:
+def test_running_stats_keep_the_sum_and_the_best_finite_value() -> None:
     seen: dict[str, RunningStats] = {}
     for loss, accuracy in ((3.0, 0.1), (NAN, 0.5), (1.0, 0.3)):
         seen = updated_stats(seen, {"val_loss": loss, "val_accuracy": accuracy, "train_lr": 1.0, "val_loss_se": 0.1})
@@ -248,7 +248,7 @@ def test_a_tally_keeps_the_running_sum_and_the_best_finite_value() -> None:
     assert seen["val_accuracy"].mean == pytest.approx(0.3)
 
 
-def test_training_alone_is_never_asked_about_others() -> None:
+def test_early_stopping_skips_peer_rules() -> None:
     stopping = EarlyStopping([Median(), Patience(patience=1), Percentile()])
     said = stopping.observe(Evaluation(1, 1, {"val_loss": 1.0}))
     assert [decision.rule["kind"] for decision in said] == ["patience"]
@@ -256,6 +256,6 @@ def test_training_alone_is_never_asked_about_others() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"percentile": -1}, {"percentile": 100.1}, {"min_jobs": 0}, {"start_epoch": -1}])
-def test_bounds(wrong: dict[str, float]) -> None:
+def test_peer_rule_bounds(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         Percentile.model_validate(wrong)

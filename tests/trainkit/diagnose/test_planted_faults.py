@@ -112,7 +112,7 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_planted_fault_comes_first(name: str) -> None:
+def test_diagnose_lists_the_planted_fault_first(name: str) -> None:
     planted, data, spec = CASES[name]
     found = run(data(), **spec)
     assert found.verdicts[0].code == planted, found.verdicts

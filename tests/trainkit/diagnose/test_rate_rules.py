@@ -1,4 +1,4 @@
-"""Rates and signals: series that fire a rule, and near misses that do not."""
+"""Rules about rates and gradients: series that trigger a rule, and near misses that do not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FLAT = [2.31] * 12
 SGD = {"optimizer": {"kind": "sgd", "lr": 0.1}}
 
 
-def test_the_baseline_and_the_skill_by_hand() -> None:
+def test_baseline_and_skill_by_hand() -> None:
     made = record(**well())
     assert made.baseline == pytest.approx(math.log(10))
     assert made.skill("train")[0] == pytest.approx(1 - 2.0 / math.log(10))
@@ -39,7 +39,7 @@ def test_the_baseline_and_the_skill_by_hand() -> None:
     assert smooth.parameters == 64 * 128 + 128 + 128 * 64 + 64 + 64 * 2 + 2
 
 
-def test_a_relative_step_by_hand() -> None:
+def test_relative_steps_by_hand() -> None:
     sgd = relative_steps(record(SGD, train_lr=[0.1], train_grad_norm=[3.0], train_weight_norm=[6.0]))
     assert sgd is not None
     assert sgd.value.tolist() == pytest.approx([0.05])
@@ -79,7 +79,7 @@ def test_a_relative_step_by_hand() -> None:
         ({}, False),
     ],
 )
-def test_a_rate_too_high(changes: dict[str, Any], fires: bool) -> None:
+def test_learning_rate_too_high(changes: dict[str, Any], fires: bool) -> None:
     verdict = learning_rate_too_high(record(**well(**changes)))
     assert (verdict is not None) == fires, verdict
     if verdict is not None:
@@ -87,7 +87,7 @@ def test_a_rate_too_high(changes: dict[str, Any], fires: bool) -> None:
         assert verdict.since_epoch
 
 
-def test_long_steps_beside_the_small_weights_of_a_linear_model() -> None:
+def test_learning_rate_too_high_not_for_small_weights_of_a_linear_model() -> None:
     linear = {"model": {"kind": "linear"}}
     long = well(train_loss=FLAT, val_loss=FLAT, train_lr=[0.05] * 12, train_weight_norm=[1.0] * 12)
     assert learning_rate_too_high(record(**long)) is not None
@@ -95,14 +95,14 @@ def test_long_steps_beside_the_small_weights_of_a_linear_model() -> None:
     assert learning_rate_too_high(record(linear | {"optimizer": {"kind": "adam", "lr": 5e-3}}, **long)) is not None
 
 
-def test_a_network_that_died_of_its_rate() -> None:
+def test_learning_rate_too_high_with_dead_units() -> None:
     flat = well(train_loss=FLAT, val_loss=FLAT, train_lr=[0.0] * 12, train_dead_units=[1.0] * 12)
     wild = record({"optimizer": {"kind": "sgd", "lr": 5.0}}, **flat)
     assert [v.code for v in diagnose(wild).verdicts][:2] == ["learning_rate_too_high", "dead_units"]
     assert learning_rate_too_high(record({"optimizer": {"kind": "sgd", "lr": 0.5}}, **flat)) is None
 
 
-def test_what_giant_steps_teach_does_not_hold() -> None:
+def test_learning_rate_too_high_with_negative_validation_skill() -> None:
     giant = {"optimizer": {"kind": "adam", "lr": 0.3}}
     wild = well(
         train_loss=[20.0, 6.0, 4.0, 0.5, 0.1, 0.01], val_loss=[3.0, 8.0, 13.0, 6.0, 5.0, 5.0], train_lr=[0.3] * 6
@@ -112,7 +112,7 @@ def test_what_giant_steps_teach_does_not_hold() -> None:
     assert learning_rate_too_high(record(giant, **{**tame, "train_weight_norm": [400.0] * 6})) is None
 
 
-def test_a_loss_that_begins_high_and_only_falls_is_no_sign_of_a_rate() -> None:
+def test_learning_rate_too_high_not_for_a_high_first_loss() -> None:
     """As squared error on classes does: random outputs are far beyond the shares of the classes."""
     above = {"optimizer": {"kind": "adam", "lr": 2e-3}}
     fallen = [9.0, 7.0, 6.0, 5.0]
@@ -121,7 +121,7 @@ def test_a_loss_that_begins_high_and_only_falls_is_no_sign_of_a_rate() -> None:
     assert learning_rate_too_high(record(above, **well(train_loss=back, val_loss=back))) is not None
 
 
-def test_so_many_plain_layers_that_nothing_comes_through() -> None:
+def test_optimization_failure_of_many_plain_layers() -> None:
     flat = well(train_loss=FLAT, val_loss=FLAT, train_dead_units=[0.6] * 12)
     plain = {"model": {"kind": "mlp", "hidden": [16] * 20}}
     assert [v.code for v in diagnose(record(plain, **flat)).verdicts] == ["optimization_failure", "dead_units"]
@@ -143,7 +143,7 @@ def test_so_many_plain_layers_that_nothing_comes_through() -> None:
         assert diagnose(record(other, **flat)).verdicts[0].code == "dead_units", changes
 
 
-def test_a_rate_too_low() -> None:
+def test_learning_rate_too_low() -> None:
     slow = {"train_loss": np.linspace(2.4, 2.3, 12).tolist(), "val_loss": np.linspace(2.4, 2.3, 12).tolist()}
     short = record({"optimizer": {"kind": "adam", "lr": 1e-6}}, **well(**slow, train_lr=[1e-6] * 12))
     verdict = learning_rate_too_low(short)
@@ -171,7 +171,7 @@ def test_a_rate_too_low() -> None:
     assert learning_rate_too_low(record(**well(train_loss=falling(2.4, 1.9), val_loss=FLAT, **blind))) is None
 
 
-def test_gradients_that_explode_under_a_usual_rate() -> None:
+def test_exploding_gradients_at_the_default_rate() -> None:
     steep = well(train_grad_norm=[1e4] * 12, train_weight_norm=[100.0] * 12, train_loss=FLAT, val_loss=FLAT)
     made = record(SGD, **{**steep, "train_batch_loss": [50.0, math.inf]})
     assert sharpness(made).value[0] == pytest.approx(1e6 / math.log(10))
@@ -185,7 +185,7 @@ def test_gradients_that_explode_under_a_usual_rate() -> None:
     assert exploding_gradients(record(SGD, **well())) is None
 
 
-def test_gradients_that_vanish() -> None:
+def test_vanishing_gradients() -> None:
     def layers(first: float, **changes: Any) -> dict[str, Any]:
         norms = {"body__block_1__linear": first, "body__block_2__linear": 1e-3, "head__output": 1.0}
         made = {f"layers_grad_norm__{path}": [norm] * 12 for path, norm in norms.items()}
@@ -205,7 +205,7 @@ def test_gradients_that_vanish() -> None:
 
 
 @pytest.mark.parametrize(("name", "rule"), [("dead_units", dead_units), ("saturated_units", saturated_activations)])
-def test_idle_units(name: str, rule: Any) -> None:
+def test_dead_and_saturated_units(name: str, rule: Any) -> None:
     stuck = {"train_loss": FLAT, "val_loss": FLAT}
     half = rule(record(**well(**stuck, **{f"train_{name}": [0.1] * 4 + [0.6] * 8})))
     assert (half.since_epoch, half.evidence["share"]) == (5, 0.6)
@@ -225,7 +225,7 @@ def test_idle_units(name: str, rule: Any) -> None:
     assert rule(record(narrow, **well(**stuck, **{f"train_{name}": [1.0] * 12}))).confidence == 0.4
 
 
-def test_units_that_begin_alike() -> None:
+def test_symmetric_initialization() -> None:
     stuck = well(train_loss=FLAT, val_loss=FLAT, train_dead_units=[1.0] * 12)
     made = record({"model": {"kind": "mlp", "init": {"kind": "zeros"}}}, **stuck)
     verdicts = diagnose(made).verdicts

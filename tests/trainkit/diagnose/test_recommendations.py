@@ -1,4 +1,4 @@
-"""What is offered next: every remedy of every verdict, over all example specs, is a valid spec of its dataset."""
+"""Recommendations: valid specs for every verdict and all example specs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def facts_of(path: Path, document: dict[str, Any]) -> tuple[dict[str, Any], Data
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_every_remedy_is_a_valid_spec(path: Path) -> None:
+def test_recommend_gives_valid_specs(path: Path) -> None:
     document, about = facts_of(path, yaml.safe_load(path.read_text()))
     made = record(document, about)
     offered = set()
@@ -81,11 +81,11 @@ def test_every_remedy_is_a_valid_spec(path: Path) -> None:
     assert asked | {"exploding_gradients", "distribution_mismatch", "validation_too_small"} <= offered
 
 
-def test_every_code_has_a_rule_and_a_remedy() -> None:
+def test_every_code_has_a_rule_and_a_recommender() -> None:
     assert {rule.__name__ for rule in RULES} == set(VERDICTS) == set(RECOMMENDERS)
 
 
-def test_what_is_offered_for_a_verdict() -> None:
+def test_recommend_for_each_verdict() -> None:
     def first(code: Any, spec: dict[str, Any]) -> dict[str, Any]:
         return recommend(record(spec), [Verdict(code, 0.9, 1, "")])[0].patch
 
@@ -111,7 +111,7 @@ def test_what_is_offered_for_a_verdict() -> None:
         assert first(code, deep) == {"model": {"kind": "mlp", "hidden": [16, 16]}}
 
 
-def test_a_rate_is_set_by_what_the_record_has_of_it() -> None:
+def test_recommend_sets_the_rate_by_the_record() -> None:
     def offered(code: Any, spec: dict[str, Any], **series: Any) -> list[dict[str, Any]]:
         return [one.patch for one in recommend(record(spec, **well(**series)), [Verdict(code, 0.9, 1, "")])]
 
@@ -127,13 +127,13 @@ def test_a_rate_is_set_by_what_the_record_has_of_it() -> None:
     assert offered("learning_rate_too_low", gone, train_lr=[1e-6] * 12)[0]["schedule"]["kind"] == "constant"
 
 
-def test_ratios_written_as_text_are_kept() -> None:
+def test_recommend_keeps_ratios_written_as_text() -> None:
     changed = recommend(record({"split": "6:2:2"}), [Verdict("distribution_mismatch", 0.9, None, "")])
     cut = next(one.spec["split"] for one in changed if "split" in one.patch)
     assert (cut["train"], cut["validation"], cut["test"]) == (6.0, 2.0, 2.0)
 
 
-def test_symptoms_wait_for_the_cure_of_their_cause() -> None:
+def test_recommend_skips_explained_verdicts() -> None:
     flat = {"train_loss": [2.31] * 12, "val_loss": [2.31] * 12}
     found = diagnose(record({"model": {"kind": "mlp", "init": {"kind": "zeros"}}}, **well(**flat)))
     assert {one.code for one in found.recommendations} == {"symmetric_initialization"}
@@ -142,7 +142,7 @@ def test_symptoms_wait_for_the_cure_of_their_cause() -> None:
     assert diagnose(record(**well(val_loss=falling(2.0, 0.9)))).recommendations[0].code == "overfitting"
 
 
-def test_order_is_causes_first_then_confidence() -> None:
+def test_order_by_cause_then_confidence() -> None:
     def made(*codes: tuple[Any, float]) -> list[str]:
         return [v.code for v in order_by_cause([Verdict(code, confidence, 1, "") for code, confidence in codes])]
 
@@ -162,10 +162,10 @@ def test_order_is_causes_first_then_confidence() -> None:
         assert all(cause not in EXPLAINS.get(symptom, ()) for symptom in symptoms)
 
 
-def test_confidence_by_the_size_of_the_effect() -> None:
+def test_graded_confidence() -> None:
     assert [graded_confidence(value, 2, 10) for value in (2, 6, 10, 99)] == [0.5, 0.725, 0.95, 0.95]
 
 
-def test_a_replacing_patch() -> None:
+def test_replacing_patch() -> None:
     assert merge_patch({"a": 1, "b": 2}, replacing({"a": 1, "b": 2}, {"b": 3})) == {"b": 3}
     assert replacing(None, {"b": 3}) == {"b": 3}

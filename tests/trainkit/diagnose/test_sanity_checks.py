@@ -1,4 +1,4 @@
-"""What probes say: which of two look-alikes it is, and when they cannot tell. Two real runs, and rows by hand."""
+"""Sanity checks: the verdict they support, on hand-made rows and two real runs."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def probed(
         (0.7, None, None, 0.0),
     ],
 )
-def test_what_it_speaks_for(batch: float | None, small: float | None, code: str | None, confidence: float) -> None:
+def test_interpret_sanity_checks(batch: float | None, small: float | None, code: str | None, confidence: float) -> None:
     found = sanity_checks.interpret_sanity_checks(probed(batch=batch, small=small))
     assert found is not None
     assert (found.code, found.confidence) == (code, confidence)
 
 
-def test_the_numbers_by_hand() -> None:
+def test_sanity_check_numbers_by_hand() -> None:
     found = sanity_checks.small_model(probed(small=1.77))
     assert found is not None
     # after 20 steps, the second epoch, the run was at 1.82; a twentieth of ln 10 is 0.115
@@ -76,7 +76,7 @@ def test_the_numbers_by_hand() -> None:
     assert sanity_checks.interpret_sanity_checks(probed()) is None
 
 
-def test_they_decide_where_parameters_only_guess() -> None:
+def test_sanity_checks_override_the_number_of_parameters() -> None:
     """Without probes the larger network is said not to be trained, the smaller one to be too small."""
     assert optimization_failure(probed()) is not None
     assert underfitting_model_bias(probed(TINY)) is not None
@@ -91,7 +91,7 @@ def test_they_decide_where_parameters_only_guess() -> None:
     assert underfitting_model_bias(probed(TINY, small=1.2)) is None
 
 
-def test_where_they_cannot_tell_all_is_as_without_them() -> None:
+def test_undecided_sanity_checks_change_no_verdict() -> None:
     assert optimization_failure(probed(batch=0.7)) == _with_evidence(optimization_failure(probed()), probed(batch=0.7))
     assert underfitting_model_bias(probed(TINY, batch=0.7)) is not None
 
@@ -103,7 +103,7 @@ def _with_evidence(verdict: Any, of: Record) -> Any:
     return verdict
 
 
-def test_penalties_explain_a_smaller_model_that_ends_lower() -> None:
+def test_penalties_explain_a_better_smaller_model() -> None:
     held = probed({"regularize": {"l2": 400}}, small=1.2)
     assert optimization_failure(held) is None
     verdict = underfitting_model_bias(held)
@@ -111,7 +111,7 @@ def test_penalties_explain_a_smaller_model_that_ends_lower() -> None:
     assert verdict.evidence["penalties"] == ["l2"]
 
 
-def test_a_batch_that_is_not_learnt_makes_a_low_rate_surer() -> None:
+def test_batch_that_is_not_memorised_raises_the_confidence_of_a_low_rate() -> None:
     slow = {"train_loss": np.linspace(2.3, 2.2, 12).tolist(), "val_loss": [2.3] * 12, "train_lr": [1e-6] * 12}
     spec = {"optimizer": {"kind": "adam", "lr": 1e-6}}
     without, beside = learning_rate_too_low(probed(spec, **slow)), learning_rate_too_low(probed(spec, 0.2, **slow))
@@ -121,7 +121,7 @@ def test_a_batch_that_is_not_learnt_makes_a_low_rate_surer() -> None:
     assert beside.evidence["first_batch"]["learnt"] is False
 
 
-def test_the_last_thing_to_try_is_to_ask_them() -> None:
+def test_sanity_checks_are_the_last_recommendation() -> None:
     spec = {"optimizer": {"kind": "adam"}, "model": {"kind": "mlp", "norm": "layer"}}
     patches = [one.patch for one in diagnose(probed(spec)).recommendations]
     assert patches[-1] == {"train": {"sanity_checks": ["first_batch", "small_model"]}}
@@ -130,7 +130,7 @@ def test_the_last_thing_to_try_is_to_ask_them() -> None:
 BOTH = {"sanity_checks": ["first_batch", "small_model"]}
 
 
-def test_real_runs() -> None:
+def test_sanity_checks_of_real_runs() -> None:
     """Weights and a rate that let nothing be learnt; and a sound run, whose probes say nothing against it."""
     stuck = run(
         digits(),

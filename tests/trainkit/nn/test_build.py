@@ -91,7 +91,7 @@ def test_global_average_is_the_mean_over_positions():
     assert not any(isinstance(m, nn.AdaptiveAvgPool2d) for m in model((3, 8, 8), kind="cnn").modules())
 
 
-def test_wrong_shapes_are_said():
+def test_build_model_refuses_wrong_shapes():
     with pytest.raises(ValueError, match="cnn reads images"):
         model((4,), kind="cnn")
     with pytest.raises(ValueError, match="lstm reads sequences"):

@@ -39,7 +39,7 @@ def test_frozen_body_does_not_move_not_even_its_batch_norm():
     assert torch.equal(network.features(x), network.features(x)), "no dropout in a frozen body"
 
 
-def test_last_block_opens_alone():
+def test_unfreeze_one_opens_the_last_block():
     network = build_model(Cnn(channels=(4, 4)), (1, 8, 8), 3, seed=0)
     assert set_trainable(network, 1) == ["body.block_2"]
     before = snapshot(network)
@@ -49,7 +49,7 @@ def test_last_block_opens_alone():
     assert not network.body.block_1.training
 
 
-def test_all_opens_everything_again():
+def test_unfreeze_all_opens_everything():
     network = build_model(Cnn(channels=(4,)), (1, 8, 8), 3, seed=0)
     set_trainable(network, "none")
     set_trainable(network, "all")

@@ -1,4 +1,4 @@
-"""Draws have the moments and the shape that their names promise."""
+"""Initializations have the expected moments and shapes."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def test_a_padded_batch_equals_each_sequence_alone(kind, bidirectional, pooling)
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
 
 
-def test_one_layer_is_torchs_own_lstm():
+def test_one_layer_equals_torch_lstm():
     network = build_model(Lstm(hidden=4), (6, 3), 2, seed=0).eval()
     reference = torch.nn.LSTM(3, 4, batch_first=True)
     reference.load_state_dict(network.body.layers["layer_1"].state_dict())
@@ -30,7 +30,7 @@ def test_one_layer_is_torchs_own_lstm():
     torch.testing.assert_close(network.features(x), reference(x)[1][0][0])
 
 
-def test_two_layers_are_torchs_stacked_gru():
+def test_two_layers_equal_torch_gru():
     network = build_model(Gru(hidden=4, layers=2), (6, 3), 2, seed=0).eval()
     reference = torch.nn.GRU(3, 4, num_layers=2, batch_first=True)
     own = [network.body.layers[f"layer_{n}"].state_dict() for n in (1, 2)]

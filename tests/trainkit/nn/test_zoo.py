@@ -73,5 +73,5 @@ def test_other_channel_counts_are_refused():
         build_model(Torchvision(name="resnet18"), (4, 32, 32), 3, seed=0)
 
 
-def test_every_listed_name_is_torchvisions():
+def test_every_listed_name_exists_in_torchvision():
     assert list(TORCHVISION_CLASSIFIERS) == torchvision.models.list_models(module=torchvision.models)

@@ -244,6 +244,6 @@ def test_a_state_from_another_device_does_not_choose_the_kernels():
     assert all(group["fused"] for group in optimizer.param_groups)
 
 
-def test_nothing_to_train_is_said_in_words():
-    with pytest.raises(ValueError, match="nothing to train"):
+def test_build_optimizer_refuses_no_parameters():
+    with pytest.raises(ValueError, match="no parameter is trainable"):
         build_optimizer(Sgd(), [])

@@ -1,3 +1,5 @@
+"""Learning curves are drawn from any history, the same bytes each time."""
+
 from __future__ import annotations
 
 import io
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainkit.plots import learning_curves
+from trainkit.plots import learning_curves, style
 
 
 def picture(png: bytes) -> np.ndarray:
@@ -30,40 +32,26 @@ def rows(values: dict[tuple[str, str], list[float]]) -> list[dict]:
     ]
 
 
-def test_curves_draw_both_parts():
+def test_curves_draw_training_and_validation():
     history = rows({("train", "loss"): [3, 2, 1], ("val", "loss"): [3, 2.5, 2.4], ("val", "accuracy"): [0.1, 0.5, 0.6]})
     image = picture(learning_curves.curves(history, best_epoch=3, title="digits"))
-    assert near(image, learning_curves.TRAIN) > 100
-    assert near(image, learning_curves.VALIDATION) > 200
+    assert near(image, style.TRAIN) > 100
+    assert near(image, style.VALIDATION) > 200
     assert image.shape[1] > 2 * image.shape[0], "two panels side by side"
     one = picture(learning_curves.curves(rows({("train", "loss"): [3, 2, 1]})))
     assert one.shape[1] < image.shape[1]
 
 
 @pytest.mark.parametrize("series", [[], [1.0], [math.nan], [1.0, math.inf, math.nan], [1e300, -1e300]])
-def test_curves_of_anything(series):
+def test_curves_with_missing_and_non_finite_values(series):
     learning_curves.curves(rows({("train", "loss"): series, ("val", "loss"): series}))
 
 
-def test_rows_without_a_value_are_skipped():
+def test_curves_skip_rows_without_a_value():
     assert learning_curves.curves([{"epoch": 1, "split": "val", "name": "loss", "value": None}])
 
 
-@pytest.mark.parametrize("classes", [2, 10, 60])
-def test_confusion_of_few_and_many(classes):
-    matrix = np.eye(classes, dtype=int) * 9 + 1
-    image = picture(
-        learning_curves.confusion(matrix.tolist(), [f"a class with a long name {k}" for k in range(classes)])
-    )
-    assert image.min() < 100
-
-
-def test_a_class_without_samples_is_no_division_by_zero():
-    with np.errstate(all="raise"):
-        learning_curves.confusion([[3, 0], [0, 0]], ["a", "b"])
-
-
-def test_the_same_numbers_give_the_same_bytes():
+def test_curves_of_the_same_numbers_give_the_same_bytes():
     history = rows({("train", "loss"): [3, 2, 1]})
     assert learning_curves.curves(history) == learning_curves.curves(history)
 

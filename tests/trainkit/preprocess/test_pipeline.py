@@ -33,12 +33,12 @@ def fitted(x: Any, *steps: dict[str, Any]) -> np.ndarray:
         ({"kind": "whiten"}, [-0.73029669, -0.36514834, 0, 0.36514834, 0.73029669]),
     ],
 )
-def test_the_worked_vectors(step: dict[str, Any], column: list[float]) -> None:
+def test_elementwise_steps_by_hand(step: dict[str, Any], column: list[float]) -> None:
     expected = np.repeat(np.array(column)[:, None], 3, axis=1)
     np.testing.assert_allclose(fitted(X, step), expected, atol=2e-7)
 
 
-def test_the_worked_pca() -> None:
+def test_pca_by_hand() -> None:
     pipe = pipeline([{"kind": "pca", "components": 2}]).fit(X)
     out = pipe.transform(X)
     np.testing.assert_allclose(out[:, 0], [-10.39230485, -5.19615242, 0, 5.19615242, 10.39230485], rtol=1e-6, atol=1e-6)
@@ -154,7 +154,7 @@ def test_numpy_and_torch_agree_next_to_an_offset(kinds: list[str], mean: float, 
     np.testing.assert_allclose(pipe.transform(torch.from_numpy(x)).numpy(), pipe.transform(x), atol=2e-5)
 
 
-def test_constant_columns_are_legal() -> None:
+def test_fit_accepts_constant_columns() -> None:
     constant = np.column_stack([np.full(20, 5.0), np.arange(20.0)])
     for kind in ("zero_mean", "min_max", "z_score", "pca", "whiten"):
         assert np.isfinite(fitted(constant, {"kind": kind})).all(), kind
@@ -190,7 +190,7 @@ def test_numpy_and_torch_agree_and_the_state_survives() -> None:
 
 @given(st.sampled_from([["zero_mean"], ["min_max"], ["z_score"], ["z_score", "pca"], ["zero_mean", "pca", "whiten"]]))
 @settings(max_examples=10, deadline=None)
-def test_the_way_back(kinds: list[str]) -> None:
+def test_inverse_transform(kinds: list[str]) -> None:
     pipe = pipeline([{"kind": kind} for kind in kinds]).fit(RANDOM)
     np.testing.assert_allclose(pipe.inverse_transform(pipe.transform(RANDOM)), RANDOM, atol=1e-4)
 
@@ -234,24 +234,24 @@ def test_the_state_is_json_and_arrays() -> None:
     assert again.transform(RANDOM).shape == (60, 5)
 
 
-def test_too_many_components_are_refused_in_words() -> None:
+def test_fit_refuses_too_many_components() -> None:
     with pytest.raises(ValueError, match="9 components of 7 features"):
         pipeline([{"kind": "pca", "components": 9}]).fit(RANDOM)
 
 
-def test_nan_is_refused() -> None:
+def test_fit_refuses_nan() -> None:
     with pytest.raises(ValueError, match="NaN"):
         pipeline([{"kind": "z_score"}]).fit(np.array([[1.0, np.nan], [2, 3]]))
 
 
-def test_a_pipeline_that_was_not_fitted_says_so() -> None:
+def test_transform_before_fit_raises() -> None:
     pipe = pipeline([{"kind": "z_score"}])
     for use in (pipe.transform, pipe.inverse_transform):
         with pytest.raises(ValueError, match="not been fitted"):
             use(RANDOM)
 
 
-def test_the_way_back_gives_the_type_that_it_was_given() -> None:
+def test_inverse_transform_keeps_the_type() -> None:
     pipe = pipeline(USUAL[:1]).fit(RANDOM)
     x = torch.from_numpy(RANDOM).float()
     back = pipe.inverse_transform(pipe.transform(x))
@@ -263,7 +263,7 @@ def test_the_way_back_gives_the_type_that_it_was_given() -> None:
 @pytest.mark.parametrize(
     ("step", "peer"), [({"kind": "z_score"}, StandardScaler()), ({"kind": "min_max"}, MinMaxScaler())]
 )
-def test_a_column_that_training_never_saw_change(step: dict[str, Any], peer: Any) -> None:
+def test_constant_training_column_is_only_shifted(step: dict[str, Any], peer: Any) -> None:
     """Held-out samples that differ there are shifted, as scikit-learn has it, and not blown up by 1e8."""
     x = np.column_stack([RANDOM[:, 0], np.zeros(60), np.full(60, 0.1)])
     new = np.array([[1.0, 0.5, 0.7], [-2.0, -3.0, 0.1]])

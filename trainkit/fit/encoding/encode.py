@@ -253,7 +253,7 @@ class ImageEncoder:
 
     def _one(self, image: Any) -> list[NDArray[Any]]:
         if hasattr(image, "convert"):  # a PIL image, told by what it can do: PIL need not be imported for arrays
-            from trainkit.data.images import to_pixels
+            from trainkit.data.decoding import to_pixels
 
             # As at intake: upright by the EXIF tag, transparency on white. Only then grey from colour, or the reverse.
             pixels = to_pixels(image)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from trainkit.data import Dataset, TableInputs, class_weights, rebalance, split_indices
 from trainkit.data.duplicates import digests
-from trainkit.data.errors import refuse
-from trainkit.data.splits import without_copies
+from trainkit.data.errors import data_error
+from trainkit.data.splits import without_duplicates
 from trainkit.fit.encoding.encode import Encoded, Encoder, as_float, encode, fit_encoder
 from trainkit.fit.encoding.preprocessing import Preprocessing
 from trainkit.fit.encoding.targets import TargetScaler, read_targets
@@ -100,7 +100,7 @@ def prepare(spec: JobSpec, data: Dataset, device: torch.device, phase: Callable[
     labels = targets.values if targets.classes is not None else None
     parts = split_indices(spec.split, data.facts.samples, labels, data.split)
     if spec.split.duplicates == "drop":
-        parts = without_copies(parts, digests(data.inputs))
+        parts = without_duplicates(parts, digests(data.inputs))
     encoder = fit_encoder(spec, data, parts.train)
     form = "vector" if isinstance(data.inputs, TableInputs) else sample_of(spec, data.facts).form
     phase("fitting preprocessing")
@@ -157,7 +157,7 @@ def _refuse_non_finite(encoded: Encoded, encoder: Encoder, index: NDArray[np.int
     place = bad.nonzero()[0].tolist()
     names = encoder.feature_names() if hasattr(encoder, "feature_names") else None
     column = f'column "{names[place[1]]}"' if names else f"position {place[1:]}"
-    raise refuse(
+    raise data_error(
         "not_finite",
         f"the value is {float(encoded.x[tuple(place)])}",
         f"sample {int(index[place[0]])}, {column}",

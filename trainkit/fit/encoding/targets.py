@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.data import Dataset, TableInputs
-from trainkit.data.errors import refuse
+from trainkit.data.errors import data_error
 from trainkit.spec import JobSpec
 from trainkit.spec.resolve import is_classification
 from trainkit.spec.shapes import target_column
@@ -61,7 +61,7 @@ def _within(labels: NDArray[Any], classes: int) -> NDArray[Any]:
     bad = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(bad):
         message = f"the label {int(labels[bad[0]])} is outside 0..{classes - 1}"
-        raise refuse("class_out_of_range", message, f"sample {int(bad[0])}", "Upload the dataset again.")
+        raise data_error("class_out_of_range", message, f"sample {int(bad[0])}", "Upload the dataset again.")
     return labels
 
 

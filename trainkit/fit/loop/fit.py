@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainkit import augment, losses
+from trainkit import augment, losses, plots
 from trainkit.data import Dataset
 from trainkit.fit.checkpoint import load_for, spec_hash
 from trainkit.fit.control import Control, LatestCommand
@@ -38,7 +38,6 @@ from trainkit.fit.sklearn_baseline import fit_sklearn_baseline
 from trainkit.nn.build import build_model
 from trainkit.nn.heads import head_width
 from trainkit.nn.network import Network, count_parameters
-from trainkit.plots import learning_curves
 from trainkit.spec import JobSpec, check_spec, resolve
 from trainkit.spec.early_stop import across_of
 from trainkit.spec.problems import Problem, SpecError
@@ -415,9 +414,9 @@ def _write_plots(setup: RunSetup, report: dict[str, Any], best_epoch: int | None
         return {}
     folder = setup.workdir / "plots"
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {"curves": learning_curves.curves(setup.events.history, best_epoch=best_epoch)}
+    pictures = {"curves": plots.curves(setup.events.history, best_epoch=best_epoch)}
     if report["confusion_matrix"]:
-        pictures["confusion"] = learning_curves.confusion(report["confusion_matrix"], report["classes"])
+        pictures["confusion"] = plots.confusion(report["confusion_matrix"], report["classes"])
     for name, png in pictures.items():
         (folder / f"{name}.png").write_bytes(png)
     return {name: str((folder / f"{name}.png").absolute()) for name in pictures}

@@ -1,0 +1,36 @@
+"""Colours, axes and PNG output that the plots share. Figure objects only, no pyplot state."""
+
+from __future__ import annotations
+
+import io
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+TRAIN, VALIDATION, INK, GRID = "#3b6fb6", "#d1603d", "#222831", "#e3e6ea"
+
+
+def style_epoch_axes(axes: Axes, xlabel: str, title: str) -> None:
+    """Style axes whose x is the epoch, with a title."""
+    axes.set_xlabel(xlabel, fontsize=8, color=INK)
+    axes.set_title(title, fontsize=9, color=INK, loc="left")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(left=max(0.5, axes.get_xlim()[0]))  # there is no epoch 0
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=7, length=0, colors=INK)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(GRID)
+
+
+def render_png(figure: Figure) -> bytes:
+    """Return the figure as PNG: the same numbers give the same bytes."""
+    buffer = io.BytesIO()
+    # without the default metadata, which holds the version of matplotlib
+    FigureCanvasAgg(figure).print_figure(
+        buffer, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 4}
+    )
+    return buffer.getvalue()
