@@ -94,7 +94,7 @@ def all_checkpoints_torn(scene: Scene) -> Iterator[None]:
         os.truncate(file, 100)
     yield
     assert scene.attempt().resumed_from_step is None
-    assert "no checkpoint is whole: starting over" in said(scene)
+    assert "no checkpoint is intact: starting from the beginning" in said(scene)
 
 
 def rewrite(scene: Scene, file: Path, change: Callable[[dict[str, str]], None]) -> None:
@@ -137,7 +137,7 @@ def a_checkpoint_of_another_spec(scene: Scene) -> Iterator[None]:
     assert (scene.row().state, scene.attempt().resumed_from_step) == ("succeeded", 4), "the one before it"
 
 
-@fault("checkpoint_unusable", "no checkpoint is whole that this fork of job_", "parent", "steps")
+@fault("checkpoint_unusable", "has no intact checkpoint to resume from", "parent", "steps")
 def a_fork_whose_checkpoint_is_torn(scene: Scene) -> Iterator[None]:
     after = interrupted_after_two_checkpoints(scene)
     parent = scene.job

@@ -107,7 +107,7 @@ for name, place, number, code in (
     add(f"{name} {place}", WHERE[place](number), code, "/mnt/disk/part", "errno", "traceback")
 
 
-@fault("storage_unreachable", "the storage folder is not there", "folder")
+@fault("storage_unreachable", "the storage folder does not exist", "folder")
 def the_storage_folder_is_gone(scene: Scene) -> Iterator[None]:
     scene.submit()
     root = scene.place.context.storage.root
