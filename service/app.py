@@ -38,7 +38,7 @@ from service.monitoring.exposition import Exposition
 from service.monitoring.gauges import BuildInfo, PoolGauges, StateGauges
 from service.monitoring.instrumentation import RequestInstrumentation
 from service.projects import routes as projects
-from service.recommendations import routes as prescriptions
+from service.recommendations import routes as recommendations
 from service.settings import Settings
 from service.simulation import routes as decisions
 from service.specs import routes as specs
@@ -74,7 +74,7 @@ def rooms() -> APIRouter:
         history_routes,
         decisions,
         diagnosis,
-        prescriptions,
+        recommendations,
         experiments,
         logs,
         metrics,

@@ -15,11 +15,8 @@ FOLDERS = (*PACKAGES, "tests", "benchmarks", "examples")
 """Migrations are left out: they tell what tables were called before."""
 
 SHARED_CLASS_NAMES: dict[str, int] = {
-    "Child": 3,
-    "Context": 3,
-    "Control": 2,
+    "Context": 2,
     "Dataset": 2,
-    "Line": 2,
     "Lion": 2,
     "Look": 2,
     "Muon": 2,

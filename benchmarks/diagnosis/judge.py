@@ -98,9 +98,9 @@ def compared(case: Case, found: Diagnosis, before: Trial, after: Trial) -> Measu
     expected = found.recommendations[0].expected["metric"]
     old, new = _columns(before.record), _columns(after.record)
     specs = [trial.record.spec.model_dump(mode="json") for trial in (before, after)]
-    basis = effect.comparison(expected, specs[0], specs[1], effect.best(old))
+    basis = effect.comparison(expected, specs[0], specs[1], effect.best_values(old))
     if basis["metric"] is not None:
-        outcome = effect.told(basis, after.record.state, None, effect.best(new))
+        outcome = effect.measured_effect(basis, after.record.state, None, effect.best_values(new))
         value = outcome["after"]["value"] if outcome["after"] else None
         return MeasuredEffect(basis["metric"], basis["before"]["value"], value, outcome["gain"], outcome["noise"])
     for name in (expected, "val_accuracy", "val_r2"):

@@ -34,6 +34,16 @@ def listing(
     return session.scalars(mine.order_by(Dataset.id.desc()).limit(limit + 1)).all()
 
 
+def by_id(session: Session, dataset_id: str) -> Dataset:
+    """Return the dataset of a job or another row that refers to it."""
+    return session.get_one(Dataset, dataset_id)
+
+
+def find_by_id(session: Session, dataset_id: str) -> Dataset | None:
+    """Return the dataset of that id, of any project; None when it was deleted."""
+    return session.get(Dataset, dataset_id)
+
+
 def add(session: Session, dataset: Dataset) -> None:
     """Insert a dataset. Raises IntegrityError when its name and version are taken."""
     session.add(dataset)

@@ -27,8 +27,8 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The record that is asked about, unless the asker has the answer already, and the answer's tag."""
+class DiagnosisInput:
+    """The record to diagnose, None when the client has the current diagnosis already, and its ETag."""
 
     record: Record | None
     tag: str
@@ -38,17 +38,19 @@ class Asked:
         return {"ETag": self.tag, "Cache-Control": "no-cache"}
 
 
-def asking(job_id: str, who: Reader, context: Service, if_none_match: Annotated[str | None, Header()] = None) -> Asked:
-    """One moment's picture of the job: its record and all that a diagnosis depends on."""
+def diagnosis_input(
+    job_id: str, who: Reader, context: Service, if_none_match: Annotated[str | None, Header()] = None
+) -> DiagnosisInput:
+    """Read the job's record and the ETag of its diagnosis from one snapshot."""
     with reading(context.sessions) as session:
         job = jobs.find(session, who, job_id)
         check_there(job, "metrics")
         superseded = count_superseded(superseded_ranges(session, job_id))
         tag = etag(job_id, job.next_seq, superseded, job.state, job.evaluation is not None, RULESET_VERSION)
-        return Asked(None if if_none_match == tag else record_of(session, job), tag)
+        return DiagnosisInput(None if if_none_match == tag else record_of(session, job), tag)
 
 
-About = Annotated[Asked, Depends(asking)]
+About = Annotated[DiagnosisInput, Depends(diagnosis_input)]
 
 
 @router.get(
@@ -76,7 +78,7 @@ def get_diagnosis(job_id: str, about: About) -> Response:
 def get_evidence(job_id: str, index: int, about: About) -> Response:
     if about.record is None:
         return Response(status_code=304, headers=about.headers)
-    # matplotlib costs 60 MB: an API process that never draws never loads it
+    # matplotlib takes 60 MB: imported only by processes that draw
     from trainkit.plots.evidence import evidence
 
     verdicts = diagnose(about.record).verdicts

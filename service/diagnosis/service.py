@@ -1,27 +1,27 @@
-"""A job's record out of the database: its log, its end, and its dataset's report."""
+"""Read a job's record for its diagnosis: metric log, result, and the dataset's report."""
 
 from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from service.datasets.tables import Dataset
+from service.datasets import repository as datasets
 from service.errors import Problem
 from service.jobs.tables import Job
 from service.metrics.series import Wanted, read_series
 from trainkit.diagnose.record import Record, Series
 from trainkit.spec import DatasetFacts, JobSpec
 
-MOST_POINTS = 2000
+MAX_POINTS = 2000
 """Of each series: evaluations are seldom more, and extremes are kept."""
 
 
 def record_of(session: Session, job: Job) -> Record:
-    """What a diagnosis looks at. Raises a 409 problem while the dataset is being checked."""
-    dataset = session.get_one(Dataset, job.dataset_id)
+    """Return the record that a diagnosis is computed from. Raises a 409 problem while the dataset is being checked."""
+    dataset = datasets.by_id(session, job.dataset_id)
     if job.resolved is None or dataset.facts is None:
         detail = f"The job is {job.state}: its spec was never completed with the dataset's facts."
         raise Problem(409, "not_ready", detail, headers={"Retry-After": "1"})
-    found = read_series(session, job.id, Wanted(None, MOST_POINTS))
+    found = read_series(session, job.id, Wanted(None, MAX_POINTS))
     return Record(
         spec=JobSpec.model_validate(job.resolved),
         facts=DatasetFacts.model_validate(dataset.facts),

@@ -38,7 +38,7 @@ def _apart(a: ExperimentView, b: ExperimentView) -> str | None:
     return None
 
 
-def _cut(told: ExperimentView) -> tuple[Any, ...]:
-    assert isinstance(told.plan, KFold | MonteCarlo)
-    split = SplitSpec.model_validate(told.plan.spec.get("split") or {})
-    return told.plan.kind, getattr(told.plan, "folds", None), split
+def _cut(view: ExperimentView) -> tuple[Any, ...]:
+    assert isinstance(view.plan, KFold | MonteCarlo)
+    split = SplitSpec.model_validate(view.plan.spec.get("split") or {})
+    return view.plan.kind, getattr(view.plan, "folds", None), split

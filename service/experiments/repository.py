@@ -21,6 +21,23 @@ def get(session: Session, project_id: str, experiment_id: str) -> Experiment | N
     return session.scalars(mine).one_or_none()
 
 
+def by_id(session: Session, experiment_id: str) -> Experiment:
+    """Return the experiment of that id, of any project."""
+    return session.get_one(Experiment, experiment_id)
+
+
+def add(session: Session, experiment: Experiment) -> None:
+    """Insert an experiment."""
+    session.add(experiment)
+    session.flush()
+
+
+def add_trial(session: Session, trial: Trial) -> None:
+    """Insert a trial."""
+    session.add(trial)
+    session.flush()
+
+
 def locked(session: Session, experiment_id: str) -> Experiment | None:
     """The experiment, which nobody else plans until the transaction ends."""
     one = select(Experiment).where(Experiment.id == experiment_id).with_for_update()

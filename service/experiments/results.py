@@ -19,7 +19,7 @@ BASE = "base"
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TrialRow:
     """A trial as the table has it. `metrics` of one that runs are the newest of its log, and `final` is false."""
 
     number: int
@@ -38,7 +38,7 @@ class Line:
     why: Mapping[str, Any] | None
 
 
-def line_of(trial: Trial, job: Job | None, metric: str) -> Line:
+def trial_row(trial: Trial, job: Job | None, metric: str) -> TrialRow:
     """The row of one trial; `job` is its job as it is now, if it is still there."""
     done = trial.outcome or {}
     live = {} if job is None else {name: value for name, value in job.metrics_last.items() if value is not None}
@@ -46,7 +46,7 @@ def line_of(trial: Trial, job: Job | None, metric: str) -> Line:
     state = done.get("state") or (job.state if job is not None else "deleted")
     value = metrics.get(metric) if done and state in ("succeeded", "stopped") else None
     progress = job.progress if job is not None and not done else None
-    return Line(
+    return TrialRow(
         trial.number,
         trial.job_id,
         state,
@@ -64,7 +64,7 @@ def line_of(trial: Trial, job: Job | None, metric: str) -> Line:
     )
 
 
-def best(lines: Sequence[Line], metric: str) -> Line | None:
+def best(lines: Sequence[TrialRow], metric: str) -> TrialRow | None:
     """The trial that is the best by the validation part, for the test part chooses nothing."""
     chosen_by = validated(metric)
     good = [line for line in lines if line.final and line.metrics.get(chosen_by) is not None]
@@ -77,7 +77,7 @@ def validated(metric: str) -> str:
     return f"val_{metric.partition('_')[2]}"
 
 
-def summaries(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def summaries(lines: Sequence[TrialRow]) -> list[dict[str, Any]]:
     """Mean, sd, standard error and 95 % interval of the metric, by variant."""
     told = []
     for variant in dict.fromkeys(line.params.get("variant", BASE) for line in lines):
@@ -89,7 +89,7 @@ def summaries(lines: Sequence[Line]) -> list[dict[str, Any]]:
     return told
 
 
-def comparisons(plan: Plan, facts: DatasetFacts | None, lines: Sequence[Line], metric: str) -> list[dict[str, Any]]:
+def comparisons(plan: Plan, facts: DatasetFacts | None, lines: Sequence[TrialRow], metric: str) -> list[dict[str, Any]]:
     """Each variant against the spec itself, on the cuts that both have a figure of."""
     if not isinstance(plan, KFold | MonteCarlo) or not plan.variants:
         return []
@@ -113,7 +113,7 @@ def paired(
     return {"a": names[0], "b": names[1], **found.as_dict()}
 
 
-def by_cut(lines: Sequence[Line], variant: str) -> dict[tuple[tuple[str, Any], ...], float]:
+def by_cut(lines: Sequence[TrialRow], variant: str) -> dict[tuple[tuple[str, Any], ...], float]:
     """Cut -> value of that variant's trials that have one."""
     return {
         cut_of(line): line.value
@@ -122,7 +122,7 @@ def by_cut(lines: Sequence[Line], variant: str) -> dict[tuple[tuple[str, Any], .
     }
 
 
-def cut_of(line: Line) -> tuple[tuple[str, Any], ...]:
+def cut_of(line: TrialRow) -> tuple[tuple[str, Any], ...]:
     """Which cut of the data the trial was about."""
     return tuple(sorted((key, value) for key, value in line.params.items() if key != "variant"))
 

@@ -43,16 +43,16 @@ async def create_experiment(
 ) -> ExperimentDetail:
     document = await read_document(request)
 
-    def make() -> tuple[ExperimentDetail, bool]:
+    def create() -> tuple[ExperimentDetail, bool]:
         experiment, new = service.create(context, who, document, idempotency_key)
         with reading(context.sessions) as session:
-            return detail_out(service.tell(session, service.find(session, who, experiment.id))), new
+            return detail_out(service.view(session, service.find(session, who, experiment.id))), new
 
-    made, new = await to_thread.run_sync(make)
-    response.headers["Location"] = f"/v1/experiments/{made.id}"
+    created, new = await to_thread.run_sync(create)
+    response.headers["Location"] = f"/v1/experiments/{created.id}"
     if not new:
         response.headers["Idempotency-Replayed"] = "true"
-    return made
+    return created
 
 
 @router.get("", response_model=Page[ExperimentOut], summary="Experiments, newest first")
@@ -62,10 +62,10 @@ def list_experiments(
     limit: Limit = 50,
     after: After = None,
     kind: Annotated[str | None, Query(max_length=40)] = None,
-    status: Annotated[list[ExperimentState] | None, Query(description="One or more states.")] = None,
+    state: Annotated[list[ExperimentState] | None, Query(description="One or more states.")] = None,
 ) -> dict[str, Any]:
     with reading(context.sessions) as session:
-        rows = repository.listing(session, who.project_id, limit, after, kind, status or ())
+        rows = repository.listing(session, who.project_id, limit, after, kind, state or ())
         return page(rows, limit, experiment_out)
 
 
@@ -74,13 +74,13 @@ def list_experiments(
 )
 def get_experiment(experiment_id: str, who: Reader, context: Service) -> ExperimentDetail:
     with reading(context.sessions) as session:
-        return detail_out(service.tell(session, service.find(session, who, experiment_id)))
+        return detail_out(service.view(session, service.find(session, who, experiment_id)))
 
 
 @router.get("/{experiment_id}/results", response_model=ResultsOut, summary="The live table: a row a job")
 def get_results(experiment_id: str, who: Reader, context: Service, metric: Metric = None) -> ResultsOut:
     with reading(context.sessions) as session:
-        return results_out(service.tell(session, service.find(session, who, experiment_id), metric))
+        return results_out(service.view(session, service.find(session, who, experiment_id), metric))
 
 
 @router.get(
@@ -97,16 +97,16 @@ def get_comparison(
 ) -> dict[str, Any]:
     with reading(context.sessions) as session:
         a, b = (service.find(session, who, one) for one in (experiment_id, other))
-        return between(service.tell(session, a, metric), service.tell(session, b, metric))
+        return between(service.view(session, a, metric), service.view(session, b, metric))
 
 
 @router.post(
     "/{experiment_id}/stop", response_model=ExperimentOut, summary="Make no more jobs, and end those under way"
 )
 def stop_experiment(
-    experiment_id: str, who: Writer, context: Service, wish: Annotated[StopExperimentIn | None, Body()] = None
+    experiment_id: str, who: Writer, context: Service, request: Annotated[StopExperimentIn | None, Body()] = None
 ) -> ExperimentOut:
-    return experiment_out(service.stop(context, who, experiment_id, (wish or StopExperimentIn()).running))
+    return experiment_out(service.stop(context, who, experiment_id, (request or StopExperimentIn()).running))
 
 
 @router.delete("/{experiment_id}", status_code=204, summary="Delete an ended experiment; its jobs stay")

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from service.experiments.strategies import Past
+from service.experiments.strategies import TrialSnapshot
 from trainkit.spec.experiments import Asha, Range, Sampled, Tpe
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
-def draw(plan: Sampled, number: int, past: Sequence[Past], better: str) -> dict[str, Any]:
+def draw(plan: Sampled, number: int, history: Sequence[TrialSnapshot], better: str) -> dict[str, Any]:
     """Values of trial `number`, by pointer. `past`: all earlier trials, with the values of those that it may know.
 
     A trial that ended without a finite value counts as failed, one that has not ended as running (Optuna's constant liar).
@@ -33,7 +33,7 @@ def draw(plan: Sampled, number: int, past: Sequence[Past], better: str) -> dict[
         warnings.simplefilter("ignore")  # experimental features are named at every call
         sampler = _sampler(plan, seed_of(plan.seed, number))
         study = optuna.create_study(direction="minimize" if better == "min" else "maximize", sampler=sampler)
-        study.add_trials([_frozen(plan, space, one) for one in past])
+        study.add_trials([_frozen(plan, space, one) for one in history])
         trial = study.ask(space)
     return {pointer: _value(plan, pointer, trial.params[pointer]) for pointer in plan.space}
 
@@ -76,7 +76,7 @@ def _drawn(plan: Sampled, pointer: str, value: Any) -> Any:
     return next(place for place, one in enumerate(values) if one == value and type(one) is type(value))
 
 
-def _frozen(plan: Sampled, space: dict[str, BaseDistribution], one: Past) -> FrozenTrial:
+def _frozen(plan: Sampled, space: dict[str, BaseDistribution], one: TrialSnapshot) -> FrozenTrial:
     from optuna.trial import TrialState, create_trial
 
     params = {pointer: _drawn(plan, pointer, one.params[pointer]) for pointer in plan.space}

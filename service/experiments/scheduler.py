@@ -15,12 +15,12 @@ from sqlalchemy.orm import Session
 
 from service.context import Context
 from service.database import db_time, reading
-from service.datasets.tables import Dataset
+from service.datasets import repository as datasets
 from service.errors import Problem
 from service.experiments import repository
 from service.experiments.repository import ENDED
 from service.experiments.sampling import draw
-from service.experiments.strategies import Child, Past, PlanContext, upcoming
+from service.experiments.strategies import NewTrial, PlanContext, TrialSnapshot, upcoming
 from service.experiments.tables import Experiment, Trial
 from service.experiments.trial_results import outcome_of
 from service.failpoints import fp
@@ -44,7 +44,7 @@ from trainkit.spec.shapes import infer_task
 log = logging.getLogger(__name__)
 GOOD = ("succeeded", "stopped")
 """States of a job that can have a model."""
-MOST_AT_ONCE = 50
+MAX_NEW_JOBS = 50
 """Jobs made in one transaction, for others wait for it on SQLite."""
 
 
@@ -88,7 +88,7 @@ def step(session: Session, context: Context, experiment: Experiment, *, drawing:
         if all(trial.outcome is not None for trial in trials):
             _end(session, experiment, "stopped", "stopped as asked")
         return 0
-    dataset = session.get(Dataset, experiment.dataset_id)
+    dataset = datasets.find_by_id(session, experiment.dataset_id)
     if dataset is None or dataset.state == "invalid":
         what = "was deleted" if dataset is None else "is not usable"
         _fail(session, experiment, "invalid_dataset", f"dataset {experiment.dataset_id} {what}")
@@ -105,11 +105,11 @@ def _make_next(
 ) -> int:
     metric = metric_of(plan, facts)
     sources = best_of(session, plan.experiment, metric, plan.members) if isinstance(plan, EnsembleOf) else ()
-    plotted = PlanContext(plan, facts, metric, direction(metric), sources, draw)
-    made, begun = 0, len(trials)
-    while len(trials) - begun < MOST_AT_ONCE:
-        past = [past_of(trial, metric) for trial in trials]
-        found = upcoming(plotted, past)
+    plan_context = PlanContext(plan, facts, metric, direction(metric), sources, draw)
+    made, before = 0, len(trials)
+    while len(trials) - before < MAX_NEW_JOBS:
+        past = [snapshot_of(trial, metric) for trial in trials]
+        found = upcoming(plan_context, past)
         experiment.has_pending = bool(found.children)
         if not found.children:
             if found.complete and all(one.ended for one in past):
@@ -134,12 +134,14 @@ def note_ends(session: Session, plan: Plan, trials: Sequence[Trial]) -> None:
     session.flush()
 
 
-def past_of(trial: Trial, metric: str) -> Past:
+def snapshot_of(trial: Trial, metric: str) -> TrialSnapshot:
     """A trial as plans see it."""
     outcome = trial.outcome or {}
     value = outcome.get("metrics", {}).get(metric) if outcome.get("state") in GOOD else None
     ended, state = trial.outcome is not None, outcome.get("state", "running")
-    return Past(trial.number, trial.params, trial.spec, trial.job_id, ended, state, value, outcome, trial.rationale)
+    return TrialSnapshot(
+        trial.number, trial.params, trial.spec, trial.job_id, ended, state, value, outcome, trial.rationale
+    )
 
 
 def metric_of(plan: Plan, facts: DatasetFacts) -> str:
@@ -152,27 +154,27 @@ def metric_of(plan: Plan, facts: DatasetFacts) -> str:
     return "val_loss"
 
 
-def best_of(session: Session, experiment_id: str | None, metric: str, most: int) -> list[Past]:
+def best_of(session: Session, experiment_id: str | None, metric: str, most: int) -> list[TrialSnapshot]:
     """The best trials of another experiment that have a model, by a metric of the validation part."""
     if experiment_id is None:
         return []
-    trials = [past_of(trial, metric) for trial in repository.trials(session, experiment_id)]
+    trials = [snapshot_of(trial, metric) for trial in repository.trials(session, experiment_id)]
     good = [one for one in trials if one.outcome.get("model") and one.value is not None]
     sign = 1 if direction(metric) == "min" else -1
     return sorted(good, key=lambda one: (sign * (one.value or 0.0), one.number))[:most]
 
 
-def _make(session: Session, context: Context, experiment: Experiment, number: int, child: Child) -> Trial | None:
+def _make(session: Session, context: Context, experiment: Experiment, number: int, child: NewTrial) -> Trial | None:
     """The trial and its job; a spec that is refused is a trial without a job. None while the project's queue is full."""
-    document = {**child.document, **_own_fields(experiment, child)}
+    document = {**child.document, **_job_fields(experiment, child)}
     job_id, outcome = None, None
     who = Principal(experiment.key_id, experiment.project_id, frozenset({"write"}))
     try:
         job_id = jobs.admit(session, context, who, document).id
     except SpecError as error:
         problems = [problem.as_dict() for problem in error.problems]
-        told = {"code": "invalid_spec", "message": str(error), "errors": problems}
-        outcome = {"state": "refused", "error": told, "metrics": {}}
+        problem_json = {"code": "invalid_spec", "message": str(error), "errors": problems}
+        outcome = {"state": "refused", "error": problem_json, "metrics": {}}
     except Problem as problem:
         if problem.status != 429:
             raise
@@ -188,13 +190,12 @@ def _make(session: Session, context: Context, experiment: Experiment, number: in
         outcome=outcome,
         created_at=db_time(session),
     )
-    session.add(trial)
-    session.flush()
+    repository.add_trial(session, trial)
     fp("experiment_after_trial")
     return trial
 
 
-def _own_fields(experiment: Experiment, child: Child) -> dict[str, Any]:
+def _job_fields(experiment: Experiment, child: NewTrial) -> dict[str, Any]:
     told = " ".join(f"{key.rpartition('/')[2]} {_short(value)}" for key, value in child.params.items())
     name = f"{child.document.get('name') or experiment.name or experiment.kind}: {told}"
     labels: Mapping[str, Any] = child.document.get("labels") or {}
@@ -205,7 +206,7 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)[:40]
 
 
-def _finish(session: Session, experiment: Experiment, past: Sequence[Past], reason: str) -> None:
+def _finish(session: Session, experiment: Experiment, past: Sequence[TrialSnapshot], reason: str) -> None:
     states = [one.state for one in past]
     if any(state in GOOD for state in states):
         _end(session, experiment, "succeeded", reason)
@@ -236,7 +237,7 @@ def _give_up(context: Context, experiment_id: str, error: Exception) -> None:
 def halt(context: Context, experiment_id: str) -> None:
     """Stop what a stopped experiment still has under way, as was asked for. Idempotent."""
     with reading(context.sessions) as session:
-        experiment = session.get_one(Experiment, experiment_id)
+        experiment = repository.by_id(session, experiment_id)
         trials = [trial for trial in repository.trials(session, experiment_id) if trial.outcome is None]
         found = list(repository.jobs_of(session, trials).values())
     who = Principal(experiment.key_id, experiment.project_id, frozenset({"write"}))

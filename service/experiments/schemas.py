@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from service.experiments.results import Line, comparisons, summaries, validated
+from service.experiments.results import TrialRow, comparisons, summaries, validated
 from service.experiments.service import ExperimentView
 from service.experiments.tables import Experiment
 from trainkit.spec.metrics import direction
@@ -124,39 +124,39 @@ def experiment_out(row: Experiment) -> ExperimentOut:
     return ExperimentOut(**_fields(row))
 
 
-def detail_out(told: ExperimentView) -> ExperimentDetail:
+def detail_out(view: ExperimentView) -> ExperimentDetail:
     """The same, with what its jobs have come to."""
-    states = [line.state for line in told.lines]
+    states = [line.state for line in view.lines]
     counted = {state: states.count(state) for state in dict.fromkeys(states)}
-    return ExperimentDetail(**_fields(told.row), jobs=counted, **_together(told))
+    return ExperimentDetail(**_fields(view.row), jobs=counted, **_together(view))
 
 
-def results_out(told: ExperimentView) -> ResultsOut:
+def results_out(view: ExperimentView) -> ResultsOut:
     """The table."""
-    data = [trial_out(line) for line in told.lines]
-    return ResultsOut(id=told.row.id, state=told.row.state, data=data, steps=told.steps, **_together(told))
+    data = [trial_out(line) for line in view.lines]
+    return ResultsOut(id=view.row.id, state=view.row.state, data=data, steps=view.steps, **_together(view))
 
 
-def trial_out(line: Line) -> TrialOut:
+def trial_out(line: TrialRow) -> TrialOut:
     """A row of the table."""
     return TrialOut(**{name: getattr(line, name) for name in TrialOut.model_fields})
 
 
-def _together(told: ExperimentView) -> dict[str, Any]:
-    metric = told.metric
+def _together(view: ExperimentView) -> dict[str, Any]:
+    metric = view.metric
     if metric is None:
         return {"metric": None, "direction": None, "best": None, "summaries": [], "comparisons": []}
     return {
         "metric": metric,
         "direction": direction(metric),
-        "best": _best_out(told, metric),
-        "summaries": summaries(told.lines),
-        "comparisons": comparisons(told.plan, told.facts, told.lines, metric),
+        "best": _best_out(view, metric),
+        "summaries": summaries(view.lines),
+        "comparisons": comparisons(view.plan, view.facts, view.lines, metric),
     }
 
 
-def _best_out(told: ExperimentView, metric: str) -> BestOut | None:
-    line, chosen_by = told.best, validated(metric)
+def _best_out(view: ExperimentView, metric: str) -> BestOut | None:
+    line, chosen_by = view.best, validated(metric)
     if line is None:
         return None
     return BestOut(

@@ -10,14 +10,13 @@ from sqlalchemy.orm import Session
 
 from service.context import Context
 from service.database import db_time, new_id, reading
-from service.datasets.tables import Dataset
+from service.datasets import repository as datasets
 from service.errors import Problem, not_found
 from service.experiments import repository, scheduler
-from service.experiments.autopilot import account
 from service.experiments.repository import ENDED
-from service.experiments.results import Line, best, line_of
+from service.experiments.results import TrialRow, best, trial_row
 from service.experiments.scheduler import metric_of
-from service.experiments.strategies import placed
+from service.experiments.strategies import explain_autopilot, placed
 from service.experiments.tables import Experiment
 from service.jobs import service as jobs
 from service.jobs.idempotency import once
@@ -50,8 +49,8 @@ class ExperimentView:
     facts: DatasetFacts | None
     metric: str | None
     """None while the dataset is being checked and the plan names none."""
-    lines: list[Line]
-    best: Line | None
+    lines: list[TrialRow]
+    best: TrialRow | None
     steps: list[dict[str, Any]] | None
     """Autopilot's account."""
 
@@ -79,8 +78,7 @@ def create(context: Context, who: Principal, document: Any, idempotency_key: str
             created_at=now,
             updated_at=now,
         )
-        session.add(experiment)
-        session.flush()
+        repository.add(session, experiment)
         scheduler.step(session, context, experiment, drawing=False)
         return experiment
 
@@ -107,7 +105,7 @@ def _check(session: Session, context: Context, who: Principal, plan: Plan) -> st
     except SpecError as error:
         raise SpecError([replace(one, pointer=f"/spec{one.pointer}") for one in error.problems]) from None
     found = [] if resolved is None else list(_metric_problems(plan, resolved))
-    for where, told, tried in _tried(plan):
+    for where, told, tried in _sample_specs(plan):
         try:
             jobs.check(session, who, tried, most)
         except SpecError as error:
@@ -119,7 +117,7 @@ def _check(session: Session, context: Context, who: Principal, plan: Plan) -> st
     return dataset.id
 
 
-def _tried(plan: Plan) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def _sample_specs(plan: Plan) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """(where, what, spec) of the jobs that can be seen: each variant, each value or end of a range, one at a time."""
     if isinstance(plan, KFold | MonteCarlo):
         for name, patch in plan.variants.items():
@@ -179,7 +177,7 @@ def find(session: Session, who: Principal, experiment_id: str) -> Experiment:
     return found
 
 
-def tell(session: Session, experiment: Experiment, metric: str | None = None) -> ExperimentView:
+def view(session: Session, experiment: Experiment, metric: str | None = None) -> ExperimentView:
     """The experiment with its table, told by `metric` if one is named. Raises a 422 problem for an unknown one."""
     if metric is not None:
         try:
@@ -187,14 +185,14 @@ def tell(session: Session, experiment: Experiment, metric: str | None = None) ->
         except ValueError as error:
             raise Problem(422, "unknown_metric", f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
     plan = parse_experiment(experiment.plan)
-    dataset = session.get(Dataset, experiment.dataset_id)
+    dataset = datasets.find_by_id(session, experiment.dataset_id)
     facts = DatasetFacts.model_validate(dataset.facts) if dataset is not None and dataset.facts is not None else None
     by = metric or plan.metric or (metric_of(plan, facts) if facts is not None else None)
     trials = repository.trials(session, experiment.id)
     there = repository.jobs_of(session, trials)
-    lines = [line_of(one, there.get(one.job_id or ""), by or "") for one in trials]
+    lines = [trial_row(one, there.get(one.job_id or ""), by or "") for one in trials]
     if isinstance(plan, Autopilot) and facts is not None:
-        steps, chosen = account(facts, [scheduler.past_of(one, by or "") for one in trials])
+        steps, chosen = explain_autopilot(facts, [scheduler.snapshot_of(one, by or "") for one in trials])
         return ExperimentView(experiment, plan, facts, by, lines, None if chosen is None else lines[chosen], steps)
     return ExperimentView(experiment, plan, facts, by, lines, best(lines, by) if by is not None else None, None)
 

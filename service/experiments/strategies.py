@@ -1,4 +1,4 @@
-"""Which jobs an experiment is made of. Pure: the same plan and the same past give the same next jobs, whoever asks.
+"""Which jobs an experiment is made of. Pure: the same plan and the same history give the same next jobs, whoever asks.
 
 So nothing but the trials' rows has to survive a death, and two planners that meet make the same plan.
 """
@@ -10,8 +10,12 @@ from dataclasses import dataclass, field
 from itertools import islice, product
 from typing import Any
 
+from trainkit.diagnose.autopilot import AutopilotEnd, AutopilotStep, Budget, CompletedStep, History, next_step
+from trainkit.diagnose.estimates import MetricEstimate
+from trainkit.diagnose.narrative import explain
 from trainkit.spec import DatasetFacts, JobSpec, SpecError
 from trainkit.spec import Problem as SpecProblem
+from trainkit.spec.baselines import baselines
 from trainkit.spec.experiments import (
     Asha,
     Autopilot,
@@ -27,12 +31,19 @@ from trainkit.spec.patch import merge_patch, with_value
 from trainkit.spec.split import SplitSpec
 from trainkit.spec.training import TrainSpec
 
+AUTOPILOT_END_REASONS = {
+    "jobs_spent": "the budget of jobs is spent",
+    "seconds_spent": "no further step would end within the budget of seconds",
+    "nothing_left": "nothing is left to try",
+    "no_validation": "there is no validation part to tell a better run by",
+    "nothing_to_train": "an ensemble has nothing to train",
+}
 ENSEMBLE_KEEPS = ("dataset", "task", "split", "preprocess", "target_scaling", "resources")
 """Of the members' spec what their ensemble is made with."""
 
 
 @dataclass(frozen=True, slots=True)
-class Child:
+class NewTrial:
     """A job to be made: its spec, and what tells it from the others."""
 
     document: dict[str, Any]
@@ -41,7 +52,7 @@ class Child:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class TrialSnapshot:
     """A trial as the plan sees it."""
 
     number: int
@@ -57,10 +68,10 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True)
-class Next:
+class NextTrials:
     """What is to be made now, and whether the plan is complete with it."""
 
-    children: Sequence[Child]
+    children: Sequence[NewTrial]
     complete: bool
     reason: str = ""
     """Why nothing more will come."""
@@ -75,42 +86,38 @@ class PlanContext:
     metric: str
     better: str
     """`min` or `max`."""
-    sources: Sequence[Past] = ()
+    sources: Sequence[TrialSnapshot] = ()
     """Trials whose models an ensemble takes over, the best first."""
-    draw: Callable[[Sampled, int, Sequence[Past], str], dict[str, Any]] | None = None
+    draw: Callable[[Sampled, int, Sequence[TrialSnapshot], str], dict[str, Any]] | None = None
     """Draws the values of a sampled trial; left to the caller, for the library behind it is large."""
 
 
-def upcoming(plotted: PlanContext, past: Sequence[Past]) -> Next:
+def upcoming(context: PlanContext, history: Sequence[TrialSnapshot]) -> NextTrials:
     """The jobs to make now."""
-    plan, under_way = plotted.plan, sum(not one.ended for one in past)
+    plan, under_way = context.plan, sum(not one.ended for one in history)
     room = max(0, plan.parallel - under_way)
     if isinstance(plan, Sampled):
-        return _sampled(plotted, plan, past)
+        return _sampled(context, plan, history)
     if isinstance(plan, EnsembleOf):
-        return _ensemble(plotted, plan, past, room)
+        return _ensemble(context, plan, history, room)
     if isinstance(plan, Autopilot):
-        from service.experiments.autopilot import next_of
-
-        return next_of(plan, plotted.facts, past)
-    listed = list(islice(enumerated(plan, plotted.facts), len(past), len(past) + room + 1))
-    return Next(listed[:room], len(listed) <= room, "all jobs of the plan have been made")
+        return _autopilot_step(plan, context.facts, history)
+    listed = list(islice(enumerated(plan, context.facts), len(history), len(history) + room + 1))
+    return NextTrials(listed[:room], len(listed) <= room, "all jobs of the plan have been made")
 
 
-def enumerated(plan: Plan, facts: DatasetFacts) -> Iterator[Child]:
+def enumerated(plan: Plan, facts: DatasetFacts) -> Iterator[NewTrial]:
     """The jobs of a plan that is known beforehand, in their order."""
     if isinstance(plan, KFold | MonteCarlo):
         yield from _cuts(plan)
     elif isinstance(plan, Grid):
         for values in product(*plan.space.values()):
             params = dict(zip(plan.space, values, strict=True))
-            yield Child(placed(plan.spec, params), params)
+            yield NewTrial(placed(plan.spec, params), params)
     elif isinstance(plan, Baselines):
-        from trainkit.spec.baselines import baselines
-
-        yield Child(dict(plan.spec), {"baseline": "spec"})
+        yield NewTrial(dict(plan.spec), {"baseline": "spec"})
         for name, document in baselines(plan.spec, facts):
-            yield Child(document, {"baseline": name})
+            yield NewTrial(document, {"baseline": name})
 
 
 def placed(document: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,7 +141,7 @@ def placed(document: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, 
     return dict(changed)
 
 
-def _cuts(plan: KFold | MonteCarlo) -> Iterator[Child]:
+def _cuts(plan: KFold | MonteCarlo) -> Iterator[NewTrial]:
     """All variants of a cut stand together, so that pairs are complete early."""
     own = SplitSpec.model_validate(plan.spec.get("split") or {})
     kept = own.model_dump(mode="json", exclude_unset=True)
@@ -145,7 +152,7 @@ def _cuts(plan: KFold | MonteCarlo) -> Iterator[Child]:
         for name, document in documents.items():
             told = {**params, "variant": name} if plan.variants else params
             split = SplitSpec.model_validate(document.get("split") or {}).model_dump(mode="json", exclude_unset=True)
-            yield Child({**document, "split": {**kept, **split, **cut}}, told)
+            yield NewTrial({**document, "split": {**kept, **split, **cut}}, told)
 
 
 def _splits(plan: KFold | MonteCarlo, seed: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -160,60 +167,97 @@ def _splits(plan: KFold | MonteCarlo, seed: int) -> Iterator[tuple[dict[str, Any
         yield {"draw": draw}, {"seed": seed + draw, "use_predefined": False}
 
 
-def _sampled(plotted: PlanContext, plan: Sampled, past: Sequence[Past]) -> Next:
+def _sampled(context: PlanContext, plan: Sampled, history: Sequence[TrialSnapshot]) -> NextTrials:
     """One trial at a time, each knowing the results of all but the `parallel` - 1 before it, and of no other."""
-    number = len(past)
+    number = len(history)
     if number >= plan.trials:
-        return Next([], True, "all trials have been made")
+        return NextTrials([], True, "all trials have been made")
     known = number - plan.parallel + 1
-    if not all(one.ended for one in past[: max(0, known)]):
-        return Next([], False)
-    assert plotted.draw is not None
-    history = [one if one.number < known else _hidden(one) for one in past]
-    params = plotted.draw(plan, number, history, plotted.better)
+    if not all(one.ended for one in history[: max(0, known)]):
+        return NextTrials([], False)
+    assert context.draw is not None
+    history = [one if one.number < known else _hidden(one) for one in history]
+    params = context.draw(plan, number, history, context.better)
     document = placed(plan.spec, params)
     if isinstance(plan, Asha):
-        document["early_stop"] = [*(document.get("early_stop") or [{"kind": "diverged"}]), _halving(plotted, plan)]
-    return Next([Child(document, params)], number + 1 >= plan.trials, "all trials have been made")
+        document["early_stop"] = [*(document.get("early_stop") or [{"kind": "diverged"}]), _halving(context, plan)]
+    return NextTrials([NewTrial(document, params)], number + 1 >= plan.trials, "all trials have been made")
 
 
-def _hidden(one: Past) -> Past:
+def _hidden(one: TrialSnapshot) -> TrialSnapshot:
     """A trial whose end the next one shall not know, though it may have come."""
-    return Past(one.number, one.params, one.document, one.job, ended=False, state="running")
+    return TrialSnapshot(one.number, one.params, one.document, one.job, ended=False, state="running")
 
 
-def _halving(plotted: PlanContext, plan: Asha) -> dict[str, Any]:
+def _halving(context: PlanContext, plan: Asha) -> dict[str, Any]:
     return {
         "kind": "successive_halving",
-        "monitor": plotted.metric,
+        "monitor": context.metric,
         "min_epochs": plan.min_epochs,
         "reduction_factor": plan.reduction_factor,
     }
 
 
-def _ensemble(plotted: PlanContext, plan: EnsembleOf, past: Sequence[Past], room: int) -> Next:
+def _ensemble(context: PlanContext, plan: EnsembleOf, history: Sequence[TrialSnapshot], room: int) -> NextTrials:
     """Members first, which differ in their seed, then the ensemble of those that have a model."""
     if plan.experiment is not None:
-        if past:
-            return Next([], True, "the ensemble has been made")
-        jobs = [one.job for one in plotted.sources if one.job is not None]
-        return Next([_joined(plan, plotted.sources[0].document, jobs)], True, "the ensemble has been made")
-    if len(past) < plan.members:
+        if history:
+            return NextTrials([], True, "the ensemble has been made")
+        jobs = [one.job for one in context.sources if one.job is not None]
+        return NextTrials([_joined(plan, context.sources[0].document, jobs)], True, "the ensemble has been made")
+    if len(history) < plan.members:
         seed = TrainSpec.model_validate(plan.spec.get("train") or {}).seed
-        numbers = range(len(past), min(plan.members, len(past) + room))
+        numbers = range(len(history), min(plan.members, len(history) + room))
         seeded = [(number, merge_patch(plan.spec, {"train": {"seed": seed + number}})) for number in numbers]
-        return Next([Child(document, {"member": number}) for number, document in seeded], False)
-    if len(past) > plan.members:
-        return Next([], True, "the ensemble has been made")
-    if not all(one.ended for one in past):
-        return Next([], False)
-    good = [one.job for one in past if one.outcome.get("model") and one.job is not None]
+        return NextTrials([NewTrial(document, {"member": number}) for number, document in seeded], False)
+    if len(history) > plan.members:
+        return NextTrials([], True, "the ensemble has been made")
+    if not all(one.ended for one in history):
+        return NextTrials([], False)
+    good = [one.job for one in history if one.outcome.get("model") and one.job is not None]
     if len(good) < 2:
-        return Next([], True, f"{len(good)} of {plan.members} members have a model: too few for an ensemble")
-    return Next([_joined(plan, plan.spec, good)], True, "the ensemble has been made")
+        return NextTrials([], True, f"{len(good)} of {plan.members} members have a model: too few for an ensemble")
+    return NextTrials([_joined(plan, plan.spec, good)], True, "the ensemble has been made")
 
 
-def _joined(plan: EnsembleOf, spec: Mapping[str, Any], jobs: Sequence[str]) -> Child:
+def _joined(plan: EnsembleOf, spec: Mapping[str, Any], jobs: Sequence[str]) -> NewTrial:
     kept = {name: spec[name] for name in ENSEMBLE_KEEPS if name in spec}
     model = {"kind": "ensemble", "members": list(jobs), "method": plan.method}
-    return Child({**kept, "model": model}, {"ensemble": len(jobs)})
+    return NewTrial({**kept, "model": model}, {"ensemble": len(jobs)})
+
+
+def _autopilot_step(plan: Autopilot, facts: DatasetFacts, history: Sequence[TrialSnapshot]) -> NextTrials:
+    """Return the step after the completed ones; none while one is under way."""
+    if not all(one.ended for one in history):
+        return NextTrials([], False)
+    base = plan.spec if plan.metric is None else merge_patch(plan.spec, {"train": {"monitor": plan.metric}})
+    found = next_step(base, _completed_steps(history), facts, Budget(plan.jobs, plan.seconds))
+    if isinstance(found, AutopilotEnd):
+        return NextTrials([], True, AUTOPILOT_END_REASONS[found.reason])
+    params = {"step": len(history)} | ({"change": found.code} if found.code else {})
+    why = {name: value for name, value in found.as_dict().items() if name != "document"}
+    return NextTrials([NewTrial(found.document, params, why)], False)
+
+
+def _completed_steps(history: Sequence[TrialSnapshot]) -> list[CompletedStep]:
+    """Return the trials that have ended as the autopilot's steps."""
+    return [_completed_step(one) for one in history if one.ended]
+
+
+def explain_autopilot(facts: DatasetFacts, history: Sequence[TrialSnapshot]) -> tuple[list[dict[str, Any]], int | None]:
+    """Return (finding, change, expectation and result of each completed step, number of the best trial)."""
+    steps = _completed_steps(history)
+    return explain(steps, facts), History(steps, facts).done("nothing_left").best if steps else None
+
+
+def _completed_step(one: TrialSnapshot) -> CompletedStep:
+    outcome, why = one.outcome, dict(one.why or {})
+    kept: Mapping[str, Any] = outcome.get("kept") or {}
+    return CompletedStep(
+        step=AutopilotStep(**{"document": dict(one.document), **why}),
+        state=one.state,
+        metrics={name: MetricEstimate(value, se, epoch) for name, (value, se, epoch) in kept.items()},
+        diagnosis=outcome.get("diagnosis"),
+        seconds=outcome.get("seconds") or 0.0,
+        error=outcome.get("error"),
+    )

@@ -1,4 +1,4 @@
-"""The effect of a prescription: which metric of two runs may be compared at all, and whether it got better.
+"""The effect of a recommendation: which metric of two runs may be compared at all, and whether it got better.
 
 Both runs' best validation values are compared, each with the standard error logged at that evaluation:
 noise = sqrt(se_before^2 + se_after^2). Both are of the same samples, so that the noise is too wide rather than too narrow.
@@ -26,7 +26,7 @@ DIRECTIONS = {
 NAMES = frozenset({*DIRECTIONS, *(f"{name}_se" for name in DIRECTIONS)})
 
 
-def best(series: Mapping[str, Columns]) -> dict[str, dict[str, Any]]:
+def best_values(series: Mapping[str, Columns]) -> dict[str, dict[str, Any]]:
     """`{val_loss: {value, se, epoch}, ...}` of those that were logged: the best finite value of the rows that count, of
     equal ones the first. `se` is that of the same step, None where none was logged."""
     found: dict[str, dict[str, Any]] = {}
@@ -50,10 +50,10 @@ def best(series: Mapping[str, Columns]) -> dict[str, dict[str, Any]]:
 def comparison(
     expected: str, before: Mapping[str, Any], after: Mapping[str, Any], values: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """`{metric, direction, reason, before}`: what the effect is told by. `metric` is None where nothing can be compared.
+    """`{metric, direction, reason, before}`: what is compared. `metric` is None where nothing can be compared.
 
-    `before` and `after` are the resolved specs, `values` the source's `best`. What is expected of a validation
-    metric is told by that; what is expected of training or of layers by the validation loss, for whose sake it is.
+    `before` and `after` are the resolved specs, `values` the source's `best`. An expected validation
+    metric is compared itself; for what is expected of training or of layers the validation loss is compared.
     """
     metric, reason = _metric(expected, before, after)
     if metric is not None:
@@ -81,16 +81,16 @@ def _metric(expected: str, before: Mapping[str, Any], after: Mapping[str, Any]) 
     if expected in DIRECTIONS and expected != "val_loss":
         return expected, None  # of the predictions themselves, in the targets' own units
     if meaning_of_loss(before) == meaning_of_loss(after):
-        told = (
+        reason = (
             None if expected == "val_loss" else f"{expected} is no validation metric: the validation loss is compared."
         )
-        return "val_loss", told
+        return "val_loss", reason
     if after.get("task") == "classification":
         return "val_accuracy", "The patch changes what the loss means: the accuracy is compared."
     return "val_mae", "The patch changes what the loss means: the mean absolute error is compared."
 
 
-def told(
+def measured_effect(
     compared: Mapping[str, Any], state: str, error: Mapping[str, Any] | None, values: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """`{outcome, reason, after, gain, noise}` of a job that has ended. `gain` is above 0 where the metric got better."""

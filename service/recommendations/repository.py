@@ -1,4 +1,4 @@
-"""SQL of prescriptions."""
+"""All SQL of recommendations."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ from service.recommendations.tables import Recommendation
 
 
 def get(session: Session, job_id: str) -> Recommendation | None:
-    """What prescribed that job."""
+    """Return the recommendation that the job was made from; None for another job."""
     return session.get(Recommendation, job_id)
 
 
+def add(session: Session, recommendation: Recommendation) -> None:
+    """Insert a recommendation."""
+    session.add(recommendation)
+
+
 def unmeasured(session: Session, project_id: str, job_id: str | None = None) -> Sequence[tuple[Recommendation, Job]]:
-    """Those whose job has ended, and whose effect nobody has asked for yet."""
+    """Return recommendations whose job has ended and whose effect was not measured yet, with the job."""
     mine = select(Recommendation, Job).join(Job, Job.id == Recommendation.job_id)
     mine = mine.where(Recommendation.project_id == project_id, Recommendation.outcome.is_(None), Job.state.in_(ENDED))
     if job_id is not None:
         mine = mine.where(Recommendation.job_id == job_id)
-    return [(prescription, job) for prescription, job in session.execute(mine)]
+    return [(recommendation, job) for recommendation, job in session.execute(mine)]
 
 
-def keep(session: Session, job_id: str, measured: dict[str, Any]) -> None:
-    """What was measured, once: who comes second has measured the same."""
+def set_outcome(session: Session, job_id: str, measured: dict[str, Any]) -> None:
+    """Store the measured effect, unless it was stored before: another process has measured the same."""
     session.execute(
         update(Recommendation)
         .where(Recommendation.job_id == job_id, Recommendation.outcome.is_(None))
@@ -38,8 +43,8 @@ def keep(session: Session, job_id: str, measured: dict[str, Any]) -> None:
 
 
 def counts(session: Session, project_id: str) -> Sequence[tuple[int, str, str | None, int]]:
-    """(edition, code, outcome, how many), in that order."""
+    """Return (ruleset version, code, outcome, count), sorted."""
     by = (Recommendation.ruleset_version, Recommendation.code, Recommendation.outcome)
     mine = select(*by, func.count()).where(Recommendation.project_id == project_id).group_by(*by)
-    found = [(edition, code, outcome, count) for edition, code, outcome, count in session.execute(mine)]
+    found = [(version, code, outcome, count) for version, code, outcome, count in session.execute(mine)]
     return sorted(found, key=lambda row: (row[0], row[1], row[2] or ""))

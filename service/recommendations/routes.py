@@ -1,4 +1,4 @@
-"""HTTP of prescriptions: what a job was made for and what came of it, and the scorecard of all of them."""
+"""HTTP of recommendations: the one that a job was made from, its measured effect, and the scorecard."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.jobs import service as jobs
 from service.metrics.routes import etag
 from service.pagination import NOT_MODIFIED
 from service.recommendations import repository, service
-from service.recommendations.schemas import PrescriptionOut, ScorecardOut
+from service.recommendations.schemas import RecommendationOut, ScorecardOut
 from service.recommendations.tables import Recommendation
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -23,45 +23,45 @@ COUNTED = ("improved", "within_noise", "worse")
 
 
 @router.get(
-    "/jobs/{job_id}/prescription",
-    response_model=PrescriptionOut,
+    "/jobs/{job_id}/recommendation",
+    response_model=RecommendationOut,
     responses=NOT_MODIFIED,
-    summary="What a job from a diagnosis was made for, and what came of it",
+    summary="The recommendation that a job was made from, and its effect",
 )
-def get_prescription(job_id: str, who: Reader, context: Service, if_none_match: IfNoneMatch = None) -> Response:
+def get_recommendation(job_id: str, who: Reader, context: Service, if_none_match: IfNoneMatch = None) -> Response:
     with reading(context.sessions) as session:
         jobs.find(session, who, job_id)
-    service.settle(context.sessions, who.project_id, job_id)
+    service.measure_ended(context.sessions, who.project_id, job_id)
     with reading(context.sessions) as session:
         jobs.find(session, who, job_id)
         found = repository.get(session, job_id)
     if found is None:
         hint = "Jobs that were submitted with `from_diagnosis` have one."
-        raise Problem(404, "not_found", f"The job {job_id!r} was not made from a diagnosis. {hint}")
-    return _tagged(PrescriptionOut.model_validate(shown(found)), etag(job_id, found.outcome), if_none_match)
+        raise Problem(404, "not_found", f"The job {job_id!r} was not made from a recommendation. {hint}")
+    return _tagged(RecommendationOut.model_validate(as_json(found)), etag(job_id, found.outcome), if_none_match)
 
 
 @router.get(
     "/diagnosis/scorecard",
     response_model=ScorecardOut,
     responses=NOT_MODIFIED,
-    summary="How often what a diagnosis prescribed has helped, by verdict",
+    summary="How often recommendations helped, by verdict",
 )
 def get_scorecard(who: Reader, context: Service, if_none_match: IfNoneMatch = None) -> Response:
-    service.settle(context.sessions, who.project_id)
+    service.measure_ended(context.sessions, who.project_id)
     with reading(context.sessions) as session:
         counted = service.scorecard(session, who.project_id)
     return _tagged(ScorecardOut.model_validate(counted), etag(who.project_id, counted), if_none_match)
 
 
-def shown(row: Recommendation) -> dict[str, Any]:
-    """The row as scripts read it."""
+def as_json(row: Recommendation) -> dict[str, Any]:
+    """Map a row to the wire format."""
     measured = row.measured
     return {
         "job": row.job_id,
         "source": row.source_job,
         "code": row.code,
-        "edition": row.ruleset_version,
+        "ruleset_version": row.ruleset_version,
         "patch": row.patch,
         "expected": row.expected,
         "compared": row.compared,
@@ -70,7 +70,7 @@ def shown(row: Recommendation) -> dict[str, Any]:
     }
 
 
-def _tagged(body: PrescriptionOut | ScorecardOut, tag: str, if_none_match: str | None) -> Response:
+def _tagged(body: RecommendationOut | ScorecardOut, tag: str, if_none_match: str | None) -> Response:
     headers = {"ETag": tag, "Cache-Control": "no-cache"}
     if if_none_match == tag:
         return Response(status_code=304, headers=headers)

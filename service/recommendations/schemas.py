@@ -1,4 +1,4 @@
-"""Wire format of prescriptions: asking for one, its effect, and the scorecard."""
+"""Wire format of recommendations: submitting one, its effect, and the scorecard."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainkit.diagnose.verdicts import Code
 
 
 class DiagnosisRef(BaseModel):
-    """A place in `recommendations` of the diagnosis of an ended job."""
+    """One of the `recommendations` in the diagnosis of an ended job."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     job: str
@@ -20,7 +20,7 @@ class DiagnosisRef(BaseModel):
 
 
 class FromDiagnosisIn(BaseModel):
-    """A job out of a diagnosis: `recommendations[index].spec`, with another name and other labels if given."""
+    """A job from a diagnosis: `recommendations[index].spec`, with another name and other labels if given."""
 
     model_config = ConfigDict(extra="forbid")
     from_diagnosis: DiagnosisRef
@@ -28,7 +28,7 @@ class FromDiagnosisIn(BaseModel):
     labels: dict[str, str] | None = Field(None, max_length=32)
 
 
-class Best(BaseModel):
+class BestValue(BaseModel):
     """The best value of a run's evaluations, with the standard error logged there."""
 
     value: float
@@ -36,49 +36,49 @@ class Best(BaseModel):
     epoch: int
 
 
-class Compared(BaseModel):
-    """What the effect is told by, and the source job's best of it. `metric` is null where nothing can be compared."""
+class ComparisonBasis(BaseModel):
+    """The metric that is compared, and the source job's best of it; `metric` is null where nothing can be compared."""
 
     metric: str | None
     direction: str | None
     reason: str | None
-    before: Best | None
+    before: BestValue | None
     expected_before: float | None
     """The source job's best of the metric that was expected to move, where the job's row has it."""
 
 
 class Measured(BaseModel):
-    """What came of it. `gain` is above 0 where the metric got better; `improved`: by more than `noise`."""
+    """The measured effect. `gain` is above 0 where the metric got better; `improved`: by more than `noise`."""
 
     outcome: Outcome
     improved: bool | None
     """Null where nothing could be compared."""
     reason: str | None
-    after: Best | None
+    after: BestValue | None
     gain: float | None
     noise: float | None
     """sqrt(se_before^2 + se_after^2)."""
     expected_after: float | None
 
 
-class PrescriptionOut(BaseModel):
-    """Why the job was made, what was expected of it and, once it has ended, what came of it."""
+class RecommendationOut(BaseModel):
+    """What the diagnosis recommended, what it expected and, once the job has ended, the measured effect."""
 
     job: str
     source: str
     """The job that was diagnosed; it may have been deleted since."""
     code: Code
-    edition: int
+    ruleset_version: int
     patch: dict[str, Any]
     expected: Expected
-    compared: Compared
+    compared: ComparisonBasis
     measured: Measured | None
 
 
-class Tally(BaseModel):
-    """How prescriptions fared. Hit rate: improved / (improved + within_noise + worse), with Wilson's 95 % interval."""
+class OutcomeCounts(BaseModel):
+    """Recommendations by outcome. Hit rate: improved / (improved + within_noise + worse), with Wilson's 95 % interval."""
 
-    prescriptions: int
+    recommendations: int
     ended: int
     improved: int
     within_noise: int
@@ -89,16 +89,16 @@ class Tally(BaseModel):
     hit_rate_interval: tuple[float, float] | None
 
 
-class EditionOut(BaseModel):
-    """What one edition of the rules prescribed."""
+class RulesetOut(BaseModel):
+    """Outcomes of the recommendations of one version of the ruleset."""
 
-    edition: int
-    all: Tally
-    codes: dict[Code, Tally]
+    ruleset_version: int
+    all: OutcomeCounts
+    codes: dict[Code, OutcomeCounts]
 
 
 class ScorecardOut(BaseModel):
-    """How the project's prescriptions fared, in all and by edition of the rules, the newest first."""
+    """Outcomes of the project's recommendations, in all and by version of the ruleset, the newest first."""
 
-    all: Tally
-    editions: list[EditionOut]
+    all: OutcomeCounts
+    rulesets: list[RulesetOut]

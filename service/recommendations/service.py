@@ -1,4 +1,4 @@
-"""Rules of prescriptions: when an effect is measured, and what the scorecard counts."""
+"""Rules of recommendations: when the effect of one is measured, and what the scorecard counts."""
 
 from __future__ import annotations
 
@@ -17,65 +17,65 @@ from trainkit.diagnose.estimates import wilson_interval
 
 
 def best_of(session: Session, job_id: str) -> dict[str, dict[str, Any]]:
-    """`effect.best` of a job's log."""
-    return effect.best(collect(session, job_id, Wanted(effect.NAMES)))
+    """Return the best validation metrics of a job's log."""
+    return effect.best_values(collect(session, job_id, Wanted(effect.NAMES)))
 
 
-def measure(session: Session, prescription: Recommendation, job: Job) -> dict[str, Any]:
-    """What came of a job that has ended. Its log must still be there."""
-    measured = effect.told(prescription.compared, job.state, job.error, best_of(session, job.id))
-    return {**measured, "expected_after": job.metrics_best.get(prescription.expected["metric"])}
+def measure(session: Session, recommendation: Recommendation, job: Job) -> dict[str, Any]:
+    """Measure the effect of a recommendation whose job has ended and still has its metric log."""
+    measured = effect.measured_effect(recommendation.compared, job.state, job.error, best_of(session, job.id))
+    return {**measured, "expected_after": job.metrics_best.get(recommendation.expected["metric"])}
 
 
 def freeze(session: Session, job: Job) -> None:
-    """Measure before the job's log goes: whatever removes it calls this in the same transaction."""
-    prescription = repository.get(session, job.id)
-    if prescription is not None and prescription.outcome is None and job.state in ENDED:
-        repository.keep(session, job.id, measure(session, prescription, job))
+    """Measure before the job's metric log is deleted, in the transaction that deletes it."""
+    recommendation = repository.get(session, job.id)
+    if recommendation is not None and recommendation.outcome is None and job.state in ENDED:
+        repository.set_outcome(session, job.id, measure(session, recommendation, job))
 
 
-def settle(sessions: sessionmaker[Session], project_id: str, job_id: str | None = None) -> None:
-    """Measure what has ended and was not measured yet. An ended job changes no more, so once is enough."""
+def measure_ended(sessions: sessionmaker[Session], project_id: str, job_id: str | None = None) -> None:
+    """Measure recommendations whose job has ended, each once: an ended job does not change."""
     with reading(sessions) as session:
         found = [(p.job_id, measure(session, p, job)) for p, job in repository.unmeasured(session, project_id, job_id)]
     if found:
         with sessions.begin() as session:
             for measured_job, measured in found:
-                repository.keep(session, measured_job, measured)
+                repository.set_outcome(session, measured_job, measured)
 
 
-def tally(rows: Iterable[tuple[str | None, int]]) -> dict[str, Any]:
+def count_outcomes(rows: Iterable[tuple[str | None, int]]) -> dict[str, Any]:
     """Counts of outcomes (None: has not ended) and the hit rate: improved / (improved + within_noise + worse)."""
     counted: dict[str, int] = dict.fromkeys(effect.OUTCOMES, 0)
-    made = 0
+    total = 0
     for outcome, count in rows:
-        made += count
+        total += count
         if outcome is not None:
             counted[outcome] += count
-    told = counted["improved"] + counted["within_noise"] + counted["worse"]
+    compared = counted["improved"] + counted["within_noise"] + counted["worse"]
     return {
-        "prescriptions": made,
+        "recommendations": total,
         "ended": sum(counted.values()),
         **counted,
-        "hit_rate": counted["improved"] / told if told else None,
-        "hit_rate_interval": wilson_interval(counted["improved"] / told, told) if told else None,
+        "hit_rate": counted["improved"] / compared if compared else None,
+        "hit_rate_interval": wilson_interval(counted["improved"] / compared, compared) if compared else None,
     }
 
 
 def scorecard(session: Session, project_id: str) -> dict[str, Any]:
-    """Tallies in all, by edition of the rules and in it by code."""
+    """Count outcomes in all, by version of the ruleset, and by code in each version."""
     rows = repository.counts(session, project_id)
     return {
-        "all": tally((outcome, count) for _, _, outcome, count in rows),
-        "editions": [
+        "all": count_outcomes((outcome, count) for _, _, outcome, count in rows),
+        "rulesets": [
             {
-                "edition": edition,
-                "all": tally((o, n) for e, _, o, n in rows if e == edition),
+                "ruleset_version": version,
+                "all": count_outcomes((o, n) for v, _, o, n in rows if v == version),
                 "codes": {
-                    code: tally((o, n) for e, c, o, n in rows if (e, c) == (edition, code))
-                    for code in dict.fromkeys(c for e, c, _, _ in rows if e == edition)
+                    code: count_outcomes((o, n) for v, c, o, n in rows if (v, c) == (version, code))
+                    for code in dict.fromkeys(c for v, c, _, _ in rows if v == version)
                 },
             }
-            for edition in sorted({row[0] for row in rows}, reverse=True)
+            for version in sorted({row[0] for row in rows}, reverse=True)
         ],
     }

@@ -1,4 +1,4 @@
-"""A job out of a diagnosis: the diagnosis is made again, and one of its next specs is submitted."""
+"""Submit a job from a diagnosis: diagnose again, and submit one of the recommended specs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from service.jobs.lineage import Branch
 from service.jobs.retention_status import check_there
 from service.jobs.tables import Job
 from service.keys.service import Principal
+from service.recommendations import repository
 from service.recommendations.effect import comparison
 from service.recommendations.schemas import FromDiagnosisIn
 from service.recommendations.service import best_of
@@ -30,27 +31,27 @@ from trainkit.spec.problems import problems_from_validation
 def submit(
     context: Context, who: Principal, document: Mapping[str, Any], idempotency_key: str | None
 ) -> tuple[Job, bool]:
-    """Submit the spec that a diagnosis offers, and remember why. Returns (job, whether it is new).
+    """Submit a spec that a diagnosis recommends, and store why. Returns (job, whether it is new).
 
     Raises SpecError for a request with mistakes or an index that is not there, a 404 problem for an unknown job, a 409
     problem while it has not ended, a 410 problem when its metrics are gone.
     """
     try:
-        asked = FromDiagnosisIn.model_validate(document)
+        request = FromDiagnosisIn.model_validate(document)
     except ValidationError as error:
         raise SpecError(problems_from_validation(error, document, FromDiagnosisIn)) from None
-    changed = asked.model_dump(include={"name", "labels"}, exclude_none=True)
+    changed = request.model_dump(include={"name", "labels"}, exclude_none=True)
 
-    def prescribed(session: Session) -> tuple[Any, Branch]:
-        source = jobs.find(session, who, asked.from_diagnosis.job)
-        chosen = _chosen(session, source, asked.from_diagnosis.index)
+    def recommended(session: Session) -> tuple[Any, Branch]:
+        source = jobs.find(session, who, request.from_diagnosis.job)
+        chosen = _chosen(session, source, request.from_diagnosis.index)
 
         def remember(session: Session, job: Job) -> None:
-            session.add(_prescription(session, source, job, chosen))
+            repository.add(session, _recommendation(session, source, job, chosen))
 
         return {**chosen.spec, **changed}, Branch(source, "diagnosis", None, remember)
 
-    return jobs.create(context, who, document, idempotency_key, prescribed)
+    return jobs.create(context, who, document, idempotency_key, recommended)
 
 
 def _chosen(session: Session, source: Job, index: int) -> RecommendedSpec:
@@ -62,13 +63,13 @@ def _chosen(session: Session, source: Job, index: int) -> RecommendedSpec:
     offered = len(diagnosis.recommendations)
     if index >= offered:
         found = ", ".join(verdict.code for verdict in diagnosis.verdicts)
-        hint = f"0 to {offered - 1} are there." if offered else f"It offers none; its verdicts: {found}."
+        hint = f"0 to {offered - 1} are valid." if offered else f"It recommends nothing; its verdicts: {found}."
         message = f"the diagnosis has {offered} recommendations, none with index {index}"
         raise SpecError([SpecProblem("/from_diagnosis/index", "no_such_index", message, hint)])
     return diagnosis.recommendations[index]
 
 
-def _prescription(session: Session, source: Job, job: Job, chosen: RecommendedSpec) -> Recommendation:
+def _recommendation(session: Session, source: Job, job: Job, chosen: RecommendedSpec) -> Recommendation:
     metric = chosen.expected["metric"]
     compared = comparison(metric, source.resolved or {}, job.resolved or {}, best_of(session, source.id))
     return Recommendation(

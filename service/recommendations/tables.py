@@ -1,4 +1,4 @@
-"""Jobs that a diagnosis prescribed: what was expected of each, and what came of it."""
+"""Recommendations that jobs were made from: what was expected of each, and the measured effect."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Recommendation(Base):
     """Of the rules that gave the verdict."""
     patch: Mapped[dict[str, Any]] = mapped_column(Json)
     expected: Mapped[dict[str, Any]] = mapped_column(Json)
-    """`{metric, direction, size, source}` as the diagnosis said."""
+    """`{metric, direction, size, source}` as in the diagnosis."""
     compared: Mapped[dict[str, Any]] = mapped_column(Json)
-    """`{metric, direction, reason, before, expected_before}`: what the effect is told by, with the source job's value."""
+    """`{metric, direction, reason, before, expected_before}`: what is compared, with the source job's value."""
     outcome: Mapped[str | None] = mapped_column(String(20))
     """Null until it is measured."""
     measured: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    """`{outcome, reason, after, gain, noise, expected_after}`, kept from the first time that it was told."""
+    """`{outcome, reason, after, gain, noise, expected_after}`, stored when it is measured first."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -248,7 +248,7 @@ def test_jobs_of_the_seventh_schema_were_prescribed_by_nobody_and_can_be_deleted
     sessions = session_factory(engine)
     with sessions.begin() as session:
         kept = session.get_one(Job, "job_1")
-        assert scorecard(session, "p")["all"]["prescriptions"] == 0
+        assert scorecard(session, "p")["all"]["recommendations"] == 0
         delete_job(session, kept)
     with sessions() as session:
         assert session.get(Job, "job_1") is None

@@ -55,7 +55,7 @@ def test_every_route_of_the_contract_is_there(document: dict[str, Any]) -> None:
         f"GET {job}/plots/{{plot}}.png",
         f"POST {job}/decisions:simulate",
         f"GET {job}/diagnosis",
-        f"GET {job}/prescription",
+        f"GET {job}/recommendation",
         "GET /v1/diagnosis/scorecard",
         "GET /v1/models",
         "GET /v1/models/{model_id}",

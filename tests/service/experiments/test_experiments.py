@@ -299,7 +299,7 @@ def test_whose_it_is_the_same_request_twice_and_lists(service: Served) -> None:
     ):
         assert answer.status_code == 404
     assert stranger.get("/v1/experiments").json()["data"] == []
-    listed = service.client.get("/v1/experiments?kind=kfold&status=running").json()
+    listed = service.client.get("/v1/experiments?kind=kfold&state=running").json()
     assert [one["id"] for one in listed["data"]] == [first.json()["id"]]
     assert service.client.delete(path).status_code == 409
 

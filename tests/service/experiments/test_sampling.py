@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from service.experiments.sampling import draw, seed_of
-from service.experiments.strategies import Past, PlanContext, upcoming
+from service.experiments.strategies import PlanContext, TrialSnapshot, upcoming
 from trainkit.spec import DatasetFacts
 from trainkit.spec.experiments import parse_experiment
 
@@ -28,11 +28,11 @@ def loss(params: dict[str, Any]) -> float:
 def run(kind: str, seed: int, trials: int = 40, **more: Any) -> list[dict[str, Any]]:
     plan = parse_experiment({"kind": kind, "spec": {}, "space": SPACE, "trials": trials, "seed": seed, **more})
     plotted = PlanContext(plan, FACTS, "val_loss", "min", draw=draw)
-    past: list[Past] = []
+    past: list[TrialSnapshot] = []
     while not (found := upcoming(plotted, past)).complete or found.children:
         for child in found.children:
             value = loss(child.params)
-            past.append(Past(len(past), child.params, child.document, "job", True, "succeeded", value))
+            past.append(TrialSnapshot(len(past), child.params, child.document, "job", True, "succeeded", value))
     return [dict(one.params) for one in past]
 
 
@@ -63,13 +63,13 @@ def test_a_draw_hangs_on_seed_number_and_known_results_alone(kind: str) -> None:
         else {"kind": kind, "spec": {}, "space": SPACE}
     )
     params = run(kind, 5, 8)
-    known = [Past(n, one, {}, "j", True, "succeeded", float(n)) for n, one in enumerate(params)]
-    other = [Past(n, one, {}, "j", True, "succeeded", float(-n)) for n, one in enumerate(params)]
+    known = [TrialSnapshot(n, one, {}, "j", True, "succeeded", float(n)) for n, one in enumerate(params)]
+    other = [TrialSnapshot(n, one, {}, "j", True, "succeeded", float(-n)) for n, one in enumerate(params)]
     same = draw(plan, 8, known, "min") == draw(plan, 8, other, "min")
     assert same == (kind == "random")
     assert draw(plan, 8, known, "min") == draw(plan, 8, other, "max")  # better is what the direction says
-    failed = [Past(one.number, one.params, {}, "j", True, "failed", None) for one in known]
-    running = [Past(one.number, one.params, {}, "j", False, "running") for one in known]
+    failed = [TrialSnapshot(one.number, one.params, {}, "j", True, "failed", None) for one in known]
+    running = [TrialSnapshot(one.number, one.params, {}, "j", False, "running") for one in known]
     for history in (failed, running):
         assert set(draw(plan, 8, history, "min")) == set(SPACE)
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.recommendations.effect import best, comparison, told
-from service.recommendations.service import tally
+from service.recommendations.effect import best_values, comparison, measured_effect
+from service.recommendations.service import count_outcomes
 
 SPEC: dict[str, Any] = {
     "dataset": {"id": "ds_1"},
@@ -39,11 +39,11 @@ def test_the_best_evaluation_and_its_own_standard_error() -> None:
         "val_accuracy": columns(0.1, 0.7, np.inf, 0.6),
         "val_accuracy_se": columns(0.01),
     }
-    assert best(series) == {
+    assert best_values(series) == {
         "val_loss": {"value": 0.5, "se": 0.3, "epoch": 3},
         "val_accuracy": {"value": 0.7, "se": None, "epoch": 2},
     }
-    assert best({"val_loss": columns(np.nan, np.inf)}) == {}
+    assert best_values({"val_loss": columns(np.nan, np.inf)}) == {}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_numbers_have_no_accuracy_and_a_source_may_have_no_value() -> None:
 )
 def test_a_difference_counts_beyond_both_errors_together(after: float, se: float, outcome: str) -> None:
     compared = comparison("val_loss", SPEC, SPEC, VALUES)
-    found = told(compared, "succeeded", None, {"val_loss": {"value": after, "se": se, "epoch": 1}})
+    found = measured_effect(compared, "succeeded", None, {"val_loss": {"value": after, "se": se, "epoch": 1}})
     assert found["outcome"] == outcome
     assert found["noise"] == pytest.approx(0.05)
     assert found["gain"] == pytest.approx(0.5 - after)
@@ -103,24 +103,24 @@ def test_a_difference_counts_beyond_both_errors_together(after: float, se: float
 def test_accuracy_gains_upwards_and_ends_without_a_result() -> None:
     compared = comparison("val_accuracy", SPEC, SPEC, VALUES)
     higher = {"val_accuracy": {"value": 0.9, "se": 0.03, "epoch": 1}}
-    found = told(compared, "stopped", None, higher)
+    found = measured_effect(compared, "stopped", None, higher)
     assert (found["outcome"], found["gain"]) == ("improved", pytest.approx(0.1))
     for state, error, said in (
         ("failed", {"code": "loss_not_finite"}, "failed (loss_not_finite)"),
         ("cancelled", None, "was cancelled."),
     ):
-        lost = told(compared, state, error, higher)
+        lost = measured_effect(compared, state, error, higher)
         assert (lost["outcome"], lost["after"]) == ("no_result", None)
         assert said in lost["reason"]
-    assert told(compared, "succeeded", None, {})["outcome"] == "no_result"
+    assert measured_effect(compared, "succeeded", None, {})["outcome"] == "no_result"
     bare = {"val_accuracy": {"value": 0.9, "se": None, "epoch": 1}}
-    assert told(compared, "succeeded", None, bare)["outcome"] == "not_comparable"
+    assert measured_effect(compared, "succeeded", None, bare)["outcome"] == "not_comparable"
 
 
 def test_tally_counts_outcomes_and_the_hit_rate() -> None:
-    counted = tally(
+    counted = count_outcomes(
         [("improved", 3), ("within_noise", 1), ("worse", 1), ("not_comparable", 4), ("no_result", 2), (None, 5)]
     )
-    assert (counted["prescriptions"], counted["ended"], counted["hit_rate"]) == (16, 11, 0.6)
+    assert (counted["recommendations"], counted["ended"], counted["hit_rate"]) == (16, 11, 0.6)
     assert (counted["not_comparable"], counted["no_result"]) == (4, 2)
-    assert tally([("no_result", 2)])["hit_rate"] is None
+    assert count_outcomes([("no_result", 2)])["hit_rate"] is None

@@ -75,12 +75,12 @@ def test_submitted_measured_and_counted(service: Served) -> None:
     assert made["spec"] == {**offered[1]["spec"], "name": "second"}
     assert (made["name"], made["labels"], made["state"]) == ("second", {"a": "b"}, "queued")
     assert get(service, f"jobs/{job}/events").json()["data"][0]["reason"] == f"diagnosis of {source}"
-    waiting = get(service, f"jobs/{job}/prescription")
+    waiting = get(service, f"jobs/{job}/recommendation")
     assert waiting.json() == {
         "job": job,
         "source": source,
         "code": "overfitting",
-        "edition": RULESET_VERSION,
+        "ruleset_version": RULESET_VERSION,
         "patch": offered[1]["patch"],
         "expected": offered[1]["expected"],
         "compared": {
@@ -93,20 +93,20 @@ def test_submitted_measured_and_counted(service: Served) -> None:
         "measured": None,
     }
     empty = get(service, "diagnosis/scorecard")
-    assert empty.json()["all"] | {"prescriptions": 1, "ended": 0, "hit_rate": None} == empty.json()["all"]
+    assert empty.json()["all"] | {"recommendations": 1, "ended": 0, "hit_rate": None} == empty.json()["all"]
     assert get(service, "diagnosis/scorecard", **{"If-None-Match": empty.headers["ETag"]}).status_code == 304
     run(service, 0.19)  # better by 0.06, noise sqrt(0.03^2 + 0.04^2) = 0.05
-    told = get(service, f"jobs/{job}/prescription", **{"If-None-Match": waiting.headers["ETag"]})
+    told = get(service, f"jobs/{job}/recommendation", **{"If-None-Match": waiting.headers["ETag"]})
     measured = told.json()["measured"]
     assert (measured["outcome"], measured["improved"], measured["reason"]) == ("improved", True, None)
     assert (measured["gain"], measured["noise"]) == (pytest.approx(0.06), pytest.approx(0.05))
     assert measured["after"] == {"value": 0.19, "se": 0.04, "epoch": 2}
     assert measured["expected_after"] == 0.19
-    again = get(service, f"jobs/{job}/prescription", **{"If-None-Match": told.headers["ETag"]})
+    again = get(service, f"jobs/{job}/recommendation", **{"If-None-Match": told.headers["ETag"]})
     assert again.status_code == 304
     counted = get(service, "diagnosis/scorecard", **{"If-None-Match": empty.headers["ETag"]}).json()
-    edition = counted["editions"][0]
-    assert (edition["edition"], set(edition["codes"])) == (RULESET_VERSION, {"overfitting"})
+    edition = counted["rulesets"][0]
+    assert (edition["ruleset_version"], set(edition["codes"])) == (RULESET_VERSION, {"overfitting"})
     assert counted["all"] == edition["all"] == edition["codes"]["overfitting"]
     assert (counted["all"]["improved"], counted["all"]["hit_rate"]) == (1, 1.0)
     # 1 of 1: 1 / (1 + 1.96^2) to 1
@@ -132,14 +132,14 @@ def test_every_end_is_counted_and_outlives_its_jobs(service: Served) -> None:
     assert outcomes == ["improved", "within_noise", "worse", "no_result", None]
     assert service.client.delete(f"/v1/jobs/{source}").status_code == 204
     counted = scorecard(service)["all"]
-    assert counted | {"prescriptions": 5, "ended": 5, "improved": 1, "within_noise": 1, "worse": 1} == counted
+    assert counted | {"recommendations": 5, "ended": 5, "improved": 1, "within_noise": 1, "worse": 1} == counted
     assert (counted["no_result"], counted["hit_rate"]) == (2, pytest.approx(1 / 3))
     # the source is gone, and the row tells its value still
-    left = get(service, f"jobs/{jobs[4]}/prescription").json()
+    left = get(service, f"jobs/{jobs[4]}/recommendation").json()
     assert (left["source"], left["compared"]["before"]["value"]) == (source, 0.25)
     assert (left["measured"]["outcome"], left["measured"]["improved"]) == ("no_result", None)
     assert "cancelled" in left["measured"]["reason"]
-    assert service.client.get(f"/v1/jobs/{jobs[0]}/prescription").status_code == 404
+    assert service.client.get(f"/v1/jobs/{jobs[0]}/recommendation").status_code == 404
 
 
 def test_what_retention_takes_was_measured_before(service: Served) -> None:
@@ -149,9 +149,9 @@ def test_what_retention_takes_was_measured_before(service: Served) -> None:
         session.execute(update(Job).values(finished_at=db_now(plus=-3 * 86400)))
     apply_retention(service.sessions, service.context.storage, replace(service.context.settings, metrics_days=1))
     assert service.client.get(f"/v1/jobs/{job}/metrics").status_code == 410
-    assert get(service, f"jobs/{job}/prescription").json()["measured"]["outcome"] == "improved"
+    assert get(service, f"jobs/{job}/recommendation").json()["measured"]["outcome"] == "improved"
     assert scorecard(service)["all"]["improved"] == 1
-    source = get(service, f"jobs/{job}/prescription").json()["source"]
+    source = get(service, f"jobs/{job}/recommendation").json()["source"]
     refused = post(service, {"from_diagnosis": {"job": source, "index": 0}})
     assert (refused.status_code, refused.json()["code"]) == (410, "removed")
 
@@ -168,10 +168,10 @@ def test_another_split_is_not_comparable(service: Served) -> None:
     index = next(place for place, one in enumerate(offered) if one["code"] == "validation_too_small")
     job = prescribe(service, source, index)
     run(service, 0.1)
-    found = get(service, f"jobs/{job}/prescription").json()
+    found = get(service, f"jobs/{job}/recommendation").json()
     assert (found["measured"]["outcome"], found["compared"]["before"]) == ("not_comparable", None)
     assert "split" in found["measured"]["reason"]
-    assert scorecard(service)["editions"][0]["codes"]["validation_too_small"]["hit_rate"] is None
+    assert scorecard(service)["rulesets"][0]["codes"]["validation_too_small"]["hit_rate"] is None
 
 
 def test_the_same_key_makes_one_job_and_one_row(service: Served) -> None:
@@ -182,7 +182,7 @@ def test_the_same_key_makes_one_job_and_one_row(service: Served) -> None:
     assert (again.json()["id"], again.headers["Idempotency-Replayed"]) == (first.json()["id"], "true")
     other = post(service, {"from_diagnosis": {"job": source, "index": 1}}, **{"Idempotency-Key": "k"})
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
-    assert scorecard(service)["all"]["prescriptions"] == 1
+    assert scorecard(service)["all"]["recommendations"] == 1
 
 
 @SQLITE
@@ -211,8 +211,8 @@ def test_what_is_refused(service: Served) -> None:
     assert reader.post("/v1/jobs", json={"from_diagnosis": which}).status_code == 403
     running = service.submit()
     assert problem({"from_diagnosis": {"job": running, "index": 0}})[:2] == (409, "wrong_state")
-    assert scorecard(service) == {"all": scorecard(service)["all"], "editions": []}
-    assert service.client.get(f"/v1/jobs/{source}/prescription").status_code == 404
+    assert scorecard(service) == {"all": scorecard(service)["all"], "rulesets": []}
+    assert service.client.get(f"/v1/jobs/{source}/recommendation").status_code == 404
 
 
 @SQLITE
@@ -220,8 +220,8 @@ def test_each_project_sees_its_own_scorecard(service: Served) -> None:
     job = prescribe(service, diagnosed(service))
     run(service, 0.15)
     stranger = service.client_for("other", "read")
-    assert stranger.get(f"/v1/jobs/{job}/prescription").status_code == 404
-    assert stranger.get("/v1/diagnosis/scorecard").json()["all"]["prescriptions"] == 0
+    assert stranger.get(f"/v1/jobs/{job}/recommendation").status_code == 404
+    assert stranger.get("/v1/diagnosis/scorecard").json()["all"]["recommendations"] == 0
     reader = service.client_for("default", "read")
     assert reader.get("/v1/diagnosis/scorecard").json()["all"]["improved"] == 1
 
