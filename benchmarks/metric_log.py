@@ -25,12 +25,13 @@ import httpx
 from sqlalchemy.orm import Session, sessionmaker
 
 from benchmarks.service import api, databases
-from service.database import make_engine, session_factory
+from service.database import make_engine
 from service.datasets import intake
 from service.jobs import attempts, leases
 from service.metrics import compaction
-from service.metrics.chunks import Row
+from service.metrics.chunks import MetricRow
 from service.metrics.service import append
+from service.sessions import session_factory
 from service.settings import Settings
 from worker.context import make_context
 from worker.sink import Sink
@@ -131,7 +132,7 @@ def read(database: str, sessions: sessionmaker[Session], client: httpx.Client) -
     for first in range(0, POINTS, chunk):
         at = 1.7e9 + first / chunk
         rows = [
-            Row("train", NAMES[n % SERIES], n // SERIES, n // 10_000, numbers.random(), at)
+            MetricRow("train", NAMES[n % SERIES], n // SERIES, n // 10_000, numbers.random(), at)
             for n in range(first, first + chunk)
         ]
         with sessions.begin() as session:
@@ -198,7 +199,7 @@ def write(sessions: sessionmaker[Session], claimed: leases.ClaimedJob) -> None:
             append(
                 session,
                 claimed.claim,
-                [Row("train", name, step, 1, 0.5, time.time()) for name in NAMES[:3]],
+                [MetricRow("train", name, step, 1, 0.5, time.time()) for name in NAMES[:3]],
             )
         time.sleep(0.1)
     with sessions.begin() as session:

@@ -23,8 +23,9 @@ from statistics import median
 
 from benchmarks.metric_log import NAMES, job_of
 from benchmarks.service import api, free_port, until
-from service.database import make_engine, session_factory
+from service.database import make_engine
 from service.migrate import upgrade
+from service.sessions import session_factory
 from service.settings import Settings
 from worker.context import make_context
 from worker.sink import Sink

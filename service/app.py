@@ -18,7 +18,7 @@ from service.auth import BEARER, Authentication
 from service.body_limits import Limits
 from service.catalog import routes as catalog
 from service.context import Context
-from service.database import make_engine, session_factory
+from service.database import make_engine
 from service.datasets import routes as datasets
 from service.diagnosis import routes as diagnosis
 from service.doorbell import Doorbell
@@ -39,6 +39,7 @@ from service.monitoring.gauges import BuildInfo, PoolGauges, StateGauges
 from service.monitoring.instrumentation import RequestInstrumentation
 from service.projects import routes as projects
 from service.recommendations import routes as recommendations
+from service.sessions import session_factory
 from service.settings import Settings
 from service.simulation import routes as decisions
 from service.specs import routes as specs
@@ -60,7 +61,7 @@ AS_THEY_ARE = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream", "app
 
 
 @cache
-def rooms() -> APIRouter:
+def api_router() -> APIRouter:
     """All that asks for a key. FastAPI works out a router's routes when they are first asked for, a quarter of a second
     for ours: one router serves every application of a process."""
     router = APIRouter()
@@ -134,7 +135,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.scrapes = CapacityLimiter(monitoring.MAX_PARALLEL)
     errors.install(app)
     openapi.install(app)
-    app.router.routes.extend(rooms().routes)
+    app.router.routes.extend(api_router().routes)
     app.include_router(health.router)
     if (DASHBOARD / "index.html").exists():
         app.mount("/ui", StaticFiles(directory=DASHBOARD, html=True), name="dashboard")

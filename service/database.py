@@ -1,4 +1,4 @@
-"""The database: one engine a process, short sessions, its own clock, time-sortable ids. SQLite and PostgreSQL."""
+"""The database, SQLite or PostgreSQL: the engine, the column types, the database's clock, time-sortable ids."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, Engine, create_engine, event, select
+from sqlalchemy import JSON, DateTime, Dialect, Engine, create_engine, event, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import TypeDecorator
@@ -103,19 +103,16 @@ def _begin_sqlite(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
 
-def session_factory(engine: Engine) -> sessionmaker[Session]:
-    """Sessions whose objects stay readable after commit."""
-    # every table must be known before the first flush, whichever of them the process has imported itself
-    import service.tables  # noqa: F401
-
-    return sessionmaker(engine, expire_on_commit=False)
-
-
 def db_time(session: Session) -> datetime:
     """Return the database's time, the one clock that all processes share."""
     now: datetime | None = session.scalar(select(db_now()))
     assert now is not None
     return now
+
+
+def ping(session: Session) -> None:
+    """Read a table, so that a database without a schema fails as well."""
+    session.execute(text("SELECT 1 FROM projects LIMIT 1"))
 
 
 @contextmanager

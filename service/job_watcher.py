@@ -18,12 +18,11 @@ from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 from anyio import to_thread
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.database import reading
-from service.jobs.tables import Job
+from service.jobs import repository
 
 log = logging.getLogger(__name__)
 LOOK_AGAIN = 0.25
@@ -43,7 +42,7 @@ class Counters(NamedTuple):
 
 
 @dataclass(slots=True)
-class Watch:
+class JobWatch:
     """A job that somebody waits for. `counters` is None until the first look, and for a job that is no more."""
 
     counters: Counters | None = None
@@ -65,7 +64,7 @@ class _Loop:
     """The waiting readers of one event loop."""
 
     def __init__(self) -> None:
-        self.watches: dict[str, Watch] = {}
+        self.watches: dict[str, JobWatch] = {}
         self.task: asyncio.Task[None] | None = None
         self.answers: OrderedDict[Hashable, asyncio.Future[Any]] = OrderedDict()
 
@@ -83,10 +82,10 @@ class Hub:
         return sum(watch.readers for mine in self._loops.values() for watch in mine.watches.values())
 
     @contextmanager
-    def watching(self, job_id: str) -> Iterator[Watch]:
+    def watching(self, job_id: str) -> Iterator[JobWatch]:
         """The job is looked at while the block runs."""
         mine = self._here()
-        watch = mine.watches.setdefault(job_id, Watch())
+        watch = mine.watches.setdefault(job_id, JobWatch())
         watch.readers += 1
         if mine.task is None or mine.task.done():
             mine.task = asyncio.create_task(self._follow(mine))
@@ -115,7 +114,7 @@ class Hub:
                 found = await to_thread.run_sync(look)
         return found
 
-    async def once(self, key: Hashable, ask: Callable[[], T]) -> T:
+    async def share(self, key: Hashable, ask: Callable[[], T]) -> T:
         """The answer of `ask`, run in a thread, to all who have the same `key`: it says all that the answer depends on."""
         answers = self._here().answers
         found = answers.get(key)
@@ -147,11 +146,10 @@ class Hub:
         mine.answers.clear()
 
     def _counters(self, jobs: list[str]) -> dict[str, Counters | None]:
-        columns = (Job.id, Job.next_seq, Job.next_event_seq, Job.next_log_seq, Job.state)
         found: dict[str, Counters | None] = dict.fromkeys(jobs)
         for begin in range(0, len(jobs), JOBS_A_STATEMENT):
             some = jobs[begin : begin + JOBS_A_STATEMENT]
             with reading(self._sessions) as session:
-                for row in session.execute(select(*columns).where(Job.id.in_(some))):
+                for row in repository.counters(session, some):
                     found[row.id] = Counters(row.next_seq, row.next_event_seq, row.next_log_seq, row.state)
         return found

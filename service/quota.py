@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from service.datasets.tables import Blob, Dataset
+from service.datasets import repository as datasets
 from service.errors import Problem
-from service.keys.tables import Project
+from service.projects import repository as projects
 from service.projects.service import rules
 from service.settings import Settings
-from service.uploads.tables import Upload
-
-OPEN = ("uploading", "received")
+from service.uploads import repository as uploads
 
 
 def limit(session: Session, settings: Settings, project_id: str) -> int | None:
@@ -21,18 +18,8 @@ def limit(session: Session, settings: Settings, project_id: str) -> int | None:
 
 
 def used(session: Session, project_id: str, *, without_upload: str | None = None) -> int:
-    """Bytes that count against the project's quota."""
-    has_bytes = or_(Dataset.error.is_(None), Dataset.error["code"].as_string() != "deleted")
-    mine = select(Dataset.blob_sha256).where(Dataset.project_id == project_id, has_bytes)
-    stored = session.scalar(select(func.sum(Blob.bytes)).where(Blob.sha256.in_(mine))) or 0
-    fetching = select(func.sum(Dataset.bytes)).where(Dataset.project_id == project_id, Dataset.state == "uploading")
-    stored += session.scalar(fetching) or 0
-    coming = select(func.sum(func.coalesce(Upload.length, Upload.received))).where(
-        Upload.project_id == project_id, Upload.state.in_(OPEN)
-    )
-    if without_upload is not None:
-        coming = coming.where(Upload.id != without_upload)
-    return int(stored) + int(session.scalar(coming) or 0)
+    """Return the bytes that count against the project's quota."""
+    return datasets.stored_bytes(session, project_id) + uploads.open_bytes(session, project_id, without=without_upload)
 
 
 def room(session: Session, settings: Settings, project_id: str, *, without_upload: str | None = None) -> int:
@@ -51,11 +38,9 @@ def check(session: Session, settings: Settings, project_id: str, more: int, *, s
     quota = limit(session, settings, project_id)
     if quota is None:
         return
-    session.execute(select(Project.id).where(Project.id == project_id).with_for_update())
-    if sha256 is not None:
-        mine = select(Dataset.id).where(Dataset.project_id == project_id, Dataset.blob_sha256 == sha256).limit(1)
-        if session.scalar(mine) is not None:
-            return
+    projects.locked(session, project_id)
+    if sha256 is not None and datasets.has_blob(session, project_id, sha256):
+        return
     before = used(session, project_id)
     if before + more > quota:
         raise exceeded(quota, before, more)
@@ -63,6 +48,6 @@ def check(session: Session, settings: Settings, project_id: str, more: int, *, s
 
 def exceeded(quota: int, before: int, more: int | None) -> Problem:
     """413 with the quota in it."""
-    wanted = f", and this needs {more} more" if more is not None else ""
-    detail = f"The project may store {quota} bytes; {before} are taken{wanted}. Delete datasets or open uploads."
+    needed = f", and this needs {more} more" if more is not None else ""
+    detail = f"The project may store {quota} bytes; {before} are taken{needed}. Delete datasets or open uploads."
     return Problem(413, "quota_exceeded", detail, limit_bytes=quota)

@@ -18,12 +18,8 @@ SHARED_CLASS_NAMES: dict[str, int] = {
     "Context": 2,
     "Dataset": 2,
     "Lion": 2,
-    "Look": 2,
     "Muon": 2,
-    "Page": 3,
     "Problem": 2,
-    "Series": 2,
-    "Wanted": 2,
 }
 """How many modules define a class of that name."""
 

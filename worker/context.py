@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service import tables
 from service.context import Context
-from service.database import make_engine, session_factory
+from service.database import make_engine
 from service.doorbell import Doorbell
 from service.job_watcher import Hub
+from service.sessions import session_factory
 from service.settings import Settings
 from service.storage import Storage
 

@@ -7,9 +7,10 @@ import sys
 
 from sqlalchemy.exc import DBAPIError
 
-from service.database import make_engine, session_factory
+from service.database import make_engine
+from service.sessions import session_factory
 from service.settings import Settings
-from service.workers.service import alive
+from service.workers.repository import alive
 
 
 def main() -> int:

@@ -22,7 +22,7 @@ from service.logging import set_up
 from service.settings import Settings
 from service.webhooks.sender import DRAIN_SECONDS, POLL_SECONDS, Sender
 from service.webhooks.target_policy import TargetPolicy
-from service.workers import service as workers
+from service.workers import repository as workers
 from trainkit.version import installed_versions
 from worker import metrics_server
 from worker.context import WorkerContext, make_context, service_context
@@ -54,10 +54,10 @@ def run(context: WorkerContext, worker_id: str, queues: list[str], slots: int, s
         try:
             if time.monotonic() >= seen_due:
                 with context.sessions.begin() as session:
-                    workers.seen(session, worker_id, **description)
+                    workers.record_heartbeat(session, worker_id, **description)
                 seen_due = time.monotonic() + SEEN_SECONDS
             with context.sessions.begin() as session:
-                ours = workers.take_housekeeping(session, worker_id, turn)
+                ours = workers.claim_housekeeping(session, worker_id, turn)
             TURN.set(ours)
             if ours:
                 with ROUND_SECONDS.time():
@@ -73,7 +73,7 @@ def run(context: WorkerContext, worker_id: str, queues: list[str], slots: int, s
             log.exception("a round of housekeeping failed")
         stop.wait(TICK_SECONDS)
     with contextlib.suppress(DBAPIError), context.sessions.begin() as session:
-        workers.gone(session, worker_id)
+        workers.remove(session, worker_id)
 
 
 def main() -> int:

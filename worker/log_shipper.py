@@ -21,7 +21,7 @@ from service.database import db_time, reading
 from service.jobs.leases import Claim, lock_claimed
 from service.leases import StaleFence
 from service.logs import service as logs
-from service.logs.chunks import LINE_CHARACTERS, Level, Line
+from service.logs.chunks import LINE_CHARACTERS, Level, LogLine
 from worker.context import WorkerContext
 from worker.lease import Lease
 from worker.processes import Exit
@@ -54,8 +54,8 @@ class LogShipper:
         self.claim = claim
         self.job_id = claim.job_id
         self._tail = LogTail(file)
-        self._pending: deque[Line] = deque()
-        self._batch: list[Line] = []
+        self._pending: deque[LogLine] = deque()
+        self._batch: list[LogLine] = []
         self._seq: int | None = None
         self._due = 0.0
         self._supervisor_lines = 0
@@ -67,7 +67,7 @@ class LogShipper:
         self._take()
         self._supervisor_lines += 1
         if self._supervisor_lines <= MAX_SUPERVISOR_LINES:
-            self._pending.append(Line(time.time(), level, "supervisor", text))
+            self._pending.append(LogLine(time.time(), level, "supervisor", text))
 
     def ship(self) -> None:
         """Store new lines, about once a second."""
@@ -82,7 +82,7 @@ class LogShipper:
         """Store all lines that are left while the lease lasts. Call it before the claim ends."""
         if self._supervisor_lines > MAX_SUPERVISOR_LINES:
             dropped = f"... {self._supervisor_lines - MAX_SUPERVISOR_LINES} lines of the supervisor dropped"
-            self._pending.append(Line(time.time(), "warning", "supervisor", dropped))
+            self._pending.append(LogLine(time.time(), "warning", "supervisor", dropped))
             self._supervisor_lines = 0
         while not self._given_up:
             before = self._tail.offset
@@ -119,7 +119,7 @@ class LogShipper:
         self._strikes = 0
         return True
 
-    def _write(self, lines: list[Line]) -> None:
+    def _write(self, lines: list[LogLine]) -> None:
         with self.context.sessions.begin() as session:
             following = lock_claimed(session, self.claim).next_log_seq
             if self._seq is None:
@@ -165,7 +165,7 @@ class LogTail:
         self._cut = False
         self._in_traceback = False
 
-    def read(self) -> list[Line]:
+    def read(self) -> list[LogLine]:
         """Return the next whole lines; [] when there is nothing new, or the limits were reached before."""
         if self._full:
             self._skip()
@@ -178,10 +178,10 @@ class LogTail:
         if self._lines >= self._max_lines or self.offset >= self._max_bytes:
             self._full = True
             text = f"... {self._lines} lines so far: of those that follow only the last {LAST_LINES} are kept"
-            lines.append(Line(time.time(), "warning", "supervisor", text))
+            lines.append(LogLine(time.time(), "warning", "supervisor", text))
         return lines
 
-    def end(self) -> list[Line]:
+    def end(self) -> list[LogLine]:
         """Return what is left once the process has ended and all was read: an unfinished line, or the last of too many."""
         raw, self._rest = self._rest, b""
         if not self._full:
@@ -194,7 +194,7 @@ class LogTail:
             shown = shown[1:]  # only the end of a line
         shown = shown[-LAST_LINES:]
         dropped, self._dropped, self._cut = self._dropped - len(shown), 0, False
-        lines = [Line(time.time(), "warning", "supervisor", f"... {dropped} lines dropped")] if dropped > 0 else []
+        lines = [LogLine(time.time(), "warning", "supervisor", f"... {dropped} lines dropped")] if dropped > 0 else []
         return lines + [self._line(raw) for raw in shown]
 
     def _block(self, size: int) -> bytes:
@@ -216,7 +216,7 @@ class LogTail:
             self._cut = self._cut or len(self._rest) + len(block) > LAST_BYTES
             self._rest = (self._rest + block)[-LAST_BYTES:]
 
-    def _line(self, raw: bytes) -> Line:
+    def _line(self, raw: bytes) -> LogLine:
         """Parse a line: ours have time and level, the level of others is guessed. Of a progress bar the last state."""
         text = raw.rstrip(b"\r").rpartition(b"\r")[2][:LINE_BYTES].decode(errors="replace")
         if ours := TIMED.fullmatch(text):
@@ -226,8 +226,8 @@ class LogTail:
                 at = time.time()
             self._in_traceback = False
             level: Level = ours[2]  # type: ignore[assignment]
-            return Line(at, level, "training", ours[3])
-        return Line(time.time(), self._level(text), "training", text)
+            return LogLine(at, level, "training", ours[3])
+        return LogLine(time.time(), self._level(text), "training", text)
 
     def _level(self, text: str) -> Level:
         if text.startswith(("Traceback (most recent call last)", "Fatal Python error")):

@@ -15,10 +15,11 @@ from sqlalchemy.orm import Session
 
 from service.failpoints import fp
 from service.jobs import attempts, checkpoints
+from service.jobs import repository as jobs_repository
 from service.jobs.leases import Claim, lock_claimed
 from service.leases import StaleFence
 from service.metrics import service as metrics
-from service.metrics.chunks import Row
+from service.metrics.chunks import MetricRow
 from service.metrics.service import finite
 from worker.context import WorkerContext
 from worker.metrics import (
@@ -119,7 +120,7 @@ class Sink:
 
     def _write(self, batch: list[Event]) -> None:
         rows = [
-            Row(split, name, event["step"], event["epoch"], float(value), event["at"])
+            MetricRow(split, name, event["step"], event["epoch"], float(value), event["at"])
             for event in batch
             if event["type"] == "metrics"
             for split, name, value in event["rows"]
@@ -195,7 +196,7 @@ class Sink:
         log.info("job=%s checkpoint of step %s stored", self.job_id, event["step"])
 
     def _record(self, session: Session, event: Event, key: str) -> list[str]:
-        if any(known.storage_key == key for known in checkpoints.latest(session, self.job_id)):
+        if any(known.storage_key == key for known in jobs_repository.checkpoints(session, self.job_id)):
             return []
         return checkpoints.record(
             session,

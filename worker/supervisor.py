@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from service.database import reading
 from service.failpoints import fp
-from service.jobs import attempts, checkpoints, leases, repository
+from service.jobs import attempts, leases, repository
 from service.jobs.leases import ClaimedJob
 from service.jobs.tables import Checkpoint
 from service.leases import StaleFence
@@ -174,7 +174,7 @@ class Supervisor:
     def _choose_checkpoint(self) -> Checkpoint | None:
         def load(session: Session) -> tuple[list[Checkpoint], dict[str, Any]]:
             job = repository.get(session, self.claimed.project_id, self.job_id)
-            return checkpoints.latest(session, self.job_id), (job.parent if job is not None else None) or {}
+            return repository.checkpoints(session, self.job_id), (job.parent if job is not None else None) or {}
 
         def is_intact(checkpoint: Checkpoint) -> bool:
             path = self.context.storage.local_path(checkpoint.storage_key)

@@ -23,7 +23,7 @@ from service.experiments import scheduler
 from service.inference_requests.repository import delete_old
 from service.metrics.compaction import compact
 from service.webhooks.service import delete_old_deliveries
-from service.workers.service import forget_old
+from service.workers.repository import remove_silent
 
 log = logging.getLogger(__name__)
 EVERY_ROUND, EVERY_MINUTE, EVERY_TEN_MINUTES = 0.0, 60.0, 600.0
@@ -44,7 +44,7 @@ def delete_old_rows(context: Context) -> None:
     """Delete inference requests, workers and idempotency keys that nobody asks for any more."""
     with context.sessions.begin() as session:
         delete_old(session, ANSWERS_KEPT_SECONDS)
-        forget_old(session)
+        remove_silent(session)
         repository.delete_idempotency_keys(session, IDEMPOTENCY_KEYS_KEPT_SECONDS)
 
 
@@ -69,7 +69,7 @@ TASKS = (
 
 
 class TaskRunner:
-    """Runs the tasks that are due; one process does so at a time (`take_housekeeping`), though more would do no harm."""
+    """Runs the tasks that are due; one process does so at a time (`claim_housekeeping`), though more would do no harm."""
 
     def __init__(self, context: Context, tasks: Sequence[HousekeepingTask] = TASKS) -> None:
         self._context = context

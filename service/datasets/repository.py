@@ -180,3 +180,18 @@ def is_referenced(session: Session, sha256: str) -> bool:
 def _has_bytes() -> ColumnElement[bool]:
     """Not one whose bytes were deleted while jobs kept its record."""
     return or_(Dataset.error.is_(None), Dataset.error["code"].as_string() != "deleted")
+
+
+def stored_bytes(session: Session, project_id: str) -> int:
+    """Sum the bytes of a project's datasets: each stored blob once, and what running fetches will bring."""
+    has_bytes = or_(Dataset.error.is_(None), Dataset.error["code"].as_string() != "deleted")
+    blobs = select(Dataset.blob_sha256).where(Dataset.project_id == project_id, has_bytes)
+    stored = session.scalar(select(func.sum(Blob.bytes)).where(Blob.sha256.in_(blobs))) or 0
+    fetching = select(func.sum(Dataset.bytes)).where(Dataset.project_id == project_id, Dataset.state == "uploading")
+    return int(stored) + int(session.scalar(fetching) or 0)
+
+
+def has_blob(session: Session, project_id: str, sha256: str) -> bool:
+    """Whether a dataset of the project has these bytes."""
+    mine = select(Dataset.id).where(Dataset.project_id == project_id, Dataset.blob_sha256 == sha256)
+    return session.scalar(mine.limit(1)) is not None

@@ -17,7 +17,7 @@ from service.datasets.receive import Received
 from service.datasets.sources import source_of
 from service.datasets.tables import Dataset
 from service.errors import Problem, not_found
-from service.jobs.cancellation import withdraw
+from service.jobs.cancellation import cancel_job
 from service.keys.service import Principal
 from service.storage import Storage
 from trainkit.spec.failures import failure
@@ -201,7 +201,7 @@ def delete(context: Context, who: Principal, dataset_id: str, *, force: bool) ->
             hint = "Wait for them or cancel them, or add ?force=true to cancel them all."
             raise Problem(409, "in_use", f"{len(using)} jobs that have not ended use the dataset ({shown}). {hint}")
         for job in using:
-            withdraw(session, job, actor=who.actor, reason=f"dataset {dataset_id} was deleted")
+            cancel_job(session, job, actor=who.actor, reason=f"dataset {dataset_id} was deleted")
         prepared, kept = dataset.prepared_key, repository.named_by_jobs(session, dataset_id)
         if kept:
             # jobs keep the record of what they were trained on; only the bytes go

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from service.datasets import repository as datasets
 from service.errors import Problem
 from service.jobs.tables import Job
-from service.metrics.series import Wanted, read_series
+from service.metrics.series import SeriesQuery, read_series
 from trainkit.diagnose.record import Record, Series
 from trainkit.spec import DatasetFacts, JobSpec
 
@@ -21,7 +21,7 @@ def record_of(session: Session, job: Job) -> Record:
     if job.resolved is None or dataset.facts is None:
         detail = f"The job is {job.state}: its spec was never completed with the dataset's facts."
         raise Problem(409, "not_ready", detail, headers={"Retry-After": "1"})
-    found = read_series(session, job.id, Wanted(None, MAX_POINTS))
+    found = read_series(session, job.id, SeriesQuery(None, MAX_POINTS))
     return Record(
         spec=JobSpec.model_validate(job.resolved),
         facts=DatasetFacts.model_validate(dataset.facts),

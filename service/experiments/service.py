@@ -19,7 +19,7 @@ from service.experiments.scheduler import metric_of
 from service.experiments.strategies import explain_autopilot, placed
 from service.experiments.tables import Experiment
 from service.jobs import service as jobs
-from service.jobs.idempotency import once
+from service.jobs.idempotency import idempotent
 from service.keys.service import Principal
 from trainkit.spec import DatasetFacts, Resolved, SpecError
 from trainkit.spec import Problem as SpecProblem
@@ -85,7 +85,7 @@ def create(context: Context, who: Principal, document: Any, idempotency_key: str
     def find(session: Session, experiment_id: str) -> Experiment | None:
         return repository.get(session, who.project_id, experiment_id)
 
-    experiment, new = once(context.sessions, who.project_id, idempotency_key, document, make, find)
+    experiment, new = idempotent(context.sessions, who.project_id, idempotency_key, document, make, find)
     if new:
         context.doorbell.ring(jobs.QUEUE)
     return experiment, new

@@ -6,10 +6,9 @@ from typing import Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
-from sqlalchemy import text
 
 from service.context import Service
-from service.database import reading
+from service.database import ping, reading
 
 router = APIRouter(tags=["health"])
 
@@ -44,7 +43,7 @@ def readyz(response: Response, context: Service) -> ReadyOut:
     checks = {"database": "ok", "storage": "ok"}
     try:
         with reading(context.sessions) as session:
-            session.execute(text("SELECT 1 FROM projects LIMIT 1"))
+            ping(session)
     except Exception as error:  # whatever it is, the answer is "not ready", with the reason's kind
         checks["database"] = type(error).__name__
     try:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from service.database import after_commit, db_now, db_time, new_id
 from service.instrumentation import ATTEMPTS_ENDED, error_labels
+from service.jobs import repository
 from service.jobs.leases import Claim, lock_claimed
-from service.jobs.states import State, transition
-from service.jobs.tables import Artifact, Attempt, Checkpoint, Job
+from service.jobs.states import State
+from service.jobs.tables import Artifact, Attempt, Job
+from service.jobs.transitions import transition
 from service.models.tables import Model
 from trainkit.spec.failures import failure
 
@@ -50,7 +51,7 @@ def start(session: Session, claim: Claim, *, resumed_from_step: int | None = Non
     """starting -> running."""
     job = lock_claimed(session, claim)
     if resumed_from_step is not None:
-        attempt = session.get_one(Attempt, (claim.job_id, claim.fence))
+        attempt = _attempt(session, claim)
         attempt.resumed_from_step = resumed_from_step
         session.flush()
     if job.state != "starting":
@@ -63,18 +64,13 @@ def start(session: Session, claim: Claim, *, resumed_from_step: int | None = Non
 def note(session: Session, claim: Claim, **changes: Any) -> None:
     """Write `phase`, `progress` or `runtime` on the job."""
     job = lock_claimed(session, claim)
-    session.execute(
-        update(Job)
-        .where(Job.id == job.id)
-        .values(updated_at=db_now(), **changes)
-        .execution_options(synchronize_session=False)
-    )
+    repository.update_job(session, job.id, **changes)
 
 
 def resumed(session: Session, claim: Claim, exact: bool, reason: str | None) -> None:
     """The training process has loaded its checkpoint, and says whether that makes a difference to the last bit."""
     lock_claimed(session, claim)
-    session.get_one(Attempt, (claim.job_id, claim.fence)).resume = {"exact": exact, "reason": reason}
+    _attempt(session, claim).resume = {"exact": exact, "reason": reason}
     session.flush()
 
 
@@ -92,7 +88,8 @@ def finish(session: Session, claim: Claim, outcome: Finish) -> str | None:
     model_id = None if outcome.model_key is None else new_id("mdl")
     now = db_time(session)
     if model_id is not None:
-        session.add(
+        repository.add_model(
+            session,
             Model(
                 id=model_id,
                 project_id=job.project_id,
@@ -104,10 +101,11 @@ def finish(session: Session, claim: Claim, outcome: Finish) -> str | None:
                 metrics=outcome.result.get("test") or {},
                 bytes=outcome.model_bytes,
                 created_at=now,
-            )
+            ),
         )
     for file in outcome.files:
-        session.merge(
+        repository.save_artifact(
+            session,
             Artifact(
                 job_id=job.id,
                 name=file.name,
@@ -115,7 +113,7 @@ def finish(session: Session, claim: Claim, outcome: Finish) -> str | None:
                 media_type=file.media_type,
                 bytes=file.bytes,
                 created_at=now,
-            )
+            ),
         )
     session.flush()
     stopped = outcome.stop_reason in ("client_stop", "time_limit", "diverged")
@@ -254,10 +252,9 @@ def interrupted(
 
 def _in_vain(session: Session, job: Job) -> int:
     """How many attempts in a row, this one included, were lost without a checkpoint beyond the one they began with."""
-    reached = session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job.id))
-    tries = select(Attempt).where(Attempt.job_id == job.id, Attempt.fence <= job.fence).order_by(Attempt.fence.desc())
+    reached = repository.last_checkpoint_step(session, job.id)
     count = 0
-    for attempt in session.scalars(tries):
+    for attempt in repository.attempts_newest_first(session, job):
         begun = attempt.resumed_from_step
         lost = attempt.fence == job.fence or attempt.outcome == "lost"
         if not lost or (reached is not None and reached > (begun if begun is not None else -1)):
@@ -269,7 +266,8 @@ def _in_vain(session: Session, job: Job) -> int:
 def save_artifact(session: Session, claim: Claim, file: StoredFile) -> None:
     """Register a file that lies in storage."""
     lock_claimed(session, claim)
-    session.merge(
+    repository.save_artifact(
+        session,
         Artifact(
             job_id=claim.job_id,
             name=file.name,
@@ -277,12 +275,18 @@ def save_artifact(session: Session, claim: Claim, file: StoredFile) -> None:
             media_type=file.media_type,
             bytes=file.bytes,
             created_at=db_time(session),
-        )
+        ),
     )
 
 
+def _attempt(session: Session, claim: Claim) -> Attempt:
+    attempt = repository.attempt(session, claim.job_id, claim.fence)
+    assert attempt is not None
+    return attempt
+
+
 def _close_attempt(session: Session, job: Job, outcome: str, error: dict[str, Any] | None = None) -> None:
-    attempt = session.get(Attempt, (job.id, job.fence))
+    attempt = repository.attempt(session, job.id, job.fence)
     if attempt is not None:
         attempt.finished_at, attempt.outcome, attempt.error = db_time(session), outcome, error
         session.flush()

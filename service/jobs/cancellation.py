@@ -1,24 +1,18 @@
-"""Ending jobs that lose what they need."""
+"""Cancel jobs that lose what they need."""
 
 from __future__ import annotations
 
-from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from service.database import db_now
-from service.jobs.states import ENDED, WITH_WORKER, transition
+from service.jobs import repository
+from service.jobs.states import ENDED, WITH_WORKER
 from service.jobs.tables import Job
+from service.jobs.transitions import transition
 
 
-def withdraw(session: Session, job: Job, *, actor: str, reason: str) -> None:
-    """Cancel a job that waits; tell the worker of one that runs to. An ended job stays as it ended."""
+def cancel_job(session: Session, job: Job, *, actor: str, reason: str) -> None:
+    """Cancel a waiting job, or request it of the worker of a running one. An ended job stays as it is."""
     if job.state in WITH_WORKER:
-        wish = {"action": "cancel", "reason": reason}
-        session.execute(
-            update(Job)
-            .where(Job.id == job.id)
-            .values(requested_action=wish, updated_at=db_now())
-            .execution_options(synchronize_session=False)
-        )
+        repository.update_job(session, job.id, requested_action={"action": "cancel", "reason": reason})
     elif job.state not in ENDED:
         transition(session, job, "cancelled", actor=actor, reason=reason, requested_action=None)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from service.database import db_now, new_id
+from service.database import db_time, new_id
+from service.jobs import repository
 from service.jobs.leases import Claim, lock_claimed
 from service.jobs.tables import Checkpoint
 
@@ -23,7 +23,8 @@ def record(
 ) -> list[str]:
     """Register a checkpoint that lies in storage; returns the storage keys of older ones that may now be deleted."""
     job = lock_claimed(session, claim)
-    session.add(
+    repository.add_checkpoint(
+        session,
         Checkpoint(
             id=new_id("ckpt"),
             job_id=claim.job_id,
@@ -34,23 +35,15 @@ def record(
             sha256=sha256,
             bytes=size,
             metric_seq=job.next_seq - 1,
-            created_at=session.scalar(select(db_now())),
-        )
+            created_at=db_time(session),
+        ),
     )
-    session.flush()
-    older = latest(session, claim.job_id)[keep:]
-    for checkpoint in older:
-        session.delete(checkpoint)
+    older = repository.checkpoints(session, claim.job_id)[keep:]
+    repository.delete_checkpoints(session, claim.job_id, [checkpoint.id for checkpoint in older])
     return [checkpoint.storage_key for checkpoint in older]
 
 
 def discard(session: Session, claim: Claim, checkpoint_id: str) -> None:
     """Forget a checkpoint that cannot be gone on from; its file goes with what no row names."""
     lock_claimed(session, claim)
-    session.execute(delete(Checkpoint).where(Checkpoint.job_id == claim.job_id, Checkpoint.id == checkpoint_id))
-
-
-def latest(session: Session, job_id: str) -> list[Checkpoint]:
-    """A job's checkpoints, newest first."""
-    newest_first = select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.id.desc())
-    return list(session.scalars(newest_first))
+    repository.delete_checkpoints(session, claim.job_id, [checkpoint_id])

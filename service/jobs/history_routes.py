@@ -12,7 +12,6 @@ from service.context import Context, Service
 from service.database import reading
 from service.errors import Problem
 from service.jobs import plots, repository, service
-from service.jobs.checkpoints import latest
 from service.jobs.retention_status import check_there
 from service.jobs.schemas import (
     ArtifactOut,
@@ -72,7 +71,7 @@ def get_attempts(job_id: str, who: Reader, context: Service) -> dict[str, Any]:
 def get_checkpoints(job_id: str, who: Reader, context: Service) -> dict[str, Any]:
     with reading(context.sessions) as session:
         service.find(session, who, job_id)
-        return {"data": [checkpoint_out(row) for row in latest(session, job_id)]}
+        return {"data": [checkpoint_out(row) for row in repository.checkpoints(session, job_id)]}
 
 
 @router.get(

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.database import db_time, reading
 from service.errors import Problem
+from service.jobs import repository
 from service.jobs.tables import IdempotencyKey
 
 
@@ -24,7 +25,7 @@ class Made(Protocol):
 T = TypeVar("T", bound=Made)
 
 
-def once(
+def idempotent(
     sessions: sessionmaker[Session],
     project_id: str,
     key: str | None,
@@ -39,7 +40,7 @@ def once(
     fingerprint = _digest(document)
 
     def earlier(session: Session) -> T | None:
-        known = session.get(IdempotencyKey, (project_id, key)) if key else None
+        known = repository.idempotency_key(session, project_id, key) if key else None
         if known is None:
             return None
         found = find(session, known.resource_id) if known.fingerprint == fingerprint else None
@@ -61,7 +62,7 @@ def once(
                     resource_id=made.id,
                     created_at=db_time(session),
                 )
-                session.add(remembered)
+                repository.add_idempotency_key(session, remembered)
             return made, True
     except IntegrityError:
         # the same key was used at the same moment, and the other request won

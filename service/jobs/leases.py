@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
-from service.database import after_commit, db_now
+from service.database import after_commit, db_now, db_time
 from service.instrumentation import ATTEMPTS_STARTED, QUEUED_SECONDS
-from service.jobs.states import WITH_WORKER, transition
+from service.jobs import repository
 from service.jobs.tables import Attempt, Job
-from service.keys.tables import Project
+from service.jobs.transitions import transition
 from service.leases import StaleFence
 
 
@@ -53,19 +52,7 @@ def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_r
     Of several callers one wins. Projects that run `most_running` jobs already (0: no limit), or as many as they have
     set for themselves, are passed over.
     """
-    peers = aliased(Job)
-    running = (
-        select(func.count())
-        .where(peers.project_id == Job.project_id, peers.state.in_(WITH_WORKER))
-        .correlate(Job)
-        .scalar_subquery()
-    )
-    due = or_(Job.not_before.is_(None), Job.not_before <= db_now())
-    most = func.coalesce(Project.settings["max_running_jobs"].as_integer(), most_running)
-    queued = select(Job).join(Project, Project.id == Job.project_id)
-    queued = queued.where(Job.state == "queued", Job.queue == queue, due, or_(most == 0, running < most))
-    candidates = session.scalars(queued.order_by(Job.priority.desc(), running, Job.created_at, Job.id).limit(8)).all()
-    for job in candidates:
+    for job in repository.claimable(session, queue, most_running):
         fence = job.fence + 1
         queued_at = max(job.updated_at, job.not_before or job.updated_at)
         taken = transition(
@@ -82,9 +69,8 @@ def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_r
         if not taken:
             continue
         session.refresh(job)
-        now = session.scalar(select(db_now()))
-        assert now is not None
-        session.add(Attempt(job_id=job.id, fence=fence, worker=owner, started_at=now))
+        now = db_time(session)
+        repository.add_attempt(session, Attempt(job_id=job.id, fence=fence, worker=owner, started_at=now))
         waited = max(0.0, (now - queued_at).total_seconds())
         after_commit(session, ATTEMPTS_STARTED.labels(queue).inc)
         after_commit(session, partial(QUEUED_SECONDS.labels(queue).observe, waited))
@@ -93,9 +79,7 @@ def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_r
 
 
 def _claimed(session: Session, job: Job) -> ClaimedJob:
-    from service.datasets.tables import Dataset
-
-    dataset = session.get_one(Dataset, job.dataset_id)
+    dataset = repository.datasets_of(session, [job])[job.dataset_id]
     return ClaimedJob(
         claim=Claim(job.id, job.fence),
         project_id=job.project_id,
@@ -108,28 +92,16 @@ def _claimed(session: Session, job: Job) -> ClaimedJob:
     )
 
 
-def holds(claim: Claim) -> tuple[ColumnElement[bool], ...]:
-    """The conditions under which a claim is valid, for the WHERE of a statement."""
-    return Job.id == claim.job_id, Job.fence == claim.fence, Job.state.in_(WITH_WORKER)
-
-
 def renew(session: Session, claim: Claim, lease_seconds: float) -> dict[str, Any] | None:
     """Extend the lease and return the requested action, in one statement.
 
     Raises:
         StaleFence: the claim is void.
     """
-    row = session.execute(
-        update(Job)
-        .where(*holds(claim))
-        .values(lease_expires_at=db_now(plus=lease_seconds))
-        .returning(Job.requested_action)
-        .execution_options(synchronize_session=False)
-    ).first()
+    row = repository.renew_lease(session, claim, lease_seconds)
     if row is None:
         raise StaleFence(claim.job_id)
-    requested: dict[str, Any] | None = row[0]
-    return requested
+    return row[0]
 
 
 def requested_action(session: Session, claim: Claim) -> dict[str, Any] | None:
@@ -138,11 +110,10 @@ def requested_action(session: Session, claim: Claim) -> dict[str, Any] | None:
     Raises:
         StaleFence: the claim is void.
     """
-    row = session.execute(select(Job.requested_action).where(*holds(claim))).first()
+    row = repository.requested_action(session, claim)
     if row is None:
         raise StaleFence(claim.job_id)
-    requested: dict[str, Any] | None = row[0]
-    return requested
+    return row[0]
 
 
 def lock_claimed(session: Session, claim: Claim) -> Job:
@@ -151,9 +122,7 @@ def lock_claimed(session: Session, claim: Claim) -> Job:
     Raises:
         StaleFence: the claim is void.
     """
-    # populate_existing: a session that has loaded the row before must not answer from its identity map
-    query = select(Job).where(*holds(claim)).with_for_update().execution_options(populate_existing=True)
-    job = session.scalars(query).one_or_none()
+    job = repository.lock_claimed(session, claim)
     if job is None:
         raise StaleFence(claim.job_id)
     return job

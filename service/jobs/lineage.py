@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.context import Context
-from service.database import db_now, new_id
+from service.database import db_time, new_id
 from service.errors import Problem
-from service.jobs import checkpoints
+from service.jobs import repository
 from service.jobs.retention_status import why_no_checkpoint
 from service.jobs.tables import Checkpoint, Job
 from trainkit.spec import JobSpec, SpecError
@@ -76,14 +75,14 @@ def to_go_on_from(session: Session, context: Context, job: Job) -> Checkpoint | 
         hint = "`retry` begins anew; `start_from` begins with the weights of its model."
         if (why := why_no_checkpoint(job)) is not None:
             raise Problem(409, "checkpoint_removed", f"The job's checkpoints are gone ({why}). {hint}")
-        if checkpoints.latest(session, job.id):
+        if repository.checkpoints(session, job.id):
             raise Problem(409, "no_checkpoint", f"The job's checkpoints are not in storage any more. {hint}")
     return checkpoint
 
 
 def newest(session: Session, context: Context, job: Job) -> Checkpoint | None:
     """The job's newest checkpoint that is still in storage."""
-    return next((c for c in checkpoints.latest(session, job.id) if context.storage.exists(c.storage_key)), None)
+    return next((c for c in repository.checkpoints(session, job.id) if context.storage.exists(c.storage_key)), None)
 
 
 def longer(parent: Job, extra_epochs: int) -> dict[str, Any]:
@@ -137,7 +136,8 @@ def begin_at(session: Session, context: Context, job: Job, checkpoint: Checkpoin
         context.storage.link(checkpoint.storage_key, key)
     except OSError as error:
         raise Problem(409, "no_checkpoint", f"The checkpoint is gone from storage: {error.strerror}.") from None
-    session.add(
+    repository.add_checkpoint(
+        session,
         Checkpoint(
             id=new_id("ckpt"),
             job_id=job.id,
@@ -148,7 +148,6 @@ def begin_at(session: Session, context: Context, job: Job, checkpoint: Checkpoin
             sha256=checkpoint.sha256,
             bytes=checkpoint.bytes,
             metric_seq=0,
-            created_at=session.scalar(select(db_now())),
-        )
+            created_at=db_time(session),
+        ),
     )
-    session.flush()

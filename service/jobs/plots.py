@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import Problem
 from service.jobs.tables import Job
-from service.metrics.series import Wanted, read_series
+from service.metrics.series import SeriesQuery, read_series
 
 SHOWN = frozenset({"loss", "accuracy", "r2", "mse", "mae"})
 MOST_POINTS = 2000
@@ -26,7 +26,7 @@ def draw(session: Session, job: Job, plot: Literal["curves", "confusion"]) -> by
             raise Problem(404, "no_plot", f"The job is {job.state} and has no confusion matrix.")
         return confusion(matrix, classes, title=job.name)
     rows = []
-    for key, columns in read_series(session, job.id, Wanted(SHOWN, MOST_POINTS)).items():
+    for key, columns in read_series(session, job.id, SeriesQuery(SHOWN, MOST_POINTS)).items():
         split, _, name = key.partition("_")
         pairs = zip(columns["epoch"].tolist(), columns["value"].tolist(), strict=True)
         rows += [{"split": split, "name": name, "epoch": epoch, "value": value} for epoch, value in pairs]

@@ -6,12 +6,9 @@ from collections.abc import Iterator
 
 from sqlalchemy.orm import Session
 
-from service.datasets.tables import Dataset
 from service.jobs import repository
 from service.jobs.states import ENDED
-from service.jobs.tables import Job
 from service.keys.service import Principal
-from service.models.tables import Model
 from trainkit.spec import JobSpec
 from trainkit.spec import Problem as SpecProblem
 from trainkit.spec.sklearn_checks import WITHOUT_MODEL, YARDSTICKS
@@ -45,13 +42,13 @@ def _named(
 def _trained(session: Session, who: Principal, pointer: str, identifier: str) -> Iterator[SpecProblem]:
     """A model, or a job that has made one."""
     if not identifier.startswith("job_"):
-        model = session.get(Model, identifier)
+        model = repository.model(session, identifier)
         if model is None or model.project_id != who.project_id:
             hint = "GET /v1/models lists the models of this project."
             yield SpecProblem(pointer, "unknown_model", f"there is no model {identifier!r}", hint)
         return
-    job = session.get(Job, identifier)
-    if job is None or job.project_id != who.project_id:
+    job = repository.get(session, who.project_id, identifier)
+    if job is None:
         hint = "GET /v1/jobs lists the jobs of this project."
         yield SpecProblem(pointer, "unknown_job", f"there is no job {identifier!r}", hint)
     elif repository.model_of(session, identifier) is None:
@@ -65,7 +62,7 @@ def _trained(session: Session, who: Principal, pointer: str, identifier: str) ->
 def _uploaded(
     session: Session, who: Principal, pointer: str, identifier: str, *, weights: bool
 ) -> Iterator[SpecProblem]:
-    dataset = session.get(Dataset, identifier)
+    dataset = repository.dataset(session, identifier)
     if dataset is None or dataset.project_id != who.project_id:
         hint = "GET /v1/datasets lists the datasets of this project."
         yield SpecProblem(pointer, "unknown_dataset", f"there is no dataset {identifier!r}", hint)

@@ -1,19 +1,27 @@
-"""All SQL of jobs as clients see them (leases.py and attempts.py hold the workers' side)."""
+"""SQL of jobs and of what belongs to them: events, attempts, checkpoints, decisions, artifacts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Row, delete, func, insert, or_, select, update
+from sqlalchemy.orm import Session, aliased
 
+from service.database import db_now
 from service.datasets.tables import Dataset
-from service.jobs.states import ENDED
+from service.jobs.states import ENDED, WITH_WORKER
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
+from service.keys.tables import Project
 from service.models.tables import Model
-from service.peer_evaluations import service as comparisons
-from service.recommendations.service import freeze
+
+if TYPE_CHECKING:
+    from service.jobs.leases import Claim
+
+NO_SYNC = {"synchronize_session": False}
+CANDIDATES = 8
+"""Queued jobs that one claim tries before it gives up: others may claim the first ones meanwhile."""
 
 
 def get(session: Session, project_id: str, job_id: str) -> Job | None:
@@ -32,7 +40,7 @@ def listing(
     project_id: str,
     limit: int,
     after: str | None,
-    status: Sequence[str],
+    states: Sequence[str],
     labels: Mapping[str, str],
     updated_after: datetime | None,
     dataset: str | None,
@@ -42,8 +50,8 @@ def listing(
     mine = select(Job).where(Job.project_id == project_id)
     if after:
         mine = mine.where(Job.id < after)
-    if status:
-        mine = mine.where(Job.state.in_(status))
+    if states:
+        mine = mine.where(Job.state.in_(states))
     if dataset:
         mine = mine.where(Job.dataset_id == dataset)
     if group:
@@ -53,6 +61,17 @@ def listing(
     for key, value in labels.items():
         mine = mine.where(Job.labels[key].as_string() == value)
     return session.scalars(mine.order_by(Job.id.desc()).limit(limit + 1)).all()
+
+
+def by_id(session: Session, job_id: str) -> Job:
+    """Return a job of any project that is known to exist."""
+    return session.get_one(Job, job_id)
+
+
+def counters(session: Session, job_ids: Sequence[str]) -> Sequence[Row[Any]]:
+    """Return (id, next_seq, next_event_seq, next_log_seq, state, purged, stop_reason) of the jobs that exist."""
+    numbers = (Job.id, Job.next_seq, Job.next_event_seq, Job.next_log_seq)
+    return session.execute(select(*numbers, Job.state, Job.purged, Job.stop_reason).where(Job.id.in_(job_ids))).all()
 
 
 def waiting(session: Session, project_id: str) -> int:
@@ -111,11 +130,161 @@ def stored_keys(session: Session, job_id: str) -> list[str]:
 
 
 def delete_job(session: Session, job: Job) -> None:
-    """The row and, by cascade, all that hangs on it; what it tells of a diagnosis is kept."""
-    freeze(session, job)
+    """Delete the row, by cascade all that refers to it, and the idempotency keys that name it."""
     session.execute(delete(IdempotencyKey).where(IdempotencyKey.resource_id == job.id))
-    comparisons.leave(session, job)
     session.delete(job)
+
+
+def add_job(session: Session, job: Job) -> None:
+    """Insert a job."""
+    session.add(job)
+    session.flush()
+
+
+def update_job(session: Session, job_id: str, **changes: Any) -> None:
+    """Write columns of a job and its `updated_at`."""
+    session.execute(
+        update(Job).where(Job.id == job_id).values(updated_at=db_now(), **changes).execution_options(**NO_SYNC)
+    )
+
+
+def swap_state(session: Session, job: Job, to: str, changes: Mapping[str, Any]) -> int | None:
+    """Compare-and-swap the state and write further columns.
+
+    Returns:
+        The `seq` for the event of the change; None when state or fence are no longer those of `job`.
+    """
+    following = session.execute(
+        update(Job)
+        .where(Job.id == job.id, Job.state == job.state, Job.fence == job.fence)
+        .values(state=to, next_event_seq=Job.next_event_seq + 1, updated_at=db_now(), **changes)
+        .returning(Job.next_event_seq)
+        .execution_options(**NO_SYNC)
+    ).scalar_one_or_none()
+    return None if following is None else following - 1
+
+
+def add_event(session: Session, **values: Any) -> datetime:
+    """Insert an event and return its time, by the database's clock."""
+    return session.execute(insert(JobEvent).values(at=db_now(), **values).returning(JobEvent.at)).scalar_one()
+
+
+def claimable(session: Session, queue: str, most_running: int) -> Sequence[Job]:
+    """Return the first queued jobs: by priority, then the project with fewest running jobs, then age.
+
+    Projects that run `most_running` jobs already (0: no limit), or as many as they have set, are passed over.
+    """
+    peers = aliased(Job)
+    running = (
+        select(func.count())
+        .where(peers.project_id == Job.project_id, peers.state.in_(WITH_WORKER))
+        .correlate(Job)
+        .scalar_subquery()
+    )
+    due = or_(Job.not_before.is_(None), Job.not_before <= db_now())
+    most = func.coalesce(Project.settings["max_running_jobs"].as_integer(), most_running)
+    queued = select(Job).join(Project, Project.id == Job.project_id)
+    queued = queued.where(Job.state == "queued", Job.queue == queue, due, or_(most == 0, running < most))
+    ordered = queued.order_by(Job.priority.desc(), running, Job.created_at, Job.id)
+    return session.scalars(ordered.limit(CANDIDATES)).all()
+
+
+def holds(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    """The conditions under which a claim is valid, for the WHERE of a statement."""
+    return Job.id == claim.job_id, Job.fence == claim.fence, Job.state.in_(WITH_WORKER)
+
+
+def lock_claimed(session: Session, claim: Claim) -> Job | None:
+    """Return the claimed job, locked until the transaction ends; None when the claim is void."""
+    # populate_existing: a session that has loaded the row before must not answer from its identity map
+    statement = select(Job).where(*holds(claim)).with_for_update().execution_options(populate_existing=True)
+    return session.scalars(statement).one_or_none()
+
+
+def renew_lease(session: Session, claim: Claim, lease_seconds: float) -> tuple[dict[str, Any] | None] | None:
+    """Extend the lease and return (requested action,) in one statement; None when the claim is void."""
+    row = session.execute(
+        update(Job)
+        .where(*holds(claim))
+        .values(lease_expires_at=db_now(plus=lease_seconds))
+        .returning(Job.requested_action)
+        .execution_options(**NO_SYNC)
+    ).first()
+    return None if row is None else (row[0],)
+
+
+def requested_action(session: Session, claim: Claim) -> tuple[dict[str, Any] | None] | None:
+    """Return (requested action,) without a write; None when the claim is void."""
+    row = session.execute(select(Job.requested_action).where(*holds(claim))).first()
+    return None if row is None else (row[0],)
+
+
+def dataset(session: Session, dataset_id: str) -> Dataset | None:
+    """Return a dataset of any project."""
+    return session.get(Dataset, dataset_id)
+
+
+def model(session: Session, model_id: str) -> Model | None:
+    """Return a model of any project."""
+    return session.get(Model, model_id)
+
+
+def add_model(session: Session, model: Model) -> None:
+    """Insert a model."""
+    session.add(model)
+
+
+def attempt(session: Session, job_id: str, fence: int) -> Attempt | None:
+    """Return the attempt of that fence."""
+    return session.get(Attempt, (job_id, fence))
+
+
+def add_attempt(session: Session, attempt: Attempt) -> None:
+    """Insert an attempt."""
+    session.add(attempt)
+
+
+def attempts_newest_first(session: Session, job: Job) -> Sequence[Attempt]:
+    """Return the attempts up to the job's present fence."""
+    mine = select(Attempt).where(Attempt.job_id == job.id, Attempt.fence <= job.fence)
+    return session.scalars(mine.order_by(Attempt.fence.desc())).all()
+
+
+def last_checkpoint_step(session: Session, job_id: str) -> int | None:
+    """Return the largest step of the job's checkpoints."""
+    return session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job_id))
+
+
+def checkpoints(session: Session, job_id: str) -> list[Checkpoint]:
+    """Return the job's checkpoints, newest first."""
+    mine = select(Checkpoint).where(Checkpoint.job_id == job_id)
+    return list(session.scalars(mine.order_by(Checkpoint.id.desc())))
+
+
+def add_checkpoint(session: Session, checkpoint: Checkpoint) -> None:
+    """Insert a checkpoint."""
+    session.add(checkpoint)
+    session.flush()
+
+
+def delete_checkpoints(session: Session, job_id: str, ids: Sequence[str]) -> None:
+    """Delete rows of checkpoints; their files stay."""
+    session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.id.in_(ids)))
+
+
+def save_artifact(session: Session, artifact: Artifact) -> None:
+    """Insert an artifact, or replace the one of the same name."""
+    session.merge(artifact)
+
+
+def idempotency_key(session: Session, project_id: str, key: str) -> IdempotencyKey | None:
+    """Return what was remembered under a client's key."""
+    return session.get(IdempotencyKey, (project_id, key))
+
+
+def add_idempotency_key(session: Session, row: IdempotencyKey) -> None:
+    """Insert a client's key."""
+    session.add(row)
 
 
 def waiting_for(session: Session, dataset_id: str) -> Sequence[Job]:

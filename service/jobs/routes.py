@@ -57,7 +57,7 @@ def list_jobs(
     context: Service,
     limit: Limit = 50,
     after: After = None,
-    status: Annotated[list[State] | None, Query(description="One or more states.")] = None,
+    state: Annotated[list[State] | None, Query(description="One or more states.")] = None,
     dataset: str | None = None,
     group: Annotated[
         str | None, Query(max_length=200, description="Jobs of that group; an experiment's is its id.")
@@ -73,8 +73,8 @@ def list_jobs(
         except OverflowError:  # the year 1 in another time zone
             raise Problem(422, "bad_time", f"{updated_after.isoformat()} is not a time in UTC.") from None
     with reading(context.sessions) as session:
-        wanted = (status or (), labels, updated_after, dataset, group)
-        rows = repository.listing(session, who.project_id, limit, after, *wanted)
+        filters = (state or (), labels, updated_after, dataset, group)
+        rows = repository.listing(session, who.project_id, limit, after, *filters)
         datasets = repository.datasets_of(session, rows)
         shown = rows[:limit]
         more = len(rows) > limit

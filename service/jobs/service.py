@@ -6,21 +6,23 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from service.context import Context
-from service.database import db_now, db_time, new_id, reading
+from service.database import db_time, new_id, reading
 from service.datasets.service import find as find_dataset
 from service.datasets.tables import Dataset
 from service.errors import Problem, not_found
 from service.jobs import lineage, references, repository
-from service.jobs.idempotency import implied, once
+from service.jobs.idempotency import idempotent, implied
 from service.jobs.lineage import Branch
-from service.jobs.states import ENDED, first_event, transition
+from service.jobs.states import ENDED
 from service.jobs.tables import Job
+from service.jobs.transitions import first_event, transition
 from service.keys.service import Principal
+from service.peer_evaluations import service as peer_evaluations
 from service.projects.service import rules
+from service.recommendations.service import freeze
 from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, further_problems, parse_spec, resolve
 from trainkit.spec.error_mapping import SPEC_CODES, code_of_problems
 from trainkit.spec.failures import failure
@@ -112,7 +114,7 @@ def create(
     def find(session: Session, job_id: str) -> Job | None:
         return repository.get(session, who.project_id, job_id)
 
-    job, new = once(context.sessions, who.project_id, idempotency_key, document, make, find)
+    job, new = idempotent(context.sessions, who.project_id, idempotency_key, document, make, find)
     if new and job.state == "queued":
         context.doorbell.ring(QUEUE)
     return job, new
@@ -154,8 +156,7 @@ def admit(session: Session, context: Context, who: Principal, document: Any, bra
         created_at=now,
         updated_at=now,
     )
-    session.add(job)
-    session.flush()
+    repository.add_job(session, job)
     if branch is not None and branch.checkpoint is not None:
         lineage.begin_at(session, context, job, branch.checkpoint)
     if branch is not None and branch.remember is not None:
@@ -168,7 +169,8 @@ def admit(session: Session, context: Context, who: Principal, document: Any, bra
 
 def admit_waiting(session: Session, dataset_id: str) -> int:
     """The dataset's check has ended: queue the jobs that waited for it, or fail them with the reason."""
-    dataset = session.get_one(Dataset, dataset_id)
+    dataset = repository.dataset(session, dataset_id)
+    assert dataset is not None
     admitted = 0
     for job in repository.waiting_for(session, dataset_id):
         if dataset.state == "ready":
@@ -243,7 +245,7 @@ def stop(context: Context, who: Principal, job_id: str, keep: str, if_seq: int |
             )
         elif job.state == "queued":
             # it ran before: the next attempt restores its checkpoint, evaluates and keeps the model
-            _wish(session, job, {"action": "stop", "keep": keep}, not_before=None)
+            repository.update_job(session, job.id, requested_action={"action": "stop", "keep": keep}, not_before=None)
         elif job.state in ("starting", "running", "pausing"):
             wish = {"action": "stop", "keep": keep}
             transition(session, job, "stopping", actor=who.actor, reason="client_stop", requested_action=wish)
@@ -257,7 +259,7 @@ def cancel(context: Context, who: Principal, job_id: str) -> Job:
         if job.state in ("validating", "queued", "paused"):
             transition(session, job, "cancelled", actor=who.actor, reason="client")
         elif job.state not in ENDED:
-            _wish(session, job, {"action": "cancel"})
+            repository.update_job(session, job.id, requested_action={"action": "cancel"})
     return _fresh(context, who, job_id)
 
 
@@ -340,15 +342,6 @@ def retry(context: Context, who: Principal, job_id: str, idempotency_key: str | 
     return create(context, who, request, idempotency_key or implied(request), same)
 
 
-def _wish(session: Session, job: Job, wish: dict[str, Any], **changes: Any) -> None:
-    session.execute(
-        update(Job)
-        .where(Job.id == job.id)
-        .values(requested_action=wish, updated_at=db_now(), **changes)
-        .execution_options(synchronize_session=False)
-    )
-
-
 def _fresh(context: Context, who: Principal, job_id: str) -> Job:
     with reading(context.sessions) as session:
         return find(session, who, job_id)
@@ -361,6 +354,13 @@ def delete(context: Context, who: Principal, job_id: str) -> None:
         if job.state not in ENDED:
             raise Problem(409, "still_active", f"The job is {job.state}. Cancel it first.")
         doomed = repository.stored_keys(session, job_id)
-        repository.delete_job(session, job)
+        remove(session, job)
     for key in doomed:
         context.storage.delete(key)
+
+
+def remove(session: Session, job: Job) -> None:
+    """Delete a job's row and what refers to it. What others rest on stays: measured effects and peer evaluations."""
+    freeze(session, job)
+    peer_evaluations.leave(session, job)
+    repository.delete_job(session, job)

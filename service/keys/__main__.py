@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from service.database import make_engine, session_factory
+from service.database import make_engine
 from service.keys.service import SCOPES, Scope, create_key
+from service.sessions import session_factory
 from service.settings import Settings
 
 

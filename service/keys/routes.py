@@ -7,14 +7,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import select
 
 from service.auth import Admin
 from service.context import Service
-from service.database import db_now, reading
-from service.errors import not_found
-from service.keys.service import SCOPES, Scope, create_key
-from service.keys.tables import ApiKey, Project
+from service.database import reading
+from service.keys import repository
+from service.keys.service import SCOPES, Scope, create_key, revoke
 from service.pagination import Listing
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
@@ -47,24 +45,21 @@ class KeyOut(BaseModel):
 
 
 @router.post("", status_code=201, response_model=KeyMade, summary="Make a key; it is shown this once")
-def make_key(who: Admin, context: Service, wish: Annotated[KeyIn | None, Body()] = None) -> KeyMade:
-    wish = wish or KeyIn()
+def make_key(who: Admin, context: Service, body: Annotated[KeyIn | None, Body()] = None) -> KeyMade:
+    body = body or KeyIn()
     with context.sessions.begin() as session:
-        project = session.get_one(Project, who.project_id)
-        return KeyMade(key=create_key(session, project.name, wish.name, tuple(wish.scopes)))
+        project = repository.project(session, who.project_id)
+        return KeyMade(key=create_key(session, project.name, body.name, tuple(body.scopes)))
 
 
 @router.get("", response_model=Listing[KeyOut], summary="Keys of the project")
 def list_keys(who: Admin, context: Service) -> dict[str, Any]:
     with reading(context.sessions) as session:
-        rows = session.scalars(select(ApiKey).where(ApiKey.project_id == who.project_id).order_by(ApiKey.created_at))
+        rows = repository.keys_of(session, who.project_id)
         return {"data": [KeyOut.model_validate(row, from_attributes=True) for row in rows]}
 
 
 @router.delete("/{key_id}", status_code=204, summary="Revoke a key; within two seconds it no longer works")
 def revoke_key(key_id: str, who: Admin, context: Service) -> None:
     with context.sessions.begin() as session:
-        key = session.get(ApiKey, key_id)
-        if key is None or key.project_id != who.project_id:
-            raise not_found("key", key_id)
-        key.revoked_at = session.scalar(select(db_now()))
+        revoke(session, who, key_id)

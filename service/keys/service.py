@@ -9,10 +9,11 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from service.database import ALPHABET, db_now, new_id
+from service.database import ALPHABET, db_time, new_id
+from service.errors import not_found
+from service.keys import repository
 from service.keys.tables import ApiKey, Project
 
 Scope = Literal["read", "write", "admin"]
@@ -36,15 +37,14 @@ class Principal:
 
 def create_key(session: Session, project: str, name: str, scopes: tuple[Scope, ...] = SCOPES) -> str:
     """Make a key, and its project when it is new; returns the key, which is never shown again."""
-    now = session.scalar(select(db_now()))
-    assert now is not None
-    owner = session.scalars(select(Project).where(Project.name == project)).one_or_none()
+    now = db_time(session)
+    owner = repository.project_named(session, project)
     if owner is None:
         owner = Project(id=new_id("prj"), name=project, created_at=now)
-        session.add(owner)
-        session.flush()
+        repository.add(session, owner)
     key_id, secret = _random(8), _random(40)
-    session.add(
+    repository.add(
+        session,
         ApiKey(
             id=key_id,
             project_id=owner.id,
@@ -52,7 +52,7 @@ def create_key(session: Session, project: str, name: str, scopes: tuple[Scope, .
             scopes=list(scopes),
             secret_hash=_hash(secret),
             created_at=now,
-        )
+        ),
     )
     return f"tk_{key_id}_{secret}"
 
@@ -61,20 +61,27 @@ def authenticate(session: Session, presented: str) -> Principal | None:
     """The key's principal; None for anything wrong, expired or revoked, in the same time."""
     match = FORM.fullmatch(presented)
     key_id, secret = match.groups() if match else ("-" * 8, "-")
-    key = session.get(ApiKey, key_id)
+    key = repository.key(session, key_id)
     right = hmac.compare_digest(_hash(secret), key.secret_hash if key else _hash("no such key"))
     if key is None or not right or key.revoked_at is not None:
         return None
-    now = session.scalar(select(db_now()))
-    assert now is not None
+    now = db_time(session)
     if key.expires_at is not None and key.expires_at <= now:
         return None
     return Principal(key.id, key.project_id, frozenset(key.scopes))
 
 
 def touch(session: Session, key_id: str) -> None:
-    """The key has just been used."""
-    session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=db_now()))
+    """Write that the key has just been used."""
+    repository.set_last_used(session, key_id)
+
+
+def revoke(session: Session, who: Principal, key_id: str) -> None:
+    """Revoke a key of the project. Raises a 404 problem."""
+    key = repository.key(session, key_id)
+    if key is None or key.project_id != who.project_id:
+        raise not_found("key", key_id)
+    key.revoked_at = db_time(session)
 
 
 def _random(length: int) -> str:

@@ -20,7 +20,7 @@ UNSEEN = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LogLine:
     """One line as it was said; `at` in Unix seconds."""
 
     at: float
@@ -29,7 +29,7 @@ class Line:
     text: str
 
 
-def clean(line: Line) -> Line:
+def clean(line: LogLine) -> LogLine:
     """The line without control characters, and not too long."""
     text = UNSEEN.sub("", line.text[: 4 * LINE_CHARACTERS])
     if len(text) > LINE_CHARACTERS:
@@ -37,13 +37,13 @@ def clean(line: Line) -> Line:
     return replace(line, text=text)
 
 
-def encode(lines: Sequence[Line]) -> bytes:
+def encode(lines: Sequence[LogLine]) -> bytes:
     """Lines to a body, in their order."""
     rows = [[round(line.at, 3), LEVELS.index(line.level), SOURCES.index(line.source), line.text] for line in lines]
     return zlib.compress(json.dumps(rows, ensure_ascii=False, separators=(",", ":")).encode(), 6)
 
 
-def decode(body: bytes) -> list[Line]:
+def decode(body: bytes) -> list[LogLine]:
     """A body to its lines, in their order."""
     rows = json.loads(zlib.decompress(body))
-    return [Line(at, LEVELS[level], SOURCES[source], text) for at, level, source, text in rows]
+    return [LogLine(at, LEVELS[level], SOURCES[source], text) for at, level, source, text in rows]

@@ -8,13 +8,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.jobs.leases import Claim
-from service.logs.chunks import LEVELS, Line, encode
+from service.logs.chunks import LEVELS, LogLine, encode
 from service.logs.tables import LogChunk
 
 CHUNKS_A_READ = 64
 
 
-def add_chunk(session: Session, claim: Claim, first: int, lines: Sequence[Line]) -> None:
+def add_chunk(session: Session, claim: Claim, first: int, lines: Sequence[LogLine]) -> None:
     """Store lines as first, first + 1, ..."""
     max_level = max(LEVELS.index(line.level) for line in lines)
     body = encode(lines)
@@ -26,18 +26,18 @@ def add_chunk(session: Session, claim: Claim, first: int, lines: Sequence[Line])
 
 
 def chunks(
-    session: Session, job_id: str, after: int, attempt: int | None, max_level: int, *, newest_first: bool = False
+    session: Session, job_id: str, after: int, attempt: int | None, min_level: int, *, newest_first: bool = False
 ) -> Iterator[LogChunk]:
-    """Chunks with lines beyond `after` that may hold what is wanted, a few at a time."""
-    wanted = select(LogChunk).where(
-        LogChunk.job_id == job_id, LogChunk.last_seq > after, LogChunk.max_level >= max_level
+    """Chunks with lines beyond `after` that may hold lines of that attempt and level, a few at a time."""
+    statement = select(LogChunk).where(
+        LogChunk.job_id == job_id, LogChunk.last_seq > after, LogChunk.max_level >= min_level
     )
     if attempt is not None:
-        wanted = wanted.where(LogChunk.fence == attempt)
+        statement = statement.where(LogChunk.fence == attempt)
     place, bound = LogChunk.first_seq, None
-    wanted = wanted.order_by(place.desc() if newest_first else place)
+    statement = statement.order_by(place.desc() if newest_first else place)
     while True:
-        rest = wanted if bound is None else wanted.where(place < bound if newest_first else place > bound)
+        rest = statement if bound is None else statement.where(place < bound if newest_first else place > bound)
         found = list(session.scalars(rest.limit(CHUNKS_A_READ)))
         for chunk in found:
             session.expunge(chunk)

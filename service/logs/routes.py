@@ -24,7 +24,7 @@ from service.jobs.tables import Artifact
 from service.keys.service import Principal
 from service.logs.chunks import Level
 from service.logs.schemas import LogsOut
-from service.logs.service import Page, Wanted, read, tail
+from service.logs.service import LogFilter, LogPage, read, tail
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["logs"])
 LINES_A_PAGE = 1000
@@ -39,11 +39,11 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What a reader wants, and how."""
+class LogQuery:
+    """A request for lines of a job's log."""
 
     job_id: str
-    wanted: Wanted
+    filter: LogFilter
     after: int
     limit: int | None
     tail: int | None
@@ -51,12 +51,12 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What one look found; `worth` says whether to answer at once."""
+class LogAnswer:
+    """Lines found by one query; `ready` says whether to answer at once."""
 
-    page: Page
+    page: LogPage
     done: bool
-    worth: bool
+    ready: bool
     file: Artifact | None = None
 
 
@@ -81,20 +81,20 @@ async def get_logs(
     accept: Annotated[str | None, Header()] = None,
 ) -> Response:
     as_json = format == "json" or (format is None and prefers_json(accept or ""))
-    query = Question(job_id, Wanted(attempt, level, contains or None), after, limit, tail, as_json)
-    look = await context.hub.look_until(job_id, partial(_look, context, who, query), attrgetter("worth"), wait)
-    headers = {**HARMLESS, "Cache-Control": "no-cache", "Trainkit-Next": str(look.page.next)}
+    query = LogQuery(job_id, LogFilter(attempt, level, contains or None), after, limit, tail, as_json)
+    answer = await context.hub.look_until(job_id, partial(_query, context, who, query), attrgetter("ready"), wait)
+    headers = {**HARMLESS, "Cache-Control": "no-cache", "Trainkit-Next": str(answer.page.next)}
     if as_json:
-        wire = {"data": [line.as_json() for line in look.page.lines], "next": look.page.next, "done": look.done}
+        wire = {"data": [line.as_json() for line in answer.page.lines], "next": answer.page.next, "done": answer.done}
         return Response(json.dumps(wire), media_type="application/json", headers=headers)
-    if look.file is not None:
-        path = context.storage.local_path(look.file.storage_key)
+    if answer.file is not None:
+        path = context.storage.local_path(answer.file.storage_key)
         return FileResponse(path, media_type=TEXT_TYPE, headers=headers)
     if limit is None and tail is None:
-        # the look has found where the log ended; what comes later is for the next request
-        lines = _whole(context, query, look.page.next)
+        # the query has found where the log ended; what comes later is for the next request
+        lines = _whole(context, query, answer.page.next)
         return StreamingResponse(lines, media_type=TEXT_TYPE, headers=headers)
-    text = "".join(line.as_text() for line in look.page.lines)
+    text = "".join(line.as_text() for line in answer.page.lines)
     return Response(text, media_type=TEXT_TYPE, headers=headers)
 
 
@@ -105,32 +105,32 @@ def prefers_json(accept: str) -> bool:
     return named == "application/json"
 
 
-def _look(context: Context, who: Principal, query: Question) -> Look:
+def _query(context: Context, who: Principal, query: LogQuery) -> LogAnswer:
     with reading(context.sessions) as session:
         job = jobs.find(session, who, query.job_id)
         check_there(job, "logs")
         last, ended = job.next_log_seq - 1, job.state in ENDED
         whole_text = not query.as_json and query.limit is None and query.tail is None
-        if whole_text and last == 0 and query.wanted.everything:
+        if whole_text and last == 0 and query.filter.everything:
             file = jobs_repository.artifact(session, query.job_id, LOG)
             if file is not None and context.storage.exists(file.storage_key):
                 # a job of the time before lines were shipped
-                return Look(Page([], 0), ended, worth=True, file=file)
+                return LogAnswer(LogPage([], 0), ended, ready=True, file=file)
         if query.tail is not None:
-            page = tail(session, query.job_id, last, query.wanted, query.after, query.tail)
+            page = tail(session, query.job_id, last, query.filter, query.after, query.tail)
         else:
-            page = read(session, query.job_id, last, query.wanted, query.after, query.limit or LINES_A_PAGE)
+            page = read(session, query.job_id, last, query.filter, query.after, query.limit or LINES_A_PAGE)
         if whole_text and page.lines:
-            page = Page(page.lines, max(page.next, last))
+            page = LogPage(page.lines, max(page.next, last))
     done = ended and page.next >= last
-    return Look(page, done, worth=bool(page.lines) or ended)
+    return LogAnswer(page, done, ready=bool(page.lines) or ended)
 
 
-def _whole(context: Context, query: Question, until: int) -> Iterator[str]:
+def _whole(context: Context, query: LogQuery, until: int) -> Iterator[str]:
     after = query.after
     while after < until:
         # a session for each page: none is held while the client reads
         with reading(context.sessions) as session:
-            page = read(session, query.job_id, until, query.wanted, after, LINES_A_PAGE)
+            page = read(session, query.job_id, until, query.filter, after, LINES_A_PAGE)
         yield "".join(line.as_text() for line in page.lines if line.seq <= until)
         after = page.next

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.jobs.leases import Claim, lock_claimed
 from service.logs import repository
-from service.logs.chunks import LEVELS, Level, Line, clean, decode
+from service.logs.chunks import LEVELS, Level, LogLine, clean, decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class LoggedLine:
 
     seq: int
     attempt: int
-    line: Line
+    line: LogLine
 
     def as_json(self) -> dict[str, Any]:
         """As scripts read it."""
@@ -40,7 +40,7 @@ class LoggedLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class LogPage:
     """Lines in order, and the last seq that was looked at to find them."""
 
     lines: list[LoggedLine]
@@ -48,7 +48,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LogFilter:
     """Which lines: of one attempt, from a level on, with a text (in any case) in them."""
 
     attempt: int | None = None
@@ -56,21 +56,21 @@ class Wanted:
     contains: str | None = None
 
     @property
-    def max_level(self) -> int:
+    def min_level(self) -> int:
         return LEVELS.index(self.level)
 
     @property
     def everything(self) -> bool:
-        return self == Wanted()
+        return self == LogFilter()
 
-    def fits(self, line: Line) -> bool:
-        """Whether a line of the right attempt is wanted."""
-        if LEVELS.index(line.level) < self.max_level:
+    def matches(self, line: LogLine) -> bool:
+        """Whether a line of the right attempt passes."""
+        if LEVELS.index(line.level) < self.min_level:
             return False
         return self.contains is None or self.contains.casefold() in line.text.casefold()
 
 
-def append(session: Session, claim: Claim, lines: Sequence[Line]) -> tuple[int, int]:
+def append(session: Session, claim: Claim, lines: Sequence[LogLine]) -> tuple[int, int]:
     """Store lines and return (first_seq, last_seq). Raises StaleFence, and stores nothing, for a void claim."""
     job = lock_claimed(session, claim)
     first = job.next_log_seq
@@ -81,35 +81,35 @@ def append(session: Session, claim: Claim, lines: Sequence[Line]) -> tuple[int, 
     return first, first + len(lines) - 1
 
 
-def read(session: Session, job_id: str, last: int, wanted: Wanted, after: int, limit: int) -> Page:
-    """Up to `limit` wanted lines with seq > after, in order; `last` is the last seq that the job had."""
+def read(session: Session, job_id: str, last: int, filter: LogFilter, after: int, limit: int) -> LogPage:
+    """Return up to `limit` lines that pass the filter with seq > after, in order; `last` is the last seq that the job had."""
     reached = max(after, last)
     found: list[LoggedLine] = []
-    for chunk in repository.chunks(session, job_id, after, wanted.attempt, wanted.max_level):
+    for chunk in repository.chunks(session, job_id, after, filter.attempt, filter.min_level):
         for seq, line in enumerate(decode(chunk.body), chunk.first_seq):
-            if seq > after and wanted.fits(line):
+            if seq > after and filter.matches(line):
                 found.append(LoggedLine(seq, chunk.fence, line))
                 if len(found) == limit:
-                    return Page(found, seq)
+                    return LogPage(found, seq)
         reached = max(reached, chunk.last_seq)
-    return Page(found, reached)
+    return LogPage(found, reached)
 
 
-def tail(session: Session, job_id: str, last: int, wanted: Wanted, after: int, count: int) -> Page:
-    """The last `count` wanted lines with seq > after, in order."""
+def tail(session: Session, job_id: str, last: int, filter: LogFilter, after: int, count: int) -> LogPage:
+    """Return the last `count` lines that pass the filter with seq > after, in order."""
     reached = max(after, last)
     found: list[LoggedLine] = []
-    for chunk in repository.chunks(session, job_id, after, wanted.attempt, wanted.max_level, newest_first=True):
+    for chunk in repository.chunks(session, job_id, after, filter.attempt, filter.min_level, newest_first=True):
         lines = decode(chunk.body)
         for seq, line in zip(range(chunk.last_seq, chunk.first_seq - 1, -1), reversed(lines), strict=True):
-            if seq > after and wanted.fits(line):
+            if seq > after and filter.matches(line):
                 found.append(LoggedLine(seq, chunk.fence, line))
                 if len(found) == count:
                     break
         reached = max(reached, chunk.last_seq)
         if len(found) == count:
             break
-    return Page(found[::-1], reached)
+    return LogPage(found[::-1], reached)
 
 
 def _time(at: float) -> str:

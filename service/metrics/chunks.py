@@ -22,7 +22,7 @@ FIXED = (("index", "<u2"), ("step", "<i8"), ("epoch", "<i4"), ("value", "<f8"), 
 UNSIGNED = ("<u1", "<u2", "<u4", "<u8")
 
 
-class Row(NamedTuple):
+class MetricRow(NamedTuple):
     """One point as the training process measured it."""
 
     split: str
@@ -44,7 +44,7 @@ class Columns:
     value: NDArray[np.float64]
     at: NDArray[np.float64]
 
-    def row(self, place: int) -> Row:
+    def row(self, place: int) -> MetricRow:
         """The row at that place."""
         return self.rows(np.asarray([place]))[0]
 
@@ -53,16 +53,16 @@ class Columns:
         step, epoch, value, at = self.step[places], self.epoch[places], self.value[places], self.at[places]
         return Columns(self.series, self.index[places], step, epoch, value, at)
 
-    def rows(self, places: NDArray[np.intp]) -> list[Row]:
+    def rows(self, places: NDArray[np.intp]) -> list[MetricRow]:
         """The rows at these places."""
         columns = (column[places].tolist() for column in (self.index, self.step, self.epoch, self.value, self.at))
         return [
-            Row(self.series[index][0], self.series[index][1], step, epoch, value, at)
+            MetricRow(self.series[index][0], self.series[index][1], step, epoch, value, at)
             for index, step, epoch, value, at in zip(*columns, strict=True)
         ]
 
 
-def columns_of(rows: Sequence[Row]) -> Columns:
+def columns_of(rows: Sequence[MetricRow]) -> Columns:
     """Rows to columns, in their order."""
     series: dict[tuple[str, str], int] = {}
     index = [series.setdefault((row.split, row.name), len(series)) for row in rows]

@@ -10,15 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.database import reading
 from service.jobs.states import ENDED
-from service.jobs.tables import Job
+from service.metrics import repository
 from service.metrics.chunks import decode_columns, encode_columns, joined
-from service.metrics.tables import MetricChunk
 
 log = logging.getLogger(__name__)
 ROWS_A_CHUNK = 8192
@@ -31,10 +29,8 @@ CHUNKS_A_TURN = ROWS_A_CHUNK + 1
 
 def compact(sessions: sessionmaker[Session]) -> int:
     """One round over all jobs; returns how many chunks were joined into larger ones. For every minute or so."""
-    behind = Job.next_seq - 1 - Job.compacted_seq
-    due = select(Job.id).where(or_(behind >= WORTH_ROWS, (behind > 0) & Job.state.in_(ENDED)))
     with reading(sessions) as session:
-        jobs = session.scalars(due).all()
+        jobs = repository.jobs_to_compact(session, WORTH_ROWS)
     count = 0
     for job_id in jobs:
         try:
@@ -50,10 +46,10 @@ def compact(sessions: sessionmaker[Session]) -> int:
 def compact_job(sessions: sessionmaker[Session], job_id: str) -> int:
     """Join what has come since the last time, at most `CHUNKS_A_TURN` chunks; 0 when there is no more to do now."""
     with reading(sessions) as session:
-        job = session.execute(select(Job.compacted_seq, Job.state, Job.fence).where(Job.id == job_id)).one_or_none()
+        job = repository.compaction_state(session, job_id)
         if job is None:
             return 0
-        found = _sizes(session, job_id, job.compacted_seq)
+        found = repository.chunk_bounds(session, job_id, job.compacted_seq, CHUNKS_A_TURN)
     open_fence = None if job.state in ENDED else job.fence
     count = 0
     done = job.compacted_seq
@@ -67,15 +63,8 @@ def compact_job(sessions: sessionmaker[Session], job_id: str) -> int:
         done = last
     if done > job.compacted_seq:
         with sessions.begin() as session:
-            session.execute(update(Job).where(Job.id == job_id).values(compacted_seq=done))
+            repository.set_compacted(session, job_id, done)
     return count
-
-
-def _sizes(session: Session, job_id: str, after: int) -> list[tuple[int, int, int]]:
-    """(first, last, fence) of the chunks beyond `after`, without their bodies."""
-    columns = (MetricChunk.first_seq, MetricChunk.last_seq, MetricChunk.fence)
-    wanted = select(*columns).where(MetricChunk.job_id == job_id, MetricChunk.first_seq > after)
-    return [(a, b, c) for a, b, c in session.execute(wanted.order_by(MetricChunk.first_seq).limit(CHUNKS_A_TURN))]
 
 
 def _groups(chunks: list[tuple[int, int, int]]) -> Iterator[list[tuple[int, int, int]]]:
@@ -95,19 +84,13 @@ def _join(sessions: sessionmaker[Session], job_id: str, firsts: list[int]) -> bo
     """Replace the chunks that begin at `firsts` by one; False when somebody has taken one of them away."""
     with sessions.begin() as session:
         # retention and deletion hold the job's row too: nothing is put back after they took it
-        if session.scalar(select(Job.id).where(Job.id == job_id).with_for_update()) is None:
+        if not repository.lock_job(session, job_id):
             return False
-        mine = MetricChunk.job_id == job_id
-        between = mine & MetricChunk.first_seq.between(firsts[0], firsts[-1])
-        columns = (MetricChunk.first_seq, MetricChunk.last_seq, MetricChunk.fence, MetricChunk.body)
-        found = session.execute(select(*columns).where(between).order_by(MetricChunk.first_seq)).all()
+        found = repository.chunks_between(session, job_id, firsts[0], firsts[-1])
         if [chunk.first_seq for chunk in found] != firsts:
             return False
         body = encode_columns(joined([decode_columns(chunk.body) for chunk in found]))
-        session.execute(delete(MetricChunk).where(between))
-        session.execute(
-            insert(MetricChunk).values(
-                job_id=job_id, first_seq=firsts[0], last_seq=found[-1].last_seq, fence=found[0].fence, body=body
-            )
+        repository.replace_chunks(
+            session, job_id, firsts[0], firsts[-1], last_seq=found[-1].last_seq, fence=found[0].fence, body=body
         )
     return True

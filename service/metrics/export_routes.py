@@ -27,7 +27,7 @@ Write = Callable[[sessionmaker[Session], Export], Iterator[bytes] | Iterator[str
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """An export that somebody asked for, and the ETag of what they have."""
+    """An export that somebody download for, and the ETag of what they have."""
 
     sessions: sessionmaker[Session]
     export: Export
@@ -44,7 +44,7 @@ class Download:
         return StreamingResponse(write(self.sessions, export), media_type=media_type, headers=headers)
 
 
-def asking(
+def find_download(
     job_id: str,
     who: Reader,
     context: Service,
@@ -60,7 +60,7 @@ def asking(
     return Download(context.sessions, export, if_none_match)
 
 
-Asked = Annotated[Download, Depends(asking)]
+RequestedDownload = Annotated[Download, Depends(find_download)]
 
 
 def file_of(media_type: str, description: str) -> dict[int | str, dict[str, Any]]:
@@ -75,8 +75,8 @@ def file_of(media_type: str, description: str) -> dict[int | str, dict[str, Any]
     responses=file_of(CSV_TYPE, "CSV with a header line"),
     summary="The whole log as CSV",
 )
-def get_csv(job_id: str, asked: Asked) -> Response:
-    return asked.answer(f"{job_id}-metrics.csv", f"{CSV_TYPE}; charset=utf-8", as_csv)
+def get_csv(job_id: str, download: RequestedDownload) -> Response:
+    return download.answer(f"{job_id}-metrics.csv", f"{CSV_TYPE}; charset=utf-8", as_csv)
 
 
 @router.get(
@@ -85,8 +85,8 @@ def get_csv(job_id: str, asked: Asked) -> Response:
     responses=file_of(PARQUET_TYPE, "Parquet, the CSV's columns"),
     summary="The whole log as Parquet",
 )
-def get_parquet(job_id: str, asked: Asked) -> Response:
-    return asked.answer(f"{job_id}-metrics.parquet", PARQUET_TYPE, as_parquet)
+def get_parquet(job_id: str, download: RequestedDownload) -> Response:
+    return download.answer(f"{job_id}-metrics.parquet", PARQUET_TYPE, as_parquet)
 
 
 @router.get(
@@ -95,6 +95,6 @@ def get_parquet(job_id: str, asked: Asked) -> Response:
     responses=file_of(EVENTS_TYPE, "An event file: put it into a folder of its own and point TensorBoard at that"),
     summary="The rows that count as a TensorBoard event file",
 )
-def get_events(job_id: str, asked: Asked) -> Response:
+def get_events(job_id: str, download: RequestedDownload) -> Response:
     # TensorBoard knows its files by this very word in the name
-    return asked.answer(f"events.out.tfevents.{int(asked.export.begun)}.{job_id}", EVENTS_TYPE, as_events)
+    return download.answer(f"events.out.tfevents.{int(download.export.begun)}.{job_id}", EVENTS_TYPE, as_events)

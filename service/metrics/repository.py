@@ -13,10 +13,13 @@ from sqlalchemy import (
     Connection,
     Dialect,
     Integer,
+    Row,
     String,
     bindparam,
+    delete,
     func,
     insert,
+    or_,
     select,
     update,
 )
@@ -24,7 +27,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from service.database import db_now
-from service.jobs.leases import Claim, holds
+from service.jobs.leases import Claim
+from service.jobs.repository import holds
+from service.jobs.states import ENDED
 from service.jobs.tables import Decision, Job
 from service.leases import StaleFence
 from service.metrics.chunks import Columns, encode_columns
@@ -162,3 +167,49 @@ def mark_superseded(session: Session, claim: Claim, first: int, last: int) -> No
 
 def add_decision(session: Session, decision: Decision) -> None:
     session.add(decision)
+
+
+def jobs_to_compact(session: Session, rows: int) -> Sequence[str]:
+    """Return the jobs whose log has `rows` rows beyond the compacted ones, or any when the job has ended."""
+    behind = Job.next_seq - 1 - Job.compacted_seq
+    return session.scalars(select(Job.id).where(or_(behind >= rows, (behind > 0) & Job.state.in_(ENDED)))).all()
+
+
+def compaction_state(session: Session, job_id: str) -> Row[int, str, int] | None:
+    """Return (compacted_seq, state, fence) of a job; None when it was deleted."""
+    return session.execute(select(Job.compacted_seq, Job.state, Job.fence).where(Job.id == job_id)).one_or_none()
+
+
+def chunk_bounds(session: Session, job_id: str, after: int, limit: int) -> list[tuple[int, int, int]]:
+    """Return (first_seq, last_seq, fence) of up to `limit` chunks beyond `after`, without their bodies."""
+    columns = (MetricChunk.first_seq, MetricChunk.last_seq, MetricChunk.fence)
+    beyond = select(*columns).where(MetricChunk.job_id == job_id, MetricChunk.first_seq > after)
+    return [(a, b, c) for a, b, c in session.execute(beyond.order_by(MetricChunk.first_seq).limit(limit))]
+
+
+def lock_job(session: Session, job_id: str) -> bool:
+    """Lock a job's row until the transaction ends; False when the job was deleted."""
+    return session.scalar(select(Job.id).where(Job.id == job_id).with_for_update()) is not None
+
+
+def chunks_between(session: Session, job_id: str, first: int, last: int) -> Sequence[Row[int, int, int, bytes]]:
+    """Return (first_seq, last_seq, fence, body) of the chunks that begin from `first` to `last`."""
+    columns = (MetricChunk.first_seq, MetricChunk.last_seq, MetricChunk.fence, MetricChunk.body)
+    between = (MetricChunk.job_id == job_id) & MetricChunk.first_seq.between(first, last)
+    return session.execute(select(*columns).where(between).order_by(MetricChunk.first_seq)).all()
+
+
+def replace_chunks(
+    session: Session, job_id: str, first: int, last: int, *, last_seq: int, fence: int, body: bytes
+) -> None:
+    """Replace the chunks that begin from `first` to `last` by one with their rows."""
+    between = (MetricChunk.job_id == job_id) & MetricChunk.first_seq.between(first, last)
+    session.execute(delete(MetricChunk).where(between))
+    session.execute(
+        insert(MetricChunk).values(job_id=job_id, first_seq=first, last_seq=last_seq, fence=fence, body=body)
+    )
+
+
+def set_compacted(session: Session, job_id: str, seq: int) -> None:
+    """Write up to which row the log was compacted. `updated_at` stays: readers see the same rows."""
+    session.execute(update(Job).where(Job.id == job_id).values(compacted_seq=seq))

@@ -29,13 +29,13 @@ Names = Annotated[str | None, Query(max_length=2000, description="Comma-separate
 
 
 def parse_names(names: str | None) -> frozenset[str] | None:
-    """The wanted names; None for all."""
+    """Return the names of series; None for all."""
     return frozenset(name.strip() for name in names.split(",") if name.strip()) if names else None
 
 
 @dataclass(frozen=True, slots=True)
-class LogQuery:
-    """What a reader wants."""
+class MetricsQuery:
+    """A request for rows of a job's metric log."""
 
     job_id: str
     after: int
@@ -45,12 +45,12 @@ class LogQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What one look found. `body` is None when the reader has it already; `worth` says whether to answer at once."""
+class MetricsAnswer:
+    """Rows found by one query. `body` is None when the reader has it already; `ready` says whether to answer at once."""
 
     tag: str
     body: bytes | None
-    worth: bool
+    ready: bool
 
 
 @router.get(
@@ -69,15 +69,15 @@ async def get_metrics(
     wait: Annotated[float, Query(ge=0, le=25)] = 0,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    query = LogQuery(job_id, after, limit, parse_names(names), if_none_match)
-    look = await context.hub.look_until(job_id, partial(_look, context, who, query), attrgetter("worth"), wait)
-    headers = {"ETag": look.tag, "Cache-Control": "no-cache"}
-    if look.body is None:
+    query = MetricsQuery(job_id, after, limit, parse_names(names), if_none_match)
+    answer = await context.hub.look_until(job_id, partial(_query, context, who, query), attrgetter("ready"), wait)
+    headers = {"ETag": answer.tag, "Cache-Control": "no-cache"}
+    if answer.body is None:
         return Response(status_code=304, headers=headers)
-    return Response(look.body, media_type="application/json", headers=headers)
+    return Response(answer.body, media_type="application/json", headers=headers)
 
 
-def _look(context: Context, who: Principal, query: LogQuery) -> Look:
+def _query(context: Context, who: Principal, query: MetricsQuery) -> MetricsAnswer:
     with reading(context.sessions) as session:
         job = jobs.find(session, who, query.job_id)
         check_there(job, "metrics")
@@ -86,12 +86,12 @@ def _look(context: Context, who: Principal, query: LogQuery) -> Look:
         # the state that matters is whether more can come: a change from queued to running changes no row
         tag = etag(query.job_id, last, count_superseded(ranges), ended, query.after, query.limit, query.names)
         if query.known_tag == tag:
-            return Look(tag, None, worth=ended)
+            return MetricsAnswer(tag, None, ready=ended)
         slices, following = page_slices(session, query.job_id, query.after, query.limit, query.names, ranges)
     rows = [text for piece in slices for text in texts(piece)]
     done = json.dumps(ended and following >= last)
     body = f'{{"data": [{", ".join(rows)}], "next": {following}, "done": {done}}}'
-    return Look(tag, body.encode(), worth=bool(rows) or ended)
+    return MetricsAnswer(tag, body.encode(), ready=bool(rows) or ended)
 
 
 def etag(*parts: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 
-class MetricRow(BaseModel):
+class MetricRowOut(BaseModel):
     """One point. A value that JSON cannot hold is null, and `nonfinite` says which it was."""
 
     seq: int
@@ -27,7 +27,7 @@ class MetricRow(BaseModel):
 class MetricsOut(BaseModel):
     """Rows after the cursor; `next` is the cursor to go on from, `done` says that nothing more will come."""
 
-    data: list[MetricRow]
+    data: list[MetricRowOut]
     next: int
     done: bool
 

@@ -15,7 +15,7 @@ COLUMNS = ("seq", "step", "epoch", "value")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SeriesQuery:
     """Which part of a log is shown: names (None: all), steps from..to with both ends, points of each series."""
 
     names: frozenset[str] | None = None
@@ -25,7 +25,7 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Series:
+class SeriesBuffer:
     """One series of the rows that count: `seq`, `step`, `epoch`, `value` as arrays of one length."""
 
     parts: dict[str, list[NDArray[Any]]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
@@ -35,27 +35,27 @@ class Series:
         return {name: np.concatenate(parts) for name, parts in self.parts.items()}
 
 
-def read_series(session: Session, job_id: str, wanted: Wanted) -> dict[str, dict[str, NDArray[Any]]]:
-    """Every wanted series (`val_accuracy`) in at most `max_points` points."""
-    found = collect(session, job_id, wanted)
-    kept = {name: downsample(columns["value"], wanted.max_points) for name, columns in found.items()}
+def read_series(session: Session, job_id: str, query: SeriesQuery) -> dict[str, dict[str, NDArray[Any]]]:
+    """Every requested series (`val_accuracy`) in at most `max_points` points."""
+    found = collect(session, job_id, query)
+    kept = {name: downsample(columns["value"], query.max_points) for name, columns in found.items()}
     return {name: {key: values[kept[name]] for key, values in columns.items()} for name, columns in found.items()}
 
 
-def collect(session: Session, job_id: str, wanted: Wanted) -> dict[str, dict[str, NDArray[Any]]]:
-    """Every wanted series, without the rows that were run again."""
-    found: dict[str, Series] = {}
-    for piece in scan(session, job_id, 0, wanted.names):
+def collect(session: Session, job_id: str, query: SeriesQuery) -> dict[str, dict[str, NDArray[Any]]]:
+    """Every requested series, without the rows that were run again."""
+    found: dict[str, SeriesBuffer] = {}
+    for piece in scan(session, job_id, 0, query.names):
         places = piece.places[~piece.superseded[piece.places]]
-        if wanted.from_step is not None:
-            places = places[piece.columns.step[places] >= wanted.from_step]
-        if wanted.to_step is not None:
-            places = places[piece.columns.step[places] <= wanted.to_step]
+        if query.from_step is not None:
+            places = places[piece.columns.step[places] >= query.from_step]
+        if query.to_step is not None:
+            places = places[piece.columns.step[places] <= query.to_step]
         which = piece.columns.index[places]
         for index, (split, name) in enumerate(piece.columns.series):
             mine = places[which == index]
             if len(mine):
-                parts = found.setdefault(f"{split}_{name}", Series()).parts
+                parts = found.setdefault(f"{split}_{name}", SeriesBuffer()).parts
                 parts["seq"].append(piece.seq[mine])
                 for column in COLUMNS[1:]:
                     parts[column].append(getattr(piece.columns, column)[mine])

@@ -16,7 +16,7 @@ from service.jobs.retention_status import check_there
 from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.routes import Names, etag, parse_names
 from service.metrics.schemas import AllSeriesOut, JobsSeriesOut, series_wire
-from service.metrics.series import Wanted, read_series
+from service.metrics.series import SeriesQuery, read_series
 from service.pagination import NOT_MODIFIED
 
 router = APIRouter(prefix="/v1", tags=["metrics"])
@@ -26,19 +26,19 @@ POINTS_A_CALL = 200_000
 Step = Annotated[int | None, Query(ge=0, lt=2**62)]
 
 
-def what(
+def select_series(
     names: Names = None,
     max_points: Annotated[int, Query(ge=5, le=10_000, description="Of each series.")] = 1000,
     from_step: Step = None,
     to_step: Step = None,
-) -> Wanted:
+) -> SeriesQuery:
     """Which part of a log is asked for; steps are counted with both ends."""
     if from_step is not None and to_step is not None and from_step > to_step:
         raise Problem(422, "bad_range", f"from_step {from_step} is beyond to_step {to_step}.")
-    return Wanted(parse_names(names), max_points, from_step, to_step)
+    return SeriesQuery(parse_names(names), max_points, from_step, to_step)
 
 
-Asked = Annotated[Wanted, Depends(what)]
+SelectedSeries = Annotated[SeriesQuery, Depends(select_series)]
 
 
 @router.get(
@@ -48,15 +48,19 @@ Asked = Annotated[Wanted, Depends(what)]
     summary="Series for plots, down-sampled with extremes kept",
 )
 def get_series(
-    job_id: str, who: Reader, context: Service, wanted: Asked, if_none_match: Annotated[str | None, Header()] = None
+    job_id: str,
+    who: Reader,
+    context: Service,
+    query: SelectedSeries,
+    if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     with reading(context.sessions) as session:
         job = jobs.find(session, who, job_id)
         check_there(job, "metrics")
-        tag = etag(job_id, job.next_seq, count_superseded(superseded_ranges(session, job_id)), *parts(wanted))
+        tag = etag(job_id, job.next_seq, count_superseded(superseded_ranges(session, job_id)), *parts(query))
         if if_none_match == tag:
             return answer(tag)
-        found = read_series(session, job_id, wanted)
+        found = read_series(session, job_id, query)
     return answer(tag, {"series": {name: series_wire(columns) for name, columns in found.items()}})
 
 
@@ -69,13 +73,13 @@ def get_series(
 def compare(
     who: Reader,
     context: Service,
-    wanted: Asked,
-    jobs_wanted: Annotated[
+    query: SelectedSeries,
+    job_ids: Annotated[
         str, Query(alias="jobs", max_length=41 * JOBS_A_CALL, description="Comma-separated ids, at most 50.")
     ],
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    ids = list(dict.fromkeys(part.strip() for part in jobs_wanted.split(",") if part.strip()))
+    ids = list(dict.fromkeys(part.strip() for part in job_ids.split(",") if part.strip()))
     if not 1 <= len(ids) <= JOBS_A_CALL:
         raise Problem(422, "bad_jobs", f"{len(ids)} jobs were named; name 1 to {JOBS_A_CALL} ids, comma-separated.")
     with reading(context.sessions) as session:
@@ -86,25 +90,25 @@ def compare(
             [job.id, job.name, job.state, job.next_seq, count_superseded(superseded_ranges(session, job.id))]
             for job in found
         ]
-        tag = etag(states, *parts(wanted))
+        tag = etag(states, *parts(query))
         if if_none_match == tag:
             return answer(tag)
-        told = []
+        compared = []
         points = 0
         for job in found:
-            series = read_series(session, job.id, wanted)
+            series = read_series(session, job.id, query)
             points += sum(len(columns["seq"]) for columns in series.values())
             if points > POINTS_A_CALL:
                 detail = f"More than {POINTS_A_CALL} points: ask for fewer jobs, names or max_points."
                 raise Problem(422, "too_many_points", detail)
             wire = {name: series_wire(columns) for name, columns in series.items()}
-            told.append({"id": job.id, "name": job.name, "state": job.state, "series": wire})
-    return answer(tag, {"jobs": told})
+            compared.append({"id": job.id, "name": job.name, "state": job.state, "series": wire})
+    return answer(tag, {"jobs": compared})
 
 
-def parts(wanted: Wanted) -> tuple[Any, ...]:
+def parts(query: SeriesQuery) -> tuple[Any, ...]:
     """What an answer depends on, beside the log."""
-    return wanted.names, wanted.max_points, wanted.from_step, wanted.to_step
+    return query.names, query.max_points, query.from_step, query.to_step
 
 
 def answer(tag: str, wire: dict[str, Any] | None = None) -> Response:

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from service.database import db_now
+from service.database import db_time
+from service.jobs import repository as jobs
 from service.jobs.attempts import stop_by_rule
 from service.jobs.leases import Claim, lock_claimed
 from service.jobs.tables import Decision, Job
 from service.metrics import repository
-from service.metrics.chunks import Columns, Row, columns_of, decode_columns
+from service.metrics.chunks import Columns, MetricRow, columns_of, decode_columns
 from service.peer_evaluations import service as comparisons
 from service.webhooks import outbox
 from trainkit.diagnose.early_stopping import first_stop
@@ -35,11 +35,11 @@ class LoggedRow:
     seq: int
     attempt: int
     superseded: bool
-    row: Row
+    row: MetricRow
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class MetricPage:
     """Rows in order, and the last seq that was looked at to find them."""
 
     rows: list[LoggedRow]
@@ -62,7 +62,7 @@ class Slice:
         return self if last >= self.last_seq else replace(self, places=self.places[self.seq[self.places] <= last])
 
 
-def append(session: Session, claim: Claim, rows: Sequence[Row]) -> tuple[int, int]:
+def append(session: Session, claim: Claim, rows: Sequence[MetricRow]) -> tuple[int, int]:
     """Store rows and return (first_seq, last_seq). Raises StaleFence, and stores nothing, for a void claim."""
     if not rows:
         following = lock_claimed(session, claim).next_seq
@@ -70,12 +70,12 @@ def append(session: Session, claim: Claim, rows: Sequence[Row]) -> tuple[int, in
     columns = columns_of(rows)
     best = _best(repository.best_so_far(session, claim.job_id), _extremes(columns))
     first = repository.append_chunk(session, claim, columns, best)
-    _compare(session, session.get_one(Job, claim.job_id), claim, first, rows)
+    _compare(session, jobs.by_id(session, claim.job_id), claim, first, rows)
     outbox.observe(session, claim.job_id, rows, first)
     return first, first + len(rows) - 1
 
 
-def _compare(session: Session, job: Job, claim: Claim, first: int, rows: Sequence[Row]) -> None:
+def _compare(session: Session, job: Job, claim: Claim, first: int, rows: Sequence[MetricRow]) -> None:
     """Ask the rules across jobs about evaluations among the rows, and pass on the first stop."""
     decisions = comparisons.observe(session, job, first, rows)
     if decisions:
@@ -127,12 +127,7 @@ def supersede_after(session: Session, claim: Claim, metric_seq: int) -> None:
         live = piece.columns.at_places(np.flatnonzero(~piece.superseded))
         best = _best(best, _extremes(live))
         latest |= repository.newest(live)
-    session.execute(
-        update(Job)
-        .where(Job.id == claim.job_id)
-        .values(metrics_best=best, metrics_last=latest, updated_at=db_now())
-        .execution_options(synchronize_session=False)
-    )
+    jobs.update_job(session, claim.job_id, metrics_best=best, metrics_last=latest)
 
 
 def append_decisions(
@@ -141,7 +136,7 @@ def append_decisions(
     """Store early-stop decisions with their inputs; `seq` is gap-free per job. `across`: not the training process's."""
     job = lock_claimed(session, claim)
     first = job.next_decision_seq
-    now = session.scalar(select(db_now()))
+    now = db_time(session)
     for offset, decision in enumerate(decisions):
         repository.add_decision(
             session,
@@ -237,10 +232,10 @@ def page_slices(
 
 def read_page(
     session: Session, job_id: str, after: int, *, limit: int = 500, names: frozenset[str] | None = None
-) -> Page:
+) -> MetricPage:
     """The rows of `page_slices`, in order."""
     slices, following = page_slices(session, job_id, after, limit, names)
-    return Page(
+    return MetricPage(
         [
             LoggedRow(seq, piece.attempt, superseded, row)
             for piece in slices

@@ -19,7 +19,6 @@ import anyio
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
-from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.types import Receive, Scope, Send
@@ -32,8 +31,8 @@ from service.jobs import repository
 from service.jobs import service as jobs
 from service.jobs.schemas import event_out
 from service.jobs.states import ENDED
-from service.jobs.tables import Job, JobEvent
-from service.logs.service import LoggedLine, Wanted
+from service.jobs.tables import JobEvent
+from service.logs.service import LogFilter, LoggedLine
 from service.logs.service import read as read_lines
 from service.metrics.service import page_slices
 from service.metrics.wire import texts
@@ -47,12 +46,12 @@ AWAY_SECONDS = 1.0
 """While the database is away a stream says nothing and goes on afterwards."""
 PING_SECONDS = 15.0
 """A comment after so long without news, so that nobody between takes the connection for dead."""
-EVERY_LINE = Wanted()
+EVERY_LINE = LogFilter()
 CURSOR = re.compile(r"^(\d{1,18})(?:\.(\d{1,18}))?(?:\.(\d{1,18}))?(\.end)?$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class StreamPosition:
     """How far a reader has come."""
 
     metric: int = 0
@@ -69,7 +68,7 @@ def opening(
     context: Service,
     after: Annotated[str | None, Query(max_length=64, description="A metric seq, or an id of this stream.")] = None,
     last_event_id: Annotated[str | None, Header(max_length=64)] = None,
-) -> Position:
+) -> StreamPosition:
     """Where to begin. 404 for a stranger's job; 204 for a reader who has seen the end."""
     cursor = last_event_id or after or "0"
     match = CURSOR.fullmatch(cursor)
@@ -79,7 +78,7 @@ def opening(
         jobs.find(session, who, job_id)
     if match.group(4):
         raise Finished
-    return Position(*(int(number or 0) for number in match.groups()[:3]))
+    return StreamPosition(*(int(number or 0) for number in match.groups()[:3]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +86,9 @@ class News:
     """What came since a position, ready to be sent, and the position after it."""
 
     messages: list[bytes]
-    position: Position
+    position: StreamPosition
     ended: bool = False
-    """All has been told, of a job that has ended."""
+    """Everything has been sent, of a job that has ended."""
 
 
 class EventStream(StreamingResponse):
@@ -102,7 +101,7 @@ class EventStream(StreamingResponse):
         self._messages = messages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._messages):  # who has gone is no longer waited for, now and not some time
+        async with aclosing(self._messages):  # who has purged is no longer waited for, now and not some time
             await super().__call__(scope, receive, send)
 
 
@@ -115,19 +114,19 @@ class EventStream(StreamingResponse):
     },
     summary="Metrics, events and log lines as they come (SSE)",
 )
-async def stream(job_id: str, context: Service, start: Annotated[Position, Depends(opening)]) -> Response:
+async def stream(job_id: str, context: Service, start: Annotated[StreamPosition, Depends(opening)]) -> Response:
     return EventStream(follow(context, job_id, start))
 
 
-async def follow(context: Context, job_id: str, position: Position) -> AsyncGenerator[bytes]:
+async def follow(context: Context, job_id: str, position: StreamPosition) -> AsyncGenerator[bytes]:
     """All that there is from a position on, then all that comes, until the job's end has been told."""
     with context.hub.watching(job_id) as watch:
         while True:
             known = watch.counters
             # who is at the same place gets the same answer: a thousand readers of one job are one look
-            look = partial(_look, context.sessions, job_id, position)
+            read = partial(_read_news, context.sessions, job_id, position)
             try:
-                news = await context.hub.once(("stream", job_id, position, known), look)
+                news = await context.hub.share(("stream", job_id, position, known), read)
             except DBAPIError as error:
                 log.warning("job=%s a stream waits for the database: %s", job_id, error.orig)
                 await anyio.sleep(AWAY_SECONDS)
@@ -141,41 +140,40 @@ async def follow(context: Context, job_id: str, position: Position) -> AsyncGene
                 yield KEEPALIVE_COMMENT
 
 
-def _look(sessions: sessionmaker[Session], job_id: str, position: Position) -> News:
+def _read_news(sessions: sessionmaker[Session], job_id: str, position: StreamPosition) -> News:
     """One short session a look; nothing more is read while the job's counters stand still."""
-    numbers = (Job.next_seq, Job.next_event_seq, Job.next_log_seq)
-    counters = select(*numbers, Job.purged, Job.state, Job.stop_reason).where(Job.id == job_id)
     with reading(sessions) as session:
-        job = session.execute(counters).one_or_none()
-        if job is None:
-            return _told(position, end={"state": "deleted", "stop_reason": None})
-        gone = job.purged or {}
+        found = repository.counters(session, [job_id])
+        if not found:
+            return _news(position, end={"state": "deleted", "stop_reason": None})
+        job = found[0]
+        purged = job.purged or {}
         events: list[JobEvent] = []
         lines: list[LoggedLine] = []
         rows: list[str] = []
         row_seq = position.metric
         if position.event < job.next_event_seq - 1:
             events = list(repository.events_after(session, job_id, position.event, EVENTS_A_LOOK))
-        if position.log < job.next_log_seq - 1 and "logs" not in gone:
+        if position.log < job.next_log_seq - 1 and "logs" not in purged:
             lines = read_lines(session, job_id, job.next_log_seq - 1, EVERY_LINE, position.log, LINES_A_LOOK).lines
-        if position.metric < job.next_seq - 1 and "metrics" not in gone:
+        if position.metric < job.next_seq - 1 and "metrics" not in purged:
             slices, row_seq = page_slices(session, job_id, position.metric, ROWS_A_MESSAGE)
             rows = [text for piece in slices for text in texts(piece)]
     ended_at = next((place for place, event in enumerate(events) if event.to_state in ENDED), len(events))
-    all_told = (
+    all_sent = (
         len(events) < EVENTS_A_LOOK
-        and ("logs" in gone or (lines[-1].seq if lines else position.log) >= job.next_log_seq - 1)
-        and ("metrics" in gone or row_seq >= job.next_seq - 1)
+        and ("logs" in purged or (lines[-1].seq if lines else position.log) >= job.next_log_seq - 1)
+        and ("metrics" in purged or row_seq >= job.next_seq - 1)
     )
-    if job.state not in ENDED or not all_told:
+    if job.state not in ENDED or not all_sent:
         # an event of the end waits until all rows have been told: the job has ended, so it will still be there
-        return _told(position, events[:ended_at], lines, (rows, row_seq))
+        return _news(position, events[:ended_at], lines, (rows, row_seq))
     end = {"state": job.state, "stop_reason": job.stop_reason}
-    return _told(position, events[:ended_at], lines, (rows, row_seq), events[ended_at:], end)
+    return _news(position, events[:ended_at], lines, (rows, row_seq), events[ended_at:], end)
 
 
-def _told(
-    position: Position,
+def _news(
+    position: StreamPosition,
     events: Sequence[JobEvent] = (),
     lines: Sequence[LoggedLine] = (),
     metrics: tuple[Sequence[str], int] = ((), 0),
@@ -207,10 +205,10 @@ def _event(event: JobEvent) -> dict[str, Any]:
     return event_out(event).model_dump(mode="json", by_alias=True)
 
 
-def _message(kind: str, data: Any, position: Position | str) -> bytes:
+def _message(kind: str, data: Any, position: StreamPosition | str) -> bytes:
     return _sent(kind, json.dumps(data, allow_nan=False), position)
 
 
-def _sent(kind: str, text: str, position: Position | str) -> bytes:
+def _sent(kind: str, text: str, position: StreamPosition | str) -> bytes:
     """What goes over the wire: made once, for all who read it."""
     return format_sse_event(data_str=text, event=kind, id=str(position))

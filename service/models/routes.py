@@ -9,12 +9,11 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel
-from sqlalchemy import select
 
 from service.auth import Reader, Writer
 from service.context import Service
 from service.database import reading
-from service.models import service
+from service.models import repository, service
 from service.models.tables import Model
 from service.pagination import After, Limit, Page, page
 
@@ -71,11 +70,8 @@ def model_out(row: Model) -> ModelOut:
 
 @router.get("", response_model=Page[ModelOut], summary="List models, newest first")
 def list_models(who: Reader, context: Service, limit: Limit = 50, after: After = None) -> dict[str, Any]:
-    mine = select(Model).where(Model.project_id == who.project_id)
-    if after:
-        mine = mine.where(Model.id < after)
     with reading(context.sessions) as session:
-        return page(session.scalars(mine.order_by(Model.id.desc()).limit(limit + 1)).all(), limit, model_out)
+        return page(repository.listing(session, who.project_id, limit, after), limit, model_out)
 
 
 @router.get("/{model_id}", response_model=ModelOut, summary="One model")
@@ -107,8 +103,4 @@ async def predict(model_id: str, request: Request, who: Reader, context: Service
 
 @router.delete("/{model_id}", status_code=204, summary="Delete a model")
 def delete_model(model_id: str, who: Writer, context: Service) -> None:
-    with context.sessions.begin() as session:
-        model = service.find(session, who, model_id)
-        key = model.storage_key
-        session.delete(model)
-    context.storage.delete(key)
+    service.delete(context, who, model_id)

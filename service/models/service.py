@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.context import Context
@@ -18,6 +17,7 @@ from service.database import reading
 from service.errors import Problem, not_found
 from service.inference_requests.service import infer
 from service.keys.service import Principal
+from service.models import repository
 from service.models.tables import Model
 
 FILES = ("model.json", "model.safetensors")
@@ -29,11 +29,19 @@ SEND = (
 
 def find(session: Session, who: Principal, model_id: str) -> Model:
     """The project's model. Raises a 404 problem."""
-    mine = select(Model).where(Model.id == model_id, Model.project_id == who.project_id)
-    model = session.scalars(mine).one_or_none()
+    model = repository.get(session, who.project_id, model_id)
     if model is None:
         raise not_found("model", model_id)
     return model
+
+
+def delete(context: Context, who: Principal, model_id: str) -> None:
+    """Delete a model and its files. Raises a 404 problem."""
+    with context.sessions.begin() as session:
+        model = find(session, who, model_id)
+        key = model.storage_key
+        repository.delete(session, model)
+    context.storage.delete(key)
 
 
 async def predict(context: Context, who: Principal, model_id: str, body: bytes, media_type: str) -> dict[str, Any]:

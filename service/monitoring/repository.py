@@ -16,7 +16,7 @@ from service.inference_requests.tables import InferenceRequest
 from service.jobs.states import ALLOWED, ENDED, WITH_WORKER
 from service.jobs.tables import Job
 from service.uploads.tables import Upload
-from service.workers.service import alive
+from service.workers.repository import alive
 
 QUEUE_NAMES = ("train", "data", "predict")
 TIMEOUT_MS = 2500

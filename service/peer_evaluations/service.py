@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from service.jobs.tables import Job
 from service.metrics import repository as log
-from service.metrics.chunks import Row, decode_columns
+from service.metrics.chunks import MetricRow, decode_columns
 from service.peer_evaluations import repository
 from service.peer_evaluations.tables import PeerEvaluation
 from trainkit.diagnose.early_stopping import EarlyStopDecision, Evaluation
@@ -22,7 +22,7 @@ from trainkit.diagnose.replay import BATCH_LOSS, EVALUATION_MARKER, LogRow, is_o
 from trainkit.spec.early_stop import ACROSS, AcrossRule, RuleSet, across_of
 
 
-def observe(session: Session, job: Job, first_seq: int, rows: Sequence[Row]) -> list[EarlyStopDecision]:
+def observe(session: Session, job: Job, first_seq: int, rows: Sequence[MetricRow]) -> list[EarlyStopDecision]:
     """Note the evaluations among rows that were stored just now, and decide about each."""
     if job.group_name is None:
         return []
@@ -95,7 +95,7 @@ def leave(session: Session, job: Job) -> None:
         repository.delete_group(session, job.project_id, job.group_name)
 
 
-def _of_the_same_step(session: Session, job_id: str, before: int, rows: Sequence[Row]) -> list[LogRow]:
+def _of_the_same_step(session: Session, job_id: str, before: int, rows: Sequence[MetricRow]) -> list[LogRow]:
     """What was stored earlier of the evaluation that these rows begin in the midst of, if they do."""
     step = next(row.step for row in rows if _is_seen(row.split, row.name))
     again = log.superseded_ranges(session, job_id)
@@ -109,7 +109,7 @@ def _of_the_same_step(session: Session, job_id: str, before: int, rows: Sequence
     return found[::-1]
 
 
-def _backwards(session: Session, job_id: str, before: int) -> Iterator[tuple[int, Row]]:
+def _backwards(session: Session, job_id: str, before: int) -> Iterator[tuple[int, MetricRow]]:
     while (chunk := log.chunk_before(session, job_id, before)) is not None:
         columns = decode_columns(chunk.body)
         for place in range(chunk.last_seq - chunk.first_seq, -1, -1):
@@ -117,7 +117,7 @@ def _backwards(session: Session, job_id: str, before: int) -> Iterator[tuple[int
         before = chunk.first_seq
 
 
-def _as_log(rows: Sequence[Row]) -> list[LogRow]:
+def _as_log(rows: Sequence[MetricRow]) -> list[LogRow]:
     return [
         (f"{row.split}_{row.name}", row.step, row.epoch, row.value) for row in rows if _is_seen(row.split, row.name)
     ]

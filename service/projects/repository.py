@@ -21,7 +21,7 @@ def locked(session: Session, project_id: str) -> Project:
     return session.scalars(mine.execution_options(populate_existing=True)).one()
 
 
-def own_settings(session: Session, project_id: str) -> dict[str, Any] | None:
+def setting_overrides(session: Session, project_id: str) -> dict[str, Any] | None:
     """What the project has set for itself."""
     return session.scalar(select(Project.settings).where(Project.id == project_id))
 

@@ -85,17 +85,19 @@ class SettingsOut(BaseModel):
 
 
 class ProjectOut(BaseModel):
-    """A project; `own` names the settings that are not the service's."""
+    """A project; `overrides` names the settings that are not the service's."""
 
     id: str
     name: str
     created_at: datetime
     settings: SettingsOut
-    own: list[str]
+    overrides: list[str]
 
 
 def project_out(project: Project, settings: Settings) -> ProjectOut:
     """A row as scripts read it."""
     holds = SettingsOut.model_validate(asdict(rules_of(settings, project.settings)))
-    own = sorted(project.settings or {})
-    return ProjectOut(id=project.id, name=project.name, created_at=project.created_at, settings=holds, own=own)
+    overrides = sorted(project.settings or {})
+    return ProjectOut(
+        id=project.id, name=project.name, created_at=project.created_at, settings=holds, overrides=overrides
+    )

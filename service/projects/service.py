@@ -32,7 +32,7 @@ class Rules:
     quota_bytes: int | None
 
 
-def rules_of(settings: Settings, own: Mapping[str, Any] | None) -> Rules:
+def rules_of(settings: Settings, overrides: Mapping[str, Any] | None) -> Rules:
     """The service's settings, and over them those of the project."""
     rules = Rules(
         checkpoints_days=settings.checkpoints_days,
@@ -48,7 +48,7 @@ def rules_of(settings: Settings, own: Mapping[str, Any] | None) -> Rules:
     # a stored 0 stands for no limit, but none kept is none kept
     changes: dict[str, Any] = {
         name: value if name == "checkpoints_kept" else value or None
-        for name, value in (own or {}).items()
+        for name, value in (overrides or {}).items()
         if name in known
     }
     # who runs the service has the last word on what a project may use: its own admins can only ask for less
@@ -60,17 +60,17 @@ def rules_of(settings: Settings, own: Mapping[str, Any] | None) -> Rules:
 
 def rules(session: Session, settings: Settings, project_id: str) -> Rules:
     """What holds for the project."""
-    return rules_of(settings, repository.own_settings(session, project_id))
+    return rules_of(settings, repository.setting_overrides(session, project_id))
 
 
 def change(session: Session, project_id: str, wished: Mapping[str, int | str | None]) -> Project:
     """Set what is wished; `default` takes back what was set before. The row is locked until the transaction ends."""
     project = repository.locked(session, project_id)
-    own = dict(project.settings or {})
+    overrides = dict(project.settings or {})
     for name, value in wished.items():
-        own.pop(name, None)
+        overrides.pop(name, None)
         if value != DEFAULT:
-            own[name] = value or 0
-    project.settings = own or None
+            overrides[name] = value or 0
+    project.settings = overrides or None
     session.flush()
     return project

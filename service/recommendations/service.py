@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.database import reading
 from service.jobs.states import ENDED
 from service.jobs.tables import Job
-from service.metrics.series import Wanted, collect
+from service.metrics.series import SeriesQuery, collect
 from service.recommendations import effect, repository
 from service.recommendations.tables import Recommendation
 from trainkit.diagnose.estimates import wilson_interval
@@ -18,7 +18,7 @@ from trainkit.diagnose.estimates import wilson_interval
 
 def best_of(session: Session, job_id: str) -> dict[str, dict[str, Any]]:
     """Return the best validation metrics of a job's log."""
-    return effect.best_values(collect(session, job_id, Wanted(effect.NAMES)))
+    return effect.best_values(collect(session, job_id, SeriesQuery(effect.NAMES)))
 
 
 def measure(session: Session, recommendation: Recommendation, job: Job) -> dict[str, Any]:

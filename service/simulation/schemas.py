@@ -29,7 +29,7 @@ class SimulatedStop(BaseModel):
     stop_reason: str
 
 
-class Saved(BaseModel):
+class SavedTraining(BaseModel):
     """Training that lies behind the stop; 0 without one."""
 
     epochs: int
@@ -57,7 +57,7 @@ class SimulationOut(BaseModel):
     evaluations: int
     """How many evaluations of the history were looked at."""
     stop: SimulatedStop | None
-    saved: Saved
+    saved: SavedTraining
     cost: Cost
-    same_as_taken: bool | None
+    matches_recorded: bool | None
     """Of the job's own rules: whether the replay gives the decisions that were taken; null for other rules."""

@@ -15,7 +15,7 @@ from service.jobs.tables import Job
 from service.metrics.service import finite, scan
 from service.peer_evaluations import repository as comparisons
 from service.peer_evaluations.service import others
-from service.simulation.schemas import Cost, Saved, SimulatedDecision, SimulatedStop, SimulationOut
+from service.simulation.schemas import Cost, SavedTraining, SimulatedDecision, SimulatedStop, SimulationOut
 from trainkit.diagnose.early_stopping import EarlyStopDecision, Evaluation
 from trainkit.diagnose.peer_rules import PeerRules
 from trainkit.diagnose.replay import BATCH_LOSS, EVALUATION_MARKER, BatchLoss, LogRow, Replay, is_observed, observations
@@ -79,9 +79,11 @@ def simulate(
         total=total,
         evaluations=evaluations,
         stop=stop and SimulatedStop(**_fields(stop), stop_reason=str(stop.stop_reason)),
-        saved=Saved(**replay.saved()),
+        saved=SavedTraining(**replay.saved()),
         cost=Cost(**replay.cost()),
-        same_as_taken=None if given is not None else same and all(next(left, None) is None for left in taken.values()),
+        matches_recorded=None
+        if given is not None
+        else same and all(next(left, None) is None for left in taken.values()),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service.database import db_now
@@ -100,3 +100,13 @@ def has_received(session: Session, sha256: str) -> bool:
     """Whether an upload with these bytes is about to become a dataset."""
     waiting = select(Upload.id).where(Upload.sha256 == sha256, Upload.state == "received")
     return session.scalar(waiting.limit(1)) is not None
+
+
+def open_bytes(session: Session, project_id: str, *, without: str | None = None) -> int:
+    """Sum the bytes that a project's open uploads will have, one of them left out."""
+    coming = select(func.sum(func.coalesce(Upload.length, Upload.received))).where(
+        Upload.project_id == project_id, Upload.state.in_(("uploading", "received"))
+    )
+    if without is not None:
+        coming = coming.where(Upload.id != without)
+    return int(session.scalar(coming) or 0)

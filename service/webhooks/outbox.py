@@ -18,7 +18,7 @@ from service.database import db_time
 from service.webhooks import repository
 
 if TYPE_CHECKING:
-    from service.metrics.chunks import Row as MetricRow
+    from service.metrics.chunks import MetricRow
 
 THRESHOLD = "job.metric_threshold"
 TEST = "webhook.test"

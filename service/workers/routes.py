@@ -12,7 +12,7 @@ from service.auth import Reader
 from service.context import Service
 from service.database import reading
 from service.pagination import Listing
-from service.workers.service import alive
+from service.workers.repository import alive
 
 router = APIRouter(prefix="/v1", tags=["workers"])
 

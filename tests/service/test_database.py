@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from sqlalchemy import Engine, select, text
 
-from service.database import ALPHABET, db_now, make_engine, new_id, reading, session_factory
+from service.database import ALPHABET, db_now, make_engine, new_id, reading
 from service.keys.tables import Project
+from service.sessions import session_factory
 
 pytestmark = pytest.mark.postgresql
 

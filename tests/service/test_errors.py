@@ -31,8 +31,8 @@ def test_unknown_addresses_and_methods(service: Served) -> None:
 
 
 def test_validation_says_where(service: Served) -> None:
-    errors = problem(service.client.get("/v1/jobs?limit=0&status=x"), 422, "invalid_request")["errors"]
-    assert {error["pointer"] for error in errors} == {"query/limit", "query/status/0"}
+    errors = problem(service.client.get("/v1/jobs?limit=0&state=x"), 422, "invalid_request")["errors"]
+    assert {error["pointer"] for error in errors} == {"query/limit", "query/state/0"}
     job = service.submit()
     errors = problem(service.client.post(f"/v1/jobs/{job}/stop", json={"kep": 1}), 422, "invalid_request")["errors"]
     assert errors[0]["pointer"] == "/kep"

@@ -68,12 +68,12 @@ def test_one_question_is_asked_once_though_who_asked_first_goes_away(counted: tu
         return 42
 
     async def run() -> None:
-        first = asyncio.create_task(hub.once("key", ask))
-        rest = [asyncio.create_task(hub.once("key", ask)) for _ in range(20)]
+        first = asyncio.create_task(hub.share("key", ask))
+        rest = [asyncio.create_task(hub.share("key", ask)) for _ in range(20)]
         await asyncio.sleep(0.02)
         first.cancel()
         assert await asyncio.gather(*rest) == [42] * 20
-        assert await hub.once("another", ask) == 42
+        assert await hub.share("another", ask) == 42
 
     asyncio.run(run())
     assert len(asked) == 2
@@ -101,8 +101,8 @@ def test_a_failed_answer_is_not_kept_and_an_outage_only_delays(
     async def run() -> None:
         nonlocal away
         with pytest.raises(OSError, match="once"):
-            await hub.once("key", fail)
-        assert await hub.once("key", lambda: 7) == 7
+            await hub.share("key", fail)
+        assert await hub.share("key", lambda: 7) == 7
         with hub.watching(job) as watch:
             assert not await watch.changed(None, 0.1)
             await asyncio.to_thread(service.append, claimed, row("loss", 1.0))

@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import MetaData, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from service.database import make_engine, session_factory
+from service.database import make_engine
 from service.datasets.tables import Dataset
 from service.experiments.tables import Experiment, Trial
 from service.inference_requests.tables import InferenceRequest
@@ -25,15 +25,16 @@ from service.jobs.repository import delete_job
 from service.jobs.tables import Attempt, Decision, Job, JobEvent
 from service.keys.tables import Project
 from service.logs import service as logs
-from service.logs.chunks import Line
+from service.logs.chunks import LogLine
 from service.logs.tables import LogChunk
 from service.metrics import service as metrics
-from service.metrics.chunks import Row, columns_of, decode_columns, encode_columns
+from service.metrics.chunks import MetricRow, columns_of, decode_columns, encode_columns
 from service.metrics.tables import MetricChunk
 from service.migrate import upgrade
 from service.peer_evaluations.tables import PeerEvaluation, PeerGroup, PeerGroupMember
 from service.recommendations.service import scorecard
 from service.recommendations.tables import Recommendation
+from service.sessions import session_factory
 from service.tables import Base
 from service.uploads.tables import Upload
 from service.webhooks.tables import WebhookDelivery
@@ -180,7 +181,7 @@ def test_jobs_of_the_third_schema_get_an_empty_log_and_projects_the_service_s_ru
         assert [event.seq for event in session.query(JobEvent)] == [3]
         assert [chunk.last_seq for chunk in session.query(MetricChunk)] == [7]
     with sessions.begin() as session:
-        assert logs.append(session, Claim("job_1", 2), [Line(1.0, "info", "training", "first")]) == (1, 1)
+        assert logs.append(session, Claim("job_1", 2), [LogLine(1.0, "info", "training", "first")]) == (1, 1)
     with sessions.begin() as session:
         session.delete(session.get_one(Job, "job_1"))
     with sessions() as session:
@@ -218,7 +219,9 @@ def test_jobs_of_the_fourth_schema_belong_to_no_experiment_and_go_on_deciding(da
         assert (kept.group_name, kept.peer_decisions, kept.next_decision_seq, kept.labels) == (None, 0, 3, {"a": "b"})
         said = {"rule": {"kind": "patience"}, "step": 2, "epoch": 2, "inputs": {}, "action": "continue"}
         claim = Claim("job_1", 2)
-        metrics.append(session, claim, [Row("val", "loss", 2, 2, 1.0, 0.0), Row("train", "seconds", 2, 2, 1.0, 0.0)])
+        metrics.append(
+            session, claim, [MetricRow("val", "loss", 2, 2, 1.0, 0.0), MetricRow("train", "seconds", 2, 2, 1.0, 0.0)]
+        )
         metrics.append_decisions(session, claim, [said])
     with sessions() as session:
         assert [(d.seq, d.inputs) for d in session.query(Decision)] == [(1, {"x": 1}), (2, {"x": 2}), (3, {})]
@@ -454,7 +457,9 @@ def test_migration_0014_renames_spec_fields_in_stored_documents(database_url: st
     failed = {"code": "does_not_fit", "evidence": {"next_spec": {"patch": {"train": {"accumulate": 4}}}}}
     attempt = {"job_id": "job_1", "fence": 2, "worker": "w", "started_at": now, "error": failed}
     body = encode_columns(
-        columns_of([Row("probe", "first_batch_loss", 10, 1, 0.1, 5.0), Row("train", "loss", 1, 1, 2.0, 6.0)])
+        columns_of(
+            [MetricRow("probe", "first_batch_loss", 10, 1, 0.1, 5.0), MetricRow("train", "loss", 1, 1, 2.0, 6.0)]
+        )
     )
     chunk = {"job_id": "job_1", "first_seq": 1, "last_seq": 2, "fence": 2, "body": body}
     plan = {"kind": "grid", "spec": {**spec, "name": "x"}, "space": {"/train/accumulate": [1, 2]}}

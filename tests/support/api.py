@@ -16,9 +16,9 @@ from service.datasets import intake
 from service.jobs import attempts, leases
 from service.keys.service import create_key
 from service.logs import service as logs
-from service.logs.chunks import Level, Line
+from service.logs.chunks import Level, LogLine
 from service.metrics import service as metrics
-from service.metrics.chunks import Row
+from service.metrics.chunks import MetricRow
 
 FACTS: dict[str, Any] = {
     "kind": "images",
@@ -30,9 +30,9 @@ FACTS: dict[str, Any] = {
 }
 
 
-def row(name: str, value: float, step: int = 1, split: str = "val") -> Row:
+def row(name: str, value: float, step: int = 1, split: str = "val") -> MetricRow:
     """A point of epoch `step`."""
-    return Row(split, name, step, step, value, time.time())
+    return MetricRow(split, name, step, step, value, time.time())
 
 
 @dataclass
@@ -95,14 +95,14 @@ class Served:
                 attempts.start(session, claimed.claim)
         return claimed
 
-    def append(self, claimed: leases.ClaimedJob, *rows: Row) -> tuple[int, int]:
+    def append(self, claimed: leases.ClaimedJob, *rows: MetricRow) -> tuple[int, int]:
         """The worker ships rows."""
         with self.sessions.begin() as session:
             return metrics.append(session, claimed.claim, list(rows))
 
     def say(self, claimed: leases.ClaimedJob, *texts: str, level: Level = "info") -> tuple[int, int]:
         """The worker ships lines of the training process."""
-        lines = [Line(time.time(), level, "training", text) for text in texts]
+        lines = [LogLine(time.time(), level, "training", text) for text in texts]
         with self.sessions.begin() as session:
             return logs.append(session, claimed.claim, lines)
 

@@ -18,11 +18,12 @@ import psutil
 import sqlalchemy
 from sqlalchemy import select
 
-from service.database import make_engine, session_factory
+from service.database import make_engine
 from service.jobs.states import ENDED
 from service.jobs.tables import Attempt, Job, JobEvent
 from service.metrics import service as metrics
 from service.models.tables import Model
+from service.sessions import session_factory
 from tests.support.stack import Stack, redis_binary, training_processes, wait_for
 
 WORKERS = ("worker-train", "worker-train-2", "worker-train-3")

@@ -17,7 +17,8 @@ from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from service.background.lease_expiry import expire_leases
-from service.jobs import attempts, checkpoints
+from service.jobs import attempts
+from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
 from service.jobs.leases import Claim
 from service.jobs.tables import Checkpoint, Job
@@ -35,7 +36,7 @@ EPOCHS = 4
 
 def stored(scene: Scene) -> list[Checkpoint]:
     with scene.place.context.sessions() as session:
-        return checkpoints.latest(session, scene.job)
+        return jobs_repository.checkpoints(session, scene.job)
 
 
 def interrupted_after_two_checkpoints(scene: Scene) -> list[Path]:
@@ -75,7 +76,7 @@ def interrupted_after_two_checkpoints(scene: Scene) -> list[Path]:
 
 def said(scene: Scene) -> str:
     with scene.place.context.sessions() as session:
-        lines = logs.read(session, scene.job, 0, logs.Wanted(), 0, 10_000).lines
+        lines = logs.read(session, scene.job, 0, logs.LogFilter(), 0, 10_000).lines
     return "\n".join(entry.line.text for entry in lines)
 
 

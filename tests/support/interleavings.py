@@ -16,6 +16,7 @@ from service.context import Context
 from service.database import db_now, reading
 from service.errors import Problem
 from service.jobs import attempts, checkpoints, leases, repository
+from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
 from service.jobs.leases import Claim, ClaimedJob
 from service.jobs.states import ENDED
@@ -23,7 +24,7 @@ from service.jobs.tables import Job, JobEvent
 from service.keys.service import Principal
 from service.leases import StaleFence
 from service.metrics import service as metrics
-from service.metrics.chunks import Row
+from service.metrics.chunks import MetricRow
 from service.models.tables import Model
 
 EVALUATIONS = 4
@@ -77,7 +78,7 @@ class Play:
     def _attempt(self, claimed: ClaimedJob, read_at: int) -> Iterator[None]:
         claim, sessions = claimed.claim, self.context.sessions
         with sessions() as session:
-            known = checkpoints.latest(session, claim.job_id)
+            known = jobs_repository.checkpoints(session, claim.job_id)
         begun = known[0].step if known else 0
         with sessions.begin() as session:
             metrics.supersede_after(session, claim, known[0].metric_seq if known else 0)
@@ -98,7 +99,7 @@ class Play:
                 break
             step += 1
             with sessions.begin() as session:
-                metrics.append(session, claim, [Row("val", "loss", step, step, 1.0 / step, time.time())])
+                metrics.append(session, claim, [MetricRow("val", "loss", step, step, 1.0 / step, time.time())])
             yield
             stop = step >= fires
             self._decide(claim, step, RULE, "stop" if stop else "continue")
@@ -119,7 +120,7 @@ class Play:
     def _finish(self, claim: Claim, step: int, reason: str, keep: str | None, read_at: int) -> Iterator[None]:
         sessions = self.context.sessions
         with sessions.begin() as session:
-            metrics.append(session, claim, [Row("test", "accuracy", step, step, 0.9, time.time())])
+            metrics.append(session, claim, [MetricRow("test", "accuracy", step, step, 0.9, time.time())])
         yield
         result = {"best_epoch": 1, "stopped_epoch": step, "test": {"accuracy": 0.9}}
         outcome = attempts.Finish(reason, result, None, "mlp", f"models/{claim.job_id}/{claim.fence}", {}, 1)

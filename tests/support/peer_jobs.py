@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import event, select
 
 from service.context import Context
-from service.database import make_engine, reading, session_factory
+from service.database import make_engine, reading
 from service.datasets import intake
 from service.datasets.receive import Received
 from service.datasets.service import DatasetMetadata, register
@@ -23,7 +23,8 @@ from service.jobs.leases import Claim
 from service.jobs.tables import Decision, Job, JobEvent
 from service.keys.service import Principal, authenticate, create_key
 from service.metrics import service as metrics
-from service.metrics.chunks import Row
+from service.metrics.chunks import MetricRow
+from service.sessions import session_factory
 from service.settings import Settings
 from service.simulation.schemas import SimulationOut
 from service.simulation.service import simulate
@@ -37,11 +38,12 @@ from trainkit.spec.rules import parse_rules
 MEDIAN = {"kind": "median", "monitor": "val_loss", "min_jobs": 3}
 
 
-def rows_of(step: int, epoch: int, **values: float) -> list[Row]:
+def rows_of(step: int, epoch: int, **values: float) -> list[MetricRow]:
     """An evaluation's rows, `val_loss` ..., and the mark that rules were asked."""
     named = [(*name.split("_", 1), value) for name, value in values.items()]
     return [
-        Row(split, name, step, epoch, value, time.time()) for split, name, value in [*named, ("train", "seconds", 1.0)]
+        MetricRow(split, name, step, epoch, value, time.time())
+        for split, name, value in [*named, ("train", "seconds", 1.0)]
     ]
 
 
@@ -58,7 +60,7 @@ class Run:
     seen: list[tuple[int, int, float]] = field(default_factory=list)
     """(seq, epoch, val_loss) of the evaluations that count."""
 
-    def append(self, *rows: Row) -> int:
+    def append(self, *rows: MetricRow) -> int:
         """Rows that a worker ships; returns the last seq."""
         with self.lab.context.sessions.begin() as session:
             return metrics.append(session, self.claim, list(rows))[1]

@@ -12,7 +12,7 @@ import psutil
 
 from service.jobs.tables import Job
 from service.logs import service as logs
-from service.logs.service import LoggedLine, Wanted
+from service.logs.service import LogFilter, LoggedLine
 from service.metrics import service as metrics
 from service.simulation.schemas import SimulationOut
 from service.simulation.service import simulate
@@ -82,7 +82,7 @@ def wait_for_epochs(place: Place, job: str, count: int) -> None:
 def lines_of(place: Place, job: str) -> list[LoggedLine]:
     """The lines of the job's log; their seq must have no gaps."""
     with place.context.sessions() as session:
-        lines = logs.read(session, job, 0, Wanted(), 0, 100_000).lines
+        lines = logs.read(session, job, 0, LogFilter(), 0, 100_000).lines
     assert [line.seq for line in lines] == list(range(1, len(lines) + 1))
     return lines
 

@@ -10,7 +10,7 @@ from sqlalchemy import update
 import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from service.background.housekeeping import TaskRunner
 from service.database import db_now
-from service.jobs import checkpoints
+from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
 from service.jobs.tables import Job
 from tests.support.worker_context import Place
@@ -34,7 +34,7 @@ def test_an_old_job_is_trimmed_and_its_continuation_still_runs(place: Place, mon
     assert row.purged is not None
     assert set(row.purged) >= {"logs"}
     with place.context.sessions() as session:
-        (newest,) = checkpoints.latest(session, job)
+        (newest,) = jobs_repository.checkpoints(session, job)
     assert place.context.storage.exists(newest.storage_key)
     longer, new = jobs.resume(place.service, place.who, job, 2)
     assert new

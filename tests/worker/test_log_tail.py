@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.logs.chunks import Line
+from service.logs.chunks import LogLine
 from worker import log_shipper
 from worker.log_shipper import LogTail
 
@@ -21,7 +21,7 @@ def say(file: Path, text: str) -> None:
         end.write(text)
 
 
-def texts(lines: list[Line]) -> list[str]:
+def texts(lines: list[LogLine]) -> list[str]:
     return [line.text for line in lines]
 
 

@@ -69,14 +69,14 @@ def test_the_fourth_is_stopped_by_what_the_others_reached(place: Place) -> None:
     assert run_one(place)
     ends_by_the_rule(place, job)
     found = replayed(place, job)
-    assert found.same_as_taken is True
+    assert found.matches_recorded is True
     assert found.stop is not None
     assert (found.stop.rule["kind"], found.stop.epoch) == ("median", 2)
     said = [decision for decision in found.decisions if decision.rule["kind"] == "median"]
     assert [one["job"] for one in said[1].inputs["compared"]] == sorted(peers)
     for peer in peers:
         assert place.job(peer).stop_reason == "completed"
-        assert replayed(place, peer).same_as_taken is True
+        assert replayed(place, peer).matches_recorded is True
 
 
 def test_a_training_process_that_was_killed_is_stopped_when_it_goes_on(place: Place) -> None:
@@ -90,13 +90,13 @@ def test_a_training_process_that_was_killed_is_stopped_when_it_goes_on(place: Pl
 
     with meanwhile(act):
         run_one(place)
-    assert replayed(place, job).same_as_taken is True
+    assert replayed(place, job).matches_recorded is True
     three_good_ones(place, dataset, epochs=40)  # while it waits
     place.make_due(job)
     assert run_one(place)
     ends_by_the_rule(place, job)
     found = replayed(place, job)
-    assert (found.same_as_taken, found.stop and found.stop.rule["kind"]) == (True, "median")
+    assert (found.matches_recorded, found.stop and found.stop.rule["kind"]) == (True, "median")
     assert len(place.attempts(job)) == 2
 
 
@@ -123,5 +123,5 @@ def test_a_killed_supervisor_leaves_the_wish_to_stop(place: Place, tmp_path: Pat
     expire_leases(place.context.sessions, 20)
     assert claim_and_supervise(place.context, "train")
     ends_by_the_rule(place, job)
-    assert replayed(place, job).same_as_taken is True
+    assert replayed(place, job).matches_recorded is True
     assert [attempt.outcome for attempt in place.attempts(job)] == ["lost", "succeeded"]

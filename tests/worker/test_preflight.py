@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from service.jobs import checkpoints, repository
+from service.jobs import repository
+from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
 from tests.support.worker_context import Place
 from tests.support.worker_runs import meanwhile, training_process, wait_for_epochs
@@ -33,7 +34,7 @@ def test_a_job_that_the_kernel_killed_for_memory_goes_on_in_smaller_passes(
     assert (offer["patch"], offer["fork"]) == ({"train": {"batch_size": 20, "gradient_accumulation_steps": 2}}, True)
 
     with place.context.sessions() as session:
-        epoch = checkpoints.latest(session, job)[0].epoch
+        epoch = jobs_repository.checkpoints(session, job)[0].epoch
     patch = {"train": {**offer["patch"]["train"], "epochs": epoch + 2}}
     forked, _ = jobs.fork(place.service, place.who, job, patch, None)
     assert claim_and_supervise(place.context, "train")

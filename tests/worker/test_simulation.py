@@ -30,12 +30,12 @@ def test_a_killed_and_resumed_job_replays_to_the_decisions_it_took(place: Place)
 
     with meanwhile(act):
         run_one(place)
-    assert replayed(place, job).same_as_taken is True
+    assert replayed(place, job).matches_recorded is True
     place.make_due(job)
     assert run_one(place)
     assert place.job(job).state == "succeeded"
     found = replayed(place, job)
-    assert (found.same_as_taken, found.total, found.evaluations) == (True, 25 * len(RULES), 25)
+    assert (found.matches_recorded, found.total, found.evaluations) == (True, 25 * len(RULES), 25)
     assert found.stop is None
     sooner = replayed(place, job, [{"kind": "time_budget", "seconds": 1e-9}])
     assert sooner.stop is not None
@@ -62,6 +62,6 @@ def test_a_job_that_its_rule_or_its_client_stopped_replays_too(place: Place) -> 
     assert place.job(stopped).state == "stopped"
     for job, reason in ((early, "early_stop"), (diverged, "diverged"), (stopped, None)):
         found = replayed(place, job)
-        assert found.same_as_taken is True, job
+        assert found.matches_recorded is True, job
         assert (found.stop and found.stop.stop_reason) == reason
         assert found.total

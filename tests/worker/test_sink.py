@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from service.jobs import attempts, checkpoints, leases
+from service.jobs import attempts, leases
+from service.jobs import repository as jobs_repository
 from service.jobs.repository import decisions_after
 from service.leases import StaleFence
 from service.metrics import service as metrics
@@ -190,7 +191,7 @@ def test_a_checkpoint_s_row_survives_a_lost_answer_too(place: Place, sink: Sink,
         sink.ship(now)
     sink.ship(now)
     with place.context.sessions() as session:
-        (row,) = checkpoints.latest(session, sink.job_id)
+        (row,) = jobs_repository.checkpoints(session, sink.job_id)
     assert place.context.storage.local_path(row.storage_key).read_bytes() == b"weights 5"
 
 
@@ -201,7 +202,7 @@ def test_a_checkpoint_knows_how_far_the_log_had_come(place: Place, sink: Sink, t
     sink.take([rows_event(3, ("train", "loss", 0.4)), checkpoint_event(tmp_path, 3)])
     sink.ship(now)
     with place.context.sessions() as session:
-        kept = checkpoints.latest(session, sink.job_id)
+        kept = jobs_repository.checkpoints(session, sink.job_id)
     assert [(c.step, c.metric_seq) for c in kept] == [(3, 3), (1, 1)]
 
 
@@ -215,7 +216,7 @@ def test_old_checkpoints_leave_the_storage_and_missing_files_are_passed_over(
         sink.take([event])
         sink.ship(now)
     with place.context.sessions() as session:
-        assert [c.step for c in checkpoints.latest(session, sink.job_id)] == [3, 2]
+        assert [c.step for c in jobs_repository.checkpoints(session, sink.job_id)] == [3, 2]
     folder = place.context.storage.root / "checkpoints" / sink.job_id
     assert len(list(folder.iterdir())) == 2
 
@@ -225,7 +226,7 @@ def test_of_waiting_checkpoints_only_the_newest_is_copied(place: Place, sink: Si
     sink.take(events)
     sink.ship(now)
     with place.context.sessions() as session:
-        assert [c.step for c in checkpoints.latest(session, sink.job_id)] == [3]
+        assert [c.step for c in jobs_repository.checkpoints(session, sink.job_id)] == [3]
 
 
 def test_a_stale_fence_writes_nothing_and_leaves_no_file(place: Place, sink: Sink, tmp_path: Path) -> None:

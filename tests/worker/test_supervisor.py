@@ -14,7 +14,8 @@ from sqlalchemy import delete, update
 
 import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from service.database import db_now
-from service.jobs import checkpoints, repository
+from service.jobs import repository
+from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
 from service.jobs.tables import Artifact, Job
 from service.models.tables import Model
@@ -133,7 +134,7 @@ def test_a_stopping_worker_hands_the_job_back_with_a_checkpoint(place: Place, mo
     assert (row.state, row.attempts, row.interruptions, row.not_before) == ("queued", 0, 0, None)
     assert place.attempts(job)[0].outcome == "handed_back"
     with place.context.sessions() as session:
-        (kept,) = checkpoints.latest(session, job)
+        (kept,) = jobs_repository.checkpoints(session, job)
     assert kept.metric_seq == row.next_seq - 1
 
 
@@ -144,7 +145,7 @@ def test_of_two_checkpoints_a_damaged_one_is_passed_over(place: Place, monkeypat
 
     def stored() -> list[Any]:
         with place.context.sessions() as session:
-            return list(checkpoints.latest(session, job))
+            return list(jobs_repository.checkpoints(session, job))
 
     def act() -> None:
         while len(stored()) < 2:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
-from service.jobs import checkpoints
+from service.jobs import repository as jobs_repository
 from service.logging import set_up
 from tests.support.prometheus_text import Scrape
 from tests.support.worker_context import Place, make_place
@@ -56,7 +56,7 @@ def test_a_real_job_is_counted_to_the_step(place: Place) -> None:
     assert more("trainkit_worker_attempt_seconds_count") == 1
     stored = more("trainkit_worker_checkpoint_store_seconds_count")
     with place.context.sessions() as session:
-        newest = checkpoints.latest(session, job)[0]
+        newest = jobs_repository.checkpoints(session, job)[0]
     assert stored >= 1
     assert more("trainkit_worker_checkpoint_bytes_total") >= newest.bytes
     for gauge in ("samples_per_second", "training_resident_bytes", "spool_behind_bytes"):

@@ -20,7 +20,7 @@ from service.jobs import attempts, checkpoints, leases
 from service.jobs import service as jobs
 from service.jobs.tables import IdempotencyKey, Job
 from service.leases import StaleFence
-from service.workers import service as workers
+from service.workers import repository as workers
 from service.workers.tables import Housekeeping
 from tests.support.api import FACTS, Served
 
@@ -222,10 +222,10 @@ def test_a_clock_that_is_set_back_an_hour_holds_nothing_up(service: Served) -> N
     alive = service.claim(lease_seconds=30)
     assert alive.job_id == waiting
     with service.sessions.begin() as session:
-        assert workers.take_housekeeping(session, "a dead one", 10)
+        assert workers.claim_housekeeping(session, "a dead one", 10)
     set_back(service, 1)
     with service.sessions.begin() as session:
-        assert workers.take_housekeeping(session, "another", 10), "the dead one's turn does not last an hour"
+        assert workers.claim_housekeeping(session, "another", 10), "the dead one's turn does not last an hour"
     rung: list[str] = []
     expire_and_redispatch(service, rung.append, lease_seconds=0.0)
     assert service.job(lost)["state"] in ("starting", "queued")

@@ -13,7 +13,8 @@ from sqlalchemy import update
 from service.background.orphans import remove_orphans
 from service.background.retention import apply_retention
 from service.database import db_now
-from service.jobs import attempts, checkpoints
+from service.jobs import attempts
+from service.jobs import repository as jobs_repository
 from service.jobs.leases import ClaimedJob
 from service.jobs.tables import Job
 from service.settings import Settings
@@ -185,7 +186,7 @@ def test_going_on_from_a_removed_checkpoint_is_refused_with_the_reason(service: 
     # a branch that waits has the bytes under a name of its own
     remove_orphans(service.sessions, service.context.storage, AT_ONCE)
     with service.sessions() as session:
-        (own,) = checkpoints.latest(session, fork)
+        (own,) = jobs_repository.checkpoints(session, fork)
     assert service.context.storage.open(own.storage_key).read() == b"state at 2"
     assert files(service, "checkpoints") == {own.storage_key}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.metrics.chunks import Row
+from service.metrics.chunks import MetricRow
 from tests.support.api import Served
 
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
@@ -16,7 +16,9 @@ VAL = [0.5, 0.4, 0.3, 0.25, 0.35, 0.5, 0.7, 0.9]
 def log(service: Served, claimed: Any, losses: list[float], first: int = 1) -> None:
     for epoch, loss in enumerate(losses, start=first):
         told = {("train", "loss"): 0.9 * 0.8**epoch, ("val", "loss"): loss, ("val", "loss_se"): 0.01}
-        service.append(claimed, *(Row(split, name, 10 * epoch, epoch, v, 0.0) for (split, name), v in told.items()))
+        service.append(
+            claimed, *(MetricRow(split, name, 10 * epoch, epoch, v, 0.0) for (split, name), v in told.items())
+        )
 
 
 def ask(service: Served, job: str, **headers: str) -> Any:
@@ -52,8 +54,10 @@ def test_live_and_final(service: Served) -> None:
 def test_values_that_json_cannot_hold(service: Served) -> None:
     job = service.submit(optimizer={"kind": "sgd", "lr": 100.0})
     claimed = service.claim()
-    rows = [Row("train", name, 10, 1, value, 0.0) for name, value in (("batch_loss", float("inf")), ("lr", 100.0))]
-    service.append(claimed, *rows, Row("train", "loss", 10, 1, float("nan"), 0.0))
+    rows = [
+        MetricRow("train", name, 10, 1, value, 0.0) for name, value in (("batch_loss", float("inf")), ("lr", 100.0))
+    ]
+    service.append(claimed, *rows, MetricRow("train", "loss", 10, 1, float("nan"), 0.0))
     main = ask(service, job).json()["verdicts"][0]
     assert (main["code"], main["evidence"]["not_finite_since_step"]) == ("learning_rate_too_high", 10)
 

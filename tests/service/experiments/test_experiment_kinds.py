@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from service.metrics.chunks import Row
+from service.metrics.chunks import MetricRow
 from tests.support.api import Served
 from tests.support.simulated_training import SPEC, by_lr, get, post, run_all, run_one, tick, waiting
 
@@ -63,7 +63,9 @@ def train(service: Served, course: Callable[[dict[str, Any]], list[float]]) -> d
     losses = course(spec)
     for epoch, loss in enumerate(losses, start=1):
         told = {("train", "loss"): 0.9 * 0.8**epoch, ("val", "loss"): loss, ("val", "loss_se"): 0.01}
-        service.append(claimed, *(Row(split, name, 10 * epoch, epoch, v, 0.0) for (split, name), v in told.items()))
+        service.append(
+            claimed, *(MetricRow(split, name, 10 * epoch, epoch, v, 0.0) for (split, name), v in told.items())
+        )
     parts = {"val": {"loss": min(losses)}, "test": {"loss": min(losses), "accuracy": 1 - min(losses) / 2}}
     service.finish(claimed, evaluation={"split": "test", "samples": 10, "metrics": {}, "parts": parts})
     return spec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from service.jobs import checkpoints, leases
+from service.jobs import repository as jobs_repository
 from tests.support.api import Served, row
 
 
@@ -29,4 +30,4 @@ def test_the_newest_come_first_and_older_ones_may_go(service: Served) -> None:
     shown = service.client.get(f"/v1/jobs/{job}/checkpoints").json()["data"]
     assert [(c["step"], c["metric_seq"]) for c in shown] == [(3, 2), (2, 2)]
     with service.sessions() as session:
-        assert [c.step for c in checkpoints.latest(session, job)] == [3, 2]
+        assert [c.step for c in jobs_repository.checkpoints(session, job)] == [3, 2]

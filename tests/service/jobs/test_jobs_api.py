@@ -49,8 +49,8 @@ def test_list_filters_and_pages(service: Served) -> None:
     ids = [job["id"] for job in first["data"] + rest["data"]]
     assert ids == sorted(ids, reverse=True)
     assert len(service.client.get("/v1/jobs?label.parity=1").json()["data"]) == 2
-    assert len(service.client.get("/v1/jobs?status=queued&status=running").json()["data"]) == 5
-    assert service.client.get("/v1/jobs?status=nonsense").status_code == 422
+    assert len(service.client.get("/v1/jobs?state=queued&state=running").json()["data"]) == 5
+    assert service.client.get("/v1/jobs?state=nonsense").status_code == 422
 
 
 def test_etag_saves_the_body(service: Served) -> None:

@@ -14,7 +14,7 @@ from service.jobs import attempts, checkpoints, leases
 from service.jobs.tables import Job
 from service.leases import StaleFence
 from service.logs import service as logs
-from service.logs.chunks import Line
+from service.logs.chunks import LogLine
 from service.metrics import service as metrics
 from tests.support.api import Served, row
 
@@ -82,7 +82,7 @@ WRITES: dict[str, Callable[[Session, leases.Claim], Any]] = {
     "requested_action": lambda s, claim: leases.requested_action(s, claim),
     "start": lambda s, claim: attempts.start(s, claim),
     "note": lambda s, claim: attempts.note(s, claim, phase="zombie"),
-    "say": lambda s, claim: logs.append(s, claim, [Line(1.0, "info", "training", "zombie")]),
+    "say": lambda s, claim: logs.append(s, claim, [LogLine(1.0, "info", "training", "zombie")]),
     "say nothing": lambda s, claim: logs.append(s, claim, []),
     "handback": lambda s, claim: attempts.handback(s, claim, "zombie"),
     "cancelled": lambda s, claim: attempts.cancelled(s, claim),

@@ -7,8 +7,9 @@ from typing import get_args
 import pytest
 from sqlalchemy import select, update
 
-from service.jobs.states import ALLOWED, ENDED, WITH_WORKER, Conflict, State, transition
+from service.jobs.states import ALLOWED, ENDED, WITH_WORKER, Conflict, State
 from service.jobs.tables import Job, JobEvent
+from service.jobs.transitions import transition
 from tests.support.api import Served
 
 pytestmark = pytest.mark.postgresql

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import event
 
 from service.context import Context
-from service.database import make_engine, reading, session_factory
+from service.database import make_engine, reading
 from service.datasets import intake
 from service.datasets.receive import Received
 from service.datasets.service import DatasetMetadata, register
@@ -25,6 +25,7 @@ from service.job_watcher import Hub
 from service.jobs import service as jobs
 from service.jobs.states import ENDED
 from service.keys.service import Principal, authenticate, create_key
+from service.sessions import session_factory
 from service.settings import Settings
 from service.storage import Storage
 from tests.support.api import FACTS

@@ -11,7 +11,7 @@ import pytest
 from service.jobs import attempts
 from service.jobs.leases import Claim
 from service.logs import service as log_service
-from service.logs.chunks import CUT, LINE_CHARACTERS, Line, clean, decode, encode
+from service.logs.chunks import CUT, LINE_CHARACTERS, LogLine, clean, decode, encode
 from tests.support.api import Served
 
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
@@ -33,7 +33,7 @@ def job(service: Served) -> str:
     job = service.submit()
     first = service.claim()
     service.say(first, *(f"line {n}" for n in range(3)))
-    service.say(first, "Line 3", level="warning")
+    service.say(first, "LogLine 3", level="warning")
     service.say(first, *(f"line {n}" for n in range(4, 7)))
     service.say(first, "line 7", level="error")
     service.say(first, "line 8", "line 9", level="debug")
@@ -50,14 +50,14 @@ def test_every_line_of_every_attempt_by_a_gap_free_seq(service: Served, job: str
     assert (everything["next"], everything["done"]) == (12, False)
     line = everything["data"][3]
     assert set(line) == {"seq", "at", "attempt", "level", "source", "text"}
-    assert (line["level"], line["source"], line["text"]) == ("warning", "training", "Line 3")
+    assert (line["level"], line["source"], line["text"]) == ("warning", "training", "LogLine 3")
     assert line["at"].endswith("+00:00")
 
 
 def test_filters_narrow_and_the_cursor_passes_over_the_rest(service: Served, job: str) -> None:
     assert texts(service, job, "&attempt=2") == ["a", "b"]
-    assert texts(service, job, "&level=warning") == ["Line 3", "line 7"]
-    assert texts(service, job, "&contains=LINE 3") == ["Line 3"]
+    assert texts(service, job, "&level=warning") == ["LogLine 3", "line 7"]
+    assert texts(service, job, "&contains=LINE 3") == ["LogLine 3"]
     assert texts(service, job, "&level=error&attempt=2") == []
     assert logs(service, job, "&level=error&attempt=2")["next"] == 12
     page = logs(service, job, "&level=info&limit=5")
@@ -81,7 +81,7 @@ def test_text_is_the_default_and_accept_chooses(service: Served, job: str) -> No
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     lines = answer.text.splitlines()
     assert len(lines) == int(answer.headers["trainkit-next"]) == 12
-    assert lines[3].split(" ")[1:] == ["1", "warning", "Line", "3"]
+    assert lines[3].split(" ")[1:] == ["1", "warning", "LogLine", "3"]
     assert answer.headers["x-content-type-options"] == "nosniff"
     for accept, kind in (
         ("application/json", "application/json"),
@@ -114,10 +114,10 @@ def test_waiting_answers_when_a_wanted_line_comes(service: Served, job: str) -> 
 
     def work() -> None:
         with service.sessions.begin() as session:
-            log_service.append(session, Claim(job, 2), [Line(time.time(), "info", "supervisor", "not wanted")])
+            log_service.append(session, Claim(job, 2), [LogLine(time.time(), "info", "supervisor", "not wanted")])
         time.sleep(0.3)
         with service.sessions.begin() as session:
-            log_service.append(session, Claim(job, 2), [Line(time.time(), "error", "supervisor", "wanted")])
+            log_service.append(session, Claim(job, 2), [LogLine(time.time(), "error", "supervisor", "wanted")])
 
     later = threading.Timer(0.3, work)
     later.start()
@@ -171,6 +171,6 @@ def test_lines_are_cleaned_and_kept_as_they_are_otherwise(service: Served) -> No
 
 
 def test_a_body_gives_back_its_lines() -> None:
-    lines = [Line(1e9 + n / 1000, "warning", "supervisor", f"text {n} ü") for n in range(50)]
+    lines = [LogLine(1e9 + n / 1000, "warning", "supervisor", f"text {n} ü") for n in range(50)]
     assert decode(encode(lines)) == lines
     assert clean(lines[0]) == lines[0]

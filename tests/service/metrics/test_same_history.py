@@ -16,7 +16,7 @@ from sqlalchemy import text, update
 
 from service.jobs.tables import Job
 from service.metrics import compaction
-from service.metrics.chunks import Row
+from service.metrics.chunks import MetricRow
 from tests.service.metrics.test_metric_log import again
 from tests.support.api import Served, row
 from tests.support.log_readers import Reader, as_row, check_all_ways, polled, streamed
@@ -75,9 +75,9 @@ def test_random_reconnects_worker_deaths_and_a_killed_api(
     assert not all(one[-1] for one in history)
 
 
-def some_row(numbers: random.Random, step: int) -> Row:
+def some_row(numbers: random.Random, step: int) -> MetricRow:
     value = numbers.choice([numbers.random(), float(numbers.randint(0, 3)), math.nan, math.inf, -math.inf])
-    return Row(
+    return MetricRow(
         numbers.choice(["train", "val"]), numbers.choice(["loss", "größe,x"]), step, step // 10, value, time.time()
     )
 

@@ -14,14 +14,15 @@ from sqlalchemy import event, text, update
 from sqlalchemy.exc import OperationalError
 
 from service.app import create_app
-from service.database import after_commit, db_now, make_engine, session_factory
+from service.database import after_commit, db_now, make_engine
 from service.jobs import attempts
 from service.jobs.tables import Job
 from service.monitoring import gauges
 from service.monitoring.gauges import StateGauges
 from service.monitoring.repository import current_counts, total_counts
+from service.sessions import session_factory
 from service.settings import Settings
-from service.workers.service import seen
+from service.workers.repository import record_heartbeat
 from tests.support.api import Served, row
 from tests.support.prometheus_text import Scrape
 from trainkit.spec.failures import failure
@@ -144,7 +145,7 @@ def test_gauges_count_the_state(service: Served) -> None:
         ):
             session.execute(update(Job).where(Job.id == job).values(**changes))
         about: dict[str, Any] = {"host": "h", "pid": 1, "slots": 2, "device": "cpu", "versions": {}}
-        seen(session, "h/1", queues=["data", "predict"], **about)
+        record_heartbeat(session, "h/1", queues=["data", "predict"], **about)
     found = scrape(service)
     states = {"queued": 2, "running": 1, "succeeded": 1, "failed": 0, "validating": 0}
     assert {state: found.get("trainkit_jobs", state=state) for state in states} == states

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from service.jobs import service as jobs
-from service.metrics.chunks import Row
+from service.metrics.chunks import MetricRow
 from service.peer_evaluations import repository
 from service.peer_evaluations.tables import PeerEvaluation, PeerGroup, PeerGroupMember
 from tests.support.peer_jobs import MEDIAN, Lab, Run, make_lab, rows_of
@@ -85,7 +85,7 @@ def test_the_fourth_job_is_stopped_by_the_median_of_three(lab: Lab) -> None:
     run.finish("early_stop")
     assert (run.row.state, run.row.stop_reason) == ("succeeded", "early_stop")
     found = run.replay()
-    assert (found.same_as_taken, found.total, found.evaluations) == (True, 2, 3)
+    assert (found.matches_recorded, found.total, found.evaluations) == (True, 2, 3)
     assert found.stop is not None
     assert (found.stop.epoch, found.stop.stop_reason, found.saved.epochs) == (2, "early_stop", 1)
     assert (found.cost.best_if_stopped, found.cost.best_seen) == (3.1, 1.0)
@@ -100,7 +100,7 @@ def test_the_percentile_of_the_values_at_the_epoch(lab: Lab) -> None:
         ("continue", 1.5, 1.5),
         ("continue", 7.5, 1.5),
     ]
-    assert run.replay().same_as_taken is True
+    assert run.replay().matches_recorded is True
 
 
 def test_what_others_do_later_does_not_change_what_was_decided(lab: Lab) -> None:
@@ -109,7 +109,7 @@ def test_what_others_do_later_does_not_change_what_was_decided(lab: Lab) -> None
     for loss in (3.9, 2.9):
         run.evaluate(loss)
     before = run.replay()
-    assert before.same_as_taken is True
+    assert before.matches_recorded is True
     for peer in peers:
         peer.resume(metric_seq=0, step=0)  # all of it is run again, with other numbers
         for loss in (0.1, 0.1, 0.1, 0.1):
@@ -120,7 +120,7 @@ def test_what_others_do_later_does_not_change_what_was_decided(lab: Lab) -> None
     run.evaluate(2.0)
     last = run.decisions()[-2]
     assert (last.rule["kind"], last.inputs["threshold"]) == ("median", pytest.approx(0.1))
-    assert run.replay().same_as_taken is True
+    assert run.replay().matches_recorded is True
     # Rules that were never asked see the same: the median of the three as they were then, and not as they are now.
     never = run.replay([{**MEDIAN, "min_jobs": 2}])
     assert [d.inputs["threshold"] for d in never.decisions] == [4.0, 3.0, pytest.approx(0.1)]
@@ -152,7 +152,7 @@ def test_a_range_that_was_superseded_later_counted_when_it_was_looked_at(lab: La
         [3.0],
     ]
     run.finish()
-    assert run.replay().same_as_taken is True
+    assert run.replay().matches_recorded is True
 
 
 def test_its_own_evaluations_that_are_run_again_are_decided_again(lab: Lab) -> None:
@@ -169,7 +169,7 @@ def test_its_own_evaluations_that_are_run_again_are_decided_again(lab: Lab) -> N
         (2, 2, 3.5, "stop"),
     ]
     found = run.replay()
-    assert (found.same_as_taken, [d.inputs["best"] for d in found.decisions]) == (True, [3.9, 3.5])
+    assert (found.matches_recorded, [d.inputs["best"] for d in found.decisions]) == (True, [3.9, 3.5])
 
 
 def test_a_stop_outlives_the_attempt_and_its_rows(lab: Lab) -> None:
@@ -182,7 +182,7 @@ def test_a_stop_outlives_the_attempt_and_its_rows(lab: Lab) -> None:
     assert (run.row.requested_action or {})["stop_reason"] == "early_stop"
     run.finish("early_stop")
     assert (run.row.state, run.row.requested_action) == ("succeeded", None)
-    assert run.replay().same_as_taken is True
+    assert run.replay().matches_recorded is True
 
 
 def test_an_evaluation_in_several_flushes_is_one(lab: Lab) -> None:
@@ -191,7 +191,7 @@ def test_an_evaluation_in_several_flushes_is_one(lab: Lab) -> None:
     whole.evaluate(3.5, val_accuracy=0.5)
     for row in rows_of(1, 1, train_loss=1.75, val_loss=3.5, val_accuracy=0.5):
         cut.append(row)
-        cut.append(Row("train", "batch_loss", 1, 1, 9.0, 0.0), Row("test", "loss", 1, 1, 9.0, 0.0))
+        cut.append(MetricRow("train", "batch_loss", 1, 1, 9.0, 0.0), MetricRow("test", "loss", 1, 1, 9.0, 0.0))
     with lab.context.sessions() as session:
         one, other = repository.last(session, whole.job), repository.last(session, cut.job)
     assert one is not None
@@ -206,7 +206,7 @@ def test_an_evaluation_in_several_flushes_is_one(lab: Lab) -> None:
         }
     )
     # Of an evaluation that a death cut off nothing is left in the next one of that step.
-    cut.append(Row("val", "mae", 2, 2, 9.0, 0.0))
+    cut.append(MetricRow("val", "mae", 2, 2, 9.0, 0.0))
     cut.resume(metric_seq=cut.row.next_seq - 2, step=1)
     cut.append(*rows_of(2, 2, val_loss=3.0))
     with lab.context.sessions() as session:
@@ -226,7 +226,7 @@ def test_numbers_that_json_has_not(lab: Lab) -> None:
     assert [d.action for d in said] == ["stop", "stop", "continue", "stop"]
     assert [d.inputs["best"] for d in said] == [None] * 4
     run.finish("diverged")
-    assert run.replay().same_as_taken is True
+    assert run.replay().matches_recorded is True
 
 
 def test_only_jobs_of_the_same_experiment_and_project_are_compared(lab: Lab, migrated_url: str, tmp_path: Path) -> None:
@@ -239,12 +239,12 @@ def test_only_jobs_of_the_same_experiment_and_project_are_compared(lab: Lab, mig
     none.evaluate(9.0)
     assert [(d.action, d.inputs["others"]) for d in other.decisions()] == [("continue", 0)]
     assert none.decisions() == []
-    assert (none.replay().same_as_taken, none.replay().total) == (True, 0)
+    assert (none.replay().matches_recorded, none.replay().total) == (True, 0)
     with pytest.raises(SpecError, match="has no group") as caught:
         none.replay([{"kind": "diverged"}, MEDIAN])
     assert caught.value.problems[0].pointer == "/rules/1"
     with lab.context.sessions() as session:
-        assert repository.members(session, lab.who.project_id, "e") == 3
+        assert repository.count_members(session, lab.who.project_id, "e") == 3
         assert repository.last(session, none.job) is None
 
 
@@ -271,7 +271,7 @@ def test_a_deleted_job_is_compared_no_more_and_leaves_decisions_to_be_understood
     run.evaluate(3.1)
     assert [d.inputs["others"] for d in run.decisions()] == [3, 2]
     run.finish()
-    assert run.replay().same_as_taken is True
+    assert run.replay().matches_recorded is True
     for one in (*peers[1:], run):
         if one is not run:
             one.finish()
@@ -342,7 +342,7 @@ def play(lab: Lab, seed: int, experiment: str) -> dict[str, int]:
     for run in runs:
         run.finish()
         found = run.replay()
-        assert found.same_as_taken is True, (seed, run.job)
+        assert found.matches_recorded is True, (seed, run.job)
         for mine in rules[runs.index(run)]:
             if mine["kind"] in ACROSS:
                 asked_anew(run, mine)
@@ -436,7 +436,7 @@ def test_jobs_that_log_at_the_same_time_see_what_a_replay_sees(
     compared = 0
     for run in runs:
         run.finish("early_stop")
-        assert run.replay().same_as_taken is True
+        assert run.replay().matches_recorded is True
         compared += sum(d.inputs["others"] > 0 for d in run.decisions())
         assert len({d.inputs["basis"] for d in run.decisions()}) == 25
     assert compared > 50

@@ -36,16 +36,16 @@ def change(service: Served, **settings: Any) -> Any:
 
 def test_settings_are_the_service_s_until_they_are_set(service: Served) -> None:
     project = own(service)
-    assert (project["name"], project["settings"], project["own"]) == ("default", DEFAULTS, [])
+    assert (project["name"], project["settings"], project["overrides"]) == ("default", DEFAULTS, [])
     answer = change(service, logs_days=7, checkpoints_kept=0, metrics_days=365, checkpoints_days=None)
     assert answer.status_code == 200, answer.text
     wanted = {**DEFAULTS, "logs_days": 7, "checkpoints_kept": 0, "metrics_days": 365, "checkpoints_days": None}
     assert answer.json()["settings"] == wanted
-    assert answer.json()["own"] == ["checkpoints_days", "checkpoints_kept", "logs_days", "metrics_days"]
+    assert answer.json()["overrides"] == ["checkpoints_days", "checkpoints_kept", "logs_days", "metrics_days"]
     back = {"logs_days": "default", "metrics_days": "default", "checkpoints_days": "default"}
     assert change(service, **back).json()["settings"] == {**DEFAULTS, "checkpoints_kept": 0}
     assert service.client.get(f"/v1/projects/{project['id']}").json() == own(service)
-    assert change(service).json()["own"] == ["checkpoints_kept"]
+    assert change(service).json()["overrides"] == ["checkpoints_kept"]
 
 
 @SQLITE
@@ -83,7 +83,7 @@ def test_wrong_values_are_pointed_at(service: Served, body: Any, pointer: str) -
     answer = service.client.patch(f"/v1/projects/{own(service)['id']}", json=body)
     assert answer.status_code == 422
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
-    assert own(service)["own"] == []
+    assert own(service)["overrides"] == []
 
 
 def test_the_claim_honours_the_project_s_own_limit(service: Served) -> None:

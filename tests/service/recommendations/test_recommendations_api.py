@@ -12,7 +12,7 @@ from service.background.retention import apply_retention
 from service.database import db_now
 from service.jobs import attempts
 from service.jobs.tables import Job
-from service.metrics.chunks import Row
+from service.metrics.chunks import MetricRow
 from service.recommendations.tables import Recommendation
 from tests.support.api import Served
 from trainkit.diagnose.diagnosis import RULESET_VERSION
@@ -26,7 +26,9 @@ def log(service: Served, claimed: Any, losses: list[float], se: float, **more: f
     for epoch, loss in enumerate(losses, start=1):
         told = {("train", "loss"): 0.9 * 0.8**epoch, ("val", "loss"): loss, ("val", "loss_se"): se}
         told |= {("val", name): value for name, value in more.items()}
-        service.append(claimed, *(Row(split, name, 10 * epoch, epoch, v, 0.0) for (split, name), v in told.items()))
+        service.append(
+            claimed, *(MetricRow(split, name, 10 * epoch, epoch, v, 0.0) for (split, name), v in told.items())
+        )
 
 
 def diagnosed(service: Served, **changes: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.metrics import service as metrics
-from service.metrics.chunks import Row
+from service.metrics.chunks import MetricRow
 from tests.support.api import Served
 from trainkit.diagnose.early_stopping import EarlyStopDecision, EarlyStopping, Evaluation
 from trainkit.spec.resolve import with_mode
@@ -20,11 +20,11 @@ SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 RULES = [{"kind": "patience", "patience": 9}, {"kind": "diverged"}, {"kind": "stalled", "evaluations": 9}]
 
 
-def logged(step: int, **values: float) -> list[Row]:
+def logged(step: int, **values: float) -> list[MetricRow]:
     """The rows of an evaluation, `val_loss` ..., and the mark that rules were asked."""
     named = [(*name.split("_", 1), value) for name, value in values.items()]
     named.append(("train", "seconds", step * 0.5))
-    return [Row(split, name, step, step, value, 0.0) for split, name, value in named]
+    return [MetricRow(split, name, step, step, value, 0.0) for split, name, value in named]
 
 
 def evaluate(service: Served, claimed: Any, losses: list[float], rules: EarlyStopping | None, first: int = 1) -> None:
@@ -67,7 +67,7 @@ def test_another_patience_on_a_stored_history(service: Served) -> None:
     ]
     rule = found["decisions"][0]["rule"]
     assert (rule["kind"], rule["mode"], rule["patience"]) == ("patience", "min", 2)
-    assert (found["total"], found["next"], found["evaluations"], found["same_as_taken"]) == (4, 4, 6, None)
+    assert (found["total"], found["next"], found["evaluations"], found["matches_recorded"]) == (4, 4, 6, None)
     assert {name: found["stop"][name] for name in ("step", "epoch", "stop_reason")} == {
         "step": 4,
         "epoch": 4,
@@ -83,7 +83,7 @@ def test_the_jobs_own_rules_give_the_decisions_that_were_taken(service: Served) 
     rules = own_rules()
     evaluate(service, claimed, [1e30, 2.0, 0.1 + 0.2, math.inf], rules)
     found = simulate(service, job, {})
-    assert (found["same_as_taken"], found["total"]) == (True, 12)
+    assert (found["matches_recorded"], found["total"]) == (True, 12)
     assert found["stop"]["rule"]["kind"] == "diverged"
     assert found["decisions"][-2]["inputs"]["val_loss"] is None
     stored = service.client.get(f"/v1/jobs/{job}/decisions").json()["data"]
@@ -92,7 +92,7 @@ def test_the_jobs_own_rules_give_the_decisions_that_were_taken(service: Served) 
     numbers = json.loads(json.dumps([{name: d[name] for name in shown} for d in stored]), parse_int=float)
     assert numbers == json.loads(json.dumps(found["decisions"]), parse_int=float)
     service.finish(claimed, stop_reason="diverged")
-    assert simulate(service, job, {"rules": None})["same_as_taken"] is True
+    assert simulate(service, job, {"rules": None})["matches_recorded"] is True
 
 
 def test_a_decision_that_was_taken_otherwise_is_noticed(service: Served) -> None:
@@ -100,7 +100,7 @@ def test_a_decision_that_was_taken_otherwise_is_noticed(service: Served) -> None
     claimed = service.claim()
     evaluate(service, claimed, [3.0, 2.0], own_rules())
     evaluate(service, claimed, [1.0], own_rules(), first=3)  # with its counters forgotten
-    assert simulate(service, job, {})["same_as_taken"] is False
+    assert simulate(service, job, {})["matches_recorded"] is False
 
 
 def test_a_missing_last_decision_counts_once_nothing_can_come(service: Served) -> None:
@@ -108,9 +108,9 @@ def test_a_missing_last_decision_counts_once_nothing_can_come(service: Served) -
     claimed = service.claim()
     evaluate(service, claimed, [3.0, 2.0], own_rules())
     evaluate(service, claimed, [1.0], None, first=3)
-    assert simulate(service, job, {})["same_as_taken"] is True
+    assert simulate(service, job, {})["matches_recorded"] is True
     service.finish(claimed)
-    assert simulate(service, job, {})["same_as_taken"] is False
+    assert simulate(service, job, {})["matches_recorded"] is False
 
 
 def test_what_was_run_again_is_left_out(service: Served) -> None:
@@ -131,7 +131,7 @@ def test_what_was_run_again_is_left_out(service: Served) -> None:
     again.load(kept)
     evaluate(service, claimed, [2.5, 1.0], again, first=6)
     found = simulate(service, job, {})
-    assert (found["same_as_taken"], found["total"], found["stop"]) == (True, 12, None)
+    assert (found["matches_recorded"], found["total"], found["stop"]) == (True, 12, None)
     assert [d["inputs"]["val_loss"] for d in found["decisions"][::3]] == [3.0, 2.0, 2.5, 1.0]
 
 
@@ -157,7 +157,9 @@ def test_a_batch_loss_that_was_not_finite_stops_a_diverged_rule(service: Served)
     job = service.submit(early_stop=[])
     claimed = service.claim()
     evaluate(service, claimed, [3.0, 2.0], None)
-    service.append(claimed, Row("train", "batch_loss", 3, 3, 1.0, 0.0), Row("train", "batch_loss", 4, 3, math.nan, 0.0))
+    service.append(
+        claimed, MetricRow("train", "batch_loss", 3, 3, 1.0, 0.0), MetricRow("train", "batch_loss", 4, 3, math.nan, 0.0)
+    )
     evaluate(service, claimed, [1.0], None, first=5)
     found = simulate(service, job, {"rules": [{"kind": "diverged"}]})
     assert (found["stop"]["step"], found["stop"]["epoch"], found["total"]) == (4, 3, 3)

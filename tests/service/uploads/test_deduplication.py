@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from service.database import make_engine, session_factory
+from service.database import make_engine
 from service.keys.service import create_key
+from service.sessions import session_factory
 from tests.support.api import Served
 from tests.support.unreliable_network import Api
 

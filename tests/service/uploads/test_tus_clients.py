@@ -17,8 +17,9 @@ import pytest
 from sqlalchemy.orm import Session
 from tusclient.client import TusClient
 
-from service.database import make_engine, session_factory
+from service.database import make_engine
 from service.keys.service import create_key
+from service.sessions import session_factory
 from tests.support.unreliable_network import Api, Network
 
 MIB = 1 << 20

@@ -10,8 +10,8 @@ import sqlalchemy
 
 from service.background.lease_expiry import expire_leases
 from service.jobs import attempts
-from service.jobs.states import transition
 from service.jobs.tables import Job
+from service.jobs.transitions import transition
 from service.metrics import service as metrics
 from service.webhooks import outbox, repository
 from service.webhooks.tables import WebhookCrossing, WebhookDelivery

@@ -1,4 +1,4 @@
-"""Workers say that they are alive; housekeeping is one worker's turn at a time."""
+"""SQL of workers' heartbeats, and of the lease that lets one worker at a time run housekeeping."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlalchemy import delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.database import db_now
+from service.database import db_now, db_time
 from service.workers.tables import Housekeeping, Worker
 
 ALIVE_SECONDS = 30.0
@@ -16,10 +16,9 @@ FORGET_SECONDS = 3600.0
 FAR_SECONDS = 60.0
 
 
-def seen(session: Session, worker_id: str, **about: Any) -> None:
-    """Renew a worker's sign of life; `about` holds host, pid, queues, slots, device, versions."""
-    now = session.scalar(select(db_now()))
-    assert now is not None
+def record_heartbeat(session: Session, worker_id: str, **about: Any) -> None:
+    """Insert or renew a worker's row; `about` holds host, pid, queues, slots, device, versions."""
+    now = db_time(session)
     known = session.get(Worker, worker_id)
     if known is None:
         session.add(Worker(id=worker_id, started_at=now, seen_at=now, **about))
@@ -27,13 +26,13 @@ def seen(session: Session, worker_id: str, **about: Any) -> None:
         known.seen_at = now
 
 
-def gone(session: Session, worker_id: str) -> None:
-    """The worker says good-bye."""
+def remove(session: Session, worker_id: str) -> None:
+    """Delete the row of a worker that shuts down."""
     session.execute(delete(Worker).where(Worker.id == worker_id))
 
 
-def take_housekeeping(session: Session, owner: str, seconds: float) -> bool:
-    """Whether it is this owner's turn to keep house; the turn lasts `seconds`."""
+def claim_housekeeping(session: Session, owner: str, seconds: float) -> bool:
+    """Claim or renew the lease of housekeeping for `seconds`; False while another owner holds it."""
     mine = session.execute(
         update(Housekeeping)
         .where(
@@ -62,13 +61,13 @@ def take_housekeeping(session: Session, owner: str, seconds: float) -> bool:
 
 
 def alive(session: Session, *, host: str | None = None) -> list[Worker]:
-    """Workers seen lately, of one host or of all."""
+    """Return the workers with a recent heartbeat, of one host or of all."""
     lately = select(Worker).where(Worker.seen_at > db_now(plus=-ALIVE_SECONDS))
     if host is not None:
         lately = lately.where(Worker.host == host)
     return list(session.scalars(lately.order_by(Worker.id)))
 
 
-def forget_old(session: Session) -> None:
-    """Drop workers that have long been silent."""
+def remove_silent(session: Session) -> None:
+    """Delete workers without a heartbeat for `FORGET_SECONDS`."""
     session.execute(delete(Worker).where(Worker.seen_at < db_now(plus=-FORGET_SECONDS)))

@@ -1,0 +1,43 @@
+"""SQL of API keys and of the projects that own them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from service.database import db_now
+from service.keys.tables import ApiKey, Project
+
+
+def project(session: Session, project_id: str) -> Project:
+    """Return the project of a key: it always exists."""
+    return session.get_one(Project, project_id)
+
+
+def project_named(session: Session, name: str) -> Project | None:
+    """Return the project of that name."""
+    return session.scalars(select(Project).where(Project.name == name)).one_or_none()
+
+
+def add(session: Session, row: Project | ApiKey) -> None:
+    """Insert a project or a key."""
+    session.add(row)
+    session.flush()
+
+
+def key(session: Session, key_id: str) -> ApiKey | None:
+    """Return a key of any project."""
+    return session.get(ApiKey, key_id)
+
+
+def keys_of(session: Session, project_id: str) -> Sequence[ApiKey]:
+    """Return the project's keys, oldest first."""
+    mine = select(ApiKey).where(ApiKey.project_id == project_id)
+    return session.scalars(mine.order_by(ApiKey.created_at)).all()
+
+
+def set_last_used(session: Session, key_id: str) -> None:
+    """Write that the key has just been used."""
+    session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=db_now()))

@@ -1,0 +1,29 @@
+"""SQL of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.models.tables import Model
+
+
+def get(session: Session, project_id: str, model_id: str) -> Model | None:
+    """Return the project's model of that id."""
+    mine = select(Model).where(Model.id == model_id, Model.project_id == project_id)
+    return session.scalars(mine).one_or_none()
+
+
+def listing(session: Session, project_id: str, limit: int, after: str | None) -> Sequence[Model]:
+    """Return models, newest first, one more than `limit`."""
+    mine = select(Model).where(Model.project_id == project_id)
+    if after:
+        mine = mine.where(Model.id < after)
+    return session.scalars(mine.order_by(Model.id.desc()).limit(limit + 1)).all()
+
+
+def delete(session: Session, model: Model) -> None:
+    """Delete the row; its files stay."""
+    session.delete(model)
