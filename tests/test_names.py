@@ -15,10 +15,7 @@ FOLDERS = (*PACKAGES, "tests", "benchmarks", "examples")
 """Migrations are left out: they tell what tables were called before."""
 
 SHARED_CLASS_NAMES: dict[str, int] = {
-    "Context": 2,
     "Dataset": 2,
-    "Lion": 2,
-    "Muon": 2,
     "Problem": 2,
 }
 """How many modules define a class of that name."""

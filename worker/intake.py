@@ -187,7 +187,7 @@ class Intake:
 def read(upload: Path, folder: Path, kind: str | None, target: str | None, reading: dict[str, Any] | None) -> None:
     """Read the upload into `folder/prepared` and report the outcome in the spool. Runs in the child."""
     from trainkit.data import DataError, prepare
-    from trainkit.spec.read_options import Reading
+    from trainkit.spec.read_options import ReadOptions
 
     limit_resources()
     spool = SpoolWriter(folder / "spool")
@@ -205,7 +205,7 @@ def read(upload: Path, folder: Path, kind: str | None, target: str | None, readi
             folder / "prepared",
             kind=kind,
             target=target,
-            reading=Reading.model_validate(reading or {}),
+            reading=ReadOptions.model_validate(reading or {}),
             progress=report_progress,
         )
         spool.write({"type": "ready", "facts": facts.model_dump(mode="json"), "report": report})

@@ -19,7 +19,7 @@ from service.jobs.tables import Checkpoint
 from service.logs.chunks import Level
 from service.models.tables import Model
 from service.storage import Storage
-from trainkit.spec import DatasetFacts, JobSpec, SpecError, resolve
+from trainkit.spec import DatasetFacts, SpecError, load_resolved
 from trainkit.spec.error_mapping import UNREACHABLE
 from trainkit.spec.failures import failure
 from trainkit.spec.memory import does_not_fit, needed_bytes, spec_that_fits
@@ -70,7 +70,7 @@ def check_memory(spec: dict[str, Any], dataset: Path, limit: int) -> None:
     limit = min(limit or machine, machine)
     try:
         facts = facts_of(dataset)
-        resolved = resolve(JobSpec.model_validate(spec), facts)
+        resolved = load_resolved(spec, facts)
     except (SpecError, ValueError, KeyError, TypeError):
         return  # the training process reports it
     if (problem := does_not_fit(resolved, facts, limit)) is not None:

@@ -24,7 +24,7 @@ from service.inference_requests.service import infer
 from service.keys.service import Principal
 from service.pagination import After, Limit, Page, page
 from trainkit.spec.facts import DatasetKind
-from trainkit.spec.read_options import Delimiter, Encoding, ImageSize, Reading
+from trainkit.spec.read_options import Delimiter, Encoding, ImageSize, ReadOptions
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "PNG"}}
@@ -93,7 +93,7 @@ by_uri = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=JsonRou
 
 @by_uri.post("", status_code=201, response_model=DatasetOut, include_in_schema=False)
 def post_source(response: Response, who: Writer, context: Service, source: SourceIn) -> DatasetOut:
-    read_options = read_options_of(**source.model_dump(include=set(Reading.model_fields)))
+    read_options = read_options_of(**source.model_dump(include=set(ReadOptions.model_fields)))
     metadata = service.DatasetMetadata(source.name or "", source.kind, source.target, None, read_options)
     dataset = service.register_source(context, who, source.uri, metadata)
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.datasets.tables import Dataset
 from trainkit.spec.augment import AugmentStep
 from trainkit.spec.facts import DatasetKind
-from trainkit.spec.read_options import Delimiter, Encoding, Header, ImageSize, Reading
+from trainkit.spec.read_options import Delimiter, Encoding, Header, ImageSize, ReadOptions
 
 NAME = r"^[^\x00-\x1f/\\]+$"
 
@@ -38,7 +38,7 @@ class DatasetOut(BaseModel):
 
 def read_options_of(**values: Any) -> dict[str, Any] | None:
     """Return the options that were given, None when none was. Raises ValidationError."""
-    return Reading.model_validate(values).model_dump(exclude_none=True) or None
+    return ReadOptions.model_validate(values).model_dump(exclude_none=True) or None
 
 
 class SourceIn(BaseModel):

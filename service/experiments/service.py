@@ -21,7 +21,7 @@ from service.experiments.tables import Experiment
 from service.jobs import service as jobs
 from service.jobs.idempotency import idempotent
 from service.keys.service import Principal
-from trainkit.spec import DatasetFacts, Resolved, SpecError
+from trainkit.spec import DatasetFacts, ResolvedSpec, SpecError
 from trainkit.spec import Problem as SpecProblem
 from trainkit.spec.experiments import (
     Autopilot,
@@ -134,7 +134,7 @@ def _sample_specs(plan: Plan) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
                 yield f"/space/{escaped}", f"with {value!r}", placed(plan.spec, {pointer: value})
 
 
-def _metric_problems(plan: Plan, resolved: Resolved) -> Iterator[SpecProblem]:
+def _metric_problems(plan: Plan, resolved: ResolvedSpec) -> Iterator[SpecProblem]:
     spec = resolved.spec
     task = spec.task or "classification"
     names = CLASSIFICATION_METRICS if is_classification(task) else REGRESSION_METRICS

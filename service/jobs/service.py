@@ -23,7 +23,7 @@ from service.keys.service import Principal
 from service.peer_evaluations import service as peer_evaluations
 from service.projects.service import rules
 from service.recommendations.service import freeze
-from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, further_problems, parse_spec, resolve
+from trainkit.spec import DatasetFacts, JobSpec, ResolvedSpec, SpecError, further_problems, parse_spec, resolve
 from trainkit.spec.error_mapping import SPEC_CODES, code_of_problems
 from trainkit.spec.failures import failure
 from trainkit.spec.memory import does_not_fit, limit_of
@@ -36,7 +36,7 @@ DATASET_ID = re.compile(r"ds_[a-z0-9]{1,60}")
 
 def check(
     session: Session, who: Principal, document: Any, most_memory: int = 0
-) -> tuple[JobSpec, Dataset, Resolved | None]:
+) -> tuple[JobSpec, Dataset, ResolvedSpec | None]:
     """Parse and resolve a document. Raises SpecError with everything wrong; None resolved while the data is checked.
 
     `most_memory` bytes are what any job's training process may hold; 0: no limit.

@@ -15,7 +15,7 @@ from service.datasets.schemas import read_options_of
 from service.datasets.service import DatasetMetadata
 from service.errors import Problem
 from trainkit.spec.facts import DATASET_KINDS
-from trainkit.spec.read_options import Reading
+from trainkit.spec.read_options import ReadOptions
 
 ALGORITHMS: dict[str, Any] = {"sha1": hashlib.sha1, "sha256": hashlib.sha256}
 MAX_LENGTH = 8192
@@ -105,13 +105,15 @@ def dataset_metadata(value: str | None) -> DatasetMetadata:
 
 
 def _read_options(values: dict[str, str]) -> dict[str, Any] | None:
-    given = {key: values[key] for key in Reading.model_fields if values.get(key)}
+    given = {key: values[key] for key in ReadOptions.model_fields if values.get(key)}
     try:
         return read_options_of(**given)
     except ValidationError as error:
         item = error.errors()[0]
         key = str(item["loc"][0])
-        raise _invalid(key, f"{item['msg']}.", str(Reading.model_fields[key].description or "Leave it out.")) from None
+        raise _invalid(
+            key, f"{item['msg']}.", str(ReadOptions.model_fields[key].description or "Leave it out.")
+        ) from None
 
 
 def _invalid(key: str, message: str, hint: str) -> Problem:

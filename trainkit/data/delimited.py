@@ -11,7 +11,7 @@ from typing import Any
 from trainkit.data.columns import COMMA_NUMBER, MISSING, NUMBER, check_bad_rows, column_of_text
 from trainkit.data.dataset import Column
 from trainkit.data.errors import data_error
-from trainkit.spec.read_options import NOTHING_SAID, Reading
+from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
 DELIMITERS = (",", "\t", ";", "|")
 MOST_COLUMNS = 100_000
@@ -20,7 +20,7 @@ SNIFFED_ROWS = 50
 
 
 def read_delimited(
-    path: Path, bad: list[dict[str, str]], details: dict[str, Any], reading: Reading = NOTHING_SAID
+    path: Path, bad: list[dict[str, str]], details: dict[str, Any], reading: ReadOptions = DEFAULT_READ_OPTIONS
 ) -> dict[str, Column]:
     """Return columns by name. Rows of a wrong length are appended to `bad`; more than 5 % of them raise DataError."""
     text, encoding = decode_text(path.read_bytes(), path.name, reading.encoding)

@@ -16,7 +16,7 @@ from trainkit.data.errors import DataError, DataProblem, data_error
 from trainkit.data.image_loading import MAX_UNREADABLE_SHARE, Progress, load_images
 from trainkit.data.pixels import PixelFile
 from trainkit.data.table import TABLE_SUFFIXES, read_columns
-from trainkit.spec.read_options import NOTHING_SAID, Reading
+from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from trainkit.spec.shapes import FEW_VALUES
 
 
@@ -25,7 +25,7 @@ def read_image_table(
     *,
     target: str | None = None,
     size: tuple[int, int] | None = None,
-    reading: Reading = NOTHING_SAID,
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Dataset, dict[str, Any]]:

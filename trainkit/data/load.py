@@ -30,13 +30,13 @@ from trainkit.data.sequences import read_long_csv
 from trainkit.data.table import JSON_ARRAY, TABLE_SUFFIXES, read_table
 from trainkit.data.weights import is_weights, read_weights
 from trainkit.spec.facts import DatasetFacts
-from trainkit.spec.read_options import NOTHING_SAID, Reading
+from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
 MOST_SIDE = 8192
 
 
 def load_dataset(
-    path: str | Path, *, kind: str | None = None, target: str | None = None, reading: Reading = NOTHING_SAID
+    path: str | Path, *, kind: str | None = None, target: str | None = None, reading: ReadOptions = DEFAULT_READ_OPTIONS
 ) -> Dataset:
     """Load the dataset in a file or folder. Without `kind` it is detected; `target` names the column to predict of a table.
 
@@ -52,7 +52,7 @@ def prepare(
     *,
     kind: str | None = None,
     target: str | None = None,
-    reading: Reading = NOTHING_SAID,
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
     progress: Progress | None = None,
 ) -> tuple[DatasetFacts, dict[str, Any]]:
     """Read `path` as `load_dataset` does, write the prepared form to `folder`; returns (facts, report).
@@ -82,7 +82,7 @@ def read(
     *,
     kind: str | None = None,
     target: str | None = None,
-    reading: Reading = NOTHING_SAID,
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Dataset, str, dict[str, Any]]:
@@ -148,7 +148,7 @@ def _is_npy(path: Path) -> bool:
         return file.read(6) == b"\x93NUMPY"
 
 
-def _table(path: Path, target: str | None, reading: Reading) -> tuple[Dataset, dict[str, Any]]:
+def _table(path: Path, target: str | None, reading: ReadOptions) -> tuple[Dataset, dict[str, Any]]:
     """Read a table file, or the only table in an archive."""
     if path.is_file() and not is_archive(path):
         return read_table(path, target=target, reading=reading)

@@ -13,12 +13,12 @@ from trainkit.data.columns import LABEL_COLUMNS
 from trainkit.data.dataset import Column, Dataset, SequenceInputs, class_targets, make_dataset
 from trainkit.data.errors import data_error
 from trainkit.data.table import read_columns
-from trainkit.spec.read_options import NOTHING_SAID, Reading
+from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
 ID_COLUMNS = ("sequence_id", "sequence", "id", "series", "series_id")
 
 
-def read_long_csv(path: Path, *, target: str | None, reading: Reading = NOTHING_SAID) -> tuple[Dataset, dict[str, Any]]:
+def read_long_csv(path: Path, *, target: str | None, reading: ReadOptions = DEFAULT_READ_OPTIONS) -> tuple[Dataset, dict[str, Any]]:
     """Return (dataset, details); the rows of each id keep their order.
 
     The default `target` is the only column named label, class, target, category or y, if it is constant in each

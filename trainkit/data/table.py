@@ -17,14 +17,14 @@ from trainkit.data.delimited import decode_text, read_delimited
 from trainkit.data.errors import DataError, data_error
 from trainkit.data.text import storable
 from trainkit.spec.problems import nearest
-from trainkit.spec.read_options import NOTHING_SAID, Reading
+from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 JSON_ARRAY = re.compile(rb"^\s*\[\s*\{")
 
 
 def read_table(
-    path: Path, *, target: str | None = None, reading: Reading = NOTHING_SAID
+    path: Path, *, target: str | None = None, reading: ReadOptions = DEFAULT_READ_OPTIONS
 ) -> tuple[Dataset, dict[str, Any]]:
     """Return (dataset, details for the report). Raises DataError naming file, row or column."""
     columns, split, details = read_columns(path, target, reading)
@@ -32,7 +32,7 @@ def read_table(
 
 
 def read_columns(
-    path: Path, target: str | None, reading: Reading = NOTHING_SAID
+    path: Path, target: str | None, reading: ReadOptions = DEFAULT_READ_OPTIONS
 ) -> tuple[dict[str, Column], NDArray[np.int8] | None, dict[str, Any]]:
     """Return (columns, predefined part of each row or None, details). Raises DataError if `target` is not a column."""
     with path.open("rb") as file:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from trainkit.diagnose.estimates import MetricChange, MetricEstimate, compare, comparison_metric
 from trainkit.diagnose.heuristics import RunView, suggest
 from trainkit.diagnose.record import Record
-from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, check_spec, resolve
+from trainkit.spec import DatasetFacts, JobSpec, ResolvedSpec, SpecError, check_spec, resolve
 from trainkit.spec.estimate import estimate
 from trainkit.spec.metrics import direction
 from trainkit.spec.patch import merge_patch
@@ -281,7 +281,7 @@ class History:
             for index, one in enumerate(self.tried)
         )
 
-    def _changed(self, source: int, patch: Mapping[str, Any]) -> tuple[dict[str, Any], Resolved]:
+    def _changed(self, source: int, patch: Mapping[str, Any]) -> tuple[dict[str, Any], ResolvedSpec]:
         """Return the patched document and its resolved spec, with the monitored metric kept as it was.
 
         The default of `monitor` depends on the early-stop rules, so a changed rule could change it.
@@ -333,7 +333,7 @@ def reason_to_skip(patch: Mapping[str, Any]) -> str | None:
     return None
 
 
-def canonical_spec(resolved: Resolved) -> str:
+def canonical_spec(resolved: ResolvedSpec) -> str:
     """Return a text that is equal for specs that train the same way, however they are written."""
     return json.dumps(resolved.spec.model_dump(mode="json", exclude=SECTIONS_WITHOUT_EFFECT), sort_keys=True)
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.spec import DatasetFacts, JobSpec, Resolved, SpecError, resolve
-from trainkit.spec.checks import Context
+from trainkit.spec import DatasetFacts, JobSpec, ResolvedSpec, SpecError, resolve
+from trainkit.spec.checks import CheckContext
 from trainkit.spec.estimate import estimate
 from trainkit.spec.forecasting import cuts_windows, windowed
 from trainkit.spec.resolve import is_classification
@@ -74,7 +74,7 @@ class Record:
         return {path: self.get(prefix + path) for path in paths}
 
     @cached_property
-    def resolved(self) -> Resolved | None:
+    def resolved(self) -> ResolvedSpec | None:
         """The spec with shapes; None where it does not fit the facts."""
         try:
             return resolve(self.spec, self.facts)
@@ -93,7 +93,7 @@ class Record:
         spec, facts = self.spec, self.facts
         if cuts_windows(spec, facts):
             facts = windowed(spec, facts)
-        context = Context(spec, facts, spec.task or "classification", self.resolved.sample, self.resolved.outputs)
+        context = CheckContext(spec, facts, spec.task or "classification", self.resolved.sample, self.resolved.outputs)
         return context.training_samples, context.parts[1], context.parts[2]
 
     @cached_property

@@ -120,7 +120,7 @@ def _as_mean_momentum(sgd: torch.optim.Optimizer, momentum: float) -> torch.opti
     return sgd
 
 
-def _split_matrices(spec: optimizers.Muon, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _split_matrices(spec: optimizers.MuonSpec, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Split each group into hidden matrices and the rest, which uses AdamW's rate unless the group has its own."""
     split = []
     for group in groups:

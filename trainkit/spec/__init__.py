@@ -4,17 +4,18 @@ from trainkit.spec.facts import ColumnFacts, DatasetFacts
 from trainkit.spec.job import JobSpec
 from trainkit.spec.partial_validation import check_spec, further_problems
 from trainkit.spec.problems import Problem, SpecError
-from trainkit.spec.resolve import Resolved, parse_spec, resolve
+from trainkit.spec.resolve import ResolvedSpec, load_resolved, parse_spec, resolve
 
 __all__ = [
     "ColumnFacts",
     "DatasetFacts",
     "JobSpec",
     "Problem",
-    "Resolved",
+    "ResolvedSpec",
     "SpecError",
     "check_spec",
     "further_problems",
+    "load_resolved",
     "parse_spec",
     "resolve",
 ]

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainkit.spec.checks import Context
+from trainkit.spec.checks import CheckContext
 from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.forecasting import cuts_windows, windowed
 from trainkit.spec.preprocess import PreprocessStep
-from trainkit.spec.resolve import Resolved, parse_spec, resolve
+from trainkit.spec.resolve import ResolvedSpec, parse_spec, resolve
 from trainkit.spec.sklearn_checks import MOST_SVM_SAMPLES, svm_share
 
 KEPT = ("labels", "dataset", "task", "split", "balance", "target_scaling", "resources")
@@ -36,7 +36,7 @@ def baselines(document: Mapping[str, Any], facts: DatasetFacts) -> list[tuple[st
     resolved = resolve(parse_spec(dict(document)), facts)
     spec = resolved.spec
     seen = windowed(spec, facts) if cuts_windows(spec, facts) else facts
-    context = Context(spec, seen, spec.task or "classification", resolved.sample, resolved.outputs)
+    context = CheckContext(spec, seen, spec.task or "classification", resolved.sample, resolved.outputs)
     common = _common(document, resolved, facts)
     trained = {**common, "train": {**common["train"], **_training(context)}, **_stopping(spec.train.monitor)}
     fast = {**trained, "optimizer": {"kind": "adam", "lr": 1e-2}}
@@ -54,11 +54,11 @@ def baselines(document: Mapping[str, Any], facts: DatasetFacts) -> list[tuple[st
     return [(name, {**own, "name": f"baseline {name}"}) for name, own in found.items()]
 
 
-def _of_vectors(resolved: Resolved, facts: DatasetFacts) -> bool:
+def _of_vectors(resolved: ResolvedSpec, facts: DatasetFacts) -> bool:
     return facts.kind in ("table", "arrays") and resolved.sample.form == "vector"
 
 
-def _common(document: Mapping[str, Any], resolved: Resolved, facts: DatasetFacts) -> Document:
+def _common(document: Mapping[str, Any], resolved: ResolvedSpec, facts: DatasetFacts) -> Document:
     train = document.get("train") or {}
     steps = resolved.spec.preprocess
     scales = any(step.kind in SCALING for step in steps) or not _of_vectors(resolved, facts)
@@ -77,7 +77,7 @@ def with_z_score(steps: Sequence[PreprocessStep]) -> list[dict[str, Any]]:
     return [*told[0], {"kind": "z_score"}, *told[1]]
 
 
-def _training(context: Context) -> Document:
+def _training(context: CheckContext) -> Document:
     epochs = math.ceil(STEPS * BATCH / context.training_samples)
     return {"epochs": min(MOST_EPOCHS, max(LEAST_EPOCHS, epochs)), "batch_size": BATCH}
 
@@ -88,7 +88,7 @@ def _stopping(monitor: str | None) -> Document:
     return {"early_stop": [{"kind": "diverged"}, {"kind": "patience", "monitor": monitor, "patience": PATIENCE}]}
 
 
-def _few_enough(context: Context) -> Document:
+def _few_enough(context: CheckContext) -> Document:
     if context.training_samples <= MOST_SVM_SAMPLES:
         return {}
     split = context.spec.split.model_dump(mode="json", exclude_none=True)

@@ -26,7 +26,7 @@ TRAIN_METRICS = ("loss", "accuracy", "mse", "mae")
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class CheckContext:
     """A spec beside its dataset."""
 
     spec: JobSpec
@@ -166,7 +166,7 @@ def _gaps_in_series(columns: Iterable[ColumnFacts]) -> Iterator[Problem]:
         yield Problem("/dataset/ignore", "missing_values", message, hint)
 
 
-def all_problems(context: Context) -> Iterator[Problem]:
+def all_problems(context: CheckContext) -> Iterator[Problem]:
     """Everything else, once the sample's form is known."""
     yield from _split_problems(context)
     yield from _preprocess_problems(context)
@@ -177,7 +177,7 @@ def all_problems(context: Context) -> Iterator[Problem]:
     yield from _transfer_problems(context)
 
 
-def _split_problems(context: Context) -> Iterator[Problem]:
+def _split_problems(context: CheckContext) -> Iterator[Problem]:
     spec, (train, validation, test) = context.spec, context.parts
     if context.classification and context.outputs < 2:
         yield Problem("/dataset", "one_class", "the dataset has fewer than two classes", "Nothing can be told apart.")
@@ -194,7 +194,7 @@ def _split_problems(context: Context) -> Iterator[Problem]:
         yield Problem("/balance", "needs_classes", "balancing needs classes", 'Use "none" for regression.')
 
 
-def _fold_problems(context: Context, folds: int) -> Iterator[Problem]:
+def _fold_problems(context: CheckContext, folds: int) -> Iterator[Problem]:
     samples, counts = context.facts.samples, class_counts(context.spec, context.facts)
     if samples < folds:
         yield Problem("/split/folds", "too_many_folds", f"{samples} samples cannot be {folds} folds", "Use fewer.")
@@ -203,7 +203,7 @@ def _fold_problems(context: Context, folds: int) -> Iterator[Problem]:
         yield Problem("/split/folds", "too_many_folds", f"no class has {folds} samples", hint)
 
 
-def _preprocess_problems(context: Context) -> Iterator[Problem]:
+def _preprocess_problems(context: CheckContext) -> Iterator[Problem]:
     spec, sample = context.spec, context.sample
     width, flat = sample.size if sample.form != "sequence" else sample.shape[-1], sample.form != "image"
     for index, step in enumerate(spec.preprocess):
@@ -240,7 +240,7 @@ def _preprocess_problems(context: Context) -> Iterator[Problem]:
         )
 
 
-def _augment_problems(context: Context) -> Iterator[Problem]:
+def _augment_problems(context: CheckContext) -> Iterator[Problem]:
     sample = context.sample
     for index, step in enumerate(context.spec.augment):
         where = f"/augment/{index}"
@@ -259,7 +259,7 @@ def _augment_problems(context: Context) -> Iterator[Problem]:
             yield Problem(where, "needs_soft_targets", "the SVM's hinge loss cannot take mixed targets", "Remove it.")
 
 
-def _model_problems(context: Context) -> Iterator[Problem]:
+def _model_problems(context: CheckContext) -> Iterator[Problem]:
     kind, sample = context.spec.model.kind, context.sample
     if kind in IMAGE_MODELS and sample.form != "image":
         yield Problem(
@@ -295,7 +295,7 @@ def _model_problems(context: Context) -> Iterator[Problem]:
         )
 
 
-def _loss_problems(context: Context) -> Iterator[Problem]:
+def _loss_problems(context: CheckContext) -> Iterator[Problem]:
     spec = context.spec
     fitting = CLASSIFICATION_LOSSES if context.classification else REGRESSION_LOSSES
     kind = spec.loss.kind if spec.loss is not None else None
@@ -316,7 +316,7 @@ def _loss_problems(context: Context) -> Iterator[Problem]:
         yield Problem("/target_scaling", "needs_numbers", "classes cannot be scaled", "Remove it.")
 
 
-def _monitor_problems(context: Context) -> Iterator[Problem]:
+def _monitor_problems(context: CheckContext) -> Iterator[Problem]:
     spec = context.spec
     watched: list[tuple[str, Any]] = [(f"/early_stop/{i}", rule) for i, rule in enumerate(spec.early_stop)]
     watched.append(("/schedule", spec.schedule))
@@ -330,7 +330,7 @@ def _monitor_problems(context: Context) -> Iterator[Problem]:
         yield from _monitor_problem(context, "/train/monitor", spec.train.monitor, "auto", "/train")
 
 
-def _monitor_problem(context: Context, where: str, monitor: str, mode: str, rule: str) -> Iterator[Problem]:
+def _monitor_problem(context: CheckContext, where: str, monitor: str, mode: str, rule: str) -> Iterator[Problem]:
     fitting = CLASSIFICATION_METRICS if context.classification else REGRESSION_METRICS
     choices = [f"val_{name}" for name in fitting] + [f"train_{name}" for name in fitting if name in TRAIN_METRICS]
     try:
@@ -365,7 +365,7 @@ def _no_validation(where: str, message: str) -> Problem:
     )
 
 
-def _transfer_problems(context: Context) -> Iterator[Problem]:
+def _transfer_problems(context: CheckContext) -> Iterator[Problem]:
     spec = context.spec
     init = getattr(spec.model, "init", None)
     if spec.start_from is not None and init is not None:

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any
 
-from trainkit.spec.checks import Context
+from trainkit.spec.checks import CheckContext
 from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.models import Cnn, Ensemble, Mlp, Recurrent, ResidualCnn, Yardstick
-from trainkit.spec.resolve import Resolved
+from trainkit.spec.resolve import ResolvedSpec
 from trainkit.spec.shapes import Sample
 from trainkit.spec.sklearn_checks import cost
 from trainkit.spec.torchvision_names import TORCHVISION_PARAMETERS
@@ -38,12 +38,12 @@ class Layers:
         )
 
 
-def estimate(resolved: Resolved, facts: DatasetFacts) -> dict[str, Any]:
+def estimate(resolved: ResolvedSpec, facts: DatasetFacts) -> dict[str, Any]:
     """`{parameters, activations_per_sample, steps_per_epoch, memory_bytes, seconds}`; `seconds` is for one CPU core."""
     spec, sample, outputs = resolved.spec, resolved.sample, resolved.outputs
     seen = _after_preprocessing(resolved)
     layers = model_layers(spec.model, seen, outputs)
-    context = Context(spec, facts, spec.task or "classification", sample, outputs)
+    context = CheckContext(spec, facts, spec.task or "classification", sample, outputs)
     samples = context.training_samples
     batch = min(spec.train.batch_size, samples)
     # a step gathers its whole batch, and takes it through the network by micro-batches
@@ -70,7 +70,7 @@ def estimate(resolved: Resolved, facts: DatasetFacts) -> dict[str, Any]:
     }
 
 
-def _after_preprocessing(resolved: Resolved) -> Sample:
+def _after_preprocessing(resolved: ResolvedSpec) -> Sample:
     sample = resolved.sample
     for step in resolved.spec.preprocess:
         if step.kind == "pca":

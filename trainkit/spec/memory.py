@@ -10,7 +10,7 @@ from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.job import JobSpec
 from trainkit.spec.memory_reduction import next_spec
 from trainkit.spec.problems import Problem, SpecError
-from trainkit.spec.resolve import Resolved, resolve
+from trainkit.spec.resolve import ResolvedSpec, resolve
 
 MIB = 2**20
 MOST_OFFERS = 40
@@ -22,12 +22,12 @@ def limit_of(spec: Mapping[str, Any], most: int) -> int:
     return min(said or most, most or said)
 
 
-def needed_bytes(resolved: Resolved, facts: DatasetFacts) -> int:
+def needed_bytes(resolved: ResolvedSpec, facts: DatasetFacts) -> int:
     """Memory of the training process at its peak, as estimated."""
     return int(estimate(resolved, facts)["memory_bytes"])
 
 
-def does_not_fit(resolved: Resolved, facts: DatasetFacts, limit: int) -> Problem | None:
+def does_not_fit(resolved: ResolvedSpec, facts: DatasetFacts, limit: int) -> Problem | None:
     """The problem of a job whose estimate exceeds `limit` bytes; None when it fits, or the limit is 0."""
     if not limit or resolved.spec.resources.device.startswith(("cuda", "mps")):
         return None  # the estimate counts together what lies in the machine's and in the accelerator's memory
@@ -45,7 +45,7 @@ def does_not_fit(resolved: Resolved, facts: DatasetFacts, limit: int) -> Problem
     return Problem("/resources/max_memory_bytes", "does_not_fit", message, hint)
 
 
-def spec_that_fits(resolved: Resolved, facts: DatasetFacts, limit: int) -> dict[str, Any] | None:
+def spec_that_fits(resolved: ResolvedSpec, facts: DatasetFacts, limit: int) -> dict[str, Any] | None:
     """`{patch, spec, fork, why}` as `fitting.next_spec` makes it, of the first offer within the limit; or None."""
     patch: dict[str, dict[str, Any]] = {}
     spec, fork = resolved.spec, True

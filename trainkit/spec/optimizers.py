@@ -107,7 +107,7 @@ class NAdam(SpecModel):
     """Decay of the momentum schedule."""
 
 
-class Lion(SpecModel):
+class LionSpec(SpecModel):
     """theta -= eta * sign(b1*m + (1-b1)*g); m = b2*m + (1-b2)*g (Chen et al. 2023)."""
 
     kind: Literal["lion"] = "lion"
@@ -117,7 +117,7 @@ class Lion(SpecModel):
     """b1 of the update, b2 of the memory."""
 
 
-class Muon(SpecModel):
+class MuonSpec(SpecModel):
     """Orthogonalised momentum for hidden weight matrices, AdamW for the rest (Jordan et al. 2024)."""
 
     kind: Literal["muon"] = "muon"
@@ -130,6 +130,6 @@ class Muon(SpecModel):
 
 
 OptimizerSpec = Annotated[
-    Sgd | Momentum | HeavyBall | Nesterov | Adagrad | RmsProp | Adam | AdamW | NAdam | Lion | Muon,
+    Sgd | Momentum | HeavyBall | Nesterov | Adagrad | RmsProp | Adam | AdamW | NAdam | LionSpec | MuonSpec,
     Field(discriminator="kind"),
 ]

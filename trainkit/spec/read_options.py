@@ -30,7 +30,7 @@ ImageSize = Annotated[
 ]
 
 
-class Reading(BaseModel):
+class ReadOptions(BaseModel):
     """Overrides of what the readers would find out themselves."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,4 +53,4 @@ class Reading(BaseModel):
         return "\t" if self.delimiter == "tab" else self.delimiter
 
 
-NOTHING_SAID = Reading()
+DEFAULT_READ_OPTIONS = ReadOptions()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,11 @@ SHAPE_STAYS_KNOWN = ("missing_values", "target_as_feature", "too_many_categories
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
-    """A spec with nothing left to guess but what depends on the machine."""
+class ResolvedSpec:
+    """A complete spec: nothing is left to decide but what depends on the device. `resolve` makes it, once for each job.
+
+    Its stored form is `spec` as JSON; `load_resolved` reads it back.
+    """
 
     spec: JobSpec
     sample: Sample
@@ -45,7 +48,7 @@ def parse_spec(document: Any) -> JobSpec:
         raise SpecError([Problem("", "too_deep", "the document is nested too deeply", "")]) from None
 
 
-def resolve(spec: JobSpec, facts: DatasetFacts) -> Resolved:
+def resolve(spec: JobSpec, facts: DatasetFacts) -> ResolvedSpec:
     """Fill in task, loss, monitors and modes, and check the spec against the dataset. Raises SpecError."""
     task = infer_task(spec, facts)
     early = [*checks.dataset_problems(spec, facts, task)]
@@ -55,15 +58,35 @@ def resolve(spec: JobSpec, facts: DatasetFacts) -> Resolved:
         raise SpecError(early)
     if forecasting.cuts_windows(spec, facts):
         spec, facts = _windows(spec, facts)
-    sample = sample_of(spec, facts)
-    counts = class_counts(spec, facts)
-    outputs = len(counts or ()) if is_classification(task) else facts.target_width
-    context = checks.Context(spec, facts, task, sample, outputs)
+    context = _context(spec, facts, task)
     found = [*early, *checks.all_problems(context)]
     if found:
         raise SpecError(found)
     complete = _complete(spec, task, context.has_validation)
-    return Resolved(complete, sample, outputs, tuple(_warnings(spec, context)))
+    return ResolvedSpec(complete, context.sample, context.outputs, tuple(_warnings(spec, context)))
+
+
+def load_resolved(document: Mapping[str, Any], facts: DatasetFacts) -> ResolvedSpec:
+    """Read a stored resolved spec. Nothing is decided or checked again: shapes and warnings follow from the facts.
+
+    Raises ValidationError for a document that is no spec, and SpecError for one that `resolve` has not completed.
+    """
+    spec = JobSpec.model_validate(document)
+    if spec.task is None:
+        message = "`task` is missing, so the spec was never resolved"
+        raise SpecError(
+            [Problem("/task", "not_resolved", message, "Call `resolve` with the spec and its dataset's facts.")]
+        )
+    if forecasting.cuts_windows(spec, facts):
+        facts = forecasting.windowed(spec, facts)
+    context = _context(spec, facts, spec.task)
+    return ResolvedSpec(spec, context.sample, context.outputs, tuple(_warnings(spec, context)))
+
+
+def _context(spec: JobSpec, facts: DatasetFacts, task: Task) -> checks.CheckContext:
+    """The spec with the shapes that follow from its dataset, windows cut."""
+    outputs = len(class_counts(spec, facts) or ()) if is_classification(task) else facts.target_width
+    return checks.CheckContext(spec, facts, task, sample_of(spec, facts), outputs)
 
 
 def _windows(spec: JobSpec, facts: DatasetFacts) -> tuple[JobSpec, DatasetFacts]:
@@ -121,7 +144,7 @@ def with_mode(rule: Any) -> Any:
     return rule.model_copy(update={"mode": direction(rule.monitor)}) if getattr(rule, "mode", None) == "auto" else rule
 
 
-def _warnings(spec: JobSpec, context: checks.Context) -> Iterator[Problem]:
+def _warnings(spec: JobSpec, context: checks.CheckContext) -> Iterator[Problem]:
     if is_yardstick(spec.model):
         yield from ignored(spec, default_loss(spec, context.task))
     else:
@@ -132,7 +155,7 @@ def _warnings(spec: JobSpec, context: checks.Context) -> Iterator[Problem]:
         )
 
 
-def _warnings_of_training(spec: JobSpec, context: checks.Context) -> Iterator[Problem]:
+def _warnings_of_training(spec: JobSpec, context: checks.CheckContext) -> Iterator[Problem]:
     if spec.regularize.l2 and spec.regularize.weight_decay:
         yield Problem(
             "/regularize",

@@ -14,7 +14,7 @@ from PIL import Image
 from trainkit.data import DataError, ImageInputs, decoding, load_dataset
 from trainkit.data.decoding import decode, to_pixels
 from trainkit.data.images import read_images
-from trainkit.spec.read_options import Reading
+from trainkit.spec.read_options import ReadOptions
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # which `decode` leaves to its caller
 
@@ -153,7 +153,7 @@ def test_read_images_with_a_given_size(tmp_path: Path) -> None:
     assert dataset.facts.input_shape[1:] == (2, 3)
     assert (details["shapes"], details["size"], details["resized"]) == ({"8x8": 2, "6x4": 1}, "3x2", 3)
     with pytest.raises(DataError, match="9000 x 8 pixels"):
-        load_dataset(path, reading=Reading(image_size="9000x8"))
+        load_dataset(path, reading=ReadOptions(image_size="9000x8"))
 
 
 def test_read_images_refuses_an_archive_without_images(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from trainkit.data import DataError, load_dataset, prepare
 from trainkit.data.dataset import TableInputs
-from trainkit.spec.read_options import Reading
+from trainkit.spec.read_options import ReadOptions
 
 
 def columns(path: Path, text: bytes, **said: object) -> dict[str, list[object]]:
     (path / "t.csv").write_bytes(text)
-    dataset = load_dataset(path / "t.csv", reading=Reading.model_validate(said))
+    dataset = load_dataset(path / "t.csv", reading=ReadOptions.model_validate(said))
     assert isinstance(dataset.inputs, TableInputs)
     return {
         name: [column.categories[code] for code in column.values] if column.categories else column.values.tolist()
@@ -45,10 +45,10 @@ def test_the_encoding(tmp_path: Path) -> None:
 
 def test_the_report_says_it(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"a|b\n1|2\n")
-    _, report = prepare(tmp_path / "t.csv", tmp_path / "p", reading=Reading(delimiter="|", header=False))
+    _, report = prepare(tmp_path / "t.csv", tmp_path / "p", reading=ReadOptions(delimiter="|", header=False))
     assert (report["delimiter"], report["header"]) == ("|", False)
 
 
 @pytest.mark.parametrize(("said", "size"), [("64", (64, 64)), ("32x16", (16, 32)), (None, None)])
 def test_image_sizes_are_width_by_height(said: str | None, size: tuple[int, int] | None) -> None:
-    assert Reading(image_size=said).size == size
+    assert ReadOptions(image_size=said).size == size

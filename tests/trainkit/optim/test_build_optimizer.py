@@ -16,9 +16,9 @@ from trainkit.spec.optimizers import (
     Adam,
     AdamW,
     HeavyBall,
-    Lion,
+    LionSpec,
     Momentum,
-    Muon,
+    MuonSpec,
     NAdam,
     Nesterov,
     OptimizerSpec,
@@ -36,8 +36,8 @@ EVERY: list[OptimizerSpec] = [
     Adam(),
     AdamW(),
     NAdam(),
-    Lion(),
-    Muon(),
+    LionSpec(),
+    MuonSpec(),
 ]
 RATES = [0.1, 0.1, 0.02, 0.5, 0.3]
 Rule = Callable[[Tensor, Tensor, float, dict[str, Tensor], int], Tensor]
@@ -131,7 +131,7 @@ RULES: list[tuple[OptimizerSpec, Rule]] = [
     (Adam(), adam),
     (AdamW(), adam),
     (NAdam(), nadam),
-    (Lion(), lion),
+    (LionSpec(), lion),
 ]
 
 

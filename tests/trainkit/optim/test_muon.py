@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from trainkit.optim import build_optimizer
 from trainkit.optim.muon import orthogonalise
-from trainkit.spec.optimizers import Muon
+from trainkit.spec.optimizers import MuonSpec
 
 
 def stepped(
@@ -32,7 +32,7 @@ def test_equals_torch_muon_on_hidden_matrices_and_adamw_on_the_rest():
         {"name": "body rest", "params": [mine["bias"]], "weight_decay": 0.0},
         {"name": "head weights", "params": [mine["output"]], "weight_decay": 0.1},
     ]
-    got = stepped([build_optimizer(Muon(lr=0.02, adam_lr=3e-3), groups)], mine)
+    got = stepped([build_optimizer(MuonSpec(lr=0.02, adam_lr=3e-3), groups)], mine)
     theirs = parameters()
     muon = torch.optim.Muon([theirs["tall"], theirs["wide"]], lr=0.02, weight_decay=0.1)
     rest = [{"params": [theirs["bias"]], "weight_decay": 0.0}, {"params": [theirs["output"]], "weight_decay": 0.1}]
@@ -48,7 +48,7 @@ def test_a_kernel_is_the_matrix_of_its_flattened_filters():
     channels_last = nn.Parameter(start.clone(memory_format=torch.channels_last))
     results = []
     for parameter in (kernel, matrix, channels_last):
-        optimizer = build_optimizer(Muon(), [{"name": "body weights", "params": [parameter]}])
+        optimizer = build_optimizer(MuonSpec(), [{"name": "body weights", "params": [parameter]}])
         gradient = torch.randn(4, 18, generator=torch.Generator().manual_seed(9)).reshape(parameter.shape)
         parameter.grad = gradient.contiguous()
         optimizer.step()
@@ -69,5 +69,5 @@ def test_orthogonalise_brings_singular_values_near_one_and_keeps_directions(shap
 
 def test_a_matrix_of_one_row_is_left_to_adamw():
     row = nn.Parameter(torch.ones(1, 4))
-    optimizer = build_optimizer(Muon(adam_lr=0.5), [{"name": "body weights", "params": [row]}])
+    optimizer = build_optimizer(MuonSpec(adam_lr=0.5), [{"name": "body weights", "params": [row]}])
     assert [(group["muon"], group["lr"]) for group in optimizer.param_groups] == [(False, 0.5)]
