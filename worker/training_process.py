@@ -29,6 +29,7 @@ class TrainingTask:
     """The inputs of a training process."""
 
     spec: dict[str, Any]
+    """The resolved spec, with this worker's device."""
     dataset: Path
     workdir: Path
     spool: Path
@@ -155,10 +156,12 @@ def _fit(task: TrainingTask, control: ControlReceiver, on_event: Callable[[dict[
     """Run the job's training and return its outcome."""
     from trainkit.data import Dataset
     from trainkit.fit import fit
+    from trainkit.spec import load_resolved
 
+    dataset = Dataset.load(task.dataset)
     return fit(
-        task.spec,
-        Dataset.load(task.dataset),
+        load_resolved(task.spec, dataset.facts),
+        dataset,
         on_event=on_event,
         control=control,
         workdir=task.workdir,

@@ -18,7 +18,9 @@ from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 ID_COLUMNS = ("sequence_id", "sequence", "id", "series", "series_id")
 
 
-def read_long_csv(path: Path, *, target: str | None, reading: ReadOptions = DEFAULT_READ_OPTIONS) -> tuple[Dataset, dict[str, Any]]:
+def read_long_csv(
+    path: Path, *, target: str | None, reading: ReadOptions = DEFAULT_READ_OPTIONS
+) -> tuple[Dataset, dict[str, Any]]:
     """Return (dataset, details); the rows of each id keep their order.
 
     The default `target` is the only column named label, class, target, category or y, if it is constant in each

@@ -38,14 +38,14 @@ from trainkit.fit.sklearn_baseline import fit_sklearn_baseline
 from trainkit.nn.build import build_model
 from trainkit.nn.heads import head_width
 from trainkit.nn.network import Network, count_parameters
-from trainkit.spec import JobSpec, check_spec, resolve
+from trainkit.spec import JobSpec, ResolvedSpec, check_spec, resolve
 from trainkit.spec.early_stop import across_of
 from trainkit.spec.problems import Problem, SpecError
 from trainkit.spec.sklearn_checks import is_yardstick
 
 
 def fit(
-    spec: JobSpec | Mapping[str, Any],
+    spec: ResolvedSpec | JobSpec | Mapping[str, Any],
     data: Dataset,
     *,
     on_event: Callable[[dict[str, Any]], object] | None = None,
@@ -60,7 +60,7 @@ def fit(
     """Train the model of `spec` on `data`.
 
     Args:
-        spec: A job spec, as a document or parsed.
+        spec: A job spec, as a document, parsed, or resolved already (`load_resolved` of a stored one).
         data: The dataset.
         on_event: Called with every event, a JSON-able dict (docs/explanation/architecture.md).
         control: Asked once a step for a command: stop, cancel, pause or hand back.
@@ -78,7 +78,7 @@ def fit(
     """
     events = Events(on_event)
     try:
-        parsed = spec if isinstance(spec, JobSpec) else check_spec(dict(spec), data.facts)
+        parsed = spec if isinstance(spec, JobSpec | ResolvedSpec) else check_spec(dict(spec), data.facts)
         resolved, data = resolve_for(parsed, data, events, control)
         return fit_resolved(
             resolved,
@@ -93,7 +93,7 @@ def fit(
             runtime=runtime,
         )
     except Exception as error:
-        events.emit("failed", error=error_of(error, spec))
+        events.emit("failed", error=error_of(error, spec.spec if isinstance(spec, ResolvedSpec) else spec))
         raise
 
 
@@ -170,12 +170,13 @@ def train_epoch(run: TrainingRun) -> None:
         run.end_epoch()
 
 
-def resolve_for(spec: JobSpec, data: Dataset, events: Events, control: object) -> tuple[JobSpec, Dataset]:
+def resolve_for(
+    spec: ResolvedSpec | JobSpec, data: Dataset, events: Events, control: object
+) -> tuple[JobSpec, Dataset]:
     """The resolved spec and its data, cut into windows where it forecasts; logs the warnings. Raises SpecError."""
-    resolved = resolve(spec, data.facts)
-    if spec.task == "forecasting":
+    resolved = spec if isinstance(spec, ResolvedSpec) else resolve(spec, data.facts)
+    if resolved.spec.task == "forecasting":
         data = as_windows(resolved.spec, data)
-        resolved = resolve(resolved.spec, data.facts)
     for warning in resolved.warnings:
         events.log(f"{warning.pointer}: {warning.message}. {warning.hint}".strip(), "warning")
     peer_rules = across_of(resolved.spec.early_stop)
