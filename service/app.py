@@ -24,7 +24,7 @@ from service.diagnosis import routes as diagnosis
 from service.doorbell import Doorbell
 from service.experiments import routes as experiments
 from service.health import routes as health
-from service.job_watcher import Hub
+from service.job_watcher import JobWatcher
 from service.jobs import history_routes
 from service.jobs import routes as jobs
 from service.keys import routes as keys
@@ -101,7 +101,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     engine = make_engine(settings.database_url)
     sessions = session_factory(engine)
     storage, doorbell = Storage(settings.storage_url), Doorbell(settings.broker_url)
-    context = Context(settings, engine, sessions, storage, doorbell, Hub(sessions))
+    context = Context(settings, engine, sessions, storage, doorbell, JobWatcher(sessions))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

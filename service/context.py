@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.doorbell import Doorbell
-from service.job_watcher import Hub
+from service.job_watcher import JobWatcher
 from service.settings import Settings
 from service.storage import Storage
 
@@ -24,7 +24,7 @@ class Context:
     sessions: sessionmaker[Session]
     storage: Storage
     doorbell: Doorbell
-    hub: Hub
+    job_watcher: JobWatcher
 
 
 def context_of(request: Request) -> Context:

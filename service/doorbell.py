@@ -33,7 +33,7 @@ class Doorbell:
         # one at a time: a broker that hangs must not collect a thread for every request
         self._busy = threading.Lock()
         self._resting_until = 0.0
-        self._asked: tuple[float, bool] = (0.0, False)
+        self._last_check: tuple[float, bool] = (0.0, False)
 
     def ring(self, queue: str) -> bool:
         """Ring for `queue`; False when nobody can have heard. Never raises; bounded by the socket timeouts."""
@@ -52,8 +52,8 @@ class Doorbell:
 
     def reachable(self) -> bool:
         """Whether the broker answers, asked at most every `REST_SECONDS`."""
-        asked_at, answered = self._asked
-        if asked_at and time.monotonic() - asked_at < REST_SECONDS:
+        checked_at, answered = self._last_check
+        if checked_at and time.monotonic() - checked_at < REST_SECONDS:
             return answered
         try:
             with self._celery.connection_for_write() as connection:
@@ -62,5 +62,5 @@ class Doorbell:
         except Exception as error:  # as above: whatever it is, the answer is no
             log.debug("the broker does not answer: %s", error)
             answered = False
-        self._asked = (time.monotonic(), answered)
+        self._last_check = (time.monotonic(), answered)
         return answered

@@ -17,8 +17,8 @@ def fp(name: str) -> None:
     wishes = os.environ.get("TRAINKIT_FAILPOINTS")
     if not wishes:
         return
-    for wish in wishes.split(","):
-        point, _, action = wish.partition("=")
+    for entry in wishes.split(","):
+        point, _, action = entry.partition("=")
         if point == name:
             _act(name, action)
 

@@ -69,7 +69,7 @@ class _Loop:
         self.answers: OrderedDict[Hashable, asyncio.Future[Any]] = OrderedDict()
 
 
-class Hub:
+class JobWatcher:
     """One a process."""
 
     def __init__(self, sessions: sessionmaker[Session]) -> None:

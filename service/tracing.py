@@ -20,7 +20,7 @@ NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 NOT_TRACED = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
-def wanted(settings: Settings) -> bool:
+def is_enabled(settings: Settings) -> bool:
     """Whether spans are to be sent, and can be."""
     return settings.tracing and not missing()
 
@@ -42,7 +42,7 @@ def of_requests(settings: Settings) -> tuple[TelemetryConfig, Any]:
     quiet: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
     if settings.tracing and (lacking := missing()):
         log.warning("no tracing: %s is not installed (pip install 'trainkit[otel]')", ", ".join(lacking))
-    if not wanted(settings):
+    if not is_enabled(settings):
         return quiet, None
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace import TracerProvider

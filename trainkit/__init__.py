@@ -23,7 +23,7 @@ _WHERE = {
     "autopilot": "trainkit.fit.autopilot",
 }
 # `fit` is a room and its main function: the module itself is callable, so `tk.fit(...)` works whoever imported it first.
-_ROOMS = ("augment", "data", "fit", "losses", "nn", "optim", "plots", "preprocess", "regularize", "spec")
+_SUBPACKAGES = ("augment", "data", "fit", "losses", "nn", "optim", "plots", "preprocess", "regularize", "spec")
 
 __all__ = [
     "DataError",
@@ -59,6 +59,6 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_WHERE[name]), name)
         globals()[name] = value
         return value
-    if name in _ROOMS:
+    if name in _SUBPACKAGES:
         return importlib.import_module(f"trainkit.{name}")
     raise AttributeError(f"module 'trainkit' has no attribute {name!r}")

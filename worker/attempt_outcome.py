@@ -82,7 +82,7 @@ class OutcomeWriter:
     def hand_back(self, reason: str) -> None:
         """Record that the attempt ended at a checkpoint, and wake a worker for what follows."""
         self._store_log()
-        self._transact(lambda session: attempts.handback(session, self._claim, reason))
+        self._transact(lambda session: attempts.hand_back(session, self._claim, reason))
         self._context.doorbell.ring("train")
 
     def interrupt(self, error: dict[str, Any]) -> None:

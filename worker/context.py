@@ -14,7 +14,7 @@ from service import tables
 from service.context import Context
 from service.database import make_engine
 from service.doorbell import Doorbell
-from service.job_watcher import Hub
+from service.job_watcher import JobWatcher
 from service.sessions import session_factory
 from service.settings import Settings
 from service.storage import Storage
@@ -51,7 +51,7 @@ def make_context(settings: Settings) -> WorkerContext:
 def service_context(context: WorkerContext) -> Context:
     """Return the same parts as the service's own functions take them."""
     parts = (context.settings, context.engine, context.sessions, context.storage, context.doorbell)
-    return Context(*parts, Hub(context.sessions))
+    return Context(*parts, JobWatcher(context.sessions))
 
 
 @cache

@@ -53,7 +53,7 @@ def _tracer(_pid: int) -> Any:
 @contextmanager
 def attempt_span(context: WorkerContext, claimed: ClaimedJob, queue: str) -> Iterator[None]:
     """Record a span around the attempt; without tracing nothing."""
-    if not tracing.wanted(context.settings):
+    if not tracing.is_enabled(context.settings):
         yield
         return
     from opentelemetry.trace import SpanKind

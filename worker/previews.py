@@ -65,11 +65,11 @@ def init_report_of(prepared: Path, request: bytes, media_type: str) -> tuple[byt
     """
     from trainkit.fit.evaluation.init_report import init_report, init_report_png
     from trainkit.spec import JobSpec
-    from trainkit.spec.models import Ensemble, Yardstick
+    from trainkit.spec.models import Ensemble, SklearnModel
 
     options = json.loads(request)
     spec = JobSpec.model_validate(options["spec"])
-    if isinstance(spec.model, Ensemble | Yardstick):
+    if isinstance(spec.model, Ensemble | SklearnModel):
         hint = "Name an architecture, such as mlp."
         raise BadInputError("no_layers", f"{spec.model.kind} has no layers to look into", "/model/kind", hint)
     report = init_report(spec, Dataset.load(prepared))

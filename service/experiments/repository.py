@@ -66,8 +66,8 @@ def due(session: Session) -> Sequence[str]:
     awaited = select(Trial.number).where(Trial.experiment_id == Experiment.id, Trial.outcome.is_(None))
     trains = select(Job.id).where(Job.id == Trial.job_id, Job.state.not_in(ENDED_JOBS))
     moved = or_(Experiment.has_pending, Experiment.state != "running", awaited.where(~trains.exists()).exists())
-    wanted = select(Experiment.id).where(Experiment.state.in_(OPEN), moved)
-    return session.scalars(wanted.order_by(Experiment.id)).all()
+    query = select(Experiment.id).where(Experiment.state.in_(OPEN), moved)
+    return session.scalars(query.order_by(Experiment.id)).all()
 
 
 def trials(session: Session, experiment_id: str) -> Sequence[Trial]:

@@ -79,14 +79,14 @@ def validated(metric: str) -> str:
 
 def summaries(lines: Sequence[TrialRow]) -> list[dict[str, Any]]:
     """Mean, sd, standard error and 95 % interval of the metric, by variant."""
-    told = []
+    found = []
     for variant in dict.fromkeys(line.params.get("variant", BASE) for line in lines):
         own = [line for line in lines if line.params.get("variant", BASE) == variant]
         values = [line.value for line in own if line.value is not None]
         if values:
             missing = sum(line.final for line in own) - len(values)
-            told.append({"variant": variant, **summary(values).as_dict(), "without_figure": missing})
-    return told
+            found.append({"variant": variant, **summary(values).as_dict(), "without_figure": missing})
+    return found
 
 
 def comparisons(plan: Plan, facts: DatasetFacts | None, lines: Sequence[TrialRow], metric: str) -> list[dict[str, Any]]:
@@ -95,14 +95,14 @@ def comparisons(plan: Plan, facts: DatasetFacts | None, lines: Sequence[TrialRow
         return []
     share = test_share(plan, facts)
     base = by_cut(lines, BASE)
-    told = []
+    found = []
     for name in plan.variants:
         own = by_cut(lines, name)
         pairs = [cut for cut in base if cut in own]
         if pairs:
             a, b = [base[cut] for cut in pairs], [own[cut] for cut in pairs]
-            told.append(paired(a, b, metric, (BASE, name), share))
-    return told
+            found.append(paired(a, b, metric, (BASE, name), share))
+    return found
 
 
 def paired(

@@ -68,9 +68,9 @@ def advance(context: Context, experiment_id: str) -> None:
         experiment = repository.locked(session, experiment_id)
         if experiment is None or experiment.state in ENDED:
             return
-        made = step(session, context, experiment)
+        created = step(session, context, experiment)
         stopping = experiment.state == "stopping"
-    if made:
+    if created:
         context.doorbell.ring(jobs.QUEUE)
     if stopping:
         halt(context, experiment_id)
@@ -106,7 +106,7 @@ def _make_next(
     metric = metric_of(plan, facts)
     sources = best_of(session, plan.experiment, metric, plan.members) if isinstance(plan, EnsembleOf) else ()
     plan_context = PlanContext(plan, facts, metric, direction(metric), sources, draw)
-    made, before = 0, len(trials)
+    created, before = 0, len(trials)
     while len(trials) - before < MAX_NEW_JOBS:
         past = [snapshot_of(trial, metric) for trial in trials]
         found = upcoming(plan_context, past)
@@ -118,10 +118,10 @@ def _make_next(
         for child in found.children:
             trial = _make(session, context, experiment, len(trials), child)
             if trial is None:
-                return made  # the project's queue is full: go on when it is not
+                return created  # the project's queue is full: go on when it is not
             trials.append(trial)
-            made += trial.job_id is not None
-    return made
+            created += trial.job_id is not None
+    return created
 
 
 def note_ends(session: Session, plan: Plan, trials: Sequence[Trial]) -> None:
@@ -196,8 +196,8 @@ def _make(session: Session, context: Context, experiment: Experiment, number: in
 
 
 def _job_fields(experiment: Experiment, child: NewTrial) -> dict[str, Any]:
-    told = " ".join(f"{key.rpartition('/')[2]} {_short(value)}" for key, value in child.params.items())
-    name = f"{child.document.get('name') or experiment.name or experiment.kind}: {told}"
+    settings = " ".join(f"{key.rpartition('/')[2]} {_short(value)}" for key, value in child.params.items())
+    name = f"{child.document.get('name') or experiment.name or experiment.kind}: {settings}"
     labels: Mapping[str, Any] = child.document.get("labels") or {}
     return {"name": name[:200], "labels": {**experiment.labels, **labels}, "group": experiment.id}
 

@@ -105,12 +105,12 @@ def _check(session: Session, context: Context, who: Principal, plan: Plan) -> st
     except SpecError as error:
         raise SpecError([replace(one, pointer=f"/spec{one.pointer}") for one in error.problems]) from None
     found = [] if resolved is None else list(_metric_problems(plan, resolved))
-    for where, told, tried in _sample_specs(plan):
+    for where, label, tried in _sample_specs(plan):
         try:
             jobs.check(session, who, tried, most)
         except SpecError as error:
             found += [
-                replace(one, pointer=where, message=f"{told}: {one.pointer}: {one.message}") for one in error.problems
+                replace(one, pointer=where, message=f"{label}: {one.pointer}: {one.message}") for one in error.problems
             ]
     if found:
         raise SpecError(found)

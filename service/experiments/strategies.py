@@ -150,17 +150,17 @@ def _cuts(plan: KFold | MonteCarlo) -> Iterator[NewTrial]:
     }
     for params, cut in _splits(plan, own.seed):
         for name, document in documents.items():
-            told = {**params, "variant": name} if plan.variants else params
+            labels = {**params, "variant": name} if plan.variants else params
             split = SplitSpec.model_validate(document.get("split") or {}).model_dump(mode="json", exclude_unset=True)
-            yield NewTrial({**document, "split": {**kept, **split, **cut}}, told)
+            yield NewTrial({**document, "split": {**kept, **split, **cut}}, labels)
 
 
 def _splits(plan: KFold | MonteCarlo, seed: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     if isinstance(plan, KFold):
         for repeat in range(plan.repeats):
             for fold in range(plan.folds):
-                told = {"fold": fold, "repeat": repeat} if plan.repeats > 1 else {"fold": fold}
-                yield told, {"folds": plan.folds, "fold": fold, "seed": seed + repeat}
+                labels = {"fold": fold, "repeat": repeat} if plan.repeats > 1 else {"fold": fold}
+                yield labels, {"folds": plan.folds, "fold": fold, "seed": seed + repeat}
         return
     for draw in range(plan.draws):
         # a shipped test part would be the same in every draw

@@ -15,13 +15,13 @@ from service.metrics.service import finite
 from trainkit.diagnose.diagnosis import diagnose
 from trainkit.diagnose.estimates import kept_metrics
 
-GONE = {"state": "deleted", "metrics": {}}
+DELETED = {"state": "deleted", "metrics": {}}
 
 
 def outcome_of(session: Session, job: Job | None, *, with_diagnosis: bool) -> dict[str, Any] | None:
     """None while the job has not ended. Figures are those of the weights that were kept: `val_loss`, `test_accuracy` ..."""
     if job is None:
-        return dict(GONE)
+        return dict(DELETED)
     if job.state not in ENDED:
         return None
     model = jobs.model_of(session, job.id)

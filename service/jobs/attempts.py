@@ -78,8 +78,8 @@ def stop_by_rule(session: Session, job: Job, reason: str) -> None:
     """A rule across jobs says stop: wished for as a client's stop is, and never instead of a stop or cancel before it."""
     if (job.requested_action or {}).get("action") in ("cancel", "stop") or job.state == "stopping":
         return
-    wish = {"action": "stop", "keep": "best", "stop_reason": "early_stop", "reason": reason}
-    transition(session, job, "stopping", actor="rule", reason=reason, requested_action=wish)
+    command = {"action": "stop", "keep": "best", "stop_reason": "early_stop", "reason": reason}
+    transition(session, job, "stopping", actor="rule", reason=reason, requested_action=command)
 
 
 def finish(session: Session, claim: Claim, outcome: Finish) -> str | None:
@@ -147,7 +147,7 @@ def give_up(session: Session, job: Job, to: State, reason: str) -> None:
     transition(session, job, to, actor=job.lease_owner or "worker", reason=reason, phase=None, requested_action=None)
 
 
-def handback(session: Session, claim: Claim, reason: str) -> None:
+def hand_back(session: Session, claim: Claim, reason: str) -> None:
     """The worker is going away in good order: the job is queued again at once, and nothing is counted against it."""
     job = lock_claimed(session, claim)
     if _as_wished(session, job):

@@ -16,13 +16,13 @@ from service.jobs import repository
 from service.jobs.tables import IdempotencyKey
 
 
-class Made(Protocol):
+class Identified(Protocol):
     """Whatever a request makes."""
 
     id: Any
 
 
-T = TypeVar("T", bound=Made)
+T = TypeVar("T", bound=Identified)
 
 
 def idempotent(
@@ -53,17 +53,17 @@ def idempotent(
         with sessions.begin() as session:
             if (known := earlier(session)) is not None:
                 return known, False
-            made = make(session)
+            created = make(session)
             if key:
                 remembered = IdempotencyKey(
                     project_id=project_id,
                     key=key,
                     fingerprint=fingerprint,
-                    resource_id=made.id,
+                    resource_id=created.id,
                     created_at=db_time(session),
                 )
                 repository.add_idempotency_key(session, remembered)
-            return made, True
+            return created, True
     except IntegrityError:
         # the same key was used at the same moment, and the other request won
         with reading(sessions) as session:

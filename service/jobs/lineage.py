@@ -17,8 +17,8 @@ from service.jobs.retention_status import why_no_checkpoint
 from service.jobs.tables import Checkpoint, Job
 from trainkit.spec import JobSpec, SpecError
 from trainkit.spec import Problem as SpecProblem
-from trainkit.spec.early_stop import ACROSS
-from trainkit.spec.sklearn_checks import WITHOUT_MODEL, YARDSTICKS
+from trainkit.spec.early_stop import PEER_RULE_KINDS
+from trainkit.spec.sklearn_checks import SKLEARN_KINDS, WITHOUT_MODEL
 
 Relation = Literal["fork", "retry", "resume", "diagnosis"]
 FREE = {
@@ -67,7 +67,7 @@ def fork_of(session: Session, context: Context, parent: Job) -> Branch:
 
 def to_go_on_from(session: Session, context: Context, job: Job) -> Checkpoint | None:
     """The job's newest checkpoint; None when it has never had one. Raises a 409 problem when it had and they are gone."""
-    if (kind := job.spec["model"]["kind"]) in YARDSTICKS:
+    if (kind := job.spec["model"]["kind"]) in SKLEARN_KINDS:
         detail = f"{WITHOUT_MODEL.format(kind)}: it has no checkpoint to go on from. `retry` fits it again."
         raise Problem(409, "no_checkpoint", detail)
     checkpoint = newest(session, context, job)
@@ -98,7 +98,7 @@ def longer(parent: Job, extra_epochs: int) -> dict[str, Any]:
         train["epochs"] = int((resolved.get("train") or {}).get("epochs", 0)) + extra_epochs
     if parent.stop_reason == "early_stop":
         for rule in document.get("early_stop") or []:
-            if rule.get("kind") in ("patience", "noise_patience", *ACROSS):
+            if rule.get("kind") in ("patience", "noise_patience", *PEER_RULE_KINDS):
                 rule["start_epoch"] = max(int(rule.get("start_epoch", 0)), int(result.get("stopped_epoch") or 0))
     return document
 

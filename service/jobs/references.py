@@ -11,7 +11,7 @@ from service.jobs.states import ENDED
 from service.keys.service import Principal
 from trainkit.spec import JobSpec
 from trainkit.spec import Problem as SpecProblem
-from trainkit.spec.sklearn_checks import WITHOUT_MODEL, YARDSTICKS
+from trainkit.spec.sklearn_checks import SKLEARN_KINDS, WITHOUT_MODEL
 
 
 def problems(session: Session, who: Principal, spec: JobSpec) -> Iterator[SpecProblem]:
@@ -54,7 +54,7 @@ def _trained(session: Session, who: Principal, pointer: str, identifier: str) ->
     elif repository.model_of(session, identifier) is None:
         hint = "Name another job." if job.state in ENDED else "Wait until it has ended."
         message = f"job {identifier!r} is {job.state} and has no model"
-        if (kind := job.spec["model"]["kind"]) in YARDSTICKS:
+        if (kind := job.spec["model"]["kind"]) in SKLEARN_KINDS:
             message, hint = f"job {identifier!r} has no model: {WITHOUT_MODEL.format(kind)}", "Name another job."
         yield SpecProblem(pointer, "no_model", message, hint)
 

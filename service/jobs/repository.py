@@ -98,14 +98,14 @@ def datasets_of(session: Session, jobs: Sequence[Job]) -> dict[str, Dataset]:
 
 def events_after(session: Session, job_id: str, after: int, limit: int) -> Sequence[JobEvent]:
     """Events with seq > after, in order."""
-    wanted = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after)
-    return session.scalars(wanted.order_by(JobEvent.seq).limit(limit)).all()
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after)
+    return session.scalars(query.order_by(JobEvent.seq).limit(limit)).all()
 
 
 def decisions_after(session: Session, job_id: str, after: int, limit: int) -> Sequence[Decision]:
     """Decisions with seq > after, in order."""
-    wanted = select(Decision).where(Decision.job_id == job_id, Decision.seq > after)
-    return session.scalars(wanted.order_by(Decision.seq).limit(limit)).all()
+    query = select(Decision).where(Decision.job_id == job_id, Decision.seq > after)
+    return session.scalars(query.order_by(Decision.seq).limit(limit)).all()
 
 
 def attempts(session: Session, job_id: str) -> Sequence[Attempt]:
@@ -294,5 +294,5 @@ def waiting_for(session: Session, dataset_id: str) -> Sequence[Job]:
 
 def model_of(session: Session, job_id: str) -> Model | None:
     """The newest model that the job made."""
-    made = select(Model).where(Model.job_id == job_id).order_by(Model.id.desc()).limit(1)
-    return session.scalars(made).first()
+    newest = select(Model).where(Model.job_id == job_id).order_by(Model.id.desc()).limit(1)
+    return session.scalars(newest).first()

@@ -12,12 +12,14 @@ Part = Literal["checkpoints", "logs", "metrics"]
 
 def check_there(job: Job, part: Part) -> None:
     """Raises a 410 problem with time and reason when that part of the job was removed."""
-    gone = (job.purged or {}).get(part)
-    if gone is not None:
-        raise Problem(410, "removed", f"The {part} of this job were removed: {gone['reason']}.", removed_at=gone["at"])
+    purge = (job.purged or {}).get(part)
+    if purge is not None:
+        raise Problem(
+            410, "removed", f"The {part} of this job were removed: {purge['reason']}.", removed_at=purge["at"]
+        )
 
 
 def why_no_checkpoint(job: Job) -> str | None:
     """Since when and why the job's checkpoints are gone; None when they were not removed."""
-    gone = (job.purged or {}).get("checkpoints")
-    return None if gone is None else f"removed at {gone['at']}: {gone['reason']}"
+    purge = (job.purged or {}).get("checkpoints")
+    return None if purge is None else f"removed at {purge['at']}: {purge['reason']}"

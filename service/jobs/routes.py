@@ -24,7 +24,7 @@ from service.request_body import JOB_BODY, read_document
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
-MADE: dict[int | str, dict[str, Any]] = {
+CREATED: dict[int | str, dict[str, Any]] = {
     201: {"model": JobOut, "description": "A new job goes on from where that one ended."}
 }
 
@@ -47,7 +47,7 @@ async def create_job(
     prescribed = isinstance(document, dict) and "from_diagnosis" in document
     create = submit if prescribed else service.create
     job, new = await to_thread.run_sync(create, context, who, document, idempotency_key)
-    return await to_thread.run_sync(partial(made, context, response, job, new=new))
+    return await to_thread.run_sync(partial(created, context, response, job, new=new))
 
 
 @router.get("", response_model=Page[JobOut], summary="List jobs, newest first")
@@ -107,9 +107,9 @@ def delete_job(job_id: str, who: Writer, context: Service) -> None:
 
 
 @router.post("/{job_id}/stop", response_model=JobOut, summary="End training gracefully, keep a usable model")
-def stop_job(job_id: str, who: Writer, context: Service, wish: Annotated[StopIn | None, Body()] = None) -> JobOut:
-    wish = wish or StopIn()
-    return out(context, service.stop(context, who, job_id, wish.keep, wish.if_seq))
+def stop_job(job_id: str, who: Writer, context: Service, body: Annotated[StopIn | None, Body()] = None) -> JobOut:
+    body = body or StopIn()
+    return out(context, service.stop(context, who, job_id, body.keep, body.if_seq))
 
 
 @router.post("/{job_id}/cancel", response_model=JobOut, summary="End now, keep nothing")
@@ -125,7 +125,7 @@ def pause_job(job_id: str, who: Writer, context: Service) -> JobOut:
 @router.post(
     "/{job_id}/resume",
     response_model=JobOut,
-    responses=MADE,
+    responses=CREATED,
     summary="Go on: the paused job itself, or a new job from where one has ended",
 )
 def resume_job(
@@ -133,12 +133,12 @@ def resume_job(
     response: Response,
     who: Writer,
     context: Service,
-    wish: Annotated[ResumeIn | None, Body()] = None,
+    body: Annotated[ResumeIn | None, Body()] = None,
     idempotency_key: IdempotencyKey = None,
 ) -> JobOut:
-    extra = (wish or ResumeIn()).extra_epochs
+    extra = (body or ResumeIn()).extra_epochs
     job, new = service.resume(context, who, job_id, extra, idempotency_key)
-    return made(context, response, job, new=new) if job.id != job_id else out(context, job)
+    return created(context, response, job, new=new) if job.id != job_id else out(context, job)
 
 
 @router.post("/{job_id}/fork", status_code=201, response_model=JobOut, summary="A changed job from a checkpoint")
@@ -147,11 +147,11 @@ def fork_job(
     response: Response,
     who: Writer,
     context: Service,
-    wish: Annotated[ForkIn | None, Body()] = None,
+    body: Annotated[ForkIn | None, Body()] = None,
     idempotency_key: IdempotencyKey = None,
 ) -> JobOut:
-    job, new = service.fork(context, who, job_id, (wish or ForkIn()).patch, idempotency_key)
-    return made(context, response, job, new=new)
+    job, new = service.fork(context, who, job_id, (body or ForkIn()).patch, idempotency_key)
+    return created(context, response, job, new=new)
 
 
 @router.post(
@@ -161,10 +161,10 @@ def retry_job(
     job_id: str, response: Response, who: Writer, context: Service, idempotency_key: IdempotencyKey = None
 ) -> JobOut:
     job, new = service.retry(context, who, job_id, idempotency_key)
-    return made(context, response, job, new=new)
+    return created(context, response, job, new=new)
 
 
-def made(context: Context, response: Response, job: Job, *, new: bool) -> JobOut:
+def created(context: Context, response: Response, job: Job, *, new: bool) -> JobOut:
     """The answer that a job was made: 201 with its place, or that the same request has made it before."""
     response.status_code = 201
     response.headers["Location"] = f"/v1/jobs/{job.id}"

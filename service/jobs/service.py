@@ -247,8 +247,8 @@ def stop(context: Context, who: Principal, job_id: str, keep: str, if_seq: int |
             # it ran before: the next attempt restores its checkpoint, evaluates and keeps the model
             repository.update_job(session, job.id, requested_action={"action": "stop", "keep": keep}, not_before=None)
         elif job.state in ("starting", "running", "pausing"):
-            wish = {"action": "stop", "keep": keep}
-            transition(session, job, "stopping", actor=who.actor, reason="client_stop", requested_action=wish)
+            command = {"action": "stop", "keep": keep}
+            transition(session, job, "stopping", actor=who.actor, reason="client_stop", requested_action=command)
     return _fresh(context, who, job_id)
 
 

@@ -26,7 +26,7 @@ class KeyIn(BaseModel):
     scopes: list[Scope] = Field(list(SCOPES), min_length=1, max_length=3)
 
 
-class KeyMade(BaseModel):
+class CreatedKey(BaseModel):
     """The one time that a key is shown."""
 
     key: str
@@ -44,12 +44,12 @@ class KeyOut(BaseModel):
     revoked_at: datetime | None
 
 
-@router.post("", status_code=201, response_model=KeyMade, summary="Make a key; it is shown this once")
-def make_key(who: Admin, context: Service, body: Annotated[KeyIn | None, Body()] = None) -> KeyMade:
+@router.post("", status_code=201, response_model=CreatedKey, summary="Make a key; it is shown this once")
+def make_key(who: Admin, context: Service, body: Annotated[KeyIn | None, Body()] = None) -> CreatedKey:
     body = body or KeyIn()
     with context.sessions.begin() as session:
         project = repository.project(session, who.project_id)
-        return KeyMade(key=create_key(session, project.name, body.name, tuple(body.scopes)))
+        return CreatedKey(key=create_key(session, project.name, body.name, tuple(body.scopes)))
 
 
 @router.get("", response_model=Listing[KeyOut], summary="Keys of the project")

@@ -82,7 +82,9 @@ async def get_logs(
 ) -> Response:
     as_json = format == "json" or (format is None and prefers_json(accept or ""))
     query = LogQuery(job_id, LogFilter(attempt, level, contains or None), after, limit, tail, as_json)
-    answer = await context.hub.look_until(job_id, partial(_query, context, who, query), attrgetter("ready"), wait)
+    answer = await context.job_watcher.look_until(
+        job_id, partial(_query, context, who, query), attrgetter("ready"), wait
+    )
     headers = {**HARMLESS, "Cache-Control": "no-cache", "Trainkit-Next": str(answer.page.next)}
     if as_json:
         wire = {"data": [line.as_json() for line in answer.page.lines], "next": answer.page.next, "done": answer.done}

@@ -92,16 +92,16 @@ def joined(parts: Sequence[Columns]) -> Columns:
 def encode_columns(columns: Columns) -> bytes:
     """Columns to a body."""
     arrays: list[bytes] = []
-    told: list[list[Any]] = []
+    encodings: list[list[Any]] = []
     whole = {"index": columns.index, "step": columns.step, "epoch": columns.epoch, "at": columns.at.view(np.int64)}
     for name, numbers in whole.items():
         kind, base, body = _narrow(numbers)
-        told.append([name, kind, base])
+        encodings.append([name, kind, base])
         arrays.append(body)
     kind, body = _floats(columns.value)
-    told.append(["value", kind, 0])
+    encodings.append(["value", kind, 0])
     arrays.append(body)
-    header = json.dumps({"v": 2, "n": len(columns.index), "series": columns.series, "columns": told}).encode()
+    header = json.dumps({"v": 2, "n": len(columns.index), "series": columns.series, "columns": encodings}).encode()
     return struct.pack("<I", len(header)) + header + b"".join(arrays)
 
 

@@ -118,11 +118,11 @@ _RANGES = select(MetricSuperseded.first_seq, MetricSuperseded.last_seq).where(Me
 
 def chunks_after(session: Session, job_id: str, after: int, limit: int) -> list[Chunk]:
     """Up to `limit` chunks that hold rows beyond `after`, in order."""
-    wanted = {"job": job_id, "after": after, "most": limit}
+    parameters = {"job": job_id, "after": after, "most": limit}
     connection = session.connection()
     if connection.dialect.name == "postgresql":
-        return _in_binary(connection, wanted)
-    return [Chunk(*row) for row in connection.execute(_CHUNKS, wanted)]
+        return _in_binary(connection, parameters)
+    return [Chunk(*row) for row in connection.execute(_CHUNKS, parameters)]
 
 
 @cache
@@ -130,16 +130,16 @@ def _compiled(dialect: Dialect) -> Compiled:
     return _CHUNKS.compile(dialect=dialect)
 
 
-def _in_binary(connection: Connection, wanted: dict[str, Any]) -> list[Chunk]:
+def _in_binary(connection: Connection, parameters: dict[str, Any]) -> list[Chunk]:
     """As text, PostgreSQL's bytes come in hexadecimal: twice as many, and six times slower to read."""
     compiled = _compiled(connection.dialect)
     driver, errors = connection.connection.driver_connection, connection.dialect.loaded_dbapi
     assert driver is not None
     try:
         with driver.cursor(binary=True) as cursor:
-            return [Chunk(*row) for row in cursor.execute(str(compiled), {**compiled.params, **wanted})]
+            return [Chunk(*row) for row in cursor.execute(str(compiled), {**compiled.params, **parameters})]
     except errors.Error as error:
-        raise OperationalError(str(compiled), wanted, error) from error
+        raise OperationalError(str(compiled), parameters, error) from error
 
 
 def chunk_before(session: Session, job_id: str, seq: int) -> Chunk | None:

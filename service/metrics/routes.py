@@ -70,7 +70,9 @@ async def get_metrics(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     query = MetricsQuery(job_id, after, limit, parse_names(names), if_none_match)
-    answer = await context.hub.look_until(job_id, partial(_query, context, who, query), attrgetter("ready"), wait)
+    answer = await context.job_watcher.look_until(
+        job_id, partial(_query, context, who, query), attrgetter("ready"), wait
+    )
     headers = {"ETag": answer.tag, "Cache-Control": "no-cache"}
     if answer.body is None:
         return Response(status_code=304, headers=headers)

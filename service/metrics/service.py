@@ -190,15 +190,15 @@ def scan(
             columns = decode_columns(chunk.body)
             seq = np.arange(chunk.first_seq, chunk.last_seq + 1)
             # what was small chunks at the last read may be a larger one by now, begun before the cursor
-            wanted = seq > cursor
+            selected = seq > cursor
             if names is not None:
                 named = [name in names or f"{split}_{name}" in names for split, name in columns.series]
-                wanted &= np.asarray(named, bool)[columns.index]
+                selected &= np.asarray(named, bool)[columns.index]
             superseded = np.zeros(len(seq), bool)
             for first, last in ranges:
                 if first <= chunk.last_seq and last >= chunk.first_seq:
                     superseded |= (seq >= first) & (seq <= last)
-            yield Slice(chunk.fence, columns, seq, superseded, np.flatnonzero(wanted), chunk.last_seq)
+            yield Slice(chunk.fence, columns, seq, superseded, np.flatnonzero(selected), chunk.last_seq)
             cursor = chunk.last_seq
         chunks = min(2 * chunks, CHUNKS_A_READ)
 

@@ -120,13 +120,13 @@ async def stream(job_id: str, context: Service, start: Annotated[StreamPosition,
 
 async def follow(context: Context, job_id: str, position: StreamPosition) -> AsyncGenerator[bytes]:
     """All that there is from a position on, then all that comes, until the job's end has been told."""
-    with context.hub.watching(job_id) as watch:
+    with context.job_watcher.watching(job_id) as watch:
         while True:
             known = watch.counters
             # who is at the same place gets the same answer: a thousand readers of one job are one look
             read = partial(_read_news, context.sessions, job_id, position)
             try:
-                news = await context.hub.share(("stream", job_id, position, known), read)
+                news = await context.job_watcher.share(("stream", job_id, position, known), read)
             except DBAPIError as error:
                 log.warning("job=%s a stream waits for the database: %s", job_id, error.orig)
                 await anyio.sleep(AWAY_SECONDS)

@@ -55,8 +55,8 @@ def standings(session: Session, project_id: str, group: str, job_id: str, epoch:
 
     A member counts when it had reached the epoch at version `at`.
     """
-    asked = {"project": project_id, "group_name": group, "job": job_id, "epoch": epoch, "at": at}
-    return list(session.execute(_standings(), asked))
+    parameters = {"project": project_id, "group_name": group, "job": job_id, "epoch": epoch, "at": at}
+    return list(session.execute(_standings(), parameters))
 
 
 @cache

@@ -19,7 +19,7 @@ from service.peer_evaluations.tables import PeerEvaluation
 from trainkit.diagnose.early_stopping import EarlyStopDecision, Evaluation
 from trainkit.diagnose.peer_rules import PeerLookup, PeerRules, PeerState, RunningStats
 from trainkit.diagnose.replay import BATCH_LOSS, EVALUATION_MARKER, LogRow, is_observed, observations
-from trainkit.spec.early_stop import ACROSS, AcrossRule, RuleSet, across_of
+from trainkit.spec.early_stop import PEER_RULE_KINDS, PeerRule, RuleSet, peer_rules_of
 
 
 def observe(session: Session, job: Job, first_seq: int, rows: Sequence[MetricRow]) -> list[EarlyStopDecision]:
@@ -29,15 +29,17 @@ def observe(session: Session, job: Job, first_seq: int, rows: Sequence[MetricRow
     seqs = [seq for seq, row in enumerate(rows, first_seq) if f"{row.split}_{row.name}" == EVALUATION_MARKER]
     if not seqs:
         return []
-    told = [*_of_the_same_step(session, job.id, first_seq, rows), *_as_log(rows)]
-    evaluations = [moment for moment in observations(told) if isinstance(moment, Evaluation)][-len(seqs) :]
+    log_rows = [*_of_the_same_step(session, job.id, first_seq, rows), *_as_log(rows)]
+    evaluations = [moment for moment in observations(log_rows) if isinstance(moment, Evaluation)][-len(seqs) :]
     now = repository.next_version(session, job.project_id, job.group_name)
     before = repository.last(session, job.id)
     if before is None:
         repository.join(session, job.project_id, job.group_name, job.id)
-    wanted = rules_of(job)
-    rules = PeerRules(wanted) if before is None else PeerRules(wanted, _read(before.running_stats), before.epoch)
-    look = others(session, job, wanted, now)
+    peer_rules = rules_of(job)
+    rules = (
+        PeerRules(peer_rules) if before is None else PeerRules(peer_rules, _read(before.running_stats), before.epoch)
+    )
+    look = others(session, job, peer_rules, now)
     decisions, noted = [], []
     for seq, evaluation in zip(seqs, evaluations, strict=True):
         decisions += rules.observe(evaluation, look, now)
@@ -55,7 +57,7 @@ def observe(session: Session, job: Job, first_seq: int, rows: Sequence[MetricRow
     return decisions
 
 
-def others(session: Session, job: Job, rules: Sequence[AcrossRule], at: int) -> PeerLookup:
+def others(session: Session, job: Job, rules: Sequence[PeerRule], at: int) -> PeerLookup:
     """How the other jobs of the group stood at an epoch, in what these rules watch, as it was known at `at`."""
     names = {rule.monitor for rule in rules}
 
@@ -63,15 +65,15 @@ def others(session: Session, job: Job, rules: Sequence[AcrossRule], at: int) -> 
         if job.group_name is None:
             return []
         found = repository.standings(session, job.project_id, job.group_name, job.id, epoch, at)
-        return [PeerState(other, seq, there, _read(tallies, names)) for other, seq, there, tallies in found]
+        return [PeerState(other, seq, there, _read(stats, names)) for other, seq, there, stats in found]
 
     return look
 
 
-def rules_of(job: Job) -> tuple[AcrossRule, ...]:
+def rules_of(job: Job) -> tuple[PeerRule, ...]:
     """The job's rules that compare it with others."""
-    named = [rule for rule in (job.resolved or {}).get("early_stop", ()) if rule["kind"] in ACROSS]
-    return across_of(RuleSet.model_validate({"rules": named}).rules or ())
+    named = [rule for rule in (job.resolved or {}).get("early_stop", ()) if rule["kind"] in PEER_RULE_KINDS]
+    return peer_rules_of(RuleSet.model_validate({"rules": named}).rules or ())
 
 
 def supersede_after(session: Session, job: Job, metric_seq: int) -> None:
@@ -128,19 +130,17 @@ def _is_seen(split: str, name: str) -> bool:
     return is_observed(split, name) and f"{split}_{name}" != BATCH_LOSS
 
 
-def _written(tallies: Mapping[str, RunningStats]) -> dict[str, Any]:
-    return {
-        name: [_number(tally.value), tally.count, _number(tally.total), tally.best] for name, tally in tallies.items()
-    }
+def _written(stats: Mapping[str, RunningStats]) -> dict[str, Any]:
+    return {name: [_number(stat.value), stat.count, _number(stat.total), stat.best] for name, stat in stats.items()}
 
 
 def _number(value: float) -> float | str:
     return value if isfinite(value) else str(value)
 
 
-def _read(tallies: Mapping[str, Any], names: Collection[str] | None = None) -> dict[str, RunningStats]:
+def _read(stats: Mapping[str, Any], names: Collection[str] | None = None) -> dict[str, RunningStats]:
     return {
         name: RunningStats(float(value), count, float(total), None if best is None else float(best))
-        for name, (value, count, total, best) in tallies.items()
+        for name, (value, count, total, best) in stats.items()
         if names is None or name in names
     }

@@ -32,10 +32,10 @@ def get_project(project_id: str, who: Admin, context: Service) -> ProjectOut:
 
 
 @router.patch("/{project_id}", response_model=ProjectOut, summary="Change some of it")
-def change_project(project_id: str, who: Admin, context: Service, wish: ProjectIn) -> ProjectOut:
+def change_project(project_id: str, who: Admin, context: Service, body: ProjectIn) -> ProjectOut:
     _check_own(who, project_id)
     with context.sessions.begin() as session:
-        project = service.change(session, project_id, wish.settings.model_dump(exclude_unset=True))
+        project = service.change(session, project_id, body.settings.model_dump(exclude_unset=True))
         return project_out(project, context.settings)
 
 

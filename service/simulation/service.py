@@ -20,7 +20,7 @@ from trainkit.diagnose.early_stopping import EarlyStopDecision, Evaluation
 from trainkit.diagnose.peer_rules import PeerRules
 from trainkit.diagnose.replay import BATCH_LOSS, EVALUATION_MARKER, BatchLoss, LogRow, Replay, is_observed, observations
 from trainkit.spec import JobSpec
-from trainkit.spec.early_stop import ACROSS, AcrossRule, EarlyStopRule, across_of
+from trainkit.spec.early_stop import PEER_RULE_KINDS, EarlyStopRule, PeerRule, peer_rules_of
 from trainkit.spec.problems import Problem as SpecProblem
 from trainkit.spec.problems import SpecError
 from trainkit.spec.resolve import with_mode
@@ -41,26 +41,28 @@ def simulate(
     """The page of decisions after `after`, and what came of them. Raises SpecError for rules that lack a series."""
     spec = JobSpec.model_validate(job.resolved or job.spec)
     rules = tuple(with_mode(rule) for rule in spec.early_stop) if given is None else given
-    logged, asked = survey(session, job.id)
+    logged, evaluated = survey(session, job.id)
     if logged:
         check_logged(rules, logged)
-    if len(asked) * len(rules) > MOST:
-        detail = f"{len(asked)} evaluations of {len(rules)} rules are more than {MOST} decisions. Ask with fewer rules."
+    if len(evaluated) * len(rules) > MOST:
+        detail = (
+            f"{len(evaluated)} evaluations of {len(rules)} rules are more than {MOST} decisions. Ask with fewer rules."
+        )
         raise Problem(422, "history_too_long", detail)
-    across = Across(session, job, rules, len(asked), own=given is None)
+    peers = PeerReplay(session, job, rules, len(evaluated), own=given is None)
     replay = Replay(rules, _metric(spec, logged))
     page: list[SimulatedDecision] = []
     total = evaluations = 0
     same = True
     # Of one evaluation the two kinds are stored in either order, for two processes take them.
-    kinds = () if given is not None else (False, True) if across_of(rules) else (False,)
-    taken = {kind: _taken(session, job.id, asked, across=kind) for kind in kinds}
+    kinds = () if given is not None else (False, True) if peer_rules_of(rules) else (False,)
+    taken = {kind: _taken(session, job.id, evaluated, peers=kind) for kind in kinds}
     for observation in observations(history(session, job.id)):
         evaluations += isinstance(observation, Evaluation)
         stopped = replay.stop is not None
         try:
             # After a stop nothing is asked for any more, but what was taken on the way to the end is compared.
-            decisions = replay.feed(observation, () if stopped and given is not None else across.at(observation))
+            decisions = replay.feed(observation, () if stopped and given is not None else peers.at(observation))
         except KeyError as error:
             where = f"at step {observation.step} {error.args[0]}"
             raise SpecError([SpecProblem("/rules", "not_logged", where, "Leave out the rule that needs it.")]) from None
@@ -70,7 +72,7 @@ def simulate(
                 if after < total <= after + limit:
                     page.append(_wire(total, decision))
             if given is None:
-                earlier = next(taken[decision.rule["kind"] in ACROSS], None)
+                earlier = next(taken[decision.rule["kind"] in PEER_RULE_KINDS], None)
                 same &= _still_comes(job) if earlier is None else _same(earlier, decision)
     stop = replay.stop
     return SimulationOut(
@@ -87,14 +89,14 @@ def simulate(
     )
 
 
-class Across:
+class PeerReplay:
     """The rules across jobs, asked about each evaluation with the others as they were when it was stored."""
 
     def __init__(
         self, session: Session, job: Job, rules: tuple[EarlyStopRule, ...], evaluations: int, *, own: bool
     ) -> None:
         """Raises SpecError for a job that has no group, unless the rules are its `own`, which never act."""
-        given = across_of(rules)
+        given = peer_rules_of(rules)
         self._session, self._job, self._rules = session, job, PeerRules(given)
         self._times: dict[int, int] = {}
         if not given:
@@ -117,7 +119,7 @@ class Across:
         return self._rules.observe(observation, others(self._session, self._job, self._rules.rules, now), now)
 
 
-def _alone(rules: tuple[EarlyStopRule, ...], given: tuple[AcrossRule, ...]) -> SpecProblem:
+def _alone(rules: tuple[EarlyStopRule, ...], given: tuple[PeerRule, ...]) -> SpecProblem:
     message = f"the {given[0].kind} rule compares jobs of one group, and this job has no group"
     return SpecProblem(f"/rules/{rules.index(given[0])}", "no_group", message, "Leave it out.")
 
@@ -125,7 +127,7 @@ def _alone(rules: tuple[EarlyStopRule, ...], given: tuple[AcrossRule, ...]) -> S
 def survey(session: Session, job_id: str) -> tuple[frozenset[str], frozenset[tuple[int, int]]]:
     """The series with rows that count, and (attempt, step) of every moment that the rules were asked about."""
     logged: set[str] = set()
-    asked: set[tuple[int, int]] = set()
+    evaluated: set[tuple[int, int]] = set()
     for piece in scan(session, job_id, 0):
         columns, live = piece.columns, ~piece.superseded
         for index, (split, name) in enumerate(columns.series):
@@ -135,27 +137,27 @@ def survey(session: Session, job_id: str) -> tuple[frozenset[str], frozenset[tup
             if mine.any():
                 logged.add(f"{split}_{name}")
             if f"{split}_{name}" in (EVALUATION_MARKER, BATCH_LOSS):
-                asked |= {(piece.attempt, step) for step in columns.step[mine].tolist()}
-    return frozenset(logged), frozenset(asked)
+                evaluated |= {(piece.attempt, step) for step in columns.step[mine].tolist()}
+    return frozenset(logged), frozenset(evaluated)
 
 
 def history(session: Session, job_id: str) -> Iterator[LogRow]:
     """The rows that count and that rules look at, in order."""
     for piece in scan(session, job_id, 0):
         columns = piece.columns
-        wanted = ~piece.superseded
+        selected = ~piece.superseded
         for index, (split, name) in enumerate(columns.series):
             if not is_observed(split, name):
-                wanted &= columns.index != index
+                selected &= columns.index != index
             elif f"{split}_{name}" == BATCH_LOSS:
-                wanted &= (columns.index != index) | ~np.isfinite(columns.value)
+                selected &= (columns.index != index) | ~np.isfinite(columns.value)
         names = [f"{split}_{name}" for split, name in columns.series]
-        picked = (column[wanted].tolist() for column in (columns.index, columns.step, columns.epoch, columns.value))
+        picked = (column[selected].tolist() for column in (columns.index, columns.step, columns.epoch, columns.value))
         for index, step, epoch, value in zip(*picked, strict=True):
             yield names[index], step, epoch, value
 
 
-def _taken(session: Session, job_id: str, asked: frozenset[tuple[int, int]], *, across: bool) -> Iterator[Taken]:
+def _taken(session: Session, job_id: str, evaluated: frozenset[tuple[int, int]], *, peers: bool) -> Iterator[Taken]:
     """The rules' stored decisions about rows that count: those of steps that were run again are left out.
 
     Either those of rules across jobs or all others.
@@ -164,7 +166,7 @@ def _taken(session: Session, job_id: str, asked: frozenset[tuple[int, int]], *, 
     while rows := repository.decisions_after(session, job_id, after, A_READ):
         for row in rows:
             kind = row.rule.get("kind")
-            if (row.fence, row.step) in asked and kind not in NOT_A_RULE and (kind in ACROSS) == across:
+            if (row.fence, row.step) in evaluated and kind not in NOT_A_RULE and (kind in PEER_RULE_KINDS) == peers:
                 yield row
         after = rows[-1].seq
         for row in rows:

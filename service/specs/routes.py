@@ -62,11 +62,11 @@ async def init_report(
             _, dataset, resolved = service.check(session, who, document, context.settings.max_job_memory_bytes)
             if resolved is None or dataset.prepared_key is None:
                 raise Problem(409, "not_ready", "The dataset is still being checked.", headers={"Retry-After": "1"})
-            wish = {"spec": resolved.spec.model_dump(mode="json"), "format": format}
-            return dataset.prepared_key, json.dumps(wish).encode()
+            payload = {"spec": resolved.spec.model_dump(mode="json"), "format": format}
+            return dataset.prepared_key, json.dumps(payload).encode()
 
-    key, wish = await to_thread.run_sync(check)
-    answer = await infer(context, who, "init_report", key, wish, "application/json")
+    key, payload = await to_thread.run_sync(check)
+    answer = await infer(context, who, "init_report", key, payload, "application/json")
     return Response(answer.body, media_type=answer.media_type)
 
 

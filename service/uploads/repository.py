@@ -19,8 +19,10 @@ def get(session: Session, project_id: str, upload_id: str) -> Upload | None:
 
 def expired(session: Session, upload: Upload) -> bool:
     """Whether the time for its next bytes is over."""
-    gone = select(Upload.id).where(Upload.id == upload.id, Upload.state == "uploading", Upload.expires_at <= db_now())
-    return session.scalar(gone) is not None
+    overdue = select(Upload.id).where(
+        Upload.id == upload.id, Upload.state == "uploading", Upload.expires_at <= db_now()
+    )
+    return session.scalar(overdue) is not None
 
 
 def listing(session: Session, project_id: str, limit: int, after: str | None, state: str | None) -> Sequence[Upload]:

@@ -9,33 +9,33 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from service import job_watcher as hubs
-from service.job_watcher import Hub
+from service.job_watcher import JobWatcher
 from tests.support.api import Served, row
 
 
 @pytest.fixture
-def counted(service: Served, monkeypatch: pytest.MonkeyPatch) -> tuple[Hub, list[int]]:
+def counted(service: Served, monkeypatch: pytest.MonkeyPatch) -> tuple[JobWatcher, list[int]]:
     """A hub, and how many jobs each of its looks asked for."""
-    hub, looks = Hub(service.sessions), []
-    real = Hub._counters
+    job_watcher, looks = JobWatcher(service.sessions), []
+    real = JobWatcher._counters
 
-    def count(self: Hub, jobs: list[str]) -> Any:
+    def count(self: JobWatcher, jobs: list[str]) -> Any:
         looks.append(len(jobs))
         return real(self, jobs)
 
-    monkeypatch.setattr(Hub, "_counters", count)
+    monkeypatch.setattr(JobWatcher, "_counters", count)
     monkeypatch.setattr(hubs, "LOOK_AGAIN", 0.02)
-    return hub, looks
+    return job_watcher, looks
 
 
-def test_a_hundred_readers_are_woken_by_one_look(service: Served, counted: tuple[Hub, list[int]]) -> None:
-    hub, looks = counted
+def test_a_hundred_readers_are_woken_by_one_look(service: Served, counted: tuple[JobWatcher, list[int]]) -> None:
+    job_watcher, looks = counted
     jobs = [service.submit() for _ in range(2)]
     claimed = service.claim()
     woken: list[str] = []
 
     async def wait(job: str) -> None:
-        with hub.watching(job) as watch:
+        with job_watcher.watching(job) as watch:
             assert await watch.changed(None, 10)
             known = watch.counters
             if await watch.changed(known, 10 if job == claimed.job_id else 0.3):
@@ -44,10 +44,10 @@ def test_a_hundred_readers_are_woken_by_one_look(service: Served, counted: tuple
     async def run() -> None:
         waiting = [asyncio.create_task(wait(jobs[n % 2])) for n in range(100)]
         await asyncio.sleep(0.1)
-        assert hub.readers == 100
+        assert job_watcher.readers == 100
         await asyncio.to_thread(service.append, claimed, row("loss", 1.0))
         await asyncio.gather(*waiting)
-        assert hub.readers == 0
+        assert job_watcher.readers == 0
         rests = len(looks)
         await asyncio.sleep(0.1)
         assert len(looks) <= rests + 1, "nobody waits, nobody looks"
@@ -57,8 +57,8 @@ def test_a_hundred_readers_are_woken_by_one_look(service: Served, counted: tuple
     assert set(looks) <= {1, 2}, "all jobs of all readers in one statement"
 
 
-def test_one_question_is_asked_once_though_who_asked_first_goes_away(counted: tuple[Hub, list[int]]) -> None:
-    hub, asked = counted[0], []
+def test_one_question_is_asked_once_though_who_asked_first_goes_away(counted: tuple[JobWatcher, list[int]]) -> None:
+    job_watcher, asked = counted[0], []
 
     def ask() -> int:
         asked.append(1)
@@ -68,32 +68,32 @@ def test_one_question_is_asked_once_though_who_asked_first_goes_away(counted: tu
         return 42
 
     async def run() -> None:
-        first = asyncio.create_task(hub.share("key", ask))
-        rest = [asyncio.create_task(hub.share("key", ask)) for _ in range(20)]
+        first = asyncio.create_task(job_watcher.share("key", ask))
+        rest = [asyncio.create_task(job_watcher.share("key", ask)) for _ in range(20)]
         await asyncio.sleep(0.02)
         first.cancel()
         assert await asyncio.gather(*rest) == [42] * 20
-        assert await hub.share("another", ask) == 42
+        assert await job_watcher.share("another", ask) == 42
 
     asyncio.run(run())
     assert len(asked) == 2
 
 
 def test_a_failed_answer_is_not_kept_and_an_outage_only_delays(
-    service: Served, counted: tuple[Hub, list[int]], monkeypatch: pytest.MonkeyPatch
+    service: Served, counted: tuple[JobWatcher, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub, _ = counted
+    job_watcher, _ = counted
     job = service.submit()
     claimed = service.claim()
     away = True
-    real = Hub._counters
+    real = JobWatcher._counters
 
-    def sometimes(self: Hub, jobs: list[str]) -> Any:
+    def sometimes(self: JobWatcher, jobs: list[str]) -> Any:
         if away:
             raise OperationalError("SELECT 1", {}, Exception("the database is away"))
         return real(self, jobs)
 
-    monkeypatch.setattr(Hub, "_counters", sometimes)
+    monkeypatch.setattr(JobWatcher, "_counters", sometimes)
 
     def fail() -> int:
         raise OSError("once")
@@ -101,9 +101,9 @@ def test_a_failed_answer_is_not_kept_and_an_outage_only_delays(
     async def run() -> None:
         nonlocal away
         with pytest.raises(OSError, match="once"):
-            await hub.share("key", fail)
-        assert await hub.share("key", lambda: 7) == 7
-        with hub.watching(job) as watch:
+            await job_watcher.share("key", fail)
+        assert await job_watcher.share("key", lambda: 7) == 7
+        with job_watcher.watching(job) as watch:
             assert not await watch.changed(None, 0.1)
             await asyncio.to_thread(service.append, claimed, row("loss", 1.0))
             away = False

@@ -90,7 +90,7 @@ class Play:
                 self._checkpoint(claim, max(step, 1))
                 yield
                 with sessions.begin() as session:
-                    attempts.handback(session, claim, "paused")
+                    attempts.hand_back(session, claim, "paused")
                 return
             if action == "stop":
                 reason, keep = "client_stop", str((wish or {})["keep"])

@@ -16,7 +16,7 @@ from service.datasets import intake
 from service.datasets.receive import Received
 from service.datasets.service import DatasetMetadata, register
 from service.doorbell import Doorbell
-from service.job_watcher import Hub
+from service.job_watcher import JobWatcher
 from service.jobs import attempts, leases
 from service.jobs import service as jobs
 from service.jobs.leases import Claim
@@ -31,7 +31,7 @@ from service.simulation.service import simulate
 from service.storage import Storage
 from tests.support.api import FACTS
 from trainkit.diagnose.early_stopping import EarlyStopping, Evaluation
-from trainkit.spec.early_stop import ACROSS
+from trainkit.spec.early_stop import PEER_RULE_KINDS
 from trainkit.spec.resolve import with_mode
 from trainkit.spec.rules import parse_rules
 
@@ -83,7 +83,7 @@ class Run:
         self.own = EarlyStopping(self.own.rules)
         self.own.load(state or [])
         with self.lab.context.sessions.begin() as session:
-            attempts.handback(session, self.claim, "test")
+            attempts.hand_back(session, self.claim, "test")
         self.start_attempt()
         with self.lab.context.sessions.begin() as session:
             metrics.supersede_after(session, self.claim, metric_seq)
@@ -115,7 +115,7 @@ class Run:
         """Of rules across jobs, in order."""
         with self.lab.context.sessions() as session:
             mine = select(Decision).where(Decision.job_id == self.job).order_by(Decision.seq)
-            return [one for one in session.scalars(mine) if one.rule["kind"] in ACROSS]
+            return [one for one in session.scalars(mine) if one.rule["kind"] in PEER_RULE_KINDS]
 
     def events(self) -> list[JobEvent]:
         with self.lab.context.sessions() as session:
@@ -154,7 +154,9 @@ def make_lab(url: str, folder: Path, project: str = "default") -> Lab:
     if url.startswith("sqlite"):
         event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
     sessions = session_factory(engine)
-    context = Context(settings, engine, sessions, Storage(settings.storage_url), Doorbell("memory://"), Hub(sessions))
+    context = Context(
+        settings, engine, sessions, Storage(settings.storage_url), Doorbell("memory://"), JobWatcher(sessions)
+    )
     with sessions.begin() as session:
         key = create_key(session, project, "test")
     with reading(sessions) as session:

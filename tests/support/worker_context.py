@@ -12,7 +12,7 @@ from sqlalchemy import update
 from service.context import Context
 from service.datasets.receive import Received
 from service.datasets.service import DatasetMetadata, register
-from service.job_watcher import Hub
+from service.job_watcher import JobWatcher
 from service.jobs import repository
 from service.jobs import service as jobs
 from service.jobs.tables import Attempt, Job
@@ -84,6 +84,6 @@ def make_place(database_url: str, folder: Path) -> Place:
     with context.sessions.begin() as session:
         who = authenticate(session, key)
     assert who is not None
-    hub = Hub(context.sessions)
-    service = Context(settings, context.engine, context.sessions, context.storage, context.doorbell, hub)
+    job_watcher = JobWatcher(context.sessions)
+    service = Context(settings, context.engine, context.sessions, context.storage, context.doorbell, job_watcher)
     return Place(context, service, who)

@@ -231,7 +231,7 @@ def test_of_waiting_checkpoints_only_the_newest_is_copied(place: Place, sink: Si
 
 def test_a_stale_fence_writes_nothing_and_leaves_no_file(place: Place, sink: Sink, tmp_path: Path) -> None:
     with place.context.sessions.begin() as session:
-        attempts.handback(session, sink.claim, "test")
+        attempts.hand_back(session, sink.claim, "test")
     newer = claim(place)
     newer.take([rows_event(1, ("train", "loss", 1.0))])
     newer.ship(now)

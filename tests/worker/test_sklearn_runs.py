@@ -22,7 +22,7 @@ from worker.supervisor import claim_and_supervise
 
 
 @pytest.mark.parametrize("kind", ["gradient_boosting", "rbf_svm"])
-def test_a_yardstick_succeeds_and_leaves_no_model(place: Place, kind: str) -> None:
+def test_a_sklearn_baseline_succeeds_and_leaves_no_model(place: Place, kind: str) -> None:
     job_id = place.submit(place.table(), model={"kind": kind})
     assert claim_and_supervise(place.context, "train")
     job = place.job(job_id)

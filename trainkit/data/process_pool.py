@@ -190,5 +190,5 @@ def run(work: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any,
     if not can_fork():
         yield from ((task, work(task)) for task in tasks)
         return
-    with ProcessPool(work) as crew:
-        yield from crew.map(tasks)
+    with ProcessPool(work) as pool:
+        yield from pool.map(tasks)

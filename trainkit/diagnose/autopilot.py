@@ -19,7 +19,7 @@ from trainkit.spec import DatasetFacts, JobSpec, ResolvedSpec, SpecError, check_
 from trainkit.spec.estimate import estimate
 from trainkit.spec.metrics import direction
 from trainkit.spec.patch import merge_patch
-from trainkit.spec.sklearn_checks import is_yardstick
+from trainkit.spec.sklearn_checks import is_sklearn_model
 
 Kind = Literal["start", "recommendation", "less_memory", "combination", "heuristic"]
 Reason = Literal["jobs_spent", "seconds_spent", "nothing_left", "no_validation", "nothing_to_train"]
@@ -101,7 +101,7 @@ def next_step(
         return history.done("jobs_spent")
     if not tried:
         return AutopilotStep(dict(base))
-    if start.spec.model.kind == "ensemble" or is_yardstick(start.spec.model):
+    if start.spec.model.kind == "ensemble" or is_sklearn_model(start.spec.model):
         return history.done("nothing_to_train")
     if start.spec.train.monitor is None:
         return history.done("no_validation")

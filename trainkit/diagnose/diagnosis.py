@@ -23,7 +23,7 @@ from trainkit.diagnose.record import Record
 from trainkit.diagnose.training_data import class_imbalance, unscaled_inputs
 from trainkit.diagnose.verdicts import Verdict, order_by_cause
 from trainkit.diagnose.wrong_loss import wrong_loss
-from trainkit.spec.sklearn_checks import is_yardstick
+from trainkit.spec.sklearn_checks import is_sklearn_model
 
 Rule = Callable[[Record], Verdict | None]
 RULES: tuple[Rule, ...] = (
@@ -81,7 +81,7 @@ def diagnose(record: Record) -> Diagnosis:
 
 def applicable_rules(record: Record) -> tuple[Rule, ...]:
     """Return the rules that apply to the kind of model."""
-    return DATA_RULES if is_yardstick(record.spec.model) else RULES
+    return DATA_RULES if is_sklearn_model(record.spec.model) else RULES
 
 
 def healthy(record: Record) -> Verdict:
@@ -95,7 +95,7 @@ def healthy(record: Record) -> Verdict:
         if len(train)
         else "Nothing has been measured yet. The spec and the dataset show no problem."
     )
-    if is_yardstick(record.spec.model):
+    if is_sklearn_model(record.spec.model):
         message += f" scikit-learn fits {record.spec.model.kind}, so only the rules about the data were applied."
     evidence = {
         "evaluations": len(train),

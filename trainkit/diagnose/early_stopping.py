@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from trainkit.spec.early_stop import (
-    ACROSS,
+    PEER_RULE_KINDS,
     Diverged,
     EarlyStopRule,
     Gap,
@@ -314,7 +314,7 @@ class EarlyStopping:
     """
 
     def __init__(self, rules: Sequence[EarlyStopRule]) -> None:
-        self.rules = tuple(rule for rule in rules if rule.kind not in ACROSS)
+        self.rules = tuple(rule for rule in rules if rule.kind not in PEER_RULE_KINDS)
         self._states: list[RuleState] = [_state_of(rule) for rule in self.rules]
         self._rule_documents = [rule.model_dump(mode="json") for rule in self.rules]
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from trainkit.diagnose.early_stopping import EarlyStopDecision, Evaluation, is_better
-from trainkit.spec.early_stop import AcrossRule, Median, Percentile, SuccessiveHalving
+from trainkit.spec.early_stop import Median, PeerRule, Percentile, SuccessiveHalving
 from trainkit.spec.metrics import DIRECTIONS, direction
 
 MAX_LISTED_PEERS = 100
@@ -80,7 +80,7 @@ class PeerRules:
     """The peer rules of one job, applied to its evaluations in order; `running_stats` and `epoch` are their state."""
 
     def __init__(
-        self, rules: Sequence[AcrossRule], running_stats: Mapping[str, RunningStats] | None = None, epoch: int = 0
+        self, rules: Sequence[PeerRule], running_stats: Mapping[str, RunningStats] | None = None, epoch: int = 0
     ) -> None:
         self.rules = tuple(rules)
         self.running_stats = dict(running_stats or {})
@@ -111,7 +111,7 @@ class PeerRules:
         self.epoch = evaluation.epoch
         return decisions
 
-    def _is_due(self, rule: AcrossRule, epoch: int) -> bool:
+    def _is_due(self, rule: PeerRule, epoch: int) -> bool:
         if isinstance(rule, SuccessiveHalving):
             return rule.rung(self.epoch, epoch) is not None
         return epoch > rule.start_epoch

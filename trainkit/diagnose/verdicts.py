@@ -91,8 +91,8 @@ def order_by_cause(found: Sequence[Verdict]) -> list[Verdict]:
     def depth(code: Code) -> int:
         return 1 + max((depth(cause) for cause in causes(code)), default=-1)
 
-    explained = [
+    annotated = [
         Verdict(v.code, v.confidence, v.since_epoch, v.message, {**v.evidence, "explained_by": causes(v.code)})
         for v in found
     ]
-    return sorted(explained, key=lambda v: (depth(v.code), -v.confidence, CODES.index(v.code)))
+    return sorted(annotated, key=lambda v: (depth(v.code), -v.confidence, CODES.index(v.code)))

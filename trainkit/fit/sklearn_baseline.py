@@ -28,7 +28,7 @@ from trainkit.fit.events import Events
 from trainkit.fit.loop.result import FitResult, Outcome
 from trainkit.spec import JobSpec
 from trainkit.spec.checks import TRAIN_METRICS
-from trainkit.spec.models import GradientBoosting, RbfSvm, Yardstick
+from trainkit.spec.models import GradientBoosting, RbfSvm, SklearnModel
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")
@@ -70,7 +70,7 @@ def fit_sklearn_baseline(
     `cancel`, `pause` and `hand_back` are obeyed at once and leave nothing to go on from; `stop` once the fit has ended.
     Raises ValueError where scikit-learn is missing or cannot fit, and beyond `resources.max_seconds`.
     """
-    assert isinstance(spec.model, Yardstick)
+    assert isinstance(spec.model, SklearnModel)
     threads = 1 if spec.train.threads == "auto" else spec.train.threads
     chosen = on_one_core(threads=threads, libraries={"scikit-learn": _version()})
     events.emit("runtime", **chosen)
@@ -85,7 +85,7 @@ def fit_sklearn_baseline(
     stop_reason = "completed" if command is None else str(command.get("stop_reason", "client_stop"))
     report = _evaluate(spec, prepared, fitted, events)
     events.emit("evaluation", **report)
-    events.log(f"{spec.model.kind} is a yardstick: its evaluation is kept, and no model", "info")
+    events.log(f"{spec.model.kind} is a baseline: its evaluation is kept, and no model", "info")
     events.emit(
         "finished",
         stop_reason=stop_reason,

@@ -12,7 +12,7 @@ from trainkit.nn.network import Network
 from trainkit.nn.residual import build_residual_cnn
 from trainkit.nn.rnn import build_recurrent
 from trainkit.spec.init import HeNormalInit, InitSpec, XavierUniformInit, ZerosInit
-from trainkit.spec.models import Ensemble, ModelSpec, Yardstick
+from trainkit.spec.models import Ensemble, ModelSpec, SklearnModel
 
 RELU_LIKE = ("relu", "leaky_relu", "elu", "gelu", "silu", "mish")
 
@@ -59,7 +59,7 @@ def starting_weights(spec: ModelSpec) -> InitSpec | None:
     None where the weights stay as the architecture draws them: torchvision's own rules, or pretrained weights that
     are loaded afterwards.
     """
-    if isinstance(spec, Ensemble | Yardstick):
+    if isinstance(spec, Ensemble | SklearnModel):
         return None
     if spec.init is not None:
         return None if spec.init.kind == "pretrained" else spec.init

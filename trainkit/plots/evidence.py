@@ -221,10 +221,10 @@ def _since(axes: Axes, verdict: Mapping[str, Any]) -> None:
 
 def _finish(axes: Axes, quantity: str, *, layers: bool) -> None:
     """Scale the y axis: logarithmic for a wide range, and not so short that rounding errors look like a trend."""
-    courses = [
+    curves = [
         np.asarray(line.get_ydata(), float) for line in axes.get_lines() if line.get_transform() == axes.transData
     ]
-    values = np.concatenate(courses or [np.empty(0)])
+    values = np.concatenate(curves or [np.empty(0)])
     values = values[np.isfinite(values)]
     positive = values[values > 0]
     if len(positive) and positive.max() / positive.min() >= LOG_RATIO:

@@ -14,7 +14,7 @@ from trainkit.spec.resolve import ResolvedSpec, parse_spec, resolve
 from trainkit.spec.sklearn_checks import MOST_SVM_SAMPLES, svm_share
 
 KEPT = ("labels", "dataset", "task", "split", "balance", "target_scaling", "resources")
-"""What a yardstick has in common with the spec it is held against; the rest is its own."""
+"""What a baseline has in common with the spec it is held against; the rest is its own."""
 KEPT_OF_TRAIN = ("seed", "threads", "deterministic", "monitor")
 SCALING = ("z_score", "min_max", "whiten")
 BATCH = 64
@@ -73,8 +73,8 @@ def with_z_score(steps: Sequence[PreprocessStep]) -> list[dict[str, Any]]:
     """z_score behind impute, which must come first, and before the steps that look at directions."""
     first = [step for step in steps if step.kind == "impute"]
     rest = [step for step in steps if step.kind not in ("impute", "zero_mean")]
-    told = [[step.model_dump(mode="json") for step in part] for part in (first, rest)]
-    return [*told[0], {"kind": "z_score"}, *told[1]]
+    first_documents, rest_documents = ([step.model_dump(mode="json") for step in part] for part in (first, rest))
+    return [*first_documents, {"kind": "z_score"}, *rest_documents]
 
 
 def _training(context: CheckContext) -> Document:

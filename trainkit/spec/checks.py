@@ -12,8 +12,8 @@ from trainkit.spec.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
 from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, direction, split_metric
 from trainkit.spec.problems import Problem, nearest
 from trainkit.spec.shapes import Sample, class_counts, feature_columns, target_column
-from trainkit.spec.sklearn_checks import is_yardstick
-from trainkit.spec.sklearn_checks import problems as yardstick_problems
+from trainkit.spec.sklearn_checks import is_sklearn_model
+from trainkit.spec.sklearn_checks import problems as sklearn_problems
 from trainkit.spec.split import part_sizes
 
 ANY_SAMPLE_AUGMENT = ("noise", "mixup")
@@ -281,8 +281,8 @@ def _model_problems(context: CheckContext) -> Iterator[Problem]:
                 f"{kind} needs equal lengths, these run from {lengths[0]} to {lengths[1]}",
                 "Use an lstm or gru.",
             )
-    if is_yardstick(context.spec.model):
-        yield from yardstick_problems(context.spec, context.training_samples)
+    if is_sklearn_model(context.spec.model):
+        yield from sklearn_problems(context.spec, context.training_samples)
         return
     if kind == "linear_svm" and not context.classification:
         yield Problem("/model/kind", "needs_classes", "the SVM separates classes", "Use linear for regression.")

@@ -173,9 +173,9 @@ class SuccessiveHalving(SpecModel):
         return found
 
 
-AcrossRule = Median | Percentile | SuccessiveHalving
+PeerRule = Median | Percentile | SuccessiveHalving
 """Rules that compare a job with others: only who sees them all can ask these."""
-ACROSS = frozenset({"median", "percentile", "successive_halving"})
+PEER_RULE_KINDS = frozenset({"median", "percentile", "successive_halving"})
 EarlyStopRule = Annotated[
     Patience
     | NoisePatience
@@ -192,9 +192,9 @@ EarlyStopRule = Annotated[
 ]
 
 
-def across_of(rules: Iterable[EarlyStopRule]) -> tuple[AcrossRule, ...]:
+def peer_rules_of(rules: Iterable[EarlyStopRule]) -> tuple[PeerRule, ...]:
     """Those of the rules that compare jobs."""
-    return tuple(rule for rule in rules if isinstance(rule, AcrossRule))
+    return tuple(rule for rule in rules if isinstance(rule, PeerRule))
 
 
 class RuleSet(SpecModel):

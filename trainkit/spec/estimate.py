@@ -8,7 +8,7 @@ from typing import Any
 
 from trainkit.spec.checks import CheckContext
 from trainkit.spec.facts import DatasetFacts
-from trainkit.spec.models import Cnn, Ensemble, Mlp, Recurrent, ResidualCnn, Yardstick
+from trainkit.spec.models import Cnn, Ensemble, Mlp, Recurrent, ResidualCnn, SklearnModel
 from trainkit.spec.resolve import ResolvedSpec
 from trainkit.spec.shapes import Sample
 from trainkit.spec.sklearn_checks import cost
@@ -56,7 +56,7 @@ def estimate(resolved: ResolvedSpec, facts: DatasetFacts) -> dict[str, Any]:
     activation_bytes = 2 * layers.activations * batch * BYTES + (gathered - batch) * sample.size * BYTES
     stored = 1 if facts.input_dtype == "uint8" and sample.form == "image" else BYTES
     data_bytes = facts.samples * sample.size * stored
-    if isinstance(spec.model, Yardstick):
+    if isinstance(spec.model, SklearnModel):
         own_bytes, seconds = cost(spec.model, samples, seen.size, outputs, classes=context.classification)
         memory = PROCESS_BYTES + own_bytes + data_bytes
         return {**asdict(layers), "steps_per_epoch": 1, "memory_bytes": memory, "seconds": round(seconds, 1)}
@@ -100,7 +100,7 @@ def model_layers(model: Any, sample: Sample, outputs: int) -> Layers:
         # torchvision's networks touch a parameter about 60 times in a 224 x 224 image (measured on ResNet-18 to VGG)
         scale = (side / 224) ** 2
         return Layers(parameters, int(2_500_000 * max(scale, 0.02)), int(parameters * 100 * scale))
-    if isinstance(model, Ensemble | Yardstick):
+    if isinstance(model, Ensemble | SklearnModel):
         return Layers()
     return _dense(sample.size, (), outputs)
 

@@ -66,13 +66,13 @@ def windowed(spec: JobSpec, facts: DatasetFacts) -> DatasetFacts:
     window = window_of(spec, shortest)
     counts = max(1, (shortest + longest) // 2 - window - spec.dataset.horizon + 1)
     train, validation, test = by_time(counts, spec)
-    features, wanted = _widths(spec, facts)
+    features, targets = _widths(spec, facts)
     return DatasetFacts(
         kind="sequences",
         samples=series * counts,
         input_shape=(window, features),
         target_type="number",
-        target_width=wanted,
+        target_width=targets,
         splits={"train": series * train, "validation": series * validation, "test": series * test},
         lengths=(window, window),
     )

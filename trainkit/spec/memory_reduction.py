@@ -8,7 +8,7 @@ from typing import Any
 
 from trainkit.spec.job import JobSpec
 from trainkit.spec.models import ModelSpec
-from trainkit.spec.sklearn_checks import is_yardstick
+from trainkit.spec.sklearn_checks import is_sklearn_model
 
 OUT_OF_MEMORY = ("out_of_memory", "out_of_gpu_memory")
 MIB = 2**20
@@ -36,7 +36,7 @@ def next_spec(spec: JobSpec | Mapping[str, Any], evidence: Mapping[str, Any]) ->
     whole = spec if isinstance(spec, JobSpec) else JobSpec.model_validate(spec)
     document = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else copy.deepcopy(dict(spec))
     measured, now = _measured(evidence), whole.train.batch_size
-    if is_yardstick(whole.model):
+    if is_sklearn_model(whole.model):
         why = f"{measured}scikit-learn takes the whole training part at once; {OTHERWISE}"
         return {"patch": None, "spec": None, "fork": False, "why": why}
     smaller = _smaller_batches(whole)

@@ -170,7 +170,7 @@ class Ensemble(SpecModel):
 
 
 class GradientBoosting(SpecModel):
-    """Boosted trees on binned features: scikit-learn's HistGradientBoosting, a yardstick for tables."""
+    """Boosted trees on binned features: scikit-learn's HistGradientBoosting, a baseline for tables."""
 
     kind: Literal["gradient_boosting"] = "gradient_boosting"
     learning_rate: Rate = 0.1
@@ -190,7 +190,7 @@ class GradientBoosting(SpecModel):
 
 
 class RbfSvm(SpecModel):
-    """A support vector machine with a Gaussian kernel: scikit-learn's SVC and SVR, a yardstick for tables."""
+    """A support vector machine with a Gaussian kernel: scikit-learn's SVC and SVR, a baseline for tables."""
 
     kind: Literal["rbf_svm"] = "rbf_svm"
     c: Annotated[float, Field(gt=0, le=1e6)] = 1.0
@@ -203,7 +203,7 @@ class RbfSvm(SpecModel):
     """Features to mean 0 and deviation 1 first (StandardScaler), after `preprocess`: the kernel weighs all alike."""
 
 
-Yardstick = GradientBoosting | RbfSvm
+SklearnModel = GradientBoosting | RbfSvm
 """What scikit-learn fits: no network, no epochs, no weights to start from."""
 
 ModelSpec = Annotated[

@@ -34,7 +34,7 @@ def check_spec(document: Any, facts: DatasetFacts) -> JobSpec:
 
 def further_problems(document: Any, known: Sequence[Problem], facts: DatasetFacts) -> list[Problem]:
     """What the dataset forbids in the parts of a document that parse, beside the `known` problems of those that do not."""
-    spec = salvage(document, known)
+    spec = drop_invalid_fields(document, known)
     if spec is None:
         return []
     try:
@@ -44,7 +44,7 @@ def further_problems(document: Any, known: Sequence[Problem], facts: DatasetFact
     return []
 
 
-def salvage(document: Any, known: Iterable[Problem]) -> JobSpec | None:
+def drop_invalid_fields(document: Any, known: Iterable[Problem]) -> JobSpec | None:
     """The spec without the parts that `known` points at; None when the dataset is not named or nothing is left."""
     if not isinstance(document, dict):
         return None

@@ -22,8 +22,8 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 def replacing(old: Any, new: Mapping[str, Any]) -> dict[str, Any]:
     """The patch that makes `new` of the object `old`: what `new` does not have is removed, not merged."""
-    gone = {key: None for key in old if key not in new} if isinstance(old, Mapping) else {}
-    return {**gone, **new}
+    removed = {key: None for key in old if key not in new} if isinstance(old, Mapping) else {}
+    return {**removed, **new}
 
 
 def with_value(document: Any, pointer: str, value: Any) -> Any:

@@ -9,14 +9,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from trainkit.spec import checks, forecasting, losses
-from trainkit.spec.early_stop import across_of
+from trainkit.spec.early_stop import peer_rules_of
 from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.metrics import direction
 from trainkit.spec.problems import Problem, SpecError, problems_from_validation
 from trainkit.spec.sanity_checks import why_skipped
 from trainkit.spec.shapes import Sample, class_counts, infer_task, sample_of
-from trainkit.spec.sklearn_checks import ignored, is_yardstick
+from trainkit.spec.sklearn_checks import ignored, is_sklearn_model
 
 SHAPE_STAYS_KNOWN = ("missing_values", "target_as_feature", "too_many_categories")
 """Problems of the dataset that leave a sample's shape known well enough to look for the others as well."""
@@ -94,11 +94,11 @@ def _windows(spec: JobSpec, facts: DatasetFacts) -> tuple[JobSpec, DatasetFacts]
     found = list(forecasting.problems(spec, facts))
     if found:
         raise SpecError(found)
-    made = forecasting.windowed(spec, facts)
-    assert made.input_shape is not None
-    dataset = spec.dataset.model_copy(update={"window": made.input_shape[0]})
+    windows = forecasting.windowed(spec, facts)
+    assert windows.input_shape is not None
+    dataset = spec.dataset.model_copy(update={"window": windows.input_shape[0]})
     split = spec.split.model_copy(update={"use_predefined": True})
-    return spec.model_copy(update={"dataset": dataset, "split": split}), made
+    return spec.model_copy(update={"dataset": dataset, "split": split}), windows
 
 
 def is_classification(task: Task) -> bool:
@@ -109,7 +109,7 @@ def is_classification(task: Task) -> bool:
 def _complete(spec: JobSpec, task: Task, has_validation: bool) -> JobSpec:
     """The same spec with task, loss, epochs, monitors and modes written out."""
     update: dict[str, Any] = {"task": task}
-    if spec.loss is None or is_yardstick(spec.model):
+    if spec.loss is None or is_sklearn_model(spec.model):
         update["loss"] = default_loss(spec, task)
     if spec.target_scaling == "auto":
         update["target_scaling"] = "none" if is_classification(task) else "z_score"
@@ -145,7 +145,7 @@ def with_mode(rule: Any) -> Any:
 
 
 def _warnings(spec: JobSpec, context: checks.CheckContext) -> Iterator[Problem]:
-    if is_yardstick(spec.model):
+    if is_sklearn_model(spec.model):
         yield from ignored(spec, default_loss(spec, context.task))
     else:
         yield from _warnings_of_training(spec, context)
@@ -163,7 +163,7 @@ def _warnings_of_training(spec: JobSpec, context: checks.CheckContext) -> Iterat
             "l2 and weight_decay both shrink the weights",
             "Keep one: weight_decay with adaptive optimizers, l2 with sgd.",
         )
-    across = across_of(spec.early_stop)
+    across = peer_rules_of(spec.early_stop)
     if across and spec.group is None:
         yield Problem(
             f"/early_stop/{spec.early_stop.index(across[0])}",

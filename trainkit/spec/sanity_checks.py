@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from trainkit.spec.models import Cnn, Gru, Lstm, Mlp, ModelSpec, ResidualCnn, Yardstick
+from trainkit.spec.models import Cnn, Gru, Lstm, Mlp, ModelSpec, ResidualCnn, SklearnModel
 
 if TYPE_CHECKING:
     from trainkit.spec.job import JobSpec
@@ -14,7 +14,7 @@ SanityCheck = Literal["first_batch", "small_model"]
 
 def why_skipped(spec: JobSpec, probe: SanityCheck) -> str | None:
     """Why the probe makes no sense for such a job, in words; None where it does."""
-    if spec.model.kind == "ensemble" or isinstance(spec.model, Yardstick):
+    if spec.model.kind == "ensemble" or isinstance(spec.model, SklearnModel):
         return f"{spec.model.kind} is not trained step by step"
     if probe == "first_batch":
         return None

@@ -1,4 +1,4 @@
-"""What a spec of a yardstick (a model that scikit-learn fits) may ask for, what it asks in vain, and what it costs."""
+"""What a spec of a baseline (a model that scikit-learn fits) may ask for, what it asks in vain, and what it costs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from typing import get_args
 
 from trainkit.spec.job import JobSpec
-from trainkit.spec.models import GradientBoosting, ModelSpec, Yardstick
+from trainkit.spec.models import GradientBoosting, ModelSpec, SklearnModel
 from trainkit.spec.problems import Problem
 from trainkit.spec.training import TrainSpec
 
 MOST_SVM_SAMPLES = 20_000
 """A kernel machine's time grows with the square of its samples: beyond this it is no cheap model any more."""
-YARDSTICKS: tuple[str, ...] = tuple(kind.model_fields["kind"].default for kind in get_args(Yardstick))
-WITHOUT_MODEL = "{} is fitted by scikit-learn as a yardstick, and only its evaluation is kept"
+SKLEARN_KINDS: tuple[str, ...] = tuple(kind.model_fields["kind"].default for kind in get_args(SklearnModel))
+WITHOUT_MODEL = "{} is fitted by scikit-learn as a baseline, and only its evaluation is kept"
 OF_TRAINING = ("augment", "optimizer", "schedule", "regularize", "early_stop")
 USED_OF_TRAIN = ("seed", "threads", "monitor")
 LIBRARY_BYTES = 80 * 2**20
@@ -26,13 +26,13 @@ KERNEL_SECONDS = 4e-9
 """For a pair of samples and a feature."""
 
 
-def is_yardstick(model: ModelSpec) -> bool:
+def is_sklearn_model(model: ModelSpec) -> bool:
     """Whether scikit-learn fits it."""
-    return isinstance(model, Yardstick)
+    return isinstance(model, SklearnModel)
 
 
 def problems(spec: JobSpec, training_samples: int) -> Iterator[Problem]:
-    """What cannot be done with a yardstick."""
+    """What cannot be done with a baseline."""
     kind = spec.model.kind
     if kind == "rbf_svm" and training_samples > MOST_SVM_SAMPLES:
         yield Problem(
@@ -71,7 +71,7 @@ def ignored(spec: JobSpec, loss: object) -> Iterator[Problem]:
         yield Problem(pointer, "not_used", message, "Leave it out; the model's own fields are under `model`.")
 
 
-def cost(model: Yardstick, samples: int, features: int, outputs: int, *, classes: bool) -> tuple[int, float]:
+def cost(model: SklearnModel, samples: int, features: int, outputs: int, *, classes: bool) -> tuple[int, float]:
     """(bytes beside process and data, seconds on one core) of a fit, estimated."""
     copies = 2 * samples * features * DOUBLE
     fits = 1 if classes else outputs

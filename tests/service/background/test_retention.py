@@ -144,10 +144,10 @@ def test_a_job_that_has_not_ended_is_never_touched(service: Served) -> None:
         if state == "paused":
             with service.sessions.begin() as session:
                 session.execute(update(Job).where(Job.id == job).values(state="pausing"))
-                attempts.handback(session, claimed.claim, "x")
+                attempts.hand_back(session, claimed.claim, "x")
         elif state == "queued":
             with service.sessions.begin() as session:
-                attempts.handback(session, claimed.claim, "x")
+                attempts.hand_back(session, claimed.claim, "x")
         aged(service, job, 1000)
         jobs.append(job)
         stored(service, f"checkpoints/{job}/stray")
@@ -226,18 +226,18 @@ def test_strays_are_found_when_they_are_old(service: Served) -> None:
     for key in (f"models/{job}/1/model.json", f"artifacts/{job}/1-plot.png"):
         stored(service, key)
     kept = files(service, "checkpoints") | {f"artifacts/{job}/1-log.txt", f"models/{job}/1/model.json"}
-    strays = [
+    orphans = [
         f"checkpoints/{job}/1-9-abc",
         "checkpoints/job_gone/0/7",
         "artifacts/job_gone/1-log.txt",
         f"models/{job}/7/model.json",
         "models/job_gone/1/model.json",
     ]
-    for key in strays:
+    for key in orphans:
         stored(service, key)
     stored(service, "checkpoints/notes.txt")
     remove_orphans(service.sessions, storage, 3600)
-    assert all((storage.root / key).exists() for key in strays), "young files are left alone"
+    assert all((storage.root / key).exists() for key in orphans), "young files are left alone"
     remove_orphans(service.sessions, storage, AT_ONCE)
     remove_orphans(service.sessions, storage, AT_ONCE)
     found = files(service, "checkpoints") | files(service, "artifacts") | files(service, "models")

@@ -114,7 +114,7 @@ def test_handing_back_costs_the_job_nothing(service: Served) -> None:
     job = service.submit()
     claimed = service.claim()
     with service.sessions.begin() as session:
-        attempts.handback(session, claimed.claim, "the worker stops")
+        attempts.hand_back(session, claimed.claim, "the worker stops")
     shown = service.job(job)
     assert (shown["state"], shown["attempts"], shown["interruptions"]) == ("queued", 0, 0)
     assert service.claim().claim.fence == claimed.claim.fence + 1
@@ -130,7 +130,7 @@ def test_a_cancelled_job_never_comes_back(service: Served, way: str) -> None:
     else:
         with service.sessions.begin() as session:
             if way == "handback":
-                attempts.handback(session, claimed.claim, "the worker stops")
+                attempts.hand_back(session, claimed.claim, "the worker stops")
             else:
                 held = leases.lock_claimed(session, claimed.claim)
                 assert attempts.interrupted(session, held, "killed", 5) == "cancelled"
@@ -142,7 +142,7 @@ def test_what_auto_chose_is_kept_for_the_next_attempt(service: Served) -> None:
     claimed = service.claim()
     with service.sessions.begin() as session:
         attempts.note(session, claimed.claim, runtime={"device": "cpu", "threads": 1})
-        attempts.handback(session, claimed.claim, "the worker stops")
+        attempts.hand_back(session, claimed.claim, "the worker stops")
     assert service.claim().runtime == {"device": "cpu", "threads": 1}
 
 
@@ -173,7 +173,7 @@ def test_an_attempt_that_dies_while_pausing_is_paused(service: Served, way: str)
     else:
         with service.sessions.begin() as session:
             if way == "handback":
-                attempts.handback(session, claimed.claim, "the worker stops")
+                attempts.hand_back(session, claimed.claim, "the worker stops")
             else:
                 attempts.interrupted(session, leases.lock_claimed(session, claimed.claim), "killed", 5)
     assert service.job(job)["state"] == "paused"

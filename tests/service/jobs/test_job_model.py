@@ -110,7 +110,7 @@ class Jobs(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
     def hand_back(self, data: st.DataObject) -> None:
-        self.as_worker(data, lambda s, claimed: attempts.handback(s, claimed.claim, "stops"))
+        self.as_worker(data, lambda s, claimed: attempts.hand_back(s, claimed.claim, "stops"))
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), retryable=st.booleans())

@@ -84,7 +84,7 @@ WRITES: dict[str, Callable[[Session, leases.Claim], Any]] = {
     "note": lambda s, claim: attempts.note(s, claim, phase="zombie"),
     "say": lambda s, claim: logs.append(s, claim, [LogLine(1.0, "info", "training", "zombie")]),
     "say nothing": lambda s, claim: logs.append(s, claim, []),
-    "handback": lambda s, claim: attempts.handback(s, claim, "zombie"),
+    "handback": lambda s, claim: attempts.hand_back(s, claim, "zombie"),
     "cancelled": lambda s, claim: attempts.cancelled(s, claim),
     "fail": lambda s, claim: attempts.fail(s, claim, ERROR),
     "save_artifact": lambda s, claim: attempts.save_artifact(
@@ -100,7 +100,7 @@ def test_a_stale_fence_writes_nothing(service: Served) -> None:
     job = service.submit()
     first = service.claim()
     with service.sessions.begin() as session:
-        attempts.handback(session, first.claim, "worker shutdown")
+        attempts.hand_back(session, first.claim, "worker shutdown")
     second = service.claim("worker-2")
     assert second.claim.fence == first.claim.fence + 1
     before = service.job(job)

@@ -11,7 +11,7 @@ from service.jobs import attempts, checkpoints
 from service.jobs.leases import ClaimedJob
 from service.jobs.tables import Checkpoint
 from tests.support.api import Served
-from trainkit.spec.early_stop import ACROSS
+from trainkit.spec.early_stop import PEER_RULE_KINDS
 from trainkit.spec.failures import failure
 from trainkit.spec.memory_reduction import with_next_spec
 from trainkit.spec.patch import merge_patch
@@ -155,7 +155,7 @@ def test_going_on_with_an_ended_job_makes_a_new_one(service: Served) -> None:
     [
         {"kind": "patience", "patience": 1},
         {"kind": "noise_patience", "patience": 1},
-        *({"kind": kind} for kind in sorted(ACROSS)),
+        *({"kind": kind} for kind in sorted(PEER_RULE_KINDS)),
     ],
     ids=lambda rule: str(rule["kind"]),
 )

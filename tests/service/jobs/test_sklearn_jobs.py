@@ -14,7 +14,7 @@ MODEL = {"kind": "gradient_boosting"}
 
 @pytest.fixture
 def ended(service: Served) -> str:
-    """A yardstick's job that has succeeded; returns its id."""
+    """A baseline's job that has succeeded; returns its id."""
     job = service.submit(dataset=service.ready_dataset(**VECTORS), model=MODEL)
     claimed = service.claim()
     service.append(claimed, row("loss", 0.2), row("accuracy", 0.9), row("loss", 0.1, split="train"))

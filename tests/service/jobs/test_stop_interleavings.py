@@ -21,7 +21,7 @@ from service.datasets import intake
 from service.datasets.receive import Received
 from service.datasets.service import DatasetMetadata, register
 from service.doorbell import Doorbell
-from service.job_watcher import Hub
+from service.job_watcher import JobWatcher
 from service.jobs import service as jobs
 from service.jobs.states import ENDED
 from service.keys.service import Principal, authenticate, create_key
@@ -44,7 +44,9 @@ def players(url: str, folder: Path) -> Make:
     if url.startswith("sqlite"):  # these databases need not outlive a power cut
         event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
     sessions = session_factory(engine)
-    context = Context(settings, engine, sessions, Storage(settings.storage_url), Doorbell("memory://"), Hub(sessions))
+    context = Context(
+        settings, engine, sessions, Storage(settings.storage_url), Doorbell("memory://"), JobWatcher(sessions)
+    )
     with sessions.begin() as session:
         key = create_key(session, "default", "test")
     with reading(sessions) as session:

@@ -38,7 +38,7 @@ def job(service: Served) -> str:
     service.say(first, "line 7", level="error")
     service.say(first, "line 8", "line 9", level="debug")
     with service.sessions.begin() as session:
-        attempts.handback(session, first.claim, "the worker stops")
+        attempts.hand_back(session, first.claim, "the worker stops")
     service.say(service.claim("worker-2"), "a", "b")
     return job
 

@@ -49,7 +49,7 @@ def test_lines_are_printed_filtered_and_followed(service: Served, url: str) -> N
     service.say(first, *(f"line {n}" for n in range(1500)))
     service.say(first, "Broken", level="error")
     with service.sessions.begin() as session:
-        attempts.handback(session, first.claim, "x")
+        attempts.hand_back(session, first.claim, "x")
     second = service.claim("worker-2")
     service.say(second, "again")
     following = trainkit(service, url, job, "--follow", "--tail", "2")

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.postgresql
 def again(service: Served, claimed: leases.ClaimedJob, metric_seq: int) -> leases.ClaimedJob:
     """The worker goes; another one resumes from a checkpoint that was taken at `metric_seq`."""
     with service.sessions.begin() as session:
-        attempts.handback(session, claimed.claim, "test")
+        attempts.hand_back(session, claimed.claim, "test")
     claimed = service.claim("worker-2", start=False)
     with service.sessions.begin() as session:
         metrics.supersede_after(session, claimed.claim, metric_seq)

@@ -94,7 +94,7 @@ def test_without_the_packages_it_serves_and_says_so(
 ) -> None:
     monkeypatch.setattr(tracing, "NEEDED", (*tracing.NEEDED, "opentelemetry_of_tomorrow.sdk"))
     wanting = replace(settings, tracing=True)
-    assert not tracing.wanted(wanting)
+    assert not tracing.is_enabled(wanting)
     app = create_app(wanting)
     assert TestClient(app).get("/healthz").status_code == 200
     assert "opentelemetry_of_tomorrow.sdk is not installed (pip install 'trainkit[otel]')" in caplog.text

@@ -20,7 +20,7 @@ from service.metrics.chunks import MetricRow
 from service.peer_evaluations import repository
 from service.peer_evaluations.tables import PeerEvaluation, PeerGroup, PeerGroupMember
 from tests.support.peer_jobs import MEDIAN, Lab, Run, make_lab, rows_of
-from trainkit.spec.early_stop import ACROSS
+from trainkit.spec.early_stop import PEER_RULE_KINDS
 from trainkit.spec.problems import SpecError
 
 pytestmark = pytest.mark.postgresql
@@ -289,7 +289,7 @@ def test_a_flush_reads_one_row_a_job_however_long_their_histories(quick_lab: Lab
     run.evaluate(0.5)
     with quick_lab.context.sessions() as session:
         found = repository.standings(session, quick_lab.who.project_id, "e", run.job, 200, 10**9)
-        assert [(epoch, tallies["val_loss"]) for _, _, epoch, tallies in found] == [(200, [1.0, 200, 200.0, 1.0])] * 4
+        assert [(epoch, stats["val_loss"]) for _, _, epoch, stats in found] == [(200, [1.0, 200, 200.0, 1.0])] * 4
         plan = " ".join(
             str(row)
             for row in session.connection().exec_driver_sql(
@@ -344,7 +344,7 @@ def play(lab: Lab, seed: int, experiment: str) -> dict[str, int]:
         found = run.replay()
         assert found.matches_recorded is True, (seed, run.job)
         for mine in rules[runs.index(run)]:
-            if mine["kind"] in ACROSS:
+            if mine["kind"] in PEER_RULE_KINDS:
                 asked_anew(run, mine)
     return counts
 

@@ -68,7 +68,7 @@ def see_through(run: Run) -> None:
             attempts.cancelled(session, run.claim)
     elif wish.get("action") == "pause":
         with context.sessions.begin() as session:
-            attempts.handback(session, run.claim, "paused")
+            attempts.hand_back(session, run.claim, "paused")
     elif wish.get("action") == "stop":
         run.finish(wish.get("stop_reason", "client_stop"))
     else:

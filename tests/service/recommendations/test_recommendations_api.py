@@ -107,9 +107,9 @@ def test_submitted_measured_and_counted(service: Served) -> None:
     again = get(service, f"jobs/{job}/recommendation", **{"If-None-Match": told.headers["ETag"]})
     assert again.status_code == 304
     counted = get(service, "diagnosis/scorecard", **{"If-None-Match": empty.headers["ETag"]}).json()
-    edition = counted["rulesets"][0]
-    assert (edition["ruleset_version"], set(edition["codes"])) == (RULESET_VERSION, {"overfitting"})
-    assert counted["all"] == edition["all"] == edition["codes"]["overfitting"]
+    ruleset = counted["rulesets"][0]
+    assert (ruleset["ruleset_version"], set(ruleset["codes"])) == (RULESET_VERSION, {"overfitting"})
+    assert counted["all"] == ruleset["all"] == ruleset["codes"]["overfitting"]
     assert (counted["all"]["improved"], counted["all"]["hit_rate"]) == (1, 1.0)
     # 1 of 1: 1 / (1 + 1.96^2) to 1
     assert counted["all"]["hit_rate_interval"] == pytest.approx([1 / 4.8416, 1.0])

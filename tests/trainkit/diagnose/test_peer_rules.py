@@ -22,7 +22,7 @@ from trainkit.diagnose.peer_rules import (
     percentile,
     updated_stats,
 )
-from trainkit.spec.early_stop import AcrossRule, Median, Patience, Percentile
+from trainkit.spec.early_stop import Median, Patience, PeerRule, Percentile
 
 NAN, INF = math.nan, math.inf
 
@@ -37,7 +37,7 @@ def peer_state(name: str, epoch: int, values: Sequence[float], monitor: str = "v
     return PeerState(f"job_{name}", epoch * 10, epoch, running_stats)
 
 
-def decide(rule: AcrossRule, own: Sequence[float], others: dict[str, Sequence[float]]) -> list[EarlyStopDecision]:
+def decide(rule: PeerRule, own: Sequence[float], others: dict[str, Sequence[float]]) -> list[EarlyStopDecision]:
     """The decisions about a job after each of its epochs; the others have all come as far as their values go."""
     rules, said = PeerRules([rule]), []
     for epoch, value in enumerate(own, start=1):
@@ -149,7 +149,7 @@ def test_peer_without_the_epoch_counts_for_the_median_rule_only() -> None:
 
 
 @pytest.mark.parametrize("kind", [Median, Percentile])
-def test_peer_rules_compare_nothing_up_to_the_start_epoch(kind: type[AcrossRule]) -> None:
+def test_peer_rules_compare_nothing_up_to_the_start_epoch(kind: type[PeerRule]) -> None:
     said = decide(kind(start_epoch=2), [99.0, 99.0, 99.0], {"a": A, "b": B, "c": C})
     assert actions(said) == "..s"
     assert said[0].inputs == {"val_loss": 99.0, "best": 99.0, "start_epoch": 2}

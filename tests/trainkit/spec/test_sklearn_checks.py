@@ -1,4 +1,4 @@
-"""Specs of yardsticks, and the baselines that a spec is held against."""
+"""Specs of models that scikit-learn fits, and the baselines that a spec is held against."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainkit.spec.baselines import baselines
 from trainkit.spec.estimate import estimate
 from trainkit.spec.facts import ColumnFacts
 from trainkit.spec.memory_reduction import next_spec
-from trainkit.spec.sklearn_checks import MOST_SVM_SAMPLES, YARDSTICKS
+from trainkit.spec.sklearn_checks import MOST_SVM_SAMPLES, SKLEARN_KINDS
 
 CLASSES = {"a": 300, "b": 300, "c": 300}
 
@@ -95,7 +95,7 @@ def test_the_metric_is_kept_and_ends_the_networks():
     document = {"dataset": "d", "model": {"kind": "mlp"}, "train": {"monitor": "val_f1"}}
     for name, one in baselines(document, facts()):
         assert one["train"]["monitor"] == "val_f1"
-        if name in YARDSTICKS:
+        if name in SKLEARN_KINDS:
             assert "early_stop" not in one
         else:
             assert one["early_stop"][1] == {"kind": "patience", "monitor": "val_f1", "patience": 10}
@@ -115,7 +115,7 @@ def problems(known: DatasetFacts, **fields: Any) -> list[tuple[str, str]]:
     return [(problem.pointer, problem.code) for problem in raised.value.problems]
 
 
-def test_what_a_yardstick_cannot_do():
+def test_sklearn_baseline_refusals():
     assert problems(facts(), start_from={"model": "mdl_x"}) == [("/start_from", "no_weights")]
     assert problems(facts(), adapt={"target_dataset": "ds_x"}) == [("/adapt", "no_network")]
     ragged = facts("sequences", input_shape=(7, 2), lengths=(3, 7))

@@ -39,9 +39,9 @@ from trainkit.nn.build import build_model
 from trainkit.nn.heads import head_width
 from trainkit.nn.network import Network, count_parameters
 from trainkit.spec import JobSpec, ResolvedSpec, check_spec, resolve
-from trainkit.spec.early_stop import across_of
+from trainkit.spec.early_stop import peer_rules_of
 from trainkit.spec.problems import Problem, SpecError
-from trainkit.spec.sklearn_checks import is_yardstick
+from trainkit.spec.sklearn_checks import is_sklearn_model
 
 
 def fit(
@@ -111,13 +111,13 @@ def fit_resolved(
     runtime: Mapping[str, Any] | None = None,
 ) -> FitResult:
     """`fit` for a resolved spec, with windows for `data` where it forecasts. Errors are raised without an event."""
-    fixed_device = "cpu" if is_yardstick(spec.model) else spec.resources.device
+    fixed_device = "cpu" if is_sklearn_model(spec.model) else spec.resources.device
     device = choose_device(runtime["device"] if runtime else fixed_device)
     with one_thread():
         prepared = prepare(spec, data, device, events.phase)
         if spec.model.kind == "ensemble":
             return fit_ensemble(spec, prepared, data, events, workdir, source)
-        if is_yardstick(spec.model):
+        if is_sklearn_model(spec.model):
             return fit_sklearn_baseline(spec, prepared, events, control, workdir)
         setup = build_setup(
             spec,
@@ -179,7 +179,7 @@ def resolve_for(
         data = as_windows(resolved.spec, data)
     for warning in resolved.warnings:
         events.log(f"{warning.pointer}: {warning.message}. {warning.hint}".strip(), "warning")
-    peer_rules = across_of(resolved.spec.early_stop)
+    peer_rules = peer_rules_of(resolved.spec.early_stop)
     if control is None and resolved.spec.group is not None and peer_rules:
         kinds = " and ".join(sorted({rule.kind for rule in peer_rules}))
         events.log(f"{kinds}: a run by itself has no peers to compare with; the rule never stops it", "warning")

@@ -207,15 +207,15 @@ class SystemUsage:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._process = psutil.Process()
-        self._looked: float | None = None
+        self._sampled_at: float | None = None
         self._wall, self._cpu = time.monotonic(), time.process_time()
         self._asks_load = device.type == "cuda"
 
     def due(self, *, evaluation: bool) -> bool:
         """Whether the last look is long enough ago. An evaluation's is the first one."""
-        if self._looked is None:
+        if self._sampled_at is None:
             return evaluation or time.monotonic() - self._wall >= BETWEEN
-        return time.monotonic() - self._looked >= (AT_EVALUATIONS if evaluation else BETWEEN)
+        return time.monotonic() - self._sampled_at >= (AT_EVALUATIONS if evaluation else BETWEEN)
 
     def rows(self) -> dict[str, float]:
         """Rows of the split `system`; what this machine does not tell is left out."""
@@ -223,7 +223,7 @@ class SystemUsage:
         rows = {"process_memory_bytes": float(self._process.memory_info().rss)}
         if (share := percent(cpu - self._cpu, wall - self._wall)) is not None:
             rows["cpu_percent"] = share
-        self._looked, self._wall, self._cpu = wall, wall, cpu
+        self._sampled_at, self._wall, self._cpu = wall, wall, cpu
         return rows | self._accelerator()
 
     def _accelerator(self) -> dict[str, float]:

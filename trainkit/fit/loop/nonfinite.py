@@ -25,7 +25,9 @@ class LossNotFiniteError(RuntimeError):
 
     def __init__(self, evidence: dict[str, Any]) -> None:
         place = f" at step {evidence['step']} (epoch {evidence['epoch']})" if "step" in evidence else ""
-        super().__init__(f"the loss stopped being finite{place}: {sentence(evidence)}; no usable weights were kept")
+        super().__init__(
+            f"the loss stopped being finite{place}: {describe_nonfinite(evidence)}; no usable weights were kept"
+        )
         self.evidence = evidence
 
 
@@ -34,7 +36,7 @@ class LossMonitor:
 
     def __init__(self, device: torch.device, every: int, step: int) -> None:
         self._seen = None if device.type == "cpu" else torch.zeros(every, device=device)
-        self._looked = step
+        self._checked_step = step
 
     def note(self, step: int, loss: Tensor) -> bool:
         """Whether the loss of this step is known to be not finite; elsewhere than on the CPU that is known later."""
@@ -47,8 +49,8 @@ class LossMonitor:
         """(step, loss) of the first one that was not finite since the last look, at most `every` steps ago."""
         if self._seen is None:
             return None
-        values, since = self._seen.tolist(), self._looked
-        self._looked = step
+        values, since = self._seen.tolist(), self._checked_step
+        self._checked_step = step
         steps = ((one, values[one % len(values)]) for one in range(since + 1, step + 1))
         return next(((one, value) for one, value in steps if not math.isfinite(value)), None)
 
@@ -112,7 +114,7 @@ def first_broken(
     return None
 
 
-def sentence(evidence: dict[str, Any]) -> str:
+def describe_nonfinite(evidence: dict[str, Any]) -> str:
     """The evidence for people."""
     layer = f"{evidence.get('layer')} ({evidence.get('layer_type')})"
     match evidence.get("where"):
@@ -231,7 +233,9 @@ def explain_step(
     evidence = {"step": step, "epoch": batch.epoch, "batch_loss": value, **_named(found, phase.train, batch.rows)}
     if read_at >= step:
         evidence["read_at_step"] = read_at
-    setup.events.log(f"step {step} (epoch {batch.epoch}): the loss is {value}; {sentence(evidence)}", "warning")
+    setup.events.log(
+        f"step {step} (epoch {batch.epoch}): the loss is {value}; {describe_nonfinite(evidence)}", "warning"
+    )
     return evidence
 
 
@@ -253,7 +257,7 @@ def explain_evaluation(
             if found is not None:
                 break
     evidence = {"step": step, "epoch": epoch, **losses, **_named(found, part, rows)}
-    setup.events.log(f"after step {step} (epoch {epoch}): {sentence(evidence)}", "warning")
+    setup.events.log(f"after step {step} (epoch {epoch}): {describe_nonfinite(evidence)}", "warning")
     return evidence
 
 

@@ -22,7 +22,7 @@ from trainkit.fit.control import Command
 from trainkit.fit.evaluation.evaluate import measure, training_metrics
 from trainkit.fit.loop.batches import Batch, BatchPlan
 from trainkit.fit.loop.metric_recorder import leading_rate, log_every_steps
-from trainkit.fit.loop.nonfinite import LossMonitor, explain_evaluation, explain_step, is_finite, sentence
+from trainkit.fit.loop.nonfinite import LossMonitor, describe_nonfinite, explain_evaluation, explain_step, is_finite
 from trainkit.fit.loop.result import Outcome, TrainingOutcome
 from trainkit.fit.loop.run_state import RunState
 from trainkit.fit.loop.setup import RunSetup
@@ -292,7 +292,7 @@ class TrainingRun:
         evidence = self.state.not_finite
         if decision.stop_reason != "diverged" or evidence is None:
             return decision
-        reason = f"{decision.reason}: {sentence(evidence)}"
+        reason = f"{decision.reason}: {describe_nonfinite(evidence)}"
         return replace(decision, inputs={**decision.inputs, **evidence}, reason=reason)
 
     def _obey(self, *, evaluated: bool) -> None:
