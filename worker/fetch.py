@@ -12,15 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
 from service import quota
 from service.datasets import intake
+from service.datasets import repository as datasets
 from service.datasets.intake import ClaimedSource
 from service.datasets.receive import Received
 from service.datasets.sources import is_object, open_source
-from service.datasets.tables import Dataset
 from service.errors import Problem
 from service.leases import StaleFence
 from worker import s3, shutdown
@@ -152,12 +151,11 @@ class Fetch:
     def _reserve(self, session: Any, size: int) -> None:
         """Count the object against the project's quota from now on. Raises 413 problems, StaleFence."""
         identifier, fence = self.claimed.dataset_id, self.claimed.fence
-        mine = update(Dataset).where(Dataset.id == identifier).execution_options(synchronize_session=False)
         intake.renew_source(session, identifier, fence, self.context.settings.lease_seconds)
-        session.execute(mine.values(bytes=0))
-        project = session.get_one(Dataset, identifier).project_id
-        quota.check(session, self.context.settings, project, size)
-        session.execute(mine.values(bytes=size))
+        dataset = datasets.by_id(session, identifier)
+        datasets.set_bytes(session, dataset, 0)  # what an earlier attempt reserved does not count twice
+        quota.check(session, self.context.settings, dataset.project_id, size)
+        datasets.set_bytes(session, dataset, size)
 
     def _stop_work(self) -> None:
         self.stop.set()

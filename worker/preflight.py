@@ -17,7 +17,7 @@ from service.jobs import repository as jobs
 from service.jobs.leases import ClaimedJob
 from service.jobs.tables import Checkpoint
 from service.logs.chunks import Level
-from service.models.tables import Model
+from service.models import repository as models
 from service.storage import Storage
 from trainkit.spec import DatasetFacts, SpecError, load_resolved
 from trainkit.spec.error_mapping import UNREACHABLE
@@ -186,8 +186,8 @@ class _Finder:
                 hint = "Wait until it has succeeded, then submit this job again."
                 raise unavailable(pointer, f"job {identifier!r} is {job.state} and has no model", hint)
         else:
-            model = self.session.get(Model, identifier)
-            if model is None or model.project_id != self.project_id:
+            model = models.get(self.session, self.project_id, identifier)
+            if model is None:
                 hint = "GET /v1/models lists them."
                 raise unavailable(pointer, f"there is no model {identifier!r}", hint)
         return self.context.storage.local_path(model.storage_key)

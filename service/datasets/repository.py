@@ -50,6 +50,11 @@ def add(session: Session, dataset: Dataset) -> None:
     session.flush()
 
 
+def set_bytes(session: Session, dataset: Dataset, size: int) -> None:
+    """Write how many bytes the dataset counts against its project's quota."""
+    session.execute(update(Dataset).where(Dataset.id == dataset.id).values(bytes=size))
+
+
 def delete(session: Session, dataset: Dataset) -> None:
     """Delete the row; its bytes stay."""
     session.delete(dataset)

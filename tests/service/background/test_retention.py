@@ -220,7 +220,7 @@ def test_several_at_once_take_everything_once(service: Served) -> None:
         assert event["data"] == {"checkpoints": 1, "logs": 3, "metrics": 2}
 
 
-def test_strays_are_found_when_they_are_old(service: Served) -> None:
+def test_orphans_are_found_when_they_are_old(service: Served) -> None:
     job = ended(service, 1)
     storage = service.context.storage
     for key in (f"models/{job}/1/model.json", f"artifacts/{job}/1-plot.png"):

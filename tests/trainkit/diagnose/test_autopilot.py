@@ -115,8 +115,10 @@ def test_next_step_is_a_valid_spec_with_the_same_samples_and_metric() -> None:
         (specs[0].split, specs[0].task, specs[0].dataset, "val_loss")
     }
     left = explain(tried, facts())[0]["skipped_recommendations"]
-    assert [remedy["patch"] for remedy in left] == [offer["patch"] for offer in harmful["recommendations"]]
-    assert all(remedy["reason"] for remedy in left)
+    assert [recommendation["patch"] for recommendation in left] == [
+        offer["patch"] for offer in harmful["recommendations"]
+    ]
+    assert all(recommendation["reason"] for recommendation in left)
 
 
 def test_next_step_keeps_the_monitor_when_the_early_stop_rule_is_replaced() -> None:

@@ -68,7 +68,7 @@ def test_what_does_not_parse_breeds_no_problem_of_its_stand_in(broken):
 
 
 @pytest.mark.parametrize("document", [None, [], {}, {"model": {"kind": "mlp"}}, {"dataset": {"id": ""}, "model": 1}])
-def test_nothing_to_salvage_is_no_other_exception(document):
+def test_invalid_document_raises_no_other_exception(document):
     with pytest.raises(SpecError):
         check_spec(document, GREY)
 

@@ -185,7 +185,7 @@ def test_cancel_is_prompt_and_keeps_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(("action", "outcome"), [("pause", "paused"), ("hand_back", "handed_back")])
-def test_pause_and_handback_checkpoint(action, outcome, tmp_path):
+def test_pause_and_hand_back_checkpoint(action, outcome, tmp_path):
     events: list[dict[str, Any]] = []
     result = tk.fit(spec(MLP), vectors(), control=Wishes(4, action=action), on_event=events.append, workdir=tmp_path)
     assert (result.outcome, result.stop_reason, result.model) == (outcome, "shutdown", None)
