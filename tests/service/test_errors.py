@@ -6,35 +6,25 @@ from typing import Any
 
 import pytest
 
-from tests.support.api import Served
+from tests.support.api import Served, assert_problem
 
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 
 
-def problem(answer: Any, status: int, code: str) -> dict[str, Any]:
-    """Check the form and return the document."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    document: dict[str, Any] = answer.json()
-    assert {"type", "title", "status", "code", "detail", "errors", "request_id"} <= set(document)
-    assert (document["status"], document["code"]) == (status, code)
-    assert document["type"] == f"urn:trainkit:problem:{code}"
-    assert document["request_id"] == answer.headers.get("x-request-id", document["request_id"])
-    return document
-
-
 def test_unknown_addresses_and_methods(service: Served) -> None:
-    problem(service.client.get("/nowhere"), 404, "not_found")
-    problem(service.client.patch("/v1/jobs"), 405, "method_not_allowed")
+    assert_problem(service.client.get("/nowhere"), 404, "not_found")
+    assert_problem(service.client.patch("/v1/jobs"), 405, "method_not_allowed")
     assert service.client.patch("/v1/jobs").headers["allow"]
-    problem(service.client.get("/v1/jobs/job_none"), 404, "not_found")
+    assert_problem(service.client.get("/v1/jobs/job_none"), 404, "not_found")
 
 
 def test_validation_says_where(service: Served) -> None:
-    errors = problem(service.client.get("/v1/jobs?limit=0&state=x"), 422, "invalid_request")["errors"]
+    errors = assert_problem(service.client.get("/v1/jobs?limit=0&state=x"), 422, "invalid_request")["errors"]
     assert {error["pointer"] for error in errors} == {"query/limit", "query/state/0"}
     job = service.submit()
-    errors = problem(service.client.post(f"/v1/jobs/{job}/stop", json={"kep": 1}), 422, "invalid_request")["errors"]
+    errors = assert_problem(service.client.post(f"/v1/jobs/{job}/stop", json={"kep": 1}), 422, "invalid_request")[
+        "errors"
+    ]
     assert errors[0]["pointer"] == "/kep"
     assert errors[0]["hint"]
 
@@ -42,7 +32,7 @@ def test_validation_says_where(service: Served) -> None:
 def test_all_errors_of_a_spec_at_once(service: Served) -> None:
     spec = {"dataset": service.ready_dataset(), "model": {"kind": "mlp", "hiden": [1]}, "train": {"epochs": 0}}
     for path in ("/v1/jobs", "/v1/specs:validate"):
-        document = problem(service.client.post(path, json=spec), 422, "invalid_spec")
+        document = assert_problem(service.client.post(path, json=spec), 422, "invalid_spec")
         assert [error["pointer"] for error in document["errors"]] == ["/model/hiden", "/train/epochs"]
         assert document["title"] == "The spec has 2 problems"
         assert "hidden" in document["errors"][0]["hint"]
@@ -137,7 +127,7 @@ def test_idempotency_keys_may_be_anything_a_header_holds(service: Served) -> Non
     for key in ("ü", "x" * 255, "'; DROP TABLE jobs; --"):
         assert service.client.post("/v1/jobs", json=spec, headers={"Idempotency-Key": key.encode()}).status_code == 201
     answer = service.client.post("/v1/jobs", json=spec, headers={"Idempotency-Key": "x" * 256})
-    problem(answer, 422, "invalid_request")
+    assert_problem(answer, 422, "invalid_request")
 
 
 @SQLITE
@@ -147,8 +137,8 @@ def test_bodies_are_bounded_whether_they_say_their_size_or_not(service: Served) 
             yield b"x" * (1 << 19)
 
     for path in ("/v1/jobs", "/v1/keys", "/v1/models/mdl_x/predict", "/v1/jobs/x/stop"):
-        problem(service.client.post(path, content=b"x" * ((1 << 20) + 1)), 413, "too_large")
-        problem(service.client.post(path, content=endless()), 413, "too_large")
+        assert_problem(service.client.post(path, content=b"x" * ((1 << 20) + 1)), 413, "too_large")
+        assert_problem(service.client.post(path, content=endless()), 413, "too_large")
 
 
 @SQLITE
@@ -159,4 +149,4 @@ def test_a_defect_is_a_problem_too_and_tells_nothing(service: Served, monkeypatc
     monkeypatch.setattr("service.jobs.routes.service.find", broken)
     answer = service.client.get("/v1/jobs/x")
     assert "secret" not in answer.text
-    problem(answer, 500, "internal")
+    assert_problem(answer, 500, "internal")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.context import Context
 from service.datasets import intake
-from service.jobs import attempts, leases
+from service.jobs import attempts, checkpoints, leases
+from service.jobs.leases import ClaimedJob
 from service.keys.service import create_key
 from service.logs import service as logs
 from service.logs.chunks import Level, LogLine
@@ -121,4 +123,60 @@ class Served:
             }
         )
         with self.sessions.begin() as session:
-            return attempts.finish(session, claimed.claim, outcome)
+            model = attempts.finish(session, claimed.claim, outcome)
+        assert model is not None
+        return model
+
+
+def resume_elsewhere(service: Served, claimed: leases.ClaimedJob, metric_seq: int) -> leases.ClaimedJob:
+    """The worker goes; another one resumes from a checkpoint that was taken at `metric_seq`."""
+    with service.sessions.begin() as session:
+        attempts.hand_back(session, claimed.claim, "test")
+    claimed = service.claim("worker-2", start=False)
+    with service.sessions.begin() as session:
+        metrics.supersede_after(session, claimed.claim, metric_seq)
+        attempts.start(session, claimed.claim, resumed_from_step=metric_seq)
+    return claimed
+
+
+def record_checkpoint(service: Served, claimed: ClaimedJob, step: int = 7) -> str:
+    """A checkpoint of the claimed job, as a worker registers it."""
+    key = f"checkpoints/{claimed.job_id}/{claimed.claim.fence}/{step}"
+    part = service.context.storage.new_part()
+    part.write_bytes(b"state at %d" % step)
+    service.context.storage.adopt(part, key)
+    with service.sessions.begin() as session:
+        checkpoints.record(session, claimed.claim, step=step, epoch=2, storage_key=key, sha256="ab" * 32, size=11)
+    return key
+
+
+def post_job(service: Served, path: str, body: Any = None, **headers: str) -> Any:
+    return service.client.post(f"/v1/jobs/{path}", json=body, headers=headers)
+
+
+Message = tuple[str, str, Any]
+
+
+def read_stream(service: Served, job: str, query: str = "", headers: dict[str, str] | None = None) -> list[Message]:
+    """All messages until the stream ends: (event, id, data)."""
+    answer = service.client.get(f"/v1/jobs/{job}/stream{query}", headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    messages = []
+    for block in answer.text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields:
+            messages.append((fields["event"], fields["id"], json.loads(fields["data"])))
+    return messages
+
+
+def assert_problem(answer: Any, status: int, code: str) -> dict[str, Any]:
+    """Check the form and return the document."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document: dict[str, Any] = answer.json()
+    assert {"type", "title", "status", "code", "detail", "errors", "request_id"} <= set(document)
+    assert (document["status"], document["code"]) == (status, code)
+    assert document["type"] == f"urn:trainkit:problem:{code}"
+    assert document["request_id"] == answer.headers.get("x-request-id", document["request_id"])
+    return document

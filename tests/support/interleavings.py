@@ -93,6 +93,7 @@ class Play:
                     attempts.hand_back(session, claim, "paused")
                 return
             if action == "stop":
+                keep: str | None
                 reason, keep = "client_stop", str((wish or {})["keep"])
                 self._decide(claim, step, {"kind": "client_stop"}, "stop")
                 yield

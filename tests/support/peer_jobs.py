@@ -40,11 +40,12 @@ MEDIAN = {"kind": "median", "monitor": "val_loss", "min_jobs": 3}
 
 def rows_of(step: int, epoch: int, **values: float) -> list[MetricRow]:
     """An evaluation's rows, `val_loss` ..., and the mark that rules were asked."""
-    named = [(*name.split("_", 1), value) for name, value in values.items()]
-    return [
-        MetricRow(split, name, step, epoch, value, time.time())
-        for split, name, value in [*named, ("train", "seconds", 1.0)]
-    ]
+    named = {**values, "train_seconds": 1.0}
+    rows = []
+    for full_name, value in named.items():
+        split, _, name = full_name.partition("_")
+        rows.append(MetricRow(split, name, step, epoch, value, time.time()))
+    return rows
 
 
 @dataclass

@@ -29,7 +29,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(ask: Callable[[], T], *, seconds: float = 180, what: str = "condition") -> T:
+def wait_for(ask: Callable[[], T | None], *, seconds: float = 180, what: str = "condition") -> T:
     """The first truthy answer; fails after `seconds`, which is a safety net and not a claim about speed."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

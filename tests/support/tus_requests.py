@@ -20,7 +20,8 @@ def metadata(**values: str) -> str:
 def create(client: TestClient, length: int | None, **values: str) -> Response:
     size = {"Upload-Defer-Length": "1"} if length is None else {"Upload-Length": str(length)}
     headers = {**VERSION, **size, "Upload-Metadata": metadata(**(values or {"name": "d"}))}
-    return client.post("/v1/uploads", headers=headers)
+    answer: Response = client.post("/v1/uploads", headers=headers)
+    return answer
 
 
 def begun(client: TestClient, length: int | None, **values: str) -> str:
@@ -32,11 +33,13 @@ def begun(client: TestClient, length: int | None, **values: str) -> str:
 
 def patch(client: TestClient, where: str, offset: int, body: Any, **headers: str) -> Response:
     sent = {**VERSION, "Content-Type": CHUNK, "Upload-Offset": str(offset), **headers}
-    return client.patch(where, content=body, headers=sent)
+    answer: Response = client.patch(where, content=body, headers=sent)
+    return answer
 
 
 def head(client: TestClient, where: str) -> Response:
-    return client.head(where, headers=VERSION)
+    answer: Response = client.head(where, headers=VERSION)
+    return answer
 
 
 def offset_of(client: TestClient, where: str) -> int:

@@ -18,9 +18,7 @@ from service.jobs import repository as jobs_repository
 from service.jobs.leases import ClaimedJob
 from service.jobs.tables import Job
 from service.settings import Settings
-from tests.service.jobs.test_lineage import checkpoint, post
-from tests.service.metrics.test_stream import listen
-from tests.support.api import Served, row
+from tests.support.api import Served, post_job, read_stream, record_checkpoint, row
 
 pytestmark = pytest.mark.postgresql
 
@@ -63,8 +61,8 @@ def running(service: Served) -> tuple[str, ClaimedJob]:
     stored(service, key)
     with service.sessions.begin() as session:
         attempts.save_artifact(session, claimed.claim, attempts.StoredFile("log.txt", key, "text/plain", 1))
-    checkpoint(service, claimed, 1)
-    checkpoint(service, claimed, 2)
+    record_checkpoint(service, claimed, 1)
+    record_checkpoint(service, claimed, 2)
     return job, claimed
 
 
@@ -107,7 +105,7 @@ def test_older_checkpoints_go_first_and_the_newest_stays(service: Served) -> Non
     assert get(service, job, "/logs")[0] == 200
     assert events(service, young) == []
     assert service.job(young)["purged"] is None
-    made = post(service, f"{job}/resume", {"extra_epochs": 2})
+    made = post_job(service, f"{job}/resume", {"extra_epochs": 2})
     assert (made.status_code, made.json()["parent"]["step"]) == (201, 2)
 
 
@@ -131,10 +129,10 @@ def test_logs_and_metrics_are_gone_with_a_reason(service: Served) -> None:
         assert reason in problem["detail"]
         assert problem["removed_at"] == service.job(job)["purged"]["logs" if "logs" in path else "metrics"]["at"]
     assert get(service, job, "/decisions")[0] == get(service, job, "/evaluation")[0] == 200
-    messages = listen(service, job)
+    messages = read_stream(service, job)
     assert [kind for kind, _, _ in messages] == ["event"] * 5 + ["end"]
     for place, (_, identifier, _) in enumerate(messages[:-1]):
-        assert listen(service, job, headers={"Last-Event-ID": identifier}) == messages[place + 1 :]
+        assert read_stream(service, job, headers={"Last-Event-ID": identifier}) == messages[place + 1 :]
 
 
 def test_a_job_that_has_not_ended_is_never_touched(service: Served) -> None:
@@ -176,13 +174,13 @@ def test_a_project_has_rules_of_its_own(service: Served) -> None:
 def test_going_on_from_a_removed_checkpoint_is_refused_with_the_reason(service: Served) -> None:
     object.__setattr__(service.context.settings, "checkpoints_kept", 0)
     job = ended(service, 31)
-    fork = post(service, f"{job}/fork", {"patch": {"name": "f"}}).json()["id"]
+    fork = post_job(service, f"{job}/fork", {"patch": {"name": "f"}}).json()["id"]
     retain(service)
     for action, body in (("fork", {"patch": {}}), ("resume", {"extra_epochs": 1})):
-        answer = post(service, f"{job}/{action}", body)
+        answer = post_job(service, f"{job}/{action}", body)
         assert (answer.status_code, answer.json()["code"]) == (409, "checkpoint_removed")
         assert "checkpoints_days" in answer.json()["detail"]
-    assert post(service, f"{job}/retry").status_code == 201
+    assert post_job(service, f"{job}/retry").status_code == 201
     # a branch that waits has the bytes under a name of its own
     remove_orphans(service.sessions, service.context.storage, AT_ONCE)
     with service.sessions() as session:
@@ -195,7 +193,7 @@ def test_a_checkpoint_that_is_lost_without_retention_is_said_too(service: Served
     job = ended(service, 1)
     for file in files(service, "checkpoints"):
         (service.context.storage.root / file).unlink()
-    answer = post(service, f"{job}/resume", {"extra_epochs": 1})
+    answer = post_job(service, f"{job}/resume", {"extra_epochs": 1})
     assert (answer.status_code, answer.json()["code"]) == (409, "no_checkpoint")
 
 

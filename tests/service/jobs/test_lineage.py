@@ -7,29 +7,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from service.jobs import attempts, checkpoints
-from service.jobs.leases import ClaimedJob
+from service.jobs import attempts
 from service.jobs.tables import Checkpoint
-from tests.support.api import Served
+from tests.support.api import Served, post_job, record_checkpoint
 from trainkit.spec.early_stop import PEER_RULE_KINDS
 from trainkit.spec.failures import failure
 from trainkit.spec.memory_reduction import with_next_spec
 from trainkit.spec.patch import merge_patch
-
-
-def checkpoint(service: Served, claimed: ClaimedJob, step: int = 7) -> str:
-    """A checkpoint of the claimed job, as a worker registers it."""
-    key = f"checkpoints/{claimed.job_id}/{claimed.claim.fence}/{step}"
-    part = service.context.storage.new_part()
-    part.write_bytes(b"state at %d" % step)
-    service.context.storage.adopt(part, key)
-    with service.sessions.begin() as session:
-        checkpoints.record(session, claimed.claim, step=step, epoch=2, storage_key=key, sha256="ab" * 32, size=11)
-    return key
-
-
-def post(service: Served, path: str, body: Any = None, **headers: str) -> Any:
-    return service.client.post(f"/v1/jobs/{path}", json=body, headers=headers)
 
 
 # the examples of RFC 7396, appendix A
@@ -60,11 +44,11 @@ def test_merge_patches(target: Any, patch: Any, merged: Any) -> None:
 def test_a_fork_begins_at_the_checkpoint_with_the_changed_spec(service: Served) -> None:
     job = service.submit(optimizer={"kind": "adam", "lr": 0.1})
     claimed = service.claim()
-    refused = post(service, f"{job}/fork", {"patch": {}})
+    refused = post_job(service, f"{job}/fork", {"patch": {}})
     assert (refused.status_code, refused.json()["code"]) == (409, "no_checkpoint")
-    key = checkpoint(service, claimed)
+    key = record_checkpoint(service, claimed)
 
-    answer = post(service, f"{job}/fork", {"patch": {"name": "slower", "optimizer": {"lr": 0.01}}})
+    answer = post_job(service, f"{job}/fork", {"patch": {"name": "slower", "optimizer": {"lr": 0.01}}})
     assert answer.status_code == 201, answer.text
     fork = answer.json()
     assert answer.headers["Location"] == f"/v1/jobs/{fork['id']}"
@@ -76,20 +60,20 @@ def test_a_fork_begins_at_the_checkpoint_with_the_changed_spec(service: Served) 
         own = session.scalars(select(Checkpoint).where(Checkpoint.job_id == fork["id"])).one()
     service.context.storage.delete(key)  # the parent's may go
     assert service.context.storage.open(own.storage_key).read() == b"state at 7"
-    again = post(service, f"{job}/fork", {"patch": {"name": "slower", "optimizer": {"lr": 0.01}}})
+    again = post_job(service, f"{job}/fork", {"patch": {"name": "slower", "optimizer": {"lr": 0.01}}})
     assert (again.json()["id"], again.headers["Idempotency-Replayed"]) == (fork["id"], "true")
 
 
 def test_what_a_checkpoint_cannot_go_on_with_is_pointed_at(service: Served) -> None:
     job = service.submit()
-    checkpoint(service, service.claim())
+    record_checkpoint(service, service.claim())
     patch = {"model": {"hidden": [3]}, "optimizer": {"kind": "sgd"}, "train": {"seed": 9, "epochs": 50}}
-    answer = post(service, f"{job}/fork", {"patch": patch})
+    answer = post_job(service, f"{job}/fork", {"patch": patch})
     assert answer.status_code == 422
     assert [error["pointer"] for error in answer.json()["errors"]] == ["/model", "/train/seed", "/optimizer/kind"]
-    wrong = post(service, f"{job}/fork", {"patch": {"optimiser": {}}})
+    wrong = post_job(service, f"{job}/fork", {"patch": {"optimiser": {}}})
     assert [error["pointer"] for error in wrong.json()["errors"]] == ["/optimiser"]
-    assert post(service, "job_nobody/fork", {}).status_code == 404
+    assert post_job(service, "job_nobody/fork", {}).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -101,7 +85,7 @@ def test_a_job_that_ran_out_of_memory_is_forked_with_the_patch_it_offers(
 ) -> None:
     job = service.submit(train=train)
     claimed = service.claim()
-    checkpoint(service, claimed)
+    record_checkpoint(service, claimed)
     error = with_next_spec(failure("out_of_gpu_memory", "no memory left"), claimed.spec)
     with service.sessions.begin() as session:
         attempts.fail(session, claimed.claim, error)
@@ -109,7 +93,7 @@ def test_a_job_that_ran_out_of_memory_is_forked_with_the_patch_it_offers(
     offer = told["error"]["evidence"]["next_spec"]
     assert (told["state"], offer["fork"]) == ("failed", True)
 
-    answer = post(service, f"{job}/fork", {"patch": offer["patch"]})
+    answer = post_job(service, f"{job}/fork", {"patch": offer["patch"]})
     assert answer.status_code == 201, answer.text
     made = answer.json()["resolved"]["train"]
     assert (made["batch_size"], made["gradient_accumulation_steps"]) == (batch_size, accumulation_steps)
@@ -125,28 +109,28 @@ def test_a_job_that_ran_out_of_memory_is_forked_with_the_patch_it_offers(
 )
 def test_a_fork_keeps_the_samples_of_a_step(service: Served, train: dict[str, int]) -> None:
     job = service.submit()
-    checkpoint(service, service.claim())
-    answer = post(service, f"{job}/fork", {"patch": {"train": train}})
+    record_checkpoint(service, service.claim())
+    answer = post_job(service, f"{job}/fork", {"patch": {"train": train}})
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/train/batch_size")
 
 
 def test_going_on_with_an_ended_job_makes_a_new_one(service: Served) -> None:
     job = service.submit(train={"epochs": 4})
     claimed = service.claim()
-    checkpoint(service, claimed, 3)
-    running = post(service, f"{job}/resume", {"extra_epochs": 2})
+    record_checkpoint(service, claimed, 3)
+    running = post_job(service, f"{job}/resume", {"extra_epochs": 2})
     assert (running.status_code, running.json()["code"]) == (409, "wrong_state")
     service.finish(claimed)
-    nothing = post(service, f"{job}/resume")
+    nothing = post_job(service, f"{job}/resume")
     assert (nothing.status_code, nothing.json()["code"]) == (409, "nothing_left")
 
-    answer = post(service, f"{job}/resume", {"extra_epochs": 2})
+    answer = post_job(service, f"{job}/resume", {"extra_epochs": 2})
     assert answer.status_code == 201, answer.text
     made = answer.json()
     assert made["resolved"]["train"]["epochs"] == 6
     assert made["parent"] == {"job": job, "relation": "resume", "step": 3}
-    assert post(service, f"{job}/resume", {"extra_epochs": 2}).json()["id"] == made["id"]
-    assert post(service, f"{job}/resume", {"extra_epochs": 3}).json()["id"] != made["id"]
+    assert post_job(service, f"{job}/resume", {"extra_epochs": 2}).json()["id"] == made["id"]
+    assert post_job(service, f"{job}/resume", {"extra_epochs": 3}).json()["id"] != made["id"]
     assert service.job(job)["state"] == "succeeded"
 
 
@@ -164,7 +148,7 @@ def test_a_rule_that_may_have_stopped_the_job_begins_anew(service: Served, rule:
     job = service.submit(train={"epochs": 10}, early_stop=rules, group="e")
     result = {"best_epoch": 3, "stopped_epoch": 4, "test": {}}
     service.finish(service.claim(), stop_reason="early_stop", result=result)
-    made = post(service, f"{job}/resume").json()
+    made = post_job(service, f"{job}/resume").json()
     assert [rule.get("start_epoch") for rule in made["resolved"]["early_stop"]] == [4, None]
     assert made["resolved"]["train"]["epochs"] == 10
     assert made["parent"]["step"] is None
@@ -175,27 +159,27 @@ def test_a_paused_job_gets_its_extra_epochs_itself(service: Served) -> None:
     taught = service.submit()
     service.finish(service.claim())
     job = service.submit(start_from={"job": taught, "freeze": "body", "phases": phases})
-    post(service, f"{job}/pause")
-    answer = post(service, f"{job}/resume", {"extra_epochs": 5})
+    post_job(service, f"{job}/pause")
+    answer = post_job(service, f"{job}/resume", {"extra_epochs": 5})
     assert (answer.status_code, answer.json()["id"], answer.json()["state"]) == (200, job, "queued")
     assert answer.json()["resolved"]["train"]["epochs"] == 10
     assert [p["epochs"] for p in answer.json()["resolved"]["start_from"]["phases"]] == [2, 8]
-    bad = post(service, f"{job}/resume", {"extra_epochs": -1})
+    bad = post_job(service, f"{job}/resume", {"extra_epochs": -1})
     assert bad.status_code == 422
 
 
 def test_a_retry_is_the_same_job_from_its_beginning(service: Served) -> None:
     job = service.submit(name="again", train={"epochs": 2})
-    assert post(service, f"{job}/retry").status_code == 409
+    assert post_job(service, f"{job}/retry").status_code == 409
     claimed = service.claim()
     with service.sessions.begin() as session:
         attempts.fail(session, claimed.claim, {"code": "invalid_data", "retryable": False})
-    first = post(service, f"{job}/retry")
+    first = post_job(service, f"{job}/retry")
     assert (first.status_code, first.json()["parent"]["relation"]) == (201, "retry")
     assert first.json()["spec"] == service.job(job)["spec"]
-    assert post(service, f"{job}/retry").json()["id"] == first.json()["id"]
-    post(service, f"{first.json()['id']}/cancel")
-    assert post(service, f"{job}/retry").json()["id"] != first.json()["id"]
+    assert post_job(service, f"{job}/retry").json()["id"] == first.json()["id"]
+    post_job(service, f"{first.json()['id']}/cancel")
+    assert post_job(service, f"{job}/retry").json()["id"] != first.json()["id"]
 
 
 def test_priority_goes_first_and_limits_hold(service: Served) -> None:

@@ -12,8 +12,7 @@ from sqlalchemy import delete, select, update
 from service.jobs.tables import Job
 from service.metrics import compaction
 from service.metrics.tables import MetricChunk
-from tests.service.metrics.test_metric_log import again
-from tests.support.api import Served, row
+from tests.support.api import Served, resume_elsewhere, row
 
 pytestmark = pytest.mark.postgresql
 
@@ -43,7 +42,7 @@ def test_a_log_of_many_attempts_reads_the_same_from_few_chunks(service: Served, 
             names = [numbers.choice(["loss", "accuracy", "grad_norm"]) for _ in range(count)]
             service.append(claimed, *(row(name, numbers.random(), step := step + 1) for name in names))
         if attempt < 3:
-            claimed = again(service, claimed, numbers.randint(0, step // 2))
+            claimed = resume_elsewhere(service, claimed, numbers.randint(0, step // 2))
     before = everything(service, job)
     tag = service.client.get(f"/v1/jobs/{job}/metrics").headers["etag"]
     small = sizes(service, job)

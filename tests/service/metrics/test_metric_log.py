@@ -8,22 +8,10 @@ import math
 
 import pytest
 
-from service.jobs import attempts, leases
 from service.metrics import service as metrics
-from tests.support.api import Served, row
+from tests.support.api import Served, resume_elsewhere, row
 
 pytestmark = pytest.mark.postgresql
-
-
-def again(service: Served, claimed: leases.ClaimedJob, metric_seq: int) -> leases.ClaimedJob:
-    """The worker goes; another one resumes from a checkpoint that was taken at `metric_seq`."""
-    with service.sessions.begin() as session:
-        attempts.hand_back(session, claimed.claim, "test")
-    claimed = service.claim("worker-2", start=False)
-    with service.sessions.begin() as session:
-        metrics.supersede_after(session, claimed.claim, metric_seq)
-        attempts.start(session, claimed.claim, resumed_from_step=metric_seq)
-    return claimed
 
 
 def log(service: Served, job: str, query: str = "") -> list[dict[str, object]]:
@@ -80,7 +68,7 @@ def test_rows_that_are_run_again_are_marked_never_dropped(service: Served) -> No
     job = service.submit()
     first = service.claim()
     service.append(first, *(row("loss", 1 / n, n) for n in range(1, 5)))
-    second = again(service, first, 2)
+    second = resume_elsewhere(service, first, 2)
     service.append(second, *(row("loss", 1 / n, n) for n in range(3, 6)))
     rows = log(service, job)
     assert [(r["seq"], r["step"], r["attempt"], r["superseded"]) for r in rows] == [
@@ -101,7 +89,7 @@ def test_resuming_twice_from_one_checkpoint_marks_both_tails(service: Served) ->
     claimed = service.claim()
     for _ in range(3):
         service.append(claimed, row("loss", 1.0, 1), row("loss", 0.5, 2))
-        claimed = again(service, claimed, 1)
+        claimed = resume_elsewhere(service, claimed, 1)
     service.append(claimed, row("loss", 0.25, 2))
     assert [r["superseded"] for r in log(service, job)] == [False, *[True] * 5, False]
 
@@ -110,7 +98,7 @@ def test_a_best_that_was_run_again_does_not_linger(service: Served) -> None:
     job = service.submit()
     claimed = service.claim()
     service.append(claimed, row("loss", 0.5, 1), row("loss", 0.1, 2))
-    again(service, claimed, 1)
+    resume_elsewhere(service, claimed, 1)
     assert service.job(job)["metrics"] == {"last": {"val_loss": 0.5}, "best": {"val_loss": 0.5}}
 
 
@@ -118,7 +106,7 @@ def test_resuming_where_the_log_ends_marks_nothing(service: Served) -> None:
     job = service.submit()
     claimed = service.claim()
     service.append(claimed, row("loss", 0.5, 1))
-    again(service, claimed, 1)
+    resume_elsewhere(service, claimed, 1)
     assert [r["superseded"] for r in log(service, job)] == [False]
 
 
@@ -148,5 +136,5 @@ def test_the_jobs_row_shows_no_layers_and_no_machine_though_it_resumed(service: 
     service.append(claimed, *rows)
     service.append(claimed, row("loss", 0.25, 2))
     assert service.job(job)["metrics"] == {"last": {"val_loss": 0.25}, "best": {"val_loss": 0.25}}
-    again(service, claimed, 3)
+    resume_elsewhere(service, claimed, 3)
     assert service.job(job)["metrics"] == {"last": {"val_loss": 0.5}, "best": {"val_loss": 0.5}}

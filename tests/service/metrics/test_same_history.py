@@ -17,8 +17,7 @@ from sqlalchemy import text, update
 from service.jobs.tables import Job
 from service.metrics import compaction
 from service.metrics.chunks import MetricRow
-from tests.service.metrics.test_metric_log import again
-from tests.support.api import Served, row
+from tests.support.api import Served, resume_elsewhere, row
 from tests.support.log_readers import Reader, as_row, check_all_ways, polled, streamed
 from tests.support.unreliable_network import Api
 
@@ -53,7 +52,7 @@ def test_random_reconnects_worker_deaths_and_a_killed_api(
             service.append(claimed, *rows)
             written += count
             if turn in (20, 40):
-                claimed = again(service, claimed, numbers.randint(written // 2, written))
+                claimed = resume_elsewhere(service, claimed, numbers.randint(written // 2, written))
             if turn == 30:
                 api.kill()
             if turn % 10 == 9:
@@ -121,7 +120,7 @@ def ended(service: Served) -> str:
     job = service.submit()
     claimed = service.claim()
     service.append(claimed, *(row("loss", n / 8, n) for n in range(400)), row("loss", math.nan, 400))
-    claimed = again(service, claimed, 300)
+    claimed = resume_elsewhere(service, claimed, 300)
     service.append(claimed, *(row("accuracy", n / 8, n, "train") for n in range(300, 400)))
     service.finish(claimed)
     return job

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from typing import Any
 
 import pytest
 
-from tests.support.api import Served, row
-
-Message = tuple[str, str, Any]
-
-
-def listen(service: Served, job: str, query: str = "", headers: dict[str, str] | None = None) -> list[Message]:
-    """All messages until the stream ends: (event, id, data)."""
-    answer = service.client.get(f"/v1/jobs/{job}/stream{query}", headers=headers)
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    messages = []
-    for block in answer.text.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
-        if fields:
-            messages.append((fields["event"], fields["id"], json.loads(fields["data"])))
-    return messages
+from tests.support.api import Message, Served, read_stream, row
 
 
 def seqs(messages: list[Message]) -> list[int]:
@@ -41,7 +24,7 @@ def ended(service: Served) -> str:
 
 
 def test_everything_in_order_and_the_end_last(service: Served, ended: str) -> None:
-    messages = listen(service, ended)
+    messages = read_stream(service, ended)
     kinds = [kind for kind, _, _ in messages]
     assert kinds == ["event", "event", "event", "log", "metric", "metric", "metric", "event", "end"]
     assert [data["to"] for kind, _, data in messages if kind == "event"] == [
@@ -58,21 +41,21 @@ def test_everything_in_order_and_the_end_last(service: Served, ended: str) -> No
 
 
 def test_coming_back_at_any_message_misses_and_repeats_nothing(service: Served, ended: str) -> None:
-    messages = listen(service, ended)
+    messages = read_stream(service, ended)
     for place in range(len(messages) - 1):
         identifier = messages[place][1]
-        assert listen(service, ended, headers={"Last-Event-ID": identifier}) == messages[place + 1 :]
-        assert listen(service, ended, f"?after={identifier}") == messages[place + 1 :]
+        assert read_stream(service, ended, headers={"Last-Event-ID": identifier}) == messages[place + 1 :]
+        assert read_stream(service, ended, f"?after={identifier}") == messages[place + 1 :]
 
 
 def test_who_has_seen_the_end_need_not_come_back(service: Served, ended: str) -> None:
-    last = listen(service, ended)[-1][1]
+    last = read_stream(service, ended)[-1][1]
     answer = service.client.get(f"/v1/jobs/{ended}/stream", headers={"Last-Event-ID": last})
     assert (answer.status_code, answer.content) == (204, b"")
 
 
 def test_after_takes_a_plain_metric_seq(service: Served, ended: str) -> None:
-    assert seqs(listen(service, ended, "?after=1199")) == [1200]
+    assert seqs(read_stream(service, ended, "?after=1199")) == [1200]
 
 
 def test_what_comes_while_listening_is_told(service: Served) -> None:
@@ -87,7 +70,7 @@ def test_what_comes_while_listening_is_told(service: Served) -> None:
 
     later = threading.Timer(0.6, work)
     later.start()
-    messages = listen(service, job)
+    messages = read_stream(service, job)
     later.join()
     assert seqs(messages) == [1, 2, 3, 4]
     assert messages[-1][0] == "end"

@@ -23,8 +23,7 @@ from service.webhooks.delivery_queue import ClaimedDelivery
 from service.webhooks.sender import Sender
 from service.webhooks.signing import new_secret
 from service.webhooks.target_policy import TargetPolicy, TargetRefused, is_public
-from tests.service.test_errors import problem
-from tests.support.api import Served
+from tests.support.api import Served, assert_problem
 from tests.support.webhook_receiver import Receiver, deliveries, hook, receiving
 
 NOT_PUBLIC = {
@@ -220,7 +219,7 @@ def test_a_name_that_turns_private_after_it_was_accepted_is_not_sent_to(
     assert looked == ["rebind.example"] * 2, "one look-up for each check, and none by the connection"
     with monkeypatch.context() as outside:
         outside.setattr(target_policy, "resolve_host", answers(["10.0.0.1"]))
-        problem(
+        assert_problem(
             service.client.patch(f"/v1/webhooks/{made['id']}", json={"url": "https://a.b/"}), 422, "invalid_request"
         )
 

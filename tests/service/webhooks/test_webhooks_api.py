@@ -13,8 +13,7 @@ from service.jobs.states import State
 from service.webhooks import service as webhooks
 from service.webhooks.schemas import EventName
 from service.webhooks.tables import WebhookAttempt, WebhookDelivery
-from tests.service.test_errors import problem
-from tests.support.api import Served
+from tests.support.api import Served, assert_problem
 from tests.support.webhook_receiver import Receiver, deliveries, detail, hook, receiving, send_due
 
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
@@ -61,7 +60,7 @@ def test_a_webhook_is_made_shown_changed_and_deleted(service: Served) -> None:
     )
     assert (changed["events"], changed["url"]) == (["job.failed"], URL + "/2"), "what is left out stays"
     assert service.client.delete(place).status_code == 204
-    problem(service.client.get(place), 404, "not_found")
+    assert_problem(service.client.get(place), 404, "not_found")
 
 
 def test_lists_are_cut_and_go_on(service: Served) -> None:
@@ -109,7 +108,7 @@ def test_lists_are_cut_and_go_on(service: Served) -> None:
 )
 @SQLITE
 def test_what_is_wrong_is_said_where_it_is(service: Served, changes: dict[str, Any], pointer: str, says: str) -> None:
-    errors = problem(service.client.post("/v1/webhooks", json={"url": URL, **changes}), 422, "invalid_request")[
+    errors = assert_problem(service.client.post("/v1/webhooks", json={"url": URL, **changes}), 422, "invalid_request")[
         "errors"
     ]
     assert [error["pointer"] for error in errors] == [pointer]
@@ -127,7 +126,7 @@ def test_a_change_is_checked_as_the_whole(service: Served) -> None:
         {"job": "job_none"},
         {"secret": SECRET},
     ):
-        problem(service.client.patch(place, json=change), 422, "invalid_request")
+        assert_problem(service.client.patch(place, json=change), 422, "invalid_request")
     assert service.client.get(place).json()["url"] == URL
 
 
@@ -148,12 +147,12 @@ def test_another_project_sees_none_of_it(service: Served) -> None:
         ("POST", f"{message}/redeliver", None),
     ]
     for method, path, body in asked:
-        problem(stranger.request(method, path, json=body), 404, "not_found")
+        assert_problem(stranger.request(method, path, json=body), 404, "not_found")
     theirs = stranger.post("/v1/webhooks", json={"url": URL}).json()["id"]
     for tail in ("", "/redeliver"):
         wrong = f"/v1/webhooks/{theirs}/deliveries/{queued['id']}{tail}"
-        problem(stranger.request("POST" if tail else "GET", wrong), 404, "not_found")
-    problem(stranger.post("/v1/webhooks", json={"url": URL, "job": service.submit()}), 422, "invalid_request")
+        assert_problem(stranger.request("POST" if tail else "GET", wrong), 404, "not_found")
+    assert_problem(stranger.post("/v1/webhooks", json={"url": URL, "job": service.submit()}), 422, "invalid_request")
     assert [one["id"] for one in stranger.get("/v1/webhooks").json()["data"]] == [theirs]
     assert service.client.get(place).json()["active"]
 
@@ -163,8 +162,8 @@ def test_readers_look_and_writers_change(service: Served) -> None:
     made = hook(service, URL)
     reader = service.client_for("default", "read")
     assert reader.get(f"/v1/webhooks/{made['id']}/deliveries").status_code == 200
-    problem(reader.post("/v1/webhooks", json={"url": URL}), 403, "forbidden")
-    problem(reader.post(f"/v1/webhooks/{made['id']}/test"), 403, "forbidden")
+    assert_problem(reader.post("/v1/webhooks", json={"url": URL}), 403, "forbidden")
+    assert_problem(reader.post(f"/v1/webhooks/{made['id']}/test"), 403, "forbidden")
 
 
 @SQLITE
@@ -172,11 +171,11 @@ def test_a_project_has_so_many_and_a_webhook_so_many_tests(service: Served, monk
     monkeypatch.setattr(webhooks, "MAX_WEBHOOKS", 2)
     made = hook(service, URL)
     hook(service, URL)
-    problem(service.client.post("/v1/webhooks", json={"url": URL}), 409, "too_many_webhooks")
+    assert_problem(service.client.post("/v1/webhooks", json={"url": URL}), 409, "too_many_webhooks")
     assert service.client_for("another").post("/v1/webhooks", json={"url": URL}).status_code == 201
     for _ in range(webhooks.MAX_PENDING_TESTS):
         assert service.client.post(f"/v1/webhooks/{made['id']}/test").status_code == 202
-    problem(service.client.post(f"/v1/webhooks/{made['id']}/test"), 429, "too_many_tests")
+    assert_problem(service.client.post(f"/v1/webhooks/{made['id']}/test"), 429, "too_many_tests")
 
 
 def test_a_rotated_secret_is_valid_beside_the_old_one_for_a_while(service: Served) -> None:
@@ -201,7 +200,7 @@ def test_a_rotated_secret_is_valid_beside_the_old_one_for_a_while(service: Serve
         assert (at_once["secret"], at_once["previous_secret_until"]) == (SECRET, None)
         with pytest.raises(Exception, match="No matching signature"):
             try_out(service, receiver, place).verify(rotated["secret"])
-        problem(service.client.post(f"{place}/rotate", json={"secret": SECRET}), 422, "invalid_request")
+        assert_problem(service.client.post(f"{place}/rotate", json={"secret": SECRET}), 422, "invalid_request")
 
 
 def try_out(service: Served, receiver: Receiver, place: str) -> Any:
@@ -232,8 +231,8 @@ def test_a_delivery_is_sent_again_with_the_same_id_and_bytes(service: Served) ->
         ]
         assert shown["history"][0]["response"] == "thanks\N{REPLACEMENT CHARACTER}"
         service.client.patch(place, json={"active": False})
-        problem(service.client.post(f"{place}/deliveries/{queued['id']}/redeliver"), 409, "webhook_disabled")
-        problem(service.client.post(f"{place}/test"), 409, "webhook_disabled")
+        assert_problem(service.client.post(f"{place}/deliveries/{queued['id']}/redeliver"), 409, "webhook_disabled")
+        assert_problem(service.client.post(f"{place}/test"), 409, "webhook_disabled")
 
 
 def test_deleting_a_webhook_takes_what_waits_with_it(service: Served) -> None:

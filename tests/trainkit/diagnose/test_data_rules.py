@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.support.diagnosis_records import facts, falling, record, table, well
+from tests.support.diagnosis_records import (
+    SHIPPED,
+    columns,
+    facts,
+    falling,
+    found,
+    noisy,
+    on_test,
+    record,
+    rows,
+    table,
+    well,
+)
 from trainkit.data import Dataset
 from trainkit.data.report import report
 from trainkit.diagnose.diagnosis import diagnose
@@ -16,20 +27,6 @@ from trainkit.diagnose.held_out_data import distribution_mismatch, leakage, vali
 from trainkit.diagnose.label_noise import _error_evenness as evenness
 from trainkit.diagnose.label_noise import label_noise
 from trainkit.diagnose.training_data import class_imbalance, unscaled_inputs
-
-
-def found(*findings: tuple[str, str]) -> dict[str, Any]:
-    return {
-        "report": {"findings": [{"severity": "warning", "code": c, "message": m, "where": ""} for c, m in findings]}
-    }
-
-
-def columns(a: float, b: float) -> dict[str, Any]:
-    return {
-        "report": {
-            "column_statistics": {"a": {"mean": a, "std": 0.0}, "b": {"mean": 0.0, "std": b}, "y": {"mean": 1e9}}
-        }
-    }
 
 
 def test_unscaled_inputs() -> None:
@@ -48,13 +45,6 @@ def test_unscaled_inputs_reads_the_report_of_arrays() -> None:
     values = np.array([[3.0, 0.0, 100.0], [-4.0, 0.0, 100.0]])
     told = report(Dataset.from_arrays(values, np.array([0, 1])), "", {})
     assert told["feature_statistics"] == {"index": [0, 1, 2], "rms": [3.53553, 0.0, 100.0]}
-
-
-def noisy(**changes: Any) -> dict[str, Any]:
-    """Up to epoch 4 both at 0.7; then training climbs to 1 and validation falls to 0.5."""
-    train = [0.5, 0.65, 0.7, 0.72, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0, 1.0]
-    val = [0.55, 0.66, 0.7, 0.72, 0.7, 0.66, 0.62, 0.58, 0.54, 0.52, 0.5, 0.5]
-    return well(train_accuracy=train, val_accuracy=val, **changes)
 
 
 def test_label_noise_memorised() -> None:
@@ -146,11 +136,6 @@ def test_label_noise_by_duplicates_with_different_labels() -> None:
     )
 
 
-def rows(small: float, support: int, large: float = 0.99) -> dict[str, Any]:
-    told = [("a", large, 180), ("b", small, support)]
-    return {"evaluation": {"per_class": [{"class": c, "recall": r, "support": n} for c, r, n in told]}}
-
-
 def test_class_imbalance() -> None:
     rare = facts(classes={"a": 1800, "b": 200})
     verdict = class_imbalance(record(about=rare, **well(), **rows(0.2, 20)))
@@ -175,13 +160,6 @@ def test_class_imbalance() -> None:
     live = well(val_accuracy=[0.9] * 12, val_recall=[0.55] * 12)
     assert class_imbalance(record(about=rare, **live)) is not None
     assert class_imbalance(record(about=rare, **well(val_accuracy=[0.9] * 12, val_recall=[0.85] * 12))) is None
-
-
-def on_test(accuracy: float, samples: int = 200) -> dict[str, Any]:
-    return {"evaluation": {"split": "test", "samples": samples, "metrics": {"accuracy": accuracy, "loss": 0.5}}}
-
-
-SHIPPED = {"splits": {"train": 1600, "validation": 200, "test": 200}}
 
 
 def test_distribution_mismatch_by_a_worse_test_part() -> None:

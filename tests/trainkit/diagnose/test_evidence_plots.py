@@ -10,9 +10,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.diagnosis_records import facts, falling, record, table, well
-from tests.trainkit.diagnose.test_data_rules import SHIPPED, columns, found, noisy, on_test, rows
-from tests.trainkit.diagnose.test_fit_rules import RISING, STUCK
+from tests.support.diagnosis_records import (
+    RISING,
+    SHIPPED,
+    STUCK,
+    columns,
+    facts,
+    falling,
+    found,
+    noisy,
+    on_test,
+    record,
+    rows,
+    table,
+    well,
+)
 from trainkit.diagnose.diagnosis import diagnose
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.verdicts import CODES, Verdict

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.diagnosis_records import facts, falling, record, table, well
+from tests.support.diagnosis_records import RISING, STUCK, facts, falling, record, table, well
 from trainkit.diagnose.diagnosis import diagnose
 from trainkit.diagnose.generalisation import (
     optimization_failure,
@@ -17,9 +17,6 @@ from trainkit.diagnose.generalisation import (
     underfitting_model_bias,
 )
 from trainkit.diagnose.wrong_loss import wrong_loss
-
-STUCK = {"train_loss": [1.9, 1.82, *[1.8] * 10], "val_loss": [1.9, 1.85, *[1.83] * 10]}
-RISING = [1.5, 1.0, 0.8, 0.75, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5]
 
 
 def test_overfitting_by_a_rise() -> None:

@@ -9,32 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+from sklearn.datasets import load_breast_cancer, load_diabetes
 
+from tests.support.planted_faults import RELU, SHORT, digits, drawn, run
 from trainkit.data import Dataset
-from trainkit.diagnose.diagnosis import Diagnosis
-from trainkit.fit.fit_and_diagnose import fit_and_diagnose
 
 Z = [{"kind": "z_score"}]
-
-
-def run(data: Dataset, **spec: Any) -> Diagnosis:
-    """Train, and diagnose what was recorded, as the service does."""
-    train = {"batch_size": 32, "threads": 1, **spec.pop("train", {})}
-    resources = {"device": "cpu"}
-    document = {"dataset": "d", "model": {"kind": "mlp"}, "train": train, "resources": resources, **spec}
-    found = fit_and_diagnose(document, data)
-    assert found.error is None or found.error["code"] == "loss_not_finite", found.error
-    return found.diagnosis
-
-
-def digits(noise: float = 0.0) -> Dataset:
-    """Pixels from 0 to 1; a share of all labels drawn anew."""
-    x, y = load_digits(return_X_y=True)
-    rng = np.random.default_rng(0)
-    drawn = rng.random(len(y)) < noise
-    y = np.where(drawn, rng.integers(0, 10, len(y)), y)
-    return Dataset.from_arrays((x / 16).astype(np.float32), y.astype(np.int64))
 
 
 WEAK = [9, 11, 14, 18, 19]
@@ -53,17 +33,11 @@ def diabetes() -> Dataset:
     return Dataset.from_arrays(x.astype(np.float32), y.astype(np.float64))
 
 
-RELU = {"kind": "mlp", "hidden": [64, 32]}
 WIDE = {"kind": "mlp", "hidden": [256, 128]}
-SHORT = {"epochs": 8}
 
 
 def rate(kind: str, lr: float) -> dict[str, Any]:
     return {"model": RELU, "optimizer": {"kind": kind, "lr": lr}, "train": SHORT}
-
-
-def drawn(**init: Any) -> dict[str, Any]:
-    return {"model": {**RELU, "init": init}, "train": SHORT}
 
 
 DEEP = {"kind": "mlp", "hidden": [32] * 6, "activation": "sigmoid"}

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.diagnosis_records import record, well
-from tests.trainkit.diagnose.test_fit_rules import STUCK
-from tests.trainkit.diagnose.test_planted_faults import digits, run
+from tests.support.diagnosis_records import STUCK, record, well
+from tests.support.planted_faults import digits, run
 from trainkit.diagnose import sanity_checks
 from trainkit.diagnose.diagnosis import diagnose
 from trainkit.diagnose.generalisation import optimization_failure, underfitting_model_bias
