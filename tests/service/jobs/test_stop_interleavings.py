@@ -122,10 +122,10 @@ def make(migrated_sqlite: Path, tmp_path: Path) -> Make:
     return players(f"sqlite:///{tmp_path}/t.db", tmp_path)
 
 
-def test_a_hundred_and_fifty_schedules(make: Make) -> None:
-    ends = play_many(make, range(150))
+def test_sixty_schedules(make: Make) -> None:
+    ends = play_many(make, range(60))
     assert ends.keys() == {"succeeded early_stop", "stopped client_stop", "cancelled client_stop", "refused"}
-    assert min(ends.values()) >= 7, ends
+    assert min(ends.values()) >= 2, ends
 
 
 @pytest.mark.soak
