@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -133,6 +134,9 @@ def fork(run: Callable[[], None], *, log: Path, keep: Iterable[int] = (), thread
     if pid:
         os.close(child_end)
         return ForkedProcess(pid, alive)
+    # The parent's garbage is not the child's to finalise: closing a database connection here would wait for a lock that
+    # another thread held at the fork, or close a descriptor whose number is in use again.
+    gc.freeze()
     code = 1
     try:
         os.setsid()

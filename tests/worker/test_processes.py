@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -38,6 +39,29 @@ def test_an_exception_is_printed_to_the_log_and_exits_with_one(tmp_path: Path) -
     child = processes.fork(lambda: [][1], log=tmp_path / "log")
     assert child.wait().code == 1
     assert "IndexError" in (tmp_path / "log").read_text()
+
+
+class Cyclic:
+    """An object that only the garbage collector finalises, as a database connection in a cycle is."""
+
+    def __init__(self, mark: Path) -> None:
+        self.itself, self.mark = self, mark
+
+    def __del__(self) -> None:
+        self.mark.touch()
+
+
+def test_garbage_of_the_parent_is_not_finalised_in_the_child(tmp_path: Path) -> None:
+    gc.disable()
+    try:
+        Cyclic(tmp_path / "finalised")
+        child = processes.fork(lambda: print(gc.collect()), log=tmp_path / "log")
+        assert child.wait().clean
+        assert not (tmp_path / "finalised").exists()
+        gc.collect()
+        assert (tmp_path / "finalised").exists(), "the parent itself finalises it"
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, 137), (signal.SIGSEGV, 139)])
