@@ -77,7 +77,7 @@ def append(session: Session, claim: Claim, rows: Sequence[MetricRow]) -> tuple[i
 
 def _compare(session: Session, job: Job, claim: Claim, first: int, rows: Sequence[MetricRow]) -> None:
     """Ask the rules across jobs about evaluations among the rows, and pass on the first stop."""
-    decisions = comparisons.observe(session, job, first, rows)
+    decisions = comparisons.observe(session, job, first, rows, rows_before(session, job.id, first))
     if decisions:
         append_decisions(session, claim, [decision.as_dict() for decision in decisions], across=True)
         stop = first_stop(decisions)
@@ -201,6 +201,17 @@ def scan(
             yield Slice(chunk.fence, columns, seq, superseded, np.flatnonzero(selected), chunk.last_seq)
             cursor = chunk.last_seq
         chunks = min(2 * chunks, CHUNKS_A_READ)
+
+
+def rows_before(session: Session, job_id: str, seq: int) -> Iterator[tuple[MetricRow, bool]]:
+    """The rows before `seq`, the last one first, each with whether it is superseded."""
+    ranges = repository.superseded_ranges(session, job_id)
+    while (chunk := repository.chunk_before(session, job_id, seq)) is not None:
+        columns = decode_columns(chunk.body)
+        for place in range(chunk.last_seq - chunk.first_seq, -1, -1):
+            at = chunk.first_seq + place
+            yield columns.row(place), any(first <= at <= last for first, last in ranges)
+        seq = chunk.first_seq
 
 
 def page_slices(

@@ -5,15 +5,13 @@ All of it happens in the transaction that stores the evaluation's rows, under th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
 from service.jobs.tables import Job
-from service.metrics import repository as log
-from service.metrics.chunks import MetricRow, decode_columns
 from service.peer_evaluations import repository
 from service.peer_evaluations.tables import PeerEvaluation
 from trainkit.diagnose.early_stopping import EarlyStopDecision, Evaluation
@@ -21,15 +19,27 @@ from trainkit.diagnose.peer_rules import PeerLookup, PeerRules, PeerState, Runni
 from trainkit.diagnose.replay import BATCH_LOSS, EVALUATION_MARKER, LogRow, is_observed, observations
 from trainkit.spec.early_stop import PEER_RULE_KINDS, PeerRule, RuleSet, peer_rules_of
 
+if TYPE_CHECKING:
+    from service.metrics.chunks import MetricRow
 
-def observe(session: Session, job: Job, first_seq: int, rows: Sequence[MetricRow]) -> list[EarlyStopDecision]:
-    """Note the evaluations among rows that were stored just now, and decide about each."""
+
+def observe(
+    session: Session,
+    job: Job,
+    first_seq: int,
+    rows: Sequence[MetricRow],
+    earlier: Iterable[tuple[MetricRow, bool]],
+) -> list[EarlyStopDecision]:
+    """Note the evaluations among rows that were stored just now, and decide about each.
+
+    `earlier` are the rows before them, the last one first, each with whether it is superseded; read as far as needed.
+    """
     if job.group_name is None:
         return []
     seqs = [seq for seq, row in enumerate(rows, first_seq) if f"{row.split}_{row.name}" == EVALUATION_MARKER]
     if not seqs:
         return []
-    log_rows = [*_of_the_same_step(session, job.id, first_seq, rows), *_as_log(rows)]
+    log_rows = [*_of_the_same_step(rows, earlier), *_as_log(rows)]
     evaluations = [moment for moment in observations(log_rows) if isinstance(moment, Evaluation)][-len(seqs) :]
     now = repository.next_version(session, job.project_id, job.group_name)
     before = repository.last(session, job.id)
@@ -97,26 +107,17 @@ def leave(session: Session, job: Job) -> None:
         repository.delete_group(session, job.project_id, job.group_name)
 
 
-def _of_the_same_step(session: Session, job_id: str, before: int, rows: Sequence[MetricRow]) -> list[LogRow]:
+def _of_the_same_step(rows: Sequence[MetricRow], earlier: Iterable[tuple[MetricRow, bool]]) -> list[LogRow]:
     """What was stored earlier of the evaluation that these rows begin in the midst of, if they do."""
     step = next(row.step for row in rows if _is_seen(row.split, row.name))
-    again = log.superseded_ranges(session, job_id)
     found: list[LogRow] = []
-    for seq, row in _backwards(session, job_id, before):
+    for row, superseded in earlier:
         if not _is_seen(row.split, row.name):
             continue
-        if row.step != step or any(first <= seq <= last for first, last in again):
+        if row.step != step or superseded:
             break
         found += _as_log([row])
     return found[::-1]
-
-
-def _backwards(session: Session, job_id: str, before: int) -> Iterator[tuple[int, MetricRow]]:
-    while (chunk := log.chunk_before(session, job_id, before)) is not None:
-        columns = decode_columns(chunk.body)
-        for place in range(chunk.last_seq - chunk.first_seq, -1, -1):
-            yield chunk.first_seq + place, columns.row(place)
-        before = chunk.first_seq
 
 
 def _as_log(rows: Sequence[MetricRow]) -> list[LogRow]:
