@@ -29,7 +29,7 @@ from service.jobs import history_routes
 from service.jobs import routes as jobs
 from service.keys import routes as keys
 from service.logs import routes as logs
-from service.metrics import export_routes, series_routes, stream
+from service.metrics import export_routes, plot_routes, series_routes, stream
 from service.metrics import routes as metrics
 from service.models import routes as models
 from service.monitoring import request_metrics
@@ -73,6 +73,7 @@ def api_router() -> APIRouter:
         specs,
         jobs,
         history_routes,
+        plot_routes,
         decisions,
         diagnosis,
         recommendations,

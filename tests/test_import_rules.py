@@ -16,7 +16,6 @@ ALLOWED_MODULE_CYCLES = {}
 """(importer, imported): imports that close a circle and wait to be removed."""
 ALLOWED_PACKAGE_CYCLES = {
     ("service.datasets", "service.jobs"),
-    ("service.jobs", "service.metrics"),
     ("service.jobs", "service.peer_evaluations"),
     ("service.jobs", "service.recommendations"),
     ("service.jobs", "service.webhooks"),

@@ -1,18 +1,17 @@
-"""HTTP of what a job leaves behind: events, decisions, attempts, checkpoints, evaluation, files, plots."""
+"""HTTP of what a job leaves behind: events, decisions, attempts, checkpoints, evaluation, files."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
 
 from service.auth import Reader
 from service.context import Context, Service
 from service.database import reading
 from service.errors import Problem
-from service.jobs import plots, repository, service
-from service.jobs.retention_status import check_there
+from service.jobs import repository, service
 from service.jobs.schemas import (
     ArtifactOut,
     AttemptOut,
@@ -98,39 +97,22 @@ def get_artifacts(job_id: str, who: Reader, context: Service) -> dict[str, Any]:
 
 @router.get("/artifacts/{name}", response_class=FileResponse, responses=BYTES, summary="One of those files")
 def get_artifact(job_id: str, name: str, who: Reader, context: Service) -> FileResponse:
-    artifact = _artifact(context, who, job_id, name)
+    artifact = stored_artifact(context, who, job_id, name)
     if artifact is None:
         detail = f"The job has no file {name[:80]!r} (yet). GET /v1/jobs/{job_id}/artifacts lists them."
         raise Problem(404, "not_found", detail)
-    return _file(context, artifact)
+    return file_response(context, artifact)
 
 
-@router.get(
-    "/plots/{plot}.png",
-    response_class=Response,
-    responses=PNG,
-    summary="Learning curves, or the confusion matrix; drawn from the log while the job runs",
-)
-def get_plot(job_id: str, plot: Literal["curves", "confusion"], who: Reader, context: Service) -> Response:
-    artifact = _artifact(context, who, job_id, f"{plot}.png")
-    if artifact is not None:
-        return _file(context, artifact)
-    with reading(context.sessions) as session:
-        job = service.find(session, who, job_id)
-        if plot == "curves":
-            check_there(job, "metrics")
-        picture = plots.draw(session, job, plot)
-    return Response(picture, media_type="image/png", headers={**HARMLESS, "Cache-Control": "no-cache"})
-
-
-def _artifact(context: Context, who: Principal, job_id: str, name: str) -> Artifact | None:
-    """The job's file of that name, if it is there. Raises a 404 problem for a stranger's job."""
+def stored_artifact(context: Context, who: Principal, job_id: str, name: str) -> Artifact | None:
+    """Return the job's file of that name; None when it is not stored. Raises a 404 problem for an unknown job."""
     with reading(context.sessions) as session:
         service.find(session, who, job_id)
         artifact = repository.artifact(session, job_id, name)
     return artifact if artifact is not None and context.storage.exists(artifact.storage_key) else None
 
 
-def _file(context: Context, artifact: Artifact) -> FileResponse:
+def file_response(context: Context, artifact: Artifact) -> FileResponse:
+    """Answer with a stored file."""
     path = context.storage.local_path(artifact.storage_key)
     return FileResponse(path, media_type=artifact.media_type, headers=HARMLESS)
