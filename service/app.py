@@ -20,6 +20,7 @@ from service.catalog import routes as catalog
 from service.context import Context
 from service.database import make_engine
 from service.datasets import routes as datasets
+from service.deletion import routes as deletion
 from service.diagnosis import routes as diagnosis
 from service.doorbell import Doorbell
 from service.experiments import routes as experiments
@@ -76,6 +77,7 @@ def api_router() -> APIRouter:
         plot_routes,
         decisions,
         diagnosis,
+        deletion,
         recommendations,
         experiments,
         logs,

@@ -15,8 +15,6 @@ OURS = {"trainkit", "service", "worker", "client"}
 ALLOWED_MODULE_CYCLES = {}
 """(importer, imported): imports that close a circle and wait to be removed."""
 ALLOWED_PACKAGE_CYCLES = {
-    ("service.datasets", "service.jobs"),
-    ("service.jobs", "service.peer_evaluations"),
     ("service.jobs", "service.recommendations"),
     ("service.jobs", "service.webhooks"),
 }

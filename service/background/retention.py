@@ -18,9 +18,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.background import repository
 from service.database import db_time, reading
+from service.deletion.service import remove_job
 from service.jobs import repository as jobs
 from service.jobs.retention_status import Part
-from service.jobs.service import remove
 from service.jobs.tables import Job
 from service.projects.repository import all_settings
 from service.projects.service import Rules, rules_of
@@ -143,7 +143,7 @@ def _delete_job(sessions: sessionmaker[Session], storage: Storage, job_id: str) 
         if job is None:
             return
         keys = jobs.stored_keys(session, job_id)
-        remove(session, job)
+        remove_job(session, job)
     _delete_files(storage, keys)
     log.info("job=%s deleted: its retention period (jobs_days) is over", job_id)
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, cast, func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.database import db_now, db_time
 from service.datasets.tables import Blob, Dataset
-from service.jobs.states import ENDED
-from service.jobs.tables import Job
 
 
 def get(session: Session, project_id: str, dataset_id: str) -> Dataset | None:
@@ -156,19 +154,6 @@ def owned_blob(session: Session, project_id: str, sha256: str) -> Blob | None:
     """The stored bytes with that hash, if a dataset of the project has them: a hash alone opens nobody else's."""
     owned = select(Dataset.id).where(Dataset.project_id == project_id, Dataset.blob_sha256 == sha256, _has_bytes())
     return session.get(Blob, sha256) if session.scalar(owned.limit(1)) is not None else None
-
-
-def jobs_needing(session: Session, project_id: str, dataset_id: str) -> Sequence[Job]:
-    """Jobs that have not ended and train on the dataset, or name it elsewhere in their spec (target, weights); locked."""
-    named = cast(Job.spec, String).contains(dataset_id, autoescape=True)
-    active = Job.state.not_in(ENDED)
-    needing = select(Job).where(Job.project_id == project_id, active, or_(Job.dataset_id == dataset_id, named))
-    return session.scalars(needing.order_by(Job.id).with_for_update()).all()
-
-
-def named_by_jobs(session: Session, dataset_id: str) -> bool:
-    """Whether any job, ended or not, was submitted with it."""
-    return session.scalar(select(Job.id).where(Job.dataset_id == dataset_id).limit(1)) is not None
 
 
 def others_with_bytes(session: Session, sha256: str, dataset_id: str) -> int:

@@ -220,8 +220,3 @@ def _prepared_key(context: Context, who: Principal, dataset_id: str) -> str:
         if dataset.kind == "weights":
             raise Problem(409, "no_samples", "The dataset holds weights, which have no preview; see its report.")
         return dataset.prepared_key
-
-
-@router.delete("/{dataset_id}", status_code=204, summary="Delete a dataset that nothing uses")
-def delete_dataset(dataset_id: str, who: Writer, context: Service, force: bool = False) -> None:
-    service.delete(context, who, dataset_id, force=force)

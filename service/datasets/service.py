@@ -17,10 +17,8 @@ from service.datasets.receive import Received
 from service.datasets.sources import source_of
 from service.datasets.tables import Dataset
 from service.errors import Problem, not_found
-from service.jobs.cancellation import cancel_job
 from service.keys.service import Principal
 from service.storage import Storage
-from trainkit.spec.failures import failure
 
 QUEUE = "data"
 TRIES = 5
@@ -185,37 +183,3 @@ def find(session: Session, who: Principal, dataset_id: str) -> Dataset:
     if dataset is None:
         raise not_found("dataset", dataset_id)
     return dataset
-
-
-def delete(context: Context, who: Principal, dataset_id: str, *, force: bool) -> None:
-    """Delete a dataset; with `force` the jobs that use it are cancelled. Of one that ended jobs used, the row stays.
-
-    Raises a 409 problem while jobs that have not ended use it.
-    """
-    with context.sessions.begin() as session:
-        dataset = find(session, who, dataset_id)
-        stored = repository.locked_blob(session, dataset.blob_sha256) if dataset.blob_sha256 else None
-        using = repository.jobs_needing(session, who.project_id, dataset_id)
-        if using and not force:
-            shown = ", ".join(job.id for job in using[:5])
-            hint = "Wait for them or cancel them, or add ?force=true to cancel them all."
-            raise Problem(409, "in_use", f"{len(using)} jobs that have not ended use the dataset ({shown}). {hint}")
-        for job in using:
-            cancel_job(session, job, actor=who.actor, reason=f"dataset {dataset_id} was deleted")
-        prepared, kept = dataset.prepared_key, repository.named_by_jobs(session, dataset_id)
-        if kept:
-            # jobs keep the record of what they were trained on; only the bytes go
-            message = "the dataset was deleted"
-            hint = "Upload it again."
-            dataset.state, dataset.prepared_key = "invalid", None
-            dataset.error = failure("deleted", message, hint=hint)
-        else:
-            repository.delete(session, dataset)
-        session.flush()
-        if stored is not None and not repository.others_with_bytes(session, stored.sha256, dataset_id):
-            if not repository.is_referenced(session, stored.sha256):
-                repository.delete_blob(session, stored)
-            # still under the lock: an upload of the same bytes waits, and then stores them anew
-            context.storage.delete(stored.storage_key)
-    if prepared is not None:
-        context.storage.delete(prepared)

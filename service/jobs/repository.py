@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Row, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, String, cast, delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from service.database import db_now
@@ -133,6 +133,19 @@ def delete_job(session: Session, job: Job) -> None:
     """Delete the row, by cascade all that refers to it, and the idempotency keys that name it."""
     session.execute(delete(IdempotencyKey).where(IdempotencyKey.resource_id == job.id))
     session.delete(job)
+
+
+def needing_dataset(session: Session, project_id: str, dataset_id: str) -> Sequence[Job]:
+    """Jobs that have not ended and train on the dataset, or name it elsewhere in their spec (target, weights); locked."""
+    named = cast(Job.spec, String).contains(dataset_id, autoescape=True)
+    active = Job.state.not_in(ENDED)
+    needing = select(Job).where(Job.project_id == project_id, active, or_(Job.dataset_id == dataset_id, named))
+    return session.scalars(needing.order_by(Job.id).with_for_update()).all()
+
+
+def is_dataset_used(session: Session, dataset_id: str) -> bool:
+    """Whether any job, ended or not, was submitted with it."""
+    return session.scalar(select(Job.id).where(Job.dataset_id == dataset_id).limit(1)) is not None
 
 
 def add_job(session: Session, job: Job) -> None:

@@ -101,11 +101,6 @@ def get_job(
         return job_out(job, repository.datasets_of(session, [job])[job.dataset_id])
 
 
-@router.delete("/{job_id}", status_code=204, summary="Delete an ended job; its models stay")
-def delete_job(job_id: str, who: Writer, context: Service) -> None:
-    service.delete(context, who, job_id)
-
-
 @router.post("/{job_id}/stop", response_model=JobOut, summary="End training gracefully, keep a usable model")
 def stop_job(job_id: str, who: Writer, context: Service, body: Annotated[StopIn | None, Body()] = None) -> JobOut:
     body = body or StopIn()

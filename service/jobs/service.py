@@ -20,9 +20,7 @@ from service.jobs.states import ENDED
 from service.jobs.tables import Job
 from service.jobs.transitions import first_event, transition
 from service.keys.service import Principal
-from service.peer_evaluations import service as peer_evaluations
 from service.projects.service import rules
-from service.recommendations.service import freeze
 from trainkit.spec import DatasetFacts, JobSpec, ResolvedSpec, SpecError, further_problems, parse_spec, resolve
 from trainkit.spec.error_mapping import SPEC_CODES, code_of_problems
 from trainkit.spec.failures import failure
@@ -207,7 +205,8 @@ def find(session: Session, who: Principal, job_id: str) -> Job:
     return job
 
 
-def _locked(session: Session, who: Principal, job_id: str) -> Job:
+def find_locked(session: Session, who: Principal, job_id: str) -> Job:
+    """The same, locked until the transaction ends."""
     job = repository.locked(session, who.project_id, job_id)
     if job is None:
         raise not_found("job", job_id)
@@ -220,7 +219,7 @@ def stop(context: Context, who: Principal, job_id: str, keep: str, if_seq: int |
     With `if_seq`, raises a 409 problem when rows beyond it have come: the decision was made on an old picture.
     """
     with context.sessions.begin() as session:
-        job = _locked(session, who, job_id)
+        job = find_locked(session, who, job_id)
         if (
             job.state in ENDED
             or job.state == "stopping"
@@ -255,7 +254,7 @@ def stop(context: Context, who: Principal, job_id: str, keep: str, if_seq: int |
 def cancel(context: Context, who: Principal, job_id: str) -> Job:
     """End the job now and keep nothing. Idempotent; an ended job stays as it ended."""
     with context.sessions.begin() as session:
-        job = _locked(session, who, job_id)
+        job = find_locked(session, who, job_id)
         if job.state in ("validating", "queued", "paused"):
             transition(session, job, "cancelled", actor=who.actor, reason="client")
         elif job.state not in ENDED:
@@ -266,7 +265,7 @@ def cancel(context: Context, who: Principal, job_id: str) -> Job:
 def pause(context: Context, who: Principal, job_id: str) -> Job:
     """Ask for a checkpoint and let the worker go; `resume` goes on from there. Idempotent."""
     with context.sessions.begin() as session:
-        job = _locked(session, who, job_id)
+        job = find_locked(session, who, job_id)
         if job.state == "queued" and job.requested_action is None:
             transition(session, job, "paused", actor=who.actor, reason="client")
         elif job.state in ("starting", "running") and (job.requested_action or {}).get("action") not in (
@@ -287,7 +286,7 @@ def resume(
     Returns (job, whether it is a new one). Raises a 409 problem when there is nothing to go on with.
     """
     with context.sessions.begin() as session:
-        job = _locked(session, who, job_id)
+        job = find_locked(session, who, job_id)
         ended = job.state in ENDED
         if job.state == "paused":
             changes = {"resolved": lineage.with_epochs(job, extra_epochs)} if extra_epochs else {}
@@ -345,22 +344,3 @@ def retry(context: Context, who: Principal, job_id: str, idempotency_key: str | 
 def _fresh(context: Context, who: Principal, job_id: str) -> Job:
     with reading(context.sessions) as session:
         return find(session, who, job_id)
-
-
-def delete(context: Context, who: Principal, job_id: str) -> None:
-    """Remove an ended job with its log and files; its models stay."""
-    with context.sessions.begin() as session:
-        job = _locked(session, who, job_id)
-        if job.state not in ENDED:
-            raise Problem(409, "still_active", f"The job is {job.state}. Cancel it first.")
-        doomed = repository.stored_keys(session, job_id)
-        remove(session, job)
-    for key in doomed:
-        context.storage.delete(key)
-
-
-def remove(session: Session, job: Job) -> None:
-    """Delete a job's row and what refers to it. What others rest on stays: measured effects and peer evaluations."""
-    freeze(session, job)
-    peer_evaluations.leave(session, job)
-    repository.delete_job(session, job)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from sqlalchemy import delete
 
-from service.datasets import service as datasets
+from service.deletion import service as deletion
 from service.models.tables import Model
 from tests.support.fault_table import Scene, add, fault
 from worker import intake
@@ -143,7 +143,7 @@ def data_deleted_while_the_job_waits(scene: Scene) -> Iterator[None]:
         pass
     scene.submit()
     assert scene.row().state == "queued"
-    datasets.delete(scene.service(), scene.place.who, scene.dataset, force=True)
+    deletion.delete_dataset(scene.service(), scene.place.who, scene.dataset, force=True)
     yield
 
 

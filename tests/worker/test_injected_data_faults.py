@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import trainkit.data
-from service.datasets import service as datasets
 from service.datasets.tables import Dataset
+from service.deletion import service as deletion
 from tests.support.worker_context import Place, make_place
 from trainkit.spec.failures import FAILURES
 from worker import intake
@@ -70,7 +70,7 @@ def test_a_reader_that_fails(
 def test_data_deleted_under_the_record_of_a_job(place: Place) -> None:
     dataset = place.upload(BODY, filename="t.csv", target="label")
     job = place.submit(dataset)
-    datasets.delete(place.service, place.who, dataset, force=True)
+    deletion.delete_dataset(place.service, place.who, dataset, force=True)
     with place.context.sessions() as session:
         row = session.get_one(Dataset, dataset)
     assert row.error is not None

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from service.datasets import intake as claims
-from service.datasets.service import delete
 from service.datasets.tables import Dataset
+from service.deletion.service import delete_dataset
 from service.leases import StaleFence
 from tests.support import hostile_files
 from tests.support.worker_context import Place
@@ -196,7 +196,7 @@ def test_deleting_a_dataset_stops_its_check(place: Place, monkeypatch: pytest.Mo
     def show_then_delete(self: intake.Intake) -> None:
         show(self)
         shown.append(dataset(place, identifier).progress)
-        delete(place.service, place.who, identifier, force=True)
+        delete_dataset(place.service, place.who, identifier, force=True)
 
     monkeypatch.setattr(intake.Intake, "_publish_progress", show_then_delete)
     begun = time.monotonic()

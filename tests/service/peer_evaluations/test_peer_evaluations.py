@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.jobs import service as jobs
+from service.deletion import service as deletion
 from service.metrics.chunks import MetricRow
 from service.peer_evaluations import repository
 from service.peer_evaluations.tables import PeerEvaluation, PeerGroup, PeerGroupMember
@@ -267,7 +267,7 @@ def test_a_deleted_job_is_compared_no_more_and_leaves_decisions_to_be_understood
     run = lab.start("e", MEDIAN)
     run.evaluate(3.9)
     peers[0].finish()
-    jobs.delete(lab.context, lab.who, peers[0].job)
+    deletion.delete_job(lab.context, lab.who, peers[0].job)
     run.evaluate(3.1)
     assert [d.inputs["others"] for d in run.decisions()] == [3, 2]
     run.finish()
@@ -275,7 +275,7 @@ def test_a_deleted_job_is_compared_no_more_and_leaves_decisions_to_be_understood
     for one in (*peers[1:], run):
         if one is not run:
             one.finish()
-        jobs.delete(lab.context, lab.who, one.job)
+        deletion.delete_job(lab.context, lab.who, one.job)
     with lab.context.sessions() as session:
         for table in (PeerEvaluation, PeerGroup, PeerGroupMember):
             assert session.query(table).count() == 0, table

@@ -1,0 +1,80 @@
+"""Deletion of jobs and datasets, with what rests on them in other packages."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from service.context import Context
+from service.datasets import repository as datasets_repository
+from service.datasets import service as datasets
+from service.errors import Problem
+from service.jobs import repository as jobs_repository
+from service.jobs import service as jobs
+from service.jobs.states import ENDED, WITH_WORKER
+from service.jobs.tables import Job
+from service.jobs.transitions import transition
+from service.keys.service import Principal
+from service.peer_evaluations import service as peer_evaluations
+from service.recommendations.service import freeze
+from trainkit.spec.failures import failure
+
+
+def delete_job(context: Context, who: Principal, job_id: str) -> None:
+    """Delete an ended job with its log and files; its models stay. Raises a 409 problem while it has not ended."""
+    with context.sessions.begin() as session:
+        job = jobs.find_locked(session, who, job_id)
+        if job.state not in ENDED:
+            raise Problem(409, "still_active", f"The job is {job.state}. Cancel it first.")
+        keys = jobs_repository.stored_keys(session, job_id)
+        remove_job(session, job)
+    for key in keys:
+        context.storage.delete(key)
+
+
+def remove_job(session: Session, job: Job) -> None:
+    """Delete a job's row and what refers to it. What others rest on stays: measured effects and peer evaluations."""
+    freeze(session, job)
+    peer_evaluations.leave(session, job)
+    jobs_repository.delete_job(session, job)
+
+
+def delete_dataset(context: Context, who: Principal, dataset_id: str, *, force: bool) -> None:
+    """Delete a dataset; with `force` the jobs that use it are cancelled. Of one that ended jobs used, the row stays.
+
+    Raises a 409 problem while jobs that have not ended use it.
+    """
+    with context.sessions.begin() as session:
+        dataset = datasets.find(session, who, dataset_id)
+        stored = datasets_repository.locked_blob(session, dataset.blob_sha256) if dataset.blob_sha256 else None
+        using = jobs_repository.needing_dataset(session, who.project_id, dataset_id)
+        if using and not force:
+            shown = ", ".join(job.id for job in using[:5])
+            hint = "Wait for them or cancel them, or add ?force=true to cancel them all."
+            raise Problem(409, "in_use", f"{len(using)} jobs that have not ended use the dataset ({shown}). {hint}")
+        for job in using:
+            _cancel(session, job, actor=who.actor, reason=f"dataset {dataset_id} was deleted")
+        prepared, kept = dataset.prepared_key, jobs_repository.is_dataset_used(session, dataset_id)
+        if kept:
+            # jobs keep the record of what they were trained on; only the bytes go
+            message = "the dataset was deleted"
+            hint = "Upload it again."
+            dataset.state, dataset.prepared_key = "invalid", None
+            dataset.error = failure("deleted", message, hint=hint)
+        else:
+            datasets_repository.delete(session, dataset)
+        session.flush()
+        if stored is not None and not datasets_repository.others_with_bytes(session, stored.sha256, dataset_id):
+            if not datasets_repository.is_referenced(session, stored.sha256):
+                datasets_repository.delete_blob(session, stored)
+            # still under the lock: an upload of the same bytes waits, and then stores them anew
+            context.storage.delete(stored.storage_key)
+    if prepared is not None:
+        context.storage.delete(prepared)
+
+
+def _cancel(session: Session, job: Job, *, actor: str, reason: str) -> None:
+    """Cancel a waiting job, or request it of the worker of a running one. An ended job stays as it is."""
+    if job.state in WITH_WORKER:
+        jobs_repository.update_job(session, job.id, requested_action={"action": "cancel", "reason": reason})
+    elif job.state not in ENDED:
+        transition(session, job, "cancelled", actor=actor, reason=reason, requested_action=None)
