@@ -40,6 +40,7 @@ from service.monitoring.gauges import BuildInfo, PoolGauges, StateGauges
 from service.monitoring.instrumentation import RequestInstrumentation
 from service.projects import routes as projects
 from service.recommendations import routes as recommendations
+from service.recommendations import submit_routes
 from service.sessions import session_factory
 from service.settings import Settings
 from service.simulation import routes as decisions
@@ -72,6 +73,7 @@ def api_router() -> APIRouter:
         datasets,
         uploads,
         specs,
+        submit_routes,
         jobs,
         history_routes,
         plot_routes,

@@ -15,7 +15,6 @@ OURS = {"trainkit", "service", "worker", "client"}
 ALLOWED_MODULE_CYCLES = {}
 """(importer, imported): imports that close a circle and wait to be removed."""
 ALLOWED_PACKAGE_CYCLES = {
-    ("service.jobs", "service.recommendations"),
     ("service.jobs", "service.webhooks"),
 }
 SQL_FILES = {"repository.py", "tables.py", "database.py", "migrate.py"}

@@ -1,13 +1,11 @@
-"""HTTP of jobs: submit, look, stop, cancel, pause, resume, fork, retry, delete."""
+"""HTTP of jobs: look, stop, cancel, pause, resume, fork, retry."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from functools import partial
 from typing import Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 
 from service.auth import Reader, Writer
@@ -19,8 +17,6 @@ from service.jobs.schemas import ForkIn, JobOut, ResumeIn, StopIn, job_out
 from service.jobs.states import State
 from service.jobs.tables import Job
 from service.pagination import NOT_MODIFIED, After, Limit, Page
-from service.recommendations.submit import submit
-from service.request_body import JOB_BODY, read_document
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
@@ -33,21 +29,6 @@ def out(context: Context, job: Job) -> JobOut:
     """The job with its dataset."""
     with reading(context.sessions) as session:
         return job_out(job, repository.datasets_of(session, [job])[job.dataset_id])
-
-
-@router.post("", status_code=201, response_model=JobOut, openapi_extra=JOB_BODY, summary="Submit a job")
-async def create_job(
-    request: Request,
-    response: Response,
-    who: Writer,
-    context: Service,
-    idempotency_key: IdempotencyKey = None,
-) -> JobOut:
-    document = await read_document(request)
-    prescribed = isinstance(document, dict) and "from_diagnosis" in document
-    create = submit if prescribed else service.create
-    job, new = await to_thread.run_sync(create, context, who, document, idempotency_key)
-    return await to_thread.run_sync(partial(created, context, response, job, new=new))
 
 
 @router.get("", response_model=Page[JobOut], summary="List jobs, newest first")
