@@ -9,10 +9,10 @@ from service.keys.tables import ApiKey, Project
 from service.logs.tables import LogChunk
 from service.metrics.tables import MetricChunk, MetricSuperseded
 from service.models.tables import Model
+from service.outbox.tables import Webhook, WebhookAttempt, WebhookCrossing, WebhookDelivery
 from service.peer_evaluations.tables import PeerEvaluation, PeerGroup, PeerGroupMember
 from service.recommendations.tables import Recommendation
 from service.uploads.tables import Upload
-from service.webhooks.tables import Webhook, WebhookAttempt, WebhookCrossing, WebhookDelivery
 from service.workers.tables import Housekeeping, Worker
 
 __all__ = [

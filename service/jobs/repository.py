@@ -35,6 +35,12 @@ def locked(session: Session, project_id: str, job_id: str) -> Job | None:
     return session.scalars(mine.with_for_update().execution_options(populate_existing=True)).one_or_none()
 
 
+def summary(session: Session, job_id: str) -> Row[Any]:
+    """Return the columns of a job that messages hold, as the transaction has them now."""
+    columns = select(Job.id, Job.name, Job.state, Job.stop_reason, Job.labels, Job.error)
+    return session.execute(columns.where(Job.id == job_id)).one()
+
+
 def listing(
     session: Session,
     project_id: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -11,7 +12,7 @@ from service.instrumentation import JOBS_ENDED, error_labels
 from service.jobs import repository
 from service.jobs.states import ALLOWED, ENDED, WITH_WORKER, Conflict, State
 from service.jobs.tables import Job
-from service.webhooks import outbox
+from service.outbox import service as outbox
 
 
 def transition(session: Session, job: Job, to: State, *, actor: str, reason: str | None = None, **changes: Any) -> bool:
@@ -58,4 +59,4 @@ def _leave_event(
         session, job_id=job_id, seq=seq, from_state=from_state, to_state=to, reason=reason, actor=actor
     )
     event = {"seq": seq, "at": at, "from": from_state, "to": to, "reason": reason}
-    outbox.publish(session, project_id, job_id, event)
+    outbox.publish(session, project_id, event, partial(repository.summary, session, job_id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -18,8 +19,8 @@ from service.jobs.leases import Claim, lock_claimed
 from service.jobs.tables import Decision, Job
 from service.metrics import repository
 from service.metrics.chunks import Columns, MetricRow, columns_of, decode_columns
+from service.outbox import service as outbox
 from service.peer_evaluations import service as comparisons
-from service.webhooks import outbox
 from trainkit.diagnose.early_stopping import first_stop
 from trainkit.spec.metrics import LOGGED_DIRECTIONS
 
@@ -70,8 +71,10 @@ def append(session: Session, claim: Claim, rows: Sequence[MetricRow]) -> tuple[i
     columns = columns_of(rows)
     best = _best(repository.best_so_far(session, claim.job_id), _extremes(columns))
     first = repository.append_chunk(session, claim, columns, best)
-    _compare(session, jobs.by_id(session, claim.job_id), claim, first, rows)
-    outbox.observe(session, claim.job_id, rows, first)
+    job = jobs.by_id(session, claim.job_id)
+    project_id = job.project_id
+    _compare(session, job, claim, first, rows)
+    outbox.observe(session, project_id, rows, first, partial(jobs.summary, session, claim.job_id))
     return first, first + len(rows) - 1
 
 

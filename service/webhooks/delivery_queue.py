@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from service.database import db_time
+from service.outbox.tables import WebhookDelivery
 from service.webhooks import repository
-from service.webhooks.tables import WebhookDelivery
 
 RETRY_SECONDS = (5, 30, 120, 600, 1800, 3600, 7200, 14400)
 """Delay after the first failed attempt, the second ...; the last one from then on."""

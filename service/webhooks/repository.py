@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from service.database import db_now, new_id
-from service.jobs.tables import Job
-from service.webhooks.tables import Webhook, WebhookAttempt, WebhookCrossing, WebhookDelivery
+from service.database import db_now
+from service.outbox.tables import Webhook, WebhookAttempt, WebhookDelivery
 
 DELETE_BATCH = 1000
 CLAIM_SECONDS = 60.0
@@ -64,63 +62,6 @@ def listing(session: Session, project_id: str, limit: int, after: str | None) ->
     if after:
         mine = mine.where(Webhook.id < after)
     return session.scalars(mine.order_by(Webhook.id.desc()).limit(limit + 1)).all()
-
-
-def subscriptions(session: Session, project_id: str) -> Sequence[Row[Any]]:
-    """Return (id, events, job_id, labels) of the project's active webhooks."""
-    columns = select(Webhook.id, Webhook.events, Webhook.job_id, Webhook.labels)
-    return session.execute(columns.where(Webhook.project_id == project_id, Webhook.active)).all()
-
-
-def watchers(session: Session, job_id: str) -> Sequence[Row[Any]]:
-    """Return (id, thresholds, job_id, labels) of the active webhooks of the job's project that have thresholds."""
-    columns = select(Webhook.id, Webhook.thresholds, Webhook.job_id, Webhook.labels)
-    of_job = columns.join(Job, Job.project_id == Webhook.project_id).where(Job.id == job_id)
-    return session.execute(of_job.where(Webhook.active, Webhook.thresholds.is_not(None))).all()
-
-
-def lock_existing(session: Session, ids: Sequence[str]) -> set[str]:
-    """Return those of the webhooks that exist, and keep them from deletion until the transaction ends."""
-    existing = select(Webhook.id).where(Webhook.id.in_(ids)).order_by(Webhook.id)
-    return set(session.scalars(existing.with_for_update(read=True, key_share=True)))
-
-
-def job_summary(session: Session, job_id: str) -> Row[Any]:
-    """Return the columns of a job that messages hold, as the transaction has them now."""
-    columns = select(Job.id, Job.name, Job.state, Job.stop_reason, Job.labels, Job.error)
-    return session.execute(columns.where(Job.id == job_id)).one()
-
-
-def crossed(session: Session, job_id: str) -> set[tuple[str, str]]:
-    """Return (webhook, threshold) that the job has crossed."""
-    known = select(WebhookCrossing.webhook_id, WebhookCrossing.threshold).where(WebhookCrossing.job_id == job_id)
-    return {(row[0], row[1]) for row in session.execute(known)}
-
-
-def add_crossing(session: Session, webhook_id: str, job_id: str, threshold: str, seq: int, at: datetime) -> None:
-    """Record that the job has crossed the threshold, so that it is reported once."""
-    session.add(WebhookCrossing(webhook_id=webhook_id, job_id=job_id, threshold=threshold, seq=seq, at=at))
-
-
-def add_delivery(
-    session: Session, webhook_id: str, kind: str, body: str, at: datetime, **source: Any
-) -> WebhookDelivery:
-    """Queue a message that is due at once; `source` holds `job_id` and `event_seq`."""
-    delivery = WebhookDelivery(
-        id=new_id("msg"),
-        webhook_id=webhook_id,
-        type=kind,
-        body=body,
-        state="pending",
-        attempts=0,
-        round_attempts=0,
-        fence=0,
-        next_attempt_at=at,
-        created_at=at,
-        **source,
-    )
-    session.add(delivery)
-    return delivery
 
 
 def deliveries(

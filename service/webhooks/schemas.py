@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from service.webhooks import outbox
+from service.outbox import service as outbox
+from service.outbox.tables import Webhook, WebhookAttempt, WebhookDelivery
 from service.webhooks.signing import key_of
-from service.webhooks.tables import Webhook, WebhookAttempt, WebhookDelivery
 
 EventName = Literal[
     "*",

@@ -12,11 +12,13 @@ from service.database import db_time, new_id
 from service.errors import Problem, not_found
 from service.jobs import repository as jobs
 from service.keys.service import Principal
+from service.outbox import service as outbox
+from service.outbox.repository import add_delivery
+from service.outbox.tables import Webhook, WebhookDelivery
 from service.projects import repository as projects
-from service.webhooks import outbox, repository
+from service.webhooks import repository
 from service.webhooks.schemas import RotateIn, Threshold, WebhookIn, WebhookPatch
 from service.webhooks.signing import new_secret
-from service.webhooks.tables import Webhook, WebhookDelivery
 from service.webhooks.target_policy import TargetPolicy, TargetRefused
 
 MAX_WEBHOOKS = 50
@@ -127,7 +129,7 @@ def test(context: Context, who: Principal, webhook_id: str) -> WebhookDelivery:
             raise Problem(429, "too_many_tests", detail, headers={"Retry-After": "30"})
         at = db_time(session)
         body = outbox.message(outbox.TEST, at, webhook={"id": webhook.id, "description": webhook.description})
-        return repository.add_delivery(session, webhook.id, outbox.TEST, body, at)
+        return add_delivery(session, webhook.id, outbox.TEST, body, at)
 
 
 def find_delivery(session: Session, who: Principal, webhook_id: str, delivery_id: str) -> WebhookDelivery:

@@ -31,13 +31,13 @@ from service.metrics import service as metrics
 from service.metrics.chunks import MetricRow, columns_of, decode_columns, encode_columns
 from service.metrics.tables import MetricChunk
 from service.migrate import upgrade
+from service.outbox.tables import WebhookDelivery
 from service.peer_evaluations.tables import PeerEvaluation, PeerGroup, PeerGroupMember
 from service.recommendations.service import scorecard
 from service.recommendations.tables import Recommendation
 from service.sessions import session_factory
 from service.tables import Base
 from service.uploads.tables import Upload
-from service.webhooks.tables import WebhookDelivery
 from service.workers.tables import Housekeeping
 from trainkit.spec import parse_spec
 from trainkit.spec.experiments import parse_experiment

@@ -16,8 +16,8 @@ import standardwebhooks
 import svix.webhooks
 from sqlalchemy import select, update
 
+from service.outbox.tables import WebhookDelivery
 from service.webhooks.sender import Sender
-from service.webhooks.tables import WebhookDelivery
 from service.webhooks.target_policy import TargetPolicy
 from tests.support.api import Served
 

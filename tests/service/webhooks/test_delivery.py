@@ -19,11 +19,11 @@ from sqlalchemy import update
 
 from service.database import db_now, reading
 from service.jobs.tables import Job
+from service.outbox.tables import WebhookDelivery
 from service.settings import Settings
 from service.webhooks import delivery_queue, repository, transport
 from service.webhooks.sender import MAX_PER_PROJECT, MAX_PER_WEBHOOK
 from service.webhooks.signing import sign
-from service.webhooks.tables import WebhookDelivery
 from tests.support.api import Served
 from tests.support.webhook_receiver import (
     Got,

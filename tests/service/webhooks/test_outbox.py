@@ -13,8 +13,9 @@ from service.jobs import attempts
 from service.jobs.tables import Job
 from service.jobs.transitions import transition
 from service.metrics import service as metrics
-from service.webhooks import outbox, repository
-from service.webhooks.tables import WebhookCrossing, WebhookDelivery
+from service.outbox import repository
+from service.outbox import service as outbox
+from service.outbox.tables import WebhookCrossing, WebhookDelivery
 from tests.support.api import Served, row
 from tests.support.webhook_receiver import deliveries, detail, hook
 

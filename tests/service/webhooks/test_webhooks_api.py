@@ -10,9 +10,9 @@ from sqlalchemy import update
 
 from service.database import db_now
 from service.jobs.states import State
+from service.outbox.tables import WebhookAttempt, WebhookDelivery
 from service.webhooks import service as webhooks
 from service.webhooks.schemas import EventName
-from service.webhooks.tables import WebhookAttempt, WebhookDelivery
 from tests.support.api import Served, assert_problem
 from tests.support.webhook_receiver import Receiver, deliveries, detail, hook, receiving, send_due
 

@@ -6,7 +6,7 @@ So a crash can neither lose nor double one, and a broken receiver cannot delay a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -15,33 +15,35 @@ from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from service.database import db_time
-from service.webhooks import repository
+from service.outbox import repository
 
 if TYPE_CHECKING:
     from service.metrics.chunks import MetricRow
 
 THRESHOLD = "job.metric_threshold"
 TEST = "webhook.test"
+JobSummary = Callable[[], Row[Any]]
+"""Reads the columns of the job that messages hold, as the transaction has them; called once a webhook subscribes."""
 
 
-def publish(session: Session, project_id: str, job_id: str, event: Mapping[str, Any]) -> None:
-    """Queue the job's event `{seq, at, from, to, reason}` for every webhook that subscribes to it."""
+def publish(session: Session, project_id: str, event: Mapping[str, Any], summary: JobSummary) -> None:
+    """Queue a job's event `{seq, at, from, to, reason}` for every webhook that subscribes to it."""
     kind = f"job.{event['to']}"
     subscribed = [hook for hook in repository.subscriptions(session, project_id) if _subscribes(hook.events, kind)]
     if not subscribed:
         return
-    job = repository.job_summary(session, job_id)
+    job = summary()
     webhook_ids = _lock_existing(session, [hook for hook in subscribed if _matches(hook, job)])
     if webhook_ids:
         body = message(kind, event["at"], job=_job(job), event={**event, "at": _time(event["at"])})
         for webhook_id in webhook_ids:
-            repository.add_delivery(session, webhook_id, kind, body, event["at"], job_id=job_id, event_seq=event["seq"])
+            repository.add_delivery(session, webhook_id, kind, body, event["at"], job_id=job.id, event_seq=event["seq"])
         session.flush()
 
 
-def observe(session: Session, job_id: str, rows: Sequence[MetricRow], first_seq: int) -> None:
+def observe(session: Session, project_id: str, rows: Sequence[MetricRow], first_seq: int, summary: JobSummary) -> None:
     """Queue a message for every threshold that these metric rows are the first of their job to cross."""
-    watching = repository.watchers(session, job_id)
+    watching = repository.watchers(session, project_id)
     if not watching:
         return
     crossings = [
@@ -52,8 +54,8 @@ def observe(session: Session, job_id: str, rows: Sequence[MetricRow], first_seq:
     ]
     if not crossings:
         return
-    known = repository.crossed(session, job_id)
-    job = repository.job_summary(session, job_id)
+    job = summary()
+    known = repository.crossed(session, job.id)
     new = [one for one in crossings if (one[0].id, threshold_key(one[1])) not in known and _matches(one[0], job)]
     existing = set(_lock_existing(session, [hook for hook, _, _ in new]))
     at = db_time(session)
