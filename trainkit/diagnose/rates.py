@@ -19,8 +19,6 @@ from trainkit.diagnose.sanity_checks import first_batch
 from trainkit.diagnose.trends import still_gaining
 from trainkit.diagnose.verdicts import Verdict, graded_confidence
 
-ADAPTIVE = ("adagrad", "rmsprop", "adam", "adamw", "nadam", "lion")
-"""Optimizers whose step is about `lr` for every weight, independent of the size of the gradient."""
 LOW_SKILL = 0.5
 """A skill below this counts as little learnt: the model removes less than half of the baseline loss."""
 LARGE_STEP = 0.1
@@ -53,10 +51,10 @@ def relative_steps(record: Record) -> Series | None:
     rates, weights, gradients = record.get("train_lr"), record.get("train_weight_norm"), record.get("train_grad_norm")
     optimizer = record.spec.optimizer
     step, at = np.intersect1d(rates.step, weights.step, return_indices=True)[:2]
-    if not len(step) or optimizer.kind == "muon":
+    if not len(step) or optimizer.step_scale == "unknown":
         return None
     lr, norm = rates.value[at], _at(weights, step)
-    if optimizer.kind in ADAPTIVE:
+    if optimizer.step_scale == "rate":
         if record.parameters is None:
             return None
         lengths = lr * math.sqrt(record.parameters)
@@ -66,9 +64,7 @@ def relative_steps(record: Record) -> Series | None:
         g = _at(gradients, step)
         if record.spec.train.clip_norm is not None:
             g = np.minimum(g, record.spec.train.clip_norm)
-        lengths = lr * g
-        if optimizer.kind in ("heavy_ball", "nesterov"):
-            lengths = lengths / (1 - optimizer.momentum)
+        lengths = lr * g * optimizer.step_gain
     some = norm > 0
     return Series(step[some], _epochs(weights, step[some]), lengths[some] / norm[some]) if some.any() else None
 

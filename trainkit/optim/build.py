@@ -6,18 +6,12 @@ A group's rate is `optimizer.param_groups[i]["lr"]`, always the eta of the spec'
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from trainkit.optim.lion import Lion
-from trainkit.optim.muon import Muon
-from trainkit.spec import optimizers
 from trainkit.spec.optimizers import OptimizerSpec
-
-LAST_LAYERS = ("head", "domain")
-"""First words of the names of groups that hold output layers, which Muon leaves to AdamW."""
 
 
 def build_optimizer(spec: OptimizerSpec, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -30,114 +24,47 @@ def build_optimizer(spec: OptimizerSpec, groups: Sequence[dict[str, Any]]) -> to
     if not any(group["params"] for group in groups):
         raise ValueError("no parameter is trainable: unfreeze a block or add a head")
     copied_groups = [{"weight_decay": 0.0, **group, "params": list(group["params"])} for group in groups]
-    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for g in copied_groups for p in g["params"])
-    optimizer = _create(spec, copied_groups, fused)
+    arguments = spec.torch_arguments()
+    if spec.fused_devices:
+        parameters = [parameter for group in copied_groups for parameter in group["params"]]
+        arguments["fused"] = all(p.device.type in spec.fused_devices and p.is_floating_point() for p in parameters)
+    if not spec.decoupled_decay:
+        # torch's `weight_decay` of these kinds is coupled (added to the gradient)
+        copied_groups = [
+            {**group, "weight_decay": 0.0, "decoupled_decay": group["weight_decay"]} for group in copied_groups
+        ]
+    optimizer: torch.optim.Optimizer = resolve_name(spec.torch_class)(copied_groups, spec.lr, **arguments)
+    if not spec.decoupled_decay:
+        optimizer.register_step_pre_hook(_decay_weights)
+    if spec.rate_factor != 1:
+        _scale_rates(optimizer, spec.rate_factor)  # after the hook of the decay, which uses eta itself
     optimizer.register_load_state_dict_pre_hook(_keep_kernel_choice)
     return optimizer
 
 
-def _create(spec: OptimizerSpec, groups: list[dict[str, Any]], fused: bool) -> torch.optim.Optimizer:
-    match spec.kind:
-        case "sgd":
-            return _add_decay_hook(torch.optim.SGD(_with_decoupled_decay(groups), spec.lr, fused=fused))
-        case "momentum":
-            sgd = _add_decay_hook(
-                torch.optim.SGD(_with_decoupled_decay(groups), spec.lr, momentum=spec.momentum, fused=fused)
-            )
-            return _as_mean_momentum(sgd, spec.momentum)
-        case "heavy_ball":
-            return _add_decay_hook(
-                torch.optim.SGD(_with_decoupled_decay(groups), spec.lr, momentum=spec.momentum, fused=fused)
-            )
-        case "nesterov":
-            nesterov = spec.momentum > 0  # torch refuses nesterov=True without momentum
-            sgd = torch.optim.SGD(
-                _with_decoupled_decay(groups), spec.lr, momentum=spec.momentum, nesterov=nesterov, fused=fused
-            )
-            return _add_decay_hook(sgd)
-        case "adagrad":
-            on_cpu = fused and all(p.device.type == "cpu" for g in groups for p in g["params"])
-            return _add_decay_hook(
-                torch.optim.Adagrad(_with_decoupled_decay(groups), spec.lr, eps=spec.eps, fused=on_cpu)
-            )
-        case "rmsprop":
-            return _add_decay_hook(
-                torch.optim.RMSprop(_with_decoupled_decay(groups), spec.lr, alpha=spec.rho, eps=spec.eps)
-            )
-        case "adam" | "adamw":
-            return torch.optim.AdamW(groups, spec.lr, betas=spec.betas, eps=spec.eps, fused=fused)
-        case "nadam":
-            return torch.optim.NAdam(
-                groups,
-                spec.lr,
-                betas=spec.betas,
-                eps=spec.eps,
-                momentum_decay=spec.momentum_decay,
-                decoupled_weight_decay=True,
-            )
-        case "lion":
-            return Lion(groups, spec.lr, betas=spec.betas)
-        case "muon":
-            return Muon(_split_matrices(spec, groups), spec.lr, momentum=spec.momentum, fused=fused)
+def _decay_weights(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+    for group in optimizer.param_groups:
+        params = [p for p in group["params"] if p.grad is not None] if group["decoupled_decay"] else []
+        if params:
+            with torch.no_grad():
+                torch._foreach_mul_(params, 1 - group["lr"] * group["decoupled_decay"])
 
 
-def _with_decoupled_decay(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Move the decay to `decoupled_decay`: torch's `weight_decay` of these kinds is coupled (added to the gradient)."""
-    return [{**group, "weight_decay": 0.0, "decoupled_decay": group["weight_decay"]} for group in groups]
-
-
-def _add_decay_hook(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    def decay(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-        for group in optimizer.param_groups:
-            params = [p for p in group["params"] if p.grad is not None] if group["decoupled_decay"] else []
-            if params:
-                with torch.no_grad():
-                    torch._foreach_mul_(params, 1 - group["lr"] * group["decoupled_decay"])
-
-    optimizer.register_step_pre_hook(decay)
-    return optimizer
-
-
-def _as_mean_momentum(sgd: torch.optim.Optimizer, momentum: float) -> torch.optim.Optimizer:
-    """Turn heavy ball into m = b*m + (1-b)*g: that m is (1-b) times heavy ball's, so the step uses the rate eta*(1-b).
-
-    Exact under any schedule, because the factor applies to the step and not to the buffer. (`dampening=b` differs: torch
-    does not damp the first gradient.)
-    """
+def _scale_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Take each step at eta * factor: exact under any schedule, since the factor applies to the step and not to a state."""
     rates: list[float] = []
 
-    def shrink(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+    def scale(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         rates[:] = [group["lr"] for group in optimizer.param_groups]
         for group in optimizer.param_groups:
-            group["lr"] *= 1 - momentum
+            group["lr"] *= factor
 
-    def put_back(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+    def restore(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
 
-    sgd.register_step_pre_hook(shrink)
-    sgd.register_step_post_hook(put_back)
-    return sgd
-
-
-def _split_matrices(spec: optimizers.MuonSpec, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Split each group into hidden matrices and the rest, which uses AdamW's rate unless the group has its own."""
-    split = []
-    for group in groups:
-        last = str(group.get("name", "")).partition(" ")[0] in LAST_LAYERS
-        matrices = [] if last else [p for p in group["params"] if _is_matrix(p)]
-        known = {id(parameter) for parameter in matrices}
-        rest = [p for p in group["params"] if id(p) not in known]
-        if matrices:
-            split.append({**group, "params": matrices, "muon": True})
-        if rest:
-            split.append({"lr": spec.adam_lr, **group, "params": rest, "muon": False})
-    return split
-
-
-def _is_matrix(parameter: Tensor) -> bool:
-    """Return whether the parameter has two or more rows and columns; a single row cannot be orthogonalised."""
-    return parameter.ndim >= 2 and 1 < len(parameter) < parameter.numel()
+    optimizer.register_step_pre_hook(scale)
+    optimizer.register_step_post_hook(restore)
 
 
 def _keep_kernel_choice(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:

@@ -13,14 +13,16 @@ from torch.optim.adam import adam
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration, chosen for a steep slope at 0 (Jordan et al. 2024)."""
 NEWTON_SCHULZ_STEPS = 5
+LAST_LAYERS = ("head", "domain")
+"""First words of the names of groups that hold output layers, which AdamW trains."""
 
 
 class Muon(torch.optim.Optimizer):
-    """Groups with `muon: True` get orthogonalised momentum, the others AdamW.
+    """Orthogonalised momentum for the hidden matrices of each group, AdamW at `adam_lr` for its other parameters.
 
     m = b*m + (1-b)*g; u = (1-b)*g + b*m; W -= eta * wd * W + eta * sqrt(max(1, rows/columns)) * orthogonal(u).
     The same as `torch.optim.Muon`, which takes 2-D parameters alone: here a kernel (out, in, kh, kw) counts as a
-    matrix (out, in*kh*kw).
+    matrix (out, in*kh*kw). A group is split in two, told apart by `muon`; its own `lr`, if it has one, is for both.
     """
 
     def __init__(
@@ -28,13 +30,14 @@ class Muon(torch.optim.Optimizer):
         params: Iterable[dict[str, Any]],
         lr: float,
         momentum: float = 0.95,
+        adam_lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         fused: bool = False,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, {**defaults, "fused": fused, "muon": True})
+        super().__init__(_split_matrices(params, adam_lr), {**defaults, "fused": fused, "muon": True})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -90,6 +93,26 @@ class Muon(torch.optim.Optimizer):
             maximize=False,
             decoupled_weight_decay=True,
         )
+
+
+def _split_matrices(groups: Iterable[dict[str, Any]], adam_lr: float) -> list[dict[str, Any]]:
+    """Split each group into hidden matrices and the rest, which uses AdamW's rate unless the group has its own."""
+    split = []
+    for group in groups:
+        last = str(group.get("name", "")).partition(" ")[0] in LAST_LAYERS
+        matrices = [] if last else [p for p in group["params"] if _is_matrix(p)]
+        known = {id(parameter) for parameter in matrices}
+        rest = [p for p in group["params"] if id(p) not in known]
+        if matrices:
+            split.append({**group, "params": matrices, "muon": True})
+        if rest:
+            split.append({"lr": adam_lr, **group, "params": rest, "muon": False})
+    return split
+
+
+def _is_matrix(parameter: Tensor) -> bool:
+    """Return whether the parameter has two or more rows and columns; a single row cannot be orthogonalised."""
+    return parameter.ndim >= 2 and 1 < len(parameter) < parameter.numel()
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:

@@ -15,8 +15,6 @@ from trainkit.spec.resolve import resolve
 
 MODELS = ("linear", "linear_svm", "mlp", "cnn")
 """Layer upon layer: these are computed for many trials at once."""
-OPTIMIZERS = ("sgd", "momentum", "heavy_ball", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "nadam", "lion")
-"""Those that work number by number: to them many parameters, or many runs, are one long row."""
 MOST_BYTES = 8 * 2**30
 """What the trials, with their data, may hold together by the estimate."""
 FREE = {"name", "labels", "group", "split", "early_stop", "schedule"}
@@ -36,6 +34,13 @@ FREE_WITHIN = {
         "seed",
     },
 }
+"""Fields that may differ between trials that train as one."""
+SUPPORTED = {
+    "regularize": FREE_WITHIN["regularize"] | {"label_smoothing"},
+    "train": FREE_WITHIN["train"]
+    | {"batch_size", "channels_last", "clip_norm", "clip_value", "compile", "deterministic", "precision", "threads"},
+}
+"""Fields that batched training reads: a trial that sets another one, such as a new one, trains alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ def _obstacles(spec: JobSpec) -> Iterator[tuple[str, str]]:
         yield "/model/kind", f"{spec.model.kind} trains alone; {', '.join(MODELS)} can be batched"
     if getattr(getattr(spec.model, "init", None), "kind", None) == "pretrained":
         yield "/model/init", "weights are taken over from elsewhere"
-    if spec.optimizer.kind not in OPTIMIZERS:
+    if not spec.optimizer.elementwise:
         yield "/optimizer/kind", f"{spec.optimizer.kind} does not work number by number"
     for field in ("start_from", "adapt"):
         if getattr(spec, field) is not None:
@@ -85,13 +90,17 @@ def _obstacles(spec: JobSpec) -> Iterator[tuple[str, str]]:
     if train.sanity_checks:
         yield "/train/sanity_checks", "sanity checks run before a run that trains alone"
     for field, allowed in (
-        ("gradient_accumulation_steps", (1,)),
         ("precision", ("auto", "float32")),
         ("compile", ("auto", False)),
         ("channels_last", ("auto", False)),
     ):
         if getattr(train, field) not in allowed:
             yield f"/train/{field}", f"{field} {getattr(train, field)} trains alone"
+    for section, supported in SUPPORTED.items():
+        model = getattr(spec, section)
+        for field, info in type(model).model_fields.items():
+            if field not in supported and getattr(model, field) != info.default:
+                yield f"/{section}/{field}", f"{field} {getattr(model, field)} trains alone"
 
 
 def _rest(spec: JobSpec) -> dict[str, Any]:

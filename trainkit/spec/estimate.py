@@ -15,7 +15,6 @@ from trainkit.spec.sklearn_checks import cost
 from trainkit.spec.torchvision_names import TORCHVISION_PARAMETERS
 
 BYTES = 4
-OPTIMIZER_SLOTS = {"sgd": 0, "momentum": 1, "heavy_ball": 1, "nesterov": 1, "adagrad": 1, "rmsprop": 1, "lion": 1}
 PROCESS_BYTES = 350 * 2**20
 """A training process with torch loaded, before any data. Measured on Linux x86-64, rounded up."""
 FLOPS_PER_SECOND = 2e10
@@ -49,9 +48,8 @@ def estimate(resolved: ResolvedSpec, facts: DatasetFacts) -> dict[str, Any]:
     # a step gathers its whole batch, and takes it through the network by micro-batches
     gathered = min(spec.train.batch_size * spec.train.gradient_accumulation_steps, samples)
     steps, passes = ceil(samples / gathered), ceil(samples / batch)
-    slots = OPTIMIZER_SLOTS.get(spec.optimizer.kind, 2)
     # weights, gradients, optimizer state, the best copy and the copy a checkpoint is written from
-    weight_bytes = layers.parameters * BYTES * (4 + slots)
+    weight_bytes = layers.parameters * BYTES * (4 + spec.optimizer.state_slots)
     # forward and backward keep about two copies of every activation
     activation_bytes = 2 * layers.activations * batch * BYTES + (gathered - batch) * sample.size * BYTES
     stored = 1 if facts.input_dtype == "uint8" and sample.form == "image" else BYTES

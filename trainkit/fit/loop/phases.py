@@ -111,7 +111,7 @@ def optimizer_for(
     """Freeze and thaw as the plan says, and the spec's optimizer over what is open then."""
     set_trainable(network, plan.unfreeze)
     groups = _groups(network, plan, spec.regularize.weight_decay, extra)
-    if spec.optimizer.kind != "muon":  # Muon tells hidden matrices from the head by the groups' names
+    if spec.optimizer.elementwise:  # Muon tells hidden matrices from the head by the groups' names
         groups = _merged(groups)
     return build_optimizer(spec.optimizer, groups)
 
