@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.database import reading
-from service.errors import DATABASE_AWAY, Problem, answer, database_away
+from service.errors import DATABASE_AWAY, HttpProblem, answer, database_away
 from service.keys.service import Principal, authenticate, touch
 from service.keys.service import Scope as KeyScope
 
@@ -101,10 +101,10 @@ def is_open(path: str) -> bool:
     return path in OPEN_PATHS or (path.startswith(OPEN_FOLDER) and ".." not in path)
 
 
-def unauthorized() -> Problem:
+def unauthorized() -> HttpProblem:
     """401, with the way to do it right."""
     detail = "Send a valid key in the header `Authorization: Bearer tk_...`."
-    return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="trainkit"'})
+    return HttpProblem(401, "unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="trainkit"'})
 
 
 class Needs:
@@ -116,7 +116,7 @@ class Needs:
     def __call__(self, request: Request) -> Principal:
         principal: Principal = request.state.principal
         if self.scope not in principal.scopes and "admin" not in principal.scopes:
-            raise Problem(403, "forbidden", f"This needs a key with the scope {self.scope!r}.")
+            raise HttpProblem(403, "forbidden", f"This needs a key with the scope {self.scope!r}.")
         return principal
 
 

@@ -7,7 +7,7 @@ import re
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import Problem, answer
+from service.errors import HttpProblem, answer
 
 UPLOADS = re.compile(r"/v1/(datasets|uploads(/[^/]*)?)")
 FORM_OVERHEAD = 1 << 20
@@ -33,7 +33,7 @@ class Limits:
             await self.app(scope, receive, send)
             return
         if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
-            refusal = Problem(422, "not_text", "The address holds a NUL character.")
+            refusal = HttpProblem(422, "not_text", "The address holds a NUL character.")
             await answer(refusal, scope)(scope, receive, send)
             return
         upload = UPLOADS.fullmatch(scope["path"])
@@ -57,6 +57,6 @@ class Limits:
         await self.app(scope, counted, send)
 
 
-def too_large(limit: int) -> Problem:
+def too_large(limit: int) -> HttpProblem:
     """413 with the limit in it."""
-    return Problem(413, "too_large", f"The body may have at most {limit} bytes.", limit_bytes=limit)
+    return HttpProblem(413, "too_large", f"The body may have at most {limit} bytes.", limit_bytes=limit)

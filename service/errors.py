@@ -78,7 +78,7 @@ class ProblemDocument(BaseModel):
     request_id: str | None = None
 
 
-class Problem(Exception):  # noqa: N818 - the field's term
+class HttpProblem(Exception):  # noqa: N818 - the field's term
     """Raise to answer with a problem document."""
 
     def __init__(
@@ -124,25 +124,25 @@ class Finished(Exception):  # noqa: N818 - not an error: the answer is 204
     """The stream has ended and the reader has seen its end: it need not come back."""
 
 
-def not_found(kind: str, identifier: str) -> Problem:
+def not_found(kind: str, identifier: str) -> HttpProblem:
     """A thing that is not there, or belongs to someone else: the same answer."""
     shown = identifier[:80]
-    return Problem(404, "not_found", f"There is no {kind} {shown!r} in this project.")
+    return HttpProblem(404, "not_found", f"There is no {kind} {shown!r} in this project.")
 
 
-def invalid_spec(error: SpecError) -> Problem:
+def invalid_spec(error: SpecError) -> HttpProblem:
     """All problems of a spec at once."""
     errors = [problem.as_dict() for problem in error.problems]
     count = f"{len(errors)} problem{'s' if len(errors) != 1 else ''}"
     detail = "; ".join(f"{e['pointer'] or '/'}: {e['message']}" for e in errors[:3])
-    return Problem(422, "invalid_spec", detail, title=f"The spec has {count}", errors=errors)
+    return HttpProblem(422, "invalid_spec", detail, title=f"The spec has {count}", errors=errors)
 
 
 def install(app: FastAPI) -> None:
     """Answer every kind of failure with a problem document."""
 
-    @app.exception_handler(Problem)
-    async def _problem(request: Request, error: Problem) -> JSONResponse:
+    @app.exception_handler(HttpProblem)
+    async def _problem(request: Request, error: HttpProblem) -> JSONResponse:
         return respond(request, error)
 
     @app.exception_handler(Finished)
@@ -155,7 +155,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Conflict)
     async def _conflict(request: Request, error: Conflict) -> JSONResponse:
-        return respond(request, Problem(409, "wrong_state", str(error)))
+        return respond(request, HttpProblem(409, "wrong_state", str(error)))
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -169,7 +169,7 @@ def install(app: FastAPI) -> None:
             for item in error.errors()
         ]
         detail = "; ".join(f"{e['pointer']}: {e['message']}" for e in errors[:3])
-        return respond(request, Problem(422, "invalid_request", detail, errors=errors))
+        return respond(request, HttpProblem(422, "invalid_request", detail, errors=errors))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
@@ -177,7 +177,7 @@ def install(app: FastAPI) -> None:
         detail = str(error.detail)
         if error.status_code == 404:
             detail = f"There is nothing at {request.url.path}. GET /openapi.json lists every route."
-        problem = Problem(
+        problem = HttpProblem(
             error.status_code,
             codes.get(error.status_code, "http_error"),
             detail,
@@ -190,12 +190,12 @@ def install(app: FastAPI) -> None:
     async def _integrity(request: Request, error: IntegrityError) -> JSONResponse:
         log.warning("conflict at %s %s: %s", request.method, request.url.path, error.orig)
         detail = "Another request has just changed what this one is about; nothing was changed. Look again."
-        return respond(request, Problem(409, "changed_meanwhile", detail))
+        return respond(request, HttpProblem(409, "changed_meanwhile", detail))
 
     @app.exception_handler(DataError)
     async def _data(request: Request, error: DataError) -> JSONResponse:
         detail = "The request holds a value that the database cannot store or compare; nothing was changed."
-        return respond(request, Problem(422, "not_storable", detail))
+        return respond(request, HttpProblem(422, "not_storable", detail))
 
     for kind in DATABASE_AWAY:
         app.add_exception_handler(kind, _database_away)
@@ -206,16 +206,16 @@ async def _database_away(request: Request, error: Exception) -> JSONResponse:
     return respond(request, database_away())
 
 
-def defect() -> Problem:
+def defect() -> HttpProblem:
     """500: what nobody foresaw. `monitoring/requests.py` answers with it, from outside of everything else."""
     detail = "This is a defect of the service, not of the request. The log has it under the request id."
-    return Problem(500, "internal", detail)
+    return HttpProblem(500, "internal", detail)
 
 
-def database_away() -> Problem:
+def database_away() -> HttpProblem:
     """503 while the database does not answer."""
     detail = "The database does not answer; nothing was changed. Try again."
-    return Problem(503, "database_unavailable", detail, headers={"Retry-After": "2"})
+    return HttpProblem(503, "database_unavailable", detail, headers={"Retry-After": "2"})
 
 
 def _where(location: tuple[Any, ...]) -> str:
@@ -223,7 +223,7 @@ def _where(location: tuple[Any, ...]) -> str:
     return pointer(location[1:]) if location[:1] == ("body",) else "/".join(map(str, location))
 
 
-def answer(problem: Problem, scope: Scope) -> JSONResponse:
+def answer(problem: HttpProblem, scope: Scope) -> JSONResponse:
     """The response of a problem, with the request's id."""
     request_id = scope.get("state", {}).get("request_id")
     return JSONResponse(
@@ -231,6 +231,6 @@ def answer(problem: Problem, scope: Scope) -> JSONResponse:
     )
 
 
-def respond(request: Request, problem: Problem) -> JSONResponse:
+def respond(request: Request, problem: HttpProblem) -> JSONResponse:
     """The same, for a request."""
     return answer(problem, request.scope)

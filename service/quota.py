@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from service.datasets import repository as datasets
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.projects import repository as projects
 from service.projects.service import rules
 from service.settings import Settings
@@ -46,8 +46,8 @@ def check(session: Session, settings: Settings, project_id: str, more: int, *, s
         raise exceeded(quota, before, more)
 
 
-def exceeded(quota: int, before: int, more: int | None) -> Problem:
+def exceeded(quota: int, before: int, more: int | None) -> HttpProblem:
     """413 with the quota in it."""
     needed = f", and this needs {more} more" if more is not None else ""
     detail = f"The project may store {quota} bytes; {before} are taken{needed}. Delete datasets or open uploads."
-    return Problem(413, "quota_exceeded", detail, limit_bytes=quota)
+    return HttpProblem(413, "quota_exceeded", detail, limit_bytes=quota)

@@ -10,7 +10,7 @@ import yaml
 from anyio import to_thread
 from fastapi import Request
 
-from service.errors import Problem
+from service.errors import HttpProblem
 
 LIMIT = 1 << 18
 DEPTH = 32
@@ -37,7 +37,7 @@ async def read_document(request: Request) -> Any:
     async for chunk in request.stream():
         body += chunk
         if len(body) > LIMIT:
-            raise Problem(413, "too_large", f"A job spec has at most {LIMIT} bytes.")
+            raise HttpProblem(413, "too_large", f"A job spec has at most {LIMIT} bytes.")
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     # a large document takes a while: others are served meanwhile
     return await to_thread.run_sync(parse, bytes(body), kind)
@@ -48,9 +48,9 @@ def parse(body: bytes, kind: str) -> Any:
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Problem(422, "not_utf8", f"The body is not UTF-8 (byte {error.start}).") from None
+        raise HttpProblem(422, "not_utf8", f"The body is not UTF-8 (byte {error.start}).") from None
     if "\x00" in text:
-        raise Problem(422, "not_text", "The body holds a NUL character.")
+        raise HttpProblem(422, "not_text", "The body holds a NUL character.")
     document = _yaml(text) if kind in YAML_TYPES else _json(text, tolerant=kind != "application/json")
     _check_plain(document, 0)
     return document
@@ -63,15 +63,15 @@ def _json(text: str, *, tolerant: bool) -> Any:
         if tolerant:
             return _yaml(text)
         detail = f"Line {error.lineno}, column {error.colno}: {error.msg}."
-        raise Problem(422, "not_json", f"{detail} For YAML send Content-Type: application/yaml.") from None
+        raise HttpProblem(422, "not_json", f"{detail} For YAML send Content-Type: application/yaml.") from None
     except RecursionError:
         raise _too_deep() from None
     except ValueError:  # digits beyond what Python turns into a number
-        raise Problem(422, "number_too_large", "A number has too many digits; 64 bits is the limit.") from None
+        raise HttpProblem(422, "number_too_large", "A number has too many digits; 64 bits is the limit.") from None
 
 
 def _refuse_constant(name: str) -> Any:
-    raise Problem(422, "not_json", f"{name} is not JSON; every number of a spec is finite.")
+    raise HttpProblem(422, "not_json", f"{name} is not JSON; every number of a spec is finite.")
 
 
 def _yaml(text: str) -> Any:
@@ -81,9 +81,9 @@ def _yaml(text: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"Line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise Problem(422, "not_yaml", f"{where}{getattr(error, 'problem', None) or 'not YAML'}.") from None
+        raise HttpProblem(422, "not_yaml", f"{where}{getattr(error, 'problem', None) or 'not YAML'}.") from None
     except (RecursionError, ValueError) as error:
-        raise Problem(422, "not_yaml", f"The YAML cannot be read: {error}.") from None
+        raise HttpProblem(422, "not_yaml", f"The YAML cannot be read: {error}.") from None
 
 
 def _check_events(text: str) -> None:
@@ -91,7 +91,7 @@ def _check_events(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, LOADER):
         if isinstance(event, yaml.AliasEvent):
-            raise Problem(422, "yaml_alias", "YAML aliases (*name) are not taken. Write the value out.")
+            raise HttpProblem(422, "yaml_alias", "YAML aliases (*name) are not taken. Write the value out.")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > DEPTH:
@@ -106,24 +106,24 @@ def _check_plain(value: Any, depth: int) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise Problem(422, "key_not_text", f"The key {key!r} is not text. Put it in quotes.")
+                raise HttpProblem(422, "key_not_text", f"The key {key!r} is not text. Put it in quotes.")
             _check_plain(item, depth + 1)
     elif isinstance(value, list):
         for item in value:
             _check_plain(item, depth + 1)
     elif isinstance(value, str):
         if "\x00" in value or any(0xD800 <= ord(character) <= 0xDFFF for character in value):
-            raise Problem(422, "not_text", "A text holds a NUL or half of a surrogate pair.")
+            raise HttpProblem(422, "not_text", "A text holds a NUL or half of a surrogate pair.")
     elif isinstance(value, int) and not isinstance(value, bool):
         if abs(value) >= 2**63:
-            raise Problem(422, "number_too_large", f"The number {str(value)[:40]} does not fit 64 bits.")
+            raise HttpProblem(422, "number_too_large", f"The number {str(value)[:40]} does not fit 64 bits.")
     elif isinstance(value, float) and not isfinite(value):
-        raise Problem(
+        raise HttpProblem(
             422, "not_finite", "Every number of a spec is finite: no infinity, no NaN, nothing beyond 1.8e308."
         )
     elif not isinstance(value, float | bool | type(None)):
-        raise Problem(422, "not_plain", f"{value!r} is of type {type(value).__name__}. Put it in quotes.")
+        raise HttpProblem(422, "not_plain", f"{value!r} is of type {type(value).__name__}. Put it in quotes.")
 
 
-def _too_deep() -> Problem:
-    return Problem(422, "too_deep", f"The document is nested more than {DEPTH} levels deep.")
+def _too_deep() -> HttpProblem:
+    return HttpProblem(422, "too_deep", f"The document is nested more than {DEPTH} levels deep.")

@@ -1,7 +1,7 @@
 """All tables, imported together so that metadata is whole."""
 
 from service.database import Base
-from service.datasets.tables import Blob, Dataset
+from service.datasets.tables import Blob, DatasetVersion
 from service.experiments.tables import Experiment, Trial
 from service.inference_requests.tables import InferenceRequest
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
@@ -22,7 +22,7 @@ __all__ = [
     "Base",
     "Blob",
     "Checkpoint",
-    "Dataset",
+    "DatasetVersion",
     "Decision",
     "Experiment",
     "Housekeeping",

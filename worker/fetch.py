@@ -20,7 +20,7 @@ from service.datasets import repository as datasets
 from service.datasets.intake import ClaimedSource
 from service.datasets.receive import Received
 from service.datasets.sources import is_object, open_source
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.leases import StaleFence
 from worker import s3, shutdown
 from worker.background_io import run_in_background
@@ -80,7 +80,7 @@ class Fetch:
                     self._transact(lambda session: intake.renew_source(session, identifier, fence, 0.0))
                 except s3.ObjectUnavailableError as failed:
                     self._refuse(failed.code, failed.message, failed.hint, failed.retryable, failed.evidence)
-                except Problem as problem:
+                except HttpProblem as problem:
                     self._refuse(problem.code, problem.detail)
                 except OSError as error:
                     self._refuse("file_unreadable", f"the file cannot be read: {error.strerror}")
@@ -105,7 +105,7 @@ class Fetch:
                     raise FetchStopped
                 self.copied += len(chunk)
                 if self.copied > limit:
-                    raise Problem(413, "too_large", f"the file has more than {limit} bytes", limit_bytes=limit)
+                    raise HttpProblem(413, "too_large", f"the file has more than {limit} bytes", limit_bytes=limit)
                 target.write(chunk)
                 digest.update(chunk)
             target.flush()

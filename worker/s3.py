@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from service.datasets.sources import locate_object
-from service.errors import Problem
+from service.errors import HttpProblem
 from worker.spool import SpoolWriter
 
 PIECE = 4 << 20
@@ -46,7 +46,7 @@ def download(
     except ObjectUnavailableError as error:
         error_fields = {"code": error.code, "message": error.message, "hint": error.hint}
         spool.write({"type": "failed", **error_fields, "retryable": error.retryable, "evidence": error.evidence})
-    except Problem as problem:
+    except HttpProblem as problem:
         error_fields = {"code": problem.code, "message": problem.detail, "hint": "Correct it, and register it again."}
         spool.write({"type": "failed", **error_fields, "retryable": False, "evidence": {}})
     finally:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, delete, func, or_, select, true, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.database import db_now
-from service.datasets.tables import Dataset
+from service.datasets.tables import DatasetVersion
 from service.inference_requests.tables import InferenceRequest
 from service.jobs.retention_status import Part
 from service.jobs.states import ENDED, WITH_WORKER
@@ -45,14 +45,14 @@ def _lease_expired() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
 
 def shorten_leases(session: Session, beyond_seconds: float, lease_seconds: float) -> None:
     """Let leases that end later than `beyond_seconds` from now end in `lease_seconds`."""
-    for table in (Job, Dataset, InferenceRequest):
+    for table in (Job, DatasetVersion, InferenceRequest):
         too_late = table.lease_expires_at > db_now(plus=beyond_seconds)
         session.execute(_update(table).where(too_late).values(lease_expires_at=db_now(plus=lease_seconds)))
 
 
 def clear_future_notifications(session: Session, beyond_seconds: float) -> None:
     """Forget notifications dated later than `beyond_seconds` from now."""
-    for table in (Job, Dataset, InferenceRequest):
+    for table in (Job, DatasetVersion, InferenceRequest):
         session.execute(_update(table).where(table.notified_at > db_now(plus=beyond_seconds)).values(notified_at=None))
 
 
@@ -64,8 +64,8 @@ def end_long_pauses(session: Session, beyond_seconds: float) -> None:
 
 def checked_datasets_with_waiting_jobs(session: Session) -> Sequence[str]:
     """Return ids of datasets whose check has ended while jobs wait for it."""
-    waiting = select(Job.dataset_id).join(Dataset, Dataset.id == Job.dataset_id)
-    waiting = waiting.where(Job.state == "validating", Dataset.state.in_(("ready", "invalid")))
+    waiting = select(Job.dataset_id).join(DatasetVersion, DatasetVersion.id == Job.dataset_id)
+    waiting = waiting.where(Job.state == "validating", DatasetVersion.state.in_(("ready", "invalid")))
     return session.scalars(waiting.distinct()).all()
 
 
@@ -75,7 +75,7 @@ def mark_unheard(session: Session, after_seconds: float) -> set[str]:
     jobs = _update(Job).where(Job.state == "queued", due, _unheard(Job, after_seconds))
     queues = set(session.scalars(jobs.values(notified_at=db_now()).returning(Job.queue)))
     for table, states, queue in (
-        (Dataset, ("uploading", "validating"), "data"),
+        (DatasetVersion, ("uploading", "validating"), "data"),
         (InferenceRequest, ("queued",), "predict"),
     ):
         free = or_(table.lease_expires_at.is_(None), table.lease_expires_at < db_now())

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from anyio import to_thread
 
 from service.body_limits import too_large
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.storage import Storage
 
 BUFFER = 4 << 20
@@ -33,7 +33,7 @@ class Received:
 class Receiver:
     """Writes chunks to one temporary file and hashes them, a few MiB at a time in a thread."""
 
-    def __init__(self, storage: Storage, limit: int, refusal: Problem | None = None) -> None:
+    def __init__(self, storage: Storage, limit: int, refusal: HttpProblem | None = None) -> None:
         self.part, self.limit, self.bytes = storage.new_part(), limit, 0
         self._refusal = refusal or too_large(limit)
         self._hash = hashlib.sha256()
@@ -93,6 +93,6 @@ def check_digest(expected: str | None, received: Received) -> None:
         raise _digest("digest_mismatch", message, "Send them again.")
 
 
-def _digest(code: str, message: str, hint: str) -> Problem:
+def _digest(code: str, message: str, hint: str) -> HttpProblem:
     error = {"pointer": "header/Content-Digest", "code": code, "message": message, "hint": hint}
-    return Problem(400, code, f"Content-Digest: {message} {hint}", errors=[error])
+    return HttpProblem(400, code, f"Content-Digest: {message} {hint}", errors=[error])

@@ -9,60 +9,60 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.database import db_now, db_time
-from service.datasets.tables import Blob, Dataset
+from service.datasets.tables import Blob, DatasetVersion
 
 
-def get(session: Session, project_id: str, dataset_id: str) -> Dataset | None:
+def get(session: Session, project_id: str, dataset_id: str) -> DatasetVersion | None:
     """The project's dataset of that id."""
-    mine = select(Dataset).where(Dataset.id == dataset_id, Dataset.project_id == project_id)
+    mine = select(DatasetVersion).where(DatasetVersion.id == dataset_id, DatasetVersion.project_id == project_id)
     return session.scalars(mine).one_or_none()
 
 
 def listing(
     session: Session, project_id: str, limit: int, after: str | None, state: str | None, name: str | None
-) -> Sequence[Dataset]:
+) -> Sequence[DatasetVersion]:
     """Newest first, one more than `limit`."""
-    mine = select(Dataset).where(Dataset.project_id == project_id)
+    mine = select(DatasetVersion).where(DatasetVersion.project_id == project_id)
     if after:
-        mine = mine.where(Dataset.id < after)
+        mine = mine.where(DatasetVersion.id < after)
     if state:
-        mine = mine.where(Dataset.state == state)
+        mine = mine.where(DatasetVersion.state == state)
     if name:
-        mine = mine.where(Dataset.name == name)
-    return session.scalars(mine.order_by(Dataset.id.desc()).limit(limit + 1)).all()
+        mine = mine.where(DatasetVersion.name == name)
+    return session.scalars(mine.order_by(DatasetVersion.id.desc()).limit(limit + 1)).all()
 
 
-def by_id(session: Session, dataset_id: str) -> Dataset:
+def by_id(session: Session, dataset_id: str) -> DatasetVersion:
     """Return the dataset of a job or another row that refers to it."""
-    return session.get_one(Dataset, dataset_id)
+    return session.get_one(DatasetVersion, dataset_id)
 
 
-def find_by_id(session: Session, dataset_id: str) -> Dataset | None:
+def find_by_id(session: Session, dataset_id: str) -> DatasetVersion | None:
     """Return the dataset of that id, of any project; None when it was deleted."""
-    return session.get(Dataset, dataset_id)
+    return session.get(DatasetVersion, dataset_id)
 
 
-def add(session: Session, dataset: Dataset) -> None:
+def add(session: Session, dataset: DatasetVersion) -> None:
     """Insert a dataset. Raises IntegrityError when its name and version are taken."""
     session.add(dataset)
     session.flush()
 
 
-def set_bytes(session: Session, dataset: Dataset, size: int) -> None:
+def set_bytes(session: Session, dataset: DatasetVersion, size: int) -> None:
     """Write how many bytes the dataset counts against its project's quota."""
-    session.execute(update(Dataset).where(Dataset.id == dataset.id).values(bytes=size))
+    session.execute(update(DatasetVersion).where(DatasetVersion.id == dataset.id).values(bytes=size))
 
 
-def delete(session: Session, dataset: Dataset) -> None:
+def delete(session: Session, dataset: DatasetVersion) -> None:
     """Delete the row; its bytes stay."""
     session.delete(dataset)
     session.flush()
 
 
-def last_version(session: Session, project_id: str, name: str) -> Dataset | None:
+def last_version(session: Session, project_id: str, name: str) -> DatasetVersion | None:
     """The newest version of that name."""
-    mine = select(Dataset).where(Dataset.project_id == project_id, Dataset.name == name)
-    return session.scalars(mine.order_by(Dataset.version.desc()).limit(1)).first()
+    mine = select(DatasetVersion).where(DatasetVersion.project_id == project_id, DatasetVersion.name == name)
+    return session.scalars(mine.order_by(DatasetVersion.version.desc()).limit(1)).first()
 
 
 def locked_blob(session: Session, sha256: str) -> Blob | None:
@@ -87,7 +87,7 @@ def delete_blob(session: Session, blob: Blob) -> None:
 
 def unreferenced_blobs(session: Session, older_than_seconds: float, limit: int) -> Sequence[str]:
     """Return hashes of blobs that no dataset refers to."""
-    referenced = select(Dataset.id).where(Dataset.blob_sha256 == Blob.sha256).exists()
+    referenced = select(DatasetVersion.id).where(DatasetVersion.blob_sha256 == Blob.sha256).exists()
     old = Blob.created_at < db_now(plus=-older_than_seconds)
     return session.scalars(select(Blob.sha256).where(~referenced, old).limit(limit)).all()
 
@@ -99,21 +99,30 @@ def known_blobs(session: Session, hashes: Collection[str]) -> set[str]:
 
 def needs_prepared(session: Session, dataset_id: str, fence: int, key: str) -> bool:
     """Whether the dataset is made of that prepared folder, or the check with that fence is still writing it."""
-    found = select(Dataset.state, Dataset.fence, Dataset.prepared_key).where(Dataset.id == dataset_id)
+    found = select(DatasetVersion.state, DatasetVersion.fence, DatasetVersion.prepared_key).where(
+        DatasetVersion.id == dataset_id
+    )
     row = session.execute(found).one_or_none()
     return row is not None and (row.prepared_key == key or (row.state == "validating" and row.fence == fence))
 
 
-def claim(session: Session, state: str, owner: str, lease_seconds: float) -> tuple[Dataset, int] | None:
+def claim(session: Session, state: str, owner: str, lease_seconds: float) -> tuple[DatasetVersion, int] | None:
     """Lease the oldest free dataset in that state to one winner; returns it with its new fence, None if none waits."""
-    free = or_(Dataset.lease_expires_at.is_(None), Dataset.lease_expires_at < db_now())
-    waiting = select(Dataset).where(Dataset.state == state, free).order_by(Dataset.created_at).limit(8)
+    free = or_(DatasetVersion.lease_expires_at.is_(None), DatasetVersion.lease_expires_at < db_now())
+    waiting = (
+        select(DatasetVersion).where(DatasetVersion.state == state, free).order_by(DatasetVersion.created_at).limit(8)
+    )
     for dataset in session.scalars(waiting).all():
         fence = session.execute(
-            update(Dataset)
-            .where(Dataset.id == dataset.id, Dataset.state == state, Dataset.fence == dataset.fence, free)
-            .values(fence=Dataset.fence + 1, lease_owner=owner, lease_expires_at=db_now(plus=lease_seconds))
-            .returning(Dataset.fence)
+            update(DatasetVersion)
+            .where(
+                DatasetVersion.id == dataset.id,
+                DatasetVersion.state == state,
+                DatasetVersion.fence == dataset.fence,
+                free,
+            )
+            .values(fence=DatasetVersion.fence + 1, lease_owner=owner, lease_expires_at=db_now(plus=lease_seconds))
+            .returning(DatasetVersion.fence)
             .execution_options(synchronize_session=False)
         ).scalar_one_or_none()
         if fence is not None:
@@ -121,19 +130,19 @@ def claim(session: Session, state: str, owner: str, lease_seconds: float) -> tup
     return None
 
 
-def claimed(session: Session, dataset_id: str, fence: int) -> Dataset | None:
+def claimed(session: Session, dataset_id: str, fence: int) -> DatasetVersion | None:
     """Return the dataset while that fence is its newest."""
-    mine = select(Dataset).where(Dataset.id == dataset_id, Dataset.fence == fence)
+    mine = select(DatasetVersion).where(DatasetVersion.id == dataset_id, DatasetVersion.fence == fence)
     return session.scalars(mine).one_or_none()
 
 
 def write_claimed(session: Session, dataset_id: str, fence: int, in_state: str, **changes: Any) -> bool:
     """Update the dataset in that state under the fence; False when the fence is stale or the state has changed."""
     written = session.execute(
-        update(Dataset)
-        .where(Dataset.id == dataset_id, Dataset.fence == fence, Dataset.state == in_state)
+        update(DatasetVersion)
+        .where(DatasetVersion.id == dataset_id, DatasetVersion.fence == fence, DatasetVersion.state == in_state)
         .values(updated_at=db_now(), **changes)
-        .returning(Dataset.id)
+        .returning(DatasetVersion.id)
         .execution_options(synchronize_session=False)
     )
     return written.scalar_one_or_none() is not None
@@ -141,47 +150,53 @@ def write_claimed(session: Session, dataset_id: str, fence: int, in_state: str, 
 
 def set_blob(session: Session, dataset_id: str, sha256: str) -> None:
     """Let the dataset refer to stored bytes."""
-    named = update(Dataset).where(Dataset.id == dataset_id).values(blob_sha256=sha256)
+    named = update(DatasetVersion).where(DatasetVersion.id == dataset_id).values(blob_sha256=sha256)
     session.execute(named.execution_options(synchronize_session=False))
 
 
-def blob_of(session: Session, dataset: Dataset) -> Blob:
+def blob_of(session: Session, dataset: DatasetVersion) -> Blob:
     """Return the stored bytes of a dataset that has some."""
     return session.get_one(Blob, dataset.blob_sha256)
 
 
 def owned_blob(session: Session, project_id: str, sha256: str) -> Blob | None:
     """The stored bytes with that hash, if a dataset of the project has them: a hash alone opens nobody else's."""
-    owned = select(Dataset.id).where(Dataset.project_id == project_id, Dataset.blob_sha256 == sha256, _has_bytes())
+    owned = select(DatasetVersion.id).where(
+        DatasetVersion.project_id == project_id, DatasetVersion.blob_sha256 == sha256, _has_bytes()
+    )
     return session.get(Blob, sha256) if session.scalar(owned.limit(1)) is not None else None
 
 
 def others_with_bytes(session: Session, sha256: str, dataset_id: str) -> int:
     """How many other datasets, of any project, need the bytes."""
-    needing = select(func.count()).where(Dataset.blob_sha256 == sha256, Dataset.id != dataset_id)
+    needing = select(func.count()).where(DatasetVersion.blob_sha256 == sha256, DatasetVersion.id != dataset_id)
     return session.scalar(needing.where(_has_bytes())) or 0
 
 
 def is_referenced(session: Session, sha256: str) -> bool:
     """Whether any dataset, even one whose bytes were deleted, still refers to the blob."""
-    return session.scalar(select(Dataset.id).where(Dataset.blob_sha256 == sha256).limit(1)) is not None
+    return session.scalar(select(DatasetVersion.id).where(DatasetVersion.blob_sha256 == sha256).limit(1)) is not None
 
 
 def _has_bytes() -> ColumnElement[bool]:
     """Not one whose bytes were deleted while jobs kept its record."""
-    return or_(Dataset.error.is_(None), Dataset.error["code"].as_string() != "deleted")
+    return or_(DatasetVersion.error.is_(None), DatasetVersion.error["code"].as_string() != "deleted")
 
 
 def stored_bytes(session: Session, project_id: str) -> int:
     """Sum the bytes of a project's datasets: each stored blob once, and what running fetches will bring."""
-    has_bytes = or_(Dataset.error.is_(None), Dataset.error["code"].as_string() != "deleted")
-    blobs = select(Dataset.blob_sha256).where(Dataset.project_id == project_id, has_bytes)
+    has_bytes = or_(DatasetVersion.error.is_(None), DatasetVersion.error["code"].as_string() != "deleted")
+    blobs = select(DatasetVersion.blob_sha256).where(DatasetVersion.project_id == project_id, has_bytes)
     stored = session.scalar(select(func.sum(Blob.bytes)).where(Blob.sha256.in_(blobs))) or 0
-    fetching = select(func.sum(Dataset.bytes)).where(Dataset.project_id == project_id, Dataset.state == "uploading")
+    fetching = select(func.sum(DatasetVersion.bytes)).where(
+        DatasetVersion.project_id == project_id, DatasetVersion.state == "uploading"
+    )
     return int(stored) + int(session.scalar(fetching) or 0)
 
 
 def has_blob(session: Session, project_id: str, sha256: str) -> bool:
     """Whether a dataset of the project has these bytes."""
-    mine = select(Dataset.id).where(Dataset.project_id == project_id, Dataset.blob_sha256 == sha256)
+    mine = select(DatasetVersion.id).where(
+        DatasetVersion.project_id == project_id, DatasetVersion.blob_sha256 == sha256
+    )
     return session.scalar(mine.limit(1)) is not None

@@ -19,7 +19,7 @@ from service.database import reading
 from service.datasets import repository, service
 from service.datasets.receive import Receiver, check_digest, parse_digest
 from service.datasets.schemas import NAME, DatasetOut, PreviewIn, SourceIn, dataset_out, read_options_of
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.inference_requests.service import infer
 from service.keys.service import Principal
 from service.pagination import After, Limit, Page, page
@@ -150,11 +150,11 @@ async def _receive(
         await receiver.take(chunks)
         received = await to_thread.run_sync(receiver.finish)
         if received.bytes == 0:
-            raise Problem(422, "empty", "The body is empty. Send the file's bytes, as curl -T FILE does.")
+            raise HttpProblem(422, "empty", "The body is empty. Send the file's bytes, as curl -T FILE does.")
         check_digest(expected, received)
         dataset = await to_thread.run_sync(service.register, context, who, received, metadata)
     except ClientDisconnect:
-        raise Problem(400, "disconnected", "The upload ended before its last byte; nothing was kept.") from None
+        raise HttpProblem(400, "disconnected", "The upload ended before its last byte; nothing was kept.") from None
     finally:
         receiver.discard()
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"
@@ -186,7 +186,9 @@ def get_report(dataset_id: str, who: Reader, context: Service) -> dict[str, Any]
     with reading(context.sessions) as session:
         dataset = service.find(session, who, dataset_id)
         if dataset.state in ("uploading", "validating"):
-            raise Problem(409, "not_checked_yet", "The dataset is still being checked.", headers={"Retry-After": "1"})
+            raise HttpProblem(
+                409, "not_checked_yet", "The dataset is still being checked.", headers={"Retry-After": "1"}
+            )
         return {"facts": dataset.facts, "error": dataset.error, **(dataset.report or {})}
 
 
@@ -216,7 +218,7 @@ def _prepared_key(context: Context, who: Principal, dataset_id: str) -> str:
     with reading(context.sessions) as session:
         dataset = service.find(session, who, dataset_id)
         if dataset.state != "ready" or dataset.prepared_key is None:
-            raise Problem(409, "not_ready", f"The dataset is {dataset.state}; only a ready one has a preview.")
+            raise HttpProblem(409, "not_ready", f"The dataset is {dataset.state}; only a ready one has a preview.")
         if dataset.kind == "weights":
-            raise Problem(409, "no_samples", "The dataset holds weights, which have no preview; see its report.")
+            raise HttpProblem(409, "no_samples", "The dataset holds weights, which have no preview; see its report.")
         return dataset.prepared_key

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.datasets.tables import Dataset
+from service.datasets.tables import DatasetVersion
 from trainkit.spec.augment import AugmentStep
 from trainkit.spec.facts import DatasetKind
 from trainkit.spec.read_options import Delimiter, Encoding, Header, ImageSize, ReadOptions
@@ -67,7 +67,7 @@ class PreviewIn(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31)
 
 
-def dataset_out(row: Dataset) -> DatasetOut:
+def dataset_out(row: DatasetVersion) -> DatasetOut:
     """Map a row to the wire format."""
     classes = (row.facts or {}).get("classes")
     return DatasetOut(

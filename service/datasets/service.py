@@ -15,8 +15,8 @@ from service.database import db_time, new_id, reading
 from service.datasets import repository
 from service.datasets.receive import Received
 from service.datasets.sources import source_of
-from service.datasets.tables import Dataset
-from service.errors import Problem, not_found
+from service.datasets.tables import DatasetVersion
+from service.errors import HttpProblem, not_found
 from service.keys.service import Principal
 from service.storage import Storage
 
@@ -37,7 +37,7 @@ class DatasetMetadata:
     """Overrides of what the readers would detect (`trainkit.spec.read_options`)."""
 
 
-def register(context: Context, who: Principal, received: Received, metadata: DatasetMetadata) -> Dataset:
+def register(context: Context, who: Principal, received: Received, metadata: DatasetMetadata) -> DatasetVersion:
     """Create a dataset version of received bytes and ring for its check.
 
     The same bytes with the same name, kind, target and read options are the same dataset: that version is returned.
@@ -57,7 +57,7 @@ def register(context: Context, who: Principal, received: Received, metadata: Dat
     return dataset
 
 
-def register_stored(context: Context, who: Principal, sha256: str, metadata: DatasetMetadata) -> Dataset | None:
+def register_stored(context: Context, who: Principal, sha256: str, metadata: DatasetMetadata) -> DatasetVersion | None:
     """Create a version as `register` does, of bytes that the project has stored already; None when they must be sent."""
     with reading(context.sessions) as session:
         blob = repository.owned_blob(session, who.project_id, sha256)
@@ -69,7 +69,9 @@ def register_stored(context: Context, who: Principal, sha256: str, metadata: Dat
         return None
 
 
-def upload_limit(context: Context, who: Principal, size: int | None, sha256: str | None) -> tuple[int, Problem | None]:
+def upload_limit(
+    context: Context, who: Principal, size: int | None, sha256: str | None
+) -> tuple[int, HttpProblem | None]:
     """Return how many bytes may be sent, and the problem for more. Raises 413 problems when `size` is too large."""
     settings = context.settings
     if size is not None and size > settings.max_upload_bytes:
@@ -104,7 +106,7 @@ def store_blob(session: Session, storage: Storage, received: Received) -> None:
 
 def admit(
     session: Session, storage: Storage, project_id: str, received: Received, metadata: DatasetMetadata
-) -> Dataset:
+) -> DatasetVersion:
     """Store received bytes and create their dataset, in the caller's transaction; the caller rings the queue `data`.
 
     Raises IntegrityError when another upload of the same name or bytes was faster: then begin again.
@@ -119,10 +121,10 @@ def admit(
     return dataset
 
 
-def _next_version(session: Session, project_id: str, metadata: DatasetMetadata) -> Dataset:
+def _next_version(session: Session, project_id: str, metadata: DatasetMetadata) -> DatasetVersion:
     now = db_time(session)
     previous = repository.last_version(session, project_id, metadata.name)
-    return Dataset(
+    return DatasetVersion(
         id=new_id("ds"),
         project_id=project_id,
         name=metadata.name,
@@ -136,7 +138,7 @@ def _next_version(session: Session, project_id: str, metadata: DatasetMetadata) 
     )
 
 
-def register_source(context: Context, who: Principal, uri: str, metadata: DatasetMetadata) -> Dataset:
+def register_source(context: Context, who: Principal, uri: str, metadata: DatasetMetadata) -> DatasetVersion:
     """Create a dataset whose bytes a data worker fetches from `uri`.
 
     Raises:
@@ -163,11 +165,11 @@ def register_source(context: Context, who: Principal, uri: str, metadata: Datase
     return dataset
 
 
-def _busy(name: str) -> Problem:
-    return Problem(409, "busy_name", f"Too many uploads of the dataset {name!r} at once. Try again.")
+def _busy(name: str) -> HttpProblem:
+    return HttpProblem(409, "busy_name", f"Too many uploads of the dataset {name!r} at once. Try again.")
 
 
-def _is_same(previous: Dataset, received: Received, metadata: DatasetMetadata) -> bool:
+def _is_same(previous: DatasetVersion, received: Received, metadata: DatasetMetadata) -> bool:
     kinds = (None, previous.kind)
     same_bytes = previous.blob_sha256 == received.sha256 and previous.state != "invalid"
     return (
@@ -177,7 +179,7 @@ def _is_same(previous: Dataset, received: Received, metadata: DatasetMetadata) -
     )
 
 
-def find(session: Session, who: Principal, dataset_id: str) -> Dataset:
+def find(session: Session, who: Principal, dataset_id: str) -> DatasetVersion:
     """The project's dataset. Raises a 404 problem."""
     dataset = repository.get(session, who.project_id, dataset_id)
     if dataset is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from service.errors import Problem
+from service.errors import HttpProblem
 
 
 def locate(uri: str, roots: Sequence[Path]) -> Path:
@@ -96,7 +96,7 @@ def open_source(uri: str, roots: Sequence[Path]) -> BinaryIO:
     return file
 
 
-def refuse(code: str, message: str, hint: str) -> Problem:
+def refuse(code: str, message: str, hint: str) -> HttpProblem:
     """422 with the place and the way out."""
     error = {"pointer": "/uri", "code": code, "message": message, "hint": hint}
-    return Problem(422, code, f"/uri: {message} {hint}", errors=[error])
+    return HttpProblem(422, code, f"/uri: {message} {hint}", errors=[error])

@@ -22,7 +22,7 @@ class Blob(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class Dataset(Leased, Base):
+class DatasetVersion(Leased, Base):
     """An immutable version of a named dataset: uploading -> validating -> ready or invalid."""
 
     __tablename__ = "datasets"

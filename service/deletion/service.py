@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from service.context import Context
 from service.datasets import repository as datasets_repository
 from service.datasets import service as datasets
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
 from service.jobs.states import ENDED, WITH_WORKER
@@ -24,7 +24,7 @@ def delete_job(context: Context, who: Principal, job_id: str) -> None:
     with context.sessions.begin() as session:
         job = jobs.find_locked(session, who, job_id)
         if job.state not in ENDED:
-            raise Problem(409, "still_active", f"The job is {job.state}. Cancel it first.")
+            raise HttpProblem(409, "still_active", f"The job is {job.state}. Cancel it first.")
         keys = jobs_repository.stored_keys(session, job_id)
         remove_job(session, job)
     for key in keys:
@@ -50,7 +50,7 @@ def delete_dataset(context: Context, who: Principal, dataset_id: str, *, force: 
         if using and not force:
             shown = ", ".join(job.id for job in using[:5])
             hint = "Wait for them or cancel them, or add ?force=true to cancel them all."
-            raise Problem(409, "in_use", f"{len(using)} jobs that have not ended use the dataset ({shown}). {hint}")
+            raise HttpProblem(409, "in_use", f"{len(using)} jobs that have not ended use the dataset ({shown}). {hint}")
         for job in using:
             _cancel(session, job, actor=who.actor, reason=f"dataset {dataset_id} was deleted")
         prepared, kept = dataset.prepared_key, jobs_repository.is_dataset_used(session, dataset_id)

@@ -12,7 +12,7 @@ from service.context import Service
 from service.database import reading
 from service.diagnosis.schemas import DiagnosisOut
 from service.diagnosis.service import record_of
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.jobs import service as jobs
 from service.jobs.history_routes import HARMLESS, PNG
 from service.jobs.retention_status import check_there
@@ -84,6 +84,6 @@ def get_evidence(job_id: str, index: int, about: About) -> Response:
     verdicts = diagnose(about.record).verdicts
     if not 0 <= index < len(verdicts):
         detail = f"The diagnosis has {len(verdicts)} verdicts, counted from 0; there is none at {index}."
-        raise Problem(404, "not_found", detail)
+        raise HttpProblem(404, "not_found", detail)
     picture = evidence(verdicts[index].as_dict(), about.record)
     return Response(picture, media_type="image/png", headers={**HARMLESS, **about.headers})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from service.datasets import repository as datasets
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.jobs.tables import Job
 from service.metrics.series import SeriesQuery, read_series
 from trainkit.diagnose.record import Record, Series
@@ -20,7 +20,7 @@ def record_of(session: Session, job: Job) -> Record:
     dataset = datasets.by_id(session, job.dataset_id)
     if job.resolved is None or dataset.facts is None:
         detail = f"The job is {job.state}: its spec was never completed with the dataset's facts."
-        raise Problem(409, "not_ready", detail, headers={"Retry-After": "1"})
+        raise HttpProblem(409, "not_ready", detail, headers={"Retry-After": "1"})
     found = read_series(session, job.id, SeriesQuery(None, MAX_POINTS))
     return Record(
         spec=JobSpec.model_validate(job.resolved),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.experiments.results import BASE, by_cut, paired, test_share
 from service.experiments.service import ExperimentView
 from trainkit.spec.experiments import KFold, MonteCarlo
@@ -14,13 +14,13 @@ from trainkit.spec.split import SplitSpec
 def between(a: ExperimentView, b: ExperimentView) -> dict[str, Any]:
     """Whether B's spec is better than A's, by A's metric. Raises a 409 problem where they cannot be paired."""
     if (why := _apart(a, b)) is not None:
-        raise Problem(409, "not_comparable", why)
+        raise HttpProblem(409, "not_comparable", why)
     assert isinstance(a.plan, KFold | MonteCarlo)
     assert a.metric is not None
     first, second = by_cut(a.lines, BASE), by_cut(b.lines, BASE)
     cuts = [cut for cut in first if cut in second]
     if not cuts:
-        raise Problem(409, "nothing_to_compare", f"There is no cut of which both have a {a.metric} yet.")
+        raise HttpProblem(409, "nothing_to_compare", f"There is no cut of which both have a {a.metric} yet.")
     values = [first[cut] for cut in cuts], [second[cut] for cut in cuts]
     return paired(*values, a.metric, (a.row.name or a.row.id, b.row.name or b.row.id), test_share(a.plan, a.facts))
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from service.context import Context
 from service.database import db_time, reading
 from service.datasets import repository as datasets
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.experiments import repository
 from service.experiments.repository import ENDED
 from service.experiments.sampling import draw
@@ -175,7 +175,7 @@ def _make(session: Session, context: Context, experiment: Experiment, number: in
         problems = [problem.as_dict() for problem in error.problems]
         problem_json = {"code": "invalid_spec", "message": str(error), "errors": problems}
         outcome = {"state": "refused", "error": problem_json, "metrics": {}}
-    except Problem as problem:
+    except HttpProblem as problem:
         if problem.status != 429:
             raise
         return None

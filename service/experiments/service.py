@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from service.context import Context
 from service.database import db_time, new_id, reading
 from service.datasets import repository as datasets
-from service.errors import Problem, not_found
+from service.errors import HttpProblem, not_found
 from service.experiments import repository, scheduler
 from service.experiments.repository import ENDED
 from service.experiments.results import TrialRow, best, trial_row
@@ -183,7 +183,7 @@ def view(session: Session, experiment: Experiment, metric: str | None = None) ->
         try:
             split_metric(metric)
         except ValueError as error:
-            raise Problem(422, "unknown_metric", f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
+            raise HttpProblem(422, "unknown_metric", f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
     plan = parse_experiment(experiment.plan)
     dataset = datasets.find_by_id(session, experiment.dataset_id)
     facts = DatasetFacts.model_validate(dataset.facts) if dataset is not None and dataset.facts is not None else None
@@ -218,5 +218,5 @@ def delete(context: Context, who: Principal, experiment_id: str) -> None:
     with context.sessions.begin() as session:
         experiment = find(session, who, experiment_id)
         if experiment.state not in ENDED:
-            raise Problem(409, "wrong_state", f"The experiment is {experiment.state}: stop it first.")
+            raise HttpProblem(409, "wrong_state", f"The experiment is {experiment.state}: stop it first.")
         repository.delete_experiment(session, experiment)

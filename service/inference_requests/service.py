@@ -10,7 +10,7 @@ from anyio import to_thread
 
 from service.context import Context
 from service.database import reading
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.inference_requests import repository
 from service.inference_requests.repository import Kind
 from service.keys.service import Principal
@@ -49,19 +49,19 @@ async def infer(
     detail = (
         f"No worker answered within {context.settings.predict_seconds:.0f} s. Is one running with the queue predict?"
     )
-    raise Problem(503, "no_prediction_worker", detail, headers={"Retry-After": "5"})
+    raise HttpProblem(503, "no_prediction_worker", detail, headers={"Retry-After": "5"})
 
 
 def _poll(context: Context, request_id: str) -> Answer | None:
     with reading(context.sessions) as session:
         row = repository.get(session, request_id)
         if row is None:
-            raise Problem(503, "answer_lost", "The request was deleted before its answer came. Send it again.")
+            raise HttpProblem(503, "answer_lost", "The request was deleted before its answer came. Send it again.")
         if row.state == "answered" and row.response is not None:
             return Answer(row.response, row.response_type or "application/octet-stream")
         if row.state == "failed":
             error = row.error or {}
             item = {key: str(error.get(key, "")) for key in ("pointer", "code", "message", "hint")}
             status = int(error.get("status", 422))
-            raise Problem(status, item["code"] or "not_answered", item["message"], errors=[item])
+            raise HttpProblem(status, item["code"] or "not_answered", item["message"], errors=[item])
         return None

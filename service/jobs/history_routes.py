@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse
 from service.auth import Reader
 from service.context import Context, Service
 from service.database import reading
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.jobs import repository, service
 from service.jobs.schemas import (
     ArtifactOut,
@@ -84,7 +84,7 @@ def get_evaluation(job_id: str, who: Reader, context: Service) -> dict[str, Any]
         job = service.find(session, who, job_id)
         if job.evaluation is None:
             detail = f"The job is {job.state} and has no evaluation (no test part, or no end)."
-            raise Problem(404, "no_evaluation", detail)
+            raise HttpProblem(404, "no_evaluation", detail)
         return job.evaluation
 
 
@@ -100,7 +100,7 @@ def get_artifact(job_id: str, name: str, who: Reader, context: Service) -> FileR
     artifact = stored_artifact(context, who, job_id, name)
     if artifact is None:
         detail = f"The job has no file {name[:80]!r} (yet). GET /v1/jobs/{job_id}/artifacts lists them."
-        raise Problem(404, "not_found", detail)
+        raise HttpProblem(404, "not_found", detail)
     return file_response(context, artifact)
 
 

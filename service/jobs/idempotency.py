@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.database import db_time, reading
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.jobs import repository
 from service.jobs.tables import IdempotencyKey
 
@@ -46,7 +46,7 @@ def idempotent(
         found = find(session, known.resource_id) if known.fingerprint == fingerprint else None
         if found is None:
             detail = "This Idempotency-Key was used for another request. Use a new one."
-            raise Problem(422, "idempotency_mismatch", detail)
+            raise HttpProblem(422, "idempotency_mismatch", detail)
         return found
 
     try:

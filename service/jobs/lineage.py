@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.context import Context
 from service.database import db_time, new_id
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.jobs import repository
 from service.jobs.retention_status import why_no_checkpoint
 from service.jobs.tables import Checkpoint, Job
@@ -61,7 +61,7 @@ def fork_of(session: Session, context: Context, parent: Job) -> Branch:
     checkpoint = to_go_on_from(session, context, parent)
     if checkpoint is None:
         hint = "Wait for one (`train.checkpoint_seconds`), or submit a job with `start_from` once it has a model."
-        raise Problem(409, "no_checkpoint", f"The job has written no checkpoint to fork from. {hint}")
+        raise HttpProblem(409, "no_checkpoint", f"The job has written no checkpoint to fork from. {hint}")
     return Branch(parent, "fork", checkpoint)
 
 
@@ -69,14 +69,14 @@ def to_go_on_from(session: Session, context: Context, job: Job) -> Checkpoint | 
     """The job's newest checkpoint; None when it has never had one. Raises a 409 problem when it had and they are gone."""
     if (kind := job.spec["model"]["kind"]) in SKLEARN_KINDS:
         detail = f"{WITHOUT_MODEL.format(kind)}: it has no checkpoint to go on from. `retry` fits it again."
-        raise Problem(409, "no_checkpoint", detail)
+        raise HttpProblem(409, "no_checkpoint", detail)
     checkpoint = newest(session, context, job)
     if checkpoint is None:
         hint = "`retry` begins anew; `start_from` begins with the weights of its model."
         if (why := why_no_checkpoint(job)) is not None:
-            raise Problem(409, "checkpoint_removed", f"The job's checkpoints are gone ({why}). {hint}")
+            raise HttpProblem(409, "checkpoint_removed", f"The job's checkpoints are gone ({why}). {hint}")
         if repository.checkpoints(session, job.id):
-            raise Problem(409, "no_checkpoint", f"The job's checkpoints are not in storage any more. {hint}")
+            raise HttpProblem(409, "no_checkpoint", f"The job's checkpoints are not in storage any more. {hint}")
     return checkpoint
 
 
@@ -135,7 +135,7 @@ def begin_at(session: Session, context: Context, job: Job, checkpoint: Checkpoin
     try:
         context.storage.link(checkpoint.storage_key, key)
     except OSError as error:
-        raise Problem(409, "no_checkpoint", f"The checkpoint is gone from storage: {error.strerror}.") from None
+        raise HttpProblem(409, "no_checkpoint", f"The checkpoint is gone from storage: {error.strerror}.") from None
     repository.add_checkpoint(
         session,
         Checkpoint(

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Row, String, cast, delete, func, insert, o
 from sqlalchemy.orm import Session, aliased
 
 from service.database import db_now
-from service.datasets.tables import Dataset
+from service.datasets.tables import DatasetVersion
 from service.jobs.states import ENDED, WITH_WORKER
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
 from service.keys.tables import Project
@@ -96,10 +96,10 @@ def ended_retries(session: Session, job_id: str) -> int:
     return session.scalar(retries) or 0
 
 
-def datasets_of(session: Session, jobs: Sequence[Job]) -> dict[str, Dataset]:
+def datasets_of(session: Session, jobs: Sequence[Job]) -> dict[str, DatasetVersion]:
     """The datasets that these jobs name, by id."""
     ids = {job.dataset_id for job in jobs}
-    return {row.id: row for row in session.scalars(select(Dataset).where(Dataset.id.in_(ids)))}
+    return {row.id: row for row in session.scalars(select(DatasetVersion).where(DatasetVersion.id.in_(ids)))}
 
 
 def events_after(session: Session, job_id: str, after: int, limit: int) -> Sequence[JobEvent]:
@@ -238,9 +238,9 @@ def requested_action(session: Session, claim: Claim) -> tuple[dict[str, Any] | N
     return None if row is None else (row[0],)
 
 
-def dataset(session: Session, dataset_id: str) -> Dataset | None:
+def dataset(session: Session, dataset_id: str) -> DatasetVersion | None:
     """Return a dataset of any project."""
-    return session.get(Dataset, dataset_id)
+    return session.get(DatasetVersion, dataset_id)
 
 
 def model(session: Session, model_id: str) -> Model | None:

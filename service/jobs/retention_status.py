@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.jobs.tables import Job
 
 Part = Literal["checkpoints", "logs", "metrics"]
@@ -14,7 +14,7 @@ def check_there(job: Job, part: Part) -> None:
     """Raises a 410 problem with time and reason when that part of the job was removed."""
     purge = (job.purged or {}).get(part)
     if purge is not None:
-        raise Problem(
+        raise HttpProblem(
             410, "removed", f"The {part} of this job were removed: {purge['reason']}.", removed_at=purge["at"]
         )
 

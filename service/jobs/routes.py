@@ -11,7 +11,7 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from service.auth import Reader, Writer
 from service.context import Context, Service
 from service.database import reading
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.jobs import repository, service
 from service.jobs.schemas import ForkIn, JobOut, ResumeIn, StopIn, job_out
 from service.jobs.states import State
@@ -47,12 +47,12 @@ def list_jobs(
 ) -> dict[str, Any]:
     labels = {key[6:]: value for key, value in request.query_params.items() if key.startswith("label.")}
     if any(not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", key) for key in labels):
-        raise Problem(422, "bad_label", "A label's name has letters, digits, and _ . - only.")
+        raise HttpProblem(422, "bad_label", "A label's name has letters, digits, and _ . - only.")
     if updated_after is not None:
         try:
             updated_after = updated_after.replace(tzinfo=updated_after.tzinfo or UTC).astimezone(UTC)
         except OverflowError:  # the year 1 in another time zone
-            raise Problem(422, "bad_time", f"{updated_after.isoformat()} is not a time in UTC.") from None
+            raise HttpProblem(422, "bad_time", f"{updated_after.isoformat()} is not a time in UTC.") from None
     with reading(context.sessions) as session:
         filters = (state or (), labels, updated_after, dataset, group)
         rows = repository.listing(session, who.project_id, limit, after, *filters)

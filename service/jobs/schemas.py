@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.datasets.tables import Dataset
+from service.datasets.tables import DatasetVersion
 from service.jobs.states import State
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, Job, JobEvent
 
@@ -59,7 +59,7 @@ class JobOut(BaseModel):
     updated_at: datetime
 
 
-def job_out(job: Job, dataset: Dataset) -> JobOut:
+def job_out(job: Job, dataset: DatasetVersion) -> JobOut:
     """A row as scripts read it."""
     return JobOut(
         id=job.id,

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from service.context import Context
 from service.database import db_time, new_id, reading
 from service.datasets.service import find as find_dataset
-from service.datasets.tables import Dataset
-from service.errors import Problem, not_found
+from service.datasets.tables import DatasetVersion
+from service.errors import HttpProblem, not_found
 from service.jobs import lineage, references, repository
 from service.jobs.idempotency import idempotent, implied
 from service.jobs.lineage import Branch
@@ -34,7 +34,7 @@ DATASET_ID = re.compile(r"ds_[a-z0-9]{1,60}")
 
 def check(
     session: Session, who: Principal, document: Any, most_memory: int = 0
-) -> tuple[JobSpec, Dataset, ResolvedSpec | None]:
+) -> tuple[JobSpec, DatasetVersion, ResolvedSpec | None]:
     """Parse and resolve a document. Raises SpecError with everything wrong; None resolved while the data is checked.
 
     `most_memory` bytes are what any job's training process may hold; 0: no limit.
@@ -45,7 +45,7 @@ def check(
         raise SpecError([*error.problems, *_seen_beside(session, who, document, error.problems)]) from None
     try:
         dataset = find_dataset(session, who, spec.dataset.id)
-    except Problem:
+    except HttpProblem:
         hint = "GET /v1/datasets lists the datasets of this project."
         missing = SpecProblem(
             _dataset_pointer(document), "unknown_dataset", f"there is no dataset {spec.dataset.id!r}", hint
@@ -81,7 +81,7 @@ def _seen_beside(session: Session, who: Principal, document: Any, known: Sequenc
         return []
     try:
         dataset = find_dataset(session, who, identifier)
-    except Problem:
+    except HttpProblem:
         return []
     if dataset.state != "ready":
         return []
@@ -127,7 +127,7 @@ def admit(session: Session, context: Context, who: Principal, document: Any, bra
     most = rules(session, context.settings, who.project_id).max_queued_jobs
     if most and repository.waiting(session, who.project_id) >= most:
         detail = f"{most} jobs of this project are waiting already; wait until some have begun, or cancel some."
-        raise Problem(429, "too_many_queued", detail, headers={"Retry-After": "30"})
+        raise HttpProblem(429, "too_many_queued", detail, headers={"Retry-After": "30"})
     now = db_time(session)
     job = Job(
         id=new_id("job"),
@@ -228,7 +228,7 @@ def stop(context: Context, who: Principal, job_id: str, keep: str, if_seq: int |
             return job  # asked before, or beyond asking
         if if_seq is not None and job.next_seq - 1 > if_seq:
             detail = f"Rows up to seq {job.next_seq - 1} have come since {if_seq}; look again before stopping."
-            raise Problem(409, "newer_metrics", detail)
+            raise HttpProblem(409, "newer_metrics", detail)
         if job.state in ("validating", "queued") and job.started_at is None:
             transition(
                 session, job, "cancelled", actor=who.actor, reason="stopped before it ran", stop_reason="client_stop"
@@ -274,7 +274,9 @@ def pause(context: Context, who: Principal, job_id: str) -> Job:
         ):
             transition(session, job, "pausing", actor=who.actor, reason="client", requested_action={"action": "pause"})
         elif job.state not in ("pausing", "paused"):
-            raise Problem(409, "wrong_state", f"The job is {job.state}: only queued and running jobs can be paused.")
+            raise HttpProblem(
+                409, "wrong_state", f"The job is {job.state}: only queued and running jobs can be paused."
+            )
     return _fresh(context, who, job_id)
 
 
@@ -295,9 +297,13 @@ def resume(
             )
         elif not ended and (job.state == "pausing" or extra_epochs):
             hint = "Pause it first." if extra_epochs else "Wait until it is paused."
-            raise Problem(409, "wrong_state", f"The job is {job.state}: only paused and ended jobs can go on. {hint}")
+            raise HttpProblem(
+                409, "wrong_state", f"The job is {job.state}: only paused and ended jobs can go on. {hint}"
+            )
         elif ended and job.stop_reason == "completed" and not extra_epochs:
-            raise Problem(409, "nothing_left", "The job has trained all its epochs; say how many more: extra_epochs.")
+            raise HttpProblem(
+                409, "nothing_left", "The job has trained all its epochs; say how many more: extra_epochs."
+            )
     if not ended:
         context.doorbell.ring(QUEUE)
         return _fresh(context, who, job_id), False
@@ -333,7 +339,9 @@ def retry(context: Context, who: Principal, job_id: str, idempotency_key: str | 
     def same(session: Session) -> tuple[Any, Branch]:
         parent = find(session, who, job_id)
         if parent.state not in ENDED:
-            raise Problem(409, "wrong_state", f"The job is {parent.state}; only one that has ended can be tried again.")
+            raise HttpProblem(
+                409, "wrong_state", f"The job is {parent.state}; only one that has ended can be tried again."
+            )
         return parent.spec, Branch(parent, "retry", None)
 
     with reading(context.sessions) as session:

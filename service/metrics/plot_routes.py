@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from service.auth import Reader
 from service.context import Service
 from service.database import reading
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.jobs import service as jobs
 from service.jobs.history_routes import HARMLESS, PNG, file_response, stored_artifact
 from service.jobs.retention_status import check_there
@@ -49,7 +49,7 @@ def draw(session: Session, job: Job, plot: Literal["curves", "confusion"]) -> by
         evaluation = job.evaluation or {}
         matrix, classes = evaluation.get("confusion_matrix"), evaluation.get("classes")
         if not matrix or not classes:
-            raise Problem(404, "no_plot", f"The job is {job.state} and has no confusion matrix.")
+            raise HttpProblem(404, "no_plot", f"The job is {job.state} and has no confusion matrix.")
         return confusion(matrix, classes, title=job.name)
     rows = []
     for key, columns in read_series(session, job.id, SeriesQuery(SHOWN, MOST_POINTS)).items():
@@ -57,5 +57,5 @@ def draw(session: Session, job: Job, plot: Literal["curves", "confusion"]) -> by
         pairs = zip(columns["epoch"].tolist(), columns["value"].tolist(), strict=True)
         rows += [{"split": split, "name": name, "epoch": epoch, "value": value} for epoch, value in pairs]
     if not rows:
-        raise Problem(404, "no_plot", f"The job is {job.state} and has no metrics yet.")
+        raise HttpProblem(404, "no_plot", f"The job is {job.state} and has no metrics yet.")
     return curves(rows, best_epoch=(job.result or {}).get("best_epoch"), title=job.name)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Header, Query, Response
 from service.auth import Reader
 from service.context import Service
 from service.database import reading
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.jobs import service as jobs
 from service.jobs.retention_status import check_there
 from service.metrics.repository import count_superseded, superseded_ranges
@@ -34,7 +34,7 @@ def select_series(
 ) -> SeriesQuery:
     """Which part of a log is asked for; steps are counted with both ends."""
     if from_step is not None and to_step is not None and from_step > to_step:
-        raise Problem(422, "bad_range", f"from_step {from_step} is beyond to_step {to_step}.")
+        raise HttpProblem(422, "bad_range", f"from_step {from_step} is beyond to_step {to_step}.")
     return SeriesQuery(parse_names(names), max_points, from_step, to_step)
 
 
@@ -81,7 +81,7 @@ def compare(
 ) -> Response:
     ids = list(dict.fromkeys(part.strip() for part in job_ids.split(",") if part.strip()))
     if not 1 <= len(ids) <= JOBS_A_CALL:
-        raise Problem(422, "bad_jobs", f"{len(ids)} jobs were named; name 1 to {JOBS_A_CALL} ids, comma-separated.")
+        raise HttpProblem(422, "bad_jobs", f"{len(ids)} jobs were named; name 1 to {JOBS_A_CALL} ids, comma-separated.")
     with reading(context.sessions) as session:
         found = [jobs.find(session, who, job_id) for job_id in ids]
         for job in found:
@@ -100,7 +100,7 @@ def compare(
             points += sum(len(columns["seq"]) for columns in series.values())
             if points > POINTS_A_CALL:
                 detail = f"More than {POINTS_A_CALL} points: ask for fewer jobs, names or max_points."
-                raise Problem(422, "too_many_points", detail)
+                raise HttpProblem(422, "too_many_points", detail)
             wire = {name: series_wire(columns) for name, columns in series.items()}
             compared.append({"id": job.id, "name": job.name, "state": job.state, "series": wire})
     return answer(tag, {"jobs": compared})

@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 from service.auth import Reader
 from service.context import Context, Service
 from service.database import reading
-from service.errors import Finished, Problem
+from service.errors import Finished, HttpProblem
 from service.jobs import repository
 from service.jobs import service as jobs
 from service.jobs.schemas import event_out
@@ -73,7 +73,7 @@ def opening(
     cursor = last_event_id or after or "0"
     match = CURSOR.fullmatch(cursor)
     if match is None:
-        raise Problem(422, "bad_cursor", f"{cursor!r} is not a position: send the id of the last event you saw.")
+        raise HttpProblem(422, "bad_cursor", f"{cursor!r} is not a position: send the id of the last event you saw.")
     with reading(context.sessions) as session:
         jobs.find(session, who, job_id)
     if match.group(4):

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from service.context import Context
 from service.database import reading
-from service.errors import Problem, not_found
+from service.errors import HttpProblem, not_found
 from service.inference_requests.service import infer
 from service.keys.service import Principal
 from service.models import repository
@@ -61,20 +61,20 @@ def check_request(body: bytes, content_type: str) -> str:
     """The media type to read the body as. Raises a 415 or 422 problem for what no worker need look at."""
     kind = content_type.partition(";")[0].strip().lower()
     if not body:
-        raise Problem(422, "empty", f"The body is empty. {SEND}")
+        raise HttpProblem(422, "empty", f"The body is empty. {SEND}")
     if kind in ("", "application/x-www-form-urlencoded"):  # what curl says when it is told nothing
         kind = "application/json"
     if kind == "application/json" or kind.endswith("+json"):
         try:
             document = json.loads(body)
         except (ValueError, RecursionError) as error:
-            raise Problem(422, "invalid_json", f"The body is not JSON: {error}. {SEND}") from None
+            raise HttpProblem(422, "invalid_json", f"The body is not JSON: {error}. {SEND}") from None
         if not isinstance(document, dict) or not isinstance(document.get("inputs"), list):
             message = "the body has no list `inputs`"
             item = {"pointer": "/inputs", "code": "missing", "message": message, "hint": SEND}
-            raise Problem(422, "invalid_input", message, errors=[item])
+            raise HttpProblem(422, "invalid_input", message, errors=[item])
     elif not kind.startswith("image/") and kind not in OTHER_TYPES:
-        raise Problem(415, "unsupported_media_type", f"Bodies of type {kind[:80]!r} are not read. {SEND}")
+        raise HttpProblem(415, "unsupported_media_type", f"Bodies of type {kind[:80]!r} are not read. {SEND}")
     return kind
 
 
@@ -84,7 +84,7 @@ def files_of(context: Context, who: Principal, model_id: str) -> tuple[str, Path
         key = find(session, who, model_id).storage_key
     folder = context.storage.local_path(key)
     if not all((folder / name).exists() for name in FILES):
-        raise Problem(404, "files_missing", "The model's files are gone from storage.")
+        raise HttpProblem(404, "files_missing", "The model's files are gone from storage.")
     return key, folder
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from service.database import db_now, db_time
-from service.datasets.tables import Dataset
+from service.datasets.tables import DatasetVersion
 from service.inference_requests.tables import InferenceRequest
 from service.jobs.states import ALLOWED, ENDED, WITH_WORKER
 from service.jobs.tables import Job
@@ -72,7 +72,7 @@ def current_counts(session: Session) -> CurrentCounts:
     for name, count, oldest in session.execute(queued.group_by(Job.queue)):
         queues.setdefault(name, QueueCounts()).add(count, oldest, now)
     for table, states, since, name in (
-        (Dataset, ("uploading", "validating"), Dataset.updated_at, "data"),
+        (DatasetVersion, ("uploading", "validating"), DatasetVersion.updated_at, "data"),
         (InferenceRequest, ("queued",), InferenceRequest.created_at, "predict"),
     ):
         free = or_(table.lease_expires_at.is_(None), table.lease_expires_at < db_now())
@@ -87,7 +87,7 @@ def current_counts(session: Session) -> CurrentCounts:
     open_uploads = select(func.count()).where(Upload.state == "uploading")
     return CurrentCounts(
         jobs=_by_state(session, Job, sorted(set(ALLOWED) - ENDED)),
-        datasets=_by_state(session, Dataset, ("uploading", "validating")),
+        datasets=_by_state(session, DatasetVersion, ("uploading", "validating")),
         queues=queues,
         expired=session.scalar(lost) or 0,
         uploads=session.scalar(open_uploads) or 0,
@@ -98,7 +98,7 @@ def total_counts(session: Session) -> TotalCounts:
     """Count ended jobs, checked datasets, and the rows of all metric logs."""
     return TotalCounts(
         jobs=_by_state(session, Job, sorted(ENDED)),
-        datasets=_by_state(session, Dataset, ("ready", "invalid")),
+        datasets=_by_state(session, DatasetVersion, ("ready", "invalid")),
         points=int(session.scalar(select(func.coalesce(func.sum(Job.next_seq - 1), 0))) or 0),
     )
 

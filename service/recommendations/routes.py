@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Response
 from service.auth import Reader
 from service.context import Service
 from service.database import reading
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.jobs import service as jobs
 from service.metrics.routes import etag
 from service.pagination import NOT_MODIFIED
@@ -37,7 +37,7 @@ def get_recommendation(job_id: str, who: Reader, context: Service, if_none_match
         found = repository.get(session, job_id)
     if found is None:
         hint = "Jobs that were submitted with `from_diagnosis` have one."
-        raise Problem(404, "not_found", f"The job {job_id!r} was not made from a recommendation. {hint}")
+        raise HttpProblem(404, "not_found", f"The job {job_id!r} was not made from a recommendation. {hint}")
     return _tagged(RecommendationOut.model_validate(as_json(found)), etag(job_id, found.outcome), if_none_match)
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.context import Context
 from service.diagnosis.service import record_of
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.jobs import service as jobs
 from service.jobs.lineage import Branch
 from service.jobs.retention_status import check_there
@@ -59,7 +59,7 @@ def _chosen(session: Session, source: Job, index: int) -> RecommendedSpec:
     diagnosis = diagnose(record_of(session, source))
     if not diagnosis.final:
         detail = f"The job is {source.state}: its diagnosis may still change. Wait until it has ended, or stop it."
-        raise Problem(409, "wrong_state", detail)
+        raise HttpProblem(409, "wrong_state", detail)
     offered = len(diagnosis.recommendations)
     if index >= offered:
         found = ", ".join(verdict.code for verdict in diagnosis.verdicts)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.jobs import repository
 from service.jobs.tables import Decision as Taken
 from service.jobs.tables import Job
@@ -48,7 +48,7 @@ def simulate(
         detail = (
             f"{len(evaluated)} evaluations of {len(rules)} rules are more than {MOST} decisions. Ask with fewer rules."
         )
-        raise Problem(422, "history_too_long", detail)
+        raise HttpProblem(422, "history_too_long", detail)
     peers = PeerReplay(session, job, rules, len(evaluated), own=given is None)
     replay = Replay(rules, _metric(spec, logged))
     page: list[SimulatedDecision] = []
@@ -108,7 +108,7 @@ class PeerReplay:
         members = comparisons.count_members(session, job.project_id, job.group_name)
         if evaluations * members > MOST_COMPARED:
             detail = f"{evaluations} evaluations against {members} jobs are more than {MOST_COMPARED} comparisons."
-            raise Problem(422, "history_too_long", f"{detail} Leave out the rules across jobs.")
+            raise HttpProblem(422, "history_too_long", f"{detail} Leave out the rules across jobs.")
         self._times = comparisons.versions_by_step(session, job.id)
 
     def at(self, observation: Evaluation | BatchLoss) -> list[EarlyStopDecision]:

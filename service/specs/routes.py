@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from service.auth import Reader
 from service.context import Service
 from service.database import reading
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.inference_requests.service import infer
 from service.jobs import service
 from service.request_body import SPEC_BODY, read_document
@@ -61,7 +61,7 @@ async def init_report(
         with reading(context.sessions) as session:
             _, dataset, resolved = service.check(session, who, document, context.settings.max_job_memory_bytes)
             if resolved is None or dataset.prepared_key is None:
-                raise Problem(409, "not_ready", "The dataset is still being checked.", headers={"Retry-After": "1"})
+                raise HttpProblem(409, "not_ready", "The dataset is still being checked.", headers={"Retry-After": "1"})
             payload = {"spec": resolved.spec.model_dump(mode="json"), "format": format}
             return dataset.prepared_key, json.dumps(payload).encode()
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from service.datasets.schemas import read_options_of
 from service.datasets.service import DatasetMetadata
-from service.errors import Problem
+from service.errors import HttpProblem
 from trainkit.spec.facts import DATASET_KINDS
 from trainkit.spec.read_options import ReadOptions
 
@@ -31,10 +31,10 @@ class Checksum:
     digest: bytes
 
 
-def refuse(header: str, code: str, message: str, hint: str, status: int = 400) -> Problem:
+def refuse(header: str, code: str, message: str, hint: str, status: int = 400) -> HttpProblem:
     """Return the problem of one header."""
     error = {"pointer": f"header/{header}", "code": code, "message": message, "hint": hint}
-    return Problem(status, code, f"{header}: {message} {hint}".strip(), errors=[error])
+    return HttpProblem(status, code, f"{header}: {message} {hint}".strip(), errors=[error])
 
 
 def number(header: str, value: str | None) -> int | None:
@@ -116,5 +116,5 @@ def _read_options(values: dict[str, str]) -> dict[str, Any] | None:
         ) from None
 
 
-def _invalid(key: str, message: str, hint: str) -> Problem:
+def _invalid(key: str, message: str, hint: str) -> HttpProblem:
     return refuse(f"Upload-Metadata/{key}", f"{key}_invalid", message, hint, status=422)

@@ -18,7 +18,7 @@ from anyio import to_thread
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.types import Receive
 
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.failpoints import fp
 from service.uploads import repository
 from service.uploads.metadata import ALGORITHMS, Checksum
@@ -48,12 +48,12 @@ def locked_file(path: Path) -> BinaryIO | None:
     return file
 
 
-def busy() -> Problem:
+def busy() -> HttpProblem:
     """Return the 423 problem of an upload that another request writes to."""
     detail = (
         "Another request is writing to this upload. Ask for its offset with HEAD a little later, and continue there."
     )
-    return Problem(423, "upload_locked", detail, headers={"Retry-After": "1"})
+    return HttpProblem(423, "upload_locked", detail, headers={"Retry-After": "1"})
 
 
 @dataclass
@@ -120,12 +120,12 @@ class Writer:
     def _max_end(self) -> int:
         return self.limit if self.length is None else self.length
 
-    def _too_long(self) -> Problem:
+    def _too_long(self) -> HttpProblem:
         if self.length is None:
             detail = f"The upload may have at most {self.limit} bytes."
-            return Problem(413, "too_large", detail, limit_bytes=self.limit)
+            return HttpProblem(413, "too_large", detail, limit_bytes=self.limit)
         detail = f"The body goes beyond the upload's {self.length} bytes (Upload-Length)."
-        return Problem(413, "beyond_length", detail, limit_bytes=self.length)
+        return HttpProblem(413, "beyond_length", detail, limit_bytes=self.length)
 
     def _write(self, data: bytes, *, last: bool = False) -> None:
         view = memoryview(data)
@@ -145,7 +145,7 @@ class Writer:
         self._write(data, last=True)
         if self.checksum is not None and self._sum is not None and self._sum.digest() != self.checksum.digest:
             detail = f"The body's {self.checksum.algorithm} is {self._sum.hexdigest()}: nothing was kept."
-            raise Problem(460, "checksum_mismatch", f"{detail} Send it again from offset {self.offset}.")
+            raise HttpProblem(460, "checksum_mismatch", f"{detail} Send it again from offset {self.offset}.")
         if self._end != self.length:
             self._advance()
             return
@@ -185,8 +185,8 @@ class Writer:
         self.file.close()
 
 
-def _disconnected(*, idle: bool) -> Problem:
+def _disconnected(*, idle: bool) -> HttpProblem:
     if idle:
         detail = f"No bytes came for {IDLE_SECONDS:g} s; the bytes before are kept. Continue at the offset that HEAD returns."
-        return Problem(408, "upload_idle", detail, headers={"Connection": "close"})
-    return Problem(400, "disconnected", "The request ended before its last byte; the received bytes are kept.")
+        return HttpProblem(408, "upload_idle", detail, headers={"Connection": "close"})
+    return HttpProblem(400, "disconnected", "The request ended before its last byte; the received bytes are kept.")

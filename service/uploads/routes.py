@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from service.auth import Reader, Writer
 from service.context import Context, Service
 from service.database import reading
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.keys.service import Principal
 from service.pagination import After, Limit, Page, page
 from service.uploads import metadata, repository, service
@@ -37,7 +37,7 @@ class TusRoute(APIRoute):
         async def versioned(request: Request) -> Response:
             try:
                 response = await handle(request)
-            except Problem as problem:
+            except HttpProblem as problem:
                 problem.headers["Tus-Resumable"] = VERSION
                 raise
             response.headers["Tus-Resumable"] = VERSION
@@ -53,7 +53,7 @@ Text = Annotated[str | None, Header()]
 def _check_version(tus_resumable: Annotated[str | None, Header()] = None) -> None:
     if tus_resumable != VERSION:
         detail = f"This service implements tus {VERSION}: send `Tus-Resumable: {VERSION}`."
-        raise Problem(412, "tus_version", detail, headers={"Tus-Version": VERSION})
+        raise HttpProblem(412, "tus_version", detail, headers={"Tus-Version": VERSION})
 
 
 TusVersion = Annotated[None, Depends(_check_version)]
@@ -149,7 +149,7 @@ async def patch_upload(
     if offset is None:
         raise metadata.refuse("Upload-Offset", "offset_needed", "is missing.", "Ask for it with HEAD.")
     if _media_type(request) != CHUNK:
-        raise Problem(415, "media_type", f"Send the bytes with Content-Type: {CHUNK}.")
+        raise HttpProblem(415, "media_type", f"Send the bytes with Content-Type: {CHUNK}.")
     length = metadata.number("Upload-Length", upload_length)
     _describe(response, await _take(request, context, who, upload_id, offset, length, upload_checksum))
 
@@ -174,7 +174,7 @@ async def post_upload(
 ) -> None:
     if x_http_method_override != "PATCH":
         detail = "POST to an upload stands for PATCH: send `X-HTTP-Method-Override: PATCH`."
-        raise Problem(400, "override_needed", detail)
+        raise HttpProblem(400, "override_needed", detail)
     await patch_upload(
         upload_id, request, response, who, version, context, upload_offset, upload_length, upload_checksum
     )

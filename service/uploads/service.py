@@ -15,7 +15,7 @@ from service.context import Context
 from service.database import db_time, new_id, reading
 from service.datasets import service as datasets
 from service.datasets.receive import Received
-from service.errors import Problem, not_found
+from service.errors import HttpProblem, not_found
 from service.failpoints import fp
 from service.keys.service import Principal
 from service.storage import Storage
@@ -75,11 +75,15 @@ def find(context: Context, who: Principal, upload_id: str, *, usable: bool = Tru
         if upload is None:
             raise not_found("upload", upload_id)
         if usable and repository.expired(session, upload):
-            raise Problem(410, "upload_expired", "The upload expired: its next bytes came too late. Begin a new one.")
+            raise HttpProblem(
+                410, "upload_expired", "The upload expired: its next bytes came too late. Begin a new one."
+            )
     if upload.state == "received":
         upload = finish(context.sessions, context.storage, context.doorbell.ring, upload_id) or upload
     if usable and upload.state == "failed":
-        raise Problem(410, "upload_failed", f"{(upload.error or {}).get('message', 'It failed')}. Begin a new upload.")
+        raise HttpProblem(
+            410, "upload_failed", f"{(upload.error or {}).get('message', 'It failed')}. Begin a new upload."
+        )
     return upload
 
 
@@ -135,12 +139,12 @@ def _set_length(context: Context, session: Session, upload: Upload, length: int 
     upload.length = length
 
 
-def _wrong_offset(upload: Upload) -> Problem:
+def _wrong_offset(upload: Upload) -> HttpProblem:
     headers = {"Upload-Offset": str(upload.received)}
     if upload.dataset_id:
         headers["Trainkit-Dataset"] = upload.dataset_id
     detail = f"The upload is {upload.state} and has {upload.received} bytes. Continue there (HEAD returns the offset)."
-    return Problem(409, "wrong_offset", detail, headers=headers)
+    return HttpProblem(409, "wrong_offset", detail, headers=headers)
 
 
 def finish(

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.context import Context
 from service.database import db_time, new_id
-from service.errors import Problem, not_found
+from service.errors import HttpProblem, not_found
 from service.jobs import repository as jobs
 from service.keys.service import Principal
 from service.outbox import service as outbox
@@ -34,7 +34,7 @@ def create(context: Context, who: Principal, request: WebhookIn) -> Webhook:
     with context.sessions.begin() as session:
         projects.locked(session, who.project_id)
         if repository.count(session, who.project_id) >= MAX_WEBHOOKS:
-            raise Problem(
+            raise HttpProblem(
                 409, "too_many_webhooks", f"The project has {MAX_WEBHOOKS} webhooks already; delete one first."
             )
         _check_job(session, who, request.job)
@@ -126,7 +126,7 @@ def test(context: Context, who: Principal, webhook_id: str) -> WebhookDelivery:
         webhook = _active(_locked(session, who, webhook_id))
         if repository.count_pending(session, webhook.id, outbox.TEST) >= MAX_PENDING_TESTS:
             detail = f"{MAX_PENDING_TESTS} tests of this webhook are pending. Try again when some have been sent."
-            raise Problem(429, "too_many_tests", detail, headers={"Retry-After": "30"})
+            raise HttpProblem(429, "too_many_tests", detail, headers={"Retry-After": "30"})
         at = db_time(session)
         body = outbox.message(outbox.TEST, at, webhook={"id": webhook.id, "description": webhook.description})
         return add_delivery(session, webhook.id, outbox.TEST, body, at)
@@ -165,7 +165,7 @@ def delete_old_deliveries(sessions: sessionmaker[Session]) -> None:
 def _active(webhook: Webhook) -> Webhook:
     if not webhook.active:
         detail = f"The webhook is disabled ({webhook.disabled_reason}). PATCH it with `active: true` first."
-        raise Problem(409, "webhook_disabled", detail)
+        raise HttpProblem(409, "webhook_disabled", detail)
     return webhook
 
 
@@ -192,6 +192,6 @@ def _check_not_empty(webhook: Webhook) -> None:
         )
 
 
-def _invalid(pointer: str, code: str, message: str, hint: str) -> Problem:
+def _invalid(pointer: str, code: str, message: str, hint: str) -> HttpProblem:
     error = {"pointer": pointer, "code": code, "message": message, "hint": hint}
-    return Problem(422, "invalid_request", f"{pointer}: {message}", errors=[error])
+    return HttpProblem(422, "invalid_request", f"{pointer}: {message}", errors=[error])

@@ -16,7 +16,7 @@ from sqlalchemy import MetaData, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from service.database import make_engine
-from service.datasets.tables import Dataset
+from service.datasets.tables import DatasetVersion
 from service.experiments.tables import Experiment, Trial
 from service.inference_requests.tables import InferenceRequest
 from service.jobs import leases
@@ -133,7 +133,7 @@ def test_what_the_first_schema_held_is_kept(database_url: str) -> None:
     engine = make_engine(database_url)
     with session_factory(engine)() as session:
         kept = session.get_one(Job, "job_1")
-        owner = session.get_one(Dataset, kept.dataset_id)
+        owner = session.get_one(DatasetVersion, kept.dataset_id)
         assert (owner.blob_sha256, owner.facts, owner.fence, owner.created_at) == ("a" * 64, {"samples": 3}, 2, now)
         assert (owner.source_uri, kept.spec) == (None, {"a": 1})
     keys = inspect(engine).get_foreign_keys("jobs")
@@ -366,7 +366,7 @@ def test_rows_of_the_eleventh_schema_keep_their_values_under_the_new_names(datab
         assert (kept.group_name, kept.runtime, kept.requested_action) == ("g", {"threads": 2}, {"action": "stop"})
         assert (kept.purged, kept.compacted_seq, kept.peer_decisions) == ({"logs": {}}, 7, 3)
         assert [event.seq for event in session.query(JobEvent)] == [1]
-        data = session.get_one(Dataset, "ds_1")
+        data = session.get_one(DatasetVersion, "ds_1")
         assert (data.read_options, data.notified_at) == ({"delimiter": ";"}, now)
         sent = session.get_one(Upload, "up_1")
         assert (sent.metadata_header, sent.read_options) == ("name bm8=", {"header": True})

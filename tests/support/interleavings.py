@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from service.background.lease_expiry import expire_leases
 from service.context import Context
 from service.database import db_now, reading
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.jobs import attempts, checkpoints, leases, repository
 from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
@@ -154,7 +154,7 @@ class Play:
         keep = self.rng.choice(("best", "last"))
         try:
             after = jobs.stop(self.context, self.who, self.job, keep, if_seq)
-        except Problem as problem:
+        except HttpProblem as problem:
             if problem.code != "newer_metrics" or if_seq is None:
                 raise
             if alone and (before.next_seq - 1 <= if_seq or before.state in ENDED):
@@ -178,7 +178,7 @@ class Play:
             try:
                 if self.row().state not in ENDED:  # of one that has ended a new job would go on
                     ask(self.context, self.who, self.job)
-            except Problem as problem:
+            except HttpProblem as problem:
                 if problem.code != "wrong_state":
                     raise
             yield

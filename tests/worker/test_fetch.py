@@ -12,7 +12,7 @@ from sqlalchemy import update
 from service.database import db_now
 from service.datasets import intake as rows
 from service.datasets.service import DatasetMetadata, register_source
-from service.datasets.tables import Dataset
+from service.datasets.tables import DatasetVersion
 from service.leases import StaleFence
 from tests.support.worker_context import Place, make_place
 from worker import fetch, intake, shutdown
@@ -40,9 +40,9 @@ def registered(place: Place, folder: Path) -> str:
     ).id
 
 
-def row(place: Place, identifier: str) -> Dataset:
+def row(place: Place, identifier: str) -> DatasetVersion:
     with place.context.sessions() as session:
-        return session.get_one(Dataset, identifier)
+        return session.get_one(DatasetVersion, identifier)
 
 
 def parts(place: Place) -> list[Path]:
@@ -111,7 +111,9 @@ def test_a_registration_that_another_has_taken_is_let_go(place: Place, folder: P
     with place.context.sessions.begin() as session:
         claimed = rows.claim_source(session, "w", 30)
         assert claimed is not None
-        session.execute(update(Dataset).where(Dataset.id == identifier).values(fence=9, updated_at=db_now()))
+        session.execute(
+            update(DatasetVersion).where(DatasetVersion.id == identifier).values(fence=9, updated_at=db_now())
+        )
     with pytest.raises(StaleFence):
         fetch.Fetch(place.context, claimed, time.monotonic()).run()
     assert (row(place, identifier).state, parts(place)) == ("uploading", [])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import trainkit.data
-from service.datasets.tables import Dataset
+from service.datasets.tables import DatasetVersion
 from service.deletion import service as deletion
 from tests.support.worker_context import Place, make_place
 from trainkit.spec.failures import FAILURES
@@ -58,7 +58,7 @@ def test_a_reader_that_fails(
         assert intake.claim_and_check(place.context)
     assert not intake.claim_and_check(place.context)
     with place.context.sessions() as session:
-        row = session.get_one(Dataset, dataset)
+        row = session.get_one(DatasetVersion, dataset)
     assert row.error is not None
     known = FAILURES[code]
     assert (row.state, row.error["code"], row.error["layer"]) == ("invalid", code, known.layer)
@@ -72,7 +72,7 @@ def test_data_deleted_under_the_record_of_a_job(place: Place) -> None:
     job = place.submit(dataset)
     deletion.delete_dataset(place.service, place.who, dataset, force=True)
     with place.context.sessions() as session:
-        row = session.get_one(Dataset, dataset)
+        row = session.get_one(DatasetVersion, dataset)
     assert row.error is not None
     assert (row.state, row.error["code"], row.error["layer"]) == ("invalid", "deleted", "data")
     assert (place.job(job).state, place.job(job).error) == ("cancelled", None)

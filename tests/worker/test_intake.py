@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from service.datasets import intake as claims
-from service.datasets.tables import Dataset
+from service.datasets.tables import DatasetVersion
 from service.deletion.service import delete_dataset
 from service.leases import StaleFence
 from tests.support import hostile_files
@@ -25,9 +25,9 @@ from trainkit.data import Dataset as PreparedDataset
 from worker import exit_errors, intake, shutdown
 
 
-def dataset(place: Place, identifier: str) -> Dataset:
+def dataset(place: Place, identifier: str) -> DatasetVersion:
     with place.context.sessions() as session:
-        return session.get_one(Dataset, identifier)
+        return session.get_one(DatasetVersion, identifier)
 
 
 def test_a_table_becomes_ready_in_its_prepared_form(place: Place) -> None:

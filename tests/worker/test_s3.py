@@ -12,7 +12,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from service.datasets.service import DatasetMetadata, register_source
-from service.datasets.tables import Dataset
+from service.datasets.tables import DatasetVersion
 from tests.support.worker_context import Place, make_place
 from worker import fetch, intake, s3, shutdown
 
@@ -52,12 +52,12 @@ def limited(place: Place, **changes: int) -> Place:
     return Place(replace(place.context, settings=settings), replace(place.service, settings=settings), place.who)
 
 
-def fetched(place: Place, key: str, target: str | None = None) -> Dataset:
+def fetched(place: Place, key: str, target: str | None = None) -> DatasetVersion:
     made = register_source(place.service, place.who, f"s3://mine/{key}", DatasetMetadata("", target=target))
     assert fetch.claim_and_fetch(place.context)
     assert list((place.context.storage.root / "incoming").glob("*")) == []
     with place.context.sessions() as session:
-        return session.get_one(Dataset, made.id)
+        return session.get_one(DatasetVersion, made.id)
 
 
 def test_an_object_becomes_a_ready_dataset(place: Place, server: str) -> None:
@@ -66,7 +66,7 @@ def test_an_object_becomes_a_ready_dataset(place: Place, server: str) -> None:
     assert (made.state, made.name, made.bytes) == ("validating", "a table", len(BODY))
     assert intake.claim_and_check(place.context)
     with place.context.sessions() as session:
-        assert session.get_one(Dataset, made.id).state == "ready"
+        assert session.get_one(DatasetVersion, made.id).state == "ready"
     assert "obstore" not in sys.modules
 
 

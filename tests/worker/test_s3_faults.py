@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from service.datasets.service import DatasetMetadata, register_source
-from service.datasets.tables import Dataset
+from service.datasets.tables import DatasetVersion
 from tests.support.worker_context import Place, make_place
 from worker import fetch, s3
 
@@ -117,15 +117,15 @@ def place(tmp_path: Path) -> Place:
     return Place(replace(made.context, settings=settings), replace(made.service, settings=settings), made.who)
 
 
-def fetched(place: Place) -> Dataset:
+def fetched(place: Place) -> DatasetVersion:
     made = register_source(place.service, place.who, "s3://mine/table.csv", DatasetMetadata("t"))
     assert fetch.claim_and_fetch(place.context)
     assert list((place.context.storage.root / "incoming").glob("*")) == []
     with place.context.sessions() as session:
-        return session.get_one(Dataset, made.id)
+        return session.get_one(DatasetVersion, made.id)
 
 
-def whole(made: Dataset) -> bool:
+def whole(made: DatasetVersion) -> bool:
     return (made.state, made.blob_sha256, made.bytes) == ("validating", hashlib.sha256(BODY).hexdigest(), len(BODY))
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from service.background.garbage_collection import collect_garbage, finish_uploads
 from service.database import db_now
 from service.datasets import intake
-from service.datasets.tables import Blob, Dataset
+from service.datasets.tables import Blob, DatasetVersion
 from service.uploads.receive import locked_file
 from service.uploads.tables import Upload
 from tests.support.api import FACTS, Served
@@ -125,7 +125,7 @@ def test_prepared_data_goes_with_its_dataset(service: Served) -> None:
         first = intake.claim(session, "w", 30)
         assert first is not None
         intake.ready(session, ready, first.fence, FACTS, {}, f"prepared/{ready}/{first.fence}")
-        session.execute(update(Dataset).where(Dataset.id == checked).values(fence=3))
+        session.execute(update(DatasetVersion).where(DatasetVersion.id == checked).values(fence=3))
     storage = service.context.storage
     keep = {f"prepared/{ready}/{first.fence}/meta.json", f"prepared/{checked}/3/meta.json"}
     gone = {f"prepared/{ready}/9/meta.json", f"prepared/{checked}/2/meta.json", "prepared/ds_gone/1/meta.json"}

@@ -15,7 +15,7 @@ from service.background.housekeeping import HousekeepingTask, TaskRunner, delete
 from service.background.lease_expiry import expire_leases, repair_clock_skew
 from service.database import db_now
 from service.datasets import intake
-from service.datasets.tables import Dataset
+from service.datasets.tables import DatasetVersion
 from service.jobs import attempts, checkpoints, leases
 from service.jobs import service as jobs
 from service.jobs.tables import IdempotencyKey, Job
@@ -208,7 +208,7 @@ def set_back(service: Served, hours: float) -> None:
             for name in ("lease_expires_at", "not_before", "notified_at"):
                 if (at := getattr(job, name)) is not None:
                     setattr(job, name, at + ahead)
-        for dataset in session.scalars(select(Dataset)):
+        for dataset in session.scalars(select(DatasetVersion)):
             if dataset.lease_expires_at is not None:
                 dataset.lease_expires_at += ahead
         for house in session.scalars(select(Housekeeping)):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.datasets.sources import locate, locate_object
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.settings import Settings
 from tests.support.api import Served
 
@@ -90,7 +90,7 @@ def test_a_link_within_the_folders_is_followed(root: Path) -> None:
 
 
 def test_without_folders_nothing_is_taken(root: Path) -> None:
-    with pytest.raises(Problem, match="TRAINKIT_FILE_ROOTS"):
+    with pytest.raises(HttpProblem, match="TRAINKIT_FILE_ROOTS"):
         locate(f"file://{root}/in", [])
 
 
@@ -100,7 +100,7 @@ def test_an_object_waits_for_a_data_worker(service: Served) -> None:
 
 
 def test_without_buckets_nothing_is_taken() -> None:
-    with pytest.raises(Problem, match="TRAINKIT_S3_BUCKETS"):
+    with pytest.raises(HttpProblem, match="TRAINKIT_S3_BUCKETS"):
         locate_object("s3://mine/key", [])
 
 

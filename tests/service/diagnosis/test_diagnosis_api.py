@@ -88,13 +88,13 @@ def test_each_verdict_s_evidence_is_drawn(service: Served) -> None:
 
 @SQLITE
 def test_what_the_dataset_s_report_says_counts(service: Served) -> None:
-    from service.datasets.tables import Dataset
+    from service.datasets.tables import DatasetVersion
 
     dataset = service.ready_dataset(splits={"train": 800, "validation": 100, "test": 100})
     message = "50 samples are in both train and test: the figures of the held-out part will be too good"
     with service.sessions.begin() as session:
         finding = {"severity": "warning", "code": "leakage", "message": message, "where": "a"}
-        session.get_one(Dataset, dataset).report = {"findings": [finding]}
+        session.get_one(DatasetVersion, dataset).report = {"findings": [finding]}
     answer = service.client.post("/v1/jobs", json={"dataset": dataset, "model": {"kind": "mlp"}})
     verdicts = ask(service, answer.json()["id"]).json()["verdicts"]
     assert [(v["code"], v["since_epoch"]) for v in verdicts] == [("leakage", None)]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import Problem
+from service.errors import HttpProblem
 from service.jobs import attempts, leases
 from service.jobs import service as jobs
 from service.jobs.states import ENDED
@@ -43,7 +43,7 @@ def cancel(run: Run) -> None:
 
 
 def pause(run: Run) -> None:
-    with suppress(Problem):  # of a job that stops there is nothing to pause
+    with suppress(HttpProblem):  # of a job that stops there is nothing to pause
         jobs.pause(run.lab.context, run.lab.who, run.job)
 
 
