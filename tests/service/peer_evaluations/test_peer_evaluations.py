@@ -293,7 +293,7 @@ def test_a_flush_reads_one_row_a_job_however_long_their_histories(quick_lab: Lab
         plan = " ".join(
             str(row)
             for row in session.connection().exec_driver_sql(
-                "EXPLAIN QUERY PLAN SELECT seq FROM evaluations WHERE job_id = 'x' AND epoch <= 3 "
+                "EXPLAIN QUERY PLAN SELECT seq FROM peer_evaluations WHERE job_id = 'x' AND epoch <= 3 "
                 "ORDER BY epoch DESC, seq DESC LIMIT 1"
             )
         )
