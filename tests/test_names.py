@@ -14,12 +14,6 @@ PACKAGES = ("trainkit", "service", "worker", "client")
 FOLDERS = (*PACKAGES, "tests", "benchmarks", "examples")
 """Migrations are left out: they tell what tables were called before."""
 
-SHARED_CLASS_NAMES: dict[str, int] = {
-    "Dataset": 2,
-    "Problem": 2,
-}
-"""How many modules define a class of that name."""
-
 OLD_WORDS: frozenset[str] = frozenset(
     {
         "AcrossRule",
@@ -94,8 +88,7 @@ def test_no_two_classes_share_a_name() -> None:
                 if isinstance(node, ast.ClassDef):
                     modules.setdefault(node.name, set()).add(str(file.relative_to(ROOT)))
     shared = {name: sorted(files) for name, files in modules.items() if len(files) > 1}
-    new = {name: files for name, files in shared.items() if len(files) > SHARED_CLASS_NAMES.get(name, 1)}
-    assert not new, f"Several modules define a class of the same name. Name each after what it is: {new}"
+    assert not shared, f"Several modules define a class of the same name. Name each after what it is: {shared}"
 
 
 def identifiers(tree: ast.AST) -> Iterator[tuple[str, int]]:
