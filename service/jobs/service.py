@@ -257,7 +257,7 @@ def cancel(context: Context, who: Principal, job_id: str) -> Job:
         job = find_locked(session, who, job_id)
         if job.state in ("validating", "queued", "paused"):
             transition(session, job, "cancelled", actor=who.actor, reason="client")
-        elif job.state not in ENDED:
+        elif job.state not in ENDED and (job.requested_action or {}).get("action") != "cancel":
             repository.update_job(session, job.id, requested_action={"action": "cancel"})
     return _fresh(context, who, job_id)
 
