@@ -445,7 +445,7 @@ def until_delivered(service: Served, made: dict[str, Any]) -> None:
 
 @SQLITE
 def test_the_receiver_of_the_documentation_receives(service: Served) -> None:
-    code = (ROOT / "docs" / "webhooks.md").read_text().split("```python\n")[1].split("```")[0]
+    code = (ROOT / "docs" / "how-to" / "webhooks.md").read_text().split("```python\n")[1].split("```")[0]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
