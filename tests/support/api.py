@@ -108,8 +108,8 @@ class Served:
         with self.sessions.begin() as session:
             return logs.append(session, claimed.claim, lines)
 
-    def finish(self, claimed: leases.ClaimedJob, stop_reason: str = "completed", **changes: Any) -> str:
-        """The worker ends the job well; returns the model's id."""
+    def finish(self, claimed: leases.ClaimedJob, stop_reason: str = "completed", **changes: Any) -> str | None:
+        """The worker ends the job well; returns the model's id, None where it keeps none."""
         outcome = attempts.Finish(
             **{
                 "stop_reason": stop_reason,
@@ -123,9 +123,7 @@ class Served:
             }
         )
         with self.sessions.begin() as session:
-            model = attempts.finish(session, claimed.claim, outcome)
-        assert model is not None
-        return model
+            return attempts.finish(session, claimed.claim, outcome)
 
 
 def resume_elsewhere(service: Served, claimed: leases.ClaimedJob, metric_seq: int) -> leases.ClaimedJob:
