@@ -17,7 +17,7 @@ from service.jobs.attempts import Finish, StoredFile
 from service.jobs.leases import ClaimedJob, lock_claimed
 from service.jobs.tables import Checkpoint
 from service.metrics.service import finite
-from trainkit.spec.memory_reduction import with_next_spec
+from trainkit.spec.memory import with_next_spec
 from worker.context import WorkerContext
 from worker.lease import Lease
 from worker.log_shipper import LogShipper

@@ -20,8 +20,7 @@ from service.logs.chunks import Level
 from service.models import repository as models
 from service.storage import Storage
 from trainkit.spec import DatasetFacts, SpecError, load_resolved
-from trainkit.spec.error_mapping import UNREACHABLE
-from trainkit.spec.failures import failure
+from trainkit.spec.failures import UNREACHABLE, failure
 from trainkit.spec.memory import does_not_fit, needed_bytes, spec_that_fits
 from worker import exit_errors
 from worker.context import WorkerContext

@@ -27,8 +27,7 @@ from service.jobs.leases import ClaimedJob
 from service.jobs.tables import Checkpoint
 from service.leases import StaleFence
 from service.metrics import service as metrics
-from trainkit.spec.error_mapping import code_of_os
-from trainkit.spec.failures import failure
+from trainkit.spec.failures import code_of_os, failure
 from trainkit.spec.memory import limit_of
 from worker import exit_errors, preflight, shutdown
 from worker.attempt_outcome import OutcomeWriter

@@ -37,9 +37,8 @@ from trainkit.spec.experiments import (
     Sampled,
     parse_experiment,
 )
+from trainkit.spec.facts import infer_task, is_classification
 from trainkit.spec.metrics import direction
-from trainkit.spec.resolve import is_classification
-from trainkit.spec.shapes import infer_task
 
 log = logging.getLogger(__name__)
 GOOD = ("succeeded", "stopped")

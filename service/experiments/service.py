@@ -35,9 +35,9 @@ from trainkit.spec.experiments import (
     Sweep,
     parse_experiment,
 )
+from trainkit.spec.facts import is_classification
 from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, split_metric
 from trainkit.spec.patch import merge_patch
-from trainkit.spec.resolve import is_classification
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from service.jobs.tables import Checkpoint, Job
 from trainkit.spec import JobSpec, SpecError
 from trainkit.spec import Problem as SpecProblem
 from trainkit.spec.early_stop import PEER_RULE_KINDS
-from trainkit.spec.sklearn_checks import SKLEARN_KINDS, WITHOUT_MODEL
+from trainkit.spec.models import SKLEARN_KINDS, WITHOUT_MODEL
 
 Relation = Literal["fork", "retry", "resume", "diagnosis"]
 FREE = {

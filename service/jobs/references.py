@@ -11,7 +11,7 @@ from service.jobs.states import ENDED
 from service.keys.service import Principal
 from trainkit.spec import JobSpec
 from trainkit.spec import Problem as SpecProblem
-from trainkit.spec.sklearn_checks import SKLEARN_KINDS, WITHOUT_MODEL
+from trainkit.spec.models import SKLEARN_KINDS, WITHOUT_MODEL
 
 
 def problems(session: Session, who: Principal, spec: JobSpec) -> Iterator[SpecProblem]:

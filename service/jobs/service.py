@@ -22,8 +22,7 @@ from service.jobs.transitions import first_event, transition
 from service.keys.service import Principal
 from service.projects.service import rules
 from trainkit.spec import DatasetFacts, JobSpec, ResolvedSpec, SpecError, further_problems, parse_spec, resolve
-from trainkit.spec.error_mapping import SPEC_CODES, code_of_problems
-from trainkit.spec.failures import failure
+from trainkit.spec.failures import SPEC_CODES, code_of_problems, failure
 from trainkit.spec.memory import does_not_fit, limit_of
 from trainkit.spec.patch import merge_patch
 from trainkit.spec.problems import Problem as SpecProblem

@@ -15,7 +15,7 @@ from service.jobs.retention_status import check_there
 from service.request_body import TYPES, read_document
 from service.simulation.schemas import SimulationOut
 from service.simulation.service import simulate
-from trainkit.spec.rules import parse_rules
+from trainkit.spec.early_stop import parse_rules
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 BODY: dict[str, Any] = {

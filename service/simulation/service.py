@@ -20,11 +20,10 @@ from trainkit.diagnose.early_stopping import EarlyStopDecision, Evaluation
 from trainkit.diagnose.peer_rules import PeerRules
 from trainkit.diagnose.replay import BATCH_LOSS, EVALUATION_MARKER, BatchLoss, LogRow, Replay, is_observed, observations
 from trainkit.spec import JobSpec
-from trainkit.spec.early_stop import PEER_RULE_KINDS, EarlyStopRule, PeerRule, peer_rules_of
+from trainkit.spec.early_stop import PEER_RULE_KINDS, EarlyStopRule, PeerRule, check_logged, peer_rules_of
+from trainkit.spec.metrics import with_mode
 from trainkit.spec.problems import Problem as SpecProblem
 from trainkit.spec.problems import SpecError
-from trainkit.spec.resolve import with_mode
-from trainkit.spec.rules import check_logged
 
 MOST = 200_000
 """Decisions of one replay: some seconds of work."""

@@ -31,9 +31,8 @@ from service.simulation.service import simulate
 from service.storage import Storage
 from tests.support.api import FACTS
 from trainkit.diagnose.early_stopping import EarlyStopping, Evaluation
-from trainkit.spec.early_stop import PEER_RULE_KINDS
-from trainkit.spec.resolve import with_mode
-from trainkit.spec.rules import parse_rules
+from trainkit.spec.early_stop import PEER_RULE_KINDS, parse_rules
+from trainkit.spec.metrics import with_mode
 
 MEDIAN = {"kind": "median", "monitor": "val_loss", "min_jobs": 3}
 

@@ -17,7 +17,7 @@ from service.metrics import service as metrics
 from service.simulation.schemas import SimulationOut
 from service.simulation.service import simulate
 from tests.support.worker_context import Place
-from trainkit.spec.rules import parse_rules
+from trainkit.spec.early_stop import parse_rules
 from worker.supervisor import claim_and_supervise
 
 LONG = {"epochs": 100_000, "checkpoint_seconds": 0, "seed": 1}

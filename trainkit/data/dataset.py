@@ -16,9 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from trainkit.data.errors import data_error
 from trainkit.data.text import storable
-from trainkit.spec.facts import ColumnFacts, DatasetFacts
+from trainkit.spec.facts import FEW_VALUES, ColumnFacts, DatasetFacts
 from trainkit.spec.problems import nearest
-from trainkit.spec.shapes import FEW_VALUES
 
 PARTS = ("train", "validation", "test")
 PART_NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}

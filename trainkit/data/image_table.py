@@ -16,8 +16,8 @@ from trainkit.data.errors import DataError, DataProblem, data_error
 from trainkit.data.image_loading import MAX_UNREADABLE_SHARE, Progress, load_images
 from trainkit.data.pixels import PixelFile
 from trainkit.data.table import TABLE_SUFFIXES, read_columns
+from trainkit.spec.facts import FEW_VALUES
 from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
-from trainkit.spec.shapes import FEW_VALUES
 
 
 def read_image_table(

@@ -18,8 +18,8 @@ from trainkit.diagnose.record import Record
 from trainkit.spec import DatasetFacts, JobSpec, ResolvedSpec, SpecError, check_spec, resolve
 from trainkit.spec.estimate import estimate
 from trainkit.spec.metrics import direction
+from trainkit.spec.models import is_sklearn_model
 from trainkit.spec.patch import merge_patch
-from trainkit.spec.sklearn_checks import is_sklearn_model
 
 Kind = Literal["start", "recommendation", "less_memory", "combination", "heuristic"]
 Reason = Literal["jobs_spent", "seconds_spent", "nothing_left", "no_validation", "nothing_to_train"]

@@ -23,7 +23,7 @@ from trainkit.diagnose.record import Record
 from trainkit.diagnose.training_data import class_imbalance, unscaled_inputs
 from trainkit.diagnose.verdicts import Verdict, order_by_cause
 from trainkit.diagnose.wrong_loss import wrong_loss
-from trainkit.spec.sklearn_checks import is_sklearn_model
+from trainkit.spec.models import is_sklearn_model
 
 Rule = Callable[[Record], Verdict | None]
 RULES: tuple[Rule, ...] = (

@@ -11,8 +11,8 @@ import numpy as np
 
 from trainkit.diagnose.record import Record, Series
 from trainkit.spec import JobSpec
+from trainkit.spec.facts import is_classification
 from trainkit.spec.metrics import DIRECTIONS, direction
-from trainkit.spec.resolve import is_classification
 
 PAIRED_NOISE_FACTOR = 0.3
 """Factor for the noise of paired runs: both are measured on the same samples, so the standard error of their difference is

@@ -8,7 +8,7 @@ from typing import Any
 from trainkit.diagnose.estimates import wilson_interval
 from trainkit.diagnose.record import Record, leading_count
 from trainkit.diagnose.verdicts import Verdict, graded_confidence
-from trainkit.spec.shapes import feature_columns
+from trainkit.spec.facts import feature_columns
 
 SIGNIFICANT_ERRORS = 3.0
 """Standard errors between validation and test: more than 2, because the best epoch was chosen on validation."""

@@ -27,8 +27,9 @@ from trainkit.diagnose.spec_changes import (
     wider_patch,
 )
 from trainkit.diagnose.verdicts import Code
+from trainkit.spec.checks import why_sanity_check_skipped
 from trainkit.spec.patch import replacing
-from trainkit.spec.sanity_checks import SanityCheck, why_skipped
+from trainkit.spec.training import SanityCheck
 
 TARGET_RELATIVE_STEP = 0.005
 """||update|| / ||weights||: the upper end of what is usual in networks that train well."""
@@ -143,7 +144,7 @@ def _optimization_failure(record: Record) -> Iterator[Change]:
 
 def _sanity_checks(record: Record) -> Iterator[Change]:
     """Recommend the same run with sanity checks, which separate a model that is too small from a failing optimization."""
-    checks = [check for check in get_args(SanityCheck) if why_skipped(record.spec, check) is None]
+    checks = [check for check in get_args(SanityCheck) if why_sanity_check_skipped(record.spec, check) is None]
     if "small_model" not in checks:
         return
     expected = (

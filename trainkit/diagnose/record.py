@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from trainkit.spec import DatasetFacts, JobSpec, ResolvedSpec, SpecError, resolve
 from trainkit.spec.checks import CheckContext
 from trainkit.spec.estimate import estimate
+from trainkit.spec.facts import class_counts, is_classification
 from trainkit.spec.forecasting import cuts_windows, windowed
-from trainkit.spec.resolve import is_classification
-from trainkit.spec.shapes import class_counts
 
 Floats = NDArray[np.float64]
 MEAN_PREDICTION_LOSS = {"mse": 1.0, "mae": math.sqrt(2 / math.pi), "huber": 0.5}

@@ -10,7 +10,7 @@ import numpy as np
 
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.verdicts import Verdict, graded_confidence
-from trainkit.spec.shapes import IMAGE_KINDS, feature_columns
+from trainkit.spec.facts import IMAGE_KINDS, feature_columns
 
 SCALING = ("z_score", "min_max", "whiten")
 LARGE_RMS = 30.0

@@ -8,7 +8,7 @@ from trainkit.diagnose.capacity import dropout_gap
 from trainkit.diagnose.rates import LOW_SKILL
 from trainkit.diagnose.record import Record, leading_count
 from trainkit.diagnose.verdicts import Verdict, graded_confidence
-from trainkit.spec.shapes import FEW_VALUES, target_column
+from trainkit.spec.facts import FEW_VALUES, target_column
 
 HEAVY_TAILS = 4.0
 """mse / mae^2 of the residuals: pi/2 = 1.57 for a normal, 2 for a Laplace distribution. From 4 on outliers dominate."""

@@ -16,9 +16,8 @@ from trainkit.fit.checkpoint import CheckpointError, VersionError
 from trainkit.fit.loop.nonfinite import LossNotFiniteError
 from trainkit.fit.models.trained_model import ArtifactError
 from trainkit.spec import JobSpec, SpecError
-from trainkit.spec.error_mapping import DATA_CODES, SPEC_CODES, code_of_os, code_of_problems
-from trainkit.spec.failures import failure
-from trainkit.spec.memory_reduction import with_next_spec
+from trainkit.spec.failures import DATA_CODES, SPEC_CODES, code_of_os, code_of_problems, failure
+from trainkit.spec.memory import with_next_spec
 
 NO_GPU_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """How CUDA and its libraries say it where torch's own allocator was not asked."""

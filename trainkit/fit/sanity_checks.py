@@ -26,8 +26,9 @@ from trainkit.fit.seeding import derive, epoch_order
 from trainkit.nn.build import build_model
 from trainkit.nn.network import count_parameters
 from trainkit.optim import build_optimizer
+from trainkit.spec.checks import why_sanity_check_skipped
+from trainkit.spec.models import smaller_model
 from trainkit.spec.optimizers import Adam
-from trainkit.spec.sanity_checks import smaller_model, why_skipped
 from trainkit.spec.training import RegularizeSpec
 
 BATCH_SAMPLES, BATCH_STEPS = 64, 200
@@ -64,7 +65,7 @@ def run_sanity_checks(setup: RunSetup, done: list[str]) -> None:
         if check in done:
             continue
         rows, begun = _CheckRows(), time.monotonic()
-        reason = why_skipped(setup.spec, check)
+        reason = why_sanity_check_skipped(setup.spec, check)
         if reason is None:
             setup.events.phase(f"sanity check {check}")
             try:
@@ -136,7 +137,7 @@ def small_model(setup: RunSetup, logged: _CheckRows) -> str | None:
     """
     spec, data = setup.spec, setup.data
     model = smaller_model(spec.model)
-    assert model is not None  # why_skipped() has seen to it
+    assert model is not None  # why_sanity_check_skipped() has seen to it
     network = build_model(model, data.sample_shape, data.outputs, derive(spec.train.seed, "init")).to(setup.device)
     small_size, full_size = count_parameters(network)[0], count_parameters(setup.network)[0]
     if 2 * small_size > full_size:

@@ -2,9 +2,8 @@
 
 from trainkit.spec.facts import ColumnFacts, DatasetFacts
 from trainkit.spec.job import JobSpec
-from trainkit.spec.partial_validation import check_spec, further_problems
 from trainkit.spec.problems import Problem, SpecError
-from trainkit.spec.resolve import ResolvedSpec, load_resolved, parse_spec, resolve
+from trainkit.spec.resolve import ResolvedSpec, check_spec, further_problems, load_resolved, parse_spec, resolve
 
 __all__ = [
     "ColumnFacts",

@@ -6,12 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainkit.spec.checks import CheckContext
+from trainkit.spec.checks import MOST_SVM_SAMPLES, CheckContext, svm_share
 from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.forecasting import cuts_windows, windowed
 from trainkit.spec.preprocess import PreprocessStep
 from trainkit.spec.resolve import ResolvedSpec, parse_spec, resolve
-from trainkit.spec.sklearn_checks import MOST_SVM_SAMPLES, svm_share
 
 KEPT = ("labels", "dataset", "task", "split", "balance", "target_scaling", "resources")
 """What a baseline has in common with the spec it is held against; the rest is its own."""

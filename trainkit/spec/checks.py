@@ -1,20 +1,28 @@
-"""What the dataset's facts forbid. Every check yields all of its problems, each with pointer and hint."""
+"""What a spec may not ask of its dataset or its model. Every check yields all problems, each with pointer and hint."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from trainkit.spec.facts import ColumnFacts, DatasetFacts
+from trainkit.spec.facts import (
+    ColumnFacts,
+    DatasetFacts,
+    Sample,
+    class_counts,
+    feature_columns,
+    is_classification,
+    target_column,
+)
 from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
 from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, direction, split_metric
+from trainkit.spec.models import SklearnModel, is_sklearn_model, smaller_model
 from trainkit.spec.problems import Problem, nearest
-from trainkit.spec.shapes import Sample, class_counts, feature_columns, target_column
-from trainkit.spec.sklearn_checks import is_sklearn_model
-from trainkit.spec.sklearn_checks import problems as sklearn_problems
 from trainkit.spec.split import part_sizes
+from trainkit.spec.training import SanityCheck, TrainSpec
 
 ANY_SAMPLE_AUGMENT = ("noise", "mixup")
 COLOUR_AUGMENT = ("saturation", "hue")
@@ -23,6 +31,10 @@ RECURRENT_MODELS = ("lstm", "gru")
 FLAT_MODELS = ("mlp", "linear", "linear_svm", "gradient_boosting", "rbf_svm")
 SOFT_TARGET_LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "focal")
 TRAIN_METRICS = ("loss", "accuracy", "mse", "mae")
+MOST_SVM_SAMPLES = 20_000
+"""A kernel machine's time grows with the square of its samples: beyond this it is no cheap model any more."""
+OF_TRAINING = ("augment", "optimizer", "schedule", "regularize", "early_stop")
+USED_OF_TRAIN = ("seed", "threads", "monitor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +49,7 @@ class CheckContext:
 
     @property
     def classification(self) -> bool:
-        return self.task in ("classification", "sequence_classification")
+        return is_classification(self.task)
 
     @property
     def parts(self) -> tuple[int, int, int]:
@@ -78,7 +90,7 @@ def dataset_problems(spec: JobSpec, facts: DatasetFacts, task: Task | None) -> I
         yield Problem("/task", "no_target", "the dataset has no targets to learn", hint)
     if task is None:
         return
-    classes = task in ("classification", "sequence_classification")
+    classes = is_classification(task)
     if facts.kind == "table":
         target = target_column(spec, facts)
         if target is not None and classes and target.categories is None:
@@ -282,7 +294,7 @@ def _model_problems(context: CheckContext) -> Iterator[Problem]:
                 "Use an lstm or gru.",
             )
     if is_sklearn_model(context.spec.model):
-        yield from sklearn_problems(context.spec, context.training_samples)
+        yield from _sklearn_problems(context.spec, context.training_samples)
         return
     if kind == "linear_svm" and not context.classification:
         yield Problem("/model/kind", "needs_classes", "the SVM separates classes", "Use linear for regression.")
@@ -381,3 +393,58 @@ def _transfer_problems(context: CheckContext) -> Iterator[Problem]:
                     "this phase trains the head alone, but the body is not frozen",
                     'Say "freeze": "body", or "unfreeze": "all" in the phase.',
                 )
+
+
+def why_sanity_check_skipped(spec: JobSpec, check: SanityCheck) -> str | None:
+    """Return why the sanity check makes no sense for such a job; None where it does."""
+    if spec.model.kind == "ensemble" or isinstance(spec.model, SklearnModel):
+        return f"{spec.model.kind} is not trained step by step"
+    if check == "first_batch":
+        return None
+    if spec.start_from is not None or getattr(getattr(spec.model, "init", None), "kind", None) == "pretrained":
+        return "a model that begins with trained weights has no smaller one to be compared with"
+    if spec.adapt is not None:
+        return "domain adaptation gives up training loss on purpose"
+    if smaller_model(spec.model) is None:
+        return f"there is no smaller model than this {spec.model.kind}"
+    return None
+
+
+def _sklearn_problems(spec: JobSpec, training_samples: int) -> Iterator[Problem]:
+    """What a model that scikit-learn fits cannot do."""
+    kind = spec.model.kind
+    if kind == "rbf_svm" and training_samples > MOST_SVM_SAMPLES:
+        yield Problem(
+            "/split/subsample",
+            "too_many_samples",
+            f"rbf_svm takes at most {MOST_SVM_SAMPLES} training samples, for its time grows with their square; "
+            f"these are {training_samples}",
+            f"Use {svm_share(spec, training_samples):g} or less, or gradient_boosting.",
+        )
+    hint = f"Remove it, or use an mlp: scikit-learn fits {kind} from the beginning."
+    if spec.start_from is not None:
+        yield Problem("/start_from", "no_weights", f"{kind} has no weights to take over", hint)
+    if spec.adapt is not None:
+        yield Problem("/adapt", "no_network", f"{kind} has no features to adapt", hint)
+
+
+def svm_share(spec: JobSpec, training_samples: int) -> float:
+    """The largest `split.subsample`, to 6 digits, that leaves an rbf_svm few enough samples."""
+    return math.floor(1e6 * (spec.split.subsample or 1.0) * MOST_SVM_SAMPLES / training_samples) / 1e6
+
+
+def sklearn_warnings(spec: JobSpec, loss: object) -> Iterator[Problem]:
+    """Warnings of what is set, and nothing comes of it. `loss`: what it is measured by in any case."""
+    defaults = JobSpec.model_fields
+    pointers = [f"/{name}" for name in OF_TRAINING if getattr(spec, name) != defaults[name].default]
+    usual = TrainSpec()
+    pointers += [
+        f"/train/{name}"
+        for name in TrainSpec.model_fields
+        if name not in USED_OF_TRAIN and getattr(spec.train, name) != getattr(usual, name)
+    ]
+    if spec.loss is not None and spec.loss != loss:
+        pointers.append("/loss")
+    for pointer in pointers:
+        message = f"{spec.model.kind} makes no use of it: scikit-learn fits the model at once, by its own objective"
+        yield Problem(pointer, "not_used", message, "Leave it out; the model's own fields are under `model`.")

@@ -1,10 +1,13 @@
-"""What is known of a dataset without opening it: enough to check and complete a spec. JSON-able, no torch."""
+"""Facts of a dataset, known without opening it, and what they make of its samples for a spec: shape, columns, task."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from trainkit.spec.job import JobSpec, Task
 
 DatasetKind = Literal["images", "image_table", "table", "arrays", "idx", "sequences", "weights"]
 DATASET_KINDS: tuple[str, ...] = ("images", "image_table", "table", "arrays", "idx", "sequences", "weights")
@@ -52,3 +55,90 @@ class DatasetFacts(BaseModel):
     def column(self, name: str) -> ColumnFacts | None:
         """The column of that name, or None."""
         return next((column for column in self.columns or () if column.name == name), None)
+
+
+IMAGE_KINDS = ("images", "image_table", "idx")
+FEW_VALUES = 20
+"""A whole-number column with at most this many different values is taken for classes, unless `task` says otherwise."""
+SampleForm = Literal["vector", "image", "sequence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sample: `vector` (d,), `image` (C, H, W) or `sequence` (T, F) with T the longest length."""
+
+    form: SampleForm
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of values in one sample."""
+        product = 1
+        for side in self.shape:
+            product *= side
+        return product
+
+
+def target_column(spec: JobSpec, facts: DatasetFacts) -> ColumnFacts | None:
+    """The table column to predict, or None when it is unnamed or unknown."""
+    name = spec.dataset.target or facts.target
+    return facts.column(name) if name else None
+
+
+def feature_columns(spec: JobSpec, facts: DatasetFacts) -> list[ColumnFacts]:
+    """The table columns to learn from, in the table's order, or in the order the spec names them."""
+    target = spec.dataset.target or facts.target
+    left_out = {*spec.dataset.ignore, target}
+    if spec.dataset.features is not None:
+        named = [facts.column(name) for name in spec.dataset.features]
+        return [column for column in named if column is not None and column.name not in left_out]
+    return [column for column in facts.columns or () if column.name not in left_out]
+
+
+def sample_of(spec: JobSpec, facts: DatasetFacts) -> Sample:
+    """Form and shape of one sample before preprocessing."""
+    if facts.kind == "table":
+        return Sample("vector", (sum(_column_width(spec, column) for column in feature_columns(spec, facts)),))
+    shape = facts.input_shape or ()
+    if facts.kind == "sequences":
+        return Sample("sequence", shape)
+    if facts.kind in IMAGE_KINDS or len(shape) == 3:
+        return Sample("image", shape if len(shape) == 3 else (1, *shape))
+    if len(shape) == 2:
+        return Sample("image", (1, *shape))
+    return Sample("vector", shape)
+
+
+def _column_width(spec: JobSpec, column: ColumnFacts) -> int:
+    if column.type == "numeric":
+        return 1
+    as_category = any(s.kind == "impute" and s.categorical == "category" for s in spec.preprocess)
+    return len(column.categories or ()) + int(as_category and column.missing > 0)
+
+
+def infer_task(spec: JobSpec, facts: DatasetFacts) -> Task | None:
+    """Classes: classification (of sequences: sequence_classification); numbers: regression; None when undecidable."""
+    if spec.task is not None:
+        return spec.task
+    if facts.kind == "table":
+        column = target_column(spec, facts)
+        if column is None:
+            return None
+        discrete = column.type == "categorical" or (column.integer and column.unique <= FEW_VALUES)
+        return "classification" if discrete else "regression"
+    if facts.target_type == "class":
+        return "sequence_classification" if facts.kind == "sequences" else "classification"
+    return "regression" if facts.target_type == "number" else None
+
+
+def is_classification(task: Task) -> bool:
+    """Whether the targets are classes."""
+    return task in ("classification", "sequence_classification")
+
+
+def class_counts(spec: JobSpec, facts: DatasetFacts) -> dict[str, int] | None:
+    """Class -> samples of the target, or None when it has no classes."""
+    if facts.kind == "table":
+        column = target_column(spec, facts)
+        return column.categories if column is not None else None
+    return facts.classes

@@ -6,6 +6,8 @@ the copying of its source, named.
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -194,3 +196,30 @@ def failure(
 def listing() -> list[dict[str, Any]]:
     """The catalogue as JSON."""
     return [asdict(entry) for entry in _LIST]
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNREACHABLE = (errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV)
+"""What a network file system says when its server is away."""
+SPEC_CODES = {
+    "unknown_column": "missing_column",
+    "missing_target": "missing_column",
+    "unreadable_weights": "weights_unusable",
+    "nothing_matches": "weights_unusable",
+    "head_does_not_fit": "weights_unusable",
+}
+DATA_CODES = {"not_prepared": "data_damaged", "missing_column": "missing_column"}
+
+
+def code_of_os(error: OSError) -> str:
+    """Return the failure code of a refused system call."""
+    if error.errno in NO_ROOM:
+        return "disk_full"
+    if error.errno in UNREACHABLE:
+        return "storage_unreachable"
+    return "out_of_memory" if error.errno == errno.ENOMEM else "io_error"
+
+
+def code_of_problems(problems: Sequence[Mapping[str, Any]], codes: Mapping[str, str], otherwise: str) -> str:
+    """Return the failure code of the first problem; `otherwise` where it has none of its own."""
+    return codes.get(str(problems[0]["code"]), otherwise) if problems else otherwise

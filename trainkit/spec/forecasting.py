@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trainkit.spec.facts import DatasetFacts
+from trainkit.spec.facts import DatasetFacts, feature_columns, target_column
 from trainkit.spec.job import JobSpec
 from trainkit.spec.problems import Problem
-from trainkit.spec.shapes import feature_columns, target_column
 
 DEFAULT_WINDOW = 16
 

@@ -1,8 +1,8 @@
-"""The closed list of metric names, and which direction is better for each."""
+"""The closed list of metrics: names, descriptions, and which direction is better for each."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 SPLITS = ("train", "val", "test")
 Direction = Literal["min", "max"]
@@ -23,6 +23,18 @@ LOGGED_DIRECTIONS: dict[str, Direction] = {**DIRECTIONS, "batch_loss": "min"}
 """The same of all logged series that have a best value; rules and searches cannot monitor `batch_loss`."""
 METRICS_WITH_STANDARD_ERROR = ("loss", "accuracy", "recall", "mse", "mae", "r2")
 """Metrics whose validation value is logged together with its standard error, e.g. `val_loss_se`."""
+METRIC_DESCRIPTIONS = {
+    "loss": "The spec's loss, without penalties; with class weights sum(w*l) / sum(w).",
+    "accuracy": "Share of samples whose class is predicted.",
+    "top5_accuracy": "Share of samples whose class is among the 5 likeliest; with more than 5 classes.",
+    "precision": "Mean over the classes of tp / (tp + fp).",
+    "recall": "Mean over the classes of tp / (tp + fn).",
+    "f1": "Mean over the classes of 2 * precision * recall / (precision + recall).",
+    "roc_auc": "Area under the ROC curve of the predicted probabilities; the mean of one against the rest beyond 2 classes.",
+    "mse": "Mean squared error in the targets' own units.",
+    "mae": "Mean absolute error in the targets' own units.",
+    "r2": "1 - SSE / SST.",
+}
 CLASSIFICATION_METRICS = ("loss", "accuracy", "top5_accuracy", "precision", "recall", "f1", "roc_auc")
 REGRESSION_METRICS = ("loss", "mse", "mae", "r2")
 
@@ -39,3 +51,8 @@ def split_metric(name: str) -> tuple[str, str]:
 def direction(name: str) -> Direction:
     """Return "min" or "max": which values of `val_accuracy`, `train_loss` ... are better."""
     return DIRECTIONS[split_metric(name)[1]]
+
+
+def with_mode(rule: Any) -> Any:
+    """The rule or schedule with its metric's own direction for `auto`."""
+    return rule.model_copy(update={"mode": direction(rule.monitor)}) if getattr(rule, "mode", None) == "auto" else rule

@@ -6,6 +6,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from trainkit.spec.problems import pointer_tokens
+
 
 def merge_patch(target: Any, patch: Any) -> Any:
     """`target` changed by a JSON merge patch: objects are merged, null removes, all else replaces (RFC 7396)."""
@@ -31,7 +33,7 @@ def with_value(document: Any, pointer: str, value: Any) -> Any:
 
     Raises KeyError with the first pointer that leads nowhere.
     """
-    path = [token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]]
+    path = pointer_tokens(pointer)
     changed = copy.deepcopy(document)
     place = changed
     for depth, token in enumerate(path):

@@ -37,6 +37,11 @@ def pointer(parts: Iterable[object]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
+def pointer_tokens(pointer: str) -> list[str]:
+    """The steps of an RFC 6901 JSON pointer, unescaped: the inverse of `pointer`."""
+    return [token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]]
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`Did you mean "x"?`, or '' when nothing is close."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +11,21 @@ from pydantic import ValidationError
 
 from trainkit.spec import checks, forecasting, losses
 from trainkit.spec.early_stop import peer_rules_of
-from trainkit.spec.facts import DatasetFacts
+from trainkit.spec.facts import DatasetFacts, Sample, class_counts, infer_task, is_classification, sample_of
 from trainkit.spec.job import JobSpec, Task
-from trainkit.spec.metrics import direction
-from trainkit.spec.problems import Problem, SpecError, problems_from_validation
-from trainkit.spec.sanity_checks import why_skipped
-from trainkit.spec.shapes import Sample, class_counts, infer_task, sample_of
-from trainkit.spec.sklearn_checks import ignored, is_sklearn_model
+from trainkit.spec.metrics import with_mode
+from trainkit.spec.models import is_sklearn_model
+from trainkit.spec.problems import Problem, SpecError, pointer_tokens, problems_from_validation
 
 SHAPE_STAYS_KNOWN = ("missing_values", "target_as_feature", "too_many_categories")
 """Problems of the dataset that leave a sample's shape known well enough to look for the others as well."""
+STAND_INS: dict[str, dict[str, Any]] = {
+    "augment": {"kind": "noise", "std": 0},
+    "preprocess": {"kind": "zero_mean"},
+    "early_stop": {"kind": "diverged"},
+    "model": {"kind": "linear"},
+}
+"""What takes the place of an unreadable part, so that its neighbours keep their positions in the list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +107,6 @@ def _windows(spec: JobSpec, facts: DatasetFacts) -> tuple[JobSpec, DatasetFacts]
     return spec.model_copy(update={"dataset": dataset, "split": split}), windows
 
 
-def is_classification(task: Task) -> bool:
-    """Whether the targets are classes."""
-    return task in ("classification", "sequence_classification")
-
-
 def _complete(spec: JobSpec, task: Task, has_validation: bool) -> JobSpec:
     """The same spec with task, loss, epochs, monitors and modes written out."""
     update: dict[str, Any] = {"task": task}
@@ -139,14 +140,9 @@ def best_monitor(spec: JobSpec, has_validation: bool) -> str | None:
     return "val_loss" if has_validation else None
 
 
-def with_mode(rule: Any) -> Any:
-    """The rule or schedule with its metric's own direction for `auto`."""
-    return rule.model_copy(update={"mode": direction(rule.monitor)}) if getattr(rule, "mode", None) == "auto" else rule
-
-
 def _warnings(spec: JobSpec, context: checks.CheckContext) -> Iterator[Problem]:
     if is_sklearn_model(spec.model):
-        yield from ignored(spec, default_loss(spec, context.task))
+        yield from checks.sklearn_warnings(spec, default_loss(spec, context.task))
     else:
         yield from _warnings_of_training(spec, context)
     if spec.task is None and context.facts.kind == "table":
@@ -195,7 +191,7 @@ def _warnings_of_training(spec: JobSpec, context: checks.CheckContext) -> Iterat
             "A smaller batch gives more steps.",
         )
     for index, check in enumerate(spec.train.sanity_checks):
-        if (reason := why_skipped(spec, check)) is not None:
+        if (reason := checks.why_sanity_check_skipped(spec, check)) is not None:
             yield Problem(
                 f"/train/sanity_checks/{index}", "sanity_check_skipped", f"{check} is skipped: {reason}", "Remove it."
             )
@@ -205,3 +201,72 @@ def _warnings_of_training(spec: JobSpec, context: checks.CheckContext) -> Iterat
         yield Problem(
             "/train/epochs", "phases_decide", f"the phases add up to {total} epochs, and they decide", "Leave it out."
         )
+
+
+def check_spec(document: Any, facts: DatasetFacts) -> JobSpec:
+    """Parse a document, and check it against its dataset. Raises SpecError with the problems of both kinds at once."""
+    try:
+        spec = parse_spec(document)
+    except SpecError as error:
+        raise SpecError([*error.problems, *further_problems(document, error.problems, facts)]) from None
+    resolve(spec, facts)
+    return spec
+
+
+def further_problems(document: Any, known: Sequence[Problem], facts: DatasetFacts) -> list[Problem]:
+    """What the dataset forbids in the parts of a document that parse, beside the `known` problems of those that do not."""
+    spec = drop_invalid_fields(document, known)
+    if spec is None:
+        return []
+    try:
+        resolve(spec, facts)
+    except SpecError as error:
+        return [problem for problem in error.problems if not _touches(problem.pointer, known)]
+    return []
+
+
+def drop_invalid_fields(document: Any, known: Iterable[Problem]) -> JobSpec | None:
+    """The spec without the parts that `known` points at; None when the dataset is not named or nothing is left."""
+    if not isinstance(document, dict):
+        return None
+    sound = copy.deepcopy(document)
+    places = [pointer_tokens(problem.pointer) for problem in known]
+    for place in places:
+        _without(sound, place)
+    try:
+        return JobSpec.model_validate(sound)
+    except ValidationError as error:
+        # A part may be unusable without the field that was taken out: then all of it goes.
+        for part in {str(item["loc"][0]) for item in error.errors() if item["loc"]}:
+            sound.pop(part, None)
+            if part == "model":
+                sound[part] = STAND_INS[part]
+    try:
+        return JobSpec.model_validate(sound)
+    except ValidationError:
+        return None
+
+
+def _without(document: dict[str, Any], place: Sequence[str]) -> None:
+    """Take one place out of the document, or put a stand-in there where others count on its position."""
+    if not place or place[0] not in document:
+        return
+    top = place[0]
+    part = document[top]
+    if top in STAND_INS and isinstance(part, list) and len(place) > 1 and int(place[1]) < len(part):
+        part[int(place[1])] = STAND_INS[top]
+    elif top == "model" and (len(place) == 1 or place[1] == "kind"):
+        document[top] = STAND_INS[top]
+    elif isinstance(part, dict) and len(place) > 1:
+        part.pop(place[1], None)
+    else:
+        del document[top]
+
+
+def _touches(pointer: str, known: Iterable[Problem]) -> bool:
+    """Whether a problem lies in, or around, a part that was taken out: then it may be about the stand-in."""
+    for problem in known:
+        place = "/model" if problem.pointer == "/model/kind" else problem.pointer
+        if f"{pointer}/".startswith(f"{place}/") or f"{place}/".startswith(f"{pointer}/"):
+            return True
+    return False

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from trainkit.spec.base import NonNegative, Positive, Rate, Seed, SpecModel, Width
-from trainkit.spec.sanity_checks import SanityCheck
+
+SanityCheck = Literal["first_batch", "small_model"]
 
 
 class RegularizeSpec(SpecModel):

@@ -12,7 +12,7 @@ from service.jobs.tables import Checkpoint
 from tests.support.api import Served, post_job, record_checkpoint
 from trainkit.spec.early_stop import PEER_RULE_KINDS
 from trainkit.spec.failures import failure
-from trainkit.spec.memory_reduction import with_next_spec
+from trainkit.spec.memory import with_next_spec
 from trainkit.spec.patch import merge_patch
 
 

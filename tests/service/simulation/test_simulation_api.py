@@ -12,8 +12,8 @@ from service.metrics import service as metrics
 from service.metrics.chunks import MetricRow
 from tests.support.api import Served
 from trainkit.diagnose.early_stopping import EarlyStopDecision, EarlyStopping, Evaluation
-from trainkit.spec.resolve import with_mode
-from trainkit.spec.rules import parse_rules
+from trainkit.spec.early_stop import parse_rules
+from trainkit.spec.metrics import with_mode
 
 LOSSES = [3.0, 2.0, 2.5, 2.6, 1.0, 1.5]
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)

@@ -18,8 +18,9 @@ from trainkit.fit.loop.nonfinite import LossNotFiniteError
 from trainkit.nn.build import build_model
 from trainkit.nn.network import count_parameters
 from trainkit.spec import JobSpec, check_spec, resolve
+from trainkit.spec.checks import why_sanity_check_skipped
+from trainkit.spec.models import smaller_model
 from trainkit.spec.problems import SpecError
-from trainkit.spec.sanity_checks import smaller_model, why_skipped
 
 BOTH = ["first_batch", "small_model"]
 
@@ -164,7 +165,9 @@ def test_what_makes_no_sense_is_left_out_and_said_so(model: dict[str, Any]) -> N
 
 def test_reasons() -> None:
     def reason(probe: Any, **fields: Any) -> str | None:
-        return why_skipped(JobSpec.model_validate({"dataset": "d", "model": {"kind": "cnn"}, **fields}), probe)
+        return why_sanity_check_skipped(
+            JobSpec.model_validate({"dataset": "d", "model": {"kind": "cnn"}, **fields}), probe
+        )
 
     assert reason("small_model") is reason("first_batch", start_from={"model": "mdl_1"}) is None
     assert "trained weights" in str(reason("small_model", start_from={"model": "mdl_1"}))

@@ -8,8 +8,7 @@ from torch import nn
 from trainkit.nn import build_model
 from trainkit.nn.network import body_blocks
 from trainkit.nn.zoo import target_size
-from trainkit.spec.models import Torchvision
-from trainkit.spec.torchvision_names import TORCHVISION_CLASSIFIERS
+from trainkit.spec.models import TORCHVISION_CLASSIFIERS, Torchvision
 
 SMALL = ["squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v3_small", "mnasnet0_5", "resnet18"]
 

@@ -6,10 +6,10 @@ from typing import get_args
 
 import torchvision
 
-from trainkit.spec import job, models, sanity_checks, split, training
+from trainkit.spec import job, models, split, training
 from trainkit.spec.catalog import SECTIONS, catalog, kinds
 from trainkit.spec.metrics import DIRECTIONS
-from trainkit.spec.torchvision_names import TORCHVISION_CLASSIFIERS
+from trainkit.spec.models import TORCHVISION_CLASSIFIERS
 
 
 def test_every_kind_has_a_description_and_a_schema():
@@ -36,7 +36,7 @@ def test_every_choice_of_the_spec_is_listed_with_a_description_and_a_schema():
         ("head", models.Head),
         ("pool", models.Cnn.model_fields["pool"].annotation),
         ("sequence_pooling", models.Recurrent.model_fields["pooling"].annotation),
-        ("sanity_check", sanity_checks.SanityCheck),
+        ("sanity_check", training.SanityCheck),
         ("target_scaling", job.JobSpec.model_fields["target_scaling"].annotation),
     ):
         assert [entry["kind"] for entry in listed[section]] == list(get_args(words)), section

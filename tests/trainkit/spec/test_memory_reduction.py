@@ -9,7 +9,7 @@ import pytest
 from trainkit.spec import DatasetFacts, parse_spec, resolve
 from trainkit.spec.estimate import estimate
 from trainkit.spec.failures import failure
-from trainkit.spec.memory_reduction import next_spec, with_next_spec
+from trainkit.spec.memory import next_spec, with_next_spec
 
 IMAGES = DatasetFacts(
     kind="images",

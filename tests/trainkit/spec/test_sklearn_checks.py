@@ -8,10 +8,11 @@ import pytest
 
 from trainkit.spec import DatasetFacts, JobSpec, SpecError, check_spec, resolve
 from trainkit.spec.baselines import baselines
+from trainkit.spec.checks import MOST_SVM_SAMPLES
 from trainkit.spec.estimate import estimate
 from trainkit.spec.facts import ColumnFacts
-from trainkit.spec.memory_reduction import next_spec
-from trainkit.spec.sklearn_checks import MOST_SVM_SAMPLES, SKLEARN_KINDS
+from trainkit.spec.memory import next_spec
+from trainkit.spec.models import SKLEARN_KINDS
 
 CLASSES = {"a": 300, "b": 300, "c": 300}
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from trainkit.data import ArrayInputs, Dataset, ImageInputs, SequenceInputs, TableInputs
 from trainkit.spec import ColumnFacts, JobSpec
+from trainkit.spec.facts import feature_columns, sample_of
 from trainkit.spec.preprocess import Impute
-from trainkit.spec.shapes import feature_columns, sample_of
 
 
 @dataclass(frozen=True, slots=True)

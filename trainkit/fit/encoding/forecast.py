@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from trainkit.data import ArrayInputs, Dataset, SequenceInputs, TableInputs
 from trainkit.data.dataset import make_dataset
 from trainkit.spec import JobSpec
+from trainkit.spec.facts import target_column
 from trainkit.spec.forecasting import by_time, cuts_windows, numeric_columns, too_short, window_of
 from trainkit.spec.problems import Problem, SpecError
-from trainkit.spec.shapes import target_column
 
 Series = NDArray[np.float32]
 

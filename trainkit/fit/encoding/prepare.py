@@ -19,7 +19,7 @@ from trainkit.fit.encoding.encode import Encoded, Encoder, as_float, encode, fit
 from trainkit.fit.encoding.preprocessing import Preprocessing
 from trainkit.fit.encoding.targets import TargetScaler, read_targets
 from trainkit.spec import JobSpec
-from trainkit.spec.shapes import sample_of
+from trainkit.spec.facts import sample_of
 
 FLOAT_BYTES = 1 << 30
 """Inputs whose float form is at most this large are converted once; larger images stay uint8 until their batch."""

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from trainkit.data import Dataset, TableInputs
 from trainkit.data.errors import data_error
 from trainkit.spec import JobSpec
-from trainkit.spec.resolve import is_classification
-from trainkit.spec.shapes import target_column
+from trainkit.spec.facts import is_classification, target_column
 
 
 @dataclass(frozen=True, slots=True)

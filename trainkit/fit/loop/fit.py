@@ -40,8 +40,8 @@ from trainkit.nn.heads import head_width
 from trainkit.nn.network import Network, count_parameters
 from trainkit.spec import JobSpec, ResolvedSpec, check_spec, resolve
 from trainkit.spec.early_stop import peer_rules_of
+from trainkit.spec.models import is_sklearn_model
 from trainkit.spec.problems import Problem, SpecError
-from trainkit.spec.sklearn_checks import is_sklearn_model
 
 
 def fit(

@@ -18,9 +18,8 @@ from trainkit.data.splits import split_indices
 from trainkit.diagnose.early_stopping import Evaluation
 from trainkit.diagnose.replay import Replay, observations
 from trainkit.fit.evaluation.evaluate import standard_error
-from trainkit.spec.early_stop import Patience
+from trainkit.spec.early_stop import Patience, check_logged, parse_rules
 from trainkit.spec.problems import SpecError
-from trainkit.spec.rules import check_logged, parse_rules
 
 ALL: list[dict[str, Any]] = [
     {"kind": "patience", "monitor": "val_accuracy", "patience": 6, "min_delta": 0.001},
