@@ -172,7 +172,7 @@ def admit_waiting(session: Session, dataset_id: str) -> int:
     for job in repository.waiting_for(session, dataset_id):
         if dataset.state == "ready":
             try:
-                resolved = resolve(parse_spec(job.spec), DatasetFacts.model_validate(dataset.facts))
+                resolved = resolve(job.spec, DatasetFacts.model_validate(dataset.facts))
             except SpecError as error:
                 problems = [p.as_dict() for p in error.problems]
                 code = code_of_problems(problems, SPEC_CODES, "invalid_spec")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from trainkit.diagnose.estimates import MetricChange, MetricEstimate, compare, comparison_metric
 from trainkit.diagnose.heuristics import RunView, suggest
 from trainkit.diagnose.record import Record
-from trainkit.spec import DatasetFacts, JobSpec, ResolvedSpec, SpecError, check_spec, resolve
+from trainkit.spec import DatasetFacts, JobSpec, ResolvedSpec, SpecError, resolve
 from trainkit.spec.estimate import estimate
 from trainkit.spec.metrics import direction
 from trainkit.spec.models import is_sklearn_model
@@ -95,8 +95,8 @@ def next_step(
     Raises SpecError where `base` does not fit the dataset.
     """
     budget = budget or Budget()
-    start = resolve(check_spec(dict(base), facts), facts)
     history = History(tried, facts)
+    start = history.resolved[0] if tried else resolve(base, facts)
     if budget.jobs is not None and len(tried) >= budget.jobs:
         return history.done("jobs_spent")
     if not tried:
@@ -118,7 +118,7 @@ class History:
 
     def __init__(self, tried: Sequence[CompletedStep], facts: DatasetFacts) -> None:
         self.tried, self.facts = tried, facts
-        self.resolved = [resolve(check_spec(one.step.document, facts), facts) for one in tried]
+        self.resolved = [resolve(one.step.document, facts) for one in tried]
         self._seen = {canonical_spec(one) for one in self.resolved}
 
     @cached_property
@@ -287,11 +287,11 @@ class History:
         The default of `monitor` depends on the early-stop rules, so a changed rule could change it.
         """
         document = merge_patch(self.tried[source].step.document, patch)
-        resolved = resolve(check_spec(document, self.facts), self.facts)
+        resolved = resolve(document, self.facts)
         monitor = self.resolved[0].spec.train.monitor
         if resolved.spec.train.monitor != monitor and "monitor" not in (patch.get("train") or {}):
             document = merge_patch(document, {"train": {"monitor": monitor}})
-            resolved = resolve(check_spec(document, self.facts), self.facts)
+            resolved = resolve(document, self.facts)
         return document, resolved
 
     def _reverts(self, source: int, spec: JobSpec) -> bool:
@@ -319,7 +319,7 @@ class History:
         """Return the training time of the source run, scaled by the ratio of both estimates."""
         assert step.source is not None
         old = float(estimate(self.resolved[step.source], self.facts)["seconds"])
-        new = float(estimate(resolve(check_spec(step.document, self.facts), self.facts), self.facts)["seconds"])
+        new = float(estimate(resolve(step.document, self.facts), self.facts)["seconds"])
         return self.tried[step.source].seconds * (new / old if old > 0 else 1.0)
 
 

@@ -16,7 +16,8 @@ from trainkit.diagnose.diagnosis import Diagnosis, diagnose
 from trainkit.diagnose.record import Record, Series
 from trainkit.fit.loop.fit import fit
 from trainkit.fit.loop.result import FitResult
-from trainkit.spec import check_spec, resolve
+from trainkit.spec import resolve
+from trainkit.spec.memory import with_next_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +53,17 @@ def fit_and_diagnose(
         if on_event is not None:
             on_event(event)
 
-    spec = check_spec(dict(document), data.facts)
+    resolved = resolve(document, data.facts)
     result, error, began = None, None, time.perf_counter()
     try:
-        result = fit(spec, data, on_event=record_event)
+        result = fit(resolved, data, on_event=record_event)
     except Exception:
-        error = latest["failed"]["error"]
+        error = with_next_spec(latest["failed"]["error"], document)
         if error["layer"] in ("platform", "internal"):
             raise
     columns = {name: list(map(np.array, zip(*rows, strict=True))) for name, rows in points.items()}
     record = Record(
-        spec=resolve(spec, data.facts).spec,
+        spec=resolved.spec,
         facts=data.facts,
         series={name: Series(step, epoch, value.astype(float)) for name, (step, epoch, value) in columns.items()},
         report=report_of(data, "", {}) if report is None else report,

@@ -3,7 +3,7 @@
 from trainkit.spec.facts import ColumnFacts, DatasetFacts
 from trainkit.spec.job import JobSpec
 from trainkit.spec.problems import Problem, SpecError
-from trainkit.spec.resolve import ResolvedSpec, check_spec, further_problems, load_resolved, parse_spec, resolve
+from trainkit.spec.resolve import ResolvedSpec, further_problems, load_resolved, parse_spec, resolve
 
 __all__ = [
     "ColumnFacts",
@@ -12,7 +12,6 @@ __all__ = [
     "Problem",
     "ResolvedSpec",
     "SpecError",
-    "check_spec",
     "further_problems",
     "load_resolved",
     "parse_spec",

@@ -10,7 +10,7 @@ from trainkit.spec.checks import MOST_SVM_SAMPLES, CheckContext, svm_share
 from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.forecasting import cuts_windows, windowed
 from trainkit.spec.preprocess import PreprocessStep
-from trainkit.spec.resolve import ResolvedSpec, parse_spec, resolve
+from trainkit.spec.resolve import ResolvedSpec, resolve
 
 KEPT = ("labels", "dataset", "task", "split", "balance", "target_scaling", "resources")
 """What a baseline has in common with the spec it is held against; the rest is its own."""
@@ -32,7 +32,7 @@ def baselines(document: Mapping[str, Any], facts: DatasetFacts) -> list[tuple[st
     arrays of vectors also have gradient_boosting and rbf_svm (on a random share of more than 20,000 training samples),
     and z_score where nothing scales. Raises SpecError for a document that is no valid spec.
     """
-    resolved = resolve(parse_spec(dict(document)), facts)
+    resolved = resolve(document, facts)
     spec = resolved.spec
     seen = windowed(spec, facts) if cuts_windows(spec, facts) else facts
     context = CheckContext(spec, seen, spec.task or "classification", resolved.sample, resolved.outputs)

@@ -54,8 +54,17 @@ def parse_spec(document: Any) -> JobSpec:
         raise SpecError([Problem("", "too_deep", "the document is nested too deeply", "")]) from None
 
 
-def resolve(spec: JobSpec, facts: DatasetFacts) -> ResolvedSpec:
-    """Fill in task, loss, monitors and modes, and check the spec against the dataset. Raises SpecError."""
+def resolve(spec: JobSpec | Mapping[str, Any], facts: DatasetFacts) -> ResolvedSpec:
+    """Fill in task, loss, monitors and modes, and check the spec, or its document, against the dataset.
+
+    Raises SpecError. A document's mistakes of form and those that its dataset shows in the rest come together.
+    """
+    if not isinstance(spec, JobSpec):
+        document = dict(spec) if isinstance(spec, Mapping) else spec
+        try:
+            spec = parse_spec(document)
+        except SpecError as error:
+            raise SpecError([*error.problems, *further_problems(document, error.problems, facts)]) from None
     task = infer_task(spec, facts)
     early = [*checks.dataset_problems(spec, facts, task)]
     if task is None or any(problem.code not in SHAPE_STAYS_KNOWN for problem in early):
@@ -203,19 +212,9 @@ def _warnings_of_training(spec: JobSpec, context: checks.CheckContext) -> Iterat
         )
 
 
-def check_spec(document: Any, facts: DatasetFacts) -> JobSpec:
-    """Parse a document, and check it against its dataset. Raises SpecError with the problems of both kinds at once."""
-    try:
-        spec = parse_spec(document)
-    except SpecError as error:
-        raise SpecError([*error.problems, *further_problems(document, error.problems, facts)]) from None
-    resolve(spec, facts)
-    return spec
-
-
 def further_problems(document: Any, known: Sequence[Problem], facts: DatasetFacts) -> list[Problem]:
-    """What the dataset forbids in the parts of a document that parse, beside the `known` problems of those that do not."""
-    spec = drop_invalid_fields(document, known)
+    """Return what the dataset forbids in the parts of a document that parse; `known`: the problems of those that do not."""
+    spec = _drop_invalid_fields(document, known)
     if spec is None:
         return []
     try:
@@ -225,7 +224,7 @@ def further_problems(document: Any, known: Sequence[Problem], facts: DatasetFact
     return []
 
 
-def drop_invalid_fields(document: Any, known: Iterable[Problem]) -> JobSpec | None:
+def _drop_invalid_fields(document: Any, known: Iterable[Problem]) -> JobSpec | None:
     """The spec without the parts that `known` points at; None when the dataset is not named or nothing is left."""
     if not isinstance(document, dict):
         return None

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.diagnosis_records import facts, record, table
 from trainkit.diagnose.heuristics import DIVERGED, FIRST_CHOICES, OVERTRAINED, UNFINISHED, RunView, suggest
-from trainkit.spec import DatasetFacts, check_spec
+from trainkit.spec import DatasetFacts, resolve
 from trainkit.spec.patch import merge_patch
 
 SEQUENCES = DatasetFacts.model_validate(
@@ -48,7 +48,7 @@ def test_suggest_yields_valid_changes(form: str, best_position: float | None) ->
     document = dict(at.record.document or {})
     for _, change in changes:
         changed = merge_patch(document, change.patch)
-        assert check_spec(changed, at.record.facts) != check_spec(document, at.record.facts)
+        assert resolve(changed, at.record.facts).spec != resolve(document, at.record.facts).spec
         assert all((change.why, *change.expected))
 
 

@@ -14,7 +14,7 @@ from trainkit.diagnose.diagnosis import RULES, diagnose
 from trainkit.diagnose.recommendations import MAX_RECOMMENDATIONS, recommend
 from trainkit.diagnose.recommenders import RECOMMENDERS
 from trainkit.diagnose.verdicts import CODES, EXPLAINS, Verdict, graded_confidence, order_by_cause
-from trainkit.spec import DatasetFacts, JobSpec, parse_spec, resolve
+from trainkit.spec import DatasetFacts, JobSpec, resolve
 from trainkit.spec.patch import merge_patch, replacing
 
 EXAMPLES = sorted(Path(__file__).parents[3].joinpath("examples", "specs").glob("*.yaml"))
@@ -65,7 +65,7 @@ def test_recommend_gives_valid_specs(path: Path) -> None:
         for following in recommend(made, [Verdict(code, 0.9, 1, "")]):
             offered.add(code)
             assert following.spec == merge_patch(document, following.patch)
-            resolve(parse_spec(following.spec), about)
+            resolve(following.spec, about)
             assert following.spec != document
             assert set(following.expected) == {"metric", "direction", "size", "source"}
             assert all(following.expected.values())

@@ -17,7 +17,7 @@ from trainkit.fit import sanity_checks
 from trainkit.fit.loop.nonfinite import LossNotFiniteError
 from trainkit.nn.build import build_model
 from trainkit.nn.network import count_parameters
-from trainkit.spec import JobSpec, check_spec, resolve
+from trainkit.spec import JobSpec, resolve
 from trainkit.spec.checks import why_sanity_check_skipped
 from trainkit.spec.models import smaller_model
 from trainkit.spec.problems import SpecError
@@ -154,7 +154,7 @@ def test_smaller_is_smaller(model: dict[str, Any]) -> None:
 @pytest.mark.parametrize("model", [{"kind": "linear"}, {"kind": "linear_svm"}, {"kind": "mlp", "hidden": [8]}])
 def test_what_makes_no_sense_is_left_out_and_said_so(model: dict[str, Any]) -> None:
     document = probing(spec(model, train={"epochs": 1}), "small_model")
-    resolved = resolve(check_spec(document, vectors().facts), vectors().facts)
+    resolved = resolve(document, vectors().facts)
     assert [(w.pointer, w.code) for w in resolved.warnings if "sanity_check" in w.code] == [
         ("/train/sanity_checks/0", "sanity_check_skipped")
     ]
@@ -180,7 +180,7 @@ def test_reasons() -> None:
 @pytest.mark.parametrize("wrong", [["first"], ["first_batch", "first_batch"], "first_batch"])
 def test_refused(wrong: Any) -> None:
     with pytest.raises(SpecError) as refused:
-        check_spec({**spec({"kind": "mlp"}), "train": {"sanity_checks": wrong}}, vectors().facts)
+        resolve({**spec({"kind": "mlp"}), "train": {"sanity_checks": wrong}}, vectors().facts)
     assert refused.value.problems[0].pointer.startswith("/train/sanity_checks")
 
 

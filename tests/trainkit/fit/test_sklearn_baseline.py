@@ -22,7 +22,7 @@ import trainkit as tk
 from tests.support.fit_data import images, numbers, sequences, spec, vectors
 from trainkit.data import Dataset, split_indices
 from trainkit.fit import sklearn_baseline
-from trainkit.spec import check_spec, resolve
+from trainkit.spec import resolve
 from trainkit.spec.catalog import catalog
 
 BOOSTING, SVM = {"kind": "gradient_boosting"}, {"kind": "rbf_svm"}
@@ -35,7 +35,7 @@ def document(model: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 def cut(data: Dataset, asked: dict[str, Any]) -> tuple[Any, np.ndarray, np.ndarray]:
     """(parts, inputs as float64, targets) of a dataset of arrays."""
-    resolved = resolve(check_spec(asked, data.facts), data.facts).spec
+    resolved = resolve(asked, data.facts).spec
     labels = data.targets if data.facts.classes is not None else None
     parts = split_indices(resolved.split, data.facts.samples, labels, data.split)
     return parts, np.asarray(data.inputs.values, np.float64), np.asarray(data.targets)

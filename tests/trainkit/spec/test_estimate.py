@@ -3,7 +3,7 @@
 import pytest
 
 from trainkit.nn.build import build_model
-from trainkit.spec import DatasetFacts, parse_spec, resolve
+from trainkit.spec import DatasetFacts, resolve
 from trainkit.spec.estimate import estimate
 
 IMAGES = DatasetFacts(
@@ -38,7 +38,7 @@ SEQUENCES = DatasetFacts(
     ],
 )
 def test_parameters_equal_the_built_model(facts, model):
-    resolved = resolve(parse_spec({"dataset": "ds_1", "model": model}), facts)
+    resolved = resolve({"dataset": "ds_1", "model": model}, facts)
     module = build_model(resolved.spec.model, resolved.sample.shape, resolved.outputs, seed=0)
     assert estimate(resolved, facts)["parameters"] == sum(p.numel() for p in module.parameters())
 
@@ -46,6 +46,6 @@ def test_parameters_equal_the_built_model(facts, model):
 def test_memory_grows_with_the_batch():
     def memory(batch):
         document = {"dataset": "ds_1", "model": {"kind": "cnn"}, "train": {"batch_size": batch}}
-        return estimate(resolve(parse_spec(document), IMAGES), IMAGES)["memory_bytes"]
+        return estimate(resolve(document, IMAGES), IMAGES)["memory_bytes"]
 
     assert memory(256) > memory(32)

@@ -8,7 +8,7 @@ import pytest
 from trainkit.data import Column, Dataset, SequenceInputs, TableInputs
 from trainkit.data.dataset import make_dataset
 from trainkit.fit.encoding.forecast import as_windows
-from trainkit.spec import DatasetFacts, SpecError, parse_spec, resolve
+from trainkit.spec import DatasetFacts, SpecError, resolve
 from trainkit.spec.forecasting import windowed
 
 
@@ -46,7 +46,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_facts_are_those_of_the_windows_that_will_be_cut(name: str) -> None:
     data, dataset = CASES[name]
-    done = resolve(parse_spec(document(**dataset)), data.facts)
+    done = resolve(document(**dataset), data.facts)
     cut = as_windows(done.spec, data).facts
     told = windowed(done.spec, data.facts)
     assert told.model_dump() == cut.model_dump()
@@ -56,7 +56,7 @@ def test_the_facts_are_those_of_the_windows_that_will_be_cut(name: str) -> None:
 
 def refusals(data: Dataset, **changes: object) -> list[tuple[str, str]]:
     with pytest.raises(SpecError) as caught:
-        resolve(parse_spec({**document(), **changes}), data.facts)
+        resolve({**document(), **changes}, data.facts)
     return [(problem.pointer, problem.code) for problem in caught.value.problems]
 
 
@@ -75,7 +75,7 @@ def test_images_are_no_series_but_arrays_of_any_shape_are() -> None:
         kind="images", samples=99, input_shape=(1, 8, 8), classes={"a": 50, "b": 49}, target_type="class"
     )
     with pytest.raises(SpecError) as caught:
-        resolve(parse_spec(document()), facts.model_copy(update={"target_type": "none", "classes": None}))
+        resolve(document(), facts.model_copy(update={"target_type": "none", "classes": None}))
     assert [problem.code for problem in caught.value.problems] == ["not_a_series"]
     steps = Dataset.from_arrays(np.zeros((20, 3, 8)), np.linspace(0, 1, 20))
-    assert resolve(parse_spec(document(window=2)), steps.facts).sample.shape == (2, 25)
+    assert resolve(document(window=2), steps.facts).sample.shape == (2, 25)

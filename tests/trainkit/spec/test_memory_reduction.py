@@ -80,7 +80,7 @@ def test_what_was_not_said_counts_as_its_default() -> None:
     adapted = {"dataset": "ds_1", "model": {"kind": "mlp"}, "adapt": {"target_dataset": "ds_2"}}
     told = next_spec(adapted, {})
     assert (told["patch"], told["fork"]) == ({"train": {"batch_size": 32, "gradient_accumulation_steps": 1}}, False)
-    resolve(parse_spec(told["spec"]), IMAGES)
+    resolve(told["spec"], IMAGES)
     last = next_spec({"dataset": "ds_1", "model": {"kind": "gru"}, "train": {"batch_size": 1}}, {})
     assert last["patch"] == {"model": {"hidden": 32}}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainkit.spec import DatasetFacts, SpecError, load_resolved, parse_spec, resolve
+from trainkit.spec import DatasetFacts, SpecError, load_resolved, resolve
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("service", "worker", "client")
@@ -40,7 +40,7 @@ def test_service_resolves_in_one_module_and_worker_in_none() -> None:
     ],
 )
 def test_load_resolved_restores_what_resolve_made(document: dict[str, object], facts: DatasetFacts) -> None:
-    made = resolve(parse_spec(document), facts)
+    made = resolve(document, facts)
     stored = load_resolved(made.spec.model_dump(mode="json"), facts)
     assert (stored.spec, stored.sample, stored.outputs) == (made.spec, made.sample, made.outputs)
 

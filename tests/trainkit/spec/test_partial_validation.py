@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainkit.data.splits import largest_remainder
-from trainkit.spec import DatasetFacts, SpecError, check_spec, resolve
+from trainkit.spec import DatasetFacts, SpecError, resolve
 from trainkit.spec.job import JobSpec
 from trainkit.spec.split import SplitSpec, part_sizes
 
@@ -18,7 +18,7 @@ GOOD = {"dataset": "d", "model": {"kind": "mlp"}}
 
 def refusals(document: object, facts: DatasetFacts = GREY) -> dict[str, str]:
     with pytest.raises(SpecError) as caught:
-        check_spec(document, facts)
+        resolve(document, facts)
     assert all(problem.hint for problem in caught.value.problems), "every refusal says what to do"
     return {problem.pointer: problem.code for problem in caught.value.problems}
 
@@ -61,7 +61,7 @@ def test_a_stand_in_keeps_the_positions_of_its_neighbours():
 )
 def test_what_does_not_parse_breeds_no_problem_of_its_stand_in(broken):
     with pytest.raises(SpecError) as caught:
-        check_spec(GOOD | broken, GREY)
+        resolve(GOOD | broken, GREY)
     assert len(caught.value.problems) == 1
     both = refusals(GOOD | broken | {"augment": [{"kind": "hue"}], "resources": {"priority": 999}})
     assert len(both) == 3
@@ -70,11 +70,11 @@ def test_what_does_not_parse_breeds_no_problem_of_its_stand_in(broken):
 @pytest.mark.parametrize("document", [None, [], {}, {"model": {"kind": "mlp"}}, {"dataset": {"id": ""}, "model": 1}])
 def test_invalid_document_raises_no_other_exception(document):
     with pytest.raises(SpecError):
-        check_spec(document, GREY)
+        resolve(document, GREY)
 
 
 def test_a_sound_document_passes():
-    assert check_spec(GOOD, GREY).model.kind == "mlp"
+    assert resolve(GOOD, GREY).spec.model.kind == "mlp"
 
 
 @given(st.integers(0, 3000), st.lists(st.floats(0.01, 10), min_size=2, max_size=3))

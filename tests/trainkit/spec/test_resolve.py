@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainkit.spec import ColumnFacts, DatasetFacts, SpecError, parse_spec, resolve
+from trainkit.spec import ColumnFacts, DatasetFacts, SpecError, resolve
 
 GREY = DatasetFacts(
     kind="images", samples=1000, input_shape=(1, 8, 8), classes={"a": 500, "b": 500}, target_type="class"
@@ -32,7 +32,7 @@ NUMBERS = DatasetFacts(kind="arrays", samples=442, input_shape=(10,), target_typ
 
 
 def resolved(facts, **document):
-    return resolve(parse_spec({"dataset": "ds_1", "model": {"kind": "mlp"}} | document), facts)
+    return resolve({"dataset": "ds_1", "model": {"kind": "mlp"}} | document, facts)
 
 
 def refusals(facts, **document):
@@ -146,5 +146,5 @@ def test_predefined_parts_decide_whether_there_is_validation():
 
 def test_a_resolved_spec_is_a_fixed_point():
     once = resolved(GREY, early_stop=[{"kind": "patience"}]).spec
-    again = resolve(parse_spec(once.model_dump(mode="json")), GREY).spec
+    again = resolve(once.model_dump(mode="json"), GREY).spec
     assert again == once

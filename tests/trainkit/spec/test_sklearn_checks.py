@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainkit.spec import DatasetFacts, JobSpec, SpecError, check_spec, resolve
+from trainkit.spec import DatasetFacts, JobSpec, SpecError, resolve
 from trainkit.spec.baselines import baselines
 from trainkit.spec.checks import MOST_SVM_SAMPLES
 from trainkit.spec.estimate import estimate
@@ -68,7 +68,7 @@ def test_baselines_are_valid_specs_of_the_same_task(case):
     found = baselines(document, known)
     assert [name for name, _ in found] == names
     for name, baseline in found:
-        resolved = resolve(check_spec(baseline, known), known)
+        resolved = resolve(baseline, known)
         assert [w.code for w in resolved.warnings if w.code == "not_used"] == []
         for same in ("task", "split", "dataset", "balance", "target_scaling"):
             assert getattr(resolved.spec, same) == getattr(asked.spec, same), same
@@ -112,7 +112,7 @@ def test_a_bad_document_is_refused_as_ever():
 
 def problems(known: DatasetFacts, **fields: Any) -> list[tuple[str, str]]:
     with pytest.raises(SpecError) as raised:
-        resolve(check_spec({"dataset": "d", "model": {"kind": "rbf_svm"}, **fields}, known), known)
+        resolve({"dataset": "d", "model": {"kind": "rbf_svm"}, **fields}, known)
     return [(problem.pointer, problem.code) for problem in raised.value.problems]
 
 
@@ -131,9 +131,7 @@ def test_a_kernel_machine_takes_so_many_samples_and_baselines_mind_that(samples)
     assert problems(known, split={"train": 9, "validation": 1, "test": 0}) == [("/split/subsample", "too_many_samples")]
     document = {"dataset": "d", "model": {"kind": "mlp"}, "split": "9:1:0"}
     last = dict(baselines(document, known))["rbf_svm"]
-    assert resolve(check_spec(last, known), known).spec.split.subsample == pytest.approx(
-        MOST_SVM_SAMPLES / (0.9 * samples), rel=1e-3
-    )
+    assert resolve(last, known).spec.split.subsample == pytest.approx(MOST_SVM_SAMPLES / (0.9 * samples), rel=1e-3)
 
 
 def test_what_is_set_in_vain_is_warned_of_and_what_a_second_look_adds_is_not():

@@ -12,6 +12,7 @@ import torch
 
 from trainkit.data import Dataset
 from trainkit.fit.batched.calibration import Calibration, calibrate
+from trainkit.fit.batched.eligibility import Reason, eligible
 from trainkit.fit.batched.parameter_stack import same_shape
 from trainkit.fit.batched.runner import BatchedRun, BatchedRunner
 from trainkit.fit.control import Control, SharedControl
@@ -23,8 +24,7 @@ from trainkit.fit.loop.fit import build_result, build_setup, describe_runtime, f
 from trainkit.fit.loop.result import FitResult, TrainingOutcome
 from trainkit.fit.loop.setup import RunSetup, dropout_seed
 from trainkit.fit.loop.training_run import TrainingRun
-from trainkit.spec import JobSpec, check_spec
-from trainkit.spec.batching import Reason, eligible
+from trainkit.spec import JobSpec, ResolvedSpec, resolve
 
 OnEvent = Callable[[int, dict[str, Any]], object]
 """(number of the trial, event)"""
@@ -41,7 +41,7 @@ class BatchTrial:
     control: Control | None
     workdir: Path | None
     events: Events = field(init=False)
-    spec: JobSpec | None = None
+    resolved: ResolvedSpec | None = None
     setup: RunSetup | None = None
     run: TrainingRun | None = None
     runtime: dict[str, Any] = field(default_factory=dict)
@@ -79,7 +79,7 @@ def fit_batch(
 ) -> list[FitResult | Exception]:
     """Train each of `specs` on `data`: the results of `fit`, in order, up to rounding.
 
-    `auto` trains them as one model where they are alike enough (`trainkit.spec.batching.eligible`) and a short
+    `auto` trains them as one model where they are alike enough (`eligible`) and a short
     calibration finds that clearly faster; `always` leaves the calibration out; otherwise, or with `never`, one after
     another. The `runtime` event and result hold `batched`, `trials`, and `calibration` or `why_not`. `on_event` gets
     (number of the trial, event); `control` is one for all or one each: a trial that is stopped leaves the others alone.
@@ -89,15 +89,14 @@ def fit_batch(
     trials = _trials(specs, on_event, control, workdir)
     for trial in trials:
         try:
-            document = trial.document
-            trial.spec = document if isinstance(document, JobSpec) else check_spec(dict(document), data.facts)
+            trial.resolved = resolve(trial.document, data.facts)
         except Exception as error:
             trial.fail(error)
     if when == "never":
         _one_by_one(trials, data, "batching is off")
         return _outcomes(trials)
-    known = [(trial.number, trial.spec) for trial in trials if trial.spec is not None]
-    reason = eligible([spec for _, spec in known], data.facts)
+    known = [(trial.number, trial.resolved) for trial in trials if trial.resolved is not None]
+    reason = eligible([resolved for _, resolved in known], data.facts)
     if reason is not None:
         reason = replace(reason, trial=known[reason.trial][0])
         _refuse(when, reason)
@@ -146,14 +145,14 @@ def _one_by_one(trials: Sequence[BatchTrial], data: Dataset, why_not: str) -> No
     """Train by `fit`, whose `runtime` only gains why they were not batched."""
     extra = {"trials": len(trials), "why_not": why_not}
     for trial in trials:
-        if trial.spec is None:
+        if trial.resolved is None:
             continue
 
         def send(event: dict[str, Any], trial: BatchTrial = trial) -> None:
             trial.send({**event, **extra} if event["type"] == "runtime" else event)
 
         try:
-            result = fit(trial.spec, data, on_event=send, control=trial.control, workdir=trial.workdir)
+            result = fit(trial.resolved, data, on_event=send, control=trial.control, workdir=trial.workdir)
             result.runtime |= extra
             trial.outcome = result
         except Exception as error:  # `fit` has sent the event
@@ -164,10 +163,10 @@ def _build_setups(trials: Sequence[BatchTrial], data: Dataset) -> None:
     """Prepare each trial's data and network. The runtime is chosen once: their networks are alike."""
     runtime: Runtime | None = None
     for trial in trials:
-        if trial.spec is None:
+        if trial.resolved is None:
             continue
         try:
-            spec, trial_data = resolve_for(trial.spec, data, trial.events, trial.control)
+            spec, trial_data = resolve_for(trial.resolved, data, trial.events, trial.control)
             device = choose_device(spec.resources.device)
             with one_thread():
                 prepared = prepare(spec, trial_data, device, trial.events.phase)

@@ -38,7 +38,7 @@ from trainkit.fit.sklearn_baseline import fit_sklearn_baseline
 from trainkit.nn.build import build_model
 from trainkit.nn.heads import head_width
 from trainkit.nn.network import Network, count_parameters
-from trainkit.spec import JobSpec, ResolvedSpec, check_spec, resolve
+from trainkit.spec import JobSpec, ResolvedSpec, resolve
 from trainkit.spec.early_stop import peer_rules_of
 from trainkit.spec.models import is_sklearn_model
 from trainkit.spec.problems import Problem, SpecError
@@ -78,8 +78,7 @@ def fit(
     """
     events = Events(on_event)
     try:
-        parsed = spec if isinstance(spec, JobSpec | ResolvedSpec) else check_spec(dict(spec), data.facts)
-        resolved, data = resolve_for(parsed, data, events, control)
+        resolved, data = resolve_for(spec, data, events, control)
         return fit_resolved(
             resolved,
             data,
@@ -171,7 +170,7 @@ def train_epoch(run: TrainingRun) -> None:
 
 
 def resolve_for(
-    spec: ResolvedSpec | JobSpec, data: Dataset, events: Events, control: object
+    spec: ResolvedSpec | JobSpec | Mapping[str, Any], data: Dataset, events: Events, control: object
 ) -> tuple[JobSpec, Dataset]:
     """The resolved spec and its data, cut into windows where it forecasts; logs the warnings. Raises SpecError."""
     resolved = spec if isinstance(spec, ResolvedSpec) else resolve(spec, data.facts)

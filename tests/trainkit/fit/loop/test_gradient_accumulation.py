@@ -121,7 +121,7 @@ def test_adaptation_refuses_it() -> None:
     data = vectors()
     document = cut(spec({"kind": "mlp"}, adapt={"target_dataset": "ds_2"}), 8, 2)
     with pytest.raises(SpecError) as refused:
-        resolve(parse_spec(document), data.facts)
+        resolve(document, data.facts)
     (problem,) = refused.value.problems
     assert (problem.pointer, problem.code) == ("/train/gradient_accumulation_steps", "not_with_adapt")
     assert problem.hint
@@ -132,7 +132,7 @@ def test_adaptation_refuses_it() -> None:
 def test_steps_are_counted_whole_and_memory_in_pieces() -> None:
     def cost(batch_size: int, accumulation_steps: int) -> dict[str, Any]:
         document = cut(spec({"kind": "cnn"}), batch_size, accumulation_steps)
-        return estimate(resolve(parse_spec(document), images(2000).facts), images(2000).facts)
+        return estimate(resolve(document, images(2000).facts), images(2000).facts)
 
     whole, parts, small = cost(256, 1), cost(32, 8), cost(32, 1)
     assert parts["steps_per_epoch"] == whole["steps_per_epoch"] < small["steps_per_epoch"]

@@ -10,8 +10,8 @@ from trainkit.spec.estimate import PROCESS_BYTES
 from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.job import JobSpec
 from trainkit.spec.memory import needed_bytes
-from trainkit.spec.problems import SpecError, pointer
-from trainkit.spec.resolve import resolve
+from trainkit.spec.problems import pointer
+from trainkit.spec.resolve import ResolvedSpec
 
 MODELS = ("linear", "linear_svm", "mlp", "cnn")
 """Layer upon layer: these are computed for many trials at once."""
@@ -55,21 +55,18 @@ class Reason:
         return f"trial {self.trial}, {self.pointer or '/'}: {self.message}"
 
 
-def eligible(specs: Sequence[JobSpec], facts: DatasetFacts) -> Reason | None:
-    """None when these specs, all of one dataset, can train as one. What else is wrong with a spec is not told here."""
+def eligible(specs: Sequence[ResolvedSpec], facts: DatasetFacts) -> Reason | None:
+    """Return None when these specs, all of one dataset, can train as one, else the first obstacle."""
     if not specs:
         return None
-    first, needed = _rest(specs[0]), 0
-    for trial, spec in enumerate(specs):
-        for obstacle in _obstacles(spec):
+    first, needed = _rest(specs[0].spec), 0
+    for trial, resolved in enumerate(specs):
+        for obstacle in _obstacles(resolved.spec):
             return Reason(trial, *obstacle)
-        where = _difference(first, _rest(spec))
+        where = _difference(first, _rest(resolved.spec))
         if where is not None:
             return Reason(trial, where, "it differs from trial 0")
-        try:
-            needed += needed_bytes(resolve(spec, facts), facts) - PROCESS_BYTES
-        except SpecError as error:
-            return Reason(trial, error.problems[0].pointer, error.problems[0].message)
+        needed += needed_bytes(resolved, facts) - PROCESS_BYTES
     if needed > MOST_BYTES:
         return Reason(0, "", f"together they need about {needed / 2**30:.1f} GiB, more than {MOST_BYTES / 2**30:.0f}")
     return None
