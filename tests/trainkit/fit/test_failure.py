@@ -99,8 +99,8 @@ def test_the_list_is_closed() -> None:
         failure("something_else", "x")
     used = set()
     sources = [p for name in ("trainkit", "worker", "service") for p in (ROOT / name).rglob("*.py")]
-    text = "".join(p.read_text(encoding="utf-8") for p in sources if p.name != "failures.py")
-    assert [code for code in FAILURES if f'"{code}"' not in text] == [], "listed, but never happens"
+    text = "".join(p.read_text(encoding="utf-8") for p in sources)
+    assert [code for code in FAILURES if text.count(f'"{code}"') < 2] == [], "listed, but never happens"
     for package in ("trainkit", "worker", "service"):
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
