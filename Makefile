@@ -14,6 +14,9 @@ PORT ?= 8321
 # torch's threads fight with every neighbour on a shared machine: one each, unless the caller says otherwise.
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Many images set this, and then each process that trains compiles torch anew: 4 s of 7.6 s to import torch and its compiler,
+# in each of the many processes that the tests and the service start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo up test coverage lint docs bench soak clean
 help: ## this list
@@ -27,6 +30,7 @@ $(READY):
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python's venv module is missing (Debian: apt-get install python3-venv)"; exit 2; }
 	@$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c "import torchvision, sklearn.datasets, scipy.stats, matplotlib.figure"  # compiles them, once
 	@rm -f $(VENV)/.ready-*; touch $@
 
 .PHONY: curl
