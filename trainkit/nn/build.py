@@ -6,8 +6,7 @@ import torch
 
 from trainkit.nn.cnn import build_cnn
 from trainkit.nn.init import initialize_
-from trainkit.nn.linear import build_linear
-from trainkit.nn.mlp import build_mlp
+from trainkit.nn.mlp import build_linear, build_mlp
 from trainkit.nn.network import Network
 from trainkit.nn.residual import build_residual_cnn
 from trainkit.nn.rnn import build_recurrent

@@ -6,11 +6,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from trainkit.nn.activations import build as build_activation
-from trainkit.nn.linear import output_head
-from trainkit.nn.mlp import dense_block
+from trainkit.nn.layers import build_activation, build_norm, dense_block, output_head
 from trainkit.nn.network import GlobalAverage, Network
-from trainkit.nn.norms import build_norm
 from trainkit.spec.models import Cnn
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainkit.regularize.weights import EMBEDDINGS, NORMS
+from trainkit.regularize import EMBEDDINGS, NORMS
 from trainkit.spec.init import InitSpec
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

@@ -1,4 +1,4 @@
-"""Fully connected networks; the classic one is 784-500-500-10."""
+"""Linear models and fully connected networks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ from collections import OrderedDict
 
 from torch import nn
 
-from trainkit.nn.activations import build as build_activation
-from trainkit.nn.linear import output_head
+from trainkit.nn.layers import dense_block, output_head
 from trainkit.nn.network import Network
-from trainkit.nn.norms import build_norm
-from trainkit.spec.models import Activation, Mlp, Norm
+from trainkit.spec.models import Mlp
+
+
+def build_linear(input_shape: tuple[int, ...], outputs: int) -> Network:
+    """Build z = W x + b with x flattened to (B, d).
+
+    With the multi-class hinge loss and an L2 penalty (1/C of the usual form) this is the linear SVM (Crammer and Singer
+    2001).
+    """
+    size = 1
+    for side in input_shape:
+        size *= side
+    return Network(nn.Sequential(OrderedDict(flatten=nn.Flatten())), output_head(size, outputs))
 
 
 def build_mlp(spec: Mlp, input_shape: tuple[int, ...], outputs: int) -> Network:
@@ -25,17 +35,3 @@ def build_mlp(spec: Mlp, input_shape: tuple[int, ...], outputs: int) -> Network:
         body[f"block_{number}"] = dense_block(width, hidden, spec.activation, spec.norm, spec.dropout)
         width = hidden
     return Network(nn.Sequential(body), output_head(width, outputs))
-
-
-def dense_block(
-    inputs: int, width: int, activation: Activation, norm: Norm = "none", dropout: float = 0.0
-) -> nn.Sequential:
-    """linear, norm, activation, dropout. Batch norm takes the bias's place: its own shift makes a bias idle."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict(linear=nn.Linear(inputs, width, bias=norm != "batch"))
-    layer = build_norm(norm, width, image=False)
-    if layer is not None:
-        layers["norm"] = layer
-    layers["activation"] = build_activation(activation)
-    if dropout > 0:
-        layers["dropout"] = nn.Dropout(dropout)
-    return nn.Sequential(layers)

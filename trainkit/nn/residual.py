@@ -6,10 +6,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from trainkit.nn.activations import build as build_activation
-from trainkit.nn.linear import output_head
+from trainkit.nn.layers import build_activation, build_norm, output_head
 from trainkit.nn.network import GlobalAverage, Network
-from trainkit.nn.norms import build_norm
 from trainkit.spec.models import Activation, Norm, ResidualCnn
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from trainkit.nn.linear import output_head
+from trainkit.nn.layers import output_head
 from trainkit.nn.network import Network
 from trainkit.spec.models import Gru, Lstm
 

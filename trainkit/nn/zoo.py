@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from trainkit.nn.linear import output_head
+from trainkit.nn.layers import output_head
 from trainkit.nn.network import GlobalAverage, Network
 from trainkit.spec.models import Torchvision
 

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from trainkit.preprocess.elementwise import Elementwise, fit_min_max, fit_z_score, fit_zero_mean
 from trainkit.preprocess.moments import chunks
-from trainkit.preprocess.projection import Projection, fit_pca, fit_whiten
-from trainkit.preprocess.spectrum import rounding
+from trainkit.preprocess.projection import Projection, fit_pca, fit_whiten, rounding
 from trainkit.spec.preprocess import MinMax, Pca, PreprocessStep, Whiten, ZeroMean, ZScore
 
 Array = TypeVar("Array", NDArray[Any], Tensor)

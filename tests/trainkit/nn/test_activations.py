@@ -4,7 +4,7 @@ from typing import get_args
 import pytest
 import torch
 
-from trainkit.nn import activations
+from trainkit.nn.layers import ACTIVATIONS, build_activation
 from trainkit.spec.models import Activation
 
 
@@ -26,17 +26,17 @@ FORMULAS = {
 
 
 def test_every_name_of_the_spec_has_a_formula_here():
-    assert set(FORMULAS) == set(get_args(Activation)) == set(activations.BUILDERS)
+    assert set(FORMULAS) == set(get_args(Activation)) == set(ACTIVATIONS)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_values_are_the_formula_and_the_input_is_left_alone(name):
     x = torch.linspace(-3, 3, 13, dtype=torch.float64)
     before = x.clone()
-    got = activations.build(name)(x)
+    got = build_activation(name)(x)
     assert got.tolist() == pytest.approx([FORMULAS[name](value) for value in before.tolist()], abs=1e-12)
     assert torch.equal(x, before)
 
 
 def test_each_call_gives_a_layer_of_its_own():
-    assert activations.build("relu") is not activations.build("relu")
+    assert build_activation("relu") is not build_activation("relu")

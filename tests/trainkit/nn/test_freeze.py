@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trainkit.nn import build_model
-from trainkit.nn.freeze import body_is_frozen, set_trainable
+from trainkit.nn.network import body_is_frozen, set_trainable
 from trainkit.spec.models import Cnn, Torchvision
 
 

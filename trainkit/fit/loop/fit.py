@@ -36,8 +36,7 @@ from trainkit.fit.sanity_checks import run_sanity_checks
 from trainkit.fit.seeding import derive
 from trainkit.fit.sklearn_baseline import fit_sklearn_baseline
 from trainkit.nn.build import build_model
-from trainkit.nn.heads import head_width
-from trainkit.nn.network import Network, count_parameters
+from trainkit.nn.network import Network, count_parameters, head_width
 from trainkit.spec import JobSpec, ResolvedSpec, resolve
 from trainkit.spec.early_stop import peer_rules_of
 from trainkit.spec.models import is_sklearn_model

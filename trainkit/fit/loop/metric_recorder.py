@@ -23,7 +23,7 @@ from trainkit.fit.loop.batches import BatchPlan
 from trainkit.fit.loop.nonfinite import eager_forward
 from trainkit.fit.loop.phases import ActivePhase
 from trainkit.fit.loop.setup import RunSetup
-from trainkit.regularize.weights import EMBEDDINGS, NORMS
+from trainkit.regularize import EMBEDDINGS, NORMS
 
 MOST_LAYERS = 32
 """Layers with rows of their own; of more, so many are taken at even distances, the first and the last among them."""

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from trainkit.fit.encoding.prepare import Part
 from trainkit.fit.evaluation.evaluate import Forward, outputs_of
 from trainkit.fit.loop.setup import RunSetup
-from trainkit.nn.freeze import Unfreeze, body_is_frozen, set_trainable
-from trainkit.nn.network import Network, body_blocks
+from trainkit.nn.network import Network, Unfreeze, body_blocks, body_is_frozen, set_trainable
 from trainkit.optim import Schedule, build_optimizer, build_schedule
 from trainkit.regularize import weights_of
 from trainkit.spec import JobSpec

@@ -23,9 +23,8 @@ from trainkit.fit.encoding.preprocessing import Preprocessing
 from trainkit.fit.encoding.targets import TargetScaler
 from trainkit.fit.evaluation.evaluate import batch_rows
 from trainkit.fit.evaluation.metrics import probabilities
-from trainkit.fit.models.transfer import NETWORK
+from trainkit.fit.models.transfer import NETWORK, replace_head
 from trainkit.nn.build import build_model
-from trainkit.nn.heads import replace_head
 from trainkit.nn.network import Network
 from trainkit.spec.models import ModelSpec
 

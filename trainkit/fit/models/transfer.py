@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainkit.fit.seeding import derive
-from trainkit.nn.heads import replace_head
-from trainkit.nn.network import Network
+from trainkit.nn.init import initialize_
+from trainkit.nn.layers import dense_block
+from trainkit.nn.network import Network, head_width
 from trainkit.spec import JobSpec
+from trainkit.spec.init import HeNormalInit
 from trainkit.spec.problems import Problem, SpecError
 
 NETWORK = "network."
@@ -149,3 +152,17 @@ def _scoped(network: Network, scope: str) -> dict[str, Tensor]:
 def _load(network: Network, state: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> tuple[int, list[str]]:
     network.load_state_dict(dict(found), strict=False)
     return len(found), [name for name in state if name not in found]
+
+
+def replace_head(network: Network, hidden: Sequence[int], outputs: int, seed: int) -> None:
+    """Put a fresh head on the body: hidden relu layers (such as [1024]) and the output layer, drawn from `seed`."""
+    width = head_width(network)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for number, wide in enumerate(hidden, start=1):
+            layers[f"hidden_{number}"] = dense_block(width, wide, "relu")
+            width = wide
+        layers["output"] = nn.Linear(width, outputs)
+    network.head = nn.Sequential(layers)
+    initialize_(network.head, HeNormalInit(), torch.Generator().manual_seed(seed))

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainkit.fit.batched.layers import layers_of
-from trainkit.fit.batched.parameter_stack import ParameterStack, same_shape
+from trainkit.fit.batched.parameter_stack import ParameterStack, layers_of, same_shape
 from trainkit.nn import build_model
 from trainkit.nn.network import Network
 from trainkit.regularize import max_norm_, max_norm_stacked_
