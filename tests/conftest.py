@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import itertools
 import shutil
 import tempfile
@@ -13,6 +15,16 @@ import pytest
 import sqlalchemy
 
 from tests.support.promtool import find_promtool
+
+# The test modules import millions of objects that stay. The garbage collector would walk over them again and again: 5 of
+# 13 s of collecting the tests, in each of xdist's processes, and later within the tests.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # else nanobind, in triton, takes what lives on for leaks
 
 
 class NewDatabase(Protocol):

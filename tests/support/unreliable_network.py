@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import random
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import uvicorn
 
-ROOT = Path(__file__).parents[2]
+FORKSERVER = multiprocessing.get_context("forkserver")
+"""Starts the API's processes as forks of one clean process that has imported the service: starting is not under test."""
+FORKSERVER.set_forkserver_preload([__name__, "service.asgi"])
 
 
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+def _serve(environment: dict[str, str], port: int, log: Path) -> None:
+    """Do what `uvicorn service.asgi:serve --factory --port ...` does, in a process of its own."""
+    os.environ.clear()
+    os.environ.update(environment)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    uvicorn.run("service.asgi:serve", factory=True, port=port)
 
 
 class Api:
@@ -43,18 +55,18 @@ class Api:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "uvicorn", "service.asgi:serve", "--factory", "--port", str(self.port)]
-        with (self.folder / "api.log").open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
+        log = self.folder / "api.log"
+        self.process = FORKSERVER.Process(target=_serve, args=(self.environment, self.port, log), daemon=True)
+        self.process.start()
         deadline = time.monotonic() + 180
         with httpx.Client(verify=False) as client:
             while time.monotonic() < deadline:
                 with contextlib.suppress(httpx.TransportError):
                     client.get(f"http://127.0.0.1:{self.port}/healthz").raise_for_status()
                     return
-                if self.process.poll() == -signal.SIGKILL:
+                if self.process.exitcode == -signal.SIGKILL:
                     return  # a failpoint was quicker than our question
-                assert self.process.poll() is None, (self.folder / "api.log").read_text()
+                assert self.process.exitcode is None, log.read_text()
                 time.sleep(0.05)
         raise AssertionError("the API does not answer")
 
@@ -64,13 +76,13 @@ class Api:
 
     def revive(self) -> None:
         """Start it again after a death."""
-        self.process.wait()
+        self.process.join()
         self.deaths += 1
         self.start()
 
     def stop(self) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.join()
 
 
 class Network:

@@ -99,7 +99,7 @@ def test_killed_at_every_point(migrated_url: str, tmp_path: Path, key: str, file
 
     def nurse() -> None:
         while not over.wait(0.02):
-            if api.process.poll() is not None:
+            if api.process.exitcode is not None:
                 api.revive()
 
     nursing = threading.Thread(target=nurse)
