@@ -16,16 +16,6 @@ import sqlalchemy
 
 from tests.support.promtool import find_promtool
 
-# The test modules import millions of objects that stay. The garbage collector would walk over them again and again: 5 of
-# 13 s of collecting the tests, in each of xdist's processes, and later within the tests.
-gc.disable()
-
-
-def pytest_collection_finish() -> None:
-    gc.enable()
-    gc.freeze()
-    atexit.register(gc.unfreeze)  # else nanobind, in triton, takes what lives on for leaks
-
 
 class NewDatabase(Protocol):
     """Makes an empty database, or a copy of another one, and returns its URL."""
@@ -37,6 +27,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-databases", action="store_true", help="run every test that needs a database on PostgreSQL too"
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Import the test modules without the garbage collector, and keep what they import out of its way afterwards: it
+    would walk over a million objects that stay, again and again.
+    """
+    gc.disable()
+    yield
+    gc.enable()
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # else nanobind, in triton, takes what lives on for leaks
 
 
 def names_of(parametrize: pytest.Mark) -> list[str]:
