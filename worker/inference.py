@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from worker.processes import ForkedProcess, fork
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 0.05
-Answerer = Callable[[Path, bytes, str], tuple[bytes, str]]
-"""(folder in storage, request, its media type) -> (answer, its media type). Raises BadInputError."""
+Answerer = Callable[[Path, bytes, str, Mapping[str, Any]], tuple[bytes, str]]
+"""(folder in storage, request, its media type, options) -> (answer, its media type). Raises BadInputError."""
 ANSWERERS: dict[str, Answerer] = {
     "predict": predict,
     "dataset_preview": preview,
@@ -97,7 +97,7 @@ def write_answer(claimed: ClaimedInferenceRequest, subject: Path, folder: Path) 
     torch.set_num_threads(1)
     answer_document: dict[str, Any]
     try:
-        body, media_type = ANSWERERS[claimed.kind](subject, claimed.request, claimed.media_type)
+        body, media_type = ANSWERERS[claimed.kind](subject, claimed.request, claimed.media_type, claimed.options)
         (folder / "answer.bin").write_bytes(body)
         answer_document = {"media_type": media_type}
     except BadInputError as error:

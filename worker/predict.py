@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from service.metrics.service import finite
+from trainkit.data.table.json_rows import unique_keys
+
+if TYPE_CHECKING:
+    from trainkit.data.table.request_rows import TableRows
+    from trainkit.fit.encoding.table_encoder import TableEncoder
 
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 LARGEST_IMAGE_PIXELS = 64_000_000
+T = TypeVar("T")
 JSON_TYPES = ("application/json", "text/json", "")
 
 
@@ -21,19 +26,37 @@ class BadInputError(Exception):
 
     def __init__(self, code: str, message: str, pointer: str = "", hint: str = "", status: int = 422) -> None:
         super().__init__(message)
-        self.error = {"status": status, "code": code, "message": message, "pointer": pointer, "hint": hint}
+        item = {"pointer": pointer, "code": code, "message": message, "hint": hint}
+        self.error: dict[str, Any] = {"status": status, **item, "errors": [item]}
+
+    @classmethod
+    def of_items(cls, items: list[dict[str, str]]) -> BadInputError:
+        """One refusal for several mistakes: the first one's code, and all of their sentences."""
+        first, count = items[0], len(items) - 1
+        more = f" (and {count} more problem{'s' if count > 1 else ''})" if count else ""
+        refused = cls(first["code"], first["message"] + more, first["pointer"], first["hint"])
+        refused.error["errors"] = items
+        return refused
 
 
-def predict(model_folder: Path, request: bytes, media_type: str) -> tuple[bytes, str]:
-    """`{predictions: [...]}` as JSON. Raises BadInputError."""
+def predict(model_folder: Path, request: bytes, media_type: str, options: Mapping[str, Any]) -> tuple[bytes, str]:
+    """`{predictions: [...]}` as JSON. Raises BadInputError.
+
+    `options`: `ignore_extra` allows columns that the model does not know; `charset` is that of the media type.
+    """
     from trainkit.fit import load_model
 
-    inputs = read_inputs(request, media_type)
-    answer = {"predictions": predict_or_point(load_model(model_folder).predict, inputs)}
-    return json.dumps(finite(answer)).encode(), "application/json"
+    model = load_model(model_folder)
+    if model.table_encoders:
+        ignore_extra = bool(options.get("ignore_extra"))
+        rows = read_rows(model.table_encoders[0], request, media_type, options.get("charset"))
+        predictions = point_at_rows(lambda: model.predict(rows, ignore_extra=ignore_extra))
+    else:
+        predictions = predict_or_point(model.predict, read_inputs(request, media_type))
+    return json.dumps(finite({"predictions": predictions})).encode(), "application/json"
 
 
-def write_onnx(model_folder: Path, request: bytes, media_type: str) -> tuple[bytes, str]:
+def write_onnx(model_folder: Path, request: bytes, media_type: str, options: Mapping[str, Any]) -> tuple[bytes, str]:
     """Put `model.onnx` beside the model's files, whole or not at all. Raises BadInputError for what ONNX cannot express."""
     from trainkit.fit import load_model
     from trainkit.fit.models.export import ExportError, export_onnx
@@ -50,22 +73,58 @@ def write_onnx(model_folder: Path, request: bytes, media_type: str) -> tuple[byt
     return json.dumps({"bytes": path.stat().st_size}).encode(), "application/json"
 
 
+def read_rows(encoder: TableEncoder, request: bytes, media_type: str, charset: str | None = None) -> TableRows:
+    """The rows of a table: `{"inputs": [...]}`, or a table's file, read as the training file was. Raises BadInputError."""
+    from trainkit.data.table.request_rows import TABLE_TYPES, read_request, records_of
+
+    if is_json(media_type):
+        inputs = _json_inputs(request)
+        return point_at_rows(lambda: records_of(inputs, encoder.names, strict=True))
+    if media_type in TABLE_TYPES:
+        return point_at_rows(lambda: read_request(encoder.format, request, media_type, encoder.names, charset=charset))
+    hint = "Send application/json, text/csv, text/tab-separated-values, application/x-ndjson or Parquet."
+    raise BadInputError("unsupported_media_type", f"the model reads rows of a table, not {media_type!r}", "", hint, 415)
+
+
+def is_json(media_type: str) -> bool:
+    """Whether the body is one JSON document."""
+    return media_type in JSON_TYPES or media_type.endswith("+json")
+
+
+def point_at_rows(work: Callable[[], T]) -> T:
+    """Do `work`; an InputError of it becomes a BadInputError that points at the rows."""
+    from trainkit.data.errors import InputError
+    from trainkit.spec.problems import pointer
+
+    try:
+        return work()
+    except InputError as error:
+        items = [
+            {
+                "pointer": pointer(["inputs", *(part for part in (one.row, one.column) if part is not None)]),
+                "code": one.code,
+                "message": one.message,
+                "hint": one.hint,
+            }
+            for one in error.problems
+        ]
+        raise BadInputError.of_items(items) from None
+
+
 def read_inputs(request: bytes, media_type: str) -> Any:
-    """`{"inputs": [...]}`, an image, or CSV rows with a header. Raises BadInputError."""
-    if media_type in JSON_TYPES or media_type.endswith("+json"):
+    """`{"inputs": [...]}` or an image. Raises BadInputError."""
+    if is_json(media_type):
         return _json_inputs(request)
     if media_type.startswith("image/") or media_type == "application/octet-stream":
         return [_image(request)]
-    if media_type in ("text/csv", "text/plain"):
-        return _csv_rows(request)
-    hint = "Send application/json, image/png, image/jpeg or text/csv."
+    hint = "Send application/json, image/png or image/jpeg; only models of tables read a table's file."
     raise BadInputError("unsupported_media_type", f"bodies of type {media_type!r} are not read", "", hint, 415)
 
 
 def _json_inputs(request: bytes) -> list[Any]:
     hint = 'Send {"inputs": [...]}, one entry for each sample.'
     try:
-        document = json.loads(request)
+        document = json.loads(request, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise BadInputError("invalid_json", f"the body is not JSON: {error}", "", hint) from None
     if not isinstance(document, dict) or "inputs" not in document:
@@ -91,22 +150,6 @@ def _image(request: bytes) -> Any:
     return image
 
 
-def _csv_rows(request: bytes) -> list[dict[str, str | None]]:
-    hint = "Send a header line with the column names, then one line for each sample, in UTF-8."
-    try:
-        text = request.decode("utf-8-sig")
-        rows: list[dict[Any, Any]] = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadInputError("invalid_csv", f"the body is not CSV: {error}", "", hint) from None
-    if not rows:
-        raise BadInputError("invalid_csv", "the CSV has no rows below its header", "", hint)
-    for number, row in enumerate(rows):
-        if None in row:
-            message = f"line {number + 2} has more values than the header has names"
-            raise BadInputError("invalid_csv", message, f"/inputs/{number}", hint)
-    return rows
-
-
 def predict_or_point(predict: Callable[[Any], list[dict[str, Any]]], inputs: list[Any]) -> list[dict[str, Any]]:
     """Predictions for all inputs; when one cannot be read, a BadInputError that points at it."""
     try:
@@ -117,5 +160,6 @@ def predict_or_point(predict: Callable[[Any], list[dict[str, Any]]], inputs: lis
             try:
                 predict([one])
             except (ValueError, TypeError, KeyError, IndexError) as reason:
-                raise BadInputError("invalid_input", str(reason), f"/inputs/{number}", hint) from None
+                message = f"row {number}: {reason}"
+                raise BadInputError("invalid_input", message, f"/inputs/{number}", hint) from None
         raise BadInputError("invalid_input", str(error), "/inputs", hint) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
 PNG = "image/png"
 
 
-def preview(prepared: Path, request: bytes, media_type: str) -> tuple[bytes, str]:
+def preview(prepared: Path, request: bytes, media_type: str, options: Mapping[str, Any]) -> tuple[bytes, str]:
     """A labelled contact sheet, or plots of the columns."""
     return dataset_preview(Dataset.load(prepared)), PNG
 
 
-def augmentation_preview(prepared: Path, request: bytes, media_type: str) -> tuple[bytes, str]:
+def augmentation_preview(
+    prepared: Path, request: bytes, media_type: str, options: Mapping[str, Any]
+) -> tuple[bytes, str]:
     """The sample itself and its variants under the given steps. Raises BadInputError for steps that do not fit it."""
     import numpy as np
     import torch
@@ -58,7 +61,7 @@ def augmentation_preview(prepared: Path, request: bytes, media_type: str) -> tup
     return contact_sheet(sheet, names, columns=7, title=kinds), PNG
 
 
-def init_report_of(prepared: Path, request: bytes, media_type: str) -> tuple[bytes, str]:
+def init_report_of(prepared: Path, request: bytes, media_type: str, options: Mapping[str, Any]) -> tuple[bytes, str]:
     """Pre-activations and activations of every layer on one batch of the training part, as numbers or as a picture.
 
     Raises BadInputError for a model that has no layers.

@@ -26,9 +26,18 @@ class ClaimedInferenceRequest:
     subject_key: str
     request: bytes
     media_type: str
+    options: dict[str, Any]
 
 
-def add(session: Session, project_id: str, kind: Kind, subject_key: str, request: bytes, media_type: str) -> str:
+def add(
+    session: Session,
+    project_id: str,
+    kind: Kind,
+    subject_key: str,
+    request: bytes,
+    media_type: str,
+    options: dict[str, Any] | None = None,
+) -> str:
     """Queue an inference request; returns its id."""
     row = InferenceRequest(
         id=new_id("inf"),
@@ -37,6 +46,7 @@ def add(session: Session, project_id: str, kind: Kind, subject_key: str, request
         subject_key=subject_key,
         request=request,
         media_type=media_type[:100],
+        options=options,
         state="queued",
         created_at=db_time(session),
     )
@@ -73,7 +83,9 @@ def claim(session: Session, owner: str, lease_seconds: float) -> ClaimedInferenc
         ).scalar_one_or_none()
         if fence is not None:
             kind: Any = row.kind
-            return ClaimedInferenceRequest(row.id, fence, kind, row.subject_key, row.request, row.media_type)
+            return ClaimedInferenceRequest(
+                row.id, fence, kind, row.subject_key, row.request, row.media_type, row.options or {}
+            )
     return None
 
 

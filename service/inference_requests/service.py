@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 from anyio import to_thread
@@ -28,13 +29,19 @@ class Answer:
 
 
 async def infer(
-    context: Context, who: Principal, kind: Kind, subject_key: str, request: bytes, media_type: str
+    context: Context,
+    who: Principal,
+    kind: Kind,
+    subject_key: str,
+    request: bytes,
+    media_type: str,
+    options: dict[str, Any] | None = None,
 ) -> Answer:
     """Queue the request, ring, and wait for the answer. Raises the worker's problem, or 503 after `predict_seconds`."""
 
     def enqueue() -> str:
         with context.sessions.begin() as session:
-            request_id = repository.add(session, who.project_id, kind, subject_key, request, media_type)
+            request_id = repository.add(session, who.project_id, kind, subject_key, request, media_type, options)
         context.doorbell.ring(QUEUE)
         return request_id
 
@@ -61,7 +68,10 @@ def _poll(context: Context, request_id: str) -> Answer | None:
             return Answer(row.response, row.response_type or "application/octet-stream")
         if row.state == "failed":
             error = row.error or {}
-            item = {key: str(error.get(key, "")) for key in ("pointer", "code", "message", "hint")}
-            status = int(error.get("status", 422))
-            raise HttpProblem(status, item["code"] or "not_answered", item["message"], errors=[item])
+            items = [
+                {key: str(item.get(key, "")) for key in ("pointer", "code", "message", "hint")}
+                for item in error.get("errors") or [error]
+            ]
+            status, code = int(error.get("status", 422)), str(error.get("code") or "not_answered")
+            raise HttpProblem(status, code, str(error.get("message", "")), errors=items)
         return None

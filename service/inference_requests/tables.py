@@ -23,6 +23,8 @@ class InferenceRequest(Leased, Base):
     subject_key: Mapped[str] = mapped_column(String(300))
     request: Mapped[bytes] = mapped_column(LargeBinary)
     media_type: Mapped[str] = mapped_column(String(100))
+    options: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """Query parameters that change how the request is read."""
     state: Mapped[str] = mapped_column(String(20))
     response: Mapped[bytes | None] = mapped_column(LargeBinary)
     response_type: Mapped[str | None] = mapped_column(String(100))

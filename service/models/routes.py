@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from anyio import to_thread
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel
 
@@ -18,6 +18,7 @@ from service.models.tables import Model
 from service.pagination import After, Limit, Page, page
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
+IgnoreExtra = Annotated[bool, Query(description="Tables: allow columns that the model does not know.")]
 DOWNLOAD: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/zip": {}}, "description": "The model's files"}
 }
@@ -30,6 +31,9 @@ PREDICT_BODY: dict[str, Any] = {
             },
             "image/png": {"schema": {"type": "string", "format": "binary"}},
             "text/csv": {"schema": {"type": "string"}},
+            "text/tab-separated-values": {"schema": {"type": "string"}},
+            "application/x-ndjson": {"schema": {"type": "string"}},
+            "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
         },
     }
 }
@@ -49,7 +53,12 @@ class ModelOut(BaseModel):
 
 
 class PredictionsOut(BaseModel):
-    """One entry an input: `{label, probabilities}` for classes, `{value}` for numbers."""
+    """One entry an input: `{label, probabilities}` for classes, `{value}` for numbers.
+
+    Rows of a table also have `warnings`: a list of `{column, code, message}`, code unseen_category (a category that the
+    training part did not have), imputed (a missing value that was filled) or out_of_range (a number or date far outside
+    the training part's).
+    """
 
     predictions: list[dict[str, Any]]
 
@@ -96,9 +105,12 @@ async def download_model(
 @router.post(
     "/{model_id}/predict", response_model=PredictionsOut, openapi_extra=PREDICT_BODY, summary="Predict with a model"
 )
-async def predict(model_id: str, request: Request, who: Reader, context: Service) -> dict[str, Any]:
-    body = await request.body()
-    return await service.predict(context, who, model_id, body, request.headers.get("content-type", ""))
+async def predict(
+    model_id: str, request: Request, who: Reader, context: Service, ignore_extra: IgnoreExtra = False
+) -> dict[str, Any]:
+    """Rows of a table are read as the training file was: its delimiter, missing words, separators and date formats."""
+    body, content_type = await request.body(), request.headers.get("content-type", "")
+    return await service.predict(context, who, model_id, body, content_type, ignore_extra=ignore_extra)
 
 
 @router.delete("/{model_id}", status_code=204, summary="Delete a model")

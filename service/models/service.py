@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +22,16 @@ from service.models import repository
 from service.models.tables import Model
 
 FILES = ("model.json", "model.safetensors")
-OTHER_TYPES = ("text/csv", "text/plain", "application/octet-stream")
+OTHER_TYPES = (
+    *("text/csv", "text/plain", "text/tab-separated-values", "text/tsv"),
+    *("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"),
+    *("application/vnd.apache.parquet", "application/x-parquet", "application/parquet", "application/octet-stream"),
+)
+"""As in `trainkit.data.table.request_rows`, which the API does not load."""
+CHARSET = re.compile(r';\s*charset="?(?P<name>[A-Za-z0-9_.:-]{1,40})', re.IGNORECASE)
 SEND = (
-    'Send {"inputs": [...]} as application/json, one image as image/png or image/jpeg, or text/csv rows with a header.'
+    'Send {"inputs": [...]} as application/json, one image as image/png or image/jpeg, or the rows of a table as '
+    "text/csv, text/tab-separated-values, application/x-ndjson or application/vnd.apache.parquet."
 )
 
 
@@ -44,15 +52,20 @@ def delete(context: Context, who: Principal, model_id: str) -> None:
     context.storage.delete(key)
 
 
-async def predict(context: Context, who: Principal, model_id: str, body: bytes, media_type: str) -> dict[str, Any]:
+async def predict(
+    context: Context, who: Principal, model_id: str, body: bytes, content_type: str, *, ignore_extra: bool
+) -> dict[str, Any]:
     """`{predictions: [...]}` from a worker. Raises the worker's problem, or our own for what is plainly no input."""
-    kind = check_request(body, media_type)
+    kind = check_request(body, content_type)
+    options: dict[str, Any] = {"ignore_extra": ignore_extra}
+    if charset := CHARSET.search(content_type):
+        options["charset"] = charset["name"]
 
     def where() -> str:
         with reading(context.sessions) as session:
             return find(session, who, model_id).storage_key
 
-    answer = await infer(context, who, "predict", await to_thread.run_sync(where), body, kind)
+    answer = await infer(context, who, "predict", await to_thread.run_sync(where), body, kind, options)
     said: dict[str, Any] = json.loads(answer.body)
     return said
 

@@ -9,7 +9,7 @@ import numpy as np
 from trainkit.data import Column, Dataset, ImageInputs, SequenceInputs, TableInputs
 from trainkit.data.dataset import categories_of, make_dataset
 
-TABLE_ROWS: list[dict[str, Any]] = [{"x": 0.1, "town": "Bonn"}, {"town": "Rome"}]
+TABLE_ROWS: list[dict[str, Any]] = [{"x": 0.1, "town": "Bonn"}, {"x": None, "town": "Rome"}]
 """What a client could send to a model of `table`; Rome is in no training row."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from pathlib import Path
@@ -13,7 +14,11 @@ import pytest
 from PIL import Image
 
 import trainkit as tk
-from worker.predict import BadInputError, predict_or_point, read_inputs, write_onnx
+from trainkit.data.table.column_format import NUMBER_MISSING, TEXT_MISSING, ColumnFormat
+from trainkit.data.table.dialect import Dialect
+from trainkit.data.table.table_format import TableFormat
+from trainkit.fit.encoding.table_encoder import CategoricalColumn, NumericColumn, TableEncoder
+from worker.predict import BadInputError, point_at_rows, predict_or_point, read_inputs, read_rows, write_onnx
 
 
 def refused(request: bytes, media_type: str = "application/json") -> dict[str, Any]:
@@ -56,13 +61,104 @@ def test_an_image_that_is_none_and_a_bomb_are_refused() -> None:
     assert refused(buffer.getvalue(), "image/png")["code"] == "unreadable_image"
 
 
+ENCODER = TableEncoder(
+    [NumericColumn("a", None), CategoricalColumn("b", ("x", "y"), None)],
+    TableFormat(
+        dialect=Dialect(),
+        columns=(
+            ColumnFormat(name="a", type="number", missing=NUMBER_MISSING),
+            ColumnFormat(name="b", type="category", missing=TEXT_MISSING),
+            ColumnFormat(name="y", type="category", missing=TEXT_MISSING),
+        ),
+    ),
+)
+
+
+def rows(body: str | bytes, media_type: str = "text/csv") -> Any:
+    return read_rows(ENCODER, body.encode() if isinstance(body, str) else body, media_type)
+
+
+def refused_rows(body: str | bytes, media_type: str = "text/csv") -> dict[str, Any]:
+    with pytest.raises(BadInputError) as bad:
+        point_at_rows(lambda: ENCODER.parse(rows(body, media_type)))
+    return bad.value.error
+
+
 def test_csv_rows_carry_their_names() -> None:
-    assert read_inputs("\ufeffa,b\n1,x\n2,\n".encode(), "text/csv") == [{"a": "1", "b": "x"}, {"a": "2", "b": ""}]
-    error = refused(b"a,b\n1,2\n1,2,3\n", "text/csv")
+    assert rows("\ufeffa,b\n1,x\n2,\n").columns == {"a": ["1", "2"], "b": ["x", None]}
+    error = refused_rows("a,b\n1,2\n1,2,3\n")
     assert error["pointer"] == "/inputs/1"
-    assert "line 3" in error["message"]
-    assert refused(b"a,b\n", "text/csv")["code"] == "invalid_csv"
-    assert refused(b"\xff\xfe\x00", "text/csv")["code"] == "invalid_csv"
+    assert error["message"].startswith("row 1 (line 3): 3 values for 2 columns")
+    assert refused_rows("a,b\n")["code"] == "no_rows"
+    assert refused_rows("1,x\n2,y\n")["code"] == "missing_header"
+    assert refused_rows(b"\xff\xfe\x00")["code"] == "unreadable_table"
+    assert refused_rows(b"PAR1 but not really")["code"] == "unreadable_table"
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type"),
+    [
+        ("a,b,y\n1,x,in\n2,y,out\n", "text/csv"),
+        ("b;a\nx;1\ny;2\n", "text/csv"),
+        ("a\tb\n1\tx\n2\ty\n", "text/tab-separated-values"),
+        ("sep=|\na|b\n1|x\n2|y\n", "text/csv"),
+        ('{"a": 1, "b": "x"}\n{"a": 2, "b": "y"}\n', "application/x-ndjson"),
+        ('[{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]', "application/octet-stream"),
+        ('{"inputs": [{"a": 1, "b": "x"}, {"b": "y", "a": "2"}]}', "application/json"),
+        ('{"inputs": [[1, "x"], [2.0, "y"]]}', "application/json"),
+        (gzip.compress(b"a,b\n1,x\n2,y\n"), "text/csv"),
+    ],
+)
+def test_every_form_of_rows_is_read_alike(body: str | bytes, media_type: str) -> None:
+    encoded, warnings = ENCODER.parse(rows(body, media_type))
+    assert encoded.tolist() == [[1.0, 1.0, 0.0], [2.0, 0.0, 1.0]]
+    assert warnings == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "code", "pointer"),
+    [
+        ("[{}]", "missing_column", "/inputs/0/a"),
+        ('[{"foo": 1}]', "missing_column", "/inputs/0/a"),
+        ('[{"a": 1, "b": "x"}, {"a": 1}]', "missing_column", "/inputs/1/b"),
+        ('[{"a": 1, "b": "x"}, {"a": 1, "b": "x", "c": 2}]', "unknown_column", "/inputs/1/c"),
+        ('[{"a": 1, "b": ["x"]}]', "invalid_input", "/inputs/0/b"),
+        ('[{"a": 1, "b": {"x": 1}}]', "invalid_input", "/inputs/0/b"),
+        ('[{"a": 1, "b": "x"}, {"a": "one", "b": "x"}]', "invalid_input", "/inputs/1/a"),
+        ('[{"a": true, "b": "x"}]', "invalid_input", "/inputs/0/a"),
+        ('[{"a": null, "b": "x"}]', "invalid_input", "/inputs/0/a"),
+        ('[{"a": 1, "b": "x"}, {"a": 1, "b": "NA"}]', "invalid_input", "/inputs/1/b"),
+        ('[{"a": NaN, "b": "x"}]', "invalid_input", "/inputs/0/a"),
+        ('[{"a": Infinity, "b": "x"}]', "invalid_input", "/inputs/0/a"),
+        ('[{"a": "inf", "b": "x"}]', "invalid_input", "/inputs/0/a"),
+        ('[{"a": 1e39, "b": "x"}]', "invalid_input", "/inputs/0/a"),
+        ('[{"a": -1e400, "b": "x"}]', "invalid_input", "/inputs/0/a"),
+        ('[{"a": 1' + "0" * 400 + ', "b": "x"}]', "invalid_input", "/inputs/0/a"),
+        ('["q"]', "not_a_row", "/inputs/0"),
+        ("[1, 2]", "not_a_row", "/inputs/0"),
+        ('[[1, "x"], [1]]', "wrong_width", "/inputs/1"),
+        ('[{"a": 1, "b": "x", "a": 2}]', "invalid_json", ""),
+    ],
+)
+def test_what_is_no_row_is_pointed_at(inputs: str, code: str, pointer: str) -> None:
+    error = refused_rows(f'{{"inputs": {inputs}}}', "application/json")
+    assert (error["status"], error["code"], error["pointer"]) == (422, code, pointer)
+    if pointer:
+        row, *column = pointer.removeprefix("/inputs/").split("/")
+        assert error["message"].startswith(f"row {row}")
+        assert all(f'"{name}"' in error["message"] for name in column)
+
+
+def test_all_wrong_columns_are_named() -> None:
+    error = refused_rows('{"inputs": [{"A": 1}]}', "application/json")
+    assert [(item["code"], item["pointer"]) for item in error["errors"]] == [
+        ("missing_column", "/inputs/0/a"),
+        ("missing_column", "/inputs/0/b"),
+        ("unknown_column", "/inputs/0/A"),
+    ]
+    assert "ignore_extra" in error["errors"][2]["hint"]
+    extra = read_rows(ENCODER, b'{"inputs": [{"a": 1, "b": "x", "c": 2}]}', "application/json")
+    assert ENCODER.parse(extra, ignore_extra=True)[0].tolist() == [[1.0, 1.0, 0.0]]
 
 
 def test_other_types_are_refused() -> None:
@@ -85,7 +181,7 @@ def test_onnx_beside_the_model(tmp_path: Path) -> None:
     data = tk.Dataset.from_arrays(x, (x[:, 0] > 0).astype(int))
     spec = {"dataset": "d", "model": {"kind": "linear"}, "train": {"epochs": 1}}
     result = tk.fit(spec, data, workdir=tmp_path)
-    body, _ = write_onnx(tmp_path / "model", b"{}", "application/json")
+    body, _ = write_onnx(tmp_path / "model", b"{}", "application/json", {})
     graph = tmp_path / "model" / "model.onnx"
     assert json.loads(body)["bytes"] == graph.stat().st_size
     (shares,) = onnxruntime.InferenceSession(str(graph)).run(None, {"x": x[:4]})
@@ -96,5 +192,5 @@ def test_onnx_beside_the_model(tmp_path: Path) -> None:
 def test_an_ensemble_has_no_onnx_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainkit.fit.load_model", lambda _: object())
     with pytest.raises(BadInputError, match="ensemble") as refused:
-        write_onnx(tmp_path, b"{}", "application/json")
+        write_onnx(tmp_path, b"{}", "application/json", {})
     assert (refused.value.error["status"], refused.value.error["code"]) == (409, "no_onnx")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections import Counter
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trainkit.data.errors import data_error
+from trainkit.data.table.table_format import TableFormat
 from trainkit.data.text import storable
 from trainkit.spec.facts import FEW_VALUES, ColumnFacts, DatasetFacts
 from trainkit.spec.problems import nearest
@@ -50,10 +52,16 @@ class SequenceInputs:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """float64 with NaN for missing, or int32 codes into `categories` with -1 for missing."""
+    """float64 with NaN for missing, or int32 codes into `categories` with -1 for missing.
+
+    Dates are float64 seconds since 1970 (UTC).
+    """
 
     values: NDArray[Any]
     categories: tuple[str, ...] | None = None
+    texts: tuple[str, ...] | None = None
+    """How the file writes the different numbers, in ascending order: 1.0, +2; None: as whole numbers."""
+    is_date: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,8 @@ class TableInputs:
     """Columns of equal length by name, in the file's order."""
 
     columns: dict[str, Column]
+    format: TableFormat | None = None
+    """How they were read; None for columns that were made in memory."""
 
 
 Inputs = ImageInputs | ArrayInputs | SequenceInputs | TableInputs
@@ -123,8 +133,8 @@ class Dataset:
         classes: tuple[str, ...] | None = None
         if source.categories is not None:
             targets, classes = values.astype(np.int64), source.categories
-        elif facts.integer and facts.unique <= FEW_VALUES:
-            targets, classes = class_targets(values.astype(np.int64))
+        elif facts.discrete and facts.unique <= FEW_VALUES:
+            targets, classes = number_classes(source, values)
         else:
             targets = values.astype(np.float64)
         return make_dataset(self.facts.kind, self.inputs, targets, classes, self.split, target=column)
@@ -163,8 +173,11 @@ class Dataset:
         elif isinstance(inputs, SequenceInputs):
             arrays += [("values", inputs.values), ("offsets", inputs.offsets)]
         else:
-            listed = [{"name": name, "categories": column.categories} for name, column in inputs.columns.items()]
-            meta["columns"] = listed
+            meta["columns"] = [
+                {"name": name, "categories": column.categories, "texts": column.texts, "is_date": column.is_date}
+                for name, column in inputs.columns.items()
+            ]
+            meta["table_format"] = None if inputs.format is None else inputs.format.model_dump(mode="json")
             arrays += [(f"column-{i}", column.values) for i, column in enumerate(inputs.columns.values())]
         if self.targets is not None:
             arrays.append(("targets", self.targets))
@@ -180,6 +193,7 @@ class Dataset:
         try:
             meta = json.loads((folder / "meta.json").read_text())
             facts = DatasetFacts.model_validate(meta["facts"])
+            table_format = _table_format(meta.get("table_format"))
             arrays = {
                 name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in meta["arrays"]
             }
@@ -189,10 +203,12 @@ class Dataset:
         inputs: Inputs
         if "columns" in meta:
             columns = {
-                entry["name"]: Column(arrays[f"column-{i}"], _names(entry["categories"]))
+                entry["name"]: Column(
+                    arrays[f"column-{i}"], _names(entry["categories"]), _names(entry["texts"]), entry["is_date"]
+                )
                 for i, entry in enumerate(meta["columns"])
             }
-            inputs = TableInputs(columns)
+            inputs = TableInputs(columns, table_format)
         elif "pixels" in arrays:
             inputs = ImageInputs(arrays["pixels"])
         elif "offsets" in arrays:
@@ -205,6 +221,10 @@ class Dataset:
             message = f"not a prepared dataset: its arrays do not hold the {facts.samples} samples of its facts"
             raise data_error("not_prepared", message, str(folder), "Prepare the dataset again.")
         return cls(facts, inputs, arrays.get("targets"), arrays.get("split"))
+
+
+def _table_format(stored: dict[str, Any] | None) -> TableFormat | None:
+    return None if stored is None else TableFormat.model_validate(stored)
 
 
 def _names(categories: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -356,17 +376,42 @@ def column_facts(name: str, column: Column) -> ColumnFacts:
     present = values[~np.isnan(values)]
     numbers, counts = np.unique(present, return_counts=True)
     integer = bool(len(present)) and bool(np.isfinite(present).all()) and bool((present == np.floor(present)).all())
-    listed: Mapping[str, int] | None = None
-    if integer and len(numbers) <= MAX_CATEGORIES:
-        listed = {str(int(number)): int(count) for number, count in zip(numbers, counts, strict=True)}
+    listed: dict[str, int] | None = None
+    if (integer or column.is_date) and len(numbers) <= MAX_CATEGORIES:
+        texts = column.texts or tuple(str(int(number)) for number in numbers)
+        listed = {text: int(count) for text, count in zip(texts, counts, strict=True)}
     return ColumnFacts(
         name=name,
-        type="numeric",
+        type="date" if column.is_date else "numeric",
         missing=len(values) - len(present),
         unique=len(numbers),
-        integer=integer,
-        categories=dict(listed) if listed is not None else None,
+        integer=integer and not column.is_date,
+        categories=listed,
     )
+
+
+def number_classes(column: Column, values: NDArray[Any]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """(class indices, names) of some values of a column of numbers or dates: ascending, each as the file writes it."""
+    present, codes = np.unique(np.asarray(values), return_inverse=True)
+    if column.texts is None:
+        return codes.reshape(-1).astype(np.int64), tuple(str(int(number)) for number in present.tolist())
+    numbers = np.unique(np.asarray(column.values))  # NaN comes last
+    places = np.searchsorted(numbers, present)
+    return codes.reshape(-1).astype(np.int64), tuple(column.texts[place] for place in places.tolist())
+
+
+def distinct_texts(numbers: Sequence[Any], texts: Sequence[str | None]) -> tuple[str, ...] | None:
+    """Return the first text of each different number, ascending; None where whole numbers are written as usual."""
+    first: dict[float, str] = {}
+    for number, text in zip(numbers, texts, strict=True):
+        if number is not None and text is not None:
+            first.setdefault(number, text)
+    if len(first) > MAX_CATEGORIES or not all(math.isfinite(number) for number in first):
+        return None
+    ordered = sorted(first)
+    shown = tuple(first[number] for number in ordered)
+    usual = all(number.is_integer() and text == str(int(number)) for text, number in zip(shown, ordered, strict=True))
+    return None if usual else shown
 
 
 def categories_of(values: Sequence[str | None]) -> Column:

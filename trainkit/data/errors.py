@@ -34,3 +34,25 @@ class DataError(ValueError):
 def data_error(code: str, message: str, where: str = "", hint: str = "") -> DataError:
     """Return a DataError with one problem."""
     return DataError([DataProblem(code, message, where, hint)])
+
+
+@dataclass(frozen=True, slots=True)
+class InputProblem:
+    """One problem of what is to be predicted. `row` counts from 0; `message` names it as well."""
+
+    code: str
+    message: str
+    row: int | None = None
+    column: str | None = None
+    hint: str = ""
+
+
+class InputError(ValueError):
+    """Inputs that a model cannot read; `problems` holds at least one problem."""
+
+    def __init__(self, problems: Sequence[InputProblem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(problem.message for problem in self.problems[:10]))
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[Sequence[InputProblem]]]:
+        return type(self), (self.problems,)

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.data.columns import LABEL_COLUMNS
-from trainkit.data.dataset import Column, Dataset, ImageInputs, class_targets, make_dataset
+from trainkit.data.dataset import Column, Dataset, ImageInputs, class_targets, make_dataset, number_classes
 from trainkit.data.errors import DataError, DataProblem, data_error
 from trainkit.data.image_loading import MAX_UNREADABLE_SHARE, Progress, load_images
 from trainkit.data.pixels import PixelFile
-from trainkit.data.table import TABLE_SUFFIXES, read_columns
+from trainkit.data.table.reader import LABEL_COLUMNS, TABLE_SUFFIXES, read_columns
 from trainkit.spec.facts import FEW_VALUES
 from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
@@ -49,7 +48,8 @@ def read_image_table(
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(folder) / PurePosixPath(where).name
         alone.write_bytes(data)
-        columns, split, details = read_columns(alone, target, reading)
+        table = read_columns(alone, target, reading)
+    columns, split, details = table.columns, table.split, table.details
     name, places = _file_column(columns, found.names, where)
     label = _label_column([column for column in columns if column != name], target, where)
     kept, bad = _usable(columns[name], places, columns[label])
@@ -134,5 +134,5 @@ def _targets(labels: Column, kept: NDArray[np.int64]) -> tuple[NDArray[Any], tup
     if labels.categories is not None:
         return class_targets(np.array([labels.categories[code] for code in values.tolist()]))
     if (values == np.floor(values)).all() and len(np.unique(values)) <= FEW_VALUES:
-        return class_targets(values.astype(np.int64))
+        return number_classes(labels, values)
     return values, None

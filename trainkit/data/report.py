@@ -38,6 +38,8 @@ def report(dataset: Dataset, reason: str, details: dict[str, Any]) -> dict[str, 
         **details,
         "unreadable": list(details.get("unreadable") or [])[:MAX_UNREADABLE_LISTED],
     }
+    findings += result.pop("column_findings", [])
+    readings = result.pop("column_readings", {})
     named = duplicates.SampleNames(result.pop("names", None), facts.kind == "table")
     if by_split := _by_split(dataset):
         result["classes_by_split"] = by_split
@@ -50,7 +52,7 @@ def report(dataset: Dataset, reason: str, details: dict[str, Any]) -> dict[str, 
     else:
         findings += _table_duplicates(dataset, named)
     if isinstance(dataset.inputs, TableInputs):
-        result["columns"] = [column.model_dump() for column in facts.columns or ()]
+        result["columns"] = [{**column.model_dump(), **readings.get(column.name, {})} for column in facts.columns or ()]
         result["column_statistics"] = _statistics(dataset.inputs)
         findings += _columns(dataset)
     if dataset.targets is not None and facts.target_type == "number":

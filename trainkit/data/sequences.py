@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.data.columns import LABEL_COLUMNS
-from trainkit.data.dataset import Column, Dataset, SequenceInputs, class_targets, make_dataset
+from trainkit.data.dataset import Column, Dataset, SequenceInputs, class_targets, make_dataset, number_classes
 from trainkit.data.errors import data_error
-from trainkit.data.table import read_columns
+from trainkit.data.table.reader import LABEL_COLUMNS, read_columns
 from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
 ID_COLUMNS = ("sequence_id", "sequence", "id", "series", "series_id")
@@ -28,7 +27,8 @@ def read_long_csv(
 
     Raises DataError naming the column, or the row, where row 1 is the first below the header.
     """
-    columns, parts, details = read_columns(path, target, reading)
+    table = read_columns(path, target, reading)
+    columns, parts, details = table.columns, table.split, table.details
     name = next((column for column in columns if column.lower() in ID_COLUMNS), None)
     if name is None:
         raise data_error("missing_column", "there is no column of sequence ids", path.name, f"Name it {ID_COLUMNS[0]}.")
@@ -61,10 +61,16 @@ def read_long_csv(
         if column.categories is not None:
             targets, classes = targets.astype(np.int64), column.categories
         elif (targets == np.floor(targets)).all():
-            targets, classes = class_targets(targets.astype(np.int64))
+            targets, classes = _whole_number_targets(column, targets)
     split = None if parts is None else _of_sequence(parts, details["split_column"], order, offsets)
     dataset = make_dataset("sequences", SequenceInputs(values, offsets), targets, classes, split)
     return dataset, {**details, "features": features, "id_column": name, "label_column": target}
+
+
+def _whole_number_targets(column: Column, targets: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...] | None]:
+    """Return classes named as in the file, or numbers where there are too many different ones for classes."""
+    values, classes = class_targets(targets.astype(np.int64))
+    return (values, classes) if classes is None else number_classes(column, targets)
 
 
 def _label_column(columns: Mapping[str, Column], ids: NDArray[Any]) -> str | None:

@@ -19,13 +19,18 @@ class ColumnFacts(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    type: Literal["numeric", "categorical"]
+    type: Literal["numeric", "categorical", "date"]
     missing: int = 0
     unique: int = 0
     integer: bool = False
     """Numeric and every present value is a whole number."""
     categories: dict[str, int] | None = None
-    """Category (or whole number with few values) -> count, at most 1000; None when there are more."""
+    """Category (or whole number or date, as the file writes it) -> count, at most 1000; None when there are more."""
+
+    @property
+    def discrete(self) -> bool:
+        """Whether its values can be classes: text, whole numbers and dates."""
+        return self.type != "numeric" or self.integer
 
 
 class DatasetFacts(BaseModel):
@@ -110,7 +115,7 @@ def sample_of(spec: JobSpec, facts: DatasetFacts) -> Sample:
 
 
 def _column_width(spec: JobSpec, column: ColumnFacts) -> int:
-    if column.type == "numeric":
+    if column.type != "categorical":
         return 1
     as_category = any(s.kind == "impute" and s.categorical == "category" for s in spec.preprocess)
     return len(column.categories or ()) + int(as_category and column.missing > 0)
@@ -124,8 +129,8 @@ def infer_task(spec: JobSpec, facts: DatasetFacts) -> Task | None:
         column = target_column(spec, facts)
         if column is None:
             return None
-        discrete = column.type == "categorical" or (column.integer and column.unique <= FEW_VALUES)
-        return "classification" if discrete else "regression"
+        classes = column.type == "categorical" or (column.discrete and column.unique <= FEW_VALUES)
+        return "classification" if classes else "regression"
     if facts.target_type == "class":
         return "sequence_classification" if facts.kind == "sequences" else "classification"
     return "regression" if facts.target_type == "number" else None

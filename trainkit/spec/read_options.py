@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
-from typing import Annotated
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _text_encoding(name: str) -> str:
@@ -28,6 +30,66 @@ ImageSize = Annotated[
     str,
     Field(pattern=r"^[1-9]\d{0,3}(x[1-9]\d{0,3})?$", description="Images: WIDTHxHEIGHT, or one number for squares."),
 ]
+ColumnType = Literal["number", "category", "boolean", "date"]
+DecimalSeparator = Literal[".", ","]
+ThousandsSeparator = Literal["", ",", ".", " ", "'"]
+Word = Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")]
+
+
+def _parsed(value: Any) -> Any:
+    """Parse JSON that came as text (a query parameter, a form field, a header)."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError(f"must be JSON; got {value[:60]!r}") from None
+
+
+def _words(value: Any) -> Any:
+    """Return a JSON list as text, or one word, as a list."""
+    if isinstance(value, str):
+        return _parsed(value) if value.lstrip().startswith("[") else [value]
+    return value
+
+
+Missing = Annotated[
+    tuple[Word, ...],
+    BeforeValidator(_words),
+    Field(
+        max_length=1000,
+        description='Tables: the words that mean "no value", as they are written, instead of the usual ones: '
+        '`["nil", "-"]`. An empty cell of a text file is always one.',
+    ),
+]
+Decimal = Annotated[DecimalSeparator, Field(description="Tables: the decimal separator, `.` or `,`.")]
+Thousands = Annotated[
+    ThousandsSeparator,
+    Field(description="Tables: the thousands separator: `,`, `.`, a blank, an apostrophe, or empty for none."),
+]
+Quote = Annotated[Literal['"', "'"], Field(description="Tables: the quote around values.")]
+
+
+class ColumnOptions(BaseModel):
+    """How one column is read, where that is not to be detected."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    type: ColumnType | None = None
+    missing: Missing | None = None
+    decimal: DecimalSeparator | None = None
+    thousands: ThousandsSeparator | None = None
+    date_format: str | None = Field(None, max_length=100, description="As in Python's strptime: `%d.%m.%Y`.")
+
+
+Columns = Annotated[
+    Mapping[Word, ColumnOptions],
+    BeforeValidator(_parsed),
+    Field(
+        max_length=100_000,
+        description='Tables: how single columns are read: `{"isig": {"type": "number", "missing": ["nil"]}}`. Fields of '
+        "a column: `type` (number, category, boolean, date), `missing`, `decimal`, `thousands`, `date_format`.",
+    ),
+]
 
 
 class ReadOptions(BaseModel):
@@ -35,8 +97,13 @@ class ReadOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     delimiter: Delimiter | None = None
+    quote: Quote | None = None
     encoding: Encoding | None = None
     header: Header | None = None
+    decimal: Decimal | None = None
+    thousands: Thousands | None = None
+    missing: Missing | None = None
+    columns: Columns | None = None
     image_size: ImageSize | None = None
 
     @property
@@ -51,6 +118,12 @@ class ReadOptions(BaseModel):
     def separator(self) -> str | None:
         """The delimiter itself."""
         return "\t" if self.delimiter == "tab" else self.delimiter
+
+    def column(self, name: str) -> ColumnOptions:
+        """What was said of a column, completed by what was said of the whole table."""
+        own = (self.columns or {}).get(name) or ColumnOptions()
+        table = {field: getattr(self, field) for field in ("missing", "decimal", "thousands")}
+        return own.model_copy(update={field: said for field, said in table.items() if getattr(own, field) is None})
 
 
 DEFAULT_READ_OPTIONS = ReadOptions()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,197 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit.data import ArrayInputs, Dataset, ImageInputs, SequenceInputs, TableInputs
-from trainkit.spec import ColumnFacts, JobSpec
+from trainkit.fit.encoding.table_encoder import LARGEST_FLOAT32, RowWarnings, TableEncoder
+from trainkit.spec import JobSpec
 from trainkit.spec.facts import feature_columns, sample_of
 from trainkit.spec.preprocess import Impute
-
-
-@dataclass(frozen=True, slots=True)
-class NumericColumn:
-    """One value a row."""
-
-    name: str
-    fill: float | None
-    """What replaces a gap; None: gaps are errors."""
-    type: str = "numeric"
-
-
-@dataclass(frozen=True, slots=True)
-class CategoricalColumn:
-    """One-hot over `vocabulary`; a category the training part did not hold is all zeros."""
-
-    name: str
-    vocabulary: tuple[str, ...]
-    fill: str | None
-    """The category of gaps, or None: gaps are errors."""
-    has_gap_category: bool = False
-    """Gaps are a category of their own, the last one."""
-    type: str = "categorical"
-
-    @property
-    def width(self) -> int:
-        return len(self.vocabulary) + int(self.has_gap_category)
-
-
-class TableEncoder:
-    """(n, d) float32: the columns in the spec's order, each numeric one value wide, each categorical one-hot."""
-
-    kind = "table"
-
-    def __init__(self, columns: Sequence[NumericColumn | CategoricalColumn]) -> None:
-        self.columns = tuple(columns)
-        self.shape = (sum(_width(column) for column in self.columns),)
-
-    @classmethod
-    def fit(
-        cls, inputs: TableInputs, columns: Sequence[ColumnFacts], impute: Impute | None, train: NDArray[np.int64]
-    ) -> TableEncoder:
-        """Vocabularies (in the dataset's order of categories) and fill values of the training rows."""
-        fitted: list[NumericColumn | CategoricalColumn] = []
-        for facts in columns:
-            column = inputs.columns[facts.name]
-            if facts.type == "numeric":
-                fitted.append(NumericColumn(facts.name, _numeric_fill(np.asarray(column.values)[train], impute)))
-            else:
-                fitted.append(
-                    _categorical(facts.name, np.asarray(column.values)[train], column.categories or (), impute)
-                )
-        return cls(fitted)
-
-    def encode(self, inputs: TableInputs, index: NDArray[np.int64]) -> Tensor:
-        """The chosen rows. Raises ValueError for a gap where nothing fills it."""
-        blocks = []
-        for column in self.columns:
-            source = inputs.columns[column.name]
-            values = np.asarray(source.values)[index]
-            if isinstance(column, NumericColumn):
-                blocks.append(_numbers(column, values.astype(np.float64)))
-            else:
-                categories = [*(source.categories or ()), None]  # code -1, a gap, reads the last entry
-                blocks.append(_one_hot(column, [categories[code] for code in values]))
-        return _join(blocks, len(index))
-
-    def parse(self, x: Any) -> Tensor:
-        """One row or a list of rows, each an object of column name to value; a missing key is a gap.
-
-        Rows may also be lists in the columns' order. Raises ValueError naming row and column.
-        """
-        rows = [x] if isinstance(x, Mapping) else list(x)
-        if rows and not isinstance(rows[0], Mapping | Sequence | np.ndarray):
-            rows = [rows]
-        records = [self._record(row, number) for number, row in enumerate(rows)]
-        blocks = []
-        for column in self.columns:
-            values = [record.get(column.name) for record in records]
-            if isinstance(column, NumericColumn):
-                numbers = np.array([_to_number(column, value, row) for row, value in enumerate(values)], np.float64)
-                blocks.append(_numbers(column, numbers))
-            else:
-                blocks.append(_one_hot(column, [_to_category(value) for value in values]))
-        return _join(blocks, len(records))
-
-    def _record(self, row: Any, number: int) -> Mapping[str, Any]:
-        if isinstance(row, Mapping):
-            return row
-        if len(row) != len(self.columns):
-            names = ", ".join(column.name for column in self.columns)
-            raise ValueError(f"row {number} has {len(row)} values for {len(self.columns)} columns: {names}")
-        return dict(zip((column.name for column in self.columns), row, strict=True))
-
-    def feature_names(self) -> list[str]:
-        """One name for each of the d values."""
-        names: list[str] = []
-        for column in self.columns:
-            if isinstance(column, NumericColumn):
-                names.append(column.name)
-            else:
-                names += [f"{column.name}={value}" for value in column.vocabulary]
-                names += [f"{column.name}=?"] * int(column.has_gap_category)
-        return names
-
-    def state(self) -> dict[str, Any]:
-        return {"kind": self.kind, "columns": [asdict(column) for column in self.columns]}
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> TableEncoder:
-        columns: list[NumericColumn | CategoricalColumn] = []
-        for one in state["columns"]:
-            if one["type"] == "numeric":
-                columns.append(NumericColumn(**one))
-            else:
-                columns.append(CategoricalColumn(**{**one, "vocabulary": tuple(one["vocabulary"])}))
-        return cls(columns)
-
-
-def _width(column: NumericColumn | CategoricalColumn) -> int:
-    return 1 if isinstance(column, NumericColumn) else column.width
-
-
-def _numeric_fill(values: NDArray[Any], impute: Impute | None) -> float | None:
-    if impute is None:
-        return None
-    present = values[~np.isnan(values)]
-    if impute.numeric == "zero" or present.size == 0:
-        return 0.0
-    return float(present.mean() if impute.numeric == "mean" else np.median(present))
-
-
-def _categorical(name: str, codes: NDArray[Any], categories: Sequence[str], impute: Impute | None) -> CategoricalColumn:
-    counts = np.bincount(codes[codes >= 0], minlength=len(categories))
-    vocabulary = tuple(value for value, count in zip(categories, counts, strict=True) if count)
-    if impute is None:
-        return CategoricalColumn(name, vocabulary, None)
-    if impute.categorical == "category":
-        return CategoricalColumn(name, vocabulary, None, has_gap_category=bool((codes < 0).any()))
-    return CategoricalColumn(name, vocabulary, categories[int(counts.argmax())] if vocabulary else "")
-
-
-def _numbers(column: NumericColumn, values: NDArray[np.float64]) -> NDArray[np.float32]:
-    gaps = np.isnan(values)
-    if gaps.any():
-        if column.fill is None:
-            raise ValueError(
-                f'row {int(gaps.argmax())} has no value in "{column.name}", and the model was trained without impute'
-            )
-        values = np.where(gaps, column.fill, values)
-    return values.astype(np.float32)[:, None]
-
-
-def _one_hot(column: CategoricalColumn, values: Sequence[str | None]) -> NDArray[np.float32]:
-    place = {value: position for position, value in enumerate(column.vocabulary)}
-    block = np.zeros((len(values), column.width), np.float32)
-    for row, value in enumerate(values):
-        if value is None and column.has_gap_category:
-            block[row, -1] = 1.0
-            continue
-        position = place.get(column.fill if value is None and column.fill is not None else value or "")
-        if position is not None:
-            block[row, position] = 1.0
-    return block
-
-
-def _join(blocks: Sequence[NDArray[np.float32]], rows: int) -> Tensor:
-    return torch.from_numpy(np.concatenate(blocks, axis=1) if blocks else np.zeros((rows, 0), np.float32))
-
-
-def _to_number(column: NumericColumn, value: Any, row: int) -> float:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return math.nan
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f'row {row}: "{column.name}" must be a number, got {value!r}') from None
-
-
-def _to_category(value: Any) -> str | None:
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
 
 Index = NDArray[np.int64]
 
@@ -215,6 +27,8 @@ class Encoded:
     x: Tensor
     lengths: Tensor | None = None
     """(n,) true lengths of padded sequences; None when all fill T."""
+    warnings: tuple[RowWarnings, ...] | None = None
+    """What is to be said of each row of a table that a client sent."""
 
 
 def as_float(x: Tensor) -> Tensor:
@@ -297,7 +111,7 @@ class ArrayEncoder:
         if values.ndim < 2 or values[0].size != size:
             got = values[0].size if values.ndim > 1 else values.size
             raise ValueError(f"each sample has {size} numbers (shape {list(self.shape)}), got {got}")
-        return self._tensor(values)
+        return self._tensor(finite(values))
 
     def _tensor(self, values: NDArray[Any]) -> Encoded:
         tensor = torch.from_numpy(values.astype(np.float32))
@@ -335,13 +149,14 @@ class SequenceEncoder:
         if not many:
             many = isinstance(x, Sequence) and len(x) > 0 and np.ndim(_first(x)) == (2 if self.features > 1 else 1)
             many = many or (isinstance(x, Sequence) and len(x) > 0 and np.ndim(_first(x)) == 2)
-        sequences = [np.asarray(one, np.float32) for one in (x if many else [x])]
+        sequences = [np.asarray(one, np.float64) for one in (x if many else [x])]
         sequences = [one[:, None] if one.ndim == 1 else one for one in sequences]
         for one in sequences:
             if one.ndim != 2 or one.shape[1] != self.features or len(one) == 0:
                 raise ValueError(f"a sequence has shape (T, {self.features}) with T >= 1, got {one.shape}")
             if self.fixed is not None and len(one) != self.fixed:
                 raise ValueError(f"this model reads sequences of {self.fixed} steps, got {len(one)}")
+            finite(one)
         return self._pad(sequences)
 
     def _pad(self, sequences: Sequence[NDArray[Any]]) -> Encoded:
@@ -388,16 +203,29 @@ def encode(encoder: Encoder, inputs: Any, index: Index) -> Encoded:
     return encoded if isinstance(encoded, Encoded) else Encoded(encoded)
 
 
-def parse(encoder: Encoder, x: Any) -> Encoded:
-    """`encoder.parse` of what a client sends."""
-    parsed: Encoded | Tensor = encoder.parse(x)
-    return parsed if isinstance(parsed, Encoded) else Encoded(parsed)
+def parse(encoder: Encoder, x: Any, *, ignore_extra: bool = False) -> Encoded:
+    """`encoder.parse` of what a client sends. `ignore_extra` allows columns of a table that the model does not know."""
+    if isinstance(encoder, TableEncoder):
+        tensor, warnings = encoder.parse(x, ignore_extra=ignore_extra)
+        return Encoded(tensor, warnings=warnings)
+    return encoder.parse(x)
 
 
 def encoder_from_state(state: dict[str, Any]) -> Encoder:
     """Rebuild an encoder from its JSON state."""
     encoder: Encoder = _KINDS[state["kind"]].from_state(state)
     return encoder
+
+
+def finite(values: NDArray[Any]) -> NDArray[Any]:
+    """The values. Raises ValueError for NaN, infinity, and numbers beyond the range of float32."""
+    bad = ~(np.abs(values.astype(np.float64)) <= LARGEST_FLOAT32)
+    if bad.any():
+        place = [int(axis[0]) for axis in np.nonzero(bad)]
+        shown = ", ".join(str(position) for position in place)
+        value = float(values[tuple(place)])
+        raise ValueError(f"the number at position [{shown}] is {value:g}; numbers are finite and at most 3.4e38")
+    return values
 
 
 def _first(x: Sequence[Any]) -> Any:

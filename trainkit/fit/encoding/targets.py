@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.data import Dataset, TableInputs
+from trainkit.data.dataset import number_classes
 from trainkit.data.errors import data_error
 from trainkit.spec import JobSpec
 from trainkit.spec.facts import is_classification, target_column
@@ -50,9 +51,7 @@ def _from_column(spec: JobSpec, data: Dataset, classification: bool) -> EncodedT
         place = {name: position for position, name in enumerate(classes)}
         codes = np.array([place[name] for name in column.categories or ()], np.int64)
         return EncodedTargets(codes[_within(values, len(codes))], classes)
-    numbers = np.array([float(name) for name in classes])
-    order = np.argsort(numbers)
-    return EncodedTargets(order[np.searchsorted(numbers[order], values.astype(np.float64))].astype(np.int64), classes)
+    return EncodedTargets(number_classes(column, values.astype(np.float64))[0], classes)
 
 
 def _within(labels: NDArray[Any], classes: int) -> NDArray[Any]:

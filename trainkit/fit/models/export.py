@@ -49,7 +49,8 @@ def export_onnx(model: TrainedModel, path: str | Path) -> Path:
     """Write `model` as ONNX: input `x`, output `probabilities` or `values`, any batch size.
 
     `x` is what the encoder gives, as float32: pixels in [0, 1] (B, C, H, W) of the trained size, vectors (B, d), table
-    rows with categories one-hot in the order of the metadata's `features`, sequences (B, T, F) of equal length.
+    rows with categories one-hot in the order of the metadata's `features`, sequences (B, T, F) of equal length. The
+    metadata's `table` says how text becomes these rows: types, missing words, separators, date formats, fill values.
     Raises ExportError when the exporter is not installed or cannot express the model.
     """
     path = Path(path)
@@ -105,4 +106,5 @@ def _metadata(model: TrainedModel) -> dict[str, str]:
         described["classes"] = json.dumps(list(model.classes))
     if model.encoder.kind == "table":
         described["features"] = json.dumps(model.encoder.feature_names())  # type: ignore[union-attr]
+        described["table"] = json.dumps(model.encoder.state())
     return described

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainkit.data.table.request_rows import TableRows, records_of
 from trainkit.files import sync_folder
 from trainkit.fit.encoding.encode import Encoded, Encoder, as_float, encode, encoder_from_state, parse
 from trainkit.fit.encoding.preprocessing import Preprocessing
+from trainkit.fit.encoding.table_encoder import RowWarnings, TableEncoder
 from trainkit.fit.encoding.targets import TargetScaler
 from trainkit.fit.evaluation.evaluate import batch_rows
 from trainkit.fit.evaluation.metrics import probabilities
@@ -68,13 +70,25 @@ class TrainedModel:
         self.network.to(device)
         return self
 
-    def predict(self, x: Any) -> list[Prediction]:
-        """Label and probabilities, or value, for one input or many.
+    def predict(self, x: Any, *, ignore_extra: bool = False) -> list[Prediction]:
+        """Label and probabilities, or value, for one input or many; for rows of a table also `warnings`.
 
         Takes arrays, table rows (objects by column name), PIL images or pixel arrays of any size, sequences.
-        Raises ValueError, saying which input and why, for what the model cannot read.
+        `ignore_extra` allows columns that the model does not know. Raises ValueError (for tables an InputError), saying
+        which input and why, for what the model cannot read.
         """
-        return self.predictions(self.outputs(x))
+        encoded = parse(self.encoder, x, ignore_extra=ignore_extra)
+        return with_warnings(self.predictions(self.outputs_of(encoded)), encoded.warnings)
+
+    @property
+    def table_encoders(self) -> tuple[TableEncoder, ...]:
+        """What reads a table's rows; empty for models of other data."""
+        return (self.encoder,) if isinstance(self.encoder, TableEncoder) else ()
+
+    def answer_table(self, rows: TableRows, *, ignore_extra: bool) -> tuple[NDArray[np.float64], list[RowWarnings]]:
+        """(what `answer` gives, what is to be said of each row)."""
+        encoded = parse(self.encoder, rows, ignore_extra=ignore_extra)
+        return self._answer(self.outputs_of(encoded)), list(encoded.warnings or ())
 
     def outputs(self, x: Any) -> NDArray[np.float32]:
         """Raw outputs (n, K) before softmax or target scaling."""
@@ -118,6 +132,13 @@ class TrainedModel:
     def save(self, folder: str | Path) -> Path:
         """Write model.safetensors and model.json into `folder`; `load_model` reads them back."""
         return save_model(self, Path(folder))
+
+
+def with_warnings(predictions: list[Prediction], warnings: Sequence[RowWarnings] | None) -> list[Prediction]:
+    """The predictions, each with what is to be said of its row."""
+    if warnings is None:
+        return predictions
+    return [{**one, "warnings": list(said)} for one, said in zip(predictions, warnings, strict=True)]
 
 
 def as_predictions(
@@ -169,12 +190,37 @@ class EnsembleModel:
         metrics: dict[str, Any] = self.description.get("metrics", {})
         return metrics
 
-    def predict(self, x: Any) -> list[Prediction]:
-        """Like `TrainedModel.predict`."""
-        answer = self.answer(x)
+    def predict(self, x: Any, *, ignore_extra: bool = False) -> list[Prediction]:
+        """Like `TrainedModel.predict`; a row's warnings are those of all members."""
+        warnings = None
+        if encoders := self.table_encoders:
+            answer, warnings = self.answer_table(records_of(x, encoders[0].names), ignore_extra=ignore_extra)
+        else:
+            answer = self.answer(x)
         if self.classes is None:
-            return [{"value": row[0] if len(row) == 1 else row} for row in answer.tolist()]
-        return as_predictions(answer, answer.argmax(1), self.classes)
+            predictions = [{"value": row[0] if len(row) == 1 else row} for row in answer.tolist()]
+        else:
+            predictions = as_predictions(answer, answer.argmax(1), self.classes)
+        return with_warnings(predictions, warnings)
+
+    @property
+    def table_encoders(self) -> tuple[TableEncoder, ...]:
+        """Those of the members; empty for models of other data."""
+        return tuple(encoder for member in self.members for encoder in member.table_encoders)
+
+    def answer_table(self, rows: TableRows, *, ignore_extra: bool) -> tuple[NDArray[np.float64], list[RowWarnings]]:
+        """(what `answer` gives, the warnings of all members). A column is unknown if no member knows it."""
+        known = {name for encoder in self.table_encoders for name in encoder.format.names}
+        answers, said = [], []
+        for member in self.members:
+            own = {name for encoder in member.table_encoders for name in encoder.format.names}
+            answer, warnings = member.answer_table(rows.without(known - own), ignore_extra=ignore_extra)
+            answers.append(answer)
+            said.append(warnings)
+        united = [
+            _distinct(warning for of_member in of_row for warning in of_member) for of_row in zip(*said, strict=True)
+        ]
+        return self._combine(answers), united
 
     def answer(self, x: Any) -> NDArray[np.float64]:
         """(n, K) probabilities, or (n, k) values in the targets' own units, of what a client sends."""
@@ -215,6 +261,14 @@ class EnsembleModel:
         }
         write_manifest(folder, manifest)
         return folder
+
+
+def _distinct(warnings: Iterable[dict[str, Any]]) -> RowWarnings:
+    kept: list[dict[str, Any]] = []
+    for warning in warnings:
+        if warning not in kept:
+            kept.append(warning)
+    return tuple(kept)
 
 
 def in_order(

@@ -8,7 +8,8 @@ import pytest
 
 from trainkit.data import Column, TableInputs
 from trainkit.data.dataset import categories_of, column_facts
-from trainkit.fit.encoding.encode import TableEncoder
+from trainkit.data.errors import InputError
+from trainkit.fit.encoding.table_encoder import TableEncoder
 from trainkit.spec.preprocess import Impute
 
 NAN = math.nan
@@ -46,23 +47,54 @@ def test_most_frequent_category_fills():
 
 def test_rows_of_a_client():
     fitted = encoder(Impute())
-    assert fitted.parse({"age": 5, "town": "Ulm", "other": 1}).tolist() == [[5, 0, 1, 0]]
-    assert fitted.parse([{"age": "5"}, {"town": "Rome", "age": None}]).tolist() == [[5, 0, 0, 1], [2, 0, 0, 0]]
-    assert fitted.parse([[5, "Bonn"]]).tolist() == [[5, 1, 0, 0]]
-    assert fitted.parse([5, "Bonn"]).tolist() == [[5, 1, 0, 0]]
-    assert fitted.parse([]).shape == (0, 4)
-    with pytest.raises(ValueError, match='row 1: "age" must be a number'):
-        fitted.parse([{"age": 1}, {"age": "old"}])
-    with pytest.raises(ValueError, match="3 values for 2 columns: age, town"):
+
+    def parsed(x):
+        return fitted.parse(x)[0].tolist()
+
+    assert fitted.parse({"age": 5, "town": "Ulm", "other": 1}, ignore_extra=True)[0].tolist() == [[5, 0, 1, 0]]
+    rows = [{"age": "5", "town": None}, {"town": "Rome", "age": None}]
+    assert parsed(rows) == [[5, 0, 0, 1], [2, 0, 0, 0]]
+    assert parsed([[5, "Bonn"]]) == parsed([5, "Bonn"]) == [[5, 1, 0, 0]]
+    assert parsed([{"age": np.float32(5), "town": np.str_("Bonn")}]) == [[5, 1, 0, 0]]
+    assert fitted.parse([])[0].shape == (0, 4)
+    with pytest.raises(InputError, match='row 1: "age" must be a number'):
+        fitted.parse([{"age": 1, "town": "Ulm"}, {"age": "old", "town": "Ulm"}])
+    with pytest.raises(InputError, match="3 values for 2 columns: age, town"):
         fitted.parse([[1, 2, 3]])
+    with pytest.raises(InputError, match='row 0: the model knows no column "other"'):
+        fitted.parse({"age": 5, "town": "Ulm", "other": 1})
+
+
+def test_what_is_said_of_a_row():
+    _, warnings = encoder(Impute()).parse(
+        [
+            {"age": 1, "town": "Ulm"},
+            {"age": 11, "town": "Bonn"},
+            {"age": 11.1, "town": "Kiel"},
+            {"age": -4.5, "town": None},
+            {"age": None, "town": "Ulm"},
+        ]
+    )
+    assert [[(w["column"], w["code"]) for w in row] for row in warnings] == [
+        [],
+        [],
+        [("age", "out_of_range"), ("town", "unseen_category")],
+        [("age", "out_of_range"), ("town", "imputed")],
+        [("age", "imputed")],
+    ]
+    assert warnings[2][0]["message"] == '"age" is 11.1, far outside the range of the training part, 1 to 6'
+    assert warnings[4][0]["message"] == '"age" has no value: filled with 2'
 
 
 def test_gaps_without_impute_are_errors():
-    with pytest.raises(ValueError, match='no value in "age"'):
-        encoder(None).parse([{"town": "Ulm"}])
+    for row, column in (({"age": None, "town": "Ulm"}, "age"), ({"age": 1, "town": None}, "town")):
+        with pytest.raises(
+            InputError, match=f'row 0: "{column}" has no value, and the model was trained without impute'
+        ):
+            encoder(None).parse([row])
 
 
 def test_clients_and_datasets_rows_agree_after_a_round_trip_through_json():
     fitted = TableEncoder.from_state(json.loads(json.dumps(encoder(Impute()).state())))
     rows = [{"age": 1.0, "town": "Bonn"}, {"age": 2, "town": "Ulm"}, {"age": NAN, "town": None}]
-    assert np.array_equal(fitted.parse(rows), encoder(Impute()).encode(TABLE, np.arange(3)))
+    assert np.array_equal(fitted.parse(rows)[0], encoder(Impute()).encode(TABLE, np.arange(3)))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from trainkit.data import DataError, Dataset, TableInputs
-from trainkit.data.table import read_table
+from trainkit.data.table.reader import read_table
 
 
 def table(tmp_path: Path, content: str | bytes, **options: Any) -> tuple[Dataset, dict[str, Any]]:
@@ -117,9 +117,9 @@ def test_other_columns_called_split_stay_columns(text: str, tmp_path: Path) -> N
 
 
 def test_json_lines(tmp_path: Path) -> None:
-    rows = [{"a": 1, "b": "x", "c": True}, {"a": None, "c": False, "d": 2.5}, {"a": 10**400, "b": "y"}]
+    rows = [{"a": 1.5, "b": "x", "c": True}, {"a": None, "c": False, "d": 2.5}, {"a": 10**400, "b": "y"}]
     dataset, _ = table(tmp_path, "\n".join(map(json.dumps, rows)))
-    assert values(dataset, "a") == [1.0, None, np.inf]
+    assert values(dataset, "a") == [1.5, None, np.inf]
     assert values(dataset, "b") == ["x", None, "y"]
     assert values(dataset, "c") == ["true", "false", None]
     assert values(dataset, "d") == [None, 2.5, None]

@@ -8,22 +8,21 @@ from typing import Any
 import pytest
 
 from trainkit.data import DataError
-from trainkit.data.delimited import read_delimited
+from trainkit.data.table.reader import read_columns
 
 
 def table(tmp_path: Path, text: str) -> tuple[dict[str, list[Any]], list[dict[str, str]], dict[str, Any]]:
     path = tmp_path / "t.csv"
     path.write_text(text)
-    bad: list[dict[str, str]] = []
-    details: dict[str, Any] = {}
-    columns = read_delimited(path, bad, details)
+    read = read_columns(path, None)
+    columns, details = read.columns, read.details
     shown = {
         name: column.values.tolist()
         if column.categories is None
         else [column.categories[code] for code in column.values.tolist()]
         for name, column in columns.items()
     }
-    return shown, bad, details
+    return shown, details["unreadable"], details
 
 
 def test_decimal_commas_of_a_semicolon_file(tmp_path: Path) -> None:
@@ -32,8 +31,8 @@ def test_decimal_commas_of_a_semicolon_file(tmp_path: Path) -> None:
     assert details["delimiter"] == ";"
 
 
-def test_commas_between_quotes_are_no_decimal_commas(tmp_path: Path) -> None:
-    assert table(tmp_path, 'a,b\n"1,5",2\n"2,5",3\n')[0] == {"a": ["1,5", "2,5"], "b": [2.0, 3.0]}
+def test_decimal_commas_between_quotes(tmp_path: Path) -> None:
+    assert table(tmp_path, 'a,b\n"1,5",2\n"2,25",3\n')[0] == {"a": [1.5, 2.25], "b": [2.0, 3.0]}
 
 
 @pytest.mark.parametrize(

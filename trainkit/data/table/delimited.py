@@ -1,0 +1,108 @@
+"""Delimited text: from lines to rows of cells, with the lines of each row, and the names of the columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainkit.data.errors import DataError, DataProblem, data_error
+from trainkit.data.table.column_format import NUMBER_MISSING
+from trainkit.data.table.dialect import SEPARATOR_LINE, SNIFFED_ROWS, Dialect
+
+MOST_COLUMNS = 100_000
+FIELD_LIMIT = 10 * 2**20
+MAX_BAD_ROWS_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class DelimitedRows:
+    """Rows of stripped cells; empty rows and Excel's `sep=;` line are left out."""
+
+    lines: list[str]
+    rows: list[list[str]]
+    spans: list[tuple[int, int]]
+    """First and last line of each row, counted from 1."""
+
+    def misread(self, row: int, width: int, dialect: Dialect) -> str | None:
+        """Return why a row cannot be one of `width` values, None for a good one."""
+        start, end = self.spans[row]
+        if end > start and stray_quote(self.lines[start - 1 : end], dialect):
+            return f"a quote opens on this line and is closed in the wrong place, on line {end}"
+        count = len(self.rows[row])
+        return None if count == width else f"{count} values for {width} columns"
+
+
+def read_rows(text: str, dialect: Dialect) -> DelimitedRows:
+    """Read delimited text. Raises DataError for a quote that is never closed, or a cell that is too long."""
+    csv.field_size_limit(FIELD_LIMIT)
+    lines = list(io.StringIO(text, newline=""))
+    first = 1 if lines and SEPARATOR_LINE.fullmatch(lines[0]) else 0
+    # blanks after a delimiter are no part of a value, and do not hide its quote
+    reader = csv.reader(lines[first:], strict=False, **_options(dialect))
+    rows: list[list[str]] = []
+    spans: list[tuple[int, int]] = []
+    before = 0
+    hint = "Close the quote, or double it if it is part of the text."
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                rows.append(cells)
+                spans.append((first + before + 1, first + reader.line_num))  # quoted values may span lines
+            before = reader.line_num
+    except csv.Error as error:
+        raise data_error("bad_csv", str(error), f"line {first + before + 1}", hint) from None
+    if spans and spans[-1][0] < spans[-1][1] and "unexpected end" in stray_quote(lines[spans[-1][0] - 1 :], dialect):
+        message = "a quote that opens in this row is never closed"
+        raise data_error("open_quote", message, f"line {spans[-1][0]}", hint)
+    return DelimitedRows(lines, rows, spans)
+
+
+def _options(dialect: Dialect) -> dict[str, Any]:
+    skip = dialect.delimiter != " "
+    return {"delimiter": dialect.delimiter, "quotechar": dialect.quote, "skipinitialspace": skip}
+
+
+def stray_quote(lines: Sequence[str], dialect: Dialect) -> str:
+    """Return the error of the strict CSV reader for one row; the lenient reader accepts stray quotes."""
+    try:
+        list(csv.reader(lines, strict=True, **_options(dialect)))
+    except csv.Error as error:
+        return str(error)
+    return ""
+
+
+def is_header(rows: Sequence[Sequence[str]], is_number: Callable[[str], bool]) -> bool:
+    """Return whether the first row names the columns: a column has a word above numbers only, or no cell is a number."""
+    cells = rows[0]
+    below = [row for row in rows[1:SNIFFED_ROWS] if len(row) == len(cells)]
+    if not any(map(is_number, cells)):
+        return True
+    for index, cell in enumerate(cells):
+        present = [row[index] for row in below if row[index] not in NUMBER_MISSING]
+        if present and cell not in NUMBER_MISSING and not is_number(cell) and all(map(is_number, present)):
+            return True
+    return False
+
+
+def column_names(cells: Sequence[str], *, header: bool) -> list[str]:
+    """Return the names that the first row gives, or column_1, column_2 ... Raises DataError for a repeated name."""
+    if len(cells) > MOST_COLUMNS:
+        raise data_error("too_many_columns", f"{len(cells)} columns", "line 1", f"At most {MOST_COLUMNS}.")
+    names: dict[str, None] = {}
+    for index, cell in enumerate(cells):
+        name = (cell if header else "") or f"column_{index + 1}"
+        if name in names:
+            raise data_error("duplicate_column", f'there are two columns "{name}"', "line 1", "Rename one of them.")
+        names[name] = None
+    return list(names)
+
+
+def check_bad_rows(bad: Sequence[dict[str, str]], lost: int, total: int) -> None:
+    """Raise DataError with up to 100 bad rows when they lose more than 5 % of the lines."""
+    if total and lost > MAX_BAD_ROWS_SHARE * total:
+        hint = "Repair these lines. Up to 5 % of bad lines are left out with a warning."
+        raise DataError([DataProblem("bad_row", item["reason"], item["where"], hint) for item in bad[:100]])

@@ -1,0 +1,137 @@
+"""`Dialect`: the encoding of a text file, its delimiter and quote, and whether its first row names the columns."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from trainkit.data.errors import data_error
+from trainkit.spec.read_options import ReadOptions
+
+DELIMITERS = (",", "\t", ";", "|")
+SNIFFED_ROWS = 50
+SNIFFED_CHARACTERS = 65536
+SEPARATOR_LINE = re.compile(r'\s*"?sep=(?P<delimiter>[^\r\n"])"?\s*\r?\n?', re.IGNORECASE)
+"""Excel's first line that names the delimiter; it is no row."""
+BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+
+
+class Dialect(BaseModel):
+    """What is known of the form of a table's file; the fields after `encoding` are of delimited text alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    file: Literal["delimited", "json_lines", "json", "parquet"] = "delimited"
+    encoding: str = "utf-8"
+    delimiter: str = ","
+    quote: str = '"'
+    header: bool = True
+
+
+def detect_dialect(text: str, encoding: str, options: ReadOptions) -> tuple[Dialect, bool]:
+    """Return (the dialect of delimited text, whether its first line is Excel's `sep=;`).
+
+    `header` is decided later, from the rows: it is what `options` say, else True.
+    """
+    line = SEPARATOR_LINE.match(text)
+    said = options.separator or (line["delimiter"] if line else None)
+    body = text[line.end() :] if line else text
+    sample = body[:SNIFFED_CHARACTERS].splitlines()[:SNIFFED_ROWS]
+    quote = options.quote or _quote(sample, said)
+    delimiter = said or _delimiter(sample, quote)
+    header = True if options.header is None else options.header
+    return Dialect(encoding=encoding, delimiter=delimiter, quote=quote, header=header), line is not None
+
+
+def decode_text(raw: bytes, where: str, declared: str | None = None) -> tuple[str, str]:
+    """(text, encoding): the declared one, else a byte-order mark, else UTF-8, else Windows-1252.
+
+    Raises DataError for binary data, and for bytes that are not of the declared encoding.
+    """
+    if declared is not None:
+        try:
+            return raw.decode(declared), declared
+        except UnicodeError as error:
+            line = raw[: getattr(error, "start", 0)].count(b"\n") + 1
+            hint = "Leave out `encoding`: it is detected."
+            raise data_error(
+                "bad_encoding", f"not {declared}: {getattr(error, 'reason', error)}", f"line {line}", hint
+            ) from None
+    for mark, encoding in BYTE_ORDER_MARKS:
+        if raw.startswith(mark):
+            try:
+                return raw.decode(encoding), encoding
+            except UnicodeDecodeError as error:
+                raise data_error("bad_encoding", f"not {encoding}: {error.reason}", where) from None
+    if b"\x00" in raw:
+        line = raw[: raw.index(b"\x00")].count(b"\n") + 1
+        raise data_error(
+            "binary", "the file holds NUL bytes, so it is not text", f"line {line}", "Export it as CSV again."
+        )
+    try:
+        return raw.decode("utf-8"), "utf-8"
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", "replace"), "cp1252"
+
+
+def decode_request(raw: bytes, stored: str, charset: str | None) -> str:
+    """Return the text of a request: by its charset, its byte-order mark, as UTF-8, or in the encoding of the file.
+
+    An encoding that writes ASCII in another way (utf-16, utf-7) comes before UTF-8. Raises DataError.
+    """
+    if charset is not None:
+        return decode_text(raw, "the body", charset)[0]
+    if any(raw.startswith(mark) for mark, _ in BYTE_ORDER_MARKS) or (_writes_ascii(stored) and _is_utf8(raw)):
+        return decode_text(raw, "the body")[0]
+    try:
+        return raw.decode(stored)
+    except UnicodeError:
+        return decode_text(raw, "the body")[0]
+
+
+def _writes_ascii(encoding: str) -> bool:
+    ascii_bytes = bytes(range(1, 128))
+    try:
+        return ascii_bytes.decode(encoding) == ascii_bytes.decode("ascii")
+    except (LookupError, UnicodeError):
+        return False
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return b"\x00" not in raw
+
+
+def _rows(sample: Sequence[str], delimiter: str, quote: str) -> list[list[str]]:
+    rows = csv.reader(sample, delimiter=delimiter, quotechar=quote, skipinitialspace=delimiter != " ")
+    return [row for row in rows if row]
+
+
+def _delimiter(sample: Sequence[str], quote: str) -> str:
+    """Return the delimiter (, tab ; |) with the most fields, where the first row and most others have the same number."""
+    best, most = ",", 1
+    for candidate in DELIMITERS:
+        counts = [len(row) for row in _rows(sample, candidate, quote)]
+        common = max(set(counts), key=counts.count) if counts else 1
+        # the first row must agree, else the decimal commas of a ; file count as delimiters
+        if common > most and counts[0] == common and counts.count(common) >= 0.8 * len(counts):
+            best, most = candidate, common
+    return best
+
+
+def _quote(sample: Sequence[str], delimiter: str | None) -> Literal['"', "'"]:
+    """Return the apostrophe where it, and no quotation mark, stands around values, else the quotation mark."""
+    if any('"' in line for line in sample) or not any("'" in line for line in sample):
+        return '"'
+    delimiter = delimiter or _delimiter(sample, "'")
+    fields = [field.strip() for line in sample for field in line.split(delimiter)]
+    opened = sum(field.startswith("'") for field in fields)
+    closed = sum(field.endswith("'") for field in fields)
+    around = sum(len(field) > 1 and field[0] == field[-1] == "'" for field in fields)
+    return "'" if around and around >= len(sample) / 2 and opened == closed else '"'

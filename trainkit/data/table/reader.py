@@ -1,0 +1,185 @@
+"""Tables: CSV and similar files, Parquet, JSON Lines or one JSON list of objects. Bad rows are reported by line."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainkit.data.dataset import PART_NAMES, Column, Dataset, TableInputs, make_dataset
+from trainkit.data.errors import data_error
+from trainkit.data.table.column_detection import (
+    Cells,
+    DetectedColumn,
+    detect_text,
+    detect_values,
+    file_evidence,
+    is_number_text,
+)
+from trainkit.data.table.column_report import findings_of, reading_of
+from trainkit.data.table.delimited import check_bad_rows, column_names, is_header, read_rows
+from trainkit.data.table.dialect import Dialect, decode_text, detect_dialect
+from trainkit.data.table.json_rows import ABSENT, fields_of, json_lines, json_list
+from trainkit.data.table.parquet import read_distinct, read_parquet
+from trainkit.data.table.table_format import TableFormat
+from trainkit.data.text import storable
+from trainkit.spec.problems import nearest
+from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
+JSON_ARRAY = re.compile(rb"^\s*\[\s*\{")
+LABEL_COLUMNS = ("label", "class", "target", "category", "y")
+"""Usual names of the label column, if no target is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTable:
+    """A table that was read."""
+
+    columns: dict[str, Column]
+    format: TableFormat
+    """How it was read: also of the split column, which is no longer among the columns."""
+    split: NDArray[np.int8] | None
+    """Predefined part of each row."""
+    details: dict[str, Any]
+    """For the report."""
+
+
+def read_table(
+    path: Path, *, target: str | None = None, reading: ReadOptions = DEFAULT_READ_OPTIONS
+) -> tuple[Dataset, dict[str, Any]]:
+    """Return (dataset, details for the report). Raises DataError naming file, row or column."""
+    table = read_columns(path, target, reading)
+    inputs = TableInputs(table.columns, table.format)
+    return make_dataset("table", inputs, None, None, table.split, target=target), table.details
+
+
+def read_columns(path: Path, target: str | None, reading: ReadOptions = DEFAULT_READ_OPTIONS) -> ReadTable:
+    """Read a table's file: decide how, and read every cell in that way.
+
+    Raises DataError, also if `target` or a column of `reading.columns` does not exist.
+    """
+    with path.open("rb") as file:
+        start = file.read(4096)
+    bad: list[dict[str, str]] = []
+    details: dict[str, Any] = {"unreadable": bad}
+    if start[:4] == b"PAR1":
+        columns, detected = read_parquet(path, reading)
+        dialect = Dialect(file="parquet")
+    else:
+        text, encoding = decode_text(path.read_bytes(), path.name, reading.encoding)
+        if JSON_ARRAY.match(start):
+            dialect = Dialect(file="json", encoding=encoding)
+            columns, detected = _of_records(json_list(text, path.name), reading)
+        elif start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
+            dialect = Dialect(file="json_lines", encoding=encoding)
+            columns, detected = _of_records(json_lines(text, bad)[0], reading)
+        else:
+            dialect, columns, detected = _delimited(path.name, text, encoding, bad, reading)
+            details |= {"delimiter": dialect.delimiter, "encoding": encoding, "header": dialect.header}
+    if not columns:
+        raise data_error("no_columns", "the table has no columns", path.name)
+    for place, name in (("target", target), *(("columns", name) for name in reading.columns or ())):
+        if name is not None and name not in columns:
+            raise _missing_column(name, columns, place)
+    details["column_readings"] = {one.format.name: reading_of(one) for one in detected}
+    details["column_findings"] = [found for one in detected for found in findings_of(one)]
+    split = None
+    if named := split_column(columns, target):
+        details["split_column"] = named
+        split = parts_of(columns.pop(named))
+    table_format = TableFormat(dialect=dialect, columns=tuple(one.format for one in detected))
+    return ReadTable(columns, table_format, split, details)
+
+
+def _missing_column(name: str, columns: Mapping[str, Column], place: str) -> Exception:
+    listing = f"Columns: {', '.join(list(columns)[:30])}."
+    hint = " ".join(part for part in (nearest(name, columns), listing) if part)
+    return data_error("missing_column", f'there is no column "{name}"', place, hint)
+
+
+def split_column(columns: Mapping[str, Column], target: str | None) -> str | None:
+    """Return the column named "split" if all its values name a part (train, validation, test), else None."""
+    for name, column in columns.items():
+        if name.lower() != "split" or name == target or not column.categories or len(columns) == 1:
+            continue
+        if (column.values >= 0).all() and all(value.lower() in PART_NAMES for value in column.categories):
+            return name
+    return None
+
+
+def parts_of(column: Column) -> NDArray[np.int8]:
+    """Return the (n,) part codes of the split column."""
+    codes = np.array([PART_NAMES[value.lower()] for value in column.categories or ()], np.int8)
+    parts: NDArray[np.int8] = codes[column.values]
+    return parts
+
+
+def _delimited(
+    where: str, text: str, encoding: str, bad: list[dict[str, str]], options: ReadOptions
+) -> tuple[Dialect, dict[str, Column], list[DetectedColumn]]:
+    """Read delimited text. Rows of a wrong length are appended to `bad`; more than 5 % of them raise DataError."""
+    dialect, _ = detect_dialect(text, encoding, options)
+    table = read_rows(text, dialect)
+    if not table.rows:
+        raise data_error("empty", "the file holds no values", where)
+    if options.header is None:
+        dialect = dialect.model_copy(update={"header": is_header(table.rows, is_number_text)})
+    first = int(dialect.header)
+    names = [storable(name) for name in column_names(table.rows[0], header=dialect.header)]
+    kept, lost = [], 0
+    for row in range(first, len(table.rows)):
+        reason = table.misread(row, len(names), dialect)
+        if reason is None:
+            kept.append(table.rows[row])
+            continue
+        # a quote that is closed too late joins several rows: all their lines are lost
+        start, end = table.spans[row]
+        lost += end - start + 1
+        bad.append({"where": f"line {start}", "reason": reason})
+    check_bad_rows(bad, lost, len(kept) + lost)
+    if not kept:
+        raise data_error("no_rows", "the file has a header but no rows", where)
+    cells = dict(zip(names, zip(*kept, strict=True), strict=True))
+    counts = {name: Counter(column) for name, column in cells.items()}
+    evidence = file_evidence(counts.values(), dialect.delimiter)
+    detected = [detect_text(name, counts[name], options.column(name), evidence) for name in names]
+    columns = {one.format.name: _column(one, cells[one.format.name]) for one in detected}
+    return dialect, columns, detected
+
+
+def _of_records(records: list[dict[str, Any]], options: ReadOptions) -> tuple[dict[str, Column], list[DetectedColumn]]:
+    columns: dict[str, Column] = {}
+    detected: list[DetectedColumn] = []
+    for field, values in fields_of(records).items():
+        name = storable(field)
+        optional = any(value is ABSENT for value in values)
+        values = [None if value is ABSENT else value for value in values]
+        for row, value in enumerate(values, 1):
+            if isinstance(value, list | dict):
+                message = f'column "{name}" holds a {type(value).__name__}'
+                raise data_error("nested_value", message, f"row {row}", "Flatten it into separate columns.")
+        one = detect_values(name, _typed_counts(values), options.column(name), optional=optional)
+        columns[name] = _column(one, values)
+        detected.append(one)
+    return columns, detected
+
+
+def _typed_counts(values: list[Any]) -> Cells:
+    """Return each different value and its count; true and 1 are different, NaN is None."""
+    counts = Counter((type(value), value) for value in values)
+    return [(value if value == value else None, count) for (_, value), count in counts.items()]
+
+
+def _column(detected: DetectedColumn, cells: Any) -> Column:
+    """Read all cells, each different one once."""
+    places: dict[Any, int] = {}
+    codes = np.fromiter((places.setdefault((type(c), c), len(places)) for c in cells), np.int64, count=len(cells))
+    distinct = [value if value == value else None for _, value in places]
+    return read_distinct(detected.format, distinct, codes)

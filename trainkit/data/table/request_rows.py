@@ -1,0 +1,199 @@
+"""The rows of a request to predict, read as the training file was: delimited text, JSON, JSON Lines or Parquet."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainkit.data.errors import DataError, InputError, InputProblem
+from trainkit.data.table.delimited import DelimitedRows, column_names, read_rows
+from trainkit.data.table.dialect import DELIMITERS, SEPARATOR_LINE, Dialect, decode_request
+from trainkit.data.table.json_rows import fields_of, json_lines, json_list
+from trainkit.data.table.parquet import parquet_rows
+from trainkit.data.table.table_format import TableFormat
+from trainkit.data.text import storable
+
+GZIP = b"\x1f\x8b"
+MOST_UNPACKED_BYTES = 256 * 2**20
+TSV_TYPES = ("text/tab-separated-values", "text/tsv")
+JSON_LINES_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
+PARQUET_TYPES = ("application/vnd.apache.parquet", "application/x-parquet", "application/parquet")
+TABLE_TYPES = ("text/csv", "text/plain", *TSV_TYPES, *JSON_LINES_TYPES, *PARQUET_TYPES, "application/octet-stream")
+"""Media types of requests that hold a table's rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """Cells of n rows by column, as they came: not yet numbers or categories."""
+
+    columns: dict[str, list[Any]]
+    count: int
+    places: Sequence[str] = field(default=())
+    """Where each row stands in a text, such as "line 5"; empty where rows have no lines."""
+
+    def place(self, row: int) -> str:
+        """Return how a sentence names a row: by its position from 0, as a JSON pointer does, and by its line."""
+        return f"row {row}" + (f" ({self.places[row]})" if self.places else "")
+
+    def without(self, names: Collection[str]) -> TableRows:
+        """Return the same rows without some columns."""
+        kept = {name: cells for name, cells in self.columns.items() if name not in names}
+        return TableRows(kept, self.count, self.places)
+
+    @classmethod
+    def from_records(cls, records: Sequence[Mapping[str, Any]], places: Sequence[str] = ()) -> TableRows:
+        """Rows of objects; a field that an object leaves out is ABSENT."""
+        columns = {storable(str(name)): values for name, values in fields_of(records).items()}
+        return cls(columns, len(records), places)
+
+
+def read_request(
+    table_format: TableFormat, body: bytes, media_type: str, features: Sequence[str], *, charset: str | None = None
+) -> TableRows:
+    """Read the rows of a request: delimited text, JSON Lines, one JSON list of objects, or Parquet; also as gzip.
+
+    Text is read in the dialect of the training file. Another delimiter is taken where only that one gives the
+    columns' names. Without a header in the file, a request may leave the header out as well, and then gives all
+    columns of the file or the `features` in their order. Raises InputError.
+    """
+    try:
+        if body.startswith(GZIP):
+            body = _unpacked(body)
+        if body.startswith(b"PAR1"):
+            columns = parquet_rows(body)
+            return TableRows(columns, len(next(iter(columns.values()), [])))
+        text = decode_request(body, table_format.dialect.encoding, charset)
+        if media_type in JSON_LINES_TYPES or text.lstrip()[:1] == "{":
+            bad: list[dict[str, str]] = []
+            records, lines = json_lines(text, bad)
+            if bad:
+                raise InputError([InputProblem("invalid_json", f"{bad[0]['where']}: {bad[0]['reason']}")])
+            return TableRows.from_records(records, [f"line {line}" for line in lines])
+        if text.lstrip()[:1] == "[" and media_type not in ("text/csv", *TSV_TYPES):
+            return TableRows.from_records(json_list(text, "the body"))
+        return _delimited(table_format, text, media_type, features)
+    except DataError as error:
+        first = error.problems[0]
+        message = f"{first.where}: {first.message}" if first.where else first.message
+        raise InputError([InputProblem("unreadable_table", message, hint=first.hint)]) from None
+
+
+def _delimited(table_format: TableFormat, text: str, media_type: str, features: Sequence[str]) -> TableRows:
+    known = {*table_format.names, *features}
+    table = max(
+        (
+            _parsed(table_format.dialect, text, delimiter)
+            for delimiter in _delimiters(table_format.dialect, text, media_type)
+        ),
+        key=lambda parsed: len(known.intersection(parsed.rows[0])) if parsed.rows else 0,
+    )
+    rows = table.rows
+    names: list[str] = []
+    first = 0
+    if rows and (table_format.dialect.header or known.intersection(rows[0]) >= set(features)):
+        names, first = [storable(name) for name in column_names(rows[0], header=True)], 1
+        if not known.intersection(names):
+            message = f"the first line names no column of the model: {', '.join(names[:10])}"
+            raise InputError([InputProblem("missing_header", message, hint=_columns_hint(features))])
+    elif rows:
+        by_width = {len(features): list(features), len(table_format.names): table_format.names}
+        names = by_width.get(len(rows[0]), [])
+        if not names:
+            message = f"{len(rows[0])} values for {len(features)} columns"
+            raise InputError([InputProblem("wrong_width", message, row=0, hint=_columns_hint(features))])
+    if len(rows) <= first:
+        hint = "Send one line for each sample" + (", below the line with the column names." if names else ".")
+        raise InputError([InputProblem("no_rows", "the body holds no rows", hint=hint)])
+    places = [f"line {start}" for start, _ in table.spans[first:]]
+    parsed = TableRows({}, len(places), places)
+    problems = [
+        InputProblem("bad_row", f"{parsed.place(row)}: {reason}", row=row)
+        for row in range(len(places))
+        if (reason := table.misread(first + row, len(names), table_format.dialect))
+    ]
+    if problems:
+        raise InputError(problems)
+    cells = zip(*rows[first:], strict=True)
+    # an empty cell is a missing value in every text, also for the columns of a typed file
+    columns = {name: [cell or None for cell in column] for name, column in zip(names, cells, strict=True)}
+    return TableRows(columns, len(places), places)
+
+
+def _delimiters(dialect: Dialect, text: str, media_type: str) -> list[str]:
+    if line := SEPARATOR_LINE.match(text):
+        return [line["delimiter"]]
+    if media_type in TSV_TYPES:
+        return ["\t"]
+    stored = dialect.delimiter
+    return [stored, *(delimiter for delimiter in DELIMITERS if delimiter != stored)]
+
+
+def _parsed(dialect: Dialect, text: str, delimiter: str) -> DelimitedRows:
+    try:
+        return read_rows(text, dialect.model_copy(update={"delimiter": delimiter}))
+    except DataError:
+        if delimiter == dialect.delimiter:
+            raise
+        return DelimitedRows([], [], [])
+
+
+def records_of(x: Any, features: Sequence[str], *, strict: bool = False) -> TableRows:
+    """Return the rows that a Python caller or a JSON document gives: one row or a list of rows.
+
+    A row is an object of column name to value, or a list of values in the order of `features`. `strict`, for JSON: each
+    entry is a row of its own, and NaN is no missing value but a mistake. Raises InputError.
+    """
+    if isinstance(x, TableRows):
+        return x
+    rows = [x] if isinstance(x, Mapping) else list(x)
+    if rows and not strict and not any(_is_row(row) for row in rows):
+        rows = [rows]  # one row, as a list of its values
+    problems = []
+    records: list[Mapping[str, Any]] = []
+    for number, row in enumerate(rows):
+        if isinstance(row, Mapping):
+            records.append(row)
+        elif not _is_row(row):
+            message = f"row {number}: must be an object of column name to value"
+            problems.append(InputProblem("not_a_row", message, row=number, hint=_columns_hint(features)))
+        elif len(row) != len(features):
+            message = f"row {number} has {len(row)} values for {len(features)} columns: {', '.join(features)}"
+            problems.append(InputProblem("wrong_width", message, row=number, hint=_columns_hint(features)))
+        else:
+            records.append(dict(zip(features, row, strict=True)))
+    if problems:
+        raise InputError(problems)
+    return TableRows.from_records(
+        [{name: _plain(value, strict) for name, value in record.items()} for record in records]
+    )
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, Mapping) or (hasattr(row, "__len__") and not isinstance(row, str | bytes))
+
+
+def _plain(value: Any, strict: bool) -> Any:
+    """Return a NumPy scalar as Python's own, and NaN as None unless `strict`."""
+    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+    return None if not strict and isinstance(value, float) and value != value else value
+
+
+def _columns_hint(features: Sequence[str]) -> str:
+    return f"Columns: {', '.join(list(features)[:30])}{' ...' if len(features) > 30 else ''}."
+
+
+def _unpacked(body: bytes) -> bytes:
+    """Unpack a gzip body, up to a limit. Raises InputError."""
+    try:
+        with gzip.open(io.BytesIO(body)) as file:
+            unpacked = file.read(MOST_UNPACKED_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError([InputProblem("damaged_archive", f"the gzip body cannot be unpacked: {error}")]) from None
+    if len(unpacked) > MOST_UNPACKED_BYTES:
+        message = f"the body unpacks to more than {MOST_UNPACKED_BYTES // 2**20} MiB"
+        raise InputError([InputProblem("too_large", message, hint="Send fewer rows.")])
+    return unpacked
