@@ -76,7 +76,7 @@ def job_of(client: httpx.Client, sessions: sessionmaker[Session]) -> leases.Clai
     with sessions.begin() as session:
         checked = intake.claim(session, "benchmark", 30)
         assert checked is not None
-        intake.ready(session, checked.dataset_id, checked.fence, facts, {"notes": []}, "prepared/x")
+        intake.ready(session, checked.claim, facts, {"notes": []}, "prepared/x")
     client.post("/v1/jobs", json={"dataset": dataset, "model": {"kind": "mlp"}}).raise_for_status()
     with sessions.begin() as session:
         claimed = leases.claim(session, "train", "benchmark", 3600)

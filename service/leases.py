@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.database import UtcDateTime
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to write to a leased row: every write names it, and fails with StaleFence once another claim was made.
+
+    `id` is the row's (a job's, a dataset's ...). `fence` is a fencing token: it rises with each claim of the row, so it
+    also numbers the attempts at a job.
+    """
+
+    id: str
+    fence: int
 
 
 class StaleFence(Exception):  # noqa: N818 - a fact, not a failure

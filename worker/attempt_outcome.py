@@ -53,7 +53,7 @@ class OutcomeWriter:
         key, manifest, size = None, {}, 0
         if event["artifact"]:
             folder = Path(event["artifact"])
-            key = f"models/{claim.job_id}/{claim.fence}"
+            key = f"models/{claim.id}/{claim.fence}"
             manifest = json.loads((folder / "model.json").read_text(encoding="utf-8"))
             size = 0 if storage.exists(key) else self._in_background(partial(storage.put_tree, key, folder))
         files = [self._store_file(f"{name}{Path(path).suffix}", Path(path)) for name, path in event["files"].items()]
@@ -72,7 +72,7 @@ class OutcomeWriter:
         fp("before_finish")
         model_id = self._transact(lambda session: attempts.finish(session, claim, finished))
         fp("after_finish")
-        log.info("job=%s finished: %s, model %s", claim.job_id, event["stop_reason"], model_id)
+        log.info("job=%s finished: %s, model %s", claim.id, event["stop_reason"], model_id)
 
     def cancel(self, *, keep_log_file: bool = True) -> None:
         """Record that the job was cancelled; nothing but its log is kept."""
@@ -96,7 +96,7 @@ class OutcomeWriter:
             return attempts.interrupted(session, job, reason, limit, delay=KILLED_DELAY_SECONDS, error=error)
 
         state = self._transact(requeue)
-        log.warning("job=%s interrupted: %s; its state is %s", self._claim.job_id, reason, state)
+        log.warning("job=%s interrupted: %s; its state is %s", self._claim.id, reason, state)
 
     def fail(self, error: dict[str, Any], *, resumed: Checkpoint | None = None, keep_log_file: bool = True) -> None:
         """Record a failed attempt; the job is queued again or ends, as the error and its attempts allow.
@@ -118,7 +118,7 @@ class OutcomeWriter:
             return attempts.fail(session, self._claim, error)
 
         state = self._transact(record)
-        log.warning("job=%s failed: %s: %s; its state is %s", self._claim.job_id, code, message, state)
+        log.warning("job=%s failed: %s: %s; its state is %s", self._claim.id, code, message, state)
 
     def _store_log(self, keep_file: bool = True) -> None:
         """Ship what is left of the log, and store its file as an artifact."""
@@ -128,12 +128,12 @@ class OutcomeWriter:
         try:
             file = self._store_file("log.txt", self._log_file)
         except OSError as error:  # the outcome matters more than the log's file
-            log.warning("job=%s the log file cannot be stored: %s", self._claim.job_id, error)
+            log.warning("job=%s the log file cannot be stored: %s", self._claim.id, error)
             return
         self._transact(lambda session: attempts.save_artifact(session, self._claim, file))
 
     def _store_file(self, name: str, path: Path) -> StoredFile:
-        key = f"artifacts/{self._claim.job_id}/{self._claim.fence}-{name}"
+        key = f"artifacts/{self._claim.id}/{self._claim.fence}-{name}"
         size = self._in_background(lambda: self._context.storage.put_file(key, path))
         return StoredFile(name, key, MEDIA_TYPES.get(path.suffix, "application/octet-stream"), size)
 

@@ -62,13 +62,13 @@ class Fetch:
         self.context, self.claimed, self.copied = context, claimed, 0
         self.part = context.storage.new_part()
         self.stop = threading.Event()
-        self.folder = settings.scratch / f"fetch-{claimed.dataset_id}-{claimed.fence}"
+        self.folder = settings.scratch / f"fetch-{claimed.dataset_id}-{claimed.claim.fence}"
         self.child: ForkedProcess | None = None
         self.lease = Lease(settings.lease_seconds, settings.heartbeat_seconds, begun, self._renew, self._stop_work)
 
     def run(self) -> None:
         """Fetch the file: from the claim to `validating` or `invalid`."""
-        identifier, fence = self.claimed.dataset_id, self.claimed.fence
+        identifier, claim = self.claimed.dataset_id, self.claimed.claim
         try:
             with self.lease:
                 try:
@@ -77,7 +77,7 @@ class Fetch:
                     )
                 except FetchStopped:
                     self.lease.check()
-                    self._transact(lambda session: intake.renew_source(session, identifier, fence, 0.0))
+                    self._transact(lambda session: intake.renew_source(session, claim, 0.0))
                 except s3.ObjectUnavailableError as failed:
                     self._refuse(failed.code, failed.message, failed.hint, failed.retryable, failed.evidence)
                 except HttpProblem as problem:
@@ -85,9 +85,7 @@ class Fetch:
                 except OSError as error:
                     self._refuse("file_unreadable", f"the file cannot be read: {error.strerror}")
                 else:
-                    self._transact(
-                        lambda session: intake.fetched(session, self.context.storage, identifier, fence, received)
-                    )
+                    self._transact(lambda session: intake.fetched(session, self.context.storage, claim, received))
                     log.info("dataset=%s fetched: %s bytes", identifier, received.bytes)
             self.context.doorbell.ring("data")
         finally:
@@ -150,9 +148,9 @@ class Fetch:
 
     def _reserve(self, session: Any, size: int) -> None:
         """Count the object against the project's quota from now on. Raises 413 problems, StaleFence."""
-        identifier, fence = self.claimed.dataset_id, self.claimed.fence
-        intake.renew_source(session, identifier, fence, self.context.settings.lease_seconds)
-        dataset = datasets.by_id(session, identifier)
+        claim = self.claimed.claim
+        intake.renew_source(session, claim, self.context.settings.lease_seconds)
+        dataset = datasets.by_id(session, claim.id)
         datasets.set_bytes(session, dataset, 0)  # what an earlier attempt reserved does not count twice
         quota.check(session, self.context.settings, dataset.project_id, size)
         datasets.set_bytes(session, dataset, size)
@@ -171,7 +169,7 @@ class Fetch:
         progress = {"bytes": self.copied}
         with self.context.sessions.begin() as session:
             seconds = self.context.settings.lease_seconds
-            intake.renew_source(session, self.claimed.dataset_id, self.claimed.fence, seconds, progress)
+            intake.renew_source(session, self.claimed.claim, seconds, progress)
 
     def _refuse(
         self,
@@ -183,7 +181,7 @@ class Fetch:
     ) -> None:
         error: dict[str, Any] = {"code": code, "layer": "data", "message": message, "evidence": evidence or {}}
         error |= {"retryable": retryable, "hint": hint}
-        self._transact(lambda session: intake.not_fetched(session, self.claimed.dataset_id, self.claimed.fence, error))
+        self._transact(lambda session: intake.not_fetched(session, self.claimed.claim, error))
         log.info("dataset=%s not fetched: %s", self.claimed.dataset_id, message)
 
     def _transact(self, work: Any) -> Any:

@@ -43,17 +43,17 @@ def claim_and_answer(context: WorkerContext) -> bool:
     if claimed is None:
         return False
     try:
-        with bound(question=claimed.request_id, worker=context.owner):
+        with bound(inference_request=claimed.claim.id, worker=context.owner):
             answer(context, claimed, begun + 0.9 * seconds)
     except StaleFence:
         FENCED.inc()
-        log.warning("question=%s another worker has the request", claimed.request_id)
+        log.warning("inference_request=%s another worker has the request", claimed.claim.id)
     return True
 
 
 def answer(context: WorkerContext, claimed: ClaimedInferenceRequest, deadline: float) -> None:
     """Fork a child, wait for its answer, store the answer or the error. Raises StaleFence."""
-    folder = context.settings.scratch / claimed.request_id
+    folder = context.settings.scratch / claimed.claim.id
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     subject = context.storage.local_path(claimed.subject_key)
     kills_before = exit_errors.kernel_kills()
@@ -67,14 +67,14 @@ def answer(context: WorkerContext, claimed: ClaimedInferenceRequest, deadline: f
             }
         elif answer_document is None:
             ended = exit_errors.error_of_exit(child.exit, kills_before, folder / "log.txt")
-            log.warning("question=%s %s\n%s", claimed.request_id, ended["message"], ended["evidence"]["log"])
+            log.warning("inference_request=%s %s\n%s", claimed.claim.id, ended["message"], ended["evidence"]["log"])
             answer_document = {"error": problem(500, ended["code"], ended["message"], ended["hint"])}
         with context.sessions.begin() as session:
             if "error" in answer_document:
-                repository.fail(session, claimed.request_id, claimed.fence, answer_document["error"])
+                repository.fail(session, claimed.claim, answer_document["error"])
             else:
                 body = (folder / "answer.bin").read_bytes()
-                repository.answer(session, claimed.request_id, claimed.fence, body, answer_document["media_type"])
+                repository.answer(session, claimed.claim, body, answer_document["media_type"])
     finally:
         child.kill()
         shutil.rmtree(folder, ignore_errors=True)

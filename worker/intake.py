@@ -60,7 +60,7 @@ class Intake:
         settings = context.settings
         self.context = context
         self.claimed = claimed
-        self.folder = settings.scratch / claimed.dataset_id / str(claimed.fence)
+        self.folder = settings.scratch / claimed.dataset_id / str(claimed.claim.fence)
         self.child: ForkedProcess | None = None
         self.progress: dict[str, Any] = {}
         self.outcome: dict[str, Any] | None = None
@@ -74,7 +74,7 @@ class Intake:
             self._check(identifier)
 
     def _check(self, identifier: str) -> None:
-        log.info("dataset=%s fence=%s claimed", identifier, self.claimed.fence)
+        log.info("dataset=%s fence=%s claimed", identifier, self.claimed.claim.fence)
         try:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True, mode=0o700)
@@ -131,35 +131,35 @@ class Intake:
             return  # the lease counts the time
 
     def _conclude(self, ended: Exit | None) -> None:
-        identifier, fence = self.claimed.dataset_id, self.claimed.fence
+        identifier, claim = self.claimed.dataset_id, self.claimed.claim
         outcome = self.outcome or {}
         if ended is None:
             # A lease of zero length: the next worker may begin at once.
-            self._transact(lambda session: intake.renew(session, identifier, fence, 0.0))
+            self._transact(lambda session: intake.renew(session, claim, 0.0))
             self.context.doorbell.ring("data")
         elif outcome.get("type") == "ready" and ended.clean:
             self._ready(outcome)
         elif outcome.get("type") == "invalid":
             error, report = finite(outcome["error"]), finite(outcome["report"])
-            self._transact(lambda session: intake.invalid(session, identifier, fence, error, report))
+            self._transact(lambda session: intake.invalid(session, claim, error, report))
             log.info("dataset=%s invalid: %s", identifier, error["message"])
         elif ended.signal == signal.SIGXCPU:
             error = too_slow()
-            self._transact(lambda session: intake.invalid(session, identifier, fence, error))
+            self._transact(lambda session: intake.invalid(session, claim, error))
         else:
             error = exit_errors.error_of_exit(ended, self._kills_before, self.folder / "log.txt")
             log.warning("dataset=%s the reader failed: %s\n%s", identifier, error["message"], error["evidence"]["log"])
-            self._transact(lambda session: intake.interrupted(session, identifier, fence))
+            self._transact(lambda session: intake.interrupted(session, claim))
             self.context.doorbell.ring("data")
         self._admit()
 
     def _ready(self, outcome: dict[str, Any]) -> None:
-        identifier, fence, storage = self.claimed.dataset_id, self.claimed.fence, self.context.storage
-        key = f"prepared/{identifier}/{fence}"
+        identifier, claim, storage = self.claimed.dataset_id, self.claimed.claim, self.context.storage
+        key = f"prepared/{identifier}/{claim.fence}"
         run_in_background(lambda: storage.put_tree(key, self.folder / "prepared"), self.lease.tick)
         facts, report = finite(outcome["facts"]), finite(outcome["report"])
         try:
-            self._transact(lambda session: intake.ready(session, identifier, fence, facts, report, key))
+            self._transact(lambda session: intake.ready(session, claim, facts, report, key))
         except StaleFence:
             storage.delete(key)
             raise
@@ -174,7 +174,7 @@ class Intake:
         changes = {"progress": finite(self.progress), "phase": "reading"} if self.progress else {"phase": "reading"}
         with self.context.sessions.begin() as session:
             seconds = self.context.settings.lease_seconds
-            intake.renew(session, self.claimed.dataset_id, self.claimed.fence, seconds, **changes)
+            intake.renew(session, self.claimed.claim, seconds, **changes)
 
     def _transact(self, work: Callable[[Session], T]) -> T:
         return self.lease.transact(self.context.sessions, work)

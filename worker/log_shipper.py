@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from service.database import db_time, reading
-from service.jobs.leases import Claim, lock_claimed
-from service.leases import StaleFence
+from service.jobs.leases import lock_claimed
+from service.leases import Claim, StaleFence
 from service.logs import service as logs
 from service.logs.chunks import LINE_CHARACTERS, Level, LogLine
 from worker.context import WorkerContext
@@ -52,7 +52,7 @@ class LogShipper:
     def __init__(self, context: WorkerContext, claim: Claim, file: Path) -> None:
         self.context = context
         self.claim = claim
-        self.job_id = claim.job_id
+        self.job_id = claim.id
         self._tail = LogTail(file)
         self._pending: deque[LogLine] = deque()
         self._batch: list[LogLine] = []

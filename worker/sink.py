@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 from service.failpoints import fp
 from service.jobs import attempts, checkpoints
 from service.jobs import repository as jobs_repository
-from service.jobs.leases import Claim, lock_claimed
-from service.leases import StaleFence
+from service.jobs.leases import lock_claimed
+from service.leases import Claim, StaleFence
 from service.metrics import service as metrics
 from service.metrics.chunks import MetricRow
 from service.metrics.service import finite
@@ -48,7 +48,7 @@ class Sink:
     def __init__(self, context: WorkerContext, claim: Claim, metric_seq: int, runtime: Event | None) -> None:
         self.context = context
         self.claim = claim
-        self.job_id = claim.job_id
+        self.job_id = claim.id
         self.runtime = runtime
         self.finished: Event | None = None
         self.failed: Event | None = None

@@ -72,7 +72,7 @@ class Supervisor:
     def __init__(self, context: WorkerContext, claimed: ClaimedJob, begun: float) -> None:
         settings, claim = context.settings, claimed.claim
         self.context, self.claimed, self.claim, self.job_id = context, claimed, claim, claimed.job_id
-        self.folder = settings.scratch / claim.job_id / str(claim.fence)
+        self.folder = settings.scratch / claim.id / str(claim.fence)
         self.log_file = self.folder / "log.txt"
         self.memory_limit = limit_of(claimed.spec, settings.max_job_memory_bytes)
         self.process = TrainingProcess(self.log_file, self.memory_limit, settings.wedged_seconds)

@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.datasets import repository as datasets
+from service.leases import Claim
 from service.storage import Storage
 from service.uploads import repository as uploads
 from service.uploads.receive import locked_file
@@ -117,7 +118,7 @@ def _collect_prepared(sessions: sessionmaker[Session], storage: Storage, grace: 
             continue
         key = f"prepared/{dataset_id}/{fence}"
         with sessions() as session:
-            needed = datasets.needs_prepared(session, dataset_id, int(fence), key)
+            needed = datasets.needs_prepared(session, Claim(dataset_id, int(fence)), key)
         if not needed:
             storage.delete(key)
             with contextlib.suppress(OSError):

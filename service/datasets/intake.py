@@ -12,7 +12,7 @@ from service.datasets import repository
 from service.datasets.receive import Received
 from service.datasets.service import store_blob
 from service.instrumentation import DATASETS_CHECKED, error_labels
-from service.leases import StaleFence
+from service.leases import Claim, StaleFence
 from service.storage import Storage
 from trainkit.spec.failures import failure
 
@@ -21,13 +21,16 @@ from trainkit.spec.failures import failure
 class ClaimedDataset:
     """A dataset whose bytes are to be checked."""
 
-    dataset_id: str
-    fence: int
+    claim: Claim
     storage_key: str
     filename: str | None
     kind: str | None
     target: str | None
     read_options: dict[str, Any] | None
+
+    @property
+    def dataset_id(self) -> str:
+        return self.claim.id
 
 
 def claim(session: Session, owner: str, lease_seconds: float) -> ClaimedDataset | None:
@@ -35,26 +38,21 @@ def claim(session: Session, owner: str, lease_seconds: float) -> ClaimedDataset 
     claimed = repository.claim(session, "validating", owner, lease_seconds)
     if claimed is None:
         return None
-    dataset, fence = claimed
+    dataset, claim = claimed
     blob = repository.blob_of(session, dataset)
-    return ClaimedDataset(
-        dataset.id, fence, blob.storage_key, dataset.filename, dataset.kind, dataset.target, dataset.read_options
-    )
+    return ClaimedDataset(claim, blob.storage_key, dataset.filename, dataset.kind, dataset.target, dataset.read_options)
 
 
-def renew(session: Session, dataset_id: str, fence: int, lease_seconds: float, **changes: Any) -> None:
+def renew(session: Session, claim: Claim, lease_seconds: float, **changes: Any) -> None:
     """Extend the lease and write `phase` or `progress`. Raises StaleFence when someone else has it."""
-    _write(session, dataset_id, fence, lease_expires_at=db_now(plus=lease_seconds), **changes)
+    _write(session, claim, lease_expires_at=db_now(plus=lease_seconds), **changes)
 
 
-def ready(
-    session: Session, dataset_id: str, fence: int, facts: dict[str, Any], report: dict[str, Any], prepared_key: str
-) -> None:
+def ready(session: Session, claim: Claim, facts: dict[str, Any], report: dict[str, Any], prepared_key: str) -> None:
     """Publish the dataset: its prepared form is in storage. Raises StaleFence."""
     _write(
         session,
-        dataset_id,
-        fence,
+        claim,
         state="ready",
         kind=facts["kind"],
         samples=facts["samples"],
@@ -68,14 +66,11 @@ def ready(
     )
 
 
-def invalid(
-    session: Session, dataset_id: str, fence: int, error: dict[str, Any], report: dict[str, Any] | None = None
-) -> None:
+def invalid(session: Session, claim: Claim, error: dict[str, Any], report: dict[str, Any] | None = None) -> None:
     """Reject the bytes with the error that says where and why. Raises StaleFence."""
     _write(
         session,
-        dataset_id,
-        fence,
+        claim,
         state="invalid",
         error=error,
         report=report,
@@ -86,29 +81,30 @@ def invalid(
     )
 
 
-def interrupted(session: Session, dataset_id: str, fence: int, limit: int = 3) -> None:
+def interrupted(session: Session, claim: Claim, limit: int = 3) -> None:
     """Release a dataset whose checking process died, or reject it after `limit` deaths. Raises StaleFence."""
-    dataset = repository.claimed(session, dataset_id, fence)
+    dataset = repository.claimed(session, claim)
     if dataset is None:
-        raise StaleFence(dataset_id)
+        raise StaleFence(claim.id)
     deaths = dataset.interruptions + 1
     if deaths >= limit:
         message = f"reading the file killed the checking process {deaths} times"
         hint = "The file may need more memory than the worker has, or be damaged."
-        invalid(session, dataset_id, fence, failure("intake_died", message, hint=hint))
+        invalid(session, claim, failure("intake_died", message, hint=hint))
     else:
-        _write(
-            session, dataset_id, fence, interruptions=deaths, lease_owner=None, lease_expires_at=None, notified_at=None
-        )
+        _write(session, claim, interruptions=deaths, lease_owner=None, lease_expires_at=None, notified_at=None)
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedSource:
     """A dataset whose bytes are to be fetched."""
 
-    dataset_id: str
-    fence: int
+    claim: Claim
     uri: str
+
+    @property
+    def dataset_id(self) -> str:
+        return self.claim.id
 
 
 def claim_source(session: Session, owner: str, lease_seconds: float) -> ClaimedSource | None:
@@ -116,37 +112,35 @@ def claim_source(session: Session, owner: str, lease_seconds: float) -> ClaimedS
     claimed = repository.claim(session, "uploading", owner, lease_seconds)
     if claimed is None:
         return None
-    dataset, fence = claimed
-    return ClaimedSource(dataset.id, fence, dataset.source_uri or "")
+    dataset, claim = claimed
+    return ClaimedSource(claim, dataset.source_uri or "")
 
 
-def renew_source(
-    session: Session, dataset_id: str, fence: int, lease_seconds: float, progress: dict[str, Any] | None = None
-) -> None:
+def renew_source(session: Session, claim: Claim, lease_seconds: float, progress: dict[str, Any] | None = None) -> None:
     """Extend the lease of a fetch. Raises StaleFence when someone else has it."""
     until = db_now(plus=lease_seconds)
-    _write(session, dataset_id, fence, "uploading", lease_expires_at=until, phase="copying", progress=progress)
+    _write(session, claim, "uploading", lease_expires_at=until, phase="copying", progress=progress)
 
 
-def fetched(session: Session, storage: Storage, dataset_id: str, fence: int, received: Received) -> None:
+def fetched(session: Session, storage: Storage, claim: Claim, received: Received) -> None:
     """Store the fetched bytes and queue the dataset's check. Raises StaleFence, and IntegrityError: then try again."""
-    _release(session, dataset_id, fence, state="validating", bytes=received.bytes)
+    _release(session, claim, state="validating", bytes=received.bytes)
     store_blob(session, storage, received)
-    repository.set_blob(session, dataset_id, received.sha256)
+    repository.set_blob(session, claim.id, received.sha256)
 
 
-def not_fetched(session: Session, dataset_id: str, fence: int, error: dict[str, Any]) -> None:
+def not_fetched(session: Session, claim: Claim, error: dict[str, Any]) -> None:
     """Reject a dataset whose file cannot be fetched, with the error that says why. Raises StaleFence."""
-    _release(session, dataset_id, fence, state="invalid", error=error)
+    _release(session, claim, state="invalid", error=error)
 
 
-def _release(session: Session, dataset_id: str, fence: int, **changes: Any) -> None:
+def _release(session: Session, claim: Claim, **changes: Any) -> None:
     unleased = {"phase": None, "progress": None, "lease_owner": None, "lease_expires_at": None, "notified_at": None}
-    _write(session, dataset_id, fence, "uploading", **unleased, **changes)
+    _write(session, claim, "uploading", **unleased, **changes)
 
 
-def _write(session: Session, dataset_id: str, fence: int, expected: str = "validating", **changes: Any) -> None:
-    if not repository.write_claimed(session, dataset_id, fence, expected, **changes):
-        raise StaleFence(dataset_id)
+def _write(session: Session, claim: Claim, expected: str = "validating", **changes: Any) -> None:
+    if not repository.write_claimed(session, claim, expected, **changes):
+        raise StaleFence(claim.id)
     if changes.get("state") in ("ready", "invalid"):
         after_commit(session, DATASETS_CHECKED.labels(changes["state"], error_labels(changes.get("error"))[1]).inc)

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.database import db_now, db_time
 from service.datasets.tables import Blob, DatasetVersion
+from service.leases import Claim
 
 
 def get(session: Session, project_id: str, dataset_id: str) -> DatasetVersion | None:
@@ -97,17 +98,17 @@ def known_blobs(session: Session, hashes: Collection[str]) -> set[str]:
     return set(session.scalars(select(Blob.sha256).where(Blob.sha256.in_(hashes))))
 
 
-def needs_prepared(session: Session, dataset_id: str, fence: int, key: str) -> bool:
-    """Whether the dataset is made of that prepared folder, or the check with that fence is still writing it."""
+def needs_prepared(session: Session, claim: Claim, key: str) -> bool:
+    """Whether the dataset is made of that prepared folder, or the check with that claim is still writing it."""
     found = select(DatasetVersion.state, DatasetVersion.fence, DatasetVersion.prepared_key).where(
-        DatasetVersion.id == dataset_id
+        DatasetVersion.id == claim.id
     )
     row = session.execute(found).one_or_none()
-    return row is not None and (row.prepared_key == key or (row.state == "validating" and row.fence == fence))
+    return row is not None and (row.prepared_key == key or (row.state == "validating" and row.fence == claim.fence))
 
 
-def claim(session: Session, state: str, owner: str, lease_seconds: float) -> tuple[DatasetVersion, int] | None:
-    """Lease the oldest free dataset in that state to one winner; returns it with its new fence, None if none waits."""
+def claim(session: Session, state: str, owner: str, lease_seconds: float) -> tuple[DatasetVersion, Claim] | None:
+    """Lease the oldest free dataset in that state to one winner; returns it with the claim, None if none waits."""
     free = or_(DatasetVersion.lease_expires_at.is_(None), DatasetVersion.lease_expires_at < db_now())
     waiting = (
         select(DatasetVersion).where(DatasetVersion.state == state, free).order_by(DatasetVersion.created_at).limit(8)
@@ -126,21 +127,21 @@ def claim(session: Session, state: str, owner: str, lease_seconds: float) -> tup
             .execution_options(synchronize_session=False)
         ).scalar_one_or_none()
         if fence is not None:
-            return dataset, fence
+            return dataset, Claim(dataset.id, fence)
     return None
 
 
-def claimed(session: Session, dataset_id: str, fence: int) -> DatasetVersion | None:
-    """Return the dataset while that fence is its newest."""
-    mine = select(DatasetVersion).where(DatasetVersion.id == dataset_id, DatasetVersion.fence == fence)
+def claimed(session: Session, claim: Claim) -> DatasetVersion | None:
+    """Return the dataset while that claim is its newest."""
+    mine = select(DatasetVersion).where(DatasetVersion.id == claim.id, DatasetVersion.fence == claim.fence)
     return session.scalars(mine).one_or_none()
 
 
-def write_claimed(session: Session, dataset_id: str, fence: int, in_state: str, **changes: Any) -> bool:
-    """Update the dataset in that state under the fence; False when the fence is stale or the state has changed."""
+def write_claimed(session: Session, claim: Claim, in_state: str, **changes: Any) -> bool:
+    """Update the dataset in that state under the claim; False when the fence is stale or the state has changed."""
     written = session.execute(
         update(DatasetVersion)
-        .where(DatasetVersion.id == dataset_id, DatasetVersion.fence == fence, DatasetVersion.state == in_state)
+        .where(DatasetVersion.id == claim.id, DatasetVersion.fence == claim.fence, DatasetVersion.state == in_state)
         .values(updated_at=db_now(), **changes)
         .returning(DatasetVersion.id)
         .execution_options(synchronize_session=False)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from service.database import after_commit, db_now, db_time, new_id
 from service.inference_requests.tables import InferenceRequest
 from service.instrumentation import INFERENCE_REQUESTS_CLOSED
-from service.leases import StaleFence
+from service.leases import Claim, StaleFence
 
 Kind = Literal["predict", "dataset_preview", "augmentation_preview", "init_report", "onnx"]
 
@@ -20,8 +20,7 @@ Kind = Literal["predict", "dataset_preview", "augmentation_preview", "init_repor
 class ClaimedInferenceRequest:
     """An inference request that a worker has claimed."""
 
-    request_id: str
-    fence: int
+    claim: Claim
     kind: Kind
     subject_key: str
     request: bytes
@@ -84,19 +83,19 @@ def claim(session: Session, owner: str, lease_seconds: float) -> ClaimedInferenc
         if fence is not None:
             kind: Any = row.kind
             return ClaimedInferenceRequest(
-                row.id, fence, kind, row.subject_key, row.request, row.media_type, row.options or {}
+                Claim(row.id, fence), kind, row.subject_key, row.request, row.media_type, row.options or {}
             )
     return None
 
 
-def answer(session: Session, request_id: str, fence: int, body: bytes, media_type: str) -> None:
+def answer(session: Session, claim: Claim, body: bytes, media_type: str) -> None:
     """Store the answer. Raises StaleFence."""
-    _close(session, request_id, fence, state="answered", response=body, response_type=media_type)
+    _close(session, claim, state="answered", response=body, response_type=media_type)
 
 
-def fail(session: Session, request_id: str, fence: int, error: dict[str, Any]) -> None:
+def fail(session: Session, claim: Claim, error: dict[str, Any]) -> None:
     """Store the error `{status, code, message, pointer, hint}`. Raises StaleFence."""
-    _close(session, request_id, fence, state="failed", error=error)
+    _close(session, claim, state="failed", error=error)
 
 
 def delete_old(session: Session, older_than_seconds: float) -> None:
@@ -104,14 +103,16 @@ def delete_old(session: Session, older_than_seconds: float) -> None:
     session.execute(delete(InferenceRequest).where(InferenceRequest.created_at < db_now(plus=-older_than_seconds)))
 
 
-def _close(session: Session, request_id: str, fence: int, **changes: Any) -> None:
+def _close(session: Session, claim: Claim, **changes: Any) -> None:
     closed = session.execute(
         update(InferenceRequest)
-        .where(InferenceRequest.id == request_id, InferenceRequest.fence == fence, InferenceRequest.state == "queued")
+        .where(
+            InferenceRequest.id == claim.id, InferenceRequest.fence == claim.fence, InferenceRequest.state == "queued"
+        )
         .values(lease_owner=None, lease_expires_at=None, **changes)
         .returning(InferenceRequest.id)
         .execution_options(synchronize_session=False)
     ).scalar_one_or_none()
     if closed is None:
-        raise StaleFence(request_id)
+        raise StaleFence(claim.id)
     after_commit(session, INFERENCE_REQUESTS_CLOSED.labels(changes["state"]).inc)

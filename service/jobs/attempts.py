@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 from service.database import after_commit, db_now, db_time, new_id
 from service.instrumentation import ATTEMPTS_ENDED, error_labels
 from service.jobs import repository
-from service.jobs.leases import Claim, lock_claimed
+from service.jobs.leases import lock_claimed
 from service.jobs.states import State
 from service.jobs.tables import Artifact, Attempt, Job
 from service.jobs.transitions import transition
+from service.leases import Claim
 from service.models.tables import Model
 from trainkit.spec.failures import failure
 
@@ -269,7 +270,7 @@ def save_artifact(session: Session, claim: Claim, file: StoredFile) -> None:
     repository.save_artifact(
         session,
         Artifact(
-            job_id=claim.job_id,
+            job_id=claim.id,
             name=file.name,
             storage_key=file.storage_key,
             media_type=file.media_type,
@@ -280,7 +281,7 @@ def save_artifact(session: Session, claim: Claim, file: StoredFile) -> None:
 
 
 def _attempt(session: Session, claim: Claim) -> Attempt:
-    attempt = repository.attempt(session, claim.job_id, claim.fence)
+    attempt = repository.attempt(session, claim.id, claim.fence)
     assert attempt is not None
     return attempt
 

@@ -6,8 +6,9 @@ from sqlalchemy.orm import Session
 
 from service.database import db_time, new_id
 from service.jobs import repository
-from service.jobs.leases import Claim, lock_claimed
+from service.jobs.leases import lock_claimed
 from service.jobs.tables import Checkpoint
+from service.leases import Claim
 
 
 def record(
@@ -27,7 +28,7 @@ def record(
         session,
         Checkpoint(
             id=new_id("ckpt"),
-            job_id=claim.job_id,
+            job_id=claim.id,
             fence=claim.fence,
             step=step,
             epoch=epoch,
@@ -38,12 +39,12 @@ def record(
             created_at=db_time(session),
         ),
     )
-    older = repository.checkpoints(session, claim.job_id)[keep:]
-    repository.delete_checkpoints(session, claim.job_id, [checkpoint.id for checkpoint in older])
+    older = repository.checkpoints(session, claim.id)[keep:]
+    repository.delete_checkpoints(session, claim.id, [checkpoint.id for checkpoint in older])
     return [checkpoint.storage_key for checkpoint in older]
 
 
 def discard(session: Session, claim: Claim, checkpoint_id: str) -> None:
     """Forget a checkpoint that cannot be gone on from; its file goes with what no row names."""
     lock_claimed(session, claim)
-    repository.delete_checkpoints(session, claim.job_id, [checkpoint_id])
+    repository.delete_checkpoints(session, claim.id, [checkpoint_id])

@@ -13,18 +13,7 @@ from service.instrumentation import ATTEMPTS_STARTED, QUEUED_SECONDS
 from service.jobs import repository
 from service.jobs.tables import Attempt, Job
 from service.jobs.transitions import transition
-from service.leases import StaleFence
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The right to write to a job: every write names it, and fails with StaleFence once another claim was made.
-
-    `fence` is a fencing token: it rises with each claim of the job, so it also numbers the attempts.
-    """
-
-    job_id: str
-    fence: int
+from service.leases import Claim, StaleFence
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +32,7 @@ class ClaimedJob:
 
     @property
     def job_id(self) -> str:
-        return self.claim.job_id
+        return self.claim.id
 
 
 def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_running: int = 0) -> ClaimedJob | None:
@@ -100,7 +89,7 @@ def renew(session: Session, claim: Claim, lease_seconds: float) -> dict[str, Any
     """
     row = repository.renew_lease(session, claim, lease_seconds)
     if row is None:
-        raise StaleFence(claim.job_id)
+        raise StaleFence(claim.id)
     return row[0]
 
 
@@ -112,7 +101,7 @@ def requested_action(session: Session, claim: Claim) -> dict[str, Any] | None:
     """
     row = repository.requested_action(session, claim)
     if row is None:
-        raise StaleFence(claim.job_id)
+        raise StaleFence(claim.id)
     return row[0]
 
 
@@ -124,5 +113,5 @@ def lock_claimed(session: Session, claim: Claim) -> Job:
     """
     job = repository.lock_claimed(session, claim)
     if job is None:
-        raise StaleFence(claim.job_id)
+        raise StaleFence(claim.id)
     return job

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import ColumnElement, Row, String, cast, delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session, aliased
@@ -14,10 +14,8 @@ from service.datasets.tables import DatasetVersion
 from service.jobs.states import ENDED, WITH_WORKER
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
 from service.keys.tables import Project
+from service.leases import Claim
 from service.models.tables import Model
-
-if TYPE_CHECKING:
-    from service.jobs.leases import Claim
 
 NO_SYNC = {"synchronize_session": False}
 CANDIDATES = 8
@@ -210,7 +208,7 @@ def claimable(session: Session, queue: str, most_running: int) -> Sequence[Job]:
 
 def holds(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     """The conditions under which a claim is valid, for the WHERE of a statement."""
-    return Job.id == claim.job_id, Job.fence == claim.fence, Job.state.in_(WITH_WORKER)
+    return Job.id == claim.id, Job.fence == claim.fence, Job.state.in_(WITH_WORKER)
 
 
 def lock_claimed(session: Session, claim: Claim) -> Job | None:

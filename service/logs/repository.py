@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.jobs.leases import Claim
+from service.leases import Claim
 from service.logs.chunks import LEVELS, LogLine, encode
 from service.logs.tables import LogChunk
 
@@ -20,7 +20,7 @@ def add_chunk(session: Session, claim: Claim, first: int, lines: Sequence[LogLin
     body = encode(lines)
     last = first + len(lines) - 1
     session.add(
-        LogChunk(job_id=claim.job_id, first_seq=first, last_seq=last, fence=claim.fence, max_level=max_level, body=body)
+        LogChunk(job_id=claim.id, first_seq=first, last_seq=last, fence=claim.fence, max_level=max_level, body=body)
     )
     session.flush()
 

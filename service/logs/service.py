@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.jobs.leases import Claim, lock_claimed
+from service.jobs.leases import lock_claimed
+from service.leases import Claim
 from service.logs import repository
 from service.logs.chunks import LEVELS, Level, LogLine, clean, decode
 

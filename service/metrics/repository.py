@@ -27,11 +27,10 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from service.database import db_now
-from service.jobs.leases import Claim
 from service.jobs.repository import holds
 from service.jobs.states import ENDED
 from service.jobs.tables import Decision, Job
-from service.leases import StaleFence
+from service.leases import Claim, StaleFence
 from service.metrics.chunks import Columns, encode_columns
 from service.metrics.tables import MetricChunk, MetricSuperseded
 
@@ -58,7 +57,7 @@ def append_chunk(session: Session, claim: Claim, columns: Columns, best: dict[st
         select(Job.metrics_last, Job.metrics_best).where(*holds(claim)).with_for_update()
     ).one_or_none()
     if known is None:
-        raise StaleFence(claim.job_id)
+        raise StaleFence(claim.id)
     following = session.execute(
         update(Job)
         .where(*holds(claim))
@@ -74,7 +73,7 @@ def append_chunk(session: Session, claim: Claim, columns: Columns, best: dict[st
     first = following - count
     session.execute(
         insert(MetricChunk).values(
-            job_id=claim.job_id,
+            job_id=claim.id,
             first_seq=first,
             last_seq=following - 1,
             fence=claim.fence,
@@ -162,7 +161,7 @@ def count_superseded(ranges: Sequence[tuple[int, int]]) -> int:
 
 def mark_superseded(session: Session, claim: Claim, first: int, last: int) -> None:
     """Remember that rows first..last belong to steps that are run again; the rows themselves stay."""
-    session.merge(MetricSuperseded(job_id=claim.job_id, first_seq=first, last_seq=last, fence=claim.fence))
+    session.merge(MetricSuperseded(job_id=claim.id, first_seq=first, last_seq=last, fence=claim.fence))
 
 
 def add_decision(session: Session, decision: Decision) -> None:

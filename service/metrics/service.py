@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session
 from service.database import db_time
 from service.jobs import repository as jobs
 from service.jobs.attempts import stop_by_rule
-from service.jobs.leases import Claim, lock_claimed
+from service.jobs.leases import lock_claimed
 from service.jobs.tables import Decision, Job
+from service.leases import Claim
 from service.metrics import repository
 from service.metrics.chunks import Columns, MetricRow, columns_of, decode_columns
 from service.outbox import service as outbox
@@ -69,12 +70,12 @@ def append(session: Session, claim: Claim, rows: Sequence[MetricRow]) -> tuple[i
         following = lock_claimed(session, claim).next_seq
         return following, following - 1
     columns = columns_of(rows)
-    best = _best(repository.best_so_far(session, claim.job_id), _extremes(columns))
+    best = _best(repository.best_so_far(session, claim.id), _extremes(columns))
     first = repository.append_chunk(session, claim, columns, best)
-    job = jobs.by_id(session, claim.job_id)
+    job = jobs.by_id(session, claim.id)
     project_id = job.project_id
     _compare(session, job, claim, first, rows)
-    outbox.observe(session, project_id, rows, first, partial(jobs.summary, session, claim.job_id))
+    outbox.observe(session, project_id, rows, first, partial(jobs.summary, session, claim.id))
     return first, first + len(rows) - 1
 
 
@@ -126,11 +127,11 @@ def supersede_after(session: Session, claim: Claim, metric_seq: int) -> None:
     comparisons.supersede_after(session, job, metric_seq)
     best: dict[str, float] = {}
     latest: dict[str, float | None] = {}
-    for piece in scan(session, claim.job_id, 0):
+    for piece in scan(session, claim.id, 0):
         live = piece.columns.at_places(np.flatnonzero(~piece.superseded))
         best = _best(best, _extremes(live))
         latest |= repository.newest(live)
-    jobs.update_job(session, claim.job_id, metrics_best=best, metrics_last=latest)
+    jobs.update_job(session, claim.id, metrics_best=best, metrics_last=latest)
 
 
 def append_decisions(
@@ -144,7 +145,7 @@ def append_decisions(
         repository.add_decision(
             session,
             Decision(
-                job_id=claim.job_id,
+                job_id=claim.id,
                 seq=first + offset,
                 at=now,
                 fence=claim.fence,

@@ -20,6 +20,7 @@ from starlette.types import Receive
 
 from service.errors import HttpProblem
 from service.failpoints import fp
+from service.leases import Claim
 from service.uploads import repository
 from service.uploads.metadata import ALGORITHMS, Checksum
 
@@ -61,9 +62,8 @@ class Writer:
     """The only writer of an upload; holds the file's lock until closed. `offset` bytes are on disk."""
 
     sessions: sessionmaker[Session]
-    upload_id: str
+    claim: Claim
     file: BinaryIO
-    fence: int
     offset: int
     length: int | None
     limit: int
@@ -76,7 +76,7 @@ class Writer:
         os.ftruncate(self.file.fileno(), self.offset)
         self.file.seek(self.offset)
         self._end = self.offset
-        hashed, running = _running_hashes.pop(self.upload_id, (0, None))
+        hashed, running = _running_hashes.pop(self.claim.id, (0, None))
         self._hash = running if running is not None and hashed == self.offset else None
         if self.offset == 0:
             self._hash = hashlib.sha256()
@@ -152,7 +152,7 @@ class Writer:
         os.fsync(self.file.fileno())
         sha256 = (self._hash or self._hash_file()).hexdigest()
         with self.sessions.begin() as session:
-            if not repository.complete(session, self.upload_id, self.fence, self._end, sha256):
+            if not repository.complete(session, self.claim, self._end, sha256):
                 raise busy()
         self.offset, self.complete = self._end, True
         fp("upload_received")
@@ -163,7 +163,7 @@ class Writer:
         os.fsync(self.file.fileno())
         fp("upload_synced")
         with self.sessions.begin() as session:
-            if not repository.advance(session, self.upload_id, self.fence, self._end, self.keep_seconds):
+            if not repository.advance(session, self.claim, self._end, self.keep_seconds):
                 raise busy()
         self.offset, self._safe = self._end, self._hash.copy() if self._hash is not None else None
         fp("upload_advanced")
@@ -179,7 +179,7 @@ class Writer:
     def close(self) -> None:
         """Release the lock and keep the running hash for the next PATCH."""
         if not self.complete and self._safe is not None:
-            _running_hashes[self.upload_id] = (self.offset, self._safe)
+            _running_hashes[self.claim.id] = (self.offset, self._safe)
             while len(_running_hashes) > MAX_RUNNING_HASHES:
                 _running_hashes.popitem(last=False)
         self.file.close()

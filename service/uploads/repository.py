@@ -8,6 +8,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service.database import db_now
+from service.leases import Claim
 from service.uploads.tables import Upload
 
 
@@ -53,20 +54,20 @@ def locked(session: Session, upload_id: str) -> Upload | None:
     return session.scalars(one.execution_options(populate_existing=True)).one_or_none()
 
 
-def advance(session: Session, upload_id: str, fence: int, received: int, keep_seconds: float) -> bool:
+def advance(session: Session, claim: Claim, received: int, keep_seconds: float) -> bool:
     """Record that so many bytes are on disk; False when another writer has the upload or it was deleted."""
-    return _write(session, upload_id, fence, received=received, expires_at=db_now(plus=keep_seconds))
+    return _write(session, claim, received=received, expires_at=db_now(plus=keep_seconds))
 
 
-def complete(session: Session, upload_id: str, fence: int, received: int, sha256: str) -> bool:
+def complete(session: Session, claim: Claim, received: int, sha256: str) -> bool:
     """Record that all bytes are on disk, and their hash; False as in `advance`."""
-    return _write(session, upload_id, fence, received=received, sha256=sha256, state="received")
+    return _write(session, claim, received=received, sha256=sha256, state="received")
 
 
-def _write(session: Session, upload_id: str, fence: int, **changes: object) -> bool:
+def _write(session: Session, claim: Claim, **changes: object) -> bool:
     written = session.execute(
         update(Upload)
-        .where(Upload.id == upload_id, Upload.fence == fence, Upload.state == "uploading")
+        .where(Upload.id == claim.id, Upload.fence == claim.fence, Upload.state == "uploading")
         .values(updated_at=db_now(), **changes)
         .returning(Upload.id)
         .execution_options(synchronize_session=False)

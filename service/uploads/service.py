@@ -18,6 +18,7 @@ from service.datasets.receive import Received
 from service.errors import HttpProblem, not_found
 from service.failpoints import fp
 from service.keys.service import Principal
+from service.leases import Claim
 from service.storage import Storage
 from service.uploads import repository
 from service.uploads.metadata import Checksum, refuse
@@ -119,7 +120,14 @@ def open_writer(
             limit = quota.room(session, context.settings, upload.project_id, without_upload=upload_id)
         keep = context.settings.upload_keep_seconds
         return Writer(
-            context.sessions, upload_id, file, upload.fence, upload.received, upload.length, limit, keep, checksum
+            context.sessions,
+            Claim(upload_id, upload.fence),
+            file,
+            upload.received,
+            upload.length,
+            limit,
+            keep,
+            checksum,
         )
     except BaseException:
         file.close()

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from service.database import db_time
+from service.leases import Claim
 from service.outbox.tables import WebhookDelivery
 from service.webhooks import repository
 
@@ -24,9 +25,8 @@ DISABLED = "the webhook is disabled"
 class ClaimedDelivery:
     """What a sender needs for one attempt."""
 
-    delivery_id: str
+    claim: Claim
     webhook_id: str
-    fence: int
     url: str
     secrets: tuple[str, ...]
     body: str
@@ -70,7 +70,7 @@ def claim(session: Session, delivery_id: str, fence: int) -> ClaimedDelivery | N
     secrets = [webhook.secret]
     if webhook.previous_secret is not None and webhook.previous_until is not None and webhook.previous_until > now:
         secrets.append(webhook.previous_secret)
-    return ClaimedDelivery(delivery_id, webhook.id, fence + 1, webhook.url, tuple(secrets), delivery.body, now)
+    return ClaimedDelivery(Claim(delivery_id, fence + 1), webhook.id, webhook.url, tuple(secrets), delivery.body, now)
 
 
 def record(session: Session, claimed: ClaimedDelivery, result: PostResult) -> str | None:
@@ -78,7 +78,7 @@ def record(session: Session, claimed: ClaimedDelivery, result: PostResult) -> st
     if result.is_gone:
         # lock the webhook before its delivery, in the order of whoever deletes the webhook
         repository.disable(session, claimed.webhook_id, claimed.url, "the receiver answered 410 Gone")
-    delivery = repository.lock_claimed(session, claimed.delivery_id, claimed.fence)
+    delivery = repository.lock_claimed(session, claimed.claim)
     if delivery is None:
         return None
     delivery.attempts += 1

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Row, and_, delete, func, or_, select, upda
 from sqlalchemy.orm import Session
 
 from service.database import db_now
+from service.leases import Claim
 from service.outbox.tables import Webhook, WebhookAttempt, WebhookDelivery
 
 DELETE_BATCH = 1000
@@ -122,9 +123,9 @@ def webhook_of(session: Session, delivery: WebhookDelivery) -> Webhook:
     return session.get_one(Webhook, delivery.webhook_id)
 
 
-def lock_claimed(session: Session, delivery_id: str, fence: int) -> WebhookDelivery | None:
-    """Lock the delivery while that fence is its newest; None when it is stale."""
-    mine = select(WebhookDelivery).where(WebhookDelivery.id == delivery_id, WebhookDelivery.fence == fence)
+def lock_claimed(session: Session, claim: Claim) -> WebhookDelivery | None:
+    """Lock the delivery while that claim is its newest; None when it is stale."""
+    mine = select(WebhookDelivery).where(WebhookDelivery.id == claim.id, WebhookDelivery.fence == claim.fence)
     return session.scalars(mine.with_for_update().execution_options(populate_existing=True)).one_or_none()
 
 

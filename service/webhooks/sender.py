@@ -97,12 +97,12 @@ class Sender:
             fp("after_webhook_send")
             with self._sessions.begin() as session:
                 state = delivery_queue.record(session, claimed, result)
-            log.info("webhook=%s delivery=%s %s", claimed.webhook_id, claimed.delivery_id, result.error or state)
+            log.info("webhook=%s delivery=%s %s", claimed.webhook_id, claimed.claim.id, result.error or state)
         except DBAPIError as error:
             # the claim expires, and the message is sent again
-            log.warning("delivery=%s cannot be recorded: %s", claimed.delivery_id, error.orig)
+            log.warning("delivery=%s cannot be recorded: %s", claimed.claim.id, error.orig)
         except Exception:
-            log.exception("delivery=%s failed", claimed.delivery_id)
+            log.exception("delivery=%s failed", claimed.claim.id)
         finally:
             self._release(claimed.webhook_id, project_id)
 

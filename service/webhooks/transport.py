@@ -37,7 +37,7 @@ def send(policy: TargetPolicy, claimed: ClaimedDelivery) -> PostResult:
         return PostResult(None, message[:ERROR_CHARACTERS], None, time.monotonic() - started)
     except Exception as error:
         # a defect counts as a failed attempt, so that no message is tried for ever
-        log.exception("delivery=%s cannot be sent", claimed.delivery_id)
+        log.exception("delivery=%s cannot be sent", claimed.claim.id)
         return PostResult(None, f"not sent: {type(error).__name__}", None, time.monotonic() - started)
     problem = None
     if 300 <= status < 400:
@@ -65,7 +65,7 @@ def _post(target: WebhookTarget, claimed: ClaimedDelivery) -> tuple[int, bytes]:
         "User-Agent": f"trainkit/{__version__}",
         "Accept-Encoding": "identity",
         "Connection": "close",
-        **sign(claimed.secrets, claimed.delivery_id, int(claimed.at.timestamp()), body),
+        **sign(claimed.secrets, claimed.claim.id, int(claimed.at.timestamp()), body),
     }
     url = httpcore.URL(scheme=target.scheme, host=target.host, port=target.port, target=target.path)
     timeouts = {"connect": CONNECT_SECONDS, "read": TOTAL_SECONDS, "write": TOTAL_SECONDS}

@@ -20,10 +20,10 @@ from service.datasets.tables import DatasetVersion
 from service.experiments.tables import Experiment, Trial
 from service.inference_requests.tables import InferenceRequest
 from service.jobs import leases
-from service.jobs.leases import Claim
 from service.jobs.repository import delete_job
 from service.jobs.tables import Attempt, Decision, Job, JobEvent
 from service.keys.tables import Project
+from service.leases import Claim
 from service.logs import service as logs
 from service.logs.chunks import LogLine
 from service.logs.tables import LogChunk

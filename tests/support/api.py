@@ -69,7 +69,7 @@ class Served:
         with self.sessions.begin() as session:
             claimed = intake.claim(session, "tests", 30)
             assert claimed is not None
-            intake.ready(session, claimed.dataset_id, claimed.fence, {**FACTS, **facts}, {"notes": []}, "prepared/x")
+            intake.ready(session, claimed.claim, {**FACTS, **facts}, {"notes": []}, "prepared/x")
         return str(answer.json()["id"])
 
     def submit(self, client: TestClient | None = None, **changes: Any) -> str:

@@ -20,8 +20,8 @@ from service.background.lease_expiry import expire_leases
 from service.jobs import attempts, leases
 from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
-from service.jobs.leases import Claim
 from service.jobs.tables import Checkpoint, Job
+from service.leases import Claim
 from service.logs import service as logs
 from tests.support.fault_table import Scene, add, fault
 from trainkit.fit import checkpoint as files
@@ -184,7 +184,7 @@ def a_job_given_away_before_its_finish(scene: Scene) -> Iterator[None]:
     finish = attempts.finish
 
     def too_late(session: Any, claim: Claim, outcome: attempts.Finish) -> str | None:
-        return finish(session, Claim(claim.job_id, claim.fence - 1), outcome)  # what a worker is whose job another has
+        return finish(session, Claim(claim.id, claim.fence - 1), outcome)  # what a worker is whose job another has
 
     scene.patch.setattr(attempts, "finish", too_late)
     yield
@@ -222,7 +222,7 @@ def overtaken(wish: Callable[[Scene], object]) -> Callable[[Scene], Iterator[Non
         def then_pauses(session: Any, claim: Claim, **more: Any) -> None:
             start(session, claim, **more)
             session.commit()
-            jobs.pause(scene.service(), scene.place.who, claim.job_id)
+            jobs.pause(scene.service(), scene.place.who, claim.id)
 
         scene.patch.setattr(attempts, "start", then_pauses)
         scene.patch.setattr(OutcomeWriter, "hand_back", request_then_hand_back)

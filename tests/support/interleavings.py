@@ -18,11 +18,11 @@ from service.errors import HttpProblem
 from service.jobs import attempts, checkpoints, leases, repository
 from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
-from service.jobs.leases import Claim, ClaimedJob
+from service.jobs.leases import ClaimedJob
 from service.jobs.states import ENDED
 from service.jobs.tables import Job, JobEvent
 from service.keys.service import Principal
-from service.leases import StaleFence
+from service.leases import Claim, StaleFence
 from service.metrics import service as metrics
 from service.metrics.chunks import MetricRow
 from service.models.tables import Model
@@ -78,7 +78,7 @@ class Play:
     def _attempt(self, claimed: ClaimedJob, read_at: int) -> Iterator[None]:
         claim, sessions = claimed.claim, self.context.sessions
         with sessions() as session:
-            known = jobs_repository.checkpoints(session, claim.job_id)
+            known = jobs_repository.checkpoints(session, claim.id)
         begun = known[0].step if known else 0
         with sessions.begin() as session:
             metrics.supersede_after(session, claim, known[0].metric_seq if known else 0)
@@ -124,7 +124,7 @@ class Play:
             metrics.append(session, claim, [MetricRow("test", "accuracy", step, step, 0.9, time.time())])
         yield
         result = {"best_epoch": 1, "stopped_epoch": step, "test": {"accuracy": 0.9}}
-        outcome = attempts.Finish(reason, result, None, "mlp", f"models/{claim.job_id}/{claim.fence}", {}, 1)
+        outcome = attempts.Finish(reason, result, None, "mlp", f"models/{claim.id}/{claim.fence}", {}, 1)
         with sessions.begin() as session:
             attempts.finish(session, claim, outcome)
         self.now()
@@ -136,7 +136,7 @@ class Play:
             metrics.append_decisions(session, claim, [said])
 
     def _checkpoint(self, claim: Claim, step: int) -> None:
-        key = f"checkpoints/{claim.job_id}/{claim.fence}-{step}"
+        key = f"checkpoints/{claim.id}/{claim.fence}-{step}"
         with self.context.sessions.begin() as session:
             checkpoints.record(session, claim, step=step, epoch=step, storage_key=key, sha256="0" * 64, size=1)
 

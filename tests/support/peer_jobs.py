@@ -19,9 +19,9 @@ from service.doorbell import Doorbell
 from service.job_watcher import JobWatcher
 from service.jobs import attempts, leases
 from service.jobs import service as jobs
-from service.jobs.leases import Claim
 from service.jobs.tables import Decision, Job, JobEvent
 from service.keys.service import Principal, authenticate, create_key
+from service.leases import Claim
 from service.metrics import service as metrics
 from service.metrics.chunks import MetricRow
 from service.sessions import session_factory
@@ -168,5 +168,5 @@ def make_lab(url: str, folder: Path, project: str = "default") -> Lab:
     with sessions.begin() as session:
         claimed = intake.claim(session, "tests", 30)
         assert claimed is not None
-        intake.ready(session, dataset, claimed.fence, FACTS, {}, "prepared/x")
+        intake.ready(session, claimed.claim, FACTS, {}, "prepared/x")
     return Lab(context, who, dataset)

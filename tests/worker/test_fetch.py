@@ -102,8 +102,8 @@ def test_a_fetch_whose_lease_has_gone_writes_nothing(place: Place, folder: Path)
     assert claimed is not None
     assert fetch.claim_and_fetch(place.context)
     with pytest.raises(StaleFence), place.context.sessions.begin() as session:
-        rows.not_fetched(session, identifier, claimed.fence, {"code": "x"})
-    assert (row(place, identifier).state, row(place, identifier).fence) == ("validating", claimed.fence + 1)
+        rows.not_fetched(session, claimed.claim, {"code": "x"})
+    assert (row(place, identifier).state, row(place, identifier).fence) == ("validating", claimed.claim.fence + 1)
 
 
 def test_a_registration_that_another_has_taken_is_let_go(place: Place, folder: Path) -> None:

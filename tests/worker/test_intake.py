@@ -216,9 +216,9 @@ def test_a_check_whose_worker_died_is_run_again_under_a_new_fence(
     assert dead is not None
     assert intake.claim_and_check(place.context)
     row = dataset(place, identifier)
-    assert (row.state, row.fence, row.samples) == ("ready", dead.fence + 1, 30)
+    assert (row.state, row.fence, row.samples) == ("ready", dead.claim.fence + 1, 30)
     with place.context.sessions.begin() as session, pytest.raises(StaleFence):
-        claims.renew(session, identifier, dead.fence, 30.0)
+        claims.renew(session, dead.claim, 30.0)
 
 
 def images(count: int = 40) -> bytes:

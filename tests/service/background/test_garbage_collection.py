@@ -124,10 +124,10 @@ def test_prepared_data_goes_with_its_dataset(service: Served) -> None:
     with service.sessions.begin() as session:
         first = intake.claim(session, "w", 30)
         assert first is not None
-        intake.ready(session, ready, first.fence, FACTS, {}, f"prepared/{ready}/{first.fence}")
+        intake.ready(session, first.claim, FACTS, {}, f"prepared/{ready}/{first.claim.fence}")
         session.execute(update(DatasetVersion).where(DatasetVersion.id == checked).values(fence=3))
     storage = service.context.storage
-    keep = {f"prepared/{ready}/{first.fence}/meta.json", f"prepared/{checked}/3/meta.json"}
+    keep = {f"prepared/{ready}/{first.claim.fence}/meta.json", f"prepared/{checked}/3/meta.json"}
     gone = {f"prepared/{ready}/9/meta.json", f"prepared/{checked}/2/meta.json", "prepared/ds_gone/1/meta.json"}
     for name in keep | gone:
         path = storage.root / name

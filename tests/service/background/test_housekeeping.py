@@ -157,7 +157,7 @@ def test_a_job_waits_for_its_dataset_and_is_then_admitted_or_failed(service: Ser
     with service.sessions.begin() as session:
         claimed = intake.claim(session, "w", 30)
         assert claimed is not None
-        intake.ready(session, claimed.dataset_id, claimed.fence, FACTS, {}, "prepared/x")
+        intake.ready(session, claimed.claim, FACTS, {}, "prepared/x")
     rung: list[str] = []
     admit_waiting_jobs(service.sessions)
     redispatch(service.sessions, rung.append)
@@ -175,7 +175,7 @@ def test_jobs_of_an_unusable_dataset_fail_with_its_reason(service: Served) -> No
         claimed = intake.claim(session, "w", 30)
         assert claimed is not None
         error = {"code": "unknown_kind", "message": "it is no dataset"}
-        intake.invalid(session, claimed.dataset_id, claimed.fence, error)
+        intake.invalid(session, claimed.claim, error)
     admit_waiting_jobs(service.sessions)
     failed = service.job(waiting)
     assert (failed["state"], failed["error"]["layer"]) == ("failed", "data")

@@ -37,7 +37,7 @@ def check(service: Served, **facts: Any) -> str:
     with service.sessions.begin() as session:
         claimed = intake.claim(session, "w", 30)
         assert claimed is not None
-        intake.ready(session, claimed.dataset_id, claimed.fence, {**FACTS, **facts}, {"notes": ["n"]}, "prepared/x")
+        intake.ready(session, claimed.claim, {**FACTS, **facts}, {"notes": ["n"]}, "prepared/x")
         return claimed.dataset_id
 
 
@@ -166,7 +166,7 @@ def test_the_check_s_outcome_is_shown(service: Served) -> None:
         claimed = intake.claim(session, "w", 30)
         assert claimed is not None
         error = {"code": "unknown_kind", "message": "no dataset", "hint": "h"}
-        intake.invalid(session, claimed.dataset_id, claimed.fence, error, {"errors": [error]})
+        intake.invalid(session, claimed.claim, error, {"errors": [error]})
     shown = service.client.get(f"/v1/datasets/{bad['id']}").json()
     assert (shown["state"], shown["error"]["code"]) == ("invalid", "unknown_kind")
     answer = service.client.post("/v1/jobs", json={"dataset": bad["id"], "model": {"kind": "mlp"}})
@@ -193,16 +193,16 @@ def test_a_checker_that_dies_is_replaced_and_then_the_file_is_blamed(service: Se
         second = intake.claim(session, "w2", 30)
     assert first is not None
     assert second is not None
-    assert (second.dataset_id, second.fence) == (dataset, first.fence + 1)
+    assert (second.dataset_id, second.claim.fence) == (dataset, first.claim.fence + 1)
     with pytest.raises(StaleFence), service.sessions.begin() as session:
-        intake.ready(session, dataset, first.fence, FACTS, {}, "prepared/x")
-    fence = second.fence
+        intake.ready(session, first.claim, FACTS, {}, "prepared/x")
+    claim = second.claim
     for _ in range(3):
         with service.sessions.begin() as session:
-            intake.interrupted(session, dataset, fence)
+            intake.interrupted(session, claim)
         with service.sessions.begin() as session:
             again = intake.claim(session, "w", 30)
-        fence = again.fence if again else fence
+        claim = again.claim if again else claim
     shown = service.client.get(f"/v1/datasets/{dataset}").json()
     assert (shown["state"], shown["error"]["code"]) == ("invalid", "intake_died")
 

@@ -187,7 +187,7 @@ def test_it_waits_for_its_dataset_and_says_when_that_is_of_no_use(service: Serve
     with service.sessions.begin() as session:
         claimed = intake.claim(session, "tests", 30)
         assert claimed is not None
-        intake.invalid(session, claimed.dataset_id, claimed.fence, {"code": "x", "message": "nothing in it"}, {})
+        intake.invalid(session, claimed.claim, {"code": "x", "message": "nothing in it"}, {})
     tick(service)
     ended = get(service, made["id"])
     assert (ended["state"], ended["error"]["code"]) == ("failed", "invalid_dataset")

@@ -70,7 +70,7 @@ def ready_dataset(context: Context, who: Principal) -> str:
     with context.sessions.begin() as session:
         claimed = intake.claim(session, "tests", 30)
         assert claimed is not None
-        intake.ready(session, identifier, claimed.fence, FACTS, {}, "prepared/x")
+        intake.ready(session, claimed.claim, FACTS, {}, "prepared/x")
     return identifier
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.jobs import attempts
-from service.jobs.leases import Claim
+from service.leases import Claim
 from service.logs import service as log_service
 from service.logs.chunks import CUT, LINE_CHARACTERS, LogLine, clean, decode, encode
 from tests.support.api import Served

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from service.inference_requests import repository as inference_requests
-from service.leases import StaleFence
+from service.leases import Claim, StaleFence
 from service.models.service import check_request
 from tests.support.api import Served
 
@@ -40,10 +40,10 @@ def answering(service: Served, **said: Any) -> threading.Thread:
                 if claimed is None:
                     continue
                 if "error" in said:
-                    inference_requests.fail(session, claimed.request_id, claimed.fence, said["error"])
+                    inference_requests.fail(session, claimed.claim, said["error"])
                 else:
                     body = json.dumps(said).encode()
-                    inference_requests.answer(session, claimed.request_id, claimed.fence, body, "application/json")
+                    inference_requests.answer(session, claimed.claim, body, "application/json")
                 return
 
     thread = threading.Thread(target=work)
@@ -171,6 +171,6 @@ def test_an_inference_request_of_a_lost_worker_is_claimed_again(service: Served)
         second = inference_requests.claim(session, "w2", 30)
     assert first is not None
     assert second is not None
-    assert (second.request_id, second.fence) == (request_id, first.fence + 1)
+    assert second.claim == Claim(request_id, first.claim.fence + 1)
     with pytest.raises(StaleFence), service.sessions.begin() as session:
-        inference_requests.answer(session, request_id, first.fence, b"{}", "application/json")
+        inference_requests.answer(session, first.claim, b"{}", "application/json")

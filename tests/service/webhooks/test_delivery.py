@@ -263,16 +263,16 @@ def test_a_claim_is_one_sender_s_until_it_ends_and_void_afterwards(service: Serv
         first = delivery_queue.claim(session, delivery, 0)
         assert first is not None
         assert delivery_queue.claim(session, delivery, 0) is None
-        assert delivery_queue.claim(session, delivery, first.fence) is None
+        assert delivery_queue.claim(session, delivery, first.claim.fence) is None
     with reading(service.sessions) as session:
         assert repository.due(session, 5, (), ()) == []
     forget_claims(service)
     with reading(service.sessions) as session:
         ((found, fence, webhook, _),) = repository.due(session, 5, (), ())
-        assert (found, fence, webhook) == (delivery, first.fence, made["id"])
+        assert (found, fence, webhook) == (delivery, first.claim.fence, made["id"])
         assert repository.due(session, 5, (webhook,), ()) == []
     with service.sessions.begin() as session:
-        second = delivery_queue.claim(session, delivery, first.fence)
+        second = delivery_queue.claim(session, delivery, first.claim.fence)
     assert second is not None
     for claimed, state in ((first, None), (second, "delivered")):
         with service.sessions.begin() as session:
