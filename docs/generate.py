@@ -43,7 +43,6 @@ SECTION_TITLES = {
     "experiment": "Kinds of experiments",
 }
 """Headings of the page of techniques; a section of the catalogue that is not named here gets its own name."""
-REFERENCE_TO_NOTES = re.compile(r" ?\(techniques, section [\d.]+\)")
 LONGEST_DEFAULT = 60
 """Characters of a default that a table still shows."""
 SPEC_FIELDS_OF = ("dataset", "split", "regularize", "train", "start_from", "adapt", "resources")
@@ -137,7 +136,7 @@ def fields_table(schema: Schema, leave_out: Iterable[str] = ()) -> str:
 
 def description(text: str | None) -> str:
     """A docstring as a paragraph."""
-    return REFERENCE_TO_NOTES.sub("", " ".join(inspect.cleandoc(text or "").split()))
+    return " ".join(inspect.cleandoc(text or "").split())
 
 
 # The pages

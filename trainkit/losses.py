@@ -1,4 +1,4 @@
-"""Losses as per-sample values, so that weighting, averaging and reporting stay the caller's (techniques, section 7).
+"""Losses as per-sample values, so that weighting, averaging and reporting stay the caller's.
 
 Every loss takes raw outputs z (B, K) and returns (B,). A classification target is class indices (B,) int64 or soft
 labels (B, K) that sum to 1 (mixed samples); a regression target is values (B, K), or (B,) when K is 1.

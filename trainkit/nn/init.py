@@ -1,4 +1,4 @@
-"""Weight initialisation by name, drawn from an explicit generator (techniques, section 4).
+"""Weight initialisation by name, drawn from an explicit generator, by the formulas of `trainkit.spec.init`.
 
 Weights are parameters so named, of two or more dimensions, outside norm layers; biases become 0; norm layers and
 embeddings are left untouched.

@@ -1,4 +1,4 @@
-"""From an optimizer spec to a torch optimizer over parameter groups (techniques, section 8).
+"""From an optimizer spec to a torch optimizer over parameter groups.
 
 A group's rate is `optimizer.param_groups[i]["lr"]`, always the eta of the spec's formula; the loop sets it each step.
 """

@@ -1,4 +1,4 @@
-"""Augmentation of training samples: drawn per sample, seeded by (seed, epoch, step) (techniques, section 3)."""
+"""Augmentation of training samples: drawn per sample, seeded by (seed, epoch, step)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weight initialisation (techniques, section 4). Biases start at 0."""
+"""Weight initialisation; biases start at 0. fan_in and fan_out are counted as in `torch.nn.init`."""
 
 from __future__ import annotations
 

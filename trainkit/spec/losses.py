@@ -1,4 +1,4 @@
-"""Losses (techniques, section 7)."""
+"""Losses: z is the raw output, t or y the target, s the sigmoid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model architectures (techniques, section 5). Input and output sizes come from the dataset."""
+"""Model architectures. Input and output sizes come from the dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimizers (techniques, section 8). theta: parameters, g: gradient, eta: `lr`.
+"""Optimizers: the update rules of `torch.optim`, and Lion and Muon. theta: parameters, g: gradient, eta: `lr`.
 
 A class holds all that the rest of the code knows of an optimizer; `trainkit.optim.build_optimizer` builds it from that.
 """

@@ -1,4 +1,4 @@
-"""Preprocessing steps: fitted on the training part alone, saved with the model (techniques, section 2)."""
+"""Preprocessing steps: fitted on the training part alone, saved with the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning-rate schedules (techniques, section 8), each with an optional linear warm-up before it."""
+"""Learning-rate schedules, as in `torch.optim.lr_scheduler`, each with an optional linear warm-up before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How samples are divided into training, validation and test parts (techniques, section 1)."""
+"""How samples are divided into training, validation and test parts."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ SanityCheck = Literal["first_batch", "small_model"]
 class RegularizeSpec(SpecModel):
     """Penalties and constraints on weights: parameters of two or more dimensions outside norm layers.
 
-    n is the number of training samples (techniques, section 6).
+    n is the number of training samples.
     """
 
     l1: NonNegative = 0.0
@@ -93,7 +93,7 @@ class Phase(SpecModel):
 
 
 class StartFrom(SpecModel):
-    """Transfer learning: begin with the body of a trained model (techniques, section 10)."""
+    """Transfer learning: begin with the body of a trained model."""
 
     job: str | None = None
     """A finished job (`job_...`)."""
