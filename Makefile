@@ -49,13 +49,13 @@ up: setup ## run the service here until Ctrl-C (PORT=8321, HOME_DIR=.home)
 # Twice as many processes as cores: most of the time a test waits for a lease, a process or a disk.
 test: setup curl lint ## linters, types and every test (about 30 minutes on 2 cores)
 	@$(BIN)/python -m pytest tests --ignore tests/e2e -m "not soak" -n 4 --dist loadfile
-	@$(BIN)/python -m pytest tests/e2e -m "not soak" -n 3 --dist loadfile
+	@$(BIN)/python -m pytest tests/e2e -m "not soak" -n 3 --dist loadgroup
 
 # The same tests, measured. A process that is killed outright leaves no data.
 coverage: setup curl ## lines of service, worker and trainkit that the tests run (90 % at least)
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
 	@$(BIN)/coverage run -m pytest tests --ignore tests/e2e -m "not soak" -n 4 --dist loadfile
-	@$(BIN)/coverage run -m pytest tests/e2e -m "not soak" -n 3 --dist loadfile
+	@$(BIN)/coverage run -m pytest tests/e2e -m "not soak" -n 3 --dist loadgroup
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
 lint: setup ## ruff and mypy

@@ -1,4 +1,4 @@
-"""One stack for each database serves most end-to-end tests; tests that break things start their own."""
+"""One stack for each database serves most end-to-end tests; tests that break things have their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,22 @@ from pathlib import Path
 import pytest
 
 from tests.support.api_steps import example_data
+from tests.support.compose import ComposeStack
 from tests.support.stack import Stack, running
+from tests.support.up import Installation, installed
+
+SHARED = ("stack", "installation", "fragile")
+"""Fixtures of processes. The tests of one run in one process of pytest-xdist (`--dist loadgroup`), which starts it."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group the tests of this folder: by their fixture of processes, else by file."""
+    for item in items:
+        if isinstance(item, pytest.Function) and item.path.parent == Path(__file__).parent:
+            database = item.callspec.params.get("stack", "") if hasattr(item, "callspec") else ""
+            shared = [f"{fixture}{database}" for fixture in SHARED if fixture in item.fixturenames]
+            item.add_marker(pytest.mark.xdist_group([*shared, item.path.stem][0]))
 
 
 @pytest.fixture(scope="session")
@@ -19,11 +34,26 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Start a service on the database that `pytest_generate_tests` chose."""
+    """A service on SQLite, or on PostgreSQL as docker-compose.yml runs it; `pytest_generate_tests` chose which."""
     folder = tmp_path_factory.mktemp(f"stack-{request.param}")
     if request.param == "sqlite":
-        url = f"sqlite:///{folder}/trainkit.db"
+        chosen = Stack(folder, f"sqlite:///{folder}/trainkit.db")
     else:
-        url = request.getfixturevalue("new_postgres_database")()
-    with running(folder, url) as started:
+        chosen = ComposeStack(folder, request.getfixturevalue("new_postgres_database")())
+    with running(chosen) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A service on SQLite whose processes may be killed, as long as every test leaves them running."""
+    folder = tmp_path_factory.mktemp("fragile")
+    with running(Stack(folder, f"sqlite:///{folder}/trainkit.db")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """`trainkit up` in a folder as a reader's own looks."""
+    with installed(tmp_path_factory.mktemp("installation")) as started:
         yield started

@@ -17,15 +17,15 @@ import httpx
 import pytest
 
 from tests.support.api_steps import ENDED, example_spec, job_of, submit, upload, wait_until
-from tests.support.chaos import WORKERS, Chaos, OwnPostgres, check, percentile, recoveries, wait_for_work, weights_of
+from tests.support.chaos import Chaos, OwnPostgres, check, percentile, recoveries, wait_for_work, weights_of
 from tests.support.stack import Stack, running, wait_for
 
 MANY = {"TRAINKIT_MAX_INTERRUPTIONS": "100000"}
 
 
 @contextmanager
-def disturbed(folder: Path, kind: str, seed: int, **settings: str) -> Iterator[tuple[Stack, Chaos]]:
-    """A stack of three training workers, with scratch on a small disk of its own where that is allowed."""
+def disturbed(folder: Path, kind: str, seed: int, workers: int, **settings: str) -> Iterator[tuple[Stack, Chaos]]:
+    """A stack of some workers, with scratch on a small disk of its own where that is allowed."""
     scratch = folder / "scratch"
     scratch.mkdir()
     mounted = subprocess.run(
@@ -35,10 +35,11 @@ def disturbed(folder: Path, kind: str, seed: int, **settings: str) -> Iterator[t
     postgres = OwnPostgres(place) if kind == "postgresql" else None
     url = postgres.url if postgres else f"sqlite:///{folder}/trainkit.db"
     try:
-        with running(folder, url, **MANY, **settings) as stack:
-            for name in WORKERS[1:]:
-                stack.start_worker(name, "train")
-            yield stack, Chaos(stack, random.Random(seed), postgres.restart if postgres else None)
+        with running(Stack(folder, url, extra=MANY | settings)) as stack:
+            names = ("worker", *(f"worker-{number}" for number in range(2, workers + 1)))
+            for name in names[1:]:
+                stack.start_worker(name)
+            yield stack, Chaos(stack, random.Random(seed), names, postgres.restart if postgres else None)
     finally:
         if postgres:
             postgres.stop()
@@ -64,7 +65,7 @@ def spec(dataset: str, seed: int, epochs: int) -> dict[str, object]:
 def run_chaos(stack: Stack, chaos: Chaos, data: Path, *, faults: int, epochs: int, seeds: int) -> None:
     """Undisturbed runs first, then the same ones again under fire; a client that is cut off asks again.
 
-    Two jobs are open at a time, one less than there are workers, so that a recovery never waits for another job's end.
+    There is one open job less than workers, so that a recovery never waits for another job's end.
     """
     transport = httpx.HTTPTransport(retries=10)
     headers = {"Authorization": f"Bearer {stack.key}"}
@@ -78,7 +79,7 @@ def run_chaos(stack: Stack, chaos: Chaos, data: Path, *, faults: int, epochs: in
         running_: list[str] = []
         kinds = list(chaos.kinds())
         for number in range(faults):
-            while sum(job_of(client, job)["state"] not in ENDED for job in running_) < 2:
+            while sum(job_of(client, job)["state"] not in ENDED for job in running_) < len(chaos.workers) - 1:
                 running_.append(submit(client, spec(dataset, len(running_) % seeds, epochs)))
             wait_for_work(stack, running_)
             # each kind once, then at random
@@ -101,7 +102,7 @@ def run_chaos(stack: Stack, chaos: Chaos, data: Path, *, faults: int, epochs: in
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["postgresql"])
 def test_one_fault_of_each_kind(tmp_path: Path, data: Path, kind: str) -> None:
-    with disturbed(tmp_path, kind, seed=7) as (stack, chaos):
+    with disturbed(tmp_path, kind, seed=7, workers=2) as (stack, chaos):
         run_chaos(stack, chaos, data, faults=len(chaos.kinds()), epochs=40, seeds=1)
 
 
@@ -112,5 +113,5 @@ def test_one_fault_of_each_kind(tmp_path: Path, data: Path, kind: str) -> None:
 def test_two_hundred_faults(tmp_path: Path, data: Path, kind: str, lease: str) -> None:
     slow = {"TRAINKIT_LEASE_SECONDS": "30", "TRAINKIT_HEARTBEAT_SECONDS": "5"} if lease == "default" else {}
     faults = 200 if lease == "fast" else 40
-    with disturbed(tmp_path, kind, seed=11, **slow) as (stack, chaos):
+    with disturbed(tmp_path, kind, seed=11, workers=3, **slow) as (stack, chaos):
         run_chaos(stack, chaos, data, faults=faults, epochs=120, seeds=3)

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.support.api_steps import all_metrics, example_spec, job_of, submit, upload, wait_until
 from tests.support.log_readers import Reader, check_all_ways
 from tests.support.metric_rows import is_clocked
-from tests.support.stack import Stack, running, training_processes, wait_for
+from tests.support.stack import Stack, training_processes, wait_for
 
-EPOCHS = 90
-
-
-@pytest.fixture(scope="module")
-def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("fragile")
-    with running(folder, f"sqlite:///{folder}/trainkit.db") as stack:
-        yield stack
+EPOCHS = 60
 
 
 def steady(dataset: str) -> dict[str, object]:
@@ -69,9 +60,9 @@ def test_killed_worker_is_replaced_and_the_job_equals_an_undisturbed_one(fragile
         for reader in readers:
             reader.start()
         orphans = training_processes(fragile, job)
-        fragile.kill("worker-train")
+        fragile.kill("worker")
         wait_for(lambda: not any(p.is_running() and p.status() != "zombie" for p in orphans), what="no orphans")
-        fragile.start_worker("worker-train", "train")
+        fragile.start_worker("worker")
         done = wait_until(client, job, "succeeded")
         check_complete(client, job)
         assert done["interruptions"] >= 1
@@ -96,11 +87,11 @@ def values(client: httpx.Client, job: str) -> list[tuple[object, ...]]:
 def test_worker_told_to_stop_hands_its_job_back(fragile: Stack, data: Path) -> None:
     with fragile.client() as client:
         job = start_and_reach(client, data, 10)
-        fragile.kill("worker-train", signal.SIGTERM)
+        fragile.kill("worker", signal.SIGTERM)
         handed_back = job_of(client, job)
         assert handed_back["state"] == "queued"
         assert handed_back["attempts"] <= 1
-        fragile.start_worker("worker-train", "train")
+        fragile.start_worker("worker")
         wait_until(client, job, "succeeded")
         check_complete(client, job)
 

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tests.support.api_steps import upload
-from tests.support.stack import Stack, running, wait_for
+from tests.support.stack import Stack, wait_for
 
 ENDED = ("succeeded", "stopped", "failed")
 
@@ -109,7 +109,7 @@ SWEEP: dict[str, Any] = {
 
 @pytest.mark.parametrize("deaths", [(3,), pytest.param((3, 5), marks=pytest.mark.soak)], ids=["once", "twice"])
 def test_a_sweep_that_is_killed_goes_on_with_the_identical_trials(
-    data: Path, tmp_path: Path, deaths: tuple[int, ...]
+    fragile: Stack, data: Path, deaths: tuple[int, ...]
 ) -> None:
     spec = {
         "model": {"kind": "mlp"},
@@ -117,7 +117,7 @@ def test_a_sweep_that_is_killed_goes_on_with_the_identical_trials(
         "train": {"epochs": 15, "checkpoint_seconds": 0},
         "split": {"seed": 2},
     }
-    with running(tmp_path, f"sqlite:///{tmp_path}/trainkit.db") as stack, stack.client() as client:
+    with fragile.client() as client:
         spec["dataset"] = upload(client, data / "cancer.csv", target="diagnosis")
         undisturbed = submit(client, "tpe", spec=spec, **SWEEP)
         assert ended(client, undisturbed)["state"] == "succeeded"
@@ -125,15 +125,14 @@ def test_a_sweep_that_is_killed_goes_on_with_the_identical_trials(
         assert len(expected) == SWEEP["trials"]
 
         disturbed = submit(client, "tpe", spec=spec, **SWEEP)
-        for made in deaths:  # the training process with its worker, and the planner, which lives in the other worker
+        for made in deaths:  # the worker with its training processes and with the planner
             wait_for(lambda made=made: len(trials(client, disturbed)) >= made, what=f"{made} trials")
-            for name, queues in (("worker-train", "train"), ("worker-data", "data,predict")):
-                victims = stack.descendants()
-                stack.kill(name, signal.SIGKILL)
-                for victim in victims:
-                    if victim.is_running() and victim.ppid() == 1:
-                        victim.kill()
-                stack.start_worker(name, queues)
+            victims = fragile.descendants()
+            fragile.kill("worker", signal.SIGKILL)
+            for victim in victims:
+                if victim.is_running() and victim.ppid() == 1:
+                    victim.kill()
+            fragile.start_worker("worker")
         told = ended(client, disturbed, seconds=400)
         assert told["state"] == "succeeded", told
         again = trials(client, disturbed)

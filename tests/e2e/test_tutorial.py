@@ -3,81 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.support.markdown import ROOT, Fence, commands_of, fences_of
-from tests.support.stack import FAST, TRAINKIT, free_port, wait_for
+from tests.support.up import Installation
 
 PAGES = ("README.md", "docs/tutorial/index.md")
 SECONDS = 240
 """Bound of one page's commands; they take less than a minute on a quiet machine."""
 MARK = "@@ block "
 PRELUDE = 'set -euo pipefail\ncurl() { command curl --max-time 60 "$@"; }\n'
-
-
-@dataclass(frozen=True)
-class Installation:
-    """A folder with the examples, `.venv` and `.home`, as a reader's own folder looks."""
-
-    folder: Path
-    port: int
-
-    def run(self, script: str) -> str:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINKIT_")}
-        environment["TRAINKIT_URL"] = f"http://127.0.0.1:{self.port}"
-        done = subprocess.run(
-            ["bash", "-c", PRELUDE + script.replace(":8321", f":{self.port}")],
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-        return done.stdout
-
-
-@pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """`trainkit up` in a new folder, as `make up` starts it."""
-    folder, port = tmp_path_factory.mktemp("tutorial"), free_port()
-    (folder / "examples").symlink_to(ROOT / "examples")
-    (folder / ".venv").symlink_to(Path(sys.prefix))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINKIT_")}
-    with (folder / "up.log").open("wb") as log:
-        up = subprocess.Popen(
-            [TRAINKIT, "up", "--home", str(folder / ".home"), "--port", str(port)],
-            cwd=folder,
-            env={**environment, **FAST},
-            stdout=log,
-            stderr=log,
-        )
-
-    def ready() -> bool:
-        assert up.poll() is None, (folder / "up.log").read_text()
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2).status_code == 200
-        except httpx.HTTPError:
-            return False
-
-    try:
-        wait_for(lambda: ready() and (folder / ".home/api-key").exists(), what="trainkit up")
-        yield Installation(folder, port)
-    finally:
-        up.send_signal(signal.SIGTERM)
-        up.wait(timeout=90)
 
 
 def runs(fence: Fence) -> bool:
@@ -96,7 +35,7 @@ def test_commands_of_the_page_run_in_order(installation: Installation, path: str
         if runs(fence):
             text = fence.text if fence.language == "bash" else f".venv/bin/python - <<'PYTHON'\n{fence.text}PYTHON\n"
             script.append(f"printf '\\n{MARK}{number}\\n'\n{text}")
-    output = installation.run("\n".join(script))
+    output = installation.run(PRELUDE + "\n".join(script), SECONDS)
     outputs = {int(part.split("\n", 1)[0]): part.split("\n", 1)[1] for part in output.split(MARK)[1:]}
     answered = 0
     for number, fence in enumerate(fences):

@@ -26,8 +26,6 @@ from service.models.tables import Model
 from service.sessions import session_factory
 from tests.support.stack import Stack, redis_binary, training_processes, wait_for
 
-WORKERS = ("worker-train", "worker-train-2", "worker-train-3")
-
 
 @dataclass
 class Kill:
@@ -44,6 +42,7 @@ class Chaos:
 
     stack: Stack
     chance: random.Random
+    workers: tuple[str, ...]
     restart_database: Callable[[], None] | None = None
     kills: list[Kill] = field(default_factory=list)
 
@@ -77,11 +76,11 @@ class Chaos:
 
     def kill_worker(self) -> None:
         """Its successor is ready before the next fault, so that there is always someone to take a lost job over."""
-        name = self.chance.choice(WORKERS)
+        name = self.chance.choice(self.workers)
         log = self.stack.folder / f"{name}.log"
         before = log.read_text().count(" ready.")
         self.stack.kill(name)
-        self.stack.start_worker(name, "train")
+        self.stack.start_worker(name)
         wait_for(lambda: log.read_text().count(" ready.") > before, what=f"{name} to be ready again")
 
     def kill_supervisor(self) -> None:

@@ -18,6 +18,11 @@ from typing import TypeVar
 import httpx
 import psutil
 
+from service.database import make_engine
+from service.keys.service import create_key
+from service.migrate import upgrade
+from service.sessions import session_factory
+
 T = TypeVar("T")
 FAST = {"TRAINKIT_LEASE_SECONDS": "4", "TRAINKIT_HEARTBEAT_SECONDS": "0.5"}
 TRAINKIT = str(Path(sys.executable).parent / "trainkit")
@@ -30,12 +35,16 @@ def free_port() -> int:
 
 
 def wait_for(ask: Callable[[], T | None], *, seconds: float = 180, what: str = "condition") -> T:
-    """The first truthy answer; fails after `seconds`, which is a safety net and not a claim about speed."""
-    deadline = time.monotonic() + seconds
+    """The first truthy answer; fails after `seconds`, which is a safety net and not a claim about speed.
+
+    Asks less often the longer it takes: the question costs the service as much as its work.
+    """
+    deadline, pause = time.monotonic() + seconds, 0.02
     while time.monotonic() < deadline:
         if answer := ask():
             return answer
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(1.3 * pause, 0.3)
     raise AssertionError(f"waited {seconds} s for {what}")
 
 
@@ -91,7 +100,8 @@ class Stack:
         self.spawn("api", TRAINKIT, "api", "--port", str(self.port))
         wait_for(self.ready, what="the API to be ready")
 
-    def start_worker(self, name: str, queues: str, concurrency: int = 1) -> None:
+    def start_worker(self, name: str, queues: str = "train,data,predict", concurrency: int = 2) -> None:
+        """Of all queues unless said otherwise: every worker costs the imports of torch, so most stacks have one."""
         self.spawn(name, TRAINKIT, "worker", "--queues", queues, "--concurrency", str(concurrency))
 
     def ready(self) -> bool:
@@ -101,12 +111,15 @@ class Stack:
             return False
 
     def start(self) -> Stack:
+        """Tables and key are made in this process; the commands for them run in the tests of compose and `up`."""
         self.start_redis()
-        self.run("migrate")
-        self.key = self.run("key", "create", "--name", "tests").strip().splitlines()[-1]
+        upgrade(self.database_url)
+        engine = make_engine(self.database_url)
+        with session_factory(engine).begin() as session:
+            self.key = create_key(session, "default", "tests")
+        engine.dispose()
+        self.start_worker("worker")
         self.start_api()
-        self.start_worker("worker-data", "data,predict", 2)
-        self.start_worker("worker-train", "train")
         return self
 
     def run(self, *arguments: str) -> str:
@@ -151,9 +164,8 @@ class Stack:
 
 
 @contextmanager
-def running(folder: Path, database_url: str, **extra: str) -> Iterator[Stack]:
-    """A started stack; its logs are printed when the block fails."""
-    stack = Stack(folder, database_url, extra=extra)
+def running(stack: Stack) -> Iterator[Stack]:
+    """Start a stack and stop it; its logs are printed when the block fails."""
     try:
         yield stack.start()
     except BaseException:
