@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from client import commands
 from client.home import Home, RefusedError
+from client.up import up as start_everything
 from trainkit.version import __version__
 
 app = typer.Typer(
@@ -56,9 +57,7 @@ def up(
     workers: Annotated[int, typer.Option(min=0, max=256, help="Training workers; each trains one job at a time.")] = 1,
 ) -> None:
     """Start everything on this machine and keep it running until Ctrl-C."""
-    from client.up import up as run
-
-    run(Home.at(home), host, port, workers)
+    start_everything(Home.at(home), host, port, workers)
 
 
 @app.command()

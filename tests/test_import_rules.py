@@ -12,6 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TORCH = {"torch", "torchvision"}
 OURS = {"trainkit", "service", "worker", "client"}
+SLOW = TORCH | {"matplotlib", "pyarrow", "PIL", "sklearn", "threadpoolctl", "optuna", "onnx", "opentelemetry"}
+SLOW |= {"obstore", "zstandard", "httpx"}
+"""Libraries that take long to import or that few processes need: a function may delay these, and nothing else."""
 SQL_FILES = {"repository.py", "tables.py", "database.py", "migrate.py"}
 """`migrate.py` locks the database and checks foreign keys around Alembic: no statement of it reads or writes a row."""
 SQL_FUNCTIONS = {"delete", "exists", "func", "insert", "select", "text", "update"}
@@ -179,6 +182,48 @@ def test_no_import_cycles(level: str) -> None:
         f"Import cycles between {level}. Move what both sides need into a module that imports neither, or pass it in:\n"
         + "\n".join(sorted(cycles, key=len))
     )
+
+
+def imported_names(node: ast.AST) -> list[str]:
+    """The modules that an import statement imports, and the names that it takes from them as if they were modules."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return []
+
+
+def packages_of(names: list[str]) -> set[str]:
+    """The packages around these modules, which are imported with them."""
+    return {name.rsplit(".", up)[0] for name in names for up in range(1, name.count(".") + 1)}
+
+
+def slow_modules() -> set[str]:
+    """Our modules that import a slow library when they are imported, by themselves or by another module."""
+    graph: dict[str, set[str]] = {}
+    for module, file in modules().items():
+        top = [node for node in ast.parse(file.read_text()).body if not isinstance(node, ast.If)]
+        names = [name for node in top for name in imported_names(node)]
+        graph[module] = {*names, *packages_of(names)}
+    slow = {module for module, names in graph.items() if {name.split(".")[0] for name in names} & SLOW}
+    while more := {module for module, names in graph.items() if names & slow} - slow:
+        slow |= more
+    return slow
+
+
+def test_imports_in_functions_delay_only_what_is_slow() -> None:
+    slow, needless = slow_modules(), []
+    # packages that import what they export on its first use
+    lazy = {name for name, file in modules().items() if "def __getattr__" in file.read_text()}
+    for file in modules().values():
+        for function in ast.walk(ast.parse(file.read_text())):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                for node in ast.walk(function):
+                    names = imported_names(node)
+                    roots = {name.split(".")[0] for name in names}
+                    if names and not (roots & SLOW or {*names, *packages_of(names)} & slow or names[0] in lazy):
+                        needless.append(f"{file.relative_to(ROOT)} {ast.unparse(node)}")
+    assert sorted(set(needless)) == [], "import it at the top of the file"
 
 
 def count_sql(file: Path) -> int:

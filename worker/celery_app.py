@@ -19,6 +19,7 @@ from celery import Celery, signals
 from service.logging import set_up
 from service.settings import Settings
 from worker import metrics_folder, shutdown
+from worker.housekeeping_process import HousekeepingProcess
 
 PRELOADED = {
     "train": ("worker.supervisor", "trainkit.data", "trainkit.fit.loop.fit"),
@@ -68,8 +69,6 @@ def preload(sender: Any, **_: Any) -> None:
 @signals.worker_ready.connect
 def start_housekeeping(sender: Any, **_: Any) -> None:
     """Start the housekeeping process, and restart it when it dies."""
-    from worker.housekeeping_process import HousekeepingProcess
-
     queues = sorted(sender.app.amqp.queues.consume_from)
     process = HousekeepingProcess(queues, sender.controller.concurrency)
     process.ensure_running()

@@ -24,6 +24,7 @@ from service.leases import StaleFence
 from service.logging import bound
 from service.metrics.service import finite
 from trainkit.spec.failures import failure
+from trainkit.spec.read_options import ReadOptions
 from worker import exit_errors, shutdown
 from worker.background_io import run_in_background
 from worker.context import WorkerContext
@@ -187,7 +188,6 @@ class Intake:
 def read(upload: Path, folder: Path, kind: str | None, target: str | None, reading: dict[str, Any] | None) -> None:
     """Read the upload into `folder/prepared` and report the outcome in the spool. Runs in the child."""
     from trainkit.data import DataError, prepare
-    from trainkit.spec.read_options import ReadOptions
 
     limit_resources()
     spool = SpoolWriter(folder / "spool")

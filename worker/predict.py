@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from service.metrics.service import finite
 from trainkit.data.table.json_rows import unique_keys
+from trainkit.spec.problems import pointer
 
 if TYPE_CHECKING:
     from trainkit.data.table.request_rows import TableRows
@@ -94,7 +95,6 @@ def is_json(media_type: str) -> bool:
 def point_at_rows(work: Callable[[], T]) -> T:
     """Do `work`; an InputError of it becomes a BadInputError that points at the rows."""
     from trainkit.data.errors import InputError
-    from trainkit.spec.problems import pointer
 
     try:
         return work()

@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from trainkit.data import ArrayInputs, Dataset, ImageInputs
 from trainkit.plots.sheets import contact_sheet, dataset_preview
+from trainkit.spec import JobSpec
+from trainkit.spec.models import Ensemble, SklearnModel
 from worker.predict import BadInputError
 
 if TYPE_CHECKING:
@@ -26,7 +30,6 @@ def augmentation_preview(
     prepared: Path, request: bytes, media_type: str, options: Mapping[str, Any]
 ) -> tuple[bytes, str]:
     """The sample itself and its variants under the given steps. Raises BadInputError for steps that do not fit it."""
-    import numpy as np
     import torch
 
     from trainkit.augment import variants
@@ -67,8 +70,6 @@ def init_report_of(prepared: Path, request: bytes, media_type: str, options: Map
     Raises BadInputError for a model that has no layers.
     """
     from trainkit.fit.evaluation.init_report import init_report, init_report_png
-    from trainkit.spec import JobSpec
-    from trainkit.spec.models import Ensemble, SklearnModel
 
     options = json.loads(request)
     spec = JobSpec.model_validate(options["spec"])

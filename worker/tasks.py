@@ -10,7 +10,9 @@ from sqlalchemy.exc import DBAPIError
 from worker import shutdown
 from worker.celery_app import app
 from worker.context import WorkerContext, context
+from worker.intake import claim_and_check
 from worker.metrics import BUSY_SLOTS
+from worker.supervisor import claim_and_supervise
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +33,9 @@ def work(queue: str) -> None:
 def work_function(queue: str) -> Callable[[WorkerContext], bool]:
     """Return the function that does one piece of the queue's work; it returns False when there was none."""
     if queue == "data":
-        from worker.intake import claim_and_check
-
         return claim_and_check
     if queue == "predict":
         from worker.inference import claim_and_answer
 
         return claim_and_answer
-    from worker.supervisor import claim_and_supervise
-
     return lambda context: claim_and_supervise(context, queue)

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from trainkit.spec import load_resolved
 from worker.control import Command, ControlReceiver, ControlSender, control_pipe
 from worker.crash_channel import CrashChannel
 from worker.processes import Exit, ForkedProcess, fork
@@ -156,7 +157,6 @@ def _fit(task: TrainingTask, control: ControlReceiver, on_event: Callable[[dict[
     """Run the job's training and return its outcome."""
     from trainkit.data import Dataset
     from trainkit.fit import fit
-    from trainkit.spec import load_resolved
 
     dataset = Dataset.load(task.dataset)
     return fit(
