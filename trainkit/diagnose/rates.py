@@ -138,29 +138,15 @@ def learning_rate_too_high(record: Record) -> Verdict | None:
     if broken:
         reasons.append((0.9 if wide else 0.7, f"The loss was not finite: {broken.value[0]}.", int(broken.epoch[0])))
     if scale and len(loss) and little:
-        batches = record.get("train_batch_loss")
-        risen = np.diff(loss.value, prepend=math.inf) > _noise(record)
-        # the loss of random weights may start above the baseline and falls first
-        begun = np.logical_and.accumulate(np.diff(loss.value, prepend=math.inf) < 0)
-        high = np.flatnonzero((loss.value >= DOUBLED_LOSS * scale) & (wide | (unusual & ~begun) | risen))
-        peaks = np.flatnonzero(batches.value >= DOUBLED_LOSS * scale)
-        if len(high):
-            peak = float(loss.value[high].max()) / scale
-            message = f"The mean training loss was up to {peak:.3g} times that of a constant prediction."
-            reasons.append((graded_confidence(peak, DOUBLED_LOSS, 10, 0.65), message, int(loss.epoch[high[0]])))
-        elif len(peaks) and wide:
-            message = f"The batch loss was up to {batches.value.max() / scale:.3g} times that of a constant prediction."
-            reasons.append((0.6, message, int(batches.epoch[peaks[0]])))
-    pulled = (
-        bool(strong_penalties(record)) and not unusual
-    )  # with strong penalties the loss goes up and down at any rate
+        reasons += _losses_above_baseline(record, scale, wide, unusual)
+    # with strong penalties the loss goes up and down at any rate
+    pulled = bool(strong_penalties(record)) and not unusual
     if scale and falls and rises and rises >= UNDONE_SHARE * falls and (little or wide) and not pulled:
         message = f"The mean training loss rose by {rises:.3g} in total and fell by {falls:.3g}."
         reasons.append((graded_confidence(rises / falls, UNDONE_SHARE, 1.0, 0.55, 0.8), message, since))
     always = float(np.median(steps.value)) if steps is not None else 0.0
-    rough = (
-        record.spec.model.kind != "linear" or unusual or rises > 0
-    )  # its weights are small, so any step is relatively large
+    # the weights of a linear model are small, so any step is relatively large
+    rough = record.spec.model.kind != "linear" or unusual or rises > 0
     if little and wide and rough and always >= LARGE_STEP / 2 and steps and largest and len(loss) >= 2:
         message = f"Single steps change the weights by up to {largest:.3g} of their norm."
         reasons.append(
@@ -192,6 +178,27 @@ def learning_rate_too_high(record: Record) -> Verdict | None:
             "series": ["train_batch_loss", "train_loss", "train_lr", "train_grad_norm", "train_weight_norm"],
         },
     )
+
+
+def _losses_above_baseline(record: Record, scale: float, wide: bool, unusual: bool) -> list[tuple[float, str, int]]:
+    """Return (confidence, message, epoch) of a loss of twice the baseline `scale`: of an epoch's mean, else of a batch.
+
+    wide: a step was large; unusual: the rate is above the optimizer's default.
+    """
+    loss, batches = record.get("train_loss"), record.get("train_batch_loss")
+    risen = np.diff(loss.value, prepend=math.inf) > _noise(record)
+    # the loss of random weights may start above the baseline and falls first
+    begun = np.logical_and.accumulate(np.diff(loss.value, prepend=math.inf) < 0)
+    high = np.flatnonzero((loss.value >= DOUBLED_LOSS * scale) & (wide | (unusual & ~begun) | risen))
+    peaks = np.flatnonzero(batches.value >= DOUBLED_LOSS * scale)
+    if len(high):
+        peak = float(loss.value[high].max()) / scale
+        message = f"The mean training loss was up to {peak:.3g} times that of a constant prediction."
+        return [(graded_confidence(peak, DOUBLED_LOSS, 10, 0.65), message, int(loss.epoch[high[0]]))]
+    if len(peaks) and wide:
+        message = f"The batch loss was up to {batches.value.max() / scale:.3g} times that of a constant prediction."
+        return [(0.6, message, int(batches.epoch[peaks[0]]))]
+    return []
 
 
 def learning_rate_too_low(record: Record) -> Verdict | None:
