@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from trainkit.data import ArrayInputs, Dataset, ImageInputs
-from trainkit.plots.sheets import contact_sheet, dataset_preview
+from trainkit.data import Dataset
+from trainkit.plots.sheets import contact_sheet, dataset_preview, image_values, in_unit_range
 from trainkit.spec import JobSpec
+from trainkit.spec.checks import COLOUR_AUGMENT
 from trainkit.spec.models import Ensemble, SklearnModel
+from trainkit.spec.value_range import why_not_colour
 from worker.predict import BadInputError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 PNG = "image/png"
 
@@ -36,32 +35,30 @@ def augmentation_preview(
 
     options = json.loads(request)
     dataset = Dataset.load(prepared)
-    inputs = dataset.inputs
+    ranges = dataset.image_value_ranges()
     if options["index"] >= dataset.facts.samples:
         message = f"the dataset has {dataset.facts.samples} samples"
         raise BadInputError("no_such_sample", message, "/index", "Positions count from 0.")
-    if isinstance(inputs, ImageInputs):
-        pixels: NDArray[Any] = np.asarray(inputs.pixels[options["index"]], np.float32) / 255
-    elif isinstance(inputs, ArrayInputs) and inputs.values.ndim in (3, 4):
-        values = np.asarray(inputs.values[options["index"]], np.float32)
-        values = values[None] if values.ndim == 2 else values
-        pixels = np.moveaxis(values / max(1.0, float(values.max())), 0, -1)
-    else:
+    if ranges is None:
         message = f"the samples of a dataset of kind {dataset.facts.kind} are no images"
         raise BadInputError("no_images", message, "/", "Preview a dataset of images.")
     steps = options["augment"]
     if mixing := [i for i, step in enumerate(steps) if step["kind"] in ("mixup", "cutmix")]:
         hint = "Leave it out of the preview."
         raise BadInputError("needs_a_batch", "batch mixing needs several samples", f"/augment/{mixing[0]}", hint)
-    image = torch.from_numpy(np.moveaxis(pixels, -1, 0).copy())
-    try:
-        augmented = variants(image, steps, count=options["count"], seed=options["seed"])
-    except ValueError as error:
-        raise BadInputError("does_not_fit", str(error), "/augment", "Leave colour steps out for grey images.") from None
-    sheet = torch.cat([image[None], augmented]).permute(0, 2, 3, 1).numpy()
+    if (no_colour := why_not_colour(len(ranges), ranges)) is not None:
+        for position, step in enumerate(steps):
+            if step["kind"] in COLOUR_AUGMENT:
+                message = f"{step['kind']} needs colour images: {no_colour}"
+                raise BadInputError("needs_colour", message, f"/augment/{position}", "Leave the step out.")
+    original = np.moveaxis(image_values(dataset, np.array([options["index"]])), -1, 1)
+    image = torch.from_numpy(original[0].copy())
+    augmented = variants(image, steps, count=options["count"], seed=options["seed"], value_ranges=ranges)
+    values = np.concatenate([original, augmented.numpy()])
+    sheet = in_unit_range(np.moveaxis(values, 1, -1), ranges)
     names = ["original", *[""] * len(augmented)]
     kinds = ", ".join(step["kind"] for step in steps)
-    return contact_sheet(sheet, names, columns=7, title=kinds), PNG
+    return contact_sheet(sheet, names, columns=7, title=kinds, colour=no_colour is None), PNG
 
 
 def init_report_of(prepared: Path, request: bytes, media_type: str, options: Mapping[str, Any]) -> tuple[bytes, str]:

@@ -24,7 +24,7 @@ from service.inference_requests.service import infer
 from service.keys.service import Principal
 from service.pagination import After, Limit, Page, page
 from trainkit.spec.facts import DatasetKind
-from trainkit.spec.read_options import Delimiter, Encoding, ImageSize, ReadOptions
+from trainkit.spec.read_options import Channels, Delimiter, Encoding, ImageSize, ReadOptions, TargetTask
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "PNG"}}
@@ -62,9 +62,13 @@ async def put_dataset(
     encoding: Annotated[Encoding | None, Query()] = None,
     header: Annotated[bool | None, Query(description="Tables: whether the first row names the columns.")] = None,
     image_size: Annotated[ImageSize | None, Query()] = None,
+    channels: Annotated[Channels | None, Query()] = None,
+    task: Annotated[TargetTask | None, Query()] = None,
     content_digest: Annotated[str | None, Header()] = None,
 ) -> DatasetOut:
-    read_options = read_options_of(delimiter=delimiter, encoding=encoding, header=header, image_size=image_size)
+    read_options = read_options_of(
+        delimiter=delimiter, encoding=encoding, header=header, image_size=image_size, channels=channels, task=task
+    )
     metadata = service.DatasetMetadata(name, kind, target, filename, read_options)
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdigit() else None
@@ -119,8 +123,12 @@ async def post_dataset(
     encoding: Annotated[Encoding | None, Form()] = None,
     header: Annotated[bool | None, Form()] = None,
     image_size: Annotated[ImageSize | None, Form()] = None,
+    channels: Annotated[Channels | None, Form()] = None,
+    task: Annotated[TargetTask | None, Form()] = None,
 ) -> DatasetOut:
-    read_options = read_options_of(delimiter=delimiter, encoding=encoding, header=header, image_size=image_size)
+    read_options = read_options_of(
+        delimiter=delimiter, encoding=encoding, header=header, image_size=image_size, channels=channels, task=task
+    )
     shown = re.sub(r"[\x00-\x1f]", "", (file.filename or "").replace("\\", "/").rsplit("/", 1)[-1])[:300]
     metadata = service.DatasetMetadata(
         name or shown.split(".")[0][:200] or "dataset", kind, target, shown or None, read_options

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.datasets.tables import DatasetVersion
 from trainkit.spec.augment import AugmentStep
 from trainkit.spec.facts import DatasetKind
-from trainkit.spec.read_options import Delimiter, Encoding, Header, ImageSize, ReadOptions
+from trainkit.spec.read_options import Channels, Delimiter, Encoding, Header, ImageSize, ReadOptions, TargetTask
 
 NAME = r"^[^\x00-\x1f/\\]+$"
 
@@ -55,6 +55,8 @@ class SourceIn(BaseModel):
     encoding: Encoding | None = None
     header: Header | None = None
     image_size: ImageSize | None = None
+    channels: Channels | None = None
+    task: TargetTask | None = None
 
 
 class PreviewIn(BaseModel):

@@ -216,7 +216,7 @@ def test_previews_and_the_init_report(stack: Stack, data: Path) -> None:
         assert variants.content.startswith(b"\x89PNG"), variants.text
         hue = client.post(f"/v1/datasets/{digits}/augmentation-preview.png", json={"augment": [{"kind": "hue"}]})
         assert hue.status_code == 422
-        assert hue.json()["errors"][0]["pointer"] == "/augment"
+        assert hue.json()["errors"][0]["pointer"] == "/augment/0"
         spec = {"dataset": digits, "model": {"kind": "mlp", "activation": "sigmoid", "init": {"kind": "uniform"}}}
         report = client.post("/v1/specs:init-report", json=spec)
         assert {layer["values"] for layer in report.json()["layers"]} == {"pre_activation", "activation"}

@@ -34,28 +34,20 @@ def contrast(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the grey image. Raises ValueError without three channels."""
-    _need_colour(x, "saturation")
+    """Blend with the grey image; x has three channels."""
     return blend(x, grey(x), factor)
 
 
 def hue(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue by a fraction of the circle. Raises ValueError without three channels."""
-    _need_colour(x, "hue")
+    """Turn the hue by a fraction of the circle; x has three channels."""
     h, s, v = _to_hsv(x)
     return _to_rgb((h + turn.to(x.device, x.dtype)[:, None, None]) % 1.0, s, v)
 
 
 def scale_hue(x: Tensor, factor: Tensor) -> Tensor:
-    """Multiply the hue, red being 0, and go round the circle. Raises ValueError without three channels."""
-    _need_colour(x, "hue")
+    """Multiply the hue, red being 0, and go round the circle; x has three channels."""
     h, s, v = _to_hsv(x)
     return _to_rgb((h * factor.to(x.device, x.dtype)[:, None, None]) % 1.0, s, v)
-
-
-def _need_colour(x: Tensor, name: str) -> None:
-    if x.shape[1] != 3:
-        raise ValueError(f"{name} needs images of three channels, these have {x.shape[1]}")
 
 
 def _to_hsv(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

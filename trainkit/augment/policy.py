@@ -42,9 +42,9 @@ OPERATIONS: tuple[Operation, ...] = (
 COLOUR_OPERATIONS: tuple[Operation, ...] = (lambda x, s: colour.saturation(x, 1 + 0.9 * s),)
 
 
-def apply_policy(x: Tensor, ops: int, magnitude: float | None, random: torch.Generator) -> Tensor:
+def apply_policy(x: Tensor, ops: int, magnitude: float | None, random: torch.Generator, colour_image: bool) -> Tensor:
     """Apply `ops` operations to each sample, at `magnitude` with a random sign, or (None) at a random strength."""
-    known = OPERATIONS + (COLOUR_OPERATIONS if x.shape[1] == 3 else ())
+    known = OPERATIONS + (COLOUR_OPERATIONS if colour_image else ())
     for _ in range(ops):
         chosen = torch.randint(0, len(known), (len(x),), generator=random)
         strength = torch.rand(len(x), generator=random) if magnitude is None else torch.full((len(x),), magnitude)

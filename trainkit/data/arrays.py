@@ -12,26 +12,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.data.archive import UNREADABLE, entries, is_archive, safe_name
-from trainkit.data.dataset import ArrayInputs, Dataset, SequenceInputs, class_targets, make_dataset
+from trainkit.data.dataset import (
+    ArrayInputs,
+    Dataset,
+    SequenceInputs,
+    class_targets,
+    is_one_hot,
+    make_dataset,
+)
 from trainkit.data.errors import DataError, data_error
+from trainkit.data.layout import channels_first
 from trainkit.data.zips import zip_entries
+from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions, TargetTask
 
 PARTS = (("train", 0), ("val", 1), ("validation", 1), ("test", 2))
 MOST_BYTES = 64 * 2**30
 KNOWN = "X and y; or X_train, y_train, X_val, y_val, X_test, y_test; or values, offsets and y for sequences"
 
 
-def read_arrays(path: Path, *, sequences: bool = False) -> tuple[Dataset, dict[str, Any]]:
+def read_arrays(
+    path: Path, *, sequences: bool = False, reading: ReadOptions = DEFAULT_READ_OPTIONS
+) -> tuple[Dataset, dict[str, Any]]:
     """Return (dataset, details for the report). Raises DataError naming the array."""
     arrays = load_npz(path)
+    details: dict[str, Any] = {
+        "arrays": {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in arrays.items()}
+    }
     if "values" in arrays and "offsets" in arrays:
-        return _ragged(arrays), _shapes(arrays)
+        y = arrays.get("y")
+        return _ragged(arrays, reading), {**details, **_target_details(y, reading.task)}
     x, y, split = _joined(arrays)
+    details |= _target_details(y, reading.task)
     if sequences or "lengths" in arrays:
-        return _padded(x, y, split, arrays), _shapes(arrays)
+        return _padded(x, y, split, arrays, reading), details
     _refuse_not_numeric("X", x)
-    targets, classes = (None, None) if y is None else class_targets(y)
-    return make_dataset("arrays", ArrayInputs(x), targets, classes, split), _shapes(arrays)
+    x, channels, layout = channels_first(x, reading.channels)
+    targets, classes = (None, None) if y is None else class_targets(y, task=reading.task)
+    dataset = make_dataset("arrays", ArrayInputs(x), targets, classes, split, channels=channels)
+    return dataset, {**details, **({} if layout is None else {"layout": layout})}
+
+
+def _target_details(y: NDArray[Any] | None, task: TargetTask | None) -> dict[str, Any]:
+    """Return what the report says of targets of several columns."""
+    if y is None or y.ndim != 2 or y.shape[1] < 2 or y.dtype.kind not in "biuf":
+        return {}
+    if is_one_hot(y):
+        return {} if task == "regression" else {"one_hot": y.shape[1]}
+    return {} if task is not None or ((y != 0) & (y != 1)).any() else {"multi_label": y.shape[1]}
 
 
 def load_npz(path: Path) -> dict[str, NDArray[Any]]:
@@ -111,7 +138,7 @@ def _joined(arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]
     return np.concatenate(xs), np.concatenate(ys), np.concatenate(split)
 
 
-def _ragged(arrays: dict[str, NDArray[Any]]) -> Dataset:
+def _ragged(arrays: dict[str, NDArray[Any]], reading: ReadOptions) -> Dataset:
     values, offsets, y = arrays["values"], arrays["offsets"], arrays.get("y")
     _refuse_not_numeric("values", values)
     whole = offsets.ndim == 1 and offsets.dtype.kind in "iu"
@@ -127,11 +154,15 @@ def _ragged(arrays: dict[str, NDArray[Any]]) -> Dataset:
     ):
         hint = "values must be (sum of T, F); offsets must start at 0, increase, and end at len(values)."
         raise data_error("bad_offsets", "the offsets do not cut the values into sequences", "offsets", hint)
-    return _sequences(values, offsets, y, arrays.get("split"))
+    return _sequences(values, offsets, y, arrays.get("split"), reading)
 
 
 def _padded(
-    x: NDArray[Any], y: NDArray[Any] | None, split: NDArray[Any] | None, arrays: dict[str, NDArray[Any]]
+    x: NDArray[Any],
+    y: NDArray[Any] | None,
+    split: NDArray[Any] | None,
+    arrays: dict[str, NDArray[Any]],
+    reading: ReadOptions,
 ) -> Dataset:
     _refuse_not_numeric("X", x)
     if x.ndim == 2:
@@ -148,13 +179,19 @@ def _padded(
     ):
         raise data_error("bad_lengths", f"lengths must hold {len(x)} numbers from 1 to {x.shape[1]}", "lengths")
     values = np.concatenate([row[:length] for row, length in zip(x, lengths.astype(int), strict=True)])
-    return _sequences(values, np.concatenate([[0], np.cumsum(lengths)]), y, split)
+    return _sequences(values, np.concatenate([[0], np.cumsum(lengths)]), y, split, reading)
 
 
 def _sequences(
-    values: NDArray[Any], offsets: NDArray[Any], y: NDArray[Any] | None, split: NDArray[Any] | None
+    values: NDArray[Any],
+    offsets: NDArray[Any],
+    y: NDArray[Any] | None,
+    split: NDArray[Any] | None,
+    reading: ReadOptions,
 ) -> Dataset:
-    targets, classes = (None, None) if y is None else class_targets(y)
+    if reading.channels is not None:
+        raise data_error("bad_shape", "sequences have no axis of channels", "channels", "Leave `channels` out.")
+    targets, classes = (None, None) if y is None else class_targets(y, task=reading.task)
     inputs = SequenceInputs(values.astype(np.float32), offsets.astype(np.int64))
     return make_dataset("sequences", inputs, targets, classes, split)
 
@@ -169,7 +206,3 @@ def _refuse_not_numeric(name: str, array: NDArray[Any]) -> None:
         raise data_error(
             "not_finite", f"{name} holds NaN or infinity", f"{name}[{row}]", "Remove or fill those samples."
         )
-
-
-def _shapes(arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
-    return {"arrays": {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in arrays.items()}}

@@ -16,10 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trainkit.data.errors import data_error
+from trainkit.data.layout import Layout, channels_first
 from trainkit.data.table.table_format import TableFormat
 from trainkit.data.text import storable
+from trainkit.data.value_range import measure_value_ranges
 from trainkit.spec.facts import FEW_VALUES, ColumnFacts, DatasetFacts
 from trainkit.spec.problems import nearest
+from trainkit.spec.read_options import TargetTask
+from trainkit.spec.value_range import ValueRange
 
 PARTS = ("train", "validation", "test")
 PART_NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
@@ -97,11 +101,14 @@ class Dataset:
         *,
         classes: Sequence[str] | None = None,
         split: ArrayLike | None = None,
+        channels: Layout | None = None,
+        task: TargetTask | None = None,
     ) -> Dataset:
         """A dataset of kind `arrays` from X (n, ...) and y (n,) or (n, k).
 
-        Text, boolean or whole-number y are classes, in sorted order unless `classes` names them by index. Floats, and
-        whole numbers of more than 20 different values with fewer than ten samples each, are numbers to predict.
+        Text, boolean, whole-number or one-hot y are classes, in sorted order unless `classes` names them by index.
+        Floats, and whole numbers of more than 20 different values with fewer than ten samples each, are numbers to
+        predict; `task` decides otherwise. Images are (n, C, H, W) or (n, H, W, C), by `channels` or as detected.
         Raises DataError for unequal lengths or values that are not numbers.
         """
         values = np.asarray(X)
@@ -109,8 +116,16 @@ class Dataset:
             raise data_error(
                 "not_numeric", f"X is {values.dtype} of shape {values.shape}", "X", "Give numbers (n, ...)."
             )
-        targets, names = (None, None) if y is None else class_targets(np.asarray(y), classes)
-        return make_dataset("arrays", ArrayInputs(values), targets, names, None if split is None else np.asarray(split))
+        values, layout, _ = channels_first(values, channels)
+        targets, names = (None, None) if y is None else class_targets(np.asarray(y), classes, task)
+        parts = None if split is None else np.asarray(split)
+        return make_dataset("arrays", ArrayInputs(values), targets, names, parts, channels=layout)
+
+    def image_value_ranges(self) -> tuple[ValueRange, ...] | None:
+        """Return (low, high) of each channel, measured now if the facts do not have them; None without images."""
+        if self.facts.value_ranges is not None:
+            return self.facts.value_ranges
+        return _value_ranges(self.inputs)
 
     def with_target(self, column: str) -> Dataset:
         """The same table with `targets` taken from a column: class indices, or float64 numbers.
@@ -231,10 +246,13 @@ def _names(categories: Sequence[str] | None) -> tuple[str, ...] | None:
     return None if categories is None else tuple(categories)
 
 
-def class_targets(y: NDArray[Any], classes: Sequence[str] | None = None) -> tuple[NDArray[Any], tuple[str, ...] | None]:
-    """(class indices, names) for text, booleans and few whole numbers; (float64 numbers, None) for others.
+def class_targets(
+    y: NDArray[Any], classes: Sequence[str] | None = None, task: TargetTask | None = None
+) -> tuple[NDArray[Any], tuple[str, ...] | None]:
+    """(class indices, names) for text, booleans, few whole numbers and one-hot rows; (float64 numbers, None) for others.
 
-    With `classes` given, y holds indices into it. Raises DataError for an index outside or numbers that are not finite.
+    With `classes` given, y holds indices into it. `task` says which of the two y is. Raises DataError for an index
+    outside, numbers that are not finite, and a y that is not what `task` says.
     """
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -244,6 +262,8 @@ def class_targets(y: NDArray[Any], classes: Sequence[str] | None = None) -> tupl
         y = y.astype(str)
     if y.dtype.kind == "U":
         y = np.array([storable(label) for label in y.ravel().tolist()], str).reshape(y.shape)
+    if task != "regression" and is_one_hot(y) and (classes is None or len(classes) == y.shape[1]):
+        return y.argmax(1).astype(np.int64), tuple(map(str, range(y.shape[1]) if classes is None else classes))
     if classes is not None:
         if y.dtype.kind not in "iub" or y.ndim != 1:
             raise data_error(
@@ -260,7 +280,10 @@ def class_targets(y: NDArray[Any], classes: Sequence[str] | None = None) -> tupl
                 "y",
             )
         return index, tuple(map(str, classes))
-    if y.ndim == 1 and (y.dtype.kind in "bUS" or (y.dtype.kind in "iu" and _are_classes(y))):
+    if task == "classification":
+        y = _as_labels(y)
+    are_classes = y.dtype.kind in "bUS" or (y.dtype.kind in "iu" and (task == "classification" or _are_classes(y)))
+    if task != "regression" and y.ndim == 1 and are_classes:
         names, index = np.unique(y, return_inverse=True)
         shown = [
             name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else str(name)
@@ -268,11 +291,34 @@ def class_targets(y: NDArray[Any], classes: Sequence[str] | None = None) -> tupl
         ]
         return index.reshape(-1).astype(np.int64), tuple(shown)
     if y.dtype.kind not in "fiub":
-        raise data_error("not_numeric", f"y is of type {y.dtype}", "y", "Give whole numbers, text or floats.")
+        hint = "Leave `task: regression` out." if task == "regression" else "Give whole numbers, text or floats."
+        raise data_error("not_numeric", f"y is of type {y.dtype}", "y", hint)
     numbers = y.astype(np.float64)
     if not np.isfinite(numbers).all():
         raise data_error("not_finite", f"{int((~np.isfinite(numbers)).sum())} targets are NaN or infinite", "y")
     return numbers, None
+
+
+def is_one_hot(y: NDArray[Any]) -> bool:
+    """Return whether each row of y (n, K), K >= 2, has a single 1 and else zeros, of any numeric type."""
+    if y.ndim != 2 or y.shape[1] < 2 or not len(y) or y.dtype.kind not in "biuf":
+        return False
+    ones = y == 1
+    return bool((ones.sum(1) == 1).all() and (ones | (y == 0)).all())
+
+
+def _as_labels(y: NDArray[Any]) -> NDArray[Any]:
+    """Return y (n,) as labels; floats that hold whole numbers as these. Raises DataError for what holds no classes."""
+    hint = "Give one label for each sample, or one-hot rows; or leave `task: classification` out."
+    if y.ndim != 1:
+        message = f"y has shape {y.shape}, and its rows are not one-hot (a single 1, else 0)"
+        raise data_error("not_classes", message, "y", hint)
+    if y.dtype.kind != "f":
+        return y
+    odd = np.flatnonzero(~(np.isfinite(y) & (y == np.floor(y)) & (np.abs(y) < 2**53)))
+    if len(odd):
+        raise data_error("not_classes", f"y holds {y[odd[0]]:g}, which is no whole number", f"y[{odd[0]}]", hint)
+    return y.astype(np.int64)
 
 
 def _are_classes(y: NDArray[Any]) -> bool:
@@ -289,6 +335,7 @@ def make_dataset(
     split: NDArray[Any] | None,
     *,
     target: str | None = None,
+    channels: Layout | None = None,
 ) -> Dataset:
     """A dataset with its facts counted. Raises DataError for unequal lengths or a split of unknown parts."""
     samples = _samples(inputs)
@@ -315,6 +362,8 @@ def make_dataset(
         kind=kind,
         samples=samples,
         target=target,
+        channels=channels,
+        value_ranges=_value_ranges(inputs),
         splits=None if split is None else {part: int((split == i).sum()) for i, part in enumerate(PARTS)},
         **_target_facts(targets, classes, isinstance(inputs, TableInputs)),
         **_input_facts(inputs),
@@ -344,6 +393,15 @@ def _target_facts(targets: NDArray[Any] | None, classes: Sequence[str] | None, t
         return {"target_type": "number", "target_width": 1 if targets.ndim == 1 else targets.shape[1]}
     counts = np.bincount(targets, minlength=len(classes))
     return {"target_type": "class", "classes": {name: int(counts[i]) for i, name in enumerate(classes)}}
+
+
+def _value_ranges(inputs: Inputs) -> tuple[ValueRange, ...] | None:
+    """Return (low, high) of each channel of all samples. They bound what augmentation makes; nothing is fitted to them."""
+    if isinstance(inputs, ImageInputs):
+        return measure_value_ranges(inputs.pixels, 3)
+    if isinstance(inputs, ArrayInputs) and inputs.values.ndim in (3, 4):
+        return measure_value_ranges(inputs.values, 1 if inputs.values.ndim == 4 else None)
+    return None
 
 
 def _input_facts(inputs: Inputs) -> dict[str, Any]:

@@ -40,7 +40,8 @@ def load_dataset(
 ) -> Dataset:
     """Load the dataset in a file or folder. Without `kind` it is detected; `target` names the column to predict of a table.
 
-    `reading` overrides what is otherwise detected: delimiter, encoding, header, and the size of images.
+    `reading` overrides what is otherwise detected: delimiter, encoding, header, the size of images, and of arrays the
+    place of the channels and whether y holds classes.
     Raises DataError with all problems of a dataset that cannot be used.
     """
     return read(Path(path), kind=kind, target=target, reading=reading)[0]
@@ -108,6 +109,7 @@ def read(
         kind, reason = "table", "an encoding of text was given"
     elif kind is None:
         kind, reason = detect_kind(path)
+    _refuse_options_of_arrays(kind, reading)
     if kind == "images":
         return _with_reason(read_images(path, size=size, store=store, progress=progress), reason)
     if kind == "image_table":
@@ -116,14 +118,24 @@ def read(
     if kind == "idx":
         return _with_reason(read_idx(path), reason)
     if kind == "arrays":
-        return _with_reason(read_arrays(path), reason)
+        return _with_reason(read_arrays(path, reading=reading), reason)
     if kind == "table":
         return _with_reason(_table(path, target, reading), reason)
     if kind == "sequences":
         if path.is_dir() or is_archive(path) or _is_npy(path):
-            return _with_reason(read_arrays(path, sequences=True), reason)
+            return _with_reason(read_arrays(path, sequences=True, reading=reading), reason)
         return _with_reason(read_long_csv(path, target=target, reading=reading), reason)
     raise data_error("unknown_kind", f"the kind {kind!r} is unknown", "kind")
+
+
+def _refuse_options_of_arrays(kind: str, reading: ReadOptions) -> None:
+    if kind in ("arrays", "sequences"):
+        return
+    if reading.channels is not None:
+        raise data_error("not_arrays", f"`channels` is for arrays; this is a dataset of kind {kind}", "channels")
+    if reading.task is not None:
+        hint = "Set `task` in the job spec instead."
+        raise data_error("not_arrays", f"`task` is for arrays and sequences; this is of kind {kind}", "task", hint)
 
 
 def _unpacked(path: Path, folder: Path) -> Path:

@@ -100,10 +100,39 @@ def _reader_notes(details: dict[str, Any]) -> list[dict[str, str]]:
         found.append(
             finding("warning", "unlabelled", f"{unlabelled} images are not in the table, so they were left out")
         )
+    if layout := details.get("layout"):
+        found.append(_layout_note(layout))
+    if columns := details.get("one_hot"):
+        message = (
+            f"each row of y holds a single 1 in {columns} columns: y is read as {columns} classes, named 0 to "
+            f"{columns - 1} by column; upload with `task: regression` to predict {columns} numbers"
+        )
+        found.append(finding("info", "one_hot_targets", message, "y"))
+    if columns := details.get("multi_label"):
+        message = (
+            f"y holds only 0 and 1 in {columns} columns, but not a single 1 in each row: it is read as {columns} numbers "
+            "to predict; several labels for one sample are not supported as classes"
+        )
+        found.append(finding("warning", "multi_label_targets", message, "y"))
     if column := details.get("split_column"):
         message = "this column defines the training, validation and test part and is not used as an input"
         found.append(finding("info", "split_column", message, column))
     return found
+
+
+def _layout_note(layout: dict[str, Any]) -> Finding:
+    """Return how arrays of three dimensions a sample were read: which axis is the channels."""
+    shape, last = layout["shape"], layout["channels"] == "last"
+    channels, (height, width) = (shape[2], shape[:2]) if last else (shape[0], shape[1:])
+    reason = "given at upload" if layout["given"] else "detected" if layout["certain"] else "the shape leaves it open"
+    message = (
+        f"samples of shape {tuple(shape)} are read as images of {width} x {height} pixels with {channels} "
+        f"channel{'s' if channels > 1 else ''}, channels {layout['channels']} ({reason})"
+    )
+    if not layout["given"]:
+        message += f"; upload with `channels: {'first' if last else 'last'}` if that is wrong"
+    sure = layout["given"] or layout["certain"]
+    return finding("info" if sure else "warning", "channel_layout", message, "X")
 
 
 def _class_coverage(dataset: Dataset) -> list[dict[str, str]]:
@@ -129,7 +158,8 @@ def _whole_targets(targets: NDArray[Any]) -> list[dict[str, str]]:
     if targets.ndim > 1 or (values != np.floor(values)).any():
         return []
     message = (
-        f"{len(values)} different whole numbers are used as a regression target; save them as text for classification"
+        f"{len(values)} different whole numbers are used as a regression target; upload with `task: classification` if "
+        "they are classes"
     )
     return [finding("info", "whole_number_targets", message, "y")]
 

@@ -58,10 +58,16 @@ def read_long_csv(
     if target is not None:
         column = columns[target]
         targets = _of_sequence(np.asarray(column.values), target, order, offsets)
-        if column.categories is not None:
+        whole = bool((targets == np.floor(targets)).all())
+        if column.categories is not None and reading.task != "regression":
             targets, classes = targets.astype(np.int64), column.categories
-        elif (targets == np.floor(targets)).all():
+        elif column.categories is not None:
+            hint = "Leave `task: regression` out."
+            raise data_error("not_numeric", f'the label column "{target}" holds text', target, hint)
+        elif whole and reading.task is None:
             targets, classes = _whole_number_targets(column, targets)
+        elif reading.task is not None:
+            targets, classes = class_targets(targets.astype(np.int64) if whole else targets, task=reading.task)
     split = None if parts is None else _of_sequence(parts, details["split_column"], order, offsets)
     dataset = make_dataset("sequences", SequenceInputs(values, offsets), targets, classes, split)
     return dataset, {**details, "features": features, "id_column": name, "label_column": target}

@@ -138,7 +138,8 @@ def spec_hash(spec: JobSpec, facts: DatasetFacts) -> str:
     """Identity of what decides the weights: the spec without its free fields, and the dataset's size and columns."""
     document = spec.model_dump(mode="json", exclude={**dict.fromkeys(FREE_TO_CHANGE, True), "train": FREE_IN_TRAIN})
     document["dataset"].pop("id", None)
-    document["facts"] = facts.model_dump(mode="json")
+    # what follows from the values alone is left out: datasets of earlier versions have no such facts
+    document["facts"] = facts.model_dump(mode="json", exclude={"channels", "value_ranges"})
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 

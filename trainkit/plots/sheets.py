@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from trainkit.data import Column, Dataset, ImageInputs, SequenceInputs, TableInputs
+from trainkit.data import ArrayInputs, Column, Dataset, ImageInputs, SequenceInputs, TableInputs
+from trainkit.spec.value_range import ValueRange, why_not_colour
 
 BLUE, INK, GRID = "#3b6fb6", "#222831", "#e3e6ea"
 COLOURS = (
@@ -31,17 +32,32 @@ COLOURS = (
     "#ff7f50",
 )
 MOST_PANELS = 12
+MOST_CHANNELS = 16
+"""Channels of an image that a sheet shows, where they are no colours."""
 
 
 def contact_sheet(
-    images: NDArray[np.floating[Any]], labels: Sequence[str], *, columns: int = 5, title: str = ""
+    images: NDArray[np.floating[Any]],
+    labels: Sequence[str],
+    *,
+    columns: int = 5,
+    title: str = "",
+    colour: bool | None = None,
 ) -> bytes:
-    """Draw a grid of images (n, H, W, C) with values in [0, 1], each with its label, without interpolation."""
+    """Draw a grid of images (n, H, W, C) with values in [0, 1], each with its label, without interpolation.
+
+    Three channels are colours, unless `colour` says otherwise; a single one is grey; others are grey side by side.
+    """
+    channels = images.shape[3]
+    in_colour = channels == 3 if colour is None else colour and channels == 3
+    if channels > 1 and not in_colour:
+        shown = f"{min(channels, MOST_CHANNELS)} of {channels}" if channels > MOST_CHANNELS else str(channels)
+        title = f"{title}  ({shown} channels side by side)".strip()
     rows = math.ceil(len(images) / columns)
     figure = Figure(figsize=(1.35 * columns, 1.5 * rows + (0.4 if title else 0)), dpi=130, layout="constrained")
     for index, (image, label) in enumerate(zip(images, labels, strict=True)):
         axes = figure.add_subplot(rows, columns, index + 1)
-        picture = image[..., 0] if image.shape[-1] == 1 else image
+        picture = image if in_colour else _side_by_side(image)
         axes.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_axis_off()
         if label:
@@ -51,20 +67,60 @@ def contact_sheet(
     return png(figure)
 
 
+def _side_by_side(image: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Return the channels of an image (H, W, C) in a grid, white lines between them, as one grey image."""
+    channels = min(image.shape[2], MOST_CHANNELS)
+    if channels == 1:
+        return image[..., 0]
+    height, width = image.shape[:2]
+    line = max(1, min(height, width) // 16)
+    across = math.ceil(math.sqrt(channels))
+    down = math.ceil(channels / across)
+    grid = np.ones((down * (height + line) - line, across * (width + line) - line), image.dtype)
+    for channel in range(channels):
+        top, left = channel // across * (height + line), channel % across * (width + line)
+        grid[top : top + height, left : left + width] = image[..., channel]
+    return grid
+
+
 def dataset_preview(dataset: Dataset) -> bytes:
     """Draw a preview: labelled images, a few sequences, or the distribution of each column."""
     inputs = dataset.inputs
-    if isinstance(inputs, ImageInputs):
+    if (ranges := dataset.image_value_ranges()) is not None:
         names = target_names(dataset)
-        chosen = _spread(names, len(inputs.pixels), 30)
-        images = np.asarray(inputs.pixels[chosen], np.float32) / 255
-        return contact_sheet(images, [names[i] if names else "" for i in chosen], columns=6)
+        chosen = _spread(names, dataset.facts.samples, 30)
+        labels = [names[i] if names else "" for i in chosen]
+        images = in_unit_range(image_values(dataset, chosen), ranges)
+        return contact_sheet(images, labels, columns=6, colour=why_not_colour(images.shape[3], ranges) is None)
     if isinstance(inputs, TableInputs):
         return _columns(inputs.columns, dataset.facts.target)
     if isinstance(inputs, SequenceInputs):
         return _sequences(inputs, target_names(dataset))
+    assert isinstance(inputs, ArrayInputs)
     values = np.asarray(inputs.values).reshape(len(inputs.values), -1)
     return _columns({f"feature {i}": Column(values[:, i].astype(np.float64)) for i in range(values.shape[1])})
+
+
+def image_values(dataset: Dataset, index: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the chosen images (n, H, W, C), float32, as a network reads them: uint8 divided by 255.
+
+    Raises TypeError for a dataset without images, one whose `image_value_ranges` are None.
+    """
+    inputs = dataset.inputs
+    if isinstance(inputs, ImageInputs):
+        return np.asarray(inputs.pixels[index], np.float32) / 255
+    if not isinstance(inputs, ArrayInputs) or inputs.values.ndim not in (3, 4):
+        raise TypeError(f"the samples of a dataset of kind {dataset.facts.kind} are no images")
+    values = np.asarray(inputs.values[index], np.float32)
+    values = values[..., None] if values.ndim == 3 else np.moveaxis(values, 1, -1)
+    return values / 255 if inputs.values.dtype == np.uint8 else values
+
+
+def in_unit_range(images: NDArray[Any], ranges: Sequence[ValueRange]) -> NDArray[Any]:
+    """Return images (n, H, W, C) with the range of each channel brought to [0, 1]."""
+    low, high = np.array(ranges, np.float32).T
+    unit: NDArray[Any] = (images - low) / np.where(high > low, high - low, 1)
+    return unit
 
 
 def target_names(dataset: Dataset) -> list[str]:

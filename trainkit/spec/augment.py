@@ -1,4 +1,8 @@
-"""Augmentation of training samples: drawn per sample, seeded by (seed, epoch, step)."""
+"""Augmentation of training samples: drawn per sample, seeded by (seed, epoch, step).
+
+Images: 0 is the low and 1 the high end of the dataset's own range of values (`DatasetFacts.value_ranges`), whatever that
+is. So the same spec does the same to images of 0..1, 0..16, 0..255 and -1..1, and no value leaves the range.
+"""
 
 from __future__ import annotations
 
@@ -77,11 +81,11 @@ class VerticalFlip(SpecModel):
 
 
 class RandomCrop(SpecModel):
-    """Pad by `padding` zeros on every side, then cut a window of the original size at a random place."""
+    """Pad by `padding` pixels of the lowest value on every side, then cut a window of the original size at a random place."""
 
     kind: Literal["random_crop"] = "random_crop"
     padding: Annotated[int, Field(ge=1, le=256)] = 4
-    """Pixels of zero padding on each side."""
+    """Pixels of padding on each side."""
 
 
 class RandomResizedCrop(SpecModel):
@@ -95,7 +99,7 @@ class RandomResizedCrop(SpecModel):
 
 
 class Brightness(SpecModel):
-    """Multiply all values by a factor drawn from [1-amount, 1+amount]."""
+    """Multiply the distance from the lowest value by a factor drawn from [1-amount, 1+amount]."""
 
     kind: Literal["brightness"] = "brightness"
     amount: Amount = 0.2
@@ -133,7 +137,7 @@ class Noise(SpecModel):
 
     kind: Literal["noise"] = "noise"
     std: NonNegative = 0.02
-    """Standard deviation, on the scale of the values that reach it (images: [0, 1])."""
+    """Standard deviation: of images a share of their range of values (0.02 of 0..255 is 5.1), else as the values are."""
 
 
 class ValueShift(SpecModel):
@@ -141,11 +145,11 @@ class ValueShift(SpecModel):
 
     kind: Literal["value_shift"] = "value_shift"
     amount: NonNegative = 0.1
-    """Largest shift, on the [0, 1] scale."""
+    """Largest shift, as a share of the range of values."""
 
 
 class RandomErasing(SpecModel):
-    """Blank a rectangle of random place and shape with probability p."""
+    """Set a rectangle to the lowest value, of random place and shape, with probability p."""
 
     kind: Literal["random_erasing"] = "random_erasing"
     p: Probability = 0.5

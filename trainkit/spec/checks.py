@@ -23,6 +23,7 @@ from trainkit.spec.models import SklearnModel, is_sklearn_model, smaller_model
 from trainkit.spec.problems import Problem, nearest
 from trainkit.spec.split import part_sizes
 from trainkit.spec.training import SanityCheck, TrainSpec
+from trainkit.spec.value_range import why_not_colour
 
 ANY_SAMPLE_AUGMENT = ("noise", "mixup")
 COLOUR_AUGMENT = ("saturation", "hue")
@@ -108,11 +109,22 @@ def dataset_problems(spec: JobSpec, facts: DatasetFacts, task: Task | None) -> I
                 'Use task "classification".',
             )
     elif classes and facts.target_type != "class":
-        yield Problem("/task", "target_not_classes", "the dataset's targets are not classes", 'Use task "regression".')
+        hint = _other_task("regression", facts)
+        yield Problem("/task", "target_not_classes", "the dataset's targets are not classes", hint)
     elif not classes and facts.target_type == "class":
-        yield Problem("/task", "target_not_numbers", "the dataset's targets are classes", 'Use task "classification".')
+        hint = _other_task("classification", facts)
+        yield Problem("/task", "target_not_numbers", "the dataset's targets are classes", hint)
     if task == "sequence_classification" and facts.kind != "sequences":
         yield Problem("/task", "not_sequences", f"the dataset is of kind {facts.kind}", 'Use task "classification".')
+
+
+def _other_task(task: str, facts: DatasetFacts) -> str:
+    """Return the hint to use the task that the targets were read for, or to have them read for the other one."""
+    hint = f'Use task "{task}".'
+    if facts.kind in ("arrays", "sequences"):
+        wanted = "regression" if task == "classification" else "classification"
+        hint += f" To have y read otherwise, upload it with `task: {wanted}`."
+    return hint
 
 
 def _column_problems(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
@@ -258,8 +270,13 @@ def _augment_problems(context: CheckContext) -> Iterator[Problem]:
         where = f"/augment/{index}"
         if sample.form != "image" and step.kind not in ANY_SAMPLE_AUGMENT:
             yield Problem(where, "images_only", f"{step.kind} is for images", f"Use one of {ANY_SAMPLE_AUGMENT}.")
-        elif step.kind in COLOUR_AUGMENT and sample.shape[0] != 3:
-            yield Problem(where, "needs_colour", f"{step.kind} needs colour images, these are grey", "Remove it.")
+        elif step.kind in COLOUR_AUGMENT:
+            reason = why_not_colour(sample.shape[0], context.facts.value_ranges)
+            if reason is not None:
+                hint = "Remove it."
+                if sample.shape[0] == 3:
+                    hint += " Or upload the images as they were, and put z_score into `preprocess`."
+                yield Problem(where, "needs_colour", f"{step.kind} needs colour images: {reason}", hint)
         if step.kind in ("mixup", "cutmix") and context.spec.loss is not None:
             kind = context.spec.loss.kind
             if context.classification and kind not in SOFT_TARGET_LOSSES:

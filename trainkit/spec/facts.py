@@ -43,6 +43,10 @@ class DatasetFacts(BaseModel):
     input_shape: tuple[int, ...] | None = None
     """(C, H, W) for images, (d,) for arrays, (T, F) for sequences; None for tables (it depends on the columns)."""
     input_dtype: str = "float32"
+    channels: Literal["first", "last"] | None = None
+    """Images in arrays: where the file has the channels, (n, C, H, W) or (n, H, W, C); `input_shape` is always (C, H, W)."""
+    value_ranges: tuple[tuple[float, float], ...] | None = None
+    """Images: (low, high) of each channel as a network reads it (uint8 divided by 255); None: not measured."""
     classes: dict[str, int] | None = None
     """Class name -> samples, in class-index order; None for regression, and for tables (see columns)."""
     target_type: Literal["class", "number", "none"] | None = None

@@ -90,6 +90,14 @@ Columns = Annotated[
         "a column: `type` (number, category, boolean, date), `missing`, `decimal`, `thousands`, `date_format`.",
     ),
 ]
+Channels = Annotated[
+    Literal["first", "last"],
+    Field(description="Images in arrays: X is (n, C, H, W), `first`, or (n, H, W, C), `last`."),
+]
+TargetTask = Annotated[
+    Literal["classification", "regression"],
+    Field(description="Arrays and sequences: whether y holds classes or numbers."),
+]
 
 
 class ReadOptions(BaseModel):
@@ -105,6 +113,8 @@ class ReadOptions(BaseModel):
     missing: Missing | None = None
     columns: Columns | None = None
     image_size: ImageSize | None = None
+    channels: Channels | None = None
+    task: TargetTask | None = None
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -10,7 +10,14 @@ import pytest
 from service.datasets import intake
 from tests.support.api import Served
 
-SAID = {"delimiter": "tab", "encoding": "cp1252", "header": False, "image_size": "32x16"}
+SAID = {
+    "delimiter": "tab",
+    "encoding": "cp1252",
+    "header": False,
+    "image_size": "32x16",
+    "channels": "last",
+    "task": "regression",
+}
 
 
 def claimed(service: Served) -> dict[str, object] | None:
@@ -61,7 +68,15 @@ def test_said_with_a_resumable_upload(service: Served) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("delimiter", "ab"), ("delimiter", '"'), ("encoding", "base64"), ("encoding", "no such"), ("image_size", "0x9")],
+    [
+        ("delimiter", "ab"),
+        ("delimiter", '"'),
+        ("encoding", "base64"),
+        ("encoding", "no such"),
+        ("image_size", "0x9"),
+        ("channels", "channels_last"),
+        ("task", "forecasting"),
+    ],
 )
 def test_nonsense_is_refused(service: Served, name: str, value: str) -> None:
     answer = service.client.put("/v1/datasets", params={"name": "d", name: value}, content=b"x")

@@ -79,7 +79,7 @@ def test_grey_images_have_brightness_and_contrast(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["saturation", "hue"])
 def test_colour_steps_refuse_grey_images(kind: str) -> None:
-    with pytest.raises(ValueError, match=f"{kind} needs images of three channels, these have 1"):
+    with pytest.raises(ValueError, match=f"{kind} needs colour images: these images have 1 channel, not red"):
         build([{"kind": kind}]).apply(images(1), seed=0, epoch=1, step=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit.data import ArrayInputs, Dataset, ImageInputs, SequenceInputs, TableInputs
+from trainkit.data.layout import Layout
 from trainkit.fit.encoding.table_encoder import LARGEST_FLOAT32, RowWarnings, TableEncoder
 from trainkit.spec import JobSpec
 from trainkit.spec.facts import feature_columns, sample_of
@@ -41,8 +43,10 @@ class ImageEncoder:
 
     kind = "images"
 
-    def __init__(self, shape: tuple[int, int, int]) -> None:
+    def __init__(self, shape: tuple[int, int, int], channels: Layout = "first") -> None:
         self.shape = shape
+        self.channels: Layout = channels
+        """Where the training file had them: how arrays are read that could be either."""
 
     def encode(self, inputs: ImageInputs | ArrayInputs, index: Index) -> Encoded:
         """Copy the chosen images out of the (memory-mapped) dataset; uint8 arrays lie as (n, C, H, W) already."""
@@ -58,7 +62,7 @@ class ImageEncoder:
         Raises ValueError for another number of channels or values out of range.
         """
         if isinstance(x, np.ndarray) or _is_nested_numbers(x):
-            images = _split_images(np.asarray(x), self.shape)
+            images = _split_images(np.asarray(x), self.shape, self.channels)
         elif isinstance(x, Sequence):
             images = [part for one in x for part in self._one(one)]
         else:
@@ -74,55 +78,80 @@ class ImageEncoder:
             if self.shape[0] == 1 and pixels.shape[2] == 3:
                 pixels = to_pixels(image_of(pixels).convert("L"))
             return [np.repeat(pixels, 3, axis=2) if self.shape[0] == 3 and pixels.shape[2] == 1 else pixels]
-        return _split_images(np.asarray(image), self.shape)
+        return _split_images(np.asarray(image), self.shape, self.channels)
 
     def state(self) -> dict[str, Any]:
-        return {"kind": self.kind, "shape": list(self.shape)}
+        return {"kind": self.kind, "shape": list(self.shape), "channels": self.channels}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> ImageEncoder:
         channels, height, width = state["shape"]
-        return cls((channels, height, width))
+        return cls((channels, height, width), state.get("channels", "first"))
 
 
 class ArrayEncoder:
-    """Numeric arrays (n, ...) as float32; `shape` is the sample's shape for the model."""
+    """Numeric arrays (n, ...) as float32; `shape` is the sample's shape for the model, (C, H, W) for images."""
 
     kind = "arrays"
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], channels: Layout = "first") -> None:
         self.shape = shape
+        self.channels: Layout = channels
+        """Images: where the training file had the channels, so where a client's arrays have them."""
 
     def encode(self, inputs: ArrayInputs, index: Index) -> Encoded:
         """(n, ...) float32."""
-        return self._tensor(np.ascontiguousarray(inputs.values[index]))
+        values = np.ascontiguousarray(inputs.values[index])
+        return Encoded(torch.from_numpy(values.astype(np.float32)).reshape(len(values), *self.shape))
 
     def parse(self, x: Any) -> Encoded:
-        """One sample or many, as nested lists or an array. Raises ValueError for another number of features."""
+        """One sample or many, as nested lists or an array, in the shape of the training file or flat.
+
+        Images may also have their channels at the other end, if the shape shows it. Raises ValueError for other shapes.
+        """
         values = np.asarray(x)
         if values.dtype == object or values.dtype.kind not in "biuf":
             raise ValueError("inputs must be numbers, all samples of one length")
         size = int(np.prod(self.shape))
-        single = values.ndim <= 1 or values.shape in (self.shape, self.shape[1:])
-        if single and values.size == size:
-            values = values[None]
-        elif values.ndim == 1 and size == 1:
+        if values.ndim == 1 and size == 1:
             values = values[:, None]
-        if values.ndim < 2 or values[0].size != size:
-            got = values[0].size if values.ndim > 1 else values.size
-            raise ValueError(f"each sample has {size} numbers (shape {list(self.shape)}), got {got}")
-        return self._tensor(finite(values))
+        elif values.ndim <= 1 or (values.size == size and self._axes(values.shape) is not None):
+            values = values[None]
+        axes = self._axes(values.shape[1:])
+        if axes is None:
+            got = f"shape {list(values.shape[1:])}" if values.ndim > 2 else f"{values.shape[-1]} numbers"
+            raise ValueError(f"each sample has {size} numbers (shape {self._expected()}), got {got}")
+        shape, order = axes
+        values = finite(values).reshape(len(values), *shape).transpose(0, *(axis + 1 for axis in order))
+        return Encoded(torch.from_numpy(np.ascontiguousarray(values, np.float32)))
 
-    def _tensor(self, values: NDArray[Any]) -> Encoded:
-        tensor = torch.from_numpy(values.astype(np.float32))
-        return Encoded(tensor.reshape(len(values), *self.shape))
+    def _axes(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """Return (shape to give a sample of `shape`, order of its axes that makes it `self.shape`); None if it is none."""
+        straight = tuple(range(len(self.shape)))
+        if len(self.shape) != 3:
+            # a flat sample, or a flat model: the order of the numbers is the only one there is
+            flat = math.prod(shape) == math.prod(self.shape) and 1 in (len(shape), len(self.shape))
+            return (self.shape, straight) if flat or shape == self.shape else None
+        channels, height, width = self.shape
+        first, last = (self.shape, straight), ((height, width, channels), (2, 0, 1))
+        likely, other = (last, first) if self.channels == "last" else (first, last)
+        if shape in (likely[0], (channels * height * width,)):
+            return likely
+        if shape == other[0] or (channels == 1 and shape == (height, width)):
+            return other if shape == other[0] else first
+        return None
+
+    def _expected(self) -> list[int]:
+        if self.channels == "last" and len(self.shape) == 3:
+            return [*self.shape[1:], self.shape[0]]
+        return list(self.shape)
 
     def state(self) -> dict[str, Any]:
-        return {"kind": self.kind, "shape": list(self.shape)}
+        return {"kind": self.kind, "shape": list(self.shape), "channels": self.channels}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> ArrayEncoder:
-        return cls(tuple(state["shape"]))
+        return cls(tuple(state["shape"]), state.get("channels", "first"))
 
 
 class SequenceEncoder:
@@ -191,10 +220,11 @@ def fit_encoder(spec: JobSpec, data: Dataset, train: Index) -> Encoder:
     if isinstance(inputs, SequenceInputs):
         steps, features = sample.shape
         return SequenceEncoder(features, None if spec.model.kind in ("lstm", "gru") else steps)
+    layout = data.facts.channels or "first"
     if inputs.values.dtype == np.uint8 and sample.form == "image":
         channels, height, width = sample.shape
-        return ImageEncoder((channels, height, width))
-    return ArrayEncoder(sample.shape)
+        return ImageEncoder((channels, height, width), layout)
+    return ArrayEncoder(sample.shape, layout)
 
 
 def encode(encoder: Encoder, inputs: Any, index: Index) -> Encoded:
@@ -238,13 +268,13 @@ def _is_nested_numbers(x: Any) -> bool:
     return isinstance(x, int | float)
 
 
-def _split_images(values: NDArray[Any], shape: tuple[int, int, int]) -> list[NDArray[Any]]:
-    """One or many images in any usual layout, as a list of (H, W, C)."""
+def _split_images(values: NDArray[Any], shape: tuple[int, int, int], layout: Layout) -> list[NDArray[Any]]:
+    """One or many images in any usual layout, as a list of (H, W, C); `layout` is that of flat and of doubtful ones."""
     channels, height, width = shape
     if values.dtype == object or values.dtype.kind not in "biuf":
         raise ValueError("images must be arrays of numbers, all of one size")
     if values.ndim in (1, 2) and values.shape[-1] == channels * height * width and values.shape != (height, width):
-        values = values.reshape(-1, *shape)
+        values = values.reshape(-1, *(shape if layout == "first" else (height, width, channels)))
     if values.ndim == 2 and channels == 1:
         return [values[..., None]]
     if values.ndim == 3 and channels == 1 and values.shape[-1] != 1 and values.shape[0] != 1:
@@ -253,9 +283,10 @@ def _split_images(values: NDArray[Any], shape: tuple[int, int, int]) -> list[NDA
         values = values[None]
     if values.ndim != 4 or channels not in (values.shape[1], values.shape[3]):
         raise ValueError(f"images have {channels} channels and {height} x {width} pixels, got an array {values.shape}")
-    if values.shape[1:] == shape or values.shape[3] != channels:
-        values = values.transpose(0, 2, 3, 1)
-    return list(values)
+    is_first, is_last = values.shape[1:] == shape, values.shape[1:] == (height, width, channels)
+    if is_first == is_last:  # of another size, or of equal sides: one of the two layouts must have the channels
+        is_first = values.shape[3] != channels or (values.shape[1] == channels and layout == "first")
+    return list(values.transpose(0, 2, 3, 1) if is_first else values)
 
 
 def image_of(pixels: NDArray[np.uint8]) -> Any:

@@ -231,7 +231,7 @@ def build_setup(
         network=network,
         forward=forward_of(network, runtime),
         loss=loss,
-        augmenter=augment.build(spec.augment) if spec.augment else None,
+        augmenter=augment.build(spec.augment, data.image_value_ranges()) if spec.augment else None,
         adapter=None if spec.adapt is None else _build_adapter(spec, prepared, network, target_data, device),
         runtime=runtime,
         device=device,

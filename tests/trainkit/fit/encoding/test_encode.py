@@ -93,6 +93,47 @@ def test_arrays():
         encoder.parse([["a", "b", "c"]])
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("shape", [(3, 6, 5), (3, 3, 3), (1, 6, 5)])
+def test_arrays_of_images_are_read_in_the_layout_of_their_file(shape, dtype):
+    stored = RNG.integers(0, 256, (8, *shape)).astype(dtype)
+    last = stored.transpose(0, 2, 3, 1)
+    for layout, given in (("first", stored), ("last", last)):
+        data = Dataset.from_arrays(given, np.arange(8) % 2, channels=layout)
+        encoder = encoder_from_state(fitted(spec({"kind": "cnn"}), data).state())
+        wanted = encoder.encode(data.inputs, np.arange(8)).x
+        assert torch.equal(wanted, torch.from_numpy(stored.copy()))
+        one = given[2].tolist() if dtype == "float32" else given[2]
+        for name, x, rows in (
+            ("many", given, range(8)),
+            ("one", one, [2]),
+            ("a list", [given[2], given[5]] if dtype == "uint8" else [given[2].tolist(), given[5].tolist()], [2, 5]),
+            ("flat", given.reshape(8, -1), range(8)),
+            ("one flat", given[2].ravel(), [2]),
+        ):
+            assert torch.equal(encoder.parse(x).x, wanted[list(rows)]), (layout, name)
+        if shape != (3, 3, 3):
+            other = last if layout == "first" else stored
+            assert torch.equal(encoder.parse(other).x, wanted), "the shape shows the other layout"
+
+
+@pytest.mark.parametrize("shape", [(6, 15), (2, 45), (6, 5, 3, 1), (5, 6, 3), (3, 5, 6), (89,)])
+def test_samples_of_another_shape_are_refused(shape):
+    encoder = ArrayEncoder((3, 6, 5), "last")
+    with pytest.raises(ValueError, match=r"each sample has 90 numbers \(shape \[6, 5, 3\]\), got"):
+        encoder.parse(np.ones((2, *shape)))
+
+
+def test_a_flat_model_reads_samples_of_any_shape():
+    assert torch.equal(ArrayEncoder((6,)).parse(np.arange(12.0).reshape(2, 2, 3)).x, torch.arange(12.0).reshape(2, 6))
+
+
+def test_encoders_of_earlier_versions_read_channels_first():
+    for kind, dtype in (("arrays", np.float32), ("images", np.uint8)):
+        encoder = encoder_from_state({"kind": kind, "shape": [3, 3, 3]})
+        assert encoder.parse(np.arange(27, dtype=dtype).reshape(1, 3, 3, 3)).x.flatten().tolist() == list(range(27))
+
+
 def test_uint8_arrays_of_images_are_pixels_and_other_arrays_are_values():
     y = np.arange(8) % 2
     pixels = Dataset.from_arrays(RNG.integers(0, 256, (8, 1, 6, 6), dtype=np.uint8), y)
