@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service.experiments.strategies import resampled_split
 from service.experiments.tables import Trial
 from service.jobs.tables import Job
 from service.metrics.service import finite
@@ -16,6 +17,8 @@ from trainkit.spec.metrics import direction
 from trainkit.spec.split import SplitSpec
 
 BASE = "base"
+GOOD = ("succeeded", "stopped")
+"""States of a trial whose figures count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def trial_row(trial: Trial, job: Job | None, metric: str) -> TrialRow:
     live = {} if job is None else {name: value for name, value in job.metrics_last.items() if value is not None}
     metrics: Mapping[str, float] = done.get("metrics", {}) if done else finite(live)
     state = done.get("state") or (job.state if job is not None else "deleted")
-    value = metrics.get(metric) if done and state in ("succeeded", "stopped") else None
+    value = metrics.get(metric) if done and state in GOOD else None
     progress = job.progress if job is not None and not done else None
     return TrialRow(
         trial.number,
@@ -77,31 +80,46 @@ def validated(metric: str) -> str:
     return f"val_{metric.partition('_')[2]}"
 
 
-def summaries(lines: Sequence[TrialRow]) -> list[dict[str, Any]]:
-    """Mean, sd, standard error and 95 % interval of the metric, by variant."""
+def summaries(plan: Plan, lines: Sequence[TrialRow], metric: str) -> list[dict[str, Any]]:
+    """Mean, sd, standard error and 95 % interval over the trials, by variant.
+
+    Of folds and draws two: of their validation parts, by which weights are chosen, and of the one test part.
+    """
+    name = metric.partition("_")[2]
+    metrics = [f"val_{name}", f"test_{name}"] if isinstance(plan, KFold | MonteCarlo) else [metric]
     found = []
     for variant in dict.fromkeys(line.params.get("variant", BASE) for line in lines):
         own = [line for line in lines if line.params.get("variant", BASE) == variant]
-        values = [line.value for line in own if line.value is not None]
-        if values:
-            missing = sum(line.final for line in own) - len(values)
-            found.append({"variant": variant, **summary(values).as_dict(), "without_figure": missing})
+        for measured in dict.fromkeys([*metrics, metric]):
+            values = [value for line in own if (value := value_of(line, measured)) is not None]
+            if values:
+                missing = sum(line.final for line in own) - len(values)
+                figures = {"metric": measured, "models": "one_per_trial", **summary(values).as_dict()}
+                found.append({"variant": variant, **figures, "without_figure": missing})
     return found
 
 
+def value_of(line: TrialRow, metric: str) -> float | None:
+    """A trial's metric, of the weights that it kept; None until it has ended well."""
+    return line.metrics.get(metric) if line.final and line.state in GOOD else None
+
+
 def comparisons(plan: Plan, facts: DatasetFacts | None, lines: Sequence[TrialRow], metric: str) -> list[dict[str, Any]]:
-    """Each variant against the spec itself, on the cuts that both have a figure of."""
+    """Each variant against the spec itself, on the validation parts of the draws that both have a figure of.
+
+    Not on the test part: it is the same in all draws, so that its own chance would be taken for a difference.
+    """
     if not isinstance(plan, KFold | MonteCarlo) or not plan.variants:
         return []
-    share = test_share(plan, facts)
-    base = by_cut(lines, BASE)
+    share, compared = validation_share(plan, facts), validated(metric)
+    base = by_cut(lines, BASE, compared)
     found = []
     for name in plan.variants:
-        own = by_cut(lines, name)
+        own = by_cut(lines, name, compared)
         pairs = [cut for cut in base if cut in own]
         if pairs:
             a, b = [base[cut] for cut in pairs], [own[cut] for cut in pairs]
-            found.append(paired(a, b, metric, (BASE, name), share))
+            found.append(paired(a, b, compared, (BASE, name), share))
     return found
 
 
@@ -113,12 +131,12 @@ def paired(
     return {"a": names[0], "b": names[1], **found.as_dict()}
 
 
-def by_cut(lines: Sequence[TrialRow], variant: str) -> dict[tuple[tuple[str, Any], ...], float]:
-    """Cut -> value of that variant's trials that have one."""
+def by_cut(lines: Sequence[TrialRow], variant: str, metric: str) -> dict[tuple[tuple[str, Any], ...], float]:
+    """Cut -> metric of that variant's trials that have one."""
     return {
-        cut_of(line): line.value
+        cut_of(line): value
         for line in lines
-        if line.value is not None and line.params.get("variant", BASE) == variant
+        if line.params.get("variant", BASE) == variant and (value := value_of(line, metric)) is not None
     }
 
 
@@ -127,12 +145,11 @@ def cut_of(line: TrialRow) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted((key, value) for key, value in line.params.items() if key != "variant"))
 
 
-def test_share(plan: KFold | MonteCarlo, facts: DatasetFacts | None) -> float | None:
-    """n_test / n_train of a cut: what the corrected test makes of training parts that overlap."""
+def validation_share(plan: KFold | MonteCarlo, facts: DatasetFacts | None) -> float | None:
+    """n_validation / n_train of a draw: the corrected test's share, since the training parts overlap."""
     if facts is None:
         return None
-    split = SplitSpec.model_validate(plan.spec.get("split") or {})
-    if isinstance(plan, KFold):
-        split = split.model_copy(update={"folds": plan.folds, "fold": 0})
-    train, _, test = split.sizes(facts.samples)
-    return test / train if train and test else None
+    cut = {"folds": plan.folds, "fold": 0} if isinstance(plan, KFold) else {"resample_seed": 0}
+    split = SplitSpec.model_validate({**resampled_split(plan, plan.spec), **cut})
+    train, validation, _ = split.sizes(facts.samples, facts.splits)
+    return validation / train if train and validation else None

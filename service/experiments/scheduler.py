@@ -144,12 +144,15 @@ def snapshot_of(trial: Trial, metric: str) -> TrialSnapshot:
 
 
 def metric_of(plan: Plan, facts: DatasetFacts) -> str:
-    """What the trials are told apart by: cuts and baselines by the test part, searches by the validation part."""
+    """What the trials' figures are about: of resampling and baselines the test part, if there is one; else validation."""
     if plan.metric is not None:
         return plan.metric
     if isinstance(plan, KFold | MonteCarlo | Baselines):
-        task = infer_task(parse_spec(plan.spec), facts)
-        return "test_accuracy" if task is not None and is_classification(task) else "test_mse"
+        spec = parse_spec(plan.spec)
+        task = infer_task(spec, facts)
+        tests = spec.split.test > 0 or (spec.split.use_predefined and (facts.splits or {}).get("test"))
+        part = "test" if tests or isinstance(plan, Baselines) else "val"
+        return f"{part}_accuracy" if task is not None and is_classification(task) else f"{part}_mse"
     return "val_loss"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from service.context import Context
@@ -16,7 +17,7 @@ from service.experiments import repository, scheduler
 from service.experiments.repository import ENDED
 from service.experiments.results import TrialRow, best, trial_row
 from service.experiments.scheduler import metric_of
-from service.experiments.strategies import explain_autopilot, placed
+from service.experiments.strategies import explain_autopilot, placed, resampled_split, resampled_trials
 from service.experiments.tables import Experiment
 from service.jobs import service as jobs
 from service.jobs.idempotency import idempotent
@@ -38,6 +39,10 @@ from trainkit.spec.experiments import (
 from trainkit.spec.facts import is_classification
 from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, split_metric
 from trainkit.spec.patch import merge_patch
+from trainkit.spec.split import SplitSpec
+
+SAME_ROWS = ("train", "validation", "test", "stratify", "seed", "resample_seed", "use_predefined", "folds", "fold")
+"""Fields of `split` that decide which rows are test, training and validation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,8 @@ def _check(session: Session, context: Context, who: Principal, plan: Plan) -> st
     except SpecError as error:
         raise SpecError([replace(one, pointer=f"/spec{one.pointer}") for one in error.problems]) from None
     found = [] if resolved is None else list(_metric_problems(plan, resolved))
+    if isinstance(plan, KFold | MonteCarlo):
+        found += _resampling_problems(plan)
     for where, label, tried in _sample_specs(plan):
         try:
             jobs.check(session, who, tried, most)
@@ -122,16 +129,42 @@ def _sample_specs(plan: Plan) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     if isinstance(plan, KFold | MonteCarlo):
         for name, patch in plan.variants.items():
             yield f"/variants/{name}", f"variant {name}", merge_patch(plan.spec, patch)
-        if isinstance(plan, KFold):
-            split = plan.spec.get("split")
-            ratios = split if isinstance(split, dict) else {}
-            fold = {**ratios, "folds": plan.folds, "fold": 0}
-            yield "/folds", "a fold", {**plan.spec, "split": fold}
+        where, label = ("/folds", "a fold") if isinstance(plan, KFold) else ("/draws", "a draw")
+        yield where, label, next(resampled_trials(plan)).document
     if isinstance(plan, Grid | Sampled):
         for pointer, values in plan.space.items():
             escaped = pointer.replace("~", "~0").replace("/", "~1")
             for value in values.ends if isinstance(values, Range) else values:
                 yield f"/space/{escaped}", f"with {value!r}", placed(plan.spec, {pointer: value})
+
+
+def _resampling_problems(plan: KFold | MonteCarlo) -> Iterator[SpecProblem]:
+    """Variants that would be measured on other rows, and draws without a validation part to choose the weights by."""
+    base = SplitSpec.model_validate(resampled_split(plan, plan.spec))
+    if isinstance(plan, MonteCarlo) and not base.validation:
+        hint = 'Give `validation` a share, as in "8:1:1"; left out, 80 % train and 20 % validate.'
+        message = "each draw needs a validation part, by which its best weights are chosen"
+        yield SpecProblem("/spec/split/validation", "no_validation", message, hint)
+    for name, patch in plan.variants.items():
+        document = merge_patch(plan.spec, patch)
+        try:
+            own = SplitSpec.model_validate(resampled_split(plan, document))
+        except ValidationError:
+            continue  # the check of the variant as a job says what is wrong
+        changed = [f"split.{field}" for field in SAME_ROWS if getattr(own, field) != getattr(base, field)]
+        changed += [field for field in ("dataset", "task") if _rows_of(document, field) != _rows_of(plan.spec, field)]
+        if changed:
+            message = f"the variant changes {', '.join(changed)}: it would not be measured on the same rows as `spec`"
+            hint = "Change this in `spec`, for all variants, or make another experiment."
+            yield SpecProblem(f"/variants/{name}", "different_rows", message, hint)
+
+
+def _rows_of(document: Mapping[str, Any], field: str) -> Any:
+    """What decides the rows and their strata: of `dataset` all but the columns to learn from."""
+    value = document.get(field)
+    if field == "dataset" and isinstance(value, dict):
+        return {name: value[name] for name in value.keys() - {"features", "ignore"} if value[name] is not None}
+    return {"id": value} if field == "dataset" else value
 
 
 def _metric_problems(plan: Plan, resolved: ResolvedSpec) -> Iterator[SpecProblem]:
@@ -155,7 +188,7 @@ def _check_source(session: Session, who: Principal, plan: EnsembleOf, experiment
         hint = "GET /v1/experiments lists the experiments of this project."
         problem = SpecProblem("/experiment", "unknown_experiment", f"there is no experiment {experiment_id!r}", hint)
     elif source.kind in ("kfold", "monte_carlo"):
-        message = "its members were trained on what others of them are tested on"
+        message = "its members were trained on what others of them were validated on"
         hint = "Take members of one cut: a grid, random, tpe, asha or autopilot, or `spec` in place of `experiment`."
         problem = SpecProblem("/experiment", "different_cuts", message, hint)
     elif source.state not in ENDED:

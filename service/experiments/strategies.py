@@ -109,7 +109,7 @@ def upcoming(context: PlanContext, history: Sequence[TrialSnapshot]) -> NextTria
 def enumerated(plan: Plan, facts: DatasetFacts) -> Iterator[NewTrial]:
     """The jobs of a plan that is known beforehand, in their order."""
     if isinstance(plan, KFold | MonteCarlo):
-        yield from _cuts(plan)
+        yield from resampled_trials(plan)
     elif isinstance(plan, Grid):
         for values in product(*plan.space.values()):
             params = dict(zip(plan.space, values, strict=True))
@@ -141,30 +141,40 @@ def placed(document: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, 
     return dict(changed)
 
 
-def _cuts(plan: KFold | MonteCarlo) -> Iterator[NewTrial]:
+def resampled_trials(plan: KFold | MonteCarlo) -> Iterator[NewTrial]:
     """All variants of a cut stand together, so that pairs are complete early."""
-    own = SplitSpec.model_validate(plan.spec.get("split") or {})
-    kept = own.model_dump(mode="json", exclude_unset=True)
     documents = {"base": dict(plan.spec)} | {
         name: merge_patch(plan.spec, patch) for name, patch in plan.variants.items()
     }
-    for params, cut in _splits(plan, own.seed):
+    base = resampled_split(plan, plan.spec)
+    for params, cut in _draws(plan, base):
         for name, document in documents.items():
             labels = {**params, "variant": name} if plan.variants else params
-            split = SplitSpec.model_validate(document.get("split") or {}).model_dump(mode="json", exclude_unset=True)
-            yield NewTrial({**document, "split": {**kept, **split, **cut}}, labels)
+            yield NewTrial({**document, "split": {**resampled_split(plan, document), **cut}}, labels)
 
 
-def _splits(plan: KFold | MonteCarlo, seed: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    if isinstance(plan, KFold):
-        for repeat in range(plan.repeats):
-            for fold in range(plan.folds):
-                labels = {"fold": fold, "repeat": repeat} if plan.repeats > 1 else {"fold": fold}
-                yield labels, {"folds": plan.folds, "fold": fold, "seed": seed + repeat}
+def resampled_split(plan: KFold | MonteCarlo, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The `split` that all draws share, as the document says it. Raises ValidationError for one that is no split."""
+    split = SplitSpec.model_validate(document.get("split") or {})
+    said = split.model_dump(mode="json", exclude_unset=True)
+    if isinstance(plan, MonteCarlo) and not {"train", "validation"} & said.keys():
+        rest = split.train + split.validation
+        said |= {"train": rest * 4 / 5, "validation": rest / 5}  # techniques, section 1
+    return said
+
+
+def _draws(plan: KFold | MonteCarlo, split: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """(what tells the draw from others, its part of `split`). The test part follows from `split` alone."""
+    named = split.get("resample_seed")
+    first = int(split.get("seed", 0) if named is None else named)
+    if isinstance(plan, MonteCarlo):
+        for draw in range(plan.draws):
+            yield {"draw": draw}, {"resample_seed": (first + draw) % 2**32}
         return
-    for draw in range(plan.draws):
-        # a shipped test part would be the same in every draw
-        yield {"draw": draw}, {"seed": seed + draw, "use_predefined": False}
+    for repeat in range(plan.repeats):
+        for fold in range(plan.folds):
+            labels = {"fold": fold, "repeat": repeat} if plan.repeats > 1 else {"fold": fold}
+            yield labels, {"folds": plan.folds, "fold": fold, "resample_seed": (first + repeat) % 2**32}
 
 
 def _sampled(context: PlanContext, plan: Sampled, history: Sequence[TrialSnapshot]) -> NextTrials:

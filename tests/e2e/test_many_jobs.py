@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from scipy.stats import t as student_t
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import log_loss
@@ -20,6 +21,8 @@ from sklearn.preprocessing import StandardScaler
 
 from tests.support.api_steps import upload
 from tests.support.stack import Stack, wait_for
+from trainkit.data import split_indices
+from trainkit.spec.split import SplitSpec
 
 ENDED = ("succeeded", "stopped", "failed")
 
@@ -57,11 +60,11 @@ def test_folds_of_linear_models_are_scikit_learn_s(stack: Stack, tmp_path: Path)
     names = iris.target_names[iris.target]
     flowers = [[*map(repr, map(float, x)), y] for x, y in zip(iris.data, names, strict=True)]
     sugar = [[*map(repr, map(float, x)), float(y)] for x, y in zip(numbers.data, numbers.target, strict=True)]
-    whole = {"train": 1, "validation": 0, "test": 1, "seed": 5}  # nothing is held back from a fold's training part
+    split = {"train": 7, "validation": 1, "test": 2, "seed": 5}
     spec: dict[str, Any] = {
         "model": {"kind": "linear"},
         "preprocess": [{"kind": "z_score"}],
-        "split": whole,
+        "split": split,
         "optimizer": {"kind": "nesterov", "lr": 0.3, "momentum": 0.95},
         "train": {"epochs": 1500, "batch_size": 1000, "log_stats": "none", "log_every_steps": 1000},
     }
@@ -77,25 +80,38 @@ def test_folds_of_linear_models_are_scikit_learn_s(stack: Stack, tmp_path: Path)
         assert classes["state"] == regression["state"] == "succeeded", (classes, regression)
         by_class, by_number = (trials(client, one) for one in both)
 
+    # One test part, drawn by the seed alone; scikit-learn's folds of all the other rows, in their order.
+    whole = SplitSpec(train=8, validation=0, test=2, seed=5)
+    held = split_indices(whole, len(names), np.unique(names, return_inverse=True)[1]).test
+    rest = np.setdiff1d(np.arange(len(names)), held)
     # l2 / 2n sum w^2 beside the mean loss is scikit-learn's C = 1 / l2
     theirs = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000))
-    folds = StratifiedKFold(5, shuffle=True, random_state=5).split(iris.data, names)
-    for row, (train, test) in zip(by_class, folds, strict=True):
-        theirs.fit(iris.data[train], names[train])
-        chances = theirs.predict_proba(iris.data[test])
-        assert row["metrics"]["test_accuracy"] == pytest.approx(theirs.score(iris.data[test], names[test]), abs=1e-6)
-        assert row["metrics"]["test_loss"] == pytest.approx(log_loss(names[test], chances), abs=2e-4)
-    values = [row["value"] for row in by_class]
-    assert classes["summaries"][0]["mean"] == pytest.approx(np.mean(values))
-    assert classes["summaries"][0]["sd"] == pytest.approx(np.std(values, ddof=1))
+    folds = StratifiedKFold(5, shuffle=True, random_state=5).split(rest, names[rest])
+    expected: dict[str, list[float]] = {"val_accuracy": [], "test_accuracy": []}
+    for row, (train, validation) in zip(by_class, folds, strict=True):
+        theirs.fit(iris.data[rest[train]], names[rest[train]])
+        for part, rows in (("val", rest[validation]), ("test", held)):
+            chances, score = theirs.predict_proba(iris.data[rows]), theirs.score(iris.data[rows], names[rows])
+            assert row["metrics"][f"{part}_accuracy"] == pytest.approx(score, abs=1e-6)
+            assert row["metrics"][f"{part}_loss"] == pytest.approx(log_loss(names[rows], chances), abs=2e-4)
+            expected[f"{part}_accuracy"].append(score)
+    assert [one["metric"] for one in classes["summaries"]] == ["val_accuracy", "test_accuracy"]
+    for one in classes["summaries"]:
+        values = expected[one["metric"]]
+        assert one["mean"] == pytest.approx(np.mean(values))
+        assert one["sd"] == pytest.approx(np.std(values, ddof=1))
+        interval = student_t.interval(0.95, 4, np.mean(values), np.std(values, ddof=1) / np.sqrt(5))
+        assert (one["low"], one["high"]) == pytest.approx(interval)
 
     plain = LinearRegression()
-    cuts = KFold(5, shuffle=True, random_state=5).split(numbers.data)
-    for row, (train, test) in zip(by_number, cuts, strict=True):
-        plain.fit(numbers.data[train], numbers.target[train])
-        assert row["metrics"]["test_r2"] == pytest.approx(
-            plain.score(numbers.data[test], numbers.target[test]), abs=2e-3
-        )
+    held = split_indices(whole, len(numbers.target)).test
+    rest = np.setdiff1d(np.arange(len(numbers.target)), held)
+    cuts = KFold(5, shuffle=True, random_state=5).split(rest)
+    for row, (train, validation) in zip(by_number, cuts, strict=True):
+        plain.fit(numbers.data[rest[train]], numbers.target[rest[train]])
+        for part, rows in (("val", rest[validation]), ("test", held)):
+            score = plain.score(numbers.data[rows], numbers.target[rows])
+            assert row["metrics"][f"{part}_r2"] == pytest.approx(score, abs=2e-3)
 
 
 SWEEP: dict[str, Any] = {

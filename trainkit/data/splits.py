@@ -60,28 +60,53 @@ def split_indices(
     strata = labels if spec.stratify else None
     random = np.random.default_rng(np.random.PCG64(spec.seed))
     shares = np.array(spec.fractions)
-    if spec.folds is not None and spec.fold is not None:
-        fold = fold_of_each(n, strata, spec.folds, spec.seed)
-        rest = np.flatnonzero(fold != spec.fold)
-        part_labels = None if strata is None else strata[rest]
-        # each fold splits the rest by its own random stream
-        inner = np.random.default_rng(np.random.PCG64([spec.seed, spec.fold]))
-        kept, held = cut(len(rest), shares[:2], part_labels, inner)
-        parts = [rest[kept], rest[held], np.flatnonzero(fold == spec.fold)]
-    elif predefined is not None and spec.use_predefined:
-        parts = [np.flatnonzero(np.asarray(predefined) == code).astype(np.int64) for code in (0, 1, 2)]
+    kept = predefined if spec.use_predefined else None
+    if spec.resamples:
+        test = _held_out(spec, n, strata, kept, random)
+        rest = np.setdiff1d(np.arange(n), test)
+        train, validation = _resampled(spec, len(rest), None if strata is None else strata[rest])
+        parts = [rest[train], rest[validation], test]
+    elif kept is not None:
+        parts = [np.flatnonzero(np.asarray(kept) == code).astype(np.int64) for code in (0, 1, 2)]
         if not len(parts[1]) and shares[1] > 0:
             part_labels = None if strata is None else strata[parts[0]]
-            kept, held = cut(len(parts[0]), shares[:2], part_labels, random)
-            parts[0], parts[1] = parts[0][kept], parts[0][held]
+            chosen, held = cut(len(parts[0]), shares[:2], part_labels, random)
+            parts[0], parts[1] = parts[0][chosen], parts[0][held]
     else:
         parts = cut(n, shares, strata, random)
     if spec.subsample is not None and len(parts[0]):
         share = np.array([spec.subsample, 1 - spec.subsample])
         part_labels = None if strata is None else strata[parts[0]]
-        kept = cut(len(parts[0]), share, part_labels, random)[0] if spec.subsample < 1 else np.arange(len(parts[0]))
-        parts[0] = parts[0][kept if len(kept) else slice(0, 1)]
+        few = cut(len(parts[0]), share, part_labels, random)[0] if spec.subsample < 1 else np.arange(len(parts[0]))
+        parts[0] = parts[0][few if len(few) else slice(0, 1)]
     return Parts(*(np.sort(part) for part in parts))
+
+
+def _held_out(
+    spec: SplitSpec,
+    n: int,
+    strata: NDArray[Any] | None,
+    predefined: NDArray[Any] | None,
+    random: np.random.Generator,
+) -> Index:
+    """Return the test part that all draws share: the shipped one, else one drawn by `random`.
+
+    It equals the test part of a plain split with the same seed and test share and without a validation part.
+    """
+    shipped = np.flatnonzero(np.asarray(predefined) == 2) if predefined is not None else np.empty(0, np.int64)
+    if len(shipped):
+        return shipped.astype(np.int64)
+    return cut(n, np.array([spec.train + spec.validation, spec.test]), strata, random)[1]
+
+
+def _resampled(spec: SplitSpec, n: int, strata: NDArray[Any] | None) -> tuple[Index, Index]:
+    """Return (training, validation) indices into the n samples that are not test."""
+    seed = spec.seed if spec.resample_seed is None else spec.resample_seed
+    if spec.folds is not None:
+        fold = fold_of_each(n, strata, spec.folds, seed)
+        return np.flatnonzero(fold != spec.fold), np.flatnonzero(fold == spec.fold)
+    held = largest_remainder(n, np.array([spec.train, spec.validation]))[1]
+    return shuffle_split(n, strata, int(held), seed)
 
 
 def cut(
@@ -179,7 +204,7 @@ def class_weights(labels: NDArray[Any], classes: int) -> NDArray[np.float64]:
 
 
 def fold_of_each(n: int, labels: NDArray[Any] | None, folds: int, seed: int) -> NDArray[np.int64]:
-    """Return the test fold (0 to folds - 1) of each of n samples, stratified if labels are given.
+    """Return the fold (0 to folds - 1) of each of n samples, stratified if labels are given.
 
     The folds equal those of scikit-learn's StratifiedKFold(folds, shuffle=True, random_state=seed), without labels KFold's:
     the same draws of NumPy's RandomState, whose stream never changes.
@@ -201,3 +226,44 @@ def fold_of_each(n: int, labels: NDArray[Any] | None, folds: int, seed: int) -> 
         random.shuffle(drawn)
         fold[codes == code] = drawn
     return fold
+
+
+def shuffle_split(n: int, labels: NDArray[Any] | None, held: int, seed: int) -> tuple[Index, Index]:
+    """Return (training, validation) indices of one random draw of n samples, `held` of which validate.
+
+    The draw equals scikit-learn's StratifiedShuffleSplit(1, test_size=held, train_size=n - held, random_state=seed),
+    without labels ShuffleSplit's. Classes of one sample, which scikit-learn refuses, go to one of the two parts.
+    """
+    random = np.random.RandomState(seed)
+    if labels is None:
+        order = random.permutation(n)
+        return order[held:], order[:held]
+    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    trains = _most_likely_counts(counts, n - held, random)
+    # what is left is all drawn; this second draw takes the same random numbers as scikit-learn's
+    _most_likely_counts(counts - trains, held, random)
+    train, validation = [], []
+    for code, take in enumerate(trains):
+        members = np.flatnonzero(codes == code)[random.permutation(counts[code])]
+        train.append(members[:take])
+        validation.append(members[take:])
+    return np.concatenate(train), np.concatenate(validation)
+
+
+def _most_likely_counts(counts: NDArray[np.int64], draws: int, random: np.random.RandomState) -> NDArray[np.int64]:
+    """Return how many of each class `draws` samples most likely have; ties among remainders are broken at random."""
+    if not counts.sum():
+        return np.zeros_like(counts)
+    exact = counts / counts.sum() * draws
+    taken = np.floor(exact)
+    missing = int(draws - taken.sum())
+    remainders = exact - taken
+    for value in np.unique(remainders)[::-1]:
+        if missing <= 0:
+            break
+        tied = np.flatnonzero(remainders == value)
+        chosen = random.choice(tied, size=min(len(tied), missing), replace=False)
+        taken[chosen] += 1
+        missing -= len(chosen)
+    whole: NDArray[np.int64] = taken.astype(np.int64)
+    return whole

@@ -56,7 +56,7 @@ def distribution_mismatch(record: Record) -> Verdict | None:
     Either test is worse than validation at the kept epoch by more than 3 standard errors and by 0.05, or the dataset
     report finds drift (with a higher confidence where test is 0.05 worse or the validation part drifted).
     """
-    if not (record.facts.splits and record.spec.split.keeps_shipped):
+    if not (record.facts.splits and record.spec.split.use_predefined):
         return None
     drifted = record.findings("drift")
     seen = _val_against_test(record)
@@ -161,7 +161,7 @@ def _target_leak(record: Record) -> Verdict | None:
 def _duplicates(record: Record) -> Verdict | None:
     if record.spec.split.duplicates == "drop":
         return None
-    shipped = bool(record.facts.splits) and record.spec.split.keeps_shipped
+    shipped = bool(record.facts.splits) and record.spec.split.use_predefined
     held = max(1, sum(record.parts[1:]))
     if shipped:
         found = record.findings("leakage", "near_leakage")

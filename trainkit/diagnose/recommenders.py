@@ -356,7 +356,7 @@ def _class_imbalance(record: Record) -> Iterator[Change]:
 
 def _distribution_mismatch(record: Record) -> Iterator[Change]:
     expected = ("test_loss", "down", "to the validation loss, within the noise", "this record")
-    if record.facts.splits and record.spec.split.keeps_shipped:
+    if record.facts.splits and record.spec.split.use_predefined:
         patch: Patch = {"split": {"use_predefined": False}}
         yield Change(
             patch, "A random split makes all parts alike and shows whether the predefined parts differ.", expected

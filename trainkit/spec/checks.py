@@ -55,16 +55,7 @@ class CheckContext:
     @property
     def parts(self) -> tuple[int, int, int]:
         """Samples in (train, validation, test), as the split will cut them, before sub-sampling."""
-        split = self.spec.split
-        predefined = self.facts.splits if split.keeps_shipped else None
-        train, validation, _ = split.fractions
-        if predefined:
-            own = (predefined.get("train", 0), predefined.get("validation", 0), predefined.get("test", 0))
-            if own[1] == 0 and validation > 0:
-                kept, held = part_sizes(own[0], (train, validation))
-                return kept, held, own[2]
-            return own
-        return split.sizes(self.facts.samples)
+        return self.spec.split.sizes(self.facts.samples, self.facts.splits)
 
     @property
     def training_samples(self) -> int:
@@ -211,7 +202,7 @@ def _split_problems(context: CheckContext) -> Iterator[Problem]:
     if folds is not None:
         yield from _fold_problems(context, folds)
     for name, size, share in (("validation", validation, fractions[1]), ("test", test, fractions[2])):
-        if size < 1 and share > 0 and not (context.facts.splits and spec.split.keeps_shipped):
+        if size < 1 and share > 0 and not (context.facts.splits and spec.split.use_predefined):
             hint = f"Give it a larger share, or 0 for none; there are {context.facts.samples} samples."
             yield Problem(f"/split/{name}", "empty_part", f"the {name} part would be empty", hint)
     if spec.balance != "none" and not context.classification:
@@ -219,12 +210,22 @@ def _split_problems(context: CheckContext) -> Iterator[Problem]:
 
 
 def _fold_problems(context: CheckContext, folds: int) -> Iterator[Problem]:
-    samples, counts = context.facts.samples, class_counts(context.spec, context.facts)
-    if samples < folds:
-        yield Problem("/split/folds", "too_many_folds", f"{samples} samples cannot be {folds} folds", "Use fewer.")
-    elif context.classification and context.spec.split.stratify and counts and max(counts.values()) < folds:
-        hint = f"Use at most {max(counts.values())}, or split.stratify: false."
-        yield Problem("/split/folds", "too_many_folds", f"no class has {folds} samples", hint)
+    train, validation, _ = context.parts
+    cut, largest = train + validation, max(class_sizes_in_folds(context), default=folds)
+    if cut < folds:
+        yield Problem("/split/folds", "too_many_folds", f"{cut} samples cannot be {folds} folds", "Use fewer.")
+    elif largest < folds:
+        hint = f"Use at most {max(2, int(largest))}, or split.stratify: false."
+        yield Problem("/split/folds", "too_many_folds", f"no class has {folds} samples beside the test part", hint)
+
+
+def class_sizes_in_folds(context: CheckContext) -> list[float]:
+    """Expected samples of each class that the folds are cut from; nothing where they are not cut by class."""
+    counts = class_counts(context.spec, context.facts)
+    if not (context.classification and context.spec.split.stratify and counts):
+        return []
+    train, validation, _ = context.parts
+    return [count * (train + validation) / max(1, context.facts.samples) for count in counts.values()]
 
 
 def _preprocess_problems(context: CheckContext) -> Iterator[Problem]:

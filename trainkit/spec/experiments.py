@@ -38,7 +38,11 @@ class Common(SpecModel):
 
 
 class Resampling(Common):
-    """Several cuts of the same data."""
+    """Several trainings on the same data: one test part is held out of all, the rest is drawn anew for each.
+
+    The test part is the one that the dataset ships, or is drawn once by `spec.split.seed`. Each trial keeps the weights
+    that are best on its own validation part. Variants are compared on the validation parts; the test part is reported.
+    """
 
     variants: dict[Annotated[str, Field(min_length=1, max_length=64)], dict[str, JsonValue]] = Field(
         default_factory=dict, max_length=32
@@ -53,13 +57,13 @@ class Resampling(Common):
 
 
 class KFold(Resampling):
-    """k-fold cross-validation: each fold is the test part once (scikit-learn's StratifiedKFold and KFold)."""
+    """k-fold cross-validation of all that is not test: each fold validates once (scikit-learn's StratifiedKFold, KFold)."""
 
     kind: Literal["kfold"] = "kfold"
     folds: Annotated[int, Field(ge=2, le=100)] = 5
     """How many folds."""
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
-    """How many times all samples are cut into folds, each time by the next seed."""
+    """How many times the samples are cut into folds, each time by the next `split.resample_seed`."""
 
     @property
     def children(self) -> int:
@@ -67,11 +71,11 @@ class KFold(Resampling):
 
 
 class MonteCarlo(Resampling):
-    """Repeated random sub-sampling: another random cut each time; the best model is kept beside the mean."""
+    """Repeated random sub-sampling: training and validation are drawn anew each time; the best model is named, too."""
 
     kind: Literal["monte_carlo"] = "monte_carlo"
     draws: Annotated[int, Field(ge=2, le=500)] = 10
-    """How many cuts; the seed of the split counts up."""
+    """How many draws; `split.resample_seed` counts up. Where `split` names no shares, 80 % train and 20 % validate."""
 
     @property
     def children(self) -> int:

@@ -34,9 +34,11 @@ def too_short(window: int, horizon: int, longest: int) -> Problem:
 
 def problems(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
     """Why no windows can be cut from the dataset."""
-    if spec.split.folds is not None:
+    if spec.split.resamples:
         hint = "Take train, validation and test shares: they are cut by time."
-        yield Problem("/split/folds", "folds_of_time", "folds at random would train on what comes after the test", hint)
+        field = "folds" if spec.split.folds is not None else "resample_seed"
+        message = "parts drawn at random would train on what comes after the validation part"
+        yield Problem(f"/split/{field}", "folds_of_time", message, hint)
     if facts.kind not in ("table", "arrays", "sequences"):
         yield Problem("/task", "not_a_series", "images are no series of numbers", 'Use "classification".')
     elif facts.kind == "arrays" and facts.target_type == "class":

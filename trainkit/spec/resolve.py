@@ -154,6 +154,15 @@ def _warnings(spec: JobSpec, context: checks.CheckContext) -> Iterator[Problem]:
         yield from checks.sklearn_warnings(spec, default_loss(spec, context.task))
     else:
         yield from _warnings_of_training(spec, context)
+    folds = spec.split.folds
+    smallest = min(checks.class_sizes_in_folds(context), default=0.0)
+    if folds is not None and 0 < smallest < folds:
+        yield Problem(
+            "/split/folds",
+            "few_of_a_class",
+            f"the smallest class has about {smallest:.0f} samples beside the test part: not every fold can have one",
+            "Use fewer folds.",
+        )
     if spec.task is None and context.facts.kind == "table":
         yield Problem(
             "/task", "task_inferred", f"taken as {context.task} from the target column", "Say `task` to fix it."

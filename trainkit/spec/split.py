@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -35,23 +35,28 @@ class SplitSpec(SpecModel):
     duplicates: Literal["keep", "drop"] = "keep"
     """`drop`: training goes without exact copies of held-out samples, and validation without those of test samples."""
     folds: int | None = Field(None, ge=2, le=1000)
-    """Cross-validation: cut all samples into so many folds and test on one; `train` to `validation` shares the rest.
+    """Cross-validation: cut all samples but the test part into so many folds; one validates, the others train.
 
-    The folds are those of scikit-learn's StratifiedKFold(folds, shuffle=True, random_state=seed), or KFold's without
-    `stratify` or classes. Parts that the dataset ships are not kept.
+    The folds are those of scikit-learn's StratifiedKFold(folds, shuffle=True, random_state=resample_seed) of these
+    samples in their order, or KFold's without `stratify` or classes.
     """
     fold: int | None = Field(None, ge=0)
-    """Which of the folds is the test part, from 0 on."""
+    """Which of the folds is the validation part, from 0 on."""
+    resample_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """Hold the test part out first (the shipped one, or one drawn by `seed`); draw training and validation by this seed.
+
+    Without `folds` the draw is scikit-learn's StratifiedShuffleSplit or ShuffleSplit. Left out: `seed` with folds.
+    """
 
     @model_validator(mode="after")
     def fold_is_one_of_them(self) -> SplitSpec:
         if (self.folds is None) != (self.fold is None):
-            raise ValueError("`folds` and `fold` belong together: how many there are, and which one is tested on")
+            raise ValueError("`folds` and `fold` belong together: how many there are, and which one validates")
         if self.folds is not None and self.fold is not None:
             if self.fold >= self.folds:
                 raise ValueError(f"with {self.folds} folds, `fold` is 0 to {self.folds - 1}")
-            if self.seed >= 2**32:
-                raise ValueError("with folds, `seed` is below 2**32, as scikit-learn's are")
+            if self.resample_seed is None and self.seed >= 2**32:
+                raise ValueError("folds are drawn by scikit-learn's rule: give a `resample_seed` below 2**32")
         return self
 
     @model_validator(mode="before")
@@ -76,19 +81,30 @@ class SplitSpec(SpecModel):
         total = self.train + self.validation + self.test
         return self.train / total, self.validation / total, self.test / total
 
-    def sizes(self, total: int) -> tuple[int, int, int]:
-        """Samples in (train, validation, test) of `total`, cut anew."""
-        if self.folds is None or self.fold is None:
+    @property
+    def resamples(self) -> bool:
+        """Whether the test part is held out first, and the rest drawn anew into training and validation."""
+        return self.folds is not None or self.resample_seed is not None
+
+    def sizes(self, total: int, shipped: Mapping[str, int] | None = None) -> tuple[int, int, int]:
+        """Samples in (train, validation, test) of `total`; `shipped`: sizes of the parts that the dataset ships."""
+        kept = shipped if shipped and self.use_predefined else None
+        if not self.resamples and kept is None:
             train, validation, test = part_sizes(total, self.fractions)
             return train, validation, test
-        test = total // self.folds + (self.fold < total % self.folds)
-        train, validation = part_sizes(total - test, (self.train, self.validation))
+        test = (kept or {}).get("test", 0)
+        if self.resamples:
+            rest, test = (total - test, test) if test else part_sizes(total, (self.train + self.validation, self.test))
+            if self.folds is not None and self.fold is not None:
+                held = rest // self.folds + (self.fold < rest % self.folds)
+                return rest - held, held, test
+            train, validation = part_sizes(rest, (self.train, self.validation))
+            return train, validation, test
+        assert kept is not None
+        train, validation = kept.get("train", 0), kept.get("validation", 0)
+        if validation == 0 and self.validation > 0:
+            train, validation = part_sizes(train, (self.train, self.validation))
         return train, validation, test
-
-    @property
-    def keeps_shipped(self) -> bool:
-        """Whether parts that the dataset ships are used as they are."""
-        return self.use_predefined and self.folds is None
 
 
 def part_sizes(total: int, shares: Sequence[float]) -> list[int]:

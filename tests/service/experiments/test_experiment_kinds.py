@@ -5,20 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from service.metrics.chunks import MetricRow
 from tests.support.api import Served
 from tests.support.simulated_training import SPEC, by_lr, get, post, run_all, run_one, tick, waiting
 
 
-def test_repeated_random_sub_sampling_cuts_anew_and_keeps_the_best(service: Served) -> None:
-    made = post(service, "monte_carlo", draws=3, spec={**SPEC, "dataset": service.ready_dataset(), "split": "8:1:1"})
+def test_repeated_random_sub_sampling_draws_anew_beside_one_test_part_and_names_the_best(service: Served) -> None:
+    dataset = service.ready_dataset()
+    split = {"test": 3, "seed": 5}
+    made = post(service, "monte_carlo", draws=3, spec={**SPEC, "dataset": dataset, "split": split})
     splits = [job["spec"]["split"] for job in waiting(service)]
-    assert [split["seed"] for split in splits] == [0, 1, 2]
-    assert not any(split["use_predefined"] for split in splits)
+    shares = {"train": 7.2, "validation": 1.8}  # 80 % of what is not test, techniques section 1
+    assert splits == [{**split, **shares, "resample_seed": seed} for seed in (5, 6, 7)]
+    accuracy = [0.5, 0.9, 0.7]
     run_all(
-        service, lambda spec: {"val": {"accuracy": [0.5, 0.9, 0.7][spec["split"]["seed"]]}, "test": {"accuracy": 0.6}}
+        service,
+        lambda spec: {
+            "val": {"accuracy": accuracy[spec["split"]["resample_seed"] - 5]},
+            "test": {"accuracy": 0.6 + spec["split"]["resample_seed"] / 100},
+        },
     )
-    assert get(service, made["id"])["best"]["number"] == 1
+    ended = get(service, made["id"])
+    assert (ended["best"]["number"], ended["best"]["chosen_by"]) == (1, "val_accuracy")
+    assert ended["best"]["value"] == pytest.approx(0.66), "the chosen trial's figure on the common test part"
+    means = {one["metric"]: one["mean"] for one in ended["summaries"]}
+    assert means == {"val_accuracy": pytest.approx(0.7), "test_accuracy": pytest.approx(0.66)}
+    said = {**SPEC, "dataset": dataset, "split": "8:1:1"}
+    post(service, "monte_carlo", draws=2, spec=said)
+    told = {"train": 8.0, "validation": 1.0, "test": 1.0}
+    assert [job["spec"]["split"] for job in waiting(service)] == [{**told, "resample_seed": seed} for seed in (0, 1)]
 
 
 def test_a_grid_tries_every_combination_in_the_order_that_was_written(service: Served) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import t as student_t
 from sqlalchemy import delete
 
 from service.database import make_engine
@@ -20,18 +21,24 @@ def test_folds_are_jobs_and_their_figures_a_mean_with_an_interval(service: Serve
     made = post(service, "kfold", folds=5, name="cv", labels={"team": "vision"})
     assert (made["state"], made["metric"], made["jobs"]) == ("running", "test_accuracy", {"queued": 5})
     jobs = waiting(service)
-    assert [job["spec"]["split"] for job in jobs] == [{"folds": 5, "fold": fold, "seed": 0} for fold in range(5)]
+    folds = [{"folds": 5, "fold": fold, "resample_seed": 0} for fold in range(5)]
+    assert [job["spec"]["split"] for job in jobs] == folds
     assert {job["group"] for job in jobs} == {made["id"]}
     assert jobs[2]["name"] == "cv: fold 2"
     assert jobs[2]["labels"] == {"team": "vision"}
     run_all(service, by_fold)
     ended = get(service, made["id"])
     values = [0.8, 0.81, 0.82, 0.83, 0.84]
-    (summary,) = ended["summaries"]
+    validation, test = ended["summaries"]
     assert ended["state"] == "succeeded"
-    assert summary["mean"] == pytest.approx(np.mean(values))
-    assert summary["sd"] == pytest.approx(np.std(values, ddof=1))
-    assert summary["low"] < summary["mean"] < summary["high"]
+    assert (validation["metric"], test["metric"]) == ("val_accuracy", "test_accuracy")
+    for summary, measured in ((test, np.array(values)), (validation, np.array(values) + 0.02)):
+        mean, error = np.mean(measured), np.std(measured, ddof=1) / np.sqrt(5)
+        assert summary["mean"] == pytest.approx(mean)
+        assert summary["sd"] == pytest.approx(np.std(measured, ddof=1))
+        interval = student_t.interval(0.95, 4, mean, error)
+        assert (summary["low"], summary["high"]) == pytest.approx(interval)
+        assert summary["models"] == "one_per_trial"
     assert ended["best"]["number"] == 4  # by the validation part
     rows = get(service, f"{made['id']}/results")["data"]
     assert [row["value"] for row in rows] == pytest.approx(values)
@@ -49,9 +56,11 @@ def test_variants_are_compared_in_pairs_and_so_are_experiments_on_the_same_cuts(
     (found,) = ended["comparisons"]
     assert (found["a"], found["b"], found["verdict"], found["n"]) == ("base", "wide", "better", 4)
     assert found["difference"] == pytest.approx(0.05)
-    # test part to training part of a fold: 250 to 750 x 8/9
-    assert found["test_share"] == pytest.approx(250 / 667, rel=1e-2)
-    assert [line["variant"] for line in ended["summaries"]] == ["base", "wide"]
+    assert found["metric"] == "val_accuracy", "on one common test part the pairs would share its chance"
+    # of 1000 samples 100 are test; a fold of the others is 225, and 675 train
+    assert found["test_share"] == pytest.approx(225 / 675)
+    told = [(line["variant"], line["metric"]) for line in ended["summaries"]]
+    assert told == [(one, metric) for one in ("base", "wide") for metric in ("val_accuracy", "test_accuracy")]
 
     spec = made["plan"]["spec"]
     again = post(service, "kfold", folds=4, spec={**spec, "model": {"kind": "mlp", "hidden": [16]}}, parallel=100)
@@ -61,6 +70,15 @@ def test_variants_are_compared_in_pairs_and_so_are_experiments_on_the_same_cuts(
     assert between["difference"] == pytest.approx(found["difference"])
     other_cut = post(service, "kfold", folds=3, spec=spec, parallel=100)
     assert "differently" in get(service, f"{made['id']}/comparison?with={other_cut['id']}", 409)["detail"]
+
+
+def test_without_a_test_part_folds_report_their_validation_parts(service: Served) -> None:
+    spec = {**SPEC, "dataset": service.ready_dataset(), "split": {"test": 0}}
+    made = post(service, "kfold", folds=3, spec=spec)
+    assert made["metric"] == "val_accuracy"
+    run_all(service, lambda spec: {"val": by_fold(spec)["val"]})
+    (summary,) = get(service, made["id"])["summaries"]
+    assert (summary["metric"], summary["n"]) == ("val_accuracy", 3)
 
 
 SPACE = {
@@ -202,6 +220,10 @@ def test_it_waits_for_its_dataset_and_says_when_that_is_of_no_use(service: Serve
         ({"kind": "kfold", "spec": {"optimizer": {"kind": "adan"}}}, "/spec/optimizer/kind", "unknown_kind"),
         ({"kind": "kfold", "metric": "test_mse"}, "/metric", "not_measured"),
         ({"kind": "kfold", "variants": {"b": {"model": {"kind": "lstm"}}}}, "/variants/b", "needs_sequence"),
+        ({"kind": "kfold", "variants": {"b": {"split": {"seed": 1}}}}, "/variants/b", "different_rows"),
+        ({"kind": "monte_carlo", "variants": {"b": {"split": "6:2:2"}}}, "/variants/b", "different_rows"),
+        ({"kind": "kfold", "variants": {"b": {"split": {"seed": "x"}}}}, "/variants/b", "wrong_type"),
+        ({"kind": "monte_carlo", "spec": {"split": "8:2"}}, "/spec/split/validation", "no_validation"),
         ({"kind": "grid", "space": {"/model/hiden": [1]}}, "/space/~1model~1hiden", "unknown_field"),
         ({"kind": "grid", "space": {"/augment/0/p": [1]}}, "/space/~1augment~10~1p", "no_such_place"),
         ({"kind": "tpe", "space": {"/optimizer/lr": {"low": -1, "high": 1}}}, "/space/~1optimizer~1lr", "greater_than"),

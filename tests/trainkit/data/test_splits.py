@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, StratifiedShuffleSplit
 from sklearn.utils.class_weight import compute_class_weight
 
 from trainkit.data import DataError, class_weights, rebalance, split_indices
 from trainkit.data.duplicates import row_digests
-from trainkit.data.splits import Parts, cut, largest_remainder, without_duplicates
+from trainkit.data.splits import Parts, cut, largest_remainder, shuffle_split, without_duplicates
 from trainkit.spec.split import SplitSpec
 
 labels_of = st.lists(st.integers(0, 5), min_size=1, max_size=200).map(np.array)
@@ -125,26 +125,77 @@ def test_rebalance_undersample(labels: NDArray[np.int64], seed: int) -> None:
     assert rebalance(drawn, labels[drawn], "none", seed) is drawn
 
 
-@given(
-    st.lists(st.integers(0, 3), min_size=20, max_size=120).map(np.array), st.integers(2, 5), st.integers(0, 2**32 - 1)
+class_labels = st.lists(st.integers(0, 3), min_size=20, max_size=120).map(
+    lambda some: np.concatenate([some, np.repeat(np.arange(4), 5)])
 )
-def test_folds_equal_scikit_learn(labels: NDArray[np.int64], folds: int, seed: int) -> None:
-    labels = np.concatenate([labels, np.repeat(np.arange(4), 5)])
-    theirs = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
-    plain = KFold(folds, shuffle=True, random_state=seed).split(labels)
-    for fold, ((_, expected), (_, without_classes)) in enumerate(zip(theirs, plain, strict=True)):
-        for stratify, test in ((True, expected), (False, without_classes)):
-            spec = SplitSpec(folds=folds, fold=fold, seed=seed, stratify=stratify)
-            parts = split_indices(spec, len(labels), labels)
-            assert parts.test.tolist() == test.tolist()
-            assert (len(parts.train), len(parts.validation), len(parts.test)) == spec.sizes(len(labels))
-            assert sorted([*parts.train, *parts.validation, *parts.test]) == list(range(len(labels)))
+seeds = st.integers(0, 2**32 - 1)
 
 
-def test_a_fold_without_validation_trains_on_all_the_rest_and_shipped_parts_are_not_kept() -> None:
-    spec = SplitSpec(train=1, validation=0, test=0, folds=4, fold=3)
-    parts = split_indices(spec, 10, None, np.array([2] * 5 + [0] * 5))
-    assert (len(parts.train), len(parts.validation), len(parts.test)) == (8, 0, 2)
+@given(class_labels, st.integers(2, 5), seeds, st.booleans())
+def test_folds_of_all_but_the_test_part_equal_scikit_learn(
+    labels: NDArray[np.int64], folds: int, seed: int, stratify: bool
+) -> None:
+    held = split_indices(SplitSpec(seed=3, stratify=stratify, validation=0, train=9), len(labels), labels).test
+    rest = np.setdiff1d(np.arange(len(labels)), held)
+    theirs = (StratifiedKFold if stratify else KFold)(folds, shuffle=True, random_state=seed)
+    for fold, (train, validation) in enumerate(theirs.split(rest, labels[rest])):
+        spec = SplitSpec(folds=folds, fold=fold, seed=3, resample_seed=seed, stratify=stratify)
+        parts = split_indices(spec, len(labels), labels)
+        assert parts.test.tolist() == held.tolist()
+        assert parts.train.tolist() == rest[train].tolist()
+        assert parts.validation.tolist() == rest[validation].tolist()
+        assert (len(parts.train), len(parts.validation), len(parts.test)) == spec.sizes(len(labels))
+
+
+@given(class_labels, seeds, st.booleans())
+def test_draws_of_all_but_the_test_part_equal_scikit_learn(
+    labels: NDArray[np.int64], seed: int, stratify: bool
+) -> None:
+    spec = SplitSpec(train=6, validation=2, test=2, seed=3, resample_seed=seed, stratify=stratify)
+    parts = split_indices(spec, len(labels), labels)
+    train, validation, test = spec.sizes(len(labels))
+    held = split_indices(SplitSpec(seed=3, stratify=stratify, validation=0, train=8, test=2), len(labels), labels).test
+    rest = np.setdiff1d(np.arange(len(labels)), held)
+    theirs = (StratifiedShuffleSplit if stratify else ShuffleSplit)(
+        1, train_size=train, test_size=validation, random_state=seed
+    )
+    (expected,) = theirs.split(rest, labels[rest])
+    assert parts.test.tolist() == held.tolist()
+    assert parts.train.tolist() == sorted(rest[expected[0]])
+    assert parts.validation.tolist() == sorted(rest[expected[1]])
+    assert (len(parts.train), len(parts.validation), len(parts.test)) == (train, validation, test)
+
+
+@given(labels_of, seeds)
+def test_a_draw_takes_classes_of_any_size_and_every_sample_once(labels: NDArray[np.int64], seed: int) -> None:
+    held = len(labels) // 3
+    train, validation = shuffle_split(len(labels), labels, held, seed)
+    assert len(validation) == held
+    assert sorted([*train, *validation]) == list(range(len(labels)))
+
+
+@pytest.mark.parametrize("resampled", [{"folds": 4, "fold": 1}, {"resample_seed": 7}])
+def test_a_shipped_test_part_is_held_out_and_the_other_shipped_parts_are_drawn_anew(resampled: dict[str, int]) -> None:
+    shipped = np.array([2] * 20 + [0] * 50 + [1] * 30)
+    sizes = {"train": 50, "validation": 30, "test": 20}
+    spec = SplitSpec.model_validate(resampled)
+    parts = split_indices(spec, 100, None, shipped)
+    assert parts.test.tolist() == list(range(20))
+    assert (len(parts.train), len(parts.validation), len(parts.test)) == spec.sizes(100, sizes)
+    assert sorted([*parts.train, *parts.validation]) == list(range(20, 100))
+    assert (parts.validation >= 70).sum() not in (0, 30)
+    anew = split_indices(spec.model_copy(update={"use_predefined": False}), 100, None, shipped)
+    assert anew.test.tolist() != list(range(20))
+    assert len(anew.test) == 10
+    without = split_indices(spec, 100, None, np.array([0] * 70 + [1] * 30))
+    assert without.test.tolist() == anew.test.tolist(), "no shipped test part: one is drawn"
+
+
+def test_folds_without_a_test_share_validate_every_sample_once() -> None:
+    spec = SplitSpec(test=0, folds=4, fold=3)
+    assert split_indices(spec, 10).test.tolist() == []
+    found = [split_indices(spec.model_copy(update={"fold": fold}), 10).validation for fold in range(4)]
+    assert sorted(np.concatenate(found)) == list(range(10))
 
 
 @pytest.mark.parametrize("bad", [{"folds": 5}, {"fold": 1}, {"folds": 5, "fold": 5}, {"folds": 1, "fold": 0}])
