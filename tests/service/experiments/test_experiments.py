@@ -222,7 +222,7 @@ def test_it_waits_for_its_dataset_and_says_when_that_is_of_no_use(service: Serve
         ({"kind": "kfold", "variants": {"b": {"model": {"kind": "lstm"}}}}, "/variants/b", "needs_sequence"),
         ({"kind": "kfold", "variants": {"b": {"split": {"seed": 1}}}}, "/variants/b", "different_rows"),
         ({"kind": "monte_carlo", "variants": {"b": {"split": "6:2:2"}}}, "/variants/b", "different_rows"),
-        ({"kind": "kfold", "variants": {"b": {"split": {"seed": "x"}}}}, "/variants/b", "wrong_type"),
+        ({"kind": "kfold", "variants": {"b": {"split": {"seed": -1}}}}, "/variants/b", "greater_than_equal"),
         ({"kind": "monte_carlo", "spec": {"split": "8:2"}}, "/spec/split/validation", "no_validation"),
         ({"kind": "grid", "space": {"/model/hiden": [1]}}, "/space/~1model~1hiden", "unknown_field"),
         ({"kind": "grid", "space": {"/augment/0/p": [1]}}, "/space/~1augment~10~1p", "no_such_place"),
