@@ -75,7 +75,8 @@ def versions() -> dict[str, str]:
 def on_one_core(*, parameters: int = 0, threads: int = 1, libraries: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The runtime of a job without a training loop: nothing to choose. `libraries`: versions of further ones."""
     runtime = Runtime("cpu", threads, "float32", False, False, True, {**versions(), **(libraries or {})})
-    return {**runtime.as_dict(), "parameters": parameters, "trainable": 0, "resume_exact": runtime.resume_exact}
+    size = {"parameters": parameters, "trainable": 0, "phases": []}
+    return {**runtime.as_dict(), **size, "resume_exact": runtime.resume_exact}
 
 
 def choose_device(name: str) -> torch.device:

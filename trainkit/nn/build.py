@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from trainkit.nn.cnn import build_cnn
 from trainkit.nn.init import initialize_
@@ -11,7 +12,7 @@ from trainkit.nn.network import Network
 from trainkit.nn.residual import build_residual_cnn
 from trainkit.nn.rnn import build_recurrent
 from trainkit.spec.init import HeNormalInit, InitSpec, XavierUniformInit, ZerosInit
-from trainkit.spec.models import Ensemble, ModelSpec, SklearnModel
+from trainkit.spec.models import Ensemble, ModelSpec, SklearnModel, Torchvision
 
 RELU_LIKE = ("relu", "leaky_relu", "elu", "gelu", "silu", "mish")
 
@@ -24,10 +25,31 @@ def build_model(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, see
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _architecture(spec, input_shape, outputs)
-    init = starting_weights(spec)
+    generator, init = torch.Generator().manual_seed(seed), starting_weights(spec)
     if init is not None:
-        initialize_(network, init, torch.Generator().manual_seed(seed))
+        initialize_(network, init, generator)
+    elif (head_init := _head_weights(spec)) is not None:
+        initialize_(network.head, head_init, generator)
     return network
+
+
+def redraw_head(network: Network, spec: ModelSpec, seed: int) -> None:
+    """Draw the head's weights anew by the rule of the model, from `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in network.head.modules():
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
+    init = _head_weights(spec)
+    if init is not None:
+        initialize_(network.head, init, torch.Generator().manual_seed(seed))
+
+
+def _head_weights(spec: ModelSpec) -> InitSpec | None:
+    """How the head starts: as all weights do; hidden layers on a torchvision body by He."""
+    if isinstance(spec, Torchvision) and spec.init is None:
+        return HeNormalInit() if spec.dense else None
+    return starting_weights(spec)
 
 
 def _architecture(spec: ModelSpec, shape: tuple[int, ...], outputs: int) -> Network:

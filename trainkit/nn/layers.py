@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
@@ -59,7 +59,15 @@ def dense_block(
 
 def output_head(width: int, outputs: int, dropout: float = 0.0) -> nn.Sequential:
     """The standard head: dropout (if any) and one linear layer called `output`."""
+    return build_head(width, (), outputs, dropout)
+
+
+def build_head(width: int, hidden: Sequence[int], outputs: int, dropout: float = 0.0) -> nn.Sequential:
+    """Hidden relu layers `hidden_1`, `hidden_2` ... (such as [1024]), dropout if any, and the layer called `output`."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, wide in enumerate(hidden, start=1):
+        layers[f"hidden_{number}"] = dense_block(width, wide, "relu")
+        width = wide
     if dropout > 0:
         layers["dropout"] = nn.Dropout(dropout)
     layers["output"] = nn.Linear(width, outputs)

@@ -6,10 +6,12 @@ alone does not stop batch norm's running statistics (pytorch#86590).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
+
+from trainkit.spec.training import BlockRange
 
 
 class Network(nn.Module):
@@ -43,6 +45,10 @@ class Network(nn.Module):
         return self
 
 
+CONTAINERS = ("backbone", "features", "layers", "encoder", "classifier", "stages", "blocks", "trunk_output")
+"""Names of modules that only list stages."""
+
+
 def body_blocks(network: Network) -> list[tuple[str, nn.Module]]:
     """The body's blocks that hold parameters, from input to output; "the last N blocks" counts these."""
     return [(name, block) for name, block in _children(network.body, "body") if _has_parameters(block)]
@@ -52,7 +58,7 @@ def _children(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]
     """Children in order; containers that only list stages are opened, so that a stage is a block."""
     for name, child in module.named_children():
         path = f"{prefix}.{name}"
-        if name in ("backbone", "features", "layers", "encoder", "classifier", "stages", "blocks"):
+        if name in CONTAINERS:
             yield from _children(child, path)
         else:
             yield path, child
@@ -68,31 +74,83 @@ def head_width(network: Network) -> int:
     return first.in_features
 
 
-Unfreeze = int | Literal["none", "all"]
+def output_layer(network: Network) -> nn.Linear:
+    """The head's last layer, with a row of weights for each output."""
+    layer = network.head.get_submodule("output")
+    assert isinstance(layer, nn.Linear)
+    return layer
 
 
-def set_trainable(network: Network, unfreeze: Unfreeze) -> list[str]:
-    """Open the head and the body's last blocks; freeze the rest. Returns the names of the open body blocks.
+def hidden_widths(network: Network) -> list[int]:
+    """Widths of the head's hidden layers, from the features to the output."""
+    linear = (layer for layer in network.head.modules() if isinstance(layer, nn.Linear))
+    return [layer.out_features for layer in linear][:-1]
 
-    `none`: the head alone; N: also the last N blocks of the body (see `body_blocks`); `all`: everything.
-    Raises ValueError when N is larger than the number of blocks.
+
+Blocks = int | Literal["none", "all"] | BlockRange | tuple[str, ...]
+"""Some of a body's blocks: N for the last N, `{first: N}`, `{last: N}`, names, or none or all of them."""
+
+
+def block_names(network: Network) -> list[str]:
+    """Names of the body's blocks from input to output, as a spec names them: layer1, features.0, block_1 ..."""
+    return [_short(path) for path, _ in body_blocks(network)]
+
+
+def chosen_blocks(names: Sequence[str], blocks: Blocks) -> list[str]:
+    """Return those of `names` (from input to output) that `blocks` means.
+
+    Raises ValueError for more blocks than there are, and for a name that is none of them.
+    """
+    if blocks in ("none", "all"):
+        return list(names) if blocks == "all" else []
+    if isinstance(blocks, tuple):
+        if unknown := [name for name in blocks if name not in names]:
+            raise ValueError(f"the body has no block {', '.join(unknown)}; its blocks are {', '.join(names)}")
+        return [name for name in names if name in blocks]
+    first = blocks.first if isinstance(blocks, BlockRange) else None
+    last = blocks.last if isinstance(blocks, BlockRange) else blocks
+    count = first if first is not None else int(last or 0)
+    if count > len(names):
+        raise ValueError(f"{count} blocks are asked for, and the body has {len(names)}: {', '.join(names)}")
+    return list(names[:count]) if first is not None else list(names[len(names) - count :])
+
+
+def set_trainable(network: Network, unfreeze: Blocks) -> list[str]:
+    """Open the head and the named blocks of the body; freeze the rest. Returns the names of the open blocks.
+
+    Parameters that stand beside the blocks, such as a vision transformer's class token and position embedding, go with
+    the first block. Raises ValueError for blocks that are not there (see `chosen_blocks`).
     """
     blocks = body_blocks(network)
-    if isinstance(unfreeze, int) and unfreeze > len(blocks):
-        raise ValueError(f"cannot unfreeze {unfreeze} blocks: the body has {len(blocks)}")
-    open_blocks = blocks if unfreeze == "all" else blocks[len(blocks) - (0 if unfreeze == "none" else unfreeze) :]
-    names = [name for name, _ in open_blocks]
-    everything = unfreeze == "all"
+    names = [_short(path) for path, _ in blocks]
+    opened = chosen_blocks(names, unfreeze)
+    everything = unfreeze == "all" or (bool(names) and opened == names)
+    stem = everything or (bool(names) and names[0] in opened)
+    inside = {id(parameter) for _, block in blocks for parameter in block.parameters()}
     for parameter in network.body.parameters():
-        parameter.requires_grad_(everything)
+        parameter.requires_grad_(stem and id(parameter) not in inside)
+    open_blocks = [(path, block) for path, block in blocks if _short(path) in opened]
     for _, block in open_blocks:
         for parameter in block.parameters():
             parameter.requires_grad_(True)
     for parameter in network.head.parameters():
         parameter.requires_grad_(True)
-    network.frozen = frozenset() if everything else frozenset(_frozen_modules(network, names))
+    frozen = frozenset() if everything else frozenset(_frozen_modules(network, [path for path, _ in open_blocks]))
+    network.frozen = frozen
     network.train(network.training)
-    return names
+    return opened
+
+
+def open_modules(network: Network) -> list[nn.Module]:
+    """The head, and the largest parts of the body whose parameters are all trained."""
+    if all(parameter.requires_grad for parameter in network.parameters()):
+        return [network]
+    blocks = [block for _, block in body_blocks(network)]
+    return [network.head, *(block for block in blocks if all(p.requires_grad for p in block.parameters()))]
+
+
+def _short(path: str) -> str:
+    return path.removeprefix("body.").removeprefix("backbone.")
 
 
 def _frozen_modules(network: Network, open_blocks: list[str]) -> list[str]:

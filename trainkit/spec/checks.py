@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -395,6 +395,35 @@ def _no_validation(where: str, message: str) -> Problem:
     )
 
 
+def kept_head_problem(source: Sequence[str] | None, target: Sequence[str] | None) -> Problem | None:
+    """Why `head: keep` cannot give each class of `target` its row of the source's output layer; None where it can.
+
+    Classes are told by name, so that another order or fewer of them are no obstacle. None: the outputs are numbers, or
+    the source does not name its classes.
+    """
+    hint, where = 'Use "head": "new".', "/start_from/head"
+    if target is None:
+        if source is None:
+            return None
+        return Problem(where, "head_of_classes", "the source's head tells classes, and this job predicts numbers", hint)
+    if source is None:
+        message = "the source does not say which class each output of its head stands for"
+        return Problem(where, "classes_unknown", message, f"{hint[:-1]}, or name a job or model as the source.")
+    unknown = [name for name in target if name not in set(source)]
+    if unknown:
+        shown = f"{', '.join(unknown[:5])}{' ...' if len(unknown) > 5 else ''}"
+        known = f"{', '.join(source[:10])}{' ...' if len(source) > 10 else ''}"
+        return Problem(where, "classes_differ", f"the source's head does not know {shown}; it knows {known}", hint)
+    return None
+
+
+def classes_of(spec: JobSpec, facts: DatasetFacts) -> tuple[str, ...] | None:
+    """Names of the classes that a resolved spec's job will tell apart, by output; None for numbers."""
+    if spec.task is None or not is_classification(spec.task):
+        return None
+    return tuple(class_counts(spec, facts) or ())
+
+
 def _transfer_problems(context: CheckContext) -> Iterator[Problem]:
     spec = context.spec
     init = getattr(spec.model, "init", None)
@@ -402,6 +431,11 @@ def _transfer_problems(context: CheckContext) -> Iterator[Problem]:
         yield Problem("/model/init", "two_sources", "`start_from` already gives the weights", "Remove `init`.")
     if spec.model.kind == "ensemble" and spec.start_from is not None:
         yield Problem("/start_from", "nothing_to_train", "an ensemble is not trained", "Remove it.")
+    start = spec.start_from
+    if start is not None and start.head == "keep" and (start.dataset or start.file) and context.classification:
+        problem = kept_head_problem(None, ())
+        assert problem is not None
+        yield problem
     if spec.start_from is not None and spec.start_from.freeze == "none":
         for index, phase in enumerate(spec.start_from.phases):
             if phase.unfreeze == "none":

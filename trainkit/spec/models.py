@@ -221,17 +221,32 @@ TORCHVISION_CLASSIFIERS = tuple(TORCHVISION_PARAMETERS)
 
 
 class Torchvision(SpecModel):
-    """A classification architecture of torchvision by name, with its last layer sized to the classes."""
+    """A classification architecture of torchvision by name: with its last layer sized to the classes, or without its top."""
 
     kind: Literal["torchvision"] = "torchvision"
     name: Literal[TORCHVISION_CLASSIFIERS] = "resnet18"  # type: ignore[valid-type]
     """The architecture, such as resnet18 or vgg16."""
+    include_top: bool = True
+    """`false`: only the body that gives feature maps, without the architecture's own pooling and dense layers."""
+    head: Head | None = None
+    """What `dense` and the output read without the top: each channel's mean (`global_average`), or every position.
+
+    Left out: `global_average`; a vision transformer gives its class token, and else the mean of its patches.
+    """
+    dense: tuple[Width, ...] = Field((), max_length=4)
+    """Hidden linear layers with relu between the features and the output, such as [1024]; they belong to the head."""
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = None
     """Resize images to this side first; left out: their own size, or the least that the architecture takes."""
     dropout: DropProbability | None = None
-    """Overrides the architecture's own dropout where it has one."""
+    """Overrides the architecture's own dropout where it has one; without the top: before the output."""
     init: InitSpec | None = None
-    """How the weights start; left out: the architecture's own rule."""
+    """How the weights start; left out: the architecture's own rule, and He for `dense`."""
+
+    @model_validator(mode="after")
+    def head_without_top(self) -> Torchvision:
+        if self.include_top and self.head is not None:
+            raise ValueError("`head` chooses the pooling of a body without its top: set include_top: false with it")
+        return self
 
 
 class Ensemble(SpecModel):

@@ -79,13 +79,32 @@ class TrainSpec(SpecModel):
         return value
 
 
+class BlockRange(SpecModel):
+    """Some of the body's blocks: the first, which lie next to the input, or the last, next to the head."""
+
+    first: Annotated[int, Field(ge=1)] | None = None
+    """So many blocks from the input on (shallow ones)."""
+    last: Annotated[int, Field(ge=1)] | None = None
+    """So many blocks before the head (deep ones)."""
+
+    @model_validator(mode="after")
+    def one_end(self) -> BlockRange:
+        if (self.first is None) == (self.last is None):
+            raise ValueError("give either `first` or `last`, such as {first: 2}")
+        return self
+
+
+BlockNames = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=100)], ...], Field(min_length=1)]
+"""Blocks of the body by name, such as [layer3, layer4]: torchvision's own names, or block_1, stage_1_block_1 ..."""
+
+
 class Phase(SpecModel):
     """A stretch of fine-tuning with its own open layers and rate."""
 
     epochs: Annotated[int, Field(ge=1)]
     """Epochs of this phase."""
-    unfreeze: Annotated[int, Field(ge=0)] | Literal["none", "all"] = "none"
-    """`none`: the head alone; N: also the last N blocks of the body; `all`: everything."""
+    unfreeze: Annotated[int, Field(ge=0)] | Literal["none", "all"] | BlockRange | BlockNames = "none"
+    """What is trained beside the head: `none`; N or `{last: N}` deep blocks; `{first: N}` shallow ones; names; `all`."""
     lr: Rate | None = None
     """Rate of the head (and of the body unless `body_lr` is given); left out: the optimizer's."""
     body_lr: Rate | None = None
@@ -106,13 +125,16 @@ class StartFrom(SpecModel):
     match: Literal["name", "position"] = "name"
     """Pair tensors by name, or by order and shape."""
     head: Literal["new", "keep"] = "new"
-    """`new` draws the last layers afresh for this dataset's classes; `keep` takes them over too."""
+    """`new` draws the last layers afresh for this dataset's classes; `keep` takes them over, classes by their names."""
     head_hidden: tuple[Width, ...] = Field((), max_length=4)
     """Hidden relu layers of the new head, such as [1024]."""
-    freeze: Literal["none", "body"] = "none"
-    """`body` trains only the head (frozen batch norm stays in eval mode)."""
+    freeze: Literal["none", "body"] | BlockRange | BlockNames = "none"
+    """What is not trained: `body` (all but the head); `{first: N}` shallow blocks; `{last: N}` deep blocks; names; `none`.
+
+    Frozen batch norm stays in eval mode.
+    """
     phases: tuple[Phase, ...] = Field((), max_length=16)
-    """Stretches with their own open layers; left out: one phase of `train.epochs`."""
+    """Stretches with their own open layers, which `unfreeze` names; left out: one phase of `train.epochs`."""
     cache_features: bool | Literal["auto"] = "auto"
     """Compute a fully frozen, augmentation-free body's features once and train the head on them."""
 
@@ -120,6 +142,10 @@ class StartFrom(SpecModel):
     def one_source(self) -> StartFrom:
         if sum(source is not None for source in (self.job, self.model, self.dataset, self.file)) != 1:
             raise ValueError("name exactly one source: `job`, `model`, `dataset` or `file`")
+        if self.head == "keep" and self.head_hidden:
+            raise ValueError("`head_hidden` shapes a new head: remove it, or set head: new")
+        if self.phases and self.freeze not in ("none", "body"):
+            raise ValueError("with `phases`, each phase's `unfreeze` names the trained blocks: set freeze: body")
         return self
 
 

@@ -25,18 +25,19 @@ from trainkit.fit.events import Events
 from trainkit.fit.failure import error_of
 from trainkit.fit.loop.batches import count_batches, normalises_batches
 from trainkit.fit.loop.dann import DomainAdapter
+from trainkit.fit.loop.phases import plan_phases, trained_parameters
 from trainkit.fit.loop.nonfinite import LossNotFiniteError, broken_state, is_finite
 from trainkit.fit.loop.result import FitResult, TrainingOutcome
 from trainkit.fit.loop.setup import RunSetup, dropout_seed
 from trainkit.fit.loop.train_step import train_step
 from trainkit.fit.loop.training_run import TrainingRun
 from trainkit.fit.models.trained_model import TrainedModel
-from trainkit.fit.models.transfer import pretrained, start_from
+from trainkit.fit.models.transfer import SourceTargets, pretrained, start_from
 from trainkit.fit.sanity_checks import run_sanity_checks
 from trainkit.fit.seeding import derive
 from trainkit.fit.sklearn_baseline import fit_sklearn_baseline
 from trainkit.nn.build import build_model
-from trainkit.nn.network import Network, count_parameters, head_width
+from trainkit.nn.network import Network, count_parameters, head_width, hidden_widths
 from trainkit.spec import JobSpec, ResolvedSpec, resolve
 from trainkit.spec.early_stop import peer_rules_of
 from trainkit.spec.models import is_sklearn_model
@@ -250,8 +251,11 @@ def _build_network(spec: JobSpec, prepared: Prepared, events: Events, source: An
     if source is None:
         pointer = "/start_from" if spec.start_from is not None else "/model/init"
         raise SpecError([Problem(pointer, "no_source", "the weights to start from were not given", "Pass `source`.")])
-    message = start_from(network, spec, source, prepared.outputs) if spec.start_from else pretrained(network, source)
-    events.log(message)
+    targets = SourceTargets(prepared.classes, prepared.scaler)
+    if spec.start_from is not None:
+        events.log(start_from(network, spec, source, targets))
+    else:
+        events.log(pretrained(network, source, targets))
     return network
 
 
@@ -294,10 +298,15 @@ def _build_adapter(
 
 
 def describe_runtime(setup: RunSetup) -> dict[str, Any]:
-    """The `runtime` event: what `auto` chose, and the size of the network."""
-    parameters, trainable = count_parameters(setup.network)
-    size = {"parameters": parameters, "trainable": trainable}
-    return {**setup.runtime.as_dict(), **size, "resume_exact": setup.runtime.resume_exact}
+    """The `runtime` event: what `auto` chose, the size of the network, and how much of it each phase trains."""
+    parameters, _ = count_parameters(setup.network)
+    trained = trained_parameters(setup.network, plan_phases(setup.spec))
+    return {
+        **setup.runtime.as_dict(),
+        "parameters": parameters,
+        **trained,
+        "resume_exact": setup.runtime.resume_exact,
+    }
 
 
 def _changed_versions(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
@@ -386,13 +395,13 @@ def _description(
     setup: RunSetup, ended: TrainingOutcome, report: dict[str, Any], restored_epoch: int | None
 ) -> dict[str, Any]:
     """What model.json says. `restored_epoch`: of the best weights, None where the last ones are kept."""
-    spec, start = setup.spec, setup.spec.start_from
+    spec = setup.spec
     assert spec.loss is not None
     return {
         "name": spec.name,
         "task": spec.task,
         "model": spec.model.model_dump(mode="json"),
-        "head_hidden": list(start.head_hidden) if start is not None and start.head == "new" else [],
+        "head_hidden": hidden_widths(setup.network),
         "input_shape": list(setup.data.sample_shape),
         "outputs": setup.data.outputs,
         "loss": spec.loss.model_dump(mode="json"),

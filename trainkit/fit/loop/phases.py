@@ -12,10 +12,19 @@ from torch import Tensor, nn
 from trainkit.fit.encoding.prepare import Part
 from trainkit.fit.evaluation.evaluate import Forward, outputs_of
 from trainkit.fit.loop.setup import RunSetup
-from trainkit.nn.network import Network, Unfreeze, body_blocks, body_is_frozen, set_trainable
+from trainkit.nn.network import (
+    Blocks,
+    Network,
+    block_names,
+    body_is_frozen,
+    chosen_blocks,
+    count_parameters,
+    open_modules,
+    set_trainable,
+)
 from trainkit.optim import Schedule, build_optimizer, build_schedule
 from trainkit.regularize import weights_of
-from trainkit.spec import JobSpec
+from trainkit.spec import JobSpec, Problem, SpecError
 from trainkit.spec.training import Phase
 
 
@@ -26,7 +35,9 @@ class PhasePlan:
     number: int
     first: int
     last: int
-    unfreeze: Unfreeze
+    unfreeze: Blocks | None
+    """Blocks that are trained beside the head; None: all but `freeze`."""
+    freeze: Blocks
     lr: float | None
     body_lr: float | None
 
@@ -56,9 +67,9 @@ class ActivePhase:
 def plan_phases(spec: JobSpec) -> list[PhasePlan]:
     """The spec's phases, or one over all epochs; the last one takes the epochs that a resumed job was given on top."""
     start = spec.start_from
-    frozen: Unfreeze = "none" if start is not None and start.freeze == "body" else "all"
     if start is None or not start.phases:
-        return [PhasePlan(0, 1, spec.train.epochs, frozen, None, None)]
+        freeze: Blocks = "none" if start is None else "all" if start.freeze == "body" else start.freeze
+        return [PhasePlan(0, 1, spec.train.epochs, None, freeze, None, None)]
     plans, first = [], 1
     for number, phase in enumerate(start.phases):
         plans.append(_plan(number, first, phase))
@@ -69,7 +80,44 @@ def plan_phases(spec: JobSpec) -> list[PhasePlan]:
 
 
 def _plan(number: int, first: int, phase: Phase) -> PhasePlan:
-    return PhasePlan(number, first, first + phase.epochs - 1, phase.unfreeze, phase.lr, phase.body_lr)
+    return PhasePlan(number, first, first + phase.epochs - 1, phase.unfreeze, "none", phase.lr, phase.body_lr)
+
+
+def enter(network: Network, plan: PhasePlan) -> list[str]:
+    """Freeze and unfreeze what the plan says; returns the names of the body's trained blocks.
+
+    Raises SpecError, at the field of the spec, for blocks that the body does not have.
+    """
+    names = block_names(network)
+    try:
+        if plan.unfreeze is not None:
+            return set_trainable(network, plan.unfreeze)
+        frozen = chosen_blocks(names, plan.freeze)
+    except ValueError as error:
+        pointer = "freeze" if plan.unfreeze is None else f"phases/{plan.number}/unfreeze"
+        hint = "Name blocks of the body, or fewer of them."
+        raise SpecError([Problem(f"/start_from/{pointer}", "no_such_block", str(error), hint)]) from None
+    if not frozen:
+        return set_trainable(network, "all")
+    return set_trainable(network, tuple(name for name in names if name not in frozen) or "none")
+
+
+def trained_parameters(network: Network, plans: list[PhasePlan]) -> dict[str, Any]:
+    """`{trainable, phases}`: parameters that any phase trains, and of each phase `{first_epoch, last_epoch, trainable, blocks}`.
+
+    `blocks` are the body's; the head is trained in every phase. Leaves the network as the first phase trains it.
+    """
+    trained: dict[int, int] = {}
+    phases = []
+    for plan in plans:
+        blocks = enter(network, plan)
+        trained |= {id(one): one.numel() for one in network.parameters() if one.requires_grad}
+        _, trainable = count_parameters(network)
+        phases.append(
+            {"first_epoch": plan.first, "last_epoch": plan.last, "trainable": trainable, "blocks": blocks}
+        )
+    enter(network, plans[0])
+    return {"trainable": sum(trained.values()), "phases": phases}
 
 
 def open_phase(setup: RunSetup, plan: PhasePlan, steps_per_epoch: int) -> ActivePhase:
@@ -80,11 +128,7 @@ def open_phase(setup: RunSetup, plan: PhasePlan, steps_per_epoch: int) -> Active
     spec, network, data = setup.spec, setup.network, setup.data
     optimizer = optimizer_for(spec, plan, network, setup.adapter)
     rates = [float(group["lr"]) for group in optimizer.param_groups]
-    bounded: list[nn.Module] = [network]
-    if plan.unfreeze != "all":
-        blocks = body_blocks(network)
-        count = 0 if plan.unfreeze == "none" else plan.unfreeze
-        bounded = [network.head, *(block for _, block in blocks[len(blocks) - count :])]
+    bounded = open_modules(network)
     forward, train, val = setup.forward, data.train, data.val
     if _caches_features(spec, network, setup.adapter):
         network.eval()
@@ -108,7 +152,7 @@ def optimizer_for(
     spec: JobSpec, plan: PhasePlan, network: Network, extra: nn.Module | None = None
 ) -> torch.optim.Optimizer:
     """Freeze and thaw as the plan says, and the spec's optimizer over what is open then."""
-    set_trainable(network, plan.unfreeze)
+    enter(network, plan)
     groups = _groups(network, plan, spec.regularize.weight_decay, extra)
     if spec.optimizer.elementwise:  # Muon tells hidden matrices from the head by the groups' names
         groups = _merged(groups)

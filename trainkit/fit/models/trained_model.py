@@ -27,7 +27,7 @@ from trainkit.fit.evaluation.evaluate import batch_rows
 from trainkit.fit.evaluation.metrics import probabilities
 from trainkit.fit.models.transfer import NETWORK, replace_head
 from trainkit.nn.build import build_model
-from trainkit.nn.network import Network
+from trainkit.nn.network import Network, hidden_widths
 from trainkit.spec.models import ModelSpec
 
 Prediction = dict[str, Any]
@@ -355,7 +355,7 @@ def _network_model(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> Trai
     spec: ModelSpec = TypeAdapter(ModelSpec).validate_python(manifest["model"])
     # The weights are overwritten below; seed 0 only has to give the shapes.
     network = build_model(spec, tuple(manifest["input_shape"]), manifest["outputs"], seed=0)
-    if manifest["head_hidden"]:
+    if manifest["head_hidden"] != hidden_widths(network):
         replace_head(network, manifest["head_hidden"], manifest["outputs"], seed=0)
     network.load_state_dict({k.removeprefix(NETWORK): t for k, t in tensors.items() if k.startswith(NETWORK)})
     arrays = {k.removeprefix(PREPROCESS): t.numpy() for k, t in tensors.items() if k.startswith(PREPROCESS)}

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from trainkit.fit.encoding.targets import TargetScaler
 from trainkit.fit.seeding import derive
+from trainkit.nn.build import redraw_head
 from trainkit.nn.init import initialize_
-from trainkit.nn.layers import dense_block
-from trainkit.nn.network import Network, head_width
+from trainkit.nn.layers import build_head
+from trainkit.nn.network import Network, head_width, hidden_widths, output_layer
 from trainkit.spec import JobSpec
+from trainkit.spec.checks import kept_head_problem
 from trainkit.spec.init import HeNormalInit
 from trainkit.spec.problems import Problem, SpecError
 
@@ -55,15 +60,39 @@ def read_tensors(source: Any) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
 
 
-def start_from(network: Network, spec: JobSpec, source: Any, outputs: int) -> str:
-    """Apply `spec.start_from`: take over the body (for `keep` the head too), draw a new head. Says what was taken."""
+@dataclass(frozen=True, slots=True)
+class SourceTargets:
+    """What a source's outputs mean, where it says so."""
+
+    classes: tuple[str, ...] | None = None
+    """The class of each output; None for numbers, and where the source does not say."""
+    scaler: TargetScaler | None = None
+    """Of a model that predicts numbers."""
+
+
+def read_source_targets(source: Any) -> SourceTargets:
+    """The meaning of a model's outputs; of a TrainedModel or an artifact folder. A weight file does not say it."""
+    if hasattr(source, "network"):
+        return SourceTargets(source.classes, source.scaler)
+    manifest = Path(source) / "model.json"
+    if not manifest.is_file():
+        return SourceTargets()
+    described = json.loads(manifest.read_text(encoding="utf-8"))
+    classes, scaler = described.get("classes"), described.get("target_scaler")
+    return SourceTargets(
+        None if classes is None else tuple(classes), None if scaler is None else TargetScaler.from_state(scaler)
+    )
+
+
+def start_from(network: Network, spec: JobSpec, source: Any, targets: SourceTargets) -> str:
+    """Apply `spec.start_from`: take over the body, and draw a new head or keep the source's. Says what was taken.
+
+    `targets` are this job's. Raises SpecError when nothing of the source fits, or its head cannot be kept.
+    """
     start = spec.start_from
     assert start is not None
     tensors = read_tensors(source)
-    if start.head == "new" and start.head_hidden:
-        replace_head(network, start.head_hidden, outputs, derive(spec.train.seed, "head"))
-    scope: Literal["body", "all"] = "all" if start.head == "keep" else "body"
-    taken, fresh = (_by_name if start.match == "name" else _by_position)(network, tensors, scope)
+    taken, fresh = (_by_name if start.match == "name" else _by_position)(network, tensors, "body")
     if not taken:
         names, ours = ", ".join(list(tensors)[:3]), ", ".join(list(network.state_dict())[:3])
         raise SpecError(
@@ -76,29 +105,78 @@ def start_from(network: Network, spec: JobSpec, source: Any, outputs: int) -> st
                 )
             ]
         )
-    if start.head == "keep" and any(name.startswith("head.") for name in fresh):
-        raise SpecError(
-            [
-                Problem(
-                    "/start_from/head",
-                    "head_does_not_fit",
-                    "the source's head has another shape than this dataset's classes need",
-                    'Use "head": "new".',
-                )
-            ]
-        )
+    if start.head == "keep":
+        taken += _keep_head(network, tensors, read_source_targets(source), targets)
+    else:
+        outputs = output_layer(network).out_features
+        seed = derive(spec.train.seed, "head", _fingerprint(tensors))
+        if start.head_hidden:
+            replace_head(network, start.head_hidden, outputs, seed)
+        else:
+            redraw_head(network, spec.model, seed)
     message = f"took {taken} tensors from the source"
     if fresh:
         message += f"; {len(fresh)} start afresh: {', '.join(fresh[:5])}{' ...' if len(fresh) > 5 else ''}"
     return message
 
 
-def pretrained(network: Network, source: Any) -> str:
-    """`init: pretrained`: every tensor that fits by name and shape, head included."""
-    taken, fresh = _by_name(network, read_tensors(source), "all")
+def _fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of a source's last layers: with it a new head is never drawn from the numbers that the source's began with."""
+    last = [tensor for name, tensor in tensors.items() if name.startswith("head.")] or list(tensors.values())[-2:]
+    digest = hashlib.blake2b(digest_size=8)
+    for tensor in last:
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _keep_head(
+    network: Network, tensors: Mapping[str, Tensor], source: SourceTargets, targets: SourceTargets
+) -> int:
+    """Load the source's head, its hidden layers included; returns how many tensors.
+
+    Rows of the output layer go to the classes of the same name. Numbers are scaled from the source's scale to this
+    job's, so that the kept head predicts the same values.
+    """
+    found = kept_head_problem(source.classes, targets.classes)
+    if found is not None:
+        raise SpecError([found])
+    hidden = [tensors[name].shape[0] for name in tensors if re.fullmatch(r"head\.hidden_\d+\.linear\.weight", name)]
+    if hidden and not hidden_widths(network):  # the source's head was made with `head_hidden`
+        replace_head(network, hidden, output_layer(network).out_features, seed=0)  # overwritten below
+    head = {name: tensor for name, tensor in tensors.items() if name.startswith("head.")}
+    weight, bias = (head.get(f"head.output.{name}") for name in ("weight", "bias"))
+    if weight is not None and bias is not None:
+        if targets.classes is not None and source.classes is not None:
+            rows = [source.classes.index(name) for name in targets.classes]
+            weight, bias = weight[rows], bias[rows]
+        elif source.scaler is not None and targets.scaler is not None and len(bias) == len(source.scaler.scale):
+            ratio = torch.from_numpy(source.scaler.scale / targets.scaler.scale)
+            shift = torch.from_numpy((source.scaler.shift - targets.scaler.shift) / targets.scaler.scale)
+            weight, bias = (weight * ratio[:, None]).to(weight.dtype), (bias * ratio + shift).to(bias.dtype)
+        head |= {"head.output.weight": weight, "head.output.bias": bias}
+    own = {name: tensor for name, tensor in network.state_dict().items() if name.startswith("head.")}
+    if head.keys() != own.keys() or any(head[name].shape != own[name].shape for name in own):
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in head.items()) or "none"
+        wanted = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in own.items())
+        message = f"the source's head ({shapes}) has another shape than this model needs ({wanted})"
+        raise SpecError([Problem("/start_from/head", "head_does_not_fit", message, 'Use "head": "new".')])
+    network.load_state_dict(head, strict=False)
+    return len(head)
+
+
+def pretrained(network: Network, source: Any, targets: SourceTargets) -> str:
+    """`init: pretrained`: every tensor that fits by name and shape; the head where its classes are known by name."""
+    tensors, of_source = read_tensors(source), read_source_targets(source)
+    taken, fresh = _by_name(network, tensors, "body")
+    try:
+        taken += _keep_head(network, tensors, of_source, targets)
+        left = ""
+    except SpecError as error:
+        fresh += [name for name in network.state_dict() if name.startswith("head.")]
+        left = f"; the head starts afresh, because {error.problems[0].message}"
     if not taken:
         raise SpecError([Problem("/model/init", "nothing_matches", "no tensor of the source fits this model", "")])
-    return f"took {taken} tensors from the source, {len(fresh)} start afresh"
+    return f"took {taken} tensors from the source, {len(fresh)} start afresh{left}"
 
 
 def _by_name(network: Network, tensors: Mapping[str, Tensor], scope: str) -> tuple[int, list[str]]:
@@ -155,14 +233,8 @@ def _load(network: Network, state: Mapping[str, Tensor], found: Mapping[str, Ten
 
 
 def replace_head(network: Network, hidden: Sequence[int], outputs: int, seed: int) -> None:
-    """Put a fresh head on the body: hidden relu layers (such as [1024]) and the output layer, drawn from `seed`."""
-    width = head_width(network)
+    """Put a fresh head on the body: hidden relu layers (such as [1024]) and the output layer, drawn from `seed` (He)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        for number, wide in enumerate(hidden, start=1):
-            layers[f"hidden_{number}"] = dense_block(width, wide, "relu")
-            width = wide
-        layers["output"] = nn.Linear(width, outputs)
-    network.head = nn.Sequential(layers)
+        network.head = build_head(head_width(network), hidden, outputs)
     initialize_(network.head, HeNormalInit(), torch.Generator().manual_seed(seed))

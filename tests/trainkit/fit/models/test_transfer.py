@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 import trainkit as tk
-from tests.support.fit_data import images, spec, vectors
+from tests.support.fit_data import images, numbers, spec, vectors
+from trainkit.data.dataset import make_dataset
 from trainkit.fit.models.transfer import read_tensors
 
 CNN = {"kind": "cnn", "channels": [4, 4, 6]}
@@ -93,16 +94,178 @@ def test_phases_resume_exactly(source, tmp_path):
         assert not differing(weights(whole.model), weights(resumed.model))
 
 
-def test_keep_takes_the_head_too(source):
-    document = spec(CNN, start_from={**START, "head": "keep"}, optimizer={"kind": "sgd", "lr": 1e-12})
-    result = tk.fit(document, images(), source=source)
-    for name in ("weight", "bias"):
-        torch.testing.assert_close(
-            result.model.network.get_parameter(f"head.output.{name}"),
-            source.network.get_parameter(f"head.output.{name}"),
-        )
-    with pytest.raises(tk.SpecError, match="another shape"):
-        tune(source, {"head": "keep"})
+STILL: dict[str, Any] = {"optimizer": {"kind": "sgd", "lr": 1e-12}}
+
+
+def relabelled(names: list[str], seed: int = 1):
+    """Images whose classes have these names, in this order."""
+    data = images(classes=len(names), seed=seed)
+    return make_dataset("images", data.inputs, data.targets, names, None)
+
+
+def output_rows(model: Any) -> dict[str, torch.Tensor]:
+    """Class -> its weights and bias in the output layer."""
+    weight, bias = (model.network.get_parameter(f"head.output.{name}") for name in ("weight", "bias"))
+    return {name: torch.cat([weight[row], bias[row : row + 1]]) for row, name in enumerate(model.classes)}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["ant", "bee", "cat"], ["cat", "ant", "bee"], ["cat", "ant"], ["bee", "ant"]],
+    ids=["same", "another_order", "two_of_three", "two_turned"],
+)
+@pytest.mark.parametrize("hidden", [[], [6]], ids=["plain", "hidden_as_wide_as_the_features"])
+def test_a_kept_head_gives_each_class_the_row_of_its_name(names: list[str], hidden: list[int], tmp_path: Any) -> None:
+    body = tk.fit(spec(CNN), images()).model
+    document = spec(CNN, start_from={**START, "head_hidden": hidden})
+    three = tk.fit(document, relabelled(["ant", "bee", "cat"]), source=body).model
+    before = output_rows(three)
+    for source in (three, three.save(tmp_path)):
+        kept = spec(CNN, start_from={**START, "head": "keep", "freeze": "body"}, **STILL)
+        result = tk.fit(kept, relabelled(names, seed=2), source=source)
+        after = output_rows(result.model)
+        assert list(after) == names
+        for name in names:
+            torch.testing.assert_close(after[name], before[name])
+        x = images().inputs.pixels[:5]
+        shares = [{name: one["probabilities"][name] for name in names} for one in three.predict(x)]
+        for ours, theirs in zip(result.model.predict(x), shares, strict=True):
+            total = sum(theirs.values())  # softmax over fewer classes
+            assert ours["probabilities"] == pytest.approx({name: p / total for name, p in theirs.items()}, abs=1e-4)
+        again = tk.load_model(result.model.save(tmp_path / "kept"))
+        assert again.predict(x) == result.model.predict(x)
+
+
+def test_a_head_that_cannot_be_kept_is_refused_with_the_remedy(source, tmp_path):
+    document = spec(CNN, start_from={**START, "head": "keep"})
+
+    def refusal(data: Any, given: Any) -> tuple[str, str, str, str]:
+        with pytest.raises(tk.SpecError) as refused:
+            tk.fit(document, data, source=given)
+        (problem,) = refused.value.problems
+        return problem.pointer, problem.code, problem.message, problem.hint
+
+    where, code, message, hint = refusal(relabelled(["class 1", "dog"]), source)
+    assert (where, code) == ("/start_from/head", "classes_differ")
+    assert message == "the source's head does not know dog; it knows class 0, class 1"
+    assert "new" in hint
+    plain = tmp_path / "plain.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in weights(source).items()}, plain)
+    assert refusal(images(), plain)[:2] == ("/start_from/head", "classes_unknown")
+    with pytest.raises(tk.SpecError, match="does not say which class"):
+        tk.fit(spec(CNN, start_from={"file": "plain.safetensors", "head": "keep"}), images(), source=plain)
+    wide = spec({**CNN, "channels": [4, 4, 8]}, start_from={**START, "head": "keep"})
+    with pytest.raises(tk.SpecError, match="another shape") as refused:
+        tk.fit(wide, images(), source=source)
+    assert refused.value.problems[0].pointer == "/start_from/head"
+    with pytest.raises(tk.SpecError, match="shapes a new head"):
+        tk.fit(spec(CNN, start_from={**START, "head": "keep", "head_hidden": [4]}), images(), source=source)
+
+
+def test_a_kept_head_of_numbers_predicts_the_same_values_on_another_scale() -> None:
+    model = {"kind": "mlp", "hidden": [8]}
+    source = tk.fit(spec(model), numbers()).model
+    moved = numbers(seed=3)
+    moved = tk.Dataset.from_arrays(moved.inputs.values, np.asarray(moved.targets) * 7 - 1000)
+    result = tk.fit(spec(model, start_from={**START, "head": "keep"}, **STILL), moved, source=source)
+    assert result.model.scaler.scale != pytest.approx(source.scaler.scale, rel=0.1)
+    x = numbers().inputs.values[:9]
+    np.testing.assert_allclose(
+        [one["value"] for one in result.model.predict(x)], [one["value"] for one in source.predict(x)], rtol=1e-4
+    )
+
+
+def test_a_new_head_never_starts_from_the_numbers_of_its_source() -> None:
+    first = tk.fit(spec(CNN, **STILL), images()).model  # its head still is as it was drawn
+    tune_again = {"freeze": "body", **START}
+    second = tk.fit(spec(CNN, start_from=tune_again, **STILL), images(), source=first).model
+    third = tk.fit(spec(CNN, start_from=tune_again, **STILL), images(), source=second).model
+    heads = [model.network.get_parameter("head.output.weight") for model in (first, second, third)]
+    for one, other in ((0, 1), (1, 2), (0, 2)):
+        assert not torch.isclose(heads[one], heads[other], atol=1e-3).any()
+    again = tk.fit(spec(CNN, start_from=tune_again, **STILL), images(), source=first).model
+    assert not differing(weights(second), weights(again)), "the same spec and source give the same bits"
+    other_seed = tk.fit(spec(CNN, start_from=tune_again, train={"seed": 1}, **STILL), images(), source=first).model
+    drawn = other_seed.network.get_parameter("head.output.weight")
+    assert not torch.allclose(drawn, heads[1], atol=1e-3), "the job's own seed decides, too"
+    hidden = {**tune_again, "head_hidden": [5]}
+    fourth = tk.fit(spec(CNN, start_from=hidden, **STILL), images(), source=first).model
+    fifth = tk.fit(spec(CNN, start_from=hidden, **STILL), images(), source=fourth).model
+    assert not torch.isclose(
+        fourth.network.head.hidden_1.linear.weight, fifth.network.head.hidden_1.linear.weight, atol=1e-3
+    ).any()
+
+
+BLOCKS = ["block_1", "block_2", "block_3"]
+
+
+@pytest.mark.parametrize(
+    ("start", "trained"),
+    [
+        ({"freeze": "none"}, BLOCKS),
+        ({"freeze": "body"}, []),
+        ({"freeze": {"first": 2}}, BLOCKS[2:]),
+        ({"freeze": {"last": 2}}, BLOCKS[:1]),
+        ({"freeze": ["block_2"]}, ["block_1", "block_3"]),
+        ({"freeze": "body", "phases": [{"epochs": 1, "unfreeze": {"first": 1}}]}, BLOCKS[:1]),
+        ({"freeze": "body", "phases": [{"epochs": 1, "unfreeze": {"last": 1}}]}, BLOCKS[2:]),
+        ({"freeze": "body", "phases": [{"epochs": 1, "unfreeze": ["block_2"]}]}, ["block_2"]),
+        ({"freeze": "body", "phases": [{"epochs": 1}, {"epochs": 1, "unfreeze": {"first": 2}}]}, BLOCKS[:2]),
+        ({"freeze": "body", "phases": [{"epochs": 1, "unfreeze": "all"}]}, BLOCKS),
+    ],
+    ids=str,
+)
+def test_shallow_deep_or_named_blocks_are_trained_and_nothing_else(
+    source: Any, start: dict[str, Any], trained: list[str]
+) -> None:
+    result, events = tune(source, start, train={"restore_best": False})
+    moved = differing(weights(source), weights(result.model))
+    assert {name.split(".")[1] for name in moved if name.startswith("body")} == set(trained)
+    runtime = next(event for event in events if event["type"] == "runtime")
+    sizes = {
+        name: sum(p.numel() for p in result.model.network.get_submodule(f"body.{name}").parameters()) for name in BLOCKS
+    }
+    head = sum(p.numel() for p in result.model.network.head.parameters())
+    assert runtime["parameters"] == head + sum(sizes.values())
+    assert runtime["phases"][-1]["blocks"] == trained
+    assert runtime["phases"][-1]["trainable"] == head + sum(sizes[name] for name in trained)
+    assert runtime["trainable"] == max(phase["trainable"] for phase in runtime["phases"])
+
+
+def test_what_is_trained_is_counted_for_each_phase(source):
+    phases = [{"epochs": 1}, {"epochs": 2, "unfreeze": ["block_1"]}, {"epochs": 1, "unfreeze": 1}]
+    _, events = tune(source, {"freeze": "body", "phases": phases})
+    runtime = next(event for event in events if event["type"] == "runtime")
+    # head 6 x 3 + 3; block_1: conv 1 -> 4 without bias and batch norm; block_3: conv 4 -> 6
+    assert runtime["phases"] == [
+        {"first_epoch": 1, "last_epoch": 1, "trainable": 21, "blocks": []},
+        {"first_epoch": 2, "last_epoch": 3, "trainable": 21 + 36 + 8, "blocks": ["block_1"]},
+        {"first_epoch": 4, "last_epoch": 4, "trainable": 21 + 216 + 12, "blocks": ["block_3"]},
+    ]
+    assert runtime["trainable"] == 21 + 36 + 8 + 216 + 12
+
+
+@pytest.mark.parametrize(
+    ("start", "pointer", "message"),
+    [
+        ({"freeze": ["block_7"]}, "/start_from/freeze", "no block block_7; its blocks are block_1, block_2, block_3"),
+        ({"freeze": {"first": 4}}, "/start_from/freeze", "4 blocks are asked for, and the body has 3"),
+        (
+            {"freeze": "body", "phases": [{"epochs": 1}, {"epochs": 1, "unfreeze": 9}]},
+            "/start_from/phases/1/unfreeze",
+            "9 blocks are asked for",
+        ),
+        ({"freeze": {"first": 1, "last": 1}}, "/start_from/freeze", "either `first` or `last`"),
+        ({"freeze": ["block_1"], "phases": [{"epochs": 1}]}, "/start_from", "each phase's `unfreeze`"),
+    ],
+)
+def test_blocks_that_are_not_there_are_refused_before_anything_is_trained(
+    source: Any, start: dict[str, Any], pointer: str, message: str
+) -> None:
+    with pytest.raises(tk.SpecError) as refused:
+        tune(source, start)
+    found = {(problem.pointer, problem.message) for problem in refused.value.problems}
+    assert any(where.startswith(pointer) and message in text for where, text in found), found
 
 
 def test_sources_of_every_form_give_the_same_tensors(source, tmp_path):
