@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 from service.jobs import repository
 from service.jobs.states import ENDED
 from service.keys.service import Principal
-from trainkit.spec import JobSpec
+from trainkit.spec import DatasetFacts, JobSpec
 from trainkit.spec import Problem as SpecProblem
+from trainkit.spec.checks import classes_of, kept_head_problem
 from trainkit.spec.models import SKLEARN_KINDS, WITHOUT_MODEL
 
 
@@ -26,6 +27,21 @@ def problems(session: Session, who: Principal, spec: JobSpec) -> Iterator[SpecPr
         yield from _trained(session, who, f"/model/members/{index}", member)
     if spec.adapt is not None:
         yield from _uploaded(session, who, "/adapt/target_dataset", spec.adapt.target_dataset, weights=False)
+
+
+def head_problems(session: Session, spec: JobSpec, facts: DatasetFacts) -> Iterator[SpecProblem]:
+    """Why the source's head cannot be kept for the classes of the dataset; `spec` is resolved and its source is there."""
+    start = spec.start_from
+    if start is None or start.head != "keep" or (start.job is None and start.model is None):
+        return  # a weight file's classes are not known to anyone: the spec's own checks say so
+    if start.model is not None and not start.model.startswith("job_"):
+        source = repository.model(session, start.model)
+    else:
+        source = repository.model_of(session, start.job or start.model or "")
+    if source is not None:
+        found = kept_head_problem(source.manifest.get("classes"), classes_of(spec, facts))
+        if found is not None:
+            yield found
 
 
 def _named(

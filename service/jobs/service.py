@@ -67,6 +67,7 @@ def check(
         facts, limit = DatasetFacts.model_validate(dataset.facts), limit_of(spec.model_dump(), most_memory)
         too_large = does_not_fit(resolved, facts, limit)
         absent = [too_large] if too_large is not None else []
+        absent += references.head_problems(session, resolved.spec, facts)
     if absent:
         raise SpecError(absent)
     return spec, dataset, resolved
@@ -172,7 +173,10 @@ def admit_waiting(session: Session, dataset_id: str) -> int:
     for job in repository.waiting_for(session, dataset_id):
         if dataset.state == "ready":
             try:
-                resolved = resolve(job.spec, DatasetFacts.model_validate(dataset.facts))
+                facts = DatasetFacts.model_validate(dataset.facts)
+                resolved = resolve(job.spec, facts)
+                if found := list(references.head_problems(session, resolved.spec, facts)):
+                    raise SpecError(found)
             except SpecError as error:
                 problems = [p.as_dict() for p in error.problems]
                 code = code_of_problems(problems, SPEC_CODES, "invalid_spec")

@@ -91,7 +91,7 @@ class PatchTokens(nn.Module):
         return encoded[:, 1:].transpose(1, 2).reshape(patches.shape)
 
 
-class MnasNetWithoutOldVersions(torchvision.models.MNASNet):
+class UnversionedMnasNet(torchvision.models.MNASNet):  # type: ignore[misc]  # torchvision has no types
     """MNASNet that loads any state dict: torchvision's own refuses one that does not tell its format version."""
 
     _load_from_state_dict = nn.Module._load_from_state_dict
@@ -150,7 +150,7 @@ def _architecture(name: str, size: tuple[int, int]) -> nn.Module:
         warnings.simplefilter("ignore")  # torchvision's notices about slow scipy inits
         backbone: nn.Module = torchvision.models.get_model(name, weights=None, **options)
     if isinstance(backbone, torchvision.models.MNASNet):
-        backbone.__class__ = MnasNetWithoutOldVersions
+        backbone.__class__ = UnversionedMnasNet
     return backbone
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.api import Served
+from service.datasets import intake
+from service.jobs.service import admit_waiting
+from tests.support.api import FACTS, Served
 
 
 def problems(service: Served, **changes: Any) -> list[tuple[str, str]]:
@@ -50,3 +52,43 @@ def test_a_finished_job_and_its_model_may_be_started_from(service: Served) -> No
     model = service.finish(service.claim())
     assert problems(service, start_from={"job": job}) == []
     assert problems(service, start_from={"model": model}) == []
+
+
+def test_a_head_is_kept_for_classes_that_its_model_knows_by_name(service: Served) -> None:
+    job = service.submit()
+    model = service.finish(service.claim(), model_manifest={"classes": ["a", "b", "c"]})
+
+    def keep(source: dict[str, Any], classes: dict[str, int]) -> list[tuple[str, str]]:
+        start = {**source, "head": "keep"}
+        return problems(service, dataset=service.ready_dataset(classes=classes), start_from=start)
+
+    refused = [("/start_from/head", "classes_differ")]
+    for source in ({"job": job}, {"model": model}):
+        assert keep(source, {"c": 500, "a": 500}) == []
+        assert keep(source, {"a": 500, "d": 500}) == refused
+    numbers = {"dataset": service.ready_dataset(kind="arrays", input_shape=[4], classes=None, target_type="number")}
+    assert problems(service, **numbers, start_from={"job": job, "head": "keep"}) == [
+        ("/start_from/head", "head_of_classes")
+    ]
+    weights = service.ready_dataset(name="weights", kind="weights", samples=0, classes=None, target_type="none")
+    assert problems(service, start_from={"dataset": weights, "head": "keep"}) == [
+        ("/start_from/head", "classes_unknown")
+    ]
+
+
+def test_a_kept_head_is_checked_when_a_dataset_that_the_job_waits_for_is_ready(service: Served) -> None:
+    taught = service.submit()
+    service.finish(service.claim(), model_manifest={"classes": ["a", "b"]})
+    upload = service.client.put("/v1/datasets?name=late", content=b"late")
+    spec = {"dataset": upload.json()["id"], "model": {"kind": "mlp"}, "start_from": {"job": taught, "head": "keep"}}
+    waits = service.client.post("/v1/jobs", json=spec).json()
+    assert waits["state"] == "validating"
+    with service.sessions.begin() as session:
+        claimed = intake.claim(session, "tests", 30)
+        assert claimed is not None
+        facts = {**FACTS, "classes": {"a": 500, "x": 500}}
+        intake.ready(session, claimed.dataset_id, claimed.fence, facts, {"notes": []}, "prepared/late")
+        admit_waiting(session, claimed.dataset_id)
+    failed = service.job(waits["id"])
+    assert failed["state"] == "failed"
+    assert "does not know x" in str(failed["error"])

@@ -115,7 +115,8 @@ LAST_OF_BODY = {
 
 def test_every_family_of_torchvision_is_in_the_table():
     families = {
-        name: torchvision.models.get_model_builder(name).__module__ for name in torchvision.models.list_models(torchvision.models)
+        name: torchvision.models.get_model_builder(name).__module__
+        for name in torchvision.models.list_models(torchvision.models)
     }
     assert {families[name] for name in LAST_OF_BODY} == set(families.values())
 
@@ -169,7 +170,14 @@ def test_vgg16_with_global_average_pooling_dense_1024_and_softmax():
             width = channels
         else:
             layers.append(nn.MaxPool2d(2))
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1024), nn.ReLU(), nn.Linear(1024, 5), nn.Softmax(1)]
+    layers += [
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(512, 1024),
+        nn.ReLU(),
+        nn.Linear(1024, 5),
+        nn.Softmax(1),
+    ]
     by_hand = nn.Sequential(*layers).eval()
     assert [tensor.shape for tensor in by_hand.parameters()] == [tensor.shape for tensor in network.parameters()]
     for ours, theirs in zip(network.parameters(), by_hand.parameters(), strict=True):

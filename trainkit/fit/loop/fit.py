@@ -25,8 +25,8 @@ from trainkit.fit.events import Events
 from trainkit.fit.failure import error_of
 from trainkit.fit.loop.batches import count_batches, normalises_batches
 from trainkit.fit.loop.dann import DomainAdapter
-from trainkit.fit.loop.phases import plan_phases, trained_parameters
 from trainkit.fit.loop.nonfinite import LossNotFiniteError, broken_state, is_finite
+from trainkit.fit.loop.phases import plan_phases, trained_parameters
 from trainkit.fit.loop.result import FitResult, TrainingOutcome
 from trainkit.fit.loop.setup import RunSetup, dropout_seed
 from trainkit.fit.loop.train_step import train_step

@@ -103,7 +103,7 @@ def enter(network: Network, plan: PhasePlan) -> list[str]:
 
 
 def trained_parameters(network: Network, plans: list[PhasePlan]) -> dict[str, Any]:
-    """`{trainable, phases}`: parameters that any phase trains, and of each phase `{first_epoch, last_epoch, trainable, blocks}`.
+    """`{trainable, phases}`: parameters that any phase trains; `{first_epoch, last_epoch, trainable, blocks}` of each phase.
 
     `blocks` are the body's; the head is trained in every phase. Leaves the network as the first phase trains it.
     """
@@ -113,9 +113,7 @@ def trained_parameters(network: Network, plans: list[PhasePlan]) -> dict[str, An
         blocks = enter(network, plan)
         trained |= {id(one): one.numel() for one in network.parameters() if one.requires_grad}
         _, trainable = count_parameters(network)
-        phases.append(
-            {"first_epoch": plan.first, "last_epoch": plan.last, "trainable": trainable, "blocks": blocks}
-        )
+        phases.append({"first_epoch": plan.first, "last_epoch": plan.last, "trainable": trainable, "blocks": blocks})
     enter(network, plans[0])
     return {"trainable": sum(trained.values()), "phases": phases}
 

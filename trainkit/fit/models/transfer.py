@@ -125,13 +125,11 @@ def _fingerprint(tensors: Mapping[str, Tensor]) -> str:
     last = [tensor for name, tensor in tensors.items() if name.startswith("head.")] or list(tensors.values())[-2:]
     digest = hashlib.blake2b(digest_size=8)
     for tensor in last:
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-def _keep_head(
-    network: Network, tensors: Mapping[str, Tensor], source: SourceTargets, targets: SourceTargets
-) -> int:
+def _keep_head(network: Network, tensors: Mapping[str, Tensor], source: SourceTargets, targets: SourceTargets) -> int:
     """Load the source's head, its hidden layers included; returns how many tensors.
 
     Rows of the output layer go to the classes of the same name. Numbers are scaled from the source's scale to this

@@ -136,7 +136,7 @@ def test_a_kept_head_gives_each_class_the_row_of_its_name(names: list[str], hidd
         assert again.predict(x) == result.model.predict(x)
 
 
-def test_a_head_that_cannot_be_kept_is_refused_with_the_remedy(source, tmp_path):
+def test_a_head_that_cannot_be_kept_is_refused_with_what_to_do(source, tmp_path):
     document = spec(CNN, start_from={**START, "head": "keep"})
 
     def refusal(data: Any, given: Any) -> tuple[str, str, str, str]:
