@@ -159,7 +159,7 @@ def resampled_split(plan: KFold | MonteCarlo, document: Mapping[str, Any]) -> di
     said = split.model_dump(mode="json", exclude_unset=True)
     if isinstance(plan, MonteCarlo) and not {"train", "validation"} & said.keys():
         rest = split.train + split.validation
-        said |= {"train": rest * 4 / 5, "validation": rest / 5}  # techniques, section 1
+        said |= {"train": rest * 4 / 5, "validation": rest / 5}
     return said
 
 

@@ -17,7 +17,7 @@ def test_repeated_random_sub_sampling_draws_anew_beside_one_test_part_and_names_
     split = {"test": 3, "seed": 5}
     made = post(service, "monte_carlo", draws=3, spec={**SPEC, "dataset": dataset, "split": split})
     splits = [job["spec"]["split"] for job in waiting(service)]
-    shares = {"train": 7.2, "validation": 1.8}  # 80 % of what is not test, techniques section 1
+    shares = {"train": 7.2, "validation": 1.8}  # 80 % of what is not test
     assert splits == [{**split, **shares, "resample_seed": seed} for seed in (5, 6, 7)]
     accuracy = [0.5, 0.9, 0.7]
     run_all(

@@ -87,8 +87,8 @@ def test_a_kept_head_is_checked_when_a_dataset_that_the_job_waits_for_is_ready(s
         claimed = intake.claim(session, "tests", 30)
         assert claimed is not None
         facts = {**FACTS, "classes": {"a": 500, "x": 500}}
-        intake.ready(session, claimed.dataset_id, claimed.fence, facts, {"notes": []}, "prepared/late")
-        admit_waiting(session, claimed.dataset_id)
+        intake.ready(session, claimed.claim, facts, {"notes": []}, "prepared/late")
+        admit_waiting(session, upload.json()["id"])
     failed = service.job(waits["id"])
     assert failed["state"] == "failed"
     assert "does not know x" in str(failed["error"])
