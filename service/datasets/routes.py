@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
-from fastapi import APIRouter, Body, File, Form, Header, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Body, Depends, File, Form, Header, Query, Request, Response, UploadFile
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
@@ -18,13 +18,32 @@ from service.context import Context, Service
 from service.database import reading
 from service.datasets import repository, service
 from service.datasets.receive import Receiver, check_digest, parse_digest
-from service.datasets.schemas import NAME, DatasetOut, PreviewIn, SourceIn, dataset_out, read_options_of
+from service.datasets.schemas import (
+    NAME,
+    DatasetOut,
+    PreviewIn,
+    RereadIn,
+    SourceIn,
+    dataset_out,
+    read_options_in,
+    read_options_of,
+)
 from service.errors import HttpProblem
 from service.inference_requests.service import infer
 from service.keys.service import Principal
 from service.pagination import After, Limit, Page, page
 from trainkit.spec.facts import DatasetKind
-from trainkit.spec.read_options import Channels, Delimiter, Encoding, ImageSize, ReadOptions, TargetTask
+from trainkit.spec.read_options import (
+    Channels,
+    Decimal,
+    Delimiter,
+    Encoding,
+    ImageSize,
+    Quote,
+    ReadOptions,
+    TargetTask,
+    Thousands,
+)
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "PNG"}}
@@ -39,7 +58,52 @@ SOURCE_BODY: dict[str, Any] = {
 }
 Name = Annotated[str, Query(min_length=1, max_length=200, pattern=NAME)]
 Kind = Annotated[DatasetKind | None, Query(description="Left out: detected.")]
+
+
+def _described(option: str) -> str:
+    """Return the description of an option that comes as JSON text."""
+    return f"{ReadOptions.model_fields[option].description or ''} As JSON."
+
+
 Target = Annotated[str | None, Query(max_length=300, description="Tables: the column to predict.")]
+
+
+def query_options(
+    delimiter: Annotated[Delimiter | None, Query()] = None,
+    quote: Annotated[Quote | None, Query()] = None,
+    encoding: Annotated[Encoding | None, Query()] = None,
+    header: Annotated[bool | None, Query(description="Tables: whether the first row names the columns.")] = None,
+    decimal: Annotated[Decimal | None, Query()] = None,
+    thousands: Annotated[Thousands | None, Query()] = None,
+    missing: Annotated[str | None, Query(description=_described("missing"))] = None,
+    columns: Annotated[str | None, Query(description=_described("columns"))] = None,
+    image_size: Annotated[ImageSize | None, Query()] = None,
+    channels: Annotated[Channels | None, Query()] = None,
+    task: Annotated[TargetTask | None, Query()] = None,
+) -> dict[str, Any] | None:
+    """The read options of a query."""
+    return read_options_in("query", locals())
+
+
+def form_options(
+    delimiter: Annotated[Delimiter | None, Form()] = None,
+    quote: Annotated[Quote | None, Form()] = None,
+    encoding: Annotated[Encoding | None, Form()] = None,
+    header: Annotated[bool | None, Form()] = None,
+    decimal: Annotated[Decimal | None, Form()] = None,
+    thousands: Annotated[Thousands | None, Form()] = None,
+    missing: Annotated[str | None, Form(description=_described("missing"))] = None,
+    columns: Annotated[str | None, Form(description=_described("columns"))] = None,
+    image_size: Annotated[ImageSize | None, Form()] = None,
+    channels: Annotated[Channels | None, Form()] = None,
+    task: Annotated[TargetTask | None, Form()] = None,
+) -> dict[str, Any] | None:
+    """The read options of a form."""
+    return read_options_in("body", locals())
+
+
+QueryOptions = Annotated[dict[str, Any] | None, Depends(query_options)]
+FormOptions = Annotated[dict[str, Any] | None, Depends(form_options)]
 
 
 @router.put(
@@ -55,20 +119,12 @@ async def put_dataset(
     who: Writer,
     context: Service,
     name: Name,
+    read_options: QueryOptions,
     kind: Kind = None,
     target: Target = None,
     filename: Annotated[str | None, Query(max_length=300)] = None,
-    delimiter: Annotated[Delimiter | None, Query()] = None,
-    encoding: Annotated[Encoding | None, Query()] = None,
-    header: Annotated[bool | None, Query(description="Tables: whether the first row names the columns.")] = None,
-    image_size: Annotated[ImageSize | None, Query()] = None,
-    channels: Annotated[Channels | None, Query()] = None,
-    task: Annotated[TargetTask | None, Query()] = None,
     content_digest: Annotated[str | None, Header()] = None,
 ) -> DatasetOut:
-    read_options = read_options_of(
-        delimiter=delimiter, encoding=encoding, header=header, image_size=image_size, channels=channels, task=task
-    )
     metadata = service.DatasetMetadata(name, kind, target, filename, read_options)
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdigit() else None
@@ -97,7 +153,7 @@ by_uri = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=JsonRou
 
 @by_uri.post("", status_code=201, response_model=DatasetOut, include_in_schema=False)
 def post_source(response: Response, who: Writer, context: Service, source: SourceIn) -> DatasetOut:
-    read_options = read_options_of(**source.model_dump(include=set(ReadOptions.model_fields)))
+    read_options = read_options_of(source.model_dump(include=set(ReadOptions.model_fields)))
     metadata = service.DatasetMetadata(source.name or "", source.kind, source.target, None, read_options)
     dataset = service.register_source(context, who, source.uri, metadata)
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"
@@ -116,19 +172,11 @@ async def post_dataset(
     who: Writer,
     context: Service,
     file: Annotated[UploadFile, File()],
+    read_options: FormOptions,
     name: Annotated[str | None, Form(min_length=1, max_length=200, pattern=NAME)] = None,
     kind: Annotated[DatasetKind | None, Form()] = None,
     target: Annotated[str | None, Form(max_length=300, pattern=r"^[^\x00]*$")] = None,
-    delimiter: Annotated[Delimiter | None, Form()] = None,
-    encoding: Annotated[Encoding | None, Form()] = None,
-    header: Annotated[bool | None, Form()] = None,
-    image_size: Annotated[ImageSize | None, Form()] = None,
-    channels: Annotated[Channels | None, Form()] = None,
-    task: Annotated[TargetTask | None, Form()] = None,
 ) -> DatasetOut:
-    read_options = read_options_of(
-        delimiter=delimiter, encoding=encoding, header=header, image_size=image_size, channels=channels, task=task
-    )
     shown = re.sub(r"[\x00-\x1f]", "", (file.filename or "").replace("\\", "/").rsplit("/", 1)[-1])[:300]
     metadata = service.DatasetMetadata(
         name or shown.split(".")[0][:200] or "dataset", kind, target, shown or None, read_options
@@ -187,6 +235,21 @@ def list_datasets(
 def get_dataset(dataset_id: str, who: Reader, context: Service) -> DatasetOut:
     with reading(context.sessions) as session:
         return dataset_out(service.find(session, who, dataset_id))
+
+
+@router.post(
+    "/{dataset_id}:reread",
+    status_code=201,
+    response_model=DatasetOut,
+    summary="Read the stored bytes in another way, as a new version",
+)
+def reread_dataset(
+    dataset_id: str, response: Response, who: Writer, context: Service, options: Annotated[RereadIn, Body()]
+) -> DatasetOut:
+    """The bytes need not be sent again. Where the last version of the name was read like this, it is returned."""
+    dataset = service.reread(context, who, dataset_id, options.changes)
+    response.headers["Location"] = f"/v1/datasets/{dataset.id}"
+    return dataset_out(dataset)
 
 
 @router.get("/{dataset_id}/report", response_model=dict[str, Any], summary="What the check found")

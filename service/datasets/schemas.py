@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.datasets.tables import DatasetVersion
 from trainkit.spec.augment import AugmentStep
 from trainkit.spec.facts import DatasetKind
-from trainkit.spec.read_options import Channels, Delimiter, Encoding, Header, ImageSize, ReadOptions, TargetTask
+from trainkit.spec.read_options import ReadOptions
 
 NAME = r"^[^\x00-\x1f/\\]+$"
 
@@ -36,27 +38,44 @@ class DatasetOut(BaseModel):
     updated_at: datetime
 
 
-def read_options_of(**values: Any) -> dict[str, Any] | None:
+def read_options_of(values: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the options that were given, None when none was. Raises ValidationError."""
-    return ReadOptions.model_validate(values).model_dump(exclude_none=True) or None
+    return ReadOptions.model_validate(values).model_dump(mode="json", exclude_none=True) or None
 
 
-class SourceIn(BaseModel):
+def read_options_in(place: str, values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The same for the parameters of a request in `place`. Raises RequestValidationError, a 422 problem."""
+    try:
+        return read_options_of(values)
+    except ValidationError as error:
+        items = error.errors(include_url=False, include_context=False)
+        raise RequestValidationError([{**item, "loc": (place, *item["loc"])} for item in items]) from None
+
+
+class SourceIn(ReadOptions):
     """A file that the service fetches itself."""
 
-    model_config = ConfigDict(extra="forbid")
     uri: str = Field(min_length=1, max_length=2000, description="file:///path or s3://bucket/key.")
     name: str | None = Field(None, min_length=1, max_length=200, pattern=NAME, description="Left out: the file's.")
     kind: DatasetKind | None = Field(None, description="Left out: detected.")
     target: str | None = Field(
         None, max_length=300, pattern=r"^[^\x00]*$", description="Tables: the column to predict."
     )
-    delimiter: Delimiter | None = None
-    encoding: Encoding | None = None
-    header: Header | None = None
-    image_size: ImageSize | None = None
-    channels: Channels | None = None
-    task: TargetTask | None = None
+
+
+class RereadIn(ReadOptions):
+    """What is to be read in another way. A field that is left out stays as it is; null: detected."""
+
+    kind: DatasetKind | None = None
+    target: str | None = Field(
+        None, max_length=300, pattern=r"^[^\x00]*$", description="Tables: the column to predict."
+    )
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The fields that were sent."""
+        given = self.model_dump(mode="json", exclude_none=True)
+        return {name: given.get(name) for name in self.model_fields_set}
 
 
 class PreviewIn(BaseModel):

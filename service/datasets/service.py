@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,6 +68,33 @@ def register_stored(context: Context, who: Principal, sha256: str, metadata: Dat
         return register(context, who, Received(context.storage.new_part(), sha256, blob.bytes), metadata)
     except FileNotFoundError:  # deleted in the meantime
         return None
+
+
+def reread(context: Context, who: Principal, dataset_id: str, changes: Mapping[str, Any]) -> DatasetVersion:
+    """Create a version of a dataset's stored bytes that is read in another way, and ring for its check.
+
+    `changes` are `kind`, `target` and read options; None stands for "detected". Raises a 404 problem, and 409 when the
+    bytes are not there.
+    """
+    with reading(context.sessions) as session:
+        dataset = find(session, who, dataset_id)
+        sha256, size = dataset.blob_sha256, dataset.bytes
+        options = {**(dataset.read_options or {}), **changes}
+        metadata = DatasetMetadata(
+            dataset.name,
+            options.pop("kind", dataset.kind),
+            options.pop("target", dataset.target),
+            dataset.filename,
+            {name: value for name, value in options.items() if value is not None} or None,
+        )
+    if sha256 is None:
+        raise HttpProblem(409, "not_uploaded_yet", "The dataset has no bytes yet. Wait until its state is validating.")
+    try:
+        return register(context, who, Received(context.storage.new_part(), sha256, size), metadata)
+    except FileNotFoundError:
+        raise HttpProblem(
+            409, "bytes_missing", "The dataset's bytes are gone from storage. Upload them again."
+        ) from None
 
 
 def upload_limit(

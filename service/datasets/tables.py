@@ -38,7 +38,7 @@ class DatasetVersion(Leased, Base):
     target: Mapped[str | None] = mapped_column(String(300))
     filename: Mapped[str | None] = mapped_column(String(300))
     read_options: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    """What the client said of how the file is to be read (`ReadOptions`)."""
+    """What the client said of how the bytes are read (`trainkit.spec.read_options`)."""
     state: Mapped[str] = mapped_column(String(20))
     phase: Mapped[str | None] = mapped_column(String(200))
     progress: Mapped[dict[str, Any] | None] = mapped_column(Json)

@@ -107,7 +107,7 @@ def dataset_metadata(value: str | None) -> DatasetMetadata:
 def _read_options(values: dict[str, str]) -> dict[str, Any] | None:
     given = {key: values[key] for key in ReadOptions.model_fields if values.get(key)}
     try:
-        return read_options_of(**given)
+        return read_options_of(given)
     except ValidationError as error:
         item = error.errors()[0]
         key = str(item["loc"][0])

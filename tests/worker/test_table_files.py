@@ -11,6 +11,7 @@ import pytest
 
 import trainkit as tk
 from trainkit.data import Dataset, prepare
+from trainkit.spec import parse_spec, resolve
 from trainkit.spec.read_options import ReadOptions
 from worker.predict import BadInputError, predict
 
@@ -214,6 +215,17 @@ def test_excels_separator_line(tmp_path: Path) -> None:
     trained.answers_as_evaluated()
     assert [column.name for column in trained.facts.columns or ()] == ["a", "y"]
     assert trained.report["delimiter"] == ";"
+
+
+def test_a_target_that_never_changes(tmp_path: Path) -> None:
+    facts, report = prepare(CASES / "const_target.csv", tmp_path / "table", target="y")
+    np.savez(tmp_path / "a.npz", X=np.random.default_rng(0).normal(size=(30, 2)), y=np.full(30, 0.5))
+    arrays, said = prepare(tmp_path / "a.npz", tmp_path / "arrays")
+    for known, listed, pointer in ((facts, report, "/dataset/target"), (arrays, said, "/dataset")):
+        assert "constant_target" in [found["code"] for found in listed["findings"]]
+        spec = parse_spec({"dataset": "d", "model": {"kind": "mlp"}})
+        warned = {warning.code: warning.pointer for warning in resolve(spec, known).warnings}
+        assert warned["constant_target"] == pointer
 
 
 @pytest.mark.parametrize("number", ["1e39", "1e400", "Infinity", "-Infinity", "NaN", "1" + "0" * 400])

@@ -390,7 +390,11 @@ def _target_facts(targets: NDArray[Any] | None, classes: Sequence[str] | None, t
     if targets is None:
         return {"target_type": None if table else "none"}
     if classes is None:
-        return {"target_type": "number", "target_width": 1 if targets.ndim == 1 else targets.shape[1]}
+        return {
+            "target_type": "number",
+            "target_width": 1 if targets.ndim == 1 else targets.shape[1],
+            "constant_target": bool((targets == targets[:1]).all()),
+        }
     counts = np.bincount(targets, minlength=len(classes))
     return {"target_type": "class", "classes": {name: int(counts[i]) for i, name in enumerate(classes)}}
 

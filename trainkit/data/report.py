@@ -55,6 +55,9 @@ def report(dataset: Dataset, reason: str, details: dict[str, Any]) -> dict[str, 
         result["columns"] = [{**column.model_dump(), **readings.get(column.name, {})} for column in facts.columns or ()]
         result["column_statistics"] = _statistics(dataset.inputs)
         findings += _columns(dataset)
+    if facts.constant_target:
+        message = "the target has the same value in every sample, so there is nothing to learn"
+        findings.append(finding("warning", "constant_target", message, "y"))
     if dataset.targets is not None and facts.target_type == "number":
         findings += _whole_targets(dataset.targets)
     if isinstance(dataset.inputs, ArrayInputs):
@@ -276,7 +279,10 @@ def _columns(dataset: Dataset) -> list[dict[str, str]]:
             infinite = int(np.isinf(dataset.inputs.columns[column.name].values).sum())
             if infinite:
                 found.append(finding("warning", "infinite_values", f"{infinite} values are infinite", column.name))
-        if column.unique <= 1:
+        if column.unique == 1 and column.name == dataset.facts.target:
+            message = "the target has the same value in every row, so there is nothing to learn"
+            found.append(finding("warning", "constant_target", message, column.name))
+        elif column.unique <= 1:
             message = "no value is present" if column.missing == n else "every value is the same"
             found.append(finding("warning", "constant_column", message, column.name))
         id_like = (column.type == "categorical" or column.integer) and column.name != dataset.facts.target

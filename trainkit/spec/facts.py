@@ -58,6 +58,8 @@ class DatasetFacts(BaseModel):
     """Samples in each predefined part (train, validation, test); None when the dataset ships none."""
     target_width: int = 1
     """Numbers to predict for each sample (regression)."""
+    constant_target: bool = False
+    """The numbers to predict are the same in all samples."""
     lengths: tuple[int, int] | None = None
     """Shortest and longest sequence."""
 

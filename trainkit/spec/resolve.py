@@ -11,7 +11,15 @@ from pydantic import ValidationError
 
 from trainkit.spec import checks, forecasting, losses
 from trainkit.spec.early_stop import peer_rules_of
-from trainkit.spec.facts import DatasetFacts, Sample, class_counts, infer_task, is_classification, sample_of
+from trainkit.spec.facts import (
+    DatasetFacts,
+    Sample,
+    class_counts,
+    infer_task,
+    is_classification,
+    sample_of,
+    target_column,
+)
 from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.metrics import with_mode
 from trainkit.spec.models import is_sklearn_model
@@ -162,6 +170,14 @@ def _warnings(spec: JobSpec, context: checks.CheckContext) -> Iterator[Problem]:
             "few_of_a_class",
             f"the smallest class has about {smallest:.0f} samples beside the test part: not every fold can have one",
             "Use fewer folds.",
+        )
+    target = target_column(spec, context.facts)
+    if not context.classification and (context.facts.constant_target or (target is not None and target.unique <= 1)):
+        yield Problem(
+            "/dataset/target" if target is not None else "/dataset",
+            "constant_target",
+            "the target has the same value in every sample: a model can only learn to repeat it",
+            "Name another target, or look at the dataset's report.",
         )
     if spec.task is None and context.facts.kind == "table":
         yield Problem(
