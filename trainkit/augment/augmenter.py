@@ -114,10 +114,14 @@ def _apply_step(step: Any, x: Tensor, random: torch.Generator, colour_image: boo
     match step:
         case RandomCrop(padding=padding):
             return geometry.crop(x, padding, random)
+        case Brightness(amount=amount, mode="shift"):
+            return colour.shift_brightness(x, uniform(count, -amount, amount, random))
         case Brightness(amount=amount):
             return colour.brightness(x, uniform(count, 1 - amount, 1 + amount, random))
         case Contrast(amount=amount):
             return colour.contrast(x, uniform(count, 1 - amount, 1 + amount, random))
+        case Saturation(amount=amount, mode="shift"):
+            return colour.shift_saturation(x, uniform(count, -amount, amount, random))
         case Saturation(amount=amount):
             return colour.saturation(x, uniform(count, 1 - amount, 1 + amount, random))
         case Hue(amount=amount, mode="scale"):

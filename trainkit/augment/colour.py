@@ -1,4 +1,4 @@
-"""Colour steps as torchvision defines them, with one factor for each sample; values stay in [0, 1]."""
+"""Colour steps with one factor or shift for each sample, factors as in torchvision; values stay in [0, 1]."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def brightness(x: Tensor, factor: Tensor) -> Tensor:
     return blend(x, torch.zeros_like(x[:1, :1, :1, :1]), factor)
 
 
+def shift_brightness(x: Tensor, shift: Tensor) -> Tensor:
+    """x + shift, clipped; the same number for all channels."""
+    return (x + shift.to(x.device, x.dtype)[:, None, None, None]).clamp(0, 1)
+
+
 def contrast(x: Tensor, factor: Tensor) -> Tensor:
     """Blend with the sample's own mean grey."""
     return blend(x, grey(x).mean((2, 3), keepdim=True), factor)
@@ -36,6 +41,13 @@ def contrast(x: Tensor, factor: Tensor) -> Tensor:
 def saturation(x: Tensor, factor: Tensor) -> Tensor:
     """Blend with the grey image; x has three channels."""
     return blend(x, grey(x), factor)
+
+
+def shift_saturation(x: Tensor, shift: Tensor) -> Tensor:
+    """S + shift within [0, 1] in HSV; pixels without colour have no hue to show, and stay. x has three channels."""
+    h, s, v = _to_hsv(x)
+    shifted = (s + shift.to(x.device, x.dtype)[:, None, None]).clamp(0, 1)
+    return _to_rgb(h, torch.where(s > 0, shifted, s), v)
 
 
 def hue(x: Tensor, turn: Tensor) -> Tensor:

@@ -51,7 +51,8 @@ def strong_penalties(record: Record) -> list[str]:
     """Return the names of the penalties that may keep the training loss high: strong ones, and any weight penalty that halved
     the weights."""
     regularize, samples = record.spec.regularize, max(1, record.parts[0])
-    dropout = max(getattr(record.spec.model, "dropout", 0) or 0, getattr(record.spec.model, "spatial_dropout", 0))
+    kinds = ("dropout", "spatial_dropout", "block_dropout")
+    dropout = max(getattr(record.spec.model, kind, 0) or 0 for kind in kinds)
     strengths = {
         "l2": (regularize.l2 / samples, STRONG_PENALTIES["l2_share"]),
         "l1": (regularize.l1 / samples, STRONG_PENALTIES["l1_share"]),

@@ -12,7 +12,7 @@ from trainkit.spec.models import Cnn
 
 
 def build_cnn(spec: Cnn, input_shape: tuple[int, int, int], outputs: int) -> Network:
-    """Blocks of convolution, norm, activation, 2x2 pooling and spatial dropout; then pooling or flattening; then dense.
+    """Blocks of convolution, norm, activation, 2x2 pooling and dropout; then pooling or flattening; then dense.
 
     Pooling stops while an image side would fall below 1.
     """
@@ -51,4 +51,6 @@ def _block(spec: Cnn, inputs: int, channels: int, pools: bool) -> nn.Sequential:
         layers["pool"] = nn.MaxPool2d(2) if spec.pool == "max" else nn.AvgPool2d(2)
     if spec.spatial_dropout > 0:
         layers["spatial_dropout"] = nn.Dropout2d(spec.spatial_dropout)
+    if spec.block_dropout > 0:
+        layers["dropout"] = nn.Dropout(spec.block_dropout)
     return nn.Sequential(layers)

@@ -99,11 +99,13 @@ class RandomResizedCrop(SpecModel):
 
 
 class Brightness(SpecModel):
-    """Multiply the distance from the lowest value by a factor drawn from [1-amount, 1+amount]."""
+    """Scale: low + f (x - low), f from [1-amount, 1+amount]; shift: x + d (high - low), d from [-amount, amount]."""
 
     kind: Literal["brightness"] = "brightness"
     amount: Amount = 0.2
-    """Half-width of the factor's interval."""
+    """Half-width of the interval of f or d, one number for each sample."""
+    mode: Literal["scale", "shift"] = "scale"
+    """`scale` multiplies, as torchvision does; `shift` adds, and ends at the range. value_shift adds to single channels."""
 
 
 class Contrast(SpecModel):
@@ -115,11 +117,13 @@ class Contrast(SpecModel):
 
 
 class Saturation(SpecModel):
-    """Blend with the grey image, factor drawn from [1-amount, 1+amount]; colour images only."""
+    """Scale: grey + f (x - grey), f from [1-amount, 1+amount]; shift: d from [-amount, amount] is added to S of HSV."""
 
     kind: Literal["saturation"] = "saturation"
     amount: Amount = 0.2
-    """Half-width of the factor's interval."""
+    """Half-width of the interval of f or d, one number for each sample; colour images only."""
+    mode: Literal["scale", "shift"] = "scale"
+    """`scale` blends with the grey image, as torchvision does; `shift` sets S to S + d within [0, 1], grey stays grey."""
 
 
 class Hue(SpecModel):

@@ -295,6 +295,9 @@ def _model_problems(context: CheckContext) -> Iterator[Problem]:
         yield Problem(
             "/model/kind", "needs_image", f"{kind} reads images, the samples are {sample.form}s", "Use an mlp."
         )
+    if kind == "torchvision" and sample.form == "image" and sample.shape[0] not in (1, 3):
+        message = f"torchvision's networks read grey or RGB images, these have {sample.shape[0]} channels"
+        yield Problem("/model/kind", "needs_colour", message, "Use a cnn or residual_cnn, which read any channels.")
     if kind in RECURRENT_MODELS and sample.form != "sequence":
         yield Problem(
             "/model/kind",

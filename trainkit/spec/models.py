@@ -68,6 +68,8 @@ class Cnn(SpecModel):
     """Before the last linear layer."""
     spatial_dropout: DropProbability = 0.0
     """Probability of dropping a whole channel after each block."""
+    block_dropout: DropProbability = 0.0
+    """Probability of dropping single values after each block, as a Dropout layer behind each pooling does."""
     head: Head = "global_average"
     """`global_average` pools each channel to its mean; `flatten` keeps every position."""
     dense: tuple[Width, ...] = Field((), max_length=8)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as reference
 
 from trainkit.augment import build, colour
+from trainkit.augment.seeding import generator
 
 Adjust = Callable[[Tensor, Tensor], Tensor]
 
@@ -49,6 +50,37 @@ def test_a_scaled_hue_is_that_of_colorsys(factor: float) -> None:
     for own, given in zip(out.permute(0, 2, 3, 1).reshape(-1, 3), x.permute(0, 2, 3, 1).reshape(-1, 3), strict=True):
         h, s, v = colorsys.rgb_to_hsv(*given.tolist())
         assert own.tolist() == pytest.approx(colorsys.hsv_to_rgb(h * factor % 1.0, s, v), abs=2e-5)
+
+
+@pytest.mark.parametrize("shift", [-1.0, -0.3, 0.0, 0.25, 1.0])
+def test_an_added_brightness_is_the_sum_within_the_range(shift: float) -> None:
+    x = images(2)
+    out = colour.shift_brightness(x, torch.full((5,), shift))
+    assert out.flatten().tolist() == pytest.approx(
+        [min(max(v + shift, 0.0), 1.0) for v in x.flatten().tolist()], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("shift", [-1.0, -0.3, 0.0, 0.25, 1.0])
+def test_an_added_saturation_is_that_of_colorsys(shift: float) -> None:
+    x = images()[:2]
+    out = colour.shift_saturation(x, torch.full((2,), shift))
+    for own, given in zip(out.permute(0, 2, 3, 1).reshape(-1, 3), x.permute(0, 2, 3, 1).reshape(-1, 3), strict=True):
+        h, s, v = colorsys.rgb_to_hsv(*given.tolist())
+        expected = colorsys.hsv_to_rgb(h, min(max(s + shift, 0.0), 1.0) if s > 0 else 0.0, v)
+        assert own.tolist() == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["brightness", "saturation"])
+def test_the_mode_of_a_step_is_followed_with_one_number_for_each_sample(kind: str) -> None:
+    x = images()
+    for mode, reference_step in {
+        "shift": {"brightness": colour.shift_brightness, "saturation": colour.shift_saturation}[kind],
+        "scale": {"brightness": colour.brightness, "saturation": colour.saturation}[kind],
+    }.items():
+        out, _ = build([{"kind": kind, "amount": 0.4, "mode": mode}]).apply(x, seed=3, epoch=1, step=0)
+        drawn = (torch.rand(5, generator=generator(3, 1, 0)) * 2 - 1) * 0.4 + (mode == "scale")
+        torch.testing.assert_close(out, reference_step(x, drawn), atol=1e-5, rtol=0)
 
 
 def test_the_mode_of_a_hue_step_is_followed() -> None:

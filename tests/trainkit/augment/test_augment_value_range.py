@@ -9,10 +9,16 @@ import torch
 from torch import Tensor
 
 from trainkit.augment import build, variants
-from trainkit.spec.augment import AugmentStep, Hue, Saturation
+from trainkit.spec.augment import AugmentStep
 
-KINDS: list[str] = [step.model_fields["kind"].default for step in get_args(get_args(AugmentStep)[0])]
-COLOUR = [step.model_fields["kind"].default for step in (Saturation, Hue)]
+KINDS: list[str] = [
+    *(step.model_fields["kind"].default for step in get_args(get_args(AugmentStep)[0])),
+    "brightness shift",
+    "saturation shift",
+    "hue scale",
+]
+"""Every kind of step, and the other modes of those that have two."""
+COLOUR = ("saturation", "hue", "saturation shift", "hue scale")
 STRONG: dict[str, dict[str, Any]] = {
     "noise": {"std": 0.3},
     "value_shift": {"amount": 0.5},
@@ -27,7 +33,8 @@ SIZE = 24
 
 
 def step_of(kind: str) -> dict[str, Any]:
-    return {"kind": kind, **STRONG.get(kind, {})}
+    name, _, mode = kind.partition(" ")
+    return {"kind": name, **STRONG.get(name, {}), **({"mode": mode} if mode else {})}
 
 
 def unit_images(channels: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -55,7 +62,7 @@ def test_a_step_does_the_same_on_every_scale(kind: str, scale: str, channels: in
     (a, b), x = SCALES[scale], unit_images(channels)
     ranges = [(b, a + b)]
     if refused(kind, channels, scale):
-        with pytest.raises(ValueError, match=f"{kind} needs colour images: "):
+        with pytest.raises(ValueError, match=f"{kind.split()[0]} needs colour images: "):
             applied(a * x + b, kind, ranges)
         return
     expected, soft = applied(x, kind, None)

@@ -9,7 +9,7 @@ import pytest
 from trainkit.spec import DatasetFacts, JobSpec, SpecError, resolve
 
 
-def problems(ranges: Any, channels: int = 3, kind: str = "hue") -> list[tuple[str, str, str]]:
+def problems(ranges: Any, channels: int = 3, kind: str = "hue", model: str = "cnn") -> list[tuple[str, str, str]]:
     facts = DatasetFacts(
         kind="arrays",
         samples=100,
@@ -18,7 +18,7 @@ def problems(ranges: Any, channels: int = 3, kind: str = "hue") -> list[tuple[st
         classes={"a": 50, "b": 50},
         value_ranges=ranges,
     )
-    spec = {"dataset": "d", "model": {"kind": "cnn"}, "augment": [{"kind": "noise"}, {"kind": kind}]}
+    spec: dict[str, Any] = {"dataset": "d", "model": {"kind": model}, "augment": [{"kind": "noise"}, {"kind": kind}]}
     try:
         resolve(JobSpec.model_validate(spec), facts)
     except SpecError as error:
@@ -47,3 +47,11 @@ def test_colour_steps_need_colours(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["brightness", "contrast", "noise", "rand_augment"])
 def test_other_steps_need_none(kind: str) -> None:
     assert problems(((-2.0, 2.5), (0.0, 4000.0)), channels=2, kind=kind) == []
+
+
+@pytest.mark.parametrize("channels", [2, 4, 7])
+def test_networks_of_torchvision_need_one_channel_or_three(channels: int) -> None:
+    ((pointer, message, _),) = problems(None, channels=channels, kind="noise", model="torchvision")
+    assert pointer == "/model/kind"
+    assert f"these have {channels} channels" in message
+    assert problems(None, channels=1, kind="noise", model="torchvision") == []

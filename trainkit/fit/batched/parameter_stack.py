@@ -198,7 +198,13 @@ def _convolution(layer: Layer, x: Tensor, weights: Weights, generators: Sequence
 
 
 def _dropout(layer: Layer, x: Tensor, _: Weights, generators: Sequence[torch.Generator]) -> Tensor:
-    return x * _masks(layer.module.p, x.shape, generators, x) if layer.module.p > 0 else x
+    if layer.module.p == 0:
+        return x
+    if x.ndim == 3:
+        return x * _masks(layer.module.p, x.shape, generators, x)
+    trials = len(generators)
+    masks = _masks(layer.module.p, (trials, len(x), x.shape[1] // trials, *x.shape[2:]), generators, x)
+    return x * masks.transpose(0, 1).flatten(1, 2)
 
 
 def _channel_dropout(layer: Layer, x: Tensor, _: Weights, generators: Sequence[torch.Generator]) -> Tensor:

@@ -132,7 +132,7 @@ CASES: dict[str, tuple[Any, Document]] = {
     "cnn": (
         images(),
         spec(
-            {"kind": "cnn", "channels": [4, 6], "spatial_dropout": 0.2, "dropout": 0.2},
+            {"kind": "cnn", "channels": [4, 6], "spatial_dropout": 0.2, "block_dropout": 0.2, "dropout": 0.2},
             optimizer=OPTIMIZERS[2],
             augment=[{"kind": "rotate", "degrees": 10}],
         ),

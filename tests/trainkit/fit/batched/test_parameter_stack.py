@@ -27,7 +27,10 @@ MODELS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "mlp with dropout": (Mlp(hidden=(7, 6), dropout=0.5, input_dropout=0.2), (5,)),
     **{f"mlp with {norm} norm": (Mlp(hidden=(16, 12), norm=norm), (5,)) for norm in ("batch", "layer", "group")},
     **{f"cnn with {norm} norm": (Cnn(channels=(4, 6), norm=norm), (2, 6, 6)) for norm in ("none", "batch", "layer")},
-    "cnn with dropout": (Cnn(channels=(4,), norm="group", spatial_dropout=0.4, dropout=0.3, dense=(5,)), (1, 5, 7)),
+    "cnn with dropout": (
+        Cnn(channels=(4,), norm="group", spatial_dropout=0.4, block_dropout=0.2, dropout=0.3, dense=(5,)),
+        (1, 5, 7),
+    ),
     "cnn, flattened": (Cnn(channels=(3,), convs_per_block=2, head="flatten", pool="average", kernel=5), (1, 6, 6)),
 }
 

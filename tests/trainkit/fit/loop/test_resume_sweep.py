@@ -54,7 +54,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "cnn with batch norm, augmentation and mixup, accumulating": (
         small,
         spec(
-            {"kind": "cnn", "channels": [3, 4], "spatial_dropout": 0.2},
+            {"kind": "cnn", "channels": [3, 4], "spatial_dropout": 0.2, "block_dropout": 0.2},
             optimizer={"kind": "adam", "lr": 0.01},
             schedule={"kind": "cosine", "warmup_epochs": 1},
             augment=[{"kind": "rotate", "degrees": 10}, {"kind": "mixup", "alpha": 0.4}],
