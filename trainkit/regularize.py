@@ -1,8 +1,9 @@
 """Penalties and constraints on weights: parameters of two or more dimensions outside norm layers.
 
-L = L0 + (l1/n) sum |w| + (l2/2n) sum w^2, n the number of training samples; so L2 equals SGD's weight_decay = l2/n. L1
-and L2 are in closed form: the gradient is added to what backward left, and no graph is built for it. Max-norm projects
-every unit's incoming weights into a ball after each step (Srebro and Shraibman 2005).
+L = L0 + l1 sum |w| + (l2/2) sum w^2; `RegularizeSpec.factors` divides the spec's numbers by the number of training
+samples. L1 and L2 are in closed form: the gradient is added to what backward left, and no graph is built for it. L1 may
+be a proximal step instead, which the optimizer takes after its own. Max-norm projects every unit's incoming weights into
+a ball after each step (Srebro and Shraibman 2005).
 """
 
 from __future__ import annotations
@@ -30,26 +31,34 @@ def weights_of(module: nn.Module) -> list[Parameter]:
 
 
 @torch.no_grad()
-def add_penalty_gradient_(weights: Sequence[Tensor], l1: float, l2: float, n: int) -> None:
-    """grad += (l2/n) w + (l1/n) sign(w), for weights that have a gradient."""
+def add_penalty_gradient_(weights: Sequence[Tensor], l1: float, l2: float) -> None:
+    """grad += l2 w + l1 sign(w), for weights that have a gradient."""
     trained = [weight for weight in weights if weight.grad is not None]
     gradients = [weight.grad for weight in trained if weight.grad is not None]
     if trained and l2:
-        torch._foreach_add_(gradients, trained, alpha=l2 / n)
+        torch._foreach_add_(gradients, trained, alpha=l2)
     if trained and l1:
-        torch._foreach_add_(gradients, torch._foreach_sign(trained), alpha=l1 / n)
+        torch._foreach_add_(gradients, torch._foreach_sign(trained), alpha=l1)
 
 
 @torch.no_grad()
-def penalty(weights: Sequence[Tensor], l1: float, l2: float, n: int) -> Tensor:
-    """(l1/n) sum |w| + (l2/2n) sum w^2 as a tensor on the weights' device; 0 without weights."""
+def soft_threshold_(weights: Sequence[Tensor], threshold: float) -> None:
+    """w <- sign(w) max(|w| - threshold, 0), the proximal step of L1 (Daubechies et al. 2004)."""
+    # Exactly 0 inside the threshold, and w - threshold or w + threshold outside.
+    clamped = torch._foreach_clamp_max(torch._foreach_clamp_min(list(weights), -threshold), threshold)
+    torch._foreach_sub_(list(weights), clamped)
+
+
+@torch.no_grad()
+def penalty(weights: Sequence[Tensor], l1: float, l2: float) -> Tensor:
+    """l1 sum |w| + (l2/2) sum w^2 as a tensor on the weights' device; 0 without weights."""
     if not weights:
         return torch.zeros(())
     total = torch.zeros((), device=weights[0].device)
     if l1:
-        total = total + l1 / n * torch.stack(torch._foreach_norm(list(weights), 1)).sum()
+        total = total + l1 * torch.stack(torch._foreach_norm(list(weights), 1)).sum()
     if l2:
-        total = total + l2 / (2 * n) * torch.stack(torch._foreach_norm(list(weights), 2)).square().sum()
+        total = total + l2 / 2 * torch.stack(torch._foreach_norm(list(weights), 2)).square().sum()
     return total
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainkit.regularize import add_penalty_gradient_, max_norm_, penalty, weights_of
+from trainkit.regularize import add_penalty_gradient_, max_norm_, penalty, soft_threshold_, weights_of
+from trainkit.spec.training import RegularizeSpec
 
 
 def network() -> nn.Module:
@@ -32,7 +33,7 @@ def test_l2_equals_sgd_with_weight_decay_lambda_over_n() -> None:
             optimizer.zero_grad()
             module(x).square().mean().backward()
             if module is ours:
-                add_penalty_gradient_(weights_of(ours), 0, l2, n)
+                add_penalty_gradient_(weights_of(ours), *RegularizeSpec(l2=l2).factors(n))
             optimizer.step()
     torch.testing.assert_close(ours.weight, theirs.weight, rtol=0, atol=1e-7)
 
@@ -42,13 +43,14 @@ def test_the_gradient_is_that_of_the_penalty(l1: float, l2: float) -> None:
     own = network()
     weights, n = weights_of(own), 7
     loss = sum(l1 / n * w.abs().sum() + l2 / (2 * n) * w.square().sum() for w in weights)
+    factors = RegularizeSpec(l1=l1, l2=l2).factors(n)
     expected = torch.autograd.grad(loss, weights)
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
-    add_penalty_gradient_(weights, l1, l2, n)
+    add_penalty_gradient_(weights, *factors)
     for weight, gradient in zip(weights, expected, strict=True):
         torch.testing.assert_close(weight.grad, gradient)
-    torch.testing.assert_close(penalty(weights, l1, l2, n), loss.detach())
+    torch.testing.assert_close(penalty(weights, *factors), loss.detach())
 
 
 def test_max_norm_projects_units_and_leaves_those_inside_bit_identical() -> None:
@@ -130,9 +132,34 @@ def test_weights_without_a_gradient_get_no_penalty_and_a_shared_weight_counts_on
     shared = nn.Linear(3, 3)
     own = nn.Sequential(shared, nn.ReLU(), shared)
     assert len(weights_of(own)) == 1
-    add_penalty_gradient_(weights_of(own), 1.0, 1.0, 5)
+    add_penalty_gradient_(weights_of(own), 1.0, 1.0)
     assert shared.weight.grad is None
 
 
 def test_no_weights_no_penalty() -> None:
-    assert penalty([], 1.0, 1.0, 5).item() == 0
+    assert penalty([], 1.0, 1.0).item() == 0
+
+
+def test_the_soft_threshold_by_hand() -> None:
+    weights = [torch.tensor([[0.5, -0.5, 0.1], [-0.1, 0.25, 0.0]]), torch.tensor([[float("nan"), -2.0]])]
+    soft_threshold_(weights, 0.25)
+    torch.testing.assert_close(weights[0], torch.tensor([[0.25, -0.25, 0.0], [0.0, 0.0, 0.0]]), rtol=0, atol=0)
+    assert weights[1][0, 0].isnan()
+    assert weights[1][0, 1] == -1.75
+
+
+def test_scale_sum_does_not_divide_by_the_samples() -> None:
+    spec = RegularizeSpec(l1=3.0, l2=2.0, scale="sum")
+    assert spec.factors(50) == (3.0, 2.0)
+    weight = torch.tensor([[0.5, -2.0]], requires_grad=True)
+    weight.grad = torch.zeros_like(weight)
+    add_penalty_gradient_([weight], *spec.factors(50))
+    assert weight.grad.tolist() == [[2.0 * 0.5 + 3.0, -2.0 * 2.0 - 3.0]]
+    assert penalty([weight.detach()], *spec.factors(50)).item() == 3.0 * 2.5 + 2.0 / 2 * 4.25
+
+
+def test_a_proximal_l1_adds_no_gradient() -> None:
+    spec = RegularizeSpec(l1=3.0, l2=2.0, l1_update="proximal")
+    assert spec.gradient_factors(10) == (0.0, 0.2)
+    assert spec.proximal_l1(10) == 0.3
+    assert RegularizeSpec(l1=3.0, l1_update="subgradient").proximal_l1(10) == 0.0

@@ -50,12 +50,13 @@ def dropout_gap(record: Record) -> float | None:
 def strong_penalties(record: Record) -> list[str]:
     """Return the names of the penalties that may keep the training loss high: strong ones, and any weight penalty that halved
     the weights."""
-    regularize, samples = record.spec.regularize, max(1, record.parts[0])
+    regularize = record.spec.regularize
+    penalties = regularize.factors(max(1, record.parts[0]))
     kinds = ("dropout", "spatial_dropout", "block_dropout")
     dropout = max(getattr(record.spec.model, kind, 0) or 0 for kind in kinds)
     strengths = {
-        "l2": (regularize.l2 / samples, STRONG_PENALTIES["l2_share"]),
-        "l1": (regularize.l1 / samples, STRONG_PENALTIES["l1_share"]),
+        "l2": (penalties.l2, STRONG_PENALTIES["l2_share"]),
+        "l1": (penalties.l1, STRONG_PENALTIES["l1_share"]),
         "weight_decay": (regularize.weight_decay, STRONG_PENALTIES["weight_decay"]),
         "dropout": (dropout, STRONG_PENALTIES["dropout"]),
         "input_dropout": (getattr(record.spec.model, "input_dropout", 0), STRONG_PENALTIES["input_dropout"]),

@@ -11,19 +11,25 @@ from typing import Any
 
 import torch
 
+from trainkit.regularize import soft_threshold_
 from trainkit.spec.optimizers import OptimizerSpec
 
 
 def build_optimizer(spec: OptimizerSpec, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Return the optimizer of the spec. A group is {"params", "name", "lr" (optional), "weight_decay" (default 0)}.
+    """Return the optimizer of the spec.
 
-    Decay is decoupled whatever the kind: w <- w - eta*wd*w before the update, for parameters that have a gradient.
+    A group is {"params", "name", "lr" (optional), "weight_decay" and "proximal_l1" (default 0)}. Decay is decoupled
+    whatever the kind: w <- w - eta*wd*w before the update, for parameters that have a gradient. `proximal_l1` is the
+    factor of L1's soft threshold after the update: w <- sign(w) max(|w| - eta*gain*proximal_l1, 0), `gain` the spec's
+    `step_gain`: a gradient g moves w by eta*gain*g in all, so the minimum is that of L0 + proximal_l1 * sum |w|.
     `state_dict` holds tensors and plain containers and restores bit by bit. Raises ValueError when there is no
     parameter to train.
     """
     if not any(group["params"] for group in groups):
         raise ValueError("no parameter is trainable: unfreeze a block or add a head")
-    copied_groups = [{"weight_decay": 0.0, **group, "params": list(group["params"])} for group in groups]
+    copied_groups = [
+        {"weight_decay": 0.0, "proximal_l1": 0.0, **group, "params": list(group["params"])} for group in groups
+    ]
     arguments = spec.torch_arguments()
     if spec.fused_devices:
         parameters = [parameter for group in copied_groups for parameter in group["params"]]
@@ -38,6 +44,8 @@ def build_optimizer(spec: OptimizerSpec, groups: Sequence[dict[str, Any]]) -> to
         optimizer.register_step_pre_hook(_decay_weights)
     if spec.rate_factor != 1:
         _scale_rates(optimizer, spec.rate_factor)  # after the hook of the decay, which uses eta itself
+    if any(group["proximal_l1"] for group in copied_groups):
+        _threshold_weights(optimizer, spec.step_gain)  # after the hook that gives eta back
     optimizer.register_load_state_dict_pre_hook(_keep_kernel_choice)
     return optimizer
 
@@ -48,6 +56,18 @@ def _decay_weights(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -
         if params:
             with torch.no_grad():
                 torch._foreach_mul_(params, 1 - group["lr"] * group["decoupled_decay"])
+
+
+def _threshold_weights(optimizer: torch.optim.Optimizer, gain: float) -> None:
+    """Take L1's proximal step after each update, for parameters that have a gradient."""
+
+    def threshold(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+        for group in optimizer.param_groups:
+            params = [p for p in group["params"] if p.grad is not None] if group["proximal_l1"] else []
+            if params:
+                soft_threshold_(params, group["lr"] * gain * group["proximal_l1"])
+
+    optimizer.register_step_post_hook(threshold)
 
 
 def _scale_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -32,6 +32,8 @@ RECURRENT_MODELS = ("lstm", "gru")
 FLAT_MODELS = ("mlp", "linear", "linear_svm", "gradient_boosting", "rbf_svm")
 SOFT_TARGET_LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "focal")
 TRAIN_METRICS = ("loss", "accuracy", "mse", "mae")
+WEAK_PENALTY_SAMPLES = 100
+"""Samples from which on a penalty below 1 is far weaker than where libraries do not divide it by their number."""
 MOST_SVM_SAMPLES = 20_000
 """A kernel machine's time grows with the square of its samples: beyond this it is no cheap model any more."""
 OF_TRAINING = ("augment", "optimizer", "schedule", "regularize", "early_stop")
@@ -481,6 +483,50 @@ def _sklearn_problems(spec: JobSpec, training_samples: int) -> Iterator[Problem]
         yield Problem("/start_from", "no_weights", f"{kind} has no weights to take over", hint)
     if spec.adapt is not None:
         yield Problem("/adapt", "no_network", f"{kind} has no features to adapt", hint)
+
+
+def penalty_warnings(spec: JobSpec, training_samples: int) -> Iterator[Problem]:
+    """Warnings of penalties that do less than their number says elsewhere.
+
+    A spec that names its `scale` is not warned about it, nor is an l1 or l2 of 1 or more: no library uses such a number
+    undivided.
+    """
+    regularize, n = spec.regularize, training_samples
+    if regularize.scale == "mean" and "scale" not in regularize.model_fields_set and n >= WEAK_PENALTY_SAMPLES:
+        if 0 < regularize.l2 < 1:
+            yield Problem(
+                "/regularize/l2",
+                "weak_penalty",
+                f"l2 is divided by the {n} training samples: the decay is {regularize.l2 / n:.3g}, {n} times weaker than "
+                f"weight_decay={regularize.l2:g} in PyTorch and {2 * n} times weaker than L2({regularize.l2:g}) in Keras",
+                f'Say "scale": "sum" for PyTorch\'s meaning (Keras\'s is l2: {2 * regularize.l2:g} then), or "scale": '
+                '"mean" to keep it and this warning away.',
+            )
+        if 0 < regularize.l1 < 1:
+            yield Problem(
+                "/regularize/l1",
+                "weak_penalty",
+                f"l1 is divided by the {n} training samples: it is {n} times weaker than L1({regularize.l1:g}) in Keras",
+                'Say "scale": "sum" for Keras\'s meaning, or "scale": "mean" to keep it and this warning away.',
+            )
+    if not regularize.l1:
+        return
+    adaptive, update = spec.optimizer.step_scale != "gradient", regularize.l1_update
+    if update == "subgradient" or (update == "auto" and adaptive):
+        yield Problem(
+            "/regularize/l1",
+            "l1_without_zeros",
+            f"with {spec.optimizer.kind} l1 is part of the gradient: weights come near 0, and none becomes exactly 0",
+            f'For exact zeros {"use sgd, or " if adaptive else ""}say "l1_update": "proximal".',
+        )
+    if update == "proximal" and adaptive:
+        yield Problem(
+            "/regularize/l1_update",
+            "l1_decoupled",
+            f"{spec.optimizer.kind} gives each weight a rate of its own and the soft threshold does not: the zeros are "
+            "exact, and which weights they are differs from the minimum of the loss with l1",
+            "Use sgd where the support matters, as in a lasso.",
+        )
 
 
 def svm_share(spec: JobSpec, training_samples: int) -> float:

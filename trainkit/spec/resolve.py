@@ -131,6 +131,9 @@ def _complete(spec: JobSpec, task: Task, has_validation: bool) -> JobSpec:
         update["loss"] = default_loss(spec, task)
     if spec.target_scaling == "auto":
         update["target_scaling"] = "none" if is_classification(task) else "z_score"
+    if spec.regularize.l1 and spec.regularize.l1_update == "auto":
+        l1_update = "proximal" if spec.optimizer.step_scale == "gradient" else "subgradient"
+        update["regularize"] = spec.regularize.model_copy(update={"l1_update": l1_update})
     update["early_stop"] = tuple(with_mode(rule) for rule in spec.early_stop)
     update["schedule"] = with_mode(spec.schedule)
     train: dict[str, Any] = {"monitor": best_monitor(spec, has_validation)}
@@ -186,6 +189,7 @@ def _warnings(spec: JobSpec, context: checks.CheckContext) -> Iterator[Problem]:
 
 
 def _warnings_of_training(spec: JobSpec, context: checks.CheckContext) -> Iterator[Problem]:
+    yield from checks.penalty_warnings(spec, context.training_samples)
     if spec.regularize.l2 and spec.regularize.weight_decay:
         yield Problem(
             "/regularize",

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
 from trainkit.spec.base import NonNegative, Positive, Rate, Seed, SpecModel, Width
 
 SanityCheck = Literal["first_batch", "small_model"]
+
+
+class PenaltyFactors(NamedTuple):
+    """Factors of L = L0 + l1 * sum |w| + (l2/2) * sum w^2, whatever `scale` the spec has."""
+
+    l1: float
+    l2: float
 
 
 class RegularizeSpec(SpecModel):
@@ -18,15 +25,37 @@ class RegularizeSpec(SpecModel):
     """
 
     l1: NonNegative = 0.0
-    """L = L0 + (l1/n) * sum |w|."""
+    """L = L0 + (l1/n) * sum |w|. scikit-learn's Lasso(alpha) with the mse loss is l1 = 2 * n * alpha."""
+    l1_update: Literal["auto", "proximal", "subgradient"] = "auto"
+    """`proximal`: after each step w <- sign(w) * max(|w| - eta * l1/n, 0), so weights become exactly 0; with momentum
+    eta is the rate of the whole step, lr/(1-b). `subgradient`: (l1/n) * sign(w) is added to the gradient; weights come
+    near 0. auto: proximal with sgd and its momentum forms, where both have the same minimum; subgradient with the
+    others, whose steps have another rate for each weight (proximal is decoupled there, as weight_decay is)."""
     l2: NonNegative = 0.0
     """L = L0 + (l2/2n) * sum w^2, equal to SGD with weight_decay = l2/n."""
+    scale: Literal["mean", "sum"] = "mean"
+    """`mean` divides l1 and l2 by n, as above. `sum` does not: l2 is then PyTorch's weight_decay of SGD, and twice the
+    number of Keras's L2; l1 is the number of Keras's L1."""
     weight_decay: NonNegative = 0.0
     """Decoupled: w <- w - eta * weight_decay * w beside any optimizer."""
     max_norm: Positive | None = None
     """After each step project every unit's incoming weights to at most this norm (usually 3 or 4)."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Mix the one-hot targets with the uniform distribution by this share (cross_entropy and focal)."""
+
+    def factors(self, samples: int) -> PenaltyFactors:
+        """Return the penalties' factors for so many training samples."""
+        divisor = samples if self.scale == "mean" else 1
+        return PenaltyFactors(self.l1 / divisor, self.l2 / divisor)
+
+    def gradient_factors(self, samples: int) -> PenaltyFactors:
+        """Return the factors of the penalties whose gradient is added: all but an l1 that is a proximal step."""
+        factors = self.factors(samples)
+        return factors._replace(l1=0.0) if self.l1_update == "proximal" else factors
+
+    def proximal_l1(self, samples: int) -> float:
+        """Return l1's factor where it is a proximal step, else 0."""
+        return self.factors(samples).l1 if self.l1_update == "proximal" else 0.0
 
 
 class TrainSpec(SpecModel):

@@ -148,3 +148,51 @@ def test_a_resolved_spec_is_a_fixed_point():
     once = resolved(GREY, early_stop=[{"kind": "patience"}]).spec
     again = resolve(once.model_dump(mode="json"), GREY).spec
     assert again == once
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "update"),
+    [
+        ("sgd", "proximal"),
+        ("momentum", "proximal"),
+        ("heavy_ball", "proximal"),
+        ("nesterov", "proximal"),
+        ("adagrad", "subgradient"),
+        ("rmsprop", "subgradient"),
+        ("adam", "subgradient"),
+        ("lion", "subgradient"),
+        ("muon", "subgradient"),
+    ],
+)
+def test_l1_is_a_proximal_step_with_optimizers_that_step_by_the_gradient(optimizer, update):
+    result = resolved(GREY, optimizer={"kind": optimizer}, regularize={"l1": 5})
+    assert result.spec.regularize.l1_update == update
+    assert ("l1_without_zeros" in {warning.code for warning in result.warnings}) == (update == "subgradient")
+    other = {"proximal": "subgradient", "subgradient": "proximal"}[update]
+    chosen = resolved(GREY, optimizer={"kind": optimizer}, regularize={"l1": 5, "l1_update": other})
+    assert chosen.spec.regularize.l1_update == other
+    expected = "l1_without_zeros" if update == "proximal" else "l1_decoupled"
+    assert expected in {warning.code for warning in chosen.warnings}
+
+
+@pytest.mark.parametrize(
+    ("regularize", "pointers"),
+    [
+        ({"l2": 0.01}, ["/regularize/l2"]),
+        ({"l1": 0.01}, ["/regularize/l1"]),
+        ({"l1": 0.01, "l2": 1e-4}, ["/regularize/l1", "/regularize/l2"]),
+        ({"l2": 0.01, "scale": "sum"}, []),
+        ({"l2": 0.01, "scale": "mean"}, []),
+        ({"l2": 5}, []),
+        ({}, []),
+    ],
+)
+def test_a_penalty_that_libraries_do_not_divide_is_warned_about(regularize, pointers):
+    warnings = resolved(GREY, regularize=regularize, optimizer={"kind": "sgd"}).warnings
+    weak = sorted((w for w in warnings if w.code == "weak_penalty"), key=lambda w: w.pointer)
+    assert [warning.pointer for warning in weak] == pointers
+    if pointers == ["/regularize/l2"]:
+        assert "the decay is 1.25e-05, 800 times weaker than weight_decay=0.01 in PyTorch" in weak[0].message
+        assert "1600 times weaker than L2(0.01) in Keras" in weak[0].message
+    few = GREY.model_copy(update={"samples": 60, "classes": {"a": 30, "b": 30}})
+    assert not [w for w in resolved(few, regularize=regularize).warnings if w.code == "weak_penalty"]

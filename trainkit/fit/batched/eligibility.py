@@ -20,7 +20,7 @@ MOST_BYTES = 8 * 2**30
 FREE = {"name", "labels", "group", "split", "early_stop", "schedule"}
 FREE_WITHIN = {
     "optimizer": {"lr"},
-    "regularize": {"l1", "l2", "weight_decay", "max_norm"},
+    "regularize": {"l1", "l1_update", "l2", "scale", "weight_decay", "max_norm"},
     "resources": {"max_seconds", "max_attempts", "priority", "max_memory_bytes"},
     "train": {
         "checkpoint_seconds",

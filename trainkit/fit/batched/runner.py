@@ -172,13 +172,12 @@ class StackedUpdates:
         self._rows = []
         for number, batched in enumerate(runs):
             spec = batched.spec
-            row = StackRow([], _spans(stack, spec), [])
+            row = StackRow([], _spans(stack, batched), [])
             for part, (start, end) in enumerate(row.spans):
                 key = (*_trajectory(batched, number), part)
-                decay = spec.regularize.weight_decay if part == 0 else 0.0
-                group = groups.setdefault(
-                    key, {"params": [], "name": f"rows {number}", "lr": spec.optimizer.lr, "weight_decay": decay}
-                )
+                decay, l1 = _shrinkage(batched) if part == 0 else (0.0, 0.0)
+                amounts = {"lr": spec.optimizer.lr, "weight_decay": decay, "proximal_l1": l1}
+                group = groups.setdefault(key, {"params": [], "name": f"rows {number}", **amounts})
                 row.pieces.append(nn.Parameter(stack.values[number, start:end]))
                 group["params"].append(row.pieces[-1])
             self._rows.append(row)
@@ -217,13 +216,14 @@ class StackedUpdates:
         self._point(runs)
 
     def add_penalties(self, runs: Sequence[BatchedRun]) -> None:
-        """grad += (l2/n) w + (l1/n) sign(w), n each run's own."""
+        """grad += l2 w + l1 sign(w), the factors each run's own."""
         stack = self._stack
         weights, gradients = stack.values[:, : stack.weights], stack.gradients[:, : stack.weights]
-        for name in ("l2", "l1"):
-            shares = [getattr(batched.spec.regularize, name) / batched.run.batches.samples for batched in runs]
-            if any(shares):
-                gradients.addcmul_(weights if name == "l2" else weights.sign(), self._column(shares))
+        factors = [batched.spec.regularize.gradient_factors(batched.run.batches.samples) for batched in runs]
+        if any(factor.l2 for factor in factors):
+            gradients.addcmul_(weights, self._column([factor.l2 for factor in factors]))
+        if any(factor.l1 for factor in factors):
+            gradients.addcmul_(weights.sign(), self._column([factor.l1 for factor in factors]))
 
     def step(self, runs: Sequence[BatchedRun]) -> None:
         """One update of every run, at the rates that its own schedule has set."""
@@ -262,10 +262,16 @@ class StackedUpdates:
                         }
 
 
-def _spans(stack: ParameterStack, spec: JobSpec) -> list[tuple[int, int]]:
-    """Pieces of a row: biases and norms never decay, so where the weights do the row is cut in two."""
+def _shrinkage(batched: BatchedRun) -> tuple[float, float]:
+    """(weight decay, factor of L1's proximal step) of a run's weights: what its optimizer does beside the gradient."""
+    regularize = batched.spec.regularize
+    return regularize.weight_decay, regularize.proximal_l1(batched.run.batches.samples)
+
+
+def _spans(stack: ParameterStack, batched: BatchedRun) -> list[tuple[int, int]]:
+    """Pieces of a row: biases and norms never shrink, so where the weights do the row is cut in two."""
     length = stack.values.shape[1]
-    if not spec.regularize.weight_decay or stack.weights == length:
+    if not any(_shrinkage(batched)) or stack.weights == length:
         return [(0, length)]
     return [(0, stack.weights), (stack.weights, length)]
 
@@ -277,4 +283,4 @@ def _trajectory(batched: BatchedRun, number: int) -> tuple[Any, ...]:
         return (number,)
     schedule = spec.schedule.model_dump_json()
     steps = batched.run.batches.count
-    return spec.optimizer.lr, spec.regularize.weight_decay, schedule, spec.train.epochs, steps
+    return spec.optimizer.lr, *_shrinkage(batched), schedule, spec.train.epochs, steps

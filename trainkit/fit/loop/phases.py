@@ -118,13 +118,14 @@ def trained_parameters(network: Network, plans: list[PhasePlan]) -> dict[str, An
     return {"trainable": sum(trained.values()), "phases": phases}
 
 
-def open_phase(setup: RunSetup, plan: PhasePlan, steps_per_epoch: int) -> ActivePhase:
-    """Freeze and unfreeze layers, and build a new optimizer and schedule for the phase.
+def open_phase(setup: RunSetup, plan: PhasePlan, steps_per_epoch: int, samples: int) -> ActivePhase:
+    """Freeze and unfreeze layers, and build a new optimizer and schedule for the phase. `samples`: n of the penalties.
 
     A frozen body without augmentation gives the same features in every epoch: they are computed once, here.
     """
     spec, network, data = setup.spec, setup.network, setup.data
-    optimizer = optimizer_for(spec, plan, network, setup.adapter)
+    proximal_l1 = spec.regularize.proximal_l1(samples)
+    optimizer = optimizer_for(spec, plan, network, setup.adapter, proximal_l1=proximal_l1)
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     bounded = open_modules(network)
     forward, train, val = setup.forward, data.train, data.val
@@ -147,43 +148,54 @@ def open_phase(setup: RunSetup, plan: PhasePlan, steps_per_epoch: int) -> Active
 
 
 def optimizer_for(
-    spec: JobSpec, plan: PhasePlan, network: Network, extra: nn.Module | None = None
+    spec: JobSpec,
+    plan: PhasePlan,
+    network: Network,
+    extra: nn.Module | None = None,
+    *,
+    proximal_l1: float = 0.0,
 ) -> torch.optim.Optimizer:
     """Freeze and thaw as the plan says, and the spec's optimizer over what is open then."""
     enter(network, plan)
-    groups = _groups(network, plan, spec.regularize.weight_decay, extra)
+    groups = _groups(network, plan, spec.regularize.weight_decay, proximal_l1, extra)
     if spec.optimizer.elementwise:  # Muon tells hidden matrices from the head by the groups' names
         groups = _merged(groups)
     return build_optimizer(spec.optimizer, groups)
 
 
-def _groups(network: Network, plan: PhasePlan, decay: float, extra: nn.Module | None) -> list[dict[str, Any]]:
+def _groups(
+    network: Network, plan: PhasePlan, decay: float, proximal_l1: float, extra: nn.Module | None
+) -> list[dict[str, Any]]:
     """Head and body, each as weights (decayed) and the rest (biases and norms, never decayed); open ones only."""
-    modules: list[tuple[str, nn.Module, float | None]] = [
-        ("body", network.body, plan.body_lr if plan.body_lr is not None else plan.lr),
-        ("head", network.head, plan.lr),
+    modules: list[tuple[str, nn.Module, float | None, float]] = [
+        ("body", network.body, plan.body_lr if plan.body_lr is not None else plan.lr, proximal_l1),
+        ("head", network.head, plan.lr, proximal_l1),
     ]
     if extra is not None:
-        modules.append(("domain", extra, plan.lr))
+        modules.append(("domain", extra, plan.lr, 0.0))
     groups = []
-    for name, module, lr in modules:
+    for name, module, lr, l1 in modules:
         decayed = {id(weight) for weight in weights_of(module)}
         open_parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        for suffix, chosen, amount in (
-            ("weights", [p for p in open_parameters if id(p) in decayed], decay),
-            ("rest", [p for p in open_parameters if id(p) not in decayed], 0.0),
+        for suffix, chosen, amounts in (
+            (
+                "weights",
+                [p for p in open_parameters if id(p) in decayed],
+                {"weight_decay": decay, "proximal_l1": l1},
+            ),
+            ("rest", [p for p in open_parameters if id(p) not in decayed], {"weight_decay": 0.0, "proximal_l1": 0.0}),
         ):
             if chosen:
-                group: dict[str, Any] = {"name": f"{name} {suffix}", "params": chosen, "weight_decay": amount}
+                group: dict[str, Any] = {"name": f"{name} {suffix}", "params": chosen, **amounts}
                 groups.append(group if lr is None else {**group, "lr": lr})
     return groups
 
 
 def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Groups of one rate and decay as one: each group costs an optimizer call of its own in every step."""
-    merged: dict[tuple[Any, float], dict[str, Any]] = {}
+    """Groups of one rate, decay and L1 as one: each group costs an optimizer call of its own in every step."""
+    merged: dict[tuple[Any, float, float], dict[str, Any]] = {}
     for group in groups:
-        key = (group.get("lr"), group["weight_decay"])
+        key = (group.get("lr"), group["weight_decay"], group["proximal_l1"])
         if key in merged:
             same = merged[key]
             merged[key] = {

@@ -144,7 +144,7 @@ class RunState:
         setup, epoch = self._setup, self.position.epoch
         plan = next((plan for plan in self._plans if plan.first <= epoch <= plan.last), self._plans[-1])
         if self._phase is None or self._phase.plan.number != plan.number:
-            self._phase = open_phase(setup, plan, self._batches.count)
+            self._phase = open_phase(setup, plan, self._batches.count, self._batches.samples)
             self.recorder.open(self._phase)
 
     def state_dict(self) -> dict[str, Any]:

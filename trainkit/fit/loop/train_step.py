@@ -53,7 +53,7 @@ def train_step(
 
     outputs, loss = forward_backward(setup, batches, phase.forward, batch, sums)
     if regularize.l1 or regularize.l2:
-        add_penalty_gradient_(phase.penalised, regularize.l1, regularize.l2, batches.samples)
+        add_penalty_gradient_(phase.penalised, *regularize.gradient_factors(batches.samples))
     if not check_gradient(loss):
         return None
 

@@ -229,9 +229,7 @@ class TrainingRun:
             state.predictions[:samples], self._order[:samples], state.phase.train, setup.data.scaler
         )
         with torch.no_grad():
-            values["penalty"] = float(
-                penalty(state.phase.penalised, regularize.l1, regularize.l2, self.batches.samples)
-            )
+            values["penalty"] = float(penalty(state.phase.penalised, *regularize.factors(self.batches.samples)))
         values["lr"] = leading_rate(state.phase)
         share = (position.step_in_epoch - self._epoch_first_step) / max(position.step_in_epoch, 1)
         values["samples_per_second"] = samples * share / max(time.monotonic() - self._epoch_started, 1e-9)
