@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import onnxruntime
 import pytest
-from sklearn.datasets import load_diabetes
+from sklearn.datasets import load_diabetes, load_digits
 
 from tests.support.api_steps import submit, upload, wait_until
 from tests.support.stack import Stack
@@ -222,3 +222,41 @@ def test_previews_and_the_init_report(stack: Stack, data: Path) -> None:
         assert {layer["values"] for layer in report.json()["layers"]} == {"pre_activation", "activation"}
         picture = client.post("/v1/specs:init-report", params={"format": "png"}, json=spec)
         assert picture.content.startswith(b"\x89PNG"), picture.text
+
+
+def test_arrays_of_images_with_channels_last_and_one_hot_targets(stack: Stack, tmp_path: Path) -> None:
+    digits, labels = load_digits(return_X_y=True)
+    x = np.stack([digits.reshape(-1, 8, 8)] * 4, axis=-1)  # 0..16, channels last
+    np.savez(tmp_path / "digits.npz", X=x, y=np.eye(10, dtype=np.float32)[labels])
+    augment = [{"kind": "noise", "std": 0.02}, {"kind": "rotate", "degrees": 10}]
+    with stack.client() as client:
+        dataset = upload(client, tmp_path / "digits.npz")
+        report = client.get(f"/v1/datasets/{dataset}/report").json()
+        assert report["facts"]["value_ranges"] == [[0, 16]] * 4
+        assert {"channel_layout", "one_hot_targets"} <= {finding["code"] for finding in report["findings"]}
+        sheets = [
+            client.get(f"/v1/datasets/{dataset}/preview.png"),
+            client.post(f"/v1/datasets/{dataset}/augmentation-preview.png", json={"augment": augment}),
+        ]
+        assert all(sheet.content.startswith(b"\x89PNG") for sheet in sheets), [sheet.text for sheet in sheets]
+        spec = {
+            "dataset": dataset,
+            "model": {"kind": "cnn", "channels": [16, 32], "block_dropout": 0.1},
+            "augment": augment,
+            "optimizer": {"kind": "adam", "lr": 0.003},
+            "train": {"epochs": 6, "batch_size": 32},
+        }
+        hue = client.post("/v1/specs:validate", json={**spec, "augment": [{"kind": "hue"}]}).json()
+        assert "/augment/0" in [error["pointer"] for error in hue["errors"]], hue
+        (done,) = finished(client, [spec])
+        assert done["result"]["test"]["accuracy"] > 0.9
+        answer = client.post(f"/v1/models/{done['result']['model']}/predict", json={"inputs": x[:20].tolist()})
+        found = [int(prediction["label"]) for prediction in answer.json()["predictions"]]
+        assert np.mean(np.array(found) == labels[:20]) > 0.8
+
+        numbers = upload(client, tmp_path / "digits.npz", task="regression", channels="first")
+        facts = client.get(f"/v1/datasets/{numbers}/report").json()["facts"]
+        assert (facts["target_width"], facts["input_shape"]) == (10, [8, 8, 4])
+        reread = client.post(f"/v1/datasets/{numbers}:reread", json={"task": "classification", "channels": None})
+        assert reread.status_code == 201, reread.text
+        assert reread.json()["read_options"] == {"task": "classification"}
