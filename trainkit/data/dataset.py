@@ -347,6 +347,9 @@ def make_dataset(
             )
     if samples == 0:
         raise data_error("empty", "the dataset has no samples", "", "Upload at least one sample.")
+    if isinstance(inputs, ArrayInputs) and not inputs.values.size:
+        message = f"the samples of X hold no values: its shape is {inputs.values.shape}"
+        raise data_error("empty", message, "X", "No side of X may be 0.")
     if split is not None:
         split = np.asarray(split)
         if split.ndim != 1:

@@ -30,6 +30,8 @@ UNIT[0, :, 0, :2] = 0.0, 1.0
         (0, 16, "float32"),
         (0, 4095, "uint16"),
         (-2.5, 2.75, "float64"),
+        (0, 1, "bool"),
+        (0, 1, "float16"),
     ],
 )
 def test_ranges_of_arrays(channels: int, low: float, high: float, dtype: str) -> None:

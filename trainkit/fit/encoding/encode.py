@@ -107,8 +107,11 @@ class ArrayEncoder:
     def parse(self, x: Any) -> Encoded:
         """One sample or many, as nested lists or an array, in the shape of the training file or flat.
 
-        Images may also have their channels at the other end, if the shape shows it. Raises ValueError for other shapes.
+        Images may also have their channels at the other end, if the shape shows it. Raises ValueError for other shapes,
+        and for PIL images: their 0..255 are not the scale of the values that the model was trained on.
         """
+        if any(hasattr(one, "convert") for one in (x if isinstance(x, list | tuple) else [x])):
+            raise ValueError("this model was trained on arrays of numbers, not on image files: send numbers")
         values = np.asarray(x)
         if values.dtype == object or values.dtype.kind not in "biuf":
             raise ValueError("inputs must be numbers, all samples of one length")

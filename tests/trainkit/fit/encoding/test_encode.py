@@ -124,6 +124,13 @@ def test_samples_of_another_shape_are_refused(shape):
         encoder.parse(np.ones((2, *shape)))
 
 
+def test_an_image_file_is_no_array_of_numbers():
+    picture = Image.fromarray(np.full((6, 5), 200, np.uint8))
+    for x in (picture, [picture]):
+        with pytest.raises(ValueError, match="trained on arrays of numbers, not on image files: send numbers"):
+            ArrayEncoder((1, 6, 5)).parse(x)
+
+
 def test_a_flat_model_reads_samples_of_any_shape():
     assert torch.equal(ArrayEncoder((6,)).parse(np.arange(12.0).reshape(2, 2, 3)).x, torch.arange(12.0).reshape(2, 6))
 
