@@ -18,7 +18,7 @@ from service.auth import BEARER, Authentication
 from service.body_limits import Limits
 from service.catalog import routes as catalog
 from service.context import Context
-from service.database import make_engine
+from service.database import MAX_CONNECTIONS, make_engine
 from service.datasets import routes as datasets
 from service.deletion import routes as deletion
 from service.diagnosis import routes as diagnosis
@@ -41,6 +41,7 @@ from service.monitoring.instrumentation import RequestInstrumentation
 from service.projects import routes as projects
 from service.recommendations import routes as recommendations
 from service.recommendations import submit_routes
+from service.request_sessions import RequestSessions
 from service.sessions import session_factory
 from service.settings import Settings
 from service.simulation import routes as decisions
@@ -55,6 +56,8 @@ from trainkit.version import __version__
 __all__ = ["create_app", "tables"]
 THREADS = 64
 """Requests that may wait for the database at once; waiting readers (long-poll, SSE) hold no thread."""
+OTHER_CONNECTIONS = 10
+"""Connections that requests leave to the sessions that are not injected: authentication, streams, uploads, scrapes."""
 DASHBOARD = Path(__file__).parent / "web"
 FILES = 65536
 FORGOTTEN_PART_SECONDS = 86400.0
@@ -132,6 +135,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.spans = spans
     app.state.context = context
+    app.state.request_sessions = RequestSessions(engine, sessions, MAX_CONNECTIONS - OTHER_CONNECTIONS)
     folder = settings.metrics_folder
     # of several processes each would tell its own pool, and a scrape meets one of them by chance
     own = [] if folder else [PoolGauges(engine)]

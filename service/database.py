@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import JSON, DateTime, Dialect, Engine, create_engine, event, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import TypeDecorator
@@ -22,6 +22,8 @@ ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 SessionFactory = Callable[[], Session]
+POOL_SIZE, MAX_CONNECTIONS = 10, 30
+"""Connections of one process: how many are kept open, and how many there are at most."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -76,16 +78,16 @@ def new_id(prefix: str) -> str:
 
 def make_engine(url: str) -> Engine:
     """An engine whose transactions are serialisable enough for leases, and whose calls end in bounded time."""
+    pool = {"pool_size": POOL_SIZE, "max_overflow": MAX_CONNECTIONS - POOL_SIZE}
     if url.startswith("sqlite"):
-        engine = create_engine(url, connect_args={"timeout": 15, "check_same_thread": False})
+        engine = create_engine(url, **pool, connect_args={"timeout": 15, "check_same_thread": False})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     return create_engine(
         url,
         pool_pre_ping=True,
-        pool_size=10,
-        max_overflow=20,
+        **pool,
         connect_args={"connect_timeout": 5, "options": "-c statement_timeout=30000 -c lock_timeout=10000"},
     )
 
@@ -115,30 +117,58 @@ def ping(session: Session) -> None:
     session.execute(text("SELECT 1 FROM projects LIMIT 1"))
 
 
+def read_only(engine: Engine) -> Engine:
+    """The engine, for transactions that only read: one moment's picture, and no waiting for a writer on SQLite."""
+    return engine.execution_options(**_read_only_options(engine.dialect))
+
+
 @contextmanager
 def reading(factory: SessionFactory) -> Iterator[Session]:
-    """A session that only reads: one moment's picture on both databases, and no waiting for a writer on SQLite."""
+    """A session of its own that only reads one moment's picture. A route takes a `ReadSession` instead."""
     with factory() as session:
-        options: dict[str, Any] = {"read_only": True}
-        if session.get_bind().dialect.name == "postgresql":
-            # an ETag and the body that it is for must come from the same moment
-            options["isolation_level"] = "REPEATABLE READ"
-        session.connection(execution_options=options)
+        session.connection(execution_options=_read_only_options(session.get_bind().dialect))
         yield session
 
 
-AFTER_COMMIT = "after_commit"
+def _read_only_options(dialect: Dialect) -> dict[str, Any]:
+    # an ETag and the body that it is for must come from the same moment
+    isolation = {"isolation_level": "REPEATABLE READ"} if dialect.name == "postgresql" else {}
+    return {"read_only": True, **isolation}
+
+
+AFTER_COMMIT, COMMITTED = "after_commit", "committed"
 
 
 def after_commit(session: Session, callback: Callable[[], object]) -> None:
-    """Call `callback` once the session's transaction is committed; drop it when it is rolled back."""
+    """Call `callback` once the session's transaction is committed; drop it when it is rolled back.
+
+    The connection is back in the pool by then, and SQLite's write lock is free: a callback may wait for others.
+    """
     session.info.setdefault(AFTER_COMMIT, []).append(callback)
 
 
+@contextmanager
+def savepoint(session: Session) -> Iterator[None]:
+    """Undo what was done inside when it raises, callbacks of `after_commit` included; the transaction goes on."""
+    before = len(session.info.get(AFTER_COMMIT, ()))
+    try:
+        with session.begin_nested():
+            yield
+    except BaseException:
+        del session.info.get(AFTER_COMMIT, [])[before:]
+        raise
+
+
 @event.listens_for(Session, "after_commit")
-def _run_callbacks(session: Session) -> None:
+def _confirm_callbacks(session: Session) -> None:
     if not session.in_nested_transaction():
-        for callback in session.info.pop(AFTER_COMMIT, ()):
+        session.info[COMMITTED] = session.info.pop(AFTER_COMMIT, ())
+
+
+@event.listens_for(Session, "after_transaction_end")
+def _run_callbacks(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        for callback in session.info.pop(COMMITTED, ()):
             callback()
 
 

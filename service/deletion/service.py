@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sqlalchemy.orm import Session
 
 from service.context import Context
+from service.database import after_commit
 from service.datasets import repository as datasets_repository
 from service.datasets import service as datasets
 from service.errors import HttpProblem
@@ -19,16 +22,15 @@ from service.recommendations.service import freeze
 from trainkit.spec.failures import failure
 
 
-def delete_job(context: Context, who: Principal, job_id: str) -> None:
+def delete_job(session: Session, context: Context, who: Principal, job_id: str) -> None:
     """Delete an ended job with its log and files; its models stay. Raises a 409 problem while it has not ended."""
-    with context.sessions.begin() as session:
-        job = jobs.find_locked(session, who, job_id)
-        if job.state not in ENDED:
-            raise HttpProblem(409, "still_active", f"The job is {job.state}. Cancel it first.")
-        keys = jobs_repository.stored_keys(session, job_id)
-        remove_job(session, job)
+    job = jobs.find_locked(session, who, job_id)
+    if job.state not in ENDED:
+        raise HttpProblem(409, "still_active", f"The job is {job.state}. Cancel it first.")
+    keys = jobs_repository.stored_keys(session, job_id)
+    remove_job(session, job)
     for key in keys:
-        context.storage.delete(key)
+        after_commit(session, partial(context.storage.delete, key))
 
 
 def remove_job(session: Session, job: Job) -> None:
@@ -38,38 +40,37 @@ def remove_job(session: Session, job: Job) -> None:
     jobs_repository.delete_job(session, job)
 
 
-def delete_dataset(context: Context, who: Principal, dataset_id: str, *, force: bool) -> None:
+def delete_dataset(session: Session, context: Context, who: Principal, dataset_id: str, *, force: bool) -> None:
     """Delete a dataset; with `force` the jobs that use it are cancelled. Of one that ended jobs used, the row stays.
 
     Raises a 409 problem while jobs that have not ended use it.
     """
-    with context.sessions.begin() as session:
-        dataset = datasets.find(session, who, dataset_id)
-        stored = datasets_repository.locked_blob(session, dataset.blob_sha256) if dataset.blob_sha256 else None
-        using = jobs_repository.needing_dataset(session, who.project_id, dataset_id)
-        if using and not force:
-            shown = ", ".join(job.id for job in using[:5])
-            hint = "Wait for them or cancel them, or add ?force=true to cancel them all."
-            raise HttpProblem(409, "in_use", f"{len(using)} jobs that have not ended use the dataset ({shown}). {hint}")
-        for job in using:
-            _cancel(session, job, actor=who.actor, reason=f"dataset {dataset_id} was deleted")
-        prepared, kept = dataset.prepared_key, jobs_repository.is_dataset_used(session, dataset_id)
-        if kept:
-            # jobs keep the record of what they were trained on; only the bytes go
-            message = "the dataset was deleted"
-            hint = "Upload it again."
-            dataset.state, dataset.prepared_key = "invalid", None
-            dataset.error = failure("deleted", message, hint=hint)
-        else:
-            datasets_repository.delete(session, dataset)
-        session.flush()
-        if stored is not None and not datasets_repository.others_with_bytes(session, stored.sha256, dataset_id):
-            if not datasets_repository.is_referenced(session, stored.sha256):
-                datasets_repository.delete_blob(session, stored)
-            # still under the lock: an upload of the same bytes waits, and then stores them anew
-            context.storage.delete(stored.storage_key)
+    dataset = datasets.find(session, who, dataset_id)
+    stored = datasets_repository.locked_blob(session, dataset.blob_sha256) if dataset.blob_sha256 else None
+    using = jobs_repository.needing_dataset(session, who.project_id, dataset_id)
+    if using and not force:
+        shown = ", ".join(job.id for job in using[:5])
+        hint = "Wait for them or cancel them, or add ?force=true to cancel them all."
+        raise HttpProblem(409, "in_use", f"{len(using)} jobs that have not ended use the dataset ({shown}). {hint}")
+    for job in using:
+        _cancel(session, job, actor=who.actor, reason=f"dataset {dataset_id} was deleted")
+    prepared, kept = dataset.prepared_key, jobs_repository.is_dataset_used(session, dataset_id)
+    if kept:
+        # jobs keep the record of what they were trained on; only the bytes go
+        message = "the dataset was deleted"
+        hint = "Upload it again."
+        dataset.state, dataset.prepared_key = "invalid", None
+        dataset.error = failure("deleted", message, hint=hint)
+    else:
+        datasets_repository.delete(session, dataset)
+    session.flush()
+    if stored is not None and not datasets_repository.others_with_bytes(session, stored.sha256, dataset_id):
+        if not datasets_repository.is_referenced(session, stored.sha256):
+            datasets_repository.delete_blob(session, stored)
+        # still under the lock: an upload of the same bytes waits, and then stores them anew
+        context.storage.delete(stored.storage_key)
     if prepared is not None:
-        context.storage.delete(prepared)
+        after_commit(session, partial(context.storage.delete, prepared))
 
 
 def _cancel(session: Session, job: Job, *, actor: str, reason: str) -> None:

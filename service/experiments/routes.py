@@ -26,6 +26,7 @@ from service.experiments.schemas import (
 from service.jobs.routes import IdempotencyKey
 from service.pagination import After, Limit, Page, page
 from service.request_body import EXPERIMENT_BODY, read_document
+from service.request_sessions import ReadSession
 
 router = APIRouter(prefix="/v1/experiments", tags=["experiments"])
 Metric = Annotated[str | None, Query(max_length=64, description="Another metric to tell the trials apart by.")]
@@ -58,29 +59,26 @@ async def create_experiment(
 @router.get("", response_model=Page[ExperimentOut], summary="Experiments, newest first")
 def list_experiments(
     who: Reader,
-    context: Service,
+    session: ReadSession,
     limit: Limit = 50,
     after: After = None,
     kind: Annotated[str | None, Query(max_length=40)] = None,
     state: Annotated[list[ExperimentState] | None, Query(description="One or more states.")] = None,
 ) -> dict[str, Any]:
-    with reading(context.sessions) as session:
-        rows = repository.listing(session, who.project_id, limit, after, kind, state or ())
-        return page(rows, limit, experiment_out)
+    rows = repository.listing(session, who.project_id, limit, after, kind, state or ())
+    return page(rows, limit, experiment_out)
 
 
 @router.get(
     "/{experiment_id}", response_model=ExperimentDetail, summary="One experiment, and what its jobs say together"
 )
-def get_experiment(experiment_id: str, who: Reader, context: Service) -> ExperimentDetail:
-    with reading(context.sessions) as session:
-        return detail_out(service.view(session, service.find(session, who, experiment_id)))
+def get_experiment(experiment_id: str, who: Reader, session: ReadSession) -> ExperimentDetail:
+    return detail_out(service.view(session, service.find(session, who, experiment_id)))
 
 
 @router.get("/{experiment_id}/results", response_model=ResultsOut, summary="The live table: a row a job")
-def get_results(experiment_id: str, who: Reader, context: Service, metric: Metric = None) -> ResultsOut:
-    with reading(context.sessions) as session:
-        return results_out(service.view(session, service.find(session, who, experiment_id), metric))
+def get_results(experiment_id: str, who: Reader, session: ReadSession, metric: Metric = None) -> ResultsOut:
+    return results_out(service.view(session, service.find(session, who, experiment_id), metric))
 
 
 @router.get(
@@ -91,13 +89,12 @@ def get_results(experiment_id: str, who: Reader, context: Service, metric: Metri
 def get_comparison(
     experiment_id: str,
     who: Reader,
-    context: Service,
+    session: ReadSession,
     other: Annotated[str, Query(alias="with", max_length=64, description="The other experiment: B.")],
     metric: Metric = None,
 ) -> dict[str, Any]:
-    with reading(context.sessions) as session:
-        a, b = (service.find(session, who, one) for one in (experiment_id, other))
-        return between(service.view(session, a, metric), service.view(session, b, metric))
+    a, b = (service.find(session, who, one) for one in (experiment_id, other))
+    return between(service.view(session, a, metric), service.view(session, b, metric))
 
 
 @router.post(

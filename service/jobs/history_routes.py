@@ -28,6 +28,7 @@ from service.jobs.schemas import (
 from service.jobs.tables import Artifact
 from service.keys.service import Principal
 from service.pagination import Cursor, Listing
+from service.request_sessions import ReadSession
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
 AfterSeq = Annotated[int, Query(ge=0, lt=2**31)]
@@ -44,33 +45,33 @@ BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-s
     response_model=Cursor[EventOut],
     summary="Every change of the job: who, when, why",
 )
-def get_events(job_id: str, who: Reader, context: Service, after: AfterSeq = 0, limit: Many = 200) -> dict[str, Any]:
-    with reading(context.sessions) as session:
-        service.find(session, who, job_id)
-        rows = repository.events_after(session, job_id, after, limit)
-        return {"data": [event_out(row) for row in rows], "next": rows[-1].seq if rows else after}
+def get_events(
+    job_id: str, who: Reader, session: ReadSession, after: AfterSeq = 0, limit: Many = 200
+) -> dict[str, Any]:
+    service.find(session, who, job_id)
+    rows = repository.events_after(session, job_id, after, limit)
+    return {"data": [event_out(row) for row in rows], "next": rows[-1].seq if rows else after}
 
 
 @router.get("/decisions", response_model=Cursor[DecisionOut], summary="Every evaluation of every early-stop rule")
-def get_decisions(job_id: str, who: Reader, context: Service, after: AfterSeq = 0, limit: Many = 200) -> dict[str, Any]:
-    with reading(context.sessions) as session:
-        service.find(session, who, job_id)
-        rows = repository.decisions_after(session, job_id, after, limit)
-        return {"data": [decision_out(row) for row in rows], "next": rows[-1].seq if rows else after}
+def get_decisions(
+    job_id: str, who: Reader, session: ReadSession, after: AfterSeq = 0, limit: Many = 200
+) -> dict[str, Any]:
+    service.find(session, who, job_id)
+    rows = repository.decisions_after(session, job_id, after, limit)
+    return {"data": [decision_out(row) for row in rows], "next": rows[-1].seq if rows else after}
 
 
 @router.get("/attempts", response_model=Listing[AttemptOut], summary="Each worker's go at the job")
-def get_attempts(job_id: str, who: Reader, context: Service) -> dict[str, Any]:
-    with reading(context.sessions) as session:
-        service.find(session, who, job_id)
-        return {"data": [attempt_out(row) for row in repository.attempts(session, job_id)]}
+def get_attempts(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
+    service.find(session, who, job_id)
+    return {"data": [attempt_out(row) for row in repository.attempts(session, job_id)]}
 
 
 @router.get("/checkpoints", response_model=Listing[CheckpointOut], summary="Stored checkpoints, newest first")
-def get_checkpoints(job_id: str, who: Reader, context: Service) -> dict[str, Any]:
-    with reading(context.sessions) as session:
-        service.find(session, who, job_id)
-        return {"data": [checkpoint_out(row) for row in repository.checkpoints(session, job_id)]}
+def get_checkpoints(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
+    service.find(session, who, job_id)
+    return {"data": [checkpoint_out(row) for row in repository.checkpoints(session, job_id)]}
 
 
 @router.get(
@@ -79,20 +80,18 @@ def get_checkpoints(job_id: str, who: Reader, context: Service) -> dict[str, Any
     response_model_exclude_unset=True,
     summary="Metrics of the held-out test part",
 )
-def get_evaluation(job_id: str, who: Reader, context: Service) -> dict[str, Any]:
-    with reading(context.sessions) as session:
-        job = service.find(session, who, job_id)
-        if job.evaluation is None:
-            detail = f"The job is {job.state} and has no evaluation (no test part, or no end)."
-            raise HttpProblem(404, "no_evaluation", detail)
-        return job.evaluation
+def get_evaluation(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
+    job = service.find(session, who, job_id)
+    if job.evaluation is None:
+        detail = f"The job is {job.state} and has no evaluation (no test part, or no end)."
+        raise HttpProblem(404, "no_evaluation", detail)
+    return job.evaluation
 
 
 @router.get("/artifacts", response_model=Listing[ArtifactOut], summary="Files the job left")
-def get_artifacts(job_id: str, who: Reader, context: Service) -> dict[str, Any]:
-    with reading(context.sessions) as session:
-        service.find(session, who, job_id)
-        return {"data": [artifact_out(row) for row in repository.artifacts(session, job_id)]}
+def get_artifacts(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
+    service.find(session, who, job_id)
+    return {"data": [artifact_out(row) for row in repository.artifacts(session, job_id)]}
 
 
 @router.get("/artifacts/{name}", response_class=FileResponse, responses=BYTES, summary="One of those files")

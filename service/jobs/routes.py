@@ -17,6 +17,7 @@ from service.jobs.schemas import ForkIn, JobOut, ResumeIn, StopIn, job_out
 from service.jobs.states import State
 from service.jobs.tables import Job
 from service.pagination import NOT_MODIFIED, After, Limit, Page
+from service.request_sessions import ReadSession
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
@@ -35,7 +36,7 @@ def out(context: Context, job: Job) -> JobOut:
 def list_jobs(
     request: Request,
     who: Reader,
-    context: Service,
+    session: ReadSession,
     limit: Limit = 50,
     after: After = None,
     state: Annotated[list[State] | None, Query(description="One or more states.")] = None,
@@ -53,14 +54,13 @@ def list_jobs(
             updated_after = updated_after.replace(tzinfo=updated_after.tzinfo or UTC).astimezone(UTC)
         except OverflowError:  # the year 1 in another time zone
             raise HttpProblem(422, "bad_time", f"{updated_after.isoformat()} is not a time in UTC.") from None
-    with reading(context.sessions) as session:
-        filters = (state or (), labels, updated_after, dataset, group)
-        rows = repository.listing(session, who.project_id, limit, after, *filters)
-        datasets = repository.datasets_of(session, rows)
-        shown = rows[:limit]
-        more = len(rows) > limit
-        data = [job_out(row, datasets[row.dataset_id]) for row in shown]
-        return {"data": data, "has_more": more, "next": shown[-1].id if more else None}
+    filters = (state or (), labels, updated_after, dataset, group)
+    rows = repository.listing(session, who.project_id, limit, after, *filters)
+    datasets = repository.datasets_of(session, rows)
+    shown = rows[:limit]
+    more = len(rows) > limit
+    data = [job_out(row, datasets[row.dataset_id]) for row in shown]
+    return {"data": data, "has_more": more, "next": shown[-1].id if more else None}
 
 
 @router.get("/{job_id}", response_model=JobOut, responses=NOT_MODIFIED, summary="One job")
@@ -69,17 +69,16 @@ def get_job(
     request: Request,
     response: Response,
     who: Reader,
-    context: Service,
+    session: ReadSession,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Any:
-    with reading(context.sessions) as session:
-        job = service.find(session, who, job_id)
-        tag = f'W/"{job.id}:{job.updated_at.timestamp():.6f}:{job.next_event_seq}:{job.next_seq}"'
-        if if_none_match == tag:
-            return Response(status_code=304, headers={"ETag": tag})
-        response.headers["ETag"] = tag
-        response.headers["Cache-Control"] = "no-cache"
-        return job_out(job, repository.datasets_of(session, [job])[job.dataset_id])
+    job = service.find(session, who, job_id)
+    tag = f'W/"{job.id}:{job.updated_at.timestamp():.6f}:{job.next_event_seq}:{job.next_seq}"'
+    if if_none_match == tag:
+        return Response(status_code=304, headers={"ETag": tag})
+    response.headers["ETag"] = tag
+    response.headers["Cache-Control"] = "no-cache"
+    return job_out(job, repository.datasets_of(session, [job])[job.dataset_id])
 
 
 @router.post("/{job_id}/stop", response_model=JobOut, summary="End training gracefully, keep a usable model")

@@ -9,11 +9,10 @@ from fastapi import APIRouter, Body
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.auth import Admin
-from service.context import Service
-from service.database import reading
 from service.keys import repository
 from service.keys.service import SCOPES, Scope, create_key, revoke
 from service.pagination import Listing
+from service.request_sessions import ReadSession, WriteSession
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
@@ -45,21 +44,18 @@ class KeyOut(BaseModel):
 
 
 @router.post("", status_code=201, response_model=CreatedKey, summary="Make a key; it is shown this once")
-def make_key(who: Admin, context: Service, body: Annotated[KeyIn | None, Body()] = None) -> CreatedKey:
+def make_key(who: Admin, session: WriteSession, body: Annotated[KeyIn | None, Body()] = None) -> CreatedKey:
     body = body or KeyIn()
-    with context.sessions.begin() as session:
-        project = repository.project(session, who.project_id)
-        return CreatedKey(key=create_key(session, project.name, body.name, tuple(body.scopes)))
+    project = repository.project(session, who.project_id)
+    return CreatedKey(key=create_key(session, project.name, body.name, tuple(body.scopes)))
 
 
 @router.get("", response_model=Listing[KeyOut], summary="Keys of the project")
-def list_keys(who: Admin, context: Service) -> dict[str, Any]:
-    with reading(context.sessions) as session:
-        rows = repository.keys_of(session, who.project_id)
-        return {"data": [KeyOut.model_validate(row, from_attributes=True) for row in rows]}
+def list_keys(who: Admin, session: ReadSession) -> dict[str, Any]:
+    rows = repository.keys_of(session, who.project_id)
+    return {"data": [KeyOut.model_validate(row, from_attributes=True) for row in rows]}
 
 
 @router.delete("/{key_id}", status_code=204, summary="Revoke a key; within two seconds it no longer works")
-def revoke_key(key_id: str, who: Admin, context: Service) -> None:
-    with context.sessions.begin() as session:
-        revoke(session, who, key_id)
+def revoke_key(key_id: str, who: Admin, session: WriteSession) -> None:
+    revoke(session, who, key_id)

@@ -8,8 +8,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Response
 
 from service.auth import Reader
-from service.context import Service
-from service.database import reading
 from service.errors import HttpProblem
 from service.jobs import service as jobs
 from service.jobs.retention_status import check_there
@@ -18,6 +16,7 @@ from service.metrics.routes import Names, etag, parse_names
 from service.metrics.schemas import AllSeriesOut, JobsSeriesOut, series_wire
 from service.metrics.series import SeriesQuery, read_series
 from service.pagination import NOT_MODIFIED
+from service.request_sessions import ReadSession
 
 router = APIRouter(prefix="/v1", tags=["metrics"])
 JOBS_A_CALL = 50
@@ -50,17 +49,16 @@ SelectedSeries = Annotated[SeriesQuery, Depends(select_series)]
 def get_series(
     job_id: str,
     who: Reader,
-    context: Service,
+    session: ReadSession,
     query: SelectedSeries,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    with reading(context.sessions) as session:
-        job = jobs.find(session, who, job_id)
-        check_there(job, "metrics")
-        tag = etag(job_id, job.next_seq, count_superseded(superseded_ranges(session, job_id)), *parts(query))
-        if if_none_match == tag:
-            return answer(tag)
-        found = read_series(session, job_id, query)
+    job = jobs.find(session, who, job_id)
+    check_there(job, "metrics")
+    tag = etag(job_id, job.next_seq, count_superseded(superseded_ranges(session, job_id)), *parts(query))
+    if if_none_match == tag:
+        return answer(tag)
+    found = read_series(session, job_id, query)
     return answer(tag, {"series": {name: series_wire(columns) for name, columns in found.items()}})
 
 
@@ -72,7 +70,7 @@ def get_series(
 )
 def compare(
     who: Reader,
-    context: Service,
+    session: ReadSession,
     query: SelectedSeries,
     job_ids: Annotated[
         str, Query(alias="jobs", max_length=41 * JOBS_A_CALL, description="Comma-separated ids, at most 50.")
@@ -82,27 +80,26 @@ def compare(
     ids = list(dict.fromkeys(part.strip() for part in job_ids.split(",") if part.strip()))
     if not 1 <= len(ids) <= JOBS_A_CALL:
         raise HttpProblem(422, "bad_jobs", f"{len(ids)} jobs were named; name 1 to {JOBS_A_CALL} ids, comma-separated.")
-    with reading(context.sessions) as session:
-        found = [jobs.find(session, who, job_id) for job_id in ids]
-        for job in found:
-            check_there(job, "metrics")
-        states = [
-            [job.id, job.name, job.state, job.next_seq, count_superseded(superseded_ranges(session, job.id))]
-            for job in found
-        ]
-        tag = etag(states, *parts(query))
-        if if_none_match == tag:
-            return answer(tag)
-        compared = []
-        points = 0
-        for job in found:
-            series = read_series(session, job.id, query)
-            points += sum(len(columns["seq"]) for columns in series.values())
-            if points > POINTS_A_CALL:
-                detail = f"More than {POINTS_A_CALL} points: ask for fewer jobs, names or max_points."
-                raise HttpProblem(422, "too_many_points", detail)
-            wire = {name: series_wire(columns) for name, columns in series.items()}
-            compared.append({"id": job.id, "name": job.name, "state": job.state, "series": wire})
+    found = [jobs.find(session, who, job_id) for job_id in ids]
+    for job in found:
+        check_there(job, "metrics")
+    states = [
+        [job.id, job.name, job.state, job.next_seq, count_superseded(superseded_ranges(session, job.id))]
+        for job in found
+    ]
+    tag = etag(states, *parts(query))
+    if if_none_match == tag:
+        return answer(tag)
+    compared = []
+    points = 0
+    for job in found:
+        series = read_series(session, job.id, query)
+        points += sum(len(columns["seq"]) for columns in series.values())
+        if points > POINTS_A_CALL:
+            detail = f"More than {POINTS_A_CALL} points: ask for fewer jobs, names or max_points."
+            raise HttpProblem(422, "too_many_points", detail)
+        wire = {name: series_wire(columns) for name, columns in series.items()}
+        compared.append({"id": job.id, "name": job.name, "state": job.state, "series": wire})
     return answer(tag, {"jobs": compared})
 
 

@@ -12,10 +12,10 @@ from pydantic import BaseModel
 
 from service.auth import Reader, Writer
 from service.context import Service
-from service.database import reading
 from service.models import repository, service
 from service.models.tables import Model
 from service.pagination import After, Limit, Page, page
+from service.request_sessions import ReadSession, WriteSession
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 IgnoreExtra = Annotated[bool, Query(description="Tables: allow columns that the model does not know.")]
@@ -78,15 +78,13 @@ def model_out(row: Model) -> ModelOut:
 
 
 @router.get("", response_model=Page[ModelOut], summary="List models, newest first")
-def list_models(who: Reader, context: Service, limit: Limit = 50, after: After = None) -> dict[str, Any]:
-    with reading(context.sessions) as session:
-        return page(repository.listing(session, who.project_id, limit, after), limit, model_out)
+def list_models(who: Reader, session: ReadSession, limit: Limit = 50, after: After = None) -> dict[str, Any]:
+    return page(repository.listing(session, who.project_id, limit, after), limit, model_out)
 
 
 @router.get("/{model_id}", response_model=ModelOut, summary="One model")
-def get_model(model_id: str, who: Reader, context: Service) -> ModelOut:
-    with reading(context.sessions) as session:
-        return model_out(service.find(session, who, model_id))
+def get_model(model_id: str, who: Reader, session: ReadSession) -> ModelOut:
+    return model_out(service.find(session, who, model_id))
 
 
 @router.get("/{model_id}/download", responses=DOWNLOAD, response_class=StreamingResponse, summary="The model's files")
@@ -114,5 +112,5 @@ async def predict(
 
 
 @router.delete("/{model_id}", status_code=204, summary="Delete a model")
-def delete_model(model_id: str, who: Writer, context: Service) -> None:
-    service.delete(context, who, model_id)
+def delete_model(model_id: str, who: Writer, context: Service, session: WriteSession) -> None:
+    service.delete(session, context, who, model_id)

@@ -7,6 +7,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from anyio import to_thread
 from sqlalchemy.orm import Session
 
 from service.context import Context
-from service.database import reading
+from service.database import after_commit, reading
 from service.errors import HttpProblem, not_found
 from service.inference_requests.service import infer
 from service.keys.service import Principal
@@ -43,13 +44,11 @@ def find(session: Session, who: Principal, model_id: str) -> Model:
     return model
 
 
-def delete(context: Context, who: Principal, model_id: str) -> None:
+def delete(session: Session, context: Context, who: Principal, model_id: str) -> None:
     """Delete a model and its files. Raises a 404 problem."""
-    with context.sessions.begin() as session:
-        model = find(session, who, model_id)
-        key = model.storage_key
-        repository.delete(session, model)
-    context.storage.delete(key)
+    model = find(session, who, model_id)
+    after_commit(session, partial(context.storage.delete, model.storage_key))
+    repository.delete(session, model)
 
 
 async def predict(

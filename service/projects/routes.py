@@ -8,35 +8,32 @@ from fastapi import APIRouter
 
 from service.auth import Admin
 from service.context import Service
-from service.database import reading
 from service.errors import not_found
 from service.keys.service import Principal
 from service.pagination import Listing
 from service.projects import repository, service
 from service.projects.schemas import ProjectIn, ProjectOut, project_out
+from service.request_sessions import ReadSession, WriteSession
 
 router = APIRouter(prefix="/v1/projects", tags=["projects"])
 
 
 @router.get("", response_model=Listing[ProjectOut], summary="The key's own project: a key sees no other")
-def list_projects(who: Admin, context: Service) -> dict[str, Any]:
-    with reading(context.sessions) as session:
-        return {"data": [project_out(repository.get(session, who.project_id), context.settings)]}
+def list_projects(who: Admin, context: Service, session: ReadSession) -> dict[str, Any]:
+    return {"data": [project_out(repository.get(session, who.project_id), context.settings)]}
 
 
 @router.get("/{project_id}", response_model=ProjectOut, summary="What the project keeps and may use")
-def get_project(project_id: str, who: Admin, context: Service) -> ProjectOut:
+def get_project(project_id: str, who: Admin, context: Service, session: ReadSession) -> ProjectOut:
     _check_own(who, project_id)
-    with reading(context.sessions) as session:
-        return project_out(repository.get(session, project_id), context.settings)
+    return project_out(repository.get(session, project_id), context.settings)
 
 
 @router.patch("/{project_id}", response_model=ProjectOut, summary="Change some of it")
-def change_project(project_id: str, who: Admin, context: Service, body: ProjectIn) -> ProjectOut:
+def change_project(project_id: str, who: Admin, context: Service, session: WriteSession, body: ProjectIn) -> ProjectOut:
     _check_own(who, project_id)
-    with context.sessions.begin() as session:
-        project = service.change(session, project_id, body.settings.model_dump(exclude_unset=True))
-        return project_out(project, context.settings)
+    project = service.change(session, project_id, body.settings.model_dump(exclude_unset=True))
+    return project_out(project, context.settings)
 
 
 def _check_own(who: Principal, project_id: str) -> None:

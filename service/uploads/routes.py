@@ -12,10 +12,10 @@ from fastapi.routing import APIRoute
 
 from service.auth import Reader, Writer
 from service.context import Context, Service
-from service.database import reading
 from service.errors import HttpProblem
 from service.keys.service import Principal
 from service.pagination import After, Limit, Page, page
+from service.request_sessions import ReadSession
 from service.uploads import metadata, repository, service
 from service.uploads.schemas import UploadOut, upload_out
 from service.uploads.tables import Upload
@@ -104,13 +104,12 @@ async def create(
 @router.get("", response_model=Page[UploadOut], summary="List uploads, newest first")
 def list_uploads(
     who: Reader,
-    context: Service,
+    session: ReadSession,
     limit: Limit = 50,
     after: After = None,
     state: Literal["uploading", "received", "finished", "failed"] | None = None,
 ) -> dict[str, Any]:
-    with reading(context.sessions) as session:
-        return page(repository.listing(session, who.project_id, limit, after, state), limit, upload_out)
+    return page(repository.listing(session, who.project_id, limit, after, state), limit, upload_out)
 
 
 @router.get("/{upload_id}", response_model=UploadOut, summary="One upload and its dataset")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Depends, Query, Response
 
 from service.auth import Reader, Writer
 from service.context import Service
-from service.database import reading
 from service.pagination import After, Limit, Page, page
+from service.request_sessions import ReadSession, WriteSession
 from service.webhooks import repository, service
 from service.webhooks.schemas import (
     DeliveryDetail,
@@ -29,47 +29,63 @@ from service.webhooks.schemas import (
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
 
+def new_webhook(who: Writer, context: Service, request: WebhookIn) -> WebhookIn:
+    """Check the URL of the webhook to create."""
+    service.check_url(context, request.url)
+    return request
+
+
+def changed_webhook(who: Writer, context: Service, request: WebhookPatch) -> WebhookPatch:
+    """Check the URL of the change, if it has one."""
+    if "url" in request.model_fields_set:
+        service.check_url(context, request.url)
+    return request
+
+
+# before the session in every signature: a name server may take seconds
+NewWebhook = Annotated[WebhookIn, Depends(new_webhook)]
+ChangedWebhook = Annotated[WebhookPatch, Depends(changed_webhook)]
+
+
 @router.post(
     "", status_code=201, response_model=WebhookCreated, summary="Create a webhook; its secret is shown only here"
 )
-def create_webhook(who: Writer, context: Service, response: Response, request: WebhookIn) -> WebhookCreated:
-    webhook = service.create(context, who, request)
+def create_webhook(who: Writer, request: NewWebhook, session: WriteSession, response: Response) -> WebhookCreated:
+    webhook = service.create(session, who, request)
     response.headers["Location"] = f"/v1/webhooks/{webhook.id}"
     return webhook_created(webhook)
 
 
 @router.get("", response_model=Page[WebhookOut], summary="Webhooks of the project, newest first")
-def list_webhooks(who: Reader, context: Service, limit: Limit = 50, after: After = None) -> dict[str, Any]:
-    with reading(context.sessions) as session:
-        return page(repository.listing(session, who.project_id, limit, after), limit, webhook_out)
+def list_webhooks(who: Reader, session: ReadSession, limit: Limit = 50, after: After = None) -> dict[str, Any]:
+    return page(repository.listing(session, who.project_id, limit, after), limit, webhook_out)
 
 
 @router.get("/{webhook_id}", response_model=WebhookOut, summary="One webhook")
-def get_webhook(webhook_id: str, who: Reader, context: Service) -> WebhookOut:
-    with reading(context.sessions) as session:
-        return webhook_out(service.find(session, who, webhook_id))
+def get_webhook(webhook_id: str, who: Reader, session: ReadSession) -> WebhookOut:
+    return webhook_out(service.find(session, who, webhook_id))
 
 
 @router.patch("/{webhook_id}", response_model=WebhookOut, summary="Update, disable or enable a webhook")
-def change_webhook(webhook_id: str, who: Writer, context: Service, request: WebhookPatch) -> WebhookOut:
-    return webhook_out(service.change(context, who, webhook_id, request))
+def change_webhook(webhook_id: str, who: Writer, request: ChangedWebhook, session: WriteSession) -> WebhookOut:
+    return webhook_out(service.change(session, who, webhook_id, request))
 
 
 @router.delete("/{webhook_id}", status_code=204, summary="Delete a webhook with its deliveries")
-def delete_webhook(webhook_id: str, who: Writer, context: Service) -> None:
-    service.delete(context, who, webhook_id)
+def delete_webhook(webhook_id: str, who: Writer, session: WriteSession) -> None:
+    service.delete(session, who, webhook_id)
 
 
 @router.post("/{webhook_id}/rotate", response_model=WebhookCreated, summary="Rotate the secret; both sign for a while")
 def rotate_secret(
-    webhook_id: str, who: Writer, context: Service, request: Annotated[RotateIn | None, Body()] = None
+    webhook_id: str, who: Writer, session: WriteSession, request: Annotated[RotateIn | None, Body()] = None
 ) -> WebhookCreated:
-    return webhook_created(service.rotate(context, who, webhook_id, request or RotateIn()))
+    return webhook_created(service.rotate(session, who, webhook_id, request or RotateIn()))
 
 
 @router.post("/{webhook_id}/test", status_code=202, response_model=DeliveryOut, summary="Send a test message")
-def test_webhook(webhook_id: str, who: Writer, context: Service) -> DeliveryOut:
-    return delivery_out(service.test(context, who, webhook_id))
+def test_webhook(webhook_id: str, who: Writer, session: WriteSession) -> DeliveryOut:
+    return delivery_out(service.test(session, who, webhook_id))
 
 
 @router.get(
@@ -78,15 +94,14 @@ def test_webhook(webhook_id: str, who: Writer, context: Service) -> DeliveryOut:
 def list_deliveries(
     webhook_id: str,
     who: Reader,
-    context: Service,
+    session: ReadSession,
     limit: Limit = 50,
     after: After = None,
     state: DeliveryState | None = None,
     type: Annotated[str | None, Query(max_length=40)] = None,
 ) -> dict[str, Any]:
-    with reading(context.sessions) as session:
-        service.find(session, who, webhook_id)
-        return page(repository.deliveries(session, webhook_id, limit, after, state, type), limit, delivery_out)
+    service.find(session, who, webhook_id)
+    return page(repository.deliveries(session, webhook_id, limit, after, state, type), limit, delivery_out)
 
 
 @router.get(
@@ -94,10 +109,9 @@ def list_deliveries(
     response_model=DeliveryDetail,
     summary="One delivery with its payload and every attempt",
 )
-def get_delivery(webhook_id: str, delivery_id: str, who: Reader, context: Service) -> DeliveryDetail:
-    with reading(context.sessions) as session:
-        found = service.find_delivery(session, who, webhook_id, delivery_id)
-        return delivery_detail(found, list(repository.attempts(session, found.id)))
+def get_delivery(webhook_id: str, delivery_id: str, who: Reader, session: ReadSession) -> DeliveryDetail:
+    found = service.find_delivery(session, who, webhook_id, delivery_id)
+    return delivery_detail(found, list(repository.attempts(session, found.id)))
 
 
 @router.post(
@@ -106,5 +120,5 @@ def get_delivery(webhook_id: str, delivery_id: str, who: Reader, context: Servic
     response_model=DeliveryOut,
     summary="Send a message again, with the same id",
 )
-def redeliver(webhook_id: str, delivery_id: str, who: Writer, context: Service) -> DeliveryOut:
-    return delivery_out(service.redeliver(context, who, webhook_id, delivery_id))
+def redeliver(webhook_id: str, delivery_id: str, who: Writer, session: WriteSession) -> DeliveryOut:
+    return delivery_out(service.redeliver(session, who, webhook_id, delivery_id))

@@ -28,33 +28,42 @@ MAX_PENDING_TESTS = 10
 KEPT_SECONDS = 30 * 86400.0
 
 
-def create(context: Context, who: Principal, request: WebhookIn) -> Webhook:
-    """Create a webhook. Raises a 422 problem for a URL that is not allowed, 409 at the most webhooks of a project."""
-    _check_url(context, request.url)
-    with context.sessions.begin() as session:
-        projects.locked(session, who.project_id)
-        if repository.count(session, who.project_id) >= MAX_WEBHOOKS:
-            raise HttpProblem(
-                409, "too_many_webhooks", f"The project has {MAX_WEBHOOKS} webhooks already; delete one first."
-            )
-        _check_job(session, who, request.job)
-        at = db_time(session)
-        webhook = Webhook(
-            id=new_id("wh"),
-            project_id=who.project_id,
-            url=request.url,
-            description=request.description,
-            events=list(request.events),
-            thresholds=_as_json(request.thresholds),
-            job_id=request.job,
-            labels=dict(request.labels) or None,
-            secret=request.secret or new_secret(),
-            active=True,
-            created_at=at,
-            updated_at=at,
+def check_url(context: Context, url: str) -> None:
+    """Resolve the URL's host and check its addresses, which may take seconds: before a session is opened.
+
+    Raises a 422 problem for a URL that is not allowed.
+    """
+    try:
+        TargetPolicy(context.settings.webhook_allow).check(url)
+    except TargetRefused as error:
+        raise _invalid("/url", error.code, str(error), error.hint) from None
+
+
+def create(session: Session, who: Principal, request: WebhookIn) -> Webhook:
+    """Create a webhook whose URL was checked. Raises a 409 problem at the most webhooks of a project."""
+    projects.locked(session, who.project_id)
+    if repository.count(session, who.project_id) >= MAX_WEBHOOKS:
+        raise HttpProblem(
+            409, "too_many_webhooks", f"The project has {MAX_WEBHOOKS} webhooks already; delete one first."
         )
-        _check_not_empty(webhook)
-        repository.add(session, webhook)
+    _check_job(session, who, request.job)
+    at = db_time(session)
+    webhook = Webhook(
+        id=new_id("wh"),
+        project_id=who.project_id,
+        url=request.url,
+        description=request.description,
+        events=list(request.events),
+        thresholds=_as_json(request.thresholds),
+        job_id=request.job,
+        labels=dict(request.labels) or None,
+        secret=request.secret or new_secret(),
+        active=True,
+        created_at=at,
+        updated_at=at,
+    )
+    _check_not_empty(webhook)
+    repository.add(session, webhook)
     return webhook
 
 
@@ -73,63 +82,60 @@ def _locked(session: Session, who: Principal, webhook_id: str) -> Webhook:
     return webhook
 
 
-def change(context: Context, who: Principal, webhook_id: str, request: WebhookPatch) -> Webhook:
-    """Update the fields that were sent. Pending deliveries go to the new URL; crossed thresholds stay reported."""
+def change(session: Session, who: Principal, webhook_id: str, request: WebhookPatch) -> Webhook:
+    """Update the fields that were sent; a URL was checked before.
+
+    Pending deliveries go to the new URL; crossed thresholds stay reported.
+    """
     sent: dict[str, Any] = {name: getattr(request, name) for name in request.model_fields_set}
-    if "url" in sent:
-        _check_url(context, request.url)
-    with context.sessions.begin() as session:
-        webhook = _locked(session, who, webhook_id)
-        if "job" in sent:
-            _check_job(session, who, request.job)
-            webhook.job_id = request.job
-        if "thresholds" in sent:
-            webhook.thresholds = _as_json(request.thresholds)
-        if "labels" in sent:
-            webhook.labels = dict(request.labels) or None
-        if "active" in sent:
-            webhook.active = request.active
-            webhook.disabled_reason = None if request.active else "a client disabled it"
-        for name in ("url", "description", "events"):
-            if name in sent:
-                setattr(webhook, name, sent[name])
-        _check_not_empty(webhook)
-        webhook.updated_at = db_time(session)
+    webhook = _locked(session, who, webhook_id)
+    if "job" in sent:
+        _check_job(session, who, request.job)
+        webhook.job_id = request.job
+    if "thresholds" in sent:
+        webhook.thresholds = _as_json(request.thresholds)
+    if "labels" in sent:
+        webhook.labels = dict(request.labels) or None
+    if "active" in sent:
+        webhook.active = request.active
+        webhook.disabled_reason = None if request.active else "a client disabled it"
+    for name in ("url", "description", "events"):
+        if name in sent:
+            setattr(webhook, name, sent[name])
+    _check_not_empty(webhook)
+    webhook.updated_at = db_time(session)
     return webhook
 
 
-def delete(context: Context, who: Principal, webhook_id: str) -> None:
+def delete(session: Session, who: Principal, webhook_id: str) -> None:
     """Delete the webhook with its deliveries; pending ones are not sent."""
-    with context.sessions.begin() as session:
-        repository.delete_webhook(session, _locked(session, who, webhook_id))
+    repository.delete_webhook(session, _locked(session, who, webhook_id))
 
 
-def rotate(context: Context, who: Principal, webhook_id: str, request: RotateIn) -> Webhook:
+def rotate(session: Session, who: Principal, webhook_id: str, request: RotateIn) -> Webhook:
     """Replace the secret; messages are signed with both for `overlap_seconds`."""
-    with context.sessions.begin() as session:
-        webhook = _locked(session, who, webhook_id)
-        if request.secret == webhook.secret:
-            raise _invalid(
-                "/secret", "same_secret", "must differ from the current secret", "Leave it out to have one generated."
-            )
-        overlap = request.overlap_seconds
-        webhook.previous_secret = webhook.secret if overlap else None
-        webhook.previous_until = db_time(session) + timedelta(seconds=overlap) if overlap else None
-        webhook.secret = request.secret or new_secret()
-        webhook.updated_at = db_time(session)
+    webhook = _locked(session, who, webhook_id)
+    if request.secret == webhook.secret:
+        raise _invalid(
+            "/secret", "same_secret", "must differ from the current secret", "Leave it out to have one generated."
+        )
+    overlap = request.overlap_seconds
+    webhook.previous_secret = webhook.secret if overlap else None
+    webhook.previous_until = db_time(session) + timedelta(seconds=overlap) if overlap else None
+    webhook.secret = request.secret or new_secret()
+    webhook.updated_at = db_time(session)
     return webhook
 
 
-def test(context: Context, who: Principal, webhook_id: str) -> WebhookDelivery:
+def test(session: Session, who: Principal, webhook_id: str) -> WebhookDelivery:
     """Queue a `webhook.test` message. Raises a 409 problem when the webhook is disabled, 429 with too many pending."""
-    with context.sessions.begin() as session:
-        webhook = _active(_locked(session, who, webhook_id))
-        if repository.count_pending(session, webhook.id, outbox.TEST) >= MAX_PENDING_TESTS:
-            detail = f"{MAX_PENDING_TESTS} tests of this webhook are pending. Try again when some have been sent."
-            raise HttpProblem(429, "too_many_tests", detail, headers={"Retry-After": "30"})
-        at = db_time(session)
-        body = outbox.message(outbox.TEST, at, webhook={"id": webhook.id, "description": webhook.description})
-        return add_delivery(session, webhook.id, outbox.TEST, body, at)
+    webhook = _active(_locked(session, who, webhook_id))
+    if repository.count_pending(session, webhook.id, outbox.TEST) >= MAX_PENDING_TESTS:
+        detail = f"{MAX_PENDING_TESTS} tests of this webhook are pending. Try again when some have been sent."
+        raise HttpProblem(429, "too_many_tests", detail, headers={"Retry-After": "30"})
+    at = db_time(session)
+    body = outbox.message(outbox.TEST, at, webhook={"id": webhook.id, "description": webhook.description})
+    return add_delivery(session, webhook.id, outbox.TEST, body, at)
 
 
 def find_delivery(session: Session, who: Principal, webhook_id: str, delivery_id: str) -> WebhookDelivery:
@@ -141,15 +147,14 @@ def find_delivery(session: Session, who: Principal, webhook_id: str, delivery_id
     return found
 
 
-def redeliver(context: Context, who: Principal, webhook_id: str, delivery_id: str) -> WebhookDelivery:
+def redeliver(session: Session, who: Principal, webhook_id: str, delivery_id: str) -> WebhookDelivery:
     """Make the delivery due now, with the same id and body and a new round of attempts."""
-    with context.sessions.begin() as session:
-        _active(find(session, who, webhook_id))
-        found = repository.delivery(session, webhook_id, delivery_id, lock=True)
-        if found is None:
-            raise not_found("delivery", delivery_id)
-        found.state, found.round_attempts, found.first_attempt_at = "pending", 0, None
-        found.next_attempt_at = db_time(session)
+    _active(find(session, who, webhook_id))
+    found = repository.delivery(session, webhook_id, delivery_id, lock=True)
+    if found is None:
+        raise not_found("delivery", delivery_id)
+    found.state, found.round_attempts, found.first_attempt_at = "pending", 0, None
+    found.next_attempt_at = db_time(session)
     return found
 
 
@@ -171,13 +176,6 @@ def _active(webhook: Webhook) -> Webhook:
 
 def _as_json(thresholds: list[Threshold]) -> list[dict[str, Any]] | None:
     return [threshold.as_json() for threshold in thresholds] or None
-
-
-def _check_url(context: Context, url: str) -> None:
-    try:
-        TargetPolicy(context.settings.webhook_allow).check(url)
-    except TargetRefused as error:
-        raise _invalid("/url", error.code, str(error), error.hint) from None
 
 
 def _check_job(session: Session, who: Principal, job_id: str | None) -> None:

@@ -9,9 +9,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from service.auth import Reader
-from service.context import Service
-from service.database import reading
 from service.pagination import Listing
+from service.request_sessions import ReadSession
 from service.workers.repository import alive
 
 router = APIRouter(prefix="/v1", tags=["workers"])
@@ -33,6 +32,5 @@ class WorkerOut(BaseModel):
 
 
 @router.get("/workers", response_model=Listing[WorkerOut], summary="Workers seen lately")
-def list_workers(who: Reader, context: Service) -> dict[str, Any]:
-    with reading(context.sessions) as session:
-        return {"data": [WorkerOut.model_validate(worker) for worker in alive(session)]}
+def list_workers(who: Reader, session: ReadSession) -> dict[str, Any]:
+    return {"data": [WorkerOut.model_validate(worker) for worker in alive(session)]}

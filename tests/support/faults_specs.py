@@ -143,7 +143,9 @@ def data_deleted_while_the_job_waits(scene: Scene) -> Iterator[None]:
         pass
     scene.submit()
     assert scene.row().state == "queued"
-    deletion.delete_dataset(scene.service(), scene.place.who, scene.dataset, force=True)
+    context = scene.service()
+    with context.sessions.begin() as session:
+        deletion.delete_dataset(session, context, scene.place.who, scene.dataset, force=True)
     yield
 
 

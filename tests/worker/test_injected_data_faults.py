@@ -70,7 +70,8 @@ def test_a_reader_that_fails(
 def test_data_deleted_under_the_record_of_a_job(place: Place) -> None:
     dataset = place.upload(BODY, filename="t.csv", target="label")
     job = place.submit(dataset)
-    deletion.delete_dataset(place.service, place.who, dataset, force=True)
+    with place.service.sessions.begin() as session:
+        deletion.delete_dataset(session, place.service, place.who, dataset, force=True)
     with place.context.sessions() as session:
         row = session.get_one(DatasetVersion, dataset)
     assert row.error is not None

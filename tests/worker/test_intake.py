@@ -196,7 +196,8 @@ def test_deleting_a_dataset_stops_its_check(place: Place, monkeypatch: pytest.Mo
     def show_then_delete(self: intake.Intake) -> None:
         show(self)
         shown.append(dataset(place, identifier).progress)
-        delete_dataset(place.service, place.who, identifier, force=True)
+        with place.service.sessions.begin() as session:
+            delete_dataset(session, place.service, place.who, identifier, force=True)
 
     monkeypatch.setattr(intake.Intake, "_publish_progress", show_then_delete)
     begun = time.monotonic()

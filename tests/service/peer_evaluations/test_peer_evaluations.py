@@ -267,7 +267,8 @@ def test_a_deleted_job_is_compared_no_more_and_leaves_decisions_to_be_understood
     run = lab.start("e", MEDIAN)
     run.evaluate(3.9)
     peers[0].finish()
-    deletion.delete_job(lab.context, lab.who, peers[0].job)
+    with lab.context.sessions.begin() as session:
+        deletion.delete_job(session, lab.context, lab.who, peers[0].job)
     run.evaluate(3.1)
     assert [d.inputs["others"] for d in run.decisions()] == [3, 2]
     run.finish()
@@ -275,7 +276,8 @@ def test_a_deleted_job_is_compared_no_more_and_leaves_decisions_to_be_understood
     for one in (*peers[1:], run):
         if one is not run:
             one.finish()
-        deletion.delete_job(lab.context, lab.who, one.job)
+        with lab.context.sessions.begin() as session:
+            deletion.delete_job(session, lab.context, lab.who, one.job)
     with lab.context.sessions() as session:
         for table in (PeerEvaluation, PeerGroup, PeerGroupMember):
             assert session.query(table).count() == 0, table
