@@ -113,7 +113,7 @@ class Needs:
     def __init__(self, scope: KeyScope) -> None:
         self.scope = scope
 
-    def __call__(self, request: Request) -> Principal:
+    async def __call__(self, request: Request) -> Principal:
         principal: Principal = request.state.principal
         if self.scope not in principal.scopes and "admin" not in principal.scopes:
             raise HttpProblem(403, "forbidden", f"This needs a key with the scope {self.scope!r}.")

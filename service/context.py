@@ -27,8 +27,8 @@ class Context:
     job_watcher: JobWatcher
 
 
-def context_of(request: Request) -> Context:
-    """The context that the application was made with."""
+async def context_of(request: Request) -> Context:
+    """The context that the application was made with. (A plain function would cost a thread.)"""
     context: Context = request.app.state.context
     return context
 

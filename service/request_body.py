@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from math import isfinite
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from anyio import to_thread
-from fastapi import Request
+from fastapi import Depends, Request
 
 from service.errors import HttpProblem
 
@@ -41,6 +41,10 @@ async def read_document(request: Request) -> Any:
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     # a large document takes a while: others are served meanwhile
     return await to_thread.run_sync(parse, bytes(body), kind)
+
+
+Document = Annotated[Any, Depends(read_document)]
+"""The body. It stands before the session in a signature, so that a client who sends slowly keeps no session waiting."""
 
 
 def parse(body: bytes, kind: str) -> Any:

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import inspect
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated
+from functools import partial, wraps
+from typing import Annotated, Any
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Depends, Request
+from fastapi.routing import APIRoute
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.database import read_only
 
+THREADS = "threads"
+
 
 class RequestSessions:
-    """The sessions of requests, at most `limit` at a time; a request beyond that waits here, without a thread.
+    """The sessions of requests, at most `limit` at a time; a request beyond that waits here, and holds nothing.
 
-    A request may need a thread while it holds a connection: its answer is validated in one. Threads that wait for the
-    pool would then wait for requests that wait for a thread, until the pool gives up. So `limit` is smaller than the
-    pool: an injected session never waits for a connection, and explicit sessions have the rest of the pool.
+    A request with a session never waits for anything but the database: `limit` connections of the pool are left to
+    these sessions, and as many threads are their own. So whoever waits for a lock of it, in whatever thread, waits for
+    a request that moves on, and no request ends with a timeout of the pool.
     """
 
     def __init__(self, engine: Engine, sessions: sessionmaker[Session], limit: int) -> None:
+        self._open, self._threads = CapacityLimiter(limit), CapacityLimiter(limit)
         self._write_sessions = sessions
         self._read_sessions = sessionmaker(read_only(engine), expire_on_commit=False)
-        self._open = CapacityLimiter(limit)
-        # ends never wait for the threads of functions; there are as many as there are sessions
-        self._ends = CapacityLimiter(limit)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Session]:
@@ -40,27 +43,26 @@ class RequestSessions:
         """A transaction: committed at the end, rolled back by an exception. Raises what the commit raises."""
         async with self._one(self._write_sessions) as session:
             yield session
-            await self._end(session, commit=True)
+            await self._end(session, _commit)
 
     @asynccontextmanager
     async def _one(self, factory: sessionmaker[Session]) -> AsyncIterator[Session]:
-        session = factory()
+        session = factory(info={THREADS: self._threads})
         await self._open.acquire_on_behalf_of(session)
         try:
             yield session
         finally:
             try:
-                await self._end(session, commit=False)
+                await self._end(session, Session.close)
             finally:
                 self._open.release_on_behalf_of(session)
 
-    async def _end(self, session: Session, *, commit: bool) -> None:
+    async def _end(self, session: Session, end: Callable[[Session], None]) -> None:
         if not session.in_transaction():
-            session.close()  # it has no connection: nothing here waits
-            return
+            return  # it has no connection
         # the connection goes back to the pool also when the request is cancelled
         with CancelScope(shield=True):
-            await to_thread.run_sync(_commit if commit else Session.close, session, limiter=self._ends)
+            await to_thread.run_sync(end, session, limiter=self._threads)
 
 
 def _commit(session: Session) -> None:
@@ -68,13 +70,38 @@ def _commit(session: Session) -> None:
         session.commit()
 
 
-async def _read(request: Request) -> AsyncIterator[Session]:
+class SessionRoute(APIRoute):
+    """Runs a function with a parameter `session` in a thread of the request sessions.
+
+    FastAPI runs it, and checks its answer, in two threads that other requests want as well. It would hold a connection,
+    or even a lock, while it waits for the second.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, _in_own_thread(endpoint), **options)
+
+
+def _in_own_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(endpoint) or "session" not in inspect.signature(endpoint).parameters:
+        return endpoint
+
+    @wraps(endpoint)
+    async def run(**arguments: Any) -> Any:
+        limiter = arguments["session"].info[THREADS]
+        return await to_thread.run_sync(partial(endpoint, **arguments), limiter=limiter)
+
+    return run
+
+
+async def read_session(request: Request) -> AsyncIterator[Session]:
+    """Open the request's snapshot."""
     sessions: RequestSessions = request.app.state.request_sessions
     async with sessions.read() as session:
         yield session
 
 
-async def _write(request: Request) -> AsyncIterator[Session]:
+async def write_session(request: Request) -> AsyncIterator[Session]:
+    """Open the request's transaction."""
     sessions: RequestSessions = request.app.state.request_sessions
     async with sessions.write() as session:
         yield session
@@ -82,7 +109,7 @@ async def _write(request: Request) -> AsyncIterator[Session]:
 
 # `function`: the session ends before the answer is sent. A slow client holds no connection, and a commit that fails is
 # answered with its problem.
-ReadSession = Annotated[Session, Depends(_read, scope="function")]
+ReadSession = Annotated[Session, Depends(read_session, scope="function")]
 """One moment's picture of the database. A route has this or `WriteSession`, never both: each is one of the limit."""
-WriteSession = Annotated[Session, Depends(_write, scope="function")]
+WriteSession = Annotated[Session, Depends(write_session, scope="function")]
 """The request's transaction, committed before the answer is sent."""

@@ -32,6 +32,7 @@ from service.errors import HttpProblem
 from service.inference_requests.service import infer
 from service.keys.service import Principal
 from service.pagination import After, Limit, Page, page
+from service.request_sessions import ReadSession, SessionRoute
 from trainkit.spec.facts import DatasetKind
 from trainkit.spec.read_options import (
     Channels,
@@ -45,7 +46,7 @@ from trainkit.spec.read_options import (
     Thousands,
 )
 
-router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=SessionRoute)
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "PNG"}}
 RAW_BODY: dict[str, Any] = {
     "requestBody": {
@@ -220,21 +221,19 @@ async def _receive(
 @router.get("", response_model=Page[DatasetOut], summary="List datasets, newest first")
 def list_datasets(
     who: Reader,
-    context: Service,
+    session: ReadSession,
     limit: Limit = 50,
     after: After = None,
     state: Literal["uploading", "validating", "ready", "invalid"] | None = None,
     name: str | None = None,
 ) -> dict[str, Any]:
-    with reading(context.sessions) as session:
-        rows = repository.listing(session, who.project_id, limit, after, state, name)
-        return page(rows, limit, dataset_out)
+    rows = repository.listing(session, who.project_id, limit, after, state, name)
+    return page(rows, limit, dataset_out)
 
 
 @router.get("/{dataset_id}", response_model=DatasetOut, summary="One dataset")
-def get_dataset(dataset_id: str, who: Reader, context: Service) -> DatasetOut:
-    with reading(context.sessions) as session:
-        return dataset_out(service.find(session, who, dataset_id))
+def get_dataset(dataset_id: str, who: Reader, session: ReadSession) -> DatasetOut:
+    return dataset_out(service.find(session, who, dataset_id))
 
 
 @router.post(
@@ -253,14 +252,11 @@ def reread_dataset(
 
 
 @router.get("/{dataset_id}/report", response_model=dict[str, Any], summary="What the check found")
-def get_report(dataset_id: str, who: Reader, context: Service) -> dict[str, Any]:
-    with reading(context.sessions) as session:
-        dataset = service.find(session, who, dataset_id)
-        if dataset.state in ("uploading", "validating"):
-            raise HttpProblem(
-                409, "not_checked_yet", "The dataset is still being checked.", headers={"Retry-After": "1"}
-            )
-        return {"facts": dataset.facts, "error": dataset.error, **(dataset.report or {})}
+def get_report(dataset_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
+    dataset = service.find(session, who, dataset_id)
+    if dataset.state in ("uploading", "validating"):
+        raise HttpProblem(409, "not_checked_yet", "The dataset is still being checked.", headers={"Retry-After": "1"})
+    return {"facts": dataset.facts, "error": dataset.error, **(dataset.report or {})}
 
 
 @router.get("/{dataset_id}/preview.png", response_class=Response, responses=PNG, summary="A labelled contact sheet")
@@ -286,6 +282,7 @@ async def augmentation_preview(
 
 
 def _prepared_key(context: Context, who: Principal, dataset_id: str) -> str:
+    # a session of its own: none is held while a worker draws
     with reading(context.sessions) as session:
         dataset = service.find(session, who, dataset_id)
         if dataset.state != "ready" or dataset.prepared_key is None:

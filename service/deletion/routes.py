@@ -7,9 +7,9 @@ from fastapi import APIRouter
 from service.auth import Writer
 from service.context import Service
 from service.deletion import service
-from service.request_sessions import WriteSession
+from service.request_sessions import SessionRoute, WriteSession
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=SessionRoute)
 
 
 @router.delete("/jobs/{job_id}", status_code=204, tags=["jobs"], summary="Delete an ended job; its models stay")

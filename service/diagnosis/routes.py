@@ -42,6 +42,7 @@ def diagnosis_input(
     job_id: str, who: Reader, context: Service, if_none_match: Annotated[str | None, Header()] = None
 ) -> DiagnosisInput:
     """Read the job's record and the ETag of its diagnosis from one snapshot."""
+    # a session of its own: diagnosing and drawing take a while, and hold no connection
     with reading(context.sessions) as session:
         job = jobs.find(session, who, job_id)
         check_there(job, "metrics")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from anyio import to_thread
-from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi import APIRouter, Body, Query, Response
 
 from service.auth import Reader, Writer
 from service.context import Service
-from service.database import reading
 from service.experiments import repository, service
 from service.experiments.comparison import between
 from service.experiments.schemas import (
@@ -25,10 +23,10 @@ from service.experiments.schemas import (
 )
 from service.jobs.routes import IdempotencyKey
 from service.pagination import After, Limit, Page, page
-from service.request_body import EXPERIMENT_BODY, read_document
-from service.request_sessions import ReadSession
+from service.request_body import EXPERIMENT_BODY, Document
+from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
-router = APIRouter(prefix="/v1/experiments", tags=["experiments"])
+router = APIRouter(prefix="/v1/experiments", tags=["experiments"], route_class=SessionRoute)
 Metric = Annotated[str | None, Query(max_length=64, description="Another metric to tell the trials apart by.")]
 
 
@@ -39,21 +37,19 @@ Metric = Annotated[str | None, Query(max_length=64, description="Another metric 
     openapi_extra=EXPERIMENT_BODY,
     summary="Folds, sweeps, baselines, an ensemble or the autopilot: many jobs as one",
 )
-async def create_experiment(
-    request: Request, response: Response, who: Writer, context: Service, idempotency_key: IdempotencyKey = None
+def create_experiment(
+    response: Response,
+    who: Writer,
+    document: Document,
+    context: Service,
+    session: WriteSession,
+    idempotency_key: IdempotencyKey = None,
 ) -> ExperimentDetail:
-    document = await read_document(request)
-
-    def create() -> tuple[ExperimentDetail, bool]:
-        experiment, new = service.create(context, who, document, idempotency_key)
-        with reading(context.sessions) as session:
-            return detail_out(service.view(session, service.find(session, who, experiment.id))), new
-
-    created, new = await to_thread.run_sync(create)
-    response.headers["Location"] = f"/v1/experiments/{created.id}"
+    experiment, new = service.create(session, context, who, document, idempotency_key)
+    response.headers["Location"] = f"/v1/experiments/{experiment.id}"
     if not new:
         response.headers["Idempotency-Replayed"] = "true"
-    return created
+    return detail_out(service.view(session, experiment))
 
 
 @router.get("", response_model=Page[ExperimentOut], summary="Experiments, newest first")
@@ -107,5 +103,5 @@ def stop_experiment(
 
 
 @router.delete("/{experiment_id}", status_code=204, summary="Delete an ended experiment; its jobs stay")
-def delete_experiment(experiment_id: str, who: Writer, context: Service) -> None:
-    service.delete(context, who, experiment_id)
+def delete_experiment(experiment_id: str, who: Writer, session: WriteSession) -> None:
+    service.delete(session, who, experiment_id)

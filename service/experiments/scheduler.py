@@ -245,7 +245,8 @@ def halt(context: Context, experiment_id: str) -> None:
     who = Principal(experiment.key_id, experiment.project_id, frozenset({"write"}))
     for job in found:
         waits = job.started_at is None and job.state in ("validating", "queued", "paused")
-        if experiment.requested_action == "cancel" or (waits and experiment.requested_action == "finish"):
-            jobs.cancel(context, who, job.id)
-        elif experiment.requested_action == "stop" or job.state == "paused":
-            jobs.stop(context, who, job.id, "best", None)
+        with context.sessions.begin() as session:
+            if experiment.requested_action == "cancel" or (waits and experiment.requested_action == "finish"):
+                jobs.cancel(session, who, job.id)
+            elif experiment.requested_action == "stop" or job.state == "paused":
+                jobs.stop(session, who, job.id, "best", None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from service.context import Context
-from service.database import db_time, new_id, reading
+from service.database import after_commit, db_time, new_id, reading
 from service.datasets import repository as datasets
 from service.errors import HttpProblem, not_found
 from service.experiments import repository, scheduler
@@ -60,8 +61,10 @@ class ExperimentView:
     """Autopilot's account."""
 
 
-def create(context: Context, who: Principal, document: Any, idempotency_key: str | None) -> tuple[Experiment, bool]:
-    """Make an experiment and its first jobs in one transaction. Returns (experiment, whether it is new).
+def create(
+    session: Session, context: Context, who: Principal, document: Any, idempotency_key: str | None
+) -> tuple[Experiment, bool]:
+    """Make an experiment and its first jobs in the session's transaction. Returns (experiment, whether it is new).
 
     Raises SpecError for everything wrong with the plan or with the jobs that it can be seen to make.
     """
@@ -90,9 +93,9 @@ def create(context: Context, who: Principal, document: Any, idempotency_key: str
     def find(session: Session, experiment_id: str) -> Experiment | None:
         return repository.get(session, who.project_id, experiment_id)
 
-    experiment, new = idempotent(context.sessions, who.project_id, idempotency_key, document, make, find)
+    experiment, new = idempotent(session, who.project_id, idempotency_key, document, make, find)
     if new:
-        context.doorbell.ring(jobs.QUEUE)
+        after_commit(session, partial(context.doorbell.ring, jobs.QUEUE))
     return experiment, new
 
 
@@ -231,7 +234,10 @@ def view(session: Session, experiment: Experiment, metric: str | None = None) ->
 
 
 def stop(context: Context, who: Principal, experiment_id: str, running: str) -> Experiment:
-    """Make no more jobs, and end those under way as asked. Idempotent; an ended experiment stays as it ended."""
+    """Make no more jobs, and end those under way as asked. Idempotent; an ended experiment stays as it ended.
+
+    Each job is ended in a transaction of its own, so that others wait for one at most.
+    """
     with context.sessions.begin() as session:
         find(session, who, experiment_id)
         experiment = repository.locked(session, experiment_id)
@@ -246,10 +252,9 @@ def stop(context: Context, who: Principal, experiment_id: str, running: str) -> 
         return find(session, who, experiment_id)
 
 
-def delete(context: Context, who: Principal, experiment_id: str) -> None:
+def delete(session: Session, who: Principal, experiment_id: str) -> None:
     """Remove an ended experiment; its jobs stay."""
-    with context.sessions.begin() as session:
-        experiment = find(session, who, experiment_id)
-        if experiment.state not in ENDED:
-            raise HttpProblem(409, "wrong_state", f"The experiment is {experiment.state}: stop it first.")
-        repository.delete_experiment(session, experiment)
+    experiment = find(session, who, experiment_id)
+    if experiment.state not in ENDED:
+        raise HttpProblem(409, "wrong_state", f"The experiment is {experiment.state}: stop it first.")
+    repository.delete_experiment(session, experiment)

@@ -42,6 +42,7 @@ async def healthz() -> HealthOut:
 def readyz(response: Response, context: Service) -> ReadyOut:
     checks = {"database": "ok", "storage": "ok"}
     try:
+        # a session of its own: the answer must come also while requests have all of theirs, or there is no database
         with reading(context.sessions) as session:
             ping(session)
     except Exception as error:  # whatever it is, the answer is "not ready", with the reason's kind

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
+from sqlalchemy.orm import Session
 
 from service.auth import Reader
 from service.context import Context, Service
-from service.database import reading
 from service.errors import HttpProblem
 from service.jobs import repository, service
 from service.jobs.schemas import (
@@ -28,9 +28,9 @@ from service.jobs.schemas import (
 from service.jobs.tables import Artifact
 from service.keys.service import Principal
 from service.pagination import Cursor, Listing
-from service.request_sessions import ReadSession
+from service.request_sessions import ReadSession, SessionRoute
 
-router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"], route_class=SessionRoute)
 AfterSeq = Annotated[int, Query(ge=0, lt=2**31)]
 Many = Annotated[int, Query(ge=1, le=1000)]
 LOG = "log.txt"
@@ -95,19 +95,18 @@ def get_artifacts(job_id: str, who: Reader, session: ReadSession) -> dict[str, A
 
 
 @router.get("/artifacts/{name}", response_class=FileResponse, responses=BYTES, summary="One of those files")
-def get_artifact(job_id: str, name: str, who: Reader, context: Service) -> FileResponse:
-    artifact = stored_artifact(context, who, job_id, name)
+def get_artifact(job_id: str, name: str, who: Reader, context: Service, session: ReadSession) -> FileResponse:
+    artifact = stored_artifact(session, context, who, job_id, name)
     if artifact is None:
         detail = f"The job has no file {name[:80]!r} (yet). GET /v1/jobs/{job_id}/artifacts lists them."
         raise HttpProblem(404, "not_found", detail)
     return file_response(context, artifact)
 
 
-def stored_artifact(context: Context, who: Principal, job_id: str, name: str) -> Artifact | None:
+def stored_artifact(session: Session, context: Context, who: Principal, job_id: str, name: str) -> Artifact | None:
     """Return the job's file of that name; None when it is not stored. Raises a 404 problem for an unknown job."""
-    with reading(context.sessions) as session:
-        service.find(session, who, job_id)
-        artifact = repository.artifact(session, job_id, name)
+    service.find(session, who, job_id)
+    artifact = repository.artifact(session, job_id, name)
     return artifact if artifact is not None and context.storage.exists(artifact.storage_key) else None
 
 

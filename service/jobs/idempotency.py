@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
-from service.database import db_time, reading
+from service.database import db_time, savepoint
 from service.errors import HttpProblem
 from service.jobs import repository
 from service.jobs.tables import IdempotencyKey
@@ -26,21 +26,23 @@ T = TypeVar("T", bound=Identified)
 
 
 def idempotent(
-    sessions: sessionmaker[Session],
+    session: Session,
     project_id: str,
     key: str | None,
     document: Any,
     make: Callable[[Session], T],
     find: Callable[[Session, str], T | None],
 ) -> tuple[T, bool]:
-    """(what `make` made in one transaction, True), or (what the same key made earlier, False).
+    """(what `make` made in the session's transaction, True), or (what the same key made earlier, False).
 
     Raises a 422 problem where the key was used for another document, or for something of another kind.
     """
+    if not key:
+        return make(session), True
     fingerprint = _digest(document)
 
-    def earlier(session: Session) -> T | None:
-        known = repository.idempotency_key(session, project_id, key) if key else None
+    def earlier() -> T | None:
+        known = repository.idempotency_key(session, project_id, key)
         if known is None:
             return None
         found = find(session, known.resource_id) if known.fingerprint == fingerprint else None
@@ -49,27 +51,25 @@ def idempotent(
             raise HttpProblem(422, "idempotency_mismatch", detail)
         return found
 
+    if (known := earlier()) is not None:
+        return known, False
     try:
-        with sessions.begin() as session:
-            if (known := earlier(session)) is not None:
-                return known, False
+        with savepoint(session):
             created = make(session)
-            if key:
-                remembered = IdempotencyKey(
-                    project_id=project_id,
-                    key=key,
-                    fingerprint=fingerprint,
-                    resource_id=created.id,
-                    created_at=db_time(session),
-                )
-                repository.add_idempotency_key(session, remembered)
-            return created, True
+            remembered = IdempotencyKey(
+                project_id=project_id,
+                key=key,
+                fingerprint=fingerprint,
+                resource_id=created.id,
+                created_at=db_time(session),
+            )
+            repository.add_idempotency_key(session, remembered)
     except IntegrityError:
         # the same key was used at the same moment, and the other request won
-        with reading(sessions) as session:
-            if (known := earlier(session)) is not None:
-                return known, False
+        if (known := earlier()) is not None:
+            return known, False
         raise
+    return created, True
 
 
 def implied(request: dict[str, Any]) -> str:

@@ -7,29 +7,28 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
+from sqlalchemy.orm import Session
 
 from service.auth import Reader, Writer
-from service.context import Context, Service
-from service.database import reading
+from service.context import Service
 from service.errors import HttpProblem
 from service.jobs import repository, service
 from service.jobs.schemas import ForkIn, JobOut, ResumeIn, StopIn, job_out
 from service.jobs.states import State
 from service.jobs.tables import Job
 from service.pagination import NOT_MODIFIED, After, Limit, Page
-from service.request_sessions import ReadSession
+from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=SessionRoute)
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 CREATED: dict[int | str, dict[str, Any]] = {
     201: {"model": JobOut, "description": "A new job goes on from where that one ended."}
 }
 
 
-def out(context: Context, job: Job) -> JobOut:
+def out(session: Session, job: Job) -> JobOut:
     """The job with its dataset."""
-    with reading(context.sessions) as session:
-        return job_out(job, repository.datasets_of(session, [job])[job.dataset_id])
+    return job_out(job, repository.datasets_of(session, [job])[job.dataset_id])
 
 
 @router.get("", response_model=Page[JobOut], summary="List jobs, newest first")
@@ -82,19 +81,19 @@ def get_job(
 
 
 @router.post("/{job_id}/stop", response_model=JobOut, summary="End training gracefully, keep a usable model")
-def stop_job(job_id: str, who: Writer, context: Service, body: Annotated[StopIn | None, Body()] = None) -> JobOut:
+def stop_job(job_id: str, who: Writer, session: WriteSession, body: Annotated[StopIn | None, Body()] = None) -> JobOut:
     body = body or StopIn()
-    return out(context, service.stop(context, who, job_id, body.keep, body.if_seq))
+    return out(session, service.stop(session, who, job_id, body.keep, body.if_seq))
 
 
 @router.post("/{job_id}/cancel", response_model=JobOut, summary="End now, keep nothing")
-def cancel_job(job_id: str, who: Writer, context: Service) -> JobOut:
-    return out(context, service.cancel(context, who, job_id))
+def cancel_job(job_id: str, who: Writer, session: WriteSession) -> JobOut:
+    return out(session, service.cancel(session, who, job_id))
 
 
 @router.post("/{job_id}/pause", response_model=JobOut, summary="Write a checkpoint and let the worker go")
-def pause_job(job_id: str, who: Writer, context: Service) -> JobOut:
-    return out(context, service.pause(context, who, job_id))
+def pause_job(job_id: str, who: Writer, session: WriteSession) -> JobOut:
+    return out(session, service.pause(session, who, job_id))
 
 
 @router.post(
@@ -108,12 +107,13 @@ def resume_job(
     response: Response,
     who: Writer,
     context: Service,
+    session: WriteSession,
     body: Annotated[ResumeIn | None, Body()] = None,
     idempotency_key: IdempotencyKey = None,
 ) -> JobOut:
     extra = (body or ResumeIn()).extra_epochs
-    job, new = service.resume(context, who, job_id, extra, idempotency_key)
-    return created(context, response, job, new=new) if job.id != job_id else out(context, job)
+    job, new = service.resume(session, context, who, job_id, extra, idempotency_key)
+    return created(session, response, job, new=new) if job.id != job_id else out(session, job)
 
 
 @router.post("/{job_id}/fork", status_code=201, response_model=JobOut, summary="A changed job from a checkpoint")
@@ -122,27 +122,33 @@ def fork_job(
     response: Response,
     who: Writer,
     context: Service,
+    session: WriteSession,
     body: Annotated[ForkIn | None, Body()] = None,
     idempotency_key: IdempotencyKey = None,
 ) -> JobOut:
-    job, new = service.fork(context, who, job_id, (body or ForkIn()).patch, idempotency_key)
-    return created(context, response, job, new=new)
+    job, new = service.fork(session, context, who, job_id, (body or ForkIn()).patch, idempotency_key)
+    return created(session, response, job, new=new)
 
 
 @router.post(
     "/{job_id}/retry", status_code=201, response_model=JobOut, summary="The same job again, from its beginning"
 )
 def retry_job(
-    job_id: str, response: Response, who: Writer, context: Service, idempotency_key: IdempotencyKey = None
+    job_id: str,
+    response: Response,
+    who: Writer,
+    context: Service,
+    session: WriteSession,
+    idempotency_key: IdempotencyKey = None,
 ) -> JobOut:
-    job, new = service.retry(context, who, job_id, idempotency_key)
-    return created(context, response, job, new=new)
+    job, new = service.retry(session, context, who, job_id, idempotency_key)
+    return created(session, response, job, new=new)
 
 
-def created(context: Context, response: Response, job: Job, *, new: bool) -> JobOut:
+def created(session: Session, response: Response, job: Job, *, new: bool) -> JobOut:
     """The answer that a job was made: 201 with its place, or that the same request has made it before."""
     response.status_code = 201
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     if not new:
         response.headers["Idempotency-Replayed"] = "true"
-    return out(context, job)
+    return out(session, job)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from service.context import Context
-from service.database import db_time, new_id, reading
+from service.database import after_commit, db_time, new_id
 from service.datasets.service import find as find_dataset
 from service.datasets.tables import DatasetVersion
 from service.errors import HttpProblem, not_found
@@ -95,15 +96,16 @@ def _dataset_pointer(document: Any) -> str:
 
 
 def create(
+    session: Session,
     context: Context,
     who: Principal,
     document: Any,
     idempotency_key: str | None,
     branch: Callable[[Session], tuple[Any, Branch]] | None = None,
 ) -> tuple[Job, bool]:
-    """Submit a job: row and event in one transaction, then the bell. Returns (job, whether it is new).
+    """Submit a job: row and event in the session's transaction, the bell after it. Returns (job, whether it is new).
 
-    With `branch` the job's document and where it comes from are made in the same transaction; `document` is what was asked.
+    With `branch` the job's document and where it comes from are made by it; `document` is what was asked.
     """
 
     def make(session: Session) -> Job:
@@ -112,9 +114,9 @@ def create(
     def find(session: Session, job_id: str) -> Job | None:
         return repository.get(session, who.project_id, job_id)
 
-    job, new = idempotent(context.sessions, who.project_id, idempotency_key, document, make, find)
+    job, new = idempotent(session, who.project_id, idempotency_key, document, make, find)
     if new and job.state == "queued":
-        context.doorbell.ring(QUEUE)
+        after_commit(session, partial(context.doorbell.ring, QUEUE))
     return job, new
 
 
@@ -216,100 +218,99 @@ def find_locked(session: Session, who: Principal, job_id: str) -> Job:
     return job
 
 
-def stop(context: Context, who: Principal, job_id: str, keep: str, if_seq: int | None) -> Job:
+def stop(session: Session, who: Principal, job_id: str, keep: str, if_seq: int | None) -> Job:
     """Ask for a graceful end that keeps a usable model. Idempotent; a job that never ran is cancelled instead.
 
     With `if_seq`, raises a 409 problem when rows beyond it have come: the decision was made on an old picture.
     """
-    with context.sessions.begin() as session:
-        job = find_locked(session, who, job_id)
-        if (
-            job.state in ENDED
-            or job.state == "stopping"
-            or (job.requested_action or {}).get("action") in ("cancel", "stop")
-        ):
-            return job  # asked before, or beyond asking
-        if if_seq is not None and job.next_seq - 1 > if_seq:
-            detail = f"Rows up to seq {job.next_seq - 1} have come since {if_seq}; look again before stopping."
-            raise HttpProblem(409, "newer_metrics", detail)
-        if job.state in ("validating", "queued") and job.started_at is None:
-            transition(
-                session, job, "cancelled", actor=who.actor, reason="stopped before it ran", stop_reason="client_stop"
-            )
-        elif job.state == "paused":
-            transition(
-                session,
-                job,
-                "queued",
-                actor=who.actor,
-                reason="stop",
-                requested_action={"action": "stop", "keep": keep},
-            )
-        elif job.state == "queued":
-            # it ran before: the next attempt restores its checkpoint, evaluates and keeps the model
-            repository.update_job(session, job.id, requested_action={"action": "stop", "keep": keep}, not_before=None)
-        elif job.state in ("starting", "running", "pausing"):
-            command = {"action": "stop", "keep": keep}
-            transition(session, job, "stopping", actor=who.actor, reason="client_stop", requested_action=command)
-    return _fresh(context, who, job_id)
+    job = find_locked(session, who, job_id)
+    if (
+        job.state in ENDED
+        or job.state == "stopping"
+        or (job.requested_action or {}).get("action") in ("cancel", "stop")
+    ):
+        return job  # asked before, or beyond asking
+    if if_seq is not None and job.next_seq - 1 > if_seq:
+        detail = f"Rows up to seq {job.next_seq - 1} have come since {if_seq}; look again before stopping."
+        raise HttpProblem(409, "newer_metrics", detail)
+    if job.state in ("validating", "queued") and job.started_at is None:
+        transition(
+            session, job, "cancelled", actor=who.actor, reason="stopped before it ran", stop_reason="client_stop"
+        )
+    elif job.state == "paused":
+        transition(
+            session,
+            job,
+            "queued",
+            actor=who.actor,
+            reason="stop",
+            requested_action={"action": "stop", "keep": keep},
+        )
+    elif job.state == "queued":
+        # it ran before: the next attempt restores its checkpoint, evaluates and keeps the model
+        repository.update_job(session, job.id, requested_action={"action": "stop", "keep": keep}, not_before=None)
+    elif job.state in ("starting", "running", "pausing"):
+        command = {"action": "stop", "keep": keep}
+        transition(session, job, "stopping", actor=who.actor, reason="client_stop", requested_action=command)
+    session.refresh(job)
+    return job
 
 
-def cancel(context: Context, who: Principal, job_id: str) -> Job:
+def cancel(session: Session, who: Principal, job_id: str) -> Job:
     """End the job now and keep nothing. Idempotent; an ended job stays as it ended."""
-    with context.sessions.begin() as session:
-        job = find_locked(session, who, job_id)
-        if job.state in ("validating", "queued", "paused"):
-            transition(session, job, "cancelled", actor=who.actor, reason="client")
-        elif job.state not in ENDED and (job.requested_action or {}).get("action") != "cancel":
-            repository.update_job(session, job.id, requested_action={"action": "cancel"})
-    return _fresh(context, who, job_id)
+    job = find_locked(session, who, job_id)
+    if job.state in ("validating", "queued", "paused"):
+        transition(session, job, "cancelled", actor=who.actor, reason="client")
+    elif job.state not in ENDED and (job.requested_action or {}).get("action") != "cancel":
+        repository.update_job(session, job.id, requested_action={"action": "cancel"})
+    session.refresh(job)
+    return job
 
 
-def pause(context: Context, who: Principal, job_id: str) -> Job:
+def pause(session: Session, who: Principal, job_id: str) -> Job:
     """Ask for a checkpoint and let the worker go; `resume` goes on from there. Idempotent."""
-    with context.sessions.begin() as session:
-        job = find_locked(session, who, job_id)
-        if job.state == "queued" and job.requested_action is None:
-            transition(session, job, "paused", actor=who.actor, reason="client")
-        elif job.state in ("starting", "running") and (job.requested_action or {}).get("action") not in (
-            "cancel",
-            "stop",
-        ):
-            transition(session, job, "pausing", actor=who.actor, reason="client", requested_action={"action": "pause"})
-        elif job.state not in ("pausing", "paused"):
-            raise HttpProblem(
-                409, "wrong_state", f"The job is {job.state}: only queued and running jobs can be paused."
-            )
-    return _fresh(context, who, job_id)
+    job = find_locked(session, who, job_id)
+    if job.state == "queued" and job.requested_action is None:
+        transition(session, job, "paused", actor=who.actor, reason="client")
+    elif job.state in ("starting", "running") and (job.requested_action or {}).get("action") not in (
+        "cancel",
+        "stop",
+    ):
+        transition(session, job, "pausing", actor=who.actor, reason="client", requested_action={"action": "pause"})
+    elif job.state not in ("pausing", "paused"):
+        raise HttpProblem(409, "wrong_state", f"The job is {job.state}: only queued and running jobs can be paused.")
+    session.refresh(job)
+    return job
 
 
 def resume(
-    context: Context, who: Principal, job_id: str, extra_epochs: int = 0, idempotency_key: str | None = None
+    session: Session,
+    context: Context,
+    who: Principal,
+    job_id: str,
+    extra_epochs: int = 0,
+    idempotency_key: str | None = None,
 ) -> tuple[Job, bool]:
     """Go on: a paused job is queued again; of one that has ended a new job goes on, for no end is ever taken back.
 
     Returns (job, whether it is a new one). Raises a 409 problem when there is nothing to go on with.
     """
-    with context.sessions.begin() as session:
-        job = find_locked(session, who, job_id)
-        ended = job.state in ENDED
-        if job.state == "paused":
-            changes = {"resolved": lineage.with_epochs(job, extra_epochs)} if extra_epochs else {}
-            transition(
-                session, job, "queued", actor=who.actor, reason="resume", not_before=None, notified_at=None, **changes
-            )
-        elif not ended and (job.state == "pausing" or extra_epochs):
-            hint = "Pause it first." if extra_epochs else "Wait until it is paused."
-            raise HttpProblem(
-                409, "wrong_state", f"The job is {job.state}: only paused and ended jobs can go on. {hint}"
-            )
-        elif ended and job.stop_reason == "completed" and not extra_epochs:
-            raise HttpProblem(
-                409, "nothing_left", "The job has trained all its epochs; say how many more: extra_epochs."
-            )
+    job = find_locked(session, who, job_id)
+    ended = job.state in ENDED
+    if job.state == "paused":
+        changes = {"resolved": lineage.with_epochs(job, extra_epochs)} if extra_epochs else {}
+        transition(
+            session, job, "queued", actor=who.actor, reason="resume", not_before=None, notified_at=None, **changes
+        )
+    elif not ended and (job.state == "pausing" or extra_epochs):
+        hint = "Pause it first." if extra_epochs else "Wait until it is paused."
+        raise HttpProblem(409, "wrong_state", f"The job is {job.state}: only paused and ended jobs can go on. {hint}")
+    elif ended and job.stop_reason == "completed" and not extra_epochs:
+        raise HttpProblem(409, "nothing_left", "The job has trained all its epochs; say how many more: extra_epochs.")
     if not ended:
-        context.doorbell.ring(QUEUE)
-        return _fresh(context, who, job_id), False
+        after_commit(session, partial(context.doorbell.ring, QUEUE))
+        session.refresh(job)
+        return job, False
 
     def longer(session: Session) -> tuple[Any, Branch]:
         parent = find(session, who, job_id)
@@ -317,11 +318,11 @@ def resume(
         return lineage.longer(parent, extra_epochs), branch
 
     request = {"resume": job_id, "extra_epochs": extra_epochs}
-    return create(context, who, request, idempotency_key or implied(request), longer)
+    return create(session, context, who, request, idempotency_key or implied(request), longer)
 
 
 def fork(
-    context: Context, who: Principal, job_id: str, patch: dict[str, Any], idempotency_key: str | None
+    session: Session, context: Context, who: Principal, job_id: str, patch: dict[str, Any], idempotency_key: str | None
 ) -> tuple[Job, bool]:
     """A new job from this one's newest checkpoint, with its spec changed by a merge patch.
 
@@ -333,10 +334,12 @@ def fork(
         return merge_patch(parent.spec, patch), lineage.fork_of(session, context, parent)
 
     request = {"fork": job_id, "patch": patch}
-    return create(context, who, request, idempotency_key or implied(request), changed)
+    return create(session, context, who, request, idempotency_key or implied(request), changed)
 
 
-def retry(context: Context, who: Principal, job_id: str, idempotency_key: str | None) -> tuple[Job, bool]:
+def retry(
+    session: Session, context: Context, who: Principal, job_id: str, idempotency_key: str | None
+) -> tuple[Job, bool]:
     """A new job with the same spec, from the beginning. Raises a 409 problem while this one has not ended."""
 
     def same(session: Session) -> tuple[Any, Branch]:
@@ -347,11 +350,5 @@ def retry(context: Context, who: Principal, job_id: str, idempotency_key: str | 
             )
         return parent.spec, Branch(parent, "retry", None)
 
-    with reading(context.sessions) as session:
-        request = {"retry": job_id, "again": repository.ended_retries(session, job_id)}
-    return create(context, who, request, idempotency_key or implied(request), same)
-
-
-def _fresh(context: Context, who: Principal, job_id: str) -> Job:
-    with reading(context.sessions) as session:
-        return find(session, who, job_id)
+    request = {"retry": job_id, "again": repository.ended_retries(session, job_id)}
+    return create(session, context, who, request, idempotency_key or implied(request), same)

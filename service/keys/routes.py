@@ -12,9 +12,9 @@ from service.auth import Admin
 from service.keys import repository
 from service.keys.service import SCOPES, Scope, create_key, revoke
 from service.pagination import Listing
-from service.request_sessions import ReadSession, WriteSession
+from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"])
+router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=SessionRoute)
 
 
 class KeyIn(BaseModel):

@@ -108,6 +108,7 @@ def prefers_json(accept: str) -> bool:
 
 
 def _query(context: Context, who: Principal, query: LogQuery) -> LogAnswer:
+    # a session a look: none is held between the looks of a long-poll
     with reading(context.sessions) as session:
         job = jobs.find(session, who, query.job_id)
         check_there(job, "logs")

@@ -52,6 +52,7 @@ def find_download(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Download:
     """The log as it is now. 404 for a stranger's job, 410 when retention has removed it."""
+    # the export is written while it is sent, with a session a piece: none is held while the client reads
     with reading(context.sessions) as session:
         job = jobs.find(session, who, job_id)
         check_there(job, "metrics")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
@@ -29,33 +29,47 @@ MOST_POINTS = 2000
     summary="Learning curves, or the confusion matrix; drawn from the log while the job runs",
 )
 def get_plot(job_id: str, plot: Literal["curves", "confusion"], who: Reader, context: Service) -> Response:
-    artifact = stored_artifact(context, who, job_id, f"{plot}.png")
+    # a session of its own: drawing takes a while, and holds no connection
+    with reading(context.sessions) as session:
+        artifact = stored_artifact(session, context, who, job_id, f"{plot}.png")
+        job = jobs.find(session, who, job_id)
+        if artifact is None and plot == "curves":
+            check_there(job, "metrics")
+        rows = series_rows(session, job) if artifact is None and plot == "curves" else []
     if artifact is not None:
         return file_response(context, artifact)
-    with reading(context.sessions) as session:
-        job = jobs.find(session, who, job_id)
-        if plot == "curves":
-            check_there(job, "metrics")
-        picture = draw(session, job, plot)
+    picture = draw_curves(job, rows) if plot == "curves" else draw_confusion(job)
     return Response(picture, media_type="image/png", headers={**HARMLESS, "Cache-Control": "no-cache"})
 
 
-def draw(session: Session, job: Job, plot: Literal["curves", "confusion"]) -> bytes:
-    """PNG bytes. Raises a 404 problem while there is nothing to draw."""
-    # matplotlib costs 60 MB: an API process that never draws never loads it
-    from trainkit.plots import confusion, curves
-
-    if plot == "confusion":
-        evaluation = job.evaluation or {}
-        matrix, classes = evaluation.get("confusion_matrix"), evaluation.get("classes")
-        if not matrix or not classes:
-            raise HttpProblem(404, "no_plot", f"The job is {job.state} and has no confusion matrix.")
-        return confusion(matrix, classes, title=job.name)
+def series_rows(session: Session, job: Job) -> list[dict[str, Any]]:
+    """The points of the job's learning curves."""
     rows = []
     for key, columns in read_series(session, job.id, SeriesQuery(SHOWN, MOST_POINTS)).items():
         split, _, name = key.partition("_")
         pairs = zip(columns["epoch"].tolist(), columns["value"].tolist(), strict=True)
         rows += [{"split": split, "name": name, "epoch": epoch, "value": value} for epoch, value in pairs]
+    return rows
+
+
+# matplotlib costs 60 MB: an API process that never draws never loads it
+
+
+def draw_curves(job: Job, rows: list[dict[str, Any]]) -> bytes:
+    """PNG bytes. Raises a 404 problem while there is nothing to draw."""
+    from trainkit.plots import curves
+
     if not rows:
         raise HttpProblem(404, "no_plot", f"The job is {job.state} and has no metrics yet.")
     return curves(rows, best_epoch=(job.result or {}).get("best_epoch"), title=job.name)
+
+
+def draw_confusion(job: Job) -> bytes:
+    """PNG bytes. Raises a 404 problem while there is nothing to draw."""
+    from trainkit.plots import confusion
+
+    evaluation = job.evaluation or {}
+    matrix, classes = evaluation.get("confusion_matrix"), evaluation.get("classes")
+    if not matrix or not classes:
+        raise HttpProblem(404, "no_plot", f"The job is {job.state} and has no confusion matrix.")
+    return confusion(matrix, classes, title=job.name)

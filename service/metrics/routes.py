@@ -80,6 +80,7 @@ async def get_metrics(
 
 
 def _query(context: Context, who: Principal, query: MetricsQuery) -> MetricsAnswer:
+    # a session a look: none is held between the looks of a long-poll
     with reading(context.sessions) as session:
         job = jobs.find(session, who, query.job_id)
         check_there(job, "metrics")

@@ -16,9 +16,9 @@ from service.metrics.routes import Names, etag, parse_names
 from service.metrics.schemas import AllSeriesOut, JobsSeriesOut, series_wire
 from service.metrics.series import SeriesQuery, read_series
 from service.pagination import NOT_MODIFIED
-from service.request_sessions import ReadSession
+from service.request_sessions import ReadSession, SessionRoute
 
-router = APIRouter(prefix="/v1", tags=["metrics"])
+router = APIRouter(prefix="/v1", tags=["metrics"], route_class=SessionRoute)
 JOBS_A_CALL = 50
 POINTS_A_CALL = 200_000
 """Of all series of all jobs of one answer: some ten megabytes."""

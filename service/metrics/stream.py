@@ -74,6 +74,7 @@ def opening(
     match = CURSOR.fullmatch(cursor)
     if match is None:
         raise HttpProblem(422, "bad_cursor", f"{cursor!r} is not a position: send the id of the last event you saw.")
+    # a session a look: none is held while the stream waits
     with reading(context.sessions) as session:
         jobs.find(session, who, job_id)
     if match.group(4):

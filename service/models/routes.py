@@ -15,9 +15,9 @@ from service.context import Service
 from service.models import repository, service
 from service.models.tables import Model
 from service.pagination import After, Limit, Page, page
-from service.request_sessions import ReadSession, WriteSession
+from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=SessionRoute)
 IgnoreExtra = Annotated[bool, Query(description="Tables: allow columns that the model does not know.")]
 DOWNLOAD: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/zip": {}}, "description": "The model's files"}

@@ -13,9 +13,9 @@ from service.keys.service import Principal
 from service.pagination import Listing
 from service.projects import repository, service
 from service.projects.schemas import ProjectIn, ProjectOut, project_out
-from service.request_sessions import ReadSession, WriteSession
+from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
-router = APIRouter(prefix="/v1/projects", tags=["projects"])
+router = APIRouter(prefix="/v1/projects", tags=["projects"], route_class=SessionRoute)
 
 
 @router.get("", response_model=Listing[ProjectOut], summary="The key's own project: a key sees no other")

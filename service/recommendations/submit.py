@@ -29,7 +29,7 @@ from trainkit.spec.problems import problems_from_validation
 
 
 def submit(
-    context: Context, who: Principal, document: Mapping[str, Any], idempotency_key: str | None
+    session: Session, context: Context, who: Principal, document: Mapping[str, Any], idempotency_key: str | None
 ) -> tuple[Job, bool]:
     """Submit a spec that a diagnosis recommends, and store why. Returns (job, whether it is new).
 
@@ -51,7 +51,7 @@ def submit(
 
         return {**chosen.spec, **changed}, Branch(source, "diagnosis", None, remember)
 
-    return jobs.create(context, who, document, idempotency_key, recommended)
+    return jobs.create(session, context, who, document, idempotency_key, recommended)
 
 
 def _chosen(session: Session, source: Job, index: int) -> RecommendedSpec:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from anyio import to_thread
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from service.auth import Writer
 from service.context import Service
@@ -13,21 +10,22 @@ from service.jobs import service as jobs
 from service.jobs.routes import IdempotencyKey, created
 from service.jobs.schemas import JobOut
 from service.recommendations.submit import submit
-from service.request_body import JOB_BODY, read_document
+from service.request_body import JOB_BODY, Document
+from service.request_sessions import SessionRoute, WriteSession
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=SessionRoute)
 
 
 @router.post("", status_code=201, response_model=JobOut, openapi_extra=JOB_BODY, summary="Submit a job")
-async def create_job(
-    request: Request,
+def create_job(
     response: Response,
     who: Writer,
+    document: Document,
     context: Service,
+    session: WriteSession,
     idempotency_key: IdempotencyKey = None,
 ) -> JobOut:
-    document = await read_document(request)
     from_diagnosis = isinstance(document, dict) and "from_diagnosis" in document
     create = submit if from_diagnosis else jobs.create
-    job, new = await to_thread.run_sync(create, context, who, document, idempotency_key)
-    return await to_thread.run_sync(partial(created, context, response, job, new=new))
+    job, new = create(session, context, who, document, idempotency_key)
+    return created(session, response, job, new=new)

@@ -6,7 +6,7 @@ import json
 from typing import Any, Literal
 
 from anyio import to_thread
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from service.auth import Reader
 from service.context import Service
@@ -14,35 +14,30 @@ from service.database import reading
 from service.errors import HttpProblem
 from service.inference_requests.service import infer
 from service.jobs import service
-from service.request_body import SPEC_BODY, read_document
+from service.request_body import SPEC_BODY, Document
+from service.request_sessions import ReadSession, SessionRoute
 from service.specs.schemas import EstimateOut, ValidOut, WarningOut
 from trainkit.spec import DatasetFacts, JobSpec
 from trainkit.spec.estimate import estimate
 
-router = APIRouter(prefix="/v1", tags=["specs"])
+router = APIRouter(prefix="/v1", tags=["specs"], route_class=SessionRoute)
 REPORT: dict[int | str, dict[str, Any]] = {
     200: {"description": "JSON, or a PNG with histograms", "content": {"application/json": {}, "image/png": {}}}
 }
 
 
 @router.post("/specs:validate", response_model=ValidOut, openapi_extra=SPEC_BODY, summary="Check a spec; nothing else")
-async def validate_spec(request: Request, who: Reader, context: Service) -> ValidOut:
-    document = await read_document(request)
-
-    def check() -> ValidOut:
-        with reading(context.sessions) as session:
-            spec, dataset, resolved = service.check(session, who, document, context.settings.max_job_memory_bytes)
-            if resolved is None:
-                waiting = "the dataset is still being checked: only the spec itself was looked at"
-                warning = WarningOut(pointer="/dataset", code="dataset_not_ready", message=waiting, hint="Ask again.")
-                return ValidOut(spec=spec.model_dump(mode="json"), warnings=[warning], estimate=None)
-            return ValidOut(
-                spec=resolved.spec.model_dump(mode="json"),
-                warnings=[WarningOut.model_validate(warning.as_dict()) for warning in resolved.warnings],
-                estimate=EstimateOut.model_validate(estimate(resolved, DatasetFacts.model_validate(dataset.facts))),
-            )
-
-    return await to_thread.run_sync(check)
+def validate_spec(who: Reader, document: Document, context: Service, session: ReadSession) -> ValidOut:
+    spec, dataset, resolved = service.check(session, who, document, context.settings.max_job_memory_bytes)
+    if resolved is None:
+        waiting = "the dataset is still being checked: only the spec itself was looked at"
+        warning = WarningOut(pointer="/dataset", code="dataset_not_ready", message=waiting, hint="Ask again.")
+        return ValidOut(spec=spec.model_dump(mode="json"), warnings=[warning], estimate=None)
+    return ValidOut(
+        spec=resolved.spec.model_dump(mode="json"),
+        warnings=[WarningOut.model_validate(warning.as_dict()) for warning in resolved.warnings],
+        estimate=EstimateOut.model_validate(estimate(resolved, DatasetFacts.model_validate(dataset.facts))),
+    )
 
 
 @router.post(
@@ -53,11 +48,10 @@ async def validate_spec(request: Request, who: Reader, context: Service) -> Vali
     summary="Activations of each layer before training",
 )
 async def init_report(
-    request: Request, who: Reader, context: Service, format: Literal["json", "png"] = "json"
+    who: Reader, document: Document, context: Service, format: Literal["json", "png"] = "json"
 ) -> Response:
-    document = await read_document(request)
-
     def check() -> tuple[str, bytes]:
+        # a session of its own: none is held while a worker makes the report
         with reading(context.sessions) as session:
             _, dataset, resolved = service.check(session, who, document, context.settings.max_job_memory_bytes)
             if resolved is None or dataset.prepared_key is None:

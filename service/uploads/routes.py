@@ -8,14 +8,13 @@ from typing import Annotated, Any, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Request, Response
-from fastapi.routing import APIRoute
 
 from service.auth import Reader, Writer
 from service.context import Context, Service
 from service.errors import HttpProblem
 from service.keys.service import Principal
 from service.pagination import After, Limit, Page, page
-from service.request_sessions import ReadSession
+from service.request_sessions import ReadSession, SessionRoute
 from service.uploads import metadata, repository, service
 from service.uploads.schemas import UploadOut, upload_out
 from service.uploads.tables import Upload
@@ -28,7 +27,7 @@ DATASET = "Trainkit-Dataset"
 BODY: dict[str, Any] = {"content": {CHUNK: {"schema": {"type": "string", "format": "binary"}}}}
 
 
-class TusRoute(APIRoute):
+class TusRoute(SessionRoute):
     """Adds the version of the protocol to every response and problem."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

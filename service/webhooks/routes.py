@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Depends, Query, Response
 from service.auth import Reader, Writer
 from service.context import Service
 from service.pagination import After, Limit, Page, page
-from service.request_sessions import ReadSession, WriteSession
+from service.request_sessions import ReadSession, SessionRoute, WriteSession
 from service.webhooks import repository, service
 from service.webhooks.schemas import (
     DeliveryDetail,
@@ -26,7 +26,7 @@ from service.webhooks.schemas import (
     webhook_out,
 )
 
-router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=SessionRoute)
 
 
 def new_webhook(who: Writer, context: Service, request: WebhookIn) -> WebhookIn:

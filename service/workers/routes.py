@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict
 
 from service.auth import Reader
 from service.pagination import Listing
-from service.request_sessions import ReadSession
+from service.request_sessions import ReadSession, SessionRoute
 from service.workers.repository import alive
 
-router = APIRouter(prefix="/v1", tags=["workers"])
+router = APIRouter(prefix="/v1", tags=["workers"], route_class=SessionRoute)
 
 
 class WorkerOut(BaseModel):

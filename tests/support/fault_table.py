@@ -14,6 +14,7 @@ from service.context import Context as ServiceContext
 from service.jobs import service as jobs
 from service.jobs.states import ENDED
 from service.jobs.tables import Attempt, Job
+from tests.support.transactions import transact
 from tests.support.worker_context import Place
 from worker.control import ControlReceiver
 from worker.supervisor import claim_and_supervise
@@ -85,7 +86,7 @@ class Scene:
             shutil.rmtree(self.prepared(), ignore_errors=True)
             shutil.copytree(kept, self.prepared())
         if self.job and self.row().state not in ENDED:
-            jobs.cancel(self.place.service, self.place.who, self.job)
+            transact(self.place.service, jobs.cancel, self.place.who, self.job)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from service.jobs.tables import Checkpoint, Job
 from service.leases import Claim
 from service.logs import service as logs
 from tests.support.fault_table import Scene, add, fault
+from tests.support.transactions import transact
 from trainkit.fit import checkpoint as files
 from worker.attempt_outcome import OutcomeWriter
 from worker.control import ControlReceiver
@@ -142,8 +143,8 @@ def a_fork_whose_checkpoint_is_torn(scene: Scene) -> Iterator[None]:
     after = interrupted_after_two_checkpoints(scene)
     parent = scene.job
     patch = {"train": {"epochs": 6}, "resources": {"max_attempts": 1}}
-    forked, _ = jobs.fork(scene.service(), scene.place.who, parent, patch, None)
-    jobs.cancel(scene.service(), scene.place.who, parent)
+    forked, _ = transact(scene.service(), jobs.fork, scene.service(), scene.place.who, parent, patch, None)
+    transact(scene.service(), jobs.cancel, scene.place.who, parent)
     scene.job = forked.id
     for file in after:
         os.truncate(file, 100)  # a second link to the same bytes
@@ -222,7 +223,7 @@ def overtaken(wish: Callable[[Scene], object]) -> Callable[[Scene], Iterator[Non
         def then_pauses(session: Any, claim: Claim, **more: Any) -> None:
             start(session, claim, **more)
             session.commit()
-            jobs.pause(scene.service(), scene.place.who, claim.id)
+            transact(scene.service(), jobs.pause, scene.place.who, claim.id)
 
         scene.patch.setattr(attempts, "start", then_pauses)
         scene.patch.setattr(OutcomeWriter, "hand_back", request_then_hand_back)
@@ -237,11 +238,11 @@ def overtaken(wish: Callable[[Scene], object]) -> Callable[[Scene], Iterator[Non
 
 
 def stops(scene: Scene) -> None:
-    jobs.stop(scene.service(), scene.place.who, scene.job, "best", None)
+    transact(scene.service(), jobs.stop, scene.place.who, scene.job, "best", None)
 
 
 def cancels(scene: Scene) -> None:
-    jobs.cancel(scene.service(), scene.place.who, scene.job)
+    transact(scene.service(), jobs.cancel, scene.place.who, scene.job)
 
 
 add("a stop that overtakes a pause", overtaken(stops), None, state="stopped")

@@ -16,6 +16,7 @@ import torch
 
 from service.jobs import service as jobs
 from tests.support.fault_table import MIB, Scene, add, fault
+from tests.support.transactions import transact
 from worker import exit_errors, preflight, supervisor
 
 
@@ -143,7 +144,7 @@ def a_cancel_while_it_hangs(scene: Scene) -> Iterator[None]:
         until = time.monotonic() + 60
         while not hangs.exists() and time.monotonic() < until:
             time.sleep(0.02)
-        jobs.cancel(scene.service(), scene.place.who, scene.job)
+        transact(scene.service(), jobs.cancel, scene.place.who, scene.job)
 
     scene.at_step(3, hang)
     scene.submit()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from service.leases import Claim, StaleFence
 from service.metrics import service as metrics
 from service.metrics.chunks import MetricRow
 from service.models.tables import Model
+from tests.support.transactions import transact
 
 EVALUATIONS = 4
 RULE = {"kind": "patience", "monitor": "val_loss", "patience": 1}
@@ -153,7 +154,7 @@ class Play:
         if_seq = self.rng.choice((None, None, before.next_seq - 1, before.next_seq - 2))
         keep = self.rng.choice(("best", "last"))
         try:
-            after = jobs.stop(self.context, self.who, self.job, keep, if_seq)
+            after = transact(self.context, jobs.stop, self.who, self.job, keep, if_seq)
         except HttpProblem as problem:
             if problem.code != "newer_metrics" or if_seq is None:
                 raise
@@ -169,19 +170,18 @@ class Play:
 
     def pause_and_resume(self) -> Iterator[None]:
         """Both may be refused: there is not always anything to pause, or to go on with."""
-        yield from self.ask(jobs.pause)
-        yield from self.ask(jobs.resume)
+        yield from self.ask(jobs.pause, self.who, self.job)
+        yield from self.ask(jobs.resume, self.context, self.who, self.job)
 
-    def ask(self, *asked: Any) -> Iterator[None]:
-        """Requests that a job's state may forbid."""
-        for ask in asked:
-            try:
-                if self.row().state not in ENDED:  # of one that has ended a new job would go on
-                    ask(self.context, self.who, self.job)
-            except HttpProblem as problem:
-                if problem.code != "wrong_state":
-                    raise
-            yield
+    def ask(self, request: Callable[..., Any], *arguments: Any) -> Iterator[None]:
+        """A request that a job's state may forbid."""
+        try:
+            if self.row().state not in ENDED:  # of one that has ended a new job would go on
+                transact(self.context, request, *arguments)
+        except HttpProblem as problem:
+            if problem.code != "wrong_state":
+                raise
+        yield
 
     def lose_the_worker(self) -> None:
         """Its lease expires; what waits after a loss is due."""

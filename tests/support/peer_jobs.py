@@ -30,6 +30,7 @@ from service.simulation.schemas import SimulationOut
 from service.simulation.service import simulate
 from service.storage import Storage
 from tests.support.api import FACTS
+from tests.support.transactions import transact
 from trainkit.diagnose.early_stopping import EarlyStopping, Evaluation
 from trainkit.spec.early_stop import PEER_RULE_KINDS, parse_rules
 from trainkit.spec.metrics import with_mode
@@ -142,7 +143,7 @@ class Lab:
         if group is not None:
             spec["group"] = group
         own = EarlyStopping([with_mode(rule) for rule in parse_rules({"rules": list(rules)}) or ()])
-        run = Run(self, jobs.create(self.context, self.who, spec, None)[0].id, own)
+        run = Run(self, transact(self.context, jobs.create, self.context, self.who, spec, None)[0].id, own)
         run.start_attempt()
         return run
 

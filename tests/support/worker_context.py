@@ -19,6 +19,7 @@ from service.jobs.tables import Attempt, Job
 from service.keys.service import Principal, authenticate, create_key
 from service.migrate import upgrade
 from service.settings import Settings
+from tests.support.transactions import transact
 from worker import intake
 from worker.context import WorkerContext, make_context
 
@@ -49,7 +50,7 @@ class Place:
     def submit(self, dataset: str, **fields: Any) -> str:
         """A small MLP on that dataset; returns the job's id."""
         spec = {"dataset": dataset, "model": {"kind": "mlp", "hidden": [8]}, **fields}
-        return jobs.create(self.service, self.who, spec, None)[0].id
+        return transact(self.service, jobs.create, self.service, self.who, spec, None)[0].id
 
     def job(self, job_id: str) -> Job:
         """The row as it is now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from service.jobs import repository, service
 from service.metrics import service as metrics
+from tests.support.transactions import transact
 from tests.support.worker_context import Place
 from worker.supervisor import claim_and_supervise
 
@@ -19,8 +20,9 @@ def test_they_begin_where_the_checkpoint_is(place: Place) -> None:
     train = {"epochs": 6, "checkpoint_seconds": 0, "seed": 3}
     first = place.submit(place.table(), train=train)
     assert claim_and_supervise(place.context, "train")
-    longer, _ = service.resume(place.service, place.who, first, 3)
-    other, _ = service.fork(place.service, place.who, first, {"optimizer": {"kind": "adam", "lr": 1e-4}}, None)
+    longer, _ = transact(place.service, service.resume, place.service, place.who, first, 3)
+    patch = {"optimizer": {"kind": "adam", "lr": 1e-4}}
+    other, _ = transact(place.service, service.fork, place.service, place.who, first, patch, None)
     for job, last in ((longer.id, 9), (other.id, 6)):
         assert claim_and_supervise(place.context, "train")
         row = place.job(job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.jobs import service as jobs
+from tests.support.transactions import transact
 from tests.support.worker_context import Place
 from tests.support.worker_runs import meanwhile, replayed, run_one, training_process, wait_for_epochs
 
@@ -55,7 +56,7 @@ def test_a_job_that_its_rule_or_its_client_stopped_replays_too(place: Place) -> 
 
     def act() -> None:
         wait_for_epochs(place, stopped, 2)
-        jobs.stop(place.service, place.who, stopped, "best", None)
+        transact(place.service, jobs.stop, place.who, stopped, "best", None)
 
     with meanwhile(act):
         run_one(place)

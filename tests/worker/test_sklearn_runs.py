@@ -14,6 +14,7 @@ from service.jobs import service as jobs
 from service.jobs.tables import Artifact
 from service.metrics import service as metrics
 from service.models.tables import Model
+from tests.support.transactions import transact
 from tests.support.worker_context import Place
 from trainkit.fit import sklearn_baseline
 from worker.predict import BadInputError
@@ -51,7 +52,7 @@ def test_a_fit_is_paused_and_fitted_anew_when_it_goes_on(place: Place, monkeypat
         deadline = time.monotonic() + 60
         while place.job(job_id).phase != "fitting" and time.monotonic() < deadline:
             time.sleep(0.05)
-        jobs.pause(place.service, place.who, job_id)
+        transact(place.service, jobs.pause, place.who, job_id)
 
     asking = threading.Thread(target=pause_when_it_fits)
     asking.start()
@@ -59,7 +60,7 @@ def test_a_fit_is_paused_and_fitted_anew_when_it_goes_on(place: Place, monkeypat
     asking.join()
     assert place.job(job_id).state == "paused"
     monkeypatch.setattr(sklearn_baseline, "_fit", fit)
-    jobs.resume(place.service, place.who, job_id)
+    transact(place.service, jobs.resume, place.service, place.who, job_id)
     assert claim_and_supervise(place.context, "train")
     assert (place.job(job_id).state, len(place.attempts(job_id))) == ("succeeded", 2)
 

@@ -19,6 +19,7 @@ from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
 from service.jobs.tables import Artifact, Job
 from service.models.tables import Model
+from tests.support.transactions import transact
 from tests.support.worker_context import Place
 from tests.support.worker_runs import LONG, epochs_seen, meanwhile, run_one, training_process, wait_for_epochs
 from worker import shutdown, supervisor
@@ -54,9 +55,9 @@ def test_stop_keeps_a_model_and_cancel_does_not(place: Place) -> None:
         def act(job: str = job, wish: str = wish) -> None:
             wait_for_epochs(place, job, 2)
             if wish == "stop":
-                jobs.stop(place.service, place.who, job, "best", None)
+                transact(place.service, jobs.stop, place.who, job, "best", None)
             else:
-                jobs.cancel(place.service, place.who, job)
+                transact(place.service, jobs.cancel, place.who, job)
 
         with meanwhile(act):
             run_one(place)
@@ -161,7 +162,7 @@ def test_of_two_checkpoints_a_damaged_one_is_passed_over(place: Place, monkeypat
     def finish() -> None:
         while len(place.attempts(job)) < 2 or place.job(job).state != "running":
             time.sleep(0.02)
-        jobs.stop(place.service, place.who, job, "last", None)
+        transact(place.service, jobs.stop, place.who, job, "last", None)
 
     with meanwhile(finish):
         run_one(place)

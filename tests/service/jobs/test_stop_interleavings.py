@@ -30,6 +30,7 @@ from service.settings import Settings
 from service.storage import Storage
 from tests.support.api import FACTS
 from tests.support.interleavings import Play
+from tests.support.transactions import transact
 
 pytestmark = pytest.mark.postgresql
 
@@ -56,7 +57,7 @@ def players(url: str, folder: Path) -> Make:
 
     def make(rng: random.Random) -> Play:
         document = {"dataset": dataset, "model": {"kind": "linear"}, "resources": {"max_attempts": 1}}
-        return Play(context, who, rng, jobs.create(context, who, document, None)[0].id)
+        return Play(context, who, rng, transact(context, jobs.create, context, who, document, None)[0].id)
 
     return make
 
@@ -92,7 +93,7 @@ def play(game: Play) -> None:
         elif state == "queued" and (not workers or turn < 0.6):
             workers.append(game.worker())
         elif state == "paused" and not wishes:
-            jobs.resume(game.context, game.who, game.job)
+            transact(game.context, jobs.resume, game.context, game.who, game.job)
         elif workers:
             mine = rng.choice(workers)
             if next(mine, "over") == "over":
@@ -157,7 +158,12 @@ def test_on_postgresql_client_and_worker_at_once(
 
         # every other time the client comes when the rule has fired: its wishes run against the finish alone
         first = game.fired if seed % 2 else None
-        sides = (game.stop(alone=False), game.ask(jobs.pause), game.stop(alone=False), game.worker())
+        sides = (
+            game.stop(alone=False),
+            game.ask(jobs.pause, game.who, game.job),
+            game.stop(alone=False),
+            game.worker(),
+        )
         threads = [
             threading.Thread(target=run, args=(side, random.Random(4 * seed + n), None if n == 3 else first, failures))
             for n, side in enumerate(sides)
@@ -170,7 +176,7 @@ def test_on_postgresql_client_and_worker_at_once(
             raise failures[0]
         while (state := game.row().state) not in ENDED:
             if state == "paused":
-                jobs.resume(game.context, game.who, game.job)
+                transact(game.context, jobs.resume, game.context, game.who, game.job)
             for _ in game.worker():
                 pass
         game.promises_hold(ordered=False)

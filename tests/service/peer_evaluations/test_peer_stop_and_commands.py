@@ -18,6 +18,7 @@ from service.jobs import attempts, leases
 from service.jobs import service as jobs
 from service.jobs.states import ENDED
 from tests.support.peer_jobs import MEDIAN, Lab, Run, make_lab, rows_of
+from tests.support.transactions import transact
 
 pytestmark = pytest.mark.postgresql
 
@@ -35,16 +36,16 @@ def lab(migrated_url: str, tmp_path: Path) -> Iterator[Lab]:
 
 
 def stop(run: Run) -> None:
-    jobs.stop(run.lab.context, run.lab.who, run.job, "last", None)
+    transact(run.lab.context, jobs.stop, run.lab.who, run.job, "last", None)
 
 
 def cancel(run: Run) -> None:
-    jobs.cancel(run.lab.context, run.lab.who, run.job)
+    transact(run.lab.context, jobs.cancel, run.lab.who, run.job)
 
 
 def pause(run: Run) -> None:
     with suppress(HttpProblem):  # of a job that stops there is nothing to pause
-        jobs.pause(run.lab.context, run.lab.who, run.job)
+        transact(run.lab.context, jobs.pause, run.lab.who, run.job)
 
 
 worse = itertools.count(9)
