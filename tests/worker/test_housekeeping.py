@@ -13,6 +13,7 @@ from service.database import db_now
 from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
 from service.jobs.tables import Job
+from tests.support.transactions import transact
 from tests.support.worker_context import Place
 from tests.support.worker_runs import run_one, texts
 
@@ -36,7 +37,7 @@ def test_an_old_job_is_trimmed_and_its_continuation_still_runs(place: Place, mon
     with place.context.sessions() as session:
         (newest,) = jobs_repository.checkpoints(session, job)
     assert place.context.storage.exists(newest.storage_key)
-    longer, new = jobs.resume(place.service, place.who, job, 2)
+    longer, new = transact(place.service, jobs.resume, place.service, place.who, job, 2)
     assert new
     assert run_one(place)
     assert place.job(longer.id).state == "succeeded"

@@ -9,6 +9,7 @@ import pytest
 from service.jobs import repository
 from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
+from tests.support.transactions import transact
 from tests.support.worker_context import Place
 from tests.support.worker_runs import meanwhile, training_process, wait_for_epochs
 from worker import exit_errors
@@ -36,7 +37,7 @@ def test_a_job_that_the_kernel_killed_for_memory_goes_on_in_smaller_passes(
     with place.context.sessions() as session:
         epoch = jobs_repository.checkpoints(session, job)[0].epoch
     patch = {"train": {**offer["patch"]["train"], "epochs": epoch + 2}}
-    forked, _ = jobs.fork(place.service, place.who, job, patch, None)
+    forked, _ = transact(place.service, jobs.fork, place.service, place.who, job, patch, None)
     assert claim_and_supervise(place.context, "train")
     row = place.job(forked.id)
     assert (row.state, row.error) == ("succeeded", None)

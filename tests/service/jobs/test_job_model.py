@@ -28,6 +28,7 @@ from service.leases import StaleFence
 from service.metrics import service as metrics
 from service.settings import Settings
 from tests.support.api import Served, row
+from tests.support.transactions import transact
 
 pytestmark = pytest.mark.postgresql
 
@@ -70,7 +71,7 @@ class Jobs(RuleBasedStateMachine):
     def submit(self) -> None:
         if len(self.written) < MOST_JOBS - 1:
             document = {"dataset": self.dataset, "model": {"kind": "mlp"}, "resources": {"max_attempts": 2}}
-            job, new = rules.create(self.service.context, self.who, document, None)
+            job, new = transact(self.service.context, rules.create, self.service.context, self.who, document, None)
             assert new
             self.written[job.id] = 0
 
