@@ -13,6 +13,7 @@ from sqlalchemy import update
 from starlette.types import Message
 
 from service.database import db_now
+from service.leases import Claim
 from service.uploads import receive
 from service.uploads.tables import Upload
 from tests.support.api import Served
@@ -187,7 +188,8 @@ def test_a_client_that_falls_silent_does_not_hold_the_upload(service: Served, mo
     monkeypatch.setattr(receive, "IDLE_SECONDS", 0.05)
     where = begun(service.client, 10)
     file = service.context.storage.local_path(f"uploads/{where.rsplit('/', 1)[1]}")
-    writer = receive.Writer(service.sessions, where.rsplit("/", 1)[1], receive.locked_file(file), 0, 0, 10, 10, 60)  # type: ignore[arg-type]
+    claim = Claim(where.rsplit("/", 1)[1], 0)
+    writer = receive.Writer(service.sessions, claim, receive.locked_file(file), 0, 10, 10, 60)
     messages: list[Message] = [{"type": "http.request", "body": b"0123", "more_body": True}]
 
     async def take() -> Message:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from service.leases import Claim
 from service.webhooks import target_policy, transport
 from service.webhooks.delivery_queue import ClaimedDelivery
 from service.webhooks.sender import Sender
@@ -226,7 +227,7 @@ def test_a_name_that_turns_private_after_it_was_accepted_is_not_sent_to(
 
 def claimed(url: str) -> ClaimedDelivery:
     now = datetime.datetime.now(datetime.UTC)
-    return ClaimedDelivery("msg_1", "wh_1", 1, url, (new_secret(),), "{}", now)
+    return ClaimedDelivery(Claim("msg_1", 1), "wh_1", url, (new_secret(),), "{}", now)
 
 
 def test_the_connection_goes_to_the_address_that_was_checked() -> None:
