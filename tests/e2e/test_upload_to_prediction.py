@@ -16,6 +16,7 @@ from tests.support.api_steps import all_metrics, example_spec, job_of, submit, u
 from tests.support.stack import Stack, training_processes, wait_for
 
 pytestmark = pytest.mark.postgresql
+CASES = Path(__file__).parents[1] / "data" / "cases"
 
 
 def test_images_go_in_and_a_model_that_predicts_comes_out(stack: Stack, data: Path) -> None:
@@ -58,6 +59,37 @@ def test_a_table_trains_and_predicts_rows(stack: Stack, data: Path) -> None:
             headers={"Content-Type": "text/csv"},
         )
         assert answer.json()["predictions"][0]["label"] == "malignant"
+
+
+def test_rows_to_predict_are_read_as_the_training_file_was(stack: Stack) -> None:
+    euro = (CASES / "euro_dot_thousands.csv").read_bytes()
+    with stack.client() as client:
+        wrong = upload(client, CASES / "euro_dot_thousands.csv", target="y", name="euro", decimal=".", thousands="")
+        report = client.get(f"/v1/datasets/{wrong}/report").json()
+        assert [column["read_as"] for column in report["columns"]] == ["number", "category", "category"]
+        again = client.post(f"/v1/datasets/{wrong}:reread", json={"decimal": None, "thousands": None})
+        assert again.status_code == 201, again.text
+        dataset = again.json()["id"]
+        wait_for(lambda: client.get(f"/v1/datasets/{dataset}").json()["state"] == "ready", what="the second reading")
+        report = client.get(f"/v1/datasets/{dataset}/report").json()
+        assert report["columns"][0]["summary"] == '40 numbers; decimal ",", thousands "."'
+        spec = {
+            "dataset": dataset,
+            "model": {"kind": "mlp"},
+            "preprocess": [{"kind": "z_score"}],
+            "train": {"epochs": 2},
+        }
+        model = wait_until(client, submit(client, spec), "succeeded")["result"]["model"]
+        path = f"/v1/models/{model}/predict"
+        own = client.post(path, content=euro, headers={"Content-Type": "text/csv"})
+        assert own.status_code == 200, own.text
+        rows = [{"a": 1000 + 37 * i, "b": 0.25 * i} for i in range(40)]
+        assert client.post(path, json={"inputs": rows}).json() == own.json()
+        refused = client.post(path, json={"inputs": [{"a": 1000, "c": 1}]})
+        assert refused.status_code == 422
+        assert [error["pointer"] for error in refused.json()["errors"]] == ["/inputs/0/b", "/inputs/0/c"]
+        extra = client.post(path, params={"ignore_extra": True}, json={"inputs": [{"a": 1e6, "b": 0, "c": 1}]})
+        assert extra.json()["predictions"][0]["warnings"][0]["code"] == "out_of_range"
 
 
 def test_polled_and_streamed_histories_are_the_same_and_gap_free(stack: Stack, data: Path) -> None:

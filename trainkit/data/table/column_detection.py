@@ -27,7 +27,7 @@ MOST_EXAMPLES = 5
 MOSTLY = 0.5
 """A column of text with at least this share of numbers (or dates) is reported as one that some words keep from it."""
 DAYS = ("%d.%m.%Y", "%d.%m.%y", "%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d/%m/%y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y")
-MONTH_NAMES = ("%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y")
+MONTH_NAMES = ("%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%b %d %Y", "%b %d, %Y", "%B %d %Y", "%d %B %Y", "%B %d, %Y")
 TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 DATE_FORMATS = (None, *(day + time for day in (*DAYS, *MONTH_NAMES) for time in TIMES))
 """None is ISO 8601."""
@@ -67,6 +67,8 @@ class DetectedColumn:
     misfit_type: ColumnType = "number"
     codes: bool = False
     """Numbers by their form, kept as text because a number would lose digits."""
+    number_texts: bool = False
+    """Strings of a typed file that are all numbers."""
     alternatives: tuple[str, ...] = ()
     """Other readings that fit all cells, where nothing in the file decides: separators, or date formats."""
     chosen: bool = False
@@ -172,7 +174,7 @@ def detect_values(name: str, cells: Cells, options: ColumnOptions, *, optional: 
     numbers = sum(count for value, count in present if _is_number(value))
     total = sum(count for _, count in present)
     detected_type: ColumnType = "category"
-    codes = False
+    codes, dates = False, list[str | None]()
     if options.type is not None:
         detected_type = options.type
     elif numbers == total:
@@ -180,19 +182,24 @@ def detect_values(name: str, cells: Cells, options: ColumnOptions, *, optional: 
         detected_type = "category" if codes else "number"
     elif all(isinstance(value, bool) for value, _ in present):
         detected_type = "boolean"
-    elif all(isinstance(value, str) and parse_date(value) is not None for value, _ in present):
-        detected_type = "date"
+    elif all(isinstance(value, str) for value, _ in present):
+        dates = _date_formats(dict(present), options)
+        detected_type = "date" if len(dates) == 1 else "category"
     column = ColumnFormat(
         name=name,
         type=detected_type,
         missing=missing,
         decimal=options.decimal or ".",
         thousands=options.thousands or "",
-        date_format=options.date_format,
+        date_format=options.date_format or (dates[0] if len(dates) == 1 else None),
         typed=True,
         optional=optional,
     )
     detected = DetectedColumn(column, cells, codes=codes, chosen=options.type is not None)
+    if len(dates) > 1:
+        detected.alternatives = tuple(str(one) for one in dates)
+    if detected_type == "category" and not detected.chosen and present:
+        detected.number_texts = all(isinstance(value, str) and is_number_text(value) for value, _ in present)
     if detected_type == "category" and not codes and not detected.chosen and numbers >= MOSTLY * total > 0:
         detected.misfits = {shown(value): count for value, count in present if not _is_number(value)}
     if detected.chosen:

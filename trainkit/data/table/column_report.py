@@ -90,6 +90,9 @@ def findings_of(detected: DetectedColumn) -> list[Finding]:
             "whole numbers with leading zeros, or beyond 2^53, are kept as text; set the type number if they count"
         )
         found.append(finding("info", "codes_as_text", message, name))
+    if detected.number_texts:
+        message = "the values are numbers written as text, so they are categories; set the type number if they count"
+        found.append(finding("info", "numbers_as_text", message, name))
     if detected.alternatives and column.type == "number":
         message = (
             f'read with decimal "{column.decimal}" and thousands "{column.thousands}"; but {detected.alternatives[0]}: '

@@ -164,6 +164,7 @@ def test_typed_columns_of_several_types(tmp_path: Path) -> None:
         [1, 2.5, None],
         ["1", "1", "NA"],
     )
+    assert Read(tmp_path / "texts", '{"a": "1"}\n{"a": "2.5"}\n').findings("numbers_as_text")
     text = json.dumps({"a": 1}) + "\n" + '{"a": 2, "a": 3}\n' + (json.dumps({"a": 1}) + "\n") * 40
     assert Read(tmp_path / "twice", text).report["unreadable"] == [
         {"where": "line 2", "reason": 'the field "a" is there twice'}
@@ -212,12 +213,15 @@ def test_large_ids_of_parquet_and_json_stay_apart(tmp_path: Path) -> None:
         (["1/8/90 0:00", "12/31/99 23:59"], "%m/%d/%y %H:%M"),
         (["2024/01/05", "2024/12/31"], "%Y/%m/%d"),
         (["5-Jan-2024", "31-Dec-2024"], "%d-%b-%Y"),
+        (["Apr 1 2000", "Dec 31 1999"], "%b %d %Y"),
     ],
 )
 def test_date_formats(cells: list[str], date_format: str, tmp_path: Path) -> None:
     read = Read(tmp_path, lines("x", cells, "|"))
     assert (read.column("x")["read_as"], read.column("x")["date_format"]) == ("date", date_format)
     assert read.findings("dates")
+    typed = Read(tmp_path / "json", "\n".join(json.dumps({"x": cell}) for cell in cells))
+    assert typed.values("x") == read.values("x")
 
 
 def test_an_ambiguous_date_is_asked_for(tmp_path: Path) -> None:
