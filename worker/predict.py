@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +14,7 @@ from trainkit.spec.problems import pointer
 
 if TYPE_CHECKING:
     from trainkit.data.table.request_rows import TableRows
-    from trainkit.fit.encoding.table_encoder import TableEncoder
+    from trainkit.data.table.table_format import TableFormat
 
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 LARGEST_IMAGE_PIXELS = 64_000_000
@@ -48,10 +48,16 @@ def predict(model_folder: Path, request: bytes, media_type: str, options: Mappin
     from trainkit.fit import load_model
 
     model = load_model(model_folder)
+    ignore_extra, charset, steps = bool(options.get("ignore_extra")), options.get("charset"), model.sequence_table
     if model.table_encoders:
-        ignore_extra = bool(options.get("ignore_extra"))
-        rows = read_rows(model.table_encoders[0], request, media_type, options.get("charset"))
+        encoder = model.table_encoders[0]
+        rows = read_rows(encoder.format, encoder.names, request, media_type, charset)
         predictions = point_at_rows(lambda: model.predict(rows, ignore_extra=ignore_extra))
+    elif steps is not None and not is_json(media_type):
+        rows = read_rows(steps.format, [steps.id_column, *steps.features], request, media_type, charset)
+        if ignore_extra:
+            rows = rows.without(rows.columns.keys() - steps.format.names)
+        predictions = point_at_rows(lambda: model.predict(rows))
     else:
         predictions = predict_or_point(model.predict, read_inputs(request, media_type))
     return json.dumps(finite({"predictions": predictions})).encode(), "application/json"
@@ -74,15 +80,17 @@ def write_onnx(model_folder: Path, request: bytes, media_type: str, options: Map
     return json.dumps({"bytes": path.stat().st_size}).encode(), "application/json"
 
 
-def read_rows(encoder: TableEncoder, request: bytes, media_type: str, charset: str | None = None) -> TableRows:
+def read_rows(
+    table: TableFormat, names: Sequence[str], request: bytes, media_type: str, charset: str | None = None
+) -> TableRows:
     """The rows of a table: `{"inputs": [...]}`, or a table's file, read as the training file was. Raises BadInputError."""
     from trainkit.data.table.request_rows import TABLE_TYPES, read_request, records_of
 
     if is_json(media_type):
         inputs = _json_inputs(request)
-        return point_at_rows(lambda: records_of(inputs, encoder.names, strict=True))
+        return point_at_rows(lambda: records_of(inputs, names, strict=True))
     if media_type in TABLE_TYPES:
-        return point_at_rows(lambda: read_request(encoder.format, request, media_type, encoder.names, charset=charset))
+        return point_at_rows(lambda: read_request(table, request, media_type, names, charset=charset))
     hint = "Send application/json, text/csv, text/tab-separated-values, application/x-ndjson or Parquet."
     raise BadInputError("unsupported_media_type", f"the model reads rows of a table, not {media_type!r}", "", hint, 415)
 

@@ -75,7 +75,7 @@ ENCODER = TableEncoder(
 
 
 def rows(body: str | bytes, media_type: str = "text/csv") -> Any:
-    return read_rows(ENCODER, body.encode() if isinstance(body, str) else body, media_type)
+    return read_rows(ENCODER.format, ENCODER.names, body.encode() if isinstance(body, str) else body, media_type)
 
 
 def refused_rows(body: str | bytes, media_type: str = "text/csv") -> dict[str, Any]:
@@ -157,7 +157,7 @@ def test_all_wrong_columns_are_named() -> None:
         ("unknown_column", "/inputs/0/A"),
     ]
     assert "ignore_extra" in error["errors"][2]["hint"]
-    extra = read_rows(ENCODER, b'{"inputs": [{"a": 1, "b": "x", "c": 2}]}', "application/json")
+    extra = rows('{"inputs": [{"a": 1, "b": "x", "c": 2}]}', "application/json")
     assert ENCODER.parse(extra, ignore_extra=True)[0].tolist() == [[1.0, 1.0, 0.0]]
 
 

@@ -237,3 +237,28 @@ def test_numbers_that_no_float32_holds(number: str, tmp_path: Path) -> None:
     error = trained.refused(body, "application/json")
     assert (error["status"], error["pointer"]) == (422, "/inputs/0/x")
     assert error["message"].startswith('row 0: "x" is ')
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_sequences_in_long_form(delimiter: str, tmp_path: Path) -> None:
+    """Rows of one id need not stand together; the sequences keep their order of appearance."""
+    file, lines = tmp_path / "long.csv", []
+    for step in range(8):
+        for number in range(24):
+            slope, label = (1, "01") if number % 2 else (-1, "02")
+            value = f"{slope * step + number / 8:.2f}".replace(".", "," if delimiter == ";" else ".")
+            lines.append(delimiter.join((f"s{number}", value, "1", label)))
+    file.write_text("\n".join([delimiter.join(("id", "up", "b", "label")), *lines]))
+    facts, _ = prepare(file, tmp_path / "prepared", kind="sequences")
+    data = Dataset.load(tmp_path / "prepared")
+    assert facts.classes == {"01": 12, "02": 12}
+    tk.fit({"dataset": "d", "model": {"kind": "gru", "hidden": 4}, "train": {"epochs": 20}}, data, workdir=tmp_path)
+    model = tk.load_model(tmp_path / "model")
+    answer, _ = predict(tmp_path / "model", file.read_bytes(), "text/csv", {})
+    got = [list(one["probabilities"].values()) for one in json.loads(answer)["predictions"]]
+    assert got == model.answer_rows(data.inputs, np.arange(24)).tolist()
+    bad = file.read_text().replace(f"s5{delimiter}", f"s5{delimiter}x", 1).encode()
+    for body, pointer in ((bad, "/inputs/5/up"), (delimiter.join(("id", "up")).encode() + b"\n1;1\n", "/inputs/0")):
+        with pytest.raises(BadInputError) as refused:
+            predict(tmp_path / "model", body, "text/csv", {})
+        assert refused.value.error["pointer"].startswith(pointer)

@@ -10,14 +10,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel
 
 from trainkit.data.errors import data_error
 from trainkit.data.layout import Layout, channels_first
-from trainkit.data.table.table_format import TableFormat
+from trainkit.data.table.table_format import SequenceTable, TableFormat
 from trainkit.data.text import storable
 from trainkit.data.value_range import measure_value_ranges
 from trainkit.spec.facts import FEW_VALUES, ColumnFacts, DatasetFacts
@@ -29,7 +30,8 @@ PARTS = ("train", "validation", "test")
 PART_NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
 """Names of folders and column values -> code of the part."""
 MAX_CATEGORIES = 1000
-FORMAT = 1
+FORMAT = 2
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class SequenceInputs:
 
     values: NDArray[np.float32]
     offsets: NDArray[np.int64]
+    table: SequenceTable | None = None
+    """The table that they were read from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +191,7 @@ class Dataset:
             arrays.append(("values", inputs.values))
         elif isinstance(inputs, SequenceInputs):
             arrays += [("values", inputs.values), ("offsets", inputs.offsets)]
+            meta["sequence_table"] = None if inputs.table is None else inputs.table.model_dump(mode="json")
         else:
             meta["columns"] = [
                 {"name": name, "categories": column.categories, "texts": column.texts, "is_date": column.is_date}
@@ -208,7 +213,10 @@ class Dataset:
         try:
             meta = json.loads((folder / "meta.json").read_text())
             facts = DatasetFacts.model_validate(meta["facts"])
-            table_format = _table_format(meta.get("table_format"))
+            if meta["format"] != FORMAT:
+                raise ValueError(f"its format is {meta['format']}, and this version reads {FORMAT}")
+            table_format = _stored(TableFormat, meta.get("table_format"))
+            sequence_table = _stored(SequenceTable, meta.get("sequence_table"))
             arrays = {
                 name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in meta["arrays"]
             }
@@ -227,7 +235,7 @@ class Dataset:
         elif "pixels" in arrays:
             inputs = ImageInputs(arrays["pixels"])
         elif "offsets" in arrays:
-            inputs = SequenceInputs(arrays["values"], arrays["offsets"])
+            inputs = SequenceInputs(arrays["values"], arrays["offsets"], sequence_table)
         else:
             inputs = ArrayInputs(arrays["values"])
         # `values` of sequences has a row for each time step, not for each sample
@@ -238,8 +246,8 @@ class Dataset:
         return cls(facts, inputs, arrays.get("targets"), arrays.get("split"))
 
 
-def _table_format(stored: dict[str, Any] | None) -> TableFormat | None:
-    return None if stored is None else TableFormat.model_validate(stored)
+def _stored(model: type[M], document: dict[str, Any] | None) -> M | None:
+    return None if document is None else model.model_validate(document)
 
 
 def _names(categories: Sequence[str] | None) -> tuple[str, ...] | None:

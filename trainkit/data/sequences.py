@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from trainkit.data.dataset import Column, Dataset, SequenceInputs, class_targets, make_dataset, number_classes
 from trainkit.data.errors import data_error
 from trainkit.data.table.reader import LABEL_COLUMNS, read_columns
+from trainkit.data.table.table_format import SequenceTable
 from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
 ID_COLUMNS = ("sequence_id", "sequence", "id", "series", "series_id")
@@ -44,6 +45,9 @@ def read_long_csv(
     lengths = np.bincount(rank)
     features = [column for column in columns if column not in (name, target)]
     for feature in features:
+        if columns[feature].is_date:
+            hint = "Leave the column out: the rows of a sequence keep the order of the file."
+            raise data_error("not_numeric", f'the column "{feature}" holds dates', feature, hint)
         if columns[feature].categories is not None or not np.isfinite(columns[feature].values).all():
             hint = "Features of sequences must be finite numbers without gaps."
             raise data_error(
@@ -64,19 +68,15 @@ def read_long_csv(
         elif column.categories is not None:
             hint = "Leave `task: regression` out."
             raise data_error("not_numeric", f'the label column "{target}" holds text', target, hint)
-        elif whole and reading.task is None:
-            targets, classes = _whole_number_targets(column, targets)
-        elif reading.task is not None:
+        elif whole or reading.task is not None:
+            named = targets
             targets, classes = class_targets(targets.astype(np.int64) if whole else targets, task=reading.task)
+            if whole and classes is not None:  # each named as the file writes it
+                targets, classes = number_classes(column, named)
     split = None if parts is None else _of_sequence(parts, details["split_column"], order, offsets)
-    dataset = make_dataset("sequences", SequenceInputs(values, offsets), targets, classes, split)
+    source = SequenceTable(format=table.format, id_column=name, features=tuple(features))
+    dataset = make_dataset("sequences", SequenceInputs(values, offsets, source), targets, classes, split)
     return dataset, {**details, "features": features, "id_column": name, "label_column": target}
-
-
-def _whole_number_targets(column: Column, targets: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...] | None]:
-    """Return classes named as in the file, or numbers where there are too many different ones for classes."""
-    values, classes = class_targets(targets.astype(np.int64))
-    return (values, classes) if classes is None else number_classes(column, targets)
 
 
 def _label_column(columns: Mapping[str, Column], ids: NDArray[Any]) -> str | None:

@@ -38,7 +38,23 @@ class TableFormat(BaseModel):
         """Return the format of a column, None for an unknown one."""
         return next((column for column in self.columns if column.name == name), None)
 
+    def __getitem__(self, name: str) -> ColumnFormat:
+        """The format of a column. Raises KeyError for an unknown one."""
+        found = self.column(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
     @property
     def names(self) -> list[str]:
         """The names of all columns."""
         return [column.name for column in self.columns]
+
+
+class SequenceTable(BaseModel):
+    """How a table in long form became sequences: one row for each step, and a column that names the sequence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: TableFormat
+    id_column: str
+    features: tuple[str, ...]

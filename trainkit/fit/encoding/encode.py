@@ -13,8 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit.data import ArrayInputs, Dataset, ImageInputs, SequenceInputs, TableInputs
+from trainkit.data.errors import InputError, InputProblem
 from trainkit.data.layout import Layout
-from trainkit.fit.encoding.table_encoder import LARGEST_FLOAT32, RowWarnings, TableEncoder
+from trainkit.data.table.column_format import CellError
+from trainkit.data.table.request_rows import TableRows
+from trainkit.data.table.table_format import SequenceTable
+from trainkit.fit.encoding.table_encoder import (
+    LARGEST_FLOAT32,
+    MOST_PROBLEMS,
+    RowWarnings,
+    TableEncoder,
+    check_columns,
+    read_cell,
+)
 from trainkit.spec import JobSpec
 from trainkit.spec.facts import feature_columns, sample_of
 from trainkit.spec.preprocess import Impute
@@ -162,10 +173,12 @@ class SequenceEncoder:
 
     kind = "sequences"
 
-    def __init__(self, features: int, fixed: int | None) -> None:
+    def __init__(self, features: int, fixed: int | None, table: SequenceTable | None = None) -> None:
         self.features = features
         self.fixed = fixed
         """The one length that the model reads (mlp, linear); None when any length will do."""
+        self.table = table
+        """How the training file was read, if it was a table."""
 
     def encode(self, inputs: SequenceInputs, index: Index) -> Encoded:
         """(n, T, F) float32 and lengths."""
@@ -175,8 +188,11 @@ class SequenceEncoder:
     def parse(self, x: Any) -> Encoded:
         """One sequence (T, F), or many of different lengths; (T,) is taken as (T, 1) where F is 1.
 
-        Raises ValueError for another F or an empty sequence.
+        Or the rows of a table like the training file, whose sequences keep their order of appearance. Raises ValueError
+        for another F or an empty sequence, InputError for rows that are not like those of the training file.
         """
+        if isinstance(x, TableRows):
+            x = self._sequences(x)
         many = isinstance(x, np.ndarray) and x.ndim == 3
         if not many:
             many = isinstance(x, Sequence) and len(x) > 0 and np.ndim(_first(x)) == (2 if self.features > 1 else 1)
@@ -191,6 +207,33 @@ class SequenceEncoder:
             finite(one)
         return self._pad(sequences)
 
+    def _sequences(self, rows: TableRows) -> list[NDArray[np.float64]]:
+        """Group the rows of a table by their id."""
+        if self.table is None:
+            raise ValueError("the model was not trained on a table: send each sequence as a list of steps")
+        table, features = self.table.format, self.table.features
+        check_columns(rows, [self.table.id_column, *features], table, ignore_extra=False)
+        problems = []
+        values: dict[float | str, list[list[float]]] = {}
+        for row in range(rows.count):
+            step: list[float] = []
+            for name in (self.table.id_column, *features):
+                try:
+                    cell = read_cell(table[name], rows.columns[name][row])
+                    if cell is None:
+                        raise CellError("has no value")
+                    if name == self.table.id_column:
+                        steps = values.setdefault(cell, [])
+                    else:
+                        step.append(float(cell))
+                except CellError as error:
+                    problems.append(InputProblem("invalid_input", f'{rows.place(row)}: "{name}" {error}', row, name))
+            if not problems:
+                steps.append(step)
+        if problems:
+            raise InputError(problems[:MOST_PROBLEMS])
+        return [np.array(steps) for steps in values.values()]
+
     def _pad(self, sequences: Sequence[NDArray[Any]]) -> Encoded:
         lengths = np.array([len(one) for one in sequences], np.int64)
         x = np.zeros((len(sequences), int(lengths.max(initial=0)), self.features), np.float32)
@@ -200,11 +243,13 @@ class SequenceEncoder:
         return Encoded(torch.from_numpy(x), None if equal else torch.from_numpy(lengths))
 
     def state(self) -> dict[str, Any]:
-        return {"kind": self.kind, "features": self.features, "fixed": self.fixed}
+        table = None if self.table is None else self.table.model_dump(mode="json")
+        return {"kind": self.kind, "features": self.features, "fixed": self.fixed, "table": table}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> SequenceEncoder:
-        return cls(state["features"], state["fixed"])
+        table = None if state["table"] is None else SequenceTable.model_validate(state["table"])
+        return cls(state["features"], state["fixed"], table)
 
 
 Encoder = ImageEncoder | ArrayEncoder | SequenceEncoder | TableEncoder
@@ -222,7 +267,7 @@ def fit_encoder(spec: JobSpec, data: Dataset, train: Index) -> Encoder:
         return ImageEncoder((channels, height, width))
     if isinstance(inputs, SequenceInputs):
         steps, features = sample.shape
-        return SequenceEncoder(features, None if spec.model.kind in ("lstm", "gru") else steps)
+        return SequenceEncoder(features, None if spec.model.kind in ("lstm", "gru") else steps, inputs.table)
     layout = data.facts.channels or "first"
     if inputs.values.dtype == np.uint8 and sample.form == "image":
         channels, height, width = sample.shape

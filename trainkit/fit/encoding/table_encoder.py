@@ -132,16 +132,16 @@ class TableEncoder:
         type, numbers that are not finite or beyond float32, and gaps where nothing fills them.
         """
         rows = records_of(x, self.names)
-        self._check_columns(rows, ignore_extra)
+        check_columns(rows, self.names, self.format, ignore_extra=ignore_extra)
         warnings: list[list[dict[str, Any]]] = [[] for _ in range(rows.count)]
         problems: list[InputProblem] = []
         blocks = []
         for column in self.columns:
-            column_format = self._format_of(column)
+            column_format = self.format[column.name]
             read: list[Any] = []
             for row, value in enumerate(rows.columns.get(column.name) or [None] * rows.count):
                 try:
-                    checked = _checked(column_format, None if value is ABSENT else value)
+                    checked = read_cell(column_format, None if value is ABSENT else value)
                     read.append(checked)
                     if warning := _warning(column, checked, value):
                         warnings[row].append({"column": column.name, **warning})
@@ -158,56 +158,6 @@ class TableEncoder:
         if problems:
             raise InputError(sorted(problems, key=lambda problem: problem.row or 0)[:MOST_PROBLEMS])
         return _join(blocks, rows.count), tuple(tuple(of_row) for of_row in warnings)
-
-    def _format_of(self, column: NumericColumn | CategoricalColumn) -> ColumnFormat:
-        found = self.format.column(column.name)
-        if found is None:
-            raise ValueError(f'the format of column "{column.name}" was not stored')
-        return found
-
-    def _check_columns(self, rows: TableRows, ignore_extra: bool) -> None:
-        """Raise InputError for the first row that lacks a column or has one that the dataset does not."""
-        if not rows.count:
-            return
-        known = {*self.format.names}
-        lacking: dict[int, list[str]] = {}
-        for column in self.columns:
-            cells = rows.columns.get(column.name)
-            if cells is None:
-                lacking.setdefault(0, []).append(column.name)
-            elif not self._format_of(column).optional:
-                row = next((row for row, value in enumerate(cells) if value is ABSENT), None)
-                if row is not None:
-                    lacking.setdefault(row, []).append(column.name)
-        absent_optional = [name for name in lacking.get(0, []) if self._is_optional(name)]
-        if lacking.get(0) and len(absent_optional) < len(self.columns):
-            lacking[0] = [name for name in lacking[0] if name not in absent_optional]
-        extra: dict[int, list[str]] = {}
-        for name, cells in rows.columns.items():
-            if name not in known and not ignore_extra:
-                extra.setdefault(next(row for row, value in enumerate(cells) if value is not ABSENT), []).append(name)
-        problems = []
-        for row in sorted({*(row for row in lacking if lacking[row]), *extra}):
-            problems += self._column_problems(rows.place(row), row, lacking.get(row, []), extra.get(row, []))
-        if problems:
-            raise InputError(problems[:MOST_PROBLEMS])
-
-    def _is_optional(self, name: str) -> bool:
-        found = self.format.column(name)
-        return found is not None and found.optional
-
-    def _column_problems(self, place: str, row: int, missing: list[str], extra: list[str]) -> list[InputProblem]:
-        hint = f"Columns of the model: {', '.join(self.names[:30])}{' ...' if len(self.names) > 30 else ''}."
-        problems = [
-            InputProblem("missing_column", f'{place}: the column "{name}" is missing', row, name, hint)
-            for name in missing
-        ]
-        for name in extra:
-            near = nearest(name, self.names)
-            message = f'{place}: the model knows no column "{name}"'
-            allow = "Leave it out, or send ?ignore_extra=true."
-            problems.append(InputProblem("unknown_column", message, row, name, f"{near} {allow}".strip()))
-        return problems
 
     def feature_names(self) -> list[str]:
         """One name for each of the d values."""
@@ -237,7 +187,39 @@ class TableEncoder:
         return cls(columns, TableFormat.model_validate(state["format"]))
 
 
-def _checked(column: ColumnFormat, value: Any) -> float | str | None:
+def check_columns(rows: TableRows, needed: Sequence[str], table: TableFormat, *, ignore_extra: bool) -> None:
+    """Raise InputError for the first row that lacks a needed column, or has one that the dataset does not have.
+
+    Fields that rows of a JSON file left out may be left out again, but not all of them.
+    """
+    if not rows.count:
+        return
+    lacking: dict[int, list[str]] = {}
+    for name in needed:
+        cells = rows.columns.get(name)
+        optional = table[name].optional and not rows.columns.keys().isdisjoint(needed)
+        row = 0 if cells is None else next((row for row, value in enumerate(cells) if value is ABSENT), None)
+        if row is not None and not optional:
+            lacking.setdefault(row, []).append(name)
+    extra: dict[int, list[str]] = {}
+    for name, cells in rows.columns.items():
+        if table.column(name) is None and not ignore_extra:
+            extra.setdefault(next(row for row, value in enumerate(cells) if value is not ABSENT), []).append(name)
+    hint = f"Columns of the model: {', '.join(needed[:30])}{' ...' if len(needed) > 30 else ''}."
+    problems = []
+    for row in sorted({*lacking, *extra}):
+        for name in lacking.get(row, ()):
+            message = f'{rows.place(row)}: the column "{name}" is missing'
+            problems.append(InputProblem("missing_column", message, row, name, hint))
+        for name in extra.get(row, ()):
+            allow = f"{nearest(name, needed)} Leave it out, or send ?ignore_extra=true.".strip()
+            message = f'{rows.place(row)}: the model knows no column "{name}"'
+            problems.append(InputProblem("unknown_column", message, row, name, allow))
+    if problems:
+        raise InputError(problems[:MOST_PROBLEMS])
+
+
+def read_cell(column: ColumnFormat, value: Any) -> float | str | None:
     """Read a cell of a client. Raises CellError, also for numbers that no training value can be."""
     if isinstance(value, float) and math.isnan(value):
         raise CellError("is NaN; a missing value is null")

@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainkit.data.table.request_rows import TableRows, records_of
+from trainkit.data.table.table_format import SequenceTable
 from trainkit.files import sync_folder
-from trainkit.fit.encoding.encode import Encoded, Encoder, as_float, encode, encoder_from_state, parse
+from trainkit.fit.encoding.encode import Encoded, Encoder, SequenceEncoder, as_float, encode, encoder_from_state, parse
 from trainkit.fit.encoding.preprocessing import Preprocessing
 from trainkit.fit.encoding.table_encoder import RowWarnings, TableEncoder
 from trainkit.fit.encoding.targets import TargetScaler
@@ -84,6 +85,11 @@ class TrainedModel:
     def table_encoders(self) -> tuple[TableEncoder, ...]:
         """What reads a table's rows; empty for models of other data."""
         return (self.encoder,) if isinstance(self.encoder, TableEncoder) else ()
+
+    @property
+    def sequence_table(self) -> SequenceTable | None:
+        """How the training file was read, if it was a table in long form."""
+        return self.encoder.table if isinstance(self.encoder, SequenceEncoder) else None
 
     def answer_table(self, rows: TableRows, *, ignore_extra: bool) -> tuple[NDArray[np.float64], list[RowWarnings]]:
         """(what `answer` gives, what is to be said of each row)."""
@@ -208,6 +214,11 @@ class EnsembleModel:
         """Those of the members; empty for models of other data."""
         return tuple(encoder for member in self.members for encoder in member.table_encoders)
 
+    @property
+    def sequence_table(self) -> SequenceTable | None:
+        """The first member's."""
+        return self.members[0].sequence_table
+
     def answer_table(self, rows: TableRows, *, ignore_extra: bool) -> tuple[NDArray[np.float64], list[RowWarnings]]:
         """(what `answer` gives, the warnings of all members). A column is unknown if no member knows it."""
         known = {name for encoder in self.table_encoders for name in encoder.format.names}
@@ -279,7 +290,7 @@ def in_order(
     return shares[:, [classes.index(name) for name in order]]
 
 
-FORMAT = "trainkit-model-1"
+FORMAT = "trainkit-model-2"
 PREPROCESS = "preprocess."
 MANIFEST = "model.json"
 TENSORS = "model.safetensors"

@@ -15,7 +15,7 @@ class Member:
     """A member that answers what it is told."""
 
     def __init__(self, answer: Any, classes: tuple[str, ...] | None = ("a", "b", "c")) -> None:
-        self.table_encoders = ()
+        self.table_encoders, self.sequence_table = (), None
         self.given, self.classes, self.description = np.array(answer, float), classes, {}
 
     def answer(self, _x: Any) -> np.ndarray:
