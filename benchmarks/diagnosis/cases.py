@@ -165,7 +165,7 @@ FIRST: dict[str, list[Entry]] = {
         ("digits mlp", DIGITS, mlp(64, 32, dropout=0.2) | epochs(25)),
         ("digits linear", DIGITS, model("linear") | rate("adam", 0.01) | epochs(25)),
         ("digits cnn", PICTURES, SMALL_CNN | rate("adam", 3e-3) | epochs(12)),
-        ("digits momentum", DIGITS, mlp(64) | rate("momentum", 0.1) | epochs(30)),
+        ("digits momentum", DIGITS, mlp(64) | rate("ema_momentum", 0.1) | epochs(30)),
         ("cancer mlp", CANCER, Z | mlp(16) | epochs(25) | STOP),
         ("cancer linear", CANCER, Z | model("linear") | rate("adam", 0.01) | epochs(25)),
         ("cancer svm", CANCER, Z | model("linear_svm") | rate("adam", 0.01) | {"regularize": {"l2": 1.0}} | epochs(25)),
@@ -187,11 +187,11 @@ SECOND: dict[str, list[Entry]] = {
         ("clothes under decay", FASHION, mlp(64) | {"regularize": {"weight_decay": 30.0}} | epochs(15)),
     ],
     "optimization_failure": [
-        ("clothes, 50 plain layers", FASHION, mlp(*[40] * 50) | rate("momentum", 0.1) | epochs(8)),
+        ("clothes, 50 plain layers", FASHION, mlp(*[40] * 50) | rate("ema_momentum", 0.1) | epochs(8)),
         ("houses, 60 plain layers", HOUSES, Z | mlp(*[24] * 60) | rate("sgd", 0.1) | epochs(6)),
     ],
     "learning_rate_too_high": [
-        ("clothes momentum 8", FASHION, mlp(64, 32) | rate("momentum", 8.0) | epochs(6)),
+        ("clothes momentum 8", FASHION, mlp(64, 32) | rate("ema_momentum", 8.0) | epochs(6)),
         ("houses sgd 3", HOUSES, Z | mlp(32, 16) | rate("sgd", 3.0) | epochs(8)),
         ("vowels lstm adam 0.7", VOWELS, Z | model("lstm", hidden=32) | rate("adam", 0.7) | epochs(6)),
         ("iris rmsprop 1", IRIS, Z | mlp(16, 16) | rate("rmsprop", 1.0) | epochs(20)),
@@ -202,7 +202,11 @@ SECOND: dict[str, list[Entry]] = {
         ("cnn adamw 2e-6", CLOTHES, SMALL_CNN | rate("adamw", 2e-6) | epochs(4)),
     ],
     "vanishing_gradients": [
-        ("clothes, 10 sigmoids", FASHION, mlp(*[48] * 10, activation="sigmoid") | rate("momentum", 0.1) | epochs(6)),
+        (
+            "clothes, 10 sigmoids",
+            FASHION,
+            mlp(*[48] * 10, activation="sigmoid") | rate("ema_momentum", 0.1) | epochs(6),
+        ),
         ("adult, 7 sigmoids", ADULT, Z | mlp(*[24] * 7, activation="sigmoid") | rate("sgd", 0.1) | epochs(8)),
     ],
     "exploding_gradients": [
@@ -218,7 +222,7 @@ SECOND: dict[str, list[Entry]] = {
         ("houses, negative", HOUSES, Z | mlp(32, 32, 16, **begun("uniform", low=-0.5, high=-0.1)) | epochs(8)),
     ],
     "symmetric_initialization": [
-        ("clothes zeros", FASHION, mlp(64, **begun("zeros")) | rate("momentum", 0.1) | epochs(5)),
+        ("clothes zeros", FASHION, mlp(64, **begun("zeros")) | rate("ema_momentum", 0.1) | epochs(5)),
         ("houses alike", HOUSES, Z | mlp(32, 16, **begun("uniform", low=0.05, high=0.0500001)) | epochs(8)),
         ("vowels lstm zeros", VOWELS, Z | model("lstm", hidden=24, **begun("zeros")) | epochs(5)),
     ],

@@ -27,7 +27,7 @@ from trainkit.spec.experiments import (
     Plan,
     Sampled,
 )
-from trainkit.spec.patch import merge_patch, with_value
+from trainkit.spec.patch import in_order, merge_patch, with_value
 from trainkit.spec.split import SplitSpec
 from trainkit.spec.training import TrainSpec
 
@@ -126,7 +126,8 @@ def placed(document: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, 
     Where the spec leaves a section out whose default has a kind, as the optimizer's, the pointer is about that kind.
     """
     changed: Any = document
-    for pointer, value in params.items():
+    for pointer in sorted(params, key=in_order):
+        value = params[pointer]
         section = pointer.split("/")[1]
         default: Any = JobSpec.model_fields[section].default if section in JobSpec.model_fields else None
         if section not in changed and pointer.count("/") > 1 and hasattr(default, "kind"):

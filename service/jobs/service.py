@@ -25,7 +25,7 @@ from service.projects.service import rules
 from trainkit.spec import DatasetFacts, JobSpec, ResolvedSpec, SpecError, further_problems, parse_spec, resolve
 from trainkit.spec.failures import SPEC_CODES, code_of_problems, failure
 from trainkit.spec.memory import does_not_fit, limit_of
-from trainkit.spec.patch import merge_patch
+from trainkit.spec.patch import full_form, merge_patch
 from trainkit.spec.problems import Problem as SpecProblem
 
 QUEUE = "train"
@@ -137,7 +137,7 @@ def admit(session: Session, context: Context, who: Principal, document: Any, bra
         name=spec.name,
         labels=dict(spec.labels),
         group_name=spec.group,
-        spec=document,
+        spec=full_form(document),
         resolved=resolved.spec.model_dump(mode="json") if resolved else None,
         dataset_id=dataset.id,
         queue=QUEUE,

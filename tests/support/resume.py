@@ -25,7 +25,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         images,
         spec(
             {"kind": "cnn", "channels": [4, 6], "spatial_dropout": 0.2},
-            optimizer={"kind": "momentum", "lr": 0.1},
+            optimizer={"kind": "ema_momentum", "lr": 0.1},
             preprocess=[{"kind": "zero_mean"}],
             augment=[{"kind": "rotate", "degrees": 10}],
             train={"batch_size": 11, "clip_norm": 1.0},

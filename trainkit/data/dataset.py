@@ -22,8 +22,8 @@ from trainkit.data.table.table_format import SequenceTable, TableFormat
 from trainkit.data.text import storable
 from trainkit.data.value_range import measure_value_ranges
 from trainkit.spec.facts import FEW_VALUES, ColumnFacts, DatasetFacts
-from trainkit.spec.problems import nearest
 from trainkit.spec.read_options import TargetTask
+from trainkit.spec.synonyms import nearest
 from trainkit.spec.value_range import ValueRange
 
 PARTS = ("train", "validation", "test")

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from trainkit.spec.base import NonNegative, Positive, Probability, SpecModel
+from trainkit.spec.base import NonNegative, Positive, Probability, ShortForm, SpecModel
 
 Amount = Annotated[float, Field(ge=0, le=1)]
 
@@ -217,4 +217,5 @@ AugmentStep = Annotated[
     | MixUp
     | CutMix,
     Field(discriminator="kind"),
+    ShortForm(),
 ]

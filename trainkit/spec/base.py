@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 
 class SpecModel(BaseModel):
@@ -36,3 +38,36 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Width = Annotated[int, Field(ge=1, le=65536)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class ShortForm:
+    """Annotation of a union of kinds: a bare text is the kind, so that `optimizer: adam` is `optimizer: {kind: adam}`.
+
+    `names`: further words, such as torchvision's `resnet18`, each with the fields that it stands for.
+    """
+
+    def __init__(self, names: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self.names = dict(names or {})
+
+    def write_out(self, value: Any) -> Any:
+        """The object that `value` stands for; what is no short form comes back as it is."""
+        if isinstance(value, str):
+            return dict(self.names.get(value, {"kind": value}))
+        if isinstance(value, Mapping) and isinstance(kind := value.get("kind"), str) and kind in self.names:
+            return {**value, **self.names[kind]}
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        words = [model.model_fields["kind"].default for model in get_args(source)] + list(self.names)
+        written = core_schema.union_schema([schema, core_schema.literal_schema(words)])
+        return core_schema.no_info_before_validator_function(self.write_out, schema, json_schema_input_schema=written)
+
+
+def as_list(value: Any) -> Any:
+    """A text or an object with a `kind`, where a list is meant, as a list of one."""
+    return [value] if isinstance(value, str) or (isinstance(value, Mapping) and "kind" in value) else value
+
+
+OneOrMore = BeforeValidator(as_list)
+"""Annotation of a list of kinds: one alone needs no brackets."""

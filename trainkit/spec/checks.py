@@ -20,8 +20,9 @@ from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
 from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, direction, split_metric
 from trainkit.spec.models import SklearnModel, is_sklearn_model, smaller_model
-from trainkit.spec.problems import Problem, nearest
+from trainkit.spec.problems import Problem
 from trainkit.spec.split import part_sizes
+from trainkit.spec.synonyms import nearest, suggest_kind
 from trainkit.spec.training import SanityCheck, TrainSpec
 from trainkit.spec.value_range import why_not_colour
 
@@ -371,7 +372,7 @@ def _monitor_problem(context: CheckContext, where: str, monitor: str, mode: str,
     try:
         part, metric = split_metric(monitor)
     except ValueError:
-        hint = " ".join(word for word in (nearest(monitor, choices), f"Choices: {', '.join(choices)}.") if word)
+        hint = " ".join(word for word in (suggest_kind(monitor, choices), f"Choices: {', '.join(choices)}.") if word)
         yield Problem(where, "unknown_metric", f"unknown metric {monitor!r}", hint)
         return
     if part == "test":

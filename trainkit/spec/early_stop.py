@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from trainkit.spec.base import NonNegative, Positive, SpecModel
+from trainkit.spec.base import NonNegative, Positive, ShortForm, SpecModel
 from trainkit.spec.metrics import DIRECTIONS, direction, split_metric, with_mode
-from trainkit.spec.problems import Problem, SpecError, nearest, problems_from_validation
+from trainkit.spec.problems import Problem, SpecError, problems_from_validation
+from trainkit.spec.synonyms import suggest_kind
 
 Mode = Literal["auto", "min", "max"]
 
@@ -191,6 +192,7 @@ EarlyStopRule = Annotated[
     | Percentile
     | SuccessiveHalving,
     Field(discriminator="kind"),
+    ShortForm(),
 ]
 
 
@@ -267,7 +269,7 @@ def _problems(where: str, rule: EarlyStopRule) -> Iterator[Problem]:
     try:
         part, metric = split_metric(monitor)
     except ValueError:
-        hint = " ".join(word for word in (nearest(monitor, choices), f"Choices: {', '.join(choices)}.") if word)
+        hint = " ".join(word for word in (suggest_kind(monitor, choices), f"Choices: {', '.join(choices)}.") if word)
         yield Problem(f"{where}/monitor", "unknown_metric", f"unknown metric {monitor!r}", hint)
         return
     if part == "test":

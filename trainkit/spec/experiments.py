@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from trainkit.spec.base import SpecModel
 from trainkit.spec.metrics import split_metric
-from trainkit.spec.problems import Problem, SpecError, nearest, problems_from_validation
+from trainkit.spec.patch import full_form
+from trainkit.spec.problems import Problem, SpecError, problems_from_validation
+from trainkit.spec.synonyms import suggest_kind
 
 MOST_CHILDREN = 1000
 Pointer = Annotated[str, Field(pattern=r"^(/[^/]+)+$", max_length=200)]
@@ -29,6 +31,11 @@ class Common(SpecModel):
     """What the jobs are told apart by, such as val_loss; left out: what the kind is about."""
     parallel: Annotated[int, Field(ge=1, le=MOST_CHILDREN)] = 8
     """Jobs that wait or run at the same time."""
+
+    @field_validator("spec", mode="before")
+    @classmethod
+    def written_out(cls, value: object) -> object:
+        return full_form(value)
 
     @model_validator(mode="after")
     def known_metric(self) -> Common:
@@ -244,7 +251,7 @@ def parse_experiment(document: Any) -> Plan:
     if kind is None:
         raise SpecError([Problem("/kind", "missing_kind", "`kind` is missing", known)])
     if not isinstance(kind, str) or kind not in KINDS:
-        hint = f"{nearest(str(kind), KINDS)} {known}".strip()
+        hint = f"{suggest_kind(str(kind), KINDS)} {known}".strip()
         raise SpecError([Problem("/kind", "unknown_kind", f"unknown kind {kind!r}", hint)])
     try:
         plan = KINDS[kind].model_validate(document)

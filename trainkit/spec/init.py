@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from trainkit.spec.base import Positive, SpecModel
+from trainkit.spec.base import Positive, ShortForm, SpecModel
 
 
 class ZerosInit(SpecModel):
@@ -106,4 +106,5 @@ InitSpec = Annotated[
     | OrthogonalInit
     | PretrainedInit,
     Field(discriminator="kind"),
+    ShortForm(),
 ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from trainkit.spec.augment import AugmentStep
-from trainkit.spec.base import SpecModel
+from trainkit.spec.base import OneOrMore, SpecModel
 from trainkit.spec.early_stop import Diverged, EarlyStopRule
 from trainkit.spec.losses import LossSpec
 from trainkit.spec.models import ModelSpec
@@ -37,9 +37,9 @@ class JobSpec(SpecModel):
     """Training, validation and test parts."""
     balance: Balance = "none"
     """Re-balancing of the classes, on the training part only."""
-    preprocess: tuple[PreprocessStep, ...] = Field((), max_length=16)
+    preprocess: Annotated[tuple[PreprocessStep, ...], OneOrMore] = Field((), max_length=16)
     """Steps in order, fitted on the training part."""
-    augment: tuple[AugmentStep, ...] = Field((), max_length=32)
+    augment: Annotated[tuple[AugmentStep, ...], OneOrMore] = Field((), max_length=32)
     """Steps in order, drawn per training sample."""
     model: ModelSpec
     """The architecture."""
@@ -55,7 +55,7 @@ class JobSpec(SpecModel):
     """Penalties and constraints."""
     train: TrainSpec = TrainSpec()
     """Epochs, batches, seed, precision."""
-    early_stop: tuple[EarlyStopRule, ...] = Field((Diverged(),), max_length=16)
+    early_stop: Annotated[tuple[EarlyStopRule, ...], OneOrMore] = Field((Diverged(),), max_length=16)
     """Rules that end training early; the best weights are kept in any case."""
     start_from: StartFrom | None = None
     """Transfer learning."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainkit.spec.base import NonNegative, Positive, SpecModel
+from trainkit.spec.base import NonNegative, Positive, ShortForm, SpecModel
 
 
 class CrossEntropy(SpecModel):
@@ -57,6 +57,8 @@ class Focal(SpecModel):
     """How strongly easy samples are discounted; 0 is cross entropy."""
 
 
-LossSpec = Annotated[CrossEntropy | BinaryCrossEntropy | Hinge | Mse | Mae | Huber | Focal, Field(discriminator="kind")]
+LossSpec = Annotated[
+    CrossEntropy | BinaryCrossEntropy | Hinge | Mse | Mae | Huber | Focal, Field(discriminator="kind"), ShortForm()
+]
 CLASSIFICATION_LOSSES = ("cross_entropy", "binary_cross_entropy", "hinge", "mse", "focal")
 REGRESSION_LOSSES = ("mse", "mae", "huber")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from trainkit.spec.base import DropProbability, NonNegative, Positive, Rate, SpecModel, Width
+from trainkit.spec.base import DropProbability, NonNegative, Positive, Rate, ShortForm, SpecModel, Width
 from trainkit.spec.init import InitSpec
 
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "mish", "linear"]
@@ -307,9 +307,11 @@ class RbfSvm(SpecModel):
 
 SklearnModel = GradientBoosting | RbfSvm
 """What scikit-learn fits: no network, no epochs, no weights to start from."""
+MODEL_SHORT_FORM = ShortForm({name: {"kind": "torchvision", "name": name} for name in TORCHVISION_CLASSIFIERS})
 ModelSpec = Annotated[
     Linear | LinearSvm | Mlp | Cnn | ResidualCnn | Lstm | Gru | Torchvision | Ensemble | GradientBoosting | RbfSvm,
     Field(discriminator="kind"),
+    MODEL_SHORT_FORM,
 ]
 WITHOUT_MODEL = "{} is fitted by scikit-learn as a baseline, and only its evaluation is kept"
 SKLEARN_KINDS: tuple[str, ...] = tuple(kind.model_fields["kind"].default for kind in get_args(SklearnModel))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from trainkit.spec.base import Decay, NonNegative, Positive, Rate, SpecModel
+from trainkit.spec.base import Decay, NonNegative, Positive, Rate, ShortForm, SpecModel
 
 
 class OptimizerModel(SpecModel):
@@ -23,10 +23,13 @@ class OptimizerModel(SpecModel):
     """Types of devices on which `torch_class` accepts `fused=True`; empty: it has no such argument."""
     elementwise: ClassVar[bool] = False
     """Whether each number is updated by itself, so that parameters of several layers, or runs, may share one tensor."""
-    state_slots: ClassVar[int] = 2
-    """Numbers of optimizer state for each parameter, which the memory estimate counts."""
     step_scale: ClassVar[Literal["gradient", "rate", "unknown"]] = "unknown"
     """What a step is as long as: eta * |g| or eta for every weight. The diagnosis of the rate skips `unknown`."""
+
+    @property
+    def state_slots(self) -> int:
+        """Numbers of optimizer state for each parameter, which the memory estimate counts."""
+        return 2
 
     def torch_arguments(self) -> dict[str, Any]:
         """Return the arguments of `torch_class` beside parameters and rate: the spec's fields unless overridden."""
@@ -43,28 +46,52 @@ class OptimizerModel(SpecModel):
         return 1.0
 
 
+class OneSlotOptimizer(OptimizerModel):
+    """The base of those that keep one number for each parameter."""
+
+    @property
+    def state_slots(self) -> int:
+        return 1
+
+
 class Sgd(OptimizerModel):
-    """theta -= eta * g."""
+    """PyTorch's SGD: m = b*m + g; theta -= eta * m, or eta * (g + b*m) with `nesterov`; b = 0: theta -= eta * g."""
 
     torch_class = "torch.optim.SGD"
     fused_devices = ("cpu", "cuda")
     elementwise = True
-    state_slots = 0
     step_scale = "gradient"
     kind: Literal["sgd"] = "sgd"
     lr: Rate = 0.1
-    """Learning rate."""
+    """Learning rate. With momentum b the steps add up to 1/(1-b) times as much: 0.01 is usual with 0.9."""
+    momentum: Decay = 0.0
+    """b, the decay of the accumulated gradient, usually 0.9; 0: none. `ema_momentum` averages the gradients instead."""
+    nesterov: bool = False
+    """Look ahead: the step takes g + b*m. Needs a momentum above 0."""
+
+    @model_validator(mode="after")
+    def nesterov_has_momentum(self) -> Sgd:
+        if self.nesterov and not self.momentum:
+            raise ValueError("`nesterov` needs a `momentum` above 0, such as 0.9")
+        return self
+
+    @property
+    def state_slots(self) -> int:
+        return 1 if self.momentum else 0
+
+    @property
+    def step_gain(self) -> float:
+        return 1 / (1 - self.momentum)
 
 
-class Momentum(OptimizerModel):
-    """EMA form: m = b*m + (1-b)*g; theta -= eta*m; m0 = 0."""
+class EmaMomentum(OneSlotOptimizer):
+    """Momentum as a mean: m = b*m + (1-b)*g; theta -= eta*m; m0 = 0. Equal to sgd's momentum at eta * (1-b)."""
 
     torch_class = "torch.optim.SGD"
     fused_devices = ("cpu", "cuda")
     elementwise = True
-    state_slots = 1
     step_scale = "gradient"
-    kind: Literal["momentum"] = "momentum"
+    kind: Literal["ema_momentum"] = "ema_momentum"
     lr: Rate = 0.1
     """Learning rate."""
     momentum: Decay = 0.9
@@ -76,13 +103,12 @@ class Momentum(OptimizerModel):
         return 1 - self.momentum
 
 
-class HeavyBall(OptimizerModel):
+class HeavyBall(OneSlotOptimizer):
     """m = b*m + g; theta -= eta*m (Polyak 1964)."""
 
     torch_class = "torch.optim.SGD"
     fused_devices = ("cpu", "cuda")
     elementwise = True
-    state_slots = 1
     step_scale = "gradient"
     kind: Literal["heavy_ball"] = "heavy_ball"
     lr: Rate = 0.01
@@ -95,13 +121,12 @@ class HeavyBall(OptimizerModel):
         return 1 / (1 - self.momentum)
 
 
-class Nesterov(OptimizerModel):
+class Nesterov(OneSlotOptimizer):
     """m = b*m + g; theta -= eta*(g + b*m) (Sutskever et al. 2013)."""
 
     torch_class = "torch.optim.SGD"
     fused_devices = ("cpu", "cuda")
     elementwise = True
-    state_slots = 1
     step_scale = "gradient"
     kind: Literal["nesterov"] = "nesterov"
     lr: Rate = 0.01
@@ -117,13 +142,12 @@ class Nesterov(OptimizerModel):
         return 1 / (1 - self.momentum)
 
 
-class Adagrad(OptimizerModel):
+class Adagrad(OneSlotOptimizer):
     """v += g^2; theta -= eta / (sqrt(v) + eps) * g (Duchi et al. 2011)."""
 
     torch_class = "torch.optim.Adagrad"
     fused_devices = ("cpu",)
     elementwise = True
-    state_slots = 1
     step_scale = "rate"
     kind: Literal["adagrad"] = "adagrad"
     lr: Rate = 0.01
@@ -132,12 +156,11 @@ class Adagrad(OptimizerModel):
     """Added beside the root."""
 
 
-class RmsProp(OptimizerModel):
+class RmsProp(OneSlotOptimizer):
     """v = rho*v + (1-rho)*g^2; theta -= eta / (sqrt(v) + eps) * g."""
 
     torch_class = "torch.optim.RMSprop"
     elementwise = True
-    state_slots = 1
     step_scale = "rate"
     kind: Literal["rmsprop"] = "rmsprop"
     lr: Rate = 1e-3
@@ -206,13 +229,12 @@ class NAdam(OptimizerModel):
         return {**super().torch_arguments(), "decoupled_weight_decay": True}
 
 
-class LionSpec(OptimizerModel):
+class LionSpec(OneSlotOptimizer):
     """theta -= eta * sign(b1*m + (1-b1)*g); m = b2*m + (1-b2)*g (Chen et al. 2023)."""
 
     torch_class = "trainkit.optim.lion.Lion"
     decoupled_decay = True
     elementwise = True
-    state_slots = 1
     step_scale = "rate"
     kind: Literal["lion"] = "lion"
     lr: Rate = 1e-4
@@ -237,6 +259,7 @@ class MuonSpec(OptimizerModel):
 
 
 OptimizerSpec = Annotated[
-    Sgd | Momentum | HeavyBall | Nesterov | Adagrad | RmsProp | Adam | AdamW | NAdam | LionSpec | MuonSpec,
+    Sgd | EmaMomentum | HeavyBall | Nesterov | Adagrad | RmsProp | Adam | AdamW | NAdam | LionSpec | MuonSpec,
     Field(discriminator="kind"),
+    ShortForm(),
 ]

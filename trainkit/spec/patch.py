@@ -1,4 +1,4 @@
-"""JSON merge patches (RFC 7396): how a spec is changed by what differs."""
+"""How a spec is changed by what differs: JSON merge patches (RFC 7396) and values at JSON pointers."""
 
 from __future__ import annotations
 
@@ -6,19 +6,73 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
+from trainkit.spec.base import ShortForm, as_list
+from trainkit.spec.models import MODEL_SHORT_FORM
 from trainkit.spec.problems import pointer_tokens
+from trainkit.spec.split import SplitSpec
+
+KINDS = {"model": MODEL_SHORT_FORM, "loss": ShortForm(), "optimizer": ShortForm(), "schedule": ShortForm()}
+"""Sections of one kind."""
+LISTS = ("preprocess", "augment", "early_stop")
+"""Sections that are lists of kinds."""
+
+
+def full_form(document: Any) -> Any:
+    """Return a spec, or a patch of one, with its short forms written out: `optimizer: adam` as {kind: adam}.
+
+    What is no spec, and what is wrong in it, comes back as it is: `parse_spec` tells.
+    """
+    if not isinstance(document, Mapping):
+        return document
+    full = dict(document)
+    for name, short_form in KINDS.items():
+        if name in full:
+            full[name] = short_form.write_out(full[name])
+    for name in LISTS:
+        if isinstance(steps := as_list(full.get(name)), list):
+            full[name] = [ShortForm().write_out(step) for step in steps]
+    model = full.get("model")
+    if isinstance(model, Mapping) and isinstance(model.get("init"), str):
+        full["model"] = {**model, "init": ShortForm().write_out(model["init"])}
+    return full
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """`target` changed by a JSON merge patch: objects are merged, null removes, all else replaces (RFC 7396)."""
+    """A spec changed by a JSON merge patch: objects are merged, null removes, all else replaces (RFC 7396).
+
+    Short forms are written out first. A part that gets another `kind` begins anew: fields of the old kind do not stay.
+    """
+    target, patch = full_form(target), full_form(patch)
+    if isinstance(target, Mapping) and isinstance(patch, Mapping):
+        texts = {name: target[name] for name in ("dataset", "split") if isinstance(target.get(name), str)}
+        objects = {name: _as_object(name, text) for name, text in texts.items() if isinstance(patch.get(name), Mapping)}
+        target = {**target, **objects}
+    return _merged(target, patch)
+
+
+def _as_object(name: str, text: str) -> Any:
+    """The object that a dataset's id or the ratios of a split stand for."""
+    if name == "dataset":
+        return {"id": text}
+    try:
+        return SplitSpec.model_validate(text).model_dump(mode="json", exclude_unset=True)
+    except ValidationError:
+        return text
+
+
+def _merged(target: Any, patch: Any) -> Any:
     if not isinstance(patch, Mapping):
         return copy.deepcopy(patch)
     merged = dict(target) if isinstance(target, Mapping) else {}
+    if patch.get("kind") is not None and merged.get("kind") not in (None, patch["kind"]):
+        merged = {}
     for key, value in patch.items():
         if value is None:
             merged.pop(key, None)
         else:
-            merged[key] = merge_patch(merged.get(key), value)
+            merged[key] = _merged(merged.get(key), value)
     return merged
 
 
@@ -31,10 +85,10 @@ def replacing(old: Any, new: Mapping[str, Any]) -> dict[str, Any]:
 def with_value(document: Any, pointer: str, value: Any) -> Any:
     """`document` with `value` at a JSON pointer (RFC 6901); objects on the way are made, places in lists must be there.
 
-    Raises KeyError with the first pointer that leads nowhere.
+    Another `kind` begins its part anew, as in `merge_patch`. Raises KeyError with the first pointer that leads nowhere.
     """
     path = pointer_tokens(pointer)
-    changed = copy.deepcopy(document)
+    changed = copy.deepcopy(full_form(document))
     place = changed
     for depth, token in enumerate(path):
         last = depth == len(path) - 1
@@ -44,10 +98,17 @@ def with_value(document: Any, pointer: str, value: Any) -> Any:
             key = token
         else:
             raise KeyError("/" + "/".join(pointer.split("/")[1 : depth + 2]))
+        if last and key == "kind" and place.get("kind") not in (None, value):
+            place.clear()
         if last:
             place[key] = copy.deepcopy(value)
         elif isinstance(place, dict):
             place = place.setdefault(key, {})
         else:
             place = place[key]
-    return changed
+    return full_form(changed)
+
+
+def in_order(pointer: str) -> tuple[int, bool]:
+    """Sort key of pointers whose values are put into one document: whole parts first, then kinds, then their fields."""
+    return pointer.count("/"), not pointer.endswith("/kind")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from trainkit.spec.base import NonNegative, SpecModel
+from trainkit.spec.base import NonNegative, ShortForm, SpecModel
 
 Per = Literal["auto", "feature", "channel", "pixel"]
 
@@ -76,4 +76,4 @@ class Impute(SpecModel):
     """`category`: missing is a category of its own; `most_frequent`: the commonest value of the training part."""
 
 
-PreprocessStep = Annotated[ZeroMean | MinMax | ZScore | Pca | Whiten | Impute, Field(discriminator="kind")]
+PreprocessStep = Annotated[ZeroMean | MinMax | ZScore | Pca | Whiten | Impute, Field(discriminator="kind"), ShortForm()]

@@ -2,12 +2,60 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+
+from trainkit.spec.models import TORCHVISION_CLASSIFIERS
+from trainkit.spec.synonyms import suggest_field, suggest_kind
+
+RULES: dict[str, str] = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing", "decimal_type", "decimal_parsing"), "a number"),
+    "finite_number": "a finite number",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("string_type", "string_sub_type", "string_unicode"), "text"),
+    **dict.fromkeys(("list_type", "tuple_type", "set_type", "iterable_type", "frozen_set_type"), "a list"),
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type", "model_attributes_type"), "an object"),
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "below {lt}",
+    "less_than_equal": "at most {le}",
+    "multiple_of": "a multiple of {multiple_of}",
+    "string_too_short": "text of at least {min_length} characters",
+    "string_too_long": "text of at most {max_length} characters",
+    "string_pattern_mismatch": "text of the form {pattern}",
+    "too_short": "a list or object of at least {min_length} items",
+    "too_long": "a list or object of at most {max_length} items",
+    "none_required": "null",
+    **dict.fromkeys(("literal_error", "enum", "const"), "one of {expected}"),
+    **dict.fromkeys(
+        (
+            "datetime_type",
+            "datetime_parsing",
+            "datetime_from_date_parsing",
+            "timezone_aware",
+            "datetime_object_invalid",
+        ),
+        "a time such as 2026-01-31T12:00:00Z",
+    ),
+    **dict.fromkeys(
+        ("url_type", "url_parsing", "url_scheme", "url_too_long"), "an address such as https://example.org/x"
+    ),
+    "value_error": "",
+    "missing": "",
+    "extra_forbidden": "",
+    "union_tag_invalid": "an object of a known kind",
+    "union_tag_not_found": "an object with a `kind`",
+}
+"""pydantic's type of an error -> what the value must be. Its own words stay inside: they speak of Python's types."""
+SHOWN = 60
+"""Characters of a wrong value in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,55 +90,143 @@ def pointer_tokens(pointer: str) -> list[str]:
     return [token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]]
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`Did you mean "x"?`, or '' when nothing is close."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f'Did you mean "{match[0]}"?' if match else ""
-
-
 def problems_from_validation(error: ValidationError, document: Any, model: type[BaseModel]) -> list[Problem]:
     """Translate pydantic's errors into problems whose pointers address the submitted document."""
-    return [_problem(item, document, model) for item in error.errors(include_url=False)]
+    by_place: dict[str, list[Mapping[str, Any]]] = {}
+    for item in error.errors(include_url=False):
+        by_place.setdefault(pointer(_document_path(item["loc"], document)), []).append(item)
+    return [problem for items in by_place.values() for problem in _problems(items, document, model)]
+
+
+def _problems(items: Sequence[Mapping[str, Any]], document: Any, model: type[BaseModel]) -> Iterator[Problem]:
+    """The problems of one place: the forms that a value may have there make one."""
+    forms = [item for item in items if _is_form(item, items)]
+    if len(forms) > 1:
+        first = _problem(forms[0], document, model)
+        subject = _subject(_document_path(forms[0]["loc"], document))
+        given = shown(forms[0].get("input"))
+        expected = list(dict.fromkeys(rule(item) for item in forms))
+        yield replace(first, code="wrong_type", message=f"{subject} must be {' or '.join(expected)}; got {given}")
+        items = [item for item in items if item not in forms]
+    for item in items:
+        yield _problem(item, document, model)
+
+
+def _is_form(item: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a union tried the value as this type, among others."""
+    return len(items) > 1 and bool(RULES.get(item["type"])) and not item["type"].startswith("union_tag")
 
 
 def _problem(item: Mapping[str, Any], document: Any, model: type[BaseModel]) -> Problem:
     path = _document_path(item["loc"], document)
-    kind, message, context = item["type"], item["msg"], item.get("ctx", {})
+    kind, context = item["type"], item.get("ctx", {})
     where = pointer(path)
     if kind == "extra_forbidden":
         name = str(path[-1]) if path else ""
         known = _known_fields(item["loc"][:-1], model)
-        hint = nearest(name, known) or (f"Known fields: {', '.join(sorted(known))}." if known else "Remove it.")
+        section = ".".join(str(step) for step in path[:-1] if not isinstance(step, int))
+        hint = suggest_field(name, section, sorted(known), _spec_fields(model))
+        if not hint.startswith("Did"):
+            hint = f"{hint} Known fields: {', '.join(sorted(known))}." if known else hint or "Remove it."
         others = _kinds_with(name, item["loc"][:-1], model)
         if others:  # no typo, but a choice that belongs to another kind, such as spatial dropout in an mlp
             hint = f'"{name}" belongs to {", ".join(others)}. {hint}'
-        return Problem(where, "unknown_field", f'unknown field "{name}"', hint)
+        return Problem(where, "unknown_field", f'unknown field "{name}"', hint.strip())
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         expected = [tag for m in _models_at(item["loc"], model) if (tag := _kind_of(m))]
         listing = f"Known kinds: {', '.join(expected)}." if expected else "See /v1/catalog."
         if kind == "union_tag_not_found":
             return Problem(where, "missing_kind", "`kind` is missing", listing)
-        tag = str(context.get("tag", ""))
-        hint = " ".join(part for part in (nearest(tag, expected), listing) if part)
-        return Problem(where + "/kind", "unknown_kind", f'unknown kind "{tag}"', hint)
-    if kind == "missing":
-        return Problem(where, "missing_field", f'"{path[-1] if path else ""}" is required', "Add it.")
-    if kind == "literal_error":
-        expected = [word.strip(" '") for word in str(context.get("expected", "")).replace(" or ", ", ").split(",")]
+        value, tag = _value_at(document, path), str(context.get("tag", ""))
+        words = [*expected, *(TORCHVISION_CLASSIFIERS if "torchvision" in expected else ())]
+        hint = " ".join(part for part in (suggest_kind(tag, words), listing) if part)
         return Problem(
-            where,
-            "unknown_value",
-            f"{item.get('input')!r} is not one of the choices",
-            " ".join(
-                part
-                for part in (nearest(str(item.get("input")), expected), f"Choices: {', '.join(expected[:40])}.")
-                if part
-            ),
+            where if isinstance(value, str) else where + "/kind", "unknown_kind", f'unknown kind "{tag}"', hint
         )
+    if kind == "missing":
+        name = str(item["loc"][-1]) if item["loc"] else ""
+        return Problem(where, "missing_field", f'"{name}" is required', "Add it.")
+    if kind in ("literal_error", "enum"):
+        expected = choices_of(item)
+        word = item.get("input")
+        hints = (suggest_kind(word, expected) if isinstance(word, str) else "", f"Choices: {', '.join(expected[:40])}.")
+        message = f"{shown(word)} is not one of the choices"
+        return Problem(where, "unknown_value", message, " ".join(part for part in hints if part))
     hint = _meaning(item["loc"], model)
-    if kind == "value_error":
-        return Problem(where, "invalid_value", message.removeprefix("Value error, "), hint)
-    return Problem(where, kind, message[:1].lower() + message[1:], hint)
+    if kind == "model_attributes_type" and (
+        tags := [tag for m in _models_at(item["loc"], model) if (tag := _kind_of(m))]
+    ):
+        hint = f"Known kinds: {', '.join(tags)}."
+    if kind == "string_pattern_mismatch":
+        hint = f"{suggest_kind(str(item.get('input')), re.findall('[a-z]+', context['pattern']))} {hint}".strip()
+    code = "invalid_value" if kind == "value_error" else kind if kind in RULES else "invalid_value"
+    return Problem(where, code, sentence(item, path), hint)
+
+
+def rule(item: Mapping[str, Any]) -> str:
+    """What the value of a pydantic error must be, as the end of "must be ..."."""
+    context = {**item.get("ctx", {}), "expected": ", ".join(choices_of(item))}
+    return RULES.get(item["type"], "of another form").format(**context) or "of another form"
+
+
+def sentence(item: Mapping[str, Any], path: Sequence[int | str]) -> str:
+    """What is wrong, of one of pydantic's errors at a place: subject, rule, and the value at hand."""
+    name = path[-1] if path else ""
+    match item["type"]:
+        case "value_error":
+            return str(item["msg"]).removeprefix("Value error, ")
+        case "missing":
+            return f'"{name}" is required' if name else "the body is missing"
+        case "extra_forbidden":
+            return f'unknown field "{name}"'
+        case "json_invalid":
+            return f"the body is not JSON: {item.get('ctx', {}).get('error', '')}"
+        case _:
+            return f"{_subject(path)} must be {rule(item)}; got {shown(item.get('input'))}"
+
+
+def _subject(path: Sequence[int | str]) -> str:
+    """The field, or the item of the field, at a place."""
+    names = [step for step in path if isinstance(step, str)]
+    name = f"`{names[-1]}`" if names else "the body"
+    return f"item {path[-1]} of {name}" if names and isinstance(path[-1], int) else name
+
+
+def choices_of(item: Mapping[str, Any]) -> list[str]:
+    """The words of a choice that an error is about."""
+    expected = str(item.get("ctx", {}).get("expected", ""))
+    return [word.strip(" '") for word in expected.replace(" or ", ", ").split(",")] if expected else []
+
+
+def shown(value: Any) -> str:
+    """A value as JSON has it, cut to a length that fits into a sentence."""
+    if isinstance(value, bytes):
+        return "bytes" if value else "nothing"
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=_kind_of_file)
+    except (TypeError, ValueError):
+        return "something else"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
+
+
+def _kind_of_file(value: Any) -> str:
+    return "file" if hasattr(value, "read") or hasattr(value, "filename") else "something else"
+
+
+def _value_at(document: Any, path: Sequence[int | str]) -> Any:
+    for step in path:
+        document = document[step] if not isinstance(document, str) else document
+    return document
+
+
+@cache
+def _spec_fields(model: type[BaseModel]) -> tuple[str, ...]:
+    """Paths of all fields, section by section, of a model that is a job spec; none of another."""
+    if not {"dataset", "model", "optimizer"} <= set(model.model_fields):
+        return ()
+    sections = {name: _models_in(field.annotation) for name, field in model.model_fields.items()}
+    below = [f"{name}.{field}" for name, models in sections.items() for m in models for field in m.model_fields]
+    return tuple(dict.fromkeys([*sections, *below]))
 
 
 def _meaning(loc: Sequence[int | str], model: type[BaseModel]) -> str:
@@ -99,7 +235,7 @@ def _meaning(loc: Sequence[int | str], model: type[BaseModel]) -> str:
     for end in range(len(names), 0, -1):  # tags of unions may follow the field's own name
         for candidate in _models_at(names[: end - 1], model):
             field = candidate.model_fields.get(names[end - 1])
-            if field is not None and field.description and end > 1:
+            if field is not None and field.description:
                 return f"`{names[end - 1]}`: {field.description}"
     return "GET /v1/catalog shows every field's schema."
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from trainkit.spec.base import Fraction, NonNegative, SpecModel
+from trainkit.spec.base import Fraction, NonNegative, ShortForm, SpecModel
 
 
 class WarmUp(SpecModel):
@@ -96,5 +96,7 @@ class ReduceOnPlateau(WarmUp):
 
 
 ScheduleSpec = Annotated[
-    Constant | Step | MultiStep | Exponential | Cosine | OneCycle | ReduceOnPlateau, Field(discriminator="kind")
+    Constant | Step | MultiStep | Exponential | Cosine | OneCycle | ReduceOnPlateau,
+    Field(discriminator="kind"),
+    ShortForm(),
 ]

@@ -16,9 +16,9 @@ from trainkit.spec.optimizers import (
     Adagrad,
     Adam,
     AdamW,
+    EmaMomentum,
     HeavyBall,
     LionSpec,
-    Momentum,
     MuonSpec,
     NAdam,
     Nesterov,
@@ -112,7 +112,7 @@ def lion(theta: Tensor, g: Tensor, eta: float, s: dict[str, Tensor], t: int) -> 
 
 RULES: list[tuple[OptimizerSpec, Rule]] = [
     (Sgd(), sgd),
-    (Momentum(), mean_momentum),
+    (EmaMomentum(), mean_momentum),
     (HeavyBall(), heavy_ball),
     (Nesterov(), nesterov),
     (Adagrad(), adagrad),
@@ -132,6 +132,28 @@ def test_update_is_the_closed_form_under_a_changing_rate(spec, rule, decay):
     torch.testing.assert_close(
         run(spec, grads, RATES, decay=decay), by_hand(rule, grads, RATES, decay), rtol=tolerance, atol=tolerance
     )
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_sgd_takes_the_steps_of_torch(momentum, nesterov):
+    if nesterov and not momentum:
+        return  # refused, as torch refuses it
+    grads = gradients(len(RATES))
+    parameter = nn.Parameter(torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3))
+    reference = torch.optim.SGD([parameter], 0.1, momentum=momentum, nesterov=nesterov)
+    for count, (grad, rate) in enumerate(zip(grads, RATES, strict=True), start=1):
+        reference.param_groups[0]["lr"] = rate
+        parameter.grad = grad.clone()
+        reference.step()
+        ours = run(Sgd(momentum=momentum, nesterov=nesterov), grads[:count], RATES[:count])
+        torch.testing.assert_close(ours, parameter.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_ema_momentum_is_sgd_with_momentum_at_a_tenth_of_the_rate():
+    grads = gradients(len(RATES))
+    tenths = [rate / 10 for rate in RATES]
+    torch.testing.assert_close(run(EmaMomentum(), grads, RATES), run(Sgd(momentum=0.9), grads, tenths))
 
 
 def test_every_optimizer_but_muon_has_a_closed_form():
@@ -156,7 +178,7 @@ def test_momentum_is_not_what_dampening_gives():
     for grad in grads:
         parameter.grad = grad.clone()
         damped.step()
-    assert not torch.allclose(run(Momentum(), grads, [0.1] * 3), parameter.detach())
+    assert not torch.allclose(run(EmaMomentum(), grads, [0.1] * 3), parameter.detach())
 
 
 def network() -> nn.Sequential:

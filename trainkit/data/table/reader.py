@@ -29,8 +29,8 @@ from trainkit.data.table.json_rows import ABSENT, fields_of, json_lines, json_li
 from trainkit.data.table.parquet import read_distinct, read_parquet
 from trainkit.data.table.table_format import TableFormat
 from trainkit.data.text import storable
-from trainkit.spec.problems import nearest
 from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
+from trainkit.spec.synonyms import nearest
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 JSON_ARRAY = re.compile(rb"^\s*\[\s*\{")

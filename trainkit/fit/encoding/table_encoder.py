@@ -20,7 +20,7 @@ from trainkit.data.table.request_rows import TableRows, records_of
 from trainkit.data.table.table_format import TableFormat
 from trainkit.spec.facts import ColumnFacts
 from trainkit.spec.preprocess import Impute
-from trainkit.spec.problems import nearest
+from trainkit.spec.synonyms import nearest
 
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 SECONDS_A_DAY = 86400.0

@@ -81,7 +81,7 @@ def decisions(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 
 OPTIMIZERS = [
     {"kind": "sgd", "lr": 0.1},
-    {"kind": "momentum", "lr": 0.1},
+    {"kind": "ema_momentum", "lr": 0.1},
     {"kind": "heavy_ball", "lr": 0.02},
     {"kind": "nesterov", "lr": 0.02},
     {"kind": "adagrad", "lr": 0.05},
@@ -169,7 +169,7 @@ def test_trials_are_what_they_are_alone(case: str) -> None:
     ids=lambda one: one["kind"],
 )
 def test_every_trial_follows_its_own_schedule(schedule: Document) -> None:
-    documents = seeds(spec(MLP, optimizer={"kind": "momentum", "lr": 0.2}, schedule=schedule, train={"epochs": 5}))
+    documents = seeds(spec(MLP, optimizer={"kind": "ema_momentum", "lr": 0.2}, schedule=schedule, train={"epochs": 5}))
     documents[1]["schedule"] = {"kind": "constant"}
     assert_same_as_alone(documents, vectors())
 

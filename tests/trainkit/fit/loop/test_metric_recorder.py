@@ -161,7 +161,7 @@ def test_epochs_that_are_not_evaluated_have_norms_and_seconds(between: int | Non
 @pytest.mark.parametrize(
     ("make", "document"),
     [
-        (vectors, spec({**MLP, "norm": "batch"}, optimizer={"kind": "momentum", "lr": 0.1})),
+        (vectors, spec({**MLP, "norm": "batch"}, optimizer={"kind": "ema_momentum", "lr": 0.1})),
         (images, spec({"kind": "cnn", "channels": [4, 6], "spatial_dropout": 0.2}, train={"clip_norm": 0.5})),
         (sequences, spec({"kind": "lstm", "hidden": 6, "layers": 2, "dropout": 0.2}, split="8:0:2")),
     ],

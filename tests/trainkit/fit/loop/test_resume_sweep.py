@@ -34,7 +34,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         spec(
             {"kind": "linear_svm"},
             balance="oversample",
-            optimizer={"kind": "momentum", "lr": 0.1},
+            optimizer={"kind": "ema_momentum", "lr": 0.1},
             schedule={"kind": "one_cycle"},
             regularize={"l1": 0.5, "l2": 0.5},
             train={"epochs": 8, "gradient_accumulation_steps": 2, "batch_size": 5, "evaluate_every_steps": 7},
