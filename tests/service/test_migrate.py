@@ -535,3 +535,44 @@ def test_migration_0014_renames_spec_fields_in_stored_documents(database_url: st
         assert offered["patch"] == {"train": {"sanity_checks": ["small_model"]}, "split": {"duplicates": "drop"}}
         assert offered["expected"] == {"metric": "sanity_check_small_model_loss", "direction": "down"}
     engine.dispose()
+
+
+def test_migration_0016_renames_the_kind_of_the_ema_momentum(database_url: str) -> None:
+    upgrade(database_url, "0015")
+    engine = make_engine(database_url)
+    old = MetaData()
+    old.reflect(engine)
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    at = {"created_at": now, "updated_at": now}
+    counts = dict.fromkeys(("attempts", "interruptions", "priority"), 0)
+    numbers = {"max_attempts": 3, "next_seq": 1, "next_event_seq": 1, "next_decision_seq": 1, "fence": 1}
+    dataset = {"id": "ds_1", "project_id": "p", "name": "d", "version": 1, "state": "ready", "fence": 1}
+    spec = {"name": "momentum", "model": {"kind": "mlp"}, "dataset": "ds_1", "optimizer": {"kind": "momentum", "lr": 1}}
+    kept = {**spec, "optimizer": {"kind": "ema_momentum", "lr": 1}}
+    job = {"project_id": "p", "name": "momentum", "labels": {}, "dataset_id": "ds_1", "queue": "train", **counts}
+    job |= {**numbers, "metrics_last": {}, "metrics_best": {}, "spec": spec, "resolved": spec, "state": "succeeded"}
+    plan = {"kind": "grid", "spec": spec, "space": {"/optimizer/kind": ["momentum", "sgd"]}}
+    experiment = {"id": "exp_1", "project_id": "p", "key_id": "k", "name": "", "labels": {}, "dataset_id": "ds_1"}
+    experiment |= {"has_pending": False, "kind": "grid", "plan": plan, "state": "succeeded", **at}
+    trial = {"experiment_id": "exp_1", "number": 0, "job_id": "job_1", "spec": spec, "created_at": now}
+    with engine.begin() as connection:
+        tables = old.tables
+        connection.execute(tables["projects"].insert(), {"id": "p", "name": "p", "created_at": now})
+        connection.execute(tables["datasets"].insert(), {**dataset, "interruptions": 0, "bytes": 9, **at})
+        connection.execute(tables["jobs"].insert(), {**job, **at, "id": "job_1"})
+        connection.execute(tables["experiments"].insert(), experiment)
+        connection.execute(tables["experiment_trials"].insert(), {**trial, "params": {"/optimizer/kind": "momentum"}})
+    engine.dispose()
+    upgrade(database_url, "0016")
+    engine = make_engine(database_url)
+    new = MetaData()
+    new.reflect(engine)
+    with engine.connect() as connection:
+        (row,) = connection.execute(new.tables["jobs"].select()).mappings()
+        assert (row["spec"], row["resolved"], row["name"]) == (kept, kept, "momentum")
+        assert parse_spec(row["spec"]).optimizer.lr == 1
+        (stored,) = connection.execute(new.tables["experiments"].select()).mappings()
+        assert stored["plan"] == {**plan, "spec": kept, "space": {"/optimizer/kind": ["ema_momentum", "sgd"]}}
+        (tried,) = connection.execute(new.tables["experiment_trials"].select()).mappings()
+        assert (tried["spec"], tried["params"]) == (kept, {"/optimizer/kind": "ema_momentum"})
+    engine.dispose()
