@@ -154,7 +154,7 @@ def test_a_resolved_spec_is_a_fixed_point():
     ("optimizer", "update"),
     [
         ("sgd", "proximal"),
-        ("momentum", "proximal"),
+        ("ema_momentum", "proximal"),
         ("heavy_ball", "proximal"),
         ("nesterov", "proximal"),
         ("adagrad", "subgradient"),

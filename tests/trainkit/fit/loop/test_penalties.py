@@ -18,7 +18,7 @@ from trainkit.spec import parse_spec
 SAMPLES, ALPHA = 120, 0.1
 SGD_LIKE: list[dict[str, Any]] = [
     {"kind": "sgd", "lr": 0.1},
-    {"kind": "momentum", "lr": 0.1},
+    {"kind": "ema_momentum", "lr": 0.1},
     {"kind": "heavy_ball", "lr": 0.02},
     {"kind": "nesterov", "lr": 0.02},
 ]
