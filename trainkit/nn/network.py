@@ -6,12 +6,11 @@ alone does not stop batch norm's running statistics (pytorch#86590).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from trainkit.spec.training import BlockRange
+from trainkit.spec.training import Blocks, chosen_blocks
 
 
 class Network(nn.Module):
@@ -87,32 +86,9 @@ def hidden_widths(network: Network) -> list[int]:
     return [layer.out_features for layer in linear][:-1]
 
 
-Blocks = int | Literal["none", "all"] | BlockRange | tuple[str, ...]
-"""Some of a body's blocks: N for the last N, `{first: N}`, `{last: N}`, names, or none or all of them."""
-
-
 def block_names(network: Network) -> list[str]:
     """Names of the body's blocks from input to output, as a spec names them: layer1, features.0, block_1 ..."""
     return [_short(path) for path, _ in body_blocks(network)]
-
-
-def chosen_blocks(names: Sequence[str], blocks: Blocks) -> list[str]:
-    """Return those of `names` (from input to output) that `blocks` means.
-
-    Raises ValueError for more blocks than there are, and for a name that is none of them.
-    """
-    if blocks in ("none", "all"):
-        return list(names) if blocks == "all" else []
-    if isinstance(blocks, tuple):
-        if unknown := [name for name in blocks if name not in names]:
-            raise ValueError(f"the body has no block {', '.join(unknown)}; its blocks are {', '.join(names)}")
-        return [name for name in names if name in blocks]
-    first = blocks.first if isinstance(blocks, BlockRange) else None
-    last = blocks.last if isinstance(blocks, BlockRange) else blocks
-    count = first if first is not None else int(last or 0)
-    if count > len(names):
-        raise ValueError(f"{count} blocks are asked for, and the body has {len(names)}: {', '.join(names)}")
-    return list(names[:count]) if first is not None else list(names[len(names) - count :])
 
 
 def set_trainable(network: Network, unfreeze: Blocks) -> list[str]:

@@ -13,20 +13,7 @@ from torch import Tensor, nn
 from trainkit.nn.layers import build_head
 from trainkit.nn.network import GlobalAverage, Network
 from trainkit.spec.models import Torchvision
-
-SMALLEST_SIDE = {
-    "alexnet": 63,
-    "convnext": 32,
-    "densenet": 32,
-    "googlenet": 16,
-    "inception": 75,
-    "squeezenet": 24,
-    "vgg": 32,
-}
-"""Least image side that an architecture's strides leave something of, by name prefix; 8 for all others."""
-SIDE_MULTIPLE = {"vit_b_16": 16, "vit_b_32": 32, "vit_l_16": 16, "vit_l_32": 32, "vit_h_14": 14, "maxvit_t": 224}
-"""Architectures that cut the image into patches take square images whose side is a multiple of this."""
-
+from trainkit.spec.torchvision_architectures import target_size
 
 BODIES: dict[str, tuple[str, ...]] = {
     "densenet": ("features", "relu"),
@@ -105,7 +92,7 @@ def build_torchvision(spec: Torchvision, input_shape: tuple[int, int, int], outp
     channels, height, width = input_shape
     if channels not in (1, 3):
         raise ValueError(f"{spec.name} takes grey or RGB images, these have {channels} channels")
-    size = target_size(spec, height, width)
+    size = target_size(spec.name, spec.image_size, height, width)
     backbone = _architecture(spec.name, size)
     pool: nn.Module | None = None
     if spec.include_top or (spec.name.startswith("vit") and spec.head is None):
@@ -162,21 +149,6 @@ def _width(backbone: nn.Module, pool: nn.Module, size: tuple[int, int]) -> int:
         maps = torch.func.functional_call(backbone, shapes, torch.empty(1, 3, *size, device="meta"))
     backbone.train()
     return int(pool(maps).shape[1])
-
-
-def target_size(spec: Torchvision, height: int, width: int) -> tuple[int, int]:
-    """(H, W) that the architecture sees: the spec's side, the image's own, or the least the architecture takes."""
-    multiple = SIDE_MULTIPLE.get(spec.name)
-    if multiple is not None:
-        side = spec.image_size or max(height, width)
-        return (-(-side // multiple) * multiple,) * 2
-    if spec.image_size is not None:
-        return spec.image_size, spec.image_size
-    least = next((side for prefix, side in SMALLEST_SIDE.items() if spec.name.startswith(prefix)), 8)
-    if min(height, width) >= least:
-        return height, width
-    scale = least / min(height, width)
-    return max(least, round(height * scale)), max(least, round(width * scale))
 
 
 def _take_head(backbone: nn.Module) -> int:

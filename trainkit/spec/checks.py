@@ -19,11 +19,11 @@ from trainkit.spec.facts import (
 from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
 from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, direction, split_metric
-from trainkit.spec.models import SklearnModel, is_sklearn_model, smaller_model
+from trainkit.spec.models import SklearnModel, body_block_names, is_sklearn_model, smaller_model
 from trainkit.spec.problems import Problem
 from trainkit.spec.split import part_sizes
 from trainkit.spec.synonyms import nearest, suggest_kind
-from trainkit.spec.training import SanityCheck, TrainSpec
+from trainkit.spec.training import Blocks, SanityCheck, TrainSpec, chosen_blocks
 from trainkit.spec.value_range import why_not_colour
 
 ANY_SAMPLE_AUGMENT = ("noise", "mixup")
@@ -442,6 +442,14 @@ def _transfer_problems(context: CheckContext) -> Iterator[Problem]:
         problem = kept_head_problem(None, ())
         assert problem is not None
         yield problem
+    if start is not None:
+        chosen: list[tuple[str, Blocks]] = [("/start_from/freeze", "none" if start.freeze == "body" else start.freeze)]
+        chosen += [(f"/start_from/phases/{index}/unfreeze", one.unfreeze) for index, one in enumerate(start.phases)]
+        for where, blocks in chosen:
+            try:
+                chosen_blocks(body_block_names(spec.model), blocks)
+            except ValueError as error:
+                yield Problem(where, "no_such_block", str(error), "Name blocks of the body, or fewer of them.")
     if spec.start_from is not None and spec.start_from.freeze == "none":
         for index, phase in enumerate(spec.start_from.phases):
             if phase.unfreeze == "none":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
-from typing import Any
+from typing import Any, Literal
 
 from trainkit.spec.checks import CheckContext
 from trainkit.spec.facts import DatasetFacts, Sample
+from trainkit.spec.job import JobSpec
 from trainkit.spec.models import (
-    TORCHVISION_PARAMETERS,
     Cnn,
     Ensemble,
     GradientBoosting,
@@ -17,8 +17,10 @@ from trainkit.spec.models import (
     Recurrent,
     ResidualCnn,
     SklearnModel,
+    Torchvision,
 )
 from trainkit.spec.resolve import ResolvedSpec
+from trainkit.spec.torchvision_architectures import SIDE_MULTIPLE, TORCHVISION_SIZES, target_size
 
 BYTES = 4
 PROCESS_BYTES = 350 * 2**20
@@ -51,30 +53,43 @@ class Layers:
 
 
 def estimate(resolved: ResolvedSpec, facts: DatasetFacts) -> dict[str, Any]:
-    """`{parameters, activations_per_sample, steps_per_epoch, memory_bytes, seconds}`; `seconds` is for one CPU core."""
+    """`{parameters, trainable, activations, multiply_adds, steps_per_epoch, memory_bytes, seconds}` of a job.
+
+    `trainable` is null where only some blocks of the body are trained; `seconds` is for one CPU core.
+    """
     spec, sample, outputs = resolved.spec, resolved.sample, resolved.outputs
     seen = _after_preprocessing(resolved)
-    layers = model_layers(spec.model, seen, outputs)
+    body, head = body_and_head(spec, seen, outputs)
+    layers, trains = body + head, _trained_body(spec)
+    trained = head.parameters if trains == "none" else layers.parameters
     context = CheckContext(spec, facts, spec.task or "classification", sample, outputs)
     samples = context.training_samples
     batch = min(spec.train.batch_size, samples)
     # a step gathers its whole batch, and takes it through the network by micro-batches
     gathered = min(spec.train.batch_size * spec.train.gradient_accumulation_steps, samples)
     steps, passes = ceil(samples / gathered), ceil(samples / batch)
-    # weights, gradients, optimizer state, the best copy and the copy a checkpoint is written from
-    weight_bytes = layers.parameters * BYTES * (4 + spec.optimizer.state_slots)
-    # forward and backward keep about two copies of every activation
-    activation_bytes = 2 * layers.activations * batch * BYTES + (gathered - batch) * sample.size * BYTES
+    # weights, the best copy and the copy a checkpoint is written from; gradients and optimizer state of what is trained
+    weight_bytes = BYTES * (3 * layers.parameters + trained * (1 + spec.optimizer.state_slots))
+    # forward and backward keep about two copies of every activation, a frozen body one
+    kept = 2 * head.activations + (1 if trains == "none" else 2) * body.activations
+    activation_bytes = kept * batch * BYTES + (gathered - batch) * sample.size * BYTES
     stored = 1 if facts.input_dtype == "uint8" and sample.form == "image" else BYTES
     data_bytes = facts.samples * sample.size * stored
     if isinstance(spec.model, SklearnModel):
         own_bytes, seconds = sklearn_cost(spec.model, samples, seen.size, outputs, classes=context.classification)
         memory = PROCESS_BYTES + own_bytes + data_bytes
-        return {**asdict(layers), "steps_per_epoch": 1, "memory_bytes": memory, "seconds": round(seconds, 1)}
-    # backward costs twice the forward pass
-    flops = 3 * 2 * layers.multiply_adds * samples * spec.train.epochs
+        cost = {"steps_per_epoch": 1, "memory_bytes": memory, "seconds": round(seconds, 1)}
+        return {**asdict(layers), "trainable": 0, **cost}
+    # backward costs twice the forward pass; a frozen body has none, and without augmentation one forward pass in all
+    seen_samples = samples * spec.train.epochs
+    body_passes: float = 3 * seen_samples
+    if trains == "none" and spec.start_from is not None:
+        once = spec.start_from.cache_features is not False and not spec.augment
+        body_passes = facts.samples if once else seen_samples
+    flops = 2 * (head.multiply_adds * 3 * seen_samples + body.multiply_adds * body_passes)
     return {
         **asdict(layers),
+        "trainable": None if trains == "some" else trained,
         "steps_per_epoch": steps,
         "memory_bytes": PROCESS_BYTES + weight_bytes + activation_bytes + data_bytes,
         "seconds": round(flops / FLOPS_PER_SECOND + passes * spec.train.epochs * 3e-4, 1),
@@ -95,8 +110,36 @@ def _after_preprocessing(resolved: ResolvedSpec) -> Sample:
     return sample
 
 
+def _trained_body(spec: JobSpec) -> Literal["none", "some", "all"]:
+    """How much of the body is trained in the phase that trains the most of it."""
+    start = spec.start_from
+    if start is None:
+        return "all"
+    if not start.phases:
+        return "all" if start.freeze == "none" else "none" if start.freeze == "body" else "some"
+    opened = [phase.unfreeze for phase in start.phases]
+    return "all" if "all" in opened else "none" if all(one in ("none", 0) for one in opened) else "some"
+
+
+def body_and_head(spec: JobSpec, sample: Sample, outputs: int) -> tuple[Layers, Layers]:
+    """The layers before the head, and the head with the hidden layers that the model or `start_from` gives it."""
+    model = spec.model
+    if isinstance(model, Ensemble | SklearnModel):
+        return Layers(), Layers()
+    body = model_layers(model, sample, 0)
+    width = model_layers(model, sample, 1).parameters - body.parameters - 1
+    hidden: tuple[int, ...] = model.dense if isinstance(model, Torchvision) else ()
+    if spec.start_from is not None and spec.start_from.head == "new":
+        hidden = spec.start_from.head_hidden or hidden
+    head = _dense(width, hidden, outputs)
+    return body, replace(head, activations=head.activations - width)
+
+
 def model_layers(model: Any, sample: Sample, outputs: int) -> Layers:
-    """Parameters, activations and multiply-adds of a model spec; nothing where there is no network to train."""
+    """Parameters, activations and multiply-adds of a model spec up to its output layer of `outputs` rows.
+
+    Hidden layers that belong to a head are left out. Nothing where there is no network to train.
+    """
     if isinstance(model, Mlp):
         return _dense(sample.size, model.hidden, outputs, norm=model.norm in ("batch", "layer", "group"))
     if isinstance(model, Cnn):
@@ -105,15 +148,33 @@ def model_layers(model: Any, sample: Sample, outputs: int) -> Layers:
         return _residual(model, sample, outputs)
     if isinstance(model, Recurrent):
         return _recurrent(model, sample, outputs)
-    if model.kind == "torchvision":
-        parameters = TORCHVISION_PARAMETERS[model.name]
-        side = model.image_size or max(sample.shape[1:])
-        # torchvision's networks touch a parameter about 60 times in a 224 x 224 image (measured on ResNet-18 to VGG)
-        scale = (side / 224) ** 2
-        return Layers(parameters, int(2_500_000 * max(scale, 0.02)), int(parameters * 100 * scale))
+    if isinstance(model, Torchvision):
+        return _torchvision(model, sample, outputs)
     if isinstance(model, Ensemble | SklearnModel):
         return Layers()
     return _dense(sample.size, (), outputs)
+
+
+def _torchvision(model: Torchvision, sample: Sample, outputs: int) -> Layers:
+    """Parameters are exact but for flattened maps; activations are of the order of ResNet's."""
+    size = TORCHVISION_SIZES[model.name]
+    height, width = target_size(model.name, model.image_size, *sample.shape[1:])
+    scale = height * width / 224**2
+    parameters = size.parameters if model.include_top else size.body_parameters
+    if model.name.startswith("vit"):
+        patch = SIDE_MULTIPLE[model.name]  # one position embedding for each patch
+        parameters += ((height // patch) * (width // patch) - (224 // patch) ** 2) * size.width
+    dense = size.parameters - size.body_parameters
+    convolutions = max(0, size.million_multiply_adds * 10**6 - dense - 1000 * size.width)
+    body = Layers(
+        parameters,
+        int(2_500_000 * max(scale, 0.02)),
+        int(convolutions * scale) + (dense if model.include_top else 0),
+    )
+    features = size.width if model.include_top else size.channels
+    if model.head == "flatten":
+        features *= max(1, int(height * size.map_side / 224)) * max(1, int(width * size.map_side / 224))
+    return body + _linear(features, outputs)
 
 
 def _dense(width: int, hidden: tuple[int, ...], outputs: int, *, norm: bool = False) -> Layers:

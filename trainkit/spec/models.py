@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from trainkit.spec.base import DropProbability, NonNegative, Positive, Rate, ShortForm, SpecModel, Width
 from trainkit.spec.init import InitSpec
+from trainkit.spec.torchvision_architectures import TORCHVISION_CLASSIFIERS, torchvision_blocks
 
 Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", "mish", "linear"]
 Norm = Literal["none", "batch", "layer", "group"]
@@ -136,92 +137,6 @@ class Gru(Recurrent):
     kind: Literal["gru"] = "gru"
 
 
-TORCHVISION_PARAMETERS: dict[str, int] = {
-    "alexnet": 61_100_840,
-    "convnext_base": 88_591_464,
-    "convnext_large": 197_767_336,
-    "convnext_small": 50_223_688,
-    "convnext_tiny": 28_589_128,
-    "densenet121": 7_978_856,
-    "densenet161": 28_681_000,
-    "densenet169": 14_149_480,
-    "densenet201": 20_013_928,
-    "efficientnet_b0": 5_288_548,
-    "efficientnet_b1": 7_794_184,
-    "efficientnet_b2": 9_109_994,
-    "efficientnet_b3": 12_233_232,
-    "efficientnet_b4": 19_341_616,
-    "efficientnet_b5": 30_389_784,
-    "efficientnet_b6": 43_040_704,
-    "efficientnet_b7": 66_347_960,
-    "efficientnet_v2_l": 118_515_272,
-    "efficientnet_v2_m": 54_139_356,
-    "efficientnet_v2_s": 21_458_488,
-    "googlenet": 6_624_904,
-    "inception_v3": 27_161_264,
-    "maxvit_t": 30_919_624,
-    "mnasnet0_5": 2_218_512,
-    "mnasnet0_75": 3_170_208,
-    "mnasnet1_0": 4_383_312,
-    "mnasnet1_3": 6_282_256,
-    "mobilenet_v2": 3_504_872,
-    "mobilenet_v3_large": 5_483_032,
-    "mobilenet_v3_small": 2_542_856,
-    "regnet_x_16gf": 54_278_536,
-    "regnet_x_1_6gf": 9_190_136,
-    "regnet_x_32gf": 107_811_560,
-    "regnet_x_3_2gf": 15_296_552,
-    "regnet_x_400mf": 5_495_976,
-    "regnet_x_800mf": 7_259_656,
-    "regnet_x_8gf": 39_572_648,
-    "regnet_y_128gf": 644_812_894,
-    "regnet_y_16gf": 83_590_140,
-    "regnet_y_1_6gf": 11_202_430,
-    "regnet_y_32gf": 145_046_770,
-    "regnet_y_3_2gf": 19_436_338,
-    "regnet_y_400mf": 4_344_144,
-    "regnet_y_800mf": 6_432_512,
-    "regnet_y_8gf": 39_381_472,
-    "resnet101": 44_549_160,
-    "resnet152": 60_192_808,
-    "resnet18": 11_689_512,
-    "resnet34": 21_797_672,
-    "resnet50": 25_557_032,
-    "resnext101_32x8d": 88_791_336,
-    "resnext101_64x4d": 83_455_272,
-    "resnext50_32x4d": 25_028_904,
-    "shufflenet_v2_x0_5": 1_366_792,
-    "shufflenet_v2_x1_0": 2_278_604,
-    "shufflenet_v2_x1_5": 3_503_624,
-    "shufflenet_v2_x2_0": 7_393_996,
-    "squeezenet1_0": 1_248_424,
-    "squeezenet1_1": 1_235_496,
-    "swin_b": 87_768_224,
-    "swin_s": 49_606_258,
-    "swin_t": 28_288_354,
-    "swin_v2_b": 87_930_848,
-    "swin_v2_s": 49_737_442,
-    "swin_v2_t": 28_351_570,
-    "vgg11": 132_863_336,
-    "vgg11_bn": 132_868_840,
-    "vgg13": 133_047_848,
-    "vgg13_bn": 133_053_736,
-    "vgg16": 138_357_544,
-    "vgg16_bn": 138_365_992,
-    "vgg19": 143_667_240,
-    "vgg19_bn": 143_678_248,
-    "vit_b_16": 86_567_656,
-    "vit_b_32": 88_224_232,
-    "vit_h_14": 633_470_440,
-    "vit_l_16": 304_326_632,
-    "vit_l_32": 306_535_400,
-    "wide_resnet101_2": 126_886_696,
-    "wide_resnet50_2": 68_883_240,
-}
-"""Name -> parameters with 1000 classes, as torchvision states them."""
-TORCHVISION_CLASSIFIERS = tuple(TORCHVISION_PARAMETERS)
-
-
 class Torchvision(SpecModel):
     """A classification architecture of torchvision by name: with its last layer sized to the classes, or without its top."""
 
@@ -249,6 +164,26 @@ class Torchvision(SpecModel):
         if self.include_top and self.head is not None:
             raise ValueError("`head` chooses the pooling of a body without its top: set include_top: false with it")
         return self
+
+
+def body_block_names(model: ModelSpec) -> tuple[str, ...]:
+    """Names of the body's blocks from input to output, as `freeze` and `unfreeze` take them; none without a body."""
+    match model.kind:
+        case "mlp":
+            return tuple(f"block_{number}" for number in range(1, len(model.hidden) + 1))
+        case "cnn":
+            dense = (f"dense_{number}" for number in range(1, len(model.dense) + 1))
+            return (*(f"block_{number}" for number in range(1, len(model.channels) + 1)), *dense)
+        case "residual_cnn":
+            stages = range(1, len(model.channels) + 1)
+            blocks = range(1, model.blocks_per_stage + 1)
+            return ("stem", *(f"stage_{stage}_block_{block}" for stage in stages for block in blocks))
+        case "lstm" | "gru":
+            return tuple(f"layers.layer_{number}" for number in range(1, model.layers + 1))
+        case "torchvision":
+            return torchvision_blocks(model.name, include_top=model.include_top)
+        case _:
+            return ()
 
 
 class Ensemble(SpecModel):

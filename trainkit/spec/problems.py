@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from trainkit.spec.models import TORCHVISION_CLASSIFIERS
 from trainkit.spec.synonyms import suggest_field, suggest_kind
+from trainkit.spec.torchvision_architectures import TORCHVISION_CLASSIFIERS
 
 RULES: dict[str, str] = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "a whole number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
@@ -125,6 +126,30 @@ class BlockRange(SpecModel):
 
 BlockNames = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=100)], ...], Field(min_length=1)]
 """Blocks of the body by name, such as [layer3, layer4]: torchvision's own names, or block_1, stage_1_block_1 ..."""
+
+
+Blocks = int | Literal["none", "all"] | BlockRange | tuple[str, ...]
+"""Some of a body's blocks: N for the last N, `{first: N}`, `{last: N}`, names, or none or all of them."""
+
+
+def chosen_blocks(names: Sequence[str], blocks: Blocks) -> list[str]:
+    """Return those of `names` (from input to output) that `blocks` means.
+
+    Raises ValueError for more blocks than there are, and for a name that is none of them.
+    """
+    if blocks in ("none", "all"):
+        return list(names) if blocks == "all" else []
+    known = ", ".join(names) or "none"
+    if isinstance(blocks, tuple):
+        if unknown := [name for name in blocks if name not in names]:
+            raise ValueError(f"the body has no block {', '.join(unknown)}; its blocks are {known}")
+        return [name for name in names if name in blocks]
+    first = blocks.first if isinstance(blocks, BlockRange) else None
+    last = blocks.last if isinstance(blocks, BlockRange) else blocks
+    count = first if first is not None else int(last or 0)
+    if count > len(names):
+        raise ValueError(f"{count} blocks are asked for, and the body has {len(names)}: {known}")
+    return list(names[:count]) if first is not None else list(names[len(names) - count :])
 
 
 class Phase(SpecModel):

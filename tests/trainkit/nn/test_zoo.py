@@ -8,9 +8,9 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from trainkit.nn import build_model
 from trainkit.nn.network import body_blocks, count_parameters, set_trainable
-from trainkit.nn.zoo import target_size
 from trainkit.spec import JobSpec
-from trainkit.spec.models import TORCHVISION_CLASSIFIERS, Torchvision
+from trainkit.spec.models import Torchvision
+from trainkit.spec.torchvision_architectures import TORCHVISION_CLASSIFIERS, target_size
 
 SMALL = ["squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v3_small", "mnasnet0_5", "resnet18"]
 
@@ -69,7 +69,7 @@ def test_grey_is_repeated_and_small_images_are_resized():
     ],
 )
 def test_sizes(name, image_size, size, wanted):
-    assert target_size(Torchvision(name=name, image_size=image_size), *size) == wanted
+    assert target_size(name, image_size, *size) == wanted
 
 
 def test_dropout_is_overridden():

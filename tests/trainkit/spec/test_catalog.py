@@ -9,7 +9,7 @@ import torchvision
 from trainkit.spec import job, models, split, training
 from trainkit.spec.catalog import SECTIONS, catalog, kinds
 from trainkit.spec.metrics import DIRECTIONS
-from trainkit.spec.models import TORCHVISION_CLASSIFIERS
+from trainkit.spec.torchvision_architectures import TORCHVISION_CLASSIFIERS
 
 
 def test_every_kind_has_a_description_and_a_schema():

@@ -4,8 +4,8 @@ import pytest
 
 from trainkit.spec import SpecError, parse_spec
 from trainkit.spec.catalog import SECTIONS, kinds
-from trainkit.spec.models import TORCHVISION_CLASSIFIERS
 from trainkit.spec.patch import in_order, merge_patch, with_value
+from trainkit.spec.torchvision_architectures import TORCHVISION_CLASSIFIERS
 
 MINIMAL = {"dataset": "ds_1", "model": {"kind": "mlp"}}
 LISTS = ("preprocess", "augment", "early_stop")

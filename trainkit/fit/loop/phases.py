@@ -12,20 +12,11 @@ from torch import Tensor, nn
 from trainkit.fit.encoding.prepare import Part
 from trainkit.fit.evaluation.evaluate import Forward, outputs_of
 from trainkit.fit.loop.setup import RunSetup
-from trainkit.nn.network import (
-    Blocks,
-    Network,
-    block_names,
-    body_is_frozen,
-    chosen_blocks,
-    count_parameters,
-    open_modules,
-    set_trainable,
-)
+from trainkit.nn.network import Network, block_names, body_is_frozen, count_parameters, open_modules, set_trainable
 from trainkit.optim import Schedule, build_optimizer, build_schedule
 from trainkit.regularize import weights_of
-from trainkit.spec import JobSpec, Problem, SpecError
-from trainkit.spec.training import Phase
+from trainkit.spec import JobSpec
+from trainkit.spec.training import Blocks, Phase, chosen_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +75,12 @@ def _plan(number: int, first: int, phase: Phase) -> PhasePlan:
 
 
 def enter(network: Network, plan: PhasePlan) -> list[str]:
-    """Freeze and unfreeze what the plan says; returns the names of the body's trained blocks.
-
-    Raises SpecError, at the field of the spec, for blocks that the body does not have.
-    """
+    """Freeze and unfreeze what the plan says; returns the names of the body's trained blocks."""
+    if plan.unfreeze is not None:
+        return set_trainable(network, plan.unfreeze)
     names = block_names(network)
-    try:
-        if plan.unfreeze is not None:
-            return set_trainable(network, plan.unfreeze)
-        frozen = chosen_blocks(names, plan.freeze)
-    except ValueError as error:
-        pointer = "freeze" if plan.unfreeze is None else f"phases/{plan.number}/unfreeze"
-        hint = "Name blocks of the body, or fewer of them."
-        raise SpecError([Problem(f"/start_from/{pointer}", "no_such_block", str(error), hint)]) from None
-    if not frozen:
+    frozen = chosen_blocks(names, plan.freeze)
+    if not frozen and plan.freeze != "all":
         return set_trainable(network, "all")
     return set_trainable(network, tuple(name for name in names if name not in frozen) or "none")
 
