@@ -55,6 +55,8 @@ def report(dataset: Dataset, reason: str, details: dict[str, Any]) -> dict[str, 
         result["columns"] = [{**column.model_dump(), **readings.get(column.name, {})} for column in facts.columns or ()]
         result["column_statistics"] = _statistics(dataset.inputs)
         findings += _columns(dataset)
+    elif readings:  # images or sequences that a table describes
+        result["columns"] = [{"name": name, **reading} for name, reading in readings.items()]
     if facts.constant_target:
         message = "the target has the same value in every sample, so there is nothing to learn"
         findings.append(finding("warning", "constant_target", message, "y"))

@@ -138,7 +138,8 @@ def _column_problems(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
             "/dataset/target",
             "missing_values",
             f'{column.missing} rows have no value in the target column "{target}"',
-            "Remove those rows and upload again.",
+            f'Remove those rows; or, if a word was read as missing, read it as a value: columns: {{"{target}": '
+            '{"missing": []}}.',
         )
     for field, chosen in (("features", spec.dataset.features or ()), ("ignore", spec.dataset.ignore)):
         for index, name in enumerate(chosen):

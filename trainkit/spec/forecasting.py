@@ -74,6 +74,7 @@ def windowed(spec: JobSpec, facts: DatasetFacts) -> DatasetFacts:
         input_shape=(window, features),
         target_type="number",
         target_width=targets,
+        constant_target=facts.constant_target,
         splits={"train": series * train, "validation": series * validation, "test": series * test},
         lengths=(window, window),
     )

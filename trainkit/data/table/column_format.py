@@ -57,6 +57,7 @@ TEXT_MISSING = ("", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NaN"
 """What a column of text in a text file reads as missing. Words such as None, none and Na are values there."""
 WHITESPACE_SEPARATORS = " \u00a0\u2009\u202f"
 APOSTROPHES = "'\u2019"
+SIGNS = "-+\u2212"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ISO_DATE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z| ?UTC|[+-][0-9]{2}(:?[0-9]{2})?)?)?"
@@ -128,6 +129,8 @@ class ColumnFormat(BaseModel):
 
     def _date(self, value: Any) -> float:
         seconds = parse_date(value, self.date_format) if isinstance(value, str | date) else None
+        if seconds is None and isinstance(value, str):  # what every file's dates can be sent as
+            seconds = parse_date(value)
         if seconds is None:
             raise CellError(f"must be {self.expected}, got {shown(value)}")
         return seconds
@@ -184,7 +187,7 @@ def number_pattern(decimal: str, thousands: str) -> re.Pattern[str]:
     if thousands:
         group = f"[{re.escape(_alike(thousands))}]"
         grouped = rf"[1-9][0-9]{{0,2}}(?:{group}[0-9]{{3}})+(?:{point}[0-9]*)?|"
-    return re.compile(rf"[+-]?(?:{grouped}{plain}|inf(?:inity)?)", re.IGNORECASE)
+    return re.compile(rf"[{SIGNS}]?(?:{grouped}{plain}|inf(?:inity)?)", re.IGNORECASE)
 
 
 def _alike(thousands: str) -> str:
@@ -199,7 +202,7 @@ def parse_number(text: str, decimal: str = ".", thousands: str = "") -> float | 
     if thousands:
         for character in _alike(thousands):
             text = text.replace(character, "")
-    return float(text.replace(decimal, ".") if decimal != "." else text)
+    return float((text.replace(decimal, ".") if decimal != "." else text).replace("\u2212", "-"))
 
 
 def parse_date(value: str | date, date_format: str | None = None) -> float | None:

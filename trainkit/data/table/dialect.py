@@ -83,7 +83,11 @@ def decode_request(raw: bytes, stored: str, charset: str | None) -> str:
     An encoding that writes ASCII in another way (utf-16, utf-7) comes before UTF-8. Raises DataError.
     """
     if charset is not None:
-        return decode_text(raw, "the body", charset)[0]
+        try:
+            return decode_text(raw, "the body", charset)[0]
+        except LookupError:
+            hint = "Usual ones are utf-8 and cp1252; left out, it is detected."
+            raise data_error("bad_encoding", f"the charset {charset!r} is unknown", "Content-Type", hint) from None
     if any(raw.startswith(mark) for mark, _ in BYTE_ORDER_MARKS) or (_writes_ascii(stored) and _is_utf8(raw)):
         return decode_text(raw, "the body")[0]
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,7 +44,9 @@ def as_windows(spec: JobSpec, data: Dataset) -> Dataset:
         raise SpecError([too_short(window, horizon, max((len(values) for values in series), default=0))])
     offsets = np.arange(len(xs) + 1, dtype=np.int64) * window
     inputs = SequenceInputs(np.concatenate(xs).astype(np.float32), offsets)
-    return make_dataset("sequences", inputs, np.concatenate(ys), None, np.concatenate(parts))
+    windows = make_dataset("sequences", inputs, np.concatenate(ys), None, np.concatenate(parts))
+    known = {"constant_target": data.facts.constant_target}  # as `windowed` says without cutting
+    return replace(windows, facts=windows.facts.model_copy(update=known))
 
 
 def _series(spec: JobSpec, data: Dataset) -> tuple[list[Series], list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def lines(name: str, cells: list[str], delimiter: str = ";") -> str:
         (["1,5", "2,25"], [1.5, 2.25]),
         (["0,143", "1,000"], [0.143, 1.0]),
         (["1e3", ".5", "5."], [1000.0, 0.5, 5.0]),
+        (["\u22125", "\u22121.234,5"], [-5.0, -1234.5]),
     ],
 )
 def test_separators(cells: list[str], expected: list[float], tmp_path: Path) -> None:
@@ -260,6 +262,33 @@ def test_a_file_without_a_header_is_predicted_without_one(tmp_path: Path) -> Non
         assert encoder.parse(rows)[0].tolist() == [[3.0, 4.0], [5.0, 6.0]]
     with pytest.raises(InputError, match="4 values for 2 columns"):
         read_request(encoder.format, b"1,2,3,4\n", "text/csv", encoder.names)
+
+
+def test_dates_may_always_be_sent_as_iso_8601(tmp_path: Path) -> None:
+    read = Read(tmp_path, "day,y\n05.01.2024,a\n31.12.2024,b\n", "y")
+    encoder = read.encoder()
+    pq.write_table(pa.table({"day": [datetime.date(2024, 1, 6)]}), tmp_path / "p")
+    bodies = [
+        b"day\n06.01.2024\n",
+        b"day\n2024-01-06\n",
+        (tmp_path / "p").read_bytes(),
+        b'{"day": "2024-01-06T00:00Z"}',
+    ]
+    for body in bodies:
+        rows = read_request(encoder.format, body, "application/octet-stream", encoder.names)
+        assert encoder.parse(rows)[0].tolist() == [[1.0]]
+
+
+def test_an_unknown_charset_is_refused(tmp_path: Path) -> None:
+    encoder = Read(tmp_path, "x,y\n1,a\n2,b\n", "y").encoder()
+    with pytest.raises(InputError, match="the charset 'bogus' is unknown"):
+        read_request(encoder.format, b"x\n1\n", "text/csv", encoder.names, charset="bogus")
+
+
+def test_words_of_the_target_can_be_said_to_be_values(tmp_path: Path) -> None:
+    text = "x,y\n1,NA\n2,EU\n3,NA\n"
+    assert Read(tmp_path / "1", text, "y").values("y") == [None, "EU", None]
+    assert Read(tmp_path / "2", text, "y", columns={"y": {"missing": []}}).values("y") == ["NA", "EU", "NA"]
 
 
 def test_a_request_in_another_encoding(tmp_path: Path) -> None:
