@@ -17,6 +17,7 @@ import trainkit as tk
 from trainkit.data.table.column_format import NUMBER_MISSING, TEXT_MISSING, ColumnFormat
 from trainkit.data.table.dialect import Dialect
 from trainkit.data.table.table_format import TableFormat
+from trainkit.fit.encoding.encode import ArrayEncoder
 from trainkit.fit.encoding.table_encoder import CategoricalColumn, NumericColumn, TableEncoder
 from worker.predict import BadInputError, point_at_rows, predict_or_point, read_inputs, read_rows, write_onnx
 
@@ -194,3 +195,16 @@ def test_an_ensemble_has_no_onnx_form(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(BadInputError, match="ensemble") as refused:
         write_onnx(tmp_path, b"{}", "application/json", {})
     assert (refused.value.error["status"], refused.value.error["code"]) == (409, "no_onnx")
+
+
+def test_pointer_and_sentence_name_the_same_row_of_arrays() -> None:
+    encoder = ArrayEncoder((2,))
+
+    def answer(inputs: list[Any]) -> list[dict[str, Any]]:
+        return [{"value": float(row.sum())} for row in encoder.parse(inputs).x]
+
+    for inputs in ([[1, 2], [3, 4], [5, float("inf")]], [[1, 2], [3, 4], [5]]):
+        with pytest.raises(BadInputError) as bad:
+            predict_or_point(answer, inputs)
+        assert bad.value.error["pointer"] == "/inputs/2"
+        assert bad.value.error["message"].startswith("row 2: ")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ COLOURS = (
     "#1f4e79",
     "#ff7f50",
 )
+SECONDS_A_DAY = 86400.0
 MOST_PANELS = 12
 MOST_CHANNELS = 16
 """Channels of an image that a sheet shows, where they are no colours."""
@@ -152,7 +154,7 @@ def _columns(columns: dict[str, Column], target: str | None = None) -> bytes:
     figure = Figure(figsize=(2.7 * across, 1.9 * rows), dpi=130, layout="constrained")
     for index, (name, column) in enumerate(shown):
         axes = figure.add_subplot(rows, across, index + 1)
-        missing, beyond = _distribution(axes, np.asarray(column.values), column.categories)
+        missing, beyond = _distribution(axes, column)
         notes = [f"{missing} missing"] * bool(missing) + [f"{beyond} beyond"] * bool(beyond)
         title = shortened(name, 24) + (f"  ({', '.join(notes)})" if notes else "")
         axes.set_title(title, fontsize=7, color=INK, fontweight="bold" if name == target else "normal")
@@ -162,11 +164,12 @@ def _columns(columns: dict[str, Column], target: str | None = None) -> bytes:
     return png(figure)
 
 
-def _distribution(axes: Any, values: NDArray[Any], categories: Sequence[str] | None) -> tuple[int, int]:
+def _distribution(axes: Any, column: Column) -> tuple[int, int]:
     """Draw a distribution; return (missing values, values outside the axis).
 
     The axis leaves out the outermost 0.5 % on each side if these values are far away.
     """
+    values, categories = np.asarray(column.values), column.categories
     if categories is not None:
         counts = np.bincount(values[values >= 0], minlength=len(categories))
         order = np.argsort(-counts, kind="stable")[:8]
@@ -174,7 +177,7 @@ def _distribution(axes: Any, values: NDArray[Any], categories: Sequence[str] | N
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         return int((values < 0).sum()), 0
-    present = values[np.isfinite(values)]
+    present = values[np.isfinite(values)] / (SECONDS_A_DAY if column.is_date else 1)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(EngFormatter(sep=""))
@@ -188,7 +191,11 @@ def _distribution(axes: Any, values: NDArray[Any], categories: Sequence[str] | N
     # bins of equal numbers of integers: unequal ones look like a pattern
     width = max(1, math.ceil((high - low + 1) / 30)) if whole else 0
     axes.hist(inside, bins=np.arange(low - 0.5, high + width + 0.5, width) if whole else 30, color=BLUE)
-    if max(abs(low), abs(high)) >= 1e4:
+    if column.is_date:  # Matplotlib counts days since 1970
+        locator = AutoDateLocator(minticks=2, maxticks=4)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    elif max(abs(low), abs(high)) >= 1e4:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     return len(values) - len(present), len(present) - len(inside)
 

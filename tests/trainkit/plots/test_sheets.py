@@ -37,6 +37,13 @@ def test_columns_of_numbers(values: np.ndarray[tuple[int, ...], np.dtype[np.floa
     assert drawn(make_dataset("table", TableInputs({"x": Column(values)}), None, None, None)).width > 100
 
 
+def test_a_column_of_dates_is_drawn_over_dates() -> None:
+    seconds = 86400.0 * np.arange(19000, 20000, 5)
+    dates = drawn(make_dataset("table", TableInputs({"x": Column(seconds, is_date=True)}), None, None, None))
+    numbers = drawn(make_dataset("table", TableInputs({"x": Column(seconds)}), None, None, None))
+    assert dates.tobytes() != numbers.tobytes()
+
+
 def test_the_target_is_shown_although_it_is_the_last_of_many_columns() -> None:
     columns = {f"c{i}": Column(RANDOM.normal(size=20)) for i in range(40)} | {"y": categories_of(["a", "b"] * 10)}
     first = drawn(make_dataset("table", TableInputs(columns), None, None, None))

@@ -199,3 +199,13 @@ def test_pictures_are_read_as_at_intake():
     turned = Image.fromarray(RNG.integers(0, 256, (5, 6), dtype=np.uint8))
     turned.getexif()[0x0112] = 6
     assert torch.equal(ImageEncoder((1, 6, 5)).parse(turned).x[0, 0], torch.from_numpy(np.rot90(turned, -1).copy()))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e39, -1e300])
+def test_numbers_that_no_float32_holds_are_refused(number):
+    for encoder, x in (
+        (ArrayEncoder((2,)), [[1.0, 2.0], [3.0, number]]),
+        (SequenceEncoder(2, None), [[[1.0, number]]]),
+    ):
+        with pytest.raises(ValueError, match=r"the number at position \[.*1\] is .*; numbers are finite"):
+            encoder.parse(x)
