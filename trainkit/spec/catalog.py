@@ -89,8 +89,8 @@ _SETTLE_HEAD = {"epochs": 5}
 TRANSFER_ADVICE: dict[str, tuple[str, dict[str, object] | None]] = {
     "few_new_classes_same_data": ("Few new classes, same data: train the last layers only.", {"freeze": "body"}),
     "more_samples_of_the_same_kind": (
-        "More samples of the same kind: a short run that opens the shallow layers too.",
-        {"freeze": "body", "phases": [_SETTLE_HEAD, {"epochs": 2, "unfreeze": "all", "body_lr": 1e-4}]},
+        "More samples of the same kind: a short run that opens the shallow layers.",
+        {"freeze": "body", "phases": [_SETTLE_HEAD, {"epochs": 2, "unfreeze": {"first": 2}, "body_lr": 1e-4}]},
     ),
     "small_similar_set": (
         "Small similar set: settle the head, then open the deep layers.",

@@ -70,9 +70,8 @@ def estimate(resolved: ResolvedSpec, facts: DatasetFacts) -> dict[str, Any]:
     steps, passes = ceil(samples / gathered), ceil(samples / batch)
     # weights, the best copy and the copy a checkpoint is written from; gradients and optimizer state of what is trained
     weight_bytes = BYTES * (3 * layers.parameters + trained * (1 + spec.optimizer.state_slots))
-    # forward and backward keep about two copies of every activation, a frozen body one
-    kept = 2 * head.activations + (1 if trains == "none" else 2) * body.activations
-    activation_bytes = kept * batch * BYTES + (gathered - batch) * sample.size * BYTES
+    # forward and backward keep about two copies of every activation
+    activation_bytes = 2 * layers.activations * batch * BYTES + (gathered - batch) * sample.size * BYTES
     stored = 1 if facts.input_dtype == "uint8" and sample.form == "image" else BYTES
     data_bytes = facts.samples * sample.size * stored
     if isinstance(spec.model, SklearnModel):
@@ -91,7 +90,7 @@ def estimate(resolved: ResolvedSpec, facts: DatasetFacts) -> dict[str, Any]:
         **asdict(layers),
         "trainable": None if trains == "some" else trained,
         "steps_per_epoch": steps,
-        "memory_bytes": PROCESS_BYTES + weight_bytes + activation_bytes + data_bytes,
+        "memory_bytes": PROCESS_BYTES + data_bytes + max(weight_bytes + activation_bytes, _building_bytes(spec)),
         "seconds": round(flops / FLOPS_PER_SECOND + passes * spec.train.epochs * 3e-4, 1),
     }
 
@@ -108,6 +107,14 @@ def _after_preprocessing(resolved: ResolvedSpec) -> Sample:
         elif step.kind == "whiten" and step.method == "pca" and sample.form == "image":
             sample = Sample("vector", (sample.size,))
     return sample
+
+
+def _building_bytes(spec: JobSpec) -> int:
+    """Weights of a whole torchvision network: it is built before its top is taken off."""
+    if not isinstance(spec.model, Torchvision):
+        return 0
+    size = TORCHVISION_SIZES[spec.model.name]
+    return BYTES * (size.parameters + 1000 * size.width)
 
 
 def _trained_body(spec: JobSpec) -> Literal["none", "some", "all"]:

@@ -327,6 +327,20 @@ def test_pretrained_init(source):
     )
 
 
+def test_pretrained_init_takes_the_head_by_class_name_or_not_at_all():
+    three = tk.fit(spec(CNN), relabelled(["ant", "bee", "cat"])).model
+    model = {**CNN, "init": {"kind": "pretrained", "model": "mdl_1"}}
+    turned = tk.fit(spec(model, **STILL), relabelled(["cat", "ant"], seed=2), source=three).model
+    for name, row in output_rows(turned).items():
+        torch.testing.assert_close(row, output_rows(three)[name])
+    events: list[dict[str, Any]] = []
+    other = tk.fit(spec(model, **STILL), relabelled(["dog", "ant", "bee"]), source=three, on_event=events.append).model
+    assert "head.output.weight" in differing(weights(three), weights(other)), "equal shapes are no equal classes"
+    assert any("does not know dog" in str(event.get("message")) for event in events)
+    kernel = "body.block_1.conv_1.weight"
+    torch.testing.assert_close(other.network.get_parameter(kernel), three.network.get_parameter(kernel))
+
+
 def test_a_missing_source_is_said():
     with pytest.raises(tk.SpecError, match="not given"):
         tk.fit(spec({"kind": "mlp"}, start_from=START), vectors())
