@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from service.auth import is_open
 from service.errors import MEDIA_TYPE, TITLES, ProblemDocument
+from service.models.schemas import EvaluateIn
 from service.recommendations.schemas import FromDiagnosisIn
 from trainkit.spec import JobSpec
 from trainkit.spec.early_stop import RuleSet
@@ -34,7 +35,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     """FastAPI's document, completed."""
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for model in (ProblemDocument, JobSpec, RuleSet, FromDiagnosisIn):
+    for model in (ProblemDocument, JobSpec, RuleSet, FromDiagnosisIn, EvaluateIn):
         _add(schemas, model.__name__, model.model_json_schema(ref_template=REFERENCE))
     _add(schemas, "ExperimentSpec", TypeAdapter(ExperimentSpec).json_schema(ref_template=REFERENCE))
     for path, item in document["paths"].items():
@@ -85,7 +86,7 @@ def _statuses(path: str, method: str) -> list[int]:
         statuses.append(409)
     if (path, method) == ("/v1/jobs", "post"):
         statuses += [404, 410, 429]  # a job to be diagnosed; a full queue
-    if path.endswith("/predict"):
+    if path.endswith(("/predict", "/evaluate")):
         statuses.append(415)
     if path.endswith("/test"):
         statuses.append(429)

@@ -19,6 +19,7 @@ _WHERE = {
     "load_dataset": "trainkit.data",
     "FitResult": "trainkit.fit",
     "TrainedModel": "trainkit.fit",
+    "evaluate_model": "trainkit.fit",
     "load_model": "trainkit.fit",
     "autopilot": "trainkit.fit.autopilot",
 }
@@ -35,6 +36,7 @@ __all__ = [
     "augment",
     "autopilot",
     "data",
+    "evaluate_model",
     "fit",
     "load_dataset",
     "load_model",
@@ -49,7 +51,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from trainkit.data import DataError, Dataset, load_dataset
-    from trainkit.fit import FitResult, TrainedModel, fit, load_model
+    from trainkit.fit import FitResult, TrainedModel, evaluate_model, fit, load_model
     from trainkit.fit.autopilot import autopilot
     from trainkit.spec import JobSpec, SpecError
 

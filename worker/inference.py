@@ -16,6 +16,7 @@ from service.leases import StaleFence
 from service.logging import bound
 from worker import exit_errors
 from worker.context import WorkerContext
+from worker.evaluate import evaluate
 from worker.metrics import FENCED
 from worker.predict import BadInputError, predict, write_onnx
 from worker.previews import augmentation_preview, init_report_of, preview
@@ -27,6 +28,7 @@ Answerer = Callable[[Path, bytes, str, Mapping[str, Any]], tuple[bytes, str]]
 """(folder in storage, request, its media type, options) -> (answer, its media type). Raises BadInputError."""
 ANSWERERS: dict[str, Answerer] = {
     "predict": predict,
+    "evaluate": evaluate,
     "dataset_preview": preview,
     "augmentation_preview": augmentation_preview,
     "init_report": init_report_of,
@@ -56,6 +58,8 @@ def answer(context: WorkerContext, claimed: ClaimedInferenceRequest, deadline: f
     folder = context.settings.scratch / claimed.claim.id
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     subject = context.storage.local_path(claimed.subject_key)
+    if key := claimed.options.get("dataset_key"):  # the API's, never a client's
+        claimed.options["dataset_folder"] = str(context.storage.local_path(key))
     kills_before = exit_errors.kernel_kills()
     context.engine.dispose()
     child = fork(lambda: write_answer(claimed, subject, folder), log=folder / "log.txt", threads=1)

@@ -100,8 +100,8 @@ def is_json(media_type: str) -> bool:
     return media_type in JSON_TYPES or media_type.endswith("+json")
 
 
-def point_at_rows(work: Callable[[], T]) -> T:
-    """Do `work`; an InputError of it becomes a BadInputError that points at the rows."""
+def point_at_rows(work: Callable[[], T], *, root: str = "inputs") -> T:
+    """Do `work`; an InputError of it becomes a BadInputError that points at the rows, below the field `root`."""
     from trainkit.data.errors import InputError
 
     try:
@@ -109,7 +109,7 @@ def point_at_rows(work: Callable[[], T]) -> T:
     except InputError as error:
         items = [
             {
-                "pointer": pointer(["inputs", *(part for part in (one.row, one.column) if part is not None)]),
+                "pointer": pointer([root, *(part for part in (one.row, one.column) if part is not None)]),
                 "code": one.code,
                 "message": one.message,
                 "hint": one.hint,

@@ -13,7 +13,7 @@ from service.inference_requests.tables import InferenceRequest
 from service.instrumentation import INFERENCE_REQUESTS_CLOSED
 from service.leases import Claim, StaleFence
 
-Kind = Literal["predict", "dataset_preview", "augmentation_preview", "init_report", "onnx"]
+Kind = Literal["predict", "evaluate", "dataset_preview", "augmentation_preview", "init_report", "onnx"]
 
 
 @dataclass(frozen=True, slots=True)

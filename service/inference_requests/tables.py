@@ -24,7 +24,7 @@ class InferenceRequest(Leased, Base):
     request: Mapped[bytes] = mapped_column(LargeBinary)
     media_type: Mapped[str] = mapped_column(String(100))
     options: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    """Query parameters that change how the request is read."""
+    """Parameters that change how the request is read, and the key of a second folder: evaluate's dataset."""
     state: Mapped[str] = mapped_column(String(20))
     response: Mapped[bytes | None] = mapped_column(LargeBinary)
     response_type: Mapped[str | None] = mapped_column(String(100))

@@ -13,12 +13,16 @@ from pydantic import BaseModel
 from service.auth import Reader, Writer
 from service.context import Service
 from service.models import repository, service
+from service.models.schemas import ModelEvaluationOut
 from service.models.tables import Model
 from service.pagination import After, Limit, Page, page
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=SessionRoute)
 IgnoreExtra = Annotated[bool, Query(description="Tables: allow columns that the model does not know.")]
+Target = Annotated[
+    str | None, Query(max_length=300, description="Tables: the column with the answers, if it has another name.")
+]
 DOWNLOAD: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/zip": {}}, "description": "The model's files"}
 }
@@ -34,6 +38,24 @@ PREDICT_BODY: dict[str, Any] = {
             "text/tab-separated-values": {"schema": {"type": "string"}},
             "application/x-ndjson": {"schema": {"type": "string"}},
             "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+EVALUATE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "anyOf": [
+                        {"$ref": "#/components/schemas/EvaluateIn"},
+                        {"type": "object", "properties": {"inputs": {"type": "array"}}, "required": ["inputs"]},
+                    ]
+                }
+            },
+            "application/zip": {"schema": {"type": "string", "format": "binary"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "text/csv": {"schema": {"type": "string"}},
         },
     }
 }
@@ -109,6 +131,29 @@ async def predict(
     """Rows of a table are read as the training file was: its delimiter, missing words, separators and date formats."""
     body, content_type = await request.body(), request.headers.get("content-type", "")
     return await service.predict(context, who, model_id, body, content_type, ignore_extra=ignore_extra)
+
+
+@router.post(
+    "/{model_id}/evaluate",
+    response_model=ModelEvaluationOut,
+    openapi_extra=EVALUATE_BODY,
+    summary="Evaluate a model on labelled data",
+)
+async def evaluate(
+    model_id: str,
+    request: Request,
+    who: Reader,
+    context: Service,
+    target: Target = None,
+    ignore_extra: IgnoreExtra = False,
+) -> dict[str, Any]:
+    """Metrics as in the job's own evaluation. Labels are matched with the model's classes by name.
+
+    A dataset is named as JSON. A file is read as predict reads rows of a table, and as an upload where the model is one
+    of images, arrays or sequences.
+    """
+    body, content_type = await request.body(), request.headers.get("content-type", "")
+    return await service.evaluate(context, who, model_id, body, content_type, target=target, ignore_extra=ignore_extra)
 
 
 @router.delete("/{model_id}", status_code=204, summary="Delete a model")

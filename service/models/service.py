@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from service.context import Context
 from service.database import after_commit, reading
+from service.datasets import service as datasets
 from service.errors import HttpProblem, not_found
 from service.inference_requests.service import infer
 from service.keys.service import Principal
 from service.models import repository
+from service.models.schemas import EvaluateIn
 from service.models.tables import Model
 
 FILES = ("model.json", "model.safetensors")
@@ -29,10 +33,15 @@ OTHER_TYPES = (
     *("application/vnd.apache.parquet", "application/x-parquet", "application/parquet", "application/octet-stream"),
 )
 """As in `trainkit.data.table.request_rows`, which the API does not load."""
+ARCHIVE_TYPES = ("application/zip", "application/x-zip-compressed", "application/x-tar", "application/gzip")
 CHARSET = re.compile(r';\s*charset="?(?P<name>[A-Za-z0-9_.:-]{1,40})', re.IGNORECASE)
 SEND = (
     'Send {"inputs": [...]} as application/json, one image as image/png or image/jpeg, or the rows of a table as '
     "text/csv, text/tab-separated-values, application/x-ndjson or application/vnd.apache.parquet."
+)
+SEND_LABELLED = (
+    'Send {"dataset": "ds_..."} as application/json, or labelled samples: the rows of a table as for predict with the '
+    "column of the answers, or a file as for an upload, such as a zip of class folders as application/zip."
 )
 
 
@@ -67,6 +76,76 @@ async def predict(
     answer = await infer(context, who, "predict", await to_thread.run_sync(where), body, kind, options)
     said: dict[str, Any] = json.loads(answer.body)
     return said
+
+
+async def evaluate(
+    context: Context,
+    who: Principal,
+    model_id: str,
+    body: bytes,
+    content_type: str,
+    *,
+    target: str | None,
+    ignore_extra: bool,
+) -> dict[str, Any]:
+    """The metrics of a model on a dataset, or on a file, from a worker. Raises the worker's problem, or our own."""
+    kind = labelled_type(body, content_type)
+    options: dict[str, Any] = {"target": target, "ignore_extra": ignore_extra}
+    if charset := CHARSET.search(content_type):
+        options["charset"] = charset["name"]
+    asked = _asked(body) if kind == "application/json" else None
+
+    def where() -> str:
+        with reading(context.sessions) as session:
+            model = find(session, who, model_id)
+            if asked is not None:
+                dataset = datasets.find(session, who, asked.dataset.id)
+                if dataset.state != "ready" or dataset.prepared_key is None or dataset.kind == "weights":
+                    state = "of weights" if dataset.kind == "weights" else dataset.state
+                    detail = f"The dataset is {state}; a model is evaluated on a ready one with samples."
+                    raise HttpProblem(409, "not_ready", detail)
+                own = model.manifest.get("spec", {}).get("dataset", {}).get("id")
+                options.update(dataset_key=dataset.prepared_key, is_training_dataset=dataset.id == own)
+                options.update(part=asked.part, target=asked.dataset.target or target)
+            return model.storage_key
+
+    key = await to_thread.run_sync(where)
+    answer = await infer(context, who, "evaluate", key, b"{}" if asked is not None else body, kind, options)
+    said: dict[str, Any] = json.loads(answer.body)
+    return said
+
+
+def labelled_type(body: bytes, content_type: str) -> str:
+    """The media type to read labelled samples as. Raises a 415 or 422 problem for what no worker need look at."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if not body:
+        raise HttpProblem(422, "empty", f"The body is empty. {SEND_LABELLED}")
+    if kind in ("", "application/x-www-form-urlencoded"):  # what curl says when it is told nothing
+        return "application/json" if body.lstrip()[:1] == b"{" else "application/octet-stream"
+    if kind == "application/json" or kind.endswith("+json"):
+        return "application/json"
+    if kind not in (*OTHER_TYPES, *ARCHIVE_TYPES):
+        raise HttpProblem(415, "unsupported_media_type", f"Bodies of type {kind[:80]!r} are not read. {SEND_LABELLED}")
+    return kind
+
+
+def _asked(body: bytes) -> EvaluateIn | None:
+    """The dataset that a JSON body names; None for one with rows. Raises a 422 problem for what is neither."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise HttpProblem(422, "invalid_json", f"The body is not JSON: {error}. {SEND_LABELLED}") from None
+    if isinstance(document, dict) and isinstance(document.get("inputs"), list):
+        return None
+    if not isinstance(document, dict) or "dataset" not in document:
+        message = "the body has neither `dataset` nor a list `inputs`"
+        item = {"pointer": "/dataset", "code": "missing", "message": message, "hint": SEND_LABELLED}
+        raise HttpProblem(422, "invalid_input", message, errors=[item])
+    try:
+        return EvaluateIn.model_validate(document)
+    except ValidationError as error:
+        items = error.errors(include_url=False, include_context=False)
+        raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in items]) from None
 
 
 def check_request(body: bytes, content_type: str) -> str:

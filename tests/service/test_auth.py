@@ -121,6 +121,8 @@ def test_another_project_s_things_are_not_there(service: Served) -> None:
     bodies: dict[str, Any] = {
         "augmentation-preview.png": {"augment": [{"kind": "noise", "std": 0.1}]},
         "predict": {"inputs": [1]},
+        "evaluate": {"inputs": [1]},
+        ":reread": {},
         "decisions:simulate": {},
     }
     asked = 0

@@ -28,7 +28,7 @@ from tests.support.tus_requests import begun
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
-NEED_A_WORKER = ("predict", "preview.png", "init-report")
+NEED_A_WORKER = ("predict", "evaluate", "preview.png", "init-report")
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,7 @@ def test_every_route_of_the_contract_is_there(document: dict[str, Any]) -> None:
         "GET /v1/models/{model_id}",
         "GET /v1/models/{model_id}/download",
         "POST /v1/models/{model_id}/predict",
+        "POST /v1/models/{model_id}/evaluate",
         "GET /v1/catalog",
         "GET /v1/workers",
         "GET /v1/keys",

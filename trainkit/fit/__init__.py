@@ -18,6 +18,7 @@ _MODULES = {
     "EnsembleModel": "models.trained_model",
     "FitResult": "loop.result",
     "TrainedModel": "models.trained_model",
+    "evaluate_model": "model_evaluation",
     "fit": "loop.fit",
     "load_model": "models.trained_model",
 }
@@ -29,6 +30,7 @@ __all__ = [
     "EnsembleModel",
     "FitResult",
     "TrainedModel",
+    "evaluate_model",
     "fit",
     "load_model",
 ]
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from trainkit.fit.control import Control
     from trainkit.fit.loop.fit import fit
     from trainkit.fit.loop.result import FitResult
+    from trainkit.fit.model_evaluation import evaluate_model
     from trainkit.fit.models.trained_model import ArtifactError, EnsembleModel, TrainedModel, load_model
 
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from trainkit.data import Dataset
 from trainkit.fit.device import on_one_core
-from trainkit.fit.encoding.prepare import Part, Prepared
+from trainkit.fit.encoding.prepare import Prepared
 from trainkit.fit.evaluation.evaluate import evaluation
 from trainkit.fit.evaluation.metrics import classification_metrics, regression_metrics
 from trainkit.fit.events import Events
 from trainkit.fit.loop.result import FitResult
-from trainkit.fit.models.trained_model import EnsembleModel, in_order, load_model
+from trainkit.fit.models.trained_model import EnsembleModel, describe_dataset, in_order, load_model
 from trainkit.spec import JobSpec
 from trainkit.spec.problems import Problem, SpecError
 
@@ -58,12 +58,18 @@ def fit_ensemble(
         scores = model.answer_rows(data.inputs, part.index)
         if prepared.classes is not None:
             scores = in_order(scores, model.classes, prepared.classes)
-        metrics = _metrics(scores, part, prepared)
+        metrics = ensemble_metrics(part.truth, scores, prepared.classes)
         parts[part.name] = metrics
         events.rows(0, 0, {part.name: metrics})
         report = evaluation(part.name, metrics, part.truth, scores, prepared.classes)
     report["parts"] = parts
-    model.description = {"name": spec.name, "task": spec.task, "metrics": parts, "spec": spec.model_dump(mode="json")}
+    model.description = {
+        "name": spec.name,
+        "task": spec.task,
+        "metrics": parts,
+        "dataset": describe_dataset(spec, prepared.facts),
+        "spec": spec.model_dump(mode="json"),
+    }
     events.emit("evaluation", **report)
     artifact = None if workdir is None else str(model.save(workdir / "model").absolute())
     events.emit(
@@ -78,11 +84,13 @@ def fit_ensemble(
     return FitResult(model, events.history, report, "completed", None, 0, chosen, spec=spec)
 
 
-def _metrics(scores: NDArray[np.float64], part: Part, prepared: Prepared) -> dict[str, float]:
+def ensemble_metrics(
+    truth: NDArray[Any], scores: NDArray[np.float64], classes: tuple[str, ...] | None
+) -> dict[str, float]:
     """The loss is the mean of -log p for classes and the mse for numbers, whatever the members were trained with."""
-    if prepared.classes is None:
-        metrics = regression_metrics(part.truth, scores)
+    if classes is None:
+        metrics = regression_metrics(truth, scores)
         return {"loss": metrics["mse"], **metrics}
-    true_probability = scores[np.arange(len(scores)), part.truth]
+    true_probability = scores[np.arange(len(scores)), truth]
     loss = float(-np.log(np.clip(true_probability, 1e-12, None)).mean())
-    return {"loss": loss, **classification_metrics(part.truth, scores)}
+    return {"loss": loss, **classification_metrics(truth, scores)}

@@ -19,7 +19,7 @@ from trainkit.fit.encoding.encode import Encoded, Encoder, as_float, encode, fit
 from trainkit.fit.encoding.preprocessing import Preprocessing
 from trainkit.fit.encoding.targets import TargetScaler, read_targets
 from trainkit.spec import JobSpec
-from trainkit.spec.facts import sample_of
+from trainkit.spec.facts import DatasetFacts, sample_of
 
 FLOAT_BYTES = 1 << 30
 """Inputs whose float form is at most this large are converted once; larger images stay uint8 until their batch."""
@@ -86,6 +86,8 @@ class Prepared:
     class_weights: Tensor | None
     sample_shape: tuple[int, ...]
     """One sample as the network sees it."""
+    facts: DatasetFacts
+    """Of the dataset that the parts are of; windows where it forecasts."""
 
     @property
     def outputs(self) -> int:
@@ -105,7 +107,7 @@ def prepare(spec: JobSpec, data: Dataset, device: torch.device, phase: Callable[
     form = "vector" if isinstance(data.inputs, TableInputs) else sample_of(spec, data.facts).form
     phase("fitting preprocessing")
     encoded = encode(encoder, data.inputs, parts.train)
-    _refuse_non_finite(encoded, encoder, parts.train)
+    refuse_non_finite(encoded, encoder, parts.train)
     preprocessing = Preprocessing.fit(spec.preprocess, encoded, form)
     raw_shape = tuple(encoded.x.shape[1:])
 
@@ -123,7 +125,7 @@ def prepare(spec: JobSpec, data: Dataset, device: torch.device, phase: Callable[
         if not len(index):
             return None
         encoded_part = encode(encoder, data.inputs, index)
-        _refuse_non_finite(encoded_part, encoder, index)
+        refuse_non_finite(encoded_part, encoder, index)
         return part(name, index, encoded_part)
 
     positions = np.arange(len(parts.train))
@@ -144,10 +146,11 @@ def prepare(spec: JobSpec, data: Dataset, device: torch.device, phase: Callable[
         classes=targets.classes,
         class_weights=weights,
         sample_shape=preprocessing.output_shape(raw_shape),
+        facts=data.facts,
     )
 
 
-def _refuse_non_finite(encoded: Encoded, encoder: Encoder, index: NDArray[np.int64]) -> None:
+def refuse_non_finite(encoded: Encoded, encoder: Encoder, index: NDArray[np.int64]) -> None:
     """One NaN among the inputs makes every weight NaN at the first step: say where it is instead."""
     if encoded.x.dtype == torch.uint8:
         return

@@ -31,7 +31,7 @@ from trainkit.fit.loop.result import FitResult, TrainingOutcome
 from trainkit.fit.loop.setup import RunSetup, dropout_seed
 from trainkit.fit.loop.train_step import train_step
 from trainkit.fit.loop.training_run import TrainingRun
-from trainkit.fit.models.trained_model import TrainedModel
+from trainkit.fit.models.trained_model import TrainedModel, describe_dataset
 from trainkit.fit.models.transfer import SourceTargets, pretrained, start_from
 from trainkit.fit.sanity_checks import run_sanity_checks
 from trainkit.fit.seeding import derive
@@ -412,6 +412,9 @@ def _description(
         },
         "stop_reason": ended.stop_reason,
         "versions": setup.runtime.versions,
+        "runtime": setup.runtime.as_dict(),
+        "dataset": describe_dataset(spec, setup.data.facts),
+        "class_weights": None if setup.data.class_weights is None else setup.data.class_weights.tolist(),
         "spec": spec.model_dump(mode="json"),
     }
 

@@ -29,6 +29,8 @@ from trainkit.fit.evaluation.metrics import probabilities
 from trainkit.fit.models.transfer import NETWORK, replace_head
 from trainkit.nn.build import build_model
 from trainkit.nn.network import Network, hidden_widths
+from trainkit.spec import JobSpec
+from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.models import ModelSpec
 
 Prediction = dict[str, Any]
@@ -138,6 +140,16 @@ class TrainedModel:
     def save(self, folder: str | Path) -> Path:
         """Write model.safetensors and model.json into `folder`; `load_model` reads them back."""
         return save_model(self, Path(folder))
+
+
+def describe_dataset(spec: JobSpec, facts: DatasetFacts) -> dict[str, Any]:
+    """What model.json says of the training data: kind, target column of a table, type and layout of arrays."""
+    return {
+        "kind": facts.kind,
+        "target": spec.dataset.target or facts.target,
+        "input_dtype": facts.input_dtype,
+        "channels": facts.channels,
+    }
 
 
 def with_warnings(predictions: list[Prediction], warnings: Sequence[RowWarnings] | None) -> list[Prediction]:
