@@ -41,6 +41,7 @@ from service.monitoring.instrumentation import RequestInstrumentation
 from service.projects import routes as projects
 from service.recommendations import routes as recommendations
 from service.recommendations import submit_routes
+from service.request_checks import check_request
 from service.request_sessions import RequestSessions
 from service.sessions import session_factory
 from service.settings import Settings
@@ -69,9 +70,9 @@ AS_THEY_ARE = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream", "app
 def api_router() -> APIRouter:
     """All that asks for a key. FastAPI works out a router's routes when they are first asked for, a quarter of a second
     for ours: one router serves every application of a process."""
-    router = APIRouter()
+    router, every_route = APIRouter(), [Depends(BEARER), Depends(check_request)]
     # asked before the form of the same address
-    router.include_router(datasets.by_uri, dependencies=[Depends(BEARER)])
+    router.include_router(datasets.by_uri, dependencies=every_route)
     for room in (
         datasets,
         uploads,
@@ -98,7 +99,7 @@ def api_router() -> APIRouter:
         projects,
         webhooks,
     ):
-        router.include_router(room.router, dependencies=[Depends(BEARER)])
+        router.include_router(room.router, dependencies=every_route)
     return router
 
 
@@ -145,7 +146,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     openapi.install(app)
     app.router.routes.extend(api_router().routes)
-    app.include_router(health.router)
+    app.include_router(health.router, dependencies=[Depends(check_request)])
     if (DASHBOARD / "index.html").exists():
         app.mount("/ui", StaticFiles(directory=DASHBOARD, html=True), name="dashboard")
     # the last one added is the first one asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,8 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from service.jobs.states import Conflict
-from trainkit.spec import SpecError
-from trainkit.spec.problems import pointer
+from trainkit.spec import Problem, SpecError
+from trainkit.spec.problems import problems_of
 
 log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
@@ -45,12 +46,6 @@ TITLES = {
 
 DATABASE_AWAY: tuple[type[Exception], ...] = (OperationalError, InterfaceError, PoolTimeout)
 """What a database that is away, restarting or overrun looks like."""
-HINTS = {
-    "missing": "Add it.",
-    "extra_forbidden": "Leave it out, or look for a typing error.",
-    "json_invalid": "Send JSON with Content-Type: application/json.",
-    "model_attributes_type": "Send JSON with Content-Type: application/json.",
-}
 
 
 class ErrorItem(BaseModel):
@@ -159,16 +154,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        errors = [
-            {
-                "pointer": _where(item["loc"]),
-                "code": str(item["type"]),
-                "message": str(item["msg"]),
-                "hint": HINTS.get(item["type"], ""),
-            }
-            for item in error.errors()
-        ]
-        detail = "; ".join(f"{e['pointer']}: {e['message']}" for e in errors[:3])
+        errors = [problem.as_dict() for problem in request_problems(request, error)]
+        detail = "; ".join(f"{e['pointer'] or '/'}: {e['message']}" for e in errors[:3])
         return respond(request, HttpProblem(422, "invalid_request", detail, errors=errors))
 
     @app.exception_handler(HTTPException)
@@ -218,9 +205,31 @@ def database_away() -> HttpProblem:
     return HttpProblem(503, "database_unavailable", detail, headers={"Retry-After": "2"})
 
 
-def _where(location: tuple[Any, ...]) -> str:
-    """A JSON pointer into the body; `query/limit` for anything else."""
-    return pointer(location[1:]) if location[:1] == ("body",) else "/".join(map(str, location))
+def request_problems(request: Request, error: RequestValidationError) -> list[Problem]:
+    """What FastAPI found wrong with a request, in our words: places in the body are JSON pointers, others `query/limit`."""
+    field = getattr(request.scope.get("route"), "body_field", None)
+    annotation = field.field_info.annotation if field is not None else None
+    model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else BaseModel
+    in_body = [{**item, "loc": item["loc"][1:]} for item in error.errors() if item["loc"][:1] == ("body",)]
+    problems = [_body_problem(item) for item in in_body if item["type"] == "json_invalid" or not _is_plain(error.body)]
+    if not problems:
+        problems = problems_of(in_body, error.body, model)
+    for item in error.errors():
+        if item["loc"][:1] != ("body",):
+            found = problems_of([{**item, "loc": item["loc"][1:]}], None, BaseModel)
+            problems += [replace(one, pointer="/".join(map(str, item["loc"]))) for one in found]
+    return problems
+
+
+def _is_plain(body: Any) -> bool:
+    return body is None or isinstance(body, dict | list | str | int | float | bool)
+
+
+def _body_problem(item: Mapping[str, Any]) -> Problem:
+    """What is wrong with a body that is no JSON at all."""
+    reason = item.get("ctx", {}).get("error", "")
+    message = f"the body is not JSON: {reason}" if reason else "the body is not read as JSON"
+    return Problem("", "not_json", message, "Send JSON with Content-Type: application/json.")
 
 
 def answer(problem: HttpProblem, scope: Scope) -> JSONResponse:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Generic, TypeVar
 
-from fastapi import Query
+from fastapi import Depends, Query, Request
 from pydantic import BaseModel
+
+from service.errors import HttpProblem
 
 T = TypeVar("T")
 Limit = Annotated[int, Query(ge=1, le=200, description="How many, at most 200.")]
 After = Annotated[str | None, Query(max_length=64, description="Continue after this id (`next` of the last page).")]
+LABEL = "label."
+"""Beginning of the query parameters that select by a label: `label.team=vision`."""
+
+
+def label_filter(request: Request) -> dict[str, str]:
+    """The labels that are asked for. Raises a 422 problem for a name that no label has."""
+    labels = {key[len(LABEL) :]: value for key, value in request.query_params.items() if key.startswith(LABEL)}
+    if any(not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", key) for key in labels):
+        raise HttpProblem(422, "bad_label", "A label's name has letters, digits, and _ . - only.")
+    return labels
+
+
+Labels = Annotated[dict[str, str], Depends(label_filter)]
 
 
 class Page(BaseModel, Generic[T]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from anyio import to_thread
 from fastapi import Depends, Request
 
 from service.errors import HttpProblem
+from trainkit.spec.problems import pointer, pointer_tokens
 
 LIMIT = 1 << 18
 DEPTH = 32
@@ -56,13 +58,13 @@ def parse(body: bytes, kind: str) -> Any:
     if "\x00" in text:
         raise HttpProblem(422, "not_text", "The body holds a NUL character.")
     document = _yaml(text) if kind in YAML_TYPES else _json(text, tolerant=kind != "application/json")
-    _check_plain(document, 0)
+    _check_plain(document)
     return document
 
 
 def _json(text: str, *, tolerant: bool) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return _Json().read(text)
     except json.JSONDecodeError as error:
         if tolerant:
             return _yaml(text)
@@ -74,8 +76,58 @@ def _json(text: str, *, tolerant: bool) -> Any:
         raise HttpProblem(422, "number_too_large", "A number has too many digits; 64 bits is the limit.") from None
 
 
+class _Json:
+    """Reads JSON and remembers which objects have a key twice: json itself keeps the last and says nothing."""
+
+    def __init__(self) -> None:
+        self.repeated: list[tuple[dict[str, Any], str]] = []
+
+    def read(self, text: str) -> Any:
+        """The document. Raises a 422 problem with the place of each repeated key."""
+        document = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=self._object)
+        if self.repeated:
+            raise _duplicate_keys([self._pointer(document, *one) for one in self.repeated[:20]])
+        return document
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        built = dict(pairs)
+        if len(built) < len(pairs):
+            seen: set[str] = set()
+            twice = [key for key, _ in pairs if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
+            self.repeated += [(built, key) for key in dict.fromkeys(twice)]
+        return built
+
+    def _pointer(self, document: Any, owner: dict[str, Any], key: str) -> str:
+        """Where the key is; of an object that was itself dropped as a repeated key's value, the key alone."""
+        waiting: list[tuple[Any, tuple[object, ...]]] = [(document, ())]
+        while waiting:
+            value, path = waiting.pop()
+            if value is owner:
+                return pointer((*path, key))
+            if isinstance(value, dict):
+                waiting += [(inner, (*path, name)) for name, inner in value.items()]
+            elif isinstance(value, list):
+                waiting += [(inner, (*path, index)) for index, inner in enumerate(value)]
+        return pointer([key])
+
+
+def _duplicate_keys(pointers: list[str], lines: list[int] | None = None) -> HttpProblem:
+    places = [f", again in line {line}" for line in lines] if lines else [""] * len(pointers)
+    errors = [
+        {
+            "pointer": where,
+            "code": "duplicate_key",
+            "message": f'the key "{pointer_tokens(where)[-1]}" is there twice{place}',
+            "hint": "Keep one of them: it is not clear which is meant.",
+        }
+        for where, place in zip(pointers, places, strict=True)
+    ]
+    detail = "; ".join(f"{error['pointer']}: {error['message']}" for error in errors[:3])
+    return HttpProblem(422, "duplicate_key", detail, errors=errors)
+
+
 def _refuse_constant(name: str) -> Any:
-    raise HttpProblem(422, "not_json", f"{name} is not JSON; every number of a spec is finite.")
+    raise HttpProblem(422, "not_json", f"{name} is not JSON; every number is finite.")
 
 
 def _yaml(text: str) -> Any:
@@ -91,42 +143,83 @@ def _yaml(text: str) -> Any:
 
 
 def _check_events(text: str) -> None:
-    """Stop at what would make a small text a huge document, before anything is built of it."""
-    depth = 0
+    """Stop at what would make a small text a huge document, and at repeated keys, before anything is built of it."""
+    open_nodes: list[_Node] = []
+    pointers, lines = [], []
     for event in yaml.parse(text, LOADER):
         if isinstance(event, yaml.AliasEvent):
             raise HttpProblem(422, "yaml_alias", "YAML aliases (*name) are not taken. Write the value out.")
+        if isinstance(event, yaml.CollectionEndEvent):
+            open_nodes.pop()
+        if not isinstance(event, yaml.NodeEvent):
+            continue
+        if open_nodes and open_nodes[-1].repeats(event.value if isinstance(event, yaml.ScalarEvent) else None):
+            pointers.append(pointer(node.place for node in open_nodes))
+            lines.append(event.start_mark.line + 1 if event.start_mark else 0)
         if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > DEPTH:
+            if len(open_nodes) == DEPTH:
                 raise _too_deep()
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+            open_nodes.append(_Node(isinstance(event, yaml.MappingStartEvent)))
+    if pointers:
+        raise _duplicate_keys(pointers, lines)
 
 
-def _check_plain(value: Any, depth: int) -> None:
-    if depth > DEPTH:
+@dataclass
+class _Node:
+    """A mapping or a list of a YAML text whose items are being read."""
+
+    mapping: bool
+    place: object = -1
+    """The key or the index of the item at hand."""
+    keys: set[object] = field(default_factory=set)
+    key_next: bool = True
+
+    def repeats(self, value: str | None) -> bool:
+        """Take the next node of this one; whether it is a key that was there before. `value`: of a scalar."""
+        if not self.mapping:
+            self.place = int(str(self.place)) + 1
+            return False
+        is_key, self.key_next = self.key_next, not self.key_next
+        if not is_key:
+            return False
+        known = value in self.keys
+        self.place = value
+        self.keys.add(value)
+        return known and value is not None
+
+
+def _check_plain(value: Any, path: tuple[object, ...] = ()) -> None:
+    """Refuse what JSON can say and a row of the database cannot hold, at its place."""
+    if len(path) > DEPTH:
         raise _too_deep()
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise HttpProblem(422, "key_not_text", f"The key {key!r} is not text. Put it in quotes.")
-            _check_plain(item, depth + 1)
+                raise _refused("key_not_text", path, f"The key {key!r} is not text. Put it in quotes.")
+            _check_plain(key, path)
+            _check_plain(item, (*path, key))
     elif isinstance(value, list):
-        for item in value:
-            _check_plain(item, depth + 1)
+        for index, item in enumerate(value):
+            _check_plain(item, (*path, index))
     elif isinstance(value, str):
         if "\x00" in value or any(0xD800 <= ord(character) <= 0xDFFF for character in value):
-            raise HttpProblem(422, "not_text", "A text holds a NUL or half of a surrogate pair.")
+            raise _refused("not_text", path, "A text holds a NUL or half of a surrogate pair. Leave it out.")
     elif isinstance(value, int) and not isinstance(value, bool):
         if abs(value) >= 2**63:
-            raise HttpProblem(422, "number_too_large", f"The number {str(value)[:40]} does not fit 64 bits.")
+            shown = str(value)[:40]
+            raise _refused("number_too_large", path, f"The number {shown} does not fit 64 bits. Use a smaller one.")
     elif isinstance(value, float) and not isfinite(value):
-        raise HttpProblem(
-            422, "not_finite", "Every number of a spec is finite: no infinity, no NaN, nothing beyond 1.8e308."
-        )
+        message = "Every number is finite: no infinity, no NaN, nothing beyond 1.8e308. Use a smaller one."
+        raise _refused("not_finite", path, message)
     elif not isinstance(value, float | bool | type(None)):
-        raise HttpProblem(422, "not_plain", f"{value!r} is of type {type(value).__name__}. Put it in quotes.")
+        raise _refused("not_plain", path, f"{value!r} is of type {type(value).__name__}. Put it in quotes.")
+
+
+def _refused(code: str, path: tuple[object, ...], detail: str) -> HttpProblem:
+    message, _, hint = detail.rpartition(". ")
+    where = "".join(character if not 0xD800 <= ord(character) <= 0xDFFF else "\ufffd" for character in pointer(path))
+    error = {"pointer": where, "code": code, "message": message[:1].lower() + message[1:], "hint": hint}
+    return HttpProblem(422, code, detail, errors=[error])
 
 
 def _too_deep() -> HttpProblem:

@@ -48,7 +48,7 @@ def read_options_in(place: str, values: Mapping[str, Any]) -> dict[str, Any] | N
     try:
         return read_options_of(values)
     except ValidationError as error:
-        items = error.errors(include_url=False, include_context=False)
+        items = error.errors(include_url=False)
         raise RequestValidationError([{**item, "loc": (place, *item["loc"])} for item in items]) from None
 
 

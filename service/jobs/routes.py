@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ from service.jobs import repository, service
 from service.jobs.schemas import ForkIn, JobOut, ResumeIn, StopIn, job_out
 from service.jobs.states import State
 from service.jobs.tables import Job
-from service.pagination import NOT_MODIFIED, After, Limit, Page
+from service.pagination import NOT_MODIFIED, After, Labels, Limit, Page
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=SessionRoute)
@@ -33,8 +32,8 @@ def out(session: Session, job: Job) -> JobOut:
 
 @router.get("", response_model=Page[JobOut], summary="List jobs, newest first")
 def list_jobs(
-    request: Request,
     who: Reader,
+    labels: Labels,
     session: ReadSession,
     limit: Limit = 50,
     after: After = None,
@@ -45,9 +44,6 @@ def list_jobs(
     ] = None,
     updated_after: datetime | None = None,
 ) -> dict[str, Any]:
-    labels = {key[6:]: value for key, value in request.query_params.items() if key.startswith("label.")}
-    if any(not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", key) for key in labels):
-        raise HttpProblem(422, "bad_label", "A label's name has letters, digits, and _ . - only.")
     if updated_after is not None:
         try:
             updated_after = updated_after.replace(tzinfo=updated_after.tzinfo or UTC).astimezone(UTC)

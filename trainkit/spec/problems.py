@@ -29,7 +29,7 @@ RULES: dict[str, str] = {
     "multiple_of": "a multiple of {multiple_of}",
     "string_too_short": "text of at least {min_length} characters",
     "string_too_long": "text of at most {max_length} characters",
-    "string_pattern_mismatch": "text of the form {pattern}",
+    "string_pattern_mismatch": "text that matches the pattern {pattern}",
     "too_short": "a list or object of at least {min_length} items",
     "too_long": "a list or object of at most {max_length} items",
     "none_required": "null",
@@ -47,6 +47,7 @@ RULES: dict[str, str] = {
     **dict.fromkeys(
         ("url_type", "url_parsing", "url_scheme", "url_too_long"), "an address such as https://example.org/x"
     ),
+    "json_invalid": "JSON",
     "value_error": "",
     "missing": "",
     "extra_forbidden": "",
@@ -92,10 +93,15 @@ def pointer_tokens(pointer: str) -> list[str]:
 
 def problems_from_validation(error: ValidationError, document: Any, model: type[BaseModel]) -> list[Problem]:
     """Translate pydantic's errors into problems whose pointers address the submitted document."""
+    return problems_of(error.errors(include_url=False), document, model)
+
+
+def problems_of(items: Iterable[Mapping[str, Any]], document: Any, model: type[BaseModel]) -> list[Problem]:
+    """The same of single errors: `{type, loc, msg, input, ctx}`, as pydantic and FastAPI have them."""
     by_place: dict[str, list[Mapping[str, Any]]] = {}
-    for item in error.errors(include_url=False):
+    for item in items:
         by_place.setdefault(pointer(_document_path(item["loc"], document)), []).append(item)
-    return [problem for items in by_place.values() for problem in _problems(items, document, model)]
+    return [problem for together in by_place.values() for problem in _problems(together, document, model)]
 
 
 def _problems(items: Sequence[Mapping[str, Any]], document: Any, model: type[BaseModel]) -> Iterator[Problem]:
@@ -182,7 +188,8 @@ def sentence(item: Mapping[str, Any], path: Sequence[int | str]) -> str:
         case "json_invalid":
             return f"the body is not JSON: {item.get('ctx', {}).get('error', '')}"
         case _:
-            return f"{_subject(path)} must be {rule(item)}; got {shown(item.get('input'))}"
+            subject = f'the key "{name}"' if item["loc"][-1:] == ("[key]",) else _subject(path)
+            return f"{subject} must be {rule(item)}; got {shown(item.get('input'))}"
 
 
 def _subject(path: Sequence[int | str]) -> str:
@@ -237,11 +244,13 @@ def _meaning(loc: Sequence[int | str], model: type[BaseModel]) -> str:
             field = candidate.model_fields.get(names[end - 1])
             if field is not None and field.description:
                 return f"`{names[end - 1]}`: {field.description}"
-    return "GET /v1/catalog shows every field's schema."
+    return f"GET {'/v1/catalog' if _spec_fields(model) else '/openapi.json'} shows every field's schema."
 
 
 def _document_path(loc: Sequence[int | str], document: Any) -> list[int | str]:
     """Drop the union tags that pydantic puts into `loc`: keep only steps that exist in the document, and the last."""
+    if document is None:  # what is no document, such as query parameters
+        return [step for step in loc if isinstance(step, int) or "[" not in step]
     path: list[int | str] = []
     node = document
     for position, step in enumerate(loc):
