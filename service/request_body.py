@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Annotated, Any
@@ -64,7 +65,7 @@ def parse(body: bytes, kind: str) -> Any:
 
 def _json(text: str, *, tolerant: bool) -> Any:
     try:
-        return _Json().read(text)
+        return _Json().read(text, _refuse_constant)
     except json.JSONDecodeError as error:
         if tolerant:
             return _yaml(text)
@@ -76,15 +77,20 @@ def _json(text: str, *, tolerant: bool) -> Any:
         raise HttpProblem(422, "number_too_large", "A number has too many digits; 64 bits is the limit.") from None
 
 
+def read_json(body: bytes) -> Any:
+    """JSON as json reads it, NaN included. Raises ValueError, and a 422 problem for repeated keys."""
+    return _Json().read(body)
+
+
 class _Json:
     """Reads JSON and remembers which objects have a key twice: json itself keeps the last and says nothing."""
 
     def __init__(self) -> None:
         self.repeated: list[tuple[dict[str, Any], str]] = []
 
-    def read(self, text: str) -> Any:
+    def read(self, text: str | bytes, parse_constant: Callable[[str], Any] | None = None) -> Any:
         """The document. Raises a 422 problem with the place of each repeated key."""
-        document = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=self._object)
+        document = json.loads(text, parse_constant=parse_constant, object_pairs_hook=self._object)
         if self.repeated:
             raise _duplicate_keys([self._pointer(document, *one) for one in self.repeated[:20]])
         return document

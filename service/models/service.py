@@ -25,6 +25,7 @@ from service.keys.service import Principal
 from service.models import repository
 from service.models.schemas import EvaluateIn
 from service.models.tables import Model
+from service.request_body import read_json
 
 FILES = ("model.json", "model.safetensors")
 OTHER_TYPES = (
@@ -132,7 +133,7 @@ def labelled_type(body: bytes, content_type: str) -> str:
 def _asked(body: bytes) -> EvaluateIn | None:
     """The dataset that a JSON body names; None for one with rows. Raises a 422 problem for what is neither."""
     try:
-        document = json.loads(body)
+        document = read_json(body)
     except (ValueError, RecursionError) as error:
         raise HttpProblem(422, "invalid_json", f"The body is not JSON: {error}. {SEND_LABELLED}") from None
     if isinstance(document, dict) and isinstance(document.get("inputs"), list):
@@ -144,7 +145,7 @@ def _asked(body: bytes) -> EvaluateIn | None:
     try:
         return EvaluateIn.model_validate(document)
     except ValidationError as error:
-        items = error.errors(include_url=False, include_context=False)
+        items = error.errors(include_url=False)
         raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in items]) from None
 
 
@@ -157,7 +158,7 @@ def check_request(body: bytes, content_type: str) -> str:
         kind = "application/json"
     if kind == "application/json" or kind.endswith("+json"):
         try:
-            document = json.loads(body)
+            document = read_json(body)
         except (ValueError, RecursionError) as error:
             raise HttpProblem(422, "invalid_json", f"The body is not JSON: {error}. {SEND}") from None
         if not isinstance(document, dict) or not isinstance(document.get("inputs"), list):
