@@ -68,8 +68,8 @@ bench: setup ## ratios against peers, measured in the same run (benchmarks/)
 	@$(BIN)/python -m benchmarks
 
 soak: setup ## long runs that `make test` leaves out
-	@$(BIN)/python -m pytest tests -m soak --all-databases
-	@$(BIN)/python -m pytest tests --ignore tests/e2e -m "not soak" --all-databases -n 4 --dist loadfile
+	@$(BIN)/python -m pytest tests -m soak --all-databases --hypothesis-profile=soak
+	@$(BIN)/python -m pytest tests --ignore tests/e2e -m "not soak" --all-databases --hypothesis-profile=soak -n 4 --dist loadfile
 
 clean: ## remove everything that was made here, .venv too
 	@rm -rf $(VENV) .home demo-output site .cache .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -13,8 +13,14 @@ from typing import Protocol
 
 import pytest
 import sqlalchemy
+from hypothesis import settings
 
 from tests.support.promtool import find_promtool
+
+# Examples are the same in every run of `make test`, and no test is timed; `make soak` draws new ones.
+settings.register_profile("gate", deadline=None, derandomize=True)
+settings.register_profile("soak", deadline=None)
+settings.load_profile("gate")
 
 
 class NewDatabase(Protocol):

@@ -457,6 +457,7 @@ def column_facts(name: str, column: Column) -> ColumnFacts:
         name=name,
         type="date" if column.is_date else "numeric",
         missing=len(values) - len(present),
+        infinite=int((np.abs(present) > np.finfo(np.float32).max).sum()),
         unique=len(numbers),
         integer=integer and not column.is_date,
         categories=listed,

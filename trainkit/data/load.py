@@ -194,9 +194,10 @@ def detect_kind(path: Path) -> tuple[str, str]:
         return "arrays", "a NumPy array"
     if start.startswith(b"PAR1"):
         return "table", "a Parquet file"
-    if start.lstrip().startswith(b"{"):
+    text = start.removeprefix(b"\xef\xbb\xbf").decode("latin-1").lstrip()
+    if text.startswith("{"):
         return "table", "JSON Lines"
-    if JSON_ARRAY.match(start):
+    if JSON_ARRAY.match(text):
         return "table", "a JSON list of objects"
     if start.startswith((b"\x00\x00\x08\x01", b"\x00\x00\x08\x03")):
         hint = "Zip the image file together with its label file."

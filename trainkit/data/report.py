@@ -277,10 +277,9 @@ def _columns(dataset: Dataset) -> list[dict[str, str]]:
         if column.missing:
             message = f"{column.missing} of {n} values are missing"
             found.append(finding("warning", "missing_values", message, column.name))
-        if column.type == "numeric" and isinstance(dataset.inputs, TableInputs):
-            infinite = int(np.isinf(dataset.inputs.columns[column.name].values).sum())
-            if infinite:
-                found.append(finding("warning", "infinite_values", f"{infinite} values are infinite", column.name))
+        if column.infinite:
+            message = f"{column.infinite} of {n} values are infinite, or beyond the largest float32 (3.4e38)"
+            found.append(finding("warning", "infinite_values", message, column.name))
         if column.unique == 1 and column.name == dataset.facts.target:
             message = "the target has the same value in every row, so there is nothing to learn"
             found.append(finding("warning", "constant_target", message, column.name))

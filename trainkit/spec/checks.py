@@ -141,6 +141,9 @@ def _column_problems(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
             f'Remove those rows; or, if a word was read as missing, read it as a value: columns: {{"{target}": '
             '{"missing": []}}.',
         )
+    elif column is not None and column.infinite:
+        message = f'{column.infinite} values of the target column "{target}" are infinite, or beyond 3.4e38'
+        yield Problem("/dataset/target", "infinite_values", message, "Correct or remove those rows and upload again.")
     for field, chosen in (("features", spec.dataset.features or ()), ("ignore", spec.dataset.ignore)):
         for index, name in enumerate(chosen):
             if name not in names:
@@ -153,6 +156,14 @@ def _column_problems(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
                     f"/dataset/features/{index}", "target_as_feature", f'"{name}" is the target', "Take it out."
                 )
     columns = feature_columns(spec, facts)
+    infinite = [column.name for column in columns if column.infinite]
+    if infinite:
+        yield Problem(
+            "/dataset/ignore",
+            "infinite_values",
+            f"values are infinite, or beyond 3.4e38, in {', '.join(infinite[:10])}",
+            "Correct the rows and upload again, read them as missing (the column's `missing`), or ignore the columns.",
+        )
     if target in names and not columns and not forecasting:
         yield Problem("/dataset/features", "no_features", "no feature column is left", listing)
     if forecasting:

@@ -21,6 +21,8 @@ class ColumnFacts(BaseModel):
     name: str
     type: Literal["numeric", "categorical", "date"]
     missing: int = 0
+    infinite: int = 0
+    """Numbers that are infinite in the float32 of a training run: infinity itself, and beyond 3.4e38."""
     unique: int = 0
     integer: bool = False
     """Numeric and every present value is a whole number."""

@@ -1,7 +1,10 @@
 """What a dataset's facts decide, and what they forbid."""
 
+from pathlib import Path
+
 import pytest
 
+from trainkit.data.load import load_dataset
 from trainkit.spec import ColumnFacts, DatasetFacts, SpecError, resolve
 
 GREY = DatasetFacts(
@@ -196,3 +199,21 @@ def test_a_penalty_that_libraries_do_not_divide_is_warned_about(regularize, poin
         assert "1600 times weaker than L2(0.01) in Keras" in weak[0].message
     few = GREY.model_copy(update={"samples": 60, "classes": {"a": 30, "b": 30}})
     assert not [w for w in resolved(few, regularize=regularize).warnings if w.code == "weak_penalty"]
+
+
+@pytest.mark.parametrize("value", ["inf", "-Infinity", "1e39", "1e400"])
+@pytest.mark.parametrize(("column", "pointer"), [("g", "/dataset/ignore"), ("y", "/dataset/target")])
+def test_infinite_numbers_are_refused_before_the_run(value: str, column: str, pointer: str, tmp_path: Path) -> None:
+    """A number beyond float32 is infinite where it is used, so it is counted at intake and refused at validation."""
+    rows = [{"f": str(row), "g": "0.5", "y": "1.5"} for row in range(40)]
+    rows[3][column] = value
+    path = tmp_path / "t.csv"
+    path.write_text("f,g,y\n" + "".join(f"{row['f']},{row['g']},{row['y']}\n" for row in rows))
+    facts = load_dataset(path, target="y").facts
+    counted = facts.column(column)
+    assert counted is not None
+    assert counted.infinite == 1
+    spec = {"dataset": {"id": "ds_1", "target": "y"}, "model": {"kind": "mlp"}}
+    with pytest.raises(SpecError) as caught:
+        resolve(spec, facts)
+    assert [(problem.pointer, problem.code) for problem in caught.value.problems] == [(pointer, "infinite_values")]

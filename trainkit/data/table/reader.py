@@ -33,7 +33,7 @@ from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from trainkit.spec.synonyms import nearest
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
-JSON_ARRAY = re.compile(rb"^\s*\[\s*\{")
+JSON_ARRAY = re.compile(r"\s*\[\s*\{")
 LABEL_COLUMNS = ("label", "class", "target", "category", "y")
 """Usual names of the label column, if no target is given."""
 
@@ -66,18 +66,18 @@ def read_columns(path: Path, target: str | None, reading: ReadOptions = DEFAULT_
     Raises DataError, also if `target` or a column of `reading.columns` does not exist.
     """
     with path.open("rb") as file:
-        start = file.read(4096)
+        start = file.read(4)
     bad: list[dict[str, str]] = []
     details: dict[str, Any] = {"unreadable": bad}
-    if start[:4] == b"PAR1":
+    if start == b"PAR1":
         columns, detected = read_parquet(path, reading)
         dialect = Dialect(file="parquet")
     else:
         text, encoding = decode_text(path.read_bytes(), path.name, reading.encoding)
-        if JSON_ARRAY.match(start):
+        if JSON_ARRAY.match(text):
             dialect = Dialect(file="json", encoding=encoding)
             columns, detected = _of_records(json_list(text, path.name), reading)
-        elif start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
+        elif text[:4096].lstrip().startswith("{"):
             dialect = Dialect(file="json_lines", encoding=encoding)
             columns, detected = _of_records(json_lines(text, bad)[0], reading)
         else:

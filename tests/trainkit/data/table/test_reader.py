@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from trainkit.data import DataError, Dataset, TableInputs
+from trainkit.data.load import detect_kind
 from trainkit.data.table.reader import read_table
 
 
@@ -193,3 +194,14 @@ def test_a_list_of_objects(tmp_path: Path) -> None:
 def test_only_line_feeds_end_a_json_line(tmp_path: Path) -> None:
     dataset, _ = table(tmp_path, json.dumps({"c": "one\u2028two"}, ensure_ascii=False) + "\n")
     assert values(dataset, "c") == ["one\u2028two"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("form", ["list", "lines"])
+def test_json_is_found_behind_a_byte_order_mark(encoding: str, form: str, tmp_path: Path) -> None:
+    records = [{"f": 0.5, "flag": True}, {"f": 1.5, "flag": False}]
+    text = json.dumps(records) if form == "list" else "\n".join(map(json.dumps, records))
+    dataset, _ = table(tmp_path, text.encode(encoding))
+    assert values(dataset, "f") == [0.5, 1.5]
+    assert values(dataset, "flag") == ["true", "false"]
+    assert detect_kind(tmp_path / "t")[0] == "table"
