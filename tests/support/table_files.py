@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import datetime
+import gzip
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -31,7 +32,11 @@ class Written:
     dialect: dict[str, Any]
     columns: dict[str, list[Any]]
     """float, str, bool, date, or None for a gap."""
-    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def target(self) -> str:
+        """The last column."""
+        return list(self.columns)[-1]
 
 
 def numbers(draw: Callable[..., Any], rows: int) -> list[Any]:
@@ -121,13 +126,18 @@ def _delimited(draw: Callable[..., Any], columns: dict[str, list[Any]]) -> Writt
         "missing": draw(st.sampled_from(["", "NA", "#N/A", "NULL"])),
         "date": draw(st.sampled_from(["%Y-%m-%d", "%d.%m.%Y", "%m/%d/%Y", "%Y-%m-%d 00:00:00"])),
         "true": draw(st.sampled_from(TRUE_WORDS)),
+        "header": draw(st.sampled_from([True, True, False])),
+        "gzip": draw(st.booleans()),
     }
     if dialect["thousands"] == "other":
         dialect["thousands"] = "," if dialect["decimal"] == "." else "."
     text = io.StringIO()
     quote = {"quoting": dialect["quoting"], "lineterminator": dialect["newline"], "delimiter": dialect["delimiter"]}
     writer = csv.writer(text, **quote)
-    writer.writerow(list(columns))
+    if any(name.startswith(("numbers", "whole")) for name in columns) and not dialect["header"]:
+        columns = {f"column_{number}": cells for number, cells in enumerate(columns.values(), 1)}
+    else:
+        writer.writerow(list(columns))
     for row in zip(*columns.values(), strict=True):
         writer.writerow([_cell(value, dialect) for value in row])
     body = text.getvalue()
@@ -135,7 +145,8 @@ def _delimited(draw: Callable[..., Any], columns: dict[str, list[Any]]) -> Writt
         body = _with_blanks(body, dialect)
     if dialect["separator_line"]:
         body = f"sep={dialect['delimiter']}{dialect['newline']}{body}"
-    return Written(body.encode(dialect["encoding"]), "csv", dialect, columns)
+    data = body.encode(dialect["encoding"])
+    return Written(gzip.compress(data) if dialect["gzip"] else data, "csv", dialect, columns)
 
 
 def _with_blanks(body: str, dialect: dict[str, Any]) -> str:

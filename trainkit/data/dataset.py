@@ -474,11 +474,13 @@ def number_classes(column: Column, values: NDArray[Any]) -> tuple[NDArray[np.int
     return codes.reshape(-1).astype(np.int64), tuple(column.texts[place] for place in places.tolist())
 
 
-def distinct_texts(numbers: Sequence[Any], texts: Sequence[str | None]) -> tuple[str, ...] | None:
+def distinct_texts(numbers: Sequence[Any], texts: Sequence[Any]) -> tuple[str, ...] | None:
     """Return the first text of each different number, ascending; None where whole numbers are written as usual."""
+    if len(set(numbers)) > MAX_CATEGORIES + 1:
+        return None
     first: dict[float, str] = {}
     for number, text in zip(numbers, texts, strict=True):
-        if number is not None and text is not None:
+        if number is not None and isinstance(text, str):
             first.setdefault(number, text)
     if len(first) > MAX_CATEGORIES or not all(math.isfinite(number) for number in first):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,13 +17,17 @@ from trainkit.data.table.column_format import (
     parse_date,
     parse_number,
     shown,
+    written_as,
 )
 from trainkit.spec.read_options import ColumnOptions, ColumnType, DecimalSeparator, ThousandsSeparator
 
 CODE = re.compile(r"0[0-9]+")
 INTEGER = re.compile(r"[+-]?[0-9]+")
 ONE_SEPARATOR = re.compile(r"[+-]?(?P<whole>[0-9]*)(?P<separator>[.,])(?P<fraction>[0-9]*)")
+NUMBER_WORDS = frozenset(NUMBER_MISSING)
 MOST_EXAMPLES = 5
+MOST_EVIDENCE = 2000
+"""Different cells of a column that are looked at where not all must be."""
 MOSTLY = 0.5
 """A column of text with at least this share of numbers (or dates) is reported as one that some words keep from it."""
 DAYS = ("%d.%m.%Y", "%d.%m.%y", "%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d/%m/%y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y")
@@ -34,8 +38,14 @@ DATE_FORMATS = (None, *(day + time for day in (*DAYS, *MONTH_NAMES) for time in 
 
 Counts = Mapping[str, int]
 """Each different cell of a column of text and how often it is there, in order of appearance."""
-Cells = Sequence[tuple[Any, int]]
-"""The same of values of any type, of which `true` and `1` are equal as keys."""
+Cells = Collection[tuple[Any, int]]
+"""The same of values of any type, of which `true` and `1` are equal as keys; of text it is the items of its Counts."""
+
+
+def dict_of(cells: Cells) -> Counts:
+    """Return the counts that a text column's cells are the items of."""
+    counts: Counts = cells.mapping  # type: ignore[attr-defined]
+    return counts
 
 
 class Separators(NamedTuple):
@@ -44,9 +54,10 @@ class Separators(NamedTuple):
     decimal: DecimalSeparator = "."
     thousands: ThousandsSeparator = ""
 
-    def fits(self, text: str) -> bool:
-        """Whether the whole cell is a number in this writing."""
-        return number_pattern(self.decimal, self.thousands).fullmatch(text) is not None
+    @property
+    def fits(self) -> Callable[[str], object]:
+        """Whether a whole cell is a number in this writing."""
+        return number_pattern(self.decimal, self.thousands).fullmatch
 
 
 ALL_SEPARATORS = (
@@ -74,6 +85,25 @@ class DetectedColumn:
     chosen: bool = False
     """The type was given, not detected."""
 
+    @property
+    def total(self) -> int:
+        """The number of rows."""
+        return sum(count for _, count in self.cells) if self.format.typed else sum(dict_of(self.cells).values())
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """The words that were read as missing, as the file has them, and how often; an empty cell is ""."""
+        words = self.format.missing_words
+        if not self.format.typed:
+            counts = dict_of(self.cells)
+            return {word: counts[word] for word in words if word in counts}
+        found: dict[str, int] = {}
+        for value, count in self.cells:
+            if value is None or (isinstance(value, str) and value in words):
+                word = "" if value is None else value
+                found[word] = found.get(word, 0) + count
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class FileEvidence:
@@ -94,9 +124,9 @@ def file_evidence(columns: Iterable[Counts], delimiter: str) -> FileEvidence:
     decimals: dict[str, int] = {".": 0, ",": 0}
     groups: dict[str, int] = {}
     for counts in columns:
-        present = [text for text in counts if text not in NUMBER_MISSING]
-        numbers = [text for text in present[:2000] if is_number_text(text)]
-        if not numbers or len(numbers) < MOSTLY * len(present[:2000]):
+        present = _spread([text for text in counts if text not in NUMBER_WORDS], MOST_EVIDENCE)
+        numbers = [text for text in present if is_number_text(text)]
+        if not numbers or len(numbers) < MOSTLY * len(present):
             continue
         for text in numbers:
             fitting = [one for one in ALL_SEPARATORS if one.fits(text)]
@@ -114,21 +144,24 @@ def file_evidence(columns: Iterable[Counts], delimiter: str) -> FileEvidence:
 
 def detect_text(name: str, counts: Counts, options: ColumnOptions, evidence: FileEvidence) -> DetectedColumn:
     """Decide how the cells of a text column are read. Raises DataError when they are not of the type that was given."""
-    cells, number_words = list(counts.items()), _words(options, NUMBER_MISSING)
+    cells, number_words = counts.items(), _words(options, NUMBER_MISSING)
     if options.type is not None:
         return _given_text(name, counts, options, evidence)
-    present = {text: count for text, count in cells if text not in number_words}
+    present = _without(counts, number_words)
     misfits: Counts = {}
-    if present:
-        separators, alternatives = _separators(present, options, evidence)
-        misfits = {text: count for text, count in present.items() if not separators.fits(text)}
+    if present and not _is_prose(present):
+        separators, alternatives, all_fit = _separators(present, options, evidence)
+        fits = separators.fits
+        misfits = {} if all_fit else {text: count for text, count in present.items() if not fits(text)}
         if not misfits and _loses_digits(present):
             return DetectedColumn(ColumnFormat(name=name, type="category", missing=number_words), cells, codes=True)
         if not misfits:
             number = ColumnFormat(name=name, type="number", missing=number_words, **separators._asdict())
             return DetectedColumn(number, cells, alternatives=alternatives)
+    elif present:
+        misfits = present
     text_words = _words(options, TEXT_MISSING)
-    words = [text for text in counts if text not in text_words]
+    words = list(_without(counts, text_words))
     if words and all(text.casefold() in ("true", "false") for text in words):
         return DetectedColumn(_boolean(name, text_words, words), cells)
     dates = _date_formats(present, options) if misfits else []
@@ -145,21 +178,21 @@ def detect_text(name: str, counts: Counts, options: ColumnOptions, evidence: Fil
 
 def _given_text(name: str, counts: Counts, options: ColumnOptions, evidence: FileEvidence) -> DetectedColumn:
     missing = _words(options, TEXT_MISSING if options.type in ("category", "boolean") else NUMBER_MISSING)
-    present = {text: count for text, count in counts.items() if text not in missing}
+    present = _without(counts, missing)
     alternatives: tuple[str, ...] = ()
     if options.type == "boolean":
         column = _boolean(name, missing, list(present))
     else:
         column = ColumnFormat(name=name, type=options.type or "category", missing=missing)
     if options.type == "number":
-        separators, alternatives = _separators(present, options, evidence)
+        separators, alternatives, _ = _separators(present, options, evidence)
         column = column.model_copy(update=separators._asdict())
     if options.type == "date":
         fitting = _date_formats(present, options) or _date_formats(dict(list(present.items())[:1]), options)
         if len(fitting) > 1:
             raise _ambiguous_date(name, present, fitting)
         column = column.model_copy(update={"date_format": fitting[0] if fitting else None})
-    detected = DetectedColumn(column, list(counts.items()), alternatives=alternatives, chosen=True)
+    detected = DetectedColumn(column, counts.items(), alternatives=alternatives, chosen=True)
     _check(detected)
     return detected
 
@@ -219,7 +252,7 @@ def _check(detected: DetectedColumn) -> None:
         if not fits:
             bad[shown(value)] = count
     if bad:
-        total = sum(count for _, count in detected.cells)
+        total = detected.total
         message = f"{sum(bad.values())} of {total} values are no {column.type}s: {listed(bad)}"
         words = ", ".join(word if word.startswith('"') else f'"{word}"' for word in list(bad)[:3])
         hint = f'If they mean "no value", list them in the column\'s `missing` ([{words}]); else read it as a category.'
@@ -238,8 +271,10 @@ def _words(options: ColumnOptions, usual: tuple[str, ...]) -> tuple[str, ...]:
     return usual if options.missing is None else tuple(dict.fromkeys(("", *(word.strip() for word in options.missing))))
 
 
-def _separators(present: Counts, options: ColumnOptions, evidence: FileEvidence) -> tuple[Separators, tuple[str, ...]]:
-    """Return (the separators, other readings that fit as well where nothing decides between them).
+def _separators(
+    present: Counts, options: ColumnOptions, evidence: FileEvidence
+) -> tuple[Separators, tuple[str, ...], bool]:
+    """Return (the separators, other readings that fit as well, whether all cells fit).
 
     Of those that fit all cells, or else most of them; where several do, by the other columns, by the form of the
     cells, and by the delimiter, in this order.
@@ -249,21 +284,20 @@ def _separators(present: Counts, options: ColumnOptions, evidence: FileEvidence)
         for one in ALL_SEPARATORS
         if options.decimal in (None, one.decimal) and options.thousands in (None, one.thousands)
     ] or [Separators(options.decimal or ".", options.thousands or "")]
-    counted = [(sum(count for text, count in present.items() if one.fits(text)), one) for one in allowed]
-    most = max(count for count, _ in counted)
-    best = [one for count, one in counted if count == most]
-    used = {character for text in present for character in text if character in ".,"}
+    characters = set("".join(present))
+    best, all_fit = _best(allowed, present, characters)
+    used = characters & {".", ","}
     usual = Separators(evidence.decimal or ".", evidence.thousands)
     if len(used) != 1:
         # none: a later row may well have a fraction, as the other columns have; both: they tell which is which
         same = [one for one in best if one.decimal == usual.decimal]
-        return (usual if usual in best else (same or best)[0]), ()
+        return (usual if usual in best else (same or best)[0]), (), all_fit
     (character,) = used
     as_decimal = [one for one in best if one.decimal == character]
     as_thousands = [one for one in best if one.thousands == character]
     if not as_decimal or not as_thousands:
         fitting = as_decimal or as_thousands or best
-        return (usual if usual in fitting else fitting[0]), ()
+        return (usual if usual in fitting else fitting[0]), (), all_fit
     decimal, thousands = as_decimal[0], as_thousands[0]
     whole = [int(text.lstrip("+-")) for text in present if INTEGER.fullmatch(text)]
     if evidence.decimal is not None:
@@ -273,8 +307,47 @@ def _separators(present: Counts, options: ColumnOptions, evidence: FileEvidence)
     else:
         chosen = decimal
     if chosen.decimal == "." == character and evidence.delimiter != ";":
-        return chosen, ()
-    return chosen, (_described(decimal if chosen is thousands else thousands, present, character),)
+        return chosen, (), all_fit
+    other = _described(decimal if chosen is thousands else thousands, present, character)
+    return chosen, (other,), all_fit
+
+
+def _best(allowed: Sequence[Separators], present: Counts, characters: set[str]) -> tuple[list[Separators], bool]:
+    """Return (those that fit all cells, else those that fit most; whether all fit).
+
+    Separators that differ in characters that no cell has fit alike.
+    """
+    alike: dict[tuple[bool, str, str], list[Separators]] = {}
+    for one in allowed:
+        decimal = one.decimal if one.decimal in characters else ""
+        thousands = one.thousands if characters & set(written_as(one.thousands)) else ""
+        alike.setdefault((decimal == thousands, decimal, thousands), []).append(one)
+    groups = list(alike.values())
+    fitting = [group for group in groups if all(map(group[0].fits, present))]
+    all_fit = bool(fitting)
+    if not fitting:
+        counted = [sum(n for text, n in present.items() if group[0].fits(text)) for group in groups]
+        fitting = [group for group, count in zip(groups, counted, strict=True) if count == max(counted)]
+    return sorted((one for group in fitting for one in group), key=allowed.index), all_fit
+
+
+def _is_prose(present: Counts) -> bool:
+    """Return whether a column of text is so far from numbers and dates that not every cell must be tried."""
+    sample = _spread(list(present), MOST_EVIDENCE)
+    return not any(is_number_text(text) or text[:1].isdigit() for text in sample)
+
+
+def _spread(texts: Sequence[str], most: int) -> Sequence[str]:
+    """Return up to `most` of the texts, evenly spread."""
+    return texts[:: max(1, -(-len(texts) // most))]
+
+
+def _without(counts: Counts, words: Iterable[str]) -> dict[str, int]:
+    """Return the cells that are none of the words."""
+    left = dict(counts)
+    for word in words:
+        left.pop(word, None)
+    return left
 
 
 def _described(other: Separators, present: Counts, character: str) -> str:

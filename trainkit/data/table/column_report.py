@@ -14,9 +14,8 @@ MOST_WORDS = 20
 
 def reading_of(detected: DetectedColumn) -> dict[str, Any]:
     """Return what the report lists of one column, as plain data."""
-    column, missing = detected.format, missing_counts(detected)
-    total = sum(count for _, count in detected.cells)
-    present = total - sum(missing.values())
+    column, missing = detected.format, detected.missing
+    present = detected.total - sum(missing.values())
     words = sorted(missing.items(), key=lambda item: -item[1])
     entry: dict[str, Any] = {
         "read_as": column.type,
@@ -42,16 +41,6 @@ def reading_of(detected: DetectedColumn) -> dict[str, Any]:
     return entry
 
 
-def missing_counts(detected: DetectedColumn) -> dict[str, int]:
-    """Return the words that were read as missing, as the file has them, and how often; an empty cell is ""."""
-    found: dict[str, int] = {}
-    for value, count in detected.cells:
-        if value is None or (isinstance(value, str) and detected.format.read_missing(value)):
-            word = "" if value is None else value
-            found[word] = found.get(word, 0) + count
-    return found
-
-
 def _summary(detected: DetectedColumn, present: int, missing: dict[str, int]) -> str:
     """`52,281 numbers; 1,061 times `nil``."""
     column = detected.format
@@ -72,12 +61,12 @@ def findings_of(detected: DetectedColumn) -> list[Finding]:
     """Return what a user should look at: how it was read is said, and how to say otherwise."""
     column, found = detected.format, []
     name = column.name
-    words = {word: count for word, count in missing_counts(detected).items() if word}
+    words = {word: count for word, count in detected.missing.items() if word}
     if words:
         message = f"read as missing: {listed(words)}; set the column's `missing` if these are values"
         found.append(finding("info", "missing_words", message, name))
     if detected.misfits:
-        present = sum(count for _, count in detected.cells) - sum(missing_counts(detected).values())
+        present = detected.total - sum(detected.missing.values())
         count = sum(detected.misfits.values())
         nouns = NOUNS[detected.misfit_type]
         message = (

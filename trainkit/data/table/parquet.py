@@ -113,11 +113,10 @@ def _column(column: Any, name: str, options: ReadOptions) -> tuple[Column, Detec
 
 def read_distinct(column: ColumnFormat, distinct: list[Any], codes: NDArray[Any]) -> Column:
     """Return the column whose row i holds `distinct[codes[i]]`, each different value read once."""
-    read = [column.read(value) for value in distinct]
+    read = column.read_all(distinct)
     if column.type in ("number", "date"):
         values = np.array([np.nan if value is None else value for value in read], np.float64)[codes]
-        shown = [value if isinstance(value, str) else None for value in distinct]
-        texts = None if column.typed and column.type == "number" else distinct_texts(read, shown)
+        texts = None if column.typed and column.type == "number" else distinct_texts(read, distinct)
         return Column(values, texts=texts, is_date=column.type == "date")
     names = categories_of([None if value is None else str(value) for value in read])
     return Column(names.values[codes], names.categories)

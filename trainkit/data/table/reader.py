@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.data.dataset import PART_NAMES, Column, Dataset, TableInputs, make_dataset
+from trainkit.data.dataset import MAX_CATEGORIES, PART_NAMES, Column, Dataset, TableInputs, make_dataset
 from trainkit.data.errors import data_error
 from trainkit.data.table.column_detection import (
     Cells,
@@ -179,6 +179,12 @@ def _typed_counts(values: list[Any]) -> Cells:
 
 def _column(detected: DetectedColumn, cells: Any) -> Column:
     """Read all cells, each different one once."""
+    if not detected.format.typed and detected.format.type == "number" and len(detected.cells) > MAX_CATEGORIES:
+        return Column(np.array([np.nan if value is None else value for value in detected.format.read_all(cells)]))
+    if not detected.format.typed:
+        index = dict(zip((text for text, _ in detected.cells), range(len(detected.cells)), strict=True))
+        codes = np.fromiter(map(index.__getitem__, cells), np.int64, count=len(cells))
+        return read_distinct(detected.format, list(index), codes)
     places: dict[Any, int] = {}
     codes = np.fromiter((places.setdefault((type(c), c), len(places)) for c in cells), np.int64, count=len(cells))
     distinct = [value if value == value else None for _, value in places]

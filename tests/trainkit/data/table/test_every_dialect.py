@@ -21,9 +21,9 @@ from trainkit.spec.preprocess import Impute
 QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 
 
-def intake(folder: Path, table: Written, target: str = "y") -> Dataset:
+def intake(folder: Path, table: Written) -> Dataset:
     (folder / "file").write_bytes(table.data)
-    prepare(folder / "file", folder / "prepared", target=target)
+    prepare(folder / "file", folder / "prepared", target=table.target)
     return Dataset.load(folder / "prepared")
 
 
@@ -49,7 +49,7 @@ def values(dataset: Dataset, name: str) -> list[Any]:
 def test_cells_are_read_right(table: Written) -> None:
     with tempfile.TemporaryDirectory() as folder:
         dataset = intake(Path(folder), table)
-        assert dataset.facts.samples == len(table.columns["y"])
+        assert dataset.facts.samples == len(table.columns[table.target])
         for name, cells in table.columns.items():
             assert values(dataset, name) == [meaning(value, table) for value in cells], (name, table.dialect)
 
@@ -60,7 +60,7 @@ def test_the_files_own_rows_are_encoded_as_in_training(table: Written) -> None:
     with tempfile.TemporaryDirectory() as folder:
         dataset = intake(Path(folder), table)
         assert isinstance(dataset.inputs, TableInputs)
-        columns = [column for column in dataset.facts.columns or () if column.name != "y"]
+        columns = [column for column in dataset.facts.columns or () if column.name != table.target]
         everything = np.arange(dataset.facts.samples)
         fitted = TableEncoder.fit(dataset.inputs, columns, Impute(), everything)
         encoder = TableEncoder.from_state(json.loads(json.dumps(fitted.state())))
@@ -71,7 +71,9 @@ def test_the_files_own_rows_are_encoded_as_in_training(table: Written) -> None:
         assert {warning["code"] for row in warnings for warning in row} <= {"imputed"}
         # the same values as JSON: numbers as numbers, true as true, dates as the file writes them
         cells = {
-            name: [_as_json(value, table) for value in table.columns[name]] for name in table.columns if name != "y"
+            name: [_as_json(value, table) for value in table.columns[name]]
+            for name in table.columns
+            if name != table.target
         }
         assert np.array_equal(encoder.parse(TableRows(cells, len(everything)))[0].numpy(), expected)
 
