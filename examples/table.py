@@ -15,7 +15,9 @@ def main() -> None:
     for one in told["summaries"]:
         if one["n"] > 1 and one["mean"] is not None:
             interval = f"95 % interval {figure(one['low'])} to {figure(one['high'])}"
-            print(f"  {one['variant']}: mean {figure(one['mean'])}, sd {figure(one['sd'])}, {interval}")
+            print(
+                f"  {one['variant']}, {one['metric']}: mean {figure(one['mean'])}, sd {figure(one['sd'])}, {interval}"
+            )
     for one in told["comparisons"]:
         print(f"  {one['summary']}")
     for step in told["steps"] or ():

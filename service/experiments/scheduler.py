@@ -19,6 +19,7 @@ from service.datasets import repository as datasets
 from service.errors import HttpProblem
 from service.experiments import repository
 from service.experiments.repository import ENDED
+from service.experiments.results import validated
 from service.experiments.sampling import draw
 from service.experiments.strategies import NewTrial, PlanContext, TrialSnapshot, upcoming
 from service.experiments.tables import Experiment, Trial
@@ -157,9 +158,10 @@ def metric_of(plan: Plan, facts: DatasetFacts) -> str:
 
 
 def best_of(session: Session, experiment_id: str | None, metric: str, most: int) -> list[TrialSnapshot]:
-    """The best trials of another experiment that have a model, by a metric of the validation part."""
+    """The best trials of another experiment that have a model, by `metric` on the validation part, whatever its own part."""
     if experiment_id is None:
         return []
+    metric = validated(metric)
     trials = [snapshot_of(trial, metric) for trial in repository.trials(session, experiment_id)]
     good = [one for one in trials if one.outcome.get("model") and one.value is not None]
     sign = 1 if direction(metric) == "min" else -1

@@ -190,12 +190,12 @@ def _check_source(session: Session, who: Principal, plan: EnsembleOf, experiment
     if source is None:
         hint = "GET /v1/experiments lists the experiments of this project."
         problem = SpecProblem("/experiment", "unknown_experiment", f"there is no experiment {experiment_id!r}", hint)
-    elif source.kind in ("kfold", "monte_carlo"):
-        message = "its members were trained on what others of them were validated on"
-        hint = "Take members of one cut: a grid, random, tpe, asha or autopilot, or `spec` in place of `experiment`."
-        problem = SpecProblem("/experiment", "different_cuts", message, hint)
     elif source.state not in ENDED:
         problem = SpecProblem("/experiment", "not_ended", f"it is {source.state}", "Wait until it has ended.")
+    elif not _has_common_test_part(session, source):
+        message = "its jobs have no test part in common: each was trained on what others validated"
+        hint = "Give its `spec.split` a test share, or take the jobs of another kind of experiment."
+        problem = SpecProblem("/experiment", "no_test_part", message, hint)
     elif len(scheduler.best_of(session, source.id, plan.metric or "val_loss", plan.members)) < 2:
         message = "fewer than two of its jobs have a model and a figure"
         problem = SpecProblem("/experiment", "too_few_members", message, "Take another experiment.")
@@ -203,6 +203,16 @@ def _check_source(session: Session, who: Principal, plan: EnsembleOf, experiment
         raise SpecError([problem])
     assert source is not None
     return source.dataset_id
+
+
+def _has_common_test_part(session: Session, source: Experiment) -> bool:
+    """Whether the models of folds and draws can be measured together; other kinds have one split for all jobs."""
+    plan, dataset = parse_experiment(source.plan), datasets.find_by_id(session, source.dataset_id)
+    if not isinstance(plan, KFold | MonteCarlo) or dataset is None or dataset.facts is None:
+        return True
+    facts = DatasetFacts.model_validate(dataset.facts)
+    split = SplitSpec.model_validate(next(resampled_trials(plan)).document["split"])
+    return split.sizes(facts.samples, facts.splits)[2] > 0
 
 
 def find(session: Session, who: Principal, experiment_id: str) -> Experiment:

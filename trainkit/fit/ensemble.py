@@ -51,7 +51,9 @@ def fit_ensemble(
     chosen = on_one_core(parameters=parameters)
     events.emit("runtime", **chosen)
     events.phase("evaluating")
-    held_out = [part for part in (prepared.val, prepared.test) if part is not None] or [prepared.train]
+    # What validated one fold or draw has trained the members of the others: the test part alone is new to all of them.
+    validation = None if spec.split.resamples else prepared.val
+    held_out = [part for part in (validation, prepared.test) if part is not None] or [prepared.train]
     report: dict[str, Any] = {}
     parts: dict[str, dict[str, float]] = {}
     for part in held_out:

@@ -74,7 +74,8 @@ class PatchTokens(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         patches: Tensor = self.conv_proj(x)
         tokens = patches.flatten(2).transpose(1, 2)
-        encoded: Tensor = self.encoder(torch.cat([self.class_token.expand(len(x), -1, -1), tokens], dim=1))
+        # shape[0] and not len(x): in a traced graph the batch stays a variable
+        encoded: Tensor = self.encoder(torch.cat([self.class_token.expand(x.shape[0], -1, -1), tokens], dim=1))
         return encoded[:, 1:].transpose(1, 2).reshape(patches.shape)
 
 

@@ -143,5 +143,31 @@ def test_an_ensemble_trains_members_and_averages_those_that_have_a_model(service
     assert joined["spec"]["model"]["members"] == [rows[1]["job"], rows[2]["job"]]
     run_all(service, lambda spec: {"val": {"loss": 0.01}})
     assert get(service, taken["id"])["state"] == "succeeded"
-    folds = post(service, "kfold", folds=2)
-    assert post(service, "ensemble", experiment=folds["id"], status=422)["errors"][0]["code"] == "different_cuts"
+
+
+def test_folds_become_an_ensemble_that_is_measured_on_their_common_test_part(service: Served) -> None:
+    dataset = service.ready_dataset()
+    folds = post(service, "kfold", folds=3, spec={**SPEC, "dataset": dataset})
+    # the best by validation is the worst by test
+    accuracy = [0.7, 0.9, 0.8]
+    run_all(
+        service,
+        lambda spec: {
+            "val": {"accuracy": accuracy[spec["split"]["fold"]], "loss": 1 - accuracy[spec["split"]["fold"]]},
+            "test": {"accuracy": 1 - accuracy[spec["split"]["fold"]]},
+        },
+    )
+    rows = get(service, f"{folds['id']}/results")["data"]
+    made = post(service, "ensemble", experiment=folds["id"], members=2, metric="test_accuracy")
+    (joined,) = waiting(service)
+    assert joined["spec"]["model"]["members"] == [rows[1]["job"], rows[2]["job"]], "the test part chooses nothing"
+    assert joined["spec"]["split"]["folds"] == 3, "so that its worker leaves validation out"
+    run_all(service, lambda spec: {"test": {"accuracy": 0.95}})
+    ended = get(service, made["id"])
+    assert ended["state"] == "succeeded"
+    assert ended["summaries"][0]["mean"] == 0.95
+
+    without = post(service, "kfold", folds=2, spec={**SPEC, "dataset": dataset, "split": {"test": 0}})
+    run_all(service, lambda spec: {"val": {"accuracy": 0.5, "loss": 0.5}})
+    refused = post(service, "ensemble", experiment=without["id"], status=422)
+    assert refused["errors"][0]["code"] == "no_test_part"

@@ -210,3 +210,13 @@ def test_pooling_is_chosen_without_the_top_alone():
         Torchvision(name="vgg16", head="flatten")
     network = build_model(Torchvision(name="squeezenet1_1", include_top=False, dropout=0.3), (3, 32, 32), 3, seed=0)
     assert network.head.dropout.p == 0.3
+
+
+def test_patch_maps_follow_the_batch_when_they_are_traced():
+    """ONNX files are traced: a batch size that is a constant in them would be the only one that they take."""
+    spec = Torchvision(name="vit_b_32", include_top=False, head="global_average")
+    network = build_model(spec, (3, 64, 64), 3, seed=0).eval()
+    with torch.inference_mode():
+        traced = torch.jit.trace(network, torch.rand(2, 3, 64, 64))
+        x = torch.rand(3, 3, 64, 64)
+        torch.testing.assert_close(traced(x), network(x))

@@ -7,8 +7,9 @@ import pytest
 
 import trainkit as tk
 from tests.support.fit_data import numbers, spec, vectors
-from trainkit.data import Dataset
+from trainkit.data import Dataset, split_indices
 from trainkit.fit import EnsembleModel
+from trainkit.spec.split import SplitSpec
 
 
 class Member:
@@ -79,3 +80,22 @@ def test_members_of_other_classes_are_refused(tmp_path):
         tk.fit(spec({"kind": "ensemble", "members": ["a", "b"]}), renamed, source=members)
     with pytest.raises(tk.SpecError, match="not given"):
         tk.fit(spec({"kind": "ensemble", "members": ["a", "b"]}), vectors())
+
+
+@pytest.mark.parametrize("split", [{"folds": 3}, {}], ids=["folds", "draws"])
+def test_members_of_folds_or_draws_are_measured_on_their_common_test_part_alone(split: dict[str, Any]) -> None:
+    """By hand: the mean of their probabilities on the rows that no member has trained on."""
+    data, members = vectors(), []
+    for number in range(3):
+        cut = {**split, "fold": number} if split else {"resample_seed": number}
+        members.append(tk.fit(spec({"kind": "mlp", "hidden": [4]}, split=cut), data).model)
+    model = {"kind": "ensemble", "members": ["job_a", "job_b", "job_c"]}
+    first = {**split, "fold": 0} if split else {"resample_seed": 0}
+    result = tk.fit(spec(model, split=first), data, source=members)
+    assert result.evaluation is not None
+    assert result.evaluation["parts"].keys() == {"test"}
+    rows = split_indices(SplitSpec(train=9, validation=0), 120, np.asarray(data.targets)).test
+    chances = np.mean([member.answer(data.inputs.values[rows]) for member in members], axis=0)
+    expected = (chances.argmax(1) == np.asarray(data.targets)[rows]).mean()
+    assert result.evaluation["parts"]["test"]["accuracy"] == pytest.approx(expected)
+    assert result.evaluation["samples"] == len(rows) == 12

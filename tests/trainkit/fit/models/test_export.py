@@ -38,6 +38,14 @@ CASES: dict[str, tuple[Any, dict[str, Any], Any]] = {
         spec({"kind": "torchvision", "name": "squeezenet1_1", "image_size": 24}, train={"epochs": 1}),
         RNG.random((3, 1, 8, 8)),
     ),
+    "torchvision without its top": (
+        images,
+        spec(
+            {"kind": "torchvision", "name": "squeezenet1_1", "image_size": 24, "include_top": False, "dense": [8]},
+            train={"epochs": 1},
+        ),
+        RNG.random((3, 1, 8, 8)),
+    ),
     "gru": (sequences, spec({"kind": "gru", "hidden": 4, "bidirectional": True}), RNG.normal(size=(3, 5, 2))),
     "lstm by mean": (sequences, spec({"kind": "lstm", "hidden": 4, "pooling": "mean"}), RNG.normal(size=(3, 11, 2))),
     "regression": (numbers, spec({"kind": "mlp"}), RNG.normal(size=(7, 4))),
