@@ -31,8 +31,8 @@ def settings(migrated_url: str, tmp_path: Path) -> Settings:
 @pytest.fixture
 def service(settings: Settings) -> Iterator[Served]:
     app = create_app(settings)
-    made = Served(app, TestClient(app), app.state.context)
+    served = Served(app, TestClient(app), app.state.context)
     with TestClient(app):
-        made.client = made.client_for("default")
-        yield made
+        served.client = served.client_for("default")
+        yield served
     app.state.context.engine.dispose()

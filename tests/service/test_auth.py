@@ -49,13 +49,13 @@ def filled(path: str) -> str:
 def test_every_route_declares_its_scope() -> None:
     assert len(OPERATIONS) > 35
     for method, path, dependant in OPERATIONS:
-        wanted = scopes(dependant)
+        declared = scopes(dependant)
         if is_open(path):
-            assert wanted == set(), path
+            assert declared == set(), path
         else:
-            assert len(wanted) == 1, f"{method} {path} declares {wanted or 'no scope'}"
+            assert len(declared) == 1, f"{method} {path} declares {declared or 'no scope'}"
         if method in ("PUT", "DELETE"):
-            assert wanted <= {"write", "admin"}, f"{method} {path}"
+            assert declared <= {"write", "admin"}, f"{method} {path}"
 
 
 @SQLITE
@@ -100,10 +100,10 @@ def test_a_scope_opens_its_own_routes_only(service: Served) -> None:
     for method, path, dependant in OPERATIONS:
         if is_open(path):
             continue
-        (wanted,) = scopes(dependant)
+        (required,) = scopes(dependant)
         for scope, client in by_scope.items():
             answer = client.request(method, filled(path))
-            if scope != wanted:
+            if scope != required:
                 code = answer.json()["code"] if method != "HEAD" else "forbidden"
                 assert (answer.status_code, code) == (403, "forbidden"), f"{scope}: {method} {path}"
             else:
@@ -125,26 +125,26 @@ def test_another_project_s_things_are_not_there(service: Served) -> None:
         ":reread": {},
         "decisions:simulate": {},
     }
-    asked = 0
+    requests = 0
     for method, path in CLOSED:
         if not any(f"{{{name}}}" in path for name in places):
             continue
-        asked += 1
+        requests += 1
         for name, identifier in places.items():
             path = path.replace(f"{{{name}}}", identifier)
         body = next((body for end, body in bodies.items() if path.endswith(end)), None)
         answer = stranger.request(method, filled(path), json=body)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), f"{method} {path}: {answer.text}"
-    assert asked >= 25
+    assert requests >= 25
     for path in ("/v1/jobs", "/v1/datasets", "/v1/models"):
         assert stranger.get(path).json()["data"] == []
     assert service.job(job)["state"] == "succeeded"
 
 
 def test_a_job_on_another_project_s_dataset_is_refused_as_if_it_were_not_there(service: Served) -> None:
-    mine = service.ready_dataset()
+    other_dataset = service.ready_dataset()
     stranger = service.client_for("another")
-    for dataset in (mine, "ds_nonsense"):
+    for dataset in (other_dataset, "ds_nonsense"):
         answer = stranger.post("/v1/jobs", json={"dataset": dataset, "model": {"kind": "mlp"}})
         assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "unknown_dataset")
 
@@ -178,18 +178,18 @@ def test_wrong_revoked_and_expired_keys_are_refused(service: Served) -> None:
 
 def test_revoking_takes_effect(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.auth.KEEP_SECONDS", 0.0)
-    made = service.client.post("/v1/keys", json={"name": "ci", "scopes": ["read"]})
-    assert made.status_code == 201
-    key = made.json()["key"]
-    theirs = TestClient(service.app, headers={"Authorization": f"Bearer {key}"})
-    assert theirs.get("/v1/jobs").status_code == 200
+    created = service.client.post("/v1/keys", json={"name": "ci", "scopes": ["read"]})
+    assert created.status_code == 201
+    key = created.json()["key"]
+    client = TestClient(service.app, headers={"Authorization": f"Bearer {key}"})
+    assert client.get("/v1/jobs").status_code == 200
     shown = next(k for k in service.client.get("/v1/keys").json()["data"] if k["name"] == "ci")
     assert (shown["scopes"], shown["revoked_at"]) == (["read"], None)
     assert shown["last_used_at"] is not None
     assert key not in service.client.get("/v1/keys").text
     assert service.client_for("another").delete(f"/v1/keys/{shown['id']}").status_code == 404
     assert service.client.delete(f"/v1/keys/{shown['id']}").status_code == 204
-    assert theirs.get("/v1/jobs").status_code == 401
+    assert client.get("/v1/jobs").status_code == 401
 
 
 def test_a_database_that_is_away_is_no_wrong_key(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:

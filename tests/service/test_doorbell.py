@@ -51,19 +51,19 @@ def test_somebody_who_never_answers(silent_port: int) -> None:
 
 def test_after_a_failure_nobody_waits_again_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bell = Doorbell(f"redis+socket://{tmp_path}/nobody.sock")
-    asked: list[str] = []
+    queues: list[str] = []
 
     def send(*args: object, **options: object) -> None:
-        asked.append(str(options["queue"]))
-        if len(asked) == 1:
+        queues.append(str(options["queue"]))
+        if len(queues) == 1:
             raise ConnectionError("away")
 
     monkeypatch.setattr(bell._celery, "send_task", send)
     assert (bell.ring("train"), bell.ring("train")) == (False, False)
-    assert asked == ["train"]
+    assert queues == ["train"]
     monkeypatch.setattr(doorbell.time, "monotonic", lambda: bell._resting_until + 1)
     assert bell.ring("data") is True
-    assert asked == ["train", "data"]
+    assert queues == ["train", "data"]
 
 
 def test_submitting_works_without_a_broker(service: Served) -> None:

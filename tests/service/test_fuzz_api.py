@@ -60,9 +60,9 @@ OPERATIONS = [
 
 @pytest.fixture(scope="module")
 def served(app: FastAPI) -> Served:
-    made = Served(app, TestClient(app), app.state.context)
-    made.client = made.client_for("default")
-    return made
+    service = Served(app, TestClient(app), app.state.context)
+    service.client = service.client_for("default")
+    return service
 
 
 @pytest.fixture(scope="module")

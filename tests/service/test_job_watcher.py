@@ -58,10 +58,10 @@ def test_a_hundred_readers_are_woken_by_one_look(service: Served, counted: tuple
 
 
 def test_one_question_is_asked_once_though_who_asked_first_goes_away(counted: tuple[JobWatcher, list[int]]) -> None:
-    job_watcher, asked = counted[0], []
+    job_watcher, calls = counted[0], []
 
     def ask() -> int:
-        asked.append(1)
+        calls.append(1)
         import time
 
         time.sleep(0.1)
@@ -76,7 +76,7 @@ def test_one_question_is_asked_once_though_who_asked_first_goes_away(counted: tu
         assert await job_watcher.share("another", ask) == 42
 
     asyncio.run(run())
-    assert len(asked) == 2
+    assert len(calls) == 2
 
 
 def test_a_failed_answer_is_not_kept_and_an_outage_only_delays(

@@ -82,12 +82,12 @@ def test_several_migrations_at_once_give_one_schema(database_url: str) -> None:
 def test_a_failed_migration_leaves_nothing(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import alembic.op
 
-    made = alembic.op.create_table
+    create_table = alembic.op.create_table
 
     def break_late(name: str, *columns: object, **options: object) -> object:
         if name == "models":
             raise RuntimeError("the power went out")
-        return made(name, *columns, **options)
+        return create_table(name, *columns, **options)
 
     monkeypatch.setattr(alembic.op, "create_table", break_late)
     with pytest.raises(RuntimeError, match="power"):
@@ -217,12 +217,12 @@ def test_jobs_of_the_fourth_schema_belong_to_no_experiment_and_go_on_deciding(da
     with sessions.begin() as session:
         kept = session.get_one(Job, "job_1")
         assert (kept.group_name, kept.peer_decisions, kept.next_decision_seq, kept.labels) == (None, 0, 3, {"a": "b"})
-        said = {"rule": {"kind": "patience"}, "step": 2, "epoch": 2, "inputs": {}, "action": "continue"}
+        decision = {"rule": {"kind": "patience"}, "step": 2, "epoch": 2, "inputs": {}, "action": "continue"}
         claim = Claim("job_1", 2)
         metrics.append(
             session, claim, [MetricRow("val", "loss", 2, 2, 1.0, 0.0), MetricRow("train", "seconds", 2, 2, 1.0, 0.0)]
         )
-        metrics.append_decisions(session, claim, [said])
+        metrics.append_decisions(session, claim, [decision])
     with sessions() as session:
         assert [(d.seq, d.inputs) for d in session.query(Decision)] == [(1, {"x": 1}), (2, {"x": 2}), (3, {})]
         assert session.query(PeerEvaluation).all() == []

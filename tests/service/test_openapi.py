@@ -31,9 +31,9 @@ def test_it_is_valid(document: dict[str, Any]) -> None:
 
 
 def test_every_route_of_the_contract_is_there(document: dict[str, Any]) -> None:
-    there = {f"{method.upper()} {path}" for method, path, _ in operations(document)}
+    routes = {f"{method.upper()} {path}" for method, path, _ in operations(document)}
     job, webhook = "/v1/jobs/{job_id}", "/v1/webhooks/{webhook_id}"
-    assert there >= {
+    assert routes >= {
         "PUT /v1/datasets",
         "POST /v1/datasets",
         "GET /v1/datasets",
@@ -95,11 +95,11 @@ def test_every_answer_has_a_form(document: dict[str, Any]) -> None:
 def test_problems_are_declared_everywhere(document: dict[str, Any]) -> None:
     problem = {"$ref": "#/components/schemas/ProblemDocument"}
     for method, path, operation in operations(document):
-        wanted = {"422"} if is_open(path) else {"401", "403", "422", "500", "503"}
+        statuses = {"422"} if is_open(path) else {"401", "403", "422", "500", "503"}
         if "{" in path:
-            wanted.add("404")
-        assert wanted <= set(operation["responses"]), f"{method} {path}"
-        for status in wanted - {"503"} if is_open(path) else wanted:
+            statuses.add("404")
+        assert statuses <= set(operation["responses"]), f"{method} {path}"
+        for status in statuses - {"503"} if is_open(path) else statuses:
             assert operation["responses"][status]["content"] == {"application/problem+json": {"schema": problem}}
 
 

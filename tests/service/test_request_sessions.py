@@ -44,7 +44,7 @@ from service.settings import Settings
 from tests.support.api import Served
 
 SERVICE = Path(__file__).parents[2] / "service"
-OWN_SESSIONS = {
+SESSION_OPENERS = {
     "datasets/routes.py": {"_prepared_key"},
     "diagnosis/routes.py": {"diagnosis_input"},
     "health/routes.py": {"readyz"},
@@ -69,12 +69,12 @@ def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.AST]]:
             yield from functions(node, prefix)
 
 
-def own_statements(function: ast.AST) -> Iterator[ast.AST]:
+def nodes_of(function: ast.AST) -> Iterator[ast.AST]:
     """A function's nodes without those of functions in it."""
     for node in ast.iter_child_nodes(function):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
-            yield from own_statements(node)
+            yield from nodes_of(node)
 
 
 def is_routes(file: Path) -> bool:
@@ -85,15 +85,15 @@ def test_routes_take_the_session_of_their_request() -> None:
     found: dict[str, set[str]] = {}
     for file in filter(is_routes, SERVICE.rglob("*.py")):
         for name, function in functions(ast.parse(file.read_text())):
-            if any(isinstance(node, ast.Attribute) and node.attr == "sessions" for node in own_statements(function)):
+            if any(isinstance(node, ast.Attribute) and node.attr == "sessions" for node in nodes_of(function)):
                 found.setdefault(str(file.relative_to(SERVICE)), set()).add(name)
     assert found["metrics/export_routes.py"] == {"answer", "find_download"}  # `answer` hands them to the writer
-    assert {**found, "metrics/export_routes.py": {"find_download"}} == OWN_SESSIONS
+    assert {**found, "metrics/export_routes.py": {"find_download"}} == SESSION_OPENERS
 
 
 def test_the_architecture_page_names_every_route_with_sessions_of_its_own() -> None:
     page = (SERVICE.parent / "docs/explanation/architecture.md").read_text()
-    assert [file for file in OWN_SESSIONS if f"`service/{file}`" not in page] == []
+    assert [file for file in SESSION_OPENERS if f"`service/{file}`" not in page] == []
 
 
 def calls(dependant: Dependant) -> Iterator[Callable[..., Any] | None]:
@@ -223,16 +223,16 @@ def test_a_read_session_sees_one_moment_and_keeps_no_writer_waiting(small: Small
 
 
 def test_a_savepoint_that_is_undone_forgets_its_callbacks(service: Served) -> None:
-    told: list[str] = []
+    calls: list[str] = []
     with service.sessions.begin() as session:
-        after_commit(session, partial(told.append, "before"))
+        after_commit(session, partial(calls.append, "before"))
         with suppress(HttpProblem), savepoint(session):
-            after_commit(session, partial(told.append, "inside"))
+            after_commit(session, partial(calls.append, "inside"))
             create_key(session, "undone", "test")
             raise HttpProblem(409, "undone", "as the test wants it")
         with savepoint(session):
-            after_commit(session, partial(told.append, "kept"))
-    assert told == ["before", "kept"]
+            after_commit(session, partial(calls.append, "kept"))
+    assert calls == ["before", "kept"]
     with reading(service.sessions) as session:
         assert "undone" not in names(session)
 

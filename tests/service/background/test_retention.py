@@ -105,8 +105,8 @@ def test_older_checkpoints_go_first_and_the_newest_stays(service: Served) -> Non
     assert get(service, job, "/logs")[0] == 200
     assert events(service, young) == []
     assert service.job(young)["purged"] is None
-    made = post_job(service, f"{job}/resume", {"extra_epochs": 2})
-    assert (made.status_code, made.json()["parent"]["step"]) == (201, 2)
+    resumed = post_job(service, f"{job}/resume", {"extra_epochs": 2})
+    assert (resumed.status_code, resumed.json()["parent"]["step"]) == (201, 2)
 
 
 def test_logs_and_metrics_are_gone_with_a_reason(service: Served) -> None:
@@ -184,9 +184,9 @@ def test_going_on_from_a_removed_checkpoint_is_refused_with_the_reason(service: 
     # a branch that waits has the bytes under a name of its own
     remove_orphans(service.sessions, service.context.storage, AT_ONCE)
     with service.sessions() as session:
-        (own,) = jobs_repository.checkpoints(session, fork)
-    assert service.context.storage.open(own.storage_key).read() == b"state at 2"
-    assert files(service, "checkpoints") == {own.storage_key}
+        (checkpoint,) = jobs_repository.checkpoints(session, fork)
+    assert service.context.storage.open(checkpoint.storage_key).read() == b"state at 2"
+    assert files(service, "checkpoints") == {checkpoint.storage_key}
 
 
 def test_a_checkpoint_that_is_lost_without_retention_is_said_too(service: Served) -> None:

@@ -15,9 +15,9 @@ VAL = [0.5, 0.4, 0.3, 0.25, 0.35, 0.5, 0.7, 0.9]
 
 def log(service: Served, claimed: Any, losses: list[float], first: int = 1) -> None:
     for epoch, loss in enumerate(losses, start=first):
-        told = {("train", "loss"): 0.9 * 0.8**epoch, ("val", "loss"): loss, ("val", "loss_se"): 0.01}
+        values = {("train", "loss"): 0.9 * 0.8**epoch, ("val", "loss"): loss, ("val", "loss_se"): 0.01}
         service.append(
-            claimed, *(MetricRow(split, name, 10 * epoch, epoch, v, 0.0) for (split, name), v in told.items())
+            claimed, *(MetricRow(split, name, 10 * epoch, epoch, v, 0.0) for (split, name), v in values.items())
         )
 
 
@@ -47,8 +47,8 @@ def test_live_and_final(service: Served) -> None:
     following = final["recommendations"][0]
     assert set(following) == {"patch", "spec", "why", "expected", "code"}
     # the whole spec is one that can be sent as it is
-    made = service.client.post("/v1/jobs", json=following["spec"])
-    assert made.status_code == 201, made.text
+    submitted = service.client.post("/v1/jobs", json=following["spec"])
+    assert submitted.status_code == 201, submitted.text
 
 
 def test_values_that_json_cannot_hold(service: Served) -> None:
@@ -108,7 +108,7 @@ def test_strangers_readers_and_jobs_that_wait_for_their_dataset(service: Served)
     assert service.client_for("default", "read").get(path).status_code == 200
     assert service.client.get("/v1/jobs/job_none/diagnosis").status_code == 404
     waiting = service.client.put("/v1/datasets?name=w", content=b"new bytes").json()["id"]
-    made = service.client.post("/v1/jobs", json={"dataset": waiting, "model": {"kind": "mlp"}}).json()
-    assert made["state"] == "validating"
-    answer = service.client.get(f"/v1/jobs/{made['id']}/diagnosis")
+    validating = service.client.post("/v1/jobs", json={"dataset": waiting, "model": {"kind": "mlp"}}).json()
+    assert validating["state"] == "validating"
+    answer = service.client.get(f"/v1/jobs/{validating['id']}/diagnosis")
     assert (answer.status_code, answer.json()["code"]) == (409, "not_ready")

@@ -18,16 +18,20 @@ from tests.support.simulated_training import SPEC, by_fold, by_lr, get, post, ru
 
 
 def test_folds_are_jobs_and_their_figures_a_mean_with_an_interval(service: Served) -> None:
-    made = post(service, "kfold", folds=5, name="cv", labels={"team": "vision"})
-    assert (made["state"], made["metric"], made["jobs"]) == ("running", "test_accuracy", {"queued": 5})
+    experiment = post(service, "kfold", folds=5, name="cv", labels={"team": "vision"})
+    assert (experiment["state"], experiment["metric"], experiment["jobs"]) == (
+        "running",
+        "test_accuracy",
+        {"queued": 5},
+    )
     jobs = waiting(service)
     folds = [{"folds": 5, "fold": fold, "resample_seed": 0} for fold in range(5)]
     assert [job["spec"]["split"] for job in jobs] == folds
-    assert {job["group"] for job in jobs} == {made["id"]}
+    assert {job["group"] for job in jobs} == {experiment["id"]}
     assert jobs[2]["name"] == "cv: fold 2"
     assert jobs[2]["labels"] == {"team": "vision"}
     run_all(service, by_fold)
-    ended = get(service, made["id"])
+    ended = get(service, experiment["id"])
     values = [0.8, 0.81, 0.82, 0.83, 0.84]
     validation, test = ended["summaries"]
     assert ended["state"] == "succeeded"
@@ -40,44 +44,44 @@ def test_folds_are_jobs_and_their_figures_a_mean_with_an_interval(service: Serve
         assert (summary["low"], summary["high"]) == pytest.approx(interval)
         assert summary["models"] == "one_per_trial"
     assert ended["best"]["number"] == 4  # by the validation part
-    rows = get(service, f"{made['id']}/results")["data"]
+    rows = get(service, f"{experiment['id']}/results")["data"]
     assert [row["value"] for row in rows] == pytest.approx(values)
     assert [row["params"] for row in rows] == [{"fold": fold} for fold in range(5)]
-    other = get(service, f"{made['id']}/results?metric=test_loss")
+    other = get(service, f"{experiment['id']}/results?metric=test_loss")
     assert [row["value"] for row in other["data"]] == pytest.approx([1 - value for value in values])
-    get(service, f"{made['id']}/results?metric=test_nonsense", 422)
+    get(service, f"{experiment['id']}/results?metric=test_nonsense", 422)
 
 
 def test_variants_are_compared_in_pairs_and_so_are_experiments_on_the_same_cuts(service: Served) -> None:
     wider = {"model": {"hidden": [16]}}
-    made = post(service, "kfold", folds=4, variants={"wide": wider}, parallel=100)
+    experiment = post(service, "kfold", folds=4, variants={"wide": wider}, parallel=100)
     run_all(service, by_fold)
-    ended = get(service, made["id"])
+    ended = get(service, experiment["id"])
     (found,) = ended["comparisons"]
     assert (found["a"], found["b"], found["verdict"], found["n"]) == ("base", "wide", "better", 4)
     assert found["difference"] == pytest.approx(0.05)
     assert found["metric"] == "val_accuracy", "on one common test part the pairs would share its chance"
     # of 1000 samples 100 are test; a fold of the others is 225, and 675 train
     assert found["test_share"] == pytest.approx(225 / 675)
-    told = [(line["variant"], line["metric"]) for line in ended["summaries"]]
-    assert told == [(one, metric) for one in ("base", "wide") for metric in ("val_accuracy", "test_accuracy")]
+    summarized = [(line["variant"], line["metric"]) for line in ended["summaries"]]
+    assert summarized == [(one, metric) for one in ("base", "wide") for metric in ("val_accuracy", "test_accuracy")]
 
-    spec = made["plan"]["spec"]
+    spec = experiment["plan"]["spec"]
     again = post(service, "kfold", folds=4, spec={**spec, "model": {"kind": "mlp", "hidden": [16]}}, parallel=100)
     run_all(service, by_fold)
-    between = get(service, f"{made['id']}/comparison?with={again['id']}")
+    between = get(service, f"{experiment['id']}/comparison?with={again['id']}")
     assert (between["verdict"], between["n"]) == ("better", 4)
     assert between["difference"] == pytest.approx(found["difference"])
     other_cut = post(service, "kfold", folds=3, spec=spec, parallel=100)
-    assert "differently" in get(service, f"{made['id']}/comparison?with={other_cut['id']}", 409)["detail"]
+    assert "differently" in get(service, f"{experiment['id']}/comparison?with={other_cut['id']}", 409)["detail"]
 
 
 def test_without_a_test_part_folds_report_their_validation_parts(service: Served) -> None:
     spec = {**SPEC, "dataset": service.ready_dataset(), "split": {"test": 0}}
-    made = post(service, "kfold", folds=3, spec=spec)
-    assert made["metric"] == "val_accuracy"
+    experiment = post(service, "kfold", folds=3, spec=spec)
+    assert experiment["metric"] == "val_accuracy"
     run_all(service, lambda spec: {"val": by_fold(spec)["val"]})
-    (summary,) = get(service, made["id"])["summaries"]
+    (summary,) = get(service, experiment["id"])["summaries"]
     assert (summary["metric"], summary["n"]) == ("val_accuracy", 3)
 
 
@@ -122,7 +126,7 @@ def test_a_sweep_goes_on_with_the_same_trials_whatever_dies_and_whichever_ends_f
 def test_a_planner_that_dies_in_the_midst_of_a_step_leaves_nothing_half_done(
     service: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = post(service, "random", space=SPACE, trials=6, parallel=3, seed=1)
+    experiment = post(service, "random", space=SPACE, trials=6, parallel=3, seed=1)
 
     class Killed(BaseException):
         pass
@@ -138,68 +142,68 @@ def test_a_planner_that_dies_in_the_midst_of_a_step_leaves_nothing_half_done(
             with pytest.raises(Killed):
                 tick(service)
         assert waiting(service) == []
-        assert drawn(service, made["id"]) == []
+        assert drawn(service, experiment["id"]) == []
     tick(service)
     assert len(waiting(service)) == 3
     tick(service)
     assert len(waiting(service)) == 3
     run_all(service, by_lr)
-    twin = post(service, "random", space=SPACE, trials=6, parallel=1, seed=1, spec=made["plan"]["spec"])
+    twin = post(service, "random", space=SPACE, trials=6, parallel=1, seed=1, spec=experiment["plan"]["spec"])
     tick(service)
     run_all(service, by_lr)
-    assert drawn(service, twin["id"]) == drawn(service, made["id"])  # independent draws do not hang on `parallel`
+    assert drawn(service, twin["id"]) == drawn(service, experiment["id"])  # independent draws do not hang on `parallel`
 
 
 def test_a_trial_that_fails_or_is_refused_is_counted_and_the_others_go_on(service: Served) -> None:
     space = {"/optimizer/lr": [0.1, 0.001]}
-    made = post(service, "grid", space=space)
+    experiment = post(service, "grid", space=space)
     run_all(service, lambda spec: None if spec["optimizer"]["lr"] == 0.1 else by_lr(spec))
-    ended = get(service, made["id"])
+    ended = get(service, experiment["id"])
     assert (ended["state"], ended["jobs"]) == ("succeeded", {"failed": 1, "succeeded": 1})
-    rows = get(service, f"{made['id']}/results")["data"]
+    rows = get(service, f"{experiment['id']}/results")["data"]
     assert rows[0]["error"] == {"code": "loss_not_finite", "message": "it diverged"}
     assert rows[0]["value"] is None
 
     # neither value is wrong by itself, both together are
     both = {"/model": [{"kind": "mlp"}, {"kind": "cnn"}], "/preprocess": [[], [{"kind": "pca", "components": 4}]]}
-    made = post(service, "grid", space=both)
+    experiment = post(service, "grid", space=both)
     run_all(service, lambda spec: {"val": {"loss": 0.5}})
-    ended = get(service, made["id"])
+    ended = get(service, experiment["id"])
     assert ended["jobs"] == {"succeeded": 3, "refused": 1}, ended
-    refused = [row for row in get(service, f"{made['id']}/results")["data"] if row["state"] == "refused"]
+    refused = [row for row in get(service, f"{experiment['id']}/results")["data"] if row["state"] == "refused"]
     assert refused[0]["error"]["errors"][0]["pointer"] == "/preprocess"
 
-    made = post(service, "grid", space=space)
+    experiment = post(service, "grid", space=space)
     run_all(service, lambda spec: None)
-    ended = get(service, made["id"])
+    ended = get(service, experiment["id"])
     assert (ended["state"], ended["error"]["code"]) == ("failed", "no_trial_succeeded")
 
 
 @pytest.mark.parametrize(("running", "ends"), [("stop", "stopping"), ("cancel", "running"), ("finish", "running")])
 def test_a_stop_of_the_whole(service: Served, running: str, ends: str) -> None:
-    made = post(service, "grid", space={"/optimizer/lr": [0.1, 0.01, 0.001, 1e-4]}, parallel=2)
+    experiment = post(service, "grid", space={"/optimizer/lr": [0.1, 0.01, 0.001, 1e-4]}, parallel=2)
     claimed = service.claim()
-    stopped = service.client.post(f"/v1/experiments/{made['id']}/stop", json={"running": running})
+    stopped = service.client.post(f"/v1/experiments/{experiment['id']}/stop", json={"running": running})
     assert (stopped.status_code, stopped.json()["state"]) == (200, "stopping")
     job = service.job(claimed.job_id)
     assert job["state"] == ends
     assert waiting(service) == []  # the one that waited has been cancelled
     tick(service)
-    assert get(service, made["id"])["state"] == "stopping"
+    assert get(service, experiment["id"])["state"] == "stopping"
     service.finish(claimed, evaluation={"split": "val", "samples": 1, "metrics": {}, "parts": {"val": {"loss": 1.0}}})
     tick(service)
-    ended = get(service, made["id"])
+    ended = get(service, experiment["id"])
     assert (ended["state"], sum(ended["jobs"].values())) == ("stopped", 2)
-    again = service.client.post(f"/v1/experiments/{made['id']}/stop")
+    again = service.client.post(f"/v1/experiments/{experiment['id']}/stop")
     assert again.json()["state"] == "stopped"
 
 
 def test_it_waits_for_its_dataset_and_says_when_that_is_of_no_use(service: Served) -> None:
     answer = service.client.put("/v1/datasets?name=late", content=b"late bytes")
-    made = post(service, "kfold", folds=3, spec={**SPEC, "dataset": answer.json()["id"]})
-    assert (made["state"], made["metric"], waiting(service)) == ("waiting", None, [])
+    experiment = post(service, "kfold", folds=3, spec={**SPEC, "dataset": answer.json()["id"]})
+    assert (experiment["state"], experiment["metric"], waiting(service)) == ("waiting", None, [])
     tick(service)
-    assert get(service, made["id"])["state"] == "waiting"
+    assert get(service, experiment["id"])["state"] == "waiting"
     from service.datasets import intake
 
     with service.sessions.begin() as session:
@@ -207,7 +211,7 @@ def test_it_waits_for_its_dataset_and_says_when_that_is_of_no_use(service: Serve
         assert claimed is not None
         intake.invalid(session, claimed.claim, {"code": "x", "message": "nothing in it"}, {})
     tick(service)
-    ended = get(service, made["id"])
+    ended = get(service, experiment["id"])
     assert (ended["state"], ended["error"]["code"]) == ("failed", "invalid_dataset")
 
 
@@ -253,19 +257,19 @@ def test_what_is_wrong_is_told_at_once_and_nothing_is_made(
 
 def test_a_full_queue_holds_a_plan_up_and_loses_nothing(service: Served) -> None:
     object.__setattr__(service.context.settings, "max_queued_jobs", 2)
-    made = post(service, "kfold", folds=5)
-    assert made["jobs"] == {"queued": 2}
+    experiment = post(service, "kfold", folds=5)
+    assert experiment["jobs"] == {"queued": 2}
     run_all(service, by_fold)
-    assert get(service, made["id"])["jobs"] == {"succeeded": 5}
+    assert get(service, experiment["id"])["jobs"] == {"succeeded": 5}
 
 
 def test_housekeeping_looks_at_those_alone_that_have_something_to_do(service: Served) -> None:
-    made = post(service, "grid", space={"/optimizer/lr": [0.1, 0.01, 0.001]}, parallel=2)
+    experiment = post(service, "grid", space={"/optimizer/lr": [0.1, 0.01, 0.001]}, parallel=2)
     tick(service)
 
     def due() -> bool:
         with service.sessions() as session:
-            return made["id"] in repository.due(session)
+            return experiment["id"] in repository.due(session)
 
     assert not due()
     claimed = service.claim()
@@ -275,28 +279,28 @@ def test_housekeeping_looks_at_those_alone_that_have_something_to_do(service: Se
     tick(service)
     assert not due()
     run_all(service, by_lr)
-    assert get(service, made["id"])["state"] == "succeeded"
+    assert get(service, experiment["id"])["state"] == "succeeded"
 
 
 def test_jobs_may_go_and_what_they_showed_stays(service: Served) -> None:
-    made = post(service, "kfold", folds=2)
+    experiment = post(service, "kfold", folds=2)
     run_all(service, by_fold)
-    before = get(service, made["id"])
-    for row in get(service, f"{made['id']}/results")["data"]:
+    before = get(service, experiment["id"])
+    for row in get(service, f"{experiment['id']}/results")["data"]:
         assert service.client.delete(f"/v1/jobs/{row['job']}").status_code == 204
     tick(service)
-    assert get(service, made["id"]) == before
-    assert service.client.delete(f"/v1/experiments/{made['id']}").status_code == 204
-    get(service, made["id"], 404)
+    assert get(service, experiment["id"]) == before
+    assert service.client.delete(f"/v1/experiments/{experiment['id']}").status_code == 204
+    get(service, experiment["id"], 404)
 
 
 def test_a_job_that_goes_before_its_end_was_seen_is_said_to_be_deleted(service: Served) -> None:
-    made = post(service, "kfold", folds=2)
+    experiment = post(service, "kfold", folds=2)
     with service.sessions.begin() as session:
         session.execute(delete(Job).where(Job.id == waiting(service)[0]["id"]))
     run_all(service, by_fold)
     tick(service)
-    ended = get(service, made["id"])
+    ended = get(service, experiment["id"])
     assert (ended["state"], ended["jobs"]) == ("succeeded", {"deleted": 1, "succeeded": 1})
 
 

@@ -104,15 +104,15 @@ def test_validate_creates_nothing_and_estimates(service: Served) -> None:
 
 
 def test_jobs_are_listed_by_group(service: Served) -> None:
-    mine = [service.submit(group="rates & more") for _ in range(2)]
+    grouped = [service.submit(group="rates & more") for _ in range(2)]
     other, none = service.submit(group="depths"), service.submit()
-    assert [service.job(job)["group"] for job in (*mine, other, none)] == ["rates & more"] * 2 + ["depths", None]
+    assert [service.job(job)["group"] for job in (*grouped, other, none)] == ["rates & more"] * 2 + ["depths", None]
     found = service.client.get("/v1/jobs", params={"group": "rates & more"}).json()["data"]
-    assert [job["id"] for job in found] == mine[::-1]
+    assert [job["id"] for job in found] == grouped[::-1]
     assert service.client.get("/v1/jobs?group=rates").json()["data"] == []
     stranger = service.client_for("other")
     assert stranger.get("/v1/jobs", params={"group": "rates & more"}).json()["data"] == []
-    retried = service.client.post(f"/v1/jobs/{mine[0]}/cancel").json()["id"]
+    retried = service.client.post(f"/v1/jobs/{grouped[0]}/cancel").json()["id"]
     again = service.client.post(f"/v1/jobs/{retried}/retry").json()
     assert again["group"] == "rates & more"
     for wrong in ("", "x" * 201, 3, ["a"]):

@@ -54,12 +54,12 @@ def test_only_one_of_many_claims_wins(service: Served) -> None:
 
 def test_priority_then_fairness_then_age(service: Served) -> None:
     other = service.client_for("other")
-    mine = [service.submit() for _ in range(3)]
-    theirs = service.submit(other)
+    jobs = [service.submit() for _ in range(3)]
+    other_job = service.submit(other)
     with service.sessions.begin() as session:
-        session.execute(update(Job).where(Job.id == mine[2]).values(priority=5))
+        session.execute(update(Job).where(Job.id == jobs[2]).values(priority=5))
     # the urgent one; then the project without a running job, although its job is the youngest; then by age
-    assert [service.claim().job_id for _ in range(4)] == [mine[2], theirs, mine[0], mine[1]]
+    assert [service.claim().job_id for _ in range(4)] == [jobs[2], other_job, jobs[0], jobs[1]]
 
 
 def test_renewing_keeps_the_job_and_tells_what_is_wanted(service: Served) -> None:

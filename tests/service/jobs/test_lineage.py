@@ -57,9 +57,9 @@ def test_a_fork_begins_at_the_checkpoint_with_the_changed_spec(service: Served) 
     (event,) = service.client.get(f"/v1/jobs/{fork['id']}/events").json()["data"]
     assert event["reason"] == f"fork of {job}"
     with service.sessions() as session:
-        own = session.scalars(select(Checkpoint).where(Checkpoint.job_id == fork["id"])).one()
+        checkpoint = session.scalars(select(Checkpoint).where(Checkpoint.job_id == fork["id"])).one()
     service.context.storage.delete(key)  # the parent's may go
-    assert service.context.storage.open(own.storage_key).read() == b"state at 7"
+    assert service.context.storage.open(checkpoint.storage_key).read() == b"state at 7"
     again = post_job(service, f"{job}/fork", {"patch": {"name": "slower", "optimizer": {"lr": 0.01}}})
     assert (again.json()["id"], again.headers["Idempotency-Replayed"]) == (fork["id"], "true")
 
@@ -89,18 +89,18 @@ def test_a_job_that_ran_out_of_memory_is_forked_with_the_patch_it_offers(
     error = with_next_spec(failure("out_of_gpu_memory", "no memory left"), claimed.spec)
     with service.sessions.begin() as session:
         attempts.fail(session, claimed.claim, error)
-    told = service.job(job)
-    offer = told["error"]["evidence"]["next_spec"]
-    assert (told["state"], offer["fork"]) == ("failed", True)
+    failed = service.job(job)
+    offer = failed["error"]["evidence"]["next_spec"]
+    assert (failed["state"], offer["fork"]) == ("failed", True)
 
     answer = post_job(service, f"{job}/fork", {"patch": offer["patch"]})
     assert answer.status_code == 201, answer.text
-    made = answer.json()["resolved"]["train"]
-    assert (made["batch_size"], made["gradient_accumulation_steps"]) == (batch_size, accumulation_steps)
+    resolved = answer.json()["resolved"]["train"]
+    assert (resolved["batch_size"], resolved["gradient_accumulation_steps"]) == (batch_size, accumulation_steps)
     assert answer.json()["parent"] == {"job": job, "relation": "fork", "step": 7}
     anew = service.client.post("/v1/jobs", json=offer["spec"])  # where it had no checkpoint
     assert anew.status_code == 201, anew.text
-    assert anew.json()["resolved"]["train"] == made
+    assert anew.json()["resolved"]["train"] == resolved
 
 
 @pytest.mark.parametrize(
@@ -126,11 +126,11 @@ def test_going_on_with_an_ended_job_makes_a_new_one(service: Served) -> None:
 
     answer = post_job(service, f"{job}/resume", {"extra_epochs": 2})
     assert answer.status_code == 201, answer.text
-    made = answer.json()
-    assert made["resolved"]["train"]["epochs"] == 6
-    assert made["parent"] == {"job": job, "relation": "resume", "step": 3}
-    assert post_job(service, f"{job}/resume", {"extra_epochs": 2}).json()["id"] == made["id"]
-    assert post_job(service, f"{job}/resume", {"extra_epochs": 3}).json()["id"] != made["id"]
+    resumed = answer.json()
+    assert resumed["resolved"]["train"]["epochs"] == 6
+    assert resumed["parent"] == {"job": job, "relation": "resume", "step": 3}
+    assert post_job(service, f"{job}/resume", {"extra_epochs": 2}).json()["id"] == resumed["id"]
+    assert post_job(service, f"{job}/resume", {"extra_epochs": 3}).json()["id"] != resumed["id"]
     assert service.job(job)["state"] == "succeeded"
 
 
@@ -148,10 +148,10 @@ def test_a_rule_that_may_have_stopped_the_job_begins_anew(service: Served, rule:
     job = service.submit(train={"epochs": 10}, early_stop=rules, group="e")
     result = {"best_epoch": 3, "stopped_epoch": 4, "test": {}}
     service.finish(service.claim(), stop_reason="early_stop", result=result)
-    made = post_job(service, f"{job}/resume").json()
-    assert [rule.get("start_epoch") for rule in made["resolved"]["early_stop"]] == [4, None]
-    assert made["resolved"]["train"]["epochs"] == 10
-    assert made["parent"]["step"] is None
+    resumed = post_job(service, f"{job}/resume").json()
+    assert [rule.get("start_epoch") for rule in resumed["resolved"]["early_stop"]] == [4, None]
+    assert resumed["resolved"]["train"]["epochs"] == 10
+    assert resumed["parent"]["step"] is None
 
 
 def test_a_paused_job_gets_its_extra_epochs_itself(service: Served) -> None:

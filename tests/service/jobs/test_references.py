@@ -17,11 +17,11 @@ def problems(service: Served, **changes: Any) -> list[tuple[str, str]]:
 
 
 def test_things_that_are_not_there(service: Served) -> None:
-    mine = service.submit()
-    theirs = service.submit(service.client_for("another"))
+    job = service.submit()
+    other_job = service.submit(service.client_for("another"))
     assert problems(service, start_from={"job": "job_x"}) == [("/start_from/job", "unknown_job")]
-    assert problems(service, start_from={"job": theirs}) == [("/start_from/job", "unknown_job")]
-    assert problems(service, start_from={"job": mine}) == [("/start_from/job", "no_model")]
+    assert problems(service, start_from={"job": other_job}) == [("/start_from/job", "unknown_job")]
+    assert problems(service, start_from={"job": job}) == [("/start_from/job", "no_model")]
     assert problems(service, start_from={"model": "mdl_x"}) == [("/start_from/model", "unknown_model")]
     pretrained = {"kind": "mlp", "init": {"kind": "pretrained", "dataset": "ds_x"}}
     assert problems(service, model=pretrained) == [("/model/init/dataset", "unknown_dataset")]
@@ -30,7 +30,7 @@ def test_things_that_are_not_there(service: Served) -> None:
         ("/start_from/model", "unknown_model"),
         ("/adapt/target_dataset", "unknown_dataset"),
     ]
-    members = {"kind": "ensemble", "members": [mine, "mdl_x"]}
+    members = {"kind": "ensemble", "members": [job, "mdl_x"]}
     assert problems(service, model=members) == [
         ("/model/members/0", "no_model"),
         ("/model/members/1", "unknown_model"),

@@ -76,19 +76,19 @@ def test_it_cannot_be_started_from_nor_be_a_member(
 
 
 def test_its_diagnosis_speaks_of_the_data_alone(service: Served, ended: str) -> None:
-    said = service.client.get(f"/v1/jobs/{ended}/diagnosis").json()
-    assert said["final"]
-    codes = {verdict["code"] for verdict in said["verdicts"]}
+    diagnosis = service.client.get(f"/v1/jobs/{ended}/diagnosis").json()
+    assert diagnosis["final"]
+    codes = {verdict["code"] for verdict in diagnosis["verdicts"]}
     assert codes <= {"healthy", "class_imbalance", "leakage", "distribution_mismatch", "validation_too_small"}
-    for offer in said["recommendations"]:
+    for offer in diagnosis["recommendations"]:
         assert service.client.post("/v1/specs:validate", json=offer["spec"]).status_code == 200
 
 
 def test_a_spec_is_checked_with_warnings_and_an_estimate(service: Served) -> None:
     spec = {"dataset": service.ready_dataset(**VECTORS), "model": MODEL, "optimizer": {"kind": "sgd", "lr": 0.1}}
-    said = service.client.post("/v1/specs:validate", json=spec).json()
-    assert [(w["pointer"], w["code"]) for w in said["warnings"]] == [("/optimizer", "not_used")]
-    assert (said["estimate"]["parameters"], said["estimate"]["steps_per_epoch"]) == (0, 1)
+    validation = service.client.post("/v1/specs:validate", json=spec).json()
+    assert [(w["pointer"], w["code"]) for w in validation["warnings"]] == [("/optimizer", "not_used")]
+    assert (validation["estimate"]["parameters"], validation["estimate"]["steps_per_epoch"]) == (0, 1)
     kinds = {entry["kind"] for entry in service.client.get("/v1/catalog").json()["model"]}
     assert {"gradient_boosting", "rbf_svm"} <= kinds
 

@@ -95,9 +95,9 @@ def play(game: Play) -> None:
         elif state == "paused" and not wishes:
             transact(game.context, jobs.resume, game.context, game.who, game.job)
         elif workers:
-            mine = rng.choice(workers)
-            if next(mine, "over") == "over":
-                workers.remove(mine)
+            worker = rng.choice(workers)
+            if next(worker, "over") == "over":
+                workers.remove(worker)
     for _ in game.stop():
         pass  # long after the end
     game.promises_hold()

@@ -38,7 +38,7 @@ def trainkit(service: Served, url: str, *arguments: str) -> subprocess.Popen[str
     return subprocess.Popen([*COMMAND, *arguments], env=environment, stdout=both, stderr=both, text=True)
 
 
-def said(process: subprocess.Popen[str]) -> tuple[int, list[str], str]:
+def output_of(process: subprocess.Popen[str]) -> tuple[int, list[str], str]:
     out, err = process.communicate(timeout=60)
     return process.returncode, [line.split(" ", 1)[1] for line in out.splitlines()], err
 
@@ -54,20 +54,20 @@ def test_lines_are_printed_filtered_and_followed(service: Served, url: str) -> N
     service.say(second, "again")
     following = trainkit(service, url, job, "--follow", "--tail", "2")
     every = [f"1 info line {n}" for n in range(1500)] + ["1 error Broken", "2 info again"]
-    assert said(trainkit(service, url, job)) == (0, every, "")
-    assert said(trainkit(service, url, job, "--level", "warning"))[1] == ["1 error Broken"]
-    assert said(trainkit(service, url, job, "--grep", "LINE 149", "--attempt", "1"))[1] == [
+    assert output_of(trainkit(service, url, job)) == (0, every, "")
+    assert output_of(trainkit(service, url, job, "--level", "warning"))[1] == ["1 error Broken"]
+    assert output_of(trainkit(service, url, job, "--grep", "LINE 149", "--attempt", "1"))[1] == [
         *(f"1 info line {n}" for n in [149, *range(1490, 1500)]),
     ]
-    assert said(trainkit(service, url, job, "--tail", "1"))[1] == ["2 info again"]
+    assert output_of(trainkit(service, url, job, "--tail", "1"))[1] == ["2 info again"]
     service.say(second, "last")
     service.finish(second)
-    assert said(following) == (0, ["1 error Broken", "2 info again", "2 info last"], "")
+    assert output_of(following) == (0, ["1 error Broken", "2 info again", "2 info last"], "")
 
 
 def test_what_is_wrong_is_said_in_two_lines(service: Served, url: str) -> None:
-    code, out, err = said(trainkit(service, url, "job_nobody"))
+    code, out, err = output_of(trainkit(service, url, "job_nobody"))
     assert (code, out) == (8, [])
     assert err.startswith("trainkit: There is no job 'job_nobody'")
-    code, _, err = said(trainkit(service, "http://127.0.0.1:1", "job_x"))
+    code, _, err = output_of(trainkit(service, "http://127.0.0.1:1", "job_x"))
     assert (code, len(err.splitlines())) == (7, 2)

@@ -46,13 +46,13 @@ def test_names_pick_series_and_the_cursor_still_moves_on(service: Served, job: s
     claimed = service.claim()
     service.append(claimed, row("loss", 1.0), row("loss", 2.0, split="train"), row("accuracy", 0.5))
 
-    def asked(names: str) -> tuple[list[int], int]:
+    def cursors(names: str) -> tuple[list[int], int]:
         page = service.client.get(f"/v1/jobs/{job}/metrics?names={names}").json()
         return [r["seq"] for r in page["data"]], page["next"]
 
-    assert asked("loss") == ([1, 2], 3)
-    assert asked("val_loss, accuracy") == ([1, 3], 3)
-    assert asked("nothing") == ([], 3)
+    assert cursors("loss") == ([1, 2], 3)
+    assert cursors("val_loss, accuracy") == ([1, 3], 3)
+    assert cursors("nothing") == ([], 3)
 
 
 def test_an_etag_saves_the_body_until_something_changes(service: Served, job: str) -> None:
@@ -109,8 +109,8 @@ def test_series_hold_the_rows_that_count(service: Served, job: str) -> None:
 def test_the_same_query_gives_the_same_bytes(service: Served, job: str) -> None:
     claimed = service.claim()
     service.append(claimed, *(row("loss", (n * 7919) % 1000, n) for n in range(3000)))
-    asked = [service.client.get(f"/v1/jobs/{job}/metrics/series?max_points=50").content for _ in range(2)]
-    assert asked[0] == asked[1]
+    bodies = [service.client.get(f"/v1/jobs/{job}/metrics/series?max_points=50").content for _ in range(2)]
+    assert bodies[0] == bodies[1]
     points = service.client.get(f"/v1/jobs/{job}/metrics/series?max_points=50").json()["series"]["val_loss"]["value"]
     assert len(points) <= 50
     assert (min(points), max(points)) == (0, 999)

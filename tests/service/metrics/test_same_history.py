@@ -156,10 +156,10 @@ def test_tensorboard_reads_the_event_file(service: Served, ended: str, tmp_path:
     live = [one for one in polled(service.client, ended) if not one["superseded"]]
     for tag in ("train/accuracy", "val/loss"):
         split, _, name = tag.partition("/")
-        mine = [one for one in live if (one["split"], one["name"]) == (split, name)]
+        rows = [one for one in live if (one["split"], one["name"]) == (split, name)]
         found = board.Scalars(tag)
-        assert [(event.step, event.value) for event in found] == [(one["step"], one["value"]) for one in mine]
-        assert [as_row(one, marks=False)[-1].timestamp() for one in mine] == pytest.approx(
+        assert [(event.step, event.value) for event in found] == [(one["step"], one["value"]) for one in rows]
+        assert [as_row(one, marks=False)[-1].timestamp() for one in rows] == pytest.approx(
             [event.wall_time for event in found], abs=0.002
         )
 
@@ -180,13 +180,13 @@ def test_answers_are_compressed_for_those_who_ask(service: Served, ended: str) -
 
 
 def test_a_series_of_a_range_of_steps(service: Served, ended: str) -> None:
-    def asked(query: str) -> dict[str, Any]:
+    def series(query: str) -> dict[str, Any]:
         return dict(service.client.get(f"/v1/jobs/{ended}/metrics/series?{query}").json()["series"])
 
-    assert asked("from_step=10&to_step=12")["val_loss"]["step"] == [10, 11, 12]
-    assert asked("from_step=250&names=val_loss")["val_loss"]["step"] == list(range(250, 300)), "without the superseded"
-    assert list(asked("from_step=350")) == ["train_accuracy"]
-    few = asked("from_step=100&to_step=199&max_points=8")["val_loss"]
+    assert series("from_step=10&to_step=12")["val_loss"]["step"] == [10, 11, 12]
+    assert series("from_step=250&names=val_loss")["val_loss"]["step"] == list(range(250, 300)), "without the superseded"
+    assert list(series("from_step=350")) == ["train_accuracy"]
+    few = series("from_step=100&to_step=199&max_points=8")["val_loss"]
     assert (few["step"][0], few["step"][-1], len(few["step"])) == (100, 199, 6)
     bad = service.client.get(f"/v1/jobs/{ended}/metrics/series?from_step=3&to_step=2")
     assert (bad.status_code, bad.json()["code"]) == (422, "bad_range")

@@ -30,7 +30,7 @@ def model(service: Served) -> str:
     return service.finish(claimed, model_key=key)
 
 
-def answering(service: Served, **said: Any) -> threading.Thread:
+def answering(service: Served, **reply: Any) -> threading.Thread:
     """A predict worker that answers the next question."""
 
     def work() -> None:
@@ -39,10 +39,10 @@ def answering(service: Served, **said: Any) -> threading.Thread:
                 claimed = inference_requests.claim(session, "w", 30)
                 if claimed is None:
                     continue
-                if "error" in said:
-                    inference_requests.fail(session, claimed.claim, said["error"])
+                if "error" in reply:
+                    inference_requests.fail(session, claimed.claim, reply["error"])
                 else:
-                    body = json.dumps(said).encode()
+                    body = json.dumps(reply).encode()
                     inference_requests.answer(session, claimed.claim, body, "application/json")
                 return
 

@@ -59,8 +59,8 @@ def test_prometheus_own_tools_read_it(service: Served, promtool: str) -> None:
 def test_both_formats_say_the_same(service: Served) -> None:
     job = service.submit()
     plain = service.client.get("/metrics")
-    asked = {"Accept": "application/openmetrics-text; version=1.0.0, text/plain; q=0.5"}
-    answer = service.client.get("/metrics", headers=asked)
+    headers = {"Accept": "application/openmetrics-text; version=1.0.0, text/plain; q=0.5"}
+    answer = service.client.get("/metrics", headers=headers)
     assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     assert answer.text.endswith("# EOF\n")
     first, second = Scrape(plain.text), Scrape(answer.text, openmetrics=True)
@@ -220,19 +220,19 @@ def test_ends_are_counted_once_and_only_when_they_have_happened(service: Served)
 
 @SQLITE
 def test_a_rollback_forgets_and_a_savepoint_does_not_tell(service: Served) -> None:
-    told: list[str] = []
+    calls: list[str] = []
     with service.sessions() as session:
         session.execute(text("SELECT 1"))
-        after_commit(session, lambda: told.append("rolled back"))
+        after_commit(session, lambda: calls.append("rolled back"))
         session.rollback()
-        after_commit(session, lambda: told.append("kept"))
+        after_commit(session, lambda: calls.append("kept"))
         with session.begin_nested():
             session.execute(text("SELECT 1"))
-        assert told == []
+        assert calls == []
         session.commit()
         session.execute(text("SELECT 1"))
         session.commit()
-    assert told == ["kept"]
+    assert calls == ["kept"]
 
 
 @SQLITE

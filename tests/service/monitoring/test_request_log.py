@@ -26,20 +26,20 @@ def as_it_was() -> Iterator[None]:
     """Setting up a log changes the whole process."""
     root, others = logging.getLogger(), [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error")]
     handlers, level = root.handlers[:], root.level
-    theirs = [(other.handlers, other.propagate) for other in others]
+    settings = [(other.handlers, other.propagate) for other in others]
     yield
     logging.captureWarnings(False)
     logging.getLogger("uvicorn.access").disabled = False
     root.handlers[:] = handlers
     root.setLevel(level)
-    for other, (kept, propagate) in zip(others, theirs, strict=True):
+    for other, (kept, propagate) in zip(others, settings, strict=True):
         other.handlers, other.propagate = kept, propagate
 
 
 def lines(capsys: pytest.CaptureFixture[str], logger: str = "service.access") -> list[dict[str, Any]]:
     """Every line is an object; those of one logger."""
-    said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    return [line for line in said if line["logger"] == logger]
+    entries = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    return [line for line in entries if line["logger"] == logger]
 
 
 @SQLITE
@@ -49,7 +49,7 @@ def test_every_answer_has_an_id_and_errors_say_it(service: Served, monkeypatch: 
 
     client, bare = service.client, TestClient(service.app)
     seen = set()
-    for asked, path, status in (
+    for requester, path, status in (
         (client, "/v1/jobs", 200),
         (client, "/v1/jobs/job_none", 404),
         (client, "/nowhere", 404),
@@ -61,7 +61,7 @@ def test_every_answer_has_an_id_and_errors_say_it(service: Served, monkeypatch: 
     ):
         if status == 500:
             monkeypatch.setattr("service.jobs.routes.service.find", broken)
-        answer = asked.get(path)
+        answer = requester.get(path)
         assert answer.status_code == status, path
         identifier = answer.headers["x-request-id"]
         seen.add(identifier)
@@ -75,9 +75,9 @@ def test_a_sane_id_of_the_client_is_taken(service: Served) -> None:
     for given in ("a", "Abc-1.2_3", "x" * 128):
         assert service.client.get("/healthz", headers={"X-Request-Id": given}).headers["x-request-id"] == given
     for given in ("", "x" * 129, "with space", 'a"b', "a\tb", "ü", "a;b"):
-        made = service.client.get("/healthz", headers={"X-Request-Id": given.encode("latin-1")})
-        assert made.headers["x-request-id"] != given
-        assert len(made.headers["x-request-id"]) == 16
+        response = service.client.get("/healthz", headers={"X-Request-Id": given.encode("latin-1")})
+        assert response.headers["x-request-id"] != given
+        assert len(response.headers["x-request-id"]) == 16
 
 
 @SQLITE
@@ -114,9 +114,9 @@ def test_a_defect_is_found_under_the_request_s_id(
     monkeypatch.setattr("service.jobs.routes.service.find", broken)
     set_up(replace(settings, log_format="json"))
     answer = service.client.get("/v1/jobs/job_x")
-    said = capsys.readouterr().err
-    assert PASSWORD not in said
-    entries = [json.loads(line) for line in said.splitlines()]
+    log = capsys.readouterr().err
+    assert PASSWORD not in log
+    entries = [json.loads(line) for line in log.splitlines()]
     (defect,) = (entry for entry in entries if entry["level"] == "error")
     assert defect["request_id"] == answer.json()["request_id"]
     assert "RuntimeError: cannot reach postgresql+psycopg://trainkit:***@db/trainkit" in defect["exception"]
@@ -141,12 +141,12 @@ def test_no_secret_gets_through(settings: Settings, capsys: pytest.CaptureFixtur
             raise ValueError(key)
         except ValueError:
             log.exception("oh")
-        said = capsys.readouterr().err
+        output = capsys.readouterr().err
         for secret in ("k" * 40, "dXNlcjpwYXNzd29yZA", PASSWORD, "plain-metrics-token", "broker-secret"):
-            assert secret not in said, form
-        assert "tk_0a1b2c3d_***" in said
-        assert "https://host:8321/path" in said
-        assert "redis://:***@broker:6379/0" in said
+            assert secret not in output, form
+        assert "tk_0a1b2c3d_***" in output
+        assert "https://host:8321/path" in output
+        assert "redis://:***@broker:6379/0" in output
 
 
 @SQLITE
@@ -170,14 +170,14 @@ def test_lines_say_what_they_belong_to(settings: Settings, capsys: pytest.Captur
     assert third.endswith(" worker.tests done")
     set_up(replace(settings, log_format="json"))
     work()
-    told = lines(capsys, "worker.tests")
-    assert [line["message"] for line in told] == ["job=job_1 stored", "said ü\n", "done"]
-    assert [(line.get("job"), line.get("attempt"), line.get("worker")) for line in told] == [
+    entries = lines(capsys, "worker.tests")
+    assert [line["message"] for line in entries] == ["job=job_1 stored", "said ü\n", "done"]
+    assert [(line.get("job"), line.get("attempt"), line.get("worker")) for line in entries] == [
         ("job_1", 2, "host/7"),
         ("job_1", 2, "host/7"),
         (None, None, None),
     ]
-    assert told[1]["request_id"] == "r"
+    assert entries[1]["request_id"] == "r"
 
 
 def test_the_form_is_one_of_two() -> None:
@@ -189,16 +189,16 @@ def test_the_form_is_one_of_two() -> None:
 
 @SQLITE
 def test_uvicorn_and_warnings_speak_in_our_form(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    theirs = logging.getLogger("uvicorn.error")
+    logger = logging.getLogger("uvicorn.error")
     logging.getLogger("uvicorn").handlers = [logging.StreamHandler()]
     set_up(replace(settings, log_format="json"))
-    theirs.info("Application startup complete.", extra={"color_message": "x"})
+    logger.info("Application startup complete.", extra={"color_message": "x"})
     logging.getLogger("uvicorn.access").info("%s", "GET /v1/jobs/job_1?secret=1")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         logging.captureWarnings(True)
         warnings.warn("careful", stacklevel=1)
-    said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [entry["logger"] for entry in said] == ["uvicorn.error", "py.warnings"]
-    assert "careful" in said[1]["message"]
-    assert "color_message" not in said[0]
+    entries = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [entry["logger"] for entry in entries] == ["uvicorn.error", "py.warnings"]
+    assert "careful" in entries[1]["message"]
+    assert "color_message" not in entries[0]

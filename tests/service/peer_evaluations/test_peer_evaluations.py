@@ -30,17 +30,17 @@ QUARTER = {"kind": "percentile", "percentile": 25, "monitor": "val_loss", "min_j
 
 @pytest.fixture
 def lab(migrated_url: str, tmp_path: Path) -> Iterator[Lab]:
-    made = make_lab(migrated_url, tmp_path)
-    yield made
-    made.context.engine.dispose()
+    instance = make_lab(migrated_url, tmp_path)
+    yield instance
+    instance.context.engine.dispose()
 
 
 @pytest.fixture
 def quick_lab(migrated_sqlite: Path, tmp_path: Path) -> Iterator[Lab]:
     shutil.copyfile(migrated_sqlite, tmp_path / "t.db")
-    made = make_lab(f"sqlite:///{tmp_path}/t.db", tmp_path)
-    yield made
-    made.context.engine.dispose()
+    instance = make_lab(f"sqlite:///{tmp_path}/t.db", tmp_path)
+    yield instance
+    instance.context.engine.dispose()
 
 
 def three(lab: Lab, *histories: list[float]) -> list[Run]:
@@ -162,8 +162,8 @@ def test_its_own_evaluations_that_are_run_again_are_decided_again(lab: Lab) -> N
     run.evaluate(0.5)
     run.resume(metric_seq=kept, step=1)
     run.evaluate(3.5)  # the 0.5 was never its best: 3.5 against 3
-    said = run.decisions()
-    assert [(d.fence, d.step, d.inputs["best"], d.action) for d in said] == [
+    decisions = run.decisions()
+    assert [(d.fence, d.step, d.inputs["best"], d.action) for d in decisions] == [
         (1, 1, 3.9, "continue"),
         (1, 2, 0.5, "continue"),
         (2, 2, 3.5, "stop"),
@@ -220,11 +220,11 @@ def test_numbers_that_json_has_not(lab: Lab) -> None:
     run = lab.start("e", {**MEDIAN, "min_jobs": 1}, QUARTER)
     run.evaluate(math.nan)
     run.evaluate(math.inf)
-    said = run.decisions()
-    thresholds = [None if (found := d.inputs["threshold"]) is None else float(found) for d in said]
+    decisions = run.decisions()
+    thresholds = [None if (found := d.inputs["threshold"]) is None else float(found) for d in decisions]
     assert thresholds == [5e29, 2.5e29, None, 1.0]  # jsonb makes whole numbers of the large ones
-    assert [d.action for d in said] == ["stop", "stop", "continue", "stop"]
-    assert [d.inputs["best"] for d in said] == [None] * 4
+    assert [d.action for d in decisions] == ["stop", "stop", "continue", "stop"]
+    assert [d.inputs["best"] for d in decisions] == [None] * 4
     run.finish("diverged")
     assert run.replay().matches_recorded is True
 
@@ -316,7 +316,7 @@ def play(lab: Lab, seed: int, experiment: str) -> dict[str, int]:
         [],
         [{"kind": "patience", "patience": 50}, MEDIAN, {"kind": "stalled", "evaluations": 50}],
     ]
-    runs = [lab.start(experiment, *mine) for mine in rules]
+    runs = [lab.start(experiment, *of_run) for of_run in rules]
     stride = {run.job: rng.choice([1, 1, 1, 2]) for run in runs}
     checkpoints: dict[str, list[tuple[int, int, Any]]] = {run.job: [(0, 0, [])] for run in runs}
     counts = {"stop": 0, "continue": 0, "resumed": 0}
@@ -345,13 +345,13 @@ def play(lab: Lab, seed: int, experiment: str) -> dict[str, int]:
         run.finish()
         found = run.replay()
         assert found.matches_recorded is True, (seed, run.job)
-        for mine in rules[runs.index(run)]:
-            if mine["kind"] in PEER_RULE_KINDS:
-                asked_anew(run, mine)
+        for rule in rules[runs.index(run)]:
+            if rule["kind"] in PEER_RULE_KINDS:
+                check_replay_of_rule(run, rule)
     return counts
 
 
-def asked_anew(run: Run, rule: dict[str, Any]) -> None:
+def check_replay_of_rule(run: Run, rule: dict[str, Any]) -> None:
     """The rule by itself, as if it had never been asked: its decisions up to the stop."""
     seqs = {seq for seq, _, _ in run.seen}
     with run.lab.context.sessions() as session:
@@ -361,10 +361,10 @@ def asked_anew(run: Run, rule: dict[str, Any]) -> None:
     taken = [d for d in run.decisions() if d.rule["kind"] == rule["kind"] and d.rule["min_jobs"] == rule["min_jobs"]]
     taken = [d for d in taken if (d.step, d.inputs.get("basis")) in live or "start_epoch" in d.inputs]
     found = run.replay([rule]).decisions
-    mine = [json.dumps([d.inputs, d.action], sort_keys=True) for d in found if "basis" in d.inputs]
-    theirs = [json.dumps([d.inputs, d.action], sort_keys=True) for d in taken if "basis" in d.inputs]
-    assert mine == theirs[: len(mine)]
-    assert len(mine) == len(theirs) or found[-1].action == "stop"
+    replayed = [json.dumps([d.inputs, d.action], sort_keys=True) for d in found if "basis" in d.inputs]
+    recorded = [json.dumps([d.inputs, d.action], sort_keys=True) for d in taken if "basis" in d.inputs]
+    assert replayed == recorded[: len(replayed)]
+    assert len(replayed) == len(recorded) or found[-1].action == "stop"
 
 
 def check(decision: Any, run: Run, others: list[Run]) -> None:
@@ -376,13 +376,13 @@ def check(decision: Any, run: Run, others: list[Run]) -> None:
         return
     values = []
     for other in others:
-        there = [(at, value) for _, at, value in other.seen if at <= epoch]
-        if not there or other.seen[-1][1] < epoch:
+        reached = [(at, value) for _, at, value in other.seen if at <= epoch]
+        if not reached or other.seen[-1][1] < epoch:
             continue
         if rule["kind"] == "median":
-            values.append(sum(value for _, value in there) / len(there))
-        elif there[-1][0] == epoch:
-            values.append(there[-1][1])
+            values.append(sum(value for _, value in reached) / len(reached))
+        elif reached[-1][0] == epoch:
+            values.append(reached[-1][1])
     finite = [value for value in values if math.isfinite(value)]
     threshold = None
     if len(values) >= rule["min_jobs"] and finite:
@@ -390,11 +390,11 @@ def check(decision: Any, run: Run, others: list[Run]) -> None:
             threshold = statistics.median(finite)
         else:
             threshold = float(np.percentile(finite, rule["percentile"]))
-    mine = [value for _, _, value in run.seen if math.isfinite(value)]
+    losses = [value for _, _, value in run.seen if math.isfinite(value)]
     assert decision.inputs["others"] == len(values)
     assert decision.inputs["threshold"] == threshold
-    assert decision.inputs["best"] == (min(mine) if mine else None)
-    assert (decision.action == "stop") == (threshold is not None and (not mine or min(mine) > threshold))
+    assert decision.inputs["best"] == (min(losses) if losses else None)
+    assert (decision.action == "stop") == (threshold is not None and (not losses or min(losses) > threshold))
 
 
 @pytest.mark.parametrize("seeds", [range(10), pytest.param(range(2000, 2200), marks=pytest.mark.soak)], ids=len)

@@ -29,10 +29,10 @@ TWO = [row for step in (1, 2) for row in rows_of(step, step, val_loss=0.1)]
 
 @pytest.fixture
 def lab(migrated_url: str, tmp_path: Path) -> Iterator[Lab]:
-    made = make_lab(migrated_url, tmp_path)
-    made.start("e").append(*TWO)
-    yield made
-    made.context.engine.dispose()
+    instance = make_lab(migrated_url, tmp_path)
+    instance.start("e").append(*TWO)
+    yield instance
+    instance.context.engine.dispose()
 
 
 def stop(run: Run) -> None:

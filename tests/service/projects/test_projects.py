@@ -25,41 +25,41 @@ DEFAULTS = {
 }
 
 
-def own(service: Served) -> dict[str, Any]:
+def project_of(service: Served) -> dict[str, Any]:
     (project,) = service.client.get("/v1/projects").json()["data"]
     return dict(project)
 
 
 def change(service: Served, **settings: Any) -> Any:
-    return service.client.patch(f"/v1/projects/{own(service)['id']}", json={"settings": settings})
+    return service.client.patch(f"/v1/projects/{project_of(service)['id']}", json={"settings": settings})
 
 
 def test_settings_are_the_service_s_until_they_are_set(service: Served) -> None:
-    project = own(service)
+    project = project_of(service)
     assert (project["name"], project["settings"], project["overrides"]) == ("default", DEFAULTS, [])
     answer = change(service, logs_days=7, checkpoints_kept=0, metrics_days=365, checkpoints_days=None)
     assert answer.status_code == 200, answer.text
-    wanted = {**DEFAULTS, "logs_days": 7, "checkpoints_kept": 0, "metrics_days": 365, "checkpoints_days": None}
-    assert answer.json()["settings"] == wanted
+    expected = {**DEFAULTS, "logs_days": 7, "checkpoints_kept": 0, "metrics_days": 365, "checkpoints_days": None}
+    assert answer.json()["settings"] == expected
     assert answer.json()["overrides"] == ["checkpoints_days", "checkpoints_kept", "logs_days", "metrics_days"]
     back = {"logs_days": "default", "metrics_days": "default", "checkpoints_days": "default"}
     assert change(service, **back).json()["settings"] == {**DEFAULTS, "checkpoints_kept": 0}
-    assert service.client.get(f"/v1/projects/{project['id']}").json() == own(service)
+    assert service.client.get(f"/v1/projects/{project['id']}").json() == project_of(service)
     assert change(service).json()["overrides"] == ["checkpoints_kept"]
 
 
 @SQLITE
 def test_another_s_project_is_not_there_and_only_admins_ask(service: Served) -> None:
     other = service.client_for("other")
-    (theirs,) = other.get("/v1/projects").json()["data"]
-    assert theirs["name"] == "other"
+    (project,) = other.get("/v1/projects").json()["data"]
+    assert project["name"] == "other"
     for ask in (service.client.get, service.client.delete):
-        assert ask(f"/v1/projects/{theirs['id']}").status_code in (404, 405)
-    answer = service.client.patch(f"/v1/projects/{theirs['id']}", json={"settings": {"logs_days": 1}})
+        assert ask(f"/v1/projects/{project['id']}").status_code in (404, 405)
+    answer = service.client.patch(f"/v1/projects/{project['id']}", json={"settings": {"logs_days": 1}})
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     writer = service.client_for("default", "read", "write")
     assert writer.get("/v1/projects").status_code == 403
-    assert writer.patch(f"/v1/projects/{own(service)['id']}", json={"settings": {}}).status_code == 403
+    assert writer.patch(f"/v1/projects/{project_of(service)['id']}", json={"settings": {}}).status_code == 403
 
 
 @SQLITE
@@ -80,10 +80,10 @@ def test_another_s_project_is_not_there_and_only_admins_ask(service: Served) -> 
     ],
 )
 def test_wrong_values_are_pointed_at(service: Served, body: Any, pointer: str) -> None:
-    answer = service.client.patch(f"/v1/projects/{own(service)['id']}", json=body)
+    answer = service.client.patch(f"/v1/projects/{project_of(service)['id']}", json=body)
     assert answer.status_code == 422
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
-    assert own(service)["overrides"] == []
+    assert project_of(service)["overrides"] == []
 
 
 def test_the_claim_honours_the_project_s_own_limit(service: Served) -> None:
@@ -92,17 +92,17 @@ def test_the_claim_honours_the_project_s_own_limit(service: Served) -> None:
             claimed = leases.claim(session, "train", "w", 30, most)
         return claimed.job_id if claimed else None
 
-    mine = [service.submit() for _ in range(3)]
-    theirs = service.submit(service.client_for("other"))
+    jobs = [service.submit() for _ in range(3)]
+    other_job = service.submit(service.client_for("other"))
     assert change(service, max_running_jobs=1).status_code == 200
-    assert claim() == mine[0]
-    assert claim() == theirs
+    assert claim() == jobs[0]
+    assert claim() == other_job
     assert claim() is None
     assert change(service, max_running_jobs=None).status_code == 200
-    assert claim(most=1) == mine[1], "no limit of its own is more than the service's"
+    assert claim(most=1) == jobs[1], "no limit of its own is more than the service's"
     assert change(service, max_running_jobs="default").status_code == 200
     assert claim(most=1) is None
-    assert claim() == mine[2]
+    assert claim() == jobs[2]
 
 
 def test_queue_and_quota_have_a_limit_of_the_project_s_own(service: Served) -> None:
@@ -128,7 +128,7 @@ def test_the_environment_has_the_defaults() -> None:
 
 def test_who_runs_the_service_has_the_last_word_on_limits() -> None:
     settings = replace(Settings.from_env({}), max_running_jobs=4, max_queued_jobs=0, project_quota_bytes=100)
-    for own_value, holds in ((2, (2, 2, 2)), (9, (4, 9, 9)), (0, (4, None, 100)), (500, (4, 500, 100))):
-        limits = {"max_running_jobs": own_value, "max_queued_jobs": own_value, "quota_bytes": own_value}
+    for override, holds in ((2, (2, 2, 2)), (9, (4, 9, 9)), (0, (4, None, 100)), (500, (4, 500, 100))):
+        limits = {"max_running_jobs": override, "max_queued_jobs": override, "quota_bytes": override}
         rules = rules_of(settings, limits)
         assert (rules.max_running_jobs, rules.max_queued_jobs, rules.quota_bytes) == holds

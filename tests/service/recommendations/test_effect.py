@@ -47,7 +47,7 @@ def test_the_best_evaluation_and_its_own_standard_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("expected", "change", "metric", "said"),
+    ("expected", "change", "metric", "reason"),
     [
         ("val_loss", {}, "val_loss", None),
         ("val_accuracy", {"loss": {"kind": "mse"}}, "val_accuracy", None),
@@ -66,13 +66,13 @@ def test_the_best_evaluation_and_its_own_standard_error() -> None:
         ("val_f1", {}, None, "without a standard error"),
     ],
 )
-def test_what_is_compared(expected: str, change: dict[str, Any], metric: str | None, said: str | None) -> None:
+def test_what_is_compared(expected: str, change: dict[str, Any], metric: str | None, reason: str | None) -> None:
     found = comparison(expected, SPEC, {**SPEC, **change}, VALUES)
     assert found["metric"] == metric
     assert found["before"] == (VALUES[metric] if metric else None)
     better = {"val_loss": "down", "val_mae": "down", "val_accuracy": "up", "val_recall": "up"}
     assert found["direction"] == (better[metric] if metric else None)
-    assert said in found["reason"] if said else found["reason"] is None
+    assert reason in found["reason"] if reason else found["reason"] is None
 
 
 def test_numbers_have_no_accuracy_and_a_source_may_have_no_value() -> None:
@@ -105,13 +105,13 @@ def test_accuracy_gains_upwards_and_ends_without_a_result() -> None:
     higher = {"val_accuracy": {"value": 0.9, "se": 0.03, "epoch": 1}}
     found = measured_effect(compared, "stopped", None, higher)
     assert (found["outcome"], found["gain"]) == ("improved", pytest.approx(0.1))
-    for state, error, said in (
+    for state, error, reason in (
         ("failed", {"code": "loss_not_finite"}, "failed (loss_not_finite)"),
         ("cancelled", None, "was cancelled."),
     ):
         lost = measured_effect(compared, state, error, higher)
         assert (lost["outcome"], lost["after"]) == ("no_result", None)
-        assert said in lost["reason"]
+        assert reason in lost["reason"]
     assert measured_effect(compared, "succeeded", None, {})["outcome"] == "no_result"
     bare = {"val_accuracy": {"value": 0.9, "se": None, "epoch": 1}}
     assert measured_effect(compared, "succeeded", None, bare)["outcome"] == "not_comparable"

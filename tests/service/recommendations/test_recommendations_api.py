@@ -24,10 +24,10 @@ OVERFITTED = [0.5, 0.4, 0.3, 0.25, 0.35, 0.5, 0.7, 0.9]
 
 def log(service: Served, claimed: Any, losses: list[float], se: float, **more: float) -> None:
     for epoch, loss in enumerate(losses, start=1):
-        told = {("train", "loss"): 0.9 * 0.8**epoch, ("val", "loss"): loss, ("val", "loss_se"): se}
-        told |= {("val", name): value for name, value in more.items()}
+        values = {("train", "loss"): 0.9 * 0.8**epoch, ("val", "loss"): loss, ("val", "loss_se"): se}
+        values |= {("val", name): value for name, value in more.items()}
         service.append(
-            claimed, *(MetricRow(split, name, 10 * epoch, epoch, v, 0.0) for (split, name), v in told.items())
+            claimed, *(MetricRow(split, name, 10 * epoch, epoch, v, 0.0) for (split, name), v in values.items())
         )
 
 
@@ -72,10 +72,10 @@ def test_submitted_measured_and_counted(service: Served) -> None:
     source = diagnosed(service, name="first", labels={"a": "b"})
     offered = get(service, f"jobs/{source}/diagnosis").json()["recommendations"]
     job = prescribe(service, source, 1, name="second")
-    made = service.job(job)
-    assert made["parent"] == {"job": source, "relation": "diagnosis", "step": None}
-    assert made["spec"] == {**offered[1]["spec"], "name": "second"}
-    assert (made["name"], made["labels"], made["state"]) == ("second", {"a": "b"}, "queued")
+    submitted = service.job(job)
+    assert submitted["parent"] == {"job": source, "relation": "diagnosis", "step": None}
+    assert submitted["spec"] == {**offered[1]["spec"], "name": "second"}
+    assert (submitted["name"], submitted["labels"], submitted["state"]) == ("second", {"a": "b"}, "queued")
     assert get(service, f"jobs/{job}/events").json()["data"][0]["reason"] == f"diagnosis of {source}"
     waiting = get(service, f"jobs/{job}/recommendation")
     assert waiting.json() == {
@@ -98,13 +98,13 @@ def test_submitted_measured_and_counted(service: Served) -> None:
     assert empty.json()["all"] | {"recommendations": 1, "ended": 0, "hit_rate": None} == empty.json()["all"]
     assert get(service, "diagnosis/scorecard", **{"If-None-Match": empty.headers["ETag"]}).status_code == 304
     run(service, 0.19)  # better by 0.06, noise sqrt(0.03^2 + 0.04^2) = 0.05
-    told = get(service, f"jobs/{job}/recommendation", **{"If-None-Match": waiting.headers["ETag"]})
-    measured = told.json()["measured"]
+    response = get(service, f"jobs/{job}/recommendation", **{"If-None-Match": waiting.headers["ETag"]})
+    measured = response.json()["measured"]
     assert (measured["outcome"], measured["improved"], measured["reason"]) == ("improved", True, None)
     assert (measured["gain"], measured["noise"]) == (pytest.approx(0.06), pytest.approx(0.05))
     assert measured["after"] == {"value": 0.19, "se": 0.04, "epoch": 2}
     assert measured["expected_after"] == 0.19
-    again = get(service, f"jobs/{job}/recommendation", **{"If-None-Match": told.headers["ETag"]})
+    again = get(service, f"jobs/{job}/recommendation", **{"If-None-Match": response.headers["ETag"]})
     assert again.status_code == 304
     counted = get(service, "diagnosis/scorecard", **{"If-None-Match": empty.headers["ETag"]}).json()
     ruleset = counted["rulesets"][0]

@@ -33,17 +33,17 @@ def evaluate(service: Served, claimed: Any, losses: list[float], rules: EarlySto
         values = {"train_loss": loss / 2, "val_loss": loss, "val_loss_se": 0.1}
         service.append(claimed, *logged(step, **values))
         if rules is not None:
-            said = rules.observe(Evaluation(step, step, values, step * 0.5))
-            take(service, claimed, said)
+            decisions = rules.observe(Evaluation(step, step, values, step * 0.5))
+            take(service, claimed, decisions)
 
 
 def take(service: Served, claimed: Any, decisions: list[EarlyStopDecision]) -> None:
     with service.sessions.begin() as session:
-        told = [decision.as_dict() for decision in decisions]
-        metrics.append_decisions(session, claimed.claim, told)
+        rows = [decision.as_dict() for decision in decisions]
+        metrics.append_decisions(session, claimed.claim, rows)
 
 
-def own_rules() -> EarlyStopping:
+def early_stopping() -> EarlyStopping:
     return EarlyStopping([with_mode(rule) for rule in parse_rules({"rules": RULES}) or ()])
 
 
@@ -57,7 +57,7 @@ def simulate(service: Served, job: str, body: Any, query: str = "") -> dict[str,
 def test_another_patience_on_a_stored_history(service: Served) -> None:
     job = service.submit(early_stop=RULES)
     claimed = service.claim()
-    evaluate(service, claimed, LOSSES, own_rules())
+    evaluate(service, claimed, LOSSES, early_stopping())
     found = simulate(service, job, {"rules": [{"kind": "patience", "patience": 2}]})
     assert [(d["seq"], d["step"], d["action"], d["inputs"]["wait"]) for d in found["decisions"]] == [
         (1, 1, "continue", 0),
@@ -80,7 +80,7 @@ def test_another_patience_on_a_stored_history(service: Served) -> None:
 def test_the_jobs_own_rules_give_the_decisions_that_were_taken(service: Served) -> None:
     job = service.submit(early_stop=RULES)
     claimed = service.claim()
-    rules = own_rules()
+    rules = early_stopping()
     evaluate(service, claimed, [1e30, 2.0, 0.1 + 0.2, math.inf], rules)
     found = simulate(service, job, {})
     assert (found["matches_recorded"], found["total"]) == (True, 12)
@@ -98,15 +98,15 @@ def test_the_jobs_own_rules_give_the_decisions_that_were_taken(service: Served) 
 def test_a_decision_that_was_taken_otherwise_is_noticed(service: Served) -> None:
     job = service.submit(early_stop=RULES)
     claimed = service.claim()
-    evaluate(service, claimed, [3.0, 2.0], own_rules())
-    evaluate(service, claimed, [1.0], own_rules(), first=3)  # with its counters forgotten
+    evaluate(service, claimed, [3.0, 2.0], early_stopping())
+    evaluate(service, claimed, [1.0], early_stopping(), first=3)  # with its counters forgotten
     assert simulate(service, job, {})["matches_recorded"] is False
 
 
 def test_a_missing_last_decision_counts_once_nothing_can_come(service: Served) -> None:
     job = service.submit(early_stop=RULES)
     claimed = service.claim()
-    evaluate(service, claimed, [3.0, 2.0], own_rules())
+    evaluate(service, claimed, [3.0, 2.0], early_stopping())
     evaluate(service, claimed, [1.0], None, first=3)
     assert simulate(service, job, {})["matches_recorded"] is True
     service.finish(claimed)
@@ -116,7 +116,7 @@ def test_a_missing_last_decision_counts_once_nothing_can_come(service: Served) -
 def test_what_was_run_again_is_left_out(service: Served) -> None:
     job = service.submit(early_stop=RULES)
     claimed = service.claim()
-    rules = own_rules()
+    rules = early_stopping()
     evaluate(service, claimed, [3.0, 2.0], rules)
     kept, rows = rules.state(), service.job(job)
     with service.sessions() as session:
@@ -127,7 +127,7 @@ def test_what_was_run_again_is_left_out(service: Served) -> None:
         metrics.supersede_after(session, claimed.claim, seq)
     assert simulate(service, job, {})["total"] == 6
     # The same fence writes again here; the steps that follow are others.
-    again = own_rules()
+    again = early_stopping()
     again.load(kept)
     evaluate(service, claimed, [2.5, 1.0], again, first=6)
     found = simulate(service, job, {})

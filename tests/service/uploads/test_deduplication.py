@@ -38,8 +38,8 @@ def test_only_known_bytes_of_the_same_project_are_taken_by_their_hash(service: S
     stranger = service.client_for("elsewhere").put("/v1/datasets?name=a", content=b"", headers=headers)
     assert (stranger.status_code, stranger.json()["code"]) == (422, "empty")
 
-    for made in (first, other.json()):
-        assert service.client.delete(f"/v1/datasets/{made['id']}").status_code == 204
+    for dataset in (first, other.json()):
+        assert service.client.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
     gone = service.client.put("/v1/datasets?name=a", content=b"", headers=headers)
     assert (gone.status_code, gone.json()["code"]) == (422, "empty")
 

@@ -31,9 +31,9 @@ def key(migrated_url: str) -> str:
     engine = make_engine(migrated_url)
     session: Session
     with session_factory(engine).begin() as session:
-        made = create_key(session, "default", "test", ("read", "write"))
+        created = create_key(session, "default", "test", ("read", "write"))
     engine.dispose()
-    return made
+    return created
 
 
 @pytest.fixture

@@ -74,14 +74,14 @@ def test_chunks_become_a_dataset(service: Served) -> None:
 
 def test_the_last_chunk_again_makes_no_second_dataset(service: Served) -> None:
     where = begun(service.client, 10)
-    made = patch(service.client, where, 0, b"0123456789").headers["trainkit-dataset"]
+    dataset = patch(service.client, where, 0, b"0123456789").headers["trainkit-dataset"]
     again = patch(service.client, where, 0, b"0123456789")
     assert (again.status_code, again.json()["code"], again.headers["upload-offset"]) == (409, "wrong_offset", "10")
     nothing = patch(service.client, where, 10, b"")
-    asked = head(service.client, where)
-    assert (nothing.status_code, asked.status_code) == (204, 200)
-    for answer in (again, nothing, asked):
-        assert answer.headers["trainkit-dataset"] == made
+    offset = head(service.client, where)
+    assert (nothing.status_code, offset.status_code) == (204, 200)
+    for answer in (again, nothing, offset):
+        assert answer.headers["trainkit-dataset"] == dataset
     assert len(datasets(service)) == 1
 
 
@@ -262,9 +262,9 @@ def test_a_received_upload_gets_its_dataset_from_whoever_looks(service: Served) 
     with service.sessions.begin() as session:
         row = update(Upload).where(Upload.id == identifier)
         session.execute(row.values(state="received", received=10, sha256=sha256))
-    made = {head(service.client, where).headers["trainkit-dataset"] for _ in range(2)}
-    assert made == {d["id"] for d in datasets(service)}
-    assert len(made) == 1
+    ids = {head(service.client, where).headers["trainkit-dataset"] for _ in range(2)}
+    assert ids == {d["id"] for d in datasets(service)}
+    assert len(ids) == 1
 
 
 def test_a_received_upload_without_its_file_fails_with_the_reason(service: Served) -> None:

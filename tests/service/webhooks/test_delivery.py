@@ -43,9 +43,9 @@ ROOT = Path(__file__).parents[3]
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 
 
-def queue_tests(service: Served, made: dict[str, Any], count: int) -> list[str]:
+def queue_tests(service: Served, webhook: dict[str, Any], count: int) -> list[str]:
     """Queue so many test messages; their ids."""
-    answers = [service.client.post(f"/v1/webhooks/{made['id']}/test") for _ in range(count)]
+    answers = [service.client.post(f"/v1/webhooks/{webhook['id']}/test") for _ in range(count)]
     return [str(answer.json()["id"]) for answer in answers]
 
 
@@ -62,17 +62,17 @@ def test_the_signature_is_the_one_of_the_standard() -> None:
 
 def test_a_message_is_signed_so_that_both_libraries_accept_it(service: Served) -> None:
     with receiving() as receiver:
-        made = hook(service, receiver.url + "?a=b", events=["job.queued"])
+        webhook = hook(service, receiver.url + "?a=b", events=["job.queued"])
         job = service.submit(name="Zahlen π", labels={"ort": "Köln"})
         assert send_due(service) == 1
         (got,) = receiver.got
-        assert got.verify(made["secret"])["data"]["job"]["name"] == "Zahlen π"
+        assert got.verify(webhook["secret"])["data"]["job"]["name"] == "Zahlen π"
         tampered = Got(got.path, got.headers, got.body.replace(b"queued", b"failed"))
         with pytest.raises(Exception, match="No matching signature"):
-            tampered.verify(made["secret"])
+            tampered.verify(webhook["secret"])
         assert (got.path, got.headers["Content-Type"]) == ("/hook?a=b", "application/json")
         assert got.headers["User-Agent"] == f"trainkit/{version('trainkit')}"
-        (shown,) = deliveries(service, made["id"])
+        (shown,) = deliveries(service, webhook["id"])
         assert (shown["id"], shown["state"], shown["attempts"]) == (got.id, "delivered", 1)
         assert (shown["status_code"], shown["error"], shown["next_attempt_at"]) == (204, None, None)
         assert shown["first_attempt_at"] == shown["last_attempt_at"]
@@ -87,12 +87,12 @@ def test_a_failed_one_is_tried_again_for_a_day_across_restarts(
     monkeypatch.setattr(delivery_queue, "JITTER", 0.0)
     with receiving() as receiver:
         receiver.says(503, b"later")
-        made = hook(service, receiver.url)
-        (delivery,) = queue_tests(service, made, 1)
+        webhook = hook(service, receiver.url)
+        (delivery,) = queue_tests(service, webhook, 1)
         waits: list[float] = []
         while True:
             assert send_due(service) == 1, "by a sender that knows nothing of those before"
-            (shown,) = deliveries(service, made["id"])
+            (shown,) = deliveries(service, webhook["id"])
             assert (shown["attempts"], shown["status_code"]) == (len(waits) + 1, 503)
             if shown["state"] != "pending":
                 break
@@ -105,14 +105,14 @@ def test_a_failed_one_is_tried_again_for_a_day_across_restarts(
         assert len(receiver.got) == 13
         assert {(got.id, got.body) for got in receiver.got} == {(delivery, receiver.got[0].body)}
         for got in receiver.got:
-            got.verify(made["secret"])
+            got.verify(webhook["secret"])
         history = detail(service, shown)["history"]
         assert [one["number"] for one in history] == list(range(1, 14))
         assert {one["response"] for one in history} == {"later"}
         receiver.says(200)
-        service.client.post(f"/v1/webhooks/{made['id']}/deliveries/{delivery}/redeliver")
+        service.client.post(f"/v1/webhooks/{webhook['id']}/deliveries/{delivery}/redeliver")
         send_due(service)
-        (shown,) = deliveries(service, made["id"])
+        (shown,) = deliveries(service, webhook["id"])
         assert (shown["state"], shown["attempts"], shown["error"]) == ("delivered", 14, None)
 
 
@@ -120,18 +120,18 @@ def test_redelivering_begins_a_round_of_its_own(service: Served, monkeypatch: py
     monkeypatch.setattr(delivery_queue, "JITTER", 0.0)
     with receiving() as receiver:
         receiver.says(500)
-        made = hook(service, receiver.url)
-        (delivery,) = queue_tests(service, made, 1)
+        webhook = hook(service, receiver.url)
+        (delivery,) = queue_tests(service, webhook, 1)
         send_due(service)
         with service.sessions.begin() as session:
             long_ago = db_now(plus=-30 * 3600)
             session.execute(update(WebhookDelivery).values(first_attempt_at=long_ago, next_attempt_at=db_now()))
         send_due(service)
-        assert deliveries(service, made["id"])[0]["state"] == "failed", "a day is over, though nobody could try"
-        service.client.post(f"/v1/webhooks/{made['id']}/deliveries/{delivery}/redeliver")
+        assert deliveries(service, webhook["id"])[0]["state"] == "failed", "a day is over, though nobody could try"
+        service.client.post(f"/v1/webhooks/{webhook['id']}/deliveries/{delivery}/redeliver")
         send_due(service)
         assert round(let_pass(service)) == 5
-        assert (len(receiver.got), deliveries(service, made["id"])[0]["state"]) == (3, "pending")
+        assert (len(receiver.got), deliveries(service, webhook["id"])[0]["state"]) == (3, "pending")
 
 
 def test_pauses_grow_and_are_never_quite_the_same() -> None:
@@ -146,10 +146,10 @@ def test_pauses_grow_and_are_never_quite_the_same() -> None:
 def test_a_redirect_is_not_followed(service: Served, status: int) -> None:
     with receiving() as receiver, receiving() as elsewhere:
         receiver.says(status, Location=elsewhere.url)
-        made = hook(service, receiver.url)
-        queue_tests(service, made, 1)
+        webhook = hook(service, receiver.url)
+        queue_tests(service, webhook, 1)
         send_due(service)
-        (shown,) = deliveries(service, made["id"])
+        (shown,) = deliveries(service, webhook["id"])
         assert (shown["state"], shown["status_code"]) == ("pending", status)
         assert shown["error"] == f"the receiver answered {status}: redirects are not followed"
         assert (len(receiver.got), elsewhere.got) == (1, [])
@@ -158,14 +158,14 @@ def test_a_redirect_is_not_followed(service: Served, status: int) -> None:
 def test_gone_disables_the_webhook_and_says_why(service: Served) -> None:
     with receiving() as receiver:
         receiver.says(410)
-        made = hook(service, receiver.url)
-        place = f"/v1/webhooks/{made['id']}"
-        queue_tests(service, made, 1)
+        webhook = hook(service, receiver.url)
+        place = f"/v1/webhooks/{webhook['id']}"
+        queue_tests(service, webhook, 1)
         send_due(service)
         queued = service.submit()
         shown = service.client.get(place).json()
         assert (shown["active"], shown["disabled_reason"]) == (False, "the receiver answered 410 Gone")
-        (delivery,) = deliveries(service, made["id"])
+        (delivery,) = deliveries(service, webhook["id"])
         assert (delivery["state"], delivery["status_code"], delivery["next_attempt_at"]) == ("failed", 410, None)
         assert service.job(queued)["state"] == "queued"
         receiver.says(200)
@@ -177,12 +177,12 @@ def test_gone_disables_the_webhook_and_says_why(service: Served) -> None:
 
 def test_what_comes_due_while_the_webhook_is_disabled_fails(service: Served) -> None:
     with receiving() as receiver:
-        made = hook(service, receiver.url)
-        queue_tests(service, made, 3)
-        service.client.patch(f"/v1/webhooks/{made['id']}", json={"active": False})
+        webhook = hook(service, receiver.url)
+        queue_tests(service, webhook, 3)
+        service.client.patch(f"/v1/webhooks/{webhook['id']}", json={"active": False})
         assert send_due(service) == 0
         assert receiver.got == []
-        shown = deliveries(service, made["id"])
+        shown = deliveries(service, webhook["id"])
         assert {(one["state"], one["error"], one["attempts"]) for one in shown} == {
             ("failed", "the webhook is disabled", 0)
         }
@@ -191,10 +191,10 @@ def test_what_comes_due_while_the_webhook_is_disabled_fails(service: Served) -> 
 def test_what_waits_goes_to_the_new_url(service: Served) -> None:
     with receiving() as receiver, receiving() as other:
         receiver.says(500)
-        made = hook(service, receiver.url)
-        queue_tests(service, made, 1)
+        webhook = hook(service, receiver.url)
+        queue_tests(service, webhook, 1)
         send_due(service)
-        service.client.patch(f"/v1/webhooks/{made['id']}", json={"url": other.url})
+        service.client.patch(f"/v1/webhooks/{webhook['id']}", json={"url": other.url})
         let_pass(service)
         send_due(service)
         assert [len(one.got) for one in (receiver, other)] == [1, 1]
@@ -210,17 +210,17 @@ def test_a_slow_receiver_and_its_project_hold_no_others(service: Served) -> None
 
         slow.answer = wait
         hooks = [hook(service, slow.url) for _ in range(3)]
-        for made in hooks:
-            queue_tests(service, made, 5)
-        theirs = service.client_for("another")
-        other = theirs.post("/v1/webhooks", json={"url": quick.url}).json()["id"]
+        for webhook in hooks:
+            queue_tests(service, webhook, 5)
+        other_client = service.client_for("another")
+        other = other_client.post("/v1/webhooks", json={"url": quick.url}).json()["id"]
         one = sender(service)
         try:
             while one.start_due():
                 pass
             assert len(slow.wait_for(MAX_PER_PROJECT)) == MAX_PER_PROJECT == 2 * MAX_PER_WEBHOOK
             for count in range(1, 4):
-                assert theirs.post(f"/v1/webhooks/{other}/test").status_code == 202
+                assert other_client.post(f"/v1/webhooks/{other}/test").status_code == 202
                 assert one.start_due() == 1
                 quick.wait_for(count)
             assert len(slow.got) == MAX_PER_PROJECT
@@ -257,8 +257,8 @@ def test_two_senders_never_send_the_same_attempt(service: Served) -> None:
 
 
 def test_a_claim_is_one_sender_s_until_it_ends_and_void_afterwards(service: Served) -> None:
-    made = hook(service, "http://127.0.0.1:9/")
-    (delivery,) = queue_tests(service, made, 1)
+    registered = hook(service, "http://127.0.0.1:9/")
+    (delivery,) = queue_tests(service, registered, 1)
     with service.sessions.begin() as session:
         first = delivery_queue.claim(session, delivery, 0)
         assert first is not None
@@ -269,7 +269,7 @@ def test_a_claim_is_one_sender_s_until_it_ends_and_void_afterwards(service: Serv
     forget_claims(service)
     with reading(service.sessions) as session:
         ((found, fence, webhook, _),) = repository.due(session, 5, (), ())
-        assert (found, fence, webhook) == (delivery, first.claim.fence, made["id"])
+        assert (found, fence, webhook) == (delivery, first.claim.fence, registered["id"])
         assert repository.due(session, 5, (webhook,), ()) == []
     with service.sessions.begin() as session:
         second = delivery_queue.claim(session, delivery, first.claim.fence)
@@ -292,10 +292,10 @@ def test_a_clock_that_was_set_back_keeps_nothing_waiting(service: Served) -> Non
 def test_nobody_there_is_a_failed_attempt(service: Served) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        made = hook(service, f"http://127.0.0.1:{nobody.getsockname()[1]}/")
-        queue_tests(service, made, 1)
+        webhook = hook(service, f"http://127.0.0.1:{nobody.getsockname()[1]}/")
+        queue_tests(service, webhook, 1)
         send_due(service)
-    (shown,) = deliveries(service, made["id"])
+    (shown,) = deliveries(service, webhook["id"])
     assert (shown["state"], shown["status_code"]) == ("pending", None)
     assert shown["error"].startswith("no connection: ")
 
@@ -326,11 +326,11 @@ def test_answers_that_are_none(service: Served, kind: str) -> None:
 
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
-        made = hook(service, f"http://127.0.0.1:{server.getsockname()[1]}/")
-        queue_tests(service, made, 1)
+        webhook = hook(service, f"http://127.0.0.1:{server.getsockname()[1]}/")
+        queue_tests(service, webhook, 1)
         send_due(service)
         thread.join(60)
-    (shown,) = deliveries(service, made["id"])
+    (shown,) = deliveries(service, webhook["id"])
     assert (shown["state"], shown["attempts"], shown["status_code"]) == ("pending", 1, None)
     assert shown["error"].startswith("the connection broke")
 
@@ -355,11 +355,11 @@ def test_a_byte_at_a_time_holds_no_sender(service: Served, monkeypatch: pytest.M
                     ended.set()
 
         threading.Thread(target=drip, daemon=True).start()
-        made = hook(service, f"http://127.0.0.1:{server.getsockname()[1]}/")
-        queue_tests(service, made, 1)
+        webhook = hook(service, f"http://127.0.0.1:{server.getsockname()[1]}/")
+        queue_tests(service, webhook, 1)
         send_due(service)
         assert ended.wait(60)
-    (shown,) = deliveries(service, made["id"])
+    (shown,) = deliveries(service, webhook["id"])
     assert re.fullmatch(r"no complete answer within .* s(: .*)?", shown["error"])
 
 
@@ -367,10 +367,10 @@ def test_a_byte_at_a_time_holds_no_sender(service: Served, monkeypatch: pytest.M
 def test_of_a_large_answer_the_beginning_is_kept(service: Served) -> None:
     with receiving() as receiver:
         receiver.says(500, b"\xff\x00" + b"x" * (1 << 22))
-        made = hook(service, receiver.url)
-        queue_tests(service, made, 1)
+        webhook = hook(service, receiver.url)
+        queue_tests(service, webhook, 1)
         send_due(service)
-        (shown,) = deliveries(service, made["id"])
+        (shown,) = deliveries(service, webhook["id"])
         (attempt,) = detail(service, shown)["history"]
         assert attempt["response"] == "\N{REPLACEMENT CHARACTER}" * 2 + "x" * 998
         assert shown["error"] == "the receiver answered 500"
@@ -384,10 +384,10 @@ def test_a_defect_of_ours_is_a_failed_attempt_and_not_an_endless_one(
         raise RuntimeError("a defect")
 
     monkeypatch.setattr(transport, "_post", broken)
-    made = hook(service, "http://127.0.0.1:9/")
-    queue_tests(service, made, 1)
+    webhook = hook(service, "http://127.0.0.1:9/")
+    queue_tests(service, webhook, 1)
     send_due(service)
-    (shown,) = deliveries(service, made["id"])
+    (shown,) = deliveries(service, webhook["id"])
     assert (shown["state"], shown["attempts"], shown["error"]) == ("pending", 1, "not sent: RuntimeError")
 
 
@@ -414,31 +414,31 @@ def test_a_sender_that_is_killed_loses_nothing(
     service: Served, settings: Settings, tmp_path: Path, point: str, sent: int
 ) -> None:
     with receiving() as receiver:
-        made = hook(service, receiver.url, events=["job.queued"])
+        webhook = hook(service, receiver.url, events=["job.queued"])
         service.submit()
         first = housekeeping(settings, TRAINKIT_FAILPOINTS=f"{point}=kill@{tmp_path}/killed")
         assert first.wait(60) == -signal.SIGKILL
         assert len(receiver.got) == sent - 1
-        (shown,) = deliveries(service, made["id"])
+        (shown,) = deliveries(service, webhook["id"])
         assert (shown["state"], shown["attempts"]) == ("pending", 0)
         assert send_due(service) == 0, "the dead one's claim still holds"
         forget_claims(service)
         second = housekeeping(settings)
         try:
             receiver.wait_for(sent)
-            until_delivered(service, made)
+            until_delivered(service, webhook)
         finally:
             second.terminate()
         assert second.wait(60) == 0
         assert {(got.id, got.body) for got in receiver.got} == {(shown["id"], receiver.got[0].body)}
         assert len(receiver.got) == sent
         for got in receiver.got:
-            got.verify(made["secret"])
+            got.verify(webhook["secret"])
 
 
-def until_delivered(service: Served, made: dict[str, Any]) -> None:
+def until_delivered(service: Served, webhook: dict[str, Any]) -> None:
     end = time.monotonic() + 60
-    while deliveries(service, made["id"])[0]["state"] != "delivered":
+    while deliveries(service, webhook["id"])[0]["state"] != "delivered":
         assert time.monotonic() < end
         time.sleep(0.02)
 
@@ -451,8 +451,8 @@ def test_the_receiver_of_the_documentation_receives(service: Served) -> None:
         port = probe.getsockname()[1]
     assert code.count('("", 8000)') == 1
     code = code.replace('("", 8000)', f'("127.0.0.1", {port})')
-    made = hook(service, f"http://127.0.0.1:{port}/", events=["job.queued"])
-    environment = {**os.environ, "WEBHOOK_SECRET": made["secret"]}
+    webhook = hook(service, f"http://127.0.0.1:{port}/", events=["job.queued"])
+    environment = {**os.environ, "WEBHOOK_SECRET": webhook["secret"]}
     with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             end = time.monotonic() + 60
@@ -461,7 +461,7 @@ def test_the_receiver_of_the_documentation_receives(service: Served) -> None:
                 time.sleep(0.02)
             job = service.submit()
             send_due(service)
-            (shown,) = deliveries(service, made["id"])
+            (shown,) = deliveries(service, webhook["id"])
             assert (shown["state"], shown["status_code"]) == ("delivered", 204)
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -486,8 +486,8 @@ def test_a_slow_receiver_holds_up_no_housekeeping(service: Served, settings: Set
             slow.wait_for(1)
             with service.sessions.begin() as session:
                 session.execute(update(Job).values(lease_expires_at=db_now(plus=-1)))
-            told = quick.wait_for(2)
-            assert told[1].payload["data"]["event"]["from"] == "running"
+            messages = quick.wait_for(2)
+            assert messages[1].payload["data"]["event"]["from"] == "running"
             assert service.job(job)["state"] == "queued"
         finally:
             release.set()

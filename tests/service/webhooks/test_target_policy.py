@@ -198,30 +198,30 @@ SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 def test_a_name_that_turns_private_after_it_was_accepted_is_not_sent_to(
     service: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked: list[str] = []
+    lookups: list[str] = []
     with receiving() as receiver:
         port = int(receiver.url.split(":")[2].split("/")[0])
 
         def rebinding(host: str, _port: int) -> list[str]:
-            looked.append(host)
-            return ["8.8.8.8"] if len(looked) == 1 else ["127.0.0.1"]
+            lookups.append(host)
+            return ["8.8.8.8"] if len(lookups) == 1 else ["127.0.0.1"]
 
         monkeypatch.setattr(target_policy, "resolve_host", rebinding)
-        made = hook(service, f"https://rebind.example:{port}/")
-        assert service.client.post(f"/v1/webhooks/{made['id']}/test").status_code == 202
+        webhook = hook(service, f"https://rebind.example:{port}/")
+        assert service.client.post(f"/v1/webhooks/{webhook['id']}/test").status_code == 202
         one = Sender(service.sessions, TargetPolicy())
         assert one.start_due() == 1
         assert one.drain(60)
         assert receiver.got == []
-    (shown,) = deliveries(service, made["id"])
+    (shown,) = deliveries(service, webhook["id"])
     assert (shown["state"], shown["attempts"], shown["status_code"]) == ("pending", 1, None)
     assert shown["error"].startswith("not sent: the host 'rebind.example' has an address that is not on the public")
     assert "127.0.0.1" not in shown["error"], "what the inside looks like is nobody's business"
-    assert looked == ["rebind.example"] * 2, "one look-up for each check, and none by the connection"
+    assert lookups == ["rebind.example"] * 2, "one look-up for each check, and none by the connection"
     with monkeypatch.context() as outside:
         outside.setattr(target_policy, "resolve_host", answers(["10.0.0.1"]))
         assert_problem(
-            service.client.patch(f"/v1/webhooks/{made['id']}", json={"url": "https://a.b/"}), 422, "invalid_request"
+            service.client.patch(f"/v1/webhooks/{webhook['id']}", json={"url": "https://a.b/"}), 422, "invalid_request"
         )
 
 
@@ -262,7 +262,7 @@ def certificate(folder: Path, name: str) -> Path:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
-    made = (
+    signed = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
@@ -278,7 +278,7 @@ def certificate(folder: Path, name: str) -> Path:
     form = serialization.PrivateFormat.PKCS8
     file = folder / f"{name}.pem"
     pem = serialization.Encoding.PEM
-    file.write_bytes(made.public_bytes(pem) + key.private_bytes(pem, form, plain))
+    file.write_bytes(signed.public_bytes(pem) + key.private_bytes(pem, form, plain))
     return file
 
 
@@ -298,14 +298,14 @@ def test_tls_goes_by_the_name_though_the_connection_goes_to_an_address(
     names: list[str | None] = []
     with receiving() as receiver, over_tls(receiver, tmp_path, names):
         port = receiver.url.split(":")[2].split("/")[0]
-        here = TargetPolicy(("hooks.example", "other.example"), answers(["127.0.0.1"]))
-        unknown = transport.send(here, claimed(f"https://hooks.example:{port}/"))
+        policy = TargetPolicy(("hooks.example", "other.example"), answers(["127.0.0.1"]))
+        unknown = transport.send(policy, claimed(f"https://hooks.example:{port}/"))
         assert unknown.error is not None
         assert "certificate verify failed" in unknown.error, "an authority that nobody knows"
         trusting = ssl.create_default_context(cafile=str(tmp_path / "hooks.example.pem"))
         monkeypatch.setattr(transport, "_tls", lambda: trusting)
-        assert transport.send(here, claimed(f"https://hooks.example:{port}/")).status_code == 204
-        other = transport.send(here, claimed(f"https://other.example:{port}/"))
+        assert transport.send(policy, claimed(f"https://hooks.example:{port}/")).status_code == 204
+        other = transport.send(policy, claimed(f"https://other.example:{port}/"))
         assert other.error is not None
         assert "certificate is not valid for 'other.example'" in other.error
         assert names == ["hooks.example", "hooks.example", "other.example"]

@@ -29,15 +29,15 @@ def test_every_state_has_an_event() -> None:
 def test_a_webhook_is_made_shown_changed_and_deleted(service: Served) -> None:
     answer = service.client.post("/v1/webhooks", json={"url": URL, "description": "ci"})
     assert answer.status_code == 201
-    made = answer.json()
-    assert answer.headers["location"] == f"/v1/webhooks/{made['id']}"
-    assert made["id"].startswith("wh_")
-    assert len(base64.b64decode(made["secret"].removeprefix("whsec_"))) == 32
-    assert (made["events"], made["thresholds"], made["active"], made["labels"]) == (["job.*"], [], True, {})
-    place = f"/v1/webhooks/{made['id']}"
+    webhook = answer.json()
+    assert answer.headers["location"] == f"/v1/webhooks/{webhook['id']}"
+    assert webhook["id"].startswith("wh_")
+    assert len(base64.b64decode(webhook["secret"].removeprefix("whsec_"))) == 32
+    assert (webhook["events"], webhook["thresholds"], webhook["active"], webhook["labels"]) == (["job.*"], [], True, {})
+    place = f"/v1/webhooks/{webhook['id']}"
     shown = service.client.get(place).json()
-    assert shown == {name: value for name, value in made.items() if name != "secret"}
-    assert made["secret"] not in service.client.get("/v1/webhooks").text
+    assert shown == {name: value for name, value in webhook.items() if name != "secret"}
+    assert webhook["secret"] not in service.client.get("/v1/webhooks").text
     job = service.submit()
     changes: dict[str, Any] = {
         "events": ["job.failed"],
@@ -130,12 +130,12 @@ def test_a_change_is_checked_as_the_whole(service: Served) -> None:
 
 
 def test_another_project_sees_none_of_it(service: Served) -> None:
-    made = hook(service, URL)
-    queued = service.client.post(f"/v1/webhooks/{made['id']}/test").json()
+    webhook = hook(service, URL)
+    queued = service.client.post(f"/v1/webhooks/{webhook['id']}/test").json()
     stranger = service.client_for("another")
-    place = f"/v1/webhooks/{made['id']}"
+    place = f"/v1/webhooks/{webhook['id']}"
     message = f"{place}/deliveries/{queued['id']}"
-    asked: list[tuple[str, str, Any]] = [
+    requests: list[tuple[str, str, Any]] = [
         ("GET", place, None),
         ("PATCH", place, {"active": False}),
         ("DELETE", place, None),
@@ -145,43 +145,43 @@ def test_another_project_sees_none_of_it(service: Served) -> None:
         ("GET", message, None),
         ("POST", f"{message}/redeliver", None),
     ]
-    for method, path, body in asked:
+    for method, path, body in requests:
         assert_problem(stranger.request(method, path, json=body), 404, "not_found")
-    theirs = stranger.post("/v1/webhooks", json={"url": URL}).json()["id"]
+    other_webhook = stranger.post("/v1/webhooks", json={"url": URL}).json()["id"]
     for tail in ("", "/redeliver"):
-        wrong = f"/v1/webhooks/{theirs}/deliveries/{queued['id']}{tail}"
+        wrong = f"/v1/webhooks/{other_webhook}/deliveries/{queued['id']}{tail}"
         assert_problem(stranger.request("POST" if tail else "GET", wrong), 404, "not_found")
     assert_problem(stranger.post("/v1/webhooks", json={"url": URL, "job": service.submit()}), 422, "invalid_request")
-    assert [one["id"] for one in stranger.get("/v1/webhooks").json()["data"]] == [theirs]
+    assert [one["id"] for one in stranger.get("/v1/webhooks").json()["data"]] == [other_webhook]
     assert service.client.get(place).json()["active"]
 
 
 @SQLITE
 def test_readers_look_and_writers_change(service: Served) -> None:
-    made = hook(service, URL)
+    webhook = hook(service, URL)
     reader = service.client_for("default", "read")
-    assert reader.get(f"/v1/webhooks/{made['id']}/deliveries").status_code == 200
+    assert reader.get(f"/v1/webhooks/{webhook['id']}/deliveries").status_code == 200
     assert_problem(reader.post("/v1/webhooks", json={"url": URL}), 403, "forbidden")
-    assert_problem(reader.post(f"/v1/webhooks/{made['id']}/test"), 403, "forbidden")
+    assert_problem(reader.post(f"/v1/webhooks/{webhook['id']}/test"), 403, "forbidden")
 
 
 @SQLITE
 def test_a_project_has_so_many_and_a_webhook_so_many_tests(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhooks, "MAX_WEBHOOKS", 2)
-    made = hook(service, URL)
+    webhook = hook(service, URL)
     hook(service, URL)
     assert_problem(service.client.post("/v1/webhooks", json={"url": URL}), 409, "too_many_webhooks")
     assert service.client_for("another").post("/v1/webhooks", json={"url": URL}).status_code == 201
     for _ in range(webhooks.MAX_PENDING_TESTS):
-        assert service.client.post(f"/v1/webhooks/{made['id']}/test").status_code == 202
-    assert_problem(service.client.post(f"/v1/webhooks/{made['id']}/test"), 429, "too_many_tests")
+        assert service.client.post(f"/v1/webhooks/{webhook['id']}/test").status_code == 202
+    assert_problem(service.client.post(f"/v1/webhooks/{webhook['id']}/test"), 429, "too_many_tests")
 
 
 def test_a_rotated_secret_is_valid_beside_the_old_one_for_a_while(service: Served) -> None:
     with receiving() as receiver:
-        made = hook(service, receiver.url, secret=SECRET)
-        assert made["secret"] == SECRET
-        place = f"/v1/webhooks/{made['id']}"
+        webhook = hook(service, receiver.url, secret=SECRET)
+        assert webhook["secret"] == SECRET
+        place = f"/v1/webhooks/{webhook['id']}"
         rotated = service.client.post(f"{place}/rotate").json()
         assert rotated["secret"] not in (SECRET, "")
         assert rotated["previous_secret_until"] > rotated["updated_at"]
@@ -210,8 +210,8 @@ def try_out(service: Served, receiver: Receiver, place: str) -> Any:
 
 def test_a_delivery_is_sent_again_with_the_same_id_and_bytes(service: Served) -> None:
     with receiving() as receiver:
-        made = hook(service, receiver.url)
-        place = f"/v1/webhooks/{made['id']}"
+        webhook = hook(service, receiver.url)
+        place = f"/v1/webhooks/{webhook['id']}"
         receiver.says(200, b"thanks\x00")
         queued = service.client.post(f"{place}/test").json()
         assert (queued["type"], queued["state"], queued["attempts"]) == ("webhook.test", "pending", 0)
@@ -222,7 +222,7 @@ def test_a_delivery_is_sent_again_with_the_same_id_and_bytes(service: Served) ->
             assert send_due(service) == 1
             assert len(receiver.got) == times
         assert {(got.id, got.body) for got in receiver.got} == {(queued["id"], receiver.got[0].body)}
-        shown = detail(service, {"webhook": made["id"], "id": queued["id"]})
+        shown = detail(service, {"webhook": webhook["id"], "id": queued["id"]})
         assert (shown["state"], shown["attempts"], shown["status_code"]) == ("delivered", 3, 200)
         assert shown["payload"] == receiver.got[0].payload
         assert [(one["number"], one["status_code"], one["error"]) for one in shown["history"]] == [
@@ -236,11 +236,11 @@ def test_a_delivery_is_sent_again_with_the_same_id_and_bytes(service: Served) ->
 
 def test_deleting_a_webhook_takes_what_waits_with_it(service: Served) -> None:
     with receiving() as receiver:
-        made = hook(service, receiver.url)
-        service.client.post(f"/v1/webhooks/{made['id']}/test")
+        webhook = hook(service, receiver.url)
+        service.client.post(f"/v1/webhooks/{webhook['id']}/test")
         send_due(service)
-        service.client.post(f"/v1/webhooks/{made['id']}/test")
-        assert service.client.delete(f"/v1/webhooks/{made['id']}").status_code == 204
+        service.client.post(f"/v1/webhooks/{webhook['id']}/test")
+        assert service.client.delete(f"/v1/webhooks/{webhook['id']}").status_code == 204
         assert send_due(service) == 0
     with service.sessions() as session:
         assert (session.query(WebhookDelivery).count(), session.query(WebhookAttempt).count()) == (0, 0)
@@ -249,15 +249,15 @@ def test_deleting_a_webhook_takes_what_waits_with_it(service: Served) -> None:
 def test_old_deliveries_are_forgotten_and_what_waits_is_not(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.webhooks.repository.DELETE_BATCH", 2)
     with receiving() as receiver:
-        made = hook(service, receiver.url)
-        ids = [service.client.post(f"/v1/webhooks/{made['id']}/test").json()["id"] for _ in range(5)]
+        webhook = hook(service, receiver.url)
+        ids = [service.client.post(f"/v1/webhooks/{webhook['id']}/test").json()["id"] for _ in range(5)]
         send_due(service)
-        waiting = service.client.post(f"/v1/webhooks/{made['id']}/test").json()["id"]
+        waiting = service.client.post(f"/v1/webhooks/{webhook['id']}/test").json()["id"]
         old = db_now(plus=-webhooks.KEPT_SECONDS - 1)
         with service.sessions.begin() as session:
             session.execute(update(WebhookDelivery).values(created_at=old))
             session.execute(update(WebhookDelivery).where(WebhookDelivery.id != ids[2]).values(last_attempt_at=old))
         webhooks.delete_old_deliveries(service.sessions)
-        assert [one["id"] for one in deliveries(service, made["id"])] == [ids[2], waiting]
+        assert [one["id"] for one in deliveries(service, webhook["id"])] == [ids[2], waiting]
         with service.sessions() as session:
             assert {one.delivery_id for one in session.query(WebhookAttempt)} == {ids[2]}
