@@ -16,32 +16,32 @@ def network() -> nn.Module:
 
 
 def test_weights_are_matrices_outside_norm_layers() -> None:
-    own = network()
-    assert [tuple(weight.shape) for weight in weights_of(own)] == [(4, 3, 3, 3), (5, 16)]
+    model = network()
+    assert [tuple(weight.shape) for weight in weights_of(model)] == [(4, 3, 3, 3), (5, 16)]
     assert [tuple(w.shape) for w in weights_of(nn.LSTM(3, 2))] == [(8, 3), (8, 2)]
 
 
 def test_l2_equals_sgd_with_weight_decay_lambda_over_n() -> None:
     n, l2 = 50, 3.0
-    ours, theirs = nn.Linear(4, 3, bias=False), nn.Linear(4, 3, bias=False)
-    theirs.load_state_dict(ours.state_dict())
+    ours, reference = nn.Linear(4, 3, bias=False), nn.Linear(4, 3, bias=False)
+    reference.load_state_dict(ours.state_dict())
     by_hand = torch.optim.SGD(ours.parameters(), lr=0.1)
-    by_torch = torch.optim.SGD(theirs.parameters(), lr=0.1, weight_decay=l2 / n)
+    by_torch = torch.optim.SGD(reference.parameters(), lr=0.1, weight_decay=l2 / n)
     for step in range(5):
         x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
-        for module, optimizer in ((ours, by_hand), (theirs, by_torch)):
+        for module, optimizer in ((ours, by_hand), (reference, by_torch)):
             optimizer.zero_grad()
             module(x).square().mean().backward()
             if module is ours:
                 add_penalty_gradient_(weights_of(ours), *RegularizeSpec(l2=l2).factors(n))
             optimizer.step()
-    torch.testing.assert_close(ours.weight, theirs.weight, rtol=0, atol=1e-7)
+    torch.testing.assert_close(ours.weight, reference.weight, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(("l1", "l2"), [(2.0, 0.0), (0.0, 3.0), (2.0, 3.0)])
 def test_the_gradient_is_that_of_the_penalty(l1: float, l2: float) -> None:
-    own = network()
-    weights, n = weights_of(own), 7
+    model = network()
+    weights, n = weights_of(model), 7
     loss = sum(l1 / n * w.abs().sum() + l2 / (2 * n) * w.square().sum() for w in weights)
     factors = RegularizeSpec(l1=l1, l2=l2).factors(n)
     expected = torch.autograd.grad(loss, weights)
@@ -117,22 +117,22 @@ def test_max_norm_leaves_frozen_weights_and_embeddings() -> None:
             self.frozen = nn.Linear(4, 4).requires_grad_(False)
             self.table = nn.Embedding(5, 4)
 
-    own = Embedded()
+    model = Embedded()
     with torch.no_grad():
-        own.frozen.weight.fill_(100)
-        own.table.weight.fill_(100)
-    max_norm_(own, 3)
-    assert (own.position == 100).all()
-    assert (own.frozen.weight == 100).all()
-    assert (own.table.weight == 100).all()
-    assert any(weight is own.table.weight for weight in weights_of(own))
+        model.frozen.weight.fill_(100)
+        model.table.weight.fill_(100)
+    max_norm_(model, 3)
+    assert (model.position == 100).all()
+    assert (model.frozen.weight == 100).all()
+    assert (model.table.weight == 100).all()
+    assert any(weight is model.table.weight for weight in weights_of(model))
 
 
 def test_weights_without_a_gradient_get_no_penalty_and_a_shared_weight_counts_once() -> None:
     shared = nn.Linear(3, 3)
-    own = nn.Sequential(shared, nn.ReLU(), shared)
-    assert len(weights_of(own)) == 1
-    add_penalty_gradient_(weights_of(own), 1.0, 1.0)
+    model = nn.Sequential(shared, nn.ReLU(), shared)
+    assert len(weights_of(model)) == 1
+    add_penalty_gradient_(weights_of(model), 1.0, 1.0)
     assert shared.weight.grad is None
 
 

@@ -24,7 +24,7 @@ def images(channels: int = 3) -> Tensor:
 
 @pytest.mark.parametrize("factor", [0.0, 0.4, 1.0, 1.7])
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
+    ("ours", "torchvision"),
     [
         (colour.brightness, reference.adjust_brightness),
         (colour.contrast, reference.adjust_contrast),
@@ -32,9 +32,9 @@ def images(channels: int = 3) -> Tensor:
     ],
     ids=["brightness", "contrast", "saturation"],
 )
-def test_equals_torchvision(ours: Adjust, theirs: Callable[[Tensor, float], Tensor], factor: float) -> None:
+def test_equals_torchvision(ours: Adjust, torchvision: Callable[[Tensor, float], Tensor], factor: float) -> None:
     x = images()
-    torch.testing.assert_close(ours(x, torch.full((5,), factor)), theirs(x, factor), atol=2e-6, rtol=0)
+    torch.testing.assert_close(ours(x, torch.full((5,), factor)), torchvision(x, factor), atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("turn", [-0.5, -0.1, 0.0, 0.2, 0.5])
@@ -47,9 +47,9 @@ def test_hue_equals_torchvision(turn: float) -> None:
 def test_a_scaled_hue_is_that_of_colorsys(factor: float) -> None:
     x = images()[:2]
     out = colour.scale_hue(x, torch.full((2,), factor))
-    for own, given in zip(out.permute(0, 2, 3, 1).reshape(-1, 3), x.permute(0, 2, 3, 1).reshape(-1, 3), strict=True):
+    for scaled, given in zip(out.permute(0, 2, 3, 1).reshape(-1, 3), x.permute(0, 2, 3, 1).reshape(-1, 3), strict=True):
         h, s, v = colorsys.rgb_to_hsv(*given.tolist())
-        assert own.tolist() == pytest.approx(colorsys.hsv_to_rgb(h * factor % 1.0, s, v), abs=2e-5)
+        assert scaled.tolist() == pytest.approx(colorsys.hsv_to_rgb(h * factor % 1.0, s, v), abs=2e-5)
 
 
 @pytest.mark.parametrize("shift", [-1.0, -0.3, 0.0, 0.25, 1.0])
@@ -65,10 +65,12 @@ def test_an_added_brightness_is_the_sum_within_the_range(shift: float) -> None:
 def test_an_added_saturation_is_that_of_colorsys(shift: float) -> None:
     x = images()[:2]
     out = colour.shift_saturation(x, torch.full((2,), shift))
-    for own, given in zip(out.permute(0, 2, 3, 1).reshape(-1, 3), x.permute(0, 2, 3, 1).reshape(-1, 3), strict=True):
+    for shifted, given in zip(
+        out.permute(0, 2, 3, 1).reshape(-1, 3), x.permute(0, 2, 3, 1).reshape(-1, 3), strict=True
+    ):
         h, s, v = colorsys.rgb_to_hsv(*given.tolist())
         expected = colorsys.hsv_to_rgb(h, min(max(s + shift, 0.0), 1.0) if s > 0 else 0.0, v)
-        assert own.tolist() == pytest.approx(expected, abs=2e-5)
+        assert shifted.tolist() == pytest.approx(expected, abs=2e-5)
 
 
 @pytest.mark.parametrize("kind", ["brightness", "saturation"])

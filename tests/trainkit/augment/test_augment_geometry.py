@@ -31,8 +31,8 @@ def test_a_quarter_turn_is_rot90(quarters: int) -> None:
 def test_a_turn_by_some_angle_is_that_of_torchvision() -> None:
     x = images(2, 3, 9, 13)
     turned = geometry.resample(x, geometry.rotation(torch.full((2,), math.radians(25))))
-    theirs = reference.rotate(x, 25, interpolation=InterpolationMode.BILINEAR)
-    torch.testing.assert_close(turned[:, :, 2:-2, 3:-3], theirs[:, :, 2:-2, 3:-3], atol=1e-4, rtol=0)
+    expected = reference.rotate(x, 25, interpolation=InterpolationMode.BILINEAR)
+    torch.testing.assert_close(turned[:, :, 2:-2, 3:-3], expected[:, :, 2:-2, 3:-3], atol=1e-4, rtol=0)
 
 
 def test_a_translation_by_whole_pixels_is_a_shift_with_zeros_behind() -> None:

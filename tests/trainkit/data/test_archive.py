@@ -51,12 +51,12 @@ def refusal(path: Path) -> DataError:
 
 def test_entries_of_zip_tar_and_folder_are_equal(tmp_path: Path) -> None:
     hidden = {"__MACOSX/a/._1.txt": b"", ".DS_Store": b""}
-    made = [
+    paths = [
         make_zip(tmp_path / "x.zip", FILES | hidden),
         *(make_tar(tmp_path / f"x{mode[2:]}", {**FILES, **hidden}, mode) for mode in ("w:", "w:gz", "w:bz2", "w:xz")),
         make_folder(tmp_path / "folder", FILES | hidden),
     ]
-    for path in made:
+    for path in paths:
         assert {entry.name: entry.data for entry in entries(path)} == FILES
         assert set(FILES) <= set(names(path))
         assert is_archive(path) != path.is_dir()

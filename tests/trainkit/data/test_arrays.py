@@ -40,7 +40,7 @@ def test_read_arrays_x_and_y(tmp_path: Path) -> None:
 @pytest.mark.parametrize("validation", ["val", "validation"])
 def test_read_arrays_concatenates_parts(validation: str, tmp_path: Path) -> None:
     parts = {"train": slice(0, 2), validation: slice(2, 3), "test": slice(3, 4)}
-    arrays = {f"{letter}_{part}": array[own] for part, own in parts.items() for letter, array in (("X", X), ("y", Y))}
+    arrays = {f"{letter}_{part}": array[rows] for part, rows in parts.items() for letter, array in (("X", X), ("y", Y))}
     dataset, _ = read_arrays(npz(tmp_path, arrays))
     assert isinstance(dataset.inputs, ArrayInputs)
     np.testing.assert_array_equal(dataset.inputs.values, X)

@@ -34,10 +34,10 @@ def test_hostile_upload_is_refused(case: Case, tmp_path: Path) -> None:
         left = {upload}
     else:
         assert case.code == ACCEPTED, f"accepted, and should not have been: {report['findings']}"
-        said = json.dumps([report["findings"], report["unreadable"]], ensure_ascii=False)
+        messages = json.dumps([report["findings"], report["unreadable"]], ensure_ascii=False)
         assert report["findings"] or not case.names
-        assert case.names in said
-        said.encode()  # no half characters, which no database takes
+        assert case.names in messages
+        messages.encode()  # no half characters, which no database takes
         assert "\\u0000" not in json.dumps(report)
         left = {upload, place / "prepared"}
     assert set(place.iterdir()) == left

@@ -55,8 +55,8 @@ def test_the_four_files(packed: bool, form: str, tmp_path: Path) -> None:
 
 
 def test_one_part_alone_ships_no_split(tmp_path: Path) -> None:
-    own = {name: data for name, data in FILES.items() if name.startswith("train")}
-    assert read_idx(folder(tmp_path / "d", own))[0].split is None
+    train_files = {name: data for name, data in FILES.items() if name.startswith("train")}
+    assert read_idx(folder(tmp_path / "d", train_files))[0].split is None
 
 
 @pytest.mark.parametrize(

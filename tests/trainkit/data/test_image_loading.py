@@ -94,9 +94,9 @@ def test_load_images_corrects_a_wrong_guess_of_the_shape(archived: bool, tmp_pat
 def test_prepare_writes_pixels_in_place(tmp_path: Path) -> None:
     files = noise(130)
     files["a/0002.png"] = b"no image"
-    facts, made = prepare(folder(tmp_path / "d", files), tmp_path / "prepared")
+    facts, report = prepare(folder(tmp_path / "d", files), tmp_path / "prepared")
     assert facts.samples == 129
-    assert [item["where"] for item in made["unreadable"]] == ["a/0002.png"]
+    assert [item["where"] for item in report["unreadable"]] == ["a/0002.png"]
     dataset = Dataset.load(tmp_path / "prepared")
     names = sorted(name for name in files if name != "a/0002.png")
     expected = [np.asarray(Image.open(io.BytesIO(files[name]))) for name in names]
@@ -152,9 +152,9 @@ def test_load_images_reports_an_image_that_crashes_the_decoder(
     files = noise(100)
     files["b/0077.png"] += b"POISON"
     path = tar(tmp_path / "x.tar", files, "") if archived else folder(tmp_path / "d", files)
-    facts, made = prepare(path, tmp_path / "prepared")
+    facts, report = prepare(path, tmp_path / "prepared")
     assert facts.samples == 99
-    (bad,) = made["unreadable"]
+    (bad,) = report["unreadable"]
     assert bad["where"] == "b/0077.png"
     assert "SIGSEGV" in bad["reason"]
 
@@ -167,9 +167,9 @@ def test_load_images_reports_an_image_that_exceeds_the_time_limit(
     monkeypatch.setattr(process_pool, "TASK_SECONDS", 5.0)
     files = noise(30)
     files["a/0004.png"] += b"POISON"
-    _, made = prepare(folder(tmp_path / "d", files), tmp_path / "prepared")
-    assert [item["where"] for item in made["unreadable"]] == ["a/0004.png"]
-    assert "took more than" in made["unreadable"][0]["reason"]
+    _, report = prepare(folder(tmp_path / "d", files), tmp_path / "prepared")
+    assert [item["where"] for item in report["unreadable"]] == ["a/0004.png"]
+    assert "took more than" in report["unreadable"][0]["reason"]
 
 
 def test_pool_leaves_no_workers() -> None:

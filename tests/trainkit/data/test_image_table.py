@@ -20,7 +20,7 @@ def picture(level: int) -> bytes:
     return buffer.getvalue()
 
 
-def made(tmp_path: Path, text: str, images: int = 3) -> Path:
+def image_table(tmp_path: Path, text: str, images: int = 3) -> Path:
     with zipfile.ZipFile(tmp_path / "d.zip", "w") as bundle:
         for i in range(images):
             bundle.writestr(f"data/images/{i}.png", picture(i))
@@ -36,7 +36,7 @@ def levels(dataset: Dataset) -> list[int]:
 @pytest.mark.parametrize("form", ["{}.png", "images/{}.png", "data/images/{}.png", "{}", "images\\{}.png", "./{}.png"])
 def test_read_image_table_matches_tails_of_paths(form: str, tmp_path: Path) -> None:
     rows = "\n".join(f"{form.format(i)},{label}" for i, label in ((2, "b"), (0, "a"), (1, "b")))
-    dataset = load_dataset(made(tmp_path, f"file,label\n{rows}\n"))
+    dataset = load_dataset(image_table(tmp_path, f"file,label\n{rows}\n"))
     assert dataset.facts.kind == "image_table"
     assert levels(dataset) == [2, 0, 1]
     assert dataset.facts.classes == {"a": 1, "b": 2}
@@ -44,18 +44,18 @@ def test_read_image_table_matches_tails_of_paths(form: str, tmp_path: Path) -> N
 
 def test_read_image_table_parts_labels_and_targets(tmp_path: Path) -> None:
     text = "age,file,split,kind\n1.5,0.png,train,x\n2.5,1.png,train,y\n3.5,2.png,test,x\n"
-    dataset, details = read_image_table(made(tmp_path, text), target="age")
+    dataset, details = read_image_table(image_table(tmp_path, text), target="age")
     assert dataset.facts.target_type == "number"
     assert dataset.facts.splits == {"train": 2, "validation": 0, "test": 1}
     assert (details["file_column"], details["label_column"]) == ("file", "age")
-    assert read_image_table(made(tmp_path, text), target="kind")[0].facts.classes == {"x": 2, "y": 1}
+    assert read_image_table(image_table(tmp_path, text), target="kind")[0].facts.classes == {"x": 2, "y": 1}
     with pytest.raises(DataError, match="ambiguous"):
-        read_image_table(made(tmp_path, text))
+        read_image_table(image_table(tmp_path, text))
 
 
 def test_read_image_table_reports_rows_without_an_image(tmp_path: Path) -> None:
     rows = "\n".join(f"{i}.png,{'ab'[i % 2]}" for i in range(40))
-    dataset, details = read_image_table(made(tmp_path, f"file,label\n{rows}\ngone.png,a\n", images=41))
+    dataset, details = read_image_table(image_table(tmp_path, f"file,label\n{rows}\ngone.png,a\n", images=41))
     assert dataset.facts.samples == 40
     assert details["unreadable"] == [{"where": "row 41", "reason": "no readable image 'gone.png'"}]
     assert details["unlabelled"] == 1
@@ -73,7 +73,7 @@ def test_read_image_table_reports_rows_without_an_image(tmp_path: Path) -> None:
 )
 def test_refusals(text: str, code: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        read_image_table(made(tmp_path, text))
+        read_image_table(image_table(tmp_path, text))
     assert caught.value.problems[0].code == code
 
 

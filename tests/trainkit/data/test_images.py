@@ -181,9 +181,9 @@ def test_decode_damaged_images_raises_value_errors(kind: str) -> None:
 
 
 def test_progress_counts_the_images(tmp_path: Path) -> None:
-    told: list[int] = []
+    counts: list[int] = []
     path = folder(tmp_path / "d", {f"{c}/{i:03d}.png": picture() for c in "ab" for i in range(100)})
-    read_images(path, progress=told.append)
-    assert told == sorted(told)
-    assert told[-1] == 200
-    assert len(told) > 2
+    read_images(path, progress=counts.append)
+    assert counts == sorted(counts)
+    assert counts[-1] == 200
+    assert len(counts) > 2

@@ -103,19 +103,19 @@ def test_damaged_png_is_reported_as_by_pillow(monkeypatch: pytest.MonkeyPatch) -
 
 def mended(data: bytes) -> bytes:
     """With the right checksum behind every chunk that is still there."""
-    made, at = data[:8], 8
+    content, at = data[:8], 8
     while at + 12 <= len(data):
         end = at + 8 + int.from_bytes(data[at : at + 4])
         if end + 4 > len(data):
             break
-        made += data[at:end] + zlib.crc32(data[at + 4 : end]).to_bytes(4)
+        content += data[at:end] + zlib.crc32(data[at + 4 : end]).to_bytes(4)
         at = end + 4
-    return made + data[at:]
+    return content + data[at:]
 
 
-def assert_same(ours: tuple[np.ndarray, str] | str, theirs: tuple[np.ndarray, str] | str) -> None:
-    if isinstance(ours, str) or isinstance(theirs, str):
-        assert ours == theirs
+def assert_same(ours: tuple[np.ndarray, str] | str, reference: tuple[np.ndarray, str] | str) -> None:
+    if isinstance(ours, str) or isinstance(reference, str):
+        assert ours == reference
     else:
-        assert np.array_equal(ours[0], theirs[0])
-        assert ours[1] == theirs[1]
+        assert np.array_equal(ours[0], reference[0])
+        assert ours[1] == reference[1]

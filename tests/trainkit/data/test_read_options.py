@@ -11,9 +11,9 @@ from trainkit.data.dataset import TableInputs
 from trainkit.spec.read_options import ReadOptions
 
 
-def columns(path: Path, text: bytes, **said: object) -> dict[str, list[object]]:
+def columns(path: Path, text: bytes, **options: object) -> dict[str, list[object]]:
     (path / "t.csv").write_bytes(text)
-    dataset = load_dataset(path / "t.csv", reading=ReadOptions.model_validate(said))
+    dataset = load_dataset(path / "t.csv", reading=ReadOptions.model_validate(options))
     assert isinstance(dataset.inputs, TableInputs)
     return {
         name: [column.categories[code] for code in column.values] if column.categories else column.values.tolist()
@@ -49,6 +49,6 @@ def test_the_report_says_it(tmp_path: Path) -> None:
     assert (report["delimiter"], report["header"]) == ("|", False)
 
 
-@pytest.mark.parametrize(("said", "size"), [("64", (64, 64)), ("32x16", (16, 32)), (None, None)])
-def test_image_sizes_are_width_by_height(said: str | None, size: tuple[int, int] | None) -> None:
-    assert ReadOptions(image_size=said).size == size
+@pytest.mark.parametrize(("image_size", "size"), [("64", (64, 64)), ("32x16", (16, 32)), (None, None)])
+def test_image_sizes_are_width_by_height(image_size: str | None, size: tuple[int, int] | None) -> None:
+    assert ReadOptions(image_size=image_size).size == size

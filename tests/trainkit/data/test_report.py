@@ -24,9 +24,9 @@ RANDOM = np.random.default_rng(0)
 
 
 def found(dataset: Dataset, **details: object) -> dict[str, dict[str, str]]:
-    made = report(dataset, "said at upload", dict(details))
-    json.dumps(made, allow_nan=False)
-    return {finding["code"]: finding for finding in made["findings"]}
+    data_report = report(dataset, "said at upload", dict(details))
+    json.dumps(data_report, allow_nan=False)
+    return {finding["code"]: finding for finding in data_report["findings"]}
 
 
 def table(target: str | None = None) -> Dataset:
@@ -43,12 +43,12 @@ def table(target: str | None = None) -> Dataset:
 
 
 def test_columns() -> None:
-    made = report(table(), "text", {})
+    data_report = report(table(), "text", {})
     by_code: dict[str, list[str]] = {}
-    for finding in made["findings"]:
+    for finding in data_report["findings"]:
         by_code.setdefault(finding["code"], []).append(finding["where"])
     assert by_code == {"id_like_column": ["row", "name"], "constant_column": ["same"], "missing_values": ["gaps"]}
-    assert [column["name"] for column in made["columns"]] == ["row", "name", "same", "gaps", "fine", "label"]
+    assert [column["name"] for column in data_report["columns"]] == ["row", "name", "same", "gaps", "fine", "label"]
 
 
 def test_imbalance_of_classes_and_of_a_target_column() -> None:
@@ -95,9 +95,9 @@ def test_report_of_constant_features() -> None:
 
 def test_channel_statistics_are_those_of_the_unit_scale() -> None:
     pixels = RANDOM.integers(0, 256, (9, 5, 4, 3), np.uint8)
-    made = report(make_dataset("images", ImageInputs(pixels), None, None, None), "", {})
-    np.testing.assert_allclose(made["channel_means"], (pixels / 255).mean((0, 1, 2)), atol=1e-6)
-    np.testing.assert_allclose(made["channel_stds"], (pixels / 255).std((0, 1, 2)), atol=1e-6)
+    data_report = report(make_dataset("images", ImageInputs(pixels), None, None, None), "", {})
+    np.testing.assert_allclose(data_report["channel_means"], (pixels / 255).mean((0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(data_report["channel_stds"], (pixels / 255).std((0, 1, 2)), atol=1e-6)
 
 
 def test_report_of_reader_notes() -> None:
@@ -127,9 +127,9 @@ def test_infinite_values_and_whole_number_targets() -> None:
 
 def test_report_limits_the_list_of_unreadable_files() -> None:
     items = [{"where": f"{i}.png", "reason": "truncated"} for i in range(1500)]
-    made = report(Dataset.from_arrays(np.eye(3)), "", {"unreadable": items})
-    assert len(made["unreadable"]) == 1000
-    assert made["findings"][0]["message"].startswith("1500 unreadable files or rows were left out")
+    data_report = report(Dataset.from_arrays(np.eye(3)), "", {"unreadable": items})
+    assert len(data_report["unreadable"]) == 1000
+    assert data_report["findings"][0]["message"].startswith("1500 unreadable files or rows were left out")
 
 
 def textures(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -230,9 +230,9 @@ def test_ks_equals_scipy() -> None:
 
 def test_statistics_of_columns_and_blank_images() -> None:
     columns = {"x": Column(np.array([1.0, 2.0, 3.0, np.nan, np.inf])), "empty": Column(np.full(5, np.nan))}
-    made = report(make_dataset("table", TableInputs(columns), None, None, None), "", {})["column_statistics"]
-    assert made["x"]["median"] == 2
-    assert "empty" not in made
+    statistics = report(make_dataset("table", TableInputs(columns), None, None, None), "", {})["column_statistics"]
+    assert statistics["x"]["median"] == 2
+    assert "empty" not in statistics
     pixels = np.stack([np.full((4, 4, 1), 7), RANDOM.integers(0, 256, (4, 4, 1))]).astype(np.uint8)
     assert (
         found(make_dataset("images", ImageInputs(pixels), None, None, None), names=["x", "y"])["blank_images"]["where"]

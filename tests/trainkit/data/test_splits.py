@@ -41,8 +41,8 @@ def test_every_class_is_within_one_sample_of_its_share_in_every_part(
     assert sorted(np.concatenate(pieces).tolist()) == list(range(len(labels)))
     counts = np.bincount(labels)
     for piece, size in zip(pieces, sizes, strict=True):
-        own = np.bincount(labels[piece], minlength=len(counts))
-        assert (np.abs(own - counts * size / len(labels)) < 1 + 1e-6).all()
+        class_counts = np.bincount(labels[piece], minlength=len(counts))
+        assert (np.abs(class_counts - counts * size / len(labels)) < 1 + 1e-6).all()
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def test_folds_of_all_but_the_test_part_equal_scikit_learn(
 ) -> None:
     held = split_indices(SplitSpec(seed=3, stratify=stratify, validation=0, train=9), len(labels), labels).test
     rest = np.setdiff1d(np.arange(len(labels)), held)
-    theirs = (StratifiedKFold if stratify else KFold)(folds, shuffle=True, random_state=seed)
-    for fold, (train, validation) in enumerate(theirs.split(rest, labels[rest])):
+    splitter = (StratifiedKFold if stratify else KFold)(folds, shuffle=True, random_state=seed)
+    for fold, (train, validation) in enumerate(splitter.split(rest, labels[rest])):
         spec = SplitSpec(folds=folds, fold=fold, seed=3, resample_seed=seed, stratify=stratify)
         parts = split_indices(spec, len(labels), labels)
         assert parts.test.tolist() == held.tolist()
@@ -156,10 +156,10 @@ def test_draws_of_all_but_the_test_part_equal_scikit_learn(
     train, validation, test = spec.sizes(len(labels))
     held = split_indices(SplitSpec(seed=3, stratify=stratify, validation=0, train=8, test=2), len(labels), labels).test
     rest = np.setdiff1d(np.arange(len(labels)), held)
-    theirs = (StratifiedShuffleSplit if stratify else ShuffleSplit)(
+    splitter = (StratifiedShuffleSplit if stratify else ShuffleSplit)(
         1, train_size=train, test_size=validation, random_state=seed
     )
-    (expected,) = theirs.split(rest, labels[rest])
+    (expected,) = splitter.split(rest, labels[rest])
     assert parts.test.tolist() == held.tolist()
     assert parts.train.tolist() == sorted(rest[expected[0]])
     assert parts.validation.tolist() == sorted(rest[expected[1]])

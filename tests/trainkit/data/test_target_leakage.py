@@ -26,8 +26,8 @@ def named(dataset: Dataset) -> list[str]:
 
 
 def table(target: str, **columns: Any) -> Dataset:
-    made = {n: v if isinstance(v, Column) else Column(np.asarray(v, np.float64)) for n, v in columns.items()}
-    return make_dataset("table", TableInputs(made), None, None, None, target=target)
+    as_columns = {n: v if isinstance(v, Column) else Column(np.asarray(v, np.float64)) for n, v in columns.items()}
+    return make_dataset("table", TableInputs(as_columns), None, None, None, target=target)
 
 
 def rows(seed: int = 0) -> tuple[np.random.Generator, np.ndarray, Column]:
@@ -50,8 +50,8 @@ def test_find_target_leaks_of_classes() -> None:
         name=categories_of([f"person {i}" for i in range(N)]),
     )
     assert named(data) == ["code", "score", "decision"]
-    made = report(data, "text", {})
-    assert sum(one["code"] == "target_leak" for one in made["findings"]) == 3
+    data_report = report(data, "text", {})
+    assert sum(one["code"] == "target_leak" for one in data_report["findings"]) == 3
 
 
 def test_find_target_leaks_quotes_the_column_name() -> None:
@@ -91,11 +91,11 @@ def test_find_target_leaks_of_numbers() -> None:
 @given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=40))
 def test_rank_correlation_equals_scipy(pairs: list[tuple[int, int]]) -> None:
     a, b = np.array(pairs, np.float64).T
-    mine = _rank_correlation(a, b, False)
+    correlation = _rank_correlation(a, b, False)
     if np.ptp(a) == 0 or np.ptp(b) == 0:
-        assert mine is None
+        assert correlation is None
     else:
-        assert mine == pytest.approx(abs(spearmanr(a, b).statistic), abs=1e-9)
+        assert correlation == pytest.approx(abs(spearmanr(a, b).statistic), abs=1e-9)
 
 
 @pytest.mark.parametrize("source", [load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine])

@@ -25,7 +25,7 @@ from trainkit.spec import DatasetFacts, SpecError, resolve
 
 BASE: dict[str, Any] = {"dataset": "ds_1", "model": {"kind": "mlp"}}
 WITH_CNN: dict[str, Any] = {"dataset": "ds_1", "model": {"kind": "cnn"}}
-TOLD = {"metric": "val_loss", "direction": "down", "size": "a little", "source": "a test"}
+EXPECTED = {"metric": "val_loss", "direction": "down", "size": "a little", "source": "a test"}
 DROPOUT = {"model": {"kind": "mlp", "dropout": 0.5}}
 DECAY = {"regularize": {"weight_decay": 0.1}}
 RATE = {"optimizer": {"kind": "adam", "lr": 0.01}}
@@ -35,7 +35,7 @@ Outcomes = Callable[[AutopilotStep], CompletedStep]
 def offers(code: str, *patches: dict[str, Any]) -> dict[str, Any]:
     """A diagnosis with one verdict and its remedies."""
     specs = [
-        {"patch": patch, "spec": {}, "why": f"against {code}", "expected": TOLD, "code": code} for patch in patches
+        {"patch": patch, "spec": {}, "why": f"against {code}", "expected": EXPECTED, "code": code} for patch in patches
     ]
     return {
         "final": True,
@@ -313,13 +313,13 @@ def test_explain_describes_every_step() -> None:
     tried, done = drive(
         lambda step: ran(step, 0.5 if step.source is None else 0.4, cured if step.source is None else HEALTHY)
     )
-    told = explain(tried, facts())
-    assert json.loads(json.dumps(told)) == told
-    assert [entry["best"] for entry in told] == [0] + [1] * 7
-    assert told[1]["observation"] == "It is overfitting."
-    assert told[1]["patch"] == DROPOUT
-    assert told[1]["measured"]["outcome"] == "improved"
-    assert "0.5 -> 0.4" in told[1]["text"]
-    assert "It is the best so far." in told[1]["text"]
-    assert "best in epoch 20 of 20" in told[2]["observation"]
+    entries = explain(tried, facts())
+    assert json.loads(json.dumps(entries)) == entries
+    assert [entry["best"] for entry in entries] == [0] + [1] * 7
+    assert entries[1]["observation"] == "It is overfitting."
+    assert entries[1]["patch"] == DROPOUT
+    assert entries[1]["measured"]["outcome"] == "improved"
+    assert "0.5 -> 0.4" in entries[1]["text"]
+    assert "It is the best so far." in entries[1]["text"]
+    assert "best in epoch 20 of 20" in entries[2]["observation"]
     assert done.best == 1

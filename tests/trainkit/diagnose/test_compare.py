@@ -85,10 +85,10 @@ def test_compare_on_the_sleep_data_of_student():
 def test_compare_equals_the_paired_test_of_scipy():
     for n in (2, 5, 30):
         a, b = RNG.normal(0, 1, n), RNG.normal(0.3, 1, n)
-        theirs = stats.ttest_rel(b, a)
+        reference = stats.ttest_rel(b, a)
         found = compare(a.tolist(), b.tolist())
-        assert found.p == pytest.approx(theirs.pvalue, rel=1e-9)
-        assert (found.low, found.high) == pytest.approx(tuple(theirs.confidence_interval()))
+        assert found.p == pytest.approx(reference.pvalue, rel=1e-9)
+        assert (found.low, found.high) == pytest.approx(tuple(reference.confidence_interval()))
 
 
 def test_compare_corrected_equals_the_example_of_scikit_learn():
@@ -119,9 +119,9 @@ def test_compare_properties(differences, share):
     if corrected.p is not None:
         assert corrected.p >= plain.p  # the correction never makes surer
         assert (corrected.p < 0.05) == (not corrected.low <= 0 <= corrected.high)
-    there, back = compare(a, b, test_share=share, better="min"), compare(b, a, test_share=share)
-    assert (there.wins, there.losses, there.p) == (back.wins, back.losses, pytest.approx(back.p))
-    assert {there.verdict, corrected.verdict} in ({"better", "worse"}, {"cannot_tell"})
+    forth, back = compare(a, b, test_share=share, better="min"), compare(b, a, test_share=share)
+    assert (forth.wins, forth.losses, forth.p) == (back.wins, back.losses, pytest.approx(back.p))
+    assert {forth.verdict, corrected.verdict} in ({"better", "worse"}, {"cannot_tell"})
     assert corrected.wins + corrected.ties + corrected.losses == corrected.n
 
 
@@ -151,21 +151,21 @@ def test_wilcoxon_on_hollander_and_wolfes_data():
 @pytest.mark.parametrize("n", [1, 2, 6, 13, 50])
 def test_wilcoxon_without_ties_equals_scipy(n):
     differences = RNG.normal(0.2, 1, n)
-    theirs = stats.wilcoxon(differences, method="exact")
+    reference = stats.wilcoxon(differences, method="exact")
     found = wilcoxon(differences.tolist())
-    assert found.p == pytest.approx(theirs.pvalue)
-    assert min(found.statistic, n * (n + 1) / 2 - found.statistic) == theirs.statistic
+    assert found.p == pytest.approx(reference.pvalue)
+    assert min(found.statistic, n * (n + 1) / 2 - found.statistic) == reference.statistic
 
 
 @pytest.mark.parametrize("differences", [[1, 1, -1, 2, 3], [0, 1, 1, 1, -2, 0], [-3, -3, -3, 1, 2, 2, 5]])
 def test_wilcoxon_with_ties_equals_counting_every_sign_pattern(differences):
-    own = np.array([d for d in differences if d])
-    ranks = stats.rankdata(np.abs(own))
-    sums = [sum(itertools.compress(ranks, signs)) for signs in itertools.product((0, 1), repeat=len(own))]
-    observed = ranks[own > 0].sum()
+    nonzero = np.array([d for d in differences if d])
+    ranks = stats.rankdata(np.abs(nonzero))
+    sums = [sum(itertools.compress(ranks, signs)) for signs in itertools.product((0, 1), repeat=len(nonzero))]
+    observed = ranks[nonzero > 0].sum()
     below, above = np.mean([s <= observed for s in sums]), np.mean([s >= observed for s in sums])
     found = wilcoxon(differences)
-    assert (found.statistic, found.n) == (observed, len(own))
+    assert (found.statistic, found.n) == (observed, len(nonzero))
     assert found.p == pytest.approx(min(1, 2 * min(below, above)))
 
 

@@ -43,8 +43,8 @@ def test_unscaled_inputs() -> None:
 
 def test_unscaled_inputs_reads_the_report_of_arrays() -> None:
     values = np.array([[3.0, 0.0, 100.0], [-4.0, 0.0, 100.0]])
-    told = report(Dataset.from_arrays(values, np.array([0, 1])), "", {})
-    assert told["feature_statistics"] == {"index": [0, 1, 2], "rms": [3.53553, 0.0, 100.0]}
+    data_report = report(Dataset.from_arrays(values, np.array([0, 1])), "", {})
+    assert data_report["feature_statistics"] == {"index": [0, 1, 2], "rms": [3.53553, 0.0, 100.0]}
 
 
 def test_label_noise_memorised() -> None:
@@ -115,8 +115,9 @@ def test_label_noise_by_memorisation_without_validation_gain() -> None:
     soon = [baseline * share for share in (1.0, 0.98, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)]
     little = [baseline * share for share in (1.0, 0.97, 0.95, 0.93, 0.95, 0.96, 0.97, 0.97)]
     assert label_noise(record(about=two, **well(val_loss=little, train_loss=soon, **flat))) is not None
-    told = {**flat, "val_accuracy": [0.9] * 8}  # right in nine of ten: it is the loss that went wrong, not the labels
-    assert label_noise(record(about=two, **well(val_loss=little, train_loss=soon, **told))) is None
+    # right in nine of ten: it is the loss that went wrong, not the labels
+    accurate = {**flat, "val_accuracy": [0.9] * 8}
+    assert label_noise(record(about=two, **well(val_loss=little, train_loss=soon, **accurate))) is None
     some = [baseline * share for share in (0.9, 0.8, 0.75, 0.9, 1.0, 1.1, 1.2, 1.3)]
     hint = label_noise(record(about=two, **well(val_loss=some, train_loss=train, **flat)))
     assert hint is not None
@@ -181,8 +182,8 @@ def test_distribution_mismatch_by_a_worse_test_part() -> None:
 def test_distribution_mismatch_by_drift() -> None:
     def confidence(part: str, accuracy: float = 0.93, samples: int = 200) -> float:
         message = f"x is distributed differently in {part} than in train (KS 0.30)"
-        made = record(about=facts(**SHIPPED), **well(), **on_test(accuracy, samples), **found(("drift", message)))
-        verdict = distribution_mismatch(made)
+        drifted = record(about=facts(**SHIPPED), **well(), **on_test(accuracy, samples), **found(("drift", message)))
+        verdict = distribution_mismatch(drifted)
         assert verdict is not None
         return verdict.confidence
 
@@ -215,26 +216,27 @@ def test_leakage_by_duplicates() -> None:
 
 
 def test_leakage_by_a_target_leaking_column() -> None:
-    told = found(
+    leaks = found(
         ("target_leak", 'column "b" alone predicts the class (100.0%): check whether it is known before the target')
     )
-    told["report"]["findings"][0]["where"] = "b"
+    leaks["report"]["findings"][0]["where"] = "b"
     falls = {"train_loss": falling(0.9, 0.0), "val_loss": falling(0.9, 0.0)}
-    made = diagnose(record({"dataset": {"id": "ds_1", "target": "y"}}, table(), **falls, **told))
-    assert made.verdicts[0].code == "leakage"
-    assert made.verdicts[0].evidence["features"] == ["b"]
-    assert made.verdicts[0].message.startswith('Column "b" alone predicts')
-    (offer,) = made.recommendations
+    diagnosis = diagnose(record({"dataset": {"id": "ds_1", "target": "y"}}, table(), **falls, **leaks))
+    assert diagnosis.verdicts[0].code == "leakage"
+    assert diagnosis.verdicts[0].evidence["features"] == ["b"]
+    assert diagnosis.verdicts[0].message.startswith('Column "b" alone predicts')
+    (offer,) = diagnosis.recommendations
     assert offer.spec["dataset"] == {"id": "ds_1", "target": "y", "ignore": ["b"]}
     # it has been left out already
     without = {"dataset": {"id": "ds_1", "target": "y", "ignore": ["b"]}}
-    assert leakage(record(without, table(), **falls, **told)) is None
+    assert leakage(record(without, table(), **falls, **leaks)) is None
     assert (
-        leakage(record({"dataset": {"id": "ds_1", "target": "y", "features": ["a"]}}, table(), **falls, **told)) is None
+        leakage(record({"dataset": {"id": "ds_1", "target": "y", "features": ["a"]}}, table(), **falls, **leaks))
+        is None
     )
     # arrays have no columns to ignore
-    told["report"]["findings"][0]["where"] = "feature 3"
-    assert [v.code for v in diagnose(record(**well(), **told)).verdicts] == ["leakage"]
+    leaks["report"]["findings"][0]["where"] = "feature 3"
+    assert [v.code for v in diagnose(record(**well(), **leaks)).verdicts] == ["leakage"]
 
 
 def test_validation_too_small() -> None:

@@ -94,12 +94,12 @@ def picture(png: bytes) -> np.ndarray:
 
 def near(image: np.ndarray, colour: str) -> int:
     """How many pixels have the colour."""
-    wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
-    return int((np.abs(image - wanted).max(axis=2) < 12).sum())
+    rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+    return int((np.abs(image - rgb).max(axis=2) < 12).sum())
 
 
-def drawn(told: dict[str, Any], of: Record, code: str = "overfitting") -> np.ndarray:
-    verdict = Verdict(code, 0.9, 3, "A sentence.", told)  # type: ignore[arg-type]
+def drawn(fields: dict[str, Any], of: Record, code: str = "overfitting") -> np.ndarray:
+    verdict = Verdict(code, 0.9, 3, "A sentence.", fields)  # type: ignore[arg-type]
     return picture(evidence.evidence(verdict.as_dict(), of))
 
 
@@ -121,33 +121,33 @@ def test_evidence_plot_of_each_code(code: str) -> None:
 
 
 def test_evidence_plot_marks_the_first_epoch() -> None:
-    made, told = record(**well()), {"series": ["train_loss"]}
-    verdict = Verdict("overfitting", 0.9, None, "A sentence.", told)
+    healthy, fields = record(**well()), {"series": ["train_loss"]}
+    verdict = Verdict("overfitting", 0.9, None, "A sentence.", fields)
 
     def red(image: np.ndarray) -> int:
         """Pixels of the dashed line, or of its soft edges."""
         return int((image[:, :, 0] - image[:, :, 2] > 60).sum())
 
-    assert red(picture(evidence.evidence(verdict.as_dict(), made))) == 0
-    assert red(drawn(told, made)) > 100
+    assert red(picture(evidence.evidence(verdict.as_dict(), healthy))) == 0
+    assert red(drawn(fields, healthy)) > 100
 
 
 def test_evidence_plot_draws_standard_errors_and_sanity_checks() -> None:
-    made = record(**well(sanity_check_small_model_loss=[1.9, 1.5, 1.2]))
+    narrow = record(**well(sanity_check_small_model_loss=[1.9, 1.5, 1.2]))
     band = tuple(int(0.15 * int(style.VALIDATION[i : i + 2], 16) + 0.85 * 255) for i in (1, 3, 5))
     shade = "#" + "".join(f"{value:02x}" for value in band)
     wide = record(**well(val_loss_se=[0.3] * 12))
-    assert near(drawn({"series": ["val_loss"]}, wide), shade) > 2 * near(drawn({"series": ["val_loss"]}, made), shade)
-    probe = drawn({"series": ["train_loss", "sanity_check_small_model_loss"]}, made)
-    assert near(probe, evidence.PROBE) > near(drawn({"series": ["train_loss"]}, made), evidence.PROBE) + 100
+    assert near(drawn({"series": ["val_loss"]}, wide), shade) > 2 * near(drawn({"series": ["val_loss"]}, narrow), shade)
+    probe = drawn({"series": ["train_loss", "sanity_check_small_model_loss"]}, narrow)
+    assert near(probe, evidence.PROBE) > near(drawn({"series": ["train_loss"]}, narrow), evidence.PROBE) + 100
 
 
 def test_evidence_plot_truncates_layers_classes_and_text() -> None:
     layers = {f"layers_dead_units__body__a_block_with_a_long_name_{k}__activation": [0.5] * 12 for k in range(60)}
-    made = record(**well(**layers, train_dead_units=[0.5] * 12))
-    shares = dict.fromkeys(made.layers("dead_units"), 0.5)
+    layered = record(**well(**layers, train_dead_units=[0.5] * 12))
+    shares = dict.fromkeys(layered.layers("dead_units"), 0.5)
     names = [f"layers_dead_units.{path}" for path in shares]
-    image = drawn({"share_by_layer": shares, "threshold": 0.5, "series": ["train_dead_units", *names]}, made)
+    image = drawn({"share_by_layer": shares, "threshold": 0.5, "series": ["train_dead_units", *names]}, layered)
     assert near(image, style.TRAIN) > 400
     n = 120
     evaluation = {
@@ -159,11 +159,11 @@ def test_evidence_plot_truncates_layers_classes_and_text() -> None:
     many = record(**well(), evaluation=evaluation)
     assert near(drawn({"ratio": 9.0, "evenness_of_errors": 1.0, "series": ["val_recall"]}, many), style.TRAIN) > 400
     verdict = Verdict("leakage", 0.9, None, "word " * 400, {"series": ["val_loss"]})
-    assert len(picture(evidence.evidence(verdict.as_dict(), made))) < 1000
+    assert len(picture(evidence.evidence(verdict.as_dict(), layered))) < 1000
 
 
 @pytest.mark.parametrize(
-    "told",
+    "fields",
     [
         {},
         {"series": []},
@@ -177,12 +177,14 @@ def test_evidence_plot_truncates_layers_classes_and_text() -> None:
         {"samples": {"a": 0, "b": 5}},
     ],
 )
-def test_evidence_plot_of_arbitrary_evidence(told: dict[str, Any]) -> None:
-    for made in (record(), record(train_loss=[math.nan] * 3, val_loss=[math.inf, 1.0], val_loss_se=[math.nan, 1.0])):
-        assert (drawn({"series": ["train_loss", "val_loss"], **told}, made) < 128).any()
+def test_evidence_plot_of_arbitrary_evidence(fields: dict[str, Any]) -> None:
+    for curves in (record(), record(train_loss=[math.nan] * 3, val_loss=[math.inf, 1.0], val_loss_se=[math.nan, 1.0])):
+        assert (drawn({"series": ["train_loss", "val_loss"], **fields}, curves) < 128).any()
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1e300, -1e300], [0.0, 1e-9, 1e9], [2.302, 2.3021]])
 def test_evidence_plot_of_arbitrary_series(values: list[float]) -> None:
-    made = record(train_loss=values, val_loss=falling(2.0, 0.1)[: len(values)], train_lr=values, train_grad_norm=values)
-    drawn({"lr": 0.1, "best_epoch": 1, "series": ["train_loss", "val_loss", "train_lr", "train_grad_norm"]}, made)
+    curves = record(
+        train_loss=values, val_loss=falling(2.0, 0.1)[: len(values)], train_lr=values, train_grad_norm=values
+    )
+    drawn({"lr": 0.1, "best_epoch": 1, "series": ["train_loss", "val_loss", "train_lr", "train_grad_norm"]}, curves)

@@ -220,10 +220,10 @@ def test_wrong_loss_for_few_whole_numbers() -> None:
 
 
 def test_skill_of_a_regression_is_r2() -> None:
-    made = record(about=table(), val_r2=[0.5, 0.75], val_mse=[8.0, 4.0], train_mse=[6.0, 2.0])
+    regression = record(about=table(), val_r2=[0.5, 0.75], val_mse=[8.0, 4.0], train_mse=[6.0, 2.0])
     # the variance of the validation part is 4 / (1 - 0.75) = 16
-    assert made.skill("val").tolist() == [0.5, 0.75]
-    assert made.skill("train").tolist() == pytest.approx([1 - 6 / 16, 1 - 2 / 16])
+    assert regression.skill("val").tolist() == [0.5, 0.75]
+    assert regression.skill("train").tolist() == pytest.approx([1 - 6 / 16, 1 - 2 / 16])
 
 
 def test_healthy_with_and_without_evaluations() -> None:

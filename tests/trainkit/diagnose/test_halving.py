@@ -42,16 +42,16 @@ def test_halving_equals_the_reference(seed: int, mode: str) -> None:
         value = float(values[job, epoch - 1])
 
         def lookup(at: int, job: int = job) -> list[PeerState]:
-            there = [one for one in range(jobs) if one != job and at in seen[one]]
-            return [PeerState(f"job_{one:02}", at, at, {monitor: seen[one][at]}) for one in there]
+            peers = [one for one in range(jobs) if one != job and at in seen[one]]
+            return [PeerState(f"job_{one:02}", at, at, {monitor: seen[one][at]}) for one in peers]
 
         decisions = ours[job].observe(Evaluation(epoch, epoch, {monitor: value}, 0.0), lookup, epoch)
         seen[job][epoch] = ours[job].running_stats[monitor]
         trials[job].report(value, epoch)
-        theirs = trials[job].should_prune()
-        assert any(one.action == "stop" for one in decisions) == theirs, (job, epoch)
+        pruned = trials[job].should_prune()
+        assert any(one.action == "stop" for one in decisions) == pruned, (job, epoch)
         assert all(one.inputs["rung"] is not None for one in decisions)
-        if theirs or epoch == epochs:
+        if pruned or epoch == epochs:
             alive.discard(job)
     assert any(len(one) < epochs for one in seen)
     assert any(len(one) == epochs for one in seen)

@@ -37,17 +37,19 @@ def peer_state(name: str, epoch: int, values: Sequence[float], monitor: str = "v
     return PeerState(f"job_{name}", epoch * 10, epoch, running_stats)
 
 
-def decide(rule: PeerRule, own: Sequence[float], others: dict[str, Sequence[float]]) -> list[EarlyStopDecision]:
+def decide(
+    rule: PeerRule, values_of_job: Sequence[float], others: dict[str, Sequence[float]]
+) -> list[EarlyStopDecision]:
     """The decisions about a job after each of its epochs; the others have all come as far as their values go."""
-    rules, said = PeerRules([rule]), []
-    for epoch, value in enumerate(own, start=1):
-        there = [one for name, values in others.items() if (one := peer_state(name, epoch, values, rule.monitor))]
-        said += rules.observe(Evaluation(epoch, epoch, {rule.monitor: value}), lambda _, there=there: there, epoch)
-    return said
+    rules, decisions = PeerRules([rule]), []
+    for epoch, value in enumerate(values_of_job, start=1):
+        peers = [one for name, values in others.items() if (one := peer_state(name, epoch, values, rule.monitor))]
+        decisions += rules.observe(Evaluation(epoch, epoch, {rule.monitor: value}), lambda _, peers=peers: peers, epoch)
+    return decisions
 
 
-def actions(said: list[EarlyStopDecision]) -> str:
-    return "".join("s" if decision.action == "stop" else "." for decision in said)
+def actions(decisions: list[EarlyStopDecision]) -> str:
+    return "".join("s" if decision.action == "stop" else "." for decision in decisions)
 
 
 # Running averages of A: 4, 3, 2; B: 6, 5, 4; C: 2, 2, 2 (after 1, 2, 3 epochs).
@@ -56,7 +58,7 @@ D = [8.0, 8.0, 8.0]
 
 
 @pytest.mark.parametrize(
-    ("own", "others", "thresholds", "expected"),
+    ("values", "others", "thresholds", "expected"),
     [
         # odd: medians of {4, 6, 2}, {3, 5, 2}, {2, 4, 2}; the best so far is 5, 3.5, 3.5
         ([5.0, 3.5, 3.6], {"a": A, "b": B, "c": C}, [4.0, 3.0, 2.0], "sss"),
@@ -81,18 +83,18 @@ D = [8.0, 8.0, 8.0]
     ],
 )
 def test_median_rule_by_hand(
-    own: list[float], others: dict[str, list[float]], thresholds: list[float | None], expected: str
+    values: list[float], others: dict[str, list[float]], thresholds: list[float | None], expected: str
 ) -> None:
-    said = decide(Median(), own, others)
-    assert [decision.inputs["threshold"] for decision in said] == thresholds
-    assert actions(said) == expected
+    decisions = decide(Median(), values, others)
+    assert [decision.inputs["threshold"] for decision in decisions] == thresholds
+    assert actions(decisions) == expected
 
 
 def test_median_rule_of_a_maximised_metric() -> None:
     others = {"a": [0.5, 0.7], "b": [0.6, 0.8], "c": [0.7, 0.9]}  # averages 0.5, 0.6, 0.7 and 0.6, 0.7, 0.8
-    said = decide(Median(monitor="val_accuracy"), [0.59, 0.7], others)
-    assert [d.inputs["threshold"] for d in said] == pytest.approx([0.6, 0.7])
-    assert actions(said)[0] == "s"
+    decisions = decide(Median(monitor="val_accuracy"), [0.59, 0.7], others)
+    assert [d.inputs["threshold"] for d in decisions] == pytest.approx([0.6, 0.7])
+    assert actions(decisions)[0] == "s"
     assert actions(decide(Median(monitor="val_accuracy"), [0.61, 0.2], others)) == ".s"
 
 
@@ -121,17 +123,17 @@ def test_percentile_rule_by_hand(
 ) -> None:
     rule = Percentile(percentile=share, monitor=monitor)
     for value, expected in ((going_on, "."), (stopped, "s")):
-        said = decide(rule, [value], others)
-        assert said[0].inputs["threshold"] == pytest.approx(threshold)
-        assert actions(said) == expected
+        decisions = decide(rule, [value], others)
+        assert decisions[0].inputs["threshold"] == pytest.approx(threshold)
+        assert actions(decisions) == expected
 
 
 def test_percentile_rule_compares_the_best_value_with_the_current_epoch() -> None:
     others = {"a": [1.0, 9.0], "b": [2.0, 8.0], "c": [3.0, 7.0]}
     # epoch 1: 2.5 against 1.5; epoch 2: its best is still 2.5, against 7.5 of {7, 8, 9}
-    said = decide(Percentile(), [2.5, 8.5], others)
-    assert [d.inputs["threshold"] for d in said] == [1.5, 7.5]
-    assert actions(said) == "s."
+    decisions = decide(Percentile(), [2.5, 8.5], others)
+    assert [d.inputs["threshold"] for d in decisions] == [1.5, 7.5]
+    assert actions(decisions) == "s."
 
 
 def test_peer_without_the_epoch_counts_for_the_median_rule_only() -> None:
@@ -150,15 +152,15 @@ def test_peer_without_the_epoch_counts_for_the_median_rule_only() -> None:
 
 @pytest.mark.parametrize("kind", [Median, Percentile])
 def test_peer_rules_compare_nothing_up_to_the_start_epoch(kind: type[PeerRule]) -> None:
-    said = decide(kind(start_epoch=2), [99.0, 99.0, 99.0], {"a": A, "b": B, "c": C})
-    assert actions(said) == "..s"
-    assert said[0].inputs == {"val_loss": 99.0, "best": 99.0, "start_epoch": 2}
-    assert "threshold" in said[2].inputs
+    decisions = decide(kind(start_epoch=2), [99.0, 99.0, 99.0], {"a": A, "b": B, "c": C})
+    assert actions(decisions) == "..s"
+    assert decisions[0].inputs == {"val_loss": 99.0, "best": 99.0, "start_epoch": 2}
+    assert "threshold" in decisions[2].inputs
 
 
 def test_peer_decision_holds_its_inputs() -> None:
-    (said,) = decide(Median(), [5.0], {"b": B, "a": A, "c": [NAN]})
-    assert said.inputs == {
+    (decision,) = decide(Median(), [5.0], {"b": B, "a": A, "c": [NAN]})
+    assert decision.inputs == {
         "val_loss": 5.0,
         "best": 5.0,
         "threshold": 5.0,
@@ -167,27 +169,35 @@ def test_peer_decision_holds_its_inputs() -> None:
         "compared": [
             {"job": "job_a", "seq": 10, "value": 4.0},
             {"job": "job_b", "seq": 10, "value": 6.0},
-            {"job": "job_c", "seq": 10, "value": said.inputs["compared"][2]["value"]},
+            {"job": "job_c", "seq": 10, "value": decision.inputs["compared"][2]["value"]},
         ],
         "basis": 1,
     }
-    assert math.isnan(said.inputs["compared"][2]["value"])
-    assert (said.action, said.stop_reason) == ("continue", None)
-    (said,) = decide(Median(), [6.0], {"b": B, "a": A, "c": C})
-    assert said.stop_reason == "early_stop"
-    assert said.reason == "the best val_loss so far, 6, is worse than 4, the median of 3 other jobs' running averages"
-    (said,) = decide(Percentile(), [NAN], FIVE)
+    assert math.isnan(decision.inputs["compared"][2]["value"])
+    assert (decision.action, decision.stop_reason) == ("continue", None)
+    (decision,) = decide(Median(), [6.0], {"b": B, "a": A, "c": C})
+    assert decision.stop_reason == "early_stop"
     assert (
-        said.reason
+        decision.reason == "the best val_loss so far, 6, is worse than 4, the median of 3 other jobs' running averages"
+    )
+    (decision,) = decide(Percentile(), [NAN], FIVE)
+    assert (
+        decision.reason
         == "val_loss, which was never finite, is worse than 2, the threshold of the best 25 % of 5 other jobs at this epoch"
     )
 
 
 def test_peer_decision_lists_a_limited_number_of_peers() -> None:
     many = {f"{number:03}": [float(number)] for number in range(MAX_LISTED_PEERS + 51)}
-    (said,) = decide(Median(), [75.0], many)
-    assert (said.inputs["threshold"], said.inputs["others"], said.action) == (75.0, MAX_LISTED_PEERS + 51, "continue")
-    assert [one["job"] for one in said.inputs["compared"]] == [f"job_{number:03}" for number in range(MAX_LISTED_PEERS)]
+    (decision,) = decide(Median(), [75.0], many)
+    assert (decision.inputs["threshold"], decision.inputs["others"], decision.action) == (
+        75.0,
+        MAX_LISTED_PEERS + 51,
+        "continue",
+    )
+    assert [one["job"] for one in decision.inputs["compared"]] == [
+        f"job_{number:03}" for number in range(MAX_LISTED_PEERS)
+    ]
 
 
 def optunas(best: float, values: list[float], share: float, mode: str, least: int) -> bool:
@@ -207,26 +217,26 @@ def test_peer_rules_equal_reference_formulas_on_random_tables(seed: int) -> None
         mode, epoch = ("min" if monitor == "val_loss" else "max"), rng.randint(1, 5)
         length = [rng.choice([epoch, epoch + 2, epoch - 1]) for _ in range(rng.randint(0, 9))]
         others = {str(n): [round(rng.random(), 1) for _ in range(size)] for n, size in enumerate(length)}
-        own = [round(rng.random(), 1) for _ in range(epoch)]
-        best = min(own) if mode == "min" else max(own)
+        values_of_job = [round(rng.random(), 1) for _ in range(epoch)]
+        best = min(values_of_job) if mode == "min" else max(values_of_job)
         reached = [values for values in others.values() if len(values) >= epoch]
 
         at_epoch = [rng.choice([values[epoch - 1], NAN]) for values in reached]
         for values, value in zip(reached, at_epoch, strict=True):
             values[epoch - 1] = value
         share, least = rng.choice([0.0, 10.0, 25.0, 33.3, 50.0, 100.0]), rng.randint(1, 4)
-        said = decide(Percentile(percentile=share, monitor=monitor, min_jobs=least), own, others)[-1]
-        assert (said.action == "stop") == optunas(best, at_epoch, share, mode, least)
+        decision = decide(Percentile(percentile=share, monitor=monitor, min_jobs=least), values_of_job, others)[-1]
+        assert (decision.action == "stop") == optunas(best, at_epoch, share, mode, least)
 
-        said = decide(Median(monitor=monitor, min_jobs=least), own, others)[-1]
+        decision = decide(Median(monitor=monitor, min_jobs=least), values_of_job, others)[-1]
         means = [sum(values[:epoch]) / epoch for values in reached]
         finite = [mean for mean in means if math.isfinite(mean)]
         if len(reached) < least or not finite:
-            assert (said.action, said.inputs["threshold"]) == ("continue", None)
+            assert (decision.action, decision.inputs["threshold"]) == ("continue", None)
         else:
             middle = statistics.median(finite)
-            assert said.inputs["threshold"] == middle
-            assert (said.action == "stop") == (best > middle if mode == "min" else best < middle)
+            assert decision.inputs["threshold"] == middle
+            assert (decision.action == "stop") == (best > middle if mode == "min" else best < middle)
 
 
 def test_median_and_percentile_of_no_values() -> None:
@@ -250,8 +260,8 @@ def test_running_stats_keep_the_sum_and_the_best_finite_value() -> None:
 
 def test_early_stopping_skips_peer_rules() -> None:
     stopping = EarlyStopping([Median(), Patience(patience=1), Percentile()])
-    said = stopping.observe(Evaluation(1, 1, {"val_loss": 1.0}))
-    assert [decision.rule["kind"] for decision in said] == ["patience"]
+    decisions = stopping.observe(Evaluation(1, 1, {"val_loss": 1.0}))
+    assert [decision.rule["kind"] for decision in decisions] == ["patience"]
     assert [one["rule"][0] for one in stopping.state()] == ["patience"]
 
 

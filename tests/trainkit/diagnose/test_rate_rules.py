@@ -24,9 +24,9 @@ SGD = {"optimizer": {"kind": "sgd", "lr": 0.1}}
 
 
 def test_baseline_and_skill_by_hand() -> None:
-    made = record(**well())
-    assert made.baseline == pytest.approx(math.log(10))
-    assert made.skill("train")[0] == pytest.approx(1 - 2.0 / math.log(10))
+    healthy = record(**well())
+    assert healthy.baseline == pytest.approx(math.log(10))
+    assert healthy.skill("train")[0] == pytest.approx(1 - 2.0 / math.log(10))
     uneven = facts(classes={"a": 1500, "b": 500})
     assert record(about=uneven).baseline == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
     assert record({"balance": "class_weights"}, uneven).baseline == pytest.approx(math.log(2))
@@ -173,13 +173,13 @@ def test_learning_rate_too_low() -> None:
 
 def test_exploding_gradients_at_the_default_rate() -> None:
     steep = well(train_grad_norm=[1e4] * 12, train_weight_norm=[100.0] * 12, train_loss=FLAT, val_loss=FLAT)
-    made = record(SGD, **{**steep, "train_batch_loss": [50.0, math.inf]})
-    assert sharpness(made).value[0] == pytest.approx(1e6 / math.log(10))
-    verdict = exploding_gradients(made)
+    exploding = record(SGD, **{**steep, "train_batch_loss": [50.0, math.inf]})
+    assert sharpness(exploding).value[0] == pytest.approx(1e6 / math.log(10))
+    verdict = exploding_gradients(exploding)
     assert verdict is not None
     assert verdict.confidence > 0.8
     assert verdict.evidence["not_finite_since_step"] == 20
-    assert [v.code for v in diagnose(made).verdicts][:2] == ["exploding_gradients", "learning_rate_too_high"]
+    assert [v.code for v in diagnose(exploding).verdicts][:2] == ["exploding_gradients", "learning_rate_too_high"]
     # the same under ten times the usual rate: the rate explains it
     assert exploding_gradients(record({"optimizer": {"kind": "sgd", "lr": 1.0}}, **steep)) is None
     assert exploding_gradients(record(SGD, **well())) is None
@@ -188,9 +188,9 @@ def test_exploding_gradients_at_the_default_rate() -> None:
 def test_vanishing_gradients() -> None:
     def layers(first: float, **changes: Any) -> dict[str, Any]:
         norms = {"body__block_1__linear": first, "body__block_2__linear": 1e-3, "head__output": 1.0}
-        made = {f"layers_grad_norm__{path}": [norm] * 12 for path, norm in norms.items()}
-        made |= {f"layers_weight_norm__{path}": [5.0] * 12 for path in norms}
-        return well(**{"train_loss": FLAT, "val_loss": FLAT, **made, **changes})
+        norms_of_layers = {f"layers_grad_norm__{path}": [norm] * 12 for path, norm in norms.items()}
+        norms_of_layers |= {f"layers_weight_norm__{path}": [5.0] * 12 for path in norms}
+        return well(**{"train_loss": FLAT, "val_loss": FLAT, **norms_of_layers, **changes})
 
     verdict = vanishing_gradients(record(**layers(1e-6)))
     assert verdict is not None
@@ -227,8 +227,8 @@ def test_dead_and_saturated_units(name: str, rule: Any) -> None:
 
 def test_symmetric_initialization() -> None:
     stuck = well(train_loss=FLAT, val_loss=FLAT, train_dead_units=[1.0] * 12)
-    made = record({"model": {"kind": "mlp", "init": {"kind": "zeros"}}}, **stuck)
-    verdicts = diagnose(made).verdicts
+    symmetric = record({"model": {"kind": "mlp", "init": {"kind": "zeros"}}}, **stuck)
+    verdicts = diagnose(symmetric).verdicts
     assert verdicts[0].code == "symmetric_initialization"
     dead = next(v for v in verdicts if v.code == "dead_units")
     assert dead.evidence["explained_by"] == ["symmetric_initialization"]

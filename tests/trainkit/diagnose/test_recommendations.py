@@ -56,13 +56,13 @@ def facts_of(path: Path, document: dict[str, Any]) -> tuple[dict[str, Any], Data
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_recommend_gives_valid_specs(path: Path) -> None:
     document, about = facts_of(path, yaml.safe_load(path.read_text()))
-    made = record(document, about)
+    source = record(document, about)
     offered = set()
     for code in VERDICTS:
-        for offer in RECOMMENDERS[code](made):
+        for offer in RECOMMENDERS[code](source):
             # what its author meant to be a spec is one, but for those that this model or task cannot have
             assert set(offer.patch) <= set(JobSpec.model_fields), offer
-        for following in recommend(made, [Verdict(code, 0.9, 1, "")]):
+        for following in recommend(source, [Verdict(code, 0.9, 1, "")]):
             offered.add(code)
             assert following.spec == merge_patch(document, following.patch)
             resolve(following.spec, about)
@@ -71,14 +71,14 @@ def test_recommend_gives_valid_specs(path: Path) -> None:
             assert all(following.expected.values())
             assert following.why.endswith(".")
     # of the rest: symmetry needs layers that begin so, leakage and wrong losses what this spec does not have
-    asked = {
+    expected = {
         "learning_rate_too_high",
         "learning_rate_too_low",
         "stopped_too_early",
         "optimization_failure",
         "overfitting",
     }
-    assert asked | {"exploding_gradients", "distribution_mismatch", "validation_too_small"} <= offered
+    assert expected | {"exploding_gradients", "distribution_mismatch", "validation_too_small"} <= offered
 
 
 def test_every_code_has_a_rule_and_a_recommender() -> None:
@@ -143,7 +143,7 @@ def test_recommend_skips_explained_verdicts() -> None:
 
 
 def test_order_by_cause_then_confidence() -> None:
-    def made(*codes: tuple[Any, float]) -> list[str]:
+    def order(*codes: tuple[Any, float]) -> list[str]:
         return [v.code for v in order_by_cause([Verdict(code, confidence, 1, "") for code, confidence in codes])]
 
     chain = (
@@ -152,11 +152,11 @@ def test_order_by_cause_then_confidence() -> None:
         ("learning_rate_too_high", 0.6),
         ("unscaled_inputs", 0.55),
     )
-    assert made(*chain) == ["unscaled_inputs", "learning_rate_too_high", "dead_units", "optimization_failure"]
-    assert made(("dead_units", 0.4), ("optimization_failure", 0.6)) == ["optimization_failure", "dead_units"]
+    assert order(*chain) == ["unscaled_inputs", "learning_rate_too_high", "dead_units", "optimization_failure"]
+    assert order(("dead_units", 0.4), ("optimization_failure", 0.6)) == ["optimization_failure", "dead_units"]
     # where validation cannot be trusted, what is read off it waits; of two that explain nothing the surer goes first
-    assert made(("leakage", 0.7), ("overfitting", 0.9)) == ["leakage", "overfitting"]
-    assert made(("leakage", 0.7), ("dead_units", 0.9)) == ["dead_units", "leakage"]
+    assert order(("leakage", 0.7), ("overfitting", 0.9)) == ["leakage", "overfitting"]
+    assert order(("leakage", 0.7), ("dead_units", 0.9)) == ["dead_units", "leakage"]
     for cause, symptoms in EXPLAINS.items():
         assert cause not in symptoms
         assert all(cause not in EXPLAINS.get(symptom, ()) for symptom in symptoms)

@@ -27,14 +27,16 @@ def probed(
     spec: dict[str, Any] | None = None, batch: float | None = None, small: float | None = None, **given: Any
 ) -> Record:
     """A run that stands still at 1.8 (baseline 2.303), with the accuracy on 16 samples and the smaller model's loss."""
-    made = record(spec, **well(**{**STUCK, **given}))
-    told = dict(made.series)
+    unprobed = record(spec, **well(**{**STUCK, **given}))
+    series = dict(unprobed.series)
     if batch is not None:
-        told |= {"sanity_check_first_batch_accuracy": row(batch, 200), "sanity_check_first_batch_loss": row(1.0, 200)}
-        told["sanity_check_first_batch_samples"] = row(16, 200)
+        series |= {"sanity_check_first_batch_accuracy": row(batch, 200), "sanity_check_first_batch_loss": row(1.0, 200)}
+        series["sanity_check_first_batch_samples"] = row(16, 200)
     if small is not None:
-        told |= {"sanity_check_small_model_loss": row(small, 20), "sanity_check_small_model_parameters": row(300, 20)}
-    return Record(made.spec, made.facts, told, state=made.state, stop_reason="completed", document=made.document)
+        series |= {"sanity_check_small_model_loss": row(small, 20), "sanity_check_small_model_parameters": row(300, 20)}
+    return Record(
+        unprobed.spec, unprobed.facts, series, state=unprobed.state, stop_reason="completed", document=unprobed.document
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,8 +141,8 @@ def test_sanity_checks_of_real_runs() -> None:
     )
     failed = {v.code: v for v in stuck.verdicts}.get("optimization_failure")
     assert failed is not None, stuck.verdicts
-    told = failed.evidence["sanity_checks"]
-    assert (told["small_model"]["lower"], told["first_batch"]["learnt"]) == (True, False)
+    evidence = failed.evidence["sanity_checks"]
+    assert (evidence["small_model"]["lower"], evidence["first_batch"]["learnt"]) == (True, False)
     assert failed.confidence == 0.95
     sound = run(digits(), model={"kind": "mlp", "hidden": [128, 64]}, train={"epochs": 12, **BOTH})
     assert [v.code for v in sound.verdicts] == ["healthy"]

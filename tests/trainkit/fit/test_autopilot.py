@@ -26,19 +26,19 @@ def cancer() -> tk.Dataset:
 
 def test_it_scales_the_inputs_and_keeps_the_best() -> None:
     heard: list[CompletedStep] = []
-    made = tk.autopilot(SPEC, cancer(), jobs=4, on_run=heard.append)
-    assert heard == made.tried
-    assert [entry["from"] for entry in made.explanation][:2] == [None, 0]
-    assert made.explanation[1]["code"] == "unscaled_inputs"
-    assert made.explanation[1]["measured"]["outcome"] == "improved"
-    assert made.done.reason == "jobs_spent"
-    assert made.best is made.runs[made.explanation[-1]["best"]]
-    assert made.best.result is not None
-    assert made.best.result.evaluation is not None
-    assert made.best.result.evaluation["parts"]["test"]["accuracy"] > 0.9
-    alone = tk.fit(made.best.record.spec, cancer())
-    assert alone.evaluation == made.best.result.evaluation
-    figure = made.tried[made.runs.index(made.best)].metrics["val_loss"]
+    result = tk.autopilot(SPEC, cancer(), jobs=4, on_run=heard.append)
+    assert heard == result.tried
+    assert [entry["from"] for entry in result.explanation][:2] == [None, 0]
+    assert result.explanation[1]["code"] == "unscaled_inputs"
+    assert result.explanation[1]["measured"]["outcome"] == "improved"
+    assert result.done.reason == "jobs_spent"
+    assert result.best is result.runs[result.explanation[-1]["best"]]
+    assert result.best.result is not None
+    assert result.best.result.evaluation is not None
+    assert result.best.result.evaluation["parts"]["test"]["accuracy"] > 0.9
+    alone = tk.fit(result.best.record.spec, cancer())
+    assert alone.evaluation == result.best.result.evaluation
+    figure = result.tried[result.runs.index(result.best)].metrics["val_loss"]
     losses = [row["value"] for row in alone.history if (row["split"], row["name"]) == ("val", "loss")]
     assert (figure.value, figure.epoch) == (min(losses), alone.best_epoch)
 
@@ -50,15 +50,15 @@ def test_a_rate_that_diverges_is_evidence() -> None:
         "optimizer": {"kind": "sgd", "lr": 1000.0},
     }
     x, y = load_diabetes(return_X_y=True)
-    made = tk.autopilot(
+    result = tk.autopilot(
         tk.JobSpec.model_validate({**SPEC, **linear}), tk.Dataset.from_arrays(x.astype(np.float32), y), jobs=2
     )
-    assert made.best is made.runs[1]
-    assert made.runs[0].error is not None
-    assert made.runs[0].error["code"] == "loss_not_finite"
-    assert "It failed" in made.explanation[0]["text"]
-    assert made.explanation[1]["code"] == "learning_rate_too_high"
-    assert made.done.best == 1
+    assert result.best is result.runs[1]
+    assert result.runs[0].error is not None
+    assert result.runs[0].error["code"] == "loss_not_finite"
+    assert "It failed" in result.explanation[0]["text"]
+    assert result.explanation[1]["code"] == "learning_rate_too_high"
+    assert result.done.best == 1
 
 
 def test_what_does_not_fit_the_data_is_refused() -> None:

@@ -13,8 +13,8 @@ from trainkit.spec import JobSpec
 def calibrated(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, list[float]], cores: int = 4) -> int:
     """The choice when a step takes the given times, in turn, with each number of threads."""
     monkeypatch.setattr(device, "available_cores", lambda: cores)
-    told = {threads: iter(times) for threads, times in seconds.items()}
-    monkeypatch.setattr(device, "_seconds", lambda *_: next(told[torch.get_num_threads()]))
+    measured = {threads: iter(times) for threads, times in seconds.items()}
+    monkeypatch.setattr(device, "_seconds", lambda *_: next(measured[torch.get_num_threads()]))
     before = torch.get_num_threads()
     chosen = device.calibrate_threads(nn.Linear(1, 1), lambda _: None, steps=1000)
     assert torch.get_num_threads() == before
@@ -65,10 +65,10 @@ def test_the_spec_decides_where_it_says_something():
 def test_compiling_without_a_compiler_is_not_tried(monkeypatch):
     spec = JobSpec.model_validate({"dataset": "d", "model": {"kind": "mlp"}, "train": {"compile": True}})
     monkeypatch.delenv("CXX", raising=False)
-    for there in ("/usr/bin/g++", None):
-        monkeypatch.setattr(device.shutil, "which", lambda _, there=there: there)
+    for compiler in ("/usr/bin/g++", None):
+        monkeypatch.setattr(device.shutil, "which", lambda _, compiler=compiler: compiler)
         runtime = device.choose_runtime(spec, torch.device("cpu"), nn.Linear(1, 1), lambda _: None, 10)
-        assert runtime.compile == (there is not None)
+        assert runtime.compile == (compiler is not None)
 
 
 @pytest.mark.soak
@@ -79,7 +79,7 @@ def test_a_compiled_network_trains_as_the_plain_one_does():
     data = tk.Dataset.from_arrays(x, (x[:, 0] > 0).astype(int))
     document = {"dataset": "d", "model": {"kind": "mlp", "hidden": [8]}, "train": {"epochs": 5}}
     plain, compiled = (
-        tk.fit({**document, "train": {"epochs": 5, "compile": wanted}}, data) for wanted in (False, True)
+        tk.fit({**document, "train": {"epochs": 5, "compile": compiles}}, data) for compiles in (False, True)
     )
     assert compiled.runtime["compile"]
     assert compiled.evaluation["metrics"]["loss"] == pytest.approx(plain.evaluation["metrics"]["loss"], rel=1e-3)

@@ -57,12 +57,12 @@ def data_error(code: str) -> DataError:
     ],
 )
 def test_exceptions_have_codes(error: BaseException, code: str) -> None:
-    told = error_of(error)
-    assert told["code"] == code
+    problem = error_of(error)
+    assert problem["code"] == code
     known = FAILURES[code]
-    assert (told["layer"], told["retryable"]) == (known.layer, known.retryable)
-    assert told["message"]
-    assert told["hint"]
+    assert (problem["layer"], problem["retryable"]) == (known.layer, known.retryable)
+    assert problem["message"]
+    assert problem["hint"]
 
 
 def test_a_want_of_memory_comes_with_a_spec_that_needs_less() -> None:

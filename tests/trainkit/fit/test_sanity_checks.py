@@ -25,11 +25,11 @@ from trainkit.spec.problems import SpecError
 BOTH = ["first_batch", "small_model"]
 
 
-def probing(document: dict[str, Any], *wanted: str) -> dict[str, Any]:
-    return {**document, "train": {**document["train"], "sanity_checks": wanted or BOTH}}
+def probing(document: dict[str, Any], *checks: str) -> dict[str, Any]:
+    return {**document, "train": {**document["train"], "sanity_checks": checks or BOTH}}
 
 
-def told(document: dict[str, Any], data: Any, **options: Any) -> tuple[tk.FitResult, list[dict[str, Any]]]:
+def fit_with_events(document: dict[str, Any], data: Any, **options: Any) -> tuple[tk.FitResult, list[dict[str, Any]]]:
     events: list[dict[str, Any]] = []
     return tk.fit(document, data, on_event=events.append, **options), events
 
@@ -45,8 +45,8 @@ def series(events: list[dict[str, Any]], name: str, split: str = "sanity_check")
 @pytest.mark.parametrize("name", CASES)
 def test_the_run_does_not_notice(name: str) -> None:
     make, document = CASES[name]
-    without, events = told(document, make())
-    beside, more = told(probing(document), make())
+    without, events = fit_with_events(document, make())
+    beside, more = fit_with_events(probing(document), make())
     assert digest(without.model) == digest(beside.model)
     assert {key: value for key, value in rows(more).items() if key[1] != "sanity_check"} == rows(events)
     assert series(more, "first_batch_loss")
@@ -67,7 +67,7 @@ def test_the_first_batch_is_plain_torch() -> None:
 
     original, sanity_checks.SANITY_CHECKS["first_batch"] = sanity_checks.SANITY_CHECKS["first_batch"], watch
     try:
-        _, events = told(probing(document, "first_batch"), data)
+        _, events = fit_with_events(probing(document, "first_batch"), data)
     finally:
         sanity_checks.SANITY_CHECKS["first_batch"] = original
     network, losses, right = seen["network"].train(), {}, {}
@@ -96,7 +96,7 @@ def test_the_first_batch_is_plain_torch() -> None:
     ids=["cnn", "lstm", "numbers"],
 )
 def test_a_sound_network_learns_a_batch_by_heart_dropout_or_not(data: Any, model: Any, least: float) -> None:
-    _, events = told(probing(spec(model, train={"epochs": 1}), "first_batch"), data())
+    _, events = fit_with_events(probing(spec(model, train={"epochs": 1}), "first_batch"), data())
     learnt = series(events, "first_batch_r2" if data is numbers else "first_batch_accuracy")
     assert list(learnt.values())[-1] >= least
     assert list(learnt.values())[-1] > next(iter(learnt.values()))
@@ -109,13 +109,17 @@ def test_the_small_model_is_a_run_of_its_own(name: str) -> None:
     wide = {"mlp": {"hidden": [200, 100]}, "cnn": {"channels": [40, 40]}, "lstm": {"hidden": 64, "layers": 2}}
     model = {"kind": document["model"]["kind"], **wide[document["model"]["kind"]]}
     changed = {**document, "model": model, "train": {**document["train"], "epochs": 5}}
-    _, events = told(probing(changed, "small_model"), make())
+    _, events = fit_with_events(probing(changed, "small_model"), make())
     small = smaller_model(JobSpec.model_validate(changed).model)
     assert small is not None
-    own = {"model": small.model_dump(mode="json"), "optimizer": {"kind": "adam"}, "schedule": {"kind": "constant"}}
-    plain = {**changed, **own, "regularize": {}, "early_stop": []}
+    small_spec = {
+        "model": small.model_dump(mode="json"),
+        "optimizer": {"kind": "adam"},
+        "schedule": {"kind": "constant"},
+    }
+    plain = {**changed, **small_spec, "regularize": {}, "early_stop": []}
     plain["train"] = {**plain["train"], "clip_norm": None, "evaluate_every_epochs": 1}
-    _, alone = told(plain, make())
+    _, alone = fit_with_events(plain, make())
     for metric in ("loss", "accuracy"):
         assert series(events, f"small_model_{metric}") == series(alone, metric, "train")
     (size,) = series(events, "small_model_parameters").values()
@@ -125,7 +129,7 @@ def test_the_small_model_is_a_run_of_its_own(name: str) -> None:
 def test_an_epoch_longer_than_the_bound_is_cut_into_quarters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sanity_checks, "MOST", 9)
     document = spec({"kind": "mlp", "hidden": [200, 100]}, train={"batch_size": 4, "epochs": 1})
-    _, events = told(probing(document, "small_model"), vectors())
+    _, events = fit_with_events(probing(document, "small_model"), vectors())
     assert list(series(events, "small_model_loss")) == [2, 4, 6, 8]
 
 
@@ -158,7 +162,7 @@ def test_what_makes_no_sense_is_left_out_and_said_so(model: dict[str, Any]) -> N
     assert [(w.pointer, w.code) for w in resolved.warnings if "sanity_check" in w.code] == [
         ("/train/sanity_checks/0", "sanity_check_skipped")
     ]
-    _, events = told(document, vectors())
+    _, events = fit_with_events(document, vectors())
     assert series(events, "small_model_loss") == {}
     assert [e["message"] for e in events if e.get("message", "").startswith("sanity check small_model is left out")]
 
@@ -188,14 +192,14 @@ def test_refused(wrong: Any) -> None:
 def test_a_wish_puts_a_probe_off_until_the_resume(tmp_path: Path, steps: int) -> None:
     """Cut in the first or in the second probe: no row of that one; after the resume all rows, each once, the same bits."""
     document = probing(spec({"kind": "mlp", "hidden": [64, 32]}, optimizer={"kind": "sgd", "lr": 1e-5}))
-    whole, all_rows = told(document, vectors())
-    part, before = told(document, vectors(), control=InterruptAt(steps), workdir=tmp_path)
+    whole, all_rows = fit_with_events(document, vectors())
+    part, before = fit_with_events(document, vectors(), control=InterruptAt(steps), workdir=tmp_path)
     done = steps > 200
     assert part.outcome == "handed_back"
     assert bool(series(before, "first_batch_loss")) is done
     assert series(before, "small_model_loss") == {}
     assert list(series(before, "loss", "train")) == []
-    rest, after = told(document, vectors(), resume_from=part.checkpoint)
+    rest, after = fit_with_events(document, vectors(), resume_from=part.checkpoint)
     assert digest(rest.model) == digest(whole.model)
     assert rows(before + after) == rows(all_rows)
     for name in ("first_batch_loss", "small_model_loss"):
@@ -204,24 +208,26 @@ def test_a_wish_puts_a_probe_off_until_the_resume(tmp_path: Path, steps: int) ->
 
 def test_a_probe_in_the_log_is_not_run_again(tmp_path: Path) -> None:
     document = probing(spec({"kind": "mlp", "hidden": [64, 32]}))
-    alone = told(document, vectors())[1]
-    asked = max(series(alone, "first_batch_loss")) + max(series(alone, "small_model_loss"))
-    part, before = told(document, vectors(), control=InterruptAt(asked + 4), workdir=tmp_path)
+    alone = fit_with_events(document, vectors())[1]
+    probe_steps = max(series(alone, "first_batch_loss")) + max(series(alone, "small_model_loss"))
+    part, before = fit_with_events(document, vectors(), control=InterruptAt(probe_steps + 4), workdir=tmp_path)
     assert part.checkpoint is not None
     assert series(before, "small_model_loss") == series(alone, "small_model_loss")
-    _, after = told(document, vectors(), resume_from=part.checkpoint)
+    _, after = fit_with_events(document, vectors(), resume_from=part.checkpoint)
     assert [event for event in after if event["type"] == "phase" and "sanity check" in event["phase"]] == []
     assert rows(before + after) == rows(alone)
     # a job that is resumed may ask for more of them: nothing of the training depends on it
-    part, _ = told(probing(document, "first_batch"), vectors(), control=InterruptAt(asked), workdir=tmp_path / "b")
-    _, later = told(document, vectors(), resume_from=part.checkpoint)
+    part, _ = fit_with_events(
+        probing(document, "first_batch"), vectors(), control=InterruptAt(probe_steps), workdir=tmp_path / "b"
+    )
+    _, later = fit_with_events(document, vectors(), resume_from=part.checkpoint)
     assert series(later, "first_batch_loss") == {}
     assert series(later, "small_model_loss") == series(alone, "small_model_loss")
 
 
 def test_time_is_bounded_by_a_share_of_the_limit() -> None:
     document = probing(spec({"kind": "mlp", "hidden": [64, 32]}, optimizer={"kind": "sgd", "lr": 1e-9}), "first_batch")
-    _, events = told({**document, "resources": {"max_seconds": 1e-3}}, vectors())
+    _, events = fit_with_events({**document, "resources": {"max_seconds": 1e-3}}, vectors())
     assert series(events, "first_batch_loss") == {}
     assert any("a tenth of max_seconds" in event.get("message", "") for event in events)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn import metrics as theirs
+from sklearn import metrics as sklearn_metrics
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
@@ -33,9 +33,9 @@ def document(model: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"dataset": "data", "model": model, "split": "6:2:2", **fields}
 
 
-def cut(data: Dataset, asked: dict[str, Any]) -> tuple[Any, np.ndarray, np.ndarray]:
+def cut(data: Dataset, job_spec: dict[str, Any]) -> tuple[Any, np.ndarray, np.ndarray]:
     """(parts, inputs as float64, targets) of a dataset of arrays."""
-    resolved = resolve(asked, data.facts).spec
+    resolved = resolve(job_spec, data.facts).spec
     labels = data.targets if data.facts.classes is not None else None
     parts = split_indices(resolved.split, data.facts.samples, labels, data.split)
     return parts, np.asarray(data.inputs.values, np.float64), np.asarray(data.targets)
@@ -59,12 +59,14 @@ def diabetes() -> Dataset:
     return Dataset.from_arrays(x.astype(np.float32), y.astype(np.float64))
 
 
-def same_as_theirs(got: dict[str, float], y: np.ndarray, answer: np.ndarray, scores: np.ndarray, loss: float) -> None:
-    assert got["accuracy"] == pytest.approx(theirs.accuracy_score(y, answer))
-    for name, score in (("f1", theirs.f1_score), ("recall", theirs.recall_score)):
+def assert_same_metrics(
+    got: dict[str, float], y: np.ndarray, answer: np.ndarray, scores: np.ndarray, loss: float
+) -> None:
+    assert got["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(y, answer))
+    for name, score in (("f1", sklearn_metrics.f1_score), ("recall", sklearn_metrics.recall_score)):
         assert got[name] == pytest.approx(score(y, answer, average="macro"))
     if scores.ndim == 1:
-        assert got["roc_auc"] == pytest.approx(theirs.roc_auc_score(y, scores))
+        assert got["roc_auc"] == pytest.approx(sklearn_metrics.roc_auc_score(y, scores))
     assert got["loss"] == pytest.approx(loss, rel=1e-6)
 
 
@@ -77,9 +79,9 @@ def test_boosting_is_scikit_learns(name, request):
     for part, index in (("val", parts.validation), ("test", parts.test)):
         shares = model.predict_proba(x[index])
         scores = shares[:, 1] if shares.shape[1] == 2 else shares
-        loss = theirs.log_loss(y[index], shares, labels=model.classes_)
-        same_as_theirs(result.evaluation["parts"][part], y[index], model.predict(x[index]), scores, loss)
-    matrix = theirs.confusion_matrix(y[parts.test], model.predict(x[parts.test]))
+        loss = sklearn_metrics.log_loss(y[index], shares, labels=model.classes_)
+        assert_same_metrics(result.evaluation["parts"][part], y[index], model.predict(x[index]), scores, loss)
+    matrix = sklearn_metrics.confusion_matrix(y[parts.test], model.predict(x[parts.test]))
     assert result.evaluation["confusion_matrix"] == matrix.tolist()
     assert result.evaluation["samples"] == len(parts.test)
     assert (result.stop_reason, result.outcome, result.model) == ("completed", "finished", None)
@@ -93,51 +95,51 @@ def test_the_kernel_machine_is_scikit_learns(name, request):
     result = tk.fit(document(SVM), data)
     for part, index in (("val", parts.validation), ("test", parts.test)):
         scores = model.decision_function(x[index])
-        loss = theirs.hinge_loss(y[index], scores, labels=np.unique(y))
-        same_as_theirs(result.evaluation["parts"][part], y[index], model.predict(x[index]), scores, loss)
+        loss = sklearn_metrics.hinge_loss(y[index], scores, labels=np.unique(y))
+        assert_same_metrics(result.evaluation["parts"][part], y[index], model.predict(x[index]), scores, loss)
 
 
 @pytest.mark.parametrize("kind", ["gradient_boosting", "rbf_svm"])
 def test_regression_is_scikit_learns(kind, diabetes):
-    asked = document({"kind": kind})
-    parts, x, y = cut(diabetes, asked)
+    job_spec = document({"kind": kind})
+    parts, x, y = cut(diabetes, job_spec)
     one = HistGradientBoostingRegressor(random_state=0) if kind == "gradient_boosting" else None
     inner = one or make_pipeline(StandardScaler(), SVR())
     model = TransformedTargetRegressor(inner, transformer=StandardScaler()).fit(x[parts.train], y[parts.train])
-    result = tk.fit(asked, diabetes)
+    result = tk.fit(job_spec, diabetes)
     for part, index in (("val", parts.validation), ("test", parts.test)):
         got, answer = result.evaluation["parts"][part], model.predict(x[index])
-        assert got["mse"] == pytest.approx(theirs.mean_squared_error(y[index], answer), rel=1e-4)
-        assert got["mae"] == pytest.approx(theirs.mean_absolute_error(y[index], answer), rel=1e-4)
-        assert got["r2"] == pytest.approx(theirs.r2_score(y[index], answer), rel=1e-4)
+        assert got["mse"] == pytest.approx(sklearn_metrics.mean_squared_error(y[index], answer), rel=1e-4)
+        assert got["mae"] == pytest.approx(sklearn_metrics.mean_absolute_error(y[index], answer), rel=1e-4)
+        assert got["r2"] == pytest.approx(sklearn_metrics.r2_score(y[index], answer), rel=1e-4)
         assert got["loss"] == pytest.approx(got["mse"] / y[parts.train].var(), rel=1e-4)
 
 
 def test_several_numbers_have_a_model_each():
     x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
     y = np.stack([x @ [1, 2, 3], 10 * x[:, 0] ** 2], 1).astype(np.float64)
-    data, asked = Dataset.from_arrays(x, y), document(SVM, target_scaling="none")
-    parts, wide, _ = cut(data, asked)
+    data, job_spec = Dataset.from_arrays(x, y), document(SVM, target_scaling="none")
+    parts, wide, _ = cut(data, job_spec)
     model = MultiOutputRegressor(make_pipeline(StandardScaler(), SVR())).fit(wide[parts.train], y[parts.train])
-    expected = theirs.r2_score(y[parts.test], model.predict(wide[parts.test]))
-    assert tk.fit(asked, data).evaluation["metrics"]["r2"] == pytest.approx(expected, rel=1e-5)
+    expected = sklearn_metrics.r2_score(y[parts.test], model.predict(wide[parts.test]))
+    assert tk.fit(job_spec, data).evaluation["metrics"]["r2"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_fields_reach_scikit_learn(cancer):
     model = {"kind": "rbf_svm", "c": 0.3, "gamma": 0.01, "standardise": False}
-    asked = document(model, balance="class_weights", preprocess=[{"kind": "z_score"}])
-    parts, x, y = cut(cancer, asked)
+    job_spec = document(model, balance="class_weights", preprocess=[{"kind": "z_score"}])
+    parts, x, y = cut(cancer, job_spec)
     scaled = StandardScaler().fit(x[parts.train])
     machine = SVC(C=0.3, gamma=0.01, class_weight="balanced").fit(scaled.transform(x[parts.train]), y[parts.train])
     scores = machine.decision_function(scaled.transform(x[parts.test]))
-    got = tk.fit(asked, cancer).evaluation["metrics"]
-    assert got["roc_auc"] == pytest.approx(theirs.roc_auc_score(y[parts.test], scores))
-    assert got["accuracy"] == pytest.approx(theirs.accuracy_score(y[parts.test], scores > 0))
+    got = tk.fit(job_spec, cancer).evaluation["metrics"]
+    assert got["roc_auc"] == pytest.approx(sklearn_metrics.roc_auc_score(y[parts.test], scores))
+    assert got["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(y[parts.test], scores > 0))
     shallow = {"kind": "gradient_boosting", "max_iter": 7, "max_depth": 1, "learning_rate": 0.5, "min_samples_leaf": 5}
     stump = HistGradientBoostingClassifier(
         max_iter=7, max_depth=1, learning_rate=0.5, min_samples_leaf=5, random_state=0
     ).fit(x[parts.train], y[parts.train])
-    loss = theirs.log_loss(y[parts.test], stump.predict_proba(x[parts.test]))
+    loss = sklearn_metrics.log_loss(y[parts.test], stump.predict_proba(x[parts.test]))
     assert tk.fit(document(shallow), cancer).evaluation["metrics"]["loss"] == pytest.approx(loss, rel=1e-6)
 
 
@@ -188,22 +190,22 @@ def test_a_class_that_training_never_saw_costs_much_but_is_a_number():
     labels[parts.train] = labels[parts.train] % 2
     labels[parts.test] = 2
     rare = Dataset.from_arrays(x.astype(np.float32), labels, classes=["a", "b", "c"])
-    asked = document(QUICK, split={"train": 6, "validation": 2, "test": 2, "stratify": False})
+    job_spec = document(QUICK, split={"train": 6, "validation": 2, "test": 2, "stratify": False})
     for model in (QUICK, SVM):
-        got = tk.fit({**asked, "model": model}, rare).evaluation
+        got = tk.fit({**job_spec, "model": model}, rare).evaluation
         assert got["metrics"]["accuracy"] == 0
         assert 20 < got["metrics"]["loss"] < 50
     labels[parts.train] = 0
     one = Dataset.from_arrays(x.astype(np.float32), labels, classes=["a", "b", "c"])
     with pytest.raises(ValueError, match='of class "a"'):
-        tk.fit(asked, one)
+        tk.fit(job_spec, one)
 
 
 def test_what_makes_no_sense_is_said(cancer):
     events: list[dict[str, Any]] = []
     tk.fit(spec(QUICK, optimizer={"kind": "sgd", "lr": 0.1}), cancer, on_event=events.append)
-    said = [event["message"] for event in events if event["type"] == "log" and event["level"] == "warning"]
-    assert [text.split(":")[0] for text in said] == ["/optimizer", "/train/epochs", "/train/batch_size"]
+    warnings = [event["message"] for event in events if event["type"] == "log" and event["level"] == "warning"]
+    assert [text.split(":")[0] for text in warnings] == ["/optimizer", "/train/epochs", "/train/batch_size"]
     with pytest.raises(tk.SpecError, match="no weights to take over"):
         tk.fit(document(QUICK, start_from={"model": "mdl_x"}), cancer)
 
@@ -213,12 +215,12 @@ class Wishes:
 
     def __init__(self, action: str | None, after: int = 0, **command: Any) -> None:
         self.wished = None if action is None else {"action": action, **command}
-        self.after, self.asked = after, 0
+        self.after, self.calls = after, 0
         self.heard = threading.Event()
 
     def command(self) -> dict[str, Any] | None:
-        self.asked += 1
-        if self.asked <= self.after:
+        self.calls += 1
+        if self.calls <= self.after:
             return None
         self.heard.set()
         return self.wished
@@ -249,7 +251,7 @@ def test_a_long_fit_gives_signs_of_life_and_a_stop_waits_for_it(cancer, monkeypa
     monkeypatch.setattr(sklearn_baseline, "_fit", slow)
     result = tk.fit(document(QUICK), cancer, control=control)
     assert (result.outcome, result.stop_reason) == ("finished", "client_stop")
-    assert control.asked > 5
+    assert control.calls > 5
     assert result.evaluation["samples"] > 0
 
 
@@ -273,9 +275,9 @@ def test_without_scikit_learn_it_says_what_to_install(cancer, monkeypatch):
 def test_the_catalogue_has_scikit_learns_defaults():
     entries = {entry["kind"]: entry["default"] for entry in catalog()["model"]}
     boosting = {name: value for name, value in entries["gradient_boosting"].items() if name != "kind"}
-    for theirs_of in (HistGradientBoostingClassifier(), HistGradientBoostingRegressor()):
-        own = theirs_of.get_params()
-        assert boosting == {name: own[name] for name in boosting}
+    for estimator in (HistGradientBoostingClassifier(), HistGradientBoostingRegressor()):
+        defaults = estimator.get_params()
+        assert boosting == {name: defaults[name] for name in boosting}
     machine = entries["rbf_svm"]
     assert (machine["c"], machine["gamma"], machine["epsilon"]) == (SVR().C, SVR().gamma, SVR().epsilon)
     assert (machine["c"], machine["gamma"]) == (SVC().C, SVC().gamma)

@@ -66,11 +66,11 @@ def test_the_svm_starts_at_zero():
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn", "residual_cnn"])
 def test_no_bias_directly_before_batch_norm(kind):
-    for norm, wanted in (("batch", False), ("none", True)):
+    for norm, has_bias in (("batch", False), ("none", True)):
         network = model((3, 8, 8), kind=kind, norm=norm)
         layers = [m for m in network.body.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
         assert layers
-        assert all((layer.bias is not None) == wanted for layer in layers)
+        assert all((layer.bias is not None) == has_bias for layer in layers)
 
 
 def test_blocks_are_listed_from_input_to_output():

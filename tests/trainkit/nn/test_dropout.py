@@ -84,9 +84,9 @@ def test_block_dropout_stands_behind_each_pooling_and_leaves_the_weights_alone()
         nn.Dropout(0.5),
         nn.Linear(5, 3),
     )
-    ours, theirs = dropping.state_dict(), by_hand.state_dict()
-    assert [value.shape for value in ours.values()] == [value.shape for value in theirs.values()]
-    by_hand.load_state_dict(dict(zip(theirs, ours.values(), strict=True)))
+    ours, expected = dropping.state_dict(), by_hand.state_dict()
+    assert [value.shape for value in ours.values()] == [value.shape for value in expected.values()]
+    by_hand.load_state_dict(dict(zip(expected, ours.values(), strict=True)))
     outputs = []
     for network in (dropping.train(), by_hand.train()):
         torch.manual_seed(1)

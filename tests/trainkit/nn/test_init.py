@@ -40,8 +40,8 @@ def test_moments(spec: dict[str, object], std: float) -> None:
 
 def test_fans_count_the_kernel() -> None:
     conv = nn.Conv2d(3, 8, 5)
-    theirs = torch.nn.init._calculate_fan_in_and_fan_out(conv.weight)
-    assert fans(conv.weight) == theirs
+    expected = torch.nn.init._calculate_fan_in_and_fan_out(conv.weight)
+    assert fans(conv.weight) == expected
     assert fans(nn.ConvTranspose2d(3, 8, 5).weight, transposed=True) == (3 * 25, 8 * 25)
 
 
@@ -53,10 +53,10 @@ def test_orthogonal(rows: int, columns: int) -> None:
 
 
 def test_zeros_norm_layers_and_repeatability() -> None:
-    own = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
-    drawn(own, kind="zeros")
-    assert not own[0].weight.any()
-    assert (own[1].weight == 1).all()
+    network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    drawn(network, kind="zeros")
+    assert not network[0].weight.any()
+    assert (network[1].weight == 1).all()
     first, second = drawn(nn.Linear(5, 5), kind="he_normal"), drawn(nn.Linear(5, 5), kind="he_normal")
     assert torch.equal(first.weight, second.weight)
 
@@ -74,14 +74,14 @@ def test_recurrent_layers() -> None:
 @pytest.mark.parametrize("kind", ["xavier_uniform", "xavier_normal", "he_uniform", "he_normal"])
 def test_deviation_is_that_of_torch_for_kernels(kind: str) -> None:
     ours = drawn(nn.Conv2d(32, 64, 5), kind=kind).weight
-    theirs = torch.empty_like(ours)
+    reference = torch.empty_like(ours)
     if kind.startswith("xavier"):
-        getattr(nn.init, f"{kind}_")(theirs)
+        getattr(nn.init, f"{kind}_")(reference)
     else:
-        getattr(nn.init, f"kaiming_{kind[3:]}_")(theirs, nonlinearity="relu")
-    assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.02)
+        getattr(nn.init, f"kaiming_{kind[3:]}_")(reference, nonlinearity="relu")
+    assert ours.std().item() == pytest.approx(reference.std().item(), rel=0.02)
     if kind.endswith("uniform"):
-        assert ours.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=0.01)
+        assert ours.abs().max().item() == pytest.approx(reference.abs().max().item(), rel=0.01)
 
 
 @pytest.mark.parametrize(("layer", "rows"), [(nn.Conv2d(2, 6, 3), 6), (nn.ConvTranspose2d(2, 6, 3), 6)])
@@ -123,10 +123,10 @@ def test_embeddings_and_scales_of_an_architecture_stay() -> None:
             self.linear = nn.Linear(4, 4)
             self.table = nn.Embedding(3, 4, _weight=torch.full((3, 4), 7.0))
 
-    own = drawn(Scaled(), kind="he_normal")
-    assert (own.layer_scale == 1e-6).all()
-    assert (own.table.weight == 7).all()
-    assert not own.linear.bias.any()
+    network = drawn(Scaled(), kind="he_normal")
+    assert (network.layer_scale == 1e-6).all()
+    assert (network.table.weight == 7).all()
+    assert not network.linear.bias.any()
 
 
 def test_pretrained_is_loaded_and_not_drawn() -> None:

@@ -33,8 +33,8 @@ def test_one_layer_equals_torch_lstm():
 def test_two_layers_equal_torch_gru():
     network = build_model(Gru(hidden=4, layers=2), (6, 3), 2, seed=0).eval()
     reference = torch.nn.GRU(3, 4, num_layers=2, batch_first=True)
-    own = [network.body.layers[f"layer_{n}"].state_dict() for n in (1, 2)]
-    reference.load_state_dict({k.replace("l0", f"l{n}"): t for n, state in enumerate(own) for k, t in state.items()})
+    states = [network.body.layers[f"layer_{n}"].state_dict() for n in (1, 2)]
+    reference.load_state_dict({k.replace("l0", f"l{n}"): t for n, state in enumerate(states) for k, t in state.items()})
     x = torch.randn(5, 6, 3)
     torch.testing.assert_close(network.features(x), reference(x)[1][-1])
 

@@ -219,8 +219,8 @@ def test_resumed_equals_uninterrupted_bit_by_bit_through_a_checkpoint_file(spec,
     resumed = build_optimizer(spec, groups_of(second))
     resumed.load_state_dict(state["optimizer"])
     train(second, resumed, 3, 6)
-    for mine, theirs in zip(second.state_dict().values(), whole.state_dict().values(), strict=True):
-        assert torch.equal(mine, theirs)
+    for value, uninterrupted in zip(second.state_dict().values(), whole.state_dict().values(), strict=True):
+        assert torch.equal(value, uninterrupted)
 
 
 @pytest.mark.parametrize("spec", EVERY, ids=lambda spec: spec.kind)

@@ -26,17 +26,20 @@ def parameters() -> dict[str, nn.Parameter]:
 
 
 def test_equals_torch_muon_on_hidden_matrices_and_adamw_on_the_rest():
-    mine = parameters()
+    weights = parameters()
     groups = [
-        {"name": "body weights", "params": [mine["tall"], mine["wide"]], "weight_decay": 0.1},
-        {"name": "body rest", "params": [mine["bias"]], "weight_decay": 0.0},
-        {"name": "head weights", "params": [mine["output"]], "weight_decay": 0.1},
+        {"name": "body weights", "params": [weights["tall"], weights["wide"]], "weight_decay": 0.1},
+        {"name": "body rest", "params": [weights["bias"]], "weight_decay": 0.0},
+        {"name": "head weights", "params": [weights["output"]], "weight_decay": 0.1},
     ]
-    got = stepped([build_optimizer(MuonSpec(lr=0.02, adam_lr=3e-3), groups)], mine)
-    theirs = parameters()
-    muon = torch.optim.Muon([theirs["tall"], theirs["wide"]], lr=0.02, weight_decay=0.1)
-    rest = [{"params": [theirs["bias"]], "weight_decay": 0.0}, {"params": [theirs["output"]], "weight_decay": 0.1}]
-    expected = stepped([muon, torch.optim.AdamW(rest, lr=3e-3, fused=True)], theirs)
+    got = stepped([build_optimizer(MuonSpec(lr=0.02, adam_lr=3e-3), groups)], weights)
+    reference = parameters()
+    muon = torch.optim.Muon([reference["tall"], reference["wide"]], lr=0.02, weight_decay=0.1)
+    rest = [
+        {"params": [reference["bias"]], "weight_decay": 0.0},
+        {"params": [reference["output"]], "weight_decay": 0.1},
+    ]
+    expected = stepped([muon, torch.optim.AdamW(rest, lr=3e-3, fused=True)], reference)
     for name in got:
         assert torch.equal(got[name], expected[name]), name
 

@@ -22,7 +22,7 @@ def ours(**spec: Any) -> Schedule:
     return build_schedule(SPEC.validate_python(spec), [0.1, 0.02], STEPS, EPOCHS)
 
 
-def theirs(make: Callable[[torch.optim.Optimizer], Any], per_epoch: bool) -> list[list[float]]:
+def rates_of_torch(make: Callable[[torch.optim.Optimizer], Any], per_epoch: bool) -> list[list[float]]:
     parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
     groups = [{"params": [p], "lr": lr} for p, lr in zip(parameters, (0.1, 0.02), strict=True)]
     optimizer = torch.optim.SGD(groups)
@@ -54,8 +54,8 @@ def theirs(make: Callable[[torch.optim.Optimizer], Any], per_epoch: bool) -> lis
 def test_equals_torch(spec: dict[str, Any], make: Callable[..., Any], per_epoch: bool) -> None:
     schedule = ours(**spec)
     rates = [schedule.rates(step) for step in range(EPOCHS * STEPS)]
-    for own, reference in zip(rates, theirs(make, per_epoch), strict=True):
-        assert own == pytest.approx(reference, rel=1e-6)
+    for rate, reference in zip(rates, rates_of_torch(make, per_epoch), strict=True):
+        assert rate == pytest.approx(reference, rel=1e-6)
 
 
 def test_warm_up_rises_linearly_and_the_schedule_follows() -> None:

@@ -20,8 +20,8 @@ def picture(png: bytes) -> np.ndarray:
 
 def near(image: np.ndarray, colour: str) -> int:
     """How many pixels have the colour."""
-    wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
-    return int((np.abs(image - wanted).max(axis=2) < 12).sum())
+    rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+    return int((np.abs(image - rgb).max(axis=2) < 12).sum())
 
 
 def rows(values: dict[tuple[str, str], list[float]]) -> list[dict]:

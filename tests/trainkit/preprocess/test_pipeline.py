@@ -55,8 +55,8 @@ def test_whitened_covariance_of_the_worked_example() -> None:
 @pytest.mark.parametrize("components", [1, 3, 7, 0.5, 0.95, "all"])
 def test_pca_equals_scikit_learn_up_to_sign(solver: str, components: Any) -> None:
     ours = fitted(RANDOM, {"kind": "pca", "components": components, "solver": solver})
-    theirs = PCA(n_components=None if components == "all" else components, svd_solver="full").fit(RANDOM)
-    projected = theirs.transform(RANDOM)
+    reference = PCA(n_components=None if components == "all" else components, svd_solver="full").fit(RANDOM)
+    projected = reference.transform(RANDOM)
     assert ours.shape == projected.shape
     signs = np.sign((ours * projected).sum(axis=0))
     np.testing.assert_allclose(ours * signs, projected, atol=1e-5)
@@ -99,8 +99,8 @@ def test_the_rounding_of_a_large_feature_hides_no_small_one(solver: str) -> None
     income, share = random.normal(size=500) * 1e6, random.normal(size=500) * 0.05
     x = np.column_stack([income, share, np.full(500, 3e7)]).astype(np.float32)
     white = fitted(x, {"kind": "whiten", "method": "pca", "eps": 0, "solver": solver})
-    theirs = PCA(2, whiten=True, svd_solver="full").fit_transform(x.astype(np.float64))
-    np.testing.assert_allclose(np.abs(white), np.abs(theirs), atol=1e-3)
+    expected = PCA(2, whiten=True, svd_solver="full").fit_transform(x.astype(np.float64))
+    np.testing.assert_allclose(np.abs(white), np.abs(expected), atol=1e-3)
     assert fitted(x, {"kind": "pca", "components": 1.0, "solver": solver}).shape == (500, 2)
 
 
@@ -108,11 +108,11 @@ def test_the_rounding_of_a_large_feature_hides_no_small_one(solver: str) -> None
 def test_whitening_equals_scikit_learn_up_to_sign(solver: str) -> None:
     """Without eps pca-whitening is scikit-learn's, and zca is that turned back by the components."""
     reference = PCA(whiten=True, svd_solver="full").fit(RANDOM)
-    theirs = reference.transform(RANDOM)
+    expected = reference.transform(RANDOM)
     ours = fitted(RANDOM, {"kind": "whiten", "method": "pca", "eps": 0, "solver": solver})
-    np.testing.assert_allclose(ours * np.sign((ours * theirs).sum(axis=0)), theirs, atol=1e-5)
+    np.testing.assert_allclose(ours * np.sign((ours * expected).sum(axis=0)), expected, atol=1e-5)
     zca = fitted(RANDOM, {"kind": "whiten", "eps": 0, "solver": solver})
-    np.testing.assert_allclose(zca, theirs @ reference.components_, atol=1e-5)
+    np.testing.assert_allclose(zca, expected @ reference.components_, atol=1e-5)
 
 
 @pytest.mark.parametrize("solver", ["eigh", "svd"])
@@ -126,8 +126,8 @@ def test_eps_is_added_to_the_eigenvalue_under_the_root(solver: str) -> None:
 def test_more_features_than_samples() -> None:
     wide = np.random.default_rng(2).normal(size=(10, 200))
     ours = fitted(wide, {"kind": "pca", "components": 5})
-    theirs = PCA(5, svd_solver="full").fit_transform(wide)
-    np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=1e-5)
+    expected = PCA(5, svd_solver="full").fit_transform(wide)
+    np.testing.assert_allclose(np.abs(ours), np.abs(expected), atol=1e-5)
     assert np.isfinite(fitted(wide, {"kind": "whiten"})).all()
 
 

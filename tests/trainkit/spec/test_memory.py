@@ -28,11 +28,11 @@ def job(**changes: Any) -> JobSpec:
 
 
 @pytest.mark.parametrize(
-    ("said", "most", "limit"),
+    ("max_memory_bytes", "most", "limit"),
     [(None, 0, 0), (None, 5, 5), (3 << 20, 0, 3 << 20), (3 << 20, 2 << 20, 2 << 20), (1 << 20, 2 << 20, 1 << 20)],
 )
-def test_the_lower_limit_holds(said: int | None, most: int, limit: int) -> None:
-    assert limit_of({"resources": {"max_memory_bytes": said}}, most) == limit
+def test_the_lower_limit_holds(max_memory_bytes: int | None, most: int, limit: int) -> None:
+    assert limit_of({"resources": {"max_memory_bytes": max_memory_bytes}}, most) == limit
 
 
 def test_what_fits_is_not_refused() -> None:

@@ -39,11 +39,11 @@ def document(model: dict[str, Any] | None = None, **train: Any) -> dict[str, Any
 def test_passes_are_halved_and_steps_stay(
     batch_size: int, accumulation_steps: int, offered: tuple[int, int, bool]
 ) -> None:
-    told = next_spec(document(batch_size=batch_size, gradient_accumulation_steps=accumulation_steps, seed=3), {})
-    assert told["patch"] == {"train": {"batch_size": offered[0], "gradient_accumulation_steps": offered[1]}}
-    assert told["fork"] is offered[2]
-    assert told["spec"]["train"] == {"batch_size": offered[0], "gradient_accumulation_steps": offered[1], "seed": 3}
-    parse_spec(told["spec"])
+    offer = next_spec(document(batch_size=batch_size, gradient_accumulation_steps=accumulation_steps, seed=3), {})
+    assert offer["patch"] == {"train": {"batch_size": offered[0], "gradient_accumulation_steps": offered[1]}}
+    assert offer["fork"] is offered[2]
+    assert offer["spec"]["train"] == {"batch_size": offered[0], "gradient_accumulation_steps": offered[1], "seed": 3}
+    parse_spec(offer["spec"])
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn", "residual_cnn", "lstm", "torchvision"])
@@ -53,34 +53,34 @@ def test_offers_go_on_until_nothing_is_left_and_each_needs_less(kind: str) -> No
     if kind == "lstm":
         facts = IMAGES.model_copy(update={"kind": "sequences", "input_shape": (20, 6), "input_dtype": "float32"})
     offered: Any = parse_spec(document({"kind": kind}, batch_size=16))
-    needs, told = float("inf"), {}
+    needs, offer = float("inf"), {}
     for _ in range(60):
         spec = offered if not isinstance(offered, dict) else parse_spec(offered)
         now = estimate(resolve(spec, facts), facts)["memory_bytes"]
         assert now < needs
-        needs, told = now, next_spec(offered, {})
-        if told["patch"] is None:
+        needs, offer = now, next_spec(offered, {})
+        if offer["patch"] is None:
             break
-        assert told["fork"] is ("train" in told["patch"])
-        offered = told["spec"]
-    assert (told["patch"], told["spec"], told["fork"]) == (None, None, False)
-    assert "split.subsample" in told["why"]
+        assert offer["fork"] is ("train" in offer["patch"])
+        offered = offer["spec"]
+    assert (offer["patch"], offer["spec"], offer["fork"]) == (None, None, False)
+    assert "split.subsample" in offer["why"]
 
 
 def test_batch_norm_keeps_two_samples_a_pass() -> None:
-    told = next_spec(document({"kind": "cnn", "channels": [8, 16]}, batch_size=3), {})
-    assert told["patch"] == {"model": {"channels": [4, 8]}}
+    offer = next_spec(document({"kind": "cnn", "channels": [8, 16]}, batch_size=3), {})
+    assert offer["patch"] == {"model": {"channels": [4, 8]}}
     bare = next_spec(document({"kind": "cnn", "channels": [8, 16], "norm": "none"}, batch_size=3), {})
     assert bare["patch"] == {"train": {"batch_size": 1, "gradient_accumulation_steps": 3}}
 
 
 def test_what_was_not_said_counts_as_its_default() -> None:
-    told = next_spec({"dataset": "ds_1", "model": {"kind": "linear"}}, {})
-    assert told["patch"] == {"train": {"batch_size": 32, "gradient_accumulation_steps": 2}}
+    offer = next_spec({"dataset": "ds_1", "model": {"kind": "linear"}}, {})
+    assert offer["patch"] == {"train": {"batch_size": 32, "gradient_accumulation_steps": 2}}
     adapted = {"dataset": "ds_1", "model": {"kind": "mlp"}, "adapt": {"target_dataset": "ds_2"}}
-    told = next_spec(adapted, {})
-    assert (told["patch"], told["fork"]) == ({"train": {"batch_size": 32, "gradient_accumulation_steps": 1}}, False)
-    resolve(told["spec"], IMAGES)
+    offer = next_spec(adapted, {})
+    assert (offer["patch"], offer["fork"]) == ({"train": {"batch_size": 32, "gradient_accumulation_steps": 1}}, False)
+    resolve(offer["spec"], IMAGES)
     last = next_spec({"dataset": "ds_1", "model": {"kind": "gru"}, "train": {"batch_size": 1}}, {})
     assert last["patch"] == {"model": {"hidden": 32}}
 

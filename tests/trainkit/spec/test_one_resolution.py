@@ -40,9 +40,9 @@ def test_service_resolves_in_one_module_and_worker_in_none() -> None:
     ],
 )
 def test_load_resolved_restores_what_resolve_made(document: dict[str, object], facts: DatasetFacts) -> None:
-    made = resolve(document, facts)
-    stored = load_resolved(made.spec.model_dump(mode="json"), facts)
-    assert (stored.spec, stored.sample, stored.outputs) == (made.spec, made.sample, made.outputs)
+    resolved = resolve(document, facts)
+    stored = load_resolved(resolved.spec.model_dump(mode="json"), facts)
+    assert (stored.spec, stored.sample, stored.outputs) == (resolved.spec, resolved.sample, resolved.outputs)
 
 
 def test_load_resolved_refuses_a_spec_that_was_never_resolved() -> None:

@@ -64,16 +64,16 @@ def test_baselines_are_valid_specs_of_the_same_task(case):
     known, fields, names = CASES[case]
     document = {"dataset": "d", "model": {"kind": "mlp", "dropout": 0.5}, "train": {"seed": 7, "epochs": 3}, **fields}
     document["model"] = {"images": {"kind": "cnn"}, "sequences": {"kind": "lstm"}}.get(case, document["model"])
-    asked = resolve(JobSpec.model_validate(document), known)
+    requested = resolve(JobSpec.model_validate(document), known)
     found = baselines(document, known)
     assert [name for name, _ in found] == names
     for name, baseline in found:
         resolved = resolve(baseline, known)
         assert [w.code for w in resolved.warnings if w.code == "not_used"] == []
         for same in ("task", "split", "dataset", "balance", "target_scaling"):
-            assert getattr(resolved.spec, same) == getattr(asked.spec, same), same
+            assert getattr(resolved.spec, same) == getattr(requested.spec, same), same
         assert resolved.spec.train.seed == 7
-        assert resolved.spec.train.monitor == asked.spec.train.monitor
+        assert resolved.spec.train.monitor == requested.spec.train.monitor
         assert resolved.spec.name == f"baseline {name}"
         assert estimate(resolved, known)["memory_bytes"] > 0
 

@@ -89,8 +89,8 @@ def test_what_is_ambiguous_is_said_and_can_be_set(tmp_path: Path) -> None:
     assert read.values("x") == [1.234, 5.678]
     assert "1,234 is 1234 with thousands" in read.findings("ambiguous_separator")[0]
     assert Read(tmp_path / "2", text, thousands=",").values("x") == [1234.0, 5678.0]
-    said = Read(tmp_path / "3", text, columns={"x": {"decimal": ".", "thousands": ","}})
-    assert (said.values("x"), said.column("x")["thousands"]) == ([1234.0, 5678.0], ",")
+    chosen = Read(tmp_path / "3", text, columns={"x": {"decimal": ".", "thousands": ","}})
+    assert (chosen.values("x"), chosen.column("x")["thousands"]) == ([1234.0, 5678.0], ",")
     dots = lines("x", ["1.234", "5.678"], ",")
     assert Read(tmp_path / "4", dots).findings("ambiguous_separator") == []
     assert Read(tmp_path / "5", dots, decimal=",").values("x") == [1234.0, 5678.0]
@@ -114,9 +114,9 @@ def test_what_did_not_fit_is_listed(tmp_path: Path) -> None:
     }
     (message,) = read.findings("mostly_numbers")
     assert message.startswith("all but 3 of 50 values are numbers: abc (2 times), xyz (once)")
-    said = Read(tmp_path / "2", lines("x", cells), columns={"x": {"type": "number", "missing": ["abc", "xyz"]}})
-    assert said.values("x")[46:] == [46.0, None, None, None]
-    assert said.column("x")["summary"] == "47 numbers; 2 times `abc`; once `xyz`"
+    chosen = Read(tmp_path / "2", lines("x", cells), columns={"x": {"type": "number", "missing": ["abc", "xyz"]}})
+    assert chosen.values("x")[46:] == [46.0, None, None, None]
+    assert chosen.column("x")["summary"] == "47 numbers; 2 times `abc`; once `xyz`"
     with pytest.raises(DataError, match=r'column "x": 1 of 50 values are no numbers: "xyz" \(once\)') as refused:
         Read(tmp_path / "3", lines("x", cells), columns={"x": {"type": "number", "missing": ["abc"]}})
     assert '["xyz"]' in refused.value.problems[0].hint
@@ -154,8 +154,8 @@ def test_strings_of_typed_files_are_never_missing(kind: str, tmp_path: Path) -> 
     else:
         read = Read(tmp_path / "1", "\n".join(json.dumps({"x": word, "n": 1}) for word in [*words, None]))
     assert read.values("x") == [*words, None]
-    said = Read(tmp_path / "2", (tmp_path / "1" / "t").read_bytes(), columns={"x": {"missing": ["NA", ""]}})
-    assert said.values("x") == [None, "null", None, "?", " a ", "None", None]
+    chosen = Read(tmp_path / "2", (tmp_path / "1" / "t").read_bytes(), columns={"x": {"missing": ["NA", ""]}})
+    assert chosen.values("x") == [None, "null", None, "?", " a ", "None", None]
 
 
 def test_typed_columns_of_several_types(tmp_path: Path) -> None:
@@ -200,8 +200,8 @@ def test_large_ids_of_parquet_and_json_stay_apart(tmp_path: Path) -> None:
         read = Read(tmp_path / str(number), content)
         assert read.values("x") == [str(i) for i in ids]
         assert read.findings("codes_as_text")
-        said = Read(tmp_path / f"{number}n", content, columns={"x": {"type": "number"}})
-        assert said.values("x") == [float(i) for i in ids]
+        chosen = Read(tmp_path / f"{number}n", content, columns={"x": {"type": "number"}})
+        assert chosen.values("x") == [float(i) for i in ids]
 
 
 @pytest.mark.parametrize(
@@ -233,8 +233,8 @@ def test_an_ambiguous_date_is_asked_for(tmp_path: Path) -> None:
     assert "%m/%d/%Y or %d/%m/%Y" in read.findings("ambiguous_date")[0]
     with pytest.raises(DataError, match="may be"):
         Read(tmp_path / "2", text, columns={"x": {"type": "date"}})
-    said = Read(tmp_path / "3", text, columns={"x": {"type": "date", "date_format": "%d/%m/%Y"}})
-    assert said.values("x") == [1706745600.0, 1712102400.0]  # 1 February and 3 April
+    chosen = Read(tmp_path / "3", text, columns={"x": {"type": "date", "date_format": "%d/%m/%Y"}})
+    assert chosen.values("x") == [1706745600.0, 1712102400.0]  # 1 February and 3 April
 
 
 def test_an_option_for_a_column_that_is_not_there(tmp_path: Path) -> None:

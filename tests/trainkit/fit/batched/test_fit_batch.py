@@ -21,7 +21,7 @@ from trainkit.fit.loop.nonfinite import LossNotFiniteError
 
 MLP = {"kind": "mlp", "hidden": [12, 8]}
 Document = dict[str, Any]
-Told = list[tuple[int, dict[str, Any]]]
+TrialEvents = list[tuple[int, dict[str, Any]]]
 TIGHT = {"rel": 1e-4, "abs": 1e-5}
 """float32, sums in another order, over whole short runs."""
 
@@ -35,43 +35,45 @@ def seeds(document: Document, trials: int = 3) -> list[Document]:
 
 
 def rows(history: list[dict[str, Any]]) -> dict[tuple[int, str, str], float]:
-    told = {(row["step"], row["split"], row["name"]): row["value"] for row in history}
-    return {key: value for key, value in told.items() if not is_clocked(*key[1:])}
+    values = {(row["step"], row["split"], row["name"]): row["value"] for row in history}
+    return {key: value for key, value in values.items() if not is_clocked(*key[1:])}
 
 
-def told_rows(events: list[dict[str, Any]]) -> dict[tuple[int, str, str], float]:
+def rows_of_events(events: list[dict[str, Any]]) -> dict[tuple[int, str, str], float]:
     """Those that the history leaves out, too: of batches and layers."""
     flat = [(e["step"], *row) for e in events if e["type"] == "metrics" for row in e["rows"]]
     return {(step, split, name): value for step, split, name, value in flat if not is_clocked(split, name)}
 
 
-def together(documents: Sequence[Document], data: Dataset, **options: Any) -> tuple[list[Any], Told]:
-    told: Told = []
-    results = fit_batch(documents, data, when="always", on_event=lambda k, event: told.append((k, event)), **options)
-    return results, told
+def together(documents: Sequence[Document], data: Dataset, **options: Any) -> tuple[list[Any], TrialEvents]:
+    trial_events: TrialEvents = []
+    results = fit_batch(
+        documents, data, when="always", on_event=lambda k, event: trial_events.append((k, event)), **options
+    )
+    return results, trial_events
 
 
 def assert_same_as_alone(documents: Sequence[Document], data: Dataset, **tolerance: float) -> list[tk.FitResult]:
     """Everything that a run tells and leaves, but what clocks say."""
-    results, told = together(documents, data)
-    for trial, (document, own) in enumerate(zip(documents, results, strict=True)):
+    results, trial_events = together(documents, data)
+    for trial, (document, result) in enumerate(zip(documents, results, strict=True)):
         events: list[dict[str, Any]] = []
         alone = tk.fit(document, data, on_event=events.append)
-        mine = [event for k, event in told if k == trial]
-        assert (own.stop_reason, own.best_epoch, own.stopped_epoch) == (
+        events_of_trial = [event for k, event in trial_events if k == trial]
+        assert (result.stop_reason, result.best_epoch, result.stopped_epoch) == (
             alone.stop_reason,
             alone.best_epoch,
             alone.stopped_epoch,
         )
-        expected = told_rows(events)
-        assert told_rows(mine) == pytest.approx(expected, **(tolerance or TIGHT), nan_ok=True)
-        assert rows(own.history).keys() == rows(alone.history).keys()
-        assert decisions(mine) == decisions(events)
+        expected = rows_of_events(events)
+        assert rows_of_events(events_of_trial) == pytest.approx(expected, **(tolerance or TIGHT), nan_ok=True)
+        assert rows(result.history).keys() == rows(alone.history).keys()
+        assert decisions(events_of_trial) == decisions(events)
         torch.testing.assert_close(
-            own.model.network.state_dict(), alone.model.network.state_dict(), rtol=1e-3, atol=1e-4
+            result.model.network.state_dict(), alone.model.network.state_dict(), rtol=1e-3, atol=1e-4
         )
-        assert own.runtime["batched"] is True
-        assert own.runtime["trials"] == len(documents)
+        assert result.runtime["batched"] is True
+        assert result.runtime["trials"] == len(documents)
     return results
 
 
@@ -193,8 +195,10 @@ def test_penalties_and_bounds_are_each_trials_own() -> None:
         {"l1": 0.1, "l2": 1.0, "max_norm": 1.2},
     ]
     documents = [
-        {**document, "regularize": own}
-        for document, own in zip(seeds(spec(MLP, optimizer={"kind": "sgd", "lr": 0.3}), 4), regularize, strict=True)
+        {**document, "regularize": penalties}
+        for document, penalties in zip(
+            seeds(spec(MLP, optimizer={"kind": "sgd", "lr": 0.3}), 4), regularize, strict=True
+        )
     ]
     results = assert_same_as_alone(documents, vectors())
     lengths = [
@@ -226,13 +230,13 @@ def test_a_diverging_trial_ends_alone() -> None:
             strict=True,
         )
     ]
-    results, told = together(documents, vectors())
+    results, trial_events = together(documents, vectors())
     assert [result.stop_reason for result in results if not isinstance(result, Exception)] == ["completed"] * 2
     assert isinstance(results[1], LossNotFiniteError), "as alone: nothing was kept"
     with pytest.raises(LossNotFiniteError) as alone:
         tk.fit(documents[1], vectors())
     assert results[1].evidence["step"] == alone.value.evidence["step"]
-    (failed,) = [event for k, event in told if k == 1 and event["type"] == "failed"]
+    (failed,) = [event for k, event in trial_events if k == 1 and event["type"] == "failed"]
     assert failed["error"]["code"] == "loss_not_finite"
     for k in (0, 2):
         assert rows(results[k].history) == pytest.approx(rows(tk.fit(documents[k], vectors()).history), **TIGHT)
@@ -276,10 +280,10 @@ def test_a_stop_ends_one_trial_and_keeps_its_model() -> None:
 
 @pytest.mark.parametrize("action", ["stop", "cancel"])
 def test_one_control_is_for_all(action: str) -> None:
-    results, told = together(seeds(spec(MLP)), vectors(), control=StopAt(5, action))
+    results, trial_events = together(seeds(spec(MLP)), vectors(), control=StopAt(5, action))
     outcome = {"stop": "finished", "cancel": "cancelled"}[action]
     assert [result.outcome for result in results] == [outcome] * 3
-    assert max((event["step"] for _, event in told if event["type"] == "metrics"), default=0) <= 6
+    assert max((event["step"] for _, event in trial_events if event["type"] == "metrics"), default=0) <= 6
     assert [result.model is None for result in results] == [action == "cancel"] * 3
 
 
@@ -294,10 +298,10 @@ def test_a_paused_trial_goes_on_alone(optimizer: Document, tmp_path: Path) -> No
         early_stop=[{"kind": "patience", "patience": 9}],
     )
     documents = seeds(document)
-    paused, told = together(documents, vectors(), control=StopAt(9, "pause"), workdir=tmp_path)
+    paused, trial_events = together(documents, vectors(), control=StopAt(9, "pause"), workdir=tmp_path)
     for k, (document, result) in enumerate(zip(documents, paused, strict=True)):
         assert (result.outcome, result.model) == ("paused", None)
-        (checkpoint,) = [event for trial, event in told if trial == k and event["type"] == "checkpoint"]
+        (checkpoint,) = [event for trial, event in trial_events if trial == k and event["type"] == "checkpoint"]
         assert checkpoint["exact"] is False
         events: list[dict[str, Any]] = []
         resumed = tk.fit(
@@ -310,10 +314,10 @@ def test_a_paused_trial_goes_on_alone(optimizer: Document, tmp_path: Path) -> No
 
 
 def test_artifacts_and_plots_are_each_trials_own(tmp_path: Path) -> None:
-    results, told = together(seeds(spec(MLP), 2), vectors(), workdir=tmp_path)
+    results, trial_events = together(seeds(spec(MLP), 2), vectors(), workdir=tmp_path)
     x = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
     for k, result in enumerate(results):
-        (finished,) = [event for trial, event in told if trial == k and event["type"] == "finished"]
+        (finished,) = [event for trial, event in trial_events if trial == k and event["type"] == "finished"]
         assert Path(finished["artifact"]).is_relative_to(tmp_path / f"trial-{k}")
         assert all(Path(file).is_file() for file in finished["files"].values())
         loaded = tk.load_model(finished["artifact"])
@@ -330,9 +334,11 @@ def test_what_is_too_slow_together_goes_one_by_one(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(
             Calibration, "worth_it", property(lambda self, answer=worth_it: seen.append(self) or answer)
         )
-        told: Told = []
-        results = fit_batch(documents, vectors(), on_event=lambda k, e, told=told: told.append((k, e)))
-        resolved = [event for _, event in told if event["type"] == "runtime"]
+        trial_events: TrialEvents = []
+        results = fit_batch(
+            documents, vectors(), on_event=lambda k, e, trial_events=trial_events: trial_events.append((k, e))
+        )
+        resolved = [event for _, event in trial_events if event["type"] == "runtime"]
         assert [event["batched"] for event in resolved] == [worth_it] * 2
         assert resolved[0]["calibration"]["gain"] > 0
         assert resolved[0]["calibration"]["loop_seconds"] == seen[-1].loop_seconds > 0
@@ -371,11 +377,11 @@ def test_networks_of_different_shapes_go_one_by_one() -> None:
 
 def test_a_trial_that_cannot_begin_leaves_the_others_alone() -> None:
     unknown, unmeasured = spec(MLP, unknown=1), spec(MLP, train={"monitor": "val_mse"})
-    results, told = together([unknown, spec(MLP), unmeasured], vectors())
+    results, trial_events = together([unknown, spec(MLP), unmeasured], vectors())
     assert results[1].stop_reason == "completed"
     for k in (0, 2):
         assert isinstance(results[k], tk.SpecError)
-        assert [event["type"] for trial, event in told if trial == k] == ["failed"]
+        assert [event["type"] for trial, event in trial_events if trial == k] == ["failed"]
     with pytest.raises(ValueError, match="trial 2, /train/batch_size"):
         together([unknown, spec(MLP), spec(MLP, train={"batch_size": 5})], vectors())
 

@@ -35,7 +35,7 @@ MODELS: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 
 
-def made(case: str) -> list[Network]:
+def networks_of(case: str) -> list[Network]:
     spec, shape = MODELS[case]
     return [build_model(spec, shape, 3, seed).double() for seed in range(TRIALS)]
 
@@ -47,7 +47,7 @@ def generators(rows: list[int]) -> list[torch.Generator]:
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3], [1, 3]], ids=["all", "some"])
 @pytest.mark.parametrize("case", MODELS)
 def test_gradients_are_each_networks_own(case: str, rows: list[int]) -> None:
-    networks = made(case)
+    networks = networks_of(case)
     alone = copy.deepcopy(networks)
     stack = ParameterStack(networks)
     x = torch.randn(len(rows), BATCH, *MODELS[case][1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -61,17 +61,17 @@ def test_gradients_are_each_networks_own(case: str, rows: list[int]) -> None:
         loss.backward()
         torch.testing.assert_close(z[place], expected.detach(), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(losses[place], loss.detach(), rtol=1e-12, atol=1e-12)
-        for own, wanted in zip(networks[row].parameters(), alone[row].parameters(), strict=True):
-            torch.testing.assert_close(own.grad, wanted.grad, rtol=1e-10, atol=1e-12)
-        for own, wanted in zip(networks[row].buffers(), alone[row].buffers(), strict=True):
-            torch.testing.assert_close(own, wanted, rtol=1e-12, atol=1e-12)
+        for stacked, reference in zip(networks[row].parameters(), alone[row].parameters(), strict=True):
+            torch.testing.assert_close(stacked.grad, reference.grad, rtol=1e-10, atol=1e-12)
+        for stacked, reference in zip(networks[row].buffers(), alone[row].buffers(), strict=True):
+            torch.testing.assert_close(stacked, reference, rtol=1e-12, atol=1e-12)
     for row in set(range(TRIALS)) - set(rows):
         assert all(not bool(parameter.grad.any()) for parameter in networks[row].parameters())
         assert all(map(torch.equal, networks[row].buffers(), alone[row].buffers()))
 
 
 def test_networks_are_views_until_they_are_let_go() -> None:
-    networks = made("mlp with batch norm")
+    networks = networks_of("mlp with batch norm")
     before = copy.deepcopy(networks)
     stack = ParameterStack(networks)
     for network, old in zip(networks, before, strict=True):
@@ -80,15 +80,15 @@ def test_networks_are_views_until_they_are_let_go() -> None:
     stack.keep([3, 1])
     stack.values += 1.0
     for network, old, moved in zip(networks, before, (1, 2, 1, 2), strict=True):
-        for own, first in zip(network.parameters(), old.parameters(), strict=True):
-            torch.testing.assert_close(own, first + moved)
+        for updated, first in zip(network.parameters(), old.parameters(), strict=True):
+            torch.testing.assert_close(updated, first + moved)
     assert stack.networks == [networks[3], networks[1]]
     stack.keep([])
     assert len(stack) == 0
 
 
 def test_weights_stand_first() -> None:
-    stack = ParameterStack(made("mlp with layer norm"))
+    stack = ParameterStack(networks_of("mlp with layer norm"))
     assert stack.weights == 5 * 16 + 16 * 12 + 12 * 3
     assert [place.name for place in stack.places if place.end <= stack.weights] == [
         "body.block_1.linear.weight",
@@ -102,12 +102,12 @@ def test_max_norm_is_torchs_for_each() -> None:
     weights = torch.stack([layer.weight.detach() for layer in layers])
     bounds = [0.3, 1.0, 0.5, float("inf")]
     max_norm_stacked_(weights, torch.tensor(bounds))
-    for layer, own, bound in zip(layers, weights, bounds, strict=True):
+    for layer, weight, bound in zip(layers, weights, bounds, strict=True):
         whole = layer.weight.detach().clone()
         max_norm_(layer, bound if bound < 1e9 else 1e9)
-        torch.testing.assert_close(own, layer.weight.detach(), rtol=1e-6, atol=0)
+        torch.testing.assert_close(weight, layer.weight.detach(), rtol=1e-6, atol=0)
         inside = whole.flatten(1).norm(dim=1) < bound
-        assert torch.equal(own[inside], whole[inside]), "what is inside stays, bit for bit"
+        assert torch.equal(weight[inside], whole[inside]), "what is inside stays, bit for bit"
 
 
 def test_what_cannot_be_stacked_is_said() -> None:

@@ -39,7 +39,7 @@ def test_images_become_channels_first_and_stay_bytes():
 def test_every_way_to_send_an_image_is_the_same_image(channels):
     encoder = ImageEncoder((channels, 6, 5))
     pixels = RNG.integers(0, 256, (6, 5, channels), dtype=np.uint8)
-    wanted = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    expected = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     plain = pixels[..., 0] if channels == 1 else pixels
     picture = Image.fromarray(plain)
     ways = {
@@ -57,14 +57,14 @@ def test_every_way_to_send_an_image_is_the_same_image(channels):
     if channels == 1:
         ways |= {"HW": plain, "NHW": plain[None], "list of HW": [plain.tolist()], "colour PIL": picture.convert("RGB")}
     for name, x in ways.items():
-        assert torch.equal(encoder.parse(x).x, wanted), name
+        assert torch.equal(encoder.parse(x).x, expected), name
 
 
 def test_images_of_another_size_are_resized_like_pil():
     encoder = ImageEncoder((3, 8, 6))
     picture = Image.fromarray(RNG.integers(0, 256, (20, 11, 3), dtype=np.uint8))
-    wanted = torch.from_numpy(np.array(picture.resize((6, 8), Image.Resampling.BILINEAR))).permute(2, 0, 1)
-    assert torch.equal(encoder.parse([picture, np.asarray(picture)]).x, torch.stack([wanted, wanted]))
+    expected = torch.from_numpy(np.array(picture.resize((6, 8), Image.Resampling.BILINEAR))).permute(2, 0, 1)
+    assert torch.equal(encoder.parse([picture, np.asarray(picture)]).x, torch.stack([expected, expected]))
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ def test_arrays_of_images_are_read_in_the_layout_of_their_file(shape, dtype):
     for layout, given in (("first", stored), ("last", last)):
         data = Dataset.from_arrays(given, np.arange(8) % 2, channels=layout)
         encoder = encoder_from_state(fitted(spec({"kind": "cnn"}), data).state())
-        wanted = encoder.encode(data.inputs, np.arange(8)).x
-        assert torch.equal(wanted, torch.from_numpy(stored.copy()))
+        expected = encoder.encode(data.inputs, np.arange(8)).x
+        assert torch.equal(expected, torch.from_numpy(stored.copy()))
         one = given[2].tolist() if dtype == "float32" else given[2]
         for name, x, rows in (
             ("many", given, range(8)),
@@ -111,10 +111,10 @@ def test_arrays_of_images_are_read_in_the_layout_of_their_file(shape, dtype):
             ("flat", given.reshape(8, -1), range(8)),
             ("one flat", given[2].ravel(), [2]),
         ):
-            assert torch.equal(encoder.parse(x).x, wanted[list(rows)]), (layout, name)
+            assert torch.equal(encoder.parse(x).x, expected[list(rows)]), (layout, name)
         if shape != (3, 3, 3):
             other = last if layout == "first" else stored
-            assert torch.equal(encoder.parse(other).x, wanted), "the shape shows the other layout"
+            assert torch.equal(encoder.parse(other).x, expected), "the shape shows the other layout"
 
 
 @pytest.mark.parametrize("shape", [(6, 15), (2, 45), (6, 5, 3, 1), (5, 6, 3), (3, 5, 6), (89,)])
@@ -158,10 +158,10 @@ def test_sequences_are_padded_and_their_lengths_kept():
     assert encoded.lengths is not None
     offsets = data.inputs.offsets
     for i in EVERY:
-        own = data.inputs.values[offsets[i] : offsets[i + 1]]
-        assert encoded.lengths[i] == len(own)
-        assert np.array_equal(encoded.x[i, : len(own)].numpy(), own)
-        assert not encoded.x[i, len(own) :].any()
+        sequence = data.inputs.values[offsets[i] : offsets[i + 1]]
+        assert encoded.lengths[i] == len(sequence)
+        assert np.array_equal(encoded.x[i, : len(sequence)].numpy(), sequence)
+        assert not encoded.x[i, len(sequence) :].any()
 
 
 def test_ways_to_send_sequences():

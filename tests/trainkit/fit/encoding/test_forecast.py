@@ -37,8 +37,8 @@ def test_parts_are_cut_by_time_within_each_series():
     windows = as_windows(forecast(window=2), series(22, 12))
     assert windows.split.tolist() == [0] * 16 + [1] * 2 + [2] * 2 + [0] * 8 + [1] + [2]
     for part, later in ((0, 1), (1, 2)):
-        own = windows.targets[:20, 0]
-        assert own[windows.split[:20] == part].max() < own[windows.split[:20] == later].min()
+        first_targets = windows.targets[:20, 0]
+        assert first_targets[windows.split[:20] == part].max() < first_targets[windows.split[:20] == later].min()
 
 
 def test_a_table_is_one_series_and_its_target_is_forecast():

@@ -105,8 +105,8 @@ def test_of_packed_sequences_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with listener.watch(run) as forward, torch.inference_mode():
         out, _ = nn.utils.rnn.pad_packed_sequence(forward(x, lengths), batch_first=True)
-    wanted = torch.cat([out[0, :2], out[1, :1]])
-    assert torch.equal(heard[0].sort(0).values, wanted.sort(0).values)
+    expected = torch.cat([out[0, :2], out[1, :1]])
+    assert torch.equal(heard[0].sort(0).values, expected.sort(0).values)
 
 
 def test_a_module_that_stands_in_two_places_has_units_in_both() -> None:

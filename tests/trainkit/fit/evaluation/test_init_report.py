@@ -15,9 +15,9 @@ def report(activation: str, **init: object) -> dict[str, dict[str, object]]:
     random = np.random.default_rng(0)
     data = Dataset.from_arrays(random.random((400, 100)), random.integers(0, 2, 400))
     model = {"kind": "mlp", "hidden": [50, 50], "activation": activation, "init": init}
-    made = init_report(JobSpec.model_validate({"dataset": "d", "model": model}), data)
-    assert init_report_png(made).startswith(b"\x89PNG")
-    return {layer["name"]: layer for layer in made["layers"]}
+    content = init_report(JobSpec.model_validate({"dataset": "d", "model": model}), data)
+    assert init_report_png(content).startswith(b"\x89PNG")
+    return {layer["name"]: layer for layer in content["layers"]}
 
 
 def first_activation(layers: dict[str, dict[str, object]]) -> dict[str, object]:
@@ -47,9 +47,9 @@ def test_states_of_recurrent_layers_are_reported(kind: str, shortest: int) -> No
     layers = {}
     for std in (0.01, 100.0):
         model = {"kind": kind, "hidden": 6, "layers": 2, "init": {"kind": "normal", "std": std}}
-        made = init_report(JobSpec.model_validate({"dataset": "d", "model": model}), data)
-        assert [layer["values"] for layer in made["layers"]] == ["activation", "activation", "pre_activation"]
-        layers[std] = made["layers"][0]
+        content = init_report(JobSpec.model_validate({"dataset": "d", "model": model}), data)
+        assert [layer["values"] for layer in content["layers"]] == ["activation", "activation", "pre_activation"]
+        layers[std] = content["layers"][0]
     assert layers[0.01]["saturated_share"] == 0
     assert layers[100.0]["saturated_share"] > 0.02, "a gate stands between the tanh and an LSTM's state"
     assert layers[0.01]["min"] >= -1

@@ -69,7 +69,7 @@ def test_recall_against_draws_within_classes() -> None:
     starts = {k: np.flatnonzero(true == k) for k in range(3)}
 
     def again(_rows: np.ndarray) -> float:
-        rows = np.concatenate([rng.choice(own, len(own)) for own in starts.values()])
+        rows = np.concatenate([rng.choice(indices, len(indices)) for indices in starts.values()])
         return metrics.classification_metrics(true[rows], np.eye(3)[predicted[rows]], area=False)["recall"]
 
     found = metrics.classification_metrics(true, np.eye(3)[predicted], errors=True)
@@ -99,10 +99,10 @@ def test_edges() -> None:
     ids=["numbers", "classes"],
 )
 def test_logged_with_every_evaluation(data: object, names: tuple[str, ...]) -> None:
-    told: list[dict] = []
-    tk.fit(spec({"kind": "linear"}), data(), on_event=told.append)
+    events: list[dict] = []
+    tk.fit(spec({"kind": "linear"}), data(), on_event=events.append)
     logged = [
-        (e["epoch"], name) for e in told if e["type"] == "metrics" for split, name, _ in e["rows"] if split == "val"
+        (e["epoch"], name) for e in events if e["type"] == "metrics" for split, name, _ in e["rows"] if split == "val"
     ]
     assert [name for epoch, name in logged if epoch == 1 and name.endswith("_se")] == [
         name for epoch, name in logged if epoch == 3 and name.endswith("_se")
@@ -139,9 +139,9 @@ def test_a_rise_against_the_bootstrap() -> None:
         return float((losses[rows] * weights[rows]).sum() / weights[rows].sum())
 
     everyone = np.arange(300)
-    told = torch.from_numpy(weights)
-    least.observe(torch.from_numpy(first), mean(first, everyone), told)
-    found = least.observe(torch.from_numpy(later), mean(later, everyone), told)
+    sample_weights = torch.from_numpy(weights)
+    least.observe(torch.from_numpy(first), mean(first, everyone), sample_weights)
+    found = least.observe(torch.from_numpy(later), mean(later, everyone), sample_weights)
     drawn = spread(300, lambda rows: mean(later, rows) - mean(first, rows))
     assert found == pytest.approx(float(drawn), rel=CLOSE)
 

@@ -223,8 +223,8 @@ def test_evaluations_every_so_many_steps():
 def test_evaluating_between_epochs_changes_no_weight():
     document = spec({"kind": "mlp", "dropout": 0.3, "norm": "batch"}, train={"restore_best": False})
     often = {**document, "train": {**document["train"], "evaluate_every_steps": 1}}
-    plain, looked_at = (tk.fit(one, vectors()).model.network.state_dict() for one in (document, often))
-    assert all(torch.equal(plain[name], looked_at[name]) for name in plain)
+    plain, evaluated_often = (tk.fit(one, vectors()).model.network.state_dict() for one in (document, often))
+    assert all(torch.equal(plain[name], evaluated_often[name]) for name in plain)
 
 
 def test_the_best_epoch_is_that_of_the_patience_rule():

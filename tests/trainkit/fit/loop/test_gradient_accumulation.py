@@ -56,8 +56,8 @@ def cut(document: dict[str, Any], batch_size: int, accumulation_steps: int) -> d
 
 
 def rows(result: tk.FitResult) -> dict[tuple[int, str, str], float]:
-    told = {(row["step"], row["split"], row["name"]): row["value"] for row in result.history}
-    return {key: value for key, value in told.items() if not is_clocked(*key[1:])}
+    values = {(row["step"], row["split"], row["name"]): row["value"] for row in result.history}
+    return {key: value for key, value in values.items() if not is_clocked(*key[1:])}
 
 
 @pytest.mark.parametrize("accumulation_steps", [2, 3, 12])
@@ -66,10 +66,12 @@ def test_cut_batches_train_as_whole_ones(case: str, accumulation_steps: int) -> 
     data, document = CASES[case]
     whole = tk.fit(cut(document, 24, 1), data)
     parts = tk.fit(cut(document, 24 // accumulation_steps, accumulation_steps), data)
-    for (name, own), wanted in zip(
+    for (name, accumulated), reference in zip(
         parts.model.network.named_parameters(), whole.model.network.parameters(), strict=True
     ):
-        torch.testing.assert_close(own, wanted, rtol=2e-3, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            accumulated, reference, rtol=2e-3, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
     expected = rows(whole)
     assert rows(parts).keys() == expected.keys(), "steps, evaluations and rows are those of whole batches"
     assert rows(parts) == pytest.approx(expected, rel=2e-3, abs=1e-4)
@@ -87,8 +89,8 @@ def test_a_step_is_one_update_of_the_whole_batch() -> None:
     start.requires_grad_(True)
     x, y = torch.from_numpy(data.inputs.values), torch.from_numpy(data.targets)
     nn.functional.cross_entropy(start(x), y).backward()
-    for own, first in zip(head.parameters(), start.parameters(), strict=True):
-        torch.testing.assert_close(own, first.detach() - 0.5 * first.grad, rtol=1e-5, atol=1e-6)
+    for updated, first in zip(head.parameters(), start.parameters(), strict=True):
+        torch.testing.assert_close(updated, first.detach() - 0.5 * first.grad, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -21,21 +21,21 @@ from trainkit.fit.loop import metric_recorder
 from trainkit.fit.loop.nonfinite import LossNotFiniteError
 
 MLP = {"kind": "mlp", "hidden": [12, 8], "dropout": 0.3}
-Told = list[tuple[int, str, str, float]]
+LoggedRows = list[tuple[int, str, str, float]]
 
 
-def told(document: dict[str, Any], data: Dataset, **options: Any) -> tuple[tk.FitResult, Told]:
+def fit_and_log(document: dict[str, Any], data: Dataset, **options: Any) -> tuple[tk.FitResult, LoggedRows]:
     """The result, and every row as (step, split, name, value)."""
     events: list[dict[str, Any]] = []
     result = tk.fit(document, data, on_event=events.append, **options)
     return result, flat(events)
 
 
-def flat(events: list[dict[str, Any]]) -> Told:
+def flat(events: list[dict[str, Any]]) -> LoggedRows:
     return [(e["step"], *row) for e in events if e["type"] == "metrics" for row in e["rows"]]
 
 
-def series(log: Told, name: str, split: str = "train") -> dict[int, float]:
+def series(log: LoggedRows, name: str, split: str = "train") -> dict[int, float]:
     found = [(step, value) for step, of, one, value in log if (of, one) == (split, name)]
     assert len(found) == len(dict(found)), f"{name} is told twice at a step"
     return dict(found)
@@ -54,7 +54,7 @@ def test_norms_of_one_step_by_hand() -> None:
         early_stop=[],
         train={"epochs": 1},
     )
-    _, log = told(document, data)
+    _, log = fit_and_log(document, data)
     assert series(log, "grad_norm") == pytest.approx({1: math.sqrt(25 / 8)}, rel=1e-6)
     assert series(log, "weight_norm") == pytest.approx({1: math.sqrt(25 / 2)}, rel=1e-6)
     assert series(log, "grad_norm.head.output", "layers") == pytest.approx({1: math.sqrt(25 / 8)}, rel=1e-6)
@@ -70,11 +70,11 @@ def test_layers_are_told_apart_by_hand() -> None:
         for parameter, values in zip(network[3].parameters(), ([[1.0], [4.0]], [8.0, 0.0]), strict=True):
             parameter.copy_(torch.tensor(values))  # 1, 4, 8: a norm of 9
     parameters = list(network.parameters())
-    own = [float(one) for one in metric_recorder.norms([parameter.detach() for parameter in parameters])]
+    norms = [float(one) for one in metric_recorder.norms([parameter.detach() for parameter in parameters])]
     layers = metric_recorder.layers_of(network, parameters)
-    found = {path: metric_recorder.together([own[place] for place in places]) for path, places in layers}
+    found = {path: metric_recorder.together([norms[place] for place in places]) for path, places in layers}
     assert found == pytest.approx({"0": 7.0, "3": 9.0}, rel=1e-6)
-    assert metric_recorder.together(own) == pytest.approx(math.sqrt(49 + 81 + 1), rel=1e-6), (
+    assert metric_recorder.together(norms) == pytest.approx(math.sqrt(49 + 81 + 1), rel=1e-6), (
         "batch norm's scale of 1 is in all"
     )
     head_only = metric_recorder.layers_of(network, parameters[4:])
@@ -107,7 +107,7 @@ def test_clipped_norms_are_those_that_clipping_found(accumulation_steps: int, mo
         "batch_size": 8,
     }
     document = spec(MLP, train=train, regularize={"l2": 1.0})
-    _, log = told(document, vectors())
+    _, log = fit_and_log(document, vectors())
     norms = series(log, "grad_norm")
     assert len(norms) >= 6
     assert norms == {step: found[step - 1] for step in norms}
@@ -119,8 +119,8 @@ def test_clipped_norms_are_those_that_clipping_found(accumulation_steps: int, mo
 
 def test_where_nothing_clips_the_norm_is_the_one_that_clipping_would_find() -> None:
     """A bound that is never reached changes no gradient: what it finds is what is told without it."""
-    _, free = told(spec(MLP, train={"log_every_steps": 2}), vectors())
-    _, bound = told(spec(MLP, train={"log_every_steps": 2, "clip_norm": 1e9}), vectors())
+    _, free = fit_and_log(spec(MLP, train={"log_every_steps": 2}), vectors())
+    _, bound = fit_and_log(spec(MLP, train={"log_every_steps": 2, "clip_norm": 1e9}), vectors())
     assert series(free, "grad_norm") == pytest.approx(series(bound, "grad_norm"), rel=1e-6)
     assert series(free, "weight_norm") == series(bound, "weight_norm")
 
@@ -128,7 +128,7 @@ def test_where_nothing_clips_the_norm_is_the_one_that_clipping_would_find() -> N
 def test_rows_of_log_steps_and_of_evaluations() -> None:
     """6 steps an epoch, logged every 4: 4, 8, 12 (an epoch's last, told with the evaluation), 16; evaluated after 6 ..."""
     schedule = {"kind": "cosine", "warmup_epochs": 1}
-    result, log = told(spec(MLP, schedule=schedule, train={"log_every_steps": 4}), vectors())
+    result, log = fit_and_log(spec(MLP, schedule=schedule, train={"log_every_steps": 4}), vectors())
     for name in ("lr", "grad_norm", "weight_norm"):
         assert list(series(log, name)) == [4, 6, 8, 12, 16, 18]
     for name in ("epoch_seconds", "dead_units"):
@@ -139,8 +139,8 @@ def test_rows_of_log_steps_and_of_evaluations() -> None:
     assert {split for split, _, _ in kept} == {"train", "val", "test"}, "layers and machines stay out of checkpoints"
     assert {step for _, name, step in kept if name == "grad_norm"} == {6, 12, 18}
     layers = ["body.block_1.linear", "body.block_2.linear", "head.output"]
-    told_layers = {name for _, split, name, _ in log if split == "layers"}
-    assert told_layers == {f"{kind}_norm.{layer}" for kind in ("grad", "weight") for layer in layers} | {
+    layer_series = {name for _, split, name, _ in log if split == "layers"}
+    assert layer_series == {f"{kind}_norm.{layer}" for kind in ("grad", "weight") for layer in layers} | {
         "dead_units.body.block_1.activation",
         "dead_units.body.block_2.activation",
     }
@@ -149,7 +149,7 @@ def test_rows_of_log_steps_and_of_evaluations() -> None:
 @pytest.mark.parametrize("between", [4, None])
 def test_epochs_that_are_not_evaluated_have_norms_and_seconds(between: int | None) -> None:
     train = {"evaluate_every_steps": between} if between else {"evaluate_every_epochs": 2}
-    _, log = told(spec(MLP, train=train), vectors())
+    _, log = fit_and_log(spec(MLP, train=train), vectors())
     assert list(series(log, "epoch_seconds")) == [6, 12, 18]
     assert set(series(log, "grad_norm")) >= {6, 12, 18}
     evaluated = set(series(log, "loss", "val"))
@@ -169,7 +169,7 @@ def test_epochs_that_are_not_evaluated_have_norms_and_seconds(between: int | Non
 )
 def test_recording_changes_no_bit(make: Any, document: dict[str, Any]) -> None:
     runs = {
-        level: told({**document, "train": {**document["train"], "log_stats": level}}, make())
+        level: fit_and_log({**document, "train": {**document["train"], "log_stats": level}}, make())
         for level in ("none", "totals", "layers")
     }
     assert len({digest(result.model) for result, _ in runs.values()}) == 1
@@ -208,7 +208,7 @@ def test_an_epochs_seconds_are_those_of_all_its_attempts(tmp_path: Any) -> None:
     first = tk.fit(document, data, control=InterruptAt(3), workdir=tmp_path)
     before = checkpoint.load(first.checkpoint)["position"]["epoch_seconds"]
     assert before > 0
-    _, log = told(document, data, resume_from=first.checkpoint)
+    _, log = fit_and_log(document, data, resume_from=first.checkpoint)
     assert before < series(log, "epoch_seconds")[6] < series(log, "seconds")[6]
 
 
@@ -233,7 +233,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any], set[str]]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_model_is_recorded(kind: str) -> None:
     make, model, units = KINDS[kind]
-    result, log = told(spec(model, train={"epochs": 1}), make())
+    result, log = fit_and_log(spec(model, train={"epochs": 1}), make())
     last = max(series(log, "epoch_seconds"))
     assert series(log, "grad_norm")[last] > 0
     named = {name for _, split, name, _ in log if split == "train" and name.endswith("_units")}
@@ -249,7 +249,7 @@ def test_every_kind_of_model_is_recorded(kind: str) -> None:
 def test_of_a_frozen_body_only_the_head_has_norms(cached: bool) -> None:
     source = tk.fit(spec({"kind": "cnn", "channels": [3]}, train={"epochs": 1}), images()).model
     start = {"model": "mdl_1", "freeze": "body", "head_hidden": [5], "cache_features": cached}
-    _, log = told(spec({"kind": "cnn", "channels": [3]}, start_from=start), images(), source=source)
+    _, log = fit_and_log(spec({"kind": "cnn", "channels": [3]}, start_from=start), images(), source=source)
     layers = {name for _, split, name, _ in log if split == "layers"}
     norms = {name for name in layers if name.startswith("grad_norm.")}
     assert norms == {"grad_norm.head.hidden_1.linear", "grad_norm.head.output"}
@@ -260,7 +260,7 @@ def test_of_a_frozen_body_only_the_head_has_norms(cached: bool) -> None:
 
 def test_adaptation_is_recorded_with_its_classifier() -> None:
     target = Dataset.from_arrays(np.asarray(vectors().inputs.values) + 0.5)
-    _, log = told(spec(MLP, adapt={"target_dataset": "t"}), vectors(), target_data=target)
+    _, log = fit_and_log(spec(MLP, adapt={"target_dataset": "t"}), vectors(), target_data=target)
     step = max(series(log, "epoch_seconds"))
     of_layers = [value for at, _, name, value in log if at == step and name.startswith("grad_norm.")]
     assert metric_recorder.together(of_layers) < series(log, "grad_norm")[step], (
@@ -310,7 +310,7 @@ def test_an_attempt_may_record_otherwise(level: str, tmp_path: Any) -> None:
     expected = tk.fit(document, data)
     first = tk.fit(document, data, control=InterruptAt(6), workdir=tmp_path)
     other = {**document, "train": {**document["train"], "log_stats": level}}
-    result, log = told(other, data, resume_from=first.checkpoint)
+    result, log = fit_and_log(other, data, resume_from=first.checkpoint)
     assert digest(result.model) == digest(expected.model)
     assert "layers" not in {split for _, split, _, _ in log}
     assert list(series(log, "grad_norm")) == ([6, 10, 12, 18] if level == "totals" else [])

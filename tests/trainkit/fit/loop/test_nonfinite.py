@@ -188,8 +188,8 @@ def test_without_a_rule_it_fails_all_the_same(monitor: str | None) -> None:
     error, events = failing(document, vectors())
     assert (error["code"], error["evidence"]["where"]) == ("loss_not_finite", "loss")
     assert not any(event["type"] == "best" for event in events)
-    told = [event for event in events if event["type"] == "log" and "head.output" in event["message"]]
-    assert len(told) == 1, "explained once"
+    explanations = [event for event in events if event["type"] == "log" and "head.output" in event["message"]]
+    assert len(explanations) == 1, "explained once"
     assert max(event["step"] for event in events if event["type"] == "metrics") == 18, "it ran to its end"
 
 

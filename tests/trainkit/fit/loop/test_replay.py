@@ -44,8 +44,8 @@ def log_of(events: list[dict[str, Any]]) -> list[tuple[str, int, int, float]]:
 
 
 def taken(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    told = [event for event in events if event["type"] == "decision" and event["rule"]["kind"] != "client_stop"]
-    return [{name: value for name, value in event.items() if name != "type"} for event in told]
+    decisions = [event for event in events if event["type"] == "decision" and event["rule"]["kind"] != "client_stop"]
+    return [{name: value for name, value in event.items() if name != "type"} for event in decisions]
 
 
 def replayed(result: Any, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -60,21 +60,21 @@ def test_a_replay_decides_as_training_did(seed: int, train: dict[str, Any]) -> N
     document = spec(
         {"kind": "mlp", "hidden": [12], "dropout": 0.2}, early_stop=ALL, train={"epochs": 14, "seed": seed, **train}
     )
-    told: list[dict[str, Any]] = []
-    result = tk.fit(document, vectors(seed=seed), on_event=told.append)
-    assert len(taken(told)) >= len(ALL) * 4
-    assert repr(replayed(result, told)) == repr(taken(told))
+    events: list[dict[str, Any]] = []
+    result = tk.fit(document, vectors(seed=seed), on_event=events.append)
+    assert len(taken(events)) >= len(ALL) * 4
+    assert repr(replayed(result, events)) == repr(taken(events))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_so_it_is_after_interruptions(seed: int, tmp_path: Any) -> None:
     document = spec({"kind": "mlp", "hidden": [12]}, early_stop=ALL, train={"epochs": 12, "seed": seed})
-    chooser, told, checkpoint, attempts = random.Random(seed), [], None, 0
+    chooser, events, checkpoint, attempts = random.Random(seed), [], None, 0
     while attempts < 60:
         result = tk.fit(
             document,
             vectors(seed=seed),
-            on_event=told.append,
+            on_event=events.append,
             control=InterruptAt(chooser.randrange(1, 16)),
             workdir=tmp_path,
             resume_from=checkpoint,
@@ -83,7 +83,7 @@ def test_so_it_is_after_interruptions(seed: int, tmp_path: Any) -> None:
         if result.outcome == "finished":
             break
     assert attempts > 2
-    assert repr(replayed(result, told)) == repr(taken(told))
+    assert repr(replayed(result, events)) == repr(taken(events))
 
 
 def test_each_rule_that_stops_stops_in_the_replay_too() -> None:
@@ -99,7 +99,7 @@ def test_each_rule_that_stops_stops_in_the_replay_too() -> None:
     rng = np.random.default_rng(0)
     noise = Dataset.from_arrays(rng.normal(size=(90, 6)).astype(np.float32), rng.integers(0, 3, 90))
     for rule in stopping:
-        told: list[dict[str, Any]] = []
+        events: list[dict[str, Any]] = []
         result = tk.fit(
             spec(
                 {"kind": "mlp", "hidden": [32]},
@@ -108,23 +108,23 @@ def test_each_rule_that_stops_stops_in_the_replay_too() -> None:
                 optimizer={"kind": "adam", "lr": 0.03},
             ),
             noise,
-            on_event=told.append,
+            on_event=events.append,
         )
         assert result.stop_reason != "completed", rule
-        assert repr(replayed(result, told)) == repr(taken(told)), rule
+        assert repr(replayed(result, events)) == repr(taken(events)), rule
 
 
 @pytest.mark.parametrize(("factor", "lr"), [(None, 1.0), (None, 1.5), (30.0, 1.0)])
 def test_divergence_is_replayed_at_its_step(factor: float | None, lr: float) -> None:
     """In a batch, in an evaluation, and by its factor; what training adds is where the loss broke."""
     rule = {"kind": "diverged", "factor": factor}
-    told: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     document = spec({"kind": "linear"}, optimizer={"kind": "sgd", "lr": lr}, early_stop=[rule], train={"epochs": 40})
-    result = tk.fit(document, numbers(), on_event=told.append)
+    result = tk.fit(document, numbers(), on_event=events.append)
     assert result.stop_reason == "diverged"
-    mine, theirs = replayed(result, told), taken(told)
-    assert repr(mine[:-1]) == repr(theirs[:-1])
-    last, true = mine[-1], theirs[-1]
+    from_replay, from_training = replayed(result, events), taken(events)
+    assert repr(from_replay[:-1]) == repr(from_training[:-1])
+    last, true = from_replay[-1], from_training[-1]
     assert {**true, "inputs": 0, "reason": 0} == {**last, "inputs": 0, "reason": 0}
     assert true["reason"].startswith(last["reason"])
     assert repr({name: true["inputs"][name] for name in last["inputs"]}) == repr(last["inputs"])
@@ -132,23 +132,23 @@ def test_divergence_is_replayed_at_its_step(factor: float | None, lr: float) -> 
 
 
 def test_evaluations_that_no_rule_was_asked_about_are_not_replayed() -> None:
-    told: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     result = tk.fit(
         spec({"kind": "linear"}, train={"epochs": 3}),
         vectors(),
-        on_event=told.append,
+        on_event=events.append,
         control=type("Stop", (), {"command": InterruptAt(8, "stop").command})(),
     )
     assert result.stop_reason == "client_stop"
-    assert repr(replayed(result, told)) == repr(taken(told))
+    assert repr(replayed(result, events)) == repr(taken(events))
 
 
 def test_standard_errors_are_those_of_the_validation_samples() -> None:
     data = vectors(200)
     document = spec({"kind": "linear"}, train={"epochs": 1}, split={"train": 6, "validation": 4, "test": 0})
-    told: list[dict[str, Any]] = []
-    result = tk.fit(document, data, on_event=told.append)
-    logged = {name: value for name, _, _, value in log_of(told)}
+    events: list[dict[str, Any]] = []
+    result = tk.fit(document, data, on_event=events.append)
+    logged = {name: value for name, _, _, value in log_of(events)}
     held = split_indices(result.spec.split, 200, data.targets, None).validation
     shares = result.model.answer(data.inputs.values[held])
     losses = -np.log(shares[np.arange(len(held)), data.targets[held]])

@@ -25,13 +25,13 @@ def test_resumed_equals_uninterrupted(case, tmp_path):
     total = max(event["step"] for event in whole if event["type"] == "metrics")
     chooser = random.Random(case)
     for trial in range(3):
-        told: list[dict[str, Any]] = []
+        events: list[dict[str, Any]] = []
         workdir, checkpoint, attempts = tmp_path / str(trial), None, 0
         while True:
             torch.rand(chooser.randrange(5))  # what happens between attempts must not matter
             control = InterruptAt(chooser.randrange(1, total))
             result = tk.fit(
-                document, data, on_event=told.append, control=control, workdir=workdir, resume_from=checkpoint
+                document, data, on_event=events.append, control=control, workdir=workdir, resume_from=checkpoint
             )
             attempts += 1
             if result.outcome == "finished":
@@ -39,8 +39,8 @@ def test_resumed_equals_uninterrupted(case, tmp_path):
             assert result.stop_reason == "shutdown"
             checkpoint = result.checkpoint
         assert digest(result.model) == digest(expected.model)
-        assert rows(told) == rows(whole)
-        assert decisions(told) == decisions(whole)
+        assert rows(events) == rows(whole)
+        assert decisions(events) == decisions(whole)
         assert history(result) == history(expected)
         assert result.evaluation == expected.evaluation
         assert (result.stop_reason, result.best_epoch) == (expected.stop_reason, expected.best_epoch)
@@ -95,8 +95,8 @@ def test_another_spec_is_refused_but_more_epochs_and_patience_are_not(tmp_path):
 def test_other_versions_are_said(tmp_path, monkeypatch):
     data, document, events = vectors(), spec({"kind": "mlp", "hidden": [5]}), []
     path = tk.fit(document, data, control=InterruptAt(8), workdir=tmp_path).checkpoint
-    own = device.versions()
-    monkeypatch.setattr(device, "versions", lambda: {**own, "torch": "9.9"})
+    versions = device.versions()
+    monkeypatch.setattr(device, "versions", lambda: {**versions, "torch": "9.9"})
     tk.fit(document, data, resume_from=path, on_event=events.append)
     assert any("changed since the checkpoint: torch" in event.get("message", "") for event in events)
 

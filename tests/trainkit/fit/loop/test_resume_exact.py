@@ -36,9 +36,9 @@ def test_what_the_resumed_run_says(
     before = device.versions()
     monkeypatch.setattr(device, "versions", lambda: {**before, **changed})
     tk.fit(document, vectors(60), on_event=events.append, resume_from=part.checkpoint)
-    (said,) = [event for event in events if event["type"] == "resumed"]
-    wanted = None if reason is None else reason.format(**before)
-    assert said == {"type": "resumed", "step": 4, "exact": exact, "reason": wanted}
+    (resumed,) = [event for event in events if event["type"] == "resumed"]
+    expected = None if reason is None else reason.format(**before)
+    assert resumed == {"type": "resumed", "step": 4, "exact": exact, "reason": expected}
 
 
 def test_a_gpu_makes_no_promise() -> None:

@@ -117,7 +117,7 @@ def test_resumed_at_any_step_equals_uninterrupted(case: str, tmp_path: Path) -> 
     chosen = chooser.sample(range(1, total), RUNS * INTERRUPTIONS)
     for run in range(RUNS):
         steps = sorted(chosen[run::RUNS])
-        told: list[dict[str, Any]] = []
+        events: list[dict[str, Any]] = []
         checkpoint = None
         for begin, end in pairwise((0, *steps)):
             control = InterruptAt(end - begin, chooser.choice(["pause", "hand_back"]))
@@ -125,7 +125,7 @@ def test_resumed_at_any_step_equals_uninterrupted(case: str, tmp_path: Path) -> 
             part = tk.fit(
                 document,
                 data,
-                on_event=told.append,
+                on_event=events.append,
                 control=control,
                 workdir=workdir,
                 resume_from=checkpoint,
@@ -135,10 +135,10 @@ def test_resumed_at_any_step_equals_uninterrupted(case: str, tmp_path: Path) -> 
             assert part.checkpoint is not None
             checkpoint = part.checkpoint
             torch.rand(chooser.randrange(5))  # what happens between attempts must not matter
-        result = tk.fit(document, data, on_event=told.append, resume_from=checkpoint, **options)
+        result = tk.fit(document, data, on_event=events.append, resume_from=checkpoint, **options)
         assert digest(result.model) == digest(expected.model), steps
-        assert rows(told) == rows(whole), steps
-        assert decisions(told) == decisions(whole), steps
+        assert rows(events) == rows(whole), steps
+        assert decisions(events) == decisions(whole), steps
         assert history(result) == history(expected), steps
         assert result.evaluation == expected.evaluation, steps
         assert (result.stop_reason, result.best_epoch) == (expected.stop_reason, expected.best_epoch)

@@ -13,14 +13,14 @@ def test_best_keeps_copies_of_parameters_and_buffers():
     best = BestWeights("val_loss", "min")
     assert not best.observe(1, math.nan, module)
     assert best.observe(2, 0.5, module)
-    wanted = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    expected = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     module(torch.randn(8, 2))  # moves the running statistics
     with torch.no_grad():
         module[0].weight.zero_()
     assert not best.observe(3, 0.5, module), "a tie keeps the earlier"
     assert not best.observe(4, -math.inf, module)
     assert best.restore(module)
-    assert all(torch.equal(tensor, wanted[name]) for name, tensor in module.state_dict().items())
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in module.state_dict().items())
     assert (best.value, best.epoch) == (0.5, 2)
 
 

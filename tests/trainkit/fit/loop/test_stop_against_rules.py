@@ -40,10 +40,12 @@ def run(seed: int) -> str:
     assert stops == decisions[-1:], "one stop, and nothing after it"
     kind = stops[0]["rule"]["kind"]
     assert result.stop_reason == {"patience": "early_stop", "client_stop": "client_stop"}[kind]
-    asked = [d for d in decisions if d["rule"]["kind"] == "patience"]
-    assert [d["epoch"] for d in asked] == list(range(1, len(asked) + 1)), "each evaluation once, and in order"
+    patience_decisions = [d for d in decisions if d["rule"]["kind"] == "patience"]
+    assert [d["epoch"] for d in patience_decisions] == list(range(1, len(patience_decisions) + 1)), (
+        "each evaluation once, and in order"
+    )
     wait = 0
-    for decision in asked:
+    for decision in patience_decisions:
         wait = 0 if decision["inputs"]["best_epoch"] == decision["epoch"] else wait + 1
         assert decision["inputs"]["wait"] == wait
         assert (decision["action"] == "stop") == (wait >= PATIENCE)
@@ -63,17 +65,19 @@ def test_a_hundred_runs() -> None:
 def test_a_stop_that_was_decided_elsewhere_ends_with_its_reason() -> None:
     """A rule across jobs has its decision where all jobs are seen: the run adds none of its own."""
 
-    class Told:
-        asked = 0
+    class StopAfterSixCalls:
+        calls = 0
 
         def command(self) -> dict[str, Any] | None:
-            self.asked += 1
+            self.calls += 1
             command = {"action": "stop", "keep": "best", "stop_reason": "early_stop", "reason": "median: worse than 3"}
-            return command if self.asked > 6 else None
+            return command if self.calls > 6 else None
 
     events: list[dict[str, Any]] = []
     train = {"epochs": 12, "batch_size": 24, "threads": 1}
-    result = tk.fit(spec({"kind": "linear"}, train=train), vectors(60, 4), on_event=events.append, control=Told())
+    result = tk.fit(
+        spec({"kind": "linear"}, train=train), vectors(60, 4), on_event=events.append, control=StopAfterSixCalls()
+    )
     assert (result.outcome, result.stop_reason) == ("finished", "early_stop")
     assert result.stopped_epoch < 12
     assert result.model is not None

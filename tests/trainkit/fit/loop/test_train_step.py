@@ -52,9 +52,9 @@ def test_clipping_is_torchs_over_all_parameters_at_once(option: dict[str, float]
     )
     expected, free = bare_loop(document, data, change), bare_loop(document, data, lambda _: None)
     got = tk.fit(document, data).model.network
-    for own, wanted, other in zip(got.parameters(), expected.parameters(), free.parameters(), strict=True):
-        torch.testing.assert_close(own, wanted)
-        assert not torch.allclose(own, other), "the bound is one that bites"
+    for clipped, reference, other in zip(got.parameters(), expected.parameters(), free.parameters(), strict=True):
+        torch.testing.assert_close(clipped, reference)
+        assert not torch.allclose(clipped, other), "the bound is one that bites"
 
 
 def test_max_norm_holds_after_the_last_step() -> None:
@@ -80,18 +80,16 @@ def test_the_svm_reaches_the_objective_of_scikit_learn() -> None:
     )
     head = tk.fit(document, data).model.network.head.output
     # their bias is a penalised weight of a constant input; a large constant takes the penalty away
-    theirs = LinearSVC(C=1 / l2, multi_class="crammer_singer", intercept_scaling=100, max_iter=200_000, tol=1e-6).fit(
-        x, y
-    )
+    svm = LinearSVC(C=1 / l2, multi_class="crammer_singer", intercept_scaling=100, max_iter=200_000, tol=1e-6).fit(x, y)
 
     def objective(w: np.ndarray, b: np.ndarray) -> float:
         z = x @ w.T + b
-        own = z[np.arange(90), y]
+        target_score = z[np.arange(90), y]
         rival = np.where(np.eye(3, dtype=bool)[y], -np.inf, z).max(axis=1)
-        return float(np.maximum(0, 1 + rival - own).sum() + l2 / 2 * (w**2).sum())
+        return float(np.maximum(0, 1 + rival - target_score).sum() + l2 / 2 * (w**2).sum())
 
     ours = objective(head.weight.detach().double().numpy(), head.bias.detach().double().numpy())
-    assert ours == pytest.approx(objective(theirs.coef_, theirs.intercept_), rel=0.01)
+    assert ours == pytest.approx(objective(svm.coef_, svm.intercept_), rel=0.01)
 
 
 @pytest.mark.parametrize("balance", ["none", "oversample", "undersample", "class_weights"])

@@ -129,9 +129,11 @@ def test_a_kept_head_gives_each_class_the_row_of_its_name(names: list[str], hidd
             torch.testing.assert_close(after[name], before[name])
         x = images().inputs.pixels[:5]
         shares = [{name: one["probabilities"][name] for name in names} for one in three.predict(x)]
-        for ours, theirs in zip(result.model.predict(x), shares, strict=True):
-            total = sum(theirs.values())  # softmax over fewer classes
-            assert ours["probabilities"] == pytest.approx({name: p / total for name, p in theirs.items()}, abs=1e-4)
+        for ours, source_shares in zip(result.model.predict(x), shares, strict=True):
+            total = sum(source_shares.values())  # softmax over fewer classes
+            assert ours["probabilities"] == pytest.approx(
+                {name: p / total for name, p in source_shares.items()}, abs=1e-4
+            )
         again = tk.load_model(result.model.save(tmp_path / "kept"))
         assert again.predict(x) == result.model.predict(x)
 
@@ -313,9 +315,11 @@ def test_a_torchvision_state_dict_fits_by_name(tmp_path):
         train={"epochs": 1, "batch_size": 64},
     )
     result = tk.fit(document, images(60), source=tmp_path / "squeezenet.pth")
-    own = result.model.network.body.backbone.state_dict()
-    assert all(torch.equal(own[name], tensor) for name, tensor in reference.state_dict().items() if name in own)
-    assert "features.0.weight" in own
+    backbone = result.model.network.body.backbone.state_dict()
+    assert all(
+        torch.equal(backbone[name], tensor) for name, tensor in reference.state_dict().items() if name in backbone
+    )
+    assert "features.0.weight" in backbone
 
 
 def test_pretrained_init(source):
