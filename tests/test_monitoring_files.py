@@ -46,16 +46,16 @@ def test_every_metric_has_a_sentence_and_a_good_name() -> None:
 
 
 def test_queries_ask_for_what_is_told() -> None:
-    there = set(exposed()) | names(ProcessCollector(registry=None).collect())
+    metrics = set(exposed()) | names(ProcessCollector(registry=None).collect())
     for expression in expressions():
-        asked = NAME.findall(re.sub(r'"[^"]*"', "", expression))
-        assert asked or expression.startswith("up{"), expression
-        for name in asked:
+        queried = NAME.findall(re.sub(r'"[^"]*"', "", expression))
+        assert queried or expression.startswith("up{"), expression
+        for name in queried:
             base = re.sub(r"_(bucket|count|sum)$", "", name)
-            assert name in there or (base in there and exposed()[base][0] == "histogram"), f"{name} in {expression}"
+            assert name in metrics or (base in metrics and exposed()[base][0] == "histogram"), f"{name} in {expression}"
         # `sum by (x)` of a label that no series has would add up what is meant apart
         for labels in re.findall(r"by \(([\w, ]+)\)", expression):
-            known = {label for name in asked for label in exposed().get(re.sub(r"_bucket$", "", name), ("", ()))[1]}
+            known = {label for name in queried for label in exposed().get(re.sub(r"_bucket$", "", name), ("", ()))[1]}
             assert set(re.split(r", *", labels)) <= known | {"le", "instance", "job"}, expression
 
 

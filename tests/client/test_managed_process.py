@@ -20,8 +20,8 @@ def tend_until(child: ManagedProcess, restarts: int) -> list[str]:
     news = []
     deadline = time.monotonic() + 20
     while child.restarts < restarts and time.monotonic() < deadline:
-        if said := child.restart_if_due():
-            news.append(said)
+        if message := child.restart_if_due():
+            news.append(message)
         time.sleep(0.01)
     return news
 

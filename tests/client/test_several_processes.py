@@ -83,20 +83,20 @@ def test_two_processes_tell_the_sum(tmp_path: Path, migrated_sqlite: Path) -> No
         while len(serving := [p for p in psutil.Process(api.pid).children() if listens(p, tmp_path)]) < 2:
             assert time.monotonic() < deadline, (tmp_path / "api.log").read_text()
             time.sleep(0.1)
-        asked = 0
-        while asked < 30:
+        requests = 0
+        while requests < 30:
             if (answer := ask("/v1/jobs")) is not None:
                 assert answer.status_code == 401
-                asked += 1
-        told = []
+                requests += 1
+        scrapes = []
         for _ in range(4):
             answer = ask("/metrics")
             assert answer is not None
-            told.append(Scrape(answer.text))
+            scrapes.append(Scrape(answer.text))
         labels = {"method": "GET", "route": "(none)", "status": "4xx"}
-        assert [scrape.get("trainkit_http_requests_total", **labels) for scrape in told] == [30] * 4
-        assert {scrape.get("trainkit_database_up") for scrape in told} == {1}
-        assert not any(name.startswith(("process_", "trainkit_database_pool")) for name, _ in told[0].values)
+        assert [scrape.get("trainkit_http_requests_total", **labels) for scrape in scrapes] == [30] * 4
+        assert {scrape.get("trainkit_database_up") for scrape in scrapes} == {1}
+        assert not any(name.startswith(("process_", "trainkit_database_pool")) for name, _ in scrapes[0].values)
         serving[0].send_signal(signal.SIGKILL)
         serving[0].wait(30)
         while (answer := ask("/metrics")) is None:

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.support.api_steps import ENDED, example_spec, job_of, submit, upload, wait_until
-from tests.support.chaos import Chaos, OwnPostgres, check, percentile, recoveries, wait_for_work, weights_of
+from tests.support.chaos import Chaos, PrivatePostgres, check, percentile, recoveries, wait_for_work, weights_of
 from tests.support.stack import Stack, running, wait_for
 
 MANY = {"TRAINKIT_MAX_INTERRUPTIONS": "100000"}
@@ -32,7 +32,7 @@ def disturbed(folder: Path, kind: str, seed: int, workers: int, **settings: str)
         ["mount", "-t", "tmpfs", "-o", "size=16m", "trainkit-chaos", str(scratch)], capture_output=True, check=False
     )
     place = Path(tempfile.mkdtemp(prefix="trainkit-pg-"))
-    postgres = OwnPostgres(place) if kind == "postgresql" else None
+    postgres = PrivatePostgres(place) if kind == "postgresql" else None
     url = postgres.url if postgres else f"sqlite:///{folder}/trainkit.db"
     try:
         with running(Stack(folder, url, extra=MANY | settings)) as stack:

@@ -42,8 +42,8 @@ def submit(client: httpx.Client, kind: str, **plan: Any) -> str:
 
 def ended(client: httpx.Client, experiment: str, seconds: float = 300) -> dict[str, Any]:
     def ask() -> dict[str, Any] | None:
-        told = client.get(f"/v1/experiments/{experiment}").json()
-        return told if told["state"] in ENDED else None
+        document = client.get(f"/v1/experiments/{experiment}").json()
+        return document if document["state"] in ENDED else None
 
     return wait_for(ask, seconds=seconds, what=f"{experiment} to end")
 
@@ -85,13 +85,13 @@ def test_folds_of_linear_models_are_scikit_learn_s(stack: Stack, tmp_path: Path)
     held = split_indices(whole, len(names), np.unique(names, return_inverse=True)[1]).test
     rest = np.setdiff1d(np.arange(len(names)), held)
     # l2 / 2n sum w^2 beside the mean loss is scikit-learn's C = 1 / l2
-    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000))
+    reference = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000))
     folds = StratifiedKFold(5, shuffle=True, random_state=5).split(rest, names[rest])
     expected: dict[str, list[float]] = {"val_accuracy": [], "test_accuracy": []}
     for row, (train, validation) in zip(by_class, folds, strict=True):
-        theirs.fit(iris.data[rest[train]], names[rest[train]])
+        reference.fit(iris.data[rest[train]], names[rest[train]])
         for part, rows in (("val", rest[validation]), ("test", held)):
-            chances, score = theirs.predict_proba(iris.data[rows]), theirs.score(iris.data[rows], names[rows])
+            chances, score = reference.predict_proba(iris.data[rows]), reference.score(iris.data[rows], names[rows])
             assert row["metrics"][f"{part}_accuracy"] == pytest.approx(score, abs=1e-6)
             assert row["metrics"][f"{part}_loss"] == pytest.approx(log_loss(names[rows], chances), abs=2e-4)
             expected[f"{part}_accuracy"].append(score)
@@ -141,16 +141,16 @@ def test_a_sweep_that_is_killed_goes_on_with_the_identical_trials(
         assert len(expected) == SWEEP["trials"]
 
         disturbed = submit(client, "tpe", spec=spec, **SWEEP)
-        for made in deaths:  # the worker with its training processes and with the planner
-            wait_for(lambda made=made: len(trials(client, disturbed)) >= made, what=f"{made} trials")
+        for count in deaths:  # the worker with its training processes and with the planner
+            wait_for(lambda count=count: len(trials(client, disturbed)) >= count, what=f"{count} trials")
             victims = fragile.descendants()
             fragile.kill("worker", signal.SIGKILL)
             for victim in victims:
                 if victim.is_running() and victim.ppid() == 1:
                     victim.kill()
             fragile.start_worker("worker")
-        told = ended(client, disturbed, seconds=400)
-        assert told["state"] == "succeeded", told
+        experiment = ended(client, disturbed, seconds=400)
+        assert experiment["state"] == "succeeded", experiment
         again = trials(client, disturbed)
         assert [row["params"] for row in again] == [row["params"] for row in expected]
         # resumed to the last bit, so the same values led to the same draws

@@ -229,7 +229,7 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, -(-int(share * 1000) * len(ordered) // 1000) - 1))]
 
 
-class OwnPostgres:
+class PrivatePostgres:
     """A PostgreSQL that may be restarted the hard way, without disturbing other tests."""
 
     def __init__(self, folder: Path) -> None:
@@ -272,7 +272,7 @@ def wait_for_work(stack: Stack, jobs: list[str]) -> None:
 __all__ = [
     "Chaos",
     "Kill",
-    "OwnPostgres",
+    "PrivatePostgres",
     "check",
     "percentile",
     "recoveries",

@@ -98,8 +98,8 @@ def noisy(**changes: Any) -> dict[str, Any]:
 
 
 def rows(small: float, support: int, large: float = 0.99) -> dict[str, Any]:
-    told = [("a", large, 180), ("b", small, support)]
-    return {"evaluation": {"per_class": [{"class": c, "recall": r, "support": n} for c, r, n in told]}}
+    recalls = [("a", large, 180), ("b", small, support)]
+    return {"evaluation": {"per_class": [{"class": c, "recall": r, "support": n} for c, r, n in recalls]}}
 
 
 def on_test(accuracy: float, samples: int = 200) -> dict[str, Any]:

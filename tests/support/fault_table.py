@@ -59,12 +59,12 @@ class Scene:
 
     def at_step(self, step: int, act: Callable[[], object]) -> None:
         """In the training process: do that once, after so many steps."""
-        command, asked = ControlReceiver.command, 0
+        command, calls = ControlReceiver.command, 0
 
         def asks(control: ControlReceiver) -> Any:
-            nonlocal asked
-            asked += 1
-            if asked == step:
+            nonlocal calls
+            calls += 1
+            if calls == step:
                 act()
             return command(control)
 

@@ -43,7 +43,7 @@ def interrupted_after_two_checkpoints(scene: Scene) -> list[Path]:
     """The files of a job's checkpoints, newest first; the job waits for its second attempt."""
     train = {"epochs": EPOCHS, "checkpoint_seconds": 0, "seed": 1, "threads": 1, "batch_size": 24}
     scene.submit(train=train, resources={"max_attempts": 2})
-    command, asked, store = ControlReceiver.command, 0, Sink._store_checkpoint
+    command, calls, store = ControlReceiver.command, 0, Sink._store_checkpoint
 
     def store_and_tell(sink: Sink, event: dict[str, Any], aside: Any) -> None:
         store(sink, event, aside)
@@ -55,11 +55,11 @@ def interrupted_after_two_checkpoints(scene: Scene) -> list[Path]:
             time.sleep(0.02)
 
     def asks(control: ControlReceiver) -> Any:
-        nonlocal asked
-        asked += 1
-        if asked == 5:  # an epoch has four steps: its checkpoint is written
+        nonlocal calls
+        calls += 1
+        if calls == 5:  # an epoch has four steps: its checkpoint is written
             wait_for(4)
-        if asked == 9:
+        if calls == 9:
             wait_for(8)
             os.kill(os.getpid(), signal.SIGKILL)
         return command(control)
@@ -74,7 +74,7 @@ def interrupted_after_two_checkpoints(scene: Scene) -> list[Path]:
     return [scene.place.context.storage.local_path(one.storage_key) for one in found]
 
 
-def said(scene: Scene) -> str:
+def log_of(scene: Scene) -> str:
     with scene.place.context.sessions() as session:
         lines = logs.read(session, scene.job, 0, logs.LogFilter(), 0, 10_000).lines
     return "\n".join(entry.line.text for entry in lines)
@@ -86,7 +86,7 @@ def a_torn_newest_checkpoint(scene: Scene) -> Iterator[None]:
     os.truncate(newest, newest.stat().st_size // 2)
     yield
     assert scene.attempt().resumed_from_step == 4
-    assert "the checkpoint of step 8 is damaged: trying the one before" in said(scene)
+    assert "the checkpoint of step 8 is damaged: trying the one before" in log_of(scene)
 
 
 @fault(None, state="succeeded")
@@ -95,7 +95,7 @@ def all_checkpoints_torn(scene: Scene) -> Iterator[None]:
         os.truncate(file, 100)
     yield
     assert scene.attempt().resumed_from_step is None
-    assert "no checkpoint is intact: starting from the beginning" in said(scene)
+    assert "no checkpoint is intact: starting from the beginning" in log_of(scene)
 
 
 def rewrite(scene: Scene, file: Path, change: Callable[[dict[str, str]], None]) -> None:

@@ -132,9 +132,9 @@ class Play:
         self.finished.append((reason, read_at, keep))
 
     def _decide(self, claim: Claim, step: int, rule: dict[str, Any], action: str) -> None:
-        said = {"rule": rule, "step": step, "epoch": step, "inputs": {}, "action": action, "reason": "x"}
+        decision = {"rule": rule, "step": step, "epoch": step, "inputs": {}, "action": action, "reason": "x"}
         with self.context.sessions.begin() as session:
-            metrics.append_decisions(session, claim, [said])
+            metrics.append_decisions(session, claim, [decision])
 
     def _checkpoint(self, claim: Claim, step: int) -> None:
         key = f"checkpoints/{claim.id}/{claim.fence}-{step}"

@@ -54,7 +54,7 @@ class Run:
 
     lab: Lab
     job: str
-    own: EarlyStopping
+    early_stopping: EarlyStopping
     """The training process's rules."""
     claim: Claim = field(init=False)
     step: int = 0
@@ -73,16 +73,18 @@ class Run:
         measured = {"train_loss": loss / 2, "val_loss": loss, **values}
         seq = self.append(*rows_of(self.step, epoch, **measured))
         self.seen.append((seq, epoch, loss))
-        said = [decision.as_dict() for decision in self.own.observe(Evaluation(epoch, self.step, measured, 1.0))]
-        if said:
+        decisions = [
+            decision.as_dict() for decision in self.early_stopping.observe(Evaluation(epoch, self.step, measured, 1.0))
+        ]
+        if decisions:
             with self.lab.context.sessions.begin() as session:
-                metrics.append_decisions(session, self.claim, said)
+                metrics.append_decisions(session, self.claim, decisions)
         return seq
 
     def resume(self, metric_seq: int, step: int, state: list[dict[str, Any]] | None = None) -> None:
         """The attempt is over; the next one goes on from a checkpoint that was written at that place of the log."""
-        self.own = EarlyStopping(self.own.rules)
-        self.own.load(state or [])
+        self.early_stopping = EarlyStopping(self.early_stopping.rules)
+        self.early_stopping.load(state or [])
         with self.lab.context.sessions.begin() as session:
             attempts.hand_back(session, self.claim, "test")
         self.start_attempt()
@@ -115,8 +117,8 @@ class Run:
     def decisions(self) -> list[Decision]:
         """Of rules across jobs, in order."""
         with self.lab.context.sessions() as session:
-            mine = select(Decision).where(Decision.job_id == self.job).order_by(Decision.seq)
-            return [one for one in session.scalars(mine) if one.rule["kind"] in PEER_RULE_KINDS]
+            statement = select(Decision).where(Decision.job_id == self.job).order_by(Decision.seq)
+            return [one for one in session.scalars(statement) if one.rule["kind"] in PEER_RULE_KINDS]
 
     def events(self) -> list[JobEvent]:
         with self.lab.context.sessions() as session:
@@ -142,8 +144,8 @@ class Lab:
         spec: dict[str, Any] = {"dataset": self.dataset, "model": {"kind": "linear"}, "early_stop": list(rules)}
         if group is not None:
             spec["group"] = group
-        own = EarlyStopping([with_mode(rule) for rule in parse_rules({"rules": list(rules)}) or ()])
-        run = Run(self, transact(self.context, jobs.create, self.context, self.who, spec, None)[0].id, own)
+        early_stopping = EarlyStopping([with_mode(rule) for rule in parse_rules({"rules": list(rules)}) or ()])
+        run = Run(self, transact(self.context, jobs.create, self.context, self.who, spec, None)[0].id, early_stopping)
         run.start_attempt()
         return run
 

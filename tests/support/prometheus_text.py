@@ -26,8 +26,10 @@ class Scrape:
 
     def total(self, name: str, **labels: str) -> float:
         """The sum of the series that have these labels, whatever others they have."""
-        wanted = labels.items()
-        return sum(value for (found, theirs), value in self.values.items() if found == name and wanted <= theirs)
+        selected = labels.items()
+        return sum(
+            value for (found, found_labels), value in self.values.items() if found == name and selected <= found_labels
+        )
 
     def label(self, name: str) -> set[str]:
         """Every value that this label has anywhere."""

@@ -30,8 +30,8 @@ def _unpack(folder: Path) -> None:
                     ["apt-get", "-qq", *command.split()], cwd=place, capture_output=True, timeout=120, check=False
                 )
             if done.returncode == 0 and (packages := list(Path(place).glob("*.deb"))):
-                made = Path(tempfile.mkdtemp(dir=folder.parent))
-                subprocess.run(["dpkg-deb", "-x", str(packages[0]), str(made)], capture_output=True, check=False)
+                unpacked = Path(tempfile.mkdtemp(dir=folder.parent))
+                subprocess.run(["dpkg-deb", "-x", str(packages[0]), str(unpacked)], capture_output=True, check=False)
                 if not folder.exists():  # two at a time may get here
-                    made.rename(folder)
+                    unpacked.rename(folder)
                 return

@@ -73,13 +73,13 @@ def digest(model: Any) -> str:
 
 def rows(events: list[dict[str, Any]]) -> dict[tuple[int, str, str], str]:
     """(step, split, name) -> value, the last one told; times are no part of the promise."""
-    told = {}
+    values = {}
     for event in events:
         if event["type"] == "metrics":
             for split, name, value in event["rows"]:
                 if not is_clocked(split, name):
-                    told[event["step"], split, name] = repr(value)
-    return told
+                    values[event["step"], split, name] = repr(value)
+    return values
 
 
 def history(result: tk.FitResult) -> str:

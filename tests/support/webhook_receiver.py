@@ -126,8 +126,8 @@ def hook(service: Served, url: str, **changes: Any) -> dict[str, Any]:
     """Make a webhook; its answer, secret and all."""
     answer = service.client.post("/v1/webhooks", json={"url": url, **changes})
     assert answer.status_code == 201, answer.text
-    made: dict[str, Any] = answer.json()
-    return made
+    webhook: dict[str, Any] = answer.json()
+    return webhook
 
 
 def sender(service: Served) -> Sender:

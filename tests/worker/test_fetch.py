@@ -20,18 +20,18 @@ from worker import fetch, intake, shutdown
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "shared"
-    made.mkdir()
+    shared = tmp_path / "shared"
+    shared.mkdir()
     lines = ["a,b,label", *(f"{n % 7},{n % 5},{'yes' if n % 7 > 3 else 'no'}" for n in range(120))]
-    (made / "table.csv").write_text("\n".join(lines))
-    return made
+    (shared / "table.csv").write_text("\n".join(lines))
+    return shared
 
 
 @pytest.fixture
 def place(database_url: str, tmp_path: Path, folder: Path) -> Place:
-    made = make_place(database_url, tmp_path)
-    settings = replace(made.context.settings, file_roots=(folder,))
-    return Place(replace(made.context, settings=settings), replace(made.service, settings=settings), made.who)
+    base = make_place(database_url, tmp_path)
+    settings = replace(base.context.settings, file_roots=(folder,))
+    return Place(replace(base.context, settings=settings), replace(base.service, settings=settings), base.who)
 
 
 def registered(place: Place, folder: Path) -> str:

@@ -41,10 +41,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, str]:
 
 @pytest.fixture
 def scene(stage: tuple[Place, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    made = Scene(*stage, monkeypatch, tmp_path)
-    yield made
-    made.close()
-    shutil.rmtree(made.place.context.settings.scratch, ignore_errors=True)
+    instance = Scene(*stage, monkeypatch, tmp_path)
+    yield instance
+    instance.close()
+    shutil.rmtree(instance.place.context.settings.scratch, ignore_errors=True)
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -17,9 +17,9 @@ from worker import instrumentation
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    made = make_place(f"sqlite:///{tmp_path}/test.db", tmp_path)
+    base = make_place(f"sqlite:///{tmp_path}/test.db", tmp_path)
     instrumentation._tracer.cache_clear()
-    return replace(made, context=replace(made.context, settings=replace(made.context.settings, tracing=True)))
+    return replace(base, context=replace(base.context, settings=replace(base.context.settings, tracing=True)))
 
 
 def test_an_attempt_that_ends_well_and_one_that_does_not(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,18 +36,18 @@ def test_an_attempt_that_ends_well_and_one_that_does_not(place: Place, monkeypat
     assert ours == set()
     assert [service for service, _ in heard.spans] == ["trainkit-worker"] * 2
     first, second = (span for _, span in heard.spans)
-    told = attributes(first)
+    tags = attributes(first)
     assert first.name == "attempt train"
-    assert (told["trainkit.job.id"], told["trainkit.attempt"], told["trainkit.outcome"]) == (good, 1, "succeeded")
-    assert told["trainkit.model.kind"] == "mlp"
+    assert (tags["trainkit.job.id"], tags["trainkit.attempt"], tags["trainkit.outcome"]) == (good, 1, "succeeded")
+    assert tags["trainkit.model.kind"] == "mlp"
     attempt = place.attempts(good)[0]
     assert attempt.finished_at is not None
     begun, ended = first.start_time_unix_nano / 1e9, first.end_time_unix_nano / 1e9
     # from the claim, about when the attempt began, until after its end was stored
     assert begun < attempt.finished_at.timestamp() <= ended + 0.01
-    told = attributes(second)
-    assert (told["trainkit.job.id"], told["trainkit.outcome"]) == (bad, "failed")
-    assert told["error.type"] == "does_not_fit"
+    tags = attributes(second)
+    assert (tags["trainkit.job.id"], tags["trainkit.outcome"]) == (bad, "failed")
+    assert tags["error.type"] == "does_not_fit"
     assert second.status.code == second.status.STATUS_CODE_ERROR
 
 

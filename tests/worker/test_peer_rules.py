@@ -36,12 +36,12 @@ HOPELESS: dict[str, Any] = {
 
 
 def three_good_ones(place: Place, dataset: str, epochs: int = 4) -> list[str]:
-    made = []
+    jobs = []
     for rate in (0.02, 0.03, 0.04):
         spec = {"optimizer": {"kind": "adam", "lr": rate}, "train": {"epochs": epochs, "seed": 1}, "early_stop": RULES}
-        made.append(place.submit(dataset, group="rates", resources={"priority": 9}, **spec))
+        jobs.append(place.submit(dataset, group="rates", resources={"priority": 9}, **spec))
         assert run_one(place)
-    return made
+    return jobs
 
 
 def ends_by_the_rule(place: Place, job: str) -> None:
@@ -72,8 +72,8 @@ def test_the_fourth_is_stopped_by_what_the_others_reached(place: Place) -> None:
     assert found.matches_recorded is True
     assert found.stop is not None
     assert (found.stop.rule["kind"], found.stop.epoch) == ("median", 2)
-    said = [decision for decision in found.decisions if decision.rule["kind"] == "median"]
-    assert [one["job"] for one in said[1].inputs["compared"]] == sorted(peers)
+    decisions = [decision for decision in found.decisions if decision.rule["kind"] == "median"]
+    assert [one["job"] for one in decisions[1].inputs["compared"]] == sorted(peers)
     for peer in peers:
         assert place.job(peer).stop_reason == "completed"
         assert replayed(place, peer).matches_recorded is True

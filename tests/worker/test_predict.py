@@ -186,8 +186,8 @@ def test_onnx_beside_the_model(tmp_path: Path) -> None:
     graph = tmp_path / "model" / "model.onnx"
     assert json.loads(body)["bytes"] == graph.stat().st_size
     (shares,) = onnxruntime.InferenceSession(str(graph)).run(None, {"x": x[:4]})
-    told = [answer["probabilities"] for answer in result.model.predict(x[:4])]
-    np.testing.assert_allclose(shares, [[row["0"], row["1"]] for row in told], atol=1e-4)
+    probabilities = [answer["probabilities"] for answer in result.model.predict(x[:4])]
+    np.testing.assert_allclose(shares, [[row["0"], row["1"]] for row in probabilities], atol=1e-4)
 
 
 def test_an_ensemble_has_no_onnx_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def opened(answer: tuple[bytes, str]) -> Image.Image:
     return image.convert("RGB")
 
 
-def asked(**wish: Any) -> bytes:
+def preview_request(**wish: Any) -> bytes:
     return json.dumps({"index": 0, "count": 4, "seed": 0, "augment": STEPS, **wish}).encode()
 
 
@@ -56,7 +56,8 @@ def saturated_share(image: Image.Image) -> float:
 def test_any_channels_and_any_range(scale: str, channels: int, tmp_path: Path) -> None:
     a, b, dtype = SCALES[scale]
     folder = prepared(tmp_path, (LEVELS[..., :channels] * a + b).astype(dtype))
-    sheet, variants = opened(preview(folder, b"{}", "", {})), opened(augmentation_preview(folder, asked(), "", {}))
+    sheet = opened(preview(folder, b"{}", "", {}))
+    variants = opened(augmentation_preview(folder, preview_request(), "", {}))
     in_colour = channels == 3 and scale != "standardised"
     assert (saturated_share(sheet) > 0.05) == in_colour
     assert (saturated_share(variants) > 0.05) == in_colour
@@ -71,14 +72,14 @@ def test_the_same_images_on_another_scale_look_the_same(scale: str, tmp_path: Pa
         levels = np.rint(LEVELS[..., :3] * 16) / 16 if scale == "0..16" else LEVELS[..., :3]
         (tmp_path / name).mkdir()
         folder = prepared(tmp_path / name, (levels * a + b).round(9 if dtype.startswith("float") else 0).astype(dtype))
-        sheets.append(np.asarray(opened(augmentation_preview(folder, asked(), "", {})), np.int16))
+        sheets.append(np.asarray(opened(augmentation_preview(folder, preview_request(), "", {})), np.int16))
     assert np.abs(sheets[0] - sheets[1]).max() <= 2
 
 
 def test_images_without_an_axis_of_channels(tmp_path: Path) -> None:
     folder = prepared(tmp_path, LEVELS[..., 0] * 16)
     opened(preview(folder, b"{}", "", {}))
-    opened(augmentation_preview(folder, asked(), "", {}))
+    opened(augmentation_preview(folder, preview_request(), "", {}))
 
 
 def test_many_channels_are_cut(tmp_path: Path) -> None:
@@ -99,5 +100,5 @@ def test_what_has_no_preview_is_refused_with_its_place(
     x: Any, wish: dict[str, Any], code: str, pointer: str, tmp_path: Path
 ) -> None:
     with pytest.raises(BadInputError) as caught:
-        augmentation_preview(prepared(tmp_path, x), asked(**wish), "", {})
+        augmentation_preview(prepared(tmp_path, x), preview_request(**wish), "", {})
     assert (caught.value.error["code"], caught.value.error["pointer"]) == (code, pointer)

@@ -53,20 +53,20 @@ def limited(place: Place, **changes: int) -> Place:
 
 
 def fetched(place: Place, key: str, target: str | None = None) -> DatasetVersion:
-    made = register_source(place.service, place.who, f"s3://mine/{key}", DatasetMetadata("", target=target))
+    registered = register_source(place.service, place.who, f"s3://mine/{key}", DatasetMetadata("", target=target))
     assert fetch.claim_and_fetch(place.context)
     assert list((place.context.storage.root / "incoming").glob("*")) == []
     with place.context.sessions() as session:
-        return session.get_one(DatasetVersion, made.id)
+        return session.get_one(DatasetVersion, registered.id)
 
 
 def test_an_object_becomes_a_ready_dataset(place: Place, server: str) -> None:
     httpx.put(f"{server}/mine/in/a%20table.csv", content=BODY)
-    made = fetched(place, "in/a table.csv", "label")
-    assert (made.state, made.name, made.bytes) == ("validating", "a table", len(BODY))
+    dataset = fetched(place, "in/a table.csv", "label")
+    assert (dataset.state, dataset.name, dataset.bytes) == ("validating", "a table", len(BODY))
     assert intake.claim_and_check(place.context)
     with place.context.sessions() as session:
-        assert session.get_one(DatasetVersion, made.id).state == "ready"
+        assert session.get_one(DatasetVersion, dataset.id).state == "ready"
     assert "obstore" not in sys.modules
 
 
@@ -82,17 +82,17 @@ def test_an_object_becomes_a_ready_dataset(place: Place, server: str) -> None:
 def test_what_cannot_be_had_says_why(place: Place, server: str, key: str, changes: dict[str, int], code: str) -> None:
     httpx.put(f"{server}/mine/empty", content=b"")
     httpx.put(f"{server}/mine/table.csv", content=BODY)
-    made = fetched(limited(place, **changes), key)
-    assert made.error is not None
-    assert (made.state, made.error["code"], bool(made.error["hint"])) == ("invalid", code, True)
+    dataset = fetched(limited(place, **changes), key)
+    assert dataset.error is not None
+    assert (dataset.state, dataset.error["code"], bool(dataset.error["hint"])) == ("invalid", code, True)
 
 
 def test_an_endpoint_that_is_away_is_tried_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(s3, "AWAY_SECONDS", 1.0)
-    made = fetched(place, "table.csv")
-    assert made.error is not None
-    assert (made.error["code"], made.error["retryable"]) == ("s3_unreachable", True)
+    dataset = fetched(place, "table.csv")
+    assert dataset.error is not None
+    assert (dataset.error["code"], dataset.error["retryable"]) == ("s3_unreachable", True)
 
 
 def test_a_stopping_worker_kills_the_copy(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,10 +56,10 @@ class Handler(BaseHTTPRequestHandler):
         endpoint = self.endpoint
         endpoint.gets += 1
         fault = endpoint.fault(endpoint, endpoint.gets)
-        wanted = self.headers.get("If-Match")
+        expected_tag = self.headers.get("If-Match")
         if fault == "denied":
             self.refuse(403, "AccessDenied")
-        elif wanted is not None and wanted.strip('"') != endpoint.tag.strip('"'):
+        elif expected_tag is not None and expected_tag.strip('"') != endpoint.tag.strip('"'):
             self.refuse(412, "PreconditionFailed")
         elif fault == "busy":
             self.refuse(503, "SlowDown")
@@ -95,51 +95,55 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    made = Endpoint()
-    made.start()
+    instance = Endpoint()
+    instance.start()
     for name, value in {
         "ACCESS_KEY_ID": "x",
         "SECRET_ACCESS_KEY": "y",
         "REGION": "us-east-1",
-        "ENDPOINT_URL": f"http://127.0.0.1:{made.port}",
+        "ENDPOINT_URL": f"http://127.0.0.1:{instance.port}",
         "ALLOW_HTTP": "true",
     }.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setattr(s3, "PIECE", 1000)
-    yield made
-    made.stop()
+    yield instance
+    instance.stop()
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    made = make_place(f"sqlite:///{tmp_path}/jobs.db", tmp_path)
-    settings = replace(made.context.settings, s3_buckets=("mine",))
-    return Place(replace(made.context, settings=settings), replace(made.service, settings=settings), made.who)
+    base = make_place(f"sqlite:///{tmp_path}/jobs.db", tmp_path)
+    settings = replace(base.context.settings, s3_buckets=("mine",))
+    return Place(replace(base.context, settings=settings), replace(base.service, settings=settings), base.who)
 
 
 def fetched(place: Place) -> DatasetVersion:
-    made = register_source(place.service, place.who, "s3://mine/table.csv", DatasetMetadata("t"))
+    registered = register_source(place.service, place.who, "s3://mine/table.csv", DatasetMetadata("t"))
     assert fetch.claim_and_fetch(place.context)
     assert list((place.context.storage.root / "incoming").glob("*")) == []
     with place.context.sessions() as session:
-        return session.get_one(DatasetVersion, made.id)
+        return session.get_one(DatasetVersion, registered.id)
 
 
-def whole(made: DatasetVersion) -> bool:
-    return (made.state, made.blob_sha256, made.bytes) == ("validating", hashlib.sha256(BODY).hexdigest(), len(BODY))
+def whole(dataset: DatasetVersion) -> bool:
+    return (dataset.state, dataset.blob_sha256, dataset.bytes) == (
+        "validating",
+        hashlib.sha256(BODY).hexdigest(),
+        len(BODY),
+    )
 
 
 def test_access_denied_is_told_and_not_tried_again(place: Place, endpoint: Endpoint) -> None:
     endpoint.fault = lambda _, number: "denied" if number > 2 else None
-    made = fetched(place)
-    assert made.error is not None
-    assert (made.state, made.error["code"], made.error["retryable"], endpoint.gets) == (
+    dataset = fetched(place)
+    assert dataset.error is not None
+    assert (dataset.state, dataset.error["code"], dataset.error["retryable"], endpoint.gets) == (
         "invalid",
         "s3_denied",
         False,
         3,
     )
-    assert "AWS_ACCESS_KEY_ID" in made.error["hint"]
+    assert "AWS_ACCESS_KEY_ID" in dataset.error["hint"]
 
 
 @pytest.mark.parametrize("fault", ["cut", "busy"])
@@ -155,9 +159,9 @@ def test_an_object_that_changes_on_the_way_is_not_mixed(place: Place, endpoint: 
             endpoint.body, endpoint.tag = BODY[::-1], '"two"'
 
     endpoint.fault = replaced
-    made = fetched(place)
-    assert made.error is not None
-    assert (made.state, made.error["code"], made.error["retryable"]) == ("invalid", "s3_changed", True)
+    dataset = fetched(place)
+    assert dataset.error is not None
+    assert (dataset.state, dataset.error["code"], dataset.error["retryable"]) == ("invalid", "s3_changed", True)
 
 
 def test_an_endpoint_that_comes_back_is_waited_for(place: Place, endpoint: Endpoint) -> None:
@@ -180,7 +184,7 @@ def test_a_worker_without_the_library_says_what_to_install(
     place: Place, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
-    made = fetched(place)
-    assert made.error is not None
-    assert (made.state, made.error["code"]) == ("invalid", "s3_missing")
-    assert "trainkit[s3]" in made.error["hint"]
+    dataset = fetched(place)
+    assert dataset.error is not None
+    assert (dataset.state, dataset.error["code"]) == ("invalid", "s3_missing")
+    assert "trainkit[s3]" in dataset.error["hint"]

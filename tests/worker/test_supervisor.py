@@ -198,11 +198,11 @@ def test_a_database_that_stays_away_ends_the_training_before_the_lease_does(
     from sqlalchemy.exc import OperationalError
 
     job = place.submit(place.table(), train=LONG)
-    made: list[supervisor.Supervisor] = []
+    supervisors: list[supervisor.Supervisor] = []
     original = supervisor.Supervisor._watch
 
     def watch(self: supervisor.Supervisor, shipper: Any) -> Any:
-        made.append(self)
+        supervisors.append(self)
         self.lease.seconds = 1.0
         return original(self, shipper)
 
@@ -213,15 +213,15 @@ def test_a_database_that_stays_away_ends_the_training_before_the_lease_does(
         wait_for_epochs(place, job, 2)
         monkeypatch.setattr(supervisor.leases, "renew", away)
         monkeypatch.setattr(supervisor.leases, "requested_action", away)
-        made[0].lease._due = 0.0
-        made[0].lease._deadline = time.monotonic() + 0.5
+        supervisors[0].lease._due = 0.0
+        supervisors[0].lease._deadline = time.monotonic() + 0.5
 
     monkeypatch.setattr(supervisor.Supervisor, "_watch", watch)
     with meanwhile(act):
         run_one(place)
-    assert made[0].lease.lost
-    assert made[0].process.child is not None
-    assert made[0].process.child.exit is not None
+    assert supervisors[0].lease.lost
+    assert supervisors[0].process.child is not None
+    assert supervisors[0].process.child.exit is not None
     assert place.job(job).state == "running"
 
 

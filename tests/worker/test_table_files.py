@@ -220,8 +220,8 @@ def test_excels_separator_line(tmp_path: Path) -> None:
 def test_a_target_that_never_changes(tmp_path: Path) -> None:
     facts, report = prepare(CASES / "const_target.csv", tmp_path / "table", target="y")
     np.savez(tmp_path / "a.npz", X=np.random.default_rng(0).normal(size=(30, 2)), y=np.full(30, 0.5))
-    arrays, said = prepare(tmp_path / "a.npz", tmp_path / "arrays")
-    for known, listed, pointer in ((facts, report, "/dataset/target"), (arrays, said, "/dataset")):
+    arrays, arrays_report = prepare(tmp_path / "a.npz", tmp_path / "arrays")
+    for known, listed, pointer in ((facts, report, "/dataset/target"), (arrays, arrays_report, "/dataset")):
         assert "constant_target" in [found["code"] for found in listed["findings"]]
         spec = parse_spec({"dataset": "d", "model": {"kind": "mlp"}})
         warned = {warning.code: warning.pointer for warning in resolve(spec, known).warnings}

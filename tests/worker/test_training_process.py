@@ -30,12 +30,12 @@ def test_events_as_log_lines(event: dict[str, Any], line: str | None) -> None:
 
 
 def test_choices_for_a_gpu_that_is_not_here_are_made_anew_and_said() -> None:
-    said: list[dict[str, Any]] = []
-    assert usable_runtime(None, said.append) is None
-    assert usable_runtime({"device": "cpu", "threads": 1}, said.append) == {"device": "cpu", "threads": 1}
-    assert not said
+    messages: list[dict[str, Any]] = []
+    assert usable_runtime(None, messages.append) is None
+    assert usable_runtime({"device": "cpu", "threads": 1}, messages.append) == {"device": "cpu", "threads": 1}
+    assert not messages
     import torch
 
     if not torch.cuda.is_available():
-        assert usable_runtime({"device": "cuda:0"}, said.append) is None
-        assert said[0]["level"] == "warning"
+        assert usable_runtime({"device": "cuda:0"}, messages.append) is None
+        assert messages[0]["level"] == "warning"

@@ -25,11 +25,11 @@ MIB = 2**20
 
 @contextmanager
 def child(run: object, folder: Path) -> Iterator[ForkedProcess]:
-    made = fork(run, log=folder / "log.txt")  # type: ignore[arg-type]
+    process = fork(run, log=folder / "log.txt")  # type: ignore[arg-type]
     try:
-        yield made
+        yield process
     finally:
-        made.kill()
+        process.kill()
 
 
 def verdict_of(dog: Watchdog, process: ForkedProcess, seconds: float = 30) -> dict[str, object] | None:
@@ -116,12 +116,12 @@ def test_a_wedged_job_goes_on_from_its_checkpoint(place: Place, stopped: bool, m
         from worker.control import ControlReceiver
 
         command = ControlReceiver.command
-        asked = 0
+        calls = 0
 
         def hangs(control: ControlReceiver) -> object:
-            nonlocal asked
-            asked += 1
-            if asked == 30:
+            nonlocal calls
+            calls += 1
+            if calls == 30:
                 waiting_for_nobody()
             return command(control)
 

@@ -79,10 +79,12 @@ def test_every_line_of_an_attempt_says_whose_it_is(place: Place, capfd: pytest.C
         logging.captureWarnings(False)
         root.handlers[:] = kept
         root.setLevel(level)
-    said = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
-    theirs = [line for line in said if line["logger"].startswith("worker.")]
-    assert len(theirs) >= 3
-    assert {(line["job"], line["attempt"], line["worker"]) for line in theirs} == {(job, 1, place.context.owner)}
+    entries = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    worker_entries = [line for line in entries if line["logger"].startswith("worker.")]
+    assert len(worker_entries) >= 3
+    assert {(line["job"], line["attempt"], line["worker"]) for line in worker_entries} == {
+        (job, 1, place.context.owner)
+    }
 
 
 KILLED = """
@@ -132,14 +134,14 @@ def test_what_a_killed_supervisor_counted_stays_and_its_gauges_go(tmp_path: Path
         [sys.executable, "-c", KILLED], env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    told, left, still_there = json.loads(done.stdout)
-    scrapes = [Scrape(text) for text in told]
+    texts, left, folder_exists = json.loads(done.stdout)
+    scrapes = [Scrape(text) for text in texts]
     assert [s.get("trainkit_worker_steps_total") for s in scrapes] == [3, 3, 7, 7]
     assert [s.get("trainkit_worker_checkpoint_store_seconds_count") for s in scrapes] == [1, 1, 2, 2]
     assert [s.get("trainkit_worker_slots_busy", queue="train") for s in scrapes] == [1, 0, 1, 0]
     assert [s.get("trainkit_worker_training_resident_bytes") for s in scrapes] == [3000, 0, 4000, 0]
-    assert (left.count("counter"), still_there, left_behind.exists()) == (3, False, False)
-    for text in told:
+    assert (left.count("counter"), folder_exists, left_behind.exists()) == (3, False, False)
+    for text in texts:
         checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
         assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 

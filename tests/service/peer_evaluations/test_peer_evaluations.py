@@ -340,7 +340,7 @@ def play(lab: Lab, seed: int, experiment: str) -> dict[str, int]:
             check(decision, run, [other for other in runs if other is not run])
             counts[decision.action] += 1
         if rng.random() < 0.5:
-            checkpoints[run.job].append((seq, run.step, run.own.state()))
+            checkpoints[run.job].append((seq, run.step, run.early_stopping.state()))
     for run in runs:
         run.finish()
         found = run.replay()
