@@ -62,8 +62,8 @@ def main() -> None:
             documents = specs(model, trials)
             times: dict[When, list[float]] = {"never": [], "always": []}
             for _ in range(ROUNDS):
-                for when, own in times.items():
-                    own.append(seconds(documents, data, when))
+                for when, measured in times.items():
+                    measured.append(seconds(documents, data, when))
             first = fit_batch(documents, data)[0]
             gain = 0.0 if isinstance(first, Exception) else first.resolved["calibration"]["gain"]
             ratios = [loop / one for loop, one in zip(times["never"], times["always"], strict=True)]

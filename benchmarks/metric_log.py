@@ -186,9 +186,9 @@ def stream(database: str, sessions: sessionmaker[Session], client: httpx.Client)
         await asyncio.to_thread(write, sessions, claimed)
         return dict(json.loads(await process.stdout.read()))
 
-    told = asyncio.run(run())
+    received = asyncio.run(run())
     print(
-        f"{database}: {READERS} streams, {told['messages']:,} rows received, lag from commit {shown(told['lags'])}",
+        f"{database}: {READERS} streams, {received['messages']:,} rows received, lag from commit {shown(received['lags'])}",
         flush=True,
     )
 

@@ -60,16 +60,16 @@ print(logged - begun, done - logged)
 def main() -> None:
     python = environment()
     print(f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS')} · {os.cpu_count()} cores · MLflow {VERSION} on SQLite")
-    ours, theirs = [], []
+    ours, mlflow_seconds = [], []
     with tempfile.TemporaryDirectory(prefix="trainkit-mlflow-") as name:
         for turn in range(ROUNDS):
             folder = Path(name) / str(turn)
             folder.mkdir()
             ours.append(trainkit(folder))
-            theirs.append(mlflow(python, folder))
+            mlflow_seconds.append(mlflow(python, folder))
             print(f"trainkit: logged in {ours[-1][0]:.2f} s, read in {ours[-1][1]:.2f} s", end=" · ")
-            print(f"MLflow: logged in {theirs[-1][0]:.2f} s, read in {theirs[-1][1]:.2f} s", flush=True)
-    ratio = median(sum(seconds) for seconds in theirs) / median(sum(seconds) for seconds in ours)
+            print(f"MLflow: logged in {mlflow_seconds[-1][0]:.2f} s, read in {mlflow_seconds[-1][1]:.2f} s", flush=True)
+    ratio = median(sum(seconds) for seconds in mlflow_seconds) / median(sum(seconds) for seconds in ours)
     print(f"MLflow / trainkit, medians of {ROUNDS}: {ratio:.1f}")
 
 

@@ -28,7 +28,7 @@ ROUNDS = 3
 BLOCK = 4 << 20
 
 
-def made(path: Path, size: int) -> None:
+def write_table(path: Path, size: int) -> None:
     """A text file that is a valid table, so that nothing is special about it but its size."""
     numbers = random.Random(0)
     rows = "".join(f"{numbers.random()},{numbers.random()},{numbers.randrange(2)}\n" for _ in range(100_000)).encode()
@@ -99,7 +99,7 @@ def main() -> None:
         if shutil.disk_usage(folder).free < 4 * gib * 2**30:
             raise SystemExit(f"{4 * gib:.0f} GiB of free disk are needed below {folder}")
         source = folder / "big.csv"
-        made(source, int(gib * 2**30))
+        write_table(source, int(gib * 2**30))
         size = source.stat().st_size
         os.environ.setdefault("TRAINKIT_MAX_UPLOAD_BYTES", str(2 * size))
         plain, ours, growth = [], [], []

@@ -394,12 +394,12 @@ def settings_rows() -> list[tuple[str, str, str]]:
             if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
                 meanings[node.target.id] = str(following.value.value)
     reader = next(n for n in definition.body if isinstance(n, ast.FunctionDef) and n.name == "from_env")
-    made = next(
+    call = next(
         n for n in ast.walk(reader) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "cls"
     )
     values = settings.Settings.from_env({})
     rows = []
-    for keyword in made.keywords:
+    for keyword in call.keywords:
         constants = [str(n.value) for n in ast.walk(keyword.value) if isinstance(n, ast.Constant)]
         names = [text for text in constants if text.isupper()]
         name = keyword.arg or ""

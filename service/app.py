@@ -139,8 +139,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.request_sessions = RequestSessions(engine, sessions, MAX_CONNECTIONS - OTHER_CONNECTIONS)
     folder = settings.metrics_folder
     # of several processes each would tell its own pool, and a scrape meets one of them by chance
-    own = [] if folder else [PoolGauges(engine)]
-    state = (StateGauges(sessions), BuildInfo(engine), *own)
+    pool_gauges = [] if folder else [PoolGauges(engine)]
+    state = (StateGauges(sessions), BuildInfo(engine), *pool_gauges)
     app.state.exposition = Exposition((*request_metrics.REQUEST_METRICS, *instrumentation.WORK_METRICS), state, folder)
     app.state.scrapes = CapacityLimiter(monitoring.MAX_PARALLEL)
     errors.install(app)

@@ -39,8 +39,8 @@ class Limits:
         upload = UPLOADS.fullmatch(scope["path"])
         shown = self.max_upload_bytes if upload else self.max_body_bytes
         limit = shown + FORM_OVERHEAD if upload else shown
-        said = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if said.isdigit() and int(said[:20]) > limit:
+        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if length.isdigit() and int(length[:20]) > limit:
             await answer(too_large(shown), scope)(scope, receive, send)
             return
         came = 0

@@ -79,22 +79,22 @@ class JobWatcher:
     @property
     def readers(self) -> int:
         """How many wait now."""
-        return sum(watch.readers for mine in self._loops.values() for watch in mine.watches.values())
+        return sum(watch.readers for loop in self._loops.values() for watch in loop.watches.values())
 
     @contextmanager
     def watching(self, job_id: str) -> Iterator[JobWatch]:
         """The job is looked at while the block runs."""
-        mine = self._here()
-        watch = mine.watches.setdefault(job_id, JobWatch())
+        loop = self._current_loop()
+        watch = loop.watches.setdefault(job_id, JobWatch())
         watch.readers += 1
-        if mine.task is None or mine.task.done():
-            mine.task = asyncio.create_task(self._follow(mine))
+        if loop.task is None or loop.task.done():
+            loop.task = asyncio.create_task(self._follow(loop))
         try:
             yield watch
         finally:
             watch.readers -= 1
             if not watch.readers:
-                mine.watches.pop(job_id, None)
+                loop.watches.pop(job_id, None)
 
     async def look_until(self, job_id: str, look: Callable[[], T], worth: Callable[[T], bool], seconds: float) -> T:
         """What `look` found, run in a thread: at once when that is worth an answer, else with the job's next news.
@@ -116,7 +116,7 @@ class JobWatcher:
 
     async def share(self, key: Hashable, ask: Callable[[], T]) -> T:
         """The answer of `ask`, run in a thread, to all who have the same `key`: it says all that the answer depends on."""
-        answers = self._here().answers
+        answers = self._current_loop().answers
         found = answers.get(key)
         if found is None or (found.done() and (found.cancelled() or found.exception() is not None)):
             # of no reader's own task: the one who asked first may go away
@@ -127,23 +127,23 @@ class JobWatcher:
         answer: T = await asyncio.shield(found)
         return answer
 
-    def _here(self) -> _Loop:
+    def _current_loop(self) -> _Loop:
         return self._loops.setdefault(asyncio.get_running_loop(), _Loop())
 
-    async def _follow(self, mine: _Loop) -> None:
-        while mine.watches:
+    async def _follow(self, loop: _Loop) -> None:
+        while loop.watches:
             try:
-                found = await to_thread.run_sync(self._counters, list(mine.watches))
+                found = await to_thread.run_sync(self._counters, list(loop.watches))
             except SQLAlchemyError as error:
                 log.warning("the database is away, %d readers wait: %s", self.readers, error)
             else:
-                for job_id, watch in mine.watches.items():
+                for job_id, watch in loop.watches.items():
                     if job_id in found and watch.counters != found[job_id]:
                         watch.counters = found[job_id]
                         watch.moved.set()
                         watch.moved = asyncio.Event()
             await asyncio.sleep(LOOK_AGAIN)
-        mine.answers.clear()
+        loop.answers.clear()
 
     def _counters(self, jobs: list[str]) -> dict[str, Counters | None]:
         found: dict[str, Counters | None] = dict.fromkeys(jobs)

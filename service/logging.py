@@ -52,8 +52,8 @@ def set_up(settings: Settings, level: int | str = logging.INFO) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
     for name in ("uvicorn", "uvicorn.error"):  # it has given them handlers of their own
-        theirs = logging.getLogger(name)
-        theirs.handlers, theirs.propagate = [], True
+        library = logging.getLogger(name)
+        library.handlers, library.propagate = [], True
     logging.getLogger("uvicorn.access").disabled = True  # `monitoring/requests.py` tells more, and no address
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -78,10 +78,10 @@ class SessionRoute(APIRoute):
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, _in_own_thread(endpoint), **options)
+        super().__init__(path, _in_worker_thread(endpoint), **options)
 
 
-def _in_own_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+def _in_worker_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(endpoint) or "session" not in inspect.signature(endpoint).parameters:
         return endpoint
 

@@ -132,6 +132,6 @@ def _log_format(given: str) -> LogFormat:
 
 def _tracing(env: Mapping[str, str]) -> bool:
     """`TRAINKIT_OTEL` says so or says no; left out, OpenTelemetry's own variable of where to send spans does."""
-    said = env.get("TRAINKIT_OTEL", "")
+    value = env.get("TRAINKIT_OTEL", "")
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    return said not in ("0", "false", "no") if said else any(env.get(name) for name in endpoints)
+    return value not in ("0", "false", "no") if value else any(env.get(name) for name in endpoints)

@@ -15,22 +15,22 @@ from service.leases import Claim
 
 def get(session: Session, project_id: str, dataset_id: str) -> DatasetVersion | None:
     """The project's dataset of that id."""
-    mine = select(DatasetVersion).where(DatasetVersion.id == dataset_id, DatasetVersion.project_id == project_id)
-    return session.scalars(mine).one_or_none()
+    statement = select(DatasetVersion).where(DatasetVersion.id == dataset_id, DatasetVersion.project_id == project_id)
+    return session.scalars(statement).one_or_none()
 
 
 def listing(
     session: Session, project_id: str, limit: int, after: str | None, state: str | None, name: str | None
 ) -> Sequence[DatasetVersion]:
     """Newest first, one more than `limit`."""
-    mine = select(DatasetVersion).where(DatasetVersion.project_id == project_id)
+    statement = select(DatasetVersion).where(DatasetVersion.project_id == project_id)
     if after:
-        mine = mine.where(DatasetVersion.id < after)
+        statement = statement.where(DatasetVersion.id < after)
     if state:
-        mine = mine.where(DatasetVersion.state == state)
+        statement = statement.where(DatasetVersion.state == state)
     if name:
-        mine = mine.where(DatasetVersion.name == name)
-    return session.scalars(mine.order_by(DatasetVersion.id.desc()).limit(limit + 1)).all()
+        statement = statement.where(DatasetVersion.name == name)
+    return session.scalars(statement.order_by(DatasetVersion.id.desc()).limit(limit + 1)).all()
 
 
 def by_id(session: Session, dataset_id: str) -> DatasetVersion:
@@ -62,8 +62,8 @@ def delete(session: Session, dataset: DatasetVersion) -> None:
 
 def last_version(session: Session, project_id: str, name: str) -> DatasetVersion | None:
     """The newest version of that name."""
-    mine = select(DatasetVersion).where(DatasetVersion.project_id == project_id, DatasetVersion.name == name)
-    return session.scalars(mine.order_by(DatasetVersion.version.desc()).limit(1)).first()
+    statement = select(DatasetVersion).where(DatasetVersion.project_id == project_id, DatasetVersion.name == name)
+    return session.scalars(statement.order_by(DatasetVersion.version.desc()).limit(1)).first()
 
 
 def locked_blob(session: Session, sha256: str) -> Blob | None:
@@ -133,8 +133,8 @@ def claim(session: Session, state: str, owner: str, lease_seconds: float) -> tup
 
 def claimed(session: Session, claim: Claim) -> DatasetVersion | None:
     """Return the dataset while that claim is its newest."""
-    mine = select(DatasetVersion).where(DatasetVersion.id == claim.id, DatasetVersion.fence == claim.fence)
-    return session.scalars(mine).one_or_none()
+    statement = select(DatasetVersion).where(DatasetVersion.id == claim.id, DatasetVersion.fence == claim.fence)
+    return session.scalars(statement).one_or_none()
 
 
 def write_claimed(session: Session, claim: Claim, in_state: str, **changes: Any) -> bool:
@@ -197,7 +197,7 @@ def stored_bytes(session: Session, project_id: str) -> int:
 
 def has_blob(session: Session, project_id: str, sha256: str) -> bool:
     """Whether a dataset of the project has these bytes."""
-    mine = select(DatasetVersion.id).where(
+    statement = select(DatasetVersion.id).where(
         DatasetVersion.project_id == project_id, DatasetVersion.blob_sha256 == sha256
     )
-    return session.scalar(mine.limit(1)) is not None
+    return session.scalar(statement.limit(1)) is not None

@@ -15,7 +15,7 @@ from service.diagnosis.service import record_of
 from service.errors import HttpProblem
 from service.jobs import service as jobs
 from service.jobs.history_routes import HARMLESS, PNG
-from service.jobs.retention_status import check_there
+from service.jobs.retention_status import check_not_purged
 from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.routes import etag
 from service.metrics.service import finite
@@ -45,7 +45,7 @@ def diagnosis_input(
     # a session of its own: diagnosing and drawing take a while, and hold no connection
     with reading(context.sessions) as session:
         job = jobs.find(session, who, job_id)
-        check_there(job, "metrics")
+        check_not_purged(job, "metrics")
         superseded = count_superseded(superseded_ranges(session, job_id))
         tag = etag(job_id, job.next_seq, superseded, job.state, job.evaluation is not None, RULESET_VERSION)
         return DiagnosisInput(None if if_none_match == tag else record_of(session, job), tag)

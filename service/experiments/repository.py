@@ -17,8 +17,8 @@ ENDED = ("succeeded", "stopped", "failed")
 
 def get(session: Session, project_id: str, experiment_id: str) -> Experiment | None:
     """The project's experiment of that id."""
-    mine = select(Experiment).where(Experiment.id == experiment_id, Experiment.project_id == project_id)
-    return session.scalars(mine).one_or_none()
+    statement = select(Experiment).where(Experiment.id == experiment_id, Experiment.project_id == project_id)
+    return session.scalars(statement).one_or_none()
 
 
 def by_id(session: Session, experiment_id: str) -> Experiment:
@@ -48,14 +48,14 @@ def listing(
     session: Session, project_id: str, limit: int, after: str | None, kind: str | None, states: Sequence[str]
 ) -> Sequence[Experiment]:
     """Newest first, one more than `limit`."""
-    mine = select(Experiment).where(Experiment.project_id == project_id)
+    statement = select(Experiment).where(Experiment.project_id == project_id)
     if after:
-        mine = mine.where(Experiment.id < after)
+        statement = statement.where(Experiment.id < after)
     if kind:
-        mine = mine.where(Experiment.kind == kind)
+        statement = statement.where(Experiment.kind == kind)
     if states:
-        mine = mine.where(Experiment.state.in_(states))
-    return session.scalars(mine.order_by(Experiment.id.desc()).limit(limit + 1)).all()
+        statement = statement.where(Experiment.state.in_(states))
+    return session.scalars(statement.order_by(Experiment.id.desc()).limit(limit + 1)).all()
 
 
 def due(session: Session) -> Sequence[str]:
@@ -72,15 +72,15 @@ def due(session: Session) -> Sequence[str]:
 
 def trials(session: Session, experiment_id: str) -> Sequence[Trial]:
     """By number."""
-    mine = select(Trial).where(Trial.experiment_id == experiment_id).order_by(Trial.number)
-    return session.scalars(mine.execution_options(populate_existing=True)).all()
+    statement = select(Trial).where(Trial.experiment_id == experiment_id).order_by(Trial.number)
+    return session.scalars(statement.execution_options(populate_existing=True)).all()
 
 
 def jobs_of(session: Session, trials: Sequence[Trial]) -> dict[str, Job]:
     """Those of the trials' jobs that are still there, as they are now."""
     ids = [trial.job_id for trial in trials if trial.job_id is not None]
-    mine = select(Job).where(Job.id.in_(ids)).execution_options(populate_existing=True)
-    return {job.id: job for job in session.scalars(mine)}
+    statement = select(Job).where(Job.id.in_(ids)).execution_options(populate_existing=True)
+    return {job.id: job for job in session.scalars(statement)}
 
 
 def delete_experiment(session: Session, experiment: Experiment) -> None:

@@ -89,11 +89,11 @@ def summaries(plan: Plan, lines: Sequence[TrialRow], metric: str) -> list[dict[s
     metrics = [f"val_{name}", f"test_{name}"] if isinstance(plan, KFold | MonteCarlo) else [metric]
     found = []
     for variant in dict.fromkeys(line.params.get("variant", BASE) for line in lines):
-        own = [line for line in lines if line.params.get("variant", BASE) == variant]
+        of_variant = [line for line in lines if line.params.get("variant", BASE) == variant]
         for measured in dict.fromkeys([*metrics, metric]):
-            values = [value for line in own if (value := value_of(line, measured)) is not None]
+            values = [value for line in of_variant if (value := value_of(line, measured)) is not None]
             if values:
-                missing = sum(line.final for line in own) - len(values)
+                missing = sum(line.final for line in of_variant) - len(values)
                 figures = {"metric": measured, "models": "one_per_trial", **summary(values).as_dict()}
                 found.append({"variant": variant, **figures, "without_figure": missing})
     return found
@@ -115,10 +115,10 @@ def comparisons(plan: Plan, facts: DatasetFacts | None, lines: Sequence[TrialRow
     base = by_cut(lines, BASE, compared)
     found = []
     for name in plan.variants:
-        own = by_cut(lines, name, compared)
-        pairs = [cut for cut in base if cut in own]
+        by_cut_of_variant = by_cut(lines, name, compared)
+        pairs = [cut for cut in base if cut in by_cut_of_variant]
         if pairs:
-            a, b = [base[cut] for cut in pairs], [own[cut] for cut in pairs]
+            a, b = [base[cut] for cut in pairs], [by_cut_of_variant[cut] for cut in pairs]
             found.append(paired(a, b, compared, (BASE, name), share))
     return found
 

@@ -151,10 +151,10 @@ def _resampling_problems(plan: KFold | MonteCarlo) -> Iterator[SpecProblem]:
     for name, patch in plan.variants.items():
         document = merge_patch(plan.spec, patch)
         try:
-            own = SplitSpec.model_validate(resampled_split(plan, document))
+            resampled = SplitSpec.model_validate(resampled_split(plan, document))
         except ValidationError:
             continue  # the check of the variant as a job says what is wrong
-        changed = [f"split.{field}" for field in SAME_ROWS if getattr(own, field) != getattr(base, field)]
+        changed = [f"split.{field}" for field in SAME_ROWS if getattr(resampled, field) != getattr(base, field)]
         changed += [field for field in ("dataset", "task") if _rows_of(document, field) != _rows_of(plan.spec, field)]
         if changed:
             message = f"the variant changes {', '.join(changed)}: it would not be measured on the same rows as `spec`"
@@ -235,8 +235,8 @@ def view(session: Session, experiment: Experiment, metric: str | None = None) ->
     facts = DatasetFacts.model_validate(dataset.facts) if dataset is not None and dataset.facts is not None else None
     by = metric or plan.metric or (metric_of(plan, facts) if facts is not None else None)
     trials = repository.trials(session, experiment.id)
-    there = repository.jobs_of(session, trials)
-    lines = [trial_row(one, there.get(one.job_id or ""), by or "") for one in trials]
+    jobs = repository.jobs_of(session, trials)
+    lines = [trial_row(one, jobs.get(one.job_id or ""), by or "") for one in trials]
     if isinstance(plan, Autopilot) and facts is not None:
         steps, chosen = explain_autopilot(facts, [scheduler.snapshot_of(one, by or "") for one in trials])
         return ExperimentView(experiment, plan, facts, by, lines, None if chosen is None else lines[chosen], steps)

@@ -157,11 +157,11 @@ def resampled_trials(plan: KFold | MonteCarlo) -> Iterator[NewTrial]:
 def resampled_split(plan: KFold | MonteCarlo, document: Mapping[str, Any]) -> dict[str, Any]:
     """The `split` that all draws share, as the document says it. Raises ValidationError for one that is no split."""
     split = SplitSpec.model_validate(document.get("split") or {})
-    said = split.model_dump(mode="json", exclude_unset=True)
-    if isinstance(plan, MonteCarlo) and not {"train", "validation"} & said.keys():
+    chosen = split.model_dump(mode="json", exclude_unset=True)
+    if isinstance(plan, MonteCarlo) and not {"train", "validation"} & chosen.keys():
         rest = split.train + split.validation
-        said |= {"train": rest * 4 / 5, "validation": rest / 5}
-    return said
+        chosen |= {"train": rest * 4 / 5, "validation": rest / 5}
+    return chosen
 
 
 def _draws(plan: KFold | MonteCarlo, split: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:

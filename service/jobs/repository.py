@@ -29,8 +29,8 @@ def get(session: Session, project_id: str, job_id: str) -> Job | None:
 
 def locked(session: Session, project_id: str, job_id: str) -> Job | None:
     """The same, locked until the transaction ends."""
-    mine = select(Job).where(Job.id == job_id, Job.project_id == project_id)
-    return session.scalars(mine.with_for_update().execution_options(populate_existing=True)).one_or_none()
+    statement = select(Job).where(Job.id == job_id, Job.project_id == project_id)
+    return session.scalars(statement.with_for_update().execution_options(populate_existing=True)).one_or_none()
 
 
 def summary(session: Session, job_id: str) -> Row[Any]:
@@ -51,20 +51,20 @@ def listing(
     group: str | None,
 ) -> Sequence[Job]:
     """Newest first, one more than `limit`."""
-    mine = select(Job).where(Job.project_id == project_id)
+    statement = select(Job).where(Job.project_id == project_id)
     if after:
-        mine = mine.where(Job.id < after)
+        statement = statement.where(Job.id < after)
     if states:
-        mine = mine.where(Job.state.in_(states))
+        statement = statement.where(Job.state.in_(states))
     if dataset:
-        mine = mine.where(Job.dataset_id == dataset)
+        statement = statement.where(Job.dataset_id == dataset)
     if group:
-        mine = mine.where(Job.group_name == group)
+        statement = statement.where(Job.group_name == group)
     if updated_after:
-        mine = mine.where(Job.updated_at > updated_after)
+        statement = statement.where(Job.updated_at > updated_after)
     for key, value in labels.items():
-        mine = mine.where(Job.labels[key].as_string() == value)
-    return session.scalars(mine.order_by(Job.id.desc()).limit(limit + 1)).all()
+        statement = statement.where(Job.labels[key].as_string() == value)
+    return session.scalars(statement.order_by(Job.id.desc()).limit(limit + 1)).all()
 
 
 def by_id(session: Session, job_id: str) -> Job:
@@ -80,8 +80,8 @@ def counters(session: Session, job_ids: Sequence[str]) -> Sequence[Row[Any]]:
 
 def waiting(session: Session, project_id: str) -> int:
     """How many of the project's jobs have not begun."""
-    mine = select(func.count()).where(Job.project_id == project_id, Job.state.in_(("validating", "queued")))
-    return session.scalar(mine) or 0
+    statement = select(func.count()).where(Job.project_id == project_id, Job.state.in_(("validating", "queued")))
+    return session.scalar(statement) or 0
 
 
 def ended_retries(session: Session, job_id: str) -> int:
@@ -263,8 +263,8 @@ def add_attempt(session: Session, attempt: Attempt) -> None:
 
 def attempts_newest_first(session: Session, job: Job) -> Sequence[Attempt]:
     """Return the attempts up to the job's present fence."""
-    mine = select(Attempt).where(Attempt.job_id == job.id, Attempt.fence <= job.fence)
-    return session.scalars(mine.order_by(Attempt.fence.desc())).all()
+    statement = select(Attempt).where(Attempt.job_id == job.id, Attempt.fence <= job.fence)
+    return session.scalars(statement.order_by(Attempt.fence.desc())).all()
 
 
 def last_checkpoint_step(session: Session, job_id: str) -> int | None:
@@ -274,8 +274,8 @@ def last_checkpoint_step(session: Session, job_id: str) -> int | None:
 
 def checkpoints(session: Session, job_id: str) -> list[Checkpoint]:
     """Return the job's checkpoints, newest first."""
-    mine = select(Checkpoint).where(Checkpoint.job_id == job_id)
-    return list(session.scalars(mine.order_by(Checkpoint.id.desc())))
+    statement = select(Checkpoint).where(Checkpoint.job_id == job_id)
+    return list(session.scalars(statement.order_by(Checkpoint.id.desc())))
 
 
 def add_checkpoint(session: Session, checkpoint: Checkpoint) -> None:

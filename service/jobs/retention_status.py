@@ -10,7 +10,7 @@ from service.jobs.tables import Job
 Part = Literal["checkpoints", "logs", "metrics"]
 
 
-def check_there(job: Job, part: Part) -> None:
+def check_not_purged(job: Job, part: Part) -> None:
     """Raises a 410 problem with time and reason when that part of the job was removed."""
     purge = (job.purged or {}).get(part)
     if purge is not None:

@@ -34,8 +34,8 @@ def key(session: Session, key_id: str) -> ApiKey | None:
 
 def keys_of(session: Session, project_id: str) -> Sequence[ApiKey]:
     """Return the project's keys, oldest first."""
-    mine = select(ApiKey).where(ApiKey.project_id == project_id)
-    return session.scalars(mine.order_by(ApiKey.created_at)).all()
+    statement = select(ApiKey).where(ApiKey.project_id == project_id)
+    return session.scalars(statement.order_by(ApiKey.created_at)).all()
 
 
 def set_last_used(session: Session, key_id: str) -> None:

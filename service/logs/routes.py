@@ -18,7 +18,7 @@ from service.database import reading
 from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
 from service.jobs.history_routes import HARMLESS, LOG
-from service.jobs.retention_status import check_there
+from service.jobs.retention_status import check_not_purged
 from service.jobs.states import ENDED
 from service.jobs.tables import Artifact
 from service.keys.service import Principal
@@ -111,7 +111,7 @@ def _query(context: Context, who: Principal, query: LogQuery) -> LogAnswer:
     # a session a look: none is held between the looks of a long-poll
     with reading(context.sessions) as session:
         job = jobs.find(session, who, query.job_id)
-        check_there(job, "logs")
+        check_not_purged(job, "logs")
         last, ended = job.next_log_seq - 1, job.state in ENDED
         whole_text = not query.as_json and query.limit is None and query.tail is None
         if whole_text and last == 0 and query.filter.everything:

@@ -14,7 +14,7 @@ from service.auth import Reader
 from service.context import Service
 from service.database import reading
 from service.jobs import service as jobs
-from service.jobs.retention_status import check_there
+from service.jobs.retention_status import check_not_purged
 from service.metrics.exports import Export, as_csv, as_events, as_parquet
 from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.routes import Names, etag, parse_names
@@ -55,7 +55,7 @@ def find_download(
     # the export is written while it is sent, with a session a piece: none is held while the client reads
     with reading(context.sessions) as session:
         job = jobs.find(session, who, job_id)
-        check_there(job, "metrics")
+        check_not_purged(job, "metrics")
         ranges = superseded_ranges(session, job_id)
         export = Export(job_id, job.next_seq - 1, parse_names(names), ranges, job.created_at.timestamp())
     return Download(context.sessions, export, if_none_match)

@@ -13,7 +13,7 @@ from service.database import reading
 from service.errors import HttpProblem
 from service.jobs import service as jobs
 from service.jobs.history_routes import HARMLESS, PNG, file_response, stored_artifact
-from service.jobs.retention_status import check_there
+from service.jobs.retention_status import check_not_purged
 from service.jobs.tables import Job
 from service.metrics.series import SeriesQuery, read_series
 
@@ -34,7 +34,7 @@ def get_plot(job_id: str, plot: Literal["curves", "confusion"], who: Reader, con
         artifact = stored_artifact(session, context, who, job_id, f"{plot}.png")
         job = jobs.find(session, who, job_id)
         if artifact is None and plot == "curves":
-            check_there(job, "metrics")
+            check_not_purged(job, "metrics")
         rows = series_rows(session, job) if artifact is None and plot == "curves" else []
     if artifact is not None:
         return file_response(context, artifact)

@@ -15,7 +15,7 @@ from service.auth import Reader
 from service.context import Context, Service
 from service.database import reading
 from service.jobs import service as jobs
-from service.jobs.retention_status import check_there
+from service.jobs.retention_status import check_not_purged
 from service.jobs.states import ENDED
 from service.keys.service import Principal
 from service.metrics.repository import count_superseded, superseded_ranges
@@ -83,7 +83,7 @@ def _query(context: Context, who: Principal, query: MetricsQuery) -> MetricsAnsw
     # a session a look: none is held between the looks of a long-poll
     with reading(context.sessions) as session:
         job = jobs.find(session, who, query.job_id)
-        check_there(job, "metrics")
+        check_not_purged(job, "metrics")
         last, ended = job.next_seq - 1, job.state in ENDED
         ranges = superseded_ranges(session, query.job_id)
         # the state that matters is whether more can come: a change from queued to running changes no row

@@ -53,12 +53,12 @@ def collect(session: Session, job_id: str, query: SeriesQuery) -> dict[str, dict
             places = places[piece.columns.step[places] <= query.to_step]
         which = piece.columns.index[places]
         for index, (split, name) in enumerate(piece.columns.series):
-            mine = places[which == index]
-            if len(mine):
+            rows = places[which == index]
+            if len(rows):
                 parts = found.setdefault(f"{split}_{name}", SeriesBuffer()).parts
-                parts["seq"].append(piece.seq[mine])
+                parts["seq"].append(piece.seq[rows])
                 for column in COLUMNS[1:]:
-                    parts[column].append(getattr(piece.columns, column)[mine])
+                    parts[column].append(getattr(piece.columns, column)[rows])
     return {name: series.columns() for name, series in sorted(found.items())}
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Header, Query, Response
 from service.auth import Reader
 from service.errors import HttpProblem
 from service.jobs import service as jobs
-from service.jobs.retention_status import check_there
+from service.jobs.retention_status import check_not_purged
 from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.routes import Names, etag, parse_names
 from service.metrics.schemas import AllSeriesOut, JobsSeriesOut, series_wire
@@ -54,7 +54,7 @@ def get_series(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     job = jobs.find(session, who, job_id)
-    check_there(job, "metrics")
+    check_not_purged(job, "metrics")
     tag = etag(job_id, job.next_seq, count_superseded(superseded_ranges(session, job_id)), *parts(query))
     if if_none_match == tag:
         return answer(tag)
@@ -82,7 +82,7 @@ def compare(
         raise HttpProblem(422, "bad_jobs", f"{len(ids)} jobs were named; name 1 to {JOBS_A_CALL} ids, comma-separated.")
     found = [jobs.find(session, who, job_id) for job_id in ids]
     for job in found:
-        check_there(job, "metrics")
+        check_not_purged(job, "metrics")
     states = [
         [job.id, job.name, job.state, job.next_seq, count_superseded(superseded_ranges(session, job.id))]
         for job in found

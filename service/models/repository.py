@@ -12,16 +12,16 @@ from service.models.tables import Model
 
 def get(session: Session, project_id: str, model_id: str) -> Model | None:
     """Return the project's model of that id."""
-    mine = select(Model).where(Model.id == model_id, Model.project_id == project_id)
-    return session.scalars(mine).one_or_none()
+    statement = select(Model).where(Model.id == model_id, Model.project_id == project_id)
+    return session.scalars(statement).one_or_none()
 
 
 def listing(session: Session, project_id: str, limit: int, after: str | None) -> Sequence[Model]:
     """Return models, newest first, one more than `limit`."""
-    mine = select(Model).where(Model.project_id == project_id)
+    statement = select(Model).where(Model.project_id == project_id)
     if after:
-        mine = mine.where(Model.id < after)
-    return session.scalars(mine.order_by(Model.id.desc()).limit(limit + 1)).all()
+        statement = statement.where(Model.id < after)
+    return session.scalars(statement.order_by(Model.id.desc()).limit(limit + 1)).all()
 
 
 def delete(session: Session, model: Model) -> None:

@@ -75,8 +75,8 @@ async def predict(
             return find(session, who, model_id).storage_key
 
     answer = await infer(context, who, "predict", await to_thread.run_sync(where), body, kind, options)
-    said: dict[str, Any] = json.loads(answer.body)
-    return said
+    predictions: dict[str, Any] = json.loads(answer.body)
+    return predictions
 
 
 async def evaluate(

@@ -22,8 +22,8 @@ def subscriptions(session: Session, project_id: str) -> Sequence[Row[Any]]:
 def watchers(session: Session, project_id: str) -> Sequence[Row[Any]]:
     """Return (id, thresholds, job_id, labels) of the project's active webhooks that have thresholds."""
     columns = select(Webhook.id, Webhook.thresholds, Webhook.job_id, Webhook.labels)
-    mine = columns.where(Webhook.project_id == project_id, Webhook.active, Webhook.thresholds.is_not(None))
-    return session.execute(mine).all()
+    statement = columns.where(Webhook.project_id == project_id, Webhook.active, Webhook.thresholds.is_not(None))
+    return session.execute(statement).all()
 
 
 def lock_existing(session: Session, ids: Sequence[str]) -> set[str]:

@@ -30,8 +30,8 @@ def join(session: Session, project_id: str, group: str, job_id: str) -> None:
 
 def last(session: Session, job_id: str) -> PeerEvaluation | None:
     """Return the job's last live evaluation."""
-    mine = select(PeerEvaluation).where(PeerEvaluation.job_id == job_id, PeerEvaluation.superseded_at.is_(None))
-    return session.scalars(mine.order_by(PeerEvaluation.seq.desc()).limit(1)).one_or_none()
+    statement = select(PeerEvaluation).where(PeerEvaluation.job_id == job_id, PeerEvaluation.superseded_at.is_(None))
+    return session.scalars(statement.order_by(PeerEvaluation.seq.desc()).limit(1)).one_or_none()
 
 
 def add(session: Session, rows: Sequence[PeerEvaluation]) -> None:
@@ -93,16 +93,18 @@ def _standings() -> Select[Any]:
 
 def versions_by_step(session: Session, job_id: str) -> dict[int, int]:
     """Return the version at which each live evaluation became valid, by its step."""
-    mine = select(PeerEvaluation.step, PeerEvaluation.valid_from).where(
+    statement = select(PeerEvaluation.step, PeerEvaluation.valid_from).where(
         PeerEvaluation.job_id == job_id, PeerEvaluation.superseded_at.is_(None)
     )
-    return dict(iter(session.execute(mine)))
+    return dict(iter(session.execute(statement)))
 
 
 def count_members(session: Session, project_id: str, group: str) -> int:
     """Count the jobs of the group that have been evaluated."""
-    mine = select(func.count()).where(PeerGroupMember.project_id == project_id, PeerGroupMember.group_name == group)
-    return session.scalar(mine) or 0
+    statement = select(func.count()).where(
+        PeerGroupMember.project_id == project_id, PeerGroupMember.group_name == group
+    )
+    return session.scalar(statement) or 0
 
 
 def has_others(session: Session, project_id: str, group: str, job_id: str) -> bool:
@@ -113,11 +115,11 @@ def has_others(session: Session, project_id: str, group: str, job_id: str) -> bo
 
 def delete_group(session: Session, project_id: str, group: str) -> None:
     """Delete the group with its members and evaluations."""
-    mine = [PeerGroupMember.project_id == project_id, PeerGroupMember.group_name == group]
+    in_group = [PeerGroupMember.project_id == project_id, PeerGroupMember.group_name == group]
     session.execute(
-        delete(PeerEvaluation).where(PeerEvaluation.job_id.in_(select(PeerGroupMember.job_id).where(*mine)))
+        delete(PeerEvaluation).where(PeerEvaluation.job_id.in_(select(PeerGroupMember.job_id).where(*in_group)))
     )
-    session.execute(delete(PeerGroupMember).where(*mine))
+    session.execute(delete(PeerGroupMember).where(*in_group))
     session.execute(delete(PeerGroup).where(PeerGroup.project_id == project_id, PeerGroup.group_name == group))
 
 

@@ -75,7 +75,7 @@ def others(session: Session, job: Job, rules: Sequence[PeerRule], at: int) -> Pe
         if job.group_name is None:
             return []
         found = repository.standings(session, job.project_id, job.group_name, job.id, epoch, at)
-        return [PeerState(other, seq, there, _read(stats, names)) for other, seq, there, stats in found]
+        return [PeerState(other, seq, other_epoch, _read(stats, names)) for other, seq, other_epoch, stats in found]
 
     return look
 

@@ -17,8 +17,8 @@ def get(session: Session, project_id: str) -> Project:
 
 def locked(session: Session, project_id: str) -> Project:
     """The same, locked until the transaction ends."""
-    mine = select(Project).where(Project.id == project_id).with_for_update()
-    return session.scalars(mine.execution_options(populate_existing=True)).one()
+    statement = select(Project).where(Project.id == project_id).with_for_update()
+    return session.scalars(statement.execution_options(populate_existing=True)).one()
 
 
 def setting_overrides(session: Session, project_id: str) -> dict[str, Any] | None:

@@ -25,17 +25,17 @@ def list_projects(who: Admin, context: Service, session: ReadSession) -> dict[st
 
 @router.get("/{project_id}", response_model=ProjectOut, summary="What the project keeps and may use")
 def get_project(project_id: str, who: Admin, context: Service, session: ReadSession) -> ProjectOut:
-    _check_own(who, project_id)
+    _check_callers_project(who, project_id)
     return project_out(repository.get(session, project_id), context.settings)
 
 
 @router.patch("/{project_id}", response_model=ProjectOut, summary="Change some of it")
 def change_project(project_id: str, who: Admin, context: Service, session: WriteSession, body: ProjectIn) -> ProjectOut:
-    _check_own(who, project_id)
+    _check_callers_project(who, project_id)
     project = service.change(session, project_id, body.settings.model_dump(exclude_unset=True))
     return project_out(project, context.settings)
 
 
-def _check_own(who: Principal, project_id: str) -> None:
+def _check_callers_project(who: Principal, project_id: str) -> None:
     if project_id != who.project_id:
         raise not_found("project", project_id)

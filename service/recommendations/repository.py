@@ -25,11 +25,13 @@ def add(session: Session, recommendation: Recommendation) -> None:
 
 def unmeasured(session: Session, project_id: str, job_id: str | None = None) -> Sequence[tuple[Recommendation, Job]]:
     """Return recommendations whose job has ended and whose effect was not measured yet, with the job."""
-    mine = select(Recommendation, Job).join(Job, Job.id == Recommendation.job_id)
-    mine = mine.where(Recommendation.project_id == project_id, Recommendation.outcome.is_(None), Job.state.in_(ENDED))
+    statement = select(Recommendation, Job).join(Job, Job.id == Recommendation.job_id)
+    statement = statement.where(
+        Recommendation.project_id == project_id, Recommendation.outcome.is_(None), Job.state.in_(ENDED)
+    )
     if job_id is not None:
-        mine = mine.where(Recommendation.job_id == job_id)
-    return [(recommendation, job) for recommendation, job in session.execute(mine)]
+        statement = statement.where(Recommendation.job_id == job_id)
+    return [(recommendation, job) for recommendation, job in session.execute(statement)]
 
 
 def set_outcome(session: Session, job_id: str, measured: dict[str, Any]) -> None:
@@ -45,6 +47,6 @@ def set_outcome(session: Session, job_id: str, measured: dict[str, Any]) -> None
 def counts(session: Session, project_id: str) -> Sequence[tuple[int, str, str | None, int]]:
     """Return (ruleset version, code, outcome, count), sorted."""
     by = (Recommendation.ruleset_version, Recommendation.code, Recommendation.outcome)
-    mine = select(*by, func.count()).where(Recommendation.project_id == project_id).group_by(*by)
-    found = [(version, code, outcome, count) for version, code, outcome, count in session.execute(mine)]
+    statement = select(*by, func.count()).where(Recommendation.project_id == project_id).group_by(*by)
+    found = [(version, code, outcome, count) for version, code, outcome, count in session.execute(statement)]
     return sorted(found, key=lambda row: (row[0], row[1], row[2] or ""))

@@ -13,7 +13,7 @@ from service.diagnosis.service import record_of
 from service.errors import HttpProblem
 from service.jobs import service as jobs
 from service.jobs.lineage import Branch
-from service.jobs.retention_status import check_there
+from service.jobs.retention_status import check_not_purged
 from service.jobs.tables import Job
 from service.keys.service import Principal
 from service.recommendations import repository
@@ -55,7 +55,7 @@ def submit(
 
 
 def _chosen(session: Session, source: Job, index: int) -> RecommendedSpec:
-    check_there(source, "metrics")
+    check_not_purged(source, "metrics")
     diagnosis = diagnose(record_of(session, source))
     if not diagnosis.final:
         detail = f"The job is {source.state}: its diagnosis may still change. Wait until it has ended, or stop it."

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 
 from service.auth import Reader
 from service.jobs import service as jobs
-from service.jobs.retention_status import check_there
+from service.jobs.retention_status import check_not_purged
 from service.request_body import TYPES, Document
 from service.request_sessions import ReadSession, SessionRoute
 from service.simulation.schemas import SimulationOut
@@ -39,5 +39,5 @@ def simulate_decisions(
     limit: Annotated[int, Query(ge=1, le=1000, description="Decisions in the answer.")] = 200,
 ) -> SimulationOut:
     job = jobs.find(session, who, job_id)
-    check_there(job, "metrics")
+    check_not_purged(job, "metrics")
     return simulate(session, job, parse_rules(document), after, limit)

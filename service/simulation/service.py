@@ -48,7 +48,7 @@ def simulate(
             f"{len(evaluated)} evaluations of {len(rules)} rules are more than {MOST} decisions. Ask with fewer rules."
         )
         raise HttpProblem(422, "history_too_long", detail)
-    peers = PeerReplay(session, job, rules, len(evaluated), own=given is None)
+    peers = PeerReplay(session, job, rules, len(evaluated), from_spec=given is None)
     replay = Replay(rules, _metric(spec, logged))
     page: list[SimulatedDecision] = []
     total = evaluations = 0
@@ -92,16 +92,16 @@ class PeerReplay:
     """The rules across jobs, asked about each evaluation with the others as they were when it was stored."""
 
     def __init__(
-        self, session: Session, job: Job, rules: tuple[EarlyStopRule, ...], evaluations: int, *, own: bool
+        self, session: Session, job: Job, rules: tuple[EarlyStopRule, ...], evaluations: int, *, from_spec: bool
     ) -> None:
-        """Raises SpecError for a job that has no group, unless the rules are its `own`, which never act."""
+        """Raises SpecError for a job that has no group, unless the rules come `from_spec`, where they never act."""
         given = peer_rules_of(rules)
         self._session, self._job, self._rules = session, job, PeerRules(given)
         self._times: dict[int, int] = {}
         if not given:
             return
         if job.group_name is None:
-            if not own:
+            if not from_spec:
                 raise SpecError([_alone(rules, given)])
             return
         members = comparisons.count_members(session, job.project_id, job.group_name)
@@ -130,13 +130,13 @@ def survey(session: Session, job_id: str) -> tuple[frozenset[str], frozenset[tup
     for piece in scan(session, job_id, 0):
         columns, live = piece.columns, ~piece.superseded
         for index, (split, name) in enumerate(columns.series):
-            mine = live & (columns.index == index)
+            rows = live & (columns.index == index)
             if f"{split}_{name}" == BATCH_LOSS:
-                mine &= ~np.isfinite(columns.value)
-            if mine.any():
+                rows &= ~np.isfinite(columns.value)
+            if rows.any():
                 logged.add(f"{split}_{name}")
             if f"{split}_{name}" in (EVALUATION_MARKER, BATCH_LOSS):
-                evaluated |= {(piece.attempt, step) for step in columns.step[mine].tolist()}
+                evaluated |= {(piece.attempt, step) for step in columns.step[rows].tolist()}
     return frozenset(logged), frozenset(evaluated)
 
 
@@ -179,8 +179,8 @@ def _same(taken: Taken, replayed: EarlyStopDecision) -> bool:
     if replayed.stop_reason == "diverged" and "where" in inputs:
         inputs = {name: value for name, value in inputs.items() if name in replayed.inputs}
         reason = reason[: len(replayed.reason)]
-    mine = (replayed.rule, replayed.step, replayed.epoch, finite(replayed.inputs), replayed.action, replayed.reason)
-    return bool(_plain((taken.rule, taken.step, taken.epoch, inputs, taken.action, reason)) == _plain(mine))
+    values = (replayed.rule, replayed.step, replayed.epoch, finite(replayed.inputs), replayed.action, replayed.reason)
+    return bool(_plain((taken.rule, taken.step, taken.epoch, inputs, taken.action, reason)) == _plain(values))
 
 
 def _plain(value: Any) -> Any:

@@ -14,8 +14,8 @@ from service.uploads.tables import Upload
 
 def get(session: Session, project_id: str, upload_id: str) -> Upload | None:
     """The project's upload of that id."""
-    mine = select(Upload).where(Upload.id == upload_id, Upload.project_id == project_id)
-    return session.scalars(mine).one_or_none()
+    statement = select(Upload).where(Upload.id == upload_id, Upload.project_id == project_id)
+    return session.scalars(statement).one_or_none()
 
 
 def expired(session: Session, upload: Upload) -> bool:
@@ -28,12 +28,12 @@ def expired(session: Session, upload: Upload) -> bool:
 
 def listing(session: Session, project_id: str, limit: int, after: str | None, state: str | None) -> Sequence[Upload]:
     """Newest first, one more than `limit`."""
-    mine = select(Upload).where(Upload.project_id == project_id)
+    statement = select(Upload).where(Upload.project_id == project_id)
     if after:
-        mine = mine.where(Upload.id < after)
+        statement = statement.where(Upload.id < after)
     if state:
-        mine = mine.where(Upload.state == state)
-    return session.scalars(mine.order_by(Upload.id.desc()).limit(limit + 1)).all()
+        statement = statement.where(Upload.state == state)
+    return session.scalars(statement.order_by(Upload.id.desc()).limit(limit + 1)).all()
 
 
 def add(session: Session, upload: Upload) -> None:

@@ -21,14 +21,14 @@ MAX_AHEAD_SECONDS = 28800.0
 
 def get(session: Session, project_id: str, webhook_id: str) -> Webhook | None:
     """The project's webhook of that id."""
-    mine = select(Webhook).where(Webhook.id == webhook_id, Webhook.project_id == project_id)
-    return session.scalars(mine).one_or_none()
+    statement = select(Webhook).where(Webhook.id == webhook_id, Webhook.project_id == project_id)
+    return session.scalars(statement).one_or_none()
 
 
 def locked(session: Session, project_id: str, webhook_id: str) -> Webhook | None:
     """The same, locked until the transaction ends."""
-    mine = select(Webhook).where(Webhook.id == webhook_id, Webhook.project_id == project_id)
-    return session.scalars(mine.with_for_update().execution_options(populate_existing=True)).one_or_none()
+    statement = select(Webhook).where(Webhook.id == webhook_id, Webhook.project_id == project_id)
+    return session.scalars(statement.with_for_update().execution_options(populate_existing=True)).one_or_none()
 
 
 def add(session: Session, webhook: Webhook) -> None:
@@ -59,24 +59,24 @@ def count(session: Session, project_id: str) -> int:
 
 def listing(session: Session, project_id: str, limit: int, after: str | None) -> Sequence[Webhook]:
     """Newest first, one more than `limit`."""
-    mine = select(Webhook).where(Webhook.project_id == project_id)
+    statement = select(Webhook).where(Webhook.project_id == project_id)
     if after:
-        mine = mine.where(Webhook.id < after)
-    return session.scalars(mine.order_by(Webhook.id.desc()).limit(limit + 1)).all()
+        statement = statement.where(Webhook.id < after)
+    return session.scalars(statement.order_by(Webhook.id.desc()).limit(limit + 1)).all()
 
 
 def deliveries(
     session: Session, webhook_id: str, limit: int, after: str | None, state: str | None, kind: str | None
 ) -> Sequence[WebhookDelivery]:
     """Newest first, one more than `limit`."""
-    mine = select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id)
+    statement = select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id)
     if after:
-        mine = mine.where(WebhookDelivery.id < after)
+        statement = statement.where(WebhookDelivery.id < after)
     if state:
-        mine = mine.where(WebhookDelivery.state == state)
+        statement = statement.where(WebhookDelivery.state == state)
     if kind:
-        mine = mine.where(WebhookDelivery.type == kind)
-    return session.scalars(mine.order_by(WebhookDelivery.id.desc()).limit(limit + 1)).all()
+        statement = statement.where(WebhookDelivery.type == kind)
+    return session.scalars(statement.order_by(WebhookDelivery.id.desc()).limit(limit + 1)).all()
 
 
 def delivery(session: Session, webhook_id: str, delivery_id: str, *, lock: bool = False) -> WebhookDelivery | None:
@@ -125,8 +125,8 @@ def webhook_of(session: Session, delivery: WebhookDelivery) -> Webhook:
 
 def lock_claimed(session: Session, claim: Claim) -> WebhookDelivery | None:
     """Lock the delivery while that claim is its newest; None when it is stale."""
-    mine = select(WebhookDelivery).where(WebhookDelivery.id == claim.id, WebhookDelivery.fence == claim.fence)
-    return session.scalars(mine.with_for_update().execution_options(populate_existing=True)).one_or_none()
+    statement = select(WebhookDelivery).where(WebhookDelivery.id == claim.id, WebhookDelivery.fence == claim.fence)
+    return session.scalars(statement.with_for_update().execution_options(populate_existing=True)).one_or_none()
 
 
 def add_attempt(

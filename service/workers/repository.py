@@ -33,7 +33,7 @@ def remove(session: Session, worker_id: str) -> None:
 
 def claim_housekeeping(session: Session, owner: str, seconds: float) -> bool:
     """Claim or renew the lease of housekeeping for `seconds`; False while another owner holds it."""
-    mine = session.execute(
+    claimed = session.execute(
         update(Housekeeping)
         .where(
             Housekeeping.name == "housekeeping",
@@ -47,7 +47,7 @@ def claim_housekeeping(session: Session, owner: str, seconds: float) -> bool:
         .returning(Housekeeping.name)
         .execution_options(synchronize_session=False)
     ).first()
-    if mine is not None:
+    if claimed is not None:
         return True
     if session.get(Housekeeping, "housekeeping") is not None:
         return False

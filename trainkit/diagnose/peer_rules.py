@@ -208,7 +208,7 @@ def _reason(rule: Median | Percentile, best: float | None, threshold: float | No
         return f"{peers} of {rule.min_jobs} other jobs have reached this epoch"
     if threshold is None:
         return f"none of the {peers} other jobs has a finite {rule.monitor}"
-    mine = (
+    subject = (
         f"the best {rule.monitor} so far, {best:.6g},"
         if best is not None
         else f"{rule.monitor}, which was never finite,"
@@ -216,4 +216,4 @@ def _reason(rule: Median | Percentile, best: float | None, threshold: float | No
     what = f"the median of {peers} other jobs' running averages"
     if isinstance(rule, Percentile):
         what = f"the threshold of the best {rule.percentile:g} % of {peers} other jobs at this epoch"
-    return f"{mine} is {'worse' if stop else 'not worse'} than {threshold:.6g}, {what}"
+    return f"{subject} is {'worse' if stop else 'not worse'} than {threshold:.6g}, {what}"

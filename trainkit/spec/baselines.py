@@ -50,7 +50,7 @@ def baselines(document: Mapping[str, Any], facts: DatasetFacts) -> list[tuple[st
     if _of_vectors(resolved, facts):
         found["gradient_boosting"] = {**common, "model": {"kind": "gradient_boosting"}}
         found["rbf_svm"] = {**common, **_few_enough(context), "model": {"kind": "rbf_svm"}}
-    return [(name, {**own, "name": f"baseline {name}"}) for name, own in found.items()]
+    return [(name, {**baseline, "name": f"baseline {name}"}) for name, baseline in found.items()]
 
 
 def _of_vectors(resolved: ResolvedSpec, facts: DatasetFacts) -> bool:

@@ -116,8 +116,8 @@ def _other_task(task: str, facts: DatasetFacts) -> str:
     """Return the hint to use the task that the targets were read for, or to have them read for the other one."""
     hint = f'Use task "{task}".'
     if facts.kind in ("arrays", "sequences"):
-        wanted = "regression" if task == "classification" else "classification"
-        hint += f" To have y read otherwise, upload it with `task: {wanted}`."
+        other = "regression" if task == "classification" else "classification"
+        hint += f" To have y read otherwise, upload it with `task: {other}`."
     return hint
 
 

@@ -24,8 +24,8 @@ LEAST_SIDE = 32
 
 def limit_of(spec: Mapping[str, Any], most: int) -> int:
     """Bytes a job's training process may hold: the spec's limit or the service's, whichever is less; 0 for neither."""
-    said = int((spec.get("resources") or {}).get("max_memory_bytes") or 0)
-    return min(said or most, most or said)
+    limit = int((spec.get("resources") or {}).get("max_memory_bytes") or 0)
+    return min(limit or most, most or limit)
 
 
 def needed_bytes(resolved: ResolvedSpec, facts: DatasetFacts) -> int:

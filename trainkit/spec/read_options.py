@@ -131,9 +131,11 @@ class ReadOptions(BaseModel):
 
     def column(self, name: str) -> ColumnOptions:
         """What was said of a column, completed by what was said of the whole table."""
-        own = (self.columns or {}).get(name) or ColumnOptions()
+        options = (self.columns or {}).get(name) or ColumnOptions()
         table = {field: getattr(self, field) for field in ("missing", "decimal", "thousands")}
-        return own.model_copy(update={field: said for field, said in table.items() if getattr(own, field) is None})
+        return options.model_copy(
+            update={field: default for field, default in table.items() if getattr(options, field) is None}
+        )
 
 
 DEFAULT_READ_OPTIONS = ReadOptions()

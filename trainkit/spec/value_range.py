@@ -26,10 +26,10 @@ def value_ranges(observed: Sequence[ValueRange]) -> tuple[ValueRange, ...]:
     if not varying:
         return tuple(observed)
     low, high = min(low for low, _ in varying), max(high for _, high in varying)
-    if any(own[1] - own[0] < LEAST_SHARE_OF_COMMON * (high - low) for own in varying):
-        return tuple(_standard(own) for own in observed)
+    if any(bounds[1] - bounds[0] < LEAST_SHARE_OF_COMMON * (high - low) for bounds in varying):
+        return tuple(_standard(bounds) for bounds in observed)
     common = _standard((low, high))
-    return tuple(common if common[0] <= own[0] and own[1] <= common[1] else own for own in observed)
+    return tuple(common if common[0] <= bounds[0] and bounds[1] <= common[1] else bounds for bounds in observed)
 
 
 def _standard(observed: ValueRange) -> ValueRange:

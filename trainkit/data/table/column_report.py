@@ -94,7 +94,7 @@ def findings_of(detected: DetectedColumn) -> list[Finding]:
         )
         found.append(finding("warning", "ambiguous_date", message, name))
     if column.type == "date":
-        said = column.date_format or "ISO 8601"
-        message = f"dates ({said}): a model gets days since the first one of its training part"
+        date_format = column.date_format or "ISO 8601"
+        message = f"dates ({date_format}): a model gets days since the first one of its training part"
         found.append(finding("info", "dates", message, name))
     return found

@@ -37,11 +37,11 @@ def detect_dialect(text: str, encoding: str, options: ReadOptions) -> tuple[Dial
     `header` is decided later, from the rows: it is what `options` say, else True.
     """
     line = SEPARATOR_LINE.match(text)
-    said = options.separator or (line["delimiter"] if line else None)
+    separator = options.separator or (line["delimiter"] if line else None)
     body = text[line.end() :] if line else text
     sample = body[:SNIFFED_CHARACTERS].splitlines()[:SNIFFED_ROWS]
-    quote = options.quote or _quote(sample, said)
-    delimiter = said or _delimiter(sample, quote)
+    quote = options.quote or _quote(sample, separator)
+    delimiter = separator or _delimiter(sample, quote)
     header = True if options.header is None else options.header
     return Dialect(encoding=encoding, delimiter=delimiter, quote=quote, header=header), line is not None
 

@@ -79,19 +79,19 @@ def _column(column: Any, name: str, options: ReadOptions) -> tuple[Column, Detec
     import pyarrow as pa
     import pyarrow.types as types
 
-    said = options.column(name)
+    column_options = options.column(name)
     try:
         column = _plain(column)
         kind = column.type
         if types.is_date(kind) or types.is_timestamp(kind):
-            return _dates(column, name, said.type)
+            return _dates(column, name, column_options.type)
         number = types.is_floating(kind) or types.is_decimal(kind) or types.is_null(kind)
-        if number or (types.is_integer(kind) and said.type != "category"):
+        if number or (types.is_integer(kind) and column_options.type != "category"):
             # unsafe: what a float cannot hold is looked for below, and does not fail the whole table
             values = np.array(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
-            if said.type in (None, "number") and (number or said.type or _exact(column, values)):
+            if column_options.type in (None, "number") and (number or column_options.type or _exact(column, values)):
                 as_number = ColumnFormat(name=name, type="number", typed=True)
-                return Column(values), DetectedColumn(as_number, _gaps(values), chosen=said.type is not None)
+                return Column(values), DetectedColumn(as_number, _gaps(values), chosen=column_options.type is not None)
         known = types.is_boolean(kind) or types.is_string(kind) or types.is_large_string(kind)
         if not (known or number or types.is_integer(kind)):
             message, hint = f"columns of type {kind} are not supported", "Remove or convert the column."
@@ -107,7 +107,7 @@ def _column(column: Any, name: str, options: ReadOptions) -> tuple[Column, Detec
     counts = np.bincount(codes, minlength=len(words) + 1)
     words = [None if isinstance(word, float) and np.isnan(word) else word for word in words]
     cells = [(word, int(count)) for word, count in zip([*words, None], counts.tolist(), strict=True) if count]
-    detected = detect_values(name, cells, said)
+    detected = detect_values(name, cells, column_options)
     return read_distinct(detected.format, [*words, None], codes), detected
 
 
@@ -146,14 +146,16 @@ def _seconds(column: Any) -> NDArray[np.float64]:
     return seconds
 
 
-def _dates(column: Any, name: str, said: str | None) -> tuple[Column, DetectedColumn]:
+def _dates(column: Any, name: str, chosen_type: str | None) -> tuple[Column, DetectedColumn]:
     seconds = _seconds(column)
     distinct, codes = np.unique(seconds, return_inverse=True)
     texts: list[str | None] = [None if np.isnan(value) else iso_date(value) for value in distinct.tolist()]
-    kind = ColumnFormat(name=name, type="category" if said == "category" else "date", typed=True)
-    if said not in (None, "category", "date"):
-        raise data_error("wrong_type", f"the values are dates, not {said}s", f'column "{name}"', "Read them as a date.")
-    detected = DetectedColumn(kind, _gaps(seconds), chosen=said is not None)
+    kind = ColumnFormat(name=name, type="category" if chosen_type == "category" else "date", typed=True)
+    if chosen_type not in (None, "category", "date"):
+        raise data_error(
+            "wrong_type", f"the values are dates, not {chosen_type}s", f'column "{name}"', "Read them as a date."
+        )
+    detected = DetectedColumn(kind, _gaps(seconds), chosen=chosen_type is not None)
     return read_distinct(kind, list(texts), codes.reshape(-1)), detected
 
 

@@ -42,8 +42,10 @@ class ParameterStack:
         self.layers = layers_of(networks[0])
         self.places, self.weights = _layout(networks[0])
         """Of the parameters in a row; the first `weights` numbers of it are weights, which penalties see."""
-        own = [[network.get_parameter(place.name) for place in self.places] for network in networks]
-        values = torch.stack([torch.cat([one.detach().flatten() for one in parameters]) for parameters in own])
+        parameters_by_network = [[network.get_parameter(place.name) for place in self.places] for network in networks]
+        values = torch.stack(
+            [torch.cat([one.detach().flatten() for one in parameters]) for parameters in parameters_by_network]
+        )
         names = [name for name, _ in networks[0].named_buffers()]
         buffers = {name: torch.stack([network.get_buffer(name) for network in networks]) for name in names}
         self._hold(list(networks), values, torch.zeros_like(values), buffers)

@@ -156,7 +156,7 @@ def with_warnings(predictions: list[Prediction], warnings: Sequence[RowWarnings]
     """The predictions, each with what is to be said of its row."""
     if warnings is None:
         return predictions
-    return [{**one, "warnings": list(said)} for one, said in zip(predictions, warnings, strict=True)]
+    return [{**one, "warnings": list(texts)} for one, texts in zip(predictions, warnings, strict=True)]
 
 
 def as_predictions(
@@ -234,14 +234,15 @@ class EnsembleModel:
     def answer_table(self, rows: TableRows, *, ignore_extra: bool) -> tuple[NDArray[np.float64], list[RowWarnings]]:
         """(what `answer` gives, the warnings of all members). A column is unknown if no member knows it."""
         known = {name for encoder in self.table_encoders for name in encoder.format.names}
-        answers, said = [], []
+        answers, warnings_of_members = [], []
         for member in self.members:
-            own = {name for encoder in member.table_encoders for name in encoder.format.names}
-            answer, warnings = member.answer_table(rows.without(known - own), ignore_extra=ignore_extra)
+            features = {name for encoder in member.table_encoders for name in encoder.format.names}
+            answer, warnings = member.answer_table(rows.without(known - features), ignore_extra=ignore_extra)
             answers.append(answer)
-            said.append(warnings)
+            warnings_of_members.append(warnings)
         united = [
-            _distinct(warning for of_member in of_row for warning in of_member) for of_row in zip(*said, strict=True)
+            _distinct(warning for of_member in of_row for warning in of_member)
+            for of_row in zip(*warnings_of_members, strict=True)
         ]
         return self._combine(answers), united
 
@@ -256,13 +257,15 @@ class EnsembleModel:
     def _combine(self, answers: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         if self.classes is None:
             return np.asarray(np.einsum("m,mnk->nk", self.weights, np.stack(answers)))
-        each = np.stack([in_order(own, m.classes, self.classes) for own, m in zip(answers, self.members, strict=True)])
+        each = np.stack(
+            [in_order(shares, m.classes, self.classes) for shares, m in zip(answers, self.members, strict=True)]
+        )
         mean = np.asarray(np.einsum("m,mnk->nk", self.weights, each))
         if self.method == "average":
             return mean
         votes = np.zeros_like(mean)
-        for weight, own in zip(self.weights, each, strict=True):
-            votes[np.arange(len(own)), own.argmax(1)] += weight
+        for weight, shares in zip(self.weights, each, strict=True):
+            votes[np.arange(len(shares)), shares.argmax(1)] += weight
         # Rounded so that equal sums of weights compare equal; the mean then breaks ties and nothing else.
         broken = np.round(votes, 9) + 1e-10 * mean
         return np.asarray(broken / broken.sum(1, keepdims=True))

@@ -152,11 +152,11 @@ def _keep_head(network: Network, tensors: Mapping[str, Tensor], source: SourceTa
             shift = torch.from_numpy((source.scaler.shift - targets.scaler.shift) / targets.scaler.scale)
             weight, bias = (weight * ratio[:, None]).to(weight.dtype), (bias * ratio + shift).to(bias.dtype)
         head |= {"head.output.weight": weight, "head.output.bias": bias}
-    own = {name: tensor for name, tensor in network.state_dict().items() if name.startswith("head.")}
-    if head.keys() != own.keys() or any(head[name].shape != own[name].shape for name in own):
+    head_state = {name: tensor for name, tensor in network.state_dict().items() if name.startswith("head.")}
+    if head.keys() != head_state.keys() or any(head[name].shape != head_state[name].shape for name in head_state):
         shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in head.items()) or "none"
-        wanted = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in own.items())
-        message = f"the source's head ({shapes}) has another shape than this model needs ({wanted})"
+        expected_shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in head_state.items())
+        message = f"the source's head ({shapes}) has another shape than this model needs ({expected_shapes})"
         raise SpecError([Problem("/start_from/head", "head_does_not_fit", message, 'Use "head": "new".')])
     network.load_state_dict(head, strict=False)
     return len(head)
@@ -180,10 +180,10 @@ def pretrained(network: Network, source: Any, targets: SourceTargets) -> str:
 def _by_name(network: Network, tensors: Mapping[str, Tensor], scope: str) -> tuple[int, list[str]]:
     """Same name and shape; names of plain torchvision state dicts are found under the body."""
     state, found = _scoped(network, scope), {}
-    for name, own in state.items():
+    for name, tensor in state.items():
         plain = name.removeprefix("body.")
         for candidate in (name, plain, plain.removeprefix("backbone.")):
-            if candidate in tensors and tensors[candidate].shape == own.shape:
+            if candidate in tensors and tensors[candidate].shape == tensor.shape:
                 found[name] = tensors[candidate]
                 break
     return _load(network, state, found)
@@ -205,8 +205,8 @@ def _paired(state: Mapping[str, Tensor], source: Mapping[str, Tensor], *, leaves
     for name, tensor in source.items():
         queues.setdefault((_leaf(name) if leaves else "", tuple(tensor.shape)), []).append(tensor)
     found = {}
-    for name, own in state.items():
-        queue = queues.get((_leaf(name) if leaves else "", tuple(own.shape)))
+    for name, target in state.items():
+        queue = queues.get((_leaf(name) if leaves else "", tuple(target.shape)))
         if queue:
             found[name] = queue.pop(0)
     return found
