@@ -89,10 +89,10 @@ def test_rows_to_predict_are_read_as_the_training_file_was(stack: Stack) -> None
         }
         model = wait_until(client, submit(client, spec), "succeeded")["result"]["model"]
         path = f"/v1/models/{model}/predict"
-        own = client.post(path, content=euro, headers={"Content-Type": "text/csv"})
-        assert own.status_code == 200, own.text
+        csv_answer = client.post(path, content=euro, headers={"Content-Type": "text/csv"})
+        assert csv_answer.status_code == 200, csv_answer.text
         rows = [{"a": 1000 + 37 * i, "b": 0.25 * i} for i in range(40)]
-        assert client.post(path, json={"inputs": rows}).json() == own.json()
+        assert client.post(path, json={"inputs": rows}).json() == csv_answer.json()
         refused = client.post(path, json={"inputs": [{"a": 1000, "c": 1}]})
         assert refused.status_code == 422
         assert [error["pointer"] for error in refused.json()["errors"]] == ["/inputs/0/b", "/inputs/0/c"]

@@ -75,8 +75,8 @@ def estimate(resolved: ResolvedSpec, facts: DatasetFacts) -> dict[str, Any]:
     stored = 1 if facts.input_dtype == "uint8" and sample.form == "image" else BYTES
     data_bytes = facts.samples * sample.size * stored
     if isinstance(spec.model, SklearnModel):
-        own_bytes, seconds = sklearn_cost(spec.model, samples, seen.size, outputs, classes=context.classification)
-        memory = PROCESS_BYTES + own_bytes + data_bytes
+        model_bytes, seconds = sklearn_cost(spec.model, samples, seen.size, outputs, classes=context.classification)
+        memory = PROCESS_BYTES + model_bytes + data_bytes
         cost = {"steps_per_epoch": 1, "memory_bytes": memory, "seconds": round(seconds, 1)}
         return {**asdict(layers), "trainable": 0, **cost}
     # backward costs twice the forward pass; a frozen body has none, and without augmentation one forward pass in all

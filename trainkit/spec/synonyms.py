@@ -332,8 +332,8 @@ def suggest_field(word: str, section: str, known: Iterable[str], spec_fields: Co
     if not spec_fields:
         return nearest(word, known)
     paths = [path for path in _PATHS.get(same, ()) if path in spec_fields]
-    here = [path.rpartition(".")[2] for path in paths if path.rpartition(".")[0] == section]
-    found = [name for name in known if plain(name) == same] or [name for name in here if name in known]
+    in_section = [path.rpartition(".")[2] for path in paths if path.rpartition(".")[0] == section]
+    found = [name for name in known if plain(name) == same] or [name for name in in_section if name in known]
     if not found and same in _NOT_NEEDED:
         return _NOT_NEEDED[same]
     if not found:

@@ -64,16 +64,16 @@ def test_trials_are_scikit_learn_s_on_the_rows_that_are_not_test(stratify: bool)
     rest = np.setdiff1d(np.arange(120), folds[0]["test"])
     expected = []
     for repeat in range(2):
-        theirs = (StratifiedKFold if stratify else KFold)(5, shuffle=True, random_state=9 + repeat)
-        expected += [(rest[train].tolist(), rest[val].tolist()) for train, val in theirs.split(rest, labels[rest])]
+        splitter = (StratifiedKFold if stratify else KFold)(5, shuffle=True, random_state=9 + repeat)
+        expected += [(rest[train].tolist(), rest[val].tolist()) for train, val in splitter.split(rest, labels[rest])]
     assert [(one["train"], one["val"]) for one in folds] == expected
 
     draws = rows_of_trials(data, kind="monte_carlo", draws=4, spec=spec)
     assert draws[0]["test"] == folds[0]["test"], "the same seed holds out the same rows, whatever the kind"
     for number, one in enumerate(draws):
         # 80 % of the 108 rows that are not test
-        theirs = (StratifiedShuffleSplit if stratify else ShuffleSplit)(1, train_size=86, random_state=9 + number)
-        ((train, val),) = theirs.split(rest, labels[rest])
+        splitter = (StratifiedShuffleSplit if stratify else ShuffleSplit)(1, train_size=86, random_state=9 + number)
+        ((train, val),) = splitter.split(rest, labels[rest])
         assert (one["train"], one["val"]) == (sorted(rest[train].tolist()), sorted(rest[val].tolist()))
 
 

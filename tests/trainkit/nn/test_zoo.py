@@ -36,11 +36,11 @@ def test_weights_load_from_a_plain_dictionary(name):
 def test_it_computes_what_torchvision_computes():
     network = build_model(Torchvision(name="resnet18"), (3, 32, 32), 1000, seed=0).eval()
     reference = torchvision.models.resnet18(weights=None).eval()
-    own = network.body.backbone.state_dict() | {
+    state = network.body.backbone.state_dict() | {
         "fc.weight": network.head.output.weight,
         "fc.bias": network.head.output.bias,
     }
-    reference.load_state_dict(own)
+    reference.load_state_dict(state)
     x = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         torch.testing.assert_close(network(x), reference(x), rtol=1e-4, atol=1e-4)
@@ -56,7 +56,7 @@ def test_grey_is_repeated_and_small_images_are_resized():
 
 
 @pytest.mark.parametrize(
-    ("name", "image_size", "size", "wanted"),
+    ("name", "image_size", "size", "expected"),
     [
         ("resnet18", None, (28, 20), (28, 20)),
         ("vgg11", None, (28, 28), (32, 32)),
@@ -68,8 +68,8 @@ def test_grey_is_repeated_and_small_images_are_resized():
         ("resnet18", 64, (28, 20), (64, 64)),
     ],
 )
-def test_sizes(name, image_size, size, wanted):
-    assert target_size(name, image_size, *size) == wanted
+def test_sizes(name, image_size, size, expected):
+    assert target_size(name, image_size, *size) == expected
 
 
 def test_dropout_is_overridden():
@@ -121,7 +121,7 @@ def test_every_family_of_torchvision_is_in_the_table():
     assert {families[name] for name in LAST_OF_BODY} == set(families.values())
 
 
-def own_size(name: str) -> dict[str, int]:
+def image_size_of(name: str) -> dict[str, int]:
     """What the architecture must know of the image beforehand."""
     return {"vit_b_32": {"image_size": 64}, "maxvit_t": {"input_size": (224, 224)}}.get(name, {})
 
@@ -133,7 +133,7 @@ def test_a_body_without_its_top_is_torchvision_s_layer_by_layer(name):
     side = {"maxvit_t": 224, "inception_v3": 75}.get(name, 64)
     network = build_model(Torchvision.model_validate(document), (3, side, side), 4, seed=0).eval()
     network.body.pool.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
-    reference = torchvision.models.get_model(name, weights=None, **own_size(name)).eval()
+    reference = torchvision.models.get_model(name, weights=None, **image_size_of(name)).eval()
     ours = network.body.backbone.state_dict()
     assert set(ours) <= set(reference.state_dict()), "the weights keep torchvision's names"
     for tensor_name, tensor in reference.state_dict().items():
@@ -180,8 +180,8 @@ def test_vgg16_with_global_average_pooling_dense_1024_and_softmax():
     ]
     by_hand = nn.Sequential(*layers).eval()
     assert [tensor.shape for tensor in by_hand.parameters()] == [tensor.shape for tensor in network.parameters()]
-    for ours, theirs in zip(network.parameters(), by_hand.parameters(), strict=True):
-        theirs.data.copy_(ours)
+    for ours, reference in zip(network.parameters(), by_hand.parameters(), strict=True):
+        reference.data.copy_(ours)
     x = torch.rand(3, 3, 32, 32)
     with torch.inference_mode():
         torch.testing.assert_close(network(x).softmax(1), by_hand(x), rtol=1e-6, atol=1e-6)
