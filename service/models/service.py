@@ -94,26 +94,26 @@ async def evaluate(
     options: dict[str, Any] = {"target": target, "ignore_extra": ignore_extra}
     if charset := CHARSET.search(content_type):
         options["charset"] = charset["name"]
-    asked = _asked(body) if kind == "application/json" else None
+    named = _named_dataset(body) if kind == "application/json" else None
 
     def where() -> str:
         with reading(context.sessions) as session:
             model = find(session, who, model_id)
-            if asked is not None:
-                dataset = datasets.find(session, who, asked.dataset.id)
+            if named is not None:
+                dataset = datasets.find(session, who, named.dataset.id)
                 if dataset.state != "ready" or dataset.prepared_key is None or dataset.kind == "weights":
                     state = "of weights" if dataset.kind == "weights" else dataset.state
                     detail = f"The dataset is {state}; a model is evaluated on a ready one with samples."
                     raise HttpProblem(409, "not_ready", detail)
-                own = model.manifest.get("spec", {}).get("dataset", {}).get("id")
-                options.update(dataset_key=dataset.prepared_key, is_training_dataset=dataset.id == own)
-                options.update(part=asked.part, target=asked.dataset.target or target)
+                training_dataset = model.manifest.get("spec", {}).get("dataset", {}).get("id")
+                options.update(dataset_key=dataset.prepared_key, is_training_dataset=dataset.id == training_dataset)
+                options.update(part=named.part, target=named.dataset.target or target)
             return model.storage_key
 
     key = await to_thread.run_sync(where)
-    answer = await infer(context, who, "evaluate", key, b"{}" if asked is not None else body, kind, options)
-    said: dict[str, Any] = json.loads(answer.body)
-    return said
+    answer = await infer(context, who, "evaluate", key, b"{}" if named is not None else body, kind, options)
+    evaluation: dict[str, Any] = json.loads(answer.body)
+    return evaluation
 
 
 def labelled_type(body: bytes, content_type: str) -> str:
@@ -130,7 +130,7 @@ def labelled_type(body: bytes, content_type: str) -> str:
     return kind
 
 
-def _asked(body: bytes) -> EvaluateIn | None:
+def _named_dataset(body: bytes) -> EvaluateIn | None:
     """The dataset that a JSON body names; None for one with rows. Raises a 422 problem for what is neither."""
     try:
         document = read_json(body)

@@ -61,9 +61,11 @@ def test_a_table_trains_and_predicts_rows(stack: Stack, data: Path) -> None:
         assert answer.json()["predictions"][0]["label"] == "malignant"
 
         where = f"/v1/models/{done['result']['model']}/evaluate"
-        own = client.get(f"/v1/jobs/{job}/evaluation").json()
+        of_job = client.get(f"/v1/jobs/{job}/evaluation").json()
         again = client.post(where, json={"dataset": dataset, "part": "test"}).json()
-        assert {name: again[name] for name in own if name != "parts"} == {k: v for k, v in own.items() if k != "parts"}
+        assert {name: again[name] for name in of_job if name != "parts"} == {
+            k: v for k, v in of_job.items() if k != "parts"
+        }
         file = (data / "cancer.csv").read_bytes()
         whole = client.post(where, content=file, headers={"Content-Type": "text/csv"}).json()
         assert whole["metrics"] == client.post(where, json={"dataset": dataset}).json()["metrics"]

@@ -67,11 +67,13 @@ def trained(tmp_path: Path, file: bytes, name: str, document: dict[str, Any]) ->
 
 def test_a_table(tmp_path: Path) -> None:
     lines = [f"{k % 3 + 0.1 * (k % 7)},{'abc'[k % 3]}" for k in range(60)]
-    model, prepared, own = trained(tmp_path, ("x,y\n" + "\n".join(lines)).encode(), "t.csv", spec(MLP))
+    model, prepared, of_job = trained(tmp_path, ("x,y\n" + "\n".join(lines)).encode(), "t.csv", spec(MLP))
     found = answered(
         model, b"{}", "application/json", dataset_folder=str(prepared), part="test", is_training_dataset=True
     )
-    assert {name: found[name] for name in own if name != "parts"} == {n: v for n, v in own.items() if n != "parts"}
+    assert {name: found[name] for name in of_job if name != "parts"} == {
+        n: v for n, v in of_job.items() if n != "parts"
+    }
     rows = [dict(zip("xy", line.split(","), strict=True)) for line in lines]
     forms = [
         (("y;x\n" + "".join(f"{row['y']};{row['x']}\n" for row in rows)).encode(), "text/csv"),
@@ -90,12 +92,12 @@ def test_a_table(tmp_path: Path) -> None:
 
 def test_images_in_class_folders(tmp_path: Path) -> None:
     files = {f"{'dark' if k % 2 else 'light'}/{k}.png": png(20 + k if k % 2 else 220 - k) for k in range(30)}
-    model, prepared, own = trained(tmp_path, archive(files), "i.zip", spec({"kind": "cnn", "channels": [4]}))
+    model, prepared, of_job = trained(tmp_path, archive(files), "i.zip", spec({"kind": "cnn", "channels": [4]}))
     whole = answered(model, b"{}", "application/json", dataset_folder=str(prepared))
     sent = answered(model, archive(files), "application/zip")
     assert sent == whole
     assert sent["samples"] == 30
-    assert own["classes"] == sent["classes"] == ["dark", "light"]
+    assert of_job["classes"] == sent["classes"] == ["dark", "light"]
     # only one of the classes, in larger colour images
     buffer = io.BytesIO()
     Image.fromarray(np.full((12, 12, 3), 30, np.uint8)).save(buffer, "PNG")

@@ -305,13 +305,13 @@ def rows_of(inputs: TableInputs, formats: Sequence[ColumnFormat], index: Index) 
     return TableRows(columns, len(index))
 
 
-def _cells(column: Column, index: Index, wanted: str) -> list[Any]:
+def _cells(column: Column, index: Index, column_type: str) -> list[Any]:
     values = np.asarray(column.values)[index].tolist()
     if column.categories is not None:
         return [None if code < 0 else column.categories[code] for code in values]
     if column.is_date:
         return [None if value != value else EPOCH + timedelta(microseconds=round(value * 1e6)) for value in values]
-    if wanted == "number" or column.texts is None:
+    if column_type == "number" or column.texts is None:
         return [None if value != value else value for value in values]
     numbers = np.unique(np.asarray(column.values))  # NaN comes last, and has no text
     return [None if v != v else column.texts[int(np.searchsorted(numbers, v))] for v in values]

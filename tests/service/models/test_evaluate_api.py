@@ -31,14 +31,14 @@ def model(service: Served) -> str:
 
 def evaluate(service: Served, model: str, **request: Any) -> tuple[Any, ClaimedInferenceRequest]:
     """Send the request and answer it as a worker would; returns (answer, what the worker was asked)."""
-    asked: list[ClaimedInferenceRequest] = []
+    requests: list[ClaimedInferenceRequest] = []
 
     def work() -> None:
-        while not asked:
+        while not requests:
             with service.sessions.begin() as session:
                 claimed = inference_requests.claim(session, "w", 30)
                 if claimed is not None:
-                    asked.append(claimed)
+                    requests.append(claimed)
                     inference_requests.answer(
                         session, claimed.claim, json.dumps(EVALUATION).encode(), "application/json"
                     )
@@ -47,31 +47,31 @@ def evaluate(service: Served, model: str, **request: Any) -> tuple[Any, ClaimedI
     worker.start()
     answer = service.client.post(f"/v1/models/{model}/evaluate", **request)
     worker.join(10)
-    return answer, asked[0]
+    return answer, requests[0]
 
 
 def test_a_dataset_is_named_by_its_id(service: Served, model: str) -> None:
     dataset = service.ready_dataset()
-    answer, asked = evaluate(service, model, json={"dataset": dataset, "part": "test"})
+    answer, request = evaluate(service, model, json={"dataset": dataset, "part": "test"})
     assert answer.json() == EVALUATION
-    assert (asked.kind, asked.media_type, asked.request) == ("evaluate", "application/json", b"{}")
-    assert asked.options["dataset_key"].startswith("prepared/")
-    assert (asked.options["part"], asked.options["is_training_dataset"]) == ("test", False)
-    _, asked = evaluate(service, model, json={"dataset": {"id": dataset, "target": "y"}})
-    assert (asked.options["part"], asked.options["target"]) == ("all", "y")
+    assert (request.kind, request.media_type, request.request) == ("evaluate", "application/json", b"{}")
+    assert request.options["dataset_key"].startswith("prepared/")
+    assert (request.options["part"], request.options["is_training_dataset"]) == ("test", False)
+    _, request = evaluate(service, model, json={"dataset": {"id": dataset, "target": "y"}})
+    assert (request.options["part"], request.options["target"]) == ("all", "y")
 
 
 def test_a_file_is_handed_on(service: Served, model: str) -> None:
     url = {"content": b"a,y\n1,x\n", "headers": {"Content-Type": "text/csv; charset=utf-8"}}
-    answer, asked = evaluate(service, model, **url, params={"target": "y", "ignore_extra": "true"})
+    answer, request = evaluate(service, model, **url, params={"target": "y", "ignore_extra": "true"})
     assert answer.status_code == 200
-    assert (asked.request, asked.media_type) == (b"a,y\n1,x\n", "text/csv")
-    assert asked.options == {"target": "y", "ignore_extra": True, "charset": "utf-8"}
+    assert (request.request, request.media_type) == (b"a,y\n1,x\n", "text/csv")
+    assert request.options == {"target": "y", "ignore_extra": True, "charset": "utf-8"}
     rows = {"inputs": [{"a": 1, "y": "x"}]}
-    _, asked = evaluate(service, model, json=rows)
-    assert json.loads(asked.request) == rows
-    _, asked = evaluate(service, model, content=b"PK", headers={"Content-Type": "application/x-www-form-urlencoded"})
-    assert asked.media_type == "application/octet-stream"
+    _, request = evaluate(service, model, json=rows)
+    assert json.loads(request.request) == rows
+    _, request = evaluate(service, model, content=b"PK", headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert request.media_type == "application/octet-stream"
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,6 @@ def test_what_no_worker_need_look_at_is_refused(
 
 
 def test_another_project_s_dataset_is_not_there(service: Served, model: str) -> None:
-    theirs = service.ready_dataset(service.client_for("another"))
-    answer = service.client.post(f"/v1/models/{model}/evaluate", json={"dataset": theirs})
+    other_dataset = service.ready_dataset(service.client_for("another"))
+    answer = service.client.post(f"/v1/models/{model}/evaluate", json={"dataset": other_dataset})
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
