@@ -48,9 +48,9 @@ def test_the_facts_are_those_of_the_windows_that_will_be_cut(name: str) -> None:
     data, dataset = CASES[name]
     done = resolve(document(**dataset), data.facts)
     cut = as_windows(done.spec, data).facts
-    told = windowed(done.spec, data.facts)
+    facts = windowed(done.spec, data.facts)
     values_decide = {"constant_target"}  # the facts of a series do not hold its values
-    assert told.model_dump(exclude=values_decide) == cut.model_dump(exclude=values_decide)
+    assert facts.model_dump(exclude=values_decide) == cut.model_dump(exclude=values_decide)
     assert done.spec.dataset.window == cut.input_shape[0]
     assert resolve(done.spec, cut).spec == done.spec
 
