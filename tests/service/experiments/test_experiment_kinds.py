@@ -160,12 +160,12 @@ def test_folds_become_an_ensemble_that_is_measured_on_their_common_test_part(ser
         },
     )
     rows = get(service, f"{folds['id']}/results")["data"]
-    made = post(service, "ensemble", experiment=folds["id"], members=2, metric="test_accuracy")
+    experiment = post(service, "ensemble", experiment=folds["id"], members=2, metric="test_accuracy")
     (joined,) = waiting(service)
     assert joined["spec"]["model"]["members"] == [rows[1]["job"], rows[2]["job"]], "the test part chooses nothing"
     assert joined["spec"]["split"]["folds"] == 3, "so that its worker leaves validation out"
     run_all(service, lambda spec: {"test": {"accuracy": 0.95}})
-    ended = get(service, made["id"])
+    ended = get(service, experiment["id"])
     assert ended["state"] == "succeeded"
     assert ended["summaries"][0]["mean"] == 0.95
 
