@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 TORCH = {"torch", "torchvision"}
 OURS = {"trainkit", "service", "worker", "client"}
 SLOW = TORCH | {"matplotlib", "pyarrow", "PIL", "sklearn", "threadpoolctl", "optuna", "onnx", "opentelemetry"}
-SLOW |= {"obstore", "zstandard", "httpx"}
+SLOW |= {"obstore", "openpyxl", "zstandard", "httpx"}
 """Libraries that take long to import or that few processes need: a function may delay these, and nothing else."""
 SQL_FILES = {"repository.py", "tables.py", "database.py", "migrate.py"}
 """`migrate.py` locks the database and checks foreign keys around Alembic: no statement of it reads or writes a row."""

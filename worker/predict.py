@@ -91,7 +91,7 @@ def read_rows(
         return point_at_rows(lambda: records_of(inputs, names, strict=True))
     if media_type in TABLE_TYPES:
         return point_at_rows(lambda: read_request(table, request, media_type, names, charset=charset))
-    hint = "Send application/json, text/csv, text/tab-separated-values, application/x-ndjson or Parquet."
+    hint = "Send application/json, text/csv, text/tab-separated-values, application/x-ndjson, Parquet or .xlsx."
     raise BadInputError("unsupported_media_type", f"the model reads rows of a table, not {media_type!r}", "", hint, 415)
 
 

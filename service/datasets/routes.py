@@ -42,6 +42,7 @@ from trainkit.spec.read_options import (
     ImageSize,
     Quote,
     ReadOptions,
+    Sheet,
     TargetTask,
     Thousands,
 )
@@ -73,6 +74,7 @@ def query_options(
     delimiter: Annotated[Delimiter | None, Query()] = None,
     quote: Annotated[Quote | None, Query()] = None,
     encoding: Annotated[Encoding | None, Query()] = None,
+    sheet: Annotated[Sheet | None, Query()] = None,
     header: Annotated[bool | None, Query(description="Tables: whether the first row names the columns.")] = None,
     decimal: Annotated[Decimal | None, Query()] = None,
     thousands: Annotated[Thousands | None, Query()] = None,
@@ -90,6 +92,7 @@ def form_options(
     delimiter: Annotated[Delimiter | None, Form()] = None,
     quote: Annotated[Quote | None, Form()] = None,
     encoding: Annotated[Encoding | None, Form()] = None,
+    sheet: Annotated[Sheet | None, Form()] = None,
     header: Annotated[bool | None, Form()] = None,
     decimal: Annotated[Decimal | None, Form()] = None,
     thousands: Annotated[Thousands | None, Form()] = None,

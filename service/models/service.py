@@ -32,13 +32,15 @@ OTHER_TYPES = (
     *("text/csv", "text/plain", "text/tab-separated-values", "text/tsv"),
     *("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"),
     *("application/vnd.apache.parquet", "application/x-parquet", "application/parquet", "application/octet-stream"),
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 )
 """As in `trainkit.data.table.request_rows`, which the API does not load."""
 ARCHIVE_TYPES = ("application/zip", "application/x-zip-compressed", "application/x-tar", "application/gzip")
 CHARSET = re.compile(r';\s*charset="?(?P<name>[A-Za-z0-9_.:-]{1,40})', re.IGNORECASE)
 SEND = (
     'Send {"inputs": [...]} as application/json, one image as image/png or image/jpeg, or the rows of a table as '
-    "text/csv, text/tab-separated-values, application/x-ndjson or application/vnd.apache.parquet."
+    "text/csv, text/tab-separated-values, application/x-ndjson, application/vnd.apache.parquet or .xlsx as "
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet."
 )
 SEND_LABELLED = (
     'Send {"dataset": "ds_..."} as application/json, or labelled samples: the rows of a table as for predict with the '

@@ -74,8 +74,8 @@ ARCHIVES = [
         "gnp.exe",
     ),
     Case("classes that differ in case", "x.zip", lambda: h.zipped({**h.good(), "A/1.png": h.png()}), ACCEPTED, "'A'"),
-    Case("RAR", "x.rar", lambda: b"Rar!\x1a\x07\x01\x00" + bytes(90), "damaged_archive", "upload.rar"),
-    Case("7z", "x.7z", lambda: b"7z\xbc\xaf\x27\x1c" + bytes(90), "damaged_archive", "upload.7z"),
+    Case("RAR", "x.rar", lambda: b"Rar!\x1a\x07\x01\x00" + bytes(90), "wrong_file_type", "upload.rar"),
+    Case("7z", "x.7z", lambda: b"7z\xbc\xaf\x27\x1c" + bytes(90), "wrong_file_type", "upload.7z"),
 ]
 TARS = [
     Case("absolute path", "x.tar", lambda: h.tarred({**h.good(), "/etc/passwd": b"x"}), "unsafe_name", "/etc/passwd"),

@@ -64,7 +64,7 @@ IMAGES = [
     Case(
         "16 bits", "x.zip", lambda: h.zipped({**h.good(), "a/deep.png": h.png("I;16", colour=65535)}), ACCEPTED, "I;16"
     ),
-    Case("a lone image", "x.png", h.png, "unknown_kind", "upload.png"),
+    Case("a lone image", "x.png", h.png, "wrong_file_type", "upload.png"),
 ]
 LABELLED = [
     Case(

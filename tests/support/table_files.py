@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
@@ -74,7 +75,9 @@ MAKERS = (numbers, whole, codes, categories, booleans, dates)
 
 
 @st.composite
-def written_tables(draw: Callable[..., Any], kinds: tuple[str, ...] = ("csv", "jsonl", "json", "parquet")) -> Written:
+def written_tables(
+    draw: Callable[..., Any], kinds: tuple[str, ...] = ("csv", "jsonl", "json", "parquet", "xlsx")
+) -> Written:
     """A table of every type of column and a target `y`, in a random dialect."""
     rows = draw(st.integers(12, 24))
     columns: dict[str, list[Any]] = {}
@@ -88,6 +91,8 @@ def written_tables(draw: Callable[..., Any], kinds: tuple[str, ...] = ("csv", "j
     kind = draw(st.sampled_from(kinds))
     if kind == "parquet":
         return Written(_parquet(columns), kind, {}, columns)
+    if kind == "xlsx":
+        return Written(_workbook(draw, columns), kind, {}, columns)
     if kind in ("jsonl", "json"):
         return Written(_json(draw, columns, kind), kind, {}, columns)
     return _delimited(draw, columns)
@@ -110,6 +115,21 @@ def _json(draw: Callable[..., Any], columns: dict[str, list[Any]], kind: str) ->
 def _parquet(columns: dict[str, list[Any]]) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), buffer)
+    return buffer.getvalue()
+
+
+def _workbook(draw: Callable[..., Any], columns: dict[str, list[Any]]) -> bytes:
+    """A workbook whose table begins in any cell; a gap is an empty cell or an error."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    top, left = draw(st.integers(0, 3)), draw(st.integers(0, 2))
+    error = draw(st.sampled_from([None, "#N/A", "#DIV/0!"]))
+    for place, (name, values) in enumerate(columns.items()):
+        for row, value in enumerate([name, *values]):
+            cell = sheet.cell(top + row + 1, left + place + 1, error if value is None else value)
+            cell.data_type = "s" if isinstance(value, str) else "e" if value is None and error else cell.data_type
+    buffer = io.BytesIO()
+    book.save(buffer)
     return buffer.getvalue()
 
 

@@ -21,12 +21,14 @@ from trainkit.data.arrays import read_arrays
 from trainkit.data.dataset import Dataset
 from trainkit.data.decoding import SUFFIXES
 from trainkit.data.errors import DataError, data_error
+from trainkit.data.file_types import office_type, refuse_other_types, wrong_type
 from trainkit.data.idx import looks_like_idx, read_idx
 from trainkit.data.image_loading import Progress
 from trainkit.data.image_table import read_image_table
 from trainkit.data.images import read_images
 from trainkit.data.report import report
 from trainkit.data.sequences import read_long_csv
+from trainkit.data.table.excel import is_workbook
 from trainkit.data.table.reader import JSON_ARRAY, TABLE_SUFFIXES, read_table
 from trainkit.data.weights import is_weights, read_weights
 from trainkit.spec.facts import DatasetFacts
@@ -122,7 +124,7 @@ def read(
     if kind == "table":
         return _with_reason(_table(path, target, reading), reason)
     if kind == "sequences":
-        if path.is_dir() or is_archive(path) or _is_npy(path):
+        if path.is_dir() or _is_npy(path) or (is_archive(path) and not is_workbook(path)):
             return _with_reason(read_arrays(path, sequences=True, reading=reading), reason)
         return _with_reason(read_long_csv(path, target=target, reading=reading), reason)
     raise data_error("unknown_kind", f"the kind {kind!r} is unknown", "kind")
@@ -162,8 +164,10 @@ def _is_npy(path: Path) -> bool:
 
 def _table(path: Path, target: str | None, reading: ReadOptions) -> tuple[Dataset, dict[str, Any]]:
     """Read a table file, or the only table in an archive."""
-    if path.is_file() and not is_archive(path):
+    if path.is_file() and (is_workbook(path) or not is_archive(path)):
         return read_table(path, target=target, reading=reading)
+    if office := path.is_file() and office_type(names(path)):
+        raise wrong_type(office, path.name)
     files = list(entries(path))
     tables = [entry for entry in files if entry.name.lower().endswith(TABLE_SUFFIXES)] or files
     if len(tables) != 1:
@@ -184,6 +188,8 @@ def _with_reason(read: tuple[Dataset, dict[str, Any]], reason: str) -> tuple[Dat
 
 def detect_kind(path: Path) -> tuple[str, str]:
     """Return (kind, reason), detected from the bytes and not the name. Raises DataError for unknown data."""
+    if is_workbook(path):
+        return "table", "an Excel workbook"
     if path.is_dir() or is_archive(path):
         return _kind_of_archive(names(path), path)
     with path.open("rb") as file:
@@ -194,6 +200,7 @@ def detect_kind(path: Path) -> tuple[str, str]:
         return "arrays", "a NumPy array"
     if start.startswith(b"PAR1"):
         return "table", "a Parquet file"
+    refuse_other_types(start, path.name)
     text = start.removeprefix(b"\xef\xbb\xbf").decode("latin-1").lstrip()
     if text.startswith("{"):
         return "table", "JSON Lines"
@@ -223,6 +230,8 @@ def _kind_of_archive(listed: list[str], path: Path) -> tuple[str, str]:
     files = [name for name in listed if not name.startswith("__MACOSX") and not name.endswith(".DS_Store")]
     if not files:
         raise data_error("empty", "the archive holds no files", path.name)
+    if office := office_type(files):
+        raise wrong_type(office, path.name)
     lower = [name.lower() for name in files]
     if any(looks_like_idx(name.rsplit("/", 1)[-1]) for name in lower):
         return "idx", "MNIST IDX files"

@@ -67,6 +67,14 @@ Thousands = Annotated[
     ThousandsSeparator,
     Field(description="Tables: the thousands separator: `,`, `.`, a blank, an apostrophe, or empty for none."),
 ]
+Sheet = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=100,
+        description="Excel workbooks: the name of the sheet to read; left out, the first one.",
+    ),
+]
 Quote = Annotated[Literal['"', "'"], Field(description="Tables: the quote around values.")]
 
 
@@ -107,6 +115,7 @@ class ReadOptions(BaseModel):
     delimiter: Delimiter | None = None
     quote: Quote | None = None
     encoding: Encoding | None = None
+    sheet: Sheet | None = None
     header: Header | None = None
     decimal: Decimal | None = None
     thousands: Thousands | None = None

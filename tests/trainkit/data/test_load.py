@@ -73,7 +73,7 @@ def test_detect_kind_of_files(content: bytes, kind: str, tmp_path: Path) -> None
         (b"", "empty"),
         (b"PK\x03\x04 but not really", "damaged_archive"),
         (b"\x1f\x8b but not really", "damaged_archive"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00", "unknown_kind"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "wrong_file_type"),
         (gzip.compress(gzip.compress(CSV)), "damaged_archive"),
         (gzip.compress(b"1," * (10 << 20)), "bomb"),
     ],

@@ -10,7 +10,7 @@ and `ColumnFormat.read` reads one cell, at intake and at predict alike.
 | `column_format` | `ColumnFormat`: how one cell is read |
 | `column_detection` | what a column is, from its cells |
 | `dialect` | `Dialect`: encoding, delimiter, quote, header |
-| `delimited`, `json_rows`, `parquet` | from bytes to cells |
+| `delimited`, `json_rows`, `parquet`, `excel` | from bytes to cells |
 | `table_format` | `TableFormat`: the dialect and the columns, as they are stored |
 | `request_rows` | the rows of a request to predict |
 | `column_report` | what the report says of a column |

@@ -21,14 +21,16 @@ BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"
 
 
 class Dialect(BaseModel):
-    """What is known of the form of a table's file; the fields after `encoding` are of delimited text alone."""
+    """What is known of the form of a table's file; delimiter and quote are of delimited text alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    file: Literal["delimited", "json_lines", "json", "parquet"] = "delimited"
+    file: Literal["delimited", "json_lines", "json", "parquet", "excel"] = "delimited"
     encoding: str = "utf-8"
     delimiter: str = ","
     quote: str = '"'
     header: bool = True
+    sheet: str | None = None
+    """The sheet of an Excel workbook."""
 
 
 def detect_dialect(text: str, encoding: str, options: ReadOptions) -> tuple[Dialect, bool]:

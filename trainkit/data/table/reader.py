@@ -1,4 +1,4 @@
-"""Tables: CSV and similar files, Parquet, JSON Lines or one JSON list of objects. Bad rows are reported by line."""
+"""Tables: CSV and similar files, Excel, Parquet, JSON Lines or one JSON list of objects. Bad rows are reported by line."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from trainkit.data.dataset import MAX_CATEGORIES, PART_NAMES, Column, Dataset, TableInputs, make_dataset
 from trainkit.data.errors import data_error
+from trainkit.data.file_types import refuse_other_types
+from trainkit.data.findings import Finding
 from trainkit.data.table.column_detection import (
     Cells,
     DetectedColumn,
@@ -25,6 +27,7 @@ from trainkit.data.table.column_detection import (
 from trainkit.data.table.column_report import findings_of, reading_of
 from trainkit.data.table.delimited import check_bad_rows, column_names, is_header, read_rows
 from trainkit.data.table.dialect import Dialect, decode_text, detect_dialect
+from trainkit.data.table.excel import is_workbook, read_sheet
 from trainkit.data.table.json_rows import ABSENT, fields_of, json_lines, json_list
 from trainkit.data.table.parquet import read_distinct, read_parquet
 from trainkit.data.table.table_format import TableFormat
@@ -32,7 +35,7 @@ from trainkit.data.text import storable
 from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from trainkit.spec.synonyms import nearest
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".xlsx", ".xlsm")
 JSON_ARRAY = re.compile(r"\s*\[\s*\{")
 LABEL_COLUMNS = ("label", "class", "target", "category", "y")
 """Usual names of the label column, if no target is given."""
@@ -66,13 +69,21 @@ def read_columns(path: Path, target: str | None, reading: ReadOptions = DEFAULT_
     Raises DataError, also if `target` or a column of `reading.columns` does not exist.
     """
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(4096)
     bad: list[dict[str, str]] = []
     details: dict[str, Any] = {"unreadable": bad}
-    if start == b"PAR1":
+    findings: list[Finding] = []
+    if start.startswith(b"PAR1"):
         columns, detected = read_parquet(path, reading)
         dialect = Dialect(file="parquet")
+    elif is_workbook(path):
+        sheet = read_sheet(path, sheet=reading.sheet, header=reading.header)
+        columns, detected = _of_values(sheet.columns, reading)
+        dialect, findings = Dialect(file="excel", header=sheet.header, sheet=sheet.sheet), sheet.findings
+        details |= {"sheet": sheet.sheet, "header": sheet.header}
     else:
+        if reading.encoding is None:
+            refuse_other_types(start, path.name)
         text, encoding = decode_text(path.read_bytes(), path.name, reading.encoding)
         if JSON_ARRAY.match(text):
             dialect = Dialect(file="json", encoding=encoding)
@@ -83,13 +94,15 @@ def read_columns(path: Path, target: str | None, reading: ReadOptions = DEFAULT_
         else:
             dialect, columns, detected = _delimited(path.name, text, encoding, bad, reading)
             details |= {"delimiter": dialect.delimiter, "encoding": encoding, "header": dialect.header}
+    if reading.sheet is not None and dialect.file != "excel":
+        raise data_error("not_excel", "`sheet` is for Excel workbooks, and this is none", "sheet", "Leave it out.")
     if not columns:
         raise data_error("no_columns", "the table has no columns", path.name)
     for place, name in (("target", target), *(("columns", name) for name in reading.columns or ())):
         if name is not None and name not in columns:
             raise _missing_column(name, columns, place)
     details["column_readings"] = {one.format.name: reading_of(one) for one in detected}
-    details["column_findings"] = [found for one in detected for found in findings_of(one)]
+    details["column_findings"] = [*findings, *(found for one in detected for found in findings_of(one))]
     split = None
     if named := split_column(columns, target):
         details["split_column"] = named
@@ -155,10 +168,14 @@ def _delimited(
 
 
 def _of_records(records: list[dict[str, Any]], options: ReadOptions) -> tuple[dict[str, Column], list[DetectedColumn]]:
+    return _of_values({storable(field): values for field, values in fields_of(records).items()}, options)
+
+
+def _of_values(fields: Mapping[str, list[Any]], options: ReadOptions) -> tuple[dict[str, Column], list[DetectedColumn]]:
+    """Read columns of typed values; None is a missing value, ABSENT one whose field a record leaves out."""
     columns: dict[str, Column] = {}
     detected: list[DetectedColumn] = []
-    for field, values in fields_of(records).items():
-        name = storable(field)
+    for name, values in fields.items():
         optional = any(value is ABSENT for value in values)
         values = [None if value is ABSENT else value for value in values]
         for row, value in enumerate(values, 1):

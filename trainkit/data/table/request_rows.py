@@ -1,17 +1,24 @@
-"""The rows of a request to predict, read as the training file was: delimited text, JSON, JSON Lines or Parquet."""
+"""The rows of a request to predict, read as the training file was: delimited text, JSON, JSON Lines, Parquet or Excel."""
 
 from __future__ import annotations
 
 import gzip
 import io
+import tempfile
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
 from typing import Any
 
+from trainkit.data import archive
 from trainkit.data.errors import DataError, InputError, InputProblem
+from trainkit.data.file_types import FileType, office_type, refuse_other_types, wrong_type
+from trainkit.data.table.column_format import ColumnFormat, iso_date, parse_date
 from trainkit.data.table.delimited import DelimitedRows, column_names, read_rows
 from trainkit.data.table.dialect import DELIMITERS, SEPARATOR_LINE, Dialect, decode_request
+from trainkit.data.table.excel import is_workbook, read_sheet
 from trainkit.data.table.json_rows import fields_of, json_lines, json_list
 from trainkit.data.table.parquet import parquet_rows
 from trainkit.data.table.table_format import TableFormat
@@ -22,7 +29,9 @@ MOST_UNPACKED_BYTES = 256 * 2**20
 TSV_TYPES = ("text/tab-separated-values", "text/tsv")
 JSON_LINES_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 PARQUET_TYPES = ("application/vnd.apache.parquet", "application/x-parquet", "application/parquet")
-TABLE_TYPES = ("text/csv", "text/plain", *TSV_TYPES, *JSON_LINES_TYPES, *PARQUET_TYPES, "application/octet-stream")
+EXCEL_TYPES = ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",)
+OTHER_TYPES = ("text/csv", "text/plain", "application/octet-stream")
+TABLE_TYPES = (*OTHER_TYPES, *TSV_TYPES, *JSON_LINES_TYPES, *PARQUET_TYPES, *EXCEL_TYPES)
 """Media types of requests that hold a table's rows."""
 
 
@@ -54,7 +63,7 @@ class TableRows:
 def read_request(
     table_format: TableFormat, body: bytes, media_type: str, features: Sequence[str], *, charset: str | None = None
 ) -> TableRows:
-    """Read the rows of a request: delimited text, JSON Lines, one JSON list of objects, or Parquet; also as gzip.
+    """Read the rows of a request: delimited text, JSON Lines, one JSON list of objects, Parquet, or Excel; also as gzip.
 
     Text is read in the dialect of the training file. Another delimiter is taken where only that one gives the
     columns' names. Without a header in the file, a request may leave the header out as well, and then gives all
@@ -66,6 +75,10 @@ def read_request(
         if body.startswith(b"PAR1"):
             columns = parquet_rows(body)
             return TableRows(columns, len(next(iter(columns.values()), [])))
+        if body.startswith(b"PK\x03\x04"):
+            return _workbook(table_format, body, features)
+        if charset is None and table_format.dialect.encoding.lower() in ("utf-8", "utf-8-sig", "cp1252"):
+            refuse_other_types(body[:4096], "the body")
         text = decode_request(body, table_format.dialect.encoding, charset)
         if media_type in JSON_LINES_TYPES or text.lstrip()[:1] == "{":
             bad: list[dict[str, str]] = []
@@ -80,6 +93,42 @@ def read_request(
         first = error.problems[0]
         message = f"{first.where}: {first.message}" if first.where else first.message
         raise InputError([InputProblem("unreadable_table", message, hint=first.hint)]) from None
+
+
+def _workbook(table_format: TableFormat, body: bytes, features: Sequence[str]) -> TableRows:
+    """Read the sheet that the training file had, or the only one. Dates are given in the way their column reads them."""
+    dialect = table_format.dialect
+    known = {*table_format.names, *features}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "the body"
+        path.write_bytes(body)
+        if not is_workbook(path):
+            office = office_type(archive.names(path)) if archive.is_archive(path) else None
+            raise wrong_type(office or FileType("a zip archive", "Send the table itself."), "the body")
+        sheet = read_sheet(path, sheet=dialect.sheet, header=dialect.header, known=features, dates_as_text=False)
+    columns = sheet.columns
+    if not sheet.header:
+        by_width = {len(features): list(features), len(table_format.names): table_format.names}
+        given = by_width.get(len(columns), [])
+        if not given:
+            message = f"{len(columns)} values for {len(features)} columns"
+            raise InputError([InputProblem("wrong_width", message, row=0, hint=_columns_hint(features))])
+        columns = dict(zip(given, columns.values(), strict=True))
+    elif not known.intersection(columns):
+        message = f"the first row names no column of the model: {', '.join(list(columns)[:10])}"
+        raise InputError([InputProblem("missing_header", message, hint=_columns_hint(features))])
+    cells = {
+        name: [_date_text(value, table_format.column(name)) for value in values] for name, values in columns.items()
+    }
+    return TableRows(cells, len(sheet.rows), [f"sheet row {number}" for number in sheet.rows])
+
+
+def _date_text(value: Any, column: ColumnFormat | None) -> Any:
+    """Return a date as the ISO 8601 text that intake gives, or as it is for a column that writes dates in another way."""
+    if not isinstance(value, date) or (column is not None and column.date_format is not None):
+        return value
+    seconds = parse_date(value)
+    return value.isoformat() if seconds is None else iso_date(seconds)
 
 
 def _delimited(table_format: TableFormat, text: str, media_type: str, features: Sequence[str]) -> TableRows:
