@@ -85,7 +85,9 @@ def _at(series: Series, step: int) -> float | None:
 def meaning_of_loss(spec: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the settings that the value of a validation loss depends on besides the predictions."""
     smoothing = (spec.get("regularize") or {}).get("label_smoothing", 0.0)
-    return spec.get("loss"), spec.get("target_scaling"), smoothing, spec.get("balance") == "class_weights"
+    balance = spec.get("balance")
+    weights = balance if balance == "class_weights" or isinstance(balance, dict) else None
+    return spec.get("loss"), spec.get("target_scaling"), smoothing, weights
 
 
 def comparison_metric(before: JobSpec, after: JobSpec) -> str:

@@ -129,11 +129,13 @@ class Record:
 
     @property
     def shares(self) -> Floats:
-        """Share of each class in the training loss: equal shares where `balance` is used."""
+        """Share of each class in the training loss: equal where `balance` is used, by n_k w_k with weights by hand."""
         counts = np.array([max(count, 0) for count in self.classes.values()], np.float64)
-        if self.spec.balance != "none":
+        if isinstance(self.spec.balance, dict):
+            counts *= [self.spec.balance.get(name, 1.0) for name in self.classes]
+        elif self.spec.balance != "none":
             return np.full(len(counts), 1.0 / max(len(counts), 1))
-        shares: Floats = counts / max(counts.sum(), 1.0)
+        shares: Floats = counts / (counts.sum() or 1.0)
         return shares
 
     @property

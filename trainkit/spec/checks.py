@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
 from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, direction, split_metric
 from trainkit.spec.models import SklearnModel, body_block_names, is_sklearn_model, smaller_model
-from trainkit.spec.problems import Problem
+from trainkit.spec.problems import Problem, pointer
 from trainkit.spec.split import part_sizes
 from trainkit.spec.synonyms import nearest, suggest_kind
 from trainkit.spec.training import Blocks, SanityCheck, TrainSpec, chosen_blocks
@@ -222,6 +222,19 @@ def _split_problems(context: CheckContext) -> Iterator[Problem]:
             yield Problem(f"/split/{name}", "empty_part", f"the {name} part would be empty", hint)
     if spec.balance != "none" and not context.classification:
         yield Problem("/balance", "needs_classes", "balancing needs classes", 'Use "none" for regression.')
+    elif isinstance(spec.balance, dict):
+        yield from _class_weight_problems(spec.balance, list(class_counts(spec, context.facts) or ()))
+
+
+def _class_weight_problems(weights: Mapping[str, float], classes: Sequence[str]) -> Iterator[Problem]:
+    listing = f"Classes: {', '.join(classes[:30])}{' ...' if len(classes) > 30 else ''}."
+    for name in weights:
+        if name not in classes:
+            hint = " ".join(part for part in (nearest(name, classes), listing) if part)
+            yield Problem(pointer(["balance", name]), "unknown_class", f'the dataset has no class "{name}"', hint)
+    if missing := [name for name in classes if name not in weights]:
+        message = f"no weight is given for {', '.join(missing[:10])}{' ...' if len(missing) > 10 else ''}"
+        yield Problem("/balance", "missing_class", message, "Give every class a weight; 1 changes nothing.")
 
 
 def _fold_problems(context: CheckContext, folds: int) -> Iterator[Problem]:
@@ -567,6 +580,6 @@ def sklearn_warnings(spec: JobSpec, loss: object) -> Iterator[Problem]:
     ]
     if spec.loss is not None and spec.loss != loss:
         pointers.append("/loss")
-    for pointer in pointers:
+    for place in pointers:
         message = f"{spec.model.kind} makes no use of it: scikit-learn fits the model at once, by its own objective"
-        yield Problem(pointer, "not_used", message, "Leave it out; the model's own fields are under `model`.")
+        yield Problem(place, "not_used", message, "Leave it out; the model's own fields are under `model`.")

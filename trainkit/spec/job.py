@@ -14,7 +14,7 @@ from trainkit.spec.models import ModelSpec
 from trainkit.spec.optimizers import Adam, OptimizerSpec
 from trainkit.spec.preprocess import PreprocessStep
 from trainkit.spec.schedules import Constant, ScheduleSpec
-from trainkit.spec.split import Balance, DatasetRef, SplitSpec
+from trainkit.spec.split import BalanceSpec, DatasetRef, SplitSpec
 from trainkit.spec.training import Adapt, RegularizeSpec, ResourcesSpec, StartFrom, TrainSpec
 
 Task = Literal["classification", "regression", "sequence_classification", "forecasting"]
@@ -35,8 +35,9 @@ class JobSpec(SpecModel):
     """Left out: decided by the dataset (classes: classification, numbers: regression)."""
     split: SplitSpec = SplitSpec()
     """Training, validation and test parts."""
-    balance: Balance = "none"
-    """Re-balancing of the classes, on the training part only."""
+    balance: BalanceSpec = "none"
+    """Re-balancing of the classes, on the training part only; or weights by hand, `{"no": 1, "yes": 5}`, one for each
+    class: a loss is sum(w*l) / sum(w), as torch's CrossEntropyLoss(weight=...)."""
     preprocess: Annotated[tuple[PreprocessStep, ...], OneOrMore] = Field((), max_length=16)
     """Steps in order, fitted on the training part."""
     augment: Annotated[tuple[AugmentStep, ...], OneOrMore] = Field((), max_length=32)

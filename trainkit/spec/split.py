@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from trainkit.spec.base import Fraction, NonNegative, Positive, Seed, SpecModel
 
@@ -145,3 +145,10 @@ class DatasetRef(SpecModel):
 
 
 Balance = Literal["none", "oversample", "undersample", "class_weights"]
+ClassWeights = dict[str, Annotated[float, Field(gt=0, le=1e9)]]
+"""Class name -> weight of its samples in the loss."""
+BalanceSpec = Annotated[
+    Annotated[Balance, Tag("a method")] | Annotated[ClassWeights, Tag("class -> weight")],
+    # so that a wrong weight is not also reported as a wrong method; no class has the name of a tag
+    Discriminator(lambda value: "class -> weight" if isinstance(value, dict) else "a method"),
+]

@@ -120,11 +120,11 @@ NOTES: dict[str, str] = {
     "c": "`regularize.l2` is 1/C; rbf_svm has a field `c`.",
     "weightdecay": (
         "`regularize.weight_decay` is decoupled, as AdamW's. The weight_decay w of PyTorch's SGD is "
-        "`regularize.l2` = w times the number of training samples."
+        "`regularize: {l2: w, scale: sum}`."
     ),
     "validationsplit": "Shares: `split: 8:1:1` is training, validation and test.",
-    "kernelregularizer": "`regularize: {l1: ..., l2: ...}`, for all layers at once.",
-    "classweight": '`balance: class_weights` is scikit-learn\'s "balanced".',
+    "kernelregularizer": "`regularize: {l1: ..., l2: ..., scale: sum}`, for all layers; l2 is twice Keras's number.",
+    "classweight": '`balance: class_weights` is scikit-learn\'s "balanced"; `balance: {no: 1, yes: 5}` gives them by hand.',
     "pretrained": "`model.init: {kind: pretrained, ...}`, or `start_from` for transfer learning.",
     "weights": "`model.init: {kind: pretrained, ...}`, or `start_from` for transfer learning.",
     "trainable": "`start_from: {..., freeze: body}` trains the head alone.",

@@ -217,3 +217,18 @@ def test_infinite_numbers_are_refused_before_the_run(value: str, column: str, po
     with pytest.raises(SpecError) as caught:
         resolve(spec, facts)
     assert [(problem.pointer, problem.code) for problem in caught.value.problems] == [(pointer, "infinite_values")]
+
+
+def test_weights_by_hand_are_one_for_each_class_by_name():
+    assert resolved(GREY, balance={"a": 1, "b": 5}).spec.balance == {"a": 1.0, "b": 5.0}
+    assert refusals(GREY, balance={"a": 1, "c": 5}) == {("/balance/c", "unknown_class"), ("/balance", "missing_class")}
+    assert refusals(GREY, balance={}) == {("/balance", "missing_class")}
+    assert refusals(NUMBERS, balance={"a": 1}) == {("/balance", "needs_classes")}
+    table = {"dataset": {"id": "ds_1", "ignore": ["code"]}, "preprocess": [{"kind": "impute"}]}
+    assert resolved(TABLE, balance={"one": 2, "two": 1}, **table).spec.balance == {"one": 2.0, "two": 1.0}
+
+
+@pytest.mark.parametrize("weight", [0, -1, "five", None])
+def test_a_weight_is_a_positive_number(weight):
+    (problem,) = refusals(GREY, balance={"a": 1, "b": weight})
+    assert problem[0] == "/balance/b"

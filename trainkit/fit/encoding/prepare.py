@@ -130,11 +130,16 @@ def prepare(spec: JobSpec, data: Dataset, device: torch.device, phase: Callable[
 
     positions = np.arange(len(parts.train))
     weights = None
-    if targets.classes is not None and spec.balance == "class_weights":
-        weights_by_class = class_weights(targets.values[parts.train], len(targets.classes))
-        weights = torch.from_numpy(np.asarray(weights_by_class)).to(torch.float32).to(device)
-    elif targets.classes is not None and spec.balance != "none":
-        positions = rebalance(positions, targets.values[parts.train], spec.balance, spec.train.seed)
+    if targets.classes is not None:
+        labels_of_training, balance = targets.values[parts.train], spec.balance
+        if isinstance(balance, dict):
+            by_class = np.array([balance[name] for name in targets.classes])
+            weights = torch.from_numpy(by_class).to(torch.float32).to(device)
+        elif balance == "class_weights":
+            by_class = class_weights(labels_of_training, len(targets.classes))
+            weights = torch.from_numpy(by_class).to(torch.float32).to(device)
+        elif balance != "none":
+            positions = rebalance(positions, labels_of_training, balance, spec.train.seed)
     return Prepared(
         train=part("train", parts.train, encoded),
         val=held_out("val", parts.validation),

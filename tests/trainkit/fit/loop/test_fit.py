@@ -14,7 +14,11 @@ import torch
 import trainkit as tk
 from tests.support.fit_data import images, numbers, sequences, spec, vectors
 from trainkit.data import Dataset
+from trainkit.fit.encoding.prepare import prepare
 from trainkit.fit.failure import error_of
+from trainkit.fit.seeding import derive, epoch_order
+from trainkit.nn.build import build_model
+from trainkit.spec import parse_spec, resolve
 
 MLP = {"kind": "mlp", "hidden": [16]}
 
@@ -83,9 +87,6 @@ def test_batch_loss_rows_within_an_epoch():
 
 def test_the_loss_is_the_mean_over_the_epoch_and_matches_a_bare_loop():
     """The same order, the same arithmetic: weights and losses equal a hand-written loop's, bit for bit."""
-    from trainkit.fit.encoding.prepare import prepare
-    from trainkit.fit.seeding import derive, epoch_order
-    from trainkit.nn import build_model
     from trainkit.spec import JobSpec, resolve
 
     data = vectors()
@@ -108,6 +109,38 @@ def test_the_loss_is_the_mean_over_the_epoch_and_matches_a_bare_loop():
         losses.append(total / 120)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), result.model.network.parameters(), strict=True))
     assert [r["value"] for r in result.history if r["name"] == "loss"][:3] == pytest.approx(losses, rel=1e-6)
+
+
+def test_weights_by_hand_are_those_of_torchs_cross_entropy():
+    """Whole runs, weights of the network and losses, against a loop over CrossEntropyLoss(weight=...)."""
+    rng = np.random.default_rng(0)
+    y = np.array(["no", "yes", "maybe"])[(np.arange(60) % 5).clip(max=2)]
+    data = Dataset.from_arrays(rng.normal(size=(60, 3)).astype(np.float32), y)
+    document = spec(
+        {"kind": "linear"},
+        balance={"yes": 5, "no": 0.5, "maybe": 1},
+        split="1:0:0",
+        optimizer={"kind": "sgd", "lr": 0.3},
+        train={"epochs": 3, "batch_size": 16},
+    )
+    result = tk.fit(document, data)
+    prepared = prepare(resolve(document, data.facts).spec, data, torch.device("cpu"), lambda _text: None)
+    assert prepared.classes == ("maybe", "no", "yes")
+    network = build_model(parse_spec(document).model, (3,), 3, derive(0, "init"))
+    loss_of = torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 0.5, 5.0]))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.3)
+    for epoch in range(1, 4):
+        order = epoch_order(60, 0, epoch)
+        for start in range(0, 60, 16):
+            rows = order[start : start + 16]
+            optimizer.zero_grad()
+            loss_of(network(prepared.train.x[rows]), prepared.train.targets[rows]).backward()
+            optimizer.step()
+    for own, theirs in zip(result.model.network.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(own, theirs)
+    loss = loss_of(network(prepared.train.x), prepared.train.targets).item()
+    assert result.evaluation["metrics"]["loss"] == pytest.approx(loss, rel=1e-5)
+    assert tk.evaluate_model(result.model, data)["metrics"]["loss"] == pytest.approx(loss, rel=1e-5)
 
 
 def test_weighted_epoch_loss_is_a_ratio_of_sums():
