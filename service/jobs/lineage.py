@@ -34,7 +34,7 @@ FREE = {
     "train",
 }
 """Sections that a job which goes on from another's checkpoint may change."""
-FIXED_IN_TRAIN = {"seed", "precision", "channels_last", "compile"}
+FIXED_IN_TRAIN = {"seed", "precision", "channels_last", "compile", "steps_per_epoch"}
 
 
 @dataclass(frozen=True, slots=True)

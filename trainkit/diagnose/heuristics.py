@@ -50,6 +50,8 @@ class RunView:
     def updates_per_epoch(self) -> int:
         """Number of optimizer steps in an epoch."""
         train = self.record.spec.train
+        if train.steps_per_epoch is not None:
+            return train.steps_per_epoch
         return max(1, ceil(self.record.parts[0] / (train.batch_size * train.gradient_accumulation_steps)))
 
     @property
@@ -178,9 +180,10 @@ def lower_learning_rate(view: RunView) -> Change | None:
 
 def smaller_batches(view: RunView) -> Change | None:
     """Reduce the batch size so that an epoch has about 20 updates, to no less than 16."""
-    batch = view.record.spec.train.batch_size
+    train = view.record.spec.train
+    batch = train.batch_size
     target = max(MIN_BATCH_SIZE, 1 << max(0, (view.record.parts[0] // MIN_UPDATES_PER_EPOCH).bit_length() - 1))
-    if target > batch // 2 or view.record.spec.train.gradient_accumulation_steps > 1:
+    if target > batch // 2 or train.gradient_accumulation_steps > 1 or train.steps_per_epoch is not None:
         return None
     why = f"{view.updates_per_epoch} updates per epoch are few; smaller batches give more updates."
     return Change({"train": {"batch_size": target}}, why, _expected("faster", "Masters and Luschi 2018"))

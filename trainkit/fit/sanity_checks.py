@@ -156,9 +156,9 @@ def small_model(setup: RunSetup, logged: _CheckRows) -> str | None:
     for done in range(stretch * (steps // stretch)):
         epoch, place = divmod(done, batches.count)
         if place == 0:
-            order = data.draw[epoch_order(len(data.draw), spec.train.seed, epoch + 1)].to(setup.device)
+            order = batches.order(epoch + 1).to(setup.device)
         _check_time(setup, begun)
-        start, end = batches.span(place)
+        start, end = batches.span(epoch + 1, place)
         batch = batches.batch(data.train, order[start:end], epoch + 1, place)
         z, _ = forward_backward(small, batches, small.forward, batch, sums)
         optimizer.step()

@@ -67,7 +67,10 @@ def estimate(resolved: ResolvedSpec, facts: DatasetFacts) -> dict[str, Any]:
     batch = min(spec.train.batch_size, samples)
     # a step gathers its whole batch, and takes it through the network by micro-batches
     gathered = min(spec.train.batch_size * spec.train.gradient_accumulation_steps, samples)
-    steps, passes = ceil(samples / gathered), ceil(samples / batch)
+    steps, passes, taken = ceil(samples / gathered), ceil(samples / batch), samples
+    if spec.train.steps_per_epoch is not None:
+        taken = round(samples * spec.train.steps_per_epoch / steps)
+        steps, passes = spec.train.steps_per_epoch, ceil(taken / batch)
     # weights, the best copy and the copy a checkpoint is written from; gradients and optimizer state of what is trained
     weight_bytes = BYTES * (3 * layers.parameters + trained * (1 + spec.optimizer.state_slots))
     # forward and backward keep about two copies of every activation
@@ -80,7 +83,7 @@ def estimate(resolved: ResolvedSpec, facts: DatasetFacts) -> dict[str, Any]:
         cost = {"steps_per_epoch": 1, "memory_bytes": memory, "seconds": round(seconds, 1)}
         return {**asdict(layers), "trainable": 0, **cost}
     # backward costs twice the forward pass; a frozen body has none, and without augmentation one forward pass in all
-    seen_samples = samples * spec.train.epochs
+    seen_samples = taken * spec.train.epochs
     body_passes: float = 3 * seen_samples
     if trains == "none" and spec.start_from is not None:
         once = spec.start_from.cache_features is not False and not spec.augment

@@ -219,7 +219,8 @@ def _warnings_of_training(spec: JobSpec, context: checks.CheckContext) -> Iterat
             "mse on one-hot targets learns slowly where the unit saturates",
             'Use {"kind": "cross_entropy"}.',
         )
-    if spec.train.batch_size * spec.train.gradient_accumulation_steps > context.training_samples:
+    step_samples = spec.train.batch_size * spec.train.gradient_accumulation_steps
+    if step_samples > context.training_samples and spec.train.steps_per_epoch is None:
         yield Problem(
             "/train/batch_size"
             if spec.train.batch_size > context.training_samples

@@ -148,7 +148,6 @@ NOT_NEEDED: dict[str, str] = {
     "amsgrad dampening centered maximize foreach fused": "Leave it out: there is no such choice here.",
     "return_sequences stateful": "Leave it out: `layers` stacks them, and `pooling` says what the head sees.",
     "kernel": "Leave it out, or use rbf_svm for a Gaussian and linear_svm for a linear kernel.",
-    "steps_per_epoch": "Leave it out: an epoch is all training samples once; `split.subsample` takes fewer.",
 }
 """Words for what is decided otherwise -> the sentence that says how."""
 KINDS: dict[str, str] = {

@@ -63,11 +63,14 @@ class TrainSpec(SpecModel):
     """The loop."""
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Passes over the training part."""
+    """Passes over the training part; with `steps_per_epoch`, stretches of so many steps."""
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """Samples of a forward and backward pass, and of a step unless it accumulates; an epoch's last may be smaller."""
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Forward and backward passes of `batch_size` samples whose gradients make one optimizer step."""
+    steps_per_epoch: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Optimizer steps of an epoch, as in Keras: the next epoch goes on where this one stopped, and a new pass over the
+    training part begins when all its samples were taken. Left out: an epoch is one pass."""
     seed: Seed = 0
     """Seed of the init, the order, the augmentation and the dropout."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -32,6 +32,7 @@ FREE_WITHIN = {
         "log_stats",
         "restore_best",
         "seed",
+        "steps_per_epoch",
     },
 }
 """Fields that may differ between trials that train as one."""

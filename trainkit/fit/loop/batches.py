@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainkit.fit.device import in_memory_format
 from trainkit.fit.encoding.prepare import Part
 from trainkit.fit.loop.setup import RunSetup
+from trainkit.fit.seeding import epoch_order
 
 
 def normalises_batches(network: nn.Module) -> bool:
@@ -53,24 +55,47 @@ class Batch:
 
 
 class BatchPlan:
-    """The steps of an epoch: one optimizer update each, over `batch_size` x `gradient_accumulation_steps` samples."""
+    """The steps of an epoch: one optimizer update each, over `batch_size` x `gradient_accumulation_steps` samples.
+
+    The run is a stream of passes over the training part, each in an order of its own. An epoch is one pass, or
+    `steps_per_epoch` steps of the stream, which go on where the epoch before them stopped.
+    """
 
     def __init__(self, setup: RunSetup) -> None:
         train = setup.spec.train
         self.samples = len(setup.data.draw)
-        """Samples of an epoch."""
+        """Samples of a pass."""
         self._setup = setup
         self._micro_batch = train.batch_size
         self.size = train.batch_size * train.gradient_accumulation_steps
         """Samples of a step."""
         self._joins = normalises_batches(setup.network)
-        self.count = count_batches(self.samples, self.size, joins=self._joins)
+        self._count_in_pass = count_batches(self.samples, self.size, joins=self._joins)
+        self.count = train.steps_per_epoch or self._count_in_pass
         """Steps of an epoch."""
         self._mixes = setup.augmenter is not None and setup.augmenter.mixes
 
-    def span(self, step: int) -> tuple[int, int]:
+    def order(self, epoch: int) -> Tensor:
+        """(m,) rows of the training part in the order in which the epoch's steps take them; decided by (seed, epoch)."""
+        first, last = self._samples_before(epoch, 0), self._samples_before(epoch, self.count)
+        number, skipped = divmod(first, self.samples)
+        seed, passes = self._setup.spec.train.seed, range(number + 1, -(-last // self.samples) + 1)
+        rows = torch.cat([self._setup.data.draw[epoch_order(self.samples, seed, one)] for one in passes])
+        return rows[skipped : skipped + last - first]
+
+    def span(self, epoch: int, step: int) -> tuple[int, int]:
         """First and one past the last position, in the epoch's order, of a step counted from 0."""
-        return step * self.size, (step + 1) * self.size if step + 1 < self.count else self.samples
+        before = self._samples_before(epoch, 0)
+        return self._samples_before(epoch, step) - before, self._samples_before(epoch, step + 1) - before
+
+    def samples_of(self, epoch: int) -> int:
+        """Samples that the epoch's steps take; one that is taken twice counts twice."""
+        return self._samples_before(epoch + 1, 0) - self._samples_before(epoch, 0)
+
+    def _samples_before(self, epoch: int, step: int) -> int:
+        """Samples of the stream before a step."""
+        passes, batches = divmod((epoch - 1) * self.count + step, self._count_in_pass)
+        return passes * self.samples + batches * self.size
 
     def micro_batches(self, samples: int) -> list[tuple[int, int]]:
         """(start, end) of the micro-batches of a step's samples; with batch norm none is a single sample."""

@@ -214,8 +214,9 @@ def build_setup(
     assert spec.loss is not None  # resolve() has filled it in
     loss = losses.build(spec.loss, outputs=prepared.outputs, label_smoothing=spec.regularize.label_smoothing)
     if runtime is None:
-        steps = spec.train.epochs * count_batches(
-            len(prepared.draw), spec.train.batch_size, joins=normalises_batches(network)
+        steps = spec.train.epochs * (
+            spec.train.steps_per_epoch
+            or count_batches(len(prepared.draw), spec.train.batch_size, joins=normalises_batches(network))
         )
         runtime = choose_runtime(spec, device, network, _calibration_step(spec, prepared, loss), steps)
         if spec.train.compile is True and not runtime.compile:

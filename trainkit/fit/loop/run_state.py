@@ -110,7 +110,7 @@ class RunState:
 
     def reset_epoch(self) -> None:
         """Empty what is gathered over an epoch: predictions and sums of the loss, on the device until its end."""
-        setup, samples = self._setup, self._batches.samples
+        setup, samples = self._setup, self._batches.samples_of(self.position.epoch)
         classifies = setup.data.scaler is None
         shape = (samples,) if classifies else (samples, setup.data.outputs)
         kind = torch.int64 if classifies else torch.float32
@@ -132,7 +132,7 @@ class RunState:
     def samples_done(self) -> int:
         """Training samples of this epoch that the steps so far have taken."""
         step = self.position.step_in_epoch
-        return self._batches.span(step - 1)[1] if step else 0
+        return self._batches.span(self.position.epoch, step - 1)[1] if step else 0
 
     @property
     def steps_before_phase(self) -> int:
@@ -176,6 +176,7 @@ class RunState:
         """
         device = self._setup.device
         self.position = TrainingPosition(**saved["position"])
+        self.reset_epoch()
         self.network.load_state_dict(saved["network"])
         if self.adapter is not None:
             self.adapter.load_state_dict(saved["adapter"])

@@ -27,7 +27,6 @@ from trainkit.fit.loop.result import Outcome, TrainingOutcome
 from trainkit.fit.loop.run_state import RunState
 from trainkit.fit.loop.setup import RunSetup
 from trainkit.fit.loop.train_step import LossSums, StepResult
-from trainkit.fit.seeding import epoch_order
 from trainkit.regularize import penalty
 
 BEST_SHARE = 0.1
@@ -72,7 +71,7 @@ class TrainingRun:
         epoch = state.position.epoch
         setup.events.phase(f"epoch {epoch}/{setup.spec.train.epochs}")
         state.enter_phase()
-        self._order = setup.data.draw[epoch_order(self.batches.samples, setup.spec.train.seed, epoch)].to(setup.device)
+        self._order = self.batches.order(epoch).to(setup.device)
         state.network.train()
         self._epoch_started = self._step_started = time.monotonic()
         self._epoch_first_step = state.position.step_in_epoch
@@ -82,7 +81,7 @@ class TrainingRun:
         position, phase = self.state.position, self.state.phase
         if self.outcome is not None or position.step_in_epoch == self.batches.count:
             return None
-        start, end = self.batches.span(position.step_in_epoch)
+        start, end = self.batches.span(position.epoch, position.step_in_epoch)
         batch = self.batches.batch(phase.train, self._order[start:end], position.epoch, position.step_in_epoch)
         rates = phase.schedule.rates(position.step - self.state.steps_before_phase)
         for group, rate in zip(phase.optimizer.param_groups, rates, strict=True):
@@ -233,7 +232,7 @@ class TrainingRun:
         values["lr"] = leading_rate(state.phase)
         share = (position.step_in_epoch - self._epoch_first_step) / max(position.step_in_epoch, 1)
         values["samples_per_second"] = samples * share / max(time.monotonic() - self._epoch_started, 1e-9)
-        if samples == self.batches.samples:
+        if position.step_in_epoch == self.batches.count:
             values["epoch_seconds"] = position.epoch_seconds
         return values
 
@@ -275,7 +274,7 @@ class TrainingRun:
         """Explain a batch loss that is not finite, once a run; ends the run where a rule says stop."""
         state, position, events = self.state, self.state.position, self.setup.events
         step_in_epoch = step - (position.step - position.step_in_epoch) - 1
-        start, end = self.batches.span(step_in_epoch)
+        start, end = self.batches.span(position.epoch, step_in_epoch)
         batch = self.batches.batch(state.phase.train, self._order[start:end], position.epoch, step_in_epoch)
         state.not_finite = explain_step(self.setup, self.batches, state.phase, batch, value, read_at=position.step)
         # Logged even between log steps: the rules are asked about this very loss, now or in a replay.

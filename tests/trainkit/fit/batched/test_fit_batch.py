@@ -210,6 +210,22 @@ def test_penalties_and_bounds_are_each_trials_own() -> None:
     assert lengths[0] > 1.2, "the bounds are ones that bite"
 
 
+def test_steps_of_an_epoch_and_l1_are_each_trials_own() -> None:
+    changes = [
+        ({}, {}),
+        ({"steps_per_epoch": 2}, {"l1": 2}),
+        ({"steps_per_epoch": 11}, {"l1": 2, "l1_update": "subgradient"}),
+    ]
+    base = spec(MLP, optimizer={"kind": "sgd", "lr": 0.1, "momentum": 0.5}, balance={"0": 1, "1": 2, "2": 3})
+    documents = [
+        {**document, "train": {**document["train"], **train}, "regularize": regularize}
+        for document, (train, regularize) in zip(seeds(base, 3), changes, strict=True)
+    ]
+    results = assert_same_as_alone(documents, vectors())
+    zeros = [sum(int((w == 0).sum()) for w in result.model.network.parameters() if w.ndim == 2) for result in results]
+    assert zeros[0] == zeros[2] == 0 < zeros[1]
+
+
 def test_trials_stop_at_epochs_of_their_own() -> None:
     rule = {"kind": "patience", "monitor": "val_loss", "patience": 1, "min_delta": 0.02}
     documents = [

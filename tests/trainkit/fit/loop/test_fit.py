@@ -136,8 +136,8 @@ def test_weights_by_hand_are_those_of_torchs_cross_entropy():
             optimizer.zero_grad()
             loss_of(network(prepared.train.x[rows]), prepared.train.targets[rows]).backward()
             optimizer.step()
-    for own, theirs in zip(result.model.network.parameters(), network.parameters(), strict=True):
-        torch.testing.assert_close(own, theirs)
+    for trained, expected in zip(result.model.network.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(trained, expected)
     loss = loss_of(network(prepared.train.x), prepared.train.targets).item()
     assert result.evaluation["metrics"]["loss"] == pytest.approx(loss, rel=1e-5)
     assert tk.evaluate_model(result.model, data)["metrics"]["loss"] == pytest.approx(loss, rel=1e-5)

@@ -18,6 +18,7 @@ from trainkit.spec import parse_spec
 SAMPLES, ALPHA = 120, 0.1
 SGD_LIKE: list[dict[str, Any]] = [
     {"kind": "sgd", "lr": 0.1},
+    {"kind": "sgd", "lr": 0.02, "momentum": 0.9, "nesterov": True},
     {"kind": "ema_momentum", "lr": 0.1},
     {"kind": "heavy_ball", "lr": 0.02},
     {"kind": "nesterov", "lr": 0.02},
@@ -50,7 +51,7 @@ def weights(optimizer: dict[str, Any], regularize: dict[str, Any], **changes: An
     return result.model.network.head.output.weight.detach().numpy()[0]
 
 
-@pytest.mark.parametrize("optimizer", SGD_LIKE, ids=lambda optimizer: optimizer["kind"])
+@pytest.mark.parametrize("optimizer", SGD_LIKE, ids=str)
 @pytest.mark.parametrize("scale", ["mean", "sum"])
 def test_l1_gives_the_weights_and_zeros_of_the_lasso(optimizer: dict[str, Any], scale: str) -> None:
     x, y, _ = sparse_regression()

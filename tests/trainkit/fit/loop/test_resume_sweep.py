@@ -88,6 +88,24 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
             train={"epochs": 30, "clip_value": 0.1, "batch_size": 8, "gradient_accumulation_steps": 2},
         ),
     ),
+    "epochs of fewer steps than a pass, weights by hand": (
+        vectors,
+        spec(
+            {"kind": "mlp", "hidden": [8], "dropout": 0.3},
+            balance={"0": 1, "1": 2.5, "2": 0.5},
+            schedule={"kind": "cosine"},
+            train={"epochs": 15, "steps_per_epoch": 4},
+        ),
+    ),
+    "epochs of more steps than a pass": (
+        vectors,
+        spec(
+            {"kind": "mlp", "hidden": [8], "norm": "batch"},
+            optimizer={"kind": "sgd", "lr": 0.05, "momentum": 0.9},
+            regularize={"l1": 0.5},
+            train={"epochs": 6, "steps_per_epoch": 10, "batch_size": 19, "evaluate_every_steps": 4},
+        ),
+    ),
     "gru": (
         short,
         spec(
