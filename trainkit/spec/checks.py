@@ -18,11 +18,11 @@ from trainkit.spec.facts import (
 )
 from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
-from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, direction, split_metric
+from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, metric_problem, mode_problem
 from trainkit.spec.models import SklearnModel, body_block_names, is_sklearn_model, smaller_model
 from trainkit.spec.problems import Problem, pointer
 from trainkit.spec.split import part_sizes
-from trainkit.spec.synonyms import nearest, suggest_kind
+from trainkit.spec.synonyms import nearest
 from trainkit.spec.training import Blocks, SanityCheck, TrainSpec, chosen_blocks
 from trainkit.spec.value_range import why_not_colour
 
@@ -383,41 +383,27 @@ def _monitor_problems(context: CheckContext) -> Iterator[Problem]:
     watched.append(("/schedule", spec.schedule))
     for where, rule in watched:
         monitor = getattr(rule, "monitor", None)
-        if monitor is not None:
-            yield from _monitor_problem(context, f"{where}/monitor", monitor, rule.mode, where)
+        if monitor is not None and (problem := _monitor_problem(context, where, monitor, rule.mode)):
+            yield problem
         if rule.kind in ("gap", "no_progress") and not context.has_validation:
             yield _no_validation(where, f"the {rule.kind} rule compares with validation data")
-    if spec.train.monitor is not None:
-        yield from _monitor_problem(context, "/train/monitor", spec.train.monitor, "auto", "/train")
+    monitor = spec.train.monitor
+    if monitor is not None and (problem := _monitor_problem(context, "/train", monitor, "auto")):
+        yield problem
 
 
-def _monitor_problem(context: CheckContext, where: str, monitor: str, mode: str, rule: str) -> Iterator[Problem]:
+def _monitor_problem(context: CheckContext, where: str, monitor: str, mode: str) -> Problem | None:
     fitting = CLASSIFICATION_METRICS if context.classification else REGRESSION_METRICS
     choices = [f"val_{name}" for name in fitting] + [f"train_{name}" for name in fitting if name in TRAIN_METRICS]
-    try:
-        part, metric = split_metric(monitor)
-    except ValueError:
-        hint = " ".join(word for word in (suggest_kind(monitor, choices), f"Choices: {', '.join(choices)}.") if word)
-        yield Problem(where, "unknown_metric", f"unknown metric {monitor!r}", hint)
-        return
-    if part == "test":
-        yield Problem(where, "test_is_held_out", "the test part must not decide anything", f"Use val_{metric}.")
-    elif monitor not in choices:
-        yield Problem(
-            where,
-            "metric_not_measured",
-            f"{monitor} is not measured in {context.task}",
-            f"Choices: {', '.join(choices)}.",
-        )
-    elif part == "val" and not context.has_validation:
-        yield _no_validation(where, f"{monitor} needs validation data, and the split has none")
-    elif mode in ("min", "max") and mode != direction(monitor):
-        yield Problem(
-            f"{rule}/mode",
-            "wrong_mode",
-            f"{monitor} is better when {'smaller' if direction(monitor) == 'min' else 'larger'}",
-            f'Use "{direction(monitor)}".',
-        )
+    problem = metric_problem(where, monitor, choices)
+    if problem is not None:
+        return problem
+    if monitor not in choices:
+        message, hint = f"{monitor} is not measured in {context.task}", f"Choices: {', '.join(choices)}."
+        return Problem(f"{where}/monitor", "metric_not_measured", message, hint)
+    if monitor.startswith("val_") and not context.has_validation:
+        return _no_validation(f"{where}/monitor", f"{monitor} needs validation data, and the split has none")
+    return mode_problem(where, monitor, mode)
 
 
 def _no_validation(where: str, message: str) -> Problem:

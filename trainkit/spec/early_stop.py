@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from trainkit.spec.base import NonNegative, Positive, ShortForm, SpecModel
-from trainkit.spec.metrics import DIRECTIONS, direction, split_metric, with_mode
+from trainkit.spec.metrics import DIRECTIONS, metric_problem, mode_problem, with_mode
 from trainkit.spec.problems import Problem, SpecError, problems_from_validation
-from trainkit.spec.synonyms import suggest_kind
 
 Mode = Literal["auto", "min", "max"]
 
@@ -224,7 +223,8 @@ def parse_rules(document: Any) -> tuple[EarlyStopRule, ...] | None:
         raise SpecError(problems_from_validation(error, document, RuleSet)) from None
     if given is None:
         return None
-    problems = [problem for index, rule in enumerate(given) for problem in _problems(f"/rules/{index}", rule)]
+    found = (_monitor_problem(f"/rules/{index}", rule) for index, rule in enumerate(given))
+    problems = [problem for problem in found if problem is not None]
     if problems:
         raise SpecError(problems)
     return tuple(with_mode(rule) for rule in given)
@@ -260,23 +260,10 @@ def check_logged(rules: Sequence[EarlyStopRule], logged: Collection[str]) -> Non
         raise SpecError(problems)
 
 
-def _problems(where: str, rule: EarlyStopRule) -> Iterator[Problem]:
+def _monitor_problem(where: str, rule: EarlyStopRule) -> Problem | None:
     """What is wrong with a rule whatever the job is."""
-    monitor, mode = getattr(rule, "monitor", None), getattr(rule, "mode", "auto")
+    monitor = getattr(rule, "monitor", None)
     if monitor is None:
-        return
+        return None
     choices = [f"{part}_{name}" for part in ("val", "train") for name in DIRECTIONS]
-    try:
-        part, metric = split_metric(monitor)
-    except ValueError:
-        hint = " ".join(word for word in (suggest_kind(monitor, choices), f"Choices: {', '.join(choices)}.") if word)
-        yield Problem(f"{where}/monitor", "unknown_metric", f"unknown metric {monitor!r}", hint)
-        return
-    if part == "test":
-        message = "the test part must not decide anything"
-        yield Problem(f"{where}/monitor", "test_is_held_out", message, f"Use val_{metric}.")
-    elif mode in ("min", "max") and mode != direction(monitor):
-        better = "smaller" if direction(monitor) == "min" else "larger"
-        yield Problem(
-            f"{where}/mode", "wrong_mode", f"{monitor} is better when {better}", f'Use "{direction(monitor)}".'
-        )
+    return metric_problem(where, monitor, choices) or mode_problem(where, monitor, getattr(rule, "mode", "auto"))

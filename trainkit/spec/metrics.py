@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
+
+from trainkit.spec.problems import Problem
+from trainkit.spec.synonyms import suggest_kind
 
 SPLITS = ("train", "val", "test")
 Direction = Literal["min", "max"]
@@ -56,3 +60,25 @@ def direction(name: str) -> Direction:
 def with_mode(rule: Any) -> Any:
     """The rule or schedule with its metric's own direction for `auto`."""
     return rule.model_copy(update={"mode": direction(rule.monitor)}) if getattr(rule, "mode", None) == "auto" else rule
+
+
+def metric_problem(where: str, monitor: str, choices: Sequence[str]) -> Problem | None:
+    """Why nothing can watch `monitor`, the metric at `where`/monitor: it is not among all metrics, or of the test part."""
+    try:
+        part, metric = split_metric(monitor)
+    except ValueError:
+        hint = " ".join(word for word in (suggest_kind(monitor, choices), f"Choices: {', '.join(choices)}.") if word)
+        return Problem(f"{where}/monitor", "unknown_metric", f"unknown metric {monitor!r}", hint)
+    if part == "test":
+        message = "the test part must not decide anything"
+        return Problem(f"{where}/monitor", "test_is_held_out", message, f"Use val_{metric}.")
+    return None
+
+
+def mode_problem(where: str, monitor: str, mode: str) -> Problem | None:
+    """Why `mode` contradicts the direction of a known metric; None for "auto"."""
+    better = direction(monitor)
+    if mode in ("auto", better):
+        return None
+    message = f"{monitor} is better when {'smaller' if better == 'min' else 'larger'}"
+    return Problem(f"{where}/mode", "wrong_mode", message, f'Use "{better}".')
