@@ -22,10 +22,11 @@ from worker import metrics_folder, shutdown
 from worker.housekeeping_process import HousekeepingProcess
 
 PRELOADED = {
-    "train": ("worker.supervisor", "trainkit.data", "trainkit.fit.loop.fit"),
-    "data": ("worker.intake", "trainkit.data.load"),
+    "train": ("trainkit.data", "trainkit.fit.loop.fit"),
+    "data": ("trainkit.data.load",),
     "predict": ("worker.predict", "trainkit.fit.models.trained_model", "PIL.Image"),
 }
+"""What each queue needs beyond the imports of `worker.tasks`, which Celery loads before."""
 
 SETTINGS = Settings.from_env()
 # before any module that defines metrics is imported
