@@ -31,24 +31,6 @@ ROWS_A_PAGE = 500_000
 
 
 @dataclass(frozen=True, slots=True)
-class LoggedRow:
-    """A row with its place in the log."""
-
-    seq: int
-    attempt: int
-    superseded: bool
-    row: MetricRow
-
-
-@dataclass(frozen=True, slots=True)
-class MetricPage:
-    """Rows in order, and the last seq that was looked at to find them."""
-
-    rows: list[LoggedRow]
-    next: int
-
-
-@dataclass(frozen=True, slots=True)
 class Slice:
     """One chunk's columns with the places that were asked for."""
 
@@ -243,23 +225,3 @@ def page_slices(
         if after >= most:
             break
     return found, after
-
-
-def read_page(
-    session: Session, job_id: str, after: int, *, limit: int = 500, names: frozenset[str] | None = None
-) -> MetricPage:
-    """The rows of `page_slices`, in order."""
-    slices, following = page_slices(session, job_id, after, limit, names)
-    return MetricPage(
-        [
-            LoggedRow(seq, piece.attempt, superseded, row)
-            for piece in slices
-            for seq, superseded, row in zip(
-                piece.seq[piece.places].tolist(),
-                piece.superseded[piece.places].tolist(),
-                piece.columns.rows(piece.places),
-                strict=True,
-            )
-        ],
-        following,
-    )

@@ -21,9 +21,9 @@ from sqlalchemy import select
 from service.database import make_engine
 from service.jobs.states import ENDED
 from service.jobs.tables import Attempt, Job, JobEvent
-from service.metrics import service as metrics
 from service.models.tables import Model
 from service.sessions import session_factory
+from tests.support.logged_rows import logged_rows
 from tests.support.stack import Stack, redis_binary, training_processes, wait_for
 
 
@@ -172,7 +172,7 @@ def check(stack: Stack, jobs: dict[str, str | None]) -> dict[str, Any]:
             fences = session.scalars(
                 select(Attempt.fence).where(Attempt.job_id == identifier).order_by(Attempt.fence)
             ).all()
-            rows = metrics.read_page(session, identifier, 0, limit=1_000_000).rows
+            rows = logged_rows(session, identifier)
             assert [row.seq for row in rows] == list(range(1, len(rows) + 1)), (identifier, "gap in the log")
             writers = [row.attempt for row in rows]
             assert writers == sorted(writers), (identifier, "an earlier attempt wrote after a later one")

@@ -26,6 +26,7 @@ from service.leases import Claim, StaleFence
 from service.metrics import service as metrics
 from service.metrics.chunks import MetricRow
 from service.models.tables import Model
+from tests.support.logged_rows import logged_rows
 from tests.support.transactions import transact
 
 EVALUATIONS = 4
@@ -198,7 +199,7 @@ class Play:
         with self.context.sessions() as session:
             events = session.scalars(select(JobEvent).where(JobEvent.job_id == self.job).order_by(JobEvent.seq)).all()
             models = session.scalars(select(Model).where(Model.job_id == self.job)).all()
-            rows = metrics.read_page(session, self.job, 0, limit=1000).rows
+            rows = logged_rows(session, self.job)
             decisions = repository.decisions_after(session, self.job, 0, 1000)
         assert [event.to_state for event in events if event.to_state in ENDED] == [job.state]
         assert events[-1].to_state == job.state

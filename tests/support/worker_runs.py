@@ -13,9 +13,9 @@ import psutil
 from service.jobs.tables import Job
 from service.logs import service as logs
 from service.logs.service import LogFilter, LoggedLine
-from service.metrics import service as metrics
 from service.simulation.schemas import SimulationOut
 from service.simulation.service import simulate
+from tests.support.logged_rows import logged_rows
 from tests.support.worker_context import Place
 from trainkit.spec.early_stop import parse_rules
 from worker.supervisor import claim_and_supervise
@@ -31,7 +31,7 @@ def run_one(place: Place) -> bool:
 def epochs_seen(place: Place, job: str) -> list[tuple[int, float]]:
     """(epoch, validation loss) of every evaluation that counts; the log must have no gaps."""
     with place.context.sessions() as session:
-        rows = metrics.read_page(session, job, 0, limit=100_000).rows
+        rows = logged_rows(session, job)
     assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
     return [
         (r.row.epoch, r.row.value) for r in rows if (r.row.split, r.row.name) == ("val", "loss") and not r.superseded

@@ -14,8 +14,8 @@ from service.background.lease_expiry import expire_leases
 from service.database import db_now
 from service.jobs.states import WITH_WORKER
 from service.jobs.tables import Job
-from service.metrics import service as metrics
 from service.models.tables import Model
+from tests.support.logged_rows import logged_rows
 from tests.support.worker_context import Place
 from worker import processes
 from worker.context import make_context
@@ -50,7 +50,7 @@ def test_killed_there_once(place: Place, tmp_path: Path, point: str) -> None:
     assert row.state == "succeeded"
     assert (row.attempts, row.interruptions) == (0, 0 if point == "after_finish" else 1)
     with place.context.sessions() as session:
-        rows = metrics.read_page(session, job, 0, limit=100_000).rows
+        rows = logged_rows(session, job)
         assert session.scalar(select(func.count()).select_from(Model)) == 1
     assert [entry.seq for entry in rows] == list(range(1, len(rows) + 1))
     live = [e.row.epoch for e in rows if (e.row.split, e.row.name) == ("val", "loss") and not e.superseded]

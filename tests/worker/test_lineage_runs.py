@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from service.jobs import repository, service
-from service.metrics import service as metrics
+from tests.support.logged_rows import logged_rows
 from tests.support.transactions import transact
 from tests.support.worker_context import Place
 from worker.supervisor import claim_and_supervise
@@ -12,7 +12,7 @@ from worker.supervisor import claim_and_supervise
 
 def epochs_of(place: Place, job: str) -> list[int]:
     with place.context.sessions() as session:
-        rows = metrics.read_page(session, job, 0, limit=100_000).rows
+        rows = logged_rows(session, job)
     return [row.row.epoch for row in rows if (row.row.split, row.row.name) == ("val", "loss")]
 
 

@@ -16,7 +16,7 @@ from service.jobs import attempts, leases
 from service.jobs import repository as jobs_repository
 from service.jobs.repository import decisions_after
 from service.leases import StaleFence
-from service.metrics import service as metrics
+from tests.support.logged_rows import LoggedRow, logged_rows
 from tests.support.worker_context import Place
 from worker.context import WorkerContext
 from worker.sink import Sink
@@ -67,9 +67,9 @@ def claim(place: Place) -> Sink:
     return Sink(place.context, claimed.claim, claimed.metric_seq, claimed.runtime)
 
 
-def stored(sink: Sink) -> list[metrics.LoggedRow]:
+def stored(sink: Sink) -> list[LoggedRow]:
     with sink.context.sessions() as session:
-        return metrics.read_page(session, sink.job_id, 0).rows
+        return logged_rows(session, sink.job_id)
 
 
 def test_rows_decisions_and_progress_land_on_the_job(place: Place, sink: Sink) -> None:

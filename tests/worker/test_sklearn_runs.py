@@ -12,8 +12,8 @@ from sqlalchemy import select
 import trainkit.fit.loop.fit  # noqa: F401 - before the forks, as a worker does
 from service.jobs import service as jobs
 from service.jobs.tables import Artifact
-from service.metrics import service as metrics
 from service.models.tables import Model
+from tests.support.logged_rows import logged_rows
 from tests.support.transactions import transact
 from tests.support.worker_context import Place
 from trainkit.fit import sklearn_baseline
@@ -35,7 +35,7 @@ def test_a_sklearn_baseline_succeeds_and_leaves_no_model(place: Place, kind: str
     with place.context.sessions() as session:
         assert session.scalars(select(Model)).all() == []
         names = set(session.scalars(select(Artifact.name).where(Artifact.job_id == job_id)))
-        rows = metrics.read_page(session, job_id, 0, limit=1000).rows
+        rows = logged_rows(session, job_id)
     assert names == {"confusion.png", "log.txt"}
     assert {row.row.epoch for row in rows} == {1}
     assert len(place.attempts(job_id)) == 1

@@ -28,6 +28,7 @@ from service.leases import StaleFence
 from service.metrics import service as metrics
 from service.settings import Settings
 from tests.support.api import Served, row
+from tests.support.logged_rows import logged_rows
 from tests.support.transactions import transact
 
 pytestmark = pytest.mark.postgresql
@@ -187,9 +188,9 @@ class Jobs(RuleBasedStateMachine):
                 assert job.interruptions == outcomes.count("lost")
                 assert job.attempts <= 2
                 assert (job.state in ("succeeded", "stopped")) == (job.result is not None)
-                page = metrics.read_page(session, job.id, 0, limit=1000)
-                assert [entry.seq for entry in page.rows] == list(range(1, job.next_seq))
-                fences = [entry.attempt for entry in page.rows]
+                rows = logged_rows(session, job.id)
+                assert [entry.seq for entry in rows] == list(range(1, job.next_seq))
+                fences = [entry.attempt for entry in rows]
                 assert fences == sorted(fences)
                 self.events_tell_the_way(session, job)
 

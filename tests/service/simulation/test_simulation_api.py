@@ -11,6 +11,7 @@ import pytest
 from service.metrics import service as metrics
 from service.metrics.chunks import MetricRow
 from tests.support.api import Served
+from tests.support.logged_rows import logged_rows
 from trainkit.diagnose.early_stopping import EarlyStopDecision, EarlyStopping, Evaluation
 from trainkit.spec.early_stop import parse_rules
 from trainkit.spec.metrics import with_mode
@@ -120,7 +121,7 @@ def test_what_was_run_again_is_left_out(service: Served) -> None:
     evaluate(service, claimed, [3.0, 2.0], rules)
     kept, rows = rules.state(), service.job(job)
     with service.sessions() as session:
-        seq = max(row.seq for row in metrics.read_page(session, job, 0).rows)
+        seq = max(row.seq for row in logged_rows(session, job))
     assert rows["state"] == "running"
     evaluate(service, claimed, [9.0, 9.0, math.nan], rules, first=3)
     with service.sessions.begin() as session:
