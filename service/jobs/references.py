@@ -30,18 +30,23 @@ def problems(session: Session, who: Principal, spec: JobSpec) -> Iterator[SpecPr
 
 
 def head_problems(session: Session, spec: JobSpec, facts: DatasetFacts) -> Iterator[SpecProblem]:
-    """Why the source's head cannot be kept for the classes of the dataset; `spec` is resolved and its source is there."""
+    """Why the source's head cannot be kept for the classes of the dataset; `spec` is resolved and its source is there.
+
+    Weight files lie on the workers: only they can tell.
+    """
     start = spec.start_from
-    if start is None or start.head != "keep" or (start.job is None and start.model is None):
-        return  # a weight file's classes are not known to anyone: the spec's own checks say so
-    if start.model is not None and not start.model.startswith("job_"):
-        source = repository.model(session, start.model)
+    if start is None or start.head != "keep" or start.file is not None:
+        return
+    if start.dataset is not None:
+        weights = repository.dataset(session, start.dataset)
+        classes = None if weights is None else (weights.facts or {}).get("classes")
     else:
-        source = repository.model_of(session, start.job or start.model or "")
-    if source is not None:
-        found = kept_head_problem(source.manifest.get("classes"), classes_of(spec, facts))
-        if found is not None:
-            yield found
+        named = start.model or start.job or ""
+        model = (repository.model_of if named.startswith("job_") else repository.model)(session, named)
+        classes = None if model is None else model.manifest.get("classes")
+    found = kept_head_problem(None if classes is None else list(classes), classes_of(spec, facts))
+    if found is not None:
+        yield found
 
 
 def _named(

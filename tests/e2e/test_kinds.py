@@ -161,7 +161,11 @@ def test_sequences_numbers_fine_tuning_ensemble_and_adaptation(stack: Stack, dat
         }
         again = {**base, "model": {**base["model"], "init": {"kind": "pretrained", "job": taught}}}
         adapted = {**base, "adapt": {"target_dataset": digits}}
-        later = finished(client, [tuned, again, adapted])
+        kept = {**base, "start_from": {"job": taught, "head": "keep", "freeze": {"first": 1}}}
+        later = finished(client, [tuned, again, adapted, kept])
+        assert [phase["blocks"] for phase in later[0]["runtime"]["phases"]] == [[], ["block_2"]]
+        assert [phase["blocks"] for phase in later[3]["runtime"]["phases"]] == [["block_2"]]
+        assert later[3]["runtime"]["trainable"] < later[3]["runtime"]["parameters"]
         ensemble = {"dataset": digits, "model": {"kind": "ensemble", "members": [taught, later[1]["id"]]}}
         (together,) = finished(client, [ensemble])
         answer = client.post(

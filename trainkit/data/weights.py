@@ -57,7 +57,7 @@ def read_weights(path: Path) -> tuple[DatasetFacts, dict[str, Any]]:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError):
             raise data_error("bad_weights", "the header is not JSON", path.name, HINT) from None
-    header.pop("__metadata__", None)
+    classes = classes_in(header.pop("__metadata__", None))
     spans, tensors = [], []
     for name, entry in header.items():
         begin, end = _span(name, entry)
@@ -66,7 +66,8 @@ def read_weights(path: Path) -> tuple[DatasetFacts, dict[str, Any]]:
     _check_spans(spans, path.stat().st_size - LENGTH - length, path.name)
     if not tensors:
         raise data_error("bad_weights", "the file holds no tensors", path.name, HINT)
-    return DatasetFacts(kind="weights", samples=0, target_type="none"), {
+    named = None if classes is None else dict.fromkeys(classes, 0)
+    return DatasetFacts(kind="weights", samples=0, target_type="none", classes=named), {
         "kind": "weights",
         "detected_because": "a safetensors header",
         "samples": 0,
@@ -76,6 +77,17 @@ def read_weights(path: Path) -> tuple[DatasetFacts, dict[str, Any]]:
         "findings": [],
         "unreadable": [],
     }
+
+
+def classes_in(metadata: Any) -> tuple[str, ...] | None:
+    """Return the class of each output of the head, where the file's metadata has them: `classes`, a JSON list of names."""
+    try:
+        classes = json.loads(metadata["classes"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return None
+    return tuple(classes) if len(set(classes)) == len(classes) else None
 
 
 def _span(name: str, entry: Any) -> tuple[int, int]:

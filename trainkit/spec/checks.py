@@ -425,7 +425,9 @@ def kept_head_problem(source: Sequence[str] | None, target: Sequence[str] | None
         return Problem(where, "head_of_classes", "the source's head tells classes, and this job predicts numbers", hint)
     if source is None:
         message = "the source does not say which class each output of its head stands for"
-        return Problem(where, "classes_unknown", message, f"{hint[:-1]}, or name a job or model as the source.")
+        return Problem(
+            where, "classes_unknown", message, f"{hint[:-1]}, or give the weight file metadata: `classes`, a JSON list."
+        )
     unknown = [name for name in target if name not in set(source)]
     if unknown:
         shown = f"{', '.join(unknown[:5])}{' ...' if len(unknown) > 5 else ''}"
@@ -449,10 +451,6 @@ def _transfer_problems(context: CheckContext) -> Iterator[Problem]:
     if spec.model.kind == "ensemble" and spec.start_from is not None:
         yield Problem("/start_from", "nothing_to_train", "an ensemble is not trained", "Remove it.")
     start = spec.start_from
-    if start is not None and start.head == "keep" and (start.dataset or start.file) and context.classification:
-        problem = kept_head_problem(None, ())
-        assert problem is not None
-        yield problem
     if start is not None:
         chosen: list[tuple[str, Blocks]] = [("/start_from/freeze", "none" if start.freeze == "body" else start.freeze)]
         chosen += [(f"/start_from/phases/{index}/unfreeze", one.unfreeze) for index, one in enumerate(start.phases)]

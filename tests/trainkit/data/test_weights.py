@@ -63,3 +63,21 @@ def test_a_header_longer_than_the_file(tmp_path: Path) -> None:
     (tmp_path / "w").write_bytes(struct.pack("<Q", 2**40) + b"{}")
     with pytest.raises(DataError, match="not a safetensors file"):
         prepare(tmp_path / "w", tmp_path / "prepared", kind="weights")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "classes"),
+    [
+        ({"classes": '["b", "a"]'}, {"b": 0, "a": 0}),
+        ({"classes": '["a", "a"]'}, None),
+        ({"classes": "[1]"}, None),
+        ({"classes": "no JSON"}, None),
+        ({"other": "x"}, None),
+        (None, None),
+    ],
+)
+def test_a_file_may_name_the_classes_of_its_head(
+    metadata: dict[str, str] | None, classes: dict[str, int] | None, tmp_path: Path
+) -> None:
+    save_file({"w": np.zeros(2, np.float32)}, tmp_path / "w", metadata)
+    assert read_weights(tmp_path / "w")[0].classes == classes

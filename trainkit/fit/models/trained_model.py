@@ -325,7 +325,10 @@ def save_model(model: TrainedModel, folder: Path) -> Path:
     preprocess, arrays = model.preprocessing.state()
     for name, array in arrays.items():
         tensors[PREPROCESS + name] = torch.from_numpy(np.array(array))
-    save_file(tensors, folder / TENSORS, {"format": FORMAT})
+    metadata = {"format": FORMAT}
+    if model.classes is not None:  # so that the head can be kept by whoever has this file alone
+        metadata["classes"] = json.dumps(list(model.classes))
+    save_file(tensors, folder / TENSORS, metadata)
     manifest = {
         "format": FORMAT,
         "kind": "network",

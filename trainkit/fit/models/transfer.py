@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from trainkit.data.weights import classes_in
 from trainkit.fit.encoding.targets import TargetScaler
 from trainkit.fit.seeding import derive
 from trainkit.nn.build import redraw_head
@@ -71,17 +73,20 @@ class SourceTargets:
 
 
 def read_source_targets(source: Any) -> SourceTargets:
-    """The meaning of a model's outputs; of a TrainedModel or an artifact folder. A weight file does not say it."""
+    """The meaning of a source's outputs, of a TrainedModel, an artifact folder, or a weight file's metadata `classes`."""
     if hasattr(source, "network"):
         return SourceTargets(source.classes, source.scaler)
-    manifest = Path(source) / "model.json"
-    if not manifest.is_file():
+    path = Path(source)
+    if path.is_dir():
+        described = json.loads((path / "model.json").read_text(encoding="utf-8"))
+        classes, scaler = described.get("classes"), described.get("target_scaler")
+        return SourceTargets(
+            None if classes is None else tuple(classes), None if scaler is None else TargetScaler.from_state(scaler)
+        )
+    if path.suffix in (".pt", ".pth"):
         return SourceTargets()
-    described = json.loads(manifest.read_text(encoding="utf-8"))
-    classes, scaler = described.get("classes"), described.get("target_scaler")
-    return SourceTargets(
-        None if classes is None else tuple(classes), None if scaler is None else TargetScaler.from_state(scaler)
-    )
+    with safe_open(path, framework="pt") as file:
+        return SourceTargets(classes_in(file.metadata()))
 
 
 def start_from(network: Network, spec: JobSpec, source: Any, targets: SourceTargets) -> str:

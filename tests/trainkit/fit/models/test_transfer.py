@@ -120,7 +120,8 @@ def test_a_kept_head_gives_each_class_the_row_of_its_name(names: list[str], hidd
     document = spec(CNN, start_from={**START, "head_hidden": hidden})
     three = tk.fit(document, relabelled(["ant", "bee", "cat"]), source=body).model
     before = output_rows(three)
-    for source in (three, three.save(tmp_path)):
+    folder = three.save(tmp_path)
+    for source in (three, folder, folder / "model.safetensors"):
         kept = spec(CNN, start_from={**START, "head": "keep", "freeze": "body"}, **STILL)
         result = tk.fit(kept, relabelled(names, seed=2), source=source)
         after = output_rows(result.model)
@@ -154,8 +155,8 @@ def test_a_head_that_cannot_be_kept_is_refused_with_what_to_do(source, tmp_path)
     plain = tmp_path / "plain.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in weights(source).items()}, plain)
     assert refusal(images(), plain)[:2] == ("/start_from/head", "classes_unknown")
-    with pytest.raises(tk.SpecError, match="does not say which class"):
-        tk.fit(spec(CNN, start_from={"file": "plain.safetensors", "head": "keep"}), images(), source=plain)
+    saved_file = source.save(tmp_path / "artifact") / "model.safetensors"
+    assert refusal(relabelled(["class 1", "dog"]), saved_file)[1] == "classes_differ", "it has its classes with it"
     wide = spec({**CNN, "channels": [4, 4, 8]}, start_from={**START, "head": "keep"})
     with pytest.raises(tk.SpecError, match="another shape") as refused:
         tk.fit(wide, images(), source=source)
