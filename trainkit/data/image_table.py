@@ -32,7 +32,7 @@ def read_image_table(
 
     The column of file names is detected by its values. `target` names the label column; by default it is the column
     named label, class, target, category or y, or the only other one. A `split` column gives the parts. `size` and
-    `store` are as in `read_images`.
+    `store` are as in `read_images`. The other columns are no inputs; `unused_columns` of the details names them.
     Raises DataError naming the file, the row or the column.
     """
     every = None if store is None else store.with_suffix(".every")
@@ -64,6 +64,7 @@ def read_image_table(
         "unreadable": [*image_details["unreadable"], *details["unreadable"], *bad],
         "file_column": name,
         "label_column": label,
+        "unused_columns": [column for column in columns if column not in (name, label)],
         "names": [found.names[place] for place in places[kept].tolist()],
         "unlabelled": len(found.names) - len(set(places[kept].tolist())),
     }

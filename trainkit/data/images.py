@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from trainkit.data.dataset import PART_NAMES, Dataset, ImageInputs, make_dataset
 from trainkit.data.errors import data_error
 from trainkit.data.image_loading import Progress, load_images
+from trainkit.data.table.reader import TABLE_SUFFIXES
 
 
 def read_images(
@@ -23,7 +24,9 @@ def read_images(
     """
     found = load_images(path, size=size, store=store, progress=progress)
     parts, classes, labels = _labels([tuple(name.split("/")[:-1]) for name in found.names], found.names)
-    return make_dataset("images", ImageInputs(found.pixels), labels, classes, parts), found.details()
+    tables = [name for name in found.others if name.lower().endswith(TABLE_SUFFIXES)]
+    details = {**found.details(), "unused_tables": tables}
+    return make_dataset("images", ImageInputs(found.pixels), labels, classes, parts), details
 
 
 def _labels(

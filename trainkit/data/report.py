@@ -105,6 +105,19 @@ def _reader_notes(details: dict[str, Any]) -> list[dict[str, str]]:
         found.append(
             finding("warning", "unlabelled", f"{unlabelled} images are not in the table, so they were left out")
         )
+    if columns := details.get("unused_columns"):
+        listed = ", ".join(columns[:MAX_LISTED]) + (" ..." if len(columns) > MAX_LISTED else "")
+        verb = "columns of the table are" if len(columns) > 1 else "column of the table is"
+        message = (
+            f"{len(columns)} {verb} not used ({listed}): a model of this dataset sees the image alone; to learn from "
+            f"them, upload the table by itself, with the target {details.get('label_column')}"
+        )
+        found.append(finding("warning", "unused_columns", message, columns[0]))
+    for table in details.get("unused_tables", ())[:MAX_LISTED]:
+        message = (
+            "this table is not used: the folders give the classes; upload with kind=image_table to take its labels"
+        )
+        found.append(finding("warning", "unused_table", message, table))
     if layout := details.get("layout"):
         found.append(_layout_note(layout))
     if columns := details.get("one_hot"):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from trainkit.data import DataError, Dataset, ImageInputs, load_dataset
+from trainkit.data import DataError, Dataset, ImageInputs, load_dataset, prepare
 from trainkit.data.image_table import read_image_table
 
 
@@ -84,3 +85,26 @@ def test_read_image_table_ambiguous_names_match_no_image(tmp_path: Path) -> None
         bundle.writestr("t.csv", "file,label\n0.png,x\na/0.png,y\n")
     with pytest.raises(DataError, match=r"row 1: no readable image '0\.png'"):
         read_image_table(tmp_path / "d.zip")
+
+
+def findings(path: Path, folder: Path, code: str, **options: Any) -> list[dict[str, str]]:
+    _, report = prepare(path, folder, **options)
+    return [found for found in report["findings"] if found["code"] == code]
+
+
+def test_columns_that_no_model_sees_are_named_in_a_finding(tmp_path: Path) -> None:
+    text = "age,file,split,label,sex\n1.5,0.png,train,x,m\n2.5,1.png,train,y,f\n3.5,2.png,test,x,f\n"
+    (found,) = findings(image_table(tmp_path, text), tmp_path / "p", "unused_columns")
+    assert (found["severity"], found["where"]) == ("warning", "age")
+    assert found["message"].startswith("2 columns of the table are not used (age, sex)")
+    plain = image_table(tmp_path, "file,label\n0.png,x\n1.png,y\n2.png,x\n")
+    assert findings(plain, tmp_path / "q", "unused_columns") == []
+
+
+def test_a_table_beside_class_folders_is_named_in_a_finding(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as bundle:
+        for i in range(6):
+            bundle.writestr(f"{'ab'[i % 2]}/{i}.png", picture(i))
+        bundle.writestr("meta.csv", "file,age\n0.png,3\n")
+    (found,) = findings(tmp_path / "d.zip", tmp_path / "p", "unused_table")
+    assert (found["severity"], found["where"]) == ("warning", "meta.csv")
