@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from unicodedata import category
 
 from trainkit.data.errors import DataError, data_error
 from trainkit.data.table.column_format import (
@@ -80,6 +81,8 @@ class DetectedColumn:
     """Numbers by their form, kept as text because a number would lose digits."""
     number_texts: bool = False
     """Strings of a typed file that are all numbers."""
+    unit: str = ""
+    """The currency or percent sign that stands beside every number of a column of text."""
     alternatives: tuple[str, ...] = ()
     """Other readings that fit all cells, where nothing in the file decides: separators, or date formats."""
     chosen: bool = False
@@ -168,12 +171,13 @@ def detect_text(name: str, counts: Counts, options: ColumnOptions, evidence: Fil
     if len(dates) == 1:
         date = ColumnFormat(name=name, type="date", missing=number_words, date_format=dates[0])
         return DetectedColumn(date, cells)
-    category = DetectedColumn(ColumnFormat(name=name, type="category", missing=text_words), cells)
+    text = DetectedColumn(ColumnFormat(name=name, type="category", missing=text_words), cells)
     if dates:
-        category.alternatives = tuple(str(one) for one in dates)
+        text.alternatives = tuple(str(one) for one in dates)
     elif misfits:
-        category.misfits, category.misfit_type = _misfits(present, misfits)
-    return category
+        text.misfits, text.misfit_type = _misfits(present, misfits)
+        text.unit = _unit(present)
+    return text
 
 
 def _given_text(name: str, counts: Counts, options: ColumnOptions, evidence: FileEvidence) -> DetectedColumn:
@@ -310,6 +314,17 @@ def _separators(
         return chosen, (), all_fit
     other = _described(decimal if chosen is thousands else thousands, present, character)
     return chosen, (other,), all_fit
+
+
+def _unit(present: Counts) -> str:
+    """Return the sign that stands before or after the number in all cells: `$` in $1,200, `%` in 12 %; else ""."""
+    signs = {sign for text in present for sign in (text[:1], text[-1:]) if sign == "%" or category(sign) == "Sc"}
+    if len(signs) != 1:
+        return ""
+    (sign,) = signs
+    bare = (text.removeprefix(sign).removesuffix(sign).strip() for text in present if sign in (text[:1], text[-1:]))
+    numbers = sum(map(is_number_text, bare))
+    return sign if numbers == len(present) else ""
 
 
 def _best(allowed: Sequence[Separators], present: Counts, characters: set[str]) -> tuple[list[Separators], bool]:

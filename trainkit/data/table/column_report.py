@@ -79,6 +79,9 @@ def findings_of(detected: DetectedColumn) -> list[Finding]:
             "whole numbers with leading zeros, or beyond 2^53, are kept as text; set the type number if they count"
         )
         found.append(finding("info", "codes_as_text", message, name))
+    if detected.unit:
+        message = f"the values are numbers with `{detected.unit}`, so they are text: take the sign out if they count"
+        found.append(finding("warning", "numbers_with_a_sign", message, name))
     if detected.number_texts:
         message = "the values are numbers written as text, so they are categories; set the type number if they count"
         found.append(finding("info", "numbers_as_text", message, name))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from trainkit.data.dataset import MAX_CATEGORIES, PART_NAMES, Column, Dataset, TableInputs, make_dataset
 from trainkit.data.errors import data_error
 from trainkit.data.file_types import refuse_other_types
-from trainkit.data.findings import Finding
+from trainkit.data.findings import Finding, finding
 from trainkit.data.table.column_detection import (
     Cells,
     DetectedColumn,
@@ -37,6 +37,8 @@ from trainkit.spec.synonyms import nearest
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".xlsx", ".xlsm")
 JSON_ARRAY = re.compile(r"\s*\[\s*\{")
+OTHER_DELIMITERS = {" ": "blanks", ":": "colons", "~": "tildes", "^": "carets", "/": "slashes"}
+"""Delimiters that are not detected, because they often are a part of values."""
 LABEL_COLUMNS = ("label", "class", "target", "category", "y")
 """Usual names of the label column, if no target is given."""
 
@@ -103,12 +105,27 @@ def read_columns(path: Path, target: str | None, reading: ReadOptions = DEFAULT_
             raise _missing_column(name, columns, place)
     details["column_readings"] = {one.format.name: reading_of(one) for one in detected}
     details["column_findings"] = [*findings, *(found for one in detected for found in findings_of(one))]
+    if dialect.file == "delimited" and len(detected) == 1 and reading.delimiter is None:
+        details["column_findings"] += _one_column(detected[0])
     split = None
     if named := split_column(columns, target):
         details["split_column"] = named
         split = parts_of(columns.pop(named))
     table_format = TableFormat(dialect=dialect, columns=tuple(one.format for one in detected))
     return ReadTable(columns, table_format, split, details)
+
+
+def _one_column(detected: DetectedColumn) -> list[Finding]:
+    """Return a finding when every row of a single column of text holds the same number of another delimiter."""
+    texts = [text for text, _ in detected.cells if text]
+    for character, shown in OTHER_DELIMITERS.items():
+        counts = {text.count(character) for text in texts}
+        if detected.format.type == "category" and len(texts) > 1 and len(counts) == 1 and counts != {0}:
+            message = (
+                f"every row is one value with the same number of {shown} in it: set `delimiter` if they separate values"
+            )
+            return [finding("warning", "one_column", message, detected.format.name)]
+    return []
 
 
 def _missing_column(name: str, columns: Mapping[str, Column], place: str) -> Exception:

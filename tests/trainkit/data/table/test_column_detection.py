@@ -264,6 +264,22 @@ def test_a_file_without_a_header_is_predicted_without_one(tmp_path: Path) -> Non
         read_request(encoder.format, b"1,2,3,4\n", "text/csv", encoder.names)
 
 
+@pytest.mark.parametrize(("cells", "sign"), [(["$1,200", "$5"], "$"), (["12 %", "7.5%"], "%"), (["5 €", "€ 6"], "€")])
+def test_numbers_with_a_sign_are_said(cells: list[str], sign: str, tmp_path: Path) -> None:
+    (message,) = Read(tmp_path, lines("x", cells)).findings("numbers_with_a_sign")
+    assert f"`{sign}`" in message
+    assert Read(tmp_path / "no", lines("x", [*cells, "$ and %"])).findings("numbers_with_a_sign") == []
+
+
+@pytest.mark.parametrize("delimiter", [" ", ":", "~"])
+def test_a_delimiter_that_is_not_detected_is_asked_for(delimiter: str, tmp_path: Path) -> None:
+    text = f"a{delimiter}b\n1{delimiter}x\n2{delimiter}y\n"
+    assert "set `delimiter`" in Read(tmp_path / "1", text).findings("one_column")[0]
+    declared = Read(tmp_path / "2", text, delimiter=delimiter)
+    assert (declared.values("a"), declared.values("b"), declared.findings("one_column")) == ([1.0, 2.0], ["x", "y"], [])
+    assert Read(tmp_path / "3", "a\none two\nthree\n").findings("one_column") == []
+
+
 def test_dates_may_always_be_sent_as_iso_8601(tmp_path: Path) -> None:
     read = Read(tmp_path, "day,y\n05.01.2024,a\n31.12.2024,b\n", "y")
     encoder = read.encoder()
