@@ -15,6 +15,7 @@ READ_OPTIONS = {
     "delimiter": "tab",
     "encoding": "cp1252",
     "header": False,
+    "sheet": "May 2026",
     "image_size": "32x16",
     "channels": "last",
     "task": "regression",

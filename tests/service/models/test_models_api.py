@@ -12,8 +12,9 @@ import pytest
 
 from service.inference_requests import repository as inference_requests
 from service.leases import Claim, StaleFence
-from service.models.service import check_request
+from service.models.service import OTHER_TYPES, check_request
 from tests.support.api import Served
+from trainkit.data.table.request_rows import TABLE_TYPES
 
 
 @pytest.fixture
@@ -121,6 +122,10 @@ def test_without_a_worker_it_is_503_in_the_end(service: Served, model: str) -> N
     answer = service.client.post(f"/v1/models/{model}/predict", json={"inputs": [[1]]})
     assert (answer.status_code, answer.json()["code"]) == (503, "no_prediction_worker")
     assert answer.headers["retry-after"]
+
+
+def test_the_api_takes_the_types_of_files_that_a_worker_reads() -> None:
+    assert set(OTHER_TYPES) == set(TABLE_TYPES)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gzip
 import io
 import re
 import zipfile
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 import openpyxl
 import pytest
+from PIL import Image
 
 from trainkit.data import Dataset, load_dataset, prepare
-from trainkit.data.dataset import TableInputs
+from trainkit.data.dataset import ImageInputs, SequenceInputs, TableInputs
 from trainkit.data.errors import DataError, InputError
 from trainkit.data.table import excel
 from trainkit.data.table.request_rows import read_request
@@ -256,3 +258,38 @@ def test_a_model_of_a_text_file_reads_a_workbook(tmp_path: Path) -> None:
     ]
     with pytest.raises(InputError, match='holds the sheets "A", "B"'):
         request(read, workbook(("A", [["x"], [1]]), ("B", [["x"], [1]])), ["day", "x"])
+
+
+def zipped(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as bundle:
+        for name, data in files.items():
+            bundle.writestr(name, data)
+    return path
+
+
+def test_a_workbook_in_an_archive_or_packed_with_gzip_is_a_table(tmp_path: Path) -> None:
+    data = workbook(("S", [["x", "y"], [1, "a"], [2, "b"]]))
+    (tmp_path / "one.gz").write_bytes(gzip.compress(data))
+    for path in (zipped(tmp_path / "one.zip", {"notes.txt": b"-", "May/data.xlsx": data}), tmp_path / "one.gz"):
+        inputs = load_dataset(path).inputs
+        assert isinstance(inputs, TableInputs)
+        assert inputs.columns["x"].values.tolist() == [1, 2]
+
+
+def test_a_workbook_may_hold_sequences_in_long_form(tmp_path: Path) -> None:
+    rows = [["id", "x", "label"], *([n // 3, n, n // 3 % 2] for n in range(12))]
+    (tmp_path / "data").write_bytes(workbook(("S", rows)))
+    dataset = load_dataset(tmp_path / "data", kind="sequences")
+    assert isinstance(dataset.inputs, SequenceInputs)
+    assert dataset.facts.samples == 4
+    assert dataset.inputs.values[:, 0].tolist() == list(range(12))
+
+
+def test_a_workbook_may_label_images(tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    Image.new("L", (4, 4), 200).save(picture, "PNG")
+    images = {f"{n}.png": picture.getvalue() for n in range(4)}
+    table = workbook(("S", [["file", "label"], *([name, "ab"[n % 2]] for n, name in enumerate(images))]))
+    dataset = load_dataset(zipped(tmp_path / "d.zip", {**images, "labels.xlsx": table}))
+    assert isinstance(dataset.inputs, ImageInputs)
+    assert (dataset.facts.samples, dataset.facts.classes) == (4, {"a": 2, "b": 2})
