@@ -98,7 +98,8 @@ def start_from(network: Network, spec: JobSpec, source: Any, targets: SourceTarg
     assert start is not None
     tensors = read_tensors(source)
     taken, fresh = (_by_name if start.match == "name" else _by_position)(network, tensors, "body")
-    if not taken:
+    only_a_head = not _scoped(network, "body")  # a linear model's only layer
+    if not taken and not (only_a_head and start.head == "keep"):
         names, ours = ", ".join(list(tensors)[:3]), ", ".join(list(network.state_dict())[:3])
         raise SpecError(
             [

@@ -165,6 +165,15 @@ def test_a_head_that_cannot_be_kept_is_refused_with_what_to_do(source, tmp_path)
         tk.fit(spec(CNN, start_from={**START, "head": "keep", "head_hidden": [4]}), images(), source=source)
 
 
+def test_a_linear_model_is_kept_as_the_head_that_it_is():
+    source = tk.fit(spec({"kind": "linear"}), vectors()).model
+    kept = spec({"kind": "linear"}, start_from={**START, "head": "keep"}, **STILL)
+    result = tk.fit(kept, vectors(seed=1), source=source)
+    torch.testing.assert_close(output_rows(result.model), output_rows(source))
+    with pytest.raises(tk.SpecError, match="no tensor of the source fits"):
+        tk.fit(spec({"kind": "linear"}, start_from=START), vectors(seed=1), source=source)
+
+
 def test_a_kept_head_of_numbers_predicts_the_same_values_on_another_scale() -> None:
     model = {"kind": "mlp", "hidden": [8]}
     source = tk.fit(spec(model), numbers()).model
