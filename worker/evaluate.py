@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from trainkit.data.table.request_rows import TableRows
     from trainkit.fit import EnsembleModel, TrainedModel
 
+GZIP_TYPES = ("application/gzip", "application/x-gzip")
+
 
 def evaluate(model_folder: Path, request: bytes, media_type: str, options: Mapping[str, Any]) -> tuple[bytes, str]:
     """`{split, samples, metrics, per_class, confusion_matrix, classes, warnings}` as JSON. Raises BadInputError.
@@ -34,6 +36,8 @@ def evaluate(model_folder: Path, request: bytes, media_type: str, options: Mappi
         data = _dataset(Path(folder))
     elif model.table_encoders:
         encoder = model.table_encoders[0]
+        if media_type in GZIP_TYPES:
+            media_type = "application/octet-stream"  # what is inside tells what it is
         data = read_rows(encoder.format, encoder.names, request, media_type, options.get("charset"))
     else:
         data, unreadable = _file(model, request, media_type, options.get("target"))
@@ -73,16 +77,17 @@ def _file(
         hint = 'Send {"dataset": "ds_..."}, or a file as for an upload: a zip of class folders, an NPZ with X and y.'
         raise BadInputError("not_a_table", "only the rows of a table are sent as JSON", "/inputs", hint)
     from trainkit.data import DataError
-    from trainkit.data.load import read
+    from trainkit.data.load import detect_kind, read
 
     limit_resources()  # an archive may be hostile
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "upload"
         path.write_bytes(request)
         try:
-            # by itself, a table in long form is a table
-            kind = "sequences" if model.description.get("dataset", {}).get("kind") == "sequences" else None
-            data, _, details = read(path, kind=kind, target=target, reading=_reading(model))
+            kind, _ = detect_kind(path)
+            if kind == "table" and model.description.get("dataset", {}).get("kind") == "sequences":
+                kind = "sequences"  # in long form
+            data, _, details = read(path, kind=kind, target=target, reading=_reading(model, kind))
         except DataError as error:
             raise BadInputError.of_items(
                 [
@@ -93,15 +98,15 @@ def _file(
     return data, list(details.get("unreadable") or ())
 
 
-def _reading(model: TrainedModel | EnsembleModel) -> ReadOptions:
-    """How a file is read so that it has the form of the training data."""
+def _reading(model: TrainedModel | EnsembleModel, kind: str) -> ReadOptions:
+    """How a file of that kind is read so that it has the form of the training data."""
     from trainkit.fit.encoding.encode import ImageEncoder
     from trainkit.fit.models.trained_model import TrainedModel
 
     dataset = model.description.get("dataset", {})
-    if dataset.get("kind") in ("arrays", "sequences"):
+    if kind in ("arrays", "sequences"):
         task: TargetTask = "regression" if model.classes is None else "classification"
-        return ReadOptions(task=task, channels=dataset.get("channels"))
+        return ReadOptions(task=task, channels=dataset.get("channels") if kind == "arrays" else None)
     first = model
     while not isinstance(first, TrainedModel):
         first = first.members[0]

@@ -35,7 +35,13 @@ OTHER_TYPES = (
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 )
 """As in `trainkit.data.table.request_rows`, which the API does not load."""
-ARCHIVE_TYPES = ("application/zip", "application/x-zip-compressed", "application/x-tar", "application/gzip")
+ARCHIVE_TYPES = (
+    "application/zip",
+    "application/x-zip-compressed",
+    "application/x-tar",
+    "application/gzip",
+    "application/x-gzip",
+)
 CHARSET = re.compile(r';\s*charset="?(?P<name>[A-Za-z0-9_.:-]{1,40})', re.IGNORECASE)
 SEND = (
     'Send {"inputs": [...]} as application/json, one image as image/png or image/jpeg, or the rows of a table as '

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import zipfile
@@ -83,6 +84,7 @@ def test_a_table(tmp_path: Path) -> None:
     answers = [answered(model, body, media_type) for body, media_type in forms]
     assert answers[0] == answers[1] == answers[2]
     assert answers[0]["samples"] == 60
+    assert answered(model, gzip.compress(forms[0][0]), "application/gzip") == answers[0]
     bad = refused(model, b"x,y\n1,a\n2,d\n", "text/csv")
     assert (bad["code"], bad["pointer"]) == ("unknown_label", "/inputs/1/y")
     assert bad["message"].startswith('row 1 (line 3): the label "d" is none')
@@ -120,6 +122,30 @@ def test_arrays_with_few_whole_numbers_to_predict(tmp_path: Path) -> None:
     found = answered(model, few.getvalue(), "application/octet-stream")
     assert set(found["metrics"]) == {"loss", "mse", "mae", "r2"}
     assert found["classes"] == []
+    bad = refused(model, b"a,y\n1,2\n3,4\n", "text/csv")
+    assert (bad["code"], bad["message"]) == ("wrong_kind", "the model reads arrays, and the data are a table")
+
+
+def test_sequences_from_a_table_in_long_form(tmp_path: Path) -> None:
+    lines = [
+        f"s{k},{(1 if k % 2 else -1) * step},{'up' if k % 2 else 'down'}"
+        for k in range(40)
+        for step in range(4 + k % 3)
+    ]
+    upload, prepared = tmp_path / "s.csv", tmp_path / "prepared"
+    upload.write_text("id,v,label\n" + "\n".join(lines) + "\n")
+    prepare(upload, prepared, kind="sequences", target="label")
+    result = tk.fit(spec({"kind": "gru", "hidden": 4}), tk.Dataset.load(prepared))
+    assert result.evaluation is not None
+    model = result.model.save(tmp_path / "model")
+    sent = answered(model, upload.read_bytes(), "text/csv", target="label")
+    assert sent == answered(model, b"{}", "application/json", dataset_folder=str(prepared))
+    again = answered(
+        model, b"{}", "application/json", dataset_folder=str(prepared), part="test", is_training_dataset=True
+    )
+    assert again["metrics"] == result.evaluation["metrics"]
+    wrong = upload.read_bytes().replace(b"id,v", b"id,w")
+    assert refused(model, wrong, "text/csv", target="label")["code"] == "wrong_columns"
 
 
 def test_a_dataset_that_is_gone(tmp_path: Path) -> None:

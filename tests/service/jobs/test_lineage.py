@@ -68,9 +68,15 @@ def test_what_a_checkpoint_cannot_go_on_with_is_pointed_at(service: Served) -> N
     job = service.submit()
     record_checkpoint(service, service.claim())
     patch = {"model": {"hidden": [3]}, "optimizer": {"kind": "sgd"}, "train": {"seed": 9, "epochs": 50}}
+    patch["train"]["steps_per_epoch"] = 3
     answer = post_job(service, f"{job}/fork", {"patch": patch})
     assert answer.status_code == 422
-    assert [error["pointer"] for error in answer.json()["errors"]] == ["/model", "/train/seed", "/optimizer/kind"]
+    assert [error["pointer"] for error in answer.json()["errors"]] == [
+        "/model",
+        "/train/seed",
+        "/train/steps_per_epoch",
+        "/optimizer/kind",
+    ]
     wrong = post_job(service, f"{job}/fork", {"patch": {"optimiser": {}}})
     assert [error["pointer"] for error in wrong.json()["errors"]] == ["/optimiser"]
     assert post_job(service, "job_nobody/fork", {}).status_code == 404
