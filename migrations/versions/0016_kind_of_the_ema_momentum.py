@@ -1,4 +1,4 @@
-"""Rename the optimizer kind momentum to ema_momentum in stored documents"""
+"""Rename the optimizer kind momentum to ema_momentum in stored documents, and write out that they preprocess nothing"""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ def upgrade() -> None:
     for name, (keys, columns) in DOCUMENTS.items():
         table = sa.table(name, *map(sa.column, keys), *(sa.column(column, kind) for column, kind in columns.items()))
         for column in (table.c[name] for name in columns):
-            found = connection.execute(
-                sa.select(*(table.c[key] for key in keys)).where(sa.cast(column, sa.Text).like(f'%"{OLD}"%'))
-            ).all()
+            found = connection.execute(sa.select(*(table.c[key] for key in keys)).where(column.is_not(None))).all()
             for values in found:
                 row = sa.and_(*(table.c[key] == value for key, value in zip(keys, values, strict=True)))
                 document = connection.execute(sa.select(column).where(row)).scalar_one()
@@ -49,6 +47,8 @@ def renamed(document: Any) -> Any:
     optimizer = changed.get("optimizer")
     if isinstance(optimizer, dict) and optimizer.get("kind") == OLD:
         changed["optimizer"] = {**optimizer, "kind": NEW}
+    if {"model", "dataset"} <= set(changed) and "preprocess" not in changed:
+        changed["preprocess"] = []  # left out, it now means z_score for tables
     if POINTER in changed:
         values = changed[POINTER]
         changed[POINTER] = [_kind(value) for value in values] if isinstance(values, list) else _kind(values)

@@ -548,7 +548,7 @@ def test_migration_0016_renames_the_kind_of_the_ema_momentum(database_url: str) 
     numbers = {"max_attempts": 3, "next_seq": 1, "next_event_seq": 1, "next_decision_seq": 1, "fence": 1}
     dataset = {"id": "ds_1", "project_id": "p", "name": "d", "version": 1, "state": "ready", "fence": 1}
     spec = {"name": "momentum", "model": {"kind": "mlp"}, "dataset": "ds_1", "optimizer": {"kind": "momentum", "lr": 1}}
-    kept = {**spec, "optimizer": {"kind": "ema_momentum", "lr": 1}}
+    kept = {**spec, "optimizer": {"kind": "ema_momentum", "lr": 1}, "preprocess": []}
     job = {"project_id": "p", "name": "momentum", "labels": {}, "dataset_id": "ds_1", "queue": "train", **counts}
     job |= {**numbers, "metrics_last": {}, "metrics_best": {}, "spec": spec, "resolved": spec, "state": "succeeded"}
     plan = {"kind": "grid", "spec": spec, "space": {"/optimizer/kind": ["momentum", "sgd"]}}

@@ -74,7 +74,7 @@ def _expected(size: str, source: str, metric: str = "val_loss") -> tuple[str, st
 
 def z_score(view: RunView) -> Change | None:
     """Add z_score to inputs that are not scaled."""
-    if any(step.kind in SCALING for step in view.record.spec.preprocess):
+    if any(step.kind in SCALING for step in (view.record.spec.preprocess or ())):
         return None
     why = "Inputs of mean 0 and standard deviation 1 make the loss equally steep in all directions."
     return Change(
@@ -232,7 +232,7 @@ def mixup(view: RunView) -> Change | None:
 
 
 def _has_projection(view: RunView) -> bool:
-    return any(step.kind in ("pca", "whiten") for step in view.record.spec.preprocess)
+    return any(step.kind in ("pca", "whiten") for step in (view.record.spec.preprocess or ()))
 
 
 def dropout(view: RunView) -> Change | None:

@@ -289,7 +289,7 @@ def _saturated_activations(record: Record) -> Iterator[Change]:
             "This initialization keeps the inputs of the activations where their slope is not near 0.",
             expected,
         )
-    if not any(step.kind == "z_score" for step in record.spec.preprocess):
+    if not any(step.kind == "z_score" for step in (record.spec.preprocess or ())):
         yield Change(
             scaled_patch(record),
             "Inputs of unit size keep the inputs of the activations where their slope is not near 0.",

@@ -51,7 +51,7 @@ def init_fields(record: Record, kind: str) -> dict[str, Any]:
 
 def scaled_patch(record: Record) -> Patch:
     """Return the patch that adds z_score: after imputation and before pca or whiten."""
-    return {"preprocess": with_z_score(record.spec.preprocess)}
+    return {"preprocess": with_z_score(record.spec.preprocess or ())}
 
 
 def longer_patch(record: Record, factor: int) -> Patch:

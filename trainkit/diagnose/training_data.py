@@ -28,7 +28,7 @@ def unscaled_inputs(record: Record) -> Verdict | None:
 
     Pixels are always scaled to [0, 1].
     """
-    if any(step.kind in SCALING for step in record.spec.preprocess):
+    if any(step.kind in SCALING for step in (record.spec.preprocess or ())):
         return None
     sizes = _root_mean_squares(record)
     if not sizes:

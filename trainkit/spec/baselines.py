@@ -59,7 +59,7 @@ def _of_vectors(resolved: ResolvedSpec, facts: DatasetFacts) -> bool:
 
 def _common(document: Mapping[str, Any], resolved: ResolvedSpec, facts: DatasetFacts) -> Document:
     train = document.get("train") or {}
-    steps = resolved.spec.preprocess
+    steps = resolved.spec.preprocess or ()
     scales = any(step.kind in SCALING for step in steps) or not _of_vectors(resolved, facts)
     return {
         **{name: document[name] for name in KEPT if name in document},

@@ -29,6 +29,11 @@ from trainkit.spec.value_range import why_not_colour
 ANY_SAMPLE_AUGMENT = ("noise", "mixup")
 COLOUR_AUGMENT = ("saturation", "hue")
 IMAGE_MODELS = ("cnn", "residual_cnn", "torchvision")
+WITH_BATCH_NORM = (
+    *("resn", "wide_resn", "densenet", "efficientnet", "googlenet", "inception", "maxvit", "mnasnet", "mobilenet"),
+    *("regnet", "shufflenet"),
+)
+"""Beginnings of the names of torchvision's architectures with batch norm; the vgg ones end in _bn."""
 RECURRENT_MODELS = ("lstm", "gru")
 FLAT_MODELS = ("mlp", "linear", "linear_svm", "gradient_boosting", "rbf_svm")
 SOFT_TARGET_LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "focal")
@@ -169,7 +174,7 @@ def _column_problems(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
     if forecasting:
         yield from _gaps_in_series(columns)
         return
-    imputes = any(step.kind == "impute" for step in spec.preprocess)
+    imputes = any(step.kind == "impute" for step in (spec.preprocess or ()))
     for column in columns:
         if column.type == "categorical" and column.categories is None:
             yield Problem(
@@ -184,7 +189,7 @@ def _column_problems(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
             "/preprocess",
             "missing_values",
             f"values are missing in {', '.join(with_gaps[:10])}",
-            'Put {"kind": "impute"} first in `preprocess`, or leave the columns out.',
+            "Write `preprocess: [impute, z_score]`, or `[impute]` and your own steps, or leave the columns out.",
         )
 
 
@@ -202,6 +207,7 @@ def all_problems(context: CheckContext) -> Iterator[Problem]:
     yield from _preprocess_problems(context)
     yield from _augment_problems(context)
     yield from _model_problems(context)
+    yield from _single_sample_problems(context)
     yield from _loss_problems(context)
     yield from _monitor_problems(context)
     yield from _transfer_problems(context)
@@ -259,7 +265,7 @@ def class_sizes_in_folds(context: CheckContext) -> list[float]:
 def _preprocess_problems(context: CheckContext) -> Iterator[Problem]:
     spec, sample = context.spec, context.sample
     width, flat = sample.size if sample.form != "sequence" else sample.shape[-1], sample.form != "image"
-    for index, step in enumerate(spec.preprocess):
+    for index, step in enumerate(spec.preprocess or ()):
         where = f"/preprocess/{index}"
         if step.kind == "impute":
             if context.facts.kind != "table":
@@ -354,6 +360,39 @@ def _model_problems(context: CheckContext) -> Iterator[Problem]:
         yield Problem(
             "/train/gradient_accumulation_steps", "not_with_adapt", "domain adaptation takes whole batches", hint
         )
+
+
+def _single_sample_problems(context: CheckContext) -> Iterator[Problem]:
+    """Batch norm of one value: its variance is 0, and PyTorch refuses it. A last batch of one joins the one before."""
+    spec = context.spec
+    frozen = spec.start_from is not None and spec.start_from.freeze == "body" and not spec.start_from.phases
+    if frozen or min(spec.train.batch_size, context.training_samples) > 1 or not _norms_one_value(context):
+        return
+    where = "/train/batch_size" if spec.train.batch_size == 1 else "/split/train"
+    yield Problem(
+        where,
+        "batch_norm_of_one",
+        "batch norm needs at least 2 samples in a batch, and the training batches have 1",
+        "Use a `train.batch_size` of 2 or more; where the model has a `norm`, layer and group take single samples.",
+    )
+
+
+def _norms_one_value(context: CheckContext) -> bool:
+    """Whether a batch norm of the model sees one value a channel in a batch of one sample."""
+    model, shape = context.spec.model, context.sample.shape
+    side = min(shape[-2:]) if context.sample.form == "image" else 1
+    match model.kind:
+        case "mlp":
+            return model.norm == "batch" and bool(model.hidden)
+        case "cnn":
+            return model.norm == "batch" and (
+                side == 1 or model.pool != "none" and side >> len(model.channels) - 1 <= 1
+            )
+        case "residual_cnn":
+            return model.norm == "batch" and side <= 2 ** (len(model.channels) - 1)
+        case "torchvision":
+            return model.name.startswith(WITH_BATCH_NORM) or model.name.endswith("_bn")
+    return False
 
 
 def _loss_problems(context: CheckContext) -> Iterator[Problem]:

@@ -100,7 +100,7 @@ def estimate(resolved: ResolvedSpec, facts: DatasetFacts) -> dict[str, Any]:
 
 def _after_preprocessing(resolved: ResolvedSpec) -> Sample:
     sample = resolved.sample
-    for step in resolved.spec.preprocess:
+    for step in resolved.spec.preprocess or ():
         if step.kind == "pca":
             width = sample.size if sample.form != "sequence" else sample.shape[-1]
             kept = step.components if type(step.components) is int else width

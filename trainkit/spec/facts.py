@@ -125,7 +125,7 @@ def sample_of(spec: JobSpec, facts: DatasetFacts) -> Sample:
 def _column_width(spec: JobSpec, column: ColumnFacts) -> int:
     if column.type != "categorical":
         return 1
-    as_category = any(s.kind == "impute" and s.categorical == "category" for s in spec.preprocess)
+    as_category = any(s.kind == "impute" and s.categorical == "category" for s in (spec.preprocess or ()))
     return len(column.categories or ()) + int(as_category and column.missing > 0)
 
 

@@ -38,8 +38,8 @@ class JobSpec(SpecModel):
     balance: BalanceSpec = "none"
     """Re-balancing of the classes, on the training part only; or weights by hand, `{"no": 1, "yes": 5}`, one for each
     class: a loss is sum(w*l) / sum(w), as torch's CrossEntropyLoss(weight=...)."""
-    preprocess: Annotated[tuple[PreprocessStep, ...], OneOrMore] = Field((), max_length=16)
-    """Steps in order, fitted on the training part."""
+    preprocess: Annotated[Annotated[tuple[PreprocessStep, ...], Field(max_length=16)] | None, OneOrMore] = None
+    """Steps in order, fitted on the training part. Left out: z_score for tables, none for others; []: none."""
     augment: Annotated[tuple[AugmentStep, ...], OneOrMore] = Field((), max_length=32)
     """Steps in order, drawn per training sample."""
     model: ModelSpec

@@ -23,6 +23,7 @@ from trainkit.spec.facts import (
 from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.metrics import with_mode
 from trainkit.spec.models import is_sklearn_model
+from trainkit.spec.preprocess import ZScore
 from trainkit.spec.problems import Problem, SpecError, pointer_tokens, problems_from_validation
 
 SHAPE_STAYS_KNOWN = ("missing_values", "target_as_feature", "too_many_categories")
@@ -34,6 +35,14 @@ STAND_INS: dict[str, dict[str, Any]] = {
     "model": {"kind": "linear"},
 }
 """What takes the place of an unreadable part, so that its neighbours keep their positions in the list."""
+
+STANDARDISED = Problem(
+    "/preprocess",
+    "standardised",
+    "the columns are standardised (z_score, fitted on the training part), as networks need it",
+    "Say `preprocess: [z_score]` to fix it, or `preprocess: []` for the numbers as they are.",
+)
+"""The warning that tells what was chosen for a table whose spec leaves `preprocess` out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,9 @@ def resolve(spec: JobSpec | Mapping[str, Any], facts: DatasetFacts) -> ResolvedS
             spec = parse_spec(document)
         except SpecError as error:
             raise SpecError([*error.problems, *further_problems(document, error.problems, facts)]) from None
+    standardises = spec.preprocess is None and _is_standardised(spec, facts)
+    if spec.preprocess is None:
+        spec = spec.model_copy(update={"preprocess": (ZScore(),) if standardises else ()})
     task = infer_task(spec, facts)
     early = [*checks.dataset_problems(spec, facts, task)]
     if task is None or any(problem.code not in SHAPE_STAYS_KNOWN for problem in early):
@@ -86,7 +98,13 @@ def resolve(spec: JobSpec | Mapping[str, Any], facts: DatasetFacts) -> ResolvedS
     if found:
         raise SpecError(found)
     complete = _complete(spec, task, context.has_validation)
-    return ResolvedSpec(complete, context.sample, context.outputs, tuple(_warnings(spec, context)))
+    warnings = [*_warnings(spec, context), *([STANDARDISED] if standardises else ())]
+    return ResolvedSpec(complete, context.sample, context.outputs, tuple(warnings))
+
+
+def _is_standardised(spec: JobSpec, facts: DatasetFacts) -> bool:
+    """Whether z_score is the default: columns of a table have scales of their own, which a network cannot bridge."""
+    return facts.kind == "table" and not is_sklearn_model(spec.model) and spec.model.kind != "ensemble"
 
 
 def load_resolved(document: Mapping[str, Any], facts: DatasetFacts) -> ResolvedSpec:

@@ -260,7 +260,7 @@ def fit_encoder(spec: JobSpec, data: Dataset, train: Index) -> Encoder:
     """The encoder for this dataset; vocabularies and fill values come from the training part alone."""
     inputs, sample = data.inputs, sample_of(spec, data.facts)
     if isinstance(inputs, TableInputs):
-        impute = next((step for step in spec.preprocess if isinstance(step, Impute)), None)
+        impute = next((step for step in (spec.preprocess or ()) if isinstance(step, Impute)), None)
         return TableEncoder.fit(inputs, feature_columns(spec, data.facts), impute, train)
     if isinstance(inputs, ImageInputs):
         _, height, width, channels = inputs.pixels.shape

@@ -108,7 +108,7 @@ def prepare(spec: JobSpec, data: Dataset, device: torch.device, phase: Callable[
     phase("fitting preprocessing")
     encoded = encode(encoder, data.inputs, parts.train)
     refuse_non_finite(encoded, encoder, parts.train)
-    preprocessing = Preprocessing.fit(spec.preprocess, encoded, form)
+    preprocessing = Preprocessing.fit((spec.preprocess or ()), encoded, form)
     raw_shape = tuple(encoded.x.shape[1:])
 
     scaler = None
