@@ -70,8 +70,11 @@ OFFICE = (
 """The entry of a zip that tells office documents."""
 
 
-def other_type(start: bytes) -> FileType | None:
-    """Return what a file is by its first bytes (4096, say), None for what may be a table, an array or an archive."""
+def other_type(start: bytes, *, encoded: bool = False) -> FileType | None:
+    """Return what a file is by its first bytes (4096, say), None for what may be a table, an array or an archive.
+
+    `encoded`: the encoding of its text is known, so that UTF-16 needs no byte-order mark.
+    """
     for offset, magic, found in MAGIC:
         if start[offset : offset + len(magic)] == magic:
             return found if found.hint else found._replace(hint=OLD_EXCEL)
@@ -82,7 +85,7 @@ def other_type(start: bytes) -> FileType | None:
     if markup := MARKUP.match(start.removeprefix(b"\xef\xbb\xbf")):
         page = markup["tag"].lower() not in (b"?xml", b"svg") or b"<html" in start.lower()
         return FileType("an HTML page" if page else "an XML document", DOWNLOAD if page else AS_CSV)
-    if encoding := _utf16_without_mark(start):
+    if not encoded and (encoding := _utf16_without_mark(start)):
         hint = f"Set `encoding` to {encoding}, or save the file as UTF-8."
         return FileType("text in UTF-16 without a byte-order mark", hint)
     return None
@@ -101,9 +104,9 @@ def wrong_type(found: FileType, where: str) -> DataError:
     return data_error("wrong_file_type", f"this is {found.name}, which is not read", where, found.hint)
 
 
-def refuse_other_types(start: bytes, where: str) -> None:
-    """Raise DataError for a file that is none that is read, by its first bytes."""
-    if found := other_type(start):
+def refuse_other_types(start: bytes, where: str, *, encoded: bool = False) -> None:
+    """Raise DataError for a file that is none that is read, by its first bytes. `encoded` as in `other_type`."""
+    if found := other_type(start, encoded=encoded):
         raise wrong_type(found, where)
 
 

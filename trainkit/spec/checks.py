@@ -386,7 +386,7 @@ def _norms_one_value(context: CheckContext) -> bool:
             return model.norm == "batch" and bool(model.hidden)
         case "cnn":
             return model.norm == "batch" and (
-                side == 1 or model.pool != "none" and side >> len(model.channels) - 1 <= 1
+                side == 1 or (model.pool != "none" and side >> len(model.channels) - 1 <= 1)
             )
         case "residual_cnn":
             return model.norm == "batch" and side <= 2 ** (len(model.channels) - 1)

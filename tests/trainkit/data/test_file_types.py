@@ -149,6 +149,12 @@ def test_text_in_utf16_is_read_once_its_encoding_is_said(tmp_path: Path) -> None
     assert load_dataset(tmp_path / "data.csv", reading=ReadOptions(encoding="utf-16-le")).facts.samples == 2
 
 
+def test_a_pdf_stays_a_pdf_when_an_encoding_is_said(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_bytes(WRONG["pdf"][0])
+    with pytest.raises(DataError, match="a PDF document"):
+        load_dataset(tmp_path / "data.csv", reading=ReadOptions(encoding="cp1252"))
+
+
 @pytest.mark.parametrize(
     "text",
     [

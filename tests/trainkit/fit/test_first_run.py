@@ -73,7 +73,11 @@ def test_batch_norm_of_single_samples_is_refused() -> None:
 def test_a_last_batch_of_one_sample_joins_the_one_before_it() -> None:
     x = np.random.default_rng(0).normal(size=(41, 3)).astype(np.float32)
     data = Dataset.from_arrays(x, np.arange(41) % 2)
-    spec = {"dataset": "x", "model": {"kind": "mlp", "norm": "batch"}, "split": {"train": 33, "validation": 8, "test": 0}}
+    spec = {
+        "dataset": "x",
+        "model": {"kind": "mlp", "norm": "batch"},
+        "split": {"train": 33, "validation": 8, "test": 0},
+    }
     result = tk.fit(spec | {"train": {"batch_size": 4, "epochs": 1}}, data)
     assert result.stop_reason == "completed"
 

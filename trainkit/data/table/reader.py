@@ -84,8 +84,7 @@ def read_columns(path: Path, target: str | None, reading: ReadOptions = DEFAULT_
         dialect, findings = Dialect(file="excel", header=sheet.header, sheet=sheet.sheet), sheet.findings
         details |= {"sheet": sheet.sheet, "header": sheet.header}
     else:
-        if reading.encoding is None:
-            refuse_other_types(start, path.name)
+        refuse_other_types(start, path.name, encoded=reading.encoding is not None)
         text, encoding = decode_text(path.read_bytes(), path.name, reading.encoding)
         if JSON_ARRAY.match(text):
             dialect = Dialect(file="json", encoding=encoding)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainkit.data import archive
-from trainkit.data.errors import DataError, InputError, InputProblem
+from trainkit.data.errors import DataError, InputError, InputProblem, data_error
 from trainkit.data.file_types import FileType, office_type, refuse_other_types, wrong_type
 from trainkit.data.table.column_format import ColumnFormat, iso_date, parse_date
 from trainkit.data.table.delimited import DelimitedRows, column_names, read_rows
@@ -77,8 +77,8 @@ def read_request(
             return TableRows(columns, len(next(iter(columns.values()), [])))
         if body.startswith(b"PK\x03\x04"):
             return _workbook(table_format, body, features)
-        if charset is None and table_format.dialect.encoding.lower() in ("utf-8", "utf-8-sig", "cp1252"):
-            refuse_other_types(body[:4096], "the body")
+        encoded = charset is not None or table_format.dialect.encoding.lower().startswith("utf-16")
+        refuse_other_types(body[:4096], "the body", encoded=encoded)
         text = decode_request(body, table_format.dialect.encoding, charset)
         if media_type in JSON_LINES_TYPES or text.lstrip()[:1] == "{":
             bad: list[dict[str, str]] = []
@@ -102,9 +102,12 @@ def _workbook(table_format: TableFormat, body: bytes, features: Sequence[str]) -
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "the body"
         path.write_bytes(body)
+        if not archive.is_archive(path):
+            message = "the body begins like an .xlsx or zip, but cannot be read as one"
+            raise data_error("damaged_archive", message, "", "Check that all of the file was sent.")
         if not is_workbook(path):
-            office = office_type(archive.names(path)) if archive.is_archive(path) else None
-            raise wrong_type(office or FileType("a zip archive", "Send the table itself."), "the body")
+            found = office_type(archive.names(path)) or FileType("a zip archive", "Send the table itself.")
+            raise wrong_type(found, "the body")
         sheet = read_sheet(path, sheet=dialect.sheet, header=dialect.header, known=features, dates_as_text=False)
     columns = sheet.columns
     if not sheet.header:

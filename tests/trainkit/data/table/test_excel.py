@@ -240,6 +240,8 @@ def test_a_request_may_be_a_workbook(tmp_path: Path) -> None:
     columns, places = request(read, workbook(("Sheet1", rows)), ["day", "n", "word"])
     assert columns == {"n": [3, 4], "day": ["2024-01-31", None], "word": ["NA", None]}
     assert places == ["sheet row 2", "sheet row 4"]
+    with pytest.raises(InputError, match="but cannot be read as one"):
+        request(read, workbook(("Sheet1", rows))[:-300], ["n"])
     two = [("Other", [["n"], [1]]), ("Data", [["n"], [2]])]
     assert request(read, workbook(*two), ["n"])[0] == {"n": [2]}
     with pytest.raises(InputError, match='there is no sheet "Data"'):
