@@ -107,7 +107,7 @@ def test_csv_rows_carry_their_names() -> None:
         ('[{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]', "application/octet-stream"),
         ('{"inputs": [{"a": 1, "b": "x"}, {"b": "y", "a": "2"}]}', "application/json"),
         ('{"inputs": [[1, "x"], [2.0, "y"]]}', "application/json"),
-        (gzip.compress(b"a,b\n1,x\n2,y\n"), "text/csv"),
+        (gzip.compress(b"a,b\n1,x\n2,y\n", mtime=0), "text/csv"),
     ],
 )
 def test_every_form_of_rows_is_read_alike(body: str | bytes, media_type: str) -> None:
