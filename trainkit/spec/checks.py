@@ -389,9 +389,9 @@ def _norms_one_value(context: CheckContext) -> bool:
                 side == 1 or (model.pool != "none" and side >> len(model.channels) - 1 <= 1)
             )
         case "residual_cnn":
-            return model.norm == "batch" and side <= 2 ** (len(model.channels) - 1)
+            return model.norm == "batch" and side <= 1 << len(model.channels) - 1
         case "torchvision":
-            return model.name.startswith(WITH_BATCH_NORM) or model.name.endswith("_bn")
+            return bool(model.name.startswith(WITH_BATCH_NORM) or model.name.endswith("_bn"))
     return False
 
 
