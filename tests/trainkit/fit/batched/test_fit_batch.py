@@ -180,7 +180,9 @@ def test_folds_of_unequal_size() -> None:
     """123 samples in 5 folds: training parts differ by a sample, so the last batches of an epoch do too."""
     data = vectors(123)
     documents = [
-        spec({**MLP, "dropout": 0.2}, split={"validation": 1, "folds": 5, "fold": k}, train={"batch_size": 10})
+        spec(
+            {**MLP, "dropout": 0.2}, split={"validation": 1, "test": 0, "folds": 5, "fold": k}, train={"batch_size": 10}
+        )
         for k in range(5)
     ]
     results = assert_same_as_alone(documents, data)
