@@ -12,6 +12,7 @@ import zipfile
 from typing import Any
 
 import numpy as np
+import openpyxl
 import pytest
 from PIL import Image
 
@@ -46,6 +47,34 @@ def test_bytes_that_are_no_dataset_are_refused_with_a_reason(place: Place) -> No
     assert row.error is not None
     assert row.error["message"]
     assert row.error["layer"] == "data"
+
+
+def test_a_workbook_becomes_ready_and_says_its_sheet(place: Place) -> None:
+    book = openpyxl.Workbook()
+    book.active.title = "May"
+    for row in (["x", "label"], *([n, "ab"[n % 2]] for n in range(40))):
+        book.active.append(row)
+    book.create_sheet("June")
+    buffer = io.BytesIO()
+    book.save(buffer)
+    identifier = place.upload(buffer.getvalue(), filename="sales.xlsx", target="label")
+    assert intake.claim_and_check(place.context)
+    row = dataset(place, identifier)
+    assert (row.state, row.kind, row.samples) == ("ready", "table", 40), row.error
+    assert row.report is not None
+    (found,) = [found for found in row.report["findings"] if found["code"] == "sheet"]
+    assert found["message"].startswith('the sheet "May" was read; the workbook\'s other sheets are "June"')
+
+
+@pytest.mark.parametrize(("body", "noun"), [(b"%PDF-1.7 x", "a PDF document"), (b"<html></html>", "an HTML page")])
+def test_a_wrong_file_is_named(place: Place, body: bytes, noun: str) -> None:
+    identifier = place.upload(body, filename="table.csv")
+    assert intake.claim_and_check(place.context)
+    row = dataset(place, identifier)
+    assert row.state == "invalid"
+    assert row.error is not None
+    assert row.error["code"] == "wrong_file_type"
+    assert noun in row.error["message"]
 
 
 def test_jobs_that_waited_are_queued(place: Place) -> None:
