@@ -41,6 +41,12 @@ def test_images_go_in_and_a_model_that_predicts_comes_out(stack: Stack, data: Pa
         correct, total = sum(matrix[i][i] for i in range(10)), sum(map(sum, matrix))
         assert total == evaluation["samples"]
         assert abs(correct / total - evaluation["metrics"]["accuracy"]) < 1e-9
+        where = f"/v1/models/{done['result']['model']}/evaluate"
+        again = client.post(where, json={"dataset": dataset, "part": "test"}).json()
+        assert (again["metrics"], again["confusion_matrix"]) == (evaluation["metrics"], matrix)
+        file = (data / "digits.zip").read_bytes()
+        whole = client.post(where, content=file, headers={"Content-Type": "application/zip"}).json()
+        assert whole["metrics"] == client.post(where, json={"dataset": dataset}).json()["metrics"]
         assert client.get(f"/v1/jobs/{job}/plots/curves.png").content.startswith(b"\x89PNG")
 
         archive = client.get(f"/v1/models/{done['result']['model']}/download", params={"format": "safetensors"})
