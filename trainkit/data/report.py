@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from trainkit.data.statistics import ImageStatistics, image_statistics, mean_dif
 from trainkit.data.target_leakage import find_target_leaks
 
 IMBALANCE = 5.0
+ID_NAME = re.compile(r"(?i:(?:^|[_\s.-])(?:ids?|codes?|zip|fips)$)|[a-z]I[dD]$")
 ID_LIKE_SHARE = 0.95
 MAX_LISTED = 20
 SEVERITIES = ("error", "warning", "info")
@@ -304,6 +306,12 @@ def _columns(dataset: Dataset) -> list[dict[str, str]]:
             found.append(
                 finding("warning", "id_like_column", f"{column.unique} different values in {n} rows", column.name)
             )
+        elif id_like and column.type == "numeric" and column.unique > 2 and ID_NAME.search(column.name):
+            message = (
+                "whole numbers in a column named like an id: a model takes them as amounts; if they name things, set the "
+                "column's type to category, or leave it out by `ignore`"
+            )
+            found.append(finding("info", "ids_as_numbers", message, column.name))
     target = dataset.facts.column(dataset.facts.target) if dataset.facts.target else None
     if target is not None and target.categories and len(target.categories) <= MAX_LISTED:
         found += _imbalance(target.categories)

@@ -247,3 +247,30 @@ def test_report_of_case_clashes_and_deep_images() -> None:
     ]
     details = {"case_clashes": [("Cat", "cat")], "modes": {"I;16": 3}}
     assert {"case_clash", "reduced_depth"} <= found(Dataset.from_arrays(np.eye(3)), **details).keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("user_id", True),
+        ("movieId", True),
+        ("ID", True),
+        ("zip code", True),
+        ("paid", False),
+        ("grid", False),
+        ("x", False),
+    ],
+)
+def test_whole_numbers_in_a_column_named_like_an_id_are_pointed_out(name: str, named: bool) -> None:
+    columns = {name: Column(np.arange(100.0) % 7), "label": categories_of(["a", "b"] * 50)}
+    dataset = make_dataset("table", TableInputs(columns), None, None, None, target="label")
+    listed = found(dataset)
+    assert ("ids_as_numbers" in listed) == named
+    if named:
+        assert listed["ids_as_numbers"]["where"] == name
+
+
+def test_an_id_that_is_the_target_or_a_flag_is_not_pointed_out() -> None:
+    columns = {"code": Column(np.arange(100.0) % 2), "class_id": Column(np.arange(100.0) % 7)}
+    dataset = make_dataset("table", TableInputs(columns), None, None, None, target="class_id")
+    assert "ids_as_numbers" not in found(dataset)
