@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.datasets.tables import DatasetVersion
 from trainkit.spec.augment import AugmentStep
-from trainkit.spec.facts import DatasetKind
+from trainkit.spec.facts import ColumnFacts, DatasetKind, holds_classes
 from trainkit.spec.read_options import ReadOptions
 
 NAME = r"^[^\x00-\x1f/\\]+$"
@@ -88,9 +88,19 @@ class PreviewIn(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31)
 
 
+def _classes(facts: Mapping[str, Any]) -> list[str] | None:
+    """The classes of the targets; of a table those of its target column, where it is named and holds classes."""
+    if facts.get("classes"):
+        return list(facts["classes"])
+    columns = {column["name"]: ColumnFacts.model_validate(column) for column in facts.get("columns") or ()}
+    column = columns.get(facts.get("target") or "")
+    if column is None or column.categories is None or not holds_classes(column):
+        return None
+    return list(column.categories)
+
+
 def dataset_out(row: DatasetVersion) -> DatasetOut:
     """Map a row to the wire format."""
-    classes = (row.facts or {}).get("classes")
     return DatasetOut(
         id=row.id,
         name=row.name,
@@ -104,7 +114,7 @@ def dataset_out(row: DatasetVersion) -> DatasetOut:
         sha256=row.blob_sha256,
         bytes=row.bytes,
         samples=row.samples,
-        classes=list(classes) if classes else None,
+        classes=_classes(row.facts or {}),
         error=row.error,
         created_at=row.created_at,
         updated_at=row.updated_at,

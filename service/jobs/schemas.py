@@ -40,6 +40,9 @@ class JobOut(BaseModel):
     progress: dict[str, Any] | None
     metrics: JobMetrics
     attempts: int
+    """How often a worker has taken it: the length of `/attempts`."""
+    failures: int
+    """Attempts that failed by the job's own fault, which `resources.max_attempts` bounds."""
     interruptions: int
     labels: dict[str, str]
     group: str | None
@@ -68,9 +71,10 @@ def job_out(job: Job, dataset: DatasetVersion) -> JobOut:
         phase=job.phase,
         stop_reason=job.stop_reason,
         error=job.error,
-        progress=job.progress,
+        progress=_progress(job),
         metrics=JobMetrics(last=job.metrics_last, best=job.metrics_best),
-        attempts=job.attempts,
+        attempts=job.fence,  # each claim raises the fence and adds an attempt
+        failures=job.attempts,
         interruptions=job.interruptions,
         labels=job.labels,
         group=job.group_name,
@@ -87,6 +91,21 @@ def job_out(job: Job, dataset: DatasetVersion) -> JobOut:
         finished_at=job.finished_at,
         updated_at=job.updated_at,
     )
+
+
+def _progress(job: Job) -> dict[str, Any] | None:
+    """The last progress that a worker told; of a job that ended with its result, nothing is left to do.
+
+    The worker tells it at most once a second, so that it may be behind the end.
+    """
+    if job.progress is None or job.state not in ("succeeded", "stopped"):
+        return job.progress
+    ended = {"percent": 100.0, "eta_seconds": 0.0}
+    if (epoch := (job.result or {}).get("stopped_epoch")) is not None:
+        ended["epoch"] = epoch
+    if job.stop_reason == "completed" and "steps" in job.progress:
+        ended["step"] = job.progress["steps"]
+    return {**job.progress, **ended}
 
 
 class StopIn(BaseModel):

@@ -90,7 +90,7 @@ def test_worker_told_to_stop_hands_its_job_back(fragile: Stack, data: Path) -> N
         fragile.kill("worker", signal.SIGTERM)
         handed_back = job_of(client, job)
         assert handed_back["state"] == "queued"
-        assert handed_back["attempts"] <= 1
+        assert handed_back["failures"] <= 1
         fragile.start_worker("worker")
         wait_until(client, job, "succeeded")
         check_complete(client, job)

@@ -54,7 +54,7 @@ def test_stops_clean_in_the_middle_of_a_job_and_goes_on_after_a_restart(tmp_path
     up = start_up(home, port)
     with client_of(home, port, up) as client:
         done = wait_until(client, job, "succeeded")
-        assert done["attempts"] <= 2
+        assert done["failures"] <= 2
         assert len(client.get("/v1/datasets").json()["data"]) == 1
         endless = start_job(client, dataset, epochs=100_000)
         wait_for(partial(trained, client, endless, 2), what="some epochs")

@@ -137,11 +137,15 @@ def infer_task(spec: JobSpec, facts: DatasetFacts) -> Task | None:
         column = target_column(spec, facts)
         if column is None:
             return None
-        classes = column.type == "categorical" or (column.discrete and column.unique <= FEW_VALUES)
-        return "classification" if classes else "regression"
+        return "classification" if holds_classes(column) else "regression"
     if facts.target_type == "class":
         return "sequence_classification" if facts.kind == "sequences" else "classification"
     return "regression" if facts.target_type == "number" else None
+
+
+def holds_classes(column: ColumnFacts) -> bool:
+    """Whether a target column is taken for classes, where the spec does not say the task."""
+    return column.type == "categorical" or (column.discrete and column.unique <= FEW_VALUES)
 
 
 def is_classification(task: Task) -> bool:

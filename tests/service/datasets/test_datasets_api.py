@@ -288,3 +288,14 @@ def test_uploads_and_deletions_of_the_same_bytes_never_leave_a_dataset_without_t
     left = service.client.get("/v1/datasets").json()["data"]
     assert len(left) == 6
     assert [path.name for path in files(service)] == [SHA]
+
+
+def test_classes_of_a_table_are_told_once_its_target_is_known(service: Served) -> None:
+    columns = [
+        {"name": "x", "type": "numeric", "unique": 90},
+        {"name": "who", "type": "categorical", "unique": 2, "categories": {"no": 60, "yes": 40}},
+    ]
+    table = {"kind": "table", "samples": 100, "columns": columns}
+    for target, classes in (("who", ["no", "yes"]), ("x", None), (None, None)):
+        dataset = service.ready_dataset(**table, classes=None, target=target)
+        assert service.client.get(f"/v1/datasets/{dataset}").json()["classes"] == classes

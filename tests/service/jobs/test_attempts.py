@@ -84,14 +84,14 @@ def test_retryable_failures_are_tried_again_later_and_counted(service: Served) -
     job = service.submit(resources={"max_attempts": 2})
     assert fail(service, service.claim()) == "queued"
     shown = service.job(job)
-    assert (shown["state"], shown["attempts"], shown["error"]["code"]) == ("queued", 1, "out_of_memory")
+    assert (shown["state"], shown["failures"], shown["error"]["code"]) == ("queued", 1, "out_of_memory")
     with service.sessions.begin() as session:
         assert leases.claim(session, "train", "w", 30) is None, "not before its pause is over"
         assert session.scalar(select(Job.not_before > db_now()))
     due_now(service)
     assert fail(service, service.claim()) == "failed"
     shown = service.job(job)
-    assert (shown["state"], shown["attempts"], shown["interruptions"]) == ("failed", 2, 0)
+    assert (shown["state"], shown["failures"], shown["attempts"], shown["interruptions"]) == ("failed", 2, 2, 0)
     outcomes = [a["outcome"] for a in service.client.get(f"/v1/jobs/{job}/attempts").json()["data"]]
     assert outcomes == ["failed", "failed"]
 
@@ -99,7 +99,7 @@ def test_retryable_failures_are_tried_again_later_and_counted(service: Served) -
 def test_what_cannot_get_better_is_not_tried_again(service: Served) -> None:
     job = service.submit()
     assert fail(service, service.claim(), retryable=False) == "failed"
-    assert service.job(job)["attempts"] == 1
+    assert service.job(job)["failures"] == 1
 
 
 def test_success_forgets_the_error_of_earlier_attempts(service: Served) -> None:
@@ -116,7 +116,8 @@ def test_handing_back_costs_the_job_nothing(service: Served) -> None:
     with service.sessions.begin() as session:
         attempts.hand_back(session, claimed.claim, "the worker stops")
     shown = service.job(job)
-    assert (shown["state"], shown["attempts"], shown["interruptions"]) == ("queued", 0, 0)
+    assert (shown["state"], shown["failures"], shown["interruptions"]) == ("queued", 0, 0)
+    assert shown["attempts"] == len(service.client.get(f"/v1/jobs/{job}/attempts").json()["data"]) == 1
     assert service.claim().claim.fence == claimed.claim.fence + 1
 
 
@@ -202,3 +203,20 @@ def test_files_are_listed_and_served_as_harmless(service: Served) -> None:
     )
     assert service.client.get(f"/v1/jobs/{job}/artifacts/other").status_code == 404
     assert service.client.get(f"/v1/jobs/{job}/artifacts/..%2F..%2Fmigrated.db").status_code == 404
+
+
+@pytest.mark.parametrize(("stop_reason", "epoch", "step"), [("completed", 20, 200), ("early_stop", 7, 66)])
+def test_progress_of_a_job_with_a_result_is_complete(service: Served, stop_reason: str, epoch: int, step: int) -> None:
+    job = service.submit()
+    claimed = service.claim()
+    told = {"epoch": 6, "epochs": 20, "step": 66, "steps": 200, "percent": 33.0, "eta_seconds": 9.0}
+    with service.sessions.begin() as session:
+        attempts.note(session, claimed.claim, progress=told)
+    assert service.job(job)["progress"]["percent"] == 33.0
+    service.finish(claimed)
+    with service.sessions.begin() as session:
+        row = session.get_one(Job, job)
+        row.stop_reason, row.result = stop_reason, {**(row.result or {}), "stopped_epoch": epoch}
+    shown = service.job(job)
+    assert shown["progress"] == {**told, "percent": 100.0, "eta_seconds": 0.0, "epoch": epoch, "step": step}
+    assert shown["attempts"] == len(service.client.get(f"/v1/jobs/{job}/attempts").json()["data"]) == 1
