@@ -148,6 +148,9 @@ class TargetPolicy:
         return any(one in network for network in self._networks for one in (address, embedded) if one is not None)
 
 
+EXAMPLE = "Write it as https://example.org/hook."
+
+
 def _parts(url: str) -> tuple[str, str, int, str]:
     """(scheme, host, port, path with query). Raises TargetRefused."""
     if len(url) > MAX_URL_LENGTH or not re.fullmatch(r"[\x21-\x7e]+", url) or "\\" in url:
@@ -160,10 +163,10 @@ def _parts(url: str) -> tuple[str, str, int, str]:
         host, port = (parts.hostname or "").lower(), parts.port
         literal = ip_address(host) if ":" in host and "%" not in host else None
     except ValueError as error:
-        raise TargetRefused("bad_url", f"this is not a URL: {error}") from None
+        raise TargetRefused("bad_url", f"this is not a URL: {error}", EXAMPLE) from None
     scheme = parts.scheme.lower()
     if scheme not in ("http", "https"):
-        raise TargetRefused("bad_url", "the URL does not begin with https://")
+        raise TargetRefused("bad_url", "the URL does not begin with https://", EXAMPLE)
     if "@" in parts.netloc:
         raise TargetRefused(
             "credentials_in_url", "the URL holds a user name or password", "Verify the signature instead."
@@ -171,7 +174,7 @@ def _parts(url: str) -> tuple[str, str, int, str]:
     if "#" in url:
         raise TargetRefused("bad_url", "the URL has a fragment (#...), which is never sent", "Leave it out.")
     if literal is None and not HOST.fullmatch(host):
-        raise TargetRefused("bad_url", f"{host[:80]!r} is not a host")
+        raise TargetRefused("bad_url", f"{host[:80]!r} is not a host", EXAMPLE)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return scheme, host, _default_port(scheme) if port is None else port, path
 

@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 from trainkit.spec.base import SpecModel
 from trainkit.spec.metrics import split_metric
 from trainkit.spec.patch import full_form
-from trainkit.spec.problems import Problem, SpecError, problems_from_validation
+from trainkit.spec.problems import Problem, SpecError, problems_from_validation, shown
 from trainkit.spec.synonyms import suggest_kind
 
 MOST_CHILDREN = 1000
@@ -251,8 +251,8 @@ def parse_experiment(document: Any) -> Plan:
     if kind is None:
         raise SpecError([Problem("/kind", "missing_kind", "`kind` is missing", known)])
     if not isinstance(kind, str) or kind not in KINDS:
-        hint = f"{suggest_kind(str(kind), KINDS)} {known}".strip()
-        raise SpecError([Problem("/kind", "unknown_kind", f"unknown kind {kind!r}", hint)])
+        hint = f"{suggest_kind(kind, KINDS) if isinstance(kind, str) else ''} {known}".strip()
+        raise SpecError([Problem("/kind", "unknown_kind", f"unknown kind {shown(kind)}", hint)])
     try:
         plan = KINDS[kind].model_validate(document)
     except ValidationError as error:

@@ -143,12 +143,12 @@ def _problem(item: Mapping[str, Any], document: Any, model: type[BaseModel]) -> 
         listing = f"Known kinds: {', '.join(expected)}." if expected else "See /v1/catalog."
         if kind == "union_tag_not_found":
             return Problem(where, "missing_kind", "`kind` is missing", listing)
-        value, tag = _value_at(document, path), str(context.get("tag", ""))
+        value = _value_at(document, path)
+        word = value.get("kind") if isinstance(value, Mapping) else value
         words = [*expected, *(TORCHVISION_CLASSIFIERS if "torchvision" in expected else ())]
-        hint = " ".join(part for part in (suggest_kind(tag, words), listing) if part)
-        return Problem(
-            where if isinstance(value, str) else where + "/kind", "unknown_kind", f'unknown kind "{tag}"', hint
-        )
+        hint = " ".join(part for part in (suggest_kind(word, words) if isinstance(word, str) else "", listing) if part)
+        place = where if isinstance(value, str) else f"{where}/kind"
+        return Problem(place, "unknown_kind", f"unknown kind {shown(word)}", hint)
     if kind == "missing":
         name = str(item["loc"][-1]) if item["loc"] else ""
         return Problem(where, "missing_field", f'"{name}" is required', "Add it.")
@@ -243,7 +243,8 @@ def _meaning(loc: Sequence[int | str], model: type[BaseModel]) -> str:
         for candidate in _models_at(names[: end - 1], model):
             field = candidate.model_fields.get(names[end - 1])
             if field is not None and field.description:
-                return f"`{names[end - 1]}`: {field.description}"
+                first, *_ = field.description.split("\n\n")
+                return f"`{names[end - 1]}`: {' '.join(first.split())}"
     return f"GET {'/v1/catalog' if _spec_fields(model) else '/openapi.json'} shows every field's schema."
 
 
