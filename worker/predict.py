@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from service.metrics.service import finite
+from trainkit.data import decoding
 from trainkit.data.table.json_rows import unique_keys
 from trainkit.spec.problems import pointer
 
@@ -154,7 +155,9 @@ def _image(request: bytes) -> Any:
         image.load()
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
         hint = f"Send one image as {', '.join(IMAGE_FORMATS)}."
-        raise BadInputError("unreadable_image", f"the body is not a readable image: {error}", "", hint) from None
+        raise BadInputError(
+            "unreadable_image", f"the body is not a readable image: {decoding.reason(error)}", "", hint
+        ) from None
     return image
 
 

@@ -50,8 +50,7 @@ def decode(data: bytes) -> tuple[NDArray[np.uint8], str]:
         raise ValueError("not readable as an image: decoding needs more memory than is free") from None
     except Exception as error:
         # Pillow raises many types of errors for damaged files: struct.error, TypeError, ZeroDivisionError ...
-        reason = str(error).replace(_object_name(error), "the file") or type(error).__name__
-        raise ValueError(f"not readable as an image: {reason[:300]}") from None
+        raise ValueError(f"not readable as an image: {reason(error)}") from None
 
 
 def header(data: bytes) -> tuple[int, int, int]:
@@ -65,10 +64,9 @@ def header(data: bytes) -> tuple[int, int, int]:
         raise ValueError(f"not readable as an image: {type(error).__name__}") from None
 
 
-def _object_name(error: Exception) -> str:
-    """Return the repr of the in-memory file in Pillow's message, which is replaced."""
-    found = re.search(r"<_io\.BytesIO object at 0x[0-9a-f]+>", str(error))
-    return found[0] if found else "\0"
+def reason(error: Exception) -> str:
+    """Return what Pillow's error says, without the names of Python's objects."""
+    return re.sub(r"<_io\.BytesIO object at 0x[0-9a-f]+>", "the file", str(error))[:300] or type(error).__name__
 
 
 def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
