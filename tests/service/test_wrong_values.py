@@ -27,7 +27,7 @@ OF_PYTHON = ("None", "True", "False", "torch.")
 """Words of Python and of the libraries below, which tell a user of HTTP nothing."""
 
 
-def told(problems: list[Problem], document: Any, where: str, value: Any) -> None:
+def check_wording(problems: list[Problem], document: Any, where: str, value: Any) -> None:
     """Check what is said of the document with the value at `where`."""
     assert problems, (where, value)
     for problem in problems:
@@ -90,7 +90,7 @@ def test_every_field_of_a_job_spec() -> None:
                 JobSpec.model_validate(document)
             except ValidationError as error:
                 refused += 1
-                told(problems_from_validation(error, document, JobSpec), document, "/" + "/".join(path), value)
+                check_wording(problems_from_validation(error, document, JobSpec), document, "/" + "/".join(path), value)
     assert refused > 1500
 
 
@@ -105,7 +105,9 @@ def test_every_field_of_an_experiment() -> None:
                     TypeAdapter(model).validate_python(document)
                 except ValidationError as error:
                     refused += 1
-                    told(problems_from_validation(error, document, model), document, "/" + "/".join(path), value)
+                    check_wording(
+                        problems_from_validation(error, document, model), document, "/" + "/".join(path), value
+                    )
     assert refused > 300
 
 
@@ -133,7 +135,7 @@ def test_every_field_of_every_other_request(service: Served) -> None:
                         continue
                     refused += 1
                     problems = [Problem(**error) for error in answer.json()["errors"]]
-                    told(problems, {place[0]: value}, f"/{place[0]}", value)
+                    check_wording(problems, {place[0]: value}, f"/{place[0]}", value)
             for text in ("null", "[]", '"x"', "3", "true"):
                 answer = service.client.request(
                     method, address, content=text, headers={"Content-Type": "application/json"}

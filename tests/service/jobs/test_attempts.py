@@ -209,14 +209,14 @@ def test_files_are_listed_and_served_as_harmless(service: Served) -> None:
 def test_progress_of_a_job_with_a_result_is_complete(service: Served, stop_reason: str, epoch: int, step: int) -> None:
     job = service.submit()
     claimed = service.claim()
-    told = {"epoch": 6, "epochs": 20, "step": 66, "steps": 200, "percent": 33.0, "eta_seconds": 9.0}
+    reported = {"epoch": 6, "epochs": 20, "step": 66, "steps": 200, "percent": 33.0, "eta_seconds": 9.0}
     with service.sessions.begin() as session:
-        attempts.note(session, claimed.claim, progress=told)
+        attempts.note(session, claimed.claim, progress=reported)
     assert service.job(job)["progress"]["percent"] == 33.0
     service.finish(claimed)
     with service.sessions.begin() as session:
         row = session.get_one(Job, job)
         row.stop_reason, row.result = stop_reason, {**(row.result or {}), "stopped_epoch": epoch}
     shown = service.job(job)
-    assert shown["progress"] == {**told, "percent": 100.0, "eta_seconds": 0.0, "epoch": epoch, "step": step}
+    assert shown["progress"] == {**reported, "percent": 100.0, "eta_seconds": 0.0, "epoch": epoch, "step": step}
     assert shown["attempts"] == len(service.client.get(f"/v1/jobs/{job}/attempts").json()["data"]) == 1
