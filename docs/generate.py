@@ -94,6 +94,8 @@ def type_of(schema: Schema) -> str:
         if union in schema:
             if "discriminator" in schema:
                 return "one of the kinds"
+            if any("discriminator" in option for option in schema[union]):
+                return " or ".join(["one of the kinds", *(["null"] if {"type": "null"} in schema[union] else [])])
             return " or ".join(dict.fromkeys(type_of(option) for option in schema[union]))
     if "allOf" in schema:
         return " and ".join(type_of(option) for option in schema["allOf"])
@@ -155,6 +157,14 @@ def spec_page() -> str:
         "train: {epochs: 10}\n```",
         "The kinds that fit into `model`, `optimizer`, `schedule`, `loss`, `preprocess`, `augment`, `early_stop` and\n"
         "`init` are listed in [techniques](techniques.md).",
+        "## Short forms",
+        "A bare word is a kind, and a single step needs no list. A name of torchvision is a model.",
+        '```yaml title="Job spec"\ndataset: digits\nmodel: resnet18\noptimizer: adam\nloss: cross_entropy\n'
+        "preprocess: z_score\nearly_stop: [patience, diverged]\n```",
+        "`{kind: sgd, momentum: 0.9, nesterov: true}` takes the steps of `torch.optim.SGD`. `ema_momentum` is the mean of\n"
+        "the gradients: its steps are `1 - momentum` times as long at the same `lr`. Words of Keras, PyTorch and\n"
+        "scikit-learn are not fields, but the refusal names ours: `epochs` leads to `train.epochs`, `units` to `hidden`.",
+        "A key given twice is an error, with its place.",
         "## Top-level fields",
         linked(fields_table(JobSpec.model_json_schema())),
     ]
