@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,11 +31,14 @@ from trainkit.diagnose.training_data import class_imbalance, unscaled_inputs
 
 
 def test_unscaled_inputs() -> None:
-    large = unscaled_inputs(record(about=table(), **columns(900.0, 0.1)))
+    as_they_are: dict[str, Any] = {"preprocess": []}
+    large = unscaled_inputs(record(as_they_are, table(), **columns(900.0, 0.1)))
     assert large is not None
     assert (large.evidence["largest_rms"], large.evidence["median_rms"]) == (900.0, pytest.approx(450.05))
     assert list(large.evidence["largest_features"]) == ["a", "b"]
-    assert unscaled_inputs(record(about=table(), **columns(1.0, 1.0))) is None
+    assert unscaled_inputs(record(as_they_are, table(), **columns(1.0, 1.0))) is None
+    # the default of a table is z_score
+    assert unscaled_inputs(record(about=table(), **columns(900.0, 0.1))) is None
     assert unscaled_inputs(record({"preprocess": [{"kind": "z_score"}]}, table(), **columns(900.0, 0.1))) is None
     # mean 0 alone scales nothing
     assert unscaled_inputs(record({"preprocess": [{"kind": "zero_mean"}]}, table(), **columns(900.0, 0.1))) is not None

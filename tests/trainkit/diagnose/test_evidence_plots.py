@@ -69,7 +69,7 @@ CASES: dict[str, Record] = {
     "symmetric_initialization": record(
         {"model": {"kind": "mlp", "init": {"kind": "zeros"}}}, **well(**FLAT, **FADING, **WEIGHTS)
     ),
-    "unscaled_inputs": record(about=table(), **well(**FLAT), **columns(900.0, 0.1)),
+    "unscaled_inputs": record({"preprocess": []}, table(), **well(**FLAT), **columns(900.0, 0.1)),
     "label_noise": record(**noisy(), evaluation={**EVEN, "split": "test"}),
     "class_imbalance": record(about=facts(classes={"a": 1800, "b": 200}), **well(), **rows(0.2, 20)),
     "distribution_mismatch": record(about=facts(**SHIPPED), **well(val_accuracy=[0.95] * 12), **on_test(0.7)),

@@ -42,7 +42,7 @@ def patches(at: RunView) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("best_position", [1.0, 0.3, None])
 @pytest.mark.parametrize("form", FORMS)
 def test_suggest_yields_valid_changes(form: str, best_position: float | None) -> None:
-    at = view(form, best_position)
+    at = view(form, best_position, preprocess=[])
     changes = list(suggest(at))
     assert len(changes) >= 2
     document = dict(at.record.document or {})
