@@ -29,7 +29,8 @@ class Case:
         """As a client would submit it: on one thread of the CPU, cut 6:2:2 and in batches of 32 unless said otherwise."""
         train = {"batch_size": 32, "threads": 1, "seed": seed, **self.document.get("train", {})}
         split = self.document.get("split", {"train": 6, "validation": 2, "test": 2, "seed": seed})
-        return {"dataset": "d", "resources": {"device": "cpu"}, **self.document, "train": train, "split": split}
+        base = {"dataset": "d", "preprocess": [], "resources": {"device": "cpu"}}
+        return {**base, **self.document, "train": train, "split": split}
 
 
 def mlp(*hidden: int, **fields: Any) -> Spec:
