@@ -24,7 +24,13 @@ from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.metrics import with_mode
 from trainkit.spec.models import is_sklearn_model
 from trainkit.spec.preprocess import ZScore
-from trainkit.spec.problems import Problem, SpecError, pointer_tokens, problems_from_validation
+from trainkit.spec.problems import (
+    Problem,
+    SpecError,
+    pointer_tokens,
+    problems_from_validation,
+    true_as_number,
+)
 
 SHAPE_STAYS_KNOWN = ("missing_values", "target_as_feature", "too_many_categories")
 """Problems of the dataset that leave a sample's shape known well enough to look for the others as well."""
@@ -64,11 +70,14 @@ def parse_spec(document: Any) -> JobSpec:
     if not isinstance(document, dict):
         raise SpecError([Problem("", "not_an_object", "a job spec is an object with `dataset` and `model`", "")])
     try:
-        return JobSpec.model_validate(document)
+        spec = JobSpec.model_validate(document)
     except ValidationError as error:
         raise SpecError(problems_from_validation(error, document, JobSpec)) from None
     except RecursionError:
         raise SpecError([Problem("", "too_deep", "the document is nested too deeply", "")]) from None
+    if found := true_as_number(document, spec):
+        raise SpecError(found)
+    return spec
 
 
 def resolve(spec: JobSpec | Mapping[str, Any], facts: DatasetFacts) -> ResolvedSpec:

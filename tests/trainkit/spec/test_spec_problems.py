@@ -95,3 +95,30 @@ def test_ranges_run_upwards():
         {"kind": "random_resized_crop", "scale": [0.5, 0.5]},
     ]
     assert set(problems(MINIMAL | {"augment": steps})) == {"/augment/0/scale", "/augment/1/ratio"}
+
+
+@pytest.mark.parametrize(
+    ("section", "where", "expected"),
+    [
+        ({"train": {"epochs": True}}, "/train/epochs", "`epochs` must be a whole number; got true"),
+        ({"optimizer": {"kind": "adam", "lr": True}}, "/optimizer/lr", "`lr` must be a number; got true"),
+        (
+            {"model": {"kind": "mlp", "hidden": [8, True]}},
+            "/model/hidden/1",
+            "item 1 of `hidden` must be a whole number",
+        ),
+        ({"early_stop": {"kind": "patience", "patience": True}}, "/early_stop/patience", "must be a whole number"),
+        ({"early_stop": [{"kind": "patience", "patience": True}]}, "/early_stop/0/patience", "must be a whole number"),
+        ({"balance": {"no": True, "yes": 2}}, "/balance/no", "must be a number; got true"),
+    ],
+)
+def test_true_is_no_number(section, where, expected):
+    """pydantic reads true as 1: a run of one epoch, or a learning rate of 1, without a word."""
+    found = problems(MINIMAL | section)
+    assert list(found) == [where]
+    assert expected in found[where].message
+
+
+def test_booleans_stay_where_they_belong():
+    spec = parse_spec(MINIMAL | {"optimizer": {"kind": "sgd", "momentum": 0.9, "nesterov": True}})
+    assert spec.optimizer.nesterov is True
