@@ -16,12 +16,13 @@ branch_labels = None
 depends_on = None
 
 DOCUMENTS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "jobs": (("id",), dict.fromkeys(("spec", "resolved"), JSON)),
+    "jobs": (("id",), dict.fromkeys(("spec", "resolved", "error"), JSON)),
+    "attempts": (("job_id", "fence"), {"error": JSON}),
     "experiments": (("id",), {"plan": sa.JSON()}),
     "experiment_trials": (("experiment_id", "number"), dict.fromkeys(("params", "spec", "rationale"), JSON)),
     "recommendations": (("job_id",), {"patch": JSON}),
 }
-"""Table -> its key, and the columns that hold a spec or a part of one."""
+"""Table -> its key, and the columns that hold a spec or a part of one; an error's evidence may offer a next spec."""
 OLD, NEW, POINTER = "momentum", "ema_momentum", "/optimizer/kind"
 
 

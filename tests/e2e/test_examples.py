@@ -30,5 +30,5 @@ def test_the_demo_ends_by_itself_with_good_models(tmp_path: Path) -> None:
     assert (tmp_path / "demo/digits-cnn-curves.png").read_bytes().startswith(b"\x89PNG")
     assert "epoch" in done.stdout
     assert done.stdout.count("diagnosis: ") == 3
-    assert re.search(r"base: mean 0\.9\d+, sd [\d.]+, 95 % interval", done.stdout)
+    assert re.search(r"base, val_accuracy: mean 0\.9\d+, sd [\d.]+, 95 % interval", done.stdout)
     assert re.search(r"linear and base cannot be told apart|linear is (better|worse) than base", done.stdout)

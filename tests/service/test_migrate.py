@@ -269,7 +269,7 @@ def test_jobs_of_the_tenth_schema_wait_for_no_other_job_and_their_specs_stay_val
     numbers = {"max_attempts": 3, "next_seq": 1, "next_event_seq": 1, "next_decision_seq": 1}
     dataset = {"id": "ds_1", "project_id": "p", "name": "d", "version": 1, "state": "ready", "fence": 1}
     spec = {"dataset": "ds_1", "model": {"kind": "mlp"}, "resources": {"device": "cpu", "gpus": 1}}
-    kept_spec = {**spec, "resources": {"device": "cpu"}}
+    kept_spec = {**spec, "resources": {"device": "cpu"}, "preprocess": []}
     job = {"project_id": "p", "name": "j", "labels": {}, "dataset_id": "ds_1", "queue": "train", **counts, **numbers}
     more: dict[str, object] = {"metrics_last": {}, "metrics_best": {}, "resolved": spec, "spec": spec}
     failed = {"code": "does_not_fit", "evidence": {"next_spec": {"spec": spec, "patch": {"resources": {"gpus": 0}}}}}

@@ -46,8 +46,9 @@ def test_a_killed_and_resumed_job_replays_to_the_decisions_it_took(place: Place)
 
 def test_a_job_that_its_rule_or_its_client_stopped_replays_too(place: Place) -> None:
     dataset = place.table()
-    early = place.submit(dataset, train={"epochs": 300}, early_stop=[{"kind": "patience", "patience": 1}, RULES[1]])
-    wild = {"train": {"epochs": 50}, "optimizer": {"kind": "sgd", "lr": 1000}, "model": {"kind": "linear"}}
+    patience = [{"kind": "patience", "patience": 1}, RULES[1]]
+    early = place.submit(dataset, train={"epochs": 300}, early_stop=patience, preprocess=[])
+    wild = {"preprocess": [], "train": {"epochs": 50}, "optimizer": {"kind": "sgd", "lr": 1000}, "model": {"kind": "linear"}}
     diverged = place.submit(dataset, **wild, loss={"kind": "mse"}, early_stop=[{"kind": "diverged"}])
     stopped = place.submit(dataset, train={"epochs": 100_000, "checkpoint_seconds": 0}, early_stop=RULES[:2])
     assert run_one(place)

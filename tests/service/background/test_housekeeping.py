@@ -51,7 +51,7 @@ def test_an_expired_lease_is_a_new_attempt_until_too_many(service: Served) -> No
         claimed = lose(service)
         assert expire_leases(service.sessions, 2) == 1
         shown = service.job(job)
-        assert (shown["interruptions"], shown["attempts"]) == (lost + 1, 0)
+        assert (shown["interruptions"], shown["failures"], shown["attempts"]) == (lost + 1, 0, lost + 1)
         due_now(service)
     assert (shown["state"], shown["error"]["code"], shown["error"]["retryable"]) == ("failed", "worker_lost", True)
     tries = service.client.get(f"/v1/jobs/{job}/attempts").json()["data"]

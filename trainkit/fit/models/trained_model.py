@@ -325,9 +325,9 @@ def save_model(model: TrainedModel, folder: Path) -> Path:
     preprocess, arrays = model.preprocessing.state()
     for name, array in arrays.items():
         tensors[PREPROCESS + name] = torch.from_numpy(np.array(array))
-    metadata = {"format": FORMAT}
-    if model.classes is not None:  # so that the head can be kept by whoever has this file alone
-        metadata["classes"] = json.dumps(list(model.classes))
+    # The classes let whoever has this file alone keep the head. One entry at most: safetensors writes several in random
+    # order, and equal models would differ in their bytes.
+    metadata = None if model.classes is None else {"classes": json.dumps(list(model.classes))}
     save_file(tensors, folder / TENSORS, metadata)
     manifest = {
         "format": FORMAT,

@@ -47,6 +47,13 @@ def test_saved_model_predicts_the_same_bits(case, tmp_path):
     assert again.metrics == json.loads(json.dumps(model.metrics))
 
 
+def test_equal_models_are_equal_files(tmp_path):
+    """The order of what safetensors writes beside the tensors is random from call to call, not only by process."""
+    model = tk.fit(spec("cnn", train={"epochs": 1}), images()).model
+    files = {(model.save(tmp_path / str(number)) / "model.safetensors").read_bytes() for number in range(20)}
+    assert len(files) == 1
+
+
 def test_predict_agrees_with_the_evaluation():
     data = table()
     result = tk.fit(spec({"kind": "mlp"}, preprocess=[{"kind": "impute"}], train={"epochs": 30}), data)
