@@ -48,7 +48,12 @@ def test_a_job_that_its_rule_or_its_client_stopped_replays_too(place: Place) -> 
     dataset = place.table()
     patience = [{"kind": "patience", "patience": 1}, RULES[1]]
     early = place.submit(dataset, train={"epochs": 300}, early_stop=patience, preprocess=[])
-    wild = {"preprocess": [], "train": {"epochs": 50}, "optimizer": {"kind": "sgd", "lr": 1000}, "model": {"kind": "linear"}}
+    wild = {
+        "preprocess": [],
+        "train": {"epochs": 50},
+        "optimizer": {"kind": "sgd", "lr": 1000},
+        "model": {"kind": "linear"},
+    }
     diverged = place.submit(dataset, **wild, loss={"kind": "mse"}, early_stop=[{"kind": "diverged"}])
     stopped = place.submit(dataset, train={"epochs": 100_000, "checkpoint_seconds": 0}, early_stop=RULES[:2])
     assert run_one(place)
