@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, String, cast, delete, func, insert, or_, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from service.database import db_now
 from service.datasets.tables import DatasetVersion
@@ -191,19 +191,27 @@ def claimable(session: Session, queue: str, most_running: int) -> Sequence[Job]:
 
     Projects that run `most_running` jobs already (0: no limit), or as many as they have set, are passed over.
     """
-    peers = aliased(Job)
-    running = (
-        select(func.count())
-        .where(peers.project_id == Job.project_id, peers.state.in_(WITH_WORKER))
-        .correlate(Job)
-        .scalar_subquery()
+    with_worker = (
+        select(Job.project_id, func.count().label("jobs"))
+        .where(Job.state.in_(WITH_WORKER))
+        .group_by(Job.project_id)
+        .subquery()
     )
+    running = func.coalesce(with_worker.c.jobs, 0)
     due = or_(Job.not_before.is_(None), Job.not_before <= db_now())
     most = func.coalesce(Project.settings["max_running_jobs"].as_integer(), most_running)
-    queued = select(Job).join(Project, Project.id == Job.project_id)
-    queued = queued.where(Job.state == "queued", Job.queue == queue, due, or_(most == 0, running < most))
-    ordered = queued.order_by(Job.priority.desc(), running, Job.created_at, Job.id)
-    return session.scalars(ordered.limit(CANDIDATES)).all()
+    # counted once for each project and sorted without the documents: a queue may hold thousands of jobs
+    queued = (
+        select(Job.id)
+        .join(Project, Project.id == Job.project_id)
+        .outerjoin(with_worker, with_worker.c.project_id == Job.project_id)
+        .where(Job.state == "queued", Job.queue == queue, due, or_(most == 0, running < most))
+        .order_by(Job.priority.desc(), running, Job.created_at, Job.id)
+        .limit(CANDIDATES)
+    )
+    first = session.scalars(queued).all()
+    jobs = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(first)))}
+    return [jobs[job_id] for job_id in first if job_id in jobs]
 
 
 def holds(claim: Claim) -> tuple[ColumnElement[bool], ...]:

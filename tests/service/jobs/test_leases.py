@@ -7,10 +7,10 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 from sqlalchemy.orm import Session
 
-from service.jobs import attempts, checkpoints, leases
+from service.jobs import attempts, checkpoints, leases, repository
 from service.jobs.tables import Job
 from service.leases import StaleFence
 from service.logs import service as logs
@@ -50,6 +50,28 @@ def test_only_one_of_many_claims_wins(service: Served) -> None:
     for thread in threads:
         thread.join()
     assert won == [1]
+
+
+def test_a_long_queue_is_read_once(service: Served) -> None:
+    """Counting a project's running jobs anew for each queued job took 24 s, with the write lock, at 4,000 of them."""
+    statements: list[tuple[str, Any]] = []
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, *more: Any) -> None:
+        statements.append((statement, parameters))
+
+    service.submit()
+    with service.sessions.begin() as session:
+        event.listen(session.get_bind(), "before_cursor_execute", note)
+        try:
+            assert repository.claimable(session, "train", 0)
+        finally:
+            event.remove(session.get_bind(), "before_cursor_execute", note)
+        statement, parameters = next(one for one in statements if "ORDER BY" in one[0])
+        explain = "EXPLAIN QUERY PLAN " if session.get_bind().dialect.name == "sqlite" else "EXPLAIN "
+        plan = "\n".join(map(str, session.connection().exec_driver_sql(explain + statement, parameters)))
+    assert "jobs" in plan
+    assert "CORRELATED" not in plan, plan
+    assert "SubPlan" not in plan, plan
 
 
 def test_priority_then_fairness_then_age(service: Served) -> None:
