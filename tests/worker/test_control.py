@@ -1,4 +1,4 @@
-"""Wishes through the pipe: the newest holds, asking never blocks, a dead supervisor ends the child."""
+"""Commands through the pipe: the newest holds, asking never blocks, a dead supervisor ends the child."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker import processes
 from worker.control import ControlReceiver, ControlSender, control_pipe
 
 
-def test_the_newest_wish_holds_until_another_comes() -> None:
+def test_the_newest_command_holds_until_another_comes() -> None:
     reading, writing = control_pipe()
     control, sender = ControlReceiver(reading), ControlSender(writing)
     assert control.command() is None
@@ -24,7 +24,7 @@ def test_the_newest_wish_holds_until_another_comes() -> None:
     os.close(reading)
 
 
-def test_a_repeated_wish_is_sent_once() -> None:
+def test_a_repeated_command_is_sent_once() -> None:
     reading, writing = control_pipe()
     sender = ControlSender(writing)
     sender.send({"action": "cancel"})
@@ -34,7 +34,7 @@ def test_a_repeated_wish_is_sent_once() -> None:
     os.close(reading)
 
 
-def test_half_a_line_is_no_wish() -> None:
+def test_half_a_line_is_no_command() -> None:
     reading, writing = control_pipe()
     control = ControlReceiver(reading)
     os.write(writing, b'{"action": ')
@@ -45,7 +45,7 @@ def test_half_a_line_is_no_wish() -> None:
     os.close(reading)
 
 
-def test_a_wish_for_a_child_that_has_gone_is_no_error() -> None:
+def test_a_command_for_a_child_that_has_gone_is_no_error() -> None:
     reading, writing = control_pipe()
     os.close(reading)
     sender = ControlSender(writing)

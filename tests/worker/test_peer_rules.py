@@ -81,7 +81,7 @@ def test_the_fourth_is_stopped_by_what_the_others_reached(place: Place) -> None:
 
 def test_a_training_process_that_was_killed_is_stopped_when_it_goes_on(place: Place) -> None:
     dataset = place.table()
-    late = [{**rule, "start_epoch": 30} if rule["kind"] == "median" else rule for rule in RULES]
+    late = [{**rule, "start_epoch": 150} if rule["kind"] == "median" else rule for rule in RULES]
     job = place.submit(dataset, **{**HOPELESS, "early_stop": late})
 
     def act() -> None:
@@ -91,7 +91,7 @@ def test_a_training_process_that_was_killed_is_stopped_when_it_goes_on(place: Pl
     with meanwhile(act):
         run_one(place)
     assert replayed(place, job).matches_recorded is True
-    three_good_ones(place, dataset, epochs=40)  # while it waits
+    three_good_ones(place, dataset, epochs=200)  # while it waits
     place.make_due(job)
     assert run_one(place)
     ends_by_the_rule(place, job)
@@ -100,7 +100,7 @@ def test_a_training_process_that_was_killed_is_stopped_when_it_goes_on(place: Pl
     assert len(place.attempts(job)) == 2
 
 
-def test_a_killed_supervisor_leaves_the_wish_to_stop(place: Place, tmp_path: Path) -> None:
+def test_a_killed_supervisor_leaves_the_command_to_stop(place: Place, tmp_path: Path) -> None:
     dataset = place.table()
     three_good_ones(place, dataset)
     first = [{**rule, "start_epoch": 0} if rule["kind"] == "median" else rule for rule in RULES]

@@ -41,8 +41,8 @@ def opened(answer: tuple[bytes, str]) -> Image.Image:
     return image.convert("RGB")
 
 
-def preview_request(**wish: Any) -> bytes:
-    return json.dumps({"index": 0, "count": 4, "seed": 0, "augment": STEPS, **wish}).encode()
+def preview_request(**options: Any) -> bytes:
+    return json.dumps({"index": 0, "count": 4, "seed": 0, "augment": STEPS, **options}).encode()
 
 
 def saturated_share(image: Image.Image) -> float:
@@ -87,7 +87,7 @@ def test_many_channels_are_cut(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "wish", "code", "pointer"),
+    ("x", "options", "code", "pointer"),
     [
         (LEVELS[..., :4], {"augment": [{"kind": "noise"}, {"kind": "hue"}]}, "needs_colour", "/augment/1"),
         (LEVELS[..., :3] * 5 - 2, {"augment": [{"kind": "saturation"}]}, "needs_colour", "/augment/0"),
@@ -97,8 +97,8 @@ def test_many_channels_are_cut(tmp_path: Path) -> None:
     ],
 )
 def test_what_has_no_preview_is_refused_with_its_place(
-    x: Any, wish: dict[str, Any], code: str, pointer: str, tmp_path: Path
+    x: Any, options: dict[str, Any], code: str, pointer: str, tmp_path: Path
 ) -> None:
     with pytest.raises(BadInputError) as caught:
-        augmentation_preview(prepared(tmp_path, x), preview_request(**wish), "", {})
+        augmentation_preview(prepared(tmp_path, x), preview_request(**options), "", {})
     assert (caught.value.error["code"], caught.value.error["pointer"]) == (code, pointer)

@@ -22,7 +22,7 @@ RULES: list[dict[str, Any]] = [
 
 
 def test_a_killed_and_resumed_job_replays_to_the_decisions_it_took(place: Place) -> None:
-    train = {"epochs": 25, "checkpoint_seconds": 0, "seed": 1}
+    train = {"epochs": 150, "checkpoint_seconds": 0, "seed": 1}
     job = place.submit(place.table(), train=train, early_stop=RULES)
 
     def act() -> None:

@@ -67,7 +67,7 @@ def test_a_fit_is_paused_and_fitted_anew_when_it_goes_on(place: Place, monkeypat
 
 @pytest.mark.parametrize("model", [{"kind": "rbf_svm"}, {"kind": "ensemble", "members": ["mdl_a", "mdl_b"]}])
 def test_an_init_report_wants_layers(place: Place, model: dict[str, object]) -> None:
-    wish = {"spec": {"dataset": "d", "model": model}, "format": "json"}
+    request = {"spec": {"dataset": "d", "model": model}, "format": "json"}
     with pytest.raises(BadInputError, match="no layers") as raised:
-        init_report_of(place.context.storage.root, json.dumps(wish).encode(), "application/json", {})
+        init_report_of(place.context.storage.root, json.dumps(request).encode(), "application/json", {})
     assert (raised.value.error["status"], raised.value.error["pointer"]) == (422, "/model/kind")

@@ -49,12 +49,12 @@ def test_a_job_goes_from_the_queue_to_a_model(place: Place) -> None:
 
 def test_stop_keeps_a_model_and_cancel_does_not(place: Place) -> None:
     dataset = place.table()
-    for wish, state in (("stop", "stopped"), ("cancel", "cancelled")):
-        job = place.submit(dataset, train=LONG, name=wish)
+    for command, state in (("stop", "stopped"), ("cancel", "cancelled")):
+        job = place.submit(dataset, train=LONG, name=command)
 
-        def act(job: str = job, wish: str = wish) -> None:
+        def act(job: str = job, command: str = command) -> None:
             wait_for_epochs(place, job, 2)
-            if wish == "stop":
+            if command == "stop":
                 transact(place.service, jobs.stop, place.who, job, "best", None)
             else:
                 transact(place.service, jobs.cancel, place.who, job)
@@ -63,7 +63,7 @@ def test_stop_keeps_a_model_and_cancel_does_not(place: Place) -> None:
             run_one(place)
         row = place.job(job)
         assert row.state == state
-        assert (row.result is not None) == (wish == "stop")
+        assert (row.result is not None) == (command == "stop")
         assert place.attempts(job)[0].outcome == state
 
 
@@ -79,7 +79,7 @@ def test_a_cancel_that_came_before_the_claim_starts_nothing(place: Place) -> Non
 def test_a_killed_training_process_is_an_interruption_and_the_next_attempt_equals_an_undisturbed_run(
     place: Place,
 ) -> None:
-    dataset, train = place.table(), {"epochs": 25, "checkpoint_seconds": 0, "seed": 1}
+    dataset, train = place.table(), {"epochs": 150, "checkpoint_seconds": 0, "seed": 1}
     calm = place.submit(dataset, train=train)
     run_one(place)
     job = place.submit(dataset, train=train)

@@ -110,7 +110,7 @@ def test_a_wedged_job_goes_on_from_its_checkpoint(place: Place, stopped: bool, m
     """Stopped by the kernel, or waiting for ever in Python: then the log says where."""
     settings = replace(place.context.settings, wedged_seconds=2.0)
     context = replace(place.context, settings=settings)
-    train = {"epochs": 40, "checkpoint_seconds": 0, "seed": 1}
+    train = {"epochs": 150, "checkpoint_seconds": 0, "seed": 1}
     job = place.submit(place.table(), train=train)
     if not stopped:
         from worker.control import ControlReceiver
