@@ -66,14 +66,18 @@ def test_without_patience_silence_is_no_fault(tmp_path: Path) -> None:
 
 
 def test_too_much_memory_is_found(tmp_path: Path) -> None:
+    measured = tmp_path / "measured"
+
     def grows() -> None:
-        time.sleep(0.5)
+        while not measured.exists():
+            time.sleep(0.01)
         held = b"x" * (300 * MIB)
         time.sleep(600)
         del held
 
     with child(grows, tmp_path) as process:
         dog = Watchdog(tmp_path / "log.txt", process.memory_bytes() + 100 * MIB, 0.0)
+        measured.touch()
         verdict = verdict_of(dog, process)
         assert verdict is not None
         evidence = verdict["evidence"]
