@@ -40,14 +40,14 @@ curl:
 	    apt-get update -qq && apt-get install -y -qq curl >/dev/null; \
 	  else echo "The examples need curl: please install it."; exit 2; fi; }
 
-demo: setup curl ## upload real images with curl, train an MLP and a CNN, predict; ends by itself (about 2 minutes)
+demo: setup curl ## upload real images with curl, train an MLP and a CNN, predict; ends by itself (about half a minute)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
 
 up: setup ## run the service here until Ctrl-C (PORT=8321, HOME_DIR=.home)
 	@$(BIN)/trainkit up --home "$(HOME_DIR)" --port $(PORT)
 
 # Twice as many processes as cores: most of the time a test waits for a lease, a process or a disk.
-test: setup curl lint ## linters, types and every test (about 30 minutes on 2 cores)
+test: setup curl lint ## linters, types and every test (about 10 minutes on 2 cores)
 	@$(BIN)/python -m pytest tests --ignore tests/e2e -m "not soak" -n 4 --dist loadfile
 	@$(BIN)/python -m pytest tests/e2e -m "not soak" -n 3 --dist loadgroup
 
