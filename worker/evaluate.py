@@ -31,6 +31,7 @@ def evaluate(model_folder: Path, request: bytes, media_type: str, options: Mappi
 
     model = load_model(model_folder)
     unreadable: list[dict[str, str]] = []
+    unlabelled: list[dict[str, str]] = []
     data: Dataset | TableRows
     if folder := options.get("dataset_folder"):
         data = _dataset(Path(folder))
@@ -40,7 +41,7 @@ def evaluate(model_folder: Path, request: bytes, media_type: str, options: Mappi
             media_type = "application/octet-stream"  # what is inside tells what it is
         data = read_rows(encoder.format, encoder.names, request, media_type, options.get("charset"))
     else:
-        data, unreadable = _file(model, request, media_type, options.get("target"))
+        data, unreadable, unlabelled = _file(model, request, media_type, options.get("target"))
     answer = point_at_rows(
         lambda: evaluate_model(
             model,
@@ -52,6 +53,7 @@ def evaluate(model_folder: Path, request: bytes, media_type: str, options: Mappi
         ),
         root="dataset" if folder else "inputs",
     )
+    answer["warnings"] += [{"code": found["code"], "message": found["message"]} for found in unlabelled]
     if unreadable:
         first, count = unreadable[0], len(unreadable)
         message = f"{count} samples could not be read and are left out, such as {first['where']}: {first['reason']}"
@@ -71,8 +73,9 @@ def _dataset(folder: Path) -> Dataset:
 
 def _file(
     model: TrainedModel | EnsembleModel, request: bytes, media_type: str, target: str | None
-) -> tuple[Dataset, list[dict[str, str]]]:
-    """(samples of a file that is read as an upload of the model's kind is, those that could not be read)."""
+) -> tuple[Dataset, list[dict[str, str]], list[dict[str, str]]]:
+    """(samples of a file that is read as an upload of the model's kind is, those that could not be read, findings of
+    those without a label)."""
     if is_json(media_type):
         hint = 'Send {"dataset": "ds_..."}, or a file as for an upload: a zip of class folders, an NPZ with X and y.'
         raise BadInputError("not_a_table", "only the rows of a table are sent as JSON", "/inputs", hint)
@@ -95,7 +98,8 @@ def _file(
                     for one in error.problems[:20]
                 ]
             ) from None
-    return data, list(details.get("unreadable") or ())
+    unlabelled = [found for found in details.get("column_findings") or () if found["code"] == "unlabelled_rows"]
+    return data, list(details.get("unreadable") or ()), unlabelled
 
 
 def _reading(model: TrainedModel | EnsembleModel, kind: str) -> ReadOptions:

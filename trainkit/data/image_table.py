@@ -15,6 +15,7 @@ from trainkit.data.errors import DataError, DataProblem, data_error
 from trainkit.data.image_loading import MAX_UNREADABLE_SHARE, Progress, load_images
 from trainkit.data.pixels import PixelFile
 from trainkit.data.table.reader import LABEL_COLUMNS, TABLE_SUFFIXES, read_columns
+from trainkit.data.unlabelled import unlabelled_finding
 from trainkit.spec.facts import FEW_VALUES
 from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
@@ -52,7 +53,8 @@ def read_image_table(
     columns, split, details = table.columns, table.split, table.details
     name, places = _file_column(columns, found.names, where)
     label = _label_column([column for column in columns if column != name], target, where)
-    kept, bad = _usable(columns[name], places, columns[label])
+    kept, bad, unlabelled = _usable(columns[name], places, columns[label])
+    details["column_findings"] += unlabelled_finding(unlabelled, len(places), "rows", label)
     height, width, channels = found.pixels.shape[1:]
     pixels = PixelFile((height, width), channels, store).fill_from(found.pixels, places[kept])
     image_details = found.details()
@@ -111,22 +113,29 @@ def _label_column(others: Sequence[str], target: str | None, where: str) -> str:
     return (named or list(others))[0]
 
 
-def _usable(files: Column, places: NDArray[np.int64], labels: Column) -> tuple[NDArray[np.int64], list[dict[str, str]]]:
-    """Return (rows with an image and a label, problems of the others). Raises DataError if too many rows are bad."""
+def _usable(
+    files: Column, places: NDArray[np.int64], labels: Column
+) -> tuple[NDArray[np.int64], list[dict[str, str]], list[str]]:
+    """Return (rows with an image and a label, problems of rows without an image, places of rows without a label alone).
+
+    Raises DataError if too many rows have no image.
+    """
     values = np.asarray(labels.values)
-    gap = values < 0 if labels.categories is not None else ~np.isfinite(values)
+    gap = values < 0 if labels.categories is not None else np.isnan(values)
+    unusable = (places < 0) | (np.zeros(len(values), bool) if labels.categories is not None else np.isinf(values))
     texts = _texts(files)
     bad = [
         {
             "where": f"row {row + 1}",
-            "reason": f"no readable image {texts[row]!r}" if places[row] < 0 else "the label is missing",
+            "reason": f"no readable image {texts[row]!r}" if places[row] < 0 else "the label is infinite",
         }
-        for row in np.flatnonzero((places < 0) | gap).tolist()
+        for row in np.flatnonzero(unusable).tolist()
     ]
+    unlabelled = [f"row {row + 1}" for row in np.flatnonzero(~unusable & gap).tolist()]
     if bad and len(bad) >= MAX_UNREADABLE_SHARE * len(places):
         hint = "Correct the names, add the images, or remove the rows."
         raise DataError([DataProblem("bad_row", item["reason"], item["where"], hint) for item in bad[:100]])
-    return np.flatnonzero((places >= 0) & ~gap), bad
+    return np.flatnonzero(~unusable & ~gap), bad, unlabelled
 
 
 def _targets(labels: Column, kept: NDArray[np.int64]) -> tuple[NDArray[Any], tuple[str, ...] | None]:

@@ -15,6 +15,8 @@ from trainkit.data.drift import MOST_FEATURES, find_drift
 from trainkit.data.findings import Finding, finding
 from trainkit.data.statistics import ImageStatistics, image_statistics, mean_differences
 from trainkit.data.target_leakage import find_target_leaks
+from trainkit.data.unlabelled import MOST_EXAMPLES
+from trainkit.spec.facts import MOST_UNLABELLED
 
 IMBALANCE = 5.0
 ID_NAME = re.compile(r"(?i:(?:^|[_\s.-])(?:ids?|codes?|zip|fips)$)|[a-z]I[dD]$")
@@ -285,11 +287,27 @@ def _statistics(inputs: TableInputs) -> dict[str, dict[str, float]]:
     return statistics
 
 
+def _unlabelled_rows(dataset: Dataset, target: str, missing: int) -> Finding:
+    """Return the finding of rows without a target, which a job leaves out; the first ones are named."""
+    assert isinstance(dataset.inputs, TableInputs)
+    column = dataset.inputs.columns[target]
+    values = np.asarray(column.values)
+    gaps = np.flatnonzero(values < 0 if column.categories is not None else np.isnan(values))[:MOST_EXAMPLES]
+    named = duplicates.SampleNames(rows=True)
+    listed = ", ".join(named[row] for row in gaps.tolist()) + (" ..." if missing > MOST_EXAMPLES else "")
+    most = missing > MOST_UNLABELLED * dataset.facts.samples
+    does = "refuses the dataset, unless `dataset.missing_target` says `leave_out`" if most else "leaves them out"
+    message = f"{missing} of {dataset.facts.samples} rows have no target ({listed}): a job {does}"
+    return finding("warning", "unlabelled_rows", message, target)
+
+
 def _columns(dataset: Dataset) -> list[dict[str, str]]:
     found = []
     n = dataset.facts.samples
     for column in dataset.facts.columns or ():
-        if column.missing:
+        if column.missing and column.name == dataset.facts.target:
+            found.append(_unlabelled_rows(dataset, column.name, column.missing))
+        elif column.missing:
             message = f"{column.missing} of {n} values are missing"
             found.append(finding("warning", "missing_values", message, column.name))
         if column.infinite:

@@ -13,6 +13,7 @@ from trainkit.data.dataset import Column, Dataset, SequenceInputs, class_targets
 from trainkit.data.errors import data_error
 from trainkit.data.table.reader import LABEL_COLUMNS, read_columns
 from trainkit.data.table.table_format import SequenceTable
+from trainkit.data.unlabelled import unlabelled_finding
 from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
 ID_COLUMNS = ("sequence_id", "sequence", "id", "series", "series_id")
@@ -24,7 +25,7 @@ def read_long_csv(
     """Return (dataset, details); the rows of each id keep their order.
 
     The default `target` is the only column named label, class, target, category or y, if it is constant in each
-    sequence; otherwise there is no target.
+    sequence; otherwise there is no target. Sequences without a target are left out, unless they are more than half.
 
     Raises DataError naming the column, or the row, where row 1 is the first below the header.
     """
@@ -36,9 +37,10 @@ def read_long_csv(
     ids = np.asarray(columns[name].values)
     if target is None:
         target = _label_column(columns, ids)
-    for needed in (name, target):
-        if needed is not None and _gaps(columns[needed]):
-            raise data_error("missing_values", f'the column "{needed}" has missing or infinite values', needed)
+    if _gaps(columns[name]).any():
+        raise data_error("missing_values", f'the column "{name}" has missing or infinite values', name)
+    if target is not None and np.isinf(columns[target].values).any():
+        raise data_error("infinite_values", f'the column "{target}" has infinite values', target)
     _, first, group = np.unique(ids, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))[group]  # sequences in order of appearance
     order = np.argsort(rank, kind="stable")
@@ -59,9 +61,14 @@ def read_long_csv(
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     targets: NDArray[Any] | None = None
     classes: tuple[str, ...] | None = None
+    labelled = np.ones(len(lengths), bool)
     if target is not None:
         column = columns[target]
-        targets = _of_sequence(np.asarray(column.values), target, order, offsets)
+        gaps = _of_sequence(_gaps(column), target, order, offsets)
+        places = [f"row {int(order[offsets[place]]) + 1}" for place in np.flatnonzero(gaps).tolist()]
+        details["column_findings"] += unlabelled_finding(places, len(gaps), "sequences", target)
+        labelled = ~gaps
+        targets = _of_sequence(np.nan_to_num(column.values, nan=0.0), target, order, offsets)[labelled]
         whole = bool((targets == np.floor(targets)).all())
         if column.categories is not None and reading.task != "regression":
             targets, classes = targets.astype(np.int64), column.categories
@@ -73,7 +80,10 @@ def read_long_csv(
             targets, classes = class_targets(targets.astype(np.int64) if whole else targets, task=reading.task)
             if whole and classes is not None:  # each named as the file writes it
                 targets, classes = number_classes(column, named)
-    split = None if parts is None else _of_sequence(parts, details["split_column"], order, offsets)
+    split = None if parts is None else _of_sequence(parts, details["split_column"], order, offsets)[labelled]
+    if not labelled.all():
+        values = values[np.repeat(labelled, lengths)]
+        offsets = np.concatenate([[0], np.cumsum(lengths[labelled])]).astype(np.int64)
     source = SequenceTable(format=table.format, id_column=name, features=tuple(features))
     dataset = make_dataset("sequences", SequenceInputs(values, offsets, source), targets, classes, split)
     return dataset, {**details, "features": features, "id_column": name, "label_column": target}
@@ -87,9 +97,11 @@ def _label_column(columns: Mapping[str, Column], ids: NDArray[Any]) -> str | Non
     return named[0] if len(pairs) == len(np.unique(ids)) else None
 
 
-def _gaps(column: Column) -> bool:
+def _gaps(column: Column) -> NDArray[np.bool_]:
+    """(rows,) whether a value is missing or infinite."""
     values = np.asarray(column.values)
-    return bool((values < 0).any() if column.categories is not None else not np.isfinite(values).all())
+    missing: NDArray[np.bool_] = values < 0 if column.categories is not None else ~np.isfinite(values)
+    return missing
 
 
 def _of_sequence(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.data.dataset import ArrayInputs, Dataset, TableInputs
+from trainkit.data.dataset import ArrayInputs, Dataset, TableInputs, make_dataset
 from trainkit.data.drift import MAX_LISTED, subsample
 from trainkit.data.errors import DataError
 from trainkit.data.findings import Finding, finding
@@ -53,9 +54,25 @@ def _with_target(dataset: Dataset) -> Dataset:
     if dataset.targets is not None or dataset.facts.target is None:
         return dataset
     try:
-        return dataset.with_target(dataset.facts.target)
+        return _labelled(dataset, dataset.facts.target).with_target(dataset.facts.target)
     except DataError:
         return dataset
+
+
+def _labelled(dataset: Dataset, target: str) -> Dataset:
+    """Return the rows of a table that have a target."""
+    facts, inputs = dataset.facts.column(target), dataset.inputs
+    if facts is None or not facts.missing or facts.missing == dataset.facts.samples:
+        return dataset
+    assert isinstance(inputs, TableInputs)
+    values = np.asarray(inputs.columns[target].values)
+    rows = np.flatnonzero(values >= 0 if inputs.columns[target].categories is not None else ~np.isnan(values))
+    columns = {
+        # texts name the different values of a whole column, of which some may now be gone
+        name: replace(column, values=np.asarray(column.values)[rows], texts=column.texts if name == target else None)
+        for name, column in inputs.columns.items()
+    }
+    return make_dataset(dataset.facts.kind, TableInputs(columns), None, None, None, target=target)
 
 
 def _features(dataset: Dataset, rows: NDArray[np.int64]) -> Iterator[tuple[str, str, NDArray[np.float64], bool]]:

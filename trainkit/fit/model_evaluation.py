@@ -16,25 +16,27 @@ import torch
 from numpy.typing import NDArray
 
 from trainkit import losses
-from trainkit.data import ArrayInputs, Dataset, ImageInputs, SequenceInputs, TableInputs, split_indices
+from trainkit.data import ArrayInputs, Dataset, ImageInputs, SequenceInputs, TableInputs
 from trainkit.data.dataset import Column
-from trainkit.data.duplicates import digests
 from trainkit.data.errors import DataError, InputError, InputProblem
-from trainkit.data.splits import Parts, without_duplicates
+from trainkit.data.splits import Parts
 from trainkit.data.table.column_format import EPOCH, CellError, ColumnFormat, category_of, shown
 from trainkit.data.table.json_rows import ABSENT
 from trainkit.data.table.request_rows import TableRows
 from trainkit.fit.device import Runtime, available_cores, forward_of, machine, reuse_runtime
 from trainkit.fit.encoding.encode import ArrayEncoder, Encoded, Encoder, ImageEncoder, SequenceEncoder, encode, parse
-from trainkit.fit.encoding.prepare import make_part, refuse_non_finite
+from trainkit.fit.encoding.prepare import cut_parts, make_part, refuse_non_finite
 from trainkit.fit.encoding.table_encoder import RowWarnings, TableEncoder
 from trainkit.fit.ensemble import ensemble_metrics
 from trainkit.fit.evaluation.evaluate import evaluation, measure, outputs_of
 from trainkit.fit.models.trained_model import EnsembleModel, TrainedModel
 from trainkit.spec import JobSpec
+from trainkit.spec.facts import MOST_UNLABELLED
 
 PartName = Literal["all", "train", "validation", "test"]
 MOST_PROBLEMS = 20
+UNLABELLED = -1
+"""The class index of a row without a label."""
 Index = NDArray[np.int64]
 
 
@@ -47,7 +49,9 @@ class LabelledSamples:
     rows: TableRows | None = None
     data: Dataset | None = None
     index: Index | None = None
-    """Which of the dataset's samples."""
+    """Which of the dataset's samples; None for rows, which know it themselves."""
+    unlabelled: tuple[int, int] | None = None
+    """How many of the rows have no label and are left out, and the number of the first."""
 
 
 def evaluate_model(
@@ -86,7 +90,11 @@ def evaluate_model(
     samples = _labelled(model, spec, data, target, part, is_training_dataset)
     if not len(samples.truth):
         raise _refusal("empty_part", f"the part {part} holds no samples", hint="Choose another part.")
-    warnings = [*_part_warnings(part, is_training_dataset), *_dtype_warnings(model, samples)]
+    warnings = [
+        *_part_warnings(part, is_training_dataset),
+        *_dtype_warnings(model, samples),
+        *_unlabelled_warnings(samples),
+    ]
     outputs: NDArray[Any]
     if isinstance(model, EnsembleModel):
         outputs, of_rows = _answers(model, samples, ignore_extra)
@@ -98,7 +106,7 @@ def evaluate_model(
     if absent:
         message = f"no sample is of {_listed(absent)}: precision, recall and f1 are means over the classes that occur"
         warnings.append({"code": "absent_class", "message": message})
-    return {**result, "warnings": [*warnings, *_row_warnings(of_rows)]}
+    return {**result, "warnings": [*warnings, *_row_warnings(of_rows, samples)]}
 
 
 def _measure(
@@ -248,7 +256,7 @@ def _labelled(
             raise _refusal("wrong_kind", "the model does not read rows of a table")
         if part != "all":
             raise _no_part(part)
-        return LabelledSamples(_table_truth(model, data, target), rows=data)
+        return _with_labels(LabelledSamples(_table_truth(model, data, target), rows=data))
     of_training = is_training_dataset and part != "all"
     index = np.arange(data.facts.samples) if of_training else _shipped(data, part)
     if tables:
@@ -256,7 +264,9 @@ def _labelled(
             raise _wrong_kind(tables[0], data.inputs)
         known = [*(column for encoder in tables for column in encoder.format.columns)]
         rows = rows_of(data.inputs, known, index)
-        samples = LabelledSamples(_table_truth(model, rows, target), rows=rows, index=index)
+        samples = LabelledSamples(_table_truth(model, rows, target), rows=rows)
+        if not of_training:
+            return _with_labels(samples, refuses=not is_training_dataset)
     else:
         inputs = data.inputs
         for encoder in _encoders(model):
@@ -264,19 +274,40 @@ def _labelled(
         samples = LabelledSamples(_targets(model, data, index), data=replace(data, inputs=inputs), index=index)
     if not of_training:
         return samples
+    gaps = _gaps(samples.truth)
     labels = samples.truth if model.classes is not None else None
-    parts = split_indices(spec.split, data.facts.samples, labels, data.split)
-    if spec.split.duplicates == "drop":
-        parts = without_duplicates(parts, digests(data.inputs))
+    parts = cut_parts(spec, data, labels, np.flatnonzero(~gaps) if gaps.any() else None)
     return _chosen(samples, _of(parts, part))
 
 
+def _gaps(truth: NDArray[Any]) -> NDArray[np.bool_]:
+    """(n,) whether a sample has no label."""
+    missing: NDArray[np.bool_] = truth < 0 if truth.dtype.kind == "i" else np.isnan(truth).any(1)
+    return missing
+
+
+def _with_labels(samples: LabelledSamples, *, refuses: bool = True) -> LabelledSamples:
+    """The rows that have a label. Raises InputError where more than half of the rows have none."""
+    gaps = _gaps(samples.truth)
+    if not gaps.any():
+        return samples
+    rows, missing = samples.rows, np.flatnonzero(gaps)
+    assert rows is not None
+    if gaps.all() or (refuses and len(missing) > MOST_UNLABELLED * len(gaps)):
+        message = f"{len(missing)} of {len(gaps)} rows have no label"
+        hint = "Send the labels, or only the rows that have one."
+        raise _refusal("missing_label", f"{message}; the first is {rows.place(int(missing[0]))}", hint=hint)
+    known = np.flatnonzero(~gaps)
+    first = rows.number(int(missing[0]))
+    return replace(_chosen(samples, known), unlabelled=(len(missing), first))
+
+
 def _chosen(samples: LabelledSamples, index: Index) -> LabelledSamples:
+    """Some of the samples, by their positions."""
     if samples.rows is None:
-        return replace(samples, truth=samples.truth[index], index=index)
-    columns = {name: [cells[row] for row in index] for name, cells in samples.rows.columns.items()}
-    rows = TableRows(columns, len(index), [f"row {row} of the dataset" for row in index])
-    return replace(samples, truth=samples.truth[index], rows=rows, index=index)
+        assert samples.index is not None
+        return replace(samples, truth=samples.truth[index], index=samples.index[index])
+    return replace(samples, truth=samples.truth[index], rows=samples.rows.take(index.tolist()))
 
 
 def _of(parts: Parts, part: str) -> Index:
@@ -302,7 +333,7 @@ def rows_of(inputs: TableInputs, formats: Sequence[ColumnFormat], index: Index) 
     """A dataset's rows as cells that another table's `formats` read: numbers as numbers, text as its file wrote it."""
     types = {column.name: column.type for column in formats}
     columns = {name: _cells(column, index, types.get(name, "category")) for name, column in inputs.columns.items()}
-    return TableRows(columns, len(index))
+    return TableRows(columns, len(index), (), index.tolist())
 
 
 def _cells(column: Column, index: Index, column_type: str) -> list[Any]:
@@ -318,7 +349,7 @@ def _cells(column: Column, index: Index, column_type: str) -> list[Any]:
 
 
 def _table_truth(model: TrainedModel | EnsembleModel, rows: TableRows, target: str | None) -> NDArray[Any]:
-    """The answers in the target column, read as that column of the training file was."""
+    """The answers in the target column, read as that column of the training file was; -1 or NaN for a gap."""
     trained = model.description.get("dataset", {}).get("target")
     name = target or trained
     if name is None:
@@ -338,22 +369,21 @@ def _table_truth(model: TrainedModel | EnsembleModel, rows: TableRows, target: s
     for row, cell in enumerate(rows.columns[name]):
         try:
             value = column.read(None if cell is ABSENT else cell)
-            if value is None or (isinstance(value, float) and not np.isfinite(value)):
-                raise CellError("has no value" if value is None else f"is {value}")
+            if isinstance(value, float) and not np.isfinite(value):
+                raise CellError(f"is {value}")
             read.append(value)
         except CellError as error:
             read.append(None)
             message = f'{rows.place(row)}: the target "{name}" {error}'
-            problems.append(
-                InputProblem("missing_label" if "no value" in message else "invalid_label", message, row, name)
-            )
+            problems.append(InputProblem("invalid_label", message, rows.number(row), name))
     if problems:
         raise InputError(problems[:MOST_PROBLEMS])
     if model.classes is None:
         return np.array(read, np.float64).reshape(-1, 1)
-    places = {column.read(label): position for position, label in enumerate(model.classes)}
+    places: dict[Any, int] = {column.read(label): position for position, label in enumerate(model.classes)}
+    places[None] = UNLABELLED
     labels = [value if isinstance(value, str) else category_of(value) for value in read]
-    return _class_indices([places.get(value) for value in read], labels, model.classes, rows.place, name)
+    return _class_indices([places.get(value) for value in read], labels, model.classes, rows, name)
 
 
 def _targets(model: TrainedModel | EnsembleModel, data: Dataset, index: Index) -> NDArray[Any]:
@@ -372,7 +402,7 @@ def _targets(model: TrainedModel | EnsembleModel, data: Dataset, index: Index) -
         labels = [names[code] for code in values.tolist()]
     places = {name: position for position, name in enumerate(model.classes)}
     found = [places.get(label) for label in labels]
-    return _class_indices(found, labels, model.classes, lambda row: f"row {index[row]}", None)
+    return _class_indices(found, labels, model.classes, TableRows({}, len(index), (), index.tolist()), None)
 
 
 def _numbers(values: NDArray[Any], names: Sequence[str] | None, width: int | None) -> NDArray[np.float64]:
@@ -389,7 +419,7 @@ def _numbers(values: NDArray[Any], names: Sequence[str] | None, width: int | Non
 
 
 def _class_indices(
-    found: Sequence[int | None], labels: Sequence[str], classes: Sequence[str], place: Any, column: str | None
+    found: Sequence[int | None], labels: Sequence[str], classes: Sequence[str], rows: TableRows, column: str | None
 ) -> NDArray[np.int64]:
     """(n,) indices. Raises InputError that names the rows whose label the model does not know."""
     unknown = [row for row, position in enumerate(found) if position is None]
@@ -401,8 +431,8 @@ def _class_indices(
             [
                 InputProblem(
                     "unknown_label",
-                    f"{place(row)}: the label {shown(labels[row])} is none of the model's classes",
-                    row,
+                    f"{rows.place(row)}: the label {shown(labels[row])} is none of the model's classes",
+                    rows.number(row),
                     column,
                     hint,
                 )
@@ -419,6 +449,14 @@ def _part_warnings(part: str, is_training_dataset: bool) -> list[dict[str, Any]]
     return [{"code": "trained_on", "message": f'{message}. Use "part": "test".'}]
 
 
+def _unlabelled_warnings(samples: LabelledSamples) -> list[dict[str, Any]]:
+    if samples.unlabelled is None:
+        return []
+    count, first = samples.unlabelled
+    message = f"{count} row{'s have' if count > 1 else ' has'} no label and {'are' if count > 1 else 'is'} left out"
+    return [{"code": "unlabelled_rows", "message": message, "rows": count, "first_row": first}]
+
+
 def _dtype_warnings(model: TrainedModel | EnsembleModel, samples: LabelledSamples) -> list[dict[str, Any]]:
     trained = model.description.get("dataset", {}).get("input_dtype")
     if samples.data is None or not isinstance(samples.data.inputs, ArrayInputs) or trained is None:
@@ -430,13 +468,14 @@ def _dtype_warnings(model: TrainedModel | EnsembleModel, samples: LabelledSample
     return [{"code": "other_type", "message": message}]
 
 
-def _row_warnings(of_rows: Sequence[RowWarnings]) -> list[dict[str, Any]]:
+def _row_warnings(of_rows: Sequence[RowWarnings], samples: LabelledSamples) -> list[dict[str, Any]]:
     """One entry for each column and code: how many rows, and the first of them."""
     grouped: dict[tuple[str, str], dict[str, Any]] = {}
     for row, warnings in enumerate(of_rows):
+        first = row if samples.rows is None else samples.rows.number(row)
         for warning in warnings:
             key = (warning["column"], warning["code"])
-            grouped.setdefault(key, {**warning, "rows": 0, "first_row": row})["rows"] += 1
+            grouped.setdefault(key, {**warning, "rows": 0, "first_row": first})["rows"] += 1
     return list(grouped.values())
 
 

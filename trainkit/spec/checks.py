@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from trainkit.spec.facts import (
+    MOST_UNLABELLED,
     ColumnFacts,
     DatasetFacts,
     Sample,
     class_counts,
     feature_columns,
     is_classification,
+    labelled_samples,
     target_column,
+    unlabelled_samples,
 )
 from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
@@ -63,7 +67,7 @@ class CheckContext:
     @property
     def parts(self) -> tuple[int, int, int]:
         """Samples in (train, validation, test), as the split will cut them, before sub-sampling."""
-        return self.spec.split.sizes(self.facts.samples, self.facts.splits)
+        return self.spec.split.sizes(labelled_samples(self.spec, self.facts), self.facts.splits)
 
     @property
     def training_samples(self) -> int:
@@ -138,14 +142,8 @@ def _column_problems(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
     elif target not in names:
         hint = " ".join(part for part in (nearest(target, names), listing) if part)
         yield Problem("/dataset/target", "unknown_column", f'the dataset has no column "{target}"', hint)
-    elif (column := facts.column(target)) is not None and column.missing:
-        yield Problem(
-            "/dataset/target",
-            "missing_values",
-            f'{column.missing} rows have no value in the target column "{target}"',
-            f'Remove those rows; or, if a word was read as missing, read it as a value: columns: {{"{target}": '
-            '{"missing": []}}.',
-        )
+    elif (column := facts.column(target)) is not None and column.missing and _refuses_gaps(spec, facts, column):
+        yield _missing_target(spec, facts, column)
     elif column is not None and column.infinite:
         message = f'{column.infinite} values of the target column "{target}" are infinite, or beyond 3.4e38'
         yield Problem("/dataset/target", "infinite_values", message, "Correct or remove those rows and upload again.")
@@ -193,6 +191,45 @@ def _column_problems(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
         )
 
 
+def _refuses_gaps(spec: JobSpec, facts: DatasetFacts, target: ColumnFacts) -> bool:
+    """Whether rows without a target are an error; else they are left out, with a warning."""
+    if spec.task == "forecasting" or target.missing == facts.samples:
+        return True
+    chosen = spec.dataset.missing_target
+    return chosen == "refuse" or (chosen == "auto" and target.missing > MOST_UNLABELLED * facts.samples)
+
+
+def _missing_target(spec: JobSpec, facts: DatasetFacts, target: ColumnFacts) -> Problem:
+    message = f'{target.missing} of {facts.samples} rows have no value in the target column "{target.name}"'
+    if spec.task == "forecasting":
+        hint = "A series may have no gaps: fill them before the upload, or name another target."
+        return Problem("/dataset/target", "missing_values", message, hint)
+    hint = _read_as_value(target.name)
+    if target.missing < facts.samples:
+        hint = f"{hint} `dataset.missing_target: leave_out` trains on the other rows."
+    return Problem("/dataset/target", "missing_values", message, hint)
+
+
+def _read_as_value(target: str) -> str:
+    name = json.dumps(target, ensure_ascii=False)
+    return (
+        "The dataset's report lists which words were read as missing; if one of them is a value, read the dataset again "
+        f'with columns: {{{name}: {{"missing": []}}}}.'
+    )
+
+
+def unlabelled_warning(spec: JobSpec, facts: DatasetFacts) -> Problem | None:
+    """Return what is to be said of rows that are left out because they have no target."""
+    column, count = target_column(spec, facts), unlabelled_samples(spec, facts)
+    if column is None or not count:
+        return None
+    message = (
+        f'{count} of {facts.samples} rows have no value in the target column "{column.name}": they are left out of '
+        "training, validation and test"
+    )
+    return Problem("/dataset/target", "unlabelled_rows", message, _read_as_value(column.name))
+
+
 def _gaps_in_series(columns: Iterable[ColumnFacts]) -> Iterator[Problem]:
     with_gaps = [column.name for column in columns if column.type == "numeric" and column.missing]
     if with_gaps:
@@ -224,7 +261,7 @@ def _split_problems(context: CheckContext) -> Iterator[Problem]:
         yield from _fold_problems(context, folds)
     for name, size, share in (("validation", validation, fractions[1]), ("test", test, fractions[2])):
         if size < 1 and share > 0 and not (context.facts.splits and spec.split.use_predefined):
-            hint = f"Give it a larger share, or 0 for none; there are {context.facts.samples} samples."
+            hint = f"Give it a larger share, or 0 for none; there are {labelled_samples(spec, context.facts)} samples."
             yield Problem(f"/split/{name}", "empty_part", f"the {name} part would be empty", hint)
     if spec.balance != "none" and not context.classification:
         yield Problem("/balance", "needs_classes", "balancing needs classes", 'Use "none" for regression.')
@@ -259,7 +296,8 @@ def class_sizes_in_folds(context: CheckContext) -> list[float]:
     if not (context.classification and context.spec.split.stratify and counts):
         return []
     train, validation, _ = context.parts
-    return [count * (train + validation) / max(1, context.facts.samples) for count in counts.values()]
+    samples = labelled_samples(context.spec, context.facts)
+    return [count * (train + validation) / max(1, samples) for count in counts.values()]
 
 
 def _preprocess_problems(context: CheckContext) -> Iterator[Problem]:

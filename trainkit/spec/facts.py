@@ -73,6 +73,8 @@ class DatasetFacts(BaseModel):
 IMAGE_KINDS = ("images", "image_table", "idx")
 FEW_VALUES = 20
 """A whole-number column with at most this many different values is taken for classes, unless `task` says otherwise."""
+MOST_UNLABELLED = 0.5
+"""Beyond this share of samples without a target it is more likely the wrong column, or a value read as missing."""
 SampleForm = Literal["vector", "image", "sequence"]
 
 
@@ -96,6 +98,17 @@ def target_column(spec: JobSpec, facts: DatasetFacts) -> ColumnFacts | None:
     """The table column to predict, or None when it is unnamed or unknown."""
     name = spec.dataset.target or facts.target
     return facts.column(name) if name else None
+
+
+def unlabelled_samples(spec: JobSpec, facts: DatasetFacts) -> int:
+    """Return the number of rows without a value in the target column: they are in no part."""
+    column = target_column(spec, facts) if facts.kind == "table" and spec.task != "forecasting" else None
+    return 0 if column is None else column.missing
+
+
+def labelled_samples(spec: JobSpec, facts: DatasetFacts) -> int:
+    """Return the number of samples that are cut into parts."""
+    return facts.samples - unlabelled_samples(spec, facts)
 
 
 def feature_columns(spec: JobSpec, facts: DatasetFacts) -> list[ColumnFacts]:

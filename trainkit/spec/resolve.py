@@ -192,6 +192,8 @@ def _warnings(spec: JobSpec, context: checks.CheckContext) -> Iterator[Problem]:
         yield from checks.sklearn_warnings(spec, default_loss(spec, context.task))
     else:
         yield from _warnings_of_training(spec, context)
+    if unlabelled := checks.unlabelled_warning(spec, context.facts):
+        yield unlabelled
     folds = spec.split.folds
     smallest = min(checks.class_sizes_in_folds(context), default=0.0)
     if folds is not None and 0 < smallest < folds:

@@ -131,6 +131,9 @@ class DatasetRef(SpecModel):
     """Table only: the columns to learn from. Left out: all but the target."""
     ignore: tuple[str, ...] = ()
     """Table only: columns to leave out, such as ids."""
+    missing_target: Literal["auto", "leave_out", "refuse"] = "auto"
+    """Table only: rows without a value in the target column are left out of all parts, or the job is refused; auto: left
+    out, unless they are more than half of the rows."""
     horizon: int = Field(1, ge=1, le=10_000)
     """Forecasting only: how many steps ahead to predict."""
     window: int | None = Field(None, ge=2, le=100_000)

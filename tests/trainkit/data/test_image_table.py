@@ -62,11 +62,23 @@ def test_read_image_table_reports_rows_without_an_image(tmp_path: Path) -> None:
     assert details["unlabelled"] == 1
 
 
+@pytest.mark.parametrize(("first", "second"), [("a", "b"), ("1.5", "2.5"), ("3", "4")])
+def test_rows_without_a_label_are_left_out_and_counted(first: str, second: str, tmp_path: Path) -> None:
+    path = image_table(tmp_path, f"file,label\n0.png,{first}\n1.png,\n2.png,{second}\n3.png,{first}\n", images=4)
+    facts, report = prepare(path, tmp_path / "prepared")
+    assert facts.samples == 3
+    assert levels(Dataset.load(tmp_path / "prepared")) == [0, 2, 3]
+    assert report["unreadable"] == []
+    (found,) = [one for one in report["findings"] if one["code"] == "unlabelled_rows"]
+    assert found["message"] == '1 of 4 rows have no value in the label column "label" (row 2): they are left out'
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
         ("file,label\n0.png,a\n1.png,b\ngone.png,a\n", "bad_row"),
-        ("file,label\n0.png,a\n1.png,b\n2.png,\n", "bad_row"),
+        ("file,label\n0.png,a\n1.png,\n2.png,\n", "missing_labels"),
+        ("file,label\n0.png,1.5\n1.png,inf\n2.png,2\n", "bad_row"),
         ("file,label\nx.png,a\ny.png,b\n", "no_file_column"),
         ("file\n0.png\n1.png\n", "missing_target"),
         ("file,u,v\n0.png,a,c\n1.png,b,d\n", "missing_target"),

@@ -58,7 +58,8 @@ def test_a_split_column_holds_one_part_a_sequence(tmp_path: Path) -> None:
     [
         ("x,y\n1,2\n", "t.csv"),
         ("id,x,y\n1,0,a\n,1,a\n", "id"),
-        ("id,x,y\n1,0,a\n1,1,\n", "y"),
+        ("id,x,y\n1,0,a\n1,1,\n", "row 2"),
+        ("id,x,y\n1,0,\n2,1,\n", "y"),
         ("id,x,y\n1,0,2\n2,1,inf\n", "y"),
         ("id,x,y\n1,0,a\n1,1,b\n", "row 2"),
         ("id,x,y\n1,0,a\n1,,a\n", "x"),
@@ -71,3 +72,21 @@ def test_refusals_name_the_column_or_row(text: str, where: str, tmp_path: Path) 
     with pytest.raises(DataError) as caught:
         read_long_csv(written(tmp_path, text), target="y")
     assert caught.value.problems[0].where == where
+
+
+@pytest.mark.parametrize(("up", "down"), [("up", "down"), ("1.5", "2.5"), ("3", "7")])
+def test_sequences_without_a_label_are_left_out_and_counted(up: str, down: str, tmp_path: Path) -> None:
+    text = f"id,x,y,split\nb,1,{up},train\na,2,,train\nb,3,{up},train\nc,5,{down},test\n"
+    dataset, details = read_long_csv(written(tmp_path, text), target="y")
+    assert isinstance(dataset.inputs, SequenceInputs)
+    assert (dataset.inputs.values.tolist(), dataset.inputs.offsets.tolist()) == ([[1], [3], [5]], [0, 2, 3])
+    assert dataset.split is not None
+    assert dataset.split.tolist() == [0, 2]
+    complete, _ = read_long_csv(written(tmp_path, text.replace("a,2,,train\n", "")), target="y")
+    assert (dataset.facts, dataset.targets.tolist()) == (complete.facts, complete.targets.tolist())
+    (found,) = [one for one in details["column_findings"] if one["code"] == "unlabelled_rows"]
+    assert found["message"] == '1 of 3 sequences have no value in the label column "y" (row 2): they are left out'
+    with pytest.raises(DataError, match="2 of 3 sequences have no value"):
+        read_long_csv(written(tmp_path, f"id,x,y\n1,0,{up}\n2,0,\n3,0,\n"), target="y")
+    with pytest.raises(DataError, match='row 2: "y" changes'):
+        read_long_csv(written(tmp_path, f"id,x,y\n1,0,{up}\n1,0,\n"), target="y")

@@ -137,7 +137,7 @@ def with_columns(data: Dataset, **columns: Column | None) -> Dataset:
         ({"y": None}, "missing_column", 'the target column "y" is missing'),
         ({"z": Column(np.zeros(90))}, "unknown_column", 'no column "z"'),
         ({"y": categories_of(["low", "top", *["mid"] * 88])}, "unknown_label", 'row 1: the label "top"'),
-        ({"y": categories_of(["low", None, *["mid"] * 88])}, "missing_label", 'row 1: the target "y" has no value'),
+        ({"y": categories_of(["low", *[None] * 50, *["mid"] * 39])}, "missing_label", "50 of 90 rows have no label"),
         ({"x": categories_of(["one", *["2"] * 89])}, "invalid_input", 'row 0: "x" must be a number, got "one"'),
     ],
 )

@@ -43,15 +43,27 @@ class TableRows:
     count: int
     places: Sequence[str] = field(default=())
     """Where each row stands in a text, such as "line 5"; empty where rows have no lines."""
+    numbers: Sequence[int] = field(default=())
+    """The number of each row in what was sent, from 0; empty where all of its rows are here."""
+
+    def number(self, row: int) -> int:
+        """Return the number of a row in what was sent, as a JSON pointer has it."""
+        return int(self.numbers[row]) if len(self.numbers) else row
 
     def place(self, row: int) -> str:
-        """Return how a sentence names a row: by its position from 0, as a JSON pointer does, and by its line."""
-        return f"row {row}" + (f" ({self.places[row]})" if self.places else "")
+        """Return how a sentence names a row: by its number in what was sent, from 0, and by its line."""
+        return f"row {self.number(row)}" + (f" ({self.places[row]})" if self.places else "")
+
+    def take(self, rows: Sequence[int]) -> TableRows:
+        """Return some of the rows, which keep their numbers."""
+        columns = {name: [cells[row] for row in rows] for name, cells in self.columns.items()}
+        places = [self.places[row] for row in rows] if self.places else ()
+        return TableRows(columns, len(rows), places, [self.number(row) for row in rows])
 
     def without(self, names: Collection[str]) -> TableRows:
         """Return the same rows without some columns."""
         kept = {name: cells for name, cells in self.columns.items() if name not in names}
-        return TableRows(kept, self.count, self.places)
+        return TableRows(kept, self.count, self.places, self.numbers)
 
     @classmethod
     def from_records(cls, records: Sequence[Mapping[str, Any]], places: Sequence[str] = ()) -> TableRows:

@@ -227,7 +227,8 @@ class SequenceEncoder:
                     else:
                         step.append(float(cell))
                 except CellError as error:
-                    problems.append(InputProblem("invalid_input", f'{rows.place(row)}: "{name}" {error}', row, name))
+                    message = f'{rows.place(row)}: "{name}" {error}'
+                    problems.append(InputProblem("invalid_input", message, rows.number(row), name))
             if not problems:
                 steps.append(step)
         if problems:

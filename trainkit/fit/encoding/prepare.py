@@ -14,7 +14,7 @@ from torch import Tensor
 from trainkit.data import Dataset, TableInputs, class_weights, rebalance, split_indices
 from trainkit.data.duplicates import digests
 from trainkit.data.errors import data_error
-from trainkit.data.splits import without_duplicates
+from trainkit.data.splits import Parts, without_duplicates
 from trainkit.fit.encoding.encode import Encoded, Encoder, as_float, encode, fit_encoder
 from trainkit.fit.encoding.preprocessing import Preprocessing
 from trainkit.fit.encoding.targets import TargetScaler, read_targets
@@ -99,10 +99,10 @@ def prepare(spec: JobSpec, data: Dataset, device: torch.device, phase: Callable[
     """Read, split and fit on the training part. `spec` is resolved. Raises DataError for values that are not finite."""
     phase("preparing data")
     targets = read_targets(spec, data)
-    labels = targets.values if targets.classes is not None else None
-    parts = split_indices(spec.split, data.facts.samples, labels, data.split)
-    if spec.split.duplicates == "drop":
-        parts = without_duplicates(parts, digests(data.inputs))
+    parts = cut_parts(spec, data, targets.values if targets.classes is not None else None, targets.labelled)
+    if not len(parts.train):
+        message = "the training part has no sample with a target"
+        raise data_error("no_training_samples", message, "split", "Split differently, or add the targets.")
     encoder = fit_encoder(spec, data, parts.train)
     form = "vector" if isinstance(data.inputs, TableInputs) else sample_of(spec, data.facts).form
     phase("fitting preprocessing")
@@ -153,6 +153,27 @@ def prepare(spec: JobSpec, data: Dataset, device: torch.device, phase: Callable[
         sample_shape=preprocessing.output_shape(raw_shape),
         facts=data.facts,
     )
+
+
+def cut_parts(
+    spec: JobSpec, data: Dataset, labels: NDArray[Any] | None, labelled: NDArray[np.int64] | None = None
+) -> Parts:
+    """Cut a dataset into the spec's parts, as its samples' row numbers.
+
+    Args:
+        labels: (n,) class indices of all samples, by which parts are stratified; None for numbers.
+        labelled: The samples that have a target; the others are in no part. None: all.
+    """
+    samples, shipped = data.facts.samples, data.split
+    if labelled is not None:
+        samples, labels = len(labelled), None if labels is None else labels[labelled]
+        shipped = None if shipped is None else np.asarray(shipped)[labelled]
+    parts = split_indices(spec.split, samples, labels, shipped)
+    if labelled is not None:
+        parts = Parts(labelled[parts.train], labelled[parts.validation], labelled[parts.test])
+    if spec.split.duplicates == "drop":
+        parts = without_duplicates(parts, digests(data.inputs))
+    return parts
 
 
 def refuse_non_finite(encoded: Encoded, encoder: Encoder, index: NDArray[np.int64]) -> None:

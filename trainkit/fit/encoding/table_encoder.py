@@ -148,7 +148,7 @@ class TableEncoder:
                 except CellError as error:
                     read.append(None)
                     message = f'{rows.place(row)}: "{column.name}" {error}'
-                    problems.append(InputProblem("invalid_input", message, row, column.name))
+                    problems.append(InputProblem("invalid_input", message, rows.number(row), column.name))
             if problems:
                 continue
             if isinstance(column, NumericColumn):
@@ -210,11 +210,11 @@ def check_columns(rows: TableRows, needed: Sequence[str], table: TableFormat, *,
     for row in sorted({*lacking, *extra}):
         for name in lacking.get(row, ()):
             message = f'{rows.place(row)}: the column "{name}" is missing'
-            problems.append(InputProblem("missing_column", message, row, name, hint))
+            problems.append(InputProblem("missing_column", message, rows.number(row), name, hint))
         for name in extra.get(row, ()):
             allow = f"{nearest(name, needed)} Leave it out, or send ?ignore_extra=true.".strip()
             message = f'{rows.place(row)}: the model knows no column "{name}"'
-            problems.append(InputProblem("unknown_column", message, row, name, allow))
+            problems.append(InputProblem("unknown_column", message, rows.number(row), name, allow))
     if problems:
         raise InputError(problems[:MOST_PROBLEMS])
 

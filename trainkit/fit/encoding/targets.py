@@ -20,7 +20,10 @@ class EncodedTargets:
     """All samples' targets: class indices (n,) int64 with `classes`, or numbers (n, k) float64 without."""
 
     values: NDArray[Any]
+    """-1 or NaN for a sample without a target."""
     classes: tuple[str, ...] | None
+    labelled: NDArray[np.int64] | None = None
+    """The samples with a target; None: all have one."""
 
 
 def read_targets(spec: JobSpec, data: Dataset) -> EncodedTargets:
@@ -44,14 +47,19 @@ def _from_column(spec: JobSpec, data: Dataset, classification: bool) -> EncodedT
     assert isinstance(data.inputs, TableInputs)
     column = data.inputs.columns[facts.name]
     values = np.asarray(column.values)
+    gaps = values < 0 if column.categories is not None else np.isnan(values)
+    labelled = np.flatnonzero(~gaps) if gaps.any() else None
     if not classification:
-        return EncodedTargets(values.astype(np.float64).reshape(-1, 1), None)
+        return EncodedTargets(values.astype(np.float64).reshape(-1, 1), None, labelled)
     classes = tuple(facts.categories or ())
+    labels = np.full(len(values), -1, np.int64)
     if facts.type == "categorical":
         place = {name: position for position, name in enumerate(classes)}
         codes = np.array([place[name] for name in column.categories or ()], np.int64)
-        return EncodedTargets(codes[_within(values, len(codes))], classes)
-    return EncodedTargets(number_classes(column, values.astype(np.float64))[0], classes)
+        labels[~gaps] = codes[_within(values[~gaps], len(codes))]
+    else:
+        labels[~gaps] = number_classes(column, values[~gaps].astype(np.float64))[0]
+    return EncodedTargets(labels, classes, labelled)
 
 
 def _within(labels: NDArray[Any], classes: int) -> NDArray[Any]:
