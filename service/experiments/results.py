@@ -13,7 +13,7 @@ from service.metrics.service import finite
 from trainkit.diagnose.compare import compare, summary
 from trainkit.spec import DatasetFacts
 from trainkit.spec.experiments import KFold, MonteCarlo, Plan
-from trainkit.spec.metrics import direction
+from trainkit.spec.metrics import bounds, direction
 from trainkit.spec.split import SplitSpec
 
 BASE = "base"
@@ -80,13 +80,14 @@ def validated(metric: str) -> str:
     return f"val_{metric.partition('_')[2]}"
 
 
-def summaries(plan: Plan, lines: Sequence[TrialRow], metric: str) -> list[dict[str, Any]]:
+def summaries(plan: Plan, facts: DatasetFacts | None, lines: Sequence[TrialRow], metric: str) -> list[dict[str, Any]]:
     """Mean, sd, standard error and 95 % interval over the trials, by variant.
 
     Of folds and draws two: of their validation parts, by which weights are chosen, and of the one test part.
     """
+    validated_apart = isinstance(plan, KFold | MonteCarlo)
     name = metric.partition("_")[2]
-    metrics = [f"val_{name}", f"test_{name}"] if isinstance(plan, KFold | MonteCarlo) else [metric]
+    metrics = [f"val_{name}", f"test_{name}"] if validated_apart else [metric]
     found = []
     for variant in dict.fromkeys(line.params.get("variant", BASE) for line in lines):
         of_variant = [line for line in lines if line.params.get("variant", BASE) == variant]
@@ -94,8 +95,11 @@ def summaries(plan: Plan, lines: Sequence[TrialRow], metric: str) -> list[dict[s
             values = [value for line in of_variant if (value := value_of(line, measured)) is not None]
             if values:
                 missing = sum(line.final for line in of_variant) - len(values)
-                figures = {"metric": measured, "models": "one_per_trial", **summary(values).as_dict()}
-                found.append({"variant": variant, **figures, "without_figure": missing})
+                # each validates on other samples, after training on mostly the same ones
+                share = validation_share(plan, facts) if measured.startswith("val_") else None
+                figures = summary(values, bounds=bounds(measured), test_share=share).as_dict()
+                row = {"variant": variant, "metric": measured, "models": "one_per_trial", **figures}
+                found.append({**row, "without_figure": missing})
     return found
 
 
@@ -127,7 +131,7 @@ def paired(
     a: Sequence[float], b: Sequence[float], metric: str, names: tuple[str, str], share: float | None
 ) -> dict[str, Any]:
     """Whether B is better than A on the same cuts."""
-    found = compare(a, b, better=direction(metric), test_share=share, metric=metric, names=names)
+    found = compare(a, b, better=direction(metric), test_share=share, metric=metric, names=names, bounds=bounds(metric))
     return {"a": names[0], "b": names[1], **found.as_dict()}
 
 
@@ -145,9 +149,9 @@ def cut_of(line: TrialRow) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted((key, value) for key, value in line.params.items() if key != "variant"))
 
 
-def validation_share(plan: KFold | MonteCarlo, facts: DatasetFacts | None) -> float | None:
-    """n_validation / n_train of a draw: the corrected test's share, since the training parts overlap."""
-    if facts is None:
+def validation_share(plan: Plan, facts: DatasetFacts | None) -> float | None:
+    """n_validation / n_train of a fold or draw: the corrected test's share, since the training parts overlap."""
+    if facts is None or not isinstance(plan, KFold | MonteCarlo):
         return None
     cut = {"folds": plan.folds, "fold": 0} if isinstance(plan, KFold) else {"resample_seed": 0}
     split = SplitSpec.model_validate({**resampled_split(plan, plan.spec), **cut})

@@ -63,8 +63,8 @@ class ExperimentDetail(ExperimentOut):
     """State -> jobs in it; `refused`: the plan came to a spec that the service does not take."""
     best: BestOut | None
     summaries: list[dict[str, Any]]
-    """Of each variant `{variant, metric, models, n, mean, sd, se, low, high, confidence}`; folds and draws have one of
-    their validation parts (`val_`) and one of the common test part (`test_`). `models: one_per_trial`: a mean over the
+    """Of each variant `{variant, metric, models, n, mean, sd, se, low, high, confidence, test_share}`; folds and draws
+    have one of their validation parts (`val_`) and one of the common test part (`test_`). `models: one_per_trial`: a mean over the
     trials' own models, and not the metric of an ensemble of them."""
     comparisons: list[dict[str, Any]]
     """Each variant against the spec itself, in pairs on the same draws, by their validation parts."""
@@ -152,7 +152,7 @@ def _together(view: ExperimentView) -> dict[str, Any]:
         "metric": metric,
         "direction": direction(metric),
         "best": _best_out(view, metric),
-        "summaries": summaries(view.plan, view.lines, metric),
+        "summaries": summaries(view.plan, view.facts, view.lines, metric),
         "comparisons": comparisons(view.plan, view.facts, view.lines, metric),
     }
 

@@ -15,18 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.diagnose.t_distribution import critical_value, two_sided_p
+from trainkit.spec.metrics import Bounds
 
 CONFIDENCE = 0.95
 ROUNDING = 1e-12
 """Relative spread of the differences below which it is rounding error."""
 
+UNBOUNDED: Bounds = (None, None)
 Direction = Literal["max", "min"]
 Conclusion = Literal["better", "worse", "cannot_tell"]
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Mean, sd with n - 1, standard error sd/sqrt(n), and Student's interval mean -+ t(n-1) se.
+    """Mean, sd with n - 1, standard error, and Student's interval with n - 1 degrees of freedom.
 
     `sd`, `se`, `low` and `high` are None for a single value; all are None where a value is not finite.
     """
@@ -40,6 +42,8 @@ class Summary:
     confidence: float = CONFIDENCE
     not_finite: tuple[int, ...] = ()
     """Positions of the values that are NaN or infinite."""
+    test_share: float | None = None
+    """n_test / n_train of the splits, by which `se` is corrected; None: se = sd/sqrt(n)."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -94,8 +98,28 @@ class McNemar:
     p: float
 
 
-def summary(values: Sequence[float], confidence: float = CONFIDENCE) -> Summary:
-    """Summarise the metrics of several runs. Raises ValueError for an empty list."""
+def summary(
+    values: Sequence[float],
+    confidence: float = CONFIDENCE,
+    *,
+    bounds: Bounds = UNBOUNDED,
+    test_share: float | None = None,
+) -> Summary:
+    """Summarise the metrics of several runs, with an interval of their mean that keeps to the metric's bounds.
+
+    Without bounds the interval is mean -+ t se. With bounds it is the same on the scale g, and is carried back: g is
+    log((m - low) / (high - m)) between two bounds, log(m - low) above one, -log(high - m) below one, and by the delta
+    method the standard error is |g'(mean)| se. Between 0 and 1 these are the logit intervals of Stata's `proportion`
+    and of R's `svyciprop`. As se / (distance to a bound) goes to 0 they become mean -+ t se.
+
+    Args:
+        bounds: (least, largest) possible value; None: there is none.
+        test_share: n_test / n_train, where each value is of another split of the same samples: se is then
+            sd sqrt(1/k + n_test/n_train), since the training parts overlap (Nadeau and Bengio 2003), as in `compare`.
+
+    Raises:
+        ValueError: The list is empty.
+    """
     array = _as_array(values)
     if not_finite_places := _not_finite(array):
         return Summary(len(array), None, confidence=confidence, not_finite=not_finite_places)
@@ -103,9 +127,32 @@ def summary(values: Sequence[float], confidence: float = CONFIDENCE) -> Summary:
     if len(array) < 2:
         return Summary(len(array), mean, confidence=confidence)
     sd = float(array.std(ddof=1))
-    se = sd / math.sqrt(len(array))
+    se = sd * math.sqrt(1 / len(array) + (test_share or 0.0))
     reach = critical_value(confidence, len(array) - 1) * se
-    return Summary(len(array), mean, sd, se, mean - reach, mean + reach, confidence)
+    low, high = _interval(mean, reach, bounds)
+    return Summary(len(array), mean, sd, se, low, high, confidence, (), test_share)
+
+
+def _interval(mean: float, reach: float, bounds: Bounds) -> tuple[float, float]:
+    """Carry mean -+ reach over to the bounds. A mean at a bound, where all values are, is its own interval."""
+    least, largest = bounds
+    below = math.inf if least is None else mean - least
+    above = math.inf if largest is None else largest - mean
+    if min(below, above) <= 0:
+        return mean, mean
+    if least is None and largest is None:
+        return mean - reach, mean + reach
+    if least is None:
+        return mean + above - above * math.exp(reach / above), mean + above - above * math.exp(-reach / above)
+    if largest is None:
+        return least + below * math.exp(-reach / below), least + below * math.exp(reach / below)
+    width = largest - least
+    logit, step = math.log(below / above), reach * width / (below * above)
+    return least + width * _sigmoid(logit - step), least + width * _sigmoid(logit + step)
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x > 0 else math.exp(x) / (1 + math.exp(x))
 
 
 def compare(
@@ -117,19 +164,24 @@ def compare(
     metric: str = "score",
     names: tuple[str, str] = ("A", "B"),
     confidence: float = CONFIDENCE,
+    bounds: Bounds = UNBOUNDED,
 ) -> Comparison:
     """Compare B with A, where a[i] and b[i] were measured on the same i-th split.
 
     `test_share` = n_test / n_train of a split: the variance of the mean difference is then (1/k + n_test/n_train) s^2 in
     place of s^2/k, since k-fold's and repeated random sub-sampling's training parts overlap (Nadeau and Bengio 2003).
-    Without it the splits count as independent. Raises ValueError for lists of different lengths, or empty ones.
+    Without it the splits count as independent. A metric with two `bounds` has differences of at most largest - least:
+    the interval is cut off there, which leaves its coverage and its p as they are. Raises ValueError for lists of
+    different lengths, or empty ones.
     """
     first, second = _as_array(a), _as_array(b)
     if len(first) != len(second):
         raise ValueError(f"a and b must hold one value for each split; got {len(first)} and {len(second)} values")
     if test_share is not None and not test_share > 0:
         raise ValueError(f"test_share (n_test / n_train) must be above 0; got {test_share}")
-    settings = _ComparisonSettings(metric, better, names, confidence, test_share)
+    least, largest = bounds
+    most = math.inf if least is None or largest is None else largest - least
+    settings = _ComparisonSettings(metric, better, names, confidence, test_share, most)
     not_finite_places = tuple(sorted({*_not_finite(first), *_not_finite(second)}))
     if not_finite_places:
         return _not_comparable(settings, len(first), not_finite_places)
@@ -180,6 +232,7 @@ class _ComparisonSettings:
     names: tuple[str, str]
     confidence: float
     test_share: float | None
+    most_difference: float
 
 
 def _not_comparable(settings: _ComparisonSettings, n: int, not_finite_places: tuple[int, ...]) -> Comparison:
@@ -214,7 +267,8 @@ def _comparison_of(settings: _ComparisonSettings, differences: NDArray[np.float6
         error = spread * math.sqrt(share)
         p = two_sided_p(mean / error, k - 1)
         reach = critical_value(settings.confidence, k - 1) * error
-        low, high = mean - reach, mean + reach
+        most = settings.most_difference
+        low, high = max(-most, mean - reach), min(most, mean + reach)
     gained = differences if settings.better == "max" else -differences
     wins, losses = int((gained > 0).sum()), int((gained < 0).sum())
     clear = p is not None and p < 1 - settings.confidence

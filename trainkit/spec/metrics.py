@@ -23,6 +23,13 @@ DIRECTIONS: dict[str, Direction] = {
     "r2": "max",
 }
 """Whether the smaller or the larger value of a metric is the better one."""
+Bounds = tuple[float | None, float | None]
+BOUNDS: dict[str, Bounds] = {
+    **dict.fromkeys(("accuracy", "top5_accuracy", "precision", "recall", "f1", "roc_auc"), (0.0, 1.0)),
+    **dict.fromkeys(("loss", "mse", "mae"), (0.0, None)),
+    "r2": (None, 1.0),
+}
+"""The least and the largest value that a metric can have."""
 LOGGED_DIRECTIONS: dict[str, Direction] = {**DIRECTIONS, "batch_loss": "min"}
 """The same of all logged series that have a best value; rules and searches cannot monitor `batch_loss`."""
 METRICS_WITH_STANDARD_ERROR = ("loss", "accuracy", "recall", "mse", "mae", "r2")
@@ -55,6 +62,11 @@ def split_metric(name: str) -> tuple[str, str]:
 def direction(name: str) -> Direction:
     """Return "min" or "max": which values of `val_accuracy`, `train_loss` ... are better."""
     return DIRECTIONS[split_metric(name)[1]]
+
+
+def bounds(name: str) -> Bounds:
+    """Return (least, largest) possible value of `val_accuracy`, `test_loss` ...; None: there is none."""
+    return BOUNDS[split_metric(name)[1]]
 
 
 def with_mode(rule: Any) -> Any:
