@@ -1,6 +1,6 @@
 # Two images from one file: `api` has no torch (slim), `worker` has it. Build: docker compose build
 FROM python:3.11-slim AS base
-ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 OMP_NUM_THREADS=1
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 OMP_NUM_THREADS=1 GOMP_SPINCOUNT=1000
 WORKDIR /app
 RUN useradd --create-home --uid 10001 trainkit && mkdir -p /data/storage /data/scratch && chown -R trainkit /data
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import importlib
 import sys
 
-ALL = ("training", "batched", "augmentation", "intake", "upload", "metric_log", "mlflow_peer", "autopilot")
+ALL = (
+    "training",
+    "batched",
+    "augmentation",
+    "intake",
+    "upload",
+    "metric_log",
+    "mlflow_peer",
+    "neighbours",
+    "autopilot",
+)
 ALONE = ("diagnosis",)
 """Too long to be run beside the others; options that follow are theirs."""
 

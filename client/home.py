@@ -79,6 +79,9 @@ class Home:
             "TRAINKIT_SCRATCH": str(self.folder / "scratch"),
             # Idle OpenMP threads would compete with the training processes, which set their own number.
             "OMP_NUM_THREADS": "1",
+            # A thread that waits at a barrier spins for a moment, then sleeps. By default it spins for milliseconds, and
+            # where another process takes the core, two threads are ten and more times slower than one.
+            "GOMP_SPINCOUNT": "1000",
             "PYTHONUNBUFFERED": "1",
             # Modules in the current folder must not shadow our packages.
             "PYTHONSAFEPATH": "1",

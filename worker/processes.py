@@ -32,6 +32,7 @@ KEPT_PREFIXES = (
     "LC_",
     "PYTHON",
     "OMP_",
+    "GOMP_",
     "MKL_",
     "KMP_",
     "OPENBLAS_",

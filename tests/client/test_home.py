@@ -43,6 +43,8 @@ def test_what_the_environment_says_already_stays(tmp_path: Path) -> None:
     assert environment["TRAINKIT_BROKER_URL"] == f"redis+socket://{tmp_path}/run/redis.sock?virtual_host=0"
     assert environment["PATH"] == "/bin"
     assert environment["OMP_NUM_THREADS"] == "1"
+    assert environment["GOMP_SPINCOUNT"] == "1000"
+    assert Home(tmp_path).environment({"GOMP_SPINCOUNT": "0"})["GOMP_SPINCOUNT"] == "0"
 
 
 def test_a_long_home_puts_its_socket_into_a_private_temporary_folder(tmp_path: Path) -> None:

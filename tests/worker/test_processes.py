@@ -88,6 +88,7 @@ def test_kill_takes_the_whole_session(tmp_path: Path) -> None:
 def test_a_child_sees_no_secrets_and_no_foreign_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAINKIT_DATABASE_URL", "postgresql+psycopg://user:secret@host/db")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
     reading, writing = os.pipe()
 
     def run() -> None:
@@ -102,6 +103,7 @@ def test_a_child_sees_no_secrets_and_no_foreign_descriptors(tmp_path: Path, monk
     os.close(writing)
     assert "secret" not in text
     assert "'OMP_NUM_THREADS': '3'" in text
+    assert "'GOMP_SPINCOUNT': '1000'" in text
     descriptors = {line.split()[1] for line in text.splitlines() if line.startswith("fd ")}
     assert {"0", "1", "2", str(reading)} <= descriptors
     assert str(writing) not in descriptors
