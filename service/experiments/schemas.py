@@ -64,8 +64,8 @@ class ExperimentDetail(ExperimentOut):
     best: BestOut | None
     summaries: list[dict[str, Any]]
     """Of each variant `{variant, metric, models, n, mean, sd, se, low, high, confidence, test_share}`; folds and draws
-    have one of their validation parts (`val_`) and one of the common test part (`test_`). `models: one_per_trial`: a mean over the
-    trials' own models, and not the metric of an ensemble of them."""
+    have one of their validation parts (`val_`) and one of the common test part (`test_`). `models: one_per_trial`:
+    a mean over the trials' own models, and not the metric of an ensemble of them."""
     comparisons: list[dict[str, Any]]
     """Each variant against the spec itself, in pairs on the same draws, by their validation parts."""
 
