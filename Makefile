@@ -52,6 +52,7 @@ test: setup curl lint ## linters, types and every test (about 10 minutes on 2 co
 	@$(BIN)/python -m pytest tests/e2e -m "not soak" -n 3 --dist loadgroup
 
 # The same tests, measured. A process that is killed outright leaves no data.
+coverage: export TRAINKIT_CONFINEMENT := off  # a confined process cannot write what was measured
 coverage: setup curl ## lines of service, worker and trainkit that the tests run (90 % at least)
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
 	@$(BIN)/coverage run -m pytest tests --ignore tests/e2e -m "not soak" -n 4 --dist loadfile

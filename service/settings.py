@@ -10,6 +10,7 @@ from typing import Literal, cast, get_args
 
 GIB = 2**30
 LogFormat = Literal["text", "json"]
+ConfinementMode = Literal["auto", "required", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,9 @@ class Settings:
     """Days after a job's end that its metric log is kept; 0: for ever."""
     jobs_days: int | None = None
     """Days after a job's end until it is deleted, as `DELETE` does; 0: never."""
+    confinement: ConfinementMode = "auto"
+    """Whether processes that train, read uploads or predict are confined to their files: `auto` with what the system has
+    (the worker's log says what), `required`, or `off`."""
     device: str = "auto"
     """Device of jobs whose spec says `auto`: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
     log_format: LogFormat = "text"
@@ -114,6 +118,7 @@ class Settings:
             logs_days=int(env.get("TRAINKIT_LOGS_DAYS", "90")) or None,
             metrics_days=int(env.get("TRAINKIT_METRICS_DAYS", "0")) or None,
             jobs_days=int(env.get("TRAINKIT_JOBS_DAYS", "0")) or None,
+            confinement=_confinement(env.get("TRAINKIT_CONFINEMENT") or "auto"),
             device=env.get("TRAINKIT_DEVICE", "auto"),
             log_format=_log_format(env.get("TRAINKIT_LOG_FORMAT") or "text"),
             metrics_token=env.get("TRAINKIT_METRICS_TOKEN") or None,
@@ -128,6 +133,12 @@ def _log_format(given: str) -> LogFormat:
     if given not in get_args(LogFormat):
         raise ValueError(f"TRAINKIT_LOG_FORMAT is {given!r}; it may be {' or '.join(get_args(LogFormat))}")
     return cast(LogFormat, given)
+
+
+def _confinement(given: str) -> ConfinementMode:
+    if given not in get_args(ConfinementMode):
+        raise ValueError(f"TRAINKIT_CONFINEMENT is {given!r}; it may be {', '.join(get_args(ConfinementMode))}")
+    return cast(ConfinementMode, given)
 
 
 def _tracing(env: Mapping[str, str]) -> bool:

@@ -21,6 +21,7 @@ from trainkit.spec.memory import with_next_spec
 from worker.context import WorkerContext
 from worker.lease import Lease
 from worker.log_shipper import LogShipper
+from worker.outputs import output_path
 
 log = logging.getLogger(__name__)
 KILLED_DELAY_SECONDS = 1.0
@@ -46,17 +47,21 @@ class OutcomeWriter:
         self._context, self._claimed, self._claim = context, claimed, claimed.claim
         self._lease, self._logs, self._log_file = lease, logs, log_file
         self._in_background = in_background
+        self._scratch = log_file.parent
 
     def finish(self, event: dict[str, Any], evaluation: dict[str, Any] | None) -> None:
         """Store the files of a `finished` event, then model, artifacts, result and state in one transaction."""
         storage, claim = self._context.storage, self._claim
         key, manifest, size = None, {}, 0
         if event["artifact"]:
-            folder = Path(event["artifact"])
+            folder = output_path(self._scratch, event["artifact"])
             key = f"models/{claim.id}/{claim.fence}"
             manifest = json.loads((folder / "model.json").read_text(encoding="utf-8"))
             size = 0 if storage.exists(key) else self._in_background(partial(storage.put_tree, key, folder))
-        files = [self._store_file(f"{name}{Path(path).suffix}", Path(path)) for name, path in event["files"].items()]
+        files = [
+            self._store_file(f"{name}{Path(path).suffix}", output_path(self._scratch, path))
+            for name, path in event["files"].items()
+        ]
         files += [self._store_file("log.txt", self._log_file)]
         self._logs.finish(self._lease)
         finished = Finish(

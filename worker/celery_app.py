@@ -19,8 +19,10 @@ from celery import Celery, signals
 from service.logging import set_up
 from service.settings import Settings
 from worker import metrics_folder, shutdown
+from worker.confinement import ConfinementError, check_support, describe
 from worker.housekeeping_process import HousekeepingProcess
 
+log = logging.getLogger(__name__)
 PRELOADED = {
     "train": ("trainkit.data", "trainkit.fit.loop.fit"),
     "data": ("trainkit.data.load",),
@@ -65,11 +67,18 @@ def preload(sender: Any, **_: Any) -> None:
             importlib.import_module(module)
     gc.freeze()
     gc.enable()
+    try:
+        # after the imports, because what is imported is what a confined process may read
+        check_support(SETTINGS.scratch, required=SETTINGS.confinement == "required")
+    except ConfinementError as error:
+        raise SystemExit(str(error)) from None
 
 
 @signals.worker_ready.connect
 def start_housekeeping(sender: Any, **_: Any) -> None:
     """Start the housekeeping process, and restart it when it dies."""
+    for level, message in describe(SETTINGS):
+        log.log(level, message)
     queues = sorted(sender.app.amqp.queues.consume_from)
     process = HousekeepingProcess(queues, sender.controller.concurrency)
     process.ensure_running()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -18,6 +20,7 @@ from service.job_watcher import JobWatcher
 from service.sessions import session_factory
 from service.settings import Settings
 from service.storage import Storage
+from worker.confinement import Confinement, check_support
 
 __all__ = ["WorkerContext", "context", "make_context", "tables"]
 """`tables` is imported for its effect: foreign keys are found only when every table is known."""
@@ -33,6 +36,19 @@ class WorkerContext:
     storage: Storage
     doorbell: Doorbell
     owner: str
+
+    def confinement(
+        self, read: Iterable[Path], write: Path, *, data_bytes: int = 0, cpu_seconds: int = 0
+    ) -> Confinement | None:
+        """Return what a forked process may touch; None where the operator has turned confinement off.
+
+        Raises ConfinementError when it is required and the system lacks it.
+        """
+        mode = self.settings.confinement
+        if mode == "off":
+            return None
+        support = check_support(self.settings.scratch, required=mode == "required")
+        return Confinement(tuple(read), write, support, data_bytes=data_bytes, cpu_seconds=cpu_seconds)
 
 
 def make_context(settings: Settings) -> WorkerContext:

@@ -25,6 +25,7 @@ from service.webhooks.target_policy import TargetPolicy
 from service.workers import repository as workers
 from trainkit.version import installed_versions
 from worker import metrics_server
+from worker.confinement import summary
 from worker.context import WorkerContext, make_context, service_context
 from worker.metrics import ROUND_FAILURES, ROUND_SECONDS, SLOTS, TURN
 
@@ -45,7 +46,7 @@ def run(context: WorkerContext, worker_id: str, queues: list[str], slots: int, s
         "queues": queues,
         "slots": slots,
         "device": context.settings.device,
-        "versions": installed_versions(),
+        "versions": {**installed_versions(), "confinement": summary(context.settings)},
     }
     turn = max(SHORTEST_TURN_SECONDS, min(TURN_SECONDS, context.settings.lease_seconds))
     seen_due = 0.0

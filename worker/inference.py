@@ -58,11 +58,19 @@ def answer(context: WorkerContext, claimed: ClaimedInferenceRequest, deadline: f
     folder = context.settings.scratch / claimed.claim.id
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     subject = context.storage.local_path(claimed.subject_key)
+    inputs = [subject]
     if key := claimed.options.get("dataset_key"):  # the API's, never a client's
-        claimed.options["dataset_folder"] = str(context.storage.local_path(key))
+        inputs.append(context.storage.local_path(key))
+        claimed.options["dataset_folder"] = str(inputs[-1])
+    claimed.options["output_folder"] = str(folder)
     kills_before = exit_errors.kernel_kills()
     context.engine.dispose()
-    child = fork(lambda: write_answer(claimed, subject, folder), log=folder / "log.txt", threads=1)
+    child = fork(
+        lambda: write_answer(claimed, subject, folder),
+        log=folder / "log.txt",
+        threads=1,
+        confinement=context.confinement(inputs, folder),
+    )
     try:
         answer_document = _wait(child, folder / "answer.json", deadline)
         if child.exit is None:
@@ -73,6 +81,9 @@ def answer(context: WorkerContext, claimed: ClaimedInferenceRequest, deadline: f
             ended = exit_errors.error_of_exit(child.exit, kills_before, folder / "log.txt")
             log.warning("inference_request=%s %s\n%s", claimed.claim.id, ended["message"], ended["evidence"]["log"])
             answer_document = {"error": problem(500, ended["code"], ended["message"], ended["hint"])}
+        elif claimed.kind == "onnx" and "error" not in answer_document:
+            # stored by the worker, because the child may write nowhere else
+            context.storage.put_file(f"{claimed.subject_key}/model.onnx", folder / "model.onnx")
         with context.sessions.begin() as session:
             if "error" in answer_document:
                 repository.fail(session, claimed.claim, answer_document["error"])

@@ -102,6 +102,7 @@ class Intake:
             lambda: read(upload, self.folder, claimed.kind, claimed.target, claimed.read_options),
             log=self.folder / "log.txt",
             threads=1,
+            confinement=self.context.confinement([upload], self.folder),
         )
         progress_due = 0.0
         while True:

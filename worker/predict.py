@@ -65,7 +65,7 @@ def predict(model_folder: Path, request: bytes, media_type: str, options: Mappin
 
 
 def write_onnx(model_folder: Path, request: bytes, media_type: str, options: Mapping[str, Any]) -> tuple[bytes, str]:
-    """Put `model.onnx` beside the model's files, whole or not at all. Raises BadInputError for what ONNX cannot express."""
+    """Write `model.onnx` into the `output_folder` of the options. Raises BadInputError for what ONNX cannot express."""
     from trainkit.fit import load_model
     from trainkit.fit.models.export import ExportError, export_onnx
     from trainkit.fit.models.trained_model import TrainedModel
@@ -75,7 +75,7 @@ def write_onnx(model_folder: Path, request: bytes, media_type: str, options: Map
     if not isinstance(model, TrainedModel):
         raise BadInputError("no_onnx", "an ensemble has no ONNX form of its own; its members have", "", hint, 409)
     try:
-        path = export_onnx(model, model_folder / "model.onnx")
+        path = export_onnx(model, Path(options["output_folder"]) / "model.onnx")
     except ExportError as error:
         raise BadInputError("no_onnx", str(error), "", hint, 409) from error
     return json.dumps({"bytes": path.stat().st_size}).encode(), "application/json"

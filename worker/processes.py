@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainkit.processes import die_with_parent
+from worker.confinement import Confinement, confine
 
 # What a child may see of the environment; addresses of database, broker and storage and cloud keys stay out.
 KEPT_VARIABLES = (
@@ -121,8 +122,17 @@ class ForkedProcess:
         return self.exit
 
 
-def fork(run: Callable[[], None], *, log: Path, keep: Iterable[int] = (), threads: int | None = None) -> ForkedProcess:
+def fork(
+    run: Callable[[], None],
+    *,
+    log: Path,
+    keep: Iterable[int] = (),
+    threads: int | None = None,
+    confinement: Confinement | None = None,
+) -> ForkedProcess:
     """Run `run` in a forked child: own session, dies with its parent, no inherited descriptors but `keep`, no secrets.
+
+    With a `confinement` it touches nothing else, and ends with exit code 1 where the system refuses to confine it.
 
     `os.fork` and not multiprocessing, which refuses inside a Celery pool process. stdout and stderr go to `log`; an
     exception is printed there and the exit code is 1.
@@ -146,6 +156,9 @@ def fork(run: Callable[[], None], *, log: Path, keep: Iterable[int] = (), thread
         _redirect(log)
         _close_all_but({0, 1, 2, child_end, *keep})
         _scrub_environment(threads)
+        raise_oom_score()
+        if confinement is not None:
+            confine(confinement)
         run()
         code = 0
     except BaseException:
@@ -156,6 +169,13 @@ def fork(run: Callable[[], None], *, log: Path, keep: Iterable[int] = (), thread
             sys.stderr.flush()
         # Not sys.exit: the parent's handlers, buffers and connections are not the child's to close.
         os._exit(code)
+
+
+def raise_oom_score() -> None:
+    """Let the kernel, when memory runs out, kill this process before the worker, the broker or the database."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def _reset_signals() -> None:

@@ -31,6 +31,7 @@ from worker.metrics import (
     SAMPLES_PER_SECOND,
     STEPS,
 )
+from worker.outputs import output_path
 from worker.spool import SpoolReader
 
 log = logging.getLogger(__name__)
@@ -45,11 +46,14 @@ RETRY_SECONDS = 1.0
 class Sink:
     """A queue of events: `take` adds them, `ship` writes them. Those that end the run are kept for the supervisor."""
 
-    def __init__(self, context: WorkerContext, claim: Claim, metric_seq: int, runtime: Event | None) -> None:
+    def __init__(
+        self, context: WorkerContext, claim: Claim, metric_seq: int, runtime: Event | None, scratch: Path
+    ) -> None:
         self.context = context
         self.claim = claim
         self.job_id = claim.id
         self.runtime = runtime
+        self._scratch = scratch
         self.finished: Event | None = None
         self.failed: Event | None = None
         self.ended: Event | None = None
@@ -169,7 +173,7 @@ class Sink:
     def _store_checkpoint(self, event: Event, in_background: Background) -> None:
         """File first, then the row; its metrics are in the database already, since events go in order."""
         begun = time.monotonic()
-        storage, path = self.context.storage, Path(event["path"])
+        storage, path = self.context.storage, output_path(self._scratch, event["path"])
         key = event.setdefault(
             "key", f"checkpoints/{self.job_id}/{self.claim.fence}-{event['step']}-{uuid.uuid4().hex[:8]}"
         )

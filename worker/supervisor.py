@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import shutil
 import signal
 import time
@@ -32,6 +33,8 @@ from trainkit.spec.memory import limit_of
 from worker import exit_errors, preflight, shutdown
 from worker.attempt_outcome import OutcomeWriter
 from worker.background_io import run_in_background
+from worker.confinement import Confinement
+from worker.confinement.paths import gpu_devices
 from worker.context import WorkerContext
 from worker.control import Command
 from worker.instrumentation import observe_attempt
@@ -48,6 +51,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 TICK_SECONDS = 0.1
 POLL_COMMAND_SECONDS = 0.3
+CPU_GRACE_SECONDS = 900.0
 HAND_BACK_SECONDS = 20.0
 """Time for the training process to write its checkpoint when the worker stops; then it is killed."""
 
@@ -78,7 +82,7 @@ class Supervisor:
         self.process = TrainingProcess(self.log_file, self.memory_limit, settings.wedged_seconds)
         self.lease = Lease(settings.lease_seconds, settings.heartbeat_seconds, begun, self._renew, self.process.kill)
         self.logs = LogShipper(context, claim, self.log_file)
-        self.sink = Sink(context, claim, claimed.metric_seq, claimed.runtime)
+        self.sink = Sink(context, claim, claimed.metric_seq, claimed.runtime, self.folder)
         self.outcome = OutcomeWriter(context, claimed, self.lease, self.logs, self.log_file, self._in_background)
         self.resumed: Checkpoint | None = None
         self.cancelled = False
@@ -186,9 +190,21 @@ class Supervisor:
         # The child inherits memory, not connections: none may be open across the fork.
         self.context.engine.dispose()
         fp("before_fork")
-        pid = self.process.start(task)
+        pid = self.process.start(task, self._confinement(task))
         log.info("job=%s training process %s started", self.job_id, pid)
         self.logs.add("info", f"training process {pid} started")
+
+    def _confinement(self, task: TrainingTask) -> Confinement | None:
+        """Its files, and limits beyond those that the watchdog and the training loop keep, for when these fail."""
+        seconds = (task.spec.get("resources") or {}).get("max_seconds")
+        cores = os.cpu_count() or 1
+        return self.context.confinement(
+            task.inputs,
+            task.workdir,
+            # a GPU's driver reserves addresses by far beyond the machine's memory
+            data_bytes=0 if gpu_devices() else 2 * (self.memory_limit or exit_errors.memory_limit()) + (2 << 30),
+            cpu_seconds=int(cores * (seconds + CPU_GRACE_SECONDS)) if seconds else 0,
+        )
 
     def _watch(self, shipper: SpoolShipper) -> Exit:
         """Loop until the training process has ended and all of its events are shipped. Raises SpoolError."""

@@ -6,11 +6,9 @@ counter and one error are shared through memory.
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import os
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trainkit.spec import load_resolved
+from worker.confinement import Confinement
 from worker.control import Command, ControlReceiver, ControlSender, control_pipe
 from worker.crash_channel import CrashChannel
 from worker.processes import Exit, ForkedProcess, fork
@@ -40,6 +39,14 @@ class TrainingTask:
     """Whether `resume_from` is another job's checkpoint."""
     target_dataset: Path | None = None
     source: Any = None
+    """A folder or file of weights, a list of them, or None."""
+
+    @property
+    def inputs(self) -> list[Path]:
+        """All files and folders that it reads."""
+        sources = self.source if isinstance(self.source, list) else [self.source]
+        given = [self.dataset, self.target_dataset, self.resume_from, *sources]
+        return [Path(path) for path in given if path is not None]
 
 
 class TrainingProcess:
@@ -61,7 +68,7 @@ class TrainingProcess:
         """The command in force."""
         return self._control.last if self._control is not None else None
 
-    def start(self, task: TrainingTask) -> int:
+    def start(self, task: TrainingTask, confinement: Confinement | None = None) -> int:
         """Fork the process and return its pid."""
         read_end, write_end = control_pipe()
         self.watchdog.reset()
@@ -70,6 +77,7 @@ class TrainingProcess:
             log=self._log_file,
             keep=[read_end],
             threads=int((task.runtime or {}).get("threads", 1)),
+            confinement=confinement,
         )
         os.close(read_end)
         self._control = ControlSender(write_end)
@@ -116,7 +124,6 @@ def run(task: TrainingTask, control: ControlReceiver, crash_channel: CrashChanne
     """
     from trainkit.fit.failure import error_of
 
-    raise_oom_score()
     faulthandler.enable()  # a crash of a native library leaves its stack in the log
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # sent by the watchdog before it kills the process
     try:
@@ -213,10 +220,3 @@ def usable_runtime(runtime: dict[str, Any] | None, on_event: Callable[[dict[str,
     )
     on_event({"type": "log", "level": "warning", "message": message})
     return None
-
-
-def raise_oom_score() -> None:
-    """Let the kernel, when memory runs out, kill this process before the worker, the broker or the database."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("500")

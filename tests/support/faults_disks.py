@@ -18,7 +18,7 @@ from tests.support.fault_table import Scene, add, fault
 from trainkit.data import Dataset
 from trainkit.fit import checkpoint
 from trainkit.fit.models import trained_model
-from worker import training_process
+from worker import processes
 
 
 def refusal(number: int) -> Callable[..., Any]:
@@ -44,13 +44,13 @@ def small_files_only(work: Callable[..., Any], most: int) -> Callable[..., Any]:
 
 @fault("disk_full", "File too large", "errno", "log")
 def no_room_for_the_spool(scene: Scene) -> Iterator[None]:
-    be_first = training_process.raise_oom_score
+    be_first = processes.raise_oom_score
 
     def confined() -> None:
         be_first()
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 
-    scene.patch.setattr(training_process, "raise_oom_score", confined)
+    scene.patch.setattr(processes, "raise_oom_score", confined)
     yield
 
 

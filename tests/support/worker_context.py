@@ -77,6 +77,7 @@ def make_place(database_url: str, folder: Path) -> Place:
         home=folder,
         scratch=folder / "scratch",
         device="cpu",
+        confinement=Settings.from_env().confinement,
     )
     upgrade(database_url)
     context = make_context(settings)

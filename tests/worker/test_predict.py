@@ -179,13 +179,13 @@ def test_the_first_input_that_cannot_be_read_is_pointed_at() -> None:
     json.dumps(bad.value.error)
 
 
-def test_onnx_beside_the_model(tmp_path: Path) -> None:
+def test_onnx_of_the_model(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
     data = tk.Dataset.from_arrays(x, (x[:, 0] > 0).astype(int))
     spec = {"dataset": "d", "model": {"kind": "linear"}, "train": {"epochs": 1}}
     result = tk.fit(spec, data, workdir=tmp_path)
-    body, _ = write_onnx(tmp_path / "model", b"{}", "application/json", {})
-    graph = tmp_path / "model" / "model.onnx"
+    body, _ = write_onnx(tmp_path / "model", b"{}", "application/json", {"output_folder": str(tmp_path)})
+    graph = tmp_path / "model.onnx"
     assert json.loads(body)["bytes"] == graph.stat().st_size
     (shares,) = onnxruntime.InferenceSession(str(graph)).run(None, {"x": x[:4]})
     probabilities = [answer["probabilities"] for answer in result.model.predict(x[:4])]

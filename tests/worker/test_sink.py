@@ -64,7 +64,7 @@ def claim(place: Place) -> Sink:
         claimed = leases.claim(session, "train", "me", 30)
         assert claimed is not None
         attempts.start(session, claimed.claim)
-    return Sink(place.context, claimed.claim, claimed.metric_seq, claimed.runtime)
+    return Sink(place.context, claimed.claim, claimed.metric_seq, claimed.runtime, place.context.settings.home)
 
 
 def stored(sink: Sink) -> list[LoggedRow]:
@@ -102,7 +102,7 @@ def test_rows_decisions_and_progress_land_on_the_job(place: Place, sink: Sink) -
 def test_what_was_decided_once_is_not_decided_again(place: Place, sink: Sink) -> None:
     sink.take([{"type": "runtime", "threads": 1}, {"type": "runtime", "threads": 2}])
     sink.ship(now)
-    later = Sink(place.context, sink.claim, 0, {"threads": 1})
+    later = Sink(place.context, sink.claim, 0, {"threads": 1}, place.context.settings.home)
     later.take([{"type": "runtime", "threads": 4}])
     later.ship(now)
     assert place.job(sink.job_id).runtime == {"threads": 1}
@@ -171,7 +171,7 @@ def test_decisions_of_rules_across_jobs_do_not_confuse_the_count(place: Place, c
     sink.context = place.context
     sink.take([decision(5)])
     sink.ship(now)
-    again = Sink(place.context, sink.claim, sink._metric_seq, None)  # as a next attempt begins
+    again = Sink(place.context, sink.claim, sink._metric_seq, None, sink._scratch)  # as a next attempt begins
     again.take([rows_event(6, *evaluated), decision(6)])
     again.ship(now)
     with place.context.sessions() as session:
@@ -240,7 +240,7 @@ def test_a_stale_fence_writes_nothing_and_leaves_no_file(place: Place, sink: Sin
         checkpoint_event(tmp_path, 9),
         {"type": "phase", "phase": "x"},
     ):
-        zombie = Sink(place.context, sink.claim, 1, None)
+        zombie = Sink(place.context, sink.claim, 1, None, sink._scratch)
         zombie.take([event])
         with pytest.raises(StaleFence):
             zombie.ship(now)
