@@ -18,6 +18,7 @@ from starlette.types import Scope
 
 from service.jobs.states import Conflict
 from trainkit.spec import Problem, SpecError
+from trainkit.spec.json_errors import json_meaning
 from trainkit.spec.problems import problems_of
 
 log = logging.getLogger(__name__)
@@ -228,7 +229,7 @@ def _is_plain(body: Any) -> bool:
 def _body_problem(item: Mapping[str, Any]) -> Problem:
     """What is wrong with a body that is no JSON at all."""
     reason = item.get("ctx", {}).get("error", "")
-    message = f"the body is not JSON: {reason}" if reason else "the body is not read as JSON"
+    message = f"the body is not JSON: {json_meaning(str(reason))}" if reason else "the body is not read as JSON"
     return Problem("", "not_json", message, "Send JSON with Content-Type: application/json.")
 
 

@@ -13,6 +13,7 @@ from anyio import to_thread
 from fastapi import Depends, Request
 
 from service.errors import HttpProblem
+from trainkit.spec.json_errors import json_reason
 from trainkit.spec.problems import pointer, pointer_tokens
 
 LIMIT = 1 << 18
@@ -69,7 +70,7 @@ def _json(text: str, *, tolerant: bool) -> Any:
     except json.JSONDecodeError as error:
         if tolerant:
             return _yaml(text)
-        detail = f"Line {error.lineno}, column {error.colno}: {error.msg}."
+        detail = f"The body is not JSON: {json_reason(error)}."
         raise HttpProblem(422, "not_json", f"{detail} For YAML send Content-Type: application/yaml.") from None
     except RecursionError:
         raise _too_deep() from None
@@ -144,8 +145,12 @@ def _yaml(text: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"Line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise HttpProblem(422, "not_yaml", f"{where}{getattr(error, 'problem', None) or 'not YAML'}.") from None
-    except (RecursionError, ValueError) as error:
-        raise HttpProblem(422, "not_yaml", f"The YAML cannot be read: {error}.") from None
+    except RecursionError:
+        raise HttpProblem(422, "not_yaml", "The YAML is nested too deeply.") from None
+    except ValueError:  # a number, date or base64 text that Python refuses
+        raise HttpProblem(
+            422, "not_yaml", "A value of the YAML has the form of a number or date, but is none."
+        ) from None
 
 
 def _check_events(text: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from service.metrics.service import finite
 from trainkit.data import decoding
 from trainkit.data.table.json_rows import unique_keys
+from trainkit.spec.json_errors import json_reason
 from trainkit.spec.problems import pointer
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _json_inputs(request: bytes) -> list[Any]:
     try:
         document = json.loads(request, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
-        raise BadInputError("invalid_json", f"the body is not JSON: {error}", "", hint) from None
+        raise BadInputError("invalid_json", f"the body is not JSON: {json_reason(error)}", "", hint) from None
     if not isinstance(document, dict) or "inputs" not in document:
         raise BadInputError("missing", "the body has no `inputs`", "/inputs", hint)
     if unknown := sorted(set(document) - {"inputs"}):
@@ -171,6 +172,13 @@ def predict_or_point(predict: Callable[[Any], list[dict[str, Any]]], inputs: lis
             try:
                 predict([one])
             except (ValueError, TypeError, KeyError, IndexError) as reason:
-                message = f"row {number}: {reason}"
+                message = f"row {number}: {_refusal(reason)}"
                 raise BadInputError("invalid_input", message, f"/inputs/{number}", hint) from None
-        raise BadInputError("invalid_input", str(error), "/inputs", hint) from None
+        raise BadInputError("invalid_input", _refusal(error), "/inputs", hint) from None
+
+
+def _refusal(error: Exception) -> str:
+    """The sentence of an InputError; what a library says of its own inside tells a client nothing."""
+    from trainkit.data.errors import InputError
+
+    return str(error) if isinstance(error, InputError) else "the sample cannot be read as one of the training data"

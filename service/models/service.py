@@ -26,6 +26,7 @@ from service.models import repository
 from service.models.schemas import EvaluateIn
 from service.models.tables import Model
 from service.request_body import read_json
+from trainkit.spec.json_errors import json_reason
 
 FILES = ("model.json", "model.safetensors")
 OTHER_TYPES = (
@@ -143,7 +144,7 @@ def _named_dataset(body: bytes) -> EvaluateIn | None:
     try:
         document = read_json(body)
     except (ValueError, RecursionError) as error:
-        raise HttpProblem(422, "invalid_json", f"The body is not JSON: {error}. {SEND_LABELLED}") from None
+        raise HttpProblem(422, "invalid_json", f"The body is not JSON: {json_reason(error)}. {SEND_LABELLED}") from None
     if isinstance(document, dict) and isinstance(document.get("inputs"), list):
         return None
     if not isinstance(document, dict) or "dataset" not in document:
@@ -168,7 +169,7 @@ def check_request(body: bytes, content_type: str) -> str:
         try:
             document = read_json(body)
         except (ValueError, RecursionError) as error:
-            raise HttpProblem(422, "invalid_json", f"The body is not JSON: {error}. {SEND}") from None
+            raise HttpProblem(422, "invalid_json", f"The body is not JSON: {json_reason(error)}. {SEND}") from None
         if not isinstance(document, dict) or not isinstance(document.get("inputs"), list):
             message = "the body has no list `inputs`"
             item = {"pointer": "/inputs", "code": "missing", "message": message, "hint": SEND}

@@ -15,6 +15,7 @@ from service.datasets.schemas import read_options_of
 from service.datasets.service import DatasetMetadata
 from service.errors import HttpProblem
 from trainkit.spec.facts import DATASET_KINDS
+from trainkit.spec.problems import pointer_tokens, problems_from_validation
 from trainkit.spec.read_options import ReadOptions
 
 ALGORITHMS: dict[str, Any] = {"sha1": hashlib.sha1, "sha256": hashlib.sha256}
@@ -109,11 +110,10 @@ def _read_options(values: dict[str, str]) -> dict[str, Any] | None:
     try:
         return read_options_of(given)
     except ValidationError as error:
-        item = error.errors()[0]
-        key = str(item["loc"][0])
-        raise _invalid(
-            key, f"{item['msg']}.", str(ReadOptions.model_fields[key].description or "Leave it out.")
-        ) from None
+        first = problems_from_validation(error, given, ReadOptions)[0]
+        tokens = pointer_tokens(first.pointer)
+        deeper = f" (at {first.pointer})" if len(tokens) > 1 else ""
+        raise _invalid(tokens[0], f"{first.message}{deeper}.", first.hint) from None
 
 
 def _invalid(key: str, message: str, hint: str) -> HttpProblem:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from tests.support.api import Served
+from tests.support.tus_requests import create
 from trainkit.spec import JobSpec
 from trainkit.spec.experiments import KINDS
 from trainkit.spec.problems import Problem, problems_from_validation
+from trainkit.spec.read_options import ColumnOptions, ReadOptions
 
 VALUES: tuple[Any, ...] = (None, True, 0, -1, 1.5, 2**62, "", "x", [], {}, [[]], [None], {"a": {"b": []}}, {"kind": 3})
+SOME_VALUES = (None, True, 1.5, "x", [None], {"a": {"b": []}})
+"""One of every JSON type, for what lies deep."""
 INFINITE = 1e999
 FORBIDDEN = (
     *("valid dictionary", "extract fields", "Input should", "input should", "instance of", "valid tuple", "valid list"),
@@ -45,30 +48,34 @@ def check_wording(problems: list[Problem], document: Any, where: str, value: Any
     assert all(one.code == "missing_field" for one in elsewhere), (where, value, elsewhere)
 
 
-def changed(document: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """The document with the value at the path."""
-    copied = copy.deepcopy(document)
-    place = copied
-    for step in path[:-1]:
-        if not isinstance(place.get(step), dict):  # a short form, such as the dataset's id
-            place[step] = {}
-        place = place[step]
-    place[path[-1]] = value
+def changed(document: Any, path: Sequence[str], value: Any) -> Any:
+    """The document with the value at the path; `-` is the first entry of a list."""
+    if not path:
+        return value
+    if path[0] == "-":
+        return [changed({}, path[1:], value)]
+    copied = dict(document) if isinstance(document, dict) else {}  # not so: a short form, such as the dataset's id
+    copied[path[0]] = changed(copied.get(path[0]), path[1:], value)
     return copied
 
 
 def fields(
-    schema: dict[str, Any], definitions: dict[str, Any], path: tuple[str, ...] = ()
+    schema: dict[str, Any], definitions: dict[str, Any], path: tuple[str, ...] = (), depth: int = 6
 ) -> Iterator[tuple[Any, ...]]:
-    """(path, kind of the objects on the way or None) of every field of a JSON schema, unions followed, lists not."""
+    """(path, kind of the innermost object or None) of every field of a JSON schema: unions, lists and maps followed."""
     schema = definitions[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
     for part in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
-        yield from fields(part, definitions, path)
+        yield from fields(part, definitions, path, depth)
     kind = schema.get("properties", {}).get("kind", {}).get("const")
-    for name, inner in schema.get("properties", {}).items():
+    inside = dict(schema.get("properties", {}))
+    if isinstance(schema.get("additionalProperties"), dict):
+        inside["a~name"] = schema["additionalProperties"]
+    if isinstance(schema.get("items"), dict):
+        inside["-"] = schema["items"]
+    for name, inner in inside.items():
         yield (*path, name), kind
-        if len(path) < 2:
-            yield from fields(inner, definitions, (*path, name))
+        if len(path) < depth:
+            yield from fields(inner, definitions, (*path, name), depth)
 
 
 def places(schema: dict[str, Any]) -> list[tuple[tuple[str, ...], str | None]]:
@@ -84,7 +91,7 @@ def test_every_field_of_a_job_spec() -> None:
     refused = 0
     for path, kind in SPEC_PLACES:
         base = changed(SPEC, (*path[:-1], "kind"), kind) if kind and len(path) > 1 else SPEC
-        for value in (*VALUES, INFINITE):
+        for value in (*VALUES, INFINITE) if len(path) < 3 else SOME_VALUES:
             document = changed(base, path, value)
             try:
                 JobSpec.model_validate(document)
@@ -123,11 +130,10 @@ def test_every_field_of_every_other_request(service: Served) -> None:
                 continue
             address = path.replace("{", "").replace("}", "")
             for place, _ in dict.fromkeys(fields(body["schema"], definitions)):
-                if len(place) > 1:
-                    continue
                 for value in VALUES:
                     tried += 1
-                    text = json.dumps({place[0]: value})
+                    sent = changed({}, place, value)
+                    text = json.dumps(sent)
                     headers = {"Content-Type": "application/json"}
                     answer = service.client.request(method, address, content=text, headers=headers)
                     assert answer.status_code < 500, (path, text, answer.text)
@@ -135,7 +141,7 @@ def test_every_field_of_every_other_request(service: Served) -> None:
                         continue
                     refused += 1
                     problems = [Problem(**error) for error in answer.json()["errors"]]
-                    check_wording(problems, {place[0]: value}, f"/{place[0]}", value)
+                    check_wording(problems, sent, f"/{place[0]}", value)
             for text in ("null", "[]", '"x"', "3", "true"):
                 answer = service.client.request(
                     method, address, content=text, headers={"Content-Type": "application/json"}
@@ -145,3 +151,41 @@ def test_every_field_of_every_other_request(service: Served) -> None:
                     assert phrase not in answer.text, (phrase, path, text)
     assert tried > 300
     assert refused > 200
+
+
+def wrong_read_options() -> Iterator[tuple[str, Any]]:
+    """Each value in each read option, and in each field of the options of a column."""
+    for option in ReadOptions.model_fields:
+        yield from ((option, value) for value in (*VALUES, [1], {"a": 1}, {"a": {"type": 1}}, "[", '{"a": [}'))
+    for field in (*ColumnOptions.model_fields, "nonsense"):
+        yield from (("columns", {"a": {field: value}}) for value in (*VALUES, [1], ["x" * 10_000]))
+
+
+@pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
+def test_every_read_option_by_every_way(service: Served) -> None:
+    """As JSON, as query, as form field and in Upload-Metadata, nested fields of a column included."""
+    ways: dict[str, Callable[[str, Any, str], Any]] = {
+        "json": lambda name, value, text: service.client.post("/v1/datasets", json={"uri": "file:///x", name: value}),
+        "reread": lambda name, value, text: service.client.post("/v1/datasets/ds_1:reread", json={name: value}),
+        "query": lambda name, value, text: service.client.put(
+            "/v1/datasets", params={"name": "x", name: text}, content=b"a,b\n1,2\n"
+        ),
+        "form": lambda name, value, text: service.client.post(
+            "/v1/datasets", data={name: text}, files={"file": ("x.csv", b"a,b\n1,2\n")}
+        ),
+        "tus": lambda name, value, text: create(service.client, 8, **{name: text}),
+    }
+    refused = dict.fromkeys(ways, 0)
+    for name, value in wrong_read_options():
+        text = value if isinstance(value, str) else json.dumps(value)
+        for way, send in ways.items():
+            answer = send(name, value, text)
+            assert answer.status_code < 500, (way, name, value, answer.text)
+            if answer.status_code != 422:
+                continue
+            refused[way] += 1
+            for error in answer.json()["errors"]:
+                assert len(error["message"]) > 8, (way, name, value)
+                for phrase in (*FORBIDDEN, *OF_PYTHON):
+                    assert phrase not in f"{error['message']} {error['hint']}", (way, name, value, error)
+    assert min(refused.values()) > 60, refused

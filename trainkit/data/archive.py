@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from trainkit.data.errors import DataError, data_error
+from trainkit.data.reasons import RefusedArchiveError, damage_reason
 from trainkit.data.text import printable
 from trainkit.data.zips import ENCRYPTED, ZipReader, zip_entries
 
@@ -111,7 +112,7 @@ def damaged_archive(path: Path, error: Exception, after: str = "") -> DataError:
     """Return the error of an archive that cannot be read; `after` is the last entry that was read."""
     hint = "Create the archive again, and check that the upload was complete."
     last = f" (at or after {after!r})" if after else ""
-    message = f"the archive cannot be read: {printable(str(error)) or type(error).__name__}{last}"
+    message = f"the archive cannot be read: {damage_reason(error)}{last}"
     return data_error("damaged_archive", message, path.name, hint)
 
 
@@ -283,7 +284,7 @@ class _ZstandardStream:
         try:
             import zstandard
         except ImportError:
-            raise tarfile.ReadError('reading zstandard needs the package "zstandard": install it') from None
+            raise RefusedArchiveError('reading zstandard needs the package "zstandard": install it') from None
         self._error = zstandard.ZstdError
         decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
         self._stream = decompressor.stream_reader(file, read_across_frames=True, closefd=False)
@@ -291,8 +292,8 @@ class _ZstandardStream:
     def read(self, count: int) -> bytes:
         try:
             return self._stream.read(count)
-        except self._error as error:
-            raise tarfile.ReadError(f"damaged zstandard data: {error}") from None
+        except self._error:
+            raise RefusedArchiveError("its zstandard data are damaged or cut off") from None
 
 
 class _LimitedStream:
@@ -306,7 +307,7 @@ class _LimitedStream:
         data = cast(bytes, self._stream.read(count))
         self._left -= len(data)
         if self._left < 0:
-            raise tarfile.ReadError("the archive unpacks to far more than its size")
+            raise RefusedArchiveError("the archive unpacks to far more than its size")
         return data
 
 

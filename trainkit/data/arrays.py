@@ -22,6 +22,7 @@ from trainkit.data.dataset import (
 )
 from trainkit.data.errors import DataError, data_error
 from trainkit.data.layout import channels_first
+from trainkit.data.reasons import damage_reason
 from trainkit.data.zips import zip_entries
 from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions, TargetTask
 
@@ -96,7 +97,9 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
         if "pickle" in str(error) or "Object arrays" in str(error):
             hint = "Save numbers or text with a plain dtype, not dtype=object."
             raise data_error("pickle", "the array holds Python objects, which are not supported", where, hint) from None
-        raise data_error("damaged_array", f"not readable: {error}", where, "Save it again with numpy.savez.") from None
+        raise data_error(
+            "damaged_array", f"not readable: {damage_reason(error)}", where, "Save it again with numpy.savez."
+        ) from None
 
 
 def _is_numpy(path: Path) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-import re
 import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trainkit.data import png
+from trainkit.data.reasons import damage_reason
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -65,8 +65,14 @@ def header(data: bytes) -> tuple[int, int, int]:
 
 
 def reason(error: Exception) -> str:
-    """Return what Pillow's error says, without the names of Python's objects."""
-    return re.sub(r"<_io\.BytesIO object at 0x[0-9a-f]+>", "the file", str(error))[:300] or type(error).__name__
+    """Return why an image cannot be read: too many pixels, no image at all, or how it is damaged."""
+    if isinstance(error, ValueError) and str(error).startswith("the image has "):
+        return str(error)  # the limit above
+    if isinstance(error, Image.DecompressionBombError):
+        return "it has far too many pixels"
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is none of {', '.join(FORMATS)}, or its beginning is damaged"
+    return damage_reason(error)
 
 
 def to_pixels(image: Image.Image) -> NDArray[np.uint8]:

@@ -47,6 +47,11 @@ class InputProblem:
     hint: str = ""
 
 
+def input_error(message: str) -> InputError:
+    """Return an InputError of one problem of what is to be predicted."""
+    return InputError([InputProblem("invalid_input", message)])
+
+
 class InputError(ValueError):
     """Inputs that a model cannot read; `problems` holds at least one problem."""
 

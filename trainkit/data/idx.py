@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from trainkit.data.archive import entries, read_bounded
 from trainkit.data.dataset import Dataset, ImageInputs, make_dataset
 from trainkit.data.errors import data_error
+from trainkit.data.reasons import damage_reason
 
 IMAGES, LABELS = 3, 1
 """Dimensions of the two kinds of files."""
@@ -70,7 +71,9 @@ def parse_idx(data: bytes, where: str) -> NDArray[np.uint8]:
         try:
             data = read_bounded(gzip.GzipFile(fileobj=io.BytesIO(data)), where, len(data))
         except (OSError, EOFError, zlib.error) as error:
-            raise data_error("damaged_gzip", str(error), where, "Download the file again.") from None
+            raise data_error(
+                "damaged_gzip", f"not readable: {damage_reason(error)}", where, "Download the file again."
+            ) from None
     if len(data) < 4 or data[:3] != b"\x00\x00\x08" or data[3] not in (LABELS, IMAGES):
         raise data_error("not_idx", "the file has no header of an IDX file of bytes", where)
     dimensions = data[3]

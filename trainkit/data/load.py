@@ -29,7 +29,8 @@ from trainkit.data.images import read_images
 from trainkit.data.report import report
 from trainkit.data.sequences import read_long_csv
 from trainkit.data.table.excel import is_workbook
-from trainkit.data.table.reader import JSON_ARRAY, TABLE_SUFFIXES, read_table
+from trainkit.data.table.json_rows import JSON_ARRAY
+from trainkit.data.table.reader import TABLE_SUFFIXES, read_table
 from trainkit.data.weights import is_weights, read_weights
 from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions

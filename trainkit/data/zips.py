@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from trainkit.data.errors import data_error
+from trainkit.data.reasons import damage_reason
 
 LOCAL = struct.Struct("<4s5H3L2H")
 """A local header: signature, version, flags, method, time, date, CRC, two sizes, lengths of name and extra field."""
@@ -89,7 +90,9 @@ class ZipReader:
             try:
                 return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, info.file_size + 1)
             except zlib.error as error:
-                raise data_error("damaged_entry", f"the entry cannot be unpacked: {error}", name, HINT) from None
+                raise data_error(
+                    "damaged_entry", f"the entry cannot be unpacked: {damage_reason(error)}", name, HINT
+                ) from None
         try:
             with zipfile.ZipFile(self._path) as bundle, bundle.open(info) as file:
                 return file.read(info.file_size + 1)
@@ -97,7 +100,7 @@ class ZipReader:
             message = f"compression method {method} is not supported"
             raise data_error("unknown_compression", message, name, "Use deflate, or no compression.") from None
         except Exception as error:  # the decompressors of bzip2 and LZMA raise OSError, EOFError, LZMAError, ValueError
-            raise data_error("damaged_entry", f"it cannot be unpacked: {error}", name, HINT) from None
+            raise data_error("damaged_entry", f"it cannot be unpacked: {damage_reason(error)}", name, HINT) from None
 
     def _at(self, offset: int, count: int) -> bytes:
         parts = []

@@ -54,7 +54,9 @@ def read_rows(text: str, dialect: Dialect) -> DelimitedRows:
                 spans.append((first + before + 1, first + reader.line_num))  # quoted values may span lines
             before = reader.line_num
     except csv.Error as error:
-        raise data_error("bad_csv", str(error), f"line {first + before + 1}", hint) from None
+        too_long = "limit" in str(error)
+        message = f"a value has more than {FIELD_LIMIT >> 20} MiB" if too_long else "a line break stands inside a value"
+        raise data_error("bad_csv", message, f"line {first + before + 1}", hint) from None
     if spans and spans[-1][0] < spans[-1][1] and "unexpected end" in stray_quote(lines[spans[-1][0] - 1 :], dialect):
         message = "a quote that opens in this row is never closed"
         raise data_error("open_quote", message, f"line {spans[-1][0]}", hint)

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from trainkit.data.archive import UNREADABLE, damaged_archive, files, names
 from trainkit.data.errors import DataError, data_error
 from trainkit.data.findings import Finding, finding
+from trainkit.data.reasons import damage_reason
 from trainkit.data.table.column_detection import listed
 from trainkit.data.table.column_format import category_of, iso_date, parse_date, shown
 from trainkit.data.table.delimited import column_names
@@ -88,7 +89,9 @@ def read_sheet(
         except DataError:
             raise
         except Exception as error:  # openpyxl raises KeyError, ValueError, TypeError, ParseError ... for damaged parts
-            raise data_error("damaged_workbook", f"not readable as .xlsx: {error}", path.name, HINT) from None
+            raise data_error(
+                "damaged_workbook", f"not readable as .xlsx: {damage_reason(error)}", path.name, HINT
+            ) from None
     if not rows:
         hint = f"The workbook's other sheets are {_quoted(others)}: name one in `sheet`." if others else ""
         raise data_error("empty", f"the sheet {shown(chosen.title)} holds no values", path.name, hint)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainkit.data.errors import data_error
 from trainkit.data.table.delimited import check_bad_rows
+from trainkit.spec.json_errors import json_reason
 
+JSON_ARRAY = re.compile(r"\s*\[\s*\{")
 ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "ABSENT"})()
 """The value of a field that a record leaves out."""
 
@@ -39,7 +42,7 @@ def json_lines(text: str, bad: list[dict[str, str]]) -> tuple[list[dict[str, Any
         try:
             record = json.loads(line, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as error:
-            reason = str(error) if isinstance(error, DuplicateKeyError) else f"not JSON: {error}"
+            reason = str(error) if isinstance(error, DuplicateKeyError) else f"not JSON: {json_reason(error)}"
             bad.append({"where": f"line {number}", "reason": reason})
             continue
         if not isinstance(record, dict):
@@ -55,9 +58,11 @@ def json_list(text: str, where: str) -> list[dict[str, Any]]:
     """Return the records of one JSON list. Raises DataError."""
     try:
         records = json.loads(text, object_pairs_hook=unique_keys)
+    except DuplicateKeyError as error:
+        raise data_error("bad_json", str(error), where, "Name each field of a row once.") from None
     except (ValueError, RecursionError) as error:
         hint = "Write one list of objects, or one object on each line."
-        raise data_error("bad_json", f"not JSON: {error}", where, hint) from None
+        raise data_error("bad_json", f"not JSON: {json_reason(error)}", where, hint) from None
     for row, record in enumerate(records, 1):
         if not isinstance(record, dict):
             raise data_error("bad_json", "not a JSON object", f"row {row}", "Each entry of the list must be one row.")

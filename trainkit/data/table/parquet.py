@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trainkit.data.dataset import Column, categories_of, distinct_texts
 from trainkit.data.errors import DataError, data_error
+from trainkit.data.reasons import damage_reason
 from trainkit.data.table.column_detection import Cells, DetectedColumn, detect_values
 from trainkit.data.table.column_format import ColumnFormat, iso_date
 from trainkit.data.text import storable
@@ -43,9 +44,9 @@ def parquet_rows(body: bytes) -> dict[str, list[Any]]:
         column = _plain(table.column(name))
         if types.is_timestamp(column.type) or types.is_date(column.type):
             try:
-                seconds = _seconds(column).tolist()
-            except (ValueError, pa.ArrowException) as error:
-                raise data_error("bad_date", str(error), f'column "{name}"', HINT) from None
+                seconds = _seconds(column, name).tolist()
+            except pa.ArrowException:
+                raise _bad_date(name) from None
             values: list[Any] = [None if np.isnan(value) else iso_date(value) for value in seconds]
         else:
             values = [None if isinstance(v, float) and np.isnan(v) else v for v in column.to_pylist()]
@@ -60,7 +61,7 @@ def _load(source: Any, where: str) -> Any:
     try:
         table = pq.read_table(source)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise data_error("damaged_parquet", f"not readable as Parquet: {error}", where, HINT) from None
+        raise data_error("damaged_parquet", f"not readable as Parquet: {damage_reason(error)}", where, HINT) from None
     names = [storable(name) for name in table.column_names]
     for name in names:
         if names.count(name) > 1:
@@ -103,7 +104,7 @@ def _column(column: Any, name: str, options: ReadOptions) -> tuple[Column, Detec
     except DataError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise data_error("damaged_parquet", f"not readable as Parquet: {error}", name, HINT) from None
+        raise data_error("damaged_parquet", f"not readable as Parquet: {damage_reason(error)}", name, HINT) from None
     counts = np.bincount(codes, minlength=len(words) + 1)
     words = [None if isinstance(word, float) and np.isnan(word) else word for word in words]
     cells = [(word, int(count)) for word, count in zip([*words, None], counts.tolist(), strict=True) if count]
@@ -135,19 +136,23 @@ def _exact(column: Any, values: NDArray[np.float64]) -> bool:
     return all(int(float(value)) == value for value in pc.unique(present).to_pylist())
 
 
-def _seconds(column: Any) -> NDArray[np.float64]:
+def _bad_date(name: str) -> DataError:
+    return data_error("bad_date", "a date lies outside the years 1 to 9999", f'column "{name}"', HINT)
+
+
+def _seconds(column: Any, name: str) -> NDArray[np.float64]:
     """Return dates and times as seconds since 1970, NaN where there is none."""
     import pyarrow as pa
 
     stamps = column.cast(pa.timestamp("us", getattr(column.type, "tz", None)), safe=False)
     seconds = np.array(stamps.cast(pa.int64()).cast(pa.float64(), safe=False).to_numpy(), np.float64) / 1e6
     if ((seconds < FIRST_SECOND) | (seconds > LAST_SECOND)).any():
-        raise ValueError("a date lies outside the years 1 to 9999")
+        raise _bad_date(name)
     return seconds
 
 
 def _dates(column: Any, name: str, chosen_type: str | None) -> tuple[Column, DetectedColumn]:
-    seconds = _seconds(column)
+    seconds = _seconds(column, name)
     distinct, codes = np.unique(seconds, return_inverse=True)
     texts: list[str | None] = [None if np.isnan(value) else iso_date(value) for value in distinct.tolist()]
     kind = ColumnFormat(name=name, type="category" if chosen_type == "category" else "date", typed=True)

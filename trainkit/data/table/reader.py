@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from trainkit.data.table.column_report import findings_of, reading_of
 from trainkit.data.table.delimited import check_bad_rows, column_names, is_header, read_rows
 from trainkit.data.table.dialect import Dialect, decode_text, detect_dialect
 from trainkit.data.table.excel import is_workbook, read_sheet
-from trainkit.data.table.json_rows import ABSENT, fields_of, json_lines, json_list
+from trainkit.data.table.json_rows import ABSENT, JSON_ARRAY, fields_of, json_lines, json_list
 from trainkit.data.table.parquet import read_distinct, read_parquet
 from trainkit.data.table.table_format import TableFormat
 from trainkit.data.text import storable
@@ -36,7 +35,6 @@ from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from trainkit.spec.synonyms import nearest
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".xlsx", ".xlsm")
-JSON_ARRAY = re.compile(r"\s*\[\s*\{")
 OTHER_DELIMITERS = {" ": "blanks", ":": "colons", "~": "tildes", "^": "carets", "/": "slashes"}
 """Delimiters that are not detected, because they often are a part of values."""
 LABEL_COLUMNS = ("label", "class", "target", "category", "y")

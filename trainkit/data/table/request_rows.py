@@ -15,11 +15,12 @@ from typing import Any
 from trainkit.data import archive
 from trainkit.data.errors import DataError, InputError, InputProblem, data_error
 from trainkit.data.file_types import FileType, office_type, refuse_other_types, wrong_type
+from trainkit.data.reasons import damage_reason
 from trainkit.data.table.column_format import ColumnFormat, iso_date, parse_date
 from trainkit.data.table.delimited import DelimitedRows, column_names, read_rows
 from trainkit.data.table.dialect import DELIMITERS, SEPARATOR_LINE, Dialect, decode_request
 from trainkit.data.table.excel import is_workbook, read_sheet
-from trainkit.data.table.json_rows import fields_of, json_lines, json_list
+from trainkit.data.table.json_rows import JSON_ARRAY, fields_of, json_lines, json_list
 from trainkit.data.table.parquet import parquet_rows
 from trainkit.data.table.table_format import TableFormat
 from trainkit.data.text import storable
@@ -92,14 +93,15 @@ def read_request(
         encoded = charset is not None or table_format.dialect.encoding.lower().startswith("utf-16")
         refuse_other_types(body[:4096], "the body", encoded=encoded)
         text = decode_request(body, table_format.dialect.encoding, charset)
+        is_list = text.lstrip()[:1] == "[" and media_type not in ("text/csv", *TSV_TYPES)
+        if is_list and (media_type not in JSON_LINES_TYPES or JSON_ARRAY.match(text)):
+            return TableRows.from_records(json_list(text, "the body"))
         if media_type in JSON_LINES_TYPES or text.lstrip()[:1] == "{":
             bad: list[dict[str, str]] = []
             records, lines = json_lines(text, bad)
             if bad:
                 raise InputError([InputProblem("invalid_json", f"{bad[0]['where']}: {bad[0]['reason']}")])
             return TableRows.from_records(records, [f"line {line}" for line in lines])
-        if text.lstrip()[:1] == "[" and media_type not in ("text/csv", *TSV_TYPES):
-            return TableRows.from_records(json_list(text, "the body"))
         return _delimited(table_format, text, media_type, features)
     except DataError as error:
         first = error.problems[0]
@@ -256,7 +258,9 @@ def _unpacked(body: bytes) -> bytes:
         with gzip.open(io.BytesIO(body)) as file:
             unpacked = file.read(MOST_UNPACKED_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError([InputProblem("damaged_archive", f"the gzip body cannot be unpacked: {error}")]) from None
+        raise InputError(
+            [InputProblem("damaged_archive", f"the gzip body cannot be unpacked: {damage_reason(error)}")]
+        ) from None
     if len(unpacked) > MOST_UNPACKED_BYTES:
         message = f"the body unpacks to more than {MOST_UNPACKED_BYTES // 2**20} MiB"
         raise InputError([InputProblem("too_large", message, hint="Send fewer rows.")])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit.data import ArrayInputs, Dataset, ImageInputs, SequenceInputs, TableInputs
-from trainkit.data.errors import InputError, InputProblem
+from trainkit.data.errors import InputError, InputProblem, input_error
 from trainkit.data.layout import Layout
 from trainkit.data.table.column_format import CellError
 from trainkit.data.table.request_rows import TableRows
@@ -70,10 +70,10 @@ class ImageEncoder:
     def parse(self, x: Any) -> Encoded:
         """PIL images, uint8 arrays 0..255 or floats in [0, 1]: one or many, resized to the trained size.
 
-        Raises ValueError for another number of channels or values out of range.
+        Raises InputError for another number of channels or values out of range.
         """
         if isinstance(x, np.ndarray) or _is_nested_numbers(x):
-            images = _split_images(np.asarray(x), self.shape, self.channels)
+            images = _split_images(_array(x), self.shape, self.channels)
         elif isinstance(x, Sequence):
             images = [part for one in x for part in self._one(one)]
         else:
@@ -89,7 +89,7 @@ class ImageEncoder:
             if self.shape[0] == 1 and pixels.shape[2] == 3:
                 pixels = to_pixels(image_of(pixels).convert("L"))
             return [np.repeat(pixels, 3, axis=2) if self.shape[0] == 3 and pixels.shape[2] == 1 else pixels]
-        return _split_images(np.asarray(image), self.shape, self.channels)
+        return _split_images(_array(image), self.shape, self.channels)
 
     def state(self) -> dict[str, Any]:
         return {"kind": self.kind, "shape": list(self.shape), "channels": self.channels}
@@ -118,14 +118,12 @@ class ArrayEncoder:
     def parse(self, x: Any) -> Encoded:
         """One sample or many, as nested lists or an array, in the shape of the training file or flat.
 
-        Images may also have their channels at the other end, if the shape shows it. Raises ValueError for other shapes,
+        Images may also have their channels at the other end, if the shape shows it. Raises InputError for other shapes,
         and for PIL images: their 0..255 are not the scale of the values that the model was trained on.
         """
         if any(hasattr(one, "convert") for one in (x if isinstance(x, list | tuple) else [x])):
-            raise ValueError("this model was trained on arrays of numbers, not on image files: send numbers")
-        values = np.asarray(x)
-        if values.dtype == object or values.dtype.kind not in "biuf":
-            raise ValueError("inputs must be numbers, all samples of one length")
+            raise input_error("this model was trained on arrays of numbers, not on image files: send numbers")
+        values = _array(x)
         size = int(np.prod(self.shape))
         if values.ndim == 1 and size == 1:
             values = values[:, None]
@@ -134,7 +132,7 @@ class ArrayEncoder:
         axes = self._axes(values.shape[1:])
         if axes is None:
             got = f"shape {list(values.shape[1:])}" if values.ndim > 2 else f"{values.shape[-1]} numbers"
-            raise ValueError(f"each sample has {size} numbers (shape {self._expected()}), got {got}")
+            raise input_error(f"each sample has {size} numbers (shape {self._expected()}), got {got}")
         shape, order = axes
         values = finite(values).reshape(len(values), *shape).transpose(0, *(axis + 1 for axis in order))
         return Encoded(torch.from_numpy(np.ascontiguousarray(values, np.float32)))
@@ -188,7 +186,7 @@ class SequenceEncoder:
     def parse(self, x: Any) -> Encoded:
         """One sequence (T, F), or many of different lengths; (T,) is taken as (T, 1) where F is 1.
 
-        Or the rows of a table like the training file, whose sequences keep their order of appearance. Raises ValueError
+        Or the rows of a table like the training file, whose sequences keep their order of appearance. Raises InputError
         for another F or an empty sequence, InputError for rows that are not like those of the training file.
         """
         if isinstance(x, TableRows):
@@ -197,20 +195,20 @@ class SequenceEncoder:
         if not many:
             many = isinstance(x, Sequence) and len(x) > 0 and np.ndim(_first(x)) == (2 if self.features > 1 else 1)
             many = many or (isinstance(x, Sequence) and len(x) > 0 and np.ndim(_first(x)) == 2)
-        sequences = [np.asarray(one, np.float64) for one in (x if many else [x])]
+        sequences = [_array(one).astype(np.float64) for one in (x if many else [x])]
         sequences = [one[:, None] if one.ndim == 1 else one for one in sequences]
         for one in sequences:
             if one.ndim != 2 or one.shape[1] != self.features or len(one) == 0:
-                raise ValueError(f"a sequence has shape (T, {self.features}) with T >= 1, got {one.shape}")
+                raise input_error(f"a sequence has shape (T, {self.features}) with T >= 1, got {one.shape}")
             if self.fixed is not None and len(one) != self.fixed:
-                raise ValueError(f"this model reads sequences of {self.fixed} steps, got {len(one)}")
+                raise input_error(f"this model reads sequences of {self.fixed} steps, got {len(one)}")
             finite(one)
         return self._pad(sequences)
 
     def _sequences(self, rows: TableRows) -> list[NDArray[np.float64]]:
         """Group the rows of a table by their id."""
         if self.table is None:
-            raise ValueError("the model was not trained on a table: send each sequence as a list of steps")
+            raise input_error("the model was not trained on a table: send each sequence as a list of steps")
         table, features = self.table.format, self.table.features
         check_columns(rows, [self.table.id_column, *features], table, ignore_extra=False)
         problems = []
@@ -296,14 +294,27 @@ def encoder_from_state(state: dict[str, Any]) -> Encoder:
     return encoder
 
 
+def _array(x: Any) -> NDArray[Any]:
+    """What a client sent as an array of numbers. Raises InputError for anything else, in words of our own."""
+    try:
+        values = np.asarray(x)
+    except (ValueError, TypeError, OverflowError):  # lists of several lengths, or too deep
+        raise input_error("the lists of a sample have several lengths, so that they are no array of numbers") from None
+    if values.size == 0 and values.dtype.kind == "f":
+        raise input_error("a sample holds no values")
+    if values.dtype == object or values.dtype.kind not in "biuf":
+        raise input_error("a sample holds something other than numbers")
+    return values
+
+
 def finite(values: NDArray[Any]) -> NDArray[Any]:
-    """The values. Raises ValueError for NaN, infinity, and numbers beyond the range of float32."""
+    """The values. Raises InputError for NaN, infinity, and numbers beyond the range of float32."""
     bad = ~(np.abs(values.astype(np.float64)) <= LARGEST_FLOAT32)
     if bad.any():
         place = [int(axis[0]) for axis in np.nonzero(bad)]
         shown = ", ".join(str(position) for position in place)
         value = float(values[tuple(place)])
-        raise ValueError(f"the number at position [{shown}] is {value:g}; numbers are finite and at most 3.4e38")
+        raise input_error(f"the number at position [{shown}] is {value:g}; numbers are finite and at most 3.4e38")
     return values
 
 
@@ -320,8 +331,6 @@ def _is_nested_numbers(x: Any) -> bool:
 def _split_images(values: NDArray[Any], shape: tuple[int, int, int], layout: Layout) -> list[NDArray[Any]]:
     """One or many images in any usual layout, as a list of (H, W, C); `layout` is that of flat and of doubtful ones."""
     channels, height, width = shape
-    if values.dtype == object or values.dtype.kind not in "biuf":
-        raise ValueError("images must be arrays of numbers, all of one size")
     if values.ndim in (1, 2) and values.shape[-1] == channels * height * width and values.shape != (height, width):
         values = values.reshape(-1, *(shape if layout == "first" else (height, width, channels)))
     if values.ndim == 2 and channels == 1:
@@ -331,7 +340,7 @@ def _split_images(values: NDArray[Any], shape: tuple[int, int, int], layout: Lay
     if values.ndim == 3:
         values = values[None]
     if values.ndim != 4 or channels not in (values.shape[1], values.shape[3]):
-        raise ValueError(f"images have {channels} channels and {height} x {width} pixels, got an array {values.shape}")
+        raise input_error(f"images have {channels} channels and {height} x {width} pixels, got an array {values.shape}")
     is_first, is_last = values.shape[1:] == shape, values.shape[1:] == (height, width, channels)
     if is_first == is_last:  # of another size, or of equal sides: one of the two layouts must have the channels
         is_first = values.shape[3] != channels or (values.shape[1] == channels and layout == "first")
@@ -349,14 +358,14 @@ def _to_tensor(image: NDArray[Any], shape: tuple[int, int, int]) -> Tensor:
     """(H, W, C) of any size to (C, H, W) of the trained size; uint8 stays uint8."""
     channels, height, width = shape
     if image.shape[-1] != channels:
-        raise ValueError(f"images have {channels} channels, got {image.shape[-1]}")
+        raise input_error(f"images have {channels} channels, got {image.shape[-1]}")
     if image.dtype.kind in "iub":
         if image.size and (image.min() < 0 or image.max() > 255):
-            raise ValueError("whole-number pixels lie in 0..255")
+            raise input_error("whole-number pixels lie in 0..255")
         image = image.astype(np.uint8)
     else:
         if image.size and not (image.min() >= 0 and image.max() <= 1):
-            raise ValueError("pixels given as floats lie in [0, 1]; whole numbers lie in 0..255")
+            raise input_error("pixels given as floats lie in [0, 1]; whole numbers lie in 0..255")
         # Rounded to what a stored image can hold: training saw 256 levels.
         image = np.rint(image * 255.0).astype(np.uint8)
     if image.shape[:2] != (height, width):

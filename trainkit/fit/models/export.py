@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -45,6 +46,9 @@ class _Graph(nn.Module):
         return shares / shares.sum(1, keepdim=True)
 
 
+OPERATOR = re.compile(r"operator '([\w:.]+)'")
+
+
 def export_onnx(model: TrainedModel, path: str | Path) -> Path:
     """Write `model` as ONNX: input `x`, output `probabilities` or `values`, any batch size.
 
@@ -85,7 +89,8 @@ def export_onnx(model: TrainedModel, path: str | Path) -> Path:
         onnx.save(graph, str(temporary))
         temporary.replace(path)
     except Exception as error:  # whatever an exporter stumbles over, the trained model is not to suffer from it
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        operator = OPERATOR.search(str(error))
+        reason = f"ONNX has no form of its operation {operator[1]}" if operator else "the exporter cannot express it"
         raise ExportError(f"this model cannot be written as ONNX: {reason}") from error
     finally:
         temporary.unlink(missing_ok=True)

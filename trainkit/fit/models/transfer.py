@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from trainkit.data.reasons import damage_reason
 from trainkit.data.weights import classes_in
 from trainkit.fit.encoding.targets import TargetScaler
 from trainkit.fit.seeding import derive
@@ -50,7 +51,7 @@ def read_tensors(source: Any) -> dict[str, Tensor]:
     except MemoryError:
         raise
     except Exception as error:  # bytes that are no pickle make the unpickler stumble in any way
-        reason = str(error).partition("\n")[0][:200]
+        reason = damage_reason(error)
         hint = "Give a safetensors file, or a plain state dict of tensors."
         raise SpecError(
             [Problem("/start_from", "unreadable_weights", f"{path.name} cannot be read as weights: {reason}", hint)]
