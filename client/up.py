@@ -29,6 +29,8 @@ WORKER_STOP_SECONDS = 45.0
 API_STOP_SECONDS = 10.0
 REDIS_STOP_SECONDS = 5.0
 TICK_SECONDS = 0.2
+DATA_SLOTS = 4
+"""Of the worker for data and predictions: one is left to predictions, and no project has them all (worker/slots.py)."""
 
 
 class StartInterruptedError(Exception):
@@ -85,7 +87,7 @@ class Up:
         api = self._start_part("api", api_command(self.host, self.port), shared_metrics(self.environment))
         self._run_command(migrate_command(), "migrate")
         key = self._first_key()
-        self._start_part("worker-data", worker_command("data,predict", 2), self._metrics_port(0))
+        self._start_part("worker-data", worker_command("data,predict", DATA_SLOTS), self._metrics_port(0))
         for number in range(1, self.workers + 1):
             self._start_part(f"worker-train-{number}", worker_command("train", 1), self._metrics_port(number))
         self._wait_until(self._ready, api)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 from sqlalchemy import JSON, DateTime, Dialect, Engine, create_engine, event, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
+from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction, sessionmaker
 from sqlalchemy.sql.expression import ColumnElement
 from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import TypeDecorator
@@ -134,6 +135,39 @@ def _read_only_options(dialect: Dialect) -> dict[str, Any]:
     # an ETag and the body that it is for must come from the same moment
     isolation = {"isolation_level": "REPEATABLE READ"} if dialect.name == "postgresql" else {}
     return {"read_only": True, **isolation}
+
+
+YIELD_SECONDS = 0.005
+SHORT_SECONDS = 0.02
+"""After so long a batch of writes is committed, so that others wait for SQLite's write lock no longer than that."""
+Item = TypeVar("Item")
+
+
+def in_short_transactions(
+    sessions: sessionmaker[Session],
+    items: Iterable[Item],
+    work: Callable[[Session, Item], bool | None],
+    deadline: float | None = None,
+) -> bool:
+    """Call `work` for each item, for as many in one transaction as fit into SHORT_SECONDS.
+
+    A process that dies in between leaves the first items done and the others not. Ends early, with what was done
+    committed, where `work` returns False or the monotonic `deadline` is over; returns whether all items were done.
+    """
+    waiting = iter(items)
+    for first in waiting:
+        begun = time.monotonic()
+        if deadline is not None and begun > deadline:
+            return False
+        with sessions.begin() as session:
+            for item in chain([first], waiting):
+                if work(session, item) is False:
+                    return False
+                if time.monotonic() - begun > SHORT_SECONDS:
+                    break
+        # one that waits for SQLite's lock looks for it every few milliseconds: give it the chance
+        time.sleep(YIELD_SECONDS)
+    return True
 
 
 AFTER_COMMIT, COMMITTED = "after_commit", "committed"

@@ -32,6 +32,8 @@ class Leased:
 
     fence: Mapped[int] = mapped_column(default=0)
     lease_owner: Mapped[str | None] = mapped_column(String(200))
+    lease_process: Mapped[str | None] = mapped_column(String(200))
+    """Identity of the owner's process (`service.process_identity`), by which its host knows that it has ended."""
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)
     notified_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -47,6 +47,8 @@ class Settings:
     """Largest body of a request that is no upload."""
     predict_seconds: float = 60.0
     """How long a request waits for a worker's prediction."""
+    max_inference_requests: int = 100
+    """Predictions, evaluations, previews and reports of one project that may wait for a worker; 0: no limit."""
     max_interruptions: int = 5
     """Lost workers in a row, without a newer checkpoint in between, after which a job fails."""
     max_queued_jobs: int = 10_000
@@ -108,6 +110,7 @@ class Settings:
             upload_keep_seconds=float(env.get("TRAINKIT_UPLOAD_KEEP_SECONDS", str(7 * 86400))),
             max_body_bytes=int(env.get("TRAINKIT_MAX_BODY_BYTES", str(32 * 2**20))),
             predict_seconds=float(env.get("TRAINKIT_PREDICT_SECONDS", "60")),
+            max_inference_requests=int(env.get("TRAINKIT_MAX_INFERENCE_REQUESTS", "100")),
             max_interruptions=int(env.get("TRAINKIT_MAX_INTERRUPTIONS", "5")),
             max_queued_jobs=int(env.get("TRAINKIT_MAX_QUEUED_JOBS", "10000")),
             max_running_jobs=int(env.get("TRAINKIT_MAX_RUNNING_JOBS", "0")),

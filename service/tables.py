@@ -3,6 +3,7 @@
 from service.database import Base
 from service.datasets.tables import Blob, DatasetVersion
 from service.experiments.tables import Experiment, Trial
+from service.fair_share.tables import QueueShare
 from service.inference_requests.tables import InferenceRequest
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
 from service.keys.tables import ApiKey, Project
@@ -38,6 +39,7 @@ __all__ = [
     "PeerGroup",
     "PeerGroupMember",
     "Project",
+    "QueueShare",
     "Recommendation",
     "Trial",
     "Upload",

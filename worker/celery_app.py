@@ -18,7 +18,7 @@ from celery import Celery, signals
 
 from service.logging import set_up
 from service.settings import Settings
-from worker import metrics_folder, shutdown
+from worker import metrics_folder, shutdown, slots
 from worker.confinement import ConfinementError, check_support, describe
 from worker.housekeeping_process import HousekeepingProcess
 
@@ -72,6 +72,8 @@ def preload(sender: Any, **_: Any) -> None:
         check_support(SETTINGS.scratch, required=SETTINGS.confinement == "required")
     except ConfinementError as error:
         raise SystemExit(str(error)) from None
+    if set(slots.QUEUES) & set(sender.app.amqp.queues.consume_from):
+        slots.share(sender.concurrency)
 
 
 @signals.worker_ready.connect

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +38,13 @@ class FetchStopped(Exception):  # noqa: N818 - a fact, not a failure
     """The worker stops, or the lease is lost."""
 
 
-def claim_and_fetch(context: WorkerContext) -> bool:
-    """Claim the oldest registered file that is not stored yet and copy it. Returns False when none is waiting."""
-    begun = time.monotonic()
-    with context.sessions.begin() as session:
-        claimed = intake.claim_source(session, context.owner, context.settings.lease_seconds)
-    if claimed is None:
-        return False
+def fetch(context: WorkerContext, claimed: ClaimedSource, begun: float) -> None:
+    """Copy a claimed file. Returns without a write once another worker has it."""
     try:
         Fetch(context, claimed, begun).run()
     except (StaleFence, LeaseLost) as error:
         FENCED.inc(isinstance(error, StaleFence))
         log.warning("dataset=%s fetch dropped: %s", claimed.dataset_id, type(error).__name__)
-    return True
 
 
 class Fetch:

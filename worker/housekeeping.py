@@ -18,6 +18,7 @@ import time
 from sqlalchemy.exc import DBAPIError
 
 from service.background.housekeeping import TaskRunner
+from service.background.lease_expiry import release_ended
 from service.logging import set_up
 from service.settings import Settings
 from service.webhooks.sender import DRAIN_SECONDS, POLL_SECONDS, Sender
@@ -57,6 +58,8 @@ def run(context: WorkerContext, worker_id: str, queues: list[str], slots: int, s
                 with context.sessions.begin() as session:
                     workers.record_heartbeat(session, worker_id, **description)
                 seen_due = time.monotonic() + SEEN_SECONDS
+            # not a task of the turn: only a process of the same host sees which of its processes have ended
+            release_ended(context.sessions, context.settings.max_interruptions, context.doorbell.ring)
             with context.sessions.begin() as session:
                 ours = workers.claim_housekeeping(session, worker_id, turn)
             TURN.set(ours)

@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from service.inference_requests import repository
 from service.inference_requests.repository import ClaimedInferenceRequest
 from service.leases import StaleFence
 from service.logging import bound
-from worker import exit_errors
+from worker import exit_errors, slots
 from worker.context import WorkerContext
 from worker.evaluate import evaluate
 from worker.metrics import FENCED
@@ -37,11 +38,12 @@ ANSWERERS: dict[str, Answerer] = {
 
 
 def claim_and_answer(context: WorkerContext) -> bool:
-    """Claim the oldest open request and answer it. Returns False when none is waiting."""
+    """Claim the next open request and answer it. Returns False when none may be claimed."""
     begun = time.monotonic()
     seconds = context.settings.predict_seconds
     with context.sessions.begin() as session:
-        claimed = repository.claim(session, context.owner, seconds)
+        admits = partial(slots.admits, "predict")
+        claimed = repository.claim(session, context.owner, seconds, admits)
     if claimed is None:
         return False
     try:

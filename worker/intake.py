@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,17 +19,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from service.datasets import intake
-from service.datasets.intake import ClaimedDataset
+from service.datasets.intake import ClaimedDataset, ClaimedSource
 from service.jobs.service import admit_waiting
 from service.leases import StaleFence
 from service.logging import bound
 from service.metrics.service import finite
 from trainkit.spec.failures import failure
 from trainkit.spec.read_options import ReadOptions
-from worker import exit_errors, shutdown
+from worker import exit_errors, shutdown, slots
 from worker.background_io import run_in_background
 from worker.context import WorkerContext
-from worker.fetch import claim_and_fetch
+from worker.fetch import fetch
 from worker.lease import Lease, LeaseLost
 from worker.metrics import FENCED
 from worker.processes import Exit, ForkedProcess, fork
@@ -44,13 +45,17 @@ SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,10}){1,2}\Z")
 
 
 def claim_and_check(context: WorkerContext) -> bool:
-    """Claim the oldest unchecked dataset and check it, or fetch a registered file. Returns False when none is waiting."""
+    """Claim the next dataset and check it, or fetch its registered file. Returns False when none may be claimed."""
     begun = time.monotonic()
     with context.sessions.begin() as session:
-        claimed = intake.claim(session, context.owner, context.settings.lease_seconds)
+        admits = partial(slots.admits, "data")
+        claimed = intake.claim_next(session, context.owner, context.settings.lease_seconds, admits)
     if claimed is None:
-        return claim_and_fetch(context)
-    Intake(context, claimed, begun).check()
+        return False
+    if isinstance(claimed, ClaimedSource):
+        fetch(context, claimed, begun)
+    else:
+        Intake(context, claimed, begun).check()
     return True
 
 

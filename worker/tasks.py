@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import DBAPIError
 
-from worker import shutdown
+from worker import shutdown, slots
 from worker.celery_app import app
 from worker.context import WorkerContext, context
 from worker.intake import claim_and_check
@@ -23,11 +23,23 @@ def work(queue: str) -> None:
     do_one = work_function(queue)
     try:
         with shutdown.busy(), BUSY_SLOTS.labels(queue).track_inprogress():
-            while not shutdown.requested() and do_one(context()):
+            while not shutdown.requested() and _do_one(do_one):
                 pass
     except DBAPIError as error:
         # Housekeeping sends the message again for work that waits.
         log.warning("queue=%s the database is away: %s", queue, error.orig)
+
+
+def _do_one(do_one: Callable[[WorkerContext], bool]) -> bool:
+    try:
+        worked = do_one(context())
+    finally:
+        slots.release()
+    if worked:
+        # what found no slot meanwhile may be in the other queue, to which this slot does not return
+        for queue in slots.take_refusals():
+            context().doorbell.ring(queue)
+    return worked
 
 
 def work_function(queue: str) -> Callable[[WorkerContext], bool]:

@@ -10,11 +10,13 @@ from sqlalchemy import ColumnElement, delete, func, or_, select, true, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.database import db_now
+from service.datasets.repository import UNREADY
 from service.datasets.tables import DatasetVersion
 from service.inference_requests.tables import InferenceRequest
 from service.jobs.retention_status import Part
 from service.jobs.states import ENDED, WITH_WORKER
 from service.jobs.tables import Artifact, Checkpoint, IdempotencyKey, Job, JobEvent
+from service.leases import Claim
 from service.logs.tables import LogChunk
 from service.metrics.tables import MetricChunk, MetricSuperseded
 from service.models.tables import Model
@@ -41,6 +43,38 @@ def lock_expired(session: Session, job_id: str) -> Job | None:
 
 def _lease_expired() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return Job.state.in_(WITH_WORKER), Job.lease_expires_at < db_now()
+
+
+LEASED: dict[str, Any] = {"train": Job, "data": DatasetVersion, "predict": InferenceRequest}
+"""Queue -> table of the work that its workers hold leases of."""
+
+
+def held_leases(session: Session) -> list[tuple[str, Claim, str]]:
+    """Return (queue, claim, identity of the owner's process) of all leases that are held."""
+    held = []
+    for queue, table in LEASED.items():
+        rows = select(table.id, table.fence, table.lease_process).where(*_is_held(table))
+        held += [(queue, Claim(row.id, row.fence), str(row.lease_process)) for row in session.execute(rows)]
+    return held
+
+
+def lock_held(session: Session, claim: Claim) -> Job | None:
+    """Lock the job; None when that claim is not its newest any more, or was released."""
+    held = select(Job).where(Job.id == claim.id, Job.fence == claim.fence, *_is_held(Job)).with_for_update()
+    return session.scalars(held).one_or_none()
+
+
+def end_lease(session: Session, queue: str, claim: Claim) -> bool:
+    """End the lease of a dataset or an inference request now; False when that claim is not the newest any more."""
+    table = LEASED[queue]
+    held = _update(table).where(table.id == claim.id, table.fence == claim.fence, *_is_held(table))
+    ended = held.values(lease_expires_at=db_now(plus=-1.0), lease_process=None).returning(table.id)
+    return session.scalars(ended).first() is not None
+
+
+def _is_held(table: Any) -> tuple[ColumnElement[bool], ...]:
+    states = {Job: WITH_WORKER, DatasetVersion: UNREADY, InferenceRequest: ("queued",)}[table]
+    return table.state.in_(states), table.lease_process.is_not(None), table.lease_expires_at >= db_now()
 
 
 def shorten_leases(session: Session, beyond_seconds: float, lease_seconds: float) -> None:
@@ -75,7 +109,7 @@ def mark_unheard(session: Session, after_seconds: float) -> set[str]:
     jobs = _update(Job).where(Job.state == "queued", due, _unheard(Job, after_seconds))
     queues = set(session.scalars(jobs.values(notified_at=db_now()).returning(Job.queue)))
     for table, states, queue in (
-        (DatasetVersion, ("uploading", "validating"), "data"),
+        (DatasetVersion, UNREADY, "data"),
         (InferenceRequest, ("queued",), "predict"),
     ):
         free = or_(table.lease_expires_at.is_(None), table.lease_expires_at < db_now())

@@ -11,6 +11,9 @@ from service.database import after_commit, db_now
 from service.datasets import repository
 from service.datasets.receive import Received
 from service.datasets.service import store_blob
+from service.datasets.tables import DatasetVersion
+from service.fair_share import repository as fair_share
+from service.fair_share.admission import Admission, admit_all
 from service.instrumentation import DATASETS_CHECKED, error_labels
 from service.leases import Claim, StaleFence
 from service.storage import Storage
@@ -33,12 +36,52 @@ class ClaimedDataset:
         return self.claim.id
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimedSource:
+    """A dataset whose bytes are to be fetched."""
+
+    claim: Claim
+    uri: str
+
+    @property
+    def dataset_id(self) -> str:
+        return self.claim.id
+
+
 def claim(session: Session, owner: str, lease_seconds: float) -> ClaimedDataset | None:
-    """Claim the oldest dataset that waits for its check, or whose lease has expired; None when there is none."""
-    claimed = repository.claim(session, "validating", owner, lease_seconds)
+    """Claim the next dataset that waits for its check, or whose lease has expired; None when there is none."""
+    claimed = _claim(session, owner, lease_seconds, ("validating",))
+    return None if claimed is None else _to_check(session, *claimed)
+
+
+def claim_next(
+    session: Session, owner: str, lease_seconds: float, admits: Admission
+) -> ClaimedDataset | ClaimedSource | None:
+    """Claim the next dataset to check, or to fetch first; None when there is none that this worker may begin."""
+    claimed = _claim(session, owner, lease_seconds, repository.UNREADY, admits)
     if claimed is None:
         return None
     dataset, claim = claimed
+    if dataset.state == "uploading":
+        return ClaimedSource(claim, dataset.source_uri or "")
+    return _to_check(session, dataset, claim)
+
+
+def _claim(
+    session: Session, owner: str, lease_seconds: float, states: tuple[str, ...], admits: Admission = admit_all
+) -> tuple[DatasetVersion, Claim] | None:
+    """Claim the next dataset in one of those states, of the project whose turn it is."""
+    in_progress = fair_share.questions_in_progress()
+    for project_id in fair_share.order(session, "data", repository.waiting(states), in_progress):
+        if not admits(project_id, "heavy"):
+            continue
+        if (claimed := repository.claim(session, project_id, states, owner, lease_seconds)) is not None:
+            fair_share.record_served(session, project_id, "data")
+            return claimed
+    return None
+
+
+def _to_check(session: Session, dataset: DatasetVersion, claim: Claim) -> ClaimedDataset:
     blob = repository.blob_of(session, dataset)
     return ClaimedDataset(claim, blob.storage_key, dataset.filename, dataset.kind, dataset.target, dataset.read_options)
 
@@ -95,25 +138,10 @@ def interrupted(session: Session, claim: Claim, limit: int = 3) -> None:
         _write(session, claim, interruptions=deaths, lease_owner=None, lease_expires_at=None, notified_at=None)
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedSource:
-    """A dataset whose bytes are to be fetched."""
-
-    claim: Claim
-    uri: str
-
-    @property
-    def dataset_id(self) -> str:
-        return self.claim.id
-
-
 def claim_source(session: Session, owner: str, lease_seconds: float) -> ClaimedSource | None:
-    """Claim the oldest dataset whose bytes are to be fetched, or whose lease has expired; None when there is none."""
-    claimed = repository.claim(session, "uploading", owner, lease_seconds)
-    if claimed is None:
-        return None
-    dataset, claim = claimed
-    return ClaimedSource(claim, dataset.source_uri or "")
+    """Claim the next dataset whose bytes are to be fetched, or whose lease has expired; None when there is none."""
+    claimed = _claim(session, owner, lease_seconds, ("uploading",))
+    return None if claimed is None else ClaimedSource(claimed[1], claimed[0].source_uri or "")
 
 
 def renew_source(session: Session, claim: Claim, lease_seconds: float, progress: dict[str, Any] | None = None) -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from service import process_identity
 from service.database import db_now, db_time
 from service.datasets.tables import Blob, DatasetVersion
+from service.keys.tables import Project
 from service.leases import Claim
+
+UNREADY = ("uploading", "validating")
+"""States in which a worker fetches the bytes, or checks them."""
 
 
 def get(session: Session, project_id: str, dataset_id: str) -> DatasetVersion | None:
@@ -107,28 +112,41 @@ def needs_prepared(session: Session, claim: Claim, key: str) -> bool:
     return row is not None and (row.prepared_key == key or (row.state == "validating" and row.fence == claim.fence))
 
 
-def claim(session: Session, state: str, owner: str, lease_seconds: float) -> tuple[DatasetVersion, Claim] | None:
-    """Lease the oldest free dataset in that state to one winner; returns it with the claim, None if none waits."""
-    free = or_(DatasetVersion.lease_expires_at.is_(None), DatasetVersion.lease_expires_at < db_now())
-    waiting = (
-        select(DatasetVersion).where(DatasetVersion.state == state, free).order_by(DatasetVersion.created_at).limit(8)
+def waiting(states: Collection[str]) -> Select[Any]:
+    """Select datasets in those states that nobody works on; correlated with the project to be served."""
+    return select(DatasetVersion.id).where(
+        DatasetVersion.state.in_(states), _is_free(), DatasetVersion.project_id == Project.id
     )
-    for dataset in session.scalars(waiting).all():
-        fence = session.execute(
-            update(DatasetVersion)
-            .where(
-                DatasetVersion.id == dataset.id,
-                DatasetVersion.state == state,
-                DatasetVersion.fence == dataset.fence,
-                free,
-            )
-            .values(fence=DatasetVersion.fence + 1, lease_owner=owner, lease_expires_at=db_now(plus=lease_seconds))
-            .returning(DatasetVersion.fence)
-            .execution_options(synchronize_session=False)
-        ).scalar_one_or_none()
-        if fence is not None:
-            return dataset, Claim(dataset.id, fence)
-    return None
+
+
+def claim(
+    session: Session, project_id: str, states: Collection[str], owner: str, lease_seconds: float
+) -> tuple[DatasetVersion, Claim] | None:
+    """Lease the project's oldest free dataset in those states to one winner; returns it with the claim."""
+    oldest = select(DatasetVersion).where(
+        DatasetVersion.project_id == project_id, DatasetVersion.state.in_(states), _is_free()
+    )
+    oldest = oldest.order_by(DatasetVersion.created_at, DatasetVersion.id).limit(1).with_for_update(skip_locked=True)
+    dataset = session.scalars(oldest).one_or_none()
+    if dataset is None:
+        return None
+    fence = session.execute(
+        update(DatasetVersion)
+        .where(DatasetVersion.id == dataset.id)
+        .values(
+            fence=DatasetVersion.fence + 1,
+            lease_owner=owner,
+            lease_process=process_identity.current(),
+            lease_expires_at=db_now(plus=lease_seconds),
+        )
+        .returning(DatasetVersion.fence)
+        .execution_options(synchronize_session=False)
+    ).scalar_one()
+    return dataset, Claim(dataset.id, fence)
+
+
+def _is_free() -> ColumnElement[bool]:
+    return or_(DatasetVersion.lease_expires_at.is_(None), DatasetVersion.lease_expires_at < db_now())
 
 
 def claimed(session: Session, claim: Claim) -> DatasetVersion | None:

@@ -28,7 +28,7 @@ class DatasetVersion(Leased, Base):
     __tablename__ = "datasets"
     __table_args__ = (
         UniqueConstraint("project_id", "name", "version"),
-        Index("datasets_by_state", "state", "created_at"),
+        Index("datasets_by_state", "state", "project_id", "created_at"),
     )
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import Row, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.experiments.tables import Experiment, Trial
@@ -21,9 +22,9 @@ def get(session: Session, project_id: str, experiment_id: str) -> Experiment | N
     return session.scalars(statement).one_or_none()
 
 
-def by_id(session: Session, experiment_id: str) -> Experiment:
-    """Return the experiment of that id, of any project."""
-    return session.get_one(Experiment, experiment_id)
+def find_by_id(session: Session, experiment_id: str) -> Experiment | None:
+    """Return the experiment of that id, of any project; None when it was deleted."""
+    return session.get(Experiment, experiment_id)
 
 
 def add(session: Session, experiment: Experiment) -> None:
@@ -58,22 +59,39 @@ def listing(
     return session.scalars(statement.order_by(Experiment.id.desc()).limit(limit + 1)).all()
 
 
-def due(session: Session) -> Sequence[str]:
-    """Experiments of all projects that have something to be done, oldest first.
+def due(session: Session) -> Sequence[Row[str, str]]:
+    """(id, project) of the experiments of all projects that have something to be done, oldest first.
 
     What is next is a function of what has ended: without a trial whose end has not been noted there is nothing to do.
     """
     awaited = select(Trial.number).where(Trial.experiment_id == Experiment.id, Trial.outcome.is_(None))
     trains = select(Job.id).where(Job.id == Trial.job_id, Job.state.not_in(ENDED_JOBS))
     moved = or_(Experiment.has_pending, Experiment.state != "running", awaited.where(~trains.exists()).exists())
-    query = select(Experiment.id).where(Experiment.state.in_(OPEN), moved)
-    return session.scalars(query.order_by(Experiment.id)).all()
+    query = select(Experiment.id, Experiment.project_id).where(Experiment.state.in_(OPEN), moved)
+    return session.execute(query.order_by(Experiment.id)).all()
 
 
 def trials(session: Session, experiment_id: str) -> Sequence[Trial]:
     """By number."""
     statement = select(Trial).where(Trial.experiment_id == experiment_id).order_by(Trial.number)
     return session.scalars(statement.execution_options(populate_existing=True)).all()
+
+
+def awaited_trials(session: Session, experiment_id: str) -> Sequence[Trial]:
+    """Trials whose end has not been noted, by number."""
+    awaited = select(Trial).where(Trial.experiment_id == experiment_id, Trial.outcome.is_(None))
+    return session.scalars(awaited.order_by(Trial.number)).all()
+
+
+def count_trials(session: Session, experiment_id: str) -> int:
+    """How many trials the experiment has; their numbers count from 0 on without a gap."""
+    return session.scalar(select(func.count()).where(Trial.experiment_id == experiment_id)) or 0
+
+
+def set_outcome(session: Session, experiment_id: str, number: int, outcome: dict[str, Any]) -> None:
+    """Keep what a trial came to, unless that was done before."""
+    noted = update(Trial).where(Trial.experiment_id == experiment_id, Trial.number == number, Trial.outcome.is_(None))
+    session.execute(noted.values(outcome=outcome).execution_options(synchronize_session=False))
 
 
 def jobs_of(session: Session, trials: Sequence[Trial]) -> dict[str, Job]:

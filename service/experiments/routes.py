@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Query, Response
 
 from service.auth import Reader, Writer
 from service.context import Service
+from service.database import reading
 from service.experiments import repository, service
 from service.experiments.comparison import between
 from service.experiments.schemas import (
@@ -42,14 +43,15 @@ def create_experiment(
     who: Writer,
     document: Document,
     context: Service,
-    session: WriteSession,
     idempotency_key: IdempotencyKey = None,
 ) -> ExperimentDetail:
-    experiment, new = service.create(session, context, who, document, idempotency_key)
+    # sessions of its own: the plan is checked and its jobs are made without one transaction around all
+    experiment, new = service.create(context, who, document, idempotency_key)
     response.headers["Location"] = f"/v1/experiments/{experiment.id}"
     if not new:
         response.headers["Idempotency-Replayed"] = "true"
-    return detail_out(service.view(session, experiment))
+    with reading(context.sessions) as session:
+        return detail_out(service.view(session, service.find(session, who, experiment.id)))
 
 
 @router.get("", response_model=Page[ExperimentOut], summary="Experiments, newest first")

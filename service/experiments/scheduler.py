@@ -1,20 +1,26 @@
-"""What moves an experiment on: ends are noted, the plan is asked, the jobs that it wants are made.
+"""What moves an experiment on: ends are noted, the plan is asked, its next jobs are created as slots come free.
 
-One transaction holds the experiment's row and all of that, so it happens once or not at all, however many engines run
-and whenever they die. Ends that come between two looks are found at the next one.
+Reading and planning hold no lock. Each trial and its job are written together, under the lock of the experiment's row
+and only while the trial is the next one; some trials to a transaction, so that others wait for some milliseconds. So a
+trial is made once, however many planners run and whenever they die: what comes next is a function of the plan and of
+the outcomes that were committed. Ends that come between two looks are found at the next one.
 """
 
 from __future__ import annotations
 
 import logging
+import random
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from service.context import Context
-from service.database import db_time, reading
+from service.database import db_time, in_short_transactions, reading
 from service.datasets import repository as datasets
 from service.errors import HttpProblem
 from service.experiments import repository
@@ -26,7 +32,11 @@ from service.experiments.tables import Experiment, Trial
 from service.experiments.trial_results import outcome_of
 from service.failpoints import fp
 from service.jobs import service as jobs
+from service.jobs.service import CheckedSpec
+from service.jobs.states import ENDED as ENDED_JOBS
+from service.jobs.tables import Job
 from service.keys.service import Principal
+from service.workers.repository import train_slots
 from trainkit.spec import DatasetFacts, SpecError, parse_spec
 from trainkit.spec.experiments import (
     Autopilot,
@@ -44,15 +54,31 @@ from trainkit.spec.metrics import direction
 log = logging.getLogger(__name__)
 GOOD = ("succeeded", "stopped")
 """States of a job that can have a model."""
-MAX_NEW_JOBS = 50
-"""Jobs made in one transaction, for others wait for it on SQLite."""
+ROUND_SECONDS, ADVANCE_SECONDS = 3.0, 5.0
+"""When a round of all experiments begins no further one, and when one is left at last; the next round goes on."""
+MOST_NEW_JOBS = 16
+"""Jobs of one experiment that are made before it is the next one's turn."""
+LEAST_UNDER_WAY = 8
+"""Jobs of an experiment that may wait or run whatever there are of workers; else twice their slots, and `parallel`."""
 
 
 def tick(context: Context) -> None:
-    """Move all experiments on. One that cannot be does not hold the others up, and ends with what was wrong with it."""
+    """Move experiments on, those of each project in turn, for ROUND_SECONDS; the next round goes on with the others.
+
+    One that cannot be moved does not hold the others up, and ends with what was wrong with it.
+    """
     with reading(context.sessions) as session:
-        waiting = repository.due(session)
-    for experiment_id in waiting:
+        waiting = list(repository.due(session))
+    random.shuffle(waiting)  # so that no experiment is always behind the end of a round
+    nth: Counter[str] = Counter()
+    places = {}
+    for experiment_id, project_id in waiting:
+        places[experiment_id] = nth[project_id]
+        nth[project_id] += 1
+    deadline = time.monotonic() + ROUND_SECONDS
+    for experiment_id in sorted(places, key=places.__getitem__):
+        if time.monotonic() > deadline:
+            return
         try:
             advance(context, experiment_id)
         except DBAPIError:
@@ -62,76 +88,147 @@ def tick(context: Context) -> None:
             _give_up(context, experiment_id, error)
 
 
-def advance(context: Context, experiment_id: str) -> None:
-    """Move one experiment on as far as it goes now."""
-    with context.sessions.begin() as session:
-        experiment = repository.locked(session, experiment_id)
-        if experiment is None or experiment.state in ENDED:
-            return
-        created = step(session, context, experiment)
-        stopping = experiment.state == "stopping"
+def advance(context: Context, experiment_id: str, *, drawing: bool = True, seconds: float = ADVANCE_SECONDS) -> None:
+    """Move one experiment on, by MOST_NEW_JOBS at most and for no longer than `seconds`.
+
+    Reads and plans without a lock, and writes in short transactions. Without `drawing` the values of sampled trials
+    are left to who may import what draws them.
+    """
+    deadline = time.monotonic() + seconds
+    _note_ends(context, experiment_id)
+    created, number = 0, None
+    while True:
+        step = _plan(context, experiment_id, drawing=drawing)
+        if step is None or step.first == number:
+            break  # nothing to do, or the step before it could not be taken: another planner is at work
+        number = step.first
+        if step.end is not None:
+            _end(context, experiment_id, step)
+            break
+        children = step.children[: MOST_NEW_JOBS - created]
+        created += _make(context, experiment_id, step, children, deadline)
+        if not step.children or time.monotonic() > deadline or created >= MOST_NEW_JOBS:
+            break
     if created:
         context.doorbell.ring(jobs.QUEUE)
-    if stopping:
-        halt(context, experiment_id)
+    halt(context, experiment_id, deadline)
 
 
-def step(session: Session, context: Context, experiment: Experiment, *, drawing: bool = True) -> int:
-    """Note what has ended and make what is next, in the caller's transaction; returns how many jobs were made.
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """What comes next of an experiment, planned from what was committed: a function of the plan and the ended trials."""
 
-    Without `drawing` the values of sampled trials are left to who may import what draws them.
-    """
-    plan = parse_experiment(experiment.plan)
-    trials = list(repository.trials(session, experiment.id))
-    note_ends(session, plan, trials)
-    if experiment.state == "stopping":
-        if all(trial.outcome is not None for trial in trials):
-            _end(session, experiment, "stopped", "stopped as asked")
-        return 0
-    dataset = datasets.find_by_id(session, experiment.dataset_id)
-    if dataset is None or dataset.state == "invalid":
-        what = "was deleted" if dataset is None else "is not usable"
-        _fail(session, experiment, "invalid_dataset", f"dataset {experiment.dataset_id} {what}")
-        return 0
-    if dataset.state != "ready" or (isinstance(plan, Sampled) and not drawing):
-        return 0
-    experiment.state = "running"
-    facts = DatasetFacts.model_validate(dataset.facts)
-    return _make_next(session, context, experiment, plan, facts, trials)
+    first: int
+    """The next trial's number, which is how many there are."""
+    children: Sequence[tuple[NewTrial, CheckedSpec | SpecError]] = ()
+    end: tuple[str, str, str | None] | None = None
+    """(state, reason, code of the error) of an experiment that is over."""
+    has_pending: bool = False
 
 
-def _make_next(
-    session: Session, context: Context, experiment: Experiment, plan: Plan, facts: DatasetFacts, trials: list[Trial]
-) -> int:
-    metric = metric_of(plan, facts)
-    sources = best_of(session, plan.experiment, metric, plan.members) if isinstance(plan, EnsembleOf) else ()
-    plan_context = PlanContext(plan, facts, metric, direction(metric), sources, draw)
-    created, before = 0, len(trials)
-    while len(trials) - before < MAX_NEW_JOBS:
+def _plan(context: Context, experiment_id: str, *, drawing: bool) -> PlannedStep | None:
+    """Return what is next; None when nothing is, or nothing can be yet."""
+    with reading(context.sessions) as session:
+        experiment = repository.find_by_id(session, experiment_id)
+        if experiment is None or experiment.state in ENDED:
+            return None
+        trials = list(repository.trials(session, experiment_id))
+        number, all_ended = len(trials), all(trial.outcome is not None for trial in trials)
+        if experiment.state == "stopping":
+            return PlannedStep(number, end=("stopped", "stopped as asked", None)) if all_ended else None
+        dataset = datasets.find_by_id(session, experiment.dataset_id)
+        if dataset is None or dataset.state == "invalid":
+            what = "was deleted" if dataset is None else "is not usable"
+            reason = f"dataset {experiment.dataset_id} {what}"
+            return PlannedStep(number, end=("failed", reason, "invalid_dataset"))
+        plan = parse_experiment(experiment.plan)
+        if dataset.state != "ready" or (isinstance(plan, Sampled) and not drawing):
+            return None
+        facts = DatasetFacts.model_validate(dataset.facts)
+        metric = metric_of(plan, facts)
+        sources = best_of(session, plan.experiment, metric, plan.members) if isinstance(plan, EnsembleOf) else ()
         past = [snapshot_of(trial, metric) for trial in trials]
-        found = upcoming(plan_context, past)
-        experiment.has_pending = bool(found.children)
-        if not found.children:
-            if found.complete and all(one.ended for one in past):
-                _finish(session, experiment, past, found.reason)
-            break
-        for child in found.children:
-            trial = _make(session, context, experiment, len(trials), child)
-            if trial is None:
-                return created  # the project's queue is full: go on when it is not
-            trials.append(trial)
-            created += trial.job_id is not None
+        under_way = sum(not one.ended for one in past)
+        room = max(0, max(LEAST_UNDER_WAY, 2 * train_slots(session)) - under_way)
+        found = upcoming(PlanContext(plan, facts, metric, direction(metric), sources, draw), past, room)
+        if not found.children and found.complete and all_ended:
+            return PlannedStep(number, end=_end_of(past, found.reason))
+        if not found.children and experiment.state == "running" and not experiment.has_pending:
+            return None
+        who = Principal(experiment.key_id, experiment.project_id, frozenset({"write"}))
+        most = context.settings.max_job_memory_bytes
+        children = [(one, _checked(session, who, experiment, one, most)) for one in found.children[:MOST_NEW_JOBS]]
+        return PlannedStep(number, children, has_pending=bool(found.children))
+
+
+def _checked(
+    session: Session, who: Principal, experiment: Experiment, child: NewTrial, most: int
+) -> CheckedSpec | SpecError:
+    try:
+        return jobs.check(session, who, {**child.document, **_job_fields(experiment, child)}, most)
+    except SpecError as error:
+        return error
+
+
+def _make(
+    context: Context,
+    experiment_id: str,
+    step: PlannedStep,
+    children: Sequence[tuple[NewTrial, CheckedSpec | SpecError]],
+    deadline: float,
+) -> int:
+    """Make the planned trials with their jobs; returns how many jobs. Ends early where the step is not the next any more."""
+    created = 0
+    if not children:
+        with context.sessions.begin() as session:
+            if (experiment := _locked_at(session, experiment_id, step.first)) is not None:
+                experiment.state, experiment.has_pending = "running", step.has_pending
+        return 0
+
+    def make(session: Session, item: tuple[int, tuple[NewTrial, CheckedSpec | SpecError]]) -> bool:
+        nonlocal created
+        number, (child, checked) = item
+        experiment = _locked_at(session, experiment_id, number)
+        if experiment is None:
+            return False  # stopped, ended, or planned by another
+        experiment.state, experiment.has_pending = "running", True
+        trial = _make_trial(session, context, experiment, number, child, checked)
+        created += trial is not None and trial.job_id is not None
+        return trial is not None  # else the project's queue is full: go on when it is not
+
+    in_short_transactions(context.sessions, enumerate(children, step.first), make, deadline)
     return created
 
 
-def note_ends(session: Session, plan: Plan, trials: Sequence[Trial]) -> None:
-    """Keep what the trials that have ended came to."""
-    awaited = [trial for trial in trials if trial.outcome is None]
-    found = repository.jobs_of(session, awaited)
-    for trial in awaited:
-        job = found.get(trial.job_id or "")
-        trial.outcome = outcome_of(session, job, with_diagnosis=isinstance(plan, Autopilot))
-    session.flush()
+def _locked_at(session: Session, experiment_id: str, number: int) -> Experiment | None:
+    """The experiment, locked, while its next trial is `number` and it is not to be stopped."""
+    experiment = repository.locked(session, experiment_id)
+    if experiment is None or experiment.state in (*ENDED, "stopping"):
+        return None
+    return experiment if repository.count_trials(session, experiment_id) == number else None
+
+
+def _note_ends(context: Context, experiment_id: str) -> None:
+    """Keep what the trials that have ended came to. What that is, a diagnosis too, is read without a lock."""
+    with reading(context.sessions) as session:
+        experiment = repository.find_by_id(session, experiment_id)
+        if experiment is None or experiment.state in ENDED:
+            return
+        awaited = repository.awaited_trials(session, experiment_id)
+        if not awaited:
+            return
+        with_diagnosis = isinstance(parse_experiment(experiment.plan), Autopilot)
+        found = repository.jobs_of(session, awaited)
+        outcomes = [
+            (trial.number, outcome)
+            for trial in awaited
+            if (outcome := outcome_of(session, found.get(trial.job_id or ""), with_diagnosis=with_diagnosis))
+        ]
+
+    def note(session: Session, item: tuple[int, dict[str, Any]]) -> None:
+        repository.set_outcome(session, experiment_id, *item)
+
+    in_short_transactions(context.sessions, outcomes, note)
 
 
 def snapshot_of(trial: Trial, metric: str) -> TrialSnapshot:
@@ -168,13 +265,22 @@ def best_of(session: Session, experiment_id: str | None, metric: str, most: int)
     return sorted(good, key=lambda one: (sign * (one.value or 0.0), one.number))[:most]
 
 
-def _make(session: Session, context: Context, experiment: Experiment, number: int, child: NewTrial) -> Trial | None:
+def _make_trial(
+    session: Session,
+    context: Context,
+    experiment: Experiment,
+    number: int,
+    child: NewTrial,
+    checked: CheckedSpec | SpecError,
+) -> Trial | None:
     """The trial and its job; a spec that is refused is a trial without a job. None while the project's queue is full."""
     document = {**child.document, **_job_fields(experiment, child)}
     job_id, outcome = None, None
     who = Principal(experiment.key_id, experiment.project_id, frozenset({"write"}))
     try:
-        job_id = jobs.admit(session, context, who, document).id
+        if isinstance(checked, SpecError):
+            raise checked
+        job_id = jobs.admit(session, context, who, document, checked=checked).id
     except SpecError as error:
         problems = [problem.as_dict() for problem in error.problems]
         problem_json = {"code": "invalid_spec", "message": str(error), "errors": problems}
@@ -210,21 +316,28 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)[:40]
 
 
-def _finish(session: Session, experiment: Experiment, past: Sequence[TrialSnapshot], reason: str) -> None:
+def _end_of(past: Sequence[TrialSnapshot], reason: str) -> tuple[str, str, str | None]:
     states = [one.state for one in past]
     if any(state in GOOD for state in states):
-        _end(session, experiment, "succeeded", reason)
-        return
+        return "succeeded", reason, None
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "there were none"
-    _fail(session, experiment, "no_trial_succeeded", f"none of the experiment's jobs came to a good end: {counted}")
+    return "failed", f"none of the experiment's jobs came to a good end: {counted}", "no_trial_succeeded"
 
 
-def _fail(session: Session, experiment: Experiment, code: str, message: str) -> None:
-    experiment.error = {"code": code, "message": message}
-    _end(session, experiment, "failed", message)
+def _end(context: Context, experiment_id: str, step: PlannedStep) -> None:
+    """End the experiment, unless it has gone on or was stopped since that was planned."""
+    assert step.end is not None
+    state, reason, code = step.end
+    with context.sessions.begin() as session:
+        experiment = repository.locked(session, experiment_id)
+        if experiment is None or experiment.state in ENDED or (experiment.state == "stopping") != (state == "stopped"):
+            return
+        if repository.count_trials(session, experiment_id) == step.first:
+            _write_end(session, experiment, state, reason, code)
 
 
-def _end(session: Session, experiment: Experiment, state: str, reason: str) -> None:
+def _write_end(session: Session, experiment: Experiment, state: str, reason: str, code: str | None) -> None:
+    experiment.error = None if code is None else {"code": code, "message": reason}
     experiment.state, experiment.reason = state, reason[:500]
     experiment.finished_at = experiment.updated_at = db_time(session)
     session.flush()
@@ -235,20 +348,24 @@ def _give_up(context: Context, experiment_id: str, error: Exception) -> None:
         experiment = repository.locked(session, experiment_id)
         if experiment is not None and experiment.state not in ENDED:
             message = f"the experiment cannot be planned on: {type(error).__name__}: {error}"
-            _fail(session, experiment, "internal", message)
+            _write_end(session, experiment, "failed", message, "internal")
 
 
-def halt(context: Context, experiment_id: str) -> None:
-    """Stop what a stopped experiment still has under way, as was asked for. Idempotent."""
+def halt(context: Context, experiment_id: str, deadline: float | None = None) -> None:
+    """Stop what a stopped experiment still has under way, as was asked for, until the monotonic `deadline`. Idempotent."""
     with reading(context.sessions) as session:
-        experiment = repository.by_id(session, experiment_id)
-        trials = [trial for trial in repository.trials(session, experiment_id) if trial.outcome is None]
-        found = list(repository.jobs_of(session, trials).values())
+        experiment = repository.find_by_id(session, experiment_id)
+        if experiment is None or experiment.state != "stopping":
+            return
+        found = list(repository.jobs_of(session, repository.awaited_trials(session, experiment_id)).values())
     who = Principal(experiment.key_id, experiment.project_id, frozenset({"write"}))
-    for job in found:
+
+    def end(session: Session, job: Job) -> None:
         waits = job.started_at is None and job.state in ("validating", "queued", "paused")
-        with context.sessions.begin() as session:
-            if experiment.requested_action == "cancel" or (waits and experiment.requested_action == "finish"):
-                jobs.cancel(session, who, job.id)
-            elif experiment.requested_action == "stop" or job.state == "paused":
-                jobs.stop(session, who, job.id, "best", None)
+        if experiment.requested_action == "cancel" or (waits and experiment.requested_action == "finish"):
+            jobs.cancel(session, who, job.id)
+        elif experiment.requested_action == "stop" or job.state == "paused":
+            jobs.stop(session, who, job.id, "best", None)
+
+    to_end = [job for job in found if job.state not in ENDED_JOBS]
+    in_short_transactions(context.sessions, to_end, end, deadline)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from service.context import Context
-from service.database import after_commit, db_time, new_id, reading
+from service.database import db_time, new_id, reading
 from service.datasets import repository as datasets
 from service.errors import HttpProblem, not_found
 from service.experiments import repository, scheduler
@@ -21,7 +22,7 @@ from service.experiments.scheduler import metric_of
 from service.experiments.strategies import explain_autopilot, placed, resampled_split, resampled_trials
 from service.experiments.tables import Experiment
 from service.jobs import service as jobs
-from service.jobs.idempotency import idempotent
+from service.jobs.idempotency import idempotent, is_known
 from service.keys.service import Principal
 from trainkit.spec import DatasetFacts, ResolvedSpec, SpecError
 from trainkit.spec import Problem as SpecProblem
@@ -44,6 +45,8 @@ from trainkit.spec.split import SplitSpec
 
 SAME_ROWS = ("train", "validation", "test", "stratify", "seed", "resample_seed", "use_predefined", "folds", "fold")
 """Fields of `split` that decide which rows are test, training and validation."""
+MOST_SAMPLES = 200
+"""Specs of a plan that are checked when it is submitted; a trial whose spec is refused later says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +64,23 @@ class ExperimentView:
     """Autopilot's account."""
 
 
-def create(
-    session: Session, context: Context, who: Principal, document: Any, idempotency_key: str | None
-) -> tuple[Experiment, bool]:
-    """Make an experiment and its first jobs in the session's transaction. Returns (experiment, whether it is new).
+FIRST_SECONDS, STOP_SECONDS = 5.0, 5.0
+"""How long a request makes or ends jobs at most; housekeeping does the rest."""
 
-    Raises SpecError for everything wrong with the plan or with the jobs that it can be seen to make.
+
+def create(context: Context, who: Principal, document: Any, idempotency_key: str | None) -> tuple[Experiment, bool]:
+    """Make an experiment, then as many of its jobs as FIRST_SECONDS allow. Returns (experiment, whether it is new).
+
+    The plan is checked before the transaction that writes it: nobody waits for that. Raises SpecError for everything
+    wrong with the plan or with the jobs that it can be seen to make.
     """
     plan = parse_experiment(document)
+    with reading(context.sessions) as session:
+        replayed = idempotency_key is not None and is_known(session, who.project_id, idempotency_key)
+        checked = None if replayed else _check(session, context, who, plan)
 
     def make(session: Session) -> Experiment:
-        dataset_id = _check(session, context, who, plan)
+        dataset_id = _check(session, context, who, plan) if checked is None else checked
         now = db_time(session)
         experiment = Experiment(
             id=new_id("exp"),
@@ -87,15 +96,15 @@ def create(
             updated_at=now,
         )
         repository.add(session, experiment)
-        scheduler.step(session, context, experiment, drawing=False)
         return experiment
 
     def find(session: Session, experiment_id: str) -> Experiment | None:
         return repository.get(session, who.project_id, experiment_id)
 
-    experiment, new = idempotent(session, who.project_id, idempotency_key, document, make, find)
+    with context.sessions.begin() as session:
+        experiment, new = idempotent(session, who.project_id, idempotency_key, document, make, find)
     if new:
-        after_commit(session, partial(context.doorbell.ring, jobs.QUEUE))
+        scheduler.advance(context, experiment.id, drawing=False, seconds=FIRST_SECONDS)
     return experiment, new
 
 
@@ -115,7 +124,7 @@ def _check(session: Session, context: Context, who: Principal, plan: Plan) -> st
     found = [] if resolved is None else list(_metric_problems(plan, resolved))
     if isinstance(plan, KFold | MonteCarlo):
         found += _resampling_problems(plan)
-    for where, label, tried in _sample_specs(plan):
+    for where, label, tried in islice(_sample_specs(plan), MOST_SAMPLES):
         try:
             jobs.check(session, who, tried, most)
         except SpecError as error:
@@ -246,7 +255,7 @@ def view(session: Session, experiment: Experiment, metric: str | None = None) ->
 def stop(context: Context, who: Principal, experiment_id: str, running: str) -> Experiment:
     """Make no more jobs, and end those under way as asked. Idempotent; an ended experiment stays as it ended.
 
-    Each job is ended in a transaction of its own, so that others wait for one at most.
+    Jobs are ended in short transactions, for STOP_SECONDS; housekeeping ends the others.
     """
     with context.sessions.begin() as session:
         find(session, who, experiment_id)
@@ -256,7 +265,7 @@ def stop(context: Context, who: Principal, experiment_id: str, running: str) -> 
             return experiment
         experiment.state, experiment.requested_action = "stopping", running
         experiment.updated_at = db_time(session)
-    scheduler.halt(context, experiment_id)
+    scheduler.halt(context, experiment_id, time.monotonic() + STOP_SECONDS)
     scheduler.advance(context, experiment_id)
     with reading(context.sessions) as session:
         return find(session, who, experiment_id)

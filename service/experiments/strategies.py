@@ -92,12 +92,13 @@ class PlanContext:
     """Draws the values of a sampled trial; left to the caller, for the library behind it is large."""
 
 
-def upcoming(context: PlanContext, history: Sequence[TrialSnapshot]) -> NextTrials:
-    """The jobs to make now."""
+def upcoming(context: PlanContext, history: Sequence[TrialSnapshot], most: int | None = None) -> NextTrials:
+    """The jobs to make now, `most` at most. How many are made at once decides when a trial is made, never what it is."""
     plan, under_way = context.plan, sum(not one.ended for one in history)
     room = max(0, plan.parallel - under_way)
+    room = room if most is None else min(room, most)
     if isinstance(plan, Sampled):
-        return _sampled(context, plan, history)
+        return _sampled(context, plan, history, room)
     if isinstance(plan, EnsembleOf):
         return _ensemble(context, plan, history, room)
     if isinstance(plan, Autopilot):
@@ -178,13 +179,13 @@ def _draws(plan: KFold | MonteCarlo, split: Mapping[str, Any]) -> Iterator[tuple
             yield labels, {"folds": plan.folds, "fold": fold, "resample_seed": (first + repeat) % 2**32}
 
 
-def _sampled(context: PlanContext, plan: Sampled, history: Sequence[TrialSnapshot]) -> NextTrials:
+def _sampled(context: PlanContext, plan: Sampled, history: Sequence[TrialSnapshot], room: int) -> NextTrials:
     """One trial at a time, each knowing the results of all but the `parallel` - 1 before it, and of no other."""
     number = len(history)
     if number >= plan.trials:
         return NextTrials([], True, "all trials have been made")
     known = number - plan.parallel + 1
-    if not all(one.ended for one in history[: max(0, known)]):
+    if room == 0 or not all(one.ended for one in history[: max(0, known)]):
         return NextTrials([], False)
     assert context.draw is not None
     history = [one if one.number < known else _hidden(one) for one in history]

@@ -37,15 +37,36 @@ async def infer(
     media_type: str,
     options: dict[str, Any] | None = None,
 ) -> Answer:
-    """Queue the request, ring, and wait for the answer. Raises the worker's problem, or 503 after `predict_seconds`."""
+    """Queue the request, ring, and wait for the answer.
+
+    Raises the worker's problem, 429 while too many requests of the project wait, or 503 after `predict_seconds`.
+    """
+    most = context.settings.max_inference_requests
 
     def enqueue() -> str:
         with context.sessions.begin() as session:
+            if most and repository.count_open(session, who.project_id) >= most:
+                detail = f"{most} requests of this project wait for a worker's answer already. Wait for some of them."
+                raise HttpProblem(429, "too_many_requests", detail, headers={"Retry-After": "2"})
             request_id = repository.add(session, who.project_id, kind, subject_key, request, media_type, options)
         context.doorbell.ring(QUEUE)
         return request_id
 
     request_id = await to_thread.run_sync(enqueue)
+    answer = None
+    try:
+        answer = await _wait(context, request_id)
+    finally:
+        if answer is None:  # nobody waits any more: no worker shall begin it
+            with anyio.CancelScope(shield=True):
+                await to_thread.run_sync(_drop, context, request_id)
+    if answer is None:
+        detail = f"No worker answered within {context.settings.predict_seconds:.0f} s. Is one running with the queue predict?"
+        raise HttpProblem(503, "no_prediction_worker", detail, headers={"Retry-After": "5"})
+    return answer
+
+
+async def _wait(context: Context, request_id: str) -> Answer | None:
     deadline, pause = time.monotonic() + context.settings.predict_seconds, FIRST_POLL_SECONDS
     while time.monotonic() < deadline:
         await anyio.sleep(pause)
@@ -53,10 +74,12 @@ async def infer(
         answer = await to_thread.run_sync(_poll, context, request_id)
         if answer is not None:
             return answer
-    detail = (
-        f"No worker answered within {context.settings.predict_seconds:.0f} s. Is one running with the queue predict?"
-    )
-    raise HttpProblem(503, "no_prediction_worker", detail, headers={"Retry-After": "5"})
+    return None
+
+
+def _drop(context: Context, request_id: str) -> None:
+    with context.sessions.begin() as session:
+        repository.delete_request(session, request_id)
 
 
 def _poll(context: Context, request_id: str) -> Answer | None:

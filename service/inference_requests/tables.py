@@ -16,7 +16,7 @@ class InferenceRequest(Leased, Base):
     """`kind` names the work, `subject_key` the folder in storage that it is about (a model's or a prepared dataset's)."""
 
     __tablename__ = "inference_requests"
-    __table_args__ = (Index("inference_requests_by_state", "state", "created_at"),)
+    __table_args__ = (Index("inference_requests_by_state", "state", "project_id", "created_at"),)
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     kind: Mapped[str] = mapped_column(String(40))

@@ -72,6 +72,11 @@ def idempotent(
     return created, True
 
 
+def is_known(session: Session, project_id: str, key: str) -> bool:
+    """Whether the key was used before: then a request is not checked anew, but answered with what it made."""
+    return repository.idempotency_key(session, project_id, key) is not None
+
+
 def implied(request: dict[str, Any]) -> str:
     """An Idempotency-Key for who sends none: the same wish for the same job makes one job, however often it is sent."""
     return f"~{_digest(request)}"

@@ -8,7 +8,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service import process_identity
 from service.database import after_commit, db_now, db_time
+from service.fair_share import repository as fair_share
 from service.instrumentation import ATTEMPTS_STARTED, QUEUED_SECONDS
 from service.jobs import repository
 from service.jobs.tables import Attempt, Job
@@ -36,12 +38,16 @@ class ClaimedJob:
 
 
 def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_running: int = 0) -> ClaimedJob | None:
-    """Claim the next queued job, by priority, then the project with fewest running jobs, then age; None without one.
+    """Claim the next queued job; None without one.
 
-    Of several callers one wins. Projects that run `most_running` jobs already (0: no limit), or as many as they have
-    set for themselves, are passed over.
+    The project with the fewest running jobs comes first, then the one that was served longest ago; of its jobs the one
+    of the highest priority, then the oldest. Projects that run `most_running` jobs already (0: no limit), or as many as
+    they have set for themselves, are passed over. Of several callers one wins each job.
     """
-    for job in repository.claimable(session, queue, most_running):
+    for project_id in repository.projects_to_serve(session, queue, most_running):
+        job = repository.next_queued(session, queue, project_id)
+        if job is None:
+            continue
         fence = job.fence + 1
         queued_at = max(job.updated_at, job.not_before or job.updated_at)
         taken = transition(
@@ -52,11 +58,13 @@ def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_r
             reason="claimed",
             fence=fence,
             lease_owner=owner,
+            lease_process=process_identity.current(),
             lease_expires_at=db_now(plus=lease_seconds),
             phase="starting",
         )
         if not taken:
             continue
+        fair_share.record_served(session, job.project_id, queue)
         session.refresh(job)
         now = db_time(session)
         repository.add_attempt(session, Attempt(job_id=job.id, fence=fence, worker=owner, started_at=now))

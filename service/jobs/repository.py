@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, String, cast, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, String, case, cast, delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.database import db_now
 from service.datasets.tables import DatasetVersion
+from service.fair_share import repository as fair_share
 from service.jobs.states import ENDED, WITH_WORKER
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
 from service.keys.tables import Project
@@ -18,8 +19,6 @@ from service.leases import Claim
 from service.models.tables import Model
 
 NO_SYNC = {"synchronize_session": False}
-CANDIDATES = 8
-"""Queued jobs that one claim tries before it gives up: others may claim the first ones meanwhile."""
 
 
 def get(session: Session, project_id: str, job_id: str) -> Job | None:
@@ -186,32 +185,29 @@ def add_event(session: Session, **values: Any) -> datetime:
     return session.execute(insert(JobEvent).values(at=db_now(), **values).returning(JobEvent.at)).scalar_one()
 
 
-def claimable(session: Session, queue: str, most_running: int) -> Sequence[Job]:
-    """Return the first queued jobs: by priority, then the project with fewest running jobs, then age.
+def projects_to_serve(session: Session, queue: str, most_running: int) -> Sequence[str]:
+    """Return projects with due jobs in the queue: the one with fewest running jobs first, then the longest unserved.
 
     Projects that run `most_running` jobs already (0: no limit), or as many as they have set, are passed over.
     """
-    with_worker = (
-        select(Job.project_id, func.count().label("jobs"))
-        .where(Job.state.in_(WITH_WORKER))
-        .group_by(Job.project_id)
-        .subquery()
-    )
-    running = func.coalesce(with_worker.c.jobs, 0)
-    due = or_(Job.not_before.is_(None), Job.not_before <= db_now())
-    most = func.coalesce(Project.settings["max_running_jobs"].as_integer(), most_running)
-    # counted once for each project and sorted without the documents: a queue may hold thousands of jobs
-    queued = (
-        select(Job.id)
-        .join(Project, Project.id == Job.project_id)
-        .outerjoin(with_worker, with_worker.c.project_id == Job.project_id)
-        .where(Job.state == "queued", Job.queue == queue, due, or_(most == 0, running < most))
-        .order_by(Job.priority.desc(), running, Job.created_at, Job.id)
-        .limit(CANDIDATES)
-    )
-    first = session.scalars(queued).all()
-    jobs = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(first)))}
-    return [jobs[job_id] for job_id in first if job_id in jobs]
+    with_worker = fair_share.jobs_in_progress(Job, Job.state.in_(WITH_WORKER))
+    # a project can only ask for less than the service allows; 0 is no limit in either
+    set_by_project = func.coalesce(func.nullif(Project.settings["max_running_jobs"].as_integer(), 0), most_running)
+    most = case((set_by_project < most_running, set_by_project), else_=most_running) if most_running else set_by_project
+    waiting = select(Job.id).where(*_due(queue), Job.project_id == Project.id)
+    return fair_share.order(session, queue, waiting, with_worker, most)
+
+
+def next_queued(session: Session, queue: str, project_id: str) -> Job | None:
+    """Return the project's first due job, by priority, then age, that no other transaction has locked."""
+    first = select(Job).where(*_due(queue), Job.project_id == project_id)
+    first = first.order_by(Job.priority.desc(), Job.created_at, Job.id).limit(1)
+    return session.scalars(first.with_for_update(skip_locked=True)).one_or_none()
+
+
+def _due(queue: str) -> tuple[ColumnElement[bool], ...]:
+    is_due = or_(Job.not_before.is_(None), Job.not_before <= db_now())
+    return Job.state == "queued", Job.queue == queue, is_due
 
 
 def holds(claim: Claim) -> tuple[ColumnElement[bool], ...]:

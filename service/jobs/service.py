@@ -32,9 +32,11 @@ QUEUE = "train"
 DATASET_ID = re.compile(r"ds_[a-z0-9]{1,60}")
 
 
-def check(
-    session: Session, who: Principal, document: Any, most_memory: int = 0
-) -> tuple[JobSpec, DatasetVersion, ResolvedSpec | None]:
+CheckedSpec = tuple[JobSpec, DatasetVersion, ResolvedSpec | None]
+"""A spec without a mistake, its dataset, and the spec resolved by the dataset's facts once these are known."""
+
+
+def check(session: Session, who: Principal, document: Any, most_memory: int = 0) -> CheckedSpec:
     """Parse and resolve a document. Raises SpecError with everything wrong; None resolved while the data is checked.
 
     `most_memory` bytes are what any job's training process may hold; 0: no limit.
@@ -72,6 +74,16 @@ def check(
     if absent:
         raise SpecError(absent)
     return spec, dataset, resolved
+
+
+def _still_holds(session: Session, who: Principal, checked: CheckedSpec) -> bool:
+    """Whether what the spec names is still as it was when the spec was checked."""
+    spec, dataset, _ = checked
+    try:
+        state = find_dataset(session, who, dataset.id).state
+    except HttpProblem:
+        return False
+    return state == dataset.state and not any(references.problems(session, who, spec))
 
 
 def _seen_beside(session: Session, who: Principal, document: Any, known: Sequence[SpecProblem]) -> list[SpecProblem]:
@@ -120,10 +132,22 @@ def create(
     return job, new
 
 
-def admit(session: Session, context: Context, who: Principal, document: Any, branch: Branch | None = None) -> Job:
+def admit(
+    session: Session,
+    context: Context,
+    who: Principal,
+    document: Any,
+    branch: Branch | None = None,
+    checked: CheckedSpec | None = None,
+) -> Job:
     """Make a job, in the caller's transaction; the caller rings. Raises before anything is written: SpecError, or a 429
-    problem where the project has too many jobs waiting."""
-    spec, dataset, resolved = check(session, who, document, context.settings.max_job_memory_bytes)
+    problem where the project has too many jobs waiting.
+
+    `checked`: what `check` found of the same document before the transaction, so that nobody waits while it is read.
+    """
+    if checked is None or not _still_holds(session, who, checked):
+        checked = check(session, who, document, context.settings.max_job_memory_bytes)
+    spec, dataset, resolved = checked
     if branch is not None and branch.checkpoint is not None and resolved is not None:
         lineage.check_same_run(branch.parent, resolved.spec)
     most = rules(session, context.settings, who.project_id).max_queued_jobs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.database import Base, Json, UtcDateTime
@@ -17,7 +17,7 @@ class Job(Leased, Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("jobs_by_queue", "state", "queue", "priority", "created_at"),
+        Index("jobs_by_queue", "state", "queue", "project_id", text("priority DESC"), "created_at", "id"),
         Index("jobs_by_project", "project_id", "id"),
         Index("jobs_by_dataset", "dataset_id"),
         Index("jobs_by_end", "project_id", "finished_at"),

@@ -25,7 +25,7 @@ def transition(session: Session, job: Job, to: State, *, actor: str, reason: str
     if to in ENDED:
         changes.setdefault("finished_at", db_now())
     if to not in WITH_WORKER:
-        changes.update(lease_owner=None, lease_expires_at=None)
+        changes.update(lease_owner=None, lease_process=None, lease_expires_at=None)
     seq = repository.swap_state(session, job, to, changes)
     if seq is None:
         return False

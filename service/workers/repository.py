@@ -68,6 +68,11 @@ def alive(session: Session, *, host: str | None = None) -> list[Worker]:
     return list(session.scalars(lately.order_by(Worker.id)))
 
 
+def train_slots(session: Session) -> int:
+    """Sum the slots of the live workers that train."""
+    return sum(worker.slots for worker in alive(session) if "train" in worker.queues)
+
+
 def remove_silent(session: Session) -> None:
     """Delete workers without a heartbeat for `FORGET_SECONDS`."""
     session.execute(delete(Worker).where(Worker.seen_at < db_now(plus=-FORGET_SECONDS)))

@@ -64,16 +64,16 @@ def test_a_file_becomes_a_ready_dataset(place: Place, folder: Path) -> None:
 def test_a_file_that_has_gone_or_moved_out_says_so(place: Place, folder: Path, tmp_path: Path) -> None:
     gone = registered(place, folder)
     (folder / "table.csv").rename(tmp_path / "elsewhere.csv")
-    assert fetch.claim_and_fetch(place.context)
+    assert intake.claim_and_check(place.context)
     (folder / "table.csv").write_text("x")
     moved = registered(place, folder)
     (folder / "table.csv").unlink()
     (folder / "table.csv").symlink_to(tmp_path / "elsewhere.csv")
-    assert fetch.claim_and_fetch(place.context)
+    assert intake.claim_and_check(place.context)
     for identifier, code in ((gone, "file_unreadable"), (moved, "file_not_allowed")):
         dataset = row(place, identifier)
         assert (dataset.state, (dataset.error or {})["code"]) == ("invalid", code)
-    assert (parts(place), fetch.claim_and_fetch(place.context)) == ([], False)
+    assert (parts(place), intake.claim_and_check(place.context)) == ([], False)
 
 
 def test_a_stopping_worker_lets_go_and_the_next_begins_at_once(
@@ -88,10 +88,10 @@ def test_a_stopping_worker_lets_go_and_the_next_begins_at_once(
         return slow(uri, roots)
 
     monkeypatch.setattr(fetch, "open_source", waits)
-    assert fetch.claim_and_fetch(place.context)
+    assert intake.claim_and_check(place.context)
     assert (row(place, identifier).state, parts(place)) == ("uploading", [])
     monkeypatch.undo()
-    assert fetch.claim_and_fetch(place.context)
+    assert intake.claim_and_check(place.context)
     assert row(place, identifier).state == "validating"
 
 
@@ -100,7 +100,7 @@ def test_a_fetch_whose_lease_has_gone_writes_nothing(place: Place, folder: Path)
     with place.context.sessions.begin() as session:
         claimed = rows.claim_source(session, "dead", -1)
     assert claimed is not None
-    assert fetch.claim_and_fetch(place.context)
+    assert intake.claim_and_check(place.context)
     with pytest.raises(StaleFence), place.context.sessions.begin() as session:
         rows.not_fetched(session, claimed.claim, {"code": "x"})
     assert (row(place, identifier).state, row(place, identifier).fence) == ("validating", claimed.claim.fence + 1)

@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 from service.datasets.service import DatasetMetadata, register_source
 from service.datasets.tables import DatasetVersion
 from tests.support.worker_context import Place, make_place
-from worker import fetch, intake, s3, shutdown
+from worker import intake, s3, shutdown
 
 BODY = "\n".join(["a,b,label", *(f"{n % 7},{n % 5},{'yes' if n % 7 > 3 else 'no'}" for n in range(120))]).encode()
 
@@ -54,7 +54,7 @@ def limited(place: Place, **changes: int) -> Place:
 
 def fetched(place: Place, key: str, target: str | None = None) -> DatasetVersion:
     registered = register_source(place.service, place.who, f"s3://mine/{key}", DatasetMetadata("", target=target))
-    assert fetch.claim_and_fetch(place.context)
+    assert intake.claim_and_check(place.context)
     assert list((place.context.storage.root / "incoming").glob("*")) == []
     with place.context.sessions() as session:
         return session.get_one(DatasetVersion, registered.id)

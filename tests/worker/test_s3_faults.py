@@ -17,7 +17,7 @@ import pytest
 from service.datasets.service import DatasetMetadata, register_source
 from service.datasets.tables import DatasetVersion
 from tests.support.worker_context import Place, make_place
-from worker import fetch, s3
+from worker import intake, s3
 
 BODY = b"a,b,label\n" + b"1,2,x\n3,4,y\n" * 400
 
@@ -119,7 +119,7 @@ def place(tmp_path: Path) -> Place:
 
 def fetched(place: Place) -> DatasetVersion:
     registered = register_source(place.service, place.who, "s3://mine/table.csv", DatasetMetadata("t"))
-    assert fetch.claim_and_fetch(place.context)
+    assert intake.claim_and_check(place.context)
     assert list((place.context.storage.root / "incoming").glob("*")) == []
     with place.context.sessions() as session:
         return session.get_one(DatasetVersion, registered.id)

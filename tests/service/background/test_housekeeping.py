@@ -10,12 +10,14 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
+from service import process_identity
 from service.background.dispatch import admit_waiting_jobs, redispatch
 from service.background.housekeeping import HousekeepingTask, TaskRunner, delete_old_rows
-from service.background.lease_expiry import expire_leases, repair_clock_skew
+from service.background.lease_expiry import expire_leases, release_ended, repair_clock_skew
 from service.database import db_now
 from service.datasets import intake
 from service.datasets.tables import DatasetVersion
+from service.inference_requests import repository as inference_requests
 from service.jobs import attempts, checkpoints, leases
 from service.jobs import service as jobs
 from service.jobs.tables import IdempotencyKey, Job
@@ -95,6 +97,40 @@ def test_what_comes_further_each_time_may_be_lost_for_ever(service: Served) -> N
         expire_leases(service.sessions, 2)
         assert service.job(job)["state"] == ("queued" if lost < 2 else "failed"), "no further than the last checkpoint"
         due_now(service)
+
+
+def test_leases_of_an_ended_process_are_given_back_at_once_and_those_of_others_are_kept(service: Served) -> None:
+    """After SIGKILL a job waited for its lease of 30 s, though its host knew that the owner was dead."""
+    rang: list[str] = []
+    job, other = service.submit(), service.submit()
+    claimed = {one.job_id: one for one in (service.claim(), service.claim())}
+    service.client.put("/v1/datasets?name=later", content=b"more bytes")
+    project = service.client.get("/v1/projects").json()["data"][0]["id"]
+    with service.sessions.begin() as session:
+        dataset = intake.claim(session, "worker-1", 30)
+        inference_requests.add(session, project, "predict", "m", b"", "text/plain")
+        request = inference_requests.claim(session, "worker-1", 60)
+        session.execute(update(Job).where(Job.id == other).values(lease_process="elsewhere"))
+    assert dataset is not None
+    assert request is not None
+    assert release_ended(service.sessions, 3, rang.append) == 0, "this process holds them, and lives"
+    identity = process_identity.current()
+    assert release_ended(service.sessions, 3, rang.append, lambda process: process == identity) == 3
+    assert sorted(rang) == ["data", "predict", "train"]
+    shown = service.job(job)
+    assert (shown["state"], shown["interruptions"], shown["failures"]) == ("queued", 1, 0)
+    assert service.job(other)["state"] == "running", "its owner cannot be seen: the lease runs"
+    assert service.claim("worker-2").job_id == job
+    with service.sessions.begin() as session:
+        assert intake.claim(session, "worker-2", 30) is not None
+        assert inference_requests.claim(session, "worker-2", 60) is not None
+    # the old owner was alive after all: its fence is stale
+    with pytest.raises(StaleFence), service.sessions.begin() as session:
+        attempts.start(session, claimed[job].claim)
+    with pytest.raises(StaleFence), service.sessions.begin() as session:
+        intake.invalid(session, dataset.claim, {})
+    with pytest.raises(StaleFence), service.sessions.begin() as session:
+        inference_requests.answer(session, request.claim, b"", "text/plain")
 
 
 def test_a_lease_that_is_renewed_is_left_alone(service: Served) -> None:

@@ -274,7 +274,7 @@ def test_housekeeping_looks_at_those_alone_that_have_something_to_do(service: Se
 
     def due() -> bool:
         with service.sessions() as session:
-            return experiment["id"] in repository.due(session)
+            return experiment["id"] in [row.id for row in repository.due(session)]
 
     assert not due()
     claimed = service.claim()

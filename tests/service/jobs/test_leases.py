@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from threading import Thread
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import event, text, update
 from sqlalchemy.orm import Session
 
 from service.jobs import attempts, checkpoints, leases, repository
@@ -52,8 +53,8 @@ def test_only_one_of_many_claims_wins(service: Served) -> None:
     assert won == [1]
 
 
-def test_a_long_queue_is_read_once(service: Served) -> None:
-    """Counting a project's running jobs anew for each queued job took 24 s, with the write lock, at 4,000 of them."""
+def test_a_long_queue_is_not_read(service: Served) -> None:
+    """Each project with queued jobs costs one look-up by index, however long its queue is."""
     statements: list[tuple[str, Any]] = []
 
     def note(connection: Any, cursor: Any, statement: str, parameters: Any, *more: Any) -> None:
@@ -63,25 +64,82 @@ def test_a_long_queue_is_read_once(service: Served) -> None:
     with service.sessions.begin() as session:
         event.listen(session.get_bind(), "before_cursor_execute", note)
         try:
-            assert repository.claimable(session, "train", 0)
+            (project,) = repository.projects_to_serve(session, "train", 0)
+            assert repository.next_queued(session, "train", project)
         finally:
             event.remove(session.get_bind(), "before_cursor_execute", note)
-        statement, parameters = next(one for one in statements if "ORDER BY" in one[0])
-        explain = "EXPLAIN QUERY PLAN " if session.get_bind().dialect.name == "sqlite" else "EXPLAIN "
-        plan = "\n".join(map(str, session.connection().exec_driver_sql(explain + statement, parameters)))
-    assert "jobs" in plan
-    assert "CORRELATED" not in plan, plan
-    assert "SubPlan" not in plan, plan
+        queries = [one for one in statements if "ORDER BY" in one[0]]
+        assert len(queries) == 2
+        if session.get_bind().dialect.name == "postgresql":
+            session.execute(text("SET LOCAL enable_seqscan = off"))  # a table of one row is read whole otherwise
+            session.execute(text("SET LOCAL enable_bitmapscan = off"))
+        plans = [explained(session, *query) for query in queries]
+    for plan in plans:
+        assert "jobs_by_queue" in plan, plan
+        assert not re.search(r"SCAN jobs(?! USING)|Seq Scan on jobs", plan), plan
+    assert not re.search(r"TEMP B-TREE|Sort", plans[1]), f"the index has the order of a project's jobs: {plans[1]}"
 
 
-def test_priority_then_fairness_then_age(service: Served) -> None:
-    other = service.client_for("other")
-    jobs = [service.submit() for _ in range(3)]
-    other_job = service.submit(other)
-    with service.sessions.begin() as session:
-        session.execute(update(Job).where(Job.id == jobs[2]).values(priority=5))
-    # the urgent one; then the project without a running job, although its job is the youngest; then by age
-    assert [service.claim().job_id for _ in range(4)] == [jobs[2], other_job, jobs[0], jobs[1]]
+def explained(session: Session, statement: str, parameters: Any) -> str:
+    """Return the query plan."""
+    explain = "EXPLAIN QUERY PLAN " if session.get_bind().dialect.name == "sqlite" else "EXPLAIN "
+    return "\n".join(map(str, session.connection().exec_driver_sql(explain + statement, parameters)))
+
+
+ORDERS: dict[str, tuple[list[tuple[str, int]], list[tuple[str, int]]]] = {
+    "age within a project": ([("a", 0), ("a", 0)], [("a", 0), ("a", 1)]),
+    "priority within a project": ([("a", 0), ("a", 5), ("a", 1)], [("a", 1), ("a", 2), ("a", 0)]),
+    "priority never across projects": (
+        [("a", 100), ("a", 100), ("b", -100), ("b", 0)],
+        [("a", 0), ("b", 1), ("a", 1), ("b", 0)],
+    ),
+    "a new project does not stand behind a long queue": (
+        [*[("a", 0)] * 6, ("b", 0), ("c", 0)],
+        [("a", 0), ("b", 0), ("c", 0), ("a", 1)],
+    ),
+}
+"""(project, priority) of jobs in the order of their submission -> (project, its how-manieth) in that of the claims."""
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["jobs run on", "one worker: each ends before the next claim"])
+@pytest.mark.parametrize("case", ORDERS)
+def test_projects_share_fairly_and_priority_orders_within_one(service: Served, case: str, ends: bool) -> None:
+    submitted, expected = ORDERS[case]
+    clients = {name: service.client_for(name) for name in dict(submitted)}
+    datasets = {name: service.ready_dataset(client) for name, client in clients.items()}
+    numbered: dict[str, tuple[str, int]] = {}
+    for name, priority in submitted:
+        spec = {"dataset": datasets[name], "model": {"kind": "mlp"}, "resources": {"priority": priority}}
+        answer = clients[name].post("/v1/jobs", json=spec)
+        assert answer.status_code == 201, answer.text
+        numbered[answer.json()["id"]] = (name, sum(one == name for one, _ in numbered.values()))
+    claimed = []
+    for _ in expected:
+        job = service.claim()
+        claimed.append(numbered[job.job_id])
+        if ends:
+            service.finish(job)
+    assert claimed == expected
+
+
+def test_a_project_may_lower_the_service_s_limit_of_running_jobs_and_never_lift_it(service: Served) -> None:
+    for number, (setting, limit, expected) in enumerate(
+        [(None, 0, 3), (None, 2, 2), (1, 2, 1), (1, 0, 1), (3, 2, 2), (0, 2, 2)]
+    ):
+        client = service.client_for(f"p{number}")
+        for _ in range(3):
+            service.submit(client)
+        (project,) = client.get("/v1/projects").json()["data"]
+        if setting is not None:
+            settings = {"max_running_jobs": setting or None}
+            assert client.patch(f"/v1/projects/{project['id']}", json={"settings": settings}).status_code == 200
+        claimed = []
+        with service.sessions.begin() as session:
+            while (job := leases.claim(session, "train", "w", 30, limit)) is not None:
+                claimed.append(job)
+        assert len(claimed) == expected, (setting, limit)
+        with service.sessions.begin() as session:
+            session.execute(update(Job).values(state="cancelled"))
 
 
 def test_renewing_keeps_the_job_and_tells_what_is_wanted(service: Served) -> None:

@@ -9,8 +9,11 @@ import zipfile
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from service.database import db_now
 from service.inference_requests import repository as inference_requests
+from service.inference_requests.tables import InferenceRequest
 from service.leases import Claim, StaleFence
 from service.models.service import OTHER_TYPES, check_request
 from tests.support.api import Served
@@ -171,7 +174,9 @@ def test_an_inference_request_of_a_lost_worker_is_claimed_again(service: Served)
     with service.sessions.begin() as session:
         request_id = inference_requests.add(session, project_id, "predict", "models/x", b"{}", "application/json")
     with service.sessions.begin() as session:
-        first = inference_requests.claim(session, "w1", -1)
+        first = inference_requests.claim(session, "w1", 30)
+        assert inference_requests.claim(session, "w2", 30) is None
+        session.execute(update(InferenceRequest).values(lease_expires_at=db_now(plus=-1)))
     with service.sessions.begin() as session:
         second = inference_requests.claim(session, "w2", 30)
     assert first is not None
