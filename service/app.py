@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, create_task_group, to_thread
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
 from service import errors, instrumentation, openapi, tables, tracing
 from service.auth import BEARER, Authentication
+from service.background.lease_watcher import watch_leases
 from service.body_limits import Limits
 from service.catalog import routes as catalog
 from service.context import Context
@@ -119,7 +120,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # a stream is a connection: the usual 1024 are soon used up, and the system allows more to those who ask
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, FILES)), hard))
         await to_thread.run_sync(context.storage.sweep_parts, FORGOTTEN_PART_SECONDS)
-        yield
+        async with create_task_group() as tasks:
+            tasks.start_soon(watch_leases, context)
+            yield
+            tasks.cancel_scope.cancel()
         engine.dispose()
         if spans is not None:
             await to_thread.run_sync(spans.shutdown)

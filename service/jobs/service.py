@@ -114,14 +114,17 @@ def create(
     document: Any,
     idempotency_key: str | None,
     branch: Callable[[Session], tuple[Any, Branch]] | None = None,
+    checked: CheckedSpec | None = None,
 ) -> tuple[Job, bool]:
     """Submit a job: row and event in the session's transaction, the bell after it. Returns (job, whether it is new).
 
-    With `branch` the job's document and where it comes from are made by it; `document` is what was asked.
+    With `branch` the job's document and where it comes from are made by it; `document` is what was asked. `checked`:
+    see `admit`.
     """
 
     def make(session: Session) -> Job:
-        return admit(session, context, who, *((document, None) if branch is None else branch(session)))
+        described, origin = (document, None) if branch is None else branch(session)
+        return admit(session, context, who, described, origin, checked)
 
     def find(session: Session, job_id: str) -> Job | None:
         return repository.get(session, who.project_id, job_id)

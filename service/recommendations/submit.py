@@ -1,4 +1,4 @@
-"""Submit a job from a diagnosis: diagnose again, and submit one of the recommended specs."""
+"""Submit a job: a spec, or one of those that a diagnosis recommends, which is diagnosed again."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from service.context import Context
+from service.database import reading
 from service.diagnosis.service import record_of
 from service.errors import HttpProblem
 from service.jobs import service as jobs
+from service.jobs.idempotency import is_known
 from service.jobs.lineage import Branch
 from service.jobs.retention_status import check_not_purged
+from service.jobs.service import CheckedSpec
 from service.jobs.tables import Job
 from service.keys.service import Principal
 from service.recommendations import repository
@@ -28,8 +31,23 @@ from trainkit.spec import SpecError
 from trainkit.spec.problems import problems_from_validation
 
 
+def create(context: Context, who: Principal, document: Any, idempotency_key: str | None) -> tuple[Job, bool]:
+    """Submit a job: a spec, or one that a diagnosis recommends. Returns (job, whether it is new).
+
+    The document is checked, and the source job diagnosed, before the transaction that writes: nobody waits for that.
+    """
+    if isinstance(document, Mapping) and "from_diagnosis" in document:
+        return submit(context, who, document, idempotency_key)
+    with reading(context.sessions) as session:
+        checked = None
+        if idempotency_key is None or not is_known(session, who.project_id, idempotency_key):
+            checked = jobs.check(session, who, document, context.settings.max_job_memory_bytes)
+    with context.sessions.begin() as session:
+        return jobs.create(session, context, who, document, idempotency_key, checked=checked)
+
+
 def submit(
-    session: Session, context: Context, who: Principal, document: Mapping[str, Any], idempotency_key: str | None
+    context: Context, who: Principal, document: Mapping[str, Any], idempotency_key: str | None
 ) -> tuple[Job, bool]:
     """Submit a spec that a diagnosis recommends, and store why. Returns (job, whether it is new).
 
@@ -42,16 +60,29 @@ def submit(
         raise SpecError(problems_from_validation(error, document, FromDiagnosisIn)) from None
     changed = request.model_dump(include={"name", "labels"}, exclude_none=True)
 
-    def recommended(session: Session) -> tuple[Any, Branch]:
+    def read(session: Session) -> tuple[RecommendedSpec, Mapping[str, Any], CheckedSpec]:
         source = jobs.find(session, who, request.from_diagnosis.job)
         chosen = _chosen(session, source, request.from_diagnosis.index)
+        most = context.settings.max_job_memory_bytes
+        return chosen, best_of(session, source.id), jobs.check(session, who, {**chosen.spec, **changed}, most)
+
+    with reading(context.sessions) as session:
+        replayed = idempotency_key is not None and is_known(session, who.project_id, idempotency_key)
+        found = None if replayed else read(session)
+
+    def recommended(session: Session) -> tuple[Any, Branch]:
+        # the source has ended, so what was read of it stays; only whether it was deleted since is to be seen
+        source = jobs.find(session, who, request.from_diagnosis.job)
+        chosen, best_before, _ = found or read(session)
 
         def remember(session: Session, job: Job) -> None:
-            repository.add(session, _recommendation(session, source, job, chosen))
+            repository.add(session, _recommendation(source, job, chosen, best_before))
 
         return {**chosen.spec, **changed}, Branch(source, "diagnosis", None, remember)
 
-    return jobs.create(session, context, who, document, idempotency_key, recommended)
+    checked = None if found is None else found[2]
+    with context.sessions.begin() as session:
+        return jobs.create(session, context, who, document, idempotency_key, recommended, checked=checked)
 
 
 def _chosen(session: Session, source: Job, index: int) -> RecommendedSpec:
@@ -69,9 +100,9 @@ def _chosen(session: Session, source: Job, index: int) -> RecommendedSpec:
     return diagnosis.recommendations[index]
 
 
-def _recommendation(session: Session, source: Job, job: Job, chosen: RecommendedSpec) -> Recommendation:
+def _recommendation(source: Job, job: Job, chosen: RecommendedSpec, best_before: Mapping[str, Any]) -> Recommendation:
     metric = chosen.expected["metric"]
-    compared = comparison(metric, source.resolved or {}, job.resolved or {}, best_of(session, source.id))
+    compared = comparison(metric, source.resolved or {}, job.resolved or {}, best_before)
     return Recommendation(
         job_id=job.id,
         project_id=job.project_id,

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Response
 
 from service.auth import Writer
 from service.context import Service
-from service.jobs import service as jobs
+from service.database import reading
 from service.jobs.routes import IdempotencyKey, created
 from service.jobs.schemas import JobOut
-from service.recommendations.submit import submit
+from service.recommendations.submit import create
 from service.request_body import JOB_BODY, Document
-from service.request_sessions import SessionRoute, WriteSession
+from service.request_sessions import SessionRoute
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=SessionRoute)
 
@@ -22,10 +22,9 @@ def create_job(
     who: Writer,
     document: Document,
     context: Service,
-    session: WriteSession,
     idempotency_key: IdempotencyKey = None,
 ) -> JobOut:
-    from_diagnosis = isinstance(document, dict) and "from_diagnosis" in document
-    create = submit if from_diagnosis else jobs.create
-    job, new = create(session, context, who, document, idempotency_key)
-    return created(session, response, job, new=new)
+    # sessions of its own: reading and checking hold no lock
+    job, new = create(context, who, document, idempotency_key)
+    with reading(context.sessions) as session:
+        return created(session, response, job, new=new)

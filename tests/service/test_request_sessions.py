@@ -47,6 +47,7 @@ SERVICE = Path(__file__).parents[2] / "service"
 SESSION_OPENERS = {
     "datasets/routes.py": {"_prepared_key"},
     "diagnosis/routes.py": {"diagnosis_input"},
+    "experiments/routes.py": {"create_experiment"},
     "health/routes.py": {"readyz"},
     "logs/routes.py": {"_query", "_whole"},
     "metrics/export_routes.py": {"find_download"},
@@ -54,6 +55,7 @@ SESSION_OPENERS = {
     "metrics/routes.py": {"_query"},
     "metrics/stream.py": {"opening", "follow"},
     "recommendations/routes.py": {"get_recommendation", "get_scorecard"},
+    "recommendations/submit_routes.py": {"create_job"},
     "specs/routes.py": {"init_report.check"},
 }
 """Functions of routes that open sessions themselves; docs/explanation/architecture.md says why."""

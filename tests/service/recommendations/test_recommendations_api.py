@@ -13,6 +13,7 @@ from service.database import db_now
 from service.jobs import attempts
 from service.jobs.tables import Job
 from service.metrics.chunks import MetricRow
+from service.recommendations import submit
 from service.recommendations.tables import Recommendation
 from tests.support.api import Served
 from trainkit.diagnose.diagnosis import RULESET_VERSION
@@ -234,3 +235,29 @@ def test_yaml_as_for_every_job(service: Served) -> None:
     body = f"from_diagnosis: {{job: {source}}}\nlabels: {{by: diagnosis}}\n"
     answer = service.client.post("/v1/jobs", content=body, headers={"Content-Type": "application/yaml"})
     assert (answer.status_code, answer.json()["labels"]) == (201, {"by": "diagnosis"})
+
+
+def test_nobody_waits_while_a_job_is_diagnosed_and_checked(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the source's metrics and diagnosing them took place in the transaction that all writers wait for."""
+    source = diagnosed(service)
+    sessions: list[bool] = []
+
+    def is_read_only(session: Any) -> bool:
+        return bool(session.connection().get_execution_options().get("read_only", False))
+
+    for module, name in ((submit, "record_of"), (submit, "best_of"), (submit.jobs, "check")):
+        function = getattr(module, name)
+
+        def noted(session: Any, *arguments: Any, function: Any = function, **options: Any) -> Any:
+            sessions.append(is_read_only(session))
+            return function(session, *arguments, **options)
+
+        monkeypatch.setattr(module, name, noted)
+    body = {"from_diagnosis": {"job": source}}
+    first = post(service, body, **{"Idempotency-Key": "k"})
+    assert sessions == [True, True, True]
+    again = post(service, body, **{"Idempotency-Key": "k"})
+    assert (again.json()["id"], again.headers["Idempotency-Replayed"]) == (first.json()["id"], "true")
+    assert len(sessions) == 3, "what was answered before is not read again"
+    assert post(service, service.job(first.json()["id"])["spec"]).status_code == 201
+    assert sessions == [True] * 4
