@@ -148,6 +148,7 @@ def _delimited(draw: Callable[..., Any], columns: dict[str, list[Any]]) -> Writt
         "true": draw(st.sampled_from(TRUE_WORDS)),
         "header": draw(st.sampled_from([True, True, False])),
         "gzip": draw(st.booleans()),
+        "unit": draw(st.sampled_from(["{}", "{}", "${}", "{} %", "€ {}"])),
     }
     if dialect["thousands"] == "other":
         dialect["thousands"] = "," if dialect["decimal"] == "." else "."
@@ -188,5 +189,6 @@ def _cell(value: Any, dialect: dict[str, Any]) -> str:
     if isinstance(value, float):
         whole_part, _, fraction = f"{value:,.2f}".partition(".")
         shown = whole_part.replace(",", dialect["thousands"])
-        return shown if value.is_integer() and abs(value) < 1000 else shown + dialect["decimal"] + fraction
+        shown = shown if value.is_integer() and abs(value) < 1000 else shown + dialect["decimal"] + fraction
+        return str(dialect["unit"]).format(shown)
     return str(value)

@@ -86,7 +86,18 @@ class ColumnOptions(BaseModel):
     missing: Missing | None = None
     decimal: DecimalSeparator | None = None
     thousands: ThousandsSeparator | None = None
-    date_format: str | None = Field(None, max_length=100, description="As in Python's strptime: `%d.%m.%Y`.")
+    date_format: str | None = Field(
+        None,
+        max_length=100,
+        description="As in Python's strptime: `%d.%m.%Y`; or `unix_seconds`, `unix_milliseconds` since 1970.",
+    )
+    unit: str | None = Field(
+        None,
+        min_length=1,
+        max_length=20,
+        pattern=r"^[^\s\x00](.*[^\s\x00])?$",
+        description="A sign or word beside the numbers of a column, which is no part of them: `$`, `%`, `kg`.",
+    )
 
 
 Columns = Annotated[
@@ -95,7 +106,7 @@ Columns = Annotated[
     Field(
         max_length=100_000,
         description='Tables: how single columns are read: `{"isig": {"type": "number", "missing": ["nil"]}}`. Fields of '
-        "a column: `type` (number, category, boolean, date), `missing`, `decimal`, `thousands`, `date_format`.",
+        "a column: `type` (number, category, boolean, date), `missing`, `decimal`, `thousands`, `date_format`, `unit`.",
     ),
 ]
 Channels = Annotated[

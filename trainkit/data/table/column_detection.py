@@ -11,6 +11,7 @@ from unicodedata import category
 from trainkit.data.errors import DataError, data_error
 from trainkit.data.table.column_format import (
     NUMBER_MISSING,
+    SIGNS,
     TEXT_MISSING,
     CellError,
     ColumnFormat,
@@ -18,6 +19,7 @@ from trainkit.data.table.column_format import (
     parse_date,
     parse_number,
     shown,
+    without_unit,
     written_as,
 )
 from trainkit.spec.read_options import ColumnOptions, ColumnType, DecimalSeparator, ThousandsSeparator
@@ -81,8 +83,6 @@ class DetectedColumn:
     """Numbers by their form, kept as text because a number would lose digits."""
     number_texts: bool = False
     """Strings of a typed file that are all numbers."""
-    unit: str = ""
-    """The currency or percent sign that stands beside every number of a column of text."""
     alternatives: tuple[str, ...] = ()
     """Other readings that fit all cells, where nothing in the file decides: separators, or date formats."""
     chosen: bool = False
@@ -122,12 +122,19 @@ def is_number_text(text: str) -> bool:
     return any(separators.fits(text) for separators in ALL_SEPARATORS)
 
 
+def is_quantity(text: str) -> bool:
+    """Return whether a cell is a number, or one beside a currency or percent sign."""
+    return is_number_text(text) or (text != "" and _unit([text]) != "")
+
+
 def file_evidence(columns: Iterable[Counts], delimiter: str) -> FileEvidence:
     """Collect how the columns of numbers write them, from the cells that can be read in one way only."""
     decimals: dict[str, int] = {".": 0, ",": 0}
     groups: dict[str, int] = {}
     for counts in columns:
         present = _spread([text for text in counts if text not in NUMBER_WORDS], MOST_EVIDENCE)
+        if present and (unit := _unit(present)):
+            present = [without_unit(text, unit) for text in present]
         numbers = [text for text in present if is_number_text(text)]
         if not numbers or len(numbers) < MOSTLY * len(present):
             continue
@@ -152,14 +159,15 @@ def detect_text(name: str, counts: Counts, options: ColumnOptions, evidence: Fil
         return _given_text(name, counts, options, evidence)
     present = _without(counts, number_words)
     misfits: Counts = {}
-    if present and not _is_prose(present):
-        separators, alternatives, all_fit = _separators(present, options, evidence)
+    unit = options.unit or (_unit(present) if present else "")
+    if present and (unit or not _is_prose(present)):
+        separators, alternatives, all_fit = _separators(_bare(present, unit), options, evidence)
         fits = separators.fits
-        misfits = {} if all_fit else {text: count for text, count in present.items() if not fits(text)}
+        misfits = {} if all_fit else {text: n for text, n in present.items() if not fits(without_unit(text, unit))}
         if not misfits and _loses_digits(present):
             return DetectedColumn(ColumnFormat(name=name, type="category", missing=number_words), cells, codes=True)
         if not misfits:
-            number = ColumnFormat(name=name, type="number", missing=number_words, **separators._asdict())
+            number = ColumnFormat(name=name, type="number", missing=number_words, unit=unit, **separators._asdict())
             return DetectedColumn(number, cells, alternatives=alternatives)
     elif present:
         misfits = present
@@ -176,7 +184,6 @@ def detect_text(name: str, counts: Counts, options: ColumnOptions, evidence: Fil
         text.alternatives = tuple(str(one) for one in dates)
     elif misfits:
         text.misfits, text.misfit_type = _misfits(present, misfits)
-        text.unit = _unit(present)
     return text
 
 
@@ -189,8 +196,9 @@ def _given_text(name: str, counts: Counts, options: ColumnOptions, evidence: Fil
     else:
         column = ColumnFormat(name=name, type=options.type or "category", missing=missing)
     if options.type == "number":
-        separators, alternatives, _ = _separators(present, options, evidence)
-        column = column.model_copy(update=separators._asdict())
+        unit = options.unit or (_unit(present) if present else "")
+        separators, alternatives, _ = _separators(_bare(present, unit), options, evidence)
+        column = column.model_copy(update={"unit": unit, **separators._asdict()})
     if options.type == "date":
         fitting = _date_formats(present, options) or _date_formats(dict(list(present.items())[:1]), options)
         if len(fitting) > 1:
@@ -228,6 +236,7 @@ def detect_values(name: str, cells: Cells, options: ColumnOptions, *, optional: 
         missing=missing,
         decimal=options.decimal or ".",
         thousands=options.thousands or "",
+        unit=options.unit or "",
         date_format=options.date_format or (dates[0] if len(dates) == 1 else None),
         typed=True,
         optional=optional,
@@ -316,15 +325,26 @@ def _separators(
     return chosen, (other,), all_fit
 
 
-def _unit(present: Counts) -> str:
+def _unit(present: Collection[str]) -> str:
     """Return the sign that stands before or after the number in all cells: `$` in $1,200, `%` in 12 %; else ""."""
-    signs = {sign for text in present for sign in (text[:1], text[-1:]) if sign == "%" or category(sign) == "Sc"}
-    if len(signs) != 1:
+    first = next(iter(present)).lstrip(SIGNS).strip()
+    signs = [sign for sign in (first[:1], first[-1:]) if sign == "%" or (sign and category(sign) == "Sc")]
+    if not signs or not is_number_text(without_unit(first, signs[0])):
         return ""
-    (sign,) = signs
-    bare = (text.removeprefix(sign).removesuffix(sign).strip() for text in present if sign in (text[:1], text[-1:]))
-    numbers = sum(map(is_number_text, bare))
-    return sign if numbers == len(present) else ""
+    return (
+        signs[0] if all(signs[0] in text and is_number_text(without_unit(text, signs[0])) for text in present) else ""
+    )
+
+
+def _bare(present: Counts, unit: str) -> Counts:
+    """Return the cells without their unit."""
+    if not unit:
+        return present
+    bare: dict[str, int] = {}
+    for text, count in present.items():
+        number = without_unit(text, unit)
+        bare[number] = bare.get(number, 0) + count
+    return bare
 
 
 def _best(allowed: Sequence[Separators], present: Counts, characters: set[str]) -> tuple[list[Separators], bool]:

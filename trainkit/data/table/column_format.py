@@ -63,6 +63,10 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ISO_DATE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z| ?UTC|[+-][0-9]{2}(:?[0-9]{2})?)?)?"
 )
+UNIX_UNITS = {"unix_seconds": 1.0, "unix_milliseconds": 1000.0}
+"""Date formats that are numbers, and how many of them make a second."""
+FIRST_SECOND, LAST_SECOND = -62135596800.0, 253402300799.0
+"""The years 1 and 9999, which Python's dates end at."""
 TYPE_NOUN = {"number": "a number", "date": "a date"}
 
 
@@ -81,7 +85,9 @@ class ColumnFormat(BaseModel):
     decimal: DecimalSeparator = "."
     thousands: ThousandsSeparator = ""
     date_format: str | None = None
-    """As in Python's strptime; None: ISO 8601."""
+    """As in Python's strptime, or a name of UNIX_UNITS; None: ISO 8601."""
+    unit: str = ""
+    """What stands before or after each number and is no part of it, such as $ or %; numbers without it are read, too."""
     true: str = "true"
     """How a column of booleans spells true, and so the name of that category."""
     false: str = "false"
@@ -113,7 +119,7 @@ class ColumnFormat(BaseModel):
 
     def read_all(self, values: Sequence[Any]) -> list[float | str | None]:
         """Return what `read` gives for each of the values. Raises CellError."""
-        if self.type != "number" or self.typed or self.decimal != "." or self.thousands:
+        if self.type != "number" or self.typed or self.decimal != "." or self.thousands or self.unit:
             return [self.read(value) for value in values]
         fits = number_pattern(".", "").fullmatch  # most cells of most files, without the way through three functions
         if any(map(fits, self.missing)):
@@ -134,7 +140,7 @@ class ColumnFormat(BaseModel):
 
     def _number(self, value: Any) -> float:
         if isinstance(value, str):
-            number = parse_number(value, self.decimal, self.thousands)
+            number = parse_number(without_unit(value, self.unit), self.decimal, self.thousands)
             if number is None:
                 raise CellError(f"must be {self.expected}, got {shown(value)}")
             return number
@@ -146,8 +152,11 @@ class ColumnFormat(BaseModel):
             return math.inf if value > 0 else -math.inf
 
     def _date(self, value: Any) -> float:
-        seconds = parse_date(value, self.date_format) if isinstance(value, str | date) else None
-        if seconds is None and isinstance(value, str):  # what every file's dates can be sent as
+        if self.date_format in UNIX_UNITS and not isinstance(value, bool):
+            seconds = parse_unix(value, self.date_format)
+        else:
+            seconds = parse_date(value, self.date_format) if isinstance(value, str | date) else None
+        if seconds is None and isinstance(value, str | date):  # what every file's dates can be sent as
             seconds = parse_date(value)
         if seconds is None:
             raise CellError(f"must be {self.expected}, got {shown(value)}")
@@ -163,8 +172,10 @@ class ColumnFormat(BaseModel):
         if self.type == "number":
             whole = f"1{self.thousands}234" if self.thousands else "1234"
             if self.decimal == "." and not self.thousands:
-                return "a number"
-            return f"a number such as {whole}{self.decimal}5"
+                return f"a number, with or without {self.unit}" if self.unit else "a number"
+            return f"a number such as {whole}{self.decimal}5" + (f", with or without {self.unit}" if self.unit else "")
+        if self.type == "date" and self.date_format in UNIX_UNITS:
+            return f"{self.date_format.replace('unix_', '')} since 1970, or a date such as 2024-01-31"
         if self.type == "date":
             example = datetime(2024, 1, 31, 12, 30)
             return f"a date such as {example.strftime(self.date_format) if self.date_format else '2024-01-31'}"
@@ -221,6 +232,30 @@ def parse_number(text: str, decimal: str = ".", thousands: str = "") -> float | 
         for character in written_as(thousands):
             text = text.replace(character, "")
     return float((text.replace(decimal, ".") if decimal != "." else text).replace("\u2212", "-"))
+
+
+def without_unit(text: str, unit: str) -> str:
+    """Return a number without the unit before or after it: `-$ 5` and `$-5` are -5, `12 %` is 12; else the text itself."""
+    if not unit:
+        return text
+    sign, rest = (text[0], text[1:].lstrip()) if text[:1] and text[0] in SIGNS else ("", text)
+    if rest.startswith(unit):
+        bare = rest[len(unit) :].lstrip()
+    elif rest.endswith(unit):
+        bare = rest[: -len(unit)].rstrip()
+    else:
+        return text
+    return text if sign and bare[:1] in SIGNS else sign + bare
+
+
+def parse_unix(value: Any, date_format: str) -> float | None:
+    """Return the seconds since 1970 of a number, or of a text that is one; None outside the years 1 to 9999."""
+    if isinstance(value, str):
+        value = parse_number(value)
+    if not isinstance(value, int | float | Decimal) or not math.isfinite(value):
+        return None
+    seconds = float(value) / UNIX_UNITS[date_format]
+    return round(seconds, 6) if FIRST_SECOND <= seconds <= LAST_SECOND else None
 
 
 def parse_date(value: str | date, date_format: str | None = None) -> float | None:

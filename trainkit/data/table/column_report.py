@@ -24,7 +24,7 @@ def reading_of(detected: DetectedColumn) -> dict[str, Any]:
         "missing_words": dict(words[:MOST_WORDS]),
     }
     if column.type == "number" and not column.typed:
-        entry |= {"decimal": column.decimal, "thousands": column.thousands}
+        entry |= {"decimal": column.decimal, "thousands": column.thousands, "unit": column.unit or None}
     if column.type == "date":
         entry["date_format"] = column.date_format or "ISO 8601"
     if detected.misfits:
@@ -52,6 +52,8 @@ def _summary(detected: DetectedColumn, present: int, missing: dict[str, int]) ->
     text = "; ".join(parts)
     if column.type == "number" and (column.decimal != "." or column.thousands):
         text += f'; decimal "{column.decimal}"' + (f', thousands "{column.thousands}"' if column.thousands else "")
+    if column.unit:
+        text += f", each with `{column.unit}` taken off"
     if column.type == "date":
         text += f"; read as {column.date_format or 'ISO 8601'}, a model gets days since the first one in training"
     return text
@@ -79,9 +81,12 @@ def findings_of(detected: DetectedColumn) -> list[Finding]:
             "whole numbers with leading zeros, or beyond 2^53, are kept as text; set the type number if they count"
         )
         found.append(finding("info", "codes_as_text", message, name))
-    if detected.unit:
-        message = f"the values are numbers with `{detected.unit}`, so they are text: take the sign out if they count"
-        found.append(finding("warning", "numbers_with_a_sign", message, name))
+    if column.unit and not detected.chosen:
+        message = (
+            f"all values are numbers with `{column.unit}`, and are read as the numbers beside it, without scaling; set the "
+            "type category if they name things"
+        )
+        found.append(finding("info", "numbers_with_a_sign", message, name))
     if detected.number_texts:
         message = "the values are numbers written as text, so they are categories; set the type number if they count"
         found.append(finding("info", "numbers_as_text", message, name))

@@ -13,12 +13,10 @@ from trainkit.data.dataset import Column, categories_of, distinct_texts
 from trainkit.data.errors import DataError, data_error
 from trainkit.data.reasons import damage_reason
 from trainkit.data.table.column_detection import Cells, DetectedColumn, detect_values
-from trainkit.data.table.column_format import ColumnFormat, iso_date
+from trainkit.data.table.column_format import FIRST_SECOND, LAST_SECOND, ColumnFormat, iso_date
 from trainkit.data.text import storable
 from trainkit.spec.read_options import ReadOptions
 
-FIRST_SECOND, LAST_SECOND = -62135596800.0, 253402300799.0
-"""The years 1 and 9999, which Python's dates end at."""
 HINT = "Write the file again, with columns of numbers, text or dates."
 
 
@@ -87,7 +85,7 @@ def _column(column: Any, name: str, options: ReadOptions) -> tuple[Column, Detec
         if types.is_date(kind) or types.is_timestamp(kind):
             return _dates(column, name, column_options.type)
         number = types.is_floating(kind) or types.is_decimal(kind) or types.is_null(kind)
-        if number or (types.is_integer(kind) and column_options.type != "category"):
+        if number or (types.is_integer(kind) and column_options.type not in ("category", "date")):
             # unsafe: what a float cannot hold is looked for below, and does not fail the whole table
             values = np.array(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
             if column_options.type in (None, "number") and (number or column_options.type or _exact(column, values)):

@@ -21,7 +21,7 @@ from trainkit.data.table.column_detection import (
     detect_text,
     detect_values,
     file_evidence,
-    is_number_text,
+    is_quantity,
 )
 from trainkit.data.table.column_report import findings_of, reading_of
 from trainkit.data.table.delimited import check_bad_rows, column_names, is_header, read_rows
@@ -157,7 +157,7 @@ def _delimited(
     if not table.rows:
         raise data_error("empty", "the file holds no values", where)
     if options.header is None:
-        dialect = dialect.model_copy(update={"header": is_header(table.rows, is_number_text)})
+        dialect = dialect.model_copy(update={"header": is_header(table.rows, is_quantity)})
     first = int(dialect.header)
     names = [storable(name) for name in column_names(table.rows[0], header=dialect.header)]
     kept, lost = [], 0

@@ -15,8 +15,10 @@ import pytest
 from trainkit.data import DataError, Dataset, TableInputs, prepare
 from trainkit.data.errors import InputError
 from trainkit.data.table.column_format import NUMBER_MISSING, TEXT_MISSING
+from trainkit.data.table.reader import read_table
 from trainkit.data.table.request_rows import read_request
 from trainkit.fit.encoding.table_encoder import TableEncoder
+from trainkit.spec.preprocess import Impute
 from trainkit.spec.read_options import ReadOptions
 
 
@@ -266,9 +268,77 @@ def test_a_file_without_a_header_is_predicted_without_one(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("cells", "sign"), [(["$1,200", "$5"], "$"), (["12 %", "7.5%"], "%"), (["5 €", "€ 6"], "€")])
 def test_numbers_with_a_sign_are_said(cells: list[str], sign: str, tmp_path: Path) -> None:
-    (message,) = Read(tmp_path, lines("x", cells)).findings("numbers_with_a_sign")
+    read = Read(tmp_path, lines("x", cells))
+    (message,) = read.findings("numbers_with_a_sign")
     assert f"`{sign}`" in message
-    assert Read(tmp_path / "no", lines("x", [*cells, "$ and %"])).findings("numbers_with_a_sign") == []
+    assert (read.column("x")["read_as"], read.column("x")["unit"]) == ("number", sign)
+    other = Read(tmp_path / "no", lines("x", [*cells, "$ and %"]))
+    assert (other.findings("numbers_with_a_sign"), other.column("x")["read_as"]) == ([], "category")
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["$1,200.50", "-$3", "$-4.25", "+$ 5", "NA"], [1200.5, -3, -4.25, 5, None]),
+        (["12 %", "7.5%", "-1%", ""], [12, 7.5, -1, None]),
+        (["€ 3,50", "€ 1.203,5", "4,25 €"], [3.5, 1203.5, 4.25]),
+        (["₹1,000", "₹12"], [1000, 12]),
+    ],
+)
+def test_percentages_and_currencies_are_numbers(cells: list[str], expected: list[Any], tmp_path: Path) -> None:
+    read = Read(tmp_path, "x;y\n" + "".join(f"{cell};{row % 2}\n" for row, cell in enumerate(cells)))
+    assert read.values("x") == expected
+    encoder = TableEncoder.fit(read.dataset.inputs, [read.dataset.facts.column("x")], Impute(), np.arange(len(cells)))
+    again = TableEncoder.from_state(json.loads(json.dumps(encoder.state())))
+    for row, (cell, value) in enumerate(zip(cells, expected, strict=True)):
+        fitted = encoder.encode(read.dataset.inputs, np.array([row])).tolist()
+        assert again.parse([{"x": cell}])[0].tolist() == again.parse([{"x": value}])[0].tolist() == fitted
+    for wrong in ("$$5", "5 kg", "£5", "% 5 %", "--$5", "-$-5"):
+        with pytest.raises(InputError, match="with or without"):
+            again.parse([{"x": wrong}])
+
+
+def test_cells_with_several_signs_are_text_and_units_are_asked_for(tmp_path: Path) -> None:
+    assert Read(tmp_path / "a", lines("x", ["$5", "€6"])).column("x")["read_as"] == "category"
+    assert Read(tmp_path / "b", lines("x", ["5 kg", "6 kg"])).column("x")["read_as"] == "category"
+    kilos = Read(tmp_path / "c", lines("x", ["5 kg", "6.5kg", "7"]), columns={"x": {"type": "number", "unit": "kg"}})
+    assert kilos.values("x") == [5, 6.5, 7]
+    text = Read(tmp_path / "d", lines("x", ["5 %", "6 %"]), columns={"x": {"type": "category"}})
+    assert text.values("x") == ["5 %", "6 %"]
+    with pytest.raises(DataError, match="6 lb"):
+        Read(tmp_path / "e", lines("x", ["5 kg", "6 lb"]), columns={"x": {"type": "number", "unit": "kg"}})
+    names = Read(tmp_path / "f", "$5,1 %\n$6,2 %\n")
+    assert list(names.dataset.inputs.columns) == ["column_1", "column_2"]
+
+
+SECONDS = [1700000000.0, 1700000060.5, -86400.0]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(("date_format", "factor"), [("unix_seconds", 1), ("unix_milliseconds", 1000)])
+def test_unix_times(form: str, date_format: str, factor: int, tmp_path: Path) -> None:
+    times: list[Any] = [int(value * factor) if float(value * factor).is_integer() else value for value in SECONDS]
+    path = tmp_path / "file"
+    if form == "csv":
+        path.write_text("t,y\n" + "".join(f"{value},{row % 2}\n" for row, value in enumerate(times)))
+    elif form == "jsonl":
+        path.write_text("".join(json.dumps({"t": value, "y": row % 2}) + "\n" for row, value in enumerate(times)))
+    else:
+        pq.write_table(pa.table({"t": pa.array([float(value) for value in times]), "y": [0, 1, 0]}), path)
+    plain, _ = read_table(path)
+    assert plain.facts.column("t").type == "numeric", "numbers are dates only where that is asked for"
+    options = {"columns": {"t": {"type": "date", "date_format": date_format}}}
+    dataset, details = read_table(path, reading=ReadOptions.model_validate(options))
+    column = dataset.inputs.columns["t"]
+    assert (column.is_date, np.asarray(column.values).tolist()) == (True, SECONDS)
+    assert details["column_readings"]["t"]["date_format"] == date_format
+    encoder = TableEncoder.fit(dataset.inputs, [dataset.facts.column("t")], None, np.arange(3))
+    expected = encoder.encode(dataset.inputs, np.arange(3)).tolist()
+    assert encoder.parse([{"t": value} for value in times])[0].tolist() == expected
+    assert encoder.parse([{"t": "2023-11-14T22:13:20Z"}])[0].tolist() == expected[:1]
+    for wrong in (1e18, True, "soon"):
+        with pytest.raises(InputError, match="since 1970"):
+            encoder.parse([{"t": wrong}])
 
 
 @pytest.mark.parametrize("delimiter", [" ", ":", "~"])
