@@ -119,7 +119,9 @@ def logs(
 def create_key(
     name: Annotated[str, typer.Option(help="Name of the key.")] = "key",
     project: Annotated[str | None, typer.Option(help="Project of the key; default: the first one.")] = None,
-    scopes: Annotated[str | None, typer.Option(help="Comma-separated: read, write, admin; default: all.")] = None,
+    scopes: Annotated[
+        str | None, typer.Option(help="Of read, write, admin, operator, with commas; default: the first three.")
+    ] = None,
     home: HomeOption = None,
 ) -> None:
     """Create an API key. It is printed once; the service stores only its hash."""
@@ -137,6 +139,7 @@ def _environment(home: Path | None) -> dict[str, str]:
 
 def main() -> None:
     """Entry point: a refusal prints its message and a hint, not a traceback."""
+    os.umask(0o077)  # database, logs and files of jobs are for the user that runs the service
     try:
         app()
     except RefusedError as refused:

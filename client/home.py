@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import secrets
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -33,7 +34,7 @@ EXIT_MISSING_PART = 6
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """`<home>/`: api-key, trainkit.db, storage/, scratch/, run/, logs/, lock; readable by its owner alone."""
+    """`<home>/`: trainkit.db, api-key, broker-password, storage/, scratch/, run/, logs/, lock; for its owner alone."""
 
     folder: Path
 
@@ -60,6 +61,10 @@ class Home:
         name = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"trainkit-{os.getuid()}-{name}" / "redis.sock"
 
+    @property
+    def _credentials(self) -> str:
+        return f":{self.broker_password}@" if self.broker_password else ""
+
     def create(self) -> None:
         """Create what is missing, private to the owner. Raises RefusedError when another user owns a folder."""
         for folder in (
@@ -68,13 +73,33 @@ class Home:
             *(self.folder / name for name in ("run", "logs", "storage", "scratch")),
         ):
             make_private(folder)
+        self._tighten()
+        if not self._password_file.exists():
+            write_private(self._password_file, secrets.token_hex(24) + "\n")
+
+    def _tighten(self) -> None:
+        """Take from others the files that earlier versions made readable; their folders are closed already."""
+        for pattern in ("trainkit.db*", "api-key", "lock", "broker-password", "logs/*", "run/*"):
+            for path in self.folder.glob(pattern):
+                found = path.lstat()
+                if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) & 0o077:
+                    path.chmod(0o600)
+
+    @property
+    def _password_file(self) -> Path:
+        return self.folder / "broker-password"
+
+    @property
+    def broker_password(self) -> str:
+        """Password of the embedded broker; empty before `create`."""
+        return self._password_file.read_text().strip() if self._password_file.exists() else ""
 
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
         """`given`, completed with what the parts need to find this home; what is set already stays."""
         defaults = {
             "TRAINKIT_HOME": str(self.folder),
             "TRAINKIT_DATABASE_URL": f"sqlite:///{self.folder / 'trainkit.db'}",
-            "TRAINKIT_BROKER_URL": f"redis+socket://{self.redis_socket}?virtual_host=0",
+            "TRAINKIT_BROKER_URL": f"redis+socket://{self._credentials}{self.redis_socket}?virtual_host=0",
             "TRAINKIT_STORAGE_URL": str(self.folder / "storage"),
             "TRAINKIT_SCRATCH": str(self.folder / "scratch"),
             # Idle OpenMP threads would compete with the training processes, which set their own number.
@@ -89,6 +114,18 @@ class Home:
         search = [str(PACKAGES), *filter(None, [given.get("PYTHONPATH")])]
         fixed = {"TRAINKIT_HOME": str(self.folder), "PYTHONPATH": os.pathsep.join(search)}
         return {**defaults, **given, **fixed}
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def make_private(folder: Path) -> None:

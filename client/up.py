@@ -12,7 +12,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
@@ -20,7 +19,7 @@ from rich.markup import escape
 
 from client import embedded_redis
 from client.commands import api_command, key_command, migrate_command, shared_metrics, worker_command
-from client.home import EXIT_NOT_STARTED, EXIT_PORT_TAKEN, Home, Lock, RefusedError
+from client.home import EXIT_NOT_STARTED, EXIT_PORT_TAKEN, Home, Lock, RefusedError, write_private
 from client.managed_process import ManagedProcess, rotate, wait_all
 
 START_SECONDS = 60.0
@@ -62,6 +61,7 @@ class Up:
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGHUP, self._on_signal)
         self.home.create()
+        self.environment = self.home.environment(os.environ)  # with the broker's password, which exists by now
         lock = Lock(self.home.folder / "lock")
         lock.acquire()
         try:
@@ -81,8 +81,10 @@ class Up:
         if self.embedded_broker:
             path = self.home.redis_socket
             path.unlink(missing_ok=True)  # this process holds the lock, so the one that left it is dead
-            redis = self._start_part("redis", embedded_redis.server_command(path))
-            self._wait_until(lambda: embedded_redis.answers(path), redis)
+            server, password = embedded_redis.find_server(), self.home.broker_password
+            redis = self._start_part("redis", embedded_redis.server_command(server, path, password))
+            self._wait_until(lambda: embedded_redis.answers(path, password), redis)
+            self._name_broker(server)
         # It spends its first seconds importing, and is not ready before the tables exist.
         api = self._start_part("api", api_command(self.host, self.port), shared_metrics(self.environment))
         self._run_command(migrate_command(), "migrate")
@@ -92,6 +94,15 @@ class Up:
             self._start_part(f"worker-train-{number}", worker_command("train", 1), self._metrics_port(number))
         self._wait_until(self._ready, api)
         self._print_summary(key)
+
+    def _name_broker(self, server: embedded_redis.RedisServer) -> None:
+        self.console.print(f"Broker: {escape(server.summary)}, on a private socket", highlight=False)
+        if server.vulnerabilities:
+            self.console.print(
+                f"[yellow]{escape(server.summary)}, has {', '.join(server.vulnerabilities)}; only processes of this user "
+                "reach it. Install a newer valkey-server or redis-server, which is then preferred.[/]",
+                highlight=False,
+            )
 
     def _metrics_port(self, number: int) -> dict[str, str]:
         """Return the metrics port of a worker: they count up from the one that is set."""
@@ -128,7 +139,7 @@ class Up:
             raise StartInterruptedError
         if done.returncode != 0:
             log = self.home.logs / f"{name}.log"
-            log.write_text(done.stdout + done.stderr)
+            write_private(log, done.stdout + done.stderr)
             hint = "\n".join(done.stderr.splitlines()[-12:])
             raise RefusedError(
                 f"{name} failed (exit code {done.returncode})", f"{hint}\nAll of it: {log}", EXIT_NOT_STARTED
@@ -139,7 +150,7 @@ class Up:
         """Create and store the first API key. Returns it when it is new, None when there is one already."""
         if self.home.key_file.exists() and self.home.key_file.stat().st_size:
             return None
-        lines = self._run_command(key_command("first"), "key").split()
+        lines = self._run_command(key_command("first", "--scopes", "read,write,admin,operator"), "key").split()
         if not lines:
             raise RefusedError("no API key was created", "The key command printed nothing.", EXIT_NOT_STARTED)
         write_private(self.home.key_file, lines[-1] + "\n")
@@ -156,7 +167,9 @@ class Up:
 
     def _print_summary(self, key: str | None) -> None:
         where = escape(str(self.home.key_file))
-        shown = f"{escape(key)}  (kept in {where})" if key else f"in {where}"
+        # what is redirected ends in a log or a file that others read
+        show = key is not None and self.console.is_terminal
+        shown = f"{escape(key or '')}  (kept in {where})" if show else f"in {where}"
         header = f'--header "Authorization: Bearer $(cat {where})"'
         lines = [
             "",
@@ -188,6 +201,7 @@ class Up:
             part.kill()
         if self.embedded_broker:
             self.home.redis_socket.unlink(missing_ok=True)
+            self.home.redis_socket.with_name("redis.conf").unlink(missing_ok=True)
             if self.home.redis_socket.parent.parent != self.home.folder:
                 self.home.redis_socket.parent.rmdir()
         self.console.print("Stopped.")
@@ -228,18 +242,6 @@ def check_port(host: str, port: int) -> None:
                 f"Choose another one, for example: trainkit up --port {port + 1 if port < 65535 else 8321}",
                 EXIT_PORT_TAKEN,
             ) from None
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def up(home: Home, host: str, port: int, workers: int) -> None:

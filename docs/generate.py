@@ -511,7 +511,7 @@ def prometheus_families() -> dict[str, tuple[str, tuple[str, ...], str, str]]:
     from sqlalchemy import create_engine
 
     from service.instrumentation import WORK_METRICS
-    from service.monitoring.gauges import BuildInfo, PoolGauges, StateGauges
+    from service.monitoring.gauges import BrokerInfo, BuildInfo, PoolGauges, StateGauges
     from service.monitoring.request_metrics import REQUEST_METRICS
     from service.settings import Settings
     from worker.context import make_context
@@ -531,6 +531,7 @@ def prometheus_families() -> dict[str, tuple[str, tuple[str, ...], str, str]]:
         (StateGauges(nothing), "API"),
         (PoolGauges(engine), "API"),
         (BuildInfo(engine), "API, worker"),
+        (BrokerInfo(context.doorbell), "API"),
         (ReachabilityCollector(context), "worker"),
     ]
     for collector, where in collectors:

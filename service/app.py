@@ -37,7 +37,7 @@ from service.models import routes as models
 from service.monitoring import request_metrics
 from service.monitoring import routes as monitoring
 from service.monitoring.exposition import Exposition
-from service.monitoring.gauges import BuildInfo, PoolGauges, StateGauges
+from service.monitoring.gauges import BrokerInfo, BuildInfo, PoolGauges, StateGauges
 from service.monitoring.instrumentation import RequestInstrumentation
 from service.projects import routes as projects
 from service.recommendations import routes as recommendations
@@ -144,7 +144,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     folder = settings.metrics_folder
     # of several processes each would tell its own pool, and a scrape meets one of them by chance
     pool_gauges = [] if folder else [PoolGauges(engine)]
-    state = (StateGauges(sessions), BuildInfo(engine), *pool_gauges)
+    state = (StateGauges(sessions), BuildInfo(engine), BrokerInfo(doorbell), *pool_gauges)
     app.state.exposition = Exposition((*request_metrics.REQUEST_METRICS, *instrumentation.WORK_METRICS), state, folder)
     app.state.scrapes = CapacityLimiter(monitoring.MAX_PARALLEL)
     errors.install(app)

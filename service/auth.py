@@ -92,7 +92,7 @@ class Authentication:
         return principal
 
 
-SCRAPER = Principal("metrics-token", "", frozenset({"admin"}))
+SCRAPER = Principal("metrics-token", "", frozenset({"operator"}))
 """Whoever has the token: only ever let through to `/metrics`."""
 
 
@@ -115,8 +115,10 @@ class Needs:
 
     async def __call__(self, request: Request) -> Principal:
         principal: Principal = request.state.principal
-        if self.scope not in principal.scopes and "admin" not in principal.scopes:
-            raise HttpProblem(403, "forbidden", f"This needs a key with the scope {self.scope!r}.")
+        by_admin = self.scope != "operator" and "admin" in principal.scopes
+        if self.scope not in principal.scopes and not by_admin:
+            hint = " `trainkit key create --scopes operator` makes one." if self.scope == "operator" else ""
+            raise HttpProblem(403, "forbidden", f"This needs a key with the scope {self.scope!r}.{hint}")
         return principal
 
 
@@ -125,3 +127,4 @@ BEARER = HTTPBearer(auto_error=False, scheme_name="key", description="`trainkit 
 Reader = Annotated[Principal, Depends(Needs("read"))]
 Writer = Annotated[Principal, Depends(Needs("write"))]
 Admin = Annotated[Principal, Depends(Needs("admin"))]
+Operator = Annotated[Principal, Depends(Needs("operator"))]

@@ -10,6 +10,7 @@ from celery import Celery
 
 log = logging.getLogger(__name__)
 REST_SECONDS = 2.0
+SERVER_SECONDS = 60.0
 """After a broker did not answer, nobody waits for it again for so long; housekeeping rings for what was missed."""
 
 
@@ -34,6 +35,7 @@ class Doorbell:
         self._busy = threading.Lock()
         self._resting_until = 0.0
         self._last_check: tuple[float, bool] = (0.0, False)
+        self._server: tuple[float, tuple[str, str] | None] = (0.0, None)
 
     def ring(self, queue: str) -> bool:
         """Ring for `queue`; False when nobody can have heard. Never raises; bounded by the socket timeouts."""
@@ -64,3 +66,24 @@ class Doorbell:
             answered = False
         self._last_check = (time.monotonic(), answered)
         return answered
+
+    def server(self) -> tuple[str, str] | None:
+        """Return name and version, such as ("redis", "7.4.6"), asked at most every `SERVER_SECONDS`.
+
+        None while the broker does not answer, and for brokers of another kind.
+        """
+        checked_at, found = self._server
+        if checked_at and time.monotonic() - checked_at < SERVER_SECONDS:
+            return found
+        if not self.reachable():
+            return None
+        try:
+            with self._celery.connection_for_write() as connection:
+                info = connection.default_channel.client.info("server")
+            name = str(info.get("server_name") or "redis").lower()
+            found = (name, str(info.get(f"{name}_version") or info["redis_version"]))
+        except Exception as error:  # a user without the right to ask, or RabbitMQ
+            log.debug("the broker does not name itself: %s", error)
+            found = None
+        self._server = (time.monotonic(), found)
+        return found

@@ -11,6 +11,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, event, text
 
 from service.database import make_engine
+from service.private_files import keep_files_private
 from service.settings import Settings
 
 LOCK = 0x7472_6169_6E  # "train": the advisory lock that lets one migration run at a time on PostgreSQL
@@ -47,8 +48,9 @@ def _config(connection: Connection) -> Config:
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    url = Settings.from_env().database_url
-    upgrade(url)
+    settings = Settings.from_env()
+    keep_files_private(settings)
+    upgrade(settings.database_url)
     print("The database is up to date.")
     return 0
 

@@ -54,11 +54,12 @@ def is_within(name: str, allowed: tuple[str, ...]) -> bool:
                 "trainkit.plots",
                 "trainkit.plots.evidence",
                 "trainkit.files",
+                "trainkit.redis_versions",
                 "trainkit.version",
             ),
         ),
         ("worker", ("worker", "service", "trainkit")),
-        ("client", ("client", "trainkit.spec", "trainkit.processes", "trainkit.version")),
+        ("client", ("client", "trainkit.spec", "trainkit.processes", "trainkit.redis_versions", "trainkit.version")),
     ],
 )
 def test_imports_go_one_way(folder: str, allowed: tuple[str, ...]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from celery import Celery, signals
 
 from service.logging import set_up
+from service.private_files import keep_files_private
 from service.settings import Settings
 from worker import metrics_folder, shutdown, slots
 from worker.confinement import ConfinementError, check_support, describe
@@ -61,6 +62,7 @@ def preload(sender: Any, **_: Any) -> None:
     """Import what the queues need before the pool forks, so that no slot and no job pays for it again."""
     # Modules are never garbage: collections would walk them again and again, a seventh of the import's time. Frozen,
     # they are also left alone by the slots' collections, which would copy the pages that slots and parent share.
+    keep_files_private(SETTINGS)
     gc.disable()
     for queue in sender.app.amqp.queues.consume_from:
         for module in PRELOADED.get(queue, PRELOADED["train"]):

@@ -20,10 +20,12 @@ from sqlalchemy.exc import DBAPIError
 from service.background.housekeeping import TaskRunner
 from service.background.lease_expiry import release_ended
 from service.logging import set_up
+from service.private_files import keep_files_private
 from service.settings import Settings
 from service.webhooks.sender import DRAIN_SECONDS, POLL_SECONDS, Sender
 from service.webhooks.target_policy import TargetPolicy
 from service.workers import repository as workers
+from trainkit.redis_versions import known_vulnerabilities
 from trainkit.version import installed_versions
 from worker import metrics_server
 from worker.confinement import summary
@@ -80,6 +82,16 @@ def run(context: WorkerContext, worker_id: str, queues: list[str], slots: int, s
         workers.remove(session, worker_id)
 
 
+def name_broker(context: WorkerContext) -> None:
+    """Log which broker answers, and a warning when its version has a known hole."""
+    server = context.doorbell.server()
+    if server is None:
+        return
+    log.info("the broker is %s %s", *server)
+    if holes := known_vulnerabilities(*server):
+        log.warning("%s %s has %s: install a newer version", *server, ", ".join(holes))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m worker.housekeeping", description=__doc__)
     parser.add_argument("--queues", default="")
@@ -87,6 +99,7 @@ def main() -> int:
     arguments = parser.parse_args()
     settings = Settings.from_env()
     set_up(settings)
+    keep_files_private(settings)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -94,6 +107,7 @@ def main() -> int:
     worker_id = f"{socket.gethostname()}/{os.getppid()}"
     context = make_context(settings)
     SLOTS.set(arguments.slots)
+    name_broker(context)
     metrics_server.serve(context)
     # in a thread of its own, so that slow receivers delay no round; in every worker, because claims divide the work
     sender = Sender(context.sessions, TargetPolicy(context.settings.webhook_allow))

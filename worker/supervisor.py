@@ -28,6 +28,7 @@ from service.jobs.leases import ClaimedJob
 from service.jobs.tables import Checkpoint
 from service.leases import StaleFence
 from service.metrics import service as metrics
+from service.workers.names import worker_alias
 from trainkit.spec.failures import code_of_os, failure
 from trainkit.spec.memory import limit_of
 from worker import exit_errors, preflight, shutdown
@@ -93,7 +94,9 @@ class Supervisor:
     def supervise(self) -> None:
         """Run the attempt from the claim to its end. Returns without a write once another worker has the job."""
         log.info("job=%s fence=%s claimed", self.job_id, self.claim.fence)
-        self.logs.add("info", f"claimed by {self.context.owner}")
+        alias = worker_alias(self.context.owner)
+        log.info("job=%s the answers name this worker %s", self.job_id, alias)
+        self.logs.add("info", f"claimed by {alias}")
         try:
             with self.lease:
                 self._run_or_fail()
@@ -192,7 +195,7 @@ class Supervisor:
         fp("before_fork")
         pid = self.process.start(task, self._confinement(task))
         log.info("job=%s training process %s started", self.job_id, pid)
-        self.logs.add("info", f"training process {pid} started")
+        self.logs.add("info", "training process started")
 
     def _confinement(self, task: TrainingTask) -> Confinement | None:
         """Its files, and limits beyond those that the watchdog and the training loop keep, for when these fail."""

@@ -16,6 +16,7 @@ from service.jobs.tables import Artifact, Attempt, Job
 from service.jobs.transitions import transition
 from service.leases import Claim
 from service.models.tables import Model
+from service.workers.names import worker_alias
 from trainkit.spec.failures import failure
 
 RETRY_SECONDS = 5.0
@@ -222,7 +223,11 @@ def interrupted(
         return ended
     interruptions, in_vain = job.interruptions + 1, _in_vain(session, job)
     pause = max(delay, min(LONGEST_PAUSE, 2.0 ** (in_vain - 2))) if in_vain > 1 else 0.0
-    evidence = {"worker": job.lease_owner, "interruptions": interruptions, "without_progress": in_vain}
+    evidence = {
+        "worker": worker_alias(job.lease_owner or "worker"),
+        "interruptions": interruptions,
+        "without_progress": in_vain,
+    }
     lost = failure("worker_lost", f"the worker was lost {in_vain} times without progress: {reason}", evidence)
     _close_attempt(session, job, "lost", error or {**lost, "message": reason})
     if in_vain > limit:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.datasets.tables import DatasetVersion
 from service.jobs.states import State
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, Job, JobEvent
+from service.workers.names import worker_alias
 
 
 class DatasetOfJob(BaseModel):
@@ -220,7 +221,7 @@ def event_out(row: JobEvent) -> EventOut:
         from_=row.from_state,
         to=row.to_state,
         reason=row.reason,
-        actor=row.actor,
+        actor=worker_alias(row.actor),
         data=row.data,
     )
 
@@ -229,7 +230,7 @@ def attempt_out(row: Attempt) -> AttemptOut:
     """A row as scripts read it."""
     return AttemptOut(
         attempt=row.fence,
-        worker=row.worker,
+        worker=worker_alias(row.worker),
         started_at=row.started_at,
         finished_at=row.finished_at,
         outcome=row.outcome,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.auth import Admin
 from service.keys import repository
-from service.keys.service import SCOPES, Scope, create_key, revoke
+from service.keys.service import PROJECT_SCOPES, ProjectScope, create_key, revoke
 from service.pagination import Listing
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
@@ -22,7 +22,7 @@ class KeyIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     name: str = Field("key", min_length=1, max_length=200)
-    scopes: list[Scope] = Field(list(SCOPES), min_length=1, max_length=3)
+    scopes: list[ProjectScope] = Field(list(PROJECT_SCOPES), min_length=1, max_length=3)
 
 
 class CreatedKey(BaseModel):

@@ -16,8 +16,12 @@ from service.errors import not_found
 from service.keys import repository
 from service.keys.tables import ApiKey, Project
 
-Scope = Literal["read", "write", "admin"]
-SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
+ProjectScope = Literal["read", "write", "admin"]
+Scope = Literal["read", "write", "admin", "operator"]
+PROJECT_SCOPES: tuple[ProjectScope, ...] = ("read", "write", "admin")
+SCOPES: tuple[Scope, ...] = (*PROJECT_SCOPES, "operator")
+"""`operator` sees what belongs to the platform and not to a project. Only the command line grants it, to whoever may read
+the database; no scope includes it, and it includes no other."""
 FORM = re.compile(r"^tk_([0-9a-z]{8})_([0-9A-Za-z]{32,64})$")
 
 
@@ -35,7 +39,7 @@ class Principal:
         return f"key:{self.key_id}"
 
 
-def create_key(session: Session, project: str, name: str, scopes: tuple[Scope, ...] = SCOPES) -> str:
+def create_key(session: Session, project: str, name: str, scopes: tuple[Scope, ...] = PROJECT_SCOPES) -> str:
     """Make a key, and its project when it is new; returns the key, which is never shown again."""
     now = db_time(session)
     owner = repository.project_named(session, project)

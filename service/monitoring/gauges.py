@@ -16,7 +16,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import QueuePool
 
 from service.database import reading
+from service.doorbell import Doorbell
 from service.monitoring.repository import CurrentCounts, TotalCounts, current_counts, set_timeout, total_counts
+from trainkit.redis_versions import known_vulnerabilities
 from trainkit.version import __version__
 
 log = logging.getLogger(__name__)
@@ -143,6 +145,29 @@ class BuildInfo(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield gauge("build_info", "1, with versions as labels.", [(self._key, 1.0)], "version", "python", "database")
+
+
+class BrokerInfo(Collector):
+    """Which broker answers, and whether its version has a known hole."""
+
+    def __init__(self, doorbell: Doorbell) -> None:
+        self._doorbell = doorbell
+
+    def describe(self) -> Iterable[Metric]:
+        """Return every family, without querying the broker."""
+        return [*self._families("", "")]
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield nothing while the broker does not answer, or does not say its name."""
+        if (server := self._doorbell.server()) is not None:
+            yield from self._families(*server)
+
+    def _families(self, server: str, version: str) -> Iterator[Metric]:
+        holes = float(len(known_vulnerabilities(server, version)))
+        yield gauge(
+            "broker_info", "1, with the broker's name and version.", [((server, version), 1.0)], "server", "version"
+        )
+        yield gauge("broker_vulnerabilities", "Known holes of the broker's version.", [((), holes)])
 
 
 def _by_label(values: dict[str, int]) -> list[tuple[tuple[str, ...], float]]:

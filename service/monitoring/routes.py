@@ -1,4 +1,4 @@
-"""HTTP of the Prometheus exposition: for a key with the scope admin, or the token for this route alone."""
+"""HTTP of the Prometheus exposition: for a key with the scope operator, or the token for this route alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request, Response
 
-from service.auth import METRICS_PATH, Admin
+from service.auth import METRICS_PATH, Operator
 from service.monitoring.exposition import OPENMETRICS, Exposition
 
 router = APIRouter(tags=["monitoring"])
@@ -21,7 +21,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 @router.get(METRICS_PATH, response_class=Response, responses=RESPONSES, summary="Metrics for Prometheus")
-async def scrape(request: Request, who: Admin) -> Response:
+async def scrape(request: Request, who: Operator) -> Response:
     exposition: Exposition = request.app.state.exposition
     # a thread limit apart from the requests': these may all wait for a database that hangs, and the scrape must report it
     limiter: CapacityLimiter = request.app.state.scrapes

@@ -9,8 +9,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from service.auth import Reader
+from service.keys.service import Principal
 from service.pagination import Listing
 from service.request_sessions import ReadSession, SessionRoute
+from service.workers.names import worker_alias
 from service.workers.repository import alive
 
 router = APIRouter(prefix="/v1", tags=["workers"], route_class=SessionRoute)
@@ -21,8 +23,10 @@ class WorkerOut(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
     id: str
-    host: str
-    pid: int
+    """An alias without the scope `operator`."""
+    host: str | None
+    """Null without the scope `operator`, as is `pid`."""
+    pid: int | None
     queues: list[str]
     slots: int
     device: str
@@ -33,4 +37,12 @@ class WorkerOut(BaseModel):
 
 @router.get("/workers", response_model=Listing[WorkerOut], summary="Workers seen lately")
 def list_workers(who: Reader, session: ReadSession) -> dict[str, Any]:
-    return {"data": [WorkerOut.model_validate(worker) for worker in alive(session)]}
+    return {"data": [_visible(WorkerOut.model_validate(worker), who) for worker in alive(session)]}
+
+
+def _visible(worker: WorkerOut, who: Principal) -> WorkerOut:
+    """What the key may see: the machines behind the workers are the operator's."""
+    if "operator" in who.scopes:
+        return worker
+    versions = {name: version for name, version in worker.versions.items() if name != "confinement"}
+    return worker.model_copy(update={"id": worker_alias(worker.id), "host": None, "pid": None, "versions": versions})

@@ -24,6 +24,30 @@ def test_all_folders_are_private(tmp_path: Path) -> None:
         assert mode(folder) == 0o700
 
 
+def test_files_that_an_earlier_version_left_open_are_closed(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    for name in ("trainkit.db", "trainkit.db-wal", "trainkit.db-shm", "logs/api.log", "logs/api.log.1", "storage/a/b"):
+        path = home.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("rows")
+        path.chmod(0o644)
+    (home.folder / "logs/link").symlink_to("/etc/hostname")
+    home.create()
+    assert {mode(home.folder / name) for name in ("trainkit.db", "trainkit.db-wal", "trainkit.db-shm")} == {0o600}
+    assert {mode(home.folder / name) for name in ("logs/api.log", "logs/api.log.1", "broker-password")} == {0o600}
+    assert mode(home.folder / "storage") == 0o700, "so that what is below it cannot be reached"
+    assert mode(Path("/etc/hostname")) != 0o600
+
+
+def test_the_broker_has_a_password_that_stays(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    password = home.broker_password
+    assert len(password) == 48
+    home.create()
+    assert home.environment({})["TRAINKIT_BROKER_URL"].startswith(f"redis+socket://:{password}@/")
+
+
 def test_an_open_folder_is_closed_to_others(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir(mode=0o755)
     Home(tmp_path / "home").create()

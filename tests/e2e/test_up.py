@@ -27,7 +27,11 @@ def trained(client: httpx.Client, job: str, epochs: int) -> bool:
 def stop_clean(home: Path, up: subprocess.Popen[bytes], how: signal.Signals) -> None:
     """Signal it in the middle of a job: it exits with 0, and nothing of it lives on."""
     assert (home.stat().st_mode & 0o777) == 0o700
-    assert ((home / "api-key").stat().st_mode & 0o777) == 0o600
+    files = [path for path in home.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"api-key", "trainkit.db", "trainkit.db-wal", "api.log"}
+    assert [path for path in files if path.stat().st_mode & 0o077] == []
+    # its output is redirected here
+    assert (home / "api-key").read_text().strip() not in (home.parent / "up.log").read_text()
     family = psutil.Process(up.pid).children(recursive=True)
     assert len(family) >= 4
     up.send_signal(how)

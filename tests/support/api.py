@@ -16,7 +16,7 @@ from service.context import Context
 from service.datasets import intake
 from service.jobs import attempts, checkpoints, leases
 from service.jobs.leases import ClaimedJob
-from service.keys.service import create_key
+from service.keys.service import SCOPES, create_key
 from service.logs import service as logs
 from service.logs.chunks import Level, LogLine
 from service.metrics import service as metrics
@@ -53,7 +53,7 @@ class Served:
     def key(self, project: str, *scopes: Any) -> str:
         """A new key of that project."""
         with self.sessions.begin() as session:
-            return create_key(session, project, "test", scopes or ("read", "write", "admin"))
+            return create_key(session, project, "test", scopes or SCOPES)
 
     def client_for(self, project: str, *scopes: Any) -> TestClient:
         """A client with a new key of that project."""

@@ -257,9 +257,21 @@ def test_a_token_opens_it_and_nothing_else(settings: Settings) -> None:
 
 
 @SQLITE
-def test_a_key_needs_the_scope_admin(service: Served) -> None:
-    assert service.client_for("default", "read", "write").get("/metrics").status_code == 403
-    assert service.client_for("default", "admin").get("/metrics").status_code == 200
+def test_a_key_needs_the_scope_operator(service: Served) -> None:
+    """The numbers are those of all projects, and an admin is one of a project."""
+    refused = service.client_for("default", "read", "write", "admin").get("/metrics")
+    assert refused.status_code == 403
+    assert "operator" in refused.json()["detail"]
+    assert service.client_for("default", "operator").get("/metrics").status_code == 200
+
+
+@SQLITE
+def test_the_broker_is_named_with_its_known_holes(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "trainkit_broker_info{" not in service.client.get("/metrics").text, "nobody answers"
+    monkeypatch.setattr(service.context.doorbell, "_server", (time.monotonic(), ("redis", "6.2.14")))
+    found = service.client.get("/metrics").text
+    assert 'trainkit_broker_info{server="redis",version="6.2.14"} 1.0' in found
+    assert "trainkit_broker_vulnerabilities 2.0" in found
 
 
 @SQLITE

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from sqlalchemy import update
 
 from service.database import db_now
+from service.jobs import attempts, leases
+from service.jobs.tables import Job
+from service.workers.names import worker_alias
 from service.workers.repository import alive, claim_housekeeping, record_heartbeat, remove, remove_silent
 from service.workers.tables import Worker
 from tests.support.api import Served
@@ -19,6 +23,34 @@ ABOUT: dict[str, Any] = {
     "device": "cpu",
     "versions": {"python": "3.11"},
 }
+
+
+@pytest.mark.parametrize("scopes", [("read",), ("read", "write", "admin")])
+def test_only_an_operator_sees_hosts_and_processes(service: Served, scopes: tuple[str, ...]) -> None:
+    with service.sessions.begin() as session:
+        versions = {"python": "3.11", "confinement": "seccomp"}
+        record_heartbeat(session, "node-1/42", **{**ABOUT, "versions": versions})
+    (worker,) = service.client_for("default", *scopes).get("/v1/workers").json()["data"]
+    assert (worker["host"], worker["pid"]) == (None, None)
+    assert worker["id"] == worker_alias("node-1/42")
+    assert worker["versions"] == {"python": "3.11"}
+    (seen,) = service.client_for("default", "read", "operator").get("/v1/workers").json()["data"]
+    assert (seen["id"], seen["host"], seen["pid"], seen["versions"]) == ("node-1/42", "node-1", 42, versions)
+
+
+def test_answers_about_a_job_name_no_host(service: Served) -> None:
+    """Events, attempts, errors and log lines; also with the key of an operator, who has the worker's log."""
+    job = service.submit()
+    with service.sessions.begin() as session:
+        claimed = leases.claim(session, "train", "secret-host/4711", 30)
+        assert claimed is not None
+        attempts.interrupted(session, session.get_one(Job, job), "lost", 0)
+    texts = [service.client.get(f"/v1/jobs/{job}{path}").text for path in ("", "/events", "/attempts")]
+    assert not [text for text in texts if "secret-host" in text or "4711" in text]
+    assert worker_alias("secret-host/4711") in texts[1]
+    assert service.client.get(f"/v1/jobs/{job}/attempts").json()["data"][0]["worker"] == worker_alias(
+        "secret-host/4711"
+    )
 
 
 def test_workers_are_listed_while_they_are_seen(service: Served) -> None:
