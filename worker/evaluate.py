@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from service.metrics.service import finite
 from trainkit.spec.read_options import ReadOptions, TargetTask
+from worker.image_rows import read_image_rows
 from worker.intake import limit_resources
-from worker.predict import BadInputError, is_json, point_at_rows, read_rows
+from worker.predict import read_rows
+from worker.request_input import BadInputError, is_json, point_at_rows
 
 if TYPE_CHECKING:
     from trainkit.data import Dataset
+    from trainkit.data.image_rows import ImageRows
     from trainkit.data.table.request_rows import TableRows
     from trainkit.fit import EnsembleModel, TrainedModel
 
@@ -25,16 +28,18 @@ def evaluate(model_folder: Path, request: bytes, media_type: str, options: Mappi
     """`{split, samples, metrics, per_class, confusion_matrix, classes, warnings}` as JSON. Raises BadInputError.
 
     `options`: `dataset_folder` of a prepared dataset (without it, `request` is a file with labelled samples), `part`,
-    `target`, `is_training_dataset`, `ignore_extra`, and `charset` of the media type.
+    `target`, `is_training_dataset`, `ignore_extra`, and `charset` and `boundary` of the media type.
     """
     from trainkit.fit import evaluate_model, load_model
 
     model = load_model(model_folder)
     unreadable: list[dict[str, str]] = []
     unlabelled: list[dict[str, str]] = []
-    data: Dataset | TableRows
+    data: Dataset | TableRows | ImageRows
     if folder := options.get("dataset_folder"):
         data = _dataset(Path(folder))
+    elif model.table_encoders and model.image_encoders:
+        data = read_image_rows(model, request, media_type, options)
     elif model.table_encoders:
         encoder = model.table_encoders[0]
         if media_type in GZIP_TYPES:

@@ -19,9 +19,10 @@ from worker import exit_errors, slots
 from worker.context import WorkerContext
 from worker.evaluate import evaluate
 from worker.metrics import FENCED
-from worker.predict import BadInputError, predict, write_onnx
+from worker.predict import predict, write_onnx
 from worker.previews import augmentation_preview, init_report_of, preview
 from worker.processes import ForkedProcess, fork
+from worker.request_input import BadInputError
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 0.05

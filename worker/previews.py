@@ -15,7 +15,7 @@ from trainkit.spec import JobSpec
 from trainkit.spec.checks import COLOUR_AUGMENT
 from trainkit.spec.models import Ensemble, SklearnModel
 from trainkit.spec.value_range import why_not_colour
-from worker.predict import BadInputError
+from worker.request_input import BadInputError
 
 PNG = "image/png"
 

@@ -26,6 +26,12 @@ Target = Annotated[
 DOWNLOAD: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/zip": {}}, "description": "The model's files"}
 }
+IMAGE_FORM: dict[str, Any] = {
+    "type": "object",
+    "properties": {"image": {"type": "string", "format": "binary"}, "columns": {"type": "object"}},
+    "required": ["image", "columns"],
+}
+"""An image and the columns of its table, for a multimodal model."""
 PREDICT_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -34,6 +40,8 @@ PREDICT_BODY: dict[str, Any] = {
                 "schema": {"type": "object", "properties": {"inputs": {"type": "array"}}, "required": ["inputs"]}
             },
             "image/png": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {"schema": IMAGE_FORM},
+            "application/zip": {"schema": {"type": "string", "format": "binary"}},
             "text/csv": {"schema": {"type": "string"}},
             "text/tab-separated-values": {"schema": {"type": "string"}},
             "application/x-ndjson": {"schema": {"type": "string"}},
@@ -57,6 +65,7 @@ EVALUATE_BODY: dict[str, Any] = {
                 }
             },
             "application/zip": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {"schema": IMAGE_FORM},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
             "text/csv": {"schema": {"type": "string"}},
         },
@@ -131,7 +140,11 @@ async def download_model(
 async def predict(
     model_id: str, request: Request, who: Reader, context: Service, ignore_extra: IgnoreExtra = False
 ) -> dict[str, Any]:
-    """Rows of a table are read as the training file was: its delimiter, missing words, separators and date formats."""
+    """Rows of a table are read as the training file was: its delimiter, missing words, separators and date formats.
+
+    A multimodal model reads an image and the columns of its table: as a form, as `{"image": "<base64>", "columns": {...}}`
+    in `inputs`, or as an archive of images with one table that names them.
+    """
     body, content_type = await request.body(), request.headers.get("content-type", "")
     return await service.predict(context, who, model_id, body, content_type, ignore_extra=ignore_extra)
 

@@ -47,4 +47,9 @@ class ModelEvaluationOut(BaseModel):
     per_class: list[dict[str, Any]]
     confusion_matrix: list[list[int]]
     classes: list[str]
+    ablation: dict[str, Any] | None = Field(
+        None,
+        description="Multimodal models: `{permutations, without_image, without_columns}`, the metrics when the image or the "
+        "columns are another sample's.",
+    )
     warnings: list[dict[str, Any]]

@@ -43,11 +43,14 @@ ARCHIVE_TYPES = (
     "application/gzip",
     "application/x-gzip",
 )
+FORM = "multipart/form-data"
 CHARSET = re.compile(r';\s*charset="?(?P<name>[A-Za-z0-9_.:-]{1,40})', re.IGNORECASE)
+BOUNDARY = re.compile(r';\s*boundary=(?:"(?P<quoted>[^"\r\n]{1,200})"|(?P<bare>[^\s;"]{1,200}))', re.IGNORECASE)
 SEND = (
     'Send {"inputs": [...]} as application/json, one image as image/png or image/jpeg, or the rows of a table as '
     "text/csv, text/tab-separated-values, application/x-ndjson, application/vnd.apache.parquet or .xlsx as "
-    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet."
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet; to a multimodal model multipart/form-data with "
+    "`image` and `columns`, or a zip of images and one table as application/zip."
 )
 SEND_LABELLED = (
     'Send {"dataset": "ds_..."} as application/json, or labelled samples: the rows of a table as for predict with the '
@@ -75,9 +78,7 @@ async def predict(
 ) -> dict[str, Any]:
     """`{predictions: [...]}` from a worker. Raises the worker's problem, or our own for what is plainly no input."""
     kind = check_request(body, content_type)
-    options: dict[str, Any] = {"ignore_extra": ignore_extra}
-    if charset := CHARSET.search(content_type):
-        options["charset"] = charset["name"]
+    options: dict[str, Any] = {"ignore_extra": ignore_extra, **_parameters(content_type)}
 
     def where() -> str:
         with reading(context.sessions) as session:
@@ -100,9 +101,7 @@ async def evaluate(
 ) -> dict[str, Any]:
     """The metrics of a model on a dataset, or on a file, from a worker. Raises the worker's problem, or our own."""
     kind = labelled_type(body, content_type)
-    options: dict[str, Any] = {"target": target, "ignore_extra": ignore_extra}
-    if charset := CHARSET.search(content_type):
-        options["charset"] = charset["name"]
+    options: dict[str, Any] = {"target": target, "ignore_extra": ignore_extra, **_parameters(content_type)}
     named = _named_dataset(body) if kind == "application/json" else None
 
     def where() -> str:
@@ -125,6 +124,16 @@ async def evaluate(
     return evaluation
 
 
+def _parameters(content_type: str) -> dict[str, str]:
+    """`charset` and `boundary` of a media type, where it has them."""
+    found: dict[str, str] = {}
+    if charset := CHARSET.search(content_type):
+        found["charset"] = charset["name"]
+    if boundary := BOUNDARY.search(content_type):
+        found["boundary"] = boundary["quoted"] or boundary["bare"]
+    return found
+
+
 def labelled_type(body: bytes, content_type: str) -> str:
     """The media type to read labelled samples as. Raises a 415 or 422 problem for what no worker need look at."""
     kind = content_type.partition(";")[0].strip().lower()
@@ -134,7 +143,7 @@ def labelled_type(body: bytes, content_type: str) -> str:
         return "application/json" if body.lstrip()[:1] == b"{" else "application/octet-stream"
     if kind == "application/json" or kind.endswith("+json"):
         return "application/json"
-    if kind not in (*OTHER_TYPES, *ARCHIVE_TYPES):
+    if kind not in (*OTHER_TYPES, *ARCHIVE_TYPES, FORM):
         raise HttpProblem(415, "unsupported_media_type", f"Bodies of type {kind[:80]!r} are not read. {SEND_LABELLED}")
     return kind
 
@@ -174,7 +183,7 @@ def check_request(body: bytes, content_type: str) -> str:
             message = "the body has no list `inputs`"
             item = {"pointer": "/inputs", "code": "missing", "message": message, "hint": SEND}
             raise HttpProblem(422, "invalid_input", message, errors=[item])
-    elif not kind.startswith("image/") and kind not in OTHER_TYPES:
+    elif not kind.startswith("image/") and kind not in (*OTHER_TYPES, *ARCHIVE_TYPES, FORM):
         raise HttpProblem(415, "unsupported_media_type", f"Bodies of type {kind[:80]!r} are not read. {SEND}")
     return kind
 

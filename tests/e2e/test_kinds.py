@@ -16,6 +16,7 @@ import pytest
 from sklearn.datasets import load_diabetes, load_digits
 
 from tests.support.api_steps import submit, upload, wait_until
+from tests.support.image_tables import MODEL, archive, png
 from tests.support.stack import Stack
 from trainkit.spec.catalog import catalog
 
@@ -106,6 +107,48 @@ def test_flattening_preprocessing_svm_and_a_torchvision_network(stack: Stack, da
         graph = client.get(f"/v1/models/{done[0]['result']['model']}/download", params={"format": "onnx"})
         assert graph.status_code == 200, graph.text
         assert onnxruntime.InferenceSession(graph.content).get_outputs()[0].name == "probabilities"
+
+
+def test_images_with_the_columns_of_their_table(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "images.zip").write_bytes(archive(96))
+    (tmp_path / "few.zip").write_bytes(archive(96, first=3, labels=False))
+    with stack.client() as client:
+        dataset = upload(client, tmp_path / "images.zip")
+        report = client.get(f"/v1/datasets/{dataset}/report").json()
+        assert "feature_columns" in {found["code"] for found in report["findings"]}
+        common = {
+            "dataset": dataset,
+            "train": {"epochs": 30, "batch_size": 16},
+            "optimizer": {"kind": "adam", "lr": 0.02},
+        }
+        alone, both = {**common, "model": MODEL["image"]}, {**common, "model": MODEL}
+        checked = client.post("/v1/specs:validate", json=alone).json()
+        assert "unused_columns" in {warning["code"] for warning in checked["warnings"]}
+        done = finished(client, [alone, both])
+        logs = client.get(f"/v1/jobs/{done[0]['id']}/logs").text
+        assert "the table's columns are not used (side, age)" in logs
+        evaluation = client.get(f"/v1/jobs/{done[1]['id']}/evaluation").json()
+        assert evaluation["metrics"]["accuracy"] > evaluation["ablation"]["without_image"]["accuracy"]
+        assert evaluation["metrics"]["accuracy"] > evaluation["ablation"]["without_columns"]["accuracy"]
+
+        model = f"/v1/models/{done[1]['result']['model']}"
+        named = client.post(f"{model}/evaluate", json={"dataset": dataset, "part": "test"}).json()
+        assert (named["metrics"], named["ablation"]) == (evaluation["metrics"], evaluation["ablation"])
+        sent = client.post(f"{model}/evaluate", content=archive(96), headers={"Content-Type": "application/zip"}).json()
+        assert sent["samples"] == 96
+
+        files = {"image": ("a.png", png(np.zeros((6, 6))), "image/png")}
+        one = client.post(f"{model}/predict", files=files, data={"columns": '{"side": "left", "age": "50,5"}'})
+        assert one.status_code == 200, one.text
+        assert one.json()["predictions"][0]["warnings"] == []
+        refused = client.post(f"{model}/predict", files=files, data={"columns": '{"side": "left"}'})
+        assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/inputs/0/columns/age")
+        few = (tmp_path / "few.zip").read_bytes()
+        several = client.post(f"{model}/predict", content=few, headers={"Content-Type": "application/zip"})
+        assert len(several.json()["predictions"]) == 3
+        graph = client.get(f"{model}/download", params={"format": "onnx"})
+        inputs = onnxruntime.InferenceSession(graph.content).get_inputs()
+        assert [one.name for one in inputs] == ["x", "columns"]
 
 
 def test_sequences_numbers_fine_tuning_ensemble_and_adaptation(stack: Stack, data: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import trainkit as tk
 from tests.support.fit_data import images, sequences, spec, vectors
+from tests.support.image_tables import MODEL, image_table
 from tests.support.metric_rows import is_clocked
 
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -38,6 +39,15 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
             optimizer={"kind": "rmsprop"},
             schedule={"kind": "reduce_on_plateau", "patience": 1},
             train={"evaluate_every_epochs": 2},
+        ),
+    ),
+    "images and columns": (
+        image_table,
+        spec(
+            {**MODEL, "columns": {"kind": "mlp", "hidden": [8], "dropout": 0.3, "norm": "batch"}, "dropout": 0.2},
+            preprocess=[{"kind": "zero_mean"}],
+            augment=[{"kind": "rotate", "degrees": 10}],
+            train={"batch_size": 11},
         ),
     ),
     "evaluated between epochs": (

@@ -18,7 +18,7 @@ from tests.support.fit_data import spec
 from trainkit.data import prepare
 from worker import evaluate as worker_evaluate
 from worker.evaluate import evaluate
-from worker.predict import BadInputError
+from worker.request_input import BadInputError
 
 MLP = {"kind": "mlp", "hidden": [8]}
 

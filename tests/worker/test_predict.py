@@ -19,7 +19,8 @@ from trainkit.data.table.dialect import Dialect
 from trainkit.data.table.table_format import TableFormat
 from trainkit.fit.encoding.encode import ArrayEncoder
 from trainkit.fit.encoding.table_encoder import CategoricalColumn, NumericColumn, TableEncoder
-from worker.predict import BadInputError, point_at_rows, predict_or_point, read_inputs, read_rows, write_onnx
+from worker.predict import predict_or_point, read_inputs, read_rows, write_onnx
+from worker.request_input import BadInputError, point_at_rows
 
 
 def refused(request: bytes, media_type: str = "application/json") -> dict[str, Any]:

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from trainkit.data import prepare
-from worker.predict import BadInputError
 from worker.previews import augmentation_preview, preview
+from worker.request_input import BadInputError
 
 LEVELS = np.random.default_rng(0).integers(0, 256, (9, 8, 6, 7)) / 255
 LEVELS[0, 0], LEVELS[0, 1] = 0, 1

@@ -17,8 +17,8 @@ from tests.support.logged_rows import logged_rows
 from tests.support.transactions import transact
 from tests.support.worker_context import Place
 from trainkit.fit import sklearn_baseline
-from worker.predict import BadInputError
 from worker.previews import init_report_of
+from worker.request_input import BadInputError
 from worker.supervisor import claim_and_supervise
 
 

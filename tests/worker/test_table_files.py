@@ -13,7 +13,8 @@ import trainkit as tk
 from trainkit.data import Dataset, prepare
 from trainkit.spec import parse_spec, resolve
 from trainkit.spec.read_options import ReadOptions
-from worker.predict import BadInputError, predict
+from worker.predict import predict
+from worker.request_input import BadInputError
 
 CASES = Path(__file__).parents[1] / "data" / "cases"
 IMPUTE = {"preprocess": [{"kind": "impute"}, {"kind": "z_score"}]}

@@ -35,13 +35,6 @@ M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
-class ImageInputs:
-    """uint8 (n, H, W, C), all of one size."""
-
-    pixels: NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
 class ArrayInputs:
     """(n, d) or (n, ...) of any numeric type."""
 
@@ -71,6 +64,15 @@ class Column:
     """How the file writes the different numbers, in ascending order: 1.0, +2; None: as whole numbers."""
     is_date: bool = False
 
+    def take(self, rows: NDArray[np.int64]) -> Column:
+        """Return the column of some of the rows."""
+        values, texts = np.asarray(self.values), self.texts
+        if texts is not None:
+            numbers = np.unique(values)  # NaN comes last, and has no text
+            kept = np.isin(numbers[: len(texts)], values[rows])
+            texts = tuple(text for text, keep in zip(texts, kept.tolist(), strict=True) if keep)
+        return Column(values[rows], self.categories, texts, self.is_date)
+
 
 @dataclass(frozen=True, slots=True)
 class TableInputs:
@@ -81,7 +83,21 @@ class TableInputs:
     """How they were read; None for columns that were made in memory."""
 
 
+@dataclass(frozen=True, slots=True)
+class ImageInputs:
+    """uint8 (n, H, W, C), all of one size."""
+
+    pixels: NDArray[np.uint8]
+    columns: TableInputs | None = None
+    """What the table of an `image_table` says of each image beside its label; None where it says nothing more."""
+
+
 Inputs = ImageInputs | ArrayInputs | SequenceInputs | TableInputs
+
+
+def table_of(inputs: Inputs) -> TableInputs | None:
+    """Return the columns of a table, or those beside images; None where there are none."""
+    return inputs if isinstance(inputs, TableInputs) else inputs.columns if isinstance(inputs, ImageInputs) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,20 +201,22 @@ class Dataset:
     def _arrays(self, meta: dict[str, Any]) -> list[tuple[str, NDArray[Any]]]:
         inputs = self.inputs
         arrays: list[tuple[str, NDArray[Any]]] = []
+        table = inputs if isinstance(inputs, TableInputs) else None
         if isinstance(inputs, ImageInputs):
             arrays.append(("pixels", inputs.pixels))
+            table = inputs.columns
         elif isinstance(inputs, ArrayInputs):
             arrays.append(("values", inputs.values))
         elif isinstance(inputs, SequenceInputs):
             arrays += [("values", inputs.values), ("offsets", inputs.offsets)]
             meta["sequence_table"] = None if inputs.table is None else inputs.table.model_dump(mode="json")
-        else:
+        if table is not None:
             meta["columns"] = [
                 {"name": name, "categories": column.categories, "texts": column.texts, "is_date": column.is_date}
-                for name, column in inputs.columns.items()
+                for name, column in table.columns.items()
             ]
-            meta["table_format"] = None if inputs.format is None else inputs.format.model_dump(mode="json")
-            arrays += [(f"column-{i}", column.values) for i, column in enumerate(inputs.columns.values())]
+            meta["table_format"] = None if table.format is None else table.format.model_dump(mode="json")
+            arrays += [(f"column-{i}", column.values) for i, column in enumerate(table.columns.values())]
         if self.targets is not None:
             arrays.append(("targets", self.targets))
         if self.split is not None:
@@ -224,6 +242,7 @@ class Dataset:
             hint = "Prepare the dataset again."
             raise data_error("not_prepared", f"not a prepared dataset: {error}", str(folder), hint) from None
         inputs: Inputs
+        table: TableInputs | None = None
         if "columns" in meta:
             columns = {
                 entry["name"]: Column(
@@ -231,9 +250,11 @@ class Dataset:
                 )
                 for i, entry in enumerate(meta["columns"])
             }
-            inputs = TableInputs(columns, table_format)
-        elif "pixels" in arrays:
-            inputs = ImageInputs(arrays["pixels"])
+            table = TableInputs(columns, table_format)
+        if "pixels" in arrays:
+            inputs = ImageInputs(arrays["pixels"], table)
+        elif table is not None:
+            inputs = table
         elif "offsets" in arrays:
             inputs = SequenceInputs(arrays["values"], arrays["offsets"], sequence_table)
         else:
@@ -422,7 +443,8 @@ def _value_ranges(inputs: Inputs) -> tuple[ValueRange, ...] | None:
 def _input_facts(inputs: Inputs) -> dict[str, Any]:
     if isinstance(inputs, ImageInputs):
         _, height, width, channels = inputs.pixels.shape
-        return {"input_shape": (channels, height, width), "input_dtype": "uint8"}
+        columns = {} if inputs.columns is None else _input_facts(inputs.columns)
+        return {"input_shape": (channels, height, width), "input_dtype": "uint8", **columns}
     if isinstance(inputs, ArrayInputs):
         return {"input_shape": tuple(inputs.values.shape[1:]), "input_dtype": str(inputs.values.dtype)}
     if isinstance(inputs, SequenceInputs):

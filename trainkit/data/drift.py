@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.data.dataset import PARTS, ArrayInputs, Column, Dataset, Inputs, SequenceInputs, TableInputs
+from trainkit.data.dataset import PARTS, ArrayInputs, Column, Dataset, Inputs, SequenceInputs, table_of
 from trainkit.data.findings import Finding, finding
 
 MIN_KS = 0.1
@@ -88,8 +88,10 @@ def _columns(
     inputs: Inputs, brightness: NDArray[np.float32] | None, train: NDArray[np.int64], held: NDArray[np.int64]
 ) -> Mapping[str, tuple[float | None, str]]:
     """Return the statistic (None if small or not significant) and its name for each column, feature or channel."""
-    if isinstance(inputs, TableInputs):
-        return {f'column "{name}"': _column(column, train, held) for name, column in inputs.columns.items()}
+    table = table_of(inputs)
+    by_column = {
+        f'column "{name}"': _column(one, train, held) for name, one in (table.columns if table else {}).items()
+    }
     if isinstance(inputs, SequenceInputs):
         firsts, lengths = np.asarray(inputs.offsets[:-1]), np.diff(inputs.offsets)
         # the middle step of each sequence: steps of one sequence are not independent
@@ -97,12 +99,13 @@ def _columns(
         by_feature = {f"feature {i}": (_ks(middle[train, i], middle[held, i]), "KS") for i in range(middle.shape[1])}
         return {"the length": (_ks(lengths[train], lengths[held]), "KS"), **by_feature}
     if brightness is not None:
-        return {
+        by_channel = {
             f"the mean of channel {c}": (_ks(brightness[train, c], brightness[held, c]), "KS")
             for c in range(brightness.shape[1])
         }
+        return {**by_channel, **by_column}
     if not isinstance(inputs, ArrayInputs):
-        return {}
+        return by_column
     width = int(np.prod(inputs.values.shape[1:]))
     # evenly spread features, if there are many
     features = range(0, width, max(1, -(-width // MOST_FEATURES)))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.data.dataset import PARTS, Dataset, Inputs, SequenceInputs, TableInputs
+from trainkit.data.dataset import PARTS, Dataset, ImageInputs, Inputs, SequenceInputs, TableInputs
 from trainkit.data.findings import Finding, finding
 
 NEAR_BITS = 3
@@ -50,7 +50,14 @@ def digests(inputs: Inputs) -> NDArray[np.uint64]:
     if isinstance(inputs, SequenceInputs):
         cuts = zip(inputs.offsets[:-1].tolist(), inputs.offsets[1:].tolist(), strict=True)
         return stack_digests(digest(np.ascontiguousarray(inputs.values[a:b]).data.cast("B")) for a, b in cuts)
+    if isinstance(inputs, ImageInputs) and inputs.columns is not None:
+        return joined_digests(row_digests(inputs.pixels), digests(inputs.columns))
     return row_digests(table_rows(inputs) if isinstance(inputs, TableInputs) else _array(inputs))
+
+
+def joined_digests(*parts: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return (n, 2) digests of samples from those of their parts."""
+    return row_digests(np.concatenate(parts, axis=1))
 
 
 def row_digests(rows: NDArray[Any]) -> NDArray[np.uint64]:
@@ -111,6 +118,22 @@ def exact_duplicates(dataset: Dataset, marks: NDArray[np.uint64], named: SampleN
         if len(torn):
             message = f"{len(torn)} samples have duplicates in another class: at most one of the labels is right"
             found.append(finding("warning", "conflicting_labels", message, named[int(torn[0])]))
+    if dataset.split is not None:
+        found += _between_parts(groups, first, np.asarray(dataset.split), named)
+    return found
+
+
+def repeated_images(
+    dataset: Dataset, images: NDArray[np.uint64], marks: NDArray[np.uint64], named: SampleNames
+) -> list[Finding]:
+    """Return findings of images that several samples have beside other columns. `marks`: of images with their columns."""
+    groups, first = _groups(images)
+    again = np.flatnonzero((marks[first[groups]] != marks).any(1))
+    if not len(again):
+        return []
+    example = f"{named[int(again[0])]} has that of {named[int(first[groups[again[0]]])]}"
+    message = f"{len(again)} samples have the image of another one and other columns, e.g. {example}"
+    found = [finding("info", "repeated_images", message, named[int(again[0])])]
     if dataset.split is not None:
         found += _between_parts(groups, first, np.asarray(dataset.split), named)
     return found

@@ -45,6 +45,8 @@ class InputProblem:
     row: int | None = None
     column: str | None = None
     hint: str = ""
+    within: str | None = None
+    """The field of the sample that holds the column, where it is not the sample itself."""
 
 
 def input_error(message: str) -> InputError:

@@ -1,4 +1,4 @@
-"""Images labelled by a table: an archive or folder with image files and one CSV, TSV, Parquet or JSON Lines file."""
+"""Images described by a table: an archive or folder with image files and one CSV, TSV, Parquet or JSON Lines file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.data.dataset import Column, Dataset, ImageInputs, class_targets, make_dataset, number_classes
+from trainkit.data.dataset import (
+    Column,
+    Dataset,
+    ImageInputs,
+    TableInputs,
+    class_targets,
+    make_dataset,
+    number_classes,
+)
 from trainkit.data.errors import DataError, DataProblem, data_error
 from trainkit.data.image_loading import MAX_UNREADABLE_SHARE, Progress, load_images
 from trainkit.data.pixels import PixelFile
@@ -33,7 +41,7 @@ def read_image_table(
 
     The column of file names is detected by its values. `target` names the label column; by default it is the column
     named label, class, target, category or y, or the only other one. A `split` column gives the parts. `size` and
-    `store` are as in `read_images`. The other columns are no inputs; `unused_columns` of the details names them.
+    `store` are as in `read_images`. The other columns are features beside the image, `ImageInputs.columns`.
     Raises DataError naming the file, the row or the column.
     """
     every = None if store is None else store.with_suffix(".every")
@@ -42,16 +50,13 @@ def read_image_table(
     finally:
         if every is not None:
             every.unlink(missing_ok=True)  # stays readable while it is memory-mapped
-    if len(found.tables) != 1:
-        listed = ", ".join(list(found.tables)[:5]) or "none"
-        raise data_error("many_tables", f"exactly one table must label the images; found {listed}", path.name)
-    ((where, data),) = found.tables.items()
+    where, data = only_table(found.tables, path.name)
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(folder) / PurePosixPath(where).name
         alone.write_bytes(data)
         table = read_columns(alone, target, reading)
     columns, split, details = table.columns, table.split, table.details
-    name, places = _file_column(columns, found.names, where)
+    name, places = best_file_column({one: _texts(column) for one, column in columns.items()}, found.names, where)
     label = _label_column([column for column in columns if column != name], target, where)
     kept, bad, unlabelled = _usable(columns[name], places, columns[label])
     details["column_findings"] += unlabelled_finding(unlabelled, len(places), "rows", label)
@@ -59,17 +64,36 @@ def read_image_table(
     pixels = PixelFile((height, width), channels, store).fill_from(found.pixels, places[kept])
     image_details = found.details()
     targets, classes = _targets(columns[label], kept)
-    dataset = make_dataset("image_table", ImageInputs(pixels), targets, classes, None if split is None else split[kept])
+    features = {one: column.take(kept) for one, column in columns.items() if one not in (name, label)}
+    inputs = ImageInputs(pixels, TableInputs(features, table.format) if features else None)
+    parts = None if split is None else split[kept]
+    dataset = make_dataset("image_table", inputs, targets, classes, parts, target=label)
     return dataset, {
         **details,
         **image_details,
         "unreadable": [*image_details["unreadable"], *details["unreadable"], *bad],
         "file_column": name,
         "label_column": label,
-        "unused_columns": [column for column in columns if column not in (name, label)],
         "names": [found.names[place] for place in places[kept].tolist()],
         "unlabelled": len(found.names) - len(set(places[kept].tolist())),
     }
+
+
+def only_table(tables: Mapping[str, bytes], where: str) -> tuple[str, bytes]:
+    """Return (name, bytes) of the one table beside images. Raises DataError for none and for several."""
+    if len(tables) != 1:
+        listed = ", ".join(list(tables)[:5]) or "none"
+        raise data_error("many_tables", f"exactly one table must label the images; found {listed}", where)
+    ((name, data),) = tables.items()
+    return name, data
+
+
+def texts_of(cells: Sequence[Any]) -> list[str]:
+    """Return the cells of a request's column as file names: the number 7.0 is "7", gaps are empty."""
+    whole = [
+        int(cell) if isinstance(cell, int) or (isinstance(cell, float) and cell.is_integer()) else "" for cell in cells
+    ]
+    return [cell if isinstance(cell, str) else str(number) for cell, number in zip(cells, whole, strict=True)]
 
 
 def _texts(column: Column) -> list[str]:
@@ -79,7 +103,9 @@ def _texts(column: Column) -> list[str]:
     return [str(int(value)) if np.isfinite(value) and value == int(value) else "" for value in column.values.tolist()]
 
 
-def _file_column(columns: Mapping[str, Column], names: Sequence[str], where: str) -> tuple[str, NDArray[np.int64]]:
+def best_file_column(
+    texts_by_column: Mapping[str, Sequence[str]], names: Sequence[str], where: str
+) -> tuple[str, NDArray[np.int64]]:
     """Return (the column that names images most often, position of each row's image or -1).
 
     A file may be named by any tail of its path, with or without the suffix; an ambiguous tail matches no file.
@@ -92,8 +118,8 @@ def _file_column(columns: Mapping[str, Column], names: Sequence[str], where: str
             for key in {str(tail), str(tail.with_suffix(""))}:
                 known[key] = position if key not in known else -1
     best, most = "", np.array([], np.int64)
-    for name, column in columns.items():
-        texts = (str(PurePosixPath(text.replace("\\", "/"))) for text in _texts(column))
+    for name, column in texts_by_column.items():
+        texts = (str(PurePosixPath(text.replace("\\", "/"))) for text in column)
         places = np.array([known.get(text, -1) for text in texts], np.int64)
         if (places >= 0).sum() > (most >= 0).sum():
             best, most = name, places

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.data import duplicates
-from trainkit.data.dataset import PARTS, ArrayInputs, Dataset, ImageInputs, TableInputs
+from trainkit.data.dataset import PARTS, ArrayInputs, Dataset, ImageInputs, TableInputs, table_of
 from trainkit.data.decoding import channels, is_deep
 from trainkit.data.drift import MOST_FEATURES, find_drift
 from trainkit.data.findings import Finding, finding
 from trainkit.data.statistics import ImageStatistics, image_statistics, mean_differences
 from trainkit.data.target_leakage import find_target_leaks
 from trainkit.data.unlabelled import MOST_EXAMPLES
-from trainkit.spec.facts import MOST_UNLABELLED
+from trainkit.spec.facts import MOST_UNLABELLED, DatasetFacts
 
 IMBALANCE = 5.0
 ID_NAME = re.compile(r"(?i:(?:^|[_\s.-])(?:ids?|codes?|zip|fips)$)|[a-z]I[dD]$")
@@ -55,11 +56,15 @@ def report(dataset: Dataset, reason: str, details: dict[str, Any]) -> dict[str, 
         findings += [*_flat(images, named), *_image_duplicates(dataset, dataset.inputs, images, named)]
     else:
         findings += _table_duplicates(dataset, named)
-    if isinstance(dataset.inputs, TableInputs):
+    if (table := table_of(dataset.inputs)) is not None:
         result["columns"] = [{**column.model_dump(), **readings.get(column.name, {})} for column in facts.columns or ()]
-        result["column_statistics"] = _statistics(dataset.inputs)
+        result["column_statistics"] = _statistics(table)
         findings += _columns(dataset)
-    elif readings:  # images or sequences that a table describes
+    if isinstance(dataset.inputs, ImageInputs) and table is not None:
+        others = (name for name in readings if facts.column(name) is None)
+        result["columns"] += [{"name": name, **readings[name]} for name in others]
+        findings += _features_of_images(facts)
+    elif table is None and readings:  # images or sequences that a table describes
         result["columns"] = [{"name": name, **reading} for name, reading in readings.items()]
     if facts.constant_target:
         message = "the target has the same value in every sample, so there is nothing to learn"
@@ -109,14 +114,6 @@ def _reader_notes(details: dict[str, Any]) -> list[dict[str, str]]:
         found.append(
             finding("warning", "unlabelled", f"{unlabelled} images are not in the table, so they were left out")
         )
-    if columns := details.get("unused_columns"):
-        listed = ", ".join(columns[:MAX_LISTED]) + (" ..." if len(columns) > MAX_LISTED else "")
-        verb = "columns of the table are" if len(columns) > 1 else "column of the table is"
-        message = (
-            f"{len(columns)} {verb} not used ({listed}): a model of this dataset sees the image alone; to learn from "
-            f"them, upload the table by itself, with the target {details.get('label_column')}"
-        )
-        found.append(finding("warning", "unused_columns", message, columns[0]))
     for table in details.get("unused_tables", ())[:MAX_LISTED]:
         message = (
             "this table is not used: the folders give the classes; upload with kind=image_table to take its labels"
@@ -155,6 +152,32 @@ def _layout_note(layout: dict[str, Any]) -> Finding:
         message += f"; upload with `channels: {'first' if last else 'last'}` if that is wrong"
     sure = layout["given"] or layout["certain"]
     return finding("info" if sure else "warning", "channel_layout", message, "X")
+
+
+def _features_of_images(facts: DatasetFacts) -> list[Finding]:
+    """Return findings of the columns beside images: which of them a model can learn from, and which not."""
+    columns = facts.columns or ()
+    texts = {column.name for column in columns if column.categories is None and column.type == "categorical"}
+    useless = texts | {column.name for column in columns if not column.unique}
+    useful = [column.name for column in columns if column.name not in useless]
+    found = []
+    if useful:
+        message = (
+            f"the table describes each image by {_counted(useful)}: a model of kind multimodal learns from the image and "
+            "the columns; a model of images sees the image alone, and its job warns of the unused columns"
+        )
+        found.append(finding("info", "feature_columns", message, useful[0]))
+    for column in columns:
+        if column.name in useless:
+            reason = f"it has {column.unique} different texts, like an id" if column.unique else "it holds no value"
+            message = f"no model can learn from this column: {reason}; put it into `dataset.ignore`"
+            found.append(finding("warning", "unused_columns", message, column.name))
+    return found[: MAX_LISTED + 1]
+
+
+def _counted(names: Sequence[str]) -> str:
+    listed = ", ".join(names[:MAX_LISTED]) + (" ..." if len(names) > MAX_LISTED else "")
+    return f"{len(names)} column{'s' if len(names) > 1 else ''} ({listed})"
 
 
 def _class_coverage(dataset: Dataset) -> list[dict[str, str]]:
@@ -240,8 +263,14 @@ def _image_duplicates(
     earlier, later = duplicates.near_images(
         seen.hashes, seen.digests, lambda a, b: mean_differences(inputs.pixels, a, b)
     )
+    marks = seen.digests
+    repeated = []
+    if inputs.columns is not None:  # the same image with other columns is another sample
+        marks = duplicates.joined_digests(marks, duplicates.digests(inputs.columns))
+        repeated = duplicates.repeated_images(dataset, seen.digests, marks, named)
     return [
-        *duplicates.exact_duplicates(dataset, seen.digests, named),
+        *duplicates.exact_duplicates(dataset, marks, named),
+        *repeated,
         *duplicates.near_duplicates(dataset, earlier, later, named, "images"),
     ]
 

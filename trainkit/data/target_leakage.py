@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.data.dataset import ArrayInputs, Dataset, TableInputs, make_dataset
+from trainkit.data.dataset import ArrayInputs, Dataset, Inputs, TableInputs, make_dataset, table_of
 from trainkit.data.drift import MAX_LISTED, subsample
 from trainkit.data.errors import DataError
 from trainkit.data.findings import Finding, finding
@@ -29,7 +29,7 @@ def find_target_leaks(dataset: Dataset) -> list[Finding]:
     orders the target, or its reverse. Combinations of features are not checked.
     """
     dataset = _with_target(dataset)
-    y, inputs = dataset.targets, dataset.inputs
+    y, inputs = dataset.targets, table_of(dataset.inputs) or dataset.inputs
     if y is None or not isinstance(inputs, TableInputs | ArrayInputs) or dataset.facts.samples < MIN_SAMPLES:
         return []
     rows = subsample(np.arange(len(y)))
@@ -38,7 +38,7 @@ def find_target_leaks(dataset: Dataset) -> list[Finding]:
     if target.ndim > 1 or (classes and not _has_enough_samples(target)):
         return []
     found = []
-    for what, where, values, categories in _features(dataset, rows):
+    for what, where, values, categories in _features(inputs, dataset.facts.target, rows):
         share = _class_share(values, target, categories) if classes else _rank_correlation(values, target, categories)
         if share is not None and share >= (MIN_CLASS_SHARE if classes else MIN_RANK_CORRELATION):
             does = (
@@ -75,12 +75,13 @@ def _labelled(dataset: Dataset, target: str) -> Dataset:
     return make_dataset(dataset.facts.kind, TableInputs(columns), None, None, None, target=target)
 
 
-def _features(dataset: Dataset, rows: NDArray[np.int64]) -> Iterator[tuple[str, str, NDArray[np.float64], bool]]:
+def _features(
+    inputs: Inputs, target: str | None, rows: NDArray[np.int64]
+) -> Iterator[tuple[str, str, NDArray[np.float64], bool]]:
     """Yield (label, name, values, whether they are category codes) of each feature; of many features evenly spread ones."""
-    inputs = dataset.inputs
     if isinstance(inputs, TableInputs):
         for name, column in inputs.columns.items():
-            if name != dataset.facts.target:
+            if name != target:
                 values = np.asarray(column.values[rows], np.float64)
                 yield f'column "{name}"', name, values, column.categories is not None
     elif isinstance(inputs, ArrayInputs):

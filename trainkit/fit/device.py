@@ -21,9 +21,9 @@ import torch._inductor.config
 from torch import Tensor, nn
 
 from trainkit.spec import JobSpec
+from trainkit.spec.models import image_model
 from trainkit.version import installed_versions
 
-CONVOLUTIONAL = ("cnn", "residual_cnn", "torchvision")
 WORTH_THREADS_SECONDS = 4e-3
 """Training steps shorter than this never gain from a second thread: starting and joining it costs more."""
 CLEAR_GAIN = 1.2
@@ -108,7 +108,7 @@ def choose_runtime(
 ) -> Runtime:
     """Settle what the spec leaves to `auto`. `step` does one training step on a copy of the network it is given."""
     train, cuda = spec.train, device.type == "cuda"
-    convolutional = spec.model.kind in CONVOLUTIONAL
+    convolutional = image_model(spec.model) is not None
     if train.precision == "auto":
         # Small dense layers are bound by launches, not arithmetic: bfloat16 casts would only add kernels there.
         precision = "bfloat16" if cuda and convolutional and torch.cuda.is_bf16_supported() else "float32"
@@ -213,14 +213,14 @@ def autocast(runtime: Runtime) -> AbstractContextManager[Any]:
 
 
 def forward_of(network: nn.Module, runtime: Runtime, *, compiled: bool = True) -> Callable[..., Tensor]:
-    """(x, lengths) -> raw outputs of the network, in the runtime's precision and memory format."""
+    """(x, side_input) -> raw outputs of the network, in the runtime's precision and memory format."""
     run: Callable[..., Tensor] = torch.compile(network) if runtime.compile and compiled else network
     if runtime.precision == "float32" and not runtime.channels_last:
         return run
 
-    def forward(x: Tensor, lengths: Tensor | None) -> Tensor:
+    def forward(x: Tensor, side_input: Tensor | None) -> Tensor:
         with autocast(runtime):
-            return run(in_memory_format(x, runtime), lengths)
+            return run(in_memory_format(x, runtime), side_input)
 
     return forward
 

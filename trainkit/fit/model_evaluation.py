@@ -14,20 +14,33 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from trainkit import losses
 from trainkit.data import ArrayInputs, Dataset, ImageInputs, SequenceInputs, TableInputs
 from trainkit.data.dataset import Column
 from trainkit.data.errors import DataError, InputError, InputProblem
+from trainkit.data.image_rows import ImageRows
 from trainkit.data.splits import Parts
 from trainkit.data.table.column_format import EPOCH, CellError, ColumnFormat, category_of, shown
 from trainkit.data.table.json_rows import ABSENT
 from trainkit.data.table.request_rows import TableRows
 from trainkit.fit.device import Runtime, available_cores, forward_of, machine, reuse_runtime
-from trainkit.fit.encoding.encode import ArrayEncoder, Encoded, Encoder, ImageEncoder, SequenceEncoder, encode, parse
-from trainkit.fit.encoding.prepare import cut_parts, make_part, refuse_non_finite
+from trainkit.fit.encoding.encode import (
+    ArrayEncoder,
+    Encoded,
+    Encoder,
+    ImageEncoder,
+    ImageTableEncoder,
+    SequenceEncoder,
+    encode,
+    parse,
+    with_channels,
+)
+from trainkit.fit.encoding.prepare import Part, cut_parts, make_part, refuse_non_finite
 from trainkit.fit.encoding.table_encoder import RowWarnings, TableEncoder
 from trainkit.fit.ensemble import ensemble_metrics
+from trainkit.fit.evaluation.ablation import ablation
 from trainkit.fit.evaluation.evaluate import evaluation, measure, outputs_of
 from trainkit.fit.models.trained_model import EnsembleModel, TrainedModel
 from trainkit.spec import JobSpec
@@ -42,11 +55,11 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class LabelledSamples:
-    """Samples whose answers are known: rows of a table, or the inputs of a dataset of another kind."""
+    """Samples whose answers are known: rows of a table, images with such rows, or the inputs of another dataset."""
 
     truth: NDArray[Any]
     """(n,) indices of the model's classes, or (n, k) float64 numbers."""
-    rows: TableRows | None = None
+    rows: TableRows | ImageRows | None = None
     data: Dataset | None = None
     index: Index | None = None
     """Which of the dataset's samples; None for rows, which know it themselves."""
@@ -56,7 +69,7 @@ class LabelledSamples:
 
 def evaluate_model(
     model: TrainedModel | EnsembleModel,
-    data: Dataset | TableRows,
+    data: Dataset | TableRows | ImageRows,
     *,
     target: str | None = None,
     part: PartName = "all",
@@ -65,12 +78,15 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Return `{split, samples, metrics, per_class, confusion_matrix, classes, warnings}` of a model on labelled data.
 
+    A multimodal model's also has `ablation` (`trainkit.fit.evaluation.ablation`).
+
     With the training dataset and `part="test"` it is the evaluation of the job itself, to the last bit where that was
     computed on the CPU.
 
     Args:
         model: What `load_model` or a fit gave.
-        data: A dataset, or rows of a table in the format of the training file (`request_rows.read_request`).
+        data: A dataset, or rows of a table in the format of the training file (`request_rows.read_request`), with images
+            for a multimodal model (`image_rows.read_image_archive`).
         target: Tables: the column with the answers; left out, the one that the model was trained to predict.
         part: `all`, or a part: of the model's own split if `is_training_dataset`, else one that the dataset ships.
         is_training_dataset: Whether `data` is the dataset that the model was trained with, unchanged.
@@ -96,23 +112,24 @@ def evaluate_model(
         *_unlabelled_warnings(samples),
     ]
     outputs: NDArray[Any]
+    ablated: dict[str, Any] = {}
     if isinstance(model, EnsembleModel):
         outputs, of_rows = _answers(model, samples, ignore_extra)
         metrics = ensemble_metrics(samples.truth, outputs, model.classes)
     else:
-        outputs, metrics, of_rows = _measure(model, spec, samples, ignore_extra)
+        outputs, metrics, of_rows, ablated = _measure(model, spec, samples, ignore_extra)
     result = evaluation(part, metrics, samples.truth, outputs, model.classes)
     absent = [row["class"] for row in result["per_class"] if row["support"] == 0]
     if absent:
         message = f"no sample is of {_listed(absent)}: precision, recall and f1 are means over the classes that occur"
         warnings.append({"code": "absent_class", "message": message})
-    return {**result, "warnings": [*warnings, *_row_warnings(of_rows, samples)]}
+    return {**result, **ablated, "warnings": [*warnings, *_row_warnings(of_rows, samples)]}
 
 
 def _measure(
     model: TrainedModel, spec: JobSpec, samples: LabelledSamples, ignore_extra: bool
-) -> tuple[NDArray[np.float32], dict[str, float], Sequence[RowWarnings]]:
-    """(raw outputs, metrics, warnings of rows): the computation of the job's own evaluation."""
+) -> tuple[NDArray[np.float32], dict[str, float], Sequence[RowWarnings], dict[str, Any]]:
+    """(raw outputs, metrics, warnings of rows, ablation if any): the computation of the job's own evaluation."""
     encoded = _encode(model.encoder, samples, ignore_extra)
     cpu = torch.device("cpu")
     targets = torch.from_numpy(samples.truth if model.scaler is None else model.scaler.apply(samples.truth))
@@ -124,20 +141,21 @@ def _measure(
     loss = losses.build(
         spec.loss, outputs=model.description["outputs"], label_smoothing=spec.regularize.label_smoothing
     )
-    given = model.description.get("class_weights")
+    kind, given = spec.loss.kind, model.description.get("class_weights")
+    weights = None if given is None else torch.tensor(given, dtype=torch.float32)
+
+    def measured(z: Tensor, part: Part) -> dict[str, float]:
+        return measure(z, part, loss, class_weights=weights, scaler=model.scaler, kind=kind)
+
     runtime = _runtime(model.description)
     network = model.network.to(memory_format=torch.channels_last) if runtime.channels_last else model.network
     with machine(runtime, 0):
-        z = outputs_of(forward_of(network, runtime, compiled=False), held_out, model.preprocessing)
-        metrics = measure(
-            z,
-            held_out,
-            loss,
-            class_weights=None if given is None else torch.tensor(given, dtype=torch.float32),
-            scaler=model.scaler,
-            kind=spec.loss.kind,
-        )
-    return z.numpy(), metrics, encoded.warnings or ()
+        forward = forward_of(network, runtime, compiled=False)
+        z = outputs_of(forward, held_out, model.preprocessing)
+        metrics, ablated = measured(z, held_out), {}
+        if model.preprocessing.columns is not None:
+            ablated["ablation"] = ablation(forward, held_out, model.preprocessing, measured, spec.train.seed)
+    return z.numpy(), metrics, encoded.warnings or (), ablated
 
 
 def _runtime(description: Mapping[str, Any]) -> Runtime:
@@ -192,6 +210,13 @@ def _fitting_inputs(encoder: Encoder, inputs: Any) -> Any:
     """The inputs, if they have the form that the encoder was fitted to; grey and colour images become each other."""
     if isinstance(encoder, ImageEncoder) and isinstance(inputs, ImageInputs):
         return _fitting_images(encoder, inputs)
+    if isinstance(encoder, ImageTableEncoder) and isinstance(inputs, ImageInputs):
+        if inputs.columns is None:
+            hint = f"Give each image the columns {_listed(encoder.columns.names)}, in one table."
+            raise _refusal(
+                "needs_columns", "the model reads images and columns; these images have no columns", hint=hint
+            )
+        return _fitting_images(encoder.image, inputs)
     if isinstance(encoder, ImageEncoder | ArrayEncoder) and isinstance(inputs, ArrayInputs):
         found = tuple(inputs.values.shape[1:])
         if found not in (encoder.shape, encoder.shape[1:] if encoder.shape[:1] == (1,) else encoder.shape):
@@ -218,7 +243,13 @@ def _fitting_inputs(encoder: Encoder, inputs: Any) -> Any:
 
 
 def _wrong_kind(encoder: Encoder, inputs: Any) -> InputError:
-    kinds = {ImageEncoder: "images", ArrayEncoder: "arrays", SequenceEncoder: "sequences", TableEncoder: "a table"}
+    kinds = {
+        ImageEncoder: "images",
+        ArrayEncoder: "arrays",
+        SequenceEncoder: "sequences",
+        TableEncoder: "a table",
+        ImageTableEncoder: "images with the columns of a table",
+    }
     held = {ImageInputs: "images", ArrayInputs: "arrays", SequenceInputs: "sequences", TableInputs: "a table"}
     return _refusal("wrong_kind", f"the model reads {kinds[type(encoder)]}, and the data are {held[type(inputs)]}")
 
@@ -230,39 +261,33 @@ def _fitting_images(encoder: ImageEncoder, inputs: ImageInputs) -> ImageInputs:
         message = f"the model reads images of {width} x {height} pixels, these were brought to {found_width} x "
         hint = f"Read the dataset again with image_size={width}x{height}, or send its file."
         raise _refusal("wrong_size", f"{message}{found_height}", hint=hint)
-    if found == channels:
-        return inputs
-    if found == 1:
-        return ImageInputs(np.repeat(inputs.pixels, channels, axis=3))
-    from PIL import Image
-
-    # as predict does: Pillow's own weights of red, green and blue
-    grey = [np.asarray(Image.fromarray(np.asarray(image)).convert("L")) for image in inputs.pixels]
-    return ImageInputs(np.stack(grey)[..., None])
+    return inputs if found == channels else ImageInputs(with_channels(inputs.pixels, channels), inputs.columns)
 
 
 def _labelled(
     model: TrainedModel | EnsembleModel,
     spec: JobSpec,
-    data: Dataset | TableRows,
+    data: Dataset | TableRows | ImageRows,
     target: str | None,
     part: PartName,
     is_training_dataset: bool,
 ) -> LabelledSamples:
     """The samples of the part with their answers."""
-    tables = model.table_encoders
-    if isinstance(data, TableRows):
-        if not tables:
-            raise _refusal("wrong_kind", "the model does not read rows of a table")
+    tables, images = model.table_encoders, model.image_encoders
+    if not isinstance(data, Dataset):
+        if not tables or bool(images) != isinstance(data, ImageRows):
+            what = "rows of a table" if isinstance(data, TableRows) else "images with rows of a table"
+            raise _refusal("wrong_kind", f"the model does not read {what}")
         if part != "all":
             raise _no_part(part)
-        return _with_labels(LabelledSamples(_table_truth(model, data, target), rows=data))
+        rows = data if isinstance(data, TableRows) else data.rows
+        return _with_labels(LabelledSamples(_table_truth(model, rows, target), rows=data))
     of_training = is_training_dataset and part != "all"
     index = np.arange(data.facts.samples) if of_training else _shipped(data, part)
-    if tables:
+    known = [*(column for encoder in tables for column in encoder.format.columns)]
+    if tables and not images:
         if not isinstance(data.inputs, TableInputs):
             raise _wrong_kind(tables[0], data.inputs)
-        known = [*(column for encoder in tables for column in encoder.format.columns)]
         rows = rows_of(data.inputs, known, index)
         samples = LabelledSamples(_table_truth(model, rows, target), rows=rows)
         if not of_training:
@@ -271,7 +296,14 @@ def _labelled(
         inputs = data.inputs
         for encoder in _encoders(model):
             inputs = _fitting_inputs(encoder, inputs)
-        samples = LabelledSamples(_targets(model, data, index), data=replace(data, inputs=inputs), index=index)
+        truth = _targets(model, data, index)
+        if tables:
+            assert isinstance(inputs, ImageInputs)
+            assert inputs.columns is not None  # _fitting_inputs() has refused images without columns
+            of_images = ImageRows(_chosen_rows(inputs.pixels, index), rows_of(inputs.columns, known, index))
+            samples = LabelledSamples(truth, rows=of_images, index=index)
+        else:
+            samples = LabelledSamples(truth, data=replace(data, inputs=inputs), index=index)
     if not of_training:
         return samples
     gaps = _gaps(samples.truth)
@@ -308,6 +340,11 @@ def _chosen(samples: LabelledSamples, index: Index) -> LabelledSamples:
         assert samples.index is not None
         return replace(samples, truth=samples.truth[index], index=samples.index[index])
     return replace(samples, truth=samples.truth[index], rows=samples.rows.take(index.tolist()))
+
+
+def _chosen_rows(pixels: NDArray[np.uint8], index: Index) -> NDArray[np.uint8]:
+    """The rows; all of them stay where they lie, on the disk."""
+    return pixels if len(index) == len(pixels) else pixels[index]
 
 
 def _of(parts: Parts, part: str) -> Index:

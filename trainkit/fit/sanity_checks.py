@@ -105,12 +105,12 @@ def first_batch(setup: RunSetup, logged: _CheckRows) -> str | None:
     network.train()
     _disable_dropout(network)
     forward, loss_of = forward_of(network, setup.runtime, compiled=False), losses.build(spec.loss, outputs=data.outputs)
-    x, lengths = part.take(rows)
+    x, side_input = part.take(rows)
     x, target = data.preprocessing(x) if part.pending else x, part.targets[rows]
     x = in_memory_format(x, setup.runtime)
     begun = time.monotonic()
     for step in range(BATCH_STEPS + 1):
-        z = forward(x, lengths).float()
+        z = forward(x, side_input).float()
         loss = loss_of(z, target).mean()
         if step % LOOK == 0:
             name, learnt = _learnt(z.detach(), target, classes=data.scaler is None)
@@ -138,7 +138,8 @@ def small_model(setup: RunSetup, logged: _CheckRows) -> str | None:
     spec, data = setup.spec, setup.data
     model = smaller_model(spec.model)
     assert model is not None  # why_sanity_check_skipped() has seen to it
-    network = build_model(model, data.sample_shape, data.outputs, derive(spec.train.seed, "init")).to(setup.device)
+    seed = derive(spec.train.seed, "init")
+    network = build_model(model, data.sample_shape, data.outputs, seed, columns=data.columns).to(setup.device)
     small_size, full_size = count_parameters(network)[0], count_parameters(setup.network)[0]
     if 2 * small_size > full_size:
         return f"the model has {full_size} parameters, and a far smaller one has {small_size}"

@@ -8,29 +8,41 @@ from torch import nn
 from trainkit.nn.cnn import build_cnn
 from trainkit.nn.init import initialize_
 from trainkit.nn.mlp import build_linear, build_mlp
+from trainkit.nn.multimodal import MultimodalBody, build_multimodal
 from trainkit.nn.network import Network
 from trainkit.nn.residual import build_residual_cnn
 from trainkit.nn.rnn import build_recurrent
 from trainkit.spec.init import HeNormalInit, InitSpec, XavierUniformInit, ZerosInit
-from trainkit.spec.models import Ensemble, ModelSpec, SklearnModel, Torchvision
+from trainkit.spec.models import Ensemble, ModelSpec, Multimodal, SklearnModel, Torchvision
 
 RELU_LIKE = ("relu", "leaky_relu", "elu", "gelu", "silu", "mish")
 
 
-def build_model(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, seed: int) -> Network:
+def build_model(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, seed: int, *, columns: int = 0) -> Network:
     """The network with weights drawn from `seed` alone.
 
-    `input_shape` is one sample's: (d,), (C, H, W) or (T, F). Raises ValueError when the architecture cannot read it.
+    `input_shape` is one sample's: (d,), (C, H, W) or (T, F); `columns` is the number of values that a multimodal model
+    reads beside an image. Raises ValueError when the architecture cannot read it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _architecture(spec, input_shape, outputs)
-    generator, init = torch.Generator().manual_seed(seed), starting_weights(spec)
+        network = _architecture(spec, input_shape, outputs, columns)
+    _initialize(network, spec, torch.Generator().manual_seed(seed))
+    return network
+
+
+def _initialize(network: Network, spec: ModelSpec, generator: torch.Generator) -> None:
+    """Draw the weights by the rule of the model; those of two encoders and their head one after the other."""
+    if isinstance(spec, Multimodal):
+        body = network.body
+        assert isinstance(body, MultimodalBody)
+        _initialize(Network(body.image, body.image_top), spec.image, generator)
+        _initialize(Network(body.columns, nn.Identity()), spec.columns, generator)
+    init = None if isinstance(spec, Multimodal) else starting_weights(spec)
     if init is not None:
         initialize_(network, init, generator)
     elif (head_init := _head_weights(spec)) is not None:
         initialize_(network.head, head_init, generator)
-    return network
 
 
 def redraw_head(network: Network, spec: ModelSpec, seed: int) -> None:
@@ -52,7 +64,7 @@ def _head_weights(spec: ModelSpec) -> InitSpec | None:
     return starting_weights(spec)
 
 
-def _architecture(spec: ModelSpec, shape: tuple[int, ...], outputs: int) -> Network:
+def _architecture(spec: ModelSpec, shape: tuple[int, ...], outputs: int, columns: int = 0) -> Network:
     match spec.kind:
         case "linear" | "linear_svm":
             return build_linear(shape, outputs)
@@ -68,6 +80,11 @@ def _architecture(spec: ModelSpec, shape: tuple[int, ...], outputs: int) -> Netw
             from trainkit.nn.zoo import build_torchvision  # torchvision takes a second to import
 
             return build_torchvision(spec, _image(spec.name, shape), outputs)
+        case "multimodal":
+            if not columns:
+                raise ValueError("multimodal reads images and columns, the samples have no columns")
+            image = _architecture(spec.image, _image(spec.kind, shape), 1)
+            return build_multimodal(spec, image, _architecture(spec.columns, (columns,), 1), outputs)
         case "ensemble":
             raise ValueError("an ensemble has no weights of its own: it is put together from trained models")
         case "gradient_boosting" | "rbf_svm":
@@ -89,6 +106,8 @@ def starting_weights(spec: ModelSpec) -> InitSpec | None:
             return None
         case "linear_svm":
             return ZerosInit()
+        case "multimodal":  # of the head
+            return HeNormalInit() if spec.dense else XavierUniformInit()
         case "mlp" | "cnn" | "residual_cnn":
             return HeNormalInit() if spec.activation in RELU_LIKE else XavierUniformInit()
         case _:

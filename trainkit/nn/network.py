@@ -17,7 +17,8 @@ class Network(nn.Module):
     """z = head(body(x)): (B, ...) -> (B, outputs) raw outputs, no softmax.
 
     `head` holds the last linear layers; `body` is everything before them, in ordered named blocks.
-    Recurrent bodies also take the true lengths (B,) of padded sequences (B, T, F).
+    Some bodies read a second input: recurrent ones the true lengths (B,) of padded sequences (B, T, F), multimodal ones
+    the columns (B, d) beside images.
     """
 
     def __init__(self, body: nn.Module, head: nn.Module) -> None:
@@ -27,13 +28,13 @@ class Network(nn.Module):
         self.frozen: frozenset[str] = frozenset()
         """Names of submodules that stay in eval mode (`set_trainable`)."""
 
-    def features(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def features(self, x: Tensor, side_input: Tensor | None = None) -> Tensor:
         """What the head sees: (B, width)."""
-        out: Tensor = self.body(x) if lengths is None else self.body(x, lengths)
+        out: Tensor = self.body(x) if side_input is None else self.body(x, side_input)
         return out
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        out: Tensor = self.head(self.features(x, lengths))
+    def forward(self, x: Tensor, side_input: Tensor | None = None) -> Tensor:
+        out: Tensor = self.head(self.features(x, side_input))
         return out
 
     def train(self, mode: bool = True) -> Network:
@@ -44,7 +45,18 @@ class Network(nn.Module):
         return self
 
 
-CONTAINERS = ("backbone", "features", "layers", "encoder", "classifier", "stages", "blocks", "trunk_output")
+CONTAINERS = (
+    "image",
+    "columns",
+    "backbone",
+    "features",
+    "layers",
+    "encoder",
+    "classifier",
+    "stages",
+    "blocks",
+    "trunk_output",
+)
 """Names of modules that only list stages."""
 
 
@@ -126,7 +138,7 @@ def open_modules(network: Network) -> list[nn.Module]:
 
 
 def _short(path: str) -> str:
-    return path.removeprefix("body.").removeprefix("backbone.")
+    return path.removeprefix("body.").replace("image.backbone.", "image.").removeprefix("backbone.")
 
 
 def _frozen_modules(network: Network, open_blocks: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from trainkit.spec.metrics import DIRECTIONS, METRIC_DESCRIPTIONS
 
 SECTIONS: dict[str, Any] = {
     "preprocess": preprocess.PreprocessStep,
+    "preprocess_columns": preprocess.PreprocessStep,
     "augment": augment.AugmentStep,
     "init": init.InitSpec,
     "model": models.ModelSpec,

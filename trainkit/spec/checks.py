@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trainkit.spec.facts import (
@@ -14,6 +14,7 @@ from trainkit.spec.facts import (
     DatasetFacts,
     Sample,
     class_counts,
+    column_steps,
     feature_columns,
     is_classification,
     labelled_samples,
@@ -23,16 +24,24 @@ from trainkit.spec.facts import (
 from trainkit.spec.job import JobSpec, Task
 from trainkit.spec.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
 from trainkit.spec.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, metric_problem, mode_problem
-from trainkit.spec.models import SklearnModel, body_block_names, is_sklearn_model, smaller_model
+from trainkit.spec.models import (
+    ModelSpec,
+    SklearnModel,
+    body_block_names,
+    image_model,
+    is_sklearn_model,
+    smaller_model,
+)
+from trainkit.spec.preprocess import PreprocessStep
 from trainkit.spec.problems import Problem, pointer
 from trainkit.spec.split import part_sizes
 from trainkit.spec.synonyms import nearest
-from trainkit.spec.training import Blocks, SanityCheck, TrainSpec, chosen_blocks
+from trainkit.spec.training import BlockRange, Blocks, SanityCheck, TrainSpec, chosen_blocks
 from trainkit.spec.value_range import why_not_colour
 
 ANY_SAMPLE_AUGMENT = ("noise", "mixup")
 COLOUR_AUGMENT = ("saturation", "hue")
-IMAGE_MODELS = ("cnn", "residual_cnn", "torchvision")
+IMAGE_MODELS = ("cnn", "residual_cnn", "torchvision", "multimodal")
 WITH_BATCH_NORM = (
     *("resn", "wide_resn", "densenet", "efficientnet", "googlenet", "inception", "maxvit", "mnasnet", "mobilenet"),
     *("regnet", "shufflenet"),
@@ -87,7 +96,9 @@ def dataset_problems(spec: JobSpec, facts: DatasetFacts, task: Task | None) -> I
         return
     if facts.kind == "table":
         yield from _column_problems(spec, facts)
-    elif task is None:
+    else:
+        yield from _image_column_problems(spec, facts)
+    if facts.kind != "table" and task is None:
         hint = "Upload labels with it."
         if facts.kind in ("sequences", "arrays"):
             hint += ' To predict how series go on, use task "forecasting".'
@@ -147,18 +158,99 @@ def _column_problems(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
     elif column is not None and column.infinite:
         message = f'{column.infinite} values of the target column "{target}" are infinite, or beyond 3.4e38'
         yield Problem("/dataset/target", "infinite_values", message, "Correct or remove those rows and upload again.")
+    yield from _unknown_columns(spec, names, target, listing)
+    columns = feature_columns(spec, facts)
+    if target in names and not columns and not forecasting:
+        yield Problem("/dataset/features", "no_features", "no feature column is left", listing)
+    yield from _infinite_values(columns)
+    if forecasting:
+        yield from _gaps_in_series(columns)
+    else:
+        yield from _feature_problems(spec, columns)
+
+
+def _image_column_problems(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
+    """What the fields about columns may not ask of images, arrays and sequences, and a multimodal model of its images."""
+    named = spec.dataset
+    if facts.kind == "image_table" and facts.target is not None and named.target not in (None, facts.target):
+        yield Problem(
+            "/dataset/target",
+            "target_is_fixed",
+            f'the images are labelled by the column "{facts.target}", which was chosen at upload',
+            f'Leave it out; or read the dataset again: POST /v1/datasets/{{id}}:reread with {{"target": "{named.target}"}}.',
+        )
+    multimodal = spec.model.kind == "multimodal"
+    names = [column.name for column in facts.columns or ()]
+    if not names:
+        for field in ("features", "ignore"):
+            if getattr(named, field):
+                message = f"a dataset of kind {facts.kind} has no columns to choose from"
+                hint = "Remove it."
+                if facts.kind == "image_table":
+                    message, hint = (
+                        "the images have no columns beside their labels",
+                        "Remove it, or read the dataset again.",
+                    )
+                yield Problem(f"/dataset/{field}", "no_columns", message, hint)
+        if multimodal:
+            hint = "Use a cnn. Columns come with an image_table: images and one table that names them, in one archive."
+            if facts.kind == "image_table":
+                hint += " One that was uploaded to an earlier version is read again with POST /v1/datasets/{id}:reread."
+            yield Problem(
+                "/model/kind", "needs_columns", "multimodal reads images and columns; there are no columns", hint
+            )
+        elif spec.preprocess_columns is not None:
+            yield _unread_steps(spec)
+        return
+    listing = f"Columns: {', '.join(names[:30])}{' ...' if len(names) > 30 else ''}."
+    yield from _unknown_columns(spec, names, facts.target, listing)
+    if not multimodal:
+        if spec.preprocess_columns is not None:
+            yield _unread_steps(spec)
+        return
+    columns = feature_columns(spec, facts)
+    if not columns:
+        hint = f"Use a cnn, which reads the image alone. {listing}"
+        yield Problem("/dataset/features", "no_features", "no feature column is left for the model", hint)
+    yield from _infinite_values(columns)
+    yield from _feature_problems(spec, columns)
+
+
+def unused_columns(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
+    """Warn of the columns beside images that the model does not read, unless the spec ignores them itself."""
+    if facts.kind != "image_table" or spec.model.kind in ("multimodal", "ensemble"):
+        return
+    names = [column.name for column in feature_columns(spec, facts)]
+    if names:
+        listed = f"{', '.join(names[:10])}{' ...' if len(names) > 10 else ''}"
+        yield Problem(
+            "/model/kind",
+            "unused_columns",
+            f"{spec.model.kind} reads the image alone: the table's columns are not used ({listed})",
+            'Use {"kind": "multimodal"} to learn from both; or name them in `dataset.ignore` to keep this warning away.',
+        )
+
+
+def _unread_steps(spec: JobSpec) -> Problem:
+    message = f"{spec.model.kind} reads no columns beside images"
+    return Problem("/preprocess_columns", "needs_multimodal", message, 'Use {"kind": "multimodal"}, or remove it.')
+
+
+def _unknown_columns(spec: JobSpec, names: Sequence[str], target: str | None, listing: str) -> Iterator[Problem]:
     for field, chosen in (("features", spec.dataset.features or ()), ("ignore", spec.dataset.ignore)):
         for index, name in enumerate(chosen):
-            if name not in names:
+            if field == "features" and name == target:
+                yield Problem(
+                    f"/dataset/features/{index}", "target_as_feature", f'"{name}" is the target', "Take it out."
+                )
+            elif name not in names:
                 hint = " ".join(part for part in (nearest(name, names), listing) if part)
                 yield Problem(
                     f"/dataset/{field}/{index}", "unknown_column", f'the dataset has no column "{name}"', hint
                 )
-            elif field == "features" and name == target:
-                yield Problem(
-                    f"/dataset/features/{index}", "target_as_feature", f'"{name}" is the target', "Take it out."
-                )
-    columns = feature_columns(spec, facts)
+
+
+def _infinite_values(columns: Sequence[ColumnFacts]) -> Iterator[Problem]:
     infinite = [column.name for column in columns if column.infinite]
     if infinite:
         yield Problem(
@@ -167,12 +259,11 @@ def _column_problems(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
             f"values are infinite, or beyond 3.4e38, in {', '.join(infinite[:10])}",
             "Correct the rows and upload again, read them as missing (the column's `missing`), or ignore the columns.",
         )
-    if target in names and not columns and not forecasting:
-        yield Problem("/dataset/features", "no_features", "no feature column is left", listing)
-    if forecasting:
-        yield from _gaps_in_series(columns)
-        return
-    imputes = any(step.kind == "impute" for step in (spec.preprocess or ()))
+
+
+def _feature_problems(spec: JobSpec, columns: Sequence[ColumnFacts]) -> Iterator[Problem]:
+    """What keeps a column from being an input."""
+    imputes = any(step.kind == "impute" for step in column_steps(spec))
     for column in columns:
         if column.type == "categorical" and column.categories is None:
             yield Problem(
@@ -183,11 +274,12 @@ def _column_problems(spec: JobSpec, facts: DatasetFacts) -> Iterator[Problem]:
             )
     with_gaps = [column.name for column in columns if column.missing]
     if with_gaps and not imputes:
+        field = "preprocess_columns" if spec.model.kind == "multimodal" else "preprocess"
         yield Problem(
-            "/preprocess",
+            f"/{field}",
             "missing_values",
             f"values are missing in {', '.join(with_gaps[:10])}",
-            "Write `preprocess: [impute, z_score]`, or `[impute]` and your own steps, or leave the columns out.",
+            f"Write `{field}: [impute, z_score]`, or `[impute]` and your own steps, or leave the columns out.",
         )
 
 
@@ -302,12 +394,25 @@ def class_sizes_in_folds(context: CheckContext) -> list[float]:
 
 def _preprocess_problems(context: CheckContext) -> Iterator[Problem]:
     spec, sample = context.spec, context.sample
+    if sample.columns:
+        columns = replace(context, sample=Sample("vector", (sample.columns,)))
+        yield from _step_problems(columns, "preprocess_columns", spec.preprocess_columns or (), imputes=True)
+    image = replace(context, sample=Sample(sample.form, sample.shape))
+    yield from _step_problems(image, "preprocess", spec.preprocess or (), imputes=context.facts.kind == "table")
+
+
+def _step_problems(
+    context: CheckContext, field: str, steps: Sequence[PreprocessStep], *, imputes: bool
+) -> Iterator[Problem]:
+    """The steps of one input. `imputes`: whether it may have gaps."""
+    spec, sample = context.spec, context.sample
     width, flat = sample.size if sample.form != "sequence" else sample.shape[-1], sample.form != "image"
-    for index, step in enumerate(spec.preprocess or ()):
-        where = f"/preprocess/{index}"
+    for index, step in enumerate(steps):
+        where = f"/{field}/{index}"
         if step.kind == "impute":
-            if context.facts.kind != "table":
-                yield Problem(where, "tables_only", "impute is for tables", "Remove it.")
+            if not imputes:
+                hint = "Put it into `preprocess_columns`." if spec.model.kind == "multimodal" else "Remove it."
+                yield Problem(where, "tables_only", "impute is for tables", hint)
             elif index:
                 yield Problem(where, "order", "impute must come first: the other steps cannot see gaps", "Move it up.")
             continue
@@ -357,6 +462,9 @@ def _augment_problems(context: CheckContext) -> Iterator[Problem]:
                 yield Problem(where, "needs_soft_targets", f"{kind} cannot take mixed targets", hint)
         if step.kind == "cutmix" and not context.classification:
             yield Problem(where, "needs_classes", "cutmix mixes classes", "Use mixup for regression.")
+        if step.kind in ("mixup", "cutmix") and context.spec.model.kind == "multimodal":
+            message = f"{step.kind} mixes images and targets, and the columns would stay as they are"
+            yield Problem(where, "not_with_columns", message, "Remove it; the other steps change the image alone.")
         if step.kind in ("mixup", "cutmix") and context.spec.model.kind == "linear_svm":
             yield Problem(where, "needs_soft_targets", "the SVM's hinge loss cannot take mixed targets", "Remove it.")
 
@@ -367,7 +475,8 @@ def _model_problems(context: CheckContext) -> Iterator[Problem]:
         yield Problem(
             "/model/kind", "needs_image", f"{kind} reads images, the samples are {sample.form}s", "Use an mlp."
         )
-    if kind == "torchvision" and sample.form == "image" and sample.shape[0] not in (1, 3):
+    torchvision = getattr(image_model(context.spec.model), "kind", None) == "torchvision"
+    if torchvision and sample.form == "image" and sample.shape[0] not in (1, 3):
         message = f"torchvision's networks read grey or RGB images, these have {sample.shape[0]} channels"
         yield Problem("/model/kind", "needs_colour", message, "Use a cnn or residual_cnn, which read any channels.")
     if kind in RECURRENT_MODELS and sample.form != "sequence":
@@ -391,6 +500,9 @@ def _model_problems(context: CheckContext) -> Iterator[Problem]:
         return
     if kind == "linear_svm" and not context.classification:
         yield Problem("/model/kind", "needs_classes", "the SVM separates classes", "Use linear for regression.")
+    if context.spec.adapt is not None and kind == "multimodal":
+        message = "domain adaptation is not there for models of images and columns"
+        yield Problem("/adapt", "not_with_columns", message, "Remove it, or use the image alone: a cnn.")
     if context.spec.adapt is not None and (not context.classification or kind == "ensemble"):
         yield Problem("/adapt", "needs_classes", "domain adaptation is for classification models", "Remove it.")
     if context.spec.adapt is not None and context.spec.train.gradient_accumulation_steps > 1:
@@ -417,8 +529,14 @@ def _single_sample_problems(context: CheckContext) -> Iterator[Problem]:
 
 def _norms_one_value(context: CheckContext) -> bool:
     """Whether a batch norm of the model sees one value a channel in a batch of one sample."""
-    model, shape = context.spec.model, context.sample.shape
-    side = min(shape[-2:]) if context.sample.form == "image" else 1
+    model, sample = context.spec.model, context.sample
+    side = min(sample.shape[-2:]) if sample.form == "image" else 1
+    if model.kind == "multimodal":
+        return _norms_one(model.image, side) or _norms_one(model.columns, side)
+    return _norms_one(model, side)
+
+
+def _norms_one(model: ModelSpec, side: int) -> bool:
     match model.kind:
         case "mlp":
             return model.norm == "batch" and bool(model.hidden)
@@ -532,6 +650,11 @@ def _transfer_problems(context: CheckContext) -> Iterator[Problem]:
         chosen: list[tuple[str, Blocks]] = [("/start_from/freeze", "none" if start.freeze == "body" else start.freeze)]
         chosen += [(f"/start_from/phases/{index}/unfreeze", one.unfreeze) for index, one in enumerate(start.phases)]
         for where, blocks in chosen:
+            if spec.model.kind == "multimodal" and isinstance(blocks, int | BlockRange) and blocks:
+                names = ", ".join(body_block_names(spec.model)[:10])
+                message = "two encoders beside each other have no first and last blocks"
+                yield Problem(where, "no_block_order", message, f"Name the blocks, such as {names}.")
+                continue
             try:
                 chosen_blocks(body_block_names(spec.model), blocks)
             except ValueError as error:

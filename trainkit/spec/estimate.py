@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any, Literal
@@ -14,11 +15,14 @@ from trainkit.spec.models import (
     Ensemble,
     GradientBoosting,
     Mlp,
+    Multimodal,
     Recurrent,
     ResidualCnn,
     SklearnModel,
     Torchvision,
+    image_model,
 )
+from trainkit.spec.preprocess import PreprocessStep
 from trainkit.spec.resolve import ResolvedSpec
 from trainkit.spec.torchvision_architectures import SIDE_MULTIPLE, TORCHVISION_SIZES, target_size
 
@@ -76,7 +80,7 @@ def estimate(resolved: ResolvedSpec, facts: DatasetFacts) -> dict[str, Any]:
     # forward and backward keep about two copies of every activation
     activation_bytes = 2 * layers.activations * batch * BYTES + (gathered - batch) * sample.size * BYTES
     stored = 1 if facts.input_dtype == "uint8" and sample.form == "image" else BYTES
-    data_bytes = facts.samples * sample.size * stored
+    data_bytes = facts.samples * ((sample.size - sample.columns) * stored + sample.columns * BYTES)
     if isinstance(spec.model, SklearnModel):
         model_bytes, seconds = sklearn_cost(spec.model, samples, seen.size, outputs, classes=context.classification)
         memory = PROCESS_BYTES + model_bytes + data_bytes
@@ -99,8 +103,14 @@ def estimate(resolved: ResolvedSpec, facts: DatasetFacts) -> dict[str, Any]:
 
 
 def _after_preprocessing(resolved: ResolvedSpec) -> Sample:
-    sample = resolved.sample
-    for step in resolved.spec.preprocess or ():
+    spec, sample = resolved.spec, resolved.sample
+    seen = _after_steps(spec.preprocess or (), Sample(sample.form, sample.shape))
+    columns = _after_steps(spec.preprocess_columns or (), Sample("vector", (sample.columns,)))
+    return replace(seen, columns=columns.size)
+
+
+def _after_steps(steps: Iterable[PreprocessStep], sample: Sample) -> Sample:
+    for step in steps:
         if step.kind == "pca":
             width = sample.size if sample.form != "sequence" else sample.shape[-1]
             kept = step.components if type(step.components) is int else width
@@ -114,9 +124,10 @@ def _after_preprocessing(resolved: ResolvedSpec) -> Sample:
 
 def _building_bytes(spec: JobSpec) -> int:
     """Weights of a whole torchvision network: it is built before its top is taken off."""
-    if not isinstance(spec.model, Torchvision):
+    model = image_model(spec.model)
+    if not isinstance(model, Torchvision):
         return 0
-    size = TORCHVISION_SIZES[spec.model.name]
+    size = TORCHVISION_SIZES[model.name]
     return BYTES * (size.parameters + 1000 * size.width)
 
 
@@ -136,13 +147,31 @@ def body_and_head(spec: JobSpec, sample: Sample, outputs: int) -> tuple[Layers, 
     model = spec.model
     if isinstance(model, Ensemble | SklearnModel):
         return Layers(), Layers()
-    body = model_layers(model, sample, 0)
-    width = model_layers(model, sample, 1).parameters - body.parameters - 1
-    hidden: tuple[int, ...] = model.dense if isinstance(model, Torchvision) else ()
+    if isinstance(model, Multimodal):
+        image, image_width = _encoder(model.image, Sample(sample.form, sample.shape))
+        columns, columns_width = _encoder(model.columns, Sample("vector", (sample.columns,)))
+        body, width = image + columns, image_width + columns_width
+    else:
+        body, width = _features(model, sample)
+    hidden: tuple[int, ...] = model.dense if isinstance(model, Torchvision | Multimodal) else ()
     if spec.start_from is not None and spec.start_from.head == "new":
         hidden = spec.start_from.head_hidden or hidden
     head = _dense(width, hidden, outputs)
     return body, replace(head, activations=head.activations - width)
+
+
+def _features(model: Any, sample: Sample) -> tuple[Layers, int]:
+    """The layers before a head, and the width of the features that they give."""
+    body = model_layers(model, sample, 0)
+    return body, model_layers(model, sample, 1).parameters - body.parameters - 1
+
+
+def _encoder(model: Any, sample: Sample) -> tuple[Layers, int]:
+    """The same of all but the output layer."""
+    body, width = _features(model, sample)
+    if not isinstance(model, Torchvision) or not model.dense:
+        return body, width
+    return body + _dense(width, model.dense, 0), model.dense[-1]
 
 
 def model_layers(model: Any, sample: Sample, outputs: int) -> Layers:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from trainkit.spec.job import JobSpec, Task
+from trainkit.spec.preprocess import PreprocessStep
 
 DatasetKind = Literal["images", "image_table", "table", "arrays", "idx", "sequences", "weights"]
 DATASET_KINDS: tuple[str, ...] = ("images", "image_table", "table", "arrays", "idx", "sequences", "weights")
@@ -54,8 +55,9 @@ class DatasetFacts(BaseModel):
     target_type: Literal["class", "number", "none"] | None = None
     """None for tables until a target column is chosen."""
     columns: tuple[ColumnFacts, ...] | None = None
+    """Of a table; of images that a table describes, its columns beside file names and labels."""
     target: str | None = None
-    """The table's target column as named at upload."""
+    """The table's target column as named at upload, or the one that labels the images."""
     splits: dict[str, int] | None = Field(default=None)
     """Samples in each predefined part (train, validation, test); None when the dataset ships none."""
     target_width: int = 1
@@ -84,6 +86,8 @@ class Sample:
 
     form: SampleForm
     shape: tuple[int, ...]
+    columns: int = 0
+    """Values that a multimodal model reads beside the image."""
 
     @property
     def size(self) -> int:
@@ -91,7 +95,7 @@ class Sample:
         product = 1
         for side in self.shape:
             product *= side
-        return product
+        return product + self.columns
 
 
 def target_column(spec: JobSpec, facts: DatasetFacts) -> ColumnFacts | None:
@@ -121,11 +125,18 @@ def feature_columns(spec: JobSpec, facts: DatasetFacts) -> list[ColumnFacts]:
     return [column for column in facts.columns or () if column.name not in left_out]
 
 
+def column_steps(spec: JobSpec) -> tuple[PreprocessStep, ...]:
+    """The preprocessing of the columns, of a table or beside images."""
+    return (spec.preprocess_columns if spec.model.kind == "multimodal" else spec.preprocess) or ()
+
+
 def sample_of(spec: JobSpec, facts: DatasetFacts) -> Sample:
     """Form and shape of one sample before preprocessing."""
     if facts.kind == "table":
-        return Sample("vector", (sum(_column_width(spec, column) for column in feature_columns(spec, facts)),))
+        return Sample("vector", (_columns_width(spec, facts),))
     shape = facts.input_shape or ()
+    if facts.kind == "image_table" and spec.model.kind == "multimodal":
+        return Sample("image", shape, _columns_width(spec, facts))
     if facts.kind == "sequences":
         return Sample("sequence", shape)
     if facts.kind in IMAGE_KINDS or len(shape) == 3:
@@ -135,10 +146,14 @@ def sample_of(spec: JobSpec, facts: DatasetFacts) -> Sample:
     return Sample("vector", shape)
 
 
+def _columns_width(spec: JobSpec, facts: DatasetFacts) -> int:
+    return sum(_column_width(spec, column) for column in feature_columns(spec, facts))
+
+
 def _column_width(spec: JobSpec, column: ColumnFacts) -> int:
     if column.type != "categorical":
         return 1
-    as_category = any(s.kind == "impute" and s.categorical == "category" for s in (spec.preprocess or ()))
+    as_category = any(s.kind == "impute" and s.categorical == "category" for s in column_steps(spec))
     return len(column.categories or ()) + int(as_category and column.missing > 0)
 
 

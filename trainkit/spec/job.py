@@ -40,6 +40,8 @@ class JobSpec(SpecModel):
     class: a loss is sum(w*l) / sum(w), as torch's CrossEntropyLoss(weight=...)."""
     preprocess: Annotated[Annotated[tuple[PreprocessStep, ...], Field(max_length=16)] | None, OneOrMore] = None
     """Steps in order, fitted on the training part. Left out: z_score for tables, none for others; []: none."""
+    preprocess_columns: Annotated[Annotated[tuple[PreprocessStep, ...], Field(max_length=16)] | None, OneOrMore] = None
+    """Multimodal models: the steps of the columns, where `preprocess` has those of the images. Left out: z_score."""
     augment: Annotated[tuple[AugmentStep, ...], OneOrMore] = Field((), max_length=32)
     """Steps in order, drawn per training sample."""
     model: ModelSpec

@@ -9,7 +9,8 @@ from typing import Any
 from trainkit.spec.estimate import estimate
 from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.job import JobSpec
-from trainkit.spec.models import ModelSpec, is_sklearn_model
+from trainkit.spec.models import ModelSpec, Multimodal, is_sklearn_model
+from trainkit.spec.patch import merge_patch
 from trainkit.spec.problems import Problem, SpecError
 from trainkit.spec.resolve import ResolvedSpec, resolve
 
@@ -115,14 +116,15 @@ def next_spec(spec: JobSpec | Mapping[str, Any], evidence: Mapping[str, Any]) ->
 
 
 def _offer(document: dict[str, Any], section: str, change: dict[str, Any], fork: bool, why: str) -> dict[str, Any]:
-    changed = {**document, section: {**(document.get(section) or {}), **change}}
-    return {"patch": {section: change}, "spec": changed, "fork": fork, "why": why}
+    patch = {section: change}
+    return {"patch": patch, "spec": merge_patch(document, patch), "fork": fork, "why": why}
 
 
 def _smaller_batches(spec: JobSpec) -> tuple[int, int, bool] | None:
     """(batch_size, accumulation steps, whether their product stays): about half the batch, a divisor if one is near."""
     batch_size, accumulation_steps = spec.train.batch_size, spec.train.gradient_accumulation_steps
-    normalises = spec.model.kind == "torchvision" or getattr(spec.model, "norm", "none") == "batch"
+    parts = (spec.model.image, spec.model.columns) if isinstance(spec.model, Multimodal) else (spec.model,)
+    normalises = any(part.kind == "torchvision" or getattr(part, "norm", "none") == "batch" for part in parts)
     least, half = 2 if normalises else 1, batch_size // 2  # one sample has no variance to normalise by
     if half < least:
         return None
@@ -144,6 +146,11 @@ def _narrower(model: ModelSpec) -> dict[str, Any]:
             change[name] = [max(1, one // 2) for one in width]
         elif isinstance(width, int) and width > 1:
             change[name] = width // 2
+    if isinstance(model, Multimodal):
+        encoders = {"image": model.image, "columns": model.columns}
+        narrower = {name: _narrower(encoder) for name, encoder in encoders.items()}
+        change |= {name: {"kind": encoders[name].kind, **fields} for name, fields in narrower.items() if fields}
+        return change
     side = getattr(model, "image_size", None)
     return {"image_size": side // 2} if side is not None and side >= 2 * LEAST_SIDE else change
 

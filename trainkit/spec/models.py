@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from trainkit.spec.base import DropProbability, NonNegative, Positive, Rate, ShortForm, SpecModel, Width
 from trainkit.spec.init import InitSpec
@@ -166,6 +166,46 @@ class Torchvision(SpecModel):
         return self
 
 
+MODEL_SHORT_FORM = ShortForm({name: {"kind": "torchvision", "name": name} for name in TORCHVISION_CLASSIFIERS})
+ImageEncoderSpec = Annotated[Cnn | ResidualCnn | Torchvision, Field(discriminator="kind"), MODEL_SHORT_FORM]
+ColumnEncoderSpec = Annotated[Mlp, BeforeValidator(ShortForm().write_out, json_schema_input_type=Mlp | Literal["mlp"])]
+
+
+class Multimodal(SpecModel):
+    """Images and the columns of their table: an encoder for each, and one head that reads both."""
+
+    kind: Literal["multimodal"] = "multimodal"
+    image: ImageEncoderSpec = Cnn()
+    """What reads the image: a cnn, residual_cnn or torchvision architecture without its output layer."""
+    columns: ColumnEncoderSpec = Mlp(hidden=(64, 32))
+    """What reads the columns: an mlp without its output layer; with `hidden: []` the columns go to the head as they are."""
+    dense: tuple[Width, ...] = Field((64,), max_length=8)
+    """Hidden linear layers with relu on the features of both, joined; they belong to the head.
+
+    With `[]` the head is one linear layer: the output is then a sum of what the image and what the columns say.
+    """
+    dropout: DropProbability = 0.0
+    """Before the output."""
+    init: InitSpec | None = None
+    """How the head's weights start; left out: He with `dense`, else Xavier. The encoders have an `init` of their own."""
+
+    @model_validator(mode="after")
+    def encoders_are_drawn(self) -> Multimodal:
+        for name, encoder in (("image", self.image), ("columns", self.columns)):
+            if encoder.init is not None and encoder.init.kind == "pretrained":
+                raise ValueError(
+                    f"`{name}.init` cannot be pretrained: name the source in `start_from`, which gives its weights to the "
+                    "encoder that they fit by name"
+                )
+        return self
+
+
+def image_model(model: ModelSpec) -> Cnn | ResidualCnn | Torchvision | None:
+    """Return what reads the images with convolutions or patches: the model itself, or its image encoder."""
+    found = model.image if model.kind == "multimodal" else model
+    return found if isinstance(found, Cnn | ResidualCnn | Torchvision) else None
+
+
 def body_block_names(model: ModelSpec) -> tuple[str, ...]:
     """Names of the body's blocks from input to output, as `freeze` and `unfreeze` take them; none without a body."""
     match model.kind:
@@ -182,6 +222,10 @@ def body_block_names(model: ModelSpec) -> tuple[str, ...]:
             return tuple(f"layers.layer_{number}" for number in range(1, model.layers + 1))
         case "torchvision":
             return torchvision_blocks(model.name, include_top=model.include_top)
+        case "multimodal":
+            image = (f"image.{name}" for name in body_block_names(model.image))
+            top = ("image_top",) if isinstance(model.image, Torchvision) and model.image.dense else ()
+            return (*image, *top, *(f"columns.{name}" for name in body_block_names(model.columns)))
         case _:
             return ()
 
@@ -242,9 +286,19 @@ class RbfSvm(SpecModel):
 
 SklearnModel = GradientBoosting | RbfSvm
 """What scikit-learn fits: no network, no epochs, no weights to start from."""
-MODEL_SHORT_FORM = ShortForm({name: {"kind": "torchvision", "name": name} for name in TORCHVISION_CLASSIFIERS})
 ModelSpec = Annotated[
-    Linear | LinearSvm | Mlp | Cnn | ResidualCnn | Lstm | Gru | Torchvision | Ensemble | GradientBoosting | RbfSvm,
+    Linear
+    | LinearSvm
+    | Mlp
+    | Cnn
+    | ResidualCnn
+    | Lstm
+    | Gru
+    | Torchvision
+    | Multimodal
+    | Ensemble
+    | GradientBoosting
+    | RbfSvm,
     Field(discriminator="kind"),
     MODEL_SHORT_FORM,
 ]
@@ -279,6 +333,14 @@ def smaller_model(model: ModelSpec) -> ModelSpec | None:
             return kind(hidden=width, pooling=model.pooling) if width < model.hidden * model.layers else None
         case "torchvision":
             return Cnn(channels=(8, 16))
+        case "multimodal":
+            image, columns = smaller_model(model.image), smaller_model(model.columns)
+            if image is None and columns is None:
+                return None
+            dense = tuple(min(width, _quarter(width, 8, 32)) for width in model.dense[:1])
+            return Multimodal.model_validate(
+                {"image": image or model.image, "columns": columns or model.columns, "dense": dense}
+            )
         case _:
             return None
 

@@ -15,7 +15,7 @@ from trainkit.spec.split import SplitSpec
 
 KINDS = {"model": MODEL_SHORT_FORM, "loss": ShortForm(), "optimizer": ShortForm(), "schedule": ShortForm()}
 """Sections of one kind."""
-LISTS = ("preprocess", "augment", "early_stop")
+LISTS = ("preprocess", "preprocess_columns", "augment", "early_stop")
 """Sections that are lists of kinds."""
 
 
@@ -33,9 +33,21 @@ def full_form(document: Any) -> Any:
     for name in LISTS:
         if isinstance(steps := as_list(full.get(name)), list):
             full[name] = [ShortForm().write_out(step) for step in steps]
-    model = full.get("model")
-    if isinstance(model, Mapping) and isinstance(model.get("init"), str):
-        full["model"] = {**model, "init": ShortForm().write_out(model["init"])}
+    if "model" in full:
+        full["model"] = _full_model(full["model"])
+    return full
+
+
+def _full_model(model: Any) -> Any:
+    """The model, and the encoders of a multimodal one, with the short forms in it written out."""
+    if not isinstance(model, Mapping):
+        return model
+    full = dict(model)
+    if isinstance(full.get("init"), str):
+        full["init"] = ShortForm().write_out(full["init"])
+    for name in ("image", "columns"):
+        if name in full:
+            full[name] = _full_model(MODEL_SHORT_FORM.write_out(full[name]))
     return full
 
 

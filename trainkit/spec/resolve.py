@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -37,6 +37,7 @@ SHAPE_STAYS_KNOWN = ("missing_values", "target_as_feature", "too_many_categories
 STAND_INS: dict[str, dict[str, Any]] = {
     "augment": {"kind": "noise", "std": 0},
     "preprocess": {"kind": "zero_mean"},
+    "preprocess_columns": {"kind": "zero_mean"},
     "early_stop": {"kind": "diverged"},
     "model": {"kind": "linear"},
 }
@@ -91,9 +92,7 @@ def resolve(spec: JobSpec | Mapping[str, Any], facts: DatasetFacts) -> ResolvedS
             spec = parse_spec(document)
         except SpecError as error:
             raise SpecError([*error.problems, *further_problems(document, error.problems, facts)]) from None
-    standardises = spec.preprocess is None and _is_standardised(spec, facts)
-    if spec.preprocess is None:
-        spec = spec.model_copy(update={"preprocess": (ZScore(),) if standardises else ()})
+    spec, standardised = _with_preprocessing(spec, facts)
     task = infer_task(spec, facts)
     early = [*checks.dataset_problems(spec, facts, task)]
     if task is None or any(problem.code not in SHAPE_STAYS_KNOWN for problem in early):
@@ -107,13 +106,27 @@ def resolve(spec: JobSpec | Mapping[str, Any], facts: DatasetFacts) -> ResolvedS
     if found:
         raise SpecError(found)
     complete = _complete(spec, task, context.has_validation)
-    warnings = [*_warnings(spec, context), *([STANDARDISED] if standardises else ())]
+    warnings = [*_warnings(spec, context), *standardised]
     return ResolvedSpec(complete, context.sample, context.outputs, tuple(warnings))
 
 
-def _is_standardised(spec: JobSpec, facts: DatasetFacts) -> bool:
-    """Whether z_score is the default: columns of a table have scales of their own, which a network cannot bridge."""
-    return facts.kind == "table" and not is_sklearn_model(spec.model) and spec.model.kind != "ensemble"
+def _with_preprocessing(spec: JobSpec, facts: DatasetFacts) -> tuple[JobSpec, list[Problem]]:
+    """The spec with its preprocessing written out, and the warning where z_score was chosen.
+
+    Columns of a table have scales of their own, which a network cannot bridge: z_score is their default.
+    """
+    update: dict[str, Any] = {}
+    warnings = []
+    if spec.preprocess is None:
+        standardises = facts.kind == "table" and not is_sklearn_model(spec.model) and spec.model.kind != "ensemble"
+        update["preprocess"] = (ZScore(),) if standardises else ()
+        if standardises:
+            warnings.append(STANDARDISED)
+    if spec.preprocess_columns is None and spec.model.kind == "multimodal":
+        update["preprocess_columns"] = (ZScore(),)
+        hint = STANDARDISED.hint.replace("preprocess:", "preprocess_columns:")
+        warnings.append(replace(STANDARDISED, pointer="/preprocess_columns", hint=hint))
+    return spec.model_copy(update=update), warnings
 
 
 def load_resolved(document: Mapping[str, Any], facts: DatasetFacts) -> ResolvedSpec:
@@ -188,6 +201,7 @@ def best_monitor(spec: JobSpec, has_validation: bool) -> str | None:
 
 
 def _warnings(spec: JobSpec, context: checks.CheckContext) -> Iterator[Problem]:
+    yield from checks.unused_columns(spec, context.facts)
     if is_sklearn_model(spec.model):
         yield from checks.sklearn_warnings(spec, default_loss(spec, context.task))
     else:

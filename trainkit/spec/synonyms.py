@@ -25,6 +25,7 @@ FIELDS: dict[str, str] = {
     "split.seed": "split_seed",
     "balance": "class_weight class_weights sampler oversampling undersampling",
     "preprocess": "preprocessing scaler scaling normalize normalization standardize standardise transform preprocessor",
+    "preprocess_columns": "column_transformer columntransformer tabular_preprocessing preprocess_tabular column_steps",
     "augment": "augmentation augmentations data_augmentation transforms image_augmentation",
     "model": "architecture arch network net backbone model_name model_type estimator classifier",
     "model.hidden": (
@@ -41,6 +42,8 @@ FIELDS: dict[str, str] = {
     "model.norm": "batch_norm batchnorm batch_normalization use_batch_norm use_bn bn normalization_layer norm_layer",
     "model.dropout": "dropout dropout_rate drop_rate drop_prob dropout_prob p_dropout drop p recurrent_dropout",
     "model.init": "kernel_initializer initializer initialization weight_init init_method weights pretrained init",
+    "model.image": "image_encoder vision vision_encoder image_model image_backbone image_body",
+    "model.columns": "tabular tabular_encoder metadata column_encoder columns_encoder tabular_model",
     "model.name": "variant arch architecture",
     "model.image_size": "input_size img_size resize image_height",
     "model.max_iter": "n_estimators num_boost_round num_iterations n_rounds",
@@ -175,6 +178,7 @@ KINDS: dict[str, str] = {
         "GradientBoostingClassifier GradientBoostingRegressor random_forest RandomForestClassifier "
         "RandomForestRegressor trees decision_tree gbm gbdt XGBClassifier XGBRegressor"
     ),
+    "multimodal": "multi_modal multi_input multiinput two_tower late_fusion fusion image_and_tabular wide_deep",
     "ensemble": "voting VotingClassifier bagging",
     "cross_entropy": (
         "crossentropy categorical_crossentropy sparse_categorical_crossentropy cross_entropy_loss nll nll_loss log_loss "

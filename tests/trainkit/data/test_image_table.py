@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from trainkit.data import DataError, Dataset, ImageInputs, load_dataset, prepare
+from trainkit.data.dataset import MAX_CATEGORIES
 from trainkit.data.image_table import read_image_table
+from trainkit.spec.read_options import ColumnOptions, ReadOptions
 
 
 def picture(level: int) -> bytes:
@@ -104,13 +106,72 @@ def findings(path: Path, folder: Path, code: str, **options: Any) -> list[dict[s
     return [found for found in report["findings"] if found["code"] == code]
 
 
-def test_columns_that_no_model_sees_are_named_in_a_finding(tmp_path: Path) -> None:
+def test_further_columns_are_features_beside_the_image(tmp_path: Path) -> None:
     text = "age,file,split,label,sex\n1.5,0.png,train,x,m\n2.5,1.png,train,y,f\n3.5,2.png,test,x,f\n"
-    (found,) = findings(image_table(tmp_path, text), tmp_path / "p", "unused_columns")
-    assert (found["severity"], found["where"]) == ("warning", "age")
-    assert found["message"].startswith("2 columns of the table are not used (age, sex)")
-    plain = image_table(tmp_path, "file,label\n0.png,x\n1.png,y\n2.png,x\n")
-    assert findings(plain, tmp_path / "q", "unused_columns") == []
+    path = image_table(tmp_path, text)
+    facts, report = prepare(path, tmp_path / "p")
+    assert facts.target == "label"
+    assert [(column.name, column.type) for column in facts.columns or ()] == [
+        ("age", "numeric"),
+        ("sex", "categorical"),
+    ]
+    assert report["columns"][0]["summary"] == "3 numbers"
+    assert [entry["name"] for entry in report["columns"]] == ["age", "sex", "file", "split", "label"]
+    (found,) = [found for found in report["findings"] if found["code"] == "feature_columns"]
+    assert (found["severity"], found["where"]) == ("info", "age")
+    assert "2 columns (age, sex)" in found["message"]
+    loaded = Dataset.load(tmp_path / "p")
+    assert isinstance(loaded.inputs, ImageInputs)
+    assert loaded.inputs.columns is not None
+    assert loaded.inputs.columns.columns["age"].values.tolist() == [1.5, 2.5, 3.5]
+    assert loaded.inputs.columns.format is not None
+    assert loaded.inputs.columns.format.names == ["age", "file", "split", "label", "sex"]
+
+
+def test_a_table_of_files_and_labels_has_no_features(tmp_path: Path) -> None:
+    facts, report = prepare(image_table(tmp_path, "file,label\n0.png,x\n1.png,y\n2.png,x\n"), tmp_path / "q")
+    assert facts.columns is None
+    assert {found["code"] for found in report["findings"]}.isdisjoint({"feature_columns", "unused_columns"})
+
+
+def test_columns_are_read_as_the_options_say_and_follow_the_rows_that_are_kept(tmp_path: Path) -> None:
+    rows = "\n".join(f"{i}.png,{'ab'[i % 2]},{'-' if i == 3 else f'{i}.0'}" for i in range(40))
+    path = image_table(tmp_path, f"file,label,dose\n{rows}\ngone.png,a,99.0\n", images=40)
+    options = ReadOptions(columns={"dose": ColumnOptions(type="number", missing=("-",))})
+    facts, report = prepare(path, tmp_path / "p", reading=options)
+    (dose,) = facts.columns or ()
+    assert (dose.type, dose.missing, dose.unique) == ("numeric", 1, 39)
+    assert dose.categories is not None
+    assert "99.0" not in dose.categories  # the row without an image is left out
+    assert dose.categories["7.0"] == 1
+    assert next(entry for entry in report["columns"] if entry["name"] == "dose")["missing_words"] == {"-": 1}
+
+
+def test_columns_that_cannot_be_inputs_are_named_in_a_finding(tmp_path: Path) -> None:
+    count = MAX_CATEGORIES + 2
+    rows = "\n".join(f"{i % 3}.png,{'ab'[i % 2]},person {i}," for i in range(count))
+    path = image_table(tmp_path, f"file,label,patient,empty\n{rows}\n")
+    found = findings(path, tmp_path / "p", "unused_columns")
+    assert [(one["severity"], one["where"]) for one in found] == [("warning", "patient"), ("warning", "empty")]
+    assert f"{count} different texts" in found[0]["message"]
+
+
+def test_a_column_that_tells_the_class_alone_is_a_finding(tmp_path: Path) -> None:
+    rows = "\n".join(f"{i}.png,{'ab'[i % 2]},{i % 2 + 0.5},{i % 7}" for i in range(60))
+    path = image_table(tmp_path, f"file,label,outcome,day\n{rows}\n", images=60)
+    (found,) = findings(path, tmp_path / "p", "target_leak")
+    assert found["where"] == "outcome"
+
+
+def test_the_same_image_with_other_columns_is_no_duplicate(tmp_path: Path) -> None:
+    path = image_table(
+        tmp_path, "file,label,side\n0.png,a,left\n0.png,b,right\n1.png,a,left\n2.png,b,left\n2.png,b,left\n"
+    )
+    _, report = prepare(path, tmp_path / "p")
+    codes = {found["code"]: found["message"] for found in report["findings"]}
+    assert "conflicting_labels" not in codes
+    assert codes["duplicates"].startswith("1 samples are exact duplicates")
+    assert codes["repeated_images"].startswith("1 samples have the image of another one")
 
 
 def test_a_table_beside_class_folders_is_named_in_a_finding(tmp_path: Path) -> None:

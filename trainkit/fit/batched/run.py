@@ -222,7 +222,7 @@ def _obstacle(setups: Sequence[RunSetup]) -> str | None:
     runtime = setups[0].runtime
     if runtime.precision != "float32" or runtime.compile or runtime.channels_last:
         return f"{runtime.precision} on {runtime.device} trains alone"
-    if any(setup.data.train.lengths is not None for setup in setups):
+    if any(setup.data.train.side_input is not None for setup in setups):
         return "sequences of unequal lengths train alone"
     if not same_shape([setup.network for setup in setups]):
         return "their preprocessing leaves networks of different shapes"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trainkit.data import ArrayInputs, Dataset, ImageInputs, SequenceInputs, TableInputs
 from trainkit.data.errors import InputError, InputProblem, input_error
+from trainkit.data.image_rows import ImageRows, image_rows
 from trainkit.data.layout import Layout
 from trainkit.data.table.column_format import CellError
 from trainkit.data.table.request_rows import TableRows
@@ -27,7 +28,7 @@ from trainkit.fit.encoding.table_encoder import (
     read_cell,
 )
 from trainkit.spec import JobSpec
-from trainkit.spec.facts import feature_columns, sample_of
+from trainkit.spec.facts import column_steps, feature_columns, sample_of
 from trainkit.spec.preprocess import Impute
 
 Index = NDArray[np.int64]
@@ -38,8 +39,8 @@ class Encoded:
     """Inputs of n samples on the CPU: (n, d), (n, C, H, W) or padded (n, T, F). Pixels stay uint8 until used."""
 
     x: Tensor
-    lengths: Tensor | None = None
-    """(n,) true lengths of padded sequences; None when all fill T."""
+    side_input: Tensor | None = None
+    """What goes with x: (n,) true lengths of padded sequences (None when all fill T), or (n, d) columns beside images."""
     warnings: tuple[RowWarnings, ...] | None = None
     """What is to be said of each row of a table that a client sent."""
 
@@ -64,8 +65,7 @@ class ImageEncoder:
         if isinstance(inputs, ArrayInputs):
             values = np.ascontiguousarray(inputs.values[index])
             return Encoded(torch.from_numpy(values).reshape(len(index), *self.shape))
-        pixels = np.ascontiguousarray(inputs.pixels[index])
-        return Encoded(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())
+        return Encoded(_channels_first(inputs.pixels[index]))
 
     def parse(self, x: Any) -> Encoded:
         """PIL images, uint8 arrays 0..255 or floats in [0, 1]: one or many, resized to the trained size.
@@ -79,6 +79,26 @@ class ImageEncoder:
         else:
             images = self._one(x)
         return Encoded(torch.stack([_to_tensor(image, self.shape) for image in images]))
+
+    def parse_rows(self, samples: ImageRows) -> Tensor:
+        """The images of a client's samples, (n, C, H, W). Raises InputError."""
+        if isinstance(samples.images, np.ndarray):  # of the trained size already
+            return _channels_first(with_channels(samples.images, self.shape[0]))
+        images, problems = [], []
+        for row, image in enumerate(samples.images):
+            try:
+                parts = self._one(image)
+                if len(parts) != 1:
+                    raise input_error(f"it is {len(parts)} images")
+                images.append(_to_tensor(parts[0], self.shape).permute(1, 2, 0).numpy())
+            except InputError as error:
+                message = f"{samples.place(row)}: the image cannot be read: {error}"
+                problems.append(InputProblem("invalid_input", message, samples.number(row), "image"))
+        if problems:
+            raise InputError(problems[:MOST_PROBLEMS])
+        return _channels_first(
+            np.stack(images)
+        )  # with the strides of `encode`, by which convolutions choose their kernel
 
     def _one(self, image: Any) -> list[NDArray[Any]]:
         if hasattr(image, "convert"):  # a PIL image, told by what it can do: PIL need not be imported for arrays
@@ -251,19 +271,62 @@ class SequenceEncoder:
         return cls(state["features"], state["fixed"], table)
 
 
-Encoder = ImageEncoder | ArrayEncoder | SequenceEncoder | TableEncoder
-_KINDS: dict[str, Any] = {one.kind: one for one in (ImageEncoder, ArrayEncoder, SequenceEncoder, TableEncoder)}
+class ImageTableEncoder:
+    """Images, uint8 (n, C, H, W), with the columns of their table, float32 (n, d)."""
+
+    kind = "image_table"
+
+    def __init__(self, image: ImageEncoder, columns: TableEncoder) -> None:
+        self.image = image
+        self.columns = columns
+
+    def encode(self, inputs: ImageInputs, index: Index) -> Encoded:
+        """The chosen images and rows. Raises ValueError for a gap where nothing fills it."""
+        assert inputs.columns is not None
+        return Encoded(self.image.encode(inputs, index).x, self.columns.encode(inputs.columns, index))
+
+    def parse(self, x: Any, *, ignore_extra: bool = False) -> Encoded:
+        """Images with their rows: ImageRows, or one or many objects `{"image": ..., "columns": {...}}`.
+
+        Raises InputError for images that cannot be read, and rows that are not like those of the training file.
+        """
+        samples = image_rows(x, self.columns.names)
+        try:
+            columns, warnings = self.columns.parse(samples.rows, ignore_extra=ignore_extra)
+        except InputError as error:
+            raise InputError([replace(problem, within="columns") for problem in error.problems]) from None
+        return Encoded(self.image.parse_rows(samples), columns, warnings)
+
+    def feature_names(self) -> list[str]:
+        """One name for each of the d values of the columns."""
+        return self.columns.feature_names()
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": self.kind, "image": self.image.state(), "columns": self.columns.state()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> ImageTableEncoder:
+        return cls(ImageEncoder.from_state(state["image"]), TableEncoder.from_state(state["columns"]))
+
+
+Encoder = ImageEncoder | ArrayEncoder | SequenceEncoder | TableEncoder | ImageTableEncoder
+_KINDS: dict[str, Any] = {
+    one.kind: one for one in (ImageEncoder, ArrayEncoder, SequenceEncoder, TableEncoder, ImageTableEncoder)
+}
 
 
 def fit_encoder(spec: JobSpec, data: Dataset, train: Index) -> Encoder:
     """The encoder for this dataset; vocabularies and fill values come from the training part alone."""
     inputs, sample = data.inputs, sample_of(spec, data.facts)
     if isinstance(inputs, TableInputs):
-        impute = next((step for step in (spec.preprocess or ()) if isinstance(step, Impute)), None)
-        return TableEncoder.fit(inputs, feature_columns(spec, data.facts), impute, train)
+        return _fit_columns(spec, data, inputs, train)
     if isinstance(inputs, ImageInputs):
         _, height, width, channels = inputs.pixels.shape
-        return ImageEncoder((channels, height, width))
+        image = ImageEncoder((channels, height, width))
+        if spec.model.kind != "multimodal":
+            return image
+        assert inputs.columns is not None  # resolve() has refused images without columns
+        return ImageTableEncoder(image, _fit_columns(spec, data, inputs.columns, train))
     if isinstance(inputs, SequenceInputs):
         steps, features = sample.shape
         return SequenceEncoder(features, None if spec.model.kind in ("lstm", "gru") else steps, inputs.table)
@@ -272,6 +335,11 @@ def fit_encoder(spec: JobSpec, data: Dataset, train: Index) -> Encoder:
         channels, height, width = sample.shape
         return ImageEncoder((channels, height, width), layout)
     return ArrayEncoder(sample.shape, layout)
+
+
+def _fit_columns(spec: JobSpec, data: Dataset, inputs: TableInputs, train: Index) -> TableEncoder:
+    impute = next((step for step in column_steps(spec) if isinstance(step, Impute)), None)
+    return TableEncoder.fit(inputs, feature_columns(spec, data.facts), impute, train)
 
 
 def encode(encoder: Encoder, inputs: Any, index: Index) -> Encoded:
@@ -285,6 +353,12 @@ def parse(encoder: Encoder, x: Any, *, ignore_extra: bool = False) -> Encoded:
     if isinstance(encoder, TableEncoder):
         tensor, warnings = encoder.parse(x, ignore_extra=ignore_extra)
         return Encoded(tensor, warnings=warnings)
+    if isinstance(encoder, ImageTableEncoder):
+        return encoder.parse(x, ignore_extra=ignore_extra)
+    if isinstance(x, ImageRows):
+        if not isinstance(encoder, ImageEncoder):
+            raise input_error("the model reads no images")
+        return Encoded(encoder.parse_rows(x))
     return encoder.parse(x)
 
 
@@ -352,6 +426,20 @@ def image_of(pixels: NDArray[np.uint8]) -> Any:
     from PIL import Image
 
     return Image.fromarray(pixels)
+
+
+def with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """Images (n, H, W, C) with 1 or 3 channels; grey from colour by Pillow's weights of red, green and blue."""
+    if pixels.shape[3] == channels:
+        return pixels
+    if pixels.shape[3] == 1:
+        return np.repeat(pixels, channels, axis=3)
+    return np.stack([np.asarray(image_of(np.asarray(image)).convert("L")) for image in pixels])[..., None]
+
+
+def _channels_first(pixels: NDArray[np.uint8]) -> Tensor:
+    own = np.ascontiguousarray(pixels) if pixels.flags.writeable else np.array(pixels)
+    return torch.from_numpy(own).permute(0, 3, 1, 2).contiguous()
 
 
 def _to_tensor(image: NDArray[Any], shape: tuple[int, int, int]) -> Tensor:

@@ -11,15 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainkit.data import Dataset, TableInputs, class_weights, rebalance, split_indices
+from trainkit.data import Dataset, ImageInputs, Inputs, TableInputs, class_weights, rebalance, split_indices
 from trainkit.data.duplicates import digests
 from trainkit.data.errors import data_error
 from trainkit.data.splits import Parts, without_duplicates
-from trainkit.fit.encoding.encode import Encoded, Encoder, as_float, encode, fit_encoder
+from trainkit.fit.encoding.encode import Encoded, Encoder, ImageTableEncoder, as_float, encode, fit_encoder
 from trainkit.fit.encoding.preprocessing import Preprocessing
+from trainkit.fit.encoding.table_encoder import TableEncoder
 from trainkit.fit.encoding.targets import TargetScaler, read_targets
 from trainkit.spec import JobSpec
-from trainkit.spec.facts import DatasetFacts, sample_of
+from trainkit.spec.facts import DatasetFacts, column_steps, feature_columns, sample_of
 
 FLOAT_BYTES = 1 << 30
 """Inputs whose float form is at most this large are converted once; larger images stay uint8 until their batch."""
@@ -31,7 +32,8 @@ class Part:
 
     name: Literal["train", "val", "test", "target"]
     x: Tensor
-    lengths: Tensor | None
+    side_input: Tensor | None
+    """What goes with x into the network: true lengths (n,) of padded sequences, on the CPU, or columns (n, d)."""
     targets: Tensor
     """(n,) int64 class indices, or (n, k) float32 scaled values."""
     truth: NDArray[Any]
@@ -45,9 +47,9 @@ class Part:
         return len(self.x)
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Inputs (B, ...) as float and true lengths of the given rows; preprocessing is the caller's when pending."""
-        lengths = None if self.lengths is None else self.lengths[rows.cpu()]
-        return as_float(self.x[rows]), lengths
+        """Inputs (B, ...) as float and second inputs of the given rows; x is yet to be preprocessed when pending."""
+        side_input = None if self.side_input is None else self.side_input[rows.to(self.side_input.device)]
+        return as_float(self.x[rows]), side_input
 
 
 def make_part(
@@ -67,7 +69,10 @@ def make_part(
     x = preprocessing.apply_all(encoded.x) if once else encoded.x
     if not bool(np.isfinite(truth).all()):
         raise ValueError(f"the targets of the {name} part hold values that are not finite")
-    return Part(name, x.to(device), encoded.lengths, targets.to(device), truth, pending=not once, index=index)
+    side_input = preprocessing.side_input(encoded.side_input)
+    if side_input is not None and preprocessing.columns is not None:
+        side_input = side_input.to(device)
+    return Part(name, x.to(device), side_input, targets.to(device), truth, pending=not once, index=index)
 
 
 @dataclass
@@ -86,6 +91,8 @@ class Prepared:
     class_weights: Tensor | None
     sample_shape: tuple[int, ...]
     """One sample as the network sees it."""
+    columns: int
+    """Values that the network reads beside an image."""
     facts: DatasetFacts
     """Of the dataset that the parts are of; windows where it forecasts."""
 
@@ -108,7 +115,8 @@ def prepare(spec: JobSpec, data: Dataset, device: torch.device, phase: Callable[
     phase("fitting preprocessing")
     encoded = encode(encoder, data.inputs, parts.train)
     refuse_non_finite(encoded, encoder, parts.train)
-    preprocessing = Preprocessing.fit((spec.preprocess or ()), encoded, form)
+    of_columns = column_steps(spec) if spec.model.kind == "multimodal" else None
+    preprocessing = Preprocessing.fit((spec.preprocess or ()), encoded, form, of_columns)
     raw_shape = tuple(encoded.x.shape[1:])
 
     scaler = None
@@ -151,6 +159,7 @@ def prepare(spec: JobSpec, data: Dataset, device: torch.device, phase: Callable[
         classes=targets.classes,
         class_weights=weights,
         sample_shape=preprocessing.output_shape(raw_shape),
+        columns=preprocessing.columns_width(encoded.side_input),
         facts=data.facts,
     )
 
@@ -172,23 +181,35 @@ def cut_parts(
     if labelled is not None:
         parts = Parts(labelled[parts.train], labelled[parts.validation], labelled[parts.test])
     if spec.split.duplicates == "drop":
-        parts = without_duplicates(parts, digests(data.inputs))
+        parts = without_duplicates(parts, digests(inputs_read(spec, data)))
     return parts
+
+
+def inputs_read(spec: JobSpec, data: Dataset) -> Inputs:
+    """The dataset's inputs without the columns beside images that the model does not read."""
+    inputs = data.inputs
+    if not isinstance(inputs, ImageInputs) or inputs.columns is None:
+        return inputs
+    if spec.model.kind != "multimodal":
+        return ImageInputs(inputs.pixels)
+    chosen = {column.name: inputs.columns.columns[column.name] for column in feature_columns(spec, data.facts)}
+    return ImageInputs(inputs.pixels, TableInputs(chosen, inputs.columns.format))
 
 
 def refuse_non_finite(encoded: Encoded, encoder: Encoder, index: NDArray[np.int64]) -> None:
     """One NaN among the inputs makes every weight NaN at the first step: say where it is instead."""
-    if encoded.x.dtype == torch.uint8:
+    names = encoder.feature_names() if isinstance(encoder, TableEncoder | ImageTableEncoder) else None
+    values = encoded.side_input if isinstance(encoder, ImageTableEncoder) else encoded.x
+    if values is None or values.dtype == torch.uint8:
         return
-    bad = ~torch.isfinite(encoded.x)
+    bad = ~torch.isfinite(values)
     if not bool(bad.any()):
         return
     place = bad.nonzero()[0].tolist()
-    names = encoder.feature_names() if hasattr(encoder, "feature_names") else None
     column = f'column "{names[place[1]]}"' if names else f"position {place[1:]}"
     raise data_error(
         "not_finite",
-        f"the value is {float(encoded.x[tuple(place)])}",
+        f"the value is {float(values[tuple(place)])}",
         f"sample {int(index[place[0]])}, {column}",
         "Remove the sample, correct the value, or fill gaps.",
     )

@@ -95,11 +95,11 @@ class UnitStats:
     def watch(self, forward: Forward) -> Iterator[Forward]:
         """The same forward pass, listened to while the context lasts."""
 
-        def watched(x: Tensor, lengths: Tensor | None) -> Tensor:
+        def watched(x: Tensor, side_input: Tensor | None) -> Tensor:
             self._batch, self._taken = len(x), min(len(x), SAMPLES - self._seen)
             self._calls.clear()
             self._seen += self._taken
-            return forward(x, lengths)
+            return forward(x, side_input)
 
         with hooked(self._modules, self._observe):
             yield watched

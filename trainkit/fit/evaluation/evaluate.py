@@ -27,7 +27,7 @@ BATCH_VALUES = 1 << 22
 LARGEST_BATCH = 1024
 
 Forward = Callable[[Tensor, Tensor | None], Tensor]
-"""(x, lengths) -> raw outputs (B, K), preprocessing not included."""
+"""(x, side_input) -> raw outputs (B, K), preprocessing not included."""
 
 
 def batch_rows(part_shape: tuple[int, ...]) -> int:
@@ -42,8 +42,8 @@ def outputs_of(forward: Forward, part: Part, preprocess: Callable[[Tensor], Tens
     out = []
     for start in range(0, len(part), size):
         rows = torch.arange(start, min(start + size, len(part)), device=part.x.device)
-        x, lengths = part.take(rows)
-        out.append(forward(preprocess(x) if part.pending else x, lengths).float())
+        x, side_input = part.take(rows)
+        out.append(forward(preprocess(x) if part.pending else x, side_input).float())
     return torch.cat(out)
 
 

@@ -46,11 +46,10 @@ def init_report(spec: JobSpec, data: Dataset) -> dict[str, Any]:
     if resolved.task == "forecasting":
         data = as_windows(resolved, data)
     prepared = prepare(resolved, data, torch.device("cpu"), lambda _: None)
-    network = build_model(
-        resolved.model, prepared.sample_shape, prepared.outputs, seed=derive(resolved.train.seed, "init")
-    )
+    seed = derive(resolved.train.seed, "init")
+    network = build_model(resolved.model, prepared.sample_shape, prepared.outputs, seed, columns=prepared.columns)
     rows = prepared.draw[epoch_order(len(prepared.draw), resolved.train.seed, 1)[:SAMPLES]]
-    x, lengths = prepared.train.take(rows)
+    x, side_input = prepared.train.take(rows)
     x = prepared.preprocessing(x) if prepared.train.pending else x
     layers: list[dict[str, Any]] = []
 
@@ -63,7 +62,7 @@ def init_report(spec: JobSpec, data: Dataset) -> dict[str, Any]:
         if isinstance(module, nn.Dropout | nn.Dropout2d):
             module.eval()
     with torch.no_grad(), hooked(modules_of(network, WEIGHTED + ACTIVATIONS + RECURRENT), observe):
-        network(x, lengths)
+        network(x, side_input)
     return {"samples": len(rows), "model": resolved.model.kind, "layers": layers}
 
 

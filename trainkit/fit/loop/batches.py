@@ -35,7 +35,7 @@ class Batch:
 
     x: Tensor
     """(m, ...) inputs."""
-    lengths: Tensor | None
+    side_input: Tensor | None
     target: Tensor
     """(m,) class indices, (m, K) soft ones, or (m, k) values."""
     rows: Tensor
@@ -49,9 +49,9 @@ class Batch:
 
     def cut(self, start: int, end: int) -> Batch:
         """Samples `start` to `end`, as views."""
-        lengths = None if self.lengths is None else self.lengths[start:end]
+        side_input = None if self.side_input is None else self.side_input[start:end]
         x, target, rows = self.x[start:end], self.target[start:end], self.rows[start:end]
-        return Batch(x, lengths, target, rows, self.epoch, self.step, self.progress)
+        return Batch(x, side_input, target, rows, self.epoch, self.step, self.progress)
 
 
 class BatchPlan:
@@ -107,7 +107,7 @@ class BatchPlan:
     def batch(self, part: Part, rows: Tensor, epoch: int, step: int) -> Batch:
         """The samples at `rows`, augmented all at once: what is drawn is f(seed, epoch, step), however the step is cut."""
         setup, data = self._setup, self._setup.data
-        x, lengths = part.take(rows)
+        x, side_input = part.take(rows)
         target = part.targets[rows]
         if setup.augmenter is not None:
             if self._mixes and data.scaler is None:
@@ -118,4 +118,4 @@ class BatchPlan:
             target = target if mixed is None else mixed
         x = in_memory_format(data.preprocessing(x) if part.pending else x, setup.runtime)
         progress = ((epoch - 1) * self.count + step) / (self.count * setup.spec.train.epochs)
-        return Batch(x, lengths, target, rows, epoch, step, progress)
+        return Batch(x, side_input, target, rows, epoch, step, progress)

@@ -57,15 +57,15 @@ class DomainAdapter(nn.Module):
         self._preprocess = preprocess
 
     def forward(
-        self, network: Network, x: Tensor, lengths: Tensor | None, *, epoch: int, step: int, progress: float
+        self, network: Network, x: Tensor, side_input: Tensor | None, *, epoch: int, step: int, progress: float
     ) -> tuple[Tensor, Tensor]:
         """(z of the source batch, mean domain loss over source and target batch)."""
-        target_x, target_lengths = self._batch(len(x), epoch, step, x.device)
-        if lengths is None and target_lengths is None and x.shape[1:] == target_x.shape[1:]:
+        target_x, target_side_input = self._batch(len(x), epoch, step, x.device)
+        if side_input is None and target_side_input is None and x.shape[1:] == target_x.shape[1:]:
             # One pass over both halves: batch norm then measures what the network will meet, the mixture.
             source, target = network.features(torch.cat([x, target_x])).split([len(x), len(target_x)])
         else:
-            source, target = network.features(x, lengths), network.features(target_x, target_lengths)
+            source, target = network.features(x, side_input), network.features(target_x, target_side_input)
         both = _Reverse.apply(torch.cat([source, target]), reversal_strength(self.weight, progress))
         domain = torch.cat([torch.zeros(len(source)), torch.ones(len(target))]).to(x.device)
         loss = F.binary_cross_entropy_with_logits(self.classifier(both).squeeze(1).float(), domain)
@@ -76,5 +76,5 @@ class DomainAdapter(nn.Module):
         count = len(self._target)
         order = epoch_order(count, self.seed, epoch)
         rows = order[(torch.arange(size) + step * size) % count].to(device)
-        x, lengths = self._target.take(rows)
-        return (self._preprocess(x) if self._target.pending else x), lengths
+        x, side_input = self._target.take(rows)
+        return (self._preprocess(x) if self._target.pending else x), side_input

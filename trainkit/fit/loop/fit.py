@@ -20,6 +20,7 @@ from trainkit.fit.encoding.encode import encode
 from trainkit.fit.encoding.forecast import as_windows
 from trainkit.fit.encoding.prepare import Part, Prepared, make_part, prepare
 from trainkit.fit.ensemble import fit_ensemble
+from trainkit.fit.evaluation.ablation import ablation
 from trainkit.fit.evaluation.evaluate import evaluation, measure, outputs_of
 from trainkit.fit.events import Events
 from trainkit.fit.failure import error_of
@@ -245,7 +246,8 @@ def build_setup(
 
 
 def _build_network(spec: JobSpec, prepared: Prepared, events: Events, source: Any) -> Network:
-    network = build_model(spec.model, prepared.sample_shape, prepared.outputs, derive(spec.train.seed, "init"))
+    seed = derive(spec.train.seed, "init")
+    network = build_model(spec.model, prepared.sample_shape, prepared.outputs, seed, columns=prepared.columns)
     starts_pretrained = getattr(getattr(spec.model, "init", None), "kind", None) == "pretrained"
     if spec.start_from is None and not starts_pretrained:
         return network
@@ -268,9 +270,9 @@ def _calibration_step(
 
     def step(network: nn.Module) -> None:
         with torch.random.fork_rng(devices=[]):
-            x, lengths = prepared.train.take(rows)
+            x, side_input = prepared.train.take(rows)
             x = prepared.preprocessing(x) if prepared.train.pending else x
-            loss(network(x, lengths), prepared.train.targets[rows]).mean().backward()
+            loss(network(x, side_input), prepared.train.targets[rows]).mean().backward()
             network.zero_grad(set_to_none=True)
 
     return step
@@ -375,20 +377,29 @@ def _finish(run: TrainingRun, ended: TrainingOutcome, runtime: dict[str, Any]) -
 
 
 def _evaluate_held_out(setup: RunSetup, ended: TrainingOutcome) -> dict[str, Any]:
-    """The evaluation of the test part (else validation, else training); all held-out parts' metrics in `parts`."""
+    """The evaluation of the test part (else validation, else training); all held-out parts' metrics in `parts`.
+
+    With `ablation` where the model reads columns beside images.
+    """
     data, network = setup.data, setup.network
     kind = setup.spec.loss.kind if setup.spec.loss is not None else "cross_entropy"
+
+    def measured(z: Tensor, part: Part) -> dict[str, float]:
+        return measure(z, part, setup.loss, class_weights=data.class_weights, scaler=data.scaler, kind=kind)
+
     network.eval()
     held_out = [part for part in (data.val, data.test) if part is not None] or [data.train]
     report: dict[str, Any] = {}
     parts: dict[str, dict[str, float]] = {}
     for part in held_out:
         z = outputs_of(setup.forward, part, data.preprocessing)
-        metrics = measure(z, part, setup.loss, class_weights=data.class_weights, scaler=data.scaler, kind=kind)
-        parts[part.name] = metrics
+        metrics = parts[part.name] = measured(z, part)
         report = evaluation(part.name, metrics, part.truth, z.cpu().numpy(), data.classes)
     if "test" in parts:
         setup.events.rows(ended.step, ended.epoch, {"test": parts["test"]})
+    if data.preprocessing.columns is not None:
+        seed = setup.spec.train.seed
+        report["ablation"] = ablation(setup.forward, held_out[-1], data.preprocessing, measured, seed)
     return {**report, "parts": parts}
 
 
@@ -404,6 +415,7 @@ def _description(
         "model": spec.model.model_dump(mode="json"),
         "head_hidden": hidden_widths(setup.network),
         "input_shape": list(setup.data.sample_shape),
+        "columns": setup.data.columns,
         "outputs": setup.data.outputs,
         "loss": spec.loss.model_dump(mode="json"),
         "metrics": report["parts"],

@@ -193,8 +193,8 @@ def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
 
 
 def _first(part: Part) -> Part:
-    lengths = None if part.lengths is None else part.lengths[:SAMPLES]
-    return replace(part, x=part.x[:SAMPLES], lengths=lengths)
+    side_input = None if part.side_input is None else part.side_input[:SAMPLES]
+    return replace(part, x=part.x[:SAMPLES], side_input=side_input)
 
 
 AT_EVALUATIONS, BETWEEN = 1.0, 10.0

@@ -17,7 +17,7 @@ from trainkit.fit.loop.phases import ActivePhase
 from trainkit.fit.loop.setup import RunSetup
 
 Piece = tuple[Tensor, Tensor | None, Tensor]
-"""(x, lengths, target) of one forward pass."""
+"""(x, side_input, target) of one forward pass."""
 
 
 class LossNotFiniteError(RuntimeError):
@@ -97,8 +97,8 @@ def first_broken(
     position = 0
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            for x, lengths, target in pieces:
-                z = forward(x, lengths)
+            for x, side_input, target in pieces:
+                z = forward(x, side_input)
                 if probe.found is not None:
                     return probe.found
                 losses = loss(z.float(), target)
@@ -221,14 +221,14 @@ def explain_step(
         if setup.adapter is not None:
             adapter, place = setup.adapter, {"epoch": batch.epoch, "step": batch.step}
 
-            def forward(x: Tensor, lengths: Tensor | None) -> Tensor:
+            def forward(x: Tensor, side_input: Tensor | None) -> Tensor:
                 with autocast(setup.runtime):
-                    z, domain_loss = adapter(setup.network, x, lengths, **place, progress=batch.progress)
+                    z, domain_loss = adapter(setup.network, x, side_input, **place, progress=batch.progress)
                 outputs: Tensor = z + 0 * domain_loss  # a domain loss that is not finite counts
                 return outputs
 
         cuts = [batch.cut(*span) for span in batches.micro_batches(len(batch.rows))]
-        pieces = [(cut.x, cut.lengths, cut.target) for cut in cuts]
+        pieces = [(cut.x, cut.side_input, cut.target) for cut in cuts]
         found = first_broken(_modules(setup), forward, pieces, setup.loss, setup.device)
     evidence = {"step": step, "epoch": batch.epoch, "batch_loss": value, **_named(found, phase.train, batch.rows)}
     if read_at >= step:
@@ -251,8 +251,8 @@ def explain_evaluation(
         setup.network.eval()
         for start in range(0, len(part), size):
             rows = torch.arange(start, min(start + size, len(part)), device=part.x.device)
-            x, lengths = part.take(rows)
-            piece: Piece = (setup.data.preprocessing(x) if part.pending else x, lengths, part.targets[rows])
+            x, side_input = part.take(rows)
+            piece: Piece = (setup.data.preprocessing(x) if part.pending else x, side_input, part.targets[rows])
             found = first_broken(_modules(setup), eager_forward(setup, phase), [piece], setup.loss, setup.device)
             if found is not None:
                 break

@@ -116,7 +116,7 @@ def open_phase(setup: RunSetup, plan: PhasePlan, steps_per_epoch: int, samples: 
         network.eval()
         train = _features(network, train, data.preprocessing)
         val = _features(network, val, data.preprocessing) if val else None
-        forward = lambda x, _lengths: network.head(x)  # noqa: E731
+        forward = lambda x, _side_input: network.head(x)  # noqa: E731
     return ActivePhase(
         plan=plan,
         optimizer=optimizer,
@@ -200,4 +200,4 @@ def _caches_features(spec: JobSpec, network: Network, extra: nn.Module | None) -
 def _features(network: Network, part: Part, preprocess: Callable[[Tensor], Tensor]) -> Part:
     features = outputs_of(network.features, part, preprocess)
     # A clone made outside inference mode: tensors made inside it cannot be saved for a backward pass.
-    return replace(part, x=features.clone(), lengths=None, pending=False)
+    return replace(part, x=features.clone(), side_input=None, pending=False)

@@ -81,11 +81,11 @@ def forward_backward(
         return _accumulate(setup, forward, batch, micro_batches, sums)
     domain_loss = None
     if setup.adapter is None:
-        z = forward(batch.x, batch.lengths)
+        z = forward(batch.x, batch.side_input)
     else:
         with autocast(setup.runtime):
             z, domain_loss = setup.adapter(
-                setup.network, batch.x, batch.lengths, epoch=batch.epoch, step=batch.step, progress=batch.progress
+                setup.network, batch.x, batch.side_input, epoch=batch.epoch, step=batch.step, progress=batch.progress
             )
     losses = setup.loss(z.float(), batch.target)
     if setup.data.class_weights is None:
@@ -112,7 +112,7 @@ def _accumulate(
     outputs = []
     for start, end in micro_batches:
         micro_batch = batch.cut(start, end)
-        z = forward(micro_batch.x, micro_batch.lengths)
+        z = forward(micro_batch.x, micro_batch.side_input)
         losses = setup.loss(z.float(), micro_batch.target)
         loss = (losses if weights is None else losses * weights[start:end]).sum()
         (loss / total).backward()

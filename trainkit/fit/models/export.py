@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from trainkit.fit.encoding.encode import ImageTableEncoder
 from trainkit.fit.models.trained_model import TrainedModel
 
 LARGEST_BYTES = 1 << 30
@@ -33,8 +34,10 @@ class _Graph(nn.Module):
             self.register_buffer("shift", torch.from_numpy(model.scaler.shift).float())
             self.register_buffer("scale", torch.from_numpy(model.scaler.scale).float())
 
-    def forward(self, x: Tensor) -> Tensor:
-        z: Tensor = self.network(self.preprocessing(x))
+    def forward(self, x: Tensor, columns: Tensor | None = None) -> Tensor:
+        of_columns = self.preprocessing.columns
+        beside = columns if columns is None or of_columns is None else of_columns(columns)
+        z: Tensor = self.network(self.preprocessing(x), beside)
         if not self.classification:
             return z * self.get_buffer("scale") + self.get_buffer("shift")
         if self.loss == "binary_cross_entropy":
@@ -50,7 +53,7 @@ OPERATOR = re.compile(r"operator '([\w:.]+)'")
 
 
 def export_onnx(model: TrainedModel, path: str | Path) -> Path:
-    """Write `model` as ONNX: input `x`, output `probabilities` or `values`, any batch size.
+    """Write `model` as ONNX: input `x`, output `probabilities` or `values`, any batch size. Multimodal: also `columns`.
 
     `x` is what the encoder gives, as float32: pixels in [0, 1] (B, C, H, W) of the trained size, vectors (B, d), table
     rows with categories one-hot in the order of the metadata's `features`, sequences (B, T, F) of equal length. The
@@ -66,10 +69,13 @@ def export_onnx(model: TrainedModel, path: str | Path) -> Path:
     except ImportError as error:
         raise ExportError("the package onnx is not installed (pip install 'trainkit[onnx]')") from error
     output = "probabilities" if model.classes is not None else "values"
-    axes = {"x": {0: "batch"}, output: {0: "batch"}}
+    examples = [torch.zeros(2, *_encoded_shape(model))]
+    if isinstance(model.encoder, ImageTableEncoder):
+        examples.append(torch.zeros(2, *model.encoder.columns.shape))
+    inputs = ["x", "columns"][: len(examples)]
+    axes = {name: {0: "batch"} for name in (*inputs, output)}
     if model.encoder.kind == "sequences" and getattr(model.encoder, "fixed", None) is None:
         axes["x"][1] = "steps"
-    example = torch.zeros(2, *_encoded_shape(model))
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
@@ -77,9 +83,9 @@ def export_onnx(model: TrainedModel, path: str | Path) -> Path:
             # The tracing exporter: the other one takes seconds for the smallest network and gives the same graph.
             torch.onnx.export(
                 _Graph(model).eval(),
-                (example,),
+                tuple(examples),
                 str(temporary),
-                input_names=["x"],
+                input_names=inputs,
                 output_names=[output],
                 dynamic_axes=axes,
                 dynamo=False,
@@ -99,6 +105,8 @@ def export_onnx(model: TrainedModel, path: str | Path) -> Path:
 
 def _encoded_shape(model: TrainedModel) -> tuple[int, ...]:
     """One encoded sample, before preprocessing."""
+    if isinstance(model.encoder, ImageTableEncoder):
+        return tuple(model.encoder.image.shape)
     if model.encoder.kind == "sequences":
         return (int(model.description["input_shape"][0]), model.encoder.features)  # type: ignore[union-attr]
     return tuple(model.encoder.shape)  # type: ignore[union-attr]
@@ -109,7 +117,7 @@ def _metadata(model: TrainedModel) -> dict[str, str]:
     described = {"task": str(model.description["task"]), "made_by": "trainkit"}
     if model.classes is not None:
         described["classes"] = json.dumps(list(model.classes))
-    if model.encoder.kind == "table":
-        described["features"] = json.dumps(model.encoder.feature_names())  # type: ignore[union-attr]
-        described["table"] = json.dumps(model.encoder.state())
+    for encoder in model.table_encoders:
+        described["features"] = json.dumps(encoder.feature_names())
+        described["table"] = json.dumps(encoder.state())
     return described

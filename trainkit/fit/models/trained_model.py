@@ -17,10 +17,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainkit.data.image_rows import ImageRows, image_rows
 from trainkit.data.table.request_rows import TableRows, records_of
 from trainkit.data.table.table_format import SequenceTable
 from trainkit.files import sync_folder
-from trainkit.fit.encoding.encode import Encoded, Encoder, SequenceEncoder, as_float, encode, encoder_from_state, parse
+from trainkit.fit.encoding.encode import (
+    Encoded,
+    Encoder,
+    ImageEncoder,
+    ImageTableEncoder,
+    SequenceEncoder,
+    as_float,
+    encode,
+    encoder_from_state,
+    parse,
+)
 from trainkit.fit.encoding.preprocessing import Preprocessing
 from trainkit.fit.encoding.table_encoder import RowWarnings, TableEncoder
 from trainkit.fit.encoding.targets import TargetScaler
@@ -76,7 +87,8 @@ class TrainedModel:
     def predict(self, x: Any, *, ignore_extra: bool = False) -> list[Prediction]:
         """Label and probabilities, or value, for one input or many; for rows of a table also `warnings`.
 
-        Takes arrays, table rows (objects by column name), PIL images or pixel arrays of any size, sequences.
+        Takes arrays, table rows (objects by column name), PIL images or pixel arrays of any size, sequences; for a
+        multimodal model objects `{"image": ..., "columns": {...}}`.
         `ignore_extra` allows columns that the model does not know. Raises ValueError (for tables an InputError), saying
         which input and why, for what the model cannot read.
         """
@@ -85,15 +97,26 @@ class TrainedModel:
 
     @property
     def table_encoders(self) -> tuple[TableEncoder, ...]:
-        """What reads a table's rows; empty for models of other data."""
+        """What reads a table's rows, alone or beside images; empty for models of other data."""
+        if isinstance(self.encoder, ImageTableEncoder):
+            return (self.encoder.columns,)
         return (self.encoder,) if isinstance(self.encoder, TableEncoder) else ()
+
+    @property
+    def image_encoders(self) -> tuple[ImageEncoder, ...]:
+        """What reads images; empty for models of other data. With `table_encoders`: images beside the rows of a table."""
+        if isinstance(self.encoder, ImageTableEncoder):
+            return (self.encoder.image,)
+        return (self.encoder,) if isinstance(self.encoder, ImageEncoder) else ()
 
     @property
     def sequence_table(self) -> SequenceTable | None:
         """How the training file was read, if it was a table in long form."""
         return self.encoder.table if isinstance(self.encoder, SequenceEncoder) else None
 
-    def answer_table(self, rows: TableRows, *, ignore_extra: bool) -> tuple[NDArray[np.float64], list[RowWarnings]]:
+    def answer_table(
+        self, rows: TableRows | ImageRows, *, ignore_extra: bool
+    ) -> tuple[NDArray[np.float64], list[RowWarnings]]:
         """(what `answer` gives, what is to be said of each row)."""
         encoded = parse(self.encoder, rows, ignore_extra=ignore_extra)
         return self._answer(self.outputs_of(encoded)), list(encoded.warnings or ())
@@ -106,11 +129,14 @@ class TrainedModel:
     def outputs_of(self, encoded: Encoded) -> NDArray[np.float32]:
         """Raw outputs (n, K) of encoded inputs."""
         size = batch_rows(tuple(encoded.x.shape[1:]))
+        beside = self.preprocessing.side_input(encoded.side_input)
         out = []
         for start in range(0, len(encoded.x), size):
             x = self.preprocessing(as_float(encoded.x[start : start + size])).to(self.device)
-            lengths = None if encoded.lengths is None else encoded.lengths[start : start + size]
-            out.append(self.network(x, lengths).float().cpu())
+            side_input = None if beside is None else beside[start : start + size]
+            if side_input is not None and self.preprocessing.columns is not None:
+                side_input = side_input.to(self.device)
+            out.append(self.network(x, side_input).float().cpu())
         outputs = self.description["outputs"]
         return torch.cat(out).numpy() if out else np.zeros((0, outputs), np.float32)
 
@@ -212,7 +238,8 @@ class EnsembleModel:
         """Like `TrainedModel.predict`; a row's warnings are those of all members."""
         warnings = None
         if encoders := self.table_encoders:
-            answer, warnings = self.answer_table(records_of(x, encoders[0].names), ignore_extra=ignore_extra)
+            read = image_rows if self.image_encoders else records_of
+            answer, warnings = self.answer_table(read(x, encoders[0].names), ignore_extra=ignore_extra)
         else:
             answer = self.answer(x)
         if self.classes is None:
@@ -227,11 +254,18 @@ class EnsembleModel:
         return tuple(encoder for member in self.members for encoder in member.table_encoders)
 
     @property
+    def image_encoders(self) -> tuple[ImageEncoder, ...]:
+        """Those of the members; empty for models of other data."""
+        return tuple(encoder for member in self.members for encoder in member.image_encoders)
+
+    @property
     def sequence_table(self) -> SequenceTable | None:
         """The first member's."""
         return self.members[0].sequence_table
 
-    def answer_table(self, rows: TableRows, *, ignore_extra: bool) -> tuple[NDArray[np.float64], list[RowWarnings]]:
+    def answer_table(
+        self, rows: TableRows | ImageRows, *, ignore_extra: bool
+    ) -> tuple[NDArray[np.float64], list[RowWarnings]]:
         """(what `answer` gives, the warnings of all members). A column is unknown if no member knows it."""
         known = {name for encoder in self.table_encoders for name in encoder.format.names}
         answers, warnings_of_members = [], []
@@ -239,7 +273,8 @@ class EnsembleModel:
             features = {name for encoder in member.table_encoders for name in encoder.format.names}
             answer, warnings = member.answer_table(rows.without(known - features), ignore_extra=ignore_extra)
             answers.append(answer)
-            warnings_of_members.append(warnings)
+            if member.table_encoders:
+                warnings_of_members.append(warnings)
         united = [
             _distinct(warning for of_member in of_row for warning in of_member)
             for of_row in zip(*warnings_of_members, strict=True)
@@ -383,7 +418,8 @@ def load_model(folder: str | Path) -> TrainedModel | EnsembleModel:
 def _network_model(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> TrainedModel:
     spec: ModelSpec = TypeAdapter(ModelSpec).validate_python(manifest["model"])
     # The weights are overwritten below; seed 0 only has to give the shapes.
-    network = build_model(spec, tuple(manifest["input_shape"]), manifest["outputs"], seed=0)
+    shape, columns = tuple(manifest["input_shape"]), manifest.get("columns", 0)
+    network = build_model(spec, shape, manifest["outputs"], seed=0, columns=columns)
     if manifest["head_hidden"] != hidden_widths(network):
         replace_head(network, manifest["head_hidden"], manifest["outputs"], seed=0)
     network.load_state_dict({k.removeprefix(NETWORK): t for k, t in tensors.items() if k.startswith(NETWORK)})

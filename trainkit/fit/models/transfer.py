@@ -188,8 +188,9 @@ def _by_name(network: Network, tensors: Mapping[str, Tensor], scope: str) -> tup
     """Same name and shape; names of plain torchvision state dicts are found under the body."""
     state, found = _scoped(network, scope), {}
     for name, tensor in state.items():
-        plain = name.removeprefix("body.")
-        for candidate in (name, plain, plain.removeprefix("backbone.")):
+        # the image encoder of a multimodal network takes the weights of a network of images
+        plain = name.removeprefix("body.").removeprefix("image.")
+        for candidate in (name, f"body.{plain}", plain, plain.removeprefix("backbone.")):
             if candidate in tensors and tensors[candidate].shape == tensor.shape:
                 found[name] = tensors[candidate]
                 break

@@ -155,11 +155,11 @@ def test_sequences_are_padded_and_their_lengths_kept():
     data = sequences()
     encoder = fitted(spec({"kind": "lstm"}), data)
     encoded = encoder.encode(data.inputs, EVERY)
-    assert encoded.lengths is not None
+    assert encoded.side_input is not None
     offsets = data.inputs.offsets
     for i in EVERY:
         sequence = data.inputs.values[offsets[i] : offsets[i + 1]]
-        assert encoded.lengths[i] == len(sequence)
+        assert encoded.side_input[i] == len(sequence)
         assert np.array_equal(encoded.x[i, : len(sequence)].numpy(), sequence)
         assert not encoded.x[i, len(sequence) :].any()
 
@@ -168,12 +168,12 @@ def test_ways_to_send_sequences():
     encoder = SequenceEncoder(2, None)
     a, b = RNG.normal(size=(3, 2)).astype(np.float32), RNG.normal(size=(5, 2)).astype(np.float32)
     both = encoder.parse([a, b.tolist()])
-    assert both.lengths.tolist() == [3, 5]
+    assert both.side_input.tolist() == [3, 5]
     assert encoder.parse(a).x.shape == (1, 3, 2)
-    assert encoder.parse(np.stack([a, a])).lengths is None
+    assert encoder.parse(np.stack([a, a])).side_input is None
     single = SequenceEncoder(1, None)
     assert single.parse([1.0, 2.0, 3.0]).x.shape == (1, 3, 1)
-    assert single.parse([[1.0, 2.0], [3.0]]).lengths.tolist() == [2, 1]
+    assert single.parse([[1.0, 2.0], [3.0]]).side_input.tolist() == [2, 1]
     for bad in (np.zeros((3, 4)), np.zeros((0, 2)), 3.0):
         with pytest.raises(ValueError, match=r"shape|no values"):
             encoder.parse(bad)
