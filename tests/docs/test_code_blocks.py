@@ -105,16 +105,18 @@ def test_curl_commands_use_routes_that_exist() -> None:
     assert checked > 40
 
 
-def request_of(words: list[str]) -> tuple[str, str, str | None] | None:
-    """(method, path, body) of a curl command that calls the service; None for another host."""
-    method, body, address, uploads, head = "", None, "", False, False
+def request_of(words: list[str]) -> tuple[str, str, str | None, list[str]] | None:
+    """(method, path, body, names of a form's parts) of a curl command that calls the service; None for another host."""
+    method, body, address, uploads, head, form = "", None, "", False, False, []
     rest = iter(words[1:])
     for word in rest:
         value = next(rest, "") if word in WITH_VALUE else ""
         if word in ("-X", "--request"):
             method = value
-        elif word in ("-d", "--data", "--data-binary", "-F", "--form"):
+        elif word in ("-d", "--data", "--data-binary"):
             body = value
+        elif word in ("-F", "--form"):
+            form.append(value.partition("=")[0])
         elif word in ("-T", "--upload-file"):
             uploads = True
         elif word in ("-I", "--head"):
@@ -124,11 +126,11 @@ def request_of(words: list[str]) -> tuple[str, str, str | None] | None:
     if not address:
         return None
     path = re.sub(r"^\$URL", "/v1", re.sub(r"^https?://127\.0\.0\.1:8321", "", address)).split("?")[0]
-    default = "HEAD" if head else "PUT" if uploads else "POST" if body is not None else "GET"
-    return method or default, path, body
+    default = "HEAD" if head else "PUT" if uploads else "POST" if body is not None or form else "GET"
+    return method or default, path, body, form
 
 
-def check_request(fence: Fence, method: str, path: str, body: str | None) -> None:
+def check_request(fence: Fence, method: str, path: str, body: str | None, form: list[str]) -> None:
     document = openapi_document_once()
     assert method in METHODS, f"{fence}: {method}"
     plain = PLACEHOLDER.sub("x", path)
@@ -138,6 +140,11 @@ def check_request(fence: Fence, method: str, path: str, body: str | None) -> Non
         if method.lower() in item and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), plain)
     ]
     assert operations, f"{fence}: no route {method} {path}"
+    if form:
+        parts = operations[0]["requestBody"]["content"]["multipart/form-data"]["schema"]
+        known = document["components"]["schemas"][parts["$ref"].rpartition("/")[2]] if "$ref" in parts else parts
+        assert set(form) <= set(known["properties"]), f"{fence}: {form}"
+        return
     if body is None or body.startswith("@") or path.endswith("specs:validate"):
         return
     content = operations[0].get("requestBody", {}).get("content", {})

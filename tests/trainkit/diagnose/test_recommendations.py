@@ -31,6 +31,7 @@ OF: dict[str, DatasetFacts] = {
     "cancer": DatasetFacts.model_validate(
         {"kind": "table", "samples": 569, "target": "diagnosis", "columns": CANCER + KIND}
     ),
+    "images": facts(kind="image_table", input_shape=(3, 32, 32), target="label", columns=INCOME[:1]),
     "vowels": facts(kind="sequences", input_shape=(29, 12), input_dtype="float32", lengths=(7, 29)),
     "digits": facts(),
     "fashion": facts(input_shape=(1, 28, 28), splits={"train": 1600, "test": 400}),
