@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.metrics.service import finite
 from trainkit.spec.read_options import ReadOptions, TargetTask
-from worker.image_rows import read_image_rows
+from worker.image_rows import FORM, read_image_rows
 from worker.intake import limit_resources
 from worker.predict import read_rows
 from worker.request_input import BadInputError, is_json, point_at_rows
@@ -84,6 +84,9 @@ def _file(
     if is_json(media_type):
         hint = 'Send {"dataset": "ds_..."}, or a file as for an upload: a zip of class folders, an NPZ with X and y.'
         raise BadInputError("not_a_table", "only the rows of a table are sent as JSON", "/inputs", hint)
+    if media_type == FORM:
+        hint = "Send the file's bytes as the body, such as a zip as application/zip."
+        raise BadInputError("unsupported_media_type", "only a multimodal model reads a form", "", hint, 415)
     from trainkit.data import DataError
     from trainkit.data.load import detect_kind, read
 

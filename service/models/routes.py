@@ -152,6 +152,7 @@ async def predict(
 @router.post(
     "/{model_id}/evaluate",
     response_model=ModelEvaluationOut,
+    response_model_exclude_unset=True,  # only some models have an ablation
     openapi_extra=EVALUATE_BODY,
     summary="Evaluate a model on labelled data",
 )

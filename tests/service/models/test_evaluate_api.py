@@ -61,6 +61,12 @@ def test_a_dataset_is_named_by_its_id(service: Served, model: str) -> None:
     assert (request.options["part"], request.options["target"]) == ("all", "y")
 
 
+def test_a_form_is_handed_on_with_its_boundary(service: Served, model: str) -> None:
+    _, request = evaluate(service, model, files={"image": b"x"}, data={"columns": "{}"})
+    assert request.media_type == "multipart/form-data"
+    assert request.request.startswith(f"--{request.options['boundary']}".encode())
+
+
 def test_a_file_is_handed_on(service: Served, model: str) -> None:
     url = {"content": b"a,y\n1,x\n", "headers": {"Content-Type": "text/csv; charset=utf-8"}}
     answer, request = evaluate(service, model, **url, params={"target": "y", "ignore_extra": "true"})
@@ -85,7 +91,7 @@ def test_a_file_is_handed_on(service: Served, model: str) -> None:
         ({"json": {"dataset": "ds_1", "parts": "test"}}, 422, "invalid_request", "/parts"),
         ({"json": {"dataset": "ds_nonsense"}}, 404, "not_found", None),
         ({"content": b"x", "headers": {"Content-Type": "text/html"}}, 415, "unsupported_media_type", None),
-        ({"files": {"file": b"a,y"}}, 415, "unsupported_media_type", None),
+        ({"content": b"x", "headers": {"Content-Type": "multipart/mixed"}}, 415, "unsupported_media_type", None),
     ],
 )
 def test_what_no_worker_need_look_at_is_refused(

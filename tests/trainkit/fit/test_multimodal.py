@@ -134,7 +134,7 @@ def test_a_network_built_by_hand_gives_the_same_values_layer_by_layer(both: Any,
         **{f"output.{name}": f"head.output.{name}" for name in ("weight", "bias")},
     }
     reference = ByHand()
-    reference.load_state_dict({name: saved[f"network.{ours}"] for name, ours in names.items()})
+    reference.load_state_dict({name: saved[f"network.{saved_as}"] for name, saved_as in names.items()})
     reference.eval()
     assert sum(p.numel() for p in reference.parameters()) == both.runtime["parameters"] == both.runtime["trainable"]
 
@@ -158,8 +158,8 @@ def test_a_network_built_by_hand_gives_the_same_values_layer_by_layer(both: Any,
         expected = reference(x, columns)
     for hook in hooks:
         hook.remove()
-    for ours, theirs in zip(heard, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    for output, by_hand in zip(heard, expected, strict=True):
+        torch.testing.assert_close(output, by_hand, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(answer, probabilities(expected[-1].numpy(), "cross_entropy"), atol=1e-6)
 
 
@@ -252,11 +252,13 @@ def test_weights_of_an_image_model_start_the_image_encoder_and_named_blocks_free
     start = {"model": "mdl_1", "freeze": ["image.block_1"]}
     document = spec(MODEL, start_from=start, train={"epochs": 2})
     result = tk.fit(document, image_table(96), source=source)
-    ours, theirs = result.model.network.state_dict(), source.network.state_dict()
+    state, of_source = result.model.network.state_dict(), source.network.state_dict()
     for name in ("conv_1.weight", "norm_1.weight", "norm_1.running_mean"):
-        assert torch.equal(ours[f"body.image.block_1.{name}"], theirs[f"body.block_1.{name}"])
+        assert torch.equal(state[f"body.image.block_1.{name}"], of_source[f"body.block_1.{name}"])
     assert result.runtime["phases"][0]["blocks"] == ["columns.block_1"]
-    frozen = sum(theirs[f"body.block_1.{name}"].numel() for name in ("conv_1.weight", "norm_1.weight", "norm_1.bias"))
+    frozen = sum(
+        of_source[f"body.block_1.{name}"].numel() for name in ("conv_1.weight", "norm_1.weight", "norm_1.bias")
+    )
     assert result.runtime["trainable"] == result.runtime["parameters"] - frozen
 
 

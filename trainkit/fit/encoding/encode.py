@@ -438,8 +438,8 @@ def with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]
 
 
 def _channels_first(pixels: NDArray[np.uint8]) -> Tensor:
-    own = np.ascontiguousarray(pixels) if pixels.flags.writeable else np.array(pixels)
-    return torch.from_numpy(own).permute(0, 3, 1, 2).contiguous()
+    writeable = np.ascontiguousarray(pixels) if pixels.flags.writeable else np.array(pixels)
+    return torch.from_numpy(writeable).permute(0, 3, 1, 2).contiguous()
 
 
 def _to_tensor(image: NDArray[Any], shape: tuple[int, int, int]) -> Tensor:
