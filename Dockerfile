@@ -2,7 +2,9 @@
 FROM python:3.11-slim AS base
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 OMP_NUM_THREADS=1 GOMP_SPINCOUNT=1000
 WORKDIR /app
-RUN useradd --create-home --uid 10001 trainkit && mkdir -p /data/storage /data/scratch && chown -R trainkit /data
+RUN groupadd --gid 10001 trainkit && useradd --create-home --uid 10001 --gid 10001 trainkit && \
+    mkdir -p /data/storage /data/scratch && chown -R trainkit:trainkit /data && \
+    chmod 0700 /data/storage /data/scratch
 
 FROM base AS api
 COPY requirements-api.lock ./
@@ -12,8 +14,10 @@ COPY trainkit trainkit
 COPY service service
 COPY client client
 COPY migrations migrations
-RUN pip install --no-deps --no-build-isolation --editable .
-USER trainkit
+# compiled now: the image is read-only when it runs
+RUN pip install --no-deps --no-build-isolation --editable . && python -m compileall -q /app
+# by number, so that a platform can see that it is not root
+USER 10001
 EXPOSE 8321
 CMD ["trainkit", "api", "--host", "0.0.0.0", "--port", "8321"]
 
@@ -26,6 +30,8 @@ COPY service service
 COPY worker worker
 COPY client client
 COPY migrations migrations
-RUN pip install --no-deps --no-build-isolation --editable .
-USER trainkit
+# compiled now: the image is read-only when it runs
+RUN pip install --no-deps --no-build-isolation --editable . && python -m compileall -q /app
+# by number, so that a platform can see that it is not root
+USER 10001
 CMD ["trainkit", "worker", "--queues", "train"]

@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # in each of the many processes that the tests and the service start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo up test coverage lint docs bench soak clean
+.PHONY: help setup demo up test coverage lint docs bench soak sbom audit clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
@@ -72,5 +72,11 @@ soak: setup ## long runs that `make test` leaves out
 	@$(BIN)/python -m pytest tests -m soak --all-databases --hypothesis-profile=soak
 	@$(BIN)/python -m pytest tests --ignore tests/e2e -m "not soak" --all-databases --hypothesis-profile=soak -n 4 --dist loadfile
 
+sbom: setup ## what is installed, as CycloneDX JSON from the lock files (sbom.json)
+	@$(BIN)/python -m supply_chain.sbom --output sbom.json && echo sbom.json
+
+audit: setup ## known vulnerabilities of the locked packages, from the OSV database (needs a network)
+	@$(BIN)/python -m supply_chain.audit
+
 clean: ## remove everything that was made here, .venv too
-	@rm -rf $(VENV) .home demo-output site .cache .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) .home demo-output site sbom.json .cache .pytest_cache .mypy_cache .ruff_cache *.egg-info

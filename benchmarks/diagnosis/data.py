@@ -186,7 +186,7 @@ def _adult() -> tuple[dict[str, Column], Array]:
 
 @cache
 def _vowels() -> tuple[list[Array], Array]:
-    with np.load(fetch("vowels", FILES)) as file:
+    with np.load(fetch("vowels", FILES), allow_pickle=False) as file:
         values, offsets, y = file["values"], file["offsets"], file["y"]
     return [values[a:b] for a, b in pairwise(offsets)], y - y.min()
 

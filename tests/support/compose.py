@@ -14,6 +14,7 @@ import yaml
 from tests.support.api_steps import ROOT
 from tests.support.stack import FAST, Stack, free_port, redis_binary, wait_for
 
+REDIS_PASSWORD = re.compile(r"\$\{REDIS_PASSWORD:\?[^}]*\}")
 OURS = ("migrate", "api", "worker-data", "worker-train")
 
 
@@ -41,7 +42,8 @@ class ComposeStack(Stack):
         """Migrate, make a key, start the services."""
         (self.folder / "data/storage").mkdir(parents=True)
         assert self.services["redis"]["command"][0] == "redis-server"
-        self.spawn("redis", redis_binary(), *self.services["redis"]["command"][1:], "--port", str(self.redis_port))
+        options = [REDIS_PASSWORD.sub("secret", word) for word in self.services["redis"]["command"][1:]]
+        self.spawn("redis", redis_binary(), *options, "--port", str(self.redis_port))
         self._start_service("migrate")
         assert self.processes.pop("migrate").wait(timeout=60) == 0, self.logs()
         self._take_environment("api")
@@ -73,5 +75,6 @@ class ComposeStack(Stack):
         """A value of the compose file with the names replaced that only exist inside its network."""
         inside = r"postgresql\+psycopg://trainkit:\$\{[^}]*\}@postgres:5432/trainkit"
         value = re.sub(inside, lambda _: self.database_url, value)
-        value = value.replace("redis://redis:6379", f"redis://127.0.0.1:{self.redis_port}")
+        value = REDIS_PASSWORD.sub("secret", value)
+        value = value.replace("@redis:6379", f"@127.0.0.1:{self.redis_port}")
         return value.replace("/data/", f"{self.folder}/data/")
