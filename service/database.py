@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
+from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import JSON, DateTime, Dialect, Engine, create_engine, event, select, text
+from sqlalchemy import JSON, CursorResult, DateTime, Dialect, Engine, Index, Result, create_engine, event, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction, sessionmaker
@@ -25,6 +26,11 @@ Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresq
 SessionFactory = Callable[[], Session]
 POOL_SIZE, MAX_CONNECTIONS = 10, 30
 """Connections of one process: how many are kept open, and how many there are at most."""
+BUSY_MS = 15_000
+"""How long a writer waits for others on SQLite."""
+MAX_WAL_BYTES = 64 * 2**20
+"""Length beyond which SQLite's write-ahead log is emptied by force."""
+TRUNCATE_WAIT_MS = 50
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -47,6 +53,11 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 class Base(DeclarativeBase):
     """All tables."""
+
+
+def partial_index(name: str, *columns: str, where: str) -> Index:
+    """An index of the rows `where` alone, on both databases. A statement uses it that says the same, or implies it."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
 class db_now(ColumnElement[datetime]):  # noqa: N801 - reads as the SQL function it is
@@ -81,7 +92,7 @@ def make_engine(url: str) -> Engine:
     """An engine whose transactions are serialisable enough for leases, and whose calls end in bounded time."""
     pool = {"pool_size": POOL_SIZE, "max_overflow": MAX_CONNECTIONS - POOL_SIZE}
     if url.startswith("sqlite"):
-        engine = create_engine(url, **pool, connect_args={"timeout": 15, "check_same_thread": False})
+        engine = create_engine(url, **pool, connect_args={"timeout": BUSY_MS / 1000, "check_same_thread": False})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -96,7 +107,14 @@ def make_engine(url: str) -> Engine:
 def _prepare_sqlite(connection: Any, record: Any) -> None:
     # SQLAlchemy, not the driver, says when a transaction begins
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=15000"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={BUSY_MS}",
+        # a file that one large transaction made long is cut when the log begins anew
+        f"journal_size_limit={MAX_WAL_BYTES}",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -106,11 +124,45 @@ def _begin_sqlite(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
 
+def truncate_wal(engine: Engine) -> bool:
+    """Empty SQLite's write-ahead log when it is longer than `MAX_WAL_BYTES`; False when it still is afterwards.
+
+    SQLite itself begins the log anew only in a moment without readers, which may never come under load. Most pages are
+    copied first while everybody goes on; the rest with the write lock, for `TRUNCATE_WAIT_MS` at most.
+    """
+    path = engine.url.database
+    if engine.dialect.name != "sqlite" or not path or _size(f"{path}-wal") <= MAX_WAL_BYTES:
+        return True
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        cursor.execute(f"PRAGMA busy_timeout={TRUNCATE_WAIT_MS}")
+        busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+    finally:
+        connection.close()
+    return not busy
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
+
+
 def db_time(session: Session) -> datetime:
     """Return the database's time, the one clock that all processes share."""
     now: datetime | None = session.scalar(select(db_now()))
     assert now is not None
     return now
+
+
+def rows_changed(result: Result[Any]) -> int:
+    """Return how many rows an UPDATE or DELETE has changed."""
+    assert isinstance(result, CursorResult)
+    return int(result.rowcount)
 
 
 def ping(session: Session) -> None:

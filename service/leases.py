@@ -36,4 +36,3 @@ class Leased:
     """Identity of the owner's process (`service.process_identity`), by which its host knows that it has ended."""
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    notified_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -174,7 +174,7 @@ class Intake:
 
     def _admit(self) -> None:
         """Jobs that waited for this dataset are queued, or reported_at why not; housekeeping does it again if this fails."""
-        if self._transact(lambda session: admit_waiting(session, self.claimed.dataset_id)):
+        while self._transact(lambda session: admit_waiting(session, self.claimed.dataset_id)):
             self.context.doorbell.ring("train")
 
     def _renew(self) -> None:

@@ -7,23 +7,29 @@ from collections.abc import Callable
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.background import repository
-from service.jobs.service import admit_waiting
+from service.database import reading
+from service.jobs.service import QUEUE, admit_waiting
 
-NOTIFY_AGAIN_SECONDS = 3.0
 
-
-def admit_waiting_jobs(sessions: sessionmaker[Session]) -> None:
+def admit_waiting_jobs(sessions: sessionmaker[Session], ring: Callable[[str], object] = lambda queue: None) -> None:
     """Queue the jobs that waited for a dataset whose check has ended, or fail them with the check's error."""
-    with sessions() as session:
+    with reading(sessions) as session:
         datasets = repository.checked_datasets_with_waiting_jobs(session)
     for dataset_id in datasets:
-        with sessions.begin() as session:
-            admit_waiting(session, dataset_id)
+        while True:
+            with sessions.begin() as session:
+                waiting = admit_waiting(session, dataset_id)
+            if not waiting:
+                break
+            ring(QUEUE)
 
 
 def redispatch(sessions: sessionmaker[Session], ring: Callable[[str], object]) -> None:
-    """Ring again for each queue with due work that no worker has taken since the last message."""
-    with sessions.begin() as session:
-        queues = repository.mark_unheard(session, NOTIFY_AGAIN_SECONDS)
+    """Ring for each queue with due work: its message may have been lost.
+
+    Whoever makes work due rings for it, so this may come late; it only reads, however long the queues are.
+    """
+    with reading(sessions) as session:
+        queues = repository.queues_with_due_work(session)
     for queue in sorted(queues):
         ring(queue)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.orm import Session
 
 from service.background import repository
 from service.background.dispatch import admit_waiting_jobs, redispatch
@@ -19,6 +20,7 @@ from service.background.lease_expiry import expire_leases, repair_clock_skew
 from service.background.orphans import remove_orphans
 from service.background.retention import apply_retention
 from service.context import Context
+from service.database import truncate_wal
 from service.experiments import scheduler
 from service.inference_requests.repository import delete_old
 from service.metrics.compaction import compact
@@ -26,9 +28,13 @@ from service.webhooks.service import delete_old_deliveries
 from service.workers.repository import remove_silent
 
 log = logging.getLogger(__name__)
-EVERY_ROUND, EVERY_MINUTE, EVERY_TEN_MINUTES = 0.0, 60.0, 600.0
+EVERY_ROUND, EVERY_TEN_SECONDS, EVERY_MINUTE, EVERY_TEN_MINUTES = 0.0, 10.0, 60.0, 600.0
+RING_AGAIN_SECONDS = 3.0
+"""How long work whose message was lost may wait for the next one."""
 ANSWERS_KEPT_SECONDS = 600.0
 IDEMPOTENCY_KEYS_KEPT_SECONDS = 3 * 86400.0
+ROWS_A_DELETION = 100
+"""Rows deleted in one transaction: on SQLite all other writers wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +48,32 @@ class HousekeepingTask:
 
 def delete_old_rows(context: Context) -> None:
     """Delete inference requests, workers and idempotency keys that nobody asks for any more."""
-    with context.sessions.begin() as session:
-        delete_old(session, ANSWERS_KEPT_SECONDS)
-        remove_silent(session)
-        repository.delete_idempotency_keys(session, IDEMPOTENCY_KEYS_KEPT_SECONDS)
+    deletions: tuple[Callable[[Session], int], ...] = (
+        lambda session: delete_old(session, ANSWERS_KEPT_SECONDS, ROWS_A_DELETION),
+        lambda session: remove_silent(session, ROWS_A_DELETION),
+        lambda session: repository.delete_idempotency_keys(session, IDEMPOTENCY_KEYS_KEPT_SECONDS, ROWS_A_DELETION),
+    )
+    for delete_some in deletions:
+        deleted = ROWS_A_DELETION
+        while deleted == ROWS_A_DELETION:
+            with context.sessions.begin() as session:
+                deleted = delete_some(session)
 
 
 TASKS = (
     HousekeepingTask(
         "repair_clock_skew", EVERY_ROUND, lambda c: repair_clock_skew(c.sessions, c.settings.lease_seconds)
     ),
-    HousekeepingTask("expire_leases", EVERY_ROUND, lambda c: expire_leases(c.sessions, c.settings.max_interruptions)),
-    HousekeepingTask("admit_waiting_jobs", EVERY_ROUND, lambda c: admit_waiting_jobs(c.sessions)),
-    HousekeepingTask("redispatch", EVERY_ROUND, lambda c: redispatch(c.sessions, c.doorbell.ring)),
+    HousekeepingTask(
+        "expire_leases",
+        EVERY_ROUND,
+        lambda c: expire_leases(c.sessions, c.settings.max_interruptions, c.doorbell.ring),
+    ),
+    HousekeepingTask("admit_waiting_jobs", EVERY_ROUND, lambda c: admit_waiting_jobs(c.sessions, c.doorbell.ring)),
+    HousekeepingTask("redispatch", RING_AGAIN_SECONDS, lambda c: redispatch(c.sessions, c.doorbell.ring)),
     HousekeepingTask("finish_uploads", EVERY_ROUND, lambda c: finish_uploads(c.sessions, c.storage, c.doorbell.ring)),
     HousekeepingTask("schedule_experiments", EVERY_ROUND, scheduler.tick),
+    HousekeepingTask("truncate_wal", EVERY_TEN_SECONDS, lambda c: truncate_wal(c.engine)),
     HousekeepingTask("delete_old_rows", EVERY_MINUTE, delete_old_rows),
     HousekeepingTask("compact_metrics", EVERY_MINUTE, lambda c: compact(c.sessions)),
     HousekeepingTask(

@@ -5,24 +5,27 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import process_identity
 from service.background import repository
-from service.database import reading
+from service.database import after_commit, reading
 from service.jobs import attempts
 from service.leases import Claim
 
 log = logging.getLogger(__name__)
 BATCH = 100
-MAX_LEASES, MAX_SECONDS, MAX_NOTIFICATION_SECONDS = 10, 900.0, 60.0
-"""No lease, pause or notification is ever set further ahead. Workers' clocks do not matter: the database's counts."""
+MAX_LEASES, MAX_SECONDS = 10, 900.0
+"""No lease or pause is ever set further ahead. Workers' clocks do not matter: the database's counts."""
 
 
-def expire_leases(sessions: sessionmaker[Session], max_interruptions: int) -> int:
+def expire_leases(
+    sessions: sessionmaker[Session], max_interruptions: int, ring: Callable[[str], object] = lambda queue: None
+) -> int:
     """Queue jobs whose lease has expired again, or fail them after too many lost workers; returns how many were found."""
-    with sessions() as session:
+    with reading(sessions) as session:
         expired = repository.expired_leases(session, BATCH)
     for job_id in expired:
         with sessions.begin() as session:
@@ -31,6 +34,7 @@ def expire_leases(sessions: sessionmaker[Session], max_interruptions: int) -> in
                 continue
             state = attempts.interrupted(session, job, "the worker was lost (its lease expired)", max_interruptions)
             log.warning("job=%s lost its worker: the lease expired; the job is %s now", job_id, state)
+            after_commit(session, partial(ring, job.queue))
     return len(expired)
 
 
@@ -74,7 +78,10 @@ def repair_clock_skew(sessions: sessionmaker[Session], lease_seconds: float) -> 
 
     A worker that is alive renews its lease long before the new end.
     """
+    too_far = max(MAX_LEASES * lease_seconds, MAX_SECONDS)
+    with reading(sessions) as session:
+        if not repository.has_future_times(session, too_far, MAX_SECONDS):
+            return  # every second but those of a changed clock: no writer waits for it
     with sessions.begin() as session:
-        repository.shorten_leases(session, max(MAX_LEASES * lease_seconds, MAX_SECONDS), lease_seconds)
-        repository.clear_future_notifications(session, MAX_NOTIFICATION_SECONDS)
+        repository.shorten_leases(session, too_far, lease_seconds)
         repository.end_long_pauses(session, MAX_SECONDS)

@@ -40,8 +40,9 @@ def _stored(root: Path, *, whole_folders: bool) -> Iterator[Path]:
 def _remove_unnamed(sessions: sessionmaker[Session], storage: Storage, folder: str, paths: list[Path]) -> None:
     job_of = {(key := path.relative_to(storage.root).as_posix()): key.split("/")[1] for path in paths}
     with reading(sessions) as session:
-        active = repository.active_jobs(session, set(job_of.values()))
-        known = repository.known_keys(session, folder, job_of)
+        jobs = set(job_of.values())
+        active = repository.active_jobs(session, jobs)
+        known = repository.known_keys(session, folder, jobs, job_of)
     for key, job_id in job_of.items():
         if key not in known and job_id not in active and KEY.fullmatch(key):
             storage.delete(key)

@@ -6,15 +6,15 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Row, delete, func, or_, select, true, tuple_, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from service.database import db_now
+from service.database import db_now, rows_changed
 from service.datasets.repository import UNREADY
 from service.datasets.tables import DatasetVersion
 from service.inference_requests.tables import InferenceRequest
 from service.jobs.retention_status import Part
-from service.jobs.states import ENDED, WITH_WORKER
+from service.jobs.states import ACTIVE, ENDED, WITH_WORKER
 from service.jobs.tables import Artifact, Checkpoint, IdempotencyKey, Job, JobEvent
 from service.leases import Claim
 from service.logs.tables import LogChunk
@@ -77,23 +77,23 @@ def _is_held(table: Any) -> tuple[ColumnElement[bool], ...]:
     return table.state.in_(states), table.lease_process.is_not(None), table.lease_expires_at >= db_now()
 
 
+def has_future_times(session: Session, lease_seconds: float, pause_seconds: float) -> bool:
+    """Whether `shorten_leases` or `end_long_pauses` would change a row."""
+    leases = [select(table.id).where(table.lease_expires_at > db_now(plus=lease_seconds)) for table in LEASED.values()]
+    pauses = select(Job.id).where(Job.not_before > db_now(plus=pause_seconds))
+    return any(session.scalar(found.limit(1)) is not None for found in (*leases, pauses))
+
+
 def shorten_leases(session: Session, beyond_seconds: float, lease_seconds: float) -> None:
     """Let leases that end later than `beyond_seconds` from now end in `lease_seconds`."""
-    for table in (Job, DatasetVersion, InferenceRequest):
+    for table in LEASED.values():
         too_late = table.lease_expires_at > db_now(plus=beyond_seconds)
         session.execute(_update(table).where(too_late).values(lease_expires_at=db_now(plus=lease_seconds)))
 
 
-def clear_future_notifications(session: Session, beyond_seconds: float) -> None:
-    """Forget notifications dated later than `beyond_seconds` from now."""
-    for table in (Job, DatasetVersion, InferenceRequest):
-        session.execute(_update(table).where(table.notified_at > db_now(plus=beyond_seconds)).values(notified_at=None))
-
-
 def end_long_pauses(session: Session, beyond_seconds: float) -> None:
-    """Make queued jobs due whose pause ends later than `beyond_seconds` from now."""
-    too_late = Job.not_before > db_now(plus=beyond_seconds)
-    session.execute(_update(Job).where(Job.state == "queued", too_late).values(not_before=None))
+    """Make jobs due whose pause ends later than `beyond_seconds` from now."""
+    session.execute(_update(Job).where(Job.not_before > db_now(plus=beyond_seconds)).values(not_before=None))
 
 
 def checked_datasets_with_waiting_jobs(session: Session) -> Sequence[str]:
@@ -103,48 +103,56 @@ def checked_datasets_with_waiting_jobs(session: Session) -> Sequence[str]:
     return session.scalars(waiting.distinct()).all()
 
 
-def mark_unheard(session: Session, after_seconds: float) -> set[str]:
-    """Note a notification for all due work that no worker has taken since the last one; returns its queues."""
+def queues_with_due_work(session: Session) -> set[str]:
+    """Return the queues in which work waits that a worker could begin now. One row of each is read."""
     due = or_(Job.not_before.is_(None), Job.not_before <= db_now())
-    jobs = _update(Job).where(Job.state == "queued", due, _unheard(Job, after_seconds))
-    queues = set(session.scalars(jobs.values(notified_at=db_now()).returning(Job.queue)))
-    for table, states, queue in (
+    queues = set()
+    queue = session.scalar(select(func.min(Job.queue)).where(Job.state == "queued"))
+    while queue is not None:
+        if session.scalar(select(Job.id).where(Job.state == "queued", Job.queue == queue, due).limit(1)) is not None:
+            queues.add(queue)
+        queue = session.scalar(select(func.min(Job.queue)).where(Job.state == "queued", Job.queue > queue))
+    for table, states, name in (
         (DatasetVersion, UNREADY, "data"),
         (InferenceRequest, ("queued",), "predict"),
     ):
         free = or_(table.lease_expires_at.is_(None), table.lease_expires_at < db_now())
-        waiting = _update(table).where(table.state.in_(states), free, _unheard(table, after_seconds))
-        if session.scalars(waiting.values(notified_at=db_now()).returning(table.id)).first() is not None:
-            queues.add(queue)
+        if session.scalar(select(table.id).where(table.state.in_(states), free).limit(1)) is not None:
+            queues.add(name)
     return queues
-
-
-def _unheard(table: Any, after_seconds: float) -> ColumnElement[bool]:
-    return or_(table.notified_at.is_(None), table.notified_at < db_now(plus=-after_seconds))
 
 
 def _update(table: Any) -> Any:
     return update(table).execution_options(synchronize_session=False)
 
 
-def delete_idempotency_keys(session: Session, older_than_seconds: float) -> None:
-    """Forget keys of requests that nobody repeats any more."""
-    session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < db_now(plus=-older_than_seconds)))
+def delete_idempotency_keys(session: Session, older_than_seconds: float, limit: int) -> int:
+    """Delete up to `limit` keys of requests that nobody repeats any more; returns how many."""
+    key = (IdempotencyKey.project_id, IdempotencyKey.key)
+    old = select(*key).where(IdempotencyKey.created_at < db_now(plus=-older_than_seconds))
+    deleted = delete(IdempotencyKey).where(tuple_(*key).in_(old.limit(limit)))
+    return rows_changed(session.execute(deleted))
 
 
 def ended_jobs(
-    session: Session, project_id: str, days: float, part: Part | None, kept: int, after: str, limit: int
-) -> Sequence[str]:
-    """Return ids of the project's jobs that ended more than `days` ago and still have that part, in order of their ids.
+    session: Session, project_id: str, days: float, after: tuple[datetime, str] | None, limit: int
+) -> Sequence[Row[str, datetime | None]]:
+    """Return (id, finished_at) of the project's jobs that ended more than `days` ago, in the order of their ends.
 
     Args:
-        part: what the job must still have; None: any job.
-        kept: how many checkpoints stay.
-        after: the last id of the previous page.
+        after: end and id of the last one of the previous page; None: from the beginning.
     """
-    old = Job.finished_at < db_now(plus=-days * 86400.0)
-    due = select(Job.id).where(Job.project_id == project_id, Job.state.in_(ENDED), old, Job.id > after)
-    return session.scalars(due.where(_has_part(part, kept)).order_by(Job.id).limit(limit)).all()
+    columns = select(Job.id, Job.finished_at).where(Job.project_id == project_id)
+    due = columns.where(Job.finished_at < db_now(plus=-days * 86400.0))
+    if after is not None:
+        due = due.where(Job.finished_at >= after[0], (Job.finished_at > after[0]) | (Job.id > after[1]))
+    return session.execute(due.order_by(Job.finished_at, Job.id).limit(limit)).all()
+
+
+def with_part(session: Session, job_ids: Collection[str], part: Part | None, kept: int) -> Sequence[str]:
+    """Return those of the jobs that still have that part (None: all), beyond `kept` checkpoints, in their order."""
+    found = set(session.scalars(select(Job.id).where(Job.id.in_(job_ids), _has_part(part, kept))))
+    return [job_id for job_id in job_ids if job_id in found]
 
 
 def _has_part(part: Part | None, kept: int) -> ColumnElement[bool]:
@@ -213,10 +221,16 @@ def add_retention_event(session: Session, job: Job, at: datetime, reason: str, c
 
 def active_jobs(session: Session, job_ids: Collection[str]) -> set[str]:
     """Return those of the jobs that have not ended."""
-    return set(session.scalars(select(Job.id).where(Job.id.in_(job_ids), Job.state.not_in(ENDED))))
+    return set(session.scalars(select(Job.id).where(Job.id.in_(job_ids), Job.state.in_(ACTIVE))))
 
 
-def known_keys(session: Session, folder: str, keys: Collection[str]) -> set[str]:
-    """Return those of the storage keys that a row names; `folder` is one of STORAGE_KEYS."""
+def known_keys(session: Session, folder: str, job_ids: Collection[str], keys: Collection[str]) -> set[str]:
+    """Return those of the storage keys that a row of these jobs names; `folder` is one of STORAGE_KEYS.
+
+    Models are found by the key alone: they outlive their job.
+    """
     column = STORAGE_KEYS[folder]
-    return set(session.scalars(select(column).where(column.in_(keys))))
+    named = select(column).where(column.in_(keys))
+    if folder != "models":
+        named = named.where(column.class_.job_id.in_(job_ids))
+    return set(session.scalars(named))

@@ -77,10 +77,11 @@ def _for_each(
     apply: Callable[[str], None],
 ) -> None:
     """Call `apply` for every job that ended more than `days` ago and has that part; a failure skips one job only."""
-    after = ""
+    after = None
     while True:
         with reading(sessions) as session:
-            found = repository.ended_jobs(session, project_id, days, part, rules.checkpoints_kept, after, BATCH)
+            ended = repository.ended_jobs(session, project_id, days, after, BATCH)
+            found = repository.with_part(session, [row.id for row in ended], part, rules.checkpoints_kept)
         for job_id in found:
             try:
                 apply(job_id)
@@ -88,9 +89,9 @@ def _for_each(
                 raise  # the database does not answer
             except Exception:
                 log.exception("job=%s retention failed", job_id)
-        if len(found) < BATCH:
+        if len(ended) < BATCH:
             return
-        after = found[-1]
+        after = (ended[-1].finished_at, ended[-1].id)
 
 
 def _trim(sessions: sessionmaker[Session], storage: Storage, rules: Rules, job_id: str) -> None:

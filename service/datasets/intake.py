@@ -135,7 +135,7 @@ def interrupted(session: Session, claim: Claim, limit: int = 3) -> None:
         hint = "The file may need more memory than the worker has, or be damaged."
         invalid(session, claim, failure("intake_died", message, hint=hint))
     else:
-        _write(session, claim, interruptions=deaths, lease_owner=None, lease_expires_at=None, notified_at=None)
+        _write(session, claim, interruptions=deaths, lease_owner=None, lease_expires_at=None)
 
 
 def claim_source(session: Session, owner: str, lease_seconds: float) -> ClaimedSource | None:
@@ -163,7 +163,7 @@ def not_fetched(session: Session, claim: Claim, error: dict[str, Any]) -> None:
 
 
 def _release(session: Session, claim: Claim, **changes: Any) -> None:
-    unleased = {"phase": None, "progress": None, "lease_owner": None, "lease_expires_at": None, "notified_at": None}
+    unleased = {"phase": None, "progress": None, "lease_owner": None, "lease_expires_at": None}
     _write(session, claim, "uploading", **unleased, **changes)
 
 

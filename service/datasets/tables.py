@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Base, Json, UtcDateTime
+from service.database import Base, Json, UtcDateTime, partial_index
 from service.leases import Leased
 
 
@@ -29,6 +29,11 @@ class DatasetVersion(Leased, Base):
     __table_args__ = (
         UniqueConstraint("project_id", "name", "version"),
         Index("datasets_by_state", "state", "project_id", "created_at"),
+        Index("datasets_by_project", "project_id", "id"),
+        Index("datasets_by_project_state", "project_id", "state", "id"),
+        Index("datasets_by_name", "project_id", "name", "id"),
+        Index("datasets_by_blob", "blob_sha256"),
+        partial_index("datasets_by_lease", "lease_expires_at", where="lease_expires_at IS NOT NULL"),
     )
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))

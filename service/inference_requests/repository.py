@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Select, delete, func, or_, select, true, u
 from sqlalchemy.orm import Session
 
 from service import process_identity
-from service.database import after_commit, db_now, db_time, new_id
+from service.database import after_commit, db_now, db_time, new_id, rows_changed
 from service.fair_share import repository as fair_share
 from service.fair_share.admission import Admission, WorkClass, admit_all
 from service.inference_requests.tables import InferenceRequest
@@ -160,9 +160,10 @@ def fail(session: Session, claim: Claim, error: dict[str, Any]) -> None:
     _close(session, claim, state="failed", error=error)
 
 
-def delete_old(session: Session, older_than_seconds: float) -> None:
-    """Delete requests that nobody waits for any more."""
-    session.execute(delete(InferenceRequest).where(InferenceRequest.created_at < db_now(plus=-older_than_seconds)))
+def delete_old(session: Session, older_than_seconds: float, limit: int) -> int:
+    """Delete up to `limit` requests that nobody waits for any more; returns how many."""
+    old = select(InferenceRequest.id).where(InferenceRequest.created_at < db_now(plus=-older_than_seconds)).limit(limit)
+    return rows_changed(session.execute(delete(InferenceRequest).where(InferenceRequest.id.in_(old))))
 
 
 def _close(session: Session, claim: Claim, **changes: Any) -> None:

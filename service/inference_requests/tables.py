@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ForeignKey, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Base, Json, UtcDateTime
+from service.database import Base, Json, UtcDateTime, partial_index
 from service.leases import Leased
 
 
@@ -16,7 +16,11 @@ class InferenceRequest(Leased, Base):
     """`kind` names the work, `subject_key` the folder in storage that it is about (a model's or a prepared dataset's)."""
 
     __tablename__ = "inference_requests"
-    __table_args__ = (Index("inference_requests_by_state", "state", "project_id", "created_at"),)
+    __table_args__ = (
+        Index("inference_requests_by_state", "state", "project_id", "created_at"),
+        Index("inference_requests_by_age", "created_at"),
+        partial_index("inference_requests_by_lease", "lease_expires_at", where="lease_expires_at IS NOT NULL"),
+    )
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     kind: Mapped[str] = mapped_column(String(40))

@@ -163,7 +163,6 @@ def hand_back(session: Session, claim: Claim, reason: str) -> None:
         reason=reason,
         phase=None,
         not_before=None,
-        notified_at=None,
     )
 
 
@@ -194,7 +193,7 @@ def fail(session: Session, claim: Claim, error: dict[str, Any]) -> State:
     elif error.get("retryable") and attempts < job.max_attempts:
         pause = min(LONGEST_PAUSE, RETRY_SECONDS * 2.0 ** (attempts - 1))
         reason = f"{error['code']}: attempt {attempts} of {job.max_attempts}, again in {pause:.0f} s"
-        changes.update(error=error, not_before=db_now(plus=pause), notified_at=None)
+        changes.update(error=error, not_before=db_now(plus=pause))
         to = "paused" if job.state == "pausing" else "queued"
         if to == "paused":
             changes.update(requested_action=None)
@@ -251,7 +250,6 @@ def interrupted(
         interruptions=interruptions,
         phase=None,
         not_before=db_now(plus=pause) if pause else None,
-        notified_at=None,
     )
     return "queued"
 

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, String, case, cast, delete, func, insert, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Row, Select, String, case, cast, delete, func, insert, or_, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from service.database import db_now
 from service.datasets.tables import DatasetVersion
 from service.fair_share import repository as fair_share
-from service.jobs.states import ENDED, WITH_WORKER
-from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
+from service.jobs.states import ACTIVE, ENDED, WITH_WORKER
+from service.jobs.tables import (
+    Artifact,
+    Attempt,
+    Checkpoint,
+    Decision,
+    IdempotencyKey,
+    Job,
+    JobEvent,
+    JobLabel,
+    label_digest,
+)
 from service.keys.tables import Project
 from service.leases import Claim
 from service.models.tables import Model
 
 NO_SYNC = {"synchronize_session": False}
+EVERY_ROW = 2**31 - 1
+"""A limit that cuts nothing off."""
 
 
 def get(session: Session, project_id: str, job_id: str) -> Job | None:
@@ -49,21 +62,63 @@ def listing(
     dataset: str | None,
     group: str | None,
 ) -> Sequence[Job]:
-    """Newest first, one more than `limit`."""
-    statement = select(Job).where(Job.project_id == project_id)
-    if after:
-        statement = statement.where(Job.id < after)
-    if states:
-        statement = statement.where(Job.state.in_(states))
-    if dataset:
-        statement = statement.where(Job.dataset_id == dataset)
+    """Newest first, one more than `limit`.
+
+    An index leads to the ids of one page; only then are whole rows read. Each filter alone costs a page however many
+    jobs there are; of several filters one leads, and the others are applied to what it finds.
+    """
+    of_job = [Job.dataset_id == dataset] if dataset else []
     if group:
-        statement = statement.where(Job.group_name == group)
-    if updated_after:
-        statement = statement.where(Job.updated_at > updated_after)
-    for key, value in labels.items():
-        statement = statement.where(Job.labels[key].as_string() == value)
-    return session.scalars(statement.order_by(Job.id.desc()).limit(limit + 1)).all()
+        of_job.append(Job.group_name == group)
+    place, statement = _ids(project_id, labels, of_job, states)
+    if after:
+        statement = statement.where(place < after)
+    ids = _newest(session, place, statement, states, limit + 1)
+    if updated_after is not None and _count_updated(session, ids, updated_after) < len(ids):
+        # jobs made since come first and have all been updated since: few are left to be found among the older ones
+        changed = select(Job.id).where(Job.project_id == project_id, Job.updated_at > updated_after)
+        # the order and the limit let the index by time lead, and nothing else
+        changed = changed.order_by(Job.updated_at.desc()).limit(EVERY_ROW)
+        ids = _newest(session, place, statement.where(place.in_(select(changed.subquery()))), states, limit + 1)
+    return session.scalars(select(Job).where(Job.id.in_(ids)).order_by(Job.id.desc())).all()
+
+
+def _ids(
+    project_id: str, labels: Mapping[str, str], of_job: Sequence[ColumnElement[bool]], states: Sequence[str]
+) -> tuple[InstrumentedAttribute[str], Select[str]]:
+    """Return the column that leads, and the statement of the ids of the project's jobs with all these labels."""
+    if not labels:
+        return Job.id, select(Job.id).where(Job.project_id == project_id, *of_job)
+    first, *further = (label_digest(key, value) for key, value in labels.items())
+    statement = select(JobLabel.job_id).where(JobLabel.project_id == project_id, JobLabel.digest == first)
+    for digest in further:
+        other = aliased(JobLabel)
+        same_job = (other.project_id == project_id, other.digest == digest, other.job_id == JobLabel.job_id)
+        statement = statement.where(select(other.job_id).where(*same_job).exists())
+    if of_job or states:
+        statement = statement.join(Job, Job.id == JobLabel.job_id).where(*of_job)
+    return JobLabel.job_id, statement
+
+
+def _newest(
+    session: Session,
+    place: InstrumentedAttribute[str],
+    statement: Select[str],
+    states: Sequence[str],
+    count: int,
+) -> Sequence[str]:
+    """Return the `count` newest ids, of jobs in one of `states` when there are any."""
+    newest_first = statement.order_by(place.desc()).limit(count)
+    if len(states) < 2:
+        return session.scalars(newest_first.where(Job.state == states[0]) if states else newest_first).all()
+    # an index has the jobs of each state in order, and those of several states not
+    found = [session.scalars(newest_first.where(Job.state == state)).all() for state in dict.fromkeys(states)]
+    return sorted(chain.from_iterable(found), reverse=True)[:count]
+
+
+def _count_updated(session: Session, ids: Sequence[str], after: datetime) -> int:
+    """Count those of the jobs that were updated after that time."""
+    return session.scalar(select(func.count()).where(Job.id.in_(ids), Job.updated_at > after)) or 0
 
 
 def by_id(session: Session, job_id: str) -> Job:
@@ -85,12 +140,7 @@ def waiting(session: Session, project_id: str) -> int:
 
 def ended_retries(session: Session, job_id: str) -> int:
     """How many retries of the job have ended."""
-    retries = select(func.count()).where(
-        Job.parent["job"].as_string() == job_id,
-        Job.parent["relation"].as_string() == "retry",
-        Job.state.in_(ENDED),
-    )
-    return session.scalar(retries) or 0
+    return session.scalar(select(func.count()).where(Job.retry_of == job_id, Job.state.in_(ENDED))) or 0
 
 
 def datasets_of(session: Session, jobs: Sequence[Job]) -> dict[str, DatasetVersion]:
@@ -141,7 +191,7 @@ def delete_job(session: Session, job: Job) -> None:
 def needing_dataset(session: Session, project_id: str, dataset_id: str) -> Sequence[Job]:
     """Jobs that have not ended and train on the dataset, or name it elsewhere in their spec (target, weights); locked."""
     named = cast(Job.spec, String).contains(dataset_id, autoescape=True)
-    active = Job.state.not_in(ENDED)
+    active = Job.state.in_(ACTIVE)
     needing = select(Job).where(Job.project_id == project_id, active, or_(Job.dataset_id == dataset_id, named))
     return session.scalars(needing.order_by(Job.id).with_for_update()).all()
 
@@ -152,9 +202,14 @@ def is_dataset_used(session: Session, dataset_id: str) -> bool:
 
 
 def add_job(session: Session, job: Job) -> None:
-    """Insert a job."""
+    """Insert a job, and its labels where lists find them."""
     session.add(job)
     session.flush()
+    if job.labels:
+        digests = {label_digest(key, value) for key, value in job.labels.items()}
+        session.execute(
+            insert(JobLabel), [{"project_id": job.project_id, "digest": one, "job_id": job.id} for one in digests]
+        )
 
 
 def update_job(session: Session, job_id: str, **changes: Any) -> None:
@@ -308,9 +363,10 @@ def add_idempotency_key(session: Session, row: IdempotencyKey) -> None:
     session.add(row)
 
 
-def waiting_for(session: Session, dataset_id: str) -> Sequence[Job]:
-    """Jobs that wait for the dataset's check."""
-    return session.scalars(select(Job).where(Job.dataset_id == dataset_id, Job.state == "validating")).all()
+def waiting_for(session: Session, dataset: DatasetVersion, limit: int) -> Sequence[Job]:
+    """Return up to `limit` jobs that wait for the dataset's check, oldest first."""
+    waiting = select(Job).where(Job.project_id == dataset.project_id, Job.state == "validating")
+    return session.scalars(waiting.where(Job.dataset_id == dataset.id).order_by(Job.id).limit(limit)).all()
 
 
 def model_of(session: Session, job_id: str) -> Model | None:

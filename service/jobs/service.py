@@ -29,6 +29,8 @@ from trainkit.spec.patch import full_form, merge_patch
 from trainkit.spec.problems import Problem as SpecProblem
 
 QUEUE = "train"
+ADMITTED_AT_ONCE = 8
+"""Jobs admitted in one transaction: on SQLite all other writers wait for it."""
 DATASET_ID = re.compile(r"ds_[a-z0-9]{1,60}")
 
 
@@ -170,6 +172,7 @@ def admit(
         queue=QUEUE,
         priority=spec.resources.priority,
         parent=branch.as_json() if branch else None,
+        retry_of=branch.parent.id if branch and branch.relation == "retry" else None,
         state="queued" if resolved else "validating",
         metrics_last={},
         metrics_best={},
@@ -195,11 +198,15 @@ def admit(
 
 
 def admit_waiting(session: Session, dataset_id: str) -> int:
-    """The dataset's check has ended: queue the jobs that waited for it, or fail them with the reason."""
+    """Queue some of the jobs that waited for the dataset's check, or fail them with what it found.
+
+    Returns how many; 0 when none waits, or the check has not ended. Call it, a transaction each time, until then.
+    """
     dataset = repository.dataset(session, dataset_id)
-    assert dataset is not None
-    admitted = 0
-    for job in repository.waiting_for(session, dataset_id):
+    if dataset is None or dataset.state not in ("ready", "invalid"):
+        return 0
+    waiting = repository.waiting_for(session, dataset, ADMITTED_AT_ONCE)
+    for job in waiting:
         if dataset.state == "ready":
             try:
                 facts = DatasetFacts.model_validate(dataset.facts)
@@ -212,14 +219,12 @@ def admit_waiting(session: Session, dataset_id: str) -> int:
                 _fail_waiting(session, job, code, str(error), {"errors": problems}, problems[0]["hint"] or None)
                 continue
             document = resolved.spec.model_dump(mode="json")
-            admitted += transition(
-                session, job, "queued", actor="service", reason="the dataset is ready", resolved=document
-            )
-        elif dataset.state == "invalid":
+            transition(session, job, "queued", actor="service", reason="the dataset is ready", resolved=document)
+        else:
             reason = (dataset.error or {}).get("message", "")
             evidence = {"dataset": dataset_id, "error": dataset.error}
             _fail_waiting(session, job, "invalid_dataset", f"dataset {dataset_id} is not usable: {reason}", evidence)
-    return admitted
+    return len(waiting)
 
 
 def _fail_waiting(
@@ -326,9 +331,7 @@ def resume(
     ended = job.state in ENDED
     if job.state == "paused":
         changes = {"resolved": lineage.with_epochs(job, extra_epochs)} if extra_epochs else {}
-        transition(
-            session, job, "queued", actor=who.actor, reason="resume", not_before=None, notified_at=None, **changes
-        )
+        transition(session, job, "queued", actor=who.actor, reason="resume", not_before=None, **changes)
     elif not ended and (job.state == "pausing" or extra_epochs):
         hint = "Pause it first." if extra_epochs else "Wait until it is paused."
         raise HttpProblem(409, "wrong_state", f"The job is {job.state}: only paused and ended jobs can go on. {hint}")

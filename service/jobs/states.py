@@ -35,6 +35,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "cancelled": frozenset(),
     "failed": frozenset(),
 }
+ACTIVE: frozenset[str] = frozenset(ALLOWED) - ENDED
+"""States of a job that has not ended."""
 
 
 class Conflict(Exception):  # noqa: N818 - an answer, not a failure

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Base, Json, UtcDateTime
+from service.database import Base, Json, UtcDateTime, partial_index
 from service.leases import Leased
+
+UNCOMPACTED = "compacted_seq < next_seq - 1"
+"""SQL of "the metric log has rows in small chunks", word for word as in the index that serves it."""
 
 
 class Job(Leased, Base):
@@ -19,9 +23,16 @@ class Job(Leased, Base):
     __table_args__ = (
         Index("jobs_by_queue", "state", "queue", "project_id", text("priority DESC"), "created_at", "id"),
         Index("jobs_by_project", "project_id", "id"),
-        Index("jobs_by_dataset", "dataset_id"),
-        Index("jobs_by_end", "project_id", "finished_at"),
-        Index("jobs_by_group", "project_id", "group_name"),
+        Index("jobs_by_dataset", "dataset_id", "id"),
+        Index("jobs_by_project_state", "project_id", "state", "id"),
+        Index("jobs_by_update", "project_id", "updated_at", "id"),
+        # of jobs that have ended `next_seq` stands still: what all logs hold is summed without the rows
+        partial_index("jobs_by_end", "project_id", "finished_at", "id", "next_seq", where="finished_at IS NOT NULL"),
+        partial_index("jobs_by_group", "project_id", "group_name", "id", where="group_name IS NOT NULL"),
+        partial_index("jobs_by_retry_of", "retry_of", "state", where="retry_of IS NOT NULL"),
+        partial_index("jobs_by_lease", "lease_expires_at", where="lease_expires_at IS NOT NULL"),
+        partial_index("jobs_by_pause", "not_before", where="not_before IS NOT NULL"),
+        partial_index("jobs_to_compact", "id", where=UNCOMPACTED),
     )
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
@@ -35,6 +46,8 @@ class Job(Leased, Base):
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     parent: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """`{job, relation, step}` of the job that this one was made from."""
+    retry_of: Mapped[str | None] = mapped_column(String(40))
+    """That job's id when the relation is `retry`, where an index finds it."""
     queue: Mapped[str] = mapped_column(String(40), default="train")
     priority: Mapped[int] = mapped_column(default=0)
     state: Mapped[str] = mapped_column(String(20))
@@ -64,6 +77,22 @@ class Job(Leased, Base):
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class JobLabel(Base):
+    """One label of a job, by which lists find it. The label itself is in the job's row: it may be of any length."""
+
+    __tablename__ = "job_labels"
+    __table_args__ = (Index("job_labels_by_job", "job_id"),)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(32), primary_key=True)
+    """The first half of SHA-256 over key and value (`label_digest`)."""
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+
+
+def label_digest(key: str, value: str) -> str:
+    """Return the digest of a label; keys have no NUL."""
+    return hashlib.sha256(f"{key}\0{value}".encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 class JobEvent(Base):
@@ -146,6 +175,10 @@ class IdempotencyKey(Base):
     """What a client's `Idempotency-Key` made, so that a repeated request makes nothing new."""
 
     __tablename__ = "idempotency_keys"
+    __table_args__ = (
+        Index("idempotency_keys_by_age", "created_at"),
+        Index("idempotency_keys_by_resource", "resource_id"),
+    )
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64))

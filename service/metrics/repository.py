@@ -21,6 +21,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.exc import OperationalError
@@ -29,7 +30,7 @@ from sqlalchemy.orm import Session
 from service.database import db_now
 from service.jobs.repository import holds
 from service.jobs.states import ENDED
-from service.jobs.tables import Decision, Job
+from service.jobs.tables import UNCOMPACTED, Decision, Job
 from service.leases import Claim, StaleFence
 from service.metrics.chunks import Columns, encode_columns
 from service.metrics.tables import MetricChunk, MetricSuperseded
@@ -171,7 +172,8 @@ def add_decision(session: Session, decision: Decision) -> None:
 def jobs_to_compact(session: Session, rows: int) -> Sequence[str]:
     """Return the jobs whose log has `rows` rows beyond the compacted ones, or any when the job has ended."""
     behind = Job.next_seq - 1 - Job.compacted_seq
-    return session.scalars(select(Job.id).where(or_(behind >= rows, (behind > 0) & Job.state.in_(ENDED)))).all()
+    due = or_(behind >= rows, Job.state.in_(ENDED))
+    return session.scalars(select(Job.id).where(text(f"jobs.{UNCOMPACTED}"), due)).all()
 
 
 def compaction_state(session: Session, job_id: str) -> Row[int, str, int] | None:

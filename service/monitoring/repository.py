@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service.database import db_now, db_time
 from service.datasets.tables import DatasetVersion
 from service.inference_requests.tables import InferenceRequest
-from service.jobs.states import ALLOWED, ENDED, WITH_WORKER
+from service.jobs.states import ACTIVE, ENDED, WITH_WORKER
 from service.jobs.tables import Job
 from service.uploads.tables import Upload
 from service.workers.repository import alive
@@ -86,7 +86,7 @@ def current_counts(session: Session) -> CurrentCounts:
     lost = select(func.count()).where(Job.state.in_(WITH_WORKER), Job.lease_expires_at < db_now())
     open_uploads = select(func.count()).where(Upload.state == "uploading")
     return CurrentCounts(
-        jobs=_by_state(session, Job, sorted(set(ALLOWED) - ENDED)),
+        jobs=_by_state(session, Job, sorted(ACTIVE)),
         datasets=_by_state(session, DatasetVersion, ("uploading", "validating")),
         queues=queues,
         expired=session.scalar(lost) or 0,
@@ -99,8 +99,13 @@ def total_counts(session: Session) -> TotalCounts:
     return TotalCounts(
         jobs=_by_state(session, Job, sorted(ENDED)),
         datasets=_by_state(session, DatasetVersion, ("ready", "invalid")),
-        points=int(session.scalar(select(func.coalesce(func.sum(Job.next_seq - 1), 0))) or 0),
+        points=_points(session, Job.finished_at.is_not(None)) + _points(session, Job.state.in_(ACTIVE)),
     )
+
+
+def _points(session: Session, jobs: ColumnElement[bool]) -> int:
+    """Sum the rows of the metric logs of those jobs. For ended ones an index holds all that is summed."""
+    return int(session.scalar(select(func.sum(Job.next_seq - 1)).where(jobs)) or 0)
 
 
 def _by_state(session: Session, table: Any, states: Sequence[str]) -> dict[str, int]:

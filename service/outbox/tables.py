@@ -48,6 +48,9 @@ class WebhookDelivery(Base):
     __table_args__ = (
         Index("webhook_deliveries_due", "state", "next_attempt_at"),
         Index("webhook_deliveries_by_webhook", "webhook_id", "id"),
+        Index("webhook_deliveries_by_webhook_state", "webhook_id", "state", "id"),
+        Index("webhook_deliveries_by_webhook_type", "webhook_id", "type", "id"),
+        Index("webhook_deliveries_by_age", "created_at"),
         UniqueConstraint("webhook_id", "job_id", "event_seq", name="webhook_deliveries_once"),
     )
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -88,6 +91,7 @@ class WebhookCrossing(Base):
     """A job has crossed a threshold of a webhook: it is told once."""
 
     __tablename__ = "webhook_crossings"
+    __table_args__ = (Index("webhook_crossings_by_job", "job_id"),)
     webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"), primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     threshold: Mapped[str] = mapped_column(String(200), primary_key=True)

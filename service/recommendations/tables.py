@@ -8,14 +8,17 @@ from typing import Any
 from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Base, Json, UtcDateTime
+from service.database import Base, Json, UtcDateTime, partial_index
 
 
 class Recommendation(Base):
     """A job made from a diagnosis. The row outlives both jobs, for the scorecard counts it."""
 
     __tablename__ = "recommendations"
-    __table_args__ = (Index("recommendations_by_code", "project_id", "ruleset_version", "code"),)
+    __table_args__ = (
+        Index("recommendations_by_code", "project_id", "ruleset_version", "code", "outcome"),
+        partial_index("recommendations_unmeasured", "project_id", where="outcome IS NULL"),
+    )
     job_id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     source_job: Mapped[str] = mapped_column(String(40))

@@ -19,7 +19,12 @@ class Upload(Base):
     """
 
     __tablename__ = "uploads"
-    __table_args__ = (Index("uploads_by_state", "state", "expires_at"), Index("uploads_by_project", "project_id", "id"))
+    __table_args__ = (
+        Index("uploads_by_state", "state", "expires_at"),
+        Index("uploads_by_project", "project_id", "id"),
+        Index("uploads_by_project_state", "project_id", "state", "id"),
+        Index("uploads_by_expiry", "expires_at"),
+    )
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     state: Mapped[str] = mapped_column(String(20))

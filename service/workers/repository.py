@@ -8,7 +8,7 @@ from sqlalchemy import delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.database import db_now, db_time
+from service.database import db_now, db_time, rows_changed
 from service.workers.tables import Housekeeping, Worker
 
 ALIVE_SECONDS = 30.0
@@ -73,6 +73,7 @@ def train_slots(session: Session) -> int:
     return sum(worker.slots for worker in alive(session) if "train" in worker.queues)
 
 
-def remove_silent(session: Session) -> None:
-    """Delete workers without a heartbeat for `FORGET_SECONDS`."""
-    session.execute(delete(Worker).where(Worker.seen_at < db_now(plus=-FORGET_SECONDS)))
+def remove_silent(session: Session, limit: int) -> int:
+    """Delete up to `limit` workers without a heartbeat for `FORGET_SECONDS`; returns how many."""
+    silent = select(Worker.id).where(Worker.seen_at < db_now(plus=-FORGET_SECONDS)).limit(limit)
+    return rows_changed(session.execute(delete(Worker).where(Worker.id.in_(silent))))

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from service.settings import Settings
 from tests.support.api import Served
+from tests.support.query_plans import PlanWatcher
 
 
 @pytest.fixture
@@ -36,3 +37,18 @@ def service(settings: Settings) -> Iterator[Served]:
         served.client = served.client_for("default")
         yield served
     app.state.context.engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def plan_watcher() -> PlanWatcher:
+    watcher = PlanWatcher()
+    watcher.install()
+    return watcher
+
+
+@pytest.fixture(autouse=True)
+def no_whole_tables(plan_watcher: PlanWatcher) -> Iterator[None]:
+    """Fail a test that makes the service run a statement that reads a whole table, however many rows there are."""
+    yield
+    found, plan_watcher.found = plan_watcher.found, []
+    assert not found, "\n\n".join(found)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, select, text
 
-from service.database import ALPHABET, db_now, make_engine, new_id, reading
+from service.database import ALPHABET, BUSY_MS, db_now, make_engine, new_id, reading, truncate_wal
 from service.keys.tables import Project
 from service.sessions import session_factory
 
@@ -105,4 +107,44 @@ def test_sqlite_keeps_foreign_keys_and_a_write_ahead_log(migrated_url: str) -> N
         with engine.connect() as connection:
             pragmas = [connection.execute(text(f"PRAGMA {name}")).scalar() for name in ("foreign_keys", "journal_mode")]
         assert pragmas == [1, "wal"]
+    engine.dispose()
+
+
+def test_the_write_ahead_log_is_bounded_though_readers_never_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It grew to 1.5 GB: while somebody reads an old picture SQLite cannot begin it anew, and its file never shrinks."""
+    monkeypatch.setattr("service.database.MAX_WAL_BYTES", 1 << 20)
+    engine = make_engine(f"sqlite:///{tmp_path}/long.db")
+    log = tmp_path / "long.db-wal"
+    sessions = session_factory(engine)
+    with sessions.begin() as session:
+        session.execute(text("CREATE TABLE blocks (body BLOB)"))
+
+    def write() -> None:
+        with sessions.begin() as session:
+            session.execute(text("INSERT INTO blocks VALUES (randomblob(200000))"))
+
+    # readers that overlap: there is always one
+    with ExitStack() as readers:
+        for number in range(20):
+            reader = readers.enter_context(ExitStack())
+            session = reader.enter_context(reading(sessions))
+            session.scalar(text("SELECT count(*) FROM blocks"))
+            write()
+            if number % 2:
+                reader.close()
+        assert log.stat().st_size > 3 << 20
+        assert not truncate_wal(engine), "an old picture is still read"
+        write()
+    assert truncate_wal(engine)
+    assert log.stat().st_size == 0
+    # a writer alone keeps it short
+    for _ in range(20):
+        write()
+    assert log.stat().st_size < 6 << 20, "SQLite's own bound of 1,000 pages, and a transaction"
+    with reading(sessions) as session:
+        assert session.scalar(text("SELECT count(*) FROM blocks")) == 41
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == BUSY_MS
     engine.dispose()
