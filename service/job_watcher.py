@@ -21,6 +21,7 @@ from anyio import to_thread
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.admission import leave_work
 from service.database import reading
 from service.jobs import repository
 
@@ -105,6 +106,7 @@ class JobWatcher:
         found = await to_thread.run_sync(look)
         if worth(found) or not seconds:
             return found
+        leave_work()
         with self.watching(job_id) as watch:
             known = None
             while not worth(found) and (left := deadline - time.monotonic()) > 0:

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from anyio import to_thread
 
+from service.admission import leave_work
 from service.body_limits import too_large
 from service.errors import HttpProblem
 from service.storage import Storage
@@ -41,6 +42,7 @@ class Receiver:
 
     async def take(self, chunks: AsyncIterator[bytes]) -> None:
         """Write all chunks. Raises the refusal, a 413 problem, beyond the limit."""
+        leave_work()
         buffer = bytearray()
         async for chunk in chunks:
             buffer += chunk

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
+from service.admission import leave_work
 from service.context import Context
 from service.database import reading
 from service.errors import HttpProblem
@@ -53,6 +54,7 @@ async def infer(
         return request_id
 
     request_id = await to_thread.run_sync(enqueue)
+    leave_work()
     answer = None
     try:
         answer = await _wait(context, request_id)

@@ -18,6 +18,7 @@ from anyio import to_thread
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.types import Receive
 
+from service.admission import leave_work
 from service.errors import HttpProblem
 from service.failpoints import fp
 from service.leases import Claim
@@ -88,6 +89,7 @@ class Writer:
 
         Raises problems: 413 beyond the length or limit, 408 for an idle client, 460 for a wrong checksum, 423.
         """
+        leave_work()
         buffer = bytearray()
         has_more, problem = True, None
         while has_more:

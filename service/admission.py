@@ -1,0 +1,182 @@
+"""Admission: so many requests are worked on at once; others wait for a second at most, in fair turns, or get a 503.
+
+Under more load than a process can serve, everybody would else wait longer and longer, and memory would grow with the
+number of those who wait. What is refused here has cost little: no route, no thread and no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from contextvars import ContextVar
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import HttpProblem, answer
+
+IN_WORK = 16
+"""Requests in work at once. More threads would not be faster, and would keep the event loop from its turns."""
+WAITING = 128
+"""Requests that wait for their turn."""
+WAIT_SECONDS = 0.9
+"""Longest wait: within a second everybody is in work or knows."""
+RETRY_SECONDS = 1
+BODY_SECONDS = 0.25
+"""A client whose body takes longer leaves its place: who sends slowly must not keep others waiting."""
+ALWAYS = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Operators and their machines are answered under any load. `/metrics` has a limit of its own."""
+ALWAYS_BELOW = "/ui"
+"""Static files."""
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """A request's place among those in work."""
+
+    turns: Turns
+    project: str
+    admitted: asyncio.Future[bool] | None = None
+    in_work: bool = False
+
+    def leave(self) -> None:
+        """Give the place to the next one. Idempotent."""
+        if self.in_work:
+            self.in_work = False
+            self.turns.leave()
+
+
+PLACE: ContextVar[Place | None] = ContextVar("place", default=None)
+
+
+def leave_work() -> None:
+    """Give the request's place to others: from here on it waits for a client or a worker, and costs next to nothing."""
+    place = PLACE.get()
+    if place is not None:
+        place.leave()
+
+
+class Turns:
+    """The places of one event loop, and who waits for one: each project in its order, the projects in turn."""
+
+    def __init__(self, limit: int, waiting: int) -> None:
+        self._limit, self._most_waiting = limit, waiting
+        self._in_work = self._waiting = 0
+        self._queues: OrderedDict[str, deque[Place]] = OrderedDict()
+
+    async def enter(self, project: str, seconds: float) -> Place | None:
+        """Wait for a place; None when there is none in time, or too many wait already."""
+        place = Place(self, project)
+        if self._in_work < self._limit and not self._waiting:
+            self._admit(place)
+            return place
+        if self._waiting >= self._most_waiting and not self._turn_out_another(project):
+            return None
+        place.admitted = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(project, deque()).append(place)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.shield(place.admitted)
+        except TimeoutError:
+            pass
+        except BaseException:
+            self._forget(place)
+            place.leave()
+            raise
+        self._forget(place)
+        return place if place.in_work else None
+
+    def leave(self) -> None:
+        """A place is free: whose turn is it?"""
+        self._in_work -= 1
+        while self._in_work < self._limit and self._queues:
+            project, queue = self._queues.popitem(last=False)
+            place = queue.popleft()
+            if queue:
+                self._queues[project] = queue  # behind the other projects
+            self._waiting -= 1
+            self._admit(place)
+
+    def _admit(self, place: Place) -> None:
+        self._in_work += 1
+        place.in_work = True
+        _answer(place, admitted=True)
+
+    def _turn_out_another(self, project: str) -> bool:
+        """Refuse the last one of the project with most waiting requests, if that is not this project itself."""
+        longest = max(self._queues, key=lambda name: len(self._queues[name]), default=project)
+        if len(self._queues.get(longest, ())) <= len(self._queues.get(project, ())) + 1:
+            return False
+        last = self._queues[longest][-1]
+        self._forget(last)
+        _answer(last, admitted=False)
+        return True
+
+    def _forget(self, place: Place) -> None:
+        """Take a request out of the queue, if it is still in it."""
+        queue = self._queues.get(place.project)
+        if queue is None or place not in queue:
+            return
+        queue.remove(place)
+        self._waiting -= 1
+        if not queue:
+            del self._queues[place.project]
+
+
+def _answer(place: Place, *, admitted: bool) -> None:
+    if place.admitted is not None and not place.admitted.done():
+        place.admitted.set_result(admitted)
+
+
+class Admission:
+    """The middleware. A request has its place until its response begins, or until it calls `leave_work`."""
+
+    def __init__(
+        self, app: ASGIApp, limit: int = IN_WORK, waiting: int = WAITING, wait_seconds: float = WAIT_SECONDS
+    ) -> None:
+        self.app, self._wait_seconds = app, wait_seconds
+        self._limits = limit, waiting
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in ALWAYS or scope["path"].startswith(ALWAYS_BELOW):
+            await self.app(scope, receive, send)
+            return
+        principal = scope["state"].get("principal")
+        turns = self._loops.setdefault(asyncio.get_running_loop(), Turns(*self._limits))
+        place = await turns.enter(principal.project_id if principal else "", self._wait_seconds)
+        if place is None:
+            await answer(overloaded(), scope)(scope, receive, send)
+            return
+
+        async def receive_in_time() -> Message:
+            if not place.in_work:
+                return await receive()
+            message = asyncio.ensure_future(receive())
+            try:
+                await asyncio.wait({message}, timeout=BODY_SECONDS)
+                if not message.done():
+                    place.leave()
+                return await message
+            finally:
+                message.cancel()
+
+        async def send_and_leave(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                place.leave()  # a slow reader keeps nobody waiting
+            await send(message)
+
+        token = PLACE.set(place)
+        try:
+            await self.app(scope, receive_in_time, send_and_leave)
+        finally:
+            PLACE.reset(token)
+            place.leave()
+
+
+def overloaded() -> HttpProblem:
+    """503 with the time after which another try is worth it."""
+    detail = "The service has more requests than it can serve now; this one was not begun. Send it again in a second."
+    return HttpProblem(503, "overloaded", detail, headers={"Retry-After": str(RETRY_SECONDS)})

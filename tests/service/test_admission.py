@@ -1,0 +1,216 @@
+"""Admission: a bounded number of requests in work, fair turns for the others, and 503 in time for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from starlette.types import Message, Receive, Scope, Send
+
+from service.admission import Admission, leave_work
+from service.keys.service import Principal
+from tests.support.api import Served
+
+Handler = Callable[[str, Receive], Awaitable[None]]
+
+
+class Load:
+    """Requests to an application that finishes each when the test says so."""
+
+    def __init__(self, handler: Handler | None = None, **limits: Any) -> None:
+        self.begun: list[str] = []
+        self.finish: dict[str, asyncio.Event] = {}
+        self.answers: dict[str, tuple[int, dict[bytes, bytes], bytes]] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self._handler = handler
+        self.admission = Admission(self._work, **{"wait_seconds": 30.0, **limits})
+
+    async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = scope["path"][1:]
+        self.begun.append(name)
+        if self._handler is not None:
+            await self._handler(name, receive)
+        if name in self.finish:
+            await self.finish[name].wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def send(self, name: str, project: str = "p", receive: Receive | None = None, *, hold: bool = True) -> None:
+        """Send a request and let everything that can happen at once happen."""
+        if hold:
+            self.finish[name] = asyncio.Event()
+        messages: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            messages.append(message)
+            if message["type"] == "http.response.body":
+                first = messages[0]
+                self.answers[name] = first["status"], dict(first["headers"]), message["body"]
+
+        async def nothing() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        principal = Principal("k", project, frozenset({"write"}))
+        scope = {"type": "http", "path": f"/{name}", "state": {"principal": principal}, "headers": []}
+        self.tasks[name] = asyncio.create_task(self.admission(scope, receive or nothing, keep))
+        await self.settle()
+
+    async def end(self, name: str) -> None:
+        self.finish[name].set()
+        await self.settle()
+
+    async def settle(self) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    def status(self, name: str) -> int | None:
+        return self.answers[name][0] if name in self.answers else None
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, 20))
+
+
+def test_beyond_the_limit_requests_wait_and_beyond_those_are_refused_at_once() -> None:
+    async def test() -> None:
+        load = Load(limit=2, waiting=3)
+        for number in range(7):
+            await load.send(f"r{number}")
+        assert load.begun == ["r0", "r1"]
+        assert {name: load.status(name) for name in ("r4", "r5", "r6")} == {"r4": None, "r5": 503, "r6": 503}
+        _, headers, body = load.answers["r5"]
+        assert headers[b"retry-after"] == b"1"
+        assert json.loads(body)["code"] == "overloaded"
+        for number in range(5):
+            await load.end(f"r{number}")
+        assert load.begun == [f"r{number}" for number in range(5)], "in their order, each once"
+        assert [load.status(f"r{number}") for number in range(5)] == [200] * 5
+        await load.send("later", hold=False)
+        assert load.status("later") == 200
+
+    run(test())
+
+
+def test_who_waits_too_long_is_refused_and_nothing_of_the_request_was_begun() -> None:
+    async def test() -> None:
+        load = Load(limit=1, wait_seconds=0.05)
+        await load.send("first")
+        await load.send("second")
+        await load.tasks["second"]
+        assert (load.status("second"), load.begun) == (503, ["first"])
+        await load.end("first")
+        await load.send("third", hold=False)
+        assert load.status("third") == 200
+
+    run(test())
+
+
+def test_projects_take_turns_however_many_requests_one_of_them_sends() -> None:
+    async def test() -> None:
+        load = Load(limit=1)
+        await load.send("first", "many")
+        for number in range(3):
+            await load.send(f"many{number}", "many")
+        await load.send("few0", "few")
+        for name in ("first", "many0", "few0", "many1", "many2"):
+            await load.end(name)
+        assert load.begun == ["first", "many0", "few0", "many1", "many2"]
+
+    run(test())
+
+
+def test_a_project_that_fills_the_queue_gives_room_to_another() -> None:
+    async def test() -> None:
+        load = Load(limit=1, waiting=3)
+        for number in range(4):
+            await load.send(f"many{number}", "many")
+        await load.send("few", "few")
+        assert load.status("many3") == 503, "the last one of the longest queue"
+        await load.send("few1", "few")
+        assert load.status("few1") == 503, "no project pushes out one that has as few"
+        for name in ("many0", "many1", "few", "many2"):
+            await load.end(name)
+        assert load.begun == ["many0", "many1", "few", "many2"]
+
+    run(test())
+
+
+def test_a_cancelled_request_leaves_the_queue_and_its_place() -> None:
+    async def test() -> None:
+        load = Load(limit=1, waiting=1)
+        await load.send("in work")
+        await load.send("waiting")
+        load.tasks["waiting"].cancel()
+        await load.settle()
+        await load.send("next")
+        assert load.status("next") is None, "there is room in the queue again"
+        load.tasks["in work"].cancel()
+        await load.settle()
+        assert load.begun == ["in work", "next"]
+
+    run(test())
+
+
+def test_an_error_gives_the_place_back() -> None:
+    async def fail(name: str, receive: Receive) -> None:
+        if name == "wrong":
+            raise RuntimeError(name)
+
+    async def test() -> None:
+        load = Load(fail, limit=1)
+        await load.send("wrong", hold=False)
+        assert isinstance(load.tasks["wrong"].exception(), RuntimeError)
+        await load.send("right", hold=False)
+        assert load.status("right") == 200
+
+    run(test())
+
+
+def test_who_waits_for_a_client_or_a_worker_keeps_nobody_waiting() -> None:
+    async def wait_for_a_worker(name: str, receive: Receive) -> None:
+        if name == "prediction":
+            leave_work()
+        if name == "upload":
+            await receive()
+
+    async def test() -> None:
+        load = Load(wait_for_a_worker, limit=1)
+        await load.send("prediction")
+        await load.send("second", hold=False)
+        assert (load.status("prediction"), load.status("second")) == (None, 200)
+        sent = asyncio.Event()
+
+        async def slowly() -> Message:
+            await sent.wait()
+            return {"type": "http.request", "body": b"x", "more_body": False}
+
+        await load.send("upload", receive=slowly, hold=False)
+        await load.send("third", hold=False)
+        await load.tasks["third"]
+        assert (load.status("upload"), load.status("third")) == (None, 200)
+        sent.set()
+        await load.tasks["upload"]
+        assert load.status("upload") == 200
+
+    run(test())
+
+
+def test_health_and_metrics_are_answered_under_any_load() -> None:
+    async def test() -> None:
+        load = Load(limit=1, waiting=0)
+        await load.send("jobs")
+        for name in ("healthz", "readyz", "metrics", "ui/index.html"):
+            await load.send(name, hold=False)
+            assert load.status(name) == 200
+        await load.send("jobs2")
+        assert load.status("jobs2") == 503
+
+    run(test())
+
+
+def test_the_service_answers_as_the_contract_says(service: Served) -> None:
+    """Every documented route may answer 503 with a problem document."""
+    paths = service.client.get("/openapi.json").json()["paths"]
+    assert "503" in paths["/v1/jobs"]["get"]["responses"] or "default" in paths["/v1/jobs"]["get"]["responses"]
