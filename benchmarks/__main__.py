@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`: run every benchmark, or those named; `diagnosis [OPTIONS]` by its name alone."""
+"""`python -m benchmarks [NAME ...]`: run every benchmark, or those named; `diagnosis` and `load` by their names alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALL = (
     "neighbours",
     "autopilot",
 )
-ALONE = ("diagnosis",)
+ALONE = ("diagnosis", "load")
 """Too long to be run beside the others; options that follow are theirs."""
 
 

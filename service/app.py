@@ -14,7 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
 from service import errors, instrumentation, openapi, tables, tracing
-from service.admission import Admission
+from service.load_shedding import LoadShedding
 from service.auth import BEARER, Authentication
 from service.background.lease_watcher import watch_leases
 from service.body_limits import Limits
@@ -157,7 +157,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # the last one added is the first one asked
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1, exclude_content_types=AS_THEY_ARE)
     app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes, max_upload_bytes=settings.max_upload_bytes)
-    app.add_middleware(Admission)
+    app.add_middleware(LoadShedding)
     app.add_middleware(Authentication, sessions=sessions, metrics_token=settings.metrics_token)
     app.add_middleware(RequestInstrumentation)
     return app

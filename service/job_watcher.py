@@ -21,7 +21,7 @@ from anyio import to_thread
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.admission import leave_work
+from service.load_shedding import leave_work
 from service.database import reading
 from service.jobs import repository
 

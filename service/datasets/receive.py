@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from anyio import to_thread
 
-from service.admission import leave_work
+from service.load_shedding import leave_work
 from service.body_limits import too_large
 from service.errors import HttpProblem
 from service.storage import Storage

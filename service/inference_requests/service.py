@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
-from service.admission import leave_work
+from service.load_shedding import leave_work
 from service.context import Context
 from service.database import reading
 from service.errors import HttpProblem

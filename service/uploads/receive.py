@@ -18,7 +18,7 @@ from anyio import to_thread
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.types import Receive
 
-from service.admission import leave_work
+from service.load_shedding import leave_work
 from service.errors import HttpProblem
 from service.failpoints import fp
 from service.leases import Claim

@@ -21,7 +21,7 @@ from service.experiments.tables import Experiment, Trial
 from service.inference_requests.tables import InferenceRequest
 from service.jobs import leases
 from service.jobs.repository import delete_job
-from service.jobs.tables import Attempt, Decision, Job, JobEvent
+from service.jobs.tables import Attempt, Decision, Job, JobEvent, label_digest
 from service.keys.tables import Project
 from service.leases import Claim
 from service.logs import service as logs
@@ -367,7 +367,7 @@ def test_rows_of_the_eleventh_schema_keep_their_values_under_the_new_names(datab
         assert (kept.purged, kept.compacted_seq, kept.peer_decisions) == ({"logs": {}}, 7, 3)
         assert [event.seq for event in session.query(JobEvent)] == [1]
         data = session.get_one(DatasetVersion, "ds_1")
-        assert (data.read_options, data.notified_at) == ({"delimiter": ";"}, now)
+        assert data.read_options == {"delimiter": ";"}
         sent = session.get_one(Upload, "up_1")
         assert (sent.metadata_header, sent.read_options) == ("name bm8=", {"header": True})
         assert session.query(LogChunk).one().max_level == 3
@@ -575,4 +575,41 @@ def test_migration_0016_renames_the_kind_of_the_ema_momentum(database_url: str) 
         assert stored["plan"] == {**plan, "spec": kept, "space": {"/optimizer/kind": ["ema_momentum", "sgd"]}}
         (tried,) = connection.execute(new.tables["experiment_trials"].select()).mappings()
         assert (tried["spec"], tried["params"]) == (kept, {"/optimizer/kind": "ema_momentum"})
+    engine.dispose()
+
+
+def test_migration_0018_finds_jobs_by_label_and_retries_by_their_parent(database_url: str) -> None:
+    upgrade(database_url, "0017")
+    engine = make_engine(database_url)
+    old = MetaData()
+    old.reflect(engine)
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    at = {"created_at": now, "updated_at": now}
+    counts = dict.fromkeys(("attempts", "interruptions", "priority"), 0)
+    numbers = {"max_attempts": 3, "next_seq": 1, "next_event_seq": 1, "next_decision_seq": 1, "fence": 1}
+    dataset = {"id": "ds_1", "project_id": "p", "name": "d", "version": 1, "state": "ready", "fence": 1}
+    job = {"project_id": "p", "name": "j", "dataset_id": "ds_1", "queue": "train", "spec": {}, "state": "queued"}
+    job |= {**counts, **numbers, "metrics_last": {}, "metrics_best": {}, "notified_at": now, **at}
+    retry = {"job": "job_1", "relation": "retry", "step": None}
+    fork = {"job": "job_1", "relation": "fork", "step": 3}
+    with engine.begin() as connection:
+        tables = old.tables
+        connection.execute(tables["projects"].insert(), {"id": "p", "name": "p", "created_at": now})
+        connection.execute(tables["datasets"].insert(), {**dataset, "interruptions": 0, "bytes": 9, **at})
+        labels = {"team": "vision", "long": "x" * 10_000}
+        connection.execute(tables["jobs"].insert(), {**job, "id": "job_1", "labels": labels})
+        connection.execute(tables["jobs"].insert(), {**job, "id": "job_2", "labels": {}, "parent": retry})
+        connection.execute(tables["jobs"].insert(), {**job, "id": "job_3", "labels": labels, "parent": fork})
+    engine.dispose()
+    upgrade(database_url, "0018")
+    engine = make_engine(database_url)
+    new = MetaData()
+    new.reflect(engine)
+    with engine.connect() as connection:
+        jobs = list(connection.execute(new.tables["jobs"].select().order_by(new.tables["jobs"].c.id)).mappings())
+        found = set(connection.execute(new.tables["job_labels"].select()).tuples())
+    assert "notified_at" not in jobs[0]
+    assert [row["retry_of"] for row in jobs] == [None, "job_1", None]
+    digests = [label_digest(key, value) for key, value in labels.items()]
+    assert found == {("p", digest, job) for digest in digests for job in ("job_1", "job_3")}
     engine.dispose()

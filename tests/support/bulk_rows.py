@@ -128,9 +128,9 @@ def _copy_jobs(connection: Connection, job_id: str, rows: list[dict[str, Any]]) 
 
 
 def _copy_part(connection: Connection, table: str, job_id: str, copies: Sequence[str]) -> None:
-    own_key = "id" in Base.metadata.tables[table].columns
+    has_id = "id" in Base.metadata.tables[table].columns
     changes = {"job_id": ":job"}
-    if own_key:
+    if has_id:
         changes["id"] = "substr(id, 1, 4) || substr(:job, 5) || substr(id, length(id) - 3)"
     if connection.dialect.name == "postgresql":
         changes = {name: sql.replace(":job", "CAST(:job AS text)") for name, sql in changes.items()}

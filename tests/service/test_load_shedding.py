@@ -1,17 +1,21 @@
-"""Admission: a bounded number of requests in work, fair turns for the others, and 503 in time for the rest."""
+"""Load shedding: a bounded number of requests in work, fair turns for the others, and 503 in time for the rest."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from httpx import ASGITransport, AsyncClient, Response
+from sqlalchemy import select
 from starlette.types import Message, Receive, Scope, Send
 
-from service.admission import Admission, leave_work
+from service.load_shedding import IN_WORK, WAITING, LoadShedding, leave_work
+from service.jobs.tables import Job
 from service.keys.service import Principal
-from tests.support.api import Served
+from tests.support.api import Served, assert_problem
 
 Handler = Callable[[str, Receive], Awaitable[None]]
 
@@ -25,7 +29,7 @@ class Load:
         self.answers: dict[str, tuple[int, dict[bytes, bytes], bytes]] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self._handler = handler
-        self.admission = Admission(self._work, **{"wait_seconds": 30.0, **limits})
+        self.load_shedding = LoadShedding(self._work, **{"wait_seconds": 30.0, **limits})
 
     async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = scope["path"][1:]
@@ -54,7 +58,7 @@ class Load:
 
         principal = Principal("k", project, frozenset({"write"}))
         scope = {"type": "http", "path": f"/{name}", "state": {"principal": principal}, "headers": []}
-        self.tasks[name] = asyncio.create_task(self.admission(scope, receive or nothing, keep))
+        self.tasks[name] = asyncio.create_task(self.load_shedding(scope, receive or nothing, keep))
         await self.settle()
 
     async def end(self, name: str) -> None:
@@ -210,7 +214,34 @@ def test_health_and_metrics_are_answered_under_any_load() -> None:
     run(test())
 
 
-def test_the_service_answers_as_the_contract_says(service: Served) -> None:
-    """Every documented route may answer 503 with a problem document."""
-    paths = service.client.get("/openapi.json").json()["paths"]
-    assert "503" in paths["/v1/jobs"]["get"]["responses"] or "default" in paths["/v1/jobs"]["get"]["responses"]
+def test_of_many_requests_at_once_all_that_are_accepted_are_kept_and_the_others_know_it(service: Served) -> None:
+    spec = {"dataset": service.ready_dataset(), "model": {"kind": "mlp"}}
+    headers = dict(service.client.headers)
+
+    async def submit(client: AsyncClient) -> Response:
+        return await client.post("/v1/jobs", json=spec)
+
+    async def everybody() -> tuple[list[Response], Response, Response]:
+        async with AsyncClient(transport=ASGITransport(service.app), base_url="http://test", headers=headers) as client:
+            await submit(client)
+            requests = [asyncio.create_task(submit(client)) for _ in range(2 * (IN_WORK + WAITING))]
+            await asyncio.sleep(0.01)
+            health = await client.get("/healthz")
+            return await asyncio.gather(*requests), health, await submit(client)
+
+    answers, health, later = asyncio.run(everybody())
+    statuses = Counter(answer.status_code for answer in answers)
+    assert set(statuses) == {201, 503}
+    assert statuses[201] >= IN_WORK
+    assert statuses[503] >= IN_WORK + WAITING, "no more than so many wait"
+    for answer in answers:
+        if answer.status_code == 503:
+            assert_problem(answer, 503, "overloaded")
+            assert answer.headers["retry-after"] == "1"
+    accepted = {answer.json()["id"] for answer in answers if answer.status_code == 201}
+    with service.sessions() as session:
+        kept = set(session.scalars(select(Job.id)))
+    assert len(accepted) == statuses[201]
+    assert accepted < kept
+    assert len(kept) == len(accepted) + 2, "of the refused ones nothing was begun"
+    assert (health.status_code, later.status_code) == (200, 201)

@@ -1,4 +1,4 @@
-"""Admission: so many requests are worked on at once; others wait for a second at most, in fair turns, or get a 503.
+"""Load shedding: so many requests are worked on at once; others wait for a second at most, in fair turns, or get a 503.
 
 Under more load than a process can serve, everybody would else wait longer and longer, and memory would grow with the
 number of those who wait. What is refused here has cost little: no route, no thread and no connection.
@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import HttpProblem, answer
 
-IN_WORK = 16
-"""Requests in work at once. More threads would not be faster, and would keep the event loop from its turns."""
+IN_WORK = 12
+"""Requests in work at once, in one process. More threads would not be faster: Python runs one at a time, SQLite has one
+writer. They would only take turns away from the event loop."""
 WAITING = 128
 """Requests that wait for their turn."""
 WAIT_SECONDS = 0.9
@@ -130,7 +131,7 @@ def _answer(place: Place, *, admitted: bool) -> None:
         place.admitted.set_result(admitted)
 
 
-class Admission:
+class LoadShedding:
     """The middleware. A request has its place until its response begins, or until it calls `leave_work`."""
 
     def __init__(
