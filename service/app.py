@@ -14,7 +14,6 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
 from service import errors, instrumentation, openapi, tables, tracing
-from service.load_shedding import LoadShedding
 from service.auth import BEARER, Authentication
 from service.background.lease_watcher import watch_leases
 from service.body_limits import Limits
@@ -31,6 +30,7 @@ from service.job_watcher import JobWatcher
 from service.jobs import history_routes
 from service.jobs import routes as jobs
 from service.keys import routes as keys
+from service.load_shedding import LoadShedding
 from service.logs import routes as logs
 from service.metrics import export_routes, plot_routes, series_routes, stream
 from service.metrics import routes as metrics

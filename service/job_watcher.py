@@ -21,9 +21,9 @@ from anyio import to_thread
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from service.load_shedding import leave_work
 from service.database import reading
 from service.jobs import repository
+from service.load_shedding import leave_work
 
 log = logging.getLogger(__name__)
 LOOK_AGAIN = 0.25

@@ -14,9 +14,9 @@ from typing import BinaryIO
 
 from anyio import to_thread
 
-from service.load_shedding import leave_work
 from service.body_limits import too_large
 from service.errors import HttpProblem
+from service.load_shedding import leave_work
 from service.storage import Storage
 
 BUFFER = 4 << 20

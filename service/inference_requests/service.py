@@ -9,13 +9,13 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
-from service.load_shedding import leave_work
 from service.context import Context
 from service.database import reading
 from service.errors import HttpProblem
 from service.inference_requests import repository
 from service.inference_requests.repository import Kind
 from service.keys.service import Principal
+from service.load_shedding import leave_work
 
 QUEUE = "predict"
 FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 0.02, 0.25

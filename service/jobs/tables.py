@@ -6,7 +6,7 @@ import hashlib
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, text
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.database import Base, Json, UtcDateTime, partial_index
@@ -21,7 +21,6 @@ class Job(Leased, Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("jobs_by_queue", "state", "queue", "project_id", text("priority DESC"), "created_at", "id"),
         Index("jobs_by_project", "project_id", "id"),
         Index("jobs_by_dataset", "dataset_id", "id"),
         Index("jobs_by_project_state", "project_id", "state", "id"),
@@ -77,6 +76,10 @@ class Job(Leased, Base):
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+# below the class, because a descending column is named by the class
+Index("jobs_by_queue", Job.state, Job.queue, Job.project_id, Job.priority.desc(), Job.created_at, Job.id)
 
 
 class JobLabel(Base):

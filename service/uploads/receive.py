@@ -18,10 +18,10 @@ from anyio import to_thread
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.types import Receive
 
-from service.load_shedding import leave_work
 from service.errors import HttpProblem
 from service.failpoints import fp
 from service.leases import Claim
+from service.load_shedding import leave_work
 from service.uploads import repository
 from service.uploads.metadata import ALGORITHMS, Checksum
 

@@ -104,8 +104,6 @@ A_PAGE = 1000
 ALLOWANCES = {
     "submit": 12,
     "retry": 12,
-    "claim": 50,
-    "life of a job": 50,
     "gauges": 60,
     "totals": 100,
     "due deliveries": 20,

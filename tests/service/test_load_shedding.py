@@ -12,9 +12,9 @@ from httpx import ASGITransport, AsyncClient, Response
 from sqlalchemy import select
 from starlette.types import Message, Receive, Scope, Send
 
-from service.load_shedding import IN_WORK, WAITING, LoadShedding, leave_work
 from service.jobs.tables import Job
 from service.keys.service import Principal
+from service.load_shedding import IN_WORK, WAITING, LoadShedding, leave_work
 from tests.support.api import Served, assert_problem
 
 Handler = Callable[[str, Receive], Awaitable[None]]

@@ -154,7 +154,7 @@ def _copy_others(connection: Connection, count: int, now: datetime) -> None:
         "blobs": {"sha256": ":id"},
         "datasets": {"id": ":id", "name": ":name", "blob_sha256": ":id"},
         "uploads": {"id": ":id"},
-        "inference_requests": {"id": ":id"},
+        "inference_requests": {"id": ":id", "state": "'answered'"},
         "idempotency_keys": {"key": ":id", "resource_id": ":id"},
         "webhook_deliveries": {"id": ":id", "event_seq": ":number"},
         "experiments": {"id": ":id"},
@@ -166,9 +166,8 @@ def _copy_others(connection: Connection, count: int, now: datetime) -> None:
         if first is None:
             continue
         if connection.dialect.name == "postgresql":
-            changes = {
-                name: f"CAST({sql} AS {'integer' if sql == ':number' else 'text'})" for name, sql in changes.items()
-            }
+            kinds = {":number": "integer"}
+            changes = {name: f"CAST({sql} AS {kinds.get(sql, 'text')})" for name, sql in changes.items()}
         _copy(connection, table, f"{key} = :source", changes, [{**row, "source": first} for row in numbers])
 
 
