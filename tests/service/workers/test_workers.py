@@ -69,7 +69,7 @@ def test_workers_are_listed_while_they_are_seen(service: Served) -> None:
     with service.sessions.begin() as session:
         assert session.get(Worker, "b") is not None
         session.execute(update(Worker).values(seen_at=db_now(plus=-7200)))
-        remove_silent(session)
+        remove_silent(session, 100)
     with service.sessions() as session:
         assert session.get(Worker, "b") is None
         assert alive(session) == []
