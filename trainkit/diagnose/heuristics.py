@@ -21,6 +21,7 @@ from trainkit.diagnose.spec_changes import (
     scaled_patch,
     wider_patch,
 )
+from trainkit.spec.facts import column_steps
 
 MIN_UPDATES = 1000
 """A run of fewer updates is short: with Adam at 1e-3 it moves a weight by at most 1."""
@@ -74,7 +75,7 @@ def _expected(size: str, source: str, metric: str = "val_loss") -> tuple[str, st
 
 def z_score(view: RunView) -> Change | None:
     """Add z_score to inputs that are not scaled."""
-    if any(step.kind in SCALING for step in (view.record.spec.preprocess or ())):
+    if any(step.kind in SCALING for step in column_steps(view.record.spec)):
         return None
     why = "Inputs of mean 0 and standard deviation 1 make the loss equally steep in all directions."
     return Change(

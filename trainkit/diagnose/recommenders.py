@@ -28,6 +28,7 @@ from trainkit.diagnose.spec_changes import (
 )
 from trainkit.diagnose.verdicts import Code
 from trainkit.spec.checks import why_sanity_check_skipped
+from trainkit.spec.facts import column_steps
 from trainkit.spec.patch import replacing
 from trainkit.spec.training import SanityCheck
 
@@ -289,7 +290,7 @@ def _saturated_activations(record: Record) -> Iterator[Change]:
             "This initialization keeps the inputs of the activations where their slope is not near 0.",
             expected,
         )
-    if not any(step.kind == "z_score" for step in (record.spec.preprocess or ())):
+    if not any(step.kind == "z_score" for step in column_steps(record.spec)):
         yield Change(
             scaled_patch(record),
             "Inputs of unit size keep the inputs of the activations where their slope is not near 0.",
@@ -312,11 +313,11 @@ def _unscaled_inputs(record: Record) -> Iterator[Change]:
         "LeCun et al. 1998",
     )
     yield Change(scaled_patch(record), "z_score gives every input mean 0 and standard deviation 1.", expected)
-    squeezed = [
-        {"kind": "min_max", "range": [-1.0, 1.0]} if step["kind"] == "z_score" else step
-        for step in scaled_patch(record)["preprocess"]
-    ]
-    yield Change({"preprocess": squeezed}, "min_max scales every input to the range from -1 to 1.", expected)
+    squeezed = {
+        field: [{"kind": "min_max", "range": [-1.0, 1.0]} if step["kind"] == "z_score" else step for step in steps]
+        for field, steps in scaled_patch(record).items()
+    }
+    yield Change(squeezed, "min_max scales every input to the range from -1 to 1.", expected)
 
 
 def _label_noise(record: Record) -> Iterator[Change]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from trainkit.diagnose.record import Record
 from trainkit.spec.baselines import with_z_score
+from trainkit.spec.facts import column_steps
 from trainkit.spec.patch import replacing
 
 Patch = dict[str, Any]
@@ -50,8 +51,9 @@ def init_fields(record: Record, kind: str) -> dict[str, Any]:
 
 
 def scaled_patch(record: Record) -> Patch:
-    """Return the patch that adds z_score: after imputation and before pca or whiten."""
-    return {"preprocess": with_z_score(record.spec.preprocess or ())}
+    """Return the patch that adds z_score, of a multimodal model's columns: after imputation and before pca or whiten."""
+    field = "preprocess_columns" if record.spec.model.kind == "multimodal" else "preprocess"
+    return {field: with_z_score(column_steps(record.spec))}
 
 
 def longer_patch(record: Record, factor: int) -> Patch:

@@ -10,7 +10,7 @@ import numpy as np
 
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.verdicts import Verdict, graded_confidence
-from trainkit.spec.facts import IMAGE_KINDS, feature_columns
+from trainkit.spec.facts import IMAGE_KINDS, column_steps, feature_columns
 
 SCALING = ("z_score", "min_max", "whiten")
 LARGE_RMS = 30.0
@@ -26,9 +26,9 @@ RECALL_GAP = 0.2
 def unscaled_inputs(record: Record) -> Verdict | None:
     """Unscaled inputs: no z_score, min_max or whiten, and the largest RMS of a feature is >= 30 or >= 100 times the median.
 
-    Pixels are always scaled to [0, 1].
+    Pixels are always scaled to [0, 1]; of a multimodal model the columns are looked at.
     """
-    if any(step.kind in SCALING for step in (record.spec.preprocess or ())):
+    if any(step.kind in SCALING for step in column_steps(record.spec)):
         return None
     sizes = _root_mean_squares(record)
     if not sizes:
@@ -117,7 +117,8 @@ def _recall(rows: Sequence[Mapping[str, Any]]) -> float:
 def _root_mean_squares(record: Record) -> dict[str, float]:
     """Return the RMS of each input by name, sqrt(mean^2 + std^2), from the dataset report."""
     statistics = record.report.get("column_statistics") or {}
-    if record.facts.input_dtype == "uint8" or record.facts.kind in IMAGE_KINDS:
+    of_images = record.facts.input_dtype == "uint8" or record.facts.kind in IMAGE_KINDS
+    if of_images and record.spec.model.kind != "multimodal":
         return {}  # pixels are scaled to [0, 1]
     if statistics:
         names = [column.name for column in feature_columns(record.spec, record.facts) if column.type == "numeric"]

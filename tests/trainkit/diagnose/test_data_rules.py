@@ -27,6 +27,7 @@ from trainkit.diagnose.diagnosis import diagnose
 from trainkit.diagnose.held_out_data import distribution_mismatch, leakage, validation_too_small
 from trainkit.diagnose.label_noise import _error_evenness as evenness
 from trainkit.diagnose.label_noise import label_noise
+from trainkit.diagnose.recommenders import RECOMMENDERS
 from trainkit.diagnose.training_data import class_imbalance, unscaled_inputs
 
 
@@ -43,6 +44,20 @@ def test_unscaled_inputs() -> None:
     # mean 0 alone scales nothing
     assert unscaled_inputs(record({"preprocess": [{"kind": "zero_mean"}]}, table(), **columns(900.0, 0.1))) is not None
     assert unscaled_inputs(record(about=facts(), report={"feature_statistics": {"index": [0], "rms": [128.0]}})) is None
+
+
+def test_unscaled_inputs_of_a_multimodal_model_are_its_columns() -> None:
+    about = table(kind="image_table", input_shape=(1, 8, 8), input_dtype="uint8", target_type="number")
+    model: dict[str, Any] = {"model": {"kind": "multimodal"}}
+    found = unscaled_inputs(record({**model, "preprocess_columns": []}, about, **columns(900.0, 0.1)))
+    assert found is not None
+    assert list(found.evidence["largest_features"]) == ["a", "b"]
+    assert unscaled_inputs(record(model, about, **columns(900.0, 0.1))) is None
+    patches = [
+        change.patch for change in RECOMMENDERS["unscaled_inputs"](record({**model, "preprocess_columns": []}, about))
+    ]
+    assert patches[0] == {"preprocess_columns": [{"kind": "z_score"}]}
+    assert [list(patch) for patch in patches] == [["preprocess_columns"]] * 2
 
 
 def test_unscaled_inputs_reads_the_report_of_arrays() -> None:

@@ -17,9 +17,10 @@ import trainkit as tk
 from tests.support.fit_data import images, spec
 from tests.support.image_tables import MODEL, archive, image_table
 from trainkit.data import Column, Dataset, ImageInputs, TableInputs
+from trainkit.data.duplicates import digests
 from trainkit.data.image_rows import read_image_archive
 from trainkit.fit import load_model
-from trainkit.fit.encoding.prepare import prepare
+from trainkit.fit.encoding.prepare import inputs_read, prepare
 from trainkit.fit.evaluation.ablation import PERMUTATIONS, one_cycle
 from trainkit.fit.evaluation.metrics import classification_metrics, probabilities
 from trainkit.fit.events import Events
@@ -260,6 +261,20 @@ def test_weights_of_an_image_model_start_the_image_encoder_and_named_blocks_free
         of_source[f"body.block_1.{name}"].numel() for name in ("conv_1.weight", "norm_1.weight", "norm_1.bias")
     )
     assert result.runtime["trainable"] == result.runtime["parameters"] - frozen
+
+
+def test_copies_are_samples_with_the_same_image_and_the_same_columns() -> None:
+    data = image_table(40)
+    assert isinstance(data.inputs, ImageInputs)
+    pixels = np.repeat(data.inputs.pixels[:1], 40, axis=0)
+    same_images = Dataset(data.facts, ImageInputs(pixels, data.inputs.columns), data.targets)
+    document = {"dataset": {"id": "d", "features": ["side"]}}
+    different = {}
+    for kind in (MODEL, MODEL["image"]):
+        resolved = resolve({**spec(kind), **document}, data.facts).spec
+        marks = digests(inputs_read(resolved, same_images))
+        different[kind["kind"]] = len(np.unique(marks, axis=0))
+    assert different == {"multimodal": 2, "cnn": 1}
 
 
 def test_an_ensemble_answers_with_the_warnings_of_its_members(both: Any) -> None:
