@@ -21,4 +21,6 @@ def delete_job(job_id: str, who: Writer, context: Service, session: WriteSession
     "/datasets/{dataset_id}", status_code=204, tags=["datasets"], summary="Delete a dataset that nothing uses"
 )
 def delete_dataset(dataset_id: str, who: Writer, context: Service, session: WriteSession, force: bool = False) -> None:
+    if force:
+        service.cancel_jobs_of_dataset(context, who, dataset_id)  # before the session holds a connection
     service.delete_dataset(session, context, who, dataset_id, force=force)

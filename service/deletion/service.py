@@ -7,7 +7,7 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from service.context import Context
-from service.database import after_commit
+from service.database import after_commit, reading
 from service.datasets import repository as datasets_repository
 from service.datasets import service as datasets
 from service.errors import HttpProblem
@@ -20,6 +20,9 @@ from service.keys.service import Principal
 from service.peer_evaluations import service as peer_evaluations
 from service.recommendations.service import freeze
 from trainkit.spec.failures import failure
+
+CANCELLED_AT_ONCE = 10
+"""Jobs cancelled in one transaction: on SQLite all other writers wait for it."""
 
 
 def delete_job(session: Session, context: Context, who: Principal, job_id: str) -> None:
@@ -49,11 +52,11 @@ def delete_dataset(session: Session, context: Context, who: Principal, dataset_i
     stored = datasets_repository.locked_blob(session, dataset.blob_sha256) if dataset.blob_sha256 else None
     using = jobs_repository.needing_dataset(session, who.project_id, dataset_id)
     if using and not force:
-        shown = ", ".join(job.id for job in using[:5])
+        shown = ", ".join(using[:5])
         hint = "Wait for them or cancel them, or add ?force=true to cancel them all."
         raise HttpProblem(409, "in_use", f"{len(using)} jobs that have not ended use the dataset ({shown}). {hint}")
-    for job in using:
-        _cancel(session, job, actor=who.actor, reason=f"dataset {dataset_id} was deleted")
+    for job_id in using:
+        _cancel(session, who, job_id, dataset_id)
     prepared, kept = dataset.prepared_key, jobs_repository.is_dataset_used(session, dataset_id)
     if kept:
         # jobs keep the record of what they were trained on; only the bytes go
@@ -73,8 +76,26 @@ def delete_dataset(session: Session, context: Context, who: Principal, dataset_i
         after_commit(session, partial(context.storage.delete, prepared))
 
 
-def _cancel(session: Session, job: Job, *, actor: str, reason: str) -> None:
+def cancel_jobs_of_dataset(context: Context, who: Principal, dataset_id: str) -> None:
+    """Cancel the jobs that need the dataset, a few in each transaction. Raises a 404 problem.
+
+    `delete_dataset` cancels those that come meanwhile; it alone would keep all writers waiting for a long queue.
+    """
+    with reading(context.sessions) as session:
+        datasets.find(session, who, dataset_id)
+        needing = jobs_repository.needing_dataset(session, who.project_id, dataset_id)
+    for start in range(0, len(needing), CANCELLED_AT_ONCE):
+        with context.sessions.begin() as session:
+            for job_id in needing[start : start + CANCELLED_AT_ONCE]:
+                _cancel(session, who, job_id, dataset_id)
+
+
+def _cancel(session: Session, who: Principal, job_id: str, dataset_id: str) -> None:
     """Cancel a waiting job, or request it of the worker of a running one. An ended job stays as it is."""
+    job = jobs_repository.locked(session, who.project_id, job_id)
+    actor, reason = who.actor, f"dataset {dataset_id} was deleted"
+    if job is None:
+        return
     if job.state in WITH_WORKER:
         jobs_repository.update_job(session, job.id, requested_action={"action": "cancel", "reason": reason})
     elif job.state not in ENDED:

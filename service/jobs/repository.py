@@ -188,12 +188,12 @@ def delete_job(session: Session, job: Job) -> None:
     session.delete(job)
 
 
-def needing_dataset(session: Session, project_id: str, dataset_id: str) -> Sequence[Job]:
-    """Jobs that have not ended and train on the dataset, or name it elsewhere in their spec (target, weights); locked."""
+def needing_dataset(session: Session, project_id: str, dataset_id: str) -> Sequence[str]:
+    """Return ids of jobs that have not ended and train on the dataset, or name it elsewhere (target, weights)."""
     named = cast(Job.spec, String).contains(dataset_id, autoescape=True)
     active = Job.state.in_(ACTIVE)
-    needing = select(Job).where(Job.project_id == project_id, active, or_(Job.dataset_id == dataset_id, named))
-    return session.scalars(needing.order_by(Job.id).with_for_update()).all()
+    needing = select(Job.id).where(Job.project_id == project_id, active, or_(Job.dataset_id == dataset_id, named))
+    return session.scalars(needing.order_by(Job.id)).all()
 
 
 def is_dataset_used(session: Session, dataset_id: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from sqlalchemy import event
 from starlette.types import Message
 
 from service.datasets import intake
@@ -245,6 +246,20 @@ def test_with_force_the_jobs_end(service: Served) -> None:
         assert service.job(job)["state"] == "cancelled"
         last = service.client.get(f"/v1/jobs/{job}/events").json()["data"][-1]
         assert last["reason"] == f"dataset {dataset} was deleted"
+
+
+def test_a_long_queue_is_cancelled_in_small_transactions(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All in one would hold SQLite's write lock for half a minute at 10,000 queued jobs."""
+    monkeypatch.setattr("service.deletion.service.CANCELLED_AT_ONCE", 2)
+    dataset = service.ready_dataset()
+    spec = {"dataset": dataset, "model": {"kind": "mlp"}}
+    waiting = [service.client.post("/v1/jobs", json=spec).json()["id"] for _ in range(5)]
+    commits: list[int] = []
+    event.listen(service.context.engine, "commit", lambda connection: commits.append(1))
+    assert service.client.delete(f"/v1/datasets/{dataset}?force=true").status_code == 204
+    assert len(commits) >= 4, "three for the jobs, one for the dataset"
+    assert {service.job(job)["state"] for job in waiting} == {"cancelled"}
+    assert service.client.delete(f"/v1/datasets/{'ds_none'}?force=true").status_code == 404
 
 
 def test_a_dataset_that_a_spec_names_elsewhere_is_in_use_too(service: Served) -> None:
