@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from client.home import Home, RefusedError
+from trainkit.spec.text import escaped
 
 WAIT_SECONDS = 25
 PAUSE_SECONDS = 1.0
@@ -45,7 +46,7 @@ def lines(url: str, key: str, job: str, *, follow: bool, **filters: Any) -> Iter
             page = _page(response)
             connected = True
             for line in page["data"]:
-                yield f"{line['at']} {line['attempt']} {line['level']} {line['text']}"
+                yield escaped(f"{line['at']} {line['attempt']} {line['level']} {line['text']}")
             if page["done"] or not (follow or page["data"]) or (not follow and "tail" in query):
                 return
             after = page["next"]
@@ -73,4 +74,4 @@ def _page(response: httpx.Response) -> dict[str, Any]:
     except ValueError:
         problem = {}
     hint = f"The service answered {response.status_code} ({problem.get('code', 'no code')})."
-    raise RefusedError(problem.get("detail") or "the service refused", hint, EXIT_REFUSED)
+    raise RefusedError(escaped(problem.get("detail") or "the service refused"), hint, EXIT_REFUSED)

@@ -21,6 +21,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from service.settings import Settings
+from trainkit.spec.text import escaped
 
 LINE = "%(asctime)s %(levelname)s %(process)d %(name)s %(message)s"
 NOISY = ("celery.app.trace", "celery.worker.strategy", "alembic")
@@ -97,7 +98,9 @@ class TextLines(logging.Formatter):
         return " ".join([super().formatMessage(record), *missing])
 
     def format(self, record: logging.LogRecord) -> str:
-        return self._discreet.hide(super().format(record))
+        # further lines are indented: no text in a message can look like a line of its own
+        lines = (escaped(line.replace("\t", "    ")) for line in super().format(record).split("\n"))
+        return self._discreet.hide("\n  ".join(lines))
 
 
 class JsonLines(JsonFormatter):
@@ -116,4 +119,4 @@ class JsonLines(JsonFormatter):
         super().add_fields(log_data, record, message_dict)
 
     def format(self, record: logging.LogRecord) -> str:
-        return self._discreet.hide(super().format(record))
+        return escaped(self._discreet.hide(super().format(record)))

@@ -88,6 +88,8 @@ def _statuses(path: str, method: str) -> list[int]:
         statuses += [404, 410, 429]  # a job to be diagnosed; a full queue
     if path.endswith(("/predict", "/evaluate")):
         statuses.append(415)
+    if (path, method) == ("/v1/uploads", "post"):
+        statuses.append(429)
     if path.endswith("/test"):
         statuses.append(429)
     return sorted(set(statuses))

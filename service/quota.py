@@ -1,15 +1,45 @@
-"""How much a project may store: its datasets' bytes, each counted once, and what its open uploads will take."""
+"""How much a project may store: all that it keeps, each byte counted once, and what its open uploads will take."""
 
 from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields
 
 from sqlalchemy.orm import Session
 
 from service.datasets import repository as datasets
 from service.errors import HttpProblem
+from service.jobs import repository as jobs
+from service.models import repository as models
 from service.projects import repository as projects
 from service.projects.service import rules
 from service.settings import Settings
 from service.uploads import repository as uploads
+
+COUNTED_SECONDS = 10.0
+_counted: dict[tuple[str, str], tuple[float, int]] = {}
+"""(database, project) -> (when its bytes were summed for a job, how many)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Bytes that count against a project's quota, by what they are."""
+
+    datasets: int
+    prepared_datasets: int
+    open_uploads: int
+    checkpoints_and_artifacts: int
+    models: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+    def __str__(self) -> str:
+        """What takes bytes: `600 by datasets, 20 by models`."""
+        parts = ((field.name.replace("_", " "), getattr(self, field.name)) for field in fields(self))
+        return ", ".join(f"{size} by {name}" for name, size in parts if size)
 
 
 def limit(session: Session, settings: Settings, project_id: str) -> int | None:
@@ -17,17 +47,26 @@ def limit(session: Session, settings: Settings, project_id: str) -> int | None:
     return rules(session, settings, project_id).quota_bytes
 
 
-def used(session: Session, project_id: str, *, without_upload: str | None = None) -> int:
+def used(session: Session, project_id: str, *, without_upload: str | None = None) -> Usage:
     """Return the bytes that count against the project's quota."""
-    return datasets.stored_bytes(session, project_id) + uploads.open_bytes(session, project_id, without=without_upload)
+    return Usage(
+        datasets=datasets.stored_bytes(session, project_id),
+        prepared_datasets=datasets.prepared_bytes(session, project_id),
+        open_uploads=uploads.open_bytes(session, project_id, without=without_upload),
+        checkpoints_and_artifacts=jobs.stored_bytes(session, project_id),
+        models=models.stored_bytes(session, project_id),
+    )
 
 
 def room(session: Session, settings: Settings, project_id: str, *, without_upload: str | None = None) -> int:
-    """Bytes that one more upload may have: what the quota leaves, and no more than the largest upload."""
-    largest, quota = settings.max_upload_bytes, limit(session, settings, project_id)
-    if quota is None:
-        return largest
-    return max(0, min(largest, quota - used(session, project_id, without_upload=without_upload)))
+    """Bytes that one more upload may have: what quota and open uploads leave, and no more than the largest upload."""
+    left, quota = settings.max_upload_bytes, limit(session, settings, project_id)
+    if quota is not None:
+        left = min(left, quota - used(session, project_id, without_upload=without_upload).total)
+    if settings.max_open_upload_bytes:
+        opened = uploads.open_bytes(session, project_id, without=without_upload)
+        left = min(left, settings.max_open_upload_bytes - opened)
+    return max(0, left)
 
 
 def check(session: Session, settings: Settings, project_id: str, more: int, *, sha256: str | None = None) -> None:
@@ -42,12 +81,55 @@ def check(session: Session, settings: Settings, project_id: str, more: int, *, s
     if sha256 is not None and datasets.has_blob(session, project_id, sha256):
         return
     before = used(session, project_id)
-    if before + more > quota:
+    if before.total + more > quota:
         raise exceeded(quota, before, more)
 
 
-def exceeded(quota: int, before: int, more: int | None) -> HttpProblem:
+def check_open_uploads(session: Session, settings: Settings, project_id: str, length: int, *, more: int = 1) -> None:
+    """Raise a problem when the project has too many unfinished uploads (429), or they declare too many bytes (413).
+
+    The project's row is locked until the transaction ends. `more` is the number of uploads that are to begin.
+    """
+    most, most_bytes = settings.max_open_uploads, settings.max_open_upload_bytes
+    if not (most or most_bytes):
+        return
+    projects.locked(session, project_id)
+    hint = "Finish some, or delete them (DELETE /v1/uploads/{id}); those that get no bytes expire."
+    if most and more and uploads.count_open(session, project_id) + more > most:
+        detail = f"{most} uploads of this project are unfinished, which is the limit. {hint}"
+        raise HttpProblem(429, "too_many_uploads", detail, headers={"Retry-After": "30"})
+    before = uploads.open_bytes(session, project_id)
+    if most_bytes and before + length > most_bytes:
+        detail = (
+            f"Unfinished uploads of the project may have {most_bytes} bytes together; they have {before}, and this needs "
+            f"{length} more. {hint}"
+        )
+        raise HttpProblem(413, "too_many_open_bytes", detail, limit_bytes=most_bytes)
+
+
+def check_before_job(session: Session, settings: Settings, project_id: str) -> None:
+    """Raise a 413 problem when the quota is taken already: a job's checkpoints and model would go beyond it.
+
+    The sum is up to ten seconds old: it is a bound of what a project keeps, and jobs are submitted often.
+    """
+    quota = limit(session, settings, project_id)
+    if quota is None:
+        return
+    key = (str(session.get_bind().engine.url), project_id)
+    counted, total = _counted.get(key, (float("-inf"), 0))
+    if time.monotonic() - counted < COUNTED_SECONDS and total < quota:
+        return
+    before = used(session, project_id)
+    _counted[key] = time.monotonic(), before.total
+    if before.total >= quota:
+        raise exceeded(quota, before, None)
+
+
+def exceeded(quota: int, before: Usage, more: int | None) -> HttpProblem:
     """413 with the quota in it."""
     needed = f", and this needs {more} more" if more is not None else ""
-    detail = f"The project may store {quota} bytes; {before} are taken{needed}. Delete datasets or open uploads."
+    detail = (
+        f"The project may store {quota} bytes; {before.total} are taken{f' ({before})' if before.total else ''}{needed}. "
+        "Delete datasets, open uploads, jobs or models."
+    )
     return HttpProblem(413, "quota_exceeded", detail, limit_bytes=quota)

@@ -41,6 +41,20 @@ class Settings:
     """Buckets, separated by `,`, whose objects may be registered as `s3://` datasets; empty: none."""
     webhook_allow: tuple[str, ...] = ()
     """Host names, addresses and networks, separated by `,`, that webhooks may call although they are not public."""
+    max_open_uploads: int = 100
+    """Unfinished uploads of one project; 0: no limit."""
+    max_open_upload_bytes: int = 256 * GIB
+    """Bytes that the unfinished uploads of one project may declare together; 0: no limit."""
+    max_table_columns: int = 32_768
+    """Columns of a table."""
+    max_table_cells: int = 0
+    """Rows times columns of a table; 0: what the memory of the reading process holds, 32 bytes for each."""
+    max_expansion: int = 200
+    """Largest ratio of what a file becomes when it is read to its own size, from 64 MiB on."""
+    reader_memory_bytes: int = 0
+    """Memory of a process that reads an upload or a request; 0: four fifths of the machine's, over all slots."""
+    reader_cpu_seconds: int = 3600
+    """Processor time of such a process."""
     upload_keep_seconds: float = 7 * 86400.0
     """How long an unfinished upload is kept after its last byte."""
     max_body_bytes: int = 32 * 2**20
@@ -107,6 +121,13 @@ class Settings:
             webhook_allow=tuple(
                 name.strip() for name in env.get("TRAINKIT_WEBHOOK_ALLOW", "").split(",") if name.strip()
             ),
+            max_open_uploads=int(env.get("TRAINKIT_MAX_OPEN_UPLOADS", "100")),
+            max_open_upload_bytes=int(env.get("TRAINKIT_MAX_OPEN_UPLOAD_BYTES", str(256 * GIB))),
+            max_table_columns=int(env.get("TRAINKIT_MAX_TABLE_COLUMNS", "32768")),
+            max_table_cells=int(env.get("TRAINKIT_MAX_TABLE_CELLS", "0")),
+            max_expansion=int(env.get("TRAINKIT_MAX_EXPANSION", "200")),
+            reader_memory_bytes=int(env.get("TRAINKIT_READER_MEMORY_BYTES", "0")),
+            reader_cpu_seconds=int(env.get("TRAINKIT_READER_CPU_SECONDS", "3600")),
             upload_keep_seconds=float(env.get("TRAINKIT_UPLOAD_KEEP_SECONDS", str(7 * 86400))),
             max_body_bytes=int(env.get("TRAINKIT_MAX_BODY_BYTES", str(32 * 2**20))),
             predict_seconds=float(env.get("TRAINKIT_PREDICT_SECONDS", "60")),

@@ -57,7 +57,9 @@ class OutcomeWriter:
             folder = output_path(self._scratch, event["artifact"])
             key = f"models/{claim.id}/{claim.fence}"
             manifest = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-            size = 0 if storage.exists(key) else self._in_background(partial(storage.put_tree, key, folder))
+            # after a death in between it is there already
+            store = partial(storage.size, key) if storage.exists(key) else partial(storage.put_tree, key, folder)
+            size = self._in_background(store)
         files = [
             self._store_file(f"{name}{Path(path).suffix}", output_path(self._scratch, path))
             for name, path in event["files"].items()

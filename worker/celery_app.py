@@ -19,7 +19,7 @@ from celery import Celery, signals
 from service.logging import set_up
 from service.private_files import keep_files_private
 from service.settings import Settings
-from worker import metrics_folder, shutdown, slots
+from worker import metrics_folder, reader_limits, shutdown, slots
 from worker.confinement import ConfinementError, check_support, describe
 from worker.housekeeping_process import HousekeepingProcess
 
@@ -64,6 +64,7 @@ def preload(sender: Any, **_: Any) -> None:
     # they are also left alone by the slots' collections, which would copy the pages that slots and parent share.
     keep_files_private(SETTINGS)
     gc.disable()
+    reader_limits.warn_of_low_limit()
     for queue in sender.app.amqp.queues.consume_from:
         for module in PRELOADED.get(queue, PRELOADED["train"]):
             importlib.import_module(module)

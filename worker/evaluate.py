@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from service.metrics.service import finite
 from trainkit.spec.read_options import ReadOptions, TargetTask
 from worker.image_rows import FORM, read_image_rows
-from worker.intake import limit_resources
 from worker.predict import read_rows
 from worker.request_input import BadInputError, is_json, point_at_rows
 
@@ -90,7 +89,6 @@ def _file(
     from trainkit.data import DataError
     from trainkit.data.load import detect_kind, read
 
-    limit_resources()  # an archive may be hostile
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "upload"
         path.write_bytes(request)

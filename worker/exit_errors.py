@@ -8,7 +8,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from trainkit.data.limits import machine_memory
 from trainkit.spec.failures import failure
+from trainkit.tracebacks import without_paths
 from worker.processes import Exit
 
 LAST_LINES = 30
@@ -31,21 +33,15 @@ def kernel_kills() -> int:
 
 def memory_limit() -> int:
     """Return the bytes of memory of this machine, or of the control group."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            return min(total, int(Path(path).read_text()))
-        except (OSError, ValueError):
-            continue
-    return total
+    return machine_memory()
 
 
 def last_lines(path: Path, count: int = LAST_LINES) -> str:
-    """Return the end of a text file; empty when it does not exist."""
+    """Return the end of a log, without the server's paths; empty when it does not exist."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 16384))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-count:])
+            return without_paths("\n".join(file.read().decode(errors="replace").splitlines()[-count:]))
     except OSError:
         return ""
 

@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from service.inference_requests import repository
 from service.inference_requests.repository import ClaimedInferenceRequest
 from service.leases import StaleFence
 from service.logging import bound
-from worker import exit_errors, slots
+from trainkit.data.limits import limited
+from worker import exit_errors, reader_limits, slots
 from worker.context import WorkerContext
 from worker.evaluate import evaluate
 from worker.metrics import FENCED
 from worker.predict import predict, write_onnx
 from worker.previews import augmentation_preview, init_report_of, preview
 from worker.processes import ForkedProcess, fork
+from worker.reader_limits import ReaderLimits
 from worker.request_input import BadInputError
 
 log = logging.getLogger(__name__)
@@ -66,10 +69,10 @@ def answer(context: WorkerContext, claimed: ClaimedInferenceRequest, deadline: f
         inputs.append(context.storage.local_path(key))
         claimed.options["dataset_folder"] = str(inputs[-1])
     claimed.options["output_folder"] = str(folder)
-    kills_before = exit_errors.kernel_kills()
+    kills_before, limits = exit_errors.kernel_kills(), reader_limits.reader_limits(context)
     context.engine.dispose()
     child = fork(
-        lambda: write_answer(claimed, subject, folder),
+        lambda: write_answer(claimed, subject, folder, limits),
         log=folder / "log.txt",
         threads=1,
         confinement=context.confinement(inputs, folder),
@@ -108,18 +111,25 @@ def _wait(child: ForkedProcess, path: Path, deadline: float) -> dict[str, Any] |
     return answer_document
 
 
-def write_answer(claimed: ClaimedInferenceRequest, subject: Path, folder: Path) -> None:
+def write_answer(claimed: ClaimedInferenceRequest, subject: Path, folder: Path, limits: ReaderLimits) -> None:
     """Write the answer's bytes, then a document that describes them, atomically. Runs in the child."""
     import torch
 
     torch.set_num_threads(1)
+    reader_limits.apply(limits)
     answer_document: dict[str, Any]
     try:
-        body, media_type = ANSWERERS[claimed.kind](subject, claimed.request, claimed.media_type, claimed.options)
+        with limited(replace(limits.read, source_bytes=len(claimed.request))):
+            body, media_type = ANSWERERS[claimed.kind](subject, claimed.request, claimed.media_type, claimed.options)
         (folder / "answer.bin").write_bytes(body)
         answer_document = {"media_type": media_type}
     except BadInputError as error:
         answer_document = {"error": error.error}
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        message = f"the answer needs more memory than a request may use ({limits.read.memory >> 20:,} MiB)"
+        answer_document = {"error": problem(413, "too_large", message, "Send fewer rows or smaller files at once.")}
     temporary = folder / "answer.tmp"
     temporary.write_text(json.dumps(answer_document), encoding="utf-8")
     temporary.replace(folder / "answer.json")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import re
-import resource
 import shutil
 import signal
 import time
@@ -20,25 +18,26 @@ from sqlalchemy.orm import Session
 
 from service.datasets import intake
 from service.datasets.intake import ClaimedDataset, ClaimedSource
+from service.errors import HttpProblem
 from service.jobs.service import admit_waiting
 from service.leases import StaleFence
 from service.logging import bound
 from service.metrics.service import finite
 from trainkit.spec.failures import failure
 from trainkit.spec.read_options import ReadOptions
-from worker import exit_errors, shutdown, slots
+from worker import exit_errors, reader_limits, shutdown, slots
 from worker.background_io import run_in_background
 from worker.context import WorkerContext
 from worker.fetch import fetch
 from worker.lease import Lease, LeaseLost
 from worker.metrics import FENCED
 from worker.processes import Exit, ForkedProcess, fork
+from worker.reader_limits import ReaderLimits
 from worker.spool import SpoolReader, SpoolWriter
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 TICK_SECONDS = 0.1
-CPU_SECONDS = 3600
 PROGRESS_SECONDS = 0.5
 # Readers choose by content, then by name: the suffix is all of a client's file name that is used.
 SUFFIX = re.compile(r"(\.[A-Za-z0-9]{1,10}){1,2}\Z")
@@ -70,6 +69,7 @@ class Intake:
         self.child: ForkedProcess | None = None
         self.progress: dict[str, Any] = {}
         self.outcome: dict[str, Any] | None = None
+        self.limits = reader_limits.reader_limits(context)
         self._kills_before = exit_errors.kernel_kills()
         self.lease = Lease(settings.lease_seconds, settings.heartbeat_seconds, begun, self._renew, self._kill)
 
@@ -101,10 +101,10 @@ class Intake:
         upload = self.folder / f"upload{suffix_of(self.claimed.filename)}"
         upload.symlink_to(self.context.storage.local_path(self.claimed.storage_key))
         reader = SpoolReader(self.folder / "spool")
+        claimed, limits = self.claimed, self.limits
         self.context.engine.dispose()
-        claimed = self.claimed
         self.child = fork(
-            lambda: read(upload, self.folder, claimed.kind, claimed.target, claimed.read_options),
+            lambda: read(upload, self.folder, claimed.kind, claimed.target, claimed.read_options, limits),
             log=self.folder / "log.txt",
             threads=1,
             confinement=self.context.confinement([upload], self.folder),
@@ -151,7 +151,7 @@ class Intake:
             self._transact(lambda session: intake.invalid(session, claim, error, report))
             log.info("dataset=%s invalid: %s", identifier, error["message"])
         elif ended.signal == signal.SIGXCPU:
-            error = too_slow()
+            error = too_slow(self.limits.cpu_seconds)
             self._transact(lambda session: intake.invalid(session, claim, error))
         else:
             error = exit_errors.error_of_exit(ended, self._kills_before, self.folder / "log.txt")
@@ -163,10 +163,22 @@ class Intake:
     def _ready(self, outcome: dict[str, Any]) -> None:
         identifier, claim, storage = self.claimed.dataset_id, self.claimed.claim, self.context.storage
         key = f"prepared/{identifier}/{claim.fence}"
-        run_in_background(lambda: storage.put_tree(key, self.folder / "prepared"), self.lease.tick)
-        facts, report = finite(outcome["facts"]), finite(outcome["report"])
+        size = run_in_background(lambda: storage.put_tree(key, self.folder / "prepared"), self.lease.tick)
+        facts, report, settings = finite(outcome["facts"]), finite(outcome["report"]), self.context.settings
+
+        def publish(session: Session) -> None:
+            intake.check_quota(session, settings, claim, size)
+            intake.ready(session, claim, facts, report, key, size)
+
         try:
-            self._transact(lambda session: intake.ready(session, claim, facts, report, key))
+            self._transact(publish)
+        except HttpProblem as problem:
+            storage.delete(key)
+            message = f"the prepared form of the data has {size} bytes. {problem.detail}"
+            error = invalid(problem.code, message, "Make room in the project, or upload less; then upload it again.")
+            self._transact(lambda session: intake.invalid(session, claim, error, report))
+            log.info("dataset=%s invalid: %s", identifier, message)
+            return
         except StaleFence:
             storage.delete(key)
             raise
@@ -191,11 +203,19 @@ class Intake:
             self.child.signal(signal.SIGKILL)
 
 
-def read(upload: Path, folder: Path, kind: str | None, target: str | None, reading: dict[str, Any] | None) -> None:
+def read(
+    upload: Path,
+    folder: Path,
+    kind: str | None,
+    target: str | None,
+    reading: dict[str, Any] | None,
+    limits: ReaderLimits,
+) -> None:
     """Read the upload into `folder/prepared` and report the outcome in the spool. Runs in the child."""
     from trainkit.data import DataError, prepare
+    from trainkit.data.limits import limited
 
-    limit_resources()
+    reader_limits.apply(limits)
     spool = SpoolWriter(folder / "spool")
     reported_at = 0.0
 
@@ -206,21 +226,21 @@ def read(upload: Path, folder: Path, kind: str | None, target: str | None, readi
             spool.write({"type": "progress", "samples": samples})
 
     try:
-        facts, report = prepare(
-            upload,
-            folder / "prepared",
-            kind=kind,
-            target=target,
-            reading=ReadOptions.model_validate(reading or {}),
-            progress=report_progress,
-        )
+        with limited(limits.read):
+            facts, report = prepare(
+                upload,
+                folder / "prepared",
+                kind=kind,
+                target=target,
+                reading=ReadOptions.model_validate(reading or {}),
+                progress=report_progress,
+            )
         spool.write({"type": "ready", "facts": facts.model_dump(mode="json"), "report": report})
     except DataError as error:
         spool.write({"type": "invalid", **refusal(error)})
     except MemoryError:
-        hint = "Split the dataset, make images smaller, or give the data worker more memory."
-        message = "reading the file needs more memory than a check may use"
-        error_document = failure("intake_died", message, hint=hint)
+        message = f"reading the file needs more memory than a check may use ({limits.read.memory >> 20:,} MiB)"
+        error_document = failure("intake_died", message, hint=limits.memory_hint)
         spool.write({"type": "invalid", "error": error_document, "report": None})
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -235,17 +255,6 @@ def disk_full(error: OSError) -> dict[str, Any]:
     """Return the error of a file whose prepared form does not fit on the disk."""
     hint = "Free space on the data worker's disk, or set a smaller image_size; then upload the file again."
     return failure("disk_full", f"the disk has no space for the prepared form: {error.strerror or error}", hint=hint)
-
-
-def limit_resources() -> None:
-    """Limit the memory and processor time of this process, so that a decompression bomb fails.
-
-    The memory limit is on data (RLIMIT_DATA), without mapped files: prepared images may be larger than memory.
-    """
-    pages = int(Path("/proc/self/statm").read_text().split()[5]) if os.path.exists("/proc/self/statm") else 0  # noqa: PTH110
-    allowed = pages * os.sysconf("SC_PAGE_SIZE") + max(2 << 30, exit_errors.memory_limit() * 3 // 5)
-    resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 10))
 
 
 def refusal(error: Any) -> dict[str, Any]:
@@ -266,9 +275,10 @@ def invalid(code: str, message: str, hint: str) -> dict[str, Any]:
     return {"code": code, "layer": "data", "message": message, "evidence": {}, "retryable": False, "hint": hint}
 
 
-def too_slow() -> dict[str, Any]:
+def too_slow(cpu_seconds: int) -> dict[str, Any]:
     """Return the error of a file that takes too long to read."""
-    return failure("too_slow", f"reading the file took more than {CPU_SECONDS} s of processor time")
+    hint = "Make it smaller. Who runs the service can raise TRAINKIT_READER_CPU_SECONDS."
+    return failure("too_slow", f"reading the file took more than {cpu_seconds} s of processor time", hint=hint)
 
 
 def suffix_of(filename: str | None) -> str:

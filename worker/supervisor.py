@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import time
-import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -31,6 +30,7 @@ from service.metrics import service as metrics
 from service.workers.names import worker_alias
 from trainkit.spec.failures import code_of_os, failure
 from trainkit.spec.memory import limit_of
+from trainkit.tracebacks import traceback_of, without_paths
 from worker import exit_errors, preflight, shutdown
 from worker.attempt_outcome import OutcomeWriter
 from worker.background_io import run_in_background
@@ -301,9 +301,12 @@ class Supervisor:
 
 def error_of_supervisor(error: Exception) -> dict[str, Any]:
     """Return the job's error for an exception of its supervisor."""
-    evidence: dict[str, Any] = {"traceback": traceback.format_exc()[-4000:]}
+    evidence: dict[str, Any] = {"traceback": traceback_of(error)}
+    reason = without_paths(str(error))
     if isinstance(error, OSError):
         evidence["errno"] = error.errno
-        message = f"the worker could not read or write its files: {error}"
+        message = f"the worker could not read or write its files: {reason}"
         return failure(code_of_os(error), message, evidence)
-    return failure("supervisor_failed", f"the supervisor failed: {type(error).__name__}: {error}", evidence)
+    return failure(
+        "supervisor_failed", f"the supervisor failed: {type(error).__name__}: {without_paths(str(error))}", evidence
+    )

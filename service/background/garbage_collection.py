@@ -52,7 +52,19 @@ def collect_garbage(sessions: sessionmaker[Session], storage: Storage, grace_sec
     _collect_unreferenced_blobs(sessions, storage, grace_seconds)
     _collect_unknown_blobs(sessions, storage, grace_seconds)
     _collect_prepared(sessions, storage, grace_seconds)
+    _measure_prepared(sessions, storage)
     storage.sweep_parts(PART_SECONDS)
+
+
+def _measure_prepared(sessions: sessionmaker[Session], storage: Storage) -> None:
+    """Count the bytes of prepared forms from before they counted against a quota."""
+    with sessions() as session:
+        found = datasets.unmeasured(session, BATCH)
+    for dataset_id, key in found:
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            size = storage.size(key)
+            with sessions.begin() as session:
+                datasets.set_prepared_bytes(session, dataset_id, key, size)
 
 
 def _delete_unlocked(path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service import quota
 from service.database import after_commit, db_now
 from service.datasets import repository
 from service.datasets.receive import Received
@@ -16,6 +17,7 @@ from service.fair_share import repository as fair_share
 from service.fair_share.admission import Admission, admit_all
 from service.instrumentation import DATASETS_CHECKED, error_labels
 from service.leases import Claim, StaleFence
+from service.settings import Settings
 from service.storage import Storage
 from trainkit.spec.failures import failure
 
@@ -91,7 +93,22 @@ def renew(session: Session, claim: Claim, lease_seconds: float, **changes: Any) 
     _write(session, claim, lease_expires_at=db_now(plus=lease_seconds), **changes)
 
 
-def ready(session: Session, claim: Claim, facts: dict[str, Any], report: dict[str, Any], prepared_key: str) -> None:
+def check_quota(session: Session, settings: Settings, claim: Claim, prepared_bytes: int) -> None:
+    """Raise a 413 problem when the project has no room for the prepared form. Raises StaleFence."""
+    dataset = repository.claimed(session, claim)
+    if dataset is None:
+        raise StaleFence(claim.id)
+    quota.check(session, settings, dataset.project_id, prepared_bytes)
+
+
+def ready(
+    session: Session,
+    claim: Claim,
+    facts: dict[str, Any],
+    report: dict[str, Any],
+    prepared_key: str,
+    prepared_bytes: int = 0,
+) -> None:
     """Publish the dataset: its prepared form is in storage. Raises StaleFence."""
     _write(
         session,
@@ -102,6 +119,7 @@ def ready(session: Session, claim: Claim, facts: dict[str, Any], report: dict[st
         facts=facts,
         report=report,
         prepared_key=prepared_key,
+        prepared_bytes=prepared_bytes,
         phase=None,
         progress=None,
         lease_owner=None,

@@ -213,6 +213,28 @@ def stored_bytes(session: Session, project_id: str) -> int:
     return int(stored) + int(session.scalar(fetching) or 0)
 
 
+def prepared_bytes(session: Session, project_id: str) -> int:
+    """Sum the bytes of the prepared forms of a project's datasets."""
+    kept = select(func.sum(DatasetVersion.prepared_bytes)).where(
+        DatasetVersion.project_id == project_id, DatasetVersion.prepared_key.is_not(None)
+    )
+    return int(session.scalar(kept) or 0)
+
+
+def unmeasured(session: Session, limit: int) -> Sequence[tuple[str, str]]:
+    """Return (id, key) of datasets that were prepared before their bytes were counted."""
+    found = select(DatasetVersion.id, DatasetVersion.prepared_key).where(
+        DatasetVersion.prepared_key.is_not(None), DatasetVersion.prepared_bytes == 0, DatasetVersion.kind != "weights"
+    )
+    return [(row.id, row.prepared_key or "") for row in session.execute(found.limit(limit))]
+
+
+def set_prepared_bytes(session: Session, dataset_id: str, key: str, size: int) -> None:
+    """Write the bytes of a prepared form that is still the dataset's."""
+    measured = update(DatasetVersion).where(DatasetVersion.id == dataset_id, DatasetVersion.prepared_key == key)
+    session.execute(measured.values(prepared_bytes=size).execution_options(synchronize_session=False))
+
+
 def has_blob(session: Session, project_id: str, sha256: str) -> bool:
     """Whether a dataset of the project has these bytes."""
     statement = select(DatasetVersion.id).where(

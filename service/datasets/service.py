@@ -113,7 +113,7 @@ def upload_limit(
         if sha256 is not None and size is not None:
             return min(size, settings.max_upload_bytes), None
         before = quota.used(session, who.project_id)
-    left = limit - before
+    left = limit - before.total
     if left >= settings.max_upload_bytes:
         return settings.max_upload_bytes, None
     return left, quota.exceeded(limit, before, None)

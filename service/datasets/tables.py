@@ -56,6 +56,7 @@ class DatasetVersion(Leased, Base):
     report: Mapped[dict[str, Any] | None] = mapped_column(Json)
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)
     prepared_key: Mapped[str | None] = mapped_column(String(300))
+    prepared_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     interruptions: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -182,6 +182,15 @@ def stored_keys(session: Session, job_id: str) -> list[str]:
     return keys + list(session.scalars(select(Artifact.storage_key).where(Artifact.job_id == job_id)))
 
 
+def stored_bytes(session: Session, project_id: str) -> int:
+    """Sum the bytes of the checkpoints and artifacts of a project's jobs."""
+    total = 0
+    for table in (Checkpoint, Artifact):
+        kept = select(func.sum(table.bytes)).join(Job, Job.id == table.job_id).where(Job.project_id == project_id)
+        total += int(session.scalar(kept) or 0)
+    return total
+
+
 def delete_job(session: Session, job: Job) -> None:
     """Delete the row, by cascade all that refers to it, and the idempotency keys that name it."""
     session.execute(delete(IdempotencyKey).where(IdempotencyKey.resource_id == job.id))

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service import quota
 from service.context import Context
 from service.database import after_commit, db_time, new_id
 from service.datasets.service import find as find_dataset
@@ -155,6 +156,7 @@ def admit(
     spec, dataset, resolved = checked
     if branch is not None and branch.checkpoint is not None and resolved is not None:
         lineage.check_same_run(branch.parent, resolved.spec)
+    quota.check_before_job(session, context.settings, who.project_id)
     most = rules(session, context.settings, who.project_id).max_queued_jobs
     if most and repository.waiting(session, who.project_id) >= most:
         detail = f"{most} jobs of this project are waiting already; wait until some have begun, or cancel some."

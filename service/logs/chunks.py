@@ -16,7 +16,9 @@ SOURCES: tuple[Source, ...] = ("training", "supervisor")
 LINE_CHARACTERS = 4000
 CUT = " ... (cut)"
 # Colours and cursor movements, then whatever else would move a reader's terminal or does not fit a text column.
-UNSEEN = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
+UNSEEN = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.database import reading
 from service.metrics.service import Slice, scan
 from service.metrics.wire import times
+from trainkit.spec.text import csv_text
 
 COLUMNS = ("seq", "attempt", "split", "name", "step", "epoch", "value", "at", "superseded")
 CHUNKS_A_PIECE = 8
@@ -51,11 +52,14 @@ def pieces(sessions: sessionmaker[Session], export: Export) -> Iterator[Slice]:
 
 
 def as_csv(sessions: sessionmaker[Session], export: Export) -> Iterator[str]:
-    """Lines with a header. A value is written as Python's `repr`: every bit comes back, `nan` and `inf` too."""
+    """Lines with a header. A value is written as Python's `repr`: every bit comes back, `nan` and `inf` too.
+
+    Text that a spreadsheet would run as a formula has an apostrophe before it.
+    """
     yield ",".join(COLUMNS) + "\r\n"
     for piece in pieces(sessions, export):
         columns, places = piece.columns, piece.places
-        split, name = _names(piece)
+        split, name = (map(csv_text, texts) for texts in _names(piece))
         buffer = io.StringIO()
         csv.writer(buffer).writerows(
             zip(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.models.tables import Model
@@ -22,6 +22,11 @@ def listing(session: Session, project_id: str, limit: int, after: str | None) ->
     if after:
         statement = statement.where(Model.id < after)
     return session.scalars(statement.order_by(Model.id.desc()).limit(limit + 1)).all()
+
+
+def stored_bytes(session: Session, project_id: str) -> int:
+    """Sum the bytes of a project's models."""
+    return int(session.scalar(select(func.sum(Model.bytes)).where(Model.project_id == project_id)) or 0)
 
 
 def delete(session: Session, model: Model) -> None:

@@ -105,6 +105,14 @@ def has_received(session: Session, sha256: str) -> bool:
     return session.scalar(waiting.limit(1)) is not None
 
 
+def count_open(session: Session, project_id: str) -> int:
+    """Count a project's unfinished uploads."""
+    unfinished = select(func.count()).where(
+        Upload.project_id == project_id, Upload.state.in_(("uploading", "received"))
+    )
+    return session.scalar(unfinished) or 0
+
+
 def open_bytes(session: Session, project_id: str, *, without: str | None = None) -> int:
     """Sum the bytes that a project's open uploads will have, one of them left out."""
     coming = select(func.sum(func.coalesce(Upload.length, Upload.received))).where(

@@ -33,7 +33,10 @@ TRIES = 5
 def create(
     context: Context, who: Principal, length: int | None, metadata_header: str, metadata: datasets.DatasetMetadata
 ) -> Upload:
-    """Create an upload without bytes. Raises 413 problems for a length beyond the limits, 422 for length 0."""
+    """Create an upload without bytes.
+
+    Raises 413 problems for a length beyond the limits, 429 for too many unfinished uploads, 422 for length 0.
+    """
     limit = context.settings.max_upload_bytes
     if length is not None and length > limit:
         raise too_large(limit)
@@ -42,6 +45,7 @@ def create(
             "Upload-Length", "empty", "must be at least 1; got 0.", "Send a file that is not empty.", status=422
         )
     with context.sessions.begin() as session:
+        quota.check_open_uploads(session, context.settings, who.project_id, length or 0)
         quota.check(session, context.settings, who.project_id, length or 0)
         now = db_time(session)
         identifier = new_id("up")
@@ -143,7 +147,9 @@ def _set_length(context: Context, session: Session, upload: Upload, length: int 
         raise refuse("Upload-Length", "length_changed", message, "Leave it out.")
     if length > context.settings.max_upload_bytes:
         raise too_large(context.settings.max_upload_bytes)
-    quota.check(session, context.settings, upload.project_id, length - upload.received)
+    more = length - upload.received
+    quota.check_open_uploads(session, context.settings, upload.project_id, more, more=0)
+    quota.check(session, context.settings, upload.project_id, more)
     upload.length = length
 
 

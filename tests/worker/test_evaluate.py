@@ -16,17 +16,10 @@ from PIL import Image
 import trainkit as tk
 from tests.support.fit_data import spec
 from trainkit.data import prepare
-from worker import evaluate as worker_evaluate
 from worker.evaluate import evaluate
 from worker.request_input import BadInputError
 
 MLP = {"kind": "mlp", "hidden": [8]}
-
-
-@pytest.fixture(autouse=True)
-def no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer is computed in a child with limits of its own; here it is computed in the test's process."""
-    monkeypatch.setattr(worker_evaluate, "limit_resources", lambda: None)
 
 
 def answered(model: Path, request: bytes, media_type: str, **options: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def test_a_reader_that_fails(
     place: Place, monkeypatch: pytest.MonkeyPatch, prepare: Callable[..., None], deaths: int, code: str, named: str
 ) -> None:
     monkeypatch.setattr(trainkit.data, "prepare", prepare)
-    monkeypatch.setattr(intake, "CPU_SECONDS", 1)
+    place.context = replace(place.context, settings=replace(place.context.settings, reader_cpu_seconds=1))
     dataset = place.upload(BODY, filename="t.csv")
     job = place.submit(dataset)
     for _ in range(deaths):

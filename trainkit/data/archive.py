@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from trainkit.data.errors import DataError, data_error
+from trainkit.data.limits import limits
 from trainkit.data.reasons import RefusedArchiveError, damage_reason
 from trainkit.data.text import printable
 from trainkit.data.zips import ENCRYPTED, ZipReader, zip_entries
@@ -243,13 +244,19 @@ def _members(bundle: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
 
 def read_bounded(file: Any, name: str, packed: int) -> bytes:
     """Return the entry's bytes, counted while reading: the size in the header may be wrong."""
-    parts, total = [], 0
+    return b"".join(chunks_bounded(file, name, packed))
+
+
+def chunks_bounded(file: Any, name: str, packed: int) -> Iterator[bytes]:
+    """Yield the entry's bytes in chunks, counted. A file packed twice is held to the ratio of the outer file."""
+    source = limits().source_bytes
+    packed = packed if source is None else min(packed, source)
+    total = 0
     while chunk := file.read(1 << 20):
         total += len(chunk)
         if total > MOST_ENTRY_BYTES or (total > RATIO_FROM and total > RATIO * max(1, packed)):
             raise _bomb_error(name)
-        parts.append(chunk)
-    return b"".join(parts)
+        yield chunk
 
 
 def _bomb_error(name: str) -> DataError:

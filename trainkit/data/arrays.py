@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import tokenize
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -22,12 +23,15 @@ from trainkit.data.dataset import (
 )
 from trainkit.data.errors import DataError, data_error
 from trainkit.data.layout import channels_first
+from trainkit.data.limits import check_expansion, check_memory
 from trainkit.data.reasons import damage_reason
 from trainkit.data.zips import zip_entries
 from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions, TargetTask
 
 PARTS = (("train", 0), ("val", 1), ("validation", 1), ("test", 2))
-MOST_BYTES = 64 * 2**30
+ARRAY_COPIES = 4
+"""Peak memory of arrays over their own size, measured: parts joined, then copies of blocks for the report."""
+NUMPY = b"\x93NUMPY"
 KNOWN = "X and y; or X_train, y_train, X_val, y_val, X_test, y_test; or values, offsets and y for sequences"
 
 
@@ -74,16 +78,27 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
             for entry in entries(path):
                 where = entry.name
                 if entry.name.endswith(".npy"):
+                    _check_header(io.BytesIO(entry.data), len(entry.data), where)
                     arrays[PurePosixPath(entry.name).stem] = np.load(io.BytesIO(entry.data), allow_pickle=False)
+                    _check_size(sum(array.nbytes for array in arrays.values()), path.name)
             return arrays
         if not zipfile.is_zipfile(path):
+            with path.open("rb") as file:
+                _check_header(file, path.stat().st_size, where)
+            _check_size(path.stat().st_size, where)
             return {"X": np.load(path, allow_pickle=False)}
         listed = zip_entries(path)
         for info in listed:
             where = safe_name(info.filename)
-        where, size = path.name, sum(info.file_size for info in listed)
-        if size > MOST_BYTES:
-            raise data_error("too_large", f"the arrays have {size} bytes", where, f"At most {MOST_BYTES}.")
+        where = path.name
+        _check_size(sum(info.file_size for info in listed), where)
+        with zipfile.ZipFile(path) as bundle:
+            for info in listed:
+                where = safe_name(info.filename)
+                with bundle.open(info) as file:
+                    if file.read(len(NUMPY)) == NUMPY:  # whatever its name is
+                        file.seek(0)
+                        _check_header(file, info.file_size, where)
         arrays = {}
         with np.load(path, allow_pickle=False) as archive:
             for where in archive.files:
@@ -93,7 +108,7 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
         return arrays
     except DataError:
         raise
-    except (*UNREADABLE, KeyError, MemoryError, SyntaxError, TypeError, tokenize.TokenError) as error:
+    except (*UNREADABLE, KeyError, SyntaxError, TypeError, tokenize.TokenError) as error:
         if "pickle" in str(error) or "Object arrays" in str(error):
             hint = "Save numbers or text with a plain dtype, not dtype=object."
             raise data_error("pickle", "the array holds Python objects, which are not supported", where, hint) from None
@@ -102,14 +117,32 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
         ) from None
 
 
+def _check_size(size: int, where: str) -> None:
+    """Raise DataError for arrays of too many bytes, by themselves or for the size of their file."""
+    check_expansion(size, where, "the arrays")
+    check_memory(ARRAY_COPIES * size, where, "the arrays")
+
+
+def _check_header(file: Any, size: int, where: str) -> None:
+    """Raise DataError for an array whose header announces other bytes than the file has: NumPy makes room for them first."""
+    version = np.lib.format.read_magic(file)
+    # version 3.0 is 2.0 with names of fields in UTF-8
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, kind = read(file)
+    needed = math.prod(shape) * kind.itemsize
+    if not kind.hasobject and needed != size - file.tell():
+        message = f"its header announces {needed} bytes, and {size - file.tell()} follow"
+        raise data_error("damaged_array", message, where, "Save it again with numpy.savez.")
+
+
 def _is_numpy(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(6)
-    if start != b"\x93NUMPY" and not zipfile.is_zipfile(path) and not is_archive(path):
+    if start != NUMPY and not zipfile.is_zipfile(path) and not is_archive(path):
         raise data_error(
             "not_numpy", "the file is not a NumPy array", path.name, "Save it with numpy.savez or numpy.save."
         )
-    return start == b"\x93NUMPY" or zipfile.is_zipfile(path)
+    return start == NUMPY or zipfile.is_zipfile(path)
 
 
 def _joined(arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:

@@ -240,7 +240,7 @@ class Dataset:
             }
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, EOFError) as error:
             hint = "Prepare the dataset again."
-            raise data_error("not_prepared", f"not a prepared dataset: {error}", str(folder), hint) from None
+            raise data_error("not_prepared", f"not a prepared dataset: {error}", folder.name, hint) from None
         inputs: Inputs
         table: TableInputs | None = None
         if "columns" in meta:
@@ -263,7 +263,7 @@ class Dataset:
         counted = {_samples(inputs), *(len(arrays[name]) for name in arrays.keys() - {"values", "offsets"})}
         if counted != {facts.samples}:
             message = f"not a prepared dataset: its arrays do not hold the {facts.samples} samples of its facts"
-            raise data_error("not_prepared", message, str(folder), "Prepare the dataset again.")
+            raise data_error("not_prepared", message, folder.name, "Prepare the dataset again.")
         return cls(facts, inputs, arrays.get("targets"), arrays.get("split"))
 
 

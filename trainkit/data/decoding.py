@@ -40,10 +40,9 @@ def decode(data: bytes) -> tuple[NDArray[np.uint8], str]:
     if (pixels := png.decode_simple_png(data, MOST_PIXELS)) is not None:
         return pixels, "L" if pixels.shape[2] == 1 else "RGB"
     try:
+        _check_pixels(*_webp_size(data))
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MOST_PIXELS:
-                raise ValueError(f"the image has {width} x {height} pixels, more than the limit of {MOST_PIXELS}")
+            _check_pixels(*image.size)
             mode = image.mode
             return to_pixels(image), mode
     except MemoryError:
@@ -56,12 +55,35 @@ def decode(data: bytes) -> tuple[NDArray[np.uint8], str]:
 def header(data: bytes) -> tuple[int, int, int]:
     """Return (H, W, channels) from the header, without decoding. Raises ValueError."""
     try:
+        _check_pixels(*_webp_size(data))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 return image.height, image.width, channels(image.mode)
     except Exception as error:
         raise ValueError(f"not readable as an image: {type(error).__name__}") from None
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"the image has {width} x {height} pixels, more than the limit of {MOST_PIXELS}")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Return (width, height) of a WebP file by its header, (0, 0) of others.
+
+    Pillow makes room for all pixels of a WebP when it opens the file, before their number can be asked.
+    Source: RFC 9649, sections 2.5 to 2.7.
+    """
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        return 0, 0
+    kind, body = data[12:16], data[20:30]
+    if kind == b"VP8X":
+        return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
 
 
 def reason(error: Exception) -> str:

@@ -60,10 +60,13 @@ def joined_digests(*parts: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return row_digests(np.concatenate(parts, axis=1))
 
 
-def row_digests(rows: NDArray[Any]) -> NDArray[np.uint64]:
+def row_digests(
+    rows: NDArray[Any], prepare: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+) -> NDArray[np.uint64]:
     """Return (n, 2) digests of rows: each 64-bit word is mixed, weighted by its position, and summed, block by block.
 
-    Vectorised, because a hash call for each of millions of short rows is slow.
+    Vectorised, because a hash call for each of millions of short rows is slow. `prepare` maps a block of rows to one of
+    the same type, so that no second array of all rows is needed.
     """
     size = int(np.prod(rows.shape[1:])) * rows.itemsize
     words = max(1, -(-size // 8))
@@ -71,7 +74,8 @@ def row_digests(rows: NDArray[Any]) -> NDArray[np.uint64]:
     digests = np.empty((len(rows), 2), np.uint64)
     step = max(1, BLOCK_BYTES // (8 * words))
     for start in range(0, len(rows), step):
-        raw = np.ascontiguousarray(rows[start : start + step])
+        block = rows[start : start + step]
+        raw = np.ascontiguousarray(block if prepare is None else prepare(block))
         padded = np.zeros((len(raw), 8 * words), np.uint8)
         padded[:, :size] = raw.view(np.uint8).reshape(len(raw), size)
         mixed = _splitmix64(padded.view(np.uint64) + weights[0])
@@ -201,17 +205,30 @@ def near_images(
 def near_rows(rows: NDArray[np.floating], marks: NDArray[np.uint64]) -> tuple[Index, Index]:
     """Return pairs (earlier, later) of rows (n, d) that are equal when rounded, but not exactly. NaN equals NaN."""
     with np.errstate(all="ignore"):
-        finite = np.isfinite(rows)
-        counts = np.maximum(1, finite.sum(0))
-        means = np.where(finite, rows, 0).sum(0) / counts
-        spread = np.sqrt((np.where(finite, rows - means, 0) ** 2).sum(0) / counts)
-        rounded = np.rint(rows / np.where(spread > 0, spread * ROUNDING, 1.0))
-    rounded[np.isnan(rounded)] = np.nan  # one bit pattern for all NaN
-    groups, first = _groups(row_digests(rounded + 0.0))  # turns -0.0 into 0.0
+        # a few columns at a time: copies of all rows would take several times their memory
+        few = max(1, BLOCK_BYTES // (8 * max(1, len(rows))))
+        spreads = [_spread(rows[:, start : start + few]) for start in range(0, rows.shape[1], few)]
+        scale = np.concatenate(spreads) * ROUNDING
+        scale[~(scale > 0)] = 1.0
+        groups, first = _groups(row_digests(rows, lambda block: _rounded(block, scale)))
     later = np.flatnonzero(first[groups] != np.arange(len(groups)))
     earlier = first[groups[later]]
     differs = (marks[earlier] != marks[later]).any(1)
     return earlier[differs], later[differs]
+
+
+def _spread(rows: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the standard deviation of the finite values of each column."""
+    finite = np.isfinite(rows)
+    counts = np.maximum(1, finite.sum(0))
+    means = np.where(finite, rows, 0).sum(0) / counts
+    return np.asarray(np.sqrt((np.where(finite, rows - means, 0) ** 2).sum(0) / counts))
+
+
+def _rounded(rows: NDArray[np.floating], scale: NDArray[np.floating]) -> NDArray[np.floating]:
+    rounded = np.rint(rows / scale)
+    rounded[np.isnan(rounded)] = np.nan  # one bit pattern for all NaN
+    return np.asarray(rounded + 0.0)  # turns -0.0 into 0.0
 
 
 def near_duplicates(dataset: Dataset, earlier: Index, later: Index, named: SampleNames, what: str) -> list[Finding]:

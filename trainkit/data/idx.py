@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from trainkit.data.archive import entries, read_bounded
 from trainkit.data.dataset import Dataset, ImageInputs, make_dataset
 from trainkit.data.errors import data_error
+from trainkit.data.limits import check_expansion
 from trainkit.data.reasons import damage_reason
 
 IMAGES, LABELS = 3, 1
@@ -32,10 +33,13 @@ def read_idx(path: Path) -> tuple[Dataset, dict[str, Any]]:
     """Return (dataset, details for the report). Raises DataError naming the file."""
     images: dict[str, NDArray[np.uint8]] = {}
     labels: dict[str, NDArray[np.uint8]] = {}
+    unpacked = 0
     for entry in entries(path):
         name = entry.name.rsplit("/", 1)[-1]
         if looks_like_idx(name):
             array = parse_idx(entry.data, entry.name)
+            unpacked += array.nbytes
+            check_expansion(unpacked, entry.name, "the files")
             part = "test" if re.search("t10k|test", name.lower()) else "train"
             kind = images if array.ndim == IMAGES else labels
             if part in kind:

@@ -18,6 +18,7 @@ from trainkit.data import process_pool
 from trainkit.data.archive import File, files, random_access, suffix
 from trainkit.data.decoding import MOST_FILE_BYTES, SUFFIXES, decode, header, resize_to
 from trainkit.data.errors import DataError, DataProblem, data_error
+from trainkit.data.limits import check_expansion
 from trainkit.data.pixels import PixelFile
 
 MAX_UNREADABLE_SHARE = 0.05
@@ -25,6 +26,8 @@ MAX_UNREADABLE_SHARE = 0.05
 TASK_IMAGES, TASK_BYTES = 64, 4 * 2**20
 """Images and bytes in one task of a worker process."""
 SAMPLED_IMAGES = 64
+PIXELS_EXPAND = 5
+"""Pixels may be this many times what the limit of other data is: drawings and screenshots compress well."""
 Progress = Callable[[int], None]
 Task = tuple[int, list[bytes] | None, int]
 """(position of the first image, the files' bytes or None where the worker reads them itself, number of images)."""
@@ -80,8 +83,9 @@ def load_images(
     height, width, channels = (*(size or guess[:2]), guess[2])
     for _ in range(2):
         file = PixelFile((height, width), channels, store)
+        _check_pixels(len(source.images or ()), file, path.name)
         file.expect(len(source.images or ()))
-        found, outcomes = _decode_all(source, file, progress)
+        found, outcomes = _decode_all(source, file, path.name, progress)
         shapes = Counter((o[2], o[3]) for o in outcomes if not o[0])
         if not shapes:
             break
@@ -235,8 +239,15 @@ def _damage_reason(error: DataError) -> str:
     return error.problems[0].message
 
 
+def _check_pixels(count: int, store: PixelFile, where: str) -> None:
+    """Raise DataError for images whose pixels are far larger than their files."""
+    height, width, channels = store.shape
+    what = f"{count:,} images of {width:,} x {height:,} x {channels}"
+    check_expansion(count * store.row, where, what, PIXELS_EXPAND)
+
+
 def _decode_all(
-    source: _ImageSource, store: PixelFile, progress: Progress | None
+    source: _ImageSource, store: PixelFile, where: str, progress: Progress | None
 ) -> tuple[LoadedImages, list[DecodeResult]]:
     found, names = LoadedImages(), list[str]()
     done: dict[int, list[DecodeResult]] = {}
@@ -249,6 +260,7 @@ def _decode_all(
             continue
         done[task[0]] = result
         counted += len(result)
+        _check_pixels(counted, store, where)
         if progress is not None:
             progress(counted)
     # decode each image of a failed batch alone, to name the bad one and read the others

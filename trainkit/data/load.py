@@ -9,12 +9,12 @@ from typing import Any
 
 from trainkit.data.archive import (
     UNREADABLE,
+    chunks_bounded,
     damaged_archive,
     entries,
     is_archive,
     is_gzip,
     names,
-    read_bounded,
     suffix,
 )
 from trainkit.data.arrays import read_arrays
@@ -26,6 +26,7 @@ from trainkit.data.idx import looks_like_idx, read_idx
 from trainkit.data.image_loading import Progress
 from trainkit.data.image_table import read_image_table
 from trainkit.data.images import read_images
+from trainkit.data.limits import limited_to_source
 from trainkit.data.report import report
 from trainkit.data.sequences import read_long_csv
 from trainkit.data.table.excel import is_workbook
@@ -90,15 +91,30 @@ def read(
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Dataset, str, dict[str, Any]]:
-    """Return (dataset, reason for its kind, details for the report). Pixels of images are written to `store`, if given."""
+    """Return (dataset, reason for its kind, details for the report). Pixels of images are written to `store`, if given.
+
+    What reading may take is limited (`trainkit.data.limits`).
+    """
+    with limited_to_source(path.stat().st_size if path.is_file() else None):
+        return _read(path, kind, target, reading, store, progress)
+
+
+def _read(
+    path: Path,
+    kind: str | None,
+    target: str | None,
+    reading: ReadOptions,
+    store: Path | None,
+    progress: Progress | None,
+) -> tuple[Dataset, str, dict[str, Any]]:
     if not path.exists():
-        raise data_error("not_found", "the file does not exist", str(path))
+        raise data_error("not_found", "the file does not exist", path.name)
     if (path / "meta.json").exists():
         return Dataset.load(path), "a prepared dataset", {}
     if path.is_file() and is_gzip(path) and not is_archive(path):
         with tempfile.TemporaryDirectory() as folder:
             alone = _unpacked(path, Path(folder))
-            return read(alone, kind=kind, target=target, reading=reading, store=store, progress=progress)
+            return _read(alone, kind, target, reading, store, progress)
     size = reading.size
     if size is not None and max(size) > MOST_SIDE:
         raise data_error(
@@ -145,8 +161,9 @@ def _unpacked(path: Path, folder: Path) -> Path:
     """Unpack the single file of a .gz, such as table.csv.gz."""
     alone = folder / path.stem
     try:
-        with gzip.open(path) as file:
-            alone.write_bytes(read_bounded(file, path.name, path.stat().st_size))
+        with gzip.open(path) as file, alone.open("wb") as target:
+            for chunk in chunks_bounded(file, path.name, path.stat().st_size):
+                target.write(chunk)
     except UNREADABLE as error:
         if isinstance(error, DataError):
             raise

@@ -16,13 +16,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
 from typing import Any
+
+if sys.platform != "win32":
+    import resource
 
 TASK_SECONDS = 180.0
 """Time limit of a task: a decoder that never ends must not block the others."""
 TASKS_PER_WORKER = 2
 """Tasks that a worker holds at once: the current and the next one."""
 MAX_WORKERS = 32
+LEAST_SHARE = 512 * 2**20
+"""Bytes of memory that a worker needs at least: to decode the largest image."""
 
 
 def cores() -> int:
@@ -31,6 +37,33 @@ def cores() -> int:
         return max(1, len(os.sched_getaffinity(0)))
     except AttributeError:
         return os.cpu_count() or 1
+
+
+def data_bytes() -> int:
+    """Return the bytes of this process that count against RLIMIT_DATA."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _workers_in_memory() -> int:
+    """Return how many workers this process's own limit of memory has room for, each with at least `LEAST_SHARE`."""
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    return MAX_WORKERS if limit == resource.RLIM_INFINITY else max(1, (limit - data_bytes()) // LEAST_SHARE)
+
+
+def _limit_to_share(workers: int) -> None:
+    """Limit this worker to its part of what its parent may use: limits of processes are inherited whole, not divided."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if limit != resource.RLIM_INFINITY:
+        held = data_bytes()
+        share = held + max(0, limit - held) // workers
+        resource.setrlimit(resource.RLIMIT_DATA, (share, share))
+    seconds, _ = resource.getrlimit(resource.RLIMIT_CPU)
+    if seconds != resource.RLIM_INFINITY:
+        share = max(1, seconds // workers)
+        resource.setrlimit(resource.RLIMIT_CPU, (share, share))
 
 
 def can_fork() -> bool:
@@ -61,7 +94,7 @@ class ProcessPool:
 
     def __init__(self, work: Callable[[Any], Any], size: int | None = None) -> None:
         self._work = work
-        self._size = min(size or cores(), MAX_WORKERS)
+        self._size = min(size or cores(), MAX_WORKERS, _workers_in_memory())
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> ProcessPool:
@@ -144,6 +177,7 @@ class ProcessPool:
             gc.freeze()  # a collection of the inherited objects would copy their pages
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             parent_end.close()
+            _limit_to_share(self._size)
             for other in self._workers:
                 other.pipe.close()  # else this copy would keep the pipe open
             while True:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
-CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+from trainkit.spec.text import CONTROLS
 
 
 def storable(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import re
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from trainkit.fit.models.trained_model import ArtifactError
 from trainkit.spec import JobSpec, SpecError
 from trainkit.spec.failures import DATA_CODES, SPEC_CODES, code_of_os, code_of_problems, failure
 from trainkit.spec.memory import with_next_spec
+from trainkit.tracebacks import traceback_of, without_paths
 
 NO_GPU_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """How CUDA and its libraries say it where torch's own allocator was not asked."""
@@ -58,12 +58,16 @@ def _failure_of(error: BaseException) -> dict[str, Any]:
         # its writer gives the operating system's number in words only
         number = re.search(r"\(os error (\d+)\)", str(error))
         os_error = OSError(int(number[1]) if number else errno.EIO, str(error))
-        return failure(code_of_os(os_error), str(error), {"errno": os_error.errno, "traceback": _traceback(error)})
+        return failure(
+            code_of_os(os_error), without_paths(str(error)), {"errno": os_error.errno, "traceback": traceback_of(error)}
+        )
     if isinstance(error, OSError):
-        return failure(code_of_os(error), str(error), {"errno": error.errno, "traceback": _traceback(error)})
+        return failure(
+            code_of_os(error), without_paths(str(error)), {"errno": error.errno, "traceback": traceback_of(error)}
+        )
     if isinstance(error, RuntimeError) and str(error).startswith("device "):
         return failure("device_unavailable", str(error))
-    evidence = {"type": type(error).__name__, "traceback": _traceback(error)}
+    evidence = {"type": type(error).__name__, "traceback": traceback_of(error)}
     if isinstance(error, torch.AcceleratorError):
         return failure("process_crashed", str(error).split("\n")[0], evidence)
     if isinstance(error, ValueError):
@@ -72,10 +76,6 @@ def _failure_of(error: BaseException) -> dict[str, Any]:
         message = f"the training process was os_error to end from within: {type(error).__name__}: {error}"
         return failure("process_failed", message, evidence)
     return failure("internal_error", f"{type(error).__name__}: {error}", evidence)
-
-
-def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))[-4000:]
 
 
 def _gpu_memory() -> dict[str, Any]:

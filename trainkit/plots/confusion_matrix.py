@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from trainkit.plots.style import INK, render_png
+from trainkit.plots.style import INK, literal, render_png
 
 LARGEST_ANNOTATED = 20
 """Number of classes up to which the counts are written into the cells."""
@@ -26,7 +26,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], *, title:
     bar.set_label("share of the true class", fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=7, length=0, colors=INK)
     bar.outline.set_visible(False)
-    labels = [name if len(name) <= 14 else name[:13] + "…" for name in classes]
+    labels = [literal(name if len(name) <= 14 else name[:13] + "…") for name in classes]
     every = max(1, k // 40)
     axes.set_xticks(range(0, k, every), labels[::every], rotation=45 if k > 3 else 0, ha="right" if k > 3 else "center")
     axes.set_yticks(range(0, k, every), labels[::every])
@@ -36,7 +36,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], *, title:
                 colour = "white" if shares[row, column] > 0.55 else INK
                 axes.text(column, row, str(count), ha="center", va="center", fontsize=7.5, color=colour)
     accuracy = np.trace(counts) / max(int(counts.sum()), 1)
-    axes.set_title(title or f"accuracy {accuracy:.1%} of {int(counts.sum())}", fontsize=9, color=INK)
+    axes.set_title(literal(title) or f"accuracy {accuracy:.1%} of {int(counts.sum())}", fontsize=9, color=INK)
     axes.set_xlabel("predicted", fontsize=8, color=INK)
     axes.set_ylabel("true", fontsize=8, color=INK)
     axes.tick_params(labelsize=7, length=0, colors=INK)

@@ -19,7 +19,7 @@ from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 from trainkit.diagnose.rates import LARGE_STEP, relative_steps
 from trainkit.diagnose.record import Record, Series
-from trainkit.plots.style import GRID, INK, TRAIN, VALIDATION, render_png, style_epoch_axes
+from trainkit.plots.style import GRID, INK, TRAIN, VALIDATION, literal, render_png, style_epoch_axes
 
 TEST, PROBE, FAINT = "#2e8b57", "#7d5ba6", "#9db7da"
 LINES: dict[str, tuple[str, str]] = {
@@ -84,7 +84,9 @@ def evidence(verdict: Mapping[str, Any], record: Record) -> bytes:
     figure = Figure(figsize=(width, height), dpi=120)
     heading = f"{str(verdict['code']).replace('_', ' ')}, confidence {verdict['confidence']:.2f}"
     figure.text(0.012, 1 - 0.1 / height, heading, fontsize=10.5, color=INK, weight="bold", va="top")
-    figure.text(0.012, 1 - 0.34 / height, "\n".join(lines), fontsize=8, color=INK, va="top", linespacing=1.25)
+    figure.text(
+        0.012, 1 - 0.34 / height, "\n".join(map(literal, lines)), fontsize=8, color=INK, va="top", linespacing=1.25
+    )
     for place, panel in enumerate(panels):
         # Fixed margins: a layout that measures all texts takes longer than drawing.
         x, y = place % columns * SIZE[0] + panel.left, height - head - (place // columns + 1) * SIZE[1] + BELOW
@@ -154,7 +156,7 @@ def _steps_per_epoch(record: Record) -> float:
 def _lines(axes: Axes, record: Record, names: Iterable[str], per_epoch: float) -> None:
     for name in names:
         series = record.series[name]
-        colour, label = LABELS.get(name) or LINES.get(name.partition("_")[0], (INK, name))
+        colour, label = LABELS.get(name) or LINES.get(name.partition("_")[0], (INK, literal(name)))
         x, y = series.step / per_epoch, np.where(np.isfinite(series.value), series.value, np.nan)
         faint = name == "train_batch_loss"
         marker = "o" if len(y) <= 30 and not faint else ""
@@ -284,7 +286,7 @@ def _bars(verdict: Mapping[str, Any], record: Record) -> list[Panel]:
     if "evenness_of_errors" in numbers and evaluation.get("confusion_matrix"):
         panels.append(Panel(lambda axes: _errors_panel(axes, record), _left(map(str, evaluation.get("classes") or ()))))
     if "ratio" in numbers and evaluation.get("per_class"):
-        names = [_short(str(row["class"])) + " (1000)" for row in evaluation["per_class"]]
+        names = [_cut(str(row["class"])) + " (1000)" for row in evaluation["per_class"]]
         panels.append(Panel(lambda axes: _recall_panel(axes, record), _left(names)))
     elif isinstance(numbers.get("samples"), dict):
         counts = numbers["samples"]
@@ -300,7 +302,7 @@ def _bars(verdict: Mapping[str, Any], record: Record) -> list[Panel]:
 
 def _left(names: Iterable[str]) -> float:
     """Return the width in inches of the longest name at 7 points."""
-    return 0.3 + 0.064 * max((len(_short(name)) for name in names), default=4)
+    return 0.3 + 0.064 * max((len(_cut(name)) for name in names), default=4)
 
 
 def _bar_panel(
@@ -358,7 +360,7 @@ def _bar_panel(
 
 
 def _style_bars(axes: Axes, title: str) -> None:
-    axes.set_title(title, fontsize=9, color=INK, loc="left")
+    axes.set_title(literal(title), fontsize=9, color=INK, loc="left")
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=7, length=0, colors=INK)
@@ -398,7 +400,7 @@ def _features_panel(axes: Axes, features: Mapping[str, float], numbers: Mapping[
 def _recall_panel(axes: Axes, record: Record) -> None:
     """Draw the recall of each class, largest class first, with +-2 sqrt(r (1-r) / n)."""
     rows = sorted((record.evaluation or {})["per_class"], key=lambda row: -row["support"])
-    recall = {f"{_short(str(row['class']))} ({row['support']})": float(row["recall"]) for row in rows}
+    recall = {f"{_cut(str(row['class']))} ({row['support']})": float(row["recall"]) for row in rows}
     support = [max(1, int(row["support"])) for row in rows]
     errors = {name: math.sqrt(r * (1 - r) / n) for (name, r), n in zip(recall.items(), support, strict=True)}
     _bar_panel(axes, recall, f"Recall of each class, {_part(record)} part (samples)", share=True, errors=errors)
@@ -461,5 +463,9 @@ def _legend(axes: Axes) -> None:
 
 
 def _short(name: str) -> str:
+    return literal(_cut(name))
+
+
+def _cut(name: str) -> str:
     """Shorten a long name from the left, because layers differ at the end of their path."""
     return name if len(name) <= 22 else f"…{name[-21:]}"

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from trainkit.plots.style import INK, TRAIN, VALIDATION, render_png, style_epoch_axes
+from trainkit.plots.style import INK, TRAIN, VALIDATION, literal, render_png, style_epoch_axes
 
 COLOURS = {"train": TRAIN, "val": VALIDATION}
 NAMES = {"train": "training", "val": "validation"}
@@ -39,7 +39,7 @@ def curves(rows: Iterable[Mapping[str, Any]], *, best_epoch: int | None = None, 
         if any((name, split) in series for split in COLOURS):
             axes.legend(frameon=False, fontsize=8)
     if title:
-        figure.suptitle(title, fontsize=10, color=INK, x=0.02, ha="left")
+        figure.suptitle(literal(title), fontsize=10, color=INK, x=0.02, ha="left")
     # Fixed margins: a layout that measures all texts takes longer than drawing.
     side = 0.55 / (5.2 * len(panels))
     figure.subplots_adjust(left=1.2 * side, right=1 - 0.4 * side, bottom=0.14, top=0.84 if title else 0.91, wspace=0.16)

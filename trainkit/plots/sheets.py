@@ -15,6 +15,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from trainkit.data import ArrayInputs, Column, Dataset, ImageInputs, SequenceInputs, TableInputs
+from trainkit.plots.style import literal
 from trainkit.spec.value_range import ValueRange, why_not_colour
 
 BLUE, INK, GRID = "#3b6fb6", "#222831", "#e3e6ea"
@@ -63,9 +64,9 @@ def contact_sheet(
         axes.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_axis_off()
         if label:
-            axes.set_title(label, fontsize=7, color=INK, pad=2)
+            axes.set_title(literal(shortened(label, 24)), fontsize=7, color=INK, pad=2)
     if title:
-        figure.suptitle(title, fontsize=9, color=INK)
+        figure.suptitle(literal(title), fontsize=9, color=INK)
     return png(figure)
 
 
@@ -157,7 +158,7 @@ def _columns(columns: dict[str, Column], target: str | None = None) -> bytes:
         missing, beyond = _distribution(axes, column)
         notes = [f"{missing} missing"] * bool(missing) + [f"{beyond} beyond"] * bool(beyond)
         title = shortened(name, 24) + (f"  ({', '.join(notes)})" if notes else "")
-        axes.set_title(title, fontsize=7, color=INK, fontweight="bold" if name == target else "normal")
+        axes.set_title(literal(title), fontsize=7, color=INK, fontweight="bold" if name == target else "normal")
         _plain(axes)
     if len(columns) > len(shown):
         figure.suptitle(f"{len(shown)} of {len(columns)} columns", fontsize=8, color=INK)
@@ -173,7 +174,9 @@ def _distribution(axes: Any, column: Column) -> tuple[int, int]:
     if categories is not None:
         counts = np.bincount(values[values >= 0], minlength=len(categories))
         order = np.argsort(-counts, kind="stable")[:8]
-        axes.barh([shortened(categories[i], 16) for i in order][::-1], counts[order][::-1], color=BLUE)
+        places = range(len(order))  # not the names themselves: two that are shortened alike would share a bar
+        axes.barh(places, counts[order][::-1], color=BLUE)
+        axes.set_yticks(places, [literal(shortened(categories[i], 16)) for i in order[::-1]])
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         return int((values < 0).sum()), 0
@@ -229,7 +232,7 @@ def _sequences(inputs: SequenceInputs, names: Sequence[str]) -> bytes:
         for feature in range(drawn.shape[1]):
             axes.plot(steps, drawn[:, feature], linewidth=0.9, color=COLOURS[feature], label=f"feature {feature}")
         axes.set_title(
-            f"{shortened(names[position], 24)}, {end - start} steps" if names else f"{end - start} steps",
+            f"{literal(shortened(names[position], 24))}, {end - start} steps" if names else f"{end - start} steps",
             fontsize=7,
             color=INK,
         )

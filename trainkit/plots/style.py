@@ -9,7 +9,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from trainkit.spec.text import one_line
+
 TRAIN, VALIDATION, INK, GRID = "#3b6fb6", "#d1603d", "#222831", "#e3e6ea"
+
+
+def literal(text: str) -> str:
+    """Return a text that Matplotlib draws as it stands, on one line: dollar signs would begin a formula."""
+    return one_line(text).replace("$", r"\$")
 
 
 def style_epoch_axes(axes: Axes, xlabel: str, title: str) -> None:

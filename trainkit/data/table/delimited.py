@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainkit.data.errors import DataError, DataProblem, data_error
+from trainkit.data.limits import check_columns, check_memory, check_names, limits
 from trainkit.data.table.column_format import NUMBER_MISSING
 from trainkit.data.table.dialect import SEPARATOR_LINE, SNIFFED_ROWS, Dialect
 
-MOST_COLUMNS = 100_000
 FIELD_LIMIT = 10 * 2**20
+LINE_BYTES, TEXT_CELL_BYTES = 320, 60
+"""Peak memory of each line and each cell of delimited text beside the text itself, measured: Python's lists and texts."""
 MAX_BAD_ROWS_SHARE = 0.05
 
 
@@ -38,6 +40,7 @@ class DelimitedRows:
 def read_rows(text: str, dialect: Dialect) -> DelimitedRows:
     """Read delimited text. Raises DataError for a quote that is never closed, or a cell that is too long."""
     csv.field_size_limit(FIELD_LIMIT)
+    _check_size(text, dialect)
     lines = list(io.StringIO(text, newline=""))
     first = 1 if lines and SEPARATOR_LINE.fullmatch(lines[0]) else 0
     # blanks after a delimiter are no part of a value, and do not hide its quote
@@ -61,6 +64,18 @@ def read_rows(text: str, dialect: Dialect) -> DelimitedRows:
         message = "a quote that opens in this row is never closed"
         raise data_error("open_quote", message, f"line {spans[-1][0]}", hint)
     return DelimitedRows(lines, rows, spans)
+
+
+def _check_size(text: str, dialect: Dialect) -> None:
+    """Raise DataError for text of too many columns, or of more lines and cells than memory holds, before it is split."""
+    end = text.find("\n") + 1 or len(text)
+    if text.count(dialect.delimiter, 0, end) >= limits().columns:
+        # delimiters between quotes separate nothing
+        first = next(csv.reader(io.StringIO(text, newline=""), strict=False, **_options(dialect)), [])
+        check_columns(len(first), "line 1")
+    lines, delimiters = text.count("\n") + text.count("\r"), text.count(dialect.delimiter)
+    needed = 3 * len(text) + LINE_BYTES * lines + TEXT_CELL_BYTES * (lines + delimiters)
+    check_memory(needed, "", f"{lines:,} lines of {lines + delimiters:,} values")
 
 
 def _options(dialect: Dialect) -> dict[str, Any]:
@@ -92,8 +107,8 @@ def is_header(rows: Sequence[Sequence[str]], is_number: Callable[[str], bool]) -
 
 def column_names(cells: Sequence[str], *, header: bool) -> list[str]:
     """Return the names that the first row gives, or column_1, column_2 ... Raises DataError for a repeated name."""
-    if len(cells) > MOST_COLUMNS:
-        raise data_error("too_many_columns", f"{len(cells)} columns", "line 1", f"At most {MOST_COLUMNS}.")
+    check_columns(len(cells), "line 1")
+    check_names(cells if header else (), "line 1")
     names: dict[str, None] = {}
     for index, cell in enumerate(cells):
         name = (cell if header else "") or f"column_{index + 1}"

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from trainkit.data.archive import UNREADABLE, damaged_archive, files, names
 from trainkit.data.errors import DataError, data_error
 from trainkit.data.findings import Finding, finding
+from trainkit.data.limits import check_cell_count, check_cells
 from trainkit.data.reasons import damage_reason
 from trainkit.data.table.column_detection import listed
 from trainkit.data.table.column_format import category_of, iso_date, parse_date, shown
@@ -23,9 +24,11 @@ from trainkit.data.table.dialect import SNIFFED_ROWS
 from trainkit.data.text import storable
 
 WORKBOOK = "xl/workbook.xml"
+STYLES = ("xl/styles.xml", "xl/workbook.xml", "xl/_rels/workbook.xml.rels", "[Content_Types].xml")
+"""Parts that are read whole, each element as an object of Python."""
+MOST_STYLES_BYTES = 2 * 2**20
 MOST_ROW = 1_048_576
 """The last row that Excel has."""
-MOST_CELLS = 50_000_000
 SCANNED_BYTES = 1 << 20
 LONGEST_CELL = 1 << 16
 """Bytes of a cell's XML that may lie across two blocks of a scan."""
@@ -86,7 +89,7 @@ def read_sheet(
                 chosen, others = _open(file, path.name, sheet, alone=known is not None)
                 _refuse_uncertain_cells(bundle, chosen)
                 rows, gaps = _rows(chosen)
-        except DataError:
+        except (DataError, MemoryError):
             raise
         except Exception as error:  # openpyxl raises KeyError, ValueError, TypeError, ParseError ... for damaged parts
             raise data_error(
@@ -101,8 +104,12 @@ def read_sheet(
 def _check_entries(path: Path) -> None:
     """Hold the workbook's entries to the limits of archives: sizes, names, encryption, overlaps."""
     try:
-        for _ in files(path):
-            pass
+        for file in files(path):
+            if file.name in STYLES and file.size > MOST_STYLES_BYTES:
+                message = f"{file.name} has {file.size:,} bytes, more than the limit of {MOST_STYLES_BYTES:,}"
+                raise data_error(
+                    "too_large", message, path.name, "Clear the formats of the cells, or export the sheet as CSV."
+                )
     except UNREADABLE as error:
         if isinstance(error, DataError):
             raise
@@ -171,9 +178,7 @@ def _rows(sheet: Any) -> tuple[list[tuple[int, list[Any]]], list[tuple[int, int]
         if not values:
             continue
         held += len(values)
-        if held > MOST_CELLS:
-            message = f"the sheet {shown(sheet.title)} holds more than {MOST_CELLS:,} cells"
-            raise data_error("too_large", message, f"row {number}", "Save the table as Parquet or CSV.")
+        check_cell_count(held, f"sheet {shown(sheet.title)}, row {number}", f"{held:,} cells up to this row")
         if rows and number > rows[-1][0] + 1:
             gaps.append((rows[-1][0] + 1, number - 1))
         rows.append((number, values))
@@ -217,9 +222,7 @@ def _table(
             f"the row holds only {shown(first[0] if first[0] is not None else first[-1])}, so it is no row of names"
         )
         raise data_error("title_rows", message, place, TITLE_HINT)
-    if width * len(rows) > MOST_CELLS:
-        message = f"{len(rows):,} rows of {width:,} columns"
-        raise data_error("too_large", message, place, "Save the table as Parquet or CSV.")
+    check_cells(len(rows), width, place)
     body = rows[1:] if header else rows
     if not body:
         raise data_error("no_rows", "the sheet has a row of names but no rows below it", place)

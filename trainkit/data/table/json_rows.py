@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainkit.data.errors import data_error
+from trainkit.data.limits import check_cells, check_names
 from trainkit.data.table.delimited import check_bad_rows
 from trainkit.spec.json_errors import json_reason
 
@@ -70,6 +71,11 @@ def json_list(text: str, where: str) -> list[dict[str, Any]]:
 
 
 def fields_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the values of each field, ABSENT where a record leaves it out, in order of appearance."""
+    """Return the values of each field, ABSENT where a record leaves it out, in order of appearance.
+
+    Raises DataError for too many fields, and for records of so many different fields that most would be absent.
+    """
     names = dict.fromkeys(name for record in records for name in record)
+    check_cells(len(records), len(names), "")
+    check_names(names, "")
     return {name: [record.get(name, ABSENT) for record in records] for name in names}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from trainkit.data.dataset import Column, categories_of, distinct_texts
 from trainkit.data.errors import DataError, data_error
+from trainkit.data.limits import check_cells, check_columns, check_expansion, check_memory, check_names
 from trainkit.data.reasons import damage_reason
 from trainkit.data.table.column_detection import Cells, DetectedColumn, detect_values
 from trainkit.data.table.column_format import FIRST_SECOND, LAST_SECOND, ColumnFormat, iso_date
@@ -18,6 +21,11 @@ from trainkit.data.text import storable
 from trainkit.spec.read_options import ReadOptions
 
 HINT = "Write the file again, with columns of numbers, text or dates."
+CELLS_AT_ONCE, ROWS_AT_ONCE = 2**20, 2**16
+REPEATING_ROWS = 256
+"""Rows read at once where values repeat the start of the one before (DELTA_BYTE_ARRAY): no size in the file bounds them."""
+COMPACTED_FROM = 16 * 2**20
+"""Bytes of batches from which on their dictionaries are joined, before the sum counts."""
 
 
 def read_parquet(path: Path, options: ReadOptions) -> tuple[dict[str, Column], list[DetectedColumn]]:
@@ -46,6 +54,9 @@ def parquet_rows(body: bytes) -> dict[str, list[Any]]:
             except pa.ArrowException:
                 raise _bad_date(name) from None
             values: list[Any] = [None if np.isnan(value) else iso_date(value) for value in seconds]
+        elif types.is_dictionary(column.type):
+            words, codes = _coded(column)  # one text for all of its rows
+            values = [*map([*words, None].__getitem__, codes.tolist())]
         else:
             values = [None if isinstance(v, float) and np.isnan(v) else v for v in column.to_pylist()]
         rows[storable(name)] = values
@@ -53,25 +64,143 @@ def parquet_rows(body: bytes) -> dict[str, list[Any]]:
 
 
 def _load(source: Any, where: str) -> Any:
+    """Read the table in batches, text as codes of its different values; what its metadata announce is checked before."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(source)
+        with pq.ParquetFile(source) as file:
+            metadata, schema = file.metadata, file.schema_arrow
+            _check_columns(schema)
+            check_cells(metadata.num_rows, metadata.num_columns, where)
+            text, repeating = _check_pages(metadata, where)
+            texts = {place for place, kind in enumerate(schema.types) if _is_text(kind)}
+        if not isinstance(source, Path):
+            source.seek(0)
+        with pq.ParquetFile(source, read_dictionary=text) as file:
+            rows = REPEATING_ROWS if repeating else min(ROWS_AT_ONCE, max(1, CELLS_AT_ONCE // max(1, len(schema))))
+            return _joined(file.iter_batches(rows, use_threads=False), file.schema_arrow, texts, where)
+    except DataError:
+        raise
+    except pa.ArrowMemoryError:
+        raise MemoryError from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise data_error("damaged_parquet", f"not readable as Parquet: {damage_reason(error)}", where, HINT) from None
-    names = [storable(name) for name in table.column_names]
-    for name in names:
-        if names.count(name) > 1:
+
+
+def _check_columns(schema: Any) -> None:
+    """Raise DataError for a name that is there twice, and for types that are not read."""
+    check_columns(len(schema.names), "")
+    names = Counter(storable(name) for name in schema.names)
+    check_names(names, "")
+    for name, count in names.items():
+        if count > 1:
             raise data_error("duplicate_column", f'there are two columns "{name}"', name, "Rename one of them.")
+    for field in schema:
+        if not _is_known(field.type):
+            message, hint = f"columns of type {field.type} are not supported", "Remove or convert the column."
+            raise data_error("unsupported_column", message, storable(field.name), hint)
+
+
+def _is_known(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    number = types.is_floating(kind) or types.is_decimal(kind) or types.is_integer(kind) or types.is_null(kind)
+    other = types.is_boolean(kind) or types.is_date(kind) or types.is_timestamp(kind)
+    return bool(number or other or _is_text(kind))
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def _check_pages(metadata: Any, where: str) -> tuple[list[str], bool]:
+    """Return (the columns of text that can be read as codes, whether others repeat the start of the value before).
+
+    Raises DataError for pages of too many bytes.
+    """
+    size, text, repeating = 0, dict[str, None](), set[str]()
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for place in range(row_group.num_columns):
+            column = row_group.column(place)
+            size += max(0, column.total_uncompressed_size)
+            if column.physical_type == "BYTE_ARRAY":
+                text[column.path_in_schema] = None
+                if "DELTA_BYTE_ARRAY" in column.encodings:
+                    repeating.add(column.path_in_schema)
+    check_expansion(size, where, "the unpacked pages")
+    check_memory(2 * size, where, "the unpacked pages")
+    return [name for name in text if name not in repeating], bool(repeating)
+
+
+def _joined(batches: Any, schema: Any, texts: Collection[int], where: str) -> Any:
+    """Return the table of the batches; its bytes are counted as they come. Raises DataError when they are too many."""
+    import pyarrow as pa
+
+    parts: list[Any] = []
+    held, compacted = 0, 0
+    for batch in batches:
+        columns = [_as_codes(column) if place in texts else column for place, column in enumerate(batch.columns)]
+        parts.append(pa.RecordBatch.from_arrays(columns, names=batch.schema.names))
+        held += parts[-1].nbytes
+        if held > max(COMPACTED_FROM, 2 * compacted):
+            joined = _compacted(parts, where)
+            parts, held = joined.to_batches(), joined.get_total_buffer_size()
+            compacted = held
+    return _compacted(parts, where) if parts else pa.Table.from_batches([], schema)
+
+
+def _compacted(parts: list[Any], where: str) -> Any:
+    """Return the table of batches, each text once. Raises DataError for too many bytes."""
+    import pyarrow as pa
+
+    table = pa.Table.from_batches(parts).unify_dictionaries()
+    held = table.get_total_buffer_size()
+    check_expansion(held, where, "the values")
+    check_memory(2 * held, where, "the values")
     return table
 
 
-def _plain(column: Any) -> Any:
-    """Return the column without its dictionary."""
+def _as_codes(column: Any) -> Any:
     import pyarrow.types as types
 
-    return column.cast(column.type.value_type) if types.is_dictionary(column.type) else column
+    return column if types.is_dictionary(column.type) else column.dictionary_encode()
+
+
+def _plain(column: Any) -> Any:
+    """Return the column without its dictionary, unless that is one of text, which is long where it repeats."""
+    import pyarrow.types as types
+
+    kind = column.type
+    if not types.is_dictionary(kind) or types.is_string(kind.value_type) or types.is_large_string(kind.value_type):
+        return column
+    return column.cast(kind.value_type)
+
+
+def _coded(column: Any) -> tuple[list[Any], NDArray[Any]]:
+    """Return (the different values, for each row the index of its value; their number where there is none)."""
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    coded = column.combine_chunks()
+    coded = coded if types.is_dictionary(coded.type) else coded.dictionary_encode()
+    if isinstance(coded, pa.ChunkedArray):
+        coded = coded.unify_dictionaries().combine_chunks()
+        coded = coded.chunk(0) if isinstance(coded, pa.ChunkedArray) else coded
+    codes = coded.indices.fill_null(len(coded.dictionary)).to_numpy()
+    # a file's own dictionary may hold values that no row has, and one value twice
+    used = np.flatnonzero(np.bincount(codes, minlength=len(coded.dictionary) + 1)[:-1])
+    places: dict[Any, int] = {}
+    renumbered = np.full(len(coded.dictionary) + 1, -1, np.int64)
+    for index, value in zip(used.tolist(), coded.dictionary.take(pa.array(used)).to_pylist(), strict=True):
+        renumbered[index] = places.setdefault(value, len(places))
+    renumbered[renumbered < 0] = len(places)
+    return list(places), renumbered[codes]
 
 
 def _column(column: Any, name: str, options: ReadOptions) -> tuple[Column, DetectedColumn]:
@@ -91,16 +220,11 @@ def _column(column: Any, name: str, options: ReadOptions) -> tuple[Column, Detec
             if column_options.type in (None, "number") and (number or column_options.type or _exact(column, values)):
                 as_number = ColumnFormat(name=name, type="number", typed=True)
                 return Column(values), DetectedColumn(as_number, _gaps(values), chosen=column_options.type is not None)
-        known = types.is_boolean(kind) or types.is_string(kind) or types.is_large_string(kind)
-        if not (known or number or types.is_integer(kind)):
-            message, hint = f"columns of type {kind} are not supported", "Remove or convert the column."
-            raise data_error("unsupported_column", message, name, hint)
-        coded = column.combine_chunks().dictionary_encode()
-        if isinstance(coded, pa.ChunkedArray):
-            coded = coded.combine_chunks()
-        words, codes = coded.dictionary.to_pylist(), coded.indices.fill_null(len(coded.dictionary)).to_numpy()
+        words, codes = _coded(column)
     except DataError:
         raise
+    except pa.ArrowMemoryError:
+        raise MemoryError from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise data_error("damaged_parquet", f"not readable as Parquet: {damage_reason(error)}", name, HINT) from None
     counts = np.bincount(codes, minlength=len(words) + 1)

@@ -30,6 +30,7 @@ from trainkit.fit.evaluation.activation_stats import (
 from trainkit.fit.seeding import derive, epoch_order
 from trainkit.nn.build import build_model
 from trainkit.plots.sheets import BLUE, GRID, INK, png
+from trainkit.plots.style import literal
 from trainkit.spec import JobSpec, resolve
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -103,7 +104,7 @@ def init_report_png(report: dict[str, Any]) -> bytes:
             note += f", {layer['saturated_share']:.0%} saturated"
         if layer["dead_share"]:
             note += f", {layer['dead_share']:.0%} dead"
-        axes.set_title(f"{layer['name'] or layer['kind']}\n{note}", fontsize=6.5, color=INK)
+        axes.set_title(f"{literal(layer['name'] or layer['kind'])}\n{note}", fontsize=6.5, color=INK)
         axes.tick_params(labelsize=6, length=2)
         axes.set_yticks([])
         axes.grid(color=GRID, linewidth=0.5)

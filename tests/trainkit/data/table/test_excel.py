@@ -19,7 +19,7 @@ from PIL import Image
 from trainkit.data import Dataset, load_dataset, prepare
 from trainkit.data.dataset import ImageInputs, SequenceInputs, TableInputs
 from trainkit.data.errors import DataError, InputError
-from trainkit.data.table import excel
+from trainkit.data.limits import ReadLimits, limited
 from trainkit.data.table.request_rows import read_request
 from trainkit.data.table.table_format import TableFormat
 from trainkit.spec.read_options import ReadOptions
@@ -207,7 +207,7 @@ def test_a_wrong_dimension_in_the_file_loses_no_cells(tmp_path: Path) -> None:
     assert Read(tmp_path, narrow).values("y") == [2, 4]
 
 
-def test_bombs_and_damage_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bombs_and_damage_are_refused(tmp_path: Path) -> None:
     data = workbook(("S", [["x", "y"], [1, 2], [3, 4]]))
     bomb = rewritten(data, lambda xml: xml + b" " * 64 * 2**20)
     assert refused(tmp_path, bomb)[0] == "bomb"
@@ -215,8 +215,8 @@ def test_bombs_and_damage_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     assert refused(tmp_path, far)[0] == "damaged_workbook"
     for part in ("xl/workbook.xml", "xl/worksheets/sheet1.xml", "xl/styles.xml"):
         assert refused(tmp_path, rewritten(data, lambda xml: xml[: len(xml) // 2], part))[0] == "damaged_workbook"
-    monkeypatch.setattr(excel, "MOST_CELLS", 5)
-    assert refused(tmp_path, data)[0] == "too_large"
+    with limited(ReadLimits(cells=5)):
+        assert refused(tmp_path, data)[0] == "too_large"
 
 
 def test_expanding_entities_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,16 @@
+"""Add the bytes of a dataset's prepared form, which count against its project's quota"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0018"
+down_revision = "0017"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    # 0 of those that are prepared already: garbage collection measures them
+    op.add_column("datasets", sa.Column("prepared_bytes", sa.BigInteger, nullable=False, server_default="0"))
