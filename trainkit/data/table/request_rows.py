@@ -104,9 +104,13 @@ def read_request(
             return TableRows.from_records(records, [f"line {line}" for line in lines])
         return _delimited(table_format, text, media_type, features)
     except DataError as error:
-        first = error.problems[0]
-        message = f"{first.where}: {first.message}" if first.where else first.message
-        raise InputError([InputProblem("unreadable_table", message, hint=first.hint)]) from None
+        raise _as_input_error(error) from None
+
+
+def _as_input_error(error: DataError) -> InputError:
+    first = error.problems[0]
+    message = f"{first.where}: {first.message}" if first.where else first.message
+    return InputError([InputProblem("unreadable_table", message, hint=first.hint)])
 
 
 def _workbook(table_format: TableFormat, body: bytes, features: Sequence[str]) -> TableRows:
@@ -233,9 +237,12 @@ def records_of(x: Any, features: Sequence[str], *, strict: bool = False) -> Tabl
             records.append(dict(zip(features, row, strict=True)))
     if problems:
         raise InputError(problems)
-    return TableRows.from_records(
-        [{name: _plain(value, strict) for name, value in record.items()} for record in records]
-    )
+    try:
+        return TableRows.from_records(
+            [{name: _plain(value, strict) for name, value in record.items()} for record in records]
+        )
+    except DataError as error:
+        raise _as_input_error(error) from None
 
 
 def _is_row(row: Any) -> bool:
