@@ -80,8 +80,11 @@ def apply(limits: ReaderLimits) -> None:
 
 def _lower(kind: int, limit: int, grace: int = 0) -> None:
     hard = resource.getrlimit(kind)[1]
-    allowed = (limit, limit + grace) if hard == resource.RLIM_INFINITY else (min(limit, hard), min(limit + grace, hard))
-    resource.setrlimit(kind, allowed)
+    if hard == resource.RLIM_INFINITY:
+        hard = limit + grace
+    hard = min(hard, limit + grace)
+    # of processor time the signal at the lower limit says what happened, the one at the upper limit kills
+    resource.setrlimit(kind, (min(limit, max(1, hard - 1)) if grace else min(limit, hard), hard))
 
 
 def warn_of_low_limit() -> None:

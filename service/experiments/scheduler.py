@@ -286,7 +286,7 @@ def _make_trial(
         problem_json = {"code": "invalid_spec", "message": str(error), "errors": problems}
         outcome = {"state": "refused", "error": problem_json, "metrics": {}}
     except HttpProblem as problem:
-        if problem.status != 429:
+        if problem.status not in (413, 429):  # a full quota, a full queue
             raise
         return None
     fp("experiment_after_job")
