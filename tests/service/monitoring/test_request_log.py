@@ -14,7 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.logging import bound, secrets_of, set_up
-from service.settings import Settings
+from service.settings import LogFormat, Settings
 from tests.support.api import Served
 
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
@@ -166,7 +166,7 @@ def test_lines_say_what_they_belong_to(settings: Settings, capsys: pytest.Captur
     assert first.endswith(" worker.tests job=job_1 stored attempt=2")
     assert " INFO " in first
     assert second.endswith(" worker.tests said ü")
-    assert rest == " job=job_1 attempt=2 request_id=r"
+    assert rest == "   job=job_1 attempt=2 request_id=r"  # indented: no line of its own
     assert third.endswith(" worker.tests done")
     set_up(replace(settings, log_format="json"))
     work()
@@ -202,3 +202,22 @@ def test_uvicorn_and_warnings_speak_in_our_form(settings: Settings, capsys: pyte
     assert [entry["logger"] for entry in entries] == ["uvicorn.error", "py.warnings"]
     assert "careful" in entries[1]["message"]
     assert "color_message" not in entries[0]
+
+
+@SQLITE
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_text_of_users_works_in_a_log(
+    settings: Settings, capsys: pytest.CaptureFixture[str], log_format: LogFormat
+) -> None:
+    set_up(replace(settings, log_format=log_format))
+    name = "a\n2026-01-01 00:00:00 ERROR 1 forged\r\x1b[2J\u2028b\u202ec\x9bd\x85e"
+    logging.getLogger("worker.tests").info("dataset=%s ready", name)
+    raw = capsys.readouterr().err
+    assert not any(character in raw for character in "\r\x1b\u2028\u202e\x9b\x85")
+    first, *rest = raw.splitlines()
+    if log_format == "json":
+        assert json.loads(first)["message"] == f"dataset={name} ready"
+        assert not rest
+    else:
+        assert all(line.startswith("  ") for line in rest)
+        assert "\\u001b[2J" in raw
