@@ -15,7 +15,6 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from trainkit.data.table.json_rows import unique_keys
 from trainkit.spec.json_errors import json_reason
-from worker.intake import limit_resources
 from worker.request_input import BadInputError, image_of, is_json, json_inputs, point_at_rows
 
 if TYPE_CHECKING:
@@ -53,7 +52,6 @@ def read_image_rows(
     if media_type not in ARCHIVE_TYPES:
         message = f"the model reads images with the columns of a table, not {media_type!r} alone"
         raise BadInputError("unsupported_media_type", message, "", SEND, 415)
-    limit_resources()  # an archive may be hostile
     _, height, width = model.image_encoders[0].shape
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "upload"

@@ -14,7 +14,6 @@ import trainkit as tk
 from tests.support.fit_data import spec
 from tests.support.image_tables import MODEL, archive, png, zipped
 from trainkit.data import Dataset, prepare
-from worker import image_rows as worker_image_rows
 from worker.evaluate import evaluate
 from worker.predict import predict
 from worker.request_input import BadInputError
@@ -31,12 +30,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
     dataset = Dataset.load(folder / "prepared")
     result = tk.fit(spec(MODEL, train={"epochs": 4}), dataset, workdir=folder)
     return folder / "model", dataset, result
-
-
-@pytest.fixture(autouse=True)
-def no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer is computed in a child with limits of its own; here it is computed in the test's process."""
-    monkeypatch.setattr(worker_image_rows, "limit_resources", lambda: None)
 
 
 def form(*parts: tuple[str, bytes | str], end: str = f"--{BOUNDARY}--\r\n") -> bytes:
