@@ -183,13 +183,15 @@ class LockTimes:
     """Seconds of write transactions, from the moment when they hold the lock (on PostgreSQL: from their beginning)."""
 
     seconds: list[float]
+    processor_seconds: list[float]
+    """Of the thread: what remains where nothing else wants the processor, without the wait for the disk."""
     failed: list[str]
 
     @classmethod
     @contextmanager
     def of(cls, engine: Engine) -> Iterator[LockTimes]:
         """Watch the transactions of an engine."""
-        found, begun, dialect = cls([], []), {}, engine.dialect
+        found, begun, dialect = cls([], [], []), {}, engine.dialect
         commit, rollback, execute = dialect.do_commit, dialect.do_rollback, dialect.do_execute
         is_sqlite = dialect.name == "sqlite"
 
@@ -198,14 +200,15 @@ class LockTimes:
             if statement == "BEGIN IMMEDIATE" or (
                 not is_sqlite and statement.startswith(("INSERT", "UPDATE", "DELETE"))
             ):
-                begun.setdefault(id(cursor.connection), time.perf_counter())
+                begun.setdefault(id(cursor.connection), (time.perf_counter(), time.thread_time()))
 
         def end(how: Callable[[Any], None]) -> Callable[[Any], None]:
             def ended(connection: Any) -> None:
                 how(connection)
                 at = begun.pop(id(getattr(connection, "driver_connection", connection)), None)
                 if at is not None:
-                    found.seconds.append(time.perf_counter() - at)
+                    found.seconds.append(time.perf_counter() - at[0])
+                    found.processor_seconds.append(time.thread_time() - at[1])
 
             return ended
 
@@ -261,8 +264,12 @@ def locks(service: Served, seconds: float = LOCK_SECONDS) -> LockTimes:
     path = service.context.engine.url.database or ""
     log = Path(f"{path}-wal")
     size = f", write-ahead log {log.stat().st_size / 2**20:.0f} MiB" if log.exists() else ""
-    shown = ", ".join(f"{name} {quantile(found.seconds, share) * 1000:.0f}" for name, share in QUANTILES.items())
-    print(f"\n{len(found.seconds)} write transactions, ms: {shown}; {len(found.failed)} failed{size}", flush=True)
+    wall, processor = (
+        ", ".join(f"{name} {quantile(values, share) * 1000:.0f}" for name, share in QUANTILES.items())
+        for values in (found.seconds, found.processor_seconds)
+    )
+    print(f"\n{len(found.seconds)} write transactions, ms: {wall}; of processor time: {processor}; ", end="")
+    print(f"{len(found.failed)} failed{size}", flush=True)
     for error in found.failed[:3]:
         print(f"  {error}")
     return found
