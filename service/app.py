@@ -16,7 +16,7 @@ from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddle
 from service import errors, instrumentation, openapi, tables, tracing
 from service.auth import BEARER, Authentication
 from service.background.lease_watcher import watch_leases
-from service.body_limits import Limits
+from service.body_limits import BodyLimits
 from service.catalog import routes as catalog
 from service.context import Context
 from service.database import MAX_CONNECTIONS, make_engine
@@ -29,6 +29,7 @@ from service.health import routes as health
 from service.job_watcher import JobWatcher
 from service.jobs import history_routes
 from service.jobs import routes as jobs
+from service.key_limits import KeyLimits
 from service.keys import routes as keys
 from service.load_shedding import LoadShedding
 from service.logs import routes as logs
@@ -44,7 +45,9 @@ from service.projects import routes as projects
 from service.recommendations import routes as recommendations
 from service.recommendations import submit_routes
 from service.request_checks import check_request
+from service.request_headers import RequestHeaders
 from service.request_sessions import RequestSessions
+from service.security_headers import SecurityHeaders
 from service.sessions import session_factory
 from service.settings import Settings
 from service.simulation import routes as decisions
@@ -135,7 +138,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=__version__,
         summary="Trains deep networks: exact, resumable, explained.",
         lifespan=lifespan,
-        docs_url="/docs",
+        openapi_url=None,  # see `openapi.install`
+        docs_url=None,
         redoc_url=None,
         telemetry=telemetry,
     )
@@ -156,8 +160,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.mount("/ui", StaticFiles(directory=DASHBOARD, html=True), name="dashboard")
     # the last one added is the first one asked
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1, exclude_content_types=AS_THEY_ARE)
-    app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes, max_upload_bytes=settings.max_upload_bytes)
+    app.add_middleware(
+        BodyLimits,
+        max_body_bytes=settings.max_body_bytes,
+        max_upload_bytes=settings.max_upload_bytes,
+        idle_seconds=settings.body_idle_seconds,
+    )
     app.add_middleware(LoadShedding)
+    app.add_middleware(KeyLimits, max_requests=settings.max_requests_per_key, max_streams=settings.max_streams_per_key)
     app.add_middleware(Authentication, sessions=sessions, metrics_token=settings.metrics_token)
+    app.add_middleware(RequestHeaders, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(RequestInstrumentation)
+    app.add_middleware(SecurityHeaders, docs_page=openapi.DOCS_PAGE)
     return app

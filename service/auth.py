@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.database import reading
-from service.errors import DATABASE_AWAY, HttpProblem, answer, database_away
+from service.errors import DATABASE_AWAY, BodyProblem, HttpProblem, answer, database_away
 from service.keys.service import Principal, authenticate, touch
 from service.keys.service import Scope as KeyScope
 
@@ -115,11 +115,31 @@ class Needs:
 
     async def __call__(self, request: Request) -> Principal:
         principal: Principal = request.state.principal
-        by_admin = self.scope != "operator" and "admin" in principal.scopes
-        if self.scope not in principal.scopes and not by_admin:
-            hint = " `trainkit key create --scopes operator` makes one." if self.scope == "operator" else ""
-            raise HttpProblem(403, "forbidden", f"This needs a key with the scope {self.scope!r}.{hint}")
+        if (problem := self.problem(principal)) is not None:
+            raise problem
         return principal
+
+    def problem(self, principal: Principal) -> HttpProblem | None:
+        """403 for a key without the scope."""
+        by_admin = self.scope != "operator" and "admin" in principal.scopes
+        if self.scope in principal.scopes or by_admin:
+            return None
+        hint = " `trainkit key create --scopes operator` makes one." if self.scope == "operator" else ""
+        return HttpProblem(403, "forbidden", f"This needs a key with the scope {self.scope!r}.{hint}")
+
+
+def check_scope(scope: Scope) -> None:
+    """Check the key against the route that was matched, before its body is read. Raises a 403 problem for body parsers.
+
+    FastAPI reads a body before it asks the dependencies, so that anybody's would be parsed.
+    """
+    principal = scope.get("state", {}).get("principal")
+    dependant = getattr(scope.get("route"), "dependant", None)
+    if principal is None or dependant is None:
+        return
+    for dependency in dependant.dependencies:
+        if isinstance(dependency.call, Needs) and (problem := dependency.call.problem(principal)) is not None:
+            raise BodyProblem(problem)
 
 
 BEARER = HTTPBearer(auto_error=False, scheme_name="key", description="`trainkit key create` makes a key.")

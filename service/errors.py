@@ -19,7 +19,7 @@ from starlette.types import Scope
 from service.jobs.states import Conflict
 from trainkit.spec import Problem, SpecError
 from trainkit.spec.json_errors import json_meaning
-from trainkit.spec.problems import problems_of
+from trainkit.spec.problems import MORE_ERRORS, problems_of
 
 log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
@@ -35,10 +35,13 @@ TITLES = {
     411: "Length required",
     412: "Another protocol version",
     413: "Too large",
+    414: "Address too long",
     415: "Unsupported media type",
+    421: "Another host",
     422: "Not valid",
     423: "Locked",
     429: "Too many",
+    431: "Head too large",
     460: "Checksum mismatch",
     500: "Internal error",
     503: "Not available now",
@@ -47,6 +50,10 @@ TITLES = {
 
 DATABASE_AWAY: tuple[type[Exception], ...] = (OperationalError, InterfaceError, PoolTimeout)
 """What a database that is away, restarting or overrun looks like."""
+
+
+MAX_ERRORS = 200
+"""Items of `errors` in one document; what is beyond is counted in a last one."""
 
 
 class ErrorItem(BaseModel):
@@ -105,8 +112,11 @@ class HttpProblem(Exception):  # noqa: N818 - the field's term
             "status": self.status,
             "code": self.code,
             "detail": self.detail,
-            "errors": self.errors,
+            "errors": self.errors[:MAX_ERRORS],
         }
+        if (hidden := len(self.errors) - MAX_ERRORS) > 0:
+            item = {"pointer": "", "code": MORE_ERRORS, "message": f"{hidden} more problems are not listed"}
+            document["errors"].append({**item, "hint": "Correct these first."})
         if self.limit_bytes is not None:
             document["limit_bytes"] = self.limit_bytes
         if self.removed_at is not None:
@@ -114,6 +124,14 @@ class HttpProblem(Exception):  # noqa: N818 - the field's term
         if request_id:
             document["request_id"] = request_id
         return document
+
+
+class BodyProblem(HTTPException):
+    """A problem found while a body is read: parsers of bodies let this kind of exception through."""
+
+    def __init__(self, problem: HttpProblem) -> None:
+        super().__init__(problem.status, problem.detail)
+        self.problem = problem
 
 
 class Finished(Exception):  # noqa: N818 - not an error: the answer is 204
@@ -130,6 +148,8 @@ def invalid_spec(error: SpecError) -> HttpProblem:
     """All problems of a spec at once."""
     errors = [problem.as_dict() for problem in error.problems]
     count = f"{len(errors)} problem{'s' if len(errors) != 1 else ''}"
+    if errors[-1:] and errors[-1]["code"] == MORE_ERRORS:
+        count = f"more than {len(errors) - 1} problems"
     detail = "; ".join(f"{e['pointer'] or '/'}: {e['message']}" for e in errors[:3])
     return HttpProblem(422, "invalid_spec", detail, title=f"The spec has {count}", errors=errors)
 
@@ -161,7 +181,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
-        codes = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 400: "bad_request"}
+        if isinstance(error, BodyProblem):
+            return respond(request, error.problem)
+        codes = {404: "not_found", 405: "method_not_allowed", 400: "bad_request"}
         detail = str(error.detail)
         if error.status_code == 404:
             detail = f"There is nothing at {request.url.path}. GET /openapi.json lists every route."
@@ -170,7 +192,6 @@ def install(app: FastAPI) -> None:
             codes.get(error.status_code, "http_error"),
             detail,
             headers=error.headers or {},
-            limit_bytes=getattr(error, "limit_bytes", None),
         )
         return respond(request, problem)
 

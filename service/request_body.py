@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Annotated, Any
 
 import yaml
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 
 from service.errors import HttpProblem
@@ -18,6 +20,10 @@ from trainkit.spec.problems import pointer, pointer_tokens
 
 LIMIT = 1 << 18
 DEPTH = 32
+MAX_VALUES = 20_000
+"""Values of one document. Each wrong one would be a problem in the answer."""
+PARSERS = CapacityLimiter(2)
+"""Threads that parse documents: they compete with the event loop for the interpreter."""
 TYPES = ("application/json", "application/yaml")
 
 
@@ -32,6 +38,8 @@ JOB_BODY = _body({"anyOf": [_SPEC, _FROM_DIAGNOSIS]})
 EXPERIMENT_BODY = _body({"$ref": "#/components/schemas/ExperimentSpec"})
 # libyaml where the wheel has it: the pure parser needs seconds for a large document
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LONG_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxX_:.]{399,}")
+"""What YAML would read as a number, in decimal, hex or base 60, with more digits than any number of 64 bits has."""
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 
 
@@ -44,7 +52,17 @@ async def read_document(request: Request) -> Any:
             raise HttpProblem(413, "too_large", f"A job spec has at most {LIMIT} bytes.")
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     # a large document takes a while: others are served meanwhile
-    return await to_thread.run_sync(parse, bytes(body), kind)
+    return await to_thread.run_sync(parse, bytes(body), kind, limiter=PARSERS)
+
+
+async def read_json_body(request: Request) -> None:
+    """Parse a JSON body in a thread, so that `request.json()` has it ready. Raises 422 problems."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        return
+    body = await request.body()
+    if body:
+        request._json = await to_thread.run_sync(parse, body, "application/json", limiter=PARSERS)
 
 
 Document = Annotated[Any, Depends(read_document)]
@@ -60,7 +78,7 @@ def parse(body: bytes, kind: str) -> Any:
     if "\x00" in text:
         raise HttpProblem(422, "not_text", "The body holds a NUL character.")
     document = _yaml(text) if kind in YAML_TYPES else _json(text, tolerant=kind != "application/json")
-    _check_plain(document)
+    _check_plain(document, count=itertools.count(1))
     return document
 
 
@@ -147,7 +165,7 @@ def _yaml(text: str) -> Any:
         raise HttpProblem(422, "not_yaml", f"{where}{getattr(error, 'problem', None) or 'not YAML'}.") from None
     except RecursionError:
         raise HttpProblem(422, "not_yaml", "The YAML is nested too deeply.") from None
-    except ValueError:  # a number, date or base64 text that Python refuses
+    except (ValueError, OverflowError):  # a number or date that Python refuses
         raise HttpProblem(
             422, "not_yaml", "A value of the YAML has the form of a number or date, but is none."
         ) from None
@@ -158,15 +176,22 @@ def _check_events(text: str) -> None:
     open_nodes: list[_Node] = []
     pointers, lines = [], []
     for event in yaml.parse(text, LOADER):
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent):
-            raise HttpProblem(422, "yaml_alias", "YAML aliases (*name) are not taken. Write the value out.")
+            detail = f"Line {line}: YAML aliases (*name) are not taken. Write the value out."
+            raise HttpProblem(422, "yaml_alias", detail)
         if isinstance(event, yaml.CollectionEndEvent):
             open_nodes.pop()
         if not isinstance(event, yaml.NodeEvent):
             continue
         if open_nodes and open_nodes[-1].repeats(event.value if isinstance(event, yaml.ScalarEvent) else None):
             pointers.append(pointer(node.place for node in open_nodes))
-            lines.append(event.start_mark.line + 1 if event.start_mark else 0)
+            lines.append(line)
+        if getattr(event, "tag", None) is not None:
+            raise HttpProblem(422, "yaml_tag", f"Line {line}: YAML tags (!name) are not taken. Leave it out.")
+        if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and LONG_NUMBER.fullmatch(event.value):
+            shown = f"{event.value[:20]}... of {len(event.value)} characters"
+            raise _number_too_large(tuple(node.place for node in open_nodes), shown)
         if isinstance(event, yaml.CollectionStartEvent):
             if len(open_nodes) == DEPTH:
                 raise _too_deep()
@@ -199,31 +224,36 @@ class _Node:
         return known and value is not None
 
 
-def _check_plain(value: Any, path: tuple[object, ...] = ()) -> None:
+def _check_plain(value: Any, path: tuple[object, ...] = (), *, count: Iterator[int]) -> None:
     """Refuse what JSON can say and a row of the database cannot hold, at its place."""
     if len(path) > DEPTH:
         raise _too_deep()
+    if next(count) > MAX_VALUES:
+        raise HttpProblem(422, "too_many_values", f"The document has more than {MAX_VALUES} values. Send less.")
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise _refused("key_not_text", path, f"The key {key!r} is not text. Put it in quotes.")
-            _check_plain(key, path)
-            _check_plain(item, (*path, key))
+            _check_plain(key, path, count=count)
+            _check_plain(item, (*path, key), count=count)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _check_plain(item, (*path, index))
+            _check_plain(item, (*path, index), count=count)
     elif isinstance(value, str):
         if "\x00" in value or any(0xD800 <= ord(character) <= 0xDFFF for character in value):
             raise _refused("not_text", path, "A text holds a NUL or half of a surrogate pair. Leave it out.")
     elif isinstance(value, int) and not isinstance(value, bool):
         if abs(value) >= 2**63:
-            shown = str(value)[:40]
-            raise _refused("number_too_large", path, f"The number {shown} does not fit 64 bits. Use a smaller one.")
+            raise _number_too_large(path, str(value) if abs(value) < 10**40 else f"of {value.bit_length()} bits")
     elif isinstance(value, float) and not isfinite(value):
         message = "Every number is finite: no infinity, no NaN, nothing beyond 1.8e308. Use a smaller one."
         raise _refused("not_finite", path, message)
     elif not isinstance(value, float | bool | type(None)):
         raise _refused("not_plain", path, f"{value!r} is of type {type(value).__name__}. Put it in quotes.")
+
+
+def _number_too_large(path: tuple[object, ...], shown: str) -> HttpProblem:
+    return _refused("number_too_large", path, f"The number {shown} does not fit 64 bits. Use a smaller one.")
 
 
 def _refused(code: str, path: tuple[object, ...], detail: str) -> HttpProblem:

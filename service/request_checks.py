@@ -1,4 +1,4 @@
-"""What every route refuses: query parameters that it does not know, and JSON that says a thing twice."""
+"""What every route refuses: query parameters that it does not know."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from fastapi.routing import APIRoute
 
 from service.errors import HttpProblem
 from service.pagination import LABEL, label_filter
-from service.request_body import parse
 from trainkit.spec.synonyms import nearest
 
 
 async def check_request(request: Request) -> None:
-    """A dependency of all routes. Raises a 422 problem with every unknown query parameter, or with a key given twice."""
+    """A dependency of all routes. Raises a 422 problem with every unknown query parameter."""
     route = request.scope.get("route")
     if not isinstance(route, APIRoute):
         return
@@ -34,11 +33,6 @@ async def check_request(request: Request) -> None:
     if errors:
         detail = "; ".join(str(error["message"]) for error in errors[:3])
         raise HttpProblem(422, "invalid_request", f"{detail[:1].upper()}{detail[1:]}.", errors=errors)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if route.body_field is not None and (kind == "application/json" or kind.endswith("+json")):
-        body = await request.body()
-        if body:
-            parse(body, "application/json")
 
 
 def _query_names(route: APIRoute) -> tuple[frozenset[str], bool]:

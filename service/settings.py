@@ -58,7 +58,21 @@ class Settings:
     upload_keep_seconds: float = 7 * 86400.0
     """How long an unfinished upload is kept after its last byte."""
     max_body_bytes: int = 32 * 2**20
-    """Largest body of a request that is no upload."""
+    """Largest body of a prediction or evaluation; that of any other request but an upload is 256 KiB."""
+    max_connections: int = 0
+    """Open connections of one API process; 0: what its file descriptors allow."""
+    max_connections_per_address: int = 2048
+    """Open connections of one client's address (IPv6: /64 network) to one API process; 0: no limit of its own."""
+    max_requests_per_key: int = 128
+    """Requests of one API key that one API process serves at a time, without streams; 0: no limit."""
+    max_streams_per_key: int = 1024
+    """Event streams and long polls of one API key that wait in one API process; 0: no limit."""
+    request_head_seconds: float = 10.0
+    """Seconds in which a client must send the request line and all headers."""
+    body_idle_seconds: float = 20.0
+    """Seconds that a client may fall behind the lowest speed of a body, 1 KiB a second, or 64 KiB of a large prediction."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names, separated by `,`, that the header `Host` may have: `*` any; empty: any, but over loopback its own names."""
     predict_seconds: float = 60.0
     """How long a request waits for a worker's prediction."""
     max_inference_requests: int = 100
@@ -130,6 +144,15 @@ class Settings:
             reader_cpu_seconds=int(env.get("TRAINKIT_READER_CPU_SECONDS", "3600")),
             upload_keep_seconds=float(env.get("TRAINKIT_UPLOAD_KEEP_SECONDS", str(7 * 86400))),
             max_body_bytes=int(env.get("TRAINKIT_MAX_BODY_BYTES", str(32 * 2**20))),
+            max_connections=int(env.get("TRAINKIT_MAX_CONNECTIONS", "0")),
+            max_connections_per_address=int(env.get("TRAINKIT_MAX_CONNECTIONS_PER_ADDRESS", "2048")),
+            max_requests_per_key=int(env.get("TRAINKIT_MAX_REQUESTS_PER_KEY", "128")),
+            max_streams_per_key=int(env.get("TRAINKIT_MAX_STREAMS_PER_KEY", "1024")),
+            request_head_seconds=float(env.get("TRAINKIT_REQUEST_HEAD_SECONDS", "10")),
+            body_idle_seconds=float(env.get("TRAINKIT_BODY_IDLE_SECONDS", "20")),
+            allowed_hosts=tuple(
+                name.strip() for name in env.get("TRAINKIT_ALLOWED_HOSTS", "").split(",") if name.strip()
+            ),
             predict_seconds=float(env.get("TRAINKIT_PREDICT_SECONDS", "60")),
             max_inference_requests=int(env.get("TRAINKIT_MAX_INFERENCE_REQUESTS", "100")),
             max_interruptions=int(env.get("TRAINKIT_MAX_INTERRUPTIONS", "5")),

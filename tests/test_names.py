@@ -129,8 +129,14 @@ def parts_of(name: str) -> set[str]:
     return set(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().split("_"))
 
 
+LIBRARY_NAMES = frozenset({"connection_made"})
+"""Methods that a library calls by this name: asyncio's protocols."""
+
+
 def old_words_in(name: str) -> set[str]:
     """Which replaced words an identifier is or holds."""
+    if name in LIBRARY_NAMES:
+        return set()
     parts = OLD_PARTS if name.startswith("test_") else OLD_PARTS | VAGUE_PARTS
     return ({name, name.lstrip("_")} & OLD_WORDS) | (parts_of(name) & parts)
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Body, Depends, File, Form, Header, Query, Request, Response, UploadFile
-from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Scope
 
-from service.auth import Reader, Writer
+from service.auth import Reader, Writer, check_scope
+from service.body_limits import FORM_OVERHEAD, bound_body, declared_length
 from service.context import Context, Service
 from service.database import reading
 from service.datasets import repository, service
@@ -142,7 +142,7 @@ async def put_dataset(
     return await _receive(context, who, request.stream(), size, metadata, content_digest, response)
 
 
-class JsonRoute(APIRoute):
+class JsonRoute(SessionRoute):
     """Takes only what comes as JSON; the form has a route of the same address."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -164,13 +164,24 @@ def post_source(response: Response, who: Writer, context: Service, source: Sourc
     return dataset_out(dataset)
 
 
-@router.post(
-    "",
-    status_code=201,
-    response_model=DatasetOut,
-    openapi_extra=SOURCE_BODY,
-    summary="Upload a dataset (multipart form), or register a URI (JSON)",
-)
+class FormRoute(SessionRoute):
+    """Asks for the project's quota before the form is read, which FastAPI does before anything else."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_bounded(request: Request) -> Response:
+            check_scope(request.scope)
+            who, declared = request.state.principal, declared_length(request.scope)
+            size = None if declared is None else max(0, declared - FORM_OVERHEAD)
+            context = request.app.state.context
+            limit, refusal = await to_thread.run_sync(service.upload_limit, context, who, size, None)
+            bound_body(request.scope, limit + FORM_OVERHEAD, refusal)
+            return await handle(request)
+
+        return handle_bounded
+
+
 async def post_dataset(
     response: Response,
     who: Writer,
@@ -186,6 +197,19 @@ async def post_dataset(
         name or shown.split(".")[0][:200] or "dataset", kind, target, shown or None, read_options
     )
     return await _receive(context, who, _chunks(file), file.size, metadata, None, response)
+
+
+router.add_api_route(
+    "",
+    post_dataset,
+    methods=["POST"],
+    status_code=201,
+    response_model=DatasetOut,
+    openapi_extra=SOURCE_BODY,
+    summary="Upload a dataset (multipart form), or register a URI (JSON)",
+    route_class_override=FormRoute,
+    form_limits={"max_files": 1, "max_fields": 32, "max_part_size": 16 << 10},
+)
 
 
 async def _chunks(file: UploadFile) -> AsyncIterator[bytes]:

@@ -139,14 +139,16 @@ async def download_model(
 )
 async def predict(
     model_id: str, request: Request, who: Reader, context: Service, ignore_extra: IgnoreExtra = False
-) -> dict[str, Any]:
+) -> Response:
     """Rows of a table are read as the training file was: its delimiter, missing words, separators and date formats.
 
     A multimodal model reads an image and the columns of its table: as a form, as `{"image": "<base64>", "columns": {...}}`
     in `inputs`, or as an archive of images with one table that names them.
     """
+    key = await to_thread.run_sync(service.storage_key, context, who, model_id)  # before the body is read
     body, content_type = await request.body(), request.headers.get("content-type", "")
-    return await service.predict(context, who, model_id, body, content_type, ignore_extra=ignore_extra)
+    predictions = await service.predict(context, who, key, body, content_type, ignore_extra=ignore_extra)
+    return Response(predictions, media_type="application/json")
 
 
 @router.post(
@@ -169,6 +171,7 @@ async def evaluate(
     A dataset is named as JSON. A file is read as predict reads rows of a table, and as an upload where the model is one
     of images, arrays or sequences.
     """
+    await to_thread.run_sync(service.storage_key, context, who, model_id)  # before the body is read
     body, content_type = await request.body(), request.headers.get("content-type", "")
     return await service.evaluate(context, who, model_id, body, content_type, target=target, ignore_extra=ignore_extra)
 

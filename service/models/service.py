@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
+from service.body_limits import BODY_BYTES
 from service.context import Context
 from service.database import after_commit, reading
 from service.datasets import service as datasets
@@ -25,7 +26,7 @@ from service.keys.service import Principal
 from service.models import repository
 from service.models.schemas import EvaluateIn
 from service.models.tables import Model
-from service.request_body import read_json
+from service.request_body import PARSERS, read_json
 from trainkit.spec.json_errors import json_reason
 
 FILES = ("model.json", "model.safetensors")
@@ -73,20 +74,22 @@ def delete(session: Session, context: Context, who: Principal, model_id: str) ->
     repository.delete(session, model)
 
 
+def storage_key(context: Context, who: Principal, model_id: str) -> str:
+    """Where the model's files are. Raises a 404 problem."""
+    with reading(context.sessions) as session:
+        return find(session, who, model_id).storage_key
+
+
 async def predict(
-    context: Context, who: Principal, model_id: str, body: bytes, content_type: str, *, ignore_extra: bool
-) -> dict[str, Any]:
-    """`{predictions: [...]}` from a worker. Raises the worker's problem, or our own for what is plainly no input."""
-    kind = check_request(body, content_type)
+    context: Context, who: Principal, key: str, body: bytes, content_type: str, *, ignore_extra: bool
+) -> bytes:
+    """`{predictions: [...]}` as JSON from a worker, of the model whose files are at `key`.
+
+    Raises the worker's problem, or our own for what is plainly no input.
+    """
+    kind = await to_thread.run_sync(check_request, body, content_type, limiter=PARSERS)
     options: dict[str, Any] = {"ignore_extra": ignore_extra, **_parameters(content_type)}
-
-    def where() -> str:
-        with reading(context.sessions) as session:
-            return find(session, who, model_id).storage_key
-
-    answer = await infer(context, who, "predict", await to_thread.run_sync(where), body, kind, options)
-    predictions: dict[str, Any] = json.loads(answer.body)
-    return predictions
+    return (await infer(context, who, "predict", key, body, kind, options)).body
 
 
 async def evaluate(
@@ -102,7 +105,9 @@ async def evaluate(
     """The metrics of a model on a dataset, or on a file, from a worker. Raises the worker's problem, or our own."""
     kind = labelled_type(body, content_type)
     options: dict[str, Any] = {"target": target, "ignore_extra": ignore_extra, **_parameters(content_type)}
-    named = _named_dataset(body) if kind == "application/json" else None
+    named = None
+    if kind == "application/json":
+        named = await to_thread.run_sync(_named_dataset, body, limiter=PARSERS)
 
     def where() -> str:
         with reading(context.sessions) as session:
@@ -150,6 +155,8 @@ def labelled_type(body: bytes, content_type: str) -> str:
 
 def _named_dataset(body: bytes) -> EvaluateIn | None:
     """The dataset that a JSON body names; None for one with rows. Raises a 422 problem for what is neither."""
+    if len(body) > BODY_BYTES:
+        return None  # rows, which the worker reads
     try:
         document = read_json(body)
     except (ValueError, RecursionError) as error:
@@ -175,6 +182,8 @@ def check_request(body: bytes, content_type: str) -> str:
     if kind in ("", "application/x-www-form-urlencoded"):  # what curl says when it is told nothing
         kind = "application/json"
     if kind == "application/json" or kind.endswith("+json"):
+        if len(body) > BODY_BYTES:
+            return kind  # the worker reads it: it would hold the interpreter here for seconds
         try:
             document = read_json(body)
         except (ValueError, RecursionError) as error:

@@ -9,6 +9,7 @@ import uuid
 from typing import Any
 from urllib.parse import parse_qs
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import answer, defect
@@ -20,6 +21,8 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 NO_ROUTE = "(none)"
 """Answered before a route was matched: no key, unknown path, a body beyond the limit."""
+CLIENT_CLOSED = 499
+"""Logged for a client that hung up before it had an answer, as nginx does."""
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Polled by machines every few seconds: logged at level debug."""
 
@@ -40,6 +43,8 @@ class RequestInstrumentation:
         async def receive_counted() -> Message:
             message = await receive()
             record.received += len(message.get("body", b""))
+            if message["type"] == "http.disconnect" and not record.status:
+                record.disconnected = True
             return message
 
         async def send_with_id(message: Message) -> None:
@@ -52,7 +57,9 @@ class RequestInstrumentation:
             IN_PROGRESS.inc()
             try:
                 await self.app(scope, receive_counted, send_with_id)
-            except Exception:
+            except Exception as error:
+                if isinstance(error, ClientDisconnect) and not record.status:
+                    return  # nobody is left to answer, and nothing is wrong with the service
                 log.exception("unexpected error at %s %s", scope["method"], record.route)
                 if record.status:
                     raise  # the response has begun: only closing the connection tells the client that it is incomplete
@@ -70,6 +77,7 @@ class RequestRecord:
         self.request_id = request_id_of(scope)
         self.received = 0
         self.status = 0
+        self.disconnected = False
         self._started = time.perf_counter()
         self._wait_kind = "long_poll" if is_long_poll(scope["query_string"]) else None
         if self._wait_kind:
@@ -94,6 +102,8 @@ class RequestRecord:
 
     def finish(self) -> None:
         """Count the request and log its line."""
+        if self.disconnected:
+            self.status = CLIENT_CLOSED  # whatever was answered then, nobody has received it
         seconds = time.perf_counter() - self._started
         route = self.route
         method = self.scope["method"] if self.scope["method"] in METHODS else "OTHER"

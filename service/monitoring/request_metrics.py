@@ -40,7 +40,17 @@ RECEIVED_BYTES = Counter(
     registry=None,
 )
 
+REFUSED_CONNECTIONS = Counter(
+    "trainkit_http_refused_total",
+    "Connections and requests refused before a request was read, by reason.",
+    ("reason",),
+    registry=None,
+)
+
 for _kind in ("stream", "long_poll"):
     WAITING.labels(_kind)
 
-REQUEST_METRICS: tuple[MetricWrapperBase, ...] = (REQUESTS, REQUEST_SECONDS, IN_PROGRESS, WAITING, RECEIVED_BYTES)
+REQUEST_METRICS: tuple[MetricWrapperBase, ...] = (
+    *(REQUESTS, REQUEST_SECONDS, IN_PROGRESS, WAITING, RECEIVED_BYTES),
+    REFUSED_CONNECTIONS,
+)

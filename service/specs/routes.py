@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any, Literal
 
 from anyio import to_thread
@@ -24,6 +25,11 @@ router = APIRouter(prefix="/v1", tags=["specs"], route_class=SessionRoute)
 REPORT: dict[int | str, dict[str, Any]] = {
     200: {"description": "JSON, or a PNG with histograms", "content": {"application/json": {}, "image/png": {}}}
 }
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return JobSpec.model_json_schema()
 
 
 @router.post("/specs:validate", response_model=ValidOut, openapi_extra=SPEC_BODY, summary="Check a spec; nothing else")
@@ -66,4 +72,4 @@ async def init_report(
 
 @router.get("/specs/schema", response_model=dict[str, Any], summary="JSON schema of a job spec")
 def spec_schema(who: Reader) -> dict[str, Any]:
-    return JobSpec.model_json_schema()
+    return _schema()

@@ -9,6 +9,8 @@ import fcntl
 import hashlib
 import os
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +20,7 @@ from anyio import to_thread
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.types import Receive
 
-from service.errors import HttpProblem
+from service.errors import BodyProblem, HttpProblem
 from service.failpoints import fp
 from service.leases import Claim
 from service.load_shedding import leave_work
@@ -58,6 +60,16 @@ def busy() -> HttpProblem:
     return HttpProblem(423, "upload_locked", detail, headers={"Retry-After": "1"})
 
 
+@contextmanager
+def suppress_slow_body() -> Iterator[None]:
+    """A body that comes too slowly is one whose client says nothing more: what has come is kept."""
+    try:
+        yield
+    except BodyProblem as error:
+        if error.problem.status != 408:
+            raise
+
+
 @dataclass
 class Writer:
     """The only writer of an upload; holds the file's lock until closed. `offset` bytes are on disk."""
@@ -94,7 +106,7 @@ class Writer:
         has_more, problem = True, None
         while has_more:
             message = None
-            with anyio.move_on_after(IDLE_SECONDS):
+            with anyio.move_on_after(IDLE_SECONDS), suppress_slow_body():
                 message = await receive()
             if message is None or message["type"] == "http.disconnect":
                 problem = _disconnected(idle=message is None)

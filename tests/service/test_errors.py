@@ -136,7 +136,8 @@ def test_bodies_are_bounded_whether_they_say_their_size_or_not(service: Served) 
         for _ in range(4):
             yield b"x" * (1 << 19)
 
-    for path in ("/v1/jobs", "/v1/keys", "/v1/models/mdl_x/predict", "/v1/jobs/x/stop"):
+    model = service.finish(_claimed(service))
+    for path in ("/v1/jobs", "/v1/keys", f"/v1/models/{model}/predict", "/v1/jobs/x/stop"):
         assert_problem(service.client.post(path, content=b"x" * ((1 << 20) + 1)), 413, "too_large")
         assert_problem(service.client.post(path, content=endless()), 413, "too_large")
 

@@ -82,7 +82,10 @@ def test_a_key_given_twice_is_refused_at_its_place(
 @SQLITE
 def test_every_route_with_a_json_body_refuses_a_key_given_twice(service: Served) -> None:
     body, tried = b'{"a": {"b": 1, "b": 2}}', []
+    service.submit()
+    model = service.finish(service.claim())  # one that is there: its project is checked before the body is read
     for method, path, operation in operations(service):
+        path = path.replace("/models/x1/", f"/models/{model}/")
         if "application/json" in operation.get("requestBody", {}).get("content", {}):
             answer = service.client.request(method, path, content=body, headers=JSON)
             assert assert_problem(answer, 422, "duplicate_key")["errors"][0]["pointer"] == "/a/b", (method, path)

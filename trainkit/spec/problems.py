@@ -55,6 +55,8 @@ RULES: dict[str, str] = {
     "union_tag_not_found": "an object with a `kind`",
 }
 """pydantic's type of an error -> what the value must be. Its own words stay inside: they speak of Python's types."""
+MAX_PLACES, MORE_ERRORS = 100, "more_errors"
+"""Wrong places that are explained, and the code of the item that counts the rest: a hint costs a millisecond."""
 SHOWN = 60
 """Characters of a wrong value in a message."""
 
@@ -101,7 +103,12 @@ def problems_of(items: Iterable[Mapping[str, Any]], document: Any, model: type[B
     by_place: dict[str, list[Mapping[str, Any]]] = {}
     for item in items:
         by_place.setdefault(pointer(_document_path(item["loc"], document)), []).append(item)
-    return [problem for together in by_place.values() for problem in _problems(together, document, model)]
+    wrong = list(by_place.values())
+    found = [problem for together in wrong[:MAX_PLACES] for problem in _problems(together, document, model)]
+    if (hidden := len(wrong) - MAX_PLACES) > 0:
+        message = f"{hidden} more places are wrong; they are not listed"
+        found.append(Problem("", MORE_ERRORS, message, "Correct these first."))
+    return found
 
 
 def true_as_number(document: Any, model: BaseModel) -> list[Problem]:

@@ -130,7 +130,7 @@ def test_a_client_that_goes_away_leaves_nothing(service: Served) -> None:
         "path": "/v1/datasets",
         "raw_path": b"/v1/datasets",
         "query_string": b"name=d",
-        "headers": [(b"authorization", f"Bearer {service.key('default')}".encode())],
+        "headers": [(b"host", b"test"), (b"authorization", f"Bearer {service.key('default')}".encode())],
         "root_path": "",
         "scheme": "http",
         "server": ("test", 80),

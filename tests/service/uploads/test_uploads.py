@@ -149,7 +149,7 @@ def cut(service: Served, where: str, offset: int, *parts: bytes, **headers: str)
     messages: list[Message] = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     messages.append({"type": "http.disconnect"})
     sent = {**VERSION, "Content-Type": CHUNK, "Upload-Offset": str(offset), **headers}
-    sent["Authorization"] = f"Bearer {service.key('default')}"
+    sent |= {"Host": "test", "Authorization": f"Bearer {service.key('default')}"}
     scope = {
         "type": "http",
         "http_version": "1.1",

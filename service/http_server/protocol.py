@@ -1,0 +1,293 @@
+"""uvicorn's HTTP/1.1 protocol with bounds on what a client may send, and how slowly, before it is heard."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import json
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from service.errors import MEDIA_TYPE, HttpProblem
+from service.http_server.connections import ConnectionTable, address_of
+from service.http_server.limits import (
+    FRAMING_BYTES,
+    HEALTH_PATHS,
+    HEALTH_SECONDS,
+    LINGER_SECONDS,
+    MAX_FRAMING_RATIO,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    MAX_PIPELINED,
+    MAX_TRAILER_BYTES,
+    MAX_URL_BYTES,
+    STALLED_SECONDS,
+    connection_limits,
+)
+from service.security_headers import PROBLEM_HEADERS
+
+HEAD_SLICE = 8 << 10
+"""Bytes of an unfinished head that the parser is given at once; it holds no more than these beyond the limit."""
+_TABLES: WeakKeyDictionary[ServerState, ConnectionTable] = WeakKeyDictionary()
+
+
+class RequestRefusedError(Exception):
+    """Ends the parsing of a request that has been refused."""
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """One connection. Refuses what is too much, too slow or no HTTP, with a problem where an answer can be sent."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        if server_state not in _TABLES:
+            _TABLES[server_state] = ConnectionTable(connection_limits())
+        self.table = _TABLES[server_state]
+        self.address = ""
+        self._running: RequestResponseCycle | None = None
+        """The request that is being answered; `cycle` is the last one that was received."""
+        self._restriction: HttpProblem | None = None
+        self._refused = False
+        self._deadline: float | None = None
+        self._begun = False
+        """Some bytes of the next head have come."""
+        self._in_head = True
+        """Between two requests, or within the head of one."""
+        self._fed = self._head_bytes = self._head_count = self._trailer_bytes = 0
+        self._wire_bytes = self._body_bytes = 0
+        self._buffered, self._buffered_since = 0, 0.0
+
+    # what the connection table asks
+
+    def is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self._running is None or self._running.response_complete
+
+    def restrict(self, problem: HttpProblem) -> None:
+        """Answer health checks only, and these soon."""
+        self._restriction = problem
+        self._deadline = time.monotonic() + HEALTH_SECONDS
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.transport.abort()
+
+    def check(self, now: float) -> None:
+        """Close the connection when the client has not sent a head, or taken its response, in time."""
+        buffered = self.transport.get_write_buffer_size()
+        waits_for_client = buffered > 0 or self.transport.is_closing()
+        if not waits_for_client or buffered < self._buffered or not self._buffered_since:
+            self._buffered_since = now if waits_for_client else 0.0
+        elif now - self._buffered_since > STALLED_SECONDS:
+            self.table.refused("response_not_taken")
+            self.transport.abort()
+            return
+        self._buffered = buffered
+        if self._deadline is not None and now >= self._deadline:
+            self._on_deadline()
+
+    def _on_deadline(self) -> None:
+        self._deadline = None
+        if self._refused:
+            self.transport.abort()
+        elif not self._in_head or not self._begun:
+            # the rest of a body whose response was sent long ago, or a client that has said nothing at all
+            self.table.refused("idle" if self._in_head else "body_not_sent")
+            self.transport.close()
+        else:
+            seconds = self.table.limits.head_seconds
+            detail = f"The head of the request was not complete after {seconds:g} s. Send it at once."
+            self._refuse(HttpProblem(408, "head_too_slow", detail))
+
+    # connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.address = address_of(self.client)
+        self._deadline = time.monotonic() + self.table.limits.head_seconds
+        self.table.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.table.discard(self)
+        super().connection_lost(exc)
+        if self._running is not None:
+            self._hang_up(self._running)  # with pipelined requests `cycle` is another one
+        self.pipeline.clear()
+
+    @staticmethod
+    def _hang_up(cycle: RequestResponseCycle) -> None:
+        """Tell the application that nobody waits for this response."""
+        if not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        view, offset = memoryview(data), 0
+        if not self._refused and self._in_head and not self._begun:
+            self._begin_head()
+        try:
+            while offset < len(data) and not self._refused and not self.transport.is_closing():
+                size = HEAD_SLICE if self._in_head else len(data) - offset
+                self._feed(view[offset : offset + size])
+                offset += size
+        except RequestRefusedError:
+            return
+        except httptools.HttpParserUpgrade:
+            return  # no other protocol is spoken: the request was answered as HTTP/1.1
+        except httptools.HttpParserError as error:
+            if not self._refused:
+                reason = str(error.__context__ or error) or "it cannot be parsed"
+                self._refuse(HttpProblem(400, "bad_http", f"This is not a valid HTTP/1.1 request: {reason}."))
+
+    def _feed(self, data: memoryview) -> None:
+        was_in_head = self._in_head
+        if not was_in_head:
+            self._wire_bytes += len(data)
+        self.parser.feed_data(data)
+        if self._in_head and was_in_head:
+            self._fed += len(data)
+            if self._fed > MAX_HEAD_BYTES + HEAD_SLICE:
+                # a name or a value without an end, or blank lines: no callback has seen them
+                self._refuse(_head_too_large())
+        elif not self._in_head and self._wire_bytes > MAX_FRAMING_RATIO * self._body_bytes + FRAMING_BYTES:
+            detail = "The chunks of the body are too small, or have extensions. Send chunks of at least 16 bytes."
+            self._refuse(HttpProblem(400, "bad_chunks", detail))
+
+    def _begin_head(self) -> None:
+        self._begun = True
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self.table.limits.head_seconds
+
+    # parser
+
+    def on_message_begin(self) -> None:
+        self._fed = self._head_bytes = self._head_count = self._trailer_bytes = 0
+        self._in_head = True
+        self._begin_head()
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._head_bytes += len(url)
+        if self._head_bytes > MAX_URL_BYTES:
+            self._stop(
+                HttpProblem(414, "url_too_long", f"The address has more than {MAX_URL_BYTES} bytes. Shorten it.")
+            )
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            # a trailer comes after the application has begun: it may not change what was decided by the headers
+            self._trailer_bytes += len(name) + len(value) + 4
+            if self._trailer_bytes > MAX_TRAILER_BYTES:
+                self._stop(_head_too_large())
+            return
+        self._head_bytes += len(name) + len(value) + 4
+        self._head_count += 1
+        if self._head_bytes > MAX_HEAD_BYTES or self._head_count > MAX_HEADERS:
+            self._stop(_head_too_large())
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = self._begun = False
+        self._deadline = None
+        self._wire_bytes = self._body_bytes = 0
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            self._stop(HttpProblem(400, "bad_http", "This is not a valid HTTP/1.1 request: another version."))
+        if self._restriction is not None and self.url.partition(b"?")[0].decode("latin-1") not in HEALTH_PATHS:
+            self._stop(self._restriction)
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.table.refused("pipelined")
+            self._refused = True
+            self.transport.close()
+            raise RequestRefusedError
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_head = True
+        if not self._refused and self._deadline is not None:
+            # the rest of a body whose response was sent before: the connection is one that is kept open from now on
+            self._deadline = time.monotonic() + self.timeout_keep_alive
+        super().on_message_complete()
+
+    # responses
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._restriction is not None:
+            self.transport.close()
+        elif not self._in_head and self.cycle.response_complete:
+            # answered before the body had come: the rest is read and dropped, for a while
+            self._unset_keepalive_if_required()
+            self._deadline = time.monotonic() + LINGER_SECONDS
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(HttpProblem(400, "bad_http", msg))
+
+    def _stop(self, problem: HttpProblem) -> None:
+        """Refuse from within a callback of the parser. Raises RequestRefusedError."""
+        self._refuse(problem)
+        raise RequestRefusedError
+
+    def _refuse(self, problem: HttpProblem) -> None:
+        """Answer with the problem, unless another response is on its way, and close."""
+        self._refused = True
+        self.table.refused(problem.code)
+        if self.transport.is_closing():
+            return
+        if self.pipeline or (self._running is not None and self._running.response_started and not self.is_idle()):
+            self.transport.close()
+            return
+        if self._running is not None:
+            self._hang_up(self._running)
+        self.transport.write(problem_response(problem))
+        # closed at once, the client would get a reset instead of the answer while it still sends
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._deadline = time.monotonic() + LINGER_SECONDS
+        else:
+            self.transport.close()
+
+
+def _head_too_large() -> HttpProblem:
+    detail = f"The head of a request has at most {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers. Send fewer."
+    return HttpProblem(431, "head_too_large", detail)
+
+
+def problem_response(problem: HttpProblem, new_id: Callable[[], uuid.UUID] = uuid.uuid4) -> bytes:
+    """Return a whole HTTP/1.1 response that tells a problem and closes the connection."""
+    request_id = new_id().hex[:16]
+    body = json.dumps(problem.body(request_id)).encode()
+    headers = {
+        "Content-Type": MEDIA_TYPE,
+        "Content-Length": str(len(body)),
+        "X-Request-Id": request_id,
+        **dict(PROBLEM_HEADERS),
+        **problem.headers,
+        "Connection": "close",
+    }
+    lines = [f"HTTP/1.1 {problem.status} {http.HTTPStatus(problem.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
