@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
@@ -217,9 +218,10 @@ def test_health_and_metrics_are_answered_under_any_load() -> None:
 def test_of_many_requests_at_once_all_that_are_accepted_are_kept_and_the_others_know_it(service: Served) -> None:
     spec = {"dataset": service.ready_dataset(), "model": {"kind": "mlp"}}
     headers = dict(service.client.headers)
+    keys = itertools.cycle([service.key("default") for _ in range(4)])  # one alone would meet the limit of a key
 
     async def submit(client: AsyncClient) -> Response:
-        return await client.post("/v1/jobs", json=spec)
+        return await client.post("/v1/jobs", json=spec, headers={"Authorization": f"Bearer {next(keys)}"})
 
     async def everybody() -> tuple[list[Response], Response, Response]:
         async with AsyncClient(transport=ASGITransport(service.app), base_url="http://test", headers=headers) as client:

@@ -172,26 +172,25 @@ def test_answers_that_nobody_reads_are_bounded(api: AttackedApi, key: str) -> No
         assert sockets
 
 
-def test_a_client_that_hangs_up_is_no_error(api: AttackedApi, key: str) -> None:
+HUNG_UP = {**SLOW_BODIES, "key": ("POST", "/v1/keys", "application/json")}
+
+
+@pytest.mark.parametrize("name", HUNG_UP)
+def test_a_client_that_hangs_up_is_no_error(api: AttackedApi, key: str, name: str) -> None:
+    method, path, kind = HUNG_UP[name]
+    data = request(method, path, key, b"--b\r\n" + b"x" * 1000, kind)
     before = len(api.log())
-    paths = {
-        "/v1/jobs": "application/yaml",
-        "/v1/specs:validate": "application/json",
-        "/v1/webhooks": "application/json",
-    }
-    for path, kind in {
-        **paths,
-        "/v1/keys": "application/json",
-        "/v1/datasets": "multipart/form-data; boundary=b",
-    }.items():
-        data = request("POST", path, key, b"--b\r\n" + b"x" * 1000, kind)
+
+    def hang_up() -> bool:
         with api.connect() as connection:
             connection.sendall(data[:-500])
             time.sleep(0.1)
-    lines = wait_for(lambda: re.findall(r"POST \S+ 499 .*", api.log()[before:])[4:], what="five lines in the log")
-    log = api.log()[before:]
-    assert lines
-    assert not re.search(r"unexpected error|Traceback| 500 ", log)
+        time.sleep(0.2)
+        return " 499 " in api.log()[before:]
+
+    # a busy machine may take so long that the body is refused as too slow before the client is gone
+    wait_for(hang_up, seconds=60, what="a line in the log")
+    assert not re.search(r"unexpected error|Traceback| 500 ", api.log()[before:])
 
 
 def test_idle_sockets_do_not_take_the_descriptors(start_api: Start) -> None:
