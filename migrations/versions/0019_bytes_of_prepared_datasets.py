@@ -14,3 +14,5 @@ depends_on = None
 def upgrade() -> None:
     # 0 of those that are prepared already: garbage collection measures them
     op.add_column("datasets", sa.Column("prepared_bytes", sa.BigInteger, nullable=False, server_default="0"))
+    rows = sa.text("prepared_key IS NOT NULL AND prepared_bytes = 0")
+    op.create_index("datasets_unmeasured", "datasets", ["id"], unique=False, sqlite_where=rows, postgresql_where=rows)

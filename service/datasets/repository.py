@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from service import process_identity
 from service.database import db_now, db_time
-from service.datasets.tables import Blob, DatasetVersion
+from service.datasets.tables import UNMEASURED, Blob, DatasetVersion
 from service.keys.tables import Project
 from service.leases import Claim
 
@@ -224,7 +224,7 @@ def prepared_bytes(session: Session, project_id: str) -> int:
 def unmeasured(session: Session, limit: int) -> Sequence[tuple[str, str]]:
     """Return (id, key) of datasets that were prepared before their bytes were counted."""
     found = select(DatasetVersion.id, DatasetVersion.prepared_key).where(
-        DatasetVersion.prepared_key.is_not(None), DatasetVersion.prepared_bytes == 0, DatasetVersion.kind != "weights"
+        text(UNMEASURED), DatasetVersion.kind != "weights"
     )
     return [(row.id, row.prepared_key or "") for row in session.execute(found.limit(limit))]
 

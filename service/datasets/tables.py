@@ -11,6 +11,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 from service.database import Base, Json, UtcDateTime, partial_index
 from service.leases import Leased
 
+UNMEASURED = "prepared_key IS NOT NULL AND prepared_bytes = 0"
+"""SQL of "the prepared form has not been measured", word for word as in the index that serves it."""
+
 
 class Blob(Base):
     """Bytes in storage, named by their SHA-256."""
@@ -33,6 +36,7 @@ class DatasetVersion(Leased, Base):
         Index("datasets_by_project_state", "project_id", "state", "id"),
         Index("datasets_by_name", "project_id", "name", "id"),
         Index("datasets_by_blob", "blob_sha256"),
+        partial_index("datasets_unmeasured", "id", where=UNMEASURED),
         partial_index("datasets_by_lease", "lease_expires_at", where="lease_expires_at IS NOT NULL"),
     )
     id: Mapped[str] = mapped_column(String(40), primary_key=True)

@@ -22,7 +22,9 @@ NOT_OURS = (str(ROOT / "tests") + "/", str(ROOT / "migrations") + "/")
 FEW_ROWS = frozenset({"projects", "api_keys", "workers", "housekeeping", "webhooks"})
 """Tables that an operator or a project's admins fill by hand, or that have a row for each worker."""
 GROWING = frozenset(Base.metadata.tables) - FEW_ROWS
-OF_DUE_WORK = frozenset({"jobs_to_compact", "jobs_by_lease", "datasets_by_lease", "inference_requests_by_lease"})
+OF_DUE_WORK = frozenset(
+    {"jobs_to_compact", "jobs_by_lease", "datasets_by_lease", "datasets_unmeasured", "inference_requests_by_lease"}
+)
 """Indexes of the few rows with which something is to be done: to read one from end to end is what it is for."""
 ALLOWED: dict[str, str] = {
     r"^SELECT blobs\.sha256 \nFROM blobs \nWHERE NOT \(EXISTS": "once in ten minutes: every blob is looked up in an index",
