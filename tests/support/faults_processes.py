@@ -135,6 +135,7 @@ def waiting_for_ever() -> None:
 @fault(None, state="cancelled")
 def a_cancel_while_it_hangs(scene: Scene) -> Iterator[None]:
     hangs = scene.folder / "hangs"
+    scene.settings = {"confinement": "off"}  # so that the process can leave a mark for this one
 
     def hang() -> None:
         hangs.touch()
@@ -168,6 +169,8 @@ def a_mistake_of_ours_in_the_supervisor(scene: Scene) -> Iterator[None]:
 
 @fault("spool_damaged", "a damaged line after byte", "log")
 def a_spool_with_a_damaged_line(scene: Scene) -> Iterator[None]:
+    scene.settings = {"confinement": "off"}  # so that it finds its spool by the job
+
     def damage() -> None:
         (spool,) = (scene.place.context.settings.scratch / scene.job).glob("*/spool")
         with spool.open("ab") as file:
