@@ -43,6 +43,7 @@ from trainkit.spec.read_options import (
     Quote,
     ReadOptions,
     Sheet,
+    SkipRows,
     TargetTask,
     Thousands,
 )
@@ -75,6 +76,7 @@ def query_options(
     quote: Annotated[Quote | None, Query()] = None,
     encoding: Annotated[Encoding | None, Query()] = None,
     sheet: Annotated[Sheet | None, Query()] = None,
+    skip_rows: Annotated[SkipRows | None, Query()] = None,
     header: Annotated[bool | None, Query(description="Tables: whether the first row names the columns.")] = None,
     decimal: Annotated[Decimal | None, Query()] = None,
     thousands: Annotated[Thousands | None, Query()] = None,
@@ -93,6 +95,7 @@ def form_options(
     quote: Annotated[Quote | None, Form()] = None,
     encoding: Annotated[Encoding | None, Form()] = None,
     sheet: Annotated[Sheet | None, Form()] = None,
+    skip_rows: Annotated[SkipRows | None, Form()] = None,
     header: Annotated[bool | None, Form()] = None,
     decimal: Annotated[Decimal | None, Form()] = None,
     thousands: Annotated[Thousands | None, Form()] = None,

@@ -136,6 +136,7 @@ def _workbook(draw: Callable[..., Any], columns: dict[str, list[Any]]) -> bytes:
 def _delimited(draw: Callable[..., Any], columns: dict[str, list[Any]]) -> Written:
     dialect = {
         "delimiter": draw(st.sampled_from([",", ";", "\t", "|"])),
+        "titles": draw(st.sampled_from([0, 0, 1, 3])),
         "encoding": draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252"])),
         "newline": draw(st.sampled_from(["\n", "\r\n"])),
         "quoting": draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])),
@@ -166,6 +167,10 @@ def _delimited(draw: Callable[..., Any], columns: dict[str, list[Any]]) -> Writt
         body = _with_blanks(body, dialect)
     if dialect["separator_line"]:
         body = f"sep={dialect['delimiter']}{dialect['newline']}{body}"
+    if dialect["titles"] and not dialect["separator_line"]:
+        body = "".join(f"title {n}, of{dialect['newline']}" for n in range(int(dialect["titles"]))) + body
+    else:
+        dialect["titles"] = 0
     data = body.encode(dialect["encoding"])
     return Written(gzip.compress(data) if dialect["gzip"] else data, "csv", dialect, columns)
 

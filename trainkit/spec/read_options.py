@@ -19,7 +19,28 @@ def _text_encoding(name: str) -> str:
     return name
 
 
-Delimiter = Annotated[str, Field(pattern=r'^([^\r\n\x00"]|tab)$', description="Tables: one character, or `tab`.")]
+def _not_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number")
+    return value
+
+
+Delimiter = Annotated[
+    str,
+    Field(
+        pattern=r'^([^\r\n\x00"]|tab|blanks)$',
+        description="Tables: one character, or `tab`; `blanks`: any number of blanks and tabs, as in aligned columns.",
+    ),
+]
+SkipRows = Annotated[
+    int,
+    BeforeValidator(_not_boolean),
+    Field(
+        ge=0,
+        le=1000,
+        description="Delimited text and Excel: lines, or rows of the sheet, above the table that are not read: titles.",
+    ),
+]
 Encoding = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9_.:-]{1,40}$", description="Tables: such as utf-8, cp1252, utf-16."),
@@ -127,6 +148,7 @@ class ReadOptions(BaseModel):
     quote: Quote | None = None
     encoding: Encoding | None = None
     sheet: Sheet | None = None
+    skip_rows: SkipRows | None = None
     header: Header | None = None
     decimal: Decimal | None = None
     thousands: Thousands | None = None

@@ -11,7 +11,7 @@ from typing import Any
 from trainkit.data.errors import DataError, DataProblem, data_error
 from trainkit.data.limits import check_columns, check_memory, check_names, limits
 from trainkit.data.table.column_format import NUMBER_MISSING
-from trainkit.data.table.dialect import SEPARATOR_LINE, SNIFFED_ROWS, Dialect
+from trainkit.data.table.dialect import BLANKS, SEPARATOR_LINE, SNIFFED_ROWS, Dialect, aligned_cells
 
 FIELD_LIMIT = 10 * 2**20
 LINE_BYTES, TEXT_CELL_BYTES = 320, 60
@@ -43,6 +43,9 @@ def read_rows(text: str, dialect: Dialect) -> DelimitedRows:
     _check_size(text, dialect)
     lines = list(io.StringIO(text, newline=""))
     first = 1 if lines and SEPARATOR_LINE.fullmatch(lines[0]) else 0
+    first += dialect.skip_rows
+    if dialect.delimiter == BLANKS:
+        lines = [aligned_cells(line) for line in lines]
     # blanks after a delimiter are no part of a value, and do not hide its quote
     reader = csv.reader(lines[first:], strict=False, **_options(dialect))
     rows: list[list[str]] = []
@@ -79,8 +82,8 @@ def _check_size(text: str, dialect: Dialect) -> None:
 
 
 def _options(dialect: Dialect) -> dict[str, Any]:
-    skip = dialect.delimiter != " "
-    return {"delimiter": dialect.delimiter, "quotechar": dialect.quote, "skipinitialspace": skip}
+    delimiter = "\t" if dialect.delimiter == BLANKS else dialect.delimiter
+    return {"delimiter": delimiter, "quotechar": dialect.quote, "skipinitialspace": delimiter != " "}
 
 
 def stray_quote(lines: Sequence[str], dialect: Dialect) -> str:

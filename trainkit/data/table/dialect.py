@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -17,6 +18,10 @@ SNIFFED_ROWS = 50
 SNIFFED_CHARACTERS = 65536
 SEPARATOR_LINE = re.compile(r'\s*"?sep=(?P<delimiter>[^\r\n"])"?\s*\r?\n?', re.IGNORECASE)
 """Excel's first line that names the delimiter; it is no row."""
+BLANKS = "blanks"
+"""The delimiter of columns that any number of blanks and tabs keep apart."""
+MIN_ALIGNED_COLUMNS = 3
+BLANKS_OR_QUOTED = re.compile(r'("(?:[^"]|"")*"(?=[ \t]|$))|[ \t]+')
 BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 
@@ -31,9 +36,13 @@ class Dialect(BaseModel):
     header: bool = True
     sheet: str | None = None
     """The sheet of an Excel workbook."""
+    skip_rows: int = 0
+    """Lines, or rows of a sheet, above the table."""
 
 
-def detect_dialect(text: str, encoding: str, options: ReadOptions) -> tuple[Dialect, bool]:
+def detect_dialect(
+    text: str, encoding: str, options: ReadOptions, is_number: Callable[[str], bool]
+) -> tuple[Dialect, bool]:
     """Return (the dialect of delimited text, whether its first line is Excel's `sep=;`).
 
     `header` is decided later, from the rows: it is what `options` say, else True.
@@ -41,11 +50,36 @@ def detect_dialect(text: str, encoding: str, options: ReadOptions) -> tuple[Dial
     line = SEPARATOR_LINE.match(text)
     separator = options.separator or (line["delimiter"] if line else None)
     body = text[line.end() :] if line else text
+    skip_rows = options.skip_rows or 0
+    if skip_rows:
+        body = "".join(io.StringIO(body, newline="").readlines()[skip_rows:])
     sample = body[:SNIFFED_CHARACTERS].splitlines()[:SNIFFED_ROWS]
     quote = options.quote or _quote(sample, separator)
-    delimiter = separator or _delimiter(sample, quote)
+    delimiter = separator or _delimiter(sample, quote) or (BLANKS if is_aligned(sample, is_number) else ",")
     header = True if options.header is None else options.header
-    return Dialect(encoding=encoding, delimiter=delimiter, quote=quote, header=header), line is not None
+    dialect = Dialect(encoding=encoding, delimiter=delimiter, quote=quote, header=header, skip_rows=skip_rows)
+    return dialect, line is not None
+
+
+def aligned_cells(line: str) -> str:
+    """Return a line whose columns blanks keep apart, outside of quotes, with a tab in place of each run of blanks."""
+    body = line.rstrip("\r\n")
+    return BLANKS_OR_QUOTED.sub(lambda found: found[1] or "\t", body.strip(" \t")) + line[len(body) :]
+
+
+def is_aligned(sample: Sequence[str], is_number: Callable[[str], bool]) -> bool:
+    """Return whether blanks keep columns apart, beyond doubt: no other reading gives these lines columns of numbers.
+
+    All lines have the same number of cells, at least three, of which two or more are numbers in each line but the
+    first; and no line is a single number with blanks between its thousands, nor a sentence.
+    """
+    rows = [aligned_cells(line).split("\t") for line in sample if line.strip()]
+    if len(rows) < 3 or len(rows[0]) < MIN_ALIGNED_COLUMNS or any(len(row) != len(rows[0]) for row in rows):
+        return False
+    if any(is_number(line.strip()) for line in sample if line.strip()):
+        return False
+    numeric = [place for place in range(len(rows[0])) if all(is_number(row[place]) for row in rows[1:])]
+    return len(numeric) >= 2 and 2 * len(numeric) >= len(rows[0])
 
 
 def decode_text(raw: bytes, where: str, declared: str | None = None) -> tuple[str, str]:
@@ -120,8 +154,11 @@ def _rows(sample: Sequence[str], delimiter: str, quote: str) -> list[list[str]]:
 
 
 def _delimiter(sample: Sequence[str], quote: str) -> str:
-    """Return the delimiter (, tab ; |) with the most fields, where the first row and most others have the same number."""
-    best, most = ",", 1
+    """Return the delimiter (, tab ; |) with the most fields, where the first row and most others have the same number.
+
+    "" where none gives two fields.
+    """
+    best, most = "", 1
     for candidate in DELIMITERS:
         counts = [len(row) for row in _rows(sample, candidate, quote)]
         common = max(set(counts), key=counts.count) if counts else 1
@@ -135,7 +172,7 @@ def _quote(sample: Sequence[str], delimiter: str | None) -> Literal['"', "'"]:
     """Return the apostrophe where it, and no quotation mark, stands around values, else the quotation mark."""
     if any('"' in line for line in sample) or not any("'" in line for line in sample):
         return '"'
-    delimiter = delimiter or _delimiter(sample, "'")
+    delimiter = delimiter or _delimiter(sample, "'") or ","
     fields = [field.strip() for line in sample for field in line.split(delimiter)]
     opened = sum(field.startswith("'") for field in fields)
     closed = sum(field.endswith("'") for field in fields)

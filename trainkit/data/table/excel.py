@@ -33,13 +33,14 @@ SCANNED_BYTES = 1 << 20
 LONGEST_CELL = 1 << 16
 """Bytes of a cell's XML that may lie across two blocks of a scan."""
 MERGED = re.compile(rb"<(?:\w+:)?mergeCell\s[^<>]*?ref=[\"']([A-Z]{1,3}[0-9]+:[A-Z]{1,3}[0-9]+)[\"']")
+ROW_NUMBER = re.compile(rb"[0-9]+")
 UNCALCULATED = re.compile(
     rb"<(?:\w+:)?c\s(?![^<>]*t=[\"']str[\"'])[^<>]*?r=[\"']([A-Z]{1,3}[0-9]+)[\"'][^<>]*>\s*"
     rb"<(?:\w+:)?f(?:\s[^<>]*)?(?:/>|>[^<]*</(?:\w+:)?f>)\s*(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
 )
 """A formula's cell without a stored result; the result of text, t="str", may be empty."""
 HINT = "Open the workbook in a spreadsheet program and save it again as .xlsx, or export the sheet as CSV."
-TITLE_HINT = "Delete the rows above the row with the column names, or export the table alone as CSV."
+TITLE_HINT = "Set `skip_rows` to the number of rows above the row with the column names, or delete them."
 
 
 @dataclass(slots=True)
@@ -75,11 +76,13 @@ def read_sheet(
     header: bool | None = None,
     known: Sequence[str] | None = None,
     dates_as_text: bool = True,
+    skip_rows: int = 0,
 ) -> SheetTable:
     """Read one sheet of a workbook: `sheet`, else the first one.
 
     `header`: whether the first row names the columns; None: found out. `known`: for a request, the names of the
-    columns that the first row may give; and of several sheets none is then chosen silently. Raises DataError.
+    columns that the first row may give; and of several sheets none is then chosen silently. `skip_rows`: rows of the
+    sheet above the table; of a request they are left out only if they are there. Raises DataError.
     """
     _check_entries(path)
     with warnings.catch_warnings():
@@ -87,8 +90,12 @@ def read_sheet(
         try:
             with path.open("rb") as file, zipfile.ZipFile(file) as bundle:
                 chosen, others = _open(file, path.name, sheet, alone=known is not None)
-                _refuse_uncertain_cells(bundle, chosen)
                 rows, gaps = _rows(chosen)
+                if known is not None and skip_rows and not _has_titles(rows, known, header, skip_rows):
+                    skip_rows = 0
+                rows = [row for row in rows if row[0] > skip_rows]
+                gaps = [(first, last) for first, last in gaps if rows and first > rows[0][0]]
+                _refuse_uncertain_cells(bundle, chosen, skip_rows)
         except (DataError, MemoryError):
             raise
         except Exception as error:  # openpyxl raises KeyError, ValueError, TypeError, ParseError ... for damaged parts
@@ -140,7 +147,21 @@ def _quoted(titles: Sequence[str]) -> str:
     return ", ".join(shown(title) for title in titles[:20]) + more
 
 
-def _refuse_uncertain_cells(bundle: zipfile.ZipFile, sheet: Any) -> None:
+def _has_titles(rows: list[tuple[int, list[Any]]], known: Sequence[str], header: bool | None, skip_rows: int) -> bool:
+    """Whether the rows of a request that the training sheet had above its table are there as well."""
+    below = [cells for number, cells in rows if number > skip_rows]
+    if not below or len(below) == len(rows):
+        return len(below) < len(rows)
+    first, names = rows[0][1], set(known)
+    if header:
+        named, named_below = (
+            len(names & {category_of(value) for value in cells if value is not None}) for cells in (first, below[0])
+        )
+        return named_below > named
+    return len(first) != len(below[0])
+
+
+def _refuse_uncertain_cells(bundle: zipfile.ZipFile, sheet: Any, skip_rows: int) -> None:
     """Raise DataError for merged cells, of which only the first has a value, and formulas whose result is not stored.
 
     Read-only sheets of openpyxl do not tell either, and would give empty cells.
@@ -149,12 +170,16 @@ def _refuse_uncertain_cells(bundle: zipfile.ZipFile, sheet: Any) -> None:
     with bundle.open(sheet._worksheet_path) as file:
         while block := file.read(SCANNED_BYTES):
             text = before + block
-            if merged := MERGED.search(text):
+            for merged in MERGED.finditer(text):
+                if max(int(number) for number in ROW_NUMBER.findall(merged[1])) <= skip_rows:
+                    continue
                 cells = merged[1].decode()
                 message = f"the cells {cells} are merged, so that all but the first are empty"
-                hint = "Unmerge them and fill each cell; a merged title above the table is to be deleted."
+                hint = "Unmerge them and fill each cell; rows of titles above the table are left out by `skip_rows`."
                 raise data_error("merged_cells", message, f"sheet {shown(sheet.title)}, {cells}", hint)
-            if formula := UNCALCULATED.search(text):
+            for formula in UNCALCULATED.finditer(text):
+                if int(ROW_NUMBER.findall(formula[1])[0]) <= skip_rows:
+                    continue
                 cell = formula[1].decode()
                 hint = "Open the workbook in a spreadsheet program and save it, so that results are stored."
                 where = f"sheet {shown(sheet.title)}, cell {cell}"

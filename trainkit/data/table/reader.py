@@ -21,11 +21,12 @@ from trainkit.data.table.column_detection import (
     detect_text,
     detect_values,
     file_evidence,
+    is_number_text,
     is_quantity,
 )
 from trainkit.data.table.column_report import findings_of, reading_of
 from trainkit.data.table.delimited import check_bad_rows, column_names, is_header, read_rows
-from trainkit.data.table.dialect import Dialect, decode_text, detect_dialect
+from trainkit.data.table.dialect import BLANKS, Dialect, decode_text, detect_dialect
 from trainkit.data.table.excel import is_workbook, read_sheet
 from trainkit.data.table.json_rows import ABSENT, JSON_ARRAY, fields_of, json_lines, json_list
 from trainkit.data.table.parquet import read_distinct, read_parquet
@@ -77,9 +78,12 @@ def read_columns(path: Path, target: str | None, reading: ReadOptions = DEFAULT_
         columns, detected = read_parquet(path, reading)
         dialect = Dialect(file="parquet")
     elif is_workbook(path):
-        sheet = read_sheet(path, sheet=reading.sheet, header=reading.header)
+        sheet = read_sheet(path, sheet=reading.sheet, header=reading.header, skip_rows=reading.skip_rows or 0)
         columns, detected = _of_values(sheet.columns, reading)
-        dialect, findings = Dialect(file="excel", header=sheet.header, sheet=sheet.sheet), sheet.findings
+        dialect, findings = (
+            Dialect(file="excel", header=sheet.header, sheet=sheet.sheet, skip_rows=reading.skip_rows or 0),
+            sheet.findings,
+        )
         details |= {"sheet": sheet.sheet, "header": sheet.header}
     else:
         refuse_other_types(start, path.name, encoded=reading.encoding is not None)
@@ -95,6 +99,12 @@ def read_columns(path: Path, target: str | None, reading: ReadOptions = DEFAULT_
             details |= {"delimiter": dialect.delimiter, "encoding": encoding, "header": dialect.header}
     if reading.sheet is not None and dialect.file != "excel":
         raise data_error("not_excel", "`sheet` is for Excel workbooks, and this is none", "sheet", "Leave it out.")
+    if reading.skip_rows and dialect.file not in ("excel", "delimited"):
+        message = "`skip_rows` is for delimited text and Excel workbooks, and this is neither"
+        raise data_error("no_lines", message, "skip_rows", "Leave it out.")
+    if dialect.delimiter == BLANKS and reading.delimiter is None:
+        message = f"blanks keep its {len(columns)} columns apart; set `delimiter` if they are a part of values"
+        findings = [*findings, finding("info", "aligned_columns", message)]
     if not columns:
         raise data_error("no_columns", "the table has no columns", path.name)
     for place, name in (("target", target), *(("columns", name) for name in reading.columns or ())):
@@ -152,7 +162,7 @@ def _delimited(
     where: str, text: str, encoding: str, bad: list[dict[str, str]], options: ReadOptions
 ) -> tuple[Dialect, dict[str, Column], list[DetectedColumn]]:
     """Read delimited text. Rows of a wrong length are appended to `bad`; more than 5 % of them raise DataError."""
-    dialect, _ = detect_dialect(text, encoding, options)
+    dialect, _ = detect_dialect(text, encoding, options, is_number_text)
     table = read_rows(text, dialect)
     if not table.rows:
         raise data_error("empty", "the file holds no values", where)

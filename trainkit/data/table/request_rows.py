@@ -126,7 +126,14 @@ def _workbook(table_format: TableFormat, body: bytes, features: Sequence[str]) -
         if not is_workbook(path):
             found = office_type(archive.names(path)) or FileType("a zip archive", "Send the table itself.")
             raise wrong_type(found, "the body")
-        sheet = read_sheet(path, sheet=dialect.sheet, header=dialect.header, known=features, dates_as_text=False)
+        sheet = read_sheet(
+            path,
+            sheet=dialect.sheet,
+            header=dialect.header,
+            known=features,
+            dates_as_text=False,
+            skip_rows=dialect.skip_rows,
+        )
     columns = sheet.columns
     if not sheet.header:
         by_width = {len(features): list(features), len(table_format.names): table_format.names}
@@ -154,13 +161,7 @@ def _date_text(value: Any, column: ColumnFormat | None) -> Any:
 
 def _delimited(table_format: TableFormat, text: str, media_type: str, features: Sequence[str]) -> TableRows:
     known = {*table_format.names, *features}
-    table = max(
-        (
-            _parsed(table_format.dialect, text, delimiter)
-            for delimiter in _delimiters(table_format.dialect, text, media_type)
-        ),
-        key=lambda parsed: len(known.intersection(parsed.rows[0])) if parsed.rows else 0,
-    )
+    table = _request_table(table_format, text, media_type, known, {len(features), len(table_format.names)})
     rows = table.rows
     names: list[str] = []
     first = 0
@@ -191,6 +192,34 @@ def _delimited(table_format: TableFormat, text: str, media_type: str, features: 
     # an empty cell is a missing value in every text, also for the columns of a typed file
     columns = {name: [cell or None for cell in column] for name, column in zip(names, cells, strict=True)}
     return TableRows(columns, len(places), places)
+
+
+def _request_table(
+    table_format: TableFormat, text: str, media_type: str, known: set[str], widths: set[int]
+) -> DelimitedRows:
+    """Read the text with the delimiter that gives most of the known names, without the titles above it if it has them."""
+    dialect = table_format.dialect
+    delimiters = _delimiters(dialect, text, media_type)
+
+    def read(skip_rows: int) -> DelimitedRows:
+        chosen = dialect.model_copy(update={"skip_rows": skip_rows})
+        return max((_parsed(chosen, text, delimiter) for delimiter in delimiters), key=lambda one: _names(one, known))
+
+    if not dialect.skip_rows:
+        return read(0)
+    try:
+        whole = read(0)
+    except DataError:  # the titles are no rows
+        return read(dialect.skip_rows)
+    below = read(dialect.skip_rows)
+    if dialect.header:
+        return below if _names(below, known) > _names(whole, known) else whole
+    return whole if whole.rows and len(whole.rows[0]) in widths else below
+
+
+def _names(table: DelimitedRows, known: set[str]) -> int:
+    """Return how many known names are in the first row."""
+    return len(known.intersection(table.rows[0])) if table.rows else 0
 
 
 def _delimiters(dialect: Dialect, text: str, media_type: str) -> list[str]:

@@ -17,13 +17,15 @@ from trainkit.data import Dataset, TableInputs, prepare
 from trainkit.data.table.request_rows import TableRows, read_request
 from trainkit.fit.encoding.table_encoder import TableEncoder
 from trainkit.spec.preprocess import Impute
+from trainkit.spec.read_options import ReadOptions
 
 QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 
 
 def intake(folder: Path, table: Written) -> Dataset:
     (folder / "file").write_bytes(table.data)
-    prepare(folder / "file", folder / "prepared", target=table.target)
+    reading = ReadOptions(skip_rows=table.dialect.get("titles"))
+    prepare(folder / "file", folder / "prepared", target=table.target, reading=reading)
     return Dataset.load(folder / "prepared")
 
 
