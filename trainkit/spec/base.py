@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -69,5 +70,20 @@ def as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) or (isinstance(value, Mapping) and "kind" in value) else value
 
 
-OneOrMore = BeforeValidator(as_list)
-"""Annotation of a list of kinds: one alone needs no brackets."""
+class _OneOrMore:
+    """Annotation of a list of kinds: one alone needs no brackets. The JSON schema says so."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        written = core_schema.union_schema([schema, handler.generate_schema(_item_of(source))])
+        return core_schema.no_info_before_validator_function(as_list, schema, json_schema_input_schema=written)
+
+
+def _item_of(source: Any) -> Any:
+    """The type of the entries of `tuple[T, ...]`, also within Annotated and beside None."""
+    if get_origin(source) is tuple:
+        return get_args(source)[0]
+    return _item_of(next(part for part in get_args(source) if part is not NoneType))
+
+
+OneOrMore = _OneOrMore()

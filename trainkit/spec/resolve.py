@@ -277,6 +277,14 @@ def _warnings_of_training(spec: JobSpec, context: checks.CheckContext) -> Iterat
             yield Problem(
                 f"/train/sanity_checks/{index}", "sanity_check_skipped", f"{check} is skipped: {reason}", "Remove it."
             )
+    if spec.start_from is not None and spec.start_from.head == "keep" and spec.start_from.file is not None:
+        yield Problem(
+            "/start_from/head",
+            "unchecked_head",
+            "whether the file's last layer has the dataset's classes is seen only by the worker, where the file lies: "
+            "the job fails at its start if it has not",
+            "Upload the file as a dataset of kind weights and name it in `start_from.dataset` to have it checked here.",
+        )
     phases = spec.start_from.phases if spec.start_from else ()
     total = sum(phase.epochs for phase in phases)
     if phases and "epochs" in spec.train.model_fields_set and spec.train.epochs != total:

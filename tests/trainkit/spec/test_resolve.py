@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from trainkit.data.load import load_dataset
-from trainkit.spec import ColumnFacts, DatasetFacts, SpecError, resolve
+from trainkit.spec import ColumnFacts, DatasetFacts, JobSpec, SpecError, resolve
 
 GREY = DatasetFacts(
     kind="images", samples=1000, input_shape=(1, 8, 8), classes={"a": 500, "b": 500}, target_type="class"
@@ -232,3 +233,19 @@ def test_weights_by_hand_are_one_for_each_class_by_name():
 def test_a_weight_is_a_positive_number(weight):
     (problem,) = refusals(GREY, balance={"a": 1, "b": weight})
     assert problem[0] == "/balance/b"
+
+
+def test_a_kept_head_of_a_file_is_checked_on_the_worker():
+    found = resolved(NUMBERS, start_from={"file": "w.safetensors", "head": "keep"}).warnings
+    assert [warning.pointer for warning in found if warning.code == "unchecked_head"] == ["/start_from/head"]
+
+
+@pytest.mark.parametrize(
+    "short", [{"preprocess": "z_score"}, {"preprocess": {"kind": "z_score"}}, {"augment": "noise"}, {"early_stop": "diverged"}]
+)
+def test_the_json_schema_takes_one_step_without_a_list(short):
+    document = {"dataset": "ds_1", "model": {"kind": "mlp"}, **short}
+    JobSpec.model_validate(document)
+    assert Draft202012Validator(JobSpec.model_json_schema()).is_valid(document)
+    for section in short:
+        assert not Draft202012Validator(JobSpec.model_json_schema()).is_valid({**document, section: 3})
