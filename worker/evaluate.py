@@ -94,6 +94,10 @@ def _file(
         path.write_bytes(request)
         try:
             kind, _ = detect_kind(path)
+            if kind == "table" and model.description.get("task") == "forecasting" and model.sequence_table is None:
+                hint = 'Upload it as a dataset and send {"dataset": "ds_..."}: its report says how it was read.'
+                message = "the model does not know how the file of its series was read"
+                raise BadInputError("not_a_dataset", message, "", hint)
             if kind == "table" and model.description.get("dataset", {}).get("kind") == "sequences":
                 kind = "sequences"  # in long form
             data, _, details = read(path, kind=kind, target=target, reading=_reading(model, kind))

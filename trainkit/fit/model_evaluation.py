@@ -37,6 +37,7 @@ from trainkit.fit.encoding.encode import (
     parse,
     with_channels,
 )
+from trainkit.fit.encoding.forecast import as_windows, cut_windows
 from trainkit.fit.encoding.prepare import Part, cut_parts, make_part, refuse_non_finite
 from trainkit.fit.encoding.table_encoder import RowWarnings, TableEncoder
 from trainkit.fit.ensemble import ensemble_metrics
@@ -45,9 +46,12 @@ from trainkit.fit.evaluation.evaluate import evaluation, measure, outputs_of
 from trainkit.fit.models.trained_model import EnsembleModel, TrainedModel
 from trainkit.spec import JobSpec
 from trainkit.spec.facts import MOST_UNLABELLED
+from trainkit.spec.forecasting import cuts_windows
+from trainkit.spec.problems import SpecError
 
 PartName = Literal["all", "train", "validation", "test"]
 MOST_PROBLEMS = 20
+UPLOAD_SERIES = 'Upload the table as a dataset, and evaluate {"dataset": "ds_..."}: its report says how it was read.'
 UNLABELLED = -1
 """The class index of a row without a label."""
 Index = NDArray[np.int64]
@@ -98,11 +102,7 @@ def evaluate_model(
     """
     spec = JobSpec.model_validate(model.description["spec"])
     if spec.task == "forecasting":
-        raise _refusal(
-            "not_for_forecasting",
-            "a forecasting model is measured on windows of its own series",
-            hint="Train a job on the longer series; its test part holds the last steps.",
-        )
+        data = _windows_of(model, spec, data, target, part, is_training_dataset)
     samples = _labelled(model, spec, data, target, part, is_training_dataset)
     if not len(samples.truth):
         raise _refusal("empty_part", f"the part {part} holds no samples", hint="Choose another part.")
@@ -124,6 +124,66 @@ def evaluate_model(
         message = f"no sample is of {_listed(absent)}: precision, recall and f1 are means over the classes that occur"
         warnings.append({"code": "absent_class", "message": message})
     return {**result, **ablated, "warnings": [*warnings, *_row_warnings(of_rows, samples)]}
+
+
+def _windows_of(
+    model: TrainedModel | EnsembleModel,
+    spec: JobSpec,
+    data: Dataset | TableRows,
+    target: str | None,
+    part: PartName,
+    is_training_dataset: bool,
+) -> Dataset:
+    """The windows of a series, in the columns that the model was trained on; their parts are cut by time.
+
+    Sequences that come with a number each are windows already.
+    """
+    if isinstance(data, TableRows):
+        raise _refusal("wrong_kind", "a forecasting model reads a series", hint=UPLOAD_SERIES)
+    if not cuts_windows(spec, data.facts):
+        return data
+    if part != "all" and not is_training_dataset:
+        raise _no_part(part)
+    try:
+        if isinstance(data.inputs, TableInputs):
+            series, forecast = _named_series(model, data, data.inputs, target)
+            return cut_windows([series], forecast, spec)
+        return as_windows(spec, data)
+    except SpecError as error:
+        first = error.problems[0]
+        raise _refusal(first.code, first.message, hint=first.hint) from None
+
+
+def _named_series(
+    model: TrainedModel | EnsembleModel, data: Dataset, inputs: TableInputs, target: str | None
+) -> tuple[NDArray[np.float32], list[int]]:
+    """(T, F) of the columns that the model was trained on, in their order, and which of them it forecasts."""
+    names = model.description.get("dataset", {}).get("series")
+    if names is None:
+        message = "the model does not say which columns it was trained on"
+        raise _refusal("unknown_columns", message, hint="Train it again; models keep the names now.")
+    first = model
+    while isinstance(first, EnsembleModel):
+        first = first.members[0]
+    outputs = first.description["outputs"]
+    forecast = list(range(len(names))) if outputs == len(names) else [len(names) - 1]
+    if target is not None and (len(forecast) > 1 or target != names[-1]):
+        message = f"the model forecasts {_listed([names[place] for place in forecast])}, and not {shown(target)}"
+        raise _refusal("wrong_target", message, hint="Leave `target` out.")
+    problems = []
+    for name in names:
+        facts = data.facts.column(name)
+        if facts is None:
+            hint = f"The model reads the columns {_listed(names)}."
+            problems.append(InputProblem("missing_column", f"the series has no column {shown(name)}", None, name, hint))
+        elif facts.type != "numeric" or facts.missing or facts.infinite:
+            message = f"the column {shown(name)} is no series of numbers without gaps"
+            hint = "Fill gaps before the upload; the dataset's report says how the column was read."
+            problems.append(InputProblem("not_a_series", message, None, name, hint))
+    if problems:
+        raise InputError(problems[:MOST_PROBLEMS])
+    columns = [np.asarray(inputs.columns[name].values, np.float32) for name in names]
+    return np.stack(columns, axis=1), forecast
 
 
 def _measure(

@@ -66,6 +66,8 @@ class DatasetFacts(BaseModel):
     """The numbers to predict are the same in all samples."""
     lengths: tuple[int, int] | None = None
     """Shortest and longest sequence."""
+    series: tuple[str, ...] | None = None
+    """Windows of a table: the columns of a step, the target last."""
 
     def column(self, name: str) -> ColumnFacts | None:
         """The column of that name, or None."""

@@ -77,6 +77,7 @@ def windowed(spec: JobSpec, facts: DatasetFacts) -> DatasetFacts:
         constant_target=facts.constant_target,
         splits={"train": series * train, "validation": series * validation, "test": series * test},
         lengths=(window, window),
+        series=tuple(numeric_columns(spec, facts)) if facts.kind == "table" else None,
     )
 
 

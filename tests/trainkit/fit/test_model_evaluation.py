@@ -221,9 +221,66 @@ def test_numbers_that_look_like_classes_are_numbers_for_a_regression() -> None:
     )
 
 
-def test_forecasts_are_refused() -> None:
-    values = np.sin(np.arange(200) / 5).astype(np.float32)[:, None]
-    data = Dataset.from_arrays(values)
-    model = tk.fit(spec({"kind": "gru", "hidden": 4}, task="forecasting", dataset={"id": "d", "window": 8}), data).model
-    with pytest.raises(InputError, match="forecasting model"):
-        tk.evaluate_model(model, data)
+FORECASTER = spec({"kind": "gru", "hidden": 4}, task="forecasting")
+
+
+def wave(steps: int = 200, shift: float = 0.0) -> dict[str, Any]:
+    time = np.arange(steps) / 5 + shift
+    return {"load": np.sin(time), "heat": np.cos(time) + time / 10, "wind": np.sin(time / 3)}
+
+
+def series_table(columns: dict[str, Any], target: str | None) -> Dataset:
+    held = {name: Column(np.asarray(values, np.float64)) for name, values in columns.items()}
+    return make_dataset("table", TableInputs(held), None, None, None, target=target)
+
+
+SERIES: dict[str, Callable[[], Dataset]] = {
+    "a table with a target": lambda: series_table(wave(), "heat"),
+    "a table without one": lambda: series_table(wave(), None),
+    "arrays": lambda: Dataset.from_arrays(np.stack(list(wave().values()), axis=1)),
+    "arrays with y": lambda: Dataset.from_arrays(np.stack([wave()["load"]], axis=1), wave()["heat"]),
+}
+
+
+@pytest.mark.parametrize("case", SERIES)
+def test_a_forecaster_is_evaluated_on_new_series(case: str, tmp_path: Path) -> None:
+    data = SERIES[case]()
+    result = tk.fit({**FORECASTER, "dataset": {"id": "d", "window": 8, "horizon": 3}}, data)
+    assert result.evaluation is not None
+    model = tk.load_model(result.model.save(tmp_path / "model"))
+    found = tk.evaluate_model(model, data, part="test", is_training_dataset=True)
+    assert without_warnings(found) == {**without_warnings(result.evaluation), "split": "test"}
+    everything = tk.evaluate_model(model, data)
+    assert everything["samples"] == 200 - 8 - 3 + 1
+    with pytest.raises(InputError, match="no part test"):
+        tk.evaluate_model(model, data, part="test")
+
+
+def test_the_evaluation_of_a_new_series_is_that_of_its_forecasts() -> None:
+    model = tk.fit({**FORECASTER, "dataset": {"id": "d", "window": 8, "horizon": 3}}, series_table(wave(), "heat")).model
+    later = wave(60, shift=7.0)
+    found = tk.evaluate_model(model, series_table({"extra": np.ones(60), **later}, "heat"))
+    steps = np.stack([later["load"], later["wind"], later["heat"]], axis=1).astype(np.float32)
+    forecasts = [model.predict(steps[start : start + 8].tolist())[0]["value"] for start in range(60 - 8 - 3 + 1)]
+    errors = np.array(forecasts) - later["heat"].astype(np.float32)[10:]
+    assert found["metrics"]["mse"] == pytest.approx(float((errors**2).mean()), rel=1e-4)
+    turned = dict(reversed(later.items()))
+    assert tk.evaluate_model(model, series_table(turned, None))["metrics"] == found["metrics"], "columns by their names"
+
+
+@pytest.mark.parametrize(
+    ("columns", "target", "code", "words"),
+    [
+        ({"load": np.ones(60), "heat": np.ones(60)}, None, "missing_column", 'no column "wind"'),
+        (wave(60) | {"wind": np.full(60, np.nan)}, None, "not_a_series", "without gaps"),
+        (wave(60), "load", "wrong_target", 'forecasts "heat"'),
+        (wave(9), None, "series_too_short", "need 11 steps"),
+    ],
+)
+def test_a_series_that_does_not_fit_is_refused(
+    columns: dict[str, Any], target: str | None, code: str, words: str
+) -> None:
+    model = tk.fit({**FORECASTER, "dataset": {"id": "d", "window": 8, "horizon": 3}}, series_table(wave(), "heat")).model
+    with pytest.raises(InputError, match=words) as refused:
+        tk.evaluate_model(model, series_table(columns, None), target=target)
+    assert refused.value.problems[0].code == code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +29,17 @@ def as_windows(spec: JobSpec, data: Dataset) -> Dataset:
     if not cuts_windows(spec, data.facts):
         return data
     series, forecast = _series(spec, data)
+    windows = cut_windows(series, forecast, spec)
+    names = tuple(numeric_columns(spec, data.facts)) if isinstance(data.inputs, TableInputs) else None
+    known = {"constant_target": data.facts.constant_target, "series": names}  # as `windowed` says without cutting
+    return replace(windows, facts=windows.facts.model_copy(update=known))
+
+
+def cut_windows(series: Sequence[Series], forecast: Sequence[int], spec: JobSpec) -> Dataset:
+    """The windows of series (T, F) as sequences, with the values of the features `forecast` some steps later as targets.
+
+    Raises SpecError when the series are too short.
+    """
     shortest = min((len(values) for values in series), default=0)
     horizon, window = spec.dataset.horizon, window_of(spec, shortest)
     xs: list[Series] = []
@@ -38,15 +50,13 @@ def as_windows(spec: JobSpec, data: Dataset) -> Dataset:
         if count < 1:
             continue
         xs += [values[start : start + window] for start in range(count)]
-        ys.append(values[window + horizon - 1 :, forecast].astype(np.float64))
+        ys.append(values[window + horizon - 1 :, list(forecast)].astype(np.float64))
         parts.append(_by_time(count, spec))
     if not xs:
         raise SpecError([too_short(window, horizon, max((len(values) for values in series), default=0))])
     offsets = np.arange(len(xs) + 1, dtype=np.int64) * window
     inputs = SequenceInputs(np.concatenate(xs).astype(np.float32), offsets)
-    windows = make_dataset("sequences", inputs, np.concatenate(ys), None, np.concatenate(parts))
-    known = {"constant_target": data.facts.constant_target}  # as `windowed` says without cutting
-    return replace(windows, facts=windows.facts.model_copy(update=known))
+    return make_dataset("sequences", inputs, np.concatenate(ys), None, np.concatenate(parts))
 
 
 def _series(spec: JobSpec, data: Dataset) -> tuple[list[Series], list[int]]:

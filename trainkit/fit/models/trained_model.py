@@ -175,6 +175,7 @@ def describe_dataset(spec: JobSpec, facts: DatasetFacts) -> dict[str, Any]:
         "target": spec.dataset.target or facts.target,
         "input_dtype": facts.input_dtype,
         "channels": facts.channels,
+        "series": facts.series,
     }
 
 
