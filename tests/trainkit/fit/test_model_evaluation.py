@@ -257,7 +257,9 @@ def test_a_forecaster_is_evaluated_on_new_series(case: str, tmp_path: Path) -> N
 
 
 def test_the_evaluation_of_a_new_series_is_that_of_its_forecasts() -> None:
-    model = tk.fit({**FORECASTER, "dataset": {"id": "d", "window": 8, "horizon": 3}}, series_table(wave(), "heat")).model
+    model = tk.fit(
+        {**FORECASTER, "dataset": {"id": "d", "window": 8, "horizon": 3}}, series_table(wave(), "heat")
+    ).model
     later = wave(60, shift=7.0)
     found = tk.evaluate_model(model, series_table({"extra": np.ones(60), **later}, "heat"))
     steps = np.stack([later["load"], later["wind"], later["heat"]], axis=1).astype(np.float32)
@@ -280,7 +282,9 @@ def test_the_evaluation_of_a_new_series_is_that_of_its_forecasts() -> None:
 def test_a_series_that_does_not_fit_is_refused(
     columns: dict[str, Any], target: str | None, code: str, words: str
 ) -> None:
-    model = tk.fit({**FORECASTER, "dataset": {"id": "d", "window": 8, "horizon": 3}}, series_table(wave(), "heat")).model
+    model = tk.fit(
+        {**FORECASTER, "dataset": {"id": "d", "window": 8, "horizon": 3}}, series_table(wave(), "heat")
+    ).model
     with pytest.raises(InputError, match=words) as refused:
         tk.evaluate_model(model, series_table(columns, None), target=target)
     assert refused.value.problems[0].code == code

@@ -241,7 +241,8 @@ def test_a_kept_head_of_a_file_is_checked_on_the_worker():
 
 
 @pytest.mark.parametrize(
-    "short", [{"preprocess": "z_score"}, {"preprocess": {"kind": "z_score"}}, {"augment": "noise"}, {"early_stop": "diverged"}]
+    "short",
+    [{"preprocess": "z_score"}, {"preprocess": {"kind": "z_score"}}, {"augment": "noise"}, {"early_stop": "diverged"}],
 )
 def test_the_json_schema_takes_one_step_without_a_list(short):
     document = {"dataset": "ds_1", "model": {"kind": "mlp"}, **short}
