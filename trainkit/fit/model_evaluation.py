@@ -129,7 +129,7 @@ def evaluate_model(
 def _windows_of(
     model: TrainedModel | EnsembleModel,
     spec: JobSpec,
-    data: Dataset | TableRows,
+    data: Dataset | TableRows | ImageRows,
     target: str | None,
     part: PartName,
     is_training_dataset: bool,
@@ -138,7 +138,7 @@ def _windows_of(
 
     Sequences that come with a number each are windows already.
     """
-    if isinstance(data, TableRows):
+    if not isinstance(data, Dataset):
         raise _refusal("wrong_kind", "a forecasting model reads a series", hint=UPLOAD_SERIES)
     if not cuts_windows(spec, data.facts):
         return data
