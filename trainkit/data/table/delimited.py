@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from trainkit.data.table.dialect import BLANKS, SEPARATOR_LINE, SNIFFED_ROWS, Di
 FIELD_LIMIT = 10 * 2**20
 LINE_BYTES, TEXT_CELL_BYTES = 320, 60
 """Peak memory of each line and each cell of delimited text beside the text itself, measured: Python's lists and texts."""
+RUN_OF_BLANKS = re.compile(r"[ \t]+")
 MAX_BAD_ROWS_SHARE = 0.05
 
 
@@ -72,13 +74,23 @@ def read_rows(text: str, dialect: Dialect) -> DelimitedRows:
 def _check_size(text: str, dialect: Dialect) -> None:
     """Raise DataError for text of too many columns, or of more lines and cells than memory holds, before it is split."""
     end = text.find("\n") + 1 or len(text)
-    if text.count(dialect.delimiter, 0, end) >= limits().columns:
+    if _separators_in(text[:end], dialect) >= limits().columns:
         # delimiters between quotes separate nothing
-        first = next(csv.reader(io.StringIO(text, newline=""), strict=False, **_options(dialect)), [])
+        lines_of_text: Iterable[str] = io.StringIO(text, newline="")
+        if dialect.delimiter == BLANKS:
+            lines_of_text = map(aligned_cells, lines_of_text)
+        first = next(csv.reader(lines_of_text, strict=False, **_options(dialect)), [])
         check_columns(len(first), "line 1")
-    lines, delimiters = text.count("\n") + text.count("\r"), text.count(dialect.delimiter)
+    lines, delimiters = text.count("\n") + text.count("\r"), _separators_in(text, dialect)
     needed = 3 * len(text) + LINE_BYTES * lines + TEXT_CELL_BYTES * (lines + delimiters)
     check_memory(needed, "", f"{lines:,} lines of {lines + delimiters:,} values")
+
+
+def _separators_in(text: str, dialect: Dialect) -> int:
+    """Return the number of delimiters in a text; a run of blanks is one where blanks keep columns apart."""
+    if dialect.delimiter == BLANKS:
+        return sum(1 for _ in RUN_OF_BLANKS.finditer(text))
+    return text.count(dialect.delimiter)
 
 
 def _options(dialect: Dialect) -> dict[str, Any]:
