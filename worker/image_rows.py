@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +43,14 @@ def read_image_rows(
     from trainkit.data.image_rows import image_rows, read_image_archive
 
     names = model.table_encoders[0].names
+    # an image is brought to the trained size as soon as it is decoded: of many large ones memory holds one at a time
+    sizes = {encoder.shape for encoder in model.image_encoders}
+    resize = model.image_encoders[0].resized if len(sizes) == 1 else lambda image: image
     if is_json(media_type):
-        inputs = [_decoded(sample, row) for row, sample in enumerate(json_inputs(request))]
+        inputs = [_decoded(sample, row, resize) for row, sample in enumerate(json_inputs(request))]
         return point_at_rows(lambda: image_rows(inputs, names, strict=True))
     if media_type == FORM:
-        inputs = _form_samples(request, str(options.get("boundary") or ""))
+        inputs = _form_samples(request, str(options.get("boundary") or ""), resize)
         return point_at_rows(lambda: image_rows(inputs, names, strict=True))
     if media_type not in ARCHIVE_TYPES:
         message = f"the model reads images with the columns of a table, not {media_type!r} alone"
@@ -73,7 +76,7 @@ def read_image_rows(
             ) from None
 
 
-def _decoded(sample: Any, row: int) -> Any:
+def _decoded(sample: Any, row: int, resize: Callable[[Any], Any]) -> Any:
     """The sample of a JSON document with its image read, where that is the base64 text of a file."""
     if not isinstance(sample, dict) or not isinstance(sample.get("image"), str):
         return sample
@@ -85,17 +88,17 @@ def _decoded(sample: Any, row: int) -> Any:
     except (binascii.Error, ValueError):
         hint = "Send the file's bytes as base64 text, or pixels as nested lists."
         raise BadInputError("not_base64", f"row {row}: the image is no base64 text", where, hint) from None
-    return {**sample, "image": image_of(data, where=where, what=f"row {row}: the image")}
+    return {**sample, "image": resize(image_of(data, where=where, what=f"row {row}: the image"))}
 
 
-def _form_samples(request: bytes, boundary: str) -> list[dict[str, Any]]:
+def _form_samples(request: bytes, boundary: str, resize: Callable[[Any], Any]) -> list[dict[str, Any]]:
     """One sample for each part `image`, with the row of `columns` in its place."""
     images: list[Any] = []
     texts: list[bytes] = []
     for name, data in _parts(request, boundary):
         if name == "image":
             where = f"/inputs/{len(images)}/image"
-            images.append(image_of(data, where=where, what=f"image {len(images)}"))
+            images.append(resize(image_of(data, where=where, what=f"image {len(images)}")))
         elif name == "columns":
             texts.append(data)
         else:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import trainkit as tk
 from tests.support.fit_data import spec
 from tests.support.image_tables import MODEL, archive, png, zipped
 from trainkit.data import Dataset, prepare
+from trainkit.fit import load_model
 from worker.evaluate import evaluate
+from worker.image_rows import read_image_rows
 from worker.predict import predict
 from worker.request_input import BadInputError
 
@@ -150,6 +154,27 @@ def test_forms_that_are_none_name_their_part(place: Any) -> None:
     assert (
         refused(model, form(("image", data), ("columns", columns)), media_type, boundary="")["code"] == "invalid_form"
     )
+
+
+def test_images_are_brought_to_the_trained_size_one_by_one(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, dataset, _ = place
+    row = samples(dataset, 1)[0][1]
+    data = png(np.arange(24 * 30).reshape(24, 30) % 251)
+    held: list[tuple[int, int]] = []
+
+    def watched(*arguments: Any) -> Any:
+        found = read_image_rows(*arguments)
+        held.extend(image.size for image in found.images)
+        return found
+
+    monkeypatch.setattr("worker.predict.read_image_rows", watched)
+    (one,) = answered(model, form(("image", data), ("columns", json.dumps(row))), "multipart/form-data")
+    assert held == [(6, 6)]
+    whole = Image.open(io.BytesIO(data))
+    (expected,) = load_model(model).predict(
+        {"image": whole, "columns": {**row, "age": float(row["age"].replace(",", "."))}}
+    )
+    assert one["probabilities"] == expected["probabilities"]
 
 
 def test_an_image_or_rows_alone_are_refused(place: Any) -> None:

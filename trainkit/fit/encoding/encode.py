@@ -82,15 +82,12 @@ class ImageEncoder:
 
     def parse_rows(self, samples: ImageRows) -> Tensor:
         """The images of a client's samples, (n, C, H, W). Raises InputError."""
-        if isinstance(samples.images, np.ndarray):  # of the trained size already
+        if isinstance(samples.images, np.ndarray) and samples.images.shape[1:3] == self.shape[1:]:
             return _channels_first(with_channels(samples.images, self.shape[0]))
         images, problems = [], []
         for row, image in enumerate(samples.images):
             try:
-                parts = self._one(image)
-                if len(parts) != 1:
-                    raise input_error(f"it is {len(parts)} images")
-                images.append(_to_tensor(parts[0], self.shape).permute(1, 2, 0).numpy())
+                images.append(self._pixels(image))
             except InputError as error:
                 message = f"{samples.place(row)}: the image cannot be read: {error}"
                 problems.append(InputProblem("invalid_input", message, samples.number(row), "image"))
@@ -99,6 +96,18 @@ class ImageEncoder:
         return _channels_first(
             np.stack(images)
         )  # with the strides of `encode`, by which convolutions choose their kernel
+
+    def resized(self, image: Any) -> Any:
+        """A PIL image as one of the trained size: what `parse` makes of it stays the same, and it needs no more memory."""
+        pixels = self._pixels(image)
+        return image_of(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+    def _pixels(self, image: Any) -> NDArray[np.uint8]:
+        """One image as (H, W, C) of the trained size. Raises InputError."""
+        parts = self._one(image)
+        if len(parts) != 1:
+            raise input_error(f"it is {len(parts)} images")
+        return np.asarray(_to_tensor(parts[0], self.shape).permute(1, 2, 0).numpy())
 
     def _one(self, image: Any) -> list[NDArray[Any]]:
         if hasattr(image, "convert"):  # a PIL image, told by what it can do: PIL need not be imported for arrays
@@ -422,7 +431,7 @@ def _split_images(values: NDArray[Any], shape: tuple[int, int, int], layout: Lay
 
 
 def image_of(pixels: NDArray[np.uint8]) -> Any:
-    """The PIL image of colour pixels (H, W, 3)."""
+    """The PIL image of pixels (H, W, 3), or grey ones (H, W)."""
     from PIL import Image
 
     return Image.fromarray(pixels)
