@@ -107,12 +107,11 @@ def check_open_uploads(session: Session, settings: Settings, project_id: str, le
         raise HttpProblem(413, "too_many_open_bytes", detail, limit_bytes=most_bytes)
 
 
-def check_before_job(session: Session, settings: Settings, project_id: str) -> None:
-    """Raise a 413 problem when the quota is taken already: a job's checkpoints and model would go beyond it.
+def check_before_job(session: Session, quota: int | None, project_id: str) -> None:
+    """Raise a 413 problem when the quota (None: no limit) is taken: a job's checkpoints and model would go beyond it.
 
     The sum is up to ten seconds old: it is a bound of what a project keeps, and jobs are submitted often.
     """
-    quota = limit(session, settings, project_id)
     if quota is None:
         return
     key = (str(session.get_bind().engine.url), project_id)

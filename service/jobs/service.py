@@ -156,8 +156,9 @@ def admit(
     spec, dataset, resolved = checked
     if branch is not None and branch.checkpoint is not None and resolved is not None:
         lineage.check_same_run(branch.parent, resolved.spec)
-    quota.check_before_job(session, context.settings, who.project_id)
-    most = rules(session, context.settings, who.project_id).max_queued_jobs
+    kept = rules(session, context.settings, who.project_id)
+    quota.check_before_job(session, kept.quota_bytes, who.project_id)
+    most = kept.max_queued_jobs
     if most and repository.waiting(session, who.project_id) >= most:
         detail = f"{most} jobs of this project are waiting already; wait until some have begun, or cancel some."
         raise HttpProblem(429, "too_many_queued", detail, headers={"Retry-After": "30"})
