@@ -84,7 +84,13 @@ class Settings:
     max_running_jobs: int = 0
     """Jobs of one project that may run at once; 0: no limit."""
     max_job_memory_bytes: int = 0
-    """Resident memory of one training process; a spec may ask for less, never for more. 0: no limit."""
+    """Resident memory of one training process; a spec may ask for less, never for more. 0: what the largest worker has."""
+    max_job_epochs: int = 100_000
+    """Epochs of one job. A spec with more is refused, and so are a resume and a fork. 0: no limit."""
+    max_job_seconds: float = 7 * 86400.0
+    """Seconds of training of one job, over all attempts; then it stops and keeps its best weights. 0: no limit."""
+    max_estimated_seconds: float = 7 * 86400.0
+    """A job without `resources.max_seconds` that is estimated to train for longer is refused. 0: no limit."""
     wedged_seconds: float = 900.0
     """A training process that makes no step for so long is killed, and the job goes on from its checkpoint. 0: never."""
     checkpoints_days: int | None = 30
@@ -159,6 +165,9 @@ class Settings:
             max_queued_jobs=int(env.get("TRAINKIT_MAX_QUEUED_JOBS", "10000")),
             max_running_jobs=int(env.get("TRAINKIT_MAX_RUNNING_JOBS", "0")),
             max_job_memory_bytes=int(env.get("TRAINKIT_MAX_JOB_MEMORY_BYTES", "0")),
+            max_job_epochs=int(env.get("TRAINKIT_MAX_JOB_EPOCHS", "100000")),
+            max_job_seconds=float(env.get("TRAINKIT_MAX_JOB_SECONDS", str(7 * 86400))),
+            max_estimated_seconds=float(env.get("TRAINKIT_MAX_ESTIMATED_SECONDS", str(7 * 86400))),
             wedged_seconds=float(env.get("TRAINKIT_WEDGED_SECONDS", "900")),
             checkpoints_days=int(env.get("TRAINKIT_CHECKPOINTS_DAYS", "30")) or None,
             checkpoints_kept=int(env.get("TRAINKIT_CHECKPOINTS_KEPT", "1")),

@@ -28,8 +28,10 @@ from service.workers import repository as workers
 from trainkit.redis_versions import known_vulnerabilities
 from trainkit.version import installed_versions
 from worker import metrics_server
+from worker.accelerators import accelerator_bytes
 from worker.confinement import summary
 from worker.context import WorkerContext, make_context, service_context
+from worker.exit_errors import memory_limit
 from worker.metrics import ROUND_FAILURES, ROUND_SECONDS, SLOTS, TURN
 
 log = logging.getLogger("worker.housekeeping")
@@ -49,6 +51,8 @@ def run(context: WorkerContext, worker_id: str, queues: list[str], slots: int, s
         "queues": queues,
         "slots": slots,
         "device": context.settings.device,
+        "memory_bytes": memory_limit(),
+        "accelerator_bytes": accelerator_bytes(context.settings.device),
         "versions": {**installed_versions(), "confinement": summary(context.settings)},
     }
     turn = max(SHORTEST_TURN_SECONDS, min(TURN_SECONDS, context.settings.lease_seconds))

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from service.datasets import intake
 from service.datasets.intake import ClaimedDataset, ClaimedSource
 from service.errors import HttpProblem
+from service.jobs.limits import limits_of
 from service.jobs.service import admit_waiting
 from service.leases import StaleFence
 from service.logging import bound
@@ -186,7 +187,8 @@ class Intake:
 
     def _admit(self) -> None:
         """Jobs that waited for this dataset are queued, or reported_at why not; housekeeping does it again if this fails."""
-        while self._transact(lambda session: admit_waiting(session, self.claimed.dataset_id)):
+        settings, dataset_id = self.context.settings, self.claimed.dataset_id
+        while self._transact(lambda session: admit_waiting(session, dataset_id, limits_of(session, settings))):
             self.context.doorbell.ring("train")
 
     def _renew(self) -> None:

@@ -86,6 +86,15 @@ def with_device(spec: dict[str, Any], device: str) -> dict[str, Any]:
     return {**spec, "resources": {**resources, "device": device}}
 
 
+def with_time_limit(spec: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Return the spec with the service's limit of training seconds (0: none), where its own is not less."""
+    resources = spec.get("resources") or {}
+    limit = resources.get("max_seconds")
+    if not seconds or (limit is not None and limit <= seconds):
+        return spec
+    return {**spec, "resources": {**resources, "max_seconds": seconds}}
+
+
 def choose_checkpoint(
     newest_first: Sequence[Checkpoint],
     parent: dict[str, Any],

@@ -166,7 +166,10 @@ class Supervisor:
 
         self.lease.transact(self.context.sessions, begin)
         return TrainingTask(
-            spec=preflight.with_device(claimed.spec, self.context.settings.device),
+            spec=preflight.with_time_limit(
+                preflight.with_device(claimed.spec, self.context.settings.device),
+                self.context.settings.max_job_seconds,
+            ),
             dataset=dataset,
             workdir=self.folder,
             spool=self.folder / "spool",

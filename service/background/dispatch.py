@@ -8,17 +8,24 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.background import repository
 from service.database import reading
+from service.jobs.limits import NO_LIMITS, limits_of
 from service.jobs.service import QUEUE, admit_waiting
+from service.settings import Settings
 
 
-def admit_waiting_jobs(sessions: sessionmaker[Session], ring: Callable[[str], object] = lambda queue: None) -> None:
+def admit_waiting_jobs(
+    sessions: sessionmaker[Session],
+    ring: Callable[[str], object] = lambda queue: None,
+    settings: Settings | None = None,
+) -> None:
     """Queue the jobs that waited for a dataset whose check has ended, or fail them with the check's error."""
     with reading(sessions) as session:
         datasets = repository.checked_datasets_with_waiting_jobs(session)
     for dataset_id in datasets:
         while True:
             with sessions.begin() as session:
-                waiting = admit_waiting(session, dataset_id)
+                limits = limits_of(session, settings) if settings is not None else NO_LIMITS
+                waiting = admit_waiting(session, dataset_id, limits)
             if not waiting:
                 break
             ring(QUEUE)

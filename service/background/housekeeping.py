@@ -69,7 +69,9 @@ TASKS = (
         EVERY_ROUND,
         lambda c: expire_leases(c.sessions, c.settings.max_interruptions, c.doorbell.ring),
     ),
-    HousekeepingTask("admit_waiting_jobs", EVERY_ROUND, lambda c: admit_waiting_jobs(c.sessions, c.doorbell.ring)),
+    HousekeepingTask(
+        "admit_waiting_jobs", EVERY_ROUND, lambda c: admit_waiting_jobs(c.sessions, c.doorbell.ring, c.settings)
+    ),
     HousekeepingTask("redispatch", RING_AGAIN_SECONDS, lambda c: redispatch(c.sessions, c.doorbell.ring)),
     HousekeepingTask("finish_uploads", EVERY_ROUND, lambda c: finish_uploads(c.sessions, c.storage, c.doorbell.ring)),
     HousekeepingTask("schedule_experiments", EVERY_ROUND, scheduler.tick),

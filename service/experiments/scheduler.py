@@ -32,6 +32,7 @@ from service.experiments.tables import Experiment, Trial
 from service.experiments.trial_results import outcome_of
 from service.failpoints import fp
 from service.jobs import service as jobs
+from service.jobs.limits import JobLimits, limits_of
 from service.jobs.service import CheckedSpec
 from service.jobs.states import ENDED as ENDED_JOBS
 from service.jobs.tables import Job
@@ -156,16 +157,16 @@ def _plan(context: Context, experiment_id: str, *, drawing: bool) -> PlannedStep
         if not found.children and experiment.state == "running" and not experiment.has_pending:
             return None
         who = Principal(experiment.key_id, experiment.project_id, frozenset({"write"}))
-        most = context.settings.max_job_memory_bytes
-        children = [(one, _checked(session, who, experiment, one, most)) for one in found.children[:MOST_NEW_JOBS]]
+        limits = limits_of(session, context.settings)
+        children = [(one, _checked(session, who, experiment, one, limits)) for one in found.children[:MOST_NEW_JOBS]]
         return PlannedStep(number, children, has_pending=bool(found.children))
 
 
 def _checked(
-    session: Session, who: Principal, experiment: Experiment, child: NewTrial, most: int
+    session: Session, who: Principal, experiment: Experiment, child: NewTrial, limits: JobLimits
 ) -> CheckedSpec | SpecError:
     try:
-        return jobs.check(session, who, {**child.document, **_job_fields(experiment, child)}, most)
+        return jobs.check(session, who, {**child.document, **_job_fields(experiment, child)}, limits)
     except SpecError as error:
         return error
 

@@ -23,6 +23,7 @@ from service.experiments.strategies import explain_autopilot, placed, resampled_
 from service.experiments.tables import Experiment
 from service.jobs import service as jobs
 from service.jobs.idempotency import idempotent, is_known
+from service.jobs.limits import limits_of
 from service.keys.service import Principal
 from trainkit.spec import DatasetFacts, ResolvedSpec, SpecError
 from trainkit.spec import Problem as SpecProblem
@@ -116,9 +117,9 @@ def _check(session: Session, context: Context, who: Principal, plan: Plan) -> st
         hint = "Leave it out: the group of the jobs is the experiment's id."
         message = "the service sets the group of an experiment's jobs"
         raise SpecError([SpecProblem("/spec/group", "set_by_the_service", message, hint)])
-    most = context.settings.max_job_memory_bytes
+    limits = limits_of(session, context.settings)
     try:
-        _, dataset, resolved = jobs.check(session, who, plan.spec, most)
+        _, dataset, resolved = jobs.check(session, who, plan.spec, limits)
     except SpecError as error:
         raise SpecError([replace(one, pointer=f"/spec{one.pointer}") for one in error.problems]) from None
     found = [] if resolved is None else list(_metric_problems(plan, resolved))
@@ -126,7 +127,7 @@ def _check(session: Session, context: Context, who: Principal, plan: Plan) -> st
         found += _resampling_problems(plan)
     for where, label, tried in islice(_sample_specs(plan), MOST_SAMPLES):
         try:
-            jobs.check(session, who, tried, most)
+            jobs.check(session, who, tried, limits)
         except SpecError as error:
             found += [
                 replace(one, pointer=where, message=f"{label}: {one.pointer}: {one.message}") for one in error.problems

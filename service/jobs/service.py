@@ -17,6 +17,14 @@ from service.datasets.tables import DatasetVersion
 from service.errors import HttpProblem, not_found
 from service.jobs import lineage, references, repository
 from service.jobs.idempotency import idempotent, implied
+from service.jobs.limits import (
+    NO_LIMITS,
+    JobLimits,
+    limits_of,
+    problems_of_estimate,
+    problems_of_spec,
+    too_many_epochs,
+)
 from service.jobs.lineage import Branch
 from service.jobs.states import ENDED
 from service.jobs.tables import Job
@@ -25,7 +33,6 @@ from service.keys.service import Principal
 from service.projects.service import rules
 from trainkit.spec import DatasetFacts, JobSpec, ResolvedSpec, SpecError, further_problems, parse_spec, resolve
 from trainkit.spec.failures import SPEC_CODES, code_of_problems, failure
-from trainkit.spec.memory import does_not_fit, limit_of
 from trainkit.spec.patch import full_form, merge_patch
 from trainkit.spec.problems import Problem as SpecProblem
 
@@ -39,10 +46,10 @@ CheckedSpec = tuple[JobSpec, DatasetVersion, ResolvedSpec | None]
 """A spec without a mistake, its dataset, and the spec resolved by the dataset's facts once these are known."""
 
 
-def check(session: Session, who: Principal, document: Any, most_memory: int = 0) -> CheckedSpec:
+def check(session: Session, who: Principal, document: Any, limits: JobLimits = NO_LIMITS) -> CheckedSpec:
     """Parse and resolve a document. Raises SpecError with everything wrong; None resolved while the data is checked.
 
-    `most_memory` bytes are what any job's training process may hold; 0: no limit.
+    `limits`: what the operator allows any job.
     """
     try:
         spec = parse_spec(document)
@@ -62,7 +69,7 @@ def check(session: Session, who: Principal, document: Any, most_memory: int = 0)
         raise SpecError(
             [SpecProblem(_dataset_pointer(document), "invalid_dataset", f"the dataset is not usable: {reason}", hint)]
         )
-    absent = list(references.problems(session, who, spec))
+    absent = [*references.problems(session, who, spec), *problems_of_spec(spec, limits)]
     resolved = None
     if dataset.state == "ready":
         try:
@@ -70,9 +77,8 @@ def check(session: Session, who: Principal, document: Any, most_memory: int = 0)
         except SpecError as error:
             raise SpecError([*error.problems, *absent]) from None
     if resolved is not None and not absent:
-        facts, limit = DatasetFacts.model_validate(dataset.facts), limit_of(spec.model_dump(), most_memory)
-        too_large = does_not_fit(resolved, facts, limit)
-        absent = [too_large] if too_large is not None else []
+        facts = DatasetFacts.model_validate(dataset.facts)
+        absent = list(problems_of_estimate(resolved, facts, limits))
         absent += references.head_problems(session, resolved.spec, facts)
     if absent:
         raise SpecError(absent)
@@ -152,7 +158,7 @@ def admit(
     `checked`: what `check` found of the same document before the transaction, so that nobody waits while it is read.
     """
     if checked is None or not _still_holds(session, who, checked):
-        checked = check(session, who, document, context.settings.max_job_memory_bytes)
+        checked = check(session, who, document, limits_of(session, context.settings))
     spec, dataset, resolved = checked
     if branch is not None and branch.checkpoint is not None and resolved is not None:
         lineage.check_same_run(branch.parent, resolved.spec)
@@ -200,7 +206,7 @@ def admit(
     return job
 
 
-def admit_waiting(session: Session, dataset_id: str) -> int:
+def admit_waiting(session: Session, dataset_id: str, limits: JobLimits = NO_LIMITS) -> int:
     """Queue some of the jobs that waited for the dataset's check, or fail them with what it found.
 
     Returns how many; 0 when none waits, or the check has not ended. Call it, a transaction each time, until then.
@@ -214,7 +220,8 @@ def admit_waiting(session: Session, dataset_id: str) -> int:
             try:
                 facts = DatasetFacts.model_validate(dataset.facts)
                 resolved = resolve(job.spec, facts)
-                if found := list(references.head_problems(session, resolved.spec, facts)):
+                found = list(problems_of_estimate(resolved, facts, limits))
+                if found := [*found, *references.head_problems(session, resolved.spec, facts)]:
                     raise SpecError(found)
             except SpecError as error:
                 problems = [p.as_dict() for p in error.problems]
@@ -334,6 +341,9 @@ def resume(
     ended = job.state in ENDED
     if job.state == "paused":
         changes = {"resolved": lineage.with_epochs(job, extra_epochs)} if extra_epochs else {}
+        most = context.settings.max_job_epochs
+        if extra_epochs and most and (epochs := changes["resolved"]["train"]["epochs"]) > most:
+            raise SpecError([too_many_epochs("/extra_epochs", epochs, most)])
         transition(session, job, "queued", actor=who.actor, reason="resume", not_before=None, **changes)
     elif not ended and (job.state == "pausing" or extra_epochs):
         hint = "Pause it first." if extra_epochs else "Wait until it is paused."

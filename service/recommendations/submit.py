@@ -14,6 +14,7 @@ from service.diagnosis.service import record_of
 from service.errors import HttpProblem
 from service.jobs import service as jobs
 from service.jobs.idempotency import is_known
+from service.jobs.limits import limits_of
 from service.jobs.lineage import Branch
 from service.jobs.retention_status import check_not_purged
 from service.jobs.service import CheckedSpec
@@ -41,7 +42,7 @@ def create(context: Context, who: Principal, document: Any, idempotency_key: str
     with reading(context.sessions) as session:
         checked = None
         if idempotency_key is None or not is_known(session, who.project_id, idempotency_key):
-            checked = jobs.check(session, who, document, context.settings.max_job_memory_bytes)
+            checked = jobs.check(session, who, document, limits_of(session, context.settings))
     with context.sessions.begin() as session:
         return jobs.create(session, context, who, document, idempotency_key, checked=checked)
 
@@ -63,8 +64,8 @@ def submit(
     def read(session: Session) -> tuple[RecommendedSpec, Mapping[str, Any], CheckedSpec]:
         source = jobs.find(session, who, request.from_diagnosis.job)
         chosen = _chosen(session, source, request.from_diagnosis.index)
-        most = context.settings.max_job_memory_bytes
-        return chosen, best_of(session, source.id), jobs.check(session, who, {**chosen.spec, **changed}, most)
+        limits = limits_of(session, context.settings)
+        return chosen, best_of(session, source.id), jobs.check(session, who, {**chosen.spec, **changed}, limits)
 
     with reading(context.sessions) as session:
         replayed = idempotency_key is not None and is_known(session, who.project_id, idempotency_key)

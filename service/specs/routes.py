@@ -15,6 +15,7 @@ from service.database import reading
 from service.errors import HttpProblem
 from service.inference_requests.service import infer
 from service.jobs import service
+from service.jobs.limits import limits_of
 from service.request_body import SPEC_BODY, Document
 from service.request_sessions import ReadSession, SessionRoute
 from service.specs.schemas import EstimateOut, ValidOut, WarningOut
@@ -34,7 +35,7 @@ def _schema() -> dict[str, Any]:
 
 @router.post("/specs:validate", response_model=ValidOut, openapi_extra=SPEC_BODY, summary="Check a spec; nothing else")
 def validate_spec(who: Reader, document: Document, context: Service, session: ReadSession) -> ValidOut:
-    spec, dataset, resolved = service.check(session, who, document, context.settings.max_job_memory_bytes)
+    spec, dataset, resolved = service.check(session, who, document, limits_of(session, context.settings))
     if resolved is None:
         waiting = "the dataset is still being checked: only the spec itself was looked at"
         warning = WarningOut(pointer="/dataset", code="dataset_not_ready", message=waiting, hint="Ask again.")
@@ -59,7 +60,7 @@ async def init_report(
     def check() -> tuple[str, bytes]:
         # a session of its own: none is held while a worker makes the report
         with reading(context.sessions) as session:
-            _, dataset, resolved = service.check(session, who, document, context.settings.max_job_memory_bytes)
+            _, dataset, resolved = service.check(session, who, document, limits_of(session, context.settings))
             if resolved is None or dataset.prepared_key is None:
                 raise HttpProblem(409, "not_ready", "The dataset is still being checked.", headers={"Retry-After": "1"})
             payload = {"spec": resolved.spec.model_dump(mode="json"), "format": format}

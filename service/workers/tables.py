@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import String
+from sqlalchemy import BigInteger, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.database import Base, Json, UtcDateTime
@@ -21,6 +21,10 @@ class Worker(Base):
     queues: Mapped[list[Any]] = mapped_column(Json)
     slots: Mapped[int]
     device: Mapped[str] = mapped_column(String(40))
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """Of the host or the control group."""
+    accelerator_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """Memory of all its accelerators together; None: it has none, or cannot say."""
     versions: Mapped[dict[str, Any]] = mapped_column(Json)
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -12,7 +12,7 @@ from service.jobs import service as jobs
 from tests.support.transactions import transact
 from tests.support.worker_context import Place
 from tests.support.worker_runs import meanwhile, training_process, wait_for_epochs
-from worker import exit_errors
+from worker import exit_errors, preflight
 from worker.supervisor import claim_and_supervise
 
 
@@ -63,3 +63,13 @@ def test_a_job_that_diverges_at_once_fails_with_step_and_layer_and_is_not_tried_
     with place.context.sessions() as session:
         stop = next(d for d in repository.decisions_after(session, job, 0, 1000) if d.action == "stop")
     assert "head.output" in stop.reason
+
+
+@pytest.mark.parametrize(
+    ("requested", "limit", "expected"), [(None, 0, None), (None, 9, 9), (5, 9, 5), (12, 9, 9), (5, 0, 5)]
+)
+def test_the_service_s_limit_of_seconds_holds_while_the_job_runs(
+    requested: float | None, limit: float, expected: float | None
+) -> None:
+    spec = {"resources": {"device": "cpu", "max_seconds": requested}}
+    assert preflight.with_time_limit(spec, limit) == {"resources": {"device": "cpu", "max_seconds": expected}}

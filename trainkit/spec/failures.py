@@ -207,6 +207,7 @@ SPEC_CODES = {
     "unreadable_weights": "weights_unusable",
     "nothing_matches": "weights_unusable",
     "head_does_not_fit": "weights_unusable",
+    "does_not_fit": "does_not_fit",
 }
 DATA_CODES = {"not_prepared": "data_damaged", "missing_column": "missing_column"}
 
