@@ -55,6 +55,10 @@ class Settings:
     """Memory of a process that reads an upload or a request; 0: four fifths of the machine's, over all slots."""
     reader_cpu_seconds: int = 3600
     """Processor time of such a process."""
+    max_webhooks: int = 50
+    """Webhooks of one project; 0: no limit."""
+    max_webhooks_per_host: int = 10
+    """Webhooks of one project to one host and port; 0: no limit."""
     upload_keep_seconds: float = 7 * 86400.0
     """How long an unfinished upload is kept after its last byte."""
     max_body_bytes: int = 32 * 2**20
@@ -148,6 +152,8 @@ class Settings:
             max_expansion=int(env.get("TRAINKIT_MAX_EXPANSION", "200")),
             reader_memory_bytes=int(env.get("TRAINKIT_READER_MEMORY_BYTES", "0")),
             reader_cpu_seconds=int(env.get("TRAINKIT_READER_CPU_SECONDS", "3600")),
+            max_webhooks=int(env.get("TRAINKIT_MAX_WEBHOOKS", "50")),
+            max_webhooks_per_host=int(env.get("TRAINKIT_MAX_WEBHOOKS_PER_HOST", "10")),
             upload_keep_seconds=float(env.get("TRAINKIT_UPLOAD_KEEP_SECONDS", str(7 * 86400))),
             max_body_bytes=int(env.get("TRAINKIT_MAX_BODY_BYTES", str(32 * 2**20))),
             max_connections=int(env.get("TRAINKIT_MAX_CONNECTIONS", "0")),

@@ -10,7 +10,7 @@ from service.keys.tables import ApiKey, Project
 from service.logs.tables import LogChunk
 from service.metrics.tables import MetricChunk, MetricSuperseded
 from service.models.tables import Model
-from service.outbox.tables import Webhook, WebhookAttempt, WebhookCrossing, WebhookDelivery
+from service.outbox.tables import Webhook, WebhookAttempt, WebhookCircuit, WebhookCrossing, WebhookDelivery
 from service.peer_evaluations.tables import PeerEvaluation, PeerGroup, PeerGroupMember
 from service.recommendations.tables import Recommendation
 from service.uploads.tables import Upload
@@ -45,6 +45,7 @@ __all__ = [
     "Upload",
     "Webhook",
     "WebhookAttempt",
+    "WebhookCircuit",
     "WebhookCrossing",
     "WebhookDelivery",
     "Worker",

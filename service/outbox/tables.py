@@ -15,10 +15,15 @@ class Webhook(Base):
     """Where a project's events are posted to, which of them, and the key they are signed with."""
 
     __tablename__ = "webhooks"
-    __table_args__ = (Index("webhooks_by_project", "project_id", "id"),)
+    __table_args__ = (
+        Index("webhooks_by_project", "project_id", "id"),
+        Index("webhooks_by_host", "project_id", "host"),
+    )
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     url: Mapped[str] = mapped_column(String(2000))
+    host: Mapped[str] = mapped_column(String(300), server_default="")
+    """Host and port of the URL: attempts are counted together by it."""
     description: Mapped[str] = mapped_column(String(500))
     events: Mapped[list[Any]] = mapped_column(Json)
     thresholds: Mapped[list[Any] | None] = mapped_column(Json)
@@ -35,6 +40,20 @@ class Webhook(Base):
     disabled_reason: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class WebhookCircuit(Base):
+    """Failed attempts in a row at one host, by all webhooks of a project together. No row: the last one went well.
+
+    It is the project's: a URL that fails holds up no other project's messages to the same host.
+    """
+
+    __tablename__ = "webhook_circuits"
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    host: Mapped[str] = mapped_column(String(300), primary_key=True)
+    failures: Mapped[int]
+    open_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Nothing is sent to the host before; then one attempt decides whether the others follow."""
 
 
 class WebhookDelivery(Base):

@@ -18,6 +18,12 @@ RETRY_SECONDS = (5, 30, 120, 600, 1800, 3600, 7200, 14400)
 JITTER = 0.1
 GIVE_UP_AFTER = timedelta(hours=24)
 """No attempt begins later than this after the first of its round."""
+FAILURES_TO_OPEN = 5
+"""Failed attempts in a row, of all webhooks of a project to one host, after which the host is left alone for a while."""
+COOL_DOWN_SECONDS = (30, 120, 600, 1800, 3600)
+"""For how long, after that many failures, one more ...; the last one from then on. Never longer than a delivery's own
+delay after as many failed attempts, so that a webhook with one message is not delayed."""
+CUT_OFF = "the host failed too often: nothing was sent to it for a day"
 DISABLED = "the webhook is disabled"
 
 
@@ -63,6 +69,9 @@ def claim(session: Session, delivery_id: str, fence: int) -> ClaimedDelivery | N
     if delivery is None:
         return None
     webhook, now = repository.webhook_of(session, delivery), db_time(session)
+    if webhook.active and not repository.pass_circuit(session, webhook.project_id, webhook.host):
+        delivery.claimed_until = None  # another sender has the attempt that decides
+        return None
     if not webhook.active:
         _close(delivery, "failed")
         delivery.error = DISABLED
@@ -87,6 +96,7 @@ def record(session: Session, claimed: ClaimedDelivery, result: PostResult) -> st
     delivery.last_attempt_at, delivery.status_code, delivery.error = claimed.at, result.status_code, result.error
     delivery.claimed_until = None
     repository.add_attempt(session, delivery, claimed.at, result.seconds, result.response)
+    _count_for_host(session, delivery, result)
     if result.delivered:
         _close(delivery, "delivered")
     elif result.is_gone:
@@ -99,6 +109,18 @@ def record(session: Session, claimed: ClaimedDelivery, result: PostResult) -> st
             delivery.next_attempt_at = due_at
     session.flush()
     return delivery.state
+
+
+def _count_for_host(session: Session, delivery: WebhookDelivery, result: PostResult) -> None:
+    """Open the host's circuit after FAILURES_TO_OPEN failures in a row, and close it at the first success."""
+    webhook = repository.webhook_of(session, delivery)
+    if result.delivered or result.is_gone:
+        repository.close_circuit(session, webhook.project_id, webhook.host)
+        return
+    circuit = repository.count_failure(session, webhook.project_id, webhook.host)
+    if circuit.failures >= FAILURES_TO_OPEN:
+        step = min(circuit.failures - FAILURES_TO_OPEN, len(COOL_DOWN_SECONDS) - 1)
+        circuit.open_until = db_time(session) + timedelta(seconds=COOL_DOWN_SECONDS[step] * (1 - JITTER))
 
 
 def retry_delay(failures: int) -> timedelta:

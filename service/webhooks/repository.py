@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, delete, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from service.database import db_now
 from service.leases import Claim
-from service.outbox.tables import Webhook, WebhookAttempt, WebhookDelivery
+from service.outbox.tables import Webhook, WebhookAttempt, WebhookCircuit, WebhookDelivery
 
 DELETE_BATCH = 1000
 CLAIM_SECONDS = 60.0
@@ -57,6 +59,12 @@ def count(session: Session, project_id: str) -> int:
     return session.scalar(select(func.count()).where(Webhook.project_id == project_id)) or 0
 
 
+def count_of_host(session: Session, project_id: str, host: str, *, without: str = "") -> int:
+    """Count the project's webhooks to a host, but for one of them."""
+    of_host = (Webhook.project_id == project_id, Webhook.host == host, Webhook.id != without)
+    return session.scalar(select(func.count()).where(*of_host)) or 0
+
+
 def listing(session: Session, project_id: str, limit: int, after: str | None) -> Sequence[Webhook]:
     """Newest first, one more than `limit`."""
     statement = select(Webhook).where(Webhook.project_id == project_id)
@@ -87,15 +95,89 @@ def delivery(session: Session, webhook_id: str, delivery_id: str, *, lock: bool 
     return session.scalars(one).one_or_none()
 
 
-def due(
-    session: Session, limit: int, busy_webhooks: Collection[str], busy_projects: Collection[str]
-) -> Sequence[Row[str, int, str, str]]:
-    """Return (id, fence, webhook_id, project_id) of due deliveries, the longest due first, without busy receivers."""
-    columns = select(WebhookDelivery.id, WebhookDelivery.fence, WebhookDelivery.webhook_id, Webhook.project_id)
-    waiting = columns.join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
-    waiting = waiting.where(_due())
-    waiting = waiting.where(Webhook.id.not_in(busy_webhooks), Webhook.project_id.not_in(busy_projects))
+def projects_with_due(session: Session) -> Sequence[str]:
+    """Return the projects that have due deliveries to hosts whose circuit lets them pass."""
+    waiting = _passing(select(Webhook.project_id)).where(_due())
+    return session.scalars(waiting.distinct().order_by(Webhook.project_id)).all()
+
+
+def due(session: Session, project_id: str, limit: int, busy_webhooks: Collection[str]) -> Sequence[Row[str, int, str]]:
+    """Return (id, fence, webhook_id) of the project's due deliveries, the longest due first, without busy receivers."""
+    columns = select(WebhookDelivery.id, WebhookDelivery.fence, WebhookDelivery.webhook_id)
+    waiting = _passing(columns).where(_due(), Webhook.project_id == project_id)
+    waiting = waiting.where(Webhook.id.not_in(busy_webhooks))
     return session.execute(waiting.order_by(WebhookDelivery.next_attempt_at, WebhookDelivery.id).limit(limit)).all()
+
+
+def _passing(columns: Any) -> Any:
+    """Join deliveries with their webhooks, without those to hosts whose circuit is open."""
+    circuit = and_(WebhookCircuit.project_id == Webhook.project_id, WebhookCircuit.host == Webhook.host)
+    joined = columns.select_from(WebhookDelivery).join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
+    return joined.outerjoin(WebhookCircuit, circuit).where(_is_closed())
+
+
+def _is_closed() -> ColumnElement[bool]:
+    until = WebhookCircuit.open_until
+    # a time too far ahead was written before the clock was set back
+    return or_(until.is_(None), until <= db_now(), until > db_now(plus=MAX_AHEAD_SECONDS))
+
+
+def pass_circuit(session: Session, project_id: str, host: str) -> bool:
+    """Whether an attempt at the host may begin now. One that was cut off lets a single attempt pass, which decides."""
+    circuit = _locked_circuit(session, project_id, host)
+    if circuit is None or circuit.open_until is None:
+        return True
+    passed = session.execute(
+        update(WebhookCircuit)
+        .where(WebhookCircuit.project_id == project_id, WebhookCircuit.host == host, _is_closed())
+        .values(open_until=db_now(plus=CLAIM_SECONDS))
+        .returning(WebhookCircuit.host)
+        .execution_options(synchronize_session=False)
+    )
+    return passed.first() is not None
+
+
+def close_circuit(session: Session, project_id: str, host: str) -> None:
+    """Forget the failures of a host that has answered well."""
+    of_host = (WebhookCircuit.project_id == project_id, WebhookCircuit.host == host)
+    session.execute(delete(WebhookCircuit).where(*of_host))
+
+
+def count_failure(session: Session, project_id: str, host: str) -> WebhookCircuit:
+    """Count a failed attempt at the host; returns its circuit, locked until the transaction ends."""
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    counted = insert(WebhookCircuit).values(project_id=project_id, host=host, failures=1)
+    key = [WebhookCircuit.project_id, WebhookCircuit.host]
+    counted = counted.on_conflict_do_update(index_elements=key, set_={"failures": WebhookCircuit.failures + 1})
+    session.execute(counted)
+    circuit = _locked_circuit(session, project_id, host)
+    assert circuit is not None
+    return circuit
+
+
+def _locked_circuit(session: Session, project_id: str, host: str) -> WebhookCircuit | None:
+    of_host = (WebhookCircuit.project_id == project_id, WebhookCircuit.host == host)
+    statement = select(WebhookCircuit).where(*of_host).with_for_update()
+    return session.scalars(statement.execution_options(populate_existing=True)).one_or_none()
+
+
+def fail_cut_off(session: Session, seconds: float, error: str) -> int:
+    """Fail up to DELETE_BATCH deliveries that have waited for so long for a host whose circuit is open; returns how many."""
+    circuit = and_(WebhookCircuit.project_id == Webhook.project_id, WebhookCircuit.host == Webhook.host)
+    waiting = select(WebhookDelivery.id).join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
+    waiting = waiting.join(WebhookCircuit, circuit).where(
+        WebhookCircuit.open_until.is_not(None),
+        WebhookDelivery.state == "pending",
+        WebhookDelivery.next_attempt_at < db_now(plus=-seconds),
+    )
+    failed = session.scalars(
+        update(WebhookDelivery)
+        .where(WebhookDelivery.id.in_(waiting.limit(DELETE_BATCH)))
+        .values(state="failed", next_attempt_at=None, claimed_until=None, error=error)
+        .returning(WebhookDelivery.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(failed.all())
 
 
 def _due() -> ColumnElement[bool]:

@@ -50,8 +50,10 @@ ChangedWebhook = Annotated[WebhookPatch, Depends(changed_webhook)]
 @router.post(
     "", status_code=201, response_model=WebhookCreated, summary="Create a webhook; its secret is shown only here"
 )
-def create_webhook(who: Writer, request: NewWebhook, session: WriteSession, response: Response) -> WebhookCreated:
-    webhook = service.create(session, who, request)
+def create_webhook(
+    who: Writer, context: Service, request: NewWebhook, session: WriteSession, response: Response
+) -> WebhookCreated:
+    webhook = service.create(session, context, who, request)
     response.headers["Location"] = f"/v1/webhooks/{webhook.id}"
     return webhook_created(webhook)
 
@@ -67,8 +69,10 @@ def get_webhook(webhook_id: str, who: Reader, session: ReadSession) -> WebhookOu
 
 
 @router.patch("/{webhook_id}", response_model=WebhookOut, summary="Update, disable or enable a webhook")
-def change_webhook(webhook_id: str, who: Writer, request: ChangedWebhook, session: WriteSession) -> WebhookOut:
-    return webhook_out(service.change(session, who, webhook_id, request))
+def change_webhook(
+    webhook_id: str, who: Writer, context: Service, request: ChangedWebhook, session: WriteSession
+) -> WebhookOut:
+    return webhook_out(service.change(session, context, who, webhook_id, request))
 
 
 @router.delete("/{webhook_id}", status_code=204, summary="Delete a webhook with its deliveries")

@@ -7,9 +7,11 @@ receiver's answer and its record, the next sender posts the message again.
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections import Counter
+from typing import NamedTuple
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
@@ -28,6 +30,13 @@ MAX_PER_WEBHOOK = 2
 """A slow receiver delays its own messages only, and a project with slow receivers its own."""
 POLL_SECONDS = 1.0
 DRAIN_SECONDS = 2.0
+
+
+class Place(NamedTuple):
+    """What an attempt under way counts against."""
+
+    project_id: str
+    webhook_id: str
 
 
 class Sender:
@@ -56,20 +65,36 @@ class Sender:
         self.drain(DRAIN_SECONDS)
 
     def start_due(self) -> int:
-        """Start as many due attempts as the limits allow; returns how many."""
+        """Start as many due attempts as the limits allow, of the projects with the fewest under way first."""
         with self._changed:
             free = MAX_PARALLEL - self._webhooks.total()
-            busy_webhooks = [name for name, count in self._webhooks.items() if count >= MAX_PER_WEBHOOK]
-            busy_projects = [name for name, count in self._projects.items() if count >= MAX_PER_PROJECT]
         if free <= 0:
             return 0
         with reading(self._sessions) as session:
-            waiting = repository.due(session, MAX_PARALLEL, busy_webhooks, busy_projects)
+            projects = list(repository.projects_with_due(session))
+        random.shuffle(projects)
         started = 0
-        for delivery_id, fence, webhook_id, project_id in waiting:
-            if started == free:
+        while started < free and projects:
+            with self._changed:
+                projects = [name for name in projects if self._projects[name] < MAX_PER_PROJECT]
+                projects.sort(key=self._projects.__getitem__)
+            if not projects:
                 break
-            if not self._reserve(webhook_id, project_id):
+            if self._start_one(projects[0]):
+                started += 1
+            else:
+                projects.pop(0)
+        return started
+
+    def _start_one(self, project_id: str) -> bool:
+        """Claim a due delivery of the project and begin its attempt; False when none may begin."""
+        with self._changed:
+            busy_webhooks = [name for name, count in self._webhooks.items() if count >= MAX_PER_WEBHOOK]
+        with reading(self._sessions) as session:
+            waiting = repository.due(session, project_id, MAX_PER_PROJECT, busy_webhooks)
+        for delivery_id, fence, webhook_id in waiting:
+            place = Place(project_id, webhook_id)
+            if not self._reserve(place):
                 continue
             claimed = None
             try:
@@ -77,12 +102,11 @@ class Sender:
                     claimed = delivery_queue.claim(session, delivery_id, fence)
             finally:
                 if claimed is None:
-                    self._release(webhook_id, project_id)
+                    self._release(place)
             if claimed is not None:
-                started += 1
-                work = threading.Thread(target=self._deliver, args=(claimed, project_id), daemon=True)
-                work.start()
-        return started
+                threading.Thread(target=self._deliver, args=(claimed, place), daemon=True).start()
+                return True
+        return False
 
     def drain(self, seconds: float) -> bool:
         """Wait until no attempt is under way; False when the time is over before."""
@@ -90,7 +114,7 @@ class Sender:
         with self._changed:
             return self._changed.wait_for(lambda: not self._webhooks.total(), max(0.0, end - time.monotonic()))
 
-    def _deliver(self, claimed: ClaimedDelivery, project_id: str) -> None:
+    def _deliver(self, claimed: ClaimedDelivery, place: Place) -> None:
         try:
             fp("before_webhook_send")
             result = send(self._policy, claimed)
@@ -104,20 +128,24 @@ class Sender:
         except Exception:
             log.exception("delivery=%s failed", claimed.claim.id)
         finally:
-            self._release(claimed.webhook_id, project_id)
+            self._release(place)
 
-    def _reserve(self, webhook_id: str, project_id: str) -> bool:
+    def _reserve(self, place: Place) -> bool:
         with self._changed:
-            full = self._webhooks[webhook_id] >= MAX_PER_WEBHOOK or self._projects[project_id] >= MAX_PER_PROJECT
+            full = (
+                self._webhooks[place.webhook_id] >= MAX_PER_WEBHOOK
+                or self._projects[place.project_id] >= MAX_PER_PROJECT
+            )
             if not full:
-                self._webhooks[webhook_id] += 1
-                self._projects[project_id] += 1
+                self._webhooks[place.webhook_id] += 1
+                self._projects[place.project_id] += 1
             return not full
 
-    def _release(self, webhook_id: str, project_id: str) -> None:
+    def _release(self, place: Place) -> None:
         with self._changed:
-            for counts, name in ((self._webhooks, webhook_id), (self._projects, project_id)):
-                counts[name] -= 1
-                if not counts[name]:
+            self._webhooks[place.webhook_id] -= 1
+            self._projects[place.project_id] -= 1
+            for counts in (self._webhooks, self._projects):
+                for name in [name for name, count in counts.items() if not count]:
                     del counts[name]
             self._changed.notify_all()

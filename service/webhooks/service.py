@@ -17,12 +17,11 @@ from service.outbox.repository import add_delivery
 from service.outbox.tables import Webhook, WebhookDelivery
 from service.projects import repository as projects
 from service.webhooks import repository
+from service.webhooks.delivery_queue import CUT_OFF, GIVE_UP_AFTER
 from service.webhooks.schemas import RotateIn, Threshold, WebhookIn, WebhookPatch
 from service.webhooks.signing import new_secret
-from service.webhooks.target_policy import TargetPolicy, TargetRefused
+from service.webhooks.target_policy import TargetPolicy, TargetRefused, host_of
 
-MAX_WEBHOOKS = 50
-"""Webhooks of one project."""
 MAX_PENDING_TESTS = 10
 """Pending test messages of one webhook."""
 KEPT_SECONDS = 30 * 86400.0
@@ -39,19 +38,20 @@ def check_url(context: Context, url: str) -> None:
         raise _invalid("/url", error.code, str(error), error.hint) from None
 
 
-def create(session: Session, who: Principal, request: WebhookIn) -> Webhook:
-    """Create a webhook whose URL was checked. Raises a 409 problem at the most webhooks of a project."""
+def create(session: Session, context: Context, who: Principal, request: WebhookIn) -> Webhook:
+    """Create a webhook whose URL was checked. Raises a 409 problem at the most webhooks of a project, or to one host."""
     projects.locked(session, who.project_id)
-    if repository.count(session, who.project_id) >= MAX_WEBHOOKS:
-        raise HttpProblem(
-            409, "too_many_webhooks", f"The project has {MAX_WEBHOOKS} webhooks already; delete one first."
-        )
+    most = context.settings.max_webhooks
+    if most and repository.count(session, who.project_id) >= most:
+        raise HttpProblem(409, "too_many_webhooks", f"The project has {most} webhooks already; delete one first.")
+    _check_host(session, context, who, host_of(request.url))
     _check_job(session, who, request.job)
     at = db_time(session)
     webhook = Webhook(
         id=new_id("wh"),
         project_id=who.project_id,
         url=request.url,
+        host=host_of(request.url),
         description=request.description,
         events=list(request.events),
         thresholds=_as_json(request.thresholds),
@@ -65,6 +65,13 @@ def create(session: Session, who: Principal, request: WebhookIn) -> Webhook:
     _check_not_empty(webhook)
     repository.add(session, webhook)
     return webhook
+
+
+def _check_host(session: Session, context: Context, who: Principal, host: str, *, without: str = "") -> None:
+    most = context.settings.max_webhooks_per_host
+    if most and repository.count_of_host(session, who.project_id, host, without=without) >= most:
+        detail = f"The project has {most} webhooks to {host} already; delete one, or let one of them take more events."
+        raise HttpProblem(409, "too_many_webhooks", detail)
 
 
 def find(session: Session, who: Principal, webhook_id: str) -> Webhook:
@@ -82,13 +89,18 @@ def _locked(session: Session, who: Principal, webhook_id: str) -> Webhook:
     return webhook
 
 
-def change(session: Session, who: Principal, webhook_id: str, request: WebhookPatch) -> Webhook:
+def change(session: Session, context: Context, who: Principal, webhook_id: str, request: WebhookPatch) -> Webhook:
     """Update the fields that were sent; a URL was checked before.
 
     Pending deliveries go to the new URL; crossed thresholds stay reported.
     """
     sent: dict[str, Any] = {name: getattr(request, name) for name in request.model_fields_set}
+    if "url" in sent:
+        projects.locked(session, who.project_id)  # before the webhook, as in `create`
+        _check_host(session, context, who, host_of(request.url), without=webhook_id)
     webhook = _locked(session, who, webhook_id)
+    if "url" in sent:
+        webhook.host = host_of(request.url)
     if "job" in sent:
         _check_job(session, who, request.job)
         webhook.job_id = request.job
@@ -159,7 +171,12 @@ def redeliver(session: Session, who: Principal, webhook_id: str, delivery_id: st
 
 
 def delete_old_deliveries(sessions: sessionmaker[Session]) -> None:
-    """Delete deliveries that ended more than `KEPT_SECONDS` ago."""
+    """Fail deliveries that waited for a failing host for too long; delete those that ended `KEPT_SECONDS` ago."""
+    while True:
+        with sessions.begin() as session:
+            failed = repository.fail_cut_off(session, GIVE_UP_AFTER.total_seconds(), CUT_OFF)
+        if failed < repository.DELETE_BATCH:
+            break
     while True:
         with sessions.begin() as session:
             deleted = repository.delete_ended(session, KEPT_SECONDS)

@@ -148,6 +148,12 @@ class TargetPolicy:
         return any(one in network for network in self._networks for one in (address, embedded) if one is not None)
 
 
+def host_of(url: str) -> str:
+    """Return `host:port` of a URL that was checked, in small letters: what its attempts are counted by."""
+    _, host, port, _ = _parts(url)
+    return f"{host.rstrip('.')}:{port}"
+
+
 EXAMPLE = "Write it as https://example.org/hook."
 
 

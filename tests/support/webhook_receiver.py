@@ -16,7 +16,7 @@ import standardwebhooks
 import svix.webhooks
 from sqlalchemy import select, update
 
-from service.outbox.tables import WebhookDelivery
+from service.outbox.tables import WebhookCircuit, WebhookDelivery
 from service.webhooks.sender import Sender
 from service.webhooks.target_policy import TargetPolicy
 from tests.support.api import Served
@@ -166,6 +166,7 @@ def let_pass(service: Served) -> float:
         from service.database import db_time
 
         at = db_time(session)
+        session.execute(update(WebhookCircuit).where(WebhookCircuit.open_until > at).values(open_until=at))
         for row in session.scalars(select(WebhookDelivery).where(WebhookDelivery.state == "pending")):
             if row.next_attempt_at is None or row.next_attempt_at <= at:
                 continue

@@ -166,8 +166,8 @@ def test_readers_look_and_writers_change(service: Served) -> None:
 
 
 @SQLITE
-def test_a_project_has_so_many_and_a_webhook_so_many_tests(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "MAX_WEBHOOKS", 2)
+def test_a_project_has_so_many_and_a_webhook_so_many_tests(service: Served) -> None:
+    object.__setattr__(service.context.settings, "max_webhooks", 2)
     webhook = hook(service, URL)
     hook(service, URL)
     assert_problem(service.client.post("/v1/webhooks", json={"url": URL}), 409, "too_many_webhooks")
