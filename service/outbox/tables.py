@@ -22,7 +22,7 @@ class Webhook(Base):
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     url: Mapped[str] = mapped_column(String(2000))
-    host: Mapped[str] = mapped_column(String(300), server_default="")
+    host: Mapped[str] = mapped_column(String(300), server_default="unknown")
     """Host and port of the URL: attempts are counted together by it."""
     description: Mapped[str] = mapped_column(String(500))
     events: Mapped[list[Any]] = mapped_column(Json)

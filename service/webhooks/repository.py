@@ -137,6 +137,17 @@ def pass_circuit(session: Session, project_id: str, host: str) -> bool:
     return passed.first() is not None
 
 
+def end_cool_down(session: Session, project_id: str, host: str) -> None:
+    """Let the next attempt at the host pass now; it decides whether the others follow."""
+    of_host = (
+        WebhookCircuit.project_id == project_id,
+        WebhookCircuit.host == host,
+        WebhookCircuit.open_until > db_now(),
+    )
+    now = update(WebhookCircuit).where(*of_host).values(open_until=db_now())
+    session.execute(now.execution_options(synchronize_session=False))
+
+
 def close_circuit(session: Session, project_id: str, host: str) -> None:
     """Forget the failures of a host that has answered well."""
     of_host = (WebhookCircuit.project_id == project_id, WebhookCircuit.host == host)

@@ -160,13 +160,14 @@ def find_delivery(session: Session, who: Principal, webhook_id: str, delivery_id
 
 
 def redeliver(session: Session, who: Principal, webhook_id: str, delivery_id: str) -> WebhookDelivery:
-    """Make the delivery due now, with the same id and body and a new round of attempts."""
-    _active(find(session, who, webhook_id))
+    """Make the delivery due now, with the same id and body and a new round of attempts, also to a host that failed."""
+    webhook = _active(find(session, who, webhook_id))
     found = repository.delivery(session, webhook_id, delivery_id, lock=True)
     if found is None:
         raise not_found("delivery", delivery_id)
     found.state, found.round_attempts, found.first_attempt_at = "pending", 0, None
     found.next_attempt_at = db_time(session)
+    repository.end_cool_down(session, webhook.project_id, webhook.host)
     return found
 
 

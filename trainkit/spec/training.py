@@ -230,4 +230,4 @@ class ResourcesSpec(SpecModel):
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     """How often a retryable failure of the job itself is tried."""
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
-    """Queued jobs with a higher one go first; among equals the project that runs least, then the oldest."""
+    """Of the project's queued jobs those with a higher one go first, then the oldest; between projects it means nothing."""

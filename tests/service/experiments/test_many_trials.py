@@ -87,7 +87,8 @@ def test_a_planner_that_dies_between_two_transactions_is_replaced_without_a_trac
                 left[0] -= 1
 
         patched.setattr(scheduler, "fp", die)
-        post(service, "kfold", status=500, folds=7, spec=spec)
+        died = service.client.post("/v1/experiments", json={"kind": "kfold", "folds": 7, "spec": spec})
+        assert died.status_code == 500
         (listed,) = service.client.get("/v1/experiments").json()["data"]
         for left[0] in deaths:
             with pytest.raises(Killed):

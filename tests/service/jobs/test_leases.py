@@ -77,7 +77,8 @@ def test_a_long_queue_is_not_read(service: Served) -> None:
     for plan in plans:
         assert "jobs_by_queue" in plan, plan
         assert not re.search(r"SCAN jobs(?! USING)|Seq Scan on jobs", plan), plan
-    assert not re.search(r"TEMP B-TREE|Sort", plans[1]), f"the index has the order of a project's jobs: {plans[1]}"
+    for plan in plans[1:]:
+        assert not re.search(r"TEMP B-TREE|Sort", plan), f"the index has the order of a project's jobs: {plan}"
 
 
 def explained(session: Session, statement: str, parameters: Any) -> str:

@@ -265,12 +265,12 @@ def test_a_claim_is_one_sender_s_until_it_ends_and_void_afterwards(service: Serv
         assert delivery_queue.claim(session, delivery, 0) is None
         assert delivery_queue.claim(session, delivery, first.claim.fence) is None
     with reading(service.sessions) as session:
-        assert repository.due(session, 5, (), ()) == []
+        assert repository.projects_with_due(session) == []
     forget_claims(service)
     with reading(service.sessions) as session:
-        ((found, fence, webhook, _),) = repository.due(session, 5, (), ())
-        assert (found, fence, webhook) == (delivery, first.claim.fence, registered["id"])
-        assert repository.due(session, 5, (webhook,), ()) == []
+        (project,) = repository.projects_with_due(session)
+        assert repository.due(session, project, 5, ()) == [(delivery, first.claim.fence, registered["id"])]
+        assert repository.due(session, project, 5, (registered["id"],)) == []
     with service.sessions.begin() as session:
         second = delivery_queue.claim(session, delivery, first.claim.fence)
     assert second is not None

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0019"
-down_revision = "0018"
+revision = "0021"
+down_revision = "0020"
 branch_labels = None
 depends_on = None
 
@@ -16,7 +16,7 @@ PORTS = {"https": 443, "http": 80}
 
 
 def upgrade() -> None:
-    op.add_column("webhooks", sa.Column("host", sa.String(300), nullable=False, server_default=""))
+    op.add_column("webhooks", sa.Column("host", sa.String(300), nullable=False, server_default="unknown"))
     webhooks = sa.table("webhooks", *map(sa.column, ("id", "url", "host")))
     connection = op.get_bind()
     for identifier, url in connection.execute(sa.select(webhooks.c.id, webhooks.c.url)).all():
