@@ -20,6 +20,9 @@ CLAIM_SECONDS = 60.0
 MAX_AHEAD_SECONDS = 28800.0
 """No attempt is ever due so far ahead, twice the longest retry: a later time was written before the clock was set back."""
 
+_OF_HOST = and_(WebhookCircuit.project_id == Webhook.project_id, WebhookCircuit.host == Webhook.host)
+"""Joins a webhook with the circuit of its host, if there is one."""
+
 
 def get(session: Session, project_id: str, webhook_id: str) -> Webhook | None:
     """The project's webhook of that id."""
@@ -97,7 +100,8 @@ def delivery(session: Session, webhook_id: str, delivery_id: str, *, lock: bool 
 
 def projects_with_due(session: Session) -> Sequence[str]:
     """Return the projects that have due deliveries to hosts whose circuit lets them pass."""
-    waiting = _passing(select(Webhook.project_id)).where(_due())
+    has_due = select(WebhookDelivery.id).where(WebhookDelivery.webhook_id == Webhook.id, _due()).exists()
+    waiting = select(Webhook.project_id).outerjoin(WebhookCircuit, _OF_HOST).where(_is_closed(), has_due)
     return session.scalars(waiting.distinct().order_by(Webhook.project_id)).all()
 
 
@@ -111,9 +115,8 @@ def due(session: Session, project_id: str, limit: int, busy_webhooks: Collection
 
 def _passing(columns: Any) -> Any:
     """Join deliveries with their webhooks, without those to hosts whose circuit is open."""
-    circuit = and_(WebhookCircuit.project_id == Webhook.project_id, WebhookCircuit.host == Webhook.host)
     joined = columns.select_from(WebhookDelivery).join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
-    return joined.outerjoin(WebhookCircuit, circuit).where(_is_closed())
+    return joined.outerjoin(WebhookCircuit, _OF_HOST).where(_is_closed())
 
 
 def _is_closed() -> ColumnElement[bool]:
@@ -174,9 +177,8 @@ def _locked_circuit(session: Session, project_id: str, host: str) -> WebhookCirc
 
 def fail_cut_off(session: Session, seconds: float, error: str) -> int:
     """Fail up to DELETE_BATCH deliveries that have waited for so long for a host whose circuit is open; returns how many."""
-    circuit = and_(WebhookCircuit.project_id == Webhook.project_id, WebhookCircuit.host == Webhook.host)
     waiting = select(WebhookDelivery.id).join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
-    waiting = waiting.join(WebhookCircuit, circuit).where(
+    waiting = waiting.join(WebhookCircuit, _OF_HOST).where(
         WebhookCircuit.open_until.is_not(None),
         WebhookDelivery.state == "pending",
         WebhookDelivery.next_attempt_at < db_now(plus=-seconds),

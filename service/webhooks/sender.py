@@ -32,7 +32,7 @@ POLL_SECONDS = 1.0
 DRAIN_SECONDS = 2.0
 
 
-class Place(NamedTuple):
+class DeliverySlot(NamedTuple):
     """What an attempt under way counts against."""
 
     project_id: str
@@ -93,8 +93,8 @@ class Sender:
         with reading(self._sessions) as session:
             waiting = repository.due(session, project_id, MAX_PER_PROJECT, busy_webhooks)
         for delivery_id, fence, webhook_id in waiting:
-            place = Place(project_id, webhook_id)
-            if not self._reserve(place):
+            slot = DeliverySlot(project_id, webhook_id)
+            if not self._reserve(slot):
                 continue
             claimed = None
             try:
@@ -102,9 +102,9 @@ class Sender:
                     claimed = delivery_queue.claim(session, delivery_id, fence)
             finally:
                 if claimed is None:
-                    self._release(place)
+                    self._release(slot)
             if claimed is not None:
-                threading.Thread(target=self._deliver, args=(claimed, place), daemon=True).start()
+                threading.Thread(target=self._deliver, args=(claimed, slot), daemon=True).start()
                 return True
         return False
 
@@ -114,7 +114,7 @@ class Sender:
         with self._changed:
             return self._changed.wait_for(lambda: not self._webhooks.total(), max(0.0, end - time.monotonic()))
 
-    def _deliver(self, claimed: ClaimedDelivery, place: Place) -> None:
+    def _deliver(self, claimed: ClaimedDelivery, slot: DeliverySlot) -> None:
         try:
             fp("before_webhook_send")
             result = send(self._policy, claimed)
@@ -128,23 +128,22 @@ class Sender:
         except Exception:
             log.exception("delivery=%s failed", claimed.claim.id)
         finally:
-            self._release(place)
+            self._release(slot)
 
-    def _reserve(self, place: Place) -> bool:
+    def _reserve(self, slot: DeliverySlot) -> bool:
         with self._changed:
             full = (
-                self._webhooks[place.webhook_id] >= MAX_PER_WEBHOOK
-                or self._projects[place.project_id] >= MAX_PER_PROJECT
+                self._webhooks[slot.webhook_id] >= MAX_PER_WEBHOOK or self._projects[slot.project_id] >= MAX_PER_PROJECT
             )
             if not full:
-                self._webhooks[place.webhook_id] += 1
-                self._projects[place.project_id] += 1
+                self._webhooks[slot.webhook_id] += 1
+                self._projects[slot.project_id] += 1
             return not full
 
-    def _release(self, place: Place) -> None:
+    def _release(self, slot: DeliverySlot) -> None:
         with self._changed:
-            self._webhooks[place.webhook_id] -= 1
-            self._projects[place.project_id] -= 1
+            self._webhooks[slot.webhook_id] -= 1
+            self._projects[slot.project_id] -= 1
             for counts in (self._webhooks, self._projects):
                 for name in [name for name, count in counts.items() if not count]:
                     del counts[name]

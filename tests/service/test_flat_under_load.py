@@ -69,6 +69,7 @@ def operations(service: Served, job: str, keys: Iterator[int]) -> Iterator[tuple
     def check_dataset() -> None:
         service.ready_dataset()
 
+    due = webhooks.projects_with_due
     yield "submit", submit
     yield "life of a job", live
     yield "upload of a dataset", check_dataset
@@ -92,7 +93,7 @@ def operations(service: Served, job: str, keys: Iterator[int]) -> Iterator[tuple
     yield "totals", read(total_counts)
     yield "workers", read(workers.alive)
     yield "has_received", read(lambda session: datasets.has_blob(session, "p", "0" * 64))
-    yield "due deliveries", read(lambda session: webhooks.due(session, 10, (), ()))
+    yield "due deliveries", read(lambda session: [webhooks.due(session, one, 10, ()) for one in due(session)])
     yield "inference request", read(lambda session: inference_requests.get(session, "inf_none"))
     for task in TASKS:
         if task.name not in ONCE_IN_TEN_MINUTES:
@@ -106,7 +107,7 @@ ALLOWANCES = {
     "retry": 12,
     "gauges": 60,
     "totals": 100,
-    "due deliveries": 20,
+    "due deliveries": 30,
 }
 """What may grow with the queue, and how many steps or rows each queued job may add."""
 
