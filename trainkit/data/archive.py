@@ -318,12 +318,26 @@ class _LimitedStream:
         return data
 
 
+class _Member(tarfile.TarInfo):
+    """An entry's header. A tar without its end mark is refused: cut between two entries, it would be a smaller archive."""
+
+    @classmethod
+    def fromtarfile(cls, bundle: tarfile.TarFile) -> _Member:
+        """Read the next header."""
+        try:
+            return super().fromtarfile(bundle)
+        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
+            if bundle.offset:
+                raise RefusedArchiveError("it is cut off: the mark at its end is missing") from None
+            raise
+
+
 @contextmanager
 def _open_tar(path: Path, allowed: int) -> Iterator[tarfile.TarFile]:
     """Open a tar as a stream of members; at most `allowed` bytes are unpacked."""
     with _open_decompressed(path) as stream:
         counted: Any = _LimitedStream(stream, allowed)
-        with tarfile.open(fileobj=counted, mode="r|") as bundle:
+        with tarfile.open(fileobj=counted, mode="r|", tarinfo=_Member) as bundle:
             yield bundle
             # tarfile stops at the end mark; the compression has a checksum after it
             while counted.read(1 << 16):

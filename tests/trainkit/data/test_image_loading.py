@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gzip
 import io
 import os
 import signal
@@ -76,6 +77,25 @@ def test_a_truncated_zstandard_tar_and_one_that_wants_a_huge_window(tmp_path: Pa
     with pytest.raises(DataError) as caught:
         load_dataset(path)
     assert caught.value.problems[0].code == "damaged_archive"
+
+
+@pytest.mark.parametrize("mode", ["", "gz"])
+def test_a_tar_cut_between_two_entries_is_no_smaller_dataset(mode: str, tmp_path: Path) -> None:
+    """Nothing else tells: every entry that is left is whole, and a compression's checksum is right where tar was cut."""
+    whole = tar(tmp_path / "whole.tar", noise(50), "").read_bytes()
+    with tarfile.open(tmp_path / "whole.tar") as bundle:
+        cut = bundle.getmembers()[30].offset
+    path = tmp_path / "x.tar"
+    for end, refused in ((cut, True), (cut + 512, True), (len(whole), False)):
+        data = whole[:end]
+        path.write_bytes(gzip.compress(data) if mode else data)
+        if not refused:
+            assert len(pixels_of(load_dataset(path))) == 50
+            continue
+        with pytest.raises(DataError) as caught:
+            load_dataset(path)
+        assert caught.value.problems[0].code == "damaged_archive"
+        assert "cut off" in str(caught.value)
 
 
 @pytest.mark.parametrize("archived", [False, True])
