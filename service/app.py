@@ -26,6 +26,7 @@ from service.diagnosis import routes as diagnosis
 from service.doorbell import Doorbell
 from service.experiments import routes as experiments
 from service.health import routes as health
+from service.http_methods import HttpMethods
 from service.job_watcher import JobWatcher
 from service.jobs import history_routes
 from service.jobs import routes as jobs
@@ -160,6 +161,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.mount("/ui", StaticFiles(directory=DASHBOARD, html=True), name="dashboard")
     # the last one added is the first one asked
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1, exclude_content_types=AS_THEY_ARE)
+    app.add_middleware(HttpMethods)
     app.add_middleware(
         BodyLimits,
         max_body_bytes=settings.max_body_bytes,

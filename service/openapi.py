@@ -1,17 +1,21 @@
-"""The OpenAPI document: FastAPI's own, with the problem responses, the job spec's schema and SSE filled in."""
+"""The OpenAPI document: FastAPI's own, made exact for clients that are generated from it and tools that test by it."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import TypeAdapter
 
 from service.auth import is_open
+from service.datasets.schemas import SourceIn
 from service.errors import MEDIA_TYPE, TITLES, ProblemDocument
 from service.models.schemas import EvaluateIn
 from service.recommendations.schemas import FromDiagnosisIn
@@ -19,9 +23,85 @@ from service.security_headers import DOCS_PATH
 from trainkit.spec import JobSpec
 from trainkit.spec.early_stop import RuleSet
 from trainkit.spec.experiments import ExperimentSpec
+from trainkit.spec.json_schema import completed
 
 REFERENCE = "#/components/schemas/{model}"
 METHODS = frozenset({"get", "put", "post", "delete", "patch", "head", "options"})
+DESCRIPTION = """\
+Submit a job spec and a dataset; workers train; metrics stream back; rules, dashboards and scripts stop jobs early.
+
+Send the key as `Authorization: Bearer tk_...`. Every error is a problem document (RFC 9457) with a stable `code`. A
+request that breaks its schema is 422; so is one that breaks a rule which a schema cannot say, such as a dataset that does
+not exist or two fields that exclude each other: `errors` names each place, what is wrong and what to do.
+
+HEAD is answered like GET without the body, and OPTIONS with `Allow`, by every resource."""
+TAGS = {
+    "datasets": "What jobs train on: uploads, versions, reports and previews.",
+    "uploads": "Resumable uploads by the tus protocol 1.0; a finished one is a dataset.",
+    "specs": "Job specs: check one, see what it would begin with, read their schema.",
+    "jobs": "Training jobs: submit, follow, stop, pause, resume, fork; what they leave behind; their diagnosis.",
+    "experiments": "Many jobs as one: folds, sweeps, baselines, ensembles, the autopilot.",
+    "logs": "The lines that a job's processes wrote.",
+    "metrics": "The metric log: by cursor, as series, as a stream or as a file.",
+    "models": "Trained models: download, predict, evaluate.",
+    "catalog": "Every kind of model, optimizer, rule and so on, with its schema.",
+    "workers": "The processes that train.",
+    "monitoring": "Metrics of the service itself, for Prometheus.",
+    "keys": "API keys of the project.",
+    "projects": "Projects, their limits and how long they keep things.",
+    "webhooks": "Signed messages about jobs, and their deliveries.",
+    "health": "For load balancers: open to everybody.",
+}
+MEANINGS = {
+    400: "The request cannot be read: a header, a form or its length is malformed.",
+    401: "No key, or one that does not exist, has expired or was revoked.",
+    403: "The key lacks the scope.",
+    404: "It does not exist, or belongs to another project.",
+    409: "What the request is about is in another state; nothing was changed.",
+    413: "The body is beyond its limit (`limit_bytes`), or the project beyond its quota.",
+    422: "The request breaks its schema or a rule: `errors` says where and what to do.",
+    429: "Too many; try again after `Retry-After` seconds.",
+    500: "A defect of the service; the log has it under the request id.",
+    503: "Not available now; try again after `Retry-After` seconds.",
+}
+HEADERS: dict[str, dict[str, Any]] = {
+    "X-Request-Id": {
+        "description": "Names the request in the log: the client's own `X-Request-Id`, or a new one.",
+        "schema": {"type": "string"},
+        "required": True,
+    },
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}},
+    "WWW-Authenticate": {"description": "How to send the key.", "schema": {"type": "string"}, "required": True},
+    "Location": {"description": "Address of what was created.", "schema": {"type": "string"}, "required": True},
+    "ETag": {
+        "description": "Send it as `If-None-Match` to get 304 until something changes.",
+        "schema": {"type": "string"},
+    },
+    "Idempotency-Replayed": {
+        "description": "`true`: the same request with this `Idempotency-Key` has created it before.",
+        "schema": {"type": "string", "const": "true"},
+    },
+    "Tus-Resumable": {"description": "Version of the protocol.", "schema": {"type": "string", "const": "1.0.0"}},
+    "Upload-Offset": {"description": "Bytes that are stored.", "schema": {"type": "integer", "minimum": 0}},
+    "Upload-Length": {
+        "description": "Bytes of the whole file, once known.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+}
+BASE64 = "[A-Za-z0-9+/]+={0,2}"
+CHECKSUM = r"^(sha256 [A-Za-z0-9+/]{43}=|sha1 [A-Za-z0-9+/]{27}=)$"
+METADATA = rf"^[!-+\--~]+( {BASE64})?(,[!-+\--~]+( {BASE64})?)*$"
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "tus-resumable": {"required": True, "schema": {"type": "string", "const": "1.0.0"}},
+    "upload-offset": {"required": True, "schema": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}},
+    "upload-length": {"schema": {"type": "integer", "minimum": 1, "maximum": 10**18 - 1}},
+    "upload-defer-length": {"schema": {"type": "string", "const": "1"}},
+    "upload-checksum": {"schema": {"type": "string", "pattern": CHECKSUM}},
+    "upload-metadata": {"schema": {"type": "string", "pattern": METADATA, "maxLength": 8192}},
+    "x-http-method-override": {"required": True, "schema": {"type": "string", "const": "PATCH"}},
+    "content-digest": {"schema": {"type": "string", "pattern": "^sha-256=:[A-Za-z0-9+/]{43}=:$"}},
+}
+"""Headers that the service reads itself, to answer with the status that their protocol has: what they may hold."""
 
 
 OPENAPI_PATH = "/openapi.json"
@@ -60,20 +140,47 @@ def install(app: FastAPI) -> None:
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document, completed."""
-    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for model in (ProblemDocument, JobSpec, RuleSet, FromDiagnosisIn, EvaluateIn):
+    """Return FastAPI's document, completed."""
+    document = get_openapi(
+        title=app.title, version=app.version, summary=app.summary, description=DESCRIPTION, routes=app.routes
+    )
+    document["tags"] = [{"name": name, "description": text} for name, text in TAGS.items()]
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    components["headers"] = HEADERS
+    for model in (ProblemDocument, JobSpec, RuleSet, FromDiagnosisIn, EvaluateIn, SourceIn):
         _add(schemas, model.__name__, model.model_json_schema(ref_template=REFERENCE))
     _add(schemas, "ExperimentSpec", TypeAdapter(ExperimentSpec).json_schema(ref_template=REFERENCE))
-    for path, item in document["paths"].items():
-        for method, operation in item.items():
-            if method in METHODS:
-                _problems(path, method, operation)
+    names = {(method, context.path_format): name for method, context, name in _routes(app)}
+    for path, method, operation in operations(document):
+        operation["operationId"] = camel_case(names[method, path])
+        _parameters(operation)
+        _problems(path, method, operation)
+        _response_headers(path, operation)
     # FastAPI's form of a validation error, which this service never answers with
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    return document
+    return completed(document)
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield (path, method, operation) of a document."""
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            if method in METHODS:
+                yield path, method, operation
+
+
+def camel_case(name: str) -> str:
+    """Return `create_job` as `createJob`."""
+    return re.sub(r"_(.)", lambda match: match.group(1).upper(), name)
+
+
+def _routes(app: FastAPI) -> Iterator[tuple[str, Any, str]]:
+    for context in iter_route_contexts(app.routes):
+        if isinstance(context.original_route, APIRoute) and context.original_route.include_in_schema:
+            for method in context.methods or ():
+                yield method.lower(), context, context.original_route.name
 
 
 def _add(schemas: dict[str, Any], name: str, schema: dict[str, Any]) -> None:
@@ -81,13 +188,41 @@ def _add(schemas: dict[str, Any], name: str, schema: dict[str, Any]) -> None:
     schemas[name] = schema
 
 
+def _parameters(operation: dict[str, Any]) -> None:
+    for parameter in operation.get("parameters", ()):
+        if parameter["in"] == "header" and (known := PARAMETERS.get(parameter["name"])):
+            parameter.update(known)
+
+
 def _problems(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     for status in _statuses(path, method):
-        responses[str(status)] = {
-            "description": TITLES[status],
+        response: dict[str, Any] = {
+            "description": MEANINGS.get(status, TITLES[status]),
             "content": {MEDIA_TYPE: {"schema": {"$ref": REFERENCE.format(model=ProblemDocument.__name__)}}},
         }
+        if method == "head":
+            del response["content"]
+        responses[str(status)] = response
+
+
+def _response_headers(path: str, operation: dict[str, Any]) -> None:
+    """Name the headers that clients rely on."""
+    tus = path.startswith("/v1/uploads")
+    cached = "304" in operation["responses"]
+    for status, response in operation["responses"].items():
+        names = ["X-Request-Id"]
+        names += ["Location"] if status == "201" else []
+        names += ["WWW-Authenticate"] if status == "401" else []
+        names += ["Retry-After"] if status in ("409", "429", "503") else []
+        names += ["ETag"] if cached and status in ("200", "304") else []
+        if status == "201" and any(one["name"] == "idempotency-key" for one in operation.get("parameters", ())):
+            names.append("Idempotency-Replayed")
+        if tus:
+            names.append("Tus-Resumable")
+            names += ["Upload-Offset", "Upload-Length"] if status[0] == "2" else []
+        described = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+        response["headers"] = {**described, **response.get("headers", {})}
 
 
 KEPT_FOR_A_TIME = (
@@ -105,7 +240,7 @@ ANY_REQUEST = (400, 408, 413, 414, 415, 421, 422, 431)
 def _statuses(path: str, method: str) -> list[int]:
     """What can go wrong at any route of that form."""
     if is_open(path):
-        return list(ANY_REQUEST)
+        return [*ANY_REQUEST, 500]
     statuses = [*ANY_REQUEST, 401, 403, 429, 500, 503]
     if "{" in path or path.endswith("/metrics/series"):
         statuses.append(404)

@@ -36,10 +36,8 @@ SPEC_BODY = _body(_SPEC)
 """How OpenAPI shows a body that `read_document` reads."""
 JOB_BODY = _body({"anyOf": [_SPEC, _FROM_DIAGNOSIS]})
 EXPERIMENT_BODY = _body({"$ref": "#/components/schemas/ExperimentSpec"})
-# libyaml where the wheel has it: the pure parser needs seconds for a large document
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 LONG_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxX_:.]{399,}")
-"""What YAML would read as a number, in decimal, hex or base 60, with more digits than any number of 64 bits has."""
+"""What YAML may read as a number, with more digits than any number of 64 bits has."""
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 
 
@@ -64,6 +62,47 @@ async def read_json_body(request: Request) -> None:
     if body:
         request._json = await to_thread.run_sync(parse, body, "application/json", limiter=PARSERS)
 
+
+# libyaml where the wheel has it: the pure parser needs seconds for a large document
+_SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MAX_DIGITS = 40
+"""Characters of a number; one of 64 bits has 20."""
+
+
+class CoreSchemaLoader(_SAFE_LOADER):  # type: ignore[misc]
+    """Reads plain scalars by the core schema of YAML 1.2, so that a document means the same in JSON and in YAML.
+
+    YAML 1.1, which PyYAML implements, reads `1e-3` as text, `no` as false, `1:30` as 90 and `2026-01-31` as a date.
+    """
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # none of YAML 1.1
+
+
+def _integer(loader: Any, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    if len(text) > MAX_DIGITS:
+        raise _too_many_digits()
+    return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+
+
+def _float(loader: Any, node: yaml.ScalarNode) -> float:
+    # `.inf` and `.nan`; Python has no dot before them
+    return float(re.sub(r"^([-+]?)\.(?=[in])", r"\1", loader.construct_scalar(node).lower()))
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+):
+    CoreSchemaLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+CoreSchemaLoader.add_constructor("tag:yaml.org,2002:int", _integer)
+CoreSchemaLoader.add_constructor("tag:yaml.org,2002:float", _float)
 
 Document = Annotated[Any, Depends(read_document)]
 """The body. It stands before the session in a signature, so that a client who sends slowly keeps no session waiting."""
@@ -93,7 +132,7 @@ def _json(text: str, *, tolerant: bool) -> Any:
     except RecursionError:
         raise _too_deep() from None
     except ValueError:  # digits beyond what Python turns into a number
-        raise HttpProblem(422, "number_too_large", "A number has too many digits; 64 bits is the limit.") from None
+        raise _too_many_digits() from None
 
 
 def read_json(body: bytes) -> Any:
@@ -158,7 +197,7 @@ def _refuse_constant(name: str) -> Any:
 def _yaml(text: str) -> Any:
     try:
         _check_events(text)
-        return yaml.load(text, LOADER)
+        return yaml.load(text, CoreSchemaLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"Line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -175,7 +214,7 @@ def _check_events(text: str) -> None:
     """Stop at what would make a small text a huge document, and at repeated keys, before anything is built of it."""
     open_nodes: list[_Node] = []
     pointers, lines = [], []
-    for event in yaml.parse(text, LOADER):
+    for event in yaml.parse(text, CoreSchemaLoader):
         line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent):
             detail = f"Line {line}: YAML aliases (*name) are not taken. Write the value out."
@@ -187,7 +226,7 @@ def _check_events(text: str) -> None:
         if open_nodes and open_nodes[-1].repeats(event.value if isinstance(event, yaml.ScalarEvent) else None):
             pointers.append(pointer(node.place for node in open_nodes))
             lines.append(line)
-        if getattr(event, "tag", None) is not None:
+        if getattr(event, "tag", None) not in (None, "!", "tag:yaml.org,2002:str"):
             raise HttpProblem(422, "yaml_tag", f"Line {line}: YAML tags (!name) are not taken. Leave it out.")
         if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and LONG_NUMBER.fullmatch(event.value):
             shown = f"{event.value[:20]}... of {len(event.value)} characters"
@@ -261,6 +300,10 @@ def _refused(code: str, path: tuple[object, ...], detail: str) -> HttpProblem:
     where = "".join(character if not 0xD800 <= ord(character) <= 0xDFFF else "\ufffd" for character in pointer(path))
     error = {"pointer": where, "code": code, "message": message[:1].lower() + message[1:], "hint": hint}
     return HttpProblem(422, code, detail, errors=[error])
+
+
+def _too_many_digits() -> HttpProblem:
+    return HttpProblem(422, "number_too_large", "A number has too many digits; 64 bits is the limit.")
 
 
 def _too_deep() -> HttpProblem:

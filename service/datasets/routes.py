@@ -57,7 +57,7 @@ RAW_BODY: dict[str, Any] = {
     }
 }
 SOURCE_BODY: dict[str, Any] = {
-    "requestBody": {"content": {"application/json": {"schema": SourceIn.model_json_schema()}}}
+    "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/SourceIn"}}}}
 }
 Name = Annotated[str, Query(min_length=1, max_length=200, pattern=NAME)]
 Kind = Annotated[DatasetKind | None, Query(description="Left out: detected.")]

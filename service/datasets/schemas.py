@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Any, Literal
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from service.datasets.tables import DatasetVersion
+from service.request_model import RequestModel
 from trainkit.spec.augment import AugmentStep
 from trainkit.spec.facts import ColumnFacts, DatasetKind, holds_classes
 from trainkit.spec.read_options import ReadOptions
@@ -78,10 +79,9 @@ class RereadIn(ReadOptions):
         return {name: given.get(name) for name in self.model_fields_set}
 
 
-class PreviewIn(BaseModel):
+class PreviewIn(RequestModel):
     """Which steps, on which sample, how often."""
 
-    model_config = ConfigDict(extra="forbid")
     augment: list[AugmentStep] = Field(min_length=1, max_length=32)
     count: int = Field(20, ge=1, le=100)
     index: int = Field(0, ge=0, lt=2**31, description="Position of the sample in the dataset.")

@@ -10,15 +10,15 @@ from pydantic import BaseModel, ConfigDict
 from service.experiments.results import TrialRow, comparisons, summaries, validated
 from service.experiments.service import ExperimentView
 from service.experiments.tables import Experiment
+from service.request_model import RequestModel
 from trainkit.spec.metrics import direction
 
 ExperimentState = Literal["waiting", "running", "stopping", "succeeded", "stopped", "failed"]
 
 
-class StopExperimentIn(BaseModel):
+class StopExperimentIn(RequestModel):
     """What becomes of jobs that have begun."""
 
-    model_config = ConfigDict(extra="forbid")
     running: Literal["stop", "cancel", "finish"] = "stop"
     """`stop`: end gracefully and keep a model; `cancel`: end now and keep nothing; `finish`: train to their end."""
 

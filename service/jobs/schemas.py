@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.datasets.tables import DatasetVersion
 from service.jobs.states import State
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, Job, JobEvent
+from service.request_model import RequestModel
 from service.workers.names import worker_alias
 
 
@@ -109,28 +110,25 @@ def _progress(job: Job) -> dict[str, Any] | None:
     return {**job.progress, **ended}
 
 
-class StopIn(BaseModel):
+class StopIn(RequestModel):
     """How to stop."""
 
-    model_config = ConfigDict(extra="forbid")
     keep: Literal["best", "last"] = "best"
     """Which weights the model keeps."""
     if_seq: int | None = None
     """Stop only if no metric row beyond this seq has come; otherwise 409."""
 
 
-class ResumeIn(BaseModel):
+class ResumeIn(RequestModel):
     """How to go on."""
 
-    model_config = ConfigDict(extra="forbid")
     extra_epochs: int = Field(0, ge=0, le=1_000_000)
     """Epochs to train beyond those of the spec."""
 
 
-class ForkIn(BaseModel):
+class ForkIn(RequestModel):
     """What the new job does otherwise."""
 
-    model_config = ConfigDict(extra="forbid")
     patch: dict[str, Any] = Field(default_factory=dict)
     """A JSON merge patch (RFC 7396) of the job's spec."""
 

@@ -6,21 +6,21 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from service.auth import Admin
 from service.keys import repository
 from service.keys.service import PROJECT_SCOPES, ProjectScope, create_key, revoke
 from service.pagination import Listing
+from service.request_model import RequestModel
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=SessionRoute)
 
 
-class KeyIn(BaseModel):
+class KeyIn(RequestModel):
     """A key to make."""
 
-    model_config = ConfigDict(extra="forbid")
     name: str = Field("key", min_length=1, max_length=200)
     scopes: list[ProjectScope] = Field(list(PROJECT_SCOPES), min_length=1, max_length=3)
 

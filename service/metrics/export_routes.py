@@ -96,6 +96,6 @@ def get_parquet(job_id: str, download: RequestedDownload) -> Response:
     responses=file_of(EVENTS_TYPE, "An event file: put it into a folder of its own and point TensorBoard at that"),
     summary="The rows that count as a TensorBoard event file",
 )
-def get_events(job_id: str, download: RequestedDownload) -> Response:
+def get_tensorboard_events(job_id: str, download: RequestedDownload) -> Response:
     # TensorBoard knows its files by this very word in the name
     return download.answer(f"events.out.tfevents.{int(download.export.begun)}.{job_id}", EVENTS_TYPE, as_events)

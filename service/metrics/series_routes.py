@@ -68,7 +68,7 @@ def get_series(
     responses=NOT_MODIFIED,
     summary="The same series of several jobs, for comparison",
 )
-def compare(
+def compare_series(
     who: Reader,
     session: ReadSession,
     query: SelectedSeries,

@@ -115,7 +115,7 @@ class EventStream(StreamingResponse):
     },
     summary="Metrics, events and log lines as they come (SSE)",
 )
-async def stream(job_id: str, context: Service, start: Annotated[StreamPosition, Depends(opening)]) -> Response:
+async def stream_job(job_id: str, context: Service, start: Annotated[StreamPosition, Depends(opening)]) -> Response:
     return EventStream(follow(context, job_id, start))
 
 

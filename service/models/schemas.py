@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
+
+from service.request_model import RequestModel
 
 Part = Literal["all", "train", "validation", "test"]
 Target = Field(None, max_length=300, pattern=r"^[^\x00]*$", description="Tables: the column with the answers.")
 
 
-class EvaluatedDataset(BaseModel):
+DatasetId = Annotated[str, Field(min_length=1, max_length=40)]
+
+
+class EvaluatedDataset(RequestModel):
     """A dataset to evaluate a model on."""
 
-    model_config = ConfigDict(extra="forbid")
-    id: str = Field(min_length=1, max_length=40)
+    id: DatasetId
     target: str | None = Target
 
 
-class EvaluateIn(BaseModel):
+class EvaluateIn(RequestModel):
     """Which dataset, and which part of it."""
 
-    model_config = ConfigDict(extra="forbid")
     dataset: EvaluatedDataset
     """The dataset's id, or an object with id and target."""
     part: Part = Field(
         "all", description="A part of the model's own split for its training dataset, else one that the dataset ships."
     )
 
-    @field_validator("dataset", mode="before", json_schema_input_type=str | EvaluatedDataset)
+    @field_validator("dataset", mode="before", json_schema_input_type=DatasetId | EvaluatedDataset)
     @classmethod
     def dataset_by_id(cls, value: object) -> object:
         return {"id": value} if isinstance(value, str) else value

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from service.keys.tables import Project
 from service.projects.service import DEFAULT, rules_of
+from service.request_model import RequestModel
 from service.settings import Settings
 
 DAYS = (1, 36_500)
@@ -36,10 +37,9 @@ def setting(name: str) -> Any:
     return Field(DEFAULT, json_schema_extra={"anyOf": forms})
 
 
-class SettingsIn(BaseModel):
+class SettingsIn(RequestModel):
     """What to change; what is left out stays. null: for ever, or no limit. "default": what the service has."""
 
-    model_config = ConfigDict(extra="forbid")
     checkpoints_days: Any = setting("checkpoints_days")
     checkpoints_kept: Any = setting("checkpoints_kept")
     logs_days: Any = setting("logs_days")
@@ -56,6 +56,8 @@ class SettingsIn(BaseModel):
         name = info.field_name or ""
         least, most = BOUNDS[name]
         endless = name not in NEVER_ENDLESS
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # JSON Schema takes 5.0 for a whole number
         whole = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
         if whole or (value is None and endless) or (isinstance(value, str) and value == DEFAULT):
             return value
@@ -63,10 +65,9 @@ class SettingsIn(BaseModel):
         raise ValueError(f"should be a whole number from {least} to {most}, {otherwise}")
 
 
-class ProjectIn(BaseModel):
+class ProjectIn(RequestModel):
     """What to change of a project."""
 
-    model_config = ConfigDict(extra="forbid")
     settings: SettingsIn
 
 

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from service.diagnosis.schemas import Expected
 from service.recommendations.effect import Outcome
+from service.request_model import RequestModel
 from trainkit.diagnose.verdicts import Code
 
 
-class DiagnosisRef(BaseModel):
+class DiagnosisRef(RequestModel):
     """One of the `recommendations` in the diagnosis of an ended job."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
     job: str
     index: int = Field(0, ge=0)
 
 
-class FromDiagnosisIn(BaseModel):
+class FromDiagnosisIn(RequestModel):
     """A job from a diagnosis: `recommendations[index].spec`, with another name and other labels if given."""
 
-    model_config = ConfigDict(extra="forbid")
     from_diagnosis: DiagnosisRef
     name: str | None = Field(None, max_length=200)
     labels: dict[str, str] | None = Field(None, max_length=32)

@@ -21,6 +21,7 @@ from service.request_sessions import ReadSession, SessionRoute
 from service.specs.schemas import EstimateOut, ValidOut, WarningOut
 from trainkit.spec import DatasetFacts, JobSpec
 from trainkit.spec.estimate import estimate
+from trainkit.spec.json_schema import completed
 
 router = APIRouter(prefix="/v1", tags=["specs"], route_class=SessionRoute)
 REPORT: dict[int | str, dict[str, Any]] = {
@@ -30,7 +31,7 @@ REPORT: dict[int | str, dict[str, Any]] = {
 
 @cache
 def _schema() -> dict[str, Any]:
-    return JobSpec.model_json_schema()
+    return completed(JobSpec.model_json_schema())
 
 
 @router.post("/specs:validate", response_model=ValidOut, openapi_extra=SPEC_BODY, summary="Check a spec; nothing else")

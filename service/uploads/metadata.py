@@ -106,7 +106,9 @@ def dataset_metadata(value: str | None) -> DatasetMetadata:
 
 
 def _read_options(values: dict[str, str]) -> dict[str, Any] | None:
-    given = {key: values[key] for key in ReadOptions.model_fields if values.get(key)}
+    given: dict[str, Any] = {key: values[key] for key in ReadOptions.model_fields if values.get(key)}
+    if "header" in given:
+        given["header"] = {"true": True, "false": False}.get(given["header"].lower(), given["header"])
     try:
         return read_options_of(given)
     except ValidationError as error:

@@ -60,7 +60,7 @@ TusVersion = Annotated[None, Depends(_check_version)]
 
 
 @router.options("", status_code=204, summary="Version and extensions of tus")
-def options(who: Writer, context: Service, response: Response) -> None:
+def upload_options(who: Writer, context: Service, response: Response) -> None:
     response.headers["Tus-Version"] = VERSION
     response.headers["Tus-Extension"] = EXTENSIONS
     response.headers["Tus-Max-Size"] = str(context.settings.max_upload_bytes)
@@ -74,7 +74,7 @@ def options(who: Writer, context: Service, response: Response) -> None:
     openapi_extra={"requestBody": {**BODY, "required": False}},
     summary="Begin a resumable upload (tus creation, creation-with-upload)",
 )
-async def create(
+async def create_upload(
     request: Request,
     response: Response,
     who: Writer,

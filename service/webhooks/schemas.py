@@ -6,10 +6,11 @@ import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from service.outbox import service as outbox
 from service.outbox.tables import Webhook, WebhookAttempt, WebhookDelivery
+from service.request_model import RequestModel
 from service.webhooks.signing import key_of
 
 EventName = Literal[
@@ -45,10 +46,9 @@ Secret = Annotated[str, Field(max_length=120), AfterValidator(_check_secret)]
 Labels = dict[Annotated[str, Field(pattern=LABEL)], Annotated[str, Field(max_length=500, pattern=PLAIN)]]
 
 
-class Threshold(BaseModel):
+class Threshold(RequestModel):
     """A value of a metric; reported once per job, at the first row that is strictly beyond it."""
 
-    model_config = ConfigDict(extra="forbid")
     metric: str = Field(max_length=120, pattern=METRIC)
     """With its part: `val_accuracy`, `train_loss`."""
     above: float | None = Field(None, allow_inf_nan=False)
@@ -77,10 +77,9 @@ Events = Annotated[list[EventName], Field(max_length=20)]
 Thresholds = Annotated[list[Threshold], Field(max_length=20), AfterValidator(_check_thresholds)]
 
 
-class WebhookIn(BaseModel):
+class WebhookIn(RequestModel):
     """A new webhook."""
 
-    model_config = ConfigDict(extra="forbid")
     url: Url
     description: str = Field("", max_length=500, pattern=PLAIN)
     events: Events = ["job.*"]
@@ -95,10 +94,9 @@ class WebhookIn(BaseModel):
     """`whsec_` and the base64 of 24 to 64 bytes; left out, one is generated."""
 
 
-class WebhookPatch(BaseModel):
+class WebhookPatch(RequestModel):
     """Fields to update; the others stay."""
 
-    model_config = ConfigDict(extra="forbid")
     url: Url = ""
     description: str = Field("", max_length=500, pattern=PLAIN)
     events: Events = []
@@ -109,10 +107,9 @@ class WebhookPatch(BaseModel):
     """true also re-enables a webhook that a 410 disabled."""
 
 
-class RotateIn(BaseModel):
+class RotateIn(RequestModel):
     """The next secret."""
 
-    model_config = ConfigDict(extra="forbid")
     secret: Secret | None = None
     """Left out, one is generated."""
     overlap_seconds: int = Field(86400, ge=0, le=MAX_OVERLAP_SECONDS)

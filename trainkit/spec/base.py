@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from trainkit.spec.strict_types import StrictTypes
 
-class SpecModel(BaseModel):
+
+class SpecModel(StrictTypes):
     """Frozen data. Unknown fields are errors, so a typo never trains the wrong model in silence."""
 
     model_config = ConfigDict(
@@ -30,7 +32,8 @@ def _usual(value: object) -> object:
     return {True: USUAL_DROP, False: 0.0}[value] if isinstance(value, bool) else value
 
 
-DropProbability = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_usual, json_schema_input_type=bool | float)]
+_Dropped = Annotated[float, Field(ge=0, lt=1)]
+DropProbability = Annotated[_Dropped, BeforeValidator(_usual, json_schema_input_type=bool | _Dropped)]
 """A probability of dropping; `true` is the usual 0.5, `false` and 0 drop nothing."""
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]

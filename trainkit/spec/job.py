@@ -14,7 +14,7 @@ from trainkit.spec.models import ModelSpec
 from trainkit.spec.optimizers import Adam, OptimizerSpec
 from trainkit.spec.preprocess import PreprocessStep
 from trainkit.spec.schedules import Constant, ScheduleSpec
-from trainkit.spec.split import BalanceSpec, DatasetRef, SplitSpec
+from trainkit.spec.split import BalanceSpec, DatasetId, DatasetRef, SplitSpec
 from trainkit.spec.training import Adapt, RegularizeSpec, ResourcesSpec, StartFrom, TrainSpec
 
 Task = Literal["classification", "regression", "sequence_classification", "forecasting"]
@@ -38,11 +38,15 @@ class JobSpec(SpecModel):
     balance: BalanceSpec = "none"
     """Re-balancing of the classes, on the training part only; or weights by hand, `{"no": 1, "yes": 5}`, one for each
     class: a loss is sum(w*l) / sum(w), as torch's CrossEntropyLoss(weight=...)."""
-    preprocess: Annotated[Annotated[tuple[PreprocessStep, ...], Field(max_length=16)] | None, OneOrMore] = None
+    preprocess: Annotated[
+        Annotated[tuple[PreprocessStep, ...], Field(max_length=16)] | None, OneOrMore
+    ] = None
     """Steps in order, fitted on the training part. Left out: z_score for tables, none for others; []: none."""
-    preprocess_columns: Annotated[Annotated[tuple[PreprocessStep, ...], Field(max_length=16)] | None, OneOrMore] = None
+    preprocess_columns: Annotated[
+        Annotated[tuple[PreprocessStep, ...], Field(max_length=16)] | None, OneOrMore
+    ] = None
     """Multimodal models: the steps of the columns, where `preprocess` has those of the images. Left out: z_score."""
-    augment: Annotated[tuple[AugmentStep, ...], OneOrMore] = Field((), max_length=32)
+    augment: Annotated[tuple[AugmentStep, ...], Field(max_length=32), OneOrMore] = ()
     """Steps in order, drawn per training sample."""
     model: ModelSpec
     """The architecture."""
@@ -58,7 +62,7 @@ class JobSpec(SpecModel):
     """Penalties and constraints."""
     train: TrainSpec = TrainSpec()
     """Epochs, batches, seed, precision."""
-    early_stop: Annotated[tuple[EarlyStopRule, ...], OneOrMore] = Field((Diverged(),), max_length=16)
+    early_stop: Annotated[tuple[EarlyStopRule, ...], Field(max_length=16), OneOrMore] = (Diverged(),)
     """Rules that end training early; the best weights are kept in any case."""
     start_from: StartFrom | None = None
     """Transfer learning."""
@@ -67,7 +71,7 @@ class JobSpec(SpecModel):
     resources: ResourcesSpec = ResourcesSpec()
     """Device and limits."""
 
-    @field_validator("dataset", mode="before", json_schema_input_type=str | DatasetRef)
+    @field_validator("dataset", mode="before", json_schema_input_type=DatasetId | DatasetRef)
     @classmethod
     def dataset_by_id(cls, value: object) -> object:
         return {"id": value} if isinstance(value, str) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from trainkit.spec.base import NonNegative, ShortForm, SpecModel
 
@@ -44,11 +44,25 @@ class ZScore(SpecModel):
     """Which values share one mean and deviation."""
 
 
+def _whole(value: object) -> object:
+    """Return 5.0 as 5; 1.0 stays a fraction."""
+    return int(value) if isinstance(value, float) and value > 1 and value.is_integer() else value
+
+
+Components = Annotated[
+    Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, le=1)] | Literal["all"],
+    BeforeValidator(
+        _whole,
+        json_schema_input_type=Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | Literal["all"],
+    ),
+]
+
+
 class Pca(SpecModel):
     """Projection on the leading eigenvectors of the covariance (ddof 1); each component's largest entry is positive."""
 
     kind: Literal["pca"] = "pca"
-    components: Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, le=1)] | Literal["all"] = "all"
+    components: Components = "all"
     """An integer count, a fraction in (0, 1] of the explained variance, or all."""
     solver: Literal["eigh", "svd"] = "eigh"
     """`eigh` of the float64 covariance, or `svd` of the centred data (also for more features than samples)."""

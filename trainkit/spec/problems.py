@@ -111,27 +111,6 @@ def problems_of(items: Iterable[Mapping[str, Any]], document: Any, model: type[B
     return found
 
 
-def true_as_number(document: Any, model: BaseModel) -> list[Problem]:
-    """The problems of true in a document where its valid model holds 1, as pydantic reads it; false is 0, or off."""
-    return problems_of(_true_as_number(document, model, ()), document, type(model))
-
-
-def _true_as_number(given: Any, held: Any, path: tuple[int | str, ...]) -> Iterator[Mapping[str, Any]]:
-    if given is True:
-        # `dropout: true` is a form of its own, and held as 0.5
-        if isinstance(held, int | float) and not isinstance(held, bool) and held == 1:
-            yield {"type": "int_type" if isinstance(held, int) else "float_type", "loc": path, "input": given}
-    elif isinstance(given, Mapping):
-        if isinstance(held, list | tuple) and len(held) == 1:  # a single step, written without a list
-            held = held[0]
-        for name, value in given.items():
-            field = held.get(name) if isinstance(held, Mapping) else getattr(held, name, None)
-            yield from _true_as_number(value, field, (*path, name))
-    elif isinstance(given, list | tuple) and isinstance(held, list | tuple) and len(given) == len(held):
-        for index, (value, item) in enumerate(zip(given, held, strict=True)):
-            yield from _true_as_number(value, item, (*path, index))
-
-
 def _problems(items: Sequence[Mapping[str, Any]], document: Any, model: type[BaseModel]) -> Iterator[Problem]:
     """The problems of one place: the forms that a value may have there make one."""
     forms = [item for item in items if _is_form(item, items)]

@@ -7,7 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+
+from trainkit.spec.strict_types import StrictTypes
 
 
 def _text_encoding(name: str) -> str:
@@ -74,11 +76,11 @@ def _words(value: Any) -> Any:
     return value
 
 
+_Words = Annotated[tuple[Word, ...], Field(max_length=1000)]
 Missing = Annotated[
-    tuple[Word, ...],
-    BeforeValidator(_words),
+    _Words,
+    BeforeValidator(_words, json_schema_input_type=Word | _Words),
     Field(
-        max_length=1000,
         description='Tables: the words that mean "no value", as they are written, instead of the usual ones: '
         '`["nil", "-"]`. An empty cell of a text file is always one.',
     ),
@@ -99,7 +101,7 @@ Sheet = Annotated[
 Quote = Annotated[Literal['"', "'"], Field(description="Tables: the quote around values.")]
 
 
-class ColumnOptions(BaseModel):
+class ColumnOptions(StrictTypes):
     """How one column is read, where that is not to be detected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -121,11 +123,11 @@ class ColumnOptions(BaseModel):
     )
 
 
+_ColumnsByName = Annotated[Mapping[Word, ColumnOptions], Field(max_length=100_000)]
 Columns = Annotated[
-    Mapping[Word, ColumnOptions],
-    BeforeValidator(_parsed),
+    _ColumnsByName,
+    BeforeValidator(_parsed, json_schema_input_type=str | _ColumnsByName),
     Field(
-        max_length=100_000,
         description='Tables: how single columns are read: `{"isig": {"type": "number", "missing": ["nil"]}}`. Fields of '
         "a column: `type` (number, category, boolean, date), `missing`, `decimal`, `thousands`, `date_format`, `unit`.",
     ),
@@ -140,7 +142,7 @@ TargetTask = Annotated[
 ]
 
 
-class ReadOptions(BaseModel):
+class ReadOptions(StrictTypes):
     """Overrides of what the readers would find out themselves."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

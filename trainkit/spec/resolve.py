@@ -29,7 +29,6 @@ from trainkit.spec.problems import (
     SpecError,
     pointer_tokens,
     problems_from_validation,
-    true_as_number,
 )
 
 SHAPE_STAYS_KNOWN = ("missing_values", "target_as_feature", "too_many_categories")
@@ -71,14 +70,11 @@ def parse_spec(document: Any) -> JobSpec:
     if not isinstance(document, dict):
         raise SpecError([Problem("", "not_an_object", "a job spec is an object with `dataset` and `model`", "")])
     try:
-        spec = JobSpec.model_validate(document)
+        return JobSpec.model_validate(document)
     except ValidationError as error:
         raise SpecError(problems_from_validation(error, document, JobSpec)) from None
     except RecursionError:
         raise SpecError([Problem("", "too_deep", "the document is nested too deeply", "")]) from None
-    if found := true_as_number(document, spec):
-        raise SpecError(found)
-    return spec
 
 
 def resolve(spec: JobSpec | Mapping[str, Any], facts: DatasetFacts) -> ResolvedSpec:

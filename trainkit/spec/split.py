@@ -120,10 +120,13 @@ def part_sizes(total: int, shares: Sequence[float]) -> list[int]:
     return sizes
 
 
+DatasetId = Annotated[str, Field(min_length=1, max_length=128)]
+
+
 class DatasetRef(SpecModel):
     """Which dataset, and how its columns are read."""
 
-    id: str = Field(min_length=1, max_length=128)
+    id: DatasetId
     """The dataset's id (`ds_...`); for the library alone, any name."""
     target: str | None = None
     """Table only: the column to predict. Left out: the dataset's own `target`."""
