@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
@@ -232,10 +233,11 @@ def request_problems(request: Request, error: RequestValidationError) -> list[Pr
     field = getattr(request.scope.get("route"), "body_field", None)
     annotation = field.field_info.annotation if field is not None else None
     model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else BaseModel
+    body = dict(error.body) if isinstance(error.body, FormData) else error.body
     in_body = [{**item, "loc": item["loc"][1:]} for item in error.errors() if item["loc"][:1] == ("body",)]
-    problems = [_body_problem(item) for item in in_body if item["type"] == "json_invalid" or not _is_plain(error.body)]
+    problems = [_body_problem(item) for item in in_body if item["type"] == "json_invalid" or not _is_plain(body)]
     if not problems:
-        problems = problems_of(in_body, error.body, model)
+        problems = problems_of(in_body, body, model)
     for item in error.errors():
         if item["loc"][:1] != ("body",):
             found = problems_of([{**item, "loc": item["loc"][1:]}], None, BaseModel)

@@ -155,6 +155,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for path, method, operation in operations(document):
         operation["operationId"] = camel_case(names[method, path])
         _parameters(operation)
+        _forms(operation, schemas)
         _problems(path, method, operation)
         _response_headers(path, operation)
     # FastAPI's form of a validation error, which this service never answers with
@@ -190,8 +191,27 @@ def _add(schemas: dict[str, Any], name: str, schema: dict[str, Any]) -> None:
 
 def _parameters(operation: dict[str, Any]) -> None:
     for parameter in operation.get("parameters", ()):
+        parameter["schema"] = _without_null(parameter["schema"])
         if parameter["in"] == "header" and (known := PARAMETERS.get(parameter["name"])):
             parameter.update(known)
+
+
+def _forms(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    form = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data")
+    if form is not None:
+        properties = schemas[form["schema"]["$ref"].rpartition("/")[2]]["properties"]
+        for name, schema in properties.items():
+            properties[name] = _without_null(schema)
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of what is left out or text: a query, a header or a form cannot say null."""
+    forms = schema.get("anyOf", [])
+    kept = [form for form in forms if form != {"type": "null"}]
+    if len(kept) == len(forms):
+        return schema
+    rest = {name: value for name, value in schema.items() if name not in ("anyOf", "default")}
+    return {**kept[0], **rest} if len(kept) == 1 else {**rest, "anyOf": kept}
 
 
 def _problems(path: str, method: str, operation: dict[str, Any]) -> None:
@@ -212,7 +232,7 @@ def _response_headers(path: str, operation: dict[str, Any]) -> None:
     cached = "304" in operation["responses"]
     for status, response in operation["responses"].items():
         names = ["X-Request-Id"]
-        names += ["Location"] if status == "201" else []
+        names += ["Location"] if status == "201" and path != "/v1/keys" else []
         names += ["WWW-Authenticate"] if status == "401" else []
         names += ["Retry-After"] if status in ("409", "429", "503") else []
         names += ["ETag"] if cached and status in ("200", "304") else []

@@ -113,6 +113,9 @@ def problems_of(items: Iterable[Mapping[str, Any]], document: Any, model: type[B
 
 def _problems(items: Sequence[Mapping[str, Any]], document: Any, model: type[BaseModel]) -> Iterator[Problem]:
     """The problems of one place: the forms that a value may have there make one."""
+    broken_rules = [item for item in items if item["type"] == "value_error"]
+    # a value that has one of the forms and breaks its rule need not have the others
+    items = broken_rules or items
     forms = [item for item in items if _is_form(item, items)]
     if len(forms) > 1:
         first = _problem(forms[0], document, model)
