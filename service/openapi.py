@@ -9,12 +9,13 @@ from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import TypeAdapter
 
-from service.auth import is_open
+from service.auth import Needs, is_open
 from service.datasets.schemas import SourceIn
 from service.errors import MEDIA_TYPE, TITLES, ProblemDocument
 from service.models.schemas import EvaluateIn
@@ -151,9 +152,12 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for model in (ProblemDocument, JobSpec, RuleSet, FromDiagnosisIn, EvaluateIn, SourceIn):
         _add(schemas, model.__name__, model.model_json_schema(ref_template=REFERENCE))
     _add(schemas, "ExperimentSpec", TypeAdapter(ExperimentSpec).json_schema(ref_template=REFERENCE))
-    names = {(method, context.path_format): name for method, context, name in _routes(app)}
+    routes = {(method, context.path_format): context.original_route for method, context in _routes(app)}
     for path, method, operation in operations(document):
-        operation["operationId"] = camel_case(names[method, path])
+        operation["operationId"] = camel_case(routes[method, path].name)
+        if "security" in operation:
+            # the scope that the key must have
+            operation["security"] = [{"key": sorted(_scopes(routes[method, path].dependant))}]
         _parameters(operation)
         _forms(operation, schemas)
         _problems(path, method, operation)
@@ -177,11 +181,16 @@ def camel_case(name: str) -> str:
     return re.sub(r"_(.)", lambda match: match.group(1).upper(), name)
 
 
-def _routes(app: FastAPI) -> Iterator[tuple[str, Any, str]]:
+def _scopes(dependant: Dependant) -> set[str]:
+    found: set[str] = {dependant.call.scope} if isinstance(dependant.call, Needs) else set()
+    return found.union(*(_scopes(inner) for inner in dependant.dependencies))
+
+
+def _routes(app: FastAPI) -> Iterator[tuple[str, Any]]:
     for context in iter_route_contexts(app.routes):
         if isinstance(context.original_route, APIRoute) and context.original_route.include_in_schema:
             for method in context.methods or ():
-                yield method.lower(), context, context.original_route.name
+                yield method.lower(), context
 
 
 def _add(schemas: dict[str, Any], name: str, schema: dict[str, Any]) -> None:

@@ -1,0 +1,164 @@
+"""Who may do what: every operation of the OpenAPI document with every kind of key. A new route is tested by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import update
+
+from service.app import create_app
+from service.database import db_now
+from service.keys.tables import ApiKey
+from service.openapi import operations
+from service.settings import Settings
+from tests.support.api import Served
+from tests.support.tus_requests import VERSION, begun
+
+OPERATIONS = list(operations(create_app(Settings.from_env({})).openapi()))
+CLOSED = [(path, method, operation) for path, method, operation in OPERATIONS if operation.get("security")]
+OPEN = {"/healthz", "/readyz"}
+ADMIN = {
+    *(("get", "/v1/keys"), ("post", "/v1/keys"), ("delete", "/v1/keys/{key_id}")),
+    *(("get", "/v1/projects"), ("get", "/v1/projects/{project_id}")),
+    ("patch", "/v1/projects/{project_id}"),
+}
+OPERATOR = {("get", "/metrics")}
+READS_BY_POST = (":validate", ":init-report", ":simulate", "/predict", "/evaluate", "/augmentation-preview.png")
+WITHOUT_A_KEY = {
+    "none": {},
+    "no scheme": {"Authorization": "tk_abcdefgh_x"},
+    "another scheme": {"Authorization": "Basic dXNlcjpwYXNz"},
+    "empty": {"Authorization": "Bearer "},
+    "malformed": {"Authorization": "Bearer tk_"},
+    "unknown": {"Authorization": f"Bearer tk_{'0' * 8}_{'0' * 40}"},
+    "SQL": {"Authorization": "Bearer tk_%_' OR 1=1 --"},
+    "long": {"Authorization": "Bearer " + "x" * 4000},
+    "in the query": {},
+}
+BODIES: dict[str, Any] = {
+    "augmentation-preview.png": {"augment": [{"kind": "noise", "std": 0.1}]},
+    "predict": {"inputs": [1]},
+    "evaluate": {"inputs": [1]},
+    ":reread": {},
+    "decisions:simulate": {},
+    "{project_id}": {"settings": {}},
+    "{webhook_id}": {"active": True},
+}
+HEADERS: dict[str, dict[str, str]] = {
+    "patch /v1/uploads/{upload_id}": {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"},
+    "post /v1/uploads/{upload_id}": {
+        "X-HTTP-Method-Override": "PATCH",
+        "Upload-Offset": "0",
+        "Content-Type": "application/offset+octet-stream",
+    },
+}
+
+pytestmark = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
+
+
+def expected_scope(method: str, path: str) -> str:
+    if (method, path) in OPERATOR:
+        return "operator"
+    if (method, path) in ADMIN:
+        return "admin"
+    reads = (method == "get" or path.endswith(READS_BY_POST)) and method != "delete"
+    return "read" if reads else "write"
+
+
+def filled(path: str, ids: dict[str, str] | None = None) -> str:
+    for name, value in {"plot": "curves", "name": "log.txt", "index": "0", **(ids or {})}.items():
+        path = path.replace(f"{{{name}}}", value)
+    return path.replace("{", "x").replace("}", "")
+
+
+def bad_keys(service: Served) -> Iterator[tuple[str, dict[str, str]]]:
+    """Headers of keys that were good once, and of those that never were."""
+    yield from WITHOUT_A_KEY.items()
+    for name, change in {"revoked": {"revoked_at": db_now()}, "expired": {"expires_at": db_now(plus=-1)}}.items():
+        key = service.key("default", "read", "write", "admin")
+        with service.sessions.begin() as session:
+            session.execute(update(ApiKey).where(ApiKey.id == key.split("_")[1]).values(**change))
+        yield name, {"Authorization": f"Bearer {key}"}
+
+
+def test_the_document_names_the_scope_of_every_operation(service: Served) -> None:
+    assert {path for path, _, operation in OPERATIONS if not operation.get("security")} == OPEN
+    for path, method, operation in CLOSED:
+        assert operation["security"] == [{"key": [expected_scope(method, path)]}], f"{method} {path}"
+
+
+def test_no_operation_answers_without_a_valid_key(service: Served) -> None:
+    bare, requests = TestClient(service.app, raise_server_exceptions=False), 0
+    for name, headers in list(bad_keys(service)):
+        query = {"key": service.key("default")} if name == "in the query" else {}
+        for path, method, _ in CLOSED:
+            requests += 1
+            answer = bare.request(method, filled(path), headers=headers, params=query)
+            assert answer.status_code == 401, f"{name}: {method} {path}: {answer.status_code}"
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert requests >= 11 * 80
+
+
+def test_each_scope_opens_its_own_operations(service: Served) -> None:
+    for scope in ("read", "write", "admin", "operator"):
+        client = service.client_for("default", scope)
+        for path, method, _ in CLOSED:
+            needed = expected_scope(method, path)
+            allowed = scope == needed or (scope == "admin" and needed != "operator")
+            answer = client.request(method, filled(path), headers=VERSION)
+            assert (answer.status_code != 403) == allowed, f"{scope}: {method} {path}: {answer.status_code}"
+            assert answer.status_code != 401
+
+
+def test_another_project_s_things_are_not_found_by_any_operation(service: Served) -> None:
+    job = service.submit()
+    claimed = service.claim()
+    model = service.finish(claimed)
+    assert model is not None
+    dataset, client = service.job(job)["dataset"]["id"], service.client
+    webhook = client.post("/v1/webhooks", json={"url": "http://127.0.0.1:9/"}).json()["id"]
+    plan = {"kind": "kfold", "folds": 2, "spec": {"dataset": dataset, "model": "mlp"}}
+    ids = {
+        "job_id": job,
+        "model_id": model,
+        "dataset_id": dataset,
+        "upload_id": begun(client, 1000).rsplit("/", 1)[1],
+        "webhook_id": webhook,
+        "delivery_id": client.post(f"/v1/webhooks/{webhook}/test").json()["id"],
+        "experiment_id": client.post("/v1/experiments", json=plan).json()["id"],
+        "project_id": client.get("/v1/projects").json()["data"][0]["id"],
+        "key_id": client.get("/v1/keys").json()["data"][0]["id"],
+    }
+    before = {path: client.get(path).text for path in lists()}
+    stranger, requests = service.client_for("another"), 0
+    for path, method, operation in CLOSED:
+        names = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "path"}
+        if not names & set(ids):
+            continue
+        requests += 1
+        headers = {**VERSION, **HEADERS.get(f"{method} {path}", {})}
+        body = next((body for end, body in BODIES.items() if path.endswith(end) and method in ("post", "patch")), None)
+        query = {"with": "x"} if path.endswith("/comparison") else {}
+        sent: dict[str, Any] = {"content": b"abc"} if "Content-Type" in headers else {"json": body}
+        answer = stranger.request(method, filled(path, ids), headers=headers, params=query, **sent)
+        assert answer.status_code == 404, f"{method} {path}: {answer.status_code} {answer.text}"
+    assert requests >= 45
+    for path, text in before.items():
+        assert client.get(path).text == text, path
+        shown = stranger.get(path).text
+        assert not [name for name, value in ids.items() if name != "key_id" and value in shown], path
+
+
+def lists() -> list[str]:
+    """Addresses of what a key with every scope of a project may list."""
+    return [
+        path
+        for path, method, operation in CLOSED
+        if method == "get"
+        and not any(parameter.get("required") for parameter in operation.get("parameters", ()))
+        and path.count("/") == 2
+        and path not in ("/v1/catalog", "/v1/keys")
+    ]
