@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -49,6 +50,10 @@ TITLES = {
 }
 
 
+SHOWN_ERRORS = 100
+"""Errors that one problem lists: a small body may have tens of thousands, and the answer would be far larger."""
+SHOWN_OF_TEXT, SHOWN_OF_DETAIL = 1000, 4000
+"""Characters of an error's pointer, message and hint, and of a problem's detail."""
 DATABASE_AWAY: tuple[type[Exception], ...] = (OperationalError, InterfaceError, PoolTimeout)
 """What a database that is away, restarting or overrun looks like."""
 
@@ -82,6 +87,10 @@ class ProblemDocument(BaseModel):
     request_id: str | None = None
 
 
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]} ..."
+
+
 class HttpProblem(Exception):  # noqa: N818 - the field's term
     """Raise to answer with a problem document."""
 
@@ -97,9 +106,12 @@ class HttpProblem(Exception):  # noqa: N818 - the field's term
         limit_bytes: int | None = None,
         removed_at: str | None = None,
     ) -> None:
-        self.status, self.code, self.detail = status, code, detail
+        self.status, self.code, self.detail = status, code, _cut(detail, SHOWN_OF_DETAIL)
         self.title = title or TITLES.get(status, "Error")
-        self.errors = [dict(error) for error in errors]
+        self.errors = [
+            {name: _cut(text, SHOWN_OF_TEXT) for name, text in error.items()}
+            for error in itertools.islice(errors, SHOWN_ERRORS)
+        ]
         self.headers = dict(headers or {})
         self.limit_bytes = limit_bytes
         self.removed_at = removed_at
@@ -186,6 +198,9 @@ def install(app: FastAPI) -> None:
             return respond(request, error.problem)
         codes = {404: "not_found", 405: "method_not_allowed", 400: "bad_request"}
         detail = str(error.detail)
+        if isinstance(error.__cause__, RecursionError):
+            # FastAPI reads a body before any dependency of ours
+            return respond(request, HttpProblem(422, "too_deep", "The body is nested too deeply."))
         if error.status_code == 404:
             detail = f"There is nothing at {request.url.path}. GET /openapi.json lists every route."
         problem = HttpProblem(

@@ -14,6 +14,7 @@ from service.errors import HttpProblem
 T = TypeVar("T")
 Limit = Annotated[int, Query(ge=1, le=200, description="How many, at most 200.")]
 After = Annotated[str | None, Query(max_length=64, description="Continue after this id (`next` of the last page).")]
+MOST_LABELS = 32
 LABEL = "label."
 """Beginning of the query parameters that select by a label: `label.team=vision`."""
 
@@ -23,6 +24,8 @@ def label_filter(request: Request) -> dict[str, str]:
     labels = {key[len(LABEL) :]: value for key, value in request.query_params.items() if key.startswith(LABEL)}
     if any(not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", key) for key in labels):
         raise HttpProblem(422, "bad_label", "A label's name has letters, digits, and _ . - only.")
+    if len(labels) > MOST_LABELS:
+        raise HttpProblem(422, "too_many_labels", f"A job has at most {MOST_LABELS} labels: ask for no more.")
     return labels
 
 

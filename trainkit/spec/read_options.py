@@ -51,7 +51,9 @@ Encoding = Annotated[
 Header = Annotated[bool, Field(description="Tables: whether the first row names the columns.")]
 ImageSize = Annotated[
     str,
-    Field(pattern=r"^[1-9]\d{0,3}(x[1-9]\d{0,3})?$", description="Images: WIDTHxHEIGHT, or one number for squares."),
+    Field(
+        pattern=r"^[1-9][0-9]{0,3}(x[1-9][0-9]{0,3})?$", description="Images: WIDTHxHEIGHT, or one number for squares."
+    ),
 ]
 ColumnType = Literal["number", "category", "boolean", "date"]
 DecimalSeparator = Literal[".", ","]

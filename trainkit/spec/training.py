@@ -221,7 +221,7 @@ class Adapt(SpecModel):
 class ResourcesSpec(SpecModel):
     """Where and how long."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$")] = "auto"
     """auto, cpu, cuda, cuda:N or mps; auto takes a GPU where the worker has one."""
     max_seconds: Positive | None = None
     """Stop (and keep the best model) after this much time of training."""
