@@ -208,7 +208,8 @@ def _parameters(operation: dict[str, Any]) -> None:
 def _forms(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
     form = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data")
     if form is not None:
-        properties = schemas[form["schema"]["$ref"].rpartition("/")[2]]["properties"]
+        name = form["schema"].get("$ref", "").rpartition("/")[2]
+        properties = (schemas[name] if name else form["schema"]).get("properties", {})
         for name, schema in properties.items():
             properties[name] = _without_null(schema)
 

@@ -63,7 +63,11 @@ class ShortForm:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema = handler(source)
-        words = [model.model_fields["kind"].default for model in get_args(source)] + list(self.names)
+        # a word says nothing but the kind: one that needs a value has no short form
+        models = [
+            model for model in get_args(source) if not any(one.is_required() for one in model.model_fields.values())
+        ]
+        words = [model.model_fields["kind"].default for model in models] + list(self.names)
         written = core_schema.union_schema([schema, core_schema.literal_schema(words)])
         return core_schema.no_info_before_validator_function(self.write_out, schema, json_schema_input_schema=written)
 

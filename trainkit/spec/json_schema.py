@@ -16,8 +16,9 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
     """
     definitions = document.get("$defs") or document.get("components", {}).get("schemas", {})
     for kinds in _unions(document):
-        for reference in kinds:
-            model = definitions.get(reference["$ref"].rpartition("/")[2], {})
+        for member in kinds:
+            name = member.get("$ref", "").rpartition("/")[2]
+            model = definitions[name] if name in definitions else member
             required = model.setdefault("required", [])
             if "kind" not in required:
                 required.append("kind")
@@ -25,7 +26,7 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _unions(node: Any) -> list[list[dict[str, str]]]:
+def _unions(node: Any) -> list[list[dict[str, Any]]]:
     """The members of every union that is told apart by `kind`."""
     if isinstance(node, list):
         return [found for item in node for found in _unions(item)]
