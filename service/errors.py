@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -50,8 +49,6 @@ TITLES = {
 }
 
 
-SHOWN_ERRORS = 100
-"""Errors that one problem lists: a small body may have tens of thousands, and the answer would be far larger."""
 SHOWN_OF_TEXT, SHOWN_OF_DETAIL = 1000, 4000
 """Characters of an error's pointer, message and hint, and of a problem's detail."""
 DATABASE_AWAY: tuple[type[Exception], ...] = (OperationalError, InterfaceError, PoolTimeout)
@@ -108,10 +105,7 @@ class HttpProblem(Exception):  # noqa: N818 - the field's term
     ) -> None:
         self.status, self.code, self.detail = status, code, _cut(detail, SHOWN_OF_DETAIL)
         self.title = title or TITLES.get(status, "Error")
-        self.errors = [
-            {name: _cut(text, SHOWN_OF_TEXT) for name, text in error.items()}
-            for error in itertools.islice(errors, SHOWN_ERRORS)
-        ]
+        self.errors = [{name: _cut(text, SHOWN_OF_TEXT) for name, text in error.items()} for error in errors]
         self.headers = dict(headers or {})
         self.limit_bytes = limit_bytes
         self.removed_at = removed_at

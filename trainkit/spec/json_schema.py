@@ -18,7 +18,7 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
     for kinds in _unions(document):
         for member in kinds:
             name = member.get("$ref", "").rpartition("/")[2]
-            model = definitions[name] if name in definitions else member
+            model = definitions.get(name, member)
             required = model.setdefault("required", [])
             if "kind" not in required:
                 required.append("kind")
