@@ -38,13 +38,9 @@ class JobSpec(SpecModel):
     balance: BalanceSpec = "none"
     """Re-balancing of the classes, on the training part only; or weights by hand, `{"no": 1, "yes": 5}`, one for each
     class: a loss is sum(w*l) / sum(w), as torch's CrossEntropyLoss(weight=...)."""
-    preprocess: Annotated[
-        Annotated[tuple[PreprocessStep, ...], Field(max_length=16)] | None, OneOrMore
-    ] = None
+    preprocess: Annotated[Annotated[tuple[PreprocessStep, ...], Field(max_length=16)] | None, OneOrMore] = None
     """Steps in order, fitted on the training part. Left out: z_score for tables, none for others; []: none."""
-    preprocess_columns: Annotated[
-        Annotated[tuple[PreprocessStep, ...], Field(max_length=16)] | None, OneOrMore
-    ] = None
+    preprocess_columns: Annotated[Annotated[tuple[PreprocessStep, ...], Field(max_length=16)] | None, OneOrMore] = None
     """Multimodal models: the steps of the columns, where `preprocess` has those of the images. Left out: z_score."""
     augment: Annotated[tuple[AugmentStep, ...], Field(max_length=32), OneOrMore] = ()
     """Steps in order, drawn per training sample."""
