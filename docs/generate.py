@@ -118,7 +118,10 @@ def type_of(schema: Schema) -> str:
 def limits(schema: Schema) -> str:
     """The bounds of a number, such as ` >= 0, < 1`."""
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {schema[name]:g}" for name, sign in signs.items() if name in schema]
+    # those of 64 bits go without saying
+    bounds = [
+        f"{sign} {schema[name]:g}" for name, sign in signs.items() if name in schema and abs(schema[name]) < 2**63 - 1
+    ]
     return f" {', '.join(bounds)}" if bounds else ""
 
 
@@ -341,7 +344,8 @@ def reachable(document: Schema) -> Iterator[str]:
 def references(node: object) -> set[str]:
     """Names of the component schemas that a part of the document refers to."""
     if isinstance(node, dict):
-        found = {str(node["$ref"]).rsplit("/", 1)[-1]} if "$ref" in node else set()
+        reference = str(node.get("$ref", ""))
+        found = {reference.rsplit("/", 1)[-1]} if "/schemas/" in reference or "/$defs/" in reference else set()
         return found.union(*(references(value) for value in node.values()))
     if isinstance(node, list):
         return set().union(*(references(value) for value in node))

@@ -21,12 +21,6 @@ def _text_encoding(name: str) -> str:
     return name
 
 
-def _not_boolean(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a whole number")
-    return value
-
-
 Delimiter = Annotated[
     str,
     Field(
@@ -36,7 +30,6 @@ Delimiter = Annotated[
 ]
 SkipRows = Annotated[
     int,
-    BeforeValidator(_not_boolean),
     Field(
         ge=0,
         le=1000,
