@@ -105,7 +105,7 @@ for name, place, number, code in (
     ("failing disk under", "the data", errno.EIO, "io_error"),
     ("server away of", "the data", errno.ETIMEDOUT, "storage_unreachable"),
 ):
-    add(f"{name} {place}", WHERE[place](number), code, "/mnt/disk/part", "errno", "traceback")
+    add(f"{name} {place}", WHERE[place](number), code, ".../part", "errno", "traceback")
 
 
 @fault("storage_unreachable", "the storage folder does not exist", "folder")

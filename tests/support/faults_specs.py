@@ -123,9 +123,9 @@ def waits_for(body: bytes, filename: str) -> Callable[[Scene], Iterator[None]]:
 
 
 NO_LABEL = b"a,b,lable\n" + b"1,2,x\n2,1,y\n" * 30
-HALF = b"a,label\n" + b"1,x\n2,\n" * 30
+MOSTLY_GAPS = b"a,label\n" + b"1,x\n2,y\n3,\n4,\n5,\n" * 20
 add("a column that proves missing", waits_for(NO_LABEL, "t.csv"), "missing_column", "label", "errors")
-add("a target that proves to have gaps", waits_for(HALF, "t.csv"), "invalid_spec", "label", "errors")
+add("a target that proves to be mostly gaps", waits_for(MOSTLY_GAPS, "t.csv"), "invalid_spec", "label", "errors")
 add(
     "data that prove unusable",
     waits_for(b"PK\x03\x04 no zip", "x.zip"),
