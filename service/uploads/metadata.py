@@ -109,6 +109,10 @@ def _read_options(values: dict[str, str]) -> dict[str, Any] | None:
     given: dict[str, Any] = {key: values[key] for key in ReadOptions.model_fields if values.get(key)}
     if "header" in given:
         given["header"] = {"true": True, "false": False}.get(given["header"].lower(), given["header"])
+    if given.get("skip_rows", "").isdecimal():
+        given["skip_rows"] = int(
+            given["skip_rows"][:10]
+        )  # every value is text; beyond ten digits it is too many anyway
     try:
         return read_options_of(given)
     except ValidationError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import service.app  # noqa: F401 - imports every request model
 from trainkit.spec import JobSpec, parse_spec
@@ -52,6 +52,16 @@ def test_whole_floats_are_whole_numbers() -> None:
     assert (Pca(components=3.0).components, Pca(components=1.0).components) == (3, 1.0)
     with pytest.raises(ValidationError):
         JobSpec.model_validate({"dataset": "d", "model": "mlp", "train": {"epochs": 5.5}})
+
+
+def test_a_model_that_is_used_again_is_not_wrapped_again() -> None:
+    """pydantic hands out the same schema to whatever uses the model; each use must not add a layer to it."""
+    before = len(str(Adam.__pydantic_core_schema__))
+    for _ in range(20):
+        TypeAdapter(list[Adam])
+    assert len(str(Adam.__pydantic_core_schema__)) == before
+    for _ in range(50):
+        TypeAdapter(JobSpec).json_schema()
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

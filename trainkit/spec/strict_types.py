@@ -25,6 +25,8 @@ def _strict(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     match value.get("type"):
+        case "function-before" if _is_strict(value["function"]["function"]):
+            return value  # pydantic hands out a model's schema again wherever the model is used
         case "int" if not value.get("strict"):
             whole = {**value, "strict": True}
             return core_schema.no_info_before_validator_function(_as_integer, whole)
@@ -37,6 +39,10 @@ def _strict(value: Any) -> Any:
             return {**value, "strict": True}
     _make_strict(value)
     return value
+
+
+def _is_strict(function: Any) -> bool:
+    return getattr(function, "func", function) in (_as_integer, _as_python, _as_choice)
 
 
 def _as_python(value: Any) -> Any:

@@ -13,8 +13,10 @@ from sqlalchemy import update
 from starlette.types import Message
 
 from service.database import db_now
+from service.errors import HttpProblem
 from service.leases import Claim
 from service.uploads import receive
+from service.uploads.metadata import dataset_metadata
 from service.uploads.tables import Upload
 from tests.support.api import Served
 from tests.support.tus_requests import CHUNK, VERSION, begun, checksum, create, head, metadata, offset_of, patch
@@ -413,3 +415,13 @@ def test_more_than_the_length_is_refused(service: Served) -> None:
     assert datasets(service) == []
     rest = offset_of(service.client, where)
     assert "trainkit-dataset" in patch(service.client, where, rest, b"0123456789"[rest:]).headers
+
+
+@pytest.mark.parametrize(("text", "expected"), [("3", 3), ("0", 0), ("1001", None), ("9" * 5000, None), ("2.5", None)])
+def test_the_metadatas_text_is_read_as_the_options_number(text: str, expected: int | None) -> None:
+    if expected is not None:
+        assert dataset_metadata(metadata(name="d", skip_rows=text)).read_options == {"skip_rows": expected}
+        return
+    with pytest.raises(HttpProblem) as refused:
+        dataset_metadata(metadata(name="d", skip_rows=text))
+    assert refused.value.code in ("skip_rows_invalid", "metadata_too_long")
