@@ -78,10 +78,17 @@ def fit_zero_mean(step: ZeroMean, x: NDArray[Any]) -> Elementwise:
     return Elementwise("zero_mean", mean, np.ones_like(mean))
 
 
-def fit_z_score(step: ZScore, x: NDArray[Any]) -> Elementwise:
-    """(x - mean) / (std + 1e-8), population deviation (ddof 0); a constant column is only shifted."""
+def fit_z_score(step: ZScore, x: NDArray[Any], indicators: NDArray[np.bool_] | None = None) -> Elementwise:
+    """(x - mean) / (std + 1e-8), population deviation (ddof 0); a constant column is only shifted.
+
+    `indicators` (d,), the one-hot columns, stay 0 and 1 where each column has a mean of its own: divided by its
+    deviation, the column of a rare category would be large in its few rows, sqrt(n) for a single one.
+    """
     mean, std = mean_and_std(x, reduced_axes(step.per, x.ndim))
-    return Elementwise("z_score", mean, 1 / _divisor(std, mean))
+    scale = 1 / _divisor(std, mean)
+    if indicators is not None and mean.shape == indicators.shape:
+        mean, scale = np.where(indicators, 0.0, mean), np.where(indicators, 1.0, scale)
+    return Elementwise("z_score", mean, scale)
 
 
 def fit_min_max(step: MinMax, x: NDArray[Any]) -> Elementwise:

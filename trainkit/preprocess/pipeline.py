@@ -31,8 +31,11 @@ class Pipeline:
         self.steps = [step for step in steps if step.kind != "impute"]
         self.fitted = list(fitted)
 
-    def fit(self, x: Any) -> Pipeline:
-        """Fit every step on what the steps before it make of x. Raises ValueError for values that are not finite."""
+    def fit(self, x: Any, indicators: NDArray[np.bool_] | None = None) -> Pipeline:
+        """Fit every step on what the steps before it make of x. Raises ValueError for values that are not finite.
+
+        `indicators` (d,): which columns of x are one-hot; a z_score leaves them as they are.
+        """
         current = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
         if current.ndim < 2 or len(current) == 0:
             raise ValueError(f"preprocessing is fitted on samples (n, d) or (n, C, H, W), not {current.shape}")
@@ -43,7 +46,9 @@ class Pipeline:
         # What rounding the input brought along cannot be told from the values once a step has moved them.
         noise = rounding(current) if mixes else np.zeros(current.shape[1:])
         for position, step in enumerate(self.steps):
-            fitted = _fit(step, current, noise)
+            fitted = _fit(step, current, noise, indicators)
+            if isinstance(fitted, Projection):
+                indicators = None  # its outputs mix the columns
             self.fitted.append(fitted)
             if position + 1 < len(self.steps):
                 kind = current.dtype if current.dtype.kind == "f" else np.float32
@@ -119,11 +124,11 @@ class Pipeline:
         return cls(_STEPS.validate_python(state["spec"]), fitted)
 
 
-def _fit(step: Any, x: NDArray[Any], noise: NDArray[np.float64]) -> Fitted:
+def _fit(step: Any, x: NDArray[Any], noise: NDArray[np.float64], indicators: NDArray[np.bool_] | None) -> Fitted:
     if isinstance(step, ZeroMean):
         return fit_zero_mean(step, x)
     if isinstance(step, ZScore):
-        return fit_z_score(step, x)
+        return fit_z_score(step, x, indicators)
     if isinstance(step, MinMax):
         return fit_min_max(step, x)
     if isinstance(step, Pca):

@@ -37,7 +37,7 @@ class MinMax(SpecModel):
 
 
 class ZScore(SpecModel):
-    """(x - mean) / (std + 1e-8), population standard deviation (ddof 0)."""
+    """(x - mean) / (std + 1e-8), population standard deviation (ddof 0). One-hot columns of tables stay 0 and 1."""
 
     kind: Literal["z_score"] = "z_score"
     per: Per = "auto"

@@ -116,7 +116,9 @@ def prepare(spec: JobSpec, data: Dataset, device: torch.device, phase: Callable[
     encoded = encode(encoder, data.inputs, parts.train)
     refuse_non_finite(encoded, encoder, parts.train)
     of_columns = column_steps(spec) if spec.model.kind == "multimodal" else None
-    preprocessing = Preprocessing.fit((spec.preprocess or ()), encoded, form, of_columns)
+    rows = encoder.columns if isinstance(encoder, ImageTableEncoder) else encoder
+    indicators = rows.indicators if isinstance(rows, TableEncoder) else None
+    preprocessing = Preprocessing.fit((spec.preprocess or ()), encoded, form, of_columns, indicators)
     raw_shape = tuple(encoded.x.shape[1:])
 
     scaler = None

@@ -30,23 +30,28 @@ class Preprocessing:
 
     @classmethod
     def fit(
-        cls, steps: Sequence[Any], train: Encoded, form: str, column_steps: Sequence[Any] | None = None
+        cls,
+        steps: Sequence[Any],
+        train: Encoded,
+        form: str,
+        column_steps: Sequence[Any] | None = None,
+        indicators: NDArray[np.bool_] | None = None,
     ) -> Preprocessing:
         """Fit the steps, in order, on the training part alone. `impute` is the table encoder's and left out.
 
-        `column_steps`: those of the columns beside images.
+        `column_steps`: those of the columns beside images. `indicators`: which values of a row of columns are one-hot.
         """
         columns = None
         if column_steps is not None:
             assert train.side_input is not None
-            columns = cls.fit(column_steps, Encoded(train.side_input), "vector")
+            columns = cls.fit(column_steps, Encoded(train.side_input), "vector", indicators=indicators)
         chosen = [step for step in steps if step.kind != "impute"]
         if not chosen:
             return cls(None, form, columns)
         x = as_float(train.x)
         if form == "sequence":
             x = x.reshape(-1, x.shape[-1]) if train.side_input is None else _true_steps(x, train.side_input)
-        return cls(pipeline(chosen).fit(x), form, columns)
+        return cls(pipeline(chosen).fit(x, indicators if form == "vector" else None), form, columns)
 
     def side_input(self, raw: Tensor | None) -> Tensor | None:
         """The network's second input: columns beside images are preprocessed, lengths of sequences stay as they are."""

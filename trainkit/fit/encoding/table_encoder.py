@@ -110,6 +110,14 @@ class TableEncoder:
         """The columns that the model reads, in its order."""
         return [column.name for column in self.columns]
 
+    @property
+    def indicators(self) -> NDArray[np.bool_]:
+        """(d,): which values of a row are one-hot."""
+        return np.repeat(
+            [isinstance(column, CategoricalColumn) for column in self.columns],
+            [_width(column) for column in self.columns],
+        )
+
     def encode(self, inputs: TableInputs, index: NDArray[np.int64]) -> Tensor:
         """The chosen rows. Raises ValueError for a gap where nothing fills it."""
         blocks = []

@@ -5,12 +5,16 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.preprocessing import StandardScaler
 
 from trainkit.data import Column, TableInputs
 from trainkit.data.dataset import categories_of, column_facts
 from trainkit.data.errors import InputError
+from trainkit.fit.encoding.encode import Encoded
+from trainkit.fit.encoding.preprocessing import Preprocessing
 from trainkit.fit.encoding.table_encoder import TableEncoder
-from trainkit.spec.preprocess import Impute
+from trainkit.spec.preprocess import Impute, MinMax, Pca, ZScore
 
 NAN = math.nan
 TABLE = TableInputs(
@@ -32,6 +36,25 @@ def test_vocabulary_and_fill_come_from_the_training_part_alone():
     assert fitted.feature_names() == ["age", "town=Bonn", "town=Ulm", "town=?"]
     rows = fitted.encode(TABLE, np.arange(5)).tolist()
     assert rows == [[1, 1, 0, 0], [2, 0, 1, 0], [3, 0, 0, 1], [6, 0, 1, 0], [100, 0, 0, 0]]
+
+
+def test_z_score_equals_scikit_learns_scaler_of_the_numeric_columns():
+    random = np.random.default_rng(0)
+    ages = random.normal(40, 12, 300)
+    towns = random.choice(["Bonn", "Ulm", "Kiel", "Hof"], 300, p=[0.6, 0.3, 0.09, 0.01])
+    table = TableInputs({"town": categories_of(towns.tolist()), "age": Column(ages)})
+    rows = np.arange(300)
+    fitted = TableEncoder.fit(table, [column_facts(name, one) for name, one in table.columns.items()], None, rows)
+    x = fitted.encode(table, rows)
+    assert fitted.indicators.tolist() == [True] * 4 + [False]
+    scaled = Preprocessing.fit([ZScore()], Encoded(x), "vector", indicators=fitted.indicators)
+    reference = ColumnTransformer([("scale", StandardScaler(), [4])], remainder="passthrough").fit_transform(x.numpy())
+    np.testing.assert_allclose(scaled(x).numpy(), np.roll(reference, -1, axis=1), atol=1e-6)
+    # in a second step too, and not where a step before it has mixed the columns
+    twice = Preprocessing.fit([MinMax(), ZScore()], Encoded(x), "vector", indicators=fitted.indicators)
+    np.testing.assert_allclose(twice(x).numpy(), scaled(x).numpy(), atol=1e-5)
+    mixed = Preprocessing.fit([Pca(components=2), ZScore()], Encoded(x), "vector", indicators=fitted.indicators)
+    np.testing.assert_allclose(mixed(x).numpy().std(0), 1, atol=1e-4)
 
 
 @pytest.mark.parametrize(("numeric", "fill"), [("mean", 3.0), ("median", 2.0), ("zero", 0.0)])
