@@ -46,7 +46,7 @@ from service.projects import routes as projects
 from service.recommendations import routes as recommendations
 from service.recommendations import submit_routes
 from service.request_checks import check_request
-from service.request_headers import RequestHeaders
+from service.request_headers import RequestHeaders, host_pattern
 from service.request_sessions import RequestSessions
 from service.security_headers import SecurityHeaders
 from service.sessions import session_factory
@@ -171,7 +171,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(LoadShedding)
     app.add_middleware(KeyLimits, max_requests=settings.max_requests_per_key, max_streams=settings.max_streams_per_key)
     app.add_middleware(Authentication, sessions=sessions, metrics_token=settings.metrics_token)
-    app.add_middleware(RequestHeaders, allowed_hosts=settings.allowed_hosts)
+    # read here, so that a wrong setting stops the start; a middleware is made at the first request
+    app.add_middleware(RequestHeaders, allowed_hosts=[host_pattern(name) for name in settings.allowed_hosts])
     app.add_middleware(RequestInstrumentation)
     app.add_middleware(SecurityHeaders, docs_page=openapi.DOCS_PAGE)
     return app

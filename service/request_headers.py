@@ -18,13 +18,12 @@ HOST = re.compile(rb"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?P<
 class RequestHeaders:
     """Refuses a request by its head alone, before a key is looked at and a body is read.
 
-    `allowed_hosts` are names of the service, `.example.com` for all below a domain, `*` for any. Without them any name
-    is taken, but by a connection over loopback: a web page whose name was made to point there must not reach it.
+    `allowed_hosts` are the service's own names (`host_pattern`). Without them any name is taken, but by a connection
+    over loopback: a web page whose name was made to point there must not reach it.
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str] = ()) -> None:
-        self.app = app
-        self._allowed = tuple(_host_pattern(name) for name in allowed_hosts)
+        self.app, self._allowed = app, tuple(allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (problem := self._problem(scope)) is not None:
@@ -85,8 +84,8 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _host_pattern(name: str) -> str:
-    """Return an allowed host in lower case. Raises ValueError for what no Host header can say."""
+def host_pattern(name: str) -> str:
+    """Return a name, `.example.com` for all below a domain, or `*` for any, in lower case. Raises ValueError for another."""
     plain = name.removeprefix("*") if name.startswith("*.") else name
     match = HOST.fullmatch(plain.removeprefix(".").encode("ascii", "replace"))
     if plain != "*" and (match is None or match["port"]):

@@ -14,6 +14,7 @@ import yaml
 from tests.support.api_steps import ROOT
 from tests.support.stack import FAST, Stack, free_port, redis_binary, wait_for
 
+DEFAULT = re.compile(r"\$\{[A-Z_]+:-([^}]*)\}")
 REDIS_PASSWORD = re.compile(r"\$\{REDIS_PASSWORD:\?[^}]*\}")
 OURS = ("migrate", "api", "worker-data", "worker-train")
 
@@ -76,5 +77,6 @@ class ComposeStack(Stack):
         inside = r"postgresql\+psycopg://trainkit:\$\{[^}]*\}@postgres:5432/trainkit"
         value = re.sub(inside, lambda _: self.database_url, value)
         value = REDIS_PASSWORD.sub("secret", value)
+        value = DEFAULT.sub(r"\1", value)
         value = value.replace("@redis:6379", f"@127.0.0.1:{self.redis_port}")
         return value.replace("/data/", f"{self.folder}/data/")
