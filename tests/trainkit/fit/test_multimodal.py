@@ -146,9 +146,9 @@ def test_a_network_built_by_hand_gives_the_same_values_layer_by_layer(both: Any,
         tk.JobSpec.model_validate(both.model.description["spec"]).split, 400, data.targets, None
     )
     side = np.eye(2)[np.asarray(data.inputs.columns.columns["side"].values)]
-    raw = np.concatenate([side, np.asarray(data.inputs.columns.columns["age"].values)[:, None]], axis=1)
-    mean, deviation = raw[split.train].mean(0), raw[split.train].std(0)
-    columns = torch.from_numpy(((raw - mean) / deviation).astype(np.float32))
+    age = np.asarray(data.inputs.columns.columns["age"].values)
+    scaled = (age - age[split.train].mean()) / age[split.train].std()  # the one-hot columns stay 0 and 1
+    columns = torch.from_numpy(np.concatenate([side, scaled[:, None]], axis=1).astype(np.float32))
     x = torch.from_numpy(data.inputs.pixels[..., 0][:, None].astype(np.float32) / 255)
 
     network, heard = both.model.network, []
