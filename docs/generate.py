@@ -506,8 +506,48 @@ copying of its source, such as `s3_not_found`. The dataset's report lists every 
 
 ## Errors of a request
 A request that is wrong (HTTP 4xx) creates no job, and so it is no failure of a job. The answer is a problem document with
-the place of every mistake.
+the place of every mistake: see [errors](errors.md).
 """
+
+
+def errors_page() -> str:
+    """The closed list of problem types."""
+    from service.problem_types import PROBLEM_TYPES
+
+    sections = [
+        f"## {code} {{ #{code} }}\n{', '.join(map(str, entry.statuses))}: {entry.title}. {entry.meaning}\n\n{entry.hint}"
+        for code, entry in sorted(PROBLEM_TYPES.items())
+    ]
+    return page(
+        "Errors",
+        "`service/problem_types.py`",
+        "Every error response is a problem document (RFC 9457) with `Content-Type: application/problem+json`.",
+        '```json title="Problem document"\n' + json.dumps(EXAMPLE_PROBLEM, indent=2) + "\n```",
+        "`code` names what is wrong and never changes: compare it, not `type`, `title` or `detail`. `type` is the address\n"
+        "of the code's description on the service that answers, with its sub-path; this page has the same text. `errors`\n"
+        "names each place: `pointer` is a JSON pointer into the body, or `query/NAME`, `header/NAME`, `path/NAME`. Quote\n"
+        "`request_id` to the operator: the log has it.",
+        "Why a *job* failed is another list: [failures](failures.md).",
+        *sections,
+    )
+
+
+EXAMPLE_PROBLEM = {
+    "type": "/docs/errors#invalid_request",
+    "title": "Not valid",
+    "status": 422,
+    "code": "invalid_request",
+    "detail": 'Unknown query parameter "limt".',
+    "errors": [
+        {
+            "pointer": "query/limt",
+            "code": "unknown_parameter",
+            "message": 'unknown query parameter "limt"',
+            "hint": 'Did you mean "limit"?',
+        }
+    ],
+    "request_id": "5e3f0a94c1b24d07",
+}
 
 
 def prometheus_families() -> dict[str, tuple[str, tuple[str, ...], str, str]]:
@@ -574,6 +614,7 @@ def pages() -> dict[str, str]:
         "reference/cli.md": cli_page(),
         "reference/settings.md": settings_page(),
         "reference/failures.md": failures_page(),
+        "reference/errors.md": errors_page(),
         "reference/prometheus.md": prometheus_page(),
     }
 

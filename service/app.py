@@ -14,6 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
 from service import errors, instrumentation, openapi, tables, tracing
+from service.api_docs import routes as api_docs
 from service.auth import BEARER, Authentication
 from service.background.lease_watcher import watch_leases
 from service.body_limits import BodyLimits
@@ -155,6 +156,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.scrapes = CapacityLimiter(monitoring.MAX_PARALLEL)
     errors.install(app)
     openapi.install(app)
+    api_docs.install(app)
     app.router.routes.extend(api_router().routes)
     app.include_router(health.router, dependencies=[Depends(check_request)])
     if (DASHBOARD / "index.html").exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 from anyio import to_thread
 from fastapi import Depends, Request
@@ -14,11 +14,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.database import reading
 from service.errors import DATABASE_AWAY, BodyProblem, HttpProblem, answer, database_away
-from service.keys.service import Principal, authenticate, touch
+from service.keys.service import FORM, ExpiredKeyError, Principal, authenticate, touch
 from service.keys.service import Scope as KeyScope
+from service.problem_types import PROBLEM_TYPES
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/ui"})
-OPEN_FOLDER = "/ui/"
+OPEN_FOLDERS = ("/ui/", "/docs/")
 METRICS_PATH = "/metrics"
 KEEP_SECONDS = 2.0
 """How long a checked key is believed without asking the database again: revoking takes effect within this time."""
@@ -45,39 +46,46 @@ class Authentication:
         scope.setdefault("state", {})
         if not is_open(scope["path"]):
             try:
-                principal = await self._principal(scope)
+                scope["state"]["principal"] = await self._principal(scope)
             except DATABASE_AWAY:
                 await answer(database_away(), scope)(scope, receive, send)
                 return
-            if principal is None:
-                await answer(unauthorized(), scope)(scope, receive, send)
+            except HttpProblem as problem:
+                await answer(problem, scope)(scope, receive, send)
                 return
-            scope["state"]["principal"] = principal
         await self.app(scope, receive, send)
 
-    async def _principal(self, scope: Scope) -> Principal | None:
-        header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    async def _principal(self, scope: Scope) -> Principal:
+        """Return who asks. Raises a 401 problem."""
+        header = next((value for name, value in scope["headers"] if name == b"authorization"), None)
+        if header is None:
+            raise unauthorized("key_missing")
         kind, _, key = header.decode("latin-1").partition(" ")
         key = key.strip()
-        if kind.lower() != "bearer" or not key:
-            return None
+        if kind.lower() != "bearer":
+            raise unauthorized("key_malformed")
         for_metrics = scope["path"] == METRICS_PATH
         if for_metrics and self._metrics_token and hmac.compare_digest(key.encode("latin-1"), self._metrics_token):
             return SCRAPER
         known = self._known.get(key)
         if known is not None and time.monotonic() < known[0]:
             return known[1]
+        if FORM.fullmatch(key) is None:
+            raise unauthorized("key_malformed")
         try:
             principal = await to_thread.run_sync(self._ask, key)
+        except ExpiredKeyError:
+            raise unauthorized("key_expired") from None
         except DATABASE_AWAY:
             if for_metrics and known is not None:
                 return known[1]  # a scrape must tell that the database is away; meanwhile nobody can revoke its key
             raise
-        if principal is not None:
-            if len(self._known) >= KEPT_KEYS:
-                self._known.clear()
-                self._touched.clear()
-            self._known[key] = (time.monotonic() + KEEP_SECONDS, principal)
+        if principal is None:
+            raise unauthorized("key_invalid")
+        if len(self._known) >= KEPT_KEYS:
+            self._known.clear()
+            self._touched.clear()
+        self._known[key] = (time.monotonic() + KEEP_SECONDS, principal)
         return principal
 
     def _ask(self, key: str) -> Principal | None:
@@ -97,14 +105,18 @@ SCRAPER = Principal("metrics-token", "", frozenset({"operator"}))
 
 
 def is_open(path: str) -> bool:
-    """Whether a path needs no key: health, and the dashboard's static files (which ask for one themselves)."""
-    return path in OPEN_PATHS or (path.startswith(OPEN_FOLDER) and ".." not in path)
+    """Whether a path needs no key: health, and static files of the dashboard and the documentation, which hold no data."""
+    return path in OPEN_PATHS or (path.startswith(OPEN_FOLDERS) and ".." not in path)
 
 
-def unauthorized() -> HttpProblem:
-    """401, with the way to do it right."""
-    detail = "Send a valid key in the header `Authorization: Bearer tk_...`."
-    return HttpProblem(401, "unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="trainkit"'})
+def unauthorized(code: Literal["key_missing", "key_malformed", "key_invalid", "key_expired"]) -> HttpProblem:
+    """401, with what is wrong with the key and the way to do it right (RFC 6750)."""
+    about = PROBLEM_TYPES[code]
+    challenge = 'Bearer realm="trainkit"'
+    if code != "key_missing":
+        challenge += f', error="invalid_token", error_description="{about.title}"'
+    detail = f"{about.meaning} {about.hint}"
+    return HttpProblem(401, code, detail, headers={"WWW-Authenticate": challenge})
 
 
 class Needs:
@@ -125,7 +137,9 @@ class Needs:
         if self.scope in principal.scopes or by_admin:
             return None
         hint = " `trainkit key create --scopes operator` makes one." if self.scope == "operator" else ""
-        return HttpProblem(403, "forbidden", f"This needs a key with the scope {self.scope!r}.{hint}")
+        challenge = f'Bearer realm="trainkit", error="insufficient_scope", scope="{self.scope}"'
+        detail = f"This needs a key with the scope {self.scope!r}.{hint}"
+        return HttpProblem(403, "forbidden", detail, headers={"WWW-Authenticate": challenge})
 
 
 def check_scope(scope: Scope) -> None:

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from service.jobs.states import Conflict
+from service.problem_types import ERRORS_PATH, PROBLEM_TYPES, ProblemCode
 from trainkit.spec import Problem, SpecError
 from trainkit.spec.json_errors import json_meaning
 from trainkit.spec.problems import MORE_ERRORS, problems_of
@@ -94,28 +95,26 @@ class HttpProblem(Exception):  # noqa: N818 - the field's term
     def __init__(
         self,
         status: int,
-        code: str,
+        code: ProblemCode,
         detail: str,
         *,
-        title: str | None = None,
         errors: Iterable[Mapping[str, str]] = (),
         headers: Mapping[str, str] | None = None,
         limit_bytes: int | None = None,
         removed_at: str | None = None,
     ) -> None:
         self.status, self.code, self.detail = status, code, _cut(detail, SHOWN_OF_DETAIL)
-        self.title = title or TITLES.get(status, "Error")
         self.errors = [{name: _cut(text, SHOWN_OF_TEXT) for name, text in error.items()} for error in errors]
         self.headers = dict(headers or {})
         self.limit_bytes = limit_bytes
         self.removed_at = removed_at
         super().__init__(detail)
 
-    def body(self, request_id: str | None = None) -> dict[str, Any]:
-        """The document."""
+    def body(self, request_id: str | None = None, root_path: str = "") -> dict[str, Any]:
+        """The document. Its `type` is the address of the description of its code, on this service."""
         document: dict[str, Any] = {
-            "type": f"urn:trainkit:problem:{self.code}",
-            "title": self.title,
+            "type": f"{root_path}{ERRORS_PATH}#{self.code}",
+            "title": PROBLEM_TYPES[self.code].title,
             "status": self.status,
             "code": self.code,
             "detail": self.detail,
@@ -158,7 +157,7 @@ def invalid_spec(error: SpecError) -> HttpProblem:
     if errors[-1:] and errors[-1]["code"] == MORE_ERRORS:
         count = f"more than {len(errors) - 1} problems"
     detail = "; ".join(f"{e['pointer'] or '/'}: {e['message']}" for e in errors[:3])
-    return HttpProblem(422, "invalid_spec", detail, title=f"The spec has {count}", errors=errors)
+    return HttpProblem(422, "invalid_spec", f"The spec has {count}. {detail}", errors=errors)
 
 
 def install(app: FastAPI) -> None:
@@ -190,7 +189,7 @@ def install(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         if isinstance(error, BodyProblem):
             return respond(request, error.problem)
-        codes = {404: "not_found", 405: "method_not_allowed", 400: "bad_request"}
+        codes: dict[int, ProblemCode] = {404: "not_found", 405: "method_not_allowed", 400: "bad_request"}
         detail = str(error.detail)
         if isinstance(error.__cause__, RecursionError):
             # FastAPI reads a body before any dependency of ours

@@ -55,7 +55,7 @@ TAGS = {
 }
 MEANINGS = {
     400: "The request cannot be read: a header, a form or its length is malformed.",
-    401: "No key, or one that does not exist, has expired or was revoked.",
+    401: "No key, or one that is malformed, not valid (unknown or revoked) or expired: `code` says which.",
     403: "The key lacks the scope.",
     404: "It does not exist, or belongs to another project.",
     409: "What the request is about is in another state; nothing was changed.",

@@ -15,6 +15,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 
 from service.errors import HttpProblem
+from service.problem_types import ProblemCode
 from trainkit.spec.json_errors import json_reason
 from trainkit.spec.problems import pointer, pointer_tokens
 
@@ -295,7 +296,7 @@ def _number_too_large(path: tuple[object, ...], shown: str) -> HttpProblem:
     return _refused("number_too_large", path, f"The number {shown} does not fit 64 bits. Use a smaller one.")
 
 
-def _refused(code: str, path: tuple[object, ...], detail: str) -> HttpProblem:
+def _refused(code: ProblemCode, path: tuple[object, ...], detail: str) -> HttpProblem:
     message, _, hint = detail.rpartition(". ")
     where = "".join(character if not 0xD800 <= ord(character) <= 0xDFFF else "\ufffd" for character in pointer(path))
     error = {"pointer": where, "code": code, "message": message[:1].lower() + message[1:], "hint": hint}

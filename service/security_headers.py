@@ -9,7 +9,7 @@ import re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DOCS_PATH = "/docs"
-DASHBOARD = re.compile(r"/ui(/.*)?", re.DOTALL)
+STATIC_PATH = re.compile(r"/ui(/.*)?|/docs/.*", re.DOTALL)
 NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 """The policy of answers that are data: nothing in them may load, run or be framed."""
 STATIC_FILES = (
@@ -42,7 +42,7 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        is_file = DASHBOARD.fullmatch(scope["path"]) is not None
+        is_file = STATIC_PATH.fullmatch(scope["path"]) is not None
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -17,6 +17,7 @@ from anyio import to_thread
 from service.body_limits import too_large
 from service.errors import HttpProblem
 from service.load_shedding import leave_work
+from service.problem_types import ProblemCode
 from service.storage import Storage
 
 BUFFER = 4 << 20
@@ -95,6 +96,6 @@ def check_digest(expected: str | None, received: Received) -> None:
         raise _digest("digest_mismatch", message, "Send them again.")
 
 
-def _digest(code: str, message: str, hint: str) -> HttpProblem:
+def _digest(code: ProblemCode, message: str, hint: str) -> HttpProblem:
     error = {"pointer": "header/Content-Digest", "code": code, "message": message, "hint": hint}
     return HttpProblem(400, code, f"Content-Digest: {message} {hint}", errors=[error])

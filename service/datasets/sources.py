@@ -11,6 +11,7 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from service.errors import HttpProblem
+from service.problem_types import ProblemCode
 
 
 def locate(uri: str, roots: Sequence[Path]) -> Path:
@@ -96,7 +97,7 @@ def open_source(uri: str, roots: Sequence[Path]) -> BinaryIO:
     return file
 
 
-def refuse(code: str, message: str, hint: str) -> HttpProblem:
+def refuse(code: ProblemCode, message: str, hint: str) -> HttpProblem:
     """422 with the place and the way out."""
     error = {"pointer": "/uri", "code": code, "message": message, "hint": hint}
     return HttpProblem(422, code, f"/uri: {message} {hint}", errors=[error])

@@ -16,6 +16,7 @@ from service.inference_requests import repository
 from service.inference_requests.repository import Kind
 from service.keys.service import Principal
 from service.load_shedding import leave_work
+from service.problem_types import PROBLEM_TYPES, ProblemCode, code_named
 
 QUEUE = "predict"
 FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 0.02, 0.25
@@ -97,6 +98,15 @@ def _poll(context: Context, request_id: str) -> Answer | None:
                 {key: str(item.get(key, "")) for key in ("pointer", "code", "message", "hint")}
                 for item in error.get("errors") or [error]
             ]
-            status, code = int(error.get("status", 422)), str(error.get("code") or "not_answered")
+            status = int(error.get("status", 422))
+            code = _problem_code(status, str(error.get("code", "")))
             raise HttpProblem(status, code, str(error.get("message", "")), errors=items)
         return None
+
+
+def _problem_code(status: int, code: str) -> ProblemCode:
+    """Return the problem type of a worker's error: its own code, or the kind of it; the items keep their codes."""
+    known = code_named(code)
+    if known is not None and status in PROBLEM_TYPES[known].statuses:
+        return known
+    return "prediction_failed" if status >= 500 else "invalid_input"

@@ -61,8 +61,12 @@ def create_key(session: Session, project: str, name: str, scopes: tuple[Scope, .
     return f"tk_{key_id}_{secret}"
 
 
+class ExpiredKeyError(Exception):
+    """The key is right, but its time is over. Only who has the whole key learns it."""
+
+
 def authenticate(session: Session, presented: str) -> Principal | None:
-    """The key's principal; None for anything wrong, expired or revoked, in the same time."""
+    """The key's principal; None for anything wrong or revoked, in the same time. Raises ExpiredKeyError."""
     match = FORM.fullmatch(presented)
     key_id, secret = match.groups() if match else ("-" * 8, "-")
     key = repository.key(session, key_id)
@@ -71,7 +75,7 @@ def authenticate(session: Session, presented: str) -> Principal | None:
         return None
     now = db_time(session)
     if key.expires_at is not None and key.expires_at <= now:
-        return None
+        raise ExpiredKeyError
     return Principal(key.id, key.project_id, frozenset(key.scopes))
 
 

@@ -160,7 +160,7 @@ def _named_dataset(body: bytes) -> EvaluateIn | None:
     try:
         document = read_json(body)
     except (ValueError, RecursionError) as error:
-        raise HttpProblem(422, "invalid_json", f"The body is not JSON: {json_reason(error)}. {SEND_LABELLED}") from None
+        raise HttpProblem(422, "not_json", f"The body is not JSON: {json_reason(error)}. {SEND_LABELLED}") from None
     if isinstance(document, dict) and isinstance(document.get("inputs"), list):
         return None
     if not isinstance(document, dict) or "dataset" not in document:
@@ -187,7 +187,7 @@ def check_request(body: bytes, content_type: str) -> str:
         try:
             document = read_json(body)
         except (ValueError, RecursionError) as error:
-            raise HttpProblem(422, "invalid_json", f"The body is not JSON: {json_reason(error)}. {SEND}") from None
+            raise HttpProblem(422, "not_json", f"The body is not JSON: {json_reason(error)}. {SEND}") from None
         if not isinstance(document, dict) or not isinstance(document.get("inputs"), list):
             message = "the body has no list `inputs`"
             item = {"pointer": "/inputs", "code": "missing", "message": message, "hint": SEND}

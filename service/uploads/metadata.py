@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from service.datasets.schemas import read_options_of
 from service.datasets.service import DatasetMetadata
 from service.errors import HttpProblem
+from service.problem_types import ProblemCode
 from trainkit.spec.facts import DATASET_KINDS
 from trainkit.spec.problems import pointer_tokens, problems_from_validation
 from trainkit.spec.read_options import ReadOptions
@@ -32,7 +33,7 @@ class Checksum:
     digest: bytes
 
 
-def refuse(header: str, code: str, message: str, hint: str, status: int = 400) -> HttpProblem:
+def refuse(header: str, code: ProblemCode, message: str, hint: str, status: int = 400) -> HttpProblem:
     """Return the problem of one header."""
     error = {"pointer": f"header/{header}", "code": code, "message": message, "hint": hint}
     return HttpProblem(status, code, f"{header}: {message} {hint}".strip(), errors=[error])
@@ -123,4 +124,4 @@ def _read_options(values: dict[str, str]) -> dict[str, Any] | None:
 
 
 def _invalid(key: str, message: str, hint: str) -> HttpProblem:
-    return refuse(f"Upload-Metadata/{key}", f"{key}_invalid", message, hint, status=422)
+    return refuse(f"Upload-Metadata/{key}", "metadata_invalid", message, hint, status=422)

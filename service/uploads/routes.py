@@ -147,7 +147,7 @@ async def patch_upload(
     if offset is None:
         raise metadata.refuse("Upload-Offset", "offset_needed", "is missing.", "Ask for it with HEAD.")
     if _media_type(request) != CHUNK:
-        raise HttpProblem(415, "media_type", f"Send the bytes with Content-Type: {CHUNK}.")
+        raise HttpProblem(415, "unsupported_media_type", f"Send the bytes with Content-Type: {CHUNK}.")
     length = metadata.number("Upload-Length", upload_length)
     _describe(response, await _take(request, context, who, upload_id, offset, length, upload_checksum))
 

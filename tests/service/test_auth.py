@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 from service.app import create_app
 from service.auth import Authentication, Needs, is_open
 from service.database import db_now
-from service.keys.service import authenticate, create_key
+from service.keys.service import ExpiredKeyError, authenticate, create_key
 from service.keys.tables import ApiKey
 from service.settings import Settings
 from tests.support.api import Served
@@ -193,7 +193,12 @@ def test_wrong_revoked_and_expired_keys_are_refused(service: Served) -> None:
         with service.sessions.begin() as session:
             session.execute(update(ApiKey).where(ApiKey.id == identifier).values(**change))
         with service.sessions() as session:
-            assert authenticate(session, key) is None
+            if "expires_at" in change:
+                with pytest.raises(ExpiredKeyError):
+                    authenticate(session, key)
+                assert authenticate(session, f"{key[:-1]}{'a' if key[-1] != 'a' else 'b'}") is None
+            else:
+                assert authenticate(session, key) is None
 
 
 def test_revoking_takes_effect(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:

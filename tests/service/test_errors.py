@@ -34,7 +34,7 @@ def test_all_errors_of_a_spec_at_once(service: Served) -> None:
     for path in ("/v1/jobs", "/v1/specs:validate"):
         document = assert_problem(service.client.post(path, json=spec), 422, "invalid_spec")
         assert [error["pointer"] for error in document["errors"]] == ["/model/hiden", "/train/epochs"]
-        assert document["title"] == "The spec has 2 problems"
+        assert document["detail"].startswith("The spec has 2 problems. /model/hiden: ")
         assert "hidden" in document["errors"][0]["hint"]
 
 

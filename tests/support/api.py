@@ -21,6 +21,7 @@ from service.logs import service as logs
 from service.logs.chunks import Level, LogLine
 from service.metrics import service as metrics
 from service.metrics.chunks import MetricRow
+from service.problem_types import PROBLEM_TYPES
 
 FACTS: dict[str, Any] = {
     "kind": "images",
@@ -175,6 +176,8 @@ def assert_problem(answer: Any, status: int, code: str) -> dict[str, Any]:
     document: dict[str, Any] = answer.json()
     assert {"type", "title", "status", "code", "detail", "errors", "request_id"} <= set(document)
     assert (document["status"], document["code"]) == (status, code)
-    assert document["type"] == f"urn:trainkit:problem:{code}"
+    assert document["type"] == f"/docs/errors#{code}"
+    entry = next(entry for name, entry in PROBLEM_TYPES.items() if name == code)
+    assert (document["title"], status in entry.statuses) == (entry.title, True), f"{status} {code}"
     assert document["request_id"] == answer.headers.get("x-request-id", document["request_id"])
     return document

@@ -95,7 +95,7 @@ HEADS: dict[str, tuple[bytes, int, str]] = {
     "length beyond 64 bits": (post(b"Content-Length: " + b"9" * 30), 400, "bad_http"),
     "compressed transfer": (post(b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"), 400, "transfer_encoding"),
     "unknown transfer": (post(b"Transfer-Encoding: nonsense", body=b"0\r\n\r\n"), 400, "bad_http"),
-    "no key": (post(b"Content-Length: 10"), 401, "unauthorized"),
+    "no key": (post(b"Content-Length: 10"), 401, "key_missing"),
 }
 
 

@@ -68,7 +68,7 @@ def test_said_with_a_resumable_upload(service: Served) -> None:
     wrong = base64.b64encode(b"no-such").decode()
     headers["Upload-Metadata"] = f"encoding {wrong}"
     refused = service.client.post("/v1/uploads", content=b"x", headers=headers)
-    assert (refused.status_code, refused.json()["code"]) == (422, "encoding_invalid")
+    assert (refused.status_code, refused.json()["code"]) == (422, "metadata_invalid")
 
 
 @pytest.mark.parametrize(

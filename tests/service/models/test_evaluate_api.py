@@ -84,7 +84,7 @@ def test_a_file_is_handed_on(service: Served, model: str) -> None:
     ("request_", "status", "code", "pointer"),
     [
         ({"content": b"", "headers": {"Content-Type": "text/csv"}}, 422, "empty", None),
-        ({"content": b"{", "headers": {"Content-Type": "application/json"}}, 422, "invalid_json", None),
+        ({"content": b"{", "headers": {"Content-Type": "application/json"}}, 422, "not_json", None),
         ({"json": {"datasets": "ds_1"}}, 422, "invalid_input", "/dataset"),
         ({"json": {"dataset": 3}}, 422, "invalid_request", "/dataset"),
         ({"json": {"dataset": "ds_1", "part": "tests"}}, 422, "invalid_request", "/part"),

@@ -354,7 +354,7 @@ def test_a_key_that_may_only_write_can_do_all_of_it(service: Served) -> None:
         ({"Upload-Offset": "-1"}, 400, "not_a_number"),
         ({"Upload-Offset": "9" * 30}, 400, "not_a_number"),
         ({"Upload-Offset": ""}, 400, "not_a_number"),
-        ({"Content-Type": "application/octet-stream"}, 415, "media_type"),
+        ({"Content-Type": "application/octet-stream"}, 415, "unsupported_media_type"),
         ({"Upload-Checksum": "md5 abc"}, 400, "checksum_unknown"),
         ({"Upload-Checksum": "sha1 abc"}, 400, "checksum_unknown"),
         ({"Upload-Checksum": "sha1"}, 400, "checksum_unknown"),
