@@ -18,6 +18,8 @@ def api_command(host: str, port: int) -> list[str]:
         "--no-access-log",
         "--no-server-header",
         # Bounds that uvicorn has no options for; no other protocol is spoken.
+        # The service reads what proxies say itself (TRAINKIT_TRUSTED_PROXIES).
+        "--no-proxy-headers",
         *("--http", "service.http_server.protocol:BoundedHttpProtocol", "--ws", "none"),
         # Open event streams would delay a restart without end; their clients reconnect with Last-Event-ID.
         *("--timeout-graceful-shutdown", "3"),

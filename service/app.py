@@ -44,6 +44,7 @@ from service.monitoring.exposition import Exposition
 from service.monitoring.gauges import BrokerInfo, BuildInfo, PoolGauges, StateGauges
 from service.monitoring.instrumentation import RequestInstrumentation
 from service.projects import routes as projects
+from service.proxy_headers import ProxyHeaders, TrustedProxies, checked_root_path
 from service.recommendations import routes as recommendations
 from service.recommendations import submit_routes
 from service.request_checks import check_request
@@ -177,4 +178,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestHeaders, allowed_hosts=[host_pattern(name) for name in settings.allowed_hosts])
     app.add_middleware(RequestInstrumentation)
     app.add_middleware(SecurityHeaders, docs_page=openapi.DOCS_PAGE)
+    proxies, root_path = TrustedProxies(settings.trusted_proxies), checked_root_path(settings.root_path)
+    app.add_middleware(ProxyHeaders, trusted=proxies, root_path=root_path)
     return app

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -18,7 +19,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from service.jobs.states import Conflict
+from service.path_suggestions import nearest_path
 from service.problem_types import ERRORS_PATH, PROBLEM_TYPES, ProblemCode
+from service.proxy_headers import root_path_of
 from trainkit.spec import Problem, SpecError
 from trainkit.spec.json_errors import json_meaning
 from trainkit.spec.problems import MORE_ERRORS, problems_of
@@ -195,7 +198,7 @@ def install(app: FastAPI) -> None:
             # FastAPI reads a body before any dependency of ours
             return respond(request, HttpProblem(422, "too_deep", "The body is nested too deeply."))
         if error.status_code == 404:
-            detail = f"There is nothing at {request.url.path}. GET /openapi.json lists every route."
+            detail = _nothing_at(request)
         problem = HttpProblem(
             error.status_code,
             codes.get(error.status_code, "http_error"),
@@ -217,6 +220,15 @@ def install(app: FastAPI) -> None:
 
     for kind in DATABASE_AWAY:
         app.add_exception_handler(kind, _database_away)
+
+
+def _nothing_at(request: Request) -> str:
+    """Say that an address has no route, and which one is nearest."""
+    path, root_path = request.scope["path"], root_path_of(request.scope)
+    templates = {context.path_format for context in iter_route_contexts(request.app.routes) if context.path_format}
+    nearest = nearest_path(path, sorted(templates))
+    question = f" Did you mean {root_path}{nearest}?" if nearest and nearest != path else ""
+    return f"There is nothing at {root_path}{path}.{question} GET {root_path}/openapi.json lists every route."
 
 
 async def _database_away(request: Request, error: Exception) -> JSONResponse:
@@ -267,9 +279,8 @@ def _body_problem(item: Mapping[str, Any]) -> Problem:
 def answer(problem: HttpProblem, scope: Scope) -> JSONResponse:
     """The response of a problem, with the request's id."""
     request_id = scope.get("state", {}).get("request_id")
-    return JSONResponse(
-        problem.body(request_id), status_code=problem.status, headers=problem.headers, media_type=MEDIA_TYPE
-    )
+    body = problem.body(request_id, root_path_of(scope))
+    return JSONResponse(body, status_code=problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
 def respond(request: Request, problem: HttpProblem) -> JSONResponse:

@@ -19,6 +19,7 @@ from service.auth import Needs, is_open
 from service.datasets.schemas import SourceIn
 from service.errors import MEDIA_TYPE, TITLES, ProblemDocument
 from service.models.schemas import EvaluateIn
+from service.proxy_headers import root_path_of
 from service.recommendations.schemas import FromDiagnosisIn
 from service.security_headers import DOCS_PATH
 from trainkit.spec import JobSpec
@@ -110,17 +111,24 @@ DOCS_PAGE = bytes(get_swagger_ui_html(openapi_url=OPENAPI_PATH, title="trainkit"
 """The interactive documentation. Its policy allows the script in it by its hash (`security_headers.py`)."""
 
 
+MAX_DOCUMENTS = 8
+"""Copies of the document that are kept, one for each root path that proxies have named."""
+
+
 def install(app: FastAPI) -> None:
     """Make `app.openapi()` answer with the whole document, built once, and serve it.
 
     FastAPI would write the same JSON anew for each request, 20 ms in which nobody else is served.
     """
-    written: list[bytes] = []
+    written: dict[str, bytes] = {}
     one_writer = CapacityLimiter(1)
 
-    def write() -> None:
-        if not written:
-            written.append(json.dumps(app.openapi(), ensure_ascii=False).encode())
+    def write(root_path: str) -> None:
+        if root_path not in written:
+            document = {**app.openapi(), "servers": [{"url": root_path or "/"}]}
+            if len(written) >= MAX_DOCUMENTS:
+                written.clear()
+            written[root_path] = json.dumps(document, ensure_ascii=False).encode()
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -128,9 +136,12 @@ def install(app: FastAPI) -> None:
         return app.openapi_schema
 
     async def serve_document(request: Request) -> Response:
-        if not written:
-            await to_thread.run_sync(write, limiter=one_writer)
-        return Response(written[0], media_type="application/json")
+        root_path = root_path_of(request.scope)
+        body = written.get(root_path)
+        while body is None:
+            await to_thread.run_sync(write, root_path, limiter=one_writer)
+            body = written.get(root_path)
+        return Response(body, media_type="application/json")
 
     async def serve_page(request: Request) -> Response:
         return Response(DOCS_PAGE, media_type="text/html; charset=utf-8")

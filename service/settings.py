@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 GIB = 2**30
+LOOPBACK = ("127.0.0.0/8", "::1")
 LogFormat = Literal["text", "json"]
 ConfinementMode = Literal["auto", "required", "off"]
 
@@ -77,6 +78,11 @@ class Settings:
     """Seconds that a client may fall behind the lowest speed of a body, 1 KiB a second, or 64 KiB of a large prediction."""
     allowed_hosts: tuple[str, ...] = ()
     """Names, separated by `,`, that the header `Host` may have: `*` any; empty: any, but over loopback its own names."""
+    root_path: str = ""
+    """Path below which a proxy serves the API, such as `/trainkit`; whether the proxy removes it or not."""
+    trusted_proxies: tuple[str, ...] = LOOPBACK
+    """Addresses and networks of proxies, separated by `,`, whose `X-Forwarded-For`, `-Proto`, `-Host` and `-Prefix` are
+    believed; `none`: nobody's."""
     predict_seconds: float = 60.0
     """How long a request waits for a worker's prediction."""
     max_inference_requests: int = 100
@@ -165,6 +171,8 @@ class Settings:
             allowed_hosts=tuple(
                 name.strip() for name in env.get("TRAINKIT_ALLOWED_HOSTS", "").split(",") if name.strip()
             ),
+            root_path=env.get("TRAINKIT_ROOT_PATH", ""),
+            trusted_proxies=_trusted_proxies(env.get("TRAINKIT_TRUSTED_PROXIES", "")),
             predict_seconds=float(env.get("TRAINKIT_PREDICT_SECONDS", "60")),
             max_inference_requests=int(env.get("TRAINKIT_MAX_INFERENCE_REQUESTS", "100")),
             max_interruptions=int(env.get("TRAINKIT_MAX_INTERRUPTIONS", "5")),
@@ -201,6 +209,11 @@ def _confinement(given: str) -> ConfinementMode:
     if given not in get_args(ConfinementMode):
         raise ValueError(f"TRAINKIT_CONFINEMENT is {given!r}; it may be {', '.join(get_args(ConfinementMode))}")
     return cast(ConfinementMode, given)
+
+
+def _trusted_proxies(given: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in given.split(",") if name.strip())
+    return () if names == ("none",) else names or LOOPBACK
 
 
 def _tracing(env: Mapping[str, str]) -> bool:

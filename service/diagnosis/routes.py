@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 
 from service.auth import Reader
 from service.context import Service
@@ -20,6 +20,7 @@ from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.routes import etag
 from service.metrics.service import finite
 from service.pagination import NOT_MODIFIED
+from service.proxy_headers import root_path_of
 from trainkit.diagnose.diagnosis import RULESET_VERSION, diagnose
 from trainkit.diagnose.record import Record
 
@@ -60,12 +61,12 @@ About = Annotated[DiagnosisInput, Depends(diagnosis_input)]
     responses=NOT_MODIFIED,
     summary="What is wrong with the run, the numbers that show it, and specs to try next",
 )
-def get_diagnosis(job_id: str, about: About) -> Response:
+def get_diagnosis(job_id: str, about: About, request: Request) -> Response:
     if about.record is None:
         return Response(status_code=304, headers=about.headers)
     found = finite(diagnose(about.record).as_dict())
     for index, verdict in enumerate(found["verdicts"]):
-        verdict["plot"] = f"/v1/jobs/{job_id}/diagnosis/{index}.png"
+        verdict["plot"] = f"{root_path_of(request.scope)}/v1/jobs/{job_id}/diagnosis/{index}.png"
     body = DiagnosisOut.model_validate(found)
     return Response(body.model_dump_json(), media_type="application/json", headers=about.headers)
 

@@ -16,6 +16,7 @@ from service.monitoring.request_metrics import REFUSED_CONNECTIONS
 log = logging.getLogger(__name__)
 SWEEP_SECONDS = 0.5
 LOG_SECONDS = 10.0
+OF_ADDRESS = "This address has too many open connections."
 
 
 class Connection(Protocol):
@@ -76,12 +77,13 @@ class ConnectionTable:
         peers[connection] = None
         self._count += 1
         if connection.address and len(peers) > self.limits.per_address:
-            problem = too_many_connections(429, "This address has too many open connections.")
-            self._make_place(connection, peers, problem)
+            if not self._evict(connection, peers):
+                self._restrict(connection, too_many_connections(429, OF_ADDRESS))
         elif self._count > self.limits.connections:
             crowd = max(self._by_address.values(), key=len)
-            problem = too_many_connections(503, "The service has too many open connections.")
-            self._make_place(connection, crowd, problem)
+            # behind a proxy the crowd is a client, and what is idle is the proxy's
+            if not self._evict(connection, crowd) and not self._evict(connection, peers):
+                self._restrict(connection, too_many_connections(503, "The service has too many open connections."))
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
@@ -95,18 +97,41 @@ class ConnectionTable:
                 del self._by_address[connection.address]
         self._restricted.pop(connection, None)
 
+    def move(self, connection: Connection, address: str) -> HttpProblem | None:
+        """Count a connection for another address: a proxy's is its client's while a request of that is answered.
+
+        Returns:
+            The refusal of the request where the address has too many; None otherwise.
+        """
+        peers = self._by_address.get(connection.address, {})
+        if address == connection.address or connection not in peers:
+            return None
+        del peers[connection]
+        if not peers:
+            del self._by_address[connection.address]
+        connection.address = address
+        peers = self._by_address.setdefault(address, {})
+        peers[connection] = None
+        if address and len(peers) > self.limits.per_address and not self._evict(connection, peers):
+            return too_many_connections(429, OF_ADDRESS)
+        return None
+
     def refused(self, reason: str) -> None:
         """Count a refusal."""
         REFUSED_CONNECTIONS.labels(reason).inc()
         self._refused[reason] += 1
 
-    def _make_place(self, new: Connection, among: dict[Connection, None], problem: HttpProblem) -> None:
+    def _evict(self, new: Connection, among: dict[Connection, None]) -> bool:
+        """Close the oldest connection without a request, if there is one."""
         oldest = next((one for one in among if one is not new and one.is_idle()), None)
-        if oldest is not None:
-            self.refused("evicted")
-            self.discard(oldest)
-            oldest.abort()
-            return
+        if oldest is None:
+            return False
+        self.refused("evicted")
+        self.discard(oldest)
+        oldest.abort()
+        return True
+
+    def _restrict(self, new: Connection, problem: HttpProblem) -> None:
         self._restricted[new] = None
         new.restrict(problem)
         if len(self._restricted) > HEALTH_CONNECTIONS:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import resource
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, partial
 
+from service.proxy_headers import TrustedProxies, checked_root_path
 from service.settings import Settings
 
 MAX_URL_BYTES = 8 << 10
@@ -38,6 +39,8 @@ class ConnectionLimits:
     connections: int
     per_address: int
     head_seconds: float
+    trusted: TrustedProxies = field(default_factory=partial(TrustedProxies, ()))
+    root_path: str = ""
 
 
 def capacity(configured: int) -> int:
@@ -52,4 +55,10 @@ def connection_limits() -> ConnectionLimits:
     """Read the settings once: at the first connection, when the application has raised its limit of descriptors."""
     settings = Settings.from_env()
     limit = capacity(settings.max_connections)
-    return ConnectionLimits(limit, settings.max_connections_per_address or limit, settings.request_head_seconds)
+    return ConnectionLimits(
+        limit,
+        settings.max_connections_per_address or limit,
+        settings.request_head_seconds,
+        TrustedProxies(settings.trusted_proxies),
+        checked_root_path(settings.root_path),
+    )

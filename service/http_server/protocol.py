@@ -32,6 +32,7 @@ from service.http_server.limits import (
     STALLED_SECONDS,
     connection_limits,
 )
+from service.proxy_headers import without_root_path
 from service.security_headers import PROBLEM_HEADERS
 
 HEAD_SLICE = 8 << 10
@@ -208,8 +209,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._wire_bytes = self._body_bytes = 0
         if self.parser.get_http_version() not in ("1.0", "1.1"):
             self._stop(HttpProblem(400, "bad_http", "This is not a valid HTTP/1.1 request: another version."))
-        if self._restriction is not None and self.url.partition(b"?")[0].decode("latin-1") not in HEALTH_PATHS:
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        is_health = without_root_path(path, self.table.limits.root_path) in HEALTH_PATHS
+        if self._restriction is not None and not is_health:
             self._stop(self._restriction)
+        client = self.table.limits.trusted.client(self.client[0], self.headers) if self.client else None
+        if client is not None:
+            problem = self.table.move(self, address_of((client, 0)))
+            if problem is not None and not is_health:
+                self._stop(problem)
         if len(self.pipeline) >= MAX_PIPELINED:
             self.table.refused("pipelined")
             self._refused = True
@@ -236,6 +244,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self.is_idle():
+            self.table.move(self, address_of(self.client))
         if self._restriction is not None:
             self.transport.close()
         elif not self._in_head and self.cycle.response_complete:
@@ -262,7 +272,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         if self._running is not None:
             self._hang_up(self._running)
-        self.transport.write(problem_response(problem))
+        self.transport.write(problem_response(problem, self.table.limits.root_path))
         # closed at once, the client would get a reset instead of the answer while it still sends
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -276,10 +286,10 @@ def _head_too_large() -> HttpProblem:
     return HttpProblem(431, "head_too_large", detail)
 
 
-def problem_response(problem: HttpProblem, new_id: Callable[[], uuid.UUID] = uuid.uuid4) -> bytes:
+def problem_response(problem: HttpProblem, root_path: str = "", new_id: Callable[[], uuid.UUID] = uuid.uuid4) -> bytes:
     """Return a whole HTTP/1.1 response that tells a problem and closes the connection."""
     request_id = new_id().hex[:16]
-    body = json.dumps(problem.body(request_id)).encode()
+    body = json.dumps(problem.body(request_id, root_path)).encode()
     headers = {
         "Content-Type": MEDIA_TYPE,
         "Content-Length": str(len(body)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from sqlalchemy.orm import Session
 
 from service.database import db_time
 from service.outbox import repository
+from service.proxy_headers import checked_root_path
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.metrics.chunks import MetricRow
@@ -128,8 +131,14 @@ def _job(job: Row[Any]) -> dict[str, Any]:
         "stop_reason": job.stop_reason,
         "error_code": (job.error or {}).get("code"),
         "labels": job.labels,
-        "url": f"/v1/jobs/{job.id}",
+        "url": f"{_root_path()}/v1/jobs/{job.id}",
     }
+
+
+@cache
+def _root_path() -> str:
+    """Read the setting once: events are written by workers and by the API, in sessions that know no settings."""
+    return checked_root_path(Settings.from_env().root_path)
 
 
 def _time(at: datetime) -> str:

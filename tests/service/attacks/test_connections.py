@@ -260,3 +260,43 @@ def test_a_stream_ends_with_its_connection_whatever_follows_it(api: AttackedApi,
         return b'trainkit_http_waiting_readers{kind="stream"} 0.0' in api.send(metrics).body
 
     wait_for(no_streams, what="the streams to end")
+
+
+def test_behind_a_proxy_each_client_has_its_own_limit_of_connections(start_api: Start) -> None:
+    api = start_api(
+        TRAINKIT_MAX_CONNECTIONS_PER_ADDRESS="4",
+        TRAINKIT_REQUEST_HEAD_SECONDS="30",
+        TRAINKIT_BODY_IDLE_SECONDS="30",
+        TRAINKIT_ROOT_PATH="/trainkit",
+    )
+    key = api.key()
+
+    def half(client: str) -> bytes:
+        return request("PUT", DATASET, key, b"x" * 1000, BYTES, X_Forwarded_For=client)[:-1]
+
+    def status(client: str, path: str = "/v1/jobs") -> int:
+        return api.send(request("GET", path, key, X_Forwarded_For=client)).status
+
+    with opened(api, 4, half("198.51.100.1")) as first, opened(api, 4, half("2001:db8:1:2::1")) as second:
+        # one client has all of its connections; whatever it writes before its address, the proxy adds that at the end
+        wait_for(lambda: status("198.51.100.1") == 429, what="the limit of the client")
+        for same in ("1.2.3.4, 198.51.100.1", "198.51.100.2, 127.0.0.1, 198.51.100.1", "198.51.100.1:443"):
+            answer = api.send(request("GET", "/v1/jobs", key, X_Forwarded_For=same))
+            assert_refused(answer, 429, "too_many_connections")
+            assert answer.document["type"] == "/trainkit/docs/errors#too_many_connections"
+        # an IPv6 client is its network
+        assert status("2001:db8:1:2:ffff::2") == 429
+        # its health is answered, other clients are served, and so is who comes past the proxy
+        assert status("198.51.100.1", "/healthz") == status("198.51.100.1", "/trainkit/healthz") == 200
+        for other in ("198.51.100.2", "2001:db8:1:3::1", "unknown", ""):
+            assert status(other) == 200, other
+        assert still_open([*first, *second]) == 8
+    wait_for(lambda: status("198.51.100.1") == 200, what="the client's connections to be forgotten")
+    # a connection that the proxy keeps open is the client's only while it asks
+    with contextlib.ExitStack() as stack:
+        for number in range(4):
+            connection = stack.enter_context(api.connect())
+            for client in ("198.51.100.7", f"198.51.100.{number}"):
+                connection.sendall(request("GET", "/v1/jobs", key, X_Forwarded_For=client, Connection="keep-alive"))
+                assert read_answer(connection).status == 200
+        assert status("198.51.100.7") == 200
