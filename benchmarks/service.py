@@ -55,7 +55,7 @@ def api(folder: Path, database_url: str) -> Iterator[tuple[httpx.Client, int]]:
     port = free_port()
     engine = make_engine(database_url)
     with session_factory(engine).begin() as session:
-        key = create_key(session, "default", "benchmark", ("read", "write", "admin"))
+        key = create_key(session, "default", "benchmark")
     engine.dispose()
     environment = {
         **os.environ,

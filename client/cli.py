@@ -119,13 +119,15 @@ def logs(
 def create_key(
     name: Annotated[str, typer.Option(help="Name of the key.")] = "key",
     project: Annotated[str | None, typer.Option(help="Project of the key; default: the first one.")] = None,
-    scopes: Annotated[
-        str | None, typer.Option(help="Of read, write, admin, operator, with commas; default: the first three.")
+    role: Annotated[
+        str | None, typer.Option(help="viewer, developer, admin or operator; also admin,operator. Default: admin.")
     ] = None,
+    expires_days: Annotated[float | None, typer.Option(help="Days after which it ends; default: never.")] = None,
     home: HomeOption = None,
 ) -> None:
     """Create an API key. It is printed once; the service stores only its hash."""
-    given = {"--project": project, "--scopes": scopes}
+    expiry = None if expires_days is None else str(expires_days)
+    given = {"--project": project, "--role": role, "--expires-days": expiry}
     more = [part for option, value in given.items() if value for part in (option, value)]
     commands.replace_this_process(commands.key_command(name, *more), _environment(home))
 

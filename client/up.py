@@ -150,7 +150,7 @@ class Up:
         """Create and store the first API key. Returns it when it is new, None when there is one already."""
         if self.home.key_file.exists() and self.home.key_file.stat().st_size:
             return None
-        lines = self._run_command(key_command("first", "--scopes", "read,write,admin,operator"), "key").split()
+        lines = self._run_command(key_command("first", "--role", "admin,operator"), "key").split()
         if not lines:
             raise RefusedError("no API key was created", "The key command printed nothing.", EXIT_NOT_STARTED)
         write_private(self.home.key_file, lines[-1] + "\n")

@@ -173,7 +173,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.add_middleware(LoadShedding)
     app.add_middleware(KeyLimits, max_requests=settings.max_requests_per_key, max_streams=settings.max_streams_per_key)
-    app.add_middleware(Authentication, sessions=sessions, metrics_token=settings.metrics_token)
+    app.add_middleware(
+        Authentication,
+        sessions=sessions,
+        metrics_token=settings.metrics_token,
+        max_key_days=settings.max_key_days,
+    )
     # read here, so that a wrong setting stops the start; a middleware is made at the first request
     app.add_middleware(RequestHeaders, allowed_hosts=[host_pattern(name) for name in settings.allowed_hosts])
     app.add_middleware(RequestInstrumentation)

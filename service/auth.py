@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.database import reading
 from service.errors import DATABASE_AWAY, BodyProblem, HttpProblem, answer, database_away
 from service.keys.service import FORM, ExpiredKeyError, Principal, authenticate, touch
-from service.keys.service import Scope as KeyScope
 from service.problem_types import PROBLEM_TYPES
+from service.roles import OPERATOR, Role, includes
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/ui"})
 OPEN_FOLDERS = ("/ui/", "/docs/")
@@ -33,9 +33,15 @@ class Authentication:
     `metrics_token` opens `/metrics` and nothing else, and needs no database to be checked.
     """
 
-    def __init__(self, app: ASGIApp, sessions: sessionmaker[Session], metrics_token: str | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        sessions: sessionmaker[Session],
+        metrics_token: str | None = None,
+        max_key_days: int = 0,
+    ) -> None:
         self.app, self.sessions = app, sessions
-        self._metrics_token = (metrics_token or "").encode()
+        self._metrics_token, self._max_key_days = (metrics_token or "").encode(), max_key_days
         self._known: dict[str, tuple[float, Principal]] = {}
         self._touched: dict[str, float] = {}
 
@@ -73,7 +79,7 @@ class Authentication:
         if FORM.fullmatch(key) is None:
             raise unauthorized("key_malformed")
         try:
-            principal = await to_thread.run_sync(self._ask, key)
+            principal = await to_thread.run_sync(self._ask, key, (scope.get("client") or (None,))[0])
         except ExpiredKeyError:
             raise unauthorized("key_expired") from None
         except DATABASE_AWAY:
@@ -88,19 +94,21 @@ class Authentication:
         self._known[key] = (time.monotonic() + KEEP_SECONDS, principal)
         return principal
 
-    def _ask(self, key: str) -> Principal | None:
+    def _ask(self, key: str, address: str | None) -> Principal | None:
         # a wrong key only reads: guessing must not keep writers waiting
         with reading(self.sessions) as session:
-            principal = authenticate(session, key)
+            principal = authenticate(session, key, self._max_key_days)
         now = time.monotonic()
-        if principal is not None and now - self._touched.get(principal.key_id, -TOUCH_SECONDS) >= TOUCH_SECONDS:
+        if principal is None or principal.key_id is None:
+            return None
+        if now - self._touched.get(principal.key_id, -TOUCH_SECONDS) >= TOUCH_SECONDS:
             self._touched[principal.key_id] = now
             with self.sessions.begin() as session:
-                touch(session, principal.key_id)
+                touch(session, principal.key_id, address)
         return principal
 
 
-SCRAPER = Principal("metrics-token", "", frozenset({"operator"}))
+SCRAPER = Principal("metrics-token", operator=True)
 """Whoever has the token: only ever let through to `/metrics`."""
 
 
@@ -120,10 +128,13 @@ def unauthorized(code: Literal["key_missing", "key_malformed", "key_invalid", "k
 
 
 class Needs:
-    """Dependency of every route: the scope that its key must have."""
+    """Dependency of every route: the role that the caller must have in the project; None lets everybody who is known pass.
 
-    def __init__(self, scope: KeyScope) -> None:
-        self.scope = scope
+    `or_operator` lets the operator pass as well, who then needs no role there.
+    """
+
+    def __init__(self, role: Role | None, *, or_operator: bool = False) -> None:
+        self.role, self.or_operator = role, or_operator
 
     async def __call__(self, request: Request) -> Principal:
         principal: Principal = request.state.principal
@@ -131,18 +142,39 @@ class Needs:
             raise problem
         return principal
 
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The roles of which one is needed; none for whoever is known."""
+        return (*(() if self.role is None else (self.role,)), *((OPERATOR,) if self.or_operator else ()))
+
     def problem(self, principal: Principal) -> HttpProblem | None:
-        """403 for a key without the scope."""
-        by_admin = self.scope != "operator" and "admin" in principal.scopes
-        if self.scope in principal.scopes or by_admin:
+        """403 without the role, 409 for writes to an archived project."""
+        if self.role is None or (principal.operator and (self.or_operator or self.role == OPERATOR)):
             return None
-        hint = " `trainkit key create --scopes operator` makes one." if self.scope == "operator" else ""
-        challenge = f'Bearer realm="trainkit", error="insufficient_scope", scope="{self.scope}"'
-        detail = f"This needs a key with the scope {self.scope!r}.{hint}"
-        return HttpProblem(403, "forbidden", detail, headers={"WWW-Authenticate": challenge})
+        if self.role == OPERATOR:
+            hint = "`trainkit key create --role operator` creates such a key."
+            return _forbidden(self.role, f"This needs the role operator, which is the platform's. {hint}")
+        if not includes(principal.role, self.role):
+            held = f"yours in this project is {principal.role}" if principal.role else "you have none in any project"
+            detail = f"This needs the role {self.role}; {held}. An admin of the project can give it."
+            return _forbidden(self.role, detail)
+        if principal.is_archived and self.role == "developer":
+            return project_archived()
+        return None
 
 
-def check_scope(scope: Scope) -> None:
+def _forbidden(role: Role, detail: str) -> HttpProblem:
+    challenge = f'Bearer realm="trainkit", error="insufficient_scope", scope="{role}"'
+    return HttpProblem(403, "forbidden", detail, headers={"WWW-Authenticate": challenge})
+
+
+def project_archived() -> HttpProblem:
+    """409: the project is only read."""
+    detail = "The project is archived: it can be read, and nothing in it changes. The operator can take it back to use "
+    return HttpProblem(409, "project_archived", detail + '(PATCH /v1/projects/{project_id} with {"archived": false}).')
+
+
+def check_role(scope: Scope) -> None:
     """Check the key against the route that was matched, before its body is read. Raises a 403 problem for body parsers.
 
     FastAPI reads a body before it asks the dependencies, so that anybody's would be parsed.
@@ -156,9 +188,13 @@ def check_scope(scope: Scope) -> None:
             raise BodyProblem(problem)
 
 
-BEARER = HTTPBearer(auto_error=False, scheme_name="key", description="`trainkit key create` makes a key.")
+BEARER = HTTPBearer(auto_error=False, scheme_name="key", description="`trainkit key create` creates a key.")
 """Only tells OpenAPI about the header: the middleware has checked it long before."""
-Reader = Annotated[Principal, Depends(Needs("read"))]
-Writer = Annotated[Principal, Depends(Needs("write"))]
+Reader = Annotated[Principal, Depends(Needs("viewer"))]
+Writer = Annotated[Principal, Depends(Needs("developer"))]
 Admin = Annotated[Principal, Depends(Needs("admin"))]
+Manager = Annotated[Principal, Depends(Needs("admin", or_operator=True))]
+"""Who manages a project: its admins, and the operator."""
 Operator = Annotated[Principal, Depends(Needs("operator"))]
+Authenticated = Annotated[Principal, Depends(Needs(None))]
+"""Whoever is known, with whatever role."""

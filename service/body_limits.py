@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.auth import check_scope
+from service.auth import check_role
 from service.errors import BodyProblem, HttpProblem, answer
 from service.load_shedding import leave_work
 
@@ -60,7 +60,7 @@ class BodyLimits:
                     return await receive()
                 if not begun:
                     begun = True
-                    check_scope(scope)  # the route is known by now, and no byte of the body has been asked for
+                    check_role(scope)  # the route is known by now, and no byte of the body has been asked for
                     if in_memory:
                         await stack.enter_async_context(self._memory.hold(scope, declared or limit))
                 message = await clock.receive(receive)
@@ -120,7 +120,7 @@ class BodyMemory:
     @asynccontextmanager
     async def hold(self, scope: Scope, size: int) -> AsyncIterator[None]:
         """Wait for memory, and hold it. Raises a 429 problem when the key has too much, else 503, after some seconds."""
-        key = scope["state"]["principal"].key_id
+        key = scope["state"]["principal"].actor
         deadline = time.monotonic() + WAIT_SECONDS
         while (problem := self._problem(key, size)) is not None:
             leave_work()

@@ -28,7 +28,7 @@ class KeyLimits:
             return
         waits = scope["path"].endswith(STREAM) or is_long_poll(scope["query_string"])
         counts, limit = (self._streams, self._max_streams) if waits else (self._requests, self._max_requests)
-        key = principal.key_id
+        key = principal.actor
         if limit and counts[key] >= limit:
             problem = too_many_streams(limit) if waits else too_many_requests(limit)
             await answer(problem, scope)(scope, receive, send)

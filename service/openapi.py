@@ -57,7 +57,7 @@ TAGS = {
 MEANINGS = {
     400: "The request cannot be read: a header, a form or its length is malformed.",
     401: "No key, or one that is malformed, not valid (unknown or revoked) or expired: `code` says which.",
-    403: "The key lacks the scope.",
+    403: "The role does not allow it.",
     404: "It does not exist, or belongs to another project.",
     409: "What the request is about is in another state; nothing was changed.",
     413: "The body is beyond its limit (`limit_bytes`), or the project beyond its quota.",
@@ -167,8 +167,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for path, method, operation in operations(document):
         operation["operationId"] = camel_case(routes[method, path].name)
         if "security" in operation:
-            # the scope that the key must have
-            operation["security"] = [{"key": sorted(_scopes(routes[method, path].dependant))}]
+            # one entry for each role that is enough; none in it: whoever has a key
+            roles = dict.fromkeys(_required_roles(routes[method, path].dependant))
+            operation["security"] = [{"key": [role]} for role in roles] or [{"key": []}]
         _parameters(operation)
         _forms(operation, schemas)
         _problems(path, method, operation)
@@ -192,9 +193,9 @@ def camel_case(name: str) -> str:
     return re.sub(r"_(.)", lambda match: match.group(1).upper(), name)
 
 
-def _scopes(dependant: Dependant) -> set[str]:
-    found: set[str] = {dependant.call.scope} if isinstance(dependant.call, Needs) else set()
-    return found.union(*(_scopes(inner) for inner in dependant.dependencies))
+def _required_roles(dependant: Dependant) -> tuple[str, ...]:
+    found = dependant.call.roles if isinstance(dependant.call, Needs) else ()
+    return found + tuple(role for inner in dependant.dependencies for role in _required_roles(inner))
 
 
 def _routes(app: FastAPI) -> Iterator[tuple[str, Any]]:
@@ -253,7 +254,7 @@ def _response_headers(path: str, operation: dict[str, Any]) -> None:
     cached = "304" in operation["responses"]
     for status, response in operation["responses"].items():
         names = ["X-Request-Id"]
-        names += ["Location"] if status == "201" and path != "/v1/keys" else []
+        names += ["Location"] if status == "201" else []
         names += ["WWW-Authenticate"] if status == "401" else []
         names += ["Retry-After"] if status in ("409", "429", "503") else []
         names += ["ETag"] if cached and status in ("200", "304") else []

@@ -72,6 +72,8 @@ class Settings:
     """Requests of one API key that one API process serves at a time, without streams; 0: no limit."""
     max_streams_per_key: int = 1024
     """Event streams and long polls of one API key that wait in one API process; 0: no limit."""
+    max_key_days: int = 0
+    """Days after which an API key ends, whatever its own end is; 0: no limit."""
     request_head_seconds: float = 10.0
     """Seconds in which a client must send the request line and all headers."""
     body_idle_seconds: float = 20.0
@@ -166,6 +168,7 @@ class Settings:
             max_connections_per_address=int(env.get("TRAINKIT_MAX_CONNECTIONS_PER_ADDRESS", "2048")),
             max_requests_per_key=int(env.get("TRAINKIT_MAX_REQUESTS_PER_KEY", "128")),
             max_streams_per_key=int(env.get("TRAINKIT_MAX_STREAMS_PER_KEY", "1024")),
+            max_key_days=int(env.get("TRAINKIT_MAX_KEY_DAYS", "0")),
             request_head_seconds=float(env.get("TRAINKIT_REQUEST_HEAD_SECONDS", "10")),
             body_idle_seconds=float(env.get("TRAINKIT_BODY_IDLE_SECONDS", "20")),
             allowed_hosts=tuple(

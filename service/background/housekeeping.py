@@ -14,6 +14,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from service.background import repository
+from service.background.archived_projects import stop_archived_work
 from service.background.dispatch import admit_waiting_jobs, redispatch
 from service.background.garbage_collection import collect_garbage, finish_uploads
 from service.background.lease_expiry import expire_leases, repair_clock_skew
@@ -75,6 +76,7 @@ TASKS = (
     HousekeepingTask("redispatch", RING_AGAIN_SECONDS, lambda c: redispatch(c.sessions, c.doorbell.ring)),
     HousekeepingTask("finish_uploads", EVERY_ROUND, lambda c: finish_uploads(c.sessions, c.storage, c.doorbell.ring)),
     HousekeepingTask("schedule_experiments", EVERY_ROUND, scheduler.tick),
+    HousekeepingTask("stop_archived_work", EVERY_ROUND, stop_archived_work),
     HousekeepingTask("truncate_wal", EVERY_TEN_SECONDS, lambda c: truncate_wal(c.engine)),
     HousekeepingTask("delete_old_rows", EVERY_MINUTE, delete_old_rows),
     HousekeepingTask("compact_metrics", EVERY_MINUTE, lambda c: compact(c.sessions)),

@@ -22,6 +22,7 @@ from service.metrics.tables import MetricChunk, MetricSuperseded
 from service.models.tables import Model
 
 LOG_FILE = "log.txt"
+STOPPABLE = tuple(sorted(ACTIVE - {"stopping"}))
 STORAGE_KEYS: dict[str, InstrumentedAttribute[Any]] = {
     "checkpoints": Checkpoint.storage_key,
     "artifacts": Artifact.storage_key,
@@ -75,6 +76,15 @@ def end_lease(session: Session, queue: str, claim: Claim) -> bool:
 def _is_held(table: Any) -> tuple[ColumnElement[bool], ...]:
     states = {Job: WITH_WORKER, DatasetVersion: UNREADY, InferenceRequest: ("queued",)}[table]
     return table.state.in_(states), table.lease_process.is_not(None), table.lease_expires_at >= db_now()
+
+
+def unstopped_jobs(session: Session, project_id: str, limit: int) -> list[str]:
+    """Return ids of the project's jobs that have not ended and are not asked to."""
+    # what a queued job is asked to do is to stop, once a worker has restored it
+    not_stopped = or_(Job.state != "queued", Job.requested_action.is_(None))
+    going_on = select(Job.id, Job.requested_action).where(Job.project_id == project_id, Job.state.in_(STOPPABLE))
+    rows = session.execute(going_on.where(not_stopped).limit(limit))
+    return [row.id for row in rows if (row.requested_action or {}).get("action") not in ("stop", "cancel")]
 
 
 def has_future_times(session: Session, lease_seconds: float, pause_seconds: float) -> bool:

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Scope
 
-from service.auth import Reader, Writer, check_scope
+from service.auth import Reader, Writer, check_role
 from service.body_limits import FORM_OVERHEAD, bound_body, declared_length
 from service.context import Context, Service
 from service.database import reading
@@ -174,7 +174,7 @@ class FormRoute(SessionRoute):
         handle = super().get_route_handler()
 
         async def handle_bounded(request: Request) -> Response:
-            check_scope(request.scope)
+            check_role(request.scope)
             who, declared = request.state.principal, declared_length(request.scope)
             size = None if declared is None else max(0, declared - FORM_OVERHEAD)
             context = request.app.state.context

@@ -13,6 +13,7 @@ from service.jobs.states import ENDED as ENDED_JOBS
 from service.jobs.tables import IdempotencyKey, Job
 
 OPEN = ("waiting", "running", "stopping")
+GOING_ON = ("waiting", "running")
 ENDED = ("succeeded", "stopped", "failed")
 
 
@@ -20,6 +21,12 @@ def get(session: Session, project_id: str, experiment_id: str) -> Experiment | N
     """The project's experiment of that id."""
     statement = select(Experiment).where(Experiment.id == experiment_id, Experiment.project_id == project_id)
     return session.scalars(statement).one_or_none()
+
+
+def open_in(session: Session, project_id: str, limit: int) -> Sequence[str]:
+    """Return ids of the project's experiments that go on and are not asked to stop."""
+    statement = select(Experiment.id).where(Experiment.project_id == project_id, Experiment.state.in_(GOING_ON))
+    return session.scalars(statement.order_by(Experiment.id).limit(limit)).all()
 
 
 def find_by_id(session: Session, experiment_id: str) -> Experiment | None:

@@ -36,7 +36,7 @@ from service.jobs.limits import JobLimits, limits_of
 from service.jobs.service import CheckedSpec
 from service.jobs.states import ENDED as ENDED_JOBS
 from service.jobs.tables import Job
-from service.keys.service import Principal
+from service.keys.service import Principal, service_principal
 from service.workers.repository import train_slots
 from trainkit.spec import DatasetFacts, SpecError, parse_spec
 from trainkit.spec.experiments import (
@@ -156,7 +156,7 @@ def _plan(context: Context, experiment_id: str, *, drawing: bool) -> PlannedStep
             return PlannedStep(number, end=_end_of(past, found.reason))
         if not found.children and experiment.state == "running" and not experiment.has_pending:
             return None
-        who = Principal(experiment.key_id, experiment.project_id, frozenset({"write"}))
+        who = service_principal(experiment.project_id, experiment.actor)
         limits = limits_of(session, context.settings)
         children = [(one, _checked(session, who, experiment, one, limits)) for one in found.children[:MOST_NEW_JOBS]]
         return PlannedStep(number, children, has_pending=bool(found.children))
@@ -277,7 +277,7 @@ def _make_trial(
     """The trial and its job; a spec that is refused is a trial without a job. None while the project's queue is full."""
     document = {**child.document, **_job_fields(experiment, child)}
     job_id, outcome = None, None
-    who = Principal(experiment.key_id, experiment.project_id, frozenset({"write"}))
+    who = service_principal(experiment.project_id, experiment.actor)
     try:
         if isinstance(checked, SpecError):
             raise checked
@@ -359,7 +359,7 @@ def halt(context: Context, experiment_id: str, deadline: float | None = None) ->
         if experiment is None or experiment.state != "stopping":
             return
         found = list(repository.jobs_of(session, repository.awaited_trials(session, experiment_id)).values())
-    who = Principal(experiment.key_id, experiment.project_id, frozenset({"write"}))
+    who = service_principal(experiment.project_id, experiment.actor)
 
     def end(session: Session, job: Job) -> None:
         waits = job.started_at is None and job.state in ("validating", "queued", "paused")

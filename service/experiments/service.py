@@ -86,7 +86,7 @@ def create(context: Context, who: Principal, document: Any, idempotency_key: str
         experiment = Experiment(
             id=new_id("exp"),
             project_id=who.project_id,
-            key_id=who.key_id,
+            actor=who.actor,
             name=plan.name,
             kind=plan.kind,
             labels=dict(plan.labels),

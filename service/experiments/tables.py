@@ -21,8 +21,8 @@ class Experiment(Base):
     )
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    key_id: Mapped[str] = mapped_column(String(40))
-    """The API key that asked for it, in whose name its jobs are made and stopped."""
+    actor: Mapped[str] = mapped_column(String(64))
+    """Who asked for it, in whose name its jobs are made and stopped."""
     name: Mapped[str] = mapped_column(String(200))
     kind: Mapped[str] = mapped_column(String(20))
     labels: Mapped[dict[str, Any]] = mapped_column(Json)

@@ -1,13 +1,16 @@
-"""`python -m service.keys create [--project P] [--name N] [--scopes read,write,admin,operator]` prints a new key once."""
+"""`python -m service.keys create [--project P] [--name N] [--role ROLE[,operator]] [--expires-days D]` prints a new key."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from datetime import timedelta
 
-from service.database import make_engine
-from service.keys.service import PROJECT_SCOPES, SCOPES, Scope, create_key
+from service.database import db_time, make_engine
+from service.keys import repository
+from service.keys.service import PROJECT_NAME, create_key
 from service.private_files import keep_files_private
+from service.roles import OPERATOR, PROJECT_ROLES, ROLES
 from service.sessions import session_factory
 from service.settings import Settings
 
@@ -17,16 +20,29 @@ def main() -> int:
     parser.add_argument("action", choices=["create"])
     parser.add_argument("--project", default="default")
     parser.add_argument("--name", default="cli")
-    parser.add_argument("--scopes", default=",".join(PROJECT_SCOPES))
+    parser.add_argument("--role", default="admin")
+    parser.add_argument("--expires-days", type=float, default=None)
     arguments = parser.parse_args()
-    scopes: tuple[Scope, ...] = tuple(scope for scope in SCOPES if scope in arguments.scopes.split(","))
-    if not scopes or set(arguments.scopes.split(",")) - set(SCOPES):
-        print(f"scopes are some of {', '.join(SCOPES)}, with commas", file=sys.stderr)
+    roles = arguments.role.split(",")
+    in_project = [role for role in PROJECT_ROLES if role in roles]
+    if set(roles) - set(ROLES) or len(in_project) > 1:
+        print(f"--role is {arguments.role!r}; it is one of {', '.join(ROLES)}, or admin,operator", file=sys.stderr)
+        return 2
+    if arguments.expires_days is not None and not 0 < arguments.expires_days <= 36_500:
+        print(f"--expires-days is {arguments.expires_days:g}; it is above 0 and at most 36500", file=sys.stderr)
         return 2
     settings = Settings.from_env()
     keep_files_private(settings)
     with session_factory(make_engine(settings.database_url)).begin() as session:
-        print(create_key(session, arguments.project, arguments.name, scopes))
+        days = arguments.expires_days
+        expires_at = None if days is None else db_time(session) + timedelta(days=days)
+        if repository.project_named(session, arguments.project) is None and not PROJECT_NAME.match(arguments.project):
+            rule = "a new project's name has up to 100 letters, digits, and . _ -, and begins with a letter or digit"
+            print(f"--project is {arguments.project!r}; {rule}", file=sys.stderr)
+            return 2
+        project, role = (arguments.project, in_project[0]) if in_project else (None, None)
+        operator = OPERATOR in roles
+        print(create_key(session, project, arguments.name, role, operator=operator, expires_at=expires_at))
     return 0
 
 

@@ -32,12 +32,12 @@ def key(session: Session, key_id: str) -> ApiKey | None:
     return session.get(ApiKey, key_id)
 
 
-def keys_of(session: Session, project_id: str) -> Sequence[ApiKey]:
-    """Return the project's keys, oldest first."""
-    statement = select(ApiKey).where(ApiKey.project_id == project_id)
-    return session.scalars(statement.order_by(ApiKey.created_at)).all()
+def keys_of(session: Session, project_id: str | None) -> Sequence[ApiKey]:
+    """Return the project's keys, oldest first; those of the operator for None."""
+    owned = ApiKey.project_id.is_(None) if project_id is None else ApiKey.project_id == project_id
+    return session.scalars(select(ApiKey).where(owned).order_by(ApiKey.created_at, ApiKey.id)).all()
 
 
-def set_last_used(session: Session, key_id: str) -> None:
-    """Write that the key has just been used."""
-    session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=db_now()))
+def set_last_used(session: Session, key_id: str, address: str | None) -> None:
+    """Write that the key has just been used, and from where."""
+    session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=db_now(), last_used_from=address))

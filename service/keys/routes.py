@@ -1,61 +1,61 @@
-"""HTTP of API keys of one's own project (admin)."""
+"""HTTP of API keys: of one's own project (admin), or of the operator."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Body, Response
 
-from service.auth import Admin
-from service.keys import repository
-from service.keys.service import PROJECT_SCOPES, ProjectScope, create_key, revoke
+from service.auth import Manager
+from service.context import Service
+from service.keys import repository, service
+from service.keys.schemas import CreatedKey, KeyIn, KeyOut, RotationIn, created_key, key_out
+from service.keys.tables import ApiKey
 from service.pagination import Listing
-from service.request_model import RequestModel
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=SessionRoute)
 
 
-class KeyIn(RequestModel):
-    """A key to make."""
-
-    name: str = Field("key", min_length=1, max_length=200)
-    scopes: list[ProjectScope] = Field(list(PROJECT_SCOPES), min_length=1, max_length=3)
-
-
-class CreatedKey(BaseModel):
-    """The one time that a key is shown."""
-
-    key: str
-
-
-class KeyOut(BaseModel):
-    """A key without its secret."""
-
-    id: str
-    name: str
-    scopes: list[str]
-    created_at: datetime
-    last_used_at: datetime | None
-    expires_at: datetime | None
-    revoked_at: datetime | None
-
-
-@router.post("", status_code=201, response_model=CreatedKey, summary="Make a key; it is shown this once")
-def make_key(who: Admin, session: WriteSession, body: Annotated[KeyIn | None, Body()] = None) -> CreatedKey:
-    body = body or KeyIn()
-    project = repository.project(session, who.project_id)
-    return CreatedKey(key=create_key(session, project.name, body.name, tuple(body.scopes)))
+@router.post("", status_code=201, response_model=CreatedKey, summary="Create a key; it is shown this once")
+def create_key(who: Manager, context: Service, session: WriteSession, body: KeyIn, response: Response) -> CreatedKey:
+    row = ApiKey(name=body.name, role=body.role, description=body.description, expires_at=body.expires_at)
+    presented = service.create(session, who, row, context.settings.max_key_days, body.expires_in)
+    response.headers["Location"] = f"/v1/keys/{row.id}"
+    return created_key(row, presented, context.settings.max_key_days)
 
 
 @router.get("", response_model=Listing[KeyOut], summary="Keys of the project")
-def list_keys(who: Admin, session: ReadSession) -> dict[str, Any]:
-    rows = repository.keys_of(session, who.project_id)
-    return {"data": [KeyOut.model_validate(row, from_attributes=True) for row in rows]}
+def list_keys(who: Manager, context: Service, session: ReadSession) -> dict[str, Any]:
+    rows = repository.keys_of(session, who.project_id or None)
+    return {"data": [key_out(row, context.settings.max_key_days) for row in rows]}
+
+
+@router.get("/{key_id}", response_model=KeyOut, summary="One key, without its secret")
+def get_key(key_id: str, who: Manager, context: Service, session: ReadSession) -> KeyOut:
+    return key_out(service.find(session, who, key_id), context.settings.max_key_days)
+
+
+@router.post(
+    "/{key_id}:rotate",
+    status_code=201,
+    response_model=CreatedKey,
+    summary="Create a key like this one, which ends after an overlap",
+)
+def rotate_key(
+    key_id: str,
+    who: Manager,
+    context: Service,
+    session: WriteSession,
+    response: Response,
+    body: Annotated[RotationIn | None, Body()] = None,
+) -> CreatedKey:
+    overlap = (body or RotationIn()).overlap_seconds
+    row, presented = service.rotate(session, who, key_id, overlap, context.settings.max_key_days)
+    response.headers["Location"] = f"/v1/keys/{row.id}"
+    return created_key(row, presented, context.settings.max_key_days)
 
 
 @router.delete("/{key_id}", status_code=204, summary="Revoke a key; within two seconds it no longer works")
-def revoke_key(key_id: str, who: Admin, session: WriteSession) -> None:
-    revoke(session, who, key_id)
+def revoke_key(key_id: str, who: Manager, session: WriteSession) -> None:
+    service.revoke(session, who, key_id)

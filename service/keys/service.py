@@ -7,89 +7,194 @@ import hmac
 import os
 import re
 from dataclasses import dataclass
-from typing import Literal
+from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
 from service.database import ALPHABET, db_time, new_id
-from service.errors import not_found
+from service.errors import HttpProblem, not_found
 from service.keys import repository
 from service.keys.tables import ApiKey, Project
+from service.roles import ProjectRole, includes
 
-ProjectScope = Literal["read", "write", "admin"]
-Scope = Literal["read", "write", "admin", "operator"]
-PROJECT_SCOPES: tuple[ProjectScope, ...] = ("read", "write", "admin")
-SCOPES: tuple[Scope, ...] = (*PROJECT_SCOPES, "operator")
-"""`operator` sees what belongs to the platform and not to a project. Only the command line grants it, to whoever may read
-the database; no scope includes it, and it includes no other."""
 FORM = re.compile(r"^tk_([0-9a-z]{8})_([0-9A-Za-z]{32,64})$")
+PROJECT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+"""Names of new projects: they fit a header and an address."""
+SERVICE_ACTOR = "service"
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: a key of a project, and what it may do."""
+    """Who asks, in which project, and as what."""
 
-    key_id: str
-    project_id: str
-    scopes: frozenset[str]
+    actor: str
+    """How events, limits and logs name it: `key:...` or `service`."""
+    project_id: str = ""
+    """Empty where no project is chosen: then there is no role either."""
+    role: ProjectRole | None = None
+    operator: bool = False
+    key_id: str | None = None
+    is_archived: bool = False
+    """Whether the project takes no writes."""
 
-    @property
-    def actor(self) -> str:
-        """How events name the key."""
-        return f"key:{self.key_id}"
+
+def service_principal(project_id: str, actor: str = SERVICE_ACTOR) -> Principal:
+    """The service itself, at work in a project for somebody, whose name it acts in."""
+    return Principal(actor, project_id, "developer")
 
 
-def create_key(session: Session, project: str, name: str, scopes: tuple[Scope, ...] = PROJECT_SCOPES) -> str:
-    """Make a key, and its project when it is new; returns the key, which is never shown again."""
-    now = db_time(session)
-    owner = repository.project_named(session, project)
-    if owner is None:
-        owner = Project(id=new_id("prj"), name=project, created_at=now)
+def create_key(
+    session: Session,
+    project: str | None,
+    name: str,
+    role: ProjectRole | None = "admin",
+    *,
+    operator: bool = False,
+    expires_at: datetime | None = None,
+) -> str:
+    """Create a key, and its project when it is new; returns the key, which is never shown again.
+
+    Without a project it has no role: it is the operator's.
+    """
+    owner = None
+    if project is not None and (owner := repository.project_named(session, project)) is None:
+        owner = Project(id=new_id("prj"), name=project, created_at=db_time(session))
         repository.add(session, owner)
-    key_id, secret = _random(8), _random(40)
-    repository.add(
-        session,
-        ApiKey(
-            id=key_id,
-            project_id=owner.id,
-            name=name,
-            scopes=list(scopes),
-            secret_hash=_hash(secret),
-            created_at=now,
-        ),
+    key = ApiKey(
+        project_id=owner.id if owner else None,
+        name=name,
+        role=role if owner else None,
+        operator=operator,
+        expires_at=expires_at,
     )
-    return f"tk_{key_id}_{secret}"
+    return issue(session, key)
+
+
+def issue(session: Session, key: ApiKey) -> str:
+    """Give a new row its id and its secret, and insert it; returns the key."""
+    identifier, secret = _random(8), _random(40)
+    key.id, key.secret_hash, key.created_at = identifier, _hash(secret), db_time(session)
+    repository.add(session, key)
+    return f"tk_{identifier}_{secret}"
 
 
 class ExpiredKeyError(Exception):
     """The key is right, but its time is over. Only who has the whole key learns it."""
 
 
-def authenticate(session: Session, presented: str) -> Principal | None:
-    """The key's principal; None for anything wrong or revoked, in the same time. Raises ExpiredKeyError."""
+def authenticate(session: Session, presented: str, max_days: int = 0) -> Principal | None:
+    """The key's principal; None for anything wrong or revoked, in the same time.
+
+    Raises ExpiredKeyError for one that has ended or is older than `max_days`.
+    """
     match = FORM.fullmatch(presented)
     key_id, secret = match.groups() if match else ("-" * 8, "-")
     key = repository.key(session, key_id)
     right = hmac.compare_digest(_hash(secret), key.secret_hash if key else _hash("no such key"))
     if key is None or not right or key.revoked_at is not None:
         return None
-    now = db_time(session)
-    if key.expires_at is not None and key.expires_at <= now:
+    end = expiry(key, max_days)
+    if end is not None and end <= db_time(session):
         raise ExpiredKeyError
-    return Principal(key.id, key.project_id, frozenset(key.scopes))
+    project = repository.project(session, key.project_id) if key.project_id else None
+    return Principal(
+        actor=f"key:{key.id}",
+        project_id=key.project_id or "",
+        role=key.role,
+        operator=key.operator,
+        key_id=key.id,
+        is_archived=project is not None and project.archived_at is not None,
+    )
 
 
-def touch(session: Session, key_id: str) -> None:
-    """Write that the key has just been used."""
-    repository.set_last_used(session, key_id)
+def expiry(key: ApiKey, max_days: int) -> datetime | None:
+    """Return when the key ends: at its own time, or when it is older than the installation allows (0: no limit)."""
+    oldest = key.created_at + timedelta(days=max_days) if max_days else None
+    return min((end for end in (key.expires_at, oldest) if end is not None), default=None)
+
+
+def touch(session: Session, key_id: str, address: str | None) -> None:
+    """Write that the key has just been used, and from where."""
+    repository.set_last_used(session, key_id, address)
+
+
+def create(session: Session, who: Principal, key: ApiKey, max_days: int, expires_in: int | None = None) -> str:
+    """Create a key of the principal's project, which ends in `expires_in` seconds if that is given.
+
+    Raises a problem for a role above the principal's, or an end that is past or beyond the installation's maximum.
+    """
+    if not who.project_id:
+        detail = "A key has a role in a project, and none is chosen. `trainkit key create --role operator` needs none."
+        raise HttpProblem(422, "no_project", detail)
+    _check_grants(who, key)
+    now, field = db_time(session), "expires_at" if expires_in is None else "expires_in"
+    if expires_in is not None:
+        key.expires_at = now + timedelta(seconds=expires_in)
+    if key.expires_at is not None and key.expires_at <= now:
+        raise _bad_expiry(field, "lies in the past", "Send a later one, or leave it out.")
+    if key.expires_at is not None and max_days and key.expires_at > now + timedelta(days=max_days):
+        hint = f"Keys end after {max_days} days at the latest (TRAINKIT_MAX_KEY_DAYS)."
+        raise _bad_expiry(field, f"ends more than {max_days} days ahead", hint)
+    key.project_id = who.project_id
+    return issue(session, key)
+
+
+def find(session: Session, who: Principal, key_id: str) -> ApiKey:
+    """The project's key; without a project one of the operator's. Raises a 404 problem."""
+    key = repository.key(session, key_id)
+    if key is None or key.project_id != (who.project_id or None):
+        raise not_found("key", key_id)
+    return key
+
+
+def rotate(session: Session, who: Principal, key_id: str, overlap_seconds: int, max_days: int) -> tuple[ApiKey, str]:
+    """Create a key like that one, which ends after the overlap; returns (the new row, the new key).
+
+    The new one lives as long as the old one was meant to. Raises a 404 problem, a 409 problem for a key that has ended,
+    a 403 problem for one that may do more than the principal.
+    """
+    old = find(session, who, key_id)
+    _check_grants(who, old)
+    now = db_time(session)
+    end = expiry(old, max_days)
+    if old.revoked_at is not None or (end is not None and end <= now):
+        raise HttpProblem(409, "key_ended", f"The key {key_id!r} is revoked or expired. Create a new one instead.")
+    lifetime = None if old.expires_at is None else old.expires_at - old.created_at
+    key = ApiKey(
+        project_id=old.project_id,
+        name=old.name,
+        description=old.description,
+        role=old.role,
+        operator=old.operator,
+        expires_at=None if lifetime is None else now + lifetime,
+    )
+    presented = issue(session, key)
+    last = now + timedelta(seconds=overlap_seconds)
+    old.expires_at = last if end is None else min(last, end)
+    session.flush()
+    return key, presented
 
 
 def revoke(session: Session, who: Principal, key_id: str) -> None:
     """Revoke a key of the project. Raises a 404 problem."""
-    key = repository.key(session, key_id)
-    if key is None or key.project_id != who.project_id:
-        raise not_found("key", key_id)
-    key.revoked_at = db_time(session)
+    key = find(session, who, key_id)
+    if key.revoked_at is None:
+        key.revoked_at = db_time(session)
+
+
+def _check_grants(who: Principal, key: ApiKey) -> None:
+    """Raise a 403 problem where the key may do what the principal may not. An operator gives any role of a project."""
+    if who.operator:
+        return
+    if key.operator or (key.role is not None and not includes(who.role, key.role)):
+        role = "operator" if key.operator else key.role
+        detail = f"Nobody gives more than he has: the key's role is {role}, yours is {who.role or 'none'}."
+        raise HttpProblem(403, "forbidden", f"{detail} Ask the operator.")
+
+
+def _bad_expiry(field: str, message: str, hint: str) -> HttpProblem:
+    error = {"pointer": f"/{field}", "code": "bad_expiry", "message": message, "hint": hint}
+    return HttpProblem(422, "invalid_request", f"{field} {message}. {hint}", errors=[error])
 
 
 def _random(length: int) -> str:

@@ -9,6 +9,7 @@ from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.database import Base, Json, UtcDateTime
+from service.roles import ProjectRole
 
 
 class Project(Base):
@@ -20,6 +21,8 @@ class Project(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     settings: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """What the project has set for itself; 0 stands for no limit, what is left out for the service's own."""
+    archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Since when it takes no more writes."""
 
 
 class ApiKey(Base):
@@ -27,11 +30,16 @@ class ApiKey(Base):
 
     __tablename__ = "api_keys"
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id"))
+    """None for a key of the operator that has no role in any project."""
     name: Mapped[str] = mapped_column(String(200))
-    scopes: Mapped[list[Any]] = mapped_column(Json)
+    description: Mapped[str] = mapped_column(String(1000), default="")
+    role: Mapped[ProjectRole | None] = mapped_column(String(20))
+    operator: Mapped[bool] = mapped_column(default=False)
     secret_hash: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_used_from: Mapped[str | None] = mapped_column(String(64))
+    """Address of the client that used it last."""
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -125,8 +125,8 @@ class RequestRecord:
         line = f"{method} {route} {self.status} {milliseconds} ms"
         principal = self.scope["state"].get("principal")
         if principal is not None:
-            fields |= {"key": principal.key_id, "project": principal.project_id}
-            line += f" key={principal.key_id} project={principal.project_id}"
+            fields |= {"actor": principal.actor, "project": principal.project_id}
+            line += f" actor={principal.actor} project={principal.project_id or '-'}"
         log.log(level, "%s", line, extra=fields)
 
 

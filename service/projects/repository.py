@@ -1,7 +1,8 @@
-"""SQL of projects' settings."""
+"""SQL of projects."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -13,6 +14,41 @@ from service.keys.tables import Project
 def get(session: Session, project_id: str) -> Project:
     """The project of a key: it is always there."""
     return session.get_one(Project, project_id)
+
+
+def find(session: Session, project_id: str) -> Project | None:
+    """Return the project of that id."""
+    return session.get(Project, project_id)
+
+
+def named(session: Session, name: str) -> Project | None:
+    """Return the project of that name."""
+    return session.scalars(select(Project).where(Project.name == name)).one_or_none()
+
+
+def add(session: Session, project: Project) -> None:
+    """Insert a project."""
+    session.add(project)
+    session.flush()
+
+
+def listing(
+    session: Session, only: Collection[str] | None, limit: int, after: str | None, archived: bool | None
+) -> Sequence[Project]:
+    """Return projects, newest first, one more than `limit`: those of the given ids, or all for None."""
+    statement = select(Project)
+    if only is not None:
+        statement = statement.where(Project.id.in_(only))
+    if after:
+        statement = statement.where(Project.id < after)
+    if archived is not None:
+        statement = statement.where(Project.archived_at.is_not(None) if archived else Project.archived_at.is_(None))
+    return session.scalars(statement.order_by(Project.id.desc()).limit(limit + 1)).all()
+
+
+def archived_ids(session: Session) -> Sequence[str]:
+    """Return ids of all archived projects."""
+    return session.scalars(select(Project.id).where(Project.archived_at.is_not(None)).order_by(Project.id)).all()
 
 
 def locked(session: Session, project_id: str) -> Project:

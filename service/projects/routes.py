@@ -1,41 +1,59 @@
-"""HTTP of one's own project: what it keeps and may use (admin)."""
+"""HTTP of projects: the operator's are all, everybody else's is the one that he is in."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query, Response
 
-from service.auth import Admin
+from service.auth import Authenticated, Manager, Operator
 from service.context import Service
-from service.errors import not_found
-from service.keys.service import Principal
-from service.pagination import Listing
+from service.errors import HttpProblem
+from service.pagination import After, Limit, Page, page
 from service.projects import repository, service
-from service.projects.schemas import ProjectIn, ProjectOut, project_out
+from service.projects.schemas import NewProjectIn, ProjectIn, ProjectOut, project_out
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
 router = APIRouter(prefix="/v1/projects", tags=["projects"], route_class=SessionRoute)
+Archived = Annotated[bool | None, Query(description="Only archived projects, or only those in use.")]
 
 
-@router.get("", response_model=Listing[ProjectOut], summary="The key's own project: a key sees no other")
-def list_projects(who: Admin, context: Service, session: ReadSession) -> dict[str, Any]:
-    return {"data": [project_out(repository.get(session, who.project_id), context.settings)]}
-
-
-@router.get("/{project_id}", response_model=ProjectOut, summary="What the project keeps and may use")
-def get_project(project_id: str, who: Admin, context: Service, session: ReadSession) -> ProjectOut:
-    _check_callers_project(who, project_id)
-    return project_out(repository.get(session, project_id), context.settings)
-
-
-@router.patch("/{project_id}", response_model=ProjectOut, summary="Change some of it")
-def change_project(project_id: str, who: Admin, context: Service, session: WriteSession, body: ProjectIn) -> ProjectOut:
-    _check_callers_project(who, project_id)
-    project = service.change(session, project_id, body.settings.model_dump(exclude_unset=True))
+@router.post("", status_code=201, response_model=ProjectOut, summary="Create a project")
+def create_project(
+    who: Operator, context: Service, session: WriteSession, body: NewProjectIn, response: Response
+) -> ProjectOut:
+    project = service.create(session, body.name, body.settings.model_dump(exclude_unset=True))
+    response.headers["Location"] = f"/v1/projects/{project.id}"
     return project_out(project, context.settings)
 
 
-def _check_callers_project(who: Principal, project_id: str) -> None:
-    if project_id != who.project_id:
-        raise not_found("project", project_id)
+@router.get("", response_model=Page[ProjectOut], summary="Projects that the caller may see, newest first")
+def list_projects(
+    who: Authenticated,
+    context: Service,
+    session: ReadSession,
+    limit: Limit = 50,
+    after: After = None,
+    archived: Archived = None,
+) -> dict[str, Any]:
+    only = None if who.operator else [who.project_id]
+    rows = repository.listing(session, only, limit, after, archived)
+    return page(rows, limit, lambda row: project_out(row, context.settings))
+
+
+@router.get("/{project_id}", response_model=ProjectOut, summary="What the project keeps and may use")
+def get_project(project_id: str, who: Authenticated, context: Service, session: ReadSession) -> ProjectOut:
+    return project_out(service.find(session, who, project_id), context.settings)
+
+
+@router.patch("/{project_id}", response_model=ProjectOut, summary="Change, rename or archive a project")
+def change_project(
+    project_id: str, who: Manager, context: Service, session: WriteSession, body: ProjectIn
+) -> ProjectOut:
+    service.find(session, who, project_id)
+    if not who.operator and (body.name is not None or body.archived is not None):
+        detail = "The name of a project and whether it is archived are the operator's to change; settings are yours."
+        raise HttpProblem(403, "forbidden", detail)
+    settings = body.settings.model_dump(exclude_unset=True) if body.settings else {}
+    project = service.change(session, project_id, settings, body.name, body.archived)
+    return project_out(project, context.settings)

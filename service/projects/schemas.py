@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
+from service.keys.service import PROJECT_NAME
 from service.keys.tables import Project
 from service.projects.service import DEFAULT, rules_of
 from service.request_model import RequestModel
@@ -65,10 +66,23 @@ class SettingsIn(RequestModel):
         raise ValueError(f"should be a whole number from {least} to {most}, {otherwise}")
 
 
-class ProjectIn(RequestModel):
-    """What to change of a project."""
+ProjectName = Annotated[str, Field(pattern=PROJECT_NAME.pattern, max_length=100)]
 
-    settings: SettingsIn
+
+class NewProjectIn(RequestModel):
+    """A project to create."""
+
+    name: ProjectName
+    settings: SettingsIn = Field(default_factory=SettingsIn)
+
+
+class ProjectIn(RequestModel):
+    """What to change of a project; what is left out or null stays. The name and `archived` are the operator's to change."""
+
+    name: ProjectName | None = None
+    archived: bool | None = None
+    """Whether it is only read: no writes, and its jobs end."""
+    settings: SettingsIn | None = None
 
 
 class SettingsOut(BaseModel):
@@ -91,6 +105,8 @@ class ProjectOut(BaseModel):
     id: str
     name: str
     created_at: datetime
+    archived_at: datetime | None
+    """Since when it is only read; null: in use."""
     settings: SettingsOut
     overrides: list[str]
 
@@ -100,5 +116,10 @@ def project_out(project: Project, settings: Settings) -> ProjectOut:
     holds = SettingsOut.model_validate(asdict(rules_of(settings, project.settings)))
     overrides = sorted(project.settings or {})
     return ProjectOut(
-        id=project.id, name=project.name, created_at=project.created_at, settings=holds, overrides=overrides
+        id=project.id,
+        name=project.name,
+        created_at=project.created_at,
+        archived_at=project.archived_at,
+        settings=holds,
+        overrides=overrides,
     )

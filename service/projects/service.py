@@ -1,4 +1,4 @@
-"""What a project keeps and may use: its own settings over the service's."""
+"""Projects: made, renamed and archived by the operator; what one keeps and may use, its own settings over the service's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service.database import db_time, new_id
+from service.errors import HttpProblem
+from service.keys.service import Principal
 from service.keys.tables import Project
 from service.projects import repository
 from service.settings import Settings
@@ -63,14 +66,59 @@ def rules(session: Session, settings: Settings, project_id: str) -> Rules:
     return rules_of(settings, repository.setting_overrides(session, project_id))
 
 
-def change(session: Session, project_id: str, wished: Mapping[str, int | str | None]) -> Project:
-    """Set what is wished; `default` takes back what was set before. The row is locked until the transaction ends."""
+def find(session: Session, who: Principal, project_id: str) -> Project:
+    """Return a project that the principal may see: the one it is in; for the operator any. Raises a 404 problem."""
+    project = repository.find(session, project_id) if who.operator or project_id == who.project_id else None
+    if project is None:
+        raise unknown_project(project_id)
+    return project
+
+
+def unknown_project(shown: str) -> HttpProblem:
+    """404: there is no such project, or it is none of the caller's."""
+    return HttpProblem(404, "not_found", f"There is no project {shown[:80]!r} that you may see.")
+
+
+def create(session: Session, name: str, settings: Mapping[str, int | str | None]) -> Project:
+    """Create a project. Raises a 409 problem when the name is taken."""
+    _check_name_free(session, name)
+    project = Project(id=new_id("prj"), name=name, created_at=db_time(session), settings=_overrides(None, settings))
+    repository.add(session, project)
+    return project
+
+
+def change(
+    session: Session,
+    project_id: str,
+    settings: Mapping[str, int | str | None],
+    name: str | None = None,
+    archived: bool | None = None,
+) -> Project:
+    """Set what is given; `default` takes back a setting that was set before. The row is locked until the transaction ends.
+
+    Of an archived project housekeeping ends the jobs and experiments (`background/archived_projects.py`).
+    Raises a 409 problem when the new name is taken.
+    """
     project = repository.locked(session, project_id)
-    overrides = dict(project.settings or {})
-    for name, value in wished.items():
+    if name is not None and name != project.name:
+        _check_name_free(session, name)
+        project.name = name
+    if archived is not None and archived != (project.archived_at is not None):
+        project.archived_at = db_time(session) if archived else None
+    project.settings = _overrides(project.settings, settings)
+    session.flush()
+    return project
+
+
+def _check_name_free(session: Session, name: str) -> None:
+    if repository.named(session, name) is not None:
+        raise HttpProblem(409, "name_taken", f"There is a project {name!r} already. Choose another name.")
+
+
+def _overrides(before: Mapping[str, Any] | None, settings: Mapping[str, int | str | None]) -> dict[str, Any] | None:
+    overrides = dict(before or {})
+    for name, value in settings.items():
         overrides.pop(name, None)
         if value != DEFAULT:
             overrides[name] = value or 0
-    project.settings = overrides or None
-    session.flush()
-    return project
+    return overrides or None

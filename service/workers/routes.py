@@ -23,9 +23,9 @@ class WorkerOut(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
     id: str
-    """An alias without the scope `operator`."""
+    """An alias for all but the operator."""
     host: str | None
-    """Null without the scope `operator`, as is `pid`."""
+    """Null for all but the operator, as is `pid`."""
     pid: int | None
     queues: list[str]
     slots: int
@@ -41,8 +41,8 @@ def list_workers(who: Reader, session: ReadSession) -> dict[str, Any]:
 
 
 def _visible(worker: WorkerOut, who: Principal) -> WorkerOut:
-    """What the key may see: the machines behind the workers are the operator's."""
-    if "operator" in who.scopes:
+    """What the caller may see: the machines behind the workers are the operator's."""
+    if who.operator:
         return worker
     versions = {name: version for name, version in worker.versions.items() if name != "confinement"}
     return worker.model_copy(update={"id": worker_alias(worker.id), "host": None, "pid": None, "versions": versions})

@@ -16,7 +16,7 @@ from service.keys.service import Principal
 
 
 def scope(key: str) -> dict[str, Any]:
-    return {"state": {"principal": Principal(key, "prj_1", frozenset({"read"}))}}
+    return {"state": {"principal": Principal(key, "prj_1", "viewer")}}
 
 
 def test_a_body_may_be_slow_but_not_for_ever() -> None:

@@ -57,7 +57,7 @@ class Load:
         async def nothing() -> Message:
             return {"type": "http.request", "body": b"", "more_body": False}
 
-        principal = Principal("k", project, frozenset({"write"}))
+        principal = Principal("k", project, "developer")
         scope = {"type": "http", "path": f"/{name}", "state": {"principal": principal}, "headers": []}
         self.tasks[name] = asyncio.create_task(self.load_shedding(scope, receive or nothing, keep))
         await self.settle()

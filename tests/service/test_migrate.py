@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from service.inference_requests.tables import InferenceRequest
 from service.jobs import leases
 from service.jobs.repository import delete_job
 from service.jobs.tables import Attempt, Decision, Job, JobEvent, label_digest
+from service.keys.service import authenticate
 from service.keys.tables import Project
 from service.leases import Claim
 from service.logs import service as logs
@@ -612,4 +614,46 @@ def test_migration_0018_finds_jobs_by_label_and_retries_by_their_parent(database
     assert [row["retry_of"] for row in jobs] == [None, "job_1", None]
     digests = [label_digest(key, value) for key, value in labels.items()]
     assert found == {("p", digest, job) for digest in digests for job in ("job_1", "job_3")}
+    engine.dispose()
+
+
+def test_keys_with_scopes_get_the_role_that_includes_them(database_url: str) -> None:
+    upgrade(database_url, "0021")
+    engine = make_engine(database_url)
+    old = MetaData()
+    old.reflect(engine)
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    secret = "s" * 40
+    scopes = {
+        "admin000": ["read", "write", "admin"],
+        "first000": ["read", "write", "admin", "operator"],
+        "writer00": ["write"],
+        "reader00": ["read"],
+        "operator": ["operator"],
+    }
+    experiment = {"id": "exp_1", "project_id": "p", "key_id": "admin000", "name": "", "kind": "grid", "labels": {}}
+    with engine.begin() as connection:
+        connection.execute(old.tables["projects"].insert(), {"id": "p", "name": "p", "created_at": now})
+        for identifier, held in scopes.items():
+            row = {"id": identifier, "project_id": "p", "name": "k", "scopes": held, "created_at": now}
+            digest = hashlib.sha256(secret.encode()).hexdigest()
+            connection.execute(old.tables["api_keys"].insert(), {**row, "secret_hash": digest})
+        more: dict[str, object] = {"plan": {}, "dataset_id": "ds_1", "state": "stopped", "has_pending": False}
+        times = {"created_at": now, "updated_at": now}
+        connection.execute(old.tables["experiments"].insert(), {**experiment, **more, **times})
+    engine.dispose()
+    upgrade(database_url)
+    engine = make_engine(database_url)
+    with session_factory(engine)() as session:
+        principals = {one: authenticate(session, f"tk_{one}_{secret}") for one in scopes}
+        roles = {one: (who.project_id, who.role, who.operator) for one, who in principals.items() if who is not None}
+        assert roles == {
+            "admin000": ("p", "admin", False),
+            "first000": ("p", "admin", True),
+            "writer00": ("p", "developer", False),
+            "reader00": ("p", "viewer", False),
+            "operator": ("", None, True),
+        }
+        assert session.get_one(Experiment, "exp_1").actor == "key:admin000"
+        assert session.get_one(Project, "p").archived_at is None
     engine.dispose()

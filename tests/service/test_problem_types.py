@@ -138,7 +138,9 @@ def test_a_wrong_key_is_told_from_a_missing_one(service: Served) -> None:
 
 
 @SQLITE
-def test_a_key_without_the_scope_is_told_which_one(service: Served) -> None:
-    answer = service.client_for("default", "read").post("/v1/jobs", json={})
+def test_a_key_without_the_role_is_told_which_one(service: Served) -> None:
+    answer = service.client_for("default", "viewer").post("/v1/jobs", json={})
     assert_problem(answer, 403, "forbidden")
-    assert answer.headers["www-authenticate"] == 'Bearer realm="trainkit", error="insufficient_scope", scope="write"'
+    assert (
+        answer.headers["www-authenticate"] == 'Bearer realm="trainkit", error="insufficient_scope", scope="developer"'
+    )

@@ -13,6 +13,7 @@ from service.app import create_app
 from service.database import db_now
 from service.keys.tables import ApiKey
 from service.openapi import operations
+from service.roles import PROJECT_ROLES, ROLES, Role
 from service.settings import Settings
 from tests.support.api import Served
 from tests.support.tus_requests import VERSION, begun
@@ -20,12 +21,22 @@ from tests.support.tus_requests import VERSION, begun
 OPERATIONS = list(operations(create_app(Settings.from_env({})).openapi()))
 CLOSED = [(path, method, operation) for path, method, operation in OPERATIONS if operation.get("security")]
 OPEN = {"/healthz", "/readyz"}
-ADMIN = {
-    *(("get", "/v1/keys"), ("post", "/v1/keys"), ("delete", "/v1/keys/{key_id}")),
-    *(("get", "/v1/projects"), ("get", "/v1/projects/{project_id}")),
-    ("patch", "/v1/projects/{project_id}"),
+ANYBODY: frozenset[str] = frozenset()
+"""Whoever has a key, with whatever role."""
+MANAGER, OPERATOR = frozenset({"admin", "operator"}), frozenset({"operator"})
+EXCEPTIONS: dict[tuple[str, str], frozenset[str]] = {
+    ("get", "/metrics"): OPERATOR,
+    ("get", "/v1/keys"): MANAGER,
+    ("post", "/v1/keys"): MANAGER,
+    ("get", "/v1/keys/{key_id}"): MANAGER,
+    ("delete", "/v1/keys/{key_id}"): MANAGER,
+    ("post", "/v1/keys/{key_id}:rotate"): MANAGER,
+    ("get", "/v1/projects"): ANYBODY,
+    ("post", "/v1/projects"): OPERATOR,
+    ("get", "/v1/projects/{project_id}"): ANYBODY,
+    ("patch", "/v1/projects/{project_id}"): MANAGER,
 }
-OPERATOR = {("get", "/metrics")}
+"""Which role opens what is neither a read (viewer) nor a write (developer): one of those named."""
 READS_BY_POST = (":validate", ":init-report", ":simulate", "/predict", "/evaluate", "/augmentation-preview.png")
 WITHOUT_A_KEY = {
     "none": {},
@@ -59,13 +70,11 @@ HEADERS: dict[str, dict[str, str]] = {
 pytestmark = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 
 
-def expected_scope(method: str, path: str) -> str:
-    if (method, path) in OPERATOR:
-        return "operator"
-    if (method, path) in ADMIN:
-        return "admin"
+def expected_roles(method: str, path: str) -> frozenset[str]:
+    if (method, path) in EXCEPTIONS:
+        return EXCEPTIONS[method, path]
     reads = (method == "get" or path.endswith(READS_BY_POST)) and method != "delete"
-    return "read" if reads else "write"
+    return frozenset({"viewer" if reads else "developer"})
 
 
 def filled(path: str, ids: dict[str, str] | None = None) -> str:
@@ -78,16 +87,20 @@ def bad_keys(service: Served) -> Iterator[tuple[str, dict[str, str]]]:
     """Headers of keys that were good once, and of those that never were."""
     yield from WITHOUT_A_KEY.items()
     for name, change in {"revoked": {"revoked_at": db_now()}, "expired": {"expires_at": db_now(plus=-1)}}.items():
-        key = service.key("default", "read", "write", "admin")
+        key = service.key("default", "admin")
         with service.sessions.begin() as session:
             session.execute(update(ApiKey).where(ApiKey.id == key.split("_")[1]).values(**change))
         yield name, {"Authorization": f"Bearer {key}"}
 
 
-def test_the_document_names_the_scope_of_every_operation(service: Served) -> None:
+def test_the_document_names_the_roles_of_every_operation(service: Served) -> None:
     assert {path for path, _, operation in OPERATIONS if not operation.get("security")} == OPEN
     for path, method, operation in CLOSED:
-        assert operation["security"] == [{"key": [expected_scope(method, path)]}], f"{method} {path}"
+        roles = [role for one in operation["security"] for role in one["key"]]
+        assert (sorted(roles), len(operation["security"])) == (
+            sorted(expected_roles(method, path)),
+            max(1, len(roles)),
+        ), f"{method} {path}"
 
 
 def test_no_operation_answers_without_a_valid_key(service: Served) -> None:
@@ -102,15 +115,33 @@ def test_no_operation_answers_without_a_valid_key(service: Served) -> None:
     assert requests >= 11 * 80
 
 
-def test_each_scope_opens_its_own_operations(service: Served) -> None:
-    for scope in ("read", "write", "admin", "operator"):
-        client = service.client_for("default", scope)
+def test_each_role_opens_its_operations_and_no_others(service: Served) -> None:
+    for role in ROLES:
+        client = service.client_for("default", role)
         for path, method, _ in CLOSED:
-            needed = expected_scope(method, path)
-            allowed = scope == needed or (scope == "admin" and needed != "operator")
+            allowed = may(role, expected_roles(method, path))
             answer = client.request(method, filled(path), headers=VERSION)
-            assert (answer.status_code != 403) == allowed, f"{scope}: {method} {path}: {answer.status_code}"
+            assert (answer.status_code != 403) == allowed, f"{role}: {method} {path}: {answer.status_code}"
             assert answer.status_code != 401
+
+
+def may(role: Role, needed: frozenset[str]) -> bool:
+    """Each role of a project includes the ones before it; the operator's is apart."""
+    if role == "operator" or needed <= {"operator"}:
+        return not needed or role in needed
+    return any(one in needed for one in PROJECT_ROLES[: PROJECT_ROLES.index(role) + 1])
+
+
+def test_an_archived_project_is_read_and_not_written(service: Served) -> None:
+    operator = service.client
+    project = operator.post("/v1/projects", json={"name": "old"}).json()
+    client = service.client_for("old", "admin")
+    assert operator.patch(f"/v1/projects/{project['id']}", json={"archived": True}).status_code == 200
+    for path, method, _ in CLOSED:
+        answer = client.request(method, filled(path), headers=VERSION)
+        refused = expected_roles(method, path) == {"developer"}
+        archived = answer.status_code == 409 and (method == "head" or answer.json()["code"] == "project_archived")
+        assert archived == refused, f"{method} {path}: {answer.text}"
 
 
 def test_another_project_s_things_are_not_found_by_any_operation(service: Served) -> None:
@@ -129,11 +160,11 @@ def test_another_project_s_things_are_not_found_by_any_operation(service: Served
         "webhook_id": webhook,
         "delivery_id": client.post(f"/v1/webhooks/{webhook}/test").json()["id"],
         "experiment_id": client.post("/v1/experiments", json=plan).json()["id"],
-        "project_id": client.get("/v1/projects").json()["data"][0]["id"],
+        "project_id": client.get("/v1/projects").json()["data"][0]["id"],  # its only one so far
         "key_id": client.get("/v1/keys").json()["data"][0]["id"],
     }
     before = {path: client.get(path).text for path in lists()}
-    stranger, requests = service.client_for("another"), 0
+    stranger, requests = service.client_for("another", "admin"), 0
     for path, method, operation in CLOSED:
         names = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "path"}
         if not names & set(ids):
@@ -153,12 +184,12 @@ def test_another_project_s_things_are_not_found_by_any_operation(service: Served
 
 
 def lists() -> list[str]:
-    """Addresses of what a key with every scope of a project may list."""
+    """Addresses of what a key with every role may list."""
     return [
         path
         for path, method, operation in CLOSED
         if method == "get"
         and not any(parameter.get("required") for parameter in operation.get("parameters", ()))
         and path.count("/") == 2
-        and path not in ("/v1/catalog", "/v1/keys")
+        and path not in ("/v1/catalog", "/v1/keys", "/v1/projects")
     ]

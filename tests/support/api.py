@@ -16,12 +16,13 @@ from service.context import Context
 from service.datasets import intake
 from service.jobs import attempts, checkpoints, leases
 from service.jobs.leases import ClaimedJob
-from service.keys.service import SCOPES, create_key
+from service.keys.service import create_key
 from service.logs import service as logs
 from service.logs.chunks import Level, LogLine
 from service.metrics import service as metrics
 from service.metrics.chunks import MetricRow
 from service.problem_types import PROBLEM_TYPES
+from service.roles import PROJECT_ROLES, Role
 
 FACTS: dict[str, Any] = {
     "kind": "images",
@@ -38,6 +39,13 @@ def row(name: str, value: float, step: int = 1, split: str = "val") -> MetricRow
     return MetricRow(split, name, step, step, value, time.time())
 
 
+def new_key(sessions: sessionmaker[Session], project: str, *roles: Role) -> str:
+    """A new key with one role in the project, the operator's, or both."""
+    role = next((one for one in PROJECT_ROLES if one in roles), None)
+    with sessions.begin() as session:
+        return create_key(session, project if role else None, "test", role, operator="operator" in roles)
+
+
 @dataclass
 class Served:
     """An application, its parts, and a client with a key for everything."""
@@ -51,14 +59,13 @@ class Served:
     def sessions(self) -> sessionmaker[Session]:
         return self.context.sessions
 
-    def key(self, project: str, *scopes: Any) -> str:
-        """A new key of that project."""
-        with self.sessions.begin() as session:
-            return create_key(session, project, "test", scopes or SCOPES)
+    def key(self, project: str, *roles: Role) -> str:
+        """A new key of that project; without roles an admin's that is the operator's as well."""
+        return new_key(self.sessions, project, *(roles or ("admin", "operator")))
 
-    def client_for(self, project: str, *scopes: Any) -> TestClient:
+    def client_for(self, project: str, *roles: Role) -> TestClient:
         """A client with a new key of that project."""
-        headers = {"Authorization": f"Bearer {self.key(project, *scopes)}"}
+        headers = {"Authorization": f"Bearer {self.key(project, *roles)}"}
         return TestClient(self.app, headers=headers, raise_server_exceptions=False)
 
     def ready_dataset(self, client: TestClient | None = None, name: str | None = None, **facts: Any) -> str:

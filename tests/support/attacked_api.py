@@ -22,9 +22,9 @@ import httpx
 
 from client.commands import api_command
 from service.database import make_engine
-from service.keys.service import Scope, create_key
+from service.roles import Role
 from service.sessions import session_factory
-from tests.support.api import Served
+from tests.support.api import Served, new_key
 from tests.support.stack import free_port
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -84,10 +84,9 @@ class AttackedApi:
     def log(self) -> str:
         return (self.folder / "api.log").read_text(errors="replace")
 
-    def key(self, project: str = "default", *scopes: Scope) -> str:
+    def key(self, project: str = "default", *roles: Role) -> str:
         engine = make_engine(self.url)
-        with session_factory(engine).begin() as session:
-            key = create_key(session, project, "attacker", scopes or ("read", "write", "admin"))
+        key = new_key(session_factory(engine), project, *(roles or ("admin",)))
         engine.dispose()
         return key
 

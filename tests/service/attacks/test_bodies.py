@@ -144,7 +144,7 @@ def test_a_hostile_form_is_refused(api: AttackedApi, key: str, name: str) -> Non
 
 
 def test_a_scope_is_checked_before_a_body_is_read(api: AttackedApi) -> None:
-    reader = api.key("default", "read")
+    reader = api.key("default", "viewer")
     for method, path, kind in (
         ("POST", "/v1/webhooks", "application/json"),
         ("POST", "/v1/jobs", YAML),
@@ -164,7 +164,7 @@ def test_a_project_is_checked_before_a_body_is_read(api: AttackedApi, key: str) 
 
 
 def test_a_refusal_does_not_ask_for_the_body(api: AttackedApi) -> None:
-    reader = api.key("default", "read")
+    reader = api.key("default", "viewer")
     answer = api.send(request("POST", "/v1/webhooks", reader, b"x" * 1000, Expect="100-continue"))
     assert_refused(answer, 403, "forbidden")
 

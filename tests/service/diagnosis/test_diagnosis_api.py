@@ -105,7 +105,7 @@ def test_strangers_readers_and_jobs_that_wait_for_their_dataset(service: Served)
     job = service.submit()
     path = f"/v1/jobs/{job}/diagnosis"
     assert service.client_for("other").get(path).status_code == 404
-    assert service.client_for("default", "read").get(path).status_code == 200
+    assert service.client_for("default", "viewer").get(path).status_code == 200
     assert service.client.get("/v1/jobs/job_none/diagnosis").status_code == 404
     waiting = service.client.put("/v1/datasets?name=w", content=b"new bytes").json()["id"]
     validating = service.client.post("/v1/jobs", json={"dataset": waiting, "model": {"kind": "mlp"}}).json()

@@ -33,7 +33,7 @@ def url(service: Served) -> Iterator[str]:
 
 
 def trainkit(service: Served, url: str, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "TRAINKIT_URL": url, "TRAINKIT_KEY": service.key("default", "read")}
+    environment = {**os.environ, "TRAINKIT_URL": url, "TRAINKIT_KEY": service.key("default", "viewer")}
     both = subprocess.PIPE
     return subprocess.Popen([*COMMAND, *arguments], env=environment, stdout=both, stderr=both, text=True)
 

@@ -259,7 +259,7 @@ def test_a_token_opens_it_and_nothing_else(settings: Settings) -> None:
 @SQLITE
 def test_a_key_needs_the_scope_operator(service: Served) -> None:
     """The numbers are those of all projects, and an admin is one of a project."""
-    refused = service.client_for("default", "read", "write", "admin").get("/metrics")
+    refused = service.client_for("default", "admin").get("/metrics")
     assert refused.status_code == 403
     assert "operator" in refused.json()["detail"]
     assert service.client_for("default", "operator").get("/metrics").status_code == 200

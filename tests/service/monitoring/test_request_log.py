@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -82,7 +83,7 @@ def test_a_sane_id_of_the_client_is_taken(service: Served) -> None:
 
 @SQLITE
 def test_a_line_for_every_request(service: Served, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    job, key = service.submit(), service.key("default", "read")
+    job, key = service.submit(), service.key("default", "viewer")
     set_up(replace(settings, log_format="json"))
     service.client.get(f"/v1/jobs/{job}", headers={"X-Request-Id": "mine-1"})
     TestClient(service.app, headers={"Authorization": f"Bearer {key}x", "X-Request-Id": "mine-2"}).get("/v1/jobs")
@@ -99,9 +100,9 @@ def test_a_line_for_every_request(service: Served, settings: Settings, capsys: p
     }
     assert first["ms"] > 0
     assert first["project"].startswith("prj_")
-    assert len(first["key"]) == 8
+    assert re.fullmatch(r"key:[0-9a-z]{8}", first["actor"])
     assert (second["route"], second["status"], second["request_id"]) == ("(none)", 401, "mine-2")
-    assert "key" not in second
+    assert "actor" not in second
 
 
 @SQLITE

@@ -6,11 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from service.background.archived_projects import stop_archived_work
+from service.database import db_now
 from service.jobs import leases
+from service.jobs.tables import Job
 from service.projects.service import rules_of
 from service.settings import Settings
-from tests.support.api import Served
+from tests.support.api import Served, assert_problem
 
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 DEFAULTS = {
@@ -26,8 +30,8 @@ DEFAULTS = {
 
 
 def project_of(service: Served) -> dict[str, Any]:
-    (project,) = service.client.get("/v1/projects").json()["data"]
-    return dict(project)
+    projects = service.client.get("/v1/projects").json()["data"]
+    return dict(next(project for project in projects if project["name"] == "default"))
 
 
 def change(service: Served, **settings: Any) -> Any:
@@ -49,17 +53,65 @@ def test_settings_are_the_service_s_until_they_are_set(service: Served) -> None:
 
 
 @SQLITE
-def test_another_s_project_is_not_there_and_only_admins_ask(service: Served) -> None:
-    other = service.client_for("other")
+def test_another_s_project_is_not_there_and_only_admins_change_one(service: Served) -> None:
+    admin, other = service.client_for("default", "admin"), service.client_for("other", "admin")
     (project,) = other.get("/v1/projects").json()["data"]
     assert project["name"] == "other"
-    for ask in (service.client.get, service.client.delete):
-        assert ask(f"/v1/projects/{project['id']}").status_code in (404, 405)
-    answer = service.client.patch(f"/v1/projects/{project['id']}", json={"settings": {"logs_days": 1}})
-    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
-    writer = service.client_for("default", "read", "write")
-    assert writer.get("/v1/projects").status_code == 403
-    assert writer.patch(f"/v1/projects/{project_of(service)['id']}", json={"settings": {}}).status_code == 403
+    path, body = f"/v1/projects/{project['id']}", {"settings": {"logs_days": 1}}
+    assert admin.get(path).status_code == 404
+    assert_problem(admin.patch(path, json=body), 404, "not_found")
+    developer = service.client_for("other", "developer")
+    assert developer.get(path).json() == project
+    assert_problem(developer.patch(path, json=body), 403, "forbidden")
+    for change in ({"name": "mine"}, {"archived": True}):
+        assert_problem(other.patch(path, json=change), 403, "forbidden")
+    assert other.patch(path, json=body).json()["settings"]["logs_days"] == 1
+
+
+@SQLITE
+def test_the_operator_creates_renames_and_lists_projects(service: Served) -> None:
+    operator = service.client_for("default", "operator")
+    answer = operator.post("/v1/projects", json={"name": "vision", "settings": {"logs_days": 5}})
+    assert answer.status_code == 201, answer.text
+    vision = answer.json()
+    assert (vision["name"], vision["settings"]["logs_days"], vision["archived_at"]) == ("vision", 5, None)
+    assert operator.get(answer.headers["location"]).json() == vision
+    assert_problem(operator.post("/v1/projects", json={"name": "vision"}), 409, "name_taken")
+    speech = operator.post("/v1/projects", json={"name": "speech"}).json()
+    assert_problem(operator.patch(f"/v1/projects/{speech['id']}", json={"name": "vision"}), 409, "name_taken")
+    renamed = operator.patch(f"/v1/projects/{speech['id']}", json={"name": "audio"}).json()
+    assert (renamed["id"], renamed["name"]) == (speech["id"], "audio")
+    first = operator.get("/v1/projects?limit=1").json()
+    assert ([one["name"] for one in first["data"]], first["has_more"]) == (["audio"], True)
+    second = operator.get(f"/v1/projects?limit=2&after={first['next']}").json()
+    assert [one["name"] for one in second["data"]] == ["vision", "default"]
+    for role in ("viewer", "developer", "admin"):
+        assert_problem(service.client_for("vision", role).post("/v1/projects", json={"name": "x"}), 403, "forbidden")
+
+
+def test_what_is_under_way_in_an_archived_project_ends_gracefully(service: Served) -> None:
+    admin, elsewhere = service.client_for("old", "admin"), service.submit()
+    running, queued = service.submit(admin), service.submit(admin)
+    plan = {"kind": "kfold", "folds": 3, "spec": {"dataset": service.ready_dataset(admin), "model": "mlp"}}
+    experiment = admin.post("/v1/experiments", json=plan).json()["id"]
+    with service.sessions.begin() as session:
+        assert leases.claim(session, "train", "w", 30) is not None  # of the project with the fewest: either one
+        session.execute(update(Job).where(Job.id == running).values(state="running", started_at=db_now()))
+    (project,) = admin.get("/v1/projects").json()["data"]
+    path = f"/v1/projects/{project['id']}"
+    assert service.client.patch(path, json={"archived": True}).json()["archived_at"] is not None
+    spec = {"dataset": service.ready_dataset(), "model": "mlp"}
+    assert_problem(service.client_for("old", "admin").post("/v1/jobs", json=spec), 409, "project_archived")
+    assert stop_archived_work(service.context) >= 3
+    assert stop_archived_work(service.context) == 0, "nothing is asked twice"
+    states = {one: admin.get(f"/v1/jobs/{one}").json()["state"] for one in (running, queued)}
+    assert states == {running: "stopping", queued: "cancelled"}
+    assert admin.get(f"/v1/experiments/{experiment}").json()["state"] in ("stopping", "stopped")
+    assert service.job(elsewhere)["state"] in ("queued", "starting")
+    assert [one["id"] for one in service.client.get("/v1/projects?archived=true").json()["data"]] == [project["id"]]
+    assert service.client.patch(path, json={"archived": False}).json()["archived_at"] is None
+    spec = {"dataset": service.ready_dataset(service.client_for("old", "developer")), "model": "mlp"}
+    assert service.client_for("old", "developer").post("/v1/jobs", json=spec).status_code == 201
 
 
 @SQLITE
@@ -75,8 +127,10 @@ def test_another_s_project_is_not_there_and_only_admins_ask(service: Served) -> 
         ({"settings": {"checkpoints_kept": -1}}, "/settings/checkpoints_kept"),
         ({"settings": {"max_running_jobs": 0}}, "/settings/max_running_jobs"),
         ({"settings": {"quota_bytes": 2**63}}, "/settings/quota_bytes"),
-        ({"settings": {}, "name": "x"}, "/name"),
-        ({}, "/settings"),
+        ({"name": "a b"}, "/name"),
+        ({"name": ""}, "/name"),
+        ({"archived": "yes"}, "/archived"),
+        ({"title": "x"}, "/title"),
     ],
 )
 def test_wrong_values_are_pointed_at(service: Served, body: Any, pointer: str) -> None:

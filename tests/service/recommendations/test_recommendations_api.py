@@ -210,7 +210,7 @@ def test_what_is_refused(service: Served) -> None:
     assert problem({"from_diagnosis": {"job": "job_none", "index": 0}})[:2] == (404, "not_found")
     stranger = service.client_for("other")
     assert stranger.post("/v1/jobs", json={"from_diagnosis": which}).status_code == 404
-    reader = service.client_for("default", "read")
+    reader = service.client_for("default", "viewer")
     assert reader.post("/v1/jobs", json={"from_diagnosis": which}).status_code == 403
     running = service.submit()
     assert problem({"from_diagnosis": {"job": running, "index": 0}})[:2] == (409, "wrong_state")
@@ -222,10 +222,10 @@ def test_what_is_refused(service: Served) -> None:
 def test_each_project_sees_its_own_scorecard(service: Served) -> None:
     job = prescribe(service, diagnosed(service))
     run(service, 0.15)
-    stranger = service.client_for("other", "read")
+    stranger = service.client_for("other", "viewer")
     assert stranger.get(f"/v1/jobs/{job}/recommendation").status_code == 404
     assert stranger.get("/v1/diagnosis/scorecard").json()["all"]["recommendations"] == 0
-    reader = service.client_for("default", "read")
+    reader = service.client_for("default", "viewer")
     assert reader.get("/v1/diagnosis/scorecard").json()["all"]["improved"] == 1
 
 

@@ -245,5 +245,5 @@ def test_a_stranger_sees_nothing_and_a_reader_may_ask(service: Served) -> None:
     job = service.submit()
     path = f"/v1/jobs/{job}/decisions:simulate"
     assert service.client_for("other").post(path, json={}).status_code == 404
-    assert service.client_for("default", "read").post(path, json={}).status_code == 200
+    assert service.client_for("default", "viewer").post(path, json={}).status_code == 200
     assert service.client.post("/v1/jobs/job_none/decisions:simulate", json={}).status_code == 404

@@ -48,7 +48,7 @@ def test_only_known_bytes_of_the_same_project_are_taken_by_their_hash(service: S
 def test_curl_is_answered_before_the_first_byte(migrated_url: str, tmp_path: Path) -> None:
     engine = make_engine(migrated_url)
     with session_factory(engine).begin() as session:
-        key = create_key(session, "default", "test", ("read", "write"))
+        key = create_key(session, "default", "test", "developer")
     engine.dispose()
     body = random.Random(5).randbytes(8 << 20)
     file = tmp_path / "data.npz"

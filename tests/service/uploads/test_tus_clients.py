@@ -31,7 +31,7 @@ def key(migrated_url: str) -> str:
     engine = make_engine(migrated_url)
     session: Session
     with session_factory(engine).begin() as session:
-        created = create_key(session, "default", "test", ("read", "write"))
+        created = create_key(session, "default", "test", "developer")
     engine.dispose()
     return created
 

@@ -336,12 +336,12 @@ def test_clients_that_cannot_patch_post(service: Served) -> None:
 
 
 def test_a_key_that_may_only_write_can_do_all_of_it(service: Served) -> None:
-    writer = service.client_for("default", "write")
+    writer = service.client_for("default", "developer")
     assert writer.options("/v1/uploads").status_code == 204
     where = begun(writer, 4)
     assert offset_of(writer, where) == 0
     assert "trainkit-dataset" in patch(writer, where, 0, b"abcd").headers
-    reader = service.client_for("default", "read")
+    reader = service.client_for("default", "viewer")
     assert create(reader, 4).status_code == 403
     assert reader.get(where).json()["state"] == "finished"
 

@@ -159,7 +159,7 @@ def test_another_project_sees_none_of_it(service: Served) -> None:
 @SQLITE
 def test_readers_look_and_writers_change(service: Served) -> None:
     webhook = hook(service, URL)
-    reader = service.client_for("default", "read")
+    reader = service.client_for("default", "viewer")
     assert reader.get(f"/v1/webhooks/{webhook['id']}/deliveries").status_code == 200
     assert_problem(reader.post("/v1/webhooks", json={"url": URL}), 403, "forbidden")
     assert_problem(reader.post(f"/v1/webhooks/{webhook['id']}/test"), 403, "forbidden")

@@ -1,0 +1,82 @@
+"""Wire format of API keys."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from service.keys.service import expiry
+from service.keys.tables import ApiKey
+from service.request_model import RequestModel
+from service.roles import ProjectRole
+
+MAX_LIFETIME_SECONDS = 100 * 366 * 86400
+MAX_OVERLAP_SECONDS = 30 * 86400
+
+
+class KeyIn(RequestModel):
+    """A key to create."""
+
+    name: str = Field(min_length=1, max_length=200)
+    role: ProjectRole
+    """At most the role of who creates it."""
+    description: str = Field("", max_length=1000)
+    """What it is for."""
+    expires_at: AwareDatetime | None = None
+    """When it ends; left out: never, or after the installation's maximum age."""
+    expires_in: int | None = Field(None, ge=1, le=MAX_LIFETIME_SECONDS)
+    """The same in seconds from now; only one of the two."""
+
+    @model_validator(mode="after")
+    def check_one_expiry(self) -> KeyIn:
+        """Refuse two ends."""
+        if self.expires_at is not None and self.expires_in is not None:
+            raise PydanticCustomError("two_expiries", "expires_at and expires_in exclude each other: send one of them")
+        return self
+
+
+class RotationIn(RequestModel):
+    """How to rotate a key."""
+
+    overlap_seconds: int = Field(86400, ge=0, le=MAX_OVERLAP_SECONDS)
+    """How long the old key still works."""
+
+
+class KeyOut(BaseModel):
+    """A key without its secret."""
+
+    model_config = ConfigDict(from_attributes=True, use_attribute_docstrings=True)
+    id: str
+    name: str
+    description: str
+    role: ProjectRole | None
+    """Its role in the project; null for a key of the operator alone."""
+    operator: bool
+    """Whether it is also the operator's."""
+    created_at: datetime
+    expires_at: datetime | None
+    """When it ends, with regard to the installation's maximum age."""
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    """To about a minute."""
+    last_used_from: str | None
+    """Address of the client that used it last."""
+
+
+class CreatedKey(KeyOut):
+    """A new key: the one time that its secret is shown."""
+
+    key: str
+    """What to send as `Authorization: Bearer`."""
+
+
+def key_out(row: ApiKey, max_days: int) -> KeyOut:
+    """A row as clients read it."""
+    return KeyOut.model_validate(row).model_copy(update={"expires_at": expiry(row, max_days)})
+
+
+def created_key(row: ApiKey, presented: str, max_days: int) -> CreatedKey:
+    """A new row with its secret."""
+    return CreatedKey(**key_out(row, max_days).model_dump(), key=presented)
