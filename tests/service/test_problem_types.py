@@ -94,13 +94,13 @@ def test_a_type_leads_to_its_entry_without_a_key(service: Served) -> None:
 
 @SQLITE
 def test_a_wrong_key_is_told_from_a_missing_one(service: Served) -> None:
-    keys = {state: service.key("default", "read") for state in ("revoked", "expired", "both")}
+    keys = {state: service.key("default", "viewer") for state in ("revoked", "expired", "both")}
     changes = {"revoked": {"revoked_at": db_now()}, "expired": {"expires_at": db_now(plus=-1)}}
     changes["both"] = {**changes["revoked"], **changes["expired"]}
     for state, change in changes.items():
         with service.sessions.begin() as session:
             session.execute(update(ApiKey).where(ApiKey.id == keys[state].split("_")[1]).values(**change))
-    known, unknown = service.key("default", "read"), f"tk_{'0' * 8}_{'0' * 40}"
+    known, unknown = service.key("default", "viewer"), f"tk_{'0' * 8}_{'0' * 40}"
     other_secret = f"{keys['expired'][:-1]}{'a' if keys['expired'][-1] != 'a' else 'b'}"
     cases = {
         None: "key_missing",
