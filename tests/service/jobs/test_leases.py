@@ -127,7 +127,7 @@ def test_a_project_may_lower_the_service_s_limit_of_running_jobs_and_never_lift_
     for number, (setting, limit, expected) in enumerate(
         [(None, 0, 3), (None, 2, 2), (1, 2, 1), (1, 0, 1), (3, 2, 2), (0, 2, 2)]
     ):
-        client = service.client_for(f"p{number}")
+        client = service.client_for(f"p{number}", "admin")
         for _ in range(3):
             service.submit(client)
         (project,) = client.get("/v1/projects").json()["data"]
