@@ -57,6 +57,7 @@ from service.simulation import routes as decisions
 from service.specs import routes as specs
 from service.storage import Storage
 from service.uploads import routes as uploads
+from service.usage import routes as usage
 from service.webhooks import routes as webhooks
 from service.webhooks.target_policy import TargetPolicy
 from service.workers import routes as workers
@@ -105,6 +106,7 @@ def api_router() -> APIRouter:
         monitoring,
         keys,
         projects,
+        usage,
         webhooks,
     ):
         router.include_router(room.router, dependencies=every_route)
@@ -172,7 +174,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         idle_seconds=settings.body_idle_seconds,
     )
     app.add_middleware(LoadShedding)
-    app.add_middleware(KeyLimits, max_requests=settings.max_requests_per_key, max_streams=settings.max_streams_per_key)
+    app.add_middleware(KeyLimits, sessions=sessions, settings=settings)
     app.add_middleware(
         Authentication,
         sessions=sessions,

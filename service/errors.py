@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -72,6 +73,17 @@ class ErrorItem(BaseModel):
     hint: str = ""
 
 
+class QuotaOut(BaseModel):
+    """The limit that a refused request would have passed."""
+
+    name: str
+    """As in the project's usage: `queued_jobs`, `storage_bytes`, `gpu_hours` ..."""
+    limit: float
+    used: float
+    resets_at: datetime | None = None
+    """When `used` begins anew; null: when something ends or is deleted."""
+
+
 class ProblemDocument(BaseModel):
     """The body of every error response."""
 
@@ -85,7 +97,24 @@ class ProblemDocument(BaseModel):
     """With 413: the limit that was passed."""
     removed_at: str | None = None
     """With 410 of a job's parts: when they were removed."""
+    quota: QuotaOut | None = None
+    """With 413 and 429 of a limit: which one, and what is used of it."""
     request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """A limit that a request would pass: its name in the project's usage, and what is used of it."""
+
+    name: str
+    limit: float
+    used: float
+    resets_at: datetime | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The member `quota` of a problem document."""
+        shown = {"name": self.name, "limit": self.limit, "used": self.used}
+        return shown if self.resets_at is None else {**shown, "resets_at": self.resets_at.isoformat()}
 
 
 def _cut(text: str, length: int) -> str:
@@ -105,12 +134,13 @@ class HttpProblem(Exception):  # noqa: N818 - the field's term
         headers: Mapping[str, str] | None = None,
         limit_bytes: int | None = None,
         removed_at: str | None = None,
+        quota: Quota | None = None,
     ) -> None:
         self.status, self.code, self.detail = status, code, _cut(detail, SHOWN_OF_DETAIL)
         self.errors = [{name: _cut(text, SHOWN_OF_TEXT) for name, text in error.items()} for error in errors]
         self.headers = dict(headers or {})
         self.limit_bytes = limit_bytes
-        self.removed_at = removed_at
+        self.removed_at, self.quota = removed_at, quota
         super().__init__(detail)
 
     def body(self, request_id: str | None = None, root_path: str = "") -> dict[str, Any]:
@@ -130,6 +160,8 @@ class HttpProblem(Exception):  # noqa: N818 - the field's term
             document["limit_bytes"] = self.limit_bytes
         if self.removed_at is not None:
             document["removed_at"] = self.removed_at
+        if self.quota is not None:
+            document["quota"] = self.quota.as_json()
         if request_id:
             document["request_id"] = request_id
         return document

@@ -13,6 +13,7 @@ ERRORS_PATH = "/docs/errors"
 """Where the service describes its problem types."""
 
 ProblemCode = Literal[
+    "above_ceiling",
     "answer_lost",
     "answer_too_slow",
     "bad_chunks",
@@ -45,6 +46,7 @@ ProblemCode = Literal[
     "files_missing",
     "files_off",
     "forbidden",
+    "gpu_hours_used_up",
     "head_too_large",
     "head_too_slow",
     "history_too_long",
@@ -97,6 +99,7 @@ ProblemCode = Literal[
     "prediction_failed",
     "project_archived",
     "quota_exceeded",
+    "rate_limited",
     "removed",
     "s3_off",
     "still_active",
@@ -410,6 +413,12 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
         "The key has its limit of requests in work, or the project its limit of predictions that wait.",
         "Wait `Retry-After` seconds.",
     ),
+    "rate_limited": _type(
+        429,
+        "Too many requests a minute",
+        "The key has sent more than its requests a minute to this process of the service.",
+        "Wait `Retry-After` seconds, and send more slowly: `RateLimit` in every response tells how many are left.",
+    ),
     "too_many_streams": _type(
         429, "Too many streams", "The key has its limit of streams and long polls open.", "Close some of them."
     ),
@@ -431,6 +440,12 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
         "The project has its limit of queued jobs.",
         "Wait for some to begin, or cancel some.",
     ),
+    "gpu_hours_used_up": _type(
+        429,
+        "GPU-hours used up",
+        "The project has used its GPU-hours of this calendar month (UTC), and the job may train on a GPU.",
+        "Set `resources.device` to cpu, wait for the next month, or ask the operator for more.",
+    ),
     "too_many_uploads": _type(
         429, "Too many uploads", "The project has its limit of unfinished uploads.", "Finish or cancel some."
     ),
@@ -439,6 +454,12 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
     ),
     "too_many_tests": _type(
         429, "Too many test messages", "The webhook has test messages that are not delivered yet.", "Wait for them."
+    ),
+    "above_ceiling": _type(
+        422,
+        "Beyond the operator's limit",
+        "A project's setting would allow it more than the operator does.",
+        "Set the value of `limits` of the project or less, or ask the operator for more.",
     ),
     # states
     "wrong_state": _type(

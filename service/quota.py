@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from sqlalchemy.orm import Session
 
 from service.datasets import repository as datasets
-from service.errors import HttpProblem
+from service.errors import HttpProblem, Quota
 from service.jobs import repository as jobs
 from service.models import repository as models
 from service.projects import repository as projects
@@ -17,8 +17,9 @@ from service.settings import Settings
 from service.uploads import repository as uploads
 
 COUNTED_SECONDS = 10.0
-_counted: dict[tuple[str, str], tuple[float, int]] = {}
-"""(database, project) -> (when its bytes were summed for a job, how many)."""
+KEPT_PROJECTS = 10_000
+_counted: dict[tuple[str, str], tuple[float, Usage]] = {}
+"""(database, project) -> (when its bytes were summed, how many)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class Usage:
     datasets: int
     prepared_datasets: int
     open_uploads: int
-    checkpoints_and_artifacts: int
+    checkpoints: int
+    artifacts: int
     models: int
 
     @property
@@ -44,7 +46,7 @@ class Usage:
 
 def limit(session: Session, settings: Settings, project_id: str) -> int | None:
     """The project's quota in bytes; None: no limit."""
-    return rules(session, settings, project_id).quota_bytes
+    return rules(session, settings, project_id).max_storage_bytes
 
 
 def used(session: Session, project_id: str, *, without_upload: str | None = None) -> Usage:
@@ -53,7 +55,8 @@ def used(session: Session, project_id: str, *, without_upload: str | None = None
         datasets=datasets.stored_bytes(session, project_id),
         prepared_datasets=datasets.prepared_bytes(session, project_id),
         open_uploads=uploads.open_bytes(session, project_id, without=without_upload),
-        checkpoints_and_artifacts=jobs.stored_bytes(session, project_id),
+        checkpoints=jobs.checkpoint_bytes(session, project_id),
+        artifacts=jobs.artifact_bytes(session, project_id),
         models=models.stored_bytes(session, project_id),
     )
 
@@ -97,14 +100,16 @@ def check_open_uploads(session: Session, settings: Settings, project_id: str, le
     hint = "Finish some, or delete them (DELETE /v1/uploads/{id}); those that get no bytes expire."
     if most and more and uploads.count_open(session, project_id) + more > most:
         detail = f"{most} uploads of this project are unfinished, which is the limit. {hint}"
-        raise HttpProblem(429, "too_many_uploads", detail, headers={"Retry-After": "30"})
+        opened = Quota("open_uploads", limit=most, used=uploads.count_open(session, project_id))
+        raise HttpProblem(429, "too_many_uploads", detail, headers={"Retry-After": "30"}, quota=opened)
     before = uploads.open_bytes(session, project_id)
     if most_bytes and before + length > most_bytes:
         detail = (
             f"Unfinished uploads of the project may have {most_bytes} bytes together; they have {before}, and this needs "
             f"{length} more. {hint}"
         )
-        raise HttpProblem(413, "too_many_open_bytes", detail, limit_bytes=most_bytes)
+        declared = Quota("open_upload_bytes", limit=most_bytes, used=before)
+        raise HttpProblem(413, "too_many_open_bytes", detail, limit_bytes=most_bytes, quota=declared)
 
 
 def check_before_job(session: Session, quota: int | None, project_id: str) -> None:
@@ -114,14 +119,23 @@ def check_before_job(session: Session, quota: int | None, project_id: str) -> No
     """
     if quota is None:
         return
-    key = (str(session.get_bind().engine.url), project_id)
-    counted, total = _counted.get(key, (float("-inf"), 0))
-    if time.monotonic() - counted < COUNTED_SECONDS and total < quota:
+    if recently_used(session, project_id).total < quota:
         return
-    before = used(session, project_id)
-    _counted[key] = time.monotonic(), before.total
+    before = recently_used(session, project_id, seconds=0.0)
     if before.total >= quota:
         raise exceeded(quota, before, None)
+
+
+def recently_used(session: Session, project_id: str, seconds: float = COUNTED_SECONDS) -> Usage:
+    """Return what counts against the quota, as it was summed so many seconds ago at most."""
+    key = (str(session.get_bind().engine.url), project_id)
+    counted_at, usage = _counted.get(key, (float("-inf"), None))
+    if usage is None or time.monotonic() - counted_at > seconds:
+        if len(_counted) >= KEPT_PROJECTS:
+            _counted.clear()
+        usage = used(session, project_id)
+        _counted[key] = time.monotonic(), usage
+    return usage
 
 
 def exceeded(quota: int, before: Usage, more: int | None) -> HttpProblem:
@@ -131,4 +145,5 @@ def exceeded(quota: int, before: Usage, more: int | None) -> HttpProblem:
         f"The project may store {quota} bytes; {before.total} are taken{f' ({before})' if before.total else ''}{needed}. "
         "Delete datasets, open uploads, jobs or models."
     )
-    return HttpProblem(413, "quota_exceeded", detail, limit_bytes=quota)
+    storage = Quota("storage_bytes", limit=quota, used=before.total)
+    return HttpProblem(413, "quota_exceeded", detail, limit_bytes=quota, quota=storage)

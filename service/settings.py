@@ -34,8 +34,8 @@ class Settings:
     """How often a worker renews its claims."""
     max_upload_bytes: int = 64 * GIB
     """Largest upload."""
-    project_quota_bytes: int | None = None
-    """Bytes that the datasets and open uploads of one project may hold together; 0: no limit."""
+    max_storage_bytes: int | None = None
+    """Bytes that one project may keep: datasets, open uploads, checkpoints, artifacts and models; 0: no limit."""
     file_roots: tuple[Path, ...] = ()
     """Folders, separated by `:`, below which `file://` datasets may be registered; empty: none."""
     s3_buckets: tuple[str, ...] = ()
@@ -70,6 +70,8 @@ class Settings:
     """Open connections of one client's address (IPv6: /64 network) to one API process; 0: no limit of its own."""
     max_requests_per_key: int = 128
     """Requests of one API key that one API process serves at a time, without streams; 0: no limit."""
+    max_requests_per_minute: int = 6000
+    """Requests a minute of one API key to one API process, as many of them at once; 0: no limit."""
     max_streams_per_key: int = 1024
     """Event streams and long polls of one API key that wait in one API process; 0: no limit."""
     max_key_days: int = 0
@@ -95,6 +97,8 @@ class Settings:
     """Jobs of one project that may be queued; 0: no limit."""
     max_running_jobs: int = 0
     """Jobs of one project that may run at once; 0: no limit."""
+    max_gpu_hours: int = 0
+    """GPU-hours that the jobs of one project may use in a calendar month (UTC); 0: no limit."""
     max_job_memory_bytes: int = 0
     """Resident memory of one training process; a spec may ask for less, never for more. 0: what the largest worker has."""
     max_job_epochs: int = 100_000
@@ -147,7 +151,7 @@ class Settings:
             lease_seconds=float(env.get("TRAINKIT_LEASE_SECONDS", "30")),
             heartbeat_seconds=float(env.get("TRAINKIT_HEARTBEAT_SECONDS", "5")),
             max_upload_bytes=int(env.get("TRAINKIT_MAX_UPLOAD_BYTES", str(64 * GIB))),
-            project_quota_bytes=int(env.get("TRAINKIT_PROJECT_QUOTA_BYTES") or 0) or None,
+            max_storage_bytes=int(env.get("TRAINKIT_MAX_STORAGE_BYTES") or 0) or None,
             file_roots=tuple(Path(root) for root in env.get("TRAINKIT_FILE_ROOTS", "").split(os.pathsep) if root),
             s3_buckets=tuple(name.strip() for name in env.get("TRAINKIT_S3_BUCKETS", "").split(",") if name.strip()),
             webhook_allow=tuple(
@@ -167,6 +171,7 @@ class Settings:
             max_connections=int(env.get("TRAINKIT_MAX_CONNECTIONS", "0")),
             max_connections_per_address=int(env.get("TRAINKIT_MAX_CONNECTIONS_PER_ADDRESS", "2048")),
             max_requests_per_key=int(env.get("TRAINKIT_MAX_REQUESTS_PER_KEY", "128")),
+            max_requests_per_minute=int(env.get("TRAINKIT_MAX_REQUESTS_PER_MINUTE", "6000")),
             max_streams_per_key=int(env.get("TRAINKIT_MAX_STREAMS_PER_KEY", "1024")),
             max_key_days=int(env.get("TRAINKIT_MAX_KEY_DAYS", "0")),
             request_head_seconds=float(env.get("TRAINKIT_REQUEST_HEAD_SECONDS", "10")),
@@ -181,6 +186,7 @@ class Settings:
             max_interruptions=int(env.get("TRAINKIT_MAX_INTERRUPTIONS", "5")),
             max_queued_jobs=int(env.get("TRAINKIT_MAX_QUEUED_JOBS", "10000")),
             max_running_jobs=int(env.get("TRAINKIT_MAX_RUNNING_JOBS", "0")),
+            max_gpu_hours=int(env.get("TRAINKIT_MAX_GPU_HOURS", "0")),
             max_job_memory_bytes=int(env.get("TRAINKIT_MAX_JOB_MEMORY_BYTES", "0")),
             max_job_epochs=int(env.get("TRAINKIT_MAX_JOB_EPOCHS", "100000")),
             max_job_seconds=float(env.get("TRAINKIT_MAX_JOB_SECONDS", str(7 * 86400))),

@@ -5,7 +5,7 @@ from service.datasets.tables import Blob, DatasetVersion
 from service.experiments.tables import Experiment, Trial
 from service.fair_share.tables import QueueShare
 from service.inference_requests.tables import InferenceRequest
-from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, IdempotencyKey, Job, JobEvent
+from service.jobs.tables import Artifact, Attempt, Checkpoint, ComputeUsage, Decision, IdempotencyKey, Job, JobEvent
 from service.keys.tables import ApiKey, Project
 from service.logs.tables import LogChunk
 from service.metrics.tables import MetricChunk, MetricSuperseded
@@ -23,6 +23,7 @@ __all__ = [
     "Base",
     "Blob",
     "Checkpoint",
+    "ComputeUsage",
     "DatasetVersion",
     "Decision",
     "Experiment",

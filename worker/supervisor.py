@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from service.database import reading
 from service.failpoints import fp
 from service.jobs import attempts, leases, repository
+from service.jobs.compute_usage import has_gpu_hours
 from service.jobs.leases import ClaimedJob
 from service.jobs.tables import Checkpoint
 from service.leases import StaleFence
@@ -61,8 +62,14 @@ def claim_and_supervise(context: WorkerContext, queue: str) -> bool:
     """Claim the next queued job and run one attempt at it. Returns False when none is waiting."""
     begun = time.monotonic()
     settings = context.settings
+
+    def may_use_gpu(session: Session, project_id: str) -> bool:
+        return settings.device == "cpu" or has_gpu_hours(session, settings, project_id)
+
     with context.sessions.begin() as session:
-        claimed = leases.claim(session, queue, context.owner, settings.lease_seconds, settings.max_running_jobs)
+        claimed = leases.claim(
+            session, queue, context.owner, settings.lease_seconds, settings.max_running_jobs, may_use_gpu
+        )
     if claimed is None:
         return False
     fp("after_claim")

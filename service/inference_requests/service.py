@@ -11,7 +11,7 @@ from anyio import to_thread
 
 from service.context import Context
 from service.database import reading
-from service.errors import HttpProblem
+from service.errors import HttpProblem, Quota
 from service.inference_requests import repository
 from service.inference_requests.repository import Kind
 from service.keys.service import Principal
@@ -47,9 +47,10 @@ async def infer(
 
     def enqueue() -> str:
         with context.sessions.begin() as session:
-            if most and repository.count_open(session, who.project_id) >= most:
+            if most and (waiting := repository.count_open(session, who.project_id)) >= most:
                 detail = f"{most} requests of this project wait for a worker's answer already. Wait for some of them."
-                raise HttpProblem(429, "too_many_requests", detail, headers={"Retry-After": "2"})
+                quota = Quota("inference_requests", limit=most, used=waiting)
+                raise HttpProblem(429, "too_many_requests", detail, headers={"Retry-After": "2"}, quota=quota)
             request_id = repository.add(session, who.project_id, kind, subject_key, request, media_type, options)
         context.doorbell.ring(QUEUE)
         return request_id

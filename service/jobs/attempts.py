@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.database import after_commit, db_now, db_time, new_id
 from service.instrumentation import ATTEMPTS_ENDED, error_labels
-from service.jobs import repository
+from service.jobs import compute_usage, repository
 from service.jobs.leases import lock_claimed
 from service.jobs.states import State
 from service.jobs.tables import Artifact, Attempt, Job
@@ -292,6 +292,8 @@ def _attempt(session: Session, claim: Claim) -> Attempt:
 def _close_attempt(session: Session, job: Job, outcome: str, error: dict[str, Any] | None = None) -> None:
     attempt = repository.attempt(session, job.id, job.fence)
     if attempt is not None:
-        attempt.finished_at, attempt.outcome, attempt.error = db_time(session), outcome, error
+        now = db_time(session)
+        attempt.finished_at, attempt.outcome, attempt.error = now, outcome, error
         session.flush()
+        compute_usage.record(session, job.project_id, job.runtime, attempt.started_at, now)
         after_commit(session, ATTEMPTS_ENDED.labels(outcome, *error_labels(error)).inc)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -37,15 +38,24 @@ class ClaimedJob:
         return self.claim.id
 
 
-def claim(session: Session, queue: str, owner: str, lease_seconds: float, most_running: int = 0) -> ClaimedJob | None:
+def claim(
+    session: Session,
+    queue: str,
+    owner: str,
+    lease_seconds: float,
+    most_running: int = 0,
+    may_use_gpu: Callable[[Session, str], bool] | None = None,
+) -> ClaimedJob | None:
     """Claim the next queued job; None without one.
 
     The project with the fewest running jobs comes first, then the one that was served longest ago; of its jobs the one
     of the highest priority, then the oldest. Projects that run `most_running` jobs already (0: no limit), or as many as
-    they have set for themselves, are passed over. Of several callers one wins each job.
+    they have set for themselves, are passed over. `may_use_gpu`: whether a project may use this worker's GPU
+    now; of one that may not, a job that asks for the CPU is claimed. Of several callers one wins each job.
     """
     for project_id in repository.projects_to_serve(session, queue, most_running):
-        job = repository.next_queued(session, queue, project_id)
+        without_gpu = may_use_gpu is not None and not may_use_gpu(session, project_id)
+        job = repository.next_queued(session, queue, project_id, without_gpu=without_gpu)
         if job is None:
             continue
         fence = job.fence + 1

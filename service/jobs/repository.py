@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, String, case, cast, delete, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from service.database import db_now
@@ -18,6 +19,7 @@ from service.jobs.tables import (
     Artifact,
     Attempt,
     Checkpoint,
+    ComputeUsage,
     Decision,
     IdempotencyKey,
     Job,
@@ -132,6 +134,12 @@ def counters(session: Session, job_ids: Sequence[str]) -> Sequence[Row[Any]]:
     return session.execute(select(*numbers, Job.state, Job.purged, Job.stop_reason).where(Job.id.in_(job_ids))).all()
 
 
+def running(session: Session, project_id: str) -> int:
+    """How many of the project's jobs a worker has."""
+    statement = select(func.count()).where(Job.project_id == project_id, Job.state.in_(WITH_WORKER))
+    return session.scalar(statement) or 0
+
+
 def waiting(session: Session, project_id: str) -> int:
     """How many of the project's jobs have not begun."""
     statement = select(func.count()).where(Job.project_id == project_id, Job.state.in_(("validating", "queued")))
@@ -182,13 +190,16 @@ def stored_keys(session: Session, job_id: str) -> list[str]:
     return keys + list(session.scalars(select(Artifact.storage_key).where(Artifact.job_id == job_id)))
 
 
-def stored_bytes(session: Session, project_id: str) -> int:
-    """Sum the bytes of the checkpoints and artifacts of a project's jobs."""
-    total = 0
-    for table in (Checkpoint, Artifact):
-        kept = select(func.sum(table.bytes)).join(Job, Job.id == table.job_id).where(Job.project_id == project_id)
-        total += int(session.scalar(kept) or 0)
-    return total
+def checkpoint_bytes(session: Session, project_id: str) -> int:
+    """Sum the bytes of the checkpoints of a project's jobs."""
+    kept = select(func.sum(Checkpoint.bytes)).join(Job, Job.id == Checkpoint.job_id).where(Job.project_id == project_id)
+    return int(session.scalar(kept) or 0)
+
+
+def artifact_bytes(session: Session, project_id: str) -> int:
+    """Sum the bytes of the artifacts of a project's jobs."""
+    kept = select(func.sum(Artifact.bytes)).join(Job, Job.id == Artifact.job_id).where(Job.project_id == project_id)
+    return int(session.scalar(kept) or 0)
 
 
 def delete_job(session: Session, job: Job) -> None:
@@ -249,23 +260,35 @@ def add_event(session: Session, **values: Any) -> datetime:
     return session.execute(insert(JobEvent).values(at=db_now(), **values).returning(JobEvent.at)).scalar_one()
 
 
+MOST_PASSED_OVER = 200
+"""Queued jobs of one project that a claim looks through for one without a GPU: it holds SQLite's write lock meanwhile."""
+
+
 def projects_to_serve(session: Session, queue: str, most_running: int) -> Sequence[str]:
     """Return projects with due jobs in the queue: the one with fewest running jobs first, then the longest unserved.
 
     Projects that run `most_running` jobs already (0: no limit), or as many as they have set, are passed over.
     """
     with_worker = fair_share.jobs_in_progress(Job, Job.state.in_(WITH_WORKER))
-    # a project can only ask for less than the service allows; 0 is no limit in either
-    set_by_project = func.coalesce(func.nullif(Project.settings["max_running_jobs"].as_integer(), 0), most_running)
-    most = case((set_by_project < most_running, set_by_project), else_=most_running) if most_running else set_by_project
+    # as `rules_of` has it: the operator's limit, and no more than that of the project's own; 0 is no limit
+    ceiling = func.coalesce(Project.limits["max_running_jobs"].as_integer(), most_running)
+    override = func.coalesce(Project.settings["max_running_jobs"].as_integer(), 0)
+    most = case((override == 0, ceiling), (ceiling == 0, override), (override < ceiling, override), else_=ceiling)
     waiting = select(Job.id).where(*_due(queue), Job.project_id == Project.id)
     return fair_share.order(session, queue, waiting, with_worker, most)
 
 
-def next_queued(session: Session, queue: str, project_id: str) -> Job | None:
-    """Return the project's first due job, by priority, then age, that no other transaction has locked."""
-    first = select(Job).where(*_due(queue), Job.project_id == project_id)
-    first = first.order_by(Job.priority.desc(), Job.created_at, Job.id).limit(1)
+def next_queued(session: Session, queue: str, project_id: str, *, without_gpu: bool = False) -> Job | None:
+    """Return the project's first due job, by priority, then age, that no other transaction has locked.
+
+    `without_gpu`: only one that asks for the CPU, among the first MOST_PASSED_OVER.
+    """
+    order = (Job.priority.desc(), Job.created_at, Job.id)
+    due = (*_due(queue), Job.project_id == project_id)
+    first = select(Job).where(*due).order_by(*order).limit(1)
+    if without_gpu:
+        ahead = select(Job.id).where(*due).order_by(*order).limit(MOST_PASSED_OVER).scalar_subquery()
+        first = first.where(Job.id.in_(ahead), Job.spec["resources"]["device"].as_string() == "cpu")
     return session.scalars(first.with_for_update(skip_locked=True)).one_or_none()
 
 
@@ -382,3 +405,32 @@ def model_of(session: Session, job_id: str) -> Model | None:
     """The newest model that the job made."""
     newest = select(Model).where(Model.job_id == job_id).order_by(Model.id.desc()).limit(1)
     return session.scalars(newest).first()
+
+
+def add_compute_seconds(session: Session, project_id: str, month: str, gpu_seconds: float, cpu_seconds: float) -> None:
+    """Add to what the project has used in the month."""
+    upsert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    values = {"gpu_seconds": gpu_seconds, "cpu_seconds": cpu_seconds}
+    changes = {name: getattr(ComputeUsage, name) + value for name, value in values.items()}
+    key = [ComputeUsage.project_id, ComputeUsage.month]
+    added = upsert(ComputeUsage).values(project_id=project_id, month=month, **values)
+    session.execute(added.on_conflict_do_update(index_elements=key, set_=changes))
+
+
+def compute_seconds(session: Session, project_id: str, month: str) -> tuple[float, float]:
+    """Return the (GPU, CPU) seconds of the attempts that have ended."""
+    statement = select(ComputeUsage.gpu_seconds, ComputeUsage.cpu_seconds).where(
+        ComputeUsage.project_id == project_id, ComputeUsage.month == month
+    )
+    row = session.execute(statement).one_or_none()
+    return (0.0, 0.0) if row is None else (row[0], row[1])
+
+
+def running_attempts(session: Session, project_id: str) -> Sequence[tuple[datetime, dict[str, Any] | None]]:
+    """Return (start, the job's runtime) of the attempts that have not ended."""
+    statement = (
+        select(Attempt.started_at, Job.runtime)
+        .join(Job, (Job.id == Attempt.job_id) & (Job.fence == Attempt.fence))
+        .where(Job.project_id == project_id, Job.state.in_(WITH_WORKER), Attempt.finished_at.is_(None))
+    )
+    return [(row[0], row[1]) for row in session.execute(statement)]

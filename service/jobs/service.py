@@ -14,8 +14,8 @@ from service.context import Context
 from service.database import after_commit, db_time, new_id
 from service.datasets.service import find as find_dataset
 from service.datasets.tables import DatasetVersion
-from service.errors import HttpProblem, not_found
-from service.jobs import lineage, references, repository
+from service.errors import HttpProblem, Quota, not_found
+from service.jobs import compute_usage, lineage, references, repository
 from service.jobs.idempotency import idempotent, implied
 from service.jobs.limits import (
     NO_LIMITS,
@@ -30,6 +30,7 @@ from service.jobs.states import ENDED
 from service.jobs.tables import Job
 from service.jobs.transitions import first_event, transition
 from service.keys.service import Principal
+from service.projects import repository as projects
 from service.projects.service import rules
 from trainkit.spec import DatasetFacts, JobSpec, ResolvedSpec, SpecError, further_problems, parse_spec, resolve
 from trainkit.spec.failures import SPEC_CODES, code_of_problems, failure
@@ -152,8 +153,8 @@ def admit(
     branch: Branch | None = None,
     checked: CheckedSpec | None = None,
 ) -> Job:
-    """Make a job, in the caller's transaction; the caller rings. Raises before anything is written: SpecError, or a 429
-    problem where the project has too many jobs waiting.
+    """Make a job, in the caller's transaction; the caller rings. Raises before anything is written: SpecError, or a 413
+    or 429 problem where the project has used up a limit.
 
     `checked`: what `check` found of the same document before the transaction, so that nobody waits while it is read.
     """
@@ -163,11 +164,11 @@ def admit(
     if branch is not None and branch.checkpoint is not None and resolved is not None:
         lineage.check_same_run(branch.parent, resolved.spec)
     kept = rules(session, context.settings, who.project_id)
-    quota.check_before_job(session, kept.quota_bytes, who.project_id)
-    most = kept.max_queued_jobs
-    if most and repository.waiting(session, who.project_id) >= most:
-        detail = f"{most} jobs of this project are waiting already; wait until some have begun, or cancel some."
-        raise HttpProblem(429, "too_many_queued", detail, headers={"Retry-After": "30"})
+    quota.check_before_job(session, kept.max_storage_bytes, who.project_id)
+    if spec.resources.device != "cpu":
+        compute_usage.check_gpu_hours(session, who.project_id, kept.max_gpu_hours)
+    if kept.max_queued_jobs:
+        _check_queue(session, who.project_id, kept.max_queued_jobs)
     now = db_time(session)
     job = Job(
         id=new_id("job"),
@@ -204,6 +205,22 @@ def admit(
     first_event(session, job, actor=who.actor, reason=reason if resolved else "the dataset is still being checked")
     session.flush()
     return job
+
+
+def _check_queue(session: Session, project_id: str, most: int) -> None:
+    """Raise a 429 problem when the project has too many jobs waiting.
+
+    The project's row is locked until the transaction ends: two that fit one by one must not both pass.
+    """
+    projects.locked(session, project_id)
+    waiting = repository.waiting(session, project_id)
+    if waiting >= most:
+        detail = (
+            f"{waiting} jobs of this project are waiting already, and {most} may. Wait until some have begun, or cancel "
+            "some."
+        )
+        waited = Quota("queued_jobs", limit=most, used=waiting)
+        raise HttpProblem(429, "too_many_queued", detail, headers={"Retry-After": "30"}, quota=waited)
 
 
 def admit_waiting(session: Session, dataset_id: str, limits: JobLimits = NO_LIMITS) -> int:

@@ -6,7 +6,7 @@ import hashlib
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
+from sqlalchemy import BigInteger, Double, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.database import Base, Json, UtcDateTime, partial_index
@@ -128,6 +128,21 @@ class Attempt(Base):
     resumed_from_step: Mapped[int | None]
     resume: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """`{exact, reason}`: whether it goes on as if never interrupted, bit for bit, or why not."""
+
+
+class ComputeUsage(Base):
+    """Seconds of a project's attempts that have ended, in the part of them that lies in the month (UTC).
+
+    It outlives the jobs: deleting one gives nothing back.
+    """
+
+    __tablename__ = "compute_usage"
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    month: Mapped[str] = mapped_column(String(7), primary_key=True)
+    """`2026-01`."""
+    gpu_seconds: Mapped[float] = mapped_column(Double, default=0.0)
+    cpu_seconds: Mapped[float] = mapped_column(Double, default=0.0)
+    """Of the attempts that trained without a GPU, each second times the threads it had."""
 
 
 class Decision(Base):

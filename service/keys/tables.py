@@ -21,6 +21,8 @@ class Project(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     settings: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """What the project has set for itself; 0 stands for no limit, what is left out for the service's own."""
+    limits: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """What the operator has set for it instead of the service's limits; 0 stands for no limit."""
     archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """Since when it takes no more writes."""
 

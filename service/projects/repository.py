@@ -52,14 +52,15 @@ def archived_ids(session: Session) -> Sequence[str]:
 
 
 def locked(session: Session, project_id: str) -> Project:
-    """The same, locked until the transaction ends."""
-    statement = select(Project).where(Project.id == project_id).with_for_update()
+    """The same, locked until the transaction ends. Rows that refer to it can be added meanwhile."""
+    statement = select(Project).where(Project.id == project_id).with_for_update(key_share=True)
     return session.scalars(statement.execution_options(populate_existing=True)).one()
 
 
-def setting_overrides(session: Session, project_id: str) -> dict[str, Any] | None:
-    """What the project has set for itself."""
-    return session.scalar(select(Project.settings).where(Project.id == project_id))
+def setting_overrides(session: Session, project_id: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """(What the project has set for itself, what the operator has set for it)."""
+    row = session.execute(select(Project.settings, Project.limits).where(Project.id == project_id)).one_or_none()
+    return (None, None) if row is None else (row[0], row[1])
 
 
 def all_settings(session: Session) -> list[tuple[str, dict[str, Any] | None]]:

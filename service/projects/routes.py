@@ -22,7 +22,8 @@ Archived = Annotated[bool | None, Query(description="Only archived projects, or 
 def create_project(
     who: Operator, context: Service, session: WriteSession, body: NewProjectIn, response: Response
 ) -> ProjectOut:
-    project = service.create(session, body.name, body.settings.model_dump(exclude_unset=True))
+    overrides, limits = (one.model_dump(exclude_unset=True) for one in (body.settings, body.limits))
+    project = service.create(session, context.settings, body.name, overrides, limits)
     response.headers["Location"] = f"/v1/projects/{project.id}"
     return project_out(project, context.settings)
 
@@ -51,9 +52,9 @@ def change_project(
     project_id: str, who: Manager, context: Service, session: WriteSession, body: ProjectIn
 ) -> ProjectOut:
     service.find(session, who, project_id)
-    if not who.operator and (body.name is not None or body.archived is not None):
-        detail = "The name of a project and whether it is archived are the operator's to change; settings are yours."
+    if not who.operator and (body.name is not None or body.archived is not None or body.limits is not None):
+        detail = "A project's name, its `limits` and whether it is archived are the operator's to change; settings are yours."
         raise HttpProblem(403, "forbidden", detail)
-    settings = body.settings.model_dump(exclude_unset=True) if body.settings else {}
-    project = service.change(session, project_id, settings, body.name, body.archived)
+    overrides, limits = (one.model_dump(exclude_unset=True) if one else {} for one in (body.settings, body.limits))
+    project = service.change(session, context.settings, project_id, overrides, limits, body.name, body.archived)
     return project_out(project, context.settings)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from service.keys.service import PROJECT_NAME
 from service.keys.tables import Project
-from service.projects.service import DEFAULT, rules_of
+from service.projects.service import DEFAULT, ceilings_of, rules_of
 from service.request_model import RequestModel
 from service.settings import Settings
 
@@ -24,7 +24,10 @@ BOUNDS = {
     "jobs_days": DAYS,
     "max_queued_jobs": JOBS,
     "max_running_jobs": JOBS,
-    "quota_bytes": (1, 2**53),
+    "max_storage_bytes": (1, 2**53),
+    "max_gpu_hours": (1, 10_000_000),
+    "max_requests_per_minute": (1, 10_000_000),
+    "max_streams": (1, 1_000_000),
 }
 NEVER_ENDLESS = frozenset({"checkpoints_kept"})
 
@@ -38,17 +41,15 @@ def setting(name: str) -> Any:
     return Field(DEFAULT, json_schema_extra={"anyOf": forms})
 
 
-class SettingsIn(RequestModel):
-    """What to change; what is left out stays. null: for ever, or no limit. "default": what the service has."""
+class LimitsIn(RequestModel):
+    """Limits to change; what is left out stays. null: no limit. "default": what the service has."""
 
-    checkpoints_days: Any = setting("checkpoints_days")
-    checkpoints_kept: Any = setting("checkpoints_kept")
-    logs_days: Any = setting("logs_days")
-    metrics_days: Any = setting("metrics_days")
-    jobs_days: Any = setting("jobs_days")
     max_queued_jobs: Any = setting("max_queued_jobs")
     max_running_jobs: Any = setting("max_running_jobs")
-    quota_bytes: Any = setting("quota_bytes")
+    max_storage_bytes: Any = setting("max_storage_bytes")
+    max_gpu_hours: Any = setting("max_gpu_hours")
+    max_requests_per_minute: Any = setting("max_requests_per_minute")
+    max_streams: Any = setting("max_streams")
 
     @field_validator("*")
     @classmethod
@@ -66,6 +67,19 @@ class SettingsIn(RequestModel):
         raise ValueError(f"should be a whole number from {least} to {most}, {otherwise}")
 
 
+class SettingsIn(LimitsIn):
+    """What to change; what is left out stays. null: for ever, or no limit. "default": what the service has.
+
+    A limit can be set below the operator's (`limits`), and not above it.
+    """
+
+    checkpoints_days: Any = setting("checkpoints_days")
+    checkpoints_kept: Any = setting("checkpoints_kept")
+    logs_days: Any = setting("logs_days")
+    metrics_days: Any = setting("metrics_days")
+    jobs_days: Any = setting("jobs_days")
+
+
 ProjectName = Annotated[str, Field(pattern=PROJECT_NAME.pattern, max_length=100)]
 
 
@@ -74,18 +88,37 @@ class NewProjectIn(RequestModel):
 
     name: ProjectName
     settings: SettingsIn = Field(default_factory=SettingsIn)
+    limits: LimitsIn = Field(default_factory=LimitsIn)
+    """What the project may use instead of the service's limits."""
 
 
 class ProjectIn(RequestModel):
-    """What to change of a project; what is left out or null stays. The name and `archived` are the operator's to change."""
+    """What to change of a project; what is left out or null stays. Only the operator changes `name`, `archived` and
+    `limits`.
+    """
 
     name: ProjectName | None = None
     archived: bool | None = None
     """Whether it is only read: no writes, and its jobs end."""
     settings: SettingsIn | None = None
+    limits: LimitsIn | None = None
+    """What the project may use instead of the service's limits, more or less."""
 
 
-class SettingsOut(BaseModel):
+class LimitsOut(BaseModel):
+    """What a project may use; null: no limit."""
+
+    max_queued_jobs: int | None
+    max_running_jobs: int | None
+    max_storage_bytes: int | None
+    max_gpu_hours: int | None
+    """In a calendar month (UTC)."""
+    max_requests_per_minute: int | None
+    """Of one key to one API process; so are streams."""
+    max_streams: int | None
+
+
+class SettingsOut(LimitsOut):
     """What holds. Days count from a job's end; null: for ever, or no limit."""
 
     checkpoints_days: int | None
@@ -94,9 +127,6 @@ class SettingsOut(BaseModel):
     logs_days: int | None
     metrics_days: int | None
     jobs_days: int | None
-    max_queued_jobs: int | None
-    max_running_jobs: int | None
-    quota_bytes: int | None
 
 
 class ProjectOut(BaseModel):
@@ -109,11 +139,13 @@ class ProjectOut(BaseModel):
     """Since when it is only read; null: in use."""
     settings: SettingsOut
     overrides: list[str]
+    limits: LimitsOut
+    """The operator's limits: the most that the project's settings may say."""
 
 
 def project_out(project: Project, settings: Settings) -> ProjectOut:
     """A row as scripts read it."""
-    holds = SettingsOut.model_validate(asdict(rules_of(settings, project.settings)))
+    holds = SettingsOut.model_validate(asdict(rules_of(settings, project.settings, project.limits)))
     overrides = sorted(project.settings or {})
     return ProjectOut(
         id=project.id,
@@ -122,4 +154,5 @@ def project_out(project: Project, settings: Settings) -> ProjectOut:
         archived_at=project.archived_at,
         settings=holds,
         overrides=overrides,
+        limits=LimitsOut.model_validate(asdict(ceilings_of(settings, project.limits))),
     )

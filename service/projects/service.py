@@ -1,4 +1,8 @@
-"""Projects: made, renamed and archived by the operator; what one keeps and may use, its own settings over the service's."""
+"""Projects: created, renamed and archived by the operator; what one keeps and may use.
+
+That is the service's settings, over them the limits that the operator has set for the project, and within these the
+project's own settings.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,15 @@ from service.settings import Settings
 
 DEFAULT = "default"
 """Sent instead of a value: what the service has."""
-CEILINGS = frozenset({"max_queued_jobs", "max_running_jobs", "quota_bytes"})
-"""Where the service's value is the most that a project can set."""
+LIMITS = (
+    "max_queued_jobs",
+    "max_running_jobs",
+    "max_storage_bytes",
+    "max_gpu_hours",
+    "max_requests_per_minute",
+    "max_streams",
+)
+"""What a project may use. The operator's value is the most that its own admins can set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +43,17 @@ class Rules:
     jobs_days: int | None
     max_queued_jobs: int | None
     max_running_jobs: int | None
-    quota_bytes: int | None
+    max_storage_bytes: int | None
+    max_gpu_hours: int | None
+    """In a calendar month."""
+    max_requests_per_minute: int | None
+    """Of one key to one API process; so are streams."""
+    max_streams: int | None
 
 
-def rules_of(settings: Settings, overrides: Mapping[str, Any] | None) -> Rules:
-    """The service's settings, and over them those of the project."""
-    rules = Rules(
+def service_rules(settings: Settings) -> Rules:
+    """What holds for a project of which nothing else is said."""
+    return Rules(
         checkpoints_days=settings.checkpoints_days,
         checkpoints_kept=settings.checkpoints_kept,
         logs_days=settings.logs_days,
@@ -45,25 +61,42 @@ def rules_of(settings: Settings, overrides: Mapping[str, Any] | None) -> Rules:
         jobs_days=settings.jobs_days,
         max_queued_jobs=settings.max_queued_jobs or None,
         max_running_jobs=settings.max_running_jobs or None,
-        quota_bytes=settings.project_quota_bytes,
+        max_storage_bytes=settings.max_storage_bytes or None,
+        max_gpu_hours=settings.max_gpu_hours or None,
+        max_requests_per_minute=settings.max_requests_per_minute or None,
+        max_streams=settings.max_streams_per_key or None,
     )
+
+
+def ceilings_of(settings: Settings, limits: Mapping[str, Any] | None) -> Rules:
+    """The service's settings, and over them what the operator has set for the project: more, less, or no limit."""
+    changes: dict[str, Any] = {name: value or None for name, value in _limits(limits).items()}  # 0 stands for no limit
+    return replace(service_rules(settings), **changes)
+
+
+def rules_of(settings: Settings, overrides: Mapping[str, Any] | None, limits: Mapping[str, Any] | None = None) -> Rules:
+    """What holds: the operator's limits, and over them what the project's admins have set."""
+    rules = ceilings_of(settings, limits)
     known = asdict(rules)
-    # a stored 0 stands for no limit, but none kept is none kept
     changes: dict[str, Any] = {
-        name: value if name == "checkpoints_kept" else value or None
+        name: value if name == "checkpoints_kept" else value or None  # none kept is none kept
         for name, value in (overrides or {}).items()
         if name in known
     }
-    # who runs the service has the last word on what a project may use: its own admins can only ask for less
-    for name in CEILINGS & changes.keys():
+    # limits may have been lowered since: the lower one holds
+    for name, value in _limits(changes).items():
         most = known[name]
-        changes[name] = most if changes[name] is None else min(changes[name], most or changes[name])
+        changes[name] = most if value is None else min(value, most or value)
     return replace(rules, **changes)
+
+
+def _limits(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (values or {}).items() if name in LIMITS}
 
 
 def rules(session: Session, settings: Settings, project_id: str) -> Rules:
     """What holds for the project."""
-    return rules_of(settings, repository.setting_overrides(session, project_id))
+    return rules_of(settings, *repository.setting_overrides(session, project_id))
 
 
 def find(session: Session, who: Principal, project_id: str) -> Project:
@@ -79,25 +112,39 @@ def unknown_project(shown: str) -> HttpProblem:
     return HttpProblem(404, "not_found", f"There is no project {shown[:80]!r} that you may see.")
 
 
-def create(session: Session, name: str, settings: Mapping[str, int | str | None]) -> Project:
-    """Create a project. Raises a 409 problem when the name is taken."""
+def create(
+    session: Session,
+    settings: Settings,
+    name: str,
+    overrides: Mapping[str, int | str | None],
+    limits: Mapping[str, int | str | None],
+) -> Project:
+    """Create a project. Raises a 409 problem when the name is taken, 422 for a setting above the operator's limit."""
     _check_name_free(session, name)
-    project = Project(id=new_id("prj"), name=name, created_at=db_time(session), settings=_overrides(None, settings))
+    project = Project(id=new_id("prj"), name=name, created_at=db_time(session))
+    _set(project, settings, overrides, limits)
     repository.add(session, project)
     return project
 
 
 def change(
     session: Session,
+    settings: Settings,
     project_id: str,
-    settings: Mapping[str, int | str | None],
+    overrides: Mapping[str, int | str | None],
+    limits: Mapping[str, int | str | None],
     name: str | None = None,
     archived: bool | None = None,
 ) -> Project:
-    """Set what is given; `default` takes back a setting that was set before. The row is locked until the transaction ends.
+    """Set what is given; `default` takes back a value that was set before. The row is locked until the transaction ends.
 
     Of an archived project housekeeping ends the jobs and experiments (`background/archived_projects.py`).
-    Raises a 409 problem when the new name is taken.
+
+    Args:
+        overrides: The project's own settings.
+        limits: The operator's, over the service's.
+
+    Raises a 409 problem when the new name is taken, 422 for a setting above the operator's limit.
     """
     project = repository.locked(session, project_id)
     if name is not None and name != project.name:
@@ -105,9 +152,23 @@ def change(
         project.name = name
     if archived is not None and archived != (project.archived_at is not None):
         project.archived_at = db_time(session) if archived else None
-    project.settings = _overrides(project.settings, settings)
+    _set(project, settings, overrides, limits)
     session.flush()
     return project
+
+
+def _set(
+    project: Project,
+    settings: Settings,
+    overrides: Mapping[str, int | str | None],
+    limits: Mapping[str, int | str | None],
+) -> None:
+    project.limits = _merged(project.limits, limits)
+    ceilings = asdict(ceilings_of(settings, project.limits))
+    errors = [_beyond(name, value, ceilings[name]) for name, value in overrides.items() if name in LIMITS]
+    if beyond := [error for error in errors if error is not None]:
+        raise HttpProblem(422, "above_ceiling", "; ".join(error["message"] for error in beyond), errors=beyond)
+    project.settings = _merged(project.settings, overrides)
 
 
 def _check_name_free(session: Session, name: str) -> None:
@@ -115,10 +176,23 @@ def _check_name_free(session: Session, name: str) -> None:
         raise HttpProblem(409, "name_taken", f"There is a project {name!r} already. Choose another name.")
 
 
-def _overrides(before: Mapping[str, Any] | None, settings: Mapping[str, int | str | None]) -> dict[str, Any] | None:
-    overrides = dict(before or {})
-    for name, value in settings.items():
-        overrides.pop(name, None)
+def _merged(stored: Mapping[str, Any] | None, wished: Mapping[str, int | str | None]) -> dict[str, Any] | None:
+    merged = dict(stored or {})
+    for name, value in wished.items():
+        merged.pop(name, None)
         if value != DEFAULT:
-            overrides[name] = value or 0
-    return overrides or None
+            merged[name] = value or 0
+    return merged or None
+
+
+def _beyond(name: str, value: int | str | None, ceiling: int | None) -> dict[str, str] | None:
+    """What is wrong with a limit; None where the project may set it."""
+    if ceiling is None or value == DEFAULT or (isinstance(value, int) and value <= ceiling):
+        return None
+    shown = "no limit" if value is None else value
+    return {
+        "pointer": f"/settings/{name}",
+        "code": "above_ceiling",
+        "message": f"{name} may be at most {ceiling}, the operator's limit for this project; got {shown}",
+        "hint": f'Set {ceiling} or less, or "{DEFAULT}" for the most there is. The operator can raise it (`limits`).',
+    }

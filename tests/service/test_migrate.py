@@ -35,9 +35,11 @@ from service.metrics.tables import MetricChunk
 from service.migrate import upgrade
 from service.outbox.tables import WebhookDelivery
 from service.peer_evaluations.tables import PeerEvaluation, PeerGroup, PeerGroupMember
+from service.projects.service import rules_of
 from service.recommendations.service import scorecard
 from service.recommendations.tables import Recommendation
 from service.sessions import session_factory
+from service.settings import Settings
 from service.tables import Base
 from service.uploads.tables import Upload
 from service.workers.tables import Housekeeping
@@ -580,6 +582,27 @@ def test_migration_0016_renames_the_kind_of_the_ema_momentum(database_url: str) 
     engine.dispose()
 
 
+def test_the_quota_of_a_project_keeps_its_value_under_its_new_name(database_url: str) -> None:
+    upgrade(database_url, "0022")
+    engine = make_engine(database_url)
+    stored = {"prj_1": {"quota_bytes": 5, "logs_days": 7}, "prj_2": {"quota_bytes": 0}, "prj_3": {"jobs_days": 1}}
+    with engine.begin() as connection:
+        old = MetaData()
+        old.reflect(connection, only=["projects"])
+        now = datetime.now(UTC)
+        for identifier, settings in {**stored, "prj_4": None}.items():
+            row = {"id": identifier, "name": identifier, "created_at": now, "settings": settings}
+            connection.execute(old.tables["projects"].insert().values(row))
+    upgrade(database_url)
+    with session_factory(engine)() as session:
+        found = {project.id: (project.settings, project.limits) for project in session.query(Project)}
+        rules = rules_of(Settings.from_env({}), found["prj_1"][0])
+    expected = {"prj_1": {"max_storage_bytes": 5, "logs_days": 7}, "prj_2": {"max_storage_bytes": 0}}
+    assert found == {name: (value, None) for name, value in {**stored, **expected, "prj_4": None}.items()}
+    assert (rules.max_storage_bytes, rules.logs_days) == (5, 7)
+    engine.dispose()
+
+
 def test_migration_0018_finds_jobs_by_label_and_retries_by_their_parent(database_url: str) -> None:
     upgrade(database_url, "0017")
     engine = make_engine(database_url)
@@ -618,7 +641,7 @@ def test_migration_0018_finds_jobs_by_label_and_retries_by_their_parent(database
 
 
 def test_keys_with_scopes_get_the_role_that_includes_them(database_url: str) -> None:
-    upgrade(database_url, "0021")
+    upgrade(database_url, "0022")
     engine = make_engine(database_url)
     old = MetaData()
     old.reflect(engine)

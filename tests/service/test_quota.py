@@ -26,7 +26,7 @@ CHECKPOINT = {"fence": 1, "step": 1, "epoch": 1, "sha256": "0" * 64, "metric_seq
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return replace(settings, project_quota_bytes=QUOTA, max_upload_bytes=600)
+    return replace(settings, max_storage_bytes=QUOTA, max_upload_bytes=600)
 
 
 def files(service: Served) -> list[Path]:
@@ -117,7 +117,14 @@ def test_what_is_kept_counts_as_what_is_uploaded(service: Served) -> None:
         session.add(Model(**model, id="mdl_1", project_id=who.project_id, job_id=job, bytes=199, created_at=now))
     over = service.client.put("/v1/datasets?name=b", content=b"b" * 2).json()
     assert over["code"] == "quota_exceeded"
-    for shown in ("999 are taken", "100 by datasets", "500 by prepared", "200 by checkpoints", "199 by models"):
+    for shown in (
+        "999 are taken",
+        "100 by datasets",
+        "500 by prepared",
+        "150 by checkpoints",
+        "50 by artifacts",
+        "199 by models",
+    ):
         assert shown in over["detail"]
     assert put(service, "b", b"b")[0] == 201
     quota._counted.clear()
@@ -131,7 +138,7 @@ def test_what_is_kept_counts_as_what_is_uploaded(service: Served) -> None:
 class TestOpenUploads:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
-        return replace(settings, project_quota_bytes=None, max_open_uploads=3, max_open_upload_bytes=1000)
+        return replace(settings, max_storage_bytes=None, max_open_uploads=3, max_open_upload_bytes=1000)
 
     def test_their_number_is_limited(self, service: Served) -> None:
         first = begun(service.client, 1)

@@ -34,6 +34,7 @@ EXCEPTIONS: dict[tuple[str, str], frozenset[str]] = {
     ("get", "/v1/projects"): ANYBODY,
     ("post", "/v1/projects"): OPERATOR,
     ("get", "/v1/projects/{project_id}"): ANYBODY,
+    ("get", "/v1/projects/{project_id}/usage"): ANYBODY,
     ("patch", "/v1/projects/{project_id}"): MANAGER,
 }
 """Which role opens what is neither a read (viewer) nor a write (developer): one of those named."""

@@ -76,7 +76,7 @@ def test_an_object_becomes_a_ready_dataset(place: Place, server: str) -> None:
         ("missing", {}, "s3_not_found"),
         ("empty", {}, "empty"),
         ("table.csv", {"max_upload_bytes": 10}, "too_large"),
-        ("table.csv", {"project_quota_bytes": 10}, "quota_exceeded"),
+        ("table.csv", {"max_storage_bytes": 10}, "quota_exceeded"),
     ],
 )
 def test_what_cannot_be_had_says_why(place: Place, server: str, key: str, changes: dict[str, int], code: str) -> None:

@@ -225,7 +225,7 @@ def test_chunks_are_bounded_like_the_rest(api: AttackedApi, key: str) -> None:
 
 
 def test_a_quota_is_checked_before_a_form_is_stored(start_api: Start) -> None:
-    api = start_api(TRAINKIT_PROJECT_QUOTA_BYTES="1000")
+    api = start_api(TRAINKIT_MAX_STORAGE_BYTES="1000")
     key = api.key()
     kind = "multipart/form-data; boundary=b"
     data = request("POST", "/v1/datasets", key, form(file(b"file", b"x" * (3 * MIB))), kind)

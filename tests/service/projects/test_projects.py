@@ -11,7 +11,10 @@ from sqlalchemy import update
 from service.background.archived_projects import stop_archived_work
 from service.database import db_now
 from service.jobs import leases
+from service.jobs import repository as jobs_repository
 from service.jobs.tables import Job
+from service.keys.tables import Project
+from service.projects.service import LIMITS as LIMIT_NAMES
 from service.projects.service import rules_of
 from service.settings import Settings
 from tests.support.api import Served, assert_problem
@@ -25,8 +28,12 @@ DEFAULTS = {
     "jobs_days": None,
     "max_queued_jobs": 10_000,
     "max_running_jobs": None,
-    "quota_bytes": None,
+    "max_storage_bytes": None,
+    "max_gpu_hours": None,
+    "max_requests_per_minute": 6000,
+    "max_streams": 1024,
 }
+LIMITS = {name: value for name, value in DEFAULTS.items() if name in LIMIT_NAMES}
 
 
 def project_of(service: Served) -> dict[str, Any]:
@@ -41,6 +48,7 @@ def change(service: Served, **settings: Any) -> Any:
 def test_settings_are_the_service_s_until_they_are_set(service: Served) -> None:
     project = project_of(service)
     assert (project["name"], project["settings"], project["overrides"]) == ("default", DEFAULTS, [])
+    assert project["limits"] == LIMITS
     answer = change(service, logs_days=7, checkpoints_kept=0, metrics_days=365, checkpoints_days=None)
     assert answer.status_code == 200, answer.text
     expected = {**DEFAULTS, "logs_days": 7, "checkpoints_kept": 0, "metrics_days": 365, "checkpoints_days": None}
@@ -126,7 +134,7 @@ def test_what_is_under_way_in_an_archived_project_ends_gracefully(service: Serve
         ({"settings": {"checkpoints_kept": None}}, "/settings/checkpoints_kept"),
         ({"settings": {"checkpoints_kept": -1}}, "/settings/checkpoints_kept"),
         ({"settings": {"max_running_jobs": 0}}, "/settings/max_running_jobs"),
-        ({"settings": {"quota_bytes": 2**63}}, "/settings/quota_bytes"),
+        ({"settings": {"max_storage_bytes": 2**63}}, "/settings/max_storage_bytes"),
         ({"name": "a b"}, "/name"),
         ({"name": ""}, "/name"),
         ({"archived": "yes"}, "/archived"),
@@ -162,14 +170,14 @@ def test_the_claim_honours_the_project_s_own_limit(service: Served) -> None:
 
 def test_queue_and_quota_have_a_limit_of_the_project_s_own(service: Served) -> None:
     service.submit()
-    change(service, max_queued_jobs=1, quota_bytes=40)
+    change(service, max_queued_jobs=1, max_storage_bytes=40)
     spec = {"dataset": service.ready_dataset(), "model": {"kind": "mlp"}}
     answer = service.client.post("/v1/jobs", json=spec)
     assert (answer.status_code, answer.json()["code"]) == (429, "too_many_queued")
     over = service.client.put("/v1/datasets?name=big", content=b"x" * 41)
     assert (over.status_code, over.json()["limit_bytes"]) == (413, 40)
     assert service.client_for("other").put("/v1/datasets?name=big", content=b"x" * 41).status_code == 201
-    change(service, max_queued_jobs="default", quota_bytes=None)
+    change(service, max_queued_jobs="default", max_storage_bytes=None)
     assert service.client.post("/v1/jobs", json=spec).status_code == 201
     assert service.client.put("/v1/datasets?name=big", content=b"x" * 41).status_code == 201
 
@@ -181,9 +189,79 @@ def test_the_environment_has_the_defaults() -> None:
     assert replace(settings, logs_days=3).logs_days == 3
 
 
-def test_who_runs_the_service_has_the_last_word_on_limits() -> None:
-    settings = replace(Settings.from_env({}), max_running_jobs=4, max_queued_jobs=0, project_quota_bytes=100)
-    for override, holds in ((2, (2, 2, 2)), (9, (4, 9, 9)), (0, (4, None, 100)), (500, (4, 500, 100))):
-        limits = {"max_running_jobs": override, "max_queued_jobs": override, "quota_bytes": override}
-        rules = rules_of(settings, limits)
-        assert (rules.max_running_jobs, rules.max_queued_jobs, rules.quota_bytes) == holds
+CASES = [
+    (None, None, 2),
+    (None, 1, 1),
+    (None, 3, 2),
+    (None, 0, 2),
+    (3, None, 3),
+    (3, 2, 2),
+    (3, 4, 3),
+    (3, 0, 3),
+    (1, 3, 1),
+    (0, None, None),
+    (0, 3, 3),
+    (0, 0, None),
+]
+
+
+@pytest.mark.postgresql
+def test_the_lower_one_of_the_operator_s_limit_and_the_project_s_own_holds(service: Served) -> None:
+    """The service's setting is 2, and 0 is stored for no limit. The claim's SQL says the same as `rules_of`."""
+    settings = replace(Settings.from_env({}), max_running_jobs=2)
+    busy = [service.submit() for _ in range(3)][:2]
+    for operator, admin, holds in CASES:
+        limits, overrides = ({"max_running_jobs": one} if one is not None else None for one in (operator, admin))
+        assert rules_of(settings, overrides, limits).max_running_jobs == holds, (operator, admin)
+        with service.sessions.begin() as session:
+            project = session.get_one(Project, session.get_one(Job, busy[0]).project_id)
+            project.limits, project.settings = limits, overrides
+            session.execute(update(Job).where(Job.id.in_(busy)).values(state="running"))
+        with service.sessions.begin() as session:
+            served = jobs_repository.projects_to_serve(session, "train", settings.max_running_jobs)
+        assert bool(served) == (holds is None or holds > len(busy)), (operator, admin)
+
+
+@SQLITE
+@pytest.mark.parametrize("name", LIMITS)
+def test_an_admin_cannot_set_a_limit_above_the_operator_s(service: Served, name: str) -> None:
+    operator, project = service.client_for("default", "operator"), project_of(service)["id"]
+
+    def limit(value: Any) -> Any:
+        return operator.patch(f"/v1/projects/{project}", json={"limits": {name: value}})
+
+    assert limit(7000).json()["limits"][name] == 7000
+    for value in (7001, 1_000_000, None):
+        refused = change(service, **{name: value})
+        assert (refused.status_code, refused.json()["code"]) == (422, "above_ceiling"), value
+        (error,) = refused.json()["errors"]
+        assert error["pointer"] == f"/settings/{name}"
+        assert "at most 7000" in error["message"]
+    for value in (0, -1, "7", True, "no limit", 7.5):
+        assert change(service, **{name: value}).status_code == 422, value
+    assert project_of(service)["settings"][name] == 7000
+    assert change(service, **{name: 7000}).json()["settings"][name] == 7000
+    assert change(service, **{name: 3000}).json()["settings"][name] == 3000
+    # the lower one holds, whichever is lowered last
+    assert limit(2000).json()["settings"][name] == 2000
+    assert limit(None).json()["settings"][name] == 3000
+    assert change(service, **{name: None}).json()["settings"][name] is None
+    assert limit("default").json()["limits"] == LIMITS
+    assert project_of(service)["settings"][name] == DEFAULTS[name]
+
+
+@SQLITE
+def test_only_the_operator_sets_the_limits_of_a_project(service: Served) -> None:
+    operator, path = service.client_for("default", "operator"), f"/v1/projects/{project_of(service)['id']}"
+    for role in ("admin", "developer", "viewer"):
+        answer = service.client_for("default", role).patch(path, json={"limits": {"max_streams": 9999}})
+        assert_problem(answer, 403, "forbidden")
+    for limits, pointer in (({"jobs_days": 1}, "/limits/jobs_days"), ({"max_streams": 0}, "/limits/max_streams")):
+        answer = operator.patch(path, json={"limits": limits})
+        assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    both = {"limits": {"max_queued_jobs": None}, "settings": {"max_queued_jobs": 20_000}}
+    assert operator.patch(path, json=both).json()["settings"]["max_queued_jobs"] == 20_000
+    created = operator.post("/v1/projects", json={"name": "small", "limits": {"max_running_jobs": 1}})
+    assert created.json()["settings"]["max_running_jobs"] == 1
+    refused = {"name": "x", "limits": {"max_running_jobs": 1}, "settings": {"max_running_jobs": 2}}
+    assert_problem(operator.post("/v1/projects", json=refused), 422, "above_ceiling")
