@@ -174,7 +174,8 @@ class Up:
         lines = [
             "",
             "[bold green]trainkit is up[/]",
-            f"  API        [bold]{self.url}[/]   (interactive docs: {self.url}/docs)",
+            f"  API        [bold]{self.url}[/]",
+            f"  docs       {self.url}/docs   (in a browser; sign in with the key)",
             f"  API key    {shown}",
             f"  workers    1 for data and predictions, {self.workers} for training; the first needs a few seconds",
             f"  files      {escape(str(self.home.folder))}   (logs in logs/)",

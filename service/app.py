@@ -175,16 +175,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.add_middleware(LoadShedding)
     app.add_middleware(KeyLimits, sessions=sessions, settings=settings)
+    opened = [openapi.OPENAPI_PATH] if settings.public_openapi else []
     app.add_middleware(
         Authentication,
         sessions=sessions,
         metrics_token=settings.metrics_token,
         max_key_days=settings.max_key_days,
+        open_paths=opened,
     )
     # read here, so that a wrong setting stops the start; a middleware is made at the first request
     app.add_middleware(RequestHeaders, allowed_hosts=[host_pattern(name) for name in settings.allowed_hosts])
     app.add_middleware(RequestInstrumentation)
-    app.add_middleware(SecurityHeaders, docs_page=openapi.DOCS_PAGE)
+    app.add_middleware(SecurityHeaders)
     proxies, root_path = TrustedProxies(settings.trusted_proxies), checked_root_path(settings.root_path)
     app.add_middleware(ProxyHeaders, trusted=proxies, root_path=root_path)
     return app

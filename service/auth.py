@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import time
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from anyio import to_thread
@@ -18,7 +19,7 @@ from service.keys.service import FORM, ExpiredKeyError, Principal, authenticate,
 from service.problem_types import PROBLEM_TYPES
 from service.roles import OPERATOR, Role, includes
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/ui"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/ui", "/docs"})
 OPEN_FOLDERS = ("/ui/", "/docs/")
 METRICS_PATH = "/metrics"
 KEEP_SECONDS = 2.0
@@ -30,7 +31,8 @@ KEPT_KEYS = 1000
 class Authentication:
     """Checks the bearer key, and lets only the open paths pass without.
 
-    `metrics_token` opens `/metrics` and nothing else, and needs no database to be checked.
+    `metrics_token` opens `/metrics` and nothing else, and needs no database to be checked. `open_paths` are those that the
+    operator has opened.
     """
 
     def __init__(
@@ -39,8 +41,9 @@ class Authentication:
         sessions: sessionmaker[Session],
         metrics_token: str | None = None,
         max_key_days: int = 0,
+        open_paths: Collection[str] = (),
     ) -> None:
-        self.app, self.sessions = app, sessions
+        self.app, self.sessions, self._open_paths = app, sessions, frozenset(open_paths)
         self._metrics_token, self._max_key_days = (metrics_token or "").encode(), max_key_days
         self._known: dict[str, tuple[float, Principal]] = {}
         self._touched: dict[str, float] = {}
@@ -50,7 +53,7 @@ class Authentication:
             await self.app(scope, receive, send)
             return
         scope.setdefault("state", {})
-        if not is_open(scope["path"]):
+        if not is_open(scope["path"]) and scope["path"] not in self._open_paths:
             try:
                 scope["state"]["principal"] = await self._principal(scope)
             except DATABASE_AWAY:

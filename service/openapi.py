@@ -10,7 +10,6 @@ from typing import Any
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
-from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import TypeAdapter
@@ -21,7 +20,6 @@ from service.errors import MEDIA_TYPE, TITLES, ProblemDocument
 from service.models.schemas import EvaluateIn
 from service.proxy_headers import root_path_of
 from service.recommendations.schemas import FromDiagnosisIn
-from service.security_headers import DOCS_PATH
 from trainkit.spec import JobSpec
 from trainkit.spec.early_stop import RuleSet
 from trainkit.spec.experiments import ExperimentSpec
@@ -107,8 +105,6 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 
 
 OPENAPI_PATH = "/openapi.json"
-DOCS_PAGE = bytes(get_swagger_ui_html(openapi_url=OPENAPI_PATH, title="trainkit").body)
-"""The interactive documentation. Its policy allows the script in it by its hash (`security_headers.py`)."""
 
 
 MAX_DOCUMENTS = 8
@@ -143,12 +139,8 @@ def install(app: FastAPI) -> None:
             body = written.get(root_path)
         return Response(body, media_type="application/json")
 
-    async def serve_page(request: Request) -> Response:
-        return Response(DOCS_PAGE, media_type="text/html; charset=utf-8")
-
     app.openapi = document  # type: ignore[method-assign]
     app.add_route(OPENAPI_PATH, serve_document, include_in_schema=False)
-    app.add_route(DOCS_PATH, serve_page, include_in_schema=False)
 
 
 def describe(app: FastAPI) -> dict[str, Any]:

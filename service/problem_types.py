@@ -169,7 +169,7 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
     "key_invalid": _type(
         401,
         "The key is not valid",
-        "The key has the right form, and is unknown or was revoked. The answer does not say which.",
+        "The key is unknown or was revoked; the answer does not say which.",
         "Ask an admin of the project for a new key.",
     ),
     "key_expired": _type(

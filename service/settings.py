@@ -84,6 +84,8 @@ class Settings:
     """Names, separated by `,`, that the header `Host` may have: `*` any; empty: any, but over loopback its own names."""
     root_path: str = ""
     """Path below which a proxy serves the API, such as `/trainkit`; whether the proxy removes it or not."""
+    public_openapi: bool = False
+    """Whether `/openapi.json` needs no key: `1` or `0`."""
     trusted_proxies: tuple[str, ...] = LOOPBACK
     """Addresses and networks of proxies, separated by `,`, whose `X-Forwarded-For`, `-Proto`, `-Host` and `-Prefix` are
     believed; `none`: nobody's."""
@@ -180,6 +182,7 @@ class Settings:
                 name.strip() for name in env.get("TRAINKIT_ALLOWED_HOSTS", "").split(",") if name.strip()
             ),
             root_path=env.get("TRAINKIT_ROOT_PATH", ""),
+            public_openapi=_switch(env, "TRAINKIT_PUBLIC_OPENAPI"),
             trusted_proxies=_trusted_proxies(env.get("TRAINKIT_TRUSTED_PROXIES", "")),
             predict_seconds=float(env.get("TRAINKIT_PREDICT_SECONDS", "60")),
             max_inference_requests=int(env.get("TRAINKIT_MAX_INFERENCE_REQUESTS", "100")),
@@ -218,6 +221,13 @@ def _confinement(given: str) -> ConfinementMode:
     if given not in get_args(ConfinementMode):
         raise ValueError(f"TRAINKIT_CONFINEMENT is {given!r}; it may be {', '.join(get_args(ConfinementMode))}")
     return cast(ConfinementMode, given)
+
+
+def _switch(env: Mapping[str, str], name: str) -> bool:
+    given = env.get(name) or "0"
+    if given not in ("0", "1"):
+        raise ValueError(f"{name} is {given!r}; it may be 1 or 0")
+    return given == "1"
 
 
 def _trusted_proxies(given: str) -> tuple[str, ...]:

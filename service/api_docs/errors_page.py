@@ -32,7 +32,7 @@ def errors_page() -> bytes:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>trainkit: errors</title>
-<link rel="stylesheet" href="pages.css">
+<link rel="stylesheet" href="errors.css">
 </head>
 <body>
 <main>

@@ -63,7 +63,6 @@ def test_nothing_answers_without_a_key(service: Served) -> None:
     bare = TestClient(service.app)
     others = [
         "/",
-        "/docs",
         "/openapi.json",
         "/redoc",
         "/nowhere",

@@ -61,7 +61,7 @@ def test_every_entry_says_what_to_do() -> None:
 def test_the_page_has_every_code_and_loads_only_its_style() -> None:
     page = errors_page().decode()
     assert re.findall(r'<section id="(\w+)">', page) == sorted(PROBLEM_TYPES)
-    assert re.findall(r'(?:src|href)="([^#"][^"]*)"', page) == ["pages.css"]
+    assert re.findall(r'(?:src|href)="([^#"][^"]*)"', page) == ["errors.css"]
     assert "<script" not in page
     assert "style=" not in page
     assert "`" not in page
@@ -84,9 +84,9 @@ def test_a_type_leads_to_its_entry_without_a_key(service: Served) -> None:
         assert (address, page.status_code) == (ERRORS_PATH, 200)
         assert f'<section id="{fragment}">' in page.text
         assert fragment == answer.json()["code"]
-    for address in (ERRORS_PATH, "/docs/pages.css"):
+    for address in (ERRORS_PATH, "/docs/errors.css"):
         headers = bare.get(address).headers
-        assert "default-src 'self'" in headers["content-security-policy"]
+        assert "script-src 'self'" in headers["content-security-policy"]
         assert "unsafe" not in headers["content-security-policy"]
         assert bare.head(address).status_code == 200
     assert_problem(bare.get("/docs/nowhere"), 404, "not_found")

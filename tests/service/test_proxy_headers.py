@@ -159,7 +159,7 @@ def test_addresses_in_answers_lead_back_through_the_proxy(proxied: Proxied) -> N
     assert document["detail"].startswith(
         "There is nothing at /tools/trainkit/v1/job. Did you mean /tools/trainkit/v1/jobs? GET /tools/trainkit/openapi.json"
     )
-    for path in ("/healthz", "/docs/errors", "/docs/pages.css"):
+    for path in ("/healthz", "/docs/errors", "/docs/errors.css", "/docs", "/docs/page.js"):
         assert proxied.request("GET", f"/tools/trainkit{path}", key=False).status_code == 200
     assert proxied.request("GET", "/tools/trainkit/v1/jobs", key=False).status_code == 401
     assert proxied.request("GET", "/tools/trainkit/openapi.json").json()["servers"] == [{"url": "/tools/trainkit"}]
