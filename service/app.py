@@ -182,6 +182,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         metrics_token=settings.metrics_token,
         max_key_days=settings.max_key_days,
         open_paths=opened,
+        max_wrong_keys=settings.max_wrong_keys_per_minute,
     )
     # read here, so that a wrong setting stops the start; a middleware is made at the first request
     app.add_middleware(RequestHeaders, allowed_hosts=[host_pattern(name) for name in settings.allowed_hosts])

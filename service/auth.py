@@ -15,9 +15,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.database import reading
 from service.errors import DATABASE_AWAY, BodyProblem, HttpProblem, answer, database_away
+from service.http_server.connections import address_of
 from service.keys.service import FORM, ExpiredKeyError, Principal, authenticate, touch
 from service.problem_types import PROBLEM_TYPES
 from service.roles import OPERATOR, Role, includes
+from service.wrong_keys import WrongKeys
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/ui", "/docs"})
 OPEN_FOLDERS = ("/ui/", "/docs/")
@@ -42,11 +44,13 @@ class Authentication:
         metrics_token: str | None = None,
         max_key_days: int = 0,
         open_paths: Collection[str] = (),
+        max_wrong_keys: int = 0,
     ) -> None:
         self.app, self.sessions, self._open_paths = app, sessions, frozenset(open_paths)
         self._metrics_token, self._max_key_days = (metrics_token or "").encode(), max_key_days
         self._known: dict[str, tuple[float, Principal]] = {}
         self._touched: dict[str, float] = {}
+        self._wrong_keys = WrongKeys(sessions, max_wrong_keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -65,7 +69,7 @@ class Authentication:
         await self.app(scope, receive, send)
 
     async def _principal(self, scope: Scope) -> Principal:
-        """Return who asks. Raises a 401 problem."""
+        """Return who asks. Raises a 401 problem, or 429 after too many wrong keys."""
         header = next((value for name, value in scope["headers"] if name == b"authorization"), None)
         if header is None:
             raise unauthorized("key_missing")
@@ -81,15 +85,19 @@ class Authentication:
             return known[1]
         if FORM.fullmatch(key) is None:
             raise unauthorized("key_malformed")
+        address = address_of(scope.get("client"))
         try:
+            await self._wrong_keys.check(address, key)
             principal = await to_thread.run_sync(self._ask, key, (scope.get("client") or (None,))[0])
         except ExpiredKeyError:
+            self._wrong_keys.count(address)
             raise unauthorized("key_expired") from None
         except DATABASE_AWAY:
             if for_metrics and known is not None:
                 return known[1]  # a scrape must tell that the database is away; meanwhile nobody can revoke its key
             raise
         if principal is None:
+            self._wrong_keys.count(address)
             raise unauthorized("key_invalid")
         if len(self._known) >= KEPT_KEYS:
             self._known.clear()

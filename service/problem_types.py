@@ -118,6 +118,7 @@ ProblemCode = Literal[
     "too_many_uploads",
     "too_many_values",
     "too_many_webhooks",
+    "too_many_wrong_keys",
     "transfer_encoding",
     "tus_version",
     "unknown_host",
@@ -177,6 +178,12 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
         "The key has expired",
         "The key is right, but its time is over.",
         "Ask an admin of the project for a new key.",
+    ),
+    "too_many_wrong_keys": _type(
+        429,
+        "Too many wrong keys",
+        "So many wrong keys came from the client's address that further ones are not looked up. Right keys are let in.",
+        "Correct the key, and wait `Retry-After` seconds.",
     ),
     "forbidden": _type(
         403,

@@ -76,6 +76,8 @@ class Settings:
     """Event streams and long polls of one API key that wait in one API process; 0: no limit."""
     max_key_days: int = 0
     """Days after which an API key ends, whatever its own end is; 0: no limit."""
+    max_wrong_keys_per_minute: int = 60
+    """Wrong keys a minute from one address, in one API process; from all together 20 times as many. 0: no limit."""
     request_head_seconds: float = 10.0
     """Seconds in which a client must send the request line and all headers."""
     body_idle_seconds: float = 20.0
@@ -176,6 +178,7 @@ class Settings:
             max_requests_per_minute=int(env.get("TRAINKIT_MAX_REQUESTS_PER_MINUTE", "6000")),
             max_streams_per_key=int(env.get("TRAINKIT_MAX_STREAMS_PER_KEY", "1024")),
             max_key_days=int(env.get("TRAINKIT_MAX_KEY_DAYS", "0")),
+            max_wrong_keys_per_minute=int(env.get("TRAINKIT_MAX_WRONG_KEYS_PER_MINUTE", "60")),
             request_head_seconds=float(env.get("TRAINKIT_REQUEST_HEAD_SECONDS", "10")),
             body_idle_seconds=float(env.get("TRAINKIT_BODY_IDLE_SECONDS", "20")),
             allowed_hosts=tuple(

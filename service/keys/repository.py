@@ -32,6 +32,11 @@ def key(session: Session, key_id: str) -> ApiKey | None:
     return session.get(ApiKey, key_id)
 
 
+def hashes_in_use(session: Session) -> Sequence[str]:
+    """Return the hash of every key that is not revoked."""
+    return session.scalars(select(ApiKey.secret_hash).where(ApiKey.revoked_at.is_(None))).all()
+
+
 def keys_of(session: Session, project_id: str | None) -> Sequence[ApiKey]:
     """Return the project's keys, oldest first; those of the operator for None."""
     owned = ApiKey.project_id.is_(None) if project_id is None else ApiKey.project_id == project_id

@@ -107,6 +107,16 @@ def authenticate(session: Session, presented: str, max_days: int = 0) -> Princip
     )
 
 
+def hash_of(presented: str) -> str:
+    """Return what is stored of a key of the right form."""
+    return _hash(presented.rpartition("_")[2])
+
+
+def hashes_in_use(session: Session) -> frozenset[str]:
+    """Return what is stored of every key that is not revoked."""
+    return frozenset(repository.hashes_in_use(session))
+
+
 def expiry(key: ApiKey, max_days: int) -> datetime | None:
     """Return when the key ends: at its own time, or when it is older than the installation allows (0: no limit)."""
     oldest = key.created_at + timedelta(days=max_days) if max_days else None
