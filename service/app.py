@@ -21,6 +21,7 @@ from service.body_limits import BodyLimits
 from service.catalog import routes as catalog
 from service.context import Context
 from service.database import MAX_CONNECTIONS, make_engine
+from service.datasets import alias_routes as dataset_aliases
 from service.datasets import routes as datasets
 from service.deletion import routes as deletion
 from service.diagnosis import routes as diagnosis
@@ -37,6 +38,7 @@ from service.load_shedding import LoadShedding
 from service.logs import routes as logs
 from service.metrics import export_routes, plot_routes, series_routes, stream
 from service.metrics import routes as metrics
+from service.models import alias_routes as model_aliases
 from service.models import routes as models
 from service.monitoring import request_metrics
 from service.monitoring import routes as monitoring
@@ -101,6 +103,8 @@ def api_router() -> APIRouter:
         export_routes,
         stream,
         models,
+        dataset_aliases,
+        model_aliases,
         catalog,
         workers,
         monitoring,

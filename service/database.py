@@ -55,9 +55,9 @@ class Base(DeclarativeBase):
     """All tables."""
 
 
-def partial_index(name: str, *columns: str, where: str) -> Index:
+def partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
     """An index of the rows `where` alone, on both databases. A statement uses it that says the same, or implies it."""
-    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
 
 
 class db_now(ColumnElement[datetime]):  # noqa: N801 - reads as the SQL function it is

@@ -14,6 +14,7 @@ ERRORS_PATH = "/docs/errors"
 
 ProblemCode = Literal[
     "above_ceiling",
+    "aliased",
     "answer_lost",
     "answer_too_slow",
     "bad_chunks",
@@ -72,6 +73,7 @@ ProblemCode = Literal[
     "newer_metrics",
     "no_checkpoint",
     "no_evaluation",
+    "no_name",
     "no_plot",
     "no_prediction_worker",
     "no_project",
@@ -368,7 +370,9 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
         422, "Too many or no jobs", "The number of jobs named is out of range.", "Name as many as allowed."
     ),
     "bad_label": _type(422, "Not a label", "A label's name has letters, digits and `_ . -` only.", "Correct the name."),
-    "too_many_labels": _type(422, "Too many labels", "The filter names more labels than a job has.", "Name fewer."),
+    "too_many_labels": _type(
+        422, "Too many labels", "A job or a model has 32 labels at most; a filter names no more.", "Name fewer."
+    ),
     "bad_range": _type(422, "Empty range", "The range begins after its end.", "Swap the bounds."),
     "bad_time": _type(422, "Not a time", "The time cannot be expressed in UTC.", "Send RFC 3339 with `Z`."),
     "unknown_metric": _type(
@@ -497,6 +501,18 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
     ),
     "nothing_left": _type(
         409, "Nothing left to train", "The job has trained all its epochs.", "Say how many more: `extra_epochs`."
+    ),
+    "aliased": _type(
+        409,
+        "It has an alias",
+        "A version that `name@alias` means is neither deleted nor renamed.",
+        "Move the alias to another version, or remove it, as `detail` says.",
+    ),
+    "no_name": _type(
+        409,
+        "The model has no name",
+        "An alias is one of a name, and the model's job had none.",
+        "Give it a name: PATCH /v1/models/{model}.",
     ),
     "no_checkpoint": _type(409, "No checkpoint", "There is no checkpoint to go on from.", "`retry` begins anew."),
     "checkpoint_removed": _type(

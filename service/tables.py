@@ -13,10 +13,12 @@ from service.models.tables import Model
 from service.outbox.tables import Webhook, WebhookAttempt, WebhookCircuit, WebhookCrossing, WebhookDelivery
 from service.peer_evaluations.tables import PeerEvaluation, PeerGroup, PeerGroupMember
 from service.recommendations.tables import Recommendation
+from service.registry.tables import AliasAssignment, RegisteredName
 from service.uploads.tables import Upload
 from service.workers.tables import Housekeeping, Worker
 
 __all__ = [
+    "AliasAssignment",
     "ApiKey",
     "Artifact",
     "Attempt",
@@ -42,6 +44,7 @@ __all__ = [
     "Project",
     "QueueShare",
     "Recommendation",
+    "RegisteredName",
     "Trial",
     "Upload",
     "Webhook",

@@ -19,7 +19,6 @@ from service.database import reading
 from service.datasets import repository, service
 from service.datasets.receive import Receiver, check_digest, parse_digest
 from service.datasets.schemas import (
-    NAME,
     DatasetOut,
     PreviewIn,
     RereadIn,
@@ -32,6 +31,9 @@ from service.errors import HttpProblem
 from service.inference_requests.service import infer
 from service.keys.service import Principal
 from service.pagination import After, Limit, Page, page
+from service.registry import repository as names
+from service.registry.addresses import DatasetReference
+from service.registry.names import Name, as_name
 from service.request_sessions import ReadSession, SessionRoute
 from trainkit.spec.facts import DatasetKind
 from trainkit.spec.read_options import (
@@ -59,7 +61,7 @@ RAW_BODY: dict[str, Any] = {
 SOURCE_BODY: dict[str, Any] = {
     "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/SourceIn"}}}}
 }
-Name = Annotated[str, Query(min_length=1, max_length=200, pattern=NAME)]
+NameQuery = Annotated[Name, Query()]
 Kind = Annotated[DatasetKind | None, Query(description="Left out: detected.")]
 
 
@@ -125,7 +127,7 @@ async def put_dataset(
     response: Response,
     who: Writer,
     context: Service,
-    name: Name,
+    name: NameQuery,
     read_options: QueryOptions,
     kind: Kind = None,
     target: Target = None,
@@ -191,13 +193,13 @@ async def post_dataset(
     context: Service,
     file: Annotated[UploadFile, File()],
     read_options: FormOptions,
-    name: Annotated[str | None, Form(min_length=1, max_length=200, pattern=NAME)] = None,
+    name: Annotated[Name | None, Form()] = None,
     kind: Annotated[DatasetKind | None, Form()] = None,
     target: Annotated[str | None, Form(max_length=300, pattern=r"^[^\x00]*$")] = None,
 ) -> DatasetOut:
     shown = re.sub(r"[\x00-\x1f]", "", (file.filename or "").replace("\\", "/").rsplit("/", 1)[-1])[:300]
     metadata = service.DatasetMetadata(
-        name or shown.split(".")[0][:200] or "dataset", kind, target, shown or None, read_options
+        name or as_name(shown.split(".")[0]) or "dataset", kind, target, shown or None, read_options
     )
     return await _receive(context, who, _chunks(file), file.size, metadata, None, response)
 
@@ -258,63 +260,65 @@ def list_datasets(
     name: str | None = None,
 ) -> dict[str, Any]:
     rows = repository.listing(session, who.project_id, limit, after, state, name)
-    return page(rows, limit, dataset_out)
+    aliases = names.aliases_of(session, [row.id for row in rows])
+    return page(rows, limit, lambda row: dataset_out(row, aliases[row.id]))
 
 
-@router.get("/{dataset_id}", response_model=DatasetOut, summary="One dataset")
-def get_dataset(dataset_id: str, who: Reader, session: ReadSession) -> DatasetOut:
-    return dataset_out(service.find(session, who, dataset_id))
+@router.get("/{dataset}", response_model=DatasetOut, summary="One dataset")
+def get_dataset(reference: DatasetReference, who: Reader, session: ReadSession) -> DatasetOut:
+    row = service.find(session, who, reference)
+    return dataset_out(row, names.aliases_of(session, [row.id])[row.id])
 
 
 @router.post(
-    "/{dataset_id}:reread",
+    "/{dataset}:reread",
     status_code=201,
     response_model=DatasetOut,
     summary="Read the stored bytes in another way, as a new version",
 )
 def reread_dataset(
-    dataset_id: str, response: Response, who: Writer, context: Service, options: Annotated[RereadIn, Body()]
+    reference: DatasetReference, response: Response, who: Writer, context: Service, options: Annotated[RereadIn, Body()]
 ) -> DatasetOut:
     """The bytes need not be sent again. Where the last version of the name was read like this, it is returned."""
-    dataset = service.reread(context, who, dataset_id, options.changes)
+    dataset = service.reread(context, who, reference, options.changes)
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"
     return dataset_out(dataset)
 
 
-@router.get("/{dataset_id}/report", response_model=dict[str, Any], summary="What the check found")
-def get_report(dataset_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
-    dataset = service.find(session, who, dataset_id)
+@router.get("/{dataset}/report", response_model=dict[str, Any], summary="What the check found")
+def get_report(reference: DatasetReference, who: Reader, session: ReadSession) -> dict[str, Any]:
+    dataset = service.find(session, who, reference)
     if dataset.state in ("uploading", "validating"):
         raise HttpProblem(409, "not_checked_yet", "The dataset is still being checked.", headers={"Retry-After": "1"})
     return {"facts": dataset.facts, "error": dataset.error, **(dataset.report or {})}
 
 
-@router.get("/{dataset_id}/preview.png", response_class=Response, responses=PNG, summary="A labelled contact sheet")
-async def get_preview(dataset_id: str, who: Reader, context: Service) -> Response:
-    key = await to_thread.run_sync(_prepared_key, context, who, dataset_id)
+@router.get("/{dataset}/preview.png", response_class=Response, responses=PNG, summary="A labelled contact sheet")
+async def get_preview(reference: DatasetReference, who: Reader, context: Service) -> Response:
+    key = await to_thread.run_sync(_prepared_key, context, who, reference)
     answer = await infer(context, who, "dataset_preview", key, b"{}", "application/json")
     return Response(answer.body, media_type=answer.media_type)
 
 
 @router.post(
-    "/{dataset_id}/augmentation-preview.png",
+    "/{dataset}/augmentation-preview.png",
     response_class=Response,
     responses=PNG,
     summary="20 variants of one sample under a spec's `augment`",
 )
 async def augmentation_preview(
-    dataset_id: str, who: Reader, context: Service, preview: Annotated[PreviewIn, Body()]
+    reference: DatasetReference, who: Reader, context: Service, preview: Annotated[PreviewIn, Body()]
 ) -> Response:
-    key = await to_thread.run_sync(_prepared_key, context, who, dataset_id)
+    key = await to_thread.run_sync(_prepared_key, context, who, reference)
     request = preview.model_dump_json().encode()
     answer = await infer(context, who, "augmentation_preview", key, request, "application/json")
     return Response(answer.body, media_type=answer.media_type)
 
 
-def _prepared_key(context: Context, who: Principal, dataset_id: str) -> str:
+def _prepared_key(context: Context, who: Principal, reference: str) -> str:
     # a session of its own: none is held while a worker draws
     with reading(context.sessions) as session:
-        dataset = service.find(session, who, dataset_id)
+        dataset = service.find(session, who, reference)
         if dataset.state != "ready" or dataset.prepared_key is None:
             raise HttpProblem(409, "not_ready", f"The dataset is {dataset.state}; only a ready one has a preview.")
         if dataset.kind == "weights":

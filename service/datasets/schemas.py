@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -10,12 +10,11 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 
 from service.datasets.tables import DatasetVersion
+from service.registry.names import Name
 from service.request_model import RequestModel
 from trainkit.spec.augment import AugmentStep
 from trainkit.spec.facts import ColumnFacts, DatasetKind, holds_classes
 from trainkit.spec.read_options import ReadOptions
-
-NAME = r"^[^\x00-\x1f/\\]+$"
 
 
 class DatasetOut(BaseModel):
@@ -35,6 +34,8 @@ class DatasetOut(BaseModel):
     samples: int | None
     classes: list[str] | None
     error: dict[str, Any] | None
+    aliases: list[str]
+    """What `name@alias` means this version."""
     created_at: datetime
     updated_at: datetime
 
@@ -57,7 +58,7 @@ class SourceIn(ReadOptions):
     """A file that the service fetches itself."""
 
     uri: str = Field(min_length=1, max_length=2000, description="file:///path or s3://bucket/key.")
-    name: str | None = Field(None, min_length=1, max_length=200, pattern=NAME, description="Left out: the file's.")
+    name: Name | None = Field(None, description="Left out: the file's.")
     kind: DatasetKind | None = Field(None, description="Left out: detected.")
     target: str | None = Field(
         None, max_length=300, pattern=r"^[^\x00]*$", description="Tables: the column to predict."
@@ -99,7 +100,7 @@ def _classes(facts: Mapping[str, Any]) -> list[str] | None:
     return list(column.categories)
 
 
-def dataset_out(row: DatasetVersion) -> DatasetOut:
+def dataset_out(row: DatasetVersion, aliases: Sequence[str] = ()) -> DatasetOut:
     """Map a row to the wire format."""
     return DatasetOut(
         id=row.id,
@@ -116,6 +117,7 @@ def dataset_out(row: DatasetVersion) -> DatasetOut:
         samples=row.samples,
         classes=_classes(row.facts or {}),
         error=row.error,
+        aliases=list(aliases),
         created_at=row.created_at,
         updated_at=row.updated_at,
     )

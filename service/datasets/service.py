@@ -15,10 +15,14 @@ from service.context import Context
 from service.database import db_time, new_id, reading
 from service.datasets import repository
 from service.datasets.receive import Received
+from service.datasets.references import DATASETS
 from service.datasets.sources import source_of
 from service.datasets.tables import DatasetVersion
-from service.errors import HttpProblem, not_found
+from service.errors import HttpProblem
 from service.keys.service import Principal
+from service.registry import repository as names
+from service.registry import service as registry
+from service.registry.names import as_name
 from service.storage import Storage
 
 QUEUE = "data"
@@ -70,14 +74,14 @@ def register_stored(context: Context, who: Principal, sha256: str, metadata: Dat
         return None
 
 
-def reread(context: Context, who: Principal, dataset_id: str, changes: Mapping[str, Any]) -> DatasetVersion:
+def reread(context: Context, who: Principal, reference: str, changes: Mapping[str, Any]) -> DatasetVersion:
     """Create a version of a dataset's stored bytes that is read in another way, and ring for its check.
 
     `changes` are `kind`, `target` and read options; None stands for "detected". Raises a 404 problem, and 409 when the
     bytes are not there.
     """
     with reading(context.sessions) as session:
-        dataset = find(session, who, dataset_id)
+        dataset = find(session, who, reference)
         sha256, size = dataset.blob_sha256, dataset.bytes
         options = {**(dataset.read_options or {}), **changes}
         metadata = DatasetMetadata(
@@ -139,6 +143,8 @@ def admit(
 
     Raises IntegrityError when another upload of the same name or bytes was faster: then begin again.
     """
+    # the name is locked: of the same file that is sent twice at once the second finds the first
+    names.lock_name(session, project_id, DATASETS, metadata.name)
     previous = repository.last_version(session, project_id, metadata.name)
     store_blob(session, storage, received)
     if previous is not None and _is_same(previous, received, metadata):
@@ -151,12 +157,11 @@ def admit(
 
 def _next_version(session: Session, project_id: str, metadata: DatasetMetadata) -> DatasetVersion:
     now = db_time(session)
-    previous = repository.last_version(session, project_id, metadata.name)
     return DatasetVersion(
         id=new_id("ds"),
         project_id=project_id,
         name=metadata.name,
-        version=previous.version + 1 if previous else 1,
+        version=names.next_version(session, project_id, DATASETS, metadata.name),
         kind=metadata.kind,
         target=metadata.target,
         filename=metadata.filename,
@@ -175,7 +180,7 @@ def register_source(context: Context, who: Principal, uri: str, metadata: Datase
     filename, size = source_of(uri, context.settings.file_roots, context.settings.s3_buckets)
     if size > context.settings.max_upload_bytes:
         raise too_large(context.settings.max_upload_bytes)
-    name = metadata.name or filename.split(".")[0][:200] or "dataset"
+    name = metadata.name or as_name(filename.split(".")[0]) or "dataset"
     metadata = replace(metadata, name=name, filename=filename[:300])
     for _ in range(TRIES):
         try:
@@ -207,9 +212,6 @@ def _is_same(previous: DatasetVersion, received: Received, metadata: DatasetMeta
     )
 
 
-def find(session: Session, who: Principal, dataset_id: str) -> DatasetVersion:
-    """The project's dataset. Raises a 404 problem."""
-    dataset = repository.get(session, who.project_id, dataset_id)
-    if dataset is None:
-        raise not_found("dataset", dataset_id)
-    return dataset
+def find(session: Session, who: Principal, reference: str) -> DatasetVersion:
+    """The project's dataset of that id, name, `name:version` or `name@alias`. Raises a 404 problem."""
+    return registry.find(session, who.project_id, DATASETS, reference)

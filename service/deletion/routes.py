@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from service.auth import Writer
 from service.context import Service
 from service.deletion import service
+from service.registry.addresses import DatasetReference
 from service.request_sessions import SessionRoute, WriteSession
 
 router = APIRouter(prefix="/v1", route_class=SessionRoute)
@@ -17,10 +18,10 @@ def delete_job(job_id: str, who: Writer, context: Service, session: WriteSession
     service.delete_job(session, context, who, job_id)
 
 
-@router.delete(
-    "/datasets/{dataset_id}", status_code=204, tags=["datasets"], summary="Delete a dataset that nothing uses"
-)
-def delete_dataset(dataset_id: str, who: Writer, context: Service, session: WriteSession, force: bool = False) -> None:
+@router.delete("/datasets/{dataset}", status_code=204, tags=["datasets"], summary="Delete a dataset that nothing uses")
+def delete_dataset(
+    reference: DatasetReference, who: Writer, context: Service, session: WriteSession, force: bool = False
+) -> None:
     if force:
-        service.cancel_jobs_of_dataset(context, who, dataset_id)  # before the session holds a connection
-    service.delete_dataset(session, context, who, dataset_id, force=force)
+        service.cancel_jobs_of_dataset(context, who, reference)  # before the session holds a connection
+    service.delete_dataset(session, context, who, reference, force=force)

@@ -10,6 +10,7 @@ from service.context import Context
 from service.database import after_commit, reading
 from service.datasets import repository as datasets_repository
 from service.datasets import service as datasets
+from service.datasets.references import DATASETS
 from service.errors import HttpProblem
 from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
@@ -19,6 +20,7 @@ from service.jobs.transitions import transition
 from service.keys.service import Principal
 from service.peer_evaluations import service as peer_evaluations
 from service.recommendations.service import freeze
+from service.registry import service as registry
 from trainkit.spec.failures import failure
 
 CANCELLED_AT_ONCE = 10
@@ -43,12 +45,14 @@ def remove_job(session: Session, job: Job) -> None:
     jobs_repository.delete_job(session, job)
 
 
-def delete_dataset(session: Session, context: Context, who: Principal, dataset_id: str, *, force: bool) -> None:
+def delete_dataset(session: Session, context: Context, who: Principal, reference: str, *, force: bool) -> None:
     """Delete a dataset; with `force` the jobs that use it are cancelled. Of one that ended jobs used, the row stays.
 
-    Raises a 409 problem while jobs that have not ended use it.
+    Raises a 409 problem while it has an alias, or jobs that have not ended use it.
     """
-    dataset = datasets.find(session, who, dataset_id)
+    dataset = datasets.find(session, who, reference)
+    dataset_id = dataset.id
+    registry.check_not_aliased(session, who.project_id, DATASETS, dataset, "deleted")
     stored = datasets_repository.locked_blob(session, dataset.blob_sha256) if dataset.blob_sha256 else None
     using = jobs_repository.needing_dataset(session, who.project_id, dataset_id)
     if using and not force:
@@ -76,13 +80,15 @@ def delete_dataset(session: Session, context: Context, who: Principal, dataset_i
         after_commit(session, partial(context.storage.delete, prepared))
 
 
-def cancel_jobs_of_dataset(context: Context, who: Principal, dataset_id: str) -> None:
-    """Cancel the jobs that need the dataset, a few in each transaction. Raises a 404 problem.
+def cancel_jobs_of_dataset(context: Context, who: Principal, reference: str) -> None:
+    """Cancel the jobs that need the dataset, a few in each transaction. Raises a 404 problem, and 409 for one with aliases.
 
     `delete_dataset` cancels those that come meanwhile; it alone would keep all writers waiting for a long queue.
     """
     with reading(context.sessions) as session:
-        datasets.find(session, who, dataset_id)
+        dataset = datasets.find(session, who, reference)
+        registry.check_no_alias(session, DATASETS, dataset, "deleted")
+        dataset_id = dataset.id
         needing = jobs_repository.needing_dataset(session, who.project_id, dataset_id)
     for start in range(0, len(needing), CANCELLED_AT_ONCE):
         with context.sessions.begin() as session:

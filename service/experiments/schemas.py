@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from service.experiments.results import TrialRow, comparisons, summaries, validated
 from service.experiments.service import ExperimentView
 from service.experiments.tables import Experiment
+from service.jobs.spec_references import as_written
 from service.request_model import RequestModel
 from trainkit.spec.metrics import direction
 
@@ -180,9 +181,9 @@ def _fields(row: Experiment) -> dict[str, Any]:
         "reason",
         "error",
         "labels",
-        "plan",
         "created_at",
         "finished_at",
         "updated_at",
     )
-    return {name: getattr(row, name) for name in fields} | {"dataset": row.dataset_id}
+    shown = {"dataset": row.dataset_id, "plan": as_written(row.plan, row.reference_names)}
+    return {name: getattr(row, name) for name in fields} | shown

@@ -24,6 +24,7 @@ from service.experiments.tables import Experiment
 from service.jobs import service as jobs
 from service.jobs.idempotency import idempotent, is_known
 from service.jobs.limits import limits_of
+from service.jobs.spec_references import resolve_plan
 from service.keys.service import Principal
 from trainkit.spec import DatasetFacts, ResolvedSpec, SpecError
 from trainkit.spec import Problem as SpecProblem
@@ -78,10 +79,10 @@ def create(context: Context, who: Principal, document: Any, idempotency_key: str
     plan = parse_experiment(document)
     with reading(context.sessions) as session:
         replayed = idempotency_key is not None and is_known(session, who.project_id, idempotency_key)
-        checked = None if replayed else _check(session, context, who, plan)
+        checked = None if replayed else _check(session, context, who, document)
 
     def make(session: Session) -> Experiment:
-        dataset_id = _check(session, context, who, plan) if checked is None else checked
+        known = _check(session, context, who, document) if checked is None else checked
         now = db_time(session)
         experiment = Experiment(
             id=new_id("exp"),
@@ -90,8 +91,9 @@ def create(context: Context, who: Principal, document: Any, idempotency_key: str
             name=plan.name,
             kind=plan.kind,
             labels=dict(plan.labels),
-            plan=document,
-            dataset_id=dataset_id,
+            plan=known.document,
+            reference_names=known.reference_names or None,
+            dataset_id=known.dataset_id,
             state="waiting",
             created_at=now,
             updated_at=now,
@@ -109,7 +111,26 @@ def create(context: Context, who: Principal, document: Any, idempotency_key: str
     return experiment, new
 
 
-def _check(session: Session, context: Context, who: Principal, plan: Plan) -> str:
+@dataclass(frozen=True, slots=True)
+class CheckedPlan:
+    """A plan that can be carried out."""
+
+    document: dict[str, Any]
+    """As submitted, with an id in place of each reference by name."""
+    reference_names: dict[str, str]
+    dataset_id: str
+
+
+def _check(session: Session, context: Context, who: Principal, document: Any) -> CheckedPlan:
+    """The plan with its references resolved, if it can be carried out."""
+    named = resolve_plan(session, who.project_id, document)
+    if named.problems:
+        raise SpecError(named.problems)
+    dataset_id = _check_resolved(session, context, who, parse_experiment(named.document))
+    return CheckedPlan(named.document, named.names, dataset_id)
+
+
+def _check_resolved(session: Session, context: Context, who: Principal, plan: Plan) -> str:
     """The dataset's id, if the plan can be carried out."""
     if isinstance(plan, EnsembleOf) and plan.experiment is not None:
         return _check_source(session, who, plan, plan.experiment)
@@ -119,10 +140,10 @@ def _check(session: Session, context: Context, who: Principal, plan: Plan) -> st
         raise SpecError([SpecProblem("/spec/group", "set_by_the_service", message, hint)])
     limits = limits_of(session, context.settings)
     try:
-        _, dataset, resolved = jobs.check(session, who, plan.spec, limits)
+        checked = jobs.check(session, who, plan.spec, limits)
     except SpecError as error:
         raise SpecError([replace(one, pointer=f"/spec{one.pointer}") for one in error.problems]) from None
-    found = [] if resolved is None else list(_metric_problems(plan, resolved))
+    found = [] if checked.resolved is None else list(_metric_problems(plan, checked.resolved))
     if isinstance(plan, KFold | MonteCarlo):
         found += _resampling_problems(plan)
     for where, label, tried in islice(_sample_specs(plan), MOST_SAMPLES):
@@ -134,7 +155,7 @@ def _check(session: Session, context: Context, who: Principal, plan: Plan) -> st
             ]
     if found:
         raise SpecError(found)
-    return dataset.id
+    return checked.dataset.id
 
 
 def _sample_specs(plan: Plan) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

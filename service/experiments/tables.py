@@ -28,6 +28,8 @@ class Experiment(Base):
     labels: Mapped[dict[str, Any]] = mapped_column(Json)
     plan: Mapped[dict[str, Any]] = mapped_column(JSON)
     """As it was submitted, its fields in their order: the order of trials hangs on it, and JSONB does not keep it."""
+    reference_names: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """JSON pointer into `plan` -> the reference by name that the client wrote there; the plan itself has the id."""
     dataset_id: Mapped[str] = mapped_column(String(64))
     """Which may be deleted before the experiment."""
     state: Mapped[str] = mapped_column(String(20))

@@ -11,6 +11,7 @@ from service.database import after_commit, db_now, db_time, new_id
 from service.instrumentation import ATTEMPTS_ENDED, error_labels
 from service.jobs import compute_usage, repository
 from service.jobs.leases import lock_claimed
+from service.jobs.model_registration import register
 from service.jobs.states import State
 from service.jobs.tables import Artifact, Attempt, Job
 from service.jobs.transitions import transition
@@ -90,21 +91,16 @@ def finish(session: Session, claim: Claim, outcome: Finish) -> str | None:
     model_id = None if outcome.model_key is None else new_id("mdl")
     now = db_time(session)
     if model_id is not None:
-        repository.add_model(
-            session,
-            Model(
-                id=model_id,
-                project_id=job.project_id,
-                job_id=job.id,
-                name=job.name,
-                kind=outcome.model_kind,
-                storage_key=outcome.model_key,
-                manifest=outcome.model_manifest,
-                metrics=outcome.result.get("test") or {},
-                bytes=outcome.model_bytes,
-                created_at=now,
-            ),
+        model = Model(
+            id=model_id,
+            kind=outcome.model_kind,
+            storage_key=outcome.model_key,
+            manifest=outcome.model_manifest,
+            metrics=outcome.result.get("test") or {},
+            bytes=outcome.model_bytes,
+            created_at=now,
         )
+        register(session, job, model)
     for file in outcome.files:
         repository.save_artifact(
             session,

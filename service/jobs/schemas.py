@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.datasets.tables import DatasetVersion
+from service.jobs.spec_references import as_written
 from service.jobs.states import State
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, Job, JobEvent
 from service.request_model import RequestModel
@@ -49,7 +50,9 @@ class JobOut(BaseModel):
     labels: dict[str, str]
     group: str | None
     """Jobs of the project with the same group are compared by the peer rules."""
+    notes: str | None
     spec: dict[str, Any]
+    """As submitted. What a name in it meant then is in `dataset` and `resolved`, and stays."""
     resolved: dict[str, Any] | None
     runtime: dict[str, Any] | None
     dataset: DatasetOfJob
@@ -80,7 +83,8 @@ def job_out(job: Job, dataset: DatasetVersion) -> JobOut:
         interruptions=job.interruptions,
         labels=job.labels,
         group=job.group_name,
-        spec=job.spec,
+        notes=job.notes,
+        spec=as_written(job.spec, job.reference_names),
         resolved=job.resolved,
         runtime=job.runtime,
         dataset=DatasetOfJob(id=dataset.id, name=dataset.name, version=dataset.version, sha256=dataset.blob_sha256),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from service import quota
 from service.context import Context
 from service.database import after_commit, db_time, new_id
-from service.datasets.service import find as find_dataset
+from service.datasets import repository as datasets_repository
 from service.datasets.tables import DatasetVersion
 from service.errors import HttpProblem, Quota, not_found
 from service.jobs import compute_usage, lineage, references, repository
@@ -26,12 +26,14 @@ from service.jobs.limits import (
     too_many_epochs,
 )
 from service.jobs.lineage import Branch
+from service.jobs.spec_references import resolve_spec
 from service.jobs.states import ENDED
 from service.jobs.tables import Job
 from service.jobs.transitions import first_event, transition
 from service.keys.service import Principal
 from service.projects import repository as projects
 from service.projects.service import rules
+from service.registry.names import ID
 from trainkit.spec import DatasetFacts, JobSpec, ResolvedSpec, SpecError, further_problems, parse_spec, resolve
 from trainkit.spec.failures import SPEC_CODES, code_of_problems, failure
 from trainkit.spec.patch import full_form, merge_patch
@@ -40,37 +42,48 @@ from trainkit.spec.problems import Problem as SpecProblem
 QUEUE = "train"
 ADMITTED_AT_ONCE = 8
 """Jobs admitted in one transaction: on SQLite all other writers wait for it."""
-DATASET_ID = re.compile(r"ds_[a-z0-9]{1,60}")
 
 
-CheckedSpec = tuple[JobSpec, DatasetVersion, ResolvedSpec | None]
-"""A spec without a mistake, its dataset, and the spec resolved by the dataset's facts once these are known."""
+@dataclass(frozen=True, slots=True)
+class CheckedSpec:
+    """A spec without a mistake."""
+
+    document: Any
+    """As submitted, with an id in place of each reference by name."""
+    reference_names: Mapping[str, str]
+    """JSON pointer -> the reference by name that the client wrote there."""
+    spec: JobSpec
+    dataset: DatasetVersion
+    resolved: ResolvedSpec | None
+    """Resolved by the dataset's facts, once these are known."""
 
 
 def check(session: Session, who: Principal, document: Any, limits: JobLimits = NO_LIMITS) -> CheckedSpec:
     """Parse and resolve a document. Raises SpecError with everything wrong; None resolved while the data is checked.
 
-    `limits`: what the operator allows any job.
+    References by name are resolved here, once. `limits`: what the operator allows any job.
     """
+    named = resolve_spec(session, who.project_id, document)
+    document = named.document
     try:
         spec = parse_spec(document)
     except SpecError as error:
-        raise SpecError([*error.problems, *_seen_beside(session, who, document, error.problems)]) from None
-    try:
-        dataset = find_dataset(session, who, spec.dataset.id)
-    except HttpProblem:
+        beside = _seen_beside(session, who, document, error.problems)
+        raise SpecError([*error.problems, *beside, *named.problems]) from None
+    dataset = datasets_repository.get(session, who.project_id, spec.dataset.id)
+    place = _dataset_pointer(document)
+    if dataset is None:
         hint = "GET /v1/datasets lists the datasets of this project."
-        missing = SpecProblem(
-            _dataset_pointer(document), "unknown_dataset", f"there is no dataset {spec.dataset.id!r}", hint
-        )
-        raise SpecError([missing]) from None
+        message = f"there is no dataset {spec.dataset.id!r}"
+        missing = [SpecProblem(place, "unknown_dataset", message, hint)]
+        raise SpecError([*(missing if all(one.pointer != place for one in named.problems) else ()), *named.problems])
     if dataset.state == "invalid":
         reason = (dataset.error or {}).get("message", "")
         hint = f"GET /v1/datasets/{dataset.id}/report says why; upload it again."
-        raise SpecError(
-            [SpecProblem(_dataset_pointer(document), "invalid_dataset", f"the dataset is not usable: {reason}", hint)]
-        )
-    absent = [*references.problems(session, who, spec), *problems_of_spec(spec, limits)]
+        raise SpecError([SpecProblem(place, "invalid_dataset", f"the dataset is not usable: {reason}", hint)])
+    unknown = {one.pointer: one for one in named.problems}  # these know what comes near
+    absent = [unknown.get(one.pointer, one) for one in references.problems(session, who, spec)]
+    absent += problems_of_spec(spec, limits)
     resolved = None
     if dataset.state == "ready":
         try:
@@ -83,30 +96,25 @@ def check(session: Session, who: Principal, document: Any, limits: JobLimits = N
         absent += references.head_problems(session, resolved.spec, facts)
     if absent:
         raise SpecError(absent)
-    return spec, dataset, resolved
+    return CheckedSpec(document, named.names, spec, dataset, resolved)
 
 
 def _still_holds(session: Session, who: Principal, checked: CheckedSpec) -> bool:
     """Whether what the spec names is still as it was when the spec was checked."""
-    spec, dataset, _ = checked
-    try:
-        state = find_dataset(session, who, dataset.id).state
-    except HttpProblem:
+    dataset = datasets_repository.get(session, who.project_id, checked.dataset.id)
+    if dataset is None or dataset.state != checked.dataset.state:
         return False
-    return state == dataset.state and not any(references.problems(session, who, spec))
+    return not any(references.problems(session, who, checked.spec))
 
 
 def _seen_beside(session: Session, who: Principal, document: Any, known: Sequence[SpecProblem]) -> list[SpecProblem]:
     """What the dataset forbids in those parts of a faulty document that can be read: all mistakes are told at once."""
     named = document.get("dataset") if isinstance(document, Mapping) else None
     identifier = named.get("id") if isinstance(named, Mapping) else named
-    if not isinstance(identifier, str) or not DATASET_ID.fullmatch(identifier):
+    if not isinstance(identifier, str) or not ID.fullmatch(identifier):
         return []
-    try:
-        dataset = find_dataset(session, who, identifier)
-    except HttpProblem:
-        return []
-    if dataset.state != "ready":
+    dataset = datasets_repository.get(session, who.project_id, identifier)
+    if dataset is None or dataset.state != "ready":
         return []
     return further_problems(document, known, DatasetFacts.model_validate(dataset.facts))
 
@@ -160,7 +168,7 @@ def admit(
     """
     if checked is None or not _still_holds(session, who, checked):
         checked = check(session, who, document, limits_of(session, context.settings))
-    spec, dataset, resolved = checked
+    spec, dataset, resolved = checked.spec, checked.dataset, checked.resolved
     if branch is not None and branch.checkpoint is not None and resolved is not None:
         lineage.check_same_run(branch.parent, resolved.spec)
     kept = rules(session, context.settings, who.project_id)
@@ -176,7 +184,8 @@ def admit(
         name=spec.name,
         labels=dict(spec.labels),
         group_name=spec.group,
-        spec=full_form(document),
+        spec=full_form(checked.document),
+        reference_names=dict(checked.reference_names) or None,
         resolved=resolved.spec.model_dump(mode="json") if resolved else None,
         dataset_id=dataset.id,
         queue=QUEUE,

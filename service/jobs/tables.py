@@ -39,7 +39,11 @@ class Job(Leased, Base):
     labels: Mapped[dict[str, Any]] = mapped_column(Json)
     group_name: Mapped[str | None] = mapped_column(String(200))
     """The spec's `group`: jobs of the project with the same one are compared. `group` is a reserved word of SQL."""
+    notes: Mapped[str | None] = mapped_column(Text)
     spec: Mapped[dict[str, Any]] = mapped_column(Json)
+    """As submitted, short forms written out, with an id in place of each reference by name."""
+    reference_names: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """JSON pointer into `spec` -> the reference by name that the client wrote there."""
     resolved: Mapped[dict[str, Any] | None] = mapped_column(Json)
     runtime: Mapped[dict[str, Any] | None] = mapped_column(Json)
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
@@ -99,7 +103,9 @@ def label_digest(key: str, value: str) -> str:
 
 
 class JobEvent(Base):
-    """One change of a job (kind `state`), or what was removed of it (kind `retention`); `seq` is gap-free."""
+    """One change of a job: of its state (kind `state`), of what clients may edit (`edited`), or what was removed of it
+    (`retention`); `seq` is gap-free.
+    """
 
     __tablename__ = "job_events"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
@@ -111,7 +117,7 @@ class JobEvent(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     actor: Mapped[str] = mapped_column(String(200))
     data: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    """Of kind `retention`: how much of each part was removed."""
+    """Of kind `retention`: how much of each part was removed. Of kind `edited`: `{before, after}` of each field."""
 
 
 class Attempt(Base):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from service.database import db_now
 from service.models.tables import Model
 
 
@@ -16,9 +18,13 @@ def get(session: Session, project_id: str, model_id: str) -> Model | None:
     return session.scalars(statement).one_or_none()
 
 
-def listing(session: Session, project_id: str, limit: int, after: str | None) -> Sequence[Model]:
+def listing(
+    session: Session, project_id: str, limit: int, after: str | None, name: str | None = None
+) -> Sequence[Model]:
     """Return models, newest first, one more than `limit`."""
     statement = select(Model).where(Model.project_id == project_id)
+    if name:
+        statement = statement.where(Model.name == name)
     if after:
         statement = statement.where(Model.id < after)
     return session.scalars(statement.order_by(Model.id.desc()).limit(limit + 1)).all()
@@ -32,3 +38,9 @@ def stored_bytes(session: Session, project_id: str) -> int:
 def delete(session: Session, model: Model) -> None:
     """Delete the row; its files stay."""
     session.delete(model)
+
+
+def update_model(session: Session, model_id: str, changes: Mapping[str, Any]) -> None:
+    """Write columns of a model and its `updated_at`."""
+    statement = update(Model).where(Model.id == model_id).values(updated_at=db_now(), **changes)
+    session.execute(statement.execution_options(synchronize_session=False))

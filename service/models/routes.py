@@ -1,21 +1,24 @@
-"""HTTP of models: list, look, download, predict."""
+"""HTTP of models: list, look, edit, download, predict."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 
 from service.auth import Reader, Writer
 from service.context import Service
 from service.models import repository, service
-from service.models.schemas import ModelEvaluationOut
+from service.models.schemas import ModelEvaluationOut, ModelOut, ModelPatch, model_out
 from service.models.tables import Model
 from service.pagination import After, Limit, Page, page
+from service.registry import repository as names
+from service.registry.addresses import ModelReference
+from service.registry.names import MAX_NAME
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=SessionRoute)
@@ -23,6 +26,7 @@ IgnoreExtra = Annotated[bool, Query(description="Tables: allow columns that the 
 Target = Annotated[
     str | None, Query(max_length=300, description="Tables: the column with the answers, if it has another name.")
 ]
+ModelName = Annotated[str | None, Query(max_length=MAX_NAME, description="Versions of that name.")]
 DOWNLOAD: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/zip": {}}, "description": "The model's files"}
 }
@@ -73,19 +77,6 @@ EVALUATE_BODY: dict[str, Any] = {
 }
 
 
-class ModelOut(BaseModel):
-    """A trained model."""
-
-    id: str
-    job: str | None
-    name: str
-    kind: str
-    metrics: dict[str, Any]
-    manifest: dict[str, Any]
-    bytes: int
-    created_at: datetime
-
-
 class PredictionsOut(BaseModel):
     """One entry an input: `{label, probabilities}` for classes, `{value}` for numbers.
 
@@ -97,70 +88,77 @@ class PredictionsOut(BaseModel):
     predictions: list[dict[str, Any]]
 
 
-def model_out(row: Model) -> ModelOut:
-    """A row as scripts read it."""
-    return ModelOut(
-        id=row.id,
-        job=row.job_id,
-        name=row.name,
-        kind=row.kind,
-        metrics=row.metrics,
-        manifest=row.manifest,
-        bytes=row.bytes,
-        created_at=row.created_at,
-    )
-
-
 @router.get("", response_model=Page[ModelOut], summary="List models, newest first")
-def list_models(who: Reader, session: ReadSession, limit: Limit = 50, after: After = None) -> dict[str, Any]:
-    return page(repository.listing(session, who.project_id, limit, after), limit, model_out)
+def list_models(
+    who: Reader, session: ReadSession, limit: Limit = 50, after: After = None, name: ModelName = None
+) -> dict[str, Any]:
+    rows = repository.listing(session, who.project_id, limit, after, name)
+    aliases = names.aliases_of(session, [row.id for row in rows])
+    return page(rows, limit, lambda row: model_out(row, aliases[row.id]))
 
 
-@router.get("/{model_id}", response_model=ModelOut, summary="One model")
-def get_model(model_id: str, who: Reader, session: ReadSession) -> ModelOut:
-    return model_out(service.find(session, who, model_id))
+@router.get("/{model}", response_model=ModelOut, summary="One model")
+def get_model(reference: ModelReference, who: Reader, session: ReadSession) -> ModelOut:
+    return out(session, service.find(session, who, reference))
 
 
-@router.get("/{model_id}/download", responses=DOWNLOAD, response_class=StreamingResponse, summary="The model's files")
+def out(session: Session, row: Model) -> ModelOut:
+    """The model with its aliases."""
+    return model_out(row, names.aliases_of(session, [row.id])[row.id])
+
+
+@router.patch("/{model}", response_model=ModelOut, summary="Change a model's name, notes or labels")
+def change_model(reference: ModelReference, who: Writer, session: WriteSession, body: ModelPatch) -> ModelOut:
+    """A JSON merge patch (RFC 7396): what is left out stays, null removes notes or a label.
+
+    Another name gives the model the next version of that name. One with an alias cannot be renamed: 409.
+    """
+    return out(session, service.change(session, who, reference, body))
+
+
+@router.get("/{model}/download", responses=DOWNLOAD, response_class=StreamingResponse, summary="The model's files")
 async def download_model(
-    model_id: str, who: Reader, context: Service, format: Literal["safetensors", "onnx"] = "safetensors"
+    reference: ModelReference, who: Reader, context: Service, format: Literal["safetensors", "onnx"] = "safetensors"
 ) -> Response:
     """The ONNX file is made by a worker when it is first asked for."""
-    key, folder = await to_thread.run_sync(service.files_of, context, who, model_id)
+    stored, folder = await to_thread.run_sync(service.files_of, context, who, reference)
     if format == "onnx":
-        path = await service.onnx_file(context, who, key)
-        return FileResponse(path, media_type="application/octet-stream", filename=f"{model_id}.onnx")
-    headers = {"Content-Disposition": f'attachment; filename="{model_id}.zip"'}
+        path = await service.onnx_file(context, who, stored.storage_key)
+        named = stored.header
+        return FileResponse(path, media_type="application/octet-stream", filename=f"{stored.id}.onnx", headers=named)
+    headers = {"Content-Disposition": f'attachment; filename="{stored.id}.zip"', **stored.header}
     return StreamingResponse(service.archive(folder), media_type="application/zip", headers=headers)
 
 
 @router.post(
-    "/{model_id}/predict", response_model=PredictionsOut, openapi_extra=PREDICT_BODY, summary="Predict with a model"
+    "/{model}/predict", response_model=PredictionsOut, openapi_extra=PREDICT_BODY, summary="Predict with a model"
 )
 async def predict(
-    model_id: str, request: Request, who: Reader, context: Service, ignore_extra: IgnoreExtra = False
+    reference: ModelReference, request: Request, who: Reader, context: Service, ignore_extra: IgnoreExtra = False
 ) -> Response:
     """Rows of a table are read as the training file was: its delimiter, missing words, separators and date formats.
 
     A multimodal model reads an image and the columns of its table: as a form, as `{"image": "<base64>", "columns": {...}}`
     in `inputs`, or as an archive of images with one table that names them.
     """
-    key = await to_thread.run_sync(service.storage_key, context, who, model_id)  # before the body is read
+    stored = await to_thread.run_sync(service.stored, context, who, reference)  # before the body is read
     body, content_type = await request.body(), request.headers.get("content-type", "")
+    key = stored.storage_key
     predictions = await service.predict(context, who, key, body, content_type, ignore_extra=ignore_extra)
-    return Response(predictions, media_type="application/json")
+    return Response(predictions, media_type="application/json", headers=stored.header)
 
 
 @router.post(
-    "/{model_id}/evaluate",
+    "/{model}/evaluate",
     response_model=ModelEvaluationOut,
     response_model_exclude_unset=True,  # only some models have an ablation
     openapi_extra=EVALUATE_BODY,
     summary="Evaluate a model on labelled data",
 )
 async def evaluate(
-    model_id: str,
+    reference: ModelReference,
     request: Request,
+    response: Response,
     who: Reader,
     context: Service,
     target: Target = None,
@@ -171,11 +169,12 @@ async def evaluate(
     A dataset is named as JSON. A file is read as predict reads rows of a table, and as an upload where the model is one
     of images, arrays or sequences.
     """
-    await to_thread.run_sync(service.storage_key, context, who, model_id)  # before the body is read
+    stored = await to_thread.run_sync(service.stored, context, who, reference)  # before the body is read
+    response.headers.update(stored.header)
     body, content_type = await request.body(), request.headers.get("content-type", "")
-    return await service.evaluate(context, who, model_id, body, content_type, target=target, ignore_extra=ignore_extra)
+    return await service.evaluate(context, who, stored.id, body, content_type, target=target, ignore_extra=ignore_extra)
 
 
-@router.delete("/{model_id}", status_code=204, summary="Delete a model")
-def delete_model(model_id: str, who: Writer, context: Service, session: WriteSession) -> None:
-    service.delete(session, context, who, model_id)
+@router.delete("/{model}", status_code=204, summary="Delete a model")
+def delete_model(reference: ModelReference, who: Writer, context: Service, session: WriteSession) -> None:
+    service.delete(session, context, who, reference)

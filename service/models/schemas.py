@@ -1,18 +1,103 @@
-"""Wire format of evaluations of models."""
+"""Wire format of models and their evaluations."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
+from service.labels import MAX_NOTES, LabelsPatch
+from service.models.tables import Model
+from service.registry.names import MAX_REFERENCE, Name
 from service.request_model import RequestModel
 
 Part = Literal["all", "train", "validation", "test"]
 Target = Field(None, max_length=300, pattern=r"^[^\x00]*$", description="Tables: the column with the answers.")
 
 
-DatasetId = Annotated[str, Field(min_length=1, max_length=40)]
+class LineageDataset(BaseModel):
+    """The bytes that a model was trained on; name, version and digest are null where only the id is known."""
+
+    id: str
+    name: str | None
+    version: int | None
+    sha256: str | None
+
+
+class LineageOut(BaseModel):
+    """What a model was made of. It is kept when the job, the dataset or a parent is deleted."""
+
+    job: str | None
+    dataset: LineageDataset | None
+    spec_sha256: str | None
+    """SHA-256 of the job's `resolved` spec without `name`, `labels` and `group`, as JSON with sorted keys and no spaces."""
+    parents: list[str]
+    """Models and datasets of weights that it began with; the members of an ensemble."""
+    trainkit: str | None
+    """The version that trained it."""
+
+
+class ModelOut(BaseModel):
+    """A trained model: one version of a name. One of a job without a name has neither name nor version."""
+
+    id: str
+    job: str | None
+    name: str | None
+    version: int | None
+    aliases: list[str]
+    """What `name@alias` means this version."""
+    kind: str
+    labels: dict[str, str]
+    notes: str | None
+    metrics: dict[str, Any]
+    lineage: LineageOut
+    manifest: dict[str, Any]
+    bytes: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class ModelPatch(RequestModel):
+    """What of a model may change: its files never do."""
+
+    name: Name | None = None
+    """Another name: the model becomes its next version."""
+    notes: str | None = Field(None, max_length=MAX_NOTES)
+    labels: LabelsPatch | None = None
+    """Labels to set, and null for those to remove."""
+
+    @field_validator("name", mode="after")
+    @classmethod
+    def named(cls, value: str | None) -> str | None:
+        if value is None:
+            raise ValueError("a name cannot be removed: give another one")
+        return value
+
+
+def model_out(row: Model, aliases: Sequence[str]) -> ModelOut:
+    """A row as scripts read it."""
+    unknown: dict[str, Any] = {"job": row.job_id, "dataset": None, "spec_sha256": None, "parents": [], "trainkit": None}
+    return ModelOut(
+        id=row.id,
+        job=row.job_id,
+        name=row.name or None,
+        version=row.version,
+        aliases=list(aliases),
+        kind=row.kind,
+        labels=row.labels,
+        notes=row.notes,
+        metrics=row.metrics,
+        lineage=LineageOut.model_validate(row.lineage or unknown),
+        manifest=row.manifest,
+        bytes=row.bytes,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+DatasetId = Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE)]
 
 
 class EvaluatedDataset(RequestModel):
@@ -26,7 +111,7 @@ class EvaluateIn(RequestModel):
     """Which dataset, and which part of it."""
 
     dataset: EvaluatedDataset
-    """The dataset's id, or an object with id and target."""
+    """The dataset's id or name, `name:version` or `name@alias`; or an object with that as `id`, and `target`."""
     part: Part = Field(
         "all", description="A part of the model's own split for its training dataset, else one that the dataset ships."
     )

@@ -1,4 +1,4 @@
-"""Rules of models: find, download, ask for predictions."""
+"""Rules of models: find, edit, download, ask for predictions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,15 @@ from service.body_limits import BODY_BYTES
 from service.context import Context
 from service.database import after_commit, reading
 from service.datasets import service as datasets
-from service.errors import HttpProblem, not_found
+from service.errors import HttpProblem
 from service.inference_requests.service import infer
 from service.keys.service import Principal
+from service.labels import merged_labels
 from service.models import repository
-from service.models.schemas import EvaluateIn
+from service.models.references import MODELS
+from service.models.schemas import EvaluateIn, ModelPatch
 from service.models.tables import Model
+from service.registry import service as registry
 from service.request_body import PARSERS, read_json
 from trainkit.spec.json_errors import json_reason
 
@@ -59,25 +63,54 @@ SEND_LABELLED = (
 )
 
 
-def find(session: Session, who: Principal, model_id: str) -> Model:
-    """The project's model. Raises a 404 problem."""
-    model = repository.get(session, who.project_id, model_id)
-    if model is None:
-        raise not_found("model", model_id)
-    return model
+def find(session: Session, who: Principal, reference: str) -> Model:
+    """The project's model of that id, name, `name:version` or `name@alias`. Raises a 404 problem."""
+    return registry.find(session, who.project_id, MODELS, reference)
 
 
-def delete(session: Session, context: Context, who: Principal, model_id: str) -> None:
-    """Delete a model and its files. Raises a 404 problem."""
-    model = find(session, who, model_id)
+def delete(session: Session, context: Context, who: Principal, reference: str) -> None:
+    """Delete a model and its files. Raises a 404 problem, and 409 while it has an alias."""
+    model = find(session, who, reference)
+    registry.check_not_aliased(session, who.project_id, MODELS, model, "deleted")
     after_commit(session, partial(context.storage.delete, model.storage_key))
     repository.delete(session, model)
 
 
-def storage_key(context: Context, who: Principal, model_id: str) -> str:
+def change(session: Session, who: Principal, reference: str, patch: ModelPatch) -> Model:
+    """Apply a merge patch of name, notes and labels. Raises a 404 problem, and 409 to rename one with an alias."""
+    model = find(session, who, reference)
+    changes: dict[str, Any] = {}
+    if patch.name is not None and patch.name != model.name:
+        version = registry.rename(session, who.project_id, MODELS, model, patch.name)
+        changes = {"name": patch.name, "version": version}
+    if "notes" in patch.model_fields_set and patch.notes != model.notes:
+        changes["notes"] = patch.notes
+    if patch.labels is not None and (labels := merged_labels(model.labels, patch.labels)) != model.labels:
+        changes["labels"] = labels
+    if changes:
+        repository.update_model(session, model.id, changes)
+        session.refresh(model)
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """The model that a reference meant when it was asked for."""
+
+    id: str
+    storage_key: str
+
+    @property
+    def header(self) -> dict[str, str]:
+        """The header that names it in an answer."""
+        return {"Trainkit-Model": self.id}
+
+
+def stored(context: Context, who: Principal, reference: str) -> StoredModel:
     """Where the model's files are. Raises a 404 problem."""
     with reading(context.sessions) as session:
-        return find(session, who, model_id).storage_key
+        model = find(session, who, reference)
+        return StoredModel(model.id, model.storage_key)
 
 
 async def predict(
@@ -197,14 +230,13 @@ def check_request(body: bytes, content_type: str) -> str:
     return kind
 
 
-def files_of(context: Context, who: Principal, model_id: str) -> tuple[str, Path]:
-    """(storage key, folder) of a model's files. Raises a 404 problem when they or the model are gone."""
-    with reading(context.sessions) as session:
-        key = find(session, who, model_id).storage_key
-    folder = context.storage.local_path(key)
+def files_of(context: Context, who: Principal, reference: str) -> tuple[StoredModel, Path]:
+    """The model and the folder of its files. Raises a 404 problem when they or the model are gone."""
+    model = stored(context, who, reference)
+    folder = context.storage.local_path(model.storage_key)
     if not all((folder / name).exists() for name in FILES):
         raise HttpProblem(404, "files_missing", "The model's files are gone from storage.")
-    return key, folder
+    return model, folder
 
 
 async def onnx_file(context: Context, who: Principal, key: str) -> Path:

@@ -36,15 +36,16 @@ def _schema() -> dict[str, Any]:
 
 @router.post("/specs:validate", response_model=ValidOut, openapi_extra=SPEC_BODY, summary="Check a spec; nothing else")
 def validate_spec(who: Reader, document: Document, context: Service, session: ReadSession) -> ValidOut:
-    spec, dataset, resolved = service.check(session, who, document, limits_of(session, context.settings))
+    checked = service.check(session, who, document, limits_of(session, context.settings))
+    resolved = checked.resolved
     if resolved is None:
         waiting = "the dataset is still being checked: only the spec itself was looked at"
         warning = WarningOut(pointer="/dataset", code="dataset_not_ready", message=waiting, hint="Ask again.")
-        return ValidOut(spec=spec.model_dump(mode="json"), warnings=[warning], estimate=None)
+        return ValidOut(spec=checked.spec.model_dump(mode="json"), warnings=[warning], estimate=None)
     return ValidOut(
         spec=resolved.spec.model_dump(mode="json"),
         warnings=[WarningOut.model_validate(warning.as_dict()) for warning in resolved.warnings],
-        estimate=EstimateOut.model_validate(estimate(resolved, DatasetFacts.model_validate(dataset.facts))),
+        estimate=EstimateOut.model_validate(estimate(resolved, DatasetFacts.model_validate(checked.dataset.facts))),
     )
 
 
@@ -61,11 +62,12 @@ async def init_report(
     def check() -> tuple[str, bytes]:
         # a session of its own: none is held while a worker makes the report
         with reading(context.sessions) as session:
-            _, dataset, resolved = service.check(session, who, document, limits_of(session, context.settings))
-            if resolved is None or dataset.prepared_key is None:
+            checked = service.check(session, who, document, limits_of(session, context.settings))
+            resolved, key = checked.resolved, checked.dataset.prepared_key
+            if resolved is None or key is None:
                 raise HttpProblem(409, "not_ready", "The dataset is still being checked.", headers={"Retry-After": "1"})
             payload = {"spec": resolved.spec.model_dump(mode="json"), "format": format}
-            return dataset.prepared_key, json.dumps(payload).encode()
+            return key, json.dumps(payload).encode()
 
     key, payload = await to_thread.run_sync(check)
     answer = await infer(context, who, "init_report", key, payload, "application/json")

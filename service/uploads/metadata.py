@@ -15,6 +15,7 @@ from service.datasets.schemas import read_options_of
 from service.datasets.service import DatasetMetadata
 from service.errors import HttpProblem
 from service.problem_types import ProblemCode
+from service.registry.names import MAX_NAME, as_name, check_name
 from trainkit.spec.facts import DATASET_KINDS
 from trainkit.spec.problems import pointer_tokens, problems_from_validation
 from trainkit.spec.read_options import ReadOptions
@@ -90,11 +91,12 @@ def dataset_metadata(value: str | None) -> DatasetMetadata:
     """Return `name`, `kind`, `target`, `filename` and the read options of `Upload-Metadata`; other keys are ignored."""
     values = pairs(value)
     filename = CONTROL.sub("", values.get("filename", "").replace("\\", "/").rsplit("/", 1)[-1])[:300]
-    name = values.get("name") or filename.split(".")[0][:200] or "dataset"
-    if CONTROL.search(name) or "/" in name or "\\" in name or len(name) > 200:
-        raise _invalid(
-            "name", "has a control character or a slash, or more than 200 characters.", "Choose another name."
-        )
+    name = values.get("name") or as_name(filename.split(".")[0]) or "dataset"
+    try:
+        if len(check_name(name)) > MAX_NAME:
+            raise ValueError(f"it has more than {MAX_NAME} characters: choose a shorter one")
+    except ValueError as error:
+        raise _invalid("name", f"{error}.", "") from None
     kind = values.get("kind") or None
     if kind is not None and kind not in DATASET_KINDS:
         raise _invalid(

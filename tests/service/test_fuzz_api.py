@@ -139,8 +139,8 @@ def known(served: Served) -> dict[str, str]:
     plan = {"kind": "kfold", "folds": 2, "spec": {"dataset": dataset, "model": "mlp"}}
     return {
         "job_id": job,
-        "model_id": model,
-        "dataset_id": dataset,
+        "model": model,
+        "dataset": dataset,
         "upload_id": upload,
         "webhook_id": webhook,
         "delivery_id": served.client.post(f"/v1/webhooks/{webhook}/test").json()["id"],
@@ -188,7 +188,7 @@ def use_known(case: Case, known: dict[str, str]) -> None:
         case.path_parameters.update({name: known[name] for name in case.path_parameters or {} if name in known})
     for body in (case.body, case.body.get("spec") if isinstance(case.body, dict) else None):
         if isinstance(body, dict) and isinstance(body.get("dataset"), str) and 1 <= len(body["dataset"]) <= 128:
-            body["dataset"] = known["dataset_id"]
+            body["dataset"] = known["dataset"]
 
 
 def check(case: Case, response: Any) -> None:
@@ -241,7 +241,7 @@ def test_chains_of_requests(schema: Any, served: Served, known: dict[str, str]) 
         def before_call(self, case: Case) -> None:
             for body in (case.body, case.body.get("spec") if isinstance(case.body, dict) else None):
                 if isinstance(body, dict) and "dataset" in body:
-                    body["dataset"] = known["dataset_id"]
+                    body["dataset"] = known["dataset"]
             sent[case.operation.label] += 1
 
         def get_call_kwargs(self, case: Case) -> dict[str, Any]:

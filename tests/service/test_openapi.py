@@ -12,6 +12,7 @@ from service.auth import is_open
 from service.settings import Settings
 
 METHODS = ("get", "put", "post", "patch", "delete")
+NAMED = ("datasets/{dataset}", "models/{model}")
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +38,10 @@ def test_every_route_of_the_contract_is_there(document: dict[str, Any]) -> None:
         "PUT /v1/datasets",
         "POST /v1/datasets",
         "GET /v1/datasets",
-        "GET /v1/datasets/{dataset_id}",
-        "DELETE /v1/datasets/{dataset_id}",
-        "GET /v1/datasets/{dataset_id}/report",
-        "GET /v1/datasets/{dataset_id}/preview.png",
+        "GET /v1/datasets/{dataset}",
+        "DELETE /v1/datasets/{dataset}",
+        "GET /v1/datasets/{dataset}/report",
+        "GET /v1/datasets/{dataset}/preview.png",
         "POST /v1/specs:validate",
         "POST /v1/jobs",
         "GET /v1/jobs",
@@ -58,10 +59,13 @@ def test_every_route_of_the_contract_is_there(document: dict[str, Any]) -> None:
         f"GET {job}/recommendation",
         "GET /v1/diagnosis/scorecard",
         "GET /v1/models",
-        "GET /v1/models/{model_id}",
-        "GET /v1/models/{model_id}/download",
-        "POST /v1/models/{model_id}/predict",
-        "POST /v1/models/{model_id}/evaluate",
+        "GET /v1/models/{model}",
+        "GET /v1/models/{model}/download",
+        "PATCH /v1/models/{model}",
+        *(f"{method} /v1/{kind}/aliases/{{alias}}" for method in ("PUT", "DELETE") for kind in NAMED),
+        *(f"GET /v1/{kind}/aliases" for kind in NAMED),
+        "POST /v1/models/{model}/predict",
+        "POST /v1/models/{model}/evaluate",
         "GET /v1/catalog",
         "GET /v1/workers",
         "GET /v1/keys",

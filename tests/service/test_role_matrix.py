@@ -58,6 +58,7 @@ BODIES: dict[str, Any] = {
     "decisions:simulate": {},
     "{project_id}": {"settings": {}},
     "{webhook_id}": {"active": True},
+    "{model}": {"notes": "x"},
 }
 HEADERS: dict[str, dict[str, str]] = {
     "patch /v1/uploads/{upload_id}": {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"},
@@ -79,7 +80,13 @@ def expected_roles(method: str, path: str) -> frozenset[str]:
 
 
 def filled(path: str, ids: dict[str, str] | None = None) -> str:
-    for name, value in {"plot": "curves", "name": "log.txt", "index": "0", **(ids or {})}.items():
+    for name, value in {
+        "plot": "curves",
+        "name": "log.txt",
+        "index": "0",
+        "alias": "production",
+        **(ids or {}),
+    }.items():
         path = path.replace(f"{{{name}}}", value)
     return path.replace("{", "x").replace("}", "")
 
@@ -155,8 +162,8 @@ def test_another_project_s_things_are_not_found_by_any_operation(service: Served
     plan = {"kind": "kfold", "folds": 2, "spec": {"dataset": dataset, "model": "mlp"}}
     ids = {
         "job_id": job,
-        "model_id": model,
-        "dataset_id": dataset,
+        "model": model,
+        "dataset": dataset,
         "upload_id": begun(client, 1000).rsplit("/", 1)[1],
         "webhook_id": webhook,
         "delivery_id": client.post(f"/v1/webhooks/{webhook}/test").json()["id"],
