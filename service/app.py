@@ -20,6 +20,7 @@ from service.background.lease_watcher import watch_leases
 from service.body_limits import BodyLimits
 from service.catalog import routes as catalog
 from service.context import Context
+from service.cors import CrossOrigin, checked_origin
 from service.database import MAX_CONNECTIONS, make_engine
 from service.datasets import alias_routes as dataset_aliases
 from service.datasets import routes as datasets
@@ -58,6 +59,7 @@ from service.settings import Settings
 from service.simulation import routes as decisions
 from service.specs import routes as specs
 from service.storage import Storage
+from service.stream_tickets import routes as stream_tickets
 from service.uploads import routes as uploads
 from service.usage import routes as usage
 from service.webhooks import routes as webhooks
@@ -112,6 +114,7 @@ def api_router() -> APIRouter:
         projects,
         usage,
         webhooks,
+        stream_tickets,
     ):
         router.include_router(room.router, dependencies=every_route)
     return router
@@ -191,6 +194,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # read here, so that a wrong setting stops the start; a middleware is made at the first request
     app.add_middleware(RequestHeaders, allowed_hosts=[host_pattern(name) for name in settings.allowed_hosts])
     app.add_middleware(RequestInstrumentation)
+    if origins := [checked_origin(name) for name in settings.cors_origins]:
+        app.add_middleware(CrossOrigin, origins=origins)
     app.add_middleware(SecurityHeaders)
     proxies, root_path = TrustedProxies(settings.trusted_proxies), checked_root_path(settings.root_path)
     app.add_middleware(ProxyHeaders, trusted=proxies, root_path=root_path)

@@ -19,11 +19,13 @@ from service.http_server.connections import address_of
 from service.keys.service import FORM, ExpiredKeyError, Principal, authenticate, touch
 from service.problem_types import PROBLEM_TYPES
 from service.roles import OPERATOR, Role, includes
+from service.stream_tickets import service as stream_tickets
 from service.wrong_keys import WrongKeys
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/ui", "/docs"})
 OPEN_FOLDERS = ("/ui/", "/docs/")
 METRICS_PATH = "/metrics"
+STREAM = "/stream"
 KEEP_SECONDS = 2.0
 """How long a checked key is believed without asking the database again: revoking takes effect within this time."""
 TOUCH_SECONDS = 60.0
@@ -71,6 +73,10 @@ class Authentication:
     async def _principal(self, scope: Scope) -> Principal:
         """Return who asks. Raises a 401 problem, or 429 after too many wrong keys."""
         header = next((value for name, value in scope["headers"] if name == b"authorization"), None)
+        if scope["path"].endswith(STREAM):
+            scope["query_string"], tickets = stream_tickets.without_ticket(scope["query_string"])
+            if header is None and tickets:
+                return await self._ticket_holder(scope, tickets)
         if header is None:
             raise unauthorized("key_missing")
         kind, _, key = header.decode("latin-1").partition(" ")
@@ -105,6 +111,21 @@ class Authentication:
         self._known[key] = (time.monotonic() + KEEP_SECONDS, principal)
         return principal
 
+    async def _ticket_holder(self, scope: Scope, tickets: list[str]) -> Principal:
+        """Return who asks by a stream ticket. Raises a 401 problem, or 429 after too many wrong keys and tickets."""
+        principal, address = None, address_of(scope.get("client"))
+        self._wrong_keys.check_address(address)
+        if len(tickets) == 1 and scope["method"] in ("GET", "HEAD"):
+            principal = await to_thread.run_sync(self._redeem, tickets[0], scope["path"])
+        if principal is None:
+            self._wrong_keys.count(address)
+            raise unauthorized("ticket_invalid")
+        return principal
+
+    def _redeem(self, ticket: str, path: str) -> Principal | None:
+        with reading(self.sessions) as session:
+            return stream_tickets.redeem(session, ticket, path, self._max_key_days)
+
     def _ask(self, key: str, address: str | None) -> Principal | None:
         # a wrong key only reads: guessing must not keep writers waiting
         with reading(self.sessions) as session:
@@ -128,7 +149,9 @@ def is_open(path: str) -> bool:
     return path in OPEN_PATHS or (path.startswith(OPEN_FOLDERS) and ".." not in path)
 
 
-def unauthorized(code: Literal["key_missing", "key_malformed", "key_invalid", "key_expired"]) -> HttpProblem:
+def unauthorized(
+    code: Literal["key_missing", "key_malformed", "key_invalid", "key_expired", "ticket_invalid"],
+) -> HttpProblem:
     """401, with what is wrong with the key and the way to do it right (RFC 6750)."""
     about = PROBLEM_TYPES[code]
     challenge = 'Bearer realm="trainkit"'

@@ -28,6 +28,7 @@ NOISY = ("celery.app.trace", "celery.worker.strategy", "alembic")
 ONLY_JSON = frozenset({"worker"})
 """In text the number of the process says it already."""
 SECRETS = (
+    (re.compile(r"\bst_([0-9a-z]{8})_[0-9]+_[0-9a-f]+"), r"st_\1_***"),
     (re.compile(r"\btk_([0-9a-z]{8})_[0-9A-Za-z]+"), r"tk_\1_***"),
     (re.compile(r"(?i)\b(bearer|basic) [A-Za-z0-9._~+/=-]{8,}"), r"\1 ***"),
     (re.compile(r"(\w://[^\s:/@]*):[^\s/@]+@"), r"\1:***@"),

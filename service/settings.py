@@ -86,6 +86,8 @@ class Settings:
     """Names, separated by `,`, that the header `Host` may have: `*` any; empty: any, but over loopback its own names."""
     root_path: str = ""
     """Path below which a proxy serves the API, such as `/trainkit`; whether the proxy removes it or not."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins, separated by `,`, whose pages may call the API, such as `https://app.example.com`; empty: none."""
     public_openapi: bool = False
     """Whether `/openapi.json` needs no key: `1` or `0`."""
     trusted_proxies: tuple[str, ...] = LOOPBACK
@@ -185,6 +187,9 @@ class Settings:
                 name.strip() for name in env.get("TRAINKIT_ALLOWED_HOSTS", "").split(",") if name.strip()
             ),
             root_path=env.get("TRAINKIT_ROOT_PATH", ""),
+            cors_origins=tuple(
+                name.strip() for name in env.get("TRAINKIT_CORS_ORIGINS", "").split(",") if name.strip()
+            ),
             public_openapi=_switch(env, "TRAINKIT_PUBLIC_OPENAPI"),
             trusted_proxies=_trusted_proxies(env.get("TRAINKIT_TRUSTED_PROXIES", "")),
             predict_seconds=float(env.get("TRAINKIT_PREDICT_SECONDS", "60")),

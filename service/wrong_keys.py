@@ -43,6 +43,11 @@ class WrongKeys:
         if wait and hash_of(key) not in await self._hashes_in_use():
             raise too_many_wrong_keys(wait)
 
+    def check_address(self, address: str) -> None:
+        """Raise a 429 problem where too many wrong keys came from the address: for what is no key, such as a ticket."""
+        if self._per_minute and not (rate := self._rates.look(address, self._per_minute)).allowed:
+            raise too_many_wrong_keys(rate.retry_after)
+
     def count(self, address: str) -> None:
         """Count a wrong key."""
         if self._per_minute:

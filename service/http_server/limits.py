@@ -6,6 +6,7 @@ import resource
 from dataclasses import dataclass, field
 from functools import cache, partial
 
+from service.cors import checked_origin
 from service.proxy_headers import TrustedProxies, checked_root_path
 from service.settings import Settings
 
@@ -41,6 +42,7 @@ class ConnectionLimits:
     head_seconds: float
     trusted: TrustedProxies = field(default_factory=partial(TrustedProxies, ()))
     root_path: str = ""
+    cors_origins: frozenset[str] = frozenset()
 
 
 def capacity(configured: int) -> int:
@@ -61,4 +63,5 @@ def connection_limits() -> ConnectionLimits:
         settings.request_head_seconds,
         TrustedProxies(settings.trusted_proxies),
         checked_root_path(settings.root_path),
+        frozenset(map(checked_origin, settings.cors_origins)),
     )

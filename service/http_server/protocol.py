@@ -16,6 +16,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from service.cors import headers_for as cors_headers
 from service.errors import MEDIA_TYPE, HttpProblem
 from service.http_server.connections import ConnectionTable, address_of
 from service.http_server.limits import (
@@ -272,6 +273,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         if self._running is not None:
             self._hang_up(self._running)
+        origin = next((value.decode("latin-1") for name, value in self.headers or () if name == b"origin"), None)
+        problem.headers.update(cors_headers(origin, self.table.limits.cors_origins))
         self.transport.write(problem_response(problem, self.table.limits.root_path))
         # closed at once, the client would get a reset instead of the answer while it still sends
         if self.transport.can_write_eof():

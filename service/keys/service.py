@@ -91,7 +91,12 @@ def authenticate(session: Session, presented: str, max_days: int = 0) -> Princip
     key_id, secret = match.groups() if match else ("-" * 8, "-")
     key = repository.key(session, key_id)
     right = hmac.compare_digest(_hash(secret), key.secret_hash if key else _hash("no such key"))
-    if key is None or not right or key.revoked_at is not None:
+    return principal_of(session, key, max_days) if key is not None and right else None
+
+
+def principal_of(session: Session, key: ApiKey, max_days: int = 0) -> Principal | None:
+    """The key's principal; None for one that is revoked. Raises ExpiredKeyError."""
+    if key.revoked_at is not None:
         return None
     end = expiry(key, max_days)
     if end is not None and end <= db_time(session):

@@ -38,7 +38,15 @@ EXCEPTIONS: dict[tuple[str, str], frozenset[str]] = {
     ("patch", "/v1/projects/{project_id}"): MANAGER,
 }
 """Which role opens what is neither a read (viewer) nor a write (developer): one of those named."""
-READS_BY_POST = (":validate", ":init-report", ":simulate", "/predict", "/evaluate", "/augmentation-preview.png")
+READS_BY_POST = (
+    ":validate",
+    ":init-report",
+    ":simulate",
+    "/predict",
+    "/evaluate",
+    "/augmentation-preview.png",
+    "/stream-tickets",
+)
 WITHOUT_A_KEY = {
     "none": {},
     "no scheme": {"Authorization": "tk_abcdefgh_x"},

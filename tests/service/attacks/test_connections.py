@@ -268,6 +268,7 @@ def test_behind_a_proxy_each_client_has_its_own_limit_of_connections(start_api: 
         TRAINKIT_REQUEST_HEAD_SECONDS="30",
         TRAINKIT_BODY_IDLE_SECONDS="30",
         TRAINKIT_ROOT_PATH="/trainkit",
+        TRAINKIT_CORS_ORIGINS="https://app.example.com",
     )
     key = api.key()
 
@@ -284,6 +285,11 @@ def test_behind_a_proxy_each_client_has_its_own_limit_of_connections(start_api: 
             answer = api.send(request("GET", "/v1/jobs", key, X_Forwarded_For=same))
             assert_refused(answer, 429, "too_many_connections")
             assert answer.document["type"] == "/trainkit/docs/errors#too_many_connections"
+            assert answer.headers["vary"] == "Origin"
+        from_page = {"X_Forwarded_For": "198.51.100.1", "Origin": "https://app.example.com"}
+        answer = api.send(request("GET", "/v1/jobs", key, **from_page))
+        assert_refused(answer, 429, "too_many_connections")
+        assert answer.headers["access-control-allow-origin"] == from_page["Origin"]
         # an IPv6 client is its network
         assert status("2001:db8:1:2:ffff::2") == 429
         # its health is answered, other clients are served, and so is who comes past the proxy
