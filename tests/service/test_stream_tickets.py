@@ -178,3 +178,20 @@ def test_a_ticket_is_never_logged_or_traced(
     assert [record for record in ours if signature in record.getMessage()] == []
     line = logging.LogRecord("x", logging.INFO, "x", 1, f"GET {found['url']}", (), None)
     assert signature not in TextLines().format(line)
+
+
+@SQLITE
+def test_guessing_tickets_counts_as_guessing_keys(settings: Settings) -> None:
+    app = create_app(replace(settings, max_wrong_keys_per_minute=5))
+    service = Served(app, TestClient(app), app.state.context)
+    service.client = service.client_for("default")
+    job = service.submit()
+    service.finish(service.claim())
+    right = ticket_for(service.client, f"/v1/jobs/{job}/stream")["url"]
+    bare = TestClient(app)
+    codes = [bare.get(f"/v1/jobs/{job}/stream?ticket=st_{'0' * 8}_1_{'0' * 64}").status_code for _ in range(8)]
+    assert codes == [401] * 5 + [429] * 3
+    assert bare.get(right).status_code == 429
+    assert TestClient(app, client=("198.51.100.9", 1)).get(right).status_code == 200
+    assert service.client.get("/v1/jobs").status_code == 200
+    app.state.context.engine.dispose()
