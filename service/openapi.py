@@ -12,20 +12,29 @@ from fastapi import FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute, iter_route_contexts
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from service.auth import Needs, is_open
 from service.datasets.schemas import SourceIn
 from service.errors import MEDIA_TYPE, TITLES, ProblemDocument
-from service.models.schemas import EvaluateIn
+from service.models.schemas import EvaluateIn, ImageForm, PredictIn
+from service.openapi_examples import add_examples
 from service.proxy_headers import root_path_of
 from service.recommendations.schemas import FromDiagnosisIn
+from service.response_model import STANDS_FOR
 from trainkit.spec import JobSpec
-from trainkit.spec.early_stop import RuleSet
+from trainkit.spec.early_stop import EarlyStopRule, RuleSet
 from trainkit.spec.experiments import ExperimentSpec
+from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.json_schema import completed
+from trainkit.spec.read_options import ReadOptions
 
 REFERENCE = "#/components/schemas/{model}"
+REFERRED_TO: tuple[type[BaseModel], ...] = (
+    *(ProblemDocument, JobSpec, RuleSet, DatasetFacts, ReadOptions),
+    *(FromDiagnosisIn, EvaluateIn, PredictIn, ImageForm, SourceIn),
+)
+"""Components that routes name and FastAPI does not see."""
 METHODS = frozenset({"get", "put", "post", "delete", "patch", "head", "options"})
 DESCRIPTION = """\
 Submit a job spec and a dataset; workers train; metrics stream back; rules, dashboards and scripts stop jobs early.
@@ -152,24 +161,29 @@ def describe(app: FastAPI) -> dict[str, Any]:
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     components["headers"] = HEADERS
-    for model in (ProblemDocument, JobSpec, RuleSet, FromDiagnosisIn, EvaluateIn, SourceIn):
+    for model in REFERRED_TO:
         _add(schemas, model.__name__, model.model_json_schema(ref_template=REFERENCE))
-    _add(schemas, "ExperimentSpec", TypeAdapter(ExperimentSpec).json_schema(ref_template=REFERENCE))
+    unions: dict[str, Any] = {"ExperimentSpec": ExperimentSpec, "EarlyStopRule": EarlyStopRule}
+    for name, union in unions.items():
+        _add(schemas, name, TypeAdapter(union).json_schema(ref_template=REFERENCE))
     routes = {(method, context.path_format): context.original_route for method, context in _routes(app)}
     for path, method, operation in operations(document):
         operation["operationId"] = camel_case(routes[method, path].name)
         if "security" in operation:
-            # one entry for each role that is enough; none in it: whoever has a key
-            roles = dict.fromkeys(_required_roles(routes[method, path].dependant))
-            operation["security"] = [{"key": [role]} for role in roles] or [{"key": []}]
+            # roles are for OAuth 2 in the eyes of many tools: those that are enough stand beside; without, any key is
+            operation["security"] = [{"key": []}]
+            if roles := list(dict.fromkeys(_required_roles(routes[method, path].dependant))):
+                operation["x-required-roles"] = roles
         _parameters(operation)
         _forms(operation, schemas)
         _problems(path, method, operation)
         _response_headers(path, operation)
+        add_examples(operation)
     # FastAPI's form of a validation error, which this service never answers with
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    return completed(document)
+    document = _without_titles(_with_components(completed(document)))
+    return _renamed(document)
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -188,6 +202,101 @@ def camel_case(name: str) -> str:
 def _required_roles(dependant: Dependant) -> tuple[str, ...]:
     found = dependant.call.roles if isinstance(dependant.call, Needs) else ()
     return found + tuple(role for inner in dependant.dependencies for role in _required_roles(inner))
+
+
+COMPONENT_NAMES = {
+    "BestOut": "BestTrial",
+    "Body_create_dataset_v1_datasets_post": "DatasetForm",
+    "Cost": "SimulatedCost",
+    "EventOut": "JobEvent",
+    "Expected": "ExpectedEffect",
+    "LimitsIn": "ProjectLimitsPatch",
+    "LimitsOut": "ProjectLimits",
+    "LogsOut": "LogLines",
+    "MessageOut": "WebhookMessage",
+    "MetricsOut": "MetricRows",
+    "ParentOut": "ParentJob",
+    "ProgressOut": "JobProgress",
+    "ResultOut": "JobResult",
+    "ResultsOut": "ExperimentResults",
+    "RulesetOut": "RulesetOutcomes",
+    "RuntimeOut": "JobRuntime",
+    "SettingsIn": "ProjectSettingsPatch",
+    "SettingsOut": "ProjectSettings",
+    "ProjectIn": "ProjectPatch",
+    "ValidOut": "ValidatedSpec",
+    "WarningOut": "SpecWarning",
+}
+"""Names of components that do not follow the rule of `client_name`."""
+GENERIC = {"Page": "Page", "Cursor": "Page", "Listing": "List"}
+
+
+def client_name(name: str) -> str:
+    """Return a component's name for clients: `JobOut` is `Job`, `StopIn` is `StopRequest`, `Page_JobOut_` is `JobPage`."""
+    if name in COMPONENT_NAMES:
+        return COMPONENT_NAMES[name]
+    if match := re.fullmatch(r"(Page|Cursor|Listing)_(\w+)_", name):
+        return client_name(match[2]) + GENERIC[match[1]]
+    if name.endswith("Out"):
+        return name.removesuffix("Out")
+    return re.sub(r"In$", "Request", name)
+
+
+def _renamed(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with the components named for clients. Raises ValueError where two would have one name."""
+    schemas = document["components"]["schemas"]
+    names = {name: client_name(name) for name in schemas}
+    # in many languages each is a file, and many disks do not tell upper from lower case
+    folded = [name.lower() for name in names.values()]
+    if twice := {name for name in folded if folded.count(name) > 1}:
+        raise ValueError(f"several components would be named {', '.join(sorted(twice))}; rename a class")
+    prefix = REFERENCE.format(model="")
+
+    def renamed(node: Any) -> Any:
+        if isinstance(node, list):
+            return [renamed(item) for item in node]
+        if isinstance(node, dict):
+            return {key: renamed(value) for key, value in node.items()}
+        if isinstance(node, str) and node.startswith(prefix):
+            return prefix + names[node.removeprefix(prefix)]
+        return node
+
+    document = renamed(document)
+    document["components"]["schemas"] = {
+        names[name]: schema for name, schema in document["components"]["schemas"].items()
+    }
+    return document
+
+
+def _with_components(node: Any) -> Any:
+    """Put a reference where a schema says which component stands for it."""
+    if isinstance(node, list):
+        return [_with_components(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if component := node.get(STANDS_FOR):
+        rest = {name: value for name, value in node.items() if name not in (STANDS_FOR, "type", "title")}
+        return {"$ref": REFERENCE.format(model=component), **rest}
+    return {name: _with_components(value) for name, value in node.items()}
+
+
+def _without_titles(node: Any, *, is_schema: bool = False) -> Any:
+    """Leave out the titles that pydantic makes of the names of fields: generators take them for names of classes."""
+    if isinstance(node, list):
+        return [_without_titles(item, is_schema=is_schema) for item in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {}
+    for name, value in node.items():
+        if is_schema and name == "title" and isinstance(value, str):
+            continue
+        if name in ("examples", "example", "default", "const", "enum"):
+            kept[name] = value
+        elif name in ("properties", "schemas", "patternProperties", "$defs") and isinstance(value, dict):
+            kept[name] = {key: _without_titles(schema, is_schema=True) for key, schema in value.items()}
+        else:
+            kept[name] = _without_titles(value, is_schema=is_schema or name == "schema")
+    return kept
 
 
 def _routes(app: FastAPI) -> Iterator[tuple[str, Any]]:

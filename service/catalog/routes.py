@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from service.auth import Reader
+from service.catalog.schemas import CatalogOut
 from trainkit.spec.catalog import catalog
 
 router = APIRouter(prefix="/v1", tags=["catalog"])
@@ -16,7 +17,8 @@ _catalog = cache(catalog)
 
 @router.get(
     "/catalog",
-    response_model=dict[str, Any],
+    response_model=CatalogOut,
+    response_model_exclude_unset=True,
     summary="Every model, optimizer, augmentation, rule ... with schema, default, description",
 )
 def get_catalog(who: Reader) -> dict[str, Any]:

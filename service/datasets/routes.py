@@ -20,6 +20,7 @@ from service.datasets import repository, service
 from service.datasets.receive import Receiver, check_digest, parse_digest
 from service.datasets.schemas import (
     DatasetOut,
+    DatasetReportOut,
     PreviewIn,
     RereadIn,
     SourceIn,
@@ -122,7 +123,7 @@ FormOptions = Annotated[dict[str, Any] | None, Depends(form_options)]
     openapi_extra=RAW_BODY,
     summary="Upload a dataset (raw body, streamed)",
 )
-async def put_dataset(
+async def upload_dataset(
     request: Request,
     response: Response,
     who: Writer,
@@ -187,7 +188,7 @@ class FormRoute(SessionRoute):
         return handle_bounded
 
 
-async def post_dataset(
+async def create_dataset(
     response: Response,
     who: Writer,
     context: Service,
@@ -206,7 +207,7 @@ async def post_dataset(
 
 router.add_api_route(
     "",
-    post_dataset,
+    create_dataset,
     methods=["POST"],
     status_code=201,
     response_model=DatasetOut,
@@ -285,8 +286,13 @@ def reread_dataset(
     return dataset_out(dataset)
 
 
-@router.get("/{dataset}/report", response_model=dict[str, Any], summary="What the check found")
-def get_report(reference: DatasetReference, who: Reader, session: ReadSession) -> dict[str, Any]:
+@router.get(
+    "/{dataset}/report",
+    response_model=DatasetReportOut,
+    response_model_exclude_unset=True,
+    summary="What the check found",
+)
+def get_dataset_report(reference: DatasetReference, who: Reader, session: ReadSession) -> dict[str, Any]:
     dataset = service.find(session, who, reference)
     if dataset.state in ("uploading", "validating"):
         raise HttpProblem(409, "not_checked_yet", "The dataset is still being checked.", headers={"Retry-After": "1"})
@@ -294,7 +300,7 @@ def get_report(reference: DatasetReference, who: Reader, session: ReadSession) -
 
 
 @router.get("/{dataset}/preview.png", response_class=Response, responses=PNG, summary="A labelled contact sheet")
-async def get_preview(reference: DatasetReference, who: Reader, context: Service) -> Response:
+async def get_dataset_preview(reference: DatasetReference, who: Reader, context: Service) -> Response:
     key = await to_thread.run_sync(_prepared_key, context, who, reference)
     answer = await infer(context, who, "dataset_preview", key, b"{}", "application/json")
     return Response(answer.body, media_type=answer.media_type)
@@ -306,7 +312,7 @@ async def get_preview(reference: DatasetReference, who: Reader, context: Service
     responses=PNG,
     summary="20 variants of one sample under a spec's `augment`",
 )
-async def augmentation_preview(
+async def preview_augmentation(
     reference: DatasetReference, who: Reader, context: Service, preview: Annotated[PreviewIn, Body()]
 ) -> Response:
     key = await to_thread.run_sync(_prepared_key, context, who, reference)

@@ -7,17 +7,27 @@ from datetime import datetime
 from typing import Any, Literal
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from service.datasets.tables import DatasetVersion
 from service.registry.names import Name
 from service.request_model import RequestModel
+from service.response_model import FactsDocument, FailureOut, ReadOptionsDocument, ResponseModel
 from trainkit.spec.augment import AugmentStep
 from trainkit.spec.facts import ColumnFacts, DatasetKind, holds_classes
 from trainkit.spec.read_options import ReadOptions
 
 
-class DatasetOut(BaseModel):
+class CheckProgressOut(ResponseModel):
+    """How far the check of a dataset has come."""
+
+    samples: int | None = None
+    """Samples that were read."""
+    bytes: int | None = None
+    """Bytes that were copied from the dataset's source."""
+
+
+class DatasetOut(ResponseModel):
     """A dataset: one immutable version of a name."""
 
     id: str
@@ -25,19 +35,83 @@ class DatasetOut(BaseModel):
     version: int
     kind: str | None
     target: str | None
-    read_options: dict[str, Any] | None
+    read_options: ReadOptionsDocument | None
+    """How the file is read, where that was said."""
     state: Literal["uploading", "validating", "ready", "invalid"]
     phase: str | None
-    progress: dict[str, Any] | None
+    progress: CheckProgressOut | None
     sha256: str | None
     bytes: int
     samples: int | None
     classes: list[str] | None
-    error: dict[str, Any] | None
+    error: FailureOut | None
     aliases: list[str]
     """What `name@alias` means this version."""
     created_at: datetime
     updated_at: datetime
+
+
+class FindingOut(ResponseModel):
+    """Something about the data that is worth knowing before training."""
+
+    severity: Literal["error", "warning", "info"]
+    code: str
+    message: str
+    where: str
+    """A file, row or column; empty where it is about the whole."""
+
+
+class UnreadableOut(ResponseModel):
+    """A file or row that was left out."""
+
+    where: str
+    reason: str
+
+
+class DataProblemOut(ResponseModel):
+    """Why the dataset is invalid."""
+
+    where: str
+    code: str
+    message: str
+    hint: str
+
+
+class ReportColumnOut(ResponseModel):
+    """A column of the table and how it is read; with its facts where it is one that a job can use."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+    read_as: str | None = None
+    summary: str | None = None
+
+
+class DatasetReportOut(ResponseModel):
+    """What the check found. Which further fields there are depends on the kind of dataset."""
+
+    model_config = ConfigDict(extra="allow")
+    facts: FactsDocument | None
+    """What is known of the dataset without opening it; null of an invalid one."""
+    error: FailureOut | None
+    errors: list[DataProblemOut] = []
+    """Of an invalid dataset."""
+    kind: str | None = None
+    detected_because: str | None = None
+    samples: int | None = None
+    classes: dict[str, int] | None = None
+    """Samples of each class; null for numbers, and for tables without a target."""
+    splits: dict[str, int] | None = None
+    """Samples of each part that the dataset ships; null where it ships none."""
+    classes_by_split: dict[str, dict[str, int]] = {}
+    findings: list[FindingOut] = []
+    """The most severe first."""
+    unreadable: list[UnreadableOut] = []
+    columns: list[ReportColumnOut] = []
+    column_statistics: dict[str, dict[str, float]] = {}
+    """Of each numeric column: mean, std, min, q1, median, q3, max."""
+    channel_means: list[float] = []
+    """Of images, on the scale from 0 to 1."""
+    channel_stds: list[float] = []
 
 
 def read_options_of(values: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -102,22 +176,24 @@ def _classes(facts: Mapping[str, Any]) -> list[str] | None:
 
 def dataset_out(row: DatasetVersion, aliases: Sequence[str] = ()) -> DatasetOut:
     """Map a row to the wire format."""
-    return DatasetOut(
-        id=row.id,
-        name=row.name,
-        version=row.version,
-        kind=row.kind,
-        target=row.target,
-        read_options=row.read_options,
-        state=row.state,
-        phase=row.phase,
-        progress=row.progress,
-        sha256=row.blob_sha256,
-        bytes=row.bytes,
-        samples=row.samples,
-        classes=_classes(row.facts or {}),
-        error=row.error,
-        aliases=list(aliases),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
+    return DatasetOut.model_validate(
+        {
+            "id": row.id,
+            "name": row.name,
+            "version": row.version,
+            "kind": row.kind,
+            "target": row.target,
+            "read_options": row.read_options,
+            "state": row.state,
+            "phase": row.phase,
+            "progress": row.progress,
+            "sha256": row.blob_sha256,
+            "bytes": row.bytes,
+            "samples": row.samples,
+            "classes": _classes(row.facts or {}),
+            "error": row.error,
+            "aliases": list(aliases),
+            "created_at": row.created_at,
+            "updated_at": row.updated_at,
+        }
     )

@@ -61,7 +61,7 @@ About = Annotated[DiagnosisInput, Depends(diagnosis_input)]
     responses=NOT_MODIFIED,
     summary="What is wrong with the run, the numbers that show it, and specs to try next",
 )
-def get_diagnosis(job_id: str, about: About, request: Request) -> Response:
+def get_job_diagnosis(job_id: str, about: About, request: Request) -> Response:
     if about.record is None:
         return Response(status_code=304, headers=about.headers)
     found = finite(diagnose(about.record).as_dict())
@@ -77,7 +77,7 @@ def get_diagnosis(job_id: str, about: About, request: Request) -> Response:
     responses={**PNG, **NOT_MODIFIED},
     summary="The evidence of one of the verdicts as a picture",
 )
-def get_evidence(job_id: str, index: int, about: About) -> Response:
+def get_diagnosis_plot(job_id: str, index: int, about: About) -> Response:
     if about.record is None:
         return Response(status_code=304, headers=about.headers)
     # matplotlib takes 60 MB: imported only by processes that draw

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic import BaseModel
-
+from service.response_model import JsonObject, ResponseModel, SpecDocument
 from trainkit.diagnose.verdicts import Code
 
 
-class VerdictOut(BaseModel):
+class VerdictOut(ResponseModel):
     """What is wrong. `evidence` holds the numbers, thresholds, `series` to plot and `explained_by`: causes among the
     other verdicts."""
 
@@ -19,12 +16,12 @@ class VerdictOut(BaseModel):
     since_epoch: int | None
     """Null where it does not begin with an epoch, as with the dataset's own faults."""
     message: str
-    evidence: dict[str, Any]
+    evidence: JsonObject
     plot: str
     """Where the evidence is drawn (PNG)."""
 
 
-class Expected(BaseModel):
+class Expected(ResponseModel):
     """What should come of it."""
 
     metric: str
@@ -33,18 +30,18 @@ class Expected(BaseModel):
     source: str
 
 
-class RecommendedSpecOut(BaseModel):
+class RecommendedSpecOut(ResponseModel):
     """A spec to try next: a JSON merge patch, and the whole spec with it."""
 
-    patch: dict[str, Any]
-    spec: dict[str, Any]
+    patch: JsonObject
+    spec: SpecDocument
     why: str
     expected: Expected
     code: Code
     """The verdict that it answers."""
 
 
-class DiagnosisOut(BaseModel):
+class DiagnosisOut(ResponseModel):
     """Verdicts, the main one first: `healthy` when nothing is wrong. `final` when the job has ended."""
 
     final: bool

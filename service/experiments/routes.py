@@ -75,7 +75,7 @@ def get_experiment(experiment_id: str, who: Reader, session: ReadSession) -> Exp
 
 
 @router.get("/{experiment_id}/results", response_model=ResultsOut, summary="The live table: a row a job")
-def get_results(experiment_id: str, who: Reader, session: ReadSession, metric: Metric = None) -> ResultsOut:
+def get_experiment_results(experiment_id: str, who: Reader, session: ReadSession, metric: Metric = None) -> ResultsOut:
     return results_out(service.view(session, service.find(session, who, experiment_id), metric))
 
 
@@ -84,7 +84,7 @@ def get_results(experiment_id: str, who: Reader, session: ReadSession, metric: M
     response_model=ComparisonOut,
     summary="Whether another experiment on the same cuts is better than this one",
 )
-def get_comparison(
+def compare_experiments(
     experiment_id: str,
     who: Reader,
     session: ReadSession,

@@ -50,6 +50,7 @@ from trainkit.spec.experiments import (
     parse_experiment,
 )
 from trainkit.spec.facts import infer_task, is_classification
+from trainkit.spec.failures import failure
 from trainkit.spec.metrics import direction
 
 log = logging.getLogger(__name__)
@@ -284,8 +285,8 @@ def _make_trial(
         job_id = jobs.admit(session, context, who, document, checked=checked).id
     except SpecError as error:
         problems = [problem.as_dict() for problem in error.problems]
-        problem_json = {"code": "invalid_spec", "message": str(error), "errors": problems}
-        outcome = {"state": "refused", "error": problem_json, "metrics": {}}
+        refusal = failure("invalid_spec", str(error), {"errors": problems}, hint=problems[0]["hint"] or None)
+        outcome = {"state": "refused", "error": refusal, "metrics": {}}
     except HttpProblem as problem:
         if problem.status not in (413, 429):  # a full quota, a full queue
             raise
@@ -338,7 +339,7 @@ def _end(context: Context, experiment_id: str, step: PlannedStep) -> None:
 
 
 def _write_end(session: Session, experiment: Experiment, state: str, reason: str, code: str | None) -> None:
-    experiment.error = None if code is None else {"code": code, "message": reason}
+    experiment.error = None if code is None else failure(code, reason)
     experiment.state, experiment.reason = state, reason[:500]
     experiment.finished_at = experiment.updated_at = db_time(session)
     session.flush()
@@ -349,7 +350,7 @@ def _give_up(context: Context, experiment_id: str, error: Exception) -> None:
         experiment = repository.locked(session, experiment_id)
         if experiment is not None and experiment.state not in ENDED:
             message = f"the experiment cannot be planned on: {type(error).__name__}: {error}"
-            _write_end(session, experiment, "failed", message, "internal")
+            _write_end(session, experiment, "failed", message, "internal_error")
 
 
 def halt(context: Context, experiment_id: str, deadline: float | None = None) -> None:

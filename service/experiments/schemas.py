@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from service.experiments.results import TrialRow, comparisons, summaries, validated
 from service.experiments.service import ExperimentView
 from service.experiments.tables import Experiment
+from service.jobs.schemas import ProgressOut
 from service.jobs.spec_references import as_written
 from service.request_model import RequestModel
+from service.response_model import FailureOut, JsonObject, PlanDocument, ResponseModel
 from trainkit.spec.metrics import direction
 
 ExperimentState = Literal["waiting", "running", "stopping", "succeeded", "stopped", "failed"]
@@ -24,7 +26,126 @@ class StopExperimentIn(RequestModel):
     """`stop`: end gracefully and keep a model; `cancel`: end now and keep nothing; `finish`: train to their end."""
 
 
-class BestOut(BaseModel):
+class SignedRankOut(ResponseModel):
+    """Wilcoxon's signed-rank test."""
+
+    statistic: float
+    """Sum of the positive ranks."""
+    p: float
+    """Exact, two-sided."""
+    n: int
+    """Differences other than 0."""
+
+
+class ComparisonOut(ResponseModel):
+    """Whether B is better than A, of figures on the same cuts of the same data."""
+
+    a: str
+    b: str
+    verdict: Literal["better", "worse", "cannot_tell"]
+    summary: str
+    metric: str
+    better: Literal["min", "max"]
+    n: int
+    difference: float | None
+    """Of B - A, like the interval from `low` to `high`."""
+    low: float | None
+    high: float | None
+    p: float | None
+    """Two-sided; corrected for shared training data where `test_share` is known."""
+    paired_t_p: float | None
+    """Of the plain paired t-test: too small where training data is shared."""
+    test_share: float | None
+    """Samples that were tested for each that was trained on."""
+    wilcoxon: SignedRankOut | None
+    wins: int
+    """Cuts on which B is better."""
+    ties: int
+    losses: int
+    not_finite: list[int]
+    """Cuts whose value is not finite."""
+
+
+class VariantSummaryOut(ResponseModel):
+    """Mean of a metric over the trials of a variant, with Student's interval."""
+
+    variant: str
+    metric: str
+    models: Literal["one_per_trial"]
+    """A mean over the trials' own models, and not the metric of an ensemble of them."""
+    n: int
+    mean: float | None
+    sd: float | None
+    """Null for a single value, like `se`, `low` and `high`; all are null where a value is not finite."""
+    se: float | None
+    low: float | None
+    high: float | None
+    confidence: float
+    not_finite: list[int]
+    test_share: float | None
+    """Samples that were tested for each that was trained on, by which `se` is corrected."""
+    without_figure: int
+    """Ended trials of the variant that have no value."""
+
+
+class TrialReasonOut(ResponseModel):
+    """What a step of the autopilot changed, and why."""
+
+    patch: JsonObject
+    """A JSON merge patch of the spec of the run that it starts from."""
+    why: str
+    source: int | None
+    """Number of the run that it starts from."""
+    kind: str
+    code: str
+    """By `kind`: the verdict, the code of the error, or the name of the heuristic."""
+    expected: dict[str, str]
+
+
+class MetricChangeOut(ResponseModel):
+    """Change of a metric between two runs."""
+
+    metric: str
+    before: float | None
+    after: float | None
+    gain: float | None
+    """Above 0: better. It counts where it exceeds `noise`."""
+    noise: float | None
+    outcome: str
+
+
+class SkippedRecommendationOut(ResponseModel):
+    """A recommendation that the autopilot does not apply."""
+
+    code: str
+    patch: JsonObject
+    why: str
+    reason: str
+
+
+class AutopilotStepOut(ResponseModel):
+    """What was seen, done, expected and measured in one step."""
+
+    index: int
+    from_: int | None = Field(alias="from")
+    """The run that it starts from."""
+    kind: str
+    code: str
+    observation: str
+    patch: JsonObject
+    why: str
+    expected: dict[str, str] | None
+    state: str
+    measured: MetricChangeOut | None
+    """Compared with the run that it starts from."""
+    best: int | None
+    """The best run after this step."""
+    verdicts: list[str]
+    skipped_recommendations: list[SkippedRecommendationOut]
+    text: str
+
+
+class BestOut(ResponseModel):
     """The trial that is the best by the validation part, with its figure of the experiment's metric."""
 
     number: int
@@ -35,7 +156,7 @@ class BestOut(BaseModel):
     value: float | None
 
 
-class ExperimentOut(BaseModel):
+class ExperimentOut(ResponseModel):
     """An experiment; fields may be added, never renamed."""
 
     id: str
@@ -44,9 +165,9 @@ class ExperimentOut(BaseModel):
     state: ExperimentState
     reason: str | None
     """Why it ended as it did."""
-    error: dict[str, Any] | None
+    error: FailureOut | None
     labels: dict[str, str]
-    plan: dict[str, Any]
+    plan: PlanDocument
     """As it was submitted."""
     dataset: str
     created_at: datetime
@@ -63,35 +184,35 @@ class ExperimentDetail(ExperimentOut):
     jobs: dict[str, int]
     """State -> jobs in it; `refused`: the plan came to a spec that the service does not take."""
     best: BestOut | None
-    summaries: list[dict[str, Any]]
-    """Of each variant `{variant, metric, models, n, mean, sd, se, low, high, confidence, test_share}`; folds and draws
-    have one of their validation parts (`val_`) and one of the common test part (`test_`). `models: one_per_trial`:
-    a mean over the trials' own models, and not the metric of an ensemble of them."""
-    comparisons: list[dict[str, Any]]
+    summaries: list[VariantSummaryOut]
+    """Folds and draws have one of their validation parts (`val_`) and one of the common test part (`test_`)."""
+    comparisons: list[ComparisonOut]
     """Each variant against the spec itself, in pairs on the same draws, by their validation parts."""
 
 
-class TrialOut(BaseModel):
+class TrialOut(ResponseModel):
     """One trial; while `final` is false its metrics are the newest of the log and may get worse again."""
 
     number: int
     job: str | None
     state: str
     final: bool
-    params: dict[str, Any]
+    params: JsonObject
+    """What tells it from the others: a fold, a variant, the values that were drawn."""
     value: float | None
     """The experiment's metric, of the weights that were kept."""
     metrics: dict[str, float]
     stop_reason: str | None
-    error: dict[str, Any] | None
+    error: FailureOut | None
     model: str | None
     best_epoch: int | None
     seconds: float | None
-    progress: dict[str, Any] | None
-    why: dict[str, Any] | None
+    progress: ProgressOut | None
+    why: TrialReasonOut | None
+    """Autopilot: what the step changed, and why."""
 
 
-class ResultsOut(BaseModel):
+class ResultsOut(ResponseModel):
     """The live table, by number, and what its figures say together."""
 
     id: str
@@ -100,49 +221,34 @@ class ResultsOut(BaseModel):
     direction: Literal["min", "max"] | None
     data: list[TrialOut]
     best: BestOut | None
-    summaries: list[dict[str, Any]]
-    comparisons: list[dict[str, Any]]
-    steps: list[dict[str, Any]] | None
+    summaries: list[VariantSummaryOut]
+    comparisons: list[ComparisonOut]
+    steps: list[AutopilotStepOut] | None
     """Autopilot: what was seen, done, expected and measured at each step, in fields and as a `text`."""
-
-
-class ComparisonOut(BaseModel):
-    """Whether B is better than A, of figures on the same cuts of the same data."""
-
-    model_config = ConfigDict(extra="allow")
-    a: str
-    b: str
-    verdict: Literal["better", "worse", "cannot_tell"]
-    summary: str
-    metric: str
-    n: int
-    difference: float | None
-    low: float | None
-    high: float | None
-    p: float | None
 
 
 def experiment_out(row: Experiment) -> ExperimentOut:
     """A row as scripts read it."""
-    return ExperimentOut(**_fields(row))
+    return ExperimentOut.model_validate(_fields(row))
 
 
 def detail_out(view: ExperimentView) -> ExperimentDetail:
     """The same, with what its jobs have come to."""
     states = [line.state for line in view.lines]
     counted = {state: states.count(state) for state in dict.fromkeys(states)}
-    return ExperimentDetail(**_fields(view.row), jobs=counted, **_together(view))
+    return ExperimentDetail.model_validate({**_fields(view.row), "jobs": counted, **_together(view)})
 
 
 def results_out(view: ExperimentView) -> ResultsOut:
     """The table."""
     data = [trial_out(line) for line in view.lines]
-    return ResultsOut(id=view.row.id, state=view.row.state, data=data, steps=view.steps, **_together(view))
+    fields = {"id": view.row.id, "state": view.row.state, "data": data, "steps": view.steps}
+    return ResultsOut.model_validate({**fields, **_together(view)})
 
 
 def trial_out(line: TrialRow) -> TrialOut:
     """A row of the table."""
-    return TrialOut(**{name: getattr(line, name) for name in TrialOut.model_fields})
+    return TrialOut.model_validate({name: getattr(line, name) for name in TrialOut.model_fields})
 
 
 def _together(view: ExperimentView) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def outcome_of(session: Session, job: Job | None, *, with_diagnosis: bool) -> di
     outcome: dict[str, Any] = {
         "state": job.state,
         "stop_reason": job.stop_reason,
-        "error": {"code": error["code"], "message": error["message"]} if error else None,
+        "error": {**error, "evidence": {}} if error else None,
         "metrics": figures_of(job),
         "best_epoch": result.get("best_epoch"),
         "stopped_epoch": result.get("stopped_epoch"),

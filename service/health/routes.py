@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import Literal
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel
 
 from service.context import Service
 from service.database import ping, reading
+from service.response_model import ResponseModel
 
 router = APIRouter(tags=["health"])
 
 
-class HealthOut(BaseModel):
+class HealthOut(ResponseModel):
     """The process answers."""
 
     status: Literal["ok"] = "ok"
 
 
-class ReadyOut(BaseModel):
+class ReadyOut(ResponseModel):
     """What works, and the kind of reason for what does not. The broker may be away: jobs then start a little later."""
 
     status: Literal["ready", "not ready"]
@@ -29,7 +29,7 @@ class ReadyOut(BaseModel):
 
 
 @router.get("/healthz", response_model=HealthOut, summary="The process answers")
-async def healthz() -> HealthOut:
+async def get_health() -> HealthOut:
     return HealthOut()
 
 
@@ -39,7 +39,7 @@ async def healthz() -> HealthOut:
     responses={503: {"model": ReadyOut, "description": "Not ready"}},
     summary="Database and storage answer",
 )
-def readyz(response: Response, context: Service) -> ReadyOut:
+def get_readiness(response: Response, context: Service) -> ReadyOut:
     checks = {"database": "ok", "storage": "ok"}
     try:
         # a session of its own: the answer must come also while requests have all of theirs, or there is no database

@@ -45,7 +45,7 @@ BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-s
     response_model=Cursor[EventOut],
     summary="Every change of the job: who, when, why",
 )
-def get_events(
+def list_job_events(
     job_id: str, who: Reader, session: ReadSession, after: AfterSeq = 0, limit: Many = 200
 ) -> dict[str, Any]:
     service.find(session, who, job_id)
@@ -54,7 +54,7 @@ def get_events(
 
 
 @router.get("/decisions", response_model=Cursor[DecisionOut], summary="Every evaluation of every early-stop rule")
-def get_decisions(
+def list_job_decisions(
     job_id: str, who: Reader, session: ReadSession, after: AfterSeq = 0, limit: Many = 200
 ) -> dict[str, Any]:
     service.find(session, who, job_id)
@@ -63,13 +63,13 @@ def get_decisions(
 
 
 @router.get("/attempts", response_model=Listing[AttemptOut], summary="Each worker's go at the job")
-def get_attempts(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
+def list_job_attempts(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
     service.find(session, who, job_id)
     return {"data": [attempt_out(row) for row in repository.attempts(session, job_id)]}
 
 
 @router.get("/checkpoints", response_model=Listing[CheckpointOut], summary="Stored checkpoints, newest first")
-def get_checkpoints(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
+def list_job_checkpoints(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
     service.find(session, who, job_id)
     return {"data": [checkpoint_out(row) for row in repository.checkpoints(session, job_id)]}
 
@@ -80,7 +80,7 @@ def get_checkpoints(job_id: str, who: Reader, session: ReadSession) -> dict[str,
     response_model_exclude_unset=True,
     summary="Metrics of the held-out test part",
 )
-def get_evaluation(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
+def get_job_evaluation(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
     job = service.find(session, who, job_id)
     if job.evaluation is None:
         detail = f"The job is {job.state} and has no evaluation (no test part, or no end)."
@@ -89,13 +89,13 @@ def get_evaluation(job_id: str, who: Reader, session: ReadSession) -> dict[str, 
 
 
 @router.get("/artifacts", response_model=Listing[ArtifactOut], summary="Files the job left")
-def get_artifacts(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
+def list_job_artifacts(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
     service.find(session, who, job_id)
     return {"data": [artifact_out(row) for row in repository.artifacts(session, job_id)]}
 
 
 @router.get("/artifacts/{name}", response_class=FileResponse, responses=BYTES, summary="One of those files")
-def get_artifact(job_id: str, name: str, who: Reader, context: Service, session: ReadSession) -> FileResponse:
+def get_job_artifact(job_id: str, name: str, who: Reader, context: Service, session: ReadSession) -> FileResponse:
     artifact = stored_artifact(session, context, who, job_id, name)
     if artifact is None:
         detail = f"The job has no file {name[:80]!r} (yet). GET /v1/jobs/{job_id}/artifacts lists them."

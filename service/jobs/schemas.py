@@ -5,17 +5,27 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from service.datasets.tables import DatasetVersion
+from service.jobs.lineage import Relation
 from service.jobs.spec_references import as_written
 from service.jobs.states import State
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, Job, JobEvent
 from service.request_model import RequestModel
+from service.response_model import (
+    EvaluationBase,
+    FailureOut,
+    JsonObject,
+    MetricValues,
+    ResponseModel,
+    RuleDocument,
+    SpecDocument,
+)
 from service.workers.names import worker_alias
 
 
-class DatasetOfJob(BaseModel):
+class DatasetOfJob(ResponseModel):
     """Exactly which bytes the job is about."""
 
     id: str
@@ -24,14 +34,84 @@ class DatasetOfJob(BaseModel):
     sha256: str | None
 
 
-class JobMetrics(BaseModel):
+class JobMetrics(ResponseModel):
     """Newest and best value of each series."""
 
-    last: dict[str, float | None]
-    best: dict[str, float | None]
+    last: MetricValues
+    best: MetricValues
 
 
-class JobOut(BaseModel):
+class ProgressOut(ResponseModel):
+    """How far training has come; told at most once a second."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    percent: float
+    eta_seconds: float | None
+    """Null until the first step of an attempt."""
+    samples_per_second: float
+
+
+class TrainedPhaseOut(ResponseModel):
+    """A phase of training, and what is trained in it."""
+
+    first_epoch: int
+    last_epoch: int
+    trainable: int
+    """Parameters that are trained."""
+    blocks: list[str]
+
+
+class RuntimeOut(ResponseModel):
+    """What `auto` became: chosen once, and the same for every later attempt."""
+
+    device: str
+    threads: int
+    precision: str
+    compile: bool
+    channels_last: bool
+    deterministic: bool
+    versions: dict[str, str]
+    """Of what decides the bits beside spec and seed."""
+    batched: bool
+    """Whether it was trained with other trials as one model."""
+    parameters: int
+    trainable: int
+    phases: list[TrainedPhaseOut]
+    resume_exact: bool
+    """Whether a resumed run gives the same bits as an uninterrupted one."""
+
+
+class ParentOut(ResponseModel):
+    """The job that this one comes from."""
+
+    job: str
+    relation: Relation
+    step: int | None
+    """The step of the checkpoint that it began at; null when it began anew."""
+
+
+class ResultOut(ResponseModel):
+    """What the job came to."""
+
+    model: str | None
+    """Null for a baseline, which keeps none."""
+    best_epoch: int | None
+    stopped_epoch: int
+    test: MetricValues
+    """Metrics of the test part; empty without one."""
+
+
+class PurgeOut(ResponseModel):
+    """When retention took a part of the job, and why."""
+
+    at: datetime
+    reason: str
+
+
+class JobOut(ResponseModel):
     """A job as scripts read it; fields may be added, never renamed."""
 
     id: str
@@ -39,8 +119,8 @@ class JobOut(BaseModel):
     state: State
     phase: str | None
     stop_reason: str | None
-    error: dict[str, Any] | None
-    progress: dict[str, Any] | None
+    error: FailureOut | None
+    progress: ProgressOut | None
     metrics: JobMetrics
     attempts: int
     """How often a worker has taken it: the length of `/attempts`."""
@@ -51,16 +131,19 @@ class JobOut(BaseModel):
     group: str | None
     """Jobs of the project with the same group are compared by the peer rules."""
     notes: str | None
-    spec: dict[str, Any]
+    spec: SpecDocument
     """As submitted. What a name in it meant then is in `dataset` and `resolved`, and stays."""
-    resolved: dict[str, Any] | None
-    runtime: dict[str, Any] | None
+    resolved: SpecDocument | None
+    """With everything filled in; null until the dataset has been checked."""
+    runtime: RuntimeOut | None
+    """Null until training has begun."""
     dataset: DatasetOfJob
-    parent: dict[str, Any] | None
+    parent: ParentOut | None
     priority: int
-    result: dict[str, Any] | None
-    purged: dict[str, dict[str, str]] | None
-    """What retention has taken (`checkpoints`, `logs`, `metrics`): `{at, reason}` of each."""
+    result: ResultOut | None
+    """Null until the job has ended well."""
+    purged: dict[str, PurgeOut] | None
+    """What retention has taken: `checkpoints`, `logs`, `metrics`."""
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -69,33 +152,37 @@ class JobOut(BaseModel):
 
 def job_out(job: Job, dataset: DatasetVersion) -> JobOut:
     """A row as scripts read it."""
-    return JobOut(
-        id=job.id,
-        name=job.name,
-        state=job.state,
-        phase=job.phase,
-        stop_reason=job.stop_reason,
-        error=job.error,
-        progress=_progress(job),
-        metrics=JobMetrics(last=job.metrics_last, best=job.metrics_best),
-        attempts=job.fence,  # each claim raises the fence and adds an attempt
-        failures=job.attempts,
-        interruptions=job.interruptions,
-        labels=job.labels,
-        group=job.group_name,
-        notes=job.notes,
-        spec=as_written(job.spec, job.reference_names),
-        resolved=job.resolved,
-        runtime=job.runtime,
-        dataset=DatasetOfJob(id=dataset.id, name=dataset.name, version=dataset.version, sha256=dataset.blob_sha256),
-        parent=job.parent,
-        priority=job.priority,
-        result=job.result,
-        purged=job.purged,
-        created_at=job.created_at,
-        started_at=job.started_at,
-        finished_at=job.finished_at,
-        updated_at=job.updated_at,
+    return JobOut.model_validate(
+        {
+            "id": job.id,
+            "name": job.name,
+            "state": job.state,
+            "phase": job.phase,
+            "stop_reason": job.stop_reason,
+            "error": job.error,
+            "progress": _progress(job),
+            "metrics": JobMetrics(last=job.metrics_last, best=job.metrics_best),
+            "attempts": job.fence,  # each claim raises the fence and adds an attempt
+            "failures": job.attempts,
+            "interruptions": job.interruptions,
+            "labels": job.labels,
+            "group": job.group_name,
+            "notes": job.notes,
+            "spec": as_written(job.spec, job.reference_names),
+            "resolved": job.resolved,
+            "runtime": job.runtime,
+            "dataset": DatasetOfJob(
+                id=dataset.id, name=dataset.name, version=dataset.version, sha256=dataset.blob_sha256
+            ),
+            "parent": job.parent,
+            "priority": job.priority,
+            "result": job.result,
+            "purged": job.purged,
+            "created_at": job.created_at,
+            "started_at": job.started_at,
+            "finished_at": job.finished_at,
+            "updated_at": job.updated_at,
+        }
     )
 
 
@@ -133,11 +220,11 @@ class ResumeIn(RequestModel):
 class ForkIn(RequestModel):
     """What the new job does otherwise."""
 
-    patch: dict[str, Any] = Field(default_factory=dict)
+    patch: JsonObject = Field(default_factory=dict)
     """A JSON merge patch (RFC 7396) of the job's spec."""
 
 
-class EventOut(BaseModel):
+class EventOut(ResponseModel):
     """One change of the job (kind `state`), or what was removed of it (kind `retention`, how much in `data`)."""
 
     seq: int
@@ -147,10 +234,10 @@ class EventOut(BaseModel):
     to: State | None
     reason: str | None
     actor: str
-    data: dict[str, Any] | None
+    data: JsonObject | None
 
 
-class AttemptOut(BaseModel):
+class AttemptOut(ResponseModel):
     """One worker's go at the job, numbered by the fence it was claimed with."""
 
     attempt: int
@@ -158,7 +245,7 @@ class AttemptOut(BaseModel):
     started_at: datetime
     finished_at: datetime | None
     outcome: str | None
-    error: dict[str, Any] | None
+    error: FailureOut | None
     resumed_from_step: int | None
     resume_exact: bool | None
     """Whether it went on as if never interrupted, to the last bit; null when it began anew, or has not begun yet."""
@@ -166,7 +253,7 @@ class AttemptOut(BaseModel):
     """Why not."""
 
 
-class DecisionOut(BaseModel):
+class DecisionOut(ResponseModel):
     """One evaluation of one early-stop rule, with the numbers it saw."""
 
     seq: int
@@ -174,13 +261,14 @@ class DecisionOut(BaseModel):
     attempt: int
     step: int
     epoch: int
-    rule: dict[str, Any]
-    inputs: dict[str, Any]
+    rule: RuleDocument
+    inputs: JsonObject
+    """What the rule saw: a metric's value, its best so far, thresholds."""
     action: str
     reason: str | None
 
 
-class CheckpointOut(BaseModel):
+class CheckpointOut(ResponseModel):
     """One stored checkpoint; `metric_seq` is how far the metric log had come."""
 
     id: str
@@ -193,7 +281,7 @@ class CheckpointOut(BaseModel):
     created_at: datetime
 
 
-class ArtifactOut(BaseModel):
+class ArtifactOut(ResponseModel):
     """One file that the job left."""
 
     name: str
@@ -202,16 +290,12 @@ class ArtifactOut(BaseModel):
     created_at: datetime
 
 
-class EvaluationOut(BaseModel):
-    """Measured on the held-out part; fields of the task's kind beside these."""
+class EvaluationOut(EvaluationBase):
+    """Metrics of the test part; else of the validation part, else of the training part."""
 
-    model_config = ConfigDict(extra="allow")
     split: str
-    samples: int
-    metrics: dict[str, Any]
-    per_class: list[dict[str, Any]] | None = None
-    confusion_matrix: list[list[int]] | None = None
-    classes: list[str] | None = None
+    parts: dict[str, MetricValues] = {}
+    """Of each held-out part."""
 
 
 def event_out(row: JobEvent) -> EventOut:
@@ -230,16 +314,18 @@ def event_out(row: JobEvent) -> EventOut:
 
 def attempt_out(row: Attempt) -> AttemptOut:
     """A row as scripts read it."""
-    return AttemptOut(
-        attempt=row.fence,
-        worker=worker_alias(row.worker),
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        outcome=row.outcome,
-        error=row.error,
-        resumed_from_step=row.resumed_from_step,
-        resume_exact=(row.resume or {}).get("exact"),
-        resume_reason=(row.resume or {}).get("reason"),
+    return AttemptOut.model_validate(
+        {
+            "attempt": row.fence,
+            "worker": worker_alias(row.worker),
+            "started_at": row.started_at,
+            "finished_at": row.finished_at,
+            "outcome": row.outcome,
+            "error": row.error,
+            "resumed_from_step": row.resumed_from_step,
+            "resume_exact": (row.resume or {}).get("exact"),
+            "resume_reason": (row.resume or {}).get("reason"),
+        }
     )
 
 

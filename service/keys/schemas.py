@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.keys.service import expiry
 from service.keys.tables import ApiKey
 from service.request_model import RequestModel
+from service.response_model import ResponseModel
 from service.roles import ProjectRole
 
 MAX_LIFETIME_SECONDS = 100 * 366 * 86400
@@ -44,7 +45,7 @@ class RotationIn(RequestModel):
     """How long the old key still works."""
 
 
-class KeyOut(BaseModel):
+class KeyOut(ResponseModel):
     """A key without its secret."""
 
     model_config = ConfigDict(from_attributes=True, use_attribute_docstrings=True)

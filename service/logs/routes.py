@@ -66,7 +66,7 @@ class LogAnswer:
     responses=ANSWERS,
     summary="Every line of every attempt; `wait` seconds for more, `tail` for the last ones",
 )
-async def get_logs(
+async def get_job_logs(
     job_id: str,
     who: Reader,
     context: Service,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import BaseModel
-
 from service.logs.chunks import Level, Source
+from service.response_model import ResponseModel
 
 
-class LogLineOut(BaseModel):
+class LogLineOut(ResponseModel):
     """One line of an attempt. `source`: the training process, or the supervisor that watches it."""
 
     seq: int
@@ -20,7 +19,7 @@ class LogLineOut(BaseModel):
     text: str
 
 
-class LogsOut(BaseModel):
+class LogsOut(ResponseModel):
     """Lines after the cursor; `next` is the cursor to go on from, `done` says that nothing more will come."""
 
     data: list[LogLineOut]

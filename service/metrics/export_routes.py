@@ -76,7 +76,7 @@ def file_of(media_type: str, description: str) -> dict[int | str, dict[str, Any]
     responses=file_of(CSV_TYPE, "CSV with a header line"),
     summary="The whole log as CSV",
 )
-def get_csv(job_id: str, download: RequestedDownload) -> Response:
+def get_job_metrics_csv(job_id: str, download: RequestedDownload) -> Response:
     return download.answer(f"{job_id}-metrics.csv", f"{CSV_TYPE}; charset=utf-8", as_csv)
 
 
@@ -86,7 +86,7 @@ def get_csv(job_id: str, download: RequestedDownload) -> Response:
     responses=file_of(PARQUET_TYPE, "Parquet, the CSV's columns"),
     summary="The whole log as Parquet",
 )
-def get_parquet(job_id: str, download: RequestedDownload) -> Response:
+def get_job_metrics_parquet(job_id: str, download: RequestedDownload) -> Response:
     return download.answer(f"{job_id}-metrics.parquet", PARQUET_TYPE, as_parquet)
 
 
@@ -96,6 +96,6 @@ def get_parquet(job_id: str, download: RequestedDownload) -> Response:
     responses=file_of(EVENTS_TYPE, "An event file: put it into a folder of its own and point TensorBoard at that"),
     summary="The rows that count as a TensorBoard event file",
 )
-def get_tensorboard_events(job_id: str, download: RequestedDownload) -> Response:
+def get_job_metrics_tensorboard(job_id: str, download: RequestedDownload) -> Response:
     # TensorBoard knows its files by this very word in the name
     return download.answer(f"events.out.tfevents.{int(download.export.begun)}.{job_id}", EVENTS_TYPE, as_events)

@@ -28,7 +28,7 @@ MOST_POINTS = 2000
     responses=PNG,
     summary="Learning curves, or the confusion matrix; drawn from the log while the job runs",
 )
-def get_plot(job_id: str, plot: Literal["curves", "confusion"], who: Reader, context: Service) -> Response:
+def get_job_plot(job_id: str, plot: Literal["curves", "confusion"], who: Reader, context: Service) -> Response:
     # a session of its own: drawing takes a while, and holds no connection
     with reading(context.sessions) as session:
         artifact = stored_artifact(session, context, who, job_id, f"{plot}.png")

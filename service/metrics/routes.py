@@ -59,7 +59,7 @@ class MetricsAnswer:
     responses=NOT_MODIFIED,
     summary="The metric log by cursor; `wait` seconds for something new",
 )
-async def get_metrics(
+async def get_job_metrics(
     job_id: str,
     who: Reader,
     context: Service,

@@ -6,10 +6,10 @@ from datetime import datetime
 from math import isfinite
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from service.response_model import ResponseModel
 
 
-class MetricRowOut(BaseModel):
+class MetricRowOut(ResponseModel):
     """One point. A value that JSON cannot hold is null, and `nonfinite` says which it was."""
 
     seq: int
@@ -24,7 +24,7 @@ class MetricRowOut(BaseModel):
     nonfinite: Literal["nan", "inf", "-inf"] | None = None
 
 
-class MetricsOut(BaseModel):
+class MetricsOut(ResponseModel):
     """Rows after the cursor; `next` is the cursor to go on from, `done` says that nothing more will come."""
 
     data: list[MetricRowOut]
@@ -32,7 +32,7 @@ class MetricsOut(BaseModel):
     done: bool
 
 
-class SeriesOut(BaseModel):
+class SeriesOut(ResponseModel):
     """Columns of one series, of the rows that count; null for a value that is not finite."""
 
     seq: list[int]
@@ -41,7 +41,7 @@ class SeriesOut(BaseModel):
     value: list[float | None]
 
 
-class AllSeriesOut(BaseModel):
+class AllSeriesOut(ResponseModel):
     """Series by name: `val_accuracy`, `train_loss`, ..."""
 
     series: dict[str, SeriesOut]
@@ -55,7 +55,7 @@ class JobSeriesOut(AllSeriesOut):
     state: str
 
 
-class JobsSeriesOut(BaseModel):
+class JobsSeriesOut(ResponseModel):
     """The jobs in the order in which they were named."""
 
     jobs: list[JobSeriesOut]

@@ -46,7 +46,7 @@ SelectedSeries = Annotated[SeriesQuery, Depends(select_series)]
     responses=NOT_MODIFIED,
     summary="Series for plots, down-sampled with extremes kept",
 )
-def get_series(
+def get_job_series(
     job_id: str,
     who: Reader,
     session: ReadSession,

@@ -7,13 +7,12 @@ from typing import Annotated, Any, Literal
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
-from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from service.auth import Reader, Writer
 from service.context import Service
 from service.models import repository, service
-from service.models.schemas import ModelEvaluationOut, ModelOut, ModelPatch, model_out
+from service.models.schemas import ModelEvaluationOut, ModelOut, ModelPatch, PredictionsOut, model_out
 from service.models.tables import Model
 from service.pagination import After, Limit, Page, page
 from service.registry import repository as names
@@ -30,26 +29,21 @@ ModelName = Annotated[str | None, Query(max_length=MAX_NAME, description="Versio
 DOWNLOAD: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/zip": {}}, "description": "The model's files"}
 }
-IMAGE_FORM: dict[str, Any] = {
-    "type": "object",
-    "properties": {"image": {"type": "string", "format": "binary"}, "columns": {"type": "object"}},
-    "required": ["image", "columns"],
-}
-"""An image and the columns of its table, for a multimodal model."""
+IMAGE_FORM = {"$ref": "#/components/schemas/ImageForm"}
+INPUTS = {"$ref": "#/components/schemas/PredictIn"}
+BINARY = {"type": "string", "format": "binary"}
 PREDICT_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {
-                "schema": {"type": "object", "properties": {"inputs": {"type": "array"}}, "required": ["inputs"]}
-            },
-            "image/png": {"schema": {"type": "string", "format": "binary"}},
+            "application/json": {"schema": INPUTS},
+            "image/png": {"schema": BINARY},
             "multipart/form-data": {"schema": IMAGE_FORM},
-            "application/zip": {"schema": {"type": "string", "format": "binary"}},
+            "application/zip": {"schema": BINARY},
             "text/csv": {"schema": {"type": "string"}},
             "text/tab-separated-values": {"schema": {"type": "string"}},
             "application/x-ndjson": {"schema": {"type": "string"}},
-            "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
+            "application/vnd.apache.parquet": {"schema": BINARY},
             "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": {
                 "schema": {"type": "string", "format": "binary"}
             },
@@ -60,32 +54,14 @@ EVALUATE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {
-                "schema": {
-                    "anyOf": [
-                        {"$ref": "#/components/schemas/EvaluateIn"},
-                        {"type": "object", "properties": {"inputs": {"type": "array"}}, "required": ["inputs"]},
-                    ]
-                }
-            },
-            "application/zip": {"schema": {"type": "string", "format": "binary"}},
+            "application/json": {"schema": {"anyOf": [{"$ref": "#/components/schemas/EvaluateIn"}, INPUTS]}},
+            "application/zip": {"schema": BINARY},
             "multipart/form-data": {"schema": IMAGE_FORM},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "application/octet-stream": {"schema": BINARY},
             "text/csv": {"schema": {"type": "string"}},
         },
     }
 }
-
-
-class PredictionsOut(BaseModel):
-    """One entry an input: `{label, probabilities}` for classes, `{value}` for numbers.
-
-    Rows of a table also have `warnings`: a list of `{column, code, message}`, code unseen_category (a category that the
-    training part did not have), imputed (a missing value that was filled) or out_of_range (a number or date far outside
-    the training part's).
-    """
-
-    predictions: list[dict[str, Any]]
 
 
 @router.get("", response_model=Page[ModelOut], summary="List models, newest first")
@@ -108,7 +84,7 @@ def out(session: Session, row: Model) -> ModelOut:
 
 
 @router.patch("/{model}", response_model=ModelOut, summary="Change a model's name, notes or labels")
-def change_model(reference: ModelReference, who: Writer, session: WriteSession, body: ModelPatch) -> ModelOut:
+def update_model(reference: ModelReference, who: Writer, session: WriteSession, body: ModelPatch) -> ModelOut:
     """A JSON merge patch (RFC 7396): what is left out stays, null removes notes or a label.
 
     Another name gives the model the next version of that name. One with an alias cannot be renamed: 409.
@@ -155,7 +131,7 @@ async def predict(
     openapi_extra=EVALUATE_BODY,
     summary="Evaluate a model on labelled data",
 )
-async def evaluate(
+async def evaluate_model(
     reference: ModelReference,
     request: Request,
     response: Response,

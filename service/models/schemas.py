@@ -1,4 +1,4 @@
-"""Wire format of models and their evaluations."""
+"""Wire format of models, predictions and evaluations."""
 
 from __future__ import annotations
 
@@ -6,18 +6,35 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from service.labels import MAX_NOTES, LabelsPatch
 from service.models.tables import Model
 from service.registry.names import MAX_REFERENCE, Name
 from service.request_model import RequestModel
+from service.response_model import EvaluationBase, JsonObject, MetricValues, ResponseModel, SpecDocument
 
 Part = Literal["all", "train", "validation", "test"]
 Target = Field(None, max_length=300, pattern=r"^[^\x00]*$", description="Tables: the column with the answers.")
 
 
-class LineageDataset(BaseModel):
+class ManifestOut(ResponseModel):
+    """What the model's file `model.json` says. Which further fields there are depends on the kind of model."""
+
+    model_config = ConfigDict(extra="allow")
+    format: str | None = None
+    kind: str | None = None
+    name: str | None = None
+    task: str | None = None
+    classes: list[str] | None = None
+    """In the order of its outputs; null for numbers."""
+    metrics: dict[str, MetricValues] = {}
+    """Of each held-out part."""
+    versions: dict[str, str] = {}
+    spec: SpecDocument | None = None
+
+
+class LineageDataset(ResponseModel):
     """The bytes that a model was trained on; name, version and digest are null where only the id is known."""
 
     id: str
@@ -26,7 +43,7 @@ class LineageDataset(BaseModel):
     sha256: str | None
 
 
-class LineageOut(BaseModel):
+class LineageOut(ResponseModel):
     """What a model was made of. It is kept when the job, the dataset or a parent is deleted."""
 
     job: str | None
@@ -39,7 +56,7 @@ class LineageOut(BaseModel):
     """The version that trained it."""
 
 
-class ModelOut(BaseModel):
+class ModelOut(ResponseModel):
     """A trained model: one version of a name. One of a job without a name has neither name nor version."""
 
     id: str
@@ -51,9 +68,10 @@ class ModelOut(BaseModel):
     kind: str
     labels: dict[str, str]
     notes: str | None
-    metrics: dict[str, Any]
+    metrics: MetricValues
+    """Of the test part; else of the validation part."""
     lineage: LineageOut
-    manifest: dict[str, Any]
+    manifest: ManifestOut
     bytes: int
     created_at: datetime
     updated_at: datetime
@@ -79,21 +97,23 @@ class ModelPatch(RequestModel):
 def model_out(row: Model, aliases: Sequence[str]) -> ModelOut:
     """A row as scripts read it."""
     unknown: dict[str, Any] = {"job": row.job_id, "dataset": None, "spec_sha256": None, "parents": [], "trainkit": None}
-    return ModelOut(
-        id=row.id,
-        job=row.job_id,
-        name=row.name or None,
-        version=row.version,
-        aliases=list(aliases),
-        kind=row.kind,
-        labels=row.labels,
-        notes=row.notes,
-        metrics=row.metrics,
-        lineage=LineageOut.model_validate(row.lineage or unknown),
-        manifest=row.manifest,
-        bytes=row.bytes,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
+    return ModelOut.model_validate(
+        {
+            "id": row.id,
+            "job": row.job_id,
+            "name": row.name or None,
+            "version": row.version,
+            "aliases": list(aliases),
+            "kind": row.kind,
+            "labels": row.labels,
+            "notes": row.notes,
+            "metrics": row.metrics,
+            "lineage": LineageOut.model_validate(row.lineage or unknown),
+            "manifest": row.manifest,
+            "bytes": row.bytes,
+            "created_at": row.created_at,
+            "updated_at": row.updated_at,
+        }
     )
 
 
@@ -122,22 +142,65 @@ class EvaluateIn(RequestModel):
         return {"id": value} if isinstance(value, str) else value
 
 
-class ModelEvaluationOut(BaseModel):
-    """Metrics of a model on labelled samples: the same as `GET /v1/jobs/{id}/evaluation`, with warnings.
+class ImageForm(RequestModel):
+    """One image and the columns of its table, for a multimodal model."""
 
-    A warning is `{code, message}`, for columns of a table also `{column, rows, first_row}`. The codes are trained_on (the
-    samples include training samples), absent_class, other_type, unreadable, and those of predict.
+    image: Annotated[str, Field(json_schema_extra={"format": "binary"})]
+    columns: JsonObject
+
+
+class PredictIn(RequestModel):
+    """Samples to predict: each an object by column (tables), an array of numbers, or an image as base64."""
+
+    inputs: list[Any]
+
+
+class EvaluationWarningOut(ResponseModel):
+    """What to know about the metrics.
+
+    Codes: trained_on (the samples include training samples), absent_class, other_type, unreadable, and those of predict.
     """
 
+    code: str
+    message: str
+    column: str | None = None
+    """Of a table: the column that it is about, in `rows` rows, `first_row` the first."""
+    rows: int | None = None
+    first_row: int | None = None
+
+
+class ModelEvaluationOut(EvaluationBase):
+    """Metrics of a model on labelled samples: the same as `GET /v1/jobs/{id}/evaluation`, with warnings."""
+
     split: Part
-    samples: int
-    metrics: dict[str, float | str | None]
-    per_class: list[dict[str, Any]]
-    confusion_matrix: list[list[int]]
-    classes: list[str]
-    ablation: dict[str, Any] | None = Field(
-        None,
-        description="Multimodal models: `{permutations, without_image, without_columns}`, the metrics when the image or the "
-        "columns are another sample's.",
-    )
-    warnings: list[dict[str, Any]]
+    warnings: list[EvaluationWarningOut]
+
+
+class PredictionWarningOut(ResponseModel):
+    """What to know about a predicted row of a table.
+
+    Codes: unseen_category (the training part did not have it), imputed (a missing value was filled), out_of_range (a
+    number or date far outside the training part's).
+    """
+
+    column: str
+    code: str
+    message: str
+
+
+class PredictionOut(ResponseModel):
+    """The prediction of one sample: label and probabilities of a classifier, or the value of a regression."""
+
+    label: str | None = None
+    probabilities: dict[str, float | None] | None = None
+    """Of each class."""
+    value: float | list[float | None] | None = None
+    """Several numbers where the model predicts several."""
+    warnings: list[PredictionWarningOut] | None = None
+    """Rows of a table only."""
+
+
+class PredictionsOut(ResponseModel):
+    """One prediction for each input, in their order."""
+
+    predictions: list[PredictionOut]

@@ -21,7 +21,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 @router.get(METRICS_PATH, response_class=Response, responses=RESPONSES, summary="Metrics for Prometheus")
-async def scrape(request: Request, who: Operator) -> Response:
+async def get_prometheus_metrics(request: Request, who: Operator) -> Response:
     exposition: Exposition = request.app.state.exposition
     # a thread limit apart from the requests': these may all wait for a database that hangs, and the scrape must report it
     limiter: CapacityLimiter = request.app.state.scrapes

@@ -48,7 +48,7 @@ def get_project(project_id: str, who: Authenticated, context: Service, session: 
 
 
 @router.patch("/{project_id}", response_model=ProjectOut, summary="Change, rename or archive a project")
-def change_project(
+def update_project(
     project_id: str, who: Manager, context: Service, session: WriteSession, body: ProjectIn
 ) -> ProjectOut:
     service.find(session, who, project_id)

@@ -6,12 +6,13 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from service.keys.service import PROJECT_NAME
 from service.keys.tables import Project
 from service.projects.service import DEFAULT, ceilings_of, rules_of
 from service.request_model import RequestModel
+from service.response_model import ResponseModel
 from service.settings import Settings
 
 DAYS = (1, 36_500)
@@ -105,7 +106,7 @@ class ProjectIn(RequestModel):
     """What the project may use instead of the service's limits, more or less."""
 
 
-class LimitsOut(BaseModel):
+class LimitsOut(ResponseModel):
     """What a project may use; null: no limit."""
 
     max_queued_jobs: int | None
@@ -129,7 +130,7 @@ class SettingsOut(LimitsOut):
     jobs_days: int | None
 
 
-class ProjectOut(BaseModel):
+class ProjectOut(ResponseModel):
     """A project; `overrides` names the settings that are not the service's."""
 
     id: str

@@ -28,7 +28,7 @@ COUNTED = ("improved", "within_noise", "worse")
     responses=NOT_MODIFIED,
     summary="The recommendation that a job was made from, and its effect",
 )
-def get_recommendation(job_id: str, who: Reader, context: Service, if_none_match: IfNoneMatch = None) -> Response:
+def get_job_recommendation(job_id: str, who: Reader, context: Service, if_none_match: IfNoneMatch = None) -> Response:
     # sessions of its own: it only reads, but for the first time after a job's end, when the effect is written
     with reading(context.sessions) as session:
         jobs.find(session, who, job_id)
@@ -48,7 +48,7 @@ def get_recommendation(job_id: str, who: Reader, context: Service, if_none_match
     responses=NOT_MODIFIED,
     summary="How often recommendations helped, by verdict",
 )
-def get_scorecard(who: Reader, context: Service, if_none_match: IfNoneMatch = None) -> Response:
+def get_diagnosis_scorecard(who: Reader, context: Service, if_none_match: IfNoneMatch = None) -> Response:
     # sessions of its own, as above
     service.measure_ended(context.sessions, who.project_id)
     with reading(context.sessions) as session:

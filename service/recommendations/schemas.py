@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from service.diagnosis.schemas import Expected
 from service.recommendations.effect import Outcome
 from service.request_model import RequestModel
+from service.response_model import JsonObject, ResponseModel
 from trainkit.diagnose.verdicts import Code
 
 
@@ -27,7 +28,7 @@ class FromDiagnosisIn(RequestModel):
     labels: dict[str, str] | None = Field(None, max_length=32)
 
 
-class BestValue(BaseModel):
+class BestValue(ResponseModel):
     """The best value of a run's evaluations, with the standard error logged there."""
 
     value: float
@@ -35,7 +36,7 @@ class BestValue(BaseModel):
     epoch: int
 
 
-class ComparisonBasis(BaseModel):
+class ComparisonBasis(ResponseModel):
     """The metric that is compared, and the source job's best of it; `metric` is null where nothing can be compared."""
 
     metric: str | None
@@ -46,7 +47,7 @@ class ComparisonBasis(BaseModel):
     """The source job's best of the metric that was expected to move, where the job's row has it."""
 
 
-class Measured(BaseModel):
+class Measured(ResponseModel):
     """The measured effect. `gain` is above 0 where the metric got better; `improved`: by more than `noise`."""
 
     outcome: Outcome
@@ -60,7 +61,7 @@ class Measured(BaseModel):
     expected_after: float | None
 
 
-class RecommendationOut(BaseModel):
+class RecommendationOut(ResponseModel):
     """What the diagnosis recommended, what it expected and, once the job has ended, the measured effect."""
 
     job: str
@@ -68,13 +69,13 @@ class RecommendationOut(BaseModel):
     """The job that was diagnosed; it may have been deleted since."""
     code: Code
     ruleset_version: int
-    patch: dict[str, Any]
+    patch: JsonObject
     expected: Expected
     compared: ComparisonBasis
     measured: Measured | None
 
 
-class OutcomeCounts(BaseModel):
+class OutcomeCounts(ResponseModel):
     """Recommendations by outcome. Hit rate: improved / (improved + within_noise + worse), with Wilson's 95 % interval."""
 
     recommendations: int
@@ -85,10 +86,10 @@ class OutcomeCounts(BaseModel):
     not_comparable: int
     no_result: int
     hit_rate: float | None
-    hit_rate_interval: tuple[float, float] | None
+    hit_rate_interval: Annotated[list[float], Field(min_length=2, max_length=2)] | None
 
 
-class RulesetOut(BaseModel):
+class RulesetOut(ResponseModel):
     """Outcomes of the recommendations of one version of the ruleset."""
 
     ruleset_version: int
@@ -96,7 +97,7 @@ class RulesetOut(BaseModel):
     codes: dict[Code, OutcomeCounts]
 
 
-class ScorecardOut(BaseModel):
+class ScorecardOut(ResponseModel):
     """Outcomes of the project's recommendations, in all and by version of the ruleset, the newest first."""
 
     all: OutcomeCounts

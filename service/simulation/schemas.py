@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic import BaseModel
+from service.response_model import JsonObject, ResponseModel, RuleDocument
 
 
-class SimulatedDecision(BaseModel):
+class SimulatedDecision(ResponseModel):
     """What a rule would have decided. `seq` counts from 1; a value that JSON cannot hold is null, as in decisions."""
 
     seq: int
-    rule: dict[str, Any]
+    rule: RuleDocument
     step: int
     epoch: int
-    inputs: dict[str, Any]
+    inputs: JsonObject
     action: str
     reason: str
 
 
-class SimulatedStop(BaseModel):
+class SimulatedStop(ResponseModel):
     """Where training would have ended, and by which rule."""
 
     step: int
     epoch: int
-    rule: dict[str, Any]
+    rule: RuleDocument
     reason: str
     stop_reason: str
 
 
-class SavedTraining(BaseModel):
+class SavedTraining(ResponseModel):
     """Training that lies behind the stop; 0 without one."""
 
     epochs: int
@@ -37,7 +35,7 @@ class SavedTraining(BaseModel):
     seconds: float
 
 
-class Cost(BaseModel):
+class Cost(ResponseModel):
     """The best value up to the stop and of the whole history; `regret` >= 0 is how much worse the first is."""
 
     metric: str
@@ -46,7 +44,7 @@ class Cost(BaseModel):
     regret: float | None
 
 
-class SimulationOut(BaseModel):
+class SimulationOut(ResponseModel):
     """A replay of early-stop rules on a job's history."""
 
     decisions: list[SimulatedDecision]

@@ -18,14 +18,18 @@ from service.jobs import service
 from service.jobs.limits import limits_of
 from service.request_body import SPEC_BODY, Document
 from service.request_sessions import ReadSession, SessionRoute
-from service.specs.schemas import EstimateOut, ValidOut, WarningOut
+from service.specs.schemas import EstimateOut, InitReportOut, ValidOut, WarningOut
 from trainkit.spec import DatasetFacts, JobSpec
 from trainkit.spec.estimate import estimate
 from trainkit.spec.json_schema import completed
 
 router = APIRouter(prefix="/v1", tags=["specs"], route_class=SessionRoute)
 REPORT: dict[int | str, dict[str, Any]] = {
-    200: {"description": "JSON, or a PNG with histograms", "content": {"application/json": {}, "image/png": {}}}
+    200: {
+        "model": InitReportOut,
+        "description": "JSON, or a PNG with histograms",
+        "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+    }
 }
 
 
@@ -56,7 +60,7 @@ def validate_spec(who: Reader, document: Document, context: Service, session: Re
     openapi_extra=SPEC_BODY,
     summary="Activations of each layer before training",
 )
-async def init_report(
+async def create_init_report(
     who: Reader, document: Document, context: Service, format: Literal["json", "png"] = "json"
 ) -> Response:
     def check() -> tuple[str, bytes]:
@@ -75,5 +79,5 @@ async def init_report(
 
 
 @router.get("/specs/schema", response_model=dict[str, Any], summary="JSON schema of a job spec")
-def spec_schema(who: Reader) -> dict[str, Any]:
+def get_spec_schema(who: Reader) -> dict[str, Any]:
     return _schema()

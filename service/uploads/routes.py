@@ -60,7 +60,7 @@ TusVersion = Annotated[None, Depends(_check_version)]
 
 
 @router.options("", status_code=204, summary="Version and extensions of tus")
-def upload_options(who: Writer, context: Service, response: Response) -> None:
+def get_upload_options(who: Writer, context: Service, response: Response) -> None:
     response.headers["Tus-Version"] = VERSION
     response.headers["Tus-Extension"] = EXTENSIONS
     response.headers["Tus-Max-Size"] = str(context.settings.max_upload_bytes)

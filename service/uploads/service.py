@@ -207,6 +207,7 @@ def _fail_lost(sessions: sessionmaker[Session], upload_id: str) -> Upload | None
                 "code": "bytes_lost",
                 "layer": "platform",
                 "message": message,
+                "evidence": {},
                 "retryable": True,
                 "hint": hint,
             }

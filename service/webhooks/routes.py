@@ -69,7 +69,7 @@ def get_webhook(webhook_id: str, who: Reader, session: ReadSession) -> WebhookOu
 
 
 @router.patch("/{webhook_id}", response_model=WebhookOut, summary="Update, disable or enable a webhook")
-def change_webhook(
+def update_webhook(
     webhook_id: str, who: Writer, context: Service, request: ChangedWebhook, session: WriteSession
 ) -> WebhookOut:
     return webhook_out(service.change(session, context, who, webhook_id, request))
@@ -81,7 +81,7 @@ def delete_webhook(webhook_id: str, who: Writer, session: WriteSession) -> None:
 
 
 @router.post("/{webhook_id}/rotate", response_model=WebhookCreated, summary="Rotate the secret; both sign for a while")
-def rotate_secret(
+def rotate_webhook_secret(
     webhook_id: str, who: Writer, session: WriteSession, request: Annotated[RotateIn | None, Body()] = None
 ) -> WebhookCreated:
     return webhook_created(service.rotate(session, who, webhook_id, request or RotateIn()))
@@ -95,7 +95,7 @@ def test_webhook(webhook_id: str, who: Writer, session: WriteSession) -> Deliver
 @router.get(
     "/{webhook_id}/deliveries", response_model=Page[DeliveryOut], summary="Deliveries of a webhook, newest first"
 )
-def list_deliveries(
+def list_webhook_deliveries(
     webhook_id: str,
     who: Reader,
     session: ReadSession,
@@ -113,7 +113,7 @@ def list_deliveries(
     response_model=DeliveryDetail,
     summary="One delivery with its payload and every attempt",
 )
-def get_delivery(webhook_id: str, delivery_id: str, who: Reader, session: ReadSession) -> DeliveryDetail:
+def get_webhook_delivery(webhook_id: str, delivery_id: str, who: Reader, session: ReadSession) -> DeliveryDetail:
     found = service.find_delivery(session, who, webhook_id, delivery_id)
     return delivery_detail(found, list(repository.attempts(session, found.id)))
 
@@ -124,5 +124,5 @@ def get_delivery(webhook_id: str, delivery_id: str, who: Reader, session: ReadSe
     response_model=DeliveryOut,
     summary="Send a message again, with the same id",
 )
-def redeliver(webhook_id: str, delivery_id: str, who: Writer, session: WriteSession) -> DeliveryOut:
+def redeliver_webhook(webhook_id: str, delivery_id: str, who: Writer, session: WriteSession) -> DeliveryOut:
     return delivery_out(service.redeliver(session, who, webhook_id, delivery_id))

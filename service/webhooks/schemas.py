@@ -6,11 +6,12 @@ import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from service.outbox import service as outbox
 from service.outbox.tables import Webhook, WebhookAttempt, WebhookDelivery
 from service.request_model import RequestModel
+from service.response_model import JsonObject, ResponseModel
 from service.webhooks.signing import key_of
 
 EventName = Literal[
@@ -116,14 +117,14 @@ class RotateIn(RequestModel):
     """How long messages are signed with the old secret too."""
 
 
-class WebhookOut(BaseModel):
+class WebhookOut(ResponseModel):
     """A webhook without its secret, which is shown at creation only."""
 
     id: str
     url: str
     description: str
     events: list[str]
-    thresholds: list[dict[str, Any]]
+    thresholds: list[Threshold]
     job: str | None
     labels: dict[str, str]
     active: bool
@@ -166,7 +167,7 @@ def _shown(row: Webhook) -> dict[str, Any]:
     }
 
 
-class DeliveryOut(BaseModel):
+class DeliveryOut(ResponseModel):
     """One message and its state. Its id is the header `webhook-id` of every attempt."""
 
     id: str
@@ -185,7 +186,7 @@ class DeliveryOut(BaseModel):
     created_at: datetime
 
 
-class DeliveryAttemptOut(BaseModel):
+class DeliveryAttemptOut(ResponseModel):
     """The result of one POST."""
 
     number: int
@@ -197,10 +198,18 @@ class DeliveryAttemptOut(BaseModel):
     """The beginning of the response's body."""
 
 
+class MessageOut(ResponseModel):
+    """What was sent."""
+
+    type: str
+    timestamp: datetime
+    data: JsonObject
+
+
 class DeliveryDetail(DeliveryOut):
     """A delivery with its payload and all attempts."""
 
-    payload: dict[str, Any]
+    payload: MessageOut
     history: list[DeliveryAttemptOut]
 
 

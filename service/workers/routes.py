@@ -6,19 +6,20 @@ from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from service.auth import Reader
 from service.keys.service import Principal
 from service.pagination import Listing
 from service.request_sessions import ReadSession, SessionRoute
+from service.response_model import ResponseModel
 from service.workers.names import worker_alias
 from service.workers.repository import alive
 
 router = APIRouter(prefix="/v1", tags=["workers"], route_class=SessionRoute)
 
 
-class WorkerOut(BaseModel):
+class WorkerOut(ResponseModel):
     """A worker that has been seen lately."""
 
     model_config = ConfigDict(from_attributes=True)
@@ -30,7 +31,7 @@ class WorkerOut(BaseModel):
     queues: list[str]
     slots: int
     device: str
-    versions: dict[str, Any]
+    versions: dict[str, str]
     started_at: datetime
     seen_at: datetime
 

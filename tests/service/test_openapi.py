@@ -114,7 +114,7 @@ def test_problems_are_declared_everywhere(document: dict[str, Any]) -> None:
 def test_the_log_has_two_forms_and_says_when_it_is_gone(document: dict[str, Any]) -> None:
     responses = document["paths"]["/v1/jobs/{job_id}/logs"]["get"]["responses"]
     content = responses["200"]["content"]
-    assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/LogsOut"}
+    assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/LogLines"}
     assert content["text/plain"]["schema"] == {"type": "string"}
     for path in ("logs", "metrics", "metrics/series", "metrics.csv", "plots/{plot}.png", "diagnosis"):
         assert "410" in document["paths"][f"/v1/jobs/{{job_id}}/{path}"]["get"]["responses"], path
@@ -129,9 +129,9 @@ def test_every_closed_route_names_the_key(document: dict[str, Any]) -> None:
 def test_the_job_spec_is_described_in_full(document: dict[str, Any]) -> None:
     body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", "application/yaml"}
-    offered = [{"$ref": f"#/components/schemas/{name}"} for name in ("JobSpec", "FromDiagnosisIn")]
+    offered = [{"$ref": f"#/components/schemas/{name}"} for name in ("JobSpec", "FromDiagnosisRequest")]
     assert body["application/json"]["schema"] == {"anyOf": offered}
-    assert set(document["components"]["schemas"]["FromDiagnosisIn"]["properties"]) == {
+    assert set(document["components"]["schemas"]["FromDiagnosisRequest"]["properties"]) == {
         "from_diagnosis",
         "name",
         "labels",

@@ -34,6 +34,24 @@ FACTS: dict[str, Any] = {
 }
 
 
+def error_of(code: str, message: str = "it went wrong", *, retryable: bool = False) -> dict[str, Any]:
+    """An `error` as workers write it."""
+    return {
+        "code": code,
+        "layer": "data",
+        "message": message,
+        "evidence": {},
+        "retryable": retryable,
+        "hint": "Try another.",
+    }
+
+
+def progress_of(epoch: int, **changes: Any) -> dict[str, Any]:
+    """A `progress` as workers write it, at 5 % of 20 epochs of 10 steps an epoch."""
+    shown = {"epoch": epoch, "epochs": 20, "step": 10 * epoch, "steps": 200, "percent": 5.0 * epoch}
+    return {**shown, "eta_seconds": 1.0, "samples_per_second": 100.0, **changes}
+
+
 def row(name: str, value: float, step: int = 1, split: str = "val") -> MetricRow:
     """A point of epoch `step`."""
     return MetricRow(split, name, step, step, value, time.time())
@@ -125,7 +143,7 @@ class Served:
                 "evaluation": {"split": "test", "samples": 10, "metrics": {"accuracy": 0.9}},
                 "model_kind": "mlp",
                 "model_key": f"models/{claimed.job_id}/{claimed.claim.fence}",
-                "model_manifest": {"format": 1},
+                "model_manifest": {"format": "trainkit-model-2"},
                 "model_bytes": 10,
                 **changes,
             }

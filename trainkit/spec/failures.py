@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Layer = Literal["spec", "data", "resource", "platform", "internal"]
@@ -57,6 +57,13 @@ _LIST = (
     ),
     # data
     Failure("invalid_dataset", "data", False, "The dataset the job waited for is not usable.", "Read its report."),
+    Failure(
+        "no_trial_succeeded",
+        "spec",
+        False,
+        "None of an experiment's jobs came to a good end.",
+        "Read the error of its jobs; change the spec that they share.",
+    ),
     Failure("invalid_data", "data", False, "The data cannot be trained on.", "Change what the message names."),
     Failure(
         "data_damaged",
@@ -194,8 +201,19 @@ def failure(
 
 
 def listing() -> list[dict[str, Any]]:
-    """The catalogue as JSON."""
-    return [asdict(entry) for entry in _LIST]
+    """The catalogue as entries of `trainkit.spec.catalog`."""
+    return [
+        {
+            "kind": entry.code,
+            "description": entry.meaning,
+            "default": None,
+            "schema": {"type": "object"},
+            "layer": entry.layer,
+            "retryable": entry.retryable,
+            "hint": entry.hint,
+        }
+        for entry in _LIST
+    ]
 
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

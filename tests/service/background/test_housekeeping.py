@@ -25,7 +25,7 @@ from service.jobs.tables import IdempotencyKey, Job
 from service.leases import StaleFence
 from service.workers import repository as workers
 from service.workers.tables import Housekeeping
-from tests.support.api import FACTS, Served
+from tests.support.api import FACTS, Served, error_of
 
 pytestmark = pytest.mark.postgresql
 
@@ -246,7 +246,7 @@ def test_jobs_of_an_unusable_dataset_fail_with_its_reason(service: Served) -> No
     with service.sessions.begin() as session:
         claimed = intake.claim(session, "w", 30)
         assert claimed is not None
-        error = {"code": "unknown_kind", "message": "it is no dataset"}
+        error = error_of("unknown_kind", "it is no dataset")
         intake.invalid(session, claimed.claim, error)
     admit_waiting_jobs(service.sessions)
     failed = service.job(waiting)

@@ -16,7 +16,7 @@ from starlette.types import Message
 from service.datasets import intake
 from service.jobs import attempts, leases
 from service.leases import StaleFence
-from tests.support.api import FACTS, Served
+from tests.support.api import FACTS, Served, error_of
 
 BYTES = b"column,label\n1,a\n2,b\n"
 SHA = hashlib.sha256(BYTES).hexdigest()
@@ -166,8 +166,8 @@ def test_the_check_s_outcome_is_shown(service: Served) -> None:
     with service.sessions.begin() as session:
         claimed = intake.claim(session, "w", 30)
         assert claimed is not None
-        error = {"code": "unknown_kind", "message": "no dataset", "hint": "h"}
-        intake.invalid(session, claimed.claim, error, {"errors": [error]})
+        problem = {"where": "", "code": "unknown_kind", "message": "no dataset", "hint": "h"}
+        intake.invalid(session, claimed.claim, error_of("unknown_kind"), {"errors": [problem]})
     shown = service.client.get(f"/v1/datasets/{bad['id']}").json()
     assert (shown["state"], shown["error"]["code"]) == ("invalid", "unknown_kind")
     answer = service.client.post("/v1/jobs", json={"dataset": bad["id"], "model": {"kind": "mlp"}})

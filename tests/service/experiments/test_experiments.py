@@ -14,7 +14,7 @@ from service.database import make_engine
 from service.experiments import repository, scheduler
 from service.experiments.tables import Trial
 from service.jobs.tables import Job
-from tests.support.api import Served
+from tests.support.api import Served, error_of
 from tests.support.simulated_training import SPEC, by_fold, by_lr, get, post, run_all, tick, waiting
 
 
@@ -166,7 +166,8 @@ def test_a_trial_that_fails_or_is_refused_is_counted_and_the_others_go_on(servic
     ended = get(service, experiment["id"])
     assert (ended["state"], ended["jobs"]) == ("succeeded", {"failed": 1, "succeeded": 1})
     rows = get(service, f"{experiment['id']}/results")["data"]
-    assert rows[0]["error"] == {"code": "loss_not_finite", "message": "it diverged"}
+    error = rows[0]["error"]
+    assert (error["code"], error["message"], error["layer"]) == ("loss_not_finite", "it diverged", "spec")
     assert rows[0]["value"] is None
 
     # neither value is wrong by itself, both together are
@@ -176,7 +177,7 @@ def test_a_trial_that_fails_or_is_refused_is_counted_and_the_others_go_on(servic
     ended = get(service, experiment["id"])
     assert ended["jobs"] == {"succeeded": 3, "refused": 1}, ended
     refused = [row for row in get(service, f"{experiment['id']}/results")["data"] if row["state"] == "refused"]
-    assert refused[0]["error"]["errors"][0]["pointer"] == "/preprocess"
+    assert refused[0]["error"]["evidence"]["errors"][0]["pointer"] == "/preprocess"
 
     experiment = post(service, "grid", space=space)
     run_all(service, lambda spec: None)
@@ -214,7 +215,7 @@ def test_it_waits_for_its_dataset_and_says_when_that_is_of_no_use(service: Serve
     with service.sessions.begin() as session:
         claimed = intake.claim(session, "tests", 30)
         assert claimed is not None
-        intake.invalid(session, claimed.claim, {"code": "x", "message": "nothing in it"}, {})
+        intake.invalid(session, claimed.claim, error_of("x", "nothing in it"), {})
     tick(service)
     ended = get(service, experiment["id"])
     assert (ended["state"], ended["error"]["code"]) == ("failed", "invalid_dataset")
@@ -348,5 +349,5 @@ def test_a_plan_that_cannot_be_read_any_more_ends_and_holds_nobody_up(service: S
     assert get(service, sound["id"])["state"] == "succeeded"
     with service.sessions() as session:
         row = session.get_one(scheduler.Experiment, broken["id"])
-        assert (row.state, (row.error or {})["code"]) == ("failed", "internal")
+        assert (row.state, (row.error or {})["code"]) == ("failed", "internal_error")
         assert session.query(Trial).filter_by(experiment_id=broken["id"]).count() == 2

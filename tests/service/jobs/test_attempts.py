@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from service.database import db_now
 from service.jobs import attempts, leases
 from service.jobs.tables import Job
-from tests.support.api import Served, row
+from tests.support.api import Served, progress_of, row
 
 pytestmark = pytest.mark.postgresql
 
@@ -38,7 +38,7 @@ def test_a_good_end_brings_model_result_and_evaluation_at_once(service: Served) 
     job = service.submit(name="digits")
     claimed = service.claim()
     with service.sessions.begin() as session:
-        attempts.note(session, claimed.claim, phase="epoch 1/20", progress={"epoch": 1, "percent": 5.0})
+        attempts.note(session, claimed.claim, phase="epoch 1/20", progress=progress_of(1))
     assert (service.job(job)["phase"], service.job(job)["progress"]["percent"]) == ("epoch 1/20", 5.0)
     model = service.finish(claimed, "early_stop")
     done = service.job(job)
@@ -209,7 +209,7 @@ def test_files_are_listed_and_served_as_harmless(service: Served) -> None:
 def test_progress_of_a_job_with_a_result_is_complete(service: Served, stop_reason: str, epoch: int, step: int) -> None:
     job = service.submit()
     claimed = service.claim()
-    reported = {"epoch": 6, "epochs": 20, "step": 66, "steps": 200, "percent": 33.0, "eta_seconds": 9.0}
+    reported = progress_of(6, step=66, percent=33.0, eta_seconds=9.0)
     with service.sessions.begin() as session:
         attempts.note(session, claimed.claim, progress=reported)
     assert service.job(job)["progress"]["percent"] == 33.0

@@ -27,7 +27,7 @@ from service.keys.service import authenticate
 from service.leases import StaleFence
 from service.metrics import service as metrics
 from service.settings import Settings
-from tests.support.api import Served, row
+from tests.support.api import Served, error_of, row
 from tests.support.logged_rows import logged_rows
 from tests.support.transactions import transact
 
@@ -117,7 +117,7 @@ class Jobs(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), retryable=st.booleans())
     def fail(self, data: st.DataObject, retryable: bool) -> None:
-        error = {"code": "x", "retryable": retryable}
+        error = error_of("x", retryable=retryable)
         self.as_worker(data, lambda s, claimed: attempts.fail(s, claimed.claim, error))
 
     @precondition(lambda self: self.claims)

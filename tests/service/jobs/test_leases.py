@@ -17,11 +17,11 @@ from service.leases import StaleFence
 from service.logs import service as logs
 from service.logs.chunks import LogLine
 from service.metrics import service as metrics
-from tests.support.api import Served, row
+from tests.support.api import Served, error_of, row
 
 pytestmark = pytest.mark.postgresql
 
-ERROR = {"code": "x", "retryable": True}
+ERROR = error_of("x", retryable=True)
 
 
 def test_a_claim_takes_the_job_with_all_that_a_worker_needs(service: Served) -> None:
@@ -204,7 +204,7 @@ def test_after_the_end_even_the_owner_writes_nothing(service: Served, end: str) 
     else:
         with service.sessions.begin() as session:
             if end == "fail":
-                attempts.fail(session, claimed.claim, {"code": "x", "retryable": False})
+                attempts.fail(session, claimed.claim, error_of("x"))
             else:
                 attempts.cancelled(session, claimed.claim)
     for write in WRITES.values():

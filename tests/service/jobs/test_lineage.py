@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from service.jobs import attempts
 from service.jobs.tables import Checkpoint
-from tests.support.api import Served, post_job, record_checkpoint
+from tests.support.api import Served, error_of, post_job, record_checkpoint
 from trainkit.spec.early_stop import PEER_RULE_KINDS
 from trainkit.spec.failures import failure
 from trainkit.spec.memory import with_next_spec
@@ -179,7 +179,7 @@ def test_a_retry_is_the_same_job_from_its_beginning(service: Served) -> None:
     assert post_job(service, f"{job}/retry").status_code == 409
     claimed = service.claim()
     with service.sessions.begin() as session:
-        attempts.fail(session, claimed.claim, {"code": "invalid_data", "retryable": False})
+        attempts.fail(session, claimed.claim, error_of("invalid_data"))
     first = post_job(service, f"{job}/retry")
     assert (first.status_code, first.json()["parent"]["relation"]) == (201, "retry")
     assert first.json()["spec"] == service.job(job)["spec"]

@@ -1,0 +1,93 @@
+"""The base of JSON responses, and the shapes that several resources share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from trainkit.spec.failures import Layer
+
+STANDS_FOR = "x-stands-for"
+"""In a schema: the name of the component that `service/openapi.py` puts in its place."""
+
+
+def described_as(component: str) -> WithJsonSchema:
+    """Annotation of plain data that was checked when it was stored: described as a component, and not read again."""
+    return WithJsonSchema({"type": "object", STANDS_FOR: component})
+
+
+class ResponseModel(BaseModel):
+    """A JSON response: what is written under a field describes it in the OpenAPI document."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+JsonObject = dict[str, Any]
+"""An object whose names are not known beforehand: a JSON merge patch, the parameters of a trial, evidence."""
+SpecDocument = Annotated[dict[str, Any], described_as("JobSpec")]
+RuleDocument = Annotated[dict[str, Any], described_as("EarlyStopRule")]
+ReadOptionsDocument = Annotated[dict[str, Any], described_as("ReadOptions")]
+FactsDocument = Annotated[dict[str, Any], described_as("DatasetFacts")]
+PlanDocument = Annotated[dict[str, Any], described_as("ExperimentSpec")]
+MetricValues = dict[str, float | None]
+"""Name of a metric to its value; null where it is not finite, which JSON cannot hold."""
+
+
+class FailureOut(ResponseModel):
+    """Why something failed. The catalog's section `failure` lists the codes."""
+
+    code: str
+    """Stable: scripts may rely on it. New codes may come."""
+    layer: Layer
+    """Where the cause lies."""
+    message: str
+    evidence: JsonObject = {}
+    """The numbers and places behind the message."""
+    retryable: bool
+    """Whether the service tries again by itself, or another try may succeed."""
+    hint: str
+    """What to do."""
+
+
+class ClassMetricsOut(ResponseModel):
+    """How well one class is recognised."""
+
+    class_: str = Field(alias="class")
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+    """Samples of the class."""
+
+
+class AblationOut(ResponseModel):
+    """What a multimodal model makes of each of its inputs: means over permutations of the other one."""
+
+    permutations: int
+    without_image: MetricValues
+    without_columns: MetricValues
+
+
+class EvaluationBase(ResponseModel):
+    """Metrics of a model on labelled samples."""
+
+    samples: int
+    metrics: MetricValues
+    per_class: list[ClassMetricsOut] = []
+    """Empty for numbers, like the next two."""
+    confusion_matrix: list[list[int]] = []
+    """Rows are the true classes, columns the predicted ones, in the order of `classes`."""
+    classes: list[str] = []
+    ablation: AblationOut | None = None
+    """Multimodal models: the metrics when the image or the columns are another sample's."""
+
+
+class IssueOut(ResponseModel):
+    """Something found in a document: where, what, and what to do."""
+
+    pointer: str
+    """A JSON pointer into what was sent."""
+    code: str
+    message: str
+    hint: str
