@@ -1,4 +1,4 @@
-"""Bounds of request bodies: how many bytes, how slowly, how many large ones in memory, and only for a key that may."""
+"""Bounds of request bodies: how many bytes, how slowly, how many large ones at once, and only for a key that may."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ FORM_OVERHEAD = 1 << 20
 TUS = re.compile(r"/v1/uploads(/[^/]*)?")
 DATASETS = "/v1/datasets"
 PREDICTIONS = re.compile(r"/v1/models/[^/]*/(predict|evaluate)")
-SLOWEST, SLOWEST_IN_MEMORY = 1 << 10, 64 << 10
-"""Bytes a second. A body that is collected in memory holds some of it until its last byte."""
-LARGE_BODIES = 4
-"""Largest bodies of predictions that are in memory at once; one key may have half of them."""
+SLOWEST, SLOWEST_LARGE = 1 << 10, 64 << 10
+"""Bytes a second. A large body of a prediction holds some of LARGE_BODIES until its last byte."""
+LARGE_BODIES = 16
+"""Largest bodies of predictions that are in work at once, in files for the worker; one key may have half of them."""
 LOWER_LIMIT = "body_limit"
 WAIT_SECONDS, LOOK_AGAIN_SECONDS = 5.0, 0.05
 
@@ -36,7 +36,7 @@ class BodyLimits:
     def __init__(self, app: ASGIApp, max_body_bytes: int, max_upload_bytes: int, idle_seconds: float) -> None:
         self.app, self.max_body_bytes, self.max_upload_bytes = app, max_body_bytes, max_upload_bytes
         self._idle_seconds = idle_seconds
-        self._memory = BodyMemory(LARGE_BODIES * max_body_bytes)
+        self._large = LargeBodies(LARGE_BODIES * max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,9 +47,9 @@ class BodyLimits:
         if declared is not None and declared > limit:
             await answer(too_large(shown), scope)(scope, receive, send)
             return
-        in_memory = PREDICTIONS.fullmatch(scope["path"]) is not None and (declared is None or declared > BODY_BYTES)
+        is_large = PREDICTIONS.fullmatch(scope["path"]) is not None and (declared is None or declared > BODY_BYTES)
         size = 0
-        clock = SpeedClock(SLOWEST_IN_MEMORY if in_memory else SLOWEST, self._idle_seconds)
+        clock = SpeedClock(SLOWEST_LARGE if is_large else SLOWEST, self._idle_seconds)
         begun = complete = False
 
         async with AsyncExitStack() as stack:
@@ -61,8 +61,8 @@ class BodyLimits:
                 if not begun:
                     begun = True
                     check_role(scope)  # the route is known by now, and no byte of the body has been asked for
-                    if in_memory:
-                        await stack.enter_async_context(self._memory.hold(scope, declared or limit))
+                    if is_large:
+                        await stack.enter_async_context(self._large.hold(scope, declared or limit))
                 message = await clock.receive(receive)
                 size += len(message.get("body", b""))
                 complete = not message.get("more_body", False)
@@ -110,8 +110,8 @@ class SpeedClock:
         return message
 
 
-class BodyMemory:
-    """Bytes of large bodies that may be in memory at once: `limit` in all, half of it for one key."""
+class LargeBodies:
+    """Bytes of large bodies that may be in work at once: `limit` in all, half of it for one key."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -119,7 +119,7 @@ class BodyMemory:
 
     @asynccontextmanager
     async def hold(self, scope: Scope, size: int) -> AsyncIterator[None]:
-        """Wait for memory, and hold it. Raises a 429 problem when the key has too much, else 503, after some seconds."""
+        """Wait for bytes, and hold them. Raises a 429 problem when the key has too much, else 503, after some seconds."""
         key = scope["state"]["principal"].actor
         deadline = time.monotonic() + WAIT_SECONDS
         while (problem := self._problem(key, size)) is not None:

@@ -15,6 +15,8 @@ from trainkit.files import sync_folder
 
 KEY = re.compile(r"^[a-z]+(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){1,4}$")
 
+PART = re.compile(r"^[0-9a-f]{32}\.part$")
+
 
 class Storage:
     """A folder. Every write lands whole or not at all: temporary name, fsync, rename."""
@@ -35,6 +37,12 @@ class Storage:
         folder = self.root / "incoming"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return folder / f"{uuid.uuid4().hex}.part"
+
+    def part(self, name: str) -> Path:
+        """Where a temporary file of `new_part` lies, by its name. Raises ValueError for any other name."""
+        if not PART.fullmatch(name):
+            raise ValueError(f"not a temporary file: {name!r}")
+        return self.root / "incoming" / name
 
     def adopt(self, part: Path, key: str) -> None:
         """Give a finished temporary file or folder its name. An existing one of the same key stays."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from service.inference_requests import repository
-from service.inference_requests.repository import ClaimedInferenceRequest
+from service.inference_requests.repository import REQUEST_FILE, ClaimedInferenceRequest
 from service.leases import StaleFence
 from service.logging import bound
 from trainkit.data.limits import limited
@@ -69,10 +69,14 @@ def answer(context: WorkerContext, claimed: ClaimedInferenceRequest, deadline: f
         inputs.append(context.storage.local_path(key))
         claimed.options["dataset_folder"] = str(inputs[-1])
     claimed.options["output_folder"] = str(folder)
+    request_file = None
+    if name := claimed.options.get(REQUEST_FILE):
+        request_file = context.storage.part(name)
+        inputs.append(request_file)
     kills_before, limits = exit_errors.kernel_kills(), reader_limits.reader_limits(context)
     context.engine.dispose()
     child = fork(
-        lambda: write_answer(claimed, subject, folder, limits),
+        lambda: write_answer(claimed, subject, folder, limits, request_file),
         log=folder / "log.txt",
         threads=1,
         confinement=context.confinement(inputs, folder),
@@ -111,20 +115,34 @@ def _wait(child: ForkedProcess, path: Path, deadline: float) -> dict[str, Any] |
     return answer_document
 
 
-def write_answer(claimed: ClaimedInferenceRequest, subject: Path, folder: Path, limits: ReaderLimits) -> None:
-    """Write the answer's bytes, then a document that describes them, atomically. Runs in the child."""
+def write_answer(
+    claimed: ClaimedInferenceRequest,
+    subject: Path,
+    folder: Path,
+    limits: ReaderLimits,
+    request_file: Path | None = None,
+) -> None:
+    """Write the answer's bytes, then a document that describes them, atomically. Runs in the child.
+
+    `request_file` holds a large request.
+    """
     import torch
 
     torch.set_num_threads(1)
     reader_limits.apply(limits)
     answer_document: dict[str, Any]
     try:
-        with limited(replace(limits.read, source_bytes=len(claimed.request))):
-            body, media_type = ANSWERERS[claimed.kind](subject, claimed.request, claimed.media_type, claimed.options)
+        request = claimed.request if request_file is None else request_file.read_bytes()
+        with limited(replace(limits.read, source_bytes=len(request))):
+            body, media_type = ANSWERERS[claimed.kind](subject, request, claimed.media_type, claimed.options)
         (folder / "answer.bin").write_bytes(body)
         answer_document = {"media_type": media_type}
     except BadInputError as error:
         answer_document = {"error": error.error}
+    except FileNotFoundError:
+        if request_file is None or request_file.exists():
+            raise
+        answer_document = {"error": problem(503, "answer_lost", "the request's file is gone", "Send it again.")}
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
             raise

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, delete, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Row, Select, delete, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from service import process_identity
@@ -20,6 +20,8 @@ from service.leases import Claim, StaleFence
 
 Kind = Literal["predict", "evaluate", "dataset_preview", "augmentation_preview", "init_report", "onnx"]
 LIGHT: tuple[Kind, ...] = ("predict",)
+REQUEST_FILE = "request_file"
+"""Option of a large request: the name of its file among the unfinished ones of the storage; the row's own is empty then."""
 HEAVY: tuple[Kind, ...] = ("evaluate", "dataset_preview", "augmentation_preview", "init_report", "onnx")
 
 
@@ -60,9 +62,15 @@ def add(
     return row.id
 
 
-def get(session: Session, request_id: str) -> InferenceRequest | None:
-    """Return the request; None when it was deleted."""
-    return session.get(InferenceRequest, request_id)
+def progress(session: Session, request_id: str) -> Row[Any] | None:
+    """Return (state, response, response_type, error) of the request; None when it was deleted."""
+    columns = (
+        InferenceRequest.state,
+        InferenceRequest.response,
+        InferenceRequest.response_type,
+        InferenceRequest.error,
+    )
+    return session.execute(select(*columns).where(InferenceRequest.id == request_id)).one_or_none()
 
 
 def waiting(kinds: Collection[Kind] | None, wait_seconds: float) -> Select[Any]:

@@ -13,7 +13,8 @@ from service.context import Context
 from service.database import reading
 from service.errors import HttpProblem, Quota
 from service.inference_requests import repository
-from service.inference_requests.repository import Kind
+from service.inference_requests.repository import REQUEST_FILE, Kind
+from service.inference_requests.request_file import ReceivedBody
 from service.keys.service import Principal
 from service.load_shedding import leave_work
 from service.problem_types import PROBLEM_TYPES, ProblemCode, code_named
@@ -35,7 +36,7 @@ async def infer(
     who: Principal,
     kind: Kind,
     subject_key: str,
-    request: bytes,
+    request: bytes | ReceivedBody,
     media_type: str,
     options: dict[str, Any] | None = None,
 ) -> Answer:
@@ -44,6 +45,10 @@ async def infer(
     Raises the worker's problem, 429 while too many requests of the project wait, or 503 after `predict_seconds`.
     """
     most = context.settings.max_inference_requests
+    options = dict(options or {})
+    content = request if isinstance(request, bytes) else request.start
+    if isinstance(request, ReceivedBody) and request.file is not None:
+        content, options[REQUEST_FILE] = b"", request.file.name
 
     def enqueue() -> str:
         with context.sessions.begin() as session:
@@ -51,7 +56,7 @@ async def infer(
                 detail = f"{most} requests of this project wait for a worker's answer already. Wait for some of them."
                 quota = Quota("inference_requests", limit=most, used=waiting)
                 raise HttpProblem(429, "too_many_requests", detail, headers={"Retry-After": "2"}, quota=quota)
-            request_id = repository.add(session, who.project_id, kind, subject_key, request, media_type, options)
+            request_id = repository.add(session, who.project_id, kind, subject_key, content, media_type, options)
         context.doorbell.ring(QUEUE)
         return request_id
 
@@ -88,7 +93,7 @@ def _drop(context: Context, request_id: str) -> None:
 
 def _poll(context: Context, request_id: str) -> Answer | None:
     with reading(context.sessions) as session:
-        row = repository.get(session, request_id)
+        row = repository.progress(session, request_id)
         if row is None:
             raise HttpProblem(503, "answer_lost", "The request was deleted before its answer came. Send it again.")
         if row.state == "answered" and row.response is not None:

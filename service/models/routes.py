@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.auth import Reader, Writer
 from service.context import Service
+from service.inference_requests.request_file import received_body
 from service.models import repository, service
 from service.models.schemas import ModelEvaluationOut, ModelOut, ModelPatch, PredictionsOut, model_out
 from service.models.tables import Model
@@ -118,9 +119,9 @@ async def predict(
     in `inputs`, or as an archive of images with one table that names them.
     """
     stored = await to_thread.run_sync(service.stored, context, who, reference)  # before the body is read
-    body, content_type = await request.body(), request.headers.get("content-type", "")
-    key = stored.storage_key
-    predictions = await service.predict(context, who, key, body, content_type, ignore_extra=ignore_extra)
+    key, content_type = stored.storage_key, request.headers.get("content-type", "")
+    async with received_body(request, context.storage) as body:
+        predictions = await service.predict(context, who, key, body, content_type, ignore_extra=ignore_extra)
     return Response(predictions, media_type="application/json", headers=stored.header)
 
 
@@ -147,8 +148,10 @@ async def evaluate_model(
     """
     stored = await to_thread.run_sync(service.stored, context, who, reference)  # before the body is read
     response.headers.update(stored.header)
-    body, content_type = await request.body(), request.headers.get("content-type", "")
-    return await service.evaluate(context, who, stored.id, body, content_type, target=target, ignore_extra=ignore_extra)
+    options: dict[str, Any] = {"target": target, "ignore_extra": ignore_extra}
+    async with received_body(request, context.storage) as body:
+        content_type = request.headers.get("content-type", "")
+        return await service.evaluate(context, who, stored.id, body, content_type, **options)
 
 
 @router.delete("/{model}", status_code=204, summary="Delete a model")

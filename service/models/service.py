@@ -22,6 +22,7 @@ from service.context import Context
 from service.database import after_commit, reading
 from service.datasets import service as datasets
 from service.errors import HttpProblem
+from service.inference_requests.request_file import ReceivedBody
 from service.inference_requests.service import infer
 from service.keys.service import Principal
 from service.labels import merged_labels
@@ -114,13 +115,13 @@ def stored(context: Context, who: Principal, reference: str) -> StoredModel:
 
 
 async def predict(
-    context: Context, who: Principal, key: str, body: bytes, content_type: str, *, ignore_extra: bool
+    context: Context, who: Principal, key: str, body: ReceivedBody, content_type: str, *, ignore_extra: bool
 ) -> bytes:
     """`{predictions: [...]}` as JSON from a worker, of the model whose files are at `key`.
 
     Raises the worker's problem, or our own for what is plainly no input.
     """
-    kind = await to_thread.run_sync(check_request, body, content_type, limiter=PARSERS)
+    kind = await to_thread.run_sync(check_request, body.start, content_type, limiter=PARSERS)
     options: dict[str, Any] = {"ignore_extra": ignore_extra, **_parameters(content_type)}
     return (await infer(context, who, "predict", key, body, kind, options)).body
 
@@ -129,18 +130,18 @@ async def evaluate(
     context: Context,
     who: Principal,
     model_id: str,
-    body: bytes,
+    body: ReceivedBody,
     content_type: str,
     *,
     target: str | None,
     ignore_extra: bool,
 ) -> dict[str, Any]:
     """The metrics of a model on a dataset, or on a file, from a worker. Raises the worker's problem, or our own."""
-    kind = labelled_type(body, content_type)
+    kind = labelled_type(body.start, content_type)
     options: dict[str, Any] = {"target": target, "ignore_extra": ignore_extra, **_parameters(content_type)}
     named = None
     if kind == "application/json":
-        named = await to_thread.run_sync(_named_dataset, body, limiter=PARSERS)
+        named = await to_thread.run_sync(_named_dataset, body.start, limiter=PARSERS)
 
     def where() -> str:
         with reading(context.sessions) as session:
@@ -157,7 +158,8 @@ async def evaluate(
             return model.storage_key
 
     key = await to_thread.run_sync(where)
-    answer = await infer(context, who, "evaluate", key, b"{}" if named is not None else body, kind, options)
+    request = b"{}" if named is not None else body
+    answer = await infer(context, who, "evaluate", key, request, kind, options)
     evaluation: dict[str, Any] = json.loads(answer.body)
     return evaluation
 

@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Message
 
 from service import body_limits
-from service.body_limits import BodyMemory, SpeedClock
+from service.body_limits import LargeBodies, SpeedClock
 from service.errors import BodyProblem
 from service.keys.service import Principal
 
@@ -56,7 +56,7 @@ def test_one_key_has_half_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(body_limits, "WAIT_SECONDS", 0.05)
 
     async def fill() -> list[tuple[int, str]]:
-        memory, refused = BodyMemory(100), []
+        memory, refused = LargeBodies(100), []
         async with AsyncExitStack() as stack:
             for key, size in (("a", 30), ("a", 20), ("a", 1), ("b", 50), ("c", 1), ("c", 0)):
                 try:
@@ -72,7 +72,7 @@ def test_one_key_has_half_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_who_waits_gets_the_memory_that_becomes_free() -> None:
     async def run() -> list[str]:
-        memory, order = BodyMemory(100), []
+        memory, order = LargeBodies(100), []
 
         async def hold(key: str, seconds: float) -> None:
             async with memory.hold(scope(key), 100):
