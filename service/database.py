@@ -11,11 +11,27 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import JSON, CursorResult, DateTime, Dialect, Engine, Index, Result, create_engine, event, select, text
+from sqlalchemy import (
+    JSON,
+    CursorResult,
+    DateTime,
+    Dialect,
+    Double,
+    Engine,
+    Index,
+    Result,
+    String,
+    create_engine,
+    event,
+    literal,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction, sessionmaker
 from sqlalchemy.sql.expression import ColumnElement
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import TypeDecorator
 
@@ -55,6 +71,10 @@ class Base(DeclarativeBase):
     """All tables."""
 
 
+Name = String(200).with_variant(String(200, collation="C"), "postgresql")
+"""Names, in the order of their bytes on both databases: an index finds those that begin with a text."""
+
+
 def partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
     """An index of the rows `where` alone, on both databases. A statement uses it that says the same, or implies it."""
     return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
@@ -73,7 +93,8 @@ class db_now(ColumnElement[datetime]):  # noqa: N801 - reads as the SQL function
 
 @compiles(db_now, "postgresql")
 def _now_postgresql(element: db_now, compiler: Any, **kw: Any) -> str:
-    return f"(clock_timestamp() + make_interval(secs => {element.plus!r}))"
+    # milliseconds, as SQLite has them: a time that was shown compares as it is stored
+    return f"(date_trunc('milliseconds', clock_timestamp()) + make_interval(secs => {element.plus!r}))"
 
 
 @compiles(db_now, "sqlite")
@@ -82,9 +103,42 @@ def _now_sqlite(element: db_now, compiler: Any, **kw: Any) -> str:
     return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', '{element.plus:+f} seconds') || '000')"
 
 
+class json_number(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
+    """A member of a JSON object as a number; NULL where it is none."""
+
+    type = Double()
+    inherit_cache = True
+
+    def __init__(self, column: Any, key: str) -> None:
+        super().__init__(column, literal(key, String()), literal(f'$."{key}"', String()))
+
+
+@compiles(json_number, "postgresql")
+def _json_number_postgresql(element: json_number, compiler: Any, **kw: Any) -> str:
+    column, key, _ = (compiler.process(clause, **kw) for clause in element.clauses)
+    return (
+        f"(CASE WHEN jsonb_typeof({column} -> {key}) = 'number' THEN CAST({column} ->> {key} AS double precision) END)"
+    )
+
+
+@compiles(json_number, "sqlite")
+def _json_number_sqlite(element: json_number, compiler: Any, **kw: Any) -> str:
+    column, path = (compiler.process(clause, **kw) for clause in list(element.clauses)[::2])
+    return f"(CASE WHEN json_type({column}, {path}) IN ('integer', 'real') THEN json_extract({column}, {path}) END)"
+
+
 def new_id(prefix: str) -> str:
     """`job_` and 26 characters: 48 bits of milliseconds, then 80 random bits; later ids sort later."""
-    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    return _id(prefix, time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10)))
+
+
+def first_id(prefix: str, at: datetime) -> str:
+    """Return the least id of a row that was made at that time or later."""
+    return _id(prefix, min(max(0, int(at.timestamp() * 1000)), 2**48 - 1), 0)
+
+
+def _id(prefix: str, milliseconds: int, random: int) -> str:
+    number = milliseconds << 80 | random
     return prefix + "_" + "".join(ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 
 

@@ -27,6 +27,7 @@ from service.projects.service import Rules, rules_of
 from service.recommendations.service import freeze
 from service.settings import Settings
 from service.storage import Storage
+from service.timestamps import rfc3339
 
 log = logging.getLogger(__name__)
 BATCH = 200
@@ -110,9 +111,7 @@ def _trim(sessions: sessionmaker[Session], storage: Storage, rules: Rules, job_i
         if not deletions:
             return
         summary = ", ".join(map(str, deletions.values()))
-        status: dict[str, Any] = {
-            part: {"at": now.isoformat(), "reason": one.reason} for part, one in deletions.items()
-        }
+        status: dict[str, Any] = {part: {"at": rfc3339(now), "reason": one.reason} for part, one in deletions.items()}
         job.purged = {**(job.purged or {}), **status}
         job.updated_at = now
         counts: dict[str, int] = {part: one.count for part, one in deletions.items()}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Response
 
 from service.auth import Reader, Writer
 from service.datasets.references import DATASETS
-from service.pagination import After, Limit, Page, page
+from service.listing.query import ListQuery
+from service.listing.repository import page
+from service.pagination import Page
 from service.registry import repository, service
 from service.registry.addresses import AliasOfAddress, DatasetReference
-from service.registry.schemas import AliasOut, alias_out
+from service.registry.schemas import ALIASES, AliasOut, alias_out
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
 router = APIRouter(prefix="/v1/datasets/{dataset}/aliases", tags=["datasets"], route_class=SessionRoute)
@@ -23,10 +25,10 @@ router = APIRouter(prefix="/v1/datasets/{dataset}/aliases", tags=["datasets"], r
     summary="What the aliases of the dataset's name mean and have meant, newest first",
 )
 def list_dataset_aliases(
-    reference: DatasetReference, who: Reader, session: ReadSession, limit: Limit = 50, after: After = None
-) -> dict[str, Any]:
+    reference: DatasetReference, who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(ALIASES.query)]
+) -> Response:
     name = service.find(session, who.project_id, DATASETS, reference).name
-    return page(repository.alias_history(session, who.project_id, DATASETS, name, limit, after), limit, alias_out)
+    return query.respond(page(session, query, repository.in_alias_history(who.project_id, DATASETS, name)), alias_out)
 
 
 @router.put("/{alias}", response_model=AliasOut, summary="Let `name@alias` mean this version from now on")

@@ -24,20 +24,6 @@ def get(session: Session, project_id: str, dataset_id: str) -> DatasetVersion | 
     return session.scalars(statement).one_or_none()
 
 
-def listing(
-    session: Session, project_id: str, limit: int, after: str | None, state: str | None, name: str | None
-) -> Sequence[DatasetVersion]:
-    """Newest first, one more than `limit`."""
-    statement = select(DatasetVersion).where(DatasetVersion.project_id == project_id)
-    if after:
-        statement = statement.where(DatasetVersion.id < after)
-    if state:
-        statement = statement.where(DatasetVersion.state == state)
-    if name:
-        statement = statement.where(DatasetVersion.name == name)
-    return session.scalars(statement.order_by(DatasetVersion.id.desc()).limit(limit + 1)).all()
-
-
 def by_id(session: Session, dataset_id: str) -> DatasetVersion:
     """Return the dataset of a job or another row that refers to it."""
     return session.get_one(DatasetVersion, dataset_id)

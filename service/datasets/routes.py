@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_args
 
 from anyio import to_thread
 from fastapi import APIRouter, Body, Depends, File, Form, Header, Query, Request, Response, UploadFile
@@ -16,11 +16,12 @@ from service.auth import Reader, Writer, check_role
 from service.body_limits import FORM_OVERHEAD, bound_body, declared_length
 from service.context import Context, Service
 from service.database import reading
-from service.datasets import repository, service
+from service.datasets import service
 from service.datasets.receive import Receiver, check_digest, parse_digest
 from service.datasets.schemas import (
     DatasetOut,
     DatasetReportOut,
+    DatasetState,
     PreviewIn,
     RereadIn,
     SourceIn,
@@ -28,10 +29,14 @@ from service.datasets.schemas import (
     read_options_in,
     read_options_of,
 )
+from service.datasets.tables import DatasetVersion
 from service.errors import HttpProblem
 from service.inference_requests.service import infer
 from service.keys.service import Principal
-from service.pagination import After, Limit, Page, page
+from service.listing.filters import ChoiceFilter, CreatedFilter, ExactFilter, NumberFilter, TextFilter, TimeFilter
+from service.listing.query import ListOf, ListQuery, SortField
+from service.listing.repository import page
+from service.pagination import Page
 from service.registry import repository as names
 from service.registry.addresses import DatasetReference
 from service.registry.names import Name, as_name
@@ -251,18 +256,29 @@ async def _receive(
     return dataset_out(dataset)
 
 
+DATASETS = ListOf(
+    DatasetVersion.id,
+    DatasetOut,
+    sorts=[SortField("created_at", DatasetVersion.id), SortField("name", DatasetVersion.name)],
+    filters=[
+        ChoiceFilter("state", DatasetVersion.state, choices=get_args(DatasetState)),
+        TextFilter("name", DatasetVersion.name),
+        NumberFilter("version", DatasetVersion.version),
+        ChoiceFilter("kind", DatasetVersion.kind, choices=get_args(DatasetKind)),
+        ExactFilter("sha256", DatasetVersion.blob_sha256),
+        NumberFilter("bytes", DatasetVersion.bytes),
+        NumberFilter("samples", DatasetVersion.samples),
+        CreatedFilter(column=DatasetVersion.created_at, ids=DatasetVersion.id, prefix="ds"),
+        TimeFilter("updated_at", DatasetVersion.updated_at),
+    ],
+)
+
+
 @router.get("", response_model=Page[DatasetOut], summary="List datasets, newest first")
-def list_datasets(
-    who: Reader,
-    session: ReadSession,
-    limit: Limit = 50,
-    after: After = None,
-    state: Literal["uploading", "validating", "ready", "invalid"] | None = None,
-    name: str | None = None,
-) -> dict[str, Any]:
-    rows = repository.listing(session, who.project_id, limit, after, state, name)
-    aliases = names.aliases_of(session, [row.id for row in rows])
-    return page(rows, limit, lambda row: dataset_out(row, aliases[row.id]))
+def list_datasets(who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(DATASETS.query)]) -> Response:
+    found = page(session, query, DatasetVersion.project_id == who.project_id)
+    aliases = names.aliases_of(session, [row.id for row in found.rows])
+    return query.respond(found, lambda row: dataset_out(row, aliases[row.id]))
 
 
 @router.get("/{dataset}", response_model=DatasetOut, summary="One dataset")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Literal
 
 from fastapi.exceptions import RequestValidationError
@@ -13,9 +12,12 @@ from service.datasets.tables import DatasetVersion
 from service.registry.names import Name
 from service.request_model import RequestModel
 from service.response_model import FactsDocument, FailureOut, ReadOptionsDocument, ResponseModel
+from service.timestamps import Timestamp
 from trainkit.spec.augment import AugmentStep
 from trainkit.spec.facts import ColumnFacts, DatasetKind, holds_classes
 from trainkit.spec.read_options import ReadOptions
+
+DatasetState = Literal["uploading", "validating", "ready", "invalid"]
 
 
 class CheckProgressOut(ResponseModel):
@@ -37,7 +39,7 @@ class DatasetOut(ResponseModel):
     target: str | None
     read_options: ReadOptionsDocument | None
     """How the file is read, where that was said."""
-    state: Literal["uploading", "validating", "ready", "invalid"]
+    state: DatasetState
     phase: str | None
     progress: CheckProgressOut | None
     sha256: str | None
@@ -47,8 +49,8 @@ class DatasetOut(ResponseModel):
     error: FailureOut | None
     aliases: list[str]
     """What `name@alias` means this version."""
-    created_at: datetime
-    updated_at: datetime
+    created_at: Timestamp
+    updated_at: Timestamp
 
 
 class FindingOut(ResponseModel):

@@ -52,20 +52,6 @@ def locked(session: Session, experiment_id: str) -> Experiment | None:
     return session.scalars(one.execution_options(populate_existing=True)).one_or_none()
 
 
-def listing(
-    session: Session, project_id: str, limit: int, after: str | None, kind: str | None, states: Sequence[str]
-) -> Sequence[Experiment]:
-    """Newest first, one more than `limit`."""
-    statement = select(Experiment).where(Experiment.project_id == project_id)
-    if after:
-        statement = statement.where(Experiment.id < after)
-    if kind:
-        statement = statement.where(Experiment.kind == kind)
-    if states:
-        statement = statement.where(Experiment.state.in_(states))
-    return session.scalars(statement.order_by(Experiment.id.desc()).limit(limit + 1)).all()
-
-
 def due(session: Session) -> Sequence[Row[str, str]]:
     """(id, project) of the experiments of all projects that have something to be done, oldest first.
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Depends, Query, Response
 
 from service.auth import Reader, Writer
 from service.context import Service
 from service.database import reading
-from service.experiments import repository, service
+from service.experiments import service
 from service.experiments.comparison import between
 from service.experiments.schemas import (
     ComparisonOut,
     ExperimentDetail,
     ExperimentOut,
+    ExperimentRow,
     ExperimentState,
     ResultsOut,
     StopExperimentIn,
@@ -22,8 +23,12 @@ from service.experiments.schemas import (
     experiment_out,
     results_out,
 )
+from service.experiments.tables import Experiment
 from service.jobs.routes import IdempotencyKey
-from service.pagination import After, Limit, Page, page
+from service.listing.filters import ChoiceFilter, CreatedFilter, ExactFilter, LabelFilter, TextFilter, TimeFilter
+from service.listing.query import ListOf, ListQuery, SortField
+from service.listing.repository import page
+from service.pagination import Page
 from service.request_body import EXPERIMENT_BODY, Document
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
@@ -54,17 +59,30 @@ def create_experiment(
         return detail_out(service.view(session, service.find(session, who, experiment.id)))
 
 
-@router.get("", response_model=Page[ExperimentOut], summary="Experiments, newest first")
+EXPERIMENTS = ListOf(
+    Experiment.id,
+    ExperimentOut,
+    sorts=[SortField("created_at", Experiment.id), SortField("name", Experiment.name)],
+    filters=[
+        ChoiceFilter("state", Experiment.state, choices=get_args(ExperimentState)),
+        ExactFilter("kind", Experiment.kind, max_length=40),
+        TextFilter("name", Experiment.name),
+        ExactFilter("dataset", Experiment.dataset_id),
+        LabelFilter(column=Experiment.labels),
+        CreatedFilter(column=Experiment.created_at, ids=Experiment.id, prefix="exp"),
+        TimeFilter("finished_at", Experiment.finished_at),
+        TimeFilter("updated_at", Experiment.updated_at),
+    ],
+    default_fields=",".join(ExperimentRow.model_fields),
+)
+
+
+@router.get("", response_model=Page[ExperimentRow], summary="Experiments, newest first")
 def list_experiments(
-    who: Reader,
-    session: ReadSession,
-    limit: Limit = 50,
-    after: After = None,
-    kind: Annotated[str | None, Query(max_length=40)] = None,
-    state: Annotated[list[ExperimentState] | None, Query(description="One or more states.")] = None,
-) -> dict[str, Any]:
-    rows = repository.listing(session, who.project_id, limit, after, kind, state or ())
-    return page(rows, limit, experiment_out)
+    who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(EXPERIMENTS.query)]
+) -> Response:
+    """A row has no `plan` unless `fields` asks for it."""
+    return query.respond(page(session, query, Experiment.project_id == who.project_id), experiment_out)
 
 
 @router.get(

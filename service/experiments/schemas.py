@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import Field
@@ -14,6 +13,7 @@ from service.jobs.schemas import ProgressOut
 from service.jobs.spec_references import as_written
 from service.request_model import RequestModel
 from service.response_model import FailureOut, JsonObject, PlanDocument, ResponseModel
+from service.timestamps import Timestamp
 from trainkit.spec.metrics import direction
 
 ExperimentState = Literal["waiting", "running", "stopping", "succeeded", "stopped", "failed"]
@@ -156,8 +156,8 @@ class BestOut(ResponseModel):
     value: float | None
 
 
-class ExperimentOut(ResponseModel):
-    """An experiment; fields may be added, never renamed."""
+class ExperimentRow(ResponseModel):
+    """An experiment in a list."""
 
     id: str
     name: str
@@ -167,12 +167,17 @@ class ExperimentOut(ResponseModel):
     """Why it ended as it did."""
     error: FailureOut | None
     labels: dict[str, str]
+    dataset: str
+    created_at: Timestamp
+    finished_at: Timestamp | None
+    updated_at: Timestamp
+
+
+class ExperimentOut(ExperimentRow):
+    """An experiment; fields may be added, never renamed."""
+
     plan: PlanDocument
     """As it was submitted."""
-    dataset: str
-    created_at: datetime
-    finished_at: datetime | None
-    updated_at: datetime
 
 
 class ExperimentDetail(ExperimentOut):

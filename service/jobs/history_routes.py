@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import FileResponse
+from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from service.auth import Reader
@@ -25,9 +27,12 @@ from service.jobs.schemas import (
     decision_out,
     event_out,
 )
-from service.jobs.tables import Artifact
+from service.jobs.tables import Artifact, Attempt, Checkpoint
 from service.keys.service import Principal
-from service.pagination import Cursor, Listing
+from service.listing.filters import ExactFilter, NumberFilter, TextFilter, TimeFilter
+from service.listing.query import ListOf, ListQuery, SortField
+from service.listing.repository import page
+from service.pagination import Cursor, Page
 from service.request_sessions import ReadSession, SessionRoute
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"], route_class=SessionRoute)
@@ -49,8 +54,7 @@ def list_job_events(
     job_id: str, who: Reader, session: ReadSession, after: AfterSeq = 0, limit: Many = 200
 ) -> dict[str, Any]:
     service.find(session, who, job_id)
-    rows = repository.events_after(session, job_id, after, limit)
-    return {"data": [event_out(row) for row in rows], "next": rows[-1].seq if rows else after}
+    return _after_seq(repository.events_after(session, job_id, after, limit + 1), after, limit, event_out)
 
 
 @router.get("/decisions", response_model=Cursor[DecisionOut], summary="Every evaluation of every early-stop rule")
@@ -58,20 +62,58 @@ def list_job_decisions(
     job_id: str, who: Reader, session: ReadSession, after: AfterSeq = 0, limit: Many = 200
 ) -> dict[str, Any]:
     service.find(session, who, job_id)
-    rows = repository.decisions_after(session, job_id, after, limit)
-    return {"data": [decision_out(row) for row in rows], "next": rows[-1].seq if rows else after}
+    return _after_seq(repository.decisions_after(session, job_id, after, limit + 1), after, limit, decision_out)
 
 
-@router.get("/attempts", response_model=Listing[AttemptOut], summary="Each worker's go at the job")
-def list_job_attempts(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
+def _after_seq(rows: Sequence[Any], after: int, limit: int, out: Callable[[Any], BaseModel]) -> dict[str, Any]:
+    """A page of a log from up to `limit + 1` rows."""
+    shown = rows[:limit]
+    following = shown[-1].seq if shown else after
+    return {"data": [out(row) for row in shown], "has_more": len(rows) > limit, "next": following}
+
+
+ATTEMPTS = ListOf(
+    Attempt.fence,
+    AttemptOut,
+    sorts=[SortField("attempt", Attempt.fence)],
+    filters=[
+        ExactFilter("outcome", Attempt.outcome, max_length=40),
+        TimeFilter("started_at", Attempt.started_at),
+        TimeFilter("finished_at", Attempt.finished_at),
+    ],
+    default_sort="attempt",
+    default_limit=200,
+)
+
+
+@router.get("/attempts", response_model=Page[AttemptOut], summary="Each worker's go at the job, the first one first")
+def list_job_attempts(
+    job_id: str, who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(ATTEMPTS.query)]
+) -> Response:
     service.find(session, who, job_id)
-    return {"data": [attempt_out(row) for row in repository.attempts(session, job_id)]}
+    return query.respond(page(session, query, Attempt.job_id == job_id), attempt_out)
 
 
-@router.get("/checkpoints", response_model=Listing[CheckpointOut], summary="Stored checkpoints, newest first")
-def list_job_checkpoints(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
+CHECKPOINTS = ListOf(
+    Checkpoint.id,
+    CheckpointOut,
+    sorts=[SortField("created_at", Checkpoint.id)],
+    filters=[
+        NumberFilter("attempt", Checkpoint.fence),
+        NumberFilter("step", Checkpoint.step),
+        NumberFilter("epoch", Checkpoint.epoch),
+        TimeFilter("created_at", Checkpoint.created_at),
+    ],
+    default_limit=200,
+)
+
+
+@router.get("/checkpoints", response_model=Page[CheckpointOut], summary="Stored checkpoints, newest first")
+def list_job_checkpoints(
+    job_id: str, who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(CHECKPOINTS.query)]
+) -> Response:
     service.find(session, who, job_id)
-    return {"data": [checkpoint_out(row) for row in repository.checkpoints(session, job_id)]}
+    return query.respond(page(session, query, Checkpoint.job_id == job_id), checkpoint_out)
 
 
 @router.get(
@@ -88,10 +130,27 @@ def get_job_evaluation(job_id: str, who: Reader, session: ReadSession) -> dict[s
     return job.evaluation
 
 
-@router.get("/artifacts", response_model=Listing[ArtifactOut], summary="Files the job left")
-def list_job_artifacts(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
+ARTIFACTS = ListOf(
+    Artifact.name,
+    ArtifactOut,
+    sorts=[SortField("name", Artifact.name)],
+    filters=[
+        TextFilter("name", Artifact.name),
+        ExactFilter("media_type", Artifact.media_type, max_length=100),
+        NumberFilter("bytes", Artifact.bytes),
+        TimeFilter("created_at", Artifact.created_at),
+    ],
+    default_sort="name",
+    default_limit=200,
+)
+
+
+@router.get("/artifacts", response_model=Page[ArtifactOut], summary="Files the job left, by name")
+def list_job_artifacts(
+    job_id: str, who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(ARTIFACTS.query)]
+) -> Response:
     service.find(session, who, job_id)
-    return {"data": [artifact_out(row) for row in repository.artifacts(session, job_id)]}
+    return query.respond(page(session, query, Artifact.job_id == job_id), artifact_out)
 
 
 @router.get("/artifacts/{name}", response_class=FileResponse, responses=BYTES, summary="One of those files")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -29,11 +29,16 @@ from service.jobs.tables import (
 )
 from service.keys.tables import Project
 from service.leases import Claim
+from service.listing.filters import Condition
+from service.listing.query import ListQuery, RowPage
+from service.listing.repository import cut, expressions, sorted_rows
 from service.models.tables import Model
 
 NO_SYNC = {"synchronize_session": False}
 EVERY_ROW = 2**31 - 1
 """A limit that cuts nothing off."""
+MAX_NAMED = 500
+"""Versions of a dataset that a filter by its name looks at, the newest ones."""
 
 
 def get(session: Session, project_id: str, job_id: str) -> Job | None:
@@ -53,45 +58,76 @@ def summary(session: Session, job_id: str) -> Row[Any]:
     return session.execute(columns.where(Job.id == job_id)).one()
 
 
-def listing(
-    session: Session,
-    project_id: str,
-    limit: int,
-    after: str | None,
-    states: Sequence[str],
-    labels: Mapping[str, str],
-    updated_after: datetime | None,
-    dataset: str | None,
-    group: str | None,
-) -> Sequence[Job]:
-    """Newest first, one more than `limit`.
+ID_CONDITIONS = frozenset({"state", "label", "dataset", "updated_at"})
+"""Filters of jobs that are not plain conditions of a column."""
 
-    An index leads to the ids of one page; only then are whole rows read. Each filter alone costs a page however many
-    jobs there are; of several filters one leads, and the others are applied to what it finds.
+
+def listing(session: Session, project_id: str, query: ListQuery, columns: Sequence[Any]) -> RowPage[Row[Any]]:
+    """Return a page of the project's jobs, with these columns beside `id` and the sort's.
+
+    An index leads to the ids of one page; only then are rows read. Each filter alone costs a page however many jobs
+    there are; of several filters one leads, and the others are applied to what it finds.
     """
-    of_job = [Job.dataset_id == dataset] if dataset else []
-    if group:
-        of_job.append(Job.group_name == group)
-    place, statement = _ids(project_id, labels, of_job, states)
-    if after:
-        statement = statement.where(place < after)
-    ids = _newest(session, place, statement, states, limit + 1)
-    if updated_after is not None and _count_updated(session, ids, updated_after) < len(ids):
+    ids = _listed_ids(session, project_id, query)
+    selected_columns = dict.fromkeys((Job.id, query.sort.column, *columns))
+    rows = {row.id: row for row in session.execute(select(*selected_columns).where(Job.id.in_(ids)))}
+    return cut(query, [rows[one] for one in ids])
+
+
+def _listed_ids(session: Session, project_id: str, query: ListQuery) -> Sequence[str]:
+    """Return the ids of a page, one more than `limit`."""
+    of_job = expressions(one for one in query.conditions if one.filter not in ID_CONDITIONS)
+    datasets = _named_datasets(session, project_id, query)
+    if datasets is not None:
+        if not datasets:
+            return []
+        of_job.append(Job.dataset_id == datasets[0] if len(datasets) == 1 else Job.dataset_id.in_(datasets))
+    changed = [one for one in query.conditions if one.filter == "updated_at"]
+    states: tuple[str, ...] = next((one.value for one in query.conditions if one.filter == "state"), ())
+    labels = [label_digest(one.key or "", one.value[0]) for one in query.conditions if one.filter == "label"]
+    if query.sort.column is not Job.id:
+        statement = select(Job.id).where(Job.project_id == project_id, *of_job, *expressions(changed))
+        statement = statement.where(Job.state.in_(states)) if states else statement
+        for digest in labels:
+            labelled = (JobLabel.project_id == project_id, JobLabel.digest == digest, JobLabel.job_id == Job.id)
+            statement = statement.where(select(JobLabel.job_id).where(*labelled).exists())
+        return sorted_rows(session, query, statement)
+    column, statement = _ids(project_id, labels, of_job, states)
+    if query.after is not None:
+        statement = statement.where(column < query.after.id if query.descending else column > query.after.id)
+    ids = _first(session, query, column, statement, states)
+    if changed and _count(session, ids, changed) < len(ids):
         # jobs made since come first and have all been updated since: few are left to be found among the older ones
-        changed = select(Job.id).where(Job.project_id == project_id, Job.updated_at > updated_after)
+        found = select(Job.id).where(Job.project_id == project_id, *expressions(changed))
         # the order and the limit let the index by time lead, and nothing else
-        changed = changed.order_by(Job.updated_at.desc()).limit(EVERY_ROW)
-        ids = _newest(session, place, statement.where(place.in_(select(changed.subquery()))), states, limit + 1)
-    return session.scalars(select(Job).where(Job.id.in_(ids)).order_by(Job.id.desc())).all()
+        found = found.order_by(Job.updated_at.desc()).limit(EVERY_ROW)
+        ids = _first(session, query, column, statement.where(column.in_(select(found.subquery()))), states)
+    return ids
+
+
+def _named_datasets(session: Session, project_id: str, query: ListQuery) -> list[str] | None:
+    """Return the ids of the datasets that a filter names by id or by name; None without such a filter."""
+    given = [value for one in query.conditions if one.filter == "dataset" for value in one.value]
+    if not given:
+        return None
+    by_id = DatasetVersion.id.in_(given)
+    by_name = DatasetVersion.name.in_(given)
+    found = [
+        session.scalars(
+            select(DatasetVersion.id).where(DatasetVersion.project_id == project_id, condition).limit(MAX_NAMED)
+        )
+        for condition in (by_id, by_name)
+    ]
+    return list(dict.fromkeys(chain.from_iterable(found)))
 
 
 def _ids(
-    project_id: str, labels: Mapping[str, str], of_job: Sequence[ColumnElement[bool]], states: Sequence[str]
+    project_id: str, labels: Sequence[str], of_job: Sequence[ColumnElement[bool]], states: Sequence[str]
 ) -> tuple[InstrumentedAttribute[str], Select[str]]:
     """Return the column that leads, and the statement of the ids of the project's jobs with all these labels."""
     if not labels:
         return Job.id, select(Job.id).where(Job.project_id == project_id, *of_job)
-    first, *further = (label_digest(key, value) for key, value in labels.items())
+    first, *further = labels
     statement = select(JobLabel.job_id).where(JobLabel.project_id == project_id, JobLabel.digest == first)
     for digest in further:
         other = aliased(JobLabel)
@@ -102,25 +138,26 @@ def _ids(
     return JobLabel.job_id, statement
 
 
-def _newest(
+def _first(
     session: Session,
-    place: InstrumentedAttribute[str],
+    query: ListQuery,
+    column: InstrumentedAttribute[str],
     statement: Select[str],
     states: Sequence[str],
-    count: int,
 ) -> Sequence[str]:
-    """Return the `count` newest ids, of jobs in one of `states` when there are any."""
-    newest_first = statement.order_by(place.desc()).limit(count)
+    """Return the first ids of the list, of jobs in one of `states` when there are any; one more than the limit."""
+    count = query.limit + 1
+    ordered = statement.order_by(column.desc() if query.descending else column.asc()).limit(count)
     if len(states) < 2:
-        return session.scalars(newest_first.where(Job.state == states[0]) if states else newest_first).all()
+        return session.scalars(ordered.where(Job.state == states[0]) if states else ordered).all()
     # an index has the jobs of each state in order, and those of several states not
-    found = [session.scalars(newest_first.where(Job.state == state)).all() for state in dict.fromkeys(states)]
-    return sorted(chain.from_iterable(found), reverse=True)[:count]
+    found = [session.scalars(ordered.where(Job.state == state)).all() for state in states]
+    return sorted(chain.from_iterable(found), reverse=query.descending)[:count]
 
 
-def _count_updated(session: Session, ids: Sequence[str], after: datetime) -> int:
-    """Count those of the jobs that were updated after that time."""
-    return session.scalar(select(func.count()).where(Job.id.in_(ids), Job.updated_at > after)) or 0
+def _count(session: Session, ids: Sequence[str], conditions: Sequence[Condition]) -> int:
+    """Count those of the jobs that meet the conditions."""
+    return session.scalar(select(func.count()).where(Job.id.in_(ids), *expressions(conditions))) or 0
 
 
 def by_id(session: Session, job_id: str) -> Job:
@@ -151,7 +188,7 @@ def ended_retries(session: Session, job_id: str) -> int:
     return session.scalar(select(func.count()).where(Job.retry_of == job_id, Job.state.in_(ENDED))) or 0
 
 
-def datasets_of(session: Session, jobs: Sequence[Job]) -> dict[str, DatasetVersion]:
+def datasets_of(session: Session, jobs: Iterable[Any]) -> dict[str, DatasetVersion]:
     """The datasets that these jobs name, by id."""
     ids = {job.dataset_id for job in jobs}
     return {row.id: row for row in session.scalars(select(DatasetVersion).where(DatasetVersion.id.in_(ids)))}

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Header, Request, Response
 from sqlalchemy.orm import Session
 
 from service.auth import Reader, Writer
 from service.context import Service
-from service.errors import HttpProblem
 from service.jobs import repository, service
-from service.jobs.schemas import ForkIn, JobOut, ResumeIn, StopIn, job_out
+from service.jobs.schemas import ForkIn, JobOut, JobRow, ResumeIn, StopIn, job_columns, job_out, job_row
 from service.jobs.states import State
 from service.jobs.tables import Job
-from service.pagination import NOT_MODIFIED, After, Labels, Limit, Page
+from service.listing.filters import ChoiceFilter, CreatedFilter, ExactFilter, LabelFilter, TextFilter, TimeFilter
+from service.listing.query import ListOf, ListQuery, SortField
+from service.pagination import NOT_MODIFIED, Page
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=SessionRoute)
@@ -30,32 +30,42 @@ def out(session: Session, job: Job) -> JobOut:
     return job_out(job, repository.datasets_of(session, [job])[job.dataset_id])
 
 
-@router.get("", response_model=Page[JobOut], summary="List jobs, newest first")
-def list_jobs(
-    who: Reader,
-    labels: Labels,
-    session: ReadSession,
-    limit: Limit = 50,
-    after: After = None,
-    state: Annotated[list[State] | None, Query(description="One or more states.")] = None,
-    dataset: str | None = None,
-    group: Annotated[
-        str | None, Query(max_length=200, description="Jobs of that group; an experiment's is its id.")
-    ] = None,
-    updated_after: datetime | None = None,
-) -> dict[str, Any]:
-    if updated_after is not None:
-        try:
-            updated_after = updated_after.replace(tzinfo=updated_after.tzinfo or UTC).astimezone(UTC)
-        except OverflowError:  # the year 1 in another time zone
-            raise HttpProblem(422, "bad_time", f"{updated_after.isoformat()} is not a time in UTC.") from None
-    filters = (state or (), labels, updated_after, dataset, group)
-    rows = repository.listing(session, who.project_id, limit, after, *filters)
-    datasets = repository.datasets_of(session, rows)
-    shown = rows[:limit]
-    more = len(rows) > limit
-    data = [job_out(row, datasets[row.dataset_id]) for row in shown]
-    return {"data": data, "has_more": more, "next": shown[-1].id if more else None}
+JOBS = ListOf(
+    Job.id,
+    JobOut,
+    sorts=[
+        SortField("created_at", Job.id),
+        SortField("name", Job.name),
+        SortField("updated_at", Job.updated_at, "time"),
+        SortField("finished_at", Job.finished_at, "time", nullable=True),
+    ],
+    filters=[
+        ChoiceFilter("state", Job.state, choices=get_args(State)),
+        ExactFilter("stop_reason", Job.stop_reason, max_length=40),
+        TextFilter("name", Job.name),
+        ExactFilter("group", Job.group_name, "Jobs of that group; an experiment's is its id."),
+        ExactFilter(
+            "dataset", Job.dataset_id, "Jobs that train on the dataset of that id, or on any version of that name."
+        ),
+        LabelFilter(column=Job.labels),
+        CreatedFilter(column=Job.created_at, ids=Job.id, prefix="job"),
+        TimeFilter("started_at", Job.started_at),
+        TimeFilter("finished_at", Job.finished_at),
+        TimeFilter("updated_at", Job.updated_at),
+    ],
+    default_fields=(
+        "id,name,state,stop_reason,error.code,progress.percent,metrics.best.val_*,labels,group,dataset.name,dataset.version,"
+        "created_at,finished_at"
+    ),
+)
+
+
+@router.get("", response_model=Page[JobRow], summary="List jobs, newest first")
+def list_jobs(who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(JOBS.query)]) -> Response:
+    fields = query.shown_fields
+    found = repository.listing(session, who.project_id, query, [getattr(Job, name) for name in job_columns(fields)])
+    datasets = repository.datasets_of(session, found.rows)
+    return query.respond(found, lambda row: job_row(row, datasets[row.dataset_id], fields))
 
 
 @router.get("/{job_id}", response_model=JobOut, responses=NOT_MODIFIED, summary="One job")

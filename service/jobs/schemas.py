@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from service.datasets.tables import DatasetVersion
 from service.jobs.lineage import Relation
@@ -22,6 +23,7 @@ from service.response_model import (
     RuleDocument,
     SpecDocument,
 )
+from service.timestamps import Timestamp, rfc3339
 from service.workers.names import worker_alias
 
 
@@ -32,6 +34,48 @@ class DatasetOfJob(ResponseModel):
     name: str
     version: int
     sha256: str | None
+
+
+class DatasetName(ResponseModel):
+    """The dataset of a job in a list."""
+
+    name: str
+    version: int
+
+
+class ErrorCode(ResponseModel):
+    """Why the job failed; the job itself has the whole error."""
+
+    code: str
+
+
+class Percent(ResponseModel):
+    """How far a job is."""
+
+    percent: float | None = None
+
+
+class BestMetrics(ResponseModel):
+    """The best value of each series of the validation part."""
+
+    best: dict[str, float | None]
+
+
+class JobRow(ResponseModel):
+    """A job in a list: what `fields` does not change. `GET /v1/jobs/{job_id}` has everything."""
+
+    id: str
+    name: str
+    state: State
+    stop_reason: str | None
+    error: ErrorCode | None
+    progress: Percent | None
+    metrics: BestMetrics
+    labels: dict[str, str]
+    group: str | None
+    dataset: DatasetName
+    created_at: Timestamp
+    finished_at: Timestamp | None
 
 
 class JobMetrics(ResponseModel):
@@ -107,7 +151,7 @@ class ResultOut(ResponseModel):
 class PurgeOut(ResponseModel):
     """When retention took a part of the job, and why."""
 
-    at: datetime
+    at: Timestamp
     reason: str
 
 
@@ -144,61 +188,106 @@ class JobOut(ResponseModel):
     """Null until the job has ended well."""
     purged: dict[str, PurgeOut] | None
     """What retention has taken: `checkpoints`, `logs`, `metrics`."""
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    updated_at: datetime
+    created_at: Timestamp
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+    updated_at: Timestamp
+
+
+Render = Callable[[Any, DatasetVersion], Any]
+
+
+def _column(name: str) -> tuple[tuple[str, ...], Render]:
+    return (name,), lambda job, _: getattr(job, name)
+
+
+JOB_FIELDS: dict[str, tuple[tuple[str, ...], Render]] = {
+    "id": _column("id"),
+    "name": _column("name"),
+    "state": _column("state"),
+    "phase": _column("phase"),
+    "stop_reason": _column("stop_reason"),
+    "error": _column("error"),
+    "progress": (("progress", "state", "stop_reason", "result"), lambda job, _: _progress(job)),
+    "metrics": (
+        ("metrics_last", "metrics_best"),
+        lambda job, _: {"last": job.metrics_last, "best": job.metrics_best},
+    ),
+    # each claim raises the fence and adds an attempt
+    "attempts": _column("fence"),
+    "failures": _column("attempts"),
+    "interruptions": _column("interruptions"),
+    "labels": _column("labels"),
+    "group": _column("group_name"),
+    "notes": _column("notes"),
+    "spec": (("spec", "reference_names"), lambda job, _: as_written(job.spec, job.reference_names)),
+    "resolved": _column("resolved"),
+    "runtime": _column("runtime"),
+    "dataset": (
+        ("dataset_id",),
+        lambda _, dataset: {
+            "id": dataset.id,
+            "name": dataset.name,
+            "version": dataset.version,
+            "sha256": dataset.blob_sha256,
+        },
+    ),
+    "parent": _column("parent"),
+    "priority": _column("priority"),
+    "result": _column("result"),
+    "purged": _column("purged"),
+    "created_at": _column("created_at"),
+    "started_at": _column("started_at"),
+    "finished_at": _column("finished_at"),
+    "updated_at": _column("updated_at"),
+}
+"""Field of a job -> the columns that it needs, and how it is made of them."""
 
 
 def job_out(job: Job, dataset: DatasetVersion) -> JobOut:
     """A row as scripts read it."""
-    return JobOut.model_validate(
-        {
-            "id": job.id,
-            "name": job.name,
-            "state": job.state,
-            "phase": job.phase,
-            "stop_reason": job.stop_reason,
-            "error": job.error,
-            "progress": _progress(job),
-            "metrics": JobMetrics(last=job.metrics_last, best=job.metrics_best),
-            "attempts": job.fence,  # each claim raises the fence and adds an attempt
-            "failures": job.attempts,
-            "interruptions": job.interruptions,
-            "labels": job.labels,
-            "group": job.group_name,
-            "notes": job.notes,
-            "spec": as_written(job.spec, job.reference_names),
-            "resolved": job.resolved,
-            "runtime": job.runtime,
-            "dataset": DatasetOfJob(
-                id=dataset.id, name=dataset.name, version=dataset.version, sha256=dataset.blob_sha256
-            ),
-            "parent": job.parent,
-            "priority": job.priority,
-            "result": job.result,
-            "purged": job.purged,
-            "created_at": job.created_at,
-            "started_at": job.started_at,
-            "finished_at": job.finished_at,
-            "updated_at": job.updated_at,
-        }
-    )
+    return JobOut.model_validate({name: render(job, dataset) for name, (_, render) in JOB_FIELDS.items()})
 
 
-def _progress(job: Job) -> dict[str, Any] | None:
+TYPED = {
+    name: TypeAdapter[Any](JobOut.model_fields[name].annotation or Any)
+    for name in ("error", "progress", "runtime", "parent", "result", "purged")
+}
+"""Fields whose stored form is completed by their type."""
+
+
+def job_row(job: Any, dataset: DatasetVersion, fields: Iterable[str]) -> dict[str, Any]:
+    """Return these fields of a job, of a row with the columns that they need, as JSON has them."""
+    return {name: _as_json(name, JOB_FIELDS[name][1](job, dataset)) for name in fields}
+
+
+def _as_json(name: str, value: Any) -> Any:
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if value is None or name not in TYPED:
+        return value
+    return TYPED[name].dump_python(TYPED[name].validate_python(value), mode="json", by_alias=True)
+
+
+def job_columns(fields: Iterable[str]) -> list[str]:
+    """Return the columns that these fields need."""
+    return list(dict.fromkeys(column for name in fields for column in (*JOB_FIELDS[name][0], "dataset_id")))
+
+
+def _progress(job: Any) -> dict[str, Any] | None:
     """The last progress that a worker told; of a job that ended with its result, nothing is left to do.
 
     The worker tells it at most once a second, so that it may be behind the end.
     """
-    if job.progress is None or job.state not in ("succeeded", "stopped"):
-        return job.progress
+    progress: dict[str, Any] | None = job.progress
+    if progress is None or job.state not in ("succeeded", "stopped"):
+        return progress
     ended = {"percent": 100.0, "eta_seconds": 0.0}
     if (epoch := (job.result or {}).get("stopped_epoch")) is not None:
         ended["epoch"] = epoch
-    if job.stop_reason == "completed" and "steps" in job.progress:
-        ended["step"] = job.progress["steps"]
-    return {**job.progress, **ended}
+    if job.stop_reason == "completed" and "steps" in progress:
+        ended["step"] = progress["steps"]
+    return {**progress, **ended}
 
 
 class StopIn(RequestModel):
@@ -228,7 +317,7 @@ class EventOut(ResponseModel):
     """One change of the job (kind `state`), or what was removed of it (kind `retention`, how much in `data`)."""
 
     seq: int
-    at: datetime
+    at: Timestamp
     kind: str
     from_: State | None = Field(serialization_alias="from")
     to: State | None
@@ -242,8 +331,8 @@ class AttemptOut(ResponseModel):
 
     attempt: int
     worker: str
-    started_at: datetime
-    finished_at: datetime | None
+    started_at: Timestamp
+    finished_at: Timestamp | None
     outcome: str | None
     error: FailureOut | None
     resumed_from_step: int | None
@@ -257,7 +346,7 @@ class DecisionOut(ResponseModel):
     """One evaluation of one early-stop rule, with the numbers it saw."""
 
     seq: int
-    at: datetime
+    at: Timestamp
     attempt: int
     step: int
     epoch: int
@@ -278,7 +367,7 @@ class CheckpointOut(ResponseModel):
     sha256: str
     bytes: int
     metric_seq: int
-    created_at: datetime
+    created_at: Timestamp
 
 
 class ArtifactOut(ResponseModel):
@@ -287,7 +376,7 @@ class ArtifactOut(ResponseModel):
     name: str
     media_type: str
     bytes: int
-    created_at: datetime
+    created_at: Timestamp
 
 
 class EvaluationOut(EvaluationBase):

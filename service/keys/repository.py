@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from service.database import db_now
@@ -37,10 +37,9 @@ def hashes_in_use(session: Session) -> Sequence[str]:
     return session.scalars(select(ApiKey.secret_hash).where(ApiKey.revoked_at.is_(None))).all()
 
 
-def keys_of(session: Session, project_id: str | None) -> Sequence[ApiKey]:
-    """Return the project's keys, oldest first; those of the operator for None."""
-    owned = ApiKey.project_id.is_(None) if project_id is None else ApiKey.project_id == project_id
-    return session.scalars(select(ApiKey).where(owned).order_by(ApiKey.created_at, ApiKey.id)).all()
+def owned_by(project_id: str | None) -> ColumnElement[bool]:
+    """The condition of a project's keys; of those of the operator for None."""
+    return ApiKey.project_id.is_(None) if project_id is None else ApiKey.project_id == project_id
 
 
 def set_last_used(session: Session, key_id: str, address: str | None) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, get_args
 
-from fastapi import APIRouter, Body, Response
+from fastapi import APIRouter, Body, Depends, Response
 
 from service.auth import Manager
 from service.context import Service
 from service.keys import repository, service
 from service.keys.schemas import CreatedKey, KeyIn, KeyOut, RotationIn, created_key, key_out
 from service.keys.tables import ApiKey
-from service.pagination import Listing
+from service.listing.filters import ChoiceFilter, FlagFilter, TextFilter, TimeFilter
+from service.listing.query import ListOf, ListQuery, SortField
+from service.listing.repository import page
+from service.pagination import Page
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
+from service.roles import ProjectRole
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=SessionRoute)
 
@@ -25,10 +29,34 @@ def create_key(who: Manager, context: Service, session: WriteSession, body: KeyI
     return created_key(row, presented, context.settings.max_key_days)
 
 
-@router.get("", response_model=Listing[KeyOut], summary="Keys of the project")
-def list_keys(who: Manager, context: Service, session: ReadSession) -> dict[str, Any]:
-    rows = repository.keys_of(session, who.project_id or None)
-    return {"data": [key_out(row, context.settings.max_key_days) for row in rows]}
+KEYS = ListOf(
+    ApiKey.id,
+    KeyOut,
+    sorts=[
+        SortField("created_at", ApiKey.created_at, "time"),
+        SortField("name", ApiKey.name),
+        SortField("last_used_at", ApiKey.last_used_at, "time", nullable=True),
+        SortField("expires_at", ApiKey.expires_at, "time", nullable=True),
+    ],
+    filters=[
+        TextFilter("name", ApiKey.name),
+        ChoiceFilter("role", ApiKey.role, choices=get_args(ProjectRole)),
+        FlagFilter("operator", ApiKey.operator),
+        FlagFilter("revoked", ApiKey.revoked_at, present=True),
+        TimeFilter("created_at", ApiKey.created_at),
+        TimeFilter("last_used_at", ApiKey.last_used_at),
+        TimeFilter("expires_at", ApiKey.expires_at),
+    ],
+    default_sort="created_at",
+)
+
+
+@router.get("", response_model=Page[KeyOut], summary="Keys of the project, oldest first")
+def list_keys(
+    who: Manager, context: Service, session: ReadSession, query: Annotated[ListQuery, Depends(KEYS.query)]
+) -> Response:
+    found = page(session, query, repository.owned_by(who.project_id or None))
+    return query.respond(found, lambda row: key_out(row, context.settings.max_key_days))
 
 
 @router.get("/{key_id}", response_model=KeyOut, summary="One key, without its secret")

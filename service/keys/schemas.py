@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -12,6 +10,7 @@ from service.keys.tables import ApiKey
 from service.request_model import RequestModel
 from service.response_model import ResponseModel
 from service.roles import ProjectRole
+from service.timestamps import Timestamp
 
 MAX_LIFETIME_SECONDS = 100 * 366 * 86400
 MAX_OVERLAP_SECONDS = 30 * 86400
@@ -56,11 +55,11 @@ class KeyOut(ResponseModel):
     """Its role in the project; null for a key of the operator alone."""
     operator: bool
     """Whether it is also the operator's."""
-    created_at: datetime
-    expires_at: datetime | None
+    created_at: Timestamp
+    expires_at: Timestamp | None
     """When it ends, with regard to the installation's maximum age."""
-    revoked_at: datetime | None
-    last_used_at: datetime | None
+    revoked_at: Timestamp | None
+    last_used_at: Timestamp | None
     """To about a minute."""
     last_used_from: str | None
     """Address of the client that used it last."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from service.logs.chunks import Level, Source
 from service.response_model import ResponseModel
+from service.timestamps import Timestamp
 
 
 class LogLineOut(ResponseModel):
     """One line of an attempt. `source`: the training process, or the supervisor that watches it."""
 
     seq: int
-    at: datetime
+    at: Timestamp
     attempt: int
     level: Level
     source: Source

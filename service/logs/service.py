@@ -13,6 +13,7 @@ from service.jobs.leases import lock_claimed
 from service.leases import Claim
 from service.logs import repository
 from service.logs.chunks import LEVELS, Level, LogLine, clean, decode
+from service.timestamps import rfc3339
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,4 +115,4 @@ def tail(session: Session, job_id: str, last: int, filter: LogFilter, after: int
 
 
 def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return rfc3339(datetime.fromtimestamp(at, UTC))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from math import isfinite
 from typing import Any, Literal
 
 from service.response_model import ResponseModel
+from service.timestamps import Timestamp
 
 
 class MetricRowOut(ResponseModel):
@@ -19,7 +19,7 @@ class MetricRowOut(ResponseModel):
     step: int
     epoch: int
     value: float | None
-    at: datetime
+    at: Timestamp
     superseded: bool
     nonfinite: Literal["nan", "inf", "-inf"] | None = None
 

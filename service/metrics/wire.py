@@ -42,6 +42,6 @@ def texts(piece: Slice) -> list[str]:
 
 
 def times(at: NDArray[np.float64]) -> list[str]:
-    """Unix seconds as ISO 8601 in UTC, to the millisecond."""
+    """Unix seconds as RFC 3339 with `Z`, to the millisecond."""
     moments = np.rint(at * 1e6).astype("datetime64[us]").astype("datetime64[ms]")
-    return [text + "+00:00" for text in np.datetime_as_string(moments).tolist()]
+    return [text + "Z" for text in np.datetime_as_string(moments).tolist()]

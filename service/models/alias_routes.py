@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Response
 
 from service.auth import Reader, Writer
+from service.listing.query import ListQuery
+from service.listing.repository import page
 from service.models.references import MODELS
-from service.pagination import After, Limit, Page, page
+from service.pagination import Page
 from service.registry import repository, service
 from service.registry.addresses import AliasOfAddress, ModelReference
-from service.registry.schemas import AliasOut, alias_out
+from service.registry.schemas import ALIASES, AliasOut, alias_out
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
 router = APIRouter(prefix="/v1/models/{model}/aliases", tags=["models"], route_class=SessionRoute)
@@ -23,10 +25,10 @@ router = APIRouter(prefix="/v1/models/{model}/aliases", tags=["models"], route_c
     summary="What the aliases of the model's name mean and have meant, newest first",
 )
 def list_model_aliases(
-    reference: ModelReference, who: Reader, session: ReadSession, limit: Limit = 50, after: After = None
-) -> dict[str, Any]:
+    reference: ModelReference, who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(ALIASES.query)]
+) -> Response:
     name = service.find(session, who.project_id, MODELS, reference).name
-    return page(repository.alias_history(session, who.project_id, MODELS, name, limit, after), limit, alias_out)
+    return query.respond(page(session, query, repository.in_alias_history(who.project_id, MODELS, name)), alias_out)
 
 
 @router.put("/{alias}", response_model=AliasOut, summary="Let `name@alias` mean this version from now on")

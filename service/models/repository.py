@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import func, select, update
@@ -16,18 +16,6 @@ def get(session: Session, project_id: str, model_id: str) -> Model | None:
     """Return the project's model of that id."""
     statement = select(Model).where(Model.id == model_id, Model.project_id == project_id)
     return session.scalars(statement).one_or_none()
-
-
-def listing(
-    session: Session, project_id: str, limit: int, after: str | None, name: str | None = None
-) -> Sequence[Model]:
-    """Return models, newest first, one more than `limit`."""
-    statement = select(Model).where(Model.project_id == project_id)
-    if name:
-        statement = statement.where(Model.name == name)
-    if after:
-        statement = statement.where(Model.id < after)
-    return session.scalars(statement.order_by(Model.id.desc()).limit(limit + 1)).all()
 
 
 def stored_bytes(session: Session, project_id: str) -> int:

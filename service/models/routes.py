@@ -5,20 +5,30 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from sqlalchemy.orm import Session
 
 from service.auth import Reader, Writer
 from service.context import Service
 from service.inference_requests.request_file import received_body
-from service.models import repository, service
-from service.models.schemas import ModelEvaluationOut, ModelOut, ModelPatch, PredictionsOut, model_out
+from service.listing.filters import (
+    CreatedFilter,
+    ExactFilter,
+    LabelFilter,
+    MetricFilter,
+    NumberFilter,
+    TextFilter,
+    TimeFilter,
+)
+from service.listing.query import ListOf, ListQuery, SortField
+from service.listing.repository import page
+from service.models import service
+from service.models.schemas import ModelEvaluationOut, ModelOut, ModelPatch, ModelRow, PredictionsOut, model_out
 from service.models.tables import Model
-from service.pagination import After, Limit, Page, page
+from service.pagination import Page
 from service.registry import repository as names
 from service.registry.addresses import ModelReference
-from service.registry.names import MAX_NAME
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=SessionRoute)
@@ -26,7 +36,6 @@ IgnoreExtra = Annotated[bool, Query(description="Tables: allow columns that the 
 Target = Annotated[
     str | None, Query(max_length=300, description="Tables: the column with the answers, if it has another name.")
 ]
-ModelName = Annotated[str | None, Query(max_length=MAX_NAME, description="Versions of that name.")]
 DOWNLOAD: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/zip": {}}, "description": "The model's files"}
 }
@@ -65,13 +74,31 @@ EVALUATE_BODY: dict[str, Any] = {
 }
 
 
-@router.get("", response_model=Page[ModelOut], summary="List models, newest first")
-def list_models(
-    who: Reader, session: ReadSession, limit: Limit = 50, after: After = None, name: ModelName = None
-) -> dict[str, Any]:
-    rows = repository.listing(session, who.project_id, limit, after, name)
-    aliases = names.aliases_of(session, [row.id for row in rows])
-    return page(rows, limit, lambda row: model_out(row, aliases[row.id]))
+MODELS = ListOf(
+    Model.id,
+    ModelOut,
+    sorts=[SortField("created_at", Model.id), SortField("metrics.", Model.metrics, "number", nullable=True)],
+    filters=[
+        TextFilter("name", Model.name),
+        NumberFilter("version", Model.version),
+        ExactFilter("kind", Model.kind, max_length=40),
+        ExactFilter("job", Model.job_id),
+        NumberFilter("bytes", Model.bytes),
+        LabelFilter(column=Model.labels),
+        MetricFilter(column=Model.metrics),
+        CreatedFilter(column=Model.created_at, ids=Model.id, prefix="mdl"),
+        TimeFilter("updated_at", Model.updated_at),
+    ],
+    default_fields=",".join(ModelRow.model_fields),
+)
+
+
+@router.get("", response_model=Page[ModelRow], summary="List models, newest first")
+def list_models(who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(MODELS.query)]) -> Response:
+    """A row has neither `lineage` nor `manifest` unless `fields` asks for them."""
+    found = page(session, query, Model.project_id == who.project_id)
+    aliases = names.aliases_of(session, [row.id for row in found.rows])
+    return query.respond(found, lambda row: model_out(row, aliases[row.id]))
 
 
 @router.get("/{model}", response_model=ModelOut, summary="One model")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
@@ -13,6 +12,7 @@ from service.models.tables import Model
 from service.registry.names import MAX_REFERENCE, Name
 from service.request_model import RequestModel
 from service.response_model import EvaluationBase, JsonObject, MetricValues, ResponseModel, SpecDocument
+from service.timestamps import Timestamp
 
 Part = Literal["all", "train", "validation", "test"]
 Target = Field(None, max_length=300, pattern=r"^[^\x00]*$", description="Tables: the column with the answers.")
@@ -56,8 +56,8 @@ class LineageOut(ResponseModel):
     """The version that trained it."""
 
 
-class ModelOut(ResponseModel):
-    """A trained model: one version of a name. One of a job without a name has neither name nor version."""
+class ModelRow(ResponseModel):
+    """A trained model in a list."""
 
     id: str
     job: str | None
@@ -70,11 +70,16 @@ class ModelOut(ResponseModel):
     notes: str | None
     metrics: MetricValues
     """Of the test part; else of the validation part."""
+    bytes: int
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class ModelOut(ModelRow):
+    """A trained model: one version of a name. One of a job without a name has neither name nor version."""
+
     lineage: LineageOut
     manifest: ManifestOut
-    bytes: int
-    created_at: datetime
-    updated_at: datetime
 
 
 class ModelPatch(RequestModel):

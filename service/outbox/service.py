@@ -19,6 +19,7 @@ from service.database import db_time
 from service.outbox import repository
 from service.proxy_headers import checked_root_path
 from service.settings import Settings
+from service.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from service.metrics.chunks import MetricRow
@@ -38,7 +39,7 @@ def publish(session: Session, project_id: str, event: Mapping[str, Any], summary
     job = summary()
     webhook_ids = _lock_existing(session, [hook for hook in subscribed if _matches(hook, job)])
     if webhook_ids:
-        body = message(kind, event["at"], job=_job(job), event={**event, "at": _time(event["at"])})
+        body = message(kind, event["at"], job=_job(job), event={**event, "at": rfc3339(event["at"])})
         for webhook_id in webhook_ids:
             repository.add_delivery(session, webhook_id, kind, body, event["at"], job_id=job.id, event_seq=event["seq"])
         session.flush()
@@ -79,7 +80,7 @@ def _report_crossing(
         "step": row.step,
         "epoch": row.epoch,
         "seq": seq,
-        "at": _time(datetime.fromtimestamp(row.at, UTC)),
+        "at": rfc3339(datetime.fromtimestamp(row.at, UTC)),
     }
     body = message(THRESHOLD, at, job=_job(job), event=crossing)
     repository.add_delivery(session, webhook_id, THRESHOLD, body, at, job_id=job.id)
@@ -87,7 +88,7 @@ def _report_crossing(
 
 def message(kind: str, at: datetime, **data: Any) -> str:
     """Return the JSON body. It holds little: a receiver that needs more asks the API with its key."""
-    return json.dumps({"type": kind, "timestamp": _time(at), "data": data}, separators=(",", ":"), allow_nan=False)
+    return json.dumps({"type": kind, "timestamp": rfc3339(at), "data": data}, separators=(",", ":"), allow_nan=False)
 
 
 def threshold_key(threshold: Mapping[str, Any]) -> str:
@@ -139,7 +140,3 @@ def _job(job: Row[Any]) -> dict[str, Any]:
 def _root_path() -> str:
     """Read the setting once: events are written by workers and by the API, in sessions that know no settings."""
     return checked_root_path(Settings.from_env().root_path)
-
-
-def _time(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -30,20 +30,6 @@ def add(session: Session, project: Project) -> None:
     """Insert a project."""
     session.add(project)
     session.flush()
-
-
-def listing(
-    session: Session, only: Collection[str] | None, limit: int, after: str | None, archived: bool | None
-) -> Sequence[Project]:
-    """Return projects, newest first, one more than `limit`: those of the given ids, or all for None."""
-    statement = select(Project)
-    if only is not None:
-        statement = statement.where(Project.id.in_(only))
-    if after:
-        statement = statement.where(Project.id < after)
-    if archived is not None:
-        statement = statement.where(Project.archived_at.is_not(None) if archived else Project.archived_at.is_(None))
-    return session.scalars(statement.order_by(Project.id.desc()).limit(limit + 1)).all()
 
 
 def archived_ids(session: Session) -> Sequence[str]:

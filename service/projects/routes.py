@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Response
 
 from service.auth import Authenticated, Manager, Operator
 from service.context import Service
 from service.errors import HttpProblem
-from service.pagination import After, Limit, Page, page
-from service.projects import repository, service
+from service.keys.tables import Project
+from service.listing.filters import FlagFilter, TextFilter, TimeFilter
+from service.listing.query import ListOf, ListQuery, SortField
+from service.listing.repository import page
+from service.pagination import Page
+from service.projects import service
 from service.projects.schemas import NewProjectIn, ProjectIn, ProjectOut, project_out
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
 router = APIRouter(prefix="/v1/projects", tags=["projects"], route_class=SessionRoute)
-Archived = Annotated[bool | None, Query(description="Only archived projects, or only those in use.")]
 
 
 @router.post("", status_code=201, response_model=ProjectOut, summary="Create a project")
@@ -28,18 +31,24 @@ def create_project(
     return project_out(project, context.settings)
 
 
+PROJECTS = ListOf(
+    Project.id,
+    ProjectOut,
+    sorts=[SortField("created_at", Project.id), SortField("name", Project.name)],
+    filters=[
+        TextFilter("name", Project.name),
+        FlagFilter("archived", Project.archived_at, "Only archived projects, or only those in use.", present=True),
+        TimeFilter("created_at", Project.created_at),
+    ],
+)
+
+
 @router.get("", response_model=Page[ProjectOut], summary="Projects that the caller may see, newest first")
 def list_projects(
-    who: Authenticated,
-    context: Service,
-    session: ReadSession,
-    limit: Limit = 50,
-    after: After = None,
-    archived: Archived = None,
-) -> dict[str, Any]:
-    only = None if who.operator else [who.project_id]
-    rows = repository.listing(session, only, limit, after, archived)
-    return page(rows, limit, lambda row: project_out(row, context.settings))
+    who: Authenticated, context: Service, session: ReadSession, query: Annotated[ListQuery, Depends(PROJECTS.query)]
+) -> Response:
+    visible = [] if who.operator else [Project.id == who.project_id]
+    return query.respond(page(session, query, *visible), lambda row: project_out(row, context.settings))
 
 
 @router.get("/{project_id}", response_model=ProjectOut, summary="What the project keeps and may use")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -14,6 +13,7 @@ from service.projects.service import DEFAULT, ceilings_of, rules_of
 from service.request_model import RequestModel
 from service.response_model import ResponseModel
 from service.settings import Settings
+from service.timestamps import Timestamp
 
 DAYS = (1, 36_500)
 JOBS = (1, 1_000_000)
@@ -135,8 +135,8 @@ class ProjectOut(ResponseModel):
 
     id: str
     name: str
-    created_at: datetime
-    archived_at: datetime | None
+    created_at: Timestamp
+    archived_at: Timestamp | None
     """Since when it is only read; null: in use."""
     settings: SettingsOut
     overrides: list[str]

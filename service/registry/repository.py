@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, and_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -101,18 +101,13 @@ def aliases_of(session: Session, target_ids: Sequence[str]) -> dict[str, list[st
     return found
 
 
-def alias_history(
-    session: Session, project_id: str, resource: Resource[Any], name: str, limit: int, after: str | None
-) -> Sequence[AliasAssignment]:
-    """Return what the aliases of the name mean and have meant, newest first, one more than `limit`."""
-    statement = select(AliasAssignment).where(
+def in_alias_history(project_id: str, resource: Resource[Any], name: str) -> ColumnElement[bool]:
+    """The condition of what the aliases of the name mean and have meant."""
+    return and_(
         AliasAssignment.project_id == project_id,
         AliasAssignment.resource == resource.kind,
         AliasAssignment.name == name,
     )
-    if after:
-        statement = statement.where(AliasAssignment.id < after)
-    return session.scalars(statement.order_by(AliasAssignment.id.desc()).limit(limit + 1)).all()
 
 
 def end_alias(session: Session, assignment: AliasAssignment, actor: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from pydantic import BaseModel
 
+from service.listing.filters import ExactFilter, FlagFilter, NumberFilter, TimeFilter
+from service.listing.query import ListOf, SortField
 from service.registry.tables import AliasAssignment
+from service.timestamps import Timestamp
 
 
 class AliasOut(BaseModel):
@@ -17,12 +18,27 @@ class AliasOut(BaseModel):
     version: int
     target: str
     """Id of the dataset or model."""
-    created_at: datetime
+    created_at: Timestamp
     created_by: str
     """Who set it: `key:` and the id of an API key."""
-    ended_at: datetime | None
+    ended_at: Timestamp | None
     """When it was moved or removed; null: it is in force."""
     ended_by: str | None
+
+
+ALIASES = ListOf(
+    AliasAssignment.id,
+    AliasOut,
+    sorts=[SortField("created_at", AliasAssignment.id)],
+    filters=[
+        ExactFilter("alias", AliasAssignment.alias, max_length=64),
+        NumberFilter("version", AliasAssignment.version),
+        ExactFilter("target", AliasAssignment.target_id),
+        FlagFilter("ended", AliasAssignment.ended_at, present=True),
+        TimeFilter("created_at", AliasAssignment.created_at),
+        TimeFilter("ended_at", AliasAssignment.ended_at),
+    ],
+)
 
 
 def alias_out(row: AliasAssignment) -> AliasOut:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from pydantic import BaseModel, Field
 
 from service.request_model import RequestModel
+from service.timestamps import Timestamp
 
 
 class StreamTicketIn(RequestModel):
@@ -26,6 +25,6 @@ class StreamTicket(BaseModel):
     url: str = Field(
         description="Address of the stream with the ticket, for `new EventSource(url)`; relative to the host."
     )
-    expires_at: datetime = Field(
+    expires_at: Timestamp = Field(
         description="Until when the stream can be opened, and opened again; it may last longer."
     )

@@ -26,16 +26,6 @@ def expired(session: Session, upload: Upload) -> bool:
     return session.scalar(overdue) is not None
 
 
-def listing(session: Session, project_id: str, limit: int, after: str | None, state: str | None) -> Sequence[Upload]:
-    """Newest first, one more than `limit`."""
-    statement = select(Upload).where(Upload.project_id == project_id)
-    if after:
-        statement = statement.where(Upload.id < after)
-    if state:
-        statement = statement.where(Upload.state == state)
-    return session.scalars(statement.order_by(Upload.id.desc()).limit(limit + 1)).all()
-
-
 def add(session: Session, upload: Upload) -> None:
     """Insert an upload."""
     session.add(upload)

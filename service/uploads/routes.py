@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from email.utils import format_datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_args
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Request, Response
@@ -13,10 +13,13 @@ from service.auth import Reader, Writer
 from service.context import Context, Service
 from service.errors import HttpProblem
 from service.keys.service import Principal
-from service.pagination import After, Limit, Page, page
+from service.listing.filters import ChoiceFilter, CreatedFilter, ExactFilter, TextFilter, TimeFilter
+from service.listing.query import ListOf, ListQuery, SortField
+from service.listing.repository import page
+from service.pagination import Page
 from service.request_sessions import ReadSession, SessionRoute
-from service.uploads import metadata, repository, service
-from service.uploads.schemas import UploadOut, upload_out
+from service.uploads import metadata, service
+from service.uploads.schemas import UploadOut, UploadState, upload_out
 from service.uploads.tables import Upload
 
 VERSION = "1.0.0"
@@ -100,15 +103,23 @@ async def create_upload(
     return upload_out(upload)
 
 
+UPLOADS = ListOf(
+    Upload.id,
+    UploadOut,
+    sorts=[SortField("created_at", Upload.id)],
+    filters=[
+        ChoiceFilter("state", Upload.state, choices=get_args(UploadState)),
+        TextFilter("name", Upload.name),
+        ExactFilter("dataset", Upload.dataset_id),
+        CreatedFilter(column=Upload.created_at, ids=Upload.id, prefix="up"),
+        TimeFilter("updated_at", Upload.updated_at),
+    ],
+)
+
+
 @router.get("", response_model=Page[UploadOut], summary="List uploads, newest first")
-def list_uploads(
-    who: Reader,
-    session: ReadSession,
-    limit: Limit = 50,
-    after: After = None,
-    state: Literal["uploading", "received", "finished", "failed"] | None = None,
-) -> dict[str, Any]:
-    return page(repository.listing(session, who.project_id, limit, after, state), limit, upload_out)
+def list_uploads(who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(UPLOADS.query)]) -> Response:
+    return query.respond(page(session, query, Upload.project_id == who.project_id), upload_out)
 
 
 @router.get("/{upload_id}", response_model=UploadOut, summary="One upload and its dataset")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Literal
 
 from service.response_model import FailureOut, ResponseModel
+from service.timestamps import Timestamp
 from service.uploads.tables import Upload
+
+UploadState = Literal["uploading", "received", "finished", "failed"]
 
 
 class UploadOut(ResponseModel):
     """A resumable upload: its offset, its state, and the dataset created from it."""
 
     id: str
-    state: Literal["uploading", "received", "finished", "failed"]
+    state: UploadState
     offset: int
     length: int | None
     name: str
@@ -23,9 +25,9 @@ class UploadOut(ResponseModel):
     sha256: str | None
     dataset: str | None
     error: FailureOut | None
-    expires_at: datetime
-    created_at: datetime
-    updated_at: datetime
+    expires_at: Timestamp
+    created_at: Timestamp
+    updated_at: Timestamp
 
 
 def upload_out(row: Upload) -> UploadOut:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from pydantic import BaseModel
+
+from service.timestamps import Timestamp
 
 
 class LimitUsage(BaseModel):
@@ -15,7 +15,7 @@ class LimitUsage(BaseModel):
     used: int
     remaining: int | None
     """null: no limit. 0 as well where a limit has been lowered below what is used."""
-    resets_at: datetime | None = None
+    resets_at: Timestamp | None = None
     """When all of it is there again by time alone; null: when something ends or is deleted."""
 
 
@@ -25,7 +25,7 @@ class HoursUsage(BaseModel):
     limit: float | None
     used: float
     remaining: float | None
-    resets_at: datetime
+    resets_at: Timestamp
     """The beginning of the next month."""
 
 
@@ -63,7 +63,7 @@ class UsageOut(BaseModel):
     """What a project uses of its limits. The limits themselves are set by the operator, and lower ones by its admins."""
 
     project: str
-    at: datetime
+    at: Timestamp
     key: KeyUsageOut
     queued_jobs: LimitUsage
     running_jobs: LimitUsage

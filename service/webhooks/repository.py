@@ -68,28 +68,6 @@ def count_of_host(session: Session, project_id: str, host: str, *, without: str 
     return session.scalar(select(func.count()).where(*of_host)) or 0
 
 
-def listing(session: Session, project_id: str, limit: int, after: str | None) -> Sequence[Webhook]:
-    """Newest first, one more than `limit`."""
-    statement = select(Webhook).where(Webhook.project_id == project_id)
-    if after:
-        statement = statement.where(Webhook.id < after)
-    return session.scalars(statement.order_by(Webhook.id.desc()).limit(limit + 1)).all()
-
-
-def deliveries(
-    session: Session, webhook_id: str, limit: int, after: str | None, state: str | None, kind: str | None
-) -> Sequence[WebhookDelivery]:
-    """Newest first, one more than `limit`."""
-    statement = select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id)
-    if after:
-        statement = statement.where(WebhookDelivery.id < after)
-    if state:
-        statement = statement.where(WebhookDelivery.state == state)
-    if kind:
-        statement = statement.where(WebhookDelivery.type == kind)
-    return session.scalars(statement.order_by(WebhookDelivery.id.desc()).limit(limit + 1)).all()
-
-
 def delivery(session: Session, webhook_id: str, delivery_id: str, *, lock: bool = False) -> WebhookDelivery | None:
     """Return the webhook's delivery of that id; with `lock` it is locked until the transaction ends."""
     one = select(WebhookDelivery).where(WebhookDelivery.id == delivery_id, WebhookDelivery.webhook_id == webhook_id)

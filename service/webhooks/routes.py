@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, get_args
 
-from fastapi import APIRouter, Body, Depends, Query, Response
+from fastapi import APIRouter, Body, Depends, Response
 
 from service.auth import Reader, Writer
 from service.context import Service
-from service.pagination import After, Limit, Page, page
+from service.listing.filters import ChoiceFilter, CreatedFilter, ExactFilter, FlagFilter, TimeFilter
+from service.listing.query import ListOf, ListQuery, SortField
+from service.listing.repository import page
+from service.outbox.tables import Webhook, WebhookDelivery
+from service.pagination import Page
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
 from service.webhooks import repository, service
 from service.webhooks.schemas import (
@@ -58,9 +62,21 @@ def create_webhook(
     return webhook_created(webhook)
 
 
+WEBHOOKS = ListOf(
+    Webhook.id,
+    WebhookOut,
+    sorts=[SortField("created_at", Webhook.id)],
+    filters=[
+        FlagFilter("active", Webhook.active),
+        ExactFilter("job", Webhook.job_id),
+        TimeFilter("created_at", Webhook.created_at),
+    ],
+)
+
+
 @router.get("", response_model=Page[WebhookOut], summary="Webhooks of the project, newest first")
-def list_webhooks(who: Reader, session: ReadSession, limit: Limit = 50, after: After = None) -> dict[str, Any]:
-    return page(repository.listing(session, who.project_id, limit, after), limit, webhook_out)
+def list_webhooks(who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(WEBHOOKS.query)]) -> Response:
+    return query.respond(page(session, query, Webhook.project_id == who.project_id), webhook_out)
 
 
 @router.get("/{webhook_id}", response_model=WebhookOut, summary="One webhook")
@@ -92,6 +108,19 @@ def test_webhook(webhook_id: str, who: Writer, session: WriteSession) -> Deliver
     return delivery_out(service.test(session, who, webhook_id))
 
 
+DELIVERIES = ListOf(
+    WebhookDelivery.id,
+    DeliveryOut,
+    sorts=[SortField("created_at", WebhookDelivery.id)],
+    filters=[
+        ChoiceFilter("state", WebhookDelivery.state, choices=get_args(DeliveryState)),
+        ExactFilter("type", WebhookDelivery.type, max_length=40),
+        ExactFilter("job", WebhookDelivery.job_id),
+        CreatedFilter(column=WebhookDelivery.created_at, ids=WebhookDelivery.id, prefix="msg"),
+    ],
+)
+
+
 @router.get(
     "/{webhook_id}/deliveries", response_model=Page[DeliveryOut], summary="Deliveries of a webhook, newest first"
 )
@@ -99,13 +128,10 @@ def list_webhook_deliveries(
     webhook_id: str,
     who: Reader,
     session: ReadSession,
-    limit: Limit = 50,
-    after: After = None,
-    state: DeliveryState | None = None,
-    type: Annotated[str | None, Query(max_length=40)] = None,
-) -> dict[str, Any]:
+    query: Annotated[ListQuery, Depends(DELIVERIES.query)],
+) -> Response:
     service.find(session, who, webhook_id)
-    return page(repository.deliveries(session, webhook_id, limit, after, state, type), limit, delivery_out)
+    return query.respond(page(session, query, WebhookDelivery.webhook_id == webhook_id), delivery_out)
 
 
 @router.get(

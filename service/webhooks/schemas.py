@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -12,6 +11,7 @@ from service.outbox import service as outbox
 from service.outbox.tables import Webhook, WebhookAttempt, WebhookDelivery
 from service.request_model import RequestModel
 from service.response_model import JsonObject, ResponseModel
+from service.timestamps import Timestamp
 from service.webhooks.signing import key_of
 
 EventName = Literal[
@@ -129,9 +129,9 @@ class WebhookOut(ResponseModel):
     labels: dict[str, str]
     active: bool
     disabled_reason: str | None
-    previous_secret_until: datetime | None
-    created_at: datetime
-    updated_at: datetime
+    previous_secret_until: Timestamp | None
+    created_at: Timestamp
+    updated_at: Timestamp
 
 
 class WebhookCreated(WebhookOut):
@@ -176,21 +176,21 @@ class DeliveryOut(ResponseModel):
     job: str | None
     state: DeliveryState
     attempts: int
-    next_attempt_at: datetime | None
-    first_attempt_at: datetime | None
+    next_attempt_at: Timestamp | None
+    first_attempt_at: Timestamp | None
     """Of this round; `redeliver` starts another."""
-    last_attempt_at: datetime | None
+    last_attempt_at: Timestamp | None
     status_code: int | None
     """Of the last attempt, like `error`; null without a response."""
     error: str | None
-    created_at: datetime
+    created_at: Timestamp
 
 
 class DeliveryAttemptOut(ResponseModel):
     """The result of one POST."""
 
     number: int
-    at: datetime
+    at: Timestamp
     seconds: float
     status_code: int | None
     error: str | None
@@ -202,7 +202,7 @@ class MessageOut(ResponseModel):
     """What was sent."""
 
     type: str
-    timestamp: datetime
+    timestamp: Timestamp
     data: JsonObject
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Response
 from pydantic import ConfigDict
 
 from service.auth import Reader
 from service.keys.service import Principal
-from service.pagination import Listing
+from service.listing.filters import ExactFilter, TimeFilter
+from service.listing.in_memory import page_of
+from service.listing.query import ListOf, ListQuery, SortField
+from service.pagination import Page
 from service.request_sessions import ReadSession, SessionRoute
 from service.response_model import ResponseModel
+from service.timestamps import Timestamp
 from service.workers.names import worker_alias
 from service.workers.repository import alive
+from service.workers.tables import Worker
 
 router = APIRouter(prefix="/v1", tags=["workers"], route_class=SessionRoute)
 
@@ -32,13 +36,24 @@ class WorkerOut(ResponseModel):
     slots: int
     device: str
     versions: dict[str, str]
-    started_at: datetime
-    seen_at: datetime
+    started_at: Timestamp
+    seen_at: Timestamp
 
 
-@router.get("/workers", response_model=Listing[WorkerOut], summary="Workers seen lately")
-def list_workers(who: Reader, session: ReadSession) -> dict[str, Any]:
-    return {"data": [_visible(WorkerOut.model_validate(worker), who) for worker in alive(session)]}
+WORKERS = ListOf(
+    Worker.id,
+    WorkerOut,
+    sorts=[SortField("started_at", Worker.started_at, "time")],
+    filters=[ExactFilter("device", Worker.device, max_length=40), TimeFilter("started_at", Worker.started_at)],
+    default_sort="started_at",
+)
+
+
+@router.get("/workers", response_model=Page[WorkerOut], summary="Workers seen lately, the longest running first")
+def list_workers(who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(WORKERS.query)]) -> Response:
+    # a cursor has the alias in it: the id is the operator's to know
+    found = page_of(query, alive(session), lambda worker: worker_alias(worker.id))
+    return query.respond(found, lambda worker: _visible(WorkerOut.model_validate(worker), who))
 
 
 def _visible(worker: WorkerOut, who: Principal) -> WorkerOut:

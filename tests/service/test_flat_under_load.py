@@ -16,6 +16,8 @@ from service.database import Base, reading
 from service.datasets import repository as datasets
 from service.inference_requests import repository as inference_requests
 from service.jobs import leases
+from service.jobs.routes import JOBS
+from service.listing.query import Position
 from service.monitoring.repository import current_counts, total_counts
 from service.webhooks import repository as webhooks
 from service.workers import repository as workers
@@ -78,7 +80,13 @@ def operations(service: Served, job: str, keys: Iterator[int]) -> Iterator[tuple
     yield "retry", lambda: service.client.post(f"/v1/jobs/{job}/retry").raise_for_status()
     filters = ("state=running", "state=succeeded&state=failed", "state=paused&state=stopped", f"dataset={dataset}")
     filters += ("group=g", "group=none", "label.team=vision", "label.team=nobody")
-    filters += ("updated_after=2090-01-01T00:00:00Z", "updated_after=2020-01-01T00:00:00Z", f"after={job}")
+    filters += ("updated_after=2090-01-01T00:00:00Z", "updated_after=2020-01-01T00:00:00Z")
+    filters += (
+        f"after={JOBS.parse([]).cursor(Position(None, job))}",
+        "sort=-updated_at",
+        "sort=finished_at",
+    )
+    filters += ("created_after=2090-01-01T00:00:00Z", "dataset=none", f"fields={','.join(JOBS.row.model_fields)}")
     for query in ("", *filters):
         yield f"GET jobs?{query}", get(f"/v1/jobs?limit=10&{query}")
     parts = ("", "/metrics?after=5", "/metrics/series?names=val_loss", "/events", "/logs", "/decisions", "/attempts")

@@ -34,7 +34,7 @@ def tick(service: Served) -> None:
 
 
 def waiting(service: Served) -> list[dict[str, Any]]:
-    found = service.client.get("/v1/jobs?state=queued&limit=200").json()["data"]
+    found = service.client.get("/v1/jobs?state=queued&limit=200&fields=id,name,spec,group,labels").json()["data"]
     return sorted(found, key=lambda job: job["id"])
 
 

@@ -249,7 +249,7 @@ def test_an_experiment_keeps_what_its_names_meant(registered: Registered) -> Non
     newer = service.ready_dataset(name="digits")
     client.put(f"/v1/datasets/{newer}/aliases/production")
     scheduler.advance(service.context, experiment["id"])
-    jobs = client.get("/v1/jobs", params={"group": experiment["id"]}).json()["data"]
+    jobs = client.get("/v1/jobs", params={"group": experiment["id"], "fields": "dataset"}).json()["data"]
     assert {job["dataset"]["id"] for job in jobs} == {first, registered.dataset}
     variants = {
         "kind": "kfold",

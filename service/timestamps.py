@@ -1,0 +1,21 @@
+"""Times on the wire: RFC 3339 in UTC with `Z` and milliseconds, everywhere."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import PlainSerializer, WithJsonSchema
+
+
+def rfc3339(at: datetime) -> str:
+    """Return `2026-01-31T12:00:00.123Z`."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Timestamp = Annotated[
+    datetime,
+    PlainSerializer(rfc3339, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]
+"""A time in a response. The database's clock has milliseconds too, so what is shown is what is stored."""

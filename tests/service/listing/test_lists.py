@@ -1,0 +1,188 @@
+"""Lists by HTTP, on both databases: pages that nothing moves, every filter and sort, fields, suggestions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from service.jobs.routes import JOBS
+from tests.support.api import Served, assert_problem, row
+
+pytestmark = pytest.mark.postgresql
+LISTS = ("jobs", "datasets", "models", "experiments", "uploads", "webhooks", "keys", "workers", "projects")
+
+
+def names(service: Served, query: str) -> list[str]:
+    answer = service.client.get(f"/v1/jobs?{query}")
+    assert answer.status_code == 200, answer.text
+    return [job["name"] for job in answer.json()["data"]]
+
+
+def pages(service: Served, query: str, between: Callable[[], object] = lambda: None) -> list[dict[str, Any]]:
+    """All rows of a list, page by page; `between` two pages something happens."""
+    rows: list[dict[str, Any]] = []
+    after = ""
+    while True:
+        page = service.client.get(f"/v1/jobs?{query}{after}").json()
+        rows += page["data"]
+        assert page["has_more"] == (page["next"] is not None)
+        if page["next"] is None:
+            return rows
+        after = f"&after={page['next']}"
+        between()
+
+
+@pytest.fixture
+def dataset(service: Served) -> str:
+    return service.ready_dataset(name="digits")
+
+
+@pytest.fixture
+def submit(service: Served, dataset: str) -> Callable[..., str]:
+    def one(name: str, **changes: Any) -> str:
+        spec = {"dataset": dataset, "model": {"kind": "mlp"}, "name": name, **changes}
+        return str(service.client.post("/v1/jobs", json=spec).raise_for_status().json()["id"])
+
+    return one
+
+
+def test_every_list_has_one_form(service: Served, submit: Callable[..., str]) -> None:
+    job = submit("a")
+    parts = [f"jobs/{job}/{part}" for part in ("events", "decisions", "attempts", "checkpoints", "artifacts")]
+    for path in (*LISTS, *parts):
+        answer = service.client.get(f"/v1/{path}")
+        assert answer.status_code == 200, answer.text
+        assert set(answer.json()) == {"data", "has_more", "next"}, path
+        assert answer.json()["has_more"] is False
+        assert_problem(service.client.get(f"/v1/{path}?limit=0"), 422, "invalid_request")
+
+
+@pytest.mark.parametrize("sort", ["created_at", "-created_at", "name", "-name", "updated_at", "-updated_at"])
+def test_pages_join_without_gap_or_repetition_while_jobs_come(
+    service: Served, submit: Callable[..., str], sort: str
+) -> None:
+    jobs = {submit(name) for name in ("b", "a", "c", "a", "Z", "é", "a", "0")}
+    rows = pages(service, f"limit=3&sort={sort}", lambda: submit("new"))
+    found = [one["id"] for one in rows]
+    assert len(found) == len(set(found))
+    assert jobs <= set(found)
+    key = {"created_at": "id", "name": "name", "updated_at": "id"}[sort.removeprefix("-")]
+    values = [(one[key].encode(), one["id"]) for one in rows]
+    assert values == sorted(values, reverse=sort.startswith("-"))
+
+
+@pytest.mark.parametrize("sort", ["finished_at", "-finished_at"])
+def test_rows_without_a_value_come_last_in_both_directions(
+    service: Served, submit: Callable[..., str], sort: str
+) -> None:
+    for number in range(7):
+        job = submit(str(number))
+        if number % 2:
+            service.client.post(f"/v1/jobs/{job}/cancel")
+    ended, waiting = ["1", "3", "5"], ["0", "2", "4", "6"]
+    if sort.startswith("-"):
+        ended, waiting = ended[::-1], waiting[::-1]
+    for limit in (1, 2, 3, 4, 50):
+        assert [one["name"] for one in pages(service, f"limit={limit}&sort={sort}")] == ended + waiting
+
+
+def test_a_cursor_of_another_sort_is_refused(service: Served, submit: Callable[..., str]) -> None:
+    for name in "abc":
+        submit(name)
+    following = service.client.get("/v1/jobs?sort=name&limit=1").json()["next"]
+    problem = assert_problem(service.client.get(f"/v1/jobs?after={following}"), 422, "invalid_request")
+    assert problem["errors"][0]["code"] == "cursor_of_another_sort"
+    assert names(service, f"sort=name&after={following}&state=queued") == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("name=digits", ["digits"]),
+        ("name=digits*", ["digits", "digits-cnn", "digits_2"]),
+        ("name=*cnn", ["digits-cnn", "small-cnn"]),
+        ("name=*its*", ["digits", "digits-cnn", "digits_2"]),
+        ("name=*_*", ["digits_2"]),
+        ("name=*%25*", ["100%"]),
+        ("name=DIGITS*", []),
+        ("name=digits*&state=queued", ["digits", "digits-cnn", "digits_2"]),
+        ("name=digits*&state=queued,running&label.team=vision", ["digits-cnn"]),
+        ("group=sweep", ["100%", "small-cnn"]),
+        ("group=sweep&group=other", ["100%", "small-cnn"]),
+        ("dataset=digits&name=100%25", ["100%"]),
+        ("dataset=unknown", []),
+        ("created_after=2020-01-01T00:00:00Z&name=digits", ["digits"]),
+        ("created_before=2020-01-01T00:00:00Z", []),
+        ("started_after=2020-01-01T00:00:00Z", []),
+        ("finished_before=2090-01-01T00:00:00Z", []),
+        ("updated_after=2020-01-01T00:00:00Z&updated_before=2090-01-01T00:00:00Z&name=digits", ["digits"]),
+        ("stop_reason=completed", []),
+    ],
+)
+def test_jobs_are_found_by_what_their_rows_show(
+    service: Served, submit: Callable[..., str], query: str, expected: list[str]
+) -> None:
+    for name in ("digits", "digits_2", "other"):
+        submit(name)
+    submit("digits-cnn", labels={"team": "vision"})
+    for name in ("small-cnn", "100%"):
+        submit(name, group="sweep")
+    for sort in ("created_at", "name", "-updated_at"):
+        assert sorted(names(service, f"{query}&sort={sort}")) == sorted(expected)
+
+
+def test_a_dataset_is_named_by_its_id_too(service: Served, submit: Callable[..., str], dataset: str) -> None:
+    submit("a")
+    service.submit(name="on another dataset")
+    assert names(service, f"dataset={dataset}") == names(service, "dataset=digits") == ["a"]
+
+
+def test_fields_answer_with_these_alone(service: Served, submit: Callable[..., str]) -> None:
+    job = submit("a")
+    claimed = service.claim()
+    service.append(claimed, row("accuracy", 0.5), row("loss", 0.1, split="train"))
+    (found,) = service.client.get("/v1/jobs?fields=id,metrics.last.val_*,spec.model.kind,dataset.name").json()["data"]
+    assert found == {
+        "id": job,
+        "metrics": {"last": {"val_accuracy": 0.5}},
+        "spec": {"model": {"kind": "mlp"}},
+        "dataset": {"name": "digits"},
+    }
+    every = service.client.get(f"/v1/jobs?fields={','.join(JOBS.row.model_fields)}").json()["data"]
+    assert every == [service.job(job)]
+    problem = assert_problem(service.client.get("/v1/jobs?fields=id,nmae"), 422, "invalid_request")
+    assert problem["errors"][0]["hint"] == 'Did you mean "name"?'
+
+
+def test_a_hundred_jobs_are_a_short_list(service: Served, submit: Callable[..., str]) -> None:
+    for number in range(3):
+        submit(f"digits-cnn-{number}", labels={"team": "vision"}, group="rates")
+        claimed = service.claim()
+        values = [("loss", "train"), ("accuracy", "train"), ("loss", "val"), ("accuracy", "val")]
+        service.append(claimed, *(row(name, 0.1234567890123456, split=split) for name, split in values))
+        service.finish(claimed)
+    answer = service.client.get("/v1/jobs")
+    assert len(answer.content) / 3 * 100 < 40_000
+    shown = answer.json()["data"][0]
+    assert set(shown) == {
+        *("id", "name", "state", "stop_reason", "error", "progress", "metrics", "labels", "group", "dataset"),
+        *("created_at", "finished_at"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "meant"),
+    [("status=running", "state"), ("limt=3", "limit"), ("order_by=name", "sort"), ("per_page=3", "limit")],
+)
+def test_an_unknown_parameter_gets_what_was_meant(service: Served, query: str, meant: str) -> None:
+    problem = assert_problem(service.client.get(f"/v1/jobs?{query}"), 422, "invalid_request")
+    assert problem["errors"][0]["hint"] == f'Did you mean "{meant}"?'
+
+
+def test_a_strangers_jobs_are_in_no_list(service: Served, submit: Callable[..., str], dataset: str) -> None:
+    submit("a", group="g", labels={"team": "vision"})
+    stranger = service.client_for("other")
+    for query in ("", "name=a", "sort=name", "group=g", "label.team=vision", f"dataset={dataset}", "dataset=digits"):
+        assert stranger.get(f"/v1/jobs?{query}").json()["data"] == []
