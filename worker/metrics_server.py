@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -81,12 +82,25 @@ def wsgi_app(exposition: Exposition, token: str | None) -> Callable[[dict[str, A
     return app
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on an address or name."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def serve(context: WorkerContext) -> ThreadingWSGIServer | None:
-    """Serve in threads of this process. None when no port is set, or when it is taken, which only the log reports."""
+    """Serve in threads of this process. None when no port is set, when it is taken, or when others could read without a
+    token; the log tells.
+    """
     settings: Settings = context.settings
     if not settings.worker_metrics_port:
         return None
     host, port = settings.worker_metrics_host, settings.worker_metrics_port
+    if settings.metrics_token is None and not is_loopback(host):
+        log.error("no metrics: %s:%s is reached by others, so it needs TRAINKIT_METRICS_TOKEN", host, port)
+        return None
     app: Any = wsgi_app(exposition_of(context), settings.metrics_token)
     try:
         server = make_server(host, port, app, server_class=ThreadingWSGIServer, handler_class=_Quiet)

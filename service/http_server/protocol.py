@@ -8,7 +8,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import httptools
@@ -241,7 +241,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
+        cycle.transport = cast(asyncio.Transport, LingeringTransport(self.transport, self.close_gently))
         super()._start_asgi_task(cycle, app)
+
+    def close_gently(self) -> None:
+        """Close, but read and drop what the client still sends for a while: a reset could overtake the response."""
+        if self._in_head or self.transport.is_closing() or not self.transport.can_write_eof():
+            self.transport.close()
+        elif not self._refused:
+            self._refused = True
+            self.flow.resume_reading()
+            self._deadline = time.monotonic() + LINGER_SECONDS
+            self.transport.write_eof()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -276,12 +287,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         origin = next((value.decode("latin-1") for name, value in self.headers or () if name == b"origin"), None)
         problem.headers.update(cors_headers(origin, self.table.limits.cors_origins))
         self.transport.write(problem_response(problem, self.table.limits.root_path))
-        # closed at once, the client would get a reset instead of the answer while it still sends
+        # as in `close_gently`
         if self.transport.can_write_eof():
             self.transport.write_eof()
             self._deadline = time.monotonic() + LINGER_SECONDS
         else:
             self.transport.close()
+
+
+class LingeringTransport:
+    """The transport of a connection as one of its requests sees it: closing it is left to the protocol."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self._transport, self.close = transport, close
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def _head_too_large() -> HttpProblem:

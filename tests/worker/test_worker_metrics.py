@@ -160,6 +160,13 @@ def with_settings(context: WorkerContext, **changes: object) -> WorkerContext:
     return replace(context, settings=replace(context.settings, **changes))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "worker.example"])
+def test_without_a_token_nobody_else_is_answered(place: Place, host: str, caplog: pytest.LogCaptureFixture) -> None:
+    open_port = with_settings(place.context, worker_metrics_port=9101, worker_metrics_host=host, metrics_token=None)
+    assert metrics_server.serve(open_port) is None
+    assert "TRAINKIT_METRICS_TOKEN" in caplog.text
+
+
 def test_it_answers_whoever_has_the_token(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     assert metrics_server.serve(place.context) is None
     real = metrics_server.make_server

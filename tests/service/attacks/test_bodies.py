@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.service.attacks.conftest import Start
-from tests.support.attacked_api import AttackedApi, RawAnswer, assert_refused, request
+from tests.support.attacked_api import AttackedApi, RawAnswer, assert_refused, read_answer, request
 
 KIB, MIB = 1 << 10, 1 << 20
 SPECS = "/v1/specs:validate"
@@ -167,6 +168,23 @@ def test_a_refusal_does_not_ask_for_the_body(api: AttackedApi) -> None:
     reader = api.key("default", "viewer")
     answer = api.send(request("POST", "/v1/webhooks", reader, b"x" * 1000, Expect="100-continue"))
     assert_refused(answer, 403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/v1/jobs", 413), (f"{SPECS}?unknown=1", 422), ("/v1/nowhere", 404)], ids=str
+)
+def test_a_client_that_still_sends_can_read_why_it_was_refused(
+    api: AttackedApi, key: str, path: str, status: int
+) -> None:
+    """With `Connection: close` too: a reset would take the answer away before it was read."""
+    size = 30 * MIB if status == 413 else 200_000
+    with api.watched(most_mib=20), api.connect() as connection:
+        connection.sendall(request("POST", path, key, b"x" * 1000, Content_Length=str(size)))
+        assert read_answer(connection).status == status
+        assert connection.recv(1) == b"", "the answer is complete, and the server says so"
+        for _ in range(20):
+            connection.sendall(b"x" * 5000)  # an OSError would be the reset
+            time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
