@@ -18,6 +18,7 @@ from service.api_docs import routes as api_docs
 from service.auth import BEARER, Authentication
 from service.background.lease_watcher import watch_leases
 from service.body_limits import BodyLimits
+from service.bulk import routes as bulk
 from service.catalog import routes as catalog
 from service.context import Context
 from service.cors import CrossOrigin, checked_origin
@@ -97,6 +98,7 @@ def api_router() -> APIRouter:
         decisions,
         diagnosis,
         deletion,
+        bulk,
         recommendations,
         experiments,
         logs,

@@ -29,13 +29,19 @@ CANCELLED_AT_ONCE = 10
 
 def delete_job(session: Session, context: Context, who: Principal, job_id: str) -> None:
     """Delete an ended job with its log and files; its models stay. Raises a 409 problem while it has not ended."""
-    job = jobs.find_locked(session, who, job_id)
-    if job.state not in ENDED:
-        raise HttpProblem(409, "still_active", f"The job is {job.state}. Cancel it first.")
+    job = deletable_job(session, who, job_id)
     keys = jobs_repository.stored_keys(session, job_id)
     remove_job(session, job)
     for key in keys:
         after_commit(session, partial(context.storage.delete, key))
+
+
+def deletable_job(session: Session, who: Principal, job_id: str) -> Job:
+    """Return the job, locked. Raises a 404 problem, and 409 while it has not ended."""
+    job = jobs.find_locked(session, who, job_id)
+    if job.state not in ENDED:
+        raise HttpProblem(409, "still_active", f"The job is {job.state}. Cancel it first.")
+    return job
 
 
 def remove_job(session: Session, job: Job) -> None:

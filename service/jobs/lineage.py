@@ -85,9 +85,19 @@ def newest(session: Session, context: Context, job: Job) -> Checkpoint | None:
     return next((c for c in repository.checkpoints(session, job.id) if context.storage.exists(c.storage_key)), None)
 
 
+def spec_of(parent: Job) -> dict[str, Any]:
+    """The parent's spec with ids in place of names, and with the name and labels that it has now."""
+    document = copy.deepcopy(parent.spec)
+    if document.get("name", "") != parent.name:
+        document["name"] = parent.name
+    if (document.get("labels") or {}) != parent.labels:
+        document["labels"] = dict(parent.labels)
+    return document
+
+
 def longer(parent: Job, extra_epochs: int) -> dict[str, Any]:
     """The parent's spec with so many epochs more. A rule that may have stopped it begins anew from there."""
-    document = copy.deepcopy(parent.spec)
+    document = spec_of(parent)
     resolved = parent.resolved or {}
     result = parent.result or {}
     start = document.get("start_from")

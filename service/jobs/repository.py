@@ -262,11 +262,29 @@ def add_job(session: Session, job: Job) -> None:
     """Insert a job, and its labels where lists find them."""
     session.add(job)
     session.flush()
-    if job.labels:
-        digests = {label_digest(key, value) for key, value in job.labels.items()}
+    _add_labels(session, job, job.labels)
+
+
+def _add_labels(session: Session, job: Job, labels: Mapping[str, str]) -> None:
+    digests = {label_digest(key, value) for key, value in labels.items()}
+    if digests:
         session.execute(
             insert(JobLabel), [{"project_id": job.project_id, "digest": one, "job_id": job.id} for one in digests]
         )
+
+
+def replace_labels(session: Session, job: Job, labels: Mapping[str, str]) -> None:
+    """Let lists find the job by these labels and by no other."""
+    session.execute(delete(JobLabel).where(JobLabel.job_id == job.id))
+    _add_labels(session, job, labels)
+
+
+def write_edit(session: Session, job_id: str, changes: Mapping[str, Any]) -> int:
+    """Write columns that clients edit; returns the `seq` for the event."""
+    statement = update(Job).where(Job.id == job_id)
+    statement = statement.values(next_event_seq=Job.next_event_seq + 1, updated_at=db_now(), **changes)
+    edited = session.execute(statement.returning(Job.next_event_seq).execution_options(**NO_SYNC))
+    return int(edited.scalar_one()) - 1
 
 
 def update_job(session: Session, job_id: str, **changes: Any) -> None:

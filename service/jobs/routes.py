@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 from service.auth import Reader, Writer
 from service.context import Service
 from service.jobs import repository, service
-from service.jobs.schemas import ForkIn, JobOut, JobRow, ResumeIn, StopIn, job_columns, job_out, job_row
+from service.jobs.editing import edit
+from service.jobs.schemas import ForkIn, JobOut, JobPatch, JobRow, ResumeIn, StopIn, job_columns, job_out, job_row
 from service.jobs.states import State
 from service.jobs.tables import Job
 from service.listing.filters import ChoiceFilter, CreatedFilter, ExactFilter, LabelFilter, TextFilter, TimeFilter
@@ -84,6 +85,12 @@ def get_job(
     response.headers["ETag"] = tag
     response.headers["Cache-Control"] = "no-cache"
     return job_out(job, repository.datasets_of(session, [job])[job.dataset_id])
+
+
+@router.patch("/{job_id}", response_model=JobOut, summary="Change a job's name, labels or notes")
+def update_job(job_id: str, who: Writer, session: WriteSession, body: JobPatch) -> JobOut:
+    """In any state. The events tell what was changed by whom, before and after; `spec` stays as it was submitted."""
+    return out(session, edit(session, who, job_id, body))
 
 
 @router.post("/{job_id}/stop", response_model=JobOut, summary="End training gracefully, keep a usable model")

@@ -13,6 +13,7 @@ from service.jobs.lineage import Relation
 from service.jobs.spec_references import as_written
 from service.jobs.states import State
 from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, Job, JobEvent
+from service.labels import MAX_NOTES, LabelsPatch
 from service.request_model import RequestModel
 from service.response_model import (
     EvaluationBase,
@@ -313,8 +314,23 @@ class ForkIn(RequestModel):
     """A JSON merge patch (RFC 7396) of the job's spec."""
 
 
+class JobPatch(RequestModel):
+    """What of a job may change, in any state: what tells people about it. A JSON merge patch (RFC 7396)."""
+
+    name: str | None = Field(None, max_length=200)
+    """Its model is called so, if it is still to come; null: no name."""
+    labels: LabelsPatch | None = None
+    """Labels to set, and null for those to remove; null alone removes all."""
+    notes: str | None = Field(None, max_length=MAX_NOTES)
+    """Free text; null removes it."""
+
+
 class EventOut(ResponseModel):
-    """One change of the job (kind `state`), or what was removed of it (kind `retention`, how much in `data`)."""
+    """One change of the job.
+
+    Kind `state`: of its state. Kind `edited`: of its name, labels or notes, `{before, after}` in `data`. Kind `retention`:
+    what was removed of it, how much in `data`.
+    """
 
     seq: int
     at: Timestamp

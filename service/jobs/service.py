@@ -400,7 +400,7 @@ def fork(
 
     def changed(session: Session) -> tuple[Any, Branch]:
         parent = find(session, who, job_id)
-        return merge_patch(parent.spec, patch), lineage.fork_of(session, context, parent)
+        return merge_patch(lineage.spec_of(parent), patch), lineage.fork_of(session, context, parent)
 
     request = {"fork": job_id, "patch": patch}
     return create(session, context, who, request, idempotency_key or implied(request), changed)
@@ -417,7 +417,7 @@ def retry(
             raise HttpProblem(
                 409, "wrong_state", f"The job is {parent.state}; only one that has ended can be tried again."
             )
-        return parent.spec, Branch(parent, "retry", None)
+        return lineage.spec_of(parent), Branch(parent, "retry", None)
 
     request = {"retry": job_id, "again": repository.ended_retries(session, job_id)}
     return create(session, context, who, request, idempotency_key or implied(request), same)

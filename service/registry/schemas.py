@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
-
 from service.listing.filters import ExactFilter, FlagFilter, NumberFilter, TimeFilter
 from service.listing.query import ListOf, SortField
 from service.registry.tables import AliasAssignment
+from service.response_model import ResponseModel
 from service.timestamps import Timestamp
 
 
-class AliasOut(BaseModel):
+class AliasOut(ResponseModel):
     """What an alias of a name means, or meant until `ended_at`."""
 
     alias: str

@@ -46,6 +46,8 @@ def test_every_route_of_the_contract_is_there(document: dict[str, Any]) -> None:
         "POST /v1/jobs",
         "GET /v1/jobs",
         f"GET {job}",
+        f"PATCH {job}",
+        *(f"POST /v1/jobs:{action}" for action in ("stop", "cancel", "delete", "label")),
         f"DELETE {job}",
         *(f"POST {job}/{action}" for action in ("stop", "cancel", "pause", "resume")),
         *(

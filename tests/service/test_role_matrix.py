@@ -67,6 +67,7 @@ BODIES: dict[str, Any] = {
     "{project_id}": {"settings": {}},
     "{webhook_id}": {"active": True},
     "{model}": {"notes": "x"},
+    "{job_id}": {"notes": "x"},
 }
 HEADERS: dict[str, dict[str, str]] = {
     "patch /v1/uploads/{upload_id}": {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"},

@@ -275,6 +275,14 @@ def walk(client: httpx.Client, recorder: Recorder, data: Path, receiver: str, op
             client.post(f"/v1/jobs/{other['id']}/cancel")
     ask("A job that has begun", "POST", f"/v1/jobs/{again}/cancel")
 
+    edit = {"name": "long, stopped", "labels": {"team": None, "stage": "draft"}, "notes": "The rate was too high."}
+    ask("Another name, a label less", "PATCH", f"/v1/jobs/{running_job}", json=edit)
+    ended = [running_job, again, "job_00000000000000000000000000"]
+    ask("Ended jobs, and one that is not there", "POST", "/v1/jobs:stop", json={"ids": ended})
+    ask("What would be cancelled", "POST", "/v1/jobs:cancel", json={"ids": ended, "dry_run": True})
+    ask("One label more", "POST", "/v1/jobs:label", json={"ids": ended, "labels": {"reviewed": "yes"}})
+    ask("What would be deleted", "POST", "/v1/jobs:delete", json={"ids": ended, "dry_run": True})
+
     # a run with something wrong, and the recommendation for it
     bad = {**table_spec, "name": "no-scaling", "preprocess": [], "optimizer": {"kind": "sgd", "lr": 1e-6}}
     sick = client.post("/v1/jobs", json=bad).json()["id"]
