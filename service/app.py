@@ -38,6 +38,7 @@ from service.key_limits import KeyLimits
 from service.keys import routes as keys
 from service.load_shedding import LoadShedding
 from service.logs import routes as logs
+from service.me import routes as me
 from service.metrics import export_routes, plot_routes, series_routes, stream
 from service.metrics import routes as metrics
 from service.models import alias_routes as model_aliases
@@ -47,6 +48,9 @@ from service.monitoring import routes as monitoring
 from service.monitoring.exposition import Exposition
 from service.monitoring.gauges import BrokerInfo, BuildInfo, PoolGauges, StateGauges
 from service.monitoring.instrumentation import RequestInstrumentation
+from service.oidc import routes as sign_in
+from service.oidc.config import OidcConfig
+from service.oidc.provider import Provider
 from service.projects import routes as projects
 from service.proxy_headers import ProxyHeaders, TrustedProxies, checked_root_path
 from service.recommendations import routes as recommendations
@@ -63,6 +67,7 @@ from service.storage import Storage
 from service.stream_tickets import routes as stream_tickets
 from service.uploads import routes as uploads
 from service.usage import routes as usage
+from service.users import routes as users
 from service.webhooks import routes as webhooks
 from service.webhooks.target_policy import TargetPolicy
 from service.workers import routes as workers
@@ -112,13 +117,16 @@ def api_router() -> APIRouter:
         catalog,
         workers,
         monitoring,
+        me,
         keys,
         projects,
         usage,
+        users,
         webhooks,
         stream_tickets,
     ):
         router.include_router(room.router, dependencies=every_route)
+    router.include_router(sign_in.router)  # most of it asks for no key, and the provider may add parameters
     return router
 
 
@@ -126,6 +134,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The service with its own engine, storage and doorbell."""
     settings = settings or Settings.from_env()
     TargetPolicy(settings.webhook_allow)  # a wrong entry is told now, not to the first who makes a webhook
+    oidc = OidcConfig.of(settings)
+    provider = Provider(oidc) if oidc is not None else None
     engine = make_engine(settings.database_url)
     sessions = session_factory(engine)
     storage, doorbell = Storage(settings.storage_url), Doorbell(settings.broker_url)
@@ -170,6 +180,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     openapi.install(app)
     api_docs.install(app)
     app.router.routes.extend(api_router().routes)
+    app.state.oidc_provider = provider
     app.include_router(health.router, dependencies=[Depends(check_request)])
     if (DASHBOARD / "index.html").exists():
         app.mount("/ui", StaticFiles(directory=DASHBOARD, html=True), name="dashboard")
@@ -192,6 +203,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         max_key_days=settings.max_key_days,
         open_paths=opened,
         max_wrong_keys=settings.max_wrong_keys_per_minute,
+        provider=provider,
     )
     # read here, so that a wrong setting stops the start; a middleware is made at the first request
     app.add_middleware(RequestHeaders, allowed_hosts=[host_pattern(name) for name in settings.allowed_hosts])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Collection
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from sqlalchemy.orm import Session, sessionmaker
@@ -16,25 +16,50 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.database import reading
 from service.errors import DATABASE_AWAY, BodyProblem, HttpProblem, answer, database_away
 from service.http_server.connections import address_of
-from service.keys.service import FORM, ExpiredKeyError, Principal, authenticate, touch
+from service.keys.service import FORM, ExpiredKeyError, authenticate, touch
+from service.oidc import sign_in
+from service.oidc.provider import Provider, ProviderUnavailable
+from service.oidc.tokens import TokenExpired, TokenRefused, looks_like_jwt, verify
+from service.principal import Identity, Principal, ProjectAccess
 from service.problem_types import PROBLEM_TYPES
+from service.projects import repository as projects
+from service.projects.service import no_project, unknown_project
 from service.roles import OPERATOR, Role, includes
+from service.sign_in_cookies import check_same_origin, session_token
 from service.stream_tickets import service as stream_tickets
+from service.users import service as users
+from service.users.tables import User
 from service.wrong_keys import WrongKeys
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/ui", "/docs"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/ui", "/docs", "/v1/auth/login", "/v1/auth/callback"})
 OPEN_FOLDERS = ("/ui/", "/docs/")
 METRICS_PATH = "/metrics"
 STREAM = "/stream"
+PROJECT_HEADER = b"trainkit-project"
+TOKEN_THREADS = 8
+"""Requests whose token is checked at once: that may wait for the sign-in provider."""
 KEEP_SECONDS = 2.0
 """How long a checked key is believed without asking the database again: revoking takes effect within this time."""
 TOUCH_SECONDS = 60.0
 KEPT_KEYS = 1000
 
 
-class Authentication:
-    """Checks the bearer key, and lets only the open paths pass without.
+class Credential(NamedTuple):
+    """What a request shows of who it is from."""
 
+    kind: Literal["bearer", "session"]
+    secret: str
+
+    @property
+    def encoded(self) -> bytes:
+        """The secret as it came."""
+        return self.secret.encode("latin-1")
+
+
+class Authentication:
+    """Finds out who asks, and lets only the open paths pass without.
+
+    An API key or a token of the sign-in provider in `Authorization`, else the cookie of a signed-in browser.
     `metrics_token` opens `/metrics` and nothing else, and needs no database to be checked. `open_paths` are those that the
     operator has opened.
     """
@@ -47,12 +72,15 @@ class Authentication:
         max_key_days: int = 0,
         open_paths: Collection[str] = (),
         max_wrong_keys: int = 0,
+        provider: Provider | None = None,
     ) -> None:
-        self.app, self.sessions, self._open_paths = app, sessions, frozenset(open_paths)
+        self.app, self.sessions, self._provider = app, sessions, provider
+        self._open_paths = frozenset(open_paths)
         self._metrics_token, self._max_key_days = (metrics_token or "").encode(), max_key_days
-        self._known: dict[str, tuple[float, Principal]] = {}
+        self._known: dict[Credential, tuple[float, Identity]] = {}
         self._touched: dict[str, float] = {}
         self._wrong_keys = WrongKeys(sessions, max_wrong_keys)
+        self._token_threads = CapacityLimiter(TOKEN_THREADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -61,7 +89,9 @@ class Authentication:
         scope.setdefault("state", {})
         if not is_open(scope["path"]) and scope["path"] not in self._open_paths:
             try:
-                scope["state"]["principal"] = await self._principal(scope)
+                identity = await self._identity(scope)
+                scope["state"]["identity"] = identity
+                scope["state"]["principal"] = await self._principal(identity, scope)
             except DATABASE_AWAY:
                 await answer(database_away(), scope)(scope, receive, send)
                 return
@@ -70,77 +100,148 @@ class Authentication:
                 return
         await self.app(scope, receive, send)
 
-    async def _principal(self, scope: Scope) -> Principal:
-        """Return who asks. Raises a 401 problem, or 429 after too many wrong keys."""
+    async def _identity(self, scope: Scope) -> Identity:
+        """Return who asks. Raises a 401 problem, 429 after too many wrong keys, and others of signed-in users."""
         header = next((value for name, value in scope["headers"] if name == b"authorization"), None)
         if scope["path"].endswith(STREAM):
             scope["query_string"], tickets = stream_tickets.without_ticket(scope["query_string"])
             if header is None and tickets:
                 return await self._ticket_holder(scope, tickets)
-        if header is None:
+        if header is not None:
+            scheme, _, secret = header.decode("latin-1").partition(" ")
+            if scheme.lower() != "bearer":
+                raise unauthorized("key_malformed")
+            credential = Credential("bearer", secret.strip())
+        elif self._provider is not None and (token := session_token(scope)) is not None:
+            check_same_origin(scope)
+            credential = Credential("session", token)
+        else:
             raise unauthorized("key_missing")
-        kind, _, key = header.decode("latin-1").partition(" ")
-        key = key.strip()
-        if kind.lower() != "bearer":
-            raise unauthorized("key_malformed")
         for_metrics = scope["path"] == METRICS_PATH
-        if for_metrics and self._metrics_token and hmac.compare_digest(key.encode("latin-1"), self._metrics_token):
+        if for_metrics and self._metrics_token and hmac.compare_digest(credential.encoded, self._metrics_token):
             return SCRAPER
-        known = self._known.get(key)
+        known = self._known.get(credential)
         if known is not None and time.monotonic() < known[0]:
             return known[1]
-        if FORM.fullmatch(key) is None:
-            raise unauthorized("key_malformed")
-        address = address_of(scope.get("client"))
         try:
-            await self._wrong_keys.check(address, key)
-            principal = await to_thread.run_sync(self._ask, key, (scope.get("client") or (None,))[0])
-        except ExpiredKeyError:
-            self._wrong_keys.count(address)
-            raise unauthorized("key_expired") from None
+            identity = await self._ask(credential, scope.get("client"))
         except DATABASE_AWAY:
             if for_metrics and known is not None:
                 return known[1]  # a scrape must tell that the database is away; meanwhile nobody can revoke its key
             raise
-        if principal is None:
-            self._wrong_keys.count(address)
-            raise unauthorized("key_invalid")
         if len(self._known) >= KEPT_KEYS:
             self._known.clear()
             self._touched.clear()
-        self._known[key] = (time.monotonic() + KEEP_SECONDS, principal)
-        return principal
+        self._known[credential] = (time.monotonic() + KEEP_SECONDS, identity)
+        return identity
 
-    async def _ticket_holder(self, scope: Scope, tickets: list[str]) -> Principal:
+    async def _ticket_holder(self, scope: Scope, tickets: list[str]) -> Identity:
         """Return who asks by a stream ticket. Raises a 401 problem, or 429 after too many wrong keys and tickets."""
-        principal, address = None, address_of(scope.get("client"))
+        identity, address = None, address_of(scope.get("client"))
         self._wrong_keys.check_address(address)
         if len(tickets) == 1 and scope["method"] in ("GET", "HEAD"):
-            principal = await to_thread.run_sync(self._redeem, tickets[0], scope["path"])
-        if principal is None:
+            identity = await to_thread.run_sync(self._redeem, tickets[0], scope["path"])
+        if identity is None:
             self._wrong_keys.count(address)
             raise unauthorized("ticket_invalid")
-        return principal
+        return identity
 
-    def _redeem(self, ticket: str, path: str) -> Principal | None:
+    def _redeem(self, ticket: str, path: str) -> Identity | None:
         with reading(self.sessions) as session:
             return stream_tickets.redeem(session, ticket, path, self._max_key_days)
 
-    def _ask(self, key: str, address: str | None) -> Principal | None:
+    async def _ask(self, credential: Credential, client: tuple[str, int] | None) -> Identity:
+        kind, secret = credential
+        if kind == "session":
+            return await to_thread.run_sync(self._ask_session, secret)
+        if self._provider is not None and looks_like_jwt(secret):
+            # whoever waits for the provider must not keep waiting who comes with a key
+            return await to_thread.run_sync(self._ask_token, self._provider, secret, limiter=self._token_threads)
+        if FORM.fullmatch(secret) is None:
+            raise unauthorized("key_malformed")
+        await self._wrong_keys.check(address_of(client), secret)
+        try:
+            return await to_thread.run_sync(self._ask_key, secret, client[0] if client else None)
+        except HttpProblem:
+            self._wrong_keys.count(address_of(client))
+            raise
+
+    def _ask_key(self, key: str, address: str | None) -> Identity:
         # a wrong key only reads: guessing must not keep writers waiting
-        with reading(self.sessions) as session:
-            principal = authenticate(session, key, self._max_key_days)
-        now = time.monotonic()
-        if principal is None or principal.key_id is None:
-            return None
-        if now - self._touched.get(principal.key_id, -TOUCH_SECONDS) >= TOUCH_SECONDS:
-            self._touched[principal.key_id] = now
+        try:
+            with reading(self.sessions) as session:
+                identity = authenticate(session, key, self._max_key_days)
+        except ExpiredKeyError:
+            raise unauthorized("key_expired") from None
+        if identity is None or identity.key_id is None:
+            raise unauthorized("key_invalid")
+        if self._is_due(identity.key_id):
             with self.sessions.begin() as session:
-                touch(session, principal.key_id, address)
-        return principal
+                touch(session, identity.key_id, address)
+        return identity
+
+    def _ask_session(self, token: str) -> Identity:
+        with reading(self.sessions) as session:
+            user = users.session_user(session, token)
+            if user is None:
+                raise HttpProblem(401, "session_ended", "You are signed out. Sign in again at /v1/auth/login.")
+            identity = users.identity_of(session, user)
+        return self._seen(identity, user)
+
+    def _ask_token(self, provider: Provider, token: str) -> Identity:
+        try:
+            claims = verify(provider, token, provider.config.audience)
+        except TokenExpired:
+            raise unauthorized("key_expired") from None
+        except TokenRefused as error:
+            raise unauthorized("key_invalid", f"The token is not valid here: {error}.") from None
+        except ProviderUnavailable:
+            raise sign_in.unavailable() from None
+        with reading(self.sessions) as session:
+            user = users.is_current(session, claims)
+        if user is None:
+            user = users.record(self.sessions, claims, provider.config.group_roles)
+        with reading(self.sessions) as session:
+            identity = users.identity_of(session, user)
+        return self._seen(identity, user)
+
+    def _seen(self, identity: Identity, user: User) -> Identity:
+        if user.disabled_at is not None:
+            raise users.user_disabled()
+        if self._is_due(user.id):
+            with self.sessions.begin() as session:
+                users.touch(session, user.id)
+        return identity
+
+    def _is_due(self, identifier: str) -> bool:
+        """Whether the time of its last use is to be written again."""
+        now = time.monotonic()
+        if now - self._touched.get(identifier, -TOUCH_SECONDS) < TOUCH_SECONDS:
+            return False
+        self._touched[identifier] = now
+        return True
+
+    async def _principal(self, identity: Identity, scope: Scope) -> Principal:
+        """Return the identity in the project of `Trainkit-Project`, or in its only one. Raises a 404 problem."""
+        header = next((value for name, value in scope["headers"] if name == PROJECT_HEADER), None)
+        if header is None:
+            return identity.alone()
+        name = header.decode("latin-1").strip()
+        project = identity.find(name)
+        if project is None and identity.operator:
+            project = await to_thread.run_sync(self._find_project, name)
+        if project is None:
+            raise unknown_project(name)
+        return identity.within(project)
+
+    def _find_project(self, name: str) -> ProjectAccess | None:
+        """Where the operator has no role: the project of that name or id."""
+        with reading(self.sessions) as session:
+            project = projects.named(session, name) or projects.find(session, name)
+            return None if project is None else ProjectAccess(project.id, project.name, None)
 
 
-SCRAPER = Principal("metrics-token", operator=True)
+SCRAPER = Identity("metrics-token", operator=True)
 """Whoever has the token: only ever let through to `/metrics`."""
 
 
@@ -151,13 +252,14 @@ def is_open(path: str) -> bool:
 
 def unauthorized(
     code: Literal["key_missing", "key_malformed", "key_invalid", "key_expired", "ticket_invalid"],
+    detail: str | None = None,
 ) -> HttpProblem:
     """401, with what is wrong with the key and the way to do it right (RFC 6750)."""
     about = PROBLEM_TYPES[code]
     challenge = 'Bearer realm="trainkit"'
     if code != "key_missing":
         challenge += f', error="invalid_token", error_description="{about.title}"'
-    detail = f"{about.meaning} {about.hint}"
+    detail = detail or f"{about.meaning} {about.hint}"
     return HttpProblem(401, code, detail, headers={"WWW-Authenticate": challenge})
 
 
@@ -188,8 +290,10 @@ class Needs:
         if self.role == OPERATOR:
             hint = "`trainkit key create --role operator` creates such a key."
             return _forbidden(self.role, f"This needs the role operator, which is the platform's. {hint}")
+        if principal.choices:
+            return no_project(principal)
         if not includes(principal.role, self.role):
-            held = f"yours in this project is {principal.role}" if principal.role else "you have none in any project"
+            held = f"yours in this project is {principal.role}" if principal.role else "you have no role in a project"
             detail = f"This needs the role {self.role}; {held}. An admin of the project can give it."
             return _forbidden(self.role, detail)
         if principal.is_archived and self.role == "developer":

@@ -39,7 +39,11 @@ METHODS = frozenset({"get", "put", "post", "delete", "patch", "head", "options"}
 DESCRIPTION = """\
 Submit a job spec and a dataset; workers train; metrics stream back; rules, dashboards and scripts stop jobs early.
 
-Send the key as `Authorization: Bearer tk_...`. Every error is a problem document (RFC 9457) with a stable `code`. A
+Send the key as `Authorization: Bearer tk_...`, or a token of the sign-in provider; a browser that has signed in sends a
+cookie. Whoever has a role in several projects names one in the header `Trainkit-Project`. Each operation lists the roles
+of which one is needed (`security`); a role includes the ones before it: viewer, developer, admin.
+
+Every error is a problem document (RFC 9457) with a stable `code`. A
 request that breaks its schema is 422; so is one that breaks a rule which a schema cannot say, such as a dataset that does
 not exist or two fields that exclude each other: `errors` names each place, what is wrong and what to do.
 
@@ -56,6 +60,8 @@ TAGS = {
     "catalog": "Every kind of model, optimizer, rule and so on, with its schema.",
     "workers": "The processes that train.",
     "monitoring": "Metrics of the service itself, for Prometheus.",
+    "sign-in": "Sign-in of browsers with OpenID Connect, where the operator has set a provider.",
+    "users": "Who the caller is, members of the project, and all users.",
     "keys": "API keys of the project.",
     "projects": "Projects, their limits and how long they keep things.",
     "webhooks": "Signed messages about jobs, and their deliveries.",
@@ -355,7 +361,7 @@ def _response_headers(path: str, operation: dict[str, Any]) -> None:
     cached = "304" in operation["responses"]
     for status, response in operation["responses"].items():
         names = ["X-Request-Id"]
-        names += ["Location"] if status == "201" else []
+        names += ["Location"] if status in ("201", "302") else []
         names += ["WWW-Authenticate"] if status == "401" else []
         names += ["Retry-After"] if status in ("409", "429", "503") else []
         names += ["ETag"] if cached and status in ("200", "304") else []
@@ -380,10 +386,13 @@ ANY_REQUEST = (400, 408, 413, 414, 415, 421, 422, 431)
 `body_limits.py` and `http_server/`."""
 
 
+SIGN_IN = "/v1/auth/"
+
+
 def _statuses(path: str, method: str) -> list[int]:
     """What can go wrong at any route of that form."""
     if is_open(path):
-        return [*ANY_REQUEST, 500]
+        return sorted([*ANY_REQUEST, *((403, 404, 503) if path.startswith(SIGN_IN) else ()), 500])
     statuses = [*ANY_REQUEST, 401, 403, 429, 500, 503]
     if "{" in path or path.endswith("/metrics/series"):
         statuses.append(404)

@@ -15,6 +15,8 @@ ERRORS_PATH = "/docs/errors"
 ProblemCode = Literal[
     "above_ceiling",
     "aliased",
+    "already_member",
+    "ambiguous_email",
     "answer_lost",
     "answer_too_slow",
     "bad_chunks",
@@ -65,6 +67,7 @@ ProblemCode = Literal[
     "key_malformed",
     "key_missing",
     "key_not_text",
+    "last_admin",
     "length_changed",
     "length_needed",
     "metadata_invalid",
@@ -104,7 +107,13 @@ ProblemCode = Literal[
     "quota_exceeded",
     "rate_limited",
     "removed",
+    "role_by_group",
     "s3_off",
+    "session_ended",
+    "sign_in_failed",
+    "sign_in_off",
+    "sign_in_refused",
+    "sign_in_unavailable",
     "still_active",
     "ticket_invalid",
     "too_deep",
@@ -135,6 +144,7 @@ ProblemCode = Literal[
     "uri_invalid",
     "uri_scheme",
     "url_too_long",
+    "user_disabled",
     "webhook_disabled",
     "wrong_offset",
     "wrong_state",
@@ -199,7 +209,7 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
         403,
         "Cross-origin request refused",
         "A page of another origin may not send this request.",
-        "An operator names origins in `TRAINKIT_CORS_ORIGINS`.",
+        "An operator names origins in `TRAINKIT_CORS_ORIGINS`. A signed-in browser writes from a page of this service only.",
     ),
     "forbidden": _type(
         403,
@@ -210,8 +220,57 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
     "no_project": _type(
         422,
         "No project is chosen",
-        "The operation is about one project, and the key belongs to none.",
-        "Use a key of that project.",
+        "The operation is about one project, and you are in several or in none.",
+        "Name one in the header `Trainkit-Project`.",
+    ),
+    "session_ended": _type(
+        401,
+        "You are signed out",
+        "The session of the browser has ended: its time is over, or it was signed out.",
+        "Sign in again at `/v1/auth/login`.",
+    ),
+    "user_disabled": _type(403, "Your account is disabled", "The operator has disabled the user.", "Ask the operator."),
+    "sign_in_off": _type(
+        404, "There is no sign-in", "This installation has no sign-in provider.", "Use an API key, or ask the operator."
+    ),
+    "sign_in_failed": _type(
+        400,
+        "The sign-in failed",
+        "What the browser brought back from the sign-in provider does not fit what was begun; `detail` says how.",
+        "Begin again at `/v1/auth/login`.",
+    ),
+    "sign_in_refused": _type(
+        403,
+        "The sign-in provider said no",
+        "The provider or the person refused the sign-in; `detail` has the provider's code.",
+        "Begin again, or ask the provider's administrators.",
+    ),
+    "sign_in_unavailable": _type(
+        503,
+        "The sign-in provider does not answer",
+        "The provider is needed for this request, and does not answer. API keys work meanwhile.",
+        "Try again after `Retry-After`.",
+    ),
+    "already_member": _type(
+        409, "A member already", "The person is a member of the project already.", "Change the role of the member."
+    ),
+    "ambiguous_email": _type(
+        409,
+        "Several persons have this address",
+        "The address does not say whom you mean.",
+        "Send `user` with the id that `GET /v1/me` shows the person.",
+    ),
+    "role_by_group": _type(
+        409,
+        "The role comes from a group",
+        "The member has the role by a group of the sign-in provider.",
+        "Change the groups there, or the mapping (`TRAINKIT_OIDC_ROLES`).",
+    ),
+    "last_admin": _type(
+        409,
+        "The last admin of the project",
+        "Without this one nobody could manage the project.",
+        "Make another member an admin first. The operator may go on.",
     ),
     "project_archived": _type(
         409,

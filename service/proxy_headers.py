@@ -84,8 +84,9 @@ class ProxyHeaders:
 
         async def send_located(message: Message) -> None:
             if message["type"] == "http.response.start":
+                keep = scope["state"].get("keep_location", False)
                 headers = [
-                    (name, _location(value, scope, root_path) if name.lower() == b"location" else value)
+                    (name, _location(value, scope, root_path) if name.lower() == b"location" and not keep else value)
                     for name, value in message["headers"]
                 ]
                 message = {**message, "headers": headers}

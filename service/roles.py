@@ -22,3 +22,8 @@ def includes(role: ProjectRole | None, required: ProjectRole) -> bool:
 def lower_of(first: ProjectRole | None, second: ProjectRole | None) -> ProjectRole | None:
     """Return the role that may do less; None when one of them is none."""
     return None if first is None or second is None else min(first, second, key=PROJECT_ROLES.index)
+
+
+def highest_of(*roles: ProjectRole | None) -> ProjectRole | None:
+    """Return the role that may do most; None where there is none."""
+    return max((role for role in roles if role is not None), key=PROJECT_ROLES.index, default=None)

@@ -78,6 +78,22 @@ class Settings:
     """Days after which an API key ends, whatever its own end is; 0: no limit."""
     max_wrong_keys_per_minute: int = 60
     """Wrong keys a minute from one address, in one API process; from all together 20 times as many. 0: no limit."""
+    oidc_issuer: str | None = None
+    """Issuer of the OpenID Connect provider that people sign in with, such as `https://login.example.org`; empty: none."""
+    oidc_client_id: str | None = None
+    """Id of this service at the provider."""
+    oidc_client_secret: str | None = None
+    """Its secret there; empty: a public client, which PKCE alone protects."""
+    oidc_audience: str | None = None
+    """Audience that a bearer token must be issued for; empty: the client id."""
+    oidc_scopes: str = "openid profile email"
+    """Scopes that the sign-in asks for, separated by spaces; many providers tell groups only with a further one."""
+    oidc_groups_claim: str = "groups"
+    """Claim that holds a person's groups; a path is written with dots (`realm_access.roles`)."""
+    oidc_roles: str = ""
+    """What groups may do, as JSON: `{"ml-team": {"vision": "developer"}, "platform": "operator"}`."""
+    session_seconds: float = 43_200.0
+    """How long a browser stays signed in."""
     request_head_seconds: float = 10.0
     """Seconds in which a client must send the request line and all headers."""
     body_idle_seconds: float = 20.0
@@ -181,6 +197,14 @@ class Settings:
             max_streams_per_key=int(env.get("TRAINKIT_MAX_STREAMS_PER_KEY", "1024")),
             max_key_days=int(env.get("TRAINKIT_MAX_KEY_DAYS", "0")),
             max_wrong_keys_per_minute=int(env.get("TRAINKIT_MAX_WRONG_KEYS_PER_MINUTE", "60")),
+            oidc_issuer=env.get("TRAINKIT_OIDC_ISSUER") or None,
+            oidc_client_id=env.get("TRAINKIT_OIDC_CLIENT_ID") or None,
+            oidc_client_secret=env.get("TRAINKIT_OIDC_CLIENT_SECRET") or None,
+            oidc_audience=env.get("TRAINKIT_OIDC_AUDIENCE") or None,
+            oidc_scopes=env.get("TRAINKIT_OIDC_SCOPES") or "openid profile email",
+            oidc_groups_claim=env.get("TRAINKIT_OIDC_GROUPS_CLAIM") or "groups",
+            oidc_roles=env.get("TRAINKIT_OIDC_ROLES", ""),
+            session_seconds=float(env.get("TRAINKIT_SESSION_SECONDS", "43200")),
             request_head_seconds=float(env.get("TRAINKIT_REQUEST_HEAD_SECONDS", "10")),
             body_idle_seconds=float(env.get("TRAINKIT_BODY_IDLE_SECONDS", "20")),
             allowed_hosts=tuple(

@@ -6,15 +6,17 @@ from service.experiments.tables import Experiment, Trial
 from service.fair_share.tables import QueueShare
 from service.inference_requests.tables import InferenceRequest
 from service.jobs.tables import Artifact, Attempt, Checkpoint, ComputeUsage, Decision, IdempotencyKey, Job, JobEvent
-from service.keys.tables import ApiKey, Project
+from service.keys.tables import ApiKey
 from service.logs.tables import LogChunk
 from service.metrics.tables import MetricChunk, MetricSuperseded
 from service.models.tables import Model
 from service.outbox.tables import Webhook, WebhookAttempt, WebhookCircuit, WebhookCrossing, WebhookDelivery
 from service.peer_evaluations.tables import PeerEvaluation, PeerGroup, PeerGroupMember
+from service.projects.tables import Project
 from service.recommendations.tables import Recommendation
 from service.registry.tables import AliasAssignment, RegisteredName
 from service.uploads.tables import Upload
+from service.users.tables import BrowserSession, Membership, User
 from service.workers.tables import Housekeeping, Worker
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "Attempt",
     "Base",
     "Blob",
+    "BrowserSession",
     "Checkpoint",
     "ComputeUsage",
     "DatasetVersion",
@@ -35,6 +38,7 @@ __all__ = [
     "Job",
     "JobEvent",
     "LogChunk",
+    "Membership",
     "MetricChunk",
     "MetricSuperseded",
     "Model",
@@ -47,6 +51,7 @@ __all__ = [
     "RegisteredName",
     "Trial",
     "Upload",
+    "User",
     "Webhook",
     "WebhookAttempt",
     "WebhookCircuit",

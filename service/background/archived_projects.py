@@ -16,7 +16,7 @@ from service.database import in_short_transactions, reading
 from service.experiments import repository as experiments
 from service.experiments.service import stop as stop_experiment
 from service.jobs import service as jobs
-from service.keys.service import service_principal
+from service.principal import service_principal
 from service.projects.repository import archived_ids
 
 log = logging.getLogger(__name__)

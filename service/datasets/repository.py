@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from service import process_identity
 from service.database import db_now, db_time
 from service.datasets.tables import UNMEASURED, Blob, DatasetVersion
-from service.keys.tables import Project
 from service.leases import Claim
+from service.projects.tables import Project
 
 UNREADY = ("uploading", "validating")
 """States in which a worker fetches the bytes, or checks them."""

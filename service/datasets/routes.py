@@ -32,11 +32,11 @@ from service.datasets.schemas import (
 from service.datasets.tables import DatasetVersion
 from service.errors import HttpProblem
 from service.inference_requests.service import infer
-from service.keys.service import Principal
 from service.listing.filters import ChoiceFilter, CreatedFilter, ExactFilter, NumberFilter, TextFilter, TimeFilter
 from service.listing.query import ListOf, ListQuery, SortField
 from service.listing.repository import page
 from service.pagination import Page
+from service.principal import Principal
 from service.registry import repository as names
 from service.registry.addresses import DatasetReference
 from service.registry.names import Name, as_name

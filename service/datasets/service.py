@@ -19,7 +19,7 @@ from service.datasets.references import DATASETS
 from service.datasets.sources import source_of
 from service.datasets.tables import DatasetVersion
 from service.errors import HttpProblem
-from service.keys.service import Principal
+from service.principal import Principal
 from service.registry import repository as names
 from service.registry import service as registry
 from service.registry.names import as_name

@@ -17,8 +17,8 @@ from service.jobs import service as jobs
 from service.jobs.states import ENDED, WITH_WORKER
 from service.jobs.tables import Job
 from service.jobs.transitions import transition
-from service.keys.service import Principal
 from service.peer_evaluations import service as peer_evaluations
+from service.principal import Principal
 from service.recommendations.service import freeze
 from service.registry import service as registry
 from trainkit.spec.failures import failure

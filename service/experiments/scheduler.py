@@ -36,7 +36,7 @@ from service.jobs.limits import JobLimits, limits_of
 from service.jobs.service import CheckedSpec
 from service.jobs.states import ENDED as ENDED_JOBS
 from service.jobs.tables import Job
-from service.keys.service import Principal, service_principal
+from service.principal import Principal, service_principal
 from service.workers.repository import train_slots
 from trainkit.spec import DatasetFacts, SpecError, parse_spec
 from trainkit.spec.experiments import (

@@ -25,7 +25,7 @@ from service.jobs import service as jobs
 from service.jobs.idempotency import idempotent, is_known
 from service.jobs.limits import limits_of
 from service.jobs.spec_references import resolve_plan
-from service.keys.service import Principal
+from service.principal import Principal
 from trainkit.spec import DatasetFacts, ResolvedSpec, SpecError
 from trainkit.spec import Problem as SpecProblem
 from trainkit.spec.experiments import (

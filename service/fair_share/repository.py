@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.database import UtcDateTime, db_now
 from service.fair_share.tables import QueueShare
-from service.keys.tables import Project
+from service.projects.tables import Project
 
 MOST_PROJECTS = 64
 """Projects that one claim tries before it gives up."""

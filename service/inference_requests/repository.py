@@ -15,8 +15,8 @@ from service.fair_share import repository as fair_share
 from service.fair_share.admission import Admission, WorkClass, admit_all
 from service.inference_requests.tables import InferenceRequest
 from service.instrumentation import INFERENCE_REQUESTS_CLOSED
-from service.keys.tables import Project
 from service.leases import Claim, StaleFence
+from service.projects.tables import Project
 
 Kind = Literal["predict", "evaluate", "dataset_preview", "augmentation_preview", "init_report", "onnx"]
 LIGHT: tuple[Kind, ...] = ("predict",)

@@ -15,8 +15,8 @@ from service.errors import HttpProblem, Quota
 from service.inference_requests import repository
 from service.inference_requests.repository import REQUEST_FILE, Kind
 from service.inference_requests.request_file import ReceivedBody
-from service.keys.service import Principal
 from service.load_shedding import leave_work
+from service.principal import Principal
 from service.problem_types import PROBLEM_TYPES, ProblemCode, code_named
 
 QUEUE = "predict"

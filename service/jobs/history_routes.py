@@ -28,11 +28,11 @@ from service.jobs.schemas import (
     event_out,
 )
 from service.jobs.tables import Artifact, Attempt, Checkpoint
-from service.keys.service import Principal
 from service.listing.filters import ExactFilter, NumberFilter, TextFilter, TimeFilter
 from service.listing.query import ListOf, ListQuery, SortField
 from service.listing.repository import page
 from service.pagination import Cursor, Page
+from service.principal import Principal
 from service.request_sessions import ReadSession, SessionRoute
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"], route_class=SessionRoute)

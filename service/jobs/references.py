@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.jobs import repository
 from service.jobs.states import ENDED
-from service.keys.service import Principal
+from service.principal import Principal
 from trainkit.spec import DatasetFacts, JobSpec
 from trainkit.spec import Problem as SpecProblem
 from trainkit.spec.checks import classes_of, kept_head_problem

@@ -27,12 +27,12 @@ from service.jobs.tables import (
     JobLabel,
     label_digest,
 )
-from service.keys.tables import Project
 from service.leases import Claim
 from service.listing.filters import Condition
 from service.listing.query import ListQuery, RowPage
 from service.listing.repository import cut, expressions, sorted_rows
 from service.models.tables import Model
+from service.projects.tables import Project
 
 NO_SYNC = {"synchronize_session": False}
 EVERY_ROW = 2**31 - 1

@@ -30,7 +30,7 @@ from service.jobs.spec_references import resolve_spec
 from service.jobs.states import ENDED
 from service.jobs.tables import Job
 from service.jobs.transitions import first_event, transition
-from service.keys.service import Principal
+from service.principal import Principal
 from service.projects import repository as projects
 from service.projects.service import rules
 from service.registry.names import ID

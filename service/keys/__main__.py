@@ -7,9 +7,10 @@ import sys
 from datetime import timedelta
 
 from service.database import db_time, make_engine
-from service.keys import repository
-from service.keys.service import PROJECT_NAME, create_key
+from service.keys.service import create_key
 from service.private_files import keep_files_private
+from service.projects.repository import named
+from service.projects.service import PROJECT_NAME
 from service.roles import OPERATOR, PROJECT_ROLES, ROLES
 from service.sessions import session_factory
 from service.settings import Settings
@@ -36,7 +37,7 @@ def main() -> int:
     with session_factory(make_engine(settings.database_url)).begin() as session:
         days = arguments.expires_days
         expires_at = None if days is None else db_time(session) + timedelta(days=days)
-        if repository.project_named(session, arguments.project) is None and not PROJECT_NAME.match(arguments.project):
+        if named(session, arguments.project) is None and not PROJECT_NAME.match(arguments.project):
             rule = "a new project's name has up to 100 letters, digits, and . _ -, and begins with a letter or digit"
             print(f"--project is {arguments.project!r}; {rule}", file=sys.stderr)
             return 2

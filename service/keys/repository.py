@@ -1,4 +1,4 @@
-"""SQL of API keys and of the projects that own them."""
+"""SQL of API keys."""
 
 from __future__ import annotations
 
@@ -8,21 +8,11 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from service.database import db_now
-from service.keys.tables import ApiKey, Project
+from service.keys.tables import ApiKey
 
 
-def project(session: Session, project_id: str) -> Project:
-    """Return the project of a key: it always exists."""
-    return session.get_one(Project, project_id)
-
-
-def project_named(session: Session, name: str) -> Project | None:
-    """Return the project of that name."""
-    return session.scalars(select(Project).where(Project.name == name)).one_or_none()
-
-
-def add(session: Session, row: Project | ApiKey) -> None:
-    """Insert a project or a key."""
+def add(session: Session, row: ApiKey) -> None:
+    """Insert a key."""
     session.add(row)
     session.flush()
 

@@ -23,7 +23,9 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=SessionRoute)
 
 @router.post("", status_code=201, response_model=CreatedKey, summary="Create a key; it is shown this once")
 def create_key(who: Manager, context: Service, session: WriteSession, body: KeyIn, response: Response) -> CreatedKey:
-    row = ApiKey(name=body.name, role=body.role, description=body.description, expires_at=body.expires_at)
+    row = ApiKey(
+        name=body.name, role=body.role, description=body.description, expires_at=body.expires_at, user_id=body.user
+    )
     presented = service.create(session, who, row, context.settings.max_key_days, body.expires_in)
     response.headers["Location"] = f"/v1/keys/{row.id}"
     return created_key(row, presented, context.settings.max_key_days)

@@ -24,6 +24,8 @@ class KeyIn(RequestModel):
     """At most the role of who creates it."""
     description: str = Field("", max_length=1000)
     """What it is for."""
+    user: str | None = Field(None, min_length=1, max_length=40)
+    """Id of the service account whose key it is; left out: yours, or nobody's if you come with a key of nobody."""
     expires_at: AwareDatetime | None = None
     """When it ends; left out: never, or after the installation's maximum age."""
     expires_in: int | None = Field(None, ge=1, le=MAX_LIFETIME_SECONDS)
@@ -55,6 +57,8 @@ class KeyOut(ResponseModel):
     """Its role in the project; null for a key of the operator alone."""
     operator: bool
     """Whether it is also the operator's."""
+    user: str | None = Field(validation_alias="user_id")
+    """Whose it is: it may never do more than that user, and ends with the user. Null: nobody's."""
     created_at: Timestamp
     expires_at: Timestamp | None
     """When it ends, with regard to the installation's maximum age."""
@@ -79,4 +83,4 @@ def key_out(row: ApiKey, max_days: int) -> KeyOut:
 
 def created_key(row: ApiKey, presented: str, max_days: int) -> CreatedKey:
     """A new row with its secret."""
-    return CreatedKey(**key_out(row, max_days).model_dump(), key=presented)
+    return CreatedKey.model_construct(**key_out(row, max_days).model_dump(), key=presented)

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import os
 import re
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
@@ -14,33 +13,16 @@ from sqlalchemy.orm import Session
 from service.database import ALPHABET, db_time, new_id
 from service.errors import HttpProblem, not_found
 from service.keys import repository
-from service.keys.tables import ApiKey, Project
-from service.roles import ProjectRole, includes
+from service.keys.tables import ApiKey
+from service.principal import Identity, Principal, ProjectAccess
+from service.projects import repository as projects
+from service.projects.service import no_project
+from service.projects.tables import Project
+from service.roles import ProjectRole, includes, lower_of
+from service.users import repository as users
+from service.users.service import role_in
 
 FORM = re.compile(r"^tk_([0-9a-z]{8})_([0-9A-Za-z]{32,64})$")
-PROJECT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-"""Names of new projects: they fit a header and an address."""
-SERVICE_ACTOR = "service"
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who asks, in which project, and as what."""
-
-    actor: str
-    """How events, limits and logs name it: `key:...` or `service`."""
-    project_id: str = ""
-    """Empty where no project is chosen: then there is no role either."""
-    role: ProjectRole | None = None
-    operator: bool = False
-    key_id: str | None = None
-    is_archived: bool = False
-    """Whether the project takes no writes."""
-
-
-def service_principal(project_id: str, actor: str = SERVICE_ACTOR) -> Principal:
-    """The service itself, at work in a project for somebody, whose name it acts in."""
-    return Principal(actor, project_id, "developer")
 
 
 def create_key(
@@ -57,9 +39,9 @@ def create_key(
     Without a project it has no role: it is the operator's.
     """
     owner = None
-    if project is not None and (owner := repository.project_named(session, project)) is None:
+    if project is not None and (owner := projects.named(session, project)) is None:
         owner = Project(id=new_id("prj"), name=project, created_at=db_time(session))
-        repository.add(session, owner)
+        projects.add(session, owner)
     key = ApiKey(
         project_id=owner.id if owner else None,
         name=name,
@@ -82,8 +64,8 @@ class ExpiredKeyError(Exception):
     """The key is right, but its time is over. Only who has the whole key learns it."""
 
 
-def authenticate(session: Session, presented: str, max_days: int = 0) -> Principal | None:
-    """The key's principal; None for anything wrong or revoked, in the same time.
+def authenticate(session: Session, presented: str, max_days: int = 0) -> Identity | None:
+    """Whose key it is; None for anything wrong or revoked, in the same time, and for a user who has lost the role.
 
     Raises ExpiredKeyError for one that has ended or is older than `max_days`.
     """
@@ -91,25 +73,26 @@ def authenticate(session: Session, presented: str, max_days: int = 0) -> Princip
     key_id, secret = match.groups() if match else ("-" * 8, "-")
     key = repository.key(session, key_id)
     right = hmac.compare_digest(_hash(secret), key.secret_hash if key else _hash("no such key"))
-    return principal_of(session, key, max_days) if key is not None and right else None
+    return identity_of(session, key, max_days) if key is not None and right else None
 
 
-def principal_of(session: Session, key: ApiKey, max_days: int = 0) -> Principal | None:
-    """The key's principal; None for one that is revoked. Raises ExpiredKeyError."""
+def identity_of(session: Session, key: ApiKey, max_days: int = 0) -> Identity | None:
+    """What the key may do now; None for one that is revoked, or whose user has no role. Raises ExpiredKeyError."""
     if key.revoked_at is not None:
         return None
     end = expiry(key, max_days)
     if end is not None and end <= db_time(session):
         raise ExpiredKeyError
-    project = repository.project(session, key.project_id) if key.project_id else None
-    return Principal(
-        actor=f"key:{key.id}",
-        project_id=key.project_id or "",
-        role=key.role,
-        operator=key.operator,
-        key_id=key.id,
-        is_archived=project is not None and project.archived_at is not None,
+    project = projects.find(session, key.project_id) if key.project_id else None
+    role = key.role
+    if key.user_id is not None and project is not None:
+        role = lower_of(role, role_in(session, project.id, key.user_id))
+        if role is None:
+            return None
+    access = (
+        () if project is None else (ProjectAccess(project.id, project.name, role, project.archived_at is not None),)
     )
+    return Identity(f"key:{key.id}", access, key.operator, key.id, key.user_id)
 
 
 def hash_of(presented: str) -> str:
@@ -139,17 +122,17 @@ def create(session: Session, who: Principal, key: ApiKey, max_days: int, expires
     Raises a problem for a role above the principal's, or an end that is past or beyond the installation's maximum.
     """
     if not who.project_id:
-        detail = "A key has a role in a project, and none is chosen. `trainkit key create --role operator` needs none."
-        raise HttpProblem(422, "no_project", detail)
+        raise no_project(who)
     _check_grants(who, key)
+    key.user_id = _owner(session, who, key)
     now, field = db_time(session), "expires_at" if expires_in is None else "expires_in"
     if expires_in is not None:
         key.expires_at = now + timedelta(seconds=expires_in)
     if key.expires_at is not None and key.expires_at <= now:
-        raise _bad_expiry(field, "lies in the past", "Send a later one, or leave it out.")
+        raise _bad_field(field, "bad_expiry", "lies in the past", "Send a later one, or leave it out.")
     if key.expires_at is not None and max_days and key.expires_at > now + timedelta(days=max_days):
         hint = f"Keys end after {max_days} days at the latest (TRAINKIT_MAX_KEY_DAYS)."
-        raise _bad_expiry(field, f"ends more than {max_days} days ahead", hint)
+        raise _bad_field(field, "bad_expiry", f"ends more than {max_days} days ahead", hint)
     key.project_id = who.project_id
     return issue(session, key)
 
@@ -181,6 +164,7 @@ def rotate(session: Session, who: Principal, key_id: str, overlap_seconds: int, 
         description=old.description,
         role=old.role,
         operator=old.operator,
+        user_id=old.user_id,
         expires_at=None if lifetime is None else now + lifetime,
     )
     presented = issue(session, key)
@@ -207,9 +191,27 @@ def _check_grants(who: Principal, key: ApiKey) -> None:
         raise HttpProblem(403, "forbidden", f"{detail} Ask the operator.")
 
 
-def _bad_expiry(field: str, message: str, hint: str) -> HttpProblem:
-    error = {"pointer": f"/{field}", "code": "bad_expiry", "message": message, "hint": hint}
-    return HttpProblem(422, "invalid_request", f"{field} {message}. {hint}", errors=[error])
+def _owner(session: Session, who: Principal, key: ApiKey) -> str | None:
+    """Return whose the key is: of the user that is named, else of who creates it. Raises a 422 problem.
+
+    Keys of other persons cannot be created: what is done with one would be done in their name.
+    """
+    user_id = key.user_id or who.user_id
+    if user_id is None:
+        return None
+    user, role = users.get(session, user_id), role_in(session, who.project_id, user_id)
+    if user is None or role is None or (user.kind == "person" and user_id != who.user_id):
+        hint = "Name a service account of this project, or leave it out."
+        raise _bad_field("user", "bad_user", f"{user_id[:40]!r} is no service account of this project", hint)
+    if key.role is not None and not includes(role, key.role):
+        hint = "Choose that role or a lower one."
+        raise _bad_field("role", "above_user", f"{key.role} is above the role {role} of {user.name}", hint)
+    return user_id
+
+
+def _bad_field(field: str, code: str, message: str, hint: str) -> HttpProblem:
+    error = {"pointer": f"/{field}", "code": code, "message": message, "hint": hint}
+    return HttpProblem(422, "invalid_request", f"{field}: {message}. {hint}", errors=[error])
 
 
 def _random(length: int) -> str:

@@ -1,30 +1,14 @@
-"""Projects and their API keys."""
+"""API keys."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Base, Json, UtcDateTime
+from service.database import Base, UtcDateTime
 from service.roles import ProjectRole
-
-
-class Project(Base):
-    """Owner of everything; a key sees only its own project."""
-
-    __tablename__ = "projects"
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    name: Mapped[str] = mapped_column(String(200), unique=True)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    settings: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    """What the project has set for itself; 0 stands for no limit, what is left out for the service's own."""
-    limits: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    """What the operator has set for it instead of the service's limits; 0 stands for no limit."""
-    archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """Since when it takes no more writes."""
 
 
 class ApiKey(Base):
@@ -36,6 +20,8 @@ class ApiKey(Base):
     """None for a key of the operator that has no role in any project."""
     name: Mapped[str] = mapped_column(String(200))
     description: Mapped[str] = mapped_column(String(1000), default="")
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id"))
+    """Whose it is: it may never do more than that user, and ends with the user."""
     role: Mapped[ProjectRole | None] = mapped_column(String(20))
     operator: Mapped[bool] = mapped_column(default=False)
     secret_hash: Mapped[str] = mapped_column(String(64))

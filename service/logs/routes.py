@@ -21,10 +21,10 @@ from service.jobs.history_routes import HARMLESS, LOG
 from service.jobs.retention_status import check_not_purged
 from service.jobs.states import ENDED
 from service.jobs.tables import Artifact
-from service.keys.service import Principal
 from service.logs.chunks import Level
 from service.logs.schemas import LogsOut
 from service.logs.service import LogFilter, LogPage, read, tail
+from service.principal import Principal
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["logs"])
 LINES_A_PAGE = 1000

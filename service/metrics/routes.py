@@ -17,12 +17,12 @@ from service.database import reading
 from service.jobs import service as jobs
 from service.jobs.retention_status import check_not_purged
 from service.jobs.states import ENDED
-from service.keys.service import Principal
 from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.schemas import MetricsOut
 from service.metrics.service import page_slices
 from service.metrics.wire import texts
 from service.pagination import NOT_MODIFIED
+from service.principal import Principal
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["metrics"])
 Names = Annotated[str | None, Query(max_length=2000, description="Comma-separated: val_accuracy, or accuracy for all.")]

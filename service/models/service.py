@@ -24,12 +24,12 @@ from service.datasets import service as datasets
 from service.errors import HttpProblem
 from service.inference_requests.request_file import ReceivedBody
 from service.inference_requests.service import infer
-from service.keys.service import Principal
 from service.labels import merged_labels
 from service.models import repository
 from service.models.references import MODELS
 from service.models.schemas import EvaluateIn, ModelPatch
 from service.models.tables import Model
+from service.principal import Principal
 from service.registry import service as registry
 from service.request_body import PARSERS, read_json
 from trainkit.spec.json_errors import json_reason

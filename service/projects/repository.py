@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.keys.tables import Project
+from service.projects.tables import Project
 
 
 def get(session: Session, project_id: str) -> Project:

@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from service.keys.service import PROJECT_NAME
-from service.keys.tables import Project
-from service.projects.service import DEFAULT, ceilings_of, rules_of
+from service.projects.service import DEFAULT, PROJECT_NAME, ceilings_of, rules_of
+from service.projects.tables import Project
 from service.request_model import RequestModel
 from service.response_model import ResponseModel
 from service.settings import Settings

@@ -6,6 +6,7 @@ project's own settings.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -14,11 +15,13 @@ from sqlalchemy.orm import Session
 
 from service.database import db_time, new_id
 from service.errors import HttpProblem
-from service.keys.service import Principal
-from service.keys.tables import Project
+from service.principal import Principal
 from service.projects import repository
+from service.projects.tables import Project
 from service.settings import Settings
 
+PROJECT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+"""Names of new projects: they fit a header and an address."""
 DEFAULT = "default"
 """Sent instead of a value: what the service has."""
 LIMITS = (
@@ -110,6 +113,12 @@ def find(session: Session, who: Principal, project_id: str) -> Project:
 def unknown_project(shown: str) -> HttpProblem:
     """404: there is no such project, or it is none of the caller's."""
     return HttpProblem(404, "not_found", f"There is no project {shown[:80]!r} that you may see.")
+
+
+def no_project(who: Principal) -> HttpProblem:
+    """422: the operation is about one project, and none is chosen."""
+    which = f"You are in several projects: {', '.join(who.choices)}" if who.choices else "This is about one project"
+    return HttpProblem(422, "no_project", f"{which}. Choose it with the header Trainkit-Project.")
 
 
 def create(

@@ -19,7 +19,7 @@ from service.jobs.lineage import Branch
 from service.jobs.retention_status import check_not_purged
 from service.jobs.service import CheckedSpec
 from service.jobs.tables import Job
-from service.keys.service import Principal
+from service.principal import Principal
 from service.recommendations import repository
 from service.recommendations.effect import comparison
 from service.recommendations.schemas import FromDiagnosisIn

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.orm import Session
@@ -16,8 +17,9 @@ from sqlalchemy.orm import Session
 from service.database import db_time
 from service.errors import HttpProblem
 from service.keys import repository
-from service.keys.service import ExpiredKeyError, Principal, principal_of
+from service.keys.service import ExpiredKeyError, identity_of
 from service.keys.tables import ApiKey
+from service.principal import Identity, Principal
 
 PARAMETER = "ticket"
 SECONDS = 60
@@ -40,7 +42,7 @@ def issue(session: Session, who: Principal, path: str) -> tuple[str, datetime]:
     return f"st_{key.id}_{seconds}_{_signature(key, path, seconds)}", end.astimezone(UTC)
 
 
-def redeem(session: Session, ticket: str, path: str, max_key_days: int) -> Principal | None:
+def redeem(session: Session, ticket: str, path: str, max_key_days: int) -> Identity | None:
     """Return whose ticket it is, as a viewer; None for one that is wrong, over, for another path, or of a key that is."""
     match = FORM.fullmatch(ticket)
     if match is None:
@@ -52,12 +54,12 @@ def redeem(session: Session, ticket: str, path: str, max_key_days: int) -> Princ
     if seconds <= db_time(session).timestamp():
         return None
     try:
-        principal = principal_of(session, key, max_key_days)
+        identity = identity_of(session, key, max_key_days)
     except ExpiredKeyError:
         return None
-    if principal is None or principal.role is None:
+    if identity is None or not identity.projects:
         return None
-    return Principal(principal.actor, principal.project_id, "viewer", key_id=key.id)
+    return replace(identity, operator=False, projects=tuple(replace(one, role="viewer") for one in identity.projects))
 
 
 def _signature(key: ApiKey, path: str, seconds: int) -> str:

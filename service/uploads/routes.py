@@ -12,11 +12,11 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from service.auth import Reader, Writer
 from service.context import Context, Service
 from service.errors import HttpProblem
-from service.keys.service import Principal
 from service.listing.filters import ChoiceFilter, CreatedFilter, ExactFilter, TextFilter, TimeFilter
 from service.listing.query import ListOf, ListQuery, SortField
 from service.listing.repository import page
 from service.pagination import Page
+from service.principal import Principal
 from service.request_sessions import ReadSession, SessionRoute
 from service.uploads import metadata, service
 from service.uploads.schemas import UploadOut, UploadState, upload_out

@@ -17,8 +17,8 @@ from service.datasets import service as datasets
 from service.datasets.receive import Received
 from service.errors import HttpProblem, not_found
 from service.failpoints import fp
-from service.keys.service import Principal
 from service.leases import Claim
+from service.principal import Principal
 from service.storage import Storage
 from service.uploads import repository
 from service.uploads.metadata import Checksum, refuse

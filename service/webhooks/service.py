@@ -11,10 +11,10 @@ from service.context import Context
 from service.database import db_time, new_id
 from service.errors import HttpProblem, not_found
 from service.jobs import repository as jobs
-from service.keys.service import Principal
 from service.outbox import service as outbox
 from service.outbox.repository import add_delivery
 from service.outbox.tables import Webhook, WebhookDelivery
+from service.principal import Principal
 from service.projects import repository as projects
 from service.webhooks import repository
 from service.webhooks.delivery_queue import CUT_OFF, GIVE_UP_AFTER

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import ConfigDict
 
 from service.auth import Reader
-from service.keys.service import Principal
 from service.listing.filters import ExactFilter, TimeFilter
 from service.listing.in_memory import page_of
 from service.listing.query import ListOf, ListQuery, SortField
 from service.pagination import Page
+from service.principal import Principal
 from service.request_sessions import ReadSession, SessionRoute
 from service.response_model import ResponseModel
 from service.timestamps import Timestamp

@@ -12,7 +12,7 @@ from starlette.types import Message
 from service import body_limits
 from service.body_limits import LargeBodies, SpeedClock
 from service.errors import BodyProblem
-from service.keys.service import Principal
+from service.principal import Principal
 
 
 def scope(key: str) -> dict[str, Any]:

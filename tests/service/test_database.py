@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, select, text
 
 from service.database import ALPHABET, BUSY_MS, db_now, make_engine, new_id, reading, truncate_wal
-from service.keys.tables import Project
+from service.projects.tables import Project
 from service.sessions import session_factory
 
 pytestmark = pytest.mark.postgresql

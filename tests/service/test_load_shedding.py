@@ -14,8 +14,8 @@ from sqlalchemy import select
 from starlette.types import Message, Receive, Scope, Send
 
 from service.jobs.tables import Job
-from service.keys.service import Principal
 from service.load_shedding import IN_WORK, WAITING, LoadShedding, leave_work
+from service.principal import Principal
 from tests.support.api import Served, assert_problem
 
 Handler = Callable[[str, Receive], Awaitable[None]]

@@ -24,7 +24,6 @@ from service.jobs import leases
 from service.jobs.repository import delete_job
 from service.jobs.tables import Attempt, Decision, Job, JobEvent, label_digest
 from service.keys.service import authenticate
-from service.keys.tables import Project
 from service.leases import Claim
 from service.logs import service as logs
 from service.logs.chunks import LogLine
@@ -36,6 +35,7 @@ from service.migrate import upgrade
 from service.outbox.tables import WebhookDelivery
 from service.peer_evaluations.tables import PeerEvaluation, PeerGroup, PeerGroupMember
 from service.projects.service import rules_of
+from service.projects.tables import Project
 from service.recommendations.service import scorecard
 from service.recommendations.tables import Recommendation
 from service.sessions import session_factory
@@ -668,8 +668,9 @@ def test_keys_with_scopes_get_the_role_that_includes_them(database_url: str) -> 
     upgrade(database_url)
     engine = make_engine(database_url)
     with session_factory(engine)() as session:
-        principals = {one: authenticate(session, f"tk_{one}_{secret}") for one in scopes}
-        roles = {one: (who.project_id, who.role, who.operator) for one, who in principals.items() if who is not None}
+        identities = {one: authenticate(session, f"tk_{one}_{secret}") for one in scopes}
+        principals = {one: identity.alone() for one, identity in identities.items() if identity is not None}
+        roles = {one: (who.project_id, who.role, who.operator) for one, who in principals.items()}
         assert roles == {
             "admin000": ("p", "admin", False),
             "first000": ("p", "admin", True),

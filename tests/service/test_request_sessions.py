@@ -30,8 +30,8 @@ from service.app import create_app
 from service.database import after_commit, db_time, new_id, reading, savepoint
 from service.errors import HttpProblem
 from service.keys.service import create_key
-from service.keys.tables import Project
 from service.load_shedding import LoadShedding
+from service.projects.tables import Project
 from service.request_body import read_document
 from service.request_sessions import (
     ReadSession,

@@ -21,11 +21,11 @@ from service.jobs import service as jobs
 from service.jobs.leases import ClaimedJob
 from service.jobs.states import ENDED
 from service.jobs.tables import Job, JobEvent
-from service.keys.service import Principal
 from service.leases import Claim, StaleFence
 from service.metrics import service as metrics
 from service.metrics.chunks import MetricRow
 from service.models.tables import Model
+from service.principal import Principal
 from tests.support.logged_rows import logged_rows
 from tests.support.transactions import transact
 

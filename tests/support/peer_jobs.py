@@ -20,10 +20,11 @@ from service.job_watcher import JobWatcher
 from service.jobs import attempts, leases
 from service.jobs import service as jobs
 from service.jobs.tables import Decision, Job, JobEvent
-from service.keys.service import Principal, authenticate, create_key
+from service.keys.service import authenticate, create_key
 from service.leases import Claim
 from service.metrics import service as metrics
 from service.metrics.chunks import MetricRow
+from service.principal import Principal
 from service.sessions import session_factory
 from service.settings import Settings
 from service.simulation.schemas import SimulationOut
@@ -163,8 +164,9 @@ def make_lab(url: str, folder: Path, project: str = "default") -> Lab:
     with sessions.begin() as session:
         key = create_key(session, project, "test")
     with reading(sessions) as session:
-        who = authenticate(session, key)
-    assert who is not None
+        identity = authenticate(session, key)
+    assert identity is not None
+    who = identity.alone()
     part = context.storage.new_part()
     part.write_bytes(b"bytes")
     dataset = register(context, who, Received(part, hashlib.sha256(b"bytes").hexdigest(), 5), DatasetMetadata("d")).id

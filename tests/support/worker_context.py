@@ -16,8 +16,9 @@ from service.job_watcher import JobWatcher
 from service.jobs import repository
 from service.jobs import service as jobs
 from service.jobs.tables import Attempt, Job
-from service.keys.service import Principal, authenticate, create_key
+from service.keys.service import authenticate, create_key
 from service.migrate import upgrade
+from service.principal import Principal
 from service.settings import Settings
 from tests.support.transactions import transact
 from worker import intake
@@ -84,8 +85,9 @@ def make_place(database_url: str, folder: Path) -> Place:
     with context.sessions.begin() as session:
         key = create_key(session, "default", "test")
     with context.sessions.begin() as session:
-        who = authenticate(session, key)
-    assert who is not None
+        identity = authenticate(session, key)
+    assert identity is not None
+    who = identity.alone()
     job_watcher = JobWatcher(context.sessions)
     service = Context(settings, context.engine, context.sessions, context.storage, context.doorbell, job_watcher)
     return Place(context, service, who)

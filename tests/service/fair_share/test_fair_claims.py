@@ -39,8 +39,9 @@ ORDERS: dict[str, tuple[Waiting, Waiting]] = {
 def project_of(service: Served, name: str) -> str:
     key = service.key(name)
     with service.sessions.begin() as session:
-        who = authenticate(session, key)
-    assert who is not None
+        identity = authenticate(session, key)
+    assert identity is not None
+    who = identity.alone()
     return who.project_id
 
 

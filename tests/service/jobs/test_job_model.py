@@ -53,8 +53,9 @@ class Jobs(RuleBasedStateMachine):
         self.dataset = self.service.ready_dataset()
         key = self.service.key("default")
         with reading(self.service.sessions) as session:
-            who = authenticate(session, key)
-        assert who is not None
+            identity = authenticate(session, key)
+        assert identity is not None
+        who = identity.alone()
         self.who = who
         self.claims: list[leases.ClaimedJob] = []
         self.written: dict[str, int] = {}

@@ -24,7 +24,8 @@ from service.doorbell import Doorbell
 from service.job_watcher import JobWatcher
 from service.jobs import service as jobs
 from service.jobs.states import ENDED
-from service.keys.service import Principal, authenticate, create_key
+from service.keys.service import authenticate, create_key
+from service.principal import Principal
 from service.sessions import session_factory
 from service.settings import Settings
 from service.storage import Storage
@@ -51,8 +52,9 @@ def players(url: str, folder: Path) -> Make:
     with sessions.begin() as session:
         key = create_key(session, "default", "test")
     with reading(sessions) as session:
-        who = authenticate(session, key)
-    assert who is not None
+        identity = authenticate(session, key)
+    assert identity is not None
+    who = identity.alone()
     dataset = ready_dataset(context, who)
 
     def make(rng: random.Random) -> Play:

@@ -13,9 +13,9 @@ from service.database import db_now
 from service.jobs import leases
 from service.jobs import repository as jobs_repository
 from service.jobs.tables import Job
-from service.keys.tables import Project
 from service.projects.service import LIMITS as LIMIT_NAMES
 from service.projects.service import rules_of
+from service.projects.tables import Project
 from service.settings import Settings
 from tests.support.api import Served, assert_problem
 

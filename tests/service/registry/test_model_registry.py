@@ -17,11 +17,11 @@ from service.datasets import service as datasets
 from service.datasets.receive import Received
 from service.datasets.references import DATASETS
 from service.errors import HttpProblem
-from service.keys.service import Principal
 from service.models import service as model_service
 from service.models.references import MODELS
 from service.models.schemas import ModelPatch
 from service.models.tables import Model
+from service.principal import Principal
 from service.registry import repository as names
 from service.registry import service as registry
 from tests.support.api import Served, assert_problem

@@ -1,0 +1,33 @@
+"""HTTP of who the caller is."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from service.auth import Authenticated
+from service.context import Service
+from service.keys import repository as keys
+from service.keys.service import expiry
+from service.me.schemas import MeKey, MeOut, MeUser, me_projects
+from service.principal import Identity
+from service.request_sessions import ReadSession, SessionRoute
+from service.users import repository as users
+
+router = APIRouter(prefix="/v1", tags=["users"], route_class=SessionRoute)
+
+
+@router.get("/me", response_model=MeOut, summary="Who the caller is, in which project, and as what")
+def get_me(request: Request, who: Authenticated, context: Service, session: ReadSession) -> MeOut:
+    identity: Identity = request.state.identity
+    projects = me_projects(identity)
+    user = users.get(session, who.user_id) if who.user_id else None
+    key = keys.key(session, who.key_id) if who.key_id else None
+    end = expiry(key, context.settings.max_key_days) if key else None
+    return MeOut(
+        user=MeUser.model_validate(user) if user else None,
+        key=MeKey(id=key.id, name=key.name, expires_at=end) if key else None,
+        project=next((one for one in projects if one.id == who.project_id), None),
+        role=who.role,
+        operator=who.operator,
+        projects=projects,
+    )

@@ -1,0 +1,59 @@
+"""Wire format of who the caller is."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from service.principal import Identity
+from service.roles import ProjectRole
+from service.users.tables import UserKind
+
+
+class MeUser(BaseModel):
+    """The user behind a request."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: str
+    kind: UserKind
+    name: str
+    email: str | None
+
+
+class MeKey(BaseModel):
+    """The key of a request."""
+
+    id: str
+    name: str
+    expires_at: datetime | None
+
+
+class MeProject(BaseModel):
+    """A project that the caller may enter."""
+
+    id: str
+    name: str
+    role: ProjectRole | None
+    archived: bool
+
+
+class MeOut(BaseModel):
+    """Who the caller is."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+    user: MeUser | None
+    """Null for a key that belongs to no user."""
+    key: MeKey | None
+    project: MeProject | None
+    """The project of this request; null where none is chosen."""
+    role: ProjectRole | None
+    """The role in it."""
+    operator: bool
+    projects: list[MeProject]
+    """Where the caller has a role; choose one with the header `Trainkit-Project`."""
+
+
+def me_projects(identity: Identity) -> list[MeProject]:
+    """The projects of an identity as clients read them."""
+    return [MeProject(id=one.id, name=one.name, role=one.role, archived=one.is_archived) for one in identity.projects]
