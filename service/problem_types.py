@@ -270,7 +270,7 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
         409,
         "The last admin of the project",
         "Without this one nobody could manage the project.",
-        "Make another member an admin first. The operator may go on.",
+        "Make another member an admin first. The operator may go on, and so may a key that belongs to no user.",
     ),
     "project_archived": _type(
         409,

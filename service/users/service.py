@@ -16,7 +16,7 @@ from service.database import db_time, new_id
 from service.errors import HttpProblem, not_found
 from service.principal import Identity, Principal, ProjectAccess
 from service.projects.service import no_project
-from service.roles import PROJECT_ROLES, ProjectRole, highest_of, includes
+from service.roles import ProjectRole, highest_of, includes
 from service.users import repository
 from service.users.tables import BrowserSession, Membership, User
 
@@ -293,8 +293,11 @@ def _check_grant(who: Principal, role: ProjectRole) -> None:
 
 
 def _check_other_admins(session: Session, who: Principal, without: Member) -> None:
-    """Raise a 409 problem where the project would have no admin left. The operator, who can add one, may go on."""
-    if who.operator or without.role != PROJECT_ROLES[-1]:
+    """Raise a 409 problem where the project would have no admin left.
+
+    The operator, who can add one, may go on; so may a key that belongs to nobody, which is an admin that stays.
+    """
+    if who.operator or who.user_id is None or without.role != "admin":
         return
     others = (one for one in members(session, who) if one.user.id != without.user.id and one.user.disabled_at is None)
     if not any(one.role == "admin" for one in others):

@@ -1,0 +1,234 @@
+"""Sign-in of browsers, end to end: the service, a provider in a process of its own, and all redirects between them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import select, update
+
+from service.database import db_now
+from service.sign_in_cookies import PENDING_COOKIE, SESSION_COOKIE
+from service.users.service import hash_token
+from service.users.tables import BrowserSession, User
+from tests.support.api import Served, assert_problem
+from tests.support.oidc_provider import RunningProvider
+
+pytestmark = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
+HOST = "https://trainkit.example"
+SAME_ORIGIN = {"Origin": HOST}
+
+
+def browser(service: Served) -> TestClient:
+    return TestClient(service.app, base_url=HOST, follow_redirects=False, raise_server_exceptions=False)
+
+
+def begin(client: TestClient, query: str = "") -> str:
+    """Ask to sign in; returns the provider's address."""
+    answer = client.get(f"/v1/auth/login{query}")
+    assert answer.status_code == 302, answer.text
+    return str(answer.headers["location"])
+
+
+def callback(client: TestClient, url: str) -> httpx.Response:
+    """Follow the provider's redirect back to the service."""
+    assert url.startswith(f"{HOST}/v1/auth/callback?")
+    return client.get(url.removeprefix(HOST))
+
+
+def sign_in(service: Served, provider: RunningProvider, subject: str, query: str = "") -> TestClient:
+    client = browser(service)
+    answer = callback(client, provider.sign_in(begin(client, query), subject))
+    assert answer.status_code == 302, answer.text
+    return client
+
+
+def test_a_person_signs_in_works_and_signs_out(service: Served, provider: RunningProvider) -> None:
+    provider.set_user("ada", name="Ada Lovelace", email="Ada@Example.org", groups=["ml-team", "other"])
+    client = browser(service)
+    assert_problem(client.get("/v1/me"), 401, "key_missing")
+    url = begin(client, "?return_to=/v1/jobs%3Fstate%3Drunning")
+    query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+    assert (query["response_type"], query["code_challenge_method"]) == ("code", "S256")
+    assert query["redirect_uri"] == f"{HOST}/v1/auth/callback"
+    assert len({query["state"], query["nonce"], query["code_challenge"]}) == 3
+    back = callback(client, provider.sign_in(url, "ada"))
+    assert (back.status_code, back.headers["location"]) == (302, "/v1/jobs?state=running")
+    (cookie,) = (one for one in back.headers.get_list("set-cookie") if one.startswith(f"{SESSION_COOKIE}="))
+    assert {part.strip().lower() for part in cookie.split(";")[1:]} == {
+        *("path=/", "secure", "httponly", "samesite=lax", "max-age=43200")
+    }
+    assert PENDING_COOKIE not in client.cookies
+    me = client.get("/v1/me").json()
+    assert (me["user"]["name"], me["user"]["email"], me["user"]["kind"]) == (
+        "Ada Lovelace",
+        "ada@example.org",
+        "person",
+    )
+    assert (me["project"]["name"], me["role"], me["operator"], me["key"]) == ("vision", "developer", False, None)
+    assert client.put("/v1/datasets?name=d", content=b"x", headers=SAME_ORIGIN).status_code == 201
+    assert_problem(client.get("/v1/keys"), 403, "forbidden")
+    token = client.cookies[SESSION_COOKIE]
+    with service.sessions() as session:
+        assert session.scalars(select(BrowserSession.token_hash)).all() == [hash_token(token)]
+    assert client.post("/v1/auth/logout", headers=SAME_ORIGIN).status_code == 204
+    assert SESSION_COOKIE not in client.cookies
+    client.cookies.set(SESSION_COOKIE, token)
+    assert_problem(client.get("/v1/me"), 401, "session_ended")
+
+
+def test_a_signed_in_browser_writes_from_this_origin_only(service: Served, provider: RunningProvider) -> None:
+    provider.set_user("ada", groups=["ml-team"])
+    client = sign_in(service, provider, "ada")
+    for headers in (
+        {},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "https://["},
+        {"Origin": f"{HOST}.evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": HOST},
+    ):
+        answer = client.put("/v1/datasets?name=d", content=b"x", headers=headers)
+        assert_problem(answer, 403, "cross_origin")
+        assert client.get("/v1/jobs", headers=headers).status_code == 200
+    for headers in (SAME_ORIGIN, {"Sec-Fetch-Site": "same-origin"}):
+        assert client.put("/v1/datasets?name=d", content=b"x", headers=headers).status_code in (200, 201)
+    key = {"Authorization": f"Bearer {service.key('vision', 'developer')}"}
+    assert client.put("/v1/datasets?name=e", content=b"y", headers=key).status_code == 201, (
+        "a key decides, not the cookie"
+    )
+
+
+def test_a_state_of_another_browser_or_of_none_is_refused(service: Served, provider: RunningProvider) -> None:
+    first, second = browser(service), browser(service)
+    back = provider.sign_in(begin(first), "ada")
+    for client in (second, browser(service)):
+        assert_problem(callback(client, back), 400, "sign_in_failed")
+    begin(second)
+    assert_problem(callback(second, back), 400, "sign_in_failed")
+    query = parse_qs(urlsplit(back).query)
+    for changes in ({"state": "x"}, {"state": ""}, {"code": ""}, {"iss": "https://evil.example"}):
+        sent = urlencode({**{name: values[0] for name, values in query.items()}, **changes})
+        assert_problem(callback(first, f"{HOST}/v1/auth/callback?{sent}"), 400, "sign_in_failed")
+    assert SESSION_COOKIE not in [*first.cookies, *second.cookies]
+    assert callback(first, f"{back}&session_state=of-the-provider").status_code == 302
+
+
+def test_a_code_is_worth_one_sign_in(service: Served, provider: RunningProvider) -> None:
+    client = browser(service)
+    back = provider.sign_in(begin(client), "ada")
+    pending = client.cookies[PENDING_COOKIE]
+    assert callback(client, back).status_code == 302
+    assert_problem(callback(client, back), 400, "sign_in_failed")  # the browser has forgotten it
+    client.cookies.set(PENDING_COOKIE, pending)
+    answer = assert_problem(callback(client, back), 400, "sign_in_failed")  # the provider knows better
+    assert "invalid_grant" in answer["detail"]
+
+
+def test_a_stolen_code_is_worth_nothing_without_the_verifier(service: Served, provider: RunningProvider) -> None:
+    """The thief begins a sign-in of his own and brings the victim's code: PKCE binds it to the victim's browser."""
+    victim, thief = browser(service), browser(service)
+    stolen = parse_qs(urlsplit(provider.sign_in(begin(victim), "ada")).query)["code"][0]
+    state = parse_qs(urlsplit(begin(thief)).query)["state"][0]
+    query = urlencode({"code": stolen, "state": state})
+    answer = assert_problem(callback(thief, f"{HOST}/v1/auth/callback?{query}"), 400, "sign_in_failed")
+    assert "invalid_grant" in answer["detail"]
+
+
+def test_who_says_no_is_not_signed_in(service: Served, provider: RunningProvider) -> None:
+    client = browser(service)
+    back = provider.sign_in(begin(client), "ada", deny=True)
+    state = parse_qs(urlsplit(begin(client)).query)["state"][0]
+    error = parse_qs(urlsplit(back).query)["error"][0]
+    answer = callback(client, f"{HOST}/v1/auth/callback?{urlencode({'error': error, 'state': state})}")
+    assert "access_denied" in assert_problem(answer, 403, "sign_in_refused")["detail"]
+
+
+@pytest.mark.parametrize("place", ["//evil.example", "https://evil.example", "/\\evil.example", "/a\\b", "", "/a b"])
+def test_a_sign_in_returns_to_this_service_only(service: Served, place: str) -> None:
+    answer = browser(service).get("/v1/auth/login", params={"return_to": place})
+    assert_problem(answer, 422, "invalid_request")
+
+
+def test_groups_count_anew_at_the_next_sign_in(service: Served, provider: RunningProvider) -> None:
+    provider.set_user("bob", name="Bob", groups=["leads", "platform"])
+    client = sign_in(service, provider, "bob")
+    me = client.get("/v1/me").json()
+    assert {one["name"]: one["role"] for one in me["projects"]} == {"vision": "admin", "speech": "viewer"}
+    assert (me["operator"], me["project"], me["role"]) == (True, None, None), "there is a choice"
+    document = assert_problem(client.get("/v1/jobs"), 422, "no_project")
+    assert "speech, vision" in document["detail"]
+    for name in ("vision", me["projects"][1]["id"]):
+        assert client.get("/v1/jobs", headers={"Trainkit-Project": name}).status_code == 200
+    assert client.get("/v1/keys", headers={"Trainkit-Project": "vision"}).status_code == 200
+    assert client.get("/v1/users").status_code == 200
+    provider.set_user("bob", name="Bob", groups=["ml-team"])
+    again = sign_in_later(service, provider, "bob")
+    for one in (again, client):
+        me = one.get("/v1/me").json()
+        assert ({one["name"]: one["role"] for one in me["projects"]}, me["operator"]) == (
+            {"vision": "developer"},
+            False,
+        )
+    assert_problem(client.get("/v1/users"), 403, "forbidden")
+
+
+def sign_in_later(service: Served, provider: RunningProvider, subject: str) -> TestClient:
+    """Sign in with a token of a later second than the one before: a token tells its time in seconds."""
+    with service.sessions.begin() as session:
+        session.execute(update(User).values(claims_at=db_now(plus=-60)))
+    return sign_in(service, provider, subject)
+
+
+def test_a_session_ends_by_its_time_and_by_disabling_the_user(service: Served, provider: RunningProvider) -> None:
+    provider.set_user("cleo", groups=["ml-team"])
+    client = sign_in(service, provider, "cleo")
+    other = sign_in(service, provider, "cleo")
+    with service.sessions.begin() as session:
+        ended = hash_token(client.cookies[SESSION_COOKIE])
+        session.execute(
+            update(BrowserSession).where(BrowserSession.token_hash == ended).values(expires_at=db_now(plus=-1))
+        )
+    assert_problem(client.get("/v1/me"), 401, "session_ended")
+    user = other.get("/v1/me").json()["user"]["id"]
+    operator = service.client_for("vision", "operator")
+    assert operator.patch(f"/v1/users/{user}", json={"disabled": True}).json()["disabled_at"] is not None
+    assert_problem(other.get("/v1/me"), 401, "session_ended")
+    client = browser(service)
+    assert_problem(callback(client, provider.sign_in(begin(client), "cleo")), 403, "user_disabled")
+    assert operator.patch(f"/v1/users/{user}", json={"disabled": False}).json()["disabled_at"] is None
+    assert sign_in(service, provider, "cleo").get("/v1/me").status_code == 200
+
+
+def test_a_person_without_a_role_is_told_what_to_do(service: Served, provider: RunningProvider) -> None:
+    provider.set_user("dora", name="Dora", email="dora@example.org")
+    client = sign_in(service, provider, "dora")
+    assert client.get("/v1/me").json()["projects"] == []
+    document = assert_problem(client.get("/v1/jobs"), 403, "forbidden")
+    assert "no role" in document["detail"]
+    added = service.client.post("/v1/members", json={"email": "dora@example.org", "role": "viewer"})
+    assert added.status_code == 201, added.text
+    assert client.get("/v1/jobs").status_code == 200
+
+
+def test_cookies_that_this_service_has_not_written_are_no_sign_in(service: Served, provider: RunningProvider) -> None:
+    back = provider.sign_in(begin(browser(service)), "ada")
+    for value in ("", "x", "bm8=", "eyJzdGF0ZSI6IDF9", "W1tbW10="):
+        client = browser(service)
+        client.cookies.set(PENDING_COOKIE, value)
+        assert_problem(callback(client, back), 400, "sign_in_failed")
+        client.cookies.set(SESSION_COOKIE, value)
+        assert client.get("/v1/me").status_code == 401
+
+
+def test_while_the_provider_is_away_keys_work_and_a_sign_in_waits(service: Served) -> None:
+    oidc_provider = service.app.state.oidc_provider
+    oidc_provider.config = replace(oidc_provider.config, issuer="http://127.0.0.1:9")
+    answer = browser(service).get("/v1/auth/login")
+    assert_problem(answer, 503, "sign_in_unavailable")
+    assert answer.headers["retry-after"] == "30"
+    assert service.client.get("/v1/jobs").status_code == 200
