@@ -641,7 +641,7 @@ def test_migration_0018_finds_jobs_by_label_and_retries_by_their_parent(database
 
 
 def test_keys_with_scopes_get_the_role_that_includes_them(database_url: str) -> None:
-    upgrade(database_url, "0022")
+    upgrade(database_url, "0021")
     engine = make_engine(database_url)
     old = MetaData()
     old.reflect(engine)

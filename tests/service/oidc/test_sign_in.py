@@ -93,7 +93,7 @@ def test_a_signed_in_browser_writes_from_this_origin_only(service: Served, provi
         {"Sec-Fetch-Site": "same-site", "Origin": HOST},
     ):
         answer = client.put("/v1/datasets?name=d", content=b"x", headers=headers)
-        assert_problem(answer, 403, "cross_origin")
+        assert_problem(answer, 403, "cross_origin_refused")
         assert client.get("/v1/jobs", headers=headers).status_code == 200
     for headers in (SAME_ORIGIN, {"Sec-Fetch-Site": "same-origin"}):
         assert client.put("/v1/datasets?name=d", content=b"x", headers=headers).status_code in (200, 201)
