@@ -336,3 +336,13 @@ Manager = Annotated[Principal, Depends(Needs("admin", or_operator=True))]
 Operator = Annotated[Principal, Depends(Needs("operator"))]
 Authenticated = Annotated[Principal, Depends(Needs(None))]
 """Whoever is known, with whatever role."""
+
+
+async def identity_of(request: Request) -> Identity:
+    """The identity of a request, with all projects that it may enter."""
+    identity: Identity = request.state.identity
+    return identity
+
+
+CurrentIdentity = Annotated[Identity, Depends(identity_of)]
+"""Beside one of the others, which decides whether the request passes."""

@@ -25,6 +25,8 @@ class Principal:
     """Whether the project takes no writes."""
     choices: tuple[str, ...] = ()
     """Names of the projects of which one has to be chosen, where there are several."""
+    project_ids: tuple[str, ...] = ()
+    """All projects that the identity may enter."""
 
 
 def service_principal(project_id: str, actor: str = SERVICE_ACTOR) -> Principal:
@@ -63,6 +65,7 @@ class Identity:
             key_id=self.key_id,
             user_id=self.user_id,
             is_archived=project is not None and project.is_archived,
+            project_ids=tuple(one.id for one in self.projects),
             choices=() if project else tuple(sorted(one.name for one in self.projects)),
         )
 

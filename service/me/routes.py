@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 
-from service.auth import Authenticated
+from service.auth import Authenticated, CurrentIdentity
 from service.context import Service
 from service.keys import repository as keys
 from service.keys.service import expiry
 from service.me.schemas import MeKey, MeOut, MeUser, me_projects
-from service.principal import Identity
 from service.request_sessions import ReadSession, SessionRoute
 from service.users import repository as users
 
@@ -17,8 +16,7 @@ router = APIRouter(prefix="/v1", tags=["users"], route_class=SessionRoute)
 
 
 @router.get("/me", response_model=MeOut, summary="Who the caller is, in which project, and as what")
-def get_me(request: Request, who: Authenticated, context: Service, session: ReadSession) -> MeOut:
-    identity: Identity = request.state.identity
+def get_me(who: Authenticated, identity: CurrentIdentity, context: Service, session: ReadSession) -> MeOut:
     projects = me_projects(identity)
     user = users.get(session, who.user_id) if who.user_id else None
     key = keys.key(session, who.key_id) if who.key_id else None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from service.principal import Identity
+from service.response_model import ResponseModel
 from service.roles import ProjectRole
+from service.timestamps import Timestamp
 from service.users.tables import UserKind
 
 
-class MeUser(BaseModel):
+class MeUser(ResponseModel):
     """The user behind a request."""
 
     model_config = ConfigDict(from_attributes=True)
@@ -21,15 +21,15 @@ class MeUser(BaseModel):
     email: str | None
 
 
-class MeKey(BaseModel):
+class MeKey(ResponseModel):
     """The key of a request."""
 
     id: str
     name: str
-    expires_at: datetime | None
+    expires_at: Timestamp | None
 
 
-class MeProject(BaseModel):
+class MeProject(ResponseModel):
     """A project that the caller may enter."""
 
     id: str
@@ -38,10 +38,9 @@ class MeProject(BaseModel):
     archived: bool
 
 
-class MeOut(BaseModel):
+class MeOut(ResponseModel):
     """Who the caller is."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
     user: MeUser | None
     """Null for a key that belongs to no user."""
     key: MeKey | None

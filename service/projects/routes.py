@@ -9,13 +9,13 @@ from fastapi import APIRouter, Depends, Response
 from service.auth import Authenticated, Manager, Operator
 from service.context import Service
 from service.errors import HttpProblem
-from service.keys.tables import Project
 from service.listing.filters import FlagFilter, TextFilter, TimeFilter
 from service.listing.query import ListOf, ListQuery, SortField
 from service.listing.repository import page
 from service.pagination import Page
 from service.projects import service
 from service.projects.schemas import NewProjectIn, ProjectIn, ProjectOut, project_out
+from service.projects.tables import Project
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
 router = APIRouter(prefix="/v1/projects", tags=["projects"], route_class=SessionRoute)
@@ -47,7 +47,7 @@ PROJECTS = ListOf(
 def list_projects(
     who: Authenticated, context: Service, session: ReadSession, query: Annotated[ListQuery, Depends(PROJECTS.query)]
 ) -> Response:
-    visible = [] if who.operator else [Project.id == who.project_id]
+    visible = [] if who.operator else [Project.id.in_(who.project_ids)]
     return query.respond(page(session, query, *visible), lambda row: project_out(row, context.settings))
 
 
@@ -60,6 +60,8 @@ def get_project(project_id: str, who: Authenticated, context: Service, session: 
 def update_project(
     project_id: str, who: Manager, context: Service, session: WriteSession, body: ProjectIn
 ) -> ProjectOut:
+    if not who.operator and project_id != who.project_id:
+        raise service.unknown_project(project_id)
     service.find(session, who, project_id)
     if not who.operator and (body.name is not None or body.archived is not None or body.limits is not None):
         detail = "A project's name, its `limits` and whether it is archived are the operator's to change; settings are yours."

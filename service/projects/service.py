@@ -103,8 +103,9 @@ def rules(session: Session, settings: Settings, project_id: str) -> Rules:
 
 
 def find(session: Session, who: Principal, project_id: str) -> Project:
-    """Return a project that the principal may see: the one it is in; for the operator any. Raises a 404 problem."""
-    project = repository.find(session, project_id) if who.operator or project_id == who.project_id else None
+    """Return a project that the principal may enter; for the operator any. Raises a 404 problem."""
+    visible = who.operator or project_id == who.project_id or project_id in who.project_ids
+    project = repository.find(session, project_id) if visible else None
     if project is None:
         raise unknown_project(project_id)
     return project

@@ -41,14 +41,6 @@ def add(session: Session, row: User | Membership | BrowserSession) -> None:
     session.flush()
 
 
-def listing(session: Session, limit: int, after: str | None) -> Sequence[User]:
-    """Return users, newest first, one more than `limit`."""
-    statement = select(User)
-    if after:
-        statement = statement.where(User.id < after)
-    return session.scalars(statement.order_by(User.id.desc()).limit(limit + 1)).all()
-
-
 def set_last_seen(session: Session, user_id: str) -> None:
     """Write that the user was seen just now."""
     session.execute(update(User).where(User.id == user_id).values(last_seen_at=db_now()))

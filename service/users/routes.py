@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, get_args
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 
 from service.auth import Manager, Operator
-from service.pagination import After, Limit, Listing, Page, page
+from service.listing.filters import ChoiceFilter, CreatedFilter, ExactFilter, FlagFilter, TextFilter, TimeFilter
+from service.listing.in_memory import page_of
+from service.listing.query import ListOf, ListQuery, SortField
+from service.listing.repository import page
+from service.pagination import Page
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
-from service.users import repository, service
+from service.roles import ProjectRole
+from service.users import service
 from service.users.schemas import (
     MemberIn,
     MemberOut,
@@ -19,13 +24,35 @@ from service.users.schemas import (
     UserPatch,
     member_out,
 )
+from service.users.tables import Membership, User, UserKind
 
 router = APIRouter(prefix="/v1", tags=["users"], route_class=SessionRoute)
 
 
-@router.get("/members", response_model=Listing[MemberOut], summary="Persons and service accounts of the project")
-def list_members(who: Manager, session: ReadSession) -> dict[str, Any]:
-    return {"data": [member_out(one) for one in service.members(session, who)]}
+MEMBERS = ListOf(
+    User.id,
+    MemberOut,
+    sorts=[SortField("since", Membership.created_at, "time"), SortField("name", User.name)],
+    filters=[
+        TextFilter("name", User.name),
+        ExactFilter("email", User.email, max_length=320),
+        ChoiceFilter("kind", User.kind, choices=get_args(UserKind)),
+        ChoiceFilter("role", Membership.role, choices=get_args(ProjectRole)),
+    ],
+    default_sort="since",
+)
+
+
+@router.get("/members", response_model=Page[MemberOut], summary="Persons and service accounts of the project")
+def list_members(who: Manager, session: ReadSession, query: Annotated[ListQuery, Depends(MEMBERS.query)]) -> Response:
+    found = page_of(query, service.members(session, who), lambda one: one.user.id, _member_value)
+    return query.respond(found, member_out)
+
+
+def _member_value(member: service.Member, column: str) -> Any:
+    if column in ("role", "created_at"):
+        return member.role if column == "role" else member.since
+    return getattr(member.user, column)
 
 
 @router.post("/members", status_code=201, response_model=MemberOut, summary="Give a person a role in the project")
@@ -41,7 +68,7 @@ def get_member(user_id: str, who: Manager, session: ReadSession) -> MemberOut:
 
 
 @router.patch("/members/{user_id}", response_model=MemberOut, summary="Change a member's role")
-def change_member(user_id: str, who: Manager, session: WriteSession, body: MemberPatch) -> MemberOut:
+def update_member(user_id: str, who: Manager, session: WriteSession, body: MemberPatch) -> MemberOut:
     return member_out(service.change_member(session, who, user_id, body.role))
 
 
@@ -61,11 +88,31 @@ def create_service_account(
     return member_out(account)
 
 
+USERS = ListOf(
+    User.id,
+    UserOut,
+    sorts=[
+        SortField("created_at", User.id),
+        SortField("name", User.name),
+        SortField("last_seen_at", User.last_seen_at, "time", nullable=True),
+    ],
+    filters=[
+        TextFilter("name", User.name),
+        ExactFilter("email", User.email, max_length=320),
+        ChoiceFilter("kind", User.kind, choices=get_args(UserKind)),
+        FlagFilter("operator", User.operator),
+        FlagFilter("disabled", User.disabled_at, present=True),
+        CreatedFilter(column=User.created_at, ids=User.id, prefix="usr"),
+        TimeFilter("last_seen_at", User.last_seen_at),
+    ],
+)
+
+
 @router.get("/users", response_model=Page[UserOut], summary="Everybody who has signed in, and service accounts")
-def list_users(who: Operator, session: ReadSession, limit: Limit = 50, after: After = None) -> dict[str, Any]:
-    return page(repository.listing(session, limit, after), limit, UserOut.model_validate)
+def list_users(who: Operator, session: ReadSession, query: Annotated[ListQuery, Depends(USERS.query)]) -> Response:
+    return query.respond(page(session, query), UserOut.model_validate)
 
 
 @router.patch("/users/{user_id}", response_model=UserOut, summary="Disable a user, or take that back")
-def change_user(user_id: str, who: Operator, session: WriteSession, body: UserPatch) -> UserOut:
+def update_user(user_id: str, who: Operator, session: WriteSession, body: UserPatch) -> UserOut:
     return UserOut.model_validate(service.set_disabled(session, user_id, body.disabled))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.request_model import RequestModel
+from service.response_model import ResponseModel
 from service.roles import ProjectRole
+from service.timestamps import Timestamp
 from service.users.service import Member
 from service.users.tables import UserKind
 
@@ -43,10 +43,9 @@ class MemberPatch(RequestModel):
     role: ProjectRole
 
 
-class MemberOut(BaseModel):
+class MemberOut(ResponseModel):
     """A user with a role in the project."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
     id: str
     kind: UserKind
     name: str
@@ -57,9 +56,9 @@ class MemberOut(BaseModel):
     """What an admin gave."""
     group_role: ProjectRole | None
     """What the groups of the sign-in provider give."""
-    since: datetime
-    last_seen_at: datetime | None
-    disabled_at: datetime | None
+    since: Timestamp
+    last_seen_at: Timestamp | None
+    disabled_at: Timestamp | None
 
 
 class UserPatch(RequestModel):
@@ -69,7 +68,7 @@ class UserPatch(RequestModel):
     """A disabled user's sessions and keys end within two seconds."""
 
 
-class UserOut(BaseModel):
+class UserOut(ResponseModel):
     """A person who has signed in, or a service account."""
 
     model_config = ConfigDict(from_attributes=True, use_attribute_docstrings=True)
@@ -81,9 +80,9 @@ class UserOut(BaseModel):
     subject: str | None
     """What the provider calls the person."""
     operator: bool
-    created_at: datetime
-    last_seen_at: datetime | None
-    disabled_at: datetime | None
+    created_at: Timestamp
+    last_seen_at: Timestamp | None
+    disabled_at: Timestamp | None
 
 
 def member_out(member: Member) -> MemberOut:

@@ -18,6 +18,7 @@ import sys
 import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from service.openapi import operations
 from service.openapi_examples import FOLDER
 from service.sessions import session_factory
 from service.settings import Settings
+from service.users.service import Claims, GroupRoles, record
 from tests.support.api_steps import example_data, wait_until
 from tests.support.example_checks import example_errors, without_example
 from tests.support.stack import Stack, running, wait_for
@@ -154,7 +156,7 @@ def main() -> None:
         stack = Stack(folder, f"sqlite:///{folder}/trainkit.db", extra=extra)
         with running(stack), stack.client() as client, receiving() as receiver:
             client.event_hooks["response"].append(recorder.keep)
-            walk(client, recorder, data, receiver.url, operator_key(stack))
+            walk(client, recorder, data, receiver.url, operator_key(stack), signed_in(stack))
     recorder.write(sys.argv[1:])
     missing = sorted({name for *_, name in recorder.operations} - set(recorder.files))
     print(f"{len(recorder.files)} operations recorded; not reached: {', '.join(missing)}")
@@ -169,7 +171,16 @@ def operator_key(stack: Stack) -> str:
     return key
 
 
-def walk(client: httpx.Client, recorder: Recorder, data: Path, receiver: str, operator_key: str) -> None:
+def signed_in(stack: Stack) -> str:
+    """The id of a person who has signed in."""
+    engine, at = make_engine(stack.database_url), datetime.now(UTC)
+    claims = Claims("https://login.example.org", "a1b2", "Ada Lovelace", "ada@example.org", frozenset(), at)
+    person = record(session_factory(engine), claims, GroupRoles()).id
+    engine.dispose()
+    return person
+
+
+def walk(client: httpx.Client, recorder: Recorder, data: Path, receiver: str, operator_key: str, person: str) -> None:
     """Use every operation."""
 
     def ask(title: str, method: str, path: str, **arguments: Any) -> Any:
@@ -365,6 +376,7 @@ def walk(client: httpx.Client, recorder: Recorder, data: Path, receiver: str, op
     key = ask("A key that only reads", "POST", "/v1/keys", json={"name": "dashboard", "role": "viewer"})["id"]
     ask("A key", "GET", f"/v1/keys/{key}")
     ask("An hour of both keys", "POST", f"/v1/keys/{key}:rotate", json={"overlap_seconds": 3600})
+    people(ask, person, operator_key)
     operator = {"Authorization": f"Bearer {operator_key}"}
     body = {"name": "speech", "settings": {"logs_days": 90}}
     ask("A project for a team", "POST", "/v1/projects", json=body, headers=operator)
@@ -379,3 +391,16 @@ def walk(client: httpx.Client, recorder: Recorder, data: Path, receiver: str, op
 
 if __name__ == "__main__":
     main()
+
+
+def people(ask: Callable[..., Any], person: str, operator_key: str) -> None:
+    """Members, service accounts and users."""
+    ask("A key that belongs to nobody", "GET", "/v1/me")
+    ask("A person who has signed in", "POST", "/v1/members", json={"email": "ada@example.org", "role": "developer"})
+    ask("An account for nightly runs", "POST", "/v1/service-accounts", json={"name": "nightly", "role": "developer"})
+    ask("A person and a service account", "GET", "/v1/members")
+    ask("A person", "GET", f"/v1/members/{person}")
+    ask("An admin", "PATCH", f"/v1/members/{person}", json={"role": "admin"})
+    operator = {"Authorization": f"Bearer {operator_key}"}
+    ask("Everybody", "GET", "/v1/users", headers=operator)
+    ask("Disable a person", "PATCH", f"/v1/users/{person}", json={"disabled": True}, headers=operator)
