@@ -19,7 +19,7 @@ from service.jobs.editing import edit
 from service.jobs.schemas import JobPatch
 from service.jobs.states import Conflict
 from service.jobs.tables import Job
-from service.keys.service import Principal
+from service.principal import Principal
 
 SECONDS = 10.0
 """How long a request works at most; the jobs that are left are told."""

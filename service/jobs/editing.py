@@ -10,8 +10,8 @@ from service.jobs import repository
 from service.jobs.schemas import JobPatch
 from service.jobs.service import find_locked
 from service.jobs.tables import Job
-from service.keys.service import Principal
 from service.labels import merged_labels
+from service.principal import Principal
 
 
 def edit(session: Session, who: Principal, job_id: str, patch: JobPatch) -> Job:

@@ -10,7 +10,7 @@ import pytest
 
 from service.inference_requests import repository
 from service.inference_requests.repository import REQUEST_FILE
-from service.keys.tables import Project
+from service.projects.tables import Project
 from tests.support.worker_context import Place
 from worker import inference
 

@@ -11,7 +11,7 @@ from service.bulk import service as bulk
 from service.bulk.schemas import BulkIn
 from service.jobs.states import ENDED
 from service.jobs.tables import Job
-from service.keys.service import Principal
+from service.principal import Principal
 from tests.support.api import Served, assert_problem
 
 ACTIONS = ("stop", "cancel", "delete", "label")
