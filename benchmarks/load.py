@@ -29,7 +29,7 @@ import psutil
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, make_url
 
-from benchmarks.open_loop import Answers, HealthProbe, capacity, drive, quantile, raw_request
+from benchmarks.open_loop import Generated, capacity, drive, quantile, raw_request
 from benchmarks.service import api, databases
 from service.app import create_app
 from service.background.housekeeping import TASKS, TaskRunner
@@ -285,8 +285,7 @@ class Overload:
     capacity: float
     recovered: float
     """Requests a second, within some seconds after the load."""
-    answers: Answers
-    health: list[float]
+    generated: Generated
     growth_bytes: int
     lost: int
     """Jobs that were accepted and are not there."""
@@ -308,9 +307,8 @@ def overload(folder: Path, database: str, url: str, seconds: float) -> Overload:
         before = capacity(port, mixed, 5)
         drive(port, mixed, before * 2, 3)  # what the first load leaves in memory for good
         memory = process.memory_info().rss
-        probe = HealthProbe(port)
-        answers = drive(port, mixed, before * TIMES_CAPACITY, seconds)
-        health = probe.stop()
+        generated = drive(port, mixed, before * TIMES_CAPACITY, seconds)
+        answers, health = generated.answers, generated.health
         growth = process.memory_info().rss - memory
         ended = time.monotonic()
         after = capacity(port, mixed, 3)
@@ -319,7 +317,7 @@ def overload(folder: Path, database: str, url: str, seconds: float) -> Overload:
         for number, body in enumerate(answers.bodies):
             if number % max(1, len(answers.bodies) // 200) == 0:
                 lost += client.get(f"/v1/jobs/{json.loads(body)['id']}").status_code != 200
-    found = Overload(before, after, answers, health, growth, lost)
+    found = Overload(before, after, generated, growth, lost)
     ok, refused = (200, 201), (429, 503)
     others = {status: len(times) for status, times in answers.seconds.items() if status not in (*ok, *refused)}
     print(
@@ -327,9 +325,11 @@ def overload(folder: Path, database: str, url: str, seconds: float) -> Overload:
         f"{answers.count(*ok)} accepted (p50 {answers.quantile(0.5, *ok):.2f} s, p99 {answers.quantile(0.99, *ok):.2f} s), "
         f"{answers.count(*refused)} refused (p99 {answers.quantile(0.99, *refused):.2f} s, "
         f"{answers.without_retry_after} without Retry-After), {answers.unsent} unsent, {answers.broken} broken, "
-        f"others {others}; health p50 {quantile(health, 0.5) * 1000:.0f}, p99 {quantile(health, 0.99) * 1000:.0f}, "
-        f"max {max(health) * 1000:.0f} ms; memory {growth / 2**20:+.0f} MiB; {lost} lost; "
-        f"{after:.0f} requests/s in the {took:.0f} s after it",
+        f"others {others}; health p50 {health.quantile(0.5, 200) * 1000:.0f}, p99 {health.quantile(0.99, 200) * 1000:.0f}, "
+        f"max {health.quantile(1, 200) * 1000:.0f} ms, {health.count(200)} answered, {health.broken} broken; "
+        f"memory {growth / 2**20:+.0f} MiB; {lost} lost; {after:.0f} requests/s in the {took:.0f} s after it; "
+        f"the generator took {generated.processor_seconds / generated.wall_seconds:.2f} of a core, "
+        f"its longest turn {generated.longest_turn * 1000:.0f} ms",
         flush=True,
     )
     shutil.rmtree(environment_home, ignore_errors=True)

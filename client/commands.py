@@ -17,6 +17,8 @@ def api_command(host: str, port: int) -> list[str]:
         *("--host", host, "--port", str(port)),
         "--no-access-log",
         "--no-server-header",
+        # New connections: neither one at a time nor all at once.
+        *("--loop", "service.http_server.event_loop:ServerEventLoop"),
         # Bounds that uvicorn has no options for; no other protocol is spoken.
         # The service reads what proxies say itself (TRAINKIT_TRUSTED_PROXIES).
         "--no-proxy-headers",

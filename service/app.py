@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from anyio import CapacityLimiter, create_task_group, to_thread
 from fastapi import APIRouter, Depends, FastAPI
@@ -28,6 +29,7 @@ from service.datasets import routes as datasets
 from service.deletion import routes as deletion
 from service.diagnosis import routes as diagnosis
 from service.doorbell import Doorbell
+from service.early_refusals import STATE, EarlyRefusals
 from service.experiments import routes as experiments
 from service.health import routes as health
 from service.http_methods import HttpMethods
@@ -142,7 +144,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     context = Context(settings, engine, sessions, storage, doorbell, JobWatcher(sessions))
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         # a stream is a connection: the usual 1024 are soon used up, and the system allows more to those who ask
@@ -150,7 +152,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await to_thread.run_sync(context.storage.sweep_parts, FORGOTTEN_PART_SECONDS)
         async with create_task_group() as tasks:
             tasks.start_soon(watch_leases, context)
-            yield
+            yield {STATE: early}
             tasks.cancel_scope.cancel()
         engine.dispose()
         if spans is not None:
@@ -193,8 +195,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         max_upload_bytes=settings.max_upload_bytes,
         idle_seconds=settings.body_idle_seconds,
     )
-    app.add_middleware(LoadShedding)
-    app.add_middleware(KeyLimits, sessions=sessions, settings=settings)
+    early = EarlyRefusals()
+    app.add_middleware(LoadShedding, early=early)
+    app.add_middleware(KeyLimits, sessions=sessions, settings=settings, early=early)
     opened = [openapi.OPENAPI_PATH] if settings.public_openapi else []
     app.add_middleware(
         Authentication,

@@ -17,7 +17,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.database import reading
+from service.early_refusals import EarlyRefusals
 from service.errors import DATABASE_AWAY, HttpProblem, Quota, answer
+from service.keys.service import Principal
 from service.monitoring.instrumentation import is_long_poll
 from service.projects.service import Rules, rules, service_rules
 from service.rate_limits import MINUTE, RateLimit, RateLimiter
@@ -48,6 +50,10 @@ class ProjectRules:
     def __init__(self, sessions: sessionmaker[Session], settings: Settings) -> None:
         self._sessions, self._settings = sessions, settings
         self._kept: dict[str, tuple[float, Rules]] = {}
+
+    def last_known(self, project_id: str) -> Rules | None:
+        """Return the rules of a project as they were read last, however long ago."""
+        return self._kept.get(project_id, (0.0, None))[1]
 
     async def of(self, project_id: str) -> Rules:
         """Return the rules of a project; asks the database at most once in RULES_SECONDS."""
@@ -84,32 +90,56 @@ class KeyCounts:
 class KeyLimits:
     """Refuses what is beyond the limits of a key with 429, so that nobody takes all threads, memory or connections."""
 
-    def __init__(self, app: ASGIApp, sessions: sessionmaker[Session], settings: Settings) -> None:
-        self.app, self._most_in_work = app, settings.max_requests_per_key
+    def __init__(
+        self, app: ASGIApp, sessions: sessionmaker[Session], settings: Settings, early: EarlyRefusals | None = None
+    ) -> None:
+        self.app, self._most_in_work, self._early = app, settings.max_requests_per_key, early
         self._rules = ProjectRules(sessions, settings)
         self._rates, self._counts = RateLimiter(), KeyCounts()
+        if early is not None:
+            early.add(self._early_problem)
+
+    def _early_problem(self, principal: Principal, path: str, query: bytes) -> HttpProblem | None:
+        known = self._rules.last_known(principal.project_id)
+        if known is None:
+            return None
+        if known.max_requests_per_minute:
+            rate = self._rates.look(principal.actor, known.max_requests_per_minute)
+            if not rate.allowed:
+                return rate_limited(rate, with_fields=True)
+        return self._problem(principal.actor, known, waits=_waits(path, query))
+
+    def _problem(self, key: str, known: Rules, *, waits: bool) -> HttpProblem | None:
+        counts, most = self._limit(known, waits=waits)
+        if not most or counts[key] < most:
+            return None
+        return too_many_streams(most) if waits else too_many_requests(most)
+
+    def _limit(self, known: Rules, *, waits: bool) -> tuple[Counter[str], int | None]:
+        if waits:
+            return self._counts.streams, known.max_streams
+        return self._counts.requests, self._most_in_work
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         principal = scope.get("state", {}).get("principal")
         if scope["type"] != "http" or principal is None:
             await self.app(scope, receive, send)
             return
+        if self._early is not None:
+            self._early.remember(scope, principal)
         key, known = principal.actor, await self._rules.of(principal.project_id)
-        waits = scope["path"].endswith(STREAM) or is_long_poll(scope["query_string"])
-        counts, most = (
-            (self._counts.streams, known.max_streams) if waits else (self._counts.requests, self._most_in_work)
-        )
+        waits = _waits(scope["path"], scope["query_string"])
         rate = self._rates.take(key, known.max_requests_per_minute) if known.max_requests_per_minute else None
         if rate is not None:
             send = _with_fields(send, rate)
-        problem = None
         if rate is not None and not rate.allowed:
-            problem = rate_limited(rate)
-        elif most and counts[key] >= most:
-            problem = too_many_streams(most) if waits else too_many_requests(most)
+            problem: HttpProblem | None = rate_limited(rate)
+        else:
+            problem = self._problem(key, known, waits=waits)
         if problem is not None:
             await answer(problem, scope)(scope, receive, send)
             return
+        counts, _ = self._limit(known, waits=waits)
         counts[key] += 1
         scope["state"]["key_usage"] = KeyUsage(rate, self._counts.requests[key], self._counts.streams[key])
         try:
@@ -120,12 +150,21 @@ class KeyLimits:
                 del counts[key]
 
 
+def _waits(path: str, query: bytes) -> bool:
+    """Whether a request waits for news: an event stream, or a long poll."""
+    return path.endswith(STREAM) or is_long_poll(query)
+
+
+def _fields(rate: RateLimit) -> dict[str, str]:
+    return {
+        "RateLimit-Policy": f'"{POLICY}";q={rate.limit};w={MINUTE}',
+        "RateLimit": f'"{POLICY}";r={rate.remaining};t={math.ceil(rate.full_seconds)}',
+    }
+
+
 def _with_fields(send: Send, rate: RateLimit) -> Send:
     """Add `RateLimit-Policy` and `RateLimit` to the response."""
-    fields = [
-        (b"ratelimit-policy", f'"{POLICY}";q={rate.limit};w={MINUTE}'.encode()),
-        (b"ratelimit", f'"{POLICY}";r={rate.remaining};t={math.ceil(rate.full_seconds)}'.encode()),
-    ]
+    fields = [(name.lower().encode(), value.encode()) for name, value in _fields(rate).items()]
 
     async def send_with_fields(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -135,14 +174,14 @@ def _with_fields(send: Send, rate: RateLimit) -> Send:
     return send_with_fields
 
 
-def rate_limited(rate: RateLimit) -> HttpProblem:
-    """429: the key has sent too many requests in this minute."""
+def rate_limited(rate: RateLimit, *, with_fields: bool = False) -> HttpProblem:
+    """429: the key has sent too many requests in this minute. `with_fields`: RateLimit and RateLimit-Policy are its own."""
     detail = (
         f"This key has sent more than its {rate.limit} requests a minute. Wait {rate.retry_after} s and send them more "
         "slowly; for what changes, use streams or long polls (wait=20) instead of asking again and again. An admin of "
         "the project sees its limits at /v1/projects, and the operator can raise them."
     )
-    headers = {"Retry-After": str(rate.retry_after)}
+    headers = {"Retry-After": str(rate.retry_after), **(_fields(rate) if with_fields else {})}
     quota = Quota("requests_per_minute", limit=rate.limit, used=rate.limit)
     return HttpProblem(429, "rate_limited", detail, headers=headers, quota=quota)
 

@@ -1,4 +1,4 @@
-"""Load shedding: so many requests are worked on at once; others wait for a second at most, in fair turns, or get a 503.
+"""Load shedding: few requests are worked on at once; others wait for a moment, in fair turns, or get a 503.
 
 Under more load than a process can serve, everybody would else wait longer and longer, and memory would grow with the
 number of those who wait. What is refused here has cost little: no route, no thread and no connection.
@@ -14,14 +14,21 @@ from weakref import WeakKeyDictionary
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.early_refusals import EarlyRefusals
 from service.errors import HttpProblem, answer
+from service.keys.service import Principal
 
-IN_WORK = 12
+IN_WORK = 4
 """Requests in work at once, in one process. More threads would not be faster: Python runs one at a time, SQLite has one
-writer. They would only take turns away from the event loop."""
+writer. Each would only take turns away from the event loop, which is one thread among them: with twelve, refusals and
+health checks took three times as long."""
+SLOW_SECONDS = 0.25
+"""A request that is in work for longer (an export, a plot) leaves its place to others ..."""
+SLOW = 8
+"""... as long as there are no more than so many of these."""
 WAITING = 128
 """Requests that wait for their turn."""
-WAIT_SECONDS = 0.9
+WAIT_SECONDS = 0.7
 """Longest wait: within a second everybody is in work or knows."""
 RETRY_SECONDS = 1
 BODY_SECONDS = 0.25
@@ -40,12 +47,14 @@ class Place:
     project: str
     admitted: asyncio.Future[bool] | None = None
     in_work: bool = False
+    is_slow: bool = False
+    timer: asyncio.TimerHandle | None = None
 
     def leave(self) -> None:
         """Give the place to the next one. Idempotent."""
         if self.in_work:
             self.in_work = False
-            self.turns.leave()
+            self.turns.leave(self)
 
 
 PLACE: ContextVar[Place | None] = ContextVar("place", default=None)
@@ -61,10 +70,13 @@ def leave_work() -> None:
 class Turns:
     """The places of one event loop, and who waits for one: each project in its order, the projects in turn."""
 
-    def __init__(self, limit: int, waiting: int) -> None:
+    def __init__(self, limit: int, waiting: int, slow: int = SLOW, slow_seconds: float = SLOW_SECONDS) -> None:
         self._limit, self._most_waiting = limit, waiting
-        self._in_work = self._waiting = 0
+        self._most_slow, self._slow_seconds = slow, slow_seconds
+        self._in_work = self._slow = self._waiting = 0
         self._queues: OrderedDict[str, deque[Place]] = OrderedDict()
+        self._overdue: OrderedDict[Place, None] = OrderedDict()
+        """Requests that take long and still have their places, because so many do."""
 
     async def enter(self, project: str, seconds: float) -> Place | None:
         """Wait for a place; None when there is none in time, or too many wait already."""
@@ -72,8 +84,10 @@ class Turns:
         if self._in_work < self._limit and not self._waiting:
             self._admit(place)
             return place
-        if self._waiting >= self._most_waiting and not self._turn_out_another(project):
+        if self.refuses(project):
             return None
+        if self._waiting >= self._most_waiting:
+            self._turn_out(self._longest())
         place.admitted = asyncio.get_running_loop().create_future()
         self._queues.setdefault(project, deque()).append(place)
         self._waiting += 1
@@ -89,9 +103,27 @@ class Turns:
         self._forget(place)
         return place if place.in_work else None
 
-    def leave(self) -> None:
-        """A place is free: whose turn is it?"""
-        self._in_work -= 1
+    def refuses(self, project: str) -> bool:
+        """Whether a request of the project would be refused at once: too many wait, and others have no more waiting."""
+        if self._waiting < self._most_waiting:
+            return False
+        longest = len(self._queues.get(self._longest(), ()))
+        return longest <= len(self._queues.get(project, ())) + 1
+
+    def leave(self, place: Place) -> None:
+        """A place is free."""
+        if place.timer is not None:
+            place.timer.cancel()
+        self._overdue.pop(place, None)
+        if place.is_slow:
+            self._slow -= 1
+            self._let_slow_ones_aside()
+        else:
+            self._in_work -= 1
+        self._admit_next()
+
+    def _admit_next(self) -> None:
+        """Whose turn is it?"""
         while self._in_work < self._limit and self._queues:
             project, queue = self._queues.popitem(last=False)
             place = queue.popleft()
@@ -103,17 +135,31 @@ class Turns:
     def _admit(self, place: Place) -> None:
         self._in_work += 1
         place.in_work = True
+        place.timer = asyncio.get_running_loop().call_later(self._slow_seconds, self._on_slow, place)
         _answer(place, admitted=True)
 
-    def _turn_out_another(self, project: str) -> bool:
-        """Refuse the last one of the project with most waiting requests, if that is not this project itself."""
-        longest = max(self._queues, key=lambda name: len(self._queues[name]), default=project)
-        if len(self._queues.get(longest, ())) <= len(self._queues.get(project, ())) + 1:
-            return False
-        last = self._queues[longest][-1]
+    def _on_slow(self, place: Place) -> None:
+        """Let the next one in beside a request that takes long."""
+        self._overdue[place] = None
+        self._let_slow_ones_aside()
+        self._admit_next()
+
+    def _let_slow_ones_aside(self) -> None:
+        while self._overdue and self._slow < self._most_slow:
+            place, _ = self._overdue.popitem(last=False)
+            place.is_slow = True
+            self._slow += 1
+            self._in_work -= 1
+
+    def _longest(self) -> str:
+        """The project with most waiting requests."""
+        return max(self._queues, key=lambda name: len(self._queues[name]), default="")
+
+    def _turn_out(self, project: str) -> None:
+        """Refuse the last one that waits of a project."""
+        last = self._queues[project][-1]
         self._forget(last)
         _answer(last, admitted=False)
-        return True
 
     def _forget(self, place: Place) -> None:
         """Take a request out of the queue, if it is still in it."""
@@ -135,18 +181,38 @@ class LoadShedding:
     """The middleware. A request has its place until its response begins, or until it calls `leave_work`."""
 
     def __init__(
-        self, app: ASGIApp, limit: int = IN_WORK, waiting: int = WAITING, wait_seconds: float = WAIT_SECONDS
+        self,
+        app: ASGIApp,
+        early: EarlyRefusals | None = None,
+        limit: int = IN_WORK,
+        waiting: int = WAITING,
+        wait_seconds: float = WAIT_SECONDS,
+        slow: int = SLOW,
+        slow_seconds: float = SLOW_SECONDS,
     ) -> None:
         self.app, self._wait_seconds = app, wait_seconds
-        self._limits = limit, waiting
+        self._limits = limit, waiting, slow, slow_seconds
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
+        if early is not None:
+            early.add(self._early_problem)
+
+    def _turns(self) -> Turns:
+        loop = asyncio.get_running_loop()
+        found = self._loops.get(loop)
+        if found is None:
+            found = self._loops[loop] = Turns(*self._limits)
+        return found
+
+    def _early_problem(self, principal: Principal, path: str, query: bytes) -> HttpProblem | None:
+        if is_always_answered(path) or not self._turns().refuses(principal.project_id):
+            return None
+        return overloaded()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in ALWAYS or scope["path"].startswith(ALWAYS_BELOW):
+        if scope["type"] != "http" or is_always_answered(scope["path"]):
             await self.app(scope, receive, send)
             return
-        principal = scope["state"].get("principal")
-        turns = self._loops.setdefault(asyncio.get_running_loop(), Turns(*self._limits))
+        principal, turns = scope["state"].get("principal"), self._turns()
         place = await turns.enter(principal.project_id if principal else "", self._wait_seconds)
         if place is None:
             await answer(overloaded(), scope)(scope, receive, send)
@@ -175,6 +241,11 @@ class LoadShedding:
         finally:
             PLACE.reset(token)
             place.leave()
+
+
+def is_always_answered(path: str) -> bool:
+    """Whether requests of that path pass under any load."""
+    return path in ALWAYS or path.startswith(ALWAYS_BELOW)
 
 
 def overloaded() -> HttpProblem:

@@ -32,7 +32,6 @@ ALLOWED_IMPORTS = {
     ("trainkit/data/process_pool.py", "multiprocessing"),
     # starts measured processes of its own
     ("benchmarks/intake.py", "multiprocessing"),
-    ("benchmarks/open_loop.py", "multiprocessing"),
 }
 FUNCTIONS = {"eval", "exec", "compile", "__import__", "breakpoint"}
 METHODS = {

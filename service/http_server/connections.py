@@ -117,8 +117,12 @@ class ConnectionTable:
         return None
 
     def refused(self, reason: str) -> None:
-        """Count a refusal."""
+        """Count a connection that was refused or closed."""
         REFUSED_CONNECTIONS.labels(reason).inc()
+        self.note(reason)
+
+    def note(self, reason: str) -> None:
+        """Have the log tell of a refusal, together with others."""
         self._refused[reason] += 1
 
     def _evict(self, new: Connection, among: dict[Connection, None]) -> bool:

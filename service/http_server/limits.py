@@ -25,7 +25,7 @@ STALLED_SECONDS = 30.0
 """A client that takes nothing of its response for so long is disconnected."""
 RESERVED_DESCRIPTORS = 128
 """What the process needs for its database (three files for each connection to SQLite), its files and its listener."""
-HEALTH_CONNECTIONS = 16
+HEALTH_CONNECTIONS = 32
 """Connections beyond a limit that may ask for the health of the service, and get a refusal for anything else."""
 HEALTH_PATHS = ("/healthz", "/readyz")
 HEALTH_SECONDS = 2.0

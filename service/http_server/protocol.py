@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from service.cors import headers_for as cors_headers
+from service.early_refusals import STATE, EarlyRefusals
 from service.errors import MEDIA_TYPE, HttpProblem
 from service.http_server.connections import ConnectionTable, address_of
 from service.http_server.limits import (
@@ -33,11 +35,17 @@ from service.http_server.limits import (
     STALLED_SECONDS,
     connection_limits,
 )
+from service.monitoring.instrumentation import METHODS, NO_ROUTE, request_id_of
+from service.monitoring.request_metrics import REQUESTS
 from service.proxy_headers import without_root_path
 from service.security_headers import PROBLEM_HEADERS
 
 HEAD_SLICE = 8 << 10
 """Bytes of an unfinished head that the parser is given at once; it holds no more than these beyond the limit."""
+SMALL_BODY = re.compile(rb"[0-9]{1,5}")
+"""Content-Length of a body that is read and dropped, so that the connection stays usable."""
+UNUSUAL = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"origin"})
+"""Headers whose requests the application refuses: their bodies, or what a browser must be told, need more."""
 _TABLES: WeakKeyDictionary[ServerState, ConnectionTable] = WeakKeyDictionary()
 
 
@@ -65,6 +73,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._restriction: HttpProblem | None = None
         self._refused = False
         self._deadline: float | None = None
+        self._is_new = True
+        """What the client may have sent already has not been read."""
         self._begun = False
         """Some bytes of the next head have come."""
         self._in_head = True
@@ -72,12 +82,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._fed = self._head_bytes = self._head_count = self._trailer_bytes = 0
         self._wire_bytes = self._body_bytes = 0
         self._buffered, self._buffered_since = 0, 0.0
+        self._early: EarlyRefusals | None = app_state.get(STATE)
+        self._answered_early = False
+        """The request that is being received has its answer, and the application never sees it."""
 
     # what the connection table asks
 
     def is_idle(self) -> bool:
-        """Whether no request is being answered."""
-        return self._running is None or self._running.response_complete
+        """Whether no request is being answered, and what the client has sent would have been read by now."""
+        return not self._is_new and not self._is_answering()
+
+    def _is_answering(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
+    def _on_read(self) -> None:
+        self._is_new = False
 
     def restrict(self, problem: HttpProblem) -> None:
         """Answer health checks only, and these soon."""
@@ -122,6 +141,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.address = address_of(self.client)
         self._deadline = time.monotonic() + self.table.limits.head_seconds
         self.table.add(self)
+        # the socket is watched from the next turn on, and in that turn callbacks come before what it reads
+        self.loop.call_soon(self.loop.call_soon, self._on_read)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.table.discard(self)
@@ -210,8 +231,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._wire_bytes = self._body_bytes = 0
         if self.parser.get_http_version() not in ("1.0", "1.1"):
             self._stop(HttpProblem(400, "bad_http", "This is not a valid HTTP/1.1 request: another version."))
-        path = self.url.partition(b"?")[0].decode("latin-1")
-        is_health = without_root_path(path, self.table.limits.root_path) in HEALTH_PATHS
+        path = without_root_path(self.url.partition(b"?")[0].decode("latin-1"), self.table.limits.root_path)
+        is_health = path in HEALTH_PATHS
         if self._restriction is not None and not is_health:
             self._stop(self._restriction)
         client = self.table.limits.trusted.client(self.client[0], self.headers) if self.client else None
@@ -224,14 +245,48 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refused = True
             self.transport.close()
             raise RequestRefusedError
+        if self._early is not None and self._refuse_early(self._early, path):
+            return
         super().on_headers_complete()
+
+    def _refuse_early(self, early: EarlyRefusals, path: str) -> bool:
+        """Refuse a usual request by its head, if it will be refused, and keep the connection open."""
+        if self.pipeline or self._is_answering() or self.transport.get_write_buffer_size():
+            return False
+        headers = dict(self.headers)
+        size = headers.get(b"content-length", b"0")
+        if not SMALL_BODY.fullmatch(size) or not UNUSUAL.isdisjoint(headers) or self.parser.get_method() == b"HEAD":
+            return False
+        problem = early.problem(headers.get(b"authorization", b""), path, self.url.partition(b"?")[2])
+        if problem is None:
+            return False
+        method = self.parser.get_method().decode("latin-1")
+        REQUESTS.labels(method if method in METHODS else "OTHER", NO_ROUTE, f"{problem.status // 100}xx").inc()
+        self.table.note(problem.code)
+        if not self.parser.should_keep_alive():
+            self._refused = True
+            self._send_and_close(problem)
+            raise RequestRefusedError
+        self._answered_early = True
+        self._deadline = time.monotonic() + LINGER_SECONDS  # for what there is of a body
+        request_id = request_id_of({"headers": self.headers})
+        self.transport.write(problem_response(problem, self.table.limits.root_path, request_id, keep_alive=True))
+        return True
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
-        super().on_body(body)
+        if not self._answered_early:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._in_head = True
+        if self._answered_early:
+            self._answered_early, self._deadline = False, None
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+            return
         if not self._refused and self._deadline is not None:
             # the rest of a body whose response was sent before: the connection is one that is kept open from now on
             self._deadline = time.monotonic() + self.timeout_keep_alive
@@ -256,7 +311,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.is_idle():
+        if not self._is_answering():
             self.table.move(self, address_of(self.client))
         if self._restriction is not None:
             self.transport.close()
@@ -279,13 +334,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.table.refused(problem.code)
         if self.transport.is_closing():
             return
-        if self.pipeline or (self._running is not None and self._running.response_started and not self.is_idle()):
+        if self.pipeline or (self._running is not None and self._running.response_started and self._is_answering()):
             self.transport.close()
             return
         if self._running is not None:
             self._hang_up(self._running)
         origin = next((value.decode("latin-1") for name, value in self.headers or () if name == b"origin"), None)
         problem.headers.update(cors_headers(origin, self.table.limits.cors_origins))
+        self._send_and_close(problem)
+
+    def _send_and_close(self, problem: HttpProblem) -> None:
         self.transport.write(problem_response(problem, self.table.limits.root_path))
         # as in `close_gently`
         if self.transport.can_write_eof():
@@ -310,9 +368,11 @@ def _head_too_large() -> HttpProblem:
     return HttpProblem(431, "head_too_large", detail)
 
 
-def problem_response(problem: HttpProblem, root_path: str = "", new_id: Callable[[], uuid.UUID] = uuid.uuid4) -> bytes:
-    """Return a whole HTTP/1.1 response that tells a problem and closes the connection."""
-    request_id = new_id().hex[:16]
+def problem_response(
+    problem: HttpProblem, root_path: str = "", request_id: str | None = None, *, keep_alive: bool = False
+) -> bytes:
+    """Return a whole HTTP/1.1 response that tells a problem, and closes the connection unless it is kept alive."""
+    request_id = request_id or uuid.uuid4().hex[:16]
     body = json.dumps(problem.body(request_id, root_path)).encode()
     headers = {
         "Content-Type": MEDIA_TYPE,
@@ -320,8 +380,9 @@ def problem_response(problem: HttpProblem, root_path: str = "", new_id: Callable
         "X-Request-Id": request_id,
         **dict(PROBLEM_HEADERS),
         **problem.headers,
-        "Connection": "close",
     }
+    if not keep_alive:
+        headers["Connection"] = "close"
     lines = [f"HTTP/1.1 {problem.status} {http.HTTPStatus(problem.status).phrase}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body

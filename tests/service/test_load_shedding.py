@@ -202,6 +202,29 @@ def test_who_waits_for_a_client_or_a_worker_keeps_nobody_waiting() -> None:
     run(test())
 
 
+def test_who_is_slow_leaves_its_place_to_others_as_long_as_few_are() -> None:
+    async def test() -> None:
+        load = Load(limit=2, slow=3, slow_seconds=0.02)
+        for number in range(8):
+            await load.send(f"r{number}")
+        assert load.begun == ["r0", "r1"]
+        await asyncio.sleep(0.2)
+        assert load.begun == ["r0", "r1", "r2", "r3", "r4"], "three are slow, and two more in work"
+        await load.end("r0")
+        assert load.begun[5:] == ["r5"]
+        await asyncio.sleep(0.1)
+        assert load.begun[6:] == []
+        for number in range(1, 8):
+            await load.end(f"r{number}")
+        assert [load.status(f"r{number}") for number in range(8)] == [200] * 8
+        for number in range(2):
+            await load.send(f"later{number}")
+        await load.send("waits")
+        assert load.begun[8:] == ["later0", "later1"], "every place is free again, and there are no more than two"
+
+    run(test())
+
+
 def test_health_and_metrics_are_answered_under_any_load() -> None:
     async def test() -> None:
         load = Load(limit=1, waiting=0)
