@@ -25,6 +25,7 @@ from service.database import truncate_wal
 from service.experiments import scheduler
 from service.inference_requests.repository import delete_old
 from service.metrics.compaction import compact
+from service.users.repository import delete_ended_sessions
 from service.webhooks.service import delete_old_deliveries
 from service.workers.repository import remove_silent
 
@@ -48,10 +49,11 @@ class HousekeepingTask:
 
 
 def delete_old_rows(context: Context) -> None:
-    """Delete inference requests, workers and idempotency keys that nobody asks for any more."""
+    """Delete inference requests, workers, browser sessions and idempotency keys that nobody asks for any more."""
     deletions: tuple[Callable[[Session], int], ...] = (
         lambda session: delete_old(session, ANSWERS_KEPT_SECONDS, ROWS_A_DELETION),
         lambda session: remove_silent(session, ROWS_A_DELETION),
+        lambda session: delete_ended_sessions(session, ROWS_A_DELETION),
         lambda session: repository.delete_idempotency_keys(session, IDEMPOTENCY_KEYS_KEPT_SECONDS, ROWS_A_DELETION),
     )
     for delete_some in deletions:

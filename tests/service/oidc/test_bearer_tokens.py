@@ -1,0 +1,323 @@
+"""Tokens of the sign-in provider as bearer tokens of the API, signed by the provider's process or by an attacker."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from joserfc import jwk, jwt
+from sqlalchemy import func, select
+
+from service.oidc import provider as provider_module
+from service.oidc.config import OidcConfig
+from service.oidc.provider import RETRY_SECONDS, Provider, ProviderUnavailable
+from service.oidc.tokens import TokenExpired, TokenRefused, groups_of, verify
+from service.settings import Settings
+from service.users.service import GroupRoles, record
+from service.users.tables import User
+from tests.support.api import Served, assert_problem
+from tests.support.oidc_provider import RunningProvider
+
+SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
+MINUTE = 60
+
+
+def claims(provider: RunningProvider, **changes: Any) -> dict[str, Any]:
+    now = int(time.time())
+    said = {"iss": provider.url, "aud": "trainkit-api", "sub": "ada", "name": "Ada", "iat": now, "exp": now + MINUTE}
+    return {name: value for name, value in {**said, "groups": ["ml-team"], **changes}.items() if value is not None}
+
+
+def ask(service: Served, token: str, path: str = "/v1/me", **headers: str) -> Any:
+    client = TestClient(service.app, headers={"Authorization": f"Bearer {token}", **headers})
+    return client.get(path)
+
+
+@SQLITE
+def test_a_token_of_the_provider_opens_what_its_groups_give(service: Served, provider: RunningProvider) -> None:
+    answer = ask(service, provider.sign(claims(provider)))
+    assert answer.status_code == 200, answer.text
+    me = answer.json()
+    assert (me["user"]["name"], me["project"]["name"], me["role"]) == ("Ada", "vision", "developer")
+    token = provider.sign(claims(provider, aud=["other", "trainkit-api"]), typ="at+jwt")
+    assert ask(service, token, "/v1/jobs").status_code == 200
+    assert_problem(ask(service, token, "/v1/keys"), 403, "forbidden")
+    created = TestClient(service.app, headers={"Authorization": f"Bearer {token}"}).put(
+        "/v1/datasets?name=d", content=b"x"
+    )
+    assert created.status_code == 201, "no browser sends this header by itself: it needs no origin"
+    with service.sessions() as session:
+        assert session.scalar(select(func.count()).select_from(User)) == 1
+
+
+@SQLITE
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"iss": "https://evil.example"},
+        {"iss": None},
+        {"aud": "another-service"},
+        {"aud": []},
+        {"aud": None},
+        {"sub": None},
+        {"sub": ""},
+        {"sub": "x" * 256},
+        {"sub": 7},
+        {"exp": None},
+        {"iat": None},
+        {"iat": "now"},
+        {"iat": 1e300},
+        {"nbf": time.time() + 3600},
+        {"iat": time.time() + 3600},
+    ],
+)
+def test_a_token_with_wrong_claims_is_refused(
+    service: Served, provider: RunningProvider, changes: dict[str, Any]
+) -> None:
+    assert_problem(ask(service, provider.sign(claims(provider, **changes))), 401, "key_invalid")
+
+
+@SQLITE
+def test_a_token_whose_time_is_over_is_told_so(service: Served, provider: RunningProvider) -> None:
+    now = int(time.time())
+    assert ask(service, provider.sign(claims(provider, iat=now - 100, exp=now - 30))).status_code == 200, "leeway"
+    assert_problem(ask(service, provider.sign(claims(provider, iat=now - 200, exp=now - 90))), 401, "key_expired")
+
+
+def forged(provider: RunningProvider) -> dict[str, str]:
+    """Tokens with the right claims that the provider has not signed."""
+    public, right = provider.public_key(), claims(provider)
+    key_id = public["kid"]
+    header = {"kid": key_id}
+
+    def encoded(value: Any) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+    def confused(secret: bytes) -> str:
+        """HS256 with what everybody knows as its secret; the library itself would not make such a key."""
+        text = f"{encoded({'alg': 'HS256', **header})}.{encoded(right)}"
+        digest = hmac.new(secret, text.encode(), hashlib.sha256).digest()
+        return f"{text}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
+
+    own = jwk.RSAKey.generate_key(2048)
+    signed = provider.sign(right)
+    head, body, signature = signed.split(".")
+    return {
+        "none": f"{encoded({'alg': 'none', **header})}.{encoded(right)}.",
+        "None": f"{encoded({'alg': 'None', **header})}.{encoded(right)}.",
+        "no algorithm": f"{encoded(header)}.{encoded(right)}.{signature}",
+        "HS256 with the public key as JSON": confused(json.dumps(public).encode()),
+        "HS256 with the public key as PEM": confused(jwk.RSAKey.import_key(public).as_pem()),
+        "another key under the right id": jwt.encode({"alg": "RS256", **header}, right, own),
+        "another key that it brings": jwt.encode({"alg": "RS256", "jwk": own.as_dict(private=False)}, right, own),
+        "another key by address": jwt.encode({"alg": "RS256", "jku": "http://127.0.0.1:9/jwks"}, right, own),
+        "changed claims": f"{head}.{encoded({**right, 'groups': ['platform']})}.{signature}",
+        "cut signature": signed[:-8],
+        "no signature": f"{head}.{body}.",
+        "a logout token": provider.sign(right, typ="logout+jwt"),
+        "an unknown critical header": provider.sign(right, crit=["x"], x=1),
+        "a wrong key id": jwt.encode({"alg": "RS256", "kid": "nobody's"}, right, own),
+        "a key id of another type": f"{encoded({'alg': 'RS256', 'kid': 7})}.{body}.{signature}",
+        "claims that are no object": f"{head}.{encoded([1])}.{signature}",
+        "not base64": "a.b.c",
+        "deep": f"{head}.{base64.urlsafe_b64encode(b'[' * 9000).decode()}.{signature}",
+    }
+
+
+@SQLITE
+def test_a_token_that_the_provider_has_not_signed_is_refused(service: Served, provider: RunningProvider) -> None:
+    for name, token in forged(provider).items():
+        answer = ask(service, token)
+        assert (answer.status_code, answer.json()["code"]) == (401, "key_invalid"), f"{name}: {answer.text}"
+        assert "invalid_token" in answer.headers["www-authenticate"]
+
+
+@SQLITE
+def test_a_new_signing_key_is_found_and_the_old_one_forgotten(
+    service: Served, provider: RunningProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = provider.sign(claims(provider))
+    assert ask(service, old).status_code == 200
+    provider.rotate_key()
+    service.app.state.oidc_provider._retry_at = 0.0  # as after half a minute
+    assert ask(service, provider.sign(claims(provider))).status_code == 200
+    assert_problem(ask(service, old), 401, "key_invalid")
+
+
+@SQLITE
+def test_groups_count_by_the_newest_token(service: Served, provider: RunningProvider) -> None:
+    now = int(time.time())
+    first = provider.sign(claims(provider, iat=now - 20, groups=["leads"]))
+    second = provider.sign(claims(provider, iat=now - 10, groups=[]))
+    assert ask(service, first, **{"Trainkit-Project": "speech"}).json()["role"] == "viewer"
+    assert ask(service, second).json()["projects"] == []
+    assert ask(service, first).json()["projects"] == [], "an older token takes nothing back"
+    third = provider.sign(claims(provider, iat=now, groups="ml-team"))
+    assert [one["role"] for one in ask(service, third).json()["projects"]] == ["developer"]
+
+
+@SQLITE
+def test_a_disabled_user_s_token_opens_nothing(service: Served, provider: RunningProvider) -> None:
+    token = provider.sign(claims(provider))
+    user = ask(service, token).json()["user"]["id"]
+    service.client.patch(f"/v1/users/{user}", json={"disabled": True})
+    assert_problem(ask(service, token), 403, "user_disabled")
+
+
+@pytest.mark.postgresql
+def test_a_person_who_comes_twice_at_once_for_the_first_time_is_one(service: Served, provider: RunningProvider) -> None:
+    config = service.app.state.oidc_provider.config
+    person = verify(Provider(config), provider.sign(claims(provider)), "trainkit-api")
+    found: list[str] = []
+    barrier = threading.Barrier(6)
+
+    def come() -> None:
+        barrier.wait()
+        found.append(record(service.sessions, person, config.group_roles).id)
+
+    threads = [threading.Thread(target=come) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(found), len(set(found))) == (6, 1)
+
+
+# the provider's keys, with a provider that is played
+
+
+class PlayedProvider(Provider):
+    """Answers from a dictionary; counts what is asked. Its clock is a number."""
+
+    def __init__(self, key: jwk.RSAKey | jwk.ECKey) -> None:
+        settings = replace(Settings.from_env({}), oidc_issuer="https://login", oidc_client_id="trainkit")
+        config = OidcConfig.of(settings)
+        assert config is not None
+        self.now, self.asked, self.away = 1000.0, [], False
+        self.keys = [key]
+        super().__init__(config, clock=lambda: self.now)
+
+    asked: list[str]
+
+    def _request(self, method: str, url: str, **options: Any) -> Mapping[str, Any]:
+        self.asked.append(url)
+        if self.away:
+            raise ProviderUnavailable("it is away")
+        if url.endswith("/jwks"):
+            return {"keys": [{**key.as_dict(private=False), "kid": key.kid} for key in self.keys]}
+        endpoints = {name: f"https://login/{name}" for name in ("authorization_endpoint", "token_endpoint")}
+        return {"issuer": "https://login", "jwks_uri": "https://login/jwks", **endpoints}
+
+    def token(self, key: jwk.RSAKey | jwk.ECKey, algorithm: str = "RS256", **changes: Any) -> str:
+        now = int(time.time())
+        said = {"iss": "https://login", "aud": "trainkit", "sub": "ada", "iat": now, "exp": now + MINUTE, **changes}
+        return jwt.encode({"alg": algorithm, "kid": key.kid}, said, key, algorithms=[algorithm])
+
+
+def new_key(key_id: str) -> jwk.RSAKey:
+    return jwk.RSAKey.generate_key(2048, {"kid": key_id})
+
+
+def test_keys_are_asked_once_an_hour_and_unknown_ones_twice_a_minute_at_most() -> None:
+    key, stranger = new_key("one"), new_key("two")
+    played = PlayedProvider(key)
+    for _ in range(3):
+        assert verify(played, played.token(key), "trainkit").subject == "ada"
+    assert len(played.asked) == 2, "the metadata and the keys"
+    for _ in range(5):
+        with pytest.raises(TokenRefused, match="does not have"):
+            verify(played, played.token(stranger), "trainkit")
+    assert len(played.asked) == 2, "asked just now: whoever invents ids waits"
+    played.now += RETRY_SECONDS
+    played.keys = [stranger]
+    assert verify(played, played.token(stranger), "trainkit").subject == "ada"
+    assert len(played.asked) == 3
+    played.now += 3600
+    verify(played, played.token(stranger), "trainkit")
+    assert len(played.asked) == 5
+
+
+def test_known_keys_outlive_the_provider() -> None:
+    key, other = new_key("one"), new_key("two")
+    played = PlayedProvider(key)
+    played.away = True
+    with pytest.raises(ProviderUnavailable):
+        verify(played, played.token(key), "trainkit")
+    with pytest.raises(ProviderUnavailable):
+        verify(played, played.token(key), "trainkit")
+    assert len(played.asked) == 1, "one that is away is not asked by everybody"
+    played.away = False
+    played.now += RETRY_SECONDS
+    assert verify(played, played.token(key), "trainkit").subject == "ada"
+    played.away = True
+    played.now += 7200
+    assert verify(played, played.token(key), "trainkit").subject == "ada"
+    with pytest.raises(ProviderUnavailable):
+        verify(played, played.token(other), "trainkit")
+
+
+def test_signatures_of_curves_are_checked_too_and_an_algorithm_of_another_kind_of_key_is_not() -> None:
+    key = jwk.ECKey.generate_key("P-256", {"kid": "ec"})
+    played = PlayedProvider(key)
+    assert verify(played, played.token(key, "ES256"), "trainkit").subject == "ada"
+    rsa = new_key("ec")
+    with pytest.raises(TokenRefused, match="signature"):
+        verify(played, played.token(rsa, "RS256"), "trainkit")
+    with pytest.raises(TokenExpired):
+        verify(played, played.token(key, "ES256", exp=1), "trainkit")
+
+
+def test_an_id_token_is_for_this_client_and_this_sign_in() -> None:
+    key = new_key("one")
+    played = PlayedProvider(key)
+    verify(played, played.token(key, nonce="n", aud=["trainkit", "x"], azp="trainkit"), "trainkit", nonce="n")
+    for changes in ({}, {"nonce": "m"}, {"nonce": "n", "azp": "x"}, {"nonce": "n", "aud": ["trainkit", "x"]}):
+        with pytest.raises(TokenRefused, match="claim"):
+            verify(played, played.token(key, **changes), "trainkit", nonce="n")
+
+
+def test_only_addresses_over_tls_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_request(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("nothing may be sent")
+
+    monkeypatch.setattr(provider_module.httpx, "Client", no_request)
+    provider = Provider(PlayedProvider(new_key("one")).config)
+    for url in ("http://login/jwks", "file:///etc/passwd", "https://a@b/", "ftp://login", "", "https://", "https://[/"):
+        with pytest.raises(ProviderUnavailable):
+            provider._request("GET", url)
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "groups"),
+    [
+        ({"groups": ["a", "b", 7]}, "groups", {"a", "b"}),
+        ({"groups": "a"}, "groups", {"a"}),
+        ({"realm_access": {"roles": ["a"]}}, "realm_access.roles", {"a"}),
+        ({"https://example.org/groups": ["a"]}, "https://example.org/groups", {"a"}),
+        ({"groups": {"a": 1}}, "groups", set()),
+        ({"realm_access": "x"}, "realm_access.roles", set()),
+        ({}, "groups", set()),
+        ({"groups": ["a"] * 1001}, "groups", set()),
+    ],
+)
+def test_groups_are_found_by_name_or_by_path(said: dict[str, Any], name: str, groups: set[str]) -> None:
+    assert groups_of(said, name) == groups
+
+
+def test_an_address_that_is_not_verified_is_not_kept() -> None:
+    key = new_key("one")
+    played = PlayedProvider(key)
+    for verified, email in ((True, "ada@example.org"), (None, "ada@example.org"), (False, None), ("false", None)):
+        extra = {} if verified is None else {"email_verified": verified}
+        said = verify(played, played.token(key, email="Ada@example.org", **extra), "trainkit")
+        assert said.email == email
+    assert GroupRoles().of(["x"]) == {}
