@@ -33,7 +33,8 @@ KINDS = {
     "python": {""},
     "yaml": {"Job spec", "Experiment"},
     "json": {"", "Job spec", "Experiment", "Problem document", "Response", "Failure", "Message"},
-    "text": {""},
+    "text": {"", "Caddyfile"},
+    "nginx": {"nginx.conf"},
 }
 """Language -> titles of fences. A title says what a block is, and so how it is checked."""
 RUN_PYTHON = ("docs/how-to/library.md",)
