@@ -27,12 +27,14 @@ from service.database import MAX_CONNECTIONS, make_engine
 from service.datasets import alias_routes as dataset_aliases
 from service.datasets import routes as datasets
 from service.deletion import routes as deletion
+from service.deprecation import DeprecationHeaders
 from service.diagnosis import routes as diagnosis
 from service.doorbell import Doorbell
 from service.early_refusals import STATE, EarlyRefusals
 from service.experiments import routes as experiments
 from service.health import routes as health
 from service.http_methods import HttpMethods
+from service.info import routes as info
 from service.job_watcher import JobWatcher
 from service.jobs import history_routes
 from service.jobs import routes as jobs
@@ -126,6 +128,7 @@ def api_router() -> APIRouter:
         users,
         webhooks,
         stream_tickets,
+        info,
     ):
         router.include_router(room.router, dependencies=every_route)
     router.include_router(sign_in.router)  # most of it asks for no key, and the provider may add parameters
@@ -188,6 +191,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.mount("/ui", StaticFiles(directory=DASHBOARD, html=True), name="dashboard")
     # the last one added is the first one asked
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1, exclude_content_types=AS_THEY_ARE)
+    app.add_middleware(DeprecationHeaders)
     app.add_middleware(HttpMethods)
     app.add_middleware(
         BodyLimits,

@@ -16,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from service.auth import Needs, is_open
 from service.datasets.schemas import SourceIn
+from service.deprecation import EXTENSION, Deprecation, of_operation
 from service.errors import MEDIA_TYPE, TITLES, ProblemDocument
 from service.models.schemas import EvaluateIn, ImageForm, PredictIn
 from service.openapi_examples import add_examples
@@ -59,6 +60,7 @@ TAGS = {
     "models": "Trained models: download, predict, evaluate.",
     "catalog": "Every kind of model, optimizer, rule and so on, with its schema.",
     "workers": "The processes that train.",
+    "info": "What this installation is, and can do.",
     "monitoring": "Metrics of the service itself, for Prometheus.",
     "sign-in": "Sign-in of browsers with OpenID Connect, where the operator has set a provider.",
     "users": "Who the caller is, members of the project, and all users.",
@@ -180,6 +182,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
             operation["security"] = [{"key": []}]
             if roles := list(dict.fromkeys(_required_roles(routes[method, path].dependant))):
                 operation["x-required-roles"] = roles
+        if (deprecation := of_operation(routes[method, path])) is not None:
+            _deprecate(operation, deprecation)
         _parameters(operation)
         _forms(operation, schemas)
         _problems(path, method, operation)
@@ -198,6 +202,20 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
         for method, operation in item.items():
             if method in METHODS:
                 yield path, method, operation
+
+
+DEPRECATION_HEADERS = {
+    "Deprecation": {"description": "Since when: `@` and a Unix time (RFC 9745).", "schema": {"type": "string"}},
+    "Sunset": {"description": "When it ends (RFC 8594).", "schema": {"type": "string"}},
+}
+
+
+def _deprecate(operation: dict[str, Any], deprecation: Deprecation) -> None:
+    operation["deprecated"] = True
+    operation[EXTENSION] = deprecation.as_json()
+    for response in operation["responses"].values():
+        response.setdefault("headers", {}).update(DEPRECATION_HEADERS)
+    operation["description"] = "\n\n".join(filter(None, [deprecation.sentence, operation.get("description")]))
 
 
 def camel_case(name: str) -> str:

@@ -31,6 +31,7 @@ EXCEPTIONS: dict[tuple[str, str], frozenset[str]] = {
     ("get", "/v1/keys/{key_id}"): MANAGER,
     ("delete", "/v1/keys/{key_id}"): MANAGER,
     ("post", "/v1/keys/{key_id}:rotate"): MANAGER,
+    ("get", "/v1/info"): ANYBODY,
     ("get", "/v1/projects"): ANYBODY,
     ("post", "/v1/projects"): OPERATOR,
     ("get", "/v1/projects/{project_id}"): ANYBODY,

@@ -372,6 +372,7 @@ def walk(client: httpx.Client, recorder: Recorder, data: Path, receiver: str, op
     # the rest
     ask("One kind of three sections", "GET", "/v1/catalog")
     ask("One worker", "GET", "/v1/workers")
+    ask("One host without a GPU", "GET", "/v1/info")
     ask("Keys", "GET", "/v1/keys")
     key = ask("A key that only reads", "POST", "/v1/keys", json={"name": "dashboard", "role": "viewer"})["id"]
     ask("A key", "GET", f"/v1/keys/{key}")

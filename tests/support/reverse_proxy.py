@@ -61,7 +61,7 @@ def site_of(program: str, port: int, apis: Sequence[int], certificate: Path, log
     """The configuration of the page, with the ports and files of this machine."""
     fences = fences_of((ROOT / PAGE).read_text(encoding="utf-8"), PAGE)
     (site,) = [fence.text for fence in fences if fence.title == TITLES[program]]
-    here = {
+    replacements = {
         "127.0.0.1:8321": f"127.0.0.1:{apis[0]}",
         "127.0.0.1:8322": f"127.0.0.1:{apis[1]}",
         "/etc/ssl/certs/trainkit.pem": str(certificate),
@@ -70,9 +70,9 @@ def site_of(program: str, port: int, apis: Sequence[int], certificate: Path, log
         **({"listen 443 ssl": f"listen 127.0.0.1:{port} ssl"} if program == "nginx" else {}),
         "trainkit.example.com": f"localhost:{port}" if program == "caddy" else "localhost",
     }
-    for ours, theirs in here.items():
-        assert ours in site, f"{TITLES[program]}: {ours}"
-        site = site.replace(ours, theirs)
+    for written, local in replacements.items():
+        assert written in site, f"{TITLES[program]}: {written}"
+        site = site.replace(written, local)
     return site
 
 
