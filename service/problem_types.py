@@ -24,7 +24,6 @@ ProblemCode = Literal[
     "bad_host",
     "bad_http",
     "bad_jobs",
-    "bad_label",
     "bad_range",
     "bad_request",
     "bad_time",
@@ -442,7 +441,6 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
     "bad_jobs": _type(
         422, "Too many or no jobs", "The number of jobs named is out of range.", "Name as many as allowed."
     ),
-    "bad_label": _type(422, "Not a label", "A label's name has letters, digits and `_ . -` only.", "Correct the name."),
     "too_many_labels": _type(
         422, "Too many labels", "A job or a model has 32 labels at most; a filter names no more.", "Name fewer."
     ),

@@ -32,6 +32,8 @@ class FeaturesOut(ResponseModel):
     """Datasets can be registered from folders of the server (`file://`)."""
     s3_sources: bool
     """Datasets can be registered from buckets (`s3://`)."""
+    sign_in: bool
+    """People sign in with a provider (OpenID Connect), at `/v1/auth/login`."""
     cross_origin: bool
     """Pages of some other origins may call the API."""
 

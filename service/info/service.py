@@ -30,6 +30,7 @@ def info(session: Session, settings: Settings) -> InfoOut:
             predictions=any("predict" in worker.queues for worker in workers),
             file_sources=bool(settings.file_roots),
             s3_sources=bool(settings.s3_buckets),
+            sign_in=bool(settings.oidc_issuer),
             cross_origin=bool(settings.cors_origins),
         ),
         limits=limits(settings),
