@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from service.database import db_now
+from service.datasets.references import DATASETS
 from service.datasets.tables import DatasetVersion
 from service.fair_share import repository as fair_share
 from service.jobs.states import ACTIVE, ENDED, WITH_WORKER
@@ -33,6 +34,7 @@ from service.listing.query import ListQuery, RowPage
 from service.listing.repository import cut, expressions, sorted_rows
 from service.models.tables import Model
 from service.projects.tables import Project
+from service.registry import service as registry
 
 NO_SYNC = {"synchronize_session": False}
 EVERY_ROW = 2**31 - 1
@@ -106,19 +108,22 @@ def _listed_ids(session: Session, project_id: str, query: ListQuery) -> Sequence
 
 
 def _named_datasets(session: Session, project_id: str, query: ListQuery) -> list[str] | None:
-    """Return the ids of the datasets that a filter names by id or by name; None without such a filter."""
+    """Return the ids of the datasets that a filter names; None without such a filter.
+
+    An id, `name:version` or `name@alias` is one dataset, a name alone every version of it.
+    """
     given = [value for one in query.conditions if one.filter == "dataset" for value in one.value]
     if not given:
         return None
-    by_id = DatasetVersion.id.in_(given)
-    by_name = DatasetVersion.name.in_(given)
-    found = [
-        session.scalars(
-            select(DatasetVersion.id).where(DatasetVersion.project_id == project_id, condition).limit(MAX_NAMED)
+    found: list[str] = []
+    for reference in given:
+        versions = select(DatasetVersion.id).where(
+            DatasetVersion.project_id == project_id, DatasetVersion.name == reference
         )
-        for condition in (by_id, by_name)
-    ]
-    return list(dict.fromkeys(chain.from_iterable(found)))
+        # a row of a job may rest on a dataset of any state, so a name alone is not resolved as elsewhere
+        named = session.scalars(versions.limit(MAX_NAMED)).all()
+        found += named or registry.ids_of_filter(session, project_id, DATASETS, "dataset", reference)
+    return list(dict.fromkeys(found))
 
 
 def _ids(

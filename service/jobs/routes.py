@@ -17,6 +17,7 @@ from service.jobs.tables import Job
 from service.listing.filters import ChoiceFilter, CreatedFilter, ExactFilter, LabelFilter, TextFilter, TimeFilter
 from service.listing.query import ListOf, ListQuery, SortField
 from service.pagination import NOT_MODIFIED, Page
+from service.registry.names import MAX_REFERENCE
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=SessionRoute)
@@ -46,7 +47,10 @@ JOBS = ListOf(
         TextFilter("name", Job.name),
         ExactFilter("group", Job.group_name, "Jobs of that group; an experiment's is its id."),
         ExactFilter(
-            "dataset", Job.dataset_id, "Jobs that train on the dataset of that id, or on any version of that name."
+            "dataset",
+            Job.dataset_id,
+            "Jobs that train on that dataset: its id, `name:version` or `name@alias`; a name alone is every version.",
+            max_length=MAX_REFERENCE,
         ),
         LabelFilter(column=Job.labels),
         CreatedFilter(column=Job.created_at, ids=Job.id, prefix="job"),

@@ -49,6 +49,20 @@ def resolve(session: Session, project_id: str, resource: Resource[T], reference:
     return found
 
 
+def ids_of_filter(
+    session: Session, project_id: str, resource: Resource[T], parameter: str, reference: str
+) -> list[str]:
+    """Return the id that a filter names; nothing for an unknown id. Raises a 422 problem for an unknown name."""
+    try:
+        return [resolve(session, project_id, resource, reference).id]
+    except UnknownReferenceError as error:
+        if ID.fullmatch(reference):
+            return []
+        pointer, code = f"query/{parameter}", f"unknown_{resource.kind}"
+        item = {"pointer": pointer, "code": code, "message": error.message, "hint": error.hint}
+        raise HttpProblem(422, "invalid_request", f"{parameter}: {error}", errors=[item]) from None
+
+
 def find(session: Session, project_id: str, resource: Resource[T], reference: str) -> T:
     """The same for a reference in an address. Raises a 404 problem."""
     try:

@@ -83,6 +83,10 @@ def test_each_job_has_its_own_result(
 def test_what_is_asked_of_many_jobs_must_be_said_right(service: Served) -> None:
     for body in (
         {},
+        {"filter": {}},
+        {"filter": {"state": None}},
+        {"ids": ["x"], "filter": {"state": "queued"}},
+        {"ids": ["x"], "after": "x"},
         {"ids": []},
         {"ids": ["job_1"], "ids_": []},
         {"ids": ["x"] * 1001},
@@ -93,6 +97,60 @@ def test_what_is_asked_of_many_jobs_must_be_said_right(service: Served) -> None:
             extra = {"labels": {}} if action == "label" else {}
             assert_problem(service.client.post(f"/v1/jobs:{action}", json={**extra, **body}), 422, "invalid_request")
     assert_problem(service.client.post("/v1/jobs:label", json={"ids": ["x"]}), 422, "invalid_request")
+
+
+@pytest.mark.postgresql
+def test_a_filter_finds_what_the_list_finds(
+    service: Served, jobs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        service.submit(name=f"sweep-{number}", labels={"team": "vision"}, dataset="d0")
+    swept = [one["id"] for one in service.client.get("/v1/jobs?label.team=vision").json()["data"]]
+    selection = {"label.team": "vision", "state": ["queued", "running"], "dataset": "d0"}
+    dry = ask(service, "cancel", filter=selection, dry_run=True)
+    assert [one["id"] for one in dry["data"]] == swept
+    assert (dry["counts"], dry["has_more"], dry["next"]) == ({"changed": 3}, False, None)
+    monkeypatch.setattr(bulk, "MOST_JOBS", 2)
+    first = ask(service, "label", filter={"label.team": "vision"})
+    assert ([one["id"] for one in first["data"]], first["has_more"]) == (swept[:2], True)
+    rest = ask(service, "label", filter={"label.team": "vision"}, after=first["next"])
+    assert ([one["id"] for one in rest["data"]], rest["has_more"]) == (swept[2:], False)
+    assert ask(service, "cancel", filter=selection)["counts"] == {"changed": 2}
+    assert service.job(jobs["queued"])["state"] == "queued"
+    assert ask(service, "cancel", filter={"state": "paused"})["data"] == []
+    stranger = service.client_for("another").post("/v1/jobs:cancel", json={"filter": {"label.team": "vision"}})
+    assert stranger.json()["data"] == []
+
+
+def test_a_filter_goes_on_where_the_time_was_over(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = service.ready_dataset()
+    ids = [service.submit(dataset=dataset) for _ in range(2)]
+    monkeypatch.setattr(bulk, "SECONDS", -1.0)
+    answer = ask(service, "cancel", filter={"state": "queued"})
+    assert (answer["data"], answer["has_more"], answer["next"]) == ([], True, None), "from the beginning"
+    monkeypatch.undo()
+    assert ask(service, "cancel", filter={"state": "queued"})["counts"] == {"changed": 2}
+    assert {service.job(job)["state"] for job in ids} == {"cancelled"}
+
+
+@pytest.mark.parametrize(
+    ("selection", "place", "hint"),
+    [
+        ({"stat": "queued"}, "/filter/stat", 'Did you mean "state"?'),
+        ({"limit": 3}, "/filter/limit", "Use the filters of GET /v1/jobs."),
+        ({"state": "quued"}, "/filter/state", 'Did you mean "queued"?'),
+        ({"dataset": "nix"}, "/filter/dataset", "GET /v1/datasets"),
+    ],
+)
+def test_a_filter_that_is_none_acts_on_nothing(
+    service: Served, selection: dict[str, Any], place: str, hint: str
+) -> None:
+    job = service.submit()
+    answer = service.client.post("/v1/jobs:cancel", json={"filter": selection})
+    (error,) = assert_problem(answer, 422, "invalid_request")["errors"]
+    assert hint in error["hint"]
+    assert error["pointer"] == place
+    assert service.job(job)["state"] == "queued"
 
 
 def test_a_job_with_too_many_labels_is_refused_and_the_others_are_labelled(service: Served) -> None:

@@ -112,7 +112,7 @@ def test_a_cursor_of_another_sort_is_refused(service: Served, submit: Callable[.
         ("group=sweep", ["100%", "small-cnn"]),
         ("group=sweep&group=other", ["100%", "small-cnn"]),
         ("dataset=digits&name=100%25", ["100%"]),
-        ("dataset=unknown", []),
+        ("dataset=digits:1&name=100%25", ["100%"]),
         ("created_after=2020-01-01T00:00:00Z&name=digits", ["digits"]),
         ("created_before=2020-01-01T00:00:00Z", []),
         ("started_after=2020-01-01T00:00:00Z", []),
@@ -184,5 +184,6 @@ def test_an_unknown_parameter_gets_what_was_meant(service: Served, query: str, m
 def test_a_strangers_jobs_are_in_no_list(service: Served, submit: Callable[..., str], dataset: str) -> None:
     submit("a", group="g", labels={"team": "vision"})
     stranger = service.client_for("other")
-    for query in ("", "name=a", "sort=name", "group=g", "label.team=vision", f"dataset={dataset}", "dataset=digits"):
+    for query in ("", "name=a", "sort=name", "group=g", "label.team=vision", f"dataset={dataset}"):
         assert stranger.get(f"/v1/jobs?{query}").json()["data"] == []
+    assert stranger.get("/v1/jobs?dataset=digits").status_code == 422

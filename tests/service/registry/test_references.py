@@ -20,6 +20,7 @@ from service.jobs.service import admit_waiting
 from service.openapi import operations
 from service.settings import Settings
 from tests.support.api import FACTS, Served, assert_problem
+from trainkit.spec.failures import failure
 
 OPERATIONS = [
     (method, path)
@@ -227,7 +228,7 @@ def test_a_name_alone_means_no_invalid_version(service: Served) -> None:
     with service.sessions.begin() as session:
         claimed = intake.claim(session, "tests", 30)
         assert claimed is not None
-        intake.invalid(session, claimed.claim, {"code": "unreadable", "message": "it is broken"})
+        intake.invalid(session, claimed.claim, failure("deleted", "it is broken"))
     assert service.client.get("/v1/datasets/digits").json()["id"] == good
     assert service.client.get("/v1/datasets/digits:2").json()["id"] == broken
 
@@ -302,6 +303,27 @@ def test_what_is_not_there_is_answered_with_what_comes_near(registered: Register
         f"Nearest: 'Ziffern (8x8)' ({model}).",
     ]
     assert client.get("/v1/datasets/digits%00").status_code in (400, 404, 422)
+
+
+def test_lists_are_filtered_by_name(registered: Registered) -> None:
+    service, client = registered.service, registered.service.client
+    first = client.get("/v1/datasets/digits:1").json()["id"]
+    old = service.submit(dataset=first)
+    of_second = {one["id"] for one in client.get(f"/v1/jobs?dataset={registered.dataset}").json()["data"]}
+    assert registered.job in of_second
+
+    def found(*references: str) -> set[str]:
+        answer = client.get("/v1/jobs", params={"dataset": references})
+        assert answer.status_code == 200, answer.text
+        return {one["id"] for one in answer.json()["data"]}
+
+    assert found("digits:1") == found(first) == {old}
+    assert found("digits:2") == found("digits@production") == of_second
+    assert found("digits") == found("digits:1", "digits@production") == {old, *of_second}
+    assert found("ds_" + "0" * 26) == set()
+    problem = assert_problem(client.get("/v1/jobs?dataset=digts"), 422, "invalid_request")
+    (error,) = problem["errors"]
+    assert (error["pointer"], error["hint"]) == ("query/dataset", f"Nearest: 'digits' ({registered.dataset}).")
 
 
 def test_a_stranger_s_names_are_not_found(registered: Registered) -> None:
