@@ -13,7 +13,7 @@ from starlette.types import Scope
 
 from service.auth import is_open
 from service.errors import HttpProblem
-from service.keys.service import Principal
+from service.principal import Principal
 
 Check = Callable[[Principal, str, bytes], HttpProblem | None]
 """What would refuse a request of that principal, path and query, now."""

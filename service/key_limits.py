@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.database import reading
 from service.early_refusals import EarlyRefusals
 from service.errors import DATABASE_AWAY, HttpProblem, Quota, answer
-from service.keys.service import Principal
 from service.monitoring.instrumentation import is_long_poll
+from service.principal import Principal
 from service.projects.service import Rules, rules, service_rules
 from service.rate_limits import MINUTE, RateLimit, RateLimiter
 from service.settings import Settings

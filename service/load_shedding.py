@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.early_refusals import EarlyRefusals
 from service.errors import HttpProblem, answer
-from service.keys.service import Principal
+from service.principal import Principal
 
 IN_WORK = 4
 """Requests in work at once, in one process. More threads would not be faster: Python runs one at a time, SQLite has one

@@ -21,9 +21,9 @@ from service.errors import HttpProblem
 from service.http_server import protocol
 from service.http_server.protocol import BoundedHttpProtocol
 from service.key_limits import KeyLimits
-from service.keys.service import Principal
 from service.load_shedding import LoadShedding
 from service.monitoring.request_metrics import REQUESTS
+from service.principal import Principal
 from service.settings import Settings
 
 KEY = "Bearer tk_known"
