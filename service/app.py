@@ -21,6 +21,7 @@ from service.background.lease_watcher import watch_leases
 from service.body_limits import BodyLimits
 from service.bulk import routes as bulk
 from service.catalog import routes as catalog
+from service.conditional_requests import ConditionalRequests
 from service.context import Context
 from service.cors import CrossOrigin, checked_origin
 from service.database import MAX_CONNECTIONS, make_engine
@@ -190,6 +191,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if (DASHBOARD / "index.html").exists():
         app.mount("/ui", StaticFiles(directory=DASHBOARD, html=True), name="dashboard")
     # the last one added is the first one asked
+    app.add_middleware(ConditionalRequests)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1, exclude_content_types=AS_THEY_ARE)
     app.add_middleware(DeprecationHeaders)
     app.add_middleware(HttpMethods)

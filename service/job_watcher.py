@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -23,6 +24,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.database import reading
 from service.jobs import repository
+from service.jobs.list_watcher import JobListWatcher
 from service.load_shedding import leave_work
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class Counters(NamedTuple):
     event: int
     log: int
     state: str
+    updated_at: datetime
 
 
 @dataclass(slots=True)
@@ -75,6 +78,7 @@ class JobWatcher:
 
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self._sessions = sessions
+        self.lists = JobListWatcher(sessions)
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
 
     @property
@@ -153,5 +157,7 @@ class JobWatcher:
             some = jobs[begin : begin + JOBS_A_STATEMENT]
             with reading(self._sessions) as session:
                 for row in repository.counters(session, some):
-                    found[row.id] = Counters(row.next_seq, row.next_event_seq, row.next_log_seq, row.state)
+                    found[row.id] = Counters(
+                        row.next_seq, row.next_event_seq, row.next_log_seq, row.state, row.updated_at
+                    )
         return found

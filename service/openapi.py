@@ -187,6 +187,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         _parameters(operation)
         _forms(operation, schemas)
         _problems(path, method, operation)
+        _conditional(method, operation)
         _response_headers(path, operation)
         add_examples(operation)
     # FastAPI's form of a validation error, which this service never answers with
@@ -371,6 +372,23 @@ def _problems(path: str, method: str, operation: dict[str, Any]) -> None:
         if method == "head":
             del response["content"]
         responses[str(status)] = response
+
+
+def _conditional(method: str, operation: dict[str, Any]) -> None:
+    """Describe what `conditional_requests.py` adds to every GET of JSON."""
+    success = operation["responses"].get("200", {})
+    if method != "get" or "application/json" not in success.get("content", {}):
+        return
+    operation["responses"].setdefault("304", {"description": "The client has this answer: nothing has changed."})
+    parameters = operation.setdefault("parameters", [])
+    known = next((one for one in parameters if one["name"] == "if-none-match"), None)
+    if known is None:
+        known = {"name": "if-none-match", "in": "header", "required": False}
+        parameters.append(known)
+    known["description"] = (
+        "ETags of answers that the client has, with commas between: 304 when one of them still holds."
+    )
+    known["schema"] = {"type": "string", "maxLength": 4000}
 
 
 def _response_headers(path: str, operation: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Request, Response
 
 from service.auth import Reader
+from service.conditional_requests import tag_matches
 from service.context import Service
 from service.database import reading
 from service.diagnosis.schemas import DiagnosisOut
@@ -49,7 +50,7 @@ def diagnosis_input(
         check_not_purged(job, "metrics")
         superseded = count_superseded(superseded_ranges(session, job_id))
         tag = etag(job_id, job.next_seq, superseded, job.state, job.evaluation is not None, RULESET_VERSION)
-        return DiagnosisInput(None if if_none_match == tag else record_of(session, job), tag)
+        return DiagnosisInput(None if tag_matches(if_none_match, tag) else record_of(session, job), tag)
 
 
 About = Annotated[DiagnosisInput, Depends(diagnosis_input)]

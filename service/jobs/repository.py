@@ -70,13 +70,23 @@ def listing(session: Session, project_id: str, query: ListQuery, columns: Sequen
     An index leads to the ids of one page; only then are rows read. Each filter alone costs a page however many jobs
     there are; of several filters one leads, and the others are applied to what it finds.
     """
-    ids = _listed_ids(session, project_id, query)
-    selected_columns = dict.fromkeys((Job.id, query.sort.column, *columns))
-    rows = {row.id: row for row in session.execute(select(*selected_columns).where(Job.id.in_(ids)))}
-    return cut(query, [rows[one] for one in ids])
+    ids = listed_ids(session, project_id, query)
+    return cut(query, jobs_with(session, ids, [query.sort.column, *columns]))
 
 
-def _listed_ids(session: Session, project_id: str, query: ListQuery) -> Sequence[str]:
+def jobs_with(session: Session, ids: Sequence[str], columns: Sequence[Any]) -> list[Row[Any]]:
+    """Return these columns beside `id` of jobs, in the order of their ids."""
+    statement = select(*dict.fromkeys((Job.id, *columns))).where(Job.id.in_(ids))
+    rows = {row.id: row for row in session.execute(statement)}
+    return [rows[one] for one in ids]
+
+
+def updated_since(session: Session, project_id: str, at: datetime) -> Sequence[str]:
+    """Return the ids of the project's jobs that were updated at that time or later."""
+    return session.scalars(select(Job.id).where(Job.project_id == project_id, Job.updated_at >= at)).all()
+
+
+def listed_ids(session: Session, project_id: str, query: ListQuery) -> Sequence[str]:
     """Return the ids of a page, one more than `limit`."""
     of_job = expressions(one for one in query.conditions if one.filter not in ID_CONDITIONS)
     datasets = _named_datasets(session, project_id, query)
@@ -171,9 +181,10 @@ def by_id(session: Session, job_id: str) -> Job:
 
 
 def counters(session: Session, job_ids: Sequence[str]) -> Sequence[Row[Any]]:
-    """Return (id, next_seq, next_event_seq, next_log_seq, state, purged, stop_reason) of the jobs that exist."""
+    """Return (id, next_seq, next_event_seq, next_log_seq, updated_at, state, purged, stop_reason) of the jobs that exist."""
     numbers = (Job.id, Job.next_seq, Job.next_event_seq, Job.next_log_seq)
-    return session.execute(select(*numbers, Job.state, Job.purged, Job.stop_reason).where(Job.id.in_(job_ids))).all()
+    columns = (*numbers, Job.updated_at, Job.state, Job.purged, Job.stop_reason)
+    return session.execute(select(*columns).where(Job.id.in_(job_ids))).all()
 
 
 def running(session: Session, project_id: str) -> int:

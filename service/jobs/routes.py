@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import time
+from operator import itemgetter
 from typing import Annotated, Any, get_args
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Body, Depends, Header, Request, Response
+from anyio import to_thread
+from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from service.auth import Reader, Writer
+from service.conditional_requests import tag_matches, tagged
 from service.context import Service
+from service.database import reading
+from service.errors import HttpProblem
+from service.event_stream import EventStream
 from service.jobs import repository, service
 from service.jobs.editing import edit
+from service.jobs.list_stream import LastEventId, follow, parse_event_id, read_rows
 from service.jobs.schemas import ForkIn, JobOut, JobPatch, JobRow, ResumeIn, StopIn, job_columns, job_out, job_row
-from service.jobs.states import State
+from service.jobs.states import ENDED, State
 from service.jobs.tables import Job
 from service.listing.filters import ChoiceFilter, CreatedFilter, ExactFilter, LabelFilter, TextFilter, TimeFilter
-from service.listing.query import ListOf, ListQuery, SortField
+from service.listing.query import MAX_LIMIT, Fields, ListOf, ListQuery, SortField, json_response
+from service.load_shedding import leave_work
 from service.pagination import NOT_MODIFIED, Page
 from service.registry.names import MAX_REFERENCE
-from service.request_sessions import ReadSession, SessionRoute, WriteSession
+from service.request_sessions import SessionRoute, WriteSession
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=SessionRoute)
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
@@ -65,30 +75,110 @@ JOBS = ListOf(
 )
 
 
-@router.get("", response_model=Page[JobRow], summary="List jobs, newest first")
-def list_jobs(who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(JOBS.query)]) -> Response:
-    fields = query.shown_fields
-    found = repository.listing(session, who.project_id, query, [getattr(Job, name) for name in job_columns(fields)])
-    datasets = repository.datasets_of(session, found.rows)
-    return query.respond(found, lambda row: job_row(row, datasets[row.dataset_id], fields))
+Wait = Annotated[
+    float,
+    Query(
+        ge=0,
+        le=25,
+        allow_inf_nan=False,
+        description="Seconds to wait for an answer with another ETag than those of `If-None-Match`; 304 when none has come.",
+    ),
+]
+IfNoneMatch = Annotated[str | None, Header(max_length=4000, description="ETags of answers that the client has.")]
+
+
+@router.get("", response_model=Page[JobRow], responses=NOT_MODIFIED, summary="List jobs, newest first")
+async def list_jobs(
+    request: Request,
+    who: Reader,
+    context: Service,
+    query: Annotated[ListQuery, Depends(JOBS.query)],
+    wait: Wait = 0,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """With `wait` and `If-None-Match` the answer comes as soon as the list is another one."""
+
+    def read() -> Response:
+        fields = query.shown_fields
+        columns = [getattr(Job, name) for name in job_columns(fields)]
+        with reading(context.sessions) as session:
+            found = repository.listing(session, who.project_id, query, columns)
+            datasets = repository.datasets_of(session, found.rows)
+        return tagged(query.respond(found, lambda row: job_row(row, datasets[row.dataset_id], fields)))
+
+    response = await to_thread.run_sync(read)
+    if not wait or not tag_matches(if_none_match, response.headers["etag"]):
+        return response
+    deadline = time.monotonic() + wait
+    leave_work()
+    with context.job_watcher.lists.watching(who.project_id, query, list_key(request), read_rows) as watch:
+        known = -1
+        while tag_matches(if_none_match, response.headers["etag"]) and (left := deadline - time.monotonic()) > 0:
+            # the first news is the watch's own first look: what came since `read` is not missed
+            if not await watch.changed(known, left):
+                break
+            known = watch.number
+            response = await to_thread.run_sync(read)
+    return response
+
+
+def list_key(request: Request) -> str:
+    """Return all that a list depends on beside its project."""
+    given = [(name, value) for name, value in request.query_params.multi_items() if name != "wait"]
+    return urlencode(sorted(given))
+
+
+JOB_STREAM = JOBS.with_limit(MAX_LIMIT)
+
+
+@router.get(
+    "/stream",
+    response_class=EventStream,
+    responses={
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The stream"},
+    },
+    summary="Jobs of a list as they change (SSE)",
+)
+async def stream_jobs(
+    request: Request,
+    who: Reader,
+    context: Service,
+    query: Annotated[ListQuery, Depends(JOB_STREAM.query)],
+    last_event_id: LastEventId = None,
+) -> Response:
+    """The filters, `fields` and `limit` (left out: 1000) of `GET /v1/jobs`: the newest jobs that match.
+
+    Events: `sync` with the ids that are in the list, so that a client drops all others; `jobs` with rows that are new or
+    have changed; `left` with ids that are no longer in it. Send the last id as `Last-Event-ID` to go on without loss.
+    """
+    since = parse_event_id(last_event_id)
+    if query.after is not None:
+        detail = "A stream has no pages: leave `after` out. `Last-Event-ID` goes on with an earlier stream."
+        error = {"pointer": "query/after", "code": "unknown_parameter", "message": "a stream has no pages"}
+        raise HttpProblem(422, "invalid_request", detail, errors=[{**error, "hint": "Leave it out."}])
+    return EventStream(follow(context.job_watcher.lists, who.project_id, query, list_key(request), since))
 
 
 @router.get("/{job_id}", response_model=JobOut, responses=NOT_MODIFIED, summary="One job")
-def get_job(
+async def get_job(
     job_id: str,
-    request: Request,
-    response: Response,
     who: Reader,
-    session: ReadSession,
-    if_none_match: Annotated[str | None, Header()] = None,
-) -> Any:
-    job = service.find(session, who, job_id)
-    tag = f'W/"{job.id}:{job.updated_at.timestamp():.6f}:{job.next_event_seq}:{job.next_seq}"'
-    if if_none_match == tag:
-        return Response(status_code=304, headers={"ETag": tag})
-    response.headers["ETag"] = tag
-    response.headers["Cache-Control"] = "no-cache"
-    return job_out(job, repository.datasets_of(session, [job])[job.dataset_id])
+    context: Service,
+    fields: Fields = None,
+    wait: Wait = 0,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """With `wait` and `If-None-Match` the answer comes as soon as the job is another one."""
+
+    def read() -> tuple[Response, bool]:
+        with reading(context.sessions) as session:
+            job = service.find(session, who, job_id)
+            shown = out(session, job)
+        response = tagged(json_response(shown, fields))
+        return response, job.state in ENDED or not tag_matches(if_none_match, response.headers["etag"])
+
+    response, _ = await context.job_watcher.look_until(job_id, read, itemgetter(1), wait)
+    return response
 
 
 @router.patch("/{job_id}", response_model=JobOut, summary="Change a job's name, labels or notes")

@@ -20,13 +20,14 @@ import base64
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from inspect import Parameter, Signature
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from fastapi import Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from pydantic import BaseModel, WithJsonSchema
 from pydantic_core import to_json
 from sqlalchemy.orm import InstrumentedAttribute
@@ -127,6 +128,37 @@ def _as_dict(row: BaseModel | Mapping[str, Any]) -> Mapping[str, Any]:
     return row.model_dump(mode="json", by_alias=True) if isinstance(row, BaseModel) else row
 
 
+def _fields_parameter(
+    fields: Annotated[
+        str | None,
+        Query(
+            min_length=1,
+            max_length=2000,
+            description="Only these fields, with commas between: `id,name`; `a.b` for a member of an object.",
+        ),
+    ] = None,
+) -> str | None:
+    return fields
+
+
+Fields = Annotated[str | None, Depends(_fields_parameter)]
+"""The parameter `fields` of a single resource: see `json_response`."""
+
+
+def json_response(body: BaseModel, fields: str | None = None) -> Response:
+    """Answer with a resource, or with those fields of it. Raises a 422 problem for a field that it does not have."""
+    if fields is None:
+        return Response(body.model_dump_json(by_alias=True), media_type="application/json")
+    try:
+        tree = field_tree(fields, type(body))
+    except BadFilterError as error:
+        message = error.error["message"]
+        raise HttpProblem(
+            422, "invalid_request", f"{message[:1].upper()}{message[1:]}.", errors=[error.error]
+        ) from None
+    return Response(to_json(selected(_as_dict(body), tree)), media_type="application/json")
+
+
 class ListOf:
     """A list: the column that identifies a row, the form of a row, and what it can be sorted and filtered by.
 
@@ -150,6 +182,14 @@ class ListOf:
         self.default_sort, self.default_limit = default_sort, default_limit
         self.default_tree = field_tree(default_fields, row) if default_fields else None
         self.query = self._dependency()
+
+    def with_limit(self, limit: int) -> ListOf:
+        """Return the same list with another default of `limit`."""
+        other = copy(self)
+        other.default_limit = limit
+        other.__dict__.pop("parameters", None)
+        other.query = other._dependency()
+        return other
 
     @cached_property
     def parameters(self) -> tuple[QueryParameter, ...]:

@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.auth import Reader
+from service.conditional_requests import tag_matches
 from service.context import Service
 from service.database import reading
 from service.jobs import service as jobs
@@ -38,7 +39,7 @@ class Download:
         export = self.export
         tag = etag(media_type, export.job_id, export.until, count_superseded(export.ranges), export.names)
         headers = {"ETag": tag, "Cache-Control": "no-cache"}
-        if self.known == tag:
+        if tag_matches(self.known, tag):
             return Response(status_code=304, headers=headers)
         headers["Content-Disposition"] = f'attachment; filename="{name}"'
         return StreamingResponse(write(self.sessions, export), media_type=media_type, headers=headers)

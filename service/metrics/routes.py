@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Response
 
 from service.auth import Reader
+from service.conditional_requests import tag_matches
 from service.context import Context, Service
 from service.database import reading
 from service.jobs import service as jobs
@@ -88,7 +89,7 @@ def _query(context: Context, who: Principal, query: MetricsQuery) -> MetricsAnsw
         ranges = superseded_ranges(session, query.job_id)
         # the state that matters is whether more can come: a change from queued to running changes no row
         tag = etag(query.job_id, last, count_superseded(ranges), ended, query.after, query.limit, query.names)
-        if query.known_tag == tag:
+        if tag_matches(query.known_tag, tag):
             return MetricsAnswer(tag, None, ready=ended)
         slices, following = page_slices(session, query.job_id, query.after, query.limit, query.names, ranges)
     rows = [text for piece in slices for text in texts(piece)]

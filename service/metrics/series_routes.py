@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Response
 
 from service.auth import Reader
+from service.conditional_requests import tag_matches
 from service.errors import HttpProblem
 from service.jobs import service as jobs
 from service.jobs.retention_status import check_not_purged
@@ -56,7 +57,7 @@ def get_job_series(
     job = jobs.find(session, who, job_id)
     check_not_purged(job, "metrics")
     tag = etag(job_id, job.next_seq, count_superseded(superseded_ranges(session, job_id)), *parts(query))
-    if if_none_match == tag:
+    if tag_matches(if_none_match, tag):
         return answer(tag)
     found = read_series(session, job_id, query)
     return answer(tag, {"series": {name: series_wire(columns) for name, columns in found.items()}})
@@ -88,7 +89,7 @@ def compare_series(
         for job in found
     ]
     tag = etag(states, *parts(query))
-    if if_none_match == tag:
+    if tag_matches(if_none_match, tag):
         return answer(tag)
     compared = []
     points = 0

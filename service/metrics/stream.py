@@ -10,23 +10,22 @@ import json
 import logging
 import re
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
 
 import anyio
 from fastapi import APIRouter, Depends, Header, Query
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
-from starlette.types import Receive, Scope, Send
 
 from service.auth import Reader
 from service.context import Context, Service
 from service.database import reading
 from service.errors import Finished, HttpProblem
+from service.event_stream import AWAY_SECONDS, PING_SECONDS, EventStream
 from service.jobs import repository
 from service.jobs import service as jobs
 from service.jobs.schemas import event_out
@@ -42,10 +41,6 @@ router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["metrics"])
 ROWS_A_MESSAGE = 500
 EVENTS_A_LOOK = 100
 LINES_A_LOOK = 200
-AWAY_SECONDS = 1.0
-"""While the database is away a stream says nothing and goes on afterwards."""
-PING_SECONDS = 15.0
-"""A comment after so long without news, so that nobody between takes the connection for dead."""
 EVERY_LINE = LogFilter()
 CURSOR = re.compile(r"^(\d{1,18})(?:\.(\d{1,18}))?(?:\.(\d{1,18}))?(\.end)?$", re.ASCII)
 
@@ -90,20 +85,6 @@ class News:
     position: StreamPosition
     ended: bool = False
     """Everything has been sent, of a job that has ended."""
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events from ready bytes. FastAPI's own would make two tasks and write the JSON anew for each reader."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, messages: AsyncGenerator[bytes], status_code: int = 200) -> None:
-        super().__init__(messages, status_code, {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        self._messages = messages
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._messages):  # who has purged is no longer waited for, now and not some time
-            await super().__call__(scope, receive, send)
 
 
 @router.get(

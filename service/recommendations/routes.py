@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Response
 
 from service.auth import Reader
+from service.conditional_requests import tag_matches
 from service.context import Service
 from service.database import reading
 from service.errors import HttpProblem
@@ -74,6 +75,6 @@ def as_json(row: Recommendation) -> dict[str, Any]:
 
 def _tagged(body: RecommendationOut | ScorecardOut, tag: str, if_none_match: str | None) -> Response:
     headers = {"ETag": tag, "Cache-Control": "no-cache"}
-    if if_none_match == tag:
+    if tag_matches(if_none_match, tag):
         return Response(status_code=304, headers=headers)
     return Response(body.model_dump_json(), media_type="application/json", headers=headers)

@@ -390,10 +390,6 @@ def walk(client: httpx.Client, recorder: Recorder, data: Path, receiver: str, op
     ask("It is ready", "GET", "/readyz")
 
 
-if __name__ == "__main__":
-    main()
-
-
 def people(ask: Callable[..., Any], person: str, operator_key: str) -> None:
     """Members, service accounts and users."""
     ask("A key that belongs to nobody", "GET", "/v1/me")
@@ -405,3 +401,7 @@ def people(ask: Callable[..., Any], person: str, operator_key: str) -> None:
     operator = {"Authorization": f"Bearer {operator_key}"}
     ask("Everybody", "GET", "/v1/users", headers=operator)
     ask("Disable a person", "PATCH", f"/v1/users/{person}", json={"disabled": True}, headers=operator)
+
+
+if __name__ == "__main__":
+    main()
