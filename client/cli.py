@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 key_app = typer.Typer(help="API keys.", no_args_is_help=True)
 app.add_typer(key_app, name="key")
+audit_app = typer.Typer(help="The audit log.", no_args_is_help=True)
+app.add_typer(audit_app, name="audit")
 
 
 def print_version(requested: bool) -> None:
@@ -130,6 +132,28 @@ def create_key(
     given = {"--project": project, "--role": role, "--expires-days": expiry}
     more = [part for option, value in given.items() if value for part in (option, value)]
     commands.replace_this_process(commands.key_command(name, *more), _environment(home))
+
+
+@audit_app.command("verify")
+def verify_audit_log(
+    head: Annotated[
+        str | None, typer.Option(help="SEQ:HASH of an entry, as printed earlier and kept elsewhere.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="An export to verify, instead of the database.")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Check that no entry was changed, removed, inserted or moved. Exit code 1: one was, and the first is named."""
+    given = {"--head": head, "--file": None if file is None else str(file)}
+    options = [part for option, value in given.items() if value for part in (option, value)]
+    commands.replace_this_process(commands.audit_command("verify", *options), _environment(home))
+
+
+@audit_app.command("export")
+def export_audit_log(
+    after: Annotated[int, typer.Option(min=0, help="Only entries after this seq.")] = 0, home: HomeOption = None
+) -> None:
+    """Print all entries as JSON Lines, oldest first."""
+    commands.replace_this_process(commands.audit_command("export", "--after", str(after)), _environment(home))
 
 
 def _environment(home: Path | None) -> dict[str, str]:

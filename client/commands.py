@@ -68,6 +68,11 @@ def key_command(name: str, *options: str) -> list[str]:
     return [*module("service.keys"), "create", "--name", name, *options]
 
 
+def audit_command(action: str, *options: str) -> list[str]:
+    """Verify or export the audit log."""
+    return [*module("service.audit"), action, *options]
+
+
 def module(name: str) -> list[str]:
     """Run a module with this interpreter."""
     return [sys.executable, "-m", name]

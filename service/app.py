@@ -16,6 +16,9 @@ from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddle
 
 from service import errors, instrumentation, openapi, tables, tracing
 from service.api_docs import routes as api_docs
+from service.audit import routes as audit
+from service.audit.background import keep_audit_log
+from service.audit.refusals import Refusals
 from service.auth import BEARER, Authentication
 from service.background.lease_watcher import watch_leases
 from service.body_limits import BodyLimits
@@ -60,6 +63,7 @@ from service.projects import routes as projects
 from service.proxy_headers import ProxyHeaders, TrustedProxies, checked_root_path
 from service.recommendations import routes as recommendations
 from service.recommendations import submit_routes
+from service.request_audit import AuditRequests
 from service.request_checks import check_request
 from service.request_headers import RequestHeaders, host_pattern
 from service.request_sessions import RequestSessions
@@ -124,6 +128,7 @@ def api_router() -> APIRouter:
         monitoring,
         me,
         keys,
+        audit,
         projects,
         usage,
         users,
@@ -147,6 +152,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     storage, doorbell = Storage(settings.storage_url), Doorbell(settings.broker_url)
     context = Context(settings, engine, sessions, storage, doorbell, JobWatcher(sessions))
 
+    refusals = Refusals()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
@@ -156,6 +163,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await to_thread.run_sync(context.storage.sweep_parts, FORGOTTEN_PART_SECONDS)
         async with create_task_group() as tasks:
             tasks.start_soon(watch_leases, context)
+            tasks.start_soon(keep_audit_log, sessions, refusals)
             yield {STATE: early}
             tasks.cancel_scope.cancel()
         engine.dispose()
@@ -175,6 +183,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.spans = spans
     app.state.context = context
+    app.state.refusals = refusals
     app.state.request_sessions = RequestSessions(engine, sessions, MAX_CONNECTIONS - OTHER_CONNECTIONS)
     folder = settings.metrics_folder
     # of several processes each would tell its own pool, and a scrape meets one of them by chance
@@ -214,6 +223,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         max_wrong_keys=settings.max_wrong_keys_per_minute,
         provider=provider,
     )
+    app.add_middleware(AuditRequests, sessions=sessions, refusals=refusals)
     # read here, so that a wrong setting stops the start; a middleware is made at the first request
     app.add_middleware(RequestHeaders, allowed_hosts=[host_pattern(name) for name in settings.allowed_hosts])
     app.add_middleware(RequestInstrumentation)

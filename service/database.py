@@ -6,10 +6,11 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import (
     JSON,
@@ -67,8 +68,23 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What the audit log shows of a table's rows."""
+
+    kind: str
+    """Kind of resource, as in the names of path parameters: `job` for `job_id`."""
+    omitted: frozenset[str] = frozenset()
+    """Columns that no person decides about."""
+    secret: frozenset[str] = frozenset()
+    """Columns of which only a change is shown, never a value."""
+
+
 class Base(DeclarativeBase):
     """All tables."""
+
+    audited: ClassVar[Audited | None] = None
+    """None: changes of its rows are not shown in the audit log."""
 
 
 Name = String(200).with_variant(String(200, collation="C"), "postgresql")

@@ -20,6 +20,7 @@ from service.deprecation import EXTENSION, Deprecation, of_operation
 from service.errors import MEDIA_TYPE, TITLES, ProblemDocument
 from service.models.schemas import EvaluateIn, ImageForm, PredictIn
 from service.openapi_examples import add_examples
+from service.operation_ids import operation_id
 from service.proxy_headers import root_path_of
 from service.recommendations.schemas import FromDiagnosisIn
 from service.response_model import STANDS_FOR
@@ -65,6 +66,7 @@ TAGS = {
     "sign-in": "Sign-in of browsers with OpenID Connect, where the operator has set a provider.",
     "users": "Who the caller is, members of the project, and all users.",
     "keys": "API keys of the project.",
+    "audit": "Who changed what, and who was refused: an append-only log, chained by hashes.",
     "projects": "Projects, their limits and how long they keep things.",
     "webhooks": "Signed messages about jobs, and their deliveries.",
     "health": "For load balancers: open to everybody.",
@@ -176,7 +178,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         _add(schemas, name, TypeAdapter(union).json_schema(ref_template=REFERENCE))
     routes = {(method, context.path_format): context.original_route for method, context in _routes(app)}
     for path, method, operation in operations(document):
-        operation["operationId"] = camel_case(routes[method, path].name)
+        operation["operationId"] = operation_id(routes[method, path])
         if "security" in operation:
             # roles are for OAuth 2 in the eyes of many tools: those that are enough stand beside; without, any key is
             operation["security"] = [{"key": []}]
@@ -217,11 +219,6 @@ def _deprecate(operation: dict[str, Any], deprecation: Deprecation) -> None:
     for response in operation["responses"].values():
         response.setdefault("headers", {}).update(DEPRECATION_HEADERS)
     operation["description"] = "\n\n".join(filter(None, [deprecation.sentence, operation.get("description")]))
-
-
-def camel_case(name: str) -> str:
-    """Return `create_job` as `createJob`."""
-    return re.sub(r"_(.)", lambda match: match.group(1).upper(), name)
 
 
 def _required_roles(dependant: Dependant) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.audit.changes import record_request
 from service.database import read_only
 from service.request_body import read_json_body
 
@@ -113,11 +114,12 @@ async def read_session(request: Request) -> AsyncIterator[Session]:
         yield session
 
 
-async def write_session(request: Request) -> AsyncIterator[Session]:
-    """Open the request's transaction."""
+async def write_session(request: Request, response: Response) -> AsyncIterator[Session]:
+    """Open the request's transaction. Its entry in the audit log is committed with it, also where nothing was changed."""
     sessions: RequestSessions = request.app.state.request_sessions
     async with sessions.write() as session:
         yield session
+        record_request(session, response.status_code or request.scope["route"].status_code or 200)
 
 
 # `function`: the session ends before the answer is sent. A slow client holds no connection, and a commit that fails is

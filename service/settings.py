@@ -141,6 +141,8 @@ class Settings:
     """Days after a job's end that its metric log is kept; 0: for ever."""
     jobs_days: int | None = None
     """Days after a job's end until it is deleted, as `DELETE` does; 0: never."""
+    audit_days: int | None = 365
+    """Days that entries of the audit log are kept; 0: for ever."""
     confinement: ConfinementMode = "auto"
     """Whether processes that train, read uploads or predict are confined to their files: `auto` with what the system has
     (the worker's log says what), `required`, or `off`."""
@@ -232,6 +234,7 @@ class Settings:
             logs_days=int(env.get("TRAINKIT_LOGS_DAYS", "90")) or None,
             metrics_days=int(env.get("TRAINKIT_METRICS_DAYS", "0")) or None,
             jobs_days=int(env.get("TRAINKIT_JOBS_DAYS", "0")) or None,
+            audit_days=int(env.get("TRAINKIT_AUDIT_DAYS", "365")) or None,
             confinement=_confinement(env.get("TRAINKIT_CONFINEMENT") or "auto"),
             device=env.get("TRAINKIT_DEVICE", "auto"),
             log_format=_log_format(env.get("TRAINKIT_LOG_FORMAT") or "text"),

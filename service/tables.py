@@ -1,5 +1,6 @@
 """All tables, imported together so that metadata is whole."""
 
+from service.audit.tables import AuditAnchor, AuditEntry, AuditPending
 from service.database import Base
 from service.datasets.tables import Blob, DatasetVersion
 from service.experiments.tables import Experiment, Trial
@@ -24,6 +25,9 @@ __all__ = [
     "ApiKey",
     "Artifact",
     "Attempt",
+    "AuditAnchor",
+    "AuditEntry",
+    "AuditPending",
     "Base",
     "Blob",
     "BrowserSession",

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
+from service.audit import service as audit
+from service.audit.trail import acting, housekeeping
 from service.background import repository
 from service.background.archived_projects import stop_archived_work
 from service.background.dispatch import admit_waiting_jobs, redispatch
@@ -25,6 +27,7 @@ from service.database import truncate_wal
 from service.experiments import scheduler
 from service.inference_requests.repository import delete_old
 from service.metrics.compaction import compact
+from service.operation_ids import camel_case
 from service.users.repository import delete_ended_sessions
 from service.webhooks.service import delete_old_deliveries
 from service.workers.repository import remove_silent
@@ -46,6 +49,8 @@ class HousekeepingTask:
     name: str
     interval_seconds: float
     run: Callable[[Context], object]
+    audited: bool = False
+    """Whether what it changes is shown in the audit log: where people lose something."""
 
 
 def delete_old_rows(context: Context) -> None:
@@ -76,15 +81,22 @@ TASKS = (
         "admit_waiting_jobs", EVERY_ROUND, lambda c: admit_waiting_jobs(c.sessions, c.doorbell.ring, c.settings)
     ),
     HousekeepingTask("redispatch", RING_AGAIN_SECONDS, lambda c: redispatch(c.sessions, c.doorbell.ring)),
-    HousekeepingTask("finish_uploads", EVERY_ROUND, lambda c: finish_uploads(c.sessions, c.storage, c.doorbell.ring)),
+    HousekeepingTask(
+        "finish_uploads", EVERY_ROUND, lambda c: finish_uploads(c.sessions, c.storage, c.doorbell.ring), audited=True
+    ),
+    HousekeepingTask("seal_audit_log", EVERY_ROUND, lambda c: audit.seal(c.sessions)),
     HousekeepingTask("schedule_experiments", EVERY_ROUND, scheduler.tick),
     HousekeepingTask("stop_archived_work", EVERY_ROUND, stop_archived_work),
     HousekeepingTask("truncate_wal", EVERY_TEN_SECONDS, lambda c: truncate_wal(c.engine)),
     HousekeepingTask("delete_old_rows", EVERY_MINUTE, delete_old_rows),
     HousekeepingTask("compact_metrics", EVERY_MINUTE, lambda c: compact(c.sessions)),
     HousekeepingTask(
-        "apply_retention", EVERY_TEN_MINUTES, lambda c: apply_retention(c.sessions, c.storage, c.settings)
+        "apply_retention",
+        EVERY_TEN_MINUTES,
+        lambda c: apply_retention(c.sessions, c.storage, c.settings),
+        audited=True,
     ),
+    HousekeepingTask("cut_audit_log", EVERY_TEN_MINUTES, lambda c: audit.cut(c.sessions, c.settings.audit_days)),
     HousekeepingTask("collect_garbage", EVERY_TEN_MINUTES, lambda c: collect_garbage(c.sessions, c.storage)),
     HousekeepingTask("remove_orphans", EVERY_TEN_MINUTES, lambda c: remove_orphans(c.sessions, c.storage)),
     HousekeepingTask("delete_old_deliveries", EVERY_TEN_MINUTES, lambda c: delete_old_deliveries(c.sessions)),
@@ -113,7 +125,8 @@ class TaskRunner:
                 continue
             self._due_at[task.name] = time.monotonic() + task.interval_seconds
             try:
-                task.run(self._context)
+                with acting(housekeeping(camel_case(task.name)) if task.audited else None):
+                    task.run(self._context)
             except (OperationalError, InterfaceError):
                 raise
             except Exception:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Base, Json, UtcDateTime, partial_index
+from service.database import Audited, Base, Json, UtcDateTime, partial_index
 from service.leases import Leased
 
 UNMEASURED = "prepared_key IS NOT NULL AND prepared_bytes = 0"
@@ -29,6 +29,10 @@ class DatasetVersion(Leased, Base):
     """An immutable version of a named dataset: uploading -> validating -> ready or invalid."""
 
     __tablename__ = "datasets"
+    audited = Audited(
+        "dataset",
+        omitted=frozenset({"phase", "progress", "facts", "report", "prepared_key", "prepared_bytes", "interruptions"}),
+    )
     __table_args__ = (
         UniqueConstraint("project_id", "name", "version"),
         Index("datasets_by_state", "state", "project_id", "created_at"),

@@ -16,7 +16,7 @@ from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
 from service.jobs.states import ENDED, WITH_WORKER
 from service.jobs.tables import Job
-from service.jobs.transitions import transition
+from service.jobs.transitions import request_action, transition
 from service.peer_evaluations import service as peer_evaluations
 from service.principal import Principal
 from service.recommendations.service import freeze
@@ -109,6 +109,6 @@ def _cancel(session: Session, who: Principal, job_id: str, dataset_id: str) -> N
     if job is None:
         return
     if job.state in WITH_WORKER:
-        jobs_repository.update_job(session, job.id, requested_action={"action": "cancel", "reason": reason})
+        request_action(session, job, {"action": "cancel", "reason": reason})
     elif job.state not in ENDED:
         transition(session, job, "cancelled", actor=actor, reason=reason, requested_action=None)

@@ -8,13 +8,14 @@ from typing import Any
 from sqlalchemy import JSON, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Base, Json, UtcDateTime
+from service.database import Audited, Base, Json, UtcDateTime
 
 
 class Experiment(Base):
     """Many jobs as one. Jobs of it have its id as their spec's `group`."""
 
     __tablename__ = "experiments"
+    audited = Audited("experiment", omitted=frozenset({"actor", "has_pending"}))
     __table_args__ = (
         Index("experiments_by_project", "project_id", "id"),
         Index("experiments_by_state", "state"),

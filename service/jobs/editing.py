@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service.audit.changes import record
 from service.jobs import repository
 from service.jobs.schemas import JobPatch
 from service.jobs.service import find_locked
@@ -34,6 +35,7 @@ def edit(session: Session, who: Principal, job_id: str, patch: JobPatch) -> Job:
     seq = repository.write_edit(session, job.id, after)
     if "labels" in after:
         repository.replace_labels(session, job, after["labels"])
+    record(session, "job", job.id, job.project_id, before, after)
     data = {"before": before, "after": after}
     repository.add_event(session, job_id=job.id, seq=seq, kind="edited", actor=who.actor, data=data)
     session.refresh(job)

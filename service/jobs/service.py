@@ -29,7 +29,7 @@ from service.jobs.lineage import Branch
 from service.jobs.spec_references import resolve_spec
 from service.jobs.states import ENDED
 from service.jobs.tables import Job
-from service.jobs.transitions import first_event, transition
+from service.jobs.transitions import first_event, request_action, transition
 from service.principal import Principal
 from service.projects import repository as projects
 from service.projects.service import rules
@@ -316,7 +316,7 @@ def stop(session: Session, who: Principal, job_id: str, keep: str, if_seq: int |
         )
     elif job.state == "queued":
         # it ran before: the next attempt restores its checkpoint, evaluates and keeps the model
-        repository.update_job(session, job.id, requested_action={"action": "stop", "keep": keep}, not_before=None)
+        request_action(session, job, {"action": "stop", "keep": keep}, not_before=None)
     elif job.state in ("starting", "running", "pausing"):
         command = {"action": "stop", "keep": keep}
         transition(session, job, "stopping", actor=who.actor, reason="client_stop", requested_action=command)
@@ -330,7 +330,7 @@ def cancel(session: Session, who: Principal, job_id: str) -> Job:
     if job.state in ("validating", "queued", "paused"):
         transition(session, job, "cancelled", actor=who.actor, reason="client")
     elif job.state not in ENDED and (job.requested_action or {}).get("action") != "cancel":
-        repository.update_job(session, job.id, requested_action={"action": "cancel"})
+        request_action(session, job, {"action": "cancel"})
     session.refresh(job)
     return job
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Double, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Base, Json, UtcDateTime, partial_index
+from service.database import Audited, Base, Json, UtcDateTime, partial_index
 from service.leases import Leased
 
 UNCOMPACTED = "compacted_seq < next_seq - 1"
@@ -20,6 +20,25 @@ class Job(Leased, Base):
     """A training job. The row is the truth: state, wishes, progress, result."""
 
     __tablename__ = "jobs"
+    audited = Audited(
+        "job",
+        omitted=frozenset(
+            {
+                *(
+                    "resolved",
+                    "runtime",
+                    "retry_of",
+                    "queue",
+                    "phase",
+                    "progress",
+                    "metrics_last",
+                    "metrics_best",
+                    "result",
+                ),
+                *("evaluation", "attempts", "interruptions", "max_attempts", "compacted_seq", "peer_decisions"),
+            }
+        ),
+    )
     __table_args__ = (
         Index("jobs_by_project", "project_id", "id"),
         Index("jobs_by_dataset", "dataset_id", "id"),

@@ -7,12 +7,16 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service.audit.changes import record
 from service.database import after_commit, db_now
 from service.instrumentation import JOBS_ENDED, error_labels
 from service.jobs import repository
 from service.jobs.states import ALLOWED, ENDED, WITH_WORKER, Conflict, State
 from service.jobs.tables import Job
 from service.outbox import service as outbox
+
+SHOWN = ("stop_reason", "requested_action")
+"""Columns that the audit log shows beside the state."""
 
 
 def transition(session: Session, job: Job, to: State, *, actor: str, reason: str | None = None, **changes: Any) -> bool:
@@ -33,9 +37,18 @@ def transition(session: Session, job: Job, to: State, *, actor: str, reason: str
         ended = JOBS_ENDED.labels(to, changes.get("stop_reason") or "", *error_labels(changes.get("error")))
         after_commit(session, ended.inc)
     job_id, project_id, from_state = job.id, job.project_id, job.state
+    after = {"state": to, **{name: changes[name] for name in SHOWN if name in changes}}
+    record(session, "job", job_id, project_id, {"state": from_state}, after)
     session.expire(job)
     _leave_event(session, project_id, job_id, seq, from_state, to, reason, actor)
     return True
+
+
+def request_action(session: Session, job: Job, action: dict[str, Any], **changes: Any) -> None:
+    """Ask whoever has the job, now or next, to stop or cancel it; its state stays. `changes` are further columns."""
+    before, after = {"requested_action": job.requested_action}, {"requested_action": action}
+    record(session, "job", job.id, job.project_id, before, after)
+    repository.update_job(session, job.id, requested_action=action, **changes)
 
 
 def first_event(session: Session, job: Job, *, actor: str, reason: str | None = None) -> None:

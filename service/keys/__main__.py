@@ -6,6 +6,7 @@ import argparse
 import sys
 from datetime import timedelta
 
+from service.audit.trail import acting, command
 from service.database import db_time, make_engine
 from service.keys.service import create_key
 from service.private_files import keep_files_private
@@ -34,7 +35,8 @@ def main() -> int:
         return 2
     settings = Settings.from_env()
     keep_files_private(settings)
-    with session_factory(make_engine(settings.database_url)).begin() as session:
+    sessions = session_factory(make_engine(settings.database_url))
+    with acting(command("createKey")), sessions.begin() as session:
         days = arguments.expires_days
         expires_at = None if days is None else db_time(session) + timedelta(days=days)
         if named(session, arguments.project) is None and not PROJECT_NAME.match(arguments.project):

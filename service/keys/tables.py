@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Base, UtcDateTime
+from service.database import Audited, Base, UtcDateTime
 from service.roles import ProjectRole
 
 
@@ -15,6 +15,7 @@ class ApiKey(Base):
     """The hash of a key; the key itself is shown once and never stored."""
 
     __tablename__ = "api_keys"
+    audited = Audited("key", omitted=frozenset({"last_used_at", "last_used_from"}), secret=frozenset({"secret_hash"}))
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id"))
     """None for a key of the operator that has no role in any project."""

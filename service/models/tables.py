@@ -8,13 +8,14 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Base, Json, UtcDateTime
+from service.database import Audited, Base, Json, UtcDateTime
 
 
 class Model(Base):
     """A trained model: a folder in storage with model.safetensors and model.json."""
 
     __tablename__ = "models"
+    audited = Audited("model", omitted=frozenset({"manifest", "storage_key"}))
     __table_args__ = (
         UniqueConstraint("project_id", "name", "version"),
         Index("models_by_project", "project_id", "id"),

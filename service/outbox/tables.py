@@ -8,13 +8,14 @@ from typing import Any
 from sqlalchemy import BigInteger, Double, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Base, Json, UtcDateTime
+from service.database import Audited, Base, Json, UtcDateTime
 
 
 class Webhook(Base):
     """Where a project's events are posted to, which of them, and the key they are signed with."""
 
     __tablename__ = "webhooks"
+    audited = Audited("webhook", omitted=frozenset({"host"}), secret=frozenset({"secret", "previous_secret"}))
     __table_args__ = (
         Index("webhooks_by_project", "project_id", "id"),
         Index("webhooks_by_host", "project_id", "host"),

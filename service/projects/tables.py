@@ -8,13 +8,14 @@ from typing import Any
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Base, Json, UtcDateTime
+from service.database import Audited, Base, Json, UtcDateTime
 
 
 class Project(Base):
     """Owner of everything; a key sees only its own project."""
 
     __tablename__ = "projects"
+    audited = Audited("project")
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

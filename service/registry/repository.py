@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, and_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from service.audit.changes import record
 from service.database import db_now, db_time, new_id
 from service.registry.tables import AliasAssignment, RegisteredName
 
@@ -114,6 +115,8 @@ def end_alias(session: Session, assignment: AliasAssignment, actor: str) -> None
     """Let the alias mean nothing from now on."""
     statement = update(AliasAssignment).where(AliasAssignment.id == assignment.id)
     session.execute(statement.values(ended_at=db_now(), ended_by=actor).execution_options(**NO_SYNC))
+    before = {name: getattr(assignment, name) for name in ("resource", "name", "alias", "target_id", "version")}
+    record(session, "alias", assignment.id, assignment.project_id, before, None)
 
 
 def add_alias(

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Base, UtcDateTime, partial_index
+from service.database import Audited, Base, UtcDateTime, partial_index
 
 
 class RegisteredName(Base):
@@ -28,6 +28,7 @@ class AliasAssignment(Base):
     """What an alias has meant from `created_at` to `ended_at`; the row without an end is in force."""
 
     __tablename__ = "alias_assignments"
+    audited = Audited("alias", omitted=frozenset({"created_by", "ended_by", "ended_at"}))
     __table_args__ = (
         Index("alias_assignments_by_name", "project_id", "resource", "name", "id"),
         partial_index(

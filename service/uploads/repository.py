@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
+from service.audit.changes import record
 from service.database import db_now
 from service.leases import Claim
 from service.uploads.tables import Upload
@@ -73,7 +74,11 @@ def waiting_for_dataset(session: Session) -> Sequence[str]:
 def delete_expired(session: Session) -> Sequence[str]:
     """Delete expired rows, but not those about to become datasets; returns their ids."""
     doomed = delete(Upload).where(Upload.state != "received", Upload.expires_at < db_now())
-    return session.scalars(doomed.returning(Upload.id).execution_options(synchronize_session=False)).all()
+    lost = doomed.returning(Upload.id, Upload.project_id, Upload.state, Upload.name)
+    expired = session.execute(lost.execution_options(synchronize_session=False)).all()
+    for row in expired:
+        record(session, "upload", row.id, row.project_id, {"state": row.state, "name": row.name}, None)
+    return [row.id for row in expired]
 
 
 def any_expired(session: Session) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Base, Json, UtcDateTime
+from service.database import Audited, Base, Json, UtcDateTime
 
 
 class Upload(Base):
@@ -19,6 +19,7 @@ class Upload(Base):
     """
 
     __tablename__ = "uploads"
+    audited = Audited("upload", omitted=frozenset({"received", "metadata_header", "storage_key", "expires_at"}))
     __table_args__ = (
         Index("uploads_by_state", "state", "expires_at"),
         Index("uploads_by_project", "project_id", "id"),

@@ -72,15 +72,25 @@ def membership(session: Session, project_id: str, user_id: str, source: Membersh
 
 def remove_memberships(session: Session, project_id: str, user_id: str) -> int:
     """Delete the user's memberships in the project; returns how many there were."""
-    found = delete(Membership).where(Membership.user_id == user_id, Membership.project_id == project_id)
-    return rows_changed(session.execute(found))
+    found = select(Membership).where(Membership.user_id == user_id, Membership.project_id == project_id)
+    rows = session.scalars(found).all()
+    for row in rows:  # one by one, so that the audit log shows what was there
+        session.delete(row)
+    session.flush()
+    return len(rows)
 
 
 def replace_group_roles(session: Session, user_id: str, roles: Mapping[str, ProjectRole], now: datetime) -> None:
     """Let the user have these roles by his groups, and no others: project id -> role."""
-    session.execute(delete(Membership).where(Membership.user_id == user_id, Membership.source == "group"))
+    held = select(Membership).where(Membership.user_id == user_id, Membership.source == "group")
+    before = {row.project_id: row for row in session.scalars(held)}
+    for project_id in before.keys() - roles.keys():
+        session.delete(before[project_id])
     for project_id, role in roles.items():
-        session.add(Membership(user_id=user_id, project_id=project_id, source="group", role=role, created_at=now))
+        if (row := before.get(project_id)) is None:
+            session.add(Membership(user_id=user_id, project_id=project_id, source="group", role=role, created_at=now))
+        elif row.role != role:
+            row.role = role
     session.flush()
 
 

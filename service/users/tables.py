@@ -8,7 +8,7 @@ from typing import Literal
 from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Base, UtcDateTime
+from service.database import Audited, Base, UtcDateTime
 from service.roles import ProjectRole
 
 UserKind = Literal["person", "service"]
@@ -19,6 +19,7 @@ class User(Base):
     """A person who has signed in, or a service account."""
 
     __tablename__ = "users"
+    audited = Audited("user", omitted=frozenset({"claims_at", "last_seen_at"}))
     __table_args__ = (Index("users_by_subject", "issuer", "subject", unique=True), Index("users_by_email", "email"))
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     kind: Mapped[UserKind] = mapped_column(String(20))
@@ -40,6 +41,7 @@ class Membership(Base):
     """A user's role in a project: given by an admin, or by the groups of the newest token. The higher one holds."""
 
     __tablename__ = "memberships"
+    audited = Audited("member")
     __table_args__ = (Index("memberships_by_project", "project_id"),)
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)

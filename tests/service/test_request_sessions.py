@@ -46,6 +46,7 @@ from tests.support.api import Served
 
 SERVICE = Path(__file__).parents[2] / "service"
 SESSION_OPENERS = {
+    "audit/routes.py": {"export_audit_log"},
     "datasets/routes.py": {"_prepared_key"},
     "diagnosis/routes.py": {"diagnosis_input"},
     "experiments/routes.py": {"create_experiment"},
@@ -153,7 +154,7 @@ class Small:
             after_commit(session, lambda: self.called.append(self.state(name)))
             create_key(session, name, "test")
             if name == "refused":
-                raise HttpProblem(409, "refused", "no")
+                raise HttpProblem(409, "wrong_state", "no")
             if name == "defect":
                 raise RuntimeError(name)
             if name == "late":

@@ -26,6 +26,8 @@ ANYBODY: frozenset[str] = frozenset()
 MANAGER, OPERATOR = frozenset({"admin", "operator"}), frozenset({"operator"})
 EXCEPTIONS: dict[tuple[str, str], frozenset[str]] = {
     ("get", "/metrics"): OPERATOR,
+    ("get", "/v1/audit"): MANAGER,
+    ("get", "/v1/audit/export"): MANAGER,
     ("get", "/v1/keys"): MANAGER,
     ("post", "/v1/keys"): MANAGER,
     ("get", "/v1/keys/{key_id}"): MANAGER,
@@ -218,5 +220,5 @@ def lists() -> list[str]:
         if method == "get"
         and not any(parameter.get("required") for parameter in operation.get("parameters", ()))
         and path.count("/") == 2
-        and path not in ("/v1/catalog", "/v1/keys", "/v1/projects")
+        and path not in ("/v1/catalog", "/v1/keys", "/v1/projects", "/v1/audit")
     ]

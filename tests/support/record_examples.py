@@ -386,6 +386,8 @@ def walk(client: httpx.Client, recorder: Recorder, data: Path, receiver: str, op
     ask("Of a quiet month", "GET", f"/v1/projects/{project}/usage")
     changes = {"settings": {"logs_days": 30}}
     ask("Keep logs for a month", "PATCH", f"/v1/projects/{project}", json=changes)
+    until("/v1/audit", lambda body: bool(body["data"]))
+    ask("The newest entry", "GET", "/v1/audit", params={"limit": 1})
     ask("It answers", "GET", "/healthz")
     ask("It is ready", "GET", "/readyz")
 
