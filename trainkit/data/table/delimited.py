@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
 from trainkit.data.errors import DataError, DataProblem, data_error
 from trainkit.data.limits import check_columns, check_memory, check_names, limits
@@ -16,63 +16,94 @@ from trainkit.data.table.dialect import BLANKS, SEPARATOR_LINE, SNIFFED_ROWS, Di
 
 FIELD_LIMIT = 10 * 2**20
 LINE_BYTES, TEXT_CELL_BYTES = 320, 60
-"""Peak memory of each line and each cell of delimited text beside the text itself, measured: Python's lists and texts."""
+"""Peak memory of each line and each cell of the rows of a request beside the text itself, measured: Python's lists and
+texts."""
+BLOCK_CHARACTERS = 2**20
+"""So much of a text is split into lines at once."""
 RUN_OF_BLANKS = re.compile(r"[ \t]+")
 MAX_BAD_ROWS_SHARE = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class DelimitedRows:
-    """Rows of stripped cells; empty rows and Excel's `sep=;` line are left out."""
+class DelimitedRow(NamedTuple):
+    """A row of stripped cells, at lines `start` to `end`, counted from 1."""
 
-    lines: list[str]
-    rows: list[list[str]]
-    spans: list[tuple[int, int]]
-    """First and last line of each row, counted from 1."""
+    cells: list[str]
+    start: int
+    end: int
+    closes_wrong: bool
+    """Whether a quote opens on its first line and is closed in the wrong place."""
 
-    def misread(self, row: int, width: int, dialect: Dialect) -> str | None:
-        """Return why a row cannot be one of `width` values, None for a good one."""
-        start, end = self.spans[row]
-        if end > start and stray_quote(self.lines[start - 1 : end], dialect):
-            return f"a quote opens on this line and is closed in the wrong place, on line {end}"
-        count = len(self.rows[row])
-        return None if count == width else f"{count} values for {width} columns"
+    def misread(self, width: int) -> str | None:
+        """Return why it cannot be a row of `width` values, None for a good one."""
+        if self.closes_wrong:
+            return f"a quote opens on this line and is closed in the wrong place, on line {self.end}"
+        return None if len(self.cells) == width else f"{len(self.cells)} values for {width} columns"
 
 
-def read_rows(text: str, dialect: Dialect) -> DelimitedRows:
-    """Read delimited text. Raises DataError for a quote that is never closed, or a cell that is too long."""
+def read_rows(text: str, dialect: Dialect) -> list[DelimitedRow]:
+    """Read all rows of a request. Raises DataError as `iterate_rows` does, and for more than memory holds."""
+    check_size(text, dialect, LINE_BYTES, TEXT_CELL_BYTES)
+    return list(iterate_rows(text, dialect))
+
+
+def iterate_rows(text: str, dialect: Dialect) -> Iterator[DelimitedRow]:
+    """Yield the rows of delimited text; empty rows and Excel's `sep=;` line are left out.
+
+    Raises DataError for a quote that is never closed, or a cell that is too long.
+    """
     csv.field_size_limit(FIELD_LIMIT)
-    _check_size(text, dialect)
-    lines = list(io.StringIO(text, newline=""))
-    first = 1 if lines and SEPARATOR_LINE.fullmatch(lines[0]) else 0
-    first += dialect.skip_rows
+    lines = _lines(text)
+    skipped = 1 if SEPARATOR_LINE.fullmatch(next(_lines(text), "")) else 0
+    skipped += dialect.skip_rows
+    lines = islice(lines, skipped, None)
     if dialect.delimiter == BLANKS:
-        lines = [aligned_cells(line) for line in lines]
+        lines = map(aligned_cells, lines)
+    taken: list[str] = []
+    """Lines of the row that is being read."""
     # blanks after a delimiter are no part of a value, and do not hide its quote
-    reader = csv.reader(lines[first:], strict=False, **_options(dialect))
-    rows: list[list[str]] = []
-    spans: list[tuple[int, int]] = []
+    reader = csv.reader(_noted(lines, taken), strict=False, **_options(dialect))
     before = 0
     hint = "Close the quote, or double it if it is part of the text."
+    error = ""
     try:
         for row in reader:
             cells = [cell.strip() for cell in row]
             if any(cells):
-                rows.append(cells)
-                spans.append((first + before + 1, first + reader.line_num))  # quoted values may span lines
+                start, end = skipped + before + 1, skipped + reader.line_num  # quoted values may span lines
+                error = stray_quote(taken, dialect) if end > start else ""
+                if "unexpected end" in error:
+                    message = "a quote that opens in this row is never closed"
+                    raise data_error("open_quote", message, f"line {start}", hint)
+                yield DelimitedRow(cells, start, end, error != "")
             before = reader.line_num
-    except csv.Error as error:
-        too_long = "limit" in str(error)
+            taken.clear()
+    except csv.Error as failure:
+        too_long = "limit" in str(failure)
         message = f"a value has more than {FIELD_LIMIT >> 20} MiB" if too_long else "a line break stands inside a value"
-        raise data_error("bad_csv", message, f"line {first + before + 1}", hint) from None
-    if spans and spans[-1][0] < spans[-1][1] and "unexpected end" in stray_quote(lines[spans[-1][0] - 1 :], dialect):
-        message = "a quote that opens in this row is never closed"
-        raise data_error("open_quote", message, f"line {spans[-1][0]}", hint)
-    return DelimitedRows(lines, rows, spans)
+        raise data_error("bad_csv", message, f"line {skipped + before + 1}", hint) from None
 
 
-def _check_size(text: str, dialect: Dialect) -> None:
-    """Raise DataError for text of too many columns, or of more lines and cells than memory holds, before it is split."""
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines with their ends, as universal newlines have them; a copy of a part of the text at a time."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + BLOCK_CHARACTERS) + 1 or len(text)
+        yield from io.StringIO(text[start:end], newline="")
+        start = end
+
+
+def _noted(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
+    """Yield the lines, and keep them in a list that the reader of them empties."""
+    for line in lines:
+        taken.append(line)
+        yield line
+
+
+def check_size(text: str, dialect: Dialect, line_bytes: int, cell_bytes: int) -> None:
+    """Raise DataError for text of too many columns, or of more lines and cells than memory holds, before it is split.
+
+    `line_bytes`, `cell_bytes`: what each of them takes beside the text itself.
+    """
     end = text.find("\n") + 1 or len(text)
     if _separators_in(text[:end], dialect) >= limits().columns:
         # delimiters between quotes separate nothing
@@ -82,7 +113,7 @@ def _check_size(text: str, dialect: Dialect) -> None:
         first = next(csv.reader(lines_of_text, strict=False, **_options(dialect)), [])
         check_columns(len(first), "line 1")
     lines, delimiters = text.count("\n") + text.count("\r"), _separators_in(text, dialect)
-    needed = 3 * len(text) + LINE_BYTES * lines + TEXT_CELL_BYTES * (lines + delimiters)
+    needed = 3 * len(text) + line_bytes * lines + cell_bytes * (lines + delimiters)
     check_memory(needed, "", f"{lines:,} lines of {lines + delimiters:,} values")
 
 

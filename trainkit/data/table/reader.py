@@ -22,15 +22,14 @@ from trainkit.data.table.column_detection import (
     detect_values,
     file_evidence,
     is_number_text,
-    is_quantity,
 )
 from trainkit.data.table.column_report import findings_of, reading_of
-from trainkit.data.table.delimited import check_bad_rows, column_names, is_header, read_rows
 from trainkit.data.table.dialect import BLANKS, Dialect, decode_text, detect_dialect
 from trainkit.data.table.excel import is_workbook, read_sheet
 from trainkit.data.table.json_rows import ABSENT, JSON_ARRAY, fields_of, json_lines, json_list
 from trainkit.data.table.parquet import read_distinct, read_parquet
 from trainkit.data.table.table_format import TableFormat
+from trainkit.data.table.text_columns import TextColumn, read_text_columns
 from trainkit.data.text import storable
 from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from trainkit.spec.synonyms import nearest
@@ -38,6 +37,8 @@ from trainkit.spec.synonyms import nearest
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".xlsx", ".xlsm")
 OTHER_DELIMITERS = {" ": "blanks", ":": "colons", "~": "tildes", "^": "carets", "/": "slashes"}
 """Delimiters that are not detected, because they often are a part of values."""
+CELLS_AT_ONCE = 2**16
+"""Cells whose numbers are Python's at once, before they are an array."""
 LABEL_COLUMNS = ("label", "class", "target", "category", "y")
 """Usual names of the label column, if no target is given."""
 
@@ -163,32 +164,27 @@ def _delimited(
 ) -> tuple[Dialect, dict[str, Column], list[DetectedColumn]]:
     """Read delimited text. Rows of a wrong length are appended to `bad`; more than 5 % of them raise DataError."""
     dialect, _ = detect_dialect(text, encoding, options, is_number_text)
-    table = read_rows(text, dialect)
-    if not table.rows:
-        raise data_error("empty", "the file holds no values", where)
-    if options.header is None:
-        dialect = dialect.model_copy(update={"header": is_header(table.rows, is_quantity)})
-    first = int(dialect.header)
-    names = [storable(name) for name in column_names(table.rows[0], header=dialect.header)]
-    kept, lost = [], 0
-    for row in range(first, len(table.rows)):
-        reason = table.misread(row, len(names), dialect)
-        if reason is None:
-            kept.append(table.rows[row])
-            continue
-        # a quote that is closed too late joins several rows: all their lines are lost
-        start, end = table.spans[row]
-        lost += end - start + 1
-        bad.append({"where": f"line {start}", "reason": reason})
-    check_bad_rows(bad, lost, len(kept) + lost)
-    if not kept:
-        raise data_error("no_rows", "the file has a header but no rows", where)
-    cells = dict(zip(names, zip(*kept, strict=True), strict=True))
-    counts = {name: Counter(column) for name, column in cells.items()}
-    evidence = file_evidence(counts.values(), dialect.delimiter)
-    detected = [detect_text(name, counts[name], options.column(name), evidence) for name in names]
-    columns = {one.format.name: _column(one, cells[one.format.name]) for one in detected}
+    header = dialect.header if options.header is not None else None
+    header, table = read_text_columns(text, dialect, header, where, bad)
+    dialect = dialect.model_copy(update={"header": header})
+    evidence = file_evidence((column.counts for column in table), dialect.delimiter)
+    columns: dict[str, Column] = {}
+    detected: list[DetectedColumn] = []
+    for column in table:
+        one = detect_text(column.name, column.counts, options.column(column.name), evidence)
+        columns[column.name] = _text_column(one, column)
+        detected.append(one)
     return dialect, columns, detected
+
+
+def _text_column(detected: DetectedColumn, column: TextColumn) -> Column:
+    """Read a column of text, each different cell once."""
+    cells = list(column.counts)
+    if detected.format.type == "number" and len(cells) > MAX_CATEGORIES:
+        parts = [detected.format.read_all(cells[at : at + CELLS_AT_ONCE]) for at in range(0, len(cells), CELLS_AT_ONCE)]
+        numbers = [np.array([np.nan if value is None else value for value in part]) for part in parts]
+        return Column(np.concatenate(numbers)[column.codes])
+    return read_distinct(detected.format, cells, column.codes)
 
 
 def _of_records(records: list[dict[str, Any]], options: ReadOptions) -> tuple[dict[str, Column], list[DetectedColumn]]:
@@ -219,13 +215,7 @@ def _typed_counts(values: list[Any]) -> Cells:
 
 
 def _column(detected: DetectedColumn, cells: Any) -> Column:
-    """Read all cells, each different one once."""
-    if not detected.format.typed and detected.format.type == "number" and len(detected.cells) > MAX_CATEGORIES:
-        return Column(np.array([np.nan if value is None else value for value in detected.format.read_all(cells)]))
-    if not detected.format.typed:
-        index = dict(zip((text for text, _ in detected.cells), range(len(detected.cells)), strict=True))
-        codes = np.fromiter(map(index.__getitem__, cells), np.int64, count=len(cells))
-        return read_distinct(detected.format, list(index), codes)
+    """Read all values of a typed column, each different one once."""
     places: dict[Any, int] = {}
     codes = np.fromiter((places.setdefault((type(c), c), len(places)) for c in cells), np.int64, count=len(cells))
     distinct = [value if value == value else None for _, value in places]

@@ -17,7 +17,7 @@ from trainkit.data.errors import DataError, InputError, InputProblem, data_error
 from trainkit.data.file_types import FileType, office_type, refuse_other_types, wrong_type
 from trainkit.data.reasons import damage_reason
 from trainkit.data.table.column_format import ColumnFormat, iso_date, parse_date
-from trainkit.data.table.delimited import DelimitedRows, column_names, read_rows
+from trainkit.data.table.delimited import DelimitedRow, column_names, read_rows
 from trainkit.data.table.dialect import DELIMITERS, SEPARATOR_LINE, Dialect, decode_request
 from trainkit.data.table.excel import is_workbook, read_sheet
 from trainkit.data.table.json_rows import JSON_ARRAY, fields_of, json_lines, json_list
@@ -162,7 +162,7 @@ def _date_text(value: Any, column: ColumnFormat | None) -> Any:
 def _delimited(table_format: TableFormat, text: str, media_type: str, features: Sequence[str]) -> TableRows:
     known = {*table_format.names, *features}
     table = _request_table(table_format, text, media_type, known, {len(features), len(table_format.names)})
-    rows = table.rows
+    rows = [row.cells for row in table]
     names: list[str] = []
     first = 0
     if rows and (table_format.dialect.header or known.intersection(rows[0]) >= set(features)):
@@ -179,12 +179,12 @@ def _delimited(table_format: TableFormat, text: str, media_type: str, features: 
     if len(rows) <= first:
         hint = "Send one line for each sample" + (", below the line with the column names." if names else ".")
         raise InputError([InputProblem("no_rows", "the body holds no rows", hint=hint)])
-    places = [f"line {start}" for start, _ in table.spans[first:]]
+    places = [f"line {row.start}" for row in table[first:]]
     parsed = TableRows({}, len(places), places)
     problems = [
-        InputProblem("bad_row", f"{parsed.place(row)}: {reason}", row=row)
-        for row in range(len(places))
-        if (reason := table.misread(first + row, len(names), table_format.dialect))
+        InputProblem("bad_row", f"{parsed.place(number)}: {reason}", row=number)
+        for number, row in enumerate(table[first:])
+        if (reason := row.misread(len(names)))
     ]
     if problems:
         raise InputError(problems)
@@ -196,12 +196,12 @@ def _delimited(table_format: TableFormat, text: str, media_type: str, features: 
 
 def _request_table(
     table_format: TableFormat, text: str, media_type: str, known: set[str], widths: set[int]
-) -> DelimitedRows:
+) -> list[DelimitedRow]:
     """Read the text with the delimiter that gives most of the known names, without the titles above it if it has them."""
     dialect = table_format.dialect
     delimiters = _delimiters(dialect, text, media_type)
 
-    def read(skip_rows: int) -> DelimitedRows:
+    def read(skip_rows: int) -> list[DelimitedRow]:
         chosen = dialect.model_copy(update={"skip_rows": skip_rows})
         return max((_parsed(chosen, text, delimiter) for delimiter in delimiters), key=lambda one: _names(one, known))
 
@@ -214,12 +214,12 @@ def _request_table(
     below = read(dialect.skip_rows)
     if dialect.header:
         return below if _names(below, known) > _names(whole, known) else whole
-    return whole if whole.rows and len(whole.rows[0]) in widths else below
+    return whole if whole and len(whole[0].cells) in widths else below
 
 
-def _names(table: DelimitedRows, known: set[str]) -> int:
+def _names(rows: Sequence[DelimitedRow], known: set[str]) -> int:
     """Return how many known names are in the first row."""
-    return len(known.intersection(table.rows[0])) if table.rows else 0
+    return len(known.intersection(rows[0].cells)) if rows else 0
 
 
 def _delimiters(dialect: Dialect, text: str, media_type: str) -> list[str]:
@@ -231,13 +231,13 @@ def _delimiters(dialect: Dialect, text: str, media_type: str) -> list[str]:
     return [stored, *(delimiter for delimiter in DELIMITERS if delimiter != stored)]
 
 
-def _parsed(dialect: Dialect, text: str, delimiter: str) -> DelimitedRows:
+def _parsed(dialect: Dialect, text: str, delimiter: str) -> list[DelimitedRow]:
     try:
         return read_rows(text, dialect.model_copy(update={"delimiter": delimiter}))
     except DataError:
         if delimiter == dialect.delimiter:
             raise
-        return DelimitedRows([], [], [])
+        return []
 
 
 def records_of(x: Any, features: Sequence[str], *, strict: bool = False) -> TableRows:
