@@ -31,12 +31,11 @@ if [ -z "${TRAINKIT_URL:-}" ]; then
 fi
 source "$here/common.sh"
 
-train() { # train SPEC DATASET TITLE: submit, watch, report; leaves $job and $model
+train() { # train SPEC DATASET TITLE: submit, watch, report; leaves $job and $accuracy
   job=$("$here/submit.sh" "$here/specs/$1.yaml" "$2")
   say "$3 ($job)"
   "$here/watch.sh" "$job"
   answer=$(api "/v1/jobs/$job")
-  model=$(field result.model <<<"$answer")
   accuracy=$(field result.test.accuracy <<<"$answer")
   api "/v1/jobs/$job/plots/curves.png" --output "$output/$1-curves.png"
   verdict=$(api "/v1/jobs/$job/diagnosis" | "$PYTHON" -c \
@@ -48,25 +47,26 @@ train() { # train SPEC DATASET TITLE: submit, watch, report; leaves $job and $mo
 
 say "Real data: handwritten digits as PNG class folders, and a table of cell measurements"
 "$PYTHON" "$here/make_data.py" "$output"
-digits=$("$here/upload.sh" "$output/digits.zip" digits)
-cancer=$("$here/upload.sh" "$output/cancer.csv" cancer diagnosis)
+"$here/upload.sh" "$output/digits.zip" digits
+"$here/upload.sh" "$output/cancer.csv" cancer diagnosis
 
-train digits-mlp "$digits" "An MLP on the digits"
+train digits-mlp digits "An MLP on the digits"
 mlp_accuracy=$accuracy
-train digits-cnn "$digits" "A CNN on the digits"
-cnn_accuracy=$accuracy cnn_job=$job cnn_model=$model
+train digits-cnn digits "A CNN on the digits"
+cnn_accuracy=$accuracy cnn_job=$job
 api "/v1/jobs/$cnn_job/plots/confusion.png" --output "$output/digits-cnn-confusion.png"
-train cancer-table "$cancer" "An MLP on the table"
-table_accuracy=$accuracy table_model=$model
+train cancer-table cancer "An MLP on the table"
+table_accuracy=$accuracy
 
 say "Ten jobs as one: is the network better than a linear model? Five folds of the table"
-"$here/experiment.sh" "$here/experiments/cancer-folds.yaml" "$cancer"
+"$here/experiment.sh" "$here/experiments/cancer-folds.yaml" cancer
 
 say "One prediction over HTTP, for a digit that was never uploaded (a seven)"
-"$here/predict.sh" "$cnn_model" "$output/held-out-7.png" | tee "$output/prediction.json"
+"$here/promote.sh" digits-cnn production
+"$here/predict.sh" digits-cnn@production "$output/held-out-7.png" | tee "$output/prediction.json"
 label=$(field label < <("$PYTHON" -c 'import json, sys; print(json.dumps(json.load(sys.stdin)["predictions"][0]))' <"$output/prediction.json"))
 printf '\n'
-"$here/predict.sh" "$table_model" "$output/one-sample.csv"
+"$here/predict.sh" cancer-table "$output/one-sample.csv"
 
 say "Done"
 printf '  test accuracy: MLP %.4f, CNN %.4f on digits; MLP %.4f on the table; the held-out seven was read as %s\n' \
@@ -77,7 +77,7 @@ How to go on
   make up                                       start the service and keep it (Ctrl-C stops it, nothing is lost)
   export TRAINKIT_HOME=\$PWD/.home               where the examples find the key
   examples/upload.sh FILE.zip NAME              your own images: one folder a class, zipped
-  examples/submit.sh examples/specs/digits-cnn.yaml DATASET_ID
-  examples/experiment.sh examples/experiments/cancer-folds.yaml DATASET_ID
+  examples/submit.sh examples/specs/digits-cnn.yaml NAME
+  examples/experiment.sh examples/experiments/cancer-folds.yaml NAME
   examples/watch.sh JOB_ID                      README.md has the same with plain curl
 TEXT

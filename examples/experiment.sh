@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# experiment.sh PLAN.yaml DATASET_ID: run many jobs as one, show the live table, print what the figures say together.
+# experiment.sh PLAN.yaml DATASET: run many jobs as one, show the live table, print what the figures say together.
 source "$(dirname "$0")/common.sh"
-experiment=$(sed "s/DATASET/$2/" "$1" |
+experiment=$(sed "s|DATASET|$2|" "$1" |
   api /v1/experiments --header "Content-Type: application/yaml" --data-binary @- | field id)
 echo "  $experiment"
 state=running

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# predict.sh MODEL_ID FILE: one prediction for an image, or for the rows of a CSV, TSV, JSON, JSON Lines or Parquet file.
+# predict.sh MODEL FILE: MODEL is an id, name, name:version or name@alias; one prediction for an image, or for the rows of a CSV, TSV, JSON, JSON Lines or Parquet file.
 source "$(dirname "$0")/common.sh"
 case $2 in
   *.png) type=image/png ;;

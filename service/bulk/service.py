@@ -129,7 +129,7 @@ def _query(conditions: Mapping[str, Any], after: str | None) -> ListQuery:
             hint = nearest(name, known) or "Use the filters of GET /v1/jobs."
             message = f"no filter of jobs is called {name!r}"
             errors.append(
-                {"pointer": pointer(["filter", name]), "code": "unknown_field", "message": message, "hint": hint}
+                {"pointer": pointer(["filter", name]), "code": "unknown_filter", "message": message, "hint": hint}
             )
     if errors:
         raise HttpProblem(422, "invalid_request", errors[0]["message"], errors=errors)

@@ -12,7 +12,7 @@ from service.datasets.references import DATASETS
 from service.models.references import MODELS
 from service.registry.names import ID
 from service.registry.repository import Resource
-from service.registry.service import UnknownReferenceError, resolve
+from service.registry.service import UnknownReferenceError, resolve_reference
 from trainkit.spec import Problem as SpecProblem
 from trainkit.spec.problems import pointer, pointer_tokens
 
@@ -51,7 +51,7 @@ def resolve_spec(session: Session, project_id: str, document: Any) -> ResolvedRe
                 continue  # whoever uses an id finds out whether it is there
             place = pointer(tokens)
             try:
-                identifier = resolve(session, project_id, resource, text).id
+                identifier = resolve_reference(session, project_id, resource, text).id
             except UnknownReferenceError as error:
                 code, message = f"unknown_{resource.kind}", error.message
                 found.problems.append(SpecProblem(place, code, message, error.hint))

@@ -33,7 +33,7 @@ class UnknownReferenceError(LookupError):
         return HttpProblem(404, "not_found", detail.strip())
 
 
-def resolve(session: Session, project_id: str, resource: Resource[T], reference: str) -> T:
+def resolve_reference(session: Session, project_id: str, resource: Resource[T], reference: str) -> T:
     """Return the dataset or model that an id, `name`, `name:version` or `name@alias` means now.
 
     A name alone is its newest version, of datasets the newest that is not invalid. Raises UnknownReferenceError.
@@ -54,7 +54,7 @@ def ids_of_filter(
 ) -> list[str]:
     """Return the id that a filter names; nothing for an unknown id. Raises a 422 problem for an unknown name."""
     try:
-        return [resolve(session, project_id, resource, reference).id]
+        return [resolve_reference(session, project_id, resource, reference).id]
     except UnknownReferenceError as error:
         if ID.fullmatch(reference):
             return []
@@ -66,7 +66,7 @@ def ids_of_filter(
 def find(session: Session, project_id: str, resource: Resource[T], reference: str) -> T:
     """The same for a reference in an address. Raises a 404 problem."""
     try:
-        return resolve(session, project_id, resource, reference)
+        return resolve_reference(session, project_id, resource, reference)
     except UnknownReferenceError as error:
         raise error.as_problem() from None
 

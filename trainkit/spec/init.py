@@ -82,9 +82,9 @@ class PretrainedInit(SpecModel):
     job: str | None = None
     """Take the model of this job (`job_...`)."""
     model: str | None = None
-    """Take this model (`mdl_...`)."""
+    """Take this model: its id, `name` (the newest version), `name:version` or `name@alias`."""
     dataset: str | None = None
-    """An uploaded safetensors file (`ds_...` of kind weights)."""
+    """An uploaded safetensors file: id or name of a dataset of kind weights."""
     file: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     """A safetensors or state-dict file name in the worker's weights folder."""
 

@@ -30,7 +30,8 @@ class JobSpec(SpecModel):
     group: str | None = Field(None, min_length=1, max_length=200)
     """Jobs of a project with the same group are compared by the peer rules; an experiment's jobs have its id here."""
     dataset: DatasetRef
-    """The dataset's id, or an object with id, target column, features ..."""
+    """The dataset's id or name (`digits`, `digits:2`, `digits@production`), or an object with that as `id`, target column,
+    features ..."""
     task: Task | None = None
     """Left out: decided by the dataset (classes: classification, numbers: regression)."""
     split: SplitSpec = SplitSpec()

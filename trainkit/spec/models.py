@@ -235,7 +235,7 @@ class Ensemble(SpecModel):
 
     kind: Literal["ensemble"] = "ensemble"
     members: tuple[str, ...] = Field(min_length=2, max_length=64)
-    """Models (`mdl_...`) or finished jobs (`job_...`)."""
+    """Models, by id, `name`, `name:version` or `name@alias`; or finished jobs (`job_...`)."""
     method: Literal["average", "vote"] = "average"
     """`average` of the probabilities (or values); `vote` of the labels, ties to the larger mean probability."""
     weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None

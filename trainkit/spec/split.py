@@ -120,14 +120,14 @@ def part_sizes(total: int, shares: Sequence[float]) -> list[int]:
     return sizes
 
 
-DatasetId = Annotated[str, Field(min_length=1, max_length=128)]
+DatasetId = Annotated[str, Field(min_length=1, max_length=300)]
 
 
 class DatasetRef(SpecModel):
     """Which dataset, and how its columns are read."""
 
     id: DatasetId
-    """The dataset's id (`ds_...`); for the library alone, any name."""
+    """The dataset: its id, `name` (the newest version), `name:version` or `name@alias`; for the library alone, any name."""
     target: str | None = None
     """Table only: the column to predict. Left out: the dataset's own `target`."""
     features: tuple[str, ...] | None = None

@@ -174,9 +174,9 @@ class StartFrom(SpecModel):
     job: str | None = None
     """A finished job (`job_...`)."""
     model: str | None = None
-    """A model (`mdl_...`)."""
+    """A model: its id, `name` (the newest version), `name:version` or `name@alias`."""
     dataset: str | None = None
-    """An uploaded safetensors file (`ds_...` of kind weights)."""
+    """An uploaded safetensors file: id or name of a dataset of kind weights."""
     file: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     """A weight file name in the worker's weights folder."""
     match: Literal["name", "position"] = "name"
@@ -211,7 +211,7 @@ class Adapt(SpecModel):
 
     kind: Literal["dann"] = "dann"
     target_dataset: str
-    """The unlabelled dataset (`ds_...`) whose distribution the model should serve."""
+    """The unlabelled dataset, by id or name, whose distribution the model should serve."""
     weight: NonNegative = 1.0
     """Final weight of the reversed gradient; it rises from 0 as 2/(1+exp(-10p)) - 1 with progress p."""
     hidden: tuple[Width, ...] = (64,)

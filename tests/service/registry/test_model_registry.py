@@ -124,7 +124,7 @@ def test_an_alias_moved_by_many_at_once_means_one_version_and_its_record_is_whol
         while not gone.is_set():
             with service.sessions() as session:
                 try:
-                    registry.resolve(session, project, MODELS, "digits@production")
+                    registry.resolve_reference(session, project, MODELS, "digits@production")
                 except registry.UnknownReferenceError as error:
                     missing.append(str(error))
 

@@ -91,7 +91,7 @@ def test_what_was_trained_before_is_registered(database_url: str) -> None:
         assert (found["mdl_2"].lineage["dataset"], found["mdl_3"].lineage["dataset"]) == (gone, None)
         counted = {(row.resource, row.name): row.last_version for row in session.scalars(select(RegisteredName))}
         assert counted == {("dataset", "d"): 2, ("model", "digits"): 2, ("model", "a-b-c-7"): 1}
-        assert service.resolve(session, "p", MODELS, "digits").id == "mdl_1"
-        assert service.resolve(session, "p", DATASETS, "d:1").id == "ds_1"
+        assert service.resolve_reference(session, "p", MODELS, "digits").id == "mdl_1"
+        assert service.resolve_reference(session, "p", DATASETS, "d:1").id == "ds_1"
         assert repository.next_version(session, "p", DATASETS, "d") == 3
     engine.dispose()
