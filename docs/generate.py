@@ -254,16 +254,20 @@ def http_page() -> str:
         for method, operation in item.items():
             by_tag.setdefault(operation["tags"][0], []).append((method.upper(), path, operation))
     parts = [
-        "All routes but the health checks need a key: `Authorization: Bearer KEY`. Bodies are JSON unless a route names\n"
-        "another type. An error is a problem document (`ProblemDocument` below, RFC 9457). A running service has the same\n"
+        "All routes but the health checks and the sign-in need a key: `Authorization: Bearer KEY`. The role that a route\n"
+        "needs stands beside it; each includes the ones before it: viewer, developer, admin. Bodies are JSON unless a route\n"
+        "names another type. An error is a problem document (`ProblemDocument` below, RFC 9457). A running service has the same\n"
         "as an OpenAPI document at `/openapi.json`, and as a page to try it out at `/docs`.",
     ]
     for tag, operations in by_tag.items():
         parts.append(f"## {tag.capitalize()}")
         parts.append(
             table(
-                ("route", "what it does"),
-                ((f"[`{method} {path}`](#{anchor(method, path)})", o["summary"]) for method, path, o in operations),
+                ("route", "role", "what it does"),
+                (
+                    (f"[`{method} {path}`](#{anchor(method, path)})", role_of(o), o["summary"])
+                    for method, path, o in operations
+                ),
             )
         )
         for method, path, operation in operations:
@@ -278,6 +282,13 @@ def http_page() -> str:
         if schema.get("type") == "object" and "properties" in schema:
             parts += [f"### {name}", schema.get("description", ""), fields_table(schema)]
     return page("HTTP API", "the OpenAPI document", *parts)
+
+
+def role_of(operation: Schema) -> str:
+    """The role that a route needs: one of those named, or any."""
+    if not operation.get("security"):
+        return "(open)"
+    return " or ".join(role for one in operation["security"] for role in one["key"]) or "any"
 
 
 def anchor(method: str, path: str) -> str:

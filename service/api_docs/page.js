@@ -16,7 +16,7 @@ async function fetchDocument(key) {
   try {
     response = await fetch("openapi.json", {
       headers: key ? { Authorization: `Bearer ${key}` } : {},
-      credentials: "omit",
+      credentials: "same-origin", // of a browser that has signed in at /v1/auth/login
     });
   } catch {
     say("The service does not answer. Try again.", true);
