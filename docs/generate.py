@@ -256,8 +256,8 @@ def http_page() -> str:
     parts = [
         "All routes but the health checks and the sign-in need a key: `Authorization: Bearer KEY`. The role that a route\n"
         "needs stands beside it; each includes the ones before it: viewer, developer, admin. Bodies are JSON unless a route\n"
-        "names another type. An error is a problem document (`ProblemDocument` below, RFC 9457). A running service has the same\n"
-        "as an OpenAPI document at `/openapi.json`, and as a page to try it out at `/docs`.",
+        "names another type. An error is a problem document (`ProblemDocument` below, RFC 9457). A running service has the\n"
+        "same as an OpenAPI document at `/openapi.json`, and as a page to try it out at `/docs`.",
     ]
     for tag, operations in by_tag.items():
         parts.append(f"## {tag.capitalize()}")

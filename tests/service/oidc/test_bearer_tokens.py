@@ -33,8 +33,8 @@ MINUTE = 60
 
 def claims(provider: RunningProvider, **changes: Any) -> dict[str, Any]:
     now = int(time.time())
-    said = {"iss": provider.url, "aud": "trainkit-api", "sub": "ada", "name": "Ada", "iat": now, "exp": now + MINUTE}
-    return {name: value for name, value in {**said, "groups": ["ml-team"], **changes}.items() if value is not None}
+    payload = {"iss": provider.url, "aud": "trainkit-api", "sub": "ada", "name": "Ada", "iat": now, "exp": now + MINUTE}
+    return {name: value for name, value in {**payload, "groups": ["ml-team"], **changes}.items() if value is not None}
 
 
 def ask(service: Served, token: str, path: str = "/v1/me", **headers: str) -> Any:
@@ -108,7 +108,7 @@ def forged(provider: RunningProvider) -> dict[str, str]:
         digest = hmac.new(secret, text.encode(), hashlib.sha256).digest()
         return f"{text}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
 
-    own = jwk.RSAKey.generate_key(2048)
+    attacker_key = jwk.RSAKey.generate_key(2048)
     signed = provider.sign(right)
     head, body, signature = signed.split(".")
     return {
@@ -117,15 +117,17 @@ def forged(provider: RunningProvider) -> dict[str, str]:
         "no algorithm": f"{encoded(header)}.{encoded(right)}.{signature}",
         "HS256 with the public key as JSON": confused(json.dumps(public).encode()),
         "HS256 with the public key as PEM": confused(jwk.RSAKey.import_key(public).as_pem()),
-        "another key under the right id": jwt.encode({"alg": "RS256", **header}, right, own),
-        "another key that it brings": jwt.encode({"alg": "RS256", "jwk": own.as_dict(private=False)}, right, own),
-        "another key by address": jwt.encode({"alg": "RS256", "jku": "http://127.0.0.1:9/jwks"}, right, own),
+        "another key under the right id": jwt.encode({"alg": "RS256", **header}, right, attacker_key),
+        "another key that it brings": jwt.encode(
+            {"alg": "RS256", "jwk": attacker_key.as_dict(private=False)}, right, attacker_key
+        ),
+        "another key by address": jwt.encode({"alg": "RS256", "jku": "http://127.0.0.1:9/jwks"}, right, attacker_key),
         "changed claims": f"{head}.{encoded({**right, 'groups': ['platform']})}.{signature}",
         "cut signature": signed[:-8],
         "no signature": f"{head}.{body}.",
         "a logout token": provider.sign(right, typ="logout+jwt"),
         "an unknown critical header": provider.sign(right, crit=["x"], x=1),
-        "a wrong key id": jwt.encode({"alg": "RS256", "kid": "nobody's"}, right, own),
+        "a wrong key id": jwt.encode({"alg": "RS256", "kid": "nobody's"}, right, attacker_key),
         "a key id of another type": f"{encoded({'alg': 'RS256', 'kid': 7})}.{body}.{signature}",
         "claims that are no object": f"{head}.{encoded([1])}.{signature}",
         "not base64": "a.b.c",
@@ -202,14 +204,14 @@ class PlayedProvider(Provider):
         settings = replace(Settings.from_env({}), oidc_issuer="https://login", oidc_client_id="trainkit")
         config = OidcConfig.of(settings)
         assert config is not None
-        self.now, self.asked, self.away = 1000.0, [], False
+        self.now, self.requests, self.away = 1000.0, [], False
         self.keys = [key]
         super().__init__(config, clock=lambda: self.now)
 
-    asked: list[str]
+    requests: list[str]
 
     def _request(self, method: str, url: str, **options: Any) -> Mapping[str, Any]:
-        self.asked.append(url)
+        self.requests.append(url)
         if self.away:
             raise ProviderUnavailable("it is away")
         if url.endswith("/jwks"):
@@ -219,8 +221,8 @@ class PlayedProvider(Provider):
 
     def token(self, key: jwk.RSAKey | jwk.ECKey, algorithm: str = "RS256", **changes: Any) -> str:
         now = int(time.time())
-        said = {"iss": "https://login", "aud": "trainkit", "sub": "ada", "iat": now, "exp": now + MINUTE, **changes}
-        return jwt.encode({"alg": algorithm, "kid": key.kid}, said, key, algorithms=[algorithm])
+        payload = {"iss": "https://login", "aud": "trainkit", "sub": "ada", "iat": now, "exp": now + MINUTE, **changes}
+        return jwt.encode({"alg": algorithm, "kid": key.kid}, payload, key, algorithms=[algorithm])
 
 
 def new_key(key_id: str) -> jwk.RSAKey:
@@ -232,18 +234,18 @@ def test_keys_are_asked_once_an_hour_and_unknown_ones_twice_a_minute_at_most() -
     played = PlayedProvider(key)
     for _ in range(3):
         assert verify(played, played.token(key), "trainkit").subject == "ada"
-    assert len(played.asked) == 2, "the metadata and the keys"
+    assert len(played.requests) == 2, "the metadata and the keys"
     for _ in range(5):
         with pytest.raises(TokenRefused, match="does not have"):
             verify(played, played.token(stranger), "trainkit")
-    assert len(played.asked) == 2, "asked just now: whoever invents ids waits"
+    assert len(played.requests) == 2, "asked just now: whoever invents ids waits"
     played.now += RETRY_SECONDS
     played.keys = [stranger]
     assert verify(played, played.token(stranger), "trainkit").subject == "ada"
-    assert len(played.asked) == 3
+    assert len(played.requests) == 3
     played.now += 3600
     verify(played, played.token(stranger), "trainkit")
-    assert len(played.asked) == 5
+    assert len(played.requests) == 5
 
 
 def test_known_keys_outlive_the_provider() -> None:
@@ -254,7 +256,7 @@ def test_known_keys_outlive_the_provider() -> None:
         verify(played, played.token(key), "trainkit")
     with pytest.raises(ProviderUnavailable):
         verify(played, played.token(key), "trainkit")
-    assert len(played.asked) == 1, "one that is away is not asked by everybody"
+    assert len(played.requests) == 1, "one that is away is not asked by everybody"
     played.away = False
     played.now += RETRY_SECONDS
     assert verify(played, played.token(key), "trainkit").subject == "ada"
@@ -297,7 +299,7 @@ def test_only_addresses_over_tls_are_asked(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("said", "name", "groups"),
+    ("payload", "name", "groups"),
     [
         ({"groups": ["a", "b", 7]}, "groups", {"a", "b"}),
         ({"groups": "a"}, "groups", {"a"}),
@@ -309,8 +311,8 @@ def test_only_addresses_over_tls_are_asked(monkeypatch: pytest.MonkeyPatch) -> N
         ({"groups": ["a"] * 1001}, "groups", set()),
     ],
 )
-def test_groups_are_found_by_name_or_by_path(said: dict[str, Any], name: str, groups: set[str]) -> None:
-    assert groups_of(said, name) == groups
+def test_groups_are_found_by_name_or_by_path(payload: dict[str, Any], name: str, groups: set[str]) -> None:
+    assert groups_of(payload, name) == groups
 
 
 def test_an_address_that_is_not_verified_is_not_kept() -> None:
@@ -318,6 +320,6 @@ def test_an_address_that_is_not_verified_is_not_kept() -> None:
     played = PlayedProvider(key)
     for verified, email in ((True, "ada@example.org"), (None, "ada@example.org"), (False, None), ("false", None)):
         extra = {} if verified is None else {"email_verified": verified}
-        said = verify(played, played.token(key, email="Ada@example.org", **extra), "trainkit")
-        assert said.email == email
+        payload = verify(played, played.token(key, email="Ada@example.org", **extra), "trainkit")
+        assert payload.email == email
     assert GroupRoles().of(["x"]) == {}
