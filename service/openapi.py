@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,23 +17,22 @@ from service.auth import Needs, is_open
 from service.datasets.schemas import SourceIn
 from service.deprecation import EXTENSION, Deprecation, of_operation
 from service.errors import MEDIA_TYPE, TITLES, ProblemDocument
-from service.models.schemas import EvaluateIn, ImageForm, PredictIn
+from service.models.schemas import EvaluateIn, PredictIn
 from service.openapi_examples import add_examples
+from service.openapi_schemas import REFERENCE, for_clients
 from service.operation_ids import operation_id
 from service.proxy_headers import root_path_of
 from service.recommendations.schemas import FromDiagnosisIn
-from service.response_model import STANDS_FOR
 from trainkit.spec import JobSpec
-from trainkit.spec.early_stop import EarlyStopRule, RuleSet
+from trainkit.spec.early_stop import RuleSet
 from trainkit.spec.experiments import ExperimentSpec
 from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.json_schema import completed
 from trainkit.spec.read_options import ReadOptions
 
-REFERENCE = "#/components/schemas/{model}"
 REFERRED_TO: tuple[type[BaseModel], ...] = (
     *(ProblemDocument, JobSpec, RuleSet, DatasetFacts, ReadOptions),
-    *(FromDiagnosisIn, EvaluateIn, PredictIn, ImageForm, SourceIn),
+    *(FromDiagnosisIn, EvaluateIn, PredictIn, SourceIn),
 )
 """Components that routes name and FastAPI does not see."""
 METHODS = frozenset({"get", "put", "post", "delete", "patch", "head", "options"})
@@ -111,13 +109,13 @@ BASE64 = "[A-Za-z0-9+/]+={0,2}"
 CHECKSUM = r"^(sha256 [A-Za-z0-9+/]{43}=|sha1 [A-Za-z0-9+/]{27}=)$"
 METADATA = rf"^[!-+\--~]+( {BASE64})?(,[!-+\--~]+( {BASE64})?)*$"
 PARAMETERS: dict[str, dict[str, Any]] = {
-    "tus-resumable": {"required": True, "schema": {"type": "string", "const": "1.0.0"}},
+    "tus-resumable": {"required": True, "schema": {"type": "string", "enum": ["1.0.0"]}},
     "upload-offset": {"required": True, "schema": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}},
     "upload-length": {"schema": {"type": "integer", "minimum": 1, "maximum": 10**18 - 1}},
-    "upload-defer-length": {"schema": {"type": "string", "const": "1"}},
+    "upload-defer-length": {"schema": {"type": "string", "enum": ["1"]}},
     "upload-checksum": {"schema": {"type": "string", "pattern": CHECKSUM}},
     "upload-metadata": {"schema": {"type": "string", "pattern": METADATA, "maxLength": 8192}},
-    "x-http-method-override": {"required": True, "schema": {"type": "string", "const": "PATCH"}},
+    "x-http-method-override": {"required": True, "schema": {"type": "string", "enum": ["PATCH"]}},
     "content-digest": {"schema": {"type": "string", "pattern": "^sha-256=:[A-Za-z0-9+/]{43}=:$"}},
 }
 """Headers that the service reads itself, to answer with the status that their protocol has: what they may hold."""
@@ -167,15 +165,16 @@ def describe(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(
         title=app.title, version=app.version, summary=app.summary, description=DESCRIPTION, routes=app.routes
     )
+    document["info"]["contact"] = {"name": "trainkit maintainers"}
+    document["servers"] = [{"url": "/"}]
     document["tags"] = [{"name": name, "description": text} for name, text in TAGS.items()]
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     components["headers"] = HEADERS
     for model in REFERRED_TO:
         _add(schemas, model.__name__, model.model_json_schema(ref_template=REFERENCE))
-    unions: dict[str, Any] = {"ExperimentSpec": ExperimentSpec, "EarlyStopRule": EarlyStopRule}
-    for name, union in unions.items():
-        _add(schemas, name, TypeAdapter(union).json_schema(ref_template=REFERENCE))
+    plan: Any = ExperimentSpec
+    _add(schemas, "ExperimentSpec", TypeAdapter(plan).json_schema(ref_template=REFERENCE))
     routes = {(method, context.path_format): context.original_route for method, context in _routes(app)}
     for path, method, operation in operations(document):
         operation["operationId"] = operation_id(routes[method, path])
@@ -186,17 +185,38 @@ def describe(app: FastAPI) -> dict[str, Any]:
                 operation["x-required-roles"] = roles
         if (deprecation := of_operation(routes[method, path])) is not None:
             _deprecate(operation, deprecation)
+        operation["description"] = _description(operation)
         _parameters(operation)
         _forms(operation, schemas)
         _problems(path, method, operation)
         _conditional(method, operation)
         _response_headers(path, operation)
         add_examples(operation)
+    schemas["JobRequest"] = {"anyOf": [_reference("JobSpec"), _reference("FromDiagnosisIn")]}
+    schemas["EvaluationRequest"] = {"anyOf": [_reference("EvaluateIn"), _reference("PredictIn")]}
     # FastAPI's form of a validation error, which this service never answers with
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    document = _without_titles(_with_components(completed(document)))
-    return _renamed(document)
+    return for_clients(completed(document))
+
+
+def _description(operation: dict[str, Any]) -> str:
+    """The docstring of the route, and what follows from its declaration."""
+    roles = operation.get("x-required-roles", [])
+    texts = [operation.get("description", "")]
+    if "security" in operation:
+        texts.append(f"Needs a key with the role {' or '.join(roles)}." if roles else "Needs a key, of whatever role.")
+    else:
+        texts.append("Needs no key.")
+    if any(one["name"] == "idempotency-key" for one in operation.get("parameters", ())):
+        texts.append("With an `Idempotency-Key` the same request is carried out once, however often it is sent.")
+    if "304" in operation["responses"]:
+        texts.append("Answers 304 without a body while nothing has changed since the `ETag` in `If-None-Match`.")
+    return "\n\n".join(filter(None, texts))
+
+
+def _reference(component: str) -> dict[str, str]:
+    return {"$ref": REFERENCE.format(model=component)}
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -224,101 +244,6 @@ def _deprecate(operation: dict[str, Any], deprecation: Deprecation) -> None:
 def _required_roles(dependant: Dependant) -> tuple[str, ...]:
     found = dependant.call.roles if isinstance(dependant.call, Needs) else ()
     return found + tuple(role for inner in dependant.dependencies for role in _required_roles(inner))
-
-
-COMPONENT_NAMES = {
-    "BestOut": "BestTrial",
-    "Body_create_dataset_v1_datasets_post": "DatasetForm",
-    "Cost": "SimulatedCost",
-    "EventOut": "JobEvent",
-    "Expected": "ExpectedEffect",
-    "LimitsIn": "ProjectLimitsPatch",
-    "LimitsOut": "ProjectLimits",
-    "LogsOut": "LogLines",
-    "MessageOut": "WebhookMessage",
-    "MetricsOut": "MetricRows",
-    "ParentOut": "ParentJob",
-    "ProgressOut": "JobProgress",
-    "ResultOut": "JobResult",
-    "ResultsOut": "ExperimentResults",
-    "RulesetOut": "RulesetOutcomes",
-    "RuntimeOut": "JobRuntime",
-    "SettingsIn": "ProjectSettingsPatch",
-    "SettingsOut": "ProjectSettings",
-    "ProjectIn": "ProjectPatch",
-    "ValidOut": "ValidatedSpec",
-    "WarningOut": "SpecWarning",
-}
-"""Names of components that do not follow the rule of `client_name`."""
-GENERIC = {"Page": "Page", "Cursor": "Page", "Listing": "List"}
-
-
-def client_name(name: str) -> str:
-    """Return a component's name for clients: `JobOut` is `Job`, `StopIn` is `StopRequest`, `Page_JobOut_` is `JobPage`."""
-    if name in COMPONENT_NAMES:
-        return COMPONENT_NAMES[name]
-    if match := re.fullmatch(r"(Page|Cursor|Listing)_(\w+)_", name):
-        return client_name(match[2]) + GENERIC[match[1]]
-    if name.endswith("Out"):
-        return name.removesuffix("Out")
-    return re.sub(r"In$", "Request", name)
-
-
-def _renamed(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with the components named for clients. Raises ValueError where two would have one name."""
-    schemas = document["components"]["schemas"]
-    names = {name: client_name(name) for name in schemas}
-    # in many languages each is a file, and many disks do not tell upper from lower case
-    folded = [name.lower() for name in names.values()]
-    if twice := {name for name in folded if folded.count(name) > 1}:
-        raise ValueError(f"several components would be named {', '.join(sorted(twice))}; rename a class")
-    prefix = REFERENCE.format(model="")
-
-    def renamed(node: Any) -> Any:
-        if isinstance(node, list):
-            return [renamed(item) for item in node]
-        if isinstance(node, dict):
-            return {key: renamed(value) for key, value in node.items()}
-        if isinstance(node, str) and node.startswith(prefix):
-            return prefix + names[node.removeprefix(prefix)]
-        return node
-
-    document = renamed(document)
-    document["components"]["schemas"] = {
-        names[name]: schema for name, schema in document["components"]["schemas"].items()
-    }
-    return document
-
-
-def _with_components(node: Any) -> Any:
-    """Put a reference where a schema says which component stands for it."""
-    if isinstance(node, list):
-        return [_with_components(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    if component := node.get(STANDS_FOR):
-        rest = {name: value for name, value in node.items() if name not in (STANDS_FOR, "type", "title")}
-        return {"$ref": REFERENCE.format(model=component), **rest}
-    return {name: _with_components(value) for name, value in node.items()}
-
-
-def _without_titles(node: Any, *, is_schema: bool = False) -> Any:
-    """Leave out the titles that pydantic makes of the names of fields: generators take them for names of classes."""
-    if isinstance(node, list):
-        return [_without_titles(item, is_schema=is_schema) for item in node]
-    if not isinstance(node, dict):
-        return node
-    kept = {}
-    for name, value in node.items():
-        if is_schema and name == "title" and isinstance(value, str):
-            continue
-        if name in ("examples", "example", "default", "const", "enum"):
-            kept[name] = value
-        elif name in ("properties", "schemas", "patternProperties", "$defs") and isinstance(value, dict):
-            kept[name] = {key: _without_titles(schema, is_schema=True) for key, schema in value.items()}
-        else:
-            kept[name] = _without_titles(value, is_schema=is_schema or name == "schema")
-    return kept
 
 
 def _routes(app: FastAPI) -> Iterator[tuple[str, Any]]:

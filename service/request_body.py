@@ -32,10 +32,9 @@ def _body(schema: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in TYPES}}}
 
 
-_SPEC, _FROM_DIAGNOSIS = ({"$ref": f"#/components/schemas/{name}"} for name in ("JobSpec", "FromDiagnosisIn"))
-SPEC_BODY = _body(_SPEC)
+SPEC_BODY = _body({"$ref": "#/components/schemas/JobSpec"})
 """How OpenAPI shows a body that `read_document` reads."""
-JOB_BODY = _body({"anyOf": [_SPEC, _FROM_DIAGNOSIS]})
+JOB_BODY = _body({"$ref": "#/components/schemas/JobRequest"})
 EXPERIMENT_BODY = _body({"$ref": "#/components/schemas/ExperimentSpec"})
 LONG_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxX_:.]{399,}")
 """What YAML may read as a number, with more digits than any number of 64 bits has."""

@@ -26,7 +26,7 @@ class ResponseModel(BaseModel):
 JsonObject = dict[str, Any]
 """An object whose names are not known beforehand: a JSON merge patch, the parameters of a trial, evidence."""
 SpecDocument = Annotated[dict[str, Any], described_as("JobSpec")]
-RuleDocument = Annotated[dict[str, Any], described_as("EarlyStopRule")]
+RuleDocument = Annotated[dict[str, Any], described_as("EarlyStopSpec")]
 ReadOptionsDocument = Annotated[dict[str, Any], described_as("ReadOptions")]
 FactsDocument = Annotated[dict[str, Any], described_as("DatasetFacts")]
 PlanDocument = Annotated[dict[str, Any], described_as("ExperimentSpec")]

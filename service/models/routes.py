@@ -39,7 +39,12 @@ Target = Annotated[
 DOWNLOAD: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/zip": {}}, "description": "The model's files"}
 }
-IMAGE_FORM = {"$ref": "#/components/schemas/ImageForm"}
+IMAGE_FORM = {
+    "type": "object",
+    "properties": {"image": {"type": "string", "format": "binary"}, "columns": {"type": "object"}},
+    "required": ["image", "columns"],
+}
+"""An image and the columns of its table, for a multimodal model."""
 INPUTS = {"$ref": "#/components/schemas/PredictIn"}
 BINARY = {"type": "string", "format": "binary"}
 PREDICT_BODY: dict[str, Any] = {
@@ -64,7 +69,7 @@ EVALUATE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"anyOf": [{"$ref": "#/components/schemas/EvaluateIn"}, INPUTS]}},
+            "application/json": {"schema": {"$ref": "#/components/schemas/EvaluationRequest"}},
             "application/zip": {"schema": BINARY},
             "multipart/form-data": {"schema": IMAGE_FORM},
             "application/octet-stream": {"schema": BINARY},

@@ -11,7 +11,7 @@ from service.labels import MAX_NOTES, LabelsPatch
 from service.models.tables import Model
 from service.registry.names import MAX_REFERENCE, Name
 from service.request_model import RequestModel
-from service.response_model import EvaluationBase, JsonObject, MetricValues, ResponseModel, SpecDocument
+from service.response_model import EvaluationBase, MetricValues, ResponseModel, SpecDocument
 from service.timestamps import Timestamp
 
 Part = Literal["all", "train", "validation", "test"]
@@ -145,13 +145,6 @@ class EvaluateIn(RequestModel):
     @classmethod
     def dataset_by_id(cls, value: object) -> object:
         return {"id": value} if isinstance(value, str) else value
-
-
-class ImageForm(RequestModel):
-    """One image and the columns of its table, for a multimodal model."""
-
-    image: Annotated[str, Field(json_schema_extra={"format": "binary"})]
-    columns: JsonObject
 
 
 class PredictIn(RequestModel):

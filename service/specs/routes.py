@@ -45,8 +45,9 @@ def validate_spec(who: Reader, document: Document, context: Service, session: Re
     if resolved is None:
         waiting = "the dataset is still being checked: only the spec itself was looked at"
         warning = WarningOut(pointer="/dataset", code="dataset_not_ready", message=waiting, hint="Ask again.")
-        return ValidOut(spec=checked.spec.model_dump(mode="json"), warnings=[warning], estimate=None)
+        return ValidOut(valid=True, spec=checked.spec.model_dump(mode="json"), warnings=[warning], estimate=None)
     return ValidOut(
+        valid=True,
         spec=resolved.spec.model_dump(mode="json"),
         warnings=[WarningOut.model_validate(warning.as_dict()) for warning in resolved.warnings],
         estimate=EstimateOut.model_validate(estimate(resolved, DatasetFacts.model_validate(checked.dataset.facts))),

@@ -34,7 +34,8 @@ class EstimateOut(ResponseModel):
 class ValidOut(ResponseModel):
     """The spec with everything filled in. A spec that is not valid is answered with a 422 problem, all errors in it."""
 
-    valid: Literal[True] = True
+    valid: bool
+    """Always true."""
     spec: SpecDocument
     warnings: list[WarningOut]
     estimate: EstimateOut | None
