@@ -38,7 +38,7 @@ RESPONSE_HEADERS = (
         "Retry-After",
         "Sunset",
     ),
-    *("Trainkit-Dataset", "Trainkit-Next", "WWW-Authenticate", "X-Request-Id"),
+    *("Trainkit-Dataset", "Trainkit-Model", "Trainkit-Next", "WWW-Authenticate", "X-Request-Id"),
     *("Tus-Checksum-Algorithm", "Tus-Extension", "Tus-Max-Size", "Tus-Resumable", "Tus-Version"),
     *("Upload-Defer-Length", "Upload-Expires", "Upload-Length", "Upload-Metadata", "Upload-Offset"),
 )

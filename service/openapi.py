@@ -98,6 +98,11 @@ HEADERS: dict[str, dict[str, Any]] = {
         "description": "`true`: the same request with this `Idempotency-Key` has created it before.",
         "schema": {"type": "string", "const": "true"},
     },
+    "Trainkit-Model": {
+        "description": "Id of the model that answered, whatever it was named by.",
+        "schema": {"type": "string", "pattern": "^mdl_"},
+        "required": True,
+    },
     "Tus-Resumable": {"description": "Version of the protocol.", "schema": {"type": "string", "const": "1.0.0"}},
     "Upload-Offset": {"description": "Bytes that are stored.", "schema": {"type": "integer", "minimum": 0}},
     "Upload-Length": {
@@ -325,6 +330,8 @@ def _response_headers(path: str, operation: dict[str, Any]) -> None:
         names += ["ETag"] if cached and status in ("200", "304") else []
         if status == "201" and any(one["name"] == "idempotency-key" for one in operation.get("parameters", ())):
             names.append("Idempotency-Replayed")
+        if status == "200" and path.endswith(("/predict", "/evaluate", "/download")):
+            names.append("Trainkit-Model")
         if tus:
             names.append("Tus-Resumable")
             names += ["Upload-Offset", "Upload-Length"] if status[0] == "2" else []
