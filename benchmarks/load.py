@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import shutil
@@ -32,6 +33,7 @@ from sqlalchemy import Engine, make_url
 from benchmarks.open_loop import Generated, capacity, drive, quantile, raw_request
 from benchmarks.service import api, databases
 from service.app import create_app
+from service.asgi import SWITCH_SECONDS
 from service.background.housekeeping import TASKS, TaskRunner
 from service.database import reading
 from service.jobs import leases
@@ -179,36 +181,64 @@ def flat(empty: Served, full: Served, amounts: Amounts) -> dict[str, float]:
 
 
 @dataclass
-class LockTimes:
-    """Seconds of write transactions, from the moment when they hold the lock (on PostgreSQL: from their beginning)."""
+class WriteTransaction:
+    """One write transaction, from the moment when it holds the lock (on PostgreSQL: from its first change)."""
 
-    seconds: list[float]
-    processor_seconds: list[float]
+    name: str
+    """The function of the service that opened it, or the route."""
+    seconds: float
+    processor_seconds: float
     """Of the thread: what remains where nothing else wants the processor, without the wait for the disk."""
+    statements: int
+    slowest: tuple[float, str]
+    """The statement that took longest; "commit" for the end."""
+
+
+@dataclass
+class LockTimes:
+    """All write transactions of some time."""
+
+    transactions: list[WriteTransaction]
     failed: list[str]
+
+    @property
+    def seconds(self) -> list[float]:
+        return [one.seconds for one in self.transactions]
 
     @classmethod
     @contextmanager
     def of(cls, engine: Engine) -> Iterator[LockTimes]:
         """Watch the transactions of an engine."""
-        found, begun, dialect = cls([], [], []), {}, engine.dialect
+        found, begun, dialect = cls([], []), {}, engine.dialect
         commit, rollback, execute = dialect.do_commit, dialect.do_rollback, dialect.do_execute
         is_sqlite = dialect.name == "sqlite"
 
         def begin(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+            before = time.perf_counter()
+            writes = (
+                statement == "BEGIN IMMEDIATE"
+                if is_sqlite
+                else statement.startswith(("INSERT", "UPDATE", "DELETE", "WITH"))
+            )
+            if writes and not is_sqlite:
+                begun.setdefault(id(cursor.connection), [before, time.thread_time(), 0, (0.0, "")])
             execute(cursor, statement, parameters, context)
-            if statement == "BEGIN IMMEDIATE" or (
-                not is_sqlite and statement.startswith(("INSERT", "UPDATE", "DELETE"))
-            ):
-                begun.setdefault(id(cursor.connection), (time.perf_counter(), time.thread_time()))
+            if writes and is_sqlite:
+                begun.setdefault(id(cursor.connection), [time.perf_counter(), time.thread_time(), 0, (0.0, "")])
+            elif (one := begun.get(id(cursor.connection))) is not None:
+                one[2] += 1
+                one[3] = max(one[3], (time.perf_counter() - before, " ".join(statement.split())[:100]))
 
         def end(how: Callable[[Any], None]) -> Callable[[Any], None]:
             def ended(connection: Any) -> None:
+                before = time.perf_counter()
                 how(connection)
-                at = begun.pop(id(getattr(connection, "driver_connection", connection)), None)
-                if at is not None:
-                    found.seconds.append(time.perf_counter() - at[0])
-                    found.processor_seconds.append(time.thread_time() - at[1])
+                now = time.perf_counter()
+                one = begun.pop(id(getattr(connection, "driver_connection", connection)), None)
+                if one is not None:
+                    slowest = max(one[3], (now - before, "commit"))
+                    numbers = (now - one[0], time.thread_time() - one[1], one[2], slowest)
+                    found.transactions.append(WriteTransaction(_opened_by(), *numbers))
 
             return ended
 
@@ -217,6 +247,17 @@ class LockTimes:
             yield found
         finally:
             dialect.do_execute, dialect.do_commit, dialect.do_rollback = execute, commit, rollback
+
+
+def _opened_by() -> str:
+    """The function of the service, or of a test's worker, that commits now."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith(("service.", "tests.")) and module not in ("service.database", "service.sessions"):
+            return f"{module}.{frame.f_code.co_name}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return "?"
 
 
 def locks(service: Served, seconds: float = LOCK_SECONDS) -> LockTimes:
@@ -254,6 +295,8 @@ def locks(service: Served, seconds: float = LOCK_SECONDS) -> LockTimes:
     threads = [
         threading.Thread(target=repeat, args=(one,)) for one in (submissions, submissions, work, work, lists, rounds)
     ]
+    gc.freeze()  # as in an API process
+    sys.setswitchinterval(SWITCH_SECONDS)
     with LockTimes.of(service.context.engine) as found:
         for thread in threads:
             thread.start()
@@ -266,13 +309,23 @@ def locks(service: Served, seconds: float = LOCK_SECONDS) -> LockTimes:
     size = f", write-ahead log {log.stat().st_size / 2**20:.0f} MiB" if log.exists() else ""
     wall, processor = (
         ", ".join(f"{name} {quantile(values, share) * 1000:.0f}" for name, share in QUANTILES.items())
-        for values in (found.seconds, found.processor_seconds)
+        for values in (found.seconds, [one.processor_seconds for one in found.transactions])
     )
     print(f"\n{len(found.seconds)} write transactions, ms: {wall}; of processor time: {processor}; ", end="")
     print(f"{len(found.failed)} failed{size}", flush=True)
     for error in found.failed[:3]:
         print(f"  {error}")
+    for one in sorted(found.transactions, key=lambda one: -one.seconds)[:WORST]:
+        seconds, statement = one.slowest
+        print(
+            f"  {one.seconds * 1000:.0f} ms ({one.processor_seconds * 1000:.0f} of the processor), {one.name}: "
+            f"{one.statements} statements, of which {seconds * 1000:.0f} ms {statement}"
+        )
     return found
+
+
+WORST = 8
+"""Longest transactions that are named."""
 
 
 QUANTILES = {"p50": 0.5, "p99": 0.99, "max": 1.0}
