@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.database import Audited, Base, UtcDateTime
@@ -15,6 +15,7 @@ class ApiKey(Base):
     """The hash of a key; the key itself is shown once and never stored."""
 
     __tablename__ = "api_keys"
+    __table_args__ = (Index("api_keys_by_user", "user_id"),)
     audited = Audited("key", omitted=frozenset({"last_used_at", "last_used_from"}), secret=frozenset({"secret_hash"}))
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id"))

@@ -67,6 +67,7 @@ class WebhookDelivery(Base):
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
         Index("webhook_deliveries_due", "state", "next_attempt_at"),
+        Index("webhook_deliveries_by_webhook_due", "webhook_id", "state", "next_attempt_at", "id"),
         Index("webhook_deliveries_by_webhook", "webhook_id", "id"),
         Index("webhook_deliveries_by_webhook_state", "webhook_id", "state", "id"),
         Index("webhook_deliveries_by_webhook_type", "webhook_id", "type", "id"),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -43,8 +42,16 @@ def add(session: Session, webhook: Webhook) -> None:
 
 
 def delete_webhook(session: Session, webhook: Webhook) -> None:
-    """Delete a webhook and, by cascade, its deliveries."""
+    """Delete a webhook and, by cascade, the deliveries that it still has."""
     session.delete(webhook)
+
+
+def delete_some_deliveries(session: Session, webhook_id: str, count: int) -> int:
+    """Delete up to `count` deliveries of a webhook with their attempts; returns how many."""
+    some = select(WebhookDelivery.id).where(WebhookDelivery.webhook_id == webhook_id)
+    some = some.order_by(WebhookDelivery.id).limit(count)
+    rows = delete(WebhookDelivery).where(WebhookDelivery.id.in_(some)).returning(WebhookDelivery.id)
+    return len(session.scalars(rows.execution_options(synchronize_session=False)).all())
 
 
 def disable(session: Session, webhook_id: str, url: str, reason: str) -> None:
@@ -78,23 +85,30 @@ def delivery(session: Session, webhook_id: str, delivery_id: str, *, lock: bool 
 
 def projects_with_due(session: Session) -> Sequence[str]:
     """Return the projects that have due deliveries to hosts whose circuit lets them pass."""
-    has_due = select(WebhookDelivery.id).where(WebhookDelivery.webhook_id == Webhook.id, _due()).exists()
-    waiting = select(Webhook.project_id).outerjoin(WebhookCircuit, _OF_HOST).where(_is_closed(), has_due)
+    waiting = select(Webhook.project_id).outerjoin(WebhookCircuit, _OF_HOST).where(_is_closed(), _has_due())
     return session.scalars(waiting.distinct().order_by(Webhook.project_id)).all()
 
 
-def due(session: Session, project_id: str, limit: int, busy_webhooks: Collection[str]) -> Sequence[Row[str, int, str]]:
+def due(
+    session: Session, project_id: str, limit: int, busy_webhooks: Collection[str]
+) -> Sequence[tuple[str, int, str]]:
     """Return (id, fence, webhook_id) of the project's due deliveries, the longest due first, without busy receivers."""
-    columns = select(WebhookDelivery.id, WebhookDelivery.fence, WebhookDelivery.webhook_id)
-    waiting = _passing(columns).where(_due(), Webhook.project_id == project_id)
-    waiting = waiting.where(Webhook.id.not_in(busy_webhooks))
-    return session.execute(waiting.order_by(WebhookDelivery.next_attempt_at, WebhookDelivery.id).limit(limit)).all()
+    webhooks = select(Webhook.id).outerjoin(WebhookCircuit, _OF_HOST).where(_is_closed(), _has_due())
+    webhooks = webhooks.where(Webhook.project_id == project_id, Webhook.id.not_in(busy_webhooks))
+    columns = (WebhookDelivery.next_attempt_at, WebhookDelivery.id, WebhookDelivery.fence)
+    found = []
+    for webhook_id in session.scalars(webhooks).all():
+        # an index has those of one webhook in order: however many wait, so many are read
+        for is_due in _due_ranges():
+            first = select(*columns).where(WebhookDelivery.webhook_id == webhook_id, *is_due)
+            rows = session.execute(first.order_by(*columns[:2]).limit(limit))
+            found += [(at, delivery_id, fence, webhook_id) for at, delivery_id, fence in rows]
+    return [(delivery_id, fence, webhook_id) for _, delivery_id, fence, webhook_id in sorted(found)[:limit]]
 
 
-def _passing(columns: Any) -> Any:
-    """Join deliveries with their webhooks, without those to hosts whose circuit is open."""
-    joined = columns.select_from(WebhookDelivery).join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
-    return joined.outerjoin(WebhookCircuit, _OF_HOST).where(_is_closed())
+def _has_due() -> ColumnElement[bool]:
+    of_webhook = WebhookDelivery.webhook_id == Webhook.id
+    return or_(*(select(WebhookDelivery.id).where(of_webhook, *is_due).exists() for is_due in _due_ranges()))
 
 
 def _is_closed() -> ColumnElement[bool]:
@@ -172,11 +186,19 @@ def fail_cut_off(session: Session, seconds: float, error: str) -> int:
 
 
 def _due() -> ColumnElement[bool]:
-    """Pending, due and free. Times too far ahead, which only a clock set back leaves, count as past."""
+    """Pending, due and free."""
+    return or_(*(and_(*is_due) for is_due in _due_ranges()))
+
+
+def _due_ranges() -> Iterator[tuple[ColumnElement[bool], ...]]:
+    """Yield the conditions of pending, free deliveries whose time is past, and of those whose time counts as past.
+
+    The latter are too far ahead, which only a clock set back leaves. Each is one range of an index.
+    """
     next_at, claimed_until = WebhookDelivery.next_attempt_at, WebhookDelivery.claimed_until
-    is_due = or_(next_at <= db_now(), next_at > db_now(plus=MAX_AHEAD_SECONDS))
     is_free = or_(claimed_until.is_(None), claimed_until < db_now(), claimed_until > db_now(plus=2 * CLAIM_SECONDS))
-    return and_(WebhookDelivery.state == "pending", is_due, is_free)
+    for in_range in (next_at <= db_now(), next_at > db_now(plus=MAX_AHEAD_SECONDS)):
+        yield WebhookDelivery.state == "pending", in_range, is_free
 
 
 def claim_delivery(session: Session, delivery_id: str, fence: int) -> WebhookDelivery | None:

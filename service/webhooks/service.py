@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.context import Context
-from service.database import db_time, new_id
+from service.database import YIELD_SECONDS, db_time, new_id
 from service.errors import HttpProblem, not_found
 from service.jobs import repository as jobs
 from service.outbox import service as outbox
@@ -25,6 +26,8 @@ from service.webhooks.target_policy import TargetPolicy, TargetRefused, host_of
 MAX_PENDING_TESTS = 10
 """Pending test messages of one webhook."""
 KEPT_SECONDS = 30 * 86400.0
+DELETED_AT_ONCE = 250
+"""Deliveries of one transaction: some ten milliseconds."""
 
 
 def check_url(context: Context, url: str) -> None:
@@ -119,8 +122,23 @@ def change(session: Session, context: Context, who: Principal, webhook_id: str, 
     return webhook
 
 
+def delete_deliveries(sessions: sessionmaker[Session], who: Principal, webhook_id: str) -> None:
+    """Disable a webhook that is to be deleted, and delete its deliveries, in many short transactions.
+
+    Deleted with it by cascade, a hundred thousand would keep every other writer waiting. Raises a 404 problem.
+    """
+    with sessions.begin() as session:
+        webhook = _locked(session, who, webhook_id)
+        webhook.active, webhook.disabled_reason = False, "a client deletes it"
+    deleted = DELETED_AT_ONCE
+    while deleted == DELETED_AT_ONCE:
+        with sessions.begin() as session:
+            deleted = repository.delete_some_deliveries(session, webhook_id, DELETED_AT_ONCE)
+        time.sleep(YIELD_SECONDS)  # as in `in_short_transactions`
+
+
 def delete(session: Session, who: Principal, webhook_id: str) -> None:
-    """Delete the webhook with its deliveries; pending ones are not sent."""
+    """Delete the webhook with the deliveries that it still has; pending ones are not sent."""
     repository.delete_webhook(session, _locked(session, who, webhook_id))
 
 

@@ -86,7 +86,7 @@ def operations(service: Served, job: str, keys: Iterator[int]) -> Iterator[tuple
         "sort=-updated_at",
         "sort=finished_at",
     )
-    filters += ("created_after=2090-01-01T00:00:00Z", "dataset=none", f"fields={','.join(JOBS.row.model_fields)}")
+    filters += ("created_after=2090-01-01T00:00:00Z", f"fields={','.join(JOBS.row.model_fields)}")
     for query in ("", *filters):
         yield f"GET jobs?{query}", get(f"/v1/jobs?limit=10&{query}")
     parts = ("", "/metrics?after=5", "/metrics/series?names=val_loss", "/events", "/logs", "/decisions", "/attempts")
@@ -115,7 +115,6 @@ ALLOWANCES = {
     "retry": 12,
     "gauges": 60,
     "totals": 100,
-    "due deliveries": 30,
 }
 """What may grow with the queue, and how many steps or rows each queued job may add."""
 

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 from sqlalchemy import update
+from sqlalchemy.orm import Session
 
 from service.database import db_now
 from service.jobs.states import State
@@ -261,3 +262,22 @@ def test_old_deliveries_are_forgotten_and_what_waits_is_not(service: Served, mon
         assert [one["id"] for one in deliveries(service, webhook["id"])] == [ids[2], waiting]
         with service.sessions() as session:
             assert {one.delivery_id for one in session.query(WebhookAttempt)} == {ids[2]}
+
+
+def test_deliveries_are_deleted_a_few_at_a_time(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "DELETED_AT_ONCE", 4)
+    webhook = service.client.post("/v1/webhooks", json={"url": URL, "events": ["job.failed"]}).json()["id"]
+    for _ in range(9):
+        service.client.post(f"/v1/webhooks/{webhook}/test").raise_for_status()
+    sizes: list[int] = []
+    delete_some = webhooks.repository.delete_some_deliveries
+
+    def count(session: Session, webhook_id: str, most: int) -> int:
+        sizes.append(delete_some(session, webhook_id, most))
+        return sizes[-1]
+
+    monkeypatch.setattr(webhooks.repository, "delete_some_deliveries", count)
+    assert service.client.delete(f"/v1/webhooks/{webhook}").status_code == 204
+    assert sizes == [4, 4, 1]
+    assert service.client.get(f"/v1/webhooks/{webhook}").status_code == 404
+    assert service.client.delete(f"/v1/webhooks/{webhook}").status_code == 404
