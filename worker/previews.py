@@ -12,7 +12,7 @@ import numpy as np
 from trainkit.data import Dataset
 from trainkit.plots.sheets import contact_sheet, dataset_preview, image_values, in_unit_range
 from trainkit.spec import JobSpec
-from trainkit.spec.checks import COLOUR_AUGMENT
+from trainkit.spec.checks.inputs import COLOUR_AUGMENT
 from trainkit.spec.models import Ensemble, SklearnModel
 from trainkit.spec.value_range import why_not_colour
 from worker.request_input import BadInputError

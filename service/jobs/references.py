@@ -11,7 +11,7 @@ from service.jobs.states import ENDED
 from service.principal import Principal
 from trainkit.spec import DatasetFacts, JobSpec
 from trainkit.spec import Problem as SpecProblem
-from trainkit.spec.checks import classes_of, kept_head_problem
+from trainkit.spec.checks.transfer import classes_of, kept_head_problem
 from trainkit.spec.models import SKLEARN_KINDS, WITHOUT_MODEL
 
 

@@ -27,7 +27,7 @@ from trainkit.diagnose.spec_changes import (
     wider_patch,
 )
 from trainkit.diagnose.verdicts import Code
-from trainkit.spec.checks import why_sanity_check_skipped
+from trainkit.spec.checks.training import why_sanity_check_skipped
 from trainkit.spec.facts import column_steps
 from trainkit.spec.patch import replacing
 from trainkit.spec.training import SanityCheck

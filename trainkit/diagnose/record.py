@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit.spec import DatasetFacts, JobSpec, ResolvedSpec, SpecError, resolve
-from trainkit.spec.checks import CheckContext
+from trainkit.spec.checks.context import CheckContext
 from trainkit.spec.estimate import estimate
 from trainkit.spec.facts import class_counts, is_classification
 from trainkit.spec.forecasting import cuts_windows, windowed

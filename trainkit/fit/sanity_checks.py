@@ -26,7 +26,7 @@ from trainkit.fit.seeding import derive, epoch_order
 from trainkit.nn.build import build_model
 from trainkit.nn.network import count_parameters
 from trainkit.optim import build_optimizer
-from trainkit.spec.checks import why_sanity_check_skipped
+from trainkit.spec.checks.training import why_sanity_check_skipped
 from trainkit.spec.models import smaller_model
 from trainkit.spec.optimizers import Adam
 from trainkit.spec.training import RegularizeSpec

@@ -27,7 +27,7 @@ from trainkit.fit.evaluation.evaluate import batch_rows, evaluation, measure
 from trainkit.fit.events import Events
 from trainkit.fit.loop.result import FitResult, Outcome
 from trainkit.spec import JobSpec
-from trainkit.spec.checks import TRAIN_METRICS
+from trainkit.spec.checks.training import TRAIN_METRICS
 from trainkit.spec.models import GradientBoosting, RbfSvm, SklearnModel
 
 Floats = NDArray[np.float64]

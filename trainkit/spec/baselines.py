@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainkit.spec.checks import MOST_SVM_SAMPLES, CheckContext, svm_share
+from trainkit.spec.checks.context import CheckContext
+from trainkit.spec.checks.sklearn_models import MOST_SVM_SAMPLES, svm_share
 from trainkit.spec.facts import DatasetFacts
 from trainkit.spec.forecasting import cuts_windows, windowed
 from trainkit.spec.preprocess import PreprocessStep

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any, Literal
 
-from trainkit.spec.checks import CheckContext
+from trainkit.spec.checks.context import CheckContext
 from trainkit.spec.facts import DatasetFacts, Sample
 from trainkit.spec.job import JobSpec
 from trainkit.spec.models import (

@@ -9,7 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from trainkit.spec import checks, forecasting, losses
+from trainkit.spec import forecasting, losses
+from trainkit.spec.checks import all_problems
+from trainkit.spec.checks.columns import dataset_problems, unlabelled_warning, unused_columns
+from trainkit.spec.checks.context import CheckContext
+from trainkit.spec.checks.sklearn_models import sklearn_warnings
+from trainkit.spec.checks.splits import class_sizes_in_folds
+from trainkit.spec.checks.training import penalty_warnings, why_sanity_check_skipped
 from trainkit.spec.early_stop import peer_rules_of
 from trainkit.spec.facts import (
     DatasetFacts,
@@ -90,7 +96,7 @@ def resolve(spec: JobSpec | Mapping[str, Any], facts: DatasetFacts) -> ResolvedS
             raise SpecError([*error.problems, *further_problems(document, error.problems, facts)]) from None
     spec, standardised = _with_preprocessing(spec, facts)
     task = infer_task(spec, facts)
-    early = [*checks.dataset_problems(spec, facts, task)]
+    early = [*dataset_problems(spec, facts, task)]
     if task is None or any(problem.code not in SHAPE_STAYS_KNOWN for problem in early):
         raise SpecError(early)
     if early and task == "forecasting":
@@ -98,7 +104,7 @@ def resolve(spec: JobSpec | Mapping[str, Any], facts: DatasetFacts) -> ResolvedS
     if forecasting.cuts_windows(spec, facts):
         spec, facts = _windows(spec, facts)
     context = _context(spec, facts, task)
-    found = [*early, *checks.all_problems(context)]
+    found = [*early, *all_problems(context)]
     if found:
         raise SpecError(found)
     complete = _complete(spec, task, context.has_validation)
@@ -142,10 +148,10 @@ def load_resolved(document: Mapping[str, Any], facts: DatasetFacts) -> ResolvedS
     return ResolvedSpec(spec, context.sample, context.outputs, tuple(_warnings(spec, context)))
 
 
-def _context(spec: JobSpec, facts: DatasetFacts, task: Task) -> checks.CheckContext:
+def _context(spec: JobSpec, facts: DatasetFacts, task: Task) -> CheckContext:
     """The spec with the shapes that follow from its dataset, windows cut."""
     outputs = len(class_counts(spec, facts) or ()) if is_classification(task) else facts.target_width
-    return checks.CheckContext(spec, facts, task, sample_of(spec, facts), outputs)
+    return CheckContext(spec, facts, task, sample_of(spec, facts), outputs)
 
 
 def _windows(spec: JobSpec, facts: DatasetFacts) -> tuple[JobSpec, DatasetFacts]:
@@ -196,16 +202,16 @@ def best_monitor(spec: JobSpec, has_validation: bool) -> str | None:
     return "val_loss" if has_validation else None
 
 
-def _warnings(spec: JobSpec, context: checks.CheckContext) -> Iterator[Problem]:
-    yield from checks.unused_columns(spec, context.facts)
+def _warnings(spec: JobSpec, context: CheckContext) -> Iterator[Problem]:
+    yield from unused_columns(spec, context.facts)
     if is_sklearn_model(spec.model):
-        yield from checks.sklearn_warnings(spec, default_loss(spec, context.task))
+        yield from sklearn_warnings(spec, default_loss(spec, context.task))
     else:
         yield from _warnings_of_training(spec, context)
-    if unlabelled := checks.unlabelled_warning(spec, context.facts):
+    if unlabelled := unlabelled_warning(spec, context.facts):
         yield unlabelled
     folds = spec.split.folds
-    smallest = min(checks.class_sizes_in_folds(context), default=0.0)
+    smallest = min(class_sizes_in_folds(context), default=0.0)
     if folds is not None and 0 < smallest < folds:
         yield Problem(
             "/split/folds",
@@ -227,8 +233,8 @@ def _warnings(spec: JobSpec, context: checks.CheckContext) -> Iterator[Problem]:
         )
 
 
-def _warnings_of_training(spec: JobSpec, context: checks.CheckContext) -> Iterator[Problem]:
-    yield from checks.penalty_warnings(spec, context.training_samples)
+def _warnings_of_training(spec: JobSpec, context: CheckContext) -> Iterator[Problem]:
+    yield from penalty_warnings(spec, context.training_samples)
     if spec.regularize.l2 and spec.regularize.weight_decay:
         yield Problem(
             "/regularize",
@@ -269,7 +275,7 @@ def _warnings_of_training(spec: JobSpec, context: checks.CheckContext) -> Iterat
             "A smaller batch gives more steps.",
         )
     for index, check in enumerate(spec.train.sanity_checks):
-        if (reason := checks.why_sanity_check_skipped(spec, check)) is not None:
+        if (reason := why_sanity_check_skipped(spec, check)) is not None:
             yield Problem(
                 f"/train/sanity_checks/{index}", "sanity_check_skipped", f"{check} is skipped: {reason}", "Remove it."
             )

@@ -18,7 +18,7 @@ from trainkit.fit.loop.nonfinite import LossNotFiniteError
 from trainkit.nn.build import build_model
 from trainkit.nn.network import count_parameters
 from trainkit.spec import JobSpec, resolve
-from trainkit.spec.checks import why_sanity_check_skipped
+from trainkit.spec.checks.training import why_sanity_check_skipped
 from trainkit.spec.models import smaller_model
 from trainkit.spec.problems import SpecError
 

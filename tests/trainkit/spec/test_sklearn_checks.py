@@ -8,7 +8,7 @@ import pytest
 
 from trainkit.spec import DatasetFacts, JobSpec, SpecError, resolve
 from trainkit.spec.baselines import baselines
-from trainkit.spec.checks import MOST_SVM_SAMPLES
+from trainkit.spec.checks.sklearn_models import MOST_SVM_SAMPLES
 from trainkit.spec.estimate import estimate
 from trainkit.spec.facts import ColumnFacts
 from trainkit.spec.memory import next_spec

@@ -24,7 +24,7 @@ from trainkit.nn.init import initialize_
 from trainkit.nn.layers import build_head
 from trainkit.nn.network import Network, head_width, hidden_widths, output_layer
 from trainkit.spec import JobSpec
-from trainkit.spec.checks import kept_head_problem
+from trainkit.spec.checks.transfer import kept_head_problem
 from trainkit.spec.init import HeNormalInit
 from trainkit.spec.problems import Problem, SpecError
 
