@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy
 from hypothesis import settings
 
-from tests.support.promtool import find_promtool
+from tests.support.debian_package import find_program
 
 # Examples are the same in every run of `make test`, and no test is timed; `make soak` draws new ones.
 settings.register_profile("gate", deadline=None, derandomize=True)
@@ -147,7 +147,7 @@ def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture(scope="session")
 def promtool() -> str:
     """The path of Prometheus' own checker."""
-    found = find_promtool()
+    found = find_program("promtool", "prometheus", "usr/bin/promtool")
     if found is None:
         pytest.skip("promtool is not on PATH, and Debian's package of it cannot be had here")
     return found

@@ -125,7 +125,7 @@ def kill_under_load(proxy: ReverseProxy, apis: list[AttackedApi]) -> None:
     with apis[0]._served() as served:
         dataset = served.ready_dataset()
     accepted: dict[str, str] = {}
-    failures: list[int] = []
+    failures: list[str] = []
     killed = threading.Event()
 
     def submit_jobs(name: str) -> None:
@@ -139,13 +139,13 @@ def kill_under_load(proxy: ReverseProxy, apis: list[AttackedApi]) -> None:
                     try:
                         answer = client.post("/v1/jobs", json=body, headers={"Idempotency-Key": sent})
                     except httpx.HTTPError:
-                        failures.append(0)
+                        failures.append("connection")
                         continue
                     if answer.status_code == 201:
                         accepted[sent] = answer.json()["id"]
                         break
                     assert answer.status_code in (429, 502, 503, 504), answer.text
-                    failures.append(answer.status_code)
+                    failures.append(f"{answer.status_code} {answer.text[:80]}")
                     time.sleep(0.1)
                 else:
                     raise AssertionError(f"{sent} was never answered: {failures}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import shutil
 import ssl
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -18,12 +17,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.support.debian_package import find_program
 from tests.support.markdown import ROOT, fences_of
 from tests.support.stack import free_port, wait_for
 
 PAGE = "docs/how-to/deploy.md"
 ROOT_PATH = "/trainkit"
 TITLES = {"nginx": "nginx.conf", "caddy": "Caddyfile"}
+INSIDE = {"nginx": "usr/sbin/nginx", "caddy": "usr/bin/caddy"}
 NGINX = """
 daemon off;
 worker_processes 1;
@@ -79,9 +80,9 @@ def site_of(program: str, port: int, apis: Sequence[int], certificate: Path, log
 @contextmanager
 def reverse_proxy(program: str, folder: Path, apis: Sequence[int]) -> Iterator[ReverseProxy]:
     """Run the proxy; skips the test where it is not installed."""
-    path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
+    path = find_program(program, program, INSIDE[program])
     if path is None:
-        pytest.skip(f"no {program} on PATH (Debian: apt-get install {program})")
+        pytest.skip(f"{program} is not on PATH, and Debian's package of it cannot be had here")
     port, certificate, log = free_port(), folder / "localhost.pem", folder / "access.log"
     write_certificate(certificate)
     site = site_of(program, port, apis, certificate, log)
@@ -102,7 +103,7 @@ def reverse_proxy(program: str, folder: Path, apis: Sequence[int]) -> Iterator[R
         assert process.poll() is None, output.read_text()
         yield proxy
     finally:
-        process.terminate()
+        process.kill()  # asked to end, it would wait for streams
         process.wait(timeout=30)
 
 
