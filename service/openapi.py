@@ -87,6 +87,14 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string"},
         "required": True,
     },
+    "RateLimit": {
+        "description": "Requests that the key has left (`r`), and seconds until it has all of them again (`t`).",
+        "schema": {"type": "string"},
+    },
+    "RateLimit-Policy": {
+        "description": "Requests (`q`) that a key may send in so many seconds (`w`); absent where there is no limit.",
+        "schema": {"type": "string"},
+    },
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}},
     "WWW-Authenticate": {"description": "How to send the key.", "schema": {"type": "string"}, "required": True},
     "Location": {"description": "Address of what was created.", "schema": {"type": "string"}, "required": True},
@@ -326,6 +334,8 @@ def _response_headers(path: str, operation: dict[str, Any]) -> None:
         names = ["X-Request-Id"]
         names += ["Location"] if status in ("201", "302") else []
         names += ["WWW-Authenticate"] if status == "401" else []
+        if operation.get("security") and (status[0] in "23" or status == "429"):
+            names += ["RateLimit", "RateLimit-Policy"]
         names += ["Retry-After"] if status in ("409", "429", "503") else []
         names += ["ETag"] if cached and status in ("200", "304") else []
         if status == "201" and any(one["name"] == "idempotency-key" for one in operation.get("parameters", ())):

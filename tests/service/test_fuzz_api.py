@@ -104,6 +104,8 @@ def served(
                 "TRAINKIT_BROKER_URL": "memory://",
                 "TRAINKIT_PREDICT_SECONDS": "0.1",
                 "TRAINKIT_WEBHOOK_ALLOW": "127.0.0.1",
+                "TRAINKIT_MAX_REQUESTS_PER_MINUTE": "0",  # the soak sends more
+                "TRAINKIT_MAX_WRONG_KEYS_PER_MINUTE": "0",
             }
         )
     )
