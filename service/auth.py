@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.database import reading
 from service.errors import DATABASE_AWAY, BodyProblem, HttpProblem, answer, database_away
 from service.http_server.connections import address_of
-from service.keys.service import FORM, ExpiredKeyError, authenticate, touch
+from service.keys.service import FORM, ExpiredKeyError, authenticate, hash_of, touch
 from service.oidc import sign_in
 from service.oidc.provider import Provider, ProviderUnavailable
 from service.oidc.tokens import TokenExpired, TokenRefused, looks_like_jwt, verify
@@ -152,18 +152,21 @@ class Authentication:
 
     async def _ask(self, credential: Credential, client: tuple[str, int] | None) -> Identity:
         kind, secret = credential
-        if kind == "session":
-            return await to_thread.run_sync(self._ask_session, secret)
-        if self._provider is not None and looks_like_jwt(secret):
+        if kind == "bearer" and self._provider is not None and looks_like_jwt(secret):
             # whoever waits for the provider must not keep waiting who comes with a key
             return await to_thread.run_sync(self._ask_token, self._provider, secret, limiter=self._token_threads)
-        if FORM.fullmatch(secret) is None:
+        if kind == "bearer" and FORM.fullmatch(secret) is None:
             raise unauthorized("key_malformed")
-        await self._wrong_keys.check(address_of(client), secret)
+        await self._wrong_keys.check(
+            address_of(client), users.hash_token(secret) if kind == "session" else hash_of(secret)
+        )
         try:
+            if kind == "session":
+                return await to_thread.run_sync(self._ask_session, secret)
             return await to_thread.run_sync(self._ask_key, secret, client[0] if client else None)
-        except HttpProblem:
-            self._wrong_keys.count(address_of(client))
+        except HttpProblem as problem:
+            if problem.status == 401:
+                self._wrong_keys.count(address_of(client))
             raise
 
     def _ask_key(self, key: str, address: str | None) -> Identity:

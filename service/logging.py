@@ -63,7 +63,7 @@ def set_up(settings: Settings, level: int | str = logging.INFO) -> None:
 
 def secrets_of(settings: Settings) -> tuple[str, ...]:
     """What must never be read in a log, though no pattern knows it."""
-    found = [settings.metrics_token]
+    found = [settings.metrics_token, settings.oidc_client_secret]
     for url in (settings.database_url, settings.broker_url):
         try:
             found.append(make_url(url).password)

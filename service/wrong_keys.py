@@ -1,7 +1,7 @@
-"""A limit on guessing: how often one address, and all together, may present a key that turns out to be wrong.
+"""A limit on guessing: how often one address, and all together, may present a key or a session that turns out to be wrong.
 
-Each guess costs a read of the database in a thread. Beyond the limit a key is looked for among the hashes of all keys in
-use, which are read anew at most every REREAD_SECONDS: a wrong key then costs nothing, and a right one is let in whoever
+Each guess costs a read of the database in a thread. Beyond the limit it is looked for among the hashes of all keys
+and sessions in use, which are read anew at most every REREAD_SECONDS: a wrong key then costs nothing, and a right one is let in whoever
 guesses from the same address.
 """
 
@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.database import reading
 from service.errors import HttpProblem
-from service.keys.service import hash_of, hashes_in_use
+from service.keys.service import hashes_in_use
 from service.rate_limits import RateLimiter
+from service.users.service import session_hashes_in_use
 
 ALL_ADDRESSES = 20
 """So many times the limit of one address is that of all together."""
@@ -34,13 +35,16 @@ class WrongKeys:
         self._hashes: frozenset[str] = frozenset()
         self._read_at = -math.inf
 
-    async def check(self, address: str, key: str) -> None:
-        """Raise a 429 problem where too many wrong keys came from the address, or in all, unless this key is in use."""
+    async def check(self, address: str, digest: str) -> None:
+        """Raise a 429 problem where too many wrong keys came from the address, or in all, unless this one is in use.
+
+        `digest` is what the database holds of the key or of the session's token.
+        """
         if not self._per_minute:
             return
         rates = (self._rates.look(name, most) for name, most in self._buckets(address))
         wait = max(rate.retry_after if not rate.allowed else 0 for rate in rates)
-        if wait and hash_of(key) not in await self._hashes_in_use():
+        if wait and digest not in await self._hashes_in_use():
             raise too_many_wrong_keys(wait)
 
     def check_address(self, address: str) -> None:
@@ -66,7 +70,7 @@ class WrongKeys:
 
     def _read(self) -> frozenset[str]:
         with reading(self._sessions) as session:
-            return hashes_in_use(session)
+            return hashes_in_use(session) | session_hashes_in_use(session)
 
 
 def too_many_wrong_keys(wait: int) -> HttpProblem:

@@ -12,14 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import httpx
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
 
 from service.oidc.config import OidcConfig, is_safe_url
+
+if TYPE_CHECKING:
+    from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+    SigningKey = RSAKey | ECKey | OKPKey
 
 log = logging.getLogger(__name__)
 CONNECT_SECONDS, TOTAL_SECONDS = 3.0, 5.0
@@ -29,7 +32,6 @@ KEEP_SECONDS = 3600.0
 RETRY_SECONDS = 30.0
 """How often at most the provider is asked because of an unknown key, or again after it did not answer."""
 MAX_KEYS = 100
-SigningKey = RSAKey | ECKey | OKPKey
 
 
 class ProviderUnavailable(Exception):  # noqa: N818 - the problem's name
@@ -192,6 +194,10 @@ def _metadata_of(document: Mapping[str, Any], issuer: str) -> Metadata:
 
 def _keys_of(document: Mapping[str, Any]) -> dict[str | None, SigningKey]:
     """Return the public signing keys by their id; what is another kind of key is left out."""
+    # 9 MB of memory, for installations with a sign-in only
+    from joserfc.errors import JoseError
+    from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
+
     found = document.get("keys")
     if not isinstance(found, list):
         raise ProviderUnavailable("the provider's keys are no JWK set")

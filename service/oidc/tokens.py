@@ -8,10 +8,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from joserfc import jwt
-from joserfc.errors import ExpiredTokenError, JoseError
-from joserfc.jws import JWSRegistry
-
 from service.oidc.config import OidcConfig
 from service.oidc.provider import Provider
 from service.users.service import Claims
@@ -44,6 +40,11 @@ def looks_like_jwt(text: str) -> bool:
 
 def verify(provider: Provider, token: str, audience: str, nonce: str | None = None) -> Claims:
     """Verify a token and return what it says. Raises TokenRefused, or ProviderUnavailable while keys are needed."""
+    # 9 MB of memory, for installations with a sign-in only
+    from joserfc import jwt
+    from joserfc.errors import JoseError
+    from joserfc.jws import JWSRegistry
+
     config = provider.config
     header, unverified = _parts(token)
     # asked before any key: whatever others issue costs the provider nothing
@@ -82,6 +83,9 @@ def _parts(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 def _checked(
     claims: Mapping[str, Any], issuer: str, audience: str, nonce: str | None, client_id: str
 ) -> Mapping[str, Any]:
+    from joserfc import jwt
+    from joserfc.errors import ExpiredTokenError, JoseError
+
     options: dict[str, Any] = {
         "iss": {"essential": True, "value": issuer},
         "aud": {"essential": True, "value": audience},

@@ -112,6 +112,11 @@ def browser_session(session: Session, token_hash: str) -> Row[User, datetime] | 
     return session.execute(alive).one_or_none()
 
 
+def session_hashes(session: Session) -> Sequence[str]:
+    """Return the hash of every browser session that has not ended."""
+    return session.scalars(select(BrowserSession.token_hash).where(BrowserSession.expires_at > db_now())).all()
+
+
 def end_browser_session(session: Session, token_hash: str) -> None:
     """Delete a browser session."""
     session.execute(delete(BrowserSession).where(BrowserSession.token_hash == token_hash))

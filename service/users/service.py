@@ -146,6 +146,11 @@ def end_session(session: Session, token: str) -> None:
     repository.end_browser_session(session, hash_token(token))
 
 
+def session_hashes_in_use(session: Session) -> frozenset[str]:
+    """Return what the database keeps of every browser session that has not ended."""
+    return frozenset(repository.session_hashes(session))
+
+
 def hash_token(token: str) -> str:
     """Return what the database keeps of a session's token: it is random and long."""
     return hashlib.sha256(token.encode()).hexdigest()

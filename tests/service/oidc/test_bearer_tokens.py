@@ -109,6 +109,7 @@ def forged(provider: RunningProvider) -> dict[str, str]:
         return f"{text}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
 
     attacker_key = jwk.RSAKey.generate_key(2048)
+    brought = attacker_key.as_dict(private=False)
     signed = provider.sign(right)
     head, body, signature = signed.split(".")
     return {
@@ -118,9 +119,7 @@ def forged(provider: RunningProvider) -> dict[str, str]:
         "HS256 with the public key as JSON": confused(json.dumps(public).encode()),
         "HS256 with the public key as PEM": confused(jwk.RSAKey.import_key(public).as_pem()),
         "another key under the right id": jwt.encode({"alg": "RS256", **header}, right, attacker_key),
-        "another key that it brings": jwt.encode(
-            {"alg": "RS256", "jwk": attacker_key.as_dict(private=False)}, right, attacker_key
-        ),
+        "another key that it brings": jwt.encode({"alg": "RS256", "jwk": brought}, right, attacker_key),
         "another key by address": jwt.encode({"alg": "RS256", "jku": "http://127.0.0.1:9/jwks"}, right, attacker_key),
         "changed claims": f"{head}.{encoded({**right, 'groups': ['platform']})}.{signature}",
         "cut signature": signed[:-8],

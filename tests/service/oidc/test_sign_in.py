@@ -232,3 +232,15 @@ def test_while_the_provider_is_away_keys_work_and_a_sign_in_waits(service: Serve
     assert_problem(answer, 503, "sign_in_unavailable")
     assert answer.headers["retry-after"] == "30"
     assert service.client.get("/v1/jobs").status_code == 200
+
+
+def test_guessed_sessions_count_as_wrong_keys_and_a_right_one_is_let_in(
+    service: Served, provider: RunningProvider
+) -> None:
+    provider.set_user("ada", groups=["ml-team"])
+    signed_in, guesser = sign_in(service, provider, "ada"), browser(service)
+    for number in range(service.context.settings.max_wrong_keys_per_minute + 1):
+        guesser.cookies.set(SESSION_COOKIE, f"guess-{number}")
+        answer = guesser.get("/v1/me")
+    assert_problem(answer, 429, "too_many_wrong_keys")
+    assert signed_in.get("/v1/me").status_code == 200
