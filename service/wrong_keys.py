@@ -1,8 +1,8 @@
 """A limit on guessing: how often one address, and all together, may present a key or a session that turns out to be wrong.
 
-Each guess costs a read of the database in a thread. Beyond the limit it is looked for among the hashes of all keys
-and sessions in use, which are read anew at most every REREAD_SECONDS: a wrong key then costs nothing, and a right one is let in whoever
-guesses from the same address.
+Each guess costs a read of the database in a thread. Beyond the limit it is looked for among the hashes of all keys and
+sessions in use, which are read anew at most every REREAD_SECONDS: a wrong one then costs nothing, and a right one is let
+in whoever guesses from the same address.
 """
 
 from __future__ import annotations

@@ -12,7 +12,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TORCH = {"torch", "torchvision"}
 OURS = {"trainkit", "service", "worker", "client"}
-SLOW = TORCH | {"matplotlib", "pyarrow", "PIL", "sklearn", "threadpoolctl", "optuna", "onnx", "opentelemetry"}
+SLOW = TORCH | {
+    "joserfc",
+    "matplotlib",
+    "pyarrow",
+    "PIL",
+    "sklearn",
+    "threadpoolctl",
+    "optuna",
+    "onnx",
+    "opentelemetry",
+}
 SLOW |= {"obstore", "openpyxl", "zstandard", "httpx"}
 """Libraries that take long to import or that few processes need: a function may delay these, and nothing else."""
 SQL_FILES = {"repository.py", "tables.py", "database.py", "migrate.py"}
