@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Audited, Base, Json, UtcDateTime, partial_index
+from service.database import Audited, Base, Json, Name, UtcDateTime, partial_index
 from service.leases import Leased
 
 UNMEASURED = "prepared_key IS NOT NULL AND prepared_bytes = 0"
@@ -45,7 +45,7 @@ class DatasetVersion(Leased, Base):
     )
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    name: Mapped[str] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(Name)
     version: Mapped[int]
     kind: Mapped[str | None] = mapped_column(String(40))
     target: Mapped[str | None] = mapped_column(String(300))

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import JSON, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Audited, Base, Json, UtcDateTime
+from service.database import Audited, Base, Json, Name, UtcDateTime
 
 
 class Experiment(Base):
@@ -19,12 +19,13 @@ class Experiment(Base):
     __table_args__ = (
         Index("experiments_by_project", "project_id", "id"),
         Index("experiments_by_state", "state"),
+        Index("experiments_by_name", "project_id", "name", "id"),
     )
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     actor: Mapped[str] = mapped_column(String(64))
     """Who asked for it, in whose name its jobs are made and stopped."""
-    name: Mapped[str] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(Name)
     kind: Mapped[str] = mapped_column(String(20))
     labels: Mapped[dict[str, Any]] = mapped_column(Json)
     plan: Mapped[dict[str, Any]] = mapped_column(JSON)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -24,6 +25,7 @@ from service.jobs.tables import (
     Decision,
     IdempotencyKey,
     Job,
+    JobBestMetric,
     JobEvent,
     JobLabel,
     label_digest,
@@ -31,7 +33,7 @@ from service.jobs.tables import (
 from service.leases import Claim
 from service.listing.filters import Condition
 from service.listing.query import ListQuery, RowPage
-from service.listing.repository import cut, expressions, sorted_rows
+from service.listing.repository import cut, expression, expressions, keyed_rows, sorted_rows
 from service.models.tables import Model
 from service.projects.tables import Project
 from service.registry import service as registry
@@ -60,7 +62,9 @@ def summary(session: Session, job_id: str) -> Row[Any]:
     return session.execute(columns.where(Job.id == job_id)).one()
 
 
-ID_CONDITIONS = frozenset({"state", "label", "dataset", "updated_at"})
+RANGES = {"name": Job.name, "started_at": Job.started_at, "finished_at": Job.finished_at}
+"""Filters by a range of an index, which finds the ids without the rows."""
+ID_CONDITIONS = frozenset({"state", "label", "dataset", "updated_at", "metric", *RANGES})
 """Filters of jobs that are not plain conditions of a column."""
 
 
@@ -89,6 +93,7 @@ def updated_since(session: Session, project_id: str, at: datetime) -> Sequence[s
 def listed_ids(session: Session, project_id: str, query: ListQuery) -> Sequence[str]:
     """Return the ids of a page, one more than `limit`."""
     of_job = expressions(one for one in query.conditions if one.filter not in ID_CONDITIONS)
+    of_job += _in_ranges(project_id, query)
     datasets = _named_datasets(session, project_id, query)
     if datasets is not None:
         if not datasets:
@@ -98,12 +103,14 @@ def listed_ids(session: Session, project_id: str, query: ListQuery) -> Sequence[
     states: tuple[str, ...] = next((one.value for one in query.conditions if one.filter == "state"), ())
     labels = [label_digest(one.key or "", one.value[0]) for one in query.conditions if one.filter == "label"]
     if query.sort.column is not Job.id:
-        statement = select(Job.id).where(Job.project_id == project_id, *of_job, *expressions(changed))
-        statement = statement.where(Job.state.in_(states)) if states else statement
+        of_job += expressions(changed)
+        of_job += [Job.state.in_(states)] if states else []
         for digest in labels:
             labelled = (JobLabel.project_id == project_id, JobLabel.digest == digest, JobLabel.job_id == Job.id)
-            statement = statement.where(select(JobLabel.job_id).where(*labelled).exists())
-        return sorted_rows(session, query, statement)
+            of_job.append(select(JobLabel.job_id).where(*labelled).exists())
+        if query.sort.key is not None:
+            return _by_metric(session, project_id, query, query.sort.key, of_job)
+        return sorted_rows(session, query, select(Job.id).where(Job.project_id == project_id, *of_job))
     column, statement = _ids(project_id, labels, of_job, states)
     if query.after is not None:
         statement = statement.where(column < query.after.id if query.descending else column > query.after.id)
@@ -115,6 +122,45 @@ def listed_ids(session: Session, project_id: str, query: ListQuery) -> Sequence[
         found = found.order_by(Job.updated_at.desc()).limit(EVERY_ROW)
         ids = _first(session, query, column, statement.where(column.in_(select(found.subquery()))), states)
     return ids
+
+
+def _in_ranges(project_id: str, query: ListQuery) -> list[ColumnElement[bool]]:
+    """Return the conditions that an index of its own finds, each as "is one of these ids".
+
+    The order and the limit keep the database from reading rows instead.
+    """
+    found = []
+    for name, column in RANGES.items():
+        conditions = [one for one in query.conditions if one.filter == name]
+        if not conditions:
+            continue
+        if all(one.operator == "in" for one in conditions):
+            found += expressions(conditions)
+            continue
+        ids = select(Job.id).where(Job.project_id == project_id, column.is_not(None), *expressions(conditions))
+        found.append(Job.id.in_(select(ids.order_by(column).limit(EVERY_ROW).subquery())))
+    for one in query.conditions:
+        if one.filter == "metric":
+            of_metric = (JobBestMetric.project_id == project_id, JobBestMetric.name == one.key)
+            condition = expression(replace(one, column=JobBestMetric.value, key=None))
+            ids = select(JobBestMetric.job_id).where(*of_metric, condition).order_by(JobBestMetric.value)
+            found.append(Job.id.in_(select(ids.limit(EVERY_ROW).subquery())))
+    return found
+
+
+def _by_metric(
+    session: Session, project_id: str, query: ListQuery, metric: str, of_job: Sequence[ColumnElement[bool]]
+) -> Sequence[str]:
+    """Return the ids of a page in the order of a best metric; jobs without it come last."""
+    of_metric = (JobBestMetric.project_id == project_id, JobBestMetric.name == metric)
+    with_key = select(JobBestMetric.job_id).where(*of_metric)
+    if of_job:
+        with_key = with_key.join(Job, Job.id == JobBestMetric.job_id).where(*of_job)
+    has_metric = (
+        select(JobBestMetric.job_id).where(JobBestMetric.job_id == Job.id, JobBestMetric.name == metric).exists()
+    )
+    without = select(Job.id).where(Job.project_id == project_id, ~has_metric, *of_job)
+    return keyed_rows(session, query, (with_key, JobBestMetric.value, JobBestMetric.job_id), (without, Job.id))
 
 
 def _named_datasets(session: Session, project_id: str, query: ListQuery) -> list[str] | None:

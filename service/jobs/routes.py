@@ -23,7 +23,15 @@ from service.jobs.list_stream import LastEventId, follow, parse_event_id, read_r
 from service.jobs.schemas import ForkIn, JobOut, JobPatch, JobRow, ResumeIn, StopIn, job_columns, job_out, job_row
 from service.jobs.states import ENDED, State
 from service.jobs.tables import Job
-from service.listing.filters import ChoiceFilter, CreatedFilter, ExactFilter, LabelFilter, TextFilter, TimeFilter
+from service.listing.filters import (
+    ChoiceFilter,
+    CreatedFilter,
+    ExactFilter,
+    LabelFilter,
+    MetricFilter,
+    TextFilter,
+    TimeFilter,
+)
 from service.listing.query import MAX_LIMIT, Fields, ListOf, ListQuery, SortField, json_response
 from service.load_shedding import leave_work
 from service.pagination import NOT_MODIFIED, Page
@@ -49,7 +57,9 @@ JOBS = ListOf(
         SortField("created_at", Job.id),
         SortField("name", Job.name),
         SortField("updated_at", Job.updated_at, "time"),
+        SortField("started_at", Job.started_at, "time", nullable=True),
         SortField("finished_at", Job.finished_at, "time", nullable=True),
+        SortField("metrics.best.", Job.metrics_best, "number", nullable=True),
     ],
     filters=[
         ChoiceFilter("state", Job.state, choices=get_args(State)),
@@ -63,6 +73,7 @@ JOBS = ListOf(
             max_length=MAX_REFERENCE,
         ),
         LabelFilter(column=Job.labels),
+        MetricFilter(column=Job.metrics_best),
         CreatedFilter(column=Job.created_at, ids=Job.id, prefix="job"),
         TimeFilter("started_at", Job.started_at),
         TimeFilter("finished_at", Job.finished_at),

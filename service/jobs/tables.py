@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Double, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Audited, Base, Json, UtcDateTime, partial_index
+from service.database import Audited, Base, Json, Name, UtcDateTime, partial_index
 from service.leases import Leased
 
 UNCOMPACTED = "compacted_seq < next_seq - 1"
@@ -44,6 +44,8 @@ class Job(Leased, Base):
         Index("jobs_by_dataset", "dataset_id", "id"),
         Index("jobs_by_project_state", "project_id", "state", "id"),
         Index("jobs_by_update", "project_id", "updated_at", "id"),
+        Index("jobs_by_name", "project_id", "name", "id"),
+        partial_index("jobs_by_start", "project_id", "started_at", "id", where="started_at IS NOT NULL"),
         # of jobs that have ended `next_seq` stands still: what all logs hold is summed without the rows
         partial_index("jobs_by_end", "project_id", "finished_at", "id", "next_seq", where="finished_at IS NOT NULL"),
         partial_index("jobs_by_group", "project_id", "group_name", "id", where="group_name IS NOT NULL"),
@@ -54,7 +56,7 @@ class Job(Leased, Base):
     )
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    name: Mapped[str] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(Name)
     labels: Mapped[dict[str, Any]] = mapped_column(Json)
     group_name: Mapped[str | None] = mapped_column(String(200))
     """The spec's `group`: jobs of the project with the same one are compared. `group` is a reserved word of SQL."""
@@ -119,6 +121,17 @@ class JobLabel(Base):
 def label_digest(key: str, value: str) -> str:
     """Return the digest of a label; keys have no NUL."""
     return hashlib.sha256(f"{key}\0{value}".encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+class JobBestMetric(Base):
+    """One of a job's `metrics_best`, by which lists are sorted and filtered."""
+
+    __tablename__ = "job_best_metrics"
+    __table_args__ = (Index("job_best_metrics_by_value", "project_id", "name", "value", "job_id"),)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    value: Mapped[float] = mapped_column(Double)
 
 
 class JobEvent(Base):

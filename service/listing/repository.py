@@ -51,19 +51,39 @@ def sorted_rows(session: Session, query: ListQuery, statement: Select[Any]) -> l
             statement = statement.where(_beyond(key, after.id, query.descending))
         return list(session.scalars(statement.order_by(_directed(key, query.descending)).limit(most)))
     column: Any = query.sort.column if query.sort.key is None else json_number(query.sort.column, query.sort.key)
+    if not query.sort.nullable:
+        return keyed_rows(session, query, (statement, column, key))
+    without = (statement.where(column.is_(None)), key)
+    return keyed_rows(session, query, (statement.where(column.is_not(None)), column, key), without)
+
+
+def keyed_rows(
+    session: Session,
+    query: ListQuery,
+    with_key: tuple[Select[Any], Any, Any],
+    without: tuple[Select[Any], Any] | None = None,
+) -> list[Any]:
+    """Return the rows from the place to begin at on, one more than the limit.
+
+    Args:
+        with_key: the statement of rows with a sort key, the column of it, and that of the id.
+        without: the statement of those without, and the column of the id.
+    """
+    after, most, descending = query.after, query.limit + 1, query.descending
     rows: list[Any] = []
     if after is None or after.value is not None:
-        with_key = statement.where(column.is_not(None)) if query.sort.nullable else statement
+        statement, column, key = with_key
         if after is not None:
             place = tuple_(literal(after.value, column.type), literal(after.id, key.type))
-            with_key = with_key.where(_beyond(tuple_(column, key), place, query.descending))
-        order = (_directed(column, query.descending), _directed(key, query.descending))
-        rows += session.scalars(with_key.order_by(*order).limit(most))
-    if query.sort.nullable and len(rows) < most:
-        without = statement.where(column.is_(None))
+            statement = statement.where(_beyond(tuple_(column, key), place, descending))
+        rows += session.scalars(
+            statement.order_by(_directed(column, descending), _directed(key, descending)).limit(most)
+        )
+    if without is not None and len(rows) < most:
+        statement, key = without
         if after is not None and after.value is None:
-            without = without.where(_beyond(key, after.id, query.descending))
-        rows += session.scalars(without.order_by(_directed(key, query.descending)).limit(most - len(rows)))
+            statement = statement.where(_beyond(key, after.id, descending))
+        rows += session.scalars(statement.order_by(_directed(key, descending)).limit(most - len(rows)))
     return rows
 
 

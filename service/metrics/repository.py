@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from math import isfinite
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ from sqlalchemy.orm import Session
 from service.database import db_now
 from service.jobs.repository import holds
 from service.jobs.states import ENDED
-from service.jobs.tables import UNCOMPACTED, Decision, Job
+from service.jobs.tables import UNCOMPACTED, Decision, Job, JobBestMetric
 from service.leases import Claim, StaleFence
 from service.metrics.chunks import Columns, encode_columns
 from service.metrics.tables import MetricChunk, MetricSuperseded
@@ -55,7 +55,7 @@ def append_chunk(session: Session, claim: Claim, columns: Columns, best: dict[st
     count = len(columns.index)
     last = newest(columns)
     known = session.execute(
-        select(Job.metrics_last, Job.metrics_best).where(*holds(claim)).with_for_update()
+        select(Job.metrics_last, Job.metrics_best, Job.project_id).where(*holds(claim)).with_for_update()
     ).one_or_none()
     if known is None:
         raise StaleFence(claim.id)
@@ -71,6 +71,7 @@ def append_chunk(session: Session, claim: Claim, columns: Columns, best: dict[st
         .returning(Job.next_seq)
         .execution_options(synchronize_session=False)
     ).scalar_one()
+    write_best(session, known[2], claim.id, known[1], {**known[1], **best})
     first = following - count
     session.execute(
         insert(MetricChunk).values(
@@ -82,6 +83,23 @@ def append_chunk(session: Session, claim: Claim, columns: Columns, best: dict[st
         )
     )
     return first
+
+
+def write_best(
+    session: Session, project_id: str, job_id: str, before: Mapping[str, float], after: Mapping[str, float]
+) -> None:
+    """Keep the best metrics of a locked job where lists find them."""
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    if not changed:
+        return
+    session.execute(delete(JobBestMetric).where(JobBestMetric.job_id == job_id, JobBestMetric.name.in_(changed)))
+    rows = [
+        {"job_id": job_id, "name": name, "project_id": project_id, "value": after[name]}
+        for name in changed
+        if name in after
+    ]
+    if rows:
+        session.execute(insert(JobBestMetric), rows)
 
 
 def best_so_far(session: Session, job_id: str) -> dict[str, float]:

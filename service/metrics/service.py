@@ -113,6 +113,7 @@ def supersede_after(session: Session, claim: Claim, metric_seq: int) -> None:
         live = piece.columns.at_places(np.flatnonzero(~piece.superseded))
         best = _best(best, _extremes(live))
         latest |= repository.newest(live)
+    repository.write_best(session, job.project_id, claim.id, job.metrics_best, best)
     jobs.update_job(session, claim.id, metrics_best=best, metrics_last=latest)
 
 

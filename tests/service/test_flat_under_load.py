@@ -87,6 +87,8 @@ def operations(service: Served, job: str, keys: Iterator[int]) -> Iterator[tuple
         "sort=finished_at",
     )
     filters += ("created_after=2090-01-01T00:00:00Z", f"fields={','.join(JOBS.row.model_fields)}")
+    filters += ("sort=name", "sort=-name", "name=none*", "started_after=2090-01-01T00:00:00Z")
+    filters += ("sort=-metrics.best.val_loss", "sort=metrics.best.none", "metric.val_loss>=1e9")
     for query in ("", *filters):
         yield f"GET jobs?{query}", get(f"/v1/jobs?limit=10&{query}")
     parts = ("", "/metrics?after=5", "/metrics/series?names=val_loss", "/events", "/logs", "/decisions", "/attempts")
@@ -102,7 +104,7 @@ def operations(service: Served, job: str, keys: Iterator[int]) -> Iterator[tuple
     yield "workers", read(workers.alive)
     yield "has_received", read(lambda session: datasets.has_blob(session, "p", "0" * 64))
     yield "due deliveries", read(lambda session: [webhooks.due(session, one, 10, ()) for one in due(session)])
-    yield "inference request", read(lambda session: inference_requests.get(session, "inf_none"))
+    yield "inference request", read(lambda session: inference_requests.progress(session, "inf_none"))
     for task in TASKS:
         if task.name not in ONCE_IN_TEN_MINUTES:
             yield f"housekeeping {task.name}", lambda run=task.run: run(service.context)

@@ -681,3 +681,39 @@ def test_keys_with_scopes_get_the_role_that_includes_them(database_url: str) -> 
         assert session.get_one(Experiment, "exp_1").actor == "key:admin000"
         assert session.get_one(Project, "p").archived_at is None
     engine.dispose()
+
+
+def test_migration_0028_keeps_the_best_metrics_where_lists_find_them(database_url: str) -> None:
+    upgrade(database_url, "0024")
+    engine = make_engine(database_url)
+    old = MetaData()
+    old.reflect(engine)
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    at = {"created_at": now, "updated_at": now}
+    dataset = {"id": "ds_1", "project_id": "p", "name": "d", "version": 1, "state": "ready", "fence": 1}
+    counts = dict.fromkeys(("attempts", "interruptions", "priority"), 0)
+    numbers = {"max_attempts": 3, "next_seq": 1, "next_event_seq": 1, "next_decision_seq": 1, "fence": 1}
+    job = {"project_id": "p", "name": "j", "dataset_id": "ds_1", "queue": "train", "spec": {}, "state": "queued"}
+    job |= {**counts, **numbers, "labels": {}, "metrics_last": {}, **at}
+    best = {"job_1": {"val_loss": 0.1, "val_accuracy": 1}, "job_2": {}, "job_3": {"val_loss": 1e-300, "odd": None}}
+    with engine.begin() as connection:
+        connection.execute(old.tables["projects"].insert(), {"id": "p", "name": "p", "created_at": now})
+        connection.execute(old.tables["datasets"].insert(), {**dataset, "interruptions": 0, "bytes": 9, **at})
+        for name, metrics_best in best.items():
+            connection.execute(old.tables["jobs"].insert(), {**job, "id": name, "metrics_best": metrics_best})
+    engine.dispose()
+    upgrade(database_url)
+    engine = make_engine(database_url)
+    new = MetaData()
+    new.reflect(engine)
+    with engine.connect() as connection:
+        found = {
+            (row.job_id, row.name, row.project_id, row.value)
+            for row in connection.execute(new.tables["job_best_metrics"].select())
+        }
+    assert found == {
+        ("job_1", "val_loss", "p", 0.1),
+        ("job_1", "val_accuracy", "p", 1.0),
+        ("job_3", "val_loss", "p", 1e-300),
+    }
+    engine.dispose()

@@ -19,7 +19,17 @@ from tests.support.api import Served, record_checkpoint, row
 
 BATCH = 1000
 ENDED = ("succeeded", "succeeded", "succeeded", "failed", "cancelled")
-PARTS = ("job_events", "attempts", "checkpoints", "artifacts", "metric_chunks", "log_chunks", "decisions", "models")
+PARTS: tuple[str, ...] = (
+    "job_events",
+    "attempts",
+    "checkpoints",
+    "artifacts",
+    "metric_chunks",
+    "log_chunks",
+    "decisions",
+    "models",
+)
+PARTS += ("job_best_metrics",)
 """Tables whose rows of the copied job are copied with it."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.jobs.routes import JOBS
-from tests.support.api import Served, assert_problem, row
+from tests.support.api import Served, assert_problem, resume_elsewhere, row
 
 pytestmark = pytest.mark.postgresql
 LISTS = ("jobs", "datasets", "models", "experiments", "uploads", "webhooks", "keys", "workers", "projects")
@@ -187,3 +187,58 @@ def test_a_strangers_jobs_are_in_no_list(service: Served, submit: Callable[..., 
     for query in ("", "name=a", "sort=name", "group=g", "label.team=vision", f"dataset={dataset}"):
         assert stranger.get(f"/v1/jobs?{query}").json()["data"] == []
     assert stranger.get("/v1/jobs?dataset=digits").status_code == 422
+
+
+def train(service: Served, submit: Callable[..., str], name: str, *accuracies: float) -> str:
+    job = submit(name)
+    claimed = service.claim()
+    for step, value in enumerate(accuracies, 1):
+        service.append(claimed, row("accuracy", value, step))
+    service.finish(claimed)
+    return job
+
+
+def test_jobs_are_sorted_and_filtered_by_their_best_metrics(service: Served, submit: Callable[..., str]) -> None:
+    train(service, submit, "good", 0.5, 0.9, 0.7)
+    train(service, submit, "best", 0.95)
+    train(service, submit, "poor", 0.1, 0.2)
+    train(service, submit, "equal", 0.9)
+    train(service, submit, "none")
+    descending, ascending = ["best", "equal", "good", "poor", "none"], ["poor", "good", "equal", "best", "none"]
+    for limit in (1, 2, 3, 50):
+        found = pages(service, f"limit={limit}&sort=-metrics.best.val_accuracy&fields=name")
+        assert [one["name"] for one in found] == descending
+        found = pages(service, f"limit={limit}&sort=metrics.best.val_accuracy&fields=name")
+        assert [one["name"] for one in found] == ascending
+    assert names(service, "metric.val_accuracy>=0.9&sort=name") == ["best", "equal", "good"]
+    assert names(service, "metric.val_accuracy>0.9") == ["best"]
+    assert names(service, "metric.val_accuracy<0.9&metric.val_accuracy>0.15") == ["poor"]
+    assert names(service, "metric.val_accuracy=0.95") == ["best"]
+    assert names(service, "metric.val_accuracy%3E%3D0.9&name=*o*&state=succeeded&sort=-metrics.best.val_accuracy") == [
+        "good"
+    ]
+    assert names(service, "metric.unknown>0") == []
+    assert names(service, "sort=-metrics.best.unknown&limit=2") == ["none", "equal"]
+    stranger = service.client_for("other")
+    assert stranger.get("/v1/jobs?metric.val_accuracy>=0.9").json()["data"] == []
+
+
+def test_a_best_metric_of_steps_that_were_run_again_is_forgotten(service: Served, submit: Callable[..., str]) -> None:
+    submit("a")
+    claimed = service.claim()
+    service.append(claimed, row("accuracy", 0.5), row("accuracy", 0.9, 2), row("r2", 0.1, 2))
+    assert names(service, "metric.val_accuracy>=0.9") == names(service, "metric.val_r2=0.1") == ["a"]
+    resume_elsewhere(service, claimed, 1)
+    assert names(service, "metric.val_accuracy>=0.9") == names(service, "metric.val_r2=0.1") == []
+    assert names(service, "metric.val_accuracy=0.5") == ["a"]
+
+
+def test_models_are_found_by_their_metrics(service: Served, submit: Callable[..., str]) -> None:
+    train(service, submit, "a", 0.5)
+    for query, count in (
+        ("metric.accuracy>=0.9", 1),
+        ("metric.accuracy>0.9", 0),
+        ("metric.none>0", 0),
+        ("bytes>=10", 1),
+    ):
+        assert len(service.client.get(f"/v1/models?{query}&sort=-metrics.accuracy").json()["data"]) == count
