@@ -74,6 +74,7 @@ MEANINGS = {
     401: "No key, or one that is malformed, not valid (unknown or revoked) or expired: `code` says which.",
     403: "The role does not allow it.",
     404: "It does not exist, or belongs to another project.",
+    412: "What the request is about is not as `If-Match` says, or the protocol has another version; nothing was changed.",
     409: "What the request is about is in another state; nothing was changed.",
     413: "The body is beyond its limit (`limit_bytes`), or the project beyond its quota.",
     422: "The request breaks its schema or a rule: `errors` says where and what to do.",
@@ -375,6 +376,8 @@ def _statuses(path: str, method: str) -> list[int]:
         statuses += [410, 412, 423, 460]
     if method != "get":
         statuses.append(409)
+    if (path, method) == ("/v1/jobs/{job_id}", "patch"):
+        statuses.append(412)
     if path.startswith("/v1") and path.endswith(KEPT_FOR_A_TIME):
         statuses.append(410)
     if path.endswith(("/report", "preview.png", "/diagnosis", "/diagnosis/{index}.png", "/comparison")):

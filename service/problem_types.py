@@ -551,7 +551,10 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
         "`detail` names the state.",
     ),
     "changed_meanwhile": _type(
-        409, "Changed meanwhile", "Another request has just changed the same thing.", "Read it again, then decide."
+        (409, 412),
+        "Changed meanwhile",
+        "Another request has just changed the same thing.",
+        "Read it again, then decide.",
     ),
     "not_ready": _type(
         409, "Not ready", "It is not ready yet.", "Try again after `Retry-After` seconds, if it is given."

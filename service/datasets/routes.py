@@ -149,7 +149,7 @@ async def upload_dataset(
         stored = await to_thread.run_sync(service.register_stored, context, who, expected, metadata)
         if stored is not None:
             response.headers.update({"Location": f"/v1/datasets/{stored.id}", "Connection": "close"})
-            return dataset_out(stored)
+            return await to_thread.run_sync(_out, context, stored)
     return await _receive(context, who, request.stream(), size, metadata, content_digest, response)
 
 
@@ -172,7 +172,7 @@ def post_source(response: Response, who: Writer, context: Service, source: Sourc
     metadata = service.DatasetMetadata(source.name or "", source.kind, source.target, None, read_options)
     dataset = service.register_source(context, who, source.uri, metadata)
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"
-    return dataset_out(dataset)
+    return _out(context, dataset)
 
 
 class FormRoute(SessionRoute):
@@ -228,6 +228,12 @@ async def _chunks(file: UploadFile) -> AsyncIterator[bytes]:
         yield chunk
 
 
+def _out(context: Context, dataset: DatasetVersion) -> DatasetOut:
+    """The dataset with its aliases: a file that was sent before is the version that it was then."""
+    with reading(context.sessions) as session:
+        return dataset_out(dataset, names.aliases_of(session, [dataset.id])[dataset.id])
+
+
 async def _receive(
     context: Context,
     who: Principal,
@@ -253,7 +259,7 @@ async def _receive(
     finally:
         receiver.discard()
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"
-    return dataset_out(dataset)
+    return await to_thread.run_sync(_out, context, dataset)
 
 
 DATASETS = ListOf(
@@ -299,7 +305,7 @@ def reread_dataset(
     """The bytes need not be sent again. Where the last version of the name was read like this, it is returned."""
     dataset = service.reread(context, who, reference, options.changes)
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"
-    return dataset_out(dataset)
+    return _out(context, dataset)
 
 
 @router.get(

@@ -95,6 +95,7 @@ Wait = Annotated[
         description="Seconds to wait for an answer with another ETag than those of `If-None-Match`; 304 when none has come.",
     ),
 ]
+IfMatch = Annotated[str | None, Header(max_length=4000, description="ETag of the job as the client has seen it.")]
 IfNoneMatch = Annotated[str | None, Header(max_length=4000, description="ETags of answers that the client has.")]
 
 
@@ -193,8 +194,17 @@ async def get_job(
 
 
 @router.patch("/{job_id}", response_model=JobOut, summary="Change a job's name, labels or notes")
-def update_job(job_id: str, who: Writer, session: WriteSession, body: JobPatch) -> JobOut:
-    """In any state. The events tell what was changed by whom, before and after; `spec` stays as it was submitted."""
+def update_job(job_id: str, who: Writer, session: WriteSession, body: JobPatch, if_match: IfMatch = None) -> JobOut:
+    """In any state. The events tell what was changed by whom, before and after; `spec` stays as it was submitted.
+
+    With `If-Match` only while the job is as that answer showed it. Progress and metrics of a running job count as well.
+    """
+    if if_match is not None:
+        job = service.find_locked(session, who, job_id)
+        tag = tagged(json_response(out(session, job), None)).headers["etag"]
+        if not tag_matches(if_match, tag):
+            detail = f"The job is not as {if_match[:80]} shows it any more; nothing was changed. Read it again."
+            raise HttpProblem(412, "changed_meanwhile", detail, headers={"ETag": tag})
     return out(session, edit(session, who, job_id, body))
 
 

@@ -66,17 +66,30 @@ def newest(session: Session, project_id: str, resource: Resource[T], name: str) 
     return found
 
 
-def alias_in_force(
-    session: Session, project_id: str, resource: Resource[Any], name: str, alias: str
-) -> AliasAssignment | None:
-    """Return what the alias of the name means now."""
-    statement = select(AliasAssignment).where(
+def by_alias(session: Session, project_id: str, resource: Resource[T], name: str, alias: str) -> T | None:
+    """Return what the alias of the name means now, in one statement: it may move meanwhile."""
+    table: Any = resource.table
+    statement = select(table).join(AliasAssignment, AliasAssignment.target_id == table.id)
+    statement = statement.where(table.project_id == project_id, *_in_force(project_id, resource, name, alias))
+    found: T | None = session.scalars(statement).one_or_none()
+    return found
+
+
+def _in_force(project_id: str, resource: Resource[Any], name: str, alias: str) -> tuple[ColumnElement[bool], ...]:
+    return (
         AliasAssignment.project_id == project_id,
         AliasAssignment.resource == resource.kind,
         AliasAssignment.name == name,
         AliasAssignment.alias == alias,
         AliasAssignment.ended_at.is_(None),
     )
+
+
+def alias_in_force(
+    session: Session, project_id: str, resource: Resource[Any], name: str, alias: str
+) -> AliasAssignment | None:
+    """Return the assignment of the alias of the name."""
+    statement = select(AliasAssignment).where(*_in_force(project_id, resource, name, alias))
     return session.scalars(statement.execution_options(populate_existing=True)).one_or_none()
 
 

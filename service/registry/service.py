@@ -73,10 +73,7 @@ def find(session: Session, project_id: str, resource: Resource[T], reference: st
 
 def _by_name(session: Session, project_id: str, resource: Resource[T], named: Reference) -> T | None:
     if named.alias is not None:
-        assignment = repository.alias_in_force(session, project_id, resource, named.name, named.alias)
-        if assignment is None:
-            return None
-        return repository.by_id(session, project_id, resource, assignment.target_id)
+        return repository.by_alias(session, project_id, resource, named.name, named.alias)
     if named.version is not None:
         return repository.by_version(session, project_id, resource, named.name, named.version)
     return repository.newest(session, project_id, resource, named.name)

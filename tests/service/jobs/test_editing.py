@@ -75,6 +75,21 @@ def test_jobs_made_of_an_edited_one_are_called_like_it(service: Served) -> None:
         assert (copied["name"], copied["labels"]) == ("new", {"y": "2"})
 
 
+def test_an_edit_may_depend_on_what_was_seen(service: Served) -> None:
+    job = service.submit(name="n")
+    path = f"/v1/jobs/{job}"
+    seen = service.client.get(path).headers["etag"]
+    first = service.client.patch(path, json={"notes": "a"}, headers={"If-Match": seen})
+    assert (first.status_code, first.json()["notes"]) == (200, "a")
+    late = service.client.patch(path, json={"notes": "b"}, headers={"If-Match": seen})
+    assert_problem(late, 412, "changed_meanwhile")
+    assert service.job(job)["notes"] == "a"
+    assert service.client.patch(path, json={"notes": "b"}, headers={"If-Match": "*"}).status_code == 200
+    now = service.client.get(path).headers["etag"]
+    assert late.headers["etag"] != now
+    assert service.client.patch(path, json={"notes": "c"}, headers={"If-Match": f'"x", {now}'}).json()["notes"] == "c"
+
+
 def test_what_cannot_be_edited_is_refused(service: Served) -> None:
     job = service.submit()
     for patch in ({"group": "g"}, {"state": "queued"}, {"nmae": "x"}, {"name": 3}, {"name": "x" * 201}, []):

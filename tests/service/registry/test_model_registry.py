@@ -207,6 +207,10 @@ def test_the_same_aliases_name_versions_of_datasets(service: Served) -> None:
     client = service.client
     assert client.put("/v1/datasets/digits:1/aliases/frozen").json()["target"] == first
     assert client.get("/v1/datasets/digits@frozen").json()["aliases"] == ["frozen"]
+    assert client.post("/v1/datasets/digits:1:reread", json={}).json()["version"] == 3, "not the last version"
+    assert client.put("/v1/datasets/digits:3/aliases/read").status_code == 200
+    again = client.post("/v1/datasets/digits:3:reread", json={}).json()
+    assert (again["version"], again["aliases"]) == (3, ["read"])
     problem = assert_problem(client.delete("/v1/datasets/digits@frozen"), 409, "aliased")
     assert f"DELETE /v1/datasets/{first}/aliases/frozen" in problem["detail"]
     assert_problem(client.delete("/v1/datasets/digits@frozen?force=true"), 409, "aliased")
