@@ -30,7 +30,7 @@ import psutil
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, make_url
 
-from benchmarks.open_loop import Generated, capacity, drive, quantile, raw_request
+from benchmarks.open_loop import Answers, Generated, capacity, drive, health_beside, quantile, raw_request
 from benchmarks.service import api, databases
 from service.app import create_app
 from service.asgi import SWITCH_SECONDS
@@ -49,6 +49,7 @@ LOCK_SECONDS = 20.0
 OVERLOAD_SECONDS = 60.0
 TIMES_CAPACITY = 10
 RECOVERY_SECONDS = 5.0
+LIST_CLIENTS, LIST_SECONDS = 4, 5.0
 ONE_HOUR = 3600.0
 
 
@@ -342,6 +343,8 @@ class Overload:
     growth_bytes: int
     lost: int
     """Jobs that were accepted and are not there."""
+    beside_lists: Answers
+    """Health while LIST_CLIENTS clients list 200 jobs each."""
 
 
 def overload(folder: Path, database: str, url: str, seconds: float) -> Overload:
@@ -370,7 +373,8 @@ def overload(folder: Path, database: str, url: str, seconds: float) -> Overload:
         for number, body in enumerate(answers.bodies):
             if number % max(1, len(answers.bodies) // 200) == 0:
                 lost += client.get(f"/v1/jobs/{json.loads(body)['id']}").status_code != 200
-    found = Overload(before, after, generated, growth, lost)
+        lists = health_beside(port, raw_request("GET", "/v1/jobs?limit=200", key), LIST_CLIENTS, LIST_SECONDS)
+    found = Overload(before, after, generated, growth, lost, lists)
     ok, refused = (200, 201), (429, 503)
     others = {status: len(times) for status, times in answers.seconds.items() if status not in (*ok, *refused)}
     print(
@@ -382,7 +386,9 @@ def overload(folder: Path, database: str, url: str, seconds: float) -> Overload:
         f"max {health.quantile(1, 200) * 1000:.0f} ms, {health.count(200)} answered, {health.broken} broken; "
         f"memory {growth / 2**20:+.0f} MiB; {lost} lost; {after:.0f} requests/s in the {took:.0f} s after it; "
         f"the generator took {generated.processor_seconds / generated.wall_seconds:.2f} of a core, "
-        f"its longest turn {generated.longest_turn * 1000:.0f} ms",
+        f"its longest turn {generated.longest_turn * 1000:.0f} ms\n"
+        f"beside {LIST_CLIENTS} clients that list 200 jobs: health p50 {lists.quantile(0.5, 200) * 1000:.0f}, "
+        f"max {lists.quantile(1, 200) * 1000:.0f} ms",
         flush=True,
     )
     shutil.rmtree(environment_home, ignore_errors=True)

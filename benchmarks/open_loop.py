@@ -246,12 +246,23 @@ def _header(head: bytes, name: bytes) -> bytes | None:
     return bytes(head[at : end if end >= 0 else len(head)]).strip()
 
 
+def _health() -> _Source:
+    return _Source([raw_request("GET", "/healthz", "none")], HEALTH_CONNECTIONS, 1 / HEALTH_SECONDS)
+
+
+def health_beside(port: int, request: bytes, clients: int, seconds: float) -> Answers:
+    """Ask for health while so many clients send the same request, each as soon as it has its answer."""
+    health = _health()
+    _Generator(port, [health, _Source([request], clients)]).run(seconds)
+    return health.answers
+
+
 def drive(
     port: int, requests: Sequence[bytes], a_second: float, seconds: float, connections: int = MAX_CONNECTIONS
 ) -> Generated:
     """Send `requests`, one after another and again from the first, at that rate, and ask for health meanwhile."""
     load = _Source(requests, connections, a_second)
-    health = _Source([raw_request("GET", "/healthz", "none")], HEALTH_CONNECTIONS, 1 / HEALTH_SECONDS)
+    health = _health()
     begin, used = time.monotonic(), time.process_time()
     longest = _Generator(port, [health, load]).run(seconds)
     return Generated(

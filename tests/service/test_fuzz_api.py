@@ -171,7 +171,7 @@ def ask(served: Served, known: dict[str, str]) -> Callable[[Case], None]:
 
     def send(case: Case) -> None:
         fields = case.body if case.media_type == "multipart/form-data" and isinstance(case.body, dict) else {}
-        if any(isinstance(value, str) and not value for value in fields.values()):
+        if any(value in ("", [], {}) for value in fields.values()):
             return  # an empty field of a form is one that was left out, whatever its values are
         use_known(case, known)
         if isinstance(case.body, dict) and case.path.startswith("/v1/projects"):

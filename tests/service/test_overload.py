@@ -55,5 +55,6 @@ def test_ten_times_the_capacity_for_a_minute(urls: tuple[Path, dict[str, str]], 
     assert answers.quantile(0.99, 200, 201) < 2.0
     assert health.quantile(0.99, 200) < 0.100
     assert (set(health.seconds), health.broken, health.unsent) == ({200}, 0, 0)
+    assert found.beside_lists.quantile(0.99, 200) < 0.100
     assert found.growth_bytes < 100 * 2**20
     assert found.recovered > 0.8 * found.capacity
