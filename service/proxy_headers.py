@@ -58,6 +58,16 @@ class TrustedProxies:
                 break
         return client
 
+    def prefix(self, peer: str, headers: Headers) -> str:
+        """Return the path that the peer, a trusted proxy, serves the API below; empty where it names none, or a wrong one."""
+        given = next((value for name, value in headers if name == b"x-forwarded-prefix"), b"")
+        if not given or peer not in self:
+            return ""
+        try:
+            return checked_root_path(given.decode("latin-1").strip())
+        except ValueError:
+            return ""
+
 
 class ProxyHeaders:
     """The outermost middleware. `root_path` is the operator's; without it `X-Forwarded-Prefix` of a trusted proxy counts.
@@ -73,10 +83,9 @@ class ProxyHeaders:
             await self.app(scope, receive, send)
             return
         scope = {**scope, "state": {**scope.get("state", {})}}
-        root_path = self._root_path
         peer = (scope.get("client") or ("", 0))[0]
+        root_path = self._root_path or self._trusted.prefix(peer, scope["headers"])
         if peer in self._trusted:
-            root_path = root_path or _prefix(scope["headers"])
             self._apply(scope, peer)
         scope["state"]["root_path"] = root_path
         if root_path:
@@ -132,14 +141,6 @@ def checked_root_path(given: str) -> str:
     if path.split("/")[1] in RESERVED:
         raise ValueError(f"TRAINKIT_ROOT_PATH is {given!r}; the service has a path of that name. Choose another.")
     return path
-
-
-def _prefix(headers: Headers) -> str:
-    given = next((value for name, value in headers if name == b"x-forwarded-prefix"), b"").decode("latin-1").strip()
-    try:
-        return checked_root_path(given)
-    except ValueError:
-        return ""
 
 
 def _last(headers: Headers, name: bytes) -> bytes:

@@ -231,7 +231,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._wire_bytes = self._body_bytes = 0
         if self.parser.get_http_version() not in ("1.0", "1.1"):
             self._stop(HttpProblem(400, "bad_http", "This is not a valid HTTP/1.1 request: another version."))
-        path = without_root_path(self.url.partition(b"?")[0].decode("latin-1"), self.table.limits.root_path)
+        path = without_root_path(self.url.partition(b"?")[0].decode("latin-1"), self._root_path())
         is_health = path in HEALTH_PATHS
         if self._restriction is not None and not is_health:
             self._stop(self._restriction)
@@ -270,7 +270,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._answered_early = True
         self._deadline = time.monotonic() + LINGER_SECONDS  # for what there is of a body
         request_id = request_id_of({"headers": self.headers})
-        self.transport.write(problem_response(problem, self.table.limits.root_path, request_id, keep_alive=True))
+        self.transport.write(problem_response(problem, self._root_path(), request_id, keep_alive=True))
         return True
 
     def on_body(self, body: bytes) -> None:
@@ -323,6 +323,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refuse(HttpProblem(400, "bad_http", msg))
 
+    def _root_path(self) -> str:
+        """Return the path below which this client reaches the service."""
+        limits = self.table.limits
+        return limits.root_path or (limits.trusted.prefix(self.client[0], self.headers or ()) if self.client else "")
+
     def _stop(self, problem: HttpProblem) -> None:
         """Refuse from within a callback of the parser. Raises RequestRefusedError."""
         self._refuse(problem)
@@ -344,7 +349,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._send_and_close(problem)
 
     def _send_and_close(self, problem: HttpProblem) -> None:
-        self.transport.write(problem_response(problem, self.table.limits.root_path))
+        self.transport.write(problem_response(problem, self._root_path()))
         # as in `close_gently`
         if self.transport.can_write_eof():
             self.transport.write_eof()

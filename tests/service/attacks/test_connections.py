@@ -268,7 +268,6 @@ def test_behind_a_proxy_each_client_has_its_own_limit_of_connections(start_api: 
         TRAINKIT_MAX_CONNECTIONS_PER_ADDRESS="20",  # more than the new ones that no head was read of yet
         TRAINKIT_REQUEST_HEAD_SECONDS="30",
         TRAINKIT_BODY_IDLE_SECONDS="30",
-        TRAINKIT_ROOT_PATH="/trainkit",
         TRAINKIT_CORS_ORIGINS="https://app.example.com",
     )
     key = api.key()
@@ -277,13 +276,14 @@ def test_behind_a_proxy_each_client_has_its_own_limit_of_connections(start_api: 
         return request("PUT", DATASET, key, b"x" * 1000, BYTES, X_Forwarded_For=client)[:-1]
 
     def status(client: str, path: str = "/v1/jobs") -> int:
-        return api.send(request("GET", path, key, X_Forwarded_For=client)).status
+        return api.send(request("GET", path, key, X_Forwarded_For=client, X_Forwarded_Prefix="/trainkit")).status
 
     with opened(api, 20, half("198.51.100.1")) as first, opened(api, 20, half("2001:db8:1:2::1")) as second:
         # one client has all of its connections; whatever it writes before its address, the proxy adds that at the end
         wait_for(lambda: status("198.51.100.1") == 429, what="the limit of the client")
         for same in ("1.2.3.4, 198.51.100.1", "198.51.100.2, 127.0.0.1, 198.51.100.1", "198.51.100.1:443"):
-            answer = api.send(request("GET", "/v1/jobs", key, X_Forwarded_For=same))
+            headers = {"X_Forwarded_For": same, "X_Forwarded_Prefix": "/trainkit"}
+            answer = api.send(request("GET", "/v1/jobs", key, **headers))
             assert_refused(answer, 429, "too_many_connections")
             assert answer.document["type"] == "/trainkit/docs/errors#too_many_connections"
             assert answer.headers["vary"] == "Origin"
