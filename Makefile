@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo up test coverage lint docs bench soak sbom audit clean
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 setup: $(READY) ## .venv with the pinned packages (about 5 GB with torch; 2 to 4 minutes, once)
 
@@ -71,6 +71,10 @@ bench: setup ## ratios against peers, measured in the same run (benchmarks/)
 soak: setup ## long runs that `make test` leaves out
 	@$(BIN)/python -m pytest tests -m soak --all-databases --hypothesis-profile=soak
 	@$(BIN)/python -m pytest tests --ignore tests/e2e -m "not soak" --all-databases --hypothesis-profile=soak -n 4 --dist loadfile
+
+.PHONY: api-release
+api-release: setup ## take the present OpenAPI document as the released one, which later changes must not break
+	@$(BIN)/python -m tests.support.api_changes --release
 
 sbom: setup ## what is installed, as CycloneDX JSON from the lock files (sbom.json)
 	@$(BIN)/python -m supply_chain.sbom --output sbom.json && echo sbom.json

@@ -94,8 +94,9 @@ def _camel(name: str) -> str:
 
 def _name_containers(schema: dict[str, Any], name: str, schemas: Schemas) -> None:
     """Make the lists and mappings among the forms of `schema` components; those of its own values first."""
-    if isinstance(values := schema.get("additionalProperties"), dict):
-        _name_containers(values, f"{name}Value", schemas)
+    for form in (schema, *schema.get("anyOf", []), *schema.get("oneOf", [])):
+        if isinstance(values := form.get("additionalProperties"), dict):
+            _name_containers(values, f"{name}Value", schemas)
     for key in ("anyOf", "oneOf"):
         forms = schema.get(key, [])
         if sum(form != {"type": "null"} for form in forms) < 2:

@@ -1,0 +1,1 @@
+package jakarta.annotation; public @interface Nullable {}

