@@ -123,6 +123,11 @@ class _Comparison:
                 yield from self.schema(*((first, match) if way == "request" else (match, first)), way, place)
 
     def key(self, schema: Schema) -> str:
+        if "$ref" in schema and (whole := _resolved(schema, {**self.old, **self.new})).get("type") not in (
+            None,
+            "object",
+        ):
+            schema = whole  # a list that was given a name is still a list
         return str(schema.get("$ref") or schema.get("format") or schema.get("type") or sorted(schema))
 
     def shown(self, schema: Schema) -> str:

@@ -69,7 +69,15 @@ def client_tools() -> ClientTools:
 
 def _install(folder: Path) -> None:
     run(sys.executable, "-m", "venv", folder / "venv")
-    pip = [folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", "--require-hashes", "--no-compile"]
+    pip: list[str | Path] = [
+        folder / "venv" / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--require-hashes",
+        "--no-compile",
+    ]
     run(*pip, "-r", TOOLS / "requirements.lock")
     tools = ClientTools(folder)
     for name in ("package.json", "package-lock.json"):
