@@ -112,6 +112,10 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string", "pattern": "^mdl_"},
         "required": True,
     },
+    "Preference-Applied": {
+        "description": "`wait=SECONDS`: the answer has waited as `Prefer` asked for.",
+        "schema": {"type": "string", "pattern": "^wait=[0-9]+$"},
+    },
     "Tus-Resumable": {"description": "Version of the protocol.", "schema": {"type": "string", "const": "1.0.0"}},
     "Upload-Offset": {"description": "Bytes that are stored.", "schema": {"type": "integer", "minimum": 0}},
     "Upload-Length": {
@@ -341,6 +345,8 @@ def _response_headers(path: str, operation: dict[str, Any]) -> None:
         names += ["ETag"] if cached and status in ("200", "304") else []
         if status == "201" and any(one["name"] == "idempotency-key" for one in operation.get("parameters", ())):
             names.append("Idempotency-Replayed")
+        if status == "201" and any(one["name"] == "prefer" for one in operation.get("parameters", ())):
+            names.append("Preference-Applied")
         if status == "200" and path.endswith(("/predict", "/evaluate", "/download")):
             names.append("Trainkit-Model")
         if tus:
