@@ -23,6 +23,9 @@ from trainkit.version import __version__
 
 log = logging.getLogger(__name__)
 CURRENT_CACHE_SECONDS = 2.0
+CHEAP_SECONDS = 0.05
+"""A query that takes longer is asked for less often, as many times as it takes longer: with a long queue too the gauges
+take a fortieth of the time of one processor."""
 TOTAL_CACHE_SECONDS = 60.0
 MAX_WAIT_SECONDS = 3.0
 """How long a scrape waits for the database; Prometheus itself gives up after 10 s."""
@@ -54,13 +57,13 @@ class StateGauges(Collector):
         return [*self._state(True, empty)]
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the cached counts, queried again when they are older than CURRENT_CACHE_SECONDS."""
+        """Yield the cached counts, queried again when they are old."""
         found = self._latest()
         yield from self._state(found is not None, found)
 
     def _latest(self) -> CurrentCounts | None:
         with self._lock:
-            if time.monotonic() - self._queried_at < CURRENT_CACHE_SECONDS:
+            if time.monotonic() - self._queried_at < self._kept_seconds():
                 return self._current
             if self._query is None or not self._query.is_alive():
                 # in a thread: however long the database takes, the scrape is answered
@@ -69,6 +72,11 @@ class StateGauges(Collector):
             query = self._query
         query.join(MAX_WAIT_SECONDS)
         return None if query.is_alive() else self._current
+
+    def _kept_seconds(self) -> float:
+        """For how long the current counts are believed; a database that did not answer is asked again soon."""
+        cost = max(1.0, self._query_seconds / CHEAP_SECONDS) if self._current is not None else 1.0
+        return CURRENT_CACHE_SECONDS * cost
 
     def _refresh(self) -> None:
         started = time.monotonic()

@@ -330,3 +330,23 @@ def test_scrapes_share_a_query(migrated_url: str, monkeypatch: pytest.MonkeyPatc
     with session_factory(engine)() as session:
         assert total_counts(session).points == 0
     engine.dispose()
+
+
+def test_counts_that_take_long_are_counted_less_often(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gauges, "CURRENT_CACHE_SECONDS", 0.01)
+    monkeypatch.setattr(gauges, "CHEAP_SECONDS", 0.0001)
+    queries = []
+    engine = make_engine(migrated_url)
+    collector = StateGauges(session_factory(engine))
+
+    def count_slowly(session: Any) -> Any:
+        queries.append(1)
+        time.sleep(0.2)
+        return current_counts(session)
+
+    monkeypatch.setattr(gauges, "current_counts", count_slowly)
+    for _ in range(5):
+        list(collector.collect())
+        time.sleep(0.02)
+    assert queries == [1], "0.2 s are two thousand times as long: the counts are kept for 20 s"
+    engine.dispose()
