@@ -114,7 +114,8 @@ def test_what_is_kept_counts_as_what_is_uploaded(service: Served) -> None:
         session.add(Checkpoint(**CHECKPOINT, id="ckpt_1", job_id=job, storage_key="x", bytes=150, created_at=now))
         session.add(Artifact(job_id=job, name="p", storage_key="y", media_type="z", bytes=50, created_at=now))
         model = {"name": "m", "kind": "mlp", "storage_key": "models/x", "manifest": {}, "metrics": {}}
-        session.add(Model(**model, id="mdl_1", project_id=who.project_id, job_id=job, bytes=199, created_at=now))
+        times = {"created_at": now, "updated_at": now}
+        session.add(Model(**model, **times, id="mdl_1", project_id=who.project_id, job_id=job, bytes=199))
     over = service.client.put("/v1/datasets?name=b", content=b"b" * 2).json()
     assert over["code"] == "quota_exceeded"
     for shown in (
