@@ -93,7 +93,7 @@ def update_webhook(
 
 @router.delete("/{webhook_id}", status_code=204, summary="Delete a webhook with its deliveries")
 def delete_webhook(webhook_id: str, who: Writer, context: Service, session: WriteSession) -> None:
-    service.delete_deliveries(context.sessions, who, webhook_id)
+    service.delete_deliveries(context, who, webhook_id)
     service.delete(session, who, webhook_id)
 
 

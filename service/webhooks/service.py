@@ -122,17 +122,17 @@ def change(session: Session, context: Context, who: Principal, webhook_id: str, 
     return webhook
 
 
-def delete_deliveries(sessions: sessionmaker[Session], who: Principal, webhook_id: str) -> None:
+def delete_deliveries(context: Context, who: Principal, webhook_id: str) -> None:
     """Disable a webhook that is to be deleted, and delete its deliveries, in many short transactions.
 
     Deleted with it by cascade, a hundred thousand would keep every other writer waiting. Raises a 404 problem.
     """
-    with sessions.begin() as session:
+    with context.sessions.begin() as session:
         webhook = _locked(session, who, webhook_id)
         webhook.active, webhook.disabled_reason = False, "a client deletes it"
     deleted = DELETED_AT_ONCE
     while deleted == DELETED_AT_ONCE:
-        with sessions.begin() as session:
+        with context.sessions.begin() as session:
             deleted = repository.delete_some_deliveries(session, webhook_id, DELETED_AT_ONCE)
         time.sleep(YIELD_SECONDS)  # as in `in_short_transactions`
 

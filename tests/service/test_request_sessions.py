@@ -47,18 +47,20 @@ from tests.support.api import Served
 SERVICE = Path(__file__).parents[2] / "service"
 SESSION_OPENERS = {
     "audit/routes.py": {"export_audit_log"},
-    "datasets/routes.py": {"_prepared_key"},
+    "datasets/routes.py": {"_out", "_prepared_key"},
     "diagnosis/routes.py": {"diagnosis_input"},
     "experiments/routes.py": {"create_experiment"},
-    "health/routes.py": {"readyz"},
+    "health/routes.py": {"get_readiness"},
+    "jobs/routes.py": {"get_job.read", "list_jobs.read"},
     "logs/routes.py": {"_query", "_whole"},
     "metrics/export_routes.py": {"find_download"},
-    "metrics/plot_routes.py": {"get_plot"},
+    "metrics/plot_routes.py": {"get_job_plot"},
     "metrics/routes.py": {"_query"},
     "metrics/stream.py": {"opening", "follow"},
-    "recommendations/routes.py": {"get_recommendation", "get_scorecard"},
-    "recommendations/submit_routes.py": {"create_job"},
-    "specs/routes.py": {"init_report.check"},
+    "oidc/routes.py": {"_begin_session"},
+    "recommendations/routes.py": {"get_diagnosis_scorecard", "get_job_recommendation"},
+    "recommendations/submit_routes.py": {"create_job.read", "create_job.submit"},
+    "specs/routes.py": {"create_init_report.check"},
 }
 """Functions of routes that open sessions themselves; docs/explanation/architecture.md says why."""
 
