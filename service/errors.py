@@ -35,6 +35,7 @@ TITLES = {
     403: "The key may not do this",
     404: "Not found",
     405: "Method not allowed",
+    406: "Not acceptable",
     408: "Too slow",
     409: "Conflict",
     410: "Gone",

@@ -320,6 +320,11 @@ def _conditional(method: str, operation: dict[str, Any]) -> None:
     if method != "get" or "application/json" not in success.get("content", {}):
         return
     operation["responses"].setdefault("304", {"description": "The client has this answer: nothing has changed."})
+    if set(success["content"]) == {"application/json"}:
+        operation["responses"]["406"] = {
+            "description": "`Accept` names other types than JSON only.",
+            "content": {MEDIA_TYPE: {"schema": {"$ref": REFERENCE.format(model=ProblemDocument.__name__)}}},
+        }
     parameters = operation.setdefault("parameters", [])
     known = next((one for one in parameters if one["name"] == "if-none-match"), None)
     if known is None:

@@ -83,6 +83,7 @@ ProblemCode = Literal[
     "no_samples",
     "not_a_file",
     "not_a_number",
+    "not_acceptable",
     "not_checked_yet",
     "not_comparable",
     "not_finite",
@@ -371,6 +372,12 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
         "Encoded body",
         "Bodies are not decompressed.",
         "Send it without `Content-Encoding`; a dataset may be a .gz or .zip file.",
+    ),
+    "not_acceptable": _type(
+        406,
+        "Not acceptable",
+        "The operation answers in JSON, and `Accept` names other types only.",
+        "Send `Accept: application/json`, or leave it out.",
     ),
     "unsupported_media_type": _type(
         415,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,9 @@ async def check_request(request: Request) -> None:
     route = request.scope.get("route")
     if not isinstance(route, APIRoute):
         return
+    if _is_json_only(route) and not accepts_json(request.headers.get("accept")):
+        detail = f"The answer is application/json, and Accept is {request.headers['accept'][:80]!r}."
+        raise HttpProblem(406, "not_acceptable", detail)
     known, listing = _query_names(route)
     errors = [
         {
@@ -33,6 +37,24 @@ async def check_request(request: Request) -> None:
     if errors:
         detail = "; ".join(str(error["message"]) for error in errors[:3])
         raise HttpProblem(422, "invalid_request", f"{detail[:1].upper()}{detail[1:]}.", errors=errors)
+
+
+def accepts_json(accept: str | None) -> bool:
+    """Whether the header allows JSON; it does when it is left out. Weights above 0 are alike."""
+    if accept is None or not accept.strip():
+        return True
+    for part in accept.split(","):
+        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        refused = any(re.fullmatch(r"q\s*=\s*0(\.0*)?", one) for one in parameters)
+        if not refused and (kind in ("*/*", "application/*", "application/json") or kind.endswith("+json")):
+            return True
+    return False
+
+
+def _is_json_only(route: APIRoute) -> bool:
+    """Whether the route only reads, and answers in JSON alone."""
+    contents = route.responses.get(200, {}).get("content", {})
+    return route.methods == {"GET"} and route.response_model is not None and not set(contents) - {"application/json"}
 
 
 def _hint(name: str, known: frozenset[str]) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy import update
 
 from service.conditional_requests import tag_matches
 from service.jobs.tables import Job
-from tests.support.api import Served, row
+from tests.support.api import Served, assert_problem, row
 
 pytestmark = pytest.mark.postgresql
 
@@ -155,3 +155,19 @@ def test_a_long_poll_of_a_job_sees_its_phase(service: Served) -> None:
 def test_a_wait_out_of_bounds_is_refused(service: Served, wait: str) -> None:
     for path in ("/v1/jobs", f"/v1/jobs/{service.submit()}"):
         assert service.client.get(f"{path}?wait={wait}").status_code == 422
+
+
+def test_a_get_of_json_is_refused_to_who_takes_none(service: Served) -> None:
+    job = service.submit()
+    for path in ("/v1/jobs", f"/v1/jobs/{job}", "/v1/datasets", "/v1/catalog"):
+        for accept in (
+            "application/json",
+            "*/*",
+            "application/*;q=0.1",
+            "text/html, */*;q=0.5",
+            "application/hal+json",
+            "",
+        ):
+            assert service.client.get(path, headers={"Accept": accept}).status_code == 200, (path, accept)
+        for accept in ("text/csv", "image/*, text/html", "application/json;q=0"):
+            assert_problem(service.client.get(path, headers={"Accept": accept}), 406, "not_acceptable")
