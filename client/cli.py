@@ -26,6 +26,8 @@ key_app = typer.Typer(help="API keys.", no_args_is_help=True)
 app.add_typer(key_app, name="key")
 audit_app = typer.Typer(help="The audit log.", no_args_is_help=True)
 app.add_typer(audit_app, name="audit")
+secrets_app = typer.Typer(help="Secrets in the database.", no_args_is_help=True)
+app.add_typer(secrets_app, name="secrets")
 
 
 def print_version(requested: bool) -> None:
@@ -154,6 +156,12 @@ def export_audit_log(
 ) -> None:
     """Print all entries as JSON Lines, oldest first."""
     commands.replace_this_process(commands.audit_command("export", "--after", str(after)), _environment(home))
+
+
+@secrets_app.command("rotate")
+def rotate_secrets(home: HomeOption = None) -> None:
+    """Encrypt all stored secrets with the first key of TRAINKIT_SECRET_KEY; the others may be dropped afterwards."""
+    commands.replace_this_process(commands.secrets_command("rotate"), _environment(home))
 
 
 def _environment(home: Path | None) -> dict[str, str]:

@@ -73,6 +73,11 @@ def audit_command(action: str, *options: str) -> list[str]:
     return [*module("service.audit"), action, *options]
 
 
+def secrets_command(action: str) -> list[str]:
+    """Encrypt stored secrets anew."""
+    return [*module("service.secrets"), action]
+
+
 def module(name: str) -> list[str]:
     """Run a module with this interpreter."""
     return [sys.executable, "-m", name]

@@ -34,7 +34,7 @@ EXIT_MISSING_PART = 6
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """`<home>/`: trainkit.db, api-key, broker-password, storage/, scratch/, run/, logs/, lock; for its owner alone."""
+    """`<home>/`: database, keys, broker-password, storage/, scratch/, run/, logs/, lock; for its owner alone."""
 
     folder: Path
 
@@ -79,7 +79,7 @@ class Home:
 
     def _tighten(self) -> None:
         """Take from others the files that earlier versions made readable; their folders are closed already."""
-        for pattern in ("trainkit.db*", "api-key", "lock", "broker-password", "logs/*", "run/*"):
+        for pattern in ("trainkit.db*", "api-key", "lock", "broker-password", "secret-key", "logs/*", "run/*"):
             for path in self.folder.glob(pattern):
                 found = path.lstat()
                 if stat.S_ISREG(found.st_mode) and stat.S_IMODE(found.st_mode) & 0o077:

@@ -68,6 +68,7 @@ from service.request_audit import AuditRequests
 from service.request_checks import check_request
 from service.request_headers import RequestHeaders, host_pattern
 from service.request_sessions import RequestSessions
+from service.secret_box import SecretBox
 from service.security_headers import SecurityHeaders
 from service.sessions import session_factory
 from service.settings import Settings
@@ -155,6 +156,7 @@ def api_router() -> APIRouter:
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service with its own engine, storage and doorbell."""
     settings = settings or Settings.from_env()
+    SecretBox(settings)  # like a wrong key of secrets
     TargetPolicy(settings.webhook_allow)  # a wrong entry is told now, not to the first who makes a webhook
     oidc = OidcConfig.of(settings)
     provider = Provider(oidc) if oidc is not None else None

@@ -215,6 +215,22 @@ def truncate_wal(engine: Engine) -> bool:
     return not busy
 
 
+def scrub(engine: Engine) -> None:
+    """Write the tables anew, so that no file of the database keeps what was overwritten."""
+    connection = engine.raw_connection()
+    try:
+        if engine.dialect.name == "sqlite":
+            connection.cursor().execute("VACUUM")
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        else:
+            connection.rollback()
+            connection.driver_connection.autocommit = True  # type: ignore[union-attr]
+            connection.cursor().execute("VACUUM FULL webhooks")
+            connection.driver_connection.autocommit = False  # type: ignore[union-attr]
+    finally:
+        connection.close()
+
+
 def _size(path: str) -> int:
     try:
         return Path(path).stat().st_size

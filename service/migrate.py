@@ -10,10 +10,14 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, event, text
 
-from service.database import make_engine
+from service.database import make_engine, scrub
 from service.private_files import keep_files_private
+from service.secret_box import SecretBox
+from service.sessions import session_factory
 from service.settings import Settings
+from service.webhooks.stored_secrets import encrypt_all
 
+log = logging.getLogger(__name__)
 LOCK = 0x7472_6169_6E  # "train": the advisory lock that lets one migration run at a time on PostgreSQL
 SCRIPTS = Path(__file__).parents[1] / "migrations"
 
@@ -39,6 +43,16 @@ def upgrade(url: str, revision: str = "head") -> None:
     engine.dispose()
 
 
+def encrypt_secrets(settings: Settings) -> None:
+    """Encrypt what earlier versions stored as it was, where there is a key."""
+    engine, box = make_engine(settings.database_url), SecretBox(settings)
+    if not box.can_encrypt:
+        log.warning("no key for secrets: set TRAINKIT_SECRET_KEY, then run `trainkit secrets rotate`")
+    elif encrypt_all(session_factory(engine), box).changed:
+        scrub(engine)
+    engine.dispose()
+
+
 def _config(connection: Connection) -> Config:
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS))
@@ -51,6 +65,7 @@ def main() -> int:
     settings = Settings.from_env()
     keep_files_private(settings)
     upgrade(settings.database_url)
+    encrypt_secrets(settings)
     print("The database is up to date.")
     return 0
 

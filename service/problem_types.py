@@ -79,6 +79,7 @@ ProblemCode = Literal[
     "no_name",
     "no_plot",
     "no_prediction_worker",
+    "no_secret_key",
     "no_project",
     "no_samples",
     "not_a_file",
@@ -696,6 +697,12 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
         "Database unavailable",
         "The database does not answer; nothing was changed.",
         "Try again after `Retry-After`.",
+    ),
+    "no_secret_key": _type(
+        503,
+        "No key for secrets",
+        "The service has no key to encrypt a secret with, so it stores none.",
+        "An operator sets `TRAINKIT_SECRET_KEY` and starts the API and the workers again.",
     ),
     "no_prediction_worker": _type(
         503,

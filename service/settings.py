@@ -82,6 +82,10 @@ class Settings:
     """Issuer of the OpenID Connect provider that people sign in with, such as `https://login.example.org`; empty: none."""
     oidc_client_id: str | None = None
     """Id of this service at the provider."""
+    secret_keys: tuple[str, ...] = ()
+    """Keys, separated by `,`, of the secrets in the database: each the base64 of 32 bytes. The first one encrypts."""
+    secret_key_file: Path | None = None
+    """File with these keys, one a line; empty: `secret-key` in the home, which is created where the database is SQLite."""
     oidc_client_secret: str | None = None
     """Its secret there; empty: a public client, which PKCE alone protects."""
     oidc_audience: str | None = None
@@ -201,6 +205,8 @@ class Settings:
             max_wrong_keys_per_minute=int(env.get("TRAINKIT_MAX_WRONG_KEYS_PER_MINUTE", "60")),
             oidc_issuer=env.get("TRAINKIT_OIDC_ISSUER") or None,
             oidc_client_id=env.get("TRAINKIT_OIDC_CLIENT_ID") or None,
+            secret_keys=tuple(key.strip() for key in env.get("TRAINKIT_SECRET_KEY", "").split(",") if key.strip()),
+            secret_key_file=Path(env["TRAINKIT_SECRET_KEY_FILE"]) if env.get("TRAINKIT_SECRET_KEY_FILE") else None,
             oidc_client_secret=env.get("TRAINKIT_OIDC_CLIENT_SECRET") or None,
             oidc_audience=env.get("TRAINKIT_OIDC_AUDIENCE") or None,
             oidc_scopes=env.get("TRAINKIT_OIDC_SCOPES") or "openid profile email",

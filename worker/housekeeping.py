@@ -21,6 +21,7 @@ from service.background.housekeeping import TaskRunner
 from service.background.lease_expiry import release_ended
 from service.logging import set_up
 from service.private_files import keep_files_private
+from service.secret_box import SecretBox
 from service.settings import Settings
 from service.webhooks.sender import DRAIN_SECONDS, POLL_SECONDS, Sender
 from service.webhooks.target_policy import TargetPolicy
@@ -114,7 +115,7 @@ def main() -> int:
     name_broker(context)
     metrics_server.serve(context)
     # in a thread of its own, so that slow receivers delay no round; in every worker, because claims divide the work
-    sender = Sender(context.sessions, TargetPolicy(context.settings.webhook_allow))
+    sender = Sender(context.sessions, TargetPolicy(context.settings.webhook_allow), SecretBox(context.settings))
     sending = threading.Thread(target=sender.run, args=(stop,), daemon=True)
     sending.start()
     run(context, worker_id, queues, arguments.slots, stop)

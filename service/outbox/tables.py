@@ -33,8 +33,9 @@ class Webhook(Base):
     """Events of this job alone."""
     labels: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """Events of jobs that have all these labels."""
-    secret: Mapped[str] = mapped_column(String(120))
-    previous_secret: Mapped[str | None] = mapped_column(String(120))
+    secret: Mapped[str] = mapped_column(Text)
+    """Encrypted (`service/webhooks/stored_secrets.py`), like the next one."""
+    previous_secret: Mapped[str | None] = mapped_column(Text)
     previous_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """Until then messages are signed with the previous secret too."""
     active: Mapped[bool]

@@ -11,7 +11,9 @@ from sqlalchemy.orm import Session
 from service.database import db_time
 from service.leases import Claim
 from service.outbox.tables import WebhookDelivery
+from service.secret_box import SecretBox, SecretKeyError
 from service.webhooks import repository
+from service.webhooks.stored_secrets import secret_of
 
 RETRY_SECONDS = (5, 30, 120, 600, 1800, 3600, 7200, 14400)
 """Delay after the first failed attempt, the second ...; the last one from then on."""
@@ -24,6 +26,7 @@ COOL_DOWN_SECONDS = (30, 120, 600, 1800, 3600)
 """For how long, after that many failures, one more ...; the last one from then on. Never longer than a delivery's own
 delay after as many failed attempts, so that a webhook with one message is not delayed."""
 CUT_OFF = "the host failed too often: nothing was sent to it for a day"
+ROTATE = "An operator restores the key; else POST /v1/webhooks/{webhook_id}/rotate makes a new secret."
 DISABLED = "the webhook is disabled"
 
 
@@ -60,10 +63,11 @@ class PostResult:
         return self.status_code == 410
 
 
-def claim(session: Session, delivery_id: str, fence: int) -> ClaimedDelivery | None:
+def claim(session: Session, delivery_id: str, fence: int, box: SecretBox) -> ClaimedDelivery | None:
     """Claim a delivery for one attempt; None when another sender has it.
 
-    The delivery of a disabled webhook fails at once, and None is returned.
+    The delivery of a disabled webhook fails at once, and that of one whose secret cannot be decrypted waits as if an attempt
+    had failed; None is returned.
     """
     delivery = repository.claim_delivery(session, delivery_id, fence)
     if delivery is None:
@@ -76,9 +80,16 @@ def claim(session: Session, delivery_id: str, fence: int) -> ClaimedDelivery | N
         _close(delivery, "failed")
         delivery.error = DISABLED
         return None
-    secrets = [webhook.secret]
-    if webhook.previous_secret is not None and webhook.previous_until is not None and webhook.previous_until > now:
-        secrets.append(webhook.previous_secret)
+    try:
+        secrets = [secret_of(box, webhook)]
+        if webhook.previous_secret is not None and webhook.previous_until is not None and webhook.previous_until > now:
+            secrets.append(secret_of(box, webhook, "previous_secret"))
+    except SecretKeyError as error:
+        delivery.error = f"nothing was sent: the webhook's secret cannot be used, {error}. {ROTATE}"
+        delivery.round_attempts += 1
+        delivery.first_attempt_at, delivery.claimed_until = delivery.first_attempt_at or now, None
+        _schedule(session, delivery)
+        return None
     return ClaimedDelivery(Claim(delivery_id, fence + 1), webhook.id, webhook.url, tuple(secrets), delivery.body, now)
 
 
@@ -102,13 +113,19 @@ def record(session: Session, claimed: ClaimedDelivery, result: PostResult) -> st
     elif result.is_gone:
         _close(delivery, "failed")
     else:
-        due_at = db_time(session) + retry_delay(delivery.round_attempts)
-        if due_at > delivery.first_attempt_at + GIVE_UP_AFTER:
-            _close(delivery, "failed")
-        else:
-            delivery.next_attempt_at = due_at
+        _schedule(session, delivery)
     session.flush()
     return delivery.state
+
+
+def _schedule(session: Session, delivery: WebhookDelivery) -> None:
+    """Set when the next attempt of the round is due, or end it."""
+    assert delivery.first_attempt_at is not None
+    due_at = db_time(session) + retry_delay(delivery.round_attempts)
+    if due_at > delivery.first_attempt_at + GIVE_UP_AFTER:
+        _close(delivery, "failed")
+    else:
+        delivery.next_attempt_at = due_at
 
 
 def _count_for_host(session: Session, delivery: WebhookDelivery, result: PostResult) -> None:

@@ -54,6 +54,12 @@ def delete_some_deliveries(session: Session, webhook_id: str, count: int) -> int
     return len(session.scalars(rows.execution_options(synchronize_session=False)).all())
 
 
+def with_secrets(session: Session, after: str, limit: int) -> Sequence[Webhook]:
+    """Return webhooks of all projects after an id, locked until the transaction ends."""
+    rows = select(Webhook).where(Webhook.id > after).order_by(Webhook.id).limit(limit)
+    return session.scalars(rows.with_for_update()).all()
+
+
 def disable(session: Session, webhook_id: str, url: str, reason: str) -> None:
     """Disable a webhook that is active and still has that URL."""
     session.execute(

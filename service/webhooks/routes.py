@@ -57,9 +57,9 @@ ChangedWebhook = Annotated[WebhookPatch, Depends(changed_webhook)]
 def create_webhook(
     who: Writer, context: Service, request: NewWebhook, session: WriteSession, response: Response
 ) -> WebhookCreated:
-    webhook = service.create(session, context, who, request)
+    webhook, secret = service.create(session, context, who, request)
     response.headers["Location"] = f"/v1/webhooks/{webhook.id}"
-    return webhook_created(webhook)
+    return webhook_created(webhook, secret)
 
 
 WEBHOOKS = ListOf(
@@ -99,9 +99,13 @@ def delete_webhook(webhook_id: str, who: Writer, context: Service, session: Writ
 
 @router.post("/{webhook_id}/rotate", response_model=WebhookCreated, summary="Rotate the secret; both sign for a while")
 def rotate_webhook_secret(
-    webhook_id: str, who: Writer, session: WriteSession, request: Annotated[RotateIn | None, Body()] = None
+    webhook_id: str,
+    who: Writer,
+    context: Service,
+    session: WriteSession,
+    request: Annotated[RotateIn | None, Body()] = None,
 ) -> WebhookCreated:
-    return webhook_created(service.rotate(session, who, webhook_id, request or RotateIn()))
+    return webhook_created(*service.rotate(session, context, who, webhook_id, request or RotateIn()))
 
 
 @router.post("/{webhook_id}/test", status_code=202, response_model=DeliveryOut, summary="Send a test message")

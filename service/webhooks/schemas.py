@@ -145,9 +145,9 @@ def webhook_out(row: Webhook) -> WebhookOut:
     return WebhookOut.model_validate(_shown(row))
 
 
-def webhook_created(row: Webhook) -> WebhookCreated:
+def webhook_created(row: Webhook, secret: str) -> WebhookCreated:
     """Map a row to the wire format with its secret."""
-    return WebhookCreated.model_validate({**_shown(row), "secret": row.secret})
+    return WebhookCreated.model_validate({**_shown(row), "secret": secret})
 
 
 def _shown(row: Webhook) -> dict[str, Any]:

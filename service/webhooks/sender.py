@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.database import reading
 from service.failpoints import fp
+from service.secret_box import SecretBox
 from service.webhooks import delivery_queue, repository
 from service.webhooks.delivery_queue import ClaimedDelivery
 from service.webhooks.target_policy import TargetPolicy
@@ -42,8 +43,8 @@ class DeliverySlot(NamedTuple):
 class Sender:
     """Threads that post, and the loop that claims deliveries for them."""
 
-    def __init__(self, sessions: sessionmaker[Session], policy: TargetPolicy) -> None:
-        self._sessions, self._policy = sessions, policy
+    def __init__(self, sessions: sessionmaker[Session], policy: TargetPolicy, box: SecretBox) -> None:
+        self._sessions, self._policy, self._box = sessions, policy, box
         self._changed = threading.Condition()
         self._webhooks: Counter[str] = Counter()
         self._projects: Counter[str] = Counter()
@@ -99,7 +100,7 @@ class Sender:
             claimed = None
             try:
                 with self._sessions.begin() as session:
-                    claimed = delivery_queue.claim(session, delivery_id, fence)
+                    claimed = delivery_queue.claim(session, delivery_id, fence, self._box)
             finally:
                 if claimed is None:
                     self._release(slot)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -17,10 +19,12 @@ from service.outbox.repository import add_delivery
 from service.outbox.tables import Webhook, WebhookDelivery
 from service.principal import Principal
 from service.projects import repository as projects
+from service.secret_box import SecretBox, SecretKeyError
 from service.webhooks import repository
 from service.webhooks.delivery_queue import CUT_OFF, GIVE_UP_AFTER
 from service.webhooks.schemas import RotateIn, Threshold, WebhookIn, WebhookPatch
 from service.webhooks.signing import new_secret
+from service.webhooks.stored_secrets import secret_of, set_secret
 from service.webhooks.target_policy import TargetPolicy, TargetRefused, host_of
 
 MAX_PENDING_TESTS = 10
@@ -41,8 +45,11 @@ def check_url(context: Context, url: str) -> None:
         raise _invalid("/url", error.code, str(error), error.hint) from None
 
 
-def create(session: Session, context: Context, who: Principal, request: WebhookIn) -> Webhook:
-    """Create a webhook whose URL was checked. Raises a 409 problem at the most webhooks of a project, or to one host."""
+def create(session: Session, context: Context, who: Principal, request: WebhookIn) -> tuple[Webhook, str]:
+    """Create a webhook whose URL was checked; returns it and its secret.
+
+    Raises a 409 problem at the most webhooks of a project, or to one host, and 503 without a key for secrets.
+    """
     projects.locked(session, who.project_id)
     most = context.settings.max_webhooks
     if most and repository.count(session, who.project_id) >= most:
@@ -60,14 +67,17 @@ def create(session: Session, context: Context, who: Principal, request: WebhookI
         thresholds=_as_json(request.thresholds),
         job_id=request.job,
         labels=dict(request.labels) or None,
-        secret=request.secret or new_secret(),
+        secret="",
         active=True,
         created_at=at,
         updated_at=at,
     )
     _check_not_empty(webhook)
+    secret = request.secret or new_secret()
+    with problem_without_key():
+        set_secret(SecretBox(context.settings), webhook, secret)
     repository.add(session, webhook)
-    return webhook
+    return webhook, secret
 
 
 def _check_host(session: Session, context: Context, who: Principal, host: str, *, without: str = "") -> None:
@@ -142,19 +152,39 @@ def delete(session: Session, who: Principal, webhook_id: str) -> None:
     repository.delete_webhook(session, _locked(session, who, webhook_id))
 
 
-def rotate(session: Session, who: Principal, webhook_id: str, request: RotateIn) -> Webhook:
-    """Replace the secret; messages are signed with both for `overlap_seconds`."""
-    webhook = _locked(session, who, webhook_id)
-    if request.secret == webhook.secret:
+def rotate(
+    session: Session, context: Context, who: Principal, webhook_id: str, request: RotateIn
+) -> tuple[Webhook, str]:
+    """Replace the secret; messages are signed with both for `overlap_seconds`. Returns the webhook and its new secret.
+
+    A secret that cannot be decrypted any more is replaced without an overlap.
+    """
+    webhook, box = _locked(session, who, webhook_id), SecretBox(context.settings)
+    try:
+        current = secret_of(box, webhook)
+    except SecretKeyError:
+        current = None
+    if request.secret is not None and request.secret == current:
         raise _invalid(
             "/secret", "same_secret", "must differ from the current secret", "Leave it out to have one generated."
         )
-    overlap = request.overlap_seconds
-    webhook.previous_secret = webhook.secret if overlap else None
+    overlap = request.overlap_seconds if current is not None else 0
+    secret = request.secret or new_secret()
+    with problem_without_key():
+        set_secret(box, webhook, current if overlap else None, "previous_secret")
+        set_secret(box, webhook, secret)
     webhook.previous_until = db_time(session) + timedelta(seconds=overlap) if overlap else None
-    webhook.secret = request.secret or new_secret()
     webhook.updated_at = db_time(session)
-    return webhook
+    return webhook, secret
+
+
+@contextmanager
+def problem_without_key() -> Iterator[None]:
+    """Answer with a 503 problem where a secret cannot be encrypted."""
+    try:
+        yield
+    except SecretKeyError as error:
+        raise HttpProblem(503, "no_secret_key", f"Secrets cannot be stored: {error}.") from None
 
 
 def test(session: Session, who: Principal, webhook_id: str) -> WebhookDelivery:

@@ -60,8 +60,8 @@ def test_database_and_broker_are_reached_from_within_alone() -> None:
 def test_every_password_must_be_set() -> None:
     """Compose refuses to start without them; none has a default."""
     text = (ROOT / "docker-compose.yml").read_text()
-    used = re.findall(r"\$\{(\w*PASSWORD\w*)([^}]*)\}", text)
-    assert {name for name, _ in used} == {"POSTGRES_PASSWORD", "REDIS_PASSWORD"}
+    used = re.findall(r"\$\{(\w*(?:PASSWORD|SECRET)\w*)([^}]*)\}", text)
+    assert {name for name, _ in used} == {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "TRAINKIT_SECRET_KEY"}
     assert all(rest.startswith(":?") for _, rest in used)
     services = compose_file()["services"]
     command = services["redis"]["command"]

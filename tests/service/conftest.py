@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def settings(migrated_url: str, tmp_path: Path) -> Settings:
         storage_url=str(tmp_path / "storage"),
         home=tmp_path,
         scratch=tmp_path / "scratch",
+        secret_keys=(b64encode(bytes(32)).decode(),),
         max_upload_bytes=1 << 20,
         max_body_bytes=1 << 20,
         predict_seconds=1,

@@ -15,6 +15,7 @@ from tests.support.api_steps import ROOT
 from tests.support.stack import FAST, Stack, free_port, redis_binary, wait_for
 
 DEFAULT = re.compile(r"\$\{[A-Z_]+:-([^}]*)\}")
+SECRET_KEY = re.compile(r"\$\{TRAINKIT_SECRET_KEY:\?[^}]*\}")
 REDIS_PASSWORD = re.compile(r"\$\{REDIS_PASSWORD:\?[^}]*\}")
 OURS = ("migrate", "api", "worker-data", "worker-train")
 
@@ -77,6 +78,7 @@ class ComposeStack(Stack):
         inside = r"postgresql\+psycopg://trainkit:\$\{[^}]*\}@postgres:5432/trainkit"
         value = re.sub(inside, lambda _: self.database_url, value)
         value = REDIS_PASSWORD.sub("secret", value)
+        value = SECRET_KEY.sub("A" * 43 + "=", value)
         value = DEFAULT.sub(r"\1", value)
         value = value.replace("@redis:6379", f"@127.0.0.1:{self.redis_port}")
         return value.replace("/data/", f"{self.folder}/data/")

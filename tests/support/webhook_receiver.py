@@ -17,6 +17,7 @@ import svix.webhooks
 from sqlalchemy import select, update
 
 from service.outbox.tables import WebhookCircuit, WebhookDelivery
+from service.secret_box import SecretBox
 from service.webhooks.sender import Sender
 from service.webhooks.target_policy import TargetPolicy
 from tests.support.api import Served
@@ -132,7 +133,7 @@ def hook(service: Served, url: str, **changes: Any) -> dict[str, Any]:
 
 def sender(service: Served) -> Sender:
     """A new sender: what it knows it has from the database."""
-    return Sender(service.sessions, TargetPolicy(("127.0.0.1",)))
+    return Sender(service.sessions, TargetPolicy(("127.0.0.1",)), SecretBox(service.context.settings))
 
 
 def send_due(service: Served) -> int:

@@ -20,6 +20,7 @@ from sqlalchemy import update
 from service.database import db_now, reading
 from service.jobs.tables import Job
 from service.outbox.tables import WebhookDelivery
+from service.secret_box import SecretBox
 from service.settings import Settings
 from service.webhooks import delivery_queue, repository, transport
 from service.webhooks.sender import MAX_PER_PROJECT, MAX_PER_WEBHOOK
@@ -259,11 +260,12 @@ def test_two_senders_never_send_the_same_attempt(service: Served) -> None:
 def test_a_claim_is_one_sender_s_until_it_ends_and_void_afterwards(service: Served) -> None:
     registered = hook(service, "http://127.0.0.1:9/")
     (delivery,) = queue_tests(service, registered, 1)
+    box = SecretBox(service.context.settings)
     with service.sessions.begin() as session:
-        first = delivery_queue.claim(session, delivery, 0)
+        first = delivery_queue.claim(session, delivery, 0, box)
         assert first is not None
-        assert delivery_queue.claim(session, delivery, 0) is None
-        assert delivery_queue.claim(session, delivery, first.claim.fence) is None
+        assert delivery_queue.claim(session, delivery, 0, box) is None
+        assert delivery_queue.claim(session, delivery, first.claim.fence, box) is None
     with reading(service.sessions) as session:
         assert repository.projects_with_due(session) == []
     forget_claims(service)
@@ -272,7 +274,7 @@ def test_a_claim_is_one_sender_s_until_it_ends_and_void_afterwards(service: Serv
         assert repository.due(session, project, 5, ()) == [(delivery, first.claim.fence, registered["id"])]
         assert repository.due(session, project, 5, (registered["id"],)) == []
     with service.sessions.begin() as session:
-        second = delivery_queue.claim(session, delivery, first.claim.fence)
+        second = delivery_queue.claim(session, delivery, first.claim.fence, box)
     assert second is not None
     for claimed, state in ((first, None), (second, "delivered")):
         with service.sessions.begin() as session:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from service.leases import Claim
+from service.secret_box import SecretBox
 from service.webhooks import target_policy, transport
 from service.webhooks.delivery_queue import ClaimedDelivery
 from service.webhooks.sender import Sender
@@ -209,7 +210,7 @@ def test_a_name_that_turns_private_after_it_was_accepted_is_not_sent_to(
         monkeypatch.setattr(target_policy, "resolve_host", rebinding)
         webhook = hook(service, f"https://rebind.example:{port}/")
         assert service.client.post(f"/v1/webhooks/{webhook['id']}/test").status_code == 202
-        one = Sender(service.sessions, TargetPolicy())
+        one = Sender(service.sessions, TargetPolicy(), SecretBox(service.context.settings))
         assert one.start_due() == 1
         assert one.drain(60)
         assert receiver.got == []
