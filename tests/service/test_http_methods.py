@@ -41,8 +41,10 @@ def test_a_method_that_is_not_declared_is_405_with_every_one_that_is(service: Se
         for method in set(METHODS) - declared - {"HEAD", "OPTIONS"}:
             tried += 1
             answer = service.client.request(method, path)
-            if (":" in path or path == "/v1/jobs/stream") and answer.status_code == 404:
-                continue  # `x:reread`, and `stream`, may also be an id
+            if ":" in path and answer.status_code == 404:
+                continue  # `x:reread` may also be an id
+            if path == "/v1/jobs/stream" and answer.status_code in (404, 422):
+                continue  # so may `stream`
             assert_problem(answer, 405, "method_not_allowed")
             assert answer.headers["allow"] == expected_allow(declared), (method, path)
     assert tried > 300
