@@ -224,7 +224,7 @@ def test_a_dashboard_of_a_thousand_unchanged_jobs_is_cheap(service: Served) -> N
         await session.read(lambda reader: len(reader.jobs) == 1000 and all(reader.jobs.values()))
         before = [reader.received for reader in session.readers]
         for reader, stream in zip(session.readers, session.streams, strict=True):
-            with pytest.raises(TimeoutError):
+            with pytest.raises(TimeoutError):  # noqa: PT012
                 async with asyncio.timeout(0.5):
                     while True:
                         reader.take(await anext(stream))
