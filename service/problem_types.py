@@ -77,6 +77,7 @@ ProblemCode = Literal[
     "no_checkpoint",
     "no_evaluation",
     "no_name",
+    "no_onnx",
     "no_plot",
     "no_prediction_worker",
     "no_secret_key",
@@ -697,6 +698,12 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
         "Database unavailable",
         "The database does not answer; nothing was changed.",
         "Try again after `Retry-After`.",
+    ),
+    "no_onnx": _type(
+        409,
+        "No ONNX form",
+        "ONNX cannot express this model.",
+        "Download the model as safetensors. Of an ensemble, download the members.",
     ),
     "no_secret_key": _type(
         503,

@@ -96,7 +96,7 @@ def dataset_metadata(value: str | None) -> DatasetMetadata:
         if len(check_name(name)) > MAX_NAME:
             raise ValueError(f"it has more than {MAX_NAME} characters: choose a shorter one")
     except ValueError as error:
-        raise _invalid("name", f"{error}.", "") from None
+        raise _invalid("name", f"{error}.", "Choose another name.") from None
     kind = values.get("kind") or None
     if kind is not None and kind not in DATASET_KINDS:
         raise _invalid(

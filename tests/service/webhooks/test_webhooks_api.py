@@ -42,7 +42,7 @@ def test_a_webhook_is_made_shown_changed_and_deleted(service: Served) -> None:
     job = service.submit()
     changes: dict[str, Any] = {
         "events": ["job.failed"],
-        "thresholds": [{"metric": "val_loss", "below": 0.5}],
+        "thresholds": [{"metric": "val_loss", "above": None, "below": 0.5}],
         "labels": {"team": "vision"},
         "job": job,
         "active": False,
