@@ -401,6 +401,7 @@ def housekeeping(settings: Settings, **more: str) -> subprocess.Popen[bytes]:
         "TRAINKIT_DATABASE_URL": settings.database_url,
         "TRAINKIT_STORAGE_URL": settings.storage_url,
         "TRAINKIT_BROKER_URL": settings.broker_url,
+        "TRAINKIT_SECRET_KEY": ",".join(settings.secret_keys),
         "TRAINKIT_WEBHOOK_ALLOW": "127.0.0.0/8",
         **more,
     }
@@ -419,7 +420,10 @@ def test_a_sender_that_is_killed_loses_nothing(
         webhook = hook(service, receiver.url, events=["job.queued"])
         service.submit()
         first = housekeeping(settings, TRAINKIT_FAILPOINTS=f"{point}=kill@{tmp_path}/killed")
-        assert first.wait(60) == -signal.SIGKILL
+        try:
+            assert first.wait(60) == -signal.SIGKILL
+        finally:
+            first.kill()
         assert len(receiver.got) == sent - 1
         (shown,) = deliveries(service, webhook["id"])
         assert (shown["state"], shown["attempts"]) == ("pending", 0)
