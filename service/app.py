@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from service import errors, instrumentation, openapi, tables, tracing
 from service.api_docs import routes as api_docs
+from service.artifacts import routes as artifacts
 from service.audit import routes as audit
 from service.audit.background import keep_audit_log
 from service.audit.refusals import Refusals
@@ -52,6 +53,7 @@ from service.metrics import export_routes, plot_routes, series_routes, stream
 from service.metrics import routes as metrics
 from service.models import alias_routes as model_aliases
 from service.models import routes as models
+from service.models.single_file import MEDIA_TYPE as SAFETENSORS
 from service.monitoring import request_metrics
 from service.monitoring import routes as monitoring
 from service.monitoring.exposition import Exposition
@@ -92,7 +94,12 @@ OTHER_CONNECTIONS = 10
 DASHBOARD = Path(__file__).parent / "web"
 FILES = 65536
 FORGOTTEN_PART_SECONDS = 86400.0
-AS_THEY_ARE = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/octet-stream", "application/vnd.apache.parquet")
+AS_THEY_ARE = (
+    *DEFAULT_EXCLUDED_CONTENT_TYPES,
+    "application/octet-stream",
+    "application/vnd.apache.parquet",
+    SAFETENSORS,
+)
 """Not compressed on the way: streams, and what would not shrink. (Level 1: half the time of 5, a quarter more bytes.)"""
 
 
@@ -120,6 +127,7 @@ def api_router() -> APIRouter:
         submit_routes,
         jobs,
         history_routes,
+        artifacts,
         plot_routes,
         decisions,
         diagnosis,

@@ -363,9 +363,23 @@ def _response_headers(path: str, operation: dict[str, Any]) -> None:
 
 KEPT_FOR_A_TIME = (
     *("/metrics", "/series", "/metrics.csv", ".parquet", ".tfevents", "/logs"),
-    *("/plots/{plot}.png", "/decisions:simulate", "/diagnosis", "/diagnosis/{index}.png"),
+    *(
+        "/plots/{plot}.png",
+        "/plots/{plot}.svg",
+        "/artifacts/{name}",
+        "/decisions:simulate",
+        "/diagnosis",
+        "/diagnosis/{index}.png",
+    ),
 )
 """Ends of addresses that tell what retention may have removed."""
+
+
+CONFLICTING = (
+    *("/report", "preview.png", "/diagnosis", "/diagnosis/{index}.png", "/comparison"),
+    *("/artifacts/{name}", "/models/{model}/download"),
+)
+"""Ends of addresses of what may not be possible in the state that a resource has."""
 
 
 ANY_REQUEST = (400, 408, 413, 414, 415, 421, 422, 431)
@@ -391,7 +405,7 @@ def _statuses(path: str, method: str) -> list[int]:
         statuses.append(412)
     if path.startswith("/v1") and path.endswith(KEPT_FOR_A_TIME):
         statuses.append(410)
-    if path.endswith(("/report", "preview.png", "/diagnosis", "/diagnosis/{index}.png", "/comparison")):
+    if path.endswith(CONFLICTING):
         statuses.append(409)
     if (path, method) == ("/v1/jobs", "post"):
         statuses += [404, 410]  # a job to be diagnosed

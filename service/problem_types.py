@@ -82,6 +82,7 @@ ProblemCode = Literal[
     "no_prediction_worker",
     "no_secret_key",
     "no_project",
+    "no_safetensors",
     "no_samples",
     "not_a_file",
     "not_a_number",
@@ -603,6 +604,12 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
         "Checkpoints removed",
         "The job's checkpoints were removed by retention.",
         "`retry` begins anew; `start_from` begins with the weights of its model.",
+    ),
+    "no_safetensors": _type(
+        409,
+        "No single file",
+        "An ensemble is several networks and has no single file.",
+        "Download it with `format=zip`.",
     ),
     "no_samples": _type(409, "No samples", "The dataset holds weights, which have no preview.", "See its report."),
     "not_comparable": _type(

@@ -50,7 +50,7 @@ def write_onnx(model_folder: Path, request: bytes, media_type: str, options: Map
     from trainkit.fit.models.trained_model import TrainedModel
 
     model = load_model(model_folder)
-    hint = "Its safetensors are there: leave out `format`."
+    hint = "Its files are there: `format=zip`."
     if not isinstance(model, TrainedModel):
         raise BadInputError("no_onnx", "an ensemble has no ONNX form of its own; its members have", "", hint, 409)
     try:

@@ -1,4 +1,4 @@
-"""HTTP of what a job leaves behind: events, decisions, attempts, checkpoints, evaluation, files."""
+"""HTTP of what a job leaves behind: events, decisions, attempts, checkpoints, evaluation."""
 
 from __future__ import annotations
 
@@ -11,24 +11,22 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from service.auth import Reader
-from service.context import Context, Service
+from service.context import Context
 from service.errors import HttpProblem
 from service.jobs import repository, service
 from service.jobs.schemas import (
-    ArtifactOut,
     AttemptOut,
     CheckpointOut,
     DecisionOut,
     EvaluationOut,
     EventOut,
-    artifact_out,
     attempt_out,
     checkpoint_out,
     decision_out,
     event_out,
 )
 from service.jobs.tables import Artifact, Attempt, Checkpoint
-from service.listing.filters import ExactFilter, NumberFilter, TextFilter, TimeFilter
+from service.listing.filters import ExactFilter, NumberFilter, TimeFilter
 from service.listing.query import ListOf, ListQuery, SortField
 from service.listing.repository import page
 from service.pagination import Cursor, Page
@@ -42,7 +40,6 @@ LOG = "log.txt"
 # Files may hold anything a user has put into a class name: shown as what they are, never run in our origin.
 HARMLESS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "PNG"}}
-BYTES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}, "description": "The file"}}
 
 
 @router.get(
@@ -128,38 +125,6 @@ def get_job_evaluation(job_id: str, who: Reader, session: ReadSession) -> dict[s
         detail = f"The job is {job.state} and has no evaluation (no test part, or no end)."
         raise HttpProblem(404, "no_evaluation", detail)
     return job.evaluation
-
-
-ARTIFACTS = ListOf(
-    Artifact.name,
-    ArtifactOut,
-    sorts=[SortField("name", Artifact.name)],
-    filters=[
-        TextFilter("name", Artifact.name),
-        ExactFilter("media_type", Artifact.media_type, max_length=100),
-        NumberFilter("bytes", Artifact.bytes),
-        TimeFilter("created_at", Artifact.created_at),
-    ],
-    default_sort="name",
-    default_limit=200,
-)
-
-
-@router.get("/artifacts", response_model=Page[ArtifactOut], summary="Files the job left, by name")
-def list_job_artifacts(
-    job_id: str, who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(ARTIFACTS.query)]
-) -> Response:
-    service.find(session, who, job_id)
-    return query.respond(page(session, query, Artifact.job_id == job_id), artifact_out)
-
-
-@router.get("/artifacts/{name}", response_class=FileResponse, responses=BYTES, summary="One of those files")
-def get_job_artifact(job_id: str, name: str, who: Reader, context: Service, session: ReadSession) -> FileResponse:
-    artifact = stored_artifact(session, context, who, job_id, name)
-    if artifact is None:
-        detail = f"The job has no file {name[:80]!r} (yet). GET /v1/jobs/{job_id}/artifacts lists them."
-        raise HttpProblem(404, "not_found", detail)
-    return file_response(context, artifact)
 
 
 def stored_artifact(session: Session, context: Context, who: Principal, job_id: str, name: str) -> Artifact | None:

@@ -12,7 +12,7 @@ from service.datasets.tables import DatasetVersion
 from service.jobs.lineage import Relation
 from service.jobs.spec_references import as_written
 from service.jobs.states import State
-from service.jobs.tables import Artifact, Attempt, Checkpoint, Decision, Job, JobEvent
+from service.jobs.tables import Attempt, Checkpoint, Decision, Job, JobEvent
 from service.labels import MAX_NOTES, LabelsPatch
 from service.request_model import RequestModel
 from service.response_model import (
@@ -386,15 +386,6 @@ class CheckpointOut(ResponseModel):
     created_at: Timestamp
 
 
-class ArtifactOut(ResponseModel):
-    """One file that the job left."""
-
-    name: str
-    media_type: str
-    bytes: int
-    created_at: Timestamp
-
-
 class EvaluationOut(EvaluationBase):
     """Metrics of the test part; else of the validation part, else of the training part."""
 
@@ -461,8 +452,3 @@ def checkpoint_out(row: Checkpoint) -> CheckpointOut:
         metric_seq=row.metric_seq,
         created_at=row.created_at,
     )
-
-
-def artifact_out(row: Artifact) -> ArtifactOut:
-    """A row as scripts read it."""
-    return ArtifactOut(name=row.name, media_type=row.media_type, bytes=row.bytes, created_at=row.created_at)

@@ -16,6 +16,7 @@ from service.context import Service
 from service.database import reading
 from service.jobs import service as jobs
 from service.jobs.retention_status import check_not_purged
+from service.jobs.tables import Job
 from service.metrics.exports import Export, as_csv, as_events, as_parquet
 from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.routes import Names, etag, parse_names
@@ -57,9 +58,14 @@ def find_download(
     with reading(context.sessions) as session:
         job = jobs.find(session, who, job_id)
         check_not_purged(job, "metrics")
-        ranges = superseded_ranges(session, job_id)
-        export = Export(job_id, job.next_seq - 1, parse_names(names), ranges, job.created_at.timestamp())
+        export = export_of(session, job, parse_names(names))
     return Download(context.sessions, export, if_none_match)
+
+
+def export_of(session: Session, job: Job, names: frozenset[str] | None = None) -> Export:
+    """The log of a job as it is now; `names` None for all series."""
+    ranges = superseded_ranges(session, job.id)
+    return Export(job.id, job.next_seq - 1, names, ranges, job.created_at.timestamp())
 
 
 RequestedDownload = Annotated[Download, Depends(find_download)]

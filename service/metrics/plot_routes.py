@@ -1,25 +1,26 @@
-"""HTTP of plots: stored ones, or drawn from the metric log and the evaluation. Loads matplotlib on first use."""
+"""HTTP of plots: stored ones, or drawn from the metric log and the evaluation."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response
-from sqlalchemy.orm import Session
 
 from service.auth import Reader
+from service.conditional_requests import tagged
 from service.context import Service
 from service.database import reading
-from service.errors import HttpProblem
 from service.jobs import service as jobs
 from service.jobs.history_routes import HARMLESS, PNG, file_response, stored_artifact
 from service.jobs.retention_status import check_not_purged
-from service.jobs.tables import Job
-from service.metrics.series import SeriesQuery, read_series
+from service.metrics.plots import draw_confusion, draw_curves, series_rows
+from service.pagination import NOT_MODIFIED
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
-SHOWN = frozenset({"loss", "accuracy", "r2", "mse", "mae"})
-MOST_POINTS = 2000
+SVG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/svg+xml": {"schema": {"type": "string"}}}, "description": "SVG"},
+    **NOT_MODIFIED,
+}
 
 
 @router.get(
@@ -42,34 +43,17 @@ def get_job_plot(job_id: str, plot: Literal["curves", "confusion"], who: Reader,
     return Response(picture, media_type="image/png", headers={**HARMLESS, "Cache-Control": "no-cache"})
 
 
-def series_rows(session: Session, job: Job) -> list[dict[str, Any]]:
-    """The points of the job's learning curves."""
-    rows = []
-    for key, columns in read_series(session, job.id, SeriesQuery(SHOWN, MOST_POINTS)).items():
-        split, _, name = key.partition("_")
-        pairs = zip(columns["epoch"].tolist(), columns["value"].tolist(), strict=True)
-        rows += [{"split": split, "name": name, "epoch": epoch, "value": value} for epoch, value in pairs]
-    return rows
-
-
-# matplotlib costs 60 MB: an API process that never draws never loads it
-
-
-def draw_curves(job: Job, rows: list[dict[str, Any]]) -> bytes:
-    """PNG bytes. Raises a 404 problem while there is nothing to draw."""
-    from trainkit.plots import curves
-
-    if not rows:
-        raise HttpProblem(404, "no_plot", f"The job is {job.state} and has no metrics yet.")
-    return curves(rows, best_epoch=(job.result or {}).get("best_epoch"), title=job.name)
-
-
-def draw_confusion(job: Job) -> bytes:
-    """PNG bytes. Raises a 404 problem while there is nothing to draw."""
-    from trainkit.plots import confusion
-
-    evaluation = job.evaluation or {}
-    matrix, classes = evaluation.get("confusion_matrix"), evaluation.get("classes")
-    if not matrix or not classes:
-        raise HttpProblem(404, "no_plot", f"The job is {job.state} and has no confusion matrix.")
-    return confusion(matrix, classes, title=job.name)
+@router.get(
+    "/jobs/{job_id}/plots/{plot}.svg",
+    response_class=Response,
+    responses=SVG,
+    summary="The same plots as SVG: without script, and the same bytes for the same numbers",
+)
+def get_job_plot_svg(job_id: str, plot: Literal["curves", "confusion"], who: Reader, context: Service) -> Response:
+    with reading(context.sessions) as session:
+        job = jobs.find(session, who, job_id)
+        if plot == "curves":
+            check_not_purged(job, "metrics")
+        rows = series_rows(session, job) if plot == "curves" else []
+    picture = draw_curves(job, rows, "svg") if plot == "curves" else draw_confusion(job, "svg")
+    return tagged(Response(picture, media_type="image/svg+xml", headers={**HARMLESS, "Cache-Control": "no-cache"}))

@@ -32,3 +32,9 @@ def update_model(session: Session, model_id: str, changes: Mapping[str, Any]) ->
     """Write columns of a model and its `updated_at`."""
     statement = update(Model).where(Model.id == model_id).values(updated_at=db_now(), **changes)
     session.execute(statement.execution_options(synchronize_session=False))
+
+
+def of_job(session: Session, project_id: str, job_id: str) -> Model | None:
+    """Return the newest model of a job."""
+    statement = select(Model).where(Model.job_id == job_id, Model.project_id == project_id).order_by(Model.id.desc())
+    return session.scalars(statement.limit(1)).first()

@@ -25,8 +25,10 @@ from service.listing.query import ListOf, ListQuery, SortField
 from service.listing.repository import page
 from service.models import service
 from service.models.schemas import ModelEvaluationOut, ModelOut, ModelPatch, ModelRow, PredictionsOut, model_out
+from service.models.single_file import MEDIA_TYPE as SAFETENSORS
+from service.models.single_file import SingleFileResponse
 from service.models.tables import Model
-from service.pagination import Page
+from service.pagination import NOT_MODIFIED, Page
 from service.registry import repository as names
 from service.registry.addresses import ModelReference
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
@@ -37,7 +39,14 @@ Target = Annotated[
     str | None, Query(max_length=300, description="Tables: the column with the answers, if it has another name.")
 ]
 DOWNLOAD: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/zip": {}}, "description": "The model's files"}
+    200: {
+        "content": {
+            kind: {"schema": {"type": "string", "format": "binary"}}
+            for kind in (SAFETENSORS, "application/zip", "application/octet-stream")
+        },
+        "description": "The model's files",
+    },
+    **NOT_MODIFIED,
 }
 IMAGE_FORM = {
     "type": "object",
@@ -127,10 +136,21 @@ def update_model(reference: ModelReference, who: Writer, session: WriteSession, 
 
 @router.get("/{model}/download", responses=DOWNLOAD, response_class=StreamingResponse, summary="The model's files")
 async def download_model(
-    reference: ModelReference, who: Reader, context: Service, format: Literal["safetensors", "onnx"] = "safetensors"
+    reference: ModelReference,
+    who: Reader,
+    context: Service,
+    format: Literal["safetensors", "zip", "onnx"] = "safetensors",
 ) -> Response:
-    """The ONNX file is made by a worker when it is first asked for."""
-    stored, folder = await to_thread.run_sync(service.files_of, context, who, reference)
+    """`safetensors` is one file with the manifest in its metadata (`manifest`, JSON), as `trainkit.load_model` and
+    `safetensors.torch.load_file` read it; `zip` the folder with `model.safetensors` and `model.json`. The ONNX file is
+    written by a worker when it is first asked for: 409 for a model that ONNX cannot express. An ensemble is several
+    networks: `zip`, or 409. The safetensors and the ONNX file can be read in parts with `Range`.
+    """
+    stored = await to_thread.run_sync(service.stored, context, who, reference)
+    folder = await to_thread.run_sync(service.folder_of, context, stored)
+    if format == "safetensors":
+        single = await to_thread.run_sync(service.single_file_of, context, stored)
+        return SingleFileResponse(single, f"{stored.id}.safetensors", stored.header)
     if format == "onnx":
         path = await service.onnx_file(context, who, stored.storage_key)
         named = stored.header

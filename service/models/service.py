@@ -28,6 +28,7 @@ from service.labels import merged_labels
 from service.models import repository
 from service.models.references import MODELS
 from service.models.schemas import EvaluateIn, ModelPatch
+from service.models.single_file import DamagedFileError, SingleFile, single_file
 from service.models.tables import Model
 from service.principal import Principal
 from service.registry import service as registry
@@ -232,13 +233,30 @@ def check_request(body: bytes, content_type: str) -> str:
     return kind
 
 
-def files_of(context: Context, who: Principal, reference: str) -> tuple[StoredModel, Path]:
-    """The model and the folder of its files. Raises a 404 problem when they or the model are gone."""
-    model = stored(context, who, reference)
+GONE = "The model's files are gone from storage."
+
+
+def folder_of(context: Context, model: StoredModel) -> Path:
+    """The folder of the model's files. Raises a 404 problem when they are gone."""
     folder = context.storage.local_path(model.storage_key)
-    if not all((folder / name).exists() for name in FILES):
-        raise HttpProblem(404, "files_missing", "The model's files are gone from storage.")
-    return model, folder
+    if not (folder / "model.json").exists():
+        raise HttpProblem(404, "files_missing", GONE)
+    return folder
+
+
+def single_file_of(context: Context, model: StoredModel) -> SingleFile:
+    """The model as one safetensors file. Raises a 404 problem without it, 409 of an ensemble."""
+    folder = folder_of(context, model)
+    if not (folder / "model.safetensors").exists():
+        if (folder / "member-0").exists():
+            detail = "An ensemble is several networks and has no single file: download it with `format=zip`."
+            raise HttpProblem(409, "no_safetensors", detail)
+        raise HttpProblem(404, "files_missing", GONE)
+    try:
+        return single_file(folder)
+    except (OSError, DamagedFileError) as error:
+        detail = f"The model's file in storage is damaged: {error}. Train the model again."
+        raise HttpProblem(404, "files_missing", detail) from None
 
 
 async def onnx_file(context: Context, who: Principal, key: str) -> Path:
@@ -250,11 +268,15 @@ async def onnx_file(context: Context, who: Principal, key: str) -> Path:
 
 
 def archive(folder: Path) -> Iterator[bytes]:
-    """A zip of the model's files as a stream, stored without compression (weights do not shrink)."""
+    """A zip of the model's files, those of an ensemble's members included, as a stream.
+
+    They are stored without compression: weights do not shrink.
+    """
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as bundle:
-        for name in FILES:
-            with bundle.open(zipfile.ZipInfo(name), "w", force_zip64=True) as entry, (folder / name).open("rb") as file:
+        for path in sorted(path for path in folder.rglob("*") if path.name in FILES):
+            name = path.relative_to(folder).as_posix()
+            with bundle.open(zipfile.ZipInfo(name), "w", force_zip64=True) as entry, path.open("rb") as file:
                 while chunk := file.read(1 << 20):
                     entry.write(chunk)
                     yield sink.taken()

@@ -221,7 +221,7 @@ def test_sequences_numbers_fine_tuning_ensemble_and_adaptation(stack: Stack, dat
         assert [error["pointer"] for error in refused.json()["errors"]] == ["/start_from/job"]
 
         with zipfile.ZipFile(
-            io.BytesIO(client.get(f"/v1/models/{done[5]['result']['model']}/download").content)
+            io.BytesIO(client.get(f"/v1/models/{done[5]['result']['model']}/download?format=zip").content)
         ) as files:
             (tmp_path / "taught.safetensors").write_bytes(files.read("model.safetensors"))
         weights = upload(client, tmp_path / "taught.safetensors")

@@ -49,7 +49,7 @@ def test_images_go_in_and_a_model_that_predicts_comes_out(stack: Stack, data: Pa
         assert whole["metrics"] == client.post(where, json={"dataset": dataset}).json()["metrics"]
         assert client.get(f"/v1/jobs/{job}/plots/curves.png").content.startswith(b"\x89PNG")
 
-        archive = client.get(f"/v1/models/{done['result']['model']}/download", params={"format": "safetensors"})
+        archive = client.get(f"/v1/models/{done['result']['model']}/download", params={"format": "zip"})
         assert {"model.safetensors", "model.json"} <= set(zipfile.ZipFile(io.BytesIO(archive.content)).namelist())
 
 

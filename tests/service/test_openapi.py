@@ -56,6 +56,7 @@ def test_every_route_of_the_contract_is_there(document: dict[str, Any]) -> None:
         ),
         *(f"GET {job}/{part}" for part in ("attempts", "logs", "checkpoints", "artifacts", "evaluation")),
         f"GET {job}/plots/{{plot}}.png",
+        f"GET {job}/plots/{{plot}}.svg",
         f"POST {job}/decisions:simulate",
         f"GET {job}/diagnosis",
         f"GET {job}/recommendation",

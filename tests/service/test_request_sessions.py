@@ -46,6 +46,7 @@ from tests.support.api import Served
 
 SERVICE = Path(__file__).parents[2] / "service"
 SESSION_OPENERS = {
+    "artifacts/routes.py": {"_answer"},
     "audit/routes.py": {"export_audit_log"},
     "datasets/routes.py": {"_out", "_prepared_key"},
     "diagnosis/routes.py": {"diagnosis_input"},
@@ -54,7 +55,7 @@ SESSION_OPENERS = {
     "jobs/routes.py": {"get_job.read", "list_jobs.read"},
     "logs/routes.py": {"_query", "_whole"},
     "metrics/export_routes.py": {"find_download"},
-    "metrics/plot_routes.py": {"get_job_plot"},
+    "metrics/plot_routes.py": {"get_job_plot", "get_job_plot_svg"},
     "metrics/routes.py": {"_query"},
     "metrics/stream.py": {"opening", "follow"},
     "oidc/routes.py": {"_begin_session"},

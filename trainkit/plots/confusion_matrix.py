@@ -1,19 +1,24 @@
-"""Confusion matrices as PNG bytes."""
+"""Confusion matrices as PNG or SVG bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from trainkit.plots.style import INK, literal, render_png
+from trainkit.plots.style import INK, literal, render_png, render_svg
 
 LARGEST_ANNOTATED = 20
 """Number of classes up to which the counts are written into the cells."""
+SHORT_LABEL = 5
+"""Characters of the longest label that still fits under its column unrotated."""
 
 
-def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], *, title: str = "") -> bytes:
+def confusion(
+    matrix: Sequence[Sequence[int]], classes: Sequence[str], *, title: str = "", format: Literal["png", "svg"] = "png"
+) -> bytes:
     """Draw a confusion matrix (rows: true, columns: predicted), coloured by the share of the true class, with counts."""
     counts = np.asarray(matrix, dtype=np.int64)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -28,7 +33,11 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], *, title:
     bar.outline.set_visible(False)
     labels = [literal(name if len(name) <= 14 else name[:13] + "…") for name in classes]
     every = max(1, k // 40)
-    axes.set_xticks(range(0, k, every), labels[::every], rotation=45 if k > 3 else 0, ha="right" if k > 3 else "center")
+    # up to so many characters fit side by side
+    slanted = k > 3 and max(map(len, classes)) > SHORT_LABEL
+    axes.set_xticks(
+        range(0, k, every), labels[::every], rotation=45 if slanted else 0, ha="right" if slanted else "center"
+    )
     axes.set_yticks(range(0, k, every), labels[::every])
     if k <= LARGEST_ANNOTATED:
         for (row, column), count in np.ndenumerate(counts):
@@ -42,4 +51,4 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], *, title:
     axes.tick_params(labelsize=7, length=0, colors=INK)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    return render_png(figure)
+    return render_svg(figure) if format == "svg" else render_png(figure)

@@ -1,26 +1,36 @@
-"""Learning curves as PNG bytes."""
+"""Learning curves as PNG or SVG bytes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from trainkit.plots.style import INK, TRAIN, VALIDATION, literal, render_png, style_epoch_axes
+from trainkit.plots.style import INK, TEST, TRAIN, VALIDATION, literal, render_png, render_svg, style_epoch_axes
 
-COLOURS = {"train": TRAIN, "val": VALIDATION}
-NAMES = {"train": "training", "val": "validation"}
+COLOURS = {"train": TRAIN, "val": VALIDATION, "test": TEST}
+NAMES = {"train": "training", "val": "validation", "test": "test"}
 SECOND_PANEL = ("accuracy", "r2", "mse", "mae")
 """The right-hand panel shows the first of these metrics that was measured."""
 
 
-def curves(rows: Iterable[Mapping[str, Any]], *, best_epoch: int | None = None, title: str = "") -> bytes:
-    """Draw loss, and accuracy (or r2, mse, mae), of training and validation over the epochs.
+LOG_RANGE = 100.0
+
+
+def curves(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    best_epoch: int | None = None,
+    title: str = "",
+    format: Literal["png", "svg"] = "png",
+) -> bytes:
+    """Draw loss, and accuracy (or r2, mse, mae), of training, validation and test over the epochs.
 
     `rows`: `{epoch, split, name, value}`; the last row of an epoch counts. Non-finite values leave gaps and are marked.
+    Positive values over more than two decades have a logarithmic axis.
     """
     series: dict[tuple[str, str], dict[int, float]] = {}
     for row in rows:
@@ -36,14 +46,33 @@ def curves(rows: Iterable[Mapping[str, Any]], *, best_epoch: int | None = None, 
         if best_epoch is not None:
             axes.axvline(best_epoch, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label=f"best: epoch {best_epoch}")
         style_epoch_axes(axes, "epoch", name)
+        if _needs_log_axis([value for split in COLOURS for value in series.get((name, split), {}).values()]):
+            axes.set_yscale("log")
         if any((name, split) in series for split in COLOURS):
-            axes.legend(frameon=False, fontsize=8)
+            # beside the panel's name: nothing is covered
+            axes.legend(
+                frameon=False,
+                fontsize=7.5,
+                ncols=4,
+                loc="lower right",
+                bbox_to_anchor=(1.0, 0.985),
+                borderaxespad=0.0,
+                handlelength=1.4,
+                columnspacing=1.0,
+                handletextpad=0.5,
+            )
     if title:
         figure.suptitle(literal(title), fontsize=10, color=INK, x=0.02, ha="left")
     # Fixed margins: a layout that measures all texts takes longer than drawing.
     side = 0.55 / (5.2 * len(panels))
     figure.subplots_adjust(left=1.2 * side, right=1 - 0.4 * side, bottom=0.14, top=0.84 if title else 0.91, wspace=0.16)
-    return render_png(figure)
+    return render_svg(figure) if format == "svg" else render_png(figure)
+
+
+def _needs_log_axis(values: list[float]) -> bool:
+    """Whether the finite values are positive and span more than `LOG_RANGE`."""
+    finite = [value for value in values if math.isfinite(value)]
+    return bool(finite) and min(finite) > 0 and max(finite) / min(finite) > LOG_RANGE
 
 
 def _line(axes: Axes, points: Mapping[int, float], split: str) -> None:

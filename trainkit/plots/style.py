@@ -1,17 +1,19 @@
-"""Colours, axes and PNG output that the plots share. Figure objects only, no pyplot state."""
+"""Colours, axes, PNG and SVG output that the plots share. Figure objects only, no pyplot state."""
 
 from __future__ import annotations
 
 import io
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from trainkit.spec.text import one_line
 
-TRAIN, VALIDATION, INK, GRID = "#3b6fb6", "#d1603d", "#222831", "#e3e6ea"
+TRAIN, VALIDATION, TEST, INK, GRID = "#3b6fb6", "#d1603d", "#4f8a5b", "#222831", "#e3e6ea"
 
 
 def literal(text: str) -> str:
@@ -40,4 +42,14 @@ def render_png(figure: Figure) -> bytes:
     FigureCanvasAgg(figure).print_figure(
         buffer, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 4}
     )
+    return buffer.getvalue()
+
+
+def render_svg(figure: Figure) -> bytes:
+    """Return the figure as SVG without date, script or fonts: the same numbers give the same bytes."""
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "trainkit", "svg.fonttype": "path"}):
+        FigureCanvasSVG(figure).print_figure(
+            buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
     return buffer.getvalue()

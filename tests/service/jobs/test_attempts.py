@@ -194,7 +194,10 @@ def test_files_are_listed_and_served_as_harmless(service: Served) -> None:
     with service.sessions.begin() as session:
         attempts.save_artifact(session, claimed.claim, file)
         attempts.save_artifact(session, claimed.claim, file)
-    assert [a["name"] for a in service.client.get(f"/v1/jobs/{job}/artifacts").json()["data"]] == ["notes.html"]
+    assert [a["name"] for a in service.client.get(f"/v1/jobs/{job}/artifacts").json()["data"]] == [
+        "notes.html",
+        "spec.yaml",
+    ]
     answer = service.client.get(f"/v1/jobs/{job}/artifacts/notes.html")
     assert answer.content == b"<script>alert(1)</script>"
     assert (answer.headers["x-content-type-options"], answer.headers["content-security-policy"]) == (

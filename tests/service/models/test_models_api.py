@@ -19,6 +19,11 @@ from service.models.service import OTHER_TYPES, check_request
 from tests.support.api import Served
 from trainkit.data.table.request_rows import TABLE_TYPES
 
+TENSORS = bytes(range(256)) * 8192
+HEADER = {"network.w": {"dtype": "U8", "shape": [len(TENSORS)], "data_offsets": [0, len(TENSORS)]}}
+STORED_HEADER = json.dumps({"__metadata__": {"classes": '["a", "b"]'}, **HEADER}).encode()
+WEIGHTS = len(STORED_HEADER).to_bytes(8, "little") + STORED_HEADER + TENSORS
+
 
 @pytest.fixture
 def model(service: Served) -> str:
@@ -28,7 +33,7 @@ def model(service: Served) -> str:
     folder = service.context.storage.new_part()
     folder.mkdir()
     (folder / "model.json").write_text('{"format": 1}')
-    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 8192)
+    (folder / "model.safetensors").write_bytes(WEIGHTS)
     key = f"models/{claimed.job_id}/{claimed.claim.fence}"
     service.context.storage.put_tree(key, folder)
     return service.finish(claimed, model_key=key)
@@ -73,12 +78,12 @@ def test_a_model_outlives_its_job(service: Served, model: str) -> None:
 
 
 def test_the_download_is_a_zip_of_the_files(service: Served, model: str) -> None:
-    answer = service.client.get(f"/v1/models/{model}/download?format=safetensors")
+    answer = service.client.get(f"/v1/models/{model}/download?format=zip")
     assert answer.headers["content-type"] == "application/zip"
     archive = zipfile.ZipFile(io.BytesIO(answer.content))
     assert archive.testzip() is None
     assert sorted(archive.namelist()) == ["model.json", "model.safetensors"]
-    assert archive.read("model.safetensors") == bytes(range(256)) * 8192
+    assert archive.read("model.safetensors") == WEIGHTS
     assert service.client.get(f"/v1/models/{model}/download?format=pickle").status_code == 422
 
 
@@ -102,8 +107,63 @@ def test_the_onnx_file_is_made_by_a_worker_when_it_is_first_asked_for(service: S
 def test_files_that_are_gone_are_said_to_be(service: Served, model: str) -> None:
     job = service.client.get(f"/v1/models/{model}").json()["job"]
     service.context.storage.delete(f"models/{job}/1")
+    for form in ("safetensors", "zip", "onnx"):
+        answer = service.client.get(f"/v1/models/{model}/download?format={form}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "files_missing")
+
+
+def test_the_safetensors_download_is_one_file_with_the_manifest(service: Served, model: str) -> None:
+    url = f"/v1/models/{model}/download"
+    answer = service.client.get(url)
+    assert answer.headers["content-type"] == "application/vnd.safetensors"
+    assert answer.headers["content-disposition"] == f'attachment; filename="{model}.safetensors"'
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    length = int.from_bytes(answer.content[:8], "little")
+    assert length % 8 == 0
+    header = json.loads(answer.content[8 : 8 + length])
+    assert header == {**HEADER, "__metadata__": {"classes": '["a", "b"]', "manifest": '{"format": 1}'}}
+    assert answer.content[8 + length :] == TENSORS
+    assert answer.content == service.client.get(f"{url}?format=safetensors").content
+
+
+def test_any_part_of_the_safetensors_download_can_be_asked_for(service: Served, model: str) -> None:
+    url = f"/v1/models/{model}/download"
+    whole = service.client.get(url)
+    size, tag = len(whole.content), whole.headers["etag"]
+    begin = size - len(TENSORS)  # of the stored bytes
+    for first, last in ((0, 0), (3, 20), (begin - 5, begin + 5), (begin, size - 1), (begin + 100_000, begin + 300_000)):
+        part = service.client.get(url, headers={"Range": f"bytes={first}-{last}"})
+        assert (part.status_code, part.content) == (206, whole.content[first : last + 1])
+        assert part.headers["content-range"] == f"bytes {first}-{last}/{size}"
+    assert service.client.get(url, headers={"Range": "bytes=-7"}).content == whole.content[-7:]
+    assert service.client.get(url, headers={"Range": "bytes=9-", "If-Range": tag}).content == whole.content[9:]
+    assert service.client.get(url, headers={"Range": "bytes=9-", "If-Range": '"other"'}).status_code == 200
+    assert service.client.get(url, headers={"Range": f"bytes={size}-"}).status_code == 416
+    assert service.client.get(url, headers={"If-None-Match": tag}).status_code == 304
+    head = service.client.head(url)
+    assert (head.headers["content-length"], head.headers["etag"], head.content) == (str(size), tag, b"")
+
+
+def test_an_ensemble_is_downloaded_as_a_zip(service: Served, model: str) -> None:
+    job = service.client.get(f"/v1/models/{model}").json()["job"]
+    folder = service.context.storage.local_path(f"models/{job}/1")
+    (folder / "member-0").mkdir()
+    (folder / "model.safetensors").rename(folder / "member-0" / "model.safetensors")
+    (folder / "member-0" / "model.json").write_text("{}")
+    answer = service.client.get(f"/v1/models/{model}/download")
+    assert (answer.status_code, answer.json()["code"]) == (409, "no_safetensors")
+    assert "`format=zip`" in answer.json()["detail"]
+    archive = zipfile.ZipFile(io.BytesIO(service.client.get(f"/v1/models/{model}/download?format=zip").content))
+    assert sorted(archive.namelist()) == ["member-0/model.json", "member-0/model.safetensors", "model.json"]
+
+
+@pytest.mark.parametrize("stored", [b"", b"x" * 100, b"\x05" + bytes(7) + b"[1,2]", b"\x05" + bytes(7) + b"{not}"])
+def test_a_damaged_safetensors_file_is_said_to_be(service: Served, model: str, stored: bytes) -> None:
+    job = service.client.get(f"/v1/models/{model}").json()["job"]
+    (service.context.storage.local_path(f"models/{job}/1") / "model.safetensors").write_bytes(stored)
     answer = service.client.get(f"/v1/models/{model}/download")
     assert (answer.status_code, answer.json()["code"]) == (404, "files_missing")
+    assert "damaged" in answer.json()["detail"]
 
 
 def test_a_worker_s_answer_comes_back(service: Served, model: str) -> None:

@@ -6,6 +6,7 @@ import io
 import math
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
@@ -59,3 +60,47 @@ def test_curves_of_the_same_numbers_give_the_same_bytes():
 def test_plots_need_no_torch_and_no_pyplot():
     code = "import sys, trainkit.plots; assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def axis_scales(monkeypatch, history: list[dict]) -> list[str]:
+    """Of the panels that are drawn."""
+    found: list[str] = []
+
+    def render(figure):
+        found.extend(axes.get_yscale() for axes in figure.axes)
+        return b""
+
+    monkeypatch.setattr(learning_curves, "render_png", render)
+    learning_curves.curves(history)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ([1.0, 0.1, 0.009], "log"),
+        ([1.0, 0.1, 0.02], "linear"),
+        ([1.0, 0.1, 0.0], "linear"),
+        ([1.0, -0.1, 0.001], "linear"),
+        ([math.nan, math.inf, 1.0, 0.001], "log"),
+        ([math.nan], "linear"),
+    ],
+)
+def test_values_over_more_than_two_decades_have_a_logarithmic_axis(monkeypatch, values, scale):
+    assert axis_scales(monkeypatch, rows({("train", "loss"): values})) == [scale]
+
+
+def test_the_test_part_is_drawn():
+    history = [*rows({("train", "loss"): [3, 2, 1]}), {"epoch": 3, "split": "test", "name": "loss", "value": 2.0}]
+    assert near(picture(learning_curves.curves(history)), style.TEST) > 30
+    assert near(picture(learning_curves.curves(history[:3])), style.TEST) == 0
+
+
+def test_svg_is_the_same_each_time_and_holds_no_markup_of_the_title():
+    history = rows({("train", "loss"): [3, 2, 1]})
+    drawn = [learning_curves.curves(history, title="<script>&$x$ --> ]]>", format="svg") for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    root = ET.fromstring(drawn[0])
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert [one.tag for one in root.iter() if one.tag.endswith(("script", "foreignObject", "image"))] == []
+    assert b"<script" not in drawn[0]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -345,6 +345,8 @@ FORMAT = "trainkit-model-2"
 PREPROCESS = "preprocess."
 MANIFEST = "model.json"
 TENSORS = "model.safetensors"
+IN_METADATA = "manifest"
+"""Where a single file has its manifest: in the metadata of its header."""
 
 
 class ArtifactError(ValueError):
@@ -397,23 +399,57 @@ def _strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def load_model(folder: str | Path) -> TrainedModel | EnsembleModel:
-    """The model that `save` wrote. Raises ArtifactError for a folder without one."""
-    folder = Path(folder)
+def load_model(source: str | Path) -> TrainedModel | EnsembleModel:
+    """Read a model.
+
+    Args:
+        source: the folder that `save` wrote, or a safetensors file with the manifest in its metadata, as the service's
+            `download?format=safetensors` gives.
+
+    Raises:
+        ArtifactError: there is no model that this version can read.
+    """
+    source = Path(source)
+    if source.is_file():
+        return _single_file_model(source)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        text = (source / MANIFEST).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder} holds no readable {MANIFEST}: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ArtifactError(f"{folder / MANIFEST} is not a model of this version ({FORMAT})")
+        raise ArtifactError(f"{source} holds no readable {MANIFEST}: {error}") from error
+    manifest = _parse_manifest(text, str(source / MANIFEST))
     if manifest["kind"] == "ensemble":
-        members = [load_model(folder / f"member-{number}") for number in range(len(manifest["members"]))]
+        members = [load_model(source / f"member-{number}") for number in range(len(manifest["members"]))]
         return EnsembleModel(members, manifest["method"], manifest["weights"], manifest["description"])
     try:
-        tensors = load_file(folder / TENSORS)
+        tensors = load_file(source / TENSORS)
     except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{folder / TENSORS} cannot be read: {error}") from error
+        raise ArtifactError(f"{source / TENSORS} cannot be read: {error}") from error
     return _network_model(manifest, tensors)
+
+
+def _single_file_model(path: Path) -> TrainedModel:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
+    if IN_METADATA not in metadata:
+        raise ArtifactError(
+            f"{path} has no {IN_METADATA!r} in its metadata: load the folder that it lies in, or download the model with "
+            "format=safetensors"
+        )
+    return _network_model(_parse_manifest(metadata[IN_METADATA], f"{IN_METADATA!r} of {path}"), tensors)
+
+
+def _parse_manifest(text: str, name: str) -> dict[str, Any]:
+    try:
+        manifest = json.loads(text)
+    except ValueError as error:
+        raise ArtifactError(f"{name} is not JSON: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ArtifactError(f"{name} is not a model of this version ({FORMAT})")
+    return manifest
 
 
 def _network_model(manifest: dict[str, Any], tensors: dict[str, Tensor]) -> TrainedModel:

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 import trainkit as tk
+from service.models.single_file import single_file
 from tests.support.fit_data import TABLE_ROWS, images, numbers, sequences, spec, table, vectors
 from trainkit.fit import ArtifactError
 
@@ -45,6 +47,26 @@ def test_saved_model_predicts_the_same_bits(case, tmp_path):
             assert sum(shares.values()) == pytest.approx(1)
             assert shares[prediction["label"]] == max(shares.values())
     assert again.metrics == json.loads(json.dumps(model.metrics))
+
+
+def test_a_single_file_is_loaded_like_the_folder(tmp_path):
+    data = table()
+    model = tk.fit(spec({"kind": "mlp"}, preprocess=[{"kind": "impute"}], train={"epochs": 1}), data).model
+    folder = model.save(tmp_path / "model")
+    found = single_file(folder)
+    path = tmp_path / "one.safetensors"
+    path.write_bytes(found.header + found.path.read_bytes()[found.offset :])
+    assert path.stat().st_size == found.size
+    tensors, stored = load_file(path), load_file(folder / "model.safetensors")
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {k: t.tolist() for k, t in stored.items()}
+    again = tk.load_model(path)
+    assert again.predict(TABLE_ROWS) == model.predict(TABLE_ROWS)
+    assert again.metrics == tk.load_model(folder).metrics
+    with pytest.raises(ArtifactError, match="has no 'manifest' in its metadata"):
+        tk.load_model(folder / "model.safetensors")
+    path.write_bytes(b"torn")
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        tk.load_model(path)
 
 
 def test_equal_models_are_equal_files(tmp_path):
