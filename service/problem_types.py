@@ -710,7 +710,7 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
         409,
         "No ONNX form",
         "ONNX cannot express this model.",
-        "Download the model as safetensors. Of an ensemble, download the members.",
+        "Download the model as safetensors, an ensemble with `format=zip`.",
     ),
     "no_secret_key": _type(
         503,
