@@ -77,7 +77,7 @@ def test_the_files_hold_what_the_job_shows(service: Served, job: str) -> None:
     def content(name: str) -> bytes:
         answer = service.client.get(f"/v1/jobs/{job}/artifacts/{name}")
         assert answer.status_code == 200, answer.text
-        return answer.content
+        return bytes(answer.content)
 
     assert parse(content("spec.yaml"), "application/yaml") == service.job(job)["spec"]
     assert json.loads(content("evaluation.json")) == EVALUATION
