@@ -13,9 +13,6 @@ import hashlib
 import os
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from service.settings import Settings
 
 PREFIX = "enc1:"
@@ -42,6 +39,8 @@ class SecretBox:
             place: where it is stored: `table/row/column`.
         """
         key = next(iter(self._keys() or [self._new_key()]))
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # several MiB, for webhooks alone
+
         nonce = os.urandom(NONCE_BYTES)
         sealed = nonce + AESGCM(key).encrypt(nonce, value.encode(), place.encode())
         return f"{PREFIX}{_id_of(key)}:{base64.b64encode(sealed).decode()}"
@@ -57,6 +56,9 @@ class SecretBox:
         key = next((one for one in self._keys() if _id_of(one) == key_id), None)
         if key is None:
             raise SecretKeyError(f"it is encrypted with the key {key_id}, which is not among TRAINKIT_SECRET_KEY")
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         try:
             sealed = base64.b64decode(text, validate=True)
             return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], place.encode()).decode()

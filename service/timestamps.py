@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import PlainSerializer, WithJsonSchema
+from pydantic import AwareDatetime, BeforeValidator, PlainSerializer, WithJsonSchema
 
 
 def rfc3339(at: datetime) -> str:
@@ -19,3 +19,16 @@ Timestamp = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
 ]
 """A time in a response. The database's clock has milliseconds too, so what is shown is what is stored."""
+
+
+def _text_only(value: Any) -> Any:
+    """Refuse seconds since 1970, which pydantic takes and the schema does not name."""
+    if isinstance(value, str) and not value.strip().lstrip("+-").replace(".", "", 1).isdigit():
+        return value
+    if isinstance(value, datetime):
+        return value
+    raise ValueError('write the time with its zone, such as "2026-01-31T12:00:00Z"')
+
+
+RequestedTime = Annotated[AwareDatetime, BeforeValidator(_text_only, json_schema_input_type=AwareDatetime)]
+"""A time in a request: RFC 3339 with a zone."""

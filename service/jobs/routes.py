@@ -95,8 +95,8 @@ Wait = Annotated[
         description="Seconds to wait for an answer with another ETag than those of `If-None-Match`; 304 when none has come.",
     ),
 ]
-IfMatch = Annotated[str | None, Header(max_length=4000, description="ETag of the job as the client has seen it.")]
-IfNoneMatch = Annotated[str | None, Header(max_length=4000, description="ETags of answers that the client has.")]
+IfMatch = Annotated[str | None, Header(description="ETag of the job as the client has seen it.")]
+IfNoneMatch = Annotated[str | None, Header(description="ETags of answers that the client has.")]
 
 
 @router.get("", response_model=Page[JobRow], responses=NOT_MODIFIED, summary="List jobs, newest first")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import AwareDatetime, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.keys.service import expiry
@@ -10,7 +10,7 @@ from service.keys.tables import ApiKey
 from service.request_model import RequestModel
 from service.response_model import ResponseModel
 from service.roles import ProjectRole
-from service.timestamps import Timestamp
+from service.timestamps import RequestedTime, Timestamp
 
 MAX_LIFETIME_SECONDS = 100 * 366 * 86400
 MAX_OVERLAP_SECONDS = 30 * 86400
@@ -26,7 +26,7 @@ class KeyIn(RequestModel):
     """What it is for."""
     user: str | None = Field(None, min_length=1, max_length=40)
     """Id of the service account whose key it is; left out: yours, or nobody's if you come with a key of nobody."""
-    expires_at: AwareDatetime | None = None
+    expires_at: RequestedTime | None = None
     """When it ends; left out: never, or after the installation's maximum age."""
     expires_in: int | None = Field(None, ge=1, le=MAX_LIFETIME_SECONDS)
     """The same in seconds from now; only one of the two."""

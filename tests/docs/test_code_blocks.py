@@ -42,7 +42,7 @@ RUN_PYTHON = ("docs/how-to/library.md",)
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 WITH_VALUE = {
     *("-H", "--header", "-X", "--request", "-d", "--data", "--data-binary", "-T", "--upload-file", "-o", "--output"),
-    *("-F", "--form", "-D", "--dump-header", "-w", "--write-out", "--max-time"),
+    *("--data-urlencode", "-F", "--form", "-D", "--dump-header", "-w", "--write-out", "--max-time"),
 }
 """Options of curl, as far as the pages use them, that are followed by a value."""
 PLACEHOLDER = re.compile(r"\$\{?\w+\}?|\$\(.*?\)")
@@ -108,7 +108,7 @@ def test_curl_commands_use_routes_that_exist() -> None:
 
 def request_of(words: list[str]) -> tuple[str, str, str | None, list[str]] | None:
     """(method, path, body, names of a form's parts) of a curl command that calls the service; None for another host."""
-    method, body, address, uploads, head, form = "", None, "", False, False, []
+    method, body, address, uploads, head, query, form = "", None, "", False, False, False, []
     rest = iter(words[1:])
     for word in rest:
         value = next(rest, "") if word in WITH_VALUE else ""
@@ -122,11 +122,15 @@ def request_of(words: list[str]) -> tuple[str, str, str | None, list[str]] | Non
             uploads = True
         elif word in ("-I", "--head"):
             head = True
+        elif word in ("-G", "--get"):
+            query = True
         elif not value and re.match(r"^(\$URL|https?://127\.0\.0\.1:8321)", word):
             address = word
     if not address:
         return None
     path = re.sub(r"^\$URL", "/v1", re.sub(r"^https?://127\.0\.0\.1:8321", "", address)).split("?")[0]
+    if query:
+        body = None  # -G puts what -d says into the address
     default = "HEAD" if head else "PUT" if uploads else "POST" if body is not None or form else "GET"
     return method or default, path, body, form
 

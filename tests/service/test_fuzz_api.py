@@ -10,6 +10,7 @@ import copy
 import itertools
 import json
 import shutil
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,6 +105,7 @@ def served(
                 "TRAINKIT_BROKER_URL": "memory://",
                 "TRAINKIT_PREDICT_SECONDS": "0.1",
                 "TRAINKIT_WEBHOOK_ALLOW": "127.0.0.1",
+                "TRAINKIT_SECRET_KEY": b64encode(bytes(32)).decode(),
                 "TRAINKIT_MAX_REQUESTS_PER_MINUTE": "0",  # the soak sends more
                 "TRAINKIT_MAX_WRONG_KEYS_PER_MINUTE": "0",
             }

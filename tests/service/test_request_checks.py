@@ -36,6 +36,9 @@ def test_every_route_refuses_an_unknown_query_parameter(service: Served) -> None
         if method == "head":
             assert answer.status_code == 422, path
             continue
+        if path.startswith("/v1/auth/") and answer.status_code == 404:
+            assert answer.json()["code"] == "sign_in_off"  # without a provider these are not there
+            continue
         (error,) = assert_problem(answer, 422, "invalid_request")["errors"]
         assert (error["pointer"], error["code"]) == ("query/zzz", "unknown_parameter"), (method, path)
         assert error["hint"], (method, path)
@@ -54,7 +57,7 @@ def test_a_mistyped_parameter_gets_the_nearest(service: Served) -> None:
     (error,) = assert_problem(service.client.get("/v1/jobs?limt=3"), 422, "invalid_request")["errors"]
     assert error["hint"] == 'Did you mean "limit"?'
     assert service.client.get("/v1/jobs?label.team=a&label.x=b").status_code == 200
-    assert_problem(service.client.get("/v1/models?label.team=a"), 422, "invalid_request")
+    assert_problem(service.client.get("/v1/webhooks?label.team=a"), 422, "invalid_request")
 
 
 TWICE = [

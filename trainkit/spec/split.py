@@ -8,7 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from trainkit.spec.base import Fraction, NonNegative, Positive, Seed, SpecModel
+from trainkit.spec.base import Fraction, Seed, SpecModel
+
+MAX_SHARE = 1e9
+"""Beyond every number of samples; sums and products of shares stay finite."""
 
 
 class SplitSpec(SpecModel):
@@ -18,11 +21,11 @@ class SplitSpec(SpecModel):
     parts keeps them unless `use_predefined` is false.
     """
 
-    train: Positive = 8.0
+    train: float = Field(8.0, gt=0, le=MAX_SHARE)
     """Share of the training part, on any scale."""
-    validation: NonNegative = 1.0
+    validation: float = Field(1.0, ge=0, le=MAX_SHARE)
     """Share of the validation part; 0 means none, and then no early stopping on validation metrics."""
-    test: NonNegative = 1.0
+    test: float = Field(1.0, ge=0, le=MAX_SHARE)
     """Share of the test part; 0 means none."""
     stratify: bool = True
     """Keep the class proportions in every part (classification only)."""
