@@ -342,8 +342,8 @@ def _response_headers(path: str, operation: dict[str, Any]) -> None:
     cached = "304" in operation["responses"]
     for status, response in operation["responses"].items():
         names = ["X-Request-Id"]
-        made = status == "201" and path != "/v1/stream-tickets"  # a ticket is nothing that could be asked for
-        names += ["Location"] if made or status == "302" else []
+        created = status == "201" and path != "/v1/stream-tickets"  # a ticket is nothing that could be asked for
+        names += ["Location"] if created or status == "302" else []
         names += ["WWW-Authenticate"] if status == "401" else []
         if operation.get("security") and (status[0] in "23" or status == "429"):
             names += ["RateLimit", "RateLimit-Policy"]

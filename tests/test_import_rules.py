@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 TORCH = {"torch", "torchvision"}
 OURS = {"trainkit", "service", "worker", "client"}
 SLOW = TORCH | {
+    "cryptography",
     "joserfc",
     "matplotlib",
     "pyarrow",

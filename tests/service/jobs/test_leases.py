@@ -184,15 +184,17 @@ def test_a_stale_fence_writes_nothing(service: Served) -> None:
         attempts.hand_back(session, first.claim, "worker shutdown")
     second = service.claim("worker-2")
     assert second.claim.fence == first.claim.fence + 1
-    before = service.job(job)
+    before, files = service.job(job), service.client.get(f"/v1/jobs/{job}/artifacts").json()["data"]
     for write in WRITES.values():
         with pytest.raises(StaleFence), service.sessions.begin() as session:
             write(session, first.claim)
     with pytest.raises(StaleFence):
         service.finish(first)
     assert service.job(job) == before
-    for path in ("metrics", "checkpoints", "artifacts", "decisions"):
+    for path in ("metrics", "checkpoints", "decisions"):
         assert service.client.get(f"/v1/jobs/{job}/{path}").json()["data"] == []
+    assert [one["name"] for one in service.client.get(f"/v1/jobs/{job}/artifacts").json()["data"]] == ["spec.yaml"]
+    assert [one["name"] for one in files] == ["spec.yaml"]
 
 
 @pytest.mark.parametrize("end", ["finish", "fail", "cancel"])

@@ -65,8 +65,9 @@ def registered(service: Served) -> Registered:
         claimed = service.claim()
         folder = service.context.storage.new_part()
         folder.mkdir()
-        for name in ("model.json", "model.safetensors"):
-            (folder / name).write_text(claimed.job_id)
+        (folder / "model.json").write_text(claimed.job_id)
+        header = json.dumps({"__metadata__": {"job": claimed.job_id}}).encode()
+        (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
         service.context.storage.put_tree(f"models/{claimed.job_id}/1", folder)
         model = service.finish(claimed)
     assert model is not None
