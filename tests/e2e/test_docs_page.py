@@ -24,6 +24,7 @@ def sign_in(page: Page, key: str) -> None:
     page.get_by_role("button", name="Sign in").click()
 
 
+@pytest.mark.soak  # a browser beside the other tests needs minutes on two cores
 @pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
 def test_sign_in_and_try_an_operation(stack: Stack) -> None:
     with chromium() as browser:
