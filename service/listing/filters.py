@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -72,24 +73,24 @@ class BadFilterError(Exception):
 
 
 @dataclass(frozen=True)
-class ListFilter:
+class ListFilter(ABC):
     """A field that the list can be filtered by; `name` as it is shown in a row."""
 
     name: str
     column: InstrumentedAttribute[Any]
     description: str = ""
 
+    @abstractmethod
     def parameters(self) -> Iterator[QueryParameter]:
-        """Yield what OpenAPI tells of it; a filter with free keys (`label.team`) has no parameter of a fixed name."""
-        raise NotImplementedError
+        """Yield its description for OpenAPI; a filter with free keys (`label.team`) has no parameter of a fixed name."""
 
     def accepts(self, name: str) -> bool:
         """Whether a query parameter of that name is this filter's."""
         return any(parameter.name == name for parameter in self.parameters())
 
+    @abstractmethod
     def read(self, given: Sequence[Pair]) -> Iterator[Condition]:
         """Yield the conditions of the parameters that it accepts. Raises BadFilterError."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
