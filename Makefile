@@ -40,6 +40,13 @@ curl:
 	    apt-get update -qq && apt-get install -y -qq curl >/dev/null; \
 	  else echo "The examples need curl: please install it."; exit 2; fi; }
 
+.PHONY: chromium
+chromium: # no package index holds it; without one the browser's tests are skipped, and say so
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then echo "Installing Chromium for the browser's tests."; \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 \
+	    || echo "Chromium could not be installed: the browser's tests will be skipped."; fi
+
 demo: setup curl ## upload real images with curl, train an MLP and a CNN, predict; ends by itself (about half a minute)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
 
@@ -47,13 +54,13 @@ up: setup ## run the service here until Ctrl-C (PORT=8321, HOME_DIR=.home)
 	@$(BIN)/trainkit up --home "$(HOME_DIR)" --port $(PORT)
 
 # Twice as many processes as cores: most of the time a test waits for a lease, a process or a disk.
-test: setup curl lint ## linters, types and every test (about a quarter of an hour on 2 cores)
+test: setup curl chromium lint ## linters, types and every test (about a quarter of an hour on 2 cores)
 	@$(BIN)/python -m pytest tests --ignore tests/e2e -m "not soak" -n 4 --dist loadfile
 	@$(BIN)/python -m pytest tests/e2e -m "not soak" -n 3 --dist loadgroup
 
 # The same tests, measured. A process that is killed outright leaves no data.
 coverage: export TRAINKIT_CONFINEMENT := off  # a confined process cannot write what was measured
-coverage: setup curl ## lines of service, worker and trainkit that the tests run (90 % at least)
+coverage: setup curl chromium ## lines of service, worker and trainkit that the tests run (90 % at least)
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
 	@$(BIN)/coverage run -m pytest tests --ignore tests/e2e -m "not soak" -n 4 --dist loadfile
 	@$(BIN)/coverage run -m pytest tests/e2e -m "not soak" -n 3 --dist loadgroup

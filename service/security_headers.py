@@ -26,6 +26,8 @@ ALWAYS = (
 PROBLEM_HEADERS = (("Content-Security-Policy", NOTHING), *ALWAYS, ("Cache-Control", "no-store"))
 """What an answer has that never reaches the application."""
 PRIVATE, REVALIDATED = (b"cache-control", b"no-store"), (b"cache-control", b"private, no-cache")
+OF_CALLER = (b"vary", b"Authorization, Cookie")
+"""A browser that goes back uses what it has kept without asking again: not for another key, or for none."""
 HSTS = (b"strict-transport-security", b"max-age=31536000")
 
 
@@ -52,6 +54,8 @@ class SecurityHeaders:
                     headers.append(HSTS)
                 if b"cache-control" not in present and not is_file:
                     headers.append(REVALIDATED if b"etag" in present else PRIVATE)
+                if b"etag" in present and not is_file and not is_docs:
+                    headers.append(OF_CALLER)
                 message = {**message, "headers": headers}
             await send(message)
 

@@ -65,7 +65,6 @@ def pages() -> Iterator[list[str]]:
         server.server_close()
 
 
-@pytest.mark.soak
 def test_a_named_origin_follows_a_job_and_another_reads_nothing(
     pages: list[str], tmp_path: Path, migrated_sqlite: Path
 ) -> None:

@@ -49,6 +49,16 @@ def test_a_defect_and_an_etag_have_them_too(service: Served, monkeypatch: pytest
 
 
 @SQLITE
+def test_what_a_browser_keeps_is_for_the_same_key_alone(service: Served) -> None:
+    """It goes back without asking anew: what one key has read must not be shown to another, or to none."""
+    for path in ("/v1/jobs", "/openapi.json", "/v1/catalog"):
+        answer = service.client.get(path)
+        assert answer.headers["ETag"]
+        assert {"authorization", "cookie"} <= set(answer.headers["Vary"].lower().replace(" ", "").split(",")), path
+    assert "authorization" not in service.client.get("/docs").headers["Vary"].lower()
+
+
+@SQLITE
 def test_only_tls_is_made_to_stay(service: Served) -> None:
     client = TestClient(service.app, base_url="https://testserver")
     assert client.get("/healthz").headers["strict-transport-security"] == "max-age=31536000"
