@@ -12,8 +12,8 @@ from pathlib import Path
 
 from benchmarks.diagnosis.cases import CASES, Case
 from benchmarks.diagnosis.judge import Result, judge_case
+from trainkit.diagnose.causes import CODES
 from trainkit.diagnose.diagnosis import RULESET_VERSION
-from trainkit.diagnose.verdicts import CODES
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import WithJsonSchema
+
 from service.response_model import JsonObject, ResponseModel, SpecDocument
-from trainkit.diagnose.verdicts import Code
+from trainkit.diagnose.causes import CODES
+
+VerdictCode = Annotated[str, WithJsonSchema({"type": "string", "enum": list(CODES)})]
+"""Code of a verdict, described as the list of all codes."""
 
 
 class VerdictOut(ResponseModel):
     """What is wrong. `evidence` holds the numbers, thresholds, `series` to plot and `explained_by`: causes among the
     other verdicts."""
 
-    code: Code
+    code: VerdictCode
     confidence: float
     """Between 0 and 1, from the size of the effect."""
     since_epoch: int | None
@@ -37,7 +44,7 @@ class RecommendedSpecOut(ResponseModel):
     spec: SpecDocument
     why: str
     expected: Expected
-    code: Code
+    code: VerdictCode
     """The verdict that it answers."""
 
 

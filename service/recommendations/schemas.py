@@ -6,11 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from service.diagnosis.schemas import Expected
+from service.diagnosis.schemas import Expected, VerdictCode
 from service.recommendations.effect import Outcome
 from service.request_model import RequestModel
 from service.response_model import JsonObject, ResponseModel
-from trainkit.diagnose.verdicts import Code
 
 
 class DiagnosisRef(RequestModel):
@@ -67,7 +66,7 @@ class RecommendationOut(ResponseModel):
     job: str
     source: str
     """The job that was diagnosed; it may have been deleted since."""
-    code: Code
+    code: VerdictCode
     ruleset_version: int
     patch: JsonObject
     expected: Expected
@@ -94,7 +93,7 @@ class RulesetOut(ResponseModel):
 
     ruleset_version: int
     all: OutcomeCounts
-    codes: dict[Code, OutcomeCounts]
+    codes: dict[VerdictCode, OutcomeCounts]
 
 
 class ScorecardOut(ResponseModel):

@@ -1,53 +1,20 @@
-"""The diagnosis of a run: all rules applied to its record, the verdicts ordered, and recommendations."""
+"""The diagnosis of a run: the evidence of every cause in its record, the verdicts ordered, and recommendations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from trainkit.diagnose.generalisation import (
-    optimization_failure,
-    overfitting,
-    stopped_too_early,
-    underfitting_model_bias,
-)
-from trainkit.diagnose.gradients import dead_units, saturated_activations, symmetric_initialization, vanishing_gradients
-from trainkit.diagnose.held_out_data import distribution_mismatch, leakage, validation_too_small
-from trainkit.diagnose.label_noise import label_noise
-from trainkit.diagnose.rates import exploding_gradients, learning_rate_too_high, learning_rate_too_low
+from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.causes import CAUSES, CODES, EXPLAINS
 from trainkit.diagnose.recommendations import RecommendedSpec, recommend
 from trainkit.diagnose.record import Record
-from trainkit.diagnose.training_data import class_imbalance, unscaled_inputs
-from trainkit.diagnose.verdicts import Verdict, order_by_cause
-from trainkit.diagnose.wrong_loss import wrong_loss
+from trainkit.diagnose.verdicts import EXPLAINS_FROM_CONFIDENCE, Code, Verdict
 from trainkit.spec.models import is_sklearn_model
 
-Rule = Callable[[Record], Verdict | None]
-RULES: tuple[Rule, ...] = (
-    symmetric_initialization,
-    unscaled_inputs,
-    exploding_gradients,
-    learning_rate_too_high,
-    learning_rate_too_low,
-    dead_units,
-    saturated_activations,
-    vanishing_gradients,
-    wrong_loss,
-    class_imbalance,
-    label_noise,
-    leakage,
-    distribution_mismatch,
-    overfitting,
-    underfitting_model_bias,
-    stopped_too_early,
-    optimization_failure,
-    validation_too_small,
-)
-DATA_RULES: tuple[Rule, ...] = (class_imbalance, leakage, distribution_mismatch, validation_too_small)
-"""Rules that need no training curve: the only ones for models that scikit-learn fits."""
 RULESET_VERSION = 4
 """Increment when a rule, a threshold or a recommendation changes: it is part of the ETag of a diagnosis."""
 HEALTHY_AFTER_EVALUATIONS = 10
@@ -72,16 +39,37 @@ class Diagnosis:
 
 
 def diagnose(record: Record) -> Diagnosis:
-    """Apply the rules to the record of a run; `healthy` is the only verdict when none of them applies."""
+    """Look for the evidence of every cause in the record of a run; `healthy` is the only verdict where there is none."""
     with np.errstate(all="ignore"):  # a diverged run's numbers overflow, and comparisons with them come out right
-        found = [verdict for rule in applicable_rules(record) if (verdict := rule(record)) is not None]
+        found = [verdict for cause in possible_causes(record) if (verdict := cause.evidence(record)) is not None]
     verdicts = order_by_cause(found) or [healthy(record)]
     return Diagnosis(record.final, verdicts, recommend(record, verdicts))
 
 
-def applicable_rules(record: Record) -> tuple[Rule, ...]:
-    """Return the rules that apply to the kind of model."""
-    return DATA_RULES if is_sklearn_model(record.spec.model) else RULES
+def possible_causes(record: Record) -> list[Cause]:
+    """Return the causes that a run of this kind of model can have."""
+    fitted_by_sklearn = is_sklearn_model(record.spec.model)
+    return [cause for cause in CAUSES.values() if not (fitted_by_sklearn and cause.needs_training_curve)]
+
+
+def order_by_cause(found: Sequence[Verdict]) -> list[Verdict]:
+    """Return the verdicts, causes before symptoms and then by falling confidence, each with its `explained_by`.
+
+    The depth of a verdict is the longest chain of causes of at least 0.5 confidence that leads to it.
+    """
+    sure = {one.code for one in found if one.confidence >= EXPLAINS_FROM_CONFIDENCE}
+
+    def causes(code: Code) -> list[Code]:
+        return [cause for cause in EXPLAINS if cause in sure and code in EXPLAINS[cause]]
+
+    def depth(code: Code) -> int:
+        return 1 + max((depth(cause) for cause in causes(code)), default=-1)
+
+    annotated = [
+        Verdict(v.code, v.confidence, v.since_epoch, v.message, {**v.evidence, "explained_by": causes(v.code)})
+        for v in found
+    ]
+    return sorted(annotated, key=lambda v: (depth(v.code), -v.confidence, CODES.index(v.code)))
 
 
 def healthy(record: Record) -> Verdict:
@@ -103,7 +91,7 @@ def healthy(record: Record) -> Verdict:
         "baseline_loss": record.baseline,
         "last_train_loss": float(train.value[-1]) if len(train) else None,
         "best_val_loss": float(val.value.min()) if len(val) else None,
-        "rules_asked": [rule.__name__ for rule in applicable_rules(record)],
+        "rules_asked": [cause.code for cause in possible_causes(record)],
         "explained_by": [],
         "series": ["train_loss", "val_loss"],
     }

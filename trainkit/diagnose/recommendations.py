@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from trainkit.diagnose.recommenders import RECOMMENDERS
+from trainkit.diagnose.causes import CAUSES
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.spec_changes import Patch
 from trainkit.diagnose.verdicts import Code, Verdict
@@ -47,10 +47,10 @@ def recommend(record: Record, verdicts: Sequence[Verdict]) -> list[RecommendedSp
     document = dict(record.document if record.document is not None else record.spec.model_dump(mode="json"))
     chosen: list[RecommendedSpec] = []
     for verdict in verdicts:
-        if verdict.evidence.get("explained_by") or verdict.code not in RECOMMENDERS:
+        if verdict.evidence.get("explained_by") or verdict.code not in CAUSES:
             continue
         count = 0
-        for change in RECOMMENDERS[verdict.code](record):
+        for change in CAUSES[verdict.code].recommendations(record):
             patch = _with_whole_split(document, change.patch, record)
             spec = _valid_spec(document, patch, record)
             if spec is None or count == MAX_PER_VERDICT or any(one.patch == patch for one in chosen):

@@ -21,6 +21,14 @@ from trainkit.spec.forecasting import cuts_windows, windowed
 Floats = NDArray[np.float64]
 MEAN_PREDICTION_LOSS = {"mse": 1.0, "mae": math.sqrt(2 / math.pi), "huber": 0.5}
 """Loss of predicting the mean of z-scored targets: exact for mse, of a normal for mae, an upper bound for huber."""
+LOW_SKILL = 0.5
+"""A skill below this counts as little learnt: the model removes less than half of the baseline loss."""
+HIGH_SKILL = 0.9
+"""From this skill on the training itself has no fault that is worth a verdict."""
+VERY_LOW_SKILL = 0.25
+"""Skill above which the data may hold no more: in many tables half of the variance is noise."""
+NO_SKILL = 0.1
+"""A skill below this at the end counts as a plateau, whatever the last epochs gained."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from trainkit.diagnose.record import Record
 from trainkit.spec.baselines import with_z_score
+from trainkit.spec.checks.training import why_sanity_check_skipped
 from trainkit.spec.facts import column_steps
 from trainkit.spec.patch import replacing
+from trainkit.spec.training import SanityCheck
 
 Patch = dict[str, Any]
 DECAY_PER_STEP, DECAY_PER_STEP_REGRESSION = 1e-3, 1e-2
 """Learning rate x weight decay: a weight without a gradient decays to 1/e in 1000 steps; for regression in 100."""
+DEEP_HIDDEN_LAYERS = 8
+"""From this number of hidden layers on, a network without skip connections is hard to train (He et al. 2016)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +113,36 @@ def regularized_patch(record: Record) -> Patch:
     return patch
 
 
-def default_rate(record: Record) -> float:
-    return float(type(record.spec.optimizer)().lr)
-
-
 def rounded(value: float) -> float:
     return float(f"{value:.3g}")
+
+
+def shallower(record: Record, expected: tuple[str, str, str, str]) -> Iterator[Change]:
+    """Recommend the first two hidden layers of a deep mlp."""
+    hidden = hidden_widths(record)
+    if len(hidden) >= DEEP_HIDDEN_LAYERS:
+        why = "Many layers without skip connections train worse than few layers."
+        yield Change(model_patch(record, hidden=list(hidden[:2])), why, expected)
+
+
+def hidden_widths(record: Record) -> tuple[int, ...]:
+    """Return the widths of the hidden layers of an mlp; empty for other models."""
+    return record.spec.model.hidden if record.spec.model.kind == "mlp" else ()
+
+
+def sanity_check_changes(record: Record) -> Iterator[Change]:
+    """Recommend the same run with sanity checks, which separate a model that is too small from a failing optimization."""
+    checks = [check for check in get_args(SanityCheck) if why_sanity_check_skipped(record.spec, check) is None]
+    if "small_model" not in checks:
+        return
+    expected = (
+        "sanity_check_small_model_loss",
+        "down",
+        "below the loss of this run, if its optimization fails",
+        "techniques, 11.1",
+    )
+    yield Change(
+        {"train": {"sanity_checks": checks}},
+        "The sanity checks tell whether the model is too small or the optimization fails.",
+        expected,
+    )

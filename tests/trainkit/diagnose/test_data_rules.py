@@ -23,12 +23,15 @@ from tests.support.diagnosis_records import (
 )
 from trainkit.data import Dataset
 from trainkit.data.report import report
+from trainkit.diagnose.causes import CAUSES
+from trainkit.diagnose.causes.class_imbalance import evidence as class_imbalance
+from trainkit.diagnose.causes.distribution_mismatch import evidence as distribution_mismatch
+from trainkit.diagnose.causes.label_noise import _error_evenness as evenness
+from trainkit.diagnose.causes.label_noise import evidence as label_noise
+from trainkit.diagnose.causes.leakage import evidence as leakage
+from trainkit.diagnose.causes.unscaled_inputs import evidence as unscaled_inputs
+from trainkit.diagnose.causes.validation_too_small import evidence as validation_too_small
 from trainkit.diagnose.diagnosis import diagnose
-from trainkit.diagnose.held_out_data import distribution_mismatch, leakage, validation_too_small
-from trainkit.diagnose.label_noise import _error_evenness as evenness
-from trainkit.diagnose.label_noise import label_noise
-from trainkit.diagnose.recommenders import RECOMMENDERS
-from trainkit.diagnose.training_data import class_imbalance, unscaled_inputs
 
 
 def test_unscaled_inputs() -> None:
@@ -53,9 +56,8 @@ def test_unscaled_inputs_of_a_multimodal_model_are_its_columns() -> None:
     assert found is not None
     assert list(found.evidence["largest_features"]) == ["a", "b"]
     assert unscaled_inputs(record(model, about, **columns(900.0, 0.1))) is None
-    patches = [
-        change.patch for change in RECOMMENDERS["unscaled_inputs"](record({**model, "preprocess_columns": []}, about))
-    ]
+    multimodal = record({**model, "preprocess_columns": []}, about)
+    patches = [change.patch for change in CAUSES["unscaled_inputs"].recommendations(multimodal)]
     assert patches[0] == {"preprocess_columns": [{"kind": "z_score"}]}
     assert [list(patch) for patch in patches] == [["preprocess_columns"]] * 2
 

@@ -25,9 +25,10 @@ from tests.support.diagnosis_records import (
     table,
     well,
 )
+from trainkit.diagnose.causes import CODES
 from trainkit.diagnose.diagnosis import diagnose
 from trainkit.diagnose.record import Record
-from trainkit.diagnose.verdicts import CODES, Verdict
+from trainkit.diagnose.verdicts import Verdict
 from trainkit.plots import evidence, style
 
 FLAT = {"train_loss": [2.31] * 12, "val_loss": [2.31] * 12}

@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 
 from tests.support.diagnosis_records import RISING, STUCK, facts, falling, record, table, well
+from trainkit.diagnose.causes.optimization_failure import evidence as optimization_failure
+from trainkit.diagnose.causes.overfitting import evidence as overfitting
+from trainkit.diagnose.causes.stopped_too_early import evidence as stopped_too_early
+from trainkit.diagnose.causes.underfitting_model_bias import evidence as underfitting_model_bias
+from trainkit.diagnose.causes.wrong_loss import evidence as wrong_loss
 from trainkit.diagnose.diagnosis import diagnose
-from trainkit.diagnose.generalisation import (
-    optimization_failure,
-    overfitting,
-    stopped_too_early,
-    underfitting_model_bias,
-)
-from trainkit.diagnose.wrong_loss import wrong_loss
 
 
 def test_overfitting_by_a_rise() -> None:

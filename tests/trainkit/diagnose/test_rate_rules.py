@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from tests.support.diagnosis_records import facts, falling, record, well
+from trainkit.diagnose.causes.dead_units import evidence as dead_units
+from trainkit.diagnose.causes.exploding_gradients import evidence as exploding_gradients
+from trainkit.diagnose.causes.learning_rate_too_high import evidence as learning_rate_too_high
+from trainkit.diagnose.causes.learning_rate_too_low import evidence as learning_rate_too_low
+from trainkit.diagnose.causes.saturated_activations import evidence as saturated_activations
+from trainkit.diagnose.causes.symmetric_initialization import evidence as symmetric_initialization
+from trainkit.diagnose.causes.vanishing_gradients import evidence as vanishing_gradients
 from trainkit.diagnose.diagnosis import diagnose
-from trainkit.diagnose.gradients import dead_units, saturated_activations, symmetric_initialization, vanishing_gradients
-from trainkit.diagnose.rates import (
-    exploding_gradients,
-    learning_rate_too_high,
-    learning_rate_too_low,
-    relative_steps,
-    sharpness,
-)
+from trainkit.diagnose.rates import relative_steps, sharpness
 
 FLAT = [2.31] * 12
 SGD = {"optimizer": {"kind": "sgd", "lr": 0.1}}

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from tests.support.diagnosis_records import facts, falling, record, well
-from trainkit.diagnose.diagnosis import RULES, diagnose
+from trainkit.diagnose.causes import CAUSES, CODES, EXPLAINS
+from trainkit.diagnose.diagnosis import diagnose, order_by_cause
 from trainkit.diagnose.recommendations import MAX_RECOMMENDATIONS, recommend
-from trainkit.diagnose.recommenders import RECOMMENDERS
-from trainkit.diagnose.verdicts import CODES, EXPLAINS, Verdict, graded_confidence, order_by_cause
+from trainkit.diagnose.verdicts import Verdict, graded_confidence
 from trainkit.spec import DatasetFacts, JobSpec, resolve
 from trainkit.spec.patch import merge_patch, replacing
 
@@ -60,7 +60,7 @@ def test_recommend_gives_valid_specs(path: Path) -> None:
     source = record(document, about)
     offered = set()
     for code in VERDICTS:
-        for offer in RECOMMENDERS[code](source):
+        for offer in CAUSES[code].recommendations(source):
             # what its author meant to be a spec is one, but for those that this model or task cannot have
             assert set(offer.patch) <= set(JobSpec.model_fields), offer
         for following in recommend(source, [Verdict(code, 0.9, 1, "")]):
@@ -82,8 +82,11 @@ def test_recommend_gives_valid_specs(path: Path) -> None:
     assert expected | {"exploding_gradients", "distribution_mismatch", "validation_too_small"} <= offered
 
 
-def test_every_code_has_a_rule_and_a_recommender() -> None:
-    assert {rule.__name__ for rule in RULES} == set(VERDICTS) == set(RECOMMENDERS)
+def test_causes_are_consistent() -> None:
+    for name, cause in CAUSES.items():
+        assert cause.code == name
+        assert cause.explains <= set(CAUSES) - {name}
+    assert len(CAUSES) >= 18
 
 
 def test_recommend_for_each_verdict() -> None:

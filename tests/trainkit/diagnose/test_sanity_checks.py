@@ -10,9 +10,10 @@ import pytest
 from tests.support.diagnosis_records import STUCK, record, well
 from tests.support.planted_faults import digits, run
 from trainkit.diagnose import sanity_checks
+from trainkit.diagnose.causes.learning_rate_too_low import evidence as learning_rate_too_low
+from trainkit.diagnose.causes.optimization_failure import evidence as optimization_failure
+from trainkit.diagnose.causes.underfitting_model_bias import evidence as underfitting_model_bias
 from trainkit.diagnose.diagnosis import diagnose
-from trainkit.diagnose.generalisation import optimization_failure, underfitting_model_bias
-from trainkit.diagnose.rates import learning_rate_too_low
 from trainkit.diagnose.record import Record, Series
 
 TINY = {"model": {"kind": "mlp", "hidden": [20, 4]}}

@@ -1,14 +1,18 @@
-"""Rule for a loss that does not fit the task."""
+"""Wrong loss: the loss does not fit the task."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
 from trainkit.diagnose.capacity import dropout_gap
-from trainkit.diagnose.rates import LOW_SKILL
-from trainkit.diagnose.record import Record, leading_count
-from trainkit.diagnose.verdicts import Verdict, graded_confidence
+from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.record import LOW_SKILL, Record, leading_count
+from trainkit.diagnose.spec_changes import Change, Patch
+from trainkit.diagnose.verdicts import LOW_LEARNING, Verdict, graded_confidence
 from trainkit.spec.facts import FEW_VALUES, target_column
+from trainkit.spec.patch import replacing
 
 HEAVY_TAILS = 4.0
 """mse / mae^2 of the residuals: pi/2 = 1.57 for a normal, 2 for a Laplace distribution. From 4 on outliers dominate."""
@@ -18,7 +22,7 @@ MIN_RESIDUALS = 30
 """Least number of residuals for these statistics."""
 
 
-def wrong_loss(record: Record) -> Verdict | None:
+def evidence(record: Record) -> Verdict | None:
     """Wrong loss: squared error on classes, a regression target with few whole values, or outliers.
 
     Outliers: squared error where mse / mae^2 of the training or validation residuals is >= 4, or the kurtosis of the
@@ -115,3 +119,44 @@ def _near_best(record: Record) -> slice:
     loss = record.get("val_loss").value
     first = min(max(int(loss.argmin()) - 1, 0), len(loss) - 3) if len(loss) > 2 else -3
     return slice(first, first + 3 or None)
+
+
+def recommendations(record: Record) -> Iterator[Change]:
+    old = record.spec.loss.model_dump() if record.spec.loss else {}
+    if record.classification:
+        expected = ("val_accuracy", "up", "sooner", "Golik, Doetsch and Ney 2013")
+        yield Change(
+            {"loss": replacing(old, {"kind": "cross_entropy"})},
+            "The gradient of cross entropy stays large where a prediction is wrong.",
+            expected,
+        )
+        return
+    expected = ("val_mae", "down", "clearly; the squared error may rise", "Huber 1964")
+    if old.get("kind") == "mse":
+        yield Change(
+            {"loss": replacing(old, {"kind": "huber"})},
+            "The Huber loss counts large residuals linearly, not squared.",
+            expected,
+        )
+        yield Change(
+            {"loss": replacing(old, {"kind": "mae"})},
+            "The mean absolute error predicts the median, which outliers do not move.",
+            expected,
+        )
+    if record.facts.kind == "table":
+        patch: Patch = {
+            "task": "classification",
+            "target_scaling": "auto",
+            "loss": {**dict.fromkeys(old), "kind": "cross_entropy"},
+        }
+        yield Change(
+            patch, "Predicts the values as classes.", ("val_accuracy", "up", "becomes available", "this record")
+        )
+
+
+CAUSE = Cause(
+    code="wrong_loss",
+    evidence=evidence,
+    recommendations=recommendations,
+    explains=LOW_LEARNING | {"validation_too_small", "overfitting"},
+)

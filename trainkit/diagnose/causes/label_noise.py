@@ -1,21 +1,22 @@
-"""Rule for label noise."""
+"""Label noise: a part of the labels is wrong."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from trainkit.diagnose.held_out_data import parts_differ
+from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.held_out_data import SIGNIFICANT_ERRORS, parts_differ
 from trainkit.diagnose.record import Record, leading_count
+from trainkit.diagnose.spec_changes import Change, early_stop_patch, regularized_patch
 from trainkit.diagnose.trends import standard_error, still_gaining
 from trainkit.diagnose.verdicts import Verdict, graded_confidence
 
 CONFLICTING_SHARE = 0.01
 """Share of samples with a duplicate under another label that counts as label noise."""
-SIGNIFICANT_ERRORS = 3.0
-"""Standard errors between validation and test: more than 2, because the best epoch was chosen on validation."""
 EVEN_ENTROPY = 0.95
 """Entropy of the errors over that of uniformly distributed errors. Similar real classes give 0.6 to 0.85."""
 MIN_ERRORS = 30
@@ -31,7 +32,7 @@ MEMORISED_GAP = 0.15
 """Least difference of training and validation skill where validation has learnt next to nothing."""
 
 
-def label_noise(record: Record) -> Verdict | None:
+def evidence(record: Record) -> Verdict | None:
     """Label noise, by at least one of:
 
     - duplicates under different labels: 1 % or more of the samples;
@@ -174,3 +175,31 @@ def _error_evenness(record: Record) -> float | None:
     expected = math.log(m) - cells / m * float((weights * k * np.log(k)).sum())
     p = errors[errors > 0] / m
     return float(-(p * np.log(p)).sum() / expected)
+
+
+def recommendations(record: Record) -> Iterator[Change]:
+    yield Change(
+        regularized_patch(record),
+        "Correctly labelled samples are learnt first; regularization keeps the network from memorising the others.",
+        ("val_loss", "down", "a little below its minimum in this run, without a later rise", "Arpit et al. 2017"),
+    )
+    kind = record.spec.loss.kind if record.spec.loss else ""
+    if kind == "cross_entropy":
+        yield Change(
+            {"regularize": {"label_smoothing": 0.1}},
+            "Label smoothing lowers the loss of contradicting a wrong label.",
+            ("val_accuracy", "up", "a little", "Lukasik et al. 2020"),
+        )
+    yield Change(
+        early_stop_patch(record),
+        "Correctly labelled samples are learnt first: stop before the others are memorised.",
+        ("seconds", "down", "the epochs behind the best one; the model stays the same", "Arpit et al. 2017"),
+    )
+
+
+CAUSE = Cause(
+    code="label_noise",
+    evidence=evidence,
+    recommendations=recommendations,
+    explains=frozenset({"overfitting", "underfitting_model_bias", "optimization_failure"}),
+)

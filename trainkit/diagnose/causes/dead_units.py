@@ -1,0 +1,48 @@
+"""Dead units: units that are 0 for every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.gradients import idle_units
+from trainkit.diagnose.record import Record
+from trainkit.diagnose.spec_changes import Change, init_patch, model_patch, rate_patch
+from trainkit.diagnose.verdicts import LOW_LEARNING, Verdict
+
+
+def evidence(record: Record) -> Verdict | None:
+    """Dead units: at the last evaluations half of all units that can be dead are, or 0.9 of those of one layer."""
+    return idle_units(record, "dead_units", "dead_units", "are 0 for every sample, so they get no gradient")
+
+
+def recommendations(record: Record) -> Iterator[Change]:
+    expected = ("dead_units", "down", "below 10 %", "Maas, Hannun and Ng 2013")
+    model = record.spec.model
+    if getattr(model, "init", None) is not None:
+        yield Change(
+            init_patch(record, "he_normal"), "With this initialization every unit is active on some samples.", expected
+        )
+    if getattr(model, "activation", None) == "relu":
+        yield Change(
+            model_patch(record, activation="leaky_relu"),
+            "leaky_relu has a gradient below 0 too, so dead units can recover.",
+            expected,
+        )
+    if getattr(model, "norm", None) == "none":
+        yield Change(
+            model_patch(record, norm="batch"),
+            "Batch norm centres the inputs of each unit: about half of the samples are above 0.",
+            expected,
+        )
+    yield Change(
+        rate_patch(record, 0.1), "Smaller steps do not push units to where they are 0 for every sample.", expected
+    )
+
+
+CAUSE = Cause(
+    code="dead_units",
+    evidence=evidence,
+    recommendations=recommendations,
+    explains=LOW_LEARNING | {"vanishing_gradients"},
+)

@@ -1,0 +1,103 @@
+"""Leakage: held-out samples or the target are known in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.held_out_data import target_leaking_features
+from trainkit.diagnose.record import Record, leading_count
+from trainkit.diagnose.spec_changes import Change
+from trainkit.diagnose.verdicts import BY_VALIDATION, Verdict, graded_confidence
+
+LEAKED_SHARE = 0.01
+"""Share of held-out samples with a duplicate in training that counts as leakage."""
+DUPLICATE_SHARE = 0.05
+"""Share of exact duplicates in randomly split data that counts as leakage."""
+
+
+def evidence(record: Record) -> Verdict | None:
+    """Leakage, by at least one of:
+
+    - predefined parts: 1 % or more of the held-out samples are exact or near duplicates of training samples;
+    - a random split: 5 % or more of all samples are exact duplicates, some of which fall into different parts;
+    - a feature in use that predicts the target alone, by the dataset report.
+    """
+    found = [one for one in (_target_leak(record), _duplicates(record)) if one is not None]
+    return max(found, key=lambda one: one.confidence, default=None)
+
+
+def _target_leak(record: Record) -> Verdict | None:
+    names = target_leaking_features(record)
+    if not names:
+        return None
+    found = [one["message"] for one in record.findings("target_leak") if one["where"] in names]
+    return Verdict(
+        "leakage",
+        0.9,
+        None,
+        f"{found[0][0].upper()}{found[0][1:]}.",
+        {
+            "features": names[:20],
+            "findings": found[:10],
+            "cannot_tell": "If the feature is known when a prediction is made, it is no leak and the task is easy.",
+            "series": ["val_loss", "val_accuracy"] if record.classification else ["val_loss", "val_r2"],
+        },
+    )
+
+
+def _duplicates(record: Record) -> Verdict | None:
+    if record.spec.split.duplicates == "drop":
+        return None
+    shipped = bool(record.facts.splits) and record.spec.split.use_predefined
+    held = max(1, sum(record.parts[1:]))
+    if shipped:
+        found = record.findings("leakage", "near_leakage")
+        share = sum(leading_count(one["message"]) for one in found) / held
+        confidence = graded_confidence(share, LEAKED_SHARE, 0.2, 0.7)
+        limit = LEAKED_SHARE
+    else:
+        found = record.findings("duplicates")
+        share = sum(leading_count(one["message"]) for one in found) / max(1, record.facts.samples)
+        confidence, limit = graded_confidence(share, DUPLICATE_SHARE, 0.5, 0.5, 0.75), DUPLICATE_SHARE
+    if not found or share < limit:
+        return None
+    return Verdict(
+        "leakage",
+        confidence,
+        None,
+        f"{found[0]['message'][0].upper()}{found[0]['message'][1:]}.",
+        {
+            "share": share,
+            "threshold": limit,
+            "findings": [one["message"] for one in found[:10]],
+            "cannot_tell": None
+            if shipped
+            else "How many duplicates fell into different parts of the random split is not recorded.",
+            "series": ["val_loss", "val_accuracy"],
+        },
+    )
+
+
+def recommendations(record: Record) -> Iterator[Change]:
+    metric = "val_accuracy" if record.classification else "val_r2"
+    expected = (metric, "down", "to its true value, without the leaked information", "this record")
+    names = target_leaking_features(record)
+    if names and record.facts.kind == "table":
+        dataset = record.spec.dataset.model_dump(mode="json", exclude_defaults=True)
+        without = {"dataset": {**dataset, "ignore": [*record.spec.dataset.ignore, *names]}}
+        yield Change(
+            without, "Without the columns that reveal the target, the model must learn from the others.", expected
+        )
+    if not names or record.findings("leakage", "near_leakage", "duplicates"):
+        why = "Duplicates are then in one part only: no validation or test sample is also in training."
+        yield Change({"split": {"duplicates": "drop"}}, why, expected)
+
+
+CAUSE = Cause(
+    code="leakage",
+    evidence=evidence,
+    recommendations=recommendations,
+    explains=BY_VALIDATION,
+    needs_training_curve=False,
+)

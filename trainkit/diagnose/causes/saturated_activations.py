@@ -1,0 +1,48 @@
+"""Saturated activations: units whose slope is near 0 for every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.gradients import idle_units
+from trainkit.diagnose.record import Record
+from trainkit.diagnose.spec_changes import Change, init_patch, model_patch, rate_patch, scaled_patch
+from trainkit.diagnose.verdicts import LOW_LEARNING, Verdict
+from trainkit.spec.facts import column_steps
+
+
+def evidence(record: Record) -> Verdict | None:
+    """Saturated activations: at the last evaluations half of all units that can saturate are, or 0.9 of one layer."""
+    return idle_units(record, "saturated_activations", "saturated_units", "are saturated: their slope is below 4 %")
+
+
+def recommendations(record: Record) -> Iterator[Change]:
+    expected = ("saturated_units", "down", "below 10 %", "Glorot and Bengio 2010")
+    if getattr(record.spec.model, "init", None) is not None:
+        yield Change(
+            init_patch(record, "xavier_uniform"),
+            "This initialization keeps the inputs of the activations where their slope is not near 0.",
+            expected,
+        )
+    if not any(step.kind == "z_score" for step in column_steps(record.spec)):
+        yield Change(
+            scaled_patch(record),
+            "Inputs of unit size keep the inputs of the activations where their slope is not near 0.",
+            expected,
+        )
+    if getattr(record.spec.model, "norm", None) == "none":
+        yield Change(
+            model_patch(record, norm="batch"),
+            "Batch norm keeps the inputs of the activations where their slope is not near 0.",
+            expected,
+        )
+    yield Change(rate_patch(record, 0.1), "Smaller steps do not push units into saturation.", expected)
+
+
+CAUSE = Cause(
+    code="saturated_activations",
+    evidence=evidence,
+    recommendations=recommendations,
+    explains=LOW_LEARNING | {"vanishing_gradients", "exploding_gradients", "overfitting"},
+)

@@ -1,0 +1,65 @@
+"""Stopped too early: the run ended while it still improved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trainkit.diagnose.capacity import limit_symptom_confidence
+from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.plateau import held_back_by_dropout
+from trainkit.diagnose.record import Record
+from trainkit.diagnose.spec_changes import Change, early_stop_patch, longer_patch, rate_patch
+from trainkit.diagnose.trends import still_gaining
+from trainkit.diagnose.verdicts import EXPLAINS_FROM_CONFIDENCE, Verdict, graded_confidence
+
+
+def evidence(record: Record) -> Verdict | None:
+    """Stopped too early: the run ended while the validation loss was still falling (`still_gaining`)."""
+    if not record.final or record.state == "failed" or record.stop_reason == "diverged":
+        return None
+    found = still_gaining(record)
+    if found is None:
+        return None
+    return Verdict(
+        "stopped_too_early",
+        min(
+            limit_symptom_confidence(
+                record, graded_confidence(found.gain, found.threshold, 4 * found.threshold, 0.5, 0.9)
+            ),
+            1.0
+            if held_back_by_dropout(record) is None
+            else EXPLAINS_FROM_CONFIDENCE - 0.05,  # more epochs would not help against the dropout
+        ),
+        found.epoch,
+        f"Training ended ({record.stop_reason or record.state}) while {found.series} was still falling: by "
+        f"{found.gain:.3g} since epoch {found.since_epoch}.",
+        {
+            "gain_of_last_quarter": found.gain,
+            "noise": found.noise,
+            "threshold": found.threshold,
+            "stop_reason": record.stop_reason,
+            "epochs": record.spec.train.epochs,
+            "series": [found.series, f"{found.series}_se", "train_loss"],
+        },
+    )
+
+
+def recommendations(record: Record) -> Iterator[Change]:
+    expected = ("val_loss", "down", "by about the gain of the last quarter of this run", "this record")
+    yield Change(
+        longer_patch(record, 2), "Twice the epochs: the validation loss was still falling at the end.", expected
+    )
+    yield Change(
+        {**longer_patch(record, 2), **early_stop_patch(record)},
+        "Twice the epochs, stopped early when the validation loss stops falling.",
+        expected,
+    )
+    yield Change(rate_patch(record, 3.0), "Three times the learning rate, in the same number of epochs.", expected)
+
+
+CAUSE = Cause(
+    code="stopped_too_early",
+    evidence=evidence,
+    recommendations=recommendations,
+    explains=frozenset({"underfitting_model_bias", "optimization_failure"}),
+)
