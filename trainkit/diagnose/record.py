@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainkit.diagnose.attainable import Attainable
 from trainkit.spec import DatasetFacts, JobSpec, ResolvedSpec, SpecError, resolve
 from trainkit.spec.checks.context import CheckContext
 from trainkit.spec.estimate import estimate
@@ -64,6 +65,8 @@ class Record:
     state: str = "running"
     stop_reason: str | None = None
     document: Mapping[str, Any] | None = None
+    attainable: Attainable | None = None
+    """What reference models reach on the same dataset and split; None where it has not been measured."""
 
     @property
     def final(self) -> bool:

@@ -6,14 +6,16 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from trainkit.data import Dataset
 from trainkit.data.report import report as report_of
+from trainkit.diagnose.attainable import Attainable
 from trainkit.diagnose.diagnosis import Diagnosis, diagnose
 from trainkit.diagnose.record import Record, Series
+from trainkit.fit.attainable import attainable_event
 from trainkit.fit.loop.fit import fit
 from trainkit.fit.loop.result import FitResult
 from trainkit.spec import resolve
@@ -29,6 +31,7 @@ class DiagnosedRun:
     diagnosis: Diagnosis
     error: dict[str, Any] | None
     seconds: float
+    """Of the training."""
 
 
 def fit_and_diagnose(
@@ -37,8 +40,12 @@ def fit_and_diagnose(
     *,
     report: Mapping[str, Any] | None = None,
     on_event: Callable[[dict[str, Any]], object] | None = None,
+    attainable: Attainable | Literal["measure"] | None = None,
 ) -> DiagnosedRun:
     """Train `document` on `data` and diagnose it. `report`: the dataset's, where it has been made already.
+
+    `attainable`: what references reach on the dataset and split, where it is known; "measure": fit them after the run, as
+    the service does once for each dataset and split.
 
     A run that fails for its spec, its data or the memory is a result too; an error of the machine or of trainkit
     itself is raised. Raises SpecError for a spec that does not fit the data.
@@ -61,6 +68,11 @@ def fit_and_diagnose(
         error = with_next_spec(latest["failed"]["error"], document)
         if error["layer"] in ("platform", "internal"):
             raise
+    trained = time.perf_counter() - began
+    if attainable == "measure":
+        threads = result.runtime["threads"] if result is not None else 1
+        found = attainable_event(resolved, data, trained=trained, threads=threads) if result is not None else None
+        attainable = None if found is None else Attainable.from_dict(found)
     columns = {name: list(map(np.array, zip(*rows, strict=True))) for name, rows in points.items()}
     record = Record(
         spec=resolved.spec,
@@ -71,5 +83,6 @@ def fit_and_diagnose(
         state="failed" if result is None else "succeeded",
         stop_reason=result.stop_reason if result else None,
         document=document,
+        attainable=attainable,
     )
-    return DiagnosedRun(result, record, diagnose(record), error, time.perf_counter() - began)
+    return DiagnosedRun(result, record, diagnose(record), error, trained)
