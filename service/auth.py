@@ -210,7 +210,7 @@ class Authentication:
 
     def _seen(self, identity: Identity, user: User) -> Identity:
         if user.disabled_at is not None:
-            raise users.user_disabled()
+            raise users.user_disabled(user)
         if self._is_due(user.id):
             with self.sessions.begin() as session:
                 users.touch(session, user.id)
@@ -269,11 +269,13 @@ def unauthorized(
 class Needs:
     """Dependency of every route: the role that the caller must have in the project; None lets everybody who is known pass.
 
-    `or_operator` lets the operator pass as well, who then needs no role there.
+    `or_operator` lets the operator pass as well, who then needs no role there. `or_person` lets every member pass who has
+    signed in, for what is their own: the operation has to check whose it is. A key is not enough for that: whoever
+    steals one could make others that outlive it.
     """
 
-    def __init__(self, role: Role | None, *, or_operator: bool = False) -> None:
-        self.role, self.or_operator = role, or_operator
+    def __init__(self, role: Role | None, *, or_operator: bool = False, or_person: bool = False) -> None:
+        self.role, self.or_operator, self.or_person = role, or_operator, or_person
 
     async def __call__(self, request: Request) -> Principal:
         principal: Principal = request.state.principal
@@ -295,9 +297,13 @@ class Needs:
             return _forbidden(self.role, f"This needs the role operator, which is the platform's. {hint}")
         if principal.choices:
             return no_project(principal)
+        if self.or_person and principal.is_person and principal.role is not None:
+            return None
         if not includes(principal.role, self.role):
             held = f"yours in this project is {principal.role}" if principal.role else "you have no role in a project"
             detail = f"This needs the role {self.role}; {held}. An admin of the project can give it."
+            if self.or_person:
+                detail += " Keys of their own are managed by members who have signed in, without a key."
             return _forbidden(self.role, detail)
         if principal.is_archived and self.role == "developer":
             return project_archived()
@@ -336,6 +342,8 @@ Writer = Annotated[Principal, Depends(Needs("developer"))]
 Admin = Annotated[Principal, Depends(Needs("admin"))]
 Manager = Annotated[Principal, Depends(Needs("admin", or_operator=True))]
 """Who manages a project: its admins, and the operator."""
+ManagerOrPerson = Annotated[Principal, Depends(Needs("admin", or_operator=True, or_person=True))]
+"""The same, and members who have signed in, for what is their own."""
 Operator = Annotated[Principal, Depends(Needs("operator"))]
 Authenticated = Annotated[Principal, Depends(Needs(None))]
 """Whoever is known, with whatever role."""

@@ -28,6 +28,11 @@ class Principal:
     project_ids: tuple[str, ...] = ()
     """All projects that the identity may enter."""
 
+    @property
+    def is_person(self) -> bool:
+        """Whether it is somebody who has signed in, with a browser or a token of the provider, and not a key."""
+        return self.user_id is not None and self.key_id is None
+
 
 def service_principal(project_id: str, actor: str = SERVICE_ACTOR) -> Principal:
     """The service itself, at work in a project for somebody, whose name it acts in."""

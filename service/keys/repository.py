@@ -32,6 +32,11 @@ def owned_by(project_id: str | None) -> ColumnElement[bool]:
     return ApiKey.project_id.is_(None) if project_id is None else ApiKey.project_id == project_id
 
 
+def of_user(user_id: str) -> ColumnElement[bool]:
+    """The condition of a user's keys."""
+    return ApiKey.user_id == user_id
+
+
 def set_last_used(session: Session, key_id: str, address: str | None) -> None:
     """Write that the key has just been used, and from where."""
     session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=db_now(), last_used_from=address))

@@ -8,6 +8,7 @@ import os
 import re
 from datetime import datetime, timedelta
 
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from service.database import ALPHABET, db_time, new_id
@@ -138,21 +139,35 @@ def create(session: Session, who: Principal, key: ApiKey, max_days: int, expires
 
 
 def find(session: Session, who: Principal, key_id: str) -> ApiKey:
-    """The project's key; without a project one of the operator's. Raises a 404 problem."""
+    """The project's key; without a project one of the operator's. Raises a 404 problem, also for the key of somebody
+    else where the principal does not manage the project."""
     key = repository.key(session, key_id)
     if key is None or key.project_id != (who.project_id or None):
         raise not_found("key", key_id)
+    if not _manages(who) and key.user_id != who.user_id:
+        raise not_found("key", key_id)
     return key
+
+
+def visible(who: Principal) -> list[ColumnElement[bool]]:
+    """The conditions of the keys that the principal sees: the project's for those who manage it, else their own."""
+    conditions = [repository.owned_by(who.project_id or None)]
+    return conditions if _manages(who) else [*conditions, repository.of_user(who.user_id or "")]
+
+
+def _manages(who: Principal) -> bool:
+    return who.operator or includes(who.role, "admin")
 
 
 def rotate(session: Session, who: Principal, key_id: str, overlap_seconds: int, max_days: int) -> tuple[ApiKey, str]:
     """Create a key like that one, which ends after the overlap; returns (the new row, the new key).
 
     The new one lives as long as the old one was meant to. Raises a 404 problem, a 409 problem for a key that has ended,
-    a 403 problem for one that may do more than the principal.
+    a 403 problem for one that may do more than the principal, or that is another person's.
     """
     old = find(session, who, key_id)
     _check_grants(who, old)
+    _check_owner(session, who, old)
     now = db_time(session)
     end = expiry(old, max_days)
     if old.revoked_at is not None or (end is not None and end <= now):
@@ -181,6 +196,16 @@ def revoke(session: Session, who: Principal, key_id: str) -> None:
         key.revoked_at = db_time(session)
 
 
+def _check_owner(session: Session, who: Principal, key: ApiKey) -> None:
+    """Raise a 403 problem for the key of another person: what is done with the new one would be done in their name."""
+    if key.user_id is None or key.user_id == who.user_id:
+        return
+    owner = users.get(session, key.user_id)
+    if owner is not None and owner.kind == "person":
+        detail = f"The key {key.id!r} is {owner.name}'s, who alone can rotate it. You can revoke it."
+        raise HttpProblem(403, "forbidden", detail)
+
+
 def _check_grants(who: Principal, key: ApiKey) -> None:
     """Raise a 403 problem where the key may do what the principal may not. An operator gives any role of a project."""
     if who.operator:
@@ -199,6 +224,9 @@ def _owner(session: Session, who: Principal, key: ApiKey) -> str | None:
     user_id = key.user_id or who.user_id
     if user_id is None:
         return None
+    if not _manages(who) and user_id != who.user_id:
+        hint = "Leave it out for a key of your own; an admin creates keys of service accounts."
+        raise _bad_field("user", "bad_user", "is not you", hint)
     user, role = users.get(session, user_id), role_in(session, who.project_id, user_id)
     if user is None or role is None or (user.kind == "person" and user_id != who.user_id):
         hint = "Name a service account of this project, or leave it out."

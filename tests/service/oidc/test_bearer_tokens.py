@@ -26,15 +26,10 @@ from service.users.service import GroupRoles, record
 from service.users.tables import User
 from tests.support.api import Served, assert_problem
 from tests.support.oidc_provider import RunningProvider
+from tests.support.sign_in import claims
 
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 MINUTE = 60
-
-
-def claims(provider: RunningProvider, **changes: Any) -> dict[str, Any]:
-    now = int(time.time())
-    payload = {"iss": provider.url, "aud": "trainkit-api", "sub": "ada", "name": "Ada", "iat": now, "exp": now + MINUTE}
-    return {name: value for name, value in {**payload, "groups": ["ml-team"], **changes}.items() if value is not None}
 
 
 def ask(service: Served, token: str, path: str = "/v1/me", **headers: str) -> Any:
@@ -50,7 +45,7 @@ def test_a_token_of_the_provider_opens_what_its_groups_give(service: Served, pro
     assert (me["user"]["name"], me["project"]["name"], me["role"]) == ("Ada", "vision", "developer")
     token = provider.sign(claims(provider, aud=["other", "trainkit-api"]), typ="at+jwt")
     assert ask(service, token, "/v1/jobs").status_code == 200
-    assert_problem(ask(service, token, "/v1/keys"), 403, "forbidden")
+    assert_problem(ask(service, token, "/v1/members"), 403, "forbidden")
     created = TestClient(service.app, headers={"Authorization": f"Bearer {token}"}).put(
         "/v1/datasets?name=d", content=b"x"
     )

@@ -5,45 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-import httpx
 import pytest
-from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 
 from service.database import db_now
 from service.sign_in_cookies import PENDING_COOKIE, SESSION_COOKIE
 from service.users.service import hash_token
-from service.users.tables import BrowserSession, User
+from service.users.tables import BrowserSession
 from tests.support.api import Served, assert_problem
 from tests.support.oidc_provider import RunningProvider
+from tests.support.sign_in import HOST, SAME_ORIGIN, begin, browser, callback, sign_in, sign_in_later
 
 pytestmark = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
-HOST = "https://trainkit.example"
-SAME_ORIGIN = {"Origin": HOST}
-
-
-def browser(service: Served) -> TestClient:
-    return TestClient(service.app, base_url=HOST, follow_redirects=False, raise_server_exceptions=False)
-
-
-def begin(client: TestClient, query: str = "") -> str:
-    """Ask to sign in; returns the provider's address."""
-    answer = client.get(f"/v1/auth/login{query}")
-    assert answer.status_code == 302, answer.text
-    return str(answer.headers["location"])
-
-
-def callback(client: TestClient, url: str) -> httpx.Response:
-    """Follow the provider's redirect back to the service."""
-    assert url.startswith(f"{HOST}/v1/auth/callback?")
-    return client.get(url.removeprefix(HOST))
-
-
-def sign_in(service: Served, provider: RunningProvider, subject: str, query: str = "") -> TestClient:
-    client = browser(service)
-    answer = callback(client, provider.sign_in(begin(client, query), subject))
-    assert answer.status_code == 302, answer.text
-    return client
 
 
 def test_a_person_signs_in_works_and_signs_out(service: Served, provider: RunningProvider) -> None:
@@ -70,7 +43,7 @@ def test_a_person_signs_in_works_and_signs_out(service: Served, provider: Runnin
     )
     assert (me["project"]["name"], me["role"], me["operator"], me["key"]) == ("vision", "developer", False, None)
     assert client.put("/v1/datasets?name=d", content=b"x", headers=SAME_ORIGIN).status_code == 201
-    assert_problem(client.get("/v1/keys"), 403, "forbidden")
+    assert_problem(client.get("/v1/members"), 403, "forbidden")
     token = client.cookies[SESSION_COOKIE]
     with service.sessions() as session:
         assert session.scalars(select(BrowserSession.token_hash)).all() == [hash_token(token)]
@@ -177,13 +150,6 @@ def test_groups_count_anew_at_the_next_sign_in(service: Served, provider: Runnin
     assert_problem(client.get("/v1/users"), 403, "forbidden")
 
 
-def sign_in_later(service: Served, provider: RunningProvider, subject: str) -> TestClient:
-    """Sign in with a token of a later second than the one before: a token tells its time in seconds."""
-    with service.sessions.begin() as session:
-        session.execute(update(User).values(claims_at=db_now(plus=-60)))
-    return sign_in(service, provider, subject)
-
-
 def test_a_session_ends_by_its_time_and_by_disabling_the_user(service: Served, provider: RunningProvider) -> None:
     provider.set_user("cleo", groups=["ml-team"])
     client = sign_in(service, provider, "cleo")
@@ -239,8 +205,10 @@ def test_guessed_sessions_count_as_wrong_keys_and_a_right_one_is_let_in(
 ) -> None:
     provider.set_user("ada", groups=["ml-team"])
     signed_in, guesser = sign_in(service, provider, "ada"), browser(service)
-    for number in range(service.context.settings.max_wrong_keys_per_minute + 1):
+    for number in range(3 * service.context.settings.max_wrong_keys_per_minute):
         guesser.cookies.set(SESSION_COOKIE, f"guess-{number}")
         answer = guesser.get("/v1/me")
+        if answer.status_code == 429:  # some are given back while the guesser is slow
+            break
     assert_problem(answer, 429, "too_many_wrong_keys")
     assert signed_in.get("/v1/me").status_code == 200
