@@ -310,9 +310,9 @@ def _body_problem(item: Mapping[str, Any]) -> Problem:
 
 
 def answer(problem: HttpProblem, scope: Scope) -> JSONResponse:
-    """The response of a problem, with the request's id; the code is kept for the audit log."""
+    """The response of a problem, with the request's id; code and detail are kept for the audit log."""
     state = scope.setdefault("state", {})
-    state["problem"] = problem.code
+    state["problem"], state["problem_detail"] = problem.code, problem.detail
     body = problem.body(state.get("request_id"), root_path_of(scope))
     return JSONResponse(body, status_code=problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 

@@ -22,7 +22,9 @@ from service.operation_ids import operation_id
 
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 MAX_USER_AGENT = 200
-MAX_ID = 300
+MAX_ID, MAX_REASON = 300, 500
+SIGN_IN_FAILED = "sign_in_failed"
+"""A 400 that is a refusal all the same: somebody came back from the provider, or pretended to, and was not let in."""
 
 
 class RequestTrail:
@@ -111,7 +113,7 @@ class AuditRequests:
             nonlocal refused
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if status in (401, 403, 404):
+                if status in (401, 403, 404) or scope["state"].get("problem") == SIGN_IN_FAILED:
                     self._count(trail, scope, status)
                 elif status < 400 and trail.writes and not trail.recorded:
                     try:
@@ -136,4 +138,5 @@ class AuditRequests:
             if facts["actor"]["project"] is not None and resource is not None:
                 self._refusals.sought(facts, status, resource)
             return
-        self._refusals.count(facts, status, scope["state"].get("problem"), resource)
+        code, detail = scope["state"].get("problem"), scope["state"].get("problem_detail")
+        self._refusals.count(facts, status, code, resource, reason=detail and detail[:MAX_REASON])

@@ -193,7 +193,14 @@ def entries(
 ) -> list[dict[str, Any]]:
     """Return the documents of a committed write: one a resource, or one without changes."""
     facts = trail.facts()
-    common = {**facts, "outcome": SUCCEEDED, "status": status or facts.get("status"), "code": code, "count": 1}
+    common = {
+        **facts,
+        "outcome": SUCCEEDED,
+        "status": status or facts.get("status"),
+        "code": code,
+        "reason": None,
+        "count": 1,
+    }
     if not changes:
         return [{**common, "resource": trail.resource(), "before": None, "after": None}]
     return [

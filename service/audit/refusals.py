@@ -55,9 +55,18 @@ class Refusals:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(
-        self, facts: Facts, status: int, code: str | None, resource: dict[str, str] | None, times: int = 1
+        self,
+        facts: Facts,
+        status: int,
+        code: str | None,
+        resource: dict[str, str] | None,
+        times: int = 1,
+        reason: str | None = None,
     ) -> None:
-        """Count a refusal. All by the same actor or address, at the same operation and with the same code are one kind."""
+        """Count a refusal. All by the same actor or address, at the same operation and with the same code are one kind.
+
+        `resource` and `reason` are kept of the first one.
+        """
         address = (facts["client"] or {}).get("address")
         actor = facts["actor"]
         with_key = actor["id"] is not None
@@ -65,11 +74,11 @@ class Refusals:
         with self._lock:
             if key not in self._counted and len(self._counted) >= MAX_COUNTED:
                 key = None
-                resource, facts = None, _anybody(facts)
+                resource, reason, facts = None, None, _anybody(facts)
             counted = self._counted.get(key)
             if counted is None:
                 document = {**facts, "outcome": DENIED, "status": status, "code": code, "resource": resource}
-                document |= {"before": None, "after": None}
+                document |= {"reason": reason, "before": None, "after": None}
                 counted = self._counted[key] = Counted(document, self.clock())
             counted.count += times
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Literal
 
 from service.audit.service import exported
 from service.audit.tables import AuditEntry
 from service.response_model import ResponseModel
+from service.timestamps import Timestamp
 
 Outcome = Literal["succeeded", "denied"]
 
@@ -46,7 +46,7 @@ class AuditEntryOut(ResponseModel):
 
     seq: int
     """Place in the chain, from 1 on and without gaps. Entries of other projects have their places too."""
-    created_at: datetime
+    created_at: Timestamp
     actor: AuditActorOut
     operation: str | None
     """The operationId; null where no route was reached."""
@@ -55,6 +55,8 @@ class AuditEntryOut(ResponseModel):
     """Of the response; null without a request."""
     code: str | None
     """The problem's, when access was denied; `other_project`: it was answered as not found."""
+    reason: str | None = None
+    """Why access was denied, in words; of several in one entry, the first."""
     count: int
     """How often: the same refusal within a minute is counted in one entry."""
     resource: AuditResourceOut | None

@@ -184,6 +184,7 @@ def _cut_entry(before: tuple[int, str] | None, seq: int, hash: str) -> Mapping[s
         "outcome": SUCCEEDED,
         "status": None,
         "code": None,
+        "reason": None,
         "count": 1,
         "resource": {"kind": "audit_log", "id": f"{first}-{seq}"},
         "before": {"hash": hash},

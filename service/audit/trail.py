@@ -52,6 +52,25 @@ class WorkTrail:
         return None
 
 
+@dataclass(slots=True)
+class PersonTrail:
+    """A sign-in within a request: what it writes is the doing of the person, who is known only while it is written.
+
+    Its entries are not the request's: a token that brings new claims writes them beside whatever the request is for.
+    """
+
+    request: Trail
+    user_id: str | None = None
+    recorded: int = field(default=0)
+
+    def facts(self) -> Facts:
+        actor = {**ANONYMOUS, "kind": "user", "id": self.user_id} if self.user_id else ANONYMOUS
+        return {**self.request.facts(), "actor": actor, "project": None}
+
+    def resource(self) -> dict[str, str] | None:
+        return {"kind": "user", "id": self.user_id} if self.user_id else None
+
+
 @contextmanager
 def acting(trail: Trail | None) -> Iterator[None]:
     """Record what the transactions inside change, as that trail's; None: record nothing."""
@@ -60,6 +79,18 @@ def acting(trail: Trail | None) -> Iterator[None]:
         yield
     finally:
         TRAIL.reset(token)
+
+
+@contextmanager
+def signing_in(user_id: str | None = None) -> Iterator[PersonTrail | None]:
+    """Record what the transactions inside change as the person's who signs in; None outside of a request."""
+    request = TRAIL.get()
+    if request is None:
+        yield None
+        return
+    trail = PersonTrail(request, user_id)
+    with acting(trail):
+        yield trail
 
 
 def command(operation: str) -> WorkTrail:

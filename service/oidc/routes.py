@@ -9,6 +9,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
+from service.audit.trail import signing_in
 from service.auth import BEARER, Authenticated
 from service.context import Context, Service
 from service.errors import HttpProblem
@@ -16,12 +17,14 @@ from service.load_shedding import leave_work
 from service.oidc import sign_in
 from service.oidc.provider import Provider, ProviderUnavailable
 from service.oidc.sign_in import RETURN_TO, PendingSignIn
+from service.principal import Principal
 from service.proxy_headers import root_path_of
 from service.request_checks import check_request
 from service.request_sessions import SessionRoute, WriteSession
 from service.sign_in_cookies import PENDING_COOKIE, PENDING_SECONDS, SESSION_COOKIE, clear_cookie, set_cookie
 from service.users import service as users
 from service.users.service import Claims
+from service.users.tables import User
 
 router = APIRouter(prefix="/v1/auth", tags=["sign-in"], route_class=SessionRoute)
 AFTER_SIGN_IN = "/docs"
@@ -85,7 +88,11 @@ async def finish_sign_in(request: Request, context: Service, provider: SignInPro
 
     claims, return_to = await _ask_provider(exchange)
     before = request.cookies.get(SESSION_COOKIE)
-    token = await to_thread.run_sync(_begin_session, context, provider, claims, before)
+    user = await to_thread.run_sync(users.record, context.sessions, claims, provider.config.group_roles)
+    request.state.principal = Principal(f"user:{user.id}", user_id=user.id)  # who it is, for the log and the audit log
+    if user.disabled_at is not None:
+        raise users.user_disabled(user)
+    token = await to_thread.run_sync(_begin_session, context, user, provider.config.session_seconds, before)
     response = RedirectResponse(return_to, 302)
     set_cookie(response, SESSION_COOKIE, token, int(provider.config.session_seconds))
     clear_cookie(response, PENDING_COOKIE)
@@ -103,15 +110,12 @@ def sign_out(request: Request, who: Authenticated, session: WriteSession, respon
     clear_cookie(response, SESSION_COOKIE)
 
 
-def _begin_session(context: Context, provider: Provider, claims: Claims, before: str | None) -> str:
-    """Record who it is and create a session, in place of the browser's earlier one; returns its token."""
-    user = users.record(context.sessions, claims, provider.config.group_roles)
-    if user.disabled_at is not None:
-        raise users.user_disabled()
-    with context.sessions.begin() as session:
+def _begin_session(context: Context, user: User, seconds: float, before: str | None) -> str:
+    """Create a session in place of the browser's earlier one; returns its token."""
+    with signing_in(user.id), context.sessions.begin() as session:
         if before is not None:
             users.end_session(session, before)
-        return users.begin_session(session, user, provider.config.session_seconds)
+        return users.begin_session(session, user, seconds)
 
 
 async def _ask_provider(ask: Callable[[], T]) -> T:

@@ -117,9 +117,10 @@ def session_hashes(session: Session) -> Sequence[str]:
     return session.scalars(select(BrowserSession.token_hash).where(BrowserSession.expires_at > db_now())).all()
 
 
-def end_browser_session(session: Session, token_hash: str) -> None:
-    """Delete a browser session."""
-    session.execute(delete(BrowserSession).where(BrowserSession.token_hash == token_hash))
+def end_browser_session(session: Session, token_hash: str) -> str | None:
+    """Delete a browser session; returns whose it was, None where there is none."""
+    ended = delete(BrowserSession).where(BrowserSession.token_hash == token_hash).returning(BrowserSession.user_id)
+    return session.scalar(ended)
 
 
 def end_browser_sessions(session: Session, user_id: str) -> None:

@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.audit.changes import record as record_change
+from service.audit.trail import signing_in
 from service.database import db_time, new_id
 from service.errors import HttpProblem, not_found
 from service.principal import Identity, Principal, ProjectAccess
@@ -21,6 +23,8 @@ from service.users import repository
 from service.users.tables import BrowserSession, Membership, User
 
 log = logging.getLogger(__name__)
+SESSION = "session"
+"""Kind of a browser session in the audit log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +91,17 @@ def record_claims(session: Session, claims: Claims, group_roles: GroupRoles) -> 
 def record(sessions: sessionmaker[Session], claims: Claims, group_roles: GroupRoles) -> User:
     """The same in a transaction of its own; a second one when two requests create the same person at once."""
     try:
-        with sessions.begin() as session:
-            return record_claims(session, claims, group_roles)
+        return _record(sessions, claims, group_roles)
     except IntegrityError:
-        with sessions.begin() as session:
-            return record_claims(session, claims, group_roles)
+        return _record(sessions, claims, group_roles)
+
+
+def _record(sessions: sessionmaker[Session], claims: Claims, group_roles: GroupRoles) -> User:
+    with signing_in() as trail, sessions.begin() as session:
+        user = record_claims(session, claims, group_roles)
+        if trail is not None:
+            trail.user_id = user.id
+        return user
 
 
 def touch(session: Session, user_id: str) -> None:
@@ -99,9 +109,10 @@ def touch(session: Session, user_id: str) -> None:
     repository.set_last_seen(session, user_id)
 
 
-def user_disabled() -> HttpProblem:
+def user_disabled(user: User) -> HttpProblem:
     """403: the provider knows the person, and this service does not want them."""
-    return HttpProblem(403, "user_disabled", "Your account is disabled in this installation. Ask the operator.")
+    detail = f"Your account ({user.id}) is disabled in this installation. Ask the operator."
+    return HttpProblem(403, "user_disabled", detail)
 
 
 def identity_of(session: Session, user: User) -> Identity:
@@ -128,10 +139,9 @@ def role_in(session: Session, project_id: str, user_id: str) -> ProjectRole | No
 def begin_session(session: Session, user: User, seconds: float) -> str:
     """Create a browser session; returns the token for its cookie."""
     token, now = secrets.token_urlsafe(32), db_time(session)
-    end = now + timedelta(seconds=seconds)
-    repository.add(
-        session, BrowserSession(token_hash=hash_token(token), user_id=user.id, created_at=now, expires_at=end)
-    )
+    end, digest = now + timedelta(seconds=seconds), hash_token(token)
+    repository.add(session, BrowserSession(token_hash=digest, user_id=user.id, created_at=now, expires_at=end))
+    record_change(session, SESSION, session_id(digest), None, None, {"user_id": user.id, "expires_at": end})
     return token
 
 
@@ -143,12 +153,20 @@ def session_user(session: Session, token: str) -> User | None:
 
 def end_session(session: Session, token: str) -> None:
     """End a browser session. Idempotent."""
-    repository.end_browser_session(session, hash_token(token))
+    digest = hash_token(token)
+    user_id = repository.end_browser_session(session, digest)
+    if user_id is not None:
+        record_change(session, SESSION, session_id(digest), None, {"user_id": user_id}, None)
 
 
 def session_hashes_in_use(session: Session) -> frozenset[str]:
     """Return what the database keeps of every browser session that has not ended."""
     return frozenset(repository.session_hashes(session))
+
+
+def session_id(token_hash: str) -> str:
+    """Return what the audit log calls a session: too little of the hash to be mistaken for it."""
+    return token_hash[:16]
 
 
 def hash_token(token: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from service.audit import repository
 from service.audit import service as audit
+from service.audit.documents import hash_of_exported
 from service.audit.refusals import MAX_COUNTED, Refusals
 from service.audit.service import exported
 from service.audit.trail import ANONYMOUS
@@ -154,3 +155,12 @@ def test_entries_outlive_what_they_tell_of(service: Served) -> None:
     assert [one["operation"] for one in entries] == ["deleteJob", "createJob"]
     assert entries[0]["after"] is None
     assert entries[0]["before"]["state"] == "succeeded"
+
+
+def test_an_entry_of_a_list_is_the_one_that_is_exported(service: Served) -> None:
+    """So its hash can be checked as well."""
+    service.client.post("/v1/keys", json={"name": "one", "role": "viewer"})
+    keep(service)
+    (listed,) = service.client.get("/v1/audit?operation=createKey").json()["data"]
+    assert listed == json.loads(service.client.get("/v1/audit/export").text.splitlines()[-1])
+    assert hash_of_exported(listed) == listed["hash"]
