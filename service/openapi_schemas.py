@@ -45,6 +45,12 @@ VALUE_NAMES = {
 }
 """Names for values that are no names in any language."""
 
+NULLABLE_NUMBER: dict[str, Any] = {
+    "anyOf": [{"type": "number"}, {"type": "null"}],
+    "description": "A number, or null where it is not finite.",
+}
+"""The component for such numbers in a list that is one of several forms: Go names the form after the type in it."""
+
 
 def client_name(name: str) -> str:
     """Return a component's name for clients: `JobOut` is `Job`, `StopIn` is `StopRequest`, `Page_JobOut_` is `JobPage`."""
@@ -64,7 +70,7 @@ def for_clients(document: dict[str, Any]) -> dict[str, Any]:
     - A union of kinds is a component of its own (`OptimizerSpec`), and so are its words (`OptimizerKind`) and the choice
       between both (`OptimizerChoice`): generators name a type after its component, or after the first place of many.
     - A list or a mapping that is one of several forms is a component too (`PreprocessList`, `JobSpecBalanceMap`), for
-      languages where only a class tells it from the others.
+      languages where only a class tells it from the others; what in such a list may be null is one, too.
     - A pair of equal parts is a list of two.
     - Values of an enumeration that are no words have names (`x-enum-varnames`).
     - Defaults that are objects or lists, or one of several forms, stand in the description: few languages have such
@@ -107,6 +113,9 @@ def _name_containers(schema: dict[str, Any], name: str, schemas: Schemas) -> Non
             inside, suffix = ("items", "List") if form["type"] == "array" else ("additionalProperties", "Map")
             item = form[inside].get("$ref", "").rpartition("/")[2] if isinstance(form.get(inside), dict) else ""
             component = (item.removesuffix("Choice") or name) + suffix
+            if form.get("items") == {"anyOf": NULLABLE_NUMBER["anyOf"]}:
+                schemas["NullableNumber"] = NULLABLE_NUMBER
+                form["items"] = {"$ref": REFERENCE.format(model="NullableNumber")}
             if schemas.setdefault(component, form) != form:
                 raise ValueError(f"two different schemas would be the component {component}")
             forms[index] = {"$ref": REFERENCE.format(model=component)}

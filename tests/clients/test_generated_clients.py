@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.client_tools import ClientTools, generate_others, generate_python, run
+from tests.support.client_tools import LANGUAGES, ClientTools, generate, generate_python, run
 
 STUBS = Path(__file__).parent / "java_stubs"
 KNOWN_WARNINGS = (
     # said of every document of OpenAPI 3.1
     "OpenAPI 3.1 support is still in beta",
-    # of a body that is not JSON, or has several examples: the generator's tests then have none
+    # said of every `additionalProperties: false` in OpenAPI 3.1, which the generator asks for a reference
     "Failed to get the schema name: null",
+    # Java's comments show no example of a body that is a class
     "Ignoring complex example on request body",
 )
 
@@ -35,41 +36,40 @@ def test_python_is_generated_without_a_warning(tools: ClientTools, document: Pat
 
 
 @pytest.fixture(scope="module")
-def clients(tools: ClientTools, document: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder of the generated clients, and what the generator printed."""
-    java = shutil.which("java")
-    if java is None:
-        pytest.skip("openapi-generator needs Java, and there is none")
+def clients(
+    tools: ClientTools, document: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, str]]:
+    """The folder of each generated client, and what the generator printed."""
     output = tmp_path_factory.mktemp("clients")
-    return output, generate_others(tools, java, document, output)
+    return {name: (output / name, generate(tools, name, document, output / name)) for name in LANGUAGES}
 
 
-def test_the_others_are_generated_without_a_warning(clients: tuple[Path, str]) -> None:
-    lines = [line for line in clients[1].splitlines() if re.search(r"\b(WARN|ERROR)\b", line)]
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_others_are_generated_without_a_warning(clients: dict[str, tuple[Path, str]], language: str) -> None:
+    lines = [line for line in clients[language][1].splitlines() if re.search(r"\b(WARN|ERROR)\b", line)]
+    # of OpenAPI 3.1, at least: otherwise the generator has kept its warnings to itself
+    assert any(KNOWN_WARNINGS[0] in line for line in lines), clients[language][1]
     assert [line for line in lines if not any(known in line for known in KNOWN_WARNINGS)] == []
 
 
-def test_typescript_compiles(tools: ClientTools, clients: tuple[Path, str]) -> None:
-    folder = clients[0] / "typescript"
+def test_typescript_compiles(tools: ClientTools, clients: dict[str, tuple[Path, str]]) -> None:
+    folder = clients["typescript"][0]
     (folder / "node_modules").symlink_to(tools.modules)
     compiler = tools.modules / "typescript" / "lib" / "tsc.js"
     options = ("--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--moduleResolution", "nodenext")
     run(tools.node, compiler, *options, "--skipLibCheck", "api.ts", "index.ts", cwd=folder)
 
 
-def test_java_compiles(tools: ClientTools, clients: tuple[Path, str], tmp_path: Path) -> None:
+def test_java_compiles(tools: ClientTools, clients: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
     compiler = shutil.which("javac")
     if compiler is None:
         pytest.skip("there is no Java compiler")
     # Jackson is in the generator's own jar; what else the client needs is in the stubs, as far as it is used
-    sources = [*(clients[0] / "java" / "src" / "main").rglob("*.java"), *STUBS.rglob("*.java")]
+    sources = [*(clients["java"][0] / "src" / "main").rglob("*.java"), *STUBS.rglob("*.java")]
     listed = tmp_path / "sources"
     listed.write_text("\n".join(map(str, sources)))
     run(compiler, "-proc:none", "-nowarn", "-d", tmp_path / "classes", "-cp", tools.generator, f"@{listed}")
 
 
-def test_go_compiles(clients: tuple[Path, str]) -> None:
-    compiler = shutil.which("go")
-    if compiler is None:
-        pytest.skip("there is no Go compiler")
-    run(compiler, "vet", "./...", cwd=clients[0] / "go")
+def test_go_compiles(tools: ClientTools, clients: dict[str, tuple[Path, str]]) -> None:
+    tools.run_go("vet", "./...", cwd=clients["go"][0])

