@@ -34,7 +34,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def variables(stack: Stack, **others: str) -> Mapping[str, str]:
-    return {"TRAINKIT_URL": stack.url, "TRAINKIT_API_KEY": stack.key, **others}
+    return {"TRAINKIT_URL": stack.url, "TRAINKIT_KEY": stack.key, **others}
 
 
 def check(printed: str) -> None:

@@ -2,7 +2,7 @@
 //
 // The client in the folder `trainkit` is generated from the service's own description:
 //
-//	curl -s -H "Authorization: Bearer $TRAINKIT_API_KEY" $TRAINKIT_URL/openapi.json > openapi.json
+//	curl -s -H "Authorization: Bearer $TRAINKIT_KEY" $TRAINKIT_URL/openapi.json > openapi.json
 //	openapi-generator-cli generate -c ../go.yaml -i openapi.json -o trainkit
 //	go run . cancer.csv one-sample.csv
 package main
@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	ctx = context.WithValue(context.Background(), trainkit.ContextAccessToken, os.Getenv("TRAINKIT_API_KEY"))
+	ctx = context.WithValue(context.Background(), trainkit.ContextAccessToken, os.Getenv("TRAINKIT_KEY"))
 	api = newClient(os.Getenv("TRAINKIT_URL"))
 )
 

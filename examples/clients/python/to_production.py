@@ -2,7 +2,7 @@
 
 The client `trainkit_api` is generated from the service's own description:
 
-    curl -s -H "Authorization: Bearer $TRAINKIT_API_KEY" $TRAINKIT_URL/openapi.json > openapi.json
+    curl -s -H "Authorization: Bearer $TRAINKIT_KEY" $TRAINKIT_URL/openapi.json > openapi.json
     openapi-python-client generate --path openapi.json --config ../openapi-python-client.yaml --meta none \\
         --output-path trainkit_api
     python to_production.py cancer.csv one-sample.csv
@@ -35,7 +35,7 @@ from trainkit_api.models import (
 )
 from trainkit_api.types import File
 
-client = AuthenticatedClient(os.environ["TRAINKIT_URL"], os.environ["TRAINKIT_API_KEY"], timeout=60)
+client = AuthenticatedClient(os.environ["TRAINKIT_URL"], os.environ["TRAINKIT_KEY"], timeout=60)
 
 
 def main(table: Path, sample: Path) -> None:

@@ -2,7 +2,7 @@
 
 The types in `trainkit-api.ts` are generated from the service's own description:
 
-    curl -s -H "Authorization: Bearer $TRAINKIT_API_KEY" $TRAINKIT_URL/openapi.json > openapi.json
+    curl -s -H "Authorization: Bearer $TRAINKIT_KEY" $TRAINKIT_URL/openapi.json > openapi.json
     npm install openapi-fetch@0.17 openapi-typescript@7.13 typescript@5.9
     npx openapi-typescript openapi.json --output trainkit-api.ts --default-non-nullable=false
     node to-production.ts cancer.csv one-sample.csv      # Node 22.18 or newer reads TypeScript
@@ -17,7 +17,7 @@ type Job = Awaited<ReturnType<typeof train>>;
 
 const client = createClient<paths>({
   baseUrl: process.env.TRAINKIT_URL,
-  headers: { Authorization: `Bearer ${process.env.TRAINKIT_API_KEY}` },
+  headers: { Authorization: `Bearer ${process.env.TRAINKIT_KEY}` },
 });
 
 /** The body of an answer, or an error with what the service says. */
