@@ -56,6 +56,16 @@ class Credential(NamedTuple):
         return self.secret.encode("latin-1")
 
 
+class CheckedCredential(NamedTuple):
+    """Whose a credential was when the database was asked."""
+
+    identity: Identity
+    check_at: float
+    """When the next request asks again; monotonic seconds."""
+    valid_until: float
+    """When every request asks again."""
+
+
 class Authentication:
     """Finds out who asks, and lets only the open paths pass without.
 
@@ -77,7 +87,7 @@ class Authentication:
         self.app, self.sessions, self._provider = app, sessions, provider
         self._open_paths = frozenset(open_paths)
         self._metrics_token, self._max_key_days = (metrics_token or "").encode(), max_key_days
-        self._known: dict[Credential, tuple[float, Identity]] = {}
+        self._known: dict[Credential, CheckedCredential] = {}
         self._touched: dict[str, float] = {}
         self._wrong_keys = WrongKeys(sessions, max_wrong_keys)
         self._token_threads = CapacityLimiter(TOKEN_THREADS)
@@ -120,19 +130,29 @@ class Authentication:
         for_metrics = scope["path"] == METRICS_PATH
         if for_metrics and self._metrics_token and hmac.compare_digest(credential.encoded, self._metrics_token):
             return SCRAPER
-        known = self._known.get(credential)
-        if known is not None and time.monotonic() < known[0]:
-            return known[1]
+        known, now = self._known.get(credential), time.monotonic()
+        if known is not None and now < known.check_at:
+            return known.identity
+        if known is not None and now < known.valid_until:
+            # one checks it anew early, others go on: else all requests of a busy key would ask the database at once
+            self._known[credential] = known._replace(check_at=known.valid_until)
         try:
             identity = await self._ask(credential, scope.get("client"))
+        except HttpProblem as problem:
+            if problem.status == 401:
+                self._known.pop(credential, None)
+            elif known is not None and time.monotonic() < known.valid_until:
+                return known.identity
+            raise
         except DATABASE_AWAY:
-            if for_metrics and known is not None:
-                return known[1]  # a scrape must tell that the database is away; meanwhile nobody can revoke its key
+            # a scrape must tell that the database is away; meanwhile nobody can revoke its key
+            if known is not None and (for_metrics or time.monotonic() < known.valid_until):
+                return known.identity
             raise
         if len(self._known) >= KEPT_KEYS:
             self._known.clear()
             self._touched.clear()
-        self._known[credential] = (time.monotonic() + KEEP_SECONDS, identity)
+        self._known[credential] = CheckedCredential(identity, now + KEEP_SECONDS / 2, now + KEEP_SECONDS)
         return identity
 
     async def _ticket_holder(self, scope: Scope, tickets: list[str]) -> Identity:

@@ -7,7 +7,8 @@ number of those who wait. What is refused here has cost little: no route, no thr
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+import math
+from collections import Counter, OrderedDict, deque
 from contextvars import ContextVar
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -27,10 +28,13 @@ SLOW_SECONDS = 0.25
 SLOW = 8
 """... as long as there are no more than so many of these."""
 WAITING = 128
-"""Requests that wait for their turn."""
+"""Requests that wait for their turn, at most. Fewer where so many would not have it within WAIT_SECONDS."""
 WAIT_SECONDS = 0.7
 """Longest wait: within a second everybody is in work or knows."""
-RETRY_SECONDS = 1
+MAX_RETRY_SECONDS = 10.0
+"""Longest time that a refusal asks for: not all who are refused come again, so the estimate is too long rather than short."""
+SMOOTHING = 0.1
+"""Weight of the newest time between two turns in their mean."""
 BODY_SECONDS = 0.25
 """A client whose body takes longer leaves its place: who sends slowly must not keep others waiting."""
 ALWAYS = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -70,15 +74,46 @@ def leave_work() -> None:
 class Turns:
     """The places of one event loop, and who waits for one: each project in its order, the projects in turn."""
 
-    def __init__(self, limit: int, waiting: int, slow: int = SLOW, slow_seconds: float = SLOW_SECONDS) -> None:
-        self._limit, self._most_waiting = limit, waiting
+    def __init__(
+        self,
+        limit: int,
+        waiting: int,
+        slow: int = SLOW,
+        slow_seconds: float = SLOW_SECONDS,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        self._limit, self._waiting_limit, self._wait_seconds = limit, waiting, wait_seconds
         self._most_slow, self._slow_seconds = slow, slow_seconds
         self._in_work = self._slow = self._waiting = 0
         self._queues: OrderedDict[str, deque[Place]] = OrderedDict()
         self._overdue: OrderedDict[Place, None] = OrderedDict()
         """Requests that take long and still have their places, because so many do."""
+        self._coming: Counter[str] = Counter()
+        """Requests by project whose heads were read in this turn of the event loop; they enter in the next."""
+        self._turn_seconds = self._turn_at = 0.0
+        """Mean time between two turns while others wait, and when the last turn was; 0 where nobody waited then."""
+        self._served_at = 0.0
+        """When all who were refused would have had their turns."""
 
-    async def enter(self, project: str, seconds: float) -> Place | None:
+    @property
+    def _most_waiting(self) -> int:
+        """How many may wait now: no more than will have their turns in time, or they would wait for a refusal."""
+        if not self._turn_seconds:
+            return self._waiting_limit
+        return min(self._waiting_limit, max(self._limit, int(self._wait_seconds / self._turn_seconds)))
+
+    def retry_seconds(self) -> int:
+        """Return after how many seconds a request that is refused now should be sent again.
+
+        Each refused one is given the next turn behind those that were refused before it, so that they come back one
+        after the other and not all at once.
+        """
+        now = asyncio.get_running_loop().time()
+        behind = max(self._served_at, now + self._waiting * self._turn_seconds)
+        self._served_at = min(behind + self._turn_seconds, now + MAX_RETRY_SECONDS)
+        return max(1, math.ceil(self._served_at - now))
+
+    async def enter(self, project: str) -> Place | None:
         """Wait for a place; None when there is none in time, or too many wait already."""
         place = Place(self, project)
         if self._in_work < self._limit and not self._waiting:
@@ -86,13 +121,13 @@ class Turns:
             return place
         if self.refuses(project):
             return None
-        if self._waiting >= self._most_waiting:
+        while self._waiting and self._waiting >= self._most_waiting:
             self._turn_out(self._longest())
         place.admitted = asyncio.get_running_loop().create_future()
         self._queues.setdefault(project, deque()).append(place)
         self._waiting += 1
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self._wait_seconds):
                 await asyncio.shield(place.admitted)
         except TimeoutError:
             pass
@@ -105,10 +140,21 @@ class Turns:
 
     def refuses(self, project: str) -> bool:
         """Whether a request of the project would be refused at once: too many wait, and others have no more waiting."""
-        if self._waiting < self._most_waiting:
+        coming = self._coming.total()
+        if self._waiting + coming < self._most_waiting:
             return False
-        longest = len(self._queues.get(self._longest(), ()))
-        return longest <= len(self._queues.get(project, ())) + 1
+        longest = len(self._queues.get(self._longest(), ())) - coming  # each may turn one of these out
+        return longest <= len(self._queues.get(project, ())) + self._coming[project] + 1
+
+    def expect(self, project: str) -> None:
+        """Count a request that will enter in the next turn of the event loop.
+
+        One turn reads many heads. Without this all of them would be let through for the one place that is free, and
+        then be refused at the cost of a whole request.
+        """
+        if not self._coming:
+            asyncio.get_running_loop().call_soon(self._coming.clear)
+        self._coming[project] += 1
 
     def leave(self, place: Place) -> None:
         """A place is free."""
@@ -124,6 +170,7 @@ class Turns:
 
     def _admit_next(self) -> None:
         """Whose turn is it?"""
+        self._measure()
         while self._in_work < self._limit and self._queues:
             project, queue = self._queues.popitem(last=False)
             place = queue.popleft()
@@ -131,6 +178,16 @@ class Turns:
                 self._queues[project] = queue  # behind the other projects
             self._waiting -= 1
             self._admit(place)
+
+    def _measure(self) -> None:
+        """Take the time since the turn before, if somebody has waited for this one since then."""
+        now = asyncio.get_running_loop().time()
+        free = min(self._limit - self._in_work, self._waiting)
+        if free > 0 and self._turn_at:
+            each = min((now - self._turn_at) / free, self._wait_seconds)
+            self._turn_seconds += SMOOTHING * (each - self._turn_seconds) if self._turn_seconds else each
+        if free > 0 or not self._waiting:
+            self._turn_at = now if self._waiting > free else 0.0
 
     def _admit(self, place: Place) -> None:
         self._in_work += 1
@@ -190,8 +247,7 @@ class LoadShedding:
         slow: int = SLOW,
         slow_seconds: float = SLOW_SECONDS,
     ) -> None:
-        self.app, self._wait_seconds = app, wait_seconds
-        self._limits = limit, waiting, slow, slow_seconds
+        self.app, self._limits = app, (limit, waiting, slow, slow_seconds, wait_seconds)
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
         if early is not None:
             early.add(self._early_problem)
@@ -204,18 +260,22 @@ class LoadShedding:
         return found
 
     def _early_problem(self, principal: Principal, path: str, query: bytes) -> HttpProblem | None:
-        if is_always_answered(path) or not self._turns().refuses(principal.project_id):
+        if is_always_answered(path):
             return None
-        return overloaded()
+        turns = self._turns()
+        if turns.refuses(principal.project_id):
+            return overloaded(turns.retry_seconds())
+        turns.expect(principal.project_id)
+        return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or is_always_answered(scope["path"]):
             await self.app(scope, receive, send)
             return
         principal, turns = scope["state"].get("principal"), self._turns()
-        place = await turns.enter(principal.project_id if principal else "", self._wait_seconds)
+        place = await turns.enter(principal.project_id if principal else "")
         if place is None:
-            await answer(overloaded(), scope)(scope, receive, send)
+            await answer(overloaded(turns.retry_seconds()), scope)(scope, receive, send)
             return
 
         async def receive_in_time() -> Message:
@@ -248,7 +308,8 @@ def is_always_answered(path: str) -> bool:
     return path in ALWAYS or path.startswith(ALWAYS_BELOW)
 
 
-def overloaded() -> HttpProblem:
+def overloaded(retry_seconds: int) -> HttpProblem:
     """503 with the time after which another try is worth it."""
-    detail = "The service has more requests than it can serve now; this one was not begun. Send it again in a second."
-    return HttpProblem(503, "overloaded", detail, headers={"Retry-After": str(RETRY_SECONDS)})
+    detail = "The service has more requests than it can serve now; this one was not begun. "
+    detail += f"Send it again in {retry_seconds} s."
+    return HttpProblem(503, "overloaded", detail, headers={"Retry-After": str(retry_seconds)})

@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import time
 from collections import Counter
+from functools import lru_cache
 from typing import Protocol
 
 from service.errors import HttpProblem
@@ -39,12 +40,15 @@ class Connection(Protocol):
 
 def address_of(peer: tuple[str, int] | None) -> str:
     """Return what one client can be told by: an IPv4 address, or the /64 network that one IPv6 host has to itself."""
-    if peer is None:
-        return ""
+    return "" if peer is None else _address_of_host(peer[0])
+
+
+@lru_cache(maxsize=4096)
+def _address_of_host(host: str) -> str:
     try:
-        address = ipaddress.ip_address(peer[0].partition("%")[0])
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return peer[0]
+        return host
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return str(address.ipv4_mapped)

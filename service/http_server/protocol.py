@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import http
 import json
 import re
+import socket
+import termios
 import time
 import uuid
 from collections.abc import Callable
@@ -21,6 +25,7 @@ from service.cors import headers_for as cors_headers
 from service.early_refusals import STATE, EarlyRefusals
 from service.errors import MEDIA_TYPE, HttpProblem
 from service.http_server.connections import ConnectionTable, address_of
+from service.http_server.event_loop import ServerEventLoop
 from service.http_server.limits import (
     FRAMING_BYTES,
     HEALTH_PATHS,
@@ -85,6 +90,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._early: EarlyRefusals | None = app_state.get(STATE)
         self._answered_early = False
         """The request that is being received has its answer, and the application never sees it."""
+        self._descriptor = -1
+        self._is_deferred = False
+        """Its last request was refused by the head: while there is too much to do, others are read before it."""
 
     # what the connection table asks
 
@@ -122,6 +130,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._on_deadline()
 
     def _on_deadline(self) -> None:
+        if not self._refused and self._in_head and not self._begun and self._has_unread():
+            return  # the client is not late, the service is
         self._deadline = None
         if self._refused:
             self.transport.abort()
@@ -138,6 +148,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        connected: socket.socket | None = transport.get_extra_info("socket")
+        self._descriptor = -1 if connected is None else connected.fileno()
         self.address = address_of(self.client)
         self._deadline = time.monotonic() + self.table.limits.head_seconds
         self.table.add(self)
@@ -146,6 +158,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.table.discard(self)
+        self._defer(deferred=False)
         super().connection_lost(exc)
         if self._running is not None:
             self._hang_up(self._running)  # with pipelined requests `cycle` is another one
@@ -196,6 +209,27 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._deadline is None:
             self._deadline = time.monotonic() + self.table.limits.head_seconds
 
+    def _defer(self, *, deferred: bool) -> None:
+        if deferred != self._is_deferred and isinstance(self.loop, ServerEventLoop):
+            self._is_deferred = deferred
+            self.loop.defer(self._descriptor, deferred=deferred)
+
+    def _has_unread(self) -> bool:
+        """Whether the client has sent something that the event loop has not read yet."""
+        if self._descriptor < 0 or self.transport.is_closing():
+            return False
+        unread = array.array("i", [0])
+        try:
+            fcntl.ioctl(self._descriptor, termios.FIONREAD, unread)
+        except OSError:
+            return False
+        return unread[0] > 0
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that nothing was sent on for a while, whatever the time until it is read."""
+        if not self._has_unread():
+            super().timeout_keep_alive_handler()
+
     # parser
 
     def on_message_begin(self) -> None:
@@ -245,7 +279,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refused = True
             self.transport.close()
             raise RequestRefusedError
-        if self._early is not None and self._refuse_early(self._early, path):
+        refused = self._early is not None and self._refuse_early(self._early, path)
+        self._defer(deferred=refused)
+        if refused:
             return
         super().on_headers_complete()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,12 +14,15 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.testclient import TestClient
 from sqlalchemy import select, update
+from starlette.types import Message, Receive, Scope, Send
 
+from service import auth
 from service.app import create_app
-from service.auth import Authentication, Needs, is_open
+from service.auth import Authentication, Credential, Needs, is_open
 from service.database import db_now
 from service.keys.service import ExpiredKeyError, authenticate, create_key
 from service.keys.tables import ApiKey
+from service.principal import Identity
 from service.settings import Settings
 from tests.support.api import Served
 
@@ -175,6 +180,65 @@ def test_a_database_that_is_away_is_no_wrong_key(service: Served, monkeypatch: p
         "database_unavailable",
         "2",
     )
+
+
+def test_one_request_of_a_busy_key_checks_it_early_and_a_revoked_one_ends_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else all requests of the moment at which it has to be checked would ask the database."""
+
+    async def test() -> None:
+        now, refused, answer = 1000.0, False, asyncio.Event()
+        monkeypatch.setattr(auth, "time", SimpleNamespace(monotonic=lambda: now))
+        lookups = 0
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            statuses.append(200)
+
+        async def ask(credential: Credential, client: object) -> Identity:
+            nonlocal lookups
+            lookups += 1
+            await answer.wait()
+            if refused:
+                raise auth.unauthorized("key_invalid")
+            return Identity("key:1")
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        async def request() -> None:
+            headers = [(b"authorization", b"Bearer tk_1")]
+            await authentication({"type": "http", "path": "/v1/jobs", "headers": headers}, None, send)  # type: ignore[arg-type]
+
+        statuses: list[int] = []
+        authentication = Authentication(app, None)  # type: ignore[arg-type]
+        monkeypatch.setattr(authentication, "_ask", ask)
+        answer.set()
+        await request()
+        answer.clear()
+        now += auth.KEEP_SECONDS * 0.6
+        early = asyncio.create_task(request())
+        await asyncio.sleep(0)
+        for _ in range(5):
+            await request()
+        assert (lookups, statuses) == (2, [200] * 6), "one asks, and five do not wait for it"
+        refused = True
+        answer.set()
+        await early
+        await request()
+        assert (lookups, statuses[6:]) == (3, [401, 401])
+        refused = False
+        await request()
+        now += auth.KEEP_SECONDS
+        answer.clear()
+        late = [asyncio.create_task(request()) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert lookups == 7, "whatever is older than that is believed by nobody"
+        answer.set()
+        await asyncio.gather(*late)
+
+    asyncio.run(asyncio.wait_for(test(), 20))
 
 
 def test_guessing_keys_writes_nothing(service: Served) -> None:

@@ -19,6 +19,7 @@ from benchmarks.open_loop import raw_request
 from service.early_refusals import KEPT, STATE, EarlyRefusals
 from service.errors import HttpProblem
 from service.http_server import protocol
+from service.http_server.event_loop import ServerEventLoop
 from service.http_server.protocol import BoundedHttpProtocol
 from service.key_limits import KeyLimits
 from service.load_shedding import LoadShedding
@@ -36,6 +37,7 @@ class Server:
     def __init__(self, port: int, early: EarlyRefusals) -> None:
         self.port, self.early = port, early
         self.seen: list[tuple[str, str, bytes]] = []
+        self.protocols: list[BoundedHttpProtocol] = []
         self.overloaded = True
 
     async def ask(self, *requests: bytes) -> list[tuple[int, dict[str, str], bytes]]:
@@ -83,7 +85,12 @@ async def serving() -> AsyncIterator[Server]:
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
-    listening = await loop.create_server(lambda: BoundedHttpProtocol(config, state, {STATE: early}), "127.0.0.1", 0)
+
+    def connect() -> BoundedHttpProtocol:
+        server.protocols.append(BoundedHttpProtocol(config, state, {STATE: early}))
+        return server.protocols[-1]
+
+    listening = await loop.create_server(connect, "127.0.0.1", 0)
     server = Server(listening.sockets[0].getsockname()[1], early)
     problem = HttpProblem(503, "overloaded", "Too much.", headers={"Retry-After": "1"})
     early.add(lambda principal, path, query: problem if server.overloaded and path != "/healthz" else None)
@@ -98,7 +105,8 @@ def run(test: Callable[[Server], Awaitable[None]]) -> None:
         async with serving() as server, asyncio.timeout(20):
             await test(server)
 
-    asyncio.run(whole())
+    with asyncio.Runner(loop_factory=ServerEventLoop) as runner:
+        runner.run(whole())
 
 
 def counted(method: str) -> float:
@@ -260,6 +268,60 @@ def test_the_middleware_tells_what_it_would_refuse() -> None:
         assert code("k1") is None
 
     asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_heads_that_are_read_before_the_first_request_begins_are_not_all_let_through_for_one_place() -> None:
+    async def test() -> None:
+        middleware = Middleware(TRAINKIT_MAX_REQUESTS_PER_MINUTE="0", TRAINKIT_MAX_REQUESTS_PER_KEY="0")
+        for name in ("k1", "k2"):
+            await middleware.begin(name, name)
+        assert [middleware.code("k1") for _ in range(4)] == [None, "overloaded", "overloaded", "overloaded"]
+        await asyncio.sleep(0)  # they did not come: refused by something else, or their clients are gone
+        assert middleware.code("k1") is None
+        await middleware.end()
+
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_a_connection_that_was_refused_is_read_after_others_until_it_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(server: Server) -> None:
+        changes: list[bool] = []
+
+        def keep(descriptor: int, *, deferred: bool) -> None:
+            changes.append(deferred)
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "defer", keep)
+        await server.ask(request(), request(), request(path="/healthz"), request(), request())
+        while len(changes) < 4:
+            await asyncio.sleep(0.01)
+        assert changes == [True, False, True, False], "at its end as well: the descriptor will be another connection's"
+
+    run(test)
+
+
+def test_a_request_that_waits_to_be_read_is_no_silent_client() -> None:
+    async def test(server: Server) -> None:
+        server.overloaded = False
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(request())
+        assert (await read_answer(reader))[0] == 200
+        connection = server.protocols[-1]
+        connection.transport.pause_reading()  # as where the event loop has others to read first
+        writer.write(request())
+        while not connection._has_unread():
+            await asyncio.sleep(0.01)
+        connection.timeout_keep_alive_handler()
+        connection._deadline = 0.0
+        connection.check(1.0)
+        connection.transport.resume_reading()
+        assert (await read_answer(reader))[0] == 200
+        connection.timeout_keep_alive_handler()
+        assert await reader.read() == b"", "nothing was sent: it is closed"
+        writer.close()
+
+    run(test)
 
 
 def test_requests_beyond_those_of_a_minute_are_refused_and_cost_nothing() -> None:
