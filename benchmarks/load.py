@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ def served(home: Path, url: str) -> Iterator[Served]:
         scratch=home / "scratch",
         webhook_allow=("127.0.0.1",),
         max_queued_jobs=10 * FULL.queued,
+        secret_keys=(b64encode(bytes(32)).decode(),),  # with PostgreSQL the service makes no key for a webhook's secret
     )
     app = create_app(settings)
     found = Served(app, TestClient(app), app.state.context)
