@@ -32,6 +32,7 @@ from service.jobs.tables import (
 )
 from service.leases import Claim
 from service.listing.filters import Condition
+from service.listing.in_memory import page_of
 from service.listing.query import ListQuery, RowPage
 from service.listing.repository import cut, expression, expressions, keyed_rows, sorted_rows
 from service.models.tables import Model
@@ -103,6 +104,9 @@ def listed_ids(session: Session, project_id: str, query: ListQuery) -> Sequence[
     states: tuple[str, ...] = next((one.value for one in query.conditions if one.filter == "state"), ())
     labels = [label_digest(one.key or "", one.value[0]) for one in query.conditions if one.filter == "label"]
     if query.sort.column is not Job.id:
+        few = _few(session, project_id, (labels, of_job, states, changed))
+        if few is not None:
+            return _sorted_in_memory(session, query, few)
         of_job += expressions(changed)
         of_job += [Job.state.in_(states)] if states else []
         for digest in labels:
@@ -114,14 +118,55 @@ def listed_ids(session: Session, project_id: str, query: ListQuery) -> Sequence[
     column, statement = _ids(project_id, labels, of_job, states)
     if query.after is not None:
         statement = statement.where(column < query.after.id if query.descending else column > query.after.id)
-    ids = _first(session, query, column, statement, states)
+    count = query.limit + 1
+    ids = _first(session, count, column, statement, states, descending=query.descending)
     if changed and _count(session, ids, changed) < len(ids):
         # jobs made since come first and have all been updated since: few are left to be found among the older ones
         found = select(Job.id).where(Job.project_id == project_id, *expressions(changed))
         # the order and the limit let the index by time lead, and nothing else
         found = found.order_by(Job.updated_at.desc()).limit(EVERY_ROW)
-        ids = _first(session, query, column, statement.where(column.in_(select(found.subquery()))), states)
+        statement = statement.where(column.in_(select(found.subquery())))
+        ids = _first(session, count, column, statement, states, descending=query.descending)
     return ids
+
+
+FEW = 500
+"""Jobs that are sorted here. In more of them the index of the order meets a page soon, in fewer it may read all jobs."""
+
+
+def _few(
+    session: Session,
+    project_id: str,
+    filters: tuple[Sequence[str], Sequence[ColumnElement[bool]], Sequence[str], Sequence[Condition]],
+) -> Sequence[str] | None:
+    """Return the ids of all jobs that the filters let through; None where that are more than FEW, or all jobs."""
+    labels, of_job, states, changed = filters
+    if not (labels or of_job or states):
+        if not changed:
+            return None
+        found = select(Job.id).where(Job.project_id == project_id, *expressions(changed))
+        ids = session.scalars(found.order_by(Job.updated_at.desc()).limit(FEW + 1)).all()
+        return ids if len(ids) <= FEW else None
+    column, statement = _ids(project_id, labels, of_job, states)
+    ids = _first(session, FEW + 1, column, statement, states, descending=True)
+    if len(ids) > FEW:
+        return None
+    if changed:
+        ids = session.scalars(select(Job.id).where(Job.id.in_(ids), *expressions(changed))).all()
+    return ids
+
+
+def _sorted_in_memory(session: Session, query: ListQuery, ids: Sequence[str]) -> list[str]:
+    """Return the ids of a page of these jobs, one more than `limit`."""
+    if query.sort.key is None:
+        statement = select(Job.id, query.sort.column).where(Job.id.in_(ids))
+    else:
+        of_metric = (JobBestMetric.job_id.in_(ids), JobBestMetric.name == query.sort.key)
+        statement = select(JobBestMetric.job_id, JobBestMetric.value).where(*of_metric)
+    values = {row[0]: row[1] for row in session.execute(statement)}
+    one_more = replace(query, conditions=(), limit=query.limit + 1)
+    page = page_of(one_more, ids, identify=lambda one: one, value_of=lambda one, _: values.get(one))
+    return list(page.rows)
 
 
 def _in_ranges(project_id: str, query: ListQuery) -> list[ColumnElement[bool]]:
@@ -201,19 +246,20 @@ def _ids(
 
 def _first(
     session: Session,
-    query: ListQuery,
+    count: int,
     column: InstrumentedAttribute[str],
     statement: Select[str],
     states: Sequence[str],
+    *,
+    descending: bool,
 ) -> Sequence[str]:
-    """Return the first ids of the list, of jobs in one of `states` when there are any; one more than the limit."""
-    count = query.limit + 1
-    ordered = statement.order_by(column.desc() if query.descending else column.asc()).limit(count)
+    """Return the first ids, of jobs in one of `states` when there are any."""
+    ordered = statement.order_by(column.desc() if descending else column.asc()).limit(count)
     if len(states) < 2:
         return session.scalars(ordered.where(Job.state == states[0]) if states else ordered).all()
     # an index has the jobs of each state in order, and those of several states not
     found = [session.scalars(ordered.where(Job.state == state)).all() for state in states]
-    return sorted(chain.from_iterable(found), reverse=query.descending)[:count]
+    return sorted(chain.from_iterable(found), reverse=descending)[:count]
 
 
 def _count(session: Session, ids: Sequence[str], conditions: Sequence[Condition]) -> int:

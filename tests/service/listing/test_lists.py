@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from service.jobs import repository
 from service.jobs.routes import JOBS
 from tests.support.api import Served, assert_problem, resume_elsewhere, row
 
@@ -242,3 +243,25 @@ def test_models_are_found_by_their_metrics(service: Served, submit: Callable[...
         ("bytes>=10", 1),
     ):
         assert len(service.client.get(f"/v1/models?{query}&sort=-metrics.accuracy").json()["data"]) == count
+
+
+def test_few_jobs_are_sorted_as_the_database_sorts_many(
+    service: Served, submit: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate(("b", "é", "a", "Z", "a", "\U0001f600", "￿")):
+        submit(name, group="g", labels={"team": "vision"})
+        if number % 2:
+            train(service, submit, name, 0.5 + (number % 4) / 10)
+    orders = ("name", "updated_at", "started_at", "finished_at", "metrics.best.val_accuracy", "metrics.best.none")
+    filters = ("group=g", "label.team=vision", "state=queued", "state=queued,succeeded", "name=*a*")
+    filters += ("updated_after=2020-01-01T00:00:00Z", "updated_after=2090-01-01T00:00:00Z")
+    filters += ("state=queued,succeeded&updated_after=2020-01-01T00:00:00Z", "metric.val_accuracy>=0.6")
+    for order in orders:
+        for query in filters:
+            for sign in ("", "-"):
+                of_list = f"limit=2&sort={sign}{order}&{query}"
+                few = [row["id"] for row in pages(service, of_list)]
+                with monkeypatch.context() as patch:
+                    patch.setattr(repository, "FEW", 0)
+                    assert few == [row["id"] for row in pages(service, of_list)], of_list
+                assert few or "2090" in query, of_list
