@@ -18,6 +18,7 @@ from service.inference_requests.request_file import ReceivedBody
 from service.load_shedding import leave_work
 from service.principal import Principal
 from service.problem_types import PROBLEM_TYPES, ProblemCode, code_named
+from service.projects import repository as projects
 
 QUEUE = "predict"
 FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 0.02, 0.25
@@ -52,6 +53,8 @@ async def infer(
 
     def enqueue() -> str:
         with context.sessions.begin() as session:
+            if most:
+                projects.locked(session, who.project_id)  # two that fit one by one must not both pass
             if most and (waiting := repository.count_open(session, who.project_id)) >= most:
                 detail = f"{most} requests of this project wait for a worker's answer already. Wait for some of them."
                 quota = Quota("inference_requests", limit=most, used=waiting)

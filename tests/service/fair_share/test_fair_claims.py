@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from service.inference_requests import repository
 from service.inference_requests.repository import Kind
 from service.inference_requests.tables import InferenceRequest
 from service.keys.service import authenticate
+from service.projects import repository as projects
 from tests.support.api import Served, assert_problem
 
 pytestmark = pytest.mark.postgresql
@@ -135,3 +138,18 @@ def test_a_client_that_was_answered_leaves_no_request_and_too_many_are_429(servi
     other = service.client_for("other")
     body = {"dataset": service.ready_dataset(other), "model": {"kind": "mlp"}}
     assert other.post("/v1/specs:init-report", json=body).status_code == 503, "another project's limit is its own"
+
+
+def test_of_two_requests_at_once_only_one_takes_the_last_place(service: Served) -> None:
+    spec = {"dataset": service.ready_dataset(), "model": {"kind": "mlp"}}
+    project, most = project_of(service, "default"), service.context.settings.max_inference_requests
+    with service.sessions.begin() as session:
+        for _ in range(most - 1):
+            repository.add(session, project, "init_report", "m", b"", "text/plain")
+    with ThreadPoolExecutor(1) as threads:
+        with service.sessions.begin() as session:
+            projects.locked(session, project)
+            repository.add(session, project, "init_report", "m", b"", "text/plain")
+            other = threads.submit(service.client.post, "/v1/specs:init-report", json=spec)
+            time.sleep(0.3)  # it would have counted by now
+        assert_problem(other.result(), 429, "too_many_requests")
