@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`: run every benchmark, or those named; `diagnosis` and `load` by their names alone."""
+"""`python -m benchmarks [NAME ...]`: run every benchmark, or those named; those of `ALONE` only by their names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALL = (
     "neighbours",
     "autopilot",
 )
-ALONE = ("diagnosis", "load")
+ALONE = ("diagnosis", "load", "fairness")
 """Too long to be run beside the others; options that follow are theirs."""
 
 
