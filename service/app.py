@@ -6,16 +6,14 @@ import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from anyio import CapacityLimiter, create_task_group, to_thread
 from fastapi import APIRouter, Depends, FastAPI
-from fastapi.staticfiles import StaticFiles
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.types import Receive, Scope, Send
 
-from service import errors, instrumentation, openapi, tables, tracing
+from service import dashboard, errors, instrumentation, openapi, tables, tracing
 from service.api_docs import routes as api_docs
 from service.artifacts import routes as artifacts
 from service.audit import routes as audit
@@ -91,7 +89,6 @@ THREADS = 64
 """Requests that may wait for the database at once; waiting readers (long-poll, SSE) hold no thread."""
 OTHER_CONNECTIONS = 10
 """Connections that requests leave to the sessions that are not injected: authentication, streams, uploads, scrapes."""
-DASHBOARD = Path(__file__).parent / "web"
 FILES = 65536
 FORGOTTEN_PART_SECONDS = 86400.0
 AS_THEY_ARE = (
@@ -218,8 +215,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.router.routes.extend(api_router().routes)
     app.state.oidc_provider = provider
     app.include_router(health.router, dependencies=[Depends(check_request)])
-    if (DASHBOARD / "index.html").exists():
-        app.mount("/ui", StaticFiles(directory=DASHBOARD, html=True), name="dashboard")
+    dashboard.install(app)
     # the last one added is the first one asked
     app.add_middleware(ConditionalRequests)
     app.add_middleware(WholeBodiesGzipped, minimum_size=1000, compresslevel=1, exclude_content_types=AS_THEY_ARE)

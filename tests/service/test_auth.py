@@ -67,7 +67,6 @@ def test_every_route_declares_its_role() -> None:
 def test_nothing_answers_without_a_key(service: Served) -> None:
     bare = TestClient(service.app)
     others = [
-        "/",
         "/openapi.json",
         "/redoc",
         "/nowhere",

@@ -1,0 +1,119 @@
+/** The frame of the page: sign-in, navigation, and the view that the address names. */
+
+import { useEffect, useState } from "preact/hooks";
+import { api, dataOf, type Schemas } from "./api/client";
+import { asProblem, type Problem } from "./api/problem";
+import { apiKey, forgetKey, onSignedOut } from "./api/session";
+import { ProblemBox } from "./components/basics";
+import { useStored } from "./hooks";
+import { ComparePage } from "./pages/compare";
+import { DatasetPage, DatasetsPage } from "./pages/datasets";
+import { JobPage } from "./pages/job";
+import { JobsPage } from "./pages/jobs";
+import { ModelPage, ModelsPage } from "./pages/models";
+import { SignIn } from "./pages/sign_in";
+import { SubmitPage } from "./pages/submit";
+import { WorkersPage } from "./pages/workers";
+import { address, type Route, useRoute } from "./router";
+
+type Me = Schemas["Me"];
+const PAGES: [string, string][] = [
+  ["jobs", "Jobs"],
+  ["datasets", "Datasets"],
+  ["models", "Models"],
+  ["submit", "Submit"],
+  ["workers", "Workers"],
+];
+const THEMES = ["system", "light", "dark"];
+
+export function App() {
+  const route = useRoute();
+  const [me, setMe] = useState<Me | null>(null);
+  const [problem, setProblem] = useState<Problem | null>(null);
+  const [asked, setAsked] = useState(false);
+  const [theme, setTheme] = useStored("trainkit-theme", "system");
+
+  useEffect(() => {
+    document.documentElement.dataset.theme = theme;
+  }, [theme]);
+  const load = async () => {
+    try {
+      setMe(dataOf(await api.GET("/v1/me")));
+      setProblem(null);
+    } catch (error) {
+      const found = asProblem(error);
+      setMe(null);
+      // without a key there is nothing wrong yet
+      setProblem(found.status === 401 && !apiKey() ? null : found);
+    }
+    setAsked(true);
+  };
+  useEffect(() => {
+    void load();
+    return onSignedOut(() => setMe(null));
+  }, []);
+
+  if (!asked) return null;
+  if (!me) return <SignIn problem={problem} onSignedIn={load} />;
+  return (
+    <>
+      <a class="skip" href="#main" onClick={(event) => (event.preventDefault(), document.getElementById("main")?.focus())}>
+        To the content
+      </a>
+      <header class="top">
+        <a class="brand" href={address(["jobs"])}>
+          trainkit
+        </a>
+        <nav aria-label="Pages">
+          {PAGES.map(([name, title]) => (
+            <a key={name} href={address([name])} aria-current={(route.path[0] ?? "jobs") === name ? "page" : undefined}>
+              {title}
+            </a>
+          ))}
+        </nav>
+        <span class="who">
+          {me.project?.name}
+          <label class="theme">
+            <span class="sr">Theme</span>
+            <select value={theme} onChange={(event) => setTheme(event.currentTarget.value)}>
+              {THEMES.map((name) => (
+                <option key={name}>{name}</option>
+              ))}
+            </select>
+          </label>
+          <button class="quiet" onClick={() => void signOut()}>
+            Sign out
+          </button>
+        </span>
+      </header>
+      <main id="main" tabIndex={-1}>
+        <View route={route} me={me} />
+      </main>
+    </>
+  );
+}
+
+async function signOut(): Promise<void> {
+  if (apiKey()) return forgetKey();
+  await api.POST("/v1/auth/logout").catch(() => undefined);
+  location.reload();
+}
+
+function View({ route, me }: { route: Route; me: Me }) {
+  const [page = "jobs", id] = route.path;
+  const mayWrite = me.role === "developer" || me.role === "admin";
+  if (page === "jobs" && id) return <JobPage key={id} id={id} route={route} mayWrite={mayWrite} />;
+  if (page === "jobs") return <JobsPage route={route} mayWrite={mayWrite} />;
+  if (page === "compare") return <ComparePage route={route} />;
+  if (page === "datasets" && id) return <DatasetPage key={id} id={id} />;
+  if (page === "datasets") return <DatasetsPage mayWrite={mayWrite} />;
+  if (page === "models" && id) return <ModelPage key={id} id={id} />;
+  if (page === "models") return <ModelsPage />;
+  if (page === "submit") return <SubmitPage route={route} mayWrite={mayWrite} />;
+  if (page === "workers") return <WorkersPage />;
+  return (
+    <ProblemBox
+      problem={{ title: "No such page", status: 404, code: "page", detail: `There is no page ${page}.`, errors: [] }}
+    />
+  );
+}

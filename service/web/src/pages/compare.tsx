@@ -1,0 +1,218 @@
+/** Up to 50 jobs beside each other: curves over each other, and only what differs. */
+
+import { useMemo, useState } from "preact/hooks";
+import { api, dataOf, getJob, type Job, type Schemas } from "../api/client";
+import { Chart, type ChartLine } from "../components/chart";
+import { Empty, ProblemBox, StateBadge } from "../components/basics";
+import { differences, shown } from "../components/spec_diff";
+import { lineOf, type XAxis } from "../curves";
+import { number } from "../format";
+import { useLoaded } from "../hooks";
+import type { Points } from "../live_series";
+import { address, go, type Route, withQuery } from "../router";
+import { resolvedColor } from "./job";
+
+const PALETTE = 8;
+const REFRESH_SECONDS = 5;
+const ENDED = new Set(["succeeded", "stopped", "cancelled", "failed"]);
+/** What says nothing about training. */
+const NO_DIFFERENCE = /^(name|labels|group)(\.|$)/;
+
+export function ComparePage({ route }: { route: Route }) {
+  const ids = (route.query.get("jobs") ?? "").split(",").filter(Boolean);
+  const baseline = route.query.get("baseline") ?? ids[0] ?? "";
+  const [hidden, setHidden] = useState<ReadonlySet<string>>(new Set());
+  const jobs = useLoaded(
+    ids.join(),
+    () => Promise.all(ids.map(getJob)),
+    REFRESH_SECONDS,
+  );
+  const found = jobs.data ?? [];
+  const running = found.some((job) => !ENDED.has(job.state));
+  const metrics = useMemo(() => [...new Set(found.flatMap((job) => Object.keys(job.metrics.best).filter((name) => name.startsWith("val_"))))].sort(), [found]);
+  const shownMetrics = route.query.get("metrics")?.split(",") ?? metrics.filter((name) => /_(loss|accuracy|r2)$/.test(name)).slice(0, 2);
+  const series = useLoaded(
+    ids.length && shownMetrics.length ? `${ids.join()} ${shownMetrics.join()}` : null,
+    async () => dataOf(await api.GET("/v1/metrics/series", { params: { query: { jobs: ids.join(","), names: shownMetrics.join(","), max_points: 1000 } } })).jobs,
+    running ? REFRESH_SECONDS : undefined,
+  );
+  // a colour belongs to a place among the compared: hiding a run moves no other's
+  const colors = useMemo(() => new Map(ids.map((id, index) => [id, resolvedColor(`var(--c${index % PALETTE})`)])), [ids.join()]);
+  if (ids.length < 2) return <Empty>Choose two jobs or more in the list, then Compare.</Empty>;
+  const axis: XAxis = route.query.get("x") === "step" ? "step" : "epoch";
+  const log = route.query.get("log") === "1";
+  const set = (changes: Record<string, string | null>) => go(withQuery(route, changes), { replace: true });
+  const toggle = (id: string) => {
+    const changed = new Set(hidden);
+    if (!changed.delete(id)) changed.add(id);
+    setHidden(changed);
+  };
+  return (
+    <article>
+      <div class="heading">
+        <h1>Compare {ids.length} jobs</h1>
+        <label>
+          x{" "}
+          <select value={axis} onChange={(event) => set({ x: event.currentTarget.value })}>
+            <option>epoch</option>
+            <option>step</option>
+          </select>
+        </label>
+        <label>
+          <input type="checkbox" checked={log} onChange={(event) => set({ log: event.currentTarget.checked ? "1" : null })} /> log y
+        </label>
+        <details class="menu">
+          <summary>Metrics</summary>
+          <div>
+            {metrics.map((name) => (
+              <label key={name}>
+                <input
+                  type="checkbox"
+                  checked={shownMetrics.includes(name)}
+                  onChange={(event) =>
+                    set({ metrics: (event.currentTarget.checked ? [...shownMetrics, name] : shownMetrics.filter((one) => one !== name)).join(",") })
+                  }
+                />
+                {name}
+              </label>
+            ))}
+          </div>
+        </details>
+      </div>
+      {(jobs.problem ?? series.problem) && <ProblemBox problem={(jobs.problem ?? series.problem)!} />}
+      <div class="panels">
+        {shownMetrics.map((name) => (
+          <ComparedCurves key={name} name={name} jobs={(series.data ?? []).filter((job) => !hidden.has(job.id))} colors={colors} axis={axis} log={log} />
+        ))}
+      </div>
+      <ResultTable jobs={found} metrics={metrics} baseline={baseline} hidden={hidden} colors={colors} toggle={toggle} pin={(id) => set({ baseline: id })} />
+      <SpecTable jobs={found} />
+    </article>
+  );
+}
+
+interface ComparedProps {
+  name: string;
+  jobs: Schemas["JobSeries"][];
+  colors: ReadonlyMap<string, string>;
+  axis: XAxis;
+  log: boolean;
+}
+
+function ComparedCurves({ name, jobs, colors, axis, log }: ComparedProps) {
+  const lines = useMemo(
+    () =>
+      jobs.flatMap((job): ChartLine[] => {
+        const line = lineOf(name, new Map(Object.entries(job.series as Record<string, Points>)), axis, null);
+        return line ? [{ label: job.name || job.id, x: line.x, y: line.y, color: colors.get(job.id) ?? "#888" }] : [];
+      }),
+    [jobs, name, axis, colors],
+  );
+  return <Chart title={name.replace(/^val_/, "validation ").replace(/_/g, " ")} lines={lines} xLabel={axis} log={log} group="compare" legend={false} />;
+}
+
+interface ResultProps {
+  jobs: Job[];
+  metrics: string[];
+  baseline: string;
+  hidden: ReadonlySet<string>;
+  colors: ReadonlyMap<string, string>;
+  toggle: (id: string) => void;
+  pin: (id: string) => void;
+}
+
+function ResultTable({ jobs, metrics, baseline, hidden, colors, toggle, pin }: ResultProps) {
+  const base = jobs.find((job) => job.id === baseline);
+  return (
+    <div class="scroll">
+      <table class="plain">
+        <caption>Best values; differences from the baseline</caption>
+        <thead>
+          <tr>
+            <th>Shown</th>
+            <th>Job</th>
+            <th>State</th>
+            {metrics.map((name) => (
+              <th key={name} class="num">
+                {name}
+              </th>
+            ))}
+            <th>Baseline</th>
+          </tr>
+        </thead>
+        <tbody>
+          {jobs.map((job) => (
+            <tr key={job.id} class={job.id === baseline ? "selected" : undefined}>
+              <td>
+                <label class="swatch">
+                  <input type="checkbox" checked={!hidden.has(job.id)} aria-label={`Show ${job.name}`} onChange={() => toggle(job.id)} />
+                  <i ref={(mark) => mark?.style.setProperty("background", colors.get(job.id) ?? "")} />
+                </label>
+              </td>
+              <td>
+                <a href={address(["jobs", job.id])}>{job.name || job.id}</a>
+              </td>
+              <td>
+                <StateBadge state={job.state} />
+              </td>
+              {metrics.map((name) => {
+                const value = job.metrics.best[name];
+                const from = base?.metrics.best[name];
+                const delta = value != null && from != null && job.id !== baseline ? value - from : null;
+                return (
+                  <td key={name} class="num">
+                    {number(value)}
+                    {delta !== null && <small class="muted"> {delta > 0 ? "+" : ""}{number(delta)}</small>}
+                  </td>
+                );
+              })}
+              <td>
+                <input type="radio" name="baseline" aria-label={`Baseline ${job.name}`} checked={job.id === baseline} onChange={() => pin(job.id)} />
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function SpecTable({ jobs }: { jobs: Job[] }) {
+  const rows = useMemo(() => differingFields(jobs), [jobs]);
+  return (
+    <div class="scroll">
+      <table class="plain">
+        <caption>Fields of the specs that differ</caption>
+        <thead>
+          <tr>
+            <th>Field</th>
+            {jobs.map((job) => (
+              <th key={job.id}>{job.name || job.id}</th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {rows.map(([path, values]) => (
+            <tr key={path}>
+              <th scope="row">{path}</th>
+              {values.map((value, index) => (
+                <td key={index}>{shown(value)}</td>
+              ))}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+      {!rows.length && <p class="muted">The specs are the same.</p>}
+    </div>
+  );
+}
+
+/** Return [path, the value of each job] for what differs between any two of the resolved specs. */
+export function differingFields(jobs: Job[]): [string, unknown[]][] {
+  const specs = jobs.map((job) => job.resolved ?? job.spec);
+  const paths = new Set<string>();
+  for (const spec of specs.slice(1)) for (const one of differences(specs[0], spec)) paths.add(one.path);
+  const valueAt = (spec: unknown, path: string) =>
+    path.split(".").reduce<unknown>((value, name) => (typeof value === "object" && value !== null ? (value as Record<string, unknown>)[name] : undefined), spec);
+  return [...paths].filter((path) => !NO_DIFFERENCE.test(path)).sort().map((path) => [path, specs.map((spec) => valueAt(spec, path))]);
+}

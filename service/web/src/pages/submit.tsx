@@ -1,0 +1,140 @@
+/** A spec as YAML, checked while it is written; from a dataset, a job, or an example. */
+
+import { dump, load as parseYaml } from "js-yaml";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { api, dataOf, getJob, type Schemas } from "../api/client";
+import { asProblem, type Problem } from "../api/problem";
+import { ProblemBox } from "../components/basics";
+import { bytes, duration, number } from "../format";
+import { address, go, type Route } from "../router";
+
+const CHECK_AFTER = 400;
+type Validated = Pick<Schemas["ValidatedSpec"], "valid" | "warnings" | "estimate">;
+
+export function exampleSpec(dataset: string): Record<string, unknown> {
+  return {
+    name: "first",
+    dataset,
+    model: { kind: "mlp", hidden: [64, 32] },
+    preprocess: [{ kind: "z_score" }],
+    optimizer: { kind: "adam", lr: 0.001 },
+    train: { epochs: 30, batch_size: 32 },
+    early_stop: [{ kind: "patience", monitor: "val_loss", patience: 8 }],
+  };
+}
+
+/** Parse YAML or JSON; a mistake is a problem like those of the service. */
+export function parsedSpec(text: string): { spec: Record<string, unknown> | null; problem: Problem | null } {
+  const refused = (detail: string) => ({ spec: null, problem: { title: "Not readable", status: 0, code: "yaml", detail, errors: [] } });
+  try {
+    const spec: unknown = parseYaml(text);
+    if (typeof spec !== "object" || spec === null || Array.isArray(spec)) return refused("A spec is a mapping, e.g. `dataset: digits`.");
+    return { spec: spec as Record<string, unknown>, problem: null };
+  } catch (error) {
+    return refused(error instanceof Error ? (error.message.split("\n\n")[0] ?? "") : String(error));
+  }
+}
+
+interface Props {
+  route: Route;
+  mayWrite: boolean;
+}
+
+export function SubmitPage({ route, mayWrite }: Props) {
+  const job = route.query.get("job");
+  const dataset = route.query.get("dataset") ?? "digits";
+  const [text, setText] = useState(() => (job ? "" : dump(exampleSpec(dataset), { flowLevel: 1 })));
+  const [checked, setChecked] = useState<Validated | null>(null);
+  const [problem, setProblem] = useState<Problem | null>(null);
+  const [busy, setBusy] = useState(false);
+  const key = useRef(crypto.randomUUID());
+
+  useEffect(() => {
+    if (!job) return;
+    getJob(job).then(
+      (found) => setText(dump(found.spec, { flowLevel: 2, lineWidth: 100 })),
+      (error: unknown) => setProblem(asProblem(error)),
+    );
+  }, [job]);
+
+  useEffect(() => {
+    if (!text.trim()) return;
+    let current = true;
+    const { spec, problem: unreadable } = parsedSpec(text);
+    setProblem(unreadable);
+    setChecked(null);
+    key.current = crypto.randomUUID(); // another spec is another submission
+    if (!spec) return;
+    const timer = setTimeout(() => {
+      api.POST("/v1/specs:validate", { body: spec as never }).then(
+        (answer) => current && (setChecked(dataOf(answer)), setProblem(null)),
+        (error: unknown) => current && setProblem(asProblem(error)),
+      );
+    }, CHECK_AFTER);
+    return () => {
+      current = false;
+      clearTimeout(timer);
+    };
+  }, [text]);
+
+  const submit = async (event: Event) => {
+    event.preventDefault();
+    const { spec } = parsedSpec(text);
+    if (!spec) return;
+    setBusy(true);
+    try {
+      const created = dataOf(await api.POST("/v1/jobs", { body: spec as never, params: { header: { "idempotency-key": key.current } } }));
+      go(address(["jobs", created.id]));
+    } catch (error) {
+      setProblem(asProblem(error));
+    }
+    setBusy(false);
+  };
+  return (
+    <form class="submit" onSubmit={submit}>
+      <div class="heading">
+        <h1>New job</h1>
+        <button class="primary" disabled={!mayWrite || busy || !checked?.valid}>
+          Submit
+        </button>
+      </div>
+      <div class="split">
+        <label class="editor">
+          <span>Spec (YAML or JSON)</span>
+          <textarea spellcheck={false} rows={28} value={text} onInput={(event) => setText(event.currentTarget.value)} />
+        </label>
+        <aside aria-live="polite">
+          {problem && <ProblemBox problem={problem} />}
+          {checked?.valid && (
+            <>
+              <p class="good">The spec is valid.</p>
+              <Estimate estimate={checked.estimate} />
+            </>
+          )}
+          {checked?.warnings.map((warning, index) => (
+            <p key={index} class="warning">
+              {warning.pointer && <code>{warning.pointer}</code>} {warning.message}
+            </p>
+          ))}
+        </aside>
+      </div>
+    </form>
+  );
+}
+
+function Estimate({ estimate }: { estimate: Validated["estimate"] }) {
+  if (!estimate) return null;
+  const values = estimate as Record<string, unknown>;
+  const rows = Object.entries(values).filter(([, value]) => typeof value === "number") as [string, number][];
+  const text = (name: string, value: number) => (name.includes("bytes") ? bytes(value) : name.includes("seconds") ? duration(value) : number(value));
+  return (
+    <dl class="facts">
+      {rows.map(([name, value]) => (
+        <div key={name}>
+          <dt>{name.replace(/_/g, " ")}</dt>
+          <dd>{text(name, value)}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}

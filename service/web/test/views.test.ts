@@ -1,0 +1,74 @@
+import { describe, expect, it } from "vitest";
+import { differences, merged } from "../src/components/spec_diff";
+import { bytes, duration, number, tick } from "../src/format";
+import { listQuery, sorted } from "../src/pages/jobs";
+import { parsedSpec } from "../src/pages/submit";
+import { address, parseRoute } from "../src/router";
+
+describe("listQuery", () => {
+  const query = (text: string) => listQuery(new URLSearchParams(text));
+  it("sends the filters as the API names them", () => {
+    expect(query("state=running,queued&name=digits*&label=team%3Dvision")).toBe("limit=1000&state=running&state=queued&name=digits*&label.team=vision");
+  });
+  it("writes comparisons of metrics so that the server reads the same", () => {
+    expect(query("metric=val_accuracy%3E%3D0.9")).toBe("limit=1000&metric.val_accuracy%3E=0.9");
+    expect(query("metric=val_loss%3C0.1")).toBe("limit=1000&metric.val_loss%3C0.1");
+    expect(query("metric=val_loss%3D0.1")).toBe("limit=1000&metric.val_loss=0.1");
+  });
+});
+
+describe("sorted", () => {
+  it("puts rows without a value last, whichever way", () => {
+    const rows = [{ id: "a", metrics: { best: {} } }, { id: "b", metrics: { best: { val_loss: 2 } } }, { id: "c", metrics: { best: { val_loss: 1 } } }] as never[];
+    expect(sorted(rows, "metrics.best.val_loss").map((row) => row.id)).toEqual(["c", "b", "a"]);
+    expect(sorted(rows, "-metrics.best.val_loss").map((row) => row.id)).toEqual(["b", "c", "a"]);
+  });
+});
+
+describe("merged", () => {
+  // the examples of RFC 7396, appendix A
+  const cases: [unknown, unknown, unknown][] = [
+    [{ a: "b" }, { a: "c" }, { a: "c" }],
+    [{ a: "b" }, { b: "c" }, { a: "b", b: "c" }],
+    [{ a: "b" }, { a: null }, {}],
+    [{ a: ["b"] }, { a: "c" }, { a: "c" }],
+    [{ a: { b: "c" } }, { a: { b: "d", c: null } }, { a: { b: "d" } }],
+    [["a", "b"], ["c", "d"], ["c", "d"]],
+    [{ e: null }, { a: 1 }, { e: null, a: 1 }],
+    [{}, { a: { bb: { ccc: null } } }, { a: { bb: {} } }],
+  ];
+  it.each(cases)("%j with %j gives %j", (document, patch, expected) => expect(merged(document, patch)).toEqual(expected));
+});
+
+describe("differences", () => {
+  it("names fields by path and takes lists as a whole", () => {
+    expect(differences({ a: { b: 1, c: [1, 2] }, d: 1 }, { a: { b: 2, c: [1] }, d: 1 })).toEqual([
+      { path: "a.b", before: 1, after: 2 },
+      { path: "a.c", before: [1, 2], after: [1] },
+    ]);
+  });
+});
+
+describe("parsedSpec", () => {
+  it("reads YAML and says where it cannot", () => {
+    expect(parsedSpec("dataset: digits\nmodel: {kind: mlp}").spec).toEqual({ dataset: "digits", model: { kind: "mlp" } });
+    expect(parsedSpec("a: [1").problem?.detail).toBeTruthy();
+    expect(parsedSpec("- 1").problem?.detail).toContain("mapping");
+  });
+});
+
+describe("addresses", () => {
+  it("keep what is strange in names", () => {
+    const route = parseRoute(address(["datasets", "a/b c"], { x: "1&2" }));
+    expect(route.path).toEqual(["datasets", "a/b c"]);
+    expect(route.query.get("x")).toBe("1&2");
+  });
+});
+
+describe("formats", () => {
+  it("reads as people write", () => {
+    expect([number(0.123456), number(12), number(1e-7), number(null), number(Number.NaN)]).toEqual(["0.1235", "12", "1.00e-7", "–", "–"]);
+    expect([tick(1.5), tick(0.2), tick(1e-5), tick(100000)]).toEqual(["1.5", "0.2", "1e-5", "100000"]);
+    expect([duration(3.21), duration(59.6), duration(3700), bytes(1536)]).toEqual(["3.2 s", "1 min 0 s", "1 h 1 min", "1.50 KiB"]);
+  });
+});

@@ -1,0 +1,288 @@
+"""The dashboard in a real browser, on a service of real processes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Locator, Page
+
+from service.database import make_engine
+from service.keys.service import create_key
+from service.sessions import session_factory
+from tests.support.chromium import chromium
+from tests.support.stack import Stack, wait_for
+
+pytestmark = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
+WEB = Path(__file__).parents[2] / "service" / "web"
+AXE = WEB / "node_modules/axe-core/axe.min.js"
+IRIS = WEB / "public/samples/iris.csv"
+PAGES = ("jobs", "datasets", "models", "submit", "workers")
+NOTE_VIOLATIONS = """
+window.violations = [];
+document.addEventListener('securitypolicyviolation', (event) => {
+  window.violations.push(`${event.violatedDirective} ${event.blockedURI}`);
+});
+"""
+LONG = 120_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@dataclass
+class Visit:
+    """A page that is watched: what it asks for, and what it complains about."""
+
+    page: Page
+    url: str
+    key: str
+    complaints: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        page = self.page
+        page.set_default_timeout(LONG)
+        page.add_init_script(NOTE_VIOLATIONS)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on(
+            "console", lambda note: self.complaints.append(note.text) if note.type in ("error", "warning") else None
+        )
+        page.on("request", lambda request: self._note(request.url))
+
+    def _note(self, address: str) -> None:
+        parts = urlsplit(address)
+        if parts.scheme in ("http", "https"):
+            self.hosts.add(f"{parts.scheme}://{parts.netloc}")
+
+    def sign_in(self) -> None:
+        self.page.goto(f"{self.url}/")
+        self.page.get_by_label("API key").fill(self.key)
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.get_by_role("navigation", name="Pages").wait_for()
+        self.complaints.clear()  # a browser reports the 401 of who is not signed in yet
+
+    def go(self, place: str) -> None:
+        self.page.goto(f"{self.url}/ui/#/{place}")
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=60)
+
+    def check(self) -> None:
+        """Nothing was refused by the page's policy, no error was logged, and no other host was asked."""
+        assert self.page.evaluate("violations") == []
+        assert self.complaints == []
+        assert self.hosts == {self.url}
+
+
+def visit(browser: Browser, stack: Stack, project: str, **options: object) -> Visit:
+    """A visitor with a key of a project of its own."""
+    engine = make_engine(stack.database_url)
+    with session_factory(engine).begin() as session:
+        key = create_key(session, project, "browser")
+    engine.dispose()
+    found = Visit(browser.new_context(**options).new_page(), stack.url, key)  # type: ignore[arg-type]
+    found.sign_in()
+    return found
+
+
+def submit(client: httpx.Client, epochs: int = 20, **changes: object) -> str:
+    """Train on the sample dataset, which is uploaded once for each project."""
+    found = client.get("/v1/datasets", params={"name": "iris"}).json()["data"]
+    if not found:
+        query = {"name": "iris", "target": "species"}
+        client.put("/v1/datasets", params=query, content=IRIS.read_bytes()).raise_for_status()
+    spec = {
+        "dataset": "iris",
+        "model": {"kind": "mlp", "hidden": [8]},
+        "train": {"epochs": epochs, "batch_size": 32},
+        **changes,
+    }
+    answer = client.post("/v1/jobs", json=spec)
+    assert answer.status_code in (201, 202), answer.text
+    job: str = answer.json()["id"]
+    return job
+
+
+def ended(client: httpx.Client, job: str) -> dict[str, object]:
+    def ask() -> dict[str, object] | None:
+        found: dict[str, object] = client.get(f"/v1/jobs/{job}").json()
+        return found if found["state"] in ("succeeded", "stopped", "failed", "cancelled") else None
+
+    return wait_for(ask, what=f"the end of {job}")
+
+
+def settle(page: Page) -> None:
+    """Wait until the page has what it asked for: nothing of it loads any more."""
+    page.wait_for_timeout(300)
+    loading = page.locator("main").get_by_text(re.compile("^Loading"))
+    wait_for(lambda: loading.count() == 0, seconds=60, what="the page")
+    page.wait_for_timeout(300)
+
+
+def curve(page: Page, title: str) -> Locator:
+    return page.get_by_role("img", name=re.compile(rf"^Chart of {title}\."))
+
+
+def test_three_clicks_from_an_empty_service_to_a_model(browser: Browser, stack: Stack) -> None:
+    seen = visit(browser, stack, "first-clicks")
+    page = seen.page
+    page.get_by_role("button", name="Upload the sample dataset").click()
+    page.get_by_role("button", name="Train a model").click()
+    page.locator(".badge.state-succeeded").wait_for()
+    page.get_by_role("link", name="Open").click()
+    page.get_by_text("Trained by").wait_for()
+    with seen.client() as client:
+        (model,) = client.get("/v1/models").json()["data"]
+        assert model["metrics"]["accuracy"] > 0.8
+    seen.check()
+
+
+def test_a_live_curve_has_the_points_of_the_log_and_the_job_is_stopped(browser: Browser, stack: Stack) -> None:
+    seen = visit(browser, stack, "live-curve")
+    page = seen.page
+    with seen.client() as client:
+        job = submit(client, epochs=20_000, name="endless")
+        page.get_by_role("link", name="endless").click()
+        drawn = curve(page, "loss")
+        drawn.wait_for()
+
+        def points() -> list[int]:
+            return [int(count) for count in (drawn.get_attribute("data-points") or "0").split(",")]
+
+        before = points()[0]
+        wait_for(lambda: points()[0] > before + 3, what="the curve to grow")
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_role("dialog").get_by_role("button", name="Stop").click()
+        page.locator(".badge.state-stopped").wait_for()
+        assert ended(client, job)["stop_reason"] == "client_stop"
+        rows = client.get(f"/v1/jobs/{job}/metrics.csv", params={"names": "val_loss"}).text.splitlines()
+        page.reload()
+        drawn.wait_for()
+        series = client.get(f"/v1/jobs/{job}/metrics/series", params={"max_points": 1500}).json()["series"]
+        expected = [len(series[name]["value"]) for name in ("train_loss", "val_loss")]
+        wait_for(lambda: points() == expected, seconds=30, what=f"{expected} points")
+        assert len(rows) - 1 >= expected[1]
+    seen.check()
+
+
+def test_filters_and_comparisons_are_addresses(browser: Browser, stack: Stack) -> None:
+    seen = visit(browser, stack, "compared")
+    page = seen.page
+    with seen.client() as client:
+        jobs = [
+            submit(client, name=f"rate-{rate}", optimizer={"kind": "adam", "lr": rate}) for rate in (0.001, 0.01, 0.1)
+        ]
+        for job in jobs:
+            ended(client, job)
+        seen.go("jobs?name=rate-0.0*&sort=name")
+        page.get_by_role("link", name="rate-0.01").wait_for()
+        names = page.locator("tbody td.name a")
+        wait_for(lambda: names.all_inner_texts() == ["rate-0.001", "rate-0.01"], seconds=60, what="the filtered list")
+        page.get_by_label("Select all").check()
+        page.get_by_role("link", name="Compare").click()
+        fields = page.get_by_role("table", name="Fields of the specs that differ")
+        fields.get_by_text("optimizer.lr").wait_for()
+        assert fields.locator("tbody tr").count() == 1
+        assert fields.locator("tbody td").all_inner_texts() == ["0.001", "0.01"]
+        best = [client.get(f"/v1/jobs/{job}").json()["metrics"]["best"]["val_loss"] for job in jobs[:2]]
+        shown = page.get_by_role("table", name="Best values; differences from the baseline")
+        assert f"{best[0]:.4g}"[:5] in shown.inner_text()
+        seen.go("jobs?metric=val_loss%3Cx")
+        page.get_by_role("alert").wait_for()  # the service's own words
+    # a refused filter is an error in the browser's console as well
+    assert all("422" in complaint for complaint in seen.complaints)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Browser, stack: Stack, scheme: str) -> None:
+    seen = visit(browser, stack, f"axe-{scheme}", color_scheme=scheme)
+    page = seen.page
+    with seen.client() as client:
+        jobs = [submit(client, name=f"axe-{number}", epochs=3 + number) for number in range(2)]
+        for job in jobs:
+            ended(client, job)
+        (model, *_) = client.get("/v1/models").json()["data"]
+    details = [f"jobs/{jobs[0]}?tab={tab}" for tab in ("curves", "evaluation", "log", "timeline", "files", "spec")]
+    found = []
+    for place in (*PAGES, *details, f"compare?jobs={','.join(jobs)}", f"models/{model['id']}"):
+        seen.go(place)
+        settle(page)
+        page.evaluate(AXE.read_text() + "; undefined")
+        result = page.evaluate("axe.run({resultTypes: ['violations']})")
+        found += [
+            (place, one["id"], [node["html"][:120] for node in one["nodes"][:3]])
+            for one in result["violations"]
+            if one["impact"] in ("serious", "critical")
+        ]
+    assert found == []
+
+
+def test_nothing_is_wider_than_a_phone(browser: Browser, stack: Stack) -> None:
+    seen = visit(browser, stack, "phone", viewport={"width": 390, "height": 844})
+    page = seen.page
+    with seen.client() as client:
+        job = submit(client, name="a job with quite a long name, as people give them " * 2)
+        ended(client, job)
+    wide = []
+    for place in (*PAGES, f"jobs/{job}", f"jobs/{job}?tab=evaluation", f"jobs/{job}?tab=spec"):
+        seen.go(place)
+        settle(page)
+        if (width := page.evaluate("document.documentElement.scrollWidth")) > 390:
+            wide.append((place, width))
+    assert wide == []
+
+
+def test_the_keyboard_is_enough(browser: Browser, stack: Stack) -> None:
+    seen = visit(browser, stack, "keyboard")
+    page = seen.page
+    with seen.client() as client:
+        job = submit(client, name="by-keys", epochs=5)
+        ended(client, job)
+    link = page.get_by_role("link", name="by-keys")
+    link.wait_for()
+    reached = False
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == "by-keys":
+            reached = True
+            break
+    assert reached
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Delete").wait_for()
+    page.get_by_role("button", name="Delete").focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    dialog.wait_for()
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        # Chromium lets the focus leave a modal dialog for its own bars only
+        assert page.evaluate("document.activeElement === document.body || !!document.activeElement.closest('dialog')")
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
+    assert page.evaluate("document.activeElement.textContent") == "Delete"
+    seen.check()
+
+
+def test_a_recommendation_is_submitted_and_keeps_its_parent(browser: Browser, stack: Stack) -> None:
+    seen = visit(browser, stack, "recommended")
+    page = seen.page
+    with seen.client() as client:
+        job = submit(client, name="too-slow", epochs=10, optimizer={"kind": "sgd", "lr": 1e-6})
+        ended(client, job)
+        seen.go(f"jobs/{job}")
+        page.get_by_role("button", name="Submit this").first.click()
+        page.get_by_role("dialog").get_by_role("button", name="Submit").click()
+        page.wait_for_url(lambda address: f"jobs/{job}" not in address)
+        child = page.url.rsplit("/", 1)[1].split("?")[0]
+        parent = client.get(f"/v1/jobs/{child}").json()["parent"]
+        assert (parent["job"], parent["relation"]) == (job, "diagnosis")
+    seen.check()
