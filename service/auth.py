@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal, NamedTuple
 
 from anyio import CapacityLimiter, to_thread
@@ -19,7 +20,7 @@ from service.http_server.connections import address_of
 from service.keys.service import FORM, ExpiredKeyError, authenticate, hash_of, touch
 from service.oidc import sign_in
 from service.oidc.provider import Provider, ProviderUnavailable
-from service.oidc.tokens import TokenExpired, TokenRefused, looks_like_jwt, verify
+from service.oidc.tokens import TokenExpired, TokenRefused, completed, key_id_of, looks_like_jwt, verify
 from service.principal import Identity, Principal, ProjectAccess
 from service.problem_types import PROBLEM_TYPES
 from service.projects import repository as projects
@@ -28,6 +29,7 @@ from service.roles import OPERATOR, Role, includes
 from service.sign_in_cookies import check_same_origin, session_token
 from service.stream_tickets import service as stream_tickets
 from service.users import service as users
+from service.users.service import Claims
 from service.users.tables import User
 from service.wrong_keys import WrongKeys
 
@@ -37,7 +39,7 @@ METRICS_PATH = "/metrics"
 STREAM = "/stream"
 PROJECT_HEADER = b"trainkit-project"
 TOKEN_THREADS = 8
-"""Requests whose token is checked at once: that may wait for the sign-in provider."""
+"""Requests at once whose token may have to wait for the sign-in provider."""
 KEEP_SECONDS = 2.0
 """How long a checked key is believed without asking the database again: revoking takes effect within this time."""
 TOUCH_SECONDS = 60.0
@@ -173,8 +175,7 @@ class Authentication:
     async def _ask(self, credential: Credential, client: tuple[str, int] | None) -> Identity:
         kind, secret = credential
         if kind == "bearer" and self._provider is not None and looks_like_jwt(secret):
-            # whoever waits for the provider must not keep waiting who comes with a key
-            return await to_thread.run_sync(self._ask_token, self._provider, secret, limiter=self._token_threads)
+            return await self._ask_token(self._provider, secret)
         if kind == "bearer" and FORM.fullmatch(secret) is None:
             raise unauthorized("key_malformed")
         await self._wrong_keys.check(
@@ -211,19 +212,27 @@ class Authentication:
             identity = users.identity_of(session, user)
         return self._seen(identity, user)
 
-    def _ask_token(self, provider: Provider, token: str) -> Identity:
-        try:
-            claims = verify(provider, token, provider.config.audience)
-        except TokenExpired:
-            raise unauthorized("key_expired") from None
-        except TokenRefused as error:
-            raise unauthorized("key_invalid", f"The token is not valid here: {error}.") from None
-        except ProviderUnavailable:
-            raise sign_in.unavailable() from None
-        with reading(self.sessions) as session:
-            user = users.is_current(session, claims)
+    async def _ask_token(self, provider: Provider, token: str) -> Identity:
+        # whoever waits for the provider must not keep waiting who comes with a key, or with a token that can be checked
+        limiter = None if provider.knows_key(key_id_of(token)) else self._token_threads
+        claims, user = await to_thread.run_sync(self._verify, provider, token, limiter=limiter)
         if user is None:
-            user = users.record(self.sessions, claims, provider.config.group_roles)
+            user = await to_thread.run_sync(self._record, provider, token, claims, limiter=self._token_threads)
+        return await to_thread.run_sync(self._identity_of, user)
+
+    def _verify(self, provider: Provider, token: str) -> tuple[Claims, User | None]:
+        """What the token says, and whose it is; None where it says something new."""
+        with _told_as_problems():
+            claims = verify(provider, token, provider.config.audience)
+        with reading(self.sessions) as session:
+            return claims, users.is_current(session, claims)
+
+    def _record(self, provider: Provider, token: str, claims: Claims) -> User:
+        with _told_as_problems():
+            claims = completed(provider, claims, token)
+        return users.record(self.sessions, claims, provider.config.group_roles)
+
+    def _identity_of(self, user: User) -> Identity:
         with reading(self.sessions) as session:
             identity = users.identity_of(session, user)
         return self._seen(identity, user)
@@ -266,6 +275,18 @@ class Authentication:
 
 SCRAPER = Identity("metrics-token", operator=True)
 """Whoever has the token: only ever let through to `/metrics`."""
+
+
+@contextmanager
+def _told_as_problems() -> Iterator[None]:
+    try:
+        yield
+    except TokenExpired:
+        raise unauthorized("key_expired") from None
+    except TokenRefused as error:
+        raise unauthorized("key_invalid", f"The token is not valid here: {error}.") from None
+    except ProviderUnavailable:
+        raise sign_in.unavailable() from None
 
 
 def is_open(path: str) -> bool:

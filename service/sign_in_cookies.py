@@ -12,18 +12,22 @@ from service.errors import HttpProblem
 
 SESSION_COOKIE, PENDING_COOKIE = "__Host-trainkit-session", "__Host-trainkit-sign-in"
 """With this prefix a browser takes them only over TLS (or on localhost), and from this very host."""
+ID_TOKEN_COOKIE = "__Secure-trainkit-id-token"
+"""The provider's proof of who signed in, which it asks for to end its own session. Sent to the sign-out alone."""
+MAX_ID_TOKEN = 3500
+"""Browsers drop cookies beyond 4096 bytes."""
 PENDING_SECONDS = 600
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def set_cookie(response: Response, name: str, value: str, seconds: int) -> None:
+def set_cookie(response: Response, name: str, value: str, seconds: int, path: str = "/") -> None:
     """Set a cookie that no script reads and that another site's page does not send but by a link."""
-    response.set_cookie(name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax")
+    response.set_cookie(name, value, max_age=seconds, path=path, secure=True, httponly=True, samesite="lax")
 
 
-def clear_cookie(response: Response, name: str) -> None:
+def clear_cookie(response: Response, name: str, path: str = "/") -> None:
     """Make the browser forget a cookie."""
-    response.delete_cookie(name, path="/", secure=True, httponly=True, samesite="lax")
+    response.delete_cookie(name, path=path, secure=True, httponly=True, samesite="lax")
 
 
 def session_token(scope: Scope) -> str | None:

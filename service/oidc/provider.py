@@ -50,10 +50,15 @@ class Metadata:
     token_endpoint: str
     jwks_uri: str
     token_auth_methods: tuple[str, ...]
+    userinfo_endpoint: str | None = None
+    end_session_endpoint: str | None = None
 
 
 class Provider:
-    """One provider, for all threads of the process. `get` and `post` are replaced in tests."""
+    """One provider, for all threads of the process.
+
+    What was read once is used on while one thread reads it anew: a provider that is slow keeps nobody else waiting.
+    """
 
     def __init__(self, config: OidcConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config
@@ -69,8 +74,14 @@ class Provider:
         known = self._metadata
         if known is not None and self._clock() < known[0]:
             return known[1]
-        with self._lock:
+        # who knows some does not wait for another thread that asks
+        if not self._lock.acquire(blocking=known is None):
+            assert known is not None
+            return known[1]
+        try:
             return self._read_metadata()
+        finally:
+            self._lock.release()
 
     def _read_metadata(self) -> Metadata:
         known = self._metadata
@@ -96,16 +107,24 @@ class Provider:
         key = self._find(key_id)
         if key is not None and now < self._keys_until:
             return key
-        with self._lock:
+        if not self._lock.acquire(blocking=key is None):
+            return key  # another thread asks already
+        try:
             now = self._clock()
             due = self._find(key_id) is None or now >= self._keys_until
             if due and now >= self._retry_at:
                 self._retry_at = now + RETRY_SECONDS
                 self._read_keys()
             key, failure = self._find(key_id), self._failure
+        finally:
+            self._lock.release()
         if key is None and failure:
             raise ProviderUnavailable(failure)
         return key
+
+    def knows_key(self, key_id: str | None) -> bool:
+        """Whether there is a key of that id without asking the provider."""
+        return self._find(key_id) is not None
 
     def _find(self, key_id: str | None) -> SigningKey | None:
         if key_id is None:
@@ -140,17 +159,31 @@ class Provider:
             form |= {"client_id": config.client_id, "client_secret": config.client_secret}
         return self._request("POST", metadata.token_endpoint, data=form, auth=auth)
 
+    def userinfo(self, access_token: str) -> Mapping[str, Any] | None:
+        """Return what the provider tells the token's owner about themselves (OpenID Connect Core, 5.3).
+
+        None where it has no such endpoint, or none for this token. Raises ProviderUnavailable.
+        """
+        url = self.metadata().userinfo_endpoint
+        if url is None:
+            return None
+        try:
+            return self._request("GET", url, token=access_token)
+        except ProviderRefused as error:
+            log.warning("the provider's userinfo endpoint refuses a token: %s", error)
+            return None
+
     def _get(self, url: str) -> Mapping[str, Any]:
         return self._request("GET", url)
 
-    def _request(self, method: str, url: str, **options: Any) -> Mapping[str, Any]:
+    def _request(self, method: str, url: str, token: str | None = None, **options: Any) -> Mapping[str, Any]:
         """Return the JSON object that the provider answers with."""
         if not is_safe_url(url):
             raise ProviderUnavailable(f"{url[:200]} is no https:// address")
         deadline = time.monotonic() + TOTAL_SECONDS
         body = bytearray()
         timeout = httpx.Timeout(TOTAL_SECONDS, connect=CONNECT_SECONDS)
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json", **({} if token is None else {"Authorization": f"Bearer {token}"})}
         try:
             with (
                 httpx.Client(timeout=timeout, follow_redirects=False) as client,
@@ -167,7 +200,7 @@ class Provider:
             document = json.loads(body)
         except ValueError:
             document = None
-        if 400 <= status < 500 and method == "POST":
+        if 400 <= status < 500 and (method == "POST" or token is not None):
             error_code = document.get("error") if isinstance(document, dict) else None
             raise ProviderRefused(str(error_code or status)[:100])
         if status != 200 or not isinstance(document, dict):
@@ -189,7 +222,11 @@ def _metadata_of(document: Mapping[str, Any], issuer: str) -> Metadata:
     authorization, token, jwks = map(str, urls)
     methods = document.get("token_endpoint_auth_methods_supported")
     known = tuple(map(str, methods)) if isinstance(methods, list) and methods else ("client_secret_basic",)
-    return Metadata(authorization, token, jwks, known)
+    userinfo, end_session = (
+        str(url) if is_safe_url(url := document.get(name)) else None
+        for name in ("userinfo_endpoint", "end_session_endpoint")
+    )
+    return Metadata(authorization, token, jwks, known, userinfo, end_session)
 
 
 def _keys_of(document: Mapping[str, Any]) -> dict[str | None, SigningKey]:

@@ -77,12 +77,20 @@ def authorization_url(config: OidcConfig, metadata: Metadata, pending: PendingSi
         "code_challenge": pending.challenge,
         "code_challenge_method": "S256",
     }
-    parts = urlsplit(metadata.authorization_endpoint)
-    return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, urlencode(query))))))
+    return _with_query(metadata.authorization_endpoint, query)
 
 
-def finish(provider: Provider, cookie: str | None, query: Mapping[str, str], redirect_uri: str) -> tuple[Claims, str]:
-    """Check what the browser comes back with, and exchange its code; returns (verified claims, where to go on).
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """What a finished sign-in has found out."""
+
+    claims: Claims
+    id_token: str
+    return_to: str
+
+
+def finish(provider: Provider, cookie: str | None, query: Mapping[str, str], redirect_uri: str) -> SignedIn:
+    """Check what the browser comes back with, exchange its code, and verify what the provider then says.
 
     Raises a 400 problem for a sign-in that this browser has not begun or a code that the provider refuses, a 403
     problem where the provider or the person said no, a 503 problem while the provider is away.
@@ -103,14 +111,32 @@ def finish(provider: Provider, cookie: str | None, query: Mapping[str, str], red
         raise failed("the provider sent no code")
     try:
         response = provider.exchange(code, pending.verifier, redirect_uri)
-        claims = tokens.verify(provider, str(response.get("id_token")), provider.config.client_id, pending.nonce)
+        id_token = str(response.get("id_token"))
+        claims = tokens.verify(provider, id_token, provider.config.client_id, pending.nonce)
+        claims = tokens.completed(provider, claims, response.get("access_token"))
     except ProviderRefused as error:
         raise failed(f"the provider refuses the code ({error})") from None
     except tokens.TokenRefused as error:
         raise failed(f"the provider's token is not valid: {error}") from None
     except ProviderUnavailable:
         raise unavailable() from None
-    return claims, pending.return_to
+    return SignedIn(claims, id_token, pending.return_to)
+
+
+def logout_url(config: OidcConfig, metadata: Metadata, id_token: str | None, return_to: str) -> str | None:
+    """Return the provider's address that ends its own session (OpenID Connect RP-Initiated Logout 1.0); None for none.
+
+    Without an ID token some providers ask the person first.
+    """
+    if metadata.end_session_endpoint is None:
+        return None
+    query = {"client_id": config.client_id, "post_logout_redirect_uri": return_to}
+    return _with_query(metadata.end_session_endpoint, query | ({"id_token_hint": id_token} if id_token else {}))
+
+
+def _with_query(url: str, query: Mapping[str, str]) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, urlencode(query))))))
 
 
 def failed(reason: str) -> HttpProblem:

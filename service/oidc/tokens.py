@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +37,15 @@ class TokenExpired(TokenRefused):
 def looks_like_jwt(text: str) -> bool:
     """Whether it has the form of a signed token."""
     return text.count(".") == 2 and len(text) <= MAX_TOKEN
+
+
+def key_id_of(token: str) -> str | None:
+    """Return the id of the key that a token says to be signed with."""
+    try:
+        key_id = _parts(token)[0].get("kid")
+    except TokenRefused:
+        return None
+    return key_id if isinstance(key_id, str) else None
 
 
 def verify(provider: Provider, token: str, audience: str, nonce: str | None = None) -> Claims:
@@ -112,25 +122,57 @@ def _claims_of(claims: Mapping[str, Any], config: OidcConfig) -> Claims:
     subject = claims["sub"]
     if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT:
         raise TokenRefused(f"its subject is no text of up to {MAX_SUBJECT} characters")
-    email = _text(claims.get("email"), MAX_EMAIL)
-    if email is not None and claims.get("email_verified") in (False, "false"):
-        email = None  # whoever may write any address there would be taken for its owner
-    names = (_text(claims.get(name), MAX_NAME) for name in ("name", "preferred_username", "nickname"))
-    name = next((name for name in names if name), None) or email or subject
     try:
         issued_at = datetime.fromtimestamp(claims["iat"], UTC)
     except (ValueError, OverflowError, OSError):
         raise TokenRefused("the time of its issue is no time") from None
-    groups = groups_of(claims, config.groups_claim)
-    return Claims(config.issuer, subject, name[:MAX_NAME], email.lower() if email else None, groups, issued_at)
+    return Claims(config.issuer, subject, *_about(claims, config.groups_claim), issued_at)
+
+
+def _about(claims: Mapping[str, Any], groups_claim: str) -> tuple[str | None, str | None, frozenset[str] | None]:
+    """(name, email, groups) as far as they are told."""
+    email = _text(claims.get("email"), MAX_EMAIL)
+    if email is not None and claims.get("email_verified") in (False, "false"):
+        email = ""  # whoever may write any address there would be taken for its owner
+    names = (_text(claims.get(name), MAX_NAME) for name in ("name", "preferred_username", "nickname"))
+    name = next((name for name in names if name), None)
+    return name, None if email is None else email.lower(), groups_of(claims, groups_claim)
+
+
+def completed(provider: Provider, claims: Claims, access_token: Any) -> Claims:
+    """Return the claims, with what the token leaves out as the provider's userinfo endpoint tells it.
+
+    Of a code flow the ID token need not tell more than the subject (OpenID Connect Core, 5.4). Asked only where something
+    is missing. Raises TokenRefused for an answer about somebody else, ProviderUnavailable.
+    """
+    config = provider.config
+    without_groups = claims.groups is None and not config.group_roles.is_empty
+    complete = claims.name is not None and claims.email is not None and not without_groups
+    if complete or not isinstance(access_token, str) or not access_token.isascii() or not access_token.isprintable():
+        return claims
+    found = provider.userinfo(access_token)
+    if found is None:
+        return claims
+    if found.get("sub") != claims.subject:
+        raise TokenRefused("the provider's userinfo is about somebody else")
+    name, email, groups = _about(found, config.groups_claim)
+    return replace(
+        claims,
+        name=claims.name if claims.name is not None else name,
+        email=claims.email if claims.email is not None else email,
+        groups=claims.groups if claims.groups is not None else groups,
+    )
 
 
 def _text(value: Any, length: int) -> str | None:
     return value.strip()[:length].replace("\x00", "") or None if isinstance(value, str) else None
 
 
-def groups_of(claims: Mapping[str, Any], name: str) -> frozenset[str]:
-    """Return the groups: the claim of that name, else that path of names with dots (`realm_access.roles`)."""
+def groups_of(claims: Mapping[str, Any], name: str) -> frozenset[str] | None:
+    """Return the groups: the claim of that name, else that path of names with dots (`realm_access.roles`).
+
+    None where there is no such claim. Raises TokenRefused for more than MAX_GROUPS: some of them would be as wrong as none.
+    """
     found: Any = claims
     if name in claims:
         found = claims[name]
@@ -139,8 +181,9 @@ def groups_of(claims: Mapping[str, Any], name: str) -> frozenset[str]:
             found = found.get(part) if isinstance(found, Mapping) else None
     if isinstance(found, str):
         found = [found]
-    return frozenset(one for one in found if isinstance(one, str)) if _is_list(found) else frozenset()
-
-
-def _is_list(found: Any) -> bool:
-    return isinstance(found, list) and len(found) <= MAX_GROUPS
+    if not isinstance(found, list):
+        return None
+    if len(found) > MAX_GROUPS:
+        hint = "let the provider tell only those that TRAINKIT_OIDC_ROLES names"
+        raise TokenRefused(f"it names {len(found)} groups, and {MAX_GROUPS} are read; {hint}")
+    return frozenset(one for one in found if isinstance(one, str))

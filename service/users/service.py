@@ -34,6 +34,11 @@ class GroupRoles:
     projects: Mapping[str, Mapping[str, ProjectRole]] = field(default_factory=dict)
     operators: frozenset[str] = frozenset()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no group gives anything."""
+        return not self.projects and not self.operators
+
     def of(self, groups: Iterable[str]) -> dict[str, ProjectRole]:
         """Return project name -> the highest role of these groups."""
         roles: dict[str, ProjectRole] = {}
@@ -45,13 +50,13 @@ class GroupRoles:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a verified token says about a person."""
+    """What a verified token says about a person; None: it does not say. An empty `email` is one that is not verified."""
 
     issuer: str
     subject: str
-    name: str
+    name: str | None
     email: str | None
-    groups: frozenset[str]
+    groups: frozenset[str] | None
     issued_at: datetime
 
 
@@ -70,7 +75,7 @@ def record_claims(session: Session, claims: Claims, group_roles: GroupRoles) -> 
     now = db_time(session)
     if known is None:
         user = User(id=new_id("usr"), kind="person", issuer=claims.issuer, subject=claims.subject, created_at=now)
-        user.name, user.operator = claims.name, False
+        user.name, user.operator = claims.name or claims.email or claims.subject, False
         repository.add(session, user)
     else:
         locked = repository.locked(session, known.id)
@@ -78,9 +83,16 @@ def record_claims(session: Session, claims: Claims, group_roles: GroupRoles) -> 
         user = locked
     if user.claims_at is not None and user.claims_at >= claims.issued_at:
         return user
-    user.name, user.email, user.claims_at, user.last_seen_at = claims.name, claims.email, claims.issued_at, now
-    user.operator = not claims.groups.isdisjoint(group_roles.operators)
-    roles = group_roles.of(claims.groups)
+    user.claims_at, user.last_seen_at = claims.issued_at, now
+    # tokens for APIs often tell the subject alone: what another one has told stays
+    if claims.name is not None:
+        user.name = claims.name
+    if claims.email is not None:
+        user.email = claims.email or None
+    # not so with groups: many providers leave the claim out for who is in none
+    groups = claims.groups or frozenset()
+    user.operator = not groups.isdisjoint(group_roles.operators)
+    roles = group_roles.of(groups)
     ids = repository.project_ids(session, list(roles))
     if unknown := roles.keys() - ids.keys():
         log.warning("TRAINKIT_OIDC_ROLES names projects that do not exist: %s", ", ".join(sorted(unknown)))

@@ -8,7 +8,6 @@ import hmac
 import json
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,14 +17,13 @@ from joserfc import jwk, jwt
 from sqlalchemy import func, select
 
 from service.oidc import provider as provider_module
-from service.oidc.config import OidcConfig
 from service.oidc.provider import RETRY_SECONDS, Provider, ProviderUnavailable
-from service.oidc.tokens import TokenExpired, TokenRefused, groups_of, verify
-from service.settings import Settings
+from service.oidc.tokens import TokenExpired, TokenRefused, completed, groups_of, verify
 from service.users.service import GroupRoles, record
 from service.users.tables import User
 from tests.support.api import Served, assert_problem
 from tests.support.oidc_provider import RunningProvider
+from tests.support.played_provider import PlayedProvider, new_key
 from tests.support.sign_in import claims
 
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
@@ -191,38 +189,6 @@ def test_a_person_who_comes_twice_at_once_for_the_first_time_is_one(service: Ser
 # the provider's keys, with a provider that is played
 
 
-class PlayedProvider(Provider):
-    """Answers from a dictionary; counts what is asked. Its clock is a number."""
-
-    def __init__(self, key: jwk.RSAKey | jwk.ECKey) -> None:
-        settings = replace(Settings.from_env({}), oidc_issuer="https://login", oidc_client_id="trainkit")
-        config = OidcConfig.of(settings)
-        assert config is not None
-        self.now, self.requests, self.away = 1000.0, [], False
-        self.keys = [key]
-        super().__init__(config, clock=lambda: self.now)
-
-    requests: list[str]
-
-    def _request(self, method: str, url: str, **options: Any) -> Mapping[str, Any]:
-        self.requests.append(url)
-        if self.away:
-            raise ProviderUnavailable("it is away")
-        if url.endswith("/jwks"):
-            return {"keys": [{**key.as_dict(private=False), "kid": key.kid} for key in self.keys]}
-        endpoints = {name: f"https://login/{name}" for name in ("authorization_endpoint", "token_endpoint")}
-        return {"issuer": "https://login", "jwks_uri": "https://login/jwks", **endpoints}
-
-    def token(self, key: jwk.RSAKey | jwk.ECKey, algorithm: str = "RS256", **changes: Any) -> str:
-        now = int(time.time())
-        payload = {"iss": "https://login", "aud": "trainkit", "sub": "ada", "iat": now, "exp": now + MINUTE, **changes}
-        return jwt.encode({"alg": algorithm, "kid": key.kid}, payload, key, algorithms=[algorithm])
-
-
-def new_key(key_id: str) -> jwk.RSAKey:
-    return jwk.RSAKey.generate_key(2048, {"kid": key_id})
-
-
 def test_keys_are_asked_once_an_hour_and_unknown_ones_twice_a_minute_at_most() -> None:
     key, stranger = new_key("one"), new_key("two")
     played = PlayedProvider(key)
@@ -299,21 +265,105 @@ def test_only_addresses_over_tls_are_asked(monkeypatch: pytest.MonkeyPatch) -> N
         ({"groups": "a"}, "groups", {"a"}),
         ({"realm_access": {"roles": ["a"]}}, "realm_access.roles", {"a"}),
         ({"https://example.org/groups": ["a"]}, "https://example.org/groups", {"a"}),
-        ({"groups": {"a": 1}}, "groups", set()),
-        ({"realm_access": "x"}, "realm_access.roles", set()),
-        ({}, "groups", set()),
-        ({"groups": ["a"] * 1001}, "groups", set()),
+        ({"groups": {"a": 1}}, "groups", None),
+        ({"realm_access": "x"}, "realm_access.roles", None),
+        ({}, "groups", None),
+        ({"groups": []}, "groups", set()),
     ],
 )
-def test_groups_are_found_by_name_or_by_path(payload: dict[str, Any], name: str, groups: set[str]) -> None:
+def test_groups_are_found_by_name_or_by_path(payload: dict[str, Any], name: str, groups: set[str] | None) -> None:
     assert groups_of(payload, name) == groups
+
+
+def test_more_groups_than_are_read_are_refused() -> None:
+    with pytest.raises(TokenRefused, match="1001 groups"):
+        groups_of({"groups": ["a"] * 1001}, "groups")
 
 
 def test_an_address_that_is_not_verified_is_not_kept() -> None:
     key = new_key("one")
     played = PlayedProvider(key)
-    for verified, email in ((True, "ada@example.org"), (None, "ada@example.org"), (False, None), ("false", None)):
+    for verified, email in ((True, "ada@example.org"), (None, "ada@example.org"), (False, ""), ("false", "")):
         extra = {} if verified is None else {"email_verified": verified}
         payload = verify(played, played.token(key, email="Ada@example.org", **extra), "trainkit")
         assert payload.email == email
     assert GroupRoles().of(["x"]) == {}
+
+
+def test_clocks_may_differ_by_a_minute_and_no_more() -> None:
+    key, now = new_key("one"), int(time.time())
+    played = PlayedProvider(key)
+    for off in (-50, 50):
+        times = {"iat": now + off, "nbf": now + off, "exp": now + off + (0 if off < 0 else 60)}
+        assert verify(played, played.token(key, **times), "trainkit").subject == "ada", off
+    for changes in ({"iat": now + 90}, {"nbf": now + 90}):
+        with pytest.raises(TokenRefused, match="claim"):
+            verify(played, played.token(key, **changes), "trainkit")
+    with pytest.raises(TokenExpired):
+        verify(played, played.token(key, exp=now - 90), "trainkit")
+
+
+def test_a_provider_that_hangs_keeps_nobody_waiting_who_has_a_known_key() -> None:
+    """One thread asks and hangs; what was read before goes on to be used, as old as it is."""
+    key = new_key("one")
+    played = PlayedProvider(key)
+    verify(played, played.token(key), "trainkit")
+    played.now += 7200
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hang(method: str, url: str, **options: Any) -> Any:
+        asked.set()
+        assert go_on.wait(60)
+        raise ProviderUnavailable("it hung")
+
+    played.answer = hang
+    waiting = threading.Thread(target=verify, args=(played, played.token(key), "trainkit"))
+    waiting.start()
+    try:
+        assert asked.wait(60)
+        assert verify(played, played.token(key), "trainkit").subject == "ada"
+        assert played.metadata().jwks_uri == "https://login/jwks"
+        assert waiting.is_alive()
+    finally:
+        go_on.set()
+        waiting.join()
+    assert verify(played, played.token(key), "trainkit").subject == "ada"
+
+
+def test_what_a_token_leaves_out_is_asked_of_userinfo() -> None:
+    key = new_key("one")
+    played = PlayedProvider(key)
+    config = replace(played.config, group_roles=GroupRoles({"leads": {"vision": "admin"}}))
+    played.config = config
+    bare = verify(played, played.token(key), "trainkit")
+    assert (bare.name, bare.email, bare.groups) == (None, None, None)
+    assert completed(played, bare, "access") is bare, "the provider has no such endpoint"
+    played.userinfo_claims = {"sub": "ada", "name": "Ada", "email": "A@example.org", "groups": ["leads"]}
+    played.now += 3600
+    told = completed(played, bare, "access")
+    assert (told.name, told.email, told.groups) == ("Ada", "a@example.org", {"leads"})
+    assert played.tokens == ["access"]
+    whole = verify(played, played.token(key, name="A", email="b@example.org", groups=[]), "trainkit")
+    assert completed(played, whole, "access") is whole, "nothing is missing: nobody is asked"
+    assert completed(played, replace(bare, name="A"), "access").name == "A", "the token comes first"
+    assert completed(played, replace(bare, groups=frozenset()), "access").groups == frozenset()
+    for token in (None, 7, "a\r\nX-Evil: 1", "\u00e9"):
+        assert completed(played, bare, token) is bare
+    played.userinfo_claims["sub"] = "bob"
+    with pytest.raises(TokenRefused, match="somebody else"):
+        completed(played, bare, "access")
+    played.userinfo_claims = {}
+    assert completed(played, bare, "access") is bare, "it refuses the token"
+    played.away = True
+    with pytest.raises(ProviderUnavailable):
+        completed(played, bare, "access")
+
+
+@SQLITE
+def test_a_token_for_apis_keeps_the_name_and_the_address_of_before(service: Served, provider: RunningProvider) -> None:
+    now = int(time.time())
+    ask(service, provider.sign(claims(provider, sub="kim", name="Kim", email="kim@example.org", iat=now - 20)))
+    user = ask(service, provider.sign(claims(provider, sub="kim", name=None, iat=now - 10))).json()["user"]
+    assert (user["name"], user["email"]) == ("Kim", "kim@example.org")
+    unverified = claims(provider, sub="kim", email="bob@example.org", email_verified=False, iat=now)
+    assert ask(service, provider.sign(unverified)).json()["user"]["email"] is None

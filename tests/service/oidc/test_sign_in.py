@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import httpx
 import pytest
 from sqlalchemy import select, update
 
 from service.database import db_now
-from service.sign_in_cookies import PENDING_COOKIE, SESSION_COOKIE
+from service.sign_in_cookies import ID_TOKEN_COOKIE, PENDING_COOKIE, SESSION_COOKIE
 from service.users.service import hash_token
 from service.users.tables import BrowserSession
 from tests.support.api import Served, assert_problem
@@ -212,3 +213,42 @@ def test_guessed_sessions_count_as_wrong_keys_and_a_right_one_is_let_in(
             break
     assert_problem(answer, 429, "too_many_wrong_keys")
     assert signed_in.get("/v1/me").status_code == 200
+
+
+def test_groups_that_only_userinfo_tells_count(service: Served, provider: RunningProvider) -> None:
+    hidden = ["groups", "name", "email"]
+    provider.set_user("lou", name="Lou", email="lou@example.org", groups=["leads"], only_userinfo=hidden)
+    me = sign_in(service, provider, "lou").get("/v1/me").json()
+    assert (me["user"]["name"], me["user"]["email"]) == ("Lou", "lou@example.org")
+    assert {one["name"]: one["role"] for one in me["projects"]} == {"vision": "admin", "speech": "viewer"}
+
+
+def test_a_sign_out_goes_on_to_the_provider(service: Served, provider: RunningProvider) -> None:
+    provider.set_user("mia", groups=["ml-team"])
+    client = sign_in(service, provider, "mia")
+    (cookie,) = (one for one in client.cookies.jar if one.name == ID_TOKEN_COOKIE)
+    assert (cookie.path, cookie.secure) == ("/v1/auth/logout", True)
+    assert_problem(client.post("/v1/auth/logout?at_provider=true"), 403, "cross_origin_refused")
+    answer = client.post("/v1/auth/logout?at_provider=true", headers=SAME_ORIGIN)
+    assert answer.status_code == 303
+    where = urlsplit(answer.headers["location"])
+    query = {name: values[0] for name, values in parse_qs(where.query).items()}
+    assert f"{where.scheme}://{where.netloc}" == provider.url
+    assert query == {
+        "client_id": "trainkit",
+        "post_logout_redirect_uri": f"{HOST}/docs",
+        "id_token_hint": cookie.value,
+    }
+    assert {one.name for one in client.cookies.jar} == set()
+    assert_problem(client.get("/v1/me"), 401, "key_missing")
+    assert httpx.get(answer.headers["location"]).status_code == 200, "the provider's own page"
+
+
+def test_a_sign_out_ends_the_session_here_when_the_provider_is_away(service: Served, provider: RunningProvider) -> None:
+    provider.set_user("mia", groups=["ml-team"])
+    client = sign_in(service, provider, "mia")
+    away = service.app.state.oidc_provider
+    away.config, away._metadata = replace(away.config, issuer="http://127.0.0.1:9"), None
+    answer = client.post("/v1/auth/logout?at_provider=true", headers=SAME_ORIGIN)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{HOST}/docs")
+    assert_problem(client.get("/v1/me"), 401, "key_missing")
