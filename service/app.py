@@ -62,6 +62,7 @@ from service.oidc.config import OidcConfig
 from service.oidc.provider import Provider
 from service.projects import routes as projects
 from service.proxy_headers import ProxyHeaders, TrustedProxies, checked_root_path
+from service.rate_limits import RateLimiter
 from service.recommendations import routes as recommendations
 from service.recommendations import submit_routes
 from service.request_audit import AuditRequests
@@ -72,6 +73,7 @@ from service.secret_box import SecretBox
 from service.security_headers import SecurityHeaders
 from service.sessions import session_factory
 from service.settings import Settings
+from service.shared_rates import share_rates
 from service.simulation import routes as decisions
 from service.specs import routes as specs
 from service.storage import Storage
@@ -170,7 +172,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     storage, doorbell = Storage(settings.storage_url), Doorbell(settings.broker_url)
     context = Context(settings, engine, sessions, storage, doorbell, JobWatcher(sessions))
 
-    refusals = Refusals()
+    refusals, rates = Refusals(), RateLimiter()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -182,6 +184,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with create_task_group() as tasks:
             tasks.start_soon(watch_leases, context)
             tasks.start_soon(keep_audit_log, sessions, refusals)
+            tasks.start_soon(share_rates, rates, doorbell)
             yield {STATE: early}
             tasks.cancel_scope.cancel()
         engine.dispose()
@@ -229,7 +232,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     early = EarlyRefusals()
     app.add_middleware(LoadShedding, early=early)
-    app.add_middleware(KeyLimits, sessions=sessions, settings=settings, early=early)
+    app.add_middleware(KeyLimits, sessions=sessions, settings=settings, early=early, rates=rates)
     opened = [openapi.OPENAPI_PATH] if settings.public_openapi else []
     app.add_middleware(
         Authentication,

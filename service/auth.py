@@ -222,13 +222,13 @@ class Authentication:
 
     def _verify(self, provider: Provider, token: str) -> tuple[Claims, User | None]:
         """What the token says, and whose it is; None where it says something new."""
-        with _told_as_problems():
+        with _token_problems():
             claims = verify(provider, token, provider.config.audience)
         with reading(self.sessions) as session:
             return claims, users.is_current(session, claims)
 
     def _record(self, provider: Provider, token: str, claims: Claims) -> User:
-        with _told_as_problems():
+        with _token_problems():
             claims = completed(provider, claims, token)
         return users.record(self.sessions, claims, provider.config.group_roles)
 
@@ -278,7 +278,7 @@ SCRAPER = Identity("metrics-token", operator=True)
 
 
 @contextmanager
-def _told_as_problems() -> Iterator[None]:
+def _token_problems() -> Iterator[None]:
     try:
         yield
     except TokenExpired:

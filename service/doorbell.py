@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from typing import Any
 
 from celery import Celery
 
@@ -66,6 +67,10 @@ class Doorbell:
             answered = False
         self._last_check = (time.monotonic(), answered)
         return answered
+
+    def connection(self) -> Any:
+        """Return a connection of one's own to the broker, which is made when it is first used."""
+        return self._celery.connection_for_write()
 
     def server(self) -> tuple[str, str] | None:
         """Return name and version, such as ("redis", "7.4.6"), asked at most every `SERVER_SECONDS`.

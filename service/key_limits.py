@@ -1,7 +1,8 @@
 """What one API key may ask of an API process: requests a minute, requests in work at a time, and streams that wait.
 
-All of it is counted in the memory of the process. A count that all processes share would cost a round trip before each
-request and end when the broker is away; and what it is to protect, threads and sockets, belongs to a process.
+All of it is counted in the memory of the process: what it is to protect, threads and sockets, belongs to a process, and a
+round trip before each request would cost more than it saves. Requests a minute are told to the other processes afterwards
+(`shared_rates.py`).
 """
 
 from __future__ import annotations
@@ -91,11 +92,16 @@ class KeyLimits:
     """Refuses what is beyond the limits of a key with 429, so that nobody takes all threads, memory or connections."""
 
     def __init__(
-        self, app: ASGIApp, sessions: sessionmaker[Session], settings: Settings, early: EarlyRefusals | None = None
+        self,
+        app: ASGIApp,
+        sessions: sessionmaker[Session],
+        settings: Settings,
+        early: EarlyRefusals | None = None,
+        rates: RateLimiter | None = None,
     ) -> None:
         self.app, self._most_in_work, self._early = app, settings.max_requests_per_key, early
         self._rules = ProjectRules(sessions, settings)
-        self._rates, self._counts = RateLimiter(), KeyCounts()
+        self._rates, self._counts = RateLimiter() if rates is None else rates, KeyCounts()
         if early is not None:
             early.add(self._early_problem)
 

@@ -71,7 +71,7 @@ class Settings:
     max_requests_per_key: int = 128
     """Requests of one API key that one API process serves at a time, without streams; 0: no limit."""
     max_requests_per_minute: int = 6000
-    """Requests a minute of one API key to one API process, as many of them at once; 0: no limit."""
+    """Requests a minute of one API key, as many of them at once; 0: no limit."""
     max_streams_per_key: int = 1024
     """Event streams and long polls of one API key that wait in one API process; 0: no limit."""
     max_key_days: int = 0

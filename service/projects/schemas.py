@@ -114,7 +114,7 @@ class LimitsOut(ResponseModel):
     max_gpu_hours: int | None
     """In a calendar month (UTC)."""
     max_requests_per_minute: int | None
-    """Of one key to one API process; so are streams."""
+    """Of one key, to all API processes together."""
     max_streams: int | None
 
 

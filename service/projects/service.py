@@ -50,8 +50,9 @@ class Rules:
     max_gpu_hours: int | None
     """In a calendar month."""
     max_requests_per_minute: int | None
-    """Of one key to one API process; so are streams."""
+    """Of one key, to all API processes together."""
     max_streams: int | None
+    """Of one key to one API process."""
 
 
 def service_rules(settings: Settings) -> Rules:

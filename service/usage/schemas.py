@@ -50,7 +50,7 @@ class StorageUsage(LimitUsage):
 
 
 class KeyUsageOut(BaseModel):
-    """What the key of this request has used, counted by the API process that answers."""
+    """What the key of this request has used; streams and requests in work are those of the API process that answers."""
 
     requests_per_minute: LimitUsage
     requests_in_work: LimitUsage
