@@ -99,12 +99,12 @@ def main() -> None:
     from authlib.jose import JsonWebToken, RSAKey
     from oidc_provider_mock import _app
 
-    told = _app.OpenIDCode.generate_user_info
+    all_claims = _app.OpenIDCode.generate_user_info
 
     def generate_user_info(self: Any, user: Any, scope: str) -> Any:
         """What ID tokens say: without the claims that are named in the person's claim `only_userinfo`."""
         hidden = {"only_userinfo", *user.claims.get("only_userinfo", ())}
-        return {name: value for name, value in told(self, user, scope).items() if name not in hidden}
+        return {name: value for name, value in all_claims(self, user, scope).items() if name not in hidden}
 
     _app.OpenIDCode.generate_user_info = generate_user_info
     app = oidc_provider_mock.app(require_nonce=True)

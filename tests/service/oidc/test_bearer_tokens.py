@@ -309,10 +309,10 @@ def test_a_provider_that_hangs_keeps_nobody_waiting_who_has_a_known_key() -> Non
     played = PlayedProvider(key)
     verify(played, played.token(key), "trainkit")
     played.now += 7200
-    asked, go_on = threading.Event(), threading.Event()
+    requested, go_on = threading.Event(), threading.Event()
 
     def hang(method: str, url: str, **options: Any) -> Any:
-        asked.set()
+        requested.set()
         assert go_on.wait(60)
         raise ProviderUnavailable("it hung")
 
@@ -320,7 +320,7 @@ def test_a_provider_that_hangs_keeps_nobody_waiting_who_has_a_known_key() -> Non
     waiting = threading.Thread(target=verify, args=(played, played.token(key), "trainkit"))
     waiting.start()
     try:
-        assert asked.wait(60)
+        assert requested.wait(60)
         assert verify(played, played.token(key), "trainkit").subject == "ada"
         assert played.metadata().jwks_uri == "https://login/jwks"
         assert waiting.is_alive()
@@ -340,8 +340,8 @@ def test_what_a_token_leaves_out_is_asked_of_userinfo() -> None:
     assert completed(played, bare, "access") is bare, "the provider has no such endpoint"
     played.userinfo_claims = {"sub": "ada", "name": "Ada", "email": "A@example.org", "groups": ["leads"]}
     played.now += 3600
-    told = completed(played, bare, "access")
-    assert (told.name, told.email, told.groups) == ("Ada", "a@example.org", {"leads"})
+    found = completed(played, bare, "access")
+    assert (found.name, found.email, found.groups) == ("Ada", "a@example.org", {"leads"})
     assert played.tokens == ["access"]
     whole = verify(played, played.token(key, name="A", email="b@example.org", groups=[]), "trainkit")
     assert completed(played, whole, "access") is whole, "nothing is missing: nobody is asked"
