@@ -1,9 +1,9 @@
-"""The diagnosis on real runs with one planted fault each, and on sound ones: what it names, and what its advice is worth.
+"""The diagnosis on runs generated from seeds, with and without planted faults: what it names, what its advice is worth.
 
-    python -m benchmarks diagnosis [--half first] [--only CODE] [--quick] [--jobs N] [--json FILE]
+    python -m benchmarks diagnosis --seeds 0:100 [--investigate SECONDS] [--jobs N] [--json FILE] [--markdown FILE]
 
-Each run is trained with `trainkit.fit`, recorded as the service does, and diagnosed; then the first next spec is trained,
-and its validation metric compared. Runs are kept under .cache/diagnosis until the library changes.
+Each run is trained with `trainkit.fit`, recorded as the service does, and diagnosed; its twin without the fault, and what
+is recommended first, are trained too. Runs are kept under .cache/diagnosis until the library changes.
 """
 
 from benchmarks.diagnosis.command import main

@@ -1,106 +1,135 @@
-"""Run the cases and print the tables."""
+"""`python -m benchmarks diagnosis`: train the cases of some seeds, diagnose them, and write the report."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
+import subprocess
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from benchmarks.diagnosis.cases import CASES, Case
-from benchmarks.diagnosis.judge import Result, judge_case
-from trainkit.diagnose.causes import CODES
+from benchmarks.diagnosis.generator import FINAL_FROM, case
+from benchmarks.diagnosis.judge import Result, answer, judge_case
+from benchmarks.diagnosis.report import report
+from benchmarks.diagnosis.trial import ROOT
 from trainkit.diagnose.diagnosis import RULESET_VERSION
+
+FINAL_RUNS = Path(__file__).with_name("final_runs.jsonl")
+"""One line for each time that seeds of the final figure were run: date, commit, seeds, figures."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print one line for each run, then the tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks diagnosis")
-    parser.add_argument(
-        "--half", choices=("first", "second"), help="the half that rules were developed on, or the other"
+    """Print one line for each case, then the report."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks diagnosis",
+        description="Seeds 0:100 are for development, 100:300 for calibration, those from 1000 for the final figure.",
     )
-    parser.add_argument("--only", choices=CODES, help="only cases of this code")
-    parser.add_argument("--quick", action="store_true", help="one case for each code and half")
+    parser.add_argument("--seeds", type=seeds, default=range(100), metavar="FIRST:END", help="such as 0:100")
+    parser.add_argument("--investigate", type=float, metavar="SECONDS", help="controlled experiments, too")
+    parser.add_argument(
+        "--final", action="store_true", help=f"allow seeds from {FINAL_FROM}; {FINAL_RUNS.name} records it"
+    )
+    parser.add_argument("--no-recommendations", action="store_true", help="do not train what is recommended")
     parser.add_argument("--fresh", action="store_true", help="train everything again")
-    parser.add_argument("--no-recommendations", action="store_true", help="do not train the recommended specs")
-    parser.add_argument("--seed", type=int, default=0, help="seed of training and split")
     parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     parser.add_argument("--json", type=Path, help="write all results to this file")
+    parser.add_argument("--markdown", type=Path, help="write the report to this file")
     options = parser.parse_args(arguments)
-    chosen = [c for c in CASES if options.half in (None, c.half) and options.only in (None, c.code)]
-    if options.quick:
-        chosen = list({(case.half, case.code): case for case in reversed(chosen)}.values())[::-1]
+    if (max(options.seeds) >= FINAL_FROM) != options.final:
+        parser.error(f"seeds from {FINAL_FROM} are for the final figure: they, and no others, are run with --final")
+    facts = run_facts(options.seeds, options.investigate)
     judge = partial(
-        judge_case, seed=options.seed, fresh=options.fresh, with_recommendation=not options.no_recommendations
+        judge_seed,
+        investigation=options.investigate,
+        fresh=options.fresh,
+        recommend=not options.no_recommendations,
     )
-    results = []
-    for result in _judge_all(judge, chosen, options.jobs):
+    results, began = [], time.perf_counter()
+    for result in _judge_all(judge, options.seeds, options.jobs):
         print(line(result), flush=True)
         results.append(result)
-    print(
-        f"\nruleset version {RULESET_VERSION}; {sum(r.cached for r in results)} of {len(results)} cases from the cache"
-    )
-    for half in dict.fromkeys(result.half for result in results):
-        print("\n".join(table([result for result in results if result.half == half], half)))
+    facts["seconds"] = round(time.perf_counter() - began)
+    text = report(results, facts)
+    print(f"\n{text}")
+    if options.markdown:
+        options.markdown.write_text(text)
     if options.json:
-        options.json.write_text(json.dumps([result.as_dict() for result in results], indent=1))
+        document = {**facts, "results": [result.as_dict() for result in results]}
+        options.json.write_text(json.dumps(document, indent=1))
+    if options.final:
+        record_final_run(results, facts)
 
 
-def _judge_all(judge: partial[Result], cases: Sequence[Case], jobs: int) -> Iterable[Result]:
+def seeds(text: str) -> range:
+    """Return the seeds of `FIRST:END`, END not among them."""
+    first, _, end = text.partition(":")
+    if not (first.isdigit() and end.isdigit() and int(first) < int(end)):
+        raise argparse.ArgumentTypeError(f"seeds are FIRST:END, e.g. 0:100; got {text!r}")
+    return range(int(first), int(end))
+
+
+def run_facts(numbers: range, investigation: float | None) -> dict[str, Any]:
+    """Return what a reader needs to repeat the run: date, commit, seeds, seconds of investigation, threads, machine."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "ruleset version": RULESET_VERSION,
+        "seeds": f"{numbers.start}:{numbers.stop}",
+        "seconds of investigation": investigation,
+        "threads": 1,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+
+
+def commit() -> str:
+    """Return the commit of the working tree, with `-dirty` where files differ from it."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def judge_seed(seed: int, **options: Any) -> Result:
+    """Judge the case of a seed."""
+    return judge_case(case(seed), **options)
+
+
+def _judge_all(judge: partial[Result], numbers: range, jobs: int) -> Iterable[Result]:
     if jobs == 1:
-        yield from map(judge, cases)
+        yield from map(judge, numbers)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(judge, cases)
+        yield from pool.map(judge, numbers)
 
 
 def line(result: Result) -> str:
-    """Return the planted fault, the verdicts, and the effect of the first recommendation."""
-    mark = "ok  " if result.named[0] == result.code else "MISS"
-    named = ", ".join(f"{c} {p:g}" for c, p in zip(result.named[:3], result.confidences, strict=False))
-    effect_text = ""
-    if result.effect is not None:
-        effect = result.effect
-        before, after = ("nothing" if value is None else f"{value:.4g}" for value in (effect.before, effect.after))
-        word = "better" if effect.improved else "NOT better"
-        beyond = {True: ", beyond noise", False: ", within noise", None: ""}[
-            effect.beyond_noise if effect.improved else None
-        ]
-        effect_text = f" | {effect.metric} {before} -> {after}: {word}{beyond} by {json.dumps(result.patch)}"
-    state = " (cached)" if result.cached else ""
-    return f"{mark} {result.code:24} {result.name:32} {named}{effect_text} [{result.seconds:.1f} s{state}]"
+    """Return the case and what each diagnosis says of it."""
+    answers = []
+    for name, opinion in result.opinions.items():
+        named = ", ".join(f"{c} {p:.2f}" for c, p in zip(opinion.named[:2], opinion.confidences, strict=False))
+        mark = answer(result, opinion) if result.truth == "faulty" else named
+        effect = f", {opinion.effect['outcome']}" if opinion.effect else ""
+        answers.append(f"{name}: {mark} [{named}{effect}]" if mark != named else f"{name}: {named}")
+    return f"{result.truth:9} {result.name} | {' | '.join(answers)} ({result.seconds:.1f} s)"
 
 
-def table(results: Sequence[Result], half: str) -> list[str]:
-    """Return the table by code: cases, fault listed first, listed at all, recommendation better by value and beyond noise."""
-    sick = [result for result in results if result.code != "healthy"]
-    sound = [result for result in results if result.code == "healthy"]
-    lines = [f"\n{half} half", f"{'planted':26}{'runs':>6}{'first':>7}{'at all':>8}{'better':>8}{'beyond noise':>14}"]
-    codes = [code for code in CODES if any(result.code == code for result in sick)]
-    for code in codes:
-        lines.append(_row(code, [result for result in sick if result.code == code]))
-    if sick:
-        lines.append(_row("all", sick))
-    if sound:
-        alarms = [result for result in sound if result.named[0] != "healthy"]
-        lines.append(f"healthy: {len(sound)} runs, {len(alarms)} false alarms ({len(alarms) / len(sound):.0%})")
-    missed = [result for result in results if result.named[0] != result.code]
-    lines += [f"  {result.code} ({result.name}) taken for {result.named[0]}" for result in missed]
-    return lines
-
-
-def _row(name: str, results: Sequence[Result]) -> str:
-    first = sum(result.named[0] == result.code for result in results)
-    somewhere = sum(result.code in result.named for result in results)
-    helped = sum(result.effect is not None and result.effect.improved for result in results)
-    known = [
-        result.effect.beyond_noise for result in results if result.effect and result.effect.beyond_noise is not None
-    ]
-    beyond = f"{sum(known)} of {len(known)}"
-    return f"{name:26}{len(results):6}{first:7}{somewhere:8}{helped:8}{beyond:>14}"
+def record_final_run(results: Sequence[Result], facts: dict[str, Any]) -> None:
+    """Append one line to FINAL_RUNS, so that every look at the final seeds is on record."""
+    counts: dict[str, dict[str, int]] = {}
+    for result in results:
+        for name, opinion in result.opinions.items():
+            key = answer(result, opinion) if result.truth == "faulty" else f"{result.truth}: {opinion.named[0]}"
+            counts.setdefault(name, {}).setdefault(key, 0)
+            counts[name][key] += 1
+    with FINAL_RUNS.open("a") as file:
+        file.write(json.dumps({**facts, "answers": counts}) + "\n")
 
 
 if __name__ == "__main__":
