@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -67,6 +67,51 @@ class AblationOut(ResponseModel):
     permutations: int
     without_image: MetricValues
     without_columns: MetricValues
+
+
+class ReferenceOut(ResponseModel):
+    """One reference model."""
+
+    name: str
+    state: Literal["fitted", "stopped", "left_out", "failed"]
+    """stopped: out of time, with a value where it had one by then; left_out: not begun, for lack of time."""
+    value: float | None = None
+    """Of the validation part."""
+    low: float | None = None
+    high: float | None = None
+    recall: float | None = None
+    """Of classes: the mean over them."""
+    cross_validation: float | None
+    """The metric inside the training part, by which the references are compared."""
+    seconds: float
+    reason: str | None
+    """Why it failed."""
+
+
+class AttainableOut(ResponseModel):
+    """What good, quick models reach on the validation part of a dataset and split, with its 95 % interval.
+
+    The reference was chosen inside the training part: the validation part had no say, and the test part was not read.
+    """
+
+    metric: Literal["accuracy", "r2"]
+    value: float
+    low: float
+    high: float
+    reference: str
+    references: list[ReferenceOut]
+    samples: int
+    """Of the validation part."""
+    train_samples: int
+    """That the references were fitted on."""
+    train_share: float
+    """Share of the training part that these are: below 1 of large data."""
+    seconds: float
+    limit_seconds: float
+    complete: bool
+    """Whether every reference ended in time. If not, a job with twice the time measures again."""
+    key: str
+    """The same for jobs on the same dataset, columns, task and split."""
 
 
 class EvaluationBase(ResponseModel):

@@ -49,8 +49,15 @@ class OutcomeWriter:
         self._in_background = in_background
         self._scratch = log_file.parent
 
-    def finish(self, event: dict[str, Any], evaluation: dict[str, Any] | None) -> None:
-        """Store the files of a `finished` event, then model, artifacts, result and state in one transaction."""
+    def finish(
+        self, event: dict[str, Any], evaluation: dict[str, Any] | None, attainable: dict[str, Any] | None = None
+    ) -> None:
+        """Store the files of a `finished` event, then model, artifacts, result and state in one transaction.
+
+        `attainable` becomes a part of the evaluation.
+        """
+        if evaluation is not None and attainable is not None:
+            evaluation = {**evaluation, "attainable": attainable}
         storage, claim = self._context.storage, self._claim
         key, manifest, size = None, {}, 0
         if event["artifact"]:

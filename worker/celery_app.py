@@ -25,7 +25,7 @@ from worker.housekeeping_process import HousekeepingProcess
 
 log = logging.getLogger(__name__)
 PRELOADED = {
-    "train": ("trainkit.data", "trainkit.fit.loop.fit"),
+    "train": ("trainkit.data", "trainkit.fit.loop.fit", "trainkit.fit.attainable"),
     "data": ("trainkit.data.load",),
     "predict": ("worker.predict", "trainkit.fit.models.trained_model", "PIL.Image"),
 }

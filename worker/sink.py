@@ -58,6 +58,7 @@ class Sink:
         self.failed: Event | None = None
         self.ended: Event | None = None
         self.evaluation: Event | None = None
+        self.attainable: Event | None = None
         self._pending: deque[Event] = deque()
         self._metric_seq = metric_seq
         self._decision_seq: int | None = None
@@ -75,8 +76,8 @@ class Sink:
             self._count(kind, event)
             if kind in ("finished", "failed", "ended"):
                 setattr(self, kind, event)
-            elif kind == "evaluation":
-                self.evaluation = {name: value for name, value in event.items() if name != "type"}
+            elif kind in ("evaluation", "attainable"):
+                setattr(self, kind, {name: value for name, value in event.items() if name != "type"})
             elif kind == "checkpoint":
                 # Only the newest is worth a copy: an older one could never be resumed from.
                 self._pending = deque(earlier for earlier in self._pending if earlier["type"] != "checkpoint")

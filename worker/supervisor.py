@@ -21,6 +21,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from service.database import reading
+from service.datasets import attainable
+from service.datasets import repository as datasets
 from service.failpoints import fp
 from service.jobs import attempts, leases, repository
 from service.jobs.compute_usage import has_gpu_hours
@@ -29,6 +31,8 @@ from service.jobs.tables import Checkpoint
 from service.leases import StaleFence
 from service.metrics import service as metrics
 from service.workers.names import worker_alias
+from trainkit.diagnose.attainable import attainable_key
+from trainkit.spec import JobSpec
 from trainkit.spec.failures import code_of_os, failure
 from trainkit.spec.memory import limit_of
 from trainkit.tracebacks import traceback_of, without_paths
@@ -93,6 +97,7 @@ class Supervisor:
         self.sink = Sink(context, claim, claimed.metric_seq, claimed.runtime, self.folder)
         self.outcome = OutcomeWriter(context, claimed, self.lease, self.logs, self.log_file, self._in_background)
         self.resumed: Checkpoint | None = None
+        self.attainable: dict[str, Any] | None = None
         self.cancelled = False
         self.hand_back_deadline: float | None = None
         self._poll_due = 0.0
@@ -165,6 +170,7 @@ class Supervisor:
             lambda session: preflight.find_sources(session, self.context, claimed.project_id, claimed.spec)
         )
         checkpoint = self.resumed = self._choose_checkpoint()
+        self.attainable = self._read(self._attainable)
 
         def begin(session: Session) -> None:
             metrics.supersede_after(session, self.claim, checkpoint.metric_seq if checkpoint else 0)
@@ -185,7 +191,14 @@ class Supervisor:
             branch=checkpoint is not None and checkpoint.fence == 0,
             target_dataset=sources.target_dataset,
             source=sources.source,
+            attainable=self.attainable,
         )
+
+    def _attainable(self, session: Session) -> dict[str, Any] | None:
+        """What was measured before on the job's dataset and split."""
+        dataset = datasets.find_by_id(session, self.claimed.dataset_id)
+        key = attainable_key(JobSpec.model_validate(self.claimed.spec))
+        return None if dataset is None else attainable.kept(dataset.report, key)
 
     def _choose_checkpoint(self) -> Checkpoint | None:
         def load(session: Session) -> tuple[list[Checkpoint], dict[str, Any]]:
@@ -270,8 +283,9 @@ class Supervisor:
         log.info("job=%s training process ended with %s (%s)", self.job_id, ended.status, outcome or "no outcome")
         self.logs.add("info" if ended.clean else "warning", f"training process ended: {describe_exit(ended, outcome)}")
         reported = sink.failed["error"] if sink.failed is not None else self.process.crash_channel.read()
-        if sink.finished is not None and ended.clean:
-            self.outcome.finish(sink.finished, sink.evaluation)
+        if sink.finished is not None and (ended.clean or not self.cancelled):
+            # Where the process died after it had finished, it was fitting references: the job has all that it needs.
+            self.outcome.finish(sink.finished, sink.evaluation, self._measured())
         elif self.cancelled or outcome == "cancelled":
             self.outcome.cancel()
         elif self.process.watchdog.verdict is not None:
@@ -292,6 +306,17 @@ class Supervisor:
             if ended.signal == signal.SIGBUS:
                 error = exit_errors.explain_bus_error(error, task.dataset, self.claimed.dataset_id)
             self.outcome.fail(error)
+
+    def _measured(self) -> dict[str, Any] | None:
+        """What references reach on the dataset and split: what this attempt measured is kept with the dataset."""
+        found = self.sink.attainable
+        if found is None:
+            return self.attainable
+        self.lease.transact(
+            self.context.sessions, lambda session: attainable.keep(session, self.claimed.dataset_id, found)
+        )
+        fp("after_attainable")
+        return found
 
     def _renew(self) -> Command | None:
         with self.context.sessions.begin() as session:

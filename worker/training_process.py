@@ -9,12 +9,14 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from trainkit.diagnose.attainable import Attainable
 from trainkit.spec import load_resolved
 from worker.confinement import Confinement
 from worker.control import Command, ControlReceiver, ControlSender, control_pipe
@@ -40,6 +42,8 @@ class TrainingTask:
     target_dataset: Path | None = None
     source: Any = None
     """A folder or file of weights, a list of them, or None."""
+    attainable: dict[str, Any] | None = None
+    """What references reach on the dataset and split, where it was measured before."""
 
     @property
     def inputs(self) -> list[Path]:
@@ -164,10 +168,12 @@ def _fit(task: TrainingTask, control: ControlReceiver, on_event: Callable[[dict[
     """Run the job's training and return its outcome."""
     from trainkit.data import Dataset
     from trainkit.fit import fit
+    from trainkit.fit.attainable import attainable_event
 
     dataset = Dataset.load(task.dataset)
-    return fit(
-        load_resolved(task.spec, dataset.facts),
+    resolved, begun = load_resolved(task.spec, dataset.facts), time.monotonic()
+    result = fit(
+        resolved,
         dataset,
         on_event=on_event,
         control=control,
@@ -177,7 +183,23 @@ def _fit(task: TrainingTask, control: ControlReceiver, on_event: Callable[[dict[
         target_data=None if task.target_dataset is None else Dataset.load(task.target_dataset),
         source=task.source,
         runtime=usable_runtime(task.runtime, on_event),
-    ).outcome
+    )
+    trained = time.monotonic() - begun
+    if result.outcome == "finished" and not is_measured(task.attainable, trained):
+        # The model is stored and its results are shipped: nothing that happens now can take them away.
+        on_event({"type": "phase", "phase": "fitting references"})
+        threads = result.runtime.get("threads", 1)
+        found = attainable_event(resolved, dataset, trained=trained, threads=threads, control=control)
+        if found is not None:
+            on_event(found)
+    return result.outcome
+
+
+def is_measured(attainable: dict[str, Any] | None, trained: float) -> bool:
+    """Whether what was measured before is as good as what a run of so many seconds would measure."""
+    from trainkit.fit.attainable import reference_seconds
+
+    return attainable is not None and not Attainable.from_dict(attainable).worth_repeating(reference_seconds(trained))
 
 
 def log_line(event: dict[str, Any]) -> str | None:
@@ -198,6 +220,9 @@ def log_line(event: dict[str, Any]) -> str | None:
         return None if event["action"] == "continue" else f"info stopping: {event['reason']}"
     if kind == "checkpoint":
         return f"info checkpoint after step {event['step']} (epoch {event['epoch']}, {event['bytes']} bytes)"
+    if kind == "attainable":
+        value = f"{event['metric']} {event['value']:.4g} ({event['low']:.4g} to {event['high']:.4g})"
+        return f"info attainable on the validation part: {value}, by {event['reference']}"
     if kind == "finished":
         return f"info finished: {event['stop_reason']}; best epoch {event['best_epoch']}, test {event['test']}"
     if kind == "failed":

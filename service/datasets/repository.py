@@ -34,6 +34,18 @@ def find_by_id(session: Session, dataset_id: str) -> DatasetVersion | None:
     return session.get(DatasetVersion, dataset_id)
 
 
+def locked(session: Session, dataset_id: str) -> DatasetVersion | None:
+    """Return the dataset, locked until the transaction ends; None when it was deleted."""
+    statement = select(DatasetVersion).where(DatasetVersion.id == dataset_id)
+    return session.scalars(statement.with_for_update().execution_options(populate_existing=True)).one_or_none()
+
+
+def set_report(session: Session, dataset_id: str, report: dict[str, Any]) -> None:
+    """Write the dataset's report."""
+    written = update(DatasetVersion).where(DatasetVersion.id == dataset_id).values(report=report)
+    session.execute(written.execution_options(synchronize_session=False))
+
+
 def add(session: Session, dataset: DatasetVersion) -> None:
     """Insert a dataset. Raises IntegrityError when its name and version are taken."""
     session.add(dataset)

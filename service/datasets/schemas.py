@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from service.datasets.tables import DatasetVersion
 from service.registry.names import Name
 from service.request_model import RequestModel
-from service.response_model import FactsDocument, FailureOut, ReadOptionsDocument, ResponseModel
+from service.response_model import AttainableOut, FactsDocument, FailureOut, ReadOptionsDocument, ResponseModel
 from service.timestamps import Timestamp
 from trainkit.spec.augment import AugmentStep
 from trainkit.spec.facts import ColumnFacts, DatasetKind, holds_classes
@@ -114,6 +114,8 @@ class DatasetReportOut(ResponseModel):
     channel_means: list[float] = []
     """Of images, on the scale from 0 to 1."""
     channel_stds: list[float] = []
+    attainable: list[AttainableOut] = []
+    """What reference models reach, of each split that a job has used: measured once, with the first job."""
 
 
 def read_options_of(values: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from service.conditional_requests import tag_matches
 from service.context import Service
 from service.database import reading
 from service.diagnosis.schemas import DiagnosisOut
-from service.diagnosis.service import record_of
+from service.diagnosis.service import attainable_of, record_of
 from service.errors import HttpProblem
 from service.jobs import service as jobs
 from service.jobs.history_routes import HARMLESS, PNG
@@ -49,7 +49,9 @@ def diagnosis_input(
         job = jobs.find(session, who, job_id)
         check_not_purged(job, "metrics")
         superseded = count_superseded(superseded_ranges(session, job_id))
-        tag = etag(job_id, job.next_seq, superseded, job.state, job.evaluation is not None, RULESET_VERSION)
+        found = attainable_of(session, job)
+        measured = None if found is None else (found.key, found.limit_seconds)
+        tag = etag(job_id, job.next_seq, superseded, job.state, job.evaluation is not None, measured, RULESET_VERSION)
         return DiagnosisInput(None if tag_matches(if_none_match, tag) else record_of(session, job), tag)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
+from service.datasets import attainable
 from service.datasets import repository as datasets
 from service.errors import HttpProblem
 from service.jobs.tables import Job
 from service.metrics.series import SeriesQuery, read_series
+from trainkit.diagnose.attainable import Attainable, attainable_key
 from trainkit.diagnose.record import Record, Series
 from trainkit.spec import DatasetFacts, JobSpec
 
@@ -31,4 +33,14 @@ def record_of(session: Session, job: Job) -> Record:
         state=job.state,
         stop_reason=job.stop_reason,
         document=job.spec,
+        attainable=attainable_of(session, job),
     )
+
+
+def attainable_of(session: Session, job: Job) -> Attainable | None:
+    """Return what references reach on the job's dataset and split: measured with the job itself, or with one before it."""
+    found = (job.evaluation or {}).get("attainable")
+    if found is None and job.resolved is not None:
+        key = attainable_key(JobSpec.model_validate(job.resolved))
+        found = attainable.kept(datasets.by_id(session, job.dataset_id).report, key)
+    return None if found is None else Attainable.from_dict(found)

@@ -16,6 +16,7 @@ from service.jobs.tables import Attempt, Checkpoint, Decision, Job, JobEvent
 from service.labels import MAX_NOTES, LabelsPatch
 from service.request_model import RequestModel
 from service.response_model import (
+    AttainableOut,
     EvaluationBase,
     FailureOut,
     JsonObject,
@@ -392,6 +393,8 @@ class EvaluationOut(EvaluationBase):
     split: str
     parts: dict[str, MetricValues] = {}
     """Of each held-out part."""
+    attainable: AttainableOut | None = None
+    """What reference models reach on the validation part; left out where nothing was measured."""
 
 
 def event_out(row: JobEvent) -> EventOut:

@@ -21,7 +21,10 @@ from worker import processes
 from worker.context import make_context
 from worker.supervisor import claim_and_supervise
 
-POINTS = ("after_claim", "before_fork", "after_metric_ship", "before_checkpoint_row", "before_finish", "after_finish")
+POINTS = (
+    *("after_claim", "before_fork", "after_metric_ship", "before_checkpoint_row"),
+    *("after_attainable", "before_finish", "after_finish"),
+)
 EPOCHS = 12
 
 

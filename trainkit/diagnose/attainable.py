@@ -100,7 +100,7 @@ def r2_interval(
         return 1.0, 1.0, 1.0
     influence = ((squares - unexplained * deviations) / spread).mean(1)
     error = math.sqrt(long_run_variance(influence, lag) / n)
-    reach = min(critical_value(CONFIDENCE, n - 1) * error / share, 700.0)
+    reach = min(critical_value(CONFIDENCE, n - 1) * error / share, 100.0)
     return 1 - share, 1 - share * math.exp(reach), 1 - share * math.exp(-reach)
 
 
