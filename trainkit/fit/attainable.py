@@ -128,7 +128,12 @@ def attainable(
 def attainable_event(
     resolved: ResolvedSpec, data: Dataset, *, trained: float, threads: int = 1, control: Control | None = None
 ) -> dict[str, Any] | None:
-    """`attainable` as an event of a run that trained for so many seconds. Whatever goes wrong in it is no error: None."""
+    """`attainable` as an event of a run that trained for so many seconds; None for an ensemble, which trains nothing.
+
+    Whatever goes wrong in it is no error of the run: None.
+    """
+    if resolved.spec.model.kind == "ensemble":
+        return None
     try:
         found = attainable(resolved, data, seconds=reference_seconds(trained), threads=threads, control=control)
     except Exception:

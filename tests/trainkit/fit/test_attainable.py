@@ -214,18 +214,25 @@ def test_a_failing_reference_is_a_row_and_no_error(monkeypatch: pytest.MonkeyPat
     assert row(found, "gradient boosting")["reason"] == "ValueError: its answers are not finite"
     assert found.complete
     assert found.reference.startswith("logistic")
+    ensemble = resolve({**SPEC, "model": {"kind": "ensemble", "members": ["mdl_a", "mdl_b"]}}, data.facts)
+    assert attainable_event(ensemble, data, trained=1.0) is None
     monkeypatch.setattr(module, "read_samples", fail)
     assert attainable_event(resolve(SPEC, data.facts), data, trained=1.0) is None
 
 
 def test_a_reference_that_does_not_end_is_left_behind(monkeypatch: pytest.MonkeyPatch, cancer: tuple[Any, Any]) -> None:
-    monkeypatch.setattr(models, "boosting", lambda *_: lambda x, y, classes, clock: clock.run(lambda: time.sleep(30)))
-    data, begun = Dataset.from_arrays(*cancer), time.monotonic()
-    found = measured(data, seconds=2.5)
-    assert time.monotonic() - begun < 15
+    def endless(x: Any, y: Any, classes: Any, clock: Clock) -> Any:
+        return Clock(time.monotonic() + 0.3, clock.interrupted).run(lambda: time.sleep(300))
+
+    monkeypatch.setattr(models, "boosting", lambda *_: endless)
+    found = measured(Dataset.from_arrays(*cancer))
     assert (row(found, "gradient boosting")["state"], found.complete) == ("stopped", False)
-    assert found.worth_repeating(5.0)
+    assert "value" not in row(found, "gradient boosting")
+    assert found.worth_repeating(120.0)
     assert row(found, "constant")["state"] == "fitted"
+    assert (
+        attainable(resolve(SPEC, Dataset.from_arrays(*cancer).facts), Dataset.from_arrays(*cancer), seconds=0) is None
+    )
 
 
 def test_a_new_command_ends_the_measurement_and_the_one_before_does_not(cancer: tuple[Any, Any]) -> None:
