@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, Locator, Page, Route
 
 from service.database import make_engine
 from service.keys.service import create_key
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
 WEB = Path(__file__).parents[2] / "service" / "web"
 AXE = WEB / "node_modules/axe-core/axe.min.js"
 IRIS = WEB / "public/samples/iris.csv"
-PAGES = ("jobs", "datasets", "models", "submit", "workers")
+PAGES = ("jobs", "experiments", "datasets", "models", "submit", "workers")
 NOTE_VIOLATIONS = """
 window.violations = [];
 document.addEventListener('securitypolicyviolation', (event) => {
@@ -200,6 +200,67 @@ def test_filters_and_comparisons_are_addresses(browser: Browser, stack: Stack) -
         page.get_by_role("alert").wait_for()  # the service's own words
     # a refused filter is an error in the browser's console as well
     assert all("422" in complaint for complaint in seen.complaints)
+
+
+def test_an_upload_that_is_cut_goes_on_where_it_was(browser: Browser, stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "large.csv"
+    file.write_text("a,b,y\n" + "".join(f"{i},{i % 97},{i % 3}\n" for i in range(900_000)))
+    seen = visit(browser, stack, "uploads")
+    page = seen.page
+    sent: list[int] = []
+
+    def cut_the_second(route: Route) -> None:
+        sent.append(int(route.request.headers["upload-offset"]))
+        if len(sent) == 2:
+            route.abort("connectionreset")
+        else:
+            route.continue_()
+
+    page.route(
+        "**/v1/uploads/**",
+        lambda route: cut_the_second(route) if route.request.method == "PATCH" else route.continue_(),
+    )
+    seen.go("datasets")
+    page.get_by_label("Drop a file here").set_input_files(file)
+    page.get_by_label("Target column").fill("y")
+    page.get_by_role("button", name=re.compile("^Upload")).click()
+    page.get_by_role("link", name="large:1").wait_for()
+    assert sent[0] == 0
+    assert sent[2] == sent[1] > 0  # from where the service has it, and not from the beginning
+    with seen.client() as client:
+        (dataset,) = client.get("/v1/datasets").json()["data"]
+        assert dataset["bytes"] == file.stat().st_size
+    assert all("ERR_CONNECTION_RESET" in complaint for complaint in seen.complaints)
+
+
+def test_folds_have_a_mean_with_a_band_and_a_model_is_tried(browser: Browser, stack: Stack) -> None:
+    seen = visit(browser, stack, "folds")
+    page = seen.page
+    with seen.client() as client:
+        ended(client, submit(client, name="tried"))
+        spec = {"dataset": "iris", "model": {"kind": "mlp", "hidden": [8]}, "train": {"epochs": 5, "batch_size": 32}}
+        plan = {"kind": "kfold", "name": "three", "folds": 3, "spec": spec}
+        experiment = client.post("/v1/experiments", json=plan).json()["id"]
+        path = f"/v1/experiments/{experiment}"
+        wait_for(lambda: client.get(path).json()["state"] == "succeeded", what="the experiment")
+        results = client.get(f"{path}/results").json()
+    seen.go("experiments")
+    page.get_by_role("link", name="three").click()
+    trials = page.get_by_role("table", name="Trials")
+    wait_for(lambda: trials.locator("tbody tr").count() == 3, what="three trials")
+    (summary,) = [one for one in results["summaries"] if one["metric"] == results["metric"]]
+    assert f"{summary['mean']:.4g}"[:5] in page.get_by_role("table", name="Means with their intervals").inner_text()
+    page.get_by_role("link", name=re.compile("^Compare")).click()
+    page.get_by_label("mean of seeds and folds").check()
+    drawn = curve(page, "validation loss")
+    wait_for(lambda: drawn.get_attribute("data-points") == "5", seconds=60, what="one line of five epochs")
+    seen.go("models")
+    page.get_by_role("link", name="tried:1").click()
+    page.get_by_label("petal_length").fill("1.3")
+    page.get_by_label("petal_width").fill("0.2")
+    page.get_by_role("button", name="Predict").click()
+    assert "setosa" in page.locator(".answer").inner_text()
+    seen.check()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -8,6 +8,7 @@ import { ProblemBox } from "./components/basics";
 import { useStored } from "./hooks";
 import { ComparePage } from "./pages/compare";
 import { DatasetPage, DatasetsPage } from "./pages/datasets";
+import { ExperimentPage, ExperimentsPage } from "./pages/experiments";
 import { JobPage } from "./pages/job";
 import { JobsPage } from "./pages/jobs";
 import { ModelPage, ModelsPage } from "./pages/models";
@@ -19,6 +20,7 @@ import { address, type Route, useRoute } from "./router";
 type Me = Schemas["Me"];
 const PAGES: [string, string][] = [
   ["jobs", "Jobs"],
+  ["experiments", "Experiments"],
   ["datasets", "Datasets"],
   ["models", "Models"],
   ["submit", "Submit"],
@@ -105,9 +107,11 @@ function View({ route, me }: { route: Route; me: Me }) {
   if (page === "jobs" && id) return <JobPage key={id} id={id} route={route} mayWrite={mayWrite} />;
   if (page === "jobs") return <JobsPage route={route} mayWrite={mayWrite} />;
   if (page === "compare") return <ComparePage route={route} />;
+  if (page === "experiments" && id) return <ExperimentPage key={id} id={id} mayWrite={mayWrite} />;
+  if (page === "experiments") return <ExperimentsPage />;
   if (page === "datasets" && id) return <DatasetPage key={id} id={id} />;
   if (page === "datasets") return <DatasetsPage mayWrite={mayWrite} />;
-  if (page === "models" && id) return <ModelPage key={id} id={id} />;
+  if (page === "models" && id) return <ModelPage key={id} id={id} mayWrite={mayWrite} />;
   if (page === "models") return <ModelsPage />;
   if (page === "submit") return <SubmitPage route={route} mayWrite={mayWrite} />;
   if (page === "workers") return <WorkersPage />;

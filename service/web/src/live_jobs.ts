@@ -5,7 +5,11 @@ import type { Schemas } from "./api/client";
 import { type Connection, follow, type StreamEvent } from "./api/events";
 import { asProblem, type Problem } from "./api/problem";
 
-export type JobRow = Schemas["JobRow"];
+/** What the table asks for: a row of the list, with the time left and the time of its start. */
+export type JobRow = Omit<Schemas["JobRow"], "progress"> & {
+  progress?: { percent?: number | null; eta_seconds?: number | null } | null;
+  started_at?: string | null;
+};
 export const LONGEST_LIST = 1000;
 
 /** Apply one event of the stream. `sync` names all that are in the list, `jobs` what is new or changed, `left` what went. */

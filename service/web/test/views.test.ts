@@ -1,12 +1,15 @@
 import { describe, expect, it } from "vitest";
+import { axisOf } from "../src/components/parallel_coordinates";
 import { differences, merged } from "../src/components/spec_diff";
 import { bytes, duration, number, tick } from "../src/format";
 import { listQuery, sorted } from "../src/pages/jobs";
+import { differingFields, groupsOf } from "../src/pages/compare";
+import { bestSoFar } from "../src/pages/experiments";
 import { parsedSpec } from "../src/pages/submit";
 import { address, parseRoute } from "../src/router";
 
 describe("listQuery", () => {
-  const query = (text: string) => listQuery(new URLSearchParams(text));
+  const query = (text: string) => listQuery(new URLSearchParams(text)).replace(/&fields=[^&]*/, "");
   it("sends the filters as the API names them", () => {
     expect(query("state=running,queued&name=digits*&label=team%3Dvision")).toBe("limit=1000&state=running&state=queued&name=digits*&label.team=vision");
   });
@@ -70,5 +73,37 @@ describe("formats", () => {
     expect([number(0.123456), number(12), number(1e-7), number(null), number(Number.NaN)]).toEqual(["0.1235", "12", "1.00e-7", "–", "–"]);
     expect([tick(1.5), tick(0.2), tick(1e-5), tick(100000)]).toEqual(["1.5", "0.2", "1e-5", "100000"]);
     expect([duration(3.21), duration(59.6), duration(3700), bytes(1536)]).toEqual(["3.2 s", "1 min 0 s", "1 h 1 min", "1.50 KiB"]);
+  });
+});
+
+describe("groupsOf", () => {
+  const job = (id: string, lr: number, seed: number, fold = 0) =>
+    ({ id, name: id, resolved: { optimizer: { lr }, train: { seed }, split: { fold } } }) as never;
+  it("joins runs that differ in seeds and folds alone", () => {
+    const jobs = [job("a", 0.1, 0), job("b", 0.1, 1), job("c", 0.2, 0, 1), job("d", 0.2, 1, 2)];
+    expect([...groupsOf(jobs)]).toEqual([
+      ["lr=0.1", ["a", "b"]],
+      ["lr=0.2", ["c", "d"]],
+    ]);
+    expect(differingFields(jobs).map(([path]) => path)).toEqual(["optimizer.lr", "split.fold", "train.seed"]);
+    expect(groupsOf([job("a", 0.1, 0), job("b", 0.2, 0)]).size).toBe(0);
+  });
+});
+
+describe("bestSoFar", () => {
+  it("never gets worse, and leaves out trials without a value", () => {
+    const trials = [3, null, 5, 2].map((value, number) => ({ number, value })) as never[];
+    expect(bestSoFar(trials, "min")).toEqual({ x: [0, 2, 3], y: [3, 5, 2], best: [3, 3, 2] });
+    expect(bestSoFar(trials, "max").best).toEqual([3, 5, 5]);
+  });
+});
+
+describe("axisOf", () => {
+  it("places numbers by value, wide ranges by logarithm, and names by order", () => {
+    expect(axisOf("a", [0, 5, 10]).place(5)).toBe(0.5);
+    expect(axisOf("lr", [1e-4, 1e-2, 1]).place(1e-2)).toBeCloseTo(0.5, 12);
+    const names = axisOf("kind", ["sgd", "adam", null]);
+    expect([names.place("sgd"), names.place("adam"), names.place(null)]).toEqual([0, 1, null]);
+    expect(axisOf("c", [7, 7]).place(7)).toBe(0.5);
   });
 });

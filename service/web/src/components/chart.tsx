@@ -13,6 +13,8 @@ export interface ChartLine {
   se?: (number | null)[] | null;
   color: string;
   dashed?: boolean;
+  /** Points alone, which nothing joins. */
+  points?: boolean;
 }
 
 export interface Mark {
@@ -78,7 +80,8 @@ function drawnOf(lines: ChartLine[], smoothing: number): Drawn {
       series.push({ label: line.label, stroke: color, width: 2, spanGaps: true, points: { show: false }, ...dash });
     } else {
       columns.push({ x, y });
-      series.push({ label: line.label, stroke: color, width: 1.75, spanGaps: true, points: few, ...dash });
+      const alone = line.points ? { paths: () => null, points: { show: true, size: 7, fill: color } } : {};
+      series.push({ label: line.label, stroke: color, width: 1.75, spanGaps: true, points: few, ...dash, ...alone });
     }
   }
   return { data: aligned(columns) as uPlot.AlignedData, series, bands };

@@ -5,7 +5,7 @@ import { api, dataOf, getJob, type Job, type Schemas } from "../api/client";
 import { Chart, type ChartLine } from "../components/chart";
 import { Empty, ProblemBox, StateBadge } from "../components/basics";
 import { differences, shown } from "../components/spec_diff";
-import { lineOf, type XAxis } from "../curves";
+import { lineOf, meanOfRuns, type XAxis } from "../curves";
 import { number } from "../format";
 import { useLoaded } from "../hooks";
 import type { Points } from "../live_series";
@@ -42,6 +42,8 @@ export function ComparePage({ route }: { route: Route }) {
   const axis: XAxis = route.query.get("x") === "step" ? "step" : "epoch";
   const log = route.query.get("log") === "1";
   const set = (changes: Record<string, string | null>) => go(withQuery(route, changes), { replace: true });
+  const grouped = route.query.get("group") === "seeds";
+  const groups = useMemo(() => groupsOf(found), [found]);
   const toggle = (id: string) => {
     const changed = new Set(hidden);
     if (!changed.delete(id)) changed.add(id);
@@ -61,6 +63,11 @@ export function ComparePage({ route }: { route: Route }) {
         <label>
           <input type="checkbox" checked={log} onChange={(event) => set({ log: event.currentTarget.checked ? "1" : null })} /> log y
         </label>
+        {groups.size > 0 && (
+          <label>
+            <input type="checkbox" checked={grouped} onChange={(event) => set({ group: event.currentTarget.checked ? "seeds" : null })} /> mean of seeds and folds
+          </label>
+        )}
         <details class="menu">
           <summary>Metrics</summary>
           <div>
@@ -82,7 +89,15 @@ export function ComparePage({ route }: { route: Route }) {
       {(jobs.problem ?? series.problem) && <ProblemBox problem={(jobs.problem ?? series.problem)!} />}
       <div class="panels">
         {shownMetrics.map((name) => (
-          <ComparedCurves key={name} name={name} jobs={(series.data ?? []).filter((job) => !hidden.has(job.id))} colors={colors} axis={axis} log={log} />
+          <ComparedCurves
+            key={name}
+            name={name}
+            jobs={(series.data ?? []).filter((job) => !hidden.has(job.id))}
+            colors={colors}
+            axis={axis}
+            log={log}
+            groups={grouped ? groups : null}
+          />
         ))}
       </div>
       <ResultTable jobs={found} metrics={metrics} baseline={baseline} hidden={hidden} colors={colors} toggle={toggle} pin={(id) => set({ baseline: id })} />
@@ -97,18 +112,25 @@ interface ComparedProps {
   colors: ReadonlyMap<string, string>;
   axis: XAxis;
   log: boolean;
+  groups: ReadonlyMap<string, string[]> | null;
 }
 
-function ComparedCurves({ name, jobs, colors, axis, log }: ComparedProps) {
-  const lines = useMemo(
-    () =>
-      jobs.flatMap((job): ChartLine[] => {
-        const line = lineOf(name, new Map(Object.entries(job.series as Record<string, Points>)), axis, null);
-        return line ? [{ label: job.name || job.id, x: line.x, y: line.y, color: colors.get(job.id) ?? "#888" }] : [];
-      }),
-    [jobs, name, axis, colors],
-  );
-  return <Chart title={name.replace(/^val_/, "validation ").replace(/_/g, " ")} lines={lines} xLabel={axis} log={log} group="compare" legend={false} />;
+function ComparedCurves({ name, jobs, colors, axis, log, groups }: ComparedProps) {
+  const lines = useMemo(() => {
+    const found = jobs.flatMap((job) => {
+      const line = lineOf(name, new Map(Object.entries(job.series as Record<string, Points>)), axis, null);
+      return line ? [{ id: job.id, label: job.name || job.id, x: line.x, y: line.y }] : [];
+    });
+    const color = (id: string | undefined) => colors.get(id ?? "") ?? "#888";
+    if (!groups) return found.map((line): ChartLine => ({ ...line, color: color(line.id) }));
+    return [...groups].flatMap(([label, ids]): ChartLine[] => {
+      const runs = found.filter((line) => ids.includes(line.id));
+      if (runs.length < 2) return runs.map((line) => ({ ...line, color: color(line.id) }));
+      const mean = meanOfRuns(runs);
+      return [{ label: `${shortened(label)} (mean of ${runs.length})`, x: mean.x, y: mean.y, se: mean.se, color: color(runs[0]?.id) }];
+    });
+  }, [jobs, name, axis, colors, groups]);
+  return <Chart title={name.replace(/^val_/, "validation ").replace(/_/g, " ")} lines={lines} xLabel={axis} log={log} group="compare" legend={groups !== null} />;
 }
 
 interface ResultProps {
@@ -215,4 +237,25 @@ export function differingFields(jobs: Job[]): [string, unknown[]][] {
   const valueAt = (spec: unknown, path: string) =>
     path.split(".").reduce<unknown>((value, name) => (typeof value === "object" && value !== null ? (value as Record<string, unknown>)[name] : undefined), spec);
   return [...paths].filter((path) => !NO_DIFFERENCE.test(path)).sort().map((path) => [path, specs.map((spec) => valueAt(spec, path))]);
+}
+
+const LONGEST_LABEL = 48;
+
+function shortened(label: string): string {
+  return label.length > LONGEST_LABEL ? `${label.slice(0, LONGEST_LABEL)}…` : label;
+}
+
+/** What makes runs repetitions of each other when it is all that differs. */
+const REPETITION = /^(train\.seed|split\.(seed|fold|folds|repeat)|split)$/;
+
+/** Return label -> ids of jobs whose specs differ in seeds and folds alone; empty where no two are. */
+export function groupsOf(jobs: Job[]): ReadonlyMap<string, string[]> {
+  const fields = differingFields(jobs).filter(([path]) => !REPETITION.test(path) && !path.startsWith("split."));
+  const groups = new Map<string, string[]>();
+  jobs.forEach((job, index) => {
+    const parts = fields.filter(([, values]) => values[index] != null).map(([path, values]) => `${path.split(".").at(-1)}=${shown(values[index])}`);
+    const label = parts.join(", ") || "all";
+    groups.set(label, [...(groups.get(label) ?? []), job.id]);
+  });
+  return [...groups.values()].some((ids) => ids.length > 1) ? groups : new Map();
 }

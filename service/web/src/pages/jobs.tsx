@@ -19,12 +19,14 @@ const TEXT_FILTERS: [string, string, string][] = [
   ["label", "Label", "team=vision"],
   ["metric", "Metric", "val_accuracy>=0.9"],
 ];
+const FIELDS =
+  "id,name,state,stop_reason,error.code,progress.percent,progress.eta_seconds,metrics.best.val_*,labels,group,dataset.name,dataset.version,created_at,started_at,finished_at";
 const ROW = 38;
 const MOST_COMPARED = 50;
 
 /** Turn the parameters of this page into those of `GET /v1/jobs`. */
 export function listQuery(query: URLSearchParams): string {
-  const sent = new URLSearchParams({ limit: String(LONGEST_LIST) });
+  const sent = new URLSearchParams({ limit: String(LONGEST_LIST), fields: FIELDS });
   const states = query.get("state");
   if (states) for (const state of states.split(",")) sent.append("state", state);
   for (const name of ["name", "dataset", "group", "sort", "created_after", "created_before"]) {
@@ -184,7 +186,10 @@ export function JobsPage({ route, mayWrite }: Props) {
                 <StateBadge state={row.state} />
                 {row.error && <span class="muted"> {row.error.code}</span>}
               </td>
-              <td>{row.progress?.percent != null && <Progress percent={row.progress.percent} label={`${Math.round(row.progress.percent)} percent`} />}</td>
+              <td>
+                {row.progress?.percent != null && <Progress percent={row.progress.percent} label={`${Math.round(row.progress.percent)} percent`} />}
+                {RUNNING.has(row.state) && row.progress?.eta_seconds != null && <span class="muted"> {duration(row.progress.eta_seconds)}</span>}
+              </td>
               <td>
                 <Sparkline values={sparks.get(row.id) ?? []} label={`Validation loss of ${row.name}`} />
               </td>
@@ -198,7 +203,7 @@ export function JobsPage({ route, mayWrite }: Props) {
                 {row.dataset?.version ? <span class="muted">:{row.dataset.version}</span> : null}
               </td>
               <td title={row.created_at}>{ago(row.created_at, now)}</td>
-              <td class="num">{duration(secondsBetween(row.created_at, row.finished_at, now))}</td>
+              <td class="num">{duration(secondsBetween(row.started_at, row.finished_at, now))}</td>
             </tr>
           )}
         />
@@ -220,6 +225,7 @@ export function JobsPage({ route, mayWrite }: Props) {
   );
 }
 
+const RUNNING = new Set(["starting", "running", "stopping", "pausing"]);
 const EXPLAINED = {
   stop: "Each ends after its present step and keeps a usable model. Jobs that have ended stay as they are.",
   cancel: "Each ends at once and keeps no model. Jobs that have ended stay as they are.",

@@ -1,6 +1,9 @@
 /** Models: metrics, lineage, aliases. */
 
-import { api, dataOf } from "../api/client";
+import { useState } from "preact/hooks";
+import { api, dataOf, type Schemas } from "../api/client";
+import { ApiError, asProblem, type Problem, problemOf } from "../api/problem";
+import { authorization, ROOT } from "../api/session";
 import { Empty, ProblemBox } from "../components/basics";
 import { ago, bytes, number, words } from "../format";
 import { useLoaded, useNow } from "../hooks";
@@ -56,7 +59,7 @@ export function ModelsPage() {
   );
 }
 
-export function ModelPage({ id }: { id: string }) {
+export function ModelPage({ id, mayWrite }: { id: string; mayWrite: boolean }) {
   const model = useLoaded(id, async () => dataOf(await api.GET("/v1/models/{model}", { params: { path: { model: id } } })));
   const found = model.data;
   if (model.problem) return <ProblemBox problem={model.problem} />;
@@ -88,6 +91,154 @@ export function ModelPage({ id }: { id: string }) {
         )}
       </dl>
       {found.notes && <p>{found.notes}</p>}
+      <TryIt model={found} />
+      {mayWrite && <Aliases model={found} reload={model.reload} />}
     </article>
+  );
+}
+
+type Model = Omit<Schemas["Model"], "manifest">;
+
+function Aliases({ model, reload }: { model: Model; reload: () => void }) {
+  const [alias, setAlias] = useState("production");
+  const [problem, setProblem] = useState<Problem | null>(null);
+  const set = async (event: Event) => {
+    event.preventDefault();
+    try {
+      await api.PUT("/v1/models/{model}/aliases/{alias}", { params: { path: { model: model.id, alias } } });
+      setProblem(null);
+      reload();
+    } catch (error) {
+      setProblem(asProblem(error));
+    }
+  };
+  if (model.name === null || model.version === null) return null;
+  return (
+    <form class="controls" onSubmit={set}>
+      <label>
+        Alias <input required value={alias} onInput={(event) => setAlias(event.currentTarget.value)} />
+      </label>
+      <button>Let it name this version</button>
+      {problem && <ProblemBox problem={problem} />}
+    </form>
+  );
+}
+
+type Prediction = Schemas["Prediction"];
+const IMAGE = new Set(["images", "image_table", "idx"]);
+
+/** Predict one input: an image, or a form made from the columns that the model was trained on. */
+function TryIt({ model }: { model: Model }) {
+  const dataset = model.lineage.dataset?.id ?? null;
+  const report = useLoaded(dataset, async () => dataOf(await api.GET("/v1/datasets/{dataset}/report", { params: { path: { dataset: dataset ?? "" } } })));
+  const [values, setValues] = useState<Record<string, string>>({});
+  const [answer, setAnswer] = useState<Prediction | null>(null);
+  const [problem, setProblem] = useState<Problem | null>(null);
+  const facts = report.data?.facts;
+  if (!facts) return null;
+  const ask = async (body: BodyInit, type: string) => {
+    try {
+      const response = await fetch(`${ROOT}/v1/models/${encodeURIComponent(model.id)}/predict`, {
+        method: "POST",
+        body,
+        credentials: "same-origin",
+        headers: { ...authorization(), "Content-Type": type },
+      });
+      const found: unknown = await response.json().catch(() => null);
+      if (!response.ok) throw new ApiError(problemOf(found, response.status));
+      setAnswer((found as Schemas["Predictions"]).predictions[0] ?? null);
+      setProblem(null);
+    } catch (error) {
+      setAnswer(null);
+      setProblem(asProblem(error));
+    }
+  };
+  const columns = (facts.columns ?? []).filter((column) => column.name !== facts.target);
+  const statistics = report.data?.column_statistics ?? {};
+  const typical = (name: string) => {
+    const value = statistics[name]?.median ?? statistics[name]?.mean;
+    return value === undefined ? undefined : Number(value.toPrecision(5));
+  };
+  const submit = (event: Event) => {
+    event.preventDefault();
+    const input = Object.fromEntries(
+      columns.map((column) => {
+        const text = values[column.name] ?? String(typical(column.name) ?? Object.keys(column.categories ?? {})[0] ?? "");
+        return [column.name, text === "" ? null : column.type === "numeric" ? Number(text) : text];
+      }),
+    );
+    void ask(JSON.stringify({ inputs: [input] }), "application/json");
+  };
+  return (
+    <section>
+      <h2>Try it</h2>
+      {IMAGE.has(facts.kind) && (
+        <label>
+          An image <input type="file" accept="image/*" onChange={(event) => { const file = event.currentTarget.files?.[0]; if (file) void ask(file, file.type || "image/png"); }} />
+        </label>
+      )}
+      {facts.kind === "table" && (
+        <form onSubmit={submit}>
+          <div class="fields">
+            {columns.map((column) => (
+              <label key={column.name}>
+                <span>{column.name}</span>
+                {column.categories ? (
+                  <select value={values[column.name]} onChange={(event) => setValues({ ...values, [column.name]: event.currentTarget.value })}>
+                    {Object.keys(column.categories).map((name) => (
+                      <option key={name}>{name}</option>
+                    ))}
+                  </select>
+                ) : (
+                  <input
+                    type={column.type === "date" ? "date" : "number"}
+                    step="any"
+                    value={values[column.name] ?? String(typical(column.name) ?? "")}
+                    onInput={(event) => setValues({ ...values, [column.name]: event.currentTarget.value })}
+                  />
+                )}
+              </label>
+            ))}
+          </div>
+          <button class="primary">Predict</button>
+        </form>
+      )}
+      {problem && <ProblemBox problem={problem} />}
+      {answer && <Answer prediction={answer} />}
+    </section>
+  );
+}
+
+function Answer({ prediction }: { prediction: Prediction }) {
+  const shares = Object.entries(prediction.probabilities ?? {})
+    .map(([name, share]) => [name, share ?? 0] as const)
+    .sort(([, a], [, b]) => b - a)
+    .slice(0, 10);
+  return (
+    <div role="status" class="answer">
+      <p>
+        <strong>{prediction.label ?? (typeof prediction.value === "number" ? number(prediction.value) : JSON.stringify(prediction.value))}</strong>
+      </p>
+      {shares.length > 0 && (
+        <table class="bars">
+          <tbody>
+            {shares.map(([name, share]) => (
+              <tr key={name}>
+                <th scope="row">{name}</th>
+                <td>
+                  <i ref={(bar) => bar?.style.setProperty("width", `${100 * share}%`)} />
+                </td>
+                <td class="num">{number(share)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      )}
+      {prediction.warnings?.map((warning) => (
+        <p key={warning.column} class="warning">
+          {warning.message}
+        </p>
+      ))}
+    </div>
   );
 }
