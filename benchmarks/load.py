@@ -15,12 +15,13 @@ import gc
 import itertools
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ OVERLOAD_SECONDS = 60.0
 TIMES_CAPACITY = 10
 RECOVERY_SECONDS = 5.0
 LIST_CLIENTS, LIST_SECONDS = 4, 5.0
+BARE_SECONDS = 10.0
 ONE_HOUR = 3600.0
 
 
@@ -349,6 +351,17 @@ class Overload:
     """Health while LIST_CLIENTS clients list 200 jobs each."""
 
 
+def bare_health(requests: Sequence[bytes], a_second: float, seconds: float) -> Answers:
+    """Health of a server that does next to nothing, under the same load: what the machine itself takes."""
+    command = [sys.executable, "-m", "benchmarks.bare_server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            return drive(int(process.stdout.readline()), requests, a_second, seconds).health
+        finally:
+            process.terminate()
+
+
 def overload(folder: Path, database: str, url: str, seconds: float) -> Overload:
     """Measure the capacity of an API process, then send ten times as much."""
     environment_home = folder / f"{database}-overload"
@@ -375,6 +388,7 @@ def overload(folder: Path, database: str, url: str, seconds: float) -> Overload:
         for number, body in enumerate(answers.bodies):
             if number % max(1, len(answers.bodies) // 200) == 0:
                 lost += client.get(f"/v1/jobs/{json.loads(body)['id']}").status_code != 200
+        bare = bare_health(mixed, before * TIMES_CAPACITY, BARE_SECONDS)
         lists = health_beside(port, raw_request("GET", "/v1/jobs?limit=200", key), LIST_CLIENTS, LIST_SECONDS)
     found = Overload(before, after, generated, growth, lost, lists)
     ok, refused = (200, 201), (429, 503)
@@ -389,6 +403,8 @@ def overload(folder: Path, database: str, url: str, seconds: float) -> Overload:
         f"memory {growth / 2**20:+.0f} MiB; {lost} lost; {after:.0f} requests/s in the {took:.0f} s after it; "
         f"the generator took {generated.processor_seconds / generated.wall_seconds:.2f} of a core, "
         f"its longest turn {generated.longest_turn * 1000:.0f} ms\n"
+        f"a bare server under the same load for {BARE_SECONDS:.0f} s: health p50 {bare.quantile(0.5, 200) * 1000:.0f}, "
+        f"p99 {bare.quantile(0.99, 200) * 1000:.0f}, max {bare.quantile(1, 200) * 1000:.0f} ms\n"
         f"beside {LIST_CLIENTS} clients that list 200 jobs: health p50 {lists.quantile(0.5, 200) * 1000:.0f}, "
         f"max {lists.quantile(1, 200) * 1000:.0f} ms",
         flush=True,
