@@ -33,12 +33,17 @@ QUEUED = 10_000
 FIRST_JOBS = 3
 PREDICTIONS, UPLOADERS, UPLOAD_SECONDS = 20, 4, 20.0
 HOSTILE_COLUMNS, HOSTILE_KEYS = 99_000, 9_000
-SPEC = {"model": {"kind": "mlp", "hidden": [4]}, "train": {"epochs": 1}}
 
 
 def main(arguments: list[str]) -> None:
     first_jobs()
     predictions()
+
+
+def spec_of(dataset: str) -> dict[str, Any]:
+    """A job of a second or two."""
+    data = {"id": dataset, "target": "label"}
+    return {"dataset": data, "model": {"kind": "mlp", "hidden": [4]}, "train": {"epochs": 1}}
 
 
 @dataclass(frozen=True)
@@ -71,26 +76,22 @@ def first_jobs() -> list[float]:
     """Return the seconds from the moment when a slot was free until the job of project B began, of each of its jobs."""
     waits = []
     with two_projects() as found:
-        job = finished(found.a, {"dataset": found.dataset_a, **SPEC})
+        job = finished(found.a, spec_of(found.dataset_a))
         engine = make_engine(f"sqlite:///{found.home / 'trainkit.db'}")
         fill(engine, job["id"], Amounts(queued=QUEUED, ended=0))
         engine.dispose()
         until(lambda: _jobs(found.a, "state=running"), 60)
         for _ in range(FIRST_JOBS):
-            submitted = found.b.post("/v1/jobs", json={"dataset": found.dataset_b, **SPEC}).raise_for_status().json()
+            submitted = found.b.post("/v1/jobs", json=spec_of(found.dataset_b)).raise_for_status().json()
             began = until(lambda job=submitted["id"]: found.b.get(f"/v1/jobs/{job}").json()["started_at"], 300)
-            free = [job["finished_at"] for job in _jobs(found.a, "sort=-finished_at") if job["finished_at"] <= began]
+            free = [
+                job["finished_at"]
+                for job in _jobs(found.a, "sort=-finished_at")
+                if job["finished_at"] and job["finished_at"] <= began
+            ]
             waits.append((datetime.fromisoformat(began) - datetime.fromisoformat(max(free))).total_seconds())
-            created = datetime.fromisoformat(submitted["created_at"])
-            ahead = sum(
-                1
-                for job in _jobs(found.a, "sort=-started_at")
-                if job["started_at"]
-                and created < datetime.fromisoformat(job["started_at"]) < datetime.fromisoformat(began)
-            )
-            print(
-                f"behind {QUEUED:,} queued jobs: {waits[-1]:.2f} s after a slot was free, {ahead} of them began before"
-            )
+            ended = sum(1 for at in free if at > submitted["created_at"])
+            print(f"behind {QUEUED:,} queued jobs: {waits[-1]:.2f} s after a slot was free; {ended} ended meanwhile")
             until(lambda job=submitted["id"]: found.b.get(f"/v1/jobs/{job}").json()["state"] in ENDED, 300)
     return waits
 
@@ -111,7 +112,7 @@ class PredictionTimes:
 def predictions() -> PredictionTimes:
     """Time predictions of project B, alone and while UPLOADERS clients of project A send hostile tables."""
     with two_projects() as found:
-        job = finished(found.b, {"dataset": found.dataset_b, **SPEC})
+        job = finished(found.b, spec_of(found.dataset_b))
         model = found.b.get(f"/v1/models?job={job['id']}").raise_for_status().json()["data"][0]["id"]
 
         def predict() -> float:
