@@ -124,6 +124,7 @@ ProblemCode = Literal[
     "too_many_connections",
     "too_many_labels",
     "too_many_large_bodies",
+    "too_many_keys",
     "too_many_open_bytes",
     "too_many_parameters",
     "too_many_points",
@@ -540,6 +541,12 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
     ),
     "too_many_uploads": _type(
         429, "Too many uploads", "The project has its limit of unfinished uploads.", "Finish or cancel some."
+    ),
+    "too_many_keys": _type(
+        409,
+        "Too many keys",
+        "You have your limit of keys of your own in this project.",
+        "Revoke those that you no longer use: DELETE /v1/keys/{key_id}.",
     ),
     "too_many_webhooks": _type(
         409, "Too many webhooks", "The project has its limit of webhooks, in all or to one host.", "Delete one first."

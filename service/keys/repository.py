@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.database import db_now
@@ -35,6 +36,13 @@ def owned_by(project_id: str | None) -> ColumnElement[bool]:
 def of_user(user_id: str) -> ColumnElement[bool]:
     """The condition of a user's keys."""
     return ApiKey.user_id == user_id
+
+
+def count_alive(session: Session, project_id: str, user_id: str, now: datetime) -> int:
+    """Count the user's keys in the project that are neither revoked nor expired."""
+    alive = ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now)
+    counted = select(func.count()).select_from(ApiKey)
+    return session.scalar(counted.where(ApiKey.user_id == user_id, ApiKey.project_id == project_id, *alive)) or 0
 
 
 def set_last_used(session: Session, key_id: str, address: str | None) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from service.database import ALPHABET, db_time, new_id
-from service.errors import HttpProblem, not_found
+from service.errors import HttpProblem, Quota, not_found
 from service.keys import repository
 from service.keys.tables import ApiKey
 from service.principal import Identity, Principal, ProjectAccess
@@ -23,6 +23,8 @@ from service.roles import ProjectRole, includes, lower_of
 from service.users import repository as users
 from service.users.service import role_in
 
+MAX_PERSONAL_KEYS = 50
+"""Keys that work, of one person in one project, if the person is no admin there."""
 FORM = re.compile(r"^tk_([0-9a-z]{8})_([0-9A-Za-z]{32,64})$")
 
 
@@ -135,6 +137,8 @@ def create(session: Session, who: Principal, key: ApiKey, max_days: int, expires
         hint = f"Keys end after {max_days} days at the latest (TRAINKIT_MAX_KEY_DAYS)."
         raise _bad_field(field, "bad_expiry", f"ends more than {max_days} days ahead", hint)
     key.project_id = who.project_id
+    if who.is_person and not _manages(who):
+        _check_count(session, who, now)
     return issue(session, key)
 
 
@@ -194,6 +198,20 @@ def revoke(session: Session, who: Principal, key_id: str) -> None:
     key = find(session, who, key_id)
     if key.revoked_at is None:
         key.revoked_at = db_time(session)
+
+
+def _check_count(session: Session, who: Principal, now: datetime) -> None:
+    """Raise a 409 problem for a person who has MAX_PERSONAL_KEYS: limits of a key would bound nobody otherwise.
+
+    The user is locked until the transaction ends: two requests at once do not pass the limit together.
+    """
+    assert who.user_id is not None
+    users.locked(session, who.user_id)
+    used = repository.count_alive(session, who.project_id, who.user_id, now)
+    if used >= MAX_PERSONAL_KEYS:
+        detail = f"You have {used} keys in this project, and may have {MAX_PERSONAL_KEYS}. Revoke some first."
+        quota = Quota("personal_keys", limit=MAX_PERSONAL_KEYS, used=used)
+        raise HttpProblem(409, "too_many_keys", detail, quota=quota)
 
 
 def _check_owner(session: Session, who: Principal, key: ApiKey) -> None:

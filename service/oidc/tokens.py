@@ -76,6 +76,8 @@ def verify(provider: Provider, token: str, audience: str, nonce: str | None = No
         claims = jwt.decode(token, key, registry=registry).claims
     except (JoseError, ValueError, TypeError, AttributeError):
         raise TokenRefused("its signature does not fit") from None
+    if "events" in claims:  # a logout token of a provider that does not say so in `typ`; or another security event
+        raise TokenRefused("it is a token of another kind")
     return _claims_of(_checked(claims, config.issuer, audience, nonce, config.client_id), config)
 
 

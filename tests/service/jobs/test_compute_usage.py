@@ -16,8 +16,10 @@ from tests.support.api import Served
 
 pytestmark = pytest.mark.postgresql
 
-GPU: dict[str, Any] = {"device": "cuda:0", "threads": 4}
-CPU: dict[str, Any] = {"device": "cpu", "threads": 3}
+CHOSEN: dict[str, Any] = {"precision": "float32", "versions": {}, "parameters": 1, "trainable": 1, "phases": []}
+CHOSEN |= dict.fromkeys(("compile", "channels_last", "deterministic", "batched", "resume_exact"), False)
+GPU: dict[str, Any] = {**CHOSEN, "device": "cuda:0", "threads": 4}
+CPU: dict[str, Any] = {**CHOSEN, "device": "cpu", "threads": 3}
 YEAR_END = datetime(2025, 12, 31, 23, 0, tzinfo=UTC)
 
 
@@ -59,6 +61,39 @@ def test_attempts_count_however_they_end(service: Served) -> None:
     assert hours_of_all_months(service, project) == pytest.approx((2.5, 3.0), abs=0.02)
     service.finish(begin(service, None, 5))
     assert hours_of_all_months(service, project) == pytest.approx((2.5, 3.0), abs=0.02), "no device was taken"
+
+
+def started_before(service: Served, claimed: ClaimedJob, hours: float) -> None:
+    """The present attempt began so many hours ago."""
+    begun = datetime.now(UTC) - timedelta(hours=hours)
+    with service.sessions.begin() as session:
+        of_attempt = Attempt.job_id == claimed.job_id, Attempt.fence == claimed.claim.fence
+        session.execute(update(Attempt).where(*of_attempt).values(started_at=begun))
+
+
+def test_a_pause_costs_nothing_and_a_retry_costs_again(service: Served) -> None:
+    """By hand: 2 h, a pause of any length, 1 h more, which ends; then a retry of 0.5 h that still runs: 3.5 GPU-hours."""
+    project, job = project_of(service), begin(service, GPU, 2)
+    assert service.client.post(f"/v1/jobs/{job.job_id}/pause").json()["state"] == "pausing"
+    with service.sessions.begin() as session:
+        attempts.hand_back(session, job.claim, "the client asked to pause")
+    assert hours_of_all_months(service, project) == pytest.approx((2, 0), abs=0.02)
+    usage = service.client.get(f"/v1/projects/{project}/usage").json()
+    assert usage["gpu_hours"]["used"] <= 2.02, "nothing runs while it is paused"
+    assert service.client.post(f"/v1/jobs/{job.job_id}/resume").status_code == 200
+    resumed = service.claim()
+    assert resumed.job_id == job.job_id
+    started_before(service, resumed, 1)
+    service.finish(resumed)
+    assert hours_of_all_months(service, project) == pytest.approx((3, 0), abs=0.02)
+    assert service.client.post(f"/v1/jobs/{job.job_id}/retry").status_code == 201
+    retried = service.claim()
+    with service.sessions.begin() as session:
+        attempts.note(session, retried.claim, runtime=GPU)
+    started_before(service, retried, 0.5)
+    assert hours_of_all_months(service, project) == pytest.approx((3, 0), abs=0.02)
+    service.finish(retried)
+    assert hours_of_all_months(service, project) == pytest.approx((3.5, 0), abs=0.02)
 
 
 def test_deleting_a_job_gives_nothing_back(service: Served) -> None:

@@ -28,6 +28,7 @@ from tests.support.sign_in import claims
 
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 MINUTE = 60
+LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
 
 def ask(service: Served, token: str, path: str = "/v1/me", **headers: str) -> Any:
@@ -118,6 +119,7 @@ def forged(provider: RunningProvider) -> dict[str, str]:
         "cut signature": signed[:-8],
         "no signature": f"{head}.{body}.",
         "a logout token": provider.sign(right, typ="logout+jwt"),
+        "a logout token without its type": provider.sign({**right, "events": {LOGOUT_EVENT: {}}}),
         "an unknown critical header": provider.sign(right, crit=["x"], x=1),
         "a wrong key id": jwt.encode({"alg": "RS256", "kid": "nobody's"}, right, attacker_key),
         "a key id of another type": f"{encoded({'alg': 'RS256', 'kid': 7})}.{body}.{signature}",

@@ -130,3 +130,18 @@ def test_who_was_in_a_group_loses_the_keys_with_the_next_token(service: Served, 
     assert key.get("/v1/jobs").status_code == 200
     with_key(service, provider.sign(claims(provider, sub="joe", iat=now - 10, groups=[]))).get("/v1/me")
     assert_problem(key.get("/v1/jobs"), 401, "key_invalid")
+
+
+def test_a_person_has_so_many_keys_and_no_more(
+    service: Served, provider: RunningProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests a minute are limited by key: without a limit of keys they would bound nobody."""
+    monkeypatch.setattr("service.keys.service.MAX_PERSONAL_KEYS", 2)
+    ada, bob = signed_in(service, provider, "ned", "ml-team"), signed_in(service, provider, "ora", "ml-team")
+    first, _ = created(ada), created(ada)
+    refused = assert_problem(ada.post("/v1/keys", json=NEW), 409, "too_many_keys")
+    assert refused["quota"] == {"name": "personal_keys", "limit": 2, "used": 2}
+    assert "may have 2" in refused["detail"]
+    created(bob)
+    assert ada.delete(f"/v1/keys/{first['id']}").status_code == 204
+    created(ada)
