@@ -22,7 +22,7 @@ pytestmark = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
 WEB = Path(__file__).parents[2] / "service" / "web"
 AXE = WEB / "node_modules/axe-core/axe.min.js"
 IRIS = WEB / "public/samples/iris.csv"
-PAGES = ("jobs", "experiments", "datasets", "models", "submit", "workers")
+PAGES = ("jobs", "experiments", "datasets", "models", "submit", "workers", "project")
 NOTE_VIOLATIONS = """
 window.violations = [];
 document.addEventListener('securitypolicyviolation', (event) => {
@@ -331,6 +331,32 @@ def test_the_keyboard_is_enough(browser: Browser, stack: Stack) -> None:
     dialog.wait_for(state="detached")
     assert page.evaluate("document.activeElement.textContent") == "Delete"
     seen.check()
+
+
+def test_form_and_text_of_a_spec_are_in_step(browser: Browser, stack: Stack) -> None:
+    seen = visit(browser, stack, "forms")
+    page = seen.page
+    with seen.client() as client:
+        ended(client, submit(client))
+        seen.go("submit?dataset=iris")
+        text = page.get_by_label("Spec (YAML or JSON)")
+        page.get_by_label("lr", exact=True).fill("0.02")
+        page.get_by_label("lr", exact=True).press("Tab")
+        assert "lr: 0.02" in text.input_value()
+        text.fill(text.input_value().replace("hidden: [64, 32]", "hidden: [7]"))
+        hidden = page.get_by_label("hidden", exact=True)
+        wait_for(lambda: hidden.input_value() == "7", seconds=30, what="the form to follow the text")
+        text.fill(text.input_value().replace("lr: 0.02", "lr: -1"))
+        page.get_by_text("/optimizer/lr", exact=True).wait_for()
+        assert page.get_by_role("button", name="Submit").is_disabled()
+        page.get_by_label("lr", exact=True).fill("0.03")
+        page.get_by_label("lr", exact=True).press("Tab")
+        page.get_by_text("The spec is valid.").wait_for()
+        page.get_by_role("button", name="Submit").click()
+        page.locator(".badge.state-succeeded").wait_for()
+        job = client.get(f"/v1/jobs/{page.url.rsplit('/', 1)[1]}").json()
+        assert (job["spec"]["optimizer"]["lr"], job["spec"]["model"]["hidden"]) == (0.03, [7])
+    assert all("422" in complaint for complaint in seen.complaints)
 
 
 def test_a_recommendation_is_submitted_and_keeps_its_parent(browser: Browser, stack: Stack) -> None:

@@ -12,6 +12,7 @@ import { ExperimentPage, ExperimentsPage } from "./pages/experiments";
 import { JobPage } from "./pages/job";
 import { JobsPage } from "./pages/jobs";
 import { ModelPage, ModelsPage } from "./pages/models";
+import { ProjectPage } from "./pages/project";
 import { SignIn } from "./pages/sign_in";
 import { SubmitPage } from "./pages/submit";
 import { WorkersPage } from "./pages/workers";
@@ -25,6 +26,7 @@ const PAGES: [string, string][] = [
   ["models", "Models"],
   ["submit", "Submit"],
   ["workers", "Workers"],
+  ["project", "Project"],
 ];
 const THEMES = ["system", "light", "dark"];
 
@@ -115,6 +117,7 @@ function View({ route, me }: { route: Route; me: Me }) {
   if (page === "models") return <ModelsPage />;
   if (page === "submit") return <SubmitPage route={route} mayWrite={mayWrite} />;
   if (page === "workers") return <WorkersPage />;
+  if (page === "project") return <ProjectPage me={me} />;
   return (
     <ProblemBox
       problem={{ title: "No such page", status: 404, code: "page", detail: `There is no page ${page}.`, errors: [] }}

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { axisOf } from "../src/components/parallel_coordinates";
 import { differences, merged } from "../src/components/spec_diff";
+import { changed, simpleForm, typed } from "../src/components/spec_form";
 import { bytes, duration, number, tick } from "../src/format";
 import { listQuery, sorted } from "../src/pages/jobs";
 import { differingFields, groupsOf } from "../src/pages/compare";
@@ -105,5 +106,24 @@ describe("axisOf", () => {
     const names = axisOf("kind", ["sgd", "adam", null]);
     expect([names.place("sgd"), names.place("adam"), names.place(null)]).toEqual([0, 1, null]);
     expect(axisOf("c", [7, 7]).place(7)).toBe(0.5);
+  });
+});
+
+describe("the form of a spec", () => {
+  it("reads what is typed as the schema says, and leaves mistakes to the service", () => {
+    expect(typed("0.01", { type: "number" })).toBe(0.01);
+    expect(typed("256, 128", { type: "array", items: { type: "integer" } })).toEqual([256, 128]);
+    expect(typed("true", { type: "boolean" })).toBe(true);
+    expect(typed(" ", { type: "number" })).toBeUndefined();
+    expect(typed("many", { type: "integer" })).toBe("many");
+    expect(typed("2", { enum: [1, 2] })).toBe(2);
+  });
+  it("takes out what is emptied, so that the default counts", () => {
+    expect(changed({ model: { kind: "mlp", dropout: 0.5 } }, "model", changed({ kind: "mlp", dropout: 0.5 }, "dropout", undefined))).toEqual({ model: { kind: "mlp" } });
+    expect(changed({ a: 1, train: { epochs: 2 } }, "train", {})).toEqual({ a: 1 });
+  });
+  it("offers fields for plain values alone", () => {
+    expect(simpleForm({ anyOf: [{ type: "null" }, { type: "integer" }] })?.type).toBe("integer");
+    expect(simpleForm({ type: "object", properties: {} })).toBeNull();
   });
 });

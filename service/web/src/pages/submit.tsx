@@ -5,10 +5,13 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { api, dataOf, getJob, type Schemas } from "../api/client";
 import { asProblem, type Problem } from "../api/problem";
 import { ProblemBox } from "../components/basics";
+import { type Catalog, type Spec, SpecForm } from "../components/spec_form";
 import { bytes, duration, number } from "../format";
+import { useLoaded } from "../hooks";
 import { address, go, type Route } from "../router";
 
 const CHECK_AFTER = 400;
+const FORM = { flowLevel: 1, lineWidth: 100 };
 type Validated = Pick<Schemas["ValidatedSpec"], "valid" | "warnings" | "estimate">;
 
 export function exampleSpec(dataset: string): Record<string, unknown> {
@@ -43,16 +46,19 @@ interface Props {
 export function SubmitPage({ route, mayWrite }: Props) {
   const job = route.query.get("job");
   const dataset = route.query.get("dataset") ?? "digits";
-  const [text, setText] = useState(() => (job ? "" : dump(exampleSpec(dataset), { flowLevel: 1 })));
+  const [text, setText] = useState(() => (job ? "" : dump(exampleSpec(dataset), FORM)));
   const [checked, setChecked] = useState<Validated | null>(null);
   const [problem, setProblem] = useState<Problem | null>(null);
   const [busy, setBusy] = useState(false);
   const key = useRef(crypto.randomUUID());
+  const catalog = useLoaded("catalog", async () => dataOf(await api.GET("/v1/catalog")) as unknown as Catalog);
+  const datasets = useLoaded("datasets", async () => dataOf(await api.GET("/v1/datasets", { params: { query: { state: ["ready"], limit: 200 } } })).data);
+  const { spec: readable } = parsedSpec(text);
 
   useEffect(() => {
     if (!job) return;
     getJob(job).then(
-      (found) => setText(dump(found.spec, { flowLevel: 2, lineWidth: 100 })),
+      (found) => setText(dump(found.spec, FORM)),
       (error: unknown) => setProblem(asProblem(error)),
     );
   }, [job]);
@@ -98,7 +104,15 @@ export function SubmitPage({ route, mayWrite }: Props) {
           Submit
         </button>
       </div>
-      <div class="split">
+      <div class="submit-parts">
+        {catalog.data && readable && (
+          <SpecForm
+            spec={readable}
+            catalog={catalog.data}
+            datasets={[...new Set((datasets.data ?? []).map((one) => one.name))]}
+            onChange={(spec: Spec) => setText(dump(spec, FORM))}
+          />
+        )}
         <label class="editor">
           <span>Spec (YAML or JSON)</span>
           <textarea spellcheck={false} rows={28} value={text} onInput={(event) => setText(event.currentTarget.value)} />
