@@ -23,7 +23,7 @@ Z = 1.96
 MATERIAL_SCORE = 0.01
 """A fault has an effect if it costs this much accuracy, recall or R^2, and more than noise."""
 MATERIAL_LOSS = 0.1
-"""... or, with an accuracy that cannot be told apart, this share of the loss."""
+"""... or, with an accuracy that cannot be told apart, this share of the loss, or a rise by this share of it."""
 WIDE_INTERVAL = 0.1
 """Half-width of the 95 % interval of an accuracy from which on a validation part says too little."""
 WIDE_LOSS = 0.5
@@ -63,8 +63,10 @@ def has_effect(code: Code, faulty: Trial, twin: Trial) -> tuple[bool, MeasuredEf
     effect = measured_effect(code, faulty, twin)
     if effect.outcome != "better":
         return False, effect
-    if effect.metric in ("loss", "val_loss"):
+    if effect.metric == "loss":
         return effect.gain >= MATERIAL_LOSS * abs(effect.before), effect
+    if effect.metric == "rise of val_loss":
+        return effect.gain >= MATERIAL_LOSS, effect
     if effect.metric == "half-width":
         return faulty_width(faulty.record) >= 1, effect
     return effect.gain >= MATERIAL_SCORE, effect
@@ -112,28 +114,33 @@ def _recall(before: Trial, after: Trial) -> MeasuredEffect:
 
 
 def _overfitting(before: Trial, after: Trial) -> MeasuredEffect:
-    """The kept weights' answers; where these cannot be told apart, the validation loss at the end, then theirs.
+    """The kept weights' answers; where these cannot be told apart, the rise of the validation loss, then their loss.
 
     The best weights are kept in any case, and only the curve shows then what more epochs do.
     """
     kept = quality(before, after)
     if kept.metric != "loss" and kept.outcome != "within_noise":
         return kept
-    (was, was_error), (now, now_error) = _last_loss(before.record), _last_loss(after.record)
+    (was, was_error), (now, now_error) = _rise(before.record), _rise(after.record)
     if _meaning(before.record) != _meaning(after.record) or not np.isfinite([was, now, was_error, now_error]).all():
         return kept
     gain, error = was - now, Z * float(np.hypot(was_error, now_error))
-    end = MeasuredEffect("val_loss", was, now, gain, gain - error, gain + error)
-    return kept if end.outcome == "within_noise" else end
+    rise = MeasuredEffect("rise of val_loss", was, now, gain, gain - error, gain + error)
+    return kept if rise.outcome == "within_noise" else rise
 
 
-def _last_loss(record: Record) -> tuple[float, float]:
-    """The last validation loss and its standard error; of a run that an early-stop rule has ended, those at its best."""
-    loss, error = record.get("val_loss").value, record.get("val_loss_se").value
-    if not len(loss) or len(error) != len(loss):
+def _rise(record: Record) -> tuple[float, float]:
+    """The validation loss at the end over its least value, as a share of it, with the logged standard error by pairs.
+
+    A run that an early-stop rule has ended did not go on rising: 0.
+    """
+    loss, error = record.get("val_loss").value, record.get("val_loss_rise_se").value
+    if record.stop_reason == "early_stop":
+        return 0.0, 0.0
+    if not len(loss) or not len(error):
         return float("nan"), float("nan")
-    place = int(loss.argmin()) if record.stop_reason == "early_stop" else -1
-    return float(loss[place]), float(error[place])
+    least = float(loss.min())
+    return (float(loss[-1]) - least) / least, float(error[-1]) / least
 
 
 def faulty_width(record: Record) -> float:

@@ -15,8 +15,8 @@ from benchmarks.diagnosis.datasets import PoolEntry
 from benchmarks.diagnosis.planted_data import CHANGES
 from trainkit.diagnose.verdicts import Code
 
-RECURRENT = ("lstm", "gru")
 SMALL = (200, 500)
+NO_PATIENCE = {"early_stop": [{"kind": "diverged"}]}
 
 
 def _anywhere(_entry: PoolEntry, _kind: str) -> bool:
@@ -51,13 +51,9 @@ def _pick(draft: Draft, choices: list[Any]) -> Any:
     return choices[draft.random.integers(len(choices))]
 
 
-def _no_patience(draft: Draft) -> dict[str, Any]:
-    return {"early_stop": [{"kind": "diverged"}]}
-
-
 def _fixed_epochs(draft: Draft) -> None:
     """Fixed epochs at a constant rate, as a run without patience has."""
-    draft.context({"schedule": {"kind": "constant"}, **_no_patience(draft)})
+    draft.context({"schedule": {"kind": "constant"}, **NO_PATIENCE})
 
 
 def _patient(draft: Draft) -> None:
@@ -77,19 +73,15 @@ def _overfitting(draft: Draft, s: int) -> Change:
         },
     }.get(draft.kind, {"hidden": (48, 64, 96, 128)[s]})
     count = min(300 if draft.kind == "mlp" else 80, round(draft.document["train"]["epochs"] * times))
-    patch = {"model": wide, "train": {"epochs": count}, "regularize": {"weight_decay": 0}, **_no_patience(draft)}
+    patch = {"model": wide, "train": {"epochs": count}, "regularize": {"weight_decay": 0}, **NO_PATIENCE}
     if s >= 2 and draft.document["optimizer"]["kind"] in ("sgd", "ema_momentum", "heavy_ball", "nesterov"):
         patch["optimizer"] = {"kind": "adam", "lr": 2e-3}
     return Change(f"{wide}, {count} epochs without patience, dropout and decay", patch)
 
 
 def _underfitting(draft: Draft, s: int) -> Change:
-    ways = (
-        ["narrow", "penalty"] if draft.kind in ("mlp", "cnn") else ["penalty"] if draft.kind == "linear" else ["narrow"]
-    )
-    if draft.kind == "mlp":
-        ways.append("dropout")
-    way = _pick(draft, ways)
+    ways = {"mlp": ["narrow", "penalty", "dropout"], "cnn": ["narrow", "penalty"], "linear": ["penalty"]}
+    way = _pick(draft, ways.get(draft.kind, ["narrow"]))
     if way == "dropout":
         share = (0.4, 0.7, 0.85, 0.95)[s]
         return Change(f"dropout {share}", {"model": {"dropout": share}})

@@ -144,25 +144,8 @@ def _sound_or_not(reference: Reference | None) -> Truth:
 def passive(case: Case, run: Trial, effective: Sequence[Code], recommend: bool) -> Opinion:
     """Return what the record alone says."""
     began = time.perf_counter()
-    found = diagnose(run.record)
-    seconds = time.perf_counter() - began
-    verdicts, suspects = found.verdicts, getattr(found, "suspects", ())
-    first = found.recommendations[0] if found.recommendations else None
-    effect = _effect_of(case, run, first.spec, effective) if first is not None and recommend else None
-    return Opinion(
-        [verdict.code for verdict in verdicts],
-        [verdict.confidence for verdict in verdicts],
-        [suspect.code for suspect in suspects],
-        None if first is None else dict(first.patch),
-        effect,
-        seconds,
-    )
-
-
-def _effect_of(case: Case, run: Trial, document: Mapping[str, Any], effective: Sequence[Code]) -> dict[str, Any]:
-    """Return what a recommended document does, in the measure of the first fault that matters."""
-    after = trial(case.recipe, document)
-    return measured_effect(effective[0], run, after).as_dict()
+    found = diagnose(run.record).as_dict()
+    return _opinion(case, run, found, effective, recommend, time.perf_counter() - began)
 
 
 def investigated(case: Case, run: Trial, effective: Sequence[Code], seconds: float, recommend: bool) -> Opinion:
@@ -172,18 +155,47 @@ def investigated(case: Case, run: Trial, effective: Sequence[Code], seconds: flo
     # By name: the diagnosis is tested without its experiments as well.
     budget = import_module("trainkit.diagnose.investigation").InvestigationBudget(seconds=seconds)
     investigate = import_module("trainkit.fit.investigate").investigate
-    findings = investigate(case.document, data, record=run.record, budget=budget).findings.as_dict()
+    options = {"record": run.record, "attainable": run.record.attainable, "budget": budget}
+    findings = investigate(case.document, data, **options).findings.as_dict()
     taken = time.perf_counter() - began
-    verdicts = findings["verdicts"] or [verdict.as_dict() for verdict in diagnose(run.record).verdicts]
-    first = findings["recommendations"][0] if findings["recommendations"] else None
-    effect = (
-        _effect_of(case, run, merge_patch(case.document, first["patch"]), effective) if first and recommend else None
-    )
+    return _opinion(case, run, combined(diagnose(run.record).as_dict(), findings), effective, recommend, taken)
+
+
+def combined(found: Mapping[str, Any], findings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a diagnosis as the service shows it after an investigation: what was measured before what the record says.
+
+    A verdict of the record gives way to a measured one of its code, and to any where it is quiet; one that the runs
+    contradict is left out. What was tried is recommended only where it helped.
+    """
+    measured, harmful = findings["verdicts"], [one["patch"] for one in findings["harmful"]]
+    dropped = {one["code"] for one in measured} | {*findings["refuted"]} | ({*QUIET} if measured else set())
+    verdicts = [*measured, *(one for one in found["verdicts"] if one["code"] not in dropped)]
+    shown = {one["code"] for one in verdicts}
+    others = [one for one in found["recommendations"] if one["code"] in shown and one["patch"] not in harmful]
+    recommendations = [*findings["recommendations"], *others]
+    return {"verdicts": verdicts, "recommendations": recommendations, "suspects": findings["suspects"]}
+
+
+def _opinion(
+    case: Case, run: Trial, found: Mapping[str, Any], effective: Sequence[Code], recommend: bool, seconds: float
+) -> Opinion:
+    """Return a diagnosis in short, with the effect of its first recommendation."""
+    if not found["verdicts"]:
+        raise RuntimeError(f"the diagnosis of case {case.name} has no verdict")
+    first = found["recommendations"][0] if found["recommendations"] else None
+    effect = _effect_of(case, run, first, effective) if first is not None and recommend else None
     return Opinion(
-        [verdict["code"] for verdict in verdicts],
-        [verdict["confidence"] for verdict in verdicts],
-        [suspect["code"] for suspect in findings["suspects"]],
-        None if first is None else first["patch"],
+        [verdict["code"] for verdict in found["verdicts"]],
+        [verdict["confidence"] for verdict in found["verdicts"]],
+        [suspect["code"] for suspect in found.get("suspects", ())],
+        None if first is None else dict(first["patch"]),
         effect,
-        taken,
+        seconds,
     )
+
+
+def _effect_of(case: Case, run: Trial, first: Mapping[str, Any], effective: Sequence[Code]) -> dict[str, Any]:
+    """Return what a recommendation does, in the measure of the fault that it is for, else of the first that matters."""
+    after = trial(case.recipe, merge_patch(case.document, first["patch"]))
+    code = first["code"] if first.get("code") in effective else effective[0]
+    return measured_effect(code, run, after).as_dict()

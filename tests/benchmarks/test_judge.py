@@ -14,7 +14,7 @@ from benchmarks.diagnosis.baselines import BASELINES
 from benchmarks.diagnosis.command import main, seeds
 from benchmarks.diagnosis.effects import MeasuredEffect, has_effect, measured_effect, paired
 from benchmarks.diagnosis.generator import planted_case
-from benchmarks.diagnosis.judge import Opinion, Result, answer, judge_case, wrong_and_sure
+from benchmarks.diagnosis.judge import Opinion, Result, answer, combined, judge_case, wrong_and_sure
 from benchmarks.diagnosis.report import report, share
 from benchmarks.diagnosis.trial import Aside, Trial, trial
 from tests.support.diagnosis_records import record
@@ -71,11 +71,15 @@ def test_a_rare_class_counts_as_much_as_the_others() -> None:
     assert effect.gain == pytest.approx(1 / 3)
 
 
-def test_overfitting_shows_in_the_last_loss_where_the_kept_weights_are_as_good() -> None:
+def test_overfitting_shows_in_the_rise_of_the_loss_where_the_kept_weights_are_as_good() -> None:
     answers = np.r_[np.ones(900), np.zeros(100)]
     rising = np.r_[np.linspace(1, 0.4, 5), np.linspace(0.5, 1.2, 5)]
-    effect = measured_effect("overfitting", run_of(answers, val_loss=rising), run_of(answers))
-    assert (effect.metric, effect.before, effect.outcome) == ("val_loss", 1.2, "better")
+    error = np.full(EPOCHS, 0.05)
+    faulty, twin = run_of(answers, val_loss=rising, val_loss_rise_se=error), run_of(answers, val_loss_rise_se=error)
+    effect = measured_effect("overfitting", faulty, twin)
+    assert (effect.metric, effect.before, effect.after) == ("rise of val_loss", pytest.approx(2.0), 0.0)
+    assert has_effect("overfitting", faulty, twin)[0]
+    assert not has_effect("overfitting", twin, faulty)[0]
 
 
 def result_of(truth: str, effective: list[str], *opinion: Any) -> Result:
@@ -105,6 +109,33 @@ EFFECT = MeasuredEffect("accuracy", 0.5, 0.9, 0.4, 0.3, 0.5)
 def test_answers(opinion: Any, expected: str) -> None:
     result = result_of("faulty", ["overfitting"], *opinion)
     assert answer(result, result.opinions["passive"]) == expected
+
+
+def test_what_was_measured_stands_before_what_the_record_says() -> None:
+    def verdicts(*codes: str) -> list[dict[str, Any]]:
+        return [{"code": code, "confidence": 0.6} for code in codes]
+
+    recommendations = [{"code": code, "patch": {code: 1}} for code in ("label_noise", "leakage", "wrong_loss")]
+    found = {"verdicts": verdicts("label_noise", "leakage", "wrong_loss"), "recommendations": recommendations}
+    measured = {"patch": {"model": 1}}
+    nothing: dict[str, Any] = {"verdicts": [], "recommendations": [], "harmful": [], "refuted": [], "suspects": []}
+    both = combined(
+        found,
+        {
+            **nothing,
+            "verdicts": verdicts("overfitting", "label_noise"),
+            "recommendations": [measured],
+            "harmful": [{"patch": {"label_noise": 1}}],
+            "refuted": ["leakage"],
+        },
+    )
+    assert [one["code"] for one in both["verdicts"]] == ["overfitting", "label_noise", "wrong_loss"]
+    assert both["recommendations"] == [measured, recommendations[2]]
+    quiet = {"verdicts": verdicts("inconclusive"), "recommendations": []}
+    assert combined(quiet, nothing)["verdicts"] == quiet["verdicts"]
+    assert [one["code"] for one in combined(quiet, {**nothing, "verdicts": verdicts("dead_units")})["verdicts"]] == [
+        "dead_units"
+    ]
 
 
 @pytest.mark.parametrize(
