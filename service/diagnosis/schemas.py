@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import WithJsonSchema
 
-from service.response_model import JsonObject, ResponseModel, SpecDocument
+from service.response_model import JsonObject, ResponseModel, SpecDocument, StoredDocument
 from trainkit.diagnose.causes import CODES
 
 VerdictCode = Annotated[str, WithJsonSchema({"type": "string", "enum": list(CODES)})]
@@ -28,13 +28,13 @@ class VerdictOut(ResponseModel):
     """Where the evidence is drawn (PNG)."""
 
 
-class Expected(ResponseModel):
+class Expected(StoredDocument):
     """What should come of it."""
 
-    metric: str
-    direction: str
-    size: str
-    source: str
+    metric: str = ""
+    direction: str = ""
+    size: str = ""
+    source: str = ""
 
 
 class RecommendedSpecOut(ResponseModel):
