@@ -238,5 +238,5 @@ def projected(x: Tensor, held_x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     x, held_x = (x - mean) / std, (held_x - mean) / std
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _, _, directions = torch.svd_lowrank(x, q=min(COMPONENTS, *x.shape), niter=2)
+        _, _, directions = torch.svd_lowrank(x, q=max(1, min(COMPONENTS, len(x) // 2, x.shape[1])), niter=2)
     return x @ directions, held_x @ directions
