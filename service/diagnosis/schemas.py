@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import WithJsonSchema
 
-from service.response_model import JsonObject, ResponseModel, SpecDocument, StoredDocument
+from service.response_model import JsonObject, ResponseModel, SpecDocument
 from trainkit.diagnose.causes import CODES
 
 VerdictCode = Annotated[str, WithJsonSchema({"type": "string", "enum": list(CODES)})]
@@ -28,13 +28,13 @@ class VerdictOut(ResponseModel):
     """Where the evidence is drawn (PNG)."""
 
 
-class Expected(StoredDocument):
+class Expected(ResponseModel):
     """What should come of it."""
 
-    metric: str = ""
-    direction: str = ""
-    size: str = ""
-    source: str = ""
+    metric: str
+    direction: str
+    size: str
+    source: str
 
 
 class RecommendedSpecOut(ResponseModel):
@@ -48,9 +48,23 @@ class RecommendedSpecOut(ResponseModel):
     """The verdict that it answers."""
 
 
+class SuspectOut(ResponseModel):
+    """A cause that is possible and that the record does not show."""
+
+    code: VerdictCode
+    suspicion: float
+    """Between 0 and 1: how much it is worth an experiment."""
+    why: str
+    settled_by: list[str]
+    """Names of the controlled changes whose runs would tell."""
+
+
 class DiagnosisOut(ResponseModel):
-    """Verdicts, the main one first: `healthy` when nothing is wrong. `final` when the job has ended."""
+    """Verdicts, the main one first: `healthy` when nothing is wrong and the run could have shown it, `inconclusive` when
+    the record does not tell. `final` when the job has ended."""
 
     final: bool
     verdicts: list[VerdictOut]
+    suspects: list[SuspectOut]
+    """The likeliest first."""
     recommendations: list[RecommendedSpecOut]

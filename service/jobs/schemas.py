@@ -24,7 +24,6 @@ from service.response_model import (
     ResponseModel,
     RuleDocument,
     SpecDocument,
-    StoredDocument,
 )
 from service.timestamps import Timestamp, rfc3339
 from service.workers.names import worker_alias
@@ -46,13 +45,13 @@ class DatasetName(ResponseModel):
     version: int
 
 
-class ErrorCode(StoredDocument):
+class ErrorCode(ResponseModel):
     """Why the job failed; the job itself has the whole error."""
 
-    code: str = "internal_error"
+    code: str
 
 
-class Percent(StoredDocument):
+class Percent(ResponseModel):
     """How far a job is."""
 
     percent: float | None = None
@@ -88,78 +87,74 @@ class JobMetrics(ResponseModel):
     best: MetricValues
 
 
-class ProgressOut(StoredDocument):
+class ProgressOut(ResponseModel):
     """How far training has come; told at most once a second."""
 
-    epoch: int = 0
-    epochs: int = 0
-    step: int = 0
-    steps: int = 0
-    percent: float = 0.0
-    eta_seconds: float | None = None
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    percent: float
+    eta_seconds: float | None
     """Null until the first step of an attempt."""
-    samples_per_second: float = 0.0
+    samples_per_second: float
 
 
-class TrainedPhaseOut(StoredDocument):
+class TrainedPhaseOut(ResponseModel):
     """A phase of training, and what is trained in it."""
 
-    first_epoch: int = 0
-    last_epoch: int = 0
-    trainable: int = 0
+    first_epoch: int
+    last_epoch: int
+    trainable: int
     """Parameters that are trained."""
-    blocks: list[str] = []
+    blocks: list[str]
 
 
-class RuntimeOut(StoredDocument):
-    """What `auto` became: chosen once, and the same for every later attempt.
+class RuntimeOut(ResponseModel):
+    """What `auto` became: chosen once, and the same for every later attempt."""
 
-    Of a job of an earlier version, an empty text or 0 stands for what was not recorded then.
-    """
-
-    device: str = ""
-    threads: int = 0
-    precision: str = ""
-    compile: bool = False
-    channels_last: bool = False
-    deterministic: bool = False
-    versions: dict[str, str] = {}
+    device: str
+    threads: int
+    precision: str
+    compile: bool
+    channels_last: bool
+    deterministic: bool
+    versions: dict[str, str]
     """Of what decides the bits beside spec and seed."""
-    batched: bool = False
+    batched: bool
     """Whether it was trained with other trials as one model."""
-    parameters: int = 0
-    trainable: int = 0
-    phases: list[TrainedPhaseOut] = []
-    resume_exact: bool = False
+    parameters: int
+    trainable: int
+    phases: list[TrainedPhaseOut]
+    resume_exact: bool
     """Whether a resumed run gives the same bits as an uninterrupted one."""
 
 
-class ParentOut(StoredDocument):
+class ParentOut(ResponseModel):
     """The job that this one comes from."""
 
-    job: str = ""
-    relation: Relation = "fork"
-    step: int | None = None
+    job: str
+    relation: Relation
+    step: int | None
     """The step of the checkpoint that it began at; null when it began anew."""
 
 
-class ResultOut(StoredDocument):
+class ResultOut(ResponseModel):
     """What the job came to."""
 
-    model: str | None = None
+    model: str | None
     """Null for a baseline, which keeps none."""
-    best_epoch: int | None = None
-    stopped_epoch: int = 0
-    test: MetricValues = {}
+    best_epoch: int | None
+    stopped_epoch: int
+    test: MetricValues
     """Metrics of the test part; empty without one."""
 
 
-class PurgeOut(StoredDocument):
+class PurgeOut(ResponseModel):
     """When retention took a part of the job, and why."""
 
-    at: Timestamp | None = None
-    """Null where an earlier version has not recorded it."""
-    reason: str = "retention"
+    at: Timestamp
+    reason: str
 
 
 class JobOut(ResponseModel):
@@ -392,12 +387,10 @@ class CheckpointOut(ResponseModel):
     created_at: Timestamp
 
 
-class EvaluationOut(EvaluationBase, StoredDocument):
+class EvaluationOut(EvaluationBase):
     """Metrics of the test part; else of the validation part, else of the training part."""
 
-    samples: int = 0
-    metrics: MetricValues = {}
-    split: str = "test"
+    split: str
     parts: dict[str, MetricValues] = {}
     """Of each held-out part."""
     attainable: AttainableOut | None = None

@@ -231,8 +231,7 @@ def delivery_detail(row: WebhookDelivery, attempts: list[WebhookAttempt]) -> Del
         )
         for attempt in attempts
     ]
-    payload = {"type": row.type, "timestamp": row.created_at, "data": {}, **json.loads(row.body)}
-    return DeliveryDetail.model_validate({**_progress(row), "payload": payload, "history": history})
+    return DeliveryDetail.model_validate({**_progress(row), "payload": json.loads(row.body), "history": history})
 
 
 def _progress(row: WebhookDelivery) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.verdicts import EXPLAINS_FROM_CONFIDENCE
 
@@ -13,6 +15,10 @@ SHRUNK_WEIGHTS = 0.5
 """Last over first norm of all weights; without penalties training lets the norm grow."""
 TOO_DEEP = 20
 """Number of layers without skip connections from which on more layers train worse (He et al. 2016: 20 against 56)."""
+LARGE_GAIN = 10.0
+"""Growth of the signal by the initial weights, relative to He's, that explains a loss that is not finite."""
+KERNEL_AREA = 9
+"""Inputs of a unit of a convolution for each channel: kernels are usually 3 x 3."""
 USUAL_INITS = ("he_normal", "he_uniform", "xavier_normal", "xavier_uniform", "orthogonal")
 
 
@@ -91,3 +97,31 @@ def limit_symptom_confidence(record: Record, confidence: float) -> float:
         if too_deep(record) or dropout_dominates(record)
         else confidence
     )
+
+
+def init_gain(record: Record) -> float | None:
+    """Return the product over the weight layers of an mlp or cnn of s sqrt(n / 2), s the deviation of initial weights.
+
+    n is the number of inputs of a unit. He's init has 1: by this factor the signal grows from the input to the output of
+    relu layers. None for other models, and for inits that follow the shape of a layer.
+    """
+    model, init = record.spec.model, getattr(record.spec.model, "init", None)
+    if init is None or record.resolved is None or init.kind not in ("normal", "uniform"):
+        return None
+    if model.kind == "mlp":
+        inputs = [record.resolved.sample.size, *model.hidden]
+    elif model.kind == "cnn":
+        channels = (record.resolved.sample.shape[0], *model.channels)
+        inputs = [KERNEL_AREA * width for width in channels]
+    else:
+        return None
+    root_mean_square = (
+        init.std if init.kind == "normal" else math.sqrt((init.low**2 + init.low * init.high + init.high**2) / 3)
+    )
+    return math.prod(root_mean_square * math.sqrt(n / 2) for n in inputs)
+
+
+def has_unusual_init(record: Record) -> bool:
+    """Return whether the initial weights do not follow He, Xavier or an orthogonal matrix."""
+    init = getattr(record.spec.model, "init", None)
+    return init is not None and init.kind not in USUAL_INITS

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.spec_changes import Change, Patch
+from trainkit.diagnose.trends import MIN_EVALUATIONS
 from trainkit.diagnose.verdicts import Code, Verdict
 
 
@@ -30,9 +31,9 @@ def no_interventions(record: Record) -> Iterable[Intervention]:
     return ()
 
 
-def has_been_evaluated(record: Record) -> bool:
-    """Return whether the run has been evaluated at least once."""
-    return len(record.get("train_loss")) > 0
+def is_trained(record: Record) -> bool:
+    """Return whether the record has the evaluations of a trend."""
+    return len(record.get("train_loss")) >= MIN_EVALUATIONS
 
 
 def no_suspicion(record: Record) -> float:
@@ -47,8 +48,12 @@ class Cause:
     evidence: the verdict where the record shows an effect of the cause; an unusual setting alone is none.
     recommendations: changes of the spec against it, the most promising first; they are checked before they are shown.
     explains: codes of the verdicts that it may produce as symptoms; these are listed after it.
+    imitates: codes whose evidence it produces as well: where it is suspected, the record cannot tell it from them.
     observable: whether this record could have shown it.
-    suspicion: from 0 to 1, how much it is worth an experiment although the record does not show it.
+    suspicion: from 0 to 1, how plausible it is where the record does not show it: by the spec, and by weak signs.
+    words: what it would mean, for a suspect whose record shows nothing of it.
+    lowers_skill: whether its effect is a validation metric below what is attainable. Where the run is known not to be
+    short of that, its evidence and its suspicion weigh less: what looks unusual did no harm.
     interventions: the controlled changes that settle it.
     needs_training_curve: False for causes in the data, which models of scikit-learn may have too.
     """
@@ -57,7 +62,10 @@ class Cause:
     evidence: Callable[[Record], Verdict | None]
     recommendations: Callable[[Record], Iterable[Change]]
     explains: frozenset[Code] = frozenset()
-    observable: Callable[[Record], bool] = has_been_evaluated
+    imitates: frozenset[Code] = frozenset()
+    observable: Callable[[Record], bool] = is_trained
     suspicion: Callable[[Record], float] = no_suspicion
     interventions: Callable[[Record], Iterable[Intervention]] = no_interventions
+    words: str = ""
+    lowers_skill: bool = True
     needs_training_curve: bool = True

@@ -1,4 +1,4 @@
-"""The diagnosis of a run: the evidence of every cause in its record, the verdicts ordered, and recommendations."""
+"""The diagnosis of a run: the evidence of every cause in its record, what remains suspected, and recommendations."""
 
 from __future__ import annotations
 
@@ -10,40 +10,66 @@ import numpy as np
 
 from trainkit.diagnose.cause import Cause
 from trainkit.diagnose.causes import CAUSES, CODES, EXPLAINS
+from trainkit.diagnose.performance import Performance, performance
+from trainkit.diagnose.rates import not_finite
 from trainkit.diagnose.recommendations import RecommendedSpec, recommend
 from trainkit.diagnose.record import Record
-from trainkit.diagnose.verdicts import EXPLAINS_FROM_CONFIDENCE, Code, Verdict
+from trainkit.diagnose.trends import MIN_EVALUATIONS
+from trainkit.diagnose.verdicts import EXPLAINS_FROM_CONFIDENCE, Code, Suspect, Verdict
 from trainkit.spec.models import is_sklearn_model
 
-RULESET_VERSION = 4
+RULESET_VERSION = 5
 """Increment when a rule, a threshold or a recommendation changes: it is part of the ETag of a diagnosis."""
-HEALTHY_AFTER_EVALUATIONS = 10
-"""Number of evaluations from which on `healthy` has its full confidence."""
+SURE = 0.5
+"""Least confidence of a verdict; weaker evidence makes a suspect."""
+LEAST_SUSPICION = 0.1
+"""Least suspicion of a suspect that is listed."""
+DOUBTFUL = 0.3
+"""Suspicion from which on a run is not called healthy."""
+IMITATION = 0.4
+"""Suspicion of a cause from which on what it imitates is in doubt."""
+MAX_SUSPECTS = 8
+HARM = {"short": 1.0, "unknown": 0.8, "unclear": 0.5, "close": 0.1}
+"""How likely something is wrong with a run by its attainment: factor for the suspicion of causes that lower the skill."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Verdicts, the main one first, and recommended specs. `final` once the run has ended."""
+    """Verdicts, the main one first, suspects, the likeliest first, and recommended specs. `final` once the run has ended."""
 
     final: bool
     verdicts: list[Verdict]
     recommendations: list[RecommendedSpec]
+    suspects: list[Suspect]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data; floats may be NaN or infinite."""
         return {
             "final": self.final,
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
+            "suspects": [suspect.as_dict() for suspect in self.suspects],
             "recommendations": [spec.as_dict() for spec in self.recommendations],
         }
 
 
 def diagnose(record: Record) -> Diagnosis:
-    """Look for the evidence of every cause in the record of a run; `healthy` is the only verdict where there is none."""
+    """Look for the evidence of every cause in the record of a run.
+
+    Evidence with a confidence of 0.5 or more is a verdict. Without one the run is `healthy` if it has been evaluated
+    often enough, comes close to what is attainable, and nothing is suspected; else it is `inconclusive`.
+    """
     with np.errstate(all="ignore"):  # a diverged run's numbers overflow, and comparisons with them come out right
-        found = [verdict for cause in possible_causes(record) if (verdict := cause.evidence(record)) is not None]
-    verdicts = order_by_cause(found) or [healthy(record)]
-    return Diagnosis(record.final, verdicts, recommend(record, verdicts))
+        reached = performance(record)
+        found, suspects = _evidence(record, reached)
+        found, suspects = _with_doubts(record, found, suspects)
+        verdicts = order_by_cause(found)
+        if not verdicts:
+            verdicts = [_without_evidence(record, reached, suspects)]
+        if verdicts[0].code == "inconclusive":
+            candidates: list[Verdict] = [Verdict(one.code, one.suspicion, None, one.why) for one in suspects]
+        else:
+            candidates = verdicts
+        return Diagnosis(record.final, verdicts, recommend(record, candidates), suspects)
 
 
 def possible_causes(record: Record) -> list[Cause]:
@@ -72,27 +98,101 @@ def order_by_cause(found: Sequence[Verdict]) -> list[Verdict]:
     return sorted(annotated, key=lambda v: (depth(v.code), -v.confidence, CODES.index(v.code)))
 
 
-def healthy(record: Record) -> Verdict:
-    """Return the verdict `healthy` with confidence min(1, evaluations / 10) x (0.5 + skill / 2)."""
+def _evidence(record: Record, reached: Performance | None) -> tuple[list[Verdict], list[Suspect]]:
+    """Return the verdicts with a confidence of 0.5 or more, and the suspects that none of them explains."""
+    attainment = "unknown" if reached is None else reached.attainment
+    compared = reached is not None and reached.attainable is not None and not_finite(record) is None
+    few = len(record.get("train_loss")) < MIN_EVALUATIONS
+    young = few and not record.final
+    verdicts: list[Verdict] = []
+    suspected: list[tuple[float, Cause, str]] = []
+    for cause in possible_causes(record):
+        seen = cause.evidence(record)
+        harm = 1.0 if not cause.lowers_skill else max(HARM[attainment], HARM["unclear"] if few else 0.0)
+        harmless = cause.lowers_skill and compared and attainment in ("close", "unclear")
+        if seen is not None and seen.confidence >= SURE and not harmless:
+            verdicts.append(seen)
+            continue
+        suspicion = 0.0 if young else harm * cause.suspicion(record)
+        if seen is not None:
+            suspicion = max(suspicion, harm * seen.confidence)
+        if suspicion >= LEAST_SUSPICION:
+            suspected.append((round(suspicion, 3), cause, seen.message if seen is not None else cause.words))
+    explained = {code for verdict in verdicts for code in (verdict.code, *EXPLAINS.get(verdict.code, ()))}
+    suspects = [
+        Suspect(cause.code, suspicion, why, _settled_by(record, cause))
+        for suspicion, cause, why in sorted(suspected, key=lambda one: -one[0])
+        if cause.code not in explained
+    ]
+    return verdicts, suspects[:MAX_SUSPECTS]
+
+
+def _settled_by(record: Record, cause: Cause) -> list[str]:
+    return list(dict.fromkeys(one.name for one in cause.interventions(record)))
+
+
+def _with_doubts(record: Record, found: list[Verdict], suspects: list[Suspect]) -> tuple[list[Verdict], list[Suspect]]:
+    """Turn the only verdict into a suspect where another suspect imitates it.
+
+    A validation loss that rises, for example, shows overfitting, unless the labels are wrong: then that is the cause.
+    """
+    if len(found) != 1 or not any(
+        one.suspicion >= IMITATION and found[0].code in CAUSES[one.code].imitates for one in suspects
+    ):
+        return found, suspects
+    moved = Suspect(found[0].code, found[0].confidence, found[0].message, _settled_by(record, CAUSES[found[0].code]))
+    return [], [moved, *suspects][:MAX_SUSPECTS]
+
+
+def _without_evidence(record: Record, reached: Performance | None, suspects: Sequence[Suspect]) -> Verdict:
+    """Return `healthy` where the run could have shown a fault and is as good as it can be, else `inconclusive`."""
     train, val = record.get("train_loss"), record.get("val_loss")
-    skill = min(1.0, max(0.0, record.final_skill or 0.0))
-    confidence = min(1.0, len(train) / HEALTHY_AFTER_EVALUATIONS) * (0.5 + skill / 2)
-    message = (
-        f"No problem was found in {len(train)} evaluations. The model removes {skill:.0%} of the loss of a constant "
-        "prediction."
-        if len(train)
-        else "Nothing has been measured yet. The spec and the dataset show no problem."
-    )
-    if is_sklearn_model(record.spec.model):
-        message += f" scikit-learn fits {record.spec.model.kind}, so only the rules about the data were applied."
+    by_sklearn = is_sklearn_model(record.spec.model)
+    enough = by_sklearn or len(train) >= MIN_EVALUATIONS
+    doubted = max((one.suspicion for one in suspects), default=0.0)
+    attainment = "unknown" if reached is None else reached.attainment
+    healthy = enough and attainment == "close" and doubted < DOUBTFUL
     evidence = {
         "evaluations": len(train),
+        "performance": None if reached is None else reached.as_dict(),
         "skill": record.final_skill,
         "baseline_loss": record.baseline,
         "last_train_loss": float(train.value[-1]) if len(train) else None,
         "best_val_loss": float(val.value.min()) if len(val) else None,
-        "rules_asked": [cause.code for cause in possible_causes(record)],
+        "looked_for": [cause.code for cause in possible_causes(record)],
+        "could_not_be_seen": [cause.code for cause in possible_causes(record) if not cause.observable(record)],
         "explained_by": [],
         "series": ["train_loss", "val_loss"],
     }
-    return Verdict("healthy", round(confidence, 3), int(train.epoch[0]) if len(train) else None, message, evidence)
+    since = int(train.epoch[0]) if len(train) else None
+    parts = [_standing_text(reached)] if reached is not None else []
+    if healthy:
+        parts.insert(0, "No problem was found.")
+        if by_sklearn:
+            parts.append(f"scikit-learn fits {record.spec.model.kind}, so only faults of the data were looked for.")
+        return Verdict("healthy", round(1 - doubted, 3), since, " ".join(parts), evidence)
+    if not len(train) and reached is None:
+        message = "Nothing has been measured yet. The spec and the dataset show no problem."
+        return Verdict("inconclusive", 0.0, since, message, evidence)
+    parts.insert(0, "The record does not tell whether something is wrong.")
+    if not enough:
+        parts.append(f"{len(train)} evaluations are too few to tell; {MIN_EVALUATIONS} are needed.")
+    if suspects:
+        parts.append(f"Suspected: {', '.join(one.code for one in suspects[:3])}.")
+    names = list(dict.fromkeys(name for one in suspects[:3] for name in one.settled_by))
+    if names:
+        parts.append(f"Short runs would tell: {', '.join(names[:5])}.")
+    return Verdict("inconclusive", round(doubted, 3), since, " ".join(parts), evidence)
+
+
+def _standing_text(reached: Performance) -> str:
+    """Return a sentence about the metric of the run against what is attainable."""
+    size = f"{reached.samples} validation samples" if reached.samples != 1 else "1 validation sample"
+    text = f"{reached.metric} is {reached.value:.3g} on {size} (95 % interval {reached.low:.3g} to {reached.high:.3g})"
+    reference = reached.attainable
+    if reference is None:
+        rest = (
+            "far above chance," if reached.attainment == "close" else "and what is attainable is not known; chance is"
+        )
+        return f"{text}, {rest} {reached.chance:.3g}."
+    return f"{text}; {reference.reference} reaches {reference.value:.3g} ({reference.low:.3g} to {reference.high:.3g})."

@@ -69,3 +69,13 @@ def idle_units(record: Record, code: str, name: str, description: str) -> Verdic
             "series": [f"train_{name}", *(f"layers_{name}.{path}" for path in layers)],
         },
     )
+
+
+def idle_suspicion(record: Record, name: str) -> float:
+    """Return 0.5 where a quarter of all units that can be idle are, or half of those of one layer; else 0."""
+    total = record.get(f"train_{name}")
+    layers = [float(np.median(one.value[-3:])) for one in record.layers(name).values() if len(one)]
+    if not len(total):
+        return 0.0
+    idle = float(np.median(total.value[-3:])) >= IDLE_SHARE / 2 or max(layers, default=0.0) >= IDLE_SHARE
+    return 0.5 if idle else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trainkit.diagnose.capacity import dropout_dominates, too_deep
+from trainkit.diagnose.performance import attainment
 from trainkit.diagnose.record import LOW_SKILL, NO_SKILL, Record
 from trainkit.diagnose.trends import MIN_EVALUATIONS
 
@@ -40,12 +41,14 @@ def is_plateau(record: Record) -> bool:
 def lost_in_depth(record: Record) -> bool:
     """Return whether an ended run of 20 or more plain layers learnt next to nothing.
 
-    One of: no finite loss; a skill below 0.5 (0.75 on a plateau); a skill below 0.1 for half of the evaluations.
+    One of: no finite loss; a skill below 0.5 (0.75 on a plateau, or where a reference model attains more); a skill below
+    0.1 for half of the evaluations.
     """
     if not (too_deep(record) and record.final):
         return False
     learnt, skill = record.final_skill, record.skill("train")
-    limit = DEEP_PLATEAU_SKILL if is_plateau(record) else LOW_SKILL
+    short = record.attainable is not None and attainment(record) == "short"
+    limit = DEEP_PLATEAU_SKILL if short or is_plateau(record) else LOW_SKILL
     late = len(skill) >= MIN_EVALUATIONS and float(np.median(skill)) < NO_SKILL
     return learnt is None or learnt < limit or late
 

@@ -80,3 +80,11 @@ def trend(values: Floats) -> float:
         return 0.0
     balance = float(np.sign(values[None, :] - values[:, None])[np.triu_indices(n, 1)].sum())
     return (balance - math.copysign(1.0, balance)) / math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+
+
+def generalisation_gap(record: Record) -> float | None:
+    """Return (validation loss - training loss) / baseline at the end, medians of 3; None where one was not logged."""
+    train, val, scale = record.get("train_loss").value, record.get("val_loss").value, record.scale
+    if not len(train) or not len(val) or not scale:
+        return None
+    return float(np.median(val[-3:]) - np.median(train[-3:])) / scale

@@ -1,4 +1,4 @@
-"""Verdicts, and the groups of symptoms that causes explain."""
+"""Verdicts, suspects, and the groups of symptoms that causes explain."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 Code = str
-"""`healthy`, or the code of a cause: the name of its module in `trainkit.diagnose.causes`."""
+"""`healthy`, `inconclusive`, or the code of a cause: the name of its module in `trainkit.diagnose.causes`."""
 LOW_LEARNING: frozenset[Code] = frozenset(
     {"learning_rate_too_low", "optimization_failure", "underfitting_model_bias", "stopped_too_early", "class_imbalance"}
 )
@@ -26,6 +26,23 @@ class Verdict:
     since_epoch: int | None
     message: str
     evidence: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A cause that is possible and that the record does not show.
+
+    `suspicion` is between 0 and 1; `settled_by` names the interventions whose runs would tell.
+    """
+
+    code: Code
+    suspicion: float
+    why: str
+    settled_by: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""

@@ -33,7 +33,8 @@ def test_live_and_final(service: Served) -> None:
     claimed = service.claim()
     log(service, claimed, VAL[:4])
     early = ask(service, job)
-    assert (early.json()["final"], early.json()["verdicts"][0]["code"]) == (False, "healthy")
+    assert (early.json()["final"], early.json()["verdicts"][0]["code"]) == (False, "inconclusive")
+    assert set(early.json()["suspects"][0]) == {"code", "suspicion", "why", "settled_by"}
     assert ask(service, job, **{"If-None-Match": early.headers["ETag"]}).status_code == 304
     log(service, claimed, VAL[4:], 5)
     live = ask(service, job, **{"If-None-Match": early.headers["ETag"]})

@@ -79,7 +79,14 @@ def test_its_diagnosis_speaks_of_the_data_alone(service: Served, ended: str) -> 
     diagnosis = service.client.get(f"/v1/jobs/{ended}/diagnosis").json()
     assert diagnosis["final"]
     codes = {verdict["code"] for verdict in diagnosis["verdicts"]}
-    assert codes <= {"healthy", "class_imbalance", "leakage", "distribution_mismatch", "validation_too_small"}
+    assert codes <= {
+        "healthy",
+        "inconclusive",
+        "class_imbalance",
+        "leakage",
+        "distribution_mismatch",
+        "validation_too_small",
+    }
     for offer in diagnosis["recommendations"]:
         assert service.client.post("/v1/specs:validate", json=offer["spec"]).status_code == 200
 

@@ -25,7 +25,7 @@ from tests.support.diagnosis_records import (
     table,
     well,
 )
-from trainkit.diagnose.causes import CODES
+from trainkit.diagnose.causes import CAUSES, CODES
 from trainkit.diagnose.diagnosis import diagnose
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.verdicts import Verdict
@@ -48,6 +48,7 @@ def idle(name: str) -> Record:
 
 CASES: dict[str, Record] = {
     "healthy": record(**well()),
+    "inconclusive": record(**well(val_accuracy=[0.5] * 12)),
     "overfitting": record(**well(val_loss=RISING)),
     "underfitting_model_bias": record({"model": {"kind": "linear"}}, **well(**STUCK)),
     "optimization_failure": record(
@@ -100,7 +101,7 @@ def near(image: np.ndarray, colour: str) -> int:
 
 
 def drawn(fields: dict[str, Any], of: Record, code: str = "overfitting") -> np.ndarray:
-    verdict = Verdict(code, 0.9, 3, "A sentence.", fields)  # type: ignore[arg-type]
+    verdict = Verdict(code, 0.9, 3, "A sentence.", fields)
     return picture(evidence.evidence(verdict.as_dict(), of))
 
 
@@ -110,7 +111,9 @@ def test_cases_hold_every_verdict_code() -> None:
 
 @pytest.mark.parametrize("code", CASES)
 def test_evidence_plot_of_each_code(code: str) -> None:
-    verdict = next(v for v in diagnose(CASES[code]).verdicts if v.code == code)
+    verdict = CAUSES[code].evidence(CASES[code]) if code in CAUSES else diagnose(CASES[code]).verdicts[0]
+    assert verdict is not None
+    assert verdict.code == code
     png = evidence.evidence(verdict.as_dict(), CASES[code])
     image = picture(png)
     assert image.shape[0] > 400

@@ -73,7 +73,7 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
         {**PARTS, "preprocess": Z, "model": {"kind": "mlp", "hidden": [16]}, "train": {"epochs": 25}},
     ),
     "sound diabetes": (
-        "healthy",
+        "inconclusive",  # half of the variance is explained, and nothing says that more is attainable or not
         diabetes,
         {**PARTS, "preprocess": Z, "model": {"kind": "mlp", "hidden": [16], "dropout": 0.2}, "train": {"epochs": 30}},
     ),

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.support.diagnosis_records import facts, falling, record, well
-from trainkit.diagnose.causes import CAUSES, CODES, EXPLAINS
+from trainkit.diagnose.causes import CAUSES, EXPLAINS
 from trainkit.diagnose.diagnosis import diagnose, order_by_cause
 from trainkit.diagnose.recommendations import MAX_RECOMMENDATIONS, recommend
 from trainkit.diagnose.verdicts import Verdict, graded_confidence
@@ -37,7 +37,7 @@ OF: dict[str, DatasetFacts] = {
     "fashion": facts(input_shape=(1, 28, 28), splits={"train": 1600, "test": 400}),
     "stamps": facts(input_shape=(3, 96, 96)),
 }
-VERDICTS = [code for code in CODES if code != "healthy"]
+VERDICTS = list(CAUSES)
 
 
 def facts_of(path: Path, document: dict[str, Any]) -> tuple[dict[str, Any], DatasetFacts]:

@@ -12,7 +12,7 @@ CAUSES: dict[Code, Cause] = {
     module.name: import_module(f"{__name__}.{module.name}").CAUSE for module in iter_modules(__path__)
 }
 """Code -> cause, in alphabetical order."""
-CODES: tuple[Code, ...] = ("healthy", *CAUSES)
+CODES: tuple[Code, ...] = ("healthy", "inconclusive", *CAUSES)
 """All codes of verdicts."""
 EXPLAINS: dict[Code, frozenset[Code]] = {code: cause.explains for code, cause in CAUSES.items() if cause.explains}
 """Cause -> the verdicts that it may produce as symptoms."""

@@ -16,21 +16,34 @@ from trainkit.spec.patch import replacing
 
 UNBALANCED = 5.0
 """Size of the largest class over the smallest; the dataset report uses the same limit."""
+NEVER_RATIO = 2.0
+"""Size of the largest class over that of a class whose absence from the predictions is blamed on its size."""
+REFERENCE_GAIN = 0.05
+"""Mean recall by which a reference model must be better to show that the class can be told."""
+WITHOUT_REFERENCE = 0.45
+"""Confidence below 5 to 1 where no reference shows that the class can be told."""
 RECALL_GAP = 0.2
 """Difference of the recalls of large and small classes that counts."""
 
 
 def evidence(record: Record) -> Verdict | None:
-    """Class imbalance: class sizes of 5 to 1 or more, `balance: none`, and a low recall of the small classes.
+    """Class imbalance: without balancing, a small class is never predicted, or its recall is low.
 
-    Small classes have at most a fifth of the samples of the largest. Their common recall is 0.2 and 2 standard errors
-    below that of the others; during training: macro recall is 0.1 below accuracy.
+    Never predicted: a class of at most half of the largest one's samples, while all classes of more than that are
+    predicted. Below 5 to 1 it counts where a reference model has a higher mean recall.
+
+    Low recall: class sizes of 5 to 1 or more. Small classes have at most a fifth of the samples of the largest. Their
+    common recall is 0.2 and 2 standard errors below that of the others; during training: macro recall is 0.1 below
+    accuracy.
     """
     counts = {name: n for name, n in record.classes.items() if n}
     if len(counts) < 2 or record.spec.balance != "none":
         return None
     most, least = max(counts, key=lambda c: counts[c]), min(counts, key=lambda c: counts[c])
     ratio, share = counts[most] / counts[least], counts[most] / sum(counts.values())
+    missing = _never_predicted(record)
+    if missing:
+        return _missing_verdict(record, counts, missing)
     if ratio < UNBALANCED:
         return None
     rows = {row["class"]: row for row in (record.evaluation or {}).get("per_class") or ()}
@@ -69,9 +82,68 @@ def evidence(record: Record) -> Verdict | None:
     )
 
 
+def _never_predicted(record: Record) -> list[str]:
+    """Return the small classes of the evaluated part that are never predicted; empty where a large one is not either."""
+    found = record.evaluation or {}
+    matrix, names = np.asarray(found.get("confusion_matrix") or [], np.float64), list(found.get("classes") or ())
+    counts = record.classes
+    if matrix.ndim != 2 or len(matrix) != len(names) or not counts:
+        return []
+    most = max(counts.values())
+    missing = [str(name) for name, column in zip(names, matrix.T, strict=True) if not column.sum()]
+    return missing if all(0 < counts.get(name, 0) * NEVER_RATIO <= most for name in missing) else []
+
+
+def _missing_verdict(record: Record, counts: Mapping[str, int], missing: Sequence[str]) -> Verdict:
+    """Return the verdict on classes that are never predicted."""
+    most = max(counts, key=lambda name: counts[name])
+    least = min(missing, key=lambda name: counts[name])
+    ratio = counts[most] / counts[least]
+    accuracy, recall = record.get("val_accuracy"), record.get("val_recall")
+    reference = _reference_recall(record)
+    macro = float(recall.value.max()) if len(recall) else 0.0
+    learnable = reference is not None and reference > macro + REFERENCE_GAIN
+    confidence = 0.9 if learnable else 0.7 if ratio >= UNBALANCED else WITHOUT_REFERENCE
+    names = ", ".join(repr(name) for name in missing[:5])
+    return Verdict(
+        "class_imbalance",
+        confidence,
+        int(accuracy.epoch[0]) if len(accuracy) else None,
+        f"{names} {'is' if len(missing) == 1 else 'are'} never predicted; class {most!r} has {ratio:.3g} times the samples "
+        f"of class {least!r}.",
+        {
+            "samples": dict(counts) if len(counts) <= 20 else {most: counts[most], least: counts[least]},
+            "ratio": ratio,
+            "never_predicted": list(missing[:20]),
+            "val_macro_recall": macro,
+            "reference_recall": reference,
+            "share_of_largest": counts[most] / sum(counts.values()),
+            "series": ["val_accuracy", "val_recall", "val_f1"],
+        },
+    )
+
+
+def _reference_recall(record: Record) -> float | None:
+    """Return the highest mean recall of the reference models; None where it was not measured."""
+    rows = record.attainable.references if record.attainable is not None else ()
+    return max((float(row["recall"]) for row in rows if row.get("recall") is not None), default=None)
+
+
 def _recall(rows: Sequence[Mapping[str, Any]]) -> float:
     """Return the recall of all samples of these classes together."""
     return float(sum(row["recall"] * row["support"] for row in rows) / sum(row["support"] for row in rows))
+
+
+def suspicion(record: Record) -> float:
+    """Class sizes of 3 to 1 or more without balancing, and a mean recall 0.05 below the accuracy."""
+    counts = [n for n in record.classes.values() if n]
+    if len(counts) < 2 or record.spec.balance != "none" or max(counts) < 3 * min(counts):
+        return 0.0
+    accuracy, recall = record.get("val_accuracy").value, record.get("val_recall").value
+    if not len(accuracy) or not len(recall):
+        return 0.1
+    gap = float(np.median(accuracy[-3:]) - np.median(recall[-3:]))
+    return min(0.6, 0.1 + 4 * max(0.0, gap - 0.03))
 
 
 def recommendations(record: Record) -> Iterator[Change]:
@@ -93,6 +165,9 @@ CAUSE = Cause(
     code="class_imbalance",
     evidence=evidence,
     recommendations=recommendations,
+    suspicion=suspicion,
+    words="Small classes may be given up for large ones.",
+    lowers_skill=False,
     explains=frozenset({"underfitting_model_bias", "optimization_failure", "overfitting"}),
     needs_training_curve=False,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trainkit.diagnose.cause import Cause
-from trainkit.diagnose.gradients import idle_units
+from trainkit.diagnose.gradients import idle_suspicion, idle_units
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.spec_changes import Change, init_patch, model_patch, rate_patch
 from trainkit.diagnose.verdicts import LOW_LEARNING, Verdict
@@ -14,6 +14,15 @@ from trainkit.diagnose.verdicts import LOW_LEARNING, Verdict
 def evidence(record: Record) -> Verdict | None:
     """Dead units: at the last evaluations half of all units that can be dead are, or 0.9 of those of one layer."""
     return idle_units(record, "dead_units", "dead_units", "are 0 for every sample, so they get no gradient")
+
+
+def suspicion(record: Record) -> float:
+    """A quarter of all units that can be dead are, or half of those of one layer."""
+    return idle_suspicion(record, "dead_units")
+
+
+def observable(record: Record) -> bool:
+    return len(record.get("train_dead_units")) > 0
 
 
 def recommendations(record: Record) -> Iterator[Change]:
@@ -44,5 +53,8 @@ CAUSE = Cause(
     code="dead_units",
     evidence=evidence,
     recommendations=recommendations,
+    suspicion=suspicion,
+    observable=observable,
+    words="Units that are 0 for every sample may be missing.",
     explains=LOW_LEARNING | {"vanishing_gradients"},
 )

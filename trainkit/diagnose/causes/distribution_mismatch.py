@@ -52,6 +52,21 @@ def evidence(record: Record) -> Verdict | None:
     )
 
 
+def suspicion(record: Record) -> float:
+    """Predefined parts of which test is worse than validation by 2 standard errors, or that were not compared."""
+    if not (record.facts.splits and record.spec.split.use_predefined):
+        return 0.0
+    seen = val_against_test(record)
+    if seen is None:
+        return 0.1
+    sigma = seen["difference"] / max(seen["standard_error"], 1e-12)
+    return min(0.5, 0.1 + 0.15 * max(0.0, sigma - 1)) if seen["difference"] > 0 else 0.1
+
+
+def observable(record: Record) -> bool:
+    return val_against_test(record) is not None
+
+
 def recommendations(record: Record) -> Iterator[Change]:
     expected = ("test_loss", "down", "to the validation loss, within the noise", "this record")
     if record.facts.splits and record.spec.split.use_predefined:
@@ -73,6 +88,10 @@ CAUSE = Cause(
     code="distribution_mismatch",
     evidence=evidence,
     recommendations=recommendations,
+    suspicion=suspicion,
+    observable=observable,
+    words="The predefined parts of the data may differ.",
+    lowers_skill=False,
     explains=BY_VALIDATION,
     needs_training_curve=False,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from trainkit.diagnose.capacity import limit_symptom_confidence, too_deep
+from trainkit.diagnose.capacity import LARGE_GAIN, init_gain, limit_symptom_confidence, too_deep
 from trainkit.diagnose.cause import Cause
 from trainkit.diagnose.rates import default_rate, not_finite, sharpness
 from trainkit.diagnose.record import Record
@@ -20,25 +20,34 @@ usual."""
 def evidence(record: Record) -> Verdict | None:
     """Exploding gradients: ||g|| ||w|| / baseline >= 1000 at the first log step, at no more than the default rate.
 
+    Or a loss that is not finite, with initial weights that make the signal ten times as large as He's do.
+
     A larger rate may itself be the cause: it has changed the weights before the first log step.
     """
-    seen = sharpness(record)
+    seen, broken, gain = sharpness(record), not_finite(record), init_gain(record)
     first, usual = seen.value[:1], default_rate(record)
-    if not len(first) or first[0] < STEEP or record.spec.optimizer.lr > usual:
+    steep = len(first) > 0 and first[0] >= STEEP and record.spec.optimizer.lr <= usual
+    grown = gain is not None and gain >= LARGE_GAIN and broken is not None
+    if not steep and not grown:
         return None
-    broken = not_finite(record)
     by_layer = {path: float(s.value[0]) for path, s in record.layers("grad_norm").items() if len(s)}
+    steepness = float(first[0]) if len(first) else math.inf
     confidence = graded_confidence(
-        math.log10(first[0]), math.log10(STEEP), math.log10(STEEP) + 2, 0.6 if broken else 0.5
+        math.log10(max(steepness, STEEP)), math.log10(STEEP), math.log10(STEEP) + 2, 0.6 if broken else 0.5
     )
+    if grown:
+        confidence = max(confidence, 0.75)
     return Verdict(
         "exploding_gradients",
         confidence if too_deep(record) else limit_symptom_confidence(record, confidence),
-        int(seen.epoch[0]),
+        int(seen.epoch[0]) if len(seen) else 1,
         f"The gradient is too large from the first steps on: a change of the weights by 0.1 % changes the loss by "
-        f"{first[0] / STEEP:.3g} times the loss of a constant prediction.",
+        f"{steepness / STEEP:.3g} times the loss of a constant prediction."
+        if steep
+        else f"The initial weights make the signal {gain:.3g} times as large as it was, and the loss was not finite.",
         {
-            "relative_steepness": float(first[0]),
+            "relative_steepness": steepness if len(first) else None,
+            "gain_of_init": gain,
             "threshold": STEEP,
             "lr": record.spec.optimizer.lr,
             "first_grad_norm_by_layer": by_layer,
@@ -46,6 +55,19 @@ def evidence(record: Record) -> Verdict | None:
             "series": ["train_grad_norm", "train_weight_norm", "train_batch_loss"],
         },
     )
+
+
+def suspicion(record: Record) -> float:
+    """Steep first gradients (a tenth of what counts as evidence), or initial weights that let the signal grow."""
+    steep = sharpness(record).value[:1]
+    if len(steep) and steep[0] >= STEEP / 10:
+        return 0.5
+    gain = init_gain(record)
+    return 0.4 if gain is not None and gain >= LARGE_GAIN else 0.0
+
+
+def observable(record: Record) -> bool:
+    return len(sharpness(record)) > 0
 
 
 def recommendations(record: Record) -> Iterator[Change]:
@@ -71,5 +93,8 @@ CAUSE = Cause(
     code="exploding_gradients",
     evidence=evidence,
     recommendations=recommendations,
+    suspicion=suspicion,
+    observable=observable,
+    words="The first gradients may be too large for the weights.",
     explains=LOW_LEARNING | {"dead_units", "vanishing_gradients", "learning_rate_too_high", "overfitting"},
 )

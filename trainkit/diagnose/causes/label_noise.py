@@ -10,6 +10,7 @@ import numpy as np
 
 from trainkit.diagnose.cause import Cause
 from trainkit.diagnose.held_out_data import SIGNIFICANT_ERRORS, parts_differ
+from trainkit.diagnose.performance import performance
 from trainkit.diagnose.record import Record, leading_count
 from trainkit.diagnose.spec_changes import Change, early_stop_patch, regularized_patch
 from trainkit.diagnose.trends import standard_error, still_gaining
@@ -19,6 +20,8 @@ CONFLICTING_SHARE = 0.01
 """Share of samples with a duplicate under another label that counts as label noise."""
 EVEN_ENTROPY = 0.95
 """Entropy of the errors over that of uniformly distributed errors. Similar real classes give 0.6 to 0.85."""
+HINT = 0.45
+"""Most confidence for signs that noise in the inputs and overlapping classes leave as well."""
 MIN_ERRORS = 30
 """Least number of errors, and least share of wrong samples, to judge how even the errors are."""
 MIN_ERROR_SHARE = 0.1
@@ -33,7 +36,7 @@ MEMORISED_GAP = 0.15
 
 
 def evidence(record: Record) -> Verdict | None:
-    """Label noise, by at least one of:
+    """Label noise, by at least one of (the second and the last are only hints, with a confidence below 0.5):
 
     - duplicates under different labels: 1 % or more of the samples;
     - errors spread evenly over all pairs of four or more classes, at some skill (similar classes are confused in pairs);
@@ -61,7 +64,7 @@ def evidence(record: Record) -> Verdict | None:
         reasons.append((graded_confidence(course["fall"] / course["noise"], 1, 3, 0.6, 0.85) - uneven, message))
     if evenness is not None and evenness >= EVEN_ENTROPY:
         message = "The errors are spread evenly over all pairs of classes, as for wrong labels."
-        reasons.append((graded_confidence(evenness, EVEN_ENTROPY, 1, 0.65, 0.8), message))
+        reasons.append((graded_confidence(evenness, EVEN_ENTROPY, 1, 0.35, HINT), message))
     if by_heart is not None and (evenness is None or evenness >= EVEN_ENTROPY):
         message = (
             f"Training removed {by_heart['train_skill']:.0%} of the loss of a constant prediction, validation at most "
@@ -69,7 +72,7 @@ def evidence(record: Record) -> Verdict | None:
         )
         # from a fifth of skill on overlapping classes are as likely: a hint, not a cause
         at_most = by_heart["best_val_skill"] + by_heart["standard_error"]
-        reasons.append((graded_confidence(UNLEARNABLE_SKILL - at_most, 0, UNLEARNABLE_SKILL, 0.4, 0.7), message))
+        reasons.append((graded_confidence(UNLEARNABLE_SKILL - at_most, 0, UNLEARNABLE_SKILL, 0.3, HINT), message))
     if share >= CONFLICTING_SHARE:
         reasons.append(
             (
@@ -177,6 +180,22 @@ def _error_evenness(record: Record) -> float | None:
     return float(-(p * np.log(p)).sum() / expected)
 
 
+def suspicion(record: Record) -> float:
+    """Classes of which training learns far more than validation, or references that explain only a part."""
+    if not record.classification:
+        return 0.0
+    if record.findings("conflicting_labels"):
+        return 0.4
+    train, val = record.skill("train"), record.skill("val")
+    memorised = (
+        len(train) > 0 and len(val) > 0 and float(np.median(train[-3:])) - max(0.0, float(val.max())) > MEMORISED_GAP
+    )
+    found = performance(record)
+    reference = found.attainable if found is not None else None
+    unexplained = 1 - max(found.value, reference.value if reference else found.value) if found is not None else 0.0
+    return min(0.6, (0.2 if memorised else 0.0) + 2 * max(0.0, unexplained - 0.05))
+
+
 def recommendations(record: Record) -> Iterator[Change]:
     yield Change(
         regularized_patch(record),
@@ -201,5 +220,9 @@ CAUSE = Cause(
     code="label_noise",
     evidence=evidence,
     recommendations=recommendations,
+    imitates=frozenset({"overfitting"}),
+    suspicion=suspicion,
+    words="A part of the labels may be wrong: neither this model nor the references explain the rest.",
+    lowers_skill=False,
     explains=frozenset({"overfitting", "underfitting_model_bias", "optimization_failure"}),
 )

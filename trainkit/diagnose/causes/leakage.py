@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.estimates import kept_metrics
 from trainkit.diagnose.held_out_data import target_leaking_features
 from trainkit.diagnose.record import Record, leading_count
 from trainkit.diagnose.spec_changes import Change
@@ -14,6 +17,10 @@ LEAKED_SHARE = 0.01
 """Share of held-out samples with a duplicate in training that counts as leakage."""
 DUPLICATE_SHARE = 0.05
 """Share of exact duplicates in randomly split data that counts as leakage."""
+LEAST_INFLATION = 0.005
+"""Least rise of the validation accuracy or R^2 by duplicates that is blamed on them."""
+HARMLESS = 0.2
+"""Confidence for duplicates that do not inflate the metric: they are reported as a suspect."""
 
 
 def evidence(record: Record) -> Verdict | None:
@@ -22,6 +29,9 @@ def evidence(record: Record) -> Verdict | None:
     - predefined parts: 1 % or more of the held-out samples are exact or near duplicates of training samples;
     - a random split: 5 % or more of all samples are exact duplicates, some of which fall into different parts;
     - a feature in use that predicts the target alone, by the dataset report.
+
+    Duplicates count where they inflate the metric (`_inflation`): a model that is as good on unseen samples as on its
+    training samples gains nothing from them.
     """
     found = [one for one in (_target_leak(record), _duplicates(record)) if one is not None]
     return max(found, key=lambda one: one.confidence, default=None)
@@ -62,6 +72,9 @@ def _duplicates(record: Record) -> Verdict | None:
         confidence, limit = graded_confidence(share, DUPLICATE_SHARE, 0.5, 0.5, 0.75), DUPLICATE_SHARE
     if not found or share < limit:
         return None
+    inflation = _inflation(record, share)
+    if inflation is not None and inflation < LEAST_INFLATION:
+        confidence = HARMLESS
     return Verdict(
         "leakage",
         confidence,
@@ -70,6 +83,8 @@ def _duplicates(record: Record) -> Verdict | None:
         {
             "share": share,
             "threshold": limit,
+            "inflation": inflation,
+            "inflation_threshold": LEAST_INFLATION,
             "findings": [one["message"] for one in found[:10]],
             "cannot_tell": None
             if shipped
@@ -77,6 +92,29 @@ def _duplicates(record: Record) -> Verdict | None:
             "series": ["val_loss", "val_accuracy"],
         },
     )
+
+
+def _inflation(record: Record, share: float) -> float | None:
+    """Return by how much duplicates raise the validation metric (accuracy or R^2); None without the metrics.
+
+    A held-out duplicate is a training sample, so its expected metric is that of training: v = s t + (1 - s) u of the
+    share s of duplicates, validation v, training t and the other samples u. The inflation is v - u = s (t - v) / (1 - s).
+    """
+    name = "accuracy" if record.classification else "r2"
+    train, kept = record.get(f"train_{name}"), kept_metrics(record).get(f"val_{name}")
+    if kept is None or not len(train) or share >= 1:
+        return None
+    ahead = float(np.interp(kept.epoch, train.epoch, train.value)) - kept.value
+    return share * max(0.0, ahead) / (1 - share)
+
+
+def suspicion(record: Record) -> float:
+    """Copies in the data, or parts of them in several parts, whatever they did to the metric."""
+    return 0.15 if record.findings("leakage", "near_leakage", "duplicates") else 0.0
+
+
+def observable(record: Record) -> bool:
+    return bool(record.report)
 
 
 def recommendations(record: Record) -> Iterator[Change]:
@@ -98,6 +136,10 @@ CAUSE = Cause(
     code="leakage",
     evidence=evidence,
     recommendations=recommendations,
+    suspicion=suspicion,
+    observable=observable,
+    words="The data hold copies; they inflate the metric by less than its noise.",
+    lowers_skill=False,
     explains=BY_VALIDATION,
     needs_training_curve=False,
 )

@@ -7,8 +7,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trainkit.diagnose.capacity import bottleneck, dropout_dominates, limit_symptom_confidence, strong_penalties
+from trainkit.diagnose.capacity import (
+    LARGE_GAIN,
+    dropout_dominates,
+    has_unusual_init,
+    init_gain,
+    limit_symptom_confidence,
+    strong_penalties,
+)
 from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.gradients import IDLE_SHARE
+from trainkit.diagnose.performance import attainment
 from trainkit.diagnose.rates import (
     LARGE_STEP,
     default_rate,
@@ -21,17 +30,18 @@ from trainkit.diagnose.rates import (
 )
 from trainkit.diagnose.record import HIGH_SKILL, LOW_SKILL, Record
 from trainkit.diagnose.spec_changes import Change, rate_patch
-from trainkit.diagnose.verdicts import IDLE, LOW_LEARNING, Verdict, graded_confidence
+from trainkit.diagnose.verdicts import EXPLAINS_FROM_CONFIDENCE, IDLE, LOW_LEARNING, Verdict, graded_confidence
 
 EXTREME_RATE_FACTOR = 10.0
-"""Multiple of the optimizer's default rate that explains low skill even without large steps: after the first steps the
-units may be dead, and later steps are small."""
+"""Multiple of the optimizer's default rate that explains why little is learnt."""
 DOUBLED_LOSS = 2.0
 """A loss of twice the baseline. Random weights may start there, but training does not rise to it."""
 UNDONE_SHARE = 0.5
 """Rises of the mean training loss over its falls: at this share the rises undo half of the falls."""
 TARGET_RELATIVE_STEP = 0.005
 """||update|| / ||weights||: the upper end of what is usual in networks that train well."""
+LOW_RATE = 0.3
+"""Multiple of the default rate below which a rate is not suspected to be too high."""
 
 
 def evidence(record: Record) -> Verdict | None:
@@ -41,8 +51,10 @@ def evidence(record: Record) -> Verdict | None:
     - skill below 0.5 and a loss of twice the baseline: as a rise, or with steps of a tenth of the weights' norm, or at
       a rate above the default one unless the loss has only fallen since the start;
     - rises of the mean training loss that undo half of its falls;
-    - skill below 0.5 at more than ten times the default rate, or with large steps whose median is at least half as long
-      (linear models, whose weights are small: only where the rate is above the default one or the loss rose);
+    - skill below 0.5 with large steps whose median is at least half as long (linear models, whose weights are small:
+      only where the rate is above the default one or the loss rose);
+    - skill below 0.5 at more than ten times the default rate, with half of the units dead although their initial weights
+      are usual, or with a metric that is short of what is attainable;
     - skill below 0.9 with large steps throughout.
 
     At more than ten times the default rate a negative skill on validation counts as skill below 0.5. Rises count from
@@ -81,14 +93,20 @@ def evidence(record: Record) -> Verdict | None:
     if not little and learnt is not None and learnt < HIGH_SKILL and wide and always >= LARGE_STEP and steps:
         message = f"Half of the steps change the weights by {always:.3g} of their norm or more."
         reasons.append((graded_confidence(math.log10(always), -1, 0.5, 0.6, 0.8), message, int(steps.epoch[0])))
-    # up to ten times is common; a layer too narrow for the classes learns little at any rate
-    if little and len(loss) >= 2 and times > EXTREME_RATE_FACTOR and not reasons and not bottleneck(record):
+    # after the first large steps the units may be dead, and later steps are small
+    dead = record.get("train_dead_units").value[-3:]
+    killed = len(dead) > 0 and float(np.median(dead)) >= IDLE_SHARE and not has_unusual_init(record)
+    if little and times > EXTREME_RATE_FACTOR and not reasons and (killed or attainment(record) == "short"):
         message = f"The model learns little at {times:.3g} times the default learning rate of the optimizer."
+        message += " Most of its units are dead." if killed else ""
         reasons.append((graded_confidence(math.log10(times), 1, 3, 0.55, 0.8), message, int(loss.epoch[0])))
     if not reasons:
         return None
     sure = times > EXTREME_RATE_FACTOR or (unusual and not dropout_dominates(record))
+    gain = init_gain(record)
     confidence = min(0.97, max(r[0] for r in reasons) + 0.05 * (len(reasons) - 1) + unlearnt_batch_bonus(record))
+    if gain is not None and gain >= LARGE_GAIN and times <= EXTREME_RATE_FACTOR:
+        confidence = min(confidence, EXPLAINS_FROM_CONFIDENCE - 0.05)  # the init alone makes the loss large
     return Verdict(
         "learning_rate_too_high",
         round(confidence, 3) if sure else limit_symptom_confidence(record, round(confidence, 3)),
@@ -127,6 +145,20 @@ def _losses_above_baseline(record: Record, scale: float, wide: bool, unusual: bo
     return []
 
 
+def suspicion(record: Record) -> float:
+    """A rate above the default one, long steps, or rises of the training loss."""
+    times, steps = record.spec.optimizer.lr / default_rate(record), relative_steps(record)
+    if record.spec.start_from is not None or times < LOW_RATE:
+        return 0.0
+    rises, falls, _ = rises_and_falls(record.get("train_loss"), loss_noise(record))
+    sure = 0.1 + 0.25 * min(2.0, max(0.0, math.log10(times)))
+    if steps is not None and float(np.median(steps.value)) >= LARGE_STEP / 3:
+        sure += 0.15
+    if falls and rises >= 0.1 * falls:
+        sure += 0.2
+    return min(0.8, sure)
+
+
 def recommendations(record: Record) -> Iterator[Change]:
     usual, learnt, steps = default_rate(record), record.final_skill, relative_steps(record)
     expected = ("train_loss", "down", "steadily from the first epoch on", "Bengio 2012")
@@ -153,5 +185,7 @@ CAUSE = Cause(
     code="learning_rate_too_high",
     evidence=evidence,
     recommendations=recommendations,
+    suspicion=suspicion,
+    words="The steps may be too large to settle in a minimum.",
     explains=LOW_LEARNING | IDLE | {"overfitting"},
 )

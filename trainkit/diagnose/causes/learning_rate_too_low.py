@@ -20,7 +20,7 @@ from trainkit.diagnose.rates import (
 )
 from trainkit.diagnose.record import LOW_SKILL, Record
 from trainkit.diagnose.spec_changes import Change, rate_patch
-from trainkit.diagnose.trends import still_gaining
+from trainkit.diagnose.trends import STEADY_TREND, still_gaining, trend
 from trainkit.diagnose.verdicts import LOW_LEARNING, Verdict, graded_confidence
 from trainkit.spec.patch import replacing
 
@@ -35,10 +35,10 @@ STEADY_GAIN_SHARE = 0.5
 def evidence(record: Record) -> Verdict | None:
     """Learning rate too low: its median is below a third of the default one, without a rise of the loss or a large step.
 
-    With a skill below 0.5, one of: the path is short (mean relative step x steps < 0.1); or the path is below 1 (or
+    Where validation still improves at the end of the run, as in `stopped_too_early`, the rate is why it was too short.
+    Else, with a skill below 0.5, one of: the path is short (mean relative step x steps < 0.1); or the path is below 1 (or
     unknown, with less confidence) and the second half of training gained at least half of what the first half gained.
-    With a higher skill: the loss still falls steadily, and validation still improves as in `stopped_too_early`. At a
-    usual rate the same curves mean that the run ended too early or that the gradient is the problem.
+    At a usual rate the same curves mean that the run ended too early or that the gradient is the problem.
     """
     learnt, loss = record.final_skill, record.get("train_loss")
     if learnt is None or len(loss) < 2 or record.spec.start_from is not None:
@@ -49,17 +49,19 @@ def evidence(record: Record) -> Verdict | None:
         return None
     steps = relative_steps(record)
     path = float(steps.value.mean() * loss.step[-1]) if steps is not None else None
-    if rises_and_falls(loss, loss_noise(record))[0] or (steps is not None and steps.value.max() >= LARGE_STEP):
+    short = path is not None and path < SHORT_PATH
+    rises = rises_and_falls(loss, loss_noise(record))[0] > 0 or (steps is not None and steps.value.max() >= LARGE_STEP)
+    if rises and not short:  # on a short path the loss rises by the noise of dropout alone
         return None
     middle = float(np.interp((loss.step[0] + loss.step[-1]) / 2, loss.step, loss.value))
     early, late = float(loss.value[0]) - middle, middle - float(loss.value[-1])
     steady = len(loss) > 2 and early > 0 and late >= STEADY_GAIN_SHARE * early  # two evaluations have no halves
-    if learnt >= LOW_SKILL:
-        if not steady or still_gaining(record) is None:
-            return None
-        confidence = 0.55
+    if still_gaining(record) is not None and record.final:
+        confidence = graded_confidence(math.log10(usual / rate), -math.log10(LOW_RATE_FACTOR), 1.5, 0.5, 0.75)
         message = f"The loss still falls at the end: by {early:.3g} in the first half, by {late:.3g} in the second."
-    elif path is not None and path < SHORT_PATH:
+    elif learnt >= LOW_SKILL:
+        return None
+    elif short and path is not None:
         confidence = graded_confidence(-math.log10(max(path, 1e-12)), 1, 3, 0.7)
         message = f"All steps together change the weights by at most {path:.2g} of their norm."
     elif steady and (path is None or path < 1):
@@ -88,6 +90,17 @@ def evidence(record: Record) -> Verdict | None:
     )
 
 
+def suspicion(record: Record) -> float:
+    """A rate below the default one, or a loss that still falls steadily."""
+    rates, usual = record.get("train_lr").value, default_rate(record)
+    rate = float(np.median(rates)) if len(rates) else record.spec.optimizer.lr
+    loss = record.get("train_loss")
+    falling = len(loss) > 3 and trend(loss.value) < -STEADY_TREND
+    if rate >= 3 * usual or not falling:
+        return 0.0
+    return min(0.7, 0.1 + 0.3 * min(2.0, max(0.0, math.log10(usual / rate))))
+
+
 def recommendations(record: Record) -> Iterator[Change]:
     usual, rates = default_rate(record), record.get("train_lr").value
     expected = ("train_loss", "down", "more in one epoch than in this whole run", "CS231n: relative step near 1e-3")
@@ -107,5 +120,7 @@ CAUSE = Cause(
     code="learning_rate_too_low",
     evidence=evidence,
     recommendations=recommendations,
+    suspicion=suspicion,
+    words="The steps may be too small for the length of the run.",
     explains=LOW_LEARNING - {"learning_rate_too_low"},
 )

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trainkit.diagnose.capacity import parameters_to_memorise, strong_penalties
+from trainkit.diagnose.capacity import parameters_to_memorise, strong_penalties, too_deep
 from trainkit.diagnose.cause import Cause
-from trainkit.diagnose.plateau import SANITY_CHECK_SERIES, lost_in_depth, low_skill_plateau
-from trainkit.diagnose.record import VERY_LOW_SKILL, Record
+from trainkit.diagnose.plateau import SANITY_CHECK_SERIES, is_plateau, lost_in_depth, low_skill_plateau
+from trainkit.diagnose.record import HIGH_SKILL, VERY_LOW_SKILL, Record
 from trainkit.diagnose.sanity_checks import interpret_sanity_checks
-from trainkit.diagnose.spec_changes import Change, model_patch, rate_patch, sanity_check_changes, shallower
+from trainkit.diagnose.spec_changes import (
+    DEEP_HIDDEN_LAYERS,
+    Change,
+    hidden_widths,
+    model_patch,
+    rate_patch,
+    sanity_check_changes,
+    shallower,
+)
 from trainkit.diagnose.verdicts import Verdict, graded_confidence
 from trainkit.spec.patch import replacing
 
@@ -54,6 +62,14 @@ def evidence(record: Record) -> Verdict | None:
     )
 
 
+def suspicion(record: Record) -> float:
+    """Many layers without skip connections, or a plateau of training at a skill below 0.9."""
+    if (record.final_skill or 0.0) >= HIGH_SKILL or record.spec.model.kind in ("linear", "linear_svm"):
+        return 0.0
+    deep = len(hidden_widths(record)) >= DEEP_HIDDEN_LAYERS and getattr(record.spec.model, "norm", None) == "none"
+    return 0.7 if too_deep(record) else 0.5 if deep else 0.25 if is_plateau(record) else 0.1
+
+
 def recommendations(record: Record) -> Iterator[Change]:
     expected = (
         "train_loss",
@@ -87,5 +103,7 @@ CAUSE = Cause(
     code="optimization_failure",
     evidence=evidence,
     recommendations=recommendations,
+    suspicion=suspicion,
+    words="Training may have stopped at weights that are worse than what the model has room for.",
     explains=frozenset(),
 )

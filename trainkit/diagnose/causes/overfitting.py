@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.performance import attainment
 from trainkit.diagnose.plateau import PLATEAU_GAIN
 from trainkit.diagnose.record import LOW_SKILL, VERY_LOW_SKILL, Record, Series
 from trainkit.diagnose.spec_changes import Change, early_stop_patch, model_patch, narrower_patch, regularized_patch
-from trainkit.diagnose.trends import NOISE_FACTOR, STEADY_TREND, standard_error, trend
+from trainkit.diagnose.trends import NOISE_FACTOR, STEADY_TREND, generalisation_gap, standard_error, trend
 from trainkit.diagnose.verdicts import Verdict, graded_confidence
 
 WIDE_GAP = 0.15
@@ -20,6 +21,8 @@ MEMORISED = 0.99
 """Training skill of a model that has memorised its samples."""
 WIDE_GAP_MEMORISED = 0.1
 """The gap that counts as overfitting then."""
+HARMLESS = 0.4
+"""Most confidence where the kept weights are as good as a reference model."""
 STEADY_RISE = 0.05
 """Least size of a rise that counts because it is steady, as a share of the baseline loss."""
 
@@ -32,6 +35,8 @@ def evidence(record: Record) -> Verdict | None:
     a steady rise (z > 3) of more than se_min and 0.05 of the baseline.
     Gap at the end: validation - training > 2 standard errors, of the losses or of the accuracies (a few samples may
     dominate a loss), and > 0.15 of the baseline (0.1 with a training skill of 0.99).
+    Where the kept weights come close to what is attainable, memorising did no harm: it is only suspected then. So is a
+    gap alone where they are not clearly short of it.
     After an early stop the best weights are kept, so only the gap at the best evaluation counts. A skill below 0.25
     gives no verdict.
     """
@@ -63,6 +68,8 @@ def evidence(record: Record) -> Verdict | None:
         graded_confidence(rise / max(noise, PLATEAU_GAIN * scale), 1, 3) if rising else 0.0,
         graded_confidence(gap / scale, wide, 3 * WIDE_GAP, 0.5, 0.85) if apart else 0.0,
     )
+    if record.attainable is not None and attainment(record) in (("close",) if rising else ("close", "unclear")):
+        sure = min(sure, HARMLESS)  # the kept weights are as good as a reference model
     parted = np.flatnonzero(val.value - np.interp(val.step, train.step, train.value) > wide * scale)
     since = int(val.epoch[min(best + 1, len(val) - 1)]) if rising or not len(parted) else int(val.epoch[parted[0]])
     message = (
@@ -110,6 +117,19 @@ def _paired_noise(record: Record, loss: Series, index: int, otherwise: float) ->
     return NOISE_FACTOR * float(errors.value[at[0]]) if len(at) and errors.value[at[0]] > 0 else otherwise
 
 
+def suspicion(record: Record) -> float:
+    """Training is ahead of validation by 0.1 of the baseline loss, or the validation loss has risen from its minimum."""
+    val, scale, gap = record.get("val_loss").value, record.scale, generalisation_gap(record)
+    if gap is None or not scale or not len(val):
+        return 0.0
+    rise = float(np.median(val[-3:]) - val.min()) / scale if len(val) > 3 else 0.0
+    return min(0.6, max(2 * (gap - 0.05), 4 * (rise - 0.02), 0.0))
+
+
+def observable(record: Record) -> bool:
+    return len(record.get("val_loss")) >= 3
+
+
 def recommendations(record: Record) -> Iterator[Change]:
     model = record.spec.model
     form = record.resolved.sample.form if record.resolved else ""
@@ -150,5 +170,9 @@ CAUSE = Cause(
     code="overfitting",
     evidence=evidence,
     recommendations=recommendations,
+    suspicion=suspicion,
+    observable=observable,
+    words="The model may fit its training samples better than others of the same kind.",
+    lowers_skill=False,
     explains=frozenset(),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trainkit.diagnose.cause import Cause
-from trainkit.diagnose.gradients import idle_units
+from trainkit.diagnose.gradients import idle_suspicion, idle_units
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.spec_changes import Change, init_patch, model_patch, rate_patch, scaled_patch
 from trainkit.diagnose.verdicts import LOW_LEARNING, Verdict
@@ -15,6 +15,15 @@ from trainkit.spec.facts import column_steps
 def evidence(record: Record) -> Verdict | None:
     """Saturated activations: at the last evaluations half of all units that can saturate are, or 0.9 of one layer."""
     return idle_units(record, "saturated_activations", "saturated_units", "are saturated: their slope is below 4 %")
+
+
+def suspicion(record: Record) -> float:
+    """A quarter of all units that can saturate are, or half of those of one layer."""
+    return idle_suspicion(record, "saturated_units")
+
+
+def observable(record: Record) -> bool:
+    return len(record.get("train_saturated_units")) > 0
 
 
 def recommendations(record: Record) -> Iterator[Change]:
@@ -44,5 +53,8 @@ CAUSE = Cause(
     code="saturated_activations",
     evidence=evidence,
     recommendations=recommendations,
+    suspicion=suspicion,
+    observable=observable,
+    words="Units whose slope is near 0 may keep the layers before them from learning.",
     explains=LOW_LEARNING | {"vanishing_gradients", "exploding_gradients", "overfitting"},
 )

@@ -12,6 +12,9 @@ from trainkit.diagnose.spec_changes import Change, early_stop_patch, longer_patc
 from trainkit.diagnose.trends import still_gaining
 from trainkit.diagnose.verdicts import EXPLAINS_FROM_CONFIDENCE, Verdict, graded_confidence
 
+FEW_STEPS = 500
+"""A run with fewer steps than this is short for any network."""
+
 
 def evidence(record: Record) -> Verdict | None:
     """Stopped too early: the run ended while the validation loss was still falling (`still_gaining`)."""
@@ -44,6 +47,16 @@ def evidence(record: Record) -> Verdict | None:
     )
 
 
+def suspicion(record: Record) -> float:
+    """The best evaluation is one of the last two of an ended run; the fewer steps it had, the more."""
+    loss = record.get("val_loss")
+    if not record.final or record.stop_reason in ("diverged", "early_stop") or not len(loss):
+        return 0.0
+    if int(loss.value.argmin()) < len(loss) - 2:
+        return 0.0
+    return 0.6 if int(loss.step[-1]) < FEW_STEPS else 0.4
+
+
 def recommendations(record: Record) -> Iterator[Change]:
     expected = ("val_loss", "down", "by about the gain of the last quarter of this run", "this record")
     yield Change(
@@ -61,5 +74,7 @@ CAUSE = Cause(
     code="stopped_too_early",
     evidence=evidence,
     recommendations=recommendations,
+    suspicion=suspicion,
+    words="The run may have ended while it still improved.",
     explains=frozenset({"underfitting_model_bias", "optimization_failure"}),
 )

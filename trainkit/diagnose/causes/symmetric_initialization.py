@@ -47,6 +47,13 @@ def evidence(record: Record) -> Verdict | None:
     )
 
 
+def suspicion(record: Record) -> float:
+    """Weights that start almost equal."""
+    init = getattr(record.spec.model, "init", None)
+    narrow = init is not None and init.kind == "normal" and init.std < 1e-4
+    return 0.5 if narrow else 0.0
+
+
 def recommendations(record: Record) -> Iterator[Change]:
     expected = (
         "train_loss",
@@ -66,5 +73,7 @@ CAUSE = Cause(
     code="symmetric_initialization",
     evidence=evidence,
     recommendations=recommendations,
+    suspicion=suspicion,
+    words="The units of a layer may stay nearly equal.",
     explains=LOW_LEARNING | IDLE | {"learning_rate_too_high"},
 )

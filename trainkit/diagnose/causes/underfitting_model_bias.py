@@ -6,12 +6,19 @@ from collections.abc import Iterator
 
 from trainkit.diagnose.capacity import bottleneck, parameters_to_memorise, strong_penalties
 from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.performance import performance
 from trainkit.diagnose.plateau import SANITY_CHECK_SERIES, held_back_by_dropout, low_skill_plateau
-from trainkit.diagnose.record import LOW_SKILL, VERY_LOW_SKILL, Record
+from trainkit.diagnose.record import HIGH_SKILL, LOW_SKILL, VERY_LOW_SKILL, Record
 from trainkit.diagnose.sanity_checks import interpret_sanity_checks
 from trainkit.diagnose.spec_changes import Change, Patch, longer_patch, model_patch, sanity_check_changes, wider_patch
+from trainkit.diagnose.trends import generalisation_gap
 from trainkit.diagnose.verdicts import Verdict, graded_confidence
 from trainkit.spec.patch import replacing
+
+CLEARLY_LESS = 0.8
+"""Share of what is attainable beyond chance below which penalties or a narrow layer are blamed."""
+NO_GAP = 0.1
+"""Gap between validation and training loss, as a share of the baseline loss, below which a model does not overfit."""
 
 
 def evidence(record: Record) -> Verdict | None:
@@ -19,20 +26,26 @@ def evidence(record: Record) -> Verdict | None:
 
     With a skill below 0.5: strong penalties, or a layer narrower than K - 1 for K classes (Fisher 1936; Rao 1948), or
     sanity checks that show it. With a skill below 0.25: fewer than 2 n + d parameters (Zhang et al. 2017).
+    Where a reference model attains clearly more, and training is not ahead of validation, such penalties and layers count
+    below a skill of 0.9 and without a plateau.
     Dropout that keeps the training loss 0.15 of the baseline above the validation loss counts without a plateau.
     """
     plateau = low_skill_plateau(record)
     low_skill = plateau or held_back_by_dropout(record)
+    penalties, narrow, checks = strong_penalties(record), bottleneck(record), interpret_sanity_checks(record)
+    learnable = (penalties or narrow) and _leaves_learnable(record)
+    if low_skill is None and learnable and record.final_skill is not None:
+        low_skill = record.final_skill, int(record.get("train_loss").epoch[0])
     if low_skill is None:
         return None
-    penalties, narrow, checks = strong_penalties(record), bottleneck(record), interpret_sanity_checks(record)
     capacity, needed = record.parameters, parameters_to_memorise(record)
     small = capacity is not None and needed is not None and capacity < needed
     confirmed = checks is not None and checks.code == "underfitting_model_bias"
     if checks is not None and checks.code is not None:
         small = confirmed
     limit = LOW_SKILL if penalties or narrow or confirmed else VERY_LOW_SKILL
-    if not (small or penalties) or low_skill[0] >= limit:
+    limit = HIGH_SKILL if learnable else limit
+    if not (small or penalties or learnable) or low_skill[0] >= limit:
         return None
     (learnt, since), samples = low_skill, record.parts[0]
     why = (
@@ -61,6 +74,31 @@ def evidence(record: Record) -> Verdict | None:
             "series": ["train_loss", "val_loss", *SANITY_CHECK_SERIES],
         },
     )
+
+
+def _leaves_learnable(record: Record) -> bool:
+    """Return whether the run reaches less than 0.8 of what is attainable, and training is not ahead of validation."""
+    reached, gap = performance(record), generalisation_gap(record)
+    if reached is None or reached.share is None or gap is None or reached.attainment != "short":
+        return False
+    return reached.share < CLEARLY_LESS and gap < NO_GAP
+
+
+def suspicion(record: Record) -> float:
+    """Few parameters, penalties or a linear model, without a gap between training and validation."""
+    model = record.spec.model
+    if (record.final_skill or 0.0) >= HIGH_SKILL:
+        return 0.0
+    capacity, needed, regularize = record.parameters, parameters_to_memorise(record), record.spec.regularize
+    penalised = regularize.l1 or regularize.l2 or regularize.weight_decay or getattr(model, "dropout", 0)
+    sure = 0.2
+    if capacity is not None and needed is not None and capacity < needed:
+        sure = 0.5
+    if model.kind in ("linear", "linear_svm") or penalised:
+        sure = max(sure, 0.4)
+    if strong_penalties(record) or bottleneck(record) is not None:
+        sure = 0.7
+    return sure / 2 if (generalisation_gap(record) or 0.0) > 0.15 else sure
 
 
 def recommendations(record: Record) -> Iterator[Change]:
@@ -95,5 +133,7 @@ CAUSE = Cause(
     code="underfitting_model_bias",
     evidence=evidence,
     recommendations=recommendations,
+    suspicion=suspicion,
+    words="The model, or its penalties, may keep it from fitting what the data hold.",
     explains=frozenset(),
 )

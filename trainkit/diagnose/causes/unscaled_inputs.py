@@ -76,6 +76,18 @@ def _root_mean_squares(record: Record) -> dict[str, float]:
     return {name: value for name, value in sizes.items() if value > 0 and math.isfinite(value)}
 
 
+def suspicion(record: Record) -> float:
+    """No scaling, and an RMS of 5 or more or ten times the median; a third of what counts as evidence."""
+    if any(step.kind in SCALING for step in column_steps(record.spec)) or not (sizes := _root_mean_squares(record)):
+        return 0.0
+    largest, typical = max(sizes.values()), float(np.median(list(sizes.values())))
+    return 0.5 if largest >= LARGE_RMS / 6 or (typical > 0 and largest / typical >= UNEVEN_RMS / 10) else 0.1
+
+
+def observable(record: Record) -> bool:
+    return bool(_root_mean_squares(record))
+
+
 def recommendations(record: Record) -> Iterator[Change]:
     expected = (
         "train_loss",
@@ -95,5 +107,8 @@ CAUSE = Cause(
     code="unscaled_inputs",
     evidence=evidence,
     recommendations=recommendations,
+    suspicion=suspicion,
+    observable=observable,
+    words="The inputs differ in size and are not scaled.",
     explains=LOW_LEARNING | IDLE | {"exploding_gradients", "learning_rate_too_high", "wrong_loss"},
 )

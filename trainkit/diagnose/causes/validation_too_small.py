@@ -22,6 +22,8 @@ SMALL_SHARE = 0.05
 """Share of all samples: half of the usual validation share."""
 REFERENCE_ACCURACY = 0.8
 """Accuracy at which the interval of a part is judged if the model is worse: near 0.5 any interval is wide."""
+FEW_SAMPLES = 50
+"""Validation samples below which an accuracy of 0.8 has a 95 % interval of more than +-0.11."""
 
 
 def evidence(record: Record) -> Verdict | None:
@@ -67,6 +69,14 @@ def evidence(record: Record) -> Verdict | None:
     return Verdict("validation_too_small", graded_confidence(wide, limit, 2 * limit, 0.5, 0.9), None, what, evidence)
 
 
+def suspicion(record: Record) -> float:
+    """Fewer than 50 validation samples."""
+    size = record.parts[1]
+    if record.resolved is None or record.spec.model.kind == "ensemble" or size >= FEW_SAMPLES:
+        return 0.0
+    return 0.5 if size < FEW_SAMPLES / 2 else 0.2
+
+
 def recommendations(record: Record) -> Iterator[Change]:
     expected = (
         "val_accuracy_se",
@@ -88,6 +98,9 @@ CAUSE = Cause(
     code="validation_too_small",
     evidence=evidence,
     recommendations=recommendations,
+    suspicion=suspicion,
+    words="The validation part may be too small to tell how good the model is.",
+    lowers_skill=False,
     explains=BY_VALIDATION | {"underfitting_model_bias", "optimization_failure"},
     needs_training_curve=False,
 )

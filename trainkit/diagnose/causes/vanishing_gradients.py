@@ -10,7 +10,16 @@ from trainkit.diagnose.capacity import limit_symptom_confidence
 from trainkit.diagnose.cause import Cause
 from trainkit.diagnose.gradients import first_over_last, gradient_reach
 from trainkit.diagnose.record import LOW_SKILL, Record
-from trainkit.diagnose.spec_changes import Change, init_fields, init_patch, model_patch, shallower, usual_init
+from trainkit.diagnose.spec_changes import (
+    DEEP_HIDDEN_LAYERS,
+    Change,
+    hidden_widths,
+    init_fields,
+    init_patch,
+    model_patch,
+    shallower,
+    usual_init,
+)
 from trainkit.diagnose.verdicts import LOW_LEARNING, Verdict, graded_confidence
 
 VANISHED_RATIO = 1e-2
@@ -37,6 +46,19 @@ def evidence(record: Record) -> Verdict | None:
             "series": [f"layers_grad_norm.{path}" for path in paths],
         },
     )
+
+
+def suspicion(record: Record) -> float:
+    """A first layer with a tenth of the last one's reach, or a deep network of sigmoid or tanh units."""
+    ratio, model = first_over_last(gradient_reach(record)), record.spec.model
+    saturating = getattr(model, "activation", "") in ("sigmoid", "tanh")
+    deep = len(hidden_widths(record)) >= (3 if saturating else DEEP_HIDDEN_LAYERS)
+    weak = ratio is not None and ratio < 0.1
+    return 0.5 if weak else 0.3 if deep and ratio is None else 0.15 if deep else 0.0
+
+
+def observable(record: Record) -> bool:
+    return first_over_last(gradient_reach(record)) is not None
 
 
 def recommendations(record: Record) -> Iterator[Change]:
@@ -69,5 +91,8 @@ CAUSE = Cause(
     code="vanishing_gradients",
     evidence=evidence,
     recommendations=recommendations,
+    suspicion=suspicion,
+    observable=observable,
+    words="Hardly any gradient may reach the first layers.",
     explains=LOW_LEARNING,
 )

@@ -121,6 +121,17 @@ def _near_best(record: Record) -> slice:
     return slice(first, first + 3 or None)
 
 
+def suspicion(record: Record) -> float:
+    """Squared error on classes, or residuals with heavier tails than a Laplace distribution's."""
+    kind = record.spec.loss.kind if record.spec.loss else None
+    if record.classification:
+        return 0.4 if kind in ("mse", "mae", "hinge") else 0.0
+    if kind != "mse" or record.facts.target_width > 1:
+        return 0.0
+    heavy = max(_tail_ratio(record, "val") / HEAVY_TAILS, _kurtosis(record) / HEAVY_KURTOSIS)
+    return min(0.5, max(0.0, heavy - 0.5))
+
+
 def recommendations(record: Record) -> Iterator[Change]:
     old = record.spec.loss.model_dump() if record.spec.loss else {}
     if record.classification:
@@ -158,5 +169,8 @@ CAUSE = Cause(
     code="wrong_loss",
     evidence=evidence,
     recommendations=recommendations,
+    suspicion=suspicion,
+    words="Another loss may fit the task or its outliers better.",
+    lowers_skill=False,
     explains=LOW_LEARNING | {"validation_too_small", "overfitting"},
 )
