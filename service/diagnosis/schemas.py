@@ -19,7 +19,7 @@ class VerdictOut(ResponseModel):
 
     code: VerdictCode
     confidence: float
-    """Between 0 and 1, from the size of the effect."""
+    """From the size of the effect; at least 0.5 for a fault. Not calibrated: a rank, no probability."""
     since_epoch: int | None
     """Null where it does not begin with an epoch, as with the dataset's own faults."""
     message: str

@@ -17,7 +17,7 @@ LEAKED_SHARE = 0.01
 """Share of held-out samples with a duplicate in training that counts as leakage."""
 DUPLICATE_SHARE = 0.05
 """Share of exact duplicates in randomly split data that counts as leakage."""
-LEAST_INFLATION = 0.005
+LEAST_INFLATION = 0.01
 """Least rise of the validation accuracy or R^2 by duplicates that is blamed on them."""
 HARMLESS = 0.2
 """Confidence for duplicates that do not inflate the metric: they are reported as a suspect."""

@@ -41,7 +41,7 @@ UNDONE_SHARE = 0.5
 TARGET_RELATIVE_STEP = 0.005
 """||update|| / ||weights||: the upper end of what is usual in networks that train well."""
 LOW_RATE = 0.3
-"""Multiple of the default rate below which a rate is not suspected to be too high."""
+"""Multiple of the default rate below which a rate is not too high, unless the loss is not finite."""
 
 
 def evidence(record: Record) -> Verdict | None:
@@ -100,7 +100,7 @@ def evidence(record: Record) -> Verdict | None:
         message = f"The model learns little at {times:.3g} times the default learning rate of the optimizer."
         message += " Most of its units are dead." if killed else ""
         reasons.append((graded_confidence(math.log10(times), 1, 3, 0.55, 0.8), message, int(loss.epoch[0])))
-    if not reasons:
+    if not reasons or (times < LOW_RATE and not broken):  # at a low rate the loss may start high, and only falls slowly
         return None
     sure = times > EXTREME_RATE_FACTOR or (unusual and not dropout_dominates(record))
     gain = init_gain(record)

@@ -105,5 +105,5 @@ CAUSE = Cause(
     recommendations=recommendations,
     suspicion=suspicion,
     words="Training may have stopped at weights that are worse than what the model has room for.",
-    explains=frozenset(),
+    explains=frozenset({"overfitting"}),
 )
