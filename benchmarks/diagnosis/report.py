@@ -86,15 +86,18 @@ def _figures(results: Sequence[Result], mode: str) -> list[Row]:
             "wrong and sure (> 0.8), of all",
             share(sum(wrong_and_sure(r, r.opinions[mode]) for r in settled), len(settled)),
         ),
-        ("first recommendation better beyond noise", share(judged.count("better"), len(faulty))),
-        ("first recommendation worse beyond noise", share(judged.count("worse"), len(faulty))),
-        ("no recommendation", share(judged.count("none"), len(faulty))),
         ("no effect: healthy or inconclusive", share(sum(not false_alarm(one, mode) for one in none), len(none))),
         (
             "no effect: the planted setting named",
             share(sum(one.opinions[mode].named[0] in _planted(one) for one in none), len(none)),
         ),
     ]
+    if any(outcomes):  # else no recommendation was trained
+        figures += [
+            ("first recommendation better beyond noise", share(judged.count("better"), len(faulty))),
+            ("first recommendation worse beyond noise", share(judged.count("worse"), len(faulty))),
+            ("no recommendation", share(judged.count("none"), len(faulty))),
+        ]
     if mode == "passive":
         figures.append(
             ("alarms on twins without the fault", share(sum(one.twin[0] not in QUIET for one in twins), len(twins)))
