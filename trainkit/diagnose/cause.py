@@ -15,8 +15,11 @@ from trainkit.diagnose.verdicts import Code, Verdict
 class Intervention:
     """One controlled change of the spec: where `cause` is what is wrong, the run with this change is better.
 
-    `patch` is a JSON merge patch of the submitted document; `measure` the metric that the repair is judged by, e.g.
-    `val_loss`, `val_recall` or `train_loss`.
+    patch: a JSON merge patch of the submitted document.
+    measure: the metric that the repair is judged by, `val_loss`, `val_accuracy`, `val_recall`, `val_r2` or `val_mae`.
+    repairs: the probability that it repairs most of the run where `cause` is what is wrong. Several causes may name the
+    same change, each with its own probability.
+    undoes: whether it makes an unusual setting usual. Such a change is specific: a run that it repairs had that fault.
     """
 
     name: str
@@ -24,6 +27,8 @@ class Intervention:
     patch: Patch
     measure: str
     why: str
+    repairs: float = 0.85
+    undoes: bool = False
 
 
 def no_interventions(record: Record) -> Iterable[Intervention]:

@@ -34,6 +34,27 @@ class DiagnosedRun:
     """Of the training."""
 
 
+class EventCollector:
+    """Keeps the metric rows of a run as series, and the latest event of each type; passes every event on."""
+
+    def __init__(self, on_event: Callable[[dict[str, Any]], object] | None = None) -> None:
+        self.latest: dict[str, dict[str, Any]] = {}
+        self._points: dict[str, list[tuple[int, int, float]]] = defaultdict(list)
+        self._send = on_event
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        self.latest[event["type"]] = event
+        for split, name, value in event.get("rows", ()) if event["type"] == "metrics" else ():
+            self._points[f"{split}_{name}"].append((event["step"], event["epoch"], value))
+        if self._send is not None:
+            self._send(event)
+
+    def series(self) -> dict[str, Series]:
+        """The rows so far by name, such as `val_loss`."""
+        columns = {name: list(map(np.array, zip(*rows, strict=True))) for name, rows in self._points.items()}
+        return {name: Series(step, epoch, value.astype(float)) for name, (step, epoch, value) in columns.items()}
+
+
 def fit_and_diagnose(
     document: Mapping[str, Any],
     data: Dataset,
@@ -50,22 +71,13 @@ def fit_and_diagnose(
     A run that fails for its spec, its data or the memory is a result too; an error of the machine or of trainkit
     itself is raised. Raises SpecError for a spec that does not fit the data.
     """
-    points: dict[str, list[tuple[int, int, float]]] = defaultdict(list)
-    latest: dict[str, Any] = {}
-
-    def record_event(event: dict[str, Any]) -> None:
-        latest[event["type"]] = event
-        for split, name, value in event.get("rows", ()) if event["type"] == "metrics" else ():
-            points[f"{split}_{name}"].append((event["step"], event["epoch"], value))
-        if on_event is not None:
-            on_event(event)
-
+    collected = EventCollector(on_event)
     resolved = resolve(document, data.facts)
     result, error, began = None, None, time.perf_counter()
     try:
-        result = fit(resolved, data, on_event=record_event)
+        result = fit(resolved, data, on_event=collected)
     except Exception:
-        error = with_next_spec(latest["failed"]["error"], document)
+        error = with_next_spec(collected.latest["failed"]["error"], document)
         if error["layer"] in ("platform", "internal"):
             raise
     trained = time.perf_counter() - began
@@ -73,13 +85,12 @@ def fit_and_diagnose(
         threads = result.runtime["threads"] if result is not None else 1
         found = attainable_event(resolved, data, trained=trained, threads=threads) if result is not None else None
         attainable = None if found is None else Attainable.from_dict(found)
-    columns = {name: list(map(np.array, zip(*rows, strict=True))) for name, rows in points.items()}
     record = Record(
         spec=resolved.spec,
         facts=data.facts,
-        series={name: Series(step, epoch, value.astype(float)) for name, (step, epoch, value) in columns.items()},
+        series=collected.series(),
         report=report_of(data, "", {}) if report is None else report,
-        evaluation=latest.get("evaluation"),
+        evaluation=collected.latest.get("evaluation"),
         state="failed" if result is None else "succeeded",
         stop_reason=result.stop_reason if result else None,
         document=document,

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.cause import Cause, Intervention
 from trainkit.diagnose.record import Record
-from trainkit.diagnose.spec_changes import Change
+from trainkit.diagnose.spec_changes import Change, Patch
 from trainkit.diagnose.verdicts import Verdict, graded_confidence
 from trainkit.spec.patch import replacing
 
@@ -161,8 +161,21 @@ def recommendations(record: Record) -> Iterator[Change]:
         )
 
 
+def interventions(record: Record) -> Iterator[Intervention]:
+    counts = [count for count in record.classes.values() if count > 0]
+    if record.spec.balance != "none" or not counts or max(counts) < 2 * min(counts):
+        return
+    patch: Patch = {"balance": "class_weights", "train": {"monitor": "val_recall"}}
+    why = "Every class gets the same total weight in the loss."
+    yield Intervention("balanced_weights", "class_imbalance", patch, "val_recall", why)
+    patch = {"balance": "oversample", "train": {"monitor": "val_recall"}}
+    why = "Samples of small classes are repeated in training."
+    yield Intervention("oversampling", "class_imbalance", patch, "val_recall", why)
+
+
 CAUSE = Cause(
     code="class_imbalance",
+    interventions=interventions,
     evidence=evidence,
     recommendations=recommendations,
     suspicion=suspicion,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.cause import Cause, Intervention
 from trainkit.diagnose.gradients import idle_suspicion, idle_units
+from trainkit.diagnose.interventions import BIASED_WEIGHTS, batch_norm, init_scale, rate_tenth, standard_init
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.spec_changes import Change, init_patch, model_patch, rate_patch
 from trainkit.diagnose.verdicts import LOW_LEARNING, Verdict
@@ -49,8 +50,23 @@ def recommendations(record: Record) -> Iterator[Change]:
     )
 
 
+def interventions(record: Record) -> Iterator[Intervention]:
+    code, scale = "dead_units", init_scale(record)
+    if getattr(record.spec.model, "activation", None) != "relu":
+        return
+    biased = scale is not None and scale.mean < -BIASED_WEIGHTS
+    if biased:
+        yield standard_init(record, code, 0.9)
+    patch = model_patch(record, activation="leaky_relu")
+    yield Intervention("leaky_relu", code, patch, "val_loss", "leaky_relu has a gradient below 0 too.", 0.5)
+    # after a usual initialisation something else has killed the units: the rate, or the inputs
+    yield from batch_norm(record, code, 0.7 if biased else 0.55)
+    yield rate_tenth(record, code, 0.2)
+
+
 CAUSE = Cause(
     code="dead_units",
+    interventions=interventions,
     evidence=evidence,
     recommendations=recommendations,
     suspicion=suspicion,

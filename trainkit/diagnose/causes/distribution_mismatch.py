@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.cause import Cause, Intervention
 from trainkit.diagnose.held_out_data import LEAST_DIFFERENCE, SIGNIFICANT_ERRORS, is_significant, val_against_test
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.spec_changes import Change, Patch
@@ -84,8 +84,17 @@ def recommendations(record: Record) -> Iterator[Change]:
     )
 
 
+def interventions(record: Record) -> Iterator[Intervention]:
+    if record.facts.splits and record.spec.split.use_predefined:
+        measure = "val_accuracy" if record.classification else "val_r2"
+        patch: Patch = {"split": {"use_predefined": False}}
+        why = "A random split makes all parts alike and shows whether the shipped ones differ."
+        yield Intervention("random_split", "distribution_mismatch", patch, measure, why)
+
+
 CAUSE = Cause(
     code="distribution_mismatch",
+    interventions=interventions,
     evidence=evidence,
     recommendations=recommendations,
     suspicion=suspicion,

@@ -6,7 +6,15 @@ import math
 from collections.abc import Iterator
 
 from trainkit.diagnose.capacity import LARGE_GAIN, init_gain, limit_symptom_confidence, too_deep
-from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.cause import Cause, Intervention
+from trainkit.diagnose.interventions import (
+    BIASED_WEIGHTS,
+    LARGE_WEIGHTS,
+    batch_norm,
+    init_scale,
+    rate_tenth,
+    standard_init,
+)
 from trainkit.diagnose.rates import default_rate, not_finite, sharpness
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.spec_changes import Change, init_patch, model_patch, rate_patch, usual_init
@@ -89,8 +97,20 @@ def recommendations(record: Record) -> Iterator[Change]:
     )
 
 
+def interventions(record: Record) -> Iterator[Intervention]:
+    code, scale = "exploding_gradients", init_scale(record)
+    if scale is not None and (scale.ratio > LARGE_WEIGHTS or scale.mean > BIASED_WEIGHTS):
+        yield standard_init(record, code, 0.9)
+        yield from batch_norm(record, code, 0.5)
+        yield rate_tenth(record, code, 0.3)
+    if record.spec.train.clip_norm is None:
+        patch = {"train": {"clip_norm": 1.0}}
+        yield Intervention("clipping", code, patch, "val_loss", "Clipping limits the norm of the gradient to 1.", 0.4)
+
+
 CAUSE = Cause(
     code="exploding_gradients",
+    interventions=interventions,
     evidence=evidence,
     recommendations=recommendations,
     suspicion=suspicion,

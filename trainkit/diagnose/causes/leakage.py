@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.cause import Cause, Intervention
 from trainkit.diagnose.estimates import kept_metrics
 from trainkit.diagnose.held_out_data import target_leaking_features
 from trainkit.diagnose.record import Record, leading_count
-from trainkit.diagnose.spec_changes import Change
+from trainkit.diagnose.spec_changes import Change, Patch
 from trainkit.diagnose.verdicts import BY_VALIDATION, Verdict, graded_confidence
 
 LEAKED_SHARE = 0.01
@@ -132,8 +132,23 @@ def recommendations(record: Record) -> Iterator[Change]:
         yield Change({"split": {"duplicates": "drop"}}, why, expected)
 
 
+def interventions(record: Record) -> Iterator[Intervention]:
+    code, measure = "leakage", "val_accuracy" if record.classification else "val_r2"
+    names = target_leaking_features(record)
+    if names and record.facts.kind == "table":
+        dataset = record.spec.dataset.model_dump(mode="json", exclude_defaults=True)
+        patch: Patch = {"dataset": {**dataset, "ignore": [*record.spec.dataset.ignore, *names]}}
+        why = "Without the columns that reveal the target."
+        yield Intervention("without_leaking_columns", code, patch, measure, why)
+    if record.findings("leakage", "near_leakage", "duplicates") and record.spec.split.duplicates != "drop":
+        patch = {"split": {"duplicates": "drop"}}
+        why = "Training goes without copies of held-out samples."
+        yield Intervention("without_copies", code, patch, measure, why)
+
+
 CAUSE = Cause(
     code="leakage",
+    interventions=interventions,
     evidence=evidence,
     recommendations=recommendations,
     suspicion=suspicion,

@@ -15,8 +15,9 @@ from trainkit.diagnose.capacity import (
     limit_symptom_confidence,
     strong_penalties,
 )
-from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.cause import Cause, Intervention
 from trainkit.diagnose.gradients import IDLE_SHARE
+from trainkit.diagnose.interventions import UNUSUAL_RATE, batch_norm, rate_tenth, standard_rate
 from trainkit.diagnose.performance import attainment
 from trainkit.diagnose.rates import (
     LARGE_STEP,
@@ -181,8 +182,17 @@ def recommendations(record: Record) -> Iterator[Change]:
     )
 
 
+def interventions(record: Record) -> Iterator[Intervention]:
+    code = "learning_rate_too_high"
+    if record.spec.optimizer.lr > UNUSUAL_RATE * default_rate(record):
+        yield standard_rate(record, code)
+    yield rate_tenth(record, code, 0.8)
+    yield from batch_norm(record, code, 0.35)
+
+
 CAUSE = Cause(
     code="learning_rate_too_high",
+    interventions=interventions,
     evidence=evidence,
     recommendations=recommendations,
     suspicion=suspicion,

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from trainkit.diagnose.capacity import limit_symptom_confidence
-from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.cause import Cause, Intervention
+from trainkit.diagnose.interventions import UNUSUAL_RATE, longer, rate_tenfold, standard_rate
 from trainkit.diagnose.rates import (
     LARGE_STEP,
     default_rate,
@@ -116,8 +117,22 @@ def recommendations(record: Record) -> Iterator[Change]:
         yield Change(rate_patch(record, factor), f"{factor:g} times the learning rate.", expected)
 
 
+def interventions(record: Record) -> Iterator[Intervention]:
+    code, usual = "learning_rate_too_low", default_rate(record)
+    if record.spec.optimizer.lr < usual / UNUSUAL_RATE:
+        yield standard_rate(record, code)
+    # a rate that is usual or above is seldom too low: what ten times of it gains, more epochs gain as well
+    yield rate_tenfold(record, code, 0.8 if record.spec.optimizer.lr < usual / 2 else 0.6)
+    if record.spec.schedule.kind != "constant":
+        old = record.spec.schedule.model_dump(mode="json")
+        patch = {"schedule": replacing(old, {"kind": "constant"})}
+        yield Intervention("constant_schedule", code, patch, "val_loss", "The learning rate stays as it is.", 0.4)
+    yield longer(record, code, 0.35)
+
+
 CAUSE = Cause(
     code="learning_rate_too_low",
+    interventions=interventions,
     evidence=evidence,
     recommendations=recommendations,
     suspicion=suspicion,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trainkit.diagnose.capacity import parameters_to_memorise, strong_penalties, too_deep
-from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.cause import Cause, Intervention
+from trainkit.diagnose.interventions import batch_norm, fewer_layers
 from trainkit.diagnose.plateau import SANITY_CHECK_SERIES, is_plateau, lost_in_depth, low_skill_plateau
 from trainkit.diagnose.record import HIGH_SKILL, VERY_LOW_SKILL, Record
 from trainkit.diagnose.sanity_checks import interpret_sanity_checks
@@ -99,8 +100,20 @@ def recommendations(record: Record) -> Iterator[Change]:
     yield from sanity_check_changes(record)
 
 
+def interventions(record: Record) -> Iterator[Intervention]:
+    code = "optimization_failure"
+    yield from fewer_layers(record, code, 0.9)
+    yield from batch_norm(record, code, 0.4)
+    if record.spec.optimizer.kind != "adam":
+        old = record.spec.optimizer.model_dump(mode="json")
+        patch = {"optimizer": replacing(old, {"kind": "adam", "lr": 1e-3})}
+        why = "Adam scales the step of each weight by the size of its gradient."
+        yield Intervention("adam", code, patch, "val_loss", why, 0.4)
+
+
 CAUSE = Cause(
     code="optimization_failure",
+    interventions=interventions,
     evidence=evidence,
     recommendations=recommendations,
     suspicion=suspicion,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.cause import Cause, Intervention
 from trainkit.diagnose.performance import attainment
 from trainkit.diagnose.plateau import PLATEAU_GAIN
 from trainkit.diagnose.record import LOW_SKILL, VERY_LOW_SKILL, Record, Series
@@ -166,8 +166,21 @@ def recommendations(record: Record) -> Iterator[Change]:
     )
 
 
+def interventions(record: Record) -> Iterator[Intervention]:
+    code, model = "overfitting", record.spec.model
+    why = "Dropout and weight decay make it harder to memorise single samples."
+    yield Intervention("regularisation", code, regularized_patch(record), "val_loss", why, 0.7)
+    if model.kind != "linear" and hasattr(model, "dropout") and (model.dropout or 0) < 0.2:
+        why = "A little dropout makes it harder to memorise single samples."
+        yield Intervention("dropout", code, model_patch(record, dropout=0.2), "val_loss", why, 0.6)
+    if (smaller := narrower_patch(record)) is not None:
+        why = "A network of half the width can memorise less."
+        yield Intervention("half_the_width", code, smaller, "val_loss", why, 0.3)
+
+
 CAUSE = Cause(
     code="overfitting",
+    interventions=interventions,
     evidence=evidence,
     recommendations=recommendations,
     suspicion=suspicion,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.cause import Cause, Intervention
 from trainkit.diagnose.gradients import idle_suspicion, idle_units
+from trainkit.diagnose.interventions import LARGE_WEIGHTS, batch_norm, init_scale, standard_init
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.spec_changes import Change, init_patch, model_patch, rate_patch, scaled_patch
 from trainkit.diagnose.verdicts import LOW_LEARNING, Verdict
@@ -49,8 +50,19 @@ def recommendations(record: Record) -> Iterator[Change]:
     yield Change(rate_patch(record, 0.1), "Smaller steps do not push units into saturation.", expected)
 
 
+def interventions(record: Record) -> Iterator[Intervention]:
+    code, scale = "saturated_activations", init_scale(record)
+    if getattr(record.spec.model, "activation", None) not in ("sigmoid", "tanh"):
+        return
+    large = scale is not None and scale.ratio > LARGE_WEIGHTS
+    if large:
+        yield standard_init(record, code, 0.9)
+    yield from batch_norm(record, code, 0.6 if large else 0.55)
+
+
 CAUSE = Cause(
     code="saturated_activations",
+    interventions=interventions,
     evidence=evidence,
     recommendations=recommendations,
     suspicion=suspicion,

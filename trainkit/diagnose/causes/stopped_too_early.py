@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trainkit.diagnose.capacity import limit_symptom_confidence
-from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.cause import Cause, Intervention
+from trainkit.diagnose.interventions import longer, rate_tenfold, wider
 from trainkit.diagnose.plateau import held_back_by_dropout
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.spec_changes import Change, early_stop_patch, longer_patch, rate_patch
@@ -70,8 +71,16 @@ def recommendations(record: Record) -> Iterator[Change]:
     yield Change(rate_patch(record, 3.0), "Three times the learning rate, in the same number of epochs.", expected)
 
 
+def interventions(record: Record) -> Iterator[Intervention]:
+    code = "stopped_too_early"
+    yield longer(record, code, 0.9)
+    yield rate_tenfold(record, code, 0.55)
+    yield from wider(record, code, 0.3)
+
+
 CAUSE = Cause(
     code="stopped_too_early",
+    interventions=interventions,
     evidence=evidence,
     recommendations=recommendations,
     suspicion=suspicion,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.cause import Cause, Intervention
+from trainkit.diagnose.interventions import EQUAL_WEIGHTS, init_scale, standard_init
 from trainkit.diagnose.record import LOW_SKILL, Record
 from trainkit.diagnose.spec_changes import Change, init_patch, usual_init
 from trainkit.diagnose.verdicts import IDLE, LOW_LEARNING, Verdict
@@ -69,8 +70,15 @@ def recommendations(record: Record) -> Iterator[Change]:
         )
 
 
+def interventions(record: Record) -> Iterator[Intervention]:
+    scale = init_scale(record)
+    if scale is not None and scale.spread < EQUAL_WEIGHTS:
+        yield standard_init(record, "symmetric_initialization", 0.95)
+
+
 CAUSE = Cause(
     code="symmetric_initialization",
+    interventions=interventions,
     evidence=evidence,
     recommendations=recommendations,
     suspicion=suspicion,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trainkit.diagnose.capacity import bottleneck, parameters_to_memorise, strong_penalties
-from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.cause import Cause, Intervention
+from trainkit.diagnose.interventions import wider
 from trainkit.diagnose.performance import performance
 from trainkit.diagnose.plateau import SANITY_CHECK_SERIES, held_back_by_dropout, low_skill_plateau
 from trainkit.diagnose.record import HIGH_SKILL, LOW_SKILL, VERY_LOW_SKILL, Record
@@ -129,8 +130,22 @@ def recommendations(record: Record) -> Iterator[Change]:
     yield from sanity_check_changes(record)
 
 
+def interventions(record: Record) -> Iterator[Intervention]:
+    code, regularize = "underfitting_model_bias", record.spec.regularize
+    dropout = getattr(record.spec.model, "dropout", 0) or 0
+    if regularize.l2 or regularize.l1 or regularize.weight_decay or dropout or regularize.max_norm:
+        patch: Patch = {"regularize": {"l1": 0, "l2": 0, "weight_decay": 0, "max_norm": None}}
+        if dropout:
+            patch |= model_patch(record, dropout=0)
+        strong = dropout >= 0.6 or bool(regularize.l1 or regularize.l2 >= 5 or regularize.weight_decay >= 0.1)
+        why = "Without penalties and dropout the model can follow the training samples."
+        yield Intervention("no_penalties", code, patch, "val_loss", why, 0.9, strong)
+    yield from wider(record, code, 0.85)
+
+
 CAUSE = Cause(
     code="underfitting_model_bias",
+    interventions=interventions,
     evidence=evidence,
     recommendations=recommendations,
     suspicion=suspicion,

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.cause import Cause, Intervention
+from trainkit.diagnose.interventions import batch_norm, rate_tenth
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.spec_changes import Change, scaled_patch
 from trainkit.diagnose.verdicts import IDLE, LOW_LEARNING, Verdict, graded_confidence
@@ -103,8 +104,21 @@ def recommendations(record: Record) -> Iterator[Change]:
     yield Change(squeezed, "min_max scales every input to the range from -1 to 1.", expected)
 
 
+def interventions(record: Record) -> Iterator[Intervention]:
+    code = "unscaled_inputs"
+    if any(step.kind in SCALING for step in column_steps(record.spec)):
+        return
+    sizes = sorted(_root_mean_squares(record).values())
+    unusual = bool(sizes) and sizes[-1] >= min(0.3 * LARGE_RMS, 0.3 * UNEVEN_RMS * max(sizes[len(sizes) // 2], 1e-12))
+    why = "z_score gives every input mean 0 and standard deviation 1."
+    yield Intervention("standardised_inputs", code, scaled_patch(record), "val_loss", why, 0.9, unusual)
+    yield from batch_norm(record, code, 0.4)
+    yield rate_tenth(record, code, 0.3)
+
+
 CAUSE = Cause(
     code="unscaled_inputs",
+    interventions=interventions,
     evidence=evidence,
     recommendations=recommendations,
     suspicion=suspicion,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.cause import Cause, Intervention
 from trainkit.diagnose.estimates import wilson_interval
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.spec_changes import Change, Patch
@@ -94,8 +94,19 @@ def recommendations(record: Record) -> Iterator[Change]:
         )
 
 
+def interventions(record: Record) -> Iterator[Intervention]:
+    if record.parts[1] >= min(100, 0.15 * record.facts.samples):
+        return
+    shipped: Patch = {"use_predefined": False} if (record.facts.splits or {}).get("validation") else {}
+    share = {"train": 6.0, "validation": 2.0, "test": 2.0 if record.spec.split.test else 0.0}
+    measure = "val_accuracy" if record.classification else "val_r2"
+    why = "A validation part of a fifth of the samples."
+    yield Intervention("larger_validation", "validation_too_small", {"split": {**shipped, **share}}, measure, why)
+
+
 CAUSE = Cause(
     code="validation_too_small",
+    interventions=interventions,
     evidence=evidence,
     recommendations=recommendations,
     suspicion=suspicion,

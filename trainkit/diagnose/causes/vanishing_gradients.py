@@ -7,8 +7,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from trainkit.diagnose.capacity import limit_symptom_confidence
-from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.cause import Cause, Intervention
 from trainkit.diagnose.gradients import first_over_last, gradient_reach
+from trainkit.diagnose.interventions import (
+    EQUAL_WEIGHTS,
+    SMALL_WEIGHTS,
+    batch_norm,
+    fewer_layers,
+    init_scale,
+    standard_init,
+)
 from trainkit.diagnose.record import LOW_SKILL, Record
 from trainkit.diagnose.spec_changes import (
     DEEP_HIDDEN_LAYERS,
@@ -87,8 +95,21 @@ def recommendations(record: Record) -> Iterator[Change]:
         )
 
 
+def interventions(record: Record) -> Iterator[Intervention]:
+    code, scale = "vanishing_gradients", init_scale(record)
+    if scale is not None and scale.spread >= EQUAL_WEIGHTS and scale.ratio < SMALL_WEIGHTS:
+        yield standard_init(record, code, 0.85)
+    if getattr(record.spec.model, "activation", "relu") in ("sigmoid", "tanh"):
+        patch = model_patch(record, activation="relu", **init_fields(record, "he_normal"))
+        why = "relu does not shrink the gradient of active units."
+        yield Intervention("relu", code, patch, "val_loss", why, 0.85)
+    yield from fewer_layers(record, code, 0.8)
+    yield from batch_norm(record, code, 0.75)
+
+
 CAUSE = Cause(
     code="vanishing_gradients",
+    interventions=interventions,
     evidence=evidence,
     recommendations=recommendations,
     suspicion=suspicion,

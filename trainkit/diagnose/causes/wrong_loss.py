@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trainkit.diagnose.capacity import dropout_gap
-from trainkit.diagnose.cause import Cause
+from trainkit.diagnose.cause import Cause, Intervention
 from trainkit.diagnose.record import LOW_SKILL, Record, leading_count
 from trainkit.diagnose.spec_changes import Change, Patch
 from trainkit.diagnose.verdicts import LOW_LEARNING, Verdict, graded_confidence
@@ -165,8 +165,22 @@ def recommendations(record: Record) -> Iterator[Change]:
         )
 
 
+def interventions(record: Record) -> Iterator[Intervention]:
+    code, kind = "wrong_loss", record.spec.loss.kind if record.spec.loss else ""
+    old = record.spec.loss.model_dump() if record.spec.loss else {}
+    if record.classification and kind == "mse":
+        patch: Patch = {"loss": replacing(old, {"kind": "cross_entropy"})}
+        why = "The gradient of cross entropy stays large where a prediction is wrong."
+        yield Intervention("cross_entropy", code, patch, "val_accuracy", why, 0.8, undoes=True)
+    if not record.classification and kind == "mse":
+        patch = {"loss": replacing(old, {"kind": "huber"})}
+        why = "The Huber loss counts large residuals linearly, not squared."
+        yield Intervention("huber_loss", code, patch, "val_mae", why, 0.8)
+
+
 CAUSE = Cause(
     code="wrong_loss",
+    interventions=interventions,
     evidence=evidence,
     recommendations=recommendations,
     suspicion=suspicion,

@@ -1,0 +1,336 @@
+"""The plan of an investigation, and its findings, for results that are made up: skill by change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.diagnosis_records import facts, record, well
+from trainkit.diagnose.attainable import Attainable
+from trainkit.diagnose.findings import InvestigationFindings, conclude
+from trainkit.diagnose.investigation import next_variants, why_not_investigated
+from trainkit.diagnose.investigation_history import InvestigationBudget, InvestigationHistory, Variant, VariantResult
+from trainkit.diagnose.label_votes import count_votes
+from trainkit.diagnose.record import Record
+from trainkit.diagnose.sample_scores import MOST_SAMPLES, SampleScores, gain
+from trainkit.spec import JobSpec, resolve
+
+SAMPLES, CLASSES = 400, 10
+JOBS = InvestigationBudget(seconds=None, jobs=40)
+Skill = Callable[[Variant], float]
+
+
+def scores(accuracy: float, seed: int = 0) -> SampleScores:
+    """Predictions of 400 samples, right and surer for the easiest ones: the same samples are hard for every run."""
+    random = np.random.default_rng(5)
+    truth = np.arange(SAMPLES) % CLASSES
+    ease = random.random(SAMPLES) + 0.03 * np.random.default_rng(100 + seed).normal(size=SAMPLES)
+    right = ease.argsort().argsort() < accuracy * SAMPLES
+    predicted = np.where(right, truth, (truth + 1 + random.integers(0, 9, SAMPLES)) % CLASSES)
+    sure = np.where(right, 0.9, 0.5) - 0.1 * random.random(SAMPLES)
+    shares = np.repeat((1 - sure[:, None]) / (CLASSES - 1), CLASSES, axis=1)
+    shares[np.arange(SAMPLES), predicted] = sure
+    return SampleScores.of_classes(np.arange(SAMPLES), truth, shares)
+
+
+def investigated(
+    about: Record, skill: Skill, budget: InvestigationBudget = JOBS, seconds: float = 1.0
+) -> tuple[InvestigationFindings, list[VariantResult]]:
+    """Run the plan to its end, each variant with the accuracy that `skill` says; below 0 the run diverges."""
+    results: list[VariantResult] = []
+    while waiting := next_variants(about, results, budget):
+        assert len(results) < 60, "the plan does not end"
+        variant = waiting[0]
+        value = skill(variant)
+        error = {"code": "loss_not_finite", "message": "it is not finite"} if value < 0 else None
+        results.append(
+            VariantResult(
+                variant,
+                "failed" if error else "succeeded",
+                {},
+                None if error else scores(value, seed=variant.kind == "confirmation"),
+                seconds * variant.share,
+                {},
+                error,
+            )
+        )
+    return conclude(about, results, budget), results
+
+
+def by_change(base: float, repairs: Mapping[str, float]) -> Skill:
+    """`base` accuracy, or that of the best of the changes in a variant."""
+
+    def accuracy(variant: Variant) -> float:
+        names = [*variant.changes, variant.name.removesuffix("-seed").split("@")[0]]
+        return max([base, *(repairs[name] for name in names if name in repairs)])
+
+    return accuracy
+
+
+SLOW = record({"optimizer": {"kind": "adam", "lr": 1e-5}}, **well())
+
+
+def test_base_comes_first_then_the_likeliest_change() -> None:
+    first = next_variants(SLOW, [], JOBS)
+    assert [one.name for one in first] == ["base"]
+    assert first[0].document == SLOW.document
+    _, results = investigated(SLOW, by_change(0.3, {}))
+    names = [one.variant.name for one in results]
+    assert names[:2] == ["base", "standard_rate"]
+    assert "base-seed" in names
+    assert len(names) == len(set(names))
+    for result in results:
+        resolve(result.variant.document, SLOW.facts)  # every variant is a valid spec
+
+
+@pytest.mark.parametrize(
+    ("spec", "repairs", "code"),
+    [
+        ({"optimizer": {"kind": "adam", "lr": 1e-5}}, {"standard_rate": 0.9}, "learning_rate_too_low"),
+        ({"optimizer": {"kind": "adam", "lr": 0.5}}, {"standard_rate": 0.9}, "learning_rate_too_high"),
+        ({"optimizer": {"kind": "adam", "lr": 2e-3}}, {"rate_tenth": 0.9}, "learning_rate_too_high"),
+        ({}, {"longer": 0.9, "rate_tenfold": 0.6}, "stopped_too_early"),
+        ({"model": {"kind": "mlp", "hidden": [2]}}, {"wider": 0.9, "longer": 0.4}, "underfitting_model_bias"),
+        ({"regularize": {"l2": 300.0}}, {"no_penalties": 0.9}, "underfitting_model_bias"),
+        (
+            {"model": {"kind": "mlp", "hidden": [32] * 8, "activation": "sigmoid"}},
+            {"relu": 0.9, "batch_norm": 0.85, "fewer_layers": 0.9},
+            "vanishing_gradients",
+        ),
+        (
+            {"model": {"kind": "mlp", "init": {"kind": "zeros"}}},
+            {"standard_init": 0.9},
+            "symmetric_initialization",
+        ),
+        (
+            {"model": {"kind": "mlp", "init": {"kind": "normal", "std": 2.0}}},
+            {"standard_init": 0.9, "batch_norm": 0.8},
+            "exploding_gradients",
+        ),
+        ({"loss": {"kind": "mse"}}, {"cross_entropy": 0.9}, "wrong_loss"),
+        ({}, {"regularisation": 0.9, "dropout": 0.9}, "overfitting"),
+    ],
+)
+def test_cause_is_what_repairs_the_run(spec: dict[str, Any], repairs: dict[str, float], code: str) -> None:
+    findings, _ = investigated(record(spec, **well()), by_change(0.3, repairs))
+    assert findings.verdicts[0].code == code
+    assert findings.verdicts[0].confidence > 0.5
+    best = findings.recommendations[0]
+    assert best.code == code
+    assert best.measured["variant"] in repairs
+    assert best.measured["low"] > 0
+    assert best.measured["confirmed"]
+    json.dumps(findings.as_dict())
+
+
+def test_nothing_helps_is_an_answer() -> None:
+    findings, _ = investigated(record(**well()), by_change(0.85, {}))
+    assert [one.code for one in findings.verdicts] == ["healthy"]
+    assert findings.recommendations == []
+    assert findings.verdicts[0].confidence > 0.7
+
+
+def test_sound_run_may_gain_a_little_by_more_effort() -> None:
+    little = {"longer": 0.88, "wider": 0.87, "rate_tenfold": 0.87}
+    findings, _ = investigated(record(**well()), by_change(0.85, little))
+    assert findings.verdicts[0].code == "healthy"
+
+
+def test_changes_that_hurt_are_listed_as_such() -> None:
+    findings, _ = investigated(record(**well()), lambda one: 0.5 if "rate_tenth" in one.changes else 0.85)
+    assert [one.measured["variant"] for one in findings.harmful] == ["rate_tenth"]
+    assert findings.harmful[0].measured["high"] < 0
+    assert all(one.measured["variant"] != "rate_tenth" for one in findings.recommendations)
+
+
+def test_run_that_left_no_model_is_repaired_by_one_that_does() -> None:
+    too_high = record({"optimizer": {"kind": "sgd", "lr": 50.0}}, ended="diverged", train_loss=[float("nan")] * 2)
+    findings, _ = investigated(too_high, lambda one: 0.9 if "standard_rate" in one.changes else -1.0)
+    assert findings.verdicts[0].code == "learning_rate_too_high"
+    assert findings.recommendations[0].measured["before"] is None
+
+
+def test_two_faults_that_only_changed_together_give_a_model() -> None:
+    spec = {"optimizer": {"kind": "adam", "lr": 1e-6}, "model": {"kind": "mlp", "init": {"kind": "zeros"}}}
+    both = {"standard_rate", "standard_init"}
+    findings, results = investigated(record(spec, **well()), lambda one: 0.9 if both <= set(one.changes) else 0.1)
+    assert {one.code for one in findings.verdicts} == {"learning_rate_too_low", "symmetric_initialization"}
+    patch = findings.recommendations[0].patch
+    assert patch["optimizer"]["lr"] == 1e-3
+    assert patch["model"]["init"]["kind"] == "he_normal"
+    assert any(result.variant.kind == "combination" for result in results)
+
+
+def test_second_fault_is_found_beside_the_first() -> None:
+    spec = {"optimizer": {"kind": "adam", "lr": 0.3}, "regularize": {"l2": 300.0}}
+    repairs = {"standard_rate", "no_penalties"}
+
+    def accuracy(one: Variant) -> float:
+        names = repairs & set(one.changes)
+        return 0.95 if names == repairs else 0.5 if "standard_rate" in names else 0.1
+
+    findings, _ = investigated(record(spec, **well()), accuracy)
+    codes = [one.code for one in findings.verdicts]
+    assert set(codes) == {"learning_rate_too_high", "underfitting_model_bias"}
+    assert findings.recommendations[0].measured["variant"] == "standard_rate+no_penalties"
+
+
+def test_runs_that_depend_on_their_seed_do_not_make_a_repair() -> None:
+    """The base with another seed is as much better as the change: chance explains it."""
+    findings, _ = investigated(
+        record(**well()),
+        lambda one: 0.85 if one.name == "base-seed" else 0.86 if one.changes == ("leaky_relu",) else 0.4,
+    )
+    assert "dead_units" not in [one.code for one in findings.verdicts]
+
+
+def test_more_is_attainable_is_inconclusive() -> None:
+    able = Attainable(
+        "accuracy", 0.95, 0.92, 0.97, "gradient boosting", (), 400, 1600, 1.0, 1.0, 20.0, True, "a key"
+    )  # fmt: skip
+    findings, _ = investigated(record(**well(), attainable=able), by_change(0.6, {}))
+    assert findings.verdicts[0].code == "inconclusive"
+    assert "gradient boosting" in findings.verdicts[0].message
+    findings, _ = investigated(record(**well(), attainable=able), by_change(0.95, {}))
+    assert findings.verdicts[0].code == "healthy"
+
+
+def test_plan_follows_from_the_results_alone() -> None:
+    skill = by_change(0.3, {"standard_rate": 0.9})
+    whole, results = investigated(SLOW, skill)
+    again, _ = investigated(SLOW, skill)
+    assert json.dumps(again.as_dict()) == json.dumps(whole.as_dict())
+    for count in range(0, len(results), 4):
+        stored = json.loads(json.dumps([result.as_dict() for result in results[:count]]))
+        resumed = next_variants(SLOW, [VariantResult.from_dict(one) for one in stored], JOBS)
+        assert resumed[0] == results[count].variant
+
+
+def test_number_of_runs_is_limited() -> None:
+    for jobs in (1, 3, 7):
+        findings, results = investigated(SLOW, by_change(0.3, {}), InvestigationBudget(seconds=None, jobs=jobs))
+        assert len(results) == jobs
+        assert findings.verdicts
+
+
+def test_seconds_are_limited_and_cheap_rungs_come_first() -> None:
+    large = facts(samples=64_000, classes={str(k): 6400 for k in range(10)})
+    slow = record({"optimizer": {"kind": "adam", "lr": 1e-5}}, large, **well())
+    budget = InvestigationBudget(seconds=60.0)
+    findings, results = investigated(slow, by_change(0.3, {"standard_rate": 0.9}), budget, seconds=30.0)
+    assert sum(result.seconds for result in results) <= 60
+    shares = [result.variant.share for result in results if result.variant.kind == "change"]
+    assert shares == sorted(shares)
+    assert shares[0] < shares[-1]
+    first = [r.variant for r in results if r.variant.share == shares[0] and r.variant.kind == "change"]
+    later = [r.variant for r in results if r.variant.share == shares[-1] and r.variant.kind == "change"]
+    assert len(later) < len(first)
+    assert "standard_rate" in {name for one in later for name in one.changes}
+    assert first[0].document["split"]["subsample"] == pytest.approx(shares[0])
+    assert findings.verdicts[0].code == "learning_rate_too_low"
+
+
+def test_base_that_cannot_be_trained_ends_the_plan() -> None:
+    broken = VariantResult(
+        next_variants(SLOW, [], JOBS)[0], "failed", error={"code": "out_of_memory", "message": "no memory left"}
+    )
+    assert next_variants(SLOW, [broken], JOBS) == []
+    assert "no memory left" in conclude(SLOW, [broken], JOBS).message
+
+
+def test_what_cannot_be_investigated_says_why() -> None:
+    without = resolve({"dataset": "ds_1", "model": "mlp", "split": "8:2"}, facts()).spec
+    assert "split.validation" in (why_not_investigated(without) or "")
+    assert "gradient_boosting" in (why_not_investigated(JobSpec(dataset="d", model="gradient_boosting")) or "")
+    assert why_not_investigated(SLOW.spec) is None
+
+
+def test_same_change_of_several_causes_is_one_run() -> None:
+    deep = record({"model": {"kind": "mlp", "hidden": [16] * 8}}, **well())
+    changes = InvestigationHistory(deep, []).changes
+    assert len({change.name for change in changes}) == len(changes)
+    shallow = next(change for change in changes if change.name == "fewer_layers")
+    assert shallow.targeted == {"optimization_failure", "vanishing_gradients"}
+
+
+# Votes on labels
+
+
+def voted(wrong: float, error: float, easy: bool) -> SampleScores:
+    """3000 votes: `wrong` of the labels are drawn anew; the model errs in `error` of them, where it is least sure."""
+    random = np.random.default_rng(3)
+    truth = random.integers(0, 5, 3000)
+    sure = np.sort(random.uniform(0.4, 1.0, 3000))[::-1]
+    chance = 2 * error * np.arange(3000) / 3000 if easy else np.full(3000, error)
+    errs = random.random(3000) < chance
+    vote = np.where(errs, (truth + 1) % 5, truth)
+    label = np.where(random.random(3000) < wrong, (truth + random.integers(1, 5, 3000)) % 5, truth)
+    shares = np.repeat((1 - sure[:, None]) / 4, 5, axis=1)
+    shares[np.arange(3000), vote] = sure
+    return SampleScores.of_classes(np.arange(3000), label, shares)
+
+
+def test_votes_tell_wrong_labels_from_hard_samples() -> None:
+    noisy, hard, clean = (count_votes([voted(w, e, True)]) for w, e in ((0.2, 0.05), (0.0, 0.25), (0.0, 0.02)))
+    assert noisy is not None
+    assert hard is not None
+    assert clean is not None
+    assert noisy.probability > 0.95
+    assert noisy.sure_error == pytest.approx(0.2, abs=0.04)
+    assert noisy.sure_low < noisy.sure_error < noisy.sure_high
+    assert hard.probability < 0.05
+    assert clean.probability < 0.05
+    assert len(noisy.suspects) == 100
+
+
+def test_votes_of_few_samples_say_nothing() -> None:
+    assert count_votes([]) is None
+    assert count_votes([SampleScores.of_classes(np.arange(10), np.zeros(10, np.int64), np.full((10, 2), 0.5))]) is None
+
+
+# Scores
+
+
+def test_skill_is_0_for_a_constant_and_1_for_a_perfect_prediction() -> None:
+    truth = np.arange(100) % 4
+    perfect = SampleScores.of_classes(np.arange(100), truth, np.eye(4)[truth])
+    assert perfect.skill == pytest.approx(1)
+    assert perfect.constant().skill == pytest.approx(0, abs=1e-6)
+    values = np.linspace(0, 1, 50)[:, None]
+    numbers = SampleScores.of_numbers(np.arange(50), values, values * 0.9)
+    expected = 1 - float(((values * 0.1) ** 2).sum() / ((values - values.mean()) ** 2).sum())
+    assert numbers.skill == pytest.approx(expected, abs=1e-5)
+    assert numbers.value("val_r2") == pytest.approx(expected, abs=1e-5)
+    assert numbers.constant().skill == pytest.approx(0, abs=1e-5)
+
+
+def test_predictions_that_are_not_finite_count_as_none() -> None:
+    truth = np.arange(40) % 2
+    broken = SampleScores.of_classes(np.arange(40), truth, np.full((40, 2), np.nan))
+    assert broken.skill == pytest.approx(0, abs=1e-6)
+    numbers = SampleScores.of_numbers(np.arange(40), np.arange(40.0), np.full(40, np.inf))
+    assert numbers.skill == pytest.approx(0, abs=1e-5)
+
+
+def test_runs_are_compared_on_the_samples_that_both_validate() -> None:
+    one, other = scores(0.5), scores(0.8)
+    half = np.arange(0, SAMPLES, 2)
+    fields = {n: v[half] for n, v in vars(other).items() if isinstance(v, np.ndarray)}
+    found = gain("val_accuracy", [one], [SampleScores(**fields)])
+    assert found.samples == len(half)
+    assert found.gain == pytest.approx(float(other.correct[half].mean() - one.correct[half].mean()))
+
+
+def test_large_validation_part_is_drawn_alike_for_every_run() -> None:
+    n = 3 * MOST_SAMPLES
+    order = np.random.default_rng(0).permutation(n)
+    truth = np.arange(n) % 2
+    one = SampleScores.of_classes(np.arange(n), truth, np.full((n, 2), 0.5))
+    other = SampleScores.of_classes(order, truth[order], np.full((n, 2), 0.5))
+    assert len(one.index) == MOST_SAMPLES
+    assert np.array_equal(one.index, other.index)
+    assert np.array_equal(one.truth, other.truth)

@@ -1,0 +1,630 @@
+"""What an investigation has found: verdicts, changes that helped and that hurt with their measured effects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from trainkit.diagnose.attribution import Attribution, Key, attribute
+from trainkit.diagnose.causes import EXPLAINS
+from trainkit.diagnose.diagnosis import diagnose, order_by_cause
+from trainkit.diagnose.estimates import Z95, wilson_interval
+from trainkit.diagnose.investigation_history import (
+    BASE,
+    DATA_CAUSES,
+    MATERIAL,
+    OTHER_SPLIT,
+    SIGNIFICANT,
+    STANDARD,
+    InvestigationBudget,
+    InvestigationHistory,
+    Tested,
+    TriedChange,
+    VariantResult,
+)
+from trainkit.diagnose.label_votes import LabelVotes, count_votes
+from trainkit.diagnose.paired import PairedEffect
+from trainkit.diagnose.record import Record
+from trainkit.diagnose.spec_changes import Patch
+from trainkit.diagnose.verdicts import Code, Verdict
+from trainkit.spec.patch import merge_patch
+
+MATERIAL_RECALL = 0.06
+"""Gain of the mean recall from which on balancing repairs a run."""
+MATERIAL_ABSOLUTE = 0.03
+"""Share of the mean absolute error from which on a loss that outliers do not decide repairs a run."""
+LARGE_RISE = 0.2
+"""Rise of the validation loss behind its least value, over that of a constant prediction, that is overfitting anyway."""
+LEAST_CONFIDENCE = 0.5
+"""A cause that the experiments leave less likely than this is a suspect, and no verdict."""
+SURE = 0.8
+"""Probability of wrong labels from which on votes alone are enough."""
+WIDE = 0.15
+"""Skill: a change whose interval reaches this far may be a repair that these samples cannot show."""
+MOST_RECOMMENDATIONS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredChange:
+    """A change that was tried: its patch, the whole changed spec, and its measured effect.
+
+    measured: `{metric, before, after, gain, low, high, p_value, samples, variant, artifact, confirmed}`; the interval is
+    the 95 % one of the paired gain, of the runs with another seed where there are such (`confirmed`), and `artifact` the
+    folder of the trained weights.
+    """
+
+    patch: Patch
+    spec: dict[str, Any]
+    why: str
+    code: Code | None
+    measured: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class InvestigationFindings:
+    """Verdicts, the main one first; recommendations that worked; changes that hurt; and every change that was tried.
+
+    suspects: `{code, suspicion, why}` of causes that the runs have not settled. refuted: codes of the passive verdicts
+    that the runs contradict. message: what was found, in words.
+    """
+
+    verdicts: list[Verdict]
+    recommendations: list[MeasuredChange]
+    harmful: list[MeasuredChange]
+    tried: list[dict[str, Any]]
+    suspects: list[dict[str, Any]]
+    refuted: list[Code]
+    message: str
+    posterior: dict[Key, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "verdicts": [one.as_dict() for one in self.verdicts],
+            "recommendations": [one.as_dict() for one in self.recommendations],
+            "harmful": [one.as_dict() for one in self.harmful],
+            "tried": self.tried,
+            "suspects": self.suspects,
+            "refuted": list(self.refuted),
+            "message": self.message,
+            "posterior": {code: round(value, 4) for code, value in self.posterior.items()},
+        }
+
+
+def conclude(
+    record: Record, results: Sequence[VariantResult], budget: InvestigationBudget | None = None
+) -> InvestigationFindings:
+    """Return what the results say of the run `record`; also of an investigation that was stopped."""
+    return _Conclusion(InvestigationHistory(record, results, budget)).findings()
+
+
+class _Conclusion:
+    """The steps from results to findings."""
+
+    def __init__(self, history: InvestigationHistory) -> None:
+        self.history, self.record = history, history.record
+        passive = diagnose(history.record)
+        self.passive = {v.code: v for v in passive.verdicts if v.code not in ("healthy", "inconclusive")}
+        self.passive_healthy = next((v for v in passive.verdicts if v.code == "healthy"), None)
+        self.attribution: Attribution = attribute(history)
+        self.verdicts: list[Verdict] = []
+        self.recommended: list[tuple[Code, MeasuredChange]] = []
+        self.refuted: list[Code] = []
+        self.judged: set[Code] = {*DATA_CAUSES, "overfitting"}
+        self.suspects: dict[Code, dict[str, Any]] = {}
+
+    def findings(self) -> InvestigationFindings:
+        if self.history.base is None or self.history.base_is_broken:
+            return self._without_runs()
+        self._training()
+        self._imbalance()
+        self._outliers()
+        self._label_noise()
+        self._overfitting()
+        self._of_parts()
+        self._rest()
+        verdicts = order_by_cause(self.verdicts) if self.verdicts else [self._nothing_found()]
+        order = [verdict.code for verdict in verdicts]
+        chosen = sorted(self.recommended, key=lambda one: order.index(one[0]) if one[0] in order else len(order))
+        recommendations = [change for _, change in chosen]
+        recommendations += [one for one in self._also_helped() if one.patch not in [r.patch for r in recommendations]]
+        return InvestigationFindings(
+            verdicts,
+            recommendations[:MOST_RECOMMENDATIONS],
+            list(self._harmful()),
+            list(self._tried()),
+            list(self.suspects.values()),
+            self.refuted,
+            self._message(verdicts, recommendations),
+            self.attribution.posterior,
+        )
+
+    def _without_runs(self) -> InvestigationFindings:
+        error = next((r.error for r in self.history.results if r.error is not None), None)
+        why = f"the base failed: {error['message']}" if error else "nothing was trained"
+        evidence: dict[str, Any] = {"explained_by": [], "series": []}
+        verdicts = list(self.passive.values()) or [
+            Verdict("inconclusive", 1.0, None, f"No experiment: {why}.", evidence)
+        ]
+        return InvestigationFindings(verdicts, [], [], [], [], [], f"No experiment was made: {why}.")
+
+    # Causes in training: what repaired the run
+
+    def _training(self) -> None:
+        winner, code = self.attribution.winner, self.attribution.code
+        if winner is None:
+            self._two_faults_at_once()
+            return
+        assert code != "none"
+        confidence = self.attribution.posterior[code]
+        confirmed = self.history.confirmed(winner.change.name, "skill")
+        if confirmed is not None and confirmed.gain < 0.3 * winner.skill.gain:
+            confidence *= 0.5  # another seed does not show it
+        elif confirmed is None:
+            confidence *= 0.95
+        if confidence < LEAST_CONFIDENCE:
+            self._suspect(code, confidence, f"{winner.change.name} helped, which other causes explain as well")
+            return
+        self._add(code, confidence, winner.change, self._words(winner), self._evidence(winner))
+        for name, other in self._pairs(winner):
+            both = self.history.combination_effect(name, winner.change.name)
+            assert both is not None
+            second = max(other.targeted or set(other.causes), key=lambda c: (self.history.priors.get(c, 0.0), c))
+            result = self._result(name)
+            words = (
+                f"Together with {winner.change.name}, {other.name} gained a further {both.gain:.3g} of skill "
+                f"(95 % interval {both.low:.3g} to {both.high:.3g}): {other.why}"
+            )
+            evidence = {
+                "variant": result.variant.name,
+                "beside": winner.change.name,
+                **both.as_dict(),
+                "series": SERIES,
+            }
+            self.verdicts.append(Verdict(second, round(min(confidence, 0.9), 3), None, words, evidence))
+            self.recommended.insert(0, (code, self._measured_combination(result, code)))
+
+    def _pairs(self, winner: Tested) -> Iterator[tuple[str, TriedChange]]:
+        """Combinations of the winner with another change that are better than the winner beyond noise; the best one."""
+        found = []
+        for result in self.history.results:
+            changes = result.variant.changes
+            if result.variant.kind != "combination" or len(changes) != 2 or changes[0] != winner.change.name:
+                continue
+            name = "+".join(changes)
+            other = next(change for change in self.history.changes if change.name == changes[1])
+            effect = self.history.combination_effect(name, winner.change.name)
+            if effect is None:
+                continue
+            if effect.low > 0 and effect.gain >= other.material_gain:
+                found.append((effect.gain, name, other))
+        if found:
+            _, name, other = max(found, key=lambda one: (one[0], one[1]))
+            yield name, other
+
+    def _two_faults_at_once(self) -> None:
+        """No single change helped, but making all unusual settings usual did: those without which it does not."""
+        history = self.history
+        if not history.combination_helped(STANDARD):
+            return
+        whole = self._result(STANDARD)
+        parts = [change for change in history.changes if change.name in whole.variant.changes]
+        needed = []
+        for change in parts:
+            without = f"{STANDARD}-but-{change.name}"
+            lost = history.combination_effect(STANDARD, without)
+            if len(parts) == 2 or (lost is not None and lost.low > 0 and lost.gain >= MATERIAL):
+                needed.append((change, lost))
+        effect = history.combination_effect(STANDARD)
+        assert effect is not None
+        for change, lost in needed:
+            code = max(change.targeted or set(change.causes), key=lambda c: (history.priors.get(c, 0.0), c))
+            names = " and ".join(one.name for one in parts)
+            words = (
+                f"No single change repaired the run; {names} together gained {effect.gain:.3g} of skill "
+                f"(95 % interval {effect.low:.3g} to {effect.high:.3g}), and {change.name} was needed for it."
+            )
+            shown = {"variant": whole.variant.name, **effect.as_dict(), "series": SERIES}
+            evidence = shown if lost is None else {**shown, "lost_without": lost.as_dict()}
+            self.verdicts.append(Verdict(code, 0.8, None, words, evidence))
+        if needed:
+            code = self.verdicts[-1].code
+            self.recommended.append((code, self._measured_combination(whole, code)))
+
+    # Causes in the data
+
+    def _imbalance(self) -> None:
+        code: Code = "class_imbalance"
+        tested = [one for one in self.history.tested.values() if code in one.change.targeted]
+        if not tested:
+            return
+        best = max(tested, key=lambda one: (one.effect.low, one.change.name))
+        others = [
+            result.scores.value("val_recall")
+            for result in self.history.results
+            if result.scores is not None
+            and result.variant.share == best.after.variant.share
+            and result.variant.kind == "change"
+            and not set(result.variant.changes) & ({one.change.name for one in tested} | set(OTHER_SPLIT))
+        ]
+        assert best.after.scores is not None
+        gained = best.measure_p_value < SIGNIFICANT and best.effect.gain >= MATERIAL_RECALL
+        # a better trained model finds the small classes without weights
+        by_others = max(others, default=0.0) - best.before.scores.value("val_recall") if best.before.scores else 0.0
+        if gained and by_others < 0.7 * best.effect.gain:
+            confidence = 1 - best.measure_p_value if code in self.passive else 0.9 * (1 - best.measure_p_value)
+            self._add(code, confidence, best.change, self._words(best), self._evidence(best))
+        elif code in self.passive and best.effect.high < 2 * MATERIAL_RECALL:
+            self.refuted.append(code)
+        elif code in self.passive:
+            self._keep_passive(code, 0.8, best.change)
+
+    def _outliers(self) -> None:
+        """Squared errors of numbers with outliers: judged by absolute errors, since outliers decide the squared ones."""
+        code: Code = "wrong_loss"
+        tested = self.history.tested.get("huber_loss")
+        if tested is None or any(verdict.code == code for verdict in self.verdicts):
+            return
+        self.judged.add(code)
+        before, _ = self._values(tested)
+        share = tested.effect.gain / max(before, 1e-9)
+        if tested.measure_p_value < SIGNIFICANT and share >= MATERIAL_ABSOLUTE:
+            confidence = 0.9 if code in self.passive else 0.7
+            self._add(
+                code,
+                confidence * (1 - tested.measure_p_value),
+                tested.change,
+                self._words(tested),
+                self._evidence(tested),
+            )
+        elif code in self.passive:
+            possible = tested.effect.high >= MATERIAL_ABSOLUTE * before
+            self._keep_passive(code, 1.0 if possible else 0.5, tested.change if tested.effect.low > 0 else None)
+
+    def _label_noise(self) -> None:
+        votes = self.votes()
+        code: Code = "label_noise"
+        if votes is None:
+            if code in self.passive:
+                self._keep_passive(code, 1.0)
+            return
+        probability = votes.probability
+        # a run with another fault, or data that say little, look alike: without a trace in the record more is asked for
+        least = LEAST_CONFIDENCE if code in self.passive else SURE
+        if probability >= least and (code in self.passive or not self._has_other_fault):
+            words = (
+                f"Models that have not seen a label contradict {votes.error:.0%} of the {votes.samples} labels, and "
+                f"{votes.sure_error:.0%} (95 % interval {votes.sure_low:.0%} to {votes.sure_high:.0%}) where they are "
+                "surest: confidence does not make them agree, as it would if the labels were right."
+            )
+            self.verdicts.append(
+                Verdict(code, round(probability, 3), None, words, {**votes.as_dict(), "series": SERIES})
+            )
+            regularised = self.history.tested.get("regularisation")
+            if regularised is not None and regularised.effect.low > 0:
+                self.recommended.append((code, self._measured(regularised, code)))
+        elif code in self.passive and probability < 0.2:
+            self.refuted.append(code)
+        elif code in self.passive:
+            self._keep_passive(code, 0.6)
+
+    @property
+    def _has_other_fault(self) -> bool:
+        return any(verdict.code not in ("overfitting", "label_noise") for verdict in self.verdicts)
+
+    def votes(self) -> LabelVotes | None:
+        """Of the folds; without them of the best run's validation samples."""
+        if not self.record.classification:
+            return None
+        folds = [r.scores for r in self.history.results if r.variant.kind == "votes" and r.scores is not None]
+        if folds:
+            return count_votes(folds)
+        best = self.history.best
+        return None if best is None or best.scores is None else count_votes([best.scores])
+
+    def _overfitting(self) -> None:
+        """What training shows in its curves: the best weights are kept, so the kept ones may hide it."""
+        code: Code = "overfitting"
+        if code not in self.passive or any(v.code == code for v in self.verdicts):
+            return
+        base = self.history.base
+        rises = {one.change.name: _rise(one.after) for one in self.history.tested.values() if code in one.change.causes}
+        before = None if base is None else _rise(base)
+        known = {name: rise for name, rise in rises.items() if rise is not None}
+        if before is None or before <= 0 or not known:
+            self._keep_passive(code, 1.0)
+            return
+        name = min(known, key=lambda one: (known[one], one))
+        tested = self.history.tested[name]
+        # the best weights are kept: a rise behind them matters where it is large, or where less capacity improves them
+        helps = any(one.effect.low > 0 for one in self.history.tested.values() if code in one.change.targeted)
+        large = before >= LARGE_RISE * (self.record.scale or math.inf) and self.record.stop_reason != "early_stop"
+        confirmed = known[name] < 0.6 * before and (helps or large)
+        self._keep_passive(code, 1.2 if confirmed else 0.7, tested.change if tested.effect.low > 0 else None)
+        found = next((v for v in self.verdicts if v.code == code), None)
+        if found is not None:
+            found.evidence["rise_after_best"] = {"before": before, "after": known[name], "variant": name}
+
+    def _of_parts(self) -> None:
+        """Causes in how the parts were cut: copies, shipped parts, a validation part that is too small."""
+        if "leakage" in self.passive:
+            tested = [one for one in self.history.tested.values() if "leakage" in one.change.causes]
+            inflated = [one for one in tested if one.effect.high < 0]
+            factor = 1.2 if inflated else 0.6 if any(one.effect.low > -0.02 for one in tested) else 1.0
+            self._keep_passive("leakage", factor, (inflated or tested)[0].change if tested else None)
+        if "distribution_mismatch" in self.passive:
+            shown = self._gap_closes()
+            split = next((c for c in self.history.changes if c.name == "random_split"), None)
+            self._keep_passive("distribution_mismatch", {True: 1.2, False: 0.5, None: 1.0}[shown], split)
+        if "validation_too_small" in self.passive:
+            split = next((c for c in self.history.changes if c.name == "larger_validation"), None)
+            self._keep_passive("validation_too_small", 1.0, split)
+
+    def _gap_closes(self) -> bool | None:
+        """Whether a random cut makes test as good as validation where the shipped parts do not; None: not tried."""
+        tested = self.history.tested.get("random_split")
+        if tested is None:
+            return None
+        before, after = _gap(tested.before, self.record.parts), _gap(tested.after, self.record.parts)
+        if before is None or after is None:
+            return None
+        (was, was_se), (now, now_se) = before, after
+        return was - now > Z95 * math.hypot(was_se, now_se)
+
+    def _rest(self) -> None:
+        """Passive verdicts on training that the runs neither showed nor could refute."""
+        named = {verdict.code for verdict in self.verdicts}
+        for code, verdict in self.passive.items():
+            explained = any(code in EXPLAINS.get(name, ()) for name in named)
+            if code in named or explained or code in self.judged or code in self.refuted:
+                continue
+            tested = [one for one in self.history.tested.values() if code in one.change.targeted]
+            if not tested:
+                self._suspect(code, verdict.confidence, "none of its changes was tried")
+            elif self.verdicts or all(one.skill.high < WIDE for one in tested):
+                self.refuted.append(code)
+            else:
+                wide = max(one.skill.high for one in tested)
+                self._suspect(code, 0.5 * verdict.confidence, f"a gain of up to {wide:.2g} of skill is not excluded")
+
+    def _nothing_found(self) -> Verdict:
+        """Healthy: this is what the data give; or inconclusive, where more is attainable or the runs tell too little."""
+        base = self.history.base
+        assert base is not None
+        attainable = self.record.attainable
+        none = self.attribution.posterior.get("none", 1.0)
+        tested = [o for o in self.history.tested.values() if o.change.name not in OTHER_SPLIT and o.change.targeted]
+        evidence: dict[str, Any] = {
+            "changes_tried": [one.change.name for one in tested],
+            "largest_gain": max((one.skill.gain for one in tested), default=None),
+            "posterior_of_none": round(none, 4),
+            "explained_by": [],
+            "series": SERIES,
+        }
+        if base.scores is None:
+            words = "The run left no model, and no change that was tried gave one."
+            return Verdict("inconclusive", 1.0, None, words, evidence)
+        if not tested:
+            return Verdict("inconclusive", 1.0, None, "The budget left no change to be tried.", evidence)
+        if attainable is not None:
+            value = base.scores.value(f"val_{attainable.metric}")
+            evidence["attainable"] = attainable.as_dict()
+            if value < attainable.low:
+                words = (
+                    f"No change that was tried helped beyond noise, but {attainable.reference} reaches "
+                    f"{attainable.metric} {attainable.value:.3g} (95 % interval {attainable.low:.3g} to "
+                    f"{attainable.high:.3g}) where this run reaches {value:.3g}."
+                )
+                return Verdict("inconclusive", round(none, 3), None, words, evidence)
+        if self.suspects or none < LEAST_CONFIDENCE:
+            words = "No change that was tried helped beyond noise, but what is left open could be a fault."
+            return Verdict("inconclusive", round(max(none, 0.5), 3), None, words, evidence)
+        clear = sum(one.skill.high < WIDE for one in tested) / len(tested)
+        words = (
+            f"None of {len(tested)} changes helped beyond noise and chance: this is what the data give "
+            f"(skill {base.scores.skill:.2g})."
+        )
+        return Verdict("healthy", round(none * (0.5 + 0.5 * clear), 3), None, words, evidence)
+
+    # Pieces
+
+    def _add(self, code: Code, confidence: float, change: TriedChange, words: str, evidence: dict[str, Any]) -> None:
+        self.verdicts.append(Verdict(code, round(min(confidence, 0.995), 3), self._since(code), words, evidence))
+        self.recommended.append((code, self._measured(self.history.tested[change.name], code)))
+
+    def _keep_passive(self, code: Code, factor: float, change: TriedChange | None = None) -> None:
+        verdict = self.passive[code]
+        confidence = round(min(0.98, factor * verdict.confidence), 3)
+        if confidence < min(LEAST_CONFIDENCE, verdict.confidence):
+            self.refuted.append(code)
+            return
+        self.verdicts.append(
+            Verdict(code, confidence, verdict.since_epoch, verdict.message, {**verdict.evidence, "source": "record"})
+        )
+        if change is not None and change.name in self.history.tested:
+            self.recommended.append((code, self._measured(self.history.tested[change.name], code)))
+
+    def _suspect(self, code: Code, suspicion: float, why: str) -> None:
+        settled_by = [change.name for change in self.history.changes if code in change.targeted]
+        self.suspects[code] = {"code": code, "suspicion": round(suspicion, 3), "why": why, "settled_by": settled_by}
+
+    def _since(self, code: Code) -> int | None:
+        return self.passive[code].since_epoch if code in self.passive else None
+
+    def _result(self, name: str) -> VariantResult:
+        found = self.history._result(name, self.history.working_share)
+        assert found is not None
+        return found
+
+    def _words(self, tested: Tested) -> str:
+        effect, metric = tested.effect, tested.change.measure
+        before, after = self._values(tested)
+        return (
+            f"{tested.change.why.rstrip('.')}: {metric} from {before:.3g} to {after:.3g}, a gain of {effect.gain:.3g} "
+            f"(95 % interval {effect.low:.3g} to {effect.high:.3g}) on {effect.samples} validation samples, by pairs."
+        )
+
+    def _values(self, tested: Tested) -> tuple[float, float]:
+        one, other = (self.history.scores_of(result) for result in (tested.before, tested.after))
+        assert one is not None
+        assert other is not None
+        return one.value(tested.change.measure), other.value(tested.change.measure)
+
+    def _evidence(self, tested: Tested) -> dict[str, Any]:
+        before, after = self._values(tested)
+        confirmed = self.history.confirmed(tested.change.name, tested.change.measure)
+        likely = sorted(self.attribution.posterior.items(), key=lambda one: -one[1])[:3]
+        return {
+            "source": "experiment",
+            "variant": tested.after.variant.name,
+            "runs": [tested.before.variant.name, tested.after.variant.name],
+            "metric": tested.change.measure,
+            "before": before,
+            "after": after,
+            **tested.effect.as_dict(),
+            "corrected_p_value": tested.measure_p_value,
+            "skill_gain": tested.skill.gain,
+            "with_another_seed": None if confirmed is None else confirmed.as_dict(),
+            "posterior": {code: round(value, 4) for code, value in likely},
+            "series": SERIES,
+        }
+
+    def _measured(self, tested: Tested, code: Code | None) -> MeasuredChange:
+        change = tested.change
+        measured = self._compared(change.measure, tested.before, tested.after, tested.effect)
+        if change.name in OTHER_SPLIT:
+            measured = self._of_another_split(change, tested)
+        elif (runs := self.history.confirmation(change.name)) is not None:
+            effect = self.history.confirmed(change.name, change.measure)
+            if effect is not None:
+                measured = {**self._compared(change.measure, *runs, effect), "confirmed": True}
+        # the weights to go on from are those of the submitted seed
+        measured |= {"variant": tested.after.variant.name, "artifact": tested.after.artifact}
+        return self._change(change.patch, change.why, code, measured)
+
+    def _measured_combination(self, result: VariantResult, code: Code) -> MeasuredChange:
+        effect = self.history.combination_effect(result.variant.name.split("@")[0], BASE)
+        base = self.history.base
+        assert effect is not None
+        assert base is not None
+        measured = self._compared("skill", base, result, effect)
+        return self._change(result.variant.patch, result.variant.why, code, measured)
+
+    def _compared(
+        self, metric: str, before: VariantResult, after: VariantResult, effect: PairedEffect
+    ) -> dict[str, Any]:
+        one, other = self.history.scores_of(before), self.history.scores_of(after)
+        return {
+            "metric": metric,
+            "before": None if before.scores is None or one is None else one.value(metric),
+            "after": None if other is None else other.value(metric),
+            "gain": effect.gain,
+            "low": effect.low,
+            "high": effect.high,
+            "p_value": effect.p_value,
+            "samples": effect.samples,
+            "variant": after.variant.name,
+            "artifact": after.artifact,
+            "confirmed": False,
+        }
+
+    def _of_another_split(self, change: TriedChange, tested: Tested) -> dict[str, Any]:
+        """What cannot be paired: the half-width of the metric's 95 % interval, or the gap of test and validation."""
+        values: list[float | None]
+        if change.name == "larger_validation":
+            metric, values = "half-width of the interval", [_width(r) for r in (tested.before, tested.after)]
+        else:
+            metric = "difference of test and validation"
+            values = [
+                None if (gap := _gap(r, self.record.parts)) is None else gap[0] for r in (tested.before, tested.after)
+            ]
+        gain = None if values[0] is None or values[1] is None else values[0] - values[1]
+        unknown = dict.fromkeys(("low", "high", "p_value", "samples"))
+        return {"metric": metric, "before": values[0], "after": values[1], "gain": gain, **unknown, "confirmed": False}
+
+    def _change(self, patch: Patch, why: str, code: Code | None, measured: Mapping[str, Any]) -> MeasuredChange:
+        return MeasuredChange(patch, dict(merge_patch(self.history.document, patch)), why, code, dict(measured))
+
+    def _also_helped(self) -> list[MeasuredChange]:
+        """Changes for no verdict that gained beyond noise, the surest first; a tenth of the largest gain is too little."""
+        least = max([MATERIAL / 2, *(one.skill.gain / 10 for one in self.history.tested.values())])
+        helped = [
+            one
+            for one in self.history.tested.values()
+            if one.p_value < SIGNIFICANT and one.skill.gain >= least and one.effect.low > 0
+        ]
+        return [self._measured(one, None) for one in sorted(helped, key=lambda one: (-one.skill.low, one.change.name))]
+
+    def _harmful(self) -> Iterator[MeasuredChange]:
+        for one in self.history.tested.values():
+            if (
+                one.hurt
+                and one.skill.gain <= -MATERIAL / 2
+                and one.effect.high < 0
+                and not set(one.change.causes) & {"leakage"}
+            ):
+                yield self._measured(one, None)
+
+    def _tried(self) -> Iterator[dict[str, Any]]:
+        for name, one in self.history.tested.items():
+            outcome = "repaired" if one.helped else "hurt" if one.hurt else "no difference beyond noise"
+            if name in OTHER_SPLIT:
+                outcome = "not comparable by pairs"
+            yield {
+                "change": name,
+                "causes": sorted(one.change.targeted or one.change.causes),
+                "variant": one.after.variant.name,
+                "state": one.after.state,
+                "metric": one.change.measure,
+                **one.effect.as_dict(),
+                "skill_gain": one.skill.gain,
+                "skill_low": one.skill.low,
+                "skill_high": one.skill.high,
+                "corrected_p_value": one.p_value,
+                "outcome": outcome,
+            }
+
+    def _message(self, verdicts: Sequence[Verdict], recommendations: Sequence[MeasuredChange]) -> str:
+        runs = len(self.history.results)
+        return f"{runs} {'run was' if runs == 1 else 'runs were'} trained. {verdicts[0].message}"
+
+
+SERIES = ["train_loss", "val_loss"]
+
+
+def _rise(result: VariantResult) -> float | None:
+    """Last less least validation loss of a run."""
+    values = [v for v in result.series.get("val_loss", {}).get("value", ()) if math.isfinite(v)]
+    return values[-1] - min(values) if len(values) > 1 else None
+
+
+def _gap(result: VariantResult, parts: tuple[int, int, int]) -> tuple[float, float] | None:
+    """(how much better validation is than test, its standard error), by accuracy or R^2; None where one is missing."""
+    for name in ("accuracy", "r2"):
+        val, test = result.metrics.get(f"val_{name}"), result.metrics.get(f"test_{name}")
+        if val is None or test is None:
+            continue
+        if name == "accuracy":
+            variance = val * (1 - val) / max(parts[1], 1) + test * (1 - test) / max(parts[2], 1)
+        else:
+            variance = sum(result.metrics.get(f"{part}_r2_se", 0.05) ** 2 for part in ("val", "test"))
+        return val - test, math.sqrt(variance + 1e-6)
+    return None
+
+
+def _width(result: VariantResult) -> float | None:
+    """Half of the width of the 95 % interval of accuracy, or relative to the squared error of numbers."""
+    scores = result.scores
+    if scores is None or not len(scores.index):
+        return None
+    if scores.predicted is not None:
+        low, high = wilson_interval(float(scores.correct.mean()), len(scores.index))
+        return (high - low) / 2
+    mean = float(scores.loss.mean())
+    return Z95 * float(scores.loss.std(ddof=1)) / math.sqrt(len(scores.index)) / mean if len(scores.index) > 1 else None

@@ -1,0 +1,363 @@
+"""Investigation of a run by controlled experiment: which short runs to train next, from the history alone.
+
+A variant is the submitted document with one change, trained on the same data with the same seed and epochs, and compared
+with the base by pairs of validation samples. The plan depends on the record and the results alone, so an interrupted
+investigation continues as it would have gone on. What the results say is decided in `findings.py`.
+
+Stages, each only as far as the budget goes:
+1. base: the document itself, whose predictions of single samples are needed.
+2. screening: every change that could settle a cause, the most likely first, and the base again with another seed. Where
+   all of them at full length do not fit, all are trained on a part of the samples or epochs first, and the better half on
+   twice as much, and so on (successive halving, Jamieson and Talwalkar 2016).
+3. repetitions: the best changes with another seed, since seeds matter in some runs, and the best of many is flattered by
+   chance.
+4. combinations: what helped, with each change for another cause; where no single change helps, all unusual settings made
+   usual at once, and then each of them left out.
+5. votes: models of three folds say of each training label what they expected in its place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from trainkit.diagnose.attribution import attribute
+from trainkit.diagnose.investigation_history import (
+    AGAIN,
+    BASE,
+    DATA_CAUSES,
+    OTHER_SPLIT,
+    STANDARD,
+    USUAL_GAIN,
+    InvestigationBudget,
+    InvestigationHistory,
+    Kind,
+    TriedChange,
+    Variant,
+    VariantResult,
+    at_share,
+    skill_of,
+)
+from trainkit.diagnose.label_votes import may_be_noise
+from trainkit.diagnose.record import Record
+from trainkit.diagnose.spec_changes import Patch
+from trainkit.spec import JobSpec, resolve
+from trainkit.spec.estimate import estimate
+from trainkit.spec.models import is_sklearn_model
+from trainkit.spec.patch import merge_patch
+
+SCREENING_SHARE = 0.55
+"""Share of the seconds for which all changes are to be trained once."""
+BASE_SHARE = 0.08
+"""Share of the seconds that the first run may take by the estimate."""
+LEAST_SHARE = 1 / 64
+SMALL = 1000
+"""Training samples: fewer are not divided; less than all is fewer epochs then."""
+LEAST_EPOCHS = 2
+KEPT = 0.5
+"""Share of the changes that go on to the next rung."""
+FEWEST_KEPT = 3
+FOLDS = 3
+MOST_REPEATED = 3
+
+
+def why_not_investigated(spec: JobSpec) -> str | None:
+    """Return why runs of this spec are not investigated; None where they are."""
+    if spec.model.kind == "ensemble" or is_sklearn_model(spec.model):
+        return f"model.kind {spec.model.kind} has no training to vary; investigate a run of a network"
+    if spec.train.monitor is None:
+        return "split.validation is 0, and variants are compared on validation; give the split a validation part"
+    return None
+
+
+def next_variants(
+    record: Record, results: Sequence[VariantResult], budget: InvestigationBudget | None = None
+) -> list[Variant]:
+    """Return the variants to train next, the first one first; empty once the investigation has ended.
+
+    `record` is the run that is investigated; `results` are those of all variants so far, in their order. The list holds
+    what can be trained without knowing more; asking again after each result gives the same order.
+    """
+    return _Plan(record, results, budget or InvestigationBudget()).next()
+
+
+class _Plan(InvestigationHistory):
+    """What to train next, from a history."""
+
+    def next(self) -> list[Variant]:
+        """The next variants that the budget allows."""
+        if self.base_is_broken:
+            return []
+        stages = (self._base, self._screening, self._repetitions, self._combinations, self._votes)
+        for stage in stages:
+            if found := self._affordable(stage()):
+                return found
+        return []
+
+    def _affordable(self, variants: Sequence[Variant]) -> list[Variant]:
+        waiting = [one for one in variants if one.name not in self.by_name]
+        if self.budget.jobs is not None:
+            waiting = waiting[: max(0, self.budget.jobs - len(self.results))]
+        if self.budget.seconds is None:
+            return waiting
+        left = self.budget.seconds - sum(result.seconds for result in self.results)
+        chosen = []
+        for one in waiting:
+            expected = self._expected_seconds(one)
+            if expected <= left:
+                chosen.append(one)
+                left -= expected
+        return chosen
+
+    def _expected_seconds(self, variant: Variant) -> float:
+        """Seconds by the base's own, in proportion to share and to the estimated cost of the change."""
+        if self._unit is None:
+            return 0.0  # the first run, which is trained in any case
+        return self._unit * variant.share * self._cost(variant.patch)
+
+    @cached_property
+    def _unit(self) -> float | None:
+        """Seconds of the base at full length, by its first run."""
+        base = next((r for r in self.results if r.variant.kind == "base"), None)
+        return None if base is None else base.seconds / base.variant.share
+
+    def _cost(self, patch: Patch) -> float:
+        """Estimated seconds of the changed run over those of the base."""
+        changed = self._changed(patch) if patch else None
+        if changed is None or self.record.resolved is None:
+            return 1.0
+        was = float(estimate(self.record.resolved, self.record.facts)["seconds"])
+        now = float(estimate(changed, self.record.facts)["seconds"])
+        return min(10.0, max(0.5, (now + 0.1) / (was + 0.1)))
+
+    @cached_property
+    def first_share(self) -> float:
+        """Share of the base's training that its first run gets: all of it unless the estimate says it takes too long."""
+        if self.budget.seconds is None or self.record.resolved is None:
+            return 1.0
+        seconds = float(estimate(self.record.resolved, self.record.facts)["seconds"])
+        return _power_of_two(BASE_SHARE * self.budget.seconds / seconds if seconds > 0 else 1.0)
+
+    @cached_property
+    def rungs(self) -> list[float]:
+        """Shares of the screening, ascending: one rung where all changes fit at full length."""
+        if self.budget.seconds is None or self._unit is None:
+            return [1.0]
+        cost = sum(self._cost(change.patch) for change in self.changes) + 1
+        share = _power_of_two(SCREENING_SHARE * self.budget.seconds / max(1e-9, cost * self._unit))
+        return [share * 2**rung for rung in range(round(math.log2(1 / share)) + 1)]
+
+    def _base(self) -> list[Variant]:
+        return [] if self.results else [self._variant(BASE, "base", {}, self.first_share)]
+
+    def _screening(self) -> list[Variant]:
+        kept = self.changes
+        for number, share in enumerate(self.rungs):
+            if number:
+                if not all(self._result(change.name, share / 2) for change in kept):
+                    return []
+                ranked = sorted(kept, key=lambda change: -self._rank(change, share / 2))
+                count = max(FEWEST_KEPT, math.ceil(KEPT * len(kept)))
+                if count >= len(kept) and number > 1:
+                    count = FEWEST_KEPT
+                kept = [change for change in kept if change in ranked[:count]]
+            variants = [self._variant(BASE, "base", {}, share)]
+            variants += [self._of_change(change, share) for change in kept]
+            if not number:
+                variants.append(self._again(share))
+            waiting = [one for one in variants if one.name not in self.by_name]
+            if waiting:
+                # at a higher rung the base alone, without a change beside it, tells nothing
+                return waiting if not number or len(self._affordable(waiting)) > 1 else []
+        return []
+
+    def _rank(self, change: TriedChange, share: float) -> float:
+        tested = self._test(change, share)
+        if tested is None:
+            return -math.inf
+        return max(one.gain / max(one.se, 1e-9) for one in (tested.effect, tested.skill))
+
+    def _combinations(self) -> list[Variant]:
+        """Two faults at once: the winner with each change for another cause; or all unusual settings made usual."""
+        if not self._room_for_more:
+            return []
+        found = attribute(self)
+        share = self.working_share
+        if found.winner is None:
+            undoing = [change for change in self.changes if change.undoes]
+            if len(undoing) < 2:
+                return []
+            whole = self._combined(undoing, share, STANDARD)
+            if whole is None:
+                return []
+            if self._result(STANDARD, share) is None:
+                return [whole]
+            if len(undoing) == 2 or not self.combination_helped(STANDARD):
+                return []
+            without = [
+                self._combined([c for c in undoing if c is not left], share, f"{STANDARD}-but-{left.name}")
+                for left in undoing
+            ]
+            return [one for one in without if one is not None]
+        winner = found.winner.change
+        others = [
+            change
+            for change in self.changes
+            if change.name != winner.name
+            and not change.targeted & winner.targeted
+            and change.targeted
+            and not change.targeted <= DATA_CAUSES
+            and self._is_promising_beside(change)
+        ]
+        pairs = [self._combined([winner, other], share) for other in others[:4]]
+        return [one for one in pairs if one is not None]
+
+    def _is_promising_beside(self, change: TriedChange) -> bool:
+        tested = self.tested.get(change.name)
+        helped = tested is not None and tested.helped and change.usual_gain == USUAL_GAIN
+        return change.undoes or helped or any(self.priors.get(code, 0.0) >= 0.3 for code in change.targeted)
+
+    @property
+    def _room_for_more(self) -> bool:
+        """Whether the best run is short of what is attainable; where that is unknown, of a skill of 0.9."""
+        best = max((result for result in self._comparable), key=lambda r: skill_of(r), default=None)
+        if best is None or best.scores is None:
+            return True
+        attainable = self.record.attainable
+        if attainable is None:
+            return best.scores.skill < 0.9
+        value: float = best.scores.value(f"val_{attainable.metric}")
+        return value < attainable.low
+
+    def _combined(self, changes: Sequence[TriedChange], share: float, name: str = "") -> Variant | None:
+        patch: Patch = {}
+        for change in changes:
+            if _conflict(patch, change.patch):
+                return None
+            patch = _merged(patch, change.patch)
+        if self._changed(patch) is None:
+            return None
+        names = tuple(change.name for change in changes)
+        why = " ".join(change.why for change in changes)
+        label = at_share(name or "+".join(names), share)
+        document = self._document(patch, share)
+        return Variant(label, document, "combination", patch, None, "skill", share, names, why)
+
+    def _repetitions(self) -> list[Variant]:
+        """With another seed: the change that would be recommended, and those that look as good."""
+        share, winner = self.working_share, attribute(self).winner
+        chosen = [] if winner is None else [winner.change]
+        chosen += [one.change for one in self.helpful_by_measure][:1]
+        # where seeds matter, more runs tell whether a change helps; what the samples alone would show is worth them
+        promising = [
+            one
+            for one in self.tested.values()
+            if one.change.name not in OTHER_SPLIT
+            and one.sampling_z > 2
+            and one.skill.gain >= one.change.material_gain
+            and (winner is None or one.skill.gain > 0.8 * winner.skill.gain)
+        ]
+        ranked = sorted(promising, key=lambda one: (-self._promise(one.change) * one.skill.gain, one.change.name))
+        chosen += [one.change for one in ranked if one.change.name not in [c.name for c in chosen]]
+        variants = []
+        for change in chosen[: MOST_REPEATED if winner is None else 2]:
+            patch = _merged(change.patch, self._other_seed)
+            document = self._document(patch, share)
+            name = at_share(f"{change.name}-seed", share)
+            why = f"{change.why} With another seed."
+            variants.append(
+                Variant(name, document, "confirmation", patch, change.cause, change.measure, share, (change.name,), why)
+            )
+        return [self._again(share), *variants] if variants else []
+
+    def _votes(self) -> list[Variant]:
+        """Three folds of the best run, where its errors may be wrong labels."""
+        best = max(self._comparable, key=skill_of, default=None)
+        if not self.record.classification or best is None or not may_be_noise(best.scores, self.priors):
+            return []
+        winner = attribute(self).winner
+        if (
+            winner is not None
+            and winner.change.targeted != {"overfitting"}
+            and self.priors.get("label_noise", 0.0) < 0.2
+        ):
+            return []  # another fault explains the errors
+        variants = []
+        for fold in range(FOLDS):
+            patch = _merged(best.variant.patch, {"split": {"folds": FOLDS, "fold": fold}})
+            if self._changed(patch) is None:
+                return []
+            name = f"votes-{fold + 1}-of-{FOLDS}"
+            document = self._document(patch, best.variant.share)
+            why = "A model that has not seen a label says what it expected in its place."
+            variants.append(
+                Variant(name, document, "votes", patch, "label_noise", "val_accuracy", best.variant.share, (), why)
+            )
+        return variants
+
+    def _of_change(self, change: TriedChange, share: float) -> Variant:
+        document = self._document(change.patch, share)
+        name = at_share(change.name, share)
+        return Variant(
+            name, document, "change", change.patch, change.cause, change.measure, share, (change.name,), change.why
+        )
+
+    def _again(self, share: float) -> Variant:
+        patch = self._other_seed
+        why = "The same spec with another seed: how much of a difference is chance."
+        name = at_share(AGAIN, share)
+        return Variant(name, self._document(patch, share), "confirmation", patch, None, "skill", share, (), why)
+
+    @property
+    def _other_seed(self) -> Patch:
+        return {"train": {"seed": (self.record.spec.train.seed + 1) % 2**31}}
+
+    def _variant(self, name: str, kind: Kind, patch: Patch, share: float) -> Variant:
+        return Variant(at_share(name, share), self._document(patch, share), kind, patch, None, "skill", share)
+
+    def _document(self, patch: Patch, share: float) -> dict[str, Any]:
+        """The document with a patch, trained on `share`: fewer samples where there are many, then fewer epochs."""
+        document: dict[str, Any] = merge_patch(self.document, patch)
+        if share == 1:
+            return document
+        samples = max(1, self.record.parts[0])
+        part = max(share, min(1.0, SMALL / samples))
+        shortened: Patch = {}
+        if part < 1:
+            given = self.record.spec.split.subsample or 1.0
+            shortened["split"] = {"subsample": float(f"{given * part:.6g}")}
+        if part > share:
+            epochs = resolve(document, self.record.facts).spec.train.epochs
+            shortened["train"] = {"epochs": max(min(LEAST_EPOCHS, epochs), round(epochs * share / part))}
+        return dict(merge_patch(document, shortened))
+
+
+def _power_of_two(share: float) -> float:
+    """The largest power of two up to `share`, from LEAST_SHARE to 1."""
+    if share >= 1:
+        return 1.0
+    return max(LEAST_SHARE, 2.0 ** math.floor(math.log2(share))) if share > 0 else LEAST_SHARE
+
+
+def _merged(one: Patch, other: Patch) -> Patch:
+    """Both patches in one; they must not conflict."""
+    merged = dict(one)
+    for key, value in other.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _conflict(one: Patch, other: Patch) -> bool:
+    """Whether two patches set the same field to different values."""
+    for key, value in other.items():
+        if key not in one:
+            continue
+        if isinstance(value, dict) and isinstance(one[key], dict):
+            if _conflict(one[key], value):
+                return True
+        elif value != one[key]:
+            return True
+    return False

@@ -1,0 +1,412 @@
+"""Changes that an investigation can try, the variants that were trained, and what each change did."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import ValidationError
+
+from trainkit.diagnose.cause import Intervention
+from trainkit.diagnose.causes import CAUSES
+from trainkit.diagnose.diagnosis import diagnose
+from trainkit.diagnose.paired import PairedEffect, holm
+from trainkit.diagnose.record import Record
+from trainkit.diagnose.sample_scores import SampleScores, gain, variance_of_seeds
+from trainkit.diagnose.spec_changes import Patch
+from trainkit.diagnose.verdicts import Code
+from trainkit.spec import JobSpec, ResolvedSpec, SpecError, resolve
+from trainkit.spec.patch import merge_patch
+
+Kind = Literal["base", "change", "combination", "confirmation", "votes"]
+BASE, AGAIN, STANDARD = "base", "base-seed", "all-usual"
+USUAL_GAIN, USUAL_GAIN_OF_EFFORT = 0.03, 0.08
+"""Skill that a change may gain in a sound run: of one setting, and of more effort (epochs, units, larger steps)."""
+EFFORT = ("longer", "wider", "hidden_layer", "rate_tenfold", "rate_tenth", "batch_norm", "adam")
+"""Changes that gain something in most runs."""
+MATERIAL = 0.04
+"""Gain of skill from which on a change is a repair; of an effort twice as much."""
+SIGNIFICANT = 0.05
+SYMPTOM = 0.3
+"""Of the confidence of a verdict in the record that another one explains; 0.7 of others."""
+TARGETED = 0.6
+"""Probability of repair from which on a change is a cause's own."""
+DATA_CAUSES: frozenset[Code] = frozenset(
+    {"class_imbalance", "leakage", "distribution_mismatch", "validation_too_small", "label_noise"}
+)
+"""Causes in the data, which have measures of their own; the others are told apart by what repairs the run."""
+OTHER_SPLIT = ("larger_validation", "random_split")
+"""Changes of the validation part itself: their runs cannot be paired with the base."""
+
+
+@dataclass(frozen=True, slots=True)
+class InvestigationBudget:
+    """Limits of an investigation; None is no limit. With `jobs` alone the same input gives the same findings, bit for bit."""
+
+    seconds: float | None = 60.0
+    """Of training, by the clock. A variant is started only if it is expected to end within the limit."""
+    jobs: int | None = None
+    """Number of variants, the base included."""
+
+
+@dataclass(frozen=True, slots=True)
+class TriedChange:
+    """An intervention as it is tried: its causes, each with the probability that it repairs a run that has it."""
+
+    name: str
+    patch: Patch
+    measure: str
+    why: str
+    causes: Mapping[Code, float]
+    undoes: bool
+
+    @property
+    def cause(self) -> Code:
+        """The cause that it answers best."""
+        return max(self.causes, key=lambda code: (self.causes[code], code))
+
+    @property
+    def usual_gain(self) -> float:
+        """Skill that it may gain in a sound run."""
+        return USUAL_GAIN_OF_EFFORT if self.name in EFFORT and not self.undoes else USUAL_GAIN
+
+    @property
+    def material_gain(self) -> float:
+        """Gain of skill from which on it is a repair."""
+        return MATERIAL if self.usual_gain == USUAL_GAIN else 2 * MATERIAL
+
+    @property
+    def targeted(self) -> frozenset[Code]:
+        """The causes that it is expected to repair; others it repairs by the way."""
+        return frozenset(code for code, repairs in self.causes.items() if repairs >= TARGETED)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One run of an investigation. `changes` are the names of the interventions in `patch`; `share` is the part of the
+    base's training samples and epochs that it is trained on."""
+
+    name: str
+    document: dict[str, Any]
+    kind: Kind = "change"
+    patch: Patch = field(default_factory=dict)
+    cause: Code | None = None
+    measure: str = "val_loss"
+    share: float = 1.0
+    changes: tuple[str, ...] = ()
+    why: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "document": self.document,
+            "patch": self.patch,
+            "cause": self.cause,
+            "measure": self.measure,
+            "share": self.share,
+            "changes": list(self.changes),
+            "why": self.why,
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Variant:
+        """What `as_dict` gave."""
+        return cls(**{**stored, "changes": tuple(stored["changes"])})
+
+
+@dataclass(frozen=True, slots=True)
+class VariantResult:
+    """A variant that has been trained: `succeeded`, or `failed` with its error.
+
+    metrics: `val_loss`, `test_accuracy` ... of the kept weights, with standard errors. scores: of the validation
+    samples; None without a model. series: name -> {epoch, value}. artifact: the folder of the trained weights.
+    """
+
+    variant: Variant
+    state: Literal["succeeded", "failed"]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    scores: SampleScores | None = None
+    seconds: float = 0.0
+    series: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
+    error: Mapping[str, Any] | None = None
+    artifact: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "variant": self.variant.as_dict(),
+            "state": self.state,
+            "metrics": dict(self.metrics),
+            "scores": None if self.scores is None else self.scores.as_dict(),
+            "seconds": self.seconds,
+            "series": {name: dict(one) for name, one in self.series.items()},
+            "error": None if self.error is None else dict(self.error),
+            "artifact": self.artifact,
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> VariantResult:
+        """What `as_dict` gave."""
+        scores = stored["scores"]
+        return cls(
+            **{
+                **stored,
+                "variant": Variant.from_dict(stored["variant"]),
+                "scores": None if scores is None else SampleScores.from_dict(scores),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """What a change did: the runs that are compared, its effect on its own measure and on the skill.
+
+    p_value: of the skill's gain, corrected for the number of changes tried (Holm).
+    """
+
+    change: TriedChange
+    before: VariantResult
+    after: VariantResult
+    effect: PairedEffect
+    skill: PairedEffect
+    skill_of_samples: PairedEffect
+    p_value: float = 1.0
+    measure_p_value: float = 1.0
+
+    @property
+    def sampling_z(self) -> float:
+        """Gain of skill over its standard error by the samples alone, of the runs with the submitted seed."""
+        return self.skill_of_samples.gain / max(self.skill_of_samples.se, 1e-9)
+
+    @property
+    def helped(self) -> bool:
+        """Whether it gained skill beyond noise and by more than a sound run does."""
+        return self.p_value < SIGNIFICANT and self.skill.gain >= self.change.material_gain
+
+    @property
+    def helped_by_itself(self) -> bool:
+        """The same where this is the only change that is asked about."""
+        return self.skill.low > 0 and self.skill.gain >= self.change.material_gain
+
+    @property
+    def hurt(self) -> bool:
+        """Whether it lost skill beyond noise."""
+        return self.p_value < SIGNIFICANT and self.skill.gain < 0
+
+
+class InvestigationHistory:
+    """The results of an investigation, and what follows from them."""
+
+    def __init__(
+        self, record: Record, results: Sequence[VariantResult], budget: InvestigationBudget | None = None
+    ) -> None:
+        self.record, self.results = record, list(results)
+        self.budget = budget or InvestigationBudget()
+        self.document = dict(record.document if record.document is not None else record.spec.model_dump(mode="json"))
+        self.by_name = {result.variant.name: result for result in self.results}
+
+    @cached_property
+    def priors(self) -> dict[Code, float]:
+        """Cause -> weight before any experiment: what the record shows, what it makes suspect, unusual settings."""
+        found = diagnose(self.record)
+        weights: dict[Code, float] = {}
+        for code, interventions in self._interventions.items():
+            weights[code] = 0.25 if any(one.undoes for one in interventions) else 0.04
+        for suspect in getattr(found, "suspects", ()):
+            weights[suspect.code] = max(weights.get(suspect.code, 0.0), 0.5 * suspect.suspicion)
+        for verdict in found.verdicts:
+            if verdict.code not in ("healthy", "inconclusive"):
+                factor = SYMPTOM if verdict.evidence.get("explained_by") else 0.7
+                weights[verdict.code] = max(weights.get(verdict.code, 0.0), factor * verdict.confidence)
+        return weights
+
+    @cached_property
+    def _interventions(self) -> dict[Code, list[Intervention]]:
+        return {code: list(cause.interventions(self.record)) for code, cause in CAUSES.items()}
+
+    @cached_property
+    def changes(self) -> list[TriedChange]:
+        """All changes that fit the dataset, the most likely repair first; one for each different patch."""
+        found: dict[str, TriedChange] = {}
+        for code, interventions in self._interventions.items():
+            for one in interventions:
+                old = found.get(one.name)
+                causes = {**(old.causes if old else {}), code: one.repairs}
+                undoes = one.undoes or (old is not None and old.undoes)
+                found[one.name] = TriedChange(one.name, one.patch, one.measure, one.why, causes, undoes)
+        fitting = [change for change in found.values() if self._changed(change.patch) is not None]
+        return sorted(fitting, key=lambda change: (-self._promise(change), change.name))
+
+    def _promise(self, change: TriedChange) -> float:
+        return sum(self.priors.get(code, 0.0) * repairs for code, repairs in change.causes.items())
+
+    def _changed(self, patch: Patch) -> ResolvedSpec | None:
+        """The resolved document with a patch; None where it is invalid, does not fit the dataset, or changes nothing."""
+        document = merge_patch(self.document, patch)
+        try:
+            if patch and JobSpec.model_validate(document) == JobSpec.model_validate(self.document):
+                return None
+            return resolve(document, self.record.facts)
+        except (ValidationError, SpecError):
+            return None
+
+    @property
+    def base_is_broken(self) -> bool:
+        """Whether the base failed for another reason than a loss that is not finite, as every variant would."""
+        base = next((r for r in self.results if r.variant.kind == "base"), None)
+        return base is not None and base.error is not None and base.error.get("code") != "loss_not_finite"
+
+    def combination_helped(self, name: str, beside: str = BASE) -> bool:
+        """Whether a combination gained skill beyond noise over the base, or over the run `beside`."""
+        effect = self.combination_effect(name, beside)
+        return effect is not None and effect.low > 0 and effect.gain >= MATERIAL
+
+    def combination_effect(self, name: str, beside: str = BASE) -> PairedEffect | None:
+        """The gain of skill of one run over another, both at the working share; None where either is missing."""
+        share = self.working_share
+        before, after = self._result(beside, share), self._result(name, share)
+        return None if before is None or after is None else self._gain("skill", before, after)
+
+    @property
+    def helpful_by_measure(self) -> list[Tested]:
+        """Changes for causes in the data that gained beyond noise on the measure of their own."""
+        return [
+            one
+            for one in self.tested.values()
+            if set(one.change.causes) <= DATA_CAUSES and one.measure_p_value < SIGNIFICANT and one.effect.gain > 0
+        ]
+
+    @cached_property
+    def working_share(self) -> float:
+        """The largest share at which the base and at least one change have been trained."""
+        shares = {r.variant.share for r in self.results if r.variant.kind == "change"}
+        with_base = [share for share in shares if self._result(BASE, share) is not None]
+        if with_base:
+            return max(with_base)
+        return max((r.variant.share for r in self.results if r.variant.kind == "base"), default=1.0)
+
+    @cached_property
+    def tested(self) -> dict[str, Tested]:
+        """Name of a change -> what it did, at the largest share at which it was tried, with corrected p-values."""
+        found = {}
+        for change in self.changes:
+            for share in sorted({r.variant.share for r in self.results}, reverse=True):
+                if (tested := self._test(change, share)) is not None:
+                    found[change.name] = tested
+                    break
+        names = [name for name, one in found.items() if one.change.name not in OTHER_SPLIT]
+        weights = [0.02 + self._promise(found[name].change) for name in names]
+        by_skill = holm([found[name].skill.p_value for name in names], weights)
+        by_measure = holm([found[name].effect.p_value for name in names], weights)
+        for name, p_value, adjusted in zip(names, by_skill, by_measure, strict=True):
+            found[name] = replace(found[name], p_value=p_value, measure_p_value=adjusted)
+        return found
+
+    def _test(self, change: TriedChange, share: float) -> Tested | None:
+        before, after = self._result(BASE, share), self._result(change.name, share)
+        if before is None or after is None:
+            return None
+        if change.name in OTHER_SPLIT:
+            none = PairedEffect(0.0, math.inf, -math.inf, math.inf, 1.0, 0)
+            return Tested(change, before, after, none, none, none)
+        effect = self._gain(change.measure, before, after)
+        skill = self._gain("skill", before, after)
+        samples = self._gain("skill", before, after, seeds=False)
+        return (
+            None
+            if effect is None or skill is None or samples is None
+            else Tested(change, before, after, effect, skill, samples)
+        )
+
+    def _gain(
+        self, measure: str, before: VariantResult, after: VariantResult, *, seeds: bool = True
+    ) -> PairedEffect | None:
+        """The effect between two variants of one share, with their runs of another seed where both have one.
+
+        `seeds=False`: of these two runs alone, by the samples alone.
+        """
+        one, other = self.scores_of(before), self.scores_of(after)
+        if one is None or other is None:
+            return None
+        again = [self._again_of(result) for result in (before, after)]
+        if measure == "skill":
+            one, other = one.at_least_constant, other.at_least_constant
+            again = [None if repeated is None else repeated.at_least_constant for repeated in again]
+        if not seeds:
+            return gain(measure, [one], [other])
+        pairs = [(one, other)]
+        spreads = [
+            variance_of_seeds(measure, scores, repeated)
+            for scores, repeated in zip((one, other), again, strict=True)
+            if repeated is not None
+        ]
+        if again[0] is not None and again[1] is not None:
+            pairs.append((again[0], again[1]))
+        spread = float(np.mean(spreads)) if spreads else 0.0
+        return gain(measure, [pair[0] for pair in pairs], [pair[1] for pair in pairs], spread)
+
+    def _again_of(self, result: VariantResult) -> SampleScores | None:
+        """The scores of the same variant with another seed."""
+        repeated = self.by_name.get(at_share(f"{result.variant.name.split('@')[0]}-seed", result.variant.share))
+        return None if repeated is None else self.scores_of(repeated)
+
+    def scores_of(self, result: VariantResult) -> SampleScores | None:
+        """The samples' scores of a run; a run that left no model counts as a constant prediction."""
+        if result.scores is not None:
+            return result.scores
+        known = next((r.scores for r in self.results if r.scores is not None and _same_parts(r, result)), None)
+        return None if known is None else known.constant()
+
+    @property
+    def base(self) -> VariantResult | None:
+        """The base at the working share."""
+        return self._result(BASE, self.working_share)
+
+    @property
+    def _comparable(self) -> list[VariantResult]:
+        """Runs with scores at the working share on the base's own validation part, with the submitted seed."""
+        return [
+            r
+            for r in self.results
+            if r.scores is not None
+            and r.variant.share == self.working_share
+            and r.variant.kind in ("base", "change", "combination")
+            and not set(r.variant.changes) & set(OTHER_SPLIT)
+        ]
+
+    @property
+    def best(self) -> VariantResult | None:
+        """The run with the largest skill of those that can be compared."""
+        return max(self._comparable, key=skill_of, default=None)
+
+    def confirmation(self, name: str) -> tuple[VariantResult, VariantResult] | None:
+        """(base, changed run) with another seed."""
+        share = self.working_share
+        before, after = self._result(AGAIN, share), self._result(f"{name}-seed", share)
+        return None if before is None or after is None else (before, after)
+
+    def confirmed(self, name: str, measure: str) -> PairedEffect | None:
+        """The effect of a change between two runs with another seed, which did not take part in choosing it."""
+        runs = self.confirmation(name)
+        return None if runs is None else self._gain(measure, *runs, seeds=False)
+
+    def _result(self, name: str, share: float) -> VariantResult | None:
+        return self.by_name.get(at_share(name, share))
+
+
+def skill_of(result: VariantResult) -> float:
+    return -math.inf if result.scores is None else result.scores.skill
+
+
+def _same_parts(one: VariantResult, other: VariantResult) -> bool:
+    return one.variant.patch.get("split") == other.variant.patch.get("split")
+
+
+def at_share(name: str, share: float) -> str:
+    return name if share == 1 else f"{name}@1-{round(1 / share)}"

@@ -1,0 +1,96 @@
+"""Wrong labels by votes of models that have not seen them (confident learning, Northcutt, Jiang and Chuang 2021).
+
+A wrong label contradicts the vote however sure the model is; where a dataset says little about its classes, the surer
+votes are right far more often. So the share of errors is compared between the surest votes and all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from trainkit.diagnose.estimates import wilson_interval
+from trainkit.diagnose.sample_scores import SampleScores
+from trainkit.diagnose.verdicts import Code
+
+SURE_SHARE = 0.3
+"""Share of the votes, the most confident ones, that count as sure."""
+LEAST_ERROR = 0.04
+"""Share of errors among sure votes from which on labels may be wrong."""
+EVEN = 0.65
+"""Errors of the sure votes over those of all, from which on confidence does not help: 1 by wrong labels alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelVotes:
+    """Shares of labels that votes contradict: of all, and of the surest votes with their 95 % interval (Wilson)."""
+
+    samples: int
+    error: float
+    sure_samples: int
+    sure_error: float
+    sure_low: float
+    sure_high: float
+    classes: int
+    suspects: tuple[int, ...] = ()
+    """Row numbers of the labels that are contradicted most surely, at most 100."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {**asdict(self), "suspects": list(self.suspects)}
+
+    @property
+    def probability(self) -> float:
+        """Probability that labels are wrong: that the sure votes' error is above both limits, by its standard error."""
+        limit = max(LEAST_ERROR, EVEN * self.error)
+        if self.error > 0.75 * (1 - 1 / max(self.classes, 2)):
+            return 0.0  # the votes are hardly better than guessing
+        se = math.sqrt(max(self.sure_error * (1 - self.sure_error), 1 / (self.sure_samples + 4)) / self.sure_samples)
+        return 0.5 * math.erfc(-(self.sure_error - limit) / (se * math.sqrt(2)))
+
+
+def count_votes(runs: Sequence[SampleScores]) -> LabelVotes | None:
+    """Return what the votes say of the labels; None for fewer than 20. Each sample is to be voted on by one run."""
+    known = [one for one in runs if one.predicted is not None and one.confidence is not None]
+    if not known or sum(len(one.index) for one in known) < 20:
+        return None
+    wrong = np.concatenate([~one.correct for one in known])
+    index = np.concatenate([one.index for one in known])
+    # ranks within a run: the confidences of different models are not on one scale
+    rank = np.concatenate([_ranks(one) for one in known])
+    sure = rank >= 1 - SURE_SHARE
+    low, high = wilson_interval(float(wrong[sure].mean()), int(sure.sum()))
+    order = np.argsort(-(rank * wrong), kind="stable")[: int(wrong.sum())][:100]
+    classes = len(np.unique(np.concatenate([one.truth for one in known])))
+    return LabelVotes(
+        len(wrong),
+        float(wrong.mean()),
+        int(sure.sum()),
+        float(wrong[sure].mean()),
+        low,
+        high,
+        classes,
+        tuple(int(index[row]) for row in order),
+    )
+
+
+def _ranks(scores: SampleScores) -> np.ndarray[Any, np.dtype[np.float64]]:
+    assert scores.confidence is not None
+    order = np.argsort(scores.confidence, kind="stable")
+    ranks = np.empty(len(order))
+    ranks[order] = (np.arange(len(order)) + 1) / len(order)
+    return ranks
+
+
+def may_be_noise(scores: SampleScores | None, priors: Mapping[Code, float]) -> bool:
+    """Whether the validation samples leave open that labels are wrong, so that more votes are worth their runs."""
+    votes = None if scores is None else count_votes([scores])
+    if votes is None:
+        return priors.get("label_noise", 0.0) >= 0.2
+    if votes.sure_high < LEAST_ERROR:
+        return False
+    return votes.error >= LEAST_ERROR and votes.sure_high >= max(LEAST_ERROR, EVEN * votes.error)
