@@ -9,8 +9,10 @@ from pydantic import WithJsonSchema
 from service.response_model import JsonObject, ResponseModel, SpecDocument
 from trainkit.diagnose.causes import CODES
 
-VerdictCode = Annotated[str, WithJsonSchema({"type": "string", "enum": list(CODES)})]
-"""Code of a verdict, described as the list of all codes."""
+VerdictCode = Annotated[
+    str, WithJsonSchema({"type": "string", "description": f"One of {', '.join(CODES)}; new ones may come."})
+]
+"""Code of a verdict: an open list, because a new cause must not break generated clients."""
 
 
 class VerdictOut(ResponseModel):
