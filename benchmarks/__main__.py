@@ -15,6 +15,7 @@ ALL = (
     "mlflow_peer",
     "neighbours",
     "autopilot",
+    "dashboard",
 )
 ALONE = ("diagnosis", "load", "fairness")
 """Too long to be run beside the others; options that follow are theirs."""

@@ -1,6 +1,6 @@
 /** Up to 50 jobs beside each other: curves over each other, and only what differs. */
 
-import { useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
 import { api, dataOf, getJob, type Job, type Schemas } from "../api/client";
 import { Chart, type ChartLine } from "../components/chart";
 import { Empty, ProblemBox, StateBadge } from "../components/basics";
@@ -22,13 +22,11 @@ export function ComparePage({ route }: { route: Route }) {
   const ids = (route.query.get("jobs") ?? "").split(",").filter(Boolean);
   const baseline = route.query.get("baseline") ?? ids[0] ?? "";
   const [hidden, setHidden] = useState<ReadonlySet<string>>(new Set());
-  const jobs = useLoaded(
-    ids.join(),
-    () => Promise.all(ids.map(getJob)),
-    REFRESH_SECONDS,
-  );
+  // what has ended does not change: only while one runs is there something to ask again
+  const [running, setRunning] = useState(true);
+  const jobs = useLoaded(ids.join(), () => Promise.all(ids.map(getJob)), running ? REFRESH_SECONDS : undefined);
   const found = jobs.data ?? [];
-  const running = found.some((job) => !ENDED.has(job.state));
+  useEffect(() => setRunning(!jobs.data || jobs.data.some((job) => !ENDED.has(job.state))), [jobs.data]);
   const metrics = useMemo(() => [...new Set(found.flatMap((job) => Object.keys(job.metrics.best).filter((name) => name.startsWith("val_"))))].sort(), [found]);
   const shownMetrics = route.query.get("metrics")?.split(",") ?? metrics.filter((name) => /_(loss|accuracy|r2)$/.test(name)).slice(0, 2);
   const series = useLoaded(
