@@ -312,7 +312,7 @@ class _Conclusion:
         elif code in self.passive and probability < 0.2:
             self.refuted.append(code)
         elif code in self.passive:
-            self._keep_passive(code, 0.6)
+            self._keep_passive(code, 1.0)
 
     @property
     def _has_other_fault(self) -> bool:
