@@ -13,8 +13,8 @@ Each change repaired most, a part or nothing of what is to be gained, with proba
 likely that is under a cause comes from two numbers: `Intervention.repairs` for the changes that the cause names, and
 `BY_THE_WAY` for all others, what such a change gains in runs with some other fault. Batch norm and more epochs help many
 runs, so a gain by them says little; the usual initialisation helps hardly any run but those whose initialisation is
-wrong. The numbers are set from what the changes do, by whole tenths; they are not fitted to cases. TEMPER below 1 counts
-the changes as less than independent: they share data, seed and base.
+wrong. The numbers come from what the changes do, and were adjusted by eye on development cases. TEMPER below 1 counts the
+changes as less than independent: they share data, seed and base.
 """
 
 from __future__ import annotations
