@@ -45,7 +45,7 @@ SECTION_TITLES = {
 """Headings of the page of techniques; a section of the catalogue that is not named here gets its own name."""
 LONGEST_DEFAULT = 60
 """Characters of a default that a table still shows."""
-SPEC_FIELDS_OF = ("dataset", "split", "regularize", "train", "start_from", "adapt", "resources")
+SPEC_FIELDS_OF = ("dataset", "split", "regularize", "train", "start_from", "adapt", "resources", "diagnose")
 """Fields of a spec that hold one object each: their fields stand on the spec's page."""
 
 

@@ -20,7 +20,7 @@ from trainkit.spec import Problem as SpecProblem
 from trainkit.spec.early_stop import PEER_RULE_KINDS
 from trainkit.spec.models import SKLEARN_KINDS, WITHOUT_MODEL
 
-Relation = Literal["fork", "retry", "resume", "diagnosis"]
+Relation = Literal["fork", "retry", "resume", "diagnosis", "investigation"]
 FREE = {
     "name",
     "labels",
@@ -32,6 +32,7 @@ FREE = {
     "regularize",
     "augment",
     "train",
+    "diagnose",
 }
 """Sections that a job which goes on from another's checkpoint may change."""
 FIXED_IN_TRAIN = {"seed", "precision", "channels_last", "compile", "steps_per_epoch"}
@@ -58,6 +59,9 @@ class Branch:
 
 def fork_of(session: Session, context: Context, parent: Job) -> Branch:
     """A branch from the newest checkpoint. Raises a 409 problem when there is none."""
+    if parent.investigation_of is not None:
+        hint = "To begin with the weights of one, submit a job with `start_from: {job, variant, head: keep}`."
+        raise HttpProblem(409, "no_checkpoint", f"An investigation trains several models. {hint}")
     checkpoint = to_go_on_from(session, context, parent)
     if checkpoint is None:
         hint = "Wait for one (`train.checkpoint_seconds`), or submit a job with `start_from` once it has a model."

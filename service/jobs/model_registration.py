@@ -17,7 +17,7 @@ from service.registry import repository as names
 from service.registry.names import as_name
 from trainkit.version import __version__
 
-NOT_TRAINED_WITH = ("name", "labels", "group")
+NOT_TRAINED_WITH = ("name", "labels", "group", "diagnose", "investigation")
 """Fields of a spec that change nothing about the model."""
 
 

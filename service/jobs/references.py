@@ -12,6 +12,7 @@ from service.principal import Principal
 from trainkit.spec import DatasetFacts, JobSpec
 from trainkit.spec import Problem as SpecProblem
 from trainkit.spec.checks.transfer import classes_of, kept_head_problem
+from trainkit.spec.investigation import variant_file
 from trainkit.spec.models import SKLEARN_KINDS, WITHOUT_MODEL
 
 
@@ -19,7 +20,10 @@ def problems(session: Session, who: Principal, spec: JobSpec) -> Iterator[SpecPr
     """What is missing, each with its pointer. Weight files lie on the workers: only they can tell."""
     if spec.start_from is not None:
         start = spec.start_from
-        yield from _named(session, who, "/start_from", start.job, start.model, start.dataset)
+        if start.variant is not None:
+            yield from _variant(session, who, start.job or "", start.variant)
+        else:
+            yield from _named(session, who, "/start_from", start.job, start.model, start.dataset)
     init = getattr(spec.model, "init", None)
     if init is not None and init.kind == "pretrained":
         yield from _named(session, who, "/model/init", init.job, init.model, init.dataset)
@@ -37,7 +41,9 @@ def head_problems(session: Session, spec: JobSpec, facts: DatasetFacts) -> Itera
     start = spec.start_from
     if start is None or start.head != "keep" or start.file is not None:
         return
-    if start.dataset is not None:
+    if start.variant is not None:
+        classes = _classes_of_job(session, start.job or "")
+    elif start.dataset is not None:
         weights = repository.dataset(session, start.dataset)
         classes = None if weights is None else (weights.facts or {}).get("classes")
     else:
@@ -47,6 +53,16 @@ def head_problems(session: Session, spec: JobSpec, facts: DatasetFacts) -> Itera
     found = kept_head_problem(None if classes is None else list(classes), classes_of(spec, facts))
     if found is not None:
         yield found
+
+
+def _classes_of_job(session: Session, job_id: str) -> list[str] | None:
+    """The classes that a job's model tells apart, by output."""
+    job = repository.by_id(session, job_id)
+    dataset = repository.dataset(session, job.dataset_id)
+    if job.resolved is None or dataset is None or dataset.facts is None:
+        return None
+    classes = classes_of(JobSpec.model_validate(job.resolved), DatasetFacts.model_validate(dataset.facts))
+    return None if classes is None else list(classes)
 
 
 def _named(
@@ -78,6 +94,18 @@ def _trained(session: Session, who: Principal, pointer: str, identifier: str) ->
         if (kind := job.spec["model"]["kind"]) in SKLEARN_KINDS:
             message, hint = f"job {identifier!r} has no model: {WITHOUT_MODEL.format(kind)}", "Name another job."
         yield SpecProblem(pointer, "no_model", message, hint)
+
+
+def _variant(session: Session, who: Principal, job_id: str, variant: str) -> Iterator[SpecProblem]:
+    """The weights of an investigation's variant."""
+    investigation = repository.get(session, who.project_id, job_id)
+    if investigation is None or investigation.investigation_of is None:
+        hint = "GET /v1/jobs/{id}/diagnosis of the job that was investigated names the investigation."
+        yield SpecProblem("/start_from/job", "unknown_job", f"there is no investigation {job_id!r}", hint)
+    elif repository.artifact(session, job_id, variant_file(variant)) is None:
+        hint = f"GET /v1/jobs/{job_id}/artifacts lists the weights that were kept: those of variants that helped."
+        message = f"no weights of a variant {variant!r} were kept"
+        yield SpecProblem("/start_from/variant", "unknown_variant", message, hint)
 
 
 def _uploaded(

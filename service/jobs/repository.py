@@ -388,7 +388,7 @@ def replace_labels(session: Session, job: Job, labels: Mapping[str, str]) -> Non
 
 
 def write_edit(session: Session, job_id: str, changes: Mapping[str, Any]) -> int:
-    """Write columns that clients edit; returns the `seq` for the event."""
+    """Write columns that need no other state, those that clients edit; returns the `seq` for the event."""
     statement = update(Job).where(Job.id == job_id)
     statement = statement.values(next_event_seq=Job.next_event_seq + 1, updated_at=db_now(), **changes)
     edited = session.execute(statement.returning(Job.next_event_seq).execution_options(**NO_SYNC))
@@ -421,6 +421,33 @@ def swap_state(session: Session, job: Job, to: str, changes: Mapping[str, Any]) 
 def add_event(session: Session, **values: Any) -> datetime:
     """Insert an event and return its time, by the database's clock."""
     return session.execute(insert(JobEvent).values(at=db_now(), **values).returning(JobEvent.at)).scalar_one()
+
+
+def add_job_event(
+    session: Session, job: Job, *, kind: str, reason: str, actor: str, data: dict[str, Any] | None = None
+) -> None:
+    """Insert an event of a locked job that changes no state."""
+    seq = write_edit(session, job.id, {})
+    add_event(session, job_id=job.id, seq=seq, kind=kind, reason=reason, actor=actor, data=data)
+    session.expire(job, ["next_event_seq", "updated_at"])
+
+
+def last_event(session: Session, job_id: str, kind: str) -> JobEvent | None:
+    """Return the newest event of a kind."""
+    found = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.kind == kind)
+    return session.scalars(found.order_by(JobEvent.seq.desc()).limit(1)).first()
+
+
+def newest_investigation(session: Session, project_id: str, job_id: str, states: Iterable[str]) -> Job | None:
+    """Return the newest investigation of a job that is in one of the states."""
+    found = select(Job).where(Job.project_id == project_id, Job.investigation_of == job_id, Job.state.in_(states))
+    return session.scalars(found.order_by(Job.id.desc()).limit(1)).first()
+
+
+def count_investigations(session: Session, project_id: str, job_id: str, states: Iterable[str]) -> int:
+    """Count the investigations of a job that are in one of the states."""
+    found = select(func.count()).where(Job.project_id == project_id, Job.investigation_of == job_id)
+    return session.scalar(found.where(Job.state.in_(states))) or 0
 
 
 MOST_PASSED_OVER = 200

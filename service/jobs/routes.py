@@ -66,6 +66,7 @@ JOBS = ListOf(
         ExactFilter("stop_reason", Job.stop_reason, max_length=40),
         TextFilter("name", Job.name),
         ExactFilter("group", Job.group_name, "Jobs of that group; an experiment's is its id."),
+        ExactFilter("investigation_of", Job.investigation_of, "Investigations of that job.", max_length=40),
         ExactFilter(
             "dataset",
             Job.dataset_id,

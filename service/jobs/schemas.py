@@ -88,7 +88,11 @@ class JobMetrics(ResponseModel):
 
 
 class ProgressOut(ResponseModel):
-    """How far training has come; told at most once a second."""
+    """How far training has come; told at most once a second.
+
+    Of an investigation epochs and steps are its runs: those that have ended, and those that the budget allows, as far as it
+    names a number.
+    """
 
     epoch: int
     epochs: int
@@ -148,6 +152,8 @@ class ResultOut(ResponseModel):
     stopped_epoch: int
     test: MetricValues
     """Metrics of the test part; empty without one."""
+    verdict: str | None = None
+    """Of an investigation: the code of its main verdict. `GET /v1/jobs/{id}/diagnosis` has all that it found."""
 
 
 class PurgeOut(ResponseModel):
@@ -185,6 +191,8 @@ class JobOut(ResponseModel):
     """Null until training has begun."""
     dataset: DatasetOfJob
     parent: ParentOut | None
+    investigation_of: str | None
+    """Of an investigation: the job that it investigates. Such a job trains variants of that one, and leaves no model."""
     priority: int
     result: ResultOut | None
     """Null until the job has ended well."""
@@ -235,6 +243,7 @@ JOB_FIELDS: dict[str, tuple[tuple[str, ...], Render]] = {
         },
     ),
     "parent": _column("parent"),
+    "investigation_of": _column("investigation_of"),
     "priority": _column("priority"),
     "result": _column("result"),
     "purged": _column("purged"),
@@ -330,7 +339,8 @@ class EventOut(ResponseModel):
     """One change of the job.
 
     Kind `state`: of its state. Kind `edited`: of its name, labels or notes, `{before, after}` in `data`. Kind `retention`:
-    what was removed of it, how much in `data`.
+    what was removed of it, how much in `data`. Kind `variant`: a run of an investigation that has begun or ended, `{number,
+    name, state, patch, cause, result}` in `data`. Kind `diagnosis`: whether the run was found to need an investigation.
     """
 
     seq: int

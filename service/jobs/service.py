@@ -25,7 +25,7 @@ from service.jobs.limits import (
     problems_of_spec,
     too_many_epochs,
 )
-from service.jobs.lineage import Branch
+from service.jobs.lineage import Branch, Relation
 from service.jobs.spec_references import resolve_spec
 from service.jobs.states import ENDED
 from service.jobs.tables import Job
@@ -40,6 +40,8 @@ from trainkit.spec.patch import full_form, merge_patch
 from trainkit.spec.problems import Problem as SpecProblem
 
 QUEUE = "train"
+INVESTIGATING: frozenset[Relation] = frozenset({"investigation", "retry", "resume"})
+"""Relations whose new job may be an investigation."""
 ADMITTED_AT_ONCE = 8
 """Jobs admitted in one transaction: on SQLite all other writers wait for it."""
 
@@ -58,10 +60,13 @@ class CheckedSpec:
     """Resolved by the dataset's facts, once these are known."""
 
 
-def check(session: Session, who: Principal, document: Any, limits: JobLimits = NO_LIMITS) -> CheckedSpec:
+def check(
+    session: Session, who: Principal, document: Any, limits: JobLimits = NO_LIMITS, *, investigates: bool = False
+) -> CheckedSpec:
     """Parse and resolve a document. Raises SpecError with everything wrong; None resolved while the data is checked.
 
-    References by name are resolved here, once. `limits`: what the operator allows any job.
+    References by name are resolved here, once. `limits`: what the operator allows any job. `investigates`: the document
+    is that of an investigation, which the service writes.
     """
     named = resolve_spec(session, who.project_id, document)
     document = named.document
@@ -84,6 +89,9 @@ def check(session: Session, who: Principal, document: Any, limits: JobLimits = N
     unknown = {one.pointer: one for one in named.problems}  # these know what comes near
     absent = [unknown.get(one.pointer, one) for one in references.problems(session, who, spec)]
     absent += problems_of_spec(spec, limits)
+    if spec.investigation is not None and not investigates:
+        hint = f"Remove it, and send POST /v1/jobs/{spec.investigation.job}/diagnosis:investigate."
+        absent.append(SpecProblem("/investigation", "not_for_clients", "the service writes this section itself", hint))
     resolved = None
     if dataset.state == "ready":
         try:
@@ -167,7 +175,8 @@ def admit(
     `checked`: what `check` found of the same document before the transaction, so that nobody waits while it is read.
     """
     if checked is None or not _still_holds(session, who, checked):
-        checked = check(session, who, document, limits_of(session, context.settings))
+        investigates = branch is not None and branch.relation in INVESTIGATING
+        checked = check(session, who, document, limits_of(session, context.settings), investigates=investigates)
     spec, dataset, resolved = checked.spec, checked.dataset, checked.resolved
     if branch is not None and branch.checkpoint is not None and resolved is not None:
         lineage.check_same_run(branch.parent, resolved.spec)
@@ -192,6 +201,7 @@ def admit(
         priority=spec.resources.priority,
         parent=branch.as_json() if branch else None,
         retry_of=branch.parent.id if branch and branch.relation == "retry" else None,
+        investigation_of=spec.investigation.job if spec.investigation else None,
         state="queued" if resolved else "validating",
         metrics_last={},
         metrics_best={},
@@ -365,6 +375,9 @@ def resume(
     """
     job = find_locked(session, who, job_id)
     ended = job.state in ENDED
+    if extra_epochs and job.investigation_of is not None:
+        hint = "Leave it out, or investigate the job again with a larger budget."
+        raise SpecError([SpecProblem("/extra_epochs", "no_epochs", "an investigation has no epochs of its own", hint)])
     if job.state == "paused":
         changes = {"resolved": lineage.with_epochs(job, extra_epochs)} if extra_epochs else {}
         most = context.settings.max_job_epochs

@@ -28,6 +28,7 @@ class Job(Leased, Base):
                     "resolved",
                     "runtime",
                     "retry_of",
+                    "investigation_of",
                     "queue",
                     "phase",
                     "progress",
@@ -50,6 +51,13 @@ class Job(Leased, Base):
         partial_index("jobs_by_end", "project_id", "finished_at", "id", "next_seq", where="finished_at IS NOT NULL"),
         partial_index("jobs_by_group", "project_id", "group_name", "id", where="group_name IS NOT NULL"),
         partial_index("jobs_by_retry_of", "retry_of", "state", where="retry_of IS NOT NULL"),
+        partial_index(
+            "jobs_by_investigation_of",
+            "project_id",
+            "investigation_of",
+            "id",
+            where="investigation_of IS NOT NULL",
+        ),
         partial_index("jobs_by_lease", "lease_expires_at", where="lease_expires_at IS NOT NULL"),
         partial_index("jobs_by_pause", "not_before", where="not_before IS NOT NULL"),
         partial_index("jobs_to_compact", "id", where=UNCOMPACTED),
@@ -72,6 +80,8 @@ class Job(Leased, Base):
     """`{job, relation, step}` of the job that this one was made from."""
     retry_of: Mapped[str | None] = mapped_column(String(40))
     """That job's id when the relation is `retry`, where an index finds it."""
+    investigation_of: Mapped[str | None] = mapped_column(String(40))
+    """The job that this one investigates: `investigation.job` of its spec, where an index finds it."""
     queue: Mapped[str] = mapped_column(String(40), default="train")
     priority: Mapped[int] = mapped_column(default=0)
     state: Mapped[str] = mapped_column(String(20))
@@ -135,8 +145,8 @@ class JobBestMetric(Base):
 
 
 class JobEvent(Base):
-    """One change of a job: of its state (kind `state`), of what clients may edit (`edited`), or what was removed of it
-    (`retention`); `seq` is gap-free.
+    """One change of a job: of its state (kind `state`), of what clients may edit (`edited`), what was removed of it
+    (`retention`), a run of an investigation (`variant`), or whether its diagnosis began one (`diagnosis`); `seq` is gap-free.
     """
 
     __tablename__ = "job_events"
@@ -149,7 +159,8 @@ class JobEvent(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     actor: Mapped[str] = mapped_column(String(200))
     data: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    """Of kind `retention`: how much of each part was removed. Of kind `edited`: `{before, after}` of each field."""
+    """Of kind `retention`: how much of each part was removed. Of kind `edited`: `{before, after}` of each field. Of kind
+    `variant`: `{attempt, number, name, state, patch, cause, result}`. Of kind `diagnosis`: `{investigation}`."""
 
 
 class Attempt(Base):

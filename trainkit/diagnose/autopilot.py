@@ -25,7 +25,7 @@ Kind = Literal["start", "recommendation", "less_memory", "combination", "heurist
 Reason = Literal["jobs_spent", "seconds_spent", "nothing_left", "no_validation", "nothing_to_train"]
 COMPARABLE_SECTIONS = ("dataset", "task", "split")
 """Sections of the spec that must stay the same for the metrics of two runs to be comparable."""
-SECTIONS_WITHOUT_EFFECT = {"name", "labels", "group", "resources"}
+SECTIONS_WITHOUT_EFFECT = {"name", "labels", "group", "resources", "diagnose", "investigation"}
 """Sections of the spec without an effect on the trained weights."""
 
 

@@ -23,7 +23,7 @@ from trainkit.spec import DatasetFacts, JobSpec
 FORMAT = "trainkit-checkpoint-2"
 
 # A job may be resumed with more epochs, other rules or other limits; everything else decides the bits.
-FREE_TO_CHANGE = {"name", "labels", "group", "early_stop", "resources"}
+FREE_TO_CHANGE = {"name", "labels", "group", "early_stop", "resources", "diagnose", "investigation"}
 FREE_IN_TRAIN = {
     "epochs",
     "checkpoint_seconds",
@@ -138,6 +138,8 @@ def spec_hash(spec: JobSpec, facts: DatasetFacts) -> str:
     """Identity of what decides the weights: the spec without its free fields, and the dataset's size and columns."""
     document = spec.model_dump(mode="json", exclude={**dict.fromkeys(FREE_TO_CHANGE, True), "train": FREE_IN_TRAIN})
     document["dataset"].pop("id", None)
+    if document["start_from"] and document["start_from"].get("variant") is None:
+        document["start_from"].pop("variant", None)  # checkpoints of earlier versions have no such field
     # what follows from the values alone is left out: datasets of earlier versions have no such facts
     document["facts"] = facts.model_dump(mode="json", exclude={"channels", "value_ranges"})
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

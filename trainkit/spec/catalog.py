@@ -6,7 +6,19 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from trainkit.spec import augment, early_stop, init, losses, models, optimizers, preprocess, schedules, split, training
+from trainkit.spec import (
+    augment,
+    early_stop,
+    init,
+    investigation,
+    losses,
+    models,
+    optimizers,
+    preprocess,
+    schedules,
+    split,
+    training,
+)
 from trainkit.spec.experiments import KINDS
 from trainkit.spec.failures import listing
 from trainkit.spec.metrics import DIRECTIONS, METRIC_DESCRIPTIONS
@@ -30,6 +42,7 @@ SINGLE_MODELS: dict[str, type[BaseModel]] = {
     "start_from": training.StartFrom,
     "adapt": training.Adapt,
     "resources": training.ResourcesSpec,
+    "diagnose": investigation.DiagnoseSpec,
 }
 CHOICES: dict[str, dict[str, str]] = {
     "task": {

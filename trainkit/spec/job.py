@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from trainkit.spec.augment import AugmentStep
 from trainkit.spec.base import OneOrMore, SpecModel
 from trainkit.spec.early_stop import Diverged, EarlyStopRule
+from trainkit.spec.investigation import DiagnoseSpec, InvestigationSpec
 from trainkit.spec.losses import LossSpec
 from trainkit.spec.models import ModelSpec
 from trainkit.spec.optimizers import Adam, OptimizerSpec
@@ -67,6 +68,10 @@ class JobSpec(SpecModel):
     """Domain adaptation with an unlabelled target dataset."""
     resources: ResourcesSpec = ResourcesSpec()
     """Device and limits."""
+    diagnose: DiagnoseSpec = DiagnoseSpec()
+    """What happens when the run has a fault."""
+    investigation: InvestigationSpec | None = None
+    """Of a job that investigates another one, in place of training: written by the service."""
 
     @field_validator("dataset", mode="before", json_schema_input_type=DatasetId | DatasetRef)
     @classmethod

@@ -173,6 +173,8 @@ class StartFrom(SpecModel):
 
     job: str | None = None
     """A finished job (`job_...`)."""
+    variant: str | None = Field(None, min_length=1, max_length=100)
+    """With a `job` that is an investigation: the variant whose trained weights are taken, as its findings name it."""
     model: str | None = None
     """A model: its id, `name` (the newest version), `name:version` or `name@alias`."""
     dataset: str | None = None
@@ -199,6 +201,8 @@ class StartFrom(SpecModel):
     def one_source(self) -> StartFrom:
         if sum(source is not None for source in (self.job, self.model, self.dataset, self.file)) != 1:
             raise ValueError("name exactly one source: `job`, `model`, `dataset` or `file`")
+        if self.variant is not None and self.job is None:
+            raise ValueError("`variant` names a run of an investigation: give the investigation as `job`")
         if self.head == "keep" and self.head_hidden:
             raise ValueError("`head_hidden` shapes a new head: remove it, or set head: new")
         if self.phases and self.freeze not in ("none", "body"):

@@ -17,7 +17,7 @@ MODELS = ("linear", "linear_svm", "mlp", "cnn")
 """Layer upon layer: these are computed for many trials at once."""
 MOST_BYTES = 8 * 2**30
 """What the trials, with their data, may hold together by the estimate."""
-FREE = {"name", "labels", "group", "split", "early_stop", "schedule"}
+FREE = {"name", "labels", "group", "split", "early_stop", "schedule", "diagnose"}
 FREE_WITHIN = {
     "optimizer": {"lr"},
     "regularize": {"l1", "l1_update", "l2", "scale", "weight_decay", "max_norm"},

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from trainkit.spec.checks.context import CheckContext
 from trainkit.spec.checks.inputs import augment_problems, preprocess_problems
+from trainkit.spec.checks.investigation import investigation_problems
 from trainkit.spec.checks.model import model_problems, single_sample_problems
 from trainkit.spec.checks.splits import split_problems
 from trainkit.spec.checks.training import loss_problems, monitor_problems
@@ -26,3 +27,4 @@ def all_problems(context: CheckContext) -> Iterator[Problem]:
     yield from loss_problems(context)
     yield from monitor_problems(context)
     yield from transfer_problems(context)
+    yield from investigation_problems(context.spec)
