@@ -371,6 +371,7 @@ KEPT_FOR_A_TIME = (
         "/decisions:simulate",
         "/diagnosis",
         "/diagnosis/{index}.png",
+        "/diagnosis:investigate",
     ),
 )
 """Ends of addresses that tell what retention may have removed."""

@@ -91,6 +91,7 @@ ProblemCode = Literal[
     "not_comparable",
     "not_finite",
     "not_found",
+    "not_investigable",
     "not_json",
     "not_plain",
     "not_ready",
@@ -566,6 +567,12 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
         "Wrong state",
         "What the request is about is in a state that does not allow it.",
         "`detail` names the state.",
+    ),
+    "not_investigable": _type(
+        409,
+        "Cannot be investigated",
+        "The job's training cannot be repeated with one change: nothing was trained, or not by the service itself.",
+        "`detail` says why, and what can be done instead.",
     ),
     "changed_meanwhile": _type(
         (409, 412),

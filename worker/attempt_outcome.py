@@ -9,8 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from service.diagnosis import investigation
+from service.diagnosis.investigation import AutomaticInvestigation
+from service.errors import HttpProblem
 from service.failpoints import fp
 from service.jobs import attempts, checkpoints
 from service.jobs.attempts import Finish, StoredFile
@@ -18,7 +22,7 @@ from service.jobs.leases import ClaimedJob, lock_claimed
 from service.jobs.tables import Checkpoint
 from service.metrics.service import finite
 from trainkit.spec.memory import with_next_spec
-from worker.context import WorkerContext
+from worker.context import WorkerContext, service_context
 from worker.lease import Lease
 from worker.log_shipper import LogShipper
 from worker.outputs import output_path
@@ -26,7 +30,14 @@ from worker.outputs import output_path
 log = logging.getLogger(__name__)
 KILLED_DELAY_SECONDS = 1.0
 """Shortest pause before the next attempt at a job whose process was killed."""
-MEDIA_TYPES = {".png": "image/png", ".txt": "text/plain; charset=utf-8", ".json": "application/json"}
+RESULT = ("best_epoch", "stopped_epoch", "test", "verdict")
+"""Fields of a `finished` event that the job's result has; `verdict` is an investigation's."""
+MEDIA_TYPES = {
+    ".png": "image/png",
+    ".txt": "text/plain; charset=utf-8",
+    ".json": "application/json",
+    ".safetensors": "application/vnd.safetensors",
+}
 
 
 class OutcomeWriter:
@@ -75,7 +86,7 @@ class OutcomeWriter:
         self._logs.finish(self._lease)
         finished = Finish(
             stop_reason=event["stop_reason"],
-            result=finite({name: event[name] for name in ("best_epoch", "stopped_epoch", "test")}),
+            result=finite({name: event[name] for name in RESULT if name in event}),
             evaluation=finite(evaluation),
             model_kind=self._claimed.spec["model"]["kind"],
             model_key=key,
@@ -84,7 +95,17 @@ class OutcomeWriter:
             files=files,
         )
         fp("before_finish")
-        model_id = self._transact(lambda session: attempts.finish(session, claim, finished))
+        stopped = finished.stop_reason in attempts.STOPPED
+        followed = self._plan_investigation(
+            "stopped" if stopped else "succeeded", finished.stop_reason, finished.evaluation
+        )
+
+        def record(session: Session) -> str | None:
+            model_id = attempts.finish(session, claim, finished)
+            self._begin_investigation(session, followed)
+            return model_id
+
+        model_id = self._transact(record)
         fp("after_finish")
         log.info("job=%s finished: %s, model %s", claim.id, event["stop_reason"], model_id)
 
@@ -124,15 +145,39 @@ class OutcomeWriter:
         self._logs.add("error", f"failed: {code}: {message}")
         self._store_log(keep_log_file)
         error = finite(with_next_spec(error, self._claimed.spec))
+        followed = self._plan_investigation("failed", None, None) if code == investigation.TRAINED else None
 
         def record(session: Session) -> str:
             if code == "checkpoint_unusable" and resumed is not None and resumed.fence:
                 # intact, and yet it cannot be resumed from: the next attempt must not choose it again
                 checkpoints.discard(session, self._claim, resumed.id)
-            return attempts.fail(session, self._claim, error)
+            to = attempts.fail(session, self._claim, error)
+            self._begin_investigation(session, followed if to == "failed" else None)
+            return to
 
         state = self._transact(record)
         log.warning("job=%s failed: %s: %s; its state is %s", self._claim.id, code, message, state)
+
+    def _plan_investigation(
+        self, state: str, stop_reason: str | None, evaluation: dict[str, Any] | None
+    ) -> AutomaticInvestigation | None:
+        """Decide, outside of the transaction, whether the run is investigated when it has ended like this."""
+        if (self._claimed.spec.get("diagnose") or {}).get("investigate") != "auto":
+            return None
+        context, project_id = service_context(self._context), self._claimed.project_id
+        plan = partial(
+            investigation.plan_automatic, context, project_id, self._claim.id, state, stop_reason, evaluation
+        )
+        try:
+            planned: AutomaticInvestigation | None = self._in_background(plan)
+        except (DBAPIError, HttpProblem) as error:  # how the run ended matters more
+            log.warning("job=%s no investigation is planned: %s", self._claim.id, error)
+            return AutomaticInvestigation(f"no investigation: {type(error).__name__}")
+        return planned
+
+    def _begin_investigation(self, session: Session, planned: AutomaticInvestigation | None) -> None:
+        if planned is not None:
+            investigation.begin_automatic(session, service_context(self._context), self._claim.id, planned)
 
     def _store_log(self, keep_file: bool = True) -> None:
         """Ship what is left of the log, and store its file as an artifact."""

@@ -13,14 +13,17 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service.datasets import repository as datasets
+from service.diagnosis.service import record_of
 from service.jobs import repository as jobs
 from service.jobs.leases import ClaimedJob
 from service.jobs.tables import Checkpoint
 from service.logs.chunks import Level
 from service.models import repository as models
 from service.storage import Storage
+from trainkit.diagnose import record_file
 from trainkit.spec import DatasetFacts, SpecError, load_resolved
 from trainkit.spec.failures import UNREACHABLE, failure
+from trainkit.spec.investigation import variant_file
 from trainkit.spec.memory import does_not_fit, needed_bytes, spec_that_fits
 from worker import exit_errors
 from worker.context import WorkerContext
@@ -143,6 +146,35 @@ def sha256_of(path: Path) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
+class InvestigatedJob:
+    """What an investigation begins with: a job's document and record as plain data, and its runtime."""
+
+    document: dict[str, Any]
+    runtime: dict[str, Any] | None
+
+    def runtime_on(self, device: str) -> dict[str, Any] | None:
+        """The runtime with this worker's GPU, where the job was trained on another one of the same kind."""
+        if self.runtime is None or ":" not in device or not self.runtime["device"].startswith(device.partition(":")[0]):
+            return self.runtime
+        return {**self.runtime, "device": device}
+
+
+def find_investigated(session: Session, project_id: str, spec: dict[str, Any]) -> InvestigatedJob | None:
+    """Read the job that the spec investigates; None for one that trains. Raises CannotStartError."""
+    section = spec.get("investigation")
+    if section is None:
+        return None
+    pointer, hint = "/investigation/job", "Investigate another job."
+    job = jobs.get(session, project_id, section["job"])
+    if job is None:
+        raise unavailable(pointer, f"there is no job {section['job']!r}: it was deleted", hint)
+    if "metrics" in (job.purged or {}):
+        raise unavailable(pointer, f"the metrics of {job.id} were removed", hint)
+    document = {"document": job.spec, "record": record_file.as_json(record_of(session, job))}
+    return InvestigatedJob(document, job.runtime)
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """The inputs of `fit` beside spec and dataset."""
 
@@ -176,6 +208,8 @@ class _Finder:
 
     def named(self, pointer: str, section: dict[str, Any]) -> Path:
         """Path of the job, model, dataset or file that the section names."""
+        if section.get("variant"):
+            return self.variant(f"{pointer}/variant", section["job"], section["variant"])
         for field in ("job", "model"):
             if section.get(field):
                 return self.model(f"{pointer}/{field}", section[field])
@@ -199,6 +233,15 @@ class _Finder:
                 hint = "GET /v1/models lists them."
                 raise unavailable(pointer, f"there is no model {identifier!r}", hint)
         return self.context.storage.local_path(model.storage_key)
+
+    def variant(self, pointer: str, job_id: str, variant: str) -> Path:
+        """File with the weights of a variant of an investigation."""
+        job = jobs.get(self.session, self.project_id, job_id)
+        artifact = None if job is None else jobs.artifact(self.session, job_id, variant_file(variant))
+        if artifact is None:
+            hint = "GET /v1/jobs/{id}/diagnosis names the variants whose weights were kept."
+            raise unavailable(pointer, f"job {job_id!r} has no weights of a variant {variant!r}", hint)
+        return self.context.storage.local_path(artifact.storage_key)
 
     def weights(self, pointer: str, identifier: str) -> Path:
         """The uploaded bytes of a dataset, read as safetensors."""

@@ -150,6 +150,9 @@ class Sink:
             for event in batch:
                 if event["type"] == "resumed":
                     attempts.resumed(session, self.claim, event["exact"], event["reason"])
+                elif event["type"] == "variant":
+                    values = {name: finite(value) for name, value in event.items() if name != "type"}
+                    attempts.note_variant(session, self.claim, values)
         METRIC_ROWS.inc(len(new_rows))
         self._metric_seq += len(rows)
         self._decision_seq += len(decisions)

@@ -31,6 +31,7 @@ from service.jobs.tables import Checkpoint
 from service.leases import StaleFence
 from service.metrics import service as metrics
 from service.workers.names import worker_alias
+from trainkit.diagnose import record_file
 from trainkit.diagnose.attainable import attainable_key
 from trainkit.spec import JobSpec
 from trainkit.spec.failures import code_of_os, failure
@@ -58,6 +59,8 @@ T = TypeVar("T")
 TICK_SECONDS = 0.1
 POLL_COMMAND_SECONDS = 0.3
 CPU_GRACE_SECONDS = 900.0
+INVESTIGATED = "investigated.json"
+"""In the attempt's folder: the record of the job that it investigates."""
 HAND_BACK_SECONDS = 20.0
 """Time for the training process to write its checkpoint when the worker stops; then it is killed."""
 
@@ -169,6 +172,13 @@ class Supervisor:
         sources = self._read(
             lambda session: preflight.find_sources(session, self.context, claimed.project_id, claimed.spec)
         )
+        investigated = self._read(
+            lambda session: preflight.find_investigated(session, claimed.project_id, claimed.spec)
+        )
+        runtime = claimed.runtime
+        if investigated is not None:
+            record_file.save(self.folder / INVESTIGATED, investigated.document)
+            runtime = runtime or investigated.runtime_on(self.context.settings.device)
         checkpoint = self.resumed = self._choose_checkpoint()
         self.attainable = self._read(self._attainable)
 
@@ -186,12 +196,13 @@ class Supervisor:
             dataset=dataset,
             workdir=self.folder,
             spool=self.folder / "spool",
-            runtime=claimed.runtime,
+            runtime=runtime,
             resume_from=storage.local_path(checkpoint.storage_key) if checkpoint else None,
             branch=checkpoint is not None and checkpoint.fence == 0,
             target_dataset=sources.target_dataset,
             source=sources.source,
             attainable=self.attainable,
+            investigated=None if investigated is None else self.folder / INVESTIGATED,
         )
 
     def _attainable(self, session: Session) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ counter and one error are shared through memory.
 from __future__ import annotations
 
 import faulthandler
+import json
 import os
 import signal
 import time
@@ -18,6 +19,7 @@ from typing import Any
 
 from trainkit.diagnose.attainable import Attainable
 from trainkit.spec import load_resolved
+from worker import investigation
 from worker.confinement import Confinement
 from worker.control import Command, ControlReceiver, ControlSender, control_pipe
 from worker.crash_channel import CrashChannel
@@ -44,6 +46,8 @@ class TrainingTask:
     """A folder or file of weights, a list of them, or None."""
     attainable: dict[str, Any] | None = None
     """What references reach on the dataset and split, where it was measured before."""
+    investigated: Path | None = None
+    """Of an investigation: the file with the record of the job that it investigates, in `workdir`."""
 
     @property
     def inputs(self) -> list[Path]:
@@ -165,12 +169,26 @@ def _train(task: TrainingTask, control: ControlReceiver, crash_channel: CrashCha
 
 
 def _fit(task: TrainingTask, control: ControlReceiver, on_event: Callable[[dict[str, Any]], None]) -> str:
-    """Run the job's training and return its outcome."""
+    """Run the job's training, or its investigation, and return the outcome."""
     from trainkit.data import Dataset
     from trainkit.fit import fit
     from trainkit.fit.attainable import attainable_event
 
     dataset = Dataset.load(task.dataset)
+    if task.investigated is not None:
+        return investigation.run(
+            task.investigated,
+            task.spec["investigation"],
+            (task.spec.get("resources") or {}).get("max_seconds"),
+            dataset,
+            control=control,
+            on_event=on_event,
+            workdir=task.workdir,
+            resume_from=task.resume_from,
+            target_data=None if task.target_dataset is None else Dataset.load(task.target_dataset),
+            source=task.source,
+            runtime=usable_runtime(task.runtime, on_event),
+        )
     resolved, begun = load_resolved(task.spec, dataset.facts), time.monotonic()
     result = fit(
         resolved,
@@ -223,11 +241,26 @@ def log_line(event: dict[str, Any]) -> str | None:
     if kind == "attainable":
         value = f"{event['metric']} {event['value']:.4g} ({event['low']:.4g} to {event['high']:.4g})"
         return f"info attainable on the validation part: {value}, by {event['reference']}"
+    if kind == "variant":
+        return f"info {variant_line(event)}"
+    if kind == "finished" and event.get("verdict"):
+        return f"info finished: {event['stop_reason']}; {event['verdict']}"
     if kind == "finished":
         return f"info finished: {event['stop_reason']}; best epoch {event['best_epoch']}, test {event['test']}"
     if kind == "failed":
         return f"error {event['error']['code']}: {event['error']['message']}"
     return None
+
+
+def variant_line(event: dict[str, Any]) -> str:
+    """Format the state of an investigation's variant: its patch when it begins, its metrics when it has ended."""
+    begun = f"variant {event['number']}, {event['name']}: {event['state']}"
+    if event["state"] == "running":
+        return f"{begun}, with {json.dumps(event.get('patch') or {})[:500]}"
+    result = event.get("result") or {}
+    if error := result.get("error"):
+        return f"{begun}: {error.get('message')}"
+    return f"{begun}, {json.dumps(result.get('metrics') or {})[:500]}"
 
 
 def usable_runtime(runtime: dict[str, Any] | None, on_event: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:

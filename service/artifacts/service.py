@@ -26,6 +26,7 @@ from service.request_body import CoreSchemaLoader
 
 MODEL, ONNX = "model.safetensors", "model.onnx"
 SPEC, EVALUATION, METRICS, CURVES = "spec.yaml", "evaluation.json", "metrics.parquet", "curves.svg"
+FINDINGS = "findings.json"
 
 
 Content = bytes
@@ -76,7 +77,8 @@ def _written(job: Job) -> Iterator[ArtifactFile]:
     if job.evaluation is not None:
         evaluation = json.dumps(job.evaluation, indent=1, ensure_ascii=False).encode() + b"\n"
         at = job.finished_at or job.updated_at
-        yield ArtifactFile(EVALUATION, "application/json", len(evaluation), at, content=evaluation)
+        name = EVALUATION if job.investigation_of is None else FINDINGS
+        yield ArtifactFile(name, "application/json", len(evaluation), at, content=evaluation)
     if job.next_seq > 1 and "metrics" not in (job.purged or {}):
         at = job.finished_at or job.updated_at
         yield ArtifactFile(METRICS, "application/vnd.apache.parquet", None, at)

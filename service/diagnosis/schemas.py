@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import WithJsonSchema
 
+from service.diagnosis.investigation_schemas import EffectOut, HarmfulOut, InvestigationOut
 from service.response_model import JsonObject, ResponseModel, SpecDocument
 from trainkit.diagnose.causes import CODES
 
@@ -26,6 +27,9 @@ class VerdictOut(ResponseModel):
     """Null where it does not begin with an epoch, as with the dataset's own faults."""
     message: str
     evidence: JsonObject
+    source: Literal["record", "investigation"]
+    """`investigation`: measured by runs with one change each, which `evidence.runs` names; `record`: seen in the run's own
+    log."""
     plot: str
     """Where the evidence is drawn (PNG)."""
 
@@ -48,6 +52,19 @@ class RecommendedSpecOut(ResponseModel):
     expected: Expected
     code: VerdictCode
     """The verdict that it answers."""
+    measured: EffectOut | None
+    """What the change did in an investigation; null for one that was not tried."""
+
+
+class SuspectOut(ResponseModel):
+    """A fault that is possible and was not shown."""
+
+    code: VerdictCode
+    suspicion: float
+    """Between 0 and 1."""
+    why: str
+    settled_by: list[str] = []
+    """Changes of an investigation that would settle it."""
 
 
 class SuspectOut(ResponseModel):
@@ -70,3 +87,10 @@ class DiagnosisOut(ResponseModel):
     suspects: list[SuspectOut]
     """The likeliest first."""
     recommendations: list[RecommendedSpecOut]
+    """Those that an investigation measured come first."""
+    suspects: list[SuspectOut]
+    harmful: list[HarmfulOut]
+    """Changes that made the run worse when an investigation tried them."""
+    investigation: InvestigationOut | None
+    active_investigation: str | None
+    """The id of an investigation that has not ended."""

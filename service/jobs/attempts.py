@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,8 @@ from trainkit.spec.failures import failure
 RETRY_SECONDS = 5.0
 """Pause before a failed attempt is tried again, doubled for each further one."""
 LONGEST_PAUSE = 60.0
+STOPPED = frozenset({"client_stop", "time_limit", "diverged"})
+"""Reasons with which a run ends `stopped` and not `succeeded`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,22 @@ def note(session: Session, claim: Claim, **changes: Any) -> None:
     repository.update_job(session, job.id, **changes)
 
 
+def note_variant(session: Session, claim: Claim, variant: Mapping[str, Any]) -> None:
+    """Add an event for a variant of an investigation that has begun or ended, unless this attempt has noted it already.
+
+    Args:
+        variant: `{number, position, name, state, patch, ...}`; `position` counts the events of the attempt.
+    """
+    job = lock_claimed(session, claim)
+    data = {"attempt": claim.fence, **variant}
+    last = repository.last_event(session, job.id, "variant")
+    known = (last.data or {}) if last is not None else {}
+    if known.get("attempt") == claim.fence and known["position"] >= variant["position"]:
+        return  # a commit whose answer was lost has happened
+    reason = f"{variant['name']}: {variant['state']}"
+    repository.add_job_event(session, job, kind="variant", reason=reason, actor=job.lease_owner or "worker", data=data)
+
+
 def resumed(session: Session, claim: Claim, exact: bool, reason: str | None) -> None:
     """The training process has loaded its checkpoint, and says whether that makes a difference to the last bit."""
     lock_claimed(session, claim)
@@ -114,8 +133,7 @@ def finish(session: Session, claim: Claim, outcome: Finish) -> str | None:
             ),
         )
     session.flush()
-    stopped = outcome.stop_reason in ("client_stop", "time_limit", "diverged")
-    to: State = "stopped" if stopped else "succeeded"
+    to: State = "stopped" if outcome.stop_reason in STOPPED else "succeeded"
     _close_attempt(session, job, to)
     transition(
         session,

@@ -121,6 +121,9 @@ def list_job_checkpoints(
 )
 def get_job_evaluation(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
     job = service.find(session, who, job_id)
+    if job.investigation_of is not None:
+        hint = f"GET /v1/jobs/{job_id}/diagnosis shows what it found."
+        raise HttpProblem(404, "no_evaluation", f"The job is an investigation and keeps no model to evaluate. {hint}")
     if job.evaluation is None:
         detail = f"The job is {job.state} and has no evaluation (no test part, or no end)."
         raise HttpProblem(404, "no_evaluation", detail)

@@ -10,13 +10,12 @@ from sqlalchemy.orm import Session
 
 from service.context import Context
 from service.database import reading
-from service.diagnosis.service import record_of
+from service.diagnosis.combined import read_source, recommended_specs
 from service.errors import HttpProblem
 from service.jobs import service as jobs
 from service.jobs.idempotency import is_known
 from service.jobs.limits import limits_of
 from service.jobs.lineage import Branch
-from service.jobs.retention_status import check_not_purged
 from service.jobs.service import CheckedSpec
 from service.jobs.tables import Job
 from service.principal import Principal
@@ -25,7 +24,7 @@ from service.recommendations.effect import comparison
 from service.recommendations.schemas import FromDiagnosisIn
 from service.recommendations.service import best_of
 from service.recommendations.tables import Recommendation
-from trainkit.diagnose.diagnosis import RULESET_VERSION, diagnose
+from trainkit.diagnose.diagnosis import RULESET_VERSION
 from trainkit.diagnose.recommendations import RecommendedSpec
 from trainkit.spec import Problem as SpecProblem
 from trainkit.spec import SpecError
@@ -87,18 +86,18 @@ def submit(
 
 
 def _chosen(session: Session, source: Job, index: int) -> RecommendedSpec:
-    check_not_purged(source, "metrics")
-    diagnosis = diagnose(record_of(session, source))
-    if not diagnosis.final:
+    diagnosed = read_source(session, source)
+    if not diagnosed.final:
         detail = f"The job is {source.state}: its diagnosis may still change. Wait until it has ended, or stop it."
         raise HttpProblem(409, "wrong_state", detail)
-    offered = len(diagnosis.recommendations)
+    recommended, codes = recommended_specs(diagnosed)
+    offered = len(recommended)
     if index >= offered:
-        found = ", ".join(verdict.code for verdict in diagnosis.verdicts)
+        found = ", ".join(codes)
         hint = f"0 to {offered - 1} are valid." if offered else f"It recommends nothing; its verdicts: {found}."
         message = f"the diagnosis has {offered} recommendations, none with index {index}"
         raise SpecError([SpecProblem("/from_diagnosis/index", "no_such_index", message, hint)])
-    return diagnosis.recommendations[index]
+    return recommended[index]
 
 
 def _recommendation(source: Job, job: Job, chosen: RecommendedSpec, best_before: Mapping[str, Any]) -> Recommendation:

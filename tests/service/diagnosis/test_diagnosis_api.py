@@ -46,7 +46,7 @@ def test_live_and_final(service: Served) -> None:
     final = ask(service, job, **{"If-None-Match": live.headers["ETag"]}).json()
     assert (final["final"], final["verdicts"][0]["code"]) == (True, "overfitting")
     following = final["recommendations"][0]
-    assert set(following) == {"patch", "spec", "why", "expected", "code"}
+    assert set(following) == {"patch", "spec", "why", "expected", "code", "measured"}
     # the whole spec is one that can be sent as it is
     submitted = service.client.post("/v1/jobs", json=following["spec"])
     assert submitted.status_code == 201, submitted.text

@@ -245,7 +245,7 @@ def test_nobody_waits_while_a_job_is_diagnosed_and_checked(service: Served, monk
     def is_read_only(session: Any) -> bool:
         return bool(session.connection().get_execution_options().get("read_only", False))
 
-    for module, name in ((submit, "record_of"), (submit, "best_of"), (submit.jobs, "check")):
+    for module, name in ((submit, "read_source"), (submit, "best_of"), (submit.jobs, "check")):
         function = getattr(module, name)
 
         def noted(session: Any, *arguments: Any, function: Any = function, **options: Any) -> Any:

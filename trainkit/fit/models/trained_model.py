@@ -380,6 +380,13 @@ def save_model(model: TrainedModel, folder: Path) -> Path:
     return folder
 
 
+def write_single_file(folder: Path, path: Path) -> Path:
+    """Write the model that `save` wrote into `folder` as one safetensors file, which `load_model` reads."""
+    manifest = (folder / MANIFEST).read_text(encoding="utf-8")
+    save_file(load_file(folder / TENSORS), path, {IN_METADATA: manifest})
+    return path
+
+
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """model.json, atomically, as strict JSON: a metric that is not finite becomes null."""
     temporary = folder / f".{MANIFEST}.tmp"

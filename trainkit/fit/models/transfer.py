@@ -74,20 +74,29 @@ class SourceTargets:
 
 
 def read_source_targets(source: Any) -> SourceTargets:
-    """The meaning of a source's outputs, of a TrainedModel, an artifact folder, or a weight file's metadata `classes`."""
+    """The meaning of a source's outputs, of a TrainedModel, an artifact folder, or a weight file's metadata: the `manifest`
+    of a model that was written as one file, else `classes`."""
     if hasattr(source, "network"):
         return SourceTargets(source.classes, source.scaler)
     path = Path(source)
     if path.is_dir():
-        described = json.loads((path / "model.json").read_text(encoding="utf-8"))
-        classes, scaler = described.get("classes"), described.get("target_scaler")
-        return SourceTargets(
-            None if classes is None else tuple(classes), None if scaler is None else TargetScaler.from_state(scaler)
-        )
+        return _described_targets((path / "model.json").read_text(encoding="utf-8"))
     if path.suffix in (".pt", ".pth"):
         return SourceTargets()
     with safe_open(path, framework="pt") as file:
-        return SourceTargets(classes_in(file.metadata()))
+        metadata = file.metadata() or {}
+    try:
+        return _described_targets(metadata["manifest"])
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return SourceTargets(classes_in(metadata))  # no model that was written as one file
+
+
+def _described_targets(manifest: str) -> SourceTargets:
+    described = json.loads(manifest)
+    classes, scaler = described.get("classes"), described.get("target_scaler")
+    return SourceTargets(
+        None if classes is None else tuple(classes), None if scaler is None else TargetScaler.from_state(scaler)
+    )
 
 
 def start_from(network: Network, spec: JobSpec, source: Any, targets: SourceTargets) -> str:
