@@ -305,6 +305,9 @@ def walk(client: httpx.Client, recorder: Recorder, data: Path, receiver: str, op
         succeeded(follower)
         ask("A recommendation that was followed", "GET", f"/v1/jobs/{follower}/recommendation")
     ask("One verdict", "GET", "/v1/diagnosis/scorecard")
+    runs = ask("Sixteen runs", "POST", f"/v1/jobs/{sick}/diagnosis:investigate", json={"jobs": 16})["id"]
+    succeeded(runs)
+    ask("After an investigation", "GET", f"/v1/jobs/{sick}/diagnosis")
 
     # models
     ask("One page", "GET", "/v1/models", params={"limit": 2})
