@@ -136,7 +136,7 @@ def test_a_kill_and_a_pause_give_the_same_findings(place: Place) -> None:
 
 def test_a_stop_concludes_with_what_is_known_and_a_cancel_with_nothing(place: Place) -> None:
     job = bad_run(place)
-    stopped = investigate(place, job, 20)
+    stopped = investigate(place, job, 8)
 
     def stop() -> None:
         wait_for_variants(place, stopped, 3)
@@ -147,7 +147,13 @@ def test_a_stop_concludes_with_what_is_known_and_a_cancel_with_nothing(place: Pl
     ended = place.job(stopped)
     assert (ended.state, ended.stop_reason) == ("stopped", "client_stop"), ended.error
     found = (ended.evaluation or {})["findings"]
-    assert 1 <= len(found["tried"]) < 15
+    assert 1 <= len(found["tried"]) < 7
+    resumed = transact(place.service, jobs.resume, place.service, place.who, stopped)[0].id
+    assert run_one(place)
+    further = findings(place, resumed)
+    assert len(further["tried"]) > len(found["tried"])
+    assert further["verdicts"][0]["code"] == "unscaled_inputs"
+    assert (place.attempts(resumed)[0].resumed_from_step or 0) >= 3
     cancelled = investigate(place, job, 20)
 
     def cancel() -> None:
@@ -159,7 +165,7 @@ def test_a_stop_concludes_with_what_is_known_and_a_cancel_with_nothing(place: Pl
     assert (place.job(cancelled).state, place.job(cancelled).evaluation) == ("cancelled", None)
     with place.context.sessions() as session:
         source = read_source(session, session.get_one(Job, job))
-    assert (source.investigation or {})["job"] == stopped
+    assert (source.investigation or {})["job"] == resumed
 
 
 def test_a_run_that_asks_for_it_is_investigated_once(place: Place) -> None:
