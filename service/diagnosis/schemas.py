@@ -57,24 +57,13 @@ class RecommendedSpecOut(ResponseModel):
 
 
 class SuspectOut(ResponseModel):
-    """A fault that is possible and was not shown."""
-
-    code: VerdictCode
-    suspicion: float
-    """Between 0 and 1."""
-    why: str
-    settled_by: list[str] = []
-    """Changes of an investigation that would settle it."""
-
-
-class SuspectOut(ResponseModel):
     """A cause that is possible and that the record does not show."""
 
     code: VerdictCode
     suspicion: float
     """Between 0 and 1: how much it is worth an experiment."""
     why: str
-    settled_by: list[str]
+    settled_by: list[str] = []
     """Names of the controlled changes whose runs would tell."""
 
 
@@ -88,7 +77,6 @@ class DiagnosisOut(ResponseModel):
     """The likeliest first."""
     recommendations: list[RecommendedSpecOut]
     """Those that an investigation measured come first."""
-    suspects: list[SuspectOut]
     harmful: list[HarmfulOut]
     """Changes that made the run worse when an investigation tried them."""
     investigation: InvestigationOut | None
