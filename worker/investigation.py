@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trainkit.diagnose import record_file
-from trainkit.diagnose.investigation import InvestigationBudget
+from trainkit.diagnose.investigation_history import InvestigationBudget
 from trainkit.spec.investigation import variant_file
 from worker.control import ControlReceiver
 
