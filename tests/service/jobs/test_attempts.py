@@ -48,6 +48,7 @@ def test_a_good_end_brings_model_result_and_evaluation_at_once(service: Served) 
         "best_epoch": 1,
         "stopped_epoch": 2,
         "test": {"accuracy": 0.9, "loss": 0.1},
+        "verdict": None,
     }
     assert service.client.get(f"/v1/jobs/{job}/evaluation").json()["metrics"] == {"accuracy": 0.9}
     shown = service.client.get(f"/v1/models/{model}").json()
