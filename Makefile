@@ -104,6 +104,10 @@ soak: setup ## long runs that `make test` leaves out
 api-release: setup ## take the present OpenAPI document as the released one, which later changes must not break
 	@$(BIN)/python -m tests.support.api_changes --release
 
+.PHONY: pictures
+pictures: setup chromium ## the dashboard's pictures in docs/images, made by its tests
+	@TRAINKIT_PICTURES="$(CURDIR)/docs/images" $(BIN)/python -m pytest tests/e2e/test_dashboard.py -q
+
 sbom: setup ## what is installed, as CycloneDX JSON from the lock files (sbom.json)
 	@$(BIN)/python -m supply_chain.sbom --output sbom.json && echo sbom.json
 

@@ -14,6 +14,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.errors import HttpProblem
+
 TAG = re.compile(r'(?:W/)?("[^"]*")')
 JSON = "application/json"
 OF_A_BODY = (
@@ -31,6 +33,13 @@ def tag_matches(if_none_match: str | None, tag: str) -> bool:
     if if_none_match is None:
         return False
     return if_none_match.strip() == "*" or tag.removeprefix("W/") in TAG.findall(if_none_match)
+
+
+def require_match(if_match: str | None, tag: str, subject: str) -> None:
+    """Compare `If-Match` with the ETag of what is there. Raises a 412 problem where it names another one."""
+    if if_match is not None and not tag_matches(if_match, tag):
+        detail = f"The {subject} is not as {if_match[:80]} shows it any more; nothing was changed. Read it again."
+        raise HttpProblem(412, "changed_meanwhile", detail, headers={"ETag": tag})
 
 
 def tagged(response: Response) -> Response:

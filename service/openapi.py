@@ -139,6 +139,42 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 """Headers that the service reads itself, to answer with the status that their protocol has: what they may hold."""
 
 
+PARAMETER_TEXTS = {
+    "job_id": "Id of the job.",
+    "after": "`seq` of the last row that the client has: `next` of the answer before.",
+    "limit": "Rows at most.",
+    "wait": "Seconds to wait for something new.",
+    "from_step": "First step.",
+    "to_step": "Last step.",
+    "plot": "Learning curves, or the confusion matrix.",
+    "index": "Place of the verdict in the diagnosis, from 0.",
+    "name": "Its name.",
+    "filename": "Name of the file.",
+    "format": "Form of the answer.",
+    "accept": "`application/json` before `text/plain`: JSON; else text.",
+    "force": "Cancel the jobs that use it.",
+    "experiment_id": "Id of the experiment.",
+    "upload_id": "Id of the upload.",
+    "webhook_id": "Id of the webhook.",
+    "delivery_id": "Id of the delivery, which is that of the message.",
+    "key_id": "Id of the key; not the key itself.",
+    "project_id": "Id of the project.",
+    "user_id": "Id of the person or service account.",
+    "idempotency-key": "Any text of the client's: the same request with the same text is carried out once.",
+    "if-none-match": "ETags of answers that the client has, with commas between: 304 when one of them still holds.",
+    "last-event-id": "Id of the last event that came: the stream goes on after it.",
+    "tus-resumable": "Version of the tus protocol.",
+    "upload-length": "Bytes of the whole file.",
+    "upload-defer-length": "`1`: the length is said with a later request.",
+    "upload-offset": "Bytes that the service has, as `HEAD` says: the body goes on there.",
+    "upload-checksum": "Algorithm and Base64 of the digest of this body; 460 where it is another.",
+    "upload-metadata": "Pairs of a name and its value in Base64, with commas between, such as `name` and `filename`.",
+    "x-http-method-override": "`PATCH`, by clients that cannot send it.",
+    "content-digest": "SHA-256 of the body (RFC 9530), as `sha-256=:BASE64:`; a body with another one is refused.",
+}
+"""What parameters mean that many routes have; the others say it where they are declared."""
+
+
 OPENAPI_PATH = "/openapi.json"
 
 
@@ -279,6 +315,9 @@ def _add(schemas: dict[str, Any], name: str, schema: dict[str, Any]) -> None:
 def _parameters(operation: dict[str, Any]) -> None:
     for parameter in operation.get("parameters", ()):
         parameter["schema"] = _without_null(parameter["schema"])
+        text = parameter["schema"].pop("description", None) or PARAMETER_TEXTS.get(parameter["name"])
+        if text is not None:
+            parameter.setdefault("description", text)
         if parameter["in"] == "header" and (known := PARAMETERS.get(parameter["name"])):
             parameter.update(known)
 
@@ -403,7 +442,7 @@ def _statuses(path: str, method: str) -> list[int]:
         statuses += [410, 412, 423, 460]
     if method != "get":
         statuses.append(409)
-    if (path, method) == ("/v1/jobs/{job_id}", "patch"):
+    if (path, method) in (("/v1/jobs/{job_id}", "patch"), ("/v1/models/{model}", "patch")):
         statuses.append(412)
     if path.startswith("/v1") and path.endswith(KEPT_FOR_A_TIME):
         statuses.append(410)

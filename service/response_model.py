@@ -23,6 +23,21 @@ class ResponseModel(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
+def _without_defaults(schema: dict[str, Any]) -> None:
+    for field in schema.get("properties", {}).values():
+        field.pop("default", None)
+
+
+class StoredDocument(ResponseModel):
+    """A part of a response that is read from JSON in the database, which an earlier version may have written.
+
+    Each field has a default, for documents that lack it: nothing where it may be null, else what was so before the field
+    was recorded, else 0 or an empty text. For clients the fields are always there.
+    """
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True, json_schema_extra=_without_defaults)
+
+
 JsonObject = dict[str, Any]
 """An object whose names are not known beforehand: a JSON merge patch, the parameters of a trial, evidence."""
 SpecDocument = Annotated[dict[str, Any], described_as("JobSpec")]
@@ -34,39 +49,39 @@ MetricValues = dict[str, float | None]
 """Name of a metric to its value; null where it is not finite, which JSON cannot hold."""
 
 
-class FailureOut(ResponseModel):
+class FailureOut(StoredDocument):
     """Why something failed. The catalog's section `failure` lists the codes."""
 
-    code: str
+    code: str = "internal_error"
     """Stable: scripts may rely on it. New codes may come."""
-    layer: Layer
+    layer: Layer = "internal"
     """Where the cause lies."""
-    message: str
+    message: str = ""
     evidence: JsonObject = {}
     """The numbers and places behind the message."""
-    retryable: bool
+    retryable: bool = False
     """Whether the service tries again by itself, or another try may succeed."""
-    hint: str
+    hint: str = ""
     """What to do."""
 
 
-class ClassMetricsOut(ResponseModel):
+class ClassMetricsOut(StoredDocument):
     """How well one class is recognised."""
 
-    class_: str = Field(alias="class")
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    support: int
+    class_: str = Field("", alias="class")
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
+    support: int = 0
     """Samples of the class."""
 
 
-class AblationOut(ResponseModel):
+class AblationOut(StoredDocument):
     """What a multimodal model makes of each of its inputs: means over permutations of the other one."""
 
-    permutations: int
-    without_image: MetricValues
-    without_columns: MetricValues
+    permutations: int = 0
+    without_image: MetricValues = {}
+    without_columns: MetricValues = {}
 
 
 class ReferenceOut(ResponseModel):

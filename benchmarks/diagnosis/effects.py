@@ -61,6 +61,8 @@ def measured_effect(code: Code, before: Trial, after: Trial) -> MeasuredEffect:
 def has_effect(code: Code, faulty: Trial, twin: Trial) -> tuple[bool, MeasuredEffect]:
     """Return whether a fault matters: whether the twin without it is better, beyond noise and by a material amount."""
     effect = measured_effect(code, faulty, twin)
+    if code == "overfitting" and effect.outcome != "better" and (rise := _risen(faulty, twin)) is not None:
+        effect = rise  # a curve that rises is over-fitting, though the smaller twin's kept weights are no better
     if effect.outcome != "better":
         return False, effect
     if effect.metric == "loss":
@@ -121,12 +123,17 @@ def _overfitting(before: Trial, after: Trial) -> MeasuredEffect:
     kept = quality(before, after)
     if kept.metric != "loss" and kept.outcome != "within_noise":
         return kept
+    rise = _risen(before, after)
+    return kept if rise is None or rise.outcome == "within_noise" else rise
+
+
+def _risen(before: Trial, after: Trial) -> MeasuredEffect | None:
+    """How far the validation loss has risen in both; None where the losses mean different things, or are not known."""
     (was, was_error), (now, now_error) = _rise(before.record), _rise(after.record)
     if _meaning(before.record) != _meaning(after.record) or not np.isfinite([was, now, was_error, now_error]).all():
-        return kept
+        return None
     gain, error = was - now, Z * float(np.hypot(was_error, now_error))
-    rise = MeasuredEffect("rise of val_loss", was, now, gain, gain - error, gain + error)
-    return kept if rise.outcome == "within_noise" else rise
+    return MeasuredEffect("rise of val_loss", was, now, gain, gain - error, gain + error)
 
 
 def _rise(record: Record) -> tuple[float, float]:

@@ -11,7 +11,14 @@ from pydantic import ConfigDict, Field, ValidationError
 from service.datasets.tables import DatasetVersion
 from service.registry.names import Name
 from service.request_model import RequestModel
-from service.response_model import AttainableOut, FactsDocument, FailureOut, ReadOptionsDocument, ResponseModel
+from service.response_model import (
+    AttainableOut,
+    FactsDocument,
+    FailureOut,
+    ReadOptionsDocument,
+    ResponseModel,
+    StoredDocument,
+)
 from service.timestamps import Timestamp
 from trainkit.spec.augment import AugmentStep
 from trainkit.spec.facts import ColumnFacts, DatasetKind, holds_classes
@@ -20,7 +27,7 @@ from trainkit.spec.read_options import ReadOptions
 DatasetState = Literal["uploading", "validating", "ready", "invalid"]
 
 
-class CheckProgressOut(ResponseModel):
+class CheckProgressOut(StoredDocument):
     """How far the check of a dataset has come."""
 
     samples: int | None = None
@@ -53,30 +60,30 @@ class DatasetOut(ResponseModel):
     updated_at: Timestamp
 
 
-class FindingOut(ResponseModel):
+class FindingOut(StoredDocument):
     """Something about the data that is worth knowing before training."""
 
-    severity: Literal["error", "warning", "info"]
-    code: str
-    message: str
-    where: str
+    severity: Literal["error", "warning", "info"] = "info"
+    code: str = ""
+    message: str = ""
+    where: str = ""
     """A file, row or column; empty where it is about the whole."""
 
 
-class UnreadableOut(ResponseModel):
+class UnreadableOut(StoredDocument):
     """A file or row that was left out."""
 
-    where: str
-    reason: str
+    where: str = ""
+    reason: str = ""
 
 
-class DataProblemOut(ResponseModel):
+class DataProblemOut(StoredDocument):
     """Why the dataset is invalid."""
 
-    where: str
-    code: str
-    message: str
-    hint: str
+    where: str = ""
+    code: str = ""
+    message: str = ""
+    hint: str = ""
 
 
 class ReportColumnOut(ResponseModel):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import WithJsonSchema
 
 from service.diagnosis.investigation_schemas import EffectOut, HarmfulOut, InvestigationOut
-from service.response_model import JsonObject, ResponseModel, SpecDocument
+from service.response_model import JsonObject, ResponseModel, SpecDocument, StoredDocument
 from trainkit.diagnose.causes import CODES
 
 VerdictCode = Annotated[
@@ -34,13 +34,13 @@ class VerdictOut(ResponseModel):
     """Where the evidence is drawn (PNG)."""
 
 
-class Expected(ResponseModel):
+class Expected(StoredDocument):
     """What should come of it."""
 
-    metric: str
-    direction: str
-    size: str
-    source: str
+    metric: str = ""
+    direction: str = ""
+    size: str = ""
+    source: str = ""
 
 
 class RecommendedSpecOut(ResponseModel):

@@ -12,7 +12,7 @@ from service.experiments.tables import Experiment
 from service.jobs.schemas import ProgressOut
 from service.jobs.spec_references import as_written
 from service.request_model import RequestModel
-from service.response_model import FailureOut, JsonObject, PlanDocument, ResponseModel
+from service.response_model import FailureOut, JsonObject, PlanDocument, ResponseModel, StoredDocument
 from service.timestamps import Timestamp
 from trainkit.spec.metrics import direction
 
@@ -88,18 +88,18 @@ class VariantSummaryOut(ResponseModel):
     """Ended trials of the variant that have no value."""
 
 
-class TrialReasonOut(ResponseModel):
+class TrialReasonOut(StoredDocument):
     """What a step of the autopilot changed, and why."""
 
-    patch: JsonObject
+    patch: JsonObject = {}
     """A JSON merge patch of the spec of the run that it starts from."""
-    why: str
-    source: int | None
+    why: str = ""
+    source: int | None = None
     """Number of the run that it starts from."""
-    kind: str
-    code: str
+    kind: str = ""
+    code: str = ""
     """By `kind`: the verdict, the code of the error, or the name of the heuristic."""
-    expected: dict[str, str]
+    expected: dict[str, str] = {}
 
 
 class MetricChangeOut(ResponseModel):

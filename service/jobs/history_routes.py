@@ -116,7 +116,6 @@ def list_job_checkpoints(
 @router.get(
     "/evaluation",
     response_model=EvaluationOut,
-    response_model_exclude_unset=True,
     summary="Metrics of the held-out test part",
 )
 def get_job_evaluation(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:

@@ -8,18 +8,19 @@ from service.errors import HttpProblem
 from service.jobs.tables import Job
 
 Part = Literal["checkpoints", "logs", "metrics"]
+UNKNOWN = "not recorded"
+"""By the version that removed it."""
 
 
 def check_not_purged(job: Job, part: Part) -> None:
     """Raises a 410 problem with time and reason when that part of the job was removed."""
     purge = (job.purged or {}).get(part)
     if purge is not None:
-        raise HttpProblem(
-            410, "removed", f"The {part} of this job were removed: {purge['reason']}.", removed_at=purge["at"]
-        )
+        detail = f"The {part} of this job were removed: {purge.get('reason', UNKNOWN)}."
+        raise HttpProblem(410, "removed", detail, removed_at=purge.get("at"))
 
 
 def why_no_checkpoint(job: Job) -> str | None:
     """Since when and why the job's checkpoints are gone; None when they were not removed."""
     purge = (job.purged or {}).get("checkpoints")
-    return None if purge is None else f"removed at {purge['at']}: {purge['reason']}"
+    return None if purge is None else f"removed at {purge.get('at', UNKNOWN)}: {purge.get('reason', UNKNOWN)}"

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from service.auth import Reader, Writer
-from service.conditional_requests import tag_matches, tagged
+from service.conditional_requests import require_match, tag_matches, tagged
 from service.context import Service
 from service.database import reading
 from service.errors import HttpProblem
@@ -202,10 +202,7 @@ def update_job(job_id: str, who: Writer, session: WriteSession, body: JobPatch, 
     """
     if if_match is not None:
         job = service.find_locked(session, who, job_id)
-        tag = tagged(json_response(out(session, job), None)).headers["etag"]
-        if not tag_matches(if_match, tag):
-            detail = f"The job is not as {if_match[:80]} shows it any more; nothing was changed. Read it again."
-            raise HttpProblem(412, "changed_meanwhile", detail, headers={"ETag": tag})
+        require_match(if_match, tagged(json_response(out(session, job), None)).headers["etag"], "job")
     return out(session, edit(session, who, job_id, body))
 
 

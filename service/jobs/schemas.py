@@ -24,6 +24,7 @@ from service.response_model import (
     ResponseModel,
     RuleDocument,
     SpecDocument,
+    StoredDocument,
 )
 from service.timestamps import Timestamp, rfc3339
 from service.workers.names import worker_alias
@@ -45,13 +46,13 @@ class DatasetName(ResponseModel):
     version: int
 
 
-class ErrorCode(ResponseModel):
+class ErrorCode(StoredDocument):
     """Why the job failed; the job itself has the whole error."""
 
-    code: str
+    code: str = "internal_error"
 
 
-class Percent(ResponseModel):
+class Percent(StoredDocument):
     """How far a job is."""
 
     percent: float | None = None
@@ -87,80 +88,84 @@ class JobMetrics(ResponseModel):
     best: MetricValues
 
 
-class ProgressOut(ResponseModel):
+class ProgressOut(StoredDocument):
     """How far training has come; told at most once a second.
 
     Of an investigation epochs and steps are its runs: those that have ended, and those that the budget allows, as far as it
     names a number.
     """
 
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    percent: float
-    eta_seconds: float | None
+    epoch: int = 0
+    epochs: int = 0
+    step: int = 0
+    steps: int = 0
+    percent: float = 0.0
+    eta_seconds: float | None = None
     """Null until the first step of an attempt."""
-    samples_per_second: float
+    samples_per_second: float = 0.0
 
 
-class TrainedPhaseOut(ResponseModel):
+class TrainedPhaseOut(StoredDocument):
     """A phase of training, and what is trained in it."""
 
-    first_epoch: int
-    last_epoch: int
-    trainable: int
+    first_epoch: int = 0
+    last_epoch: int = 0
+    trainable: int = 0
     """Parameters that are trained."""
-    blocks: list[str]
+    blocks: list[str] = []
 
 
-class RuntimeOut(ResponseModel):
-    """What `auto` became: chosen once, and the same for every later attempt."""
+class RuntimeOut(StoredDocument):
+    """What `auto` became: chosen once, and the same for every later attempt.
 
-    device: str
-    threads: int
-    precision: str
-    compile: bool
-    channels_last: bool
-    deterministic: bool
-    versions: dict[str, str]
+    Of a job of an earlier version, an empty text or 0 stands for what was not recorded then.
+    """
+
+    device: str = ""
+    threads: int = 0
+    precision: str = ""
+    compile: bool = False
+    channels_last: bool = False
+    deterministic: bool = False
+    versions: dict[str, str] = {}
     """Of what decides the bits beside spec and seed."""
-    batched: bool
+    batched: bool = False
     """Whether it was trained with other trials as one model."""
-    parameters: int
-    trainable: int
-    phases: list[TrainedPhaseOut]
-    resume_exact: bool
+    parameters: int = 0
+    trainable: int = 0
+    phases: list[TrainedPhaseOut] = []
+    resume_exact: bool = False
     """Whether a resumed run gives the same bits as an uninterrupted one."""
 
 
-class ParentOut(ResponseModel):
+class ParentOut(StoredDocument):
     """The job that this one comes from."""
 
-    job: str
-    relation: Relation
-    step: int | None
+    job: str = ""
+    relation: Relation = "fork"
+    step: int | None = None
     """The step of the checkpoint that it began at; null when it began anew."""
 
 
-class ResultOut(ResponseModel):
+class ResultOut(StoredDocument):
     """What the job came to."""
 
-    model: str | None
+    model: str | None = None
     """Null for a baseline, which keeps none."""
-    best_epoch: int | None
-    stopped_epoch: int
-    test: MetricValues
+    best_epoch: int | None = None
+    stopped_epoch: int = 0
+    test: MetricValues = {}
     """Metrics of the test part; empty without one."""
     verdict: str | None = None
     """Of an investigation: the code of its main verdict. `GET /v1/jobs/{id}/diagnosis` has all that it found."""
 
 
-class PurgeOut(ResponseModel):
+class PurgeOut(StoredDocument):
     """When retention took a part of the job, and why."""
 
-    at: Timestamp
-    reason: str
+    at: Timestamp | None = None
+    """Null where an earlier version has not recorded it."""
+    reason: str = "retention"
 
 
 class JobOut(ResponseModel):
@@ -397,10 +402,12 @@ class CheckpointOut(ResponseModel):
     created_at: Timestamp
 
 
-class EvaluationOut(EvaluationBase):
+class EvaluationOut(EvaluationBase, StoredDocument):
     """Metrics of the test part; else of the validation part, else of the training part."""
 
-    split: str
+    samples: int = 0
+    metrics: MetricValues = {}
+    split: str = "test"
     parts: dict[str, MetricValues] = {}
     """Of each held-out part."""
     attainable: AttainableOut | None = None

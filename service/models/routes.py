@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from sqlalchemy.orm import Session
 
 from service.auth import Reader, Writer
+from service.conditional_requests import require_match, tag_of
 from service.context import Service
 from service.inference_requests.request_file import received_body
 from service.listing.filters import (
@@ -120,17 +121,26 @@ def get_model(reference: ModelReference, who: Reader, session: ReadSession) -> M
     return out(session, service.find(session, who, reference))
 
 
+IfMatch = Annotated[str | None, Header(description="ETag of the model as the client has seen it.")]
+
+
 def out(session: Session, row: Model) -> ModelOut:
     """The model with its aliases."""
     return model_out(row, names.aliases_of(session, [row.id])[row.id])
 
 
 @router.patch("/{model}", response_model=ModelOut, summary="Change a model's name, notes or labels")
-def update_model(reference: ModelReference, who: Writer, session: WriteSession, body: ModelPatch) -> ModelOut:
+def update_model(
+    reference: ModelReference, who: Writer, session: WriteSession, body: ModelPatch, if_match: IfMatch = None
+) -> ModelOut:
     """A JSON merge patch (RFC 7396): what is left out stays, null removes notes or a label.
 
     Another name gives the model the next version of that name. One with an alias cannot be renamed: 409.
+    With `If-Match` only while the model is as that answer showed it: 412 otherwise.
     """
+    if if_match is not None:
+        model = service.find_locked(session, who, reference)
+        require_match(if_match, tag_of(out(session, model).model_dump_json(by_alias=True).encode()), "model")
     return out(session, service.change(session, who, reference, body))
 
 

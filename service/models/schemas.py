@@ -11,14 +11,14 @@ from service.labels import MAX_NOTES, LabelsPatch
 from service.models.tables import Model
 from service.registry.names import MAX_REFERENCE, Name
 from service.request_model import RequestModel
-from service.response_model import EvaluationBase, MetricValues, ResponseModel, SpecDocument
+from service.response_model import EvaluationBase, MetricValues, ResponseModel, SpecDocument, StoredDocument
 from service.timestamps import Timestamp
 
 Part = Literal["all", "train", "validation", "test"]
 Target = Field(None, max_length=300, pattern=r"^[^\x00]*$", description="Tables: the column with the answers.")
 
 
-class ManifestOut(ResponseModel):
+class ManifestOut(StoredDocument):
     """What the model's file `model.json` says. Which further fields there are depends on the kind of model."""
 
     model_config = ConfigDict(extra="allow")
@@ -34,25 +34,25 @@ class ManifestOut(ResponseModel):
     spec: SpecDocument | None = None
 
 
-class LineageDataset(ResponseModel):
+class LineageDataset(StoredDocument):
     """The bytes that a model was trained on; name, version and digest are null where only the id is known."""
 
-    id: str
-    name: str | None
-    version: int | None
-    sha256: str | None
+    id: str = ""
+    name: str | None = None
+    version: int | None = None
+    sha256: str | None = None
 
 
-class LineageOut(ResponseModel):
+class LineageOut(StoredDocument):
     """What a model was made of. It is kept when the job, the dataset or a parent is deleted."""
 
-    job: str | None
-    dataset: LineageDataset | None
-    spec_sha256: str | None
+    job: str | None = None
+    dataset: LineageDataset | None = None
+    spec_sha256: str | None = None
     """SHA-256 of the job's `resolved` spec without `name`, `labels` and `group`, as JSON with sorted keys and no spaces."""
-    parents: list[str]
+    parents: list[str] = []
     """Models and datasets of weights that it began with; the members of an ensemble."""
-    trainkit: str | None
+    trainkit: str | None = None
     """The version that trained it."""
 
 
@@ -101,7 +101,6 @@ class ModelPatch(RequestModel):
 
 def model_out(row: Model, aliases: Sequence[str]) -> ModelOut:
     """A row as scripts read it."""
-    unknown: dict[str, Any] = {"job": row.job_id, "dataset": None, "spec_sha256": None, "parents": [], "trainkit": None}
     return ModelOut.model_validate(
         {
             "id": row.id,
@@ -113,7 +112,7 @@ def model_out(row: Model, aliases: Sequence[str]) -> ModelOut:
             "labels": row.labels,
             "notes": row.notes,
             "metrics": row.metrics,
-            "lineage": LineageOut.model_validate(row.lineage or unknown),
+            "lineage": LineageOut.model_validate({"job": row.job_id, **(row.lineage or {})}),
             "manifest": row.manifest,
             "bytes": row.bytes,
             "created_at": row.created_at,

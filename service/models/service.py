@@ -78,6 +78,13 @@ def delete(session: Session, context: Context, who: Principal, reference: str) -
     repository.delete(session, model)
 
 
+def find_locked(session: Session, who: Principal, reference: str) -> Model:
+    """The model, locked until the transaction ends. Raises a 404 problem."""
+    model = find(session, who, reference)
+    session.refresh(model, with_for_update=True)
+    return model
+
+
 def change(session: Session, who: Principal, reference: str, patch: ModelPatch) -> Model:
     """Apply a merge patch of name, notes and labels. Raises a 404 problem, and 409 to rename one with an alias."""
     model = find(session, who, reference)

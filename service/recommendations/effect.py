@@ -94,14 +94,14 @@ def measured_effect(
     compared: Mapping[str, Any], state: str, error: Mapping[str, Any] | None, values: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """`{outcome, reason, after, gain, noise}` of a job that has ended. `gain` is above 0 where the metric got better."""
-    metric = compared["metric"]
+    metric = compared.get("metric")
     if state in ("failed", "cancelled"):
         code = f" ({error['code']})" if error and error.get("code") else ""
         return _without(
             "no_result", f"The job was cancelled{code}." if state == "cancelled" else f"The job failed{code}."
         )
     if metric is None:
-        return _without("not_comparable", compared["reason"])
+        return _without("not_comparable", compared.get("reason") or "What to compare was not recorded.")
     after, first = values.get(metric), compared["before"]
     if after is None:
         return _without("no_result", f"The job logged no finite {metric}.")
@@ -110,7 +110,7 @@ def measured_effect(
     gain = first["value"] - after["value"] if compared["direction"] == "down" else after["value"] - first["value"]
     noise = math.hypot(first["se"], after["se"])
     outcome: Outcome = "improved" if gain > noise else "worse" if gain < -noise else "within_noise"
-    return {"outcome": outcome, "reason": compared["reason"], "after": after, "gain": gain, "noise": noise}
+    return {"outcome": outcome, "reason": compared.get("reason"), "after": after, "gain": gain, "noise": noise}
 
 
 def _without(outcome: Outcome, reason: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import Field
 from service.diagnosis.schemas import Expected, VerdictCode
 from service.recommendations.effect import Outcome
 from service.request_model import RequestModel
-from service.response_model import JsonObject, ResponseModel
+from service.response_model import JsonObject, ResponseModel, StoredDocument
 
 
 class DiagnosisRef(RequestModel):
@@ -35,29 +35,29 @@ class BestValue(ResponseModel):
     epoch: int
 
 
-class ComparisonBasis(ResponseModel):
+class ComparisonBasis(StoredDocument):
     """The metric that is compared, and the source job's best of it; `metric` is null where nothing can be compared."""
 
-    metric: str | None
-    direction: str | None
-    reason: str | None
-    before: BestValue | None
-    expected_before: float | None
+    metric: str | None = None
+    direction: str | None = None
+    reason: str | None = None
+    before: BestValue | None = None
+    expected_before: float | None = None
     """The source job's best of the metric that was expected to move, where the job's row has it."""
 
 
-class Measured(ResponseModel):
+class Measured(StoredDocument):
     """The measured effect. `gain` is above 0 where the metric got better; `improved`: by more than `noise`."""
 
-    outcome: Outcome
-    improved: bool | None
+    outcome: Outcome = "not_comparable"
+    improved: bool | None = None
     """Null where nothing could be compared."""
-    reason: str | None
-    after: BestValue | None
-    gain: float | None
-    noise: float | None
+    reason: str | None = None
+    after: BestValue | None = None
+    gain: float | None = None
+    noise: float | None = None
     """sqrt(se_before^2 + se_after^2)."""
-    expected_after: float | None
+    expected_after: float | None = None
 
 
 class RecommendationOut(ResponseModel):

@@ -24,7 +24,7 @@ def best_of(session: Session, job_id: str) -> dict[str, dict[str, Any]]:
 def measure(session: Session, recommendation: Recommendation, job: Job) -> dict[str, Any]:
     """Measure the effect of a recommendation whose job has ended and still has its metric log."""
     measured = effect.measured_effect(recommendation.compared, job.state, job.error, best_of(session, job.id))
-    return {**measured, "expected_after": job.metrics_best.get(recommendation.expected["metric"])}
+    return {**measured, "expected_after": job.metrics_best.get(recommendation.expected.get("metric", ""))}
 
 
 def freeze(session: Session, job: Job) -> None:

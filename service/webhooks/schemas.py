@@ -231,7 +231,8 @@ def delivery_detail(row: WebhookDelivery, attempts: list[WebhookAttempt]) -> Del
         )
         for attempt in attempts
     ]
-    return DeliveryDetail.model_validate({**_progress(row), "payload": json.loads(row.body), "history": history})
+    payload = {"type": row.type, "timestamp": row.created_at, "data": {}, **json.loads(row.body)}
+    return DeliveryDetail.model_validate({**_progress(row), "payload": payload, "history": history})
 
 
 def _progress(row: WebhookDelivery) -> dict[str, Any]:

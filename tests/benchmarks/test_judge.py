@@ -88,7 +88,8 @@ def result_of(truth: str, effective: list[str], *opinion: Any) -> Result:
         {"code": code, "strength": "clear", "what": "x", "effective": True, "effect": EFFECT.as_dict()}
         for code in effective or (["overfitting"] if truth == "no effect" else [])
     ]
-    opinions, silent = {"passive": Opinion(*opinion)}, {name: [] for name in BASELINES}
+    opinions = {"passive": Opinion(*opinion)}
+    silent: dict[str, list[list[str]]] = {name: [] for name in BASELINES}
     return Result(0, "a case", truth, effective, planted, opinions, [], None, silent, "ordinary", 1.0, False)  # type: ignore[arg-type]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ document.addEventListener('securitypolicyviolation', (event) => {
 });
 """
 LONG = 120_000
+PICTURES = os.environ.get("TRAINKIT_PICTURES")
+"""Folder for the pictures of the documentation (`make pictures`)."""
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,11 @@ class Visit:
 
     def go(self, place: str) -> None:
         self.page.goto(f"{self.url}/ui/#/{place}")
+
+    def picture(self, name: str) -> None:
+        if PICTURES:
+            self.page.wait_for_timeout(1500)
+            self.page.screenshot(path=Path(PICTURES) / f"dashboard-{name}.png")
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=60)
@@ -138,6 +146,8 @@ def test_three_clicks_from_an_empty_service_to_a_model(browser: Browser, stack: 
     page.get_by_role("button", name="Upload the sample dataset").click()
     page.get_by_role("button", name="Train a model").click()
     page.locator(".badge.state-succeeded").wait_for()
+    curve(page, "loss").wait_for()
+    seen.picture("job")
     page.get_by_role("link", name="Open").click()
     page.get_by_text("Trained by").wait_for()
     with seen.client() as client:
@@ -196,6 +206,17 @@ def test_filters_and_comparisons_are_addresses(browser: Browser, stack: Stack) -
         best = [client.get(f"/v1/jobs/{job}").json()["metrics"]["best"]["val_loss"] for job in jobs[:2]]
         shown = page.get_by_role("table", name="Best values; differences from the baseline")
         assert f"{best[0]:.4g}"[:5] in shown.inner_text()
+        assert page.locator("svg circle").count() == 2
+        seen.picture("compare")
+        seen.go("jobs?name=rate-0.0*")
+        page.get_by_label("Select all").check()
+        page.get_by_role("button", name="Label").click()
+        page.get_by_role("dialog").get_by_label("Label").fill("team=vision")
+        page.get_by_role("dialog").get_by_role("button", name="Label").click()
+        page.get_by_role("link", name="team: vision").nth(1).wait_for()
+        page.get_by_role("link", name="team: vision").first.click()
+        page.wait_for_url("**label=team*")
+        assert [client.get(f"/v1/jobs/{job}").json()["labels"] for job in jobs] == [{"team": "vision"}] * 2 + [{}]
         seen.go("jobs?metric=val_loss%3Cx")
         page.get_by_role("alert").wait_for()  # the service's own words
     # a refused filter is an error in the browser's console as well
@@ -231,6 +252,24 @@ def test_an_upload_that_is_cut_goes_on_where_it_was(browser: Browser, stack: Sta
         (dataset,) = client.get("/v1/datasets").json()["data"]
         assert dataset["bytes"] == file.stat().st_size
     assert all("ERR_CONNECTION_RESET" in complaint for complaint in seen.complaints)
+
+
+def test_augmented_samples_are_shown_before_submitting(browser: Browser, stack: Stack, data: Path) -> None:
+    seen = visit(browser, stack, "augmented")
+    page = seen.page
+    with seen.client() as client:
+        client.put(
+            "/v1/datasets", params={"name": "digits"}, content=(data / "digits.zip").read_bytes()
+        ).raise_for_status()
+        wait_for(lambda: client.get("/v1/datasets/digits").json()["state"] == "ready", what="the dataset")
+    seen.go("submit?dataset=digits")
+    text = page.get_by_label("Spec (YAML or JSON)")
+    text.fill("dataset: digits\nmodel: {kind: cnn, channels: [8]}\naugment: [{kind: rotate, degrees: 20}]\n")
+    page.get_by_role("button", name="Show augmented samples").click()
+    picture = page.get_by_role("img", name="Augmented samples of digits")
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 100
+    seen.check()
 
 
 def test_folds_have_a_mean_with_a_band_and_a_model_is_tried(browser: Browser, stack: Stack) -> None:
@@ -340,6 +379,8 @@ def test_form_and_text_of_a_spec_are_in_step(browser: Browser, stack: Stack) -> 
         ended(client, submit(client))
         seen.go("submit?dataset=iris")
         text = page.get_by_label("Spec (YAML or JSON)")
+        page.get_by_text("The spec is valid.").wait_for()
+        seen.picture("submit")
         page.get_by_label("lr", exact=True).fill("0.02")
         page.get_by_label("lr", exact=True).press("Tab")
         assert "lr: 0.02" in text.input_value()

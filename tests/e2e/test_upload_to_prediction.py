@@ -69,6 +69,9 @@ def test_a_table_trains_and_predicts_rows(stack: Stack, data: Path) -> None:
         where = f"/v1/models/{done['result']['model']}/evaluate"
         of_job = client.get(f"/v1/jobs/{job}/evaluation").json()
         again = client.post(where, json={"dataset": dataset, "part": "test"}).json()
+        attainable = of_job.pop("attainable")
+        assert client.get(f"/v1/datasets/{dataset}/report").json()["attainable"] == [attainable]
+        assert attainable["low"] > 0.63  # the commonest class
         assert {name: again[name] for name in of_job if name != "parts"} == {
             k: v for k, v in of_job.items() if k != "parts"
         }

@@ -132,6 +132,12 @@ def test_the_log_has_two_forms_and_says_when_it_is_gone(document: dict[str, Any]
         assert "410" in document["paths"][f"/v1/jobs/{{job_id}}/{path}"]["get"]["responses"], path
 
 
+def test_every_parameter_is_described(document: dict[str, Any]) -> None:
+    for method, path, operation in operations(document):
+        for parameter in operation.get("parameters", ()):
+            assert parameter.get("description"), f"{method} {path} {parameter['name']}"
+
+
 def test_every_closed_route_names_the_key(document: dict[str, Any]) -> None:
     for method, path, operation in operations(document):
         assert bool(operation.get("security")) != is_open(path), f"{method} {path}"

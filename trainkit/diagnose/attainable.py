@@ -82,25 +82,26 @@ def r2_interval(
 ) -> tuple[float, float, float] | None:
     """Return R2 with its 95 % interval, from targets and predictions (n, k); None for n < 3 or a constant target.
 
-    1 - R2 is a ratio of means, U = mean over targets of sum e^2 / sum d^2 with d = y - mean y. Its standard error is that
-    of its linearisation, s(u) / sqrt(n) with u_i = mean of (e_i^2 - U_k d_i^2) / mean(d^2), and the interval is
-    U exp(+-t s / (sqrt(n) U)) with Student's t of n - 1 degrees of freedom: a ratio is skew, and its logarithm less so.
-    `lag` > 0, for samples in the order of time: Newey and West's (1987) variance with so many lags.
+    U = 1 - R2 = mean over targets of sum e^2 / sum (y - mean y)^2 is a ratio, which is skew: the interval is that of its
+    logarithm, U exp(+-t s), with the jackknife's standard error s (Efron and Stein 1981) and Student's t of n - 1 degrees
+    of freedom. `lag` > 0, for samples in the order of time: Newey and West's (1987) variance with so many lags.
     """
     n = len(truth)
     if n < 3:
         return None
     squares, deviations = (truth - predicted) ** 2, (truth - truth.mean(0)) ** 2
-    spread = deviations.mean(0)
+    error, spread = squares.sum(0), deviations.sum(0)
     if not (spread > 0).all() or not np.isfinite(squares).all():
         return None
-    unexplained = squares.mean(0) / spread
-    share = float(unexplained.mean())
+    share = float((error / spread).mean())
     if share == 0:
         return 1.0, 1.0, 1.0
-    influence = ((squares - unexplained * deviations) / spread).mean(1)
-    error = math.sqrt(long_run_variance(influence, lag) / n)
-    reach = min(critical_value(CONFIDENCE, n - 1) * error / share, 100.0)
+    # without sample i: sum (y - mean y)^2 loses n/(n-1) (y_i - mean y)^2
+    spreads = np.maximum(spread - n / (n - 1) * deviations, 1e-12 * spread)
+    shares = np.maximum(((error - squares) / spreads).mean(1), 1e-12 * share)
+    pseudo_values = -(n - 1) * np.log(shares)
+    reach = critical_value(CONFIDENCE, n - 1) * math.sqrt(long_run_variance(pseudo_values, lag) / n)
+    reach = min(reach, 100.0)
     return 1 - share, 1 - share * math.exp(reach), 1 - share * math.exp(-reach)
 
 

@@ -27,7 +27,7 @@ from trainkit.fit.evaluation.metrics import classification_metrics
 from trainkit.fit.references import models
 from trainkit.fit.references.models import Answer, Clock, OutOfTimeError
 from trainkit.fit.references.networks import fit_network
-from trainkit.fit.references.samples import ReferenceSamples, read_samples
+from trainkit.fit.references.samples import ReferenceSamples, projected, read_samples
 from trainkit.spec import JobSpec, ResolvedSpec
 
 LEAST_SECONDS, MOST_SECONDS = 2.0, 20.0
@@ -98,8 +98,9 @@ def attainable(
                 return None
             candidates = _candidates(samples, threads)
             folds = _folds(samples)
+            views = _views(samples, folds, clock)
             for number, candidate in enumerate(candidates):
-                _judge(candidate, spec, samples, folds, clock, threads, last=number == len(candidates) - 1)
+                _judge(candidate, spec, samples, folds, views, clock, threads, last=number == len(candidates) - 1)
     except OutOfTimeError:  # while the data were read
         return None
     finally:
@@ -181,11 +182,26 @@ def _folds(samples: ReferenceSamples) -> list[tuple[NDArray[np.int64], NDArray[n
     return [(rows[fold != k], rows[fold == k]) for k in range(count if n < MANY else 1)]
 
 
+def _views(
+    samples: ReferenceSamples, folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]], clock: Clock
+) -> list[tuple[Tensor, Tensor]]:
+    """(x to fit, x to judge) of each fold, and of the training and validation part; wide ones projected by the former."""
+    found = []
+    for fitted, judged in folds:
+        clock.check()
+        x, judged_x = samples.x[torch.from_numpy(fitted)], samples.x[torch.from_numpy(judged)]
+        found.append((x, judged_x) if samples.lags is not None else projected(x, judged_x, samples.seed))
+    clock.check()
+    whole = (samples.x, samples.held_x)
+    return [*found, whole if samples.lags is not None else projected(*whole, samples.seed)]
+
+
 def _judge(
     candidate: _Candidate,
     spec: JobSpec,
     samples: ReferenceSamples,
     folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    views: Sequence[tuple[Tensor, Tensor]],
     clock: Clock,
     threads: int,
     *,
@@ -200,7 +216,7 @@ def _judge(
         if candidate.fit is None:
             _judge_network(candidate, spec, samples, folds, share, threads)
         else:
-            _judge_model(candidate, candidate.fit, samples, folds, share)
+            _judge_model(candidate, candidate.fit, samples, folds, views, share)
     except OutOfTimeError:
         candidate.state = "stopped"
     except Exception as error:
@@ -213,19 +229,24 @@ def _judge_model(
     fit: Fit,
     samples: ReferenceSamples,
     folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    views: Sequence[tuple[Tensor, Tensor]],
     clock: Clock,
 ) -> None:
     errors = np.full(len(samples.y), np.nan)
     begun = time.monotonic()
     for number, (fitted, judged) in enumerate(folds):
         clock.check()
-        answer = fit(samples.x[torch.from_numpy(fitted)], samples.y[fitted], samples.classes, clock)
-        errors[judged] = _errors(samples, answer(samples.x[torch.from_numpy(judged)]), judged)
+        x, judged_x = views[number]
+        answer = fit(x, samples.y[fitted], samples.classes, clock)
+        errors[judged] = _errors(samples, answer(judged_x), judged)
         a_fold = (time.monotonic() - begun) / (number + 1)
-        if a_fold * (len(folds) - number) > clock.left:  # the folds to come, and the fit to all
+        if a_fold * 1.2 * (len(folds) - number) > clock.left and number + 1 < len(
+            folds
+        ):  # the folds to come, and the fit to all
             break
-    answer = fit(samples.x, samples.y, samples.classes, clock)
-    candidate.row = _measured(samples, answer(samples.held_x))
+    x, held_x = views[-1]
+    answer = fit(x, samples.y, samples.classes, clock)
+    candidate.row = _measured(samples, answer(held_x))
     candidate.errors = errors if folds else None
     candidate.state = "fitted"
 

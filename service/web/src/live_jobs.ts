@@ -6,7 +6,8 @@ import { type Connection, follow, type StreamEvent } from "./api/events";
 import { asProblem, type Problem } from "./api/problem";
 
 /** What the table asks for: a row of the list, with the time left and the time of its start. */
-export type JobRow = Omit<Schemas["JobRow"], "progress"> & {
+export type JobRow = Omit<Schemas["JobRow"], "progress" | "metrics"> & {
+  metrics?: { best?: Record<string, number | null>; last?: Record<string, number | null> } | null;
   progress?: { percent?: number | null; eta_seconds?: number | null } | null;
   started_at?: string | null;
 };

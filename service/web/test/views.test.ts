@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { axisOf } from "../src/components/parallel_coordinates";
+import { numbersOf } from "../src/components/scatter";
 import { differences, merged } from "../src/components/spec_diff";
 import { changed, simpleForm, typed } from "../src/components/spec_form";
 import { bytes, duration, number, tick } from "../src/format";
@@ -13,6 +14,11 @@ describe("listQuery", () => {
   const query = (text: string) => listQuery(new URLSearchParams(text)).replace(/&fields=[^&]*/, "");
   it("sends the filters as the API names them", () => {
     expect(query("state=running,queued&name=digits*&label=team%3Dvision")).toBe("limit=1000&state=running&state=queued&name=digits*&label.team=vision");
+  });
+  it("takes the whole last day in", () => {
+    const sent = new URLSearchParams(listQuery(new URLSearchParams("from=2026-01-31&to=2026-01-31")));
+    const [after, before] = [sent.get("created_after"), sent.get("created_before")].map((time) => Date.parse(time ?? ""));
+    expect((before ?? 0) - (after ?? 0)).toBe(24 * 3600 * 1000);
   });
   it("writes comparisons of metrics so that the server reads the same", () => {
     expect(query("metric=val_accuracy%3E%3D0.9")).toBe("limit=1000&metric.val_accuracy%3E=0.9");
@@ -125,5 +131,12 @@ describe("the form of a spec", () => {
   it("offers fields for plain values alone", () => {
     expect(simpleForm({ anyOf: [{ type: "null" }, { type: "integer" }] })?.type).toBe("integer");
     expect(simpleForm({ type: "object", properties: {} })).toBeNull();
+  });
+});
+
+describe("numbersOf", () => {
+  it("finds best metrics and numbers of the spec by path", () => {
+    const job = { metrics: { best: { val_loss: 0.1, val_r2: null } }, resolved: { optimizer: { kind: "adam", lr: 0.01 }, model: { hidden: [3] } } };
+    expect(Object.fromEntries(numbersOf(job as never))).toEqual({ val_loss: 0.1, "optimizer.lr": 0.01 });
   });
 });

@@ -242,6 +242,19 @@ def test_what_has_an_alias_is_neither_deleted_nor_renamed(service: Served) -> No
     assert client.delete(f"/v1/models/{model}").status_code == 204
 
 
+def test_a_model_changes_only_as_it_was_seen(service: Served) -> None:
+    trained(service, "digits")
+    client, path = service.client, "/v1/models/digits"
+    seen = client.get(path).headers["etag"]
+    first = client.patch(path, json={"notes": "a"}, headers={"If-Match": seen})
+    assert first.status_code == 200, first.text
+    late = client.patch(path, json={"notes": "b"}, headers={"If-Match": seen})
+    assert_problem(late, 412, "changed_meanwhile")
+    assert client.get(path).json()["notes"] == "a"
+    assert late.headers["etag"] == client.get(path).headers["etag"]
+    assert client.patch(path, json={"notes": "b"}, headers={"If-Match": "*"}).json()["notes"] == "b"
+
+
 def test_a_model_is_renamed_annotated_and_labelled(service: Served) -> None:
     trained(service, "digits")
     model, client = trained(service, "sweep: lr 0.1", labels={"team": "vision", "old": "1"}), service.client

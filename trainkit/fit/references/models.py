@@ -25,8 +25,9 @@ Answer = Callable[[Tensor], Tensor]
 T = TypeVar("T")
 PENALTIES = (1e-6, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Of ridge regression, for each sample: alpha = penalty * n, on standardised inputs."""
-CENTRES = 600
-"""Training samples that the kernel is expanded in."""
+CENTRES, CENTRES_OF_MANY = 600, 300
+"""Training samples that the kernel is expanded in; the second above `MANY` samples."""
+MANY = 3000
 NEWTON_STEPS = 200
 TREES = 600
 """Of boosting in all, divided among the classes or targets."""
@@ -167,7 +168,7 @@ def logistic(penalty: float) -> Callable[[Tensor, NDArray[Any], int | None, Cloc
 def kernel(width: float, seed: int) -> Callable[[Tensor, NDArray[Any], int | None, Clock], Answer]:
     """Ridge regression with the kernel exp(-|a - b|^2 / (width * d)) on d standardised inputs.
 
-    Of more than `CENTRES` samples it is expanded in a random choice (Nystroem's approximation; Williams and Seeger 2001).
+    Of more samples than `CENTRES` it is expanded in a random choice (Nystroem's approximation; Williams and Seeger 2001).
     """
 
     def fit(x: Tensor, y: NDArray[Any], classes: int | None, clock: Clock) -> Answer:
@@ -175,7 +176,9 @@ def kernel(width: float, seed: int) -> Callable[[Tensor, NDArray[Any], int | Non
         inputs = scale(x)
         gamma = 1 / (width * max(int((scale.scale > 0).sum()), 1))
         random = np.random.default_rng(seed)
-        chosen = np.sort(random.choice(len(x), min(CENTRES, len(x)), replace=False))
+        chosen = np.sort(
+            random.choice(len(x), min(CENTRES if len(x) <= MANY else CENTRES_OF_MANY, len(x)), replace=False)
+        )
         centres = inputs[torch.from_numpy(chosen)]
 
         def similar(a: Tensor) -> Tensor:

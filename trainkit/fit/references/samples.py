@@ -105,8 +105,6 @@ def read_samples(spec: JobSpec, data: Dataset, check: Callable[[], None] = lambd
         steps, features = int(data.facts.input_shape[0]), int(data.facts.input_shape[1])  # type: ignore[index]
         kept = x.shape[1] // features
         lags = Lags(min(steps, kept), features, int(targets.values.shape[1]), spec.dataset.horizon)
-    elif x.shape[1] > WIDEST:
-        x, held_x = _projected(x, held_x, seed)
     return ReferenceSamples(
         x,
         targets.values[index],
@@ -231,12 +229,14 @@ def _summary(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([*found, [float(steps)]])
 
 
-def _projected(x: Tensor, held_x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Both parts on the first principal components of the standardised training part (randomised SVD)."""
+def projected(x: Tensor, held_x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Both parts on the first principal components of the standardised first one (randomised SVD), if it is wide."""
+    if x.shape[1] <= WIDEST:
+        return x, held_x
     mean, std = x.mean(0), x.std(0, correction=0)
     std = torch.where(std > 0, std, torch.ones_like(std))
     x, held_x = (x - mean) / std, (held_x - mean) / std
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _, _, directions = torch.svd_lowrank(x, q=min(COMPONENTS, *x.shape), niter=2)
+        _, _, directions = torch.svd_lowrank(x, q=max(1, min(COMPONENTS, len(x) // 2, x.shape[1])), niter=2)
     return x @ directions, held_x @ directions

@@ -4,6 +4,7 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { api, dataOf, getJob, type Job, type Schemas } from "../api/client";
 import { Chart, type ChartLine } from "../components/chart";
 import { Empty, ProblemBox, StateBadge } from "../components/basics";
+import { Scatter } from "../components/scatter";
 import { differences, shown } from "../components/spec_diff";
 import { lineOf, meanOfRuns, type XAxis } from "../curves";
 import { number } from "../format";
@@ -100,6 +101,17 @@ export function ComparePage({ route }: { route: Route }) {
       </div>
       <ResultTable jobs={found} metrics={metrics} baseline={baseline} hidden={hidden} colors={colors} toggle={toggle} pin={(id) => set({ baseline: id })} />
       <SpecTable jobs={found} />
+      {found.length > 1 && (
+        <div class="panels">
+          <Scatter
+            jobs={found}
+            x={route.query.get("sx") ?? "optimizer.lr"}
+            y={route.query.get("sy") ?? metrics.find((name) => /_(accuracy|r2|loss)$/.test(name)) ?? "val_loss"}
+            colors={colors}
+            onAxes={(x, y) => set({ sx: x, sy: y })}
+          />
+        </div>
+      )}
     </article>
   );
 }

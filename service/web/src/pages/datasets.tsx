@@ -1,6 +1,7 @@
 /** Datasets: upload that resumes, findings first, preview. */
 
 import { useState } from "preact/hooks";
+import { downloadZip } from "client-zip";
 import { Upload } from "tus-js-client";
 import { api, dataOf, type Schemas } from "../api/client";
 import { asProblem, type Problem, problemOf } from "../api/problem";
@@ -75,6 +76,7 @@ function UploadBox({ onUploaded }: { onUploaded: () => void }) {
   const [share, setShare] = useState<number | null>(null);
   const [problem, setProblem] = useState<Problem | null>(null);
   const [over, setOver] = useState(false);
+  const [packing, setPacking] = useState(false);
   const [name, setName] = useState("");
   const [target, setTarget] = useState("");
 
@@ -83,6 +85,17 @@ function UploadBox({ onUploaded }: { onUploaded: () => void }) {
     setFile(found);
     setName(found.name.replace(/\.[^.]+$/, "").replace(/[^A-Za-z0-9._-]+/g, "-"));
     setProblem(null);
+  };
+  /** A folder becomes one archive, as it would be on the command line: classes are its sub-folders. */
+  const chooseFolder = async (files: FileList | null) => {
+    if (!files?.length) return;
+    const list = [...files];
+    const folder = (list[0]?.webkitRelativePath ?? "").split("/", 1)[0] || "folder";
+    const inside = list.map((one) => ({ name: one.webkitRelativePath.slice(folder.length + 1) || one.name, lastModified: new Date(one.lastModified), input: one }));
+    setPacking(true);
+    const blob = await downloadZip(inside).blob();
+    setPacking(false);
+    choose(new File([blob], `${folder}.zip`, { type: "application/zip", lastModified: Math.max(...list.map((one) => one.lastModified)) }));
   };
   const start = async (event: Event) => {
     event.preventDefault();
@@ -129,6 +142,15 @@ function UploadBox({ onUploaded }: { onUploaded: () => void }) {
       <label>
         Drop a file here, or <input type="file" onChange={(event) => choose(event.currentTarget.files?.[0])} />
       </label>
+      <label>
+        A folder{" "}
+        <input
+          type="file"
+          ref={(input) => input?.setAttribute("webkitdirectory", "")}
+          onChange={(event) => void chooseFolder(event.currentTarget.files)}
+        />
+      </label>
+      {packing && <span role="status">Packing the folder</span>}
       {file && (
         <>
           <label>

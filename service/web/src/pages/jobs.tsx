@@ -2,7 +2,8 @@
 
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { api, dataOf } from "../api/client";
-import { Confirm, ConnectionNote, Empty, ProblemBox, Progress, StateBadge } from "../components/basics";
+import { asProblem, type Problem } from "../api/problem";
+import { Confirm, ConnectionNote, Dialog, Empty, ProblemBox, Progress, StateBadge } from "../components/basics";
 import { Sparkline } from "../components/sparkline";
 import { VirtualRows } from "../components/virtual_rows";
 import { ago, duration, number, secondsBetween } from "../format";
@@ -20,7 +21,7 @@ const TEXT_FILTERS: [string, string, string][] = [
   ["metric", "Metric", "val_accuracy>=0.9"],
 ];
 const FIELDS =
-  "id,name,state,stop_reason,error.code,progress.percent,progress.eta_seconds,metrics.best.val_*,labels,group,dataset.name,dataset.version,created_at,started_at,finished_at";
+  "id,name,state,stop_reason,error.code,progress.percent,progress.eta_seconds,metrics.best.val_*,metrics.last.val_*,labels,group,dataset.name,dataset.version,created_at,started_at,finished_at";
 const ROW = 38;
 const MOST_COMPARED = 50;
 
@@ -29,10 +30,14 @@ export function listQuery(query: URLSearchParams): string {
   const sent = new URLSearchParams({ limit: String(LONGEST_LIST), fields: FIELDS });
   const states = query.get("state");
   if (states) for (const state of states.split(",")) sent.append("state", state);
-  for (const name of ["name", "dataset", "group", "sort", "created_after", "created_before"]) {
+  for (const name of ["name", "dataset", "group", "sort"]) {
     const value = query.get(name);
     if (value) sent.set(name, value);
   }
+  // days in the place where the page is looked at; "to" takes the whole day in
+  const [from, to] = [dayBegins(query.get("from"), 0), dayBegins(query.get("to"), 1)];
+  if (from) sent.set("created_after", from);
+  if (to) sent.set("created_before", to);
   const label = /^([^=]+)=(.*)$/.exec(query.get("label") ?? "");
   if (label) sent.set(`label.${label[1]}`, label[2] as string);
   const metric = /^\s*([\w.@/-]+)\s*(>=|<=|=|>|<)\s*(\S+)\s*$/.exec(query.get("metric") ?? "");
@@ -47,6 +52,11 @@ export function listQuery(query: URLSearchParams): string {
   return sent.toString();
 }
 
+function dayBegins(day: string | null, later: number): string | null {
+  const parts = /^(\d{4})-(\d\d)-(\d\d)$/.exec(day ?? "");
+  return parts ? new Date(Number(parts[1]), Number(parts[2]) - 1, Number(parts[3]) + later).toISOString() : null;
+}
+
 export function metricNames(rows: Iterable<JobRow>): string[] {
   const found = new Set<string>();
   for (const row of rows) for (const name of Object.keys(row.metrics?.best ?? {})) found.add(name);
@@ -59,7 +69,7 @@ export function sorted(rows: Iterable<JobRow>, sort: string): JobRow[] {
   const down = sort.startsWith("-");
   const field = sort.replace(/^-/, "");
   const valueOf = (row: JobRow): string | number | null | undefined =>
-    field.startsWith("metrics.best.") ? row.metrics?.best[field.slice(13)] : (row[field as keyof JobRow] as string | null);
+    field.startsWith("metrics.best.") ? row.metrics?.best?.[field.slice(13)] : (row[field as keyof JobRow] as string | null);
   return [...rows].sort((a, b) => {
     const [one, other] = [valueOf(a) ?? null, valueOf(b) ?? null];
     if (one === null || other === null) return one === other ? 0 : one === null ? 1 : -1;
@@ -67,6 +77,8 @@ export function sorted(rows: Iterable<JobRow>, sort: string): JobRow[] {
     return down ? -order : order;
   });
 }
+
+type Which = "best" | "last";
 
 interface Props {
   route: Route;
@@ -77,14 +89,16 @@ export function JobsPage({ route, mayWrite }: Props) {
   const { rows, connection, problem } = useLiveJobs(listQuery(route.query));
   const [selected, setSelected] = useState<ReadonlySet<string>>(new Set());
   const [action, setAction] = useState<"stop" | "cancel" | "delete" | null>(null);
+  const [labelling, setLabelling] = useState(false);
   const [window, setWindow] = useState<[number, number]>([0, 0]);
   const now = useNow();
   const sort = route.query.get("sort") ?? "-created_at";
   const list = useMemo(() => sorted(rows.values(), sort), [rows, sort]);
   const names = useMemo(() => metricNames(rows.values()), [rows]);
   const chosen = route.query.get("columns")?.split(",") ?? names.slice(0, 2);
+  const which: Which = route.query.get("which") === "last" ? "last" : "best";
   const sparks = useSparklines(list.slice(...window));
-  const isFiltered = [...route.query.keys()].some((name) => name !== "sort" && name !== "columns");
+  const isFiltered = [...route.query.keys()].some((name) => !["sort", "columns", "which"].includes(name));
 
   const toggle = (id: string) => {
     const changed = new Set(selected);
@@ -124,6 +138,7 @@ export function JobsPage({ route, mayWrite }: Props) {
           </a>
           {mayWrite && (
             <>
+              <button onClick={() => setLabelling(true)}>Label</button>
               <button onClick={() => setAction("stop")}>Stop</button>
               <button onClick={() => setAction("cancel")}>Cancel</button>
               <button class="danger" onClick={() => setAction("delete")}>
@@ -160,7 +175,7 @@ export function JobsPage({ route, mayWrite }: Props) {
               <th>Progress</th>
               <th>Validation loss</th>
               {chosen.map((name) => (
-                <SortHead key={name} route={route} sort={sort} field={`metrics.best.${name}`} title={`best ${name}`} number />
+                <SortHead key={name} route={route} sort={sort} field={`metrics.best.${name}`} title={`${which} ${name}`} number />
               ))}
               <th>Dataset</th>
               <SortHead route={route} sort={sort} field="created_at" title="Created" />
@@ -195,7 +210,7 @@ export function JobsPage({ route, mayWrite }: Props) {
               </td>
               {chosen.map((name) => (
                 <td key={name} class="num">
-                  {number(row.metrics?.best[name])}
+                  {number(row.metrics?.[which]?.[name])}
                 </td>
               ))}
               <td>
@@ -206,6 +221,15 @@ export function JobsPage({ route, mayWrite }: Props) {
               <td class="num">{duration(secondsBetween(row.started_at, row.finished_at, now))}</td>
             </tr>
           )}
+        />
+      )}
+      {labelling && (
+        <LabelDialog
+          ids={marked}
+          onClose={(done) => {
+            setLabelling(false);
+            if (done) setSelected(new Set());
+          }}
         />
       )}
       {action && (
@@ -234,6 +258,38 @@ const EXPLAINED = {
 
 async function bulk(action: "stop" | "cancel" | "delete", ids: string[]): Promise<void> {
   await api.POST(`/v1/jobs:${action}`, { body: { ids, dry_run: false } });
+}
+
+function LabelDialog({ ids, onClose }: { ids: string[]; onClose: (done: boolean) => void }) {
+  const [text, setText] = useState("");
+  const [problem, setProblem] = useState<Problem | null>(null);
+  const save = async (event: Event) => {
+    event.preventDefault();
+    const [key = "", ...rest] = text.split("=");
+    try {
+      await api.POST("/v1/jobs:label", { body: { ids, dry_run: false, labels: { [key.trim()]: rest.length ? rest.join("=").trim() : null } } });
+      onClose(true);
+    } catch (error) {
+      setProblem(asProblem(error));
+    }
+  };
+  return (
+    <Dialog title={`Label ${ids.length} jobs`} onClose={() => onClose(false)}>
+      <form onSubmit={save}>
+        <label>
+          Label <input required placeholder="team=vision" value={text} onInput={(event) => setText(event.currentTarget.value)} />
+        </label>
+        <p class="muted">A name without a value takes the label away.</p>
+        {problem && <ProblemBox problem={problem} />}
+        <p class="buttons">
+          <button type="button" onClick={() => onClose(false)}>
+            Keep
+          </button>
+          <button class="primary">Label</button>
+        </p>
+      </form>
+    </Dialog>
+  );
 }
 
 interface SortProps {
@@ -284,6 +340,12 @@ function Filters({ route }: { route: Route }) {
           />
         </label>
       ))}
+      {["from", "to"].map((name) => (
+        <label key={name}>
+          <span>Created {name}</span>
+          <input type="date" value={route.query.get(name) ?? ""} onChange={(event) => go(withQuery(route, { [name]: event.currentTarget.value || null }))} />
+        </label>
+      ))}
     </form>
   );
 }
@@ -293,6 +355,14 @@ function ColumnChoice({ route, names, chosen }: { route: Route; names: string[];
     <details class="menu">
       <summary>Columns</summary>
       <div>
+        <label>
+          <input
+            type="checkbox"
+            checked={route.query.get("which") === "last"}
+            onChange={(event) => go(withQuery(route, { which: event.currentTarget.checked ? "last" : null }), { replace: true })}
+          />
+          last values, not best
+        </label>
         {names.map((name) => (
           <label key={name}>
             <input

@@ -125,6 +125,9 @@ export function SubmitPage({ route, mayWrite }: Props) {
               <Estimate estimate={checked.estimate} />
             </>
           )}
+          {checked?.valid && readable && Array.isArray(readable.augment) && readable.augment.length > 0 && (
+            <AugmentationPreview dataset={datasetOf(readable)} augment={readable.augment} />
+          )}
           {checked?.warnings.map((warning, index) => (
             <p key={index} class="warning">
               {warning.pointer && <code>{warning.pointer}</code>} {warning.message}
@@ -133,6 +136,40 @@ export function SubmitPage({ route, mayWrite }: Props) {
         </aside>
       </div>
     </form>
+  );
+}
+
+function datasetOf(spec: Spec): string {
+  const { dataset } = spec;
+  return typeof dataset === "string" ? dataset : String((dataset as Spec | undefined)?.id ?? "");
+}
+
+/** Samples of the dataset as the network would see them. */
+function AugmentationPreview({ dataset, augment }: { dataset: string; augment: unknown[] }) {
+  const [picture, setPicture] = useState<string | null>(null);
+  const [problem, setProblem] = useState<Problem | null>(null);
+  useEffect(() => () => void (picture && URL.revokeObjectURL(picture)), [picture]);
+  const show = async () => {
+    try {
+      const answer = await api.POST("/v1/datasets/{dataset}/augmentation-preview.png", {
+        params: { path: { dataset } },
+        body: { augment, count: 12 } as never,
+        parseAs: "blob",
+      });
+      setPicture(URL.createObjectURL(answer.data as unknown as Blob));
+      setProblem(null);
+    } catch (error) {
+      setProblem(asProblem(error));
+    }
+  };
+  return (
+    <section>
+      <button type="button" onClick={() => void show()}>
+        Show augmented samples
+      </button>
+      {problem && <ProblemBox problem={problem} />}
+      {picture && <img src={picture} alt={`Augmented samples of ${dataset}`} class="preview" />}
+    </section>
   );
 }
 

@@ -1,6 +1,6 @@
 /** Hosts, devices and slots, and what waits. */
 
-import { api, dataOf } from "../api/client";
+import { api, dataOf, type Schemas } from "../api/client";
 import { Empty, ProblemBox, StateBadge } from "../components/basics";
 import { ago } from "../format";
 import { useLoaded, useNow } from "../hooks";
@@ -42,6 +42,7 @@ export function WorkersPage() {
         </tbody>
       </table>
       <h2>Running and waiting</h2>
+      {workers.data && busy.data && <Waiting workers={workers.data} jobs={busy.data} />}
       {busy.data?.length === 0 && <p class="muted">Nothing runs or waits.</p>}
       <table class="plain">
         <tbody>
@@ -59,5 +60,23 @@ export function WorkersPage() {
         </tbody>
       </table>
     </section>
+  );
+}
+
+/** Why queued jobs wait, from what the workers say of themselves. */
+function Waiting({ workers, jobs }: { workers: Schemas["Worker"][]; jobs: Schemas["JobRow"][] }) {
+  const waiting = jobs.filter((job) => job.state === "queued").length;
+  if (!waiting) return null;
+  const slots = workers.filter((worker) => worker.queues.includes("train")).reduce((sum, worker) => sum + worker.slots, 0);
+  const running = jobs.filter((job) => job.state === "running" || job.state === "starting").length;
+  const why = !slots
+    ? "No worker of the queue `train` is seen: start one with `trainkit worker --queues train`."
+    : running >= slots
+      ? `All ${slots} training slots are taken.`
+      : "A slot is free: other projects may be served before, or a limit of this project is reached.";
+  return (
+    <p class="warning">
+      {waiting} {waiting === 1 ? "job waits" : "jobs wait"}. {why}
+    </p>
   );
 }
