@@ -400,6 +400,24 @@ def test_form_and_text_of_a_spec_are_in_step(browser: Browser, stack: Stack) -> 
     assert all("422" in complaint for complaint in seen.complaints)
 
 
+def test_a_run_is_investigated_from_its_page(browser: Browser, stack: Stack) -> None:
+    seen = visit(browser, stack, "investigated")
+    page = seen.page
+    with seen.client() as client:
+        job = submit(client, name="too-slow", epochs=10, optimizer={"kind": "sgd", "lr": 1e-6})
+        ended(client, job)
+        seen.go(f"jobs/{job}")
+        page.get_by_role("button", name="Investigate").click()
+        page.get_by_role("dialog").get_by_role("button", name="Investigate").click()
+        page.get_by_role("link", name="Investigated").wait_for()
+        found = client.get(f"/v1/jobs/{job}/diagnosis").json()
+        aside = page.get_by_role("complementary", name="Diagnosis")
+        assert found["investigation"]["message"] in aside.inner_text()
+        assert found["verdicts"][0]["message"] in aside.inner_text()
+        seen.picture("diagnosis")
+    seen.check()
+
+
 def test_a_recommendation_is_submitted_and_keeps_its_parent(browser: Browser, stack: Stack) -> None:
     seen = visit(browser, stack, "recommended")
     page = seen.page

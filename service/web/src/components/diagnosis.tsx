@@ -1,13 +1,14 @@
 /** What is wrong with the run, the evidence, and the next spec to submit. */
 
-import { useState } from "preact/hooks";
-import { api, dataOf, type Job } from "../api/client";
+import { useEffect, useState } from "preact/hooks";
+import { api, dataOf, type Job, type Schemas } from "../api/client";
 import { number, words } from "../format";
 import { useLoaded } from "../hooks";
 import { address, go } from "../router";
 import { ApiImage, Confirm, ProblemBox } from "./basics";
 import { PatchView } from "./spec_diff";
 
+const INVESTIGATION_SECONDS = 3;
 const ENDED = new Set(["succeeded", "stopped", "cancelled", "failed"]);
 
 export function Diagnosis({ job, mayWrite, epoch }: { job: Job; mayWrite: boolean; epoch: number }) {
@@ -25,7 +26,7 @@ export function Diagnosis({ job, mayWrite, epoch }: { job: Job; mayWrite: boolea
       {found?.verdicts.map((verdict, index) => (
         <section key={`${verdict.code} ${index}`} class={`verdict ${verdict.code === "healthy" ? "good" : index === 0 ? "main" : ""}`}>
           <h3>
-            {words(verdict.code)} <span class="muted">{Math.round(verdict.confidence * 100)} %</span>
+            {words(verdict.code)} <span class="muted">{Math.round(verdict.confidence * 100)} %{verdict.source === "investigation" ? ", measured" : ""}</span>
           </h3>
           <p>{verdict.message}</p>
           <button class="quiet" aria-expanded={shown === index} onClick={() => setShown(shown === index ? null : index)}>
@@ -44,10 +45,16 @@ export function Diagnosis({ job, mayWrite, epoch }: { job: Job; mayWrite: boolea
           <h3>Try next</h3>
           <p>{recommendation.why}</p>
           <PatchView patch={recommendation.patch} spec={job.spec} />
-          <p class="muted">
-            Expected: {words(recommendation.expected.metric)} {recommendation.expected.direction}, {recommendation.expected.size} (
-            {recommendation.expected.source})
-          </p>
+          {recommendation.measured ? (
+            <p>
+              <strong>Measured</strong> {effectText(recommendation.measured)}
+            </p>
+          ) : (
+            <p class="muted">
+              Expected: {words(recommendation.expected.metric)} {recommendation.expected.direction}, {recommendation.expected.size} (
+              {recommendation.expected.source})
+            </p>
+          )}
           {mayWrite && ended && (
             <button class="primary" onClick={() => setAsked(index)}>
               Submit this
@@ -55,6 +62,30 @@ export function Diagnosis({ job, mayWrite, epoch }: { job: Job; mayWrite: boolea
           )}
         </section>
       ))}
+      {found && found.harmful.length > 0 && (
+        <section class="recommendation">
+          <h3>Tried, and worse</h3>
+          {found.harmful.map((one, index) => (
+            <div key={index}>
+              <PatchView patch={one.patch} spec={job.spec} />
+              {one.measured && <p class="muted">{effectText(one.measured)}</p>}
+            </div>
+          ))}
+        </section>
+      )}
+      {found && found.suspects.length > 0 && (
+        <section class="verdict">
+          <h3>Possible, and not shown</h3>
+          <ul>
+            {found.suspects.map((suspect) => (
+              <li key={suspect.code}>
+                <strong>{words(suspect.code)}</strong> {suspect.why}
+              </li>
+            ))}
+          </ul>
+        </section>
+      )}
+      {found && <Investigation job={job} found={found} mayWrite={mayWrite && ended} reload={diagnosis.reload} />}
       {asked !== null && (
         <Confirm
           title="Submit the recommended spec?"
@@ -68,6 +99,60 @@ export function Diagnosis({ job, mayWrite, epoch }: { job: Job; mayWrite: boolea
         />
       )}
     </aside>
+  );
+}
+
+type Effect = NonNullable<Schemas["RecommendedSpec"]["measured"]>;
+
+function effectText({ metric, before, after, gain, low, high }: Effect): string {
+  const interval = low != null && high != null ? ` (95 % interval ${number(low)} to ${number(high)})` : "";
+  return `${words(metric ?? "")} ${number(before)} → ${number(after)}, gain ${number(gain)}${interval}`;
+}
+
+interface InvestigationProps {
+  job: Job;
+  found: Pick<Schemas["Diagnosis"], "investigation" | "active_investigation">;
+  mayWrite: boolean;
+  reload: () => void;
+}
+
+/** Short runs with one change each, which tell the cause; they are a job of their own. */
+function Investigation({ job, found, mayWrite, reload }: InvestigationProps) {
+  const [asking, setAsking] = useState(false);
+  const running = found.active_investigation;
+  useEffect(() => {
+    if (!running) return;
+    const timer = setInterval(reload, INVESTIGATION_SECONDS * 1000);
+    return () => clearInterval(timer);
+  }, [running]);
+  return (
+    <section>
+      {found.investigation && (
+        <p>
+          <a href={address(["jobs", found.investigation.job])}>Investigated</a>: {found.investigation.message}
+        </p>
+      )}
+      {running && (
+        <p role="status">
+          <a href={address(["jobs", running])}>An investigation</a> is under way.
+        </p>
+      )}
+      {mayWrite && !running && (
+        <button onClick={() => setAsking(true)}>Investigate{found.investigation ? " again" : ""}</button>
+      )}
+      {asking && (
+        <Confirm
+          title="Investigate this run?"
+          text="A job trains the run again, several times for up to a minute in all, each time with one change, and compares. It is charged to the project as every job."
+          action="Investigate"
+          run={() => api.POST("/v1/jobs/{job_id}/diagnosis:investigate", { params: { path: { job_id: job.id } }, body: {} })}
+          onClose={(done) => {
+            setAsking(false);
+            if (done) reload();
+          }}
+        />
+      )}
+    </section>
   );
 }
 
