@@ -10,7 +10,10 @@ from pydantic import Field
 from service.errors import HttpProblem
 
 MAX_LABELS, MAX_NOTES = 32, 10_000
-LabelsPatch = Annotated[dict[str, str | None], Field(max_length=2 * MAX_LABELS)]
+LabelsPatch = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=500)] | None],
+    Field(max_length=2 * MAX_LABELS),
+]
 """Labels to set, and None for those to remove (RFC 7396)."""
 
 

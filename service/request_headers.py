@@ -40,6 +40,9 @@ class RequestHeaders:
             return HttpProblem(422, "too_many_parameters", detail)
         if "\x00" in scope["path"] or b"%00" in query:
             return HttpProblem(422, "not_text", "The address holds a NUL character. Leave it out.")
+        if sum(name == b"authorization" for name, _ in scope["headers"]) > 1:
+            # a proxy may have looked at the other one
+            return HttpProblem(400, "bad_http", "The header Authorization is there twice. Send one key.")
         return self._host_problem(scope) or _body_problem(scope["headers"])
 
     def _host_problem(self, scope: Scope) -> HttpProblem | None:

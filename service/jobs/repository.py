@@ -94,7 +94,7 @@ def updated_since(session: Session, project_id: str, at: datetime) -> Sequence[s
 def listed_ids(session: Session, project_id: str, query: ListQuery) -> Sequence[str]:
     """Return the ids of a page, one more than `limit`."""
     of_job = expressions(one for one in query.conditions if one.filter not in ID_CONDITIONS)
-    of_job += _in_ranges(project_id, query)
+    of_job += _in_ranges(session, project_id, query)
     datasets = _named_datasets(session, project_id, query)
     if datasets is not None:
         if not datasets:
@@ -169,10 +169,11 @@ def _sorted_in_memory(session: Session, query: ListQuery, ids: Sequence[str]) ->
     return list(page.rows)
 
 
-def _in_ranges(project_id: str, query: ListQuery) -> list[ColumnElement[bool]]:
+def _in_ranges(session: Session, project_id: str, query: ListQuery) -> list[ColumnElement[bool]]:
     """Return the conditions that an index of its own finds, each as "is one of these ids".
 
-    The order and the limit keep the database from reading rows instead.
+    The order and the limit keep the database from reading rows instead. A metric that more than FEW jobs meet is looked
+    up for each job of the page instead: to collect the ids would take as long as there are jobs.
     """
     found = []
     for name, column in RANGES.items():
@@ -186,10 +187,18 @@ def _in_ranges(project_id: str, query: ListQuery) -> list[ColumnElement[bool]]:
         found.append(Job.id.in_(select(ids.order_by(column).limit(EVERY_ROW).subquery())))
     for one in query.conditions:
         if one.filter == "metric":
-            of_metric = (JobBestMetric.project_id == project_id, JobBestMetric.name == one.key)
-            condition = expression(replace(one, column=JobBestMetric.value, key=None))
-            ids = select(JobBestMetric.job_id).where(*of_metric, condition).order_by(JobBestMetric.value)
-            found.append(Job.id.in_(select(ids.limit(EVERY_ROW).subquery())))
+            best = aliased(JobBestMetric)
+            condition = expression(replace(one, column=best.value, key=None))
+            of_metric = (best.project_id == project_id, best.name == one.key, condition)
+            ids = select(best.job_id).where(*of_metric).order_by(best.value)
+            few = session.scalars(ids.limit(FEW + 1)).all()
+            if len(few) <= FEW:
+                found.append(Job.id.in_(few))
+            else:
+                # a value, not EXISTS, which planners turn into a join that collects them all
+                of_job = select(best.value).where(best.job_id == Job.id, best.name == one.key).correlate(Job)
+                value: Any = of_job.scalar_subquery()
+                found.append(expression(replace(one, column=value, key=None)))
     return found
 
 

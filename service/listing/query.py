@@ -304,7 +304,7 @@ def _position(query: ListQuery, text: str) -> Position:
     try:
         sort_name, value, identifier = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         position = Position(_key_value(query.sort, value), identifier)
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise malformed from None
     if sort_name != query.sort_name:
         message = f"the cursor is of a list sorted by {str(sort_name)[:80]}, and this one is by {query.sort_name}"
@@ -317,7 +317,7 @@ def _position(query: ListQuery, text: str) -> Position:
 
 
 def _key_value(sort: SortField, value: Any) -> KeyValue:
-    """Return the sort key as the column has it. Raises ValueError or TypeError for another type."""
+    """Return the sort key as the column has it. Raises ValueError, TypeError or OverflowError for another."""
     if value is None:
         return None
     if sort.kind == "time":

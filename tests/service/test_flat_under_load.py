@@ -163,3 +163,24 @@ def test_work_does_not_grow_with_the_queue_nor_with_what_has_ended(service: Serv
         if after > 2 * found[name] + A_PAGE + ALLOWANCES.get(name, 0) * amounts.queued:
             grown[name] = f"{found[name]} -> {after}"
     assert not grown
+
+
+@pytest.mark.usefixtures("no_background")
+def test_a_metric_that_most_jobs_meet_is_not_collected_from_all_of_them(service: Served) -> None:
+    """The page is found in the order of the list, and each of its jobs asked; the first jobs are a bounded part."""
+    work = StatementWork(service.context.engine)
+    job = finished_job(service)
+    orders = ("-created_at", "-metrics.best.val_loss", "name", "-updated_at", "finished_at")
+
+    def lists() -> dict[str, int]:
+        paths = {order: f"/v1/jobs?limit=10&sort={order}&metric.val_loss>=0" for order in orders}
+        return {
+            order: work.of(lambda path=path: service.client.get(path).raise_for_status())
+            for order, path in paths.items()
+        }
+
+    fill(service.context.engine, job, Amounts(queued=1, ended=1500))
+    few = lists()
+    fill(service.context.engine, job, Amounts(queued=1, ended=4500))
+    many = lists()
+    assert not {order: (few[order], many[order]) for order in orders if many[order] > 1.5 * few[order]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import resource
 import time
@@ -129,6 +130,10 @@ LABELS = [
     Hostile("10,000 labels", JOBS, spec(labels={f"k{n}": "v" for n in range(10_000)})),
     Hostile("labels that are no text", JOBS, spec(labels={"a": {"b": []}}), code="invalid_spec"),
     Hostile("list as labels", JOBS, spec(labels=[["a", "b"]]), code="invalid_spec"),
+    Hostile("label of 100,000", JOBS, spec(labels={"a": "x" * 100_000}), code="invalid_spec"),
+    Hostile("key of 100,000", JOBS, spec(labels={"x" * 100_000: "a"}), code="invalid_spec"),
+    Hostile("label of 100,000 set later", "/v1/jobs/{job}", {"labels": {"a": "x" * 100_000}}, method="PATCH"),
+    Hostile("labels of an experiment", EXPERIMENTS, {"kind": "kfold", "spec": spec(), "labels": {"a": "x" * 100_000}}),
     Hostile("key of NUL", JOBS, spec(labels={"a\x00": "b"}), code="not_text"),
 ]
 PARTS = [
@@ -201,6 +206,12 @@ PLANS = [
 ]
 
 
+def cursor(sort: str, value: str) -> str:
+    """A forged cursor whose sort key is this raw JSON."""
+    text = f'["{sort}",{value},"job_{"0" * 26}"]'
+    return f"/v1/jobs?sort={sort}&after=" + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
 def get(name: str, path: str, *statuses: int, code: str | None = None, **headers: str) -> Hostile:
     return Hostile(name, path, None, statuses or (404,), "GET", code=code, headers=headers)
 
@@ -217,6 +228,10 @@ ADDRESSES = [
     get("NUL in a query", "/v1/jobs?dataset=%00", 422, code="not_text"),
     get("wildcards as cursor", "/v1/jobs?after=%25", 422),
     get("cursor of 5,000", f"/v1/jobs?after={LONG}", 422),
+    get("cursor of a huge number", cursor("-metrics.best.val_loss", "1" + "0" * 1000), 422),
+    get("cursor before the year 1", cursor("-updated_at", '"0001-01-01T00:00:00+14:00"'), 422),
+    get("cursor after the year 9999", cursor("-updated_at", '"9999-12-31T23:59:59-14:00"'), 422),
+    get("time of 4,000 T", "/v1/jobs?updated_after=2026-01-01" + "T" * 4000 + "+" * 4000 + "x", 422),
     get("1,000 states", "/v1/jobs?" + "&".join(["state=queued"] * 1000), 200, 414, 422),
     get("90 labels", "/v1/jobs?" + "&".join(f"label.k{n}=v" for n in range(90)), 422),
     get("label of wildcards", "/v1/jobs?label.a=%25&label.b=_", 200),

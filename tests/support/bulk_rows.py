@@ -157,7 +157,11 @@ def _copy_labels(connection: Connection, job_id: str, copies: Sequence[str]) -> 
 def _copy_others(connection: Connection, count: int, now: datetime) -> None:
     """Copies of the one row that there is of each of these, as it is but for its keys."""
     numbers = [
-        {"id": id_at("row", now - timedelta(days=20 * (1 - n / count))), "number": n + 100, "name": f"copy-{n}"}
+        {
+            "id": id_at("row", now - timedelta(days=20 * (1 - n / count))),
+            "number": n + 100 * count,
+            "name": f"copy-{n} of {count}",
+        }
         for n in range(count)
     ]
     keys: dict[str, dict[str, str]] = {

@@ -170,6 +170,26 @@ def webp(extended: bool) -> bytes:
     return b"RIFF" + struct.pack("<L", 4 + len(body) + len(rest)) + b"WEBP" + body + bytes(rest)
 
 
+def jpeg_scans(count: int) -> bytes:
+    """A progressive JPEG of 2,000 x 2,000 pixels whose last scan is there once more for each of `count`."""
+    buffer = io.BytesIO()
+    Image.new("L", (2000, 2000)).save(buffer, "JPEG", progressive=True)
+    raw = buffer.getvalue()
+    last = raw[raw.rindex(b"\xff\xda") : -2]
+    return raw[:-2] + last * (count - raw.count(b"\xff\xda") + 1) + raw[-2:]
+
+
+FIRST_ROW = '<row r="1"><c r="A1" t="str"><v>x</v></c></row>'
+
+
+def formula(blanks: str) -> str:
+    return f'<row r="2"><c r="A2"><f>1</f>{blanks}<v>1</v></c></row><row r="3"><c r="A3"><v>2</v></c></row>'
+
+
+def odd_cell(attribute: str) -> str:
+    return f'<row r="2"><c x=\'{attribute}\' r="A2"><v>1</v></c></row><row r="3"><c r="A3"><v>2</v></c></row>'
+
+
 def frames(count: int, kind: str) -> bytes:
     buffer = io.BytesIO()
     pictures = [Image.new("L", (64, 64), i % 256) for i in range(count)]
@@ -294,10 +314,14 @@ DELIMITED = [
     Case("dates without end", "x.csv", h.rows("2024-01-01" * 20_000 + ",1"), ACCEPTED),
     Case("carriage returns", "x.csv", lambda: b"x,y\r" + b"1,2\r" * 2000, ACCEPTED),
     Case("half a UTF-8 character in each cell", "x.csv", lambda: b"x,y\n" + b"\xc3,\xe2\x82\n" * 500, ACCEPTED),
+    Case("quotes in aligned columns", "x.csv", lambda: b"a b c\n" + b'"' * 200_000 + b"x\n1 2 3\n", ACCEPTED),
+    Case("comments before no markup", "x.csv", lambda: b"<!---->" * 500 + b"x\n1\n", "long_name", "3,501 characters"),
     Case("a delimiter line of Excel", "x.csv", lambda: b"sep=\x01\nx\x01y\n1\x012\n3\x014\n", ACCEPTED),
     Case("a table in gzip twice", "x.csv.gz", lambda: gzip.compress(gzip.compress(bytes(9 * MIB))), "damaged_archive"),
 ]
 EXCEL = [
+    Case("blanks behind a formula", "x.xlsx", lambda: sheet(FIRST_ROW + formula(" " * MIB)), ACCEPTED),
+    Case("references in an attribute", "x.xlsx", lambda: sheet(FIRST_ROW + odd_cell('r="A1" ' * 150_000)), ACCEPTED),
     Case("a cell in the last column of each row", "x.xlsx", far_cells, "bomb", "cells"),
     Case(
         "a cell in the last row",
@@ -435,6 +459,7 @@ PIXELS = [
         "bomb",
         "8,000 x 8,000",
     ),
+    Case("JPEG of 2,000 scans", "x.zip", among(lambda: jpeg_scans(2000), "a/bad.jpg"), ACCEPTED, "2,001 scans"),
     Case("one large empty image", "x.zip", lambda: h.zipped({**h.good(), **large_images(1)}), ACCEPTED),
     Case("pixels of IDX packed twice", "x.zip", twice_packed_idx, "bomb", "train-images"),
 ]
@@ -445,6 +470,7 @@ TEXT = [
     Case("a class of 4,000 characters", "x.zip", classes_named("a" * 4000, "b"), ACCEPTED),
     Case("labels of formulas", "x.csv", labelled("=1+1", "@SUM(A1)", r"$\frac{$"), ACCEPTED),
     Case("labels of controls", "x.csv", labelled("a\x1b[31m", "b\x07", "\u2029c"), ACCEPTED, "", None, "label"),
+    Case("long labels", "x.csv", labelled(*(f"{i}" * 200_000 for i in range(9))), ACCEPTED, "", None, "label"),
     Case("labels on several lines", "x.csv", labelled("a\nb", "c\rd"), ACCEPTED, "", None, "label"),
     Case("labels of 100,000 characters", "x.csv", labelled("a" * 100_000, "b" * 100_000), ACCEPTED, "", None, "label"),
     Case(

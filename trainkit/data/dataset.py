@@ -21,7 +21,7 @@ from trainkit.data.layout import Layout, channels_first
 from trainkit.data.table.table_format import SequenceTable, TableFormat
 from trainkit.data.text import storable
 from trainkit.data.value_range import measure_value_ranges
-from trainkit.spec.facts import FEW_VALUES, ColumnFacts, DatasetFacts
+from trainkit.spec.facts import FEW_VALUES, MOST_CATEGORIES, MOST_CATEGORY_CHARACTERS, ColumnFacts, DatasetFacts
 from trainkit.spec.read_options import TargetTask
 from trainkit.spec.synonyms import nearest
 from trainkit.spec.value_range import ValueRange
@@ -29,7 +29,6 @@ from trainkit.spec.value_range import ValueRange
 PARTS = ("train", "validation", "test")
 PART_NAMES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2, "testing": 2}
 """Names of folders and column values -> code of the part."""
-MAX_CATEGORIES = 1000
 FORMAT = 2
 M = TypeVar("M", bound=BaseModel)
 
@@ -460,7 +459,7 @@ def column_facts(name: str, column: Column) -> ColumnFacts:
     if column.categories is not None:
         present = values[values >= 0]
         counts = np.bincount(present, minlength=len(column.categories))
-        few = len(column.categories) <= MAX_CATEGORIES
+        few = _can_be_listed(column.categories)
         return ColumnFacts(
             name=name,
             type="categorical",
@@ -472,9 +471,10 @@ def column_facts(name: str, column: Column) -> ColumnFacts:
     numbers, counts = np.unique(present, return_counts=True)
     integer = bool(len(present)) and bool(np.isfinite(present).all()) and bool((present == np.floor(present)).all())
     listed: dict[str, int] | None = None
-    if (integer or column.is_date) and len(numbers) <= MAX_CATEGORIES:
+    if (integer or column.is_date) and len(numbers) <= MOST_CATEGORIES:
         texts = column.texts or tuple(str(int(number)) for number in numbers)
-        listed = {text: int(count) for text, count in zip(texts, counts, strict=True)}
+        if _can_be_listed(texts):
+            listed = {text: int(count) for text, count in zip(texts, counts, strict=True)}
     return ColumnFacts(
         name=name,
         type="date" if column.is_date else "numeric",
@@ -484,6 +484,10 @@ def column_facts(name: str, column: Column) -> ColumnFacts:
         integer=integer and not column.is_date,
         categories=listed,
     )
+
+
+def _can_be_listed(categories: Sequence[str]) -> bool:
+    return len(categories) <= MOST_CATEGORIES and sum(map(len, categories)) <= MOST_CATEGORY_CHARACTERS
 
 
 def number_classes(column: Column, values: NDArray[Any]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -498,13 +502,13 @@ def number_classes(column: Column, values: NDArray[Any]) -> tuple[NDArray[np.int
 
 def distinct_texts(numbers: Sequence[Any], texts: Sequence[Any]) -> tuple[str, ...] | None:
     """Return the first text of each different number, ascending; None where whole numbers are written as usual."""
-    if len(set(numbers)) > MAX_CATEGORIES + 1:
+    if len(set(numbers)) > MOST_CATEGORIES + 1:
         return None
     first: dict[float, str] = {}
     for number, text in zip(numbers, texts, strict=True):
         if number is not None and isinstance(text, str):
             first.setdefault(number, text)
-    if len(first) > MAX_CATEGORIES or not all(math.isfinite(number) for number in first):
+    if len(first) > MOST_CATEGORIES or not all(math.isfinite(number) for number in first):
         return None
     ordered = sorted(first)
     shown = tuple(first[number] for number in ordered)

@@ -15,6 +15,8 @@ from trainkit.data.reasons import damage_reason
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MOST_PIXELS = 64 * 2**20
+MOST_SCANS = 200
+"""Scans of a JPEG file; encoders write about ten. Each one costs a pass over all pixels, and takes no more than 20 bytes."""
 MOST_FILE_BYTES = 512 * 2**20
 """Largest image file in bytes."""
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F"})
@@ -43,6 +45,8 @@ def decode(data: bytes) -> tuple[NDArray[np.uint8], str]:
         _check_pixels(*_webp_size(data))
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_pixels(*image.size)
+            if image.format == "JPEG":
+                _check_scans(data)
             mode = image.mode
             return to_pixels(image), mode
     except MemoryError:
@@ -67,6 +71,12 @@ def header(data: bytes) -> tuple[int, int, int]:
 def _check_pixels(width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
         raise ValueError(f"the image has {width} x {height} pixels, more than the limit of {MOST_PIXELS}")
+
+
+def _check_scans(data: bytes) -> None:
+    scans = data.count(b"\xff\xda")
+    if scans > MOST_SCANS:
+        raise ValueError(f"the image has {scans:,} scans, more than the limit of {MOST_SCANS}")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

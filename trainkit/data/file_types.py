@@ -59,7 +59,10 @@ MAGIC: tuple[tuple[int, bytes, FileType], ...] = (
 OLD_EXCEL = "Save it as .xlsx without a password in a spreadsheet program, or export the sheet as CSV."
 PICKLE = re.compile(rb"\x80[\x02-\x05](?:\x95.{8})?[\]}c(\x8cX]", re.DOTALL)
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
-MARKUP = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?P<tag>!doctype html|html|head|body|table|\?xml|svg)\b", re.I | re.S)
+MARKUP = re.compile(
+    rb"\s*+(?:<!--(?:(?!-->).)*+-->\s*+)*+<(?P<tag>!doctype html|html|head|body|table|\?xml|svg)\b", re.I | re.S
+)
+"""Possessive: a comment that may also end later would be tried at every end, 2^n times for n comments."""
 OFFICE = (
     ("xl/workbook.bin", FileType("a binary Excel workbook (.xlsb)", OLD_EXCEL)),
     ("word/document.xml", FileType("a Word document", AS_CSV)),

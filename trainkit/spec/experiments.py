@@ -12,6 +12,7 @@ from trainkit.spec.metrics import split_metric
 from trainkit.spec.patch import full_form
 from trainkit.spec.problems import Problem, SpecError, problems_from_validation, shown
 from trainkit.spec.synonyms import suggest_kind
+from trainkit.spec.text import Labels
 
 MOST_CHILDREN = 1000
 Pointer = Annotated[str, Field(pattern=r"^(/[^/]+)+$", max_length=200)]
@@ -23,7 +24,7 @@ class Common(SpecModel):
 
     name: str = Field("", max_length=200)
     """A name for people."""
-    labels: dict[str, str] = Field(default_factory=dict, max_length=32)
+    labels: Labels = Field(default_factory=dict)
     """Free key-value pairs to filter lists by; the jobs have them, too."""
     spec: dict[str, JsonValue]
     """The job spec that all jobs begin with; `group` is set by the service."""

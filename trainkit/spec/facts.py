@@ -14,6 +14,12 @@ DatasetKind = Literal["images", "image_table", "table", "arrays", "idx", "sequen
 DATASET_KINDS: tuple[str, ...] = ("images", "image_table", "table", "arrays", "idx", "sequences", "weights")
 
 
+MOST_CATEGORIES = 1000
+"""Categories of a column that are listed."""
+MOST_CATEGORY_CHARACTERS = 2**20
+"""Of all of them together: reports hold them, every check of a spec reads them, and a cell may have ten million."""
+
+
 class ColumnFacts(BaseModel):
     """One table column."""
 
@@ -28,7 +34,8 @@ class ColumnFacts(BaseModel):
     integer: bool = False
     """Numeric and every present value is a whole number."""
     categories: dict[str, int] | None = None
-    """Category (or whole number or date, as the file writes it) -> count, at most 1000; None when there are more."""
+    """Category (or whole number or date, as the file writes it) -> count, at most 1000 with 1 MiB of text; None
+    when there are more."""
 
     @property
     def discrete(self) -> bool:

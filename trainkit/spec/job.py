@@ -16,6 +16,7 @@ from trainkit.spec.optimizers import Adam, OptimizerSpec
 from trainkit.spec.preprocess import PreprocessStep
 from trainkit.spec.schedules import Constant, ScheduleSpec
 from trainkit.spec.split import BalanceSpec, DatasetId, DatasetRef, SplitSpec
+from trainkit.spec.text import Labels
 from trainkit.spec.training import Adapt, RegularizeSpec, ResourcesSpec, StartFrom, TrainSpec
 
 Task = Literal["classification", "regression", "sequence_classification", "forecasting"]
@@ -26,7 +27,7 @@ class JobSpec(SpecModel):
 
     name: str = Field("", max_length=200)
     """A name for people."""
-    labels: dict[str, str] = Field(default_factory=dict, max_length=32)
+    labels: Labels = Field(default_factory=dict)
     """Free key-value pairs to filter lists by."""
     group: str | None = Field(None, min_length=1, max_length=200)
     """Jobs of a project with the same group are compared by the peer rules; an experiment's jobs have its id here."""

@@ -11,10 +11,17 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from trainkit.spec.strict_types import StrictTypes
 
+NOT_OF_FILES = ("idna", "punycode", "unicode-escape", "raw-unicode-escape")
+"""Codecs of host names and of Python's source. Some take the square of the length to decode, others make text of `\\ud800`
+that no character is.
+"""
 
-def _text_encoding(name: str) -> str:
+
+def text_encoding(name: str) -> str:
+    """Return the name of an encoding that files of text are written in. Raises ValueError for another."""
     try:
-        codecs.lookup(name)
+        if codecs.lookup(name).name in NOT_OF_FILES:
+            raise LookupError
         "x".encode(name)
     except (LookupError, TypeError, ValueError, UnicodeError):
         raise ValueError(f"{name!r} is no text encoding; usual ones are utf-8, cp1252, latin-1, utf-16") from None
@@ -39,7 +46,7 @@ SkipRows = Annotated[
 Encoding = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9_.:-]{1,40}$", description="Tables: such as utf-8, cp1252, utf-16."),
-    AfterValidator(_text_encoding),
+    AfterValidator(text_encoding),
 ]
 Header = Annotated[bool, Field(description="Tables: whether the first row names the columns.")]
 ImageSize = Annotated[

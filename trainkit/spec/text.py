@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
+from pydantic import Field
+
+Labels = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=500)]], Field(max_length=32)
+]
+"""Free key-value pairs; as long as a filter of lists may name, for every row of a list shows them."""
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Characters that end lines, move a terminal's cursor, or turn the direction of writing around."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")

@@ -68,6 +68,7 @@ HEADS: dict[str, tuple[bytes, int, str]] = {
     # who is meant
     "no host": (GET + b"\r\n", 400, "bad_host"),
     "two hosts": (head(b"Host: other"), 400, "bad_host"),
+    "two keys": (head(b"Authorization: Bearer x", b"Authorization: Bearer y"), 400, "bad_http"),
     "empty host": (GET + b"Host:\r\n\r\n", 400, "bad_host"),
     "host with a user": (GET + b"Host: a@localhost\r\n\r\n", 400, "bad_host"),
     "host with a path": (GET + b"Host: localhost/x\r\n\r\n", 400, "bad_host"),

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from trainkit.data import DataError, Dataset, ImageInputs, load_dataset, prepare
-from trainkit.data.dataset import MAX_CATEGORIES
 from trainkit.data.image_table import read_image_table
+from trainkit.spec.facts import MOST_CATEGORIES
 from trainkit.spec.read_options import ColumnOptions, ReadOptions
 
 
@@ -148,7 +148,7 @@ def test_columns_are_read_as_the_options_say_and_follow_the_rows_that_are_kept(t
 
 
 def test_columns_that_cannot_be_inputs_are_named_in_a_finding(tmp_path: Path) -> None:
-    count = MAX_CATEGORIES + 2
+    count = MOST_CATEGORIES + 2
     rows = "\n".join(f"{i % 3}.png,{'ab'[i % 2]},person {i}," for i in range(count))
     path = image_table(tmp_path, f"file,label,patient,empty\n{rows}\n")
     found = findings(path, tmp_path / "p", "unused_columns")

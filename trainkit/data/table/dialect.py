@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from trainkit.data.errors import data_error
-from trainkit.spec.read_options import ReadOptions
+from trainkit.spec.read_options import ReadOptions, text_encoding
 
 DELIMITERS = (",", "\t", ";", "|")
 SNIFFED_ROWS = 50
@@ -21,7 +21,9 @@ SEPARATOR_LINE = re.compile(r'\s*"?sep=(?P<delimiter>[^\r\n"])"?\s*\r?\n?', re.I
 BLANKS = "blanks"
 """The delimiter of columns that any number of blanks and tabs keep apart."""
 MIN_ALIGNED_COLUMNS = 3
-BLANKS_OR_QUOTED = re.compile(r'("(?:[^"]|"")*"(?=[ \t]|$))|[ \t]+')
+BLANKS_OR_QUOTED = re.compile(r'((?<!")"(?:[^"]|"")*+"(?=[ \t]|$))|[ \t]+')
+"""One pass over a line of any number of quotes: none inside a run of them begins a cell, and nothing is read twice."""
+SURROGATE = re.compile("[\ud800-\udfff]")
 BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 
@@ -89,7 +91,7 @@ def decode_text(raw: bytes, where: str, declared: str | None = None) -> tuple[st
     """
     if declared is not None:
         try:
-            return raw.decode(declared), declared
+            return _decoded(raw, declared), declared
         except UnicodeError as error:
             line = raw[: getattr(error, "start", 0)].count(b"\n") + 1
             hint = "Leave out `encoding`: it is detected."
@@ -120,16 +122,26 @@ def decode_request(raw: bytes, stored: str, charset: str | None) -> str:
     """
     if charset is not None:
         try:
-            return decode_text(raw, "the body", charset)[0]
-        except LookupError:
+            text_encoding(charset)
+        except ValueError:
             hint = "Usual ones are utf-8 and cp1252; left out, it is detected."
             raise data_error("bad_encoding", f"the charset {charset!r} is unknown", "Content-Type", hint) from None
+        return decode_text(raw, "the body", charset)[0]
     if any(raw.startswith(mark) for mark, _ in BYTE_ORDER_MARKS) or (_writes_ascii(stored) and _is_utf8(raw)):
         return decode_text(raw, "the body")[0]
     try:
-        return raw.decode(stored)
+        return _decoded(raw, stored)
     except UnicodeError:
         return decode_text(raw, "the body")[0]
+
+
+def _decoded(raw: bytes, encoding: str) -> str:
+    """Return the text. Raises UnicodeError, also for half of a surrogate pair, which UTF-7 would pass on."""
+    text = raw.decode(encoding)
+    if not text.isascii() and (half := SURROGATE.search(text)):
+        start = len(text[: half.start()].encode(encoding))
+        raise UnicodeDecodeError(encoding, raw, min(start, len(raw) - 1), len(raw), "half of a surrogate pair")
+    return text
 
 
 def _writes_ascii(encoding: str) -> bool:

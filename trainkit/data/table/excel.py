@@ -35,10 +35,14 @@ LONGEST_CELL = 1 << 16
 MERGED = re.compile(rb"<(?:\w+:)?mergeCell\s[^<>]*?ref=[\"']([A-Z]{1,3}[0-9]+:[A-Z]{1,3}[0-9]+)[\"']")
 ROW_NUMBER = re.compile(rb"[0-9]+")
 UNCALCULATED = re.compile(
-    rb"<(?:\w+:)?c\s(?![^<>]*t=[\"']str[\"'])[^<>]*?r=[\"']([A-Z]{1,3}[0-9]+)[\"'][^<>]*>\s*"
-    rb"<(?:\w+:)?f(?:\s[^<>]*)?(?:/>|>[^<]*</(?:\w+:)?f>)\s*(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
+    rb"<(?:\w++:)?+c\s(?P<attributes>[^<>]*+)>\s*+"
+    rb"<(?:\w++:)?+f(?:\s[^<>]*+|/)?+(?:(?<=/)>|(?<!/)>[^<]*+</(?:\w++:)?+f>)\s*+"
+    rb"(?:<(?:\w++:)?+v\s*+/>|<(?:\w++:)?+v></(?:\w++:)?+v>)?+\s*+</(?:\w++:)?+c>"
 )
-"""A formula's cell without a stored result; the result of text, t="str", may be empty."""
+"""A formula's cell without a stored result. Possessive, for one pass over blanks and attributes of any length."""
+TEXT_RESULT = re.compile(rb"(?:^|\s)t=[\"']str[\"']")
+"""The result of text may be empty."""
+CELL = re.compile(rb"(?:^|\s)r=[\"']([A-Z]{1,3}[0-9]+)[\"']")
 HINT = "Open the workbook in a spreadsheet program and save it again as .xlsx, or export the sheet as CSV."
 TITLE_HINT = "Set `skip_rows` to the number of rows above the row with the column names, or delete them."
 
@@ -178,9 +182,12 @@ def _refuse_uncertain_cells(bundle: zipfile.ZipFile, sheet: Any, skip_rows: int)
                 hint = "Unmerge them and fill each cell; rows of titles above the table are left out by `skip_rows`."
                 raise data_error("merged_cells", message, f"sheet {shown(sheet.title)}, {cells}", hint)
             for formula in UNCALCULATED.finditer(text):
-                if int(ROW_NUMBER.findall(formula[1])[0]) <= skip_rows:
+                place = CELL.search(formula["attributes"])
+                if place is None or TEXT_RESULT.search(formula["attributes"]):
                     continue
-                cell = formula[1].decode()
+                if int(ROW_NUMBER.findall(place[1])[0]) <= skip_rows:
+                    continue
+                cell = place[1].decode()
                 hint = "Open the workbook in a spreadsheet program and save it, so that results are stored."
                 where = f"sheet {shown(sheet.title)}, cell {cell}"
                 raise data_error("no_result", "the cell holds a formula without its result", where, hint)

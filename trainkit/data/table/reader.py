@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit.data.dataset import MAX_CATEGORIES, PART_NAMES, Column, Dataset, TableInputs, make_dataset
+from trainkit.data.dataset import PART_NAMES, Column, Dataset, TableInputs, make_dataset
 from trainkit.data.errors import data_error
 from trainkit.data.file_types import refuse_other_types
 from trainkit.data.findings import Finding, finding
@@ -31,6 +31,7 @@ from trainkit.data.table.parquet import read_distinct, read_parquet
 from trainkit.data.table.table_format import TableFormat
 from trainkit.data.table.text_columns import TextColumn, read_text_columns
 from trainkit.data.text import storable
+from trainkit.spec.facts import MOST_CATEGORIES
 from trainkit.spec.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from trainkit.spec.synonyms import nearest
 
@@ -180,7 +181,7 @@ def _delimited(
 def _text_column(detected: DetectedColumn, column: TextColumn) -> Column:
     """Read a column of text, each different cell once."""
     cells = list(column.counts)
-    if detected.format.type == "number" and len(cells) > MAX_CATEGORIES:
+    if detected.format.type == "number" and len(cells) > MOST_CATEGORIES:
         parts = [detected.format.read_all(cells[at : at + CELLS_AT_ONCE]) for at in range(0, len(cells), CELLS_AT_ONCE)]
         numbers = [np.array([np.nan if value is None else value for value in part]) for part in parts]
         return Column(np.concatenate(numbers)[column.codes])

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 
 from trainkit.spec.facts import (
+    MOST_CATEGORIES,
     MOST_UNLABELLED,
     ColumnFacts,
     DatasetFacts,
@@ -44,7 +45,7 @@ def dataset_problems(spec: JobSpec, facts: DatasetFacts, task: Task | None) -> I
             yield Problem(
                 "/task",
                 "target_not_classes",
-                f'column "{target.name}" has {target.unique} different values',
+                f'column "{target.name}" has {_many(target)}',
                 'Use task "regression", or name a column with classes.',
             )
         if target is not None and not classes and target.type == "categorical":
@@ -193,6 +194,13 @@ def _infinite_values(columns: Sequence[ColumnFacts]) -> Iterator[Problem]:
         )
 
 
+def _many(column: ColumnFacts) -> str:
+    """What keeps the categories of a column from being listed: their number, or their length."""
+    if column.type == "categorical" and column.unique <= MOST_CATEGORIES:
+        return f"{column.unique} different values of more than 1 MiB of text together"
+    return f"{column.unique} different values" + (", like an id" if column.type == "categorical" else "")
+
+
 def _feature_problems(spec: JobSpec, columns: Sequence[ColumnFacts]) -> Iterator[Problem]:
     """What keeps a column from being an input."""
     imputes = any(step.kind == "impute" for step in column_steps(spec))
@@ -201,7 +209,7 @@ def _feature_problems(spec: JobSpec, columns: Sequence[ColumnFacts]) -> Iterator
             yield Problem(
                 "/dataset/ignore",
                 "too_many_categories",
-                f'text column "{column.name}" has {column.unique} different values, like an id',
+                f'text column "{column.name}" has {_many(column)}',
                 f'Add "{column.name}" to `dataset.ignore`.',
             )
     with_gaps = [column.name for column in columns if column.missing]
