@@ -24,8 +24,9 @@ from service.metrics.routes import etag
 from service.pagination import NOT_MODIFIED
 from service.principal import Principal
 from service.proxy_headers import root_path_of
+from service.request_sessions import SessionRoute
 
-router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["jobs"], route_class=SessionRoute)
 IfNoneMatch = Annotated[str | None, Header()]
 
 
