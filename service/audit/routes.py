@@ -56,6 +56,9 @@ AUDIT_LOG = ListOf(
 def list_audit_entries(
     who: Manager, session: ReadSession, query: Annotated[ListQuery, Depends(AUDIT_LOG.query)]
 ) -> Response:
+    """Every write and every refused access: who, what, from where, under which request id, before and after. Admins see
+    their project's entries, the operator all.
+    """
     return query.respond(page(session, query, *repository.visible(visible_project(who, None))), entry_out)
 
 

@@ -22,4 +22,7 @@ _catalog = cache(catalog)
     summary="Every model, optimizer, augmentation, rule ... with schema, default, description",
 )
 def get_catalog(who: Reader) -> dict[str, Any]:
+    """Everything that a spec can name, each with its JSON Schema, default and a line of description. It is the same for
+    every project of this version.
+    """
     return _catalog()

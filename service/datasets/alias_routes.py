@@ -27,6 +27,9 @@ router = APIRouter(prefix="/v1/datasets/{dataset}/aliases", tags=["datasets"], r
 def list_dataset_aliases(
     reference: DatasetReference, who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(ALIASES.query)]
 ) -> Response:
+    """A row for each version that an alias of the name has meant, with the time from and until. `dataset` names any
+    version of the name.
+    """
     name = service.find(session, who.project_id, DATASETS, reference).name
     return query.respond(page(session, query, repository.in_alias_history(who.project_id, DATASETS, name)), alias_out)
 
@@ -43,4 +46,7 @@ def set_dataset_alias(
 def remove_dataset_alias(
     reference: DatasetReference, alias: AliasOfAddress, who: Writer, session: WriteSession
 ) -> None:
+    """The alias means nothing from now on, whichever version it meant; the version stays. 404 where the name has no
+    such alias.
+    """
     service.remove_alias(session, who.project_id, DATASETS, reference, alias, who.actor)

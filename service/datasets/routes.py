@@ -140,6 +140,13 @@ async def upload_dataset(
     filename: Annotated[str | None, Query(max_length=300)] = None,
     content_digest: Annotated[str | None, Header()] = None,
 ) -> DatasetOut:
+    """Stores the body as a new version of `name` and has a worker check it: `GET /v1/datasets/{dataset}` shows when it
+    is `ready`, or `invalid` and why. Bytes that were the last version already, read in the same way, are answered with
+    that version.
+
+    A file beyond the limit or the project's quota is 413; a body that is not as `Content-Digest` says is refused, and
+    nothing is kept. With `Expect: 100-continue` and `Content-Digest`, bytes that are stored already need not be sent.
+    """
     metadata = service.DatasetMetadata(name, kind, target, filename, read_options)
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdigit() else None
@@ -203,6 +210,11 @@ async def create_dataset(
     kind: Annotated[DatasetKind | None, Form()] = None,
     target: Annotated[str | None, Form(max_length=300, pattern=r"^[^\x00]*$")] = None,
 ) -> DatasetOut:
+    """A form has the file in `file`, and stores it as `PUT /v1/datasets` does. JSON names a file by `uri`, which a
+    worker fetches: `file://` below folders and `s3://` in buckets that the operator has allowed; others are 422.
+
+    The answer is the new version, in state `validating` or `uploading`. A file beyond the limit or the quota is 413.
+    """
     shown = re.sub(r"[\x00-\x1f]", "", (file.filename or "").replace("\\", "/").rsplit("/", 1)[-1])[:300]
     metadata = service.DatasetMetadata(
         name or as_name(shown.split(".")[0]) or "dataset", kind, target, shown or None, read_options
@@ -282,6 +294,7 @@ DATASETS = ListOf(
 
 @router.get("", response_model=Page[DatasetOut], summary="List datasets, newest first")
 def list_datasets(who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(DATASETS.query)]) -> Response:
+    """Each version is a row, also those that are still being checked or were refused."""
     found = page(session, query, DatasetVersion.project_id == who.project_id)
     aliases = names.aliases_of(session, [row.id for row in found.rows])
     return query.respond(found, lambda row: dataset_out(row, aliases[row.id]))
@@ -289,6 +302,9 @@ def list_datasets(who: Reader, session: ReadSession, query: Annotated[ListQuery,
 
 @router.get("/{dataset}", response_model=DatasetOut, summary="One dataset")
 def get_dataset(reference: DatasetReference, who: Reader, session: ReadSession) -> DatasetOut:
+    """State, kind, size, classes and aliases of one version. `dataset` is an id, `name` (the newest version),
+    `name:version` or `name@alias`.
+    """
     row = service.find(session, who, reference)
     return dataset_out(row, names.aliases_of(session, [row.id])[row.id])
 
@@ -315,6 +331,9 @@ def reread_dataset(
     summary="What the check found",
 )
 def get_dataset_report(reference: DatasetReference, who: Reader, session: ReadSession) -> dict[str, Any]:
+    """Facts and statistics of the data, findings such as duplicates or leakage, and errors by file and row. 409 while
+    the check is under way; ask again after `Retry-After`.
+    """
     dataset = service.find(session, who, reference)
     if dataset.state in ("uploading", "validating"):
         raise HttpProblem(409, "not_checked_yet", "The dataset is still being checked.", headers={"Retry-After": "1"})
@@ -323,6 +342,9 @@ def get_dataset_report(reference: DatasetReference, who: Reader, session: ReadSe
 
 @router.get("/{dataset}/preview.png", response_class=Response, responses=PNG, summary="A labelled contact sheet")
 async def get_dataset_preview(reference: DatasetReference, who: Reader, context: Service) -> Response:
+    """A worker draws samples of the data with their labels, as one PNG. 409 for a dataset that is not ready or holds
+    weights only; 503 when no worker answers in time.
+    """
     key = await to_thread.run_sync(_prepared_key, context, who, reference)
     answer = await infer(context, who, "dataset_preview", key, b"{}", "application/json")
     return Response(answer.body, media_type=answer.media_type)
@@ -337,6 +359,9 @@ async def get_dataset_preview(reference: DatasetReference, who: Reader, context:
 async def preview_augmentation(
     reference: DatasetReference, who: Reader, context: Service, preview: Annotated[PreviewIn, Body()]
 ) -> Response:
+    """A worker draws `count` variants of the sample at `index`, as one PNG; the same `seed` gives the same picture. 409
+    for a dataset that is not ready or holds weights only; 503 when no worker answers in time.
+    """
     key = await to_thread.run_sync(_prepared_key, context, who, reference)
     request = preview.model_dump_json().encode()
     answer = await infer(context, who, "augmentation_preview", key, request, "application/json")

@@ -15,6 +15,7 @@ router = APIRouter(prefix="/v1", route_class=SessionRoute)
 
 @router.delete("/jobs/{job_id}", status_code=204, tags=["jobs"], summary="Delete an ended job; its models stay")
 def delete_job(job_id: str, who: Writer, context: Service, session: WriteSession) -> None:
+    """Deletes the job with its metrics, logs and files. 409 (`still_active`) while it has not ended."""
     service.delete_job(session, context, who, job_id)
 
 
@@ -22,6 +23,11 @@ def delete_job(job_id: str, who: Writer, context: Service, session: WriteSession
 def delete_dataset(
     reference: DatasetReference, who: Writer, context: Service, session: WriteSession, force: bool = False
 ) -> None:
+    """Deletes the version, and its bytes when no other version has the same. Ended jobs keep the record of what they
+    were trained on.
+
+    409 while an alias points to it, or jobs that have not ended use it; `force=true` cancels those jobs.
+    """
     if force:
         service.cancel_jobs_of_dataset(context, who, reference)  # before the session holds a connection
     service.delete_dataset(session, context, who, reference, force=force)

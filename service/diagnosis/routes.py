@@ -70,7 +70,12 @@ def plot_input(job_id: str, who: Reader, context: Service, if_none_match: IfNone
     summary="What is wrong with the run, the numbers that show it, and specs to try next",
 )
 def get_job_diagnosis(about: Annotated[DiagnosisInput, Depends(diagnosis_input)], request: Request) -> Response:
-    """What the newest investigation measured stands in front of what the record alone shows."""
+    """Verdicts with confidence and evidence, the main one first, and recommendations as specs that can be submitted. It
+    may change while the job runs; `final` says that it no longer does. What the newest investigation measured stands in
+    front of what the record alone shows.
+
+    409 while the job's dataset is being checked, 410 when retention has removed the metrics.
+    """
     if about.source is None:
         return Response(status_code=304, headers=about.headers)
     body = DiagnosisOut.model_validate(combine(about.source, root_path_of(request.scope)))
@@ -84,7 +89,9 @@ def get_job_diagnosis(about: Annotated[DiagnosisInput, Depends(diagnosis_input)]
     summary="The evidence of one of the verdicts as a picture",
 )
 def get_diagnosis_plot(index: int, about: Annotated[DiagnosisInput, Depends(plot_input)]) -> Response:
-    """Of a verdict that an investigation measured: the curves of the run, and of the run with the change."""
+    """A PNG of the evidence of the verdict at `index`: of one that an investigation measured, the curves of the run, and
+    of the run with the change. 404 where the diagnosis has fewer verdicts, 410 when retention has removed the metrics.
+    """
     if about.source is None:
         return Response(status_code=304, headers=about.headers)
     # matplotlib takes 60 MB: imported only by processes that draw

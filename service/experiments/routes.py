@@ -50,6 +50,9 @@ def create_experiment(
     context: Service,
     idempotency_key: IdempotencyKey = None,
 ) -> ExperimentDetail:
+    """Checks the plan and creates its first jobs; the others follow as earlier ones end. The answer is the experiment,
+    with what its jobs say together. 422 for a plan with mistakes, all of them at once, each with its JSON pointer.
+    """
     # sessions of its own: the plan is checked and its jobs are made without one transaction around all
     experiment, new = service.create(context, who, document, idempotency_key)
     response.headers["Location"] = f"/v1/experiments/{experiment.id}"
@@ -89,11 +92,17 @@ def list_experiments(
     "/{experiment_id}", response_model=ExperimentDetail, summary="One experiment, and what its jobs say together"
 )
 def get_experiment(experiment_id: str, who: Reader, session: ReadSession) -> ExperimentDetail:
+    """State, plan, and what its jobs have come to so far: how many are in each state, the best trial, a summary of each
+    variant with its spread, and comparisons of variants in pairs.
+    """
     return detail_out(service.view(session, service.find(session, who, experiment_id)))
 
 
 @router.get("/{experiment_id}/results", response_model=ResultsOut, summary="The live table: a row a job")
 def get_experiment_results(experiment_id: str, who: Reader, session: ReadSession, metric: Metric = None) -> ResultsOut:
+    """Each job with its parameters, state and metrics. `metric` chooses by which one the rows are told; an unknown one
+    is 422.
+    """
     return results_out(service.view(session, service.find(session, who, experiment_id), metric))
 
 
@@ -109,6 +118,11 @@ def compare_experiments(
     other: Annotated[str, Query(alias="with", max_length=64, description="The other experiment: B.")],
     metric: Metric = None,
 ) -> dict[str, Any]:
+    """Pairs the jobs of both experiments that have the same training and validation rows, and tests the differences.
+    Takes experiments of kind `kfold` and `monte_carlo` on one dataset.
+
+    409 when they cannot be paired, or have no pair with a metric yet.
+    """
     a, b = (service.find(session, who, one) for one in (experiment_id, other))
     return between(service.view(session, a, metric), service.view(session, b, metric))
 
@@ -119,9 +133,13 @@ def compare_experiments(
 def stop_experiment(
     experiment_id: str, who: Writer, context: Service, request: Annotated[StopExperimentIn | None, Body()] = None
 ) -> ExperimentOut:
+    """No further job is created. `running` says what becomes of those under way: stop and keep a model, cancel, or
+    finish. Safe to repeat: an experiment that has ended stays as it ended.
+    """
     return experiment_out(service.stop(context, who, experiment_id, (request or StopExperimentIn()).running))
 
 
 @router.delete("/{experiment_id}", status_code=204, summary="Delete an ended experiment; its jobs stay")
 def delete_experiment(experiment_id: str, who: Writer, session: WriteSession) -> None:
+    """Deletes the plan and its results. The jobs stay, with their models. 409 (`wrong_state`) while it has not ended."""
     service.delete(session, who, experiment_id)

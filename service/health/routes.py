@@ -30,6 +30,7 @@ class ReadyOut(ResponseModel):
 
 @router.get("/healthz", response_model=HealthOut, summary="The process answers")
 async def get_health() -> HealthOut:
+    """For liveness probes: it touches neither database nor storage."""
     return HealthOut()
 
 
@@ -40,6 +41,9 @@ async def get_health() -> HealthOut:
     summary="Database and storage answer",
 )
 def get_readiness(response: Response, context: Service) -> ReadyOut:
+    """200 when both do, 503 when one does not; the body says which. A broker that is away does not count: work is found
+    without it, only later.
+    """
     checks = {"database": "ok", "storage": "ok"}
     try:
         # a session of its own: the answer must come also while requests have all of theirs, or there is no database

@@ -50,6 +50,9 @@ PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "des
 def list_job_events(
     job_id: str, who: Reader, session: ReadSession, after: AfterSeq = 0, limit: Many = 200
 ) -> dict[str, Any]:
+    """Changes of state and edits, oldest first, each with who or what asked for it. `next` is the `after` of the next
+    request.
+    """
     service.find(session, who, job_id)
     return _after_seq(repository.events_after(session, job_id, after, limit + 1), after, limit, event_out)
 
@@ -58,6 +61,9 @@ def list_job_events(
 def list_job_decisions(
     job_id: str, who: Reader, session: ReadSession, after: AfterSeq = 0, limit: Many = 200
 ) -> dict[str, Any]:
+    """Each row has the rule, the numbers it looked at and what it decided, oldest first. `next` is the `after` of the
+    next request.
+    """
     service.find(session, who, job_id)
     return _after_seq(repository.decisions_after(session, job_id, after, limit + 1), after, limit, decision_out)
 
@@ -87,6 +93,9 @@ ATTEMPTS = ListOf(
 def list_job_attempts(
     job_id: str, who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(ATTEMPTS.query)]
 ) -> Response:
+    """An attempt is one run on one worker. A row says when it began and ended, how it ended, and from which step it
+    went on.
+    """
     service.find(session, who, job_id)
     return query.respond(page(session, query, Attempt.job_id == job_id), attempt_out)
 
@@ -109,6 +118,7 @@ CHECKPOINTS = ListOf(
 def list_job_checkpoints(
     job_id: str, who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(CHECKPOINTS.query)]
 ) -> Response:
+    """Step, epoch, size and digest of each checkpoint that is kept. A job goes on from the newest one."""
     service.find(session, who, job_id)
     return query.respond(page(session, query, Checkpoint.job_id == job_id), checkpoint_out)
 
@@ -119,6 +129,10 @@ def list_job_checkpoints(
     summary="Metrics of the held-out test part",
 )
 def get_job_evaluation(job_id: str, who: Reader, session: ReadSession) -> dict[str, Any]:
+    """Metrics of the kept model on the test part; for a classifier by class as well, with the confusion matrix. `split`
+    says which part it was: without a test part it is validation, else training. 404 (`no_evaluation`) while the job has
+    none.
+    """
     job = service.find(session, who, job_id)
     if job.investigation_of is not None:
         hint = f"GET /v1/jobs/{job_id}/diagnosis shows what it found."

@@ -208,17 +208,29 @@ def update_job(job_id: str, who: Writer, session: WriteSession, body: JobPatch, 
 
 @router.post("/{job_id}/stop", response_model=JobOut, summary="End training gracefully, keep a usable model")
 def stop_job(job_id: str, who: Writer, session: WriteSession, body: Annotated[StopIn | None, Body()] = None) -> JobOut:
+    """The worker ends after the current step, evaluates, and keeps a model with the best or the last weights. The
+    answer shows the job in state `stopping`; a job that never ran is cancelled instead, and one that has ended stays as
+    it ended.
+
+    With `if_seq`, 409 when newer metrics have come than the client has seen.
+    """
     body = body or StopIn()
     return out(session, service.stop(session, who, job_id, body.keep, body.if_seq))
 
 
 @router.post("/{job_id}/cancel", response_model=JobOut, summary="End now, keep nothing")
 def cancel_job(job_id: str, who: Writer, session: WriteSession) -> JobOut:
+    """A waiting or paused job is `cancelled` at once; a running one when its worker has heard of it. No model is kept.
+    Safe to repeat: a job that has ended stays as it ended.
+    """
     return out(session, service.cancel(session, who, job_id))
 
 
 @router.post("/{job_id}/pause", response_model=JobOut, summary="Write a checkpoint and let the worker go")
 def pause_job(job_id: str, who: Writer, session: WriteSession) -> JobOut:
+    """A running job writes a checkpoint and frees its worker: first `pausing`, then `paused`. A queued job is paused at
+    once. 409 for a job that has ended, is being stopped or waits for its dataset's check.
+    """
     return out(session, service.pause(session, who, job_id))
 
 
@@ -237,6 +249,12 @@ def resume_job(
     body: Annotated[ResumeIn | None, Body()] = None,
     idempotency_key: IdempotencyKey = None,
 ) -> JobOut:
+    """A paused job is queued again, with 200. Of a job that has ended, a new job goes on from its last checkpoint, with
+    201: the old one stays as it ended. `extra_epochs` trains longer than the spec says.
+
+    409 while the job runs or pauses and cannot go on, when all epochs are trained and none are added, or when the
+    checkpoints are gone.
+    """
     extra = (body or ResumeIn()).extra_epochs
     job, new = service.resume(session, context, who, job_id, extra, idempotency_key)
     return created(session, response, job, new=new) if job.id != job_id else out(session, job)
@@ -252,6 +270,9 @@ def fork_job(
     body: Annotated[ForkIn | None, Body()] = None,
     idempotency_key: IdempotencyKey = None,
 ) -> JobOut:
+    """Creates a job that goes on from this one's newest checkpoint, with `patch` merged into its spec (RFC 7396). 409
+    when there is no checkpoint; 422 for changes that a checkpoint cannot go on with, such as another model.
+    """
     job, new = service.fork(session, context, who, job_id, (body or ForkIn()).patch, idempotency_key)
     return created(session, response, job, new=new)
 
@@ -267,6 +288,7 @@ def retry_job(
     session: WriteSession,
     idempotency_key: IdempotencyKey = None,
 ) -> JobOut:
+    """Creates a job with the same spec, which begins without a checkpoint. 409 while this one has not ended."""
     job, new = service.retry(session, context, who, job_id, idempotency_key)
     return created(session, response, job, new=new)
 

@@ -68,6 +68,9 @@ def list_keys(
 
 @router.get("/{key_id}", response_model=KeyOut, summary="One key, without its secret")
 def get_key(key_id: str, who: ManagerOrPerson, context: Service, session: ReadSession) -> KeyOut:
+    """Name, role, owner, expiry and last use. The secret is not stored and cannot be shown again. 404 also for the key
+    of somebody else, unless the caller manages the project.
+    """
     return key_out(service.find(session, who, key_id), context.settings.max_key_days)
 
 

@@ -80,6 +80,9 @@ async def get_job_logs(
     format: Annotated[Literal["text", "json"] | None, Query(description="Left out: as `Accept` says.")] = None,
     accept: Annotated[str | None, Header()] = None,
 ) -> Response:
+    """As plain text, or as JSON with a cursor: `next` is the `after` of the next request, and `done` says that no more
+    lines come. `level`, `contains` and `attempt` select lines. 410 when retention has removed the log.
+    """
     as_json = format == "json" or (format is None and prefers_json(accept or ""))
     query = LogQuery(job_id, LogFilter(attempt, level, contains or None), after, limit, tail, as_json)
     answer = await context.job_watcher.look_until(

@@ -17,6 +17,9 @@ router = APIRouter(prefix="/v1", tags=["users"], route_class=SessionRoute)
 
 @router.get("/me", response_model=MeOut, summary="Who the caller is, in which project, and as what")
 def get_me(who: Authenticated, identity: CurrentIdentity, context: Service, session: ReadSession) -> MeOut:
+    """User or key, the project that requests are about, the role there, and all projects that the caller may choose
+    with `Trainkit-Project`.
+    """
     projects = me_projects(identity)
     user = users.get(session, who.user_id) if who.user_id else None
     key = keys.key(session, who.key_id) if who.key_id else None

@@ -84,6 +84,7 @@ def file_of(media_type: str, description: str) -> dict[int | str, dict[str, Any]
     summary="The whole log as CSV",
 )
 def get_job_metrics_csv(job_id: str, download: RequestedDownload) -> Response:
+    """A row for each logged value, superseded ones included. 410 when retention has removed the log."""
     return download.answer(f"{job_id}-metrics.csv", f"{CSV_TYPE}; charset=utf-8", as_csv)
 
 
@@ -94,6 +95,7 @@ def get_job_metrics_csv(job_id: str, download: RequestedDownload) -> Response:
     summary="The whole log as Parquet",
 )
 def get_job_metrics_parquet(job_id: str, download: RequestedDownload) -> Response:
+    """The columns of the CSV file, with types. 410 when retention has removed the log."""
     return download.answer(f"{job_id}-metrics.parquet", PARQUET_TYPE, as_parquet)
 
 
@@ -104,5 +106,8 @@ def get_job_metrics_parquet(job_id: str, download: RequestedDownload) -> Respons
     summary="The rows that count as a TensorBoard event file",
 )
 def get_job_metrics_tensorboard(job_id: str, download: RequestedDownload) -> Response:
+    """One file, for a folder that TensorBoard is pointed at. Superseded rows are left out. 410 when retention has
+    removed the log.
+    """
     # TensorBoard knows its files by this very word in the name
     return download.answer(f"events.out.tfevents.{int(download.export.begun)}.{job_id}", EVENTS_TYPE, as_events)

@@ -30,6 +30,9 @@ SVG: dict[int | str, dict[str, Any]] = {
     summary="Learning curves, or the confusion matrix; drawn from the log while the job runs",
 )
 def get_job_plot(job_id: str, plot: Literal["curves", "confusion"], who: Reader, context: Service) -> Response:
+    """`curves` is drawn from the metric log, also while the job runs; `confusion` from the evaluation. 404 while there
+    is nothing to draw, 410 when retention has removed the log.
+    """
     # a session of its own: drawing takes a while, and holds no connection
     with reading(context.sessions) as session:
         artifact = stored_artifact(session, context, who, job_id, f"{plot}.png")
@@ -50,6 +53,9 @@ def get_job_plot(job_id: str, plot: Literal["curves", "confusion"], who: Reader,
     summary="The same plots as SVG: without script, and the same bytes for the same numbers",
 )
 def get_job_plot_svg(job_id: str, plot: Literal["curves", "confusion"], who: Reader, context: Service) -> Response:
+    """Vector graphics of the same numbers, without script. 404 while there is nothing to draw, 410 when retention has
+    removed the log.
+    """
     with reading(context.sessions) as session:
         job = jobs.find(session, who, job_id)
         if plot == "curves":

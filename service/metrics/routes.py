@@ -70,6 +70,10 @@ async def get_job_metrics(
     wait: Annotated[float, Query(ge=0, le=25)] = 0,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
+    """Rows in the order they were logged, with `seq` rising by one: `next` is the `after` of the next request, and
+    `done` says that no more rows come. Rows that a resumed attempt trained again are marked `superseded`. 410 when
+    retention has removed the log.
+    """
     query = MetricsQuery(job_id, after, limit, parse_names(names), if_none_match)
     answer = await context.job_watcher.look_until(
         job_id, partial(_query, context, who, query), attrgetter("ready"), wait

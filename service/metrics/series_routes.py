@@ -54,6 +54,9 @@ def get_job_series(
     query: SelectedSeries,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
+    """Each series as columns, with at most `max_points` points: minima and maxima are kept, and the same request gives
+    the same points. Superseded rows are left out. 410 when retention has removed the log.
+    """
     job = jobs.find(session, who, job_id)
     check_not_purged(job, "metrics")
     tag = etag(job_id, job.next_seq, count_superseded(superseded_ranges(session, job_id)), *parts(query))
@@ -78,6 +81,9 @@ def compare_series(
     ],
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
+    """For each job its series as columns, with at most `max_points` points each. 422 for more than 50 jobs, or too many
+    points in all; 404 where one job is unknown, 410 where the log of one was removed.
+    """
     ids = list(dict.fromkeys(part.strip() for part in job_ids.split(",") if part.strip()))
     if not 1 <= len(ids) <= JOBS_A_CALL:
         raise HttpProblem(422, "bad_jobs", f"{len(ids)} jobs were named; name 1 to {JOBS_A_CALL} ids, comma-separated.")

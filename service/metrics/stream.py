@@ -97,6 +97,12 @@ class News:
     summary="Metrics, events and log lines as they come (SSE)",
 )
 async def stream_job(job_id: str, context: Service, start: Annotated[StreamPosition, Depends(opening)]) -> Response:
+    """Server-sent events: `metric` with a list of rows, `event` with a change of the job, `log` with a line, and `end`
+    with the job's last state, after which the stream closes. Comments keep it open in between.
+
+    Begins with all there is. Send the last id as `Last-Event-ID`, or as `after`, to go on from there; after the end,
+    that is 204, and a browser's `EventSource` does not come back.
+    """
     return EventStream(follow(context, job_id, start))
 
 

@@ -27,6 +27,9 @@ router = APIRouter(prefix="/v1/models/{model}/aliases", tags=["models"], route_c
 def list_model_aliases(
     reference: ModelReference, who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(ALIASES.query)]
 ) -> Response:
+    """A row for each version that an alias of the name has meant, with the time from and until. `model` names any
+    version of the name.
+    """
     name = service.find(session, who.project_id, MODELS, reference).name
     return query.respond(page(session, query, repository.in_alias_history(who.project_id, MODELS, name)), alias_out)
 
@@ -39,4 +42,7 @@ def set_model_alias(reference: ModelReference, alias: AliasOfAddress, who: Write
 
 @router.delete("/{alias}", status_code=204, summary="Remove an alias of the model's name")
 def remove_model_alias(reference: ModelReference, alias: AliasOfAddress, who: Writer, session: WriteSession) -> None:
+    """The alias means nothing from now on, whichever version it meant; the version stays. 404 where the name has no
+    such alias.
+    """
     service.remove_alias(session, who.project_id, MODELS, reference, alias, who.actor)

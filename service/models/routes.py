@@ -118,6 +118,9 @@ def list_models(who: Reader, session: ReadSession, query: Annotated[ListQuery, D
 
 @router.get("/{model}", response_model=ModelOut, summary="One model")
 def get_model(reference: ModelReference, who: Reader, session: ReadSession) -> ModelOut:
+    """Metrics, size, lineage, manifest, notes and aliases. `model` is an id, `name` (the newest version),
+    `name:version` or `name@alias`.
+    """
     return out(session, service.find(session, who, reference))
 
 
@@ -218,4 +221,5 @@ async def evaluate_model(
 
 @router.delete("/{model}", status_code=204, summary="Delete a model")
 def delete_model(reference: ModelReference, who: Writer, context: Service, session: WriteSession) -> None:
+    """Deletes the model and its files; the job stays. 409 (`aliased`) while an alias points to it."""
     service.delete(session, context, who, reference)

@@ -22,6 +22,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 @router.get(METRICS_PATH, response_class=Response, responses=RESPONSES, summary="Metrics for Prometheus")
 async def get_prometheus_metrics(request: Request, who: Operator) -> Response:
+    """Metrics in the text format of Prometheus, or in OpenMetrics where `Accept` names it."""
     exposition: Exposition = request.app.state.exposition
     # a thread limit apart from the requests': these may all wait for a database that hangs, and the scrape must report it
     limiter: CapacityLimiter = request.app.state.scrapes

@@ -25,6 +25,9 @@ router = APIRouter(prefix="/v1/projects", tags=["projects"], route_class=Session
 def create_project(
     who: Operator, context: Service, session: WriteSession, body: NewProjectIn, response: Response
 ) -> ProjectOut:
+    """A project keeps its own datasets, jobs, models and keys. `settings` are its own; `limits` take the place of the
+    service's. 409 when the name is taken, 422 for a setting beyond its limit.
+    """
     overrides, limits = (one.model_dump(exclude_unset=True) for one in (body.settings, body.limits))
     project = service.create(session, context.settings, body.name, overrides, limits)
     response.headers["Location"] = f"/v1/projects/{project.id}"
@@ -47,12 +50,14 @@ PROJECTS = ListOf(
 def list_projects(
     who: Authenticated, context: Service, session: ReadSession, query: Annotated[ListQuery, Depends(PROJECTS.query)]
 ) -> Response:
+    """Projects in which the caller has a role; for the operator all."""
     visible = [] if who.operator else [Project.id.in_(who.project_ids)]
     return query.respond(page(session, query, *visible), lambda row: project_out(row, context.settings))
 
 
 @router.get("/{project_id}", response_model=ProjectOut, summary="What the project keeps and may use")
 def get_project(project_id: str, who: Authenticated, context: Service, session: ReadSession) -> ProjectOut:
+    """Name, settings such as retention, and limits as they hold now. 404 for a project that the caller has no role in."""
     return project_out(service.find(session, who, project_id), context.settings)
 
 
@@ -60,6 +65,11 @@ def get_project(project_id: str, who: Authenticated, context: Service, session: 
 def update_project(
     project_id: str, who: Manager, context: Service, session: WriteSession, body: ProjectIn
 ) -> ProjectOut:
+    """Fields that are left out stay; `default` takes a value back. Admins change `settings` of their own project; name,
+    archiving and `limits` are the operator's, else 403. 409 when the name is taken, 422 for a setting beyond its limit.
+
+    An archived project takes no new work, and what runs in it is ended.
+    """
     if not who.operator and project_id != who.project_id:
         raise service.unknown_project(project_id)
     service.find(session, who, project_id)

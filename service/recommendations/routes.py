@@ -30,6 +30,9 @@ COUNTED = ("improved", "within_noise", "worse")
     summary="The recommendation that a job was made from, and its effect",
 )
 def get_job_recommendation(job_id: str, who: Reader, context: Service, if_none_match: IfNoneMatch = None) -> Response:
+    """What the diagnosis of the parent job proposed, the effect that it expected, and once this job has ended, the
+    effect that was measured. 404 for a job that was not submitted with `from_diagnosis`.
+    """
     # sessions of its own: it only reads, but for the first time after a job's end, when the effect is written
     with reading(context.sessions) as session:
         jobs.find(session, who, job_id)
@@ -50,6 +53,9 @@ def get_job_recommendation(job_id: str, who: Reader, context: Service, if_none_m
     summary="How often recommendations helped, by verdict",
 )
 def get_diagnosis_scorecard(who: Reader, context: Service, if_none_match: IfNoneMatch = None) -> Response:
+    """Counts of the project's recommendations by outcome: improved, within noise, worse. In all, and by version of the
+    rules and by verdict.
+    """
     # sessions of its own, as above
     service.measure_ended(context.sessions, who.project_id)
     with reading(context.sessions) as session:

@@ -38,6 +38,12 @@ def simulate_decisions(
     after: Annotated[int, Query(ge=0, lt=2**31)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000, description="Decisions in the answer.")] = 200,
 ) -> SimulationOut:
+    """Replays the job's own early-stop rules, or those of the body, on the stored metrics; the job is not changed. The
+    answer has the decisions, where training would stop, the epochs, steps and seconds that this saves, and the metric's
+    regret.
+
+    422 for a rule that needs a series which was not logged, or a history too long to replay; 410 when the log is gone.
+    """
     job = jobs.find(session, who, job_id)
     check_not_purged(job, "metrics")
     return simulate(session, job, parse_rules(document), after, limit)

@@ -40,6 +40,12 @@ def _schema() -> dict[str, Any]:
 
 @router.post("/specs:validate", response_model=ValidOut, openapi_extra=SPEC_BODY, summary="Check a spec; nothing else")
 def validate_spec(who: Reader, document: Document, context: Service, session: ReadSession) -> ValidOut:
+    """Nothing is created. The answer is the spec with every default and automatic choice filled in, warnings, and an
+    estimate of what the job needs. While the dataset is still being checked, there is no estimate, and a warning says
+    so.
+
+    A spec with mistakes is 422 with all of them at once, each with its JSON pointer.
+    """
     checked = service.check(session, who, document, limits_of(session, context.settings))
     resolved = checked.resolved
     if resolved is None:
@@ -64,6 +70,11 @@ def validate_spec(who: Reader, document: Document, context: Service, session: Re
 async def create_init_report(
     who: Reader, document: Document, context: Service, format: Literal["json", "png"] = "json"
 ) -> Response:
+    """A worker builds the network and passes a batch through it: each layer's mean, spread, histogram, saturated share
+    and dead share, as JSON or as a PNG. Nothing is trained or stored. 422 for a spec with mistakes, 409 while its
+    dataset is being checked, 503 when no worker answers in time.
+    """
+
     def check() -> tuple[str, bytes]:
         # a session of its own: none is held while a worker makes the report
         with reading(context.sessions) as session:
@@ -81,4 +92,5 @@ async def create_init_report(
 
 @router.get("/specs/schema", response_model=dict[str, Any], summary="JSON schema of a job spec")
 def get_spec_schema(who: Reader) -> dict[str, Any]:
+    """JSON Schema of the whole spec, for editors and validators. It is the same for every project of this version."""
     return _schema()

@@ -64,6 +64,9 @@ TusVersion = Annotated[None, Depends(_check_version)]
 
 @router.options("", status_code=204, summary="Version and extensions of tus")
 def get_upload_options(who: Writer, context: Service, response: Response) -> None:
+    """Headers say which versions, extensions and checksum algorithms of tus are known, and the largest file that is
+    taken.
+    """
     response.headers["Tus-Version"] = VERSION
     response.headers["Tus-Extension"] = EXTENSIONS
     response.headers["Tus-Max-Size"] = str(context.settings.max_upload_bytes)
@@ -88,6 +91,13 @@ async def create_upload(
     upload_metadata: Text = None,
     upload_checksum: Text = None,
 ) -> UploadOut:
+    """Creates an upload for a file of `Upload-Length` bytes, or of a length that a later request says. Its address is
+    in `Location`. A body of type `application/offset+octet-stream` is taken as the first bytes. `Upload-Metadata` names
+    the dataset that the finished upload becomes.
+
+    413 for a length beyond the limit or the quota, 429 with too many unfinished uploads, 412 for another version of
+    tus.
+    """
     length = metadata.number("Upload-Length", upload_length)
     if (length is None) == (upload_defer_length is None) or upload_defer_length not in (None, "1"):
         hint = "Send Upload-Length: <bytes>, or Upload-Defer-Length: 1."
@@ -119,11 +129,13 @@ UPLOADS = ListOf(
 
 @router.get("", response_model=Page[UploadOut], summary="List uploads, newest first")
 def list_uploads(who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(UPLOADS.query)]) -> Response:
+    """Uploads under way, and those that have become a dataset or failed. Expired ones are cleared away."""
     return query.respond(page(session, query, Upload.project_id == who.project_id), upload_out)
 
 
 @router.get("/{upload_id}", response_model=UploadOut, summary="One upload and its dataset")
 def get_upload(upload_id: str, who: Reader, context: Service, response: Response) -> UploadOut:
+    """State, bytes received, and the dataset once there is one. Also for an upload that has expired or failed."""
     upload = service.find(context, who, upload_id, usable=False)
     _describe(response, upload)
     return upload_out(upload)
@@ -131,6 +143,9 @@ def get_upload(upload_id: str, who: Reader, context: Service, response: Response
 
 @router.head("/{upload_id}", response_class=Response, summary="Offset of an upload (tus)")
 def head_upload(upload_id: str, who: Writer, version: TusVersion, context: Service) -> Response:
+    """`Upload-Offset` says how many bytes are stored: the next body goes on there. 410 for an upload that has expired
+    or failed.
+    """
     upload = service.find(context, who, upload_id)
     response = Response()
     _describe(response, upload)
@@ -154,6 +169,12 @@ async def patch_upload(
     upload_length: Text = None,
     upload_checksum: Text = None,
 ) -> None:
+    """Appends the body at `Upload-Offset`. What came before a lost connection is kept. The last byte creates the
+    dataset, whose id is in `Trainkit-Dataset`.
+
+    409 for another offset than the upload has, 423 while another request writes to it, 460 when `Upload-Checksum` does
+    not match, 410 when it has expired or failed.
+    """
     offset = metadata.number("Upload-Offset", upload_offset)
     if offset is None:
         raise metadata.refuse("Upload-Offset", "offset_needed", "is missing.", "Ask for it with HEAD.")
@@ -181,6 +202,7 @@ async def post_upload(
     upload_length: Text = None,
     upload_checksum: Text = None,
 ) -> None:
+    """The same as `PATCH`, with `X-HTTP-Method-Override: PATCH`; without that header it is 400."""
     if x_http_method_override != "PATCH":
         detail = "POST to an upload stands for PATCH: send `X-HTTP-Method-Override: PATCH`."
         raise HttpProblem(400, "override_needed", detail)
@@ -191,6 +213,7 @@ async def post_upload(
 
 @router.delete("/{upload_id}", status_code=204, summary="Cancel an upload (tus termination)")
 def delete_upload(upload_id: str, who: Writer, version: TusVersion, context: Service) -> None:
+    """Deletes the upload and its bytes. A dataset that was made of it stays. 423 while another request writes to it."""
     service.terminate(context, who, upload_id)
 
 

@@ -45,6 +45,9 @@ MEMBERS = ListOf(
 
 @router.get("/members", response_model=Page[MemberOut], summary="Persons and service accounts of the project")
 def list_members(who: Manager, session: ReadSession, query: Annotated[ListQuery, Depends(MEMBERS.query)]) -> Response:
+    """Each with the role that holds, the one that an admin gave, and the one that comes from a group of the sign-in
+    provider.
+    """
     found = page_of(query, service.members(session, who), lambda one: one.user.id, _member_value)
     return query.respond(found, member_out)
 
@@ -57,6 +60,9 @@ def _member_value(member: service.Member, column: str) -> Any:
 
 @router.post("/members", status_code=201, response_model=MemberOut, summary="Give a person a role in the project")
 def add_member(who: Manager, session: WriteSession, body: MemberIn, response: Response) -> MemberOut:
+    """Names a person who has signed in here once, by `user` or `email`. 403 for a role above the caller's own, 404 for
+    somebody unknown, 409 for a member or an address that several persons have.
+    """
     added = service.add_member(session, who, body.role, user_id=body.user, email=body.email)
     response.headers["Location"] = f"/v1/members/{added.user.id}"
     return member_out(added)
@@ -64,16 +70,23 @@ def add_member(who: Manager, session: WriteSession, body: MemberIn, response: Re
 
 @router.get("/members/{user_id}", response_model=MemberOut, summary="One member of the project")
 def get_member(user_id: str, who: Manager, session: ReadSession) -> MemberOut:
+    """The role that holds, the one that an admin gave, and the one that comes from a group of the sign-in provider."""
     return member_out(service.member(session, who, user_id))
 
 
 @router.patch("/members/{user_id}", response_model=MemberOut, summary="Change a member's role")
 def update_member(user_id: str, who: Manager, session: WriteSession, body: MemberPatch) -> MemberOut:
+    """Changes the role that an admin gave; one that comes from a group is not touched. 403 for a role above the
+    caller's own, 409 for the last admin of the project.
+    """
     return member_out(service.change_member(session, who, user_id, body.role))
 
 
 @router.delete("/members/{user_id}", status_code=204, summary="Take a member's role back; keys of it stop working")
 def remove_member(user_id: str, who: Manager, session: WriteSession) -> None:
+    """The member loses access to the project at once. 409 for the last admin, and for a role that comes from a group of
+    the sign-in provider.
+    """
     service.remove_member(session, who, user_id)
 
 
@@ -83,6 +96,9 @@ def remove_member(user_id: str, who: Manager, session: WriteSession) -> None:
 def create_service_account(
     who: Manager, session: WriteSession, body: ServiceAccountIn, response: Response
 ) -> MemberOut:
+    """A service account has a role in this project alone and signs in nowhere: create a key with its id as `user`. 403
+    for a role above the caller's own.
+    """
     account = service.create_service_account(session, who, body.name, body.role)
     response.headers["Location"] = f"/v1/members/{account.user.id}"
     return member_out(account)
@@ -110,9 +126,13 @@ USERS = ListOf(
 
 @router.get("/users", response_model=Page[UserOut], summary="Everybody who has signed in, and service accounts")
 def list_users(who: Operator, session: ReadSession, query: Annotated[ListQuery, Depends(USERS.query)]) -> Response:
+    """All users of the installation, whatever their projects, with when they were last seen."""
     return query.respond(page(session, query), UserOut.model_validate)
 
 
 @router.patch("/users/{user_id}", response_model=UserOut, summary="Disable a user, or take that back")
 def update_user(user_id: str, who: Operator, session: WriteSession, body: UserPatch) -> UserOut:
+    """A disabled user cannot sign in, and their sessions and keys stop working until that is taken back. 404 for an
+    unknown user.
+    """
     return UserOut.model_validate(service.set_disabled(session, user_id, body.disabled))

@@ -57,6 +57,10 @@ ChangedWebhook = Annotated[WebhookPatch, Depends(changed_webhook)]
 def create_webhook(
     who: Writer, context: Service, request: NewWebhook, session: WriteSession, response: Response
 ) -> WebhookCreated:
+    """From now on the events named are sent to `url`, signed with the secret. 422 for an address that may not be
+    reached, 409 with too many webhooks in the project or to one host, 503 where the service has no key to encrypt
+    secrets with.
+    """
     webhook, secret = service.create(session, context, who, request)
     response.headers["Location"] = f"/v1/webhooks/{webhook.id}"
     return webhook_created(webhook, secret)
@@ -76,11 +80,13 @@ WEBHOOKS = ListOf(
 
 @router.get("", response_model=Page[WebhookOut], summary="Webhooks of the project, newest first")
 def list_webhooks(who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(WEBHOOKS.query)]) -> Response:
+    """Addresses, events and filters of each, without its secret."""
     return query.respond(page(session, query, Webhook.project_id == who.project_id), webhook_out)
 
 
 @router.get("/{webhook_id}", response_model=WebhookOut, summary="One webhook")
 def get_webhook(webhook_id: str, who: Reader, session: ReadSession) -> WebhookOut:
+    """Address, events, filters, and why it is disabled where it is. The secret is not shown."""
     return webhook_out(service.find(session, who, webhook_id))
 
 
@@ -88,11 +94,15 @@ def get_webhook(webhook_id: str, who: Reader, session: ReadSession) -> WebhookOu
 def update_webhook(
     webhook_id: str, who: Writer, context: Service, request: ChangedWebhook, session: WriteSession
 ) -> WebhookOut:
+    """Fields that are left out stay. Deliveries that wait go to the new `url`. `active: true` enables a webhook again
+    that was disabled. 422 for an address that may not be reached, 409 with too many webhooks to its host.
+    """
     return webhook_out(service.change(session, context, who, webhook_id, request))
 
 
 @router.delete("/{webhook_id}", status_code=204, summary="Delete a webhook with its deliveries")
 def delete_webhook(webhook_id: str, who: Writer, context: Service, session: WriteSession) -> None:
+    """Messages that wait are not sent any more."""
     service.delete_deliveries(context, who, webhook_id)
     service.delete(session, who, webhook_id)
 
@@ -105,11 +115,17 @@ def rotate_webhook_secret(
     session: WriteSession,
     request: Annotated[RotateIn | None, Body()] = None,
 ) -> WebhookCreated:
+    """The answer shows the new secret, this once. Messages are signed with both for `overlap_seconds`. 422 for the
+    secret that it has, 503 where the service has no key to encrypt secrets with.
+    """
     return webhook_created(*service.rotate(session, context, who, webhook_id, request or RotateIn()))
 
 
 @router.post("/{webhook_id}/test", status_code=202, response_model=DeliveryOut, summary="Send a test message")
 def test_webhook(webhook_id: str, who: Writer, session: WriteSession) -> DeliveryOut:
+    """Queues a `webhook.test` message and answers with its delivery, which shows later whether it has arrived. 409 when
+    the webhook is disabled, 429 with too many tests pending.
+    """
     return delivery_out(service.test(session, who, webhook_id))
 
 
@@ -135,6 +151,7 @@ def list_webhook_deliveries(
     session: ReadSession,
     query: Annotated[ListQuery, Depends(DELIVERIES.query)],
 ) -> Response:
+    """State, number of attempts and last answer of each message, without its payload."""
     service.find(session, who, webhook_id)
     return query.respond(page(session, query, WebhookDelivery.webhook_id == webhook_id), delivery_out)
 
@@ -145,6 +162,7 @@ def list_webhook_deliveries(
     summary="One delivery with its payload and every attempt",
 )
 def get_webhook_delivery(webhook_id: str, delivery_id: str, who: Reader, session: ReadSession) -> DeliveryDetail:
+    """The body as it is sent, and for each attempt when it was made and what came back."""
     found = service.find_delivery(session, who, webhook_id, delivery_id)
     return delivery_detail(found, list(repository.attempts(session, found.id)))
 
@@ -156,4 +174,7 @@ def get_webhook_delivery(webhook_id: str, delivery_id: str, who: Reader, session
     summary="Send a message again, with the same id",
 )
 def redeliver_webhook(webhook_id: str, delivery_id: str, who: Writer, session: WriteSession) -> DeliveryOut:
+    """Makes the delivery due now, with the same body and a new round of attempts, also one that has failed or
+    succeeded. 409 when the webhook is disabled.
+    """
     return delivery_out(service.redeliver(session, who, webhook_id, delivery_id))

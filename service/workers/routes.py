@@ -51,6 +51,9 @@ WORKERS = ListOf(
 
 @router.get("/workers", response_model=Page[WorkerOut], summary="Workers seen lately, the longest running first")
 def list_workers(who: Reader, session: ReadSession, query: Annotated[ListQuery, Depends(WORKERS.query)]) -> Response:
+    """Workers that were heard of in the last 30 seconds, each with its queues, slots and device. Host and process id
+    are shown to the operator only.
+    """
     # a cursor has the alias in it: the id is the operator's to know
     found = page_of(query, alive(session), lambda worker: worker_alias(worker.id))
     return query.respond(found, lambda worker: _visible(WorkerOut.model_validate(worker), who))
