@@ -19,10 +19,12 @@ from service.deprecation import EXTENSION, Deprecation, of_operation
 from service.errors import MEDIA_TYPE, TITLES, ProblemDocument
 from service.models.schemas import EvaluateIn, PredictIn
 from service.openapi_examples import add_examples
+from service.openapi_problems import add_problem_examples
 from service.openapi_schemas import REFERENCE, for_clients
 from service.operation_ids import operation_id
 from service.proxy_headers import root_path_of
 from service.recommendations.schemas import FromDiagnosisIn
+from service.request_checks import ANY
 from trainkit.spec import JobSpec
 from trainkit.spec.early_stop import RuleSet
 from trainkit.spec.experiments import ExperimentSpec
@@ -243,9 +245,11 @@ def describe(app: FastAPI) -> dict[str, Any]:
         _parameters(operation)
         _forms(operation, schemas)
         _problems(path, method, operation)
+        _not_acceptable(method, operation)
         _conditional(method, operation)
         _response_headers(path, operation)
         add_examples(operation)
+        add_problem_examples(operation, components)
     schemas["JobRequest"] = {"anyOf": [_reference("JobSpec"), _reference("FromDiagnosisIn")]}
     schemas["EvaluationRequest"] = {"anyOf": [_reference("EvaluateIn"), _reference("PredictIn")]}
     # FastAPI's form of a validation error, which this service never answers with
@@ -353,17 +357,24 @@ def _problems(path: str, method: str, operation: dict[str, Any]) -> None:
         responses[str(status)] = response
 
 
+def _not_acceptable(method: str, operation: dict[str, Any]) -> None:
+    """Describe how `request_checks.py` reads `Accept`."""
+    responses = operation["responses"]
+    answered = {kind for status in responses if status[0] == "2" for kind in responses[status].get("content", {})}
+    if method == "head" or not answered or ANY in answered:
+        return
+    responses["406"] = {
+        "description": f"`Accept` does not allow {' or '.join(sorted(answered))}.",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": REFERENCE.format(model=ProblemDocument.__name__)}}},
+    }
+
+
 def _conditional(method: str, operation: dict[str, Any]) -> None:
     """Describe what `conditional_requests.py` adds to every GET of JSON."""
     success = operation["responses"].get("200", {})
     if method != "get" or "application/json" not in success.get("content", {}):
         return
     operation["responses"].setdefault("304", {"description": "The client has this answer: nothing has changed."})
-    if set(success["content"]) == {"application/json"}:
-        operation["responses"]["406"] = {
-            "description": "`Accept` names other types than JSON only.",
-            "content": {MEDIA_TYPE: {"schema": {"$ref": REFERENCE.format(model=ProblemDocument.__name__)}}},
-        }
     parameters = operation.setdefault("parameters", [])
     known = next((one for one in parameters if one["name"] == "if-none-match"), None)
     if known is None:

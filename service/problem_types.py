@@ -381,8 +381,8 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
     "not_acceptable": _type(
         406,
         "Not acceptable",
-        "The operation answers in JSON, and `Accept` names other types only.",
-        "Send `Accept: application/json`, or leave it out.",
+        "`Accept` allows none of the media types that the operation answers with.",
+        "Name one that `detail` names, or leave `Accept` out.",
     ),
     "unsupported_media_type": _type(
         415,

@@ -57,7 +57,9 @@ from trainkit.spec.read_options import (
 )
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=SessionRoute)
-PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "PNG"}}
+PNG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}, "description": "PNG"}
+}
 RAW_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,

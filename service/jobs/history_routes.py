@@ -39,7 +39,9 @@ Many = Annotated[int, Query(ge=1, le=1000)]
 LOG = "log.txt"
 # Files may hold anything a user has put into a class name: shown as what they are, never run in our origin.
 HARMLESS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
-PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "PNG"}}
+PNG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}, "description": "PNG"}
+}
 
 
 @router.get(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,9 +10,18 @@ from openapi_spec_validator import validate
 
 from service.app import create_app
 from service.auth import is_open
+from service.errors import MEDIA_TYPE, HttpProblem
+from service.openapi import operations as every_operation
+from service.openapi_problems import OF_OPERATION
+from service.problem_types import PROBLEM_TYPES, code_named
 from service.settings import Settings
 
 METHODS = ("get", "put", "post", "patch", "delete")
+JSON = "application/json"
+TEXTS = ("text/", "application/x-ndjson", "application/openmetrics-text", "image/svg+xml", "application/yaml")
+"""Media types whose bodies are text; all others but JSON and forms are bytes."""
+GENERATED = ("Needs a key", "Needs no key.", "With an `Idempotency-Key`", "Answers 304 without a body")
+"""How sentences of a description begin that follow from the declaration."""
 NAMED = ("datasets/{dataset}", "models/{model}")
 
 
@@ -120,7 +130,8 @@ def test_problems_are_declared_everywhere(document: dict[str, Any]) -> None:
             statuses.add("404")
         assert statuses <= set(operation["responses"]), f"{method} {path}"
         for status in statuses - {"503"} if is_open(path) else statuses:
-            assert operation["responses"][status]["content"] == {"application/problem+json": {"schema": problem}}
+            content = operation["responses"][status]["content"]
+            assert {kind: one["schema"] for kind, one in content.items()} == {"application/problem+json": problem}
 
 
 def test_the_log_has_two_forms_and_says_when_it_is_gone(document: dict[str, Any]) -> None:
@@ -156,3 +167,71 @@ def test_the_job_spec_is_described_in_full(document: dict[str, Any]) -> None:
         "labels",
     }
     assert {"model", "optimizer", "early_stop"} <= set(document["components"]["schemas"]["JobSpec"]["properties"])
+
+
+def resolved(document: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    """Return what a reference leads to."""
+    while reference := value.get("$ref"):
+        value = document
+        for name in reference.removeprefix("#/").split("/"):
+            value = value[name]
+    return value
+
+
+def left_out(document: dict[str, Any], operation: dict[str, Any]) -> Iterator[str]:
+    """Yield what the document does not tell of an operation."""
+    described = {tag["name"] for tag in document["tags"] if tag["description"]}
+    if not operation.get("operationId") or not operation.get("summary"):
+        yield "operationId or summary"
+    if not operation["tags"] or set(operation["tags"]) - described:
+        yield "a tag that is described"
+    if all(text.startswith(GENERATED) for text in operation["description"].split("\n\n")):
+        yield "a description"
+    for parameter in operation.get("parameters", ()):
+        if not parameter.get("description") or not parameter.get("schema"):
+            yield f"the parameter {parameter['name']}"
+    bodies = {"request": operation.get("requestBody", {}), **operation["responses"]}
+    for place, body in bodies.items():
+        for name, header in body.get("headers", {}).items():
+            if not resolved(document, header).get("description"):
+                yield f"the header {name} of {place}"
+        for kind, content in body.get("content", {}).items():
+            schema = resolved(document, content.get("schema", {}))
+            if not schema:
+                yield f"the schema of {kind} in {place}"
+            if kind in (JSON, MEDIA_TYPE) and not content.get("examples"):
+                yield f"an example of {kind} in {place}"
+            text = kind in (JSON, MEDIA_TYPE, "multipart/form-data") or kind.startswith(TEXTS)
+            if not text and (schema.get("type"), schema.get("format")) != ("string", "binary"):
+                yield f"that {kind} in {place} is binary"
+
+
+def test_everything_is_told_of_every_operation(document: dict[str, Any]) -> None:
+    missing = [
+        f"{method.upper()} {path}: {what}"
+        for path, method, operation in every_operation(document)
+        for what in left_out(document, operation)
+    ]
+    assert not missing, "\n".join(["the document leaves out:", *missing])
+
+
+def test_examples_of_problems_are_those_of_the_closed_list(document: dict[str, Any]) -> None:
+    seen = 0
+    for path, method, operation in every_operation(document):
+        for status, response in operation["responses"].items():
+            for name, example in response.get("content", {}).get(MEDIA_TYPE, {}).get("examples", {}).items():
+                code, value = code_named(name), resolved(document, example)["value"]
+                assert code is not None, f"{method} {path} {status}: {name}"
+                assert int(status) in PROBLEM_TYPES[code].statuses, f"{method} {path} {status}: {name}"
+                expected = HttpProblem(int(status), code, value["detail"]).body(value["request_id"])
+                assert value == expected
+                assert PROBLEM_TYPES[code].meaning in value["detail"]
+                seen += 1
+    assert seen > 1000
+
+
+def test_every_code_of_an_operation_has_a_status_that_it_declares(document: dict[str, Any]) -> None:
+    declared = {one["operationId"]: set(one["responses"]) for _, _, one in every_operation(document)}
+    for operation, codes in OF_OPERATION.items():
+        for code in codes:
+            assert any(str(status) in declared[operation] for status in PROBLEM_TYPES[code].statuses), (operation, code)

@@ -16,8 +16,6 @@ from tests.support.example_checks import contents, example_errors, without_examp
 DOCUMENT: dict[str, Any] = create_app(Settings.from_env({})).openapi()
 OPERATIONS = {operation["operationId"]: operation for _, _, operation in operations(DOCUMENT)}
 FILES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
-NOT_RECORDED: frozenset[str] = frozenset({"createDataset"})
-"""Operations whose examples are still to come."""
 HINT = "run `python -m tests.support.record_examples`, or change service/openapi_examples/{name}.json"
 
 
@@ -42,7 +40,4 @@ def test_examples_keep_to_their_schema(name: str) -> None:
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_json_bodies_have_an_example(name: str) -> None:
     missing = without_example(OPERATIONS[name])
-    if name in NOT_RECORDED:
-        assert missing, f"{name} has examples now: take it out of NOT_RECORDED"
-    else:
-        assert not missing, f"{name} has no example of {', '.join(missing)}: {HINT.format(name=name)}"
+    assert not missing, f"{name} has no example of {', '.join(missing)}: {HINT.format(name=name)}"

@@ -9,15 +9,17 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
+from service.errors import MEDIA_TYPE as PROBLEM
+
 
 def contents(operation: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return place (`request`, or a 2xx status) and media type -> content of an operation."""
-    bodies = {"request": operation.get("requestBody", {})}
-    bodies |= {status: response for status, response in operation["responses"].items() if status[0] == "2"}
+    """Return place (`request`, or a status) and media type -> content of an operation, problem documents left out."""
+    bodies = {"request": operation.get("requestBody", {}), **operation["responses"]}
     return {
         f"{place} {media_type}": content
         for place, body in bodies.items()
         for media_type, content in body.get("content", {}).items()
+        if media_type != PROBLEM
     }
 
 
