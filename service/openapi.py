@@ -17,6 +17,8 @@ from service.auth import Needs, is_open
 from service.datasets.schemas import SourceIn
 from service.deprecation import EXTENSION, Deprecation, of_operation
 from service.errors import MEDIA_TYPE, TITLES, ProblemDocument
+from service.logs.schemas import StreamedLineOut
+from service.metrics.schemas import StreamEndOut
 from service.models.schemas import EvaluateIn, PredictIn
 from service.openapi_examples import add_examples
 from service.openapi_problems import add_problem_examples
@@ -37,6 +39,8 @@ REFERRED_TO: tuple[type[BaseModel], ...] = (
     *(FromDiagnosisIn, EvaluateIn, PredictIn, SourceIn),
 )
 """Components that routes name and FastAPI does not see."""
+STREAMED: tuple[type[BaseModel], ...] = (StreamedLineOut, StreamEndOut)
+"""Those that are answered with."""
 METHODS = frozenset({"get", "put", "post", "delete", "patch", "head", "options"})
 DESCRIPTION = """\
 Submit a job spec and a dataset; workers train; metrics stream back; rules, dashboards and scripts stop jobs early.
@@ -113,6 +117,10 @@ HEADERS: dict[str, dict[str, Any]] = {
         "description": "Id of the model that answered, whatever it was named by.",
         "schema": {"type": "string", "pattern": "^mdl_"},
         "required": True,
+    },
+    "Repr-Digest": {
+        "description": "SHA-256 of the whole file (RFC 9530), as `sha-256=:BASE64:`; absent of large or streamed ones.",
+        "schema": {"type": "string", "pattern": "^sha-256=:[A-Za-z0-9+/]{43}=:$"},
     },
     "Preference-Applied": {
         "description": "`wait=SECONDS`: the answer has waited as `Prefer` asked for.",
@@ -229,6 +237,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
     components["headers"] = HEADERS
     for model in REFERRED_TO:
         _add(schemas, model.__name__, model.model_json_schema(ref_template=REFERENCE))
+    for model in STREAMED:
+        _add(schemas, model.__name__, model.model_json_schema(ref_template=REFERENCE, mode="serialization"))
     plan: Any = ExperimentSpec
     _add(schemas, "ExperimentSpec", TypeAdapter(plan).json_schema(ref_template=REFERENCE))
     routes = {(method, context.path_format): context.original_route for method, context in _routes(app)}
@@ -405,6 +415,8 @@ def _response_headers(path: str, operation: dict[str, Any]) -> None:
             names.append("Preference-Applied")
         if status == "200" and path.endswith(("/predict", "/evaluate", "/download")):
             names.append("Trainkit-Model")
+        if status == "200" and path.endswith(("/artifacts/{name}", "/download")):
+            names.append("Repr-Digest")
         if tus:
             names.append("Tus-Resumable")
             names += ["Upload-Offset", "Upload-Length"] if status[0] == "2" else []

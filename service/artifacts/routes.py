@@ -12,6 +12,7 @@ from service.artifacts import service
 from service.artifacts.schemas import ArtifactOut
 from service.auth import Reader
 from service.conditional_requests import tagged
+from service.content_digests import repr_digest, sha256_of_file
 from service.context import Context, Service
 from service.database import reading
 from service.jobs import service as jobs
@@ -69,7 +70,9 @@ def list_job_artifacts(
 
 def artifact_out(file: service.ArtifactFile) -> ArtifactOut:
     """A file as clients see it."""
-    return ArtifactOut(name=file.name, media_type=file.media_type, bytes=file.bytes, created_at=file.created_at)
+    return ArtifactOut(
+        name=file.name, media_type=file.media_type, bytes=file.bytes, sha256=file.sha256, created_at=file.created_at
+    )
 
 
 @router.get("/{name}", response_class=FileResponse, responses=FILE, summary="One of those files")
@@ -78,13 +81,14 @@ async def get_job_artifact(
 ) -> Response:
     """`spec.yaml` is the spec as submitted, and can be submitted again; `model.safetensors` is the model in one file, with
     its manifest in the metadata. A worker writes `model.onnx` when it is first asked for: 409 for a network that ONNX
-    cannot express. Files that are stored can be read in parts with `Range`.
+    cannot express. Files that are stored can be read in parts with `Range`; `Repr-Digest` has the hash of the whole.
     """
     answer = await to_thread.run_sync(_answer, context, who, job_id, name, if_none_match)
     if isinstance(answer, Response):
         return answer
     path = await models.onnx_file(context, who, answer.storage_key)
-    return FileResponse(path, media_type="application/octet-stream", headers={**HARMLESS, **answer.header})
+    digest = repr_digest(await to_thread.run_sync(sha256_of_file, path))
+    return FileResponse(path, media_type="application/octet-stream", headers={**HARMLESS, **digest, **answer.header})
 
 
 def _answer(
@@ -96,11 +100,12 @@ def _answer(
         job, file = service.find(session, context, who, job_id, name)
         if file.storage_key is not None:
             path = context.storage.local_path(file.storage_key)
-            return FileResponse(path, media_type=file.media_type, headers=HARMLESS)
+            return FileResponse(path, media_type=file.media_type, headers={**HARMLESS, **repr_digest(file.sha256)})
         points = series_rows(session, job) if name == service.CURVES else []
         export = export_of(session, job)
     if file.content is not None:
-        return tagged(Response(file.content, media_type=file.media_type, headers=HARMLESS))
+        headers = {**HARMLESS, **repr_digest(file.sha256)}
+        return tagged(Response(file.content, media_type=file.media_type, headers=headers))
     if name == service.METRICS:
         return Download(context.sessions, export, if_none_match).answer(name, file.media_type, as_parquet)
     if name == service.CURVES:

@@ -13,4 +13,6 @@ class ArtifactOut(ResponseModel):
     media_type: str
     bytes: int | None
     """Null for one that is written when it is asked for."""
+    sha256: str | None
+    """In hexadecimal; null for one that is written when it is asked for, and for one of more than 8 MiB."""
     created_at: Timestamp

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from sqlalchemy.orm import Session
 
+from service.content_digests import sha256_of, sha256_of_file
 from service.context import Context
 from service.errors import HttpProblem
 from service.jobs import repository as job_rows
@@ -46,6 +47,8 @@ class ArtifactFile:
     """The job's model, for its two files."""
     content: Content | None = None
     """Of a file that is written from the job's row."""
+    sha256: str | None = None
+    """Where it is known, or soon worked out."""
 
 
 def find_all(session: Session, context: Context, job: Job) -> list[ArtifactFile]:
@@ -53,7 +56,10 @@ def find_all(session: Session, context: Context, job: Job) -> list[ArtifactFile]
     files = {file.name: file for file in (*_model_files(session, context, job), *_written(job))}
     for row in job_rows.artifacts(session, job.id):
         if context.storage.exists(row.storage_key):
-            files[row.name] = ArtifactFile(row.name, row.media_type, row.bytes, row.created_at, row.storage_key)
+            sha256 = sha256_of_file(context.storage.local_path(row.storage_key))
+            files[row.name] = ArtifactFile(
+                row.name, row.media_type, row.bytes, row.created_at, row.storage_key, sha256=sha256
+            )
     return [files[name] for name in sorted(files)]
 
 
@@ -73,12 +79,13 @@ def find(session: Session, context: Context, who: Principal, job_id: str, name: 
 
 def _written(job: Job) -> Iterator[ArtifactFile]:
     spec = as_yaml(job.spec)
-    yield ArtifactFile(SPEC, "application/yaml", len(spec), job.created_at, content=spec)
+    yield ArtifactFile(SPEC, "application/yaml", len(spec), job.created_at, content=spec, sha256=sha256_of(spec))
     if job.evaluation is not None:
         evaluation = json.dumps(job.evaluation, indent=1, ensure_ascii=False).encode() + b"\n"
         at = job.finished_at or job.updated_at
         name = EVALUATION if job.investigation_of is None else FINDINGS
-        yield ArtifactFile(name, "application/json", len(evaluation), at, content=evaluation)
+        sha256 = sha256_of(evaluation)
+        yield ArtifactFile(name, "application/json", len(evaluation), at, content=evaluation, sha256=sha256)
     if job.next_seq > 1 and "metrics" not in (job.purged or {}):
         at = job.finished_at or job.updated_at
         yield ArtifactFile(METRICS, "application/vnd.apache.parquet", None, at)
@@ -92,14 +99,15 @@ def _model_files(session: Session, context: Context, job: Job) -> Iterator[Artif
         return
     folder = context.storage.local_path(model.storage_key)
     try:
-        size = single_file(folder).size
+        single = single_file(folder)
+        sha256 = single.sha256
     except (OSError, DamagedFileError):
         return
     stored = StoredModel(model.id, model.storage_key)
-    yield ArtifactFile(MODEL, SAFETENSORS, size, model.created_at, model=stored)
+    yield ArtifactFile(MODEL, SAFETENSORS, single.size, model.created_at, model=stored, sha256=sha256)
     onnx = folder / ONNX
-    onnx_bytes = onnx.stat().st_size if onnx.exists() else None
-    yield ArtifactFile(ONNX, "application/octet-stream", onnx_bytes, model.created_at, model=stored)
+    onnx_bytes, onnx_sha256 = (onnx.stat().st_size, sha256_of_file(onnx)) if onnx.exists() else (None, None)
+    yield ArtifactFile(ONNX, "application/octet-stream", onnx_bytes, model.created_at, model=stored, sha256=onnx_sha256)
 
 
 class _SpecDumper(yaml.SafeDumper):

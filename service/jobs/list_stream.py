@@ -26,6 +26,22 @@ from service.jobs.tables import Job
 from service.listing.field_selection import selected
 from service.listing.query import ListQuery
 
+LIST_EVENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sync": (
+        "The ids that are in the list: drop all others.",
+        {
+            "type": "object",
+            "properties": {"ids": {"type": "array", "items": {"type": "string"}}},
+            "required": ["ids"],
+            "additionalProperties": False,
+        },
+    ),
+    "jobs": (
+        "Rows that are new in the list or have changed; with `fields` only those of each.",
+        {"type": "array", "items": {"$ref": "#/components/schemas/JobRow"}},
+    ),
+    "left": ("Ids that are no longer in the list.", {"type": "array", "items": {"type": "string"}}),
+}
 ROWS_A_MESSAGE = 100
 LastEventId = Annotated[
     str | None,

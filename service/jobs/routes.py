@@ -16,10 +16,10 @@ from service.conditional_requests import require_match, tag_matches, tagged
 from service.context import Service
 from service.database import reading
 from service.errors import HttpProblem
-from service.event_stream import EventStream
+from service.event_stream import EventStream, stream_of
 from service.jobs import repository, service
 from service.jobs.editing import edit
-from service.jobs.list_stream import LastEventId, follow, parse_event_id, read_rows
+from service.jobs.list_stream import LIST_EVENTS, LastEventId, follow, parse_event_id, read_rows
 from service.jobs.schemas import ForkIn, JobOut, JobPatch, JobRow, ResumeIn, StopIn, job_columns, job_out, job_row
 from service.jobs.states import ENDED, State
 from service.jobs.tables import Job
@@ -148,7 +148,7 @@ JOB_STREAM = JOBS.with_limit(MAX_LIMIT)
     "/stream",
     response_class=EventStream,
     responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The stream"},
+        200: {"content": stream_of(LIST_EVENTS), "description": "The stream"},
     },
     summary="Jobs of a list as they change (SSE)",
 )

@@ -18,6 +18,13 @@ class LogLineOut(ResponseModel):
     text: str
 
 
+class StreamedLineOut(LogLineOut):
+    """A line as the stream of a job tells it."""
+
+    message: str
+    """The same as `text`, by its former name."""
+
+
 class LogsOut(ResponseModel):
     """Lines after the cursor; `next` is the cursor to go on from, `done` says that nothing more will come."""
 

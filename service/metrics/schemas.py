@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any, Literal
 
+from service.jobs.states import State
 from service.response_model import ResponseModel
 from service.timestamps import Timestamp
 
@@ -22,6 +23,13 @@ class MetricRowOut(ResponseModel):
     at: Timestamp
     superseded: bool
     nonfinite: Literal["nan", "inf", "-inf"] | None = None
+
+
+class StreamEndOut(ResponseModel):
+    """How the job ended whose stream closes."""
+
+    state: Literal[State, "deleted"]
+    stop_reason: str | None
 
 
 class MetricsOut(ResponseModel):

@@ -25,7 +25,7 @@ from service.auth import Reader
 from service.context import Context, Service
 from service.database import reading
 from service.errors import Finished, HttpProblem
-from service.event_stream import AWAY_SECONDS, PING_SECONDS, EventStream
+from service.event_stream import AWAY_SECONDS, PING_SECONDS, EventStream, stream_of
 from service.jobs import repository
 from service.jobs import service as jobs
 from service.jobs.schemas import event_out
@@ -43,6 +43,17 @@ EVENTS_A_LOOK = 100
 LINES_A_LOOK = 200
 EVERY_LINE = LogFilter()
 CURSOR = re.compile(r"^(\d{1,18})(?:\.(\d{1,18}))?(?:\.(\d{1,18}))?(\.end)?$", re.ASCII)
+
+
+EVENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "metric": (
+        "Rows of the metric log that are new, by rising `seq`.",
+        {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/MetricRowOut"}},
+    ),
+    "event": ("A change of the job.", {"$ref": "#/components/schemas/EventOut"}),
+    "log": ("A line that a process of the job wrote.", {"$ref": "#/components/schemas/StreamedLineOut"}),
+    "end": ("The job has ended or was deleted; the stream closes.", {"$ref": "#/components/schemas/StreamEndOut"}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +102,7 @@ class News:
     "/stream",
     response_class=EventStream,
     responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The stream"},
+        200: {"content": stream_of(EVENTS), "description": "The stream"},
         204: {"description": "This reader has seen the end"},
     },
     summary="Metrics, events and log lines as they come (SSE)",

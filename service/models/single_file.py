@@ -19,6 +19,8 @@ import anyio
 from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
+from service.content_digests import repr_digest, sha256_of_file
+
 LENGTH = 8
 MAX_HEADER = 100_000_000
 """What readers of the format take."""
@@ -43,6 +45,11 @@ class SingleFile:
     def size(self) -> int:
         """Bytes in all."""
         return len(self.header) + self.stored_bytes - self.offset
+
+    @property
+    def sha256(self) -> str | None:
+        """Hash of the whole; None of a large one."""
+        return sha256_of_file(self.path, self.header, self.offset)
 
     @property
     def etag(self) -> str:
@@ -90,7 +97,7 @@ class SingleFileResponse(FileResponse):
             file.path,
             media_type=MEDIA_TYPE,
             filename=filename,
-            headers={"ETag": file.etag, **headers},
+            headers={"ETag": file.etag, **repr_digest(file.sha256), **headers},
             stat_result=os.stat_result(stat),
         )
 

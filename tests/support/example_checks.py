@@ -10,6 +10,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from service.errors import MEDIA_TYPE as PROBLEM
+from service.event_stream import EVENTS
 
 
 def contents(operation: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -25,14 +26,26 @@ def contents(operation: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def example_errors(document: dict[str, Any], operation: dict[str, Any]) -> Iterator[str]:
     """Yield what keeps an example of the operation from being one of its schema."""
-    registry: Registry[Any] = Registry().with_resource("openapi", Resource.from_contents(document, DRAFT202012))
     for place, content in contents(operation).items():
         for example in content.get("examples", {}).values():
-            validator = Draft202012Validator(
-                _absolute(content["schema"]), registry=registry, format_checker=Draft202012Validator.FORMAT_CHECKER
-            )
-            for error in validator.iter_errors(example["value"]):
-                yield f"{place} {example['summary']!r} {error.json_path}: {error.message[:300]}"
+            for error in schema_errors(document, content["schema"], example["value"]):
+                yield f"{place} {example['summary']!r} {error}"
+
+
+def schema_errors(document: dict[str, Any], schema: dict[str, Any], value: Any) -> Iterator[str]:
+    """Yield what keeps the value from being one of a schema of the document."""
+    registry: Registry[Any] = Registry().with_resource("openapi", Resource.from_contents(document, DRAFT202012))
+    validator = Draft202012Validator(
+        _absolute(schema), registry=registry, format_checker=Draft202012Validator.FORMAT_CHECKER
+    )
+    for error in validator.iter_errors(value):
+        yield f"{error.json_path}: {error.message[:300]}"
+
+
+def event_schemas(document: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
+    """Return event -> schema of its data, of the stream at that address."""
+    content = document["paths"][path]["get"]["responses"]["200"]["content"]["text/event-stream"]
+    return {name: event["schema"] for name, event in content[EVENTS].items()}
 
 
 def without_example(operation: dict[str, Any]) -> list[str]:

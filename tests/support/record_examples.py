@@ -40,6 +40,7 @@ from tests.support.webhook_receiver import receiving
 MOST_ITEMS, MOST_CHARACTERS = 3, 600
 """Of a list and of a text in an example."""
 KEY = re.compile(r"tk_[A-Za-z0-9_-]+")
+FILE = re.compile(r"file:///\S+/")
 LOOPBACK = re.compile(r"http://127\.0\.0\.1:\d+/?")
 SECRET = re.compile(r"whsec_[A-Za-z0-9+/=]+")
 JSON = "application/json"
@@ -139,6 +140,7 @@ def shortened(value: Any) -> Any:
     if isinstance(value, list):
         return [shortened(item) for item in value[:MOST_ITEMS]]
     if isinstance(value, str):
+        value = FILE.sub("file:///data/", value)
         value = LOOPBACK.sub("https://hooks.example.com/trainkit", value)
         value = SECRET.sub(
             "whsec_EXAMPLEexampleEXAMPLEexampleEXAMPLE=", KEY.sub("tk_EXAMPLE_exampleEXAMPLEexample", value)
@@ -152,7 +154,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="contract-examples-") as name:
         folder = Path(name)
         data = example_data(folder)
-        extra = {"TRAINKIT_WEBHOOK_ALLOW": "127.0.0.1"}
+        extra = {"TRAINKIT_WEBHOOK_ALLOW": "127.0.0.1", "TRAINKIT_FILE_ROOTS": str(data)}
         stack = Stack(folder, f"sqlite:///{folder}/trainkit.db", extra=extra)
         with running(stack), stack.client() as client, receiving() as receiver:
             client.event_hooks["response"].append(recorder.keep)
@@ -211,6 +213,8 @@ def walk(client: httpx.Client, recorder: Recorder, data: Path, receiver: str, op
     with (data / "cancer.csv").open("rb") as file:
         cancer = ask("A table", "POST", "/v1/datasets", data=table, files={"file": file})["id"]
     ready(cancer)
+    source = {"uri": (data / "cancer.csv").as_uri(), "name": "cancer-of-file", "target": "diagnosis"}
+    ready(ask("A file that the workers see", "POST", "/v1/datasets", json=source)["id"])
     ask("A dataset that is ready", "GET", f"/v1/datasets/{digits}")
     ask("One page", "GET", "/v1/datasets", params={"limit": 2})
     ask("Images", "GET", f"/v1/datasets/{digits}/report")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import xml.etree.ElementTree as ET
+from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from service.artifacts.service import as_yaml
+from service import content_digests
+from service.artifacts.service import MODEL, as_yaml
 from service.jobs.attempts import StoredFile
 from service.request_body import parse
 from tests.support.api import Served, row
@@ -126,3 +130,34 @@ TEXTS = ["1e5", "1e-3", "no", "on", "0o17", "1:30", "2026-01-31", "", "~", "null
 )
 def test_yaml_reads_back_as_it_was(document: dict[str, Any]) -> None:
     assert parse(as_yaml(document), "application/yaml") == document
+
+
+def test_the_hash_of_a_file_is_listed_and_sent_with_it(
+    service: Served, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"/v1/jobs/{job}/artifacts"
+    files = {file["name"]: file for file in service.client.get(url).json()["data"]}
+    known = {name for name, file in files.items() if file["sha256"] is not None}
+    assert known == {"curves.png", "evaluation.json", "model.safetensors", "spec.yaml"}
+    model = service.client.get(f"/v1/jobs/{job}").json()["result"]["model"]
+    for path, name in (*((f"{url}/{name}", name) for name in known), (f"/v1/models/{model}/download", MODEL)):
+        answer = service.client.get(path)
+        digest = hashlib.sha256(answer.content)
+        assert files[name]["sha256"] == digest.hexdigest(), path
+        assert answer.headers["repr-digest"] == f"sha-256=:{b64encode(digest.digest()).decode()}:", path
+        # of the whole file, whatever part of it is sent
+        part = service.client.get(path, headers={"Range": "bytes=1-3"})
+        assert part.headers["repr-digest"] == answer.headers["repr-digest"], path
+    monkeypatch.setattr(content_digests, "MOST_BYTES", 10)
+    larger = {file["name"]: file["sha256"] for file in service.client.get(url).json()["data"]}
+    assert larger[MODEL] is None
+    assert larger["curves.png"] == files["curves.png"]["sha256"]
+    assert "repr-digest" not in service.client.get(f"{url}/{MODEL}").headers
+
+
+def test_a_file_that_is_written_anew_is_hashed_anew(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for content in (b"first", b"another", b"a third one"):
+        path.write_bytes(content)
+        assert content_digests.sha256_of_file(path) == hashlib.sha256(content).hexdigest()
+        assert content_digests.sha256_of_file(path, b"head", 2) == hashlib.sha256(b"head" + content[2:]).hexdigest()

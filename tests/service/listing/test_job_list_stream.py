@@ -18,6 +18,7 @@ from service.jobs.list_watcher import JobListWatcher
 from service.jobs.routes import JOB_STREAM
 from tests.support.api import Served, assert_problem, row
 from tests.support.bulk_rows import Amounts, fill, finished_job
+from tests.support.example_checks import event_schemas, schema_errors
 
 pytestmark = pytest.mark.postgresql
 BUDGET = 40_000
@@ -39,12 +40,16 @@ class Reader:
     last_id: str | None = None
     received: int = 0
     syncs: int = 0
+    messages: list[tuple[str, Any]] = field(default_factory=list)
+    """(event, data), comments left out."""
 
     def take(self, message: bytes) -> None:
         self.received += len(message)
         fields = dict(line.split(": ", 1) for line in message.decode().splitlines() if line and line[0] != ":")
         self.last_id = fields.get("id", self.last_id)
         data = json.loads(fields.get("data", "null"))
+        if "event" in fields:
+            self.messages.append((fields["event"], data))
         match fields.get("event"):
             case "sync":
                 self.syncs += 1
@@ -139,6 +144,23 @@ def test_readers_see_every_change(service: Served, query: str) -> None:
 
     one, other = play(service, query, script)
     assert one.jobs == other.jobs
+
+
+def test_every_message_is_as_the_document_says(service: Served) -> None:
+    steps = changes(service)
+
+    async def script(session: Session) -> None:
+        await session.same_as_list()
+        for step in steps:
+            await asyncio.to_thread(step)
+            await session.same_as_list()
+
+    reader, _ = play(service, "state=queued", script)
+    document = service.app.openapi()
+    events = event_schemas(document, "/v1/jobs/stream")
+    assert {event for event, _ in reader.messages} == set(events)
+    for event, data in reader.messages:
+        assert not list(schema_errors(document, events[event], data)), event
 
 
 def test_a_reader_who_comes_back_has_missed_nothing(service: Served) -> None:

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from tests.support.api import Message, Served, read_stream, row
+from tests.support.example_checks import event_schemas, schema_errors
 
 
 def seqs(messages: list[Message]) -> list[int]:
@@ -38,6 +39,14 @@ def test_everything_in_order_and_the_end_last(service: Served, ended: str) -> No
     assert messages[-1][2] == {"state": "succeeded", "stop_reason": "completed"}
     polled = service.client.get(f"/v1/jobs/{ended}/metrics?limit=5000").json()["data"]
     assert [r for kind, _, data in messages if kind == "metric" for r in data] == polled
+
+
+def test_every_message_is_as_the_document_says(service: Served, ended: str) -> None:
+    messages = read_stream(service, ended)
+    events = event_schemas(service.app.openapi(), "/v1/jobs/{job_id}/stream")
+    assert {kind for kind, _, _ in messages} == set(events)
+    for kind, _, data in messages:
+        assert not list(schema_errors(service.app.openapi(), events[kind], data)), kind
 
 
 def test_coming_back_at_any_message_misses_and_repeats_nothing(service: Served, ended: str) -> None:
