@@ -173,7 +173,8 @@ class StartFrom(SpecModel):
 
     job: str | None = None
     """A finished job (`job_...`)."""
-    variant: str | None = Field(None, min_length=1, max_length=100)
+    # 120 and not 100, as names of blocks have: openapi-generator takes equal schemas for one, and nulls get into those lists
+    variant: str | None = Field(None, min_length=1, max_length=120)
     """With a `job` that is an investigation: the variant whose trained weights are taken, as its findings name it."""
     model: str | None = None
     """A model: its id, `name` (the newest version), `name:version` or `name@alias`."""

@@ -108,6 +108,9 @@ class Driver:
     def forkJob(self) -> Any:  # noqa: N802
         return self.client.post(f"/v1/jobs/{self.ended_job()}/fork", json={"patch": {"train": {"epochs": 9}}})
 
+    def investigateJob(self) -> Any:  # noqa: N802
+        return self.client.post(f"/v1/jobs/{self.ended_job()}/diagnosis:investigate", json={"jobs": 2})
+
     def retryJob(self) -> Any:  # noqa: N802
         return self.client.post(f"/v1/jobs/{self.ended_job()}/retry")
 

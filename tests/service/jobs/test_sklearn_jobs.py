@@ -36,7 +36,8 @@ def ended(service: Served) -> str:
 def test_it_succeeds_without_a_model(service: Served, ended: str) -> None:
     shown = service.job(ended)
     assert (shown["state"], shown["stop_reason"]) == ("succeeded", "completed")
-    assert shown["result"] == {"best_epoch": 1, "stopped_epoch": 1, "test": {"accuracy": 0.75}, "model": None}
+    result = {"best_epoch": 1, "stopped_epoch": 1, "test": {"accuracy": 0.75}, "model": None, "verdict": None}
+    assert shown["result"] == result
     assert service.client.get("/v1/models").json()["data"] == []
     assert service.client.get(f"/v1/jobs/{ended}/evaluation").json()["metrics"] == {"accuracy": 0.75}
     for plot in ("curves", "confusion"):
