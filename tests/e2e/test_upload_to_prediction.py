@@ -70,7 +70,10 @@ def test_a_table_trains_and_predicts_rows(stack: Stack, data: Path) -> None:
         of_job = client.get(f"/v1/jobs/{job}/evaluation").json()
         again = client.post(where, json={"dataset": dataset, "part": "test"}).json()
         attainable = of_job.pop("attainable")
-        assert client.get(f"/v1/datasets/{dataset}/report").json()["attainable"] == [attainable]
+        entries = client.get(f"/v1/datasets/{dataset}/report").json()["attainable"]
+        (kept,) = [entry for entry in entries if entry["key"] == attainable["key"]]
+        # other tests train on the same file: a longer job may have completed what this one had no time for
+        assert kept == attainable or (kept["complete"] and not attainable["complete"])
         assert attainable["low"] > 0.63  # the commonest class
         assert {name: again[name] for name in of_job if name != "parts"} == {
             k: v for k, v in of_job.items() if k != "parts"
