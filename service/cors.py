@@ -35,6 +35,7 @@ RESPONSE_HEADERS = (
         "Preference-Applied",
         "RateLimit",
         "RateLimit-Policy",
+        "Repr-Digest",
         "Retry-After",
         "Sunset",
     ),

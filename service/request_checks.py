@@ -49,6 +49,9 @@ async def check_request(request: Request) -> None:
         raise HttpProblem(422, "invalid_request", f"{detail[:1].upper()}{detail[1:]}.", errors=errors)
 
 
+MEDIA_RANGE = re.compile(r"[\w!#$&^.+*-]+/[\w!#$&^.+*-]+", re.ASCII)
+
+
 def _check_accept(request: Request, answered: frozenset[str]) -> None:
     """Raise a 406 problem where `Accept` allows none of the media types; none are given where they are not known."""
     if answered and not accepts(request.headers.get("accept"), answered):
@@ -59,9 +62,10 @@ def _check_accept(request: Request, answered: frozenset[str]) -> None:
 def accepts(accept: str | None, answered: Iterable[str]) -> bool:
     """Whether the header allows one of the media types; it does when it is left out. Weights above 0 are alike.
 
-    `application/problem+json` allows all: generated clients ask for it alone, where only problems are JSON.
+    `application/problem+json` allows all: generated clients ask for it alone, where only problems are JSON. A header that
+    names no media type at all is as none.
     """
-    if accept is None or not accept.strip():
+    if accept is None or not MEDIA_RANGE.search(accept):
         return True
     for part in accept.split(","):
         kind, *parameters = (piece.strip().lower() for piece in part.split(";"))

@@ -28,7 +28,7 @@ print(",".join(sorted(large & set(sys.modules))), int(status["VmRSS"].split()[0]
 """
 
 
-def test_no_torch_and_less_than_150_mib(tmp_path: Path) -> None:
+def test_no_torch_and_less_than_160_mib(tmp_path: Path) -> None:
     environment = {**os.environ, "TRAINKIT_HOME": str(tmp_path), "TRAINKIT_BROKER_URL": "memory://"}
     done = subprocess.run(
         [sys.executable, "-c", LOOK], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
@@ -36,4 +36,4 @@ def test_no_torch_and_less_than_150_mib(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     imported, _, resident = done.stdout.strip().rpartition(" ")
     assert imported == ""
-    assert int(resident) < 150
+    assert int(resident) < 160
