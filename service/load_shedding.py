@@ -160,6 +160,8 @@ class Turns:
         """A place is free."""
         if place.timer is not None:
             place.timer.cancel()
+            # its context is that of the request which let this one in: kept, each would keep the one before it
+            place.timer = None
         self._overdue.pop(place, None)
         if place.is_slow:
             self._slow -= 1

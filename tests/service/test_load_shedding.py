@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 from collections import Counter
@@ -15,7 +16,7 @@ from sqlalchemy import select
 from starlette.types import Message, Receive, Scope, Send
 
 from service.jobs.tables import Job
-from service.load_shedding import IN_WORK, MAX_RETRY_SECONDS, WAITING, LoadShedding, leave_work
+from service.load_shedding import IN_WORK, MAX_RETRY_SECONDS, WAITING, LoadShedding, Place, leave_work
 from service.principal import Principal
 from tests.support.api import Served, assert_problem
 
@@ -299,3 +300,24 @@ def test_of_many_requests_at_once_all_that_are_accepted_are_kept_and_the_others_
     assert accepted < kept
     assert len(kept) == len(accepted) + 2, "of the refused ones nothing was begun"
     assert (health.status_code, later.status_code) == (200, 201)
+
+
+def test_a_request_that_has_ended_is_freed_while_others_wait() -> None:
+    """Who leaves lets the next one in, within the own context: each would keep the one before, as long as there is load."""
+
+    async def test() -> None:
+        load = Load(limit=1, waiting=9)
+        for number in range(8):
+            await load.send(f"r{number}")
+        for number in range(6):
+            await load.end(f"r{number}")
+            del load.tasks[f"r{number}"]
+        await load.settle()
+        gc.collect()
+        assert load.begun[-1] == "r6", "the seventh is in work, and the eighth waits"
+        # and the sixth, in whose context the seventh has its timer
+        assert sum(isinstance(one, Place) for one in gc.get_objects()) == 3
+        for number in (6, 7):
+            await load.end(f"r{number}")
+
+    run(test())
