@@ -101,8 +101,10 @@ def walk(proxy: ReverseProxy, client: httpx.Client, data: Path, model: dict[str,
         assert client.get(f"/v1/jobs/{job}").json()["state"] == "running"
     client.post(f"/v1/jobs/{job}/cancel")
     wait_until(client, job, "cancelled")
+    # the proxy notes a stream when it has seen that the client is gone
+    stream_line = f"/v1/jobs/{job}/stream"
+    wait_for(lambda: stream_line in proxy.access_log.read_text(), seconds=60, what="the stream in the proxy's log")
     log = proxy.access_log.read_text()
-    assert f"/v1/jobs/{job}/stream" in log
     assert "tk_" not in log
     assert ticket["ticket"] not in log
 
