@@ -218,7 +218,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.router.routes.extend(api_router().routes)
     app.state.oidc_provider = provider
     app.include_router(health.router, dependencies=[Depends(check_request)])
-    dashboard.install(app)
+    dashboard.install(app, sign_in=bool(settings.oidc_issuer))
     # the last one added is the first one asked
     app.add_middleware(ConditionalRequests)
     app.add_middleware(WholeBodiesGzipped, minimum_size=1000, compresslevel=1, exclude_content_types=AS_THEY_ARE)

@@ -48,6 +48,16 @@ def test_below_a_path_of_a_proxy(settings: Settings, files: Path) -> None:
     app.state.context.engine.dispose()
 
 
+def test_the_page_knows_a_sign_in_without_asking(settings: Settings, files: Path) -> None:
+    for issuer in ("", "https://login.example"):
+        client_of = {"oidc_issuer": issuer, "oidc_client_id": "dashboard"} if issuer else {}
+        app = create_app(replace(settings, **client_of))
+        page = TestClient(app).get("/ui/")
+        assert (dashboard.SIGN_IN in page.text) == bool(issuer)
+        assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+        app.state.context.engine.dispose()
+
+
 def test_without_built_files_all_else_works(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

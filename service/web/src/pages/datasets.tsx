@@ -7,6 +7,7 @@ import { api, dataOf, type Schemas } from "../api/client";
 import { asProblem, type Problem, problemOf } from "../api/problem";
 import { authorization, ROOT } from "../api/session";
 import { ApiImage, Empty, ProblemBox, Progress, StateBadge } from "../components/basics";
+import { Failure } from "../components/failure";
 import { ago, bytes, number, words } from "../format";
 import { useLoaded, useNow } from "../hooks";
 import { address } from "../router";
@@ -220,13 +221,7 @@ export function DatasetPage({ id }: { id: string }) {
             ),
         )}
       </dl>
-      {found.error && (
-        <div class="problem" role="alert">
-          <strong>{words(found.error.code)}</strong>
-          <p>{found.error.message}</p>
-          {found.error.hint && <p>{found.error.hint}</p>}
-        </div>
-      )}
+      {found.error && <Failure failure={found.error} />}
       {report.data && <Report report={report.data} />}
       {found.state === "ready" && found.kind?.startsWith("image") && <ApiImage path={`/v1/datasets/${encodeURIComponent(found.id)}/preview.png`} alt={`Samples of ${found.name}`} />}
     </article>

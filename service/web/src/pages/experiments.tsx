@@ -3,6 +3,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { api, dataOf, type Schemas } from "../api/client";
 import { Confirm, Empty, ProblemBox, StateBadge } from "../components/basics";
+import { Failure } from "../components/failure";
 import { Chart } from "../components/chart";
 import { ParallelCoordinates } from "../components/parallel_coordinates";
 import { shown } from "../components/spec_diff";
@@ -102,12 +103,7 @@ export function ExperimentPage({ id, mayWrite }: { id: string; mayWrite: boolean
         </span>
       </div>
       {found.reason && <p class="muted">{words(found.reason)}</p>}
-      {found.error && (
-        <div class="problem" role="alert">
-          <strong>{words(found.error.code)}</strong>
-          <p>{found.error.message}</p>
-        </div>
-      )}
+      {found.error && <Failure failure={found.error} />}
       <dl class="facts">
         {Object.entries(found.jobs).map(([state, count]) => (
           <div key={state}>

@@ -7,6 +7,7 @@ import { Chart, type ChartLine, type Mark } from "../components/chart";
 import { Confirm, ConnectionNote, ProblemBox, Progress, StateBadge } from "../components/basics";
 import { Diagnosis } from "../components/diagnosis";
 import { EvaluationView } from "../components/evaluation";
+import { Failure } from "../components/failure";
 import { Files, Log, SpecView, Timeline } from "../components/job_details";
 import { lineOf, panelsOf, type XAxis } from "../curves";
 import { duration, number, secondsBetween, words } from "../format";
@@ -59,13 +60,7 @@ export function JobPage({ id, route, mayWrite }: Props) {
         <Actions job={found} mayWrite={mayWrite} reload={job.reload} />
       </div>
       <Summary job={found} />
-      {found.error && (
-        <div class="problem" role="alert">
-          <strong>{words(found.error.code)}</strong>
-          <p>{found.error.message}</p>
-          {found.error.hint && <p>{found.error.hint}</p>}
-        </div>
-      )}
+      {found.error && <Failure failure={found.error} />}
       {live.problem && <ProblemBox problem={live.problem} />}
       <nav class="tabs" aria-label="Parts of the job">
         {TABS.map(([name, title]) => (

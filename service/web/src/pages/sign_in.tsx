@@ -1,9 +1,12 @@
 /** Sign-in by key, kept until the tab is closed, or at the identity provider where there is one. */
 
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import type { Problem } from "../api/problem";
 import { rememberKey, ROOT } from "../api/session";
 import { ProblemBox } from "../components/basics";
+
+/** The service writes it into the page where an identity provider is set up. */
+const hasProvider = () => document.querySelector('meta[name="trainkit-sign-in"]') !== null;
 
 interface Props {
   problem: Problem | null;
@@ -12,14 +15,6 @@ interface Props {
 
 export function SignIn({ problem, onSignedIn }: Props) {
   const [key, setKey] = useState("");
-  const [hasProvider, setHasProvider] = useState(false);
-  useEffect(() => {
-    // a redirect to the provider, or 404 where none is set up
-    fetch(`${ROOT}/v1/auth/login`, { redirect: "manual" }).then(
-      (answer) => setHasProvider(answer.type === "opaqueredirect"),
-      () => undefined,
-    );
-  }, []);
   const submit = async (event: Event) => {
     event.preventDefault();
     rememberKey(key.trim());
@@ -43,7 +38,7 @@ export function SignIn({ problem, onSignedIn }: Props) {
         />
         <button class="primary">Sign in</button>
       </form>
-      {hasProvider && <a href={`${ROOT}/v1/auth/login`}>Sign in at your organisation</a>}
+      {hasProvider() && <a href={`${ROOT}/v1/auth/login`}>Sign in at your organisation</a>}
       {problem && <ProblemBox problem={problem} />}
       <p class="muted">
         <code>trainkit up</code> writes the first key to <code>api-key</code> in its folder and prints the path. The key
