@@ -30,6 +30,10 @@ async function fetchDocument(key) {
 }
 
 function show(openapi, key) {
+  if (typeof SwaggerUIBundle === "undefined") {
+    say("Swagger UI is not built here: run `make setup`. The document itself is at openapi.json.", true);
+    return;
+  }
   const bearers = Object.entries(openapi.components?.securitySchemes ?? {})
     .filter(([, scheme]) => scheme.type === "http" && scheme.scheme === "bearer")
     .map(([name]) => name);

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.util import find_spec
 from pathlib import Path
 
 from anyio import to_thread
@@ -21,8 +20,8 @@ from service.problem_types import ERRORS_PATH
 
 DOCS_PATH = "/docs"
 FOLDER = Path(__file__).parent
-SWAGGER_UI = "fastapi_swagger"
-"""The package that brings the files of a release of Swagger UI, unchanged; nothing of its code is imported."""
+SWAGGER_UI = FOLDER.parent / "web/dist/docs"
+"""Swagger UI's files as published at npm (swagger-ui-dist), put there by the build of `service/web`."""
 HTML, CSS, SCRIPT, PNG = (
     "text/html; charset=utf-8",
     "text/css; charset=utf-8",
@@ -59,26 +58,17 @@ async def serve(request: Request, read: Callable[[], bytes], media_type: str) ->
     return Response(file.content, media_type=media_type, headers=headers)
 
 
-def swagger_ui_folder() -> Path:
-    """Return the folder of Swagger UI's files. Raises ModuleNotFoundError."""
-    spec = find_spec(SWAGGER_UI)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("fastapi-swagger is not installed: pip install fastapi-swagger", name=SWAGGER_UI)
-    return Path(spec.submodule_search_locations[0]) / "resources"
-
-
 def install(app: FastAPI) -> None:
-    """Add the pages and their files."""
-    ui = swagger_ui_folder()
+    """Add the pages and their files. Where Swagger UI has not been built, the page says how to get it."""
     pages: dict[str, tuple[Callable[[], bytes], str]] = {
         DOCS_PATH: ((FOLDER / "page.html").read_bytes, HTML),
         f"{DOCS_PATH}/page.css": ((FOLDER / "page.css").read_bytes, CSS),
         f"{DOCS_PATH}/page.js": ((FOLDER / "page.js").read_bytes, SCRIPT),
-        f"{DOCS_PATH}/swagger-ui.css": ((ui / "swagger-ui.css").read_bytes, CSS),
-        f"{DOCS_PATH}/swagger-ui-bundle.js": ((ui / "swagger-ui-bundle.js").read_bytes, SCRIPT),
-        f"{DOCS_PATH}/favicon-32x32.png": ((ui / "favicon-32x32.png").read_bytes, PNG),
         ERRORS_PATH: (errors_page, HTML),
         f"{DOCS_PATH}/errors.css": ((FOLDER / "errors.css").read_bytes, CSS),
     }
+    for name, media_type in {"swagger-ui.css": CSS, "swagger-ui-bundle.js": SCRIPT, "favicon-32x32.png": PNG}.items():
+        if (file := SWAGGER_UI / name).exists():
+            pages[f"{DOCS_PATH}/{name}"] = (file.read_bytes, media_type)
     for path, (read, media_type) in pages.items():
         app.add_route(path, partial(serve, read=read, media_type=media_type), include_in_schema=False)

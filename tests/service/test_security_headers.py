@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
 
+from service.api_docs.routes import SWAGGER_UI
 from service.app import api_router, create_app
 from service.request_sessions import SessionRoute
 from service.settings import Settings
 from tests.support.api import Served, assert_problem
 
+NEEDS_BUILD = pytest.mark.skipif(not SWAGGER_UI.is_dir(), reason="make setup builds the files")
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 KINDS = ["/healthz", "/v1/jobs", "/nowhere", "/v1/jobs/%00", "/openapi.json", "/v1/jobs?zzz=1", "/ui/x"]
 
@@ -64,6 +65,7 @@ def test_only_tls_is_made_to_stay(service: Served) -> None:
     assert client.get("/healthz").headers["strict-transport-security"] == "max-age=31536000"
 
 
+@NEEDS_BUILD
 @SQLITE
 def test_the_documentation_runs_its_own_files_only(service: Served) -> None:
     bare = TestClient(service.app)
@@ -85,21 +87,21 @@ def test_the_documentation_runs_its_own_files_only(service: Served) -> None:
         assert (plain.content, "content-encoding" in plain.headers) == (file.content, False)
 
 
-SWAGGER_UI = {
-    "swagger-ui-bundle.js": "3f6abf70480db7e07914df4c98a77385f22ea585eaf457a3e6415ba0eae2d167",
-    "swagger-ui.css": "c3cfe8248c4b0b89673600fb829924eafbac6de4bc4b2b06f5f5243483074d0a",
+PUBLISHED = {
+    "swagger-ui-bundle.js": "e6a898692f2d768e807c3ba4626068a69a2c5dd960dd6c76f3e4d3a3de180af2",
+    "swagger-ui.css": "5ed08757e53da3e026d6cbecc61fe5d43585c9560b302d534ad56692519a273d",
     "favicon-32x32.png": "3ed612f41e050ca5e7000cad6f1cbe7e7da39f65fca99c02e99e6591056e5837",
 }
-"""SHA-256 of the files of swagger-ui-dist 5.34.0, as its makers publish them."""
+"""SHA-256 of the files of swagger-ui-dist 5.35.0, as its makers publish them."""
 
 
+@NEEDS_BUILD
 @SQLITE
 def test_the_files_of_swagger_ui_are_those_of_its_makers(service: Served) -> None:
     """A script in the page of a key must be nobody else's. With a new release compare its files, then change the list."""
     bare = TestClient(service.app)
-    for name, digest in SWAGGER_UI.items():
+    for name, digest in PUBLISHED.items():
         assert hashlib.sha256(bare.get(f"/docs/{name}").content).hexdigest() == digest, name
-    assert not [name for name in sys.modules if name.partition(".")[0] == "fastapi_swagger"]
 
 
 @SQLITE
