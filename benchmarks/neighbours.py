@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from client.home import Home
+from service.cli.home import Home
 
 ROUNDS, SECONDS = 3, 3.0
 VARIABLE = "GOMP_SPINCOUNT"

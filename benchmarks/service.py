@@ -47,7 +47,7 @@ def service(folder: Path) -> Iterator[httpx.Client]:
 @contextmanager
 def api(folder: Path, database_url: str) -> Iterator[tuple[httpx.Client, int]]:
     """The API alone, as `trainkit api` starts it, on a migrated database; with its process id."""
-    from client.commands import api_command
+    from service.cli.commands import api_command
     from service.database import make_engine
     from service.keys.service import create_key
     from service.sessions import session_factory

@@ -367,14 +367,14 @@ def cli_page() -> str:
     """Every command of `trainkit`."""
     import typer
 
-    from client.cli import app
+    from trainkit_client.cli import app
 
     root: Any = typer.main.get_command(app)
     parts = ["```bash\ntrainkit --help\n```", description(root.help), options_table(root)]
     for words, command in commands(root, ()):
         parts += [f"## trainkit {' '.join(words)}", description(command.help), f"```text\n{usage(words, command)}\n```"]
         parts.append(options_table(command))
-    return page("Command line", "`client/cli.py`", *parts)
+    return page("Command line", "`client/trainkit_client/cli` and `service/cli/app.py`", *parts)
 
 
 def commands(group: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("trainkit", "service", "worker", "client")
+PACKAGES = ("trainkit", "service", "worker", "client/trainkit_client")
 FOLDERS = (*PACKAGES, "tests", "benchmarks", "examples", "docs")
 """Migrations are left out: they tell what tables were called before."""
 

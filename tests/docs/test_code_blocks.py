@@ -20,7 +20,6 @@ import typer
 import yaml
 from pydantic import TypeAdapter
 
-from client.cli import app
 from docs.generate import openapi_document, pages
 from service.errors import ProblemDocument
 from tests.support.client_tools import client_tools, generate_python, write_document
@@ -28,6 +27,7 @@ from tests.support.markdown import ROOT, Fence, commands_of, fences_of, written_
 from trainkit.spec import parse_spec
 from trainkit.spec.experiments import ExperimentSpec
 from trainkit.spec.failures import FAILURES
+from trainkit_client.cli import app
 
 KINDS = {
     "bash": {""},
@@ -231,7 +231,11 @@ def test_python_blocks_run(path: str, tmp_path: Path) -> None:
     """In a process of its own, in a folder with the examples' data."""
     subprocess.run([sys.executable, ROOT / "examples/make_data.py", tmp_path / "demo-output"], check=True)
     script = "\n".join(fence.text for fence in of("python") if fence.path == path)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "client")]),
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )

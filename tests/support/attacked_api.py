@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import httpx
 
-from client.commands import api_command
+from service.cli.commands import api_command
 from service.database import make_engine
 from service.roles import Role
 from service.sessions import session_factory

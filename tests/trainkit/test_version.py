@@ -14,9 +14,9 @@ import torch
 from typer.testing import CliRunner
 
 import trainkit
-from client.cli import app
 from trainkit.fit import device
 from trainkit.version import __version__, installed_versions
+from trainkit_client.cli import app
 
 ROOT = Path(__file__).parents[2]
 

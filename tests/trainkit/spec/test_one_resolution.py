@@ -10,7 +10,7 @@ import pytest
 from trainkit.spec import DatasetFacts, SpecError, load_resolved, resolve
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ("service", "worker", "client")
+PACKAGES = ("service", "worker", "client/trainkit_client")
 FACTS = DatasetFacts(kind="arrays", samples=100, input_shape=(4,), target_type="class", classes={"a": 40, "b": 60})
 SERIES = DatasetFacts(kind="arrays", samples=200, input_shape=(3,), target_type="none")
 

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from client.managed_process import ManagedProcess, rotate, wait_all
+from service.cli.managed_process import ManagedProcess, rotate, wait_all
 
 
 def make(tmp_path: Path, *command: str) -> ManagedProcess:
@@ -59,7 +59,7 @@ def test_a_running_child_is_left_alone_and_stops_on_sigterm(tmp_path: Path) -> N
 def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
     script = """
 import os, sys, time, pathlib
-from client.managed_process import ManagedProcess
+from service.cli.managed_process import ManagedProcess
 child = ManagedProcess("part", ["sleep", "60"], dict(os.environ), pathlib.Path(sys.argv[1]) / "part.log")
 child.start()
 print(child.process.pid, flush=True)

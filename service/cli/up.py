@@ -17,10 +17,10 @@ from types import FrameType
 from rich.console import Console
 from rich.markup import escape
 
-from client import embedded_redis
-from client.commands import api_command, key_command, migrate_command, shared_metrics, worker_command
-from client.home import EXIT_NOT_STARTED, EXIT_PORT_TAKEN, Home, Lock, RefusedError, write_private
-from client.managed_process import ManagedProcess, rotate, wait_all
+from service.cli import embedded_redis
+from service.cli.commands import api_command, key_command, migrate_command, shared_metrics, worker_command
+from service.cli.home import EXIT_NOT_STARTED, EXIT_PORT_TAKEN, Home, Lock, RefusedError, write_private
+from service.cli.managed_process import ManagedProcess, rotate, wait_all
 
 START_SECONDS = 60.0
 # A worker gets 20 s for its checkpoint, and time to ship it.

@@ -14,7 +14,9 @@ from pathlib import Path
 
 # sun_path holds 108 bytes with its end mark; redis appends nothing, other systems allow a few bytes less.
 MAX_SOCKET_PATH = 100
-PACKAGES = Path(__file__).resolve().parent.parent
+PACKAGES = Path(__file__).resolve().parents[2]
+# In a checkout the client is a distribution in a folder of its own.
+SEARCH_PATH = [PACKAGES, *(folder for folder in [PACKAGES / "client"] if (folder / "trainkit_client").is_dir())]
 
 
 class RefusedError(Exception):
@@ -26,10 +28,11 @@ class RefusedError(Exception):
         self.exit_code = exit_code
 
 
-EXIT_HOME_TAKEN = 3
-EXIT_PORT_TAKEN = 4
-EXIT_NOT_STARTED = 5
-EXIT_MISSING_PART = 6
+EXIT_HOME_TAKEN = 10
+EXIT_PORT_TAKEN = 11
+EXIT_NOT_STARTED = 12
+EXIT_MISSING_PART = 13
+"""From 10 on: 1 to 5 mean the same for all commands of `trainkit` (docs/reference/command-line.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ class Home:
             # Modules in the current folder must not shadow our packages.
             "PYTHONSAFEPATH": "1",
         }
-        search = [str(PACKAGES), *filter(None, [given.get("PYTHONPATH")])]
+        search = [*map(str, SEARCH_PATH), *filter(None, [given.get("PYTHONPATH")])]
         fixed = {"TRAINKIT_HOME": str(self.folder), "PYTHONPATH": os.pathsep.join(search)}
         return {**defaults, **given, **fixed}
 

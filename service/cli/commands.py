@@ -1,4 +1,4 @@
-"""The command lines of the parts; the only module that names the other packages, as text."""
+"""The command lines of the parts; the only module here that names the other packages, as text."""
 
 from __future__ import annotations
 

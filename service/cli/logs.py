@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from client.home import Home, RefusedError
+from service.cli.home import Home, RefusedError
 from trainkit.spec.text import escaped
 
 WAIT_SECONDS = 25

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from client.home import EXIT_MISSING_PART, RefusedError, write_private
+from service.cli.home import EXIT_MISSING_PART, RefusedError, write_private
 from trainkit.redis_versions import known_vulnerabilities
 
 VERSION = re.compile(r"(Redis|Valkey) server v=(\S+)", re.IGNORECASE)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from client.home import EXIT_HOME_TAKEN, MAX_SOCKET_PATH, Home, Lock, RefusedError, make_private
+from service.cli.home import EXIT_HOME_TAKEN, MAX_SOCKET_PATH, Home, Lock, RefusedError, make_private
 
 
 def mode(path: Path) -> int:
@@ -82,7 +82,7 @@ def test_a_long_home_puts_its_socket_into_a_private_temporary_folder(tmp_path: P
 def test_the_lock_names_the_process_that_holds_it(tmp_path: Path) -> None:
     script = """
 import sys, pathlib
-from client.home import Lock
+from service.cli.home import Lock
 Lock(pathlib.Path(sys.argv[1])).acquire()
 print("held", flush=True)
 sys.stdin.read()

@@ -1,4 +1,4 @@
-"""The `trainkit` command."""
+"""The server's commands of `trainkit`, which the client's command line finds by an entry point."""
 
 from __future__ import annotations
 
@@ -7,43 +7,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from client import commands
-from client.home import Home, RefusedError
-from client.up import up as start_everything
-from trainkit.version import __version__
+from service.cli import commands
+from service.cli.home import Home, RefusedError
+from service.cli.up import up as start_everything
 
-app = typer.Typer(
-    name="trainkit",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-key_app = typer.Typer(help="API keys.", no_args_is_help=True)
+OWNER_ONLY = 0o077
+"""Database, logs and files of jobs are for the user that runs the service."""
+
+app = typer.Typer()
+key_app = typer.Typer(help="Create API keys in the database.", no_args_is_help=True)
 app.add_typer(key_app, name="key")
-audit_app = typer.Typer(help="The audit log.", no_args_is_help=True)
+audit_app = typer.Typer(help="Verify or export the audit log.", no_args_is_help=True)
 app.add_typer(audit_app, name="audit")
-secrets_app = typer.Typer(help="Secrets in the database.", no_args_is_help=True)
+secrets_app = typer.Typer(help="Encrypt the secrets in the database anew.", no_args_is_help=True)
 app.add_typer(secrets_app, name="secrets")
-
-
-def print_version(requested: bool) -> None:
-    """Print the version and exit."""
-    if requested:
-        typer.echo(f"trainkit {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
-    ] = False,
-) -> None:
-    """A self-hosted service that trains deep networks."""
 
 
 HomeOption = Annotated[
@@ -61,6 +39,7 @@ def up(
     workers: Annotated[int, typer.Option(min=0, max=256, help="Training workers; each trains one job at a time.")] = 1,
 ) -> None:
     """Start everything on this machine and keep it running until Ctrl-C."""
+    os.umask(OWNER_ONLY)
     start_everything(Home.at(home), host, port, workers)
 
 
@@ -107,7 +86,7 @@ def logs(
     home: HomeOption = None,
 ) -> None:
     """Print the log of a job: time, attempt, level, text."""
-    from client.logs import key_of, lines
+    from service.cli.logs import key_of, lines
 
     try:
         for line in lines(
@@ -165,23 +144,8 @@ def rotate_secrets(home: HomeOption = None) -> None:
 
 
 def _environment(home: Path | None) -> dict[str, str]:
+    os.umask(OWNER_ONLY)
     chosen = Home.at(home)
     if "TRAINKIT_DATABASE_URL" not in os.environ or "TRAINKIT_STORAGE_URL" not in os.environ:
         chosen.create()
     return chosen.environment(os.environ)
-
-
-def main() -> None:
-    """Entry point: a refusal prints its message and a hint, not a traceback."""
-    os.umask(0o077)  # database, logs and files of jobs are for the user that runs the service
-    try:
-        app()
-    except RefusedError as refused:
-        errors = Console(stderr=True, soft_wrap=True, highlight=False)
-        errors.print(f"[red]trainkit: {escape(str(refused))}[/]")
-        errors.print(escape(refused.hint))
-        raise SystemExit(refused.exit_code) from None
-
-
-if __name__ == "__main__":
-    main()

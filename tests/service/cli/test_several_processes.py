@@ -14,12 +14,12 @@ import httpx
 import psutil
 import pytest
 
-from client.commands import shared_metrics
-from client.home import Home
-from client.up import Up
+from service.cli.commands import shared_metrics
+from service.cli.home import Home
+from service.cli.up import Up
 from tests.support.prometheus_text import Scrape
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TOKEN = {"Authorization": "Bearer a-token-for-scrapes"}
 
 
@@ -62,12 +62,12 @@ def test_two_processes_tell_the_sum(tmp_path: Path, migrated_sqlite: Path) -> No
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TRAINKIT_")}
     environment = {
         **kept,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "client")]),
         "WEB_CONCURRENCY": "2",
         "TRAINKIT_METRICS_TOKEN": "a-token-for-scrapes",
         "TRAINKIT_BROKER_URL": "memory://",
     }
-    command = [sys.executable, "-m", "client.cli", "api", "--home", str(tmp_path), "--port", str(port)]
+    command = [sys.executable, "-m", "trainkit_client.cli", "api", "--home", str(tmp_path), "--port", str(port)]
     with (tmp_path / "api.log").open("wb") as log:
         api = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     url = f"http://127.0.0.1:{port}"

@@ -13,8 +13,8 @@ import redis
 from kombu import Connection
 from redis.exceptions import AuthenticationError
 
-from client import embedded_redis
-from client.home import RefusedError
+from service.cli import embedded_redis
+from service.cli.home import RefusedError
 from service.doorbell import Doorbell
 from trainkit.redis_versions import known_vulnerabilities
 

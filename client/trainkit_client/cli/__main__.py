@@ -1,0 +1,7 @@
+"""`python -m trainkit_client.cli`."""
+
+from __future__ import annotations
+
+from trainkit_client.cli.root import main
+
+main()
