@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -243,6 +244,11 @@ def db_time(session: Session) -> datetime:
     now: datetime | None = session.scalar(select(db_now()))
     assert now is not None
     return now
+
+
+def json_bytes(*documents: Any) -> int:
+    """Return how many bytes documents have as JSON; None has none."""
+    return sum(len(json.dumps(one, separators=(",", ":"))) for one in documents if one is not None)
 
 
 def rows_changed(result: Result[Any]) -> int:

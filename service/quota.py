@@ -32,6 +32,9 @@ class Usage:
     checkpoints: int
     artifacts: int
     models: int
+    metrics: int
+    logs: int
+    records: int
 
     @property
     def total(self) -> int:
@@ -51,6 +54,7 @@ def limit(session: Session, settings: Settings, project_id: str) -> int | None:
 
 def used(session: Session, project_id: str, *, without_upload: str | None = None) -> Usage:
     """Return the bytes that count against the project's quota."""
+    metrics, logs, records = jobs.row_bytes(session, project_id)
     return Usage(
         datasets=datasets.stored_bytes(session, project_id),
         prepared_datasets=datasets.prepared_bytes(session, project_id),
@@ -58,6 +62,9 @@ def used(session: Session, project_id: str, *, without_upload: str | None = None
         checkpoints=jobs.checkpoint_bytes(session, project_id),
         artifacts=jobs.artifact_bytes(session, project_id),
         models=models.stored_bytes(session, project_id),
+        metrics=metrics,
+        logs=logs,
+        records=records,
     )
 
 

@@ -191,24 +191,26 @@ def delete_checkpoints(session: Session, job_id: str, kept: int) -> list[str]:
     return [checkpoint.storage_key for checkpoint in older]
 
 
-def delete_logs(session: Session, job_id: str) -> tuple[int, list[str]]:
-    """Delete the job's log; returns (lines, storage keys of its file)."""
-    lines = select(func.sum(LogChunk.last_seq - LogChunk.first_seq + 1)).where(LogChunk.job_id == job_id)
+def delete_logs(session: Session, job: Job) -> tuple[int, list[str]]:
+    """Delete the log of a locked job; returns (lines, storage keys of its file)."""
+    lines = select(func.sum(LogChunk.last_seq - LogChunk.first_seq + 1)).where(LogChunk.job_id == job.id)
     count = int(session.scalar(lines) or 0)
-    session.execute(delete(LogChunk).where(LogChunk.job_id == job_id))
-    file = session.get(Artifact, (job_id, LOG_FILE))
+    session.execute(delete(LogChunk).where(LogChunk.job_id == job.id))
+    job.log_bytes = 0
+    file = session.get(Artifact, (job.id, LOG_FILE))
     if file is None:
         return count, []
     session.delete(file)
     return count, [file.storage_key]
 
 
-def delete_metrics(session: Session, job_id: str) -> int:
-    """Delete the job's metric log; returns how many rows it had."""
-    rows = select(func.sum(MetricChunk.last_seq - MetricChunk.first_seq + 1)).where(MetricChunk.job_id == job_id)
+def delete_metrics(session: Session, job: Job) -> int:
+    """Delete the metric log of a locked job; returns how many rows it had."""
+    rows = select(func.sum(MetricChunk.last_seq - MetricChunk.first_seq + 1)).where(MetricChunk.job_id == job.id)
     count = int(session.scalar(rows) or 0)
     for table in (MetricChunk, MetricSuperseded):
-        session.execute(delete(table).where(table.job_id == job_id))
+        session.execute(delete(table).where(table.job_id == job.id))
+    job.metric_bytes = 0
     return count
 
 

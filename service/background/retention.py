@@ -127,11 +127,11 @@ def _delete_part(session: Session, job: Job, part: Part, rules: Rules) -> Deleti
         reason = f"{rules.checkpoints_days} days after a job's end {kept} (checkpoints_days, checkpoints_kept)"
         return Deletion(len(keys), "checkpoint", keys, reason)
     if part == "logs":
-        lines, keys = repository.delete_logs(session, job.id)
+        lines, keys = repository.delete_logs(session, job)
         reason = f"logs are kept for {rules.logs_days} days after a job's end (logs_days)"
         return Deletion(lines or len(keys), "log line" if lines else "log file", keys, reason)
     freeze(session, job)
-    rows = repository.delete_metrics(session, job.id)
+    rows = repository.delete_metrics(session, job)
     reason = f"metrics are kept for {rules.metrics_days} days after a job's end (metrics_days)"
     return Deletion(rows, "metric row", [], reason)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.database import after_commit, db_now, db_time, new_id
+from service.database import after_commit, db_now, db_time, json_bytes, new_id
 from service.instrumentation import ATTEMPTS_ENDED, error_labels
 from service.jobs import compute_usage, repository
 from service.jobs.leases import lock_claimed
@@ -144,6 +144,7 @@ def finish(session: Session, claim: Claim, outcome: Finish) -> str | None:
         stop_reason=outcome.stop_reason,
         result={**outcome.result, "model": model_id},
         evaluation=outcome.evaluation,
+        record_bytes=Job.record_bytes + json_bytes(outcome.evaluation) - json_bytes(job.evaluation),
         phase=None,
         requested_action=None,
         error=None,

@@ -32,11 +32,11 @@ def edit(session: Session, who: Principal, job_id: str, patch: JobPatch) -> Job:
     after = {name: new[name] for name in before}
     if not after:
         return job
-    seq = repository.write_edit(session, job.id, after)
+    data = {"before": before, "after": after}
+    seq = repository.write_edit(session, job.id, after, data)
     if "labels" in after:
         repository.replace_labels(session, job, after["labels"])
     record(session, "job", job.id, job.project_id, before, after)
-    data = {"before": before, "after": after}
     repository.add_event(session, job_id=job.id, seq=seq, kind="edited", actor=who.actor, data=data)
     session.refresh(job)
     return job

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Row, Select, String, case, cast, delete, f
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from service.database import db_now
+from service.database import db_now, json_bytes
 from service.datasets.references import DATASETS
 from service.datasets.tables import DatasetVersion
 from service.fair_share import repository as fair_share
@@ -356,6 +356,19 @@ def artifact_bytes(session: Session, project_id: str) -> int:
     return int(session.scalar(kept) or 0)
 
 
+def row_bytes(session: Session, project_id: str) -> tuple[int, int, int]:
+    """Sum the bytes of a project's metric logs, logs and records, as its jobs count them."""
+    # for ended jobs an index holds all that is summed
+    ended, others = Job.finished_at.is_not(None), Job.finished_at.is_(None) & Job.state.in_(ACTIVE)
+    totals = [0, 0, 0]
+    for which in (ended, others):
+        columns = (func.sum(Job.metric_bytes), func.sum(Job.log_bytes), func.sum(Job.record_bytes))
+        found = session.execute(select(*columns).where(Job.project_id == project_id, which)).one()
+        totals = [total + int(more or 0) for total, more in zip(totals, found, strict=True)]
+    metrics, logs, records = totals
+    return metrics, logs, records
+
+
 def delete_job(session: Session, job: Job) -> None:
     """Delete the row, by cascade all that refers to it, and the idempotency keys that name it."""
     session.execute(delete(IdempotencyKey).where(IdempotencyKey.resource_id == job.id))
@@ -396,10 +409,11 @@ def replace_labels(session: Session, job: Job, labels: Mapping[str, str]) -> Non
     _add_labels(session, job, labels)
 
 
-def write_edit(session: Session, job_id: str, changes: Mapping[str, Any]) -> int:
-    """Write columns that need no other state, those that clients edit; returns the `seq` for the event."""
+def write_edit(session: Session, job_id: str, changes: Mapping[str, Any], data: dict[str, Any] | None) -> int:
+    """Write columns that need no other state, those that clients edit; returns the `seq` for the event with `data`."""
     statement = update(Job).where(Job.id == job_id)
-    statement = statement.values(next_event_seq=Job.next_event_seq + 1, updated_at=db_now(), **changes)
+    counted = {"next_event_seq": Job.next_event_seq + 1, "record_bytes": Job.record_bytes + json_bytes(data)}
+    statement = statement.values(**counted, updated_at=db_now(), **changes)
     edited = session.execute(statement.returning(Job.next_event_seq).execution_options(**NO_SYNC))
     return int(edited.scalar_one()) - 1
 
@@ -436,9 +450,9 @@ def add_job_event(
     session: Session, job: Job, *, kind: str, reason: str, actor: str, data: dict[str, Any] | None = None
 ) -> None:
     """Insert an event of a locked job that changes no state."""
-    seq = write_edit(session, job.id, {})
+    seq = write_edit(session, job.id, {}, data)
     add_event(session, job_id=job.id, seq=seq, kind=kind, reason=reason, actor=actor, data=data)
-    session.expire(job, ["next_event_seq", "updated_at"])
+    session.expire(job, ["next_event_seq", "record_bytes", "updated_at"])
 
 
 def last_event(session: Session, job_id: str, kind: str) -> JobEvent | None:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service import quota
 from service.context import Context
-from service.database import after_commit, db_time, new_id
+from service.database import after_commit, db_time, json_bytes, new_id
 from service.datasets import repository as datasets_repository
 from service.datasets.tables import DatasetVersion
 from service.errors import HttpProblem, Quota, not_found
@@ -187,15 +187,17 @@ def admit(
     if kept.max_queued_jobs:
         _check_queue(session, who.project_id, kept.max_queued_jobs)
     now = db_time(session)
+    document, runnable = full_form(checked.document), resolved.spec.model_dump(mode="json") if resolved else None
     job = Job(
         id=new_id("job"),
         project_id=who.project_id,
         name=spec.name,
         labels=dict(spec.labels),
         group_name=spec.group,
-        spec=full_form(checked.document),
+        spec=document,
         reference_names=dict(checked.reference_names) or None,
-        resolved=resolved.spec.model_dump(mode="json") if resolved else None,
+        resolved=runnable,
+        record_bytes=json_bytes(document, runnable),
         dataset_id=dataset.id,
         queue=QUEUE,
         priority=spec.resources.priority,
@@ -265,7 +267,8 @@ def admit_waiting(session: Session, dataset_id: str, limits: JobLimits = NO_LIMI
                 _fail_waiting(session, job, code, str(error), {"errors": problems}, problems[0]["hint"] or None)
                 continue
             document = resolved.spec.model_dump(mode="json")
-            transition(session, job, "queued", actor="service", reason="the dataset is ready", resolved=document)
+            kept = {"resolved": document, "record_bytes": Job.record_bytes + json_bytes(document)}
+            transition(session, job, "queued", actor="service", reason="the dataset is ready", **kept)
         else:
             reason = (dataset.error or {}).get("message", "")
             evidence = {"dataset": dataset_id, "error": dataset.error}

@@ -37,6 +37,7 @@ class Job(Leased, Base):
                     "result",
                 ),
                 *("evaluation", "attempts", "interruptions", "max_attempts", "compacted_seq", "peer_decisions"),
+                *("metric_bytes", "log_bytes", "record_bytes"),
             }
         ),
     )
@@ -47,8 +48,12 @@ class Job(Leased, Base):
         Index("jobs_by_update", "project_id", "updated_at", "id"),
         Index("jobs_by_name", "project_id", "name", "id"),
         partial_index("jobs_by_start", "project_id", "started_at", "id", where="started_at IS NOT NULL"),
-        # of jobs that have ended `next_seq` stands still: what all logs hold is summed without the rows
-        partial_index("jobs_by_end", "project_id", "finished_at", "id", "next_seq", where="finished_at IS NOT NULL"),
+        # of jobs that have ended the last four seldom change: rows and bytes of a project are summed without the jobs
+        partial_index(
+            "jobs_by_end",
+            *("project_id", "finished_at", "id", "next_seq", "metric_bytes", "log_bytes", "record_bytes"),
+            where="finished_at IS NOT NULL",
+        ),
         partial_index("jobs_by_group", "project_id", "group_name", "id", where="group_name IS NOT NULL"),
         partial_index("jobs_by_retry_of", "retry_of", "state", where="retry_of IS NOT NULL"),
         partial_index(
@@ -107,6 +112,12 @@ class Job(Leased, Base):
     peer_decisions: Mapped[int] = mapped_column(default=0, server_default="0")
     """How many of them are of peer rules, which the training process does not evaluate."""
     next_log_seq: Mapped[int] = mapped_column(BigInteger, default=1, server_default="1")
+    metric_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Of the bodies of its metric log's chunks, as they are stored now."""
+    log_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Of the bodies of its log's chunks."""
+    record_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Of the documents kept of it, as JSON: spec, evaluation, decisions, and what its events hold (`json_bytes`)."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

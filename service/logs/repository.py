@@ -14,8 +14,8 @@ from service.logs.tables import LogChunk
 CHUNKS_A_READ = 64
 
 
-def add_chunk(session: Session, claim: Claim, first: int, lines: Sequence[LogLine]) -> None:
-    """Store lines as first, first + 1, ..."""
+def add_chunk(session: Session, claim: Claim, first: int, lines: Sequence[LogLine]) -> int:
+    """Store lines as first, first + 1, ...; returns the bytes of their body."""
     max_level = max(LEVELS.index(line.level) for line in lines)
     body = encode(lines)
     last = first + len(lines) - 1
@@ -23,6 +23,7 @@ def add_chunk(session: Session, claim: Claim, first: int, lines: Sequence[LogLin
         LogChunk(job_id=claim.id, first_seq=first, last_seq=last, fence=claim.fence, max_level=max_level, body=body)
     )
     session.flush()
+    return len(body)
 
 
 def chunks(

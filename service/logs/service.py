@@ -77,7 +77,7 @@ def append(session: Session, claim: Claim, lines: Sequence[LogLine]) -> tuple[in
     job = lock_claimed(session, claim)
     first = job.next_log_seq
     if lines:
-        repository.add_chunk(session, claim, first, [clean(line) for line in lines])
+        job.log_bytes += repository.add_chunk(session, claim, first, [clean(line) for line in lines])
         job.next_log_seq = first + len(lines)
         session.flush()
     return first, first + len(lines) - 1

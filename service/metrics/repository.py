@@ -54,6 +54,7 @@ def append_chunk(session: Session, claim: Claim, columns: Columns, best: dict[st
     """Hand out a seq to each row and store the rows in one transaction under the fence; returns the first seq."""
     count = len(columns.index)
     last = newest(columns)
+    body = encode_columns(columns)
     known = session.execute(
         select(Job.metrics_last, Job.metrics_best, Job.project_id).where(*holds(claim)).with_for_update()
     ).one_or_none()
@@ -64,6 +65,7 @@ def append_chunk(session: Session, claim: Claim, columns: Columns, best: dict[st
         .where(*holds(claim))
         .values(
             next_seq=Job.next_seq + count,
+            metric_bytes=Job.metric_bytes + len(body),
             metrics_last={**known[0], **last},
             metrics_best={**known[1], **best},
             updated_at=db_now(),
@@ -79,7 +81,7 @@ def append_chunk(session: Session, claim: Claim, columns: Columns, best: dict[st
             first_seq=first,
             last_seq=following - 1,
             fence=claim.fence,
-            body=encode_columns(columns),
+            body=body,
         )
     )
     return first
@@ -221,8 +223,11 @@ def chunks_between(session: Session, job_id: str, first: int, last: int) -> Sequ
 def replace_chunks(
     session: Session, job_id: str, first: int, last: int, *, last_seq: int, fence: int, body: bytes
 ) -> None:
-    """Replace the chunks that begin from `first` to `last` by one with their rows."""
+    """Replace the chunks of a locked job that begin from `first` to `last` by one with their rows."""
     between = (MetricChunk.job_id == job_id) & MetricChunk.first_seq.between(first, last)
+    before = session.scalar(select(func.sum(func.length(MetricChunk.body))).where(between)) or 0
+    counted = update(Job).where(Job.id == job_id).values(metric_bytes=Job.metric_bytes - before + len(body))
+    session.execute(counted.execution_options(synchronize_session=False))
     session.execute(delete(MetricChunk).where(between))
     session.execute(
         insert(MetricChunk).values(job_id=job_id, first_seq=first, last_seq=last_seq, fence=fence, body=body)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from service.database import db_time
+from service.database import db_time, json_bytes
 from service.jobs import repository as jobs
 from service.jobs.attempts import stop_by_rule
 from service.jobs.leases import lock_claimed
@@ -124,7 +124,11 @@ def append_decisions(
     job = lock_claimed(session, claim)
     first = job.next_decision_seq
     now = db_time(session)
+    size = 0
     for offset, decision in enumerate(decisions):
+        rule = decision["rule"] if isinstance(decision["rule"], dict) else {"kind": decision["rule"]}
+        inputs = finite(decision["inputs"])
+        size += json_bytes(rule, inputs, decision.get("reason"))
         repository.add_decision(
             session,
             Decision(
@@ -134,13 +138,14 @@ def append_decisions(
                 fence=claim.fence,
                 step=decision["step"],
                 epoch=decision["epoch"],
-                rule=decision["rule"] if isinstance(decision["rule"], dict) else {"kind": decision["rule"]},
-                inputs=finite(decision["inputs"]),
+                rule=rule,
+                inputs=inputs,
                 action=decision["action"],
                 reason=decision.get("reason"),
             ),
         )
     job.next_decision_seq = first + len(decisions)
+    job.record_bytes += size
     if across:
         job.peer_decisions += len(decisions)
     session.flush()

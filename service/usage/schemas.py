@@ -41,6 +41,12 @@ class StorageByKind(BaseModel):
     checkpoints: int
     artifacts: int
     models: int
+    metrics: int
+    """Metric logs, compressed as they are stored."""
+    logs: int
+    """Log lines, compressed."""
+    records: int
+    """Other documents of jobs: specs, evaluations, decisions, and what events hold."""
 
 
 class StorageUsage(LimitUsage):

@@ -678,3 +678,38 @@ def test_migration_0028_keeps_the_best_metrics_where_lists_find_them(database_ur
         ("job_3", "val_loss", "p", 1e-300),
     }
     engine.dispose()
+
+
+def test_migration_0031_counts_what_jobs_hold_already(database_url: str) -> None:
+    upgrade(database_url, "0030")
+    engine = make_engine(database_url)
+    old = MetaData()
+    old.reflect(engine)
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    at = {"created_at": now, "updated_at": now}
+    dataset = {"id": "ds_1", "project_id": "p", "name": "d", "version": 1, "state": "ready", "fence": 1}
+    counts = dict.fromkeys(("attempts", "interruptions", "priority"), 0)
+    numbers = {"max_attempts": 3, "next_seq": 1, "next_event_seq": 1, "next_decision_seq": 1, "fence": 1}
+    job = {"project_id": "p", "name": "j", "dataset_id": "ds_1", "queue": "train", "spec": {}, "state": "succeeded"}
+    job |= {**counts, **numbers, "labels": {}, "metrics_last": {}, "metrics_best": {}, "finished_at": now, **at}
+    chunks = [{"job_id": "job_1", "first_seq": n, "last_seq": n, "fence": 1, "body": b"x" * n} for n in (1, 20)]
+    decision = {"job_id": "job_1", "seq": 1, "at": now, "fence": 1, "step": 1, "epoch": 1, "action": "continue"}
+    event = {"job_id": "job_1", "seq": 1, "at": now, "kind": "edited", "actor": "key:x"}
+    with engine.begin() as connection:
+        connection.execute(old.tables["projects"].insert(), {"id": "p", "name": "p", "created_at": now})
+        connection.execute(old.tables["datasets"].insert(), {**dataset, "interruptions": 0, "bytes": 9, **at})
+        connection.execute(old.tables["jobs"].insert(), {**job, "id": "job_1", "evaluation": {"a": 1}})
+        connection.execute(old.tables["jobs"].insert(), {**job, "id": "job_2"})
+        connection.execute(old.tables["metric_chunks"].insert(), chunks)
+        connection.execute(old.tables["log_chunks"].insert(), [{**one, "max_level": 1} for one in chunks[1:]])
+        connection.execute(old.tables["decisions"].insert(), {**decision, "rule": {"r": 1}, "inputs": {"i": 2}})
+        connection.execute(old.tables["job_events"].insert(), {**event, "data": {"before": {}}})
+        connection.execute(old.tables["job_events"].insert(), {**event, "seq": 2})
+    engine.dispose()
+    upgrade(database_url)
+    engine = make_engine(database_url)
+    with session_factory(engine)() as session:
+        found = {job.id: (job.metric_bytes, job.log_bytes, job.record_bytes) for job in session.query(Job)}
+    # spec `{}`, evaluation, rule, inputs and an event; with a space after each colon
+    assert found == {"job_1": (21, 20, 2 + 8 + 8 + 8 + 14), "job_2": (0, 0, 2)}
+    engine.dispose()

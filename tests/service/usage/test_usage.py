@@ -38,6 +38,7 @@ def test_a_project_that_does_nothing_uses_nothing(service: Served) -> None:
     assert usage["running_jobs"] == {"limit": None, "used": 0, "remaining": None, "resets_at": None}
     assert usage["webhooks"] == {"limit": 50, "used": 0, "remaining": 50, "resets_at": None}
     kinds = ("datasets", "prepared_datasets", "open_uploads", "checkpoints", "artifacts", "models")
+    kinds += ("metrics", "logs", "records")
     assert usage["storage_bytes"] == {**usage["running_jobs"], "by_kind": dict.fromkeys(kinds, 0)}
     hours = usage["gpu_hours"]
     assert (hours["limit"], hours["used"], hours["remaining"], usage["cpu_hours"]["used"]) == (None, 0, None, 0)
@@ -62,7 +63,7 @@ def test_what_is_used_is_shown_by_kind(service: Served) -> None:
     assert usage["webhooks"]["used"] == 1
     by_kind = usage["storage_bytes"]["by_kind"]
     assert (by_kind["checkpoints"], by_kind["open_uploads"]) == (11, 600)
-    assert usage["storage_bytes"]["used"] == sum(by_kind.values()) == 611 + by_kind["datasets"]
+    assert usage["storage_bytes"]["used"] == sum(by_kind.values()) == 611 + by_kind["datasets"] + by_kind["records"]
     service.finish(claimed)
     quota._counted.clear()
     again = service.client.get(f"/v1/projects/{project}/usage").json()
