@@ -1,0 +1,411 @@
+"""Jobs: create, find, wait, follow, stop, change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from trainkit_client._async.resource import AsyncResource, find, listed, page_rows, parsed, plain_rows
+from trainkit_client._async.rows import AsyncRows
+from trainkit_client._async.runtime import sleep
+from trainkit_client.documents import SpecInput, body_of
+from trainkit_client.errors import JobFailed, WaitTimeout
+from trainkit_client.queries import segment
+from trainkit_client.references import id_of
+from trainkit_client.types import (
+    Artifact,
+    Attempt,
+    Checkpoint,
+    Decision,
+    Diagnosis,
+    Evaluation,
+    JobEvent,
+    JobFields,
+    JobRowFields,
+    LogLine,
+    MetricRow,
+    Recommendation,
+    Response,
+    ValidatedSpec,
+)
+
+if TYPE_CHECKING:
+    from trainkit_client._async.client import AsyncClient
+
+WAIT_SECONDS = 25
+"""For which the service holds a request until there is something new; the longest that it takes."""
+EVENT_SECONDS = 2.0
+"""Between two looks at the events of a running job, where nothing else says that it has changed."""
+LOG_PAGE = 1000
+RowT = TypeVar("RowT", bound=Response)
+
+
+class AsyncJobActions(AsyncResource):
+    """What can be done with a job that is known by its id."""
+
+    def _path(self, rest: str = "") -> str:
+        return f"/v1/jobs/{segment(self.id)}{rest}"
+
+    # --- reading ---
+
+    async def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        on_progress: Callable[[AsyncJob], object] | None = None,
+        check: bool = False,
+    ) -> AsyncJob:
+        """Wait until the job has ended, and return it as it ended.
+
+        Args:
+            timeout: seconds after which WaitTimeout is raised; the job goes on. None waits without end, also for a
+                paused job.
+            on_progress: called with the job at once and after each change, at most about once a second.
+            check: raise JobFailed when the job failed or was cancelled.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        job = await self._read_job()
+        while True:
+            if on_progress is not None:
+                on_progress(job)
+            if job.has_ended:
+                break
+            left = WAIT_SECONDS if deadline is None else min(WAIT_SECONDS, deadline - time.monotonic())
+            if left <= 0:
+                raise WaitTimeout(f"job {job.id} is {job.state} after {timeout:g} s; it goes on.")
+            job = await self._changed_job(job, left)
+        if check and job.state in ("failed", "cancelled"):
+            raise JobFailed(job)
+        return job
+
+    async def _read_job(self) -> AsyncJob:
+        """Return the job as it is now; a handle of a whole job takes its fields and is returned itself."""
+        response = await self._client.transport.request("GET", self._path())
+        return self._taken(response.json(), response.headers.get("etag"))
+
+    async def _changed_job(self, job: AsyncJob, seconds: float) -> AsyncJob:
+        """Return the job after its next change, or as it is after some seconds. Sits out a restart of the service."""
+        response = await self._client.transport.request(
+            "GET",
+            self._path(),
+            params={"wait": round(seconds, 3)},
+            headers={"If-None-Match": job._etag} if job._etag else None,
+            timeout=seconds + self._client.timeout,
+            patience=self._client.reconnect_seconds,
+        )
+        return job if response.status_code == 304 else job._taken(response.json(), response.headers.get("etag"))
+
+    def _taken(self, document: Any, etag: str | None) -> AsyncJob:
+        job = AsyncJob.bind(self._client, document)
+        job._etag = etag
+        return job
+
+    def metrics(
+        self,
+        *,
+        follow: bool = False,
+        names: str | list[str] | None = None,
+        after: int = 0,
+        superseded: bool = True,
+    ) -> AsyncRows[MetricRow]:
+        """Return the metric log: all rows so far, or with `follow` also those that come until the job ends.
+
+        Rows have a rising `seq`. A follower whose connection is cut, or whose service is restarted, goes on after the
+        last one: no row is missing and none comes twice.
+
+        Args:
+            names: series such as `val_accuracy`; `accuracy` means that of all parts.
+            after: begin after this `seq`.
+            superseded: False leaves out rows that a later attempt has trained again. A row that was read before that
+                happened is not taken back.
+        """
+        query = {"names": ",".join(names) if isinstance(names, list) else names, "limit": 5000}
+        read = partial(self._log, "/metrics", MetricRow, query, after, follow)
+        if superseded:
+            return AsyncRows(MetricRow, read)
+        return AsyncRows(MetricRow, partial(_current, read))
+
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        level: str | None = None,
+        contains: str | None = None,
+        attempt: int | None = None,
+        tail: int | None = None,
+        after: int = 0,
+    ) -> AsyncRows[LogLine]:
+        """Return the lines of all attempts, or with `follow` also those that come until the job ends.
+
+        Args:
+            level: the lowest level: debug, info, warning or error.
+            contains: only lines with this text, in any case.
+            attempt: only lines of this attempt.
+            tail: begin with the last so many lines.
+        """
+        query = {
+            "format": "json",
+            "level": level,
+            "contains": contains,
+            "attempt": attempt,
+            "tail": tail,
+            "limit": None if tail else LOG_PAGE,
+        }
+        return AsyncRows(LogLine, partial(self._log, "/logs", LogLine, query, after, follow))
+
+    async def _log(
+        self, rest: str, row_type: type[RowT], query: Mapping[str, Any], after: int, follow: bool
+    ) -> AsyncIterator[RowT]:
+        """Yield rows after a cursor. Only the first request fails when the service is away: a follower waits for it."""
+        params: dict[str, Any] = {**query, "after": after}
+        answered = False
+        while True:
+            if follow and answered:
+                params["wait"] = WAIT_SECONDS
+            response = await self._client.transport.request(
+                "GET",
+                self._path(rest),
+                params=params,
+                timeout=WAIT_SECONDS + self._client.timeout,
+                patience=self._client.reconnect_seconds if answered else None,
+            )
+            answered = True
+            page = response.json()
+            for row in page["data"]:
+                yield parsed(row_type, row)
+            if page["done"] or (not follow and (not page["data"] or params.get("tail"))):
+                return
+            params["after"] = page["next"]
+            params.pop("tail", None)
+
+    def events(self, *, follow: bool = False, after: int = 0) -> AsyncRows[JobEvent]:
+        """Return each change of the job, oldest first, or with `follow` also those that come until it ends."""
+        return AsyncRows(JobEvent, partial(self._events, after, follow))
+
+    async def _events(self, after: int, follow: bool) -> AsyncIterator[JobEvent]:
+        job = await self._read_job() if follow else None
+        while True:
+            ended = job is None or job.has_ended  # what is read now is all there will be
+            async for row in self._cursor("/events", JobEvent, after):
+                after = row.seq
+                yield row
+            if job is None or ended:
+                return
+            known = job.state
+            job = await self._changed_job(job, WAIT_SECONDS)
+            if job.state == known:  # progress alone: the events need not be looked at each time
+                await sleep(EVENT_SECONDS)
+                job = await self._read_job()
+
+    def decisions(self, *, after: int = 0) -> AsyncRows[Decision]:
+        """Return each evaluation of each early-stop rule, with the numbers that it saw."""
+        return AsyncRows(Decision, partial(self._cursor, "/decisions", Decision, after))
+
+    async def _cursor(self, rest: str, row_type: type[RowT], after: int) -> AsyncIterator[RowT]:
+        more = True
+        while more:
+            page = await self._client.request("GET", self._path(rest), params={"after": after, "limit": 1000})
+            for row in page["data"]:
+                yield parsed(row_type, row)
+            after, more = page["next"], page["has_more"]
+
+    def attempt_history(self) -> AsyncRows[Attempt]:
+        """Return each worker's go at the job."""
+        return plain_rows(self._client, Attempt, self._path("/attempts"), {})
+
+    def checkpoints(self) -> AsyncRows[Checkpoint]:
+        """Return the checkpoints that are stored."""
+        return plain_rows(self._client, Checkpoint, self._path("/checkpoints"), {})
+
+    def artifacts(self, **filters: Any) -> AsyncRows[Artifact]:
+        """Return the files that the job has left."""
+        return plain_rows(self._client, Artifact, self._path("/artifacts"), filters)
+
+    async def download(self, name: str, path: str | Path = ".") -> Path:
+        """Download an artifact into a file or a folder, and return the file's path."""
+        target = target_file(path, name)
+        return await self._client.transport.download(self._path(f"/artifacts/{segment(name)}"), target)
+
+    async def plot(self, name: str = "curves", format: Literal["png", "svg"] = "png", **options: Any) -> bytes:
+        """Return a plot as an image: `curves`, `confusion` and others."""
+        response = await self._client.transport.request("GET", self._path(f"/plots/{segment(name)}.{format}"), params=options)
+        return response.content
+
+    async def evaluation(self) -> Evaluation:
+        """Return the metrics of the job's model on its test part, else on its validation part."""
+        return parsed(Evaluation, await self._client.request("GET", self._path("/evaluation")))
+
+    async def diagnosis(self) -> Diagnosis:
+        """Return what is wrong with the run, why that is thought, and what to try next."""
+        return parsed(Diagnosis, await self._client.request("GET", self._path("/diagnosis")))
+
+    async def recommendation(self) -> Recommendation:
+        """Return the recommendation that this job was made from, and what it came to."""
+        return parsed(Recommendation, await self._client.request("GET", self._path("/recommendation")))
+
+    # --- acting ---
+
+    async def stop(self, keep: Literal["best", "last"] = "best", *, if_seq: int | None = None) -> AsyncJob:
+        """End training after the current step and keep a usable model. `wait` returns it when it has ended.
+
+        Args:
+            keep: the weights that the model has.
+            if_seq: stop only if no metric row beyond this one has come; else Conflict is raised.
+        """
+        return await self._act("/stop", {"keep": keep, "if_seq": if_seq})
+
+    async def cancel(self) -> AsyncJob:
+        """End the job now and keep nothing."""
+        return await self._act("/cancel", None)
+
+    async def pause(self) -> AsyncJob:
+        """Write a checkpoint and free the worker."""
+        return await self._act("/pause", None)
+
+    async def resume(self, extra_epochs: int = 0) -> AsyncJob:
+        """Go on: the paused job itself, or a new job from where an ended one stopped."""
+        return await self._act("/resume", {"extra_epochs": extra_epochs})
+
+    async def fork(self, patch: Mapping[str, Any] | None = None) -> AsyncJob:
+        """Return a new job that goes on from the newest checkpoint, with a changed spec (a JSON merge patch)."""
+        return await self._act("/fork", {"patch": dict(patch or {})})
+
+    async def retry(self) -> AsyncJob:
+        """Return a new job with the same spec, from its beginning."""
+        return await self._act("/retry", None)
+
+    async def investigate(self, *, jobs: int | None = None, seconds: float | None = None) -> AsyncJob:
+        """Begin short controlled runs that find out why the run went as it did, and return the job that makes them.
+
+        When it has ended, `diagnosis()` of the investigated job has what was measured.
+
+        Args:
+            jobs: how many runs at most.
+            seconds: how long at most.
+        """
+        return await self._act("/diagnosis:investigate", {"jobs": jobs, "seconds": seconds})
+
+    async def apply_recommendation(
+        self, index: int = 0, *, name: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> AsyncJob:
+        """Return a new job of a spec that the diagnosis recommends; `recommendation()` of it tells its effect later."""
+        body = {"from_diagnosis": {"job": self.id, "index": index}, "name": name, "labels": labels and dict(labels)}
+        document = await self._client.request("POST", "/v1/jobs", json=_given(body))
+        return AsyncJob.bind(self._client, document)
+
+    async def update(self, **fields: Any) -> AsyncJob:
+        """Change `name`, `labels` or `notes`; None removes one."""
+        return AsyncJob.bind(self._client, await self._client.request("PATCH", self._path(), json=fields))
+
+    async def delete(self) -> None:
+        """Delete the job and what it has left; its model stays."""
+        await self._client.request("DELETE", self._path())
+
+    async def _act(self, rest: str, body: Mapping[str, Any] | None) -> AsyncJob:
+        sent = None if body is None else _given(body)
+        return AsyncJob.bind(self._client, await self._client.request("POST", self._path(rest), json=sent))
+
+
+class AsyncJob(JobFields, AsyncJobActions):
+    """A job as it was last read. Methods that act return the job as it is after them."""
+
+    _etag: str | None = None
+
+    async def refresh(self) -> Self:
+        """Read the job again, into this object."""
+        return self._replace_fields(await self._client.request("GET", self._path()))
+
+
+class AsyncJobRow(JobRowFields, AsyncJobActions):
+    """A job in a list: the fields that a table shows. `load` returns the whole job."""
+
+    async def load(self) -> AsyncJob:
+        """Return the whole job."""
+        return await self._read_job()
+
+
+class AsyncJobs:
+    """The jobs of a project."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def create(
+        self, spec: SpecInput | None = None, *, idempotency_key: str | None = None, **fields: Any
+    ) -> AsyncJob:
+        """Submit a job.
+
+        Args:
+            spec: a mapping, a `JobSpec`, the path of a YAML or JSON file, or YAML text.
+            idempotency_key: the same request with the same key creates one job, however often it is sent.
+            fields: fields of the spec, which replace those of `spec`: `dataset=dataset, model="mlp", name="first"`.
+
+        Raises Invalid, with all mistakes of the spec in `errors`.
+        """
+        content, kind = body_of(spec, fields)
+        headers = {"Content-Type": kind}
+        options: dict[str, Any] = {"content": content, "headers": headers, "idempotency_key": idempotency_key}
+        return AsyncJob.bind(self._client, await self._client.request("POST", "/v1/jobs", **options))
+
+    async def validate(self, spec: SpecInput | None = None, **fields: Any) -> ValidatedSpec:
+        """Check a spec and estimate its cost; nothing is created. Raises Invalid, with all mistakes in `errors`."""
+        content, kind = body_of(spec, fields)
+        headers = {"Content-Type": kind}
+        return parsed(
+            ValidatedSpec, await self._client.request("POST", "/v1/specs:validate", content=content, headers=headers)
+        )
+
+    async def get(self, reference: str) -> AsyncJob:
+        """Return a job by its id, a unique beginning of it, its name, or `@last` for the newest.
+
+        Raises NotFound, and AmbiguousReference when several jobs are called so.
+        """
+        document = await find(self._client, "/v1/jobs", "job", id_of(reference), by_name=True)
+        return AsyncJob.bind(self._client, document)
+
+    def list(self, **filters: Any) -> AsyncRows[AsyncJobRow]:
+        """Return jobs, newest first.
+
+        Args:
+            filters: those of `GET /v1/jobs`, such as `state="running"`, `name="digits*"`, `labels={"team": "vision"}`,
+                `where="metric.val_accuracy>=0.9"`, `sort="-created_at"`; `limit` bounds the number of rows.
+        """
+        return listed(self._client, AsyncJobRow, "/v1/jobs", filters)
+
+    async def wait(
+        self,
+        jobs: list[AsyncJob] | list[str],
+        timeout: float | None = None,
+        *,
+        check: bool = False,
+    ) -> list[AsyncJob]:
+        """Wait until all these jobs have ended, and return them as they ended, in the same order."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        ended = []
+        for job in jobs:
+            found = job if isinstance(job, AsyncJob) else await self.get(job)
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ended.append(await found.wait(left, check=check))
+        return ended
+
+
+async def _current(read: Callable[[], AsyncIterator[MetricRow]]) -> AsyncIterator[MetricRow]:
+    async for row in read():
+        if not row.superseded:
+            yield row
+
+
+def _given(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def target_file(path: str | Path, name: str) -> Path:
+    """Return the file to write: the path itself, or the last part of a name in a folder."""
+    target = Path(path).expanduser()
+    return target / name.rpartition("/")[2] if target.is_dir() else target
+
+
+__all__ = ["AsyncJob", "AsyncJobRow", "AsyncJobs", "page_rows"]
