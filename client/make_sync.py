@@ -37,7 +37,22 @@ def generate(target: Path) -> None:
             (target / path.name).write_text(HEADER + text)
     files = [str(target / path.name) for path in sources]
     options = ["--config", str(ROOT / "pyproject.toml")]
-    subprocess.run([sys.executable, "-m", "ruff", "check", "--fix", "--quiet", "--select", "I", *options, *files], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "ruff",
+            "check",
+            "--fix",
+            "--unsafe-fixes",
+            "--quiet",
+            "--select",
+            "I,C416,UP028",
+            *options,
+            *files,
+        ],
+        check=True,
+    )
     subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", *options, *files], check=True)
 
 

@@ -1,12 +1,12 @@
 """Where the service is and with which key: arguments, environment, a profile, or a `trainkit up` that runs on this machine.
 
-    # ~/.config/trainkit/config.toml
-    default = "lab"
+# ~/.config/trainkit/config.toml
+default = "lab"
 
-    [profiles.lab]
-    url = "https://train.example.org"
-    key_file = "~/.config/trainkit/lab.key"     # or: key = "tk_..."
-    project = "vision"
+[profiles.lab]
+url = "https://train.example.org"
+key_file = "~/.config/trainkit/lab.key"     # or: key = "tk_..."
+project = "vision"
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def resolve(
     running = [source for source in found if source.running]
     if chosen.running and len(running) > 1:  # a command must not reach the wrong one
         listed = "; ".join(f"{source.url} ({source.name})" for source in running)
-        raise ConfigError(f"Several services run on this machine: {listed}. Choose one with TRAINKIT_URL or TRAINKIT_HOME.")
+        raise ConfigError(
+            f"Several services run on this machine: {listed}. Choose one with TRAINKIT_URL or TRAINKIT_HOME."
+        )
     address = chosen.url or DEFAULT_URL
     fitting = [source for source in found if source.url is None or same_service(source.url, address)]
     used_key = next((source.key for source in fitting if source.key), None)

@@ -1,4 +1,4 @@
-"""Specs as they are sent: from a mapping, a file, text, or a model of `trainkit_client.spec`; YAML as the service reads it."""
+"""Specs as they are sent: of a mapping, a file, YAML text or a model; YAML is read as the service reads it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def read_yaml(text: str) -> dict[str, Any]:
     import yaml
 
     try:
-        document = yaml.load(text, _loader())  # noqa: S506 - a safe loader
+        document = yaml.load(text, _loader())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecFileError(f"The spec is not YAML: {error}") from None
     if not isinstance(document, dict):

@@ -62,7 +62,7 @@ def columns_of(row_type: type[Response], rows: Sequence[Response]) -> dict[str, 
 
 def flattened(row: Response) -> dict[str, Any]:
     """Return a row as one level of names and values."""
-    document = row.model_dump(by_alias=True)
+    document = row.model_dump(by_alias=True, exclude_unset=True)
     if (word := document.get("nonfinite")) is not None:
         document["value"] = NONFINITE.get(word, math.nan)
     flat: dict[str, Any] = {}

@@ -19,7 +19,9 @@ def query_string(params: Mapping[str, Any]) -> str:
         if value is None:
             continue
         if name == "labels" and isinstance(value, Mapping):
-            parts += [f"{quote(f'label.{label}', safe='')}={quote(str(text), safe='')}" for label, text in value.items()]
+            parts += [
+                f"{quote(f'label.{label}', safe='')}={quote(str(text), safe='')}" for label, text in value.items()
+            ]
         elif name == "where":
             conditions = [value] if isinstance(value, str) else value
             parts += [quote(condition.replace(" ", ""), safe="=") for condition in conditions]

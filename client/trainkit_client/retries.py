@@ -9,6 +9,8 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
+from trainkit_client.errors import BadResponse, TooManyRequests, TrainkitError, Unreachable, problem_of
+
 RETRIED = frozenset({429, 502, 503, 504})
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0
 """Seconds: pauses are drawn from 0 to `FIRST_PAUSE * 2**n`, at most `LONGEST_PAUSE`."""
@@ -90,3 +92,46 @@ def reason_of(error: httpx.TransportError) -> str:
     if isinstance(error, httpx.ConnectError) and "refused" in str(error).lower():
         return "nothing listens at this address"
     return str(error).rstrip(".") or type(error).__name__
+
+
+class Tries:
+    """How often a request was sent, and whether it may be sent again."""
+
+    def __init__(self, method: str, path: str, max_retries: int, patience: float | None) -> None:
+        self.method = method
+        self.path = path
+        self.max_retries = max_retries
+        self.deadline = None if patience is None else time.monotonic() + patience
+        self.attempt = 0
+
+    def after_error(self, error: httpx.TransportError, url: str) -> float:
+        """Return the seconds until the next try. Raises Unreachable when there is none."""
+        wait = self._next_pause(None)
+        if wait is None or not may_retry_error(error, self.method, self.path):
+            raise Unreachable(url, reason_of(error)) from error
+        return wait
+
+    def after_response(self, response: httpx.Response, body: bytes) -> float:
+        """Return the seconds until the next try. Raises the problem of the response when there is none."""
+        if response.is_redirect:
+            target = response.headers.get("location", "")
+            raise BadResponse(f"{response.url} redirects to {target}: configure that address.")
+        problem: TrainkitError = problem_of(response.status_code, body, response.headers)
+        retry_after = retry_after_of(response.headers)
+        if isinstance(problem, TooManyRequests):
+            problem.retry_after = retry_after
+        if not may_retry_response(response.status_code, self.method, self.path):
+            raise problem
+        wait = self._next_pause(retry_after)
+        if wait is None:
+            raise problem
+        return wait
+
+    def _next_pause(self, retry_after: float | None) -> float | None:
+        if retry_after is not None and retry_after > LONGEST_RETRY_AFTER:
+            return None
+        wait = pause(self.attempt, retry_after)
+        self.attempt += 1
+        if self.deadline is not None:
+            return wait if time.monotonic() + wait < self.deadline else None
+        return wait if self.attempt <= self.max_retries else None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from trainkit_client._async.resource import AsyncResource, find, listed, page_rows, parsed, plain_rows
+from trainkit_client._async.resource import AsyncResource, find, listed, parsed, plain_rows
 from trainkit_client._async.rows import AsyncRows
 from trainkit_client._async.runtime import sleep
 from trainkit_client.documents import SpecInput, body_of
@@ -82,7 +82,7 @@ class AsyncJobActions(AsyncResource):
         return job
 
     async def _read_job(self) -> AsyncJob:
-        """Return the job as it is now; a handle of a whole job takes its fields and is returned itself."""
+        """Return the job as it is now."""
         response = await self._client.transport.request("GET", self._path())
         return self._taken(response.json(), response.headers.get("etag"))
 
@@ -98,7 +98,8 @@ class AsyncJobActions(AsyncResource):
         )
         return job if response.status_code == 304 else job._taken(response.json(), response.headers.get("etag"))
 
-    def _taken(self, document: Any, etag: str | None) -> AsyncJob:
+    def _taken(self, document: Any, etag: str | None = None) -> AsyncJob:
+        """Return the job of a document."""
         job = AsyncJob.bind(self._client, document)
         job._etag = etag
         return job
@@ -231,7 +232,9 @@ class AsyncJobActions(AsyncResource):
 
     async def plot(self, name: str = "curves", format: Literal["png", "svg"] = "png", **options: Any) -> bytes:
         """Return a plot as an image: `curves`, `confusion` and others."""
-        response = await self._client.transport.request("GET", self._path(f"/plots/{segment(name)}.{format}"), params=options)
+        response = await self._client.transport.request(
+            "GET", self._path(f"/plots/{segment(name)}.{format}"), params=options
+        )
         return response.content
 
     async def evaluation(self) -> Evaluation:
@@ -298,7 +301,7 @@ class AsyncJobActions(AsyncResource):
 
     async def update(self, **fields: Any) -> AsyncJob:
         """Change `name`, `labels` or `notes`; None removes one."""
-        return AsyncJob.bind(self._client, await self._client.request("PATCH", self._path(), json=fields))
+        return self._taken(await self._client.request("PATCH", self._path(), json=fields))
 
     async def delete(self) -> None:
         """Delete the job and what it has left; its model stays."""
@@ -306,17 +309,23 @@ class AsyncJobActions(AsyncResource):
 
     async def _act(self, rest: str, body: Mapping[str, Any] | None) -> AsyncJob:
         sent = None if body is None else _given(body)
-        return AsyncJob.bind(self._client, await self._client.request("POST", self._path(rest), json=sent))
+        return self._taken(await self._client.request("POST", self._path(rest), json=sent))
 
 
 class AsyncJob(JobFields, AsyncJobActions):
-    """A job as it was last read. Methods that act return the job as it is after them."""
+    """A job as it was last read. `wait`, `refresh` and what acts on the job itself update this object."""
 
     _etag: str | None = None
 
-    async def refresh(self) -> Self:
+    async def refresh(self) -> AsyncJob:
         """Read the job again, into this object."""
-        return self._replace_fields(await self._client.request("GET", self._path()))
+        return await self._read_job()
+
+    def _taken(self, document: Any, etag: str | None = None) -> AsyncJob:
+        if not isinstance(document, dict) or document.get("id") != self.id:
+            return super()._taken(document, etag)  # a new job: of a fork, say
+        self._etag = etag
+        return self._replace_fields(document)
 
 
 class AsyncJobRow(JobRowFields, AsyncJobActions):
@@ -377,11 +386,11 @@ class AsyncJobs:
 
     async def wait(
         self,
-        jobs: list[AsyncJob] | list[str],
+        jobs: Sequence[AsyncJob | str],
         timeout: float | None = None,
         *,
         check: bool = False,
-    ) -> list[AsyncJob]:
+    ) -> Sequence[AsyncJob]:
         """Wait until all these jobs have ended, and return them as they ended, in the same order."""
         deadline = None if timeout is None else time.monotonic() + timeout
         ended = []
@@ -406,6 +415,3 @@ def target_file(path: str | Path, name: str) -> Path:
     """Return the file to write: the path itself, or the last part of a name in a folder."""
     target = Path(path).expanduser()
     return target / name.rpartition("/")[2] if target.is_dir() else target
-
-
-__all__ = ["AsyncJob", "AsyncJobRow", "AsyncJobs", "page_rows"]

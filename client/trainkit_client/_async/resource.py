@@ -30,7 +30,9 @@ def parsed(response_type: type[ResponseT], document: Any) -> ResponseT:
     except ValidationError as error:
         what = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in what["loc"])
-        raise BadResponse(f"The service answered no {response_type.__name__}: {place or 'it'}: {what['msg']}.") from None
+        raise BadResponse(
+            f"The service answered no {response_type.__name__}: {place or 'it'}: {what['msg']}."
+        ) from None
 
 
 class AsyncResource(Response):
@@ -55,7 +57,9 @@ class AsyncResource(Response):
         return self
 
 
-def listed(client: AsyncClient, row_type: type[ResourceT], path: str, filters: Mapping[str, Any]) -> AsyncRows[ResourceT]:
+def listed(
+    client: AsyncClient, row_type: type[ResourceT], path: str, filters: Mapping[str, Any]
+) -> AsyncRows[ResourceT]:
     """Return the rows of a list, page after page, as objects that act."""
     return AsyncRows(row_type, lambda: _bound(client, row_type, path, filters))
 
@@ -67,7 +71,9 @@ async def _bound(
         yield row_type.bind(client, row)
 
 
-def plain_rows(client: AsyncClient, row_type: type[ResponseT], path: str, filters: Mapping[str, Any]) -> AsyncRows[ResponseT]:
+def plain_rows(
+    client: AsyncClient, row_type: type[ResponseT], path: str, filters: Mapping[str, Any]
+) -> AsyncRows[ResponseT]:
     """Return the rows of a list, page after page, as plain responses."""
     return AsyncRows(row_type, lambda: _parsed(client, row_type, path, filters))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from trainkit_client import retries
 from trainkit_client._async.runtime import HttpClient, HttpTransport, in_thread, sleep
 from trainkit_client.config import Connection
 from trainkit_client.downloads import PartialFile
-from trainkit_client.errors import BadResponse, TooManyRequests, TrainkitError, Unreachable, problem_of
+from trainkit_client.errors import BadResponse
 from trainkit_client.queries import query_string
 from trainkit_client.version import __version__
 
@@ -91,7 +90,7 @@ class AsyncTransport:
             headers=sent,
             timeout=httpx.USE_CLIENT_DEFAULT if timeout is None else httpx.Timeout(timeout, connect=CONNECT_SECONDS),
         )
-        tries = Tries(method, path, self.max_retries if repeat else 0, patience if repeat else None)
+        tries = retries.Tries(method, path, self.max_retries if repeat else 0, patience if repeat else None)
         while True:
             try:
                 response = await self._http.send(request)
@@ -121,7 +120,7 @@ class AsyncTransport:
         The file appears under its name when it is complete. Raises ProblemError, Unreachable and OSError.
         """
         partial = await in_thread(PartialFile, target)
-        tries = Tries("GET", path, self.max_retries, None)
+        tries = retries.Tries("GET", path, self.max_retries, None)
         try:
             while True:
                 try:
@@ -144,49 +143,6 @@ class AsyncTransport:
         """Return the address of a path with its query."""
         query = query_string(params or {})
         return f"{self.connection.url}{path}?{query}" if query else f"{self.connection.url}{path}"
-
-
-class Tries:
-    """How often a request was sent, and whether it may be sent again."""
-
-    def __init__(self, method: str, path: str, max_retries: int, patience: float | None) -> None:
-        self.method = method
-        self.path = path
-        self.max_retries = max_retries
-        self.deadline = None if patience is None else time.monotonic() + patience
-        self.attempt = 0
-
-    def after_error(self, error: httpx.TransportError, url: str) -> float:
-        """Return the seconds until the next try. Raises Unreachable when there is none."""
-        wait = self._next_pause(None)
-        if wait is None or not retries.may_retry_error(error, self.method, self.path):
-            raise Unreachable(url, retries.reason_of(error)) from error
-        return wait
-
-    def after_response(self, response: httpx.Response, body: bytes) -> float:
-        """Return the seconds until the next try. Raises the problem of the response when there is none."""
-        if response.is_redirect:
-            target = response.headers.get("location", "")
-            raise BadResponse(f"{response.url} redirects to {target}: configure that address.")
-        problem: TrainkitError = problem_of(response.status_code, body, response.headers)
-        retry_after = retries.retry_after_of(response.headers)
-        if isinstance(problem, TooManyRequests):
-            problem.retry_after = retry_after
-        if not retries.may_retry_response(response.status_code, self.method, self.path):
-            raise problem
-        wait = self._next_pause(retry_after)
-        if wait is None:
-            raise problem
-        return wait
-
-    def _next_pause(self, retry_after: float | None) -> float | None:
-        if retry_after is not None and retry_after > retries.LONGEST_RETRY_AFTER:
-            return None
-        wait = retries.pause(self.attempt, retry_after)
-        self.attempt += 1
-        if self.deadline is not None:
-            return wait if time.monotonic() + wait < self.deadline else None
-        return wait if self.attempt <= self.max_retries else None
 
 
 def json_of(response: httpx.Response) -> Any:
