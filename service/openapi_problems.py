@@ -20,7 +20,13 @@ GENERAL: tuple[ProblemCode, ...] = (
 WORKER: tuple[ProblemCode, ...] = ("no_prediction_worker", "prediction_failed", "database_unavailable", "overloaded")
 """503 of what a worker answers."""
 SPEC: tuple[ProblemCode, ...] = ("invalid_spec", "invalid_request", "not_json", "not_yaml")
-QUEUE: tuple[ProblemCode, ...] = ("too_many_queued", "gpu_hours_used_up", "rate_limited")
+QUEUE: tuple[ProblemCode, ...] = (
+    "too_many_queued",
+    "gpu_hours_used_up",
+    "rate_limited",
+    "budget_used_up",
+    "budget_reserved",
+)
 NEW_JOB: tuple[ProblemCode, ...] = (*SPEC, "idempotency_mismatch", *QUEUE)
 SOURCE: tuple[ProblemCode, ...] = ("invalid_request", "uri_scheme", "files_off", "file_not_allowed", "s3_off")
 TUS: tuple[ProblemCode, ...] = ("upload_expired", "upload_failed", "tus_version")

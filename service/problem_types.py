@@ -30,6 +30,8 @@ ProblemCode = Literal[
     "beyond_length",
     "body_too_slow",
     "bucket_not_allowed",
+    "budget_reserved",
+    "budget_used_up",
     "busy_name",
     "bytes_missing",
     "changed_meanwhile",
@@ -539,6 +541,18 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
         "GPU-hours used up",
         "The project has used its GPU-hours of this calendar month (UTC), and the job may train on a GPU.",
         "Set `resources.device` to cpu, wait for the next month, or ask the operator for more.",
+    ),
+    "budget_used_up": _type(
+        403,
+        "Budget of the key used up",
+        "The key has created as many jobs, or its jobs have taken as many seconds, as its budget allows.",
+        "An admin of the project can create a key with a new budget. `GET /v1/me` shows this one.",
+    ),
+    "budget_reserved": _type(
+        429,
+        "Budget of the key reserved",
+        "The time limits of jobs that have not ended take the rest of the key's budget of compute seconds.",
+        "Wait until one ends, or stop one; name a smaller `resources.max_seconds` in specs.",
     ),
     "too_many_uploads": _type(
         429, "Too many uploads", "The project has its limit of unfinished uploads.", "Finish or cancel some."

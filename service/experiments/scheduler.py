@@ -60,6 +60,7 @@ ROUND_SECONDS, ADVANCE_SECONDS = 3.0, 5.0
 """When a round of all experiments begins no further one, and when one is left at last; the next round goes on."""
 MOST_NEW_JOBS = 16
 """Jobs of one experiment that are made before it is the next one's turn."""
+AS_REQUESTED = "stopped as asked"
 LEAST_UNDER_WAY = 8
 """Jobs of an experiment that may wait or run whatever there are of workers; else twice their slots, and `parallel`."""
 
@@ -137,7 +138,7 @@ def _plan(context: Context, experiment_id: str, *, drawing: bool) -> PlannedStep
         trials = list(repository.trials(session, experiment_id))
         number, all_ended = len(trials), all(trial.outcome is not None for trial in trials)
         if experiment.state == "stopping":
-            return PlannedStep(number, end=("stopped", "stopped as asked", None)) if all_ended else None
+            return PlannedStep(number, end=("stopped", experiment.reason or AS_REQUESTED, None)) if all_ended else None
         dataset = datasets.find_by_id(session, experiment.dataset_id)
         if dataset is None or dataset.state == "invalid":
             what = "was deleted" if dataset is None else "is not usable"
@@ -275,7 +276,10 @@ def _make_trial(
     child: NewTrial,
     checked: CheckedSpec | SpecError,
 ) -> Trial | None:
-    """The trial and its job; a spec that is refused is a trial without a job. None while the project's queue is full."""
+    """The trial and its job; a spec that is refused is a trial without a job. None while the project's queue is full.
+
+    When the budget of the key that created the experiment is used up, no more trials begin, and those under way go on.
+    """
     document = {**child.document, **_job_fields(experiment, child)}
     job_id, outcome = None, None
     who = service_principal(experiment.project_id, experiment.actor)
@@ -288,6 +292,10 @@ def _make_trial(
         refusal = failure("invalid_spec", str(error), {"errors": problems}, hint=problems[0]["hint"] or None)
         outcome = {"state": "refused", "error": refusal, "metrics": {}}
     except HttpProblem as problem:
+        if problem.code == "budget_used_up":
+            experiment.state, experiment.requested_action = "stopping", "wait"
+            experiment.reason = problem.detail[:500]
+            return None
         if problem.status not in (413, 429):  # a full quota, a full queue
             raise
         return None

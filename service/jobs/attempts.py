@@ -16,6 +16,7 @@ from service.jobs.model_registration import register
 from service.jobs.states import State
 from service.jobs.tables import Artifact, Attempt, Job
 from service.jobs.transitions import transition
+from service.keys import budget
 from service.leases import Claim
 from service.models.tables import Model
 from service.workers.names import worker_alias
@@ -205,7 +206,7 @@ def fail(session: Session, claim: Claim, error: dict[str, Any]) -> State:
     if (job.requested_action or {}).get("action") == "cancel":
         to, reason = "cancelled", _wished_because(job)
         changes.update(requested_action=None)
-    elif error.get("retryable") and attempts < job.max_attempts:
+    elif error.get("retryable") and attempts < job.max_attempts and job.reserved_seconds != 0:
         pause = min(LONGEST_PAUSE, RETRY_SECONDS * 2.0 ** (attempts - 1))
         reason = f"{error['code']}: attempt {attempts} of {job.max_attempts}, again in {pause:.0f} s"
         changes.update(error=error, not_before=db_now(plus=pause))
@@ -311,4 +312,16 @@ def _close_attempt(session: Session, job: Job, outcome: str, error: dict[str, An
         attempt.finished_at, attempt.outcome, attempt.error = now, outcome, error
         session.flush()
         compute_usage.record(session, job.project_id, job.runtime, attempt.started_at, now)
+        _spend(session, job, (now - attempt.started_at).total_seconds())
         after_commit(session, ATTEMPTS_ENDED.labels(outcome, *error_labels(error)).inc)
+
+
+def _spend(session: Session, job: Job, seconds: float) -> None:
+    """Count an attempt against the budget of the key that created the job."""
+    if job.budget_key_id is None:
+        return
+    released = min(seconds, job.reserved_seconds or 0.0)
+    if job.reserved_seconds is not None:
+        job.reserved_seconds -= released
+        session.flush()
+    budget.spend(session, job.budget_key_id, seconds, released)

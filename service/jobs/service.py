@@ -30,7 +30,8 @@ from service.jobs.spec_references import resolve_spec
 from service.jobs.states import ENDED
 from service.jobs.tables import Job
 from service.jobs.transitions import first_event, request_action, transition
-from service.principal import Principal
+from service.keys import budget
+from service.principal import SERVICE_ACTOR, Principal
 from service.projects import repository as projects
 from service.projects.service import rules
 from service.registry.names import ID
@@ -169,8 +170,8 @@ def admit(
     branch: Branch | None = None,
     checked: CheckedSpec | None = None,
 ) -> Job:
-    """Make a job, in the caller's transaction; the caller rings. Raises before anything is written: SpecError, or a 413
-    or 429 problem where the project has used up a limit.
+    """Make a job, in the caller's transaction; the caller rings. Raises before anything is written: SpecError, or a 413,
+    429 or 403 problem where the project or the key has used up a limit.
 
     `checked`: what `check` found of the same document before the transaction, so that nobody waits while it is read.
     """
@@ -186,8 +187,13 @@ def admit(
         compute_usage.check_gpu_hours(session, who.project_id, kept.max_gpu_hours)
     if kept.max_queued_jobs:
         _check_queue(session, who.project_id, kept.max_queued_jobs)
-    now = db_time(session)
+    paid = budget.reserve(session, _payer(who, branch), spec.resources.max_seconds)
     document, runnable = full_form(checked.document), resolved.spec.model_dump(mode="json") if resolved else None
+    if paid is not None and paid.seconds is not None:
+        for one in (document, runnable):
+            if one is not None:
+                one["resources"] = {**(one.get("resources") or {}), "max_seconds": paid.seconds}
+    now = db_time(session)
     job = Job(
         id=new_id("job"),
         project_id=who.project_id,
@@ -204,6 +210,8 @@ def admit(
         parent=branch.as_json() if branch else None,
         retry_of=branch.parent.id if branch and branch.relation == "retry" else None,
         investigation_of=spec.investigation.job if spec.investigation else None,
+        budget_key_id=paid.key_id if paid else None,
+        reserved_seconds=paid.seconds if paid else None,
         state="queued" if resolved else "validating",
         metrics_last={},
         metrics_best={},
@@ -226,6 +234,13 @@ def admit(
     first_event(session, job, actor=who.actor, reason=reason if resolved else "the dataset is still being checked")
     session.flush()
     return job
+
+
+def _payer(who: Principal, branch: Branch | None) -> str | None:
+    """Return the key whose budget a new job is taken from: what the service begins by itself is on the job before it."""
+    if who.actor == SERVICE_ACTOR and branch is not None:
+        return branch.parent.budget_key_id
+    return budget.key_of(who.actor)
 
 
 def _check_queue(session: Session, project_id: str, most: int) -> None:
@@ -381,6 +396,8 @@ def resume(
     if extra_epochs and job.investigation_of is not None:
         hint = "Leave it out, or investigate the job again with a larger budget."
         raise SpecError([SpecProblem("/extra_epochs", "no_epochs", "an investigation has no epochs of its own", hint)])
+    if not ended:
+        budget.check_payer(session, budget.key_of(who.actor), job.budget_key_id)
     if job.state == "paused":
         changes = {"resolved": lineage.with_epochs(job, extra_epochs)} if extra_epochs else {}
         most = context.settings.max_job_epochs

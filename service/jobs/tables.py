@@ -29,6 +29,8 @@ class Job(Leased, Base):
                     "runtime",
                     "retry_of",
                     "investigation_of",
+                    "budget_key_id",
+                    "reserved_seconds",
                     "queue",
                     "phase",
                     "progress",
@@ -87,6 +89,10 @@ class Job(Leased, Base):
     """That job's id when the relation is `retry`, where an index finds it."""
     investigation_of: Mapped[str | None] = mapped_column(String(40))
     """The job that this one investigates: `investigation.job` of its spec, where an index finds it."""
+    budget_key_id: Mapped[str | None] = mapped_column(String(16))
+    """The key whose budget pays for it; None where the key that created it has none."""
+    reserved_seconds: Mapped[float | None] = mapped_column(Double)
+    """What it may still take from that budget; None where seconds are not bounded, and once it has ended."""
     queue: Mapped[str] = mapped_column(String(40), default="train")
     priority: Mapped[int] = mapped_column(default=0)
     state: Mapped[str] = mapped_column(String(20))

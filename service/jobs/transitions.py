@@ -13,6 +13,7 @@ from service.instrumentation import JOBS_ENDED, error_labels
 from service.jobs import repository
 from service.jobs.states import ALLOWED, ENDED, WITH_WORKER, Conflict, State
 from service.jobs.tables import Job
+from service.keys import budget
 from service.outbox import service as outbox
 
 SHOWN = ("stop_reason", "requested_action")
@@ -28,11 +29,15 @@ def transition(session: Session, job: Job, to: State, *, actor: str, reason: str
         raise Conflict(job.id, job.state, to)
     if to in ENDED:
         changes.setdefault("finished_at", db_now())
+        changes["reserved_seconds"] = None
     if to not in WITH_WORKER:
         changes.update(lease_owner=None, lease_process=None, lease_expires_at=None)
+    reserved, key_id = job.reserved_seconds, job.budget_key_id
     seq = repository.swap_state(session, job, to, changes)
     if seq is None:
         return False
+    if to in ENDED and reserved is not None and key_id is not None:
+        budget.spend(session, key_id, 0.0, reserved)
     if to in ENDED:
         ended = JOBS_ENDED.labels(to, changes.get("stop_reason") or "", *error_labels(changes.get("error")))
         after_commit(session, ended.inc)

@@ -1,4 +1,5 @@
-"""`python -m service.keys create [--project P] [--name N] [--role ROLE[,operator]] [--expires-days D]` prints a new key."""
+"""`python -m service.keys create [--project P] [--name N] [--role ROLE[,operator]] [--expires-days D] [--max-jobs N]
+[--max-compute-seconds S]` prints a new key."""
 
 from __future__ import annotations
 
@@ -24,6 +25,8 @@ def main() -> int:
     parser.add_argument("--name", default="cli")
     parser.add_argument("--role", default="admin")
     parser.add_argument("--expires-days", type=float, default=None)
+    parser.add_argument("--max-jobs", type=int, default=None)
+    parser.add_argument("--max-compute-seconds", type=float, default=None)
     arguments = parser.parse_args()
     roles = arguments.role.split(",")
     in_project = [role for role in PROJECT_ROLES if role in roles]
@@ -32,6 +35,9 @@ def main() -> int:
         return 2
     if arguments.expires_days is not None and not 0 < arguments.expires_days <= 36_500:
         print(f"--expires-days is {arguments.expires_days:g}; it is above 0 and at most 36500", file=sys.stderr)
+        return 2
+    if why := _wrong_budget(arguments, roles):
+        print(why, file=sys.stderr)
         return 2
     settings = Settings.from_env()
     keep_files_private(settings)
@@ -45,8 +51,21 @@ def main() -> int:
             return 2
         project, role = (arguments.project, in_project[0]) if in_project else (None, None)
         operator = OPERATOR in roles
-        print(create_key(session, project, arguments.name, role, operator=operator, expires_at=expires_at))
+        bounds = {"max_jobs": arguments.max_jobs, "max_compute_seconds": arguments.max_compute_seconds}
+        print(create_key(session, project, arguments.name, role, operator=operator, expires_at=expires_at, **bounds))
     return 0
+
+
+def _wrong_budget(arguments: argparse.Namespace, roles: list[str]) -> str | None:
+    """What is wrong with the budget; None where nothing is."""
+    given = {"--max-jobs": arguments.max_jobs, "--max-compute-seconds": arguments.max_compute_seconds}
+    bounds = {name: value for name, value in given.items() if value is not None}
+    for name, value in bounds.items():
+        if not 0 <= value < float("inf"):
+            return f"{name} is {value:g}; it is 0 or more"
+    if bounds and ("admin" in roles or OPERATOR in roles):
+        return f"{', '.join(bounds)}: a key of the role {arguments.role} can create other keys; give --role developer"
+    return None
 
 
 if __name__ == "__main__":

@@ -23,6 +23,12 @@ def key(session: Session, key_id: str) -> ApiKey | None:
     return session.get(ApiKey, key_id)
 
 
+def locked(session: Session, key_id: str) -> ApiKey:
+    """The same, locked until the transaction ends."""
+    statement = select(ApiKey).where(ApiKey.id == key_id).with_for_update()
+    return session.scalars(statement.execution_options(populate_existing=True)).one()
+
+
 def hashes_in_use(session: Session) -> Sequence[str]:
     """Return the hash of every key that is not revoked."""
     return session.scalars(select(ApiKey.secret_hash).where(ApiKey.revoked_at.is_(None))).all()

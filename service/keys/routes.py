@@ -29,6 +29,8 @@ def create_key(
     row = ApiKey(
         name=body.name, role=body.role, description=body.description, expires_at=body.expires_at, user_id=body.user
     )
+    if body.budget is not None:
+        row.max_jobs, row.max_compute_seconds = body.budget.max_jobs, body.budget.max_compute_seconds
     presented = service.create(session, who, row, context.settings.max_key_days, body.expires_in)
     response.headers["Location"] = f"/v1/keys/{row.id}"
     return created_key(row, presented, context.settings.max_key_days)

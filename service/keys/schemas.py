@@ -16,6 +16,25 @@ MAX_LIFETIME_SECONDS = 100 * 366 * 86400
 MAX_OVERLAP_SECONDS = 30 * 86400
 
 
+class KeyBudgetIn(RequestModel):
+    """How much a key may train over its lifetime. One of the two at least."""
+
+    max_jobs: int | None = Field(None, ge=0, le=1_000_000)
+    """How many jobs it may create: forks, retries, investigations and the jobs of experiments count."""
+    max_compute_seconds: float | None = Field(None, ge=0, le=1e9)
+    """How many seconds these jobs may take, from the claim of each by a worker to its end. The time limit of each is cut
+    to what is left."""
+
+    @model_validator(mode="after")
+    def check_bounds_something(self) -> KeyBudgetIn:
+        """Refuse a budget without a bound."""
+        if self.max_jobs is None and self.max_compute_seconds is None:
+            raise PydanticCustomError(
+                "no_bound", "a budget has max_jobs, max_compute_seconds or both: send one of them"
+            )
+        return self
+
+
 class KeyIn(RequestModel):
     """A key to create."""
 
@@ -31,6 +50,9 @@ class KeyIn(RequestModel):
     expires_in: int | None = Field(None, ge=1, le=MAX_LIFETIME_SECONDS)
     """The same in seconds from now; only one of the two."""
 
+    budget: KeyBudgetIn | None = None
+    """Left out: no bound but those of the project. Keys of admins have none, for they can create others."""
+
     @model_validator(mode="after")
     def check_one_expiry(self) -> KeyIn:
         """Refuse two ends."""
@@ -44,6 +66,22 @@ class RotationIn(RequestModel):
 
     overlap_seconds: int = Field(86400, ge=0, le=MAX_OVERLAP_SECONDS)
     """How long the old key still works."""
+
+
+class KeyBudgetOut(ResponseModel):
+    """What a key may train over its lifetime, and what it has used of that."""
+
+    model_config = ConfigDict(from_attributes=True)
+    max_jobs: int | None
+    """Null: any number."""
+    used_jobs: int
+    """Jobs that it has created; deleting one gives nothing back."""
+    max_compute_seconds: float | None
+    """Null: any time."""
+    used_compute_seconds: float
+    """Of attempts that have ended."""
+    reserved_compute_seconds: float
+    """What the time limits of its jobs that have not ended may still take."""
 
 
 class KeyOut(ResponseModel):
@@ -67,6 +105,8 @@ class KeyOut(ResponseModel):
     """To about a minute."""
     last_used_from: str | None
     """Address of the client that used it last."""
+    budget: KeyBudgetOut | None
+    """Null: no bound but those of the project."""
 
 
 class CreatedKey(KeyOut):
@@ -83,4 +123,4 @@ def key_out(row: ApiKey, max_days: int) -> KeyOut:
 
 def created_key(row: ApiKey, presented: str, max_days: int) -> CreatedKey:
     """A new row with its secret."""
-    return CreatedKey.model_construct(**key_out(row, max_days).model_dump(), key=presented)
+    return CreatedKey.model_construct(**dict(key_out(row, max_days)), key=presented)

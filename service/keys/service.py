@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from service.database import ALPHABET, db_time, new_id
 from service.errors import HttpProblem, Quota, not_found
-from service.keys import repository
+from service.keys import budget, repository
 from service.keys.tables import ApiKey
 from service.principal import Identity, Principal, ProjectAccess
 from service.projects import repository as projects
@@ -36,6 +36,8 @@ def create_key(
     *,
     operator: bool = False,
     expires_at: datetime | None = None,
+    max_jobs: int | None = None,
+    max_compute_seconds: float | None = None,
 ) -> str:
     """Create a key, and its project when it is new; returns the key, which is never shown again.
 
@@ -51,6 +53,8 @@ def create_key(
         role=role if owner else None,
         operator=operator,
         expires_at=expires_at,
+        max_jobs=max_jobs,
+        max_compute_seconds=max_compute_seconds,
     )
     return issue(session, key)
 
@@ -127,6 +131,8 @@ def create(session: Session, who: Principal, key: ApiKey, max_days: int, expires
     if not who.project_id:
         raise no_project(who)
     _check_grants(who, key)
+    if key.budget is not None and (why := budget.why_no_budget(key.role, operator=key.operator)) is not None:
+        raise _bad_field("budget", "bad_budget", why, "Give it the role developer or viewer.")
     key.user_id = _owner(session, who, key)
     now, field = db_time(session), "expires_at" if expires_in is None else "expires_in"
     if expires_in is not None:
@@ -166,8 +172,9 @@ def _manages(who: Principal) -> bool:
 def rotate(session: Session, who: Principal, key_id: str, overlap_seconds: int, max_days: int) -> tuple[ApiKey, str]:
     """Create a key like that one, which ends after the overlap; returns (the new row, the new key).
 
-    The new one lives as long as the old one was meant to. Raises a 404 problem, a 409 problem for a key that has ended,
-    a 403 problem for one that may do more than the principal, or that is another person's.
+    The new one lives as long as the old one was meant to, and has what is left of its budget; the old one has no more.
+    Raises a 404 problem, a 409 problem for a key that has ended, a 403 problem for one that may do more than the
+    principal, or that is another person's.
     """
     old = find(session, who, key_id)
     _check_grants(who, old)
@@ -186,6 +193,8 @@ def rotate(session: Session, who: Principal, key_id: str, overlap_seconds: int, 
         user_id=old.user_id,
         expires_at=None if lifetime is None else now + lifetime,
     )
+    if old.budget is not None:
+        budget.hand_over(session, old, key)
     presented = issue(session, key)
     last = now + timedelta(seconds=overlap_seconds)
     old.expires_at = last if end is None else min(last, end)

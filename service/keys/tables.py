@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy import Double, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.database import Audited, Base, UtcDateTime
 from service.roles import ProjectRole
+
+OMITTED = frozenset({"last_used_at", "last_used_from", "used_jobs", "used_compute_seconds", "reserved_compute_seconds"})
 
 
 class ApiKey(Base):
@@ -16,7 +18,7 @@ class ApiKey(Base):
 
     __tablename__ = "api_keys"
     __table_args__ = (Index("api_keys_by_user", "user_id"),)
-    audited = Audited("key", omitted=frozenset({"last_used_at", "last_used_from"}), secret=frozenset({"secret_hash"}))
+    audited = Audited("key", omitted=OMITTED, secret=frozenset({"secret_hash"}))
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     project_id: Mapped[str | None] = mapped_column(ForeignKey("projects.id"))
     """None for a key of the operator that has no role in any project."""
@@ -31,5 +33,19 @@ class ApiKey(Base):
     last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_used_from: Mapped[str | None] = mapped_column(String(64))
     """Address of the client that used it last."""
+    max_jobs: Mapped[int | None]
+    """How many jobs it may create; None: any number. `budget.py` counts them."""
+    max_compute_seconds: Mapped[float | None] = mapped_column(Double)
+    """How long the attempts of these jobs may take together; None: any time."""
+    used_jobs: Mapped[int] = mapped_column(default=0, server_default="0")
+    used_compute_seconds: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")
+    """Of attempts that have ended."""
+    reserved_compute_seconds: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")
+    """What the time limits of its jobs that have not ended may still take."""
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    @property
+    def budget(self) -> ApiKey | None:
+        """The row itself where jobs or seconds are bounded."""
+        return None if self.max_jobs is None and self.max_compute_seconds is None else self

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from service.auth import Authenticated, CurrentIdentity
 from service.context import Service
 from service.keys import repository as keys
+from service.keys.schemas import KeyBudgetOut
 from service.keys.service import expiry
 from service.me.schemas import MeKey, MeOut, MeUser, me_projects
 from service.request_sessions import ReadSession, SessionRoute
@@ -23,10 +24,13 @@ def get_me(who: Authenticated, identity: CurrentIdentity, context: Service, sess
     projects = me_projects(identity)
     user = users.get(session, who.user_id) if who.user_id else None
     key = keys.key(session, who.key_id) if who.key_id else None
-    end = expiry(key, context.settings.max_key_days) if key else None
+    shown = None
+    if key is not None:
+        budget = None if key.budget is None else KeyBudgetOut.model_validate(key.budget)
+        shown = MeKey(id=key.id, name=key.name, expires_at=expiry(key, context.settings.max_key_days), budget=budget)
     return MeOut(
         user=MeUser.model_validate(user) if user else None,
-        key=MeKey(id=key.id, name=key.name, expires_at=end) if key else None,
+        key=shown,
         project=next((one for one in projects if one.id == who.project_id), None),
         role=who.role,
         operator=who.operator,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import ConfigDict
 
+from service.keys.schemas import KeyBudgetOut
 from service.principal import Identity
 from service.response_model import ResponseModel
 from service.roles import ProjectRole
@@ -27,6 +28,8 @@ class MeKey(ResponseModel):
     id: str
     name: str
     expires_at: Timestamp | None
+    budget: KeyBudgetOut | None
+    """What it may train over its lifetime; null: no bound but those of the project."""
 
 
 class MeProject(ResponseModel):
