@@ -46,6 +46,7 @@ from service.key_limits import KeyLimits
 from service.keys import routes as keys
 from service.load_shedding import LoadShedding
 from service.logs import routes as logs
+from service.mcp.endpoint import MCP_PATH, McpEndpoint
 from service.me import routes as me
 from service.metrics import export_routes, plot_routes, series_routes, stream
 from service.metrics import routes as metrics
@@ -185,6 +186,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             tasks.start_soon(watch_leases, context)
             tasks.start_soon(keep_audit_log, sessions, refusals)
             tasks.start_soon(share_rates, rates, doorbell)
+            tasks.start_soon(mcp.serve)
             yield {STATE: early}
             tasks.cancel_scope.cancel()
         engine.dispose()
@@ -215,6 +217,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     openapi.install(app)
     api_docs.install(app)
+    mcp = McpEndpoint(app)
+    app.add_route(MCP_PATH, mcp, include_in_schema=False)
     app.router.routes.extend(api_router().routes)
     app.state.oidc_provider = provider
     app.include_router(health.router, dependencies=[Depends(check_request)])

@@ -33,7 +33,7 @@ SLOW = TORCH | {
     "onnx",
     "opentelemetry",
 }
-SLOW |= {"obstore", "openpyxl", "zstandard", "httpx"}
+SLOW |= {"obstore", "openpyxl", "zstandard", "httpx", "mcp"}
 """Libraries that take long to import or that few processes need: a function may delay these, and nothing else."""
 SQL_FILES = {"repository.py", "tables.py", "database.py", "migrate.py"}
 """`migrate.py` locks the database and checks foreign keys around Alembic: no statement of it reads or writes a row."""
@@ -76,6 +76,7 @@ def is_within(name: str, allowed: tuple[str, ...]) -> bool:
                 "trainkit.files",
                 "trainkit.redis_versions",
                 "trainkit.version",
+                "trainkit_client.mcp",  # only `service/mcp`, see below
             ),
         ),
         ("worker", ("worker", "service", "trainkit")),
@@ -106,6 +107,15 @@ def test_only_the_entry_point_needs_the_servers_commands() -> None:
         if is_within(name, ("service.cli",)) and not file.is_relative_to(ROOT / SERVER_COMMANDS)
     ]
     assert users == []
+
+
+def test_only_the_mcp_endpoint_needs_the_client() -> None:
+    wrong = {
+        str(file.relative_to(ROOT))
+        for file, name in imports("service")
+        if name.split(".")[0] == "trainkit_client" and not file.is_relative_to(ROOT / "service" / "mcp")
+    }
+    assert wrong == set()
 
 
 @pytest.mark.parametrize(

@@ -322,6 +322,6 @@ def _spend(session: Session, job: Job, seconds: float) -> None:
         return
     released = min(seconds, job.reserved_seconds or 0.0)
     if job.reserved_seconds is not None:
-        job.reserved_seconds -= released
+        job.reserved_seconds = round(job.reserved_seconds - released, 6)
         session.flush()
     budget.spend(session, job.budget_key_id, seconds, released)

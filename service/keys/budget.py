@@ -89,7 +89,8 @@ def spend(session: Session, key_id: str, seconds: float, released: float) -> Non
     """Count the seconds of an attempt that has ended, and give back what was reserved for them, or for the whole job."""
     key = repository.locked(session, key_id)
     key.used_compute_seconds += seconds
-    key.reserved_compute_seconds = max(0.0, key.reserved_compute_seconds - released)
+    # rounded, so that sums of what was added and taken again are 0 in the end
+    key.reserved_compute_seconds = max(0.0, round(key.reserved_compute_seconds - released, 6))
     session.flush()
 
 

@@ -1,0 +1,131 @@
+"""The MCP server at `/mcp`: streamable HTTP, with the keys, roles, limits and audit of the API.
+
+A tool calls the API in this process with the caller's `Authorization`, as another client would: nothing is decided here.
+Every request stands alone (stateless mode), so that any of several API processes can answer it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+from anyio import Event, sleep_forever, to_thread
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.errors import HttpProblem, answer
+from service.load_shedding import leave_work
+from service.roles import includes
+
+if TYPE_CHECKING:
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+    from trainkit_client.mcp.api import ToolApi
+
+MCP_PATH = "/mcp"
+FORWARDED = ("authorization", "trainkit-project", "user-agent", "traceparent", "tracestate")
+"""Headers of the caller that its tools' requests have as well."""
+log = logging.getLogger(__name__)
+
+
+class McpEndpoint:
+    """The ASGI application of the route. `serve` has to run beside it.
+
+    The SDK takes 25 MB and a second to import: it is imported at the first request.
+    """
+
+    def __init__(self, api: ASGIApp) -> None:
+        self._api = api
+        self._requested, self._ready = Event(), Event()
+        self._managers: dict[bool, StreamableHTTPSessionManager] = {}
+        """Read-only or not -> what answers."""
+
+    async def serve(self) -> None:
+        """Wait for the first request, and from then on serve until cancelled."""
+        await self._requested.wait()
+        managers = await to_thread.run_sync(self._build)
+        async with managers[False].run(), managers[True].run():
+            self._managers = managers
+            self._ready.set()
+            await sleep_forever()
+
+    def _build(self) -> dict[bool, StreamableHTTPSessionManager]:
+        import httpx
+        from mcp.server.transport_security import TransportSecuritySettings
+
+        from trainkit_client.mcp.api import ToolApi
+        from trainkit_client.mcp.server import build_server
+
+        caller: ContextVar[Request] = ContextVar("caller")
+
+        async def remember_caller(context: Any, call_next: Any) -> Any:
+            token = caller.set(context.request)
+            try:
+                return await call_next(context)
+            finally:
+                caller.reset(token)
+
+        @asynccontextmanager
+        async def connect() -> AsyncIterator[ToolApi]:
+            scope = caller.get().scope
+            transport = httpx.ASGITransport(
+                self._api, raise_app_exceptions=False, root_path=scope.get("root_path", ""), client=scope.get("client")
+            )
+            headers = {name: value for name, value in caller.get().headers.items() if name in FORWARDED}
+            base_url = f"{scope['scheme']}://{caller.get().headers.get('host', 'localhost')}"
+            async with httpx.AsyncClient(
+                transport=transport, base_url=base_url, headers=headers, timeout=None
+            ) as client:
+                yield ToolApi(client)
+
+        # Host and Origin were checked before, by the service's own settings
+        checked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+        managers = {}
+        for read_only in (False, True):
+            server = build_server(connect, read_only=read_only, middleware=[remember_caller])
+            server.streamable_http_app(stateless_http=True, transport_security=checked)
+            managers[read_only] = server.session_manager
+        return managers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (problem := _problem(scope)) is not None:
+            await answer(problem, scope)(scope, receive, send)
+            return
+        # a tool's own requests wait for their turns; this one would keep a place while it waits for them
+        leave_work()
+        self._requested.set()
+        await self._ready.wait()
+        await self._managers[_is_read_only(scope)].handle_request(scope, receive, send)
+
+
+def _is_read_only(scope: Scope) -> bool:
+    """Whether only tools that read are offered: as `?read_only=true` says, or by the caller's role."""
+    principal = scope["state"]["principal"]
+    query: Mapping[str, list[str]] = parse_qs(scope["query_string"].decode("latin-1"))
+    return query.get("read_only", ["false"])[-1] == "true" or not (
+        includes(principal.role, "developer") or principal.choices
+    )
+
+
+def _problem(scope: Scope) -> HttpProblem | None:
+    """What keeps a request from being answered: no key, or a page of another site that sends it."""
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    if b"authorization" not in headers:
+        detail = "The MCP server takes API keys and tokens in the header Authorization, and no cookie."
+        return HttpProblem(403, "cross_origin_refused", detail)
+    origin = headers.get(b"origin")
+    if origin is not None and not _is_same_host(origin, headers.get(b"host", "")):
+        detail = f"A page of {origin[:80]!r} may not use the MCP server of this service."
+        return HttpProblem(403, "cross_origin_refused", detail)
+    return None
+
+
+def _is_same_host(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:
+        return False
