@@ -11,6 +11,7 @@ from typing import Any
 from anyio import CapacityLimiter, create_task_group, to_thread
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from service import dashboard, errors, instrumentation, openapi, tables, tracing
@@ -218,7 +219,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     openapi.install(app)
     api_docs.install(app)
     mcp = McpEndpoint(app)
-    app.add_route(MCP_PATH, mcp, include_in_schema=False)
+    app.router.routes.append(Route(MCP_PATH, mcp, include_in_schema=False))
     app.router.routes.extend(api_router().routes)
     app.state.oidc_provider = provider
     app.include_router(health.router, dependencies=[Depends(check_request)])

@@ -7,7 +7,7 @@ Every request stands alone (stateless mode), so that any of several API processe
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from service.load_shedding import leave_work
 from service.roles import includes
 
 if TYPE_CHECKING:
+    from mcp.server.context import ServerRequestContext
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
     from trainkit_client.mcp.api import ToolApi
@@ -62,10 +63,12 @@ class McpEndpoint:
 
         caller: ContextVar[Request] = ContextVar("caller")
 
-        async def remember_caller(context: Any, call_next: Any) -> Any:
-            token = caller.set(context.request)
+        async def remember_caller(
+            ctx: ServerRequestContext[Any, Any], call_next: Callable[[ServerRequestContext[Any, Any]], Awaitable[Any]]
+        ) -> Any:
+            token = caller.set(ctx.request)
             try:
-                return await call_next(context)
+                return await call_next(ctx)
             finally:
                 caller.reset(token)
 
