@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import tempfile
 from collections.abc import Callable, Mapping
@@ -15,7 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from trainkit.data.table.json_rows import unique_keys
 from trainkit.spec.json_errors import json_reason
-from worker.request_input import BadInputError, image_of, is_json, json_inputs, point_at_rows
+from worker.request_input import BadInputError, encoded_image, image_of, is_json, json_inputs, point_at_rows
 
 if TYPE_CHECKING:
     from trainkit.data.image_rows import ImageRows
@@ -81,14 +79,7 @@ def _decoded(sample: Any, row: int, resize: Callable[[Any], Any]) -> Any:
     if not isinstance(sample, dict) or not isinstance(sample.get("image"), str):
         return sample
     where, text = f"/inputs/{row}/image", sample["image"]
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        hint = "Send the file's bytes as base64 text, or pixels as nested lists."
-        raise BadInputError("not_base64", f"row {row}: the image is no base64 text", where, hint) from None
-    return {**sample, "image": resize(image_of(data, where=where, what=f"row {row}: the image"))}
+    return {**sample, "image": resize(encoded_image(text, where=where, what=f"row {row}: the image"))}
 
 
 def _form_samples(request: bytes, boundary: str, resize: Callable[[Any], Any]) -> list[dict[str, Any]]:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from service.metrics.service import finite
 from worker.image_rows import read_image_rows
-from worker.request_input import BadInputError, image_of, is_json, json_inputs, point_at_rows
+from worker.request_input import (
+    LARGEST_IMAGE_PIXELS,
+    BadInputError,
+    encoded_image,
+    image_of,
+    is_json,
+    json_inputs,
+    point_at_rows,
+)
 
 if TYPE_CHECKING:
     from trainkit.data.table.request_rows import TableRows
@@ -76,13 +84,27 @@ def read_rows(
 
 
 def read_inputs(request: bytes, media_type: str) -> Any:
-    """`{"inputs": [...]}` or an image. Raises BadInputError."""
+    """`{"inputs": [...]}`, whose texts are images as base64, or an image. Raises BadInputError."""
     if is_json(media_type):
-        return json_inputs(request)
+        return _with_images(json_inputs(request))
     if media_type.startswith("image/") or media_type == "application/octet-stream":
         return [image_of(request)]
     hint = "Send application/json, image/png or image/jpeg; only models of tables read a table's file."
     raise BadInputError("unsupported_media_type", f"bodies of type {media_type!r} are not read", "", hint, 415)
+
+
+def _with_images(inputs: list[Any]) -> list[Any]:
+    """The samples, with the images of those that are texts; together they have at most as many pixels as one may have."""
+    samples, pixels = [], 0
+    for row, sample in enumerate(inputs):
+        if isinstance(sample, str):
+            sample = encoded_image(sample, where=f"/inputs/{row}", what=f"row {row}: the image")
+            pixels += sample.width * sample.height
+            if pixels > LARGEST_IMAGE_PIXELS:
+                message = f"the images up to row {row} have more than {LARGEST_IMAGE_PIXELS:,} pixels together"
+                raise BadInputError("too_large", message, f"/inputs/{row}", "Send fewer images in one request.")
+        samples.append(sample)
+    return samples
 
 
 def predict_or_point(predict: Callable[[Any], list[dict[str, Any]]], inputs: list[Any]) -> list[dict[str, Any]]:

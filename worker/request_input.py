@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import io
 import json
 from collections.abc import Callable
@@ -71,6 +73,18 @@ def image_of(data: bytes, *, where: str = "", what: str = "the body") -> Any:
         message = f"{what} is not a readable image: {decoding.reason(error)}"
         raise BadInputError("unreadable_image", message, where, hint) from None
     return image
+
+
+def encoded_image(text: str, *, where: str, what: str) -> Any:
+    """The PIL image of the base64 text of a file, also as a `data:` URL. Raises BadInputError that points at `where`."""
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        hint = "Send the file's bytes as base64 text, or pixels as nested lists."
+        raise BadInputError("not_base64", f"{what} is no base64 text", where, hint) from None
+    return image_of(data, where=where, what=what)
 
 
 def point_at_rows(work: Callable[[], T], *, root: str = "inputs") -> T:

@@ -16,9 +16,15 @@ from trainkit_client.version import __version__ as __version__
 
 _WHERE = {
     "AsyncClient": "trainkit_client._async.client",
+    "AsyncDataset": "trainkit_client._async.datasets",
+    "AsyncExperiment": "trainkit_client._async.experiments",
     "AsyncJob": "trainkit_client._async.jobs",
+    "AsyncModel": "trainkit_client._async.models",
     "Client": "trainkit_client._sync.client",
+    "Dataset": "trainkit_client._sync.datasets",
+    "Experiment": "trainkit_client._sync.experiments",
     "Job": "trainkit_client._sync.jobs",
+    "Model": "trainkit_client._sync.models",
     **dict.fromkeys(
         (
             "AmbiguousReference",
@@ -55,9 +61,15 @@ if TYPE_CHECKING:
     from trainkit_client import spec as spec
     from trainkit_client import types as types
     from trainkit_client._async.client import AsyncClient as AsyncClient
+    from trainkit_client._async.datasets import AsyncDataset as AsyncDataset
+    from trainkit_client._async.experiments import AsyncExperiment as AsyncExperiment
     from trainkit_client._async.jobs import AsyncJob as AsyncJob
+    from trainkit_client._async.models import AsyncModel as AsyncModel
     from trainkit_client._sync.client import Client as Client
+    from trainkit_client._sync.datasets import Dataset as Dataset
+    from trainkit_client._sync.experiments import Experiment as Experiment
     from trainkit_client._sync.jobs import Job as Job
+    from trainkit_client._sync.models import Model as Model
     from trainkit_client.errors import AmbiguousReference as AmbiguousReference
     from trainkit_client.errors import BadResponse as BadResponse
     from trainkit_client.errors import ConfigError as ConfigError

@@ -84,3 +84,9 @@ class PartialFile:
         self._file.close()
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
+
+
+def target_file(path: str | Path, name: str) -> Path:
+    """Return the file to write: the path itself, or the last part of a name in a folder."""
+    target = Path(path).expanduser()
+    return target / name.rpartition("/")[2] if target.is_dir() else target

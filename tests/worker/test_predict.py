@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
@@ -54,6 +55,25 @@ def test_an_image_is_one_input() -> None:
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(buffer, "PNG")
     (image,) = read_inputs(buffer.getvalue(), "image/png")
     assert image.size == (8, 8)
+
+
+def test_images_as_base64_are_inputs_like_others() -> None:
+    buffer = io.BytesIO()
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    text = base64.b64encode(buffer.getvalue()).decode()
+    images = read_inputs(json.dumps({"inputs": [text, f"data:image/png;base64,{text}"]}).encode(), "application/json")
+    assert [np.asarray(image).tolist() for image in images] == [pixels.tolist()] * 2
+    assert refused(b'{"inputs": [[1], "seven"]}')["pointer"] == "/inputs/1"
+
+
+def test_many_images_have_no_more_pixels_than_one_may_have() -> None:
+    buffer = io.BytesIO()
+    Image.new("1", (7000, 7000)).save(buffer, "PNG")
+    text = base64.b64encode(buffer.getvalue()).decode()
+    error = refused(json.dumps({"inputs": [text] * 3}).encode())
+    assert error["code"] == "too_large"
+    assert error["pointer"] != "/inputs/0"
 
 
 def test_an_image_that_is_none_and_a_bomb_are_refused() -> None:

@@ -7,12 +7,17 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
+from trainkit_client._async.administration import AsyncKeys, AsyncProjects
+from trainkit_client._async.datasets import AsyncDatasets
+from trainkit_client._async.experiments import AsyncExperiments
 from trainkit_client._async.jobs import AsyncJobs
-from trainkit_client._async.resource import parsed
+from trainkit_client._async.models import AsyncModels
+from trainkit_client._async.resource import parsed, plain_rows
+from trainkit_client._async.rows import AsyncRows
 from trainkit_client._async.runtime import HttpTransport
 from trainkit_client._async.transport import AsyncTransport, json_of
 from trainkit_client.config import resolve
-from trainkit_client.types import Info, Me
+from trainkit_client.types import Info, Me, Worker
 
 
 class AsyncClient:
@@ -69,6 +74,35 @@ class AsyncClient:
     def jobs(self) -> AsyncJobs:
         """The jobs of the project."""
         return AsyncJobs(self)
+
+    @cached_property
+    def datasets(self) -> AsyncDatasets:
+        """The datasets of the project."""
+        return AsyncDatasets(self)
+
+    @cached_property
+    def models(self) -> AsyncModels:
+        """The models of the project."""
+        return AsyncModels(self)
+
+    @cached_property
+    def experiments(self) -> AsyncExperiments:
+        """The experiments of the project."""
+        return AsyncExperiments(self)
+
+    @cached_property
+    def keys(self) -> AsyncKeys:
+        """The API keys of the project."""
+        return AsyncKeys(self)
+
+    @cached_property
+    def projects(self) -> AsyncProjects:
+        """The projects that the caller may see."""
+        return AsyncProjects(self)
+
+    def workers(self, **filters: Any) -> AsyncRows[Worker]:
+        """Return the workers that were seen lately."""
+        return plain_rows(self, Worker, "/v1/workers", filters)
 
     async def info(self) -> Info:
         """Return what this installation is, and can do now."""

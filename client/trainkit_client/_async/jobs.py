@@ -8,11 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from trainkit_client._async.models import AsyncModel
 from trainkit_client._async.resource import AsyncResource, find, listed, parsed, plain_rows
 from trainkit_client._async.rows import AsyncRows
 from trainkit_client._async.runtime import sleep
 from trainkit_client.documents import SpecInput, body_of
-from trainkit_client.errors import JobFailed, WaitTimeout
+from trainkit_client.downloads import target_file
+from trainkit_client.errors import JobFailed, NotFound, WaitTimeout
 from trainkit_client.queries import segment
 from trainkit_client.references import id_of
 from trainkit_client.types import (
@@ -237,6 +239,16 @@ class AsyncJobActions(AsyncResource):
         )
         return response.content
 
+    async def model(self) -> AsyncModel:
+        """Return the model that the job has trained. Raises NotFound while it has none."""
+        job = await self._read_job()
+        if job.result is None or job.result.model is None:
+            detail = f"job {job.id} is {job.state} and has no model."
+            raise NotFound(404, {"status": 404, "code": "not_found", "detail": detail}, {})
+        return AsyncModel.bind(
+            self._client, await self._client.request("GET", f"/v1/models/{segment(job.result.model)}")
+        )
+
     async def evaluation(self) -> Evaluation:
         """Return the metrics of the job's model on its test part, else on its validation part."""
         return parsed(Evaluation, await self._client.request("GET", self._path("/evaluation")))
@@ -409,9 +421,3 @@ async def _current(read: Callable[[], AsyncIterator[MetricRow]]) -> AsyncIterato
 
 def _given(body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
-
-
-def target_file(path: str | Path, name: str) -> Path:
-    """Return the file to write: the path itself, or the last part of a name in a folder."""
-    target = Path(path).expanduser()
-    return target / name.rpartition("/")[2] if target.is_dir() else target

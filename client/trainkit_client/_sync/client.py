@@ -8,12 +8,17 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
+from trainkit_client._sync.administration import Keys, Projects
+from trainkit_client._sync.datasets import Datasets
+from trainkit_client._sync.experiments import Experiments
 from trainkit_client._sync.jobs import Jobs
-from trainkit_client._sync.resource import parsed
+from trainkit_client._sync.models import Models
+from trainkit_client._sync.resource import parsed, plain_rows
+from trainkit_client._sync.rows import Rows
 from trainkit_client._sync.runtime import HttpTransport
 from trainkit_client._sync.transport import Transport, json_of
 from trainkit_client.config import resolve
-from trainkit_client.types import Info, Me
+from trainkit_client.types import Info, Me, Worker
 
 
 class Client:
@@ -70,6 +75,35 @@ class Client:
     def jobs(self) -> Jobs:
         """The jobs of the project."""
         return Jobs(self)
+
+    @cached_property
+    def datasets(self) -> Datasets:
+        """The datasets of the project."""
+        return Datasets(self)
+
+    @cached_property
+    def models(self) -> Models:
+        """The models of the project."""
+        return Models(self)
+
+    @cached_property
+    def experiments(self) -> Experiments:
+        """The experiments of the project."""
+        return Experiments(self)
+
+    @cached_property
+    def keys(self) -> Keys:
+        """The API keys of the project."""
+        return Keys(self)
+
+    @cached_property
+    def projects(self) -> Projects:
+        """The projects that the caller may see."""
+        return Projects(self)
+
+    def workers(self, **filters: Any) -> Rows[Worker]:
+        """Return the workers that were seen lately."""
+        return plain_rows(self, Worker, "/v1/workers", filters)
 
     def info(self) -> Info:
         """Return what this installation is, and can do now."""

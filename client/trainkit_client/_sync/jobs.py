@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from trainkit_client._sync.models import Model
 from trainkit_client._sync.resource import Resource, find, listed, parsed, plain_rows
 from trainkit_client._sync.rows import Rows
 from trainkit_client._sync.runtime import sleep
 from trainkit_client.documents import SpecInput, body_of
-from trainkit_client.errors import JobFailed, WaitTimeout
+from trainkit_client.downloads import target_file
+from trainkit_client.errors import JobFailed, NotFound, WaitTimeout
 from trainkit_client.queries import segment
 from trainkit_client.references import id_of
 from trainkit_client.types import (
@@ -236,6 +238,14 @@ class JobActions(Resource):
         response = self._client.transport.request("GET", self._path(f"/plots/{segment(name)}.{format}"), params=options)
         return response.content
 
+    def model(self) -> Model:
+        """Return the model that the job has trained. Raises NotFound while it has none."""
+        job = self._read_job()
+        if job.result is None or job.result.model is None:
+            detail = f"job {job.id} is {job.state} and has no model."
+            raise NotFound(404, {"status": 404, "code": "not_found", "detail": detail}, {})
+        return Model.bind(self._client, self._client.request("GET", f"/v1/models/{segment(job.result.model)}"))
+
     def evaluation(self) -> Evaluation:
         """Return the metrics of the job's model on its test part, else on its validation part."""
         return parsed(Evaluation, self._client.request("GET", self._path("/evaluation")))
@@ -406,9 +416,3 @@ def _current(read: Callable[[], Iterator[MetricRow]]) -> Iterator[MetricRow]:
 
 def _given(body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
-
-
-def target_file(path: str | Path, name: str) -> Path:
-    """Return the file to write: the path itself, or the last part of a name in a folder."""
-    target = Path(path).expanduser()
-    return target / name.rpartition("/")[2] if target.is_dir() else target
