@@ -36,6 +36,7 @@ from service.deprecation import DeprecationHeaders
 from service.diagnosis import routes as diagnosis
 from service.doorbell import Doorbell
 from service.early_refusals import STATE, EarlyRefusals
+from service.experiments import replicate_routes
 from service.experiments import routes as experiments
 from service.health import routes as health
 from service.http_methods import HttpMethods
@@ -136,6 +137,7 @@ def api_router() -> APIRouter:
         bulk,
         recommendations,
         experiments,
+        replicate_routes,
         logs,
         metrics,
         series_routes,

@@ -88,6 +88,47 @@ class VariantSummaryOut(ResponseModel):
     """Ended trials of the variant that have no value."""
 
 
+class ReplicatesOut(ResponseModel):
+    """Jobs whose specs differ in seeds and folds alone, with the mean of a metric and Student's interval.
+
+    The figures are of jobs that have ended well, of the weights that each kept.
+    """
+
+    key: str
+    """The `replicate_key` of its jobs."""
+    name: str
+    """What the names of its jobs have in common."""
+    jobs: list[str]
+    n: int
+    """Jobs with a figure; jobs with the same seed and split count once."""
+    mean: float | None
+    sd: float | None
+    """Null for a single value, like `se`, `low` and `high`; all are null where a value is not finite."""
+    se: float | None
+    low: float | None
+    high: float | None
+    confidence: float
+    not_finite: list[int]
+    test_share: float | None
+    """Of different splits: samples validated on for each trained on, by which `se` is corrected."""
+    comparison: ComparisonOut | None
+    """With the baseline, on pairs of the same dataset, split and seed; null of the baseline itself."""
+    p_adjusted: float | None
+    """`comparison.p` by Holm's method: it holds for all groups of the answer together."""
+    not_compared: str | None
+    """Why there is no comparison."""
+
+
+class JobsComparisonOut(ResponseModel):
+    """Jobs in groups of replicates, compared with the group of a baseline."""
+
+    metric: str
+    better: Literal["min", "max"]
+    baseline: str
+    """The key of the baseline's group."""
+    groups: list[ReplicatesOut]
+
+
 class TrialReasonOut(StoredDocument):
     """What a step of the autopilot changed, and why."""
 

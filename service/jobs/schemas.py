@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter
 
 from service.datasets.tables import DatasetVersion
 from service.jobs.lineage import Relation
+from service.jobs.replicates import replicate_key
 from service.jobs.spec_references import as_written
 from service.jobs.states import State
 from service.jobs.tables import Attempt, Checkpoint, Decision, Job, JobEvent
@@ -187,6 +188,8 @@ class JobOut(ResponseModel):
     labels: dict[str, str]
     group: str | None
     """Jobs of the project with the same group are compared by the peer rules."""
+    replicate_key: str
+    """The same for jobs that repeat each other: their specs differ in seeds and folds alone."""
     notes: str | None
     spec: SpecDocument
     """As submitted. What a name in it meant then is in `dataset` and `resolved`, and stays."""
@@ -234,6 +237,7 @@ JOB_FIELDS: dict[str, tuple[tuple[str, ...], Render]] = {
     "interruptions": _column("interruptions"),
     "labels": _column("labels"),
     "group": _column("group_name"),
+    "replicate_key": (("spec",), lambda job, _: replicate_key(job.spec)),
     "notes": _column("notes"),
     "spec": (("spec", "reference_names"), lambda job, _: as_written(job.spec, job.reference_names)),
     "resolved": _column("resolved"),

@@ -23,6 +23,9 @@ router = APIRouter(prefix="/v1", tags=["metrics"], route_class=SessionRoute)
 JOBS_A_CALL = 50
 POINTS_A_CALL = 200_000
 """Of all series of all jobs of one answer: some ten megabytes."""
+JobIds = Annotated[
+    str, Query(alias="jobs", max_length=41 * JOBS_A_CALL, description="Comma-separated ids, at most 50.")
+]
 Step = Annotated[int | None, Query(ge=0, lt=2**62)]
 
 
@@ -76,18 +79,13 @@ def compare_series(
     who: Reader,
     session: ReadSession,
     query: SelectedSeries,
-    job_ids: Annotated[
-        str, Query(alias="jobs", max_length=41 * JOBS_A_CALL, description="Comma-separated ids, at most 50.")
-    ],
+    job_ids: JobIds,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """For each job its series as columns, with at most `max_points` points each. 422 for more than 50 jobs, or too many
     points in all; 404 where one job is unknown, 410 where the log of one was removed.
     """
-    ids = list(dict.fromkeys(part.strip() for part in job_ids.split(",") if part.strip()))
-    if not 1 <= len(ids) <= JOBS_A_CALL:
-        raise HttpProblem(422, "bad_jobs", f"{len(ids)} jobs were named; name 1 to {JOBS_A_CALL} ids, comma-separated.")
-    found = [jobs.find(session, who, job_id) for job_id in ids]
+    found = [jobs.find(session, who, job_id) for job_id in parse_job_ids(job_ids)]
     for job in found:
         check_not_purged(job, "metrics")
     states = [
@@ -108,6 +106,14 @@ def compare_series(
         wire = {name: series_wire(columns) for name, columns in series.items()}
         compared.append({"id": job.id, "name": job.name, "state": job.state, "series": wire})
     return answer(tag, {"jobs": compared})
+
+
+def parse_job_ids(text: str) -> list[str]:
+    """Return the ids, each once. Raises a 422 problem for none or too many."""
+    ids = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not 1 <= len(ids) <= JOBS_A_CALL:
+        raise HttpProblem(422, "bad_jobs", f"{len(ids)} jobs were named; name 1 to {JOBS_A_CALL} ids, comma-separated.")
+    return ids
 
 
 def parts(query: SeriesQuery) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,6 +121,21 @@ def submit(client: httpx.Client, epochs: int = 20, **changes: object) -> str:
     return job
 
 
+def sweep(client: httpx.Client) -> list[str]:
+    """Train 4 rates with 5 seeds each, once for each project; return the jobs, seeds of a rate beside each other."""
+    if not client.get("/v1/jobs").json()["data"]:
+        ended(client, submit(client, epochs=1, name="first"))  # uploads the dataset, and waits for its check
+        spec = {"dataset": "iris", "model": {"kind": "mlp", "hidden": [8]}, "train": {"epochs": 6, "batch_size": 32}}
+        space = {"/optimizer/lr": [0.0003, 0.003, 0.03, 0.3], "/train/seed": [0, 1, 2, 3, 4]}
+        plan = {"kind": "grid", "name": "rates", "spec": spec, "space": space, "parallel": 20}
+        created = client.post("/v1/experiments", json=plan)
+        assert created.status_code == 201, created.text
+        path = f"/v1/experiments/{created.json()['id']}"
+        wait_for(lambda: client.get(path).json()["state"] == "succeeded", seconds=180, what="20 jobs")
+    experiment = client.get("/v1/experiments").json()["data"][0]["id"]
+    return [trial["job"] for trial in client.get(f"/v1/experiments/{experiment}/results").json()["data"]]
+
+
 def ended(client: httpx.Client, job: str) -> dict[str, object]:
     def ask() -> dict[str, object] | None:
         found: dict[str, object] = client.get(f"/v1/jobs/{job}").json()
@@ -207,7 +223,6 @@ def test_filters_and_comparisons_are_addresses(browser: Browser, stack: Stack) -
         shown = page.get_by_role("table", name="Best values; differences from the baseline")
         assert f"{best[0]:.4g}"[:5] in shown.inner_text()
         assert page.locator("svg circle").count() == 2
-        seen.picture("compare")
         seen.go("jobs?name=rate-0.0*")
         page.get_by_label("Select all").check()
         page.get_by_role("button", name="Label").click()
@@ -299,6 +314,76 @@ def test_folds_have_a_mean_with_a_band_and_a_model_is_tried(browser: Browser, st
     page.get_by_label("petal_width").fill("0.2")
     page.get_by_role("button", name="Predict").click()
     assert "setosa" in page.locator(".answer").inner_text()
+    seen.check()
+
+
+def test_twenty_jobs_are_compared_with_a_paired_test(browser: Browser, stack: Stack) -> None:
+    seen = visit(browser, stack, "twenty")
+    page = seen.page
+    with seen.client() as client:
+        jobs = sweep(client)
+        assert len(jobs) == 20
+        query = {"jobs": ",".join(jobs), "metric": "val_loss", "baseline": jobs[5]}
+        expected = client.get("/v1/metrics/comparison", params=query).json()["groups"]
+    seen.go(f"compare?jobs={','.join(jobs)}&baseline={jobs[5]}&metrics=val_loss,val_accuracy")
+    page.get_by_role("heading", name="Compare 20 jobs").wait_for()
+    drawn = curve(page, "validation loss")
+    wait_for(lambda: drawn.get_attribute("data-points") == ",".join(["6"] * 20), seconds=60, what="20 curves")
+    results = page.get_by_role("table", name="Best values; differences from the baseline")
+    assert results.locator("tbody tr").count() == 20
+    fields = page.get_by_role("table", name="Fields of the specs that differ")
+    assert fields.locator("tbody th").all_inner_texts() == ["optimizer.lr", "train.seed"]
+    assert fields.locator("tbody tr").first.locator("td").count() == 20
+    assert page.locator("svg circle").count() == 20
+    assert page.get_by_role("img", name="Parallel coordinates of 20 jobs").locator("polyline").count() == 20
+    # seeds of a rate against the same seeds of another rate, as the service tests them
+    page.get_by_label("Metric of the test").select_option("val_loss")
+    tests = page.get_by_role("table", name="Means with 95 % intervals")
+    tests.get_by_role("row", name="lr=0.3 ").wait_for()
+    rows = tests.locator("tbody tr")
+    assert [rows.nth(at).locator("th").inner_text() for at in range(4)] == [
+        f"lr={x}" for x in (0.0003, 0.003, 0.03, 0.3)
+    ]
+    assert "baseline" in rows.nth(1).inner_text()
+    for at in (0, 2, 3):
+        shown = rows.nth(at).locator("td").all_inner_texts()
+        assert (shown[0], shown[3]) == ("5", "5")  # runs, and pairs
+        assert shown[4] == f"{expected[at]['comparison']['difference']:+.4g}" or "e" in shown[4]
+    page.get_by_label("mean of seeds and folds").check()
+    wait_for(lambda: drawn.get_attribute("data-points") == "6,6,6,6", seconds=60, what="four bands")
+    seen.picture("compare")
+    seen.go(f"compare?jobs={jobs[0]},{jobs[5]},{jobs[10]}")
+    page.get_by_text("No paired test").wait_for()
+    seen.check()
+
+
+def test_seeds_are_one_row_with_mean_and_band(browser: Browser, stack: Stack) -> None:
+    seen = visit(browser, stack, "twenty")
+    page = seen.page
+    with seen.client() as client:
+        jobs = sweep(client)
+        best = [client.get(f"/v1/jobs/{job}").json()["metrics"]["best"]["val_accuracy"] for job in jobs[10:15]]
+    seen.go("jobs?columns=val_accuracy&sort=name")
+    page.get_by_role("link", name="rates").first.wait_for()
+    page.get_by_label("Group seeds and folds").check()
+    page.wait_for_url("**grouped=1*")
+    groups = page.locator("tr.group")
+    assert groups.count() == 4
+    last = groups.filter(has_text="lr 0.03")
+    assert "5 succeeded" in last.inner_text()
+    assert f"{statistics.mean(best):.4g}"[:5] in last.locator("td.num").first.inner_text()
+    assert f"± {float(f'{statistics.stdev(best):.2g}')}" in last.locator("td.num").first.inner_text()
+    last.locator("svg polygon").wait_for()  # the band
+    seen.picture("groups")
+    unfold = last.get_by_role("button")
+    unfold.press("Enter")
+    assert unfold.get_attribute("aria-expanded") == "true"
+    assert page.locator("tbody tr:not(.group) td.name").count() == 5 + 1  # and the job that has no repetition
+    page.reload()  # what is unfolded is in the address
+    wait_for(lambda: page.locator("tbody tr:not(.group) td.name").count() == 6, seconds=60, what="the members")
+    last.get_by_role("checkbox").check()
+    page.get_by_role("link", name="Compare").click()
+    page.get_by_role("heading", name="Compare 5 jobs").wait_for()
     seen.check()
 
 

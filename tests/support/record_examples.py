@@ -352,6 +352,9 @@ def walk(client: httpx.Client, recorder: Recorder, data: Path, receiver: str, op
     ask("Folds", "GET", f"/v1/experiments/{folds}")
     ask("Folds", "GET", f"/v1/experiments/{folds}/results")
     ask("Two experiments on the same folds", "GET", f"/v1/experiments/{folds}/comparison", params={"with": other})
+    of_folds = client.get("/v1/jobs", params={"group": folds, "fields": "id"}).json()["data"]
+    compared = {"jobs": ",".join(sorted(row["id"] for row in of_folds)), "metric": "val_accuracy"}
+    ask("Two specs on the same folds", "GET", "/v1/metrics/comparison", params=compared)
     third = client.post(
         "/v1/experiments", json={**plan, "name": "stopped", "spec": {**table_spec, "train": {"epochs": 500}}}
     )

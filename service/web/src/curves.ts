@@ -105,36 +105,3 @@ export function panelsOf(names: readonly string[]): Panel[] {
   }
   return panels;
 }
-
-export interface MeanLine {
-  x: number[];
-  y: number[];
-  /** Standard error of the mean: s / sqrt(n), s with n - 1. */
-  se: number[];
-  runs: number;
-}
-
-/**
- * Return the mean over runs at each x that at least half of them have, and two at least. Where a run has ended early the
- * mean is over those that go on.
- */
-export function meanOfRuns(lines: readonly { x: readonly number[]; y: readonly (number | null)[] }[]): MeanLine {
-  const values = new Map<number, number[]>();
-  for (const line of lines) {
-    line.x.forEach((x, index) => {
-      const y = line.y[index];
-      if (y === null || y === undefined || !Number.isFinite(y)) return;
-      const found = values.get(x);
-      if (found) found.push(y);
-      else values.set(x, [y]);
-    });
-  }
-  const least = Math.max(2, lines.length / 2);
-  const kept = [...values].filter(([, found]) => found.length >= least).sort(([a], [b]) => a - b);
-  const mean = (found: number[]) => found.reduce((sum, value) => sum + value, 0) / found.length;
-  const error = (found: number[]) => {
-    const middle = mean(found);
-    return Math.sqrt(found.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (found.length - 1) / found.length);
-  };
-  return { x: kept.map(([x]) => x), y: kept.map(([, found]) => mean(found)), se: kept.map(([, found]) => error(found)), runs: lines.length };
-}

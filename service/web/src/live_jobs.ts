@@ -10,6 +10,7 @@ export type JobRow = Omit<Schemas["JobRow"], "progress" | "metrics"> & {
   metrics?: { best?: Record<string, number | null>; last?: Record<string, number | null> } | null;
   progress?: { percent?: number | null; eta_seconds?: number | null } | null;
   started_at?: string | null;
+  replicate_key?: string;
 };
 export const LONGEST_LIST = 1000;
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { aligned, lineOf, meanOfRuns, panelsOf, smoothed } from "../src/curves";
+import { aligned, lineOf, panelsOf, smoothed } from "../src/curves";
 import { appended, type Points } from "../src/live_series";
 
 describe("smoothed", () => {
@@ -62,20 +62,5 @@ describe("panelsOf", () => {
     const panels = panelsOf(["val_f1", "train_loss", "val_loss", "val_loss_se", "val_accuracy", "train_accuracy", "train_lr", "layers_grad_norm.body.0"]);
     expect(panels.map((panel) => panel.title)).toEqual(["loss", "accuracy", "f1", "learning rate", "gradient norms of layers"]);
     expect(panels[0]?.names).toEqual(["train_loss", "val_loss"]);
-  });
-});
-
-describe("meanOfRuns", () => {
-  it("is the mean with its standard error where half of the runs or more have a point", () => {
-    const mean = meanOfRuns([
-      { x: [1, 2, 3], y: [1, 2, 9] },
-      { x: [1, 2], y: [3, 6] },
-      { x: [1, 2], y: [5, null] },
-    ]);
-    expect(mean.x).toEqual([1, 2]);
-    expect(mean.y).toEqual([3, 4]);
-    // s = 2 of three, s = sqrt(8) of two
-    expect(mean.se[0]).toBeCloseTo(2 / Math.sqrt(3), 12);
-    expect(mean.se[1]).toBeCloseTo(2, 12);
   });
 });

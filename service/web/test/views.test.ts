@@ -85,7 +85,7 @@ describe("formats", () => {
 
 describe("groupsOf", () => {
   const job = (id: string, lr: number, seed: number, fold = 0) =>
-    ({ id, name: id, resolved: { optimizer: { lr }, train: { seed }, split: { fold } } }) as never;
+    ({ id, name: id, replicate_key: `key of ${lr}`, resolved: { optimizer: { lr }, train: { seed }, split: { fold } } }) as never;
   it("joins runs that differ in seeds and folds alone", () => {
     const jobs = [job("a", 0.1, 0), job("b", 0.1, 1), job("c", 0.2, 0, 1), job("d", 0.2, 1, 2)];
     expect([...groupsOf(jobs)]).toEqual([

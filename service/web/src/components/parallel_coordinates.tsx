@@ -1,11 +1,16 @@
-/** One axis for each parameter and one for the result; a line is a trial, its colour the result. */
+/** One axis for each parameter and one for the result; a line is a trial or a job, the stronger the better its result. */
 
 import { useMemo } from "preact/hooks";
-import type { Schemas } from "../api/client";
 import { tick } from "../format";
 import { shown } from "./spec_diff";
 
-type Trial = Schemas["Trial"];
+/** A trial of an experiment, or a job among those compared. */
+export interface Trial {
+  number: number;
+  params: Record<string, unknown>;
+  value: number | null;
+  name?: string;
+}
 const WIDTH = 560;
 const HEIGHT = 240;
 const TOP = 26;
@@ -66,13 +71,13 @@ export function ParallelCoordinates({ trials, params, metric, direction }: Props
   return (
     <figure class="chart">
       <figcaption>Parameters and {metric}</figcaption>
-      <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} class="parallel" role="img" aria-label={`Parallel coordinates of ${done.length} trials`}>
+      <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} class="parallel" role="img" aria-label={`Parallel coordinates of ${done.length} ${done[0]?.name === undefined ? "trials" : "jobs"}`}>
         {ordered.map((trial) => {
           const places = axes.map((axis, index) => axis.place(index === axes.length - 1 ? trial.value : trial.params[axis.name]));
           const points = places.flatMap((place, index) => (place === null ? [] : [`${x(index).toFixed(1)},${y(place).toFixed(1)}`]));
           return (
             <polyline key={trial.number} points={points.join(" ")} fill="none" stroke="var(--val)" stroke-width="1.5" stroke-opacity={(0.12 + 0.88 * goodness(trial) ** 2).toFixed(2)}>
-              <title>{`trial ${trial.number}: ${tick(trial.value)}`}</title>
+              <title>{`${trial.name ?? `trial ${trial.number}`}: ${tick(trial.value)}`}</title>
             </polyline>
           );
         })}

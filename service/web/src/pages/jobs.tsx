@@ -9,6 +9,7 @@ import { VirtualRows } from "../components/virtual_rows";
 import { ago, duration, number, secondsBetween } from "../format";
 import { useNow, useStored } from "../hooks";
 import { type JobRow, LONGEST_LIST, useLiveJobs } from "../live_jobs";
+import { groupedRows, type GroupRow, isGroup, meanOfRuns, moments, type Run, statesOf, valuesOf } from "../replicates";
 import { address, go, type Route, withQuery } from "../router";
 import { FirstRun } from "./first_run";
 
@@ -21,9 +22,10 @@ const TEXT_FILTERS: [string, string, string][] = [
   ["metric", "Metric", "val_accuracy>=0.9"],
 ];
 const FIELDS =
-  "id,name,state,stop_reason,error.code,progress.percent,progress.eta_seconds,metrics.best.val_*,metrics.last.val_*,labels,group,dataset.name,dataset.version,created_at,started_at,finished_at";
+  "id,name,state,stop_reason,error.code,progress.percent,progress.eta_seconds,metrics.best.val_*,metrics.last.val_*,labels,group,replicate_key,dataset.name,dataset.version,created_at,started_at,finished_at";
 const ROW = 38;
 const MOST_COMPARED = 50;
+const SPARK_POINTS = 32;
 
 /** Turn the parameters of this page into those of `GET /v1/jobs`. */
 export function listQuery(query: URLSearchParams): string {
@@ -94,16 +96,30 @@ export function JobsPage({ route, mayWrite }: Props) {
   const now = useNow();
   const sort = route.query.get("sort") ?? "-created_at";
   const list = useMemo(() => sorted(rows.values(), sort), [rows, sort]);
+  const groups = useMemo(() => groupedRows(rows.values()), [rows]);
+  const grouped = route.query.get("grouped") === "1" && groups.length < rows.size;
+  const open = route.query.get("open") ?? "";
+  /** What the table shows: jobs, or groups with those members that were unfolded. */
+  const shown = useMemo(() => {
+    if (!grouped) return list;
+    const unfolded = new Set(open.split(","));
+    return sorted(groups, sort).flatMap((row) => (isGroup(row) && unfolded.has(row.id) ? [row, ...sorted(row.members, sort)] : [row]));
+  }, [grouped, list, groups, sort, open]);
   const names = useMemo(() => metricNames(rows.values()), [rows]);
   const chosen = route.query.get("columns")?.split(",") ?? names.slice(0, 2);
   const which: Which = route.query.get("which") === "last" ? "last" : "best";
-  const sparks = useSparklines(list.slice(...window));
-  const isFiltered = [...route.query.keys()].some((name) => !["sort", "columns", "which"].includes(name));
+  const sparks = useSparklines(shown.slice(...window).flatMap((row) => (isGroup(row) ? row.members : [row])));
+  const isFiltered = [...route.query.keys()].some((name) => !["sort", "columns", "which", "grouped", "open"].includes(name));
 
-  const toggle = (id: string) => {
+  const select = (ids: string[], on: boolean) => {
     const changed = new Set(selected);
-    if (!changed.delete(id)) changed.add(id);
+    for (const id of ids) if (on) changed.add(id); else changed.delete(id);
     setSelected(changed);
+  };
+  const unfold = (key: string) => {
+    const changed = new Set(open.split(",").filter(Boolean));
+    if (!changed.delete(key)) changed.add(key);
+    go(withQuery(route, { open: [...changed].join(",") || null }), { replace: true });
   };
   const marked = list.filter((row) => selected.has(row.id)).map((row) => row.id);
   if (connection !== "connecting" && !rows.size && !isFiltered && !problem) return <FirstRun mayWrite={mayWrite} />;
@@ -116,6 +132,16 @@ export function JobsPage({ route, mayWrite }: Props) {
           {list.length}
           {list.length === LONGEST_LIST ? " (the newest)" : ""}
         </span>
+        {groups.length < rows.size && (
+          <label>
+            <input
+              type="checkbox"
+              checked={grouped}
+              onChange={(event) => go(withQuery(route, { grouped: event.currentTarget.checked ? "1" : null, open: null }), { replace: true })}
+            />{" "}
+            Group seeds and folds
+          </label>
+        )}
         <SavedViews route={route} />
         <ColumnChoice route={route} names={names} chosen={chosen} />
         {mayWrite && (
@@ -155,7 +181,7 @@ export function JobsPage({ route, mayWrite }: Props) {
         <Empty>No job matches these filters.</Empty>
       ) : (
         <VirtualRows
-          rows={list}
+          rows={shown}
           rowHeight={ROW}
           label="Jobs"
           columns={8 + chosen.length}
@@ -182,45 +208,13 @@ export function JobsPage({ route, mayWrite }: Props) {
               <th class="num">Time</th>
             </tr>
           }
-          row={(row) => (
-            <tr key={row.id} class={selected.has(row.id) ? "selected" : undefined}>
-              <td>
-                <input type="checkbox" aria-label={`Select ${row.name}`} checked={selected.has(row.id)} onChange={() => toggle(row.id)} />
-              </td>
-              <td class="name">
-                <a href={address(["jobs", row.id])} title={row.id}>
-                  {row.name || row.id}
-                </a>
-                {Object.entries(row.labels ?? {}).map(([key, value]) => (
-                  <a key={key} class="label" href={withQuery(route, { label: `${key}=${value}` })}>
-                    {key}: {value}
-                  </a>
-                ))}
-              </td>
-              <td>
-                <StateBadge state={row.state} />
-                {row.error && <span class="muted"> {row.error.code}</span>}
-              </td>
-              <td>
-                {row.progress?.percent != null && <Progress percent={row.progress.percent} label={`${Math.round(row.progress.percent)} percent`} />}
-                {RUNNING.has(row.state) && row.progress?.eta_seconds != null && <span class="muted"> {duration(row.progress.eta_seconds)}</span>}
-              </td>
-              <td>
-                <Sparkline values={sparks.get(row.id) ?? []} label={`Validation loss of ${row.name}`} />
-              </td>
-              {chosen.map((name) => (
-                <td key={name} class="num">
-                  {number(row.metrics?.[which]?.[name])}
-                </td>
-              ))}
-              <td>
-                {row.dataset?.name}
-                {row.dataset?.version ? <span class="muted">:{row.dataset.version}</span> : null}
-              </td>
-              <td title={row.created_at}>{ago(row.created_at, now)}</td>
-              <td class="num">{duration(secondsBetween(row.started_at, row.finished_at, now))}</td>
-            </tr>
-          )}
+          row={(row) =>
+            isGroup(row) ? (
+              <GroupCells key={row.id} group={row} selected={selected} select={select} isOpen={open.includes(row.id)} unfold={unfold} sparks={sparks} chosen={chosen} which={which} now={now} />
+            ) : (
+              <JobCells key={row.id} row={row} route={route} isSelected={selected.has(row.id)} select={select} spark={sparks.get(row.id)} chosen={chosen} which={which} now={now} />
+            )
+          }
         />
       )}
       {labelling && (
@@ -246,6 +240,126 @@ export function JobsPage({ route, mayWrite }: Props) {
         />
       )}
     </section>
+  );
+}
+
+interface CellProps {
+  select: (ids: string[], on: boolean) => void;
+  chosen: string[];
+  which: Which;
+  now: number;
+}
+
+interface JobCellProps extends CellProps {
+  row: JobRow;
+  route: Route;
+  isSelected: boolean;
+  spark: Run | undefined;
+}
+
+function JobCells({ row, route, isSelected, select, spark, chosen, which, now }: JobCellProps) {
+  return (
+    <tr class={isSelected ? "selected" : undefined}>
+      <td>
+        <input type="checkbox" aria-label={`Select ${row.name}`} checked={isSelected} onChange={() => select([row.id], !isSelected)} />
+      </td>
+      <td class="name">
+        <a href={address(["jobs", row.id])} title={row.id}>
+          {row.name || row.id}
+        </a>
+        {Object.entries(row.labels ?? {}).map(([key, value]) => (
+          <a key={key} class="label" href={withQuery(route, { label: `${key}=${value}` })}>
+            {key}: {value}
+          </a>
+        ))}
+      </td>
+      <td>
+        <StateBadge state={row.state} />
+        {row.error && <span class="muted"> {row.error.code}</span>}
+      </td>
+      <td>
+        {row.progress?.percent != null && <Progress percent={row.progress.percent} label={`${Math.round(row.progress.percent)} percent`} />}
+        {RUNNING.has(row.state) && row.progress?.eta_seconds != null && <span class="muted"> {duration(row.progress.eta_seconds)}</span>}
+      </td>
+      <td>
+        <Sparkline values={spark?.y ?? []} label={`Validation loss of ${row.name}`} />
+      </td>
+      {chosen.map((name) => (
+        <td key={name} class="num">
+          {number(row.metrics?.[which]?.[name])}
+        </td>
+      ))}
+      <td>
+        {row.dataset?.name}
+        {row.dataset?.version ? <span class="muted">:{row.dataset.version}</span> : null}
+      </td>
+      <td title={row.created_at}>{ago(row.created_at, now)}</td>
+      <td class="num">{duration(secondsBetween(row.started_at, row.finished_at, now))}</td>
+    </tr>
+  );
+}
+
+interface GroupCellProps extends CellProps {
+  group: GroupRow;
+  selected: ReadonlySet<string>;
+  isOpen: boolean;
+  unfold: (key: string) => void;
+  sparks: ReadonlyMap<string, Run>;
+}
+
+/** Seeds or folds of one spec: means with standard deviations, and a curve with its band. */
+function GroupCells({ group, selected, select, isOpen, unfold, sparks, chosen, which, now }: GroupCellProps) {
+  const { members } = group;
+  const marked = members.filter((one) => selected.has(one.id)).length;
+  const runs = members.flatMap((one) => sparks.get(one.id) ?? []);
+  const mean = meanOfRuns(runs, SPARK_POINTS);
+  const percent = members.reduce((sum, one) => sum + (one.progress?.percent ?? 0), 0) / members.length;
+  const seconds = members.reduce((sum, one) => sum + (secondsBetween(one.started_at, one.finished_at, now) ?? 0), 0);
+  return (
+    <tr class={marked === members.length ? "group selected" : "group"}>
+      <td>
+        <input type="checkbox" aria-label={`Select all of ${group.name}`} checked={marked === members.length} onChange={() => select(members.map((one) => one.id), marked < members.length)} />
+      </td>
+      <td class="name">
+        <button class="quiet" aria-expanded={isOpen} onClick={() => unfold(group.id)}>
+          <span aria-hidden="true">{isOpen ? "▾" : "▸"}</span> {group.name} <span class="muted">{members.length} runs</span>
+        </button>
+      </td>
+      <td>
+        {statesOf(members).map(([state, count]) => (
+          <span key={state} class={`badge state-${state}`}>
+            {count} {state}
+          </span>
+        ))}
+      </td>
+      <td>
+        <Progress percent={percent} label={`${Math.round(percent)} percent`} />
+      </td>
+      <td>
+        <Sparkline values={mean.y} band={mean.sd} label={`Mean validation loss of ${group.name}, with one standard deviation`} />
+      </td>
+      {chosen.map((name) => (
+        <td key={name} class="num">
+          <MeanOf values={valuesOf(members, which, name)} />
+        </td>
+      ))}
+      <td>{group.dataset?.name}</td>
+      <td title={group.created_at}>{ago(group.created_at, now)}</td>
+      <td class="num" title="of all runs together">
+        {duration(seconds)}
+      </td>
+    </tr>
+  );
+}
+
+function MeanOf({ values }: { values: number[] }) {
+  if (!values.length) return <>–</>;
+  const { mean, sd, n } = moments(values);
+  return (
+    <span title={`Mean and standard deviation of ${n} runs, from ${number(Math.min(...values))} to ${number(Math.max(...values))}`}>
+      {number(mean)}
+      {sd !== null && <span class="muted"> ± {Number(sd.toPrecision(2))}</span>}
+    </span>
   );
 }
 
@@ -407,17 +521,17 @@ function SavedViews({ route }: { route: Route }) {
 }
 
 /** Small curves of the rows in sight, each fetched once, those that run again while they do. */
-function useSparklines(rows: JobRow[]): ReadonlyMap<string, (number | null)[]> {
-  const [curves, setCurves] = useState<ReadonlyMap<string, (number | null)[]>>(new Map());
+function useSparklines(rows: JobRow[]): ReadonlyMap<string, Run> {
+  const [curves, setCurves] = useState<ReadonlyMap<string, Run>>(new Map());
   const known = useRef(new Map<string, string>());
   const load = useCallback(async (wanted: JobRow[]) => {
     for (let at = 0; at < wanted.length; at += MOST_COMPARED) {
       const part = wanted.slice(at, at + MOST_COMPARED);
       const answer = await api
-        .GET("/v1/metrics/series", { params: { query: { jobs: part.map((row) => row.id).join(","), names: "val_loss", max_points: 32 } } })
+        .GET("/v1/metrics/series", { params: { query: { jobs: part.map((row) => row.id).join(","), names: "val_loss", max_points: SPARK_POINTS } } })
         .catch(() => null); // one of them was deleted meanwhile: the next look asks for the others
       if (!answer) return;
-      setCurves((old) => new Map([...old, ...dataOf(answer).jobs.map((job) => [job.id, job.series.val_loss?.value ?? []] as const)]));
+      setCurves((old) => new Map([...old, ...dataOf(answer).jobs.map((job) => [job.id, { x: job.series.val_loss?.step ?? [], y: job.series.val_loss?.value ?? [] }] as const)]));
     }
   }, []);
   const stamp = (row: JobRow) => `${row.state} ${Math.round(row.progress?.percent ?? 0)}`;
