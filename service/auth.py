@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Literal, NamedTuple
+from urllib.parse import unquote_plus
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
@@ -38,6 +39,7 @@ OPEN_FOLDERS = ("/ui/", "/docs/")
 METRICS_PATH = "/metrics"
 STREAM = "/stream"
 PROJECT_HEADER = b"trainkit-project"
+"""Also the name of a query parameter that stands for it, for links and `EventSource`, which send no header."""
 TOKEN_THREADS = 8
 """Requests at once whose token may have to wait for the sign-in provider."""
 KEEP_SECONDS = 2.0
@@ -254,11 +256,13 @@ class Authentication:
         return True
 
     async def _principal(self, identity: Identity, scope: Scope) -> Principal:
-        """Return the identity in the project of `Trainkit-Project`, or in its only one. Raises a 404 problem."""
-        header = next((value for name, value in scope["headers"] if name == PROJECT_HEADER), None)
-        if header is None:
+        """Return the identity in the project of `Trainkit-Project`, or in its only one.
+
+        Raises a 404 problem for one that it may not see, and 422 for several.
+        """
+        name = _chosen_project(scope)
+        if name is None:
             return identity.alone()
-        name = header.decode("latin-1").strip()
         project = identity.find(name)
         if project is None and identity.operator:
             project = await to_thread.run_sync(self._find_project, name)
@@ -287,6 +291,30 @@ def _token_problems() -> Iterator[None]:
         raise unauthorized("key_invalid", f"The token is not valid here: {error}.") from None
     except ProviderUnavailable:
         raise sign_in.unavailable() from None
+
+
+def _chosen_project(scope: Scope) -> str | None:
+    """Return the project that a request names, and take the parameter out of its query.
+
+    By a parameter only what is read can be chosen. It gives nobody access: the identity is asked for the project as with
+    the header. Raises a 422 problem where header and parameters name different ones.
+    """
+    names = [value.decode("latin-1").strip() for name, value in scope["headers"] if name == PROJECT_HEADER]
+    if scope["method"] in ("GET", "HEAD"):
+        kept = []
+        for item in scope["query_string"].split(b"&"):
+            name, _, value = item.partition(b"=")
+            if name.lower() == PROJECT_HEADER:
+                names.append(unquote_plus(value.decode("latin-1")).strip())
+            else:
+                kept.append(item)
+        scope["query_string"] = b"&".join(kept)
+    if len(set(names)) > 1:
+        shown = ", ".join(repr(name[:80]) for name in dict.fromkeys(names))
+        raise HttpProblem(
+            422, "invalid_request", f"Trainkit-Project names several projects: {shown}. Name one of them."
+        )
+    return names[0] if names else None
 
 
 def is_open(path: str) -> bool:
@@ -343,12 +371,20 @@ class Needs:
         if not includes(principal.role, self.role):
             held = f"yours in this project is {principal.role}" if principal.role else "you have no role in a project"
             detail = f"This needs the role {self.role}; {held}. An admin of the project can give it."
+            if principal.operator and principal.role is None:
+                detail = f"This needs the role {self.role} in a project. {OPERATOR_ALONE}"
             if self.or_person:
                 detail += " Keys of their own are managed by members who have signed in, without a key."
             return _forbidden(self.role, detail)
         if principal.is_archived and self.role == "developer":
             return project_archived()
         return None
+
+
+OPERATOR_ALONE = (
+    "The operator manages projects, users, keys and limits, and sees no jobs or data. Create a key with a role in the "
+    "project (POST /v1/keys with Trainkit-Project), or become a member (POST /v1/members)."
+)
 
 
 def _forbidden(role: Role, detail: str) -> HttpProblem:

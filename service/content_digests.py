@@ -1,30 +1,19 @@
-"""SHA-256 of files that are served: as `sha256` in lists, and as `Repr-Digest` of downloads (RFC 9530)."""
+"""SHA-256 of files that are served: as `sha256` in lists, and as `Repr-Digest` of downloads (RFC 9530).
+
+Files are hashed where they are written and by housekeeping (`service/background/file_hashes.py`), never for a request.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from functools import lru_cache
 from pathlib import Path
 
-MOST_BYTES = 8 << 20
-"""Of a file that is read for its hash when it is asked for: some milliseconds, once in each process."""
 BLOCK = 1 << 20
 
 
-def sha256_of_file(path: Path, head: bytes = b"", offset: int = 0) -> str | None:
-    """Return the hash of `head` and what the file holds from `offset` on; None of more than MOST_BYTES.
-
-    Stored files are never written again: a hash is kept for as long as size and time of change stay.
-    """
-    stat = path.stat()
-    if len(head) + stat.st_size - offset > MOST_BYTES:
-        return None
-    return _read(path, head, offset, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=1024)
-def _read(path: Path, head: bytes, offset: int, size: int, changed: int) -> str:
+def sha256_of_file(path: Path, head: bytes = b"", offset: int = 0) -> str:
+    """Return the hash of `head` and what the file holds from `offset` on."""
     digest = hashlib.sha256(head)
     with path.open("rb") as file:
         file.seek(offset)

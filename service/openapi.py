@@ -46,7 +46,8 @@ DESCRIPTION = """\
 Submit a job spec and a dataset; workers train; metrics stream back; rules, dashboards and scripts stop jobs early.
 
 Send the key as `Authorization: Bearer tk_...`, or a token of the sign-in provider; a browser that has signed in sends a
-cookie. Whoever has a role in several projects names one in the header `Trainkit-Project`. Each operation lists the roles
+cookie. Whoever has a role in several projects names one in the header `Trainkit-Project`; a link or an `EventSource`, which
+send no header, in the query parameter `trainkit-project` (GET and HEAD alone). Each operation lists the roles
 of which one is needed (`security`); a role includes the ones before it: viewer, developer, admin.
 
 Every error is a problem document (RFC 9457) with a stable `code`. A
@@ -119,7 +120,7 @@ HEADERS: dict[str, dict[str, Any]] = {
         "required": True,
     },
     "Repr-Digest": {
-        "description": "SHA-256 of the whole file (RFC 9530), as `sha-256=:BASE64:`; absent of large or streamed ones.",
+        "description": "SHA-256 of the whole file (RFC 9530), as `sha-256=:BASE64:`; absent of what is made as it is sent.",
         "schema": {"type": "string", "pattern": "^sha-256=:[A-Za-z0-9+/]{43}=:$"},
     },
     "Preference-Applied": {

@@ -228,7 +228,7 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
         422,
         "No project is chosen",
         "The operation is about one project, and you are in several or in none.",
-        "Name one in the header `Trainkit-Project`.",
+        "Name one in the header `Trainkit-Project`, or for GET in the query parameter `trainkit-project`.",
     ),
     "session_ended": _type(
         401,

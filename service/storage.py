@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
 import time
 import uuid
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from trainkit.files import sync_folder
 
 KEY = re.compile(r"^[a-z]+(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){1,4}$")
 
 PART = re.compile(r"^[0-9a-f]{32}\.part$")
+
+
+class StoredBytes(NamedTuple):
+    """What a copied file holds."""
+
+    bytes: int
+    sha256: str
 
 
 class Storage:
@@ -56,21 +64,23 @@ class Storage:
             self._remove(part)
         sync_folder(target.parent)
 
-    def put_file(self, key: str, source: Path) -> int:
-        """Copy a local file in; returns its size in bytes."""
+    def put_file(self, key: str, source: Path) -> StoredBytes:
+        """Copy a local file in; returns its size and its hash."""
         target, part = self.local_path(key), self.new_part()
+        size, digest = 0, hashlib.sha256()
         try:
             with source.open("rb") as reader, part.open("wb") as writer:
-                shutil.copyfileobj(reader, writer, 1 << 20)
+                while block := reader.read(1 << 20):
+                    digest.update(block)
+                    size += writer.write(block)
                 writer.flush()
                 os.fsync(writer.fileno())
-            size = part.stat().st_size
             target.parent.mkdir(parents=True, exist_ok=True)
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
         sync_folder(target.parent)
-        return size
+        return StoredBytes(size, digest.hexdigest())
 
     def link(self, key: str, new_key: str) -> None:
         """Give a file a second name that outlives the first. Raises FileNotFoundError."""

@@ -21,6 +21,7 @@ from service.jobs.attempts import Finish, StoredFile
 from service.jobs.leases import ClaimedJob, lock_claimed
 from service.jobs.tables import Checkpoint
 from service.metrics.service import finite
+from service.models.file_digests import digests_of
 from trainkit.spec.memory import with_next_spec
 from worker.context import WorkerContext, service_context
 from worker.lease import Lease
@@ -70,7 +71,7 @@ class OutcomeWriter:
         if evaluation is not None and attainable is not None:
             evaluation = {**evaluation, "attainable": attainable}
         storage, claim = self._context.storage, self._claim
-        key, manifest, size = None, {}, 0
+        key, manifest, size, digests = None, {}, 0, None
         if event["artifact"]:
             folder = output_path(self._scratch, event["artifact"])
             key = f"models/{claim.id}/{claim.fence}"
@@ -78,6 +79,7 @@ class OutcomeWriter:
             # after a death in between it is there already
             store = partial(storage.size, key) if storage.exists(key) else partial(storage.put_tree, key, folder)
             size = self._in_background(store)
+            digests = self._in_background(partial(digests_of, storage.local_path(key)))
         files = [
             self._store_file(f"{name}{Path(path).suffix}", output_path(self._scratch, path))
             for name, path in event["files"].items()
@@ -92,6 +94,7 @@ class OutcomeWriter:
             model_key=key,
             model_manifest=finite(manifest),
             model_bytes=size,
+            model_digests=digests,
             files=files,
         )
         fp("before_finish")
@@ -193,8 +196,8 @@ class OutcomeWriter:
 
     def _store_file(self, name: str, path: Path) -> StoredFile:
         key = f"artifacts/{self._claim.id}/{self._claim.fence}-{name}"
-        size = self._in_background(lambda: self._context.storage.put_file(key, path))
-        return StoredFile(name, key, MEDIA_TYPES.get(path.suffix, "application/octet-stream"), size)
+        size, sha256 = self._in_background(lambda: self._context.storage.put_file(key, path))
+        return StoredFile(name, key, MEDIA_TYPES.get(path.suffix, "application/octet-stream"), size, sha256)
 
     def _transact(self, work: Callable[[Session], Any]) -> Any:
         return self._lease.transact(self._context.sessions, work)

@@ -16,6 +16,8 @@ from service.inference_requests import repository
 from service.inference_requests.repository import REQUEST_FILE, ClaimedInferenceRequest
 from service.leases import StaleFence
 from service.logging import bound
+from service.models import repository as models
+from service.models.file_digests import ONNX
 from trainkit.data.limits import limited
 from worker import exit_errors, reader_limits, slots
 from worker.context import WorkerContext
@@ -75,6 +77,7 @@ def answer(context: WorkerContext, claimed: ClaimedInferenceRequest, deadline: f
         inputs.append(request_file)
     kills_before, limits = exit_errors.kernel_kills(), reader_limits.reader_limits(context)
     context.engine.dispose()
+    digests: dict[str, Any] = {}
     child = fork(
         lambda: write_answer(claimed, subject, folder, limits, request_file),
         log=folder / "log.txt",
@@ -93,8 +96,11 @@ def answer(context: WorkerContext, claimed: ClaimedInferenceRequest, deadline: f
             answer_document = {"error": problem(500, ended["code"], ended["message"], ended["hint"])}
         elif claimed.kind == "onnx" and "error" not in answer_document:
             # stored by the worker, because the child may write nowhere else
-            context.storage.put_file(f"{claimed.subject_key}/model.onnx", folder / "model.onnx")
+            stored = context.storage.put_file(f"{claimed.subject_key}/{ONNX}", folder / ONNX)
+            digests = {ONNX: {"sha256": stored.sha256}}
         with context.sessions.begin() as session:
+            if digests:
+                models.add_digests(session, claimed.subject_key, digests)
             if "error" in answer_document:
                 repository.fail(session, claimed.claim, answer_document["error"])
             else:

@@ -12,7 +12,7 @@ from service.artifacts import service
 from service.artifacts.schemas import ArtifactOut
 from service.auth import Reader
 from service.conditional_requests import tagged
-from service.content_digests import repr_digest, sha256_of_file
+from service.content_digests import repr_digest
 from service.context import Context, Service
 from service.database import reading
 from service.jobs import service as jobs
@@ -86,9 +86,8 @@ async def get_job_artifact(
     answer = await to_thread.run_sync(_answer, context, who, job_id, name, if_none_match)
     if isinstance(answer, Response):
         return answer
-    path = await models.onnx_file(context, who, answer.storage_key)
-    digest = repr_digest(await to_thread.run_sync(sha256_of_file, path))
-    return FileResponse(path, media_type="application/octet-stream", headers={**HARMLESS, **digest, **answer.header})
+    path, headers = await models.onnx_file(context, who, answer)
+    return FileResponse(path, media_type="application/octet-stream", headers={**HARMLESS, **headers})
 
 
 def _answer(
@@ -114,4 +113,4 @@ def _answer(
     if name == service.ONNX:
         return file.model
     single = models.single_file_of(context, file.model)
-    return SingleFileResponse(single, name, {**HARMLESS, **file.model.header})
+    return SingleFileResponse(single, name, file.sha256, {**HARMLESS, **file.model.header})

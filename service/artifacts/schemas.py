@@ -14,5 +14,5 @@ class ArtifactOut(ResponseModel):
     bytes: int | None
     """Null for one that is written when it is asked for."""
     sha256: str | None
-    """In hexadecimal; null for one that is written when it is asked for, and for one of more than 8 MiB."""
+    """In hexadecimal; null for one that is written when it is asked for."""
     created_at: Timestamp

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from sqlalchemy.orm import Session
 
-from service.content_digests import sha256_of, sha256_of_file
+from service.content_digests import sha256_of
 from service.context import Context
 from service.errors import HttpProblem
 from service.jobs import repository as job_rows
@@ -19,6 +19,7 @@ from service.jobs import service as jobs
 from service.jobs.retention_status import check_not_purged
 from service.jobs.tables import Job
 from service.models import repository as model_rows
+from service.models.file_digests import sha256_of_onnx, sha256_of_single
 from service.models.service import StoredModel
 from service.models.single_file import MEDIA_TYPE as SAFETENSORS
 from service.models.single_file import DamagedFileError, single_file
@@ -48,7 +49,7 @@ class ArtifactFile:
     content: Content | None = None
     """Of a file that is written from the job's row."""
     sha256: str | None = None
-    """Where it is known, or soon worked out."""
+    """Where it is known."""
 
 
 def find_all(session: Session, context: Context, job: Job) -> list[ArtifactFile]:
@@ -56,9 +57,8 @@ def find_all(session: Session, context: Context, job: Job) -> list[ArtifactFile]
     files = {file.name: file for file in (*_model_files(session, context, job), *_written(job))}
     for row in job_rows.artifacts(session, job.id):
         if context.storage.exists(row.storage_key):
-            sha256 = sha256_of_file(context.storage.local_path(row.storage_key))
             files[row.name] = ArtifactFile(
-                row.name, row.media_type, row.bytes, row.created_at, row.storage_key, sha256=sha256
+                row.name, row.media_type, row.bytes, row.created_at, row.storage_key, sha256=row.sha256
             )
     return [files[name] for name in sorted(files)]
 
@@ -100,13 +100,13 @@ def _model_files(session: Session, context: Context, job: Job) -> Iterator[Artif
     folder = context.storage.local_path(model.storage_key)
     try:
         single = single_file(folder)
-        sha256 = single.sha256
     except (OSError, DamagedFileError):
         return
-    stored = StoredModel(model.id, model.storage_key)
+    stored = StoredModel(model.id, model.storage_key, model.digests)
+    sha256 = sha256_of_single(model.digests, single)
     yield ArtifactFile(MODEL, SAFETENSORS, single.size, model.created_at, model=stored, sha256=sha256)
     onnx = folder / ONNX
-    onnx_bytes, onnx_sha256 = (onnx.stat().st_size, sha256_of_file(onnx)) if onnx.exists() else (None, None)
+    onnx_bytes, onnx_sha256 = (onnx.stat().st_size, sha256_of_onnx(model.digests)) if onnx.exists() else (None, None)
     yield ArtifactFile(ONNX, "application/octet-stream", onnx_bytes, model.created_at, model=stored, sha256=onnx_sha256)
 
 

@@ -18,6 +18,7 @@ from service.audit.trail import acting, housekeeping
 from service.background import repository
 from service.background.archived_projects import stop_archived_work
 from service.background.dispatch import admit_waiting_jobs, redispatch
+from service.background.file_hashes import hash_stored_files
 from service.background.garbage_collection import collect_garbage, finish_uploads
 from service.background.lease_expiry import expire_leases, repair_clock_skew
 from service.background.orphans import remove_orphans
@@ -88,6 +89,7 @@ TASKS = (
     HousekeepingTask("schedule_experiments", EVERY_ROUND, scheduler.tick),
     HousekeepingTask("stop_archived_work", EVERY_ROUND, stop_archived_work),
     HousekeepingTask("truncate_wal", EVERY_TEN_SECONDS, lambda c: truncate_wal(c.engine)),
+    HousekeepingTask("hash_stored_files", EVERY_TEN_SECONDS, lambda c: hash_stored_files(c.sessions, c.storage)),
     HousekeepingTask("delete_old_rows", EVERY_MINUTE, delete_old_rows),
     HousekeepingTask("compact_metrics", EVERY_MINUTE, lambda c: compact(c.sessions)),
     HousekeepingTask(

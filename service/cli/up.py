@@ -178,6 +178,7 @@ class Up:
             f"  dashboard  {self.url}/   (sign in with the key)",
             f"  docs       {self.url}/docs",
             f"  API key    {shown}",
+            "             of an admin of the project, who is the operator as well: `trainkit key create` makes others",
             f"  workers    1 for data and predictions, {self.workers} for training; the first needs a few seconds",
             f"  files      {escape(str(self.home.folder))}   (logs in logs/)",
             f"  hello      curl {header} {self.url}/v1/jobs",

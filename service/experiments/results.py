@@ -80,7 +80,9 @@ def validated(metric: str) -> str:
     return f"val_{metric.partition('_')[2]}"
 
 
-def summaries(plan: Plan, facts: DatasetFacts | None, lines: Sequence[TrialRow], metric: str) -> list[dict[str, Any]]:
+def summaries(
+    plan: Plan | None, facts: DatasetFacts | None, lines: Sequence[TrialRow], metric: str
+) -> list[dict[str, Any]]:
     """Mean, sd, standard error and 95 % interval over the trials, by variant.
 
     Of folds and draws two: of their validation parts, by which weights are chosen, and of the one test part.
@@ -108,7 +110,9 @@ def value_of(line: TrialRow, metric: str) -> float | None:
     return line.metrics.get(metric) if line.final and line.state in GOOD else None
 
 
-def comparisons(plan: Plan, facts: DatasetFacts | None, lines: Sequence[TrialRow], metric: str) -> list[dict[str, Any]]:
+def comparisons(
+    plan: Plan | None, facts: DatasetFacts | None, lines: Sequence[TrialRow], metric: str
+) -> list[dict[str, Any]]:
     """Each variant against the spec itself, on the validation parts of the draws that both have a figure of.
 
     Not on the test part: it is the same in all draws, so that its own chance would be taken for a difference.
@@ -149,7 +153,7 @@ def cut_of(line: TrialRow) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted((key, value) for key, value in line.params.items() if key != "variant"))
 
 
-def validation_share(plan: Plan, facts: DatasetFacts | None) -> float | None:
+def validation_share(plan: Plan | None, facts: DatasetFacts | None) -> float | None:
     """n_validation / n_train of a fold or draw: the corrected test's share, since the training parts overlap."""
     if facts is None or not isinstance(plan, KFold | MonteCarlo):
         return None

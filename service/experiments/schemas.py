@@ -224,6 +224,8 @@ class ExperimentOut(ExperimentRow):
 class ExperimentDetail(ExperimentOut):
     """With what its jobs have come to so far."""
 
+    plan_error: str | None = None
+    """Why this version of the service cannot carry out the plan any more; null where it can."""
     metric: str | None
     """What the trials are told apart by; null until the dataset has been checked."""
     direction: Literal["min", "max"] | None
@@ -282,7 +284,8 @@ def detail_out(view: ExperimentView) -> ExperimentDetail:
     """The same, with what its jobs have come to."""
     states = [line.state for line in view.lines]
     counted = {state: states.count(state) for state in dict.fromkeys(states)}
-    return ExperimentDetail.model_validate({**_fields(view.row), "jobs": counted, **_together(view)})
+    fields = {**_fields(view.row), "plan_error": view.plan_error, "jobs": counted}
+    return ExperimentDetail.model_validate({**fields, **_together(view)})
 
 
 def results_out(view: ExperimentView) -> ResultsOut:

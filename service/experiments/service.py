@@ -56,7 +56,10 @@ class ExperimentView:
     """An experiment with all that is told of it."""
 
     row: Experiment
-    plan: Plan
+    plan: Plan | None
+    """None of one that this version of the service cannot carry out any more."""
+    plan_error: str | None
+    """Why not."""
     facts: DatasetFacts | None
     metric: str | None
     """None while the dataset is being checked and the plan names none."""
@@ -261,17 +264,29 @@ def view(session: Session, experiment: Experiment, metric: str | None = None) ->
             split_metric(metric)
         except ValueError as error:
             raise HttpProblem(422, "unknown_metric", f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
-    plan = parse_experiment(experiment.plan)
+    plan, plan_error = _stored_plan(experiment)
     dataset = datasets.find_by_id(session, experiment.dataset_id)
     facts = DatasetFacts.model_validate(dataset.facts) if dataset is not None and dataset.facts is not None else None
-    by = metric or plan.metric or (metric_of(plan, facts) if facts is not None else None)
+    by = metric or (experiment.plan.get("metric") if plan is None else plan.metric)
+    if by is None and plan is not None and facts is not None:
+        by = metric_of(plan, facts)
     trials = repository.trials(session, experiment.id)
     jobs = repository.jobs_of(session, trials)
     lines = [trial_row(one, jobs.get(one.job_id or ""), by or "") for one in trials]
     if isinstance(plan, Autopilot) and facts is not None:
         steps, chosen = explain_autopilot(facts, [scheduler.snapshot_of(one, by or "") for one in trials])
-        return ExperimentView(experiment, plan, facts, by, lines, None if chosen is None else lines[chosen], steps)
-    return ExperimentView(experiment, plan, facts, by, lines, best(lines, by) if by is not None else None, None)
+        chosen_line = None if chosen is None else lines[chosen]
+        return ExperimentView(experiment, plan, plan_error, facts, by, lines, chosen_line, steps)
+    chosen_line = best(lines, by) if by is not None else None
+    return ExperimentView(experiment, plan, plan_error, facts, by, lines, chosen_line, None)
+
+
+def _stored_plan(experiment: Experiment) -> tuple[Plan | None, str | None]:
+    """Return the plan, or why it is none: a later version of the service may have other rules than it was checked by."""
+    try:
+        return parse_experiment(experiment.plan), None
+    except SpecError as error:
+        return None, f"This version of the service cannot carry out the plan: {error}"
 
 
 def stop(context: Context, who: Principal, experiment_id: str, running: str) -> Experiment:

@@ -37,6 +37,7 @@ class StoredFile:
     storage_key: str
     media_type: str
     bytes: int
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Finish:
     """None of what scikit-learn has fitted: it leaves no model."""
     model_manifest: dict[str, Any]
     model_bytes: int
+    model_digests: dict[str, Any] | None = None
     files: list[StoredFile] = field(default_factory=list)
 
 
@@ -118,6 +120,7 @@ def finish(session: Session, claim: Claim, outcome: Finish) -> str | None:
             manifest=outcome.model_manifest,
             metrics=outcome.result.get("test") or {},
             bytes=outcome.model_bytes,
+            digests=outcome.model_digests,
             created_at=now,
         )
         register(session, job, model)
@@ -130,6 +133,7 @@ def finish(session: Session, claim: Claim, outcome: Finish) -> str | None:
                 storage_key=file.storage_key,
                 media_type=file.media_type,
                 bytes=file.bytes,
+                sha256=file.sha256,
                 created_at=now,
             ),
         )
@@ -294,6 +298,7 @@ def save_artifact(session: Session, claim: Claim, file: StoredFile) -> None:
             storage_key=file.storage_key,
             media_type=file.media_type,
             bytes=file.bytes,
+            sha256=file.sha256,
             created_at=db_time(session),
         ),
     )

@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, String, case, cast, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, String, case, cast, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
@@ -591,6 +591,20 @@ def add_checkpoint(session: Session, checkpoint: Checkpoint) -> None:
 def delete_checkpoints(session: Session, job_id: str, ids: Sequence[str]) -> None:
     """Delete rows of checkpoints; their files stay."""
     session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.id.in_(ids)))
+
+
+def unhashed_artifacts(session: Session, after: tuple[str, str] | None, limit: int) -> Sequence[Row[str, str, str]]:
+    """Return (job_id, name, storage_key) of artifacts without a hash, in the order of job and name."""
+    found = select(Artifact.job_id, Artifact.name, Artifact.storage_key).where(Artifact.sha256.is_(None))
+    if after is not None:
+        found = found.where(tuple_(Artifact.job_id, Artifact.name) > tuple_(*after))
+    return session.execute(found.order_by(Artifact.job_id, Artifact.name).limit(limit)).all()
+
+
+def set_artifact_hash(session: Session, job_id: str, name: str, storage_key: str, sha256: str) -> None:
+    """Write the hash of a file that is still the artifact's."""
+    same = (Artifact.job_id == job_id, Artifact.name == name, Artifact.storage_key == storage_key)
+    session.execute(update(Artifact).where(*same).values(sha256=sha256).execution_options(**NO_SYNC))
 
 
 def save_artifact(session: Session, artifact: Artifact) -> None:

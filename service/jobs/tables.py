@@ -247,11 +247,14 @@ class Artifact(Base):
     """A file that a job left: plots, logs."""
 
     __tablename__ = "artifacts"
+    __table_args__ = (partial_index("artifacts_without_hash", "job_id", "name", where="sha256 IS NULL"),)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(String(200), primary_key=True)
     storage_key: Mapped[str] = mapped_column(String(300))
     media_type: Mapped[str] = mapped_column(String(100))
     bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    """None of a file from before hashes were kept, until housekeeping has read it."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

@@ -23,6 +23,25 @@ def stored_bytes(session: Session, project_id: str) -> int:
     return int(session.scalar(select(func.sum(Model.bytes)).where(Model.project_id == project_id)) or 0)
 
 
+def unhashed(session: Session, limit: int) -> list[str]:
+    """Return storage keys of models whose files have not been hashed."""
+    return list(session.scalars(select(Model.storage_key).where(Model.digests.is_(None)).limit(limit)))
+
+
+def set_digests(session: Session, storage_key: str, found: Mapping[str, Any]) -> None:
+    """Write what the files of a model's folder hash to; what is known stays."""
+    rows = select(Model).where(Model.storage_key == storage_key).with_for_update()
+    for model in session.scalars(rows):
+        model.digests = {**found, **(model.digests or {})}
+
+
+def add_digests(session: Session, storage_key: str, found: Mapping[str, Any]) -> None:
+    """Add the hash of a new file, unless housekeeping has yet to read all of the model's files."""
+    rows = select(Model).where(Model.storage_key == storage_key, Model.digests.is_not(None)).with_for_update()
+    for model in session.scalars(rows):
+        model.digests = {**(model.digests or {}), **found}
+
+
 def delete(session: Session, model: Model) -> None:
     """Delete the row; its files stay."""
     session.delete(model)

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 
 from service.auth import Reader, Writer
 from service.conditional_requests import require_match, tag_of
-from service.content_digests import repr_digest, sha256_of_file
 from service.context import Context, Service
 from service.inference_requests.request_file import received_body
 from service.listing.filters import (
@@ -26,6 +25,7 @@ from service.listing.filters import (
 from service.listing.query import ListOf, ListQuery, SortField
 from service.listing.repository import page
 from service.models import service
+from service.models.file_digests import sha256_of_single
 from service.models.schemas import ModelEvaluationOut, ModelOut, ModelPatch, ModelRow, PredictionsOut, model_out
 from service.models.single_file import MEDIA_TYPE as SAFETENSORS
 from service.models.single_file import SingleFileResponse
@@ -158,7 +158,7 @@ async def download_model(
     """`safetensors` is one file with the manifest in its metadata (`manifest`, JSON), as `trainkit.load_model` and
     `safetensors.torch.load_file` read it; `zip` the folder with `model.safetensors` and `model.json`. The ONNX file is
     written by a worker when it is first asked for: 409 for a model that ONNX cannot express. An ensemble is several
-    networks: `zip`, or 409. The safetensors and the ONNX file can be read in parts with `Range`, and up to 8 MiB
+    networks: `zip`, or 409. The safetensors and the ONNX file can be read in parts with `Range`, and
     `Repr-Digest` has the hash of the whole.
     """
     stored = await to_thread.run_sync(service.stored, context, who, reference)
@@ -166,16 +166,16 @@ async def download_model(
     if format == "safetensors":
         return await to_thread.run_sync(_single_file, context, stored)
     if format == "onnx":
-        path = await service.onnx_file(context, who, stored.storage_key)
-        named = {**stored.header, **repr_digest(await to_thread.run_sync(sha256_of_file, path))}
-        return FileResponse(path, media_type="application/octet-stream", filename=f"{stored.id}.onnx", headers=named)
+        path, headers = await service.onnx_file(context, who, stored)
+        return FileResponse(path, media_type="application/octet-stream", filename=f"{stored.id}.onnx", headers=headers)
     headers = {"Content-Disposition": f'attachment; filename="{stored.id}.zip"', **stored.header}
     return StreamingResponse(service.archive(folder), media_type="application/zip", headers=headers)
 
 
 def _single_file(context: Context, stored: service.StoredModel) -> Response:
     single = service.single_file_of(context, stored)
-    return SingleFileResponse(single, f"{stored.id}.safetensors", stored.header)
+    sha256 = sha256_of_single(stored.digests, single)
+    return SingleFileResponse(single, f"{stored.id}.safetensors", sha256, stored.header)
 
 
 @router.post(

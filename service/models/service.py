@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from service.body_limits import BODY_BYTES
+from service.content_digests import repr_digest
 from service.context import Context
 from service.database import after_commit, reading
 from service.datasets import service as datasets
@@ -26,6 +27,7 @@ from service.inference_requests.request_file import ReceivedBody
 from service.inference_requests.service import infer
 from service.labels import merged_labels
 from service.models import repository
+from service.models.file_digests import ONNX, sha256_of_onnx
 from service.models.references import MODELS
 from service.models.schemas import EvaluateIn, ModelPatch
 from service.models.single_file import DamagedFileError, SingleFile, single_file
@@ -108,6 +110,7 @@ class StoredModel:
 
     id: str
     storage_key: str
+    digests: dict[str, Any] | None = None
 
     @property
     def header(self) -> dict[str, str]:
@@ -119,7 +122,7 @@ def stored(context: Context, who: Principal, reference: str) -> StoredModel:
     """Where the model's files are. Raises a 404 problem."""
     with reading(context.sessions) as session:
         model = find(session, who, reference)
-        return StoredModel(model.id, model.storage_key)
+        return StoredModel(model.id, model.storage_key, model.digests)
 
 
 async def predict(
@@ -266,12 +269,16 @@ def single_file_of(context: Context, model: StoredModel) -> SingleFile:
         raise HttpProblem(404, "files_missing", detail) from None
 
 
-async def onnx_file(context: Context, who: Principal, key: str) -> Path:
-    """`model.onnx`, made by a worker when it is not there yet. Raises the worker's problem, or 503 without a worker."""
-    path = context.storage.local_path(key) / "model.onnx"
+async def onnx_file(context: Context, who: Principal, model: StoredModel) -> tuple[Path, dict[str, str]]:
+    """`model.onnx`, made by a worker when it is not there yet, and the headers of its download.
+
+    Raises the worker's problem, or 503 without a worker.
+    """
+    path = context.storage.local_path(model.storage_key) / ONNX
     if not await to_thread.run_sync(path.exists):
-        await infer(context, who, "onnx", key, b"{}", "application/json")
-    return path
+        await infer(context, who, "onnx", model.storage_key, b"{}", "application/json")
+        model = await to_thread.run_sync(stored, context, who, model.id)
+    return path, {**model.header, **repr_digest(sha256_of_onnx(model.digests))}
 
 
 def archive(folder: Path) -> Iterator[bytes]:

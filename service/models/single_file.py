@@ -46,9 +46,8 @@ class SingleFile:
         """Bytes in all."""
         return len(self.header) + self.stored_bytes - self.offset
 
-    @property
-    def sha256(self) -> str | None:
-        """Hash of the whole; None of a large one."""
+    def sha256(self) -> str:
+        """Read the file and return the hash of the whole."""
         return sha256_of_file(self.path, self.header, self.offset)
 
     @property
@@ -89,7 +88,7 @@ def single_file(folder: Path) -> SingleFile:
 class SingleFileResponse(FileResponse):
     """Sends the file, or the part of it that `Range` names."""
 
-    def __init__(self, file: SingleFile, filename: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, file: SingleFile, filename: str, sha256: str | None, headers: Mapping[str, str]) -> None:
         stat = list(file.path.stat())
         stat[6] = file.size
         self.file = file
@@ -97,7 +96,7 @@ class SingleFileResponse(FileResponse):
             file.path,
             media_type=MEDIA_TYPE,
             filename=filename,
-            headers={"ETag": file.etag, **repr_digest(file.sha256), **headers},
+            headers={"ETag": file.etag, **repr_digest(sha256), **headers},
             stat_result=os.stat_result(stat),
         )
 

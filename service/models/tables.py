@@ -8,18 +8,19 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Audited, Base, Json, UtcDateTime
+from service.database import Audited, Base, Json, UtcDateTime, partial_index
 
 
 class Model(Base):
     """A trained model: a folder in storage with model.safetensors and model.json."""
 
     __tablename__ = "models"
-    audited = Audited("model", omitted=frozenset({"manifest", "storage_key"}))
+    audited = Audited("model", omitted=frozenset({"manifest", "storage_key", "digests"}))
     __table_args__ = (
         UniqueConstraint("project_id", "name", "version"),
         Index("models_by_project", "project_id", "id"),
         Index("models_by_storage_key", "storage_key"),
+        partial_index("models_without_digests", "storage_key", where="digests IS NULL"),
     )
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
@@ -37,5 +38,7 @@ class Model(Base):
     manifest: Mapped[dict[str, Any]] = mapped_column(Json)
     metrics: Mapped[dict[str, Any]] = mapped_column(Json)
     bytes: Mapped[int] = mapped_column(BigInteger)
+    digests: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """`{"model.safetensors": {sha256, header_sha256}, "model.onnx": {sha256}}`; None until the files have been read."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -117,10 +117,13 @@ def unknown_project(shown: str) -> HttpProblem:
     return HttpProblem(404, "not_found", f"There is no project {shown[:80]!r} that you may see.")
 
 
+CHOOSE_PROJECT = "Choose it with the header Trainkit-Project; a link to read, with ?trainkit-project=NAME."
+
+
 def no_project(who: Principal) -> HttpProblem:
     """422: the operation is about one project, and none is chosen."""
     which = f"You are in several projects: {', '.join(who.choices)}" if who.choices else "This is about one project"
-    return HttpProblem(422, "no_project", f"{which}. Choose it with the header Trainkit-Project.")
+    return HttpProblem(422, "no_project", f"{which}. {CHOOSE_PROJECT}")
 
 
 def create(

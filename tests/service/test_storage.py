@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def test_a_file_and_a_folder_come_back(storage: Storage, tmp_path: Path) -> None
     source.mkdir()
     (source / "a").write_bytes(b"12345")
     (source / "b").write_bytes(b"678")
-    assert storage.put_file("artifacts/job_1/a", source / "a") == 5
+    digest = hashlib.sha256(b"12345").hexdigest()
+    assert storage.put_file("artifacts/job_1/a", source / "a") == (5, digest)
     assert storage.open("artifacts/job_1/a").read() == b"12345"
     assert storage.put_tree("models/job_1/1", source) == 8
     assert (storage.size("artifacts/job_1/a"), storage.size("models/job_1/1")) == (5, 8)

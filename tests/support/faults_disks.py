@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import save_file
 
-from service.storage import Storage
+from service.storage import Storage, StoredBytes
 from tests.support.fault_table import Scene, add, fault
 from trainkit.data import Dataset
 from trainkit.fit import checkpoint
@@ -201,7 +201,7 @@ def no_room_for_a_stored_checkpoint(scene: Scene) -> Iterator[None]:
     scene.spec = {"train": {"epochs": 3, "checkpoint_seconds": 0, "threads": 1}}
     put = Storage.put_file
 
-    def full(storage: Storage, key: str, source: Path) -> int:
+    def full(storage: Storage, key: str, source: Path) -> StoredBytes:
         if key.startswith("checkpoints/"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), key)
         return put(storage, key, source)

@@ -24,7 +24,16 @@ FEW_ROWS = frozenset({"projects", "users", "api_keys", "workers", "housekeeping"
 and a queue that is emptied every second."""
 GROWING = frozenset(Base.metadata.tables) - FEW_ROWS
 OF_DUE_WORK = frozenset(
-    {"jobs_to_compact", "jobs_by_lease", "datasets_by_lease", "datasets_unmeasured", "inference_requests_by_lease"}
+    {
+        *(
+            "jobs_to_compact",
+            "jobs_by_lease",
+            "datasets_by_lease",
+            "datasets_unmeasured",
+            "inference_requests_by_lease",
+        ),
+        *("artifacts_without_hash", "models_without_digests"),
+    }
 )
 """Indexes of the few rows with which something is to be done: to read one from end to end is what it is for."""
 ALLOWED: dict[str, str] = {

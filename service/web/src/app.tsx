@@ -3,7 +3,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { api, dataOf, type Schemas } from "./api/client";
 import { asProblem, type Problem } from "./api/problem";
-import { apiKey, forgetKey, onSignedOut } from "./api/session";
+import { apiKey, chooseProject, chosenProject, forgetKey, onSignedOut } from "./api/session";
 import { ProblemBox } from "./components/basics";
 import { useStored } from "./hooks";
 import { ComparePage } from "./pages/compare";
@@ -46,6 +46,10 @@ export function App() {
       setProblem(null);
     } catch (error) {
       const found = asProblem(error);
+      if (found.status === 404 && chosenProject()) {
+        chooseProject(null); // the person is not in it any more
+        return void load();
+      }
       setMe(null);
       // without a key there is nothing wrong yet
       setProblem(found.status === 401 && !apiKey() ? null : found);
@@ -76,7 +80,7 @@ export function App() {
           ))}
         </nav>
         <span class="who">
-          {me.project?.name}
+          <ProjectChoice me={me} />
           <label class="theme">
             <span class="sr">Theme</span>
             <select value={theme} onChange={(event) => setTheme(event.currentTarget.value)}>
@@ -91,9 +95,29 @@ export function App() {
         </span>
       </header>
       <main id="main" tabIndex={-1}>
-        <View route={route} me={me} />
+        {me.project || me.projects.length < 2 ? <View route={route} me={me} /> : <p>Choose a project above.</p>}
       </main>
     </>
+  );
+}
+
+/** The project's name; of several a choice, which is kept in the browser. */
+function ProjectChoice({ me }: { me: Me }) {
+  if (me.key || me.projects.length < 2) return <>{me.project?.name}</>;
+  const choose = (name: string) => {
+    chooseProject(name);
+    location.reload();
+  };
+  return (
+    <label class="theme">
+      <span class="sr">Project</span>
+      <select value={me.project?.name ?? ""} onChange={(event) => choose(event.currentTarget.value)}>
+        {!me.project && <option value="">Choose a project</option>}
+        {me.projects.map((one) => (
+          <option key={one.id}>{one.name}</option>
+        ))}
+      </select>
+    </label>
   );
 }
 

@@ -7,15 +7,17 @@ import io
 import json
 import xml.etree.ElementTree as ET
 from base64 import b64encode
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from service import content_digests
-from service.artifacts.service import MODEL, as_yaml
+from service.artifacts.service import MODEL, ONNX, as_yaml
+from service.background.file_hashes import hash_stored_files
 from service.jobs.attempts import StoredFile
+from service.jobs.tables import Artifact
+from service.models import repository as models
 from service.request_body import parse
 from tests.support.api import Served, row
 
@@ -132,15 +134,17 @@ def test_yaml_reads_back_as_it_was(document: dict[str, Any]) -> None:
     assert parse(as_yaml(document), "application/yaml") == document
 
 
-def test_the_hash_of_a_file_is_listed_and_sent_with_it(
-    service: Served, job: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def check_hashes(service: Served, job: str, known: set[str]) -> None:
+    """Compare the hashes of the list and the headers with what is downloaded."""
     url = f"/v1/jobs/{job}/artifacts"
     files = {file["name"]: file for file in service.client.get(url).json()["data"]}
-    known = {name for name, file in files.items() if file["sha256"] is not None}
-    assert known == {"curves.png", "evaluation.json", "model.safetensors", "spec.yaml"}
+    assert {name for name, file in files.items() if file["sha256"] is not None} == known
     model = service.client.get(f"/v1/jobs/{job}").json()["result"]["model"]
-    for path, name in (*((f"{url}/{name}", name) for name in known), (f"/v1/models/{model}/download", MODEL)):
+    paths = {f"{url}/{name}": name for name in known}
+    paths |= {
+        f"/v1/models/{model}/download?format={name.partition('.')[2]}": name for name in (MODEL, ONNX) if name in known
+    }
+    for path, name in paths.items():
         answer = service.client.get(path)
         digest = hashlib.sha256(answer.content)
         assert files[name]["sha256"] == digest.hexdigest(), path
@@ -148,16 +152,39 @@ def test_the_hash_of_a_file_is_listed_and_sent_with_it(
         # of the whole file, whatever part of it is sent
         part = service.client.get(path, headers={"Range": "bytes=1-3"})
         assert part.headers["repr-digest"] == answer.headers["repr-digest"], path
-    monkeypatch.setattr(content_digests, "MOST_BYTES", 10)
-    larger = {file["name"]: file["sha256"] for file in service.client.get(url).json()["data"]}
-    assert larger[MODEL] is None
-    assert larger["curves.png"] == files["curves.png"]["sha256"]
-    assert "repr-digest" not in service.client.get(f"{url}/{MODEL}").headers
 
 
-def test_a_file_that_is_written_anew_is_hashed_anew(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    for content in (b"first", b"another", b"a third one"):
-        path.write_bytes(content)
-        assert content_digests.sha256_of_file(path) == hashlib.sha256(content).hexdigest()
-        assert content_digests.sha256_of_file(path, b"head", 2) == hashlib.sha256(b"head" + content[2:]).hexdigest()
+WRITTEN = {"evaluation.json", "spec.yaml"}
+
+
+@pytest.mark.postgresql
+def test_files_without_a_hash_are_read_by_housekeeping_and_never_for_a_request(service: Served, job: str) -> None:
+    (service.context.storage.local_path(f"models/{job}/1") / ONNX).write_bytes(b"a graph")
+    with service.sessions.begin() as session:
+        gone = {"storage_key": f"artifacts/{job}/1-gone.txt", "media_type": "text/plain", "bytes": 1}
+        session.add(Artifact(job_id=job, name="a-gone.txt", **gone, created_at=datetime.now(UTC)))
+    check_hashes(service, job, WRITTEN)
+    assert "repr-digest" not in service.client.get(f"/v1/jobs/{job}/artifacts/{MODEL}").headers
+    for _ in range(2):
+        hash_stored_files(service.sessions, service.context.storage)
+        check_hashes(service, job, {*WRITTEN, "curves.png", MODEL, ONNX})
+
+
+def test_a_model_whose_header_is_written_in_another_way_has_no_hash_any_more(service: Served, job: str) -> None:
+    hash_stored_files(service.sessions, service.context.storage)
+    folder = service.context.storage.local_path(f"models/{job}/1")
+    (folder / "model.json").write_text('{"format":1}')
+    check_hashes(service, job, {*WRITTEN, "curves.png"})
+
+
+def test_an_onnx_file_that_is_written_later_is_added(service: Served, job: str) -> None:
+    key = f"models/{job}/1"
+    (service.context.storage.local_path(key) / ONNX).write_bytes(b"a graph")
+    found = {ONNX: {"sha256": hashlib.sha256(b"a graph").hexdigest()}}
+    with service.sessions.begin() as session:
+        models.add_digests(session, key, found)
+    hash_stored_files(service.sessions, service.context.storage)
+    check_hashes(service, job, {*WRITTEN, "curves.png", MODEL, ONNX})
+    with service.sessions.begin() as session:
+        models.add_digests(session, key, {ONNX: {"sha256": "0" * 64}})
+    assert service.client.get(f"/v1/jobs/{job}/artifacts/{ONNX}").headers["repr-digest"].startswith("sha-256=:AAAA")

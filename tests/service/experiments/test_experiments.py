@@ -12,7 +12,7 @@ from sqlalchemy import delete
 
 from service.database import make_engine
 from service.experiments import repository, scheduler
-from service.experiments.tables import Trial
+from service.experiments.tables import Experiment, Trial
 from service.jobs.tables import Job
 from tests.support.api import Served, error_of
 from tests.support.simulated_training import SPEC, by_fold, by_lr, get, post, run_all, tick, waiting
@@ -351,3 +351,32 @@ def test_a_plan_that_cannot_be_read_any_more_ends_and_holds_nobody_up(service: S
         row = session.get_one(scheduler.Experiment, broken["id"])
         assert (row.state, (row.error or {})["code"]) == ("failed", "internal_error")
         assert session.query(Trial).filter_by(experiment_id=broken["id"]).count() == 2
+
+
+def test_an_experiment_whose_plan_is_not_valid_any_more_can_be_read(service: Served) -> None:
+    experiment = post(service, "grid", space={"/optimizer/lr": [0.1, 0.2]}, metric="val_accuracy")
+    run_all(service, by_lr)
+    before, table = get(service, experiment["id"]), get(service, f"{experiment['id']}/results")
+    assert before["plan_error"] is None
+    with service.sessions.begin() as session:
+        row = session.get_one(Experiment, experiment["id"])
+        row.plan = {**row.plan, "no_such_field": 1}
+    after = get(service, experiment["id"])
+    assert after["plan_error"].startswith("This version of the service cannot carry out the plan: ")
+    assert "no_such_field" in after["plan_error"]
+    same = ("state", "reason", "jobs", "metric", "best", "summaries")
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+    assert get(service, f"{experiment['id']}/results")["data"] == table["data"]
+    get(service, f"{experiment['id']}/comparison?with={experiment['id']}", 409)
+    assert service.client.get("/v1/experiments").json()["data"][0]["id"] == experiment["id"]
+
+
+def test_an_open_experiment_whose_plan_is_not_valid_any_more_ends_and_says_why(service: Served) -> None:
+    experiment = post(service, "random", space={"/optimizer/lr": {"low": 0.1, "high": 0.2}}, trials=3, parallel=1)
+    with service.sessions.begin() as session:
+        row = session.get_one(Experiment, experiment["id"])
+        row.plan = {**row.plan, "no_such_field": 1}
+    tick(service)
+    ended = get(service, experiment["id"])
+    assert ended["state"] == "failed"
+    assert "no_such_field" in ended["error"]["message"]

@@ -252,3 +252,38 @@ def test_a_sign_out_ends_the_session_here_when_the_provider_is_away(service: Ser
     answer = client.post("/v1/auth/logout?at_provider=true", headers=SAME_ORIGIN)
     assert (answer.status_code, answer.headers["location"]) == (303, f"{HOST}/docs")
     assert_problem(client.get("/v1/me"), 401, "key_missing")
+
+
+def test_a_link_and_an_event_source_choose_a_project_without_a_header(
+    service: Served, provider: RunningProvider
+) -> None:
+    provider.set_user("bob", name="Bob", groups=["leads", "platform"])
+    client = sign_in(service, provider, "bob")
+    member = service.client_for("vision", "developer", "operator")
+    job = service.submit(member)
+    service.finish(service.claim())
+    chosen = "trainkit-project=vision"
+    assert [one["id"] for one in client.get(f"/v1/jobs?{chosen}&state=succeeded").json()["data"]] == [job]
+    assert client.get("/v1/jobs?trainkit-project=speech").json()["data"] == []
+    assert client.head(f"/v1/jobs?{chosen}").status_code == 200
+    assert client.get(f"/v1/jobs/{job}/artifacts/spec.yaml?{chosen}").text.startswith("dataset:")
+    stream = client.get(f"/v1/jobs/{job}/stream?{chosen}", headers={"Accept": "text/event-stream"})
+    assert (stream.status_code, "event: end" in stream.text) == (200, True)
+    # the header of the same name chooses the same; another is refused, and not one of them taken
+    header = {"Trainkit-Project": "vision"}
+    assert client.get(f"/v1/jobs?{chosen}", headers=header).status_code == 200
+    for several in (f"{chosen}&trainkit-project=speech", "trainkit-project=speech"):
+        document = assert_problem(client.get(f"/v1/jobs?{several}", headers=header), 422, "invalid_request")
+        assert "'vision', 'speech'" in document["detail"]
+
+
+def test_a_parameter_chooses_no_project_for_a_write_or_a_stranger(service: Served, provider: RunningProvider) -> None:
+    provider.set_user("cleo", groups=["ml-team"])
+    client = sign_in(service, provider, "cleo")
+    service.key("secret")
+    assert_problem(client.get("/v1/jobs?trainkit-project=secret"), 404, "not_found")
+    assert_problem(client.get("/v1/jobs?trainkit-project="), 404, "not_found")
+    provider.set_user("bob", name="Bob", groups=["leads", "platform"])
+    several = sign_in(service, provider, "bob")
+    written = several.post("/v1/jobs?trainkit-project=vision", json={}, headers={"Sec-Fetch-Site": "same-origin"})
+    assert "trainkit-project" in assert_problem(written, 422, "invalid_request")["detail"]
