@@ -292,7 +292,7 @@ def test_a_zoom_loads_finer_points_and_all_charts_share_the_cursor(browser: Brow
         assert ended(client, job)["stop_reason"] == "early_stop"
     for axis in ("epoch", "time"):
         seen.go(f"jobs/{job}?x={axis}")
-        page.get_by_role("list", name="Marks on the curves").get_by_text("patience: stop").wait_for()
+        page.get_by_role("list", name="Marks on the curves").get_by_text("stopped: patience").wait_for()
         box = page.locator("figure", has=curve(page, "loss")).locator(".u-over")
         area = box.bounding_box()
         assert area is not None

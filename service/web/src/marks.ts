@@ -74,7 +74,7 @@ export function marksOf(job: Job, series: ReadonlyMap<string, Points>, history: 
   for (const { index, text } of rateChanges(rate)) marks.push({ x: placeOf(rate as Points, index), kind: "rate", text });
   for (const decision of history.decisions) {
     const rule = words(String((decision.rule as { kind?: unknown }).kind ?? "rule"));
-    marks.push({ x: place(decision.step, decision.epoch, decision.at), kind: "rule", text: `${rule}: ${decision.action}` });
+    marks.push({ x: place(decision.step, decision.epoch, decision.at), kind: "rule", text: `stopped: ${rule}` });
   }
   marks.push(...breaksOf(job, history.attempts, place));
   return marks.sort((a, b) => a.x - b.x);

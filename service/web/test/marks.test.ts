@@ -44,7 +44,7 @@ describe("marksOf", () => {
       [3, "interrupted: worker lost"],
       [3, "attempt 3 resumed from step 30"],
       [4, "rate 0.1000 → 0.05000"],
-      [4, "patience: stop"],
+      [4, "stopped: patience"],
     ]);
     expect(texts("step").map(([x]) => x)).toEqual([20, 20, 30, 30, 30, 40, 40]);
     expect(texts("time")).toEqual([
@@ -54,7 +54,7 @@ describe("marksOf", () => {
       [65, "attempt 2 resumed from step 20"],
       [70, "interrupted: worker lost"],
       [80, "attempt 3 resumed from step 30"],
-      [89, "patience: stop"],
+      [89, "stopped: patience"],
     ]);
   });
   it("shades from the end of an attempt to the next one", () => {
