@@ -374,6 +374,7 @@ def cli_page() -> str:
     for words, command in commands(root, ()):
         parts += [f"## trainkit {' '.join(words)}", description(command.help), f"```text\n{usage(words, command)}\n```"]
         parts.append(options_table(command))
+        parts.append(f"```bash\n{command.epilog}\n```" if command.epilog else "")
     return page("Command line", "`client/trainkit_client/cli` and `service/cli/app.py`", *parts)
 
 

@@ -83,7 +83,14 @@ def is_within(name: str, allowed: tuple[str, ...]) -> bool:
         ("client/trainkit_client", ("trainkit_client", "trainkit.spec")),
         (
             SERVER_COMMANDS,
-            ("service.cli", "trainkit.spec", "trainkit.processes", "trainkit.redis_versions", "trainkit.version"),
+            (
+                "service.cli",
+                "trainkit.spec",
+                "trainkit.processes",
+                "trainkit.redis_versions",
+                "trainkit.version",
+                "trainkit_client.config",
+            ),
         ),
     ],
 )
@@ -109,11 +116,12 @@ def test_only_the_entry_point_needs_the_servers_commands() -> None:
     assert users == []
 
 
-def test_only_the_mcp_endpoint_needs_the_client() -> None:
+def test_only_the_mcp_endpoint_and_the_servers_commands_need_the_client() -> None:
     wrong = {
         str(file.relative_to(ROOT))
         for file, name in imports("service")
-        if name.split(".")[0] == "trainkit_client" and not file.is_relative_to(ROOT / "service" / "mcp")
+        if name.split(".")[0] == "trainkit_client"
+        and not any(file.is_relative_to(ROOT / folder) for folder in ("service/mcp", SERVER_COMMANDS))
     }
     assert wrong == set()
 
@@ -264,8 +272,8 @@ def test_imports_in_functions_delay_only_what_is_slow() -> None:
     # packages that import what they export on its first use
     lazy = {name for name, file in modules().items() if "def __getattr__" in file.read_text()}
     for module, file in modules().items():
-        if module.startswith("trainkit_client"):
-            continue  # a command line: how long it takes to import is measured (tests/client)
+        if module.startswith(("trainkit_client", "service.cli")):
+            continue  # a command line: how long it takes to import is measured (tests/client/cli)
         for function in ast.walk(ast.parse(file.read_text())):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 for node in ast.walk(function):
@@ -304,7 +312,7 @@ def test_sql_stays_in_repositories() -> None:
     found = Counter(
         {
             str(file.relative_to(ROOT)): count_sql(file)
-            for folder in ("service", "worker", "client/trainkit_client")
+            for folder in ("service", "worker")
             for file in sorted((ROOT / folder).rglob("*.py"))
             if file.name not in SQL_FILES
         }

@@ -10,7 +10,6 @@ import typer
 
 from service.cli import commands
 from service.cli.home import Home, RefusedError
-from service.cli.up import up as start_everything
 
 OWNER_ONLY = 0o077
 """Database, logs and files of jobs are for the user that runs the service."""
@@ -31,7 +30,7 @@ HostOption = Annotated[str, typer.Option(help="Address to listen on; the default
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Port of the HTTP API.")]
 
 
-@app.command()
+@app.command(epilog="trainkit up --home ~/trainkit\ntrainkit up --port 8322 --workers 2")
 def up(
     home: HomeOption = None,
     port: PortOption = 8321,
@@ -39,17 +38,21 @@ def up(
     workers: Annotated[int, typer.Option(min=0, max=256, help="Training workers; each trains one job at a time.")] = 1,
 ) -> None:
     """Start everything on this machine and keep it running until Ctrl-C."""
+    from service.cli.up import up as start_everything
+
     os.umask(OWNER_ONLY)
     start_everything(Home.at(home), host, port, workers)
 
 
-@app.command()
+@app.command(epilog="trainkit api --host 0.0.0.0 --port 8321")
 def api(home: HomeOption = None, port: PortOption = 8321, host: HostOption = "127.0.0.1") -> None:
     """Run the HTTP API alone."""
     commands.replace_this_process(commands.api_command(host, port), commands.shared_metrics(_environment(home)))
 
 
-@app.command()
+@app.command(
+    epilog="trainkit worker --queues train --device cuda\ntrainkit worker --queues data,predict --concurrency 4"
+)
 def worker(
     queues: Annotated[str, typer.Option(help="Comma-separated: train, data, predict.")] = "train,data,predict",
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Jobs at a time.")] = 1,
@@ -68,37 +71,13 @@ def worker(
     commands.replace_this_process(commands.worker_command(",".join(names), concurrency), environment)
 
 
-@app.command()
+@app.command(epilog="trainkit migrate")
 def migrate(home: HomeOption = None) -> None:
     """Create the database's tables or bring them up to date."""
     commands.replace_this_process(commands.migrate_command(), _environment(home))
 
 
-@app.command()
-def logs(
-    job: Annotated[str, typer.Argument(help="The job's id.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job ends.")] = False,
-    level: Annotated[str | None, typer.Option(help="Lowest level shown: debug, info, warning, error.")] = None,
-    grep: Annotated[str | None, typer.Option(help="Only lines that contain this text (case-insensitive).")] = None,
-    attempt: Annotated[int | None, typer.Option(min=1, help="Only lines of this attempt.")] = None,
-    tail: Annotated[int | None, typer.Option(min=1, max=5000, help="Start with the last N lines.")] = None,
-    url: Annotated[str, typer.Option(envvar="TRAINKIT_URL", help="URL of the service.")] = "http://127.0.0.1:8321",
-    home: HomeOption = None,
-) -> None:
-    """Print the log of a job: time, attempt, level, text."""
-    from service.cli.logs import key_of, lines
-
-    try:
-        for line in lines(
-            url, key_of(home), job, follow=follow, level=level, contains=grep, attempt=attempt, tail=tail
-        ):
-            print(line, flush=follow)
-    except (KeyboardInterrupt, BrokenPipeError):
-        # the reader has closed the pipe: nothing may be flushed into it at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-@key_app.command("create")
+@key_app.command("create", epilog="trainkit key create --name ci --role developer --expires-days 90")
 def create_key(
     name: Annotated[str, typer.Option(help="Name of the key.")] = "key",
     project: Annotated[str | None, typer.Option(help="Project of the key; default: the first one.")] = None,
@@ -106,16 +85,25 @@ def create_key(
         str | None, typer.Option(help="viewer, developer, admin or operator; also admin,operator. Default: admin.")
     ] = None,
     expires_days: Annotated[float | None, typer.Option(help="Days after which it ends; default: never.")] = None,
+    max_jobs: Annotated[int | None, typer.Option(min=0, help="Jobs that it may create; default: any number.")] = None,
+    max_compute_seconds: Annotated[
+        float | None, typer.Option(min=0, help="Seconds that its jobs may train; default: any number.")
+    ] = None,
     home: HomeOption = None,
 ) -> None:
     """Create an API key. It is printed once; the service stores only its hash."""
-    expiry = None if expires_days is None else str(expires_days)
-    given = {"--project": project, "--role": role, "--expires-days": expiry}
-    more = [part for option, value in given.items() if value for part in (option, value)]
+    given = {
+        "--project": project or None,
+        "--role": role or None,
+        "--expires-days": expires_days,
+        "--max-jobs": max_jobs,
+        "--max-compute-seconds": max_compute_seconds,
+    }
+    more = [part for option, value in given.items() if value is not None for part in (option, str(value))]
     commands.replace_this_process(commands.key_command(name, *more), _environment(home))
 
 
-@audit_app.command("verify")
+@audit_app.command("verify", epilog="trainkit audit verify")
 def verify_audit_log(
     head: Annotated[
         str | None, typer.Option(help="SEQ:HASH of an entry, as printed earlier and kept elsewhere.")
@@ -129,7 +117,7 @@ def verify_audit_log(
     commands.replace_this_process(commands.audit_command("verify", *options), _environment(home))
 
 
-@audit_app.command("export")
+@audit_app.command("export", epilog="trainkit audit export --after 100")
 def export_audit_log(
     after: Annotated[int, typer.Option(min=0, help="Only entries after this seq.")] = 0, home: HomeOption = None
 ) -> None:
@@ -137,7 +125,7 @@ def export_audit_log(
     commands.replace_this_process(commands.audit_command("export", "--after", str(after)), _environment(home))
 
 
-@secrets_app.command("rotate")
+@secrets_app.command("rotate", epilog="trainkit secrets rotate")
 def rotate_secrets(home: HomeOption = None) -> None:
     """Encrypt all stored secrets with the first key of TRAINKIT_SECRET_KEY; the others may be dropped afterwards."""
     commands.replace_this_process(commands.secrets_command("rotate"), _environment(home))

@@ -21,6 +21,7 @@ from service.cli import embedded_redis
 from service.cli.commands import api_command, key_command, migrate_command, shared_metrics, worker_command
 from service.cli.home import EXIT_NOT_STARTED, EXIT_PORT_TAKEN, Home, Lock, RefusedError, write_private
 from service.cli.managed_process import ManagedProcess, rotate, wait_all
+from trainkit_client.config import announce, withdraw_announcement
 
 START_SECONDS = 60.0
 # A worker gets 20 s for its checkpoint, and time to ship it.
@@ -93,7 +94,19 @@ class Up:
         for number in range(1, self.workers + 1):
             self._start_part(f"worker-train-{number}", worker_command("train", 1), self._metrics_port(number))
         self._wait_until(self._ready, api)
+        self._announce()
         self._print_summary(key)
+
+    def _announce(self) -> None:
+        """Let the commands of this user find the service: they read the key from this home."""
+        try:
+            announce(self.home.folder, self.url)
+        except OSError as error:
+            self.console.print(
+                f"[yellow]Commands will not find this service by themselves ({escape(str(error))}): "
+                f"set TRAINKIT_URL={self.url} and TRAINKIT_HOME={escape(str(self.home.folder))}.[/]",
+                highlight=False,
+            )
 
     def _name_broker(self, server: embedded_redis.RedisServer) -> None:
         self.console.print(f"Broker: {escape(server.summary)}, on a private socket", highlight=False)
@@ -182,6 +195,7 @@ class Up:
             f"  workers    1 for data and predictions, {self.workers} for training; the first needs a few seconds",
             f"  files      {escape(str(self.home.folder))}   (logs in logs/)",
             f"  hello      curl {header} {self.url}/v1/jobs",
+            "  commands   trainkit jobs list, trainkit doctor, trainkit --help",
             "",
             "Ctrl-C stops everything; running jobs resume from their checkpoints at the next start.",
         ]
@@ -190,6 +204,8 @@ class Up:
     def _stop(self) -> None:
         if not self.parts:
             return
+        with contextlib.suppress(OSError):
+            withdraw_announcement(self.home.folder)
         self.console.print("Stopping: workers write checkpoints and hand their jobs back. Ctrl-C again to kill them.")
         workers = [part for part in self.parts if part.name.startswith("worker")]
         others = [part for part in reversed(self.parts) if part not in workers]

@@ -31,7 +31,7 @@ class Installation:
 
     def run(self, script: str, seconds: float) -> str:
         """Run bash in the folder; returns its output."""
-        environment = clean_environment() | {"TRAINKIT_URL": f"http://127.0.0.1:{self.port}"}
+        environment = clean_environment(self.folder) | {"TRAINKIT_URL": f"http://127.0.0.1:{self.port}"}
         done = subprocess.run(
             ["bash", "-c", script.replace(":8321", f":{self.port}")],
             cwd=self.folder,
@@ -45,9 +45,10 @@ class Installation:
         return done.stdout
 
 
-def clean_environment() -> dict[str, str]:
-    """This process's environment without settings of trainkit."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("TRAINKIT_")}
+def clean_environment(folder: Path) -> dict[str, str]:
+    """This process's environment without settings of trainkit, and with a folder of its own for what commands remember."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRAINKIT_")}
+    return environment | {"XDG_STATE_HOME": str(folder / ".state"), "XDG_CONFIG_HOME": str(folder / ".config")}
 
 
 def start_up(home: Path, port: int) -> subprocess.Popen[bytes]:
@@ -55,7 +56,7 @@ def start_up(home: Path, port: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [TRAINKIT, "up", "--home", str(home), "--port", str(port)],
         cwd=home.parent,
-        env={**clean_environment(), **FAST},
+        env={**clean_environment(home.parent), **FAST},
         stdout=(home.parent / "up.log").open("ab"),
         stderr=subprocess.STDOUT,
         start_new_session=True,

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from trainkit_client._sync.resource import Resource, find, listed, parsed, plain_rows
 from trainkit_client._sync.rows import Rows
 from trainkit_client._sync.runtime import in_thread, sleep
-from trainkit_client._sync.transport import json_of
 from trainkit_client._sync.uploads import Progress, Upload
 from trainkit_client.archive import upload_source
 from trainkit_client.errors import DatasetInvalid, WaitTimeout
@@ -66,7 +65,7 @@ class Dataset(DatasetFields, Resource):
             sleep(pause)
             pause = min(LONGEST_LOOK, 1.5 * pause)
             response = self._client.transport.request("GET", self._path(), patience=self._client.reconnect_seconds)
-            self._replace_fields(json_of(response))
+            self._replace_fields(response.json())
         if check and self.state == "invalid":
             raise DatasetInvalid(self)
         return self

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from trainkit_client import retries
 from trainkit_client._sync.runtime import in_thread, sleep
-from trainkit_client._sync.transport import json_of
 from trainkit_client.archive import UploadSource
 from trainkit_client.errors import (
     BadResponse,
@@ -91,7 +90,7 @@ class Upload:
             if error.code == "empty":
                 return None
             raise
-        return json_of(response)
+        return response.json()
 
     def _send(self) -> str:
         """Send what is missing, and return the dataset's id."""

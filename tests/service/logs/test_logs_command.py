@@ -1,4 +1,4 @@
-"""`trainkit logs` against a service that listens."""
+"""`trainkit jobs logs` against a service that listens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.jobs import attempts
 from tests.support.api import Served
 
 pytestmark = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
-COMMAND = [str(Path(sys.executable).parent / "trainkit"), "logs"]
+COMMAND = [str(Path(sys.executable).parent / "trainkit"), "jobs", "logs"]
 
 
 @pytest.fixture
@@ -65,9 +65,9 @@ def test_lines_are_printed_filtered_and_followed(service: Served, url: str) -> N
     assert output_of(following) == (0, ["1 error Broken", "2 info again", "2 info last"], "")
 
 
-def test_what_is_wrong_is_said_in_two_lines(service: Served, url: str) -> None:
+def test_what_is_wrong_is_said_in_one_line(service: Served, url: str) -> None:
     code, out, err = output_of(trainkit(service, url, "job_nobody"))
-    assert (code, out) == (8, [])
+    assert (code, out) == (3, [])
     assert err.startswith("trainkit: There is no job 'job_nobody'")
     code, _, err = output_of(trainkit(service, "http://127.0.0.1:1", "job_x"))
-    assert (code, len(err.splitlines())) == (7, 2)
+    assert (code, len(err.splitlines())) == (5, 1)

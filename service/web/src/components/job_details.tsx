@@ -4,7 +4,6 @@ import { dump } from "js-yaml";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { api, dataOf, fetchBlob, getJob, type Job } from "../api/client";
 import { asProblem, type Problem } from "../api/problem";
-import { save } from "../download";
 import { bytes, words } from "../format";
 import { useLoaded } from "../hooks";
 import type { LiveJob } from "../live_series";
@@ -89,9 +88,13 @@ export function Files({ id }: { id: string }) {
   const artifacts = useLoaded(id, async () => dataOf(await api.GET("/v1/jobs/{job_id}/artifacts", { params: { path: { job_id: id } } })).data);
   const checkpoints = useLoaded(id, async () => dataOf(await api.GET("/v1/jobs/{job_id}/checkpoints", { params: { path: { job_id: id } } })).data);
   const [problem, setProblem] = useState<Problem | null>(null);
-  const download = async (name: string) => {
+  const save = async (name: string) => {
     try {
-      save(await fetchBlob(`/v1/jobs/${encodeURIComponent(id)}/artifacts/${encodeURIComponent(name)}`), name);
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(await fetchBlob(`/v1/jobs/${encodeURIComponent(id)}/artifacts/${encodeURIComponent(name)}`));
+      link.download = name;
+      link.click();
+      URL.revokeObjectURL(link.href);
       setProblem(null);
     } catch (error) {
       setProblem(asProblem(error));
@@ -108,7 +111,7 @@ export function Files({ id }: { id: string }) {
               <th scope="row">{artifact.name}</th>
               <td class="num">{bytes(artifact.bytes)}</td>
               <td>
-                <button onClick={() => void download(artifact.name)}>Download</button>
+                <button onClick={() => void save(artifact.name)}>Download</button>
               </td>
             </tr>
           ))}
