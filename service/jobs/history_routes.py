@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import FileResponse
@@ -61,13 +61,19 @@ def list_job_events(
 
 @router.get("/decisions", response_model=Cursor[DecisionOut], summary="Every evaluation of every early-stop rule")
 def list_job_decisions(
-    job_id: str, who: Reader, session: ReadSession, after: AfterSeq = 0, limit: Many = 200
+    job_id: str,
+    who: Reader,
+    session: ReadSession,
+    after: AfterSeq = 0,
+    limit: Many = 200,
+    action: Annotated[Literal["continue", "stop"] | None, Query(description="Only what decided so.")] = None,
 ) -> dict[str, Any]:
     """Each row has the rule, the numbers it looked at and what it decided, oldest first. `next` is the `after` of the
-    next request.
+    next request. `action=stop` finds what ended the job without reading all the others.
     """
     service.find(session, who, job_id)
-    return _after_seq(repository.decisions_after(session, job_id, after, limit + 1), after, limit, decision_out)
+    rows = repository.decisions_after(session, job_id, after, limit + 1, action)
+    return _after_seq(rows, after, limit, decision_out)
 
 
 def _after_seq(rows: Sequence[Any], after: int, limit: int, out: Callable[[Any], BaseModel]) -> dict[str, Any]:

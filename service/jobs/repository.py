@@ -317,9 +317,13 @@ def events_after(session: Session, job_id: str, after: int, limit: int) -> Seque
     return session.scalars(query.order_by(JobEvent.seq).limit(limit)).all()
 
 
-def decisions_after(session: Session, job_id: str, after: int, limit: int) -> Sequence[Decision]:
-    """Decisions with seq > after, in order."""
+def decisions_after(
+    session: Session, job_id: str, after: int, limit: int, action: str | None = None
+) -> Sequence[Decision]:
+    """Decisions with seq > after, in order; of one action alone where it is named."""
     query = select(Decision).where(Decision.job_id == job_id, Decision.seq > after)
+    if action is not None:
+        query = query.where(Decision.action == action)
     return session.scalars(query.order_by(Decision.seq).limit(limit)).all()
 
 

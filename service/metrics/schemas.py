@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from service.jobs.states import State
 from service.response_model import ResponseModel
@@ -47,11 +51,15 @@ class SeriesOut(ResponseModel):
     step: list[int]
     epoch: list[int]
     value: list[float | None]
+    elapsed: list[float]
+    """Seconds from `start` to when each value was measured, to the millisecond. Pauses and waiting count."""
 
 
 class AllSeriesOut(ResponseModel):
     """Series by name: `val_accuracy`, `train_loss`, ..."""
 
+    start: Timestamp
+    """When the job started, or was created where it has not started. `elapsed` counts from here."""
     series: dict[str, SeriesOut]
 
 
@@ -69,8 +77,9 @@ class JobsSeriesOut(ResponseModel):
     jobs: list[JobSeriesOut]
 
 
-def series_wire(columns: dict[str, Any]) -> dict[str, list[Any]]:
-    """Columns as JSON has them."""
-    plain = {name: column.tolist() for name, column in columns.items()}
+def series_wire(columns: Mapping[str, NDArray[Any]], start: float) -> dict[str, list[Any]]:
+    """Columns as JSON has them; `start` in Unix seconds."""
+    plain = {name: column.tolist() for name, column in columns.items() if name != "at"}
+    plain["elapsed"] = np.round(columns["at"] - start, 3).tolist()
     plain["value"] = [value if isfinite(value) else None for value in plain["value"]]
     return plain

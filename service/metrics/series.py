@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.metrics.service import scan
 
-COLUMNS = ("seq", "step", "epoch", "value")
+COLUMNS = ("seq", "step", "epoch", "value", "at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class SeriesQuery:
 
 @dataclass(slots=True)
 class SeriesBuffer:
-    """One series of the rows that count: `seq`, `step`, `epoch`, `value` as arrays of one length."""
+    """One series of the rows that count: `seq`, `step`, `epoch`, `value`, `at` (Unix seconds), arrays of one length."""
 
     parts: dict[str, list[NDArray[Any]]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Response
+from numpy.typing import NDArray
+from sqlalchemy.orm import Session
 
 from service.auth import Reader
 from service.conditional_requests import tag_matches
 from service.errors import HttpProblem
 from service.jobs import service as jobs
 from service.jobs.retention_status import check_not_purged
+from service.jobs.tables import Job
 from service.metrics.repository import count_superseded, superseded_ranges
 from service.metrics.routes import Names, etag, parse_names
 from service.metrics.schemas import AllSeriesOut, JobsSeriesOut, series_wire
 from service.metrics.series import SeriesQuery, read_series
 from service.pagination import NOT_MODIFIED
 from service.request_sessions import ReadSession, SessionRoute
+from service.timestamps import rfc3339
 
 router = APIRouter(prefix="/v1", tags=["metrics"], route_class=SessionRoute)
 JOBS_A_CALL = 50
@@ -62,11 +68,10 @@ def get_job_series(
     """
     job = jobs.find(session, who, job_id)
     check_not_purged(job, "metrics")
-    tag = etag(job_id, job.next_seq, count_superseded(superseded_ranges(session, job_id)), *parts(query))
+    tag = etag(*log_version(session, job), *parts(query))
     if tag_matches(if_none_match, tag):
         return answer(tag)
-    found = read_series(session, job_id, query)
-    return answer(tag, {"series": {name: series_wire(columns) for name, columns in found.items()}})
+    return answer(tag, of_job(job, read_series(session, job_id, query)))
 
 
 @router.get(
@@ -88,10 +93,7 @@ def compare_series(
     found = [jobs.find(session, who, job_id) for job_id in parse_job_ids(job_ids)]
     for job in found:
         check_not_purged(job, "metrics")
-    states = [
-        [job.id, job.name, job.state, job.next_seq, count_superseded(superseded_ranges(session, job.id))]
-        for job in found
-    ]
+    states = [[job.name, job.state, *log_version(session, job)] for job in found]
     tag = etag(states, *parts(query))
     if tag_matches(if_none_match, tag):
         return answer(tag)
@@ -103,8 +105,7 @@ def compare_series(
         if points > POINTS_A_CALL:
             detail = f"More than {POINTS_A_CALL} points: ask for fewer jobs, names or max_points."
             raise HttpProblem(422, "too_many_points", detail)
-        wire = {name: series_wire(columns) for name, columns in series.items()}
-        compared.append({"id": job.id, "name": job.name, "state": job.state, "series": wire})
+        compared.append({"id": job.id, "name": job.name, "state": job.state, **of_job(job, series)})
     return answer(tag, {"jobs": compared})
 
 
@@ -114,6 +115,23 @@ def parse_job_ids(text: str) -> list[str]:
     if not 1 <= len(ids) <= JOBS_A_CALL:
         raise HttpProblem(422, "bad_jobs", f"{len(ids)} jobs were named; name 1 to {JOBS_A_CALL} ids, comma-separated.")
     return ids
+
+
+def of_job(job: Job, series: Mapping[str, Mapping[str, NDArray[Any]]]) -> dict[str, Any]:
+    """Series as JSON has them, with the time from which they count."""
+    start = started(job)
+    wire = {name: series_wire(columns, start.timestamp()) for name, columns in series.items()}
+    return {"start": rfc3339(start), "series": wire}
+
+
+def log_version(session: Session, job: Job) -> tuple[Any, ...]:
+    """What changes whenever the series of a job do."""
+    return job.id, job.next_seq, count_superseded(superseded_ranges(session, job.id)), rfc3339(started(job))
+
+
+def started(job: Job) -> datetime:
+    """When the job started, or was created where it has not started."""
+    return job.started_at or job.created_at
 
 
 def parts(query: SeriesQuery) -> tuple[Any, ...]:

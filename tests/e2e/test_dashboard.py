@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -18,7 +21,7 @@ from service.database import make_engine
 from service.keys.service import create_key
 from service.sessions import session_factory
 from tests.support.chromium import chromium
-from tests.support.stack import Stack, wait_for
+from tests.support.stack import Stack, training_processes, wait_for
 
 pytestmark = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
 WEB = Path(__file__).parents[2] / "service" / "web"
@@ -31,7 +34,7 @@ document.addEventListener('securitypolicyviolation', (event) => {
   window.violations.push(`${event.violatedDirective} ${event.blockedURI}`);
 });
 """
-LONG = 120_000
+LONG = 30_000
 PICTURES = os.environ.get("TRAINKIT_PICTURES")
 """Folder for the pictures of the documentation (`make pictures`)."""
 
@@ -190,14 +193,129 @@ def test_a_live_curve_has_the_points_of_the_log_and_the_job_is_stopped(browser: 
         page.get_by_role("dialog").get_by_role("button", name="Stop").click()
         page.locator(".badge.state-stopped").wait_for()
         assert ended(client, job)["stop_reason"] == "client_stop"
-        rows = client.get(f"/v1/jobs/{job}/metrics.csv", params={"names": "val_loss"}).text.splitlines()
-        page.reload()
-        drawn.wait_for()
-        series = client.get(f"/v1/jobs/{job}/metrics/series", params={"max_points": 1500}).json()["series"]
-        expected = [len(series[name]["value"]) for name in ("train_loss", "val_loss")]
-        wait_for(lambda: points() == expected, seconds=30, what=f"{expected} points")
-        assert len(rows) - 1 >= expected[1]
+        expected = rows_that_count(client, job)
+        assert 4 < len(expected["val_loss"]) < 3000  # beyond, the page thins them
+        # not loaded anew: each row came over the stream, once
+        wait_for(lambda: saved(page, "loss", "step") == expected, seconds=30, what="the last rows")
     seen.check()
+
+
+def rows_that_count(client: httpx.Client, job: str) -> dict[str, dict[float, float]]:
+    """Values of both losses by step, from the log itself."""
+    rows: dict[str, dict[float, float]] = {"train_loss": {}, "val_loss": {}}
+    after, done = 0, False
+    while not done:
+        query = {"names": "train_loss,val_loss", "after": after, "limit": 5000}
+        answer = client.get(f"/v1/jobs/{job}/metrics", params=query).json()
+        after, done = answer["next"], answer["done"]
+        for one in answer["data"]:
+            if not one["superseded"]:
+                values = rows[f"{one['split']}_{one['name']}"]
+                assert one["step"] not in values
+                values[one["step"]] = one["value"]
+    return rows
+
+
+def saved(page: Page, title: str, axis: str) -> dict[str, dict[float, float]]:
+    """What a chart shows on an axis, as its button saves it: values by x, of each line."""
+    page.get_by_label("x axis").select_option(axis)
+    with page.expect_download() as download:
+        page.get_by_role("button", name=f"Save {title} as CSV").click()
+    header, *rows = csv.reader(download.value.path().read_text().splitlines())
+    names = [name.replace("validation ", "val_").replace("train ", "train_") for name in header]
+    assert names[0] == axis
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    x, *values = ([float(text) if text else None for text in column] for column in columns)
+    return {
+        name: {at: value for at, value in zip(x, of, strict=True) if at is not None and value is not None}
+        for name, of in zip(names[1:], values, strict=True)
+    }
+
+
+def test_breaks_resumes_and_rates_are_marked(browser: Browser, stack: Stack) -> None:
+    seen = visit(browser, stack, "marked")
+    page = seen.page
+    plateau = {"kind": "reduce_on_plateau", "patience": 40, "min_delta": 100.0, "monitor": "val_loss"}
+    training = {"epochs": 20_000, "batch_size": 32, "checkpoint_seconds": 0.5}
+    with seen.client() as client:
+        job = submit(client, name="interrupted", schedule=plateau, train=training)
+        seen.go(f"jobs/{job}")
+        curve(page, "loss").wait_for()
+        wait_for(lambda: client.get(f"/v1/jobs/{job}/checkpoints").json()["data"], what="a checkpoint")
+        confirmed(page, "Pause")
+        page.locator(".badge.state-paused").wait_for()
+        page.wait_for_timeout(1500)
+        confirmed(page, "Resume")
+        paused_at = progress_of(client, job)
+        victims = wait_for(lambda: training_processes(stack, job), what="the second attempt")
+        wait_for(lambda: progress_of(client, job) > paused_at + 20, what="steps of the second attempt")
+        for victim in victims:
+            victim.kill()
+        marks = page.get_by_role("list", name="Marks on the curves")
+        marks.get_by_text("attempt 3 resumed").wait_for()
+        again_at = progress_of(client, job)
+        wait_for(lambda: progress_of(client, job) > again_at + 20, what="steps of the third attempt")
+        confirmed(page, "Stop")
+        ended(client, job)
+        attempts = client.get(f"/v1/jobs/{job}/attempts").json()["data"]
+        series = client.get(f"/v1/jobs/{job}/metrics/series", params={"max_points": 1500}).json()["series"]
+        expected = rows_that_count(client, job)
+    steps = [attempt["resumed_from_step"] for attempt in attempts]
+    history = ["paused", f"attempt 2 resumed from step {steps[1]}"]
+    history += ["interrupted: worker lost", f"attempt 3 resumed from step {steps[2]}"]
+    for axis in ("step", "time"):
+        page.get_by_label("x axis").select_option(axis)
+        texts = [text.split(" ", 1)[1] for text in marks.locator("li").all_inner_texts()]
+        assert [text for text in texts if text in history] == history, texts
+        assert any(text.startswith("rate 0.001000 → ") for text in texts), texts
+    # rows beyond a checkpoint, which the next attempt took back, are gone without loading the page anew
+    wait_for(lambda: saved(page, "loss", "step") == expected, seconds=30, what="the rows that count")
+    by_time = list(saved(page, "loss", "time")["val_loss"])
+    assert by_time == pytest.approx(series["val_loss"]["elapsed"], abs=0.002)
+    began, over = (datetime.fromisoformat(text) for text in (attempts[0]["finished_at"], attempts[1]["started_at"]))
+    assert max(after - before for before, after in pairwise(by_time)) > (over - began).total_seconds() > 1
+    seen.picture("time")
+    seen.check()
+
+
+def confirmed(page: Page, action: str) -> None:
+    page.get_by_role("button", name=action).click()
+    page.get_by_role("dialog").get_by_role("button", name=action).click()
+
+
+def test_a_zoom_loads_finer_points_and_all_charts_share_the_cursor(browser: Browser, stack: Stack) -> None:
+    seen = visit(browser, stack, "zoomed")
+    page = seen.page
+    rule = {"kind": "patience", "monitor": "val_loss", "patience": 30, "min_delta": 100.0}
+    with seen.client() as client:
+        job = submit(client, epochs=500, name="patient", early_stop=[rule], train={"epochs": 500, "batch_size": 8})
+        assert ended(client, job)["stop_reason"] == "early_stop"
+    for axis in ("epoch", "time"):
+        seen.go(f"jobs/{job}?x={axis}")
+        page.get_by_role("list", name="Marks on the curves").get_by_text("stopped: patience").wait_for()
+        box = page.locator("figure", has=curve(page, "loss")).locator(".u-over")
+        area = box.bounding_box()
+        assert area is not None
+        left, middle = area["x"] + 10, area["x"] + area["width"] / 2
+        page.mouse.move(middle, area["y"] + 50)
+        rate = page.locator("figure", has=curve(page, "learning rate")).locator(".u-value").last
+        wait_for(lambda rate=rate: rate.inner_text() == "0.001000", seconds=20, what="the value at the cursor")
+        with page.expect_response(re.compile("from_step=")) as response:
+            page.mouse.move(left, area["y"] + 50)
+            page.mouse.down()
+            page.mouse.move(middle, area["y"] + 60, steps=5)
+            page.mouse.up()
+        query = parse_qs(urlsplit(response.value.url).query)
+        steps = response.value.json()["series"]["val_loss"]["step"]
+        first, last = int(query["from_step"][0]), int(query["to_step"][0])
+        assert first <= min(steps) <= max(steps) <= last
+        assert len(steps) < 31  # half of the evaluations
+        page.get_by_role("button", name="Whole range").click()
+    seen.check()
+
+
+def progress_of(client: httpx.Client, job: str) -> int:
+    return int((client.get(f"/v1/jobs/{job}").json()["progress"] or {"step": 0})["step"])
 
 
 def test_filters_and_comparisons_are_addresses(browser: Browser, stack: Stack) -> None:

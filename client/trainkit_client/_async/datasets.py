@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from trainkit_client._async.resource import AsyncResource, find, listed, parsed, plain_rows
 from trainkit_client._async.rows import AsyncRows
 from trainkit_client._async.runtime import in_thread, sleep
+from trainkit_client._async.transport import json_of
 from trainkit_client._async.uploads import AsyncUpload, Progress
 from trainkit_client.archive import upload_source
 from trainkit_client.errors import DatasetInvalid, WaitTimeout
@@ -66,7 +67,7 @@ class AsyncDataset(DatasetFields, AsyncResource):
             response = await self._client.transport.request(
                 "GET", self._path(), patience=self._client.reconnect_seconds
             )
-            self._replace_fields(response.json())
+            self._replace_fields(json_of(response))
         if check and self.state == "invalid":
             raise DatasetInvalid(self)
         return self

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from trainkit_client._async.resource import AsyncResource, find, listed, parsed
 from trainkit_client._async.rows import AsyncRows
 from trainkit_client._async.runtime import sleep
+from trainkit_client._async.transport import json_of
 from trainkit_client.documents import SpecInput, body_of
 from trainkit_client.errors import ExperimentFailed, WaitTimeout
 from trainkit_client.queries import segment
@@ -89,7 +90,7 @@ class AsyncExperimentActions(AsyncResource):
 
     async def _read(self, patience: float | None = None) -> AsyncExperiment:
         response = await self._client.transport.request("GET", self._path(), patience=patience)
-        return self._taken(response.json())
+        return self._taken(json_of(response))
 
     def _taken(self, document: Any) -> AsyncExperiment:
         return AsyncExperiment.bind(self._client, document)

@@ -12,6 +12,7 @@ from trainkit_client._async.models import AsyncModel
 from trainkit_client._async.resource import AsyncResource, find, listed, parsed, plain_rows
 from trainkit_client._async.rows import AsyncRows
 from trainkit_client._async.runtime import sleep
+from trainkit_client._async.transport import json_of
 from trainkit_client.documents import SpecInput, body_of
 from trainkit_client.downloads import target_file
 from trainkit_client.errors import JobFailed, NotFound, WaitTimeout
@@ -86,7 +87,7 @@ class AsyncJobActions(AsyncResource):
     async def _read_job(self) -> AsyncJob:
         """Return the job as it is now."""
         response = await self._client.transport.request("GET", self._path())
-        return self._taken(response.json(), response.headers.get("etag"))
+        return self._taken(json_of(response), response.headers.get("etag"))
 
     async def _changed_job(self, job: AsyncJob, seconds: float) -> AsyncJob:
         """Return the job after its next change, or as it is after some seconds. Sits out a restart of the service."""
@@ -98,7 +99,7 @@ class AsyncJobActions(AsyncResource):
             timeout=seconds + self._client.timeout,
             patience=self._client.reconnect_seconds,
         )
-        return job if response.status_code == 304 else job._taken(response.json(), response.headers.get("etag"))
+        return job if response.status_code == 304 else job._taken(json_of(response), response.headers.get("etag"))
 
     def _taken(self, document: Any, etag: str | None = None) -> AsyncJob:
         """Return the job of a document."""
@@ -176,7 +177,7 @@ class AsyncJobActions(AsyncResource):
                 patience=self._client.reconnect_seconds if answered else None,
             )
             answered = True
-            page = response.json()
+            page = json_of(response)
             for row in page["data"]:
                 yield parsed(row_type, row)
             if page["done"] or (not follow and (not page["data"] or params.get("tail"))):
@@ -189,10 +190,14 @@ class AsyncJobActions(AsyncResource):
         return AsyncRows(JobEvent, partial(self._events, after, follow))
 
     async def _events(self, after: int, follow: bool) -> AsyncIterator[JobEvent]:
-        job = await self._read_job() if follow else None
+        patience = None
+        job: AsyncJob | None = None
+        if follow:  # an object of its own: what the caller holds changes only when the caller asks for it
+            job = await AsyncJob.bind(self._client, {"id": self.id, "state": ""}).refresh()
+            patience = self._client.reconnect_seconds
         while True:
             ended = job is None or job.has_ended  # what is read now is all there will be
-            async for row in self._cursor("/events", JobEvent, after):
+            async for row in self._cursor("/events", JobEvent, after, patience):
                 after = row.seq
                 yield row
             if job is None or ended:
@@ -201,16 +206,20 @@ class AsyncJobActions(AsyncResource):
             job = await self._changed_job(job, WAIT_SECONDS)
             if job.state == known:  # progress alone: the events need not be looked at each time
                 await sleep(EVENT_SECONDS)
-                job = await self._read_job()
+                job = await self._changed_job(job, 0)
 
     def decisions(self, *, after: int = 0) -> AsyncRows[Decision]:
         """Return each evaluation of each early-stop rule, with the numbers that it saw."""
         return AsyncRows(Decision, partial(self._cursor, "/decisions", Decision, after))
 
-    async def _cursor(self, rest: str, row_type: type[RowT], after: int) -> AsyncIterator[RowT]:
+    async def _cursor(
+        self, rest: str, row_type: type[RowT], after: int, patience: float | None = None
+    ) -> AsyncIterator[RowT]:
         more = True
         while more:
-            page = await self._client.request("GET", self._path(rest), params={"after": after, "limit": 1000})
+            query = {"after": after, "limit": 1000}
+            response = await self._client.transport.request("GET", self._path(rest), params=query, patience=patience)
+            page = json_of(response)
             for row in page["data"]:
                 yield parsed(row_type, row)
             after, more = page["next"], page["has_more"]

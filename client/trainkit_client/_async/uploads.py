@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from trainkit_client import retries
 from trainkit_client._async.runtime import in_thread, sleep
+from trainkit_client._async.transport import json_of
 from trainkit_client.archive import UploadSource
 from trainkit_client.errors import (
     BadResponse,
@@ -89,7 +90,7 @@ class AsyncUpload:
             if error.code == "empty":
                 return None
             raise
-        return response.json()
+        return json_of(response)
 
     async def _send(self) -> str:
         """Send what is missing, and return the dataset's id."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from trainkit_client._sync.resource import Resource, find, listed, parsed, plain_rows
 from trainkit_client._sync.rows import Rows
 from trainkit_client._sync.runtime import in_thread, sleep
+from trainkit_client._sync.transport import json_of
 from trainkit_client._sync.uploads import Progress, Upload
 from trainkit_client.archive import upload_source
 from trainkit_client.errors import DatasetInvalid, WaitTimeout
@@ -65,7 +66,7 @@ class Dataset(DatasetFields, Resource):
             sleep(pause)
             pause = min(LONGEST_LOOK, 1.5 * pause)
             response = self._client.transport.request("GET", self._path(), patience=self._client.reconnect_seconds)
-            self._replace_fields(response.json())
+            self._replace_fields(json_of(response))
         if check and self.state == "invalid":
             raise DatasetInvalid(self)
         return self

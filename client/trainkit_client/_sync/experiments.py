@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from trainkit_client._sync.resource import Resource, find, listed, parsed
 from trainkit_client._sync.rows import Rows
 from trainkit_client._sync.runtime import sleep
+from trainkit_client._sync.transport import json_of
 from trainkit_client.documents import SpecInput, body_of
 from trainkit_client.errors import ExperimentFailed, WaitTimeout
 from trainkit_client.queries import segment
@@ -89,7 +90,7 @@ class ExperimentActions(Resource):
 
     def _read(self, patience: float | None = None) -> Experiment:
         response = self._client.transport.request("GET", self._path(), patience=patience)
-        return self._taken(response.json())
+        return self._taken(json_of(response))
 
     def _taken(self, document: Any) -> Experiment:
         return Experiment.bind(self._client, document)

@@ -13,6 +13,7 @@ from trainkit_client._sync.models import Model
 from trainkit_client._sync.resource import Resource, find, listed, parsed, plain_rows
 from trainkit_client._sync.rows import Rows
 from trainkit_client._sync.runtime import sleep
+from trainkit_client._sync.transport import json_of
 from trainkit_client.documents import SpecInput, body_of
 from trainkit_client.downloads import target_file
 from trainkit_client.errors import JobFailed, NotFound, WaitTimeout
@@ -87,7 +88,7 @@ class JobActions(Resource):
     def _read_job(self) -> Job:
         """Return the job as it is now."""
         response = self._client.transport.request("GET", self._path())
-        return self._taken(response.json(), response.headers.get("etag"))
+        return self._taken(json_of(response), response.headers.get("etag"))
 
     def _changed_job(self, job: Job, seconds: float) -> Job:
         """Return the job after its next change, or as it is after some seconds. Sits out a restart of the service."""
@@ -99,7 +100,7 @@ class JobActions(Resource):
             timeout=seconds + self._client.timeout,
             patience=self._client.reconnect_seconds,
         )
-        return job if response.status_code == 304 else job._taken(response.json(), response.headers.get("etag"))
+        return job if response.status_code == 304 else job._taken(json_of(response), response.headers.get("etag"))
 
     def _taken(self, document: Any, etag: str | None = None) -> Job:
         """Return the job of a document."""
@@ -177,7 +178,7 @@ class JobActions(Resource):
                 patience=self._client.reconnect_seconds if answered else None,
             )
             answered = True
-            page = response.json()
+            page = json_of(response)
             for row in page["data"]:
                 yield parsed(row_type, row)
             if page["done"] or (not follow and (not page["data"] or params.get("tail"))):
@@ -190,10 +191,14 @@ class JobActions(Resource):
         return Rows(JobEvent, partial(self._events, after, follow))
 
     def _events(self, after: int, follow: bool) -> Iterator[JobEvent]:
-        job = self._read_job() if follow else None
+        patience = None
+        job: Job | None = None
+        if follow:  # an object of its own: what the caller holds changes only when the caller asks for it
+            job = Job.bind(self._client, {"id": self.id, "state": ""}).refresh()
+            patience = self._client.reconnect_seconds
         while True:
             ended = job is None or job.has_ended  # what is read now is all there will be
-            for row in self._cursor("/events", JobEvent, after):
+            for row in self._cursor("/events", JobEvent, after, patience):
                 after = row.seq
                 yield row
             if job is None or ended:
@@ -202,16 +207,18 @@ class JobActions(Resource):
             job = self._changed_job(job, WAIT_SECONDS)
             if job.state == known:  # progress alone: the events need not be looked at each time
                 sleep(EVENT_SECONDS)
-                job = self._read_job()
+                job = self._changed_job(job, 0)
 
     def decisions(self, *, after: int = 0) -> Rows[Decision]:
         """Return each evaluation of each early-stop rule, with the numbers that it saw."""
         return Rows(Decision, partial(self._cursor, "/decisions", Decision, after))
 
-    def _cursor(self, rest: str, row_type: type[RowT], after: int) -> Iterator[RowT]:
+    def _cursor(self, rest: str, row_type: type[RowT], after: int, patience: float | None = None) -> Iterator[RowT]:
         more = True
         while more:
-            page = self._client.request("GET", self._path(rest), params={"after": after, "limit": 1000})
+            query = {"after": after, "limit": 1000}
+            response = self._client.transport.request("GET", self._path(rest), params=query, patience=patience)
+            page = json_of(response)
             for row in page["data"]:
                 yield parsed(row_type, row)
             after, more = page["next"], page["has_more"]

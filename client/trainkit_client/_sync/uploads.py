@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from trainkit_client import retries
 from trainkit_client._sync.runtime import in_thread, sleep
+from trainkit_client._sync.transport import json_of
 from trainkit_client.archive import UploadSource
 from trainkit_client.errors import (
     BadResponse,
@@ -90,7 +91,7 @@ class Upload:
             if error.code == "empty":
                 return None
             raise
-        return response.json()
+        return json_of(response)
 
     def _send(self) -> str:
         """Send what is missing, and return the dataset's id."""

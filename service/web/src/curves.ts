@@ -2,7 +2,15 @@
 
 import type { Points } from "./live_series";
 
-export type XAxis = "step" | "epoch";
+export const AXES = ["epoch", "step", "time"] as const;
+export type XAxis = (typeof AXES)[number];
+
+export function axisOf(name: string | null): XAxis {
+  return AXES.find((axis) => axis === name) ?? "epoch";
+}
+
+/** From when to when nothing ran, in seconds since the job's start. */
+export type Pause = readonly [number, number];
 
 /**
  * Exponential moving average without the bias of its beginning: m_t = b m_(t-1) + (1-b) x_t, shown m_t / (1 - b^t)
@@ -38,25 +46,64 @@ export function lineOf(
   series: ReadonlyMap<string, Points>,
   axis: XAxis,
   stepsPerEpoch: number | null,
+  pauses: readonly Pause[] = [],
 ): Line | null {
   const points = series.get(name);
   if (!points) return null;
-  const x = axis === "step" ? points.step : epochsOf(points, stepsPerEpoch);
+  const x = axis === "step" ? points.step : axis === "time" ? points.elapsed : epochsOf(points, stepsPerEpoch);
   const errors = series.get(`${name}_se`);
   const bySteps = errors && new Map(errors.step.map((step, index) => [step, errors.value[index] ?? null]));
-  return { name, x, y: points.value, se: bySteps ? points.step.map((step) => bySteps.get(step) ?? null) : null };
+  const line: Line = { name, x, y: points.value, se: bySteps ? points.step.map((step) => bySteps.get(step) ?? null) : null };
+  return axis === "time" && pauses.length ? broken(line, pauses) : line;
 }
 
-/** Join lines with points of their own on one axis, as uPlot takes them: missing where a line has no point. */
-export function aligned(lines: readonly { x: readonly number[]; y: readonly (number | null)[] }[]): (number | null)[][] {
+/** Put a missing value into each pause, so that nothing is drawn where nothing ran. */
+export function broken(line: Line, pauses: readonly Pause[]): Line {
+  const x: number[] = [];
+  const y: (number | null)[] = [];
+  const se: (number | null)[] = [];
+  let next = 0;
+  line.x.forEach((at, index) => {
+    let gap: Pause | undefined;
+    for (let pause = pauses[next]; pause && at >= pause[1]; pause = pauses[++next]) gap = pause;
+    if (gap && x.length) {
+      x.push((gap[0] + gap[1]) / 2);
+      y.push(null);
+      se.push(null);
+    }
+    x.push(at);
+    y.push(line.y[index] ?? null);
+    se.push(line.se?.[index] ?? null);
+  });
+  return { name: line.name, x, y, se: line.se && se };
+}
+
+/**
+ * Join lines with points of their own on one axis, as uPlot takes them: undefined where a line has no point, which the
+ * line goes over, and null where its value is missing.
+ */
+export function aligned(lines: readonly { x: readonly number[]; y: readonly (number | null)[] }[]): (number | null | undefined)[][] {
   const all = [...new Set(lines.flatMap((line) => line.x))].sort((a, b) => a - b);
   const place = new Map(all.map((x, index) => [x, index]));
   const columns = lines.map((line) => {
-    const column: (number | null)[] = new Array<number | null>(all.length).fill(null);
+    const column: (number | null | undefined)[] = new Array<undefined>(all.length).fill(undefined);
     line.x.forEach((x, index) => (column[place.get(x) as number] = line.y[index] ?? null));
     return column;
   });
   return [all, ...columns];
+}
+
+/** Return the steps between which a part of the axis of time lies. */
+export function stepsBetween(series: ReadonlyMap<string, Points>, from: number, to: number): [number, number] | null {
+  let range: [number, number] | null = null;
+  for (const points of series.values()) {
+    points.elapsed.forEach((at, index) => {
+      if (at < from || at > to) return;
+      const step = points.step[index] as number;
+      range = range ? [Math.min(range[0], step), Math.max(range[1], step)] : [step, step];
+    });
+  }
+  return range;
 }
 
 export interface Panel {

@@ -52,3 +52,10 @@ export function bytes(count: number | null | undefined): string {
 export function words(code: string): string {
   return code.replace(/_/g, " ");
 }
+
+/** Seconds at an axis: parts that are 0 are left out. */
+export function shortDuration(seconds: number | null): string {
+  if (seconds === null) return "";
+  if (seconds < 60) return `${Number(seconds.toPrecision(3))} s`;
+  return duration(seconds).replace(/ 0 (s|min|h)$/, "");
+}

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { aligned, lineOf, panelsOf, smoothed } from "../src/curves";
-import { appended, type Points } from "../src/live_series";
+import { aligned, lineOf, panelsOf, smoothed, stepsBetween } from "../src/curves";
+import { appended, MAX_POINTS, type Points, thinned } from "../src/live_series";
 
 describe("smoothed", () => {
   it("is the mean of what came, without the bias of the beginning", () => {
@@ -26,8 +26,8 @@ describe("aligned", () => {
     ]);
     expect(joined).toEqual([
       [1, 2, 3],
-      [10, null, 30],
-      [null, 200, null],
+      [10, undefined, 30],
+      [undefined, 200, null],
     ]);
   });
 });
@@ -39,21 +39,53 @@ const row = (seq: number, step: number, value: number | null, more = {}) => ({
 describe("appended", () => {
   it("takes no row twice and none that was superseded", () => {
     const series = new Map<string, Points>();
-    expect(appended(series, [row(1, 1, 5), row(2, 2, 4)])).toBe(true);
-    expect(appended(series, [row(2, 2, 4), row(3, 3, 9, { superseded: true })])).toBe(false);
-    appended(series, [row(4, 3, null)]);
-    expect(series.get("val_loss")).toEqual({ seq: [1, 2, 4], step: [1, 2, 3], epoch: [1, 2, 3], value: [5, 4, null] });
+    const start = Date.parse("2025-12-31T23:59:58.500Z");
+    expect(appended(series, [row(1, 1, 5), row(2, 2, 4)], start)).toBe(true);
+    expect(appended(series, [row(2, 2, 4), row(3, 3, 9, { superseded: true })], start)).toBe(false);
+    appended(series, [row(4, 3, null)], start);
+    expect(series.get("val_loss")).toEqual({ seq: [1, 2, 4], step: [1, 2, 3], epoch: [1, 2, 3], value: [5, 4, null], elapsed: [1.5, 1.5, 1.5] });
+  });
+  it("does not grow for ever, and loses no extreme", () => {
+    const series = new Map<string, Points>();
+    const extremes = [1234, 40_321];
+    for (let seq = 1; seq <= 50_000; seq += 1) {
+      const value = seq === extremes[0] ? 99 : seq === extremes[1] ? -99 : Math.sin(seq);
+      appended(series, [row(seq, seq, value)], 0);
+    }
+    const points = series.get("val_loss") as Points;
+    expect(points.seq.length).toBeLessThanOrEqual(2 * MAX_POINTS);
+    expect(points.seq).toEqual(expect.arrayContaining([1, ...extremes, 50_000]));
+    expect(points.seq).toEqual([...points.seq].sort((a, b) => a - b));
+    expect(points.value.length).toBe(points.elapsed.length);
+  });
+});
+
+describe("thinned", () => {
+  it("keeps what the service keeps", () => {
+    // by the rule of `downsample`: 12 points in at most 8 are two buckets of five
+    const value = [5, 1, 9, 3, 4, 2, 8, 0, null, 7, 6, 5];
+    const points = { seq: value.map((_, i) => i + 1), step: value.map((_, i) => i), epoch: value.map(() => 1), value, elapsed: value.map((_, i) => i) };
+    expect(thinned(points, 8).step).toEqual([0, 1, 2, 6, 7, 8, 11]);
+    expect(thinned(points, 12)).toBe(points);
   });
 });
 
 describe("lineOf", () => {
   it("finds the standard error of the same step", () => {
     const series = new Map<string, Points>([
-      ["val_loss", { seq: [1, 3], step: [10, 20], epoch: [1, 2], value: [0.5, 0.4] }],
-      ["val_loss_se", { seq: [4], step: [20], epoch: [2], value: [0.01] }],
+      ["val_loss", { seq: [1, 3], step: [10, 20], epoch: [1, 2], value: [0.5, 0.4], elapsed: [3, 60] }],
+      ["val_loss_se", { seq: [4], step: [20], epoch: [2], value: [0.01], elapsed: [60] }],
     ]);
     expect(lineOf("val_loss", series, "epoch", 10)).toEqual({ name: "val_loss", x: [1, 2], y: [0.5, 0.4], se: [null, 0.01] });
     expect(lineOf("val_accuracy", series, "step", null)).toBeNull();
+  });
+  it("is broken where nothing ran, by time alone", () => {
+    const points = { seq: [1, 2, 3], step: [10, 20, 30], epoch: [1, 2, 3], value: [3, 2, 1], elapsed: [1, 2, 101] };
+    const series = new Map<string, Points>([["val_loss", points]]);
+    expect(lineOf("val_loss", series, "time", 10, [[3, 100]])).toEqual({ name: "val_loss", x: [1, 2, 51.5, 101], y: [3, 2, null, 1], se: null });
+    expect(lineOf("val_loss", series, "step", 10, [[3, 100]])?.x).toEqual([10, 20, 30]);
+    expect(stepsBetween(series, 1.5, 200)).toEqual([20, 30]);
+    expect(stepsBetween(series, 5, 6)).toBeNull();
   });
 });
 

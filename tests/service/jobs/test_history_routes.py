@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.jobs import attempts
+from service.metrics import service as metrics
 from tests.support.api import Served, row
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -92,3 +93,21 @@ def test_deleting_a_job_removes_its_rows_and_files(service: Served) -> None:
     assert not service.context.storage.exists(key)
     for path in ("", "/metrics", "/events", "/logs", "/stream"):
         assert service.client.get(f"/v1/jobs/{job}{path}").status_code == 404
+
+
+@SQLITE
+def test_what_ended_a_job_is_found_among_many_decisions(service: Served) -> None:
+    job = service.submit()
+    claimed = service.claim()
+    rule = {"kind": "patience", "monitor": "val_loss"}
+    decisions = [
+        {"at": 0.0, "step": step, "epoch": step, "rule": rule, "inputs": {}, "action": action, "reason": None}
+        for step, action in enumerate(["continue"] * 3 + ["stop"], 1)
+    ]
+    with service.sessions.begin() as session:
+        metrics.append_decisions(session, claimed.claim, decisions)
+    path = f"/v1/jobs/{job}/decisions"
+    assert [row["step"] for row in service.client.get(path).json()["data"]] == [1, 2, 3, 4]
+    found = service.client.get(path, params={"action": "stop"}).json()
+    assert ([row["step"] for row in found["data"]], found["has_more"]) == ([4], False)
+    assert service.client.get(path, params={"action": "pause"}).status_code == 422

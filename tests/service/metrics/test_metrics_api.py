@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import threading
+from datetime import datetime
 
 import pytest
 
@@ -102,8 +103,17 @@ def test_series_hold_the_rows_that_count(service: Served, job: str) -> None:
     with service.sessions.begin() as session:
         metrics.supersede_after(session, claimed.claim, 1)
     service.append(claimed, row("loss", 0.6, 2))
-    series = service.client.get(f"/v1/jobs/{job}/metrics/series").json()["series"]
-    assert series == {"val_loss": {"seq": [1, 4], "step": [1, 2], "epoch": [1, 2], "value": [1.0, 0.6]}}
+    answer = service.client.get(f"/v1/jobs/{job}/metrics/series").json()
+    assert list(answer["series"]) == ["val_loss"]
+    loss = answer["series"]["val_loss"]
+    elapsed = loss.pop("elapsed")
+    assert loss == {"seq": [1, 4], "step": [1, 2], "epoch": [1, 2], "value": [1.0, 0.6]}
+    assert answer["start"] == service.client.get(f"/v1/jobs/{job}").json()["started_at"]
+    # the same moments as the rows of the log have
+    rows = service.client.get(f"/v1/jobs/{job}/metrics").json()["data"]
+    start = datetime.fromisoformat(answer["start"])
+    moments = [(datetime.fromisoformat(rows[place]["at"]) - start).total_seconds() for place in (0, 3)]
+    assert elapsed == pytest.approx(moments, abs=0.0011)
 
 
 def test_the_same_query_gives_the_same_bytes(service: Served, job: str) -> None:

@@ -4,6 +4,7 @@ import { dump } from "js-yaml";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { api, dataOf, fetchBlob, getJob, type Job } from "../api/client";
 import { asProblem, type Problem } from "../api/problem";
+import { save } from "../download";
 import { bytes, words } from "../format";
 import { useLoaded } from "../hooks";
 import type { LiveJob } from "../live_series";
@@ -88,13 +89,9 @@ export function Files({ id }: { id: string }) {
   const artifacts = useLoaded(id, async () => dataOf(await api.GET("/v1/jobs/{job_id}/artifacts", { params: { path: { job_id: id } } })).data);
   const checkpoints = useLoaded(id, async () => dataOf(await api.GET("/v1/jobs/{job_id}/checkpoints", { params: { path: { job_id: id } } })).data);
   const [problem, setProblem] = useState<Problem | null>(null);
-  const save = async (name: string) => {
+  const download = async (name: string) => {
     try {
-      const link = document.createElement("a");
-      link.href = URL.createObjectURL(await fetchBlob(`/v1/jobs/${encodeURIComponent(id)}/artifacts/${encodeURIComponent(name)}`));
-      link.download = name;
-      link.click();
-      URL.revokeObjectURL(link.href);
+      save(await fetchBlob(`/v1/jobs/${encodeURIComponent(id)}/artifacts/${encodeURIComponent(name)}`), name);
       setProblem(null);
     } catch (error) {
       setProblem(asProblem(error));
@@ -111,7 +108,7 @@ export function Files({ id }: { id: string }) {
               <th scope="row">{artifact.name}</th>
               <td class="num">{bytes(artifact.bytes)}</td>
               <td>
-                <button onClick={() => void save(artifact.name)}>Download</button>
+                <button onClick={() => void download(artifact.name)}>Download</button>
               </td>
             </tr>
           ))}

@@ -1,15 +1,14 @@
 /** One job: live curves with the causes beside them, evaluation, log, timeline, files and spec. */
 
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { api, dataOf, getJob, type Job } from "../api/client";
-import { asProblem, type Problem } from "../api/problem";
-import { Chart, type ChartLine, type Mark } from "../components/chart";
 import { Confirm, ConnectionNote, ProblemBox, Progress, StateBadge } from "../components/basics";
+export { resolvedColor } from "../components/chart";
 import { Diagnosis } from "../components/diagnosis";
 import { EvaluationView } from "../components/evaluation";
 import { Failure } from "../components/failure";
+import { Curves } from "../components/job_curves";
 import { Files, Log, SpecView, Timeline } from "../components/job_details";
-import { lineOf, panelsOf, type XAxis } from "../curves";
 import { duration, number, secondsBetween, words } from "../format";
 import { useLoaded, useNow } from "../hooks";
 import { useLiveJob } from "../live_series";
@@ -24,15 +23,6 @@ const TABS: [string, string][] = [
   ["files", "Files"],
   ["spec", "Spec"],
 ];
-const SMOOTHINGS = ["0", "0.5", "0.8", "0.9", "0.95"];
-export const SPLIT_COLORS: Record<string, string> = { train: "var(--train)", val: "var(--val)", test: "var(--test)" };
-const COLORS = ["--c0", "--c1", "--c2", "--c3", "--c4", "--c5", "--c6", "--c7"].map((name) => `var(${name})`);
-
-export function resolvedColor(color: string): string {
-  const name = /^var\((--[\w-]+)\)$/.exec(color)?.[1];
-  return name ? getComputedStyle(document.documentElement).getPropertyValue(name).trim() || "#888" : color;
-}
-
 interface Props {
   id: string;
   route: Route;
@@ -218,165 +208,4 @@ function Actions({ job, mayWrite, reload }: { job: Job; mayWrite: boolean; reloa
       )}
     </span>
   );
-}
-
-/** Steps of an epoch, from the last row that has both. */
-function stepsPerEpoch(job: Job): number | null {
-  return job.progress && job.progress.epochs ? job.progress.steps / job.progress.epochs || null : null;
-}
-
-function useMarks(job: Job, axis: XAxis, events: number): Mark[] {
-  const id = job.id;
-  const decisions = useLoaded(`${id} ${job.state} ${Math.floor((job.progress?.epoch ?? 0) / 5)}`, async () =>
-    dataOf(await api.GET("/v1/jobs/{job_id}/decisions", { params: { path: { job_id: id }, query: { limit: 500 } } })).data,
-  );
-  const attempts = useLoaded(`${id} ${events}`, async () =>
-    dataOf(await api.GET("/v1/jobs/{job_id}/attempts", { params: { path: { job_id: id } } })).data,
-  );
-  const perEpoch = stepsPerEpoch(job);
-  return useMemo(() => {
-    const at = (step: number, epoch: number) => (axis === "step" ? step : perEpoch ? step / perEpoch : epoch);
-    const marks: Mark[] = [];
-    const best = job.result?.best_epoch;
-    if (best != null && perEpoch) marks.push({ x: axis === "step" ? best * perEpoch : best, text: `best epoch ${best}`, color: resolvedColor("var(--good)") });
-    for (const decision of decisions.data ?? []) {
-      if (decision.action === "continue" || decision.action === "none") continue;
-      const text = `${words((decision.rule as { kind: string }).kind)}: ${decision.action}`;
-      marks.push({ x: at(decision.step, decision.epoch), text, color: resolvedColor("var(--warn)") });
-    }
-    for (const attempt of attempts.data ?? []) {
-      if (attempt.resumed_from_step == null) continue;
-      marks.push({ x: at(attempt.resumed_from_step, 0), text: `attempt ${attempt.attempt} resumed here`, color: resolvedColor("var(--muted)") });
-    }
-    return marks;
-  }, [decisions.data, attempts.data, axis, perEpoch, job.result?.best_epoch]);
-}
-
-interface CurvesProps {
-  job: Job;
-  live: ReturnType<typeof useLiveJob>;
-  route: Route;
-}
-
-function Curves({ job, live, route }: CurvesProps) {
-  const axis: XAxis = route.query.get("x") === "step" ? "step" : "epoch";
-  const log = route.query.get("log") === "1";
-  const smoothing = Number(route.query.get("smoothing") ?? 0);
-  const [range, setRange] = useState<[number, number] | null>(null);
-  const marks = useMarks(job, axis, live.events.length);
-  const perEpoch = stepsPerEpoch(job);
-  const fine = useFineSeries(job.id, live.series, range, axis, perEpoch);
-  const names = [...live.series.keys()];
-  const panels = useMemo(() => panelsOf(names), [names.join()]);
-  const set = (changes: Record<string, string | null>) => go(withQuery(route, changes), { replace: true });
-  if (!names.length) return <p class="empty">No metric has been logged yet.</p>;
-  return (
-    <section aria-label="Curves">
-      <div class="controls">
-        <label>
-          x{" "}
-          <select value={axis} onChange={(event) => (setRange(null), set({ x: event.currentTarget.value === "epoch" ? null : "step" }))}>
-            <option>epoch</option>
-            <option>step</option>
-          </select>
-        </label>
-        <label>
-          Smoothing{" "}
-          <select value={String(smoothing)} onChange={(event) => set({ smoothing: event.currentTarget.value === "0" ? null : event.currentTarget.value })}>
-            {SMOOTHINGS.map((value) => (
-              <option key={value}>{value}</option>
-            ))}
-          </select>
-        </label>
-        <label>
-          <input type="checkbox" checked={log} onChange={(event) => set({ log: event.currentTarget.checked ? "1" : null })} /> log y
-        </label>
-        {range && <button onClick={() => setRange(null)}>Whole range</button>}
-        {fine.problem && <ProblemNote problem={fine.problem} />}
-      </div>
-      <div class="panels">
-        {panels.map((panel) => (
-          <CurvePanel
-            key={panel.title}
-            title={panel.title}
-            names={panel.names}
-            series={fine.series}
-            version={live.version}
-            axis={axis}
-            perEpoch={perEpoch}
-            log={log || panel.title.includes("norms")}
-            smoothing={smoothing}
-            marks={marks}
-            range={range}
-            setRange={setRange}
-            group={job.id}
-          />
-        ))}
-      </div>
-    </section>
-  );
-}
-
-function ProblemNote({ problem }: { problem: Problem }) {
-  return <span class="muted">{problem.detail}</span>;
-}
-
-interface PanelProps {
-  title: string;
-  names: string[];
-  series: ReturnType<typeof useLiveJob>["series"];
-  version: number;
-  axis: XAxis;
-  perEpoch: number | null;
-  log: boolean;
-  smoothing: number;
-  marks: Mark[];
-  range: [number, number] | null;
-  setRange: (range: [number, number] | null) => void;
-  group: string;
-}
-
-function CurvePanel({ title, names, series, version, axis, perEpoch, log, smoothing, marks, range, setRange, group }: PanelProps) {
-  const lines = useMemo(() => {
-    const found: ChartLine[] = [];
-    names.forEach((name, index) => {
-      const line = lineOf(name, series, axis, perEpoch);
-      if (!line) return;
-      const split = name.split("_", 1)[0] as string;
-      const color = names.length <= 2 && SPLIT_COLORS[split] && names.some((one) => one.startsWith("val_")) ? SPLIT_COLORS[split] : COLORS[index % COLORS.length];
-      found.push({ label: labelOf(name), x: line.x, y: line.y, se: line.se, color: resolvedColor(color as string) });
-    });
-    return found;
-  }, [names, series, version, axis, perEpoch]);
-  return <Chart title={title} lines={lines} marks={marks} xLabel={axis} log={log} smoothing={smoothing} group={group} range={range} onZoom={setRange} />;
-}
-
-function labelOf(name: string): string {
-  return name.replace(/^layers_(grad|weight)_norm\./, "").replace(/^val_/, "validation ").replace(/^train_/, "train ").replace(/^system_/, "").replace(/_/g, " ");
-}
-
-/** While zoomed in: the points of that range, finer than the thinned whole. */
-function useFineSeries(
-  id: string,
-  whole: ReturnType<typeof useLiveJob>["series"],
-  range: [number, number] | null,
-  axis: XAxis,
-  perEpoch: number | null,
-): { series: ReturnType<typeof useLiveJob>["series"]; problem: Problem | null } {
-  const [fine, setFine] = useState<{ key: string; series: ReturnType<typeof useLiveJob>["series"] } | null>(null);
-  const [problem, setProblem] = useState<Problem | null>(null);
-  const scale = axis === "step" ? 1 : perEpoch;
-  const steps = range && scale ? range.map((x) => Math.max(0, Math.round(x * scale))) : null;
-  const key = steps ? steps.join("-") : "";
-  useEffect(() => {
-    if (!steps) return;
-    let current = true;
-    const query = { from_step: steps[0] as number, to_step: steps[1] as number, max_points: 3000 };
-    api.GET("/v1/jobs/{job_id}/metrics/series", { params: { path: { job_id: id }, query } }).then(
-      (answer) => current && setFine({ key, series: new Map(Object.entries(dataOf(answer).series)) }),
-      (error: unknown) => current && setProblem(asProblem(error)),
-    );
-    return () => void (current = false);
-  }, [key, id]);
-  return { series: fine && fine.key === key && key ? fine.series : whole, problem: key ? problem : null };
 }
