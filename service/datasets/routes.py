@@ -17,8 +17,10 @@ from service.body_limits import FORM_OVERHEAD, bound_body, declared_length
 from service.context import Context, Service
 from service.database import reading
 from service.datasets import service
+from service.datasets.drift import drift_between
 from service.datasets.receive import Receiver, check_digest, parse_digest
 from service.datasets.schemas import (
+    DatasetDriftOut,
     DatasetOut,
     DatasetReportOut,
     DatasetState,
@@ -39,7 +41,7 @@ from service.pagination import Page
 from service.principal import Principal
 from service.registry import repository as names
 from service.registry.addresses import DatasetReference
-from service.registry.names import Name, as_name
+from service.registry.names import MAX_REFERENCE, Name, as_name
 from service.request_sessions import ReadSession, SessionRoute
 from trainkit.spec.facts import DatasetKind
 from trainkit.spec.read_options import (
@@ -340,6 +342,31 @@ def get_dataset_report(reference: DatasetReference, who: Reader, session: ReadSe
     if dataset.state in ("uploading", "validating"):
         raise HttpProblem(409, "not_checked_yet", "The dataset is still being checked.", headers={"Retry-After": "1"})
     return {"facts": dataset.facts, "error": dataset.error, **(dataset.report or {})}
+
+
+@router.get(
+    "/{dataset}/drift", response_model=DatasetDriftOut, summary="How it differs from another dataset or version"
+)
+def get_dataset_drift(
+    reference: DatasetReference,
+    who: Reader,
+    session: ReadSession,
+    against: Annotated[
+        str, Query(max_length=MAX_REFERENCE, description="The dataset that came before: its id, `name:version` ...")
+    ],
+) -> dict[str, Any]:
+    """Compares the reports of both: quartiles and means of numeric columns, counts of categories and classes, means of
+    image channels, and shares of missing values. No sample is read. 409 while one of them is being checked.
+    """
+    after, before = service.find(session, who, reference), service.find(session, who, against)
+    for dataset in (after, before):
+        if dataset.state in ("uploading", "validating"):
+            detail = f"The dataset {dataset.name}:{dataset.version} is still being checked."
+            raise HttpProblem(409, "not_checked_yet", detail, headers={"Retry-After": "1"})
+        if dataset.report is None or dataset.facts is None:
+            detail = f"The dataset {dataset.name}:{dataset.version} is {dataset.state} and has no report to compare."
+            raise HttpProblem(409, "not_ready", detail)
+    return {"before": before.id, "after": after.id, **drift_between(before.report or {}, after.report or {})}
 
 
 @router.get("/{dataset}/preview.png", response_class=Response, responses=PNG, summary="A labelled contact sheet")

@@ -125,6 +125,42 @@ class DatasetReportOut(ResponseModel):
     """What reference models reach, of each split that a job has used: measured once, with the first job."""
 
 
+class ColumnDriftOut(ResponseModel):
+    """How a column, the classes, or a channel of images changed. What cannot be measured of its kind is null."""
+
+    name: str
+    kind: str
+    """`numeric`, `categorical` ..., `classes` or `channel`."""
+    ks_at_least: float | None
+    """A lower bound of the Kolmogorov-Smirnov statistic, from the quartiles of both."""
+    psi: float | None
+    """Population stability index of the counts of categories."""
+    shift: float | None
+    """Difference of the means in standard deviations; null for values that were constant and differ."""
+    mean_before: float | None
+    mean_after: float | None
+    missing_before: float | None
+    """Share of the samples without a value."""
+    missing_after: float | None
+    drifted: bool
+    """Large enough to matter and beyond chance at a level of 0.001, or another type of column."""
+
+
+class DatasetDriftOut(ResponseModel):
+    """How a dataset differs from an earlier version or another dataset, by their reports."""
+
+    before: str
+    """Id of the dataset that it is compared with."""
+    after: str
+    samples_before: int
+    samples_after: int
+    added: list[str]
+    """Columns that `before` does not have."""
+    removed: list[str]
+    columns: list[ColumnDriftOut]
+    """Those that drifted first."""
+
+
 def read_options_of(values: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the options that were given, None when none was. Raises ValidationError."""
     return ReadOptions.model_validate(values).model_dump(mode="json", exclude_none=True) or None

@@ -219,6 +219,7 @@ def walk(client: httpx.Client, recorder: Recorder, data: Path, receiver: str, op
     ask("One page", "GET", "/v1/datasets", params={"limit": 2})
     ask("Images", "GET", f"/v1/datasets/{digits}/report")
     ask("A table", "GET", f"/v1/datasets/{cancer}/report")
+    ask("A table and itself", "GET", f"/v1/datasets/{cancer}/drift", params={"against": cancer})
     reread = ask("Another decimal mark", "POST", f"/v1/datasets/{cancer}:reread", json={"decimal": "."})["id"]
     ready(reread)
     client.get(f"/v1/datasets/{digits}/preview.png")
