@@ -11,6 +11,8 @@ WORKDIR /web
 COPY service/web/package.json service/web/package-lock.json service/web/.npmrc ./
 RUN npm ci --ignore-scripts
 COPY service/web ./
+# where the sources find them: as far above service/web as here above /web
+COPY examples/specs /examples/specs
 RUN npm run build
 
 FROM base AS api

@@ -42,7 +42,7 @@ $(WEB)/node_modules/.ready: $(WEB)/package-lock.json $(READY)
 	@cd $(WEB) && $(NODE) $(NODE_HOME)/lib/node_modules/npm/bin/npm-cli.js ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
-$(WEB)/dist/index.html: $(WEB)/node_modules/.ready $(WEB)/index.html $(WEB)/vite.config.ts $(shell find $(WEB)/src $(WEB)/public -type f)
+$(WEB)/dist/index.html: $(WEB)/node_modules/.ready $(WEB)/index.html $(WEB)/vite.config.ts $(shell find $(WEB)/src $(WEB)/public examples/specs -type f)
 	@cd $(WEB) && $(NODE) node_modules/vite/bin/vite.js build --logLevel warn
 	@touch $@
 

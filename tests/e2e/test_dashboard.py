@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Route
 
 from service.database import make_engine
@@ -375,7 +376,7 @@ def test_an_upload_that_is_cut_goes_on_where_it_was(browser: Browser, stack: Sta
         lambda route: cut_the_second(route) if route.request.method == "PATCH" else route.continue_(),
     )
     seen.go("datasets")
-    page.get_by_label("Drop a file here").set_input_files(file)
+    page.get_by_label("Drop a file or a folder here").set_input_files(file)
     page.get_by_label("Target column").fill("y")
     page.get_by_role("button", name=re.compile("^Upload")).click()
     page.get_by_role("link", name="large:1").wait_for()
@@ -385,6 +386,63 @@ def test_an_upload_that_is_cut_goes_on_where_it_was(browser: Browser, stack: Sta
         (dataset,) = client.get("/v1/datasets").json()["data"]
         assert dataset["bytes"] == file.stat().st_size
     assert all("ERR_CONNECTION_RESET" in complaint for complaint in seen.complaints)
+
+
+def test_versions_of_a_dataset_show_their_drift_and_users(browser: Browser, stack: Stack) -> None:
+    seen = visit(browser, stack, "drifted")
+    page = seen.page
+    with seen.client() as client:
+        ended(client, submit(client, epochs=1, name="on-iris"))
+        head, *rows = IRIS.read_text().splitlines()
+        assert head.split(",")[2] == "petal_length"
+        cells = [row.split(",") for row in rows]
+        moved = [[a, b, str(float(length) + 3), *rest] for a, b, length, *rest in cells]
+        text = "\n".join([head, *(",".join(row) for row in moved)])
+        query = {"name": "iris", "target": "species"}
+        second = client.put("/v1/datasets", params=query, content=text.encode()).raise_for_status().json()["id"]
+        wait_for(lambda: client.get(f"/v1/datasets/{second}").json()["state"] == "ready", what="the check")
+    seen.go(f"datasets/{second}")
+    drift = page.get_by_role("table", name="Drift")
+    drift.wait_for()  # against the version before, without being asked
+    first = drift.locator("tbody tr").first
+    assert first.locator("th").inner_text() == "petal_length"
+    assert "drifted" in first.inner_text()
+    assert page.get_by_text("1 of 5 drifted.").count() == 1  # four columns, and the classes
+    assert page.get_by_role("img", name=re.compile("^petal_length: from")).count() == 1
+    seen.picture("dataset")
+    page.get_by_role("link", name="1", exact=True).click()
+    page.get_by_role("link", name="on-iris").wait_for()
+    seen.check()
+
+
+def test_a_folder_is_dropped_and_becomes_a_dataset(browser: Browser, stack: Stack, tmp_path: Path) -> None:
+    folder = tmp_path / "shapes"
+    for name, value in {"dark": 20, "bright": 220}.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(60):  # more in all than one read of a folder gives
+            Image.new("L", (8, 8), value + number % 7).save(folder / name / f"{number}.png")
+    seen = visit(browser, stack, "folders")
+    page = seen.page
+    seen.go("datasets")
+    box = page.get_by_role("form", name="Upload").bounding_box()
+    assert box is not None
+    dropped = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
+    place = {"x": box["x"] + 20, "y": box["y"] + 5, "data": dropped}
+    devtools = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        devtools.send("Input.dispatchDragEvent", {"type": kind, **place})
+    assert page.get_by_label("Name").input_value() == "shapes"
+    page.get_by_role("button", name=re.compile("^Upload")).click()
+    page.get_by_role("link", name="shapes:1").wait_for()
+    with seen.client() as client:
+        found = wait_for(lambda: _checked(client, "shapes"), what="the check")
+        assert (found["state"], found["samples"], found["classes"]) == ("ready", 120, ["bright", "dark"])
+    seen.check()
+
+
+def _checked(client: httpx.Client, name: str) -> dict[str, object] | None:
+    found: dict[str, object] = client.get(f"/v1/datasets/{name}").json()
+    return found if found["state"] in ("ready", "invalid") else None
 
 
 def test_augmented_samples_are_shown_before_submitting(browser: Browser, stack: Stack, data: Path) -> None:
@@ -481,6 +539,11 @@ def test_seeds_are_one_row_with_mean_and_band(browser: Browser, stack: Stack) ->
     with seen.client() as client:
         jobs = sweep(client)
         best = [client.get(f"/v1/jobs/{job}").json()["metrics"]["best"]["val_accuracy"] for job in jobs[10:15]]
+        experiment = client.get("/v1/experiments").json()["data"][0]["id"]
+    seen.go(f"experiments/{experiment}")
+    importance = page.get_by_role("table", name="Importance of parameters").locator("tbody th")
+    importance.first.wait_for()
+    assert importance.all_inner_texts() == ["/optimizer/lr", "/train/seed"]
     seen.go("jobs?columns=val_accuracy&sort=name")
     page.get_by_role("link", name="rates").first.wait_for()
     page.get_by_label("Group seeds and folds").check()
@@ -582,6 +645,12 @@ def test_form_and_text_of_a_spec_are_in_step(browser: Browser, stack: Stack) -> 
         ended(client, submit(client))
         seen.go("submit?dataset=iris")
         text = page.get_by_label("Spec (YAML or JSON)")
+        page.get_by_label("Start from").select_option("cancer-table")
+        page.wait_for_url("**example=cancer-table*")
+        wait_for(lambda: "cancer" in text.input_value(), seconds=60, what="the example")
+        assert "iris" in text.input_value()
+        page.get_by_label("Start from").select_option("a small network")
+        wait_for(lambda: "cancer" not in text.input_value(), seconds=60, what="the small network")
         page.get_by_text("The spec is valid.").wait_for()
         seen.picture("submit")
         page.get_by_label("lr", exact=True).fill("0.02")
@@ -634,4 +703,13 @@ def test_a_recommendation_is_submitted_and_keeps_its_parent(browser: Browser, st
         child = page.url.rsplit("/", 1)[1].split("?")[0]
         parent = client.get(f"/v1/jobs/{child}").json()["parent"]
         assert (parent["job"], parent["relation"]) == (job, "diagnosis")
+        # the same by way of the form, where it could be changed
+        seen.go(f"jobs/{job}")
+        page.get_by_role("link", name="Edit first").first.click()
+        page.get_by_text("The spec is valid.").wait_for()
+        page.get_by_role("button", name="Submit").click()
+        page.wait_for_url(lambda address: "#/jobs/" in address)
+        again = client.get(f"/v1/jobs/{page.url.rsplit('/', 1)[1].split('?')[0]}").json()
+        assert again["parent"]["relation"] == "diagnosis"
+        assert again["replicate_key"] == client.get(f"/v1/jobs/{child}").json()["replicate_key"]
     seen.check()

@@ -6,7 +6,7 @@ import { changed, simpleForm, typed } from "../src/components/spec_form";
 import { bytes, duration, number, tick } from "../src/format";
 import { listQuery, sorted } from "../src/pages/jobs";
 import { differingFields, groupsOf } from "../src/pages/compare";
-import { bestSoFar } from "../src/pages/experiments";
+import { bestSoFar, importancesOf } from "../src/pages/experiments";
 import { parsedSpec } from "../src/pages/submit";
 import { address, parseRoute } from "../src/router";
 
@@ -94,6 +94,25 @@ describe("groupsOf", () => {
     ]);
     expect(differingFields(jobs).map(([path]) => path)).toEqual(["optimizer.lr", "split.fold", "train.seed"]);
     expect(groupsOf([job("a", 0.1, 0), job("b", 0.2, 0)]).size).toBe(0);
+  });
+});
+
+describe("importancesOf", () => {
+  const trial = (number: number, params: Record<string, unknown>, value: number | null) => ({ number, params, value }) as never;
+  it("is the share of the variance that a parameter explains by itself", () => {
+    // value = 10 a + b: a explains nearly all, seed nothing
+    const trials = [0, 1].flatMap((a) => [0, 1].flatMap((b) => [0, 1, 2].map((seed) => trial(0, { a, b, seed }, 10 * a + b))));
+    const found = importancesOf(trials, ["seed", "b", "a"]);
+    expect(found.map((one) => one.name)).toEqual(["a", expect.any(String), expect.any(String)]);
+    // SS_a = 300, SS_total = 303, MS_within = 3 / 10
+    expect(found[0]?.share).toBeCloseTo((300 - 0.3) / (303 + 0.3), 12);
+    expect(found.find((one) => one.name === "seed")?.share).toBe(0);
+  });
+  it("cuts numbers into parts, and says nothing of what never varied", () => {
+    const trials = Array.from({ length: 40 }, (_, i) => trial(i, { lr: i / 40, kind: "x" }, i));
+    const [only, ...others] = importancesOf([...trials, trial(41, { lr: 1 }, null)], ["lr", "kind"]);
+    expect([only?.name, only?.levels, others]).toEqual(["lr", 4, []]);
+    expect(only?.share).toBeGreaterThan(0.9);
   });
 });
 

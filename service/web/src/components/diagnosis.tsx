@@ -56,9 +56,14 @@ export function Diagnosis({ job, mayWrite, epoch }: { job: Job; mayWrite: boolea
             </p>
           )}
           {mayWrite && ended && (
-            <button class="primary" onClick={() => setAsked(index)}>
-              Submit this
-            </button>
+            <p class="actions">
+              <button class="primary" onClick={() => setAsked(index)}>
+                Submit this
+              </button>
+              <a class="button" href={address(["submit"], { job: job.id, recommendation: String(index) })}>
+                Edit first
+              </a>
+            </p>
           )}
         </section>
       ))}

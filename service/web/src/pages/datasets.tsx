@@ -1,14 +1,15 @@
 /** Datasets: upload that resumes, findings first, preview. */
 
 import { useState } from "preact/hooks";
-import { downloadZip } from "client-zip";
 import { Upload } from "tus-js-client";
 import { api, dataOf, type Schemas } from "../api/client";
 import { asProblem, type Problem, problemOf } from "../api/problem";
 import { authorization, ROOT } from "../api/session";
 import { ApiImage, Empty, ProblemBox, Progress, StateBadge } from "../components/basics";
+import { DriftTable, Report } from "../components/dataset_report";
 import { Failure } from "../components/failure";
-import { ago, bytes, number, words } from "../format";
+import { ago, bytes, number } from "../format";
+import { droppedFiles, type FoundFile, packed } from "../dropped_files";
 import { useLoaded, useNow } from "../hooks";
 import { address } from "../router";
 
@@ -77,7 +78,7 @@ function UploadBox({ onUploaded }: { onUploaded: () => void }) {
   const [share, setShare] = useState<number | null>(null);
   const [problem, setProblem] = useState<Problem | null>(null);
   const [over, setOver] = useState(false);
-  const [packing, setPacking] = useState(false);
+  const [packing, setPacking] = useState(0);
   const [name, setName] = useState("");
   const [target, setTarget] = useState("");
 
@@ -88,15 +89,27 @@ function UploadBox({ onUploaded }: { onUploaded: () => void }) {
     setProblem(null);
   };
   /** A folder becomes one archive, as it would be on the command line: classes are its sub-folders. */
-  const chooseFolder = async (files: FileList | null) => {
-    if (!files?.length) return;
-    const list = [...files];
-    const folder = (list[0]?.webkitRelativePath ?? "").split("/", 1)[0] || "folder";
-    const inside = list.map((one) => ({ name: one.webkitRelativePath.slice(folder.length + 1) || one.name, lastModified: new Date(one.lastModified), input: one }));
-    setPacking(true);
-    const blob = await downloadZip(inside).blob();
-    setPacking(false);
-    choose(new File([blob], `${folder}.zip`, { type: "application/zip", lastModified: Math.max(...list.map((one) => one.lastModified)) }));
+  const chooseFolder = async (folder: string, files: FoundFile[]) => {
+    if (!files.length) return;
+    setPacking(files.length);
+    choose(await packed(folder, files));
+    setPacking(0);
+  };
+  const chooseAll = async (list: FileList | null) => {
+    const files = [...(list ?? [])];
+    const folder = (files[0]?.webkitRelativePath ?? "").split("/", 1)[0] || "folder";
+    await chooseFolder(folder, files.map((file) => ({ path: file.webkitRelativePath.slice(folder.length + 1) || file.name, file })));
+  };
+  const drop = async (items: DataTransferItemList) => {
+    try {
+      const { folder, files } = await droppedFiles(items);
+      if (folder === null) choose(files[0]?.file);
+      else if (files.length) await chooseFolder(folder, files);
+      else setProblem({ title: "Nothing to upload", status: 0, code: "empty", detail: `The folder ${folder} holds no file.`, errors: [] });
+    } catch (error) {
+      setPacking(0);
+      setProblem({ title: "Not readable", status: 0, code: "unreadable", detail: `The browser could not read what was dropped: ${String(error)}`, errors: [] });
+    }
   };
   const start = async (event: Event) => {
     event.preventDefault();
@@ -137,21 +150,21 @@ function UploadBox({ onUploaded }: { onUploaded: () => void }) {
       onDrop={(event) => {
         event.preventDefault();
         setOver(false);
-        choose(event.dataTransfer?.files[0]);
+        if (event.dataTransfer) void drop(event.dataTransfer.items);
       }}
     >
       <label>
-        Drop a file here, or <input type="file" onChange={(event) => choose(event.currentTarget.files?.[0])} />
+        Drop a file or a folder here, or <input type="file" onChange={(event) => choose(event.currentTarget.files?.[0])} />
       </label>
       <label>
         A folder{" "}
         <input
           type="file"
           ref={(input) => input?.setAttribute("webkitdirectory", "")}
-          onChange={(event) => void chooseFolder(event.currentTarget.files)}
+          onChange={(event) => void chooseAll(event.currentTarget.files)}
         />
       </label>
-      {packing && <span role="status">Packing the folder</span>}
+      {packing > 0 && <span role="status">Packing {packing} files</span>}
       {file && (
         <>
           <label>
@@ -223,63 +236,84 @@ export function DatasetPage({ id }: { id: string }) {
       </dl>
       {found.error && <Failure failure={found.error} />}
       {report.data && <Report report={report.data} />}
+      {found.state === "ready" && <Drift dataset={found} />}
+      <Versions dataset={found} />
+      <Users dataset={found} />
       {found.state === "ready" && found.kind?.startsWith("image") && <ApiImage path={`/v1/datasets/${encodeURIComponent(found.id)}/preview.png`} alt={`Samples of ${found.name}`} />}
     </article>
   );
 }
 
-function Report({ report }: { report: Schemas["DatasetReport"] }) {
-  const counts = Object.entries(report.classes ?? {});
-  const most = Math.max(1, ...counts.map(([, count]) => count ?? 0));
+/** How it differs from an earlier version, or from any other dataset. */
+function Drift({ dataset }: { dataset: Dataset }) {
+  const all = useLoaded("ready datasets", async () => dataOf(await api.GET("/v1/datasets", { params: { query: { state: ["ready"], limit: 500 } } })).data);
+  const [chosen, setChosen] = useState<string | null>(null);
+  const others = (all.data ?? []).filter((one) => one.id !== dataset.id);
+  const earlier = others.filter((one) => one.name === dataset.name && one.version < dataset.version).sort((a, b) => b.version - a.version)[0];
+  const against = chosen ?? earlier?.id ?? "";
+  const drift = useLoaded(against ? `${dataset.id} ${against}` : null, async () =>
+    dataOf(await api.GET("/v1/datasets/{dataset}/drift", { params: { path: { dataset: dataset.id }, query: { against } } })),
+  );
+  if (!others.length) return null;
   return (
-    <>
-      {report.findings && report.findings.length > 0 && (
-        <section>
-          <h2>Findings</h2>
-          <ul class="findings">
-            {report.findings.map((finding, index) => (
-              <li key={index}>
-                <strong>{words(finding.code)}</strong> {finding.message}
-              </li>
-            ))}
-          </ul>
-        </section>
-      )}
-      {counts.length > 0 && (
-        <section>
-          <h2>Classes</h2>
-          <table class="bars">
-            <tbody>
-              {counts.map(([name, count]) => (
-                <tr key={name}>
-                  <th scope="row">{name}</th>
-                  <td>
-                    <i ref={(bar) => bar?.style.setProperty("width", `${(100 * (count ?? 0)) / most}%`)} />
-                  </td>
-                  <td class="num">{count}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </section>
-      )}
-      {report.columns && report.columns.length > 0 && (
-        <section class="scroll">
-          <h2>Columns</h2>
-          <table class="plain">
-            <tbody>
-              {report.columns.map((column, index) => (
-                <tr key={index}>
-                  {Object.values(column).map((value, place) => (
-                    <td key={place}>{typeof value === "number" ? number(value) : typeof value === "string" ? value : value === null ? "–" : JSON.stringify(value)}</td>
-                  ))}
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </section>
-      )}
-    </>
+    <section>
+      <h2>Drift</h2>
+      <label>
+        Against{" "}
+        <select value={against} onChange={(event) => setChosen(event.currentTarget.value)}>
+          <option value="">choose a dataset</option>
+          {others.map((one) => (
+            <option key={one.id} value={one.id}>
+              {one.name}:{one.version}
+            </option>
+          ))}
+        </select>
+      </label>
+      {drift.problem && <ProblemBox problem={drift.problem} />}
+      {drift.data && <DriftTable drift={drift.data} />}
+    </section>
+  );
+}
+
+function Versions({ dataset }: { dataset: Dataset }) {
+  const versions = useLoaded(`versions of ${dataset.name}`, async () => dataOf(await api.GET("/v1/datasets", { params: { query: { name: dataset.name, limit: 100 } } })).data);
+  const now = useNow();
+  if (!versions.data || versions.data.length < 2) return null;
+  return (
+    <section>
+      <h2>Versions</h2>
+      <ul>
+        {versions.data.map((one) => (
+          <li key={one.id}>
+            {one.id === dataset.id ? <strong>{one.version}</strong> : <a href={address(["datasets", one.id])}>{one.version}</a>} {one.aliases?.map((alias) => `@${alias}`).join(" ")}{" "}
+            <span class="muted">
+              {number(one.samples)} samples, {bytes(one.bytes)}, {ago(one.created_at, now)}
+            </span>
+          </li>
+        ))}
+      </ul>
+    </section>
+  );
+}
+
+const MOST_USERS = 20;
+
+/** The newest jobs that train on it. */
+function Users({ dataset }: { dataset: Dataset }) {
+  const jobs = useLoaded(`users of ${dataset.id}`, async () => dataOf(await api.GET("/v1/jobs", { params: { query: { dataset: [dataset.id], limit: MOST_USERS } } })).data);
+  if (!jobs.data?.length) return null;
+  return (
+    <section>
+      <h2>Used by</h2>
+      <ul>
+        {jobs.data.map((job) => (
+          <li key={job.id}>
+            <a href={address(["jobs", job.id])}>{job.name || job.id}</a> <StateBadge state={job.state} />
+          </li>
+        ))}
+      </ul>
+      {jobs.data.length === MOST_USERS && <a href={address(["jobs"], { dataset: dataset.id })}>All jobs that use it</a>}
+    </section>
   );
 }
 

@@ -75,6 +75,70 @@ export function bestSoFar(trials: readonly Trial[], direction: string | null): {
   return found;
 }
 
+export interface Importance {
+  name: string;
+  /** Share of the variance of the result that the parameter explains by itself, less what chance would: omega squared. */
+  share: number;
+  levels: number;
+}
+
+const MOST_LEVELS = 4;
+
+/**
+ * One-way analysis of variance of each parameter: omega^2 = (SS_between - (k - 1) MS_within) / (SS_total + MS_within),
+ * at least 0 (Hays 1963). Numbers with more values than `MOST_LEVELS` are cut into as many parts of equal size.
+ */
+export function importancesOf(trials: readonly Trial[], params: readonly string[]): Importance[] {
+  const done = trials.filter((trial) => trial.value !== null && Number.isFinite(trial.value));
+  const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const all = mean(done.map((trial) => trial.value as number));
+  const total = done.reduce((sum, trial) => sum + ((trial.value as number) - all) ** 2, 0);
+  const found = params.flatMap((name): Importance[] => {
+    const levels = new Map<string, number[]>();
+    const level = levelsOf(done.map((trial) => trial.params[name]));
+    done.forEach((trial, index) => levels.set(level[index] as string, [...(levels.get(level[index] as string) ?? []), trial.value as number]));
+    const k = levels.size;
+    if (k < 2 || done.length <= k || total === 0) return [];
+    const between = [...levels.values()].reduce((sum, values) => sum + values.length * (mean(values) - all) ** 2, 0);
+    const within = (total - between) / (done.length - k);
+    return [{ name, share: Math.max(0, (between - (k - 1) * within) / (total + within)), levels: k }];
+  });
+  return found.sort((a, b) => b.share - a.share);
+}
+
+function levelsOf(values: readonly unknown[]): string[] {
+  const texts = values.map((value) => shown(value));
+  const numbers = [...new Set(values)].filter((value): value is number => typeof value === "number");
+  if (new Set(texts).size <= MOST_LEVELS || numbers.length < new Set(texts).size) return texts;
+  const ordered = values.map((value) => value as number).sort((a, b) => a - b);
+  const cuts = Array.from({ length: MOST_LEVELS - 1 }, (_, part) => ordered[Math.floor(((part + 1) * ordered.length) / MOST_LEVELS)] as number);
+  return values.map((value) => String(cuts.filter((cut) => (value as number) >= cut).length));
+}
+
+function Importances({ found, metric }: { found: Importance[]; metric: string | null }) {
+  if (!found.length) return null;
+  return (
+    <figure class="chart">
+      <figcaption title="One-way analysis of variance (omega squared): what a parameter explains by itself, less what chance would">
+        Importance of parameters for {metric}
+      </figcaption>
+      <table class="bars" aria-label="Importance of parameters">
+        <tbody>
+          {found.map(({ name, share }) => (
+            <tr key={name}>
+              <th scope="row">{name}</th>
+              <td>
+                <i ref={(bar) => bar?.style.setProperty("width", `${100 * share}%`)} />
+              </td>
+              <td class="num">{Math.round(100 * share)} %</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </figure>
+  );
+}
+
 export function ExperimentPage({ id, mayWrite }: { id: string; mayWrite: boolean }) {
   const [asked, setAsked] = useState(false);
   const experiment = useLoaded(id, async () => dataOf(await api.GET("/v1/experiments/{experiment_id}", { params: { path: { experiment_id: id } } })), REFRESH_SECONDS);
@@ -140,6 +204,7 @@ function ResultsView({ results }: { results: Results }) {
   const trials = results.data;
   const params = useMemo(() => [...new Set(trials.flatMap((trial) => Object.keys(trial.params)))], [trials.length]);
   const progress = useMemo(() => bestSoFar(trials, results.direction), [trials, results.direction]);
+  const importances = useMemo(() => importancesOf(trials, params), [trials, params]);
   const lines = useMemo(
     () => [
       { label: "trial", x: progress.x, y: progress.y, color: resolvedColor("var(--train)"), points: true },
@@ -190,6 +255,7 @@ function ResultsView({ results }: { results: Results }) {
       <div class="panels">
         {progress.x.length > 1 && <Chart title={results.metric ?? "value"} lines={lines} xLabel="trial" group={results.id} />}
         {params.length > 0 && progress.x.length > 1 && <ParallelCoordinates trials={trials} params={params} metric={results.metric ?? "value"} direction={results.direction} />}
+        <Importances found={importances} metric={results.metric} />
       </div>
       <div class="scroll">
         <table class="plain">

@@ -81,19 +81,64 @@ export function ModelPage({ id, mayWrite }: { id: string; mayWrite: boolean }) {
             <dd>{number(value)}</dd>
           </div>
         ))}
-        {found.job && (
-          <div>
-            <dt>Trained by</dt>
-            <dd>
-              <a href={address(["jobs", found.job])}>{found.job}</a>
-            </dd>
-          </div>
-        )}
       </dl>
       {found.notes && <p>{found.notes}</p>}
+      <LineageOf lineage={found.lineage} />
       <TryIt model={found} />
       {mayWrite && <Aliases model={found} reload={model.reload} />}
     </article>
+  );
+}
+
+/** What the model was made of; parts that were deleted since keep their names. */
+function LineageOf({ lineage }: { lineage: Schemas["Lineage"] }) {
+  const place = (id: string) => (id.startsWith("ds_") ? "datasets" : id.startsWith("job_") ? "jobs" : "models");
+  return (
+    <section>
+      <h2>Lineage</h2>
+      <dl class="facts">
+        {lineage.dataset && (
+          <div>
+            <dt>Dataset</dt>
+            <dd>
+              <a href={address(["datasets", lineage.dataset.id])}>
+                {lineage.dataset.name}:{lineage.dataset.version}
+              </a>
+            </dd>
+          </div>
+        )}
+        {lineage.job && (
+          <div>
+            <dt>Trained by</dt>
+            <dd>
+              <a href={address(["jobs", lineage.job])}>{lineage.job}</a>
+            </dd>
+          </div>
+        )}
+        {lineage.parents.map((id) => (
+          <div key={id}>
+            <dt>Made from</dt>
+            <dd>
+              <a href={address([place(id), id])}>{id}</a>
+            </dd>
+          </div>
+        ))}
+        {lineage.spec_sha256 && (
+          <div>
+            <dt>SHA-256 of the spec</dt>
+            <dd>
+              <code title={lineage.spec_sha256}>{lineage.spec_sha256.slice(0, 16)}</code>
+            </dd>
+          </div>
+        )}
+        {lineage.trainkit && (
+          <div>
+            <dt>trainkit</dt>
+            <dd>{lineage.trainkit}</dd>
+          </div>
+        )}
+      </dl>
+    </section>
   );
 }
 
@@ -102,15 +147,18 @@ type Model = Omit<Schemas["Model"], "manifest">;
 function Aliases({ model, reload }: { model: Model; reload: () => void }) {
   const [alias, setAlias] = useState("production");
   const [problem, setProblem] = useState<Problem | null>(null);
-  const set = async (event: Event) => {
-    event.preventDefault();
+  const change = async (work: () => Promise<unknown>) => {
     try {
-      await api.PUT("/v1/models/{model}/aliases/{alias}", { params: { path: { model: model.id, alias } } });
+      await work();
       setProblem(null);
       reload();
     } catch (error) {
       setProblem(asProblem(error));
     }
+  };
+  const set = (event: Event) => {
+    event.preventDefault();
+    void change(() => api.PUT("/v1/models/{model}/aliases/{alias}", { params: { path: { model: model.id, alias } } }));
   };
   if (model.name === null || model.version === null) return null;
   return (
@@ -119,6 +167,11 @@ function Aliases({ model, reload }: { model: Model; reload: () => void }) {
         Alias <input required value={alias} onInput={(event) => setAlias(event.currentTarget.value)} />
       </label>
       <button>Let it name this version</button>
+      {model.aliases.map((one) => (
+        <button key={one} type="button" class="danger" onClick={() => void change(() => api.DELETE("/v1/models/{model}/aliases/{alias}", { params: { path: { model: model.id, alias: one } } }))}>
+          Remove @{one}
+        </button>
+      ))}
       {problem && <ProblemBox problem={problem} />}
     </form>
   );

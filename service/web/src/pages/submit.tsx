@@ -1,8 +1,8 @@
-/** A spec as YAML, checked while it is written; from a dataset, a job, or an example. */
+/** A spec as YAML, checked while it is written; from a dataset, an example, a job, or a recommendation. */
 
 import { dump, load as parseYaml } from "js-yaml";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { api, dataOf, getJob, type Schemas } from "../api/client";
+import { api, dataOf, getJob, type Schemas, type SpecDocument } from "../api/client";
 import { asProblem, type Problem } from "../api/problem";
 import { ProblemBox } from "../components/basics";
 import { type Catalog, type Spec, SpecForm } from "../components/spec_form";
@@ -13,6 +13,32 @@ import { address, go, type Route } from "../router";
 const CHECK_AFTER = 400;
 const FORM = { flowLevel: 1, lineWidth: 100 };
 type Validated = Pick<Schemas["ValidatedSpec"], "valid" | "warnings" | "estimate">;
+
+/** The specs of examples/specs, each a file of its own that is loaded when it is chosen. */
+const EXAMPLES = new Map(
+  Object.entries(import.meta.glob<string>("../../../../examples/specs/*.yaml", { query: "?url", import: "default", eager: true })).map(([path, url]) => [
+    path.replace(/^.*\/|\.yaml$/g, ""),
+    url,
+  ]),
+);
+/** What the examples have in place of a dataset. */
+const NO_DATASET = "DATASET";
+
+async function loadExample(name: string, dataset: string | null): Promise<string> {
+  const url = EXAMPLES.get(name);
+  const response = url ? await fetch(url) : null;
+  if (!response?.ok) throw new Error(`There is no example ${name}.`);
+  const text = await response.text();
+  return dataset ? text.replaceAll(NO_DATASET, dataset) : text;
+}
+
+/** Return the spec that a diagnosis recommends. */
+async function loadRecommendation(job: string, index: number): Promise<SpecDocument> {
+  const found = dataOf(await api.GET("/v1/jobs/{job_id}/diagnosis", { params: { path: { job_id: job } } }));
+  const chosen = found.recommendations[index];
+  if (!chosen) throw new Error(`The diagnosis of ${job} has no recommendation ${index}.`);
+  return chosen.spec as unknown as SpecDocument;
+}
 
 export function exampleSpec(dataset: string): Record<string, unknown> {
   return {
@@ -45,8 +71,12 @@ interface Props {
 
 export function SubmitPage({ route, mayWrite }: Props) {
   const job = route.query.get("job");
-  const dataset = route.query.get("dataset") ?? "digits";
-  const [text, setText] = useState(() => (job ? "" : dump(exampleSpec(dataset), FORM)));
+  const example = route.query.get("example");
+  const recommendation = route.query.get("recommendation");
+  const dataset = route.query.get("dataset");
+  const [text, setText] = useState(() => (job || example ? "" : dump(exampleSpec(dataset ?? "digits"), FORM)));
+  /** The text of a recommendation as it was given: unchanged, it is submitted as such and keeps its parent. */
+  const [recommended, setRecommended] = useState<string | null>(null);
   const [checked, setChecked] = useState<Validated | null>(null);
   const [problem, setProblem] = useState<Problem | null>(null);
   const [busy, setBusy] = useState(false);
@@ -56,12 +86,22 @@ export function SubmitPage({ route, mayWrite }: Props) {
   const { spec: readable } = parsedSpec(text);
 
   useEffect(() => {
-    if (!job) return;
-    getJob(job).then(
-      (found) => setText(dump(found.spec, FORM)),
-      (error: unknown) => setProblem(asProblem(error)),
+    setRecommended(null);
+    const load = async () => {
+      if (example) return loadExample(example, dataset);
+      if (!job) return dump(exampleSpec(dataset ?? "digits"), FORM);
+      if (recommendation === null) return dump((await getJob(job)).spec, FORM);
+      const given = dump(await loadRecommendation(job, Number(recommendation)), FORM);
+      setRecommended(given);
+      return given;
+    };
+    let current = true;
+    load().then(
+      (given) => current && given !== null && setText(given),
+      (error: unknown) => current && setProblem(asProblem(error)),
     );
-  }, [job]);
+    return () => void (current = false);
+  }, [job, example, recommendation, dataset]);
 
   useEffect(() => {
     if (!text.trim()) return;
@@ -89,7 +129,8 @@ export function SubmitPage({ route, mayWrite }: Props) {
     if (!spec) return;
     setBusy(true);
     try {
-      const created = dataOf(await api.POST("/v1/jobs", { body: spec as never, params: { header: { "idempotency-key": key.current } } }));
+      const asRecommended = job && text === recommended ? { from_diagnosis: { job, index: Number(recommendation) } } : null;
+      const created = dataOf(await api.POST("/v1/jobs", { body: (asRecommended ?? spec) as never, params: { header: { "idempotency-key": key.current } } }));
       go(address(["jobs", created.id]));
     } catch (error) {
       setProblem(asProblem(error));
@@ -100,6 +141,7 @@ export function SubmitPage({ route, mayWrite }: Props) {
     <form class="submit" onSubmit={submit}>
       <div class="heading">
         <h1>New job</h1>
+        <StartFrom route={route} />
         <button class="primary" disabled={!mayWrite || busy || !checked?.valid}>
           Submit
         </button>
@@ -136,6 +178,40 @@ export function SubmitPage({ route, mayWrite }: Props) {
         </aside>
       </div>
     </form>
+  );
+}
+
+/** Where the spec comes from is in the address, as everywhere. */
+function StartFrom({ route }: { route: Route }) {
+  const jobs = useLoaded("recent jobs", async () => dataOf(await api.GET("/v1/jobs", { params: { query: { limit: 20 } } })).data);
+  const [job, example] = [route.query.get("job"), route.query.get("example")];
+  const choose = (value: string) => {
+    const [kind = "", name = ""] = value.split(/:(.*)/);
+    const dataset = route.query.get("dataset");
+    go(address(["submit"], { ...(kind && { [kind]: name }), ...(dataset && kind !== "job" && { dataset }) }));
+  };
+  return (
+    <label>
+      Start from{" "}
+      <select value={example ? `example:${example}` : job ? `job:${job}` : ""} onChange={(event) => choose(event.currentTarget.value)}>
+        <option value="">a small network</option>
+        <optgroup label="Examples">
+          {[...EXAMPLES.keys()].map((name) => (
+            <option key={name} value={`example:${name}`}>
+              {name}
+            </option>
+          ))}
+        </optgroup>
+        <optgroup label="Jobs">
+          {job && !jobs.data?.some((one) => one.id === job) && <option value={`job:${job}`}>{job}</option>}
+          {jobs.data?.map((one) => (
+            <option key={one.id} value={`job:${one.id}`}>
+              {one.name || one.id}
+            </option>
+          ))}
+        </optgroup>
+      </select>
+    </label>
   );
 }
 
