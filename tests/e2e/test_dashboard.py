@@ -60,7 +60,7 @@ class Visit:
         page = self.page
         page.set_default_timeout(LONG)
         page.add_init_script(NOTE_VIOLATIONS)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("pageerror", lambda error: self.complaints.append(error.stack or str(error)))
         page.on(
             "console", lambda note: self.complaints.append(note.text) if note.type in ("error", "warning") else None
         )

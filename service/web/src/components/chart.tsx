@@ -244,7 +244,10 @@ export function Chart(props: Props) {
     drawn.setData(drawnOf(lines, smoothing).data, range === null);
     if (range) drawn.setScale("x", { min: range[0], max: range[1] });
   }, [lines, smoothing, range, shape]);
-  useEffect(() => plot.current?.redraw(false), [marks, shades]);
+  useEffect(() => {
+    // uPlot cannot draw axes of no data
+    if (plot.current?.data[0]?.length) plot.current.redraw(false);
+  }, [marks, shades]);
 
   return (
     <figure class="chart">
