@@ -42,7 +42,7 @@ def report(rng: np.random.Generator, n: int = 1000, moved: float = 0.0, share: f
 def test_the_bound_is_below_the_statistic_of_the_samples(seed: int, moved: float, scale: float, n: int, m: int) -> None:
     rng = np.random.default_rng(seed)
     a, b = rng.normal(0, 1, n), np.round(rng.normal(moved, scale, m), 1)
-    assert ks_at_least(quartiles(a), quartiles(b)) <= ks_2samp(a, b).statistic + 1e-12
+    assert ks_at_least(quartiles(a), quartiles(b)) <= ks_2samp(a, b, method="asymp").statistic + 1e-12
     assert ks_at_least(quartiles(a), quartiles(a)) == 0
 
 
