@@ -39,6 +39,7 @@ from service.early_refusals import STATE, EarlyRefusals
 from service.experiments import replicate_routes
 from service.experiments import routes as experiments
 from service.health import routes as health
+from service.history import routes as history
 from service.http_methods import HttpMethods
 from service.info import routes as info
 from service.job_watcher import JobWatcher
@@ -137,6 +138,7 @@ def api_router() -> APIRouter:
         bulk,
         recommendations,
         experiments,
+        history,
         replicate_routes,
         logs,
         metrics,

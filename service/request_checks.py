@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from fastapi.routing import APIRoute
 
 from service.errors import MEDIA_TYPE as PROBLEM
 from service.errors import HttpProblem
+from service.listing.filters import KeyedFilter
 from service.listing.query import ListOf
 from service.request_body import YAML_TYPES
 from trainkit.spec.synonyms import nearest
@@ -39,7 +41,7 @@ async def check_request(request: Request) -> None:
             "pointer": f"query/{name}",
             "code": "unknown_parameter",
             "message": f'unknown query parameter "{name}"',
-            "hint": _hint(name, known),
+            "hint": _hint(name, known, listing),
         }
         for name in dict.fromkeys(request.query_params)
         if name not in known and not (listing is not None and listing.accepts(name))
@@ -129,9 +131,13 @@ def _media_types(route: APIRoute) -> MediaTypes:
     return _MEDIA_TYPES[route.endpoint]
 
 
-def _hint(name: str, known: frozenset[str]) -> str:
+def _hint(name: str, known: frozenset[str], listing: ListOf | None) -> str:
     if (meant := SYNONYMS.get(name.lower())) in known:
         return f'Did you mean "{meant}"?'
+    prefix, dot, key = name.partition(".")
+    families = [one.name for one in listing.filters if isinstance(one, KeyedFilter)] if listing is not None else []
+    if dot and (near := difflib.get_close_matches(prefix, families, 1, 0.6)):
+        return f'Did you mean "{near[0]}.{key}"?'
     return nearest(name, known) or (f"Known: {', '.join(sorted(known))}." if known else "Leave it out.")
 
 

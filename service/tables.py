@@ -5,6 +5,7 @@ from service.database import Base
 from service.datasets.tables import Blob, DatasetVersion
 from service.experiments.tables import Experiment, Trial
 from service.fair_share.tables import QueueShare
+from service.history.tables import Note
 from service.inference_requests.tables import InferenceRequest
 from service.jobs.tables import Artifact, Attempt, Checkpoint, ComputeUsage, Decision, IdempotencyKey, Job, JobEvent
 from service.keys.tables import ApiKey
@@ -46,6 +47,7 @@ __all__ = [
     "MetricChunk",
     "MetricSuperseded",
     "Model",
+    "Note",
     "PeerEvaluation",
     "PeerGroup",
     "PeerGroupMember",

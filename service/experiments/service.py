@@ -265,11 +265,8 @@ def view(session: Session, experiment: Experiment, metric: str | None = None) ->
         except ValueError as error:
             raise HttpProblem(422, "unknown_metric", f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
     plan, plan_error = _stored_plan(experiment)
-    dataset = datasets.find_by_id(session, experiment.dataset_id)
-    facts = DatasetFacts.model_validate(dataset.facts) if dataset is not None and dataset.facts is not None else None
-    by = metric or (experiment.plan.get("metric") if plan is None else plan.metric)
-    if by is None and plan is not None and facts is not None:
-        by = metric_of(plan, facts)
+    facts = _facts(session, experiment)
+    by = metric or _metric(experiment, plan, facts)
     trials = repository.trials(session, experiment.id)
     jobs = repository.jobs_of(session, trials)
     lines = [trial_row(one, jobs.get(one.job_id or ""), by or "") for one in trials]
@@ -279,6 +276,23 @@ def view(session: Session, experiment: Experiment, metric: str | None = None) ->
         return ExperimentView(experiment, plan, plan_error, facts, by, lines, chosen_line, steps)
     chosen_line = best(lines, by) if by is not None else None
     return ExperimentView(experiment, plan, plan_error, facts, by, lines, chosen_line, None)
+
+
+def default_metric(session: Session, experiment: Experiment) -> str | None:
+    """Return the metric that its trials are told apart by; None while its dataset is being checked."""
+    return _metric(experiment, _stored_plan(experiment)[0], _facts(session, experiment))
+
+
+def _metric(experiment: Experiment, plan: Plan | None, facts: DatasetFacts | None) -> str | None:
+    if plan is None:
+        named = experiment.plan.get("metric")
+        return named if isinstance(named, str) else None
+    return plan.metric or (metric_of(plan, facts) if facts is not None else None)
+
+
+def _facts(session: Session, experiment: Experiment) -> DatasetFacts | None:
+    dataset = datasets.find_by_id(session, experiment.dataset_id)
+    return DatasetFacts.model_validate(dataset.facts) if dataset is not None and dataset.facts is not None else None
 
 
 def _stored_plan(experiment: Experiment) -> tuple[Plan | None, str | None]:

@@ -14,6 +14,7 @@ from service.jobs.tables import Job
 from service.metrics.service import finite
 from trainkit.diagnose.diagnosis import diagnose
 from trainkit.diagnose.estimates import kept_metrics
+from trainkit.spec.metrics import METRICS_WITH_STANDARD_ERROR
 
 DELETED = {"state": "deleted", "metrics": {}}
 
@@ -32,6 +33,7 @@ def outcome_of(session: Session, job: Job | None, *, with_diagnosis: bool) -> di
         "stop_reason": job.stop_reason,
         "error": {**error, "evidence": {}} if error else None,
         "metrics": figures_of(job),
+        "standard_errors": standard_errors_of(job),
         "best_epoch": result.get("best_epoch"),
         "stopped_epoch": result.get("stopped_epoch"),
         "seconds": seconds,
@@ -44,6 +46,12 @@ def outcome_of(session: Session, job: Job | None, *, with_diagnosis: bool) -> di
         kept = kept_metrics(record) if model is not None else {}
         outcome["kept"] = {name: [one.value, one.se, one.epoch] for name, one in kept.items()}
     return outcome
+
+
+def standard_errors_of(job: Job) -> dict[str, float]:
+    """Standard errors of the validation metrics by its samples, as they were logged last: `{val_loss: ...}`."""
+    logged = ((name, job.metrics_last.get(f"val_{name}_se")) for name in METRICS_WITH_STANDARD_ERROR)
+    return {f"val_{name}": value for name, value in logged if value is not None}
 
 
 def figures_of(job: Job) -> dict[str, float]:

@@ -37,6 +37,7 @@ from service.load_shedding import leave_work
 from service.pagination import NOT_MODIFIED, Page
 from service.registry.names import MAX_REFERENCE
 from service.request_sessions import SessionRoute, WriteSession
+from trainkit.spec.metrics import BEST_METRICS
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=SessionRoute)
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
@@ -59,7 +60,7 @@ JOBS = ListOf(
         SortField("updated_at", Job.updated_at, "time"),
         SortField("started_at", Job.started_at, "time", nullable=True),
         SortField("finished_at", Job.finished_at, "time", nullable=True),
-        SortField("metrics.best.", Job.metrics_best, "number", nullable=True),
+        SortField("metrics.best.", Job.metrics_best, "number", nullable=True, known=BEST_METRICS),
     ],
     filters=[
         ChoiceFilter("state", Job.state, choices=get_args(State)),
@@ -74,7 +75,7 @@ JOBS = ListOf(
             max_length=MAX_REFERENCE,
         ),
         LabelFilter(column=Job.labels),
-        MetricFilter(column=Job.metrics_best),
+        MetricFilter(column=Job.metrics_best, known=BEST_METRICS),
         CreatedFilter(column=Job.created_at, ids=Job.id, prefix="job"),
         TimeFilter("started_at", Job.started_at),
         TimeFilter("finished_at", Job.finished_at),

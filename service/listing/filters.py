@@ -283,14 +283,24 @@ class MetricFilter(KeyedFilter):
 
     name: str = "metric"
     column: InstrumentedAttribute[Any] = field(kw_only=True)
+    known: tuple[str, ...] = field(kw_only=True)
+    """Metrics that a row can have: no row has a misspelt one, which would look like an answer."""
 
     def read(self, given: Sequence[Pair]) -> Iterator[Condition]:
         self._check_count(given)
         for pair in given:
             name = _compared(pair[0])["name"]
             key = self._key(name, METRIC_KEY)
+            check_metric(name, key, self.known)
             operator, number = parse_comparison(name, pair)
             yield Condition(self.name, self.column, operator, (number,) if operator == "in" else number, key)
+
+
+def check_metric(name: str, key: str, known: tuple[str, ...]) -> None:
+    """Raise BadFilterError for a metric that no row can have."""
+    if key not in known:
+        hint = nearest(key, known) or f"Known ones: {', '.join(known)}."
+        raise BadFilterError(name[:80], "unknown_metric", f"there is no metric {key[:80]!r}", hint)
 
 
 def _compared(name: str) -> re.Match[str]:

@@ -34,7 +34,16 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from service.errors import HttpProblem
 from service.listing.field_selection import FieldTree, field_tree, selected
-from service.listing.filters import METRIC_KEY, BadFilterError, Condition, ListFilter, Pair, QueryParameter, single
+from service.listing.filters import (
+    METRIC_KEY,
+    BadFilterError,
+    Condition,
+    ListFilter,
+    Pair,
+    QueryParameter,
+    check_metric,
+    single,
+)
 from trainkit.spec.synonyms import nearest
 
 MAX_LIMIT = 1000
@@ -57,6 +66,8 @@ class SortField:
     nullable: bool = False
     key: str | None = None
     """The member of a JSON column."""
+    known: tuple[str, ...] = ()
+    """Of a field that ends with a dot: the members that a row can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +297,7 @@ class ListOf:
         for prefix, sort in self.sorts.items():
             key = name.removeprefix(prefix)
             if prefix.endswith(".") and key != name and re.fullmatch(METRIC_KEY, key, re.ASCII):
+                check_metric("sort", key, sort.known)
                 return SortField(name, sort.column, sort.kind, sort.nullable, key), descending
         known = [f"{one}NAME" if one.endswith(".") else one for one in self.sorts]
         hint = nearest(name, known) or f"Sort by one of {', '.join(known)}; with `-` before it, descending."

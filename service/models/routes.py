@@ -34,6 +34,7 @@ from service.pagination import NOT_MODIFIED, Page
 from service.registry import repository as names
 from service.registry.addresses import ModelReference
 from service.request_sessions import ReadSession, SessionRoute, WriteSession
+from trainkit.spec.metrics import DIRECTIONS
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=SessionRoute)
 IgnoreExtra = Annotated[bool, Query(description="Tables: allow columns that the model does not know.")]
@@ -93,7 +94,10 @@ EVALUATE_BODY: dict[str, Any] = {
 MODELS = ListOf(
     Model.id,
     ModelOut,
-    sorts=[SortField("created_at", Model.id), SortField("metrics.", Model.metrics, "number", nullable=True)],
+    sorts=[
+        SortField("created_at", Model.id),
+        SortField("metrics.", Model.metrics, "number", nullable=True, known=tuple(DIRECTIONS)),
+    ],
     filters=[
         TextFilter("name", Model.name),
         NumberFilter("version", Model.version),
@@ -101,7 +105,7 @@ MODELS = ListOf(
         ExactFilter("job", Model.job_id),
         NumberFilter("bytes", Model.bytes),
         LabelFilter(column=Model.labels),
-        MetricFilter(column=Model.metrics),
+        MetricFilter(column=Model.metrics, known=tuple(DIRECTIONS)),
         CreatedFilter(column=Model.created_at, ids=Model.id, prefix="mdl"),
         TimeFilter("updated_at", Model.updated_at),
     ],

@@ -46,7 +46,7 @@ class StorageByKind(BaseModel):
     logs: int
     """Log lines, compressed."""
     records: int
-    """Other documents of jobs: specs, evaluations, decisions, and what events hold."""
+    """Other documents of jobs: specs, evaluations, decisions, what events hold; and notes of groups."""
 
 
 class StorageUsage(LimitUsage):

@@ -97,9 +97,9 @@ def operations(service: Served, job: str, keys: Iterator[int]) -> Iterator[tuple
     )
     filters += ("created_after=2090-01-01T00:00:00Z", f"fields={','.join(JOBS.row.model_fields)}")
     filters += ("sort=name", "sort=-name", "name=none*", "started_after=2090-01-01T00:00:00Z")
-    filters += ("sort=-metrics.best.val_loss", "sort=metrics.best.none", "metric.val_loss>=1e9")
+    filters += ("sort=-metrics.best.val_loss", "sort=metrics.best.val_f1", "metric.val_loss>=1e9")
     for order in ("-metrics.best.val_loss", "name", "-updated_at", "finished_at"):
-        for rare in ("group=none", "state=running", "label.team=nobody", "name=none*", "metric.none>=0"):
+        for rare in ("group=none", "state=running", "label.team=nobody", "name=none*", "metric.val_f1>=0"):
             filters += (f"sort={order}&{rare}",)
     for query in ("", *filters):
         yield f"GET jobs?{query}", get(f"/v1/jobs?limit=10&{query}")

@@ -141,6 +141,7 @@ def known(served: Served) -> dict[str, str]:
     webhook = served.client.post("/v1/webhooks", json={"url": "http://127.0.0.1:9/"}).json()["id"]
     dataset = served.job(job)["dataset"]["id"]
     plan = {"kind": "kfold", "folds": 2, "spec": {"dataset": dataset, "model": "mlp"}}
+    experiment = served.client.post("/v1/experiments", json=plan).json()["id"]
     return {
         "job_id": job,
         "model": model,
@@ -148,7 +149,8 @@ def known(served: Served) -> dict[str, str]:
         "upload_id": upload,
         "webhook_id": webhook,
         "delivery_id": served.client.post(f"/v1/webhooks/{webhook}/test").json()["id"],
-        "experiment_id": served.client.post("/v1/experiments", json=plan).json()["id"],
+        "experiment_id": experiment,
+        "group": experiment,
         "project_id": served.client.get("/v1/projects").json()["data"][0]["id"],
     }
 

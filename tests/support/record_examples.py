@@ -352,6 +352,14 @@ def walk(client: httpx.Client, recorder: Recorder, data: Path, receiver: str, op
     ask("One page", "GET", "/v1/experiments", params={"limit": 2})
     ask("Folds", "GET", f"/v1/experiments/{folds}")
     ask("Folds", "GET", f"/v1/experiments/{folds}/results")
+    note = "The linear model may be enough here: compare it on ten folds."
+    ask("A thought", "POST", f"/v1/experiments/{folds}/notes", json={"text": note})
+    ask("A thought", "POST", f"/v1/groups/{folds}/notes", json={"text": note})
+    ask("Folds", "GET", f"/v1/experiments/{folds}/history", params={"limit": 3})
+    ask("Jobs of a group", "GET", f"/v1/groups/{folds}/history", params={"limit": 3})
+    markdown = {"limit": 3, "format": "markdown"}
+    ask("As a text to read", "GET", f"/v1/experiments/{folds}/history", params=markdown)
+    ask("As a text to read", "GET", f"/v1/groups/{folds}/history", params=markdown)
     ask("Two experiments on the same folds", "GET", f"/v1/experiments/{folds}/comparison", params={"with": other})
     of_folds = client.get("/v1/jobs", params={"group": folds, "fields": "id"}).json()["data"]
     compared = {"jobs": ",".join(sorted(row["id"] for row in of_folds)), "metric": "val_accuracy"}

@@ -60,6 +60,7 @@ BODIES: dict[str, Any] = {
     "predict": {"inputs": [1]},
     "evaluate": {"inputs": [1]},
     ":reread": {},
+    "/notes": {"text": "a thought"},
     "decisions:simulate": {},
     "{project_id}": {"settings": {}},
     "{webhook_id}": {"active": True},
@@ -117,6 +118,7 @@ def things(service: Served) -> dict[str, str]:
     dataset, client = service.job(job)["dataset"]["id"], service.client
     webhook = client.post("/v1/webhooks", json={"url": "http://127.0.0.1:9/"}).json()["id"]
     plan = {"kind": "kfold", "folds": 2, "spec": {"dataset": dataset, "model": "mlp"}}
+    experiment = client.post("/v1/experiments", json=plan).json()["id"]
     return {
         "job_id": job,
         "model": model,
@@ -124,7 +126,8 @@ def things(service: Served) -> dict[str, str]:
         "upload_id": begun(client, 1000).rsplit("/", 1)[1],
         "webhook_id": webhook,
         "delivery_id": client.post(f"/v1/webhooks/{webhook}/test").json()["id"],
-        "experiment_id": client.post("/v1/experiments", json=plan).json()["id"],
+        "experiment_id": experiment,
+        "group": experiment,
         "project_id": client.get("/v1/me").json()["project"]["id"],
         "key_id": client.get("/v1/keys").json()["data"][0]["id"],
         "user_id": client.post("/v1/service-accounts", json={"name": "ci", "role": "viewer"}).json()["id"],

@@ -93,7 +93,7 @@ def fit_sklearn_baseline(
         stopped_epoch=1,
         artifact=None,
         test=report["parts"].get("test", {}),
-        files=_plots(report, workdir),
+        files=_plots(spec, report, workdir),
     )
     return FitResult(None, events.history, report, stop_reason, 1, 1, chosen, spec=spec)
 
@@ -246,10 +246,10 @@ def _measure(spec: JobSpec, prepared: Prepared, part: Part, z: Tensor) -> dict[s
     )
 
 
-def _plots(report: dict[str, Any], workdir: Path | None) -> dict[str, str]:
+def _plots(spec: JobSpec, report: dict[str, Any], workdir: Path | None) -> dict[str, str]:
     if workdir is None or not report["confusion_matrix"]:
         return {}
     path = workdir / "plots" / "confusion.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(plots.confusion(report["confusion_matrix"], report["classes"]))
+    path.write_bytes(plots.confusion(report["confusion_matrix"], report["classes"], title=spec.name))
     return {"confusion": str(path.absolute())}

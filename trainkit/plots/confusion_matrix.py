@@ -45,7 +45,8 @@ def confusion(
                 colour = "white" if shares[row, column] > 0.55 else INK
                 axes.text(column, row, str(count), ha="center", va="center", fontsize=7.5, color=colour)
     accuracy = np.trace(counts) / max(int(counts.sum()), 1)
-    axes.set_title(literal(title) or f"accuracy {accuracy:.1%} of {int(counts.sum())}", fontsize=9, color=INK)
+    shown = f"{literal(title)}: " if title else ""
+    axes.set_title(f"{shown}accuracy {accuracy:.1%} of {int(counts.sum())}", fontsize=9, color=INK)
     axes.set_xlabel("predicted", fontsize=8, color=INK)
     axes.set_ylabel("true", fontsize=8, color=INK)
     axes.tick_params(labelsize=7, length=0, colors=INK)

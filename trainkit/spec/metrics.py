@@ -32,6 +32,8 @@ BOUNDS: dict[str, Bounds] = {
 """The least and the largest value that a metric can have."""
 LOGGED_DIRECTIONS: dict[str, Direction] = {**DIRECTIONS, "batch_loss": "min"}
 """The same of all logged series that have a best value; rules and searches cannot monitor `batch_loss`."""
+BEST_METRICS = tuple(f"{split}_{name}" for split in SPLITS for name in LOGGED_DIRECTIONS)
+"""Names of a job's best values: `val_accuracy`, `train_batch_loss` ..."""
 METRICS_WITH_STANDARD_ERROR = ("loss", "accuracy", "recall", "mse", "mae", "r2")
 """Metrics whose validation value is logged together with its standard error, e.g. `val_loss_se`."""
 METRIC_DESCRIPTIONS = {

@@ -58,10 +58,15 @@ def merge_patch(target: Any, patch: Any) -> Any:
     """
     target, patch = full_form(target), full_form(patch)
     if isinstance(target, Mapping) and isinstance(patch, Mapping):
-        texts = {name: target[name] for name in ("dataset", "split") if isinstance(target.get(name), str)}
-        objects = {name: _as_object(name, text) for name, text in texts.items() if isinstance(patch.get(name), Mapping)}
-        target = {**target, **objects}
+        target = _with_objects(target, patch)
     return _merged(target, patch)
+
+
+def _with_objects(target: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The target with an object in place of each text where the other has an object."""
+    texts = {name: target[name] for name in ("dataset", "split") if isinstance(target.get(name), str)}
+    objects = {name: _as_object(name, text) for name, text in texts.items() if isinstance(other.get(name), Mapping)}
+    return {**target, **objects}
 
 
 def _as_object(name: str, text: str) -> Any:
@@ -124,3 +129,25 @@ def with_value(document: Any, pointer: str, value: Any) -> Any:
 def in_order(pointer: str) -> tuple[int, bool]:
     """Sort key of pointers whose values are put into one document: whole parts first, then kinds, then their fields."""
     return pointer.count("/"), not pointer.endswith("/kind")
+
+
+def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the patch that makes `after` of `before`: `merge_patch(before, difference(before, after))` is `after`.
+
+    A part that has another `kind` is whole in it; lists are too. A null of `after` removes what it stands for.
+    """
+    whole = full_form(after)
+    return _difference(_with_objects(full_form(before), whole), whole)
+
+
+def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    patch: dict[str, Any] = {name: None for name in before if name not in after}
+    for name, value in after.items():
+        old = before.get(name)
+        if name in before and old == value:
+            continue
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and old.get("kind") == value.get("kind"):
+            patch[name] = _difference(old, value)
+        else:
+            patch[name] = copy.deepcopy(value)
+    return patch

@@ -178,6 +178,14 @@ class Driver:
     def stopJobs(self) -> Any:  # noqa: N802
         return self.client.post("/v1/jobs:stop", json={"ids": [self.service.submit()]})
 
+    def createExperimentNote(self) -> Any:  # noqa: N802
+        experiment = self.createExperiment().json()["id"]
+        return self.client.post(f"/v1/experiments/{experiment}/notes", json={"text": "a thought"})
+
+    def createGroupNote(self) -> Any:  # noqa: N802
+        self.service.submit(group="sweep")
+        return self.client.post("/v1/groups/sweep/notes", json={"text": "a thought"})
+
     def cancelJobs(self) -> Any:  # noqa: N802
         return self.client.post("/v1/jobs:cancel", json={"ids": [self.service.submit()]})
 

@@ -218,8 +218,13 @@ def test_jobs_are_sorted_and_filtered_by_their_best_metrics(service: Served, sub
     assert names(service, "metric.val_accuracy%3E%3D0.9&name=*o*&state=succeeded&sort=-metrics.best.val_accuracy") == [
         "good"
     ]
-    assert names(service, "metric.unknown>0") == []
-    assert names(service, "sort=-metrics.best.unknown&limit=2") == ["none", "equal"]
+    assert names(service, "metric.val_f1>0") == []
+    assert names(service, "sort=-metrics.best.val_f1&limit=2") == ["none", "equal"]
+    for wrong in ("metric.val_acuracy>0", "sort=-metrics.best.val_acuracy"):
+        refused = service.client.get(f"/v1/jobs?{wrong}").json()["errors"][0]
+        assert (refused["code"], refused["hint"]) == ("unknown_metric", 'Did you mean "val_accuracy"?')
+    refused = service.client.get("/v1/jobs?lable.team=a").json()["errors"][0]
+    assert (refused["code"], refused["hint"]) == ("unknown_parameter", 'Did you mean "label.team"?')
     stranger = service.client_for("other")
     assert stranger.get("/v1/jobs?metric.val_accuracy>=0.9").json()["data"] == []
 
@@ -239,7 +244,7 @@ def test_models_are_found_by_their_metrics(service: Served, submit: Callable[...
     for query, count in (
         ("metric.accuracy>=0.9", 1),
         ("metric.accuracy>0.9", 0),
-        ("metric.none>0", 0),
+        ("metric.val_f1>0", 0),
         ("bytes>=10", 1),
     ):
         assert len(service.client.get(f"/v1/models?{query}&sort=-metrics.accuracy").json()["data"]) == count
@@ -252,7 +257,7 @@ def test_few_jobs_are_sorted_as_the_database_sorts_many(
         submit(name, group="g", labels={"team": "vision"})
         if number % 2:
             train(service, submit, name, 0.5 + (number % 4) / 10)
-    orders = ("name", "updated_at", "started_at", "finished_at", "metrics.best.val_accuracy", "metrics.best.none")
+    orders = ("name", "updated_at", "started_at", "finished_at", "metrics.best.val_accuracy", "metrics.best.val_f1")
     filters = ("group=g", "label.team=vision", "state=queued", "state=queued,succeeded", "name=*a*")
     filters += ("updated_after=2020-01-01T00:00:00Z", "updated_after=2090-01-01T00:00:00Z")
     filters += ("state=queued,succeeded&updated_after=2020-01-01T00:00:00Z", "metric.val_accuracy>=0.6")

@@ -438,9 +438,10 @@ def _write_plots(setup: RunSetup, report: dict[str, Any], best_epoch: int | None
         return {}
     folder = setup.workdir / "plots"
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {"curves": plots.curves(setup.events.history, best_epoch=best_epoch)}
+    title = setup.spec.name
+    pictures = {"curves": plots.curves(setup.events.history, best_epoch=best_epoch, title=title)}
     if report["confusion_matrix"]:
-        pictures["confusion"] = plots.confusion(report["confusion_matrix"], report["classes"])
+        pictures["confusion"] = plots.confusion(report["confusion_matrix"], report["classes"], title=title)
     for name, png in pictures.items():
         (folder / f"{name}.png").write_bytes(png)
     return {name: str((folder / f"{name}.png").absolute()) for name in pictures}

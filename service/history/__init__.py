@@ -1,0 +1,1 @@
+"""History of groups of jobs and experiments."""
