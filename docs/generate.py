@@ -363,6 +363,21 @@ def references(node: object) -> set[str]:
     return set()
 
 
+EXIT_CODES = (
+    ("0", "succeeded; of `watch` and `--watch`: the job has a model"),
+    ("1", "failed: the job has no model, a metric missed its bound, `doctor` found a fault, the service had an error"),
+    ("2", "used wrongly: an unknown option, a file that cannot be read, no address or key, a name that means several"),
+    ("3", "not found"),
+    ("4", "refused by the service: an invalid spec, a role that may not, a state that does not allow it"),
+    ("5", "unreachable: no answer, or a service or proxy that cannot answer now"),
+    ("10", "`trainkit up`: its home is in use, or belongs to another user"),
+    ("11", "`trainkit up`: the port is in use"),
+    ("12", "`trainkit up`: a part did not start"),
+    ("13", "`trainkit up`: a part is missing, such as Redis"),
+    ("130", "interrupted by Ctrl-C"),
+)
+
+
 def cli_page() -> str:
     """Every command of `trainkit`."""
     import typer
@@ -371,6 +386,7 @@ def cli_page() -> str:
 
     root: Any = typer.main.get_command(app)
     parts = ["```bash\ntrainkit --help\n```", description(root.help), options_table(root)]
+    parts += ["## Exit codes", "All commands have the same ones.", table(("code", "means"), EXIT_CODES)]
     for words, command in commands(root, ()):
         parts += [f"## trainkit {' '.join(words)}", description(command.help), f"```text\n{usage(words, command)}\n```"]
         parts.append(options_table(command))

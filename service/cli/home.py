@@ -32,7 +32,7 @@ EXIT_HOME_TAKEN = 10
 EXIT_PORT_TAKEN = 11
 EXIT_NOT_STARTED = 12
 EXIT_MISSING_PART = 13
-"""From 10 on: 1 to 5 mean the same for all commands of `trainkit` (docs/reference/command-line.md)."""
+"""From 10 on: 1 to 5 mean the same for all commands of `trainkit` (EXIT_CODES in docs/generate.py)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from trainkit.spec.failures import FAILURES
 LONGEST_LINE = 120
 PROJECT_PATH = re.compile(r"`((?:tests|trainkit|service|worker|client|examples|benchmarks|migrations|docs)/[\w/.*-]*)`")
 VARIABLE = re.compile(r"\b(?:TRAINKIT|PROMETHEUS)_[A-Z0-9_]+\b")
-NOT_SETTINGS = {"TRAINKIT_KEY", "TRAINKIT_URL", "TRAINKIT_FAILPOINTS"}
+NOT_SETTINGS = {"TRAINKIT_KEY", "TRAINKIT_URL", "TRAINKIT_FAILPOINTS", "TRAINKIT_PROJECT", "TRAINKIT_PROFILE"}
 """Variables that the examples, the command line and the tests read."""
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|home|root|tmp|Users)/")
 

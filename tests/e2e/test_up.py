@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import psutil
 
 from tests.support.api_steps import example_spec, job_of, submit, upload, wait_until
 from tests.support.stack import TRAINKIT, free_port, wait_for
-from tests.support.up import Installation, client_of, start_up
+from tests.support.up import Installation, clean_environment, client_of, start_up
 
 
 def still_alive(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -37,6 +39,7 @@ def stop_clean(home: Path, up: subprocess.Popen[bytes], how: signal.Signals) -> 
     up.send_signal(how)
     assert up.wait(timeout=60) == 0
     assert still_alive(family) == []
+    assert list(home.parent.glob(".state/trainkit/running/*.json")) == [], "commands would look for it"
 
 
 def start_job(client: httpx.Client, dataset: str, epochs: int) -> str:
@@ -84,3 +87,28 @@ def refused(*options: str) -> str:
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
+
+
+def test_commands_find_it_without_address_and_key(installation: Installation) -> None:
+    """By a record that holds neither key nor password, and is left aside when its process is gone."""
+    environment = clean_environment(installation.folder)
+    jobs = [TRAINKIT, "jobs", "list", "--json"]
+    (record,) = installation.folder.glob(".state/trainkit/running/*.json")
+    text = record.read_text()
+    assert (installation.home / "api-key").read_text().strip() not in text
+    assert record.stat().st_mode & 0o077 == 0
+    found = subprocess.run(jobs, env=environment, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, ""), found.stderr
+    assert isinstance(json.loads(found.stdout), list)
+
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    try:
+        record.write_text(json.dumps({**json.loads(text), "pid": ended.pid}))
+        lost = subprocess.run(
+            jobs, env={**environment, "HOME": str(installation.folder)}, capture_output=True, text=True, check=False
+        )
+    finally:
+        record.write_text(text)
+    assert lost.returncode == 2
+    assert "none runs on this machine" in lost.stderr

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trainkit_client import Client, Job
 
 SUCCEEDED, FAILED, USAGE, NOT_FOUND, REFUSED, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
-"""Exit codes of all commands (docs/reference/exit codes)."""
+"""Exit codes of all commands (EXIT_CODES in docs/generate.py)."""
 AWAY = frozenset({502, 503, 504})
 """Statuses of a service, or of a proxy before it, that cannot be used now."""
 LISTS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -71,7 +72,9 @@ def sentence(job: dict[str, Any]) -> str:
     return f"{job['id']} ({job.get('name') or 'no name'}) is {job['state']}"
 
 
-def read_spec(file: str, settings: list[str]) -> tuple[bytes, str]:
+def read_spec(
+    file: str, settings: list[str], complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+) -> tuple[bytes, str]:
     """Return the body of a request and its type. Without settings a file is sent as it is, so that errors name its lines."""
     from trainkit_client.documents import JSON_TYPE, YAML_TYPE, read_yaml
 
@@ -81,7 +84,23 @@ def read_spec(file: str, settings: list[str]) -> tuple[bytes, str]:
         raise CommandError(f"The spec {file!r} cannot be read: {error}.") from None
     if not settings:
         return text.encode(), YAML_TYPE
-    return json.dumps(changed(read_yaml(text), settings), allow_nan=False).encode(), JSON_TYPE
+    spec = read_yaml(text)
+    document = changed(spec, settings, None if complete is None else lambda: complete(spec))
+    return json.dumps(document, allow_nan=False).encode(), JSON_TYPE
+
+
+def completed_by(session: Session) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return what asks the service for the completed spec; of one that it refuses there is none."""
+
+    def complete(spec: dict[str, Any]) -> dict[str, Any]:
+        from trainkit_client import Invalid
+
+        try:
+            return dict(session.post("/v1/specs:validate", spec)["spec"])
+        except Invalid:
+            return {}  # what is wrong is said when the job is submitted
+
+    return complete
 
 
 @command(
@@ -97,7 +116,7 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the spec and estimate its cost only.")] = False,
 ) -> int | None:
     """Submit a job."""
-    content, kind = read_spec(file, settings or [])
+    content, kind = read_spec(file, settings or [], completed_by(session))
     headers = {"Content-Type": kind}
     if dry_run:
         checked = session.client.request("POST", "/v1/specs:validate", content=content, headers=headers)
@@ -155,16 +174,8 @@ def list_jobs(
         if not mark:
             raise CommandError(f"--label takes NAME=VALUE; got {text!r}.")
         filters[f"label.{key}"] = value
-    query = f"/v1/jobs?{'&'.join(quoted_filter(text) for text in where)}" if where else "/v1/jobs"
-    rows = session.rows(query, **filters, limit=limit)
+    rows = session.rows("/v1/jobs", **filters, where=where, limit=limit)
     session.output.rows(rows, JOB_COLUMNS, "There are no such jobs.")
-
-
-def quoted_filter(text: str) -> str:
-    """Return a filter such as `metric.val_accuracy>=0.9` for a query string."""
-    from urllib.parse import quote
-
-    return quote(text, safe="=.*,-_:")
 
 
 @command(app, "show", "trainkit jobs show @last\ntrainkit jobs show digits --json")
@@ -320,7 +331,7 @@ def fork(
 ) -> int | None:
     """Start a new job from the newest checkpoint, with changed settings."""
     found = session.job(job)
-    return created(session, found.fork(patch_of(found.spec, settings or [])).to_dict(), watch)
+    return created(session, found.fork(patch_of(found.spec, settings or [], found.resolved or {})).to_dict(), watch)
 
 
 @command(app, "retry", "trainkit jobs retry digits")

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 from trainkit_client.cli.command import CommandError
 
 
-def changed(spec: dict[str, Any], settings: list[str]) -> dict[str, Any]:
-    """Return the spec with these fields set. Raises CommandError for what is no `FIELD=VALUE`."""
+def changed(
+    spec: dict[str, Any], settings: list[str], complete: Callable[[], dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Return the spec with these fields set. Raises CommandError for what is no `FIELD=VALUE`.
+
+    Args:
+        spec: The spec as it was written.
+        settings: `FIELD=VALUE`.
+        complete: Returns the completed spec. `optimizer.lr` of a spec that names no optimizer is that of its default.
+    """
     result = copy.deepcopy(spec)
+    inside = {
+        setting.partition("=")[0].strip().split(".")[0] for setting in settings if "." in setting.partition("=")[0]
+    }
+    if complete is not None and (left_out := [name for name in inside if result.get(name) is None]):
+        completed = complete()
+        for name in left_out:
+            if isinstance(default := completed.get(name), dict) and "kind" in default:
+                result[name] = {"kind": default["kind"]}
     for setting in settings:
         path, mark, text = setting.partition("=")
         if not mark or not path.strip():
@@ -53,9 +70,9 @@ def as_object(value: Any) -> dict[str, Any]:
     return {"kind": value} if isinstance(value, str) else {}
 
 
-def patch_of(spec: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+def patch_of(spec: dict[str, Any], settings: list[str], completed: dict[str, Any]) -> dict[str, Any]:
     """Return a merge patch (RFC 7396) with these fields set; a list in it is whole."""
-    after = changed(spec, settings)
+    after = changed(spec, settings, lambda: completed)
     names = {setting.partition("=")[0].strip().split(".")[0] for setting in settings}
     return {name: merge_patch(spec.get(name), after[name]) for name in names}
 
