@@ -24,7 +24,7 @@ def reference_form(reference: str, prefix: str) -> ReferenceForm:
     if reference == LAST:
         return ReferenceForm.LAST
     body = reference.removeprefix(f"{prefix}_")
-    if body == reference or not re.fullmatch(r"[0-9a-zA-Z]+", body):
+    if body == reference or not re.fullmatch(r"[0-9a-zA-Z]*", body):
         return ReferenceForm.NAME
     return ReferenceForm.ID if len(body) >= ID_BODY else ReferenceForm.BEGINNING
 

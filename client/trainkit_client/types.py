@@ -154,6 +154,7 @@ class JobFields(JobRowFields):
     priority: int = 0
     result: JobResult | None = None
     purged: dict[str, Any] | None = None
+    replicate_key: str = ""
     started_at: datetime | None = None
     updated_at: datetime | None = None
 
@@ -520,6 +521,7 @@ class ExperimentFields(ExperimentRowFields):
     """An experiment, with what its jobs have come to so far."""
 
     plan: dict[str, Any] = {}
+    plan_error: str | None = None
     metric: str | None = None
     direction: str | None = None
     jobs: dict[str, int] = {}
@@ -610,6 +612,7 @@ class Key(Response):
     role: str | None = None
     operator: bool = False
     user: str | None = None
+    budget: dict[str, Any] | None = None
     created_at: datetime | None = None
     expires_at: datetime | None = None
     last_used_at: datetime | None = None

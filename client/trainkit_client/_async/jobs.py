@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -16,6 +17,7 @@ from trainkit_client._async.transport import json_of
 from trainkit_client.documents import SpecInput, body_of
 from trainkit_client.downloads import target_file
 from trainkit_client.errors import JobFailed, NotFound, WaitTimeout
+from trainkit_client.progress import job_progress
 from trainkit_client.queries import segment
 from trainkit_client.references import id_of
 from trainkit_client.types import (
@@ -58,7 +60,7 @@ class AsyncJobActions(AsyncResource):
         self,
         timeout: float | None = None,
         *,
-        on_progress: Callable[[AsyncJob], object] | None = None,
+        on_progress: Callable[[AsyncJob], object] | bool | None = None,
         check: bool = False,
     ) -> AsyncJob:
         """Wait until the job has ended, and return it as it ended.
@@ -66,20 +68,23 @@ class AsyncJobActions(AsyncResource):
         Args:
             timeout: seconds after which WaitTimeout is raised; the job goes on. None waits without end, also for a
                 paused job.
-            on_progress: called with the job at once and after each change, at most about once a second.
+            on_progress: called with the job at once and after each change, at most about once a second. True shows a
+                bar, and in a notebook the curves of the losses.
             check: raise JobFailed when the job failed or was cancelled.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         job = await self._read_job()
-        while True:
-            if on_progress is not None:
-                on_progress(job)
-            if job.has_ended:
-                break
-            left = WAIT_SECONDS if deadline is None else min(WAIT_SECONDS, deadline - time.monotonic())
-            if left <= 0:
-                raise WaitTimeout(f"job {job.id} is {job.state} after {timeout:g} s; it goes on.")
-            job = await self._changed_job(job, left)
+        with ExitStack() as stack:
+            report = stack.enter_context(job_progress()) if on_progress is True else on_progress or None
+            while True:
+                if report is not None:
+                    report(job)
+                if job.has_ended:
+                    break
+                left = WAIT_SECONDS if deadline is None else min(WAIT_SECONDS, deadline - time.monotonic())
+                if left <= 0:
+                    raise WaitTimeout(f"job {job.id} is {job.state} after {timeout:g} s; it goes on.")
+                job = await self._changed_job(job, left)
         if check and job.state in ("failed", "cancelled"):
             raise JobFailed(job)
         return job
