@@ -6,7 +6,6 @@ Every request stands alone (stateless mode), so that any of several API processe
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -30,7 +29,8 @@ if TYPE_CHECKING:
 MCP_PATH = "/mcp"
 FORWARDED = ("authorization", "trainkit-project", "user-agent", "traceparent", "tracestate")
 """Headers of the caller that its tools' requests have as well."""
-log = logging.getLogger(__name__)
+NO_CLIENT = ("", 0)
+"""Of a connection over a Unix socket."""
 
 
 class McpEndpoint:
@@ -66,6 +66,7 @@ class McpEndpoint:
         async def remember_caller(
             ctx: ServerRequestContext[Any, Any], call_next: Callable[[ServerRequestContext[Any, Any]], Awaitable[Any]]
         ) -> Any:
+            assert isinstance(ctx.request, Request)
             token = caller.set(ctx.request)
             try:
                 return await call_next(ctx)
@@ -76,7 +77,10 @@ class McpEndpoint:
         async def connect() -> AsyncIterator[ToolApi]:
             scope = caller.get().scope
             transport = httpx.ASGITransport(
-                self._api, raise_app_exceptions=False, root_path=scope.get("root_path", ""), client=scope.get("client")
+                self._api,
+                raise_app_exceptions=False,
+                root_path=scope.get("root_path", ""),
+                client=scope.get("client") or NO_CLIENT,
             )
             headers = {name: value for name, value in caller.get().headers.items() if name in FORWARDED}
             base_url = f"{scope['scheme']}://{caller.get().headers.get('host', 'localhost')}"
