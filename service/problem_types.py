@@ -549,7 +549,7 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
         "An admin of the project can create a key with a new budget. `GET /v1/me` shows this one.",
     ),
     "budget_reserved": _type(
-        429,
+        409,
         "Budget of the key reserved",
         "The time limits of jobs that have not ended take the rest of the key's budget of compute seconds.",
         "Wait until one ends, or stop one; name a smaller `resources.max_seconds` in specs.",

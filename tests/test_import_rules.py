@@ -76,7 +76,7 @@ def is_within(name: str, allowed: tuple[str, ...]) -> bool:
                 "trainkit.files",
                 "trainkit.redis_versions",
                 "trainkit.version",
-                "trainkit_client.mcp",  # only `service/mcp`, see below
+                "trainkit_client",  # only `service/mcp`, see below
             ),
         ),
         ("worker", ("worker", "service", "trainkit")),

@@ -296,7 +296,7 @@ def _make_trial(
             experiment.state, experiment.requested_action = "stopping", "wait"
             experiment.reason = problem.detail[:500]
             return None
-        if problem.status not in (413, 429):  # a full quota, a full queue
+        if problem.status not in (413, 429) and problem.code != "budget_reserved":  # a full quota, a full queue
             raise
         return None
     fp("experiment_after_job")

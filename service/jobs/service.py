@@ -171,7 +171,7 @@ def admit(
     checked: CheckedSpec | None = None,
 ) -> Job:
     """Make a job, in the caller's transaction; the caller rings. Raises before anything is written: SpecError, or a 413,
-    429 or 403 problem where the project or the key has used up a limit.
+    429, 409 or 403 problem where the project or the key has used up a limit.
 
     `checked`: what `check` found of the same document before the transaction, so that nobody waits while it is read.
     """

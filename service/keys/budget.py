@@ -18,7 +18,6 @@ from service.roles import ProjectRole, includes
 
 LEAST_SECONDS = 1.0
 """A job that would have less is not created."""
-RETRY_SECONDS = 30
 KEY = "key:"
 HINT = "GET /v1/me shows the budget; an admin of the project can create a key with another one."
 
@@ -54,7 +53,7 @@ def reserve(session: Session, key_id: str | None, seconds: float | None) -> Rese
         seconds: The time limit that its spec names; None: none.
 
     Raises:
-        HttpProblem: 403 when jobs or seconds are used up; 429 when running jobs hold the seconds that are left.
+        HttpProblem: 403 when jobs or seconds are used up; 409 when running jobs hold the seconds that are left.
     """
     key = None if key_id is None else repository.key(session, key_id)
     if key is None or key.budget is None:
@@ -116,4 +115,5 @@ def _no_seconds(key: ApiKey, most: float) -> HttpProblem:
         f"{key.reserved_compute_seconds:.1f} s are reserved. Wait until one ends, or stop one; `resources.max_seconds` "
         "in a spec reserves less."
     )
-    return HttpProblem(429, "budget_reserved", detail, headers={"Retry-After": str(RETRY_SECONDS)}, quota=used)
+    # not 429: clients would wait by themselves, for nobody knows how long
+    return HttpProblem(409, "budget_reserved", detail, quota=used)

@@ -6,6 +6,7 @@ Every request stands alone (stateless mode), so that any of several API processe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.errors import HttpProblem, answer
 from service.load_shedding import leave_work
 from service.roles import includes
+from trainkit_client.config import Connection
 
 if TYPE_CHECKING:
     from mcp.server.context import ServerRequestContext
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from trainkit_client.mcp.api import ToolApi
 
 MCP_PATH = "/mcp"
-FORWARDED = ("authorization", "trainkit-project", "user-agent", "traceparent", "tracestate")
-"""Headers of the caller that its tools' requests have as well."""
+TIMEOUT_SECONDS = 120.0
+"""Of a tool's request: more than any of them takes."""
 NO_CLIENT = ("", 0)
 """Of a connection over a Unix socket."""
 
@@ -58,9 +60,12 @@ class McpEndpoint:
         import httpx
         from mcp.server.transport_security import TransportSecuritySettings
 
+        from trainkit_client._async.transport import AsyncTransport
         from trainkit_client.mcp.api import ToolApi
         from trainkit_client.mcp.server import build_server
 
+        # the API logs each request by itself
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         caller: ContextVar[Request] = ContextVar("caller")
 
         async def remember_caller(
@@ -79,15 +84,19 @@ class McpEndpoint:
             transport = httpx.ASGITransport(
                 self._api,
                 raise_app_exceptions=False,
-                root_path=scope.get("root_path", ""),
                 client=scope.get("client") or NO_CLIENT,
             )
-            headers = {name: value for name, value in caller.get().headers.items() if name in FORWARDED}
-            base_url = f"{scope['scheme']}://{caller.get().headers.get('host', 'localhost')}"
-            async with httpx.AsyncClient(
-                transport=transport, base_url=base_url, headers=headers, timeout=None
-            ) as client:
-                yield ToolApi(client)
+            headers = caller.get().headers
+            connection = Connection(
+                f"{scope['scheme']}://{headers.get('host', 'localhost')}",
+                headers["authorization"].partition(" ")[2].strip(),
+                headers.get("trainkit-project"),
+            )
+            requests = AsyncTransport(connection, timeout=TIMEOUT_SECONDS, max_retries=0, http_transport=transport)
+            try:
+                yield ToolApi(requests)
+            finally:
+                await requests.aclose()
 
         # Host and Origin were checked before, by the service's own settings
         checked = TransportSecuritySettings(enable_dns_rebinding_protection=False)

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict
 MAX_TEXT = 6000
 """Characters of a tool's text, about 1500 tokens."""
 MAX_STRING = 400
+LONG_TEXT = 40
+"""Characters from which on a text has a line of its own."""
 
 
 class ToolAnswer(BaseModel):
@@ -156,11 +158,31 @@ class HistoryAnswer(ToolAnswer):
     """Whether the last jobs made it better by more than noise."""
 
 
+class AnswerDumper(yaml.SafeDumper):
+    """YAML with a line for each sentence of a list, and everything short beside each other."""
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        """Write texts below each other."""
+        node = super().represent_sequence(tag, sequence, flow_style)
+        if any(isinstance(item, str) and len(item) > LONG_TEXT for item in sequence):
+            node.flow_style = False
+        return node
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        """Write fields with texts below each other."""
+        node = super().represent_mapping(tag, mapping, flow_style)
+        if any(isinstance(item, str) and len(item) > LONG_TEXT for item in mapping.values()):
+            node.flow_style = False
+        return node
+
+
 def result_of(answer: ToolAnswer) -> CallToolResult:
     """Return an answer as the protocol's result: the document, and the same as short YAML."""
     whole = shortened(answer.model_dump(mode="json"))
     brief = shortened(answer.model_dump(mode="json", exclude_defaults=True, exclude_none=True))
-    text = yaml.safe_dump(brief, sort_keys=False, default_flow_style=None, allow_unicode=True, width=160).strip()
+    text = yaml.dump(
+        brief, Dumper=AnswerDumper, sort_keys=False, default_flow_style=None, allow_unicode=True, width=1000
+    ).strip()
     if len(text) > MAX_TEXT:
         text = f"{text[:MAX_TEXT]}\ncut: {len(text) - MAX_TEXT} characters of this answer; ask for less at once"
     return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=whole)
@@ -182,10 +204,11 @@ def shortened(value: Any) -> Any:
 
 
 def number(value: float | None) -> float | None:
-    """Return a number with four digits; None for one that is not finite."""
+    """Return a number with four digits, a whole one without a point; None for one that is not finite."""
     if value is None or not math.isfinite(value):
         return None
-    return float(f"{value:.4g}")
+    rounded = float(f"{value:.4g}")
+    return int(rounded) if rounded.is_integer() else rounded
 
 
 def show(value: Any) -> str:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-from uuid import uuid4
 
-import httpx
 from mcp.server.mcpserver.exceptions import ToolError
+
+from trainkit_client.errors import ProblemError, TrainkitError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import httpx
+
+    from trainkit_client._async.client import AsyncClient
+    from trainkit_client._async.transport import AsyncTransport
 
 SHOWN_ERRORS = 10
 """Items of `errors` in a tool error; the others are counted."""
@@ -39,56 +47,47 @@ class ApiRefusedError(ToolError):
 class ToolApi:
     """Sends requests of one caller."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self._client = client
+    def __init__(self, transport: AsyncTransport, client: AsyncClient | None = None) -> None:
+        """Take what sends requests.
 
-    async def get(self, path: str, *, headers: Mapping[str, str] | None = None, **query: Any) -> Any:
-        """Return the JSON of a GET. Raises ApiRefusedError."""
-        return (await self.send("GET", path, query, headers=headers)).json()
+        Args:
+            transport: It repeats what may be repeated, as it was told to.
+            client: Whose transport it is; only needed to upload files.
+        """
+        self._transport, self._client = transport, client
 
-    async def post(self, path: str, body: Any = None, **query: Any) -> Any:
+    async def get(self, path: str, **query: Any) -> Any:
+        """Return the JSON of a GET; None in the query is left out. Raises ApiRefusedError."""
+        return (await self.send("GET", path, params=query)).json()
+
+    async def post(self, path: str, body: Any = None) -> Any:
         """Return the JSON of a POST, which is sent with an idempotency key of its own. Raises ApiRefusedError."""
-        headers = {"Idempotency-Key": uuid4().hex}
-        response = await self.send("POST", path, query, headers=headers, json={} if body is None else body)
+        response = await self.send("POST", path, json={} if body is None else body)
         return response.json() if response.content else None
 
-    async def send(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, Any] | None = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        **body: Any,
-    ) -> httpx.Response:
-        """Send a request; None in `query` is left out. Raises ApiRefusedError for an error, ToolError without an answer."""
-        given = {name: value for name, value in (query or {}).items() if value is not None}
+    async def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send a request, with the options of the SDK's transport. Raises ApiRefusedError, or ToolError without an answer."""
         try:
-            response = await self._client.request(method, path, params=given, headers=headers, **body)
-        except httpx.TransportError as error:
-            reason = str(error) or type(error).__name__
-            raise ToolError(
-                f"The service at {self._client.base_url} does not answer: {reason}. Is it running?"
-            ) from error
-        if response.status_code >= 400:
-            raise ApiRefusedError(document_of(response), f"{method} {path}")
-        return response
+            return await self._transport.request(method, path, **options)
+        except ProblemError as error:
+            raise ApiRefusedError({"status": error.status, **error.document}, f"{method} {path}") from error
+        except TrainkitError as error:
+            raise ToolError(f"{error} Is the service running?") from error
+
+    async def upload(self, path: Path, name: str, target: str | None) -> dict[str, Any]:
+        """Upload a file or a folder of this machine, and return the dataset. Raises ApiRefusedError and ToolError."""
+        assert self._client is not None
+        try:
+            return (await self._client.datasets.upload(path, name, target=target)).to_dict()
+        except ProblemError as error:
+            raise ApiRefusedError({"status": error.status, **error.document}, f"upload of {path.name}") from error
+        except (TrainkitError, OSError) as error:
+            raise ToolError(f"{path} cannot be uploaded: {error}") from error
 
 
 def address(*parts: str) -> str:
     """Return the path below /v1 of these parts, each escaped."""
     return "/v1/" + "/".join(quote(part, safe="@:") for part in parts)
-
-
-def document_of(response: httpx.Response) -> dict[str, Any]:
-    """Return the problem document of an error response; one of the same form where it has none."""
-    try:
-        document = response.json()
-    except ValueError:
-        document = None
-    if isinstance(document, dict) and "status" in document:
-        return document
-    return {"status": response.status_code, "code": "http_error", "detail": response.text[:300]}
 
 
 def problem_text(document: Mapping[str, Any], request: str) -> str:
@@ -106,14 +105,3 @@ def problem_text(document: Mapping[str, Any], request: str) -> str:
     if not errors and (advice := WHAT_TO_DO.get(int(document.get("status") or 0))):
         lines.append(f"What to do: {advice}")
     return "\n".join(lines)
-
-
-def fixed(client_of: Callable[[], httpx.AsyncClient]) -> Connect:
-    """Return what connects every call with the same address and key."""
-
-    @asynccontextmanager
-    async def connect() -> AsyncIterator[ToolApi]:
-        async with client_of() as client:
-            yield ToolApi(client)
-
-    return connect

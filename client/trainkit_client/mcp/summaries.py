@@ -404,8 +404,8 @@ def _history_line(position: int, job: Document, parent: Document | None, metric:
     more = f" and {len(items) - 4} more" if len(items) > 4 else ""
     relation = (job.get("parent") or {}).get("relation")
     origin = f" ({relation} of {job['parent']['job']})" if relation else ""
-    reason = f" Why: {clip(why, 160)}" if why else ""
+    reason = f" ({clip(why, 160)})" if why else ""
     what = f"investigates {job['investigation_of']}" if job.get("investigation_of") else (shown or "first spec")
     value = "" if job.get("investigation_of") else f" {metric} {value_text(job, metric)}"
     name = f" {clip(job['name'], 60)}" if job["name"] else ""
-    return clip(f"{position}. {job['id']}{name}{origin}: {what}{more}.{reason} {job['state']}{value}", 480)
+    return clip(f"{position}. {job['id']}{name}{origin}: {what}{more}{reason} -> {job['state']}{value}", 480)

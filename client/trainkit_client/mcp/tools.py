@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,7 +40,6 @@ PAUSE_SECONDS = 0.5
 MAX_WAIT_SECONDS = 300
 CHECK_SECONDS = 60
 """How long a tool waits for the check of a new dataset."""
-CHUNK_BYTES = 1 << 20
 MAX_CONTENT = 200_000
 """Characters of a table that comes as an argument."""
 HISTORY_FIELDS = "id,name,state,metrics,spec,resolved,parent,investigation_of,notes"
@@ -130,7 +129,7 @@ class Tools:
         target: Annotated[str | None, Field(description="Of a table: the column to predict.")] = None,
         content: Annotated[str | None, Field(description="A small table as CSV text.", max_length=MAX_CONTENT)] = None,
         path: Annotated[
-            str | None, Field(description="A file on this machine: CSV, Parquet, NPZ, ZIP of images.")
+            str | None, Field(description="A file or folder on this machine: CSV, Parquet, NPZ, images.")
         ] = None,
         uri: Annotated[str | None, Field(description="file:// or s3:// address that the service may read.")] = None,
     ) -> Annotated[CallToolResult, DatasetAnswer]:
@@ -143,16 +142,16 @@ class Tools:
             if uri is not None:
                 source = {"uri": uri, "name": name, **({} if target is None else {"target": target})}
                 created = await api.post("/v1/datasets", source)
+            elif path is not None:
+                created = await api.upload(self._local(path), name, target)
             else:
-                file = None if path is None else self._file(path)
-                query = {"name": name, "target": target, "filename": f"{name}.csv" if file is None else file.name}
-                body = (content or "").encode() if file is None else _chunks(file)
-                created = (await api.send("PUT", "/v1/datasets", query, content=body)).json()
+                query = {"name": name, "target": target, "filename": f"{name}.csv"}
+                created = (await api.send("PUT", "/v1/datasets", params=query, content=(content or "").encode())).json()
             await _until(context, api, address("datasets", created["id"]), CHECK_SECONDS, _is_checked)
             return result_of(await _dataset(api, created["id"]))
 
-    def _file(self, path: str) -> Path:
-        """Return a file that may be uploaded. Raises ToolError."""
+    def _local(self, path: str) -> Path:
+        """Return a file or folder that may be uploaded. Raises ToolError."""
         if self._folder is None:
             raise ToolError("path is for a server on your own machine (trainkit mcp). Send content, or a uri.")
         root, file = self._folder.resolve(), (self._folder / path).resolve()
@@ -160,8 +159,8 @@ class Tools:
             raise ToolError(
                 f"path is {path!r}, which is not below {root}. Start `trainkit mcp` with --folder to allow it."
             )
-        if not file.is_file():
-            raise ToolError(f"There is no file {file}.")
+        if not file.exists():
+            raise ToolError(f"There is no file or folder {file}.")
         return file
 
     async def validate_spec(self, context: Caller, spec: Spec) -> Annotated[CallToolResult, ValidationAnswer]:
@@ -323,13 +322,6 @@ class Tools:
             return result_of(summaries.diagnosis_answer(job, await api.get(address("jobs", job, "diagnosis"))))
 
 
-async def _chunks(file: Path) -> AsyncIterator[bytes]:
-    """The bytes of a file, as they are read."""
-    async with await anyio.open_file(file, "rb") as opened:
-        while chunk := await opened.read(CHUNK_BYTES):
-            yield chunk
-
-
 def _document(spec: dict[str, Any] | str) -> dict[str, Any]:
     """Return a spec that may be YAML as an object. Raises ToolError."""
     if isinstance(spec, dict):
@@ -376,7 +368,7 @@ async def _until(
 async def _news(api: ToolApi, path: str, tag: str | None, seconds: float) -> None:
     """Wait until a resource has changed, or so many seconds."""
     if tag is not None and path.startswith("/v1/jobs/"):
-        await api.send("GET", path, {"wait": max(1, int(seconds))}, headers={"If-None-Match": tag})
+        await api.send("GET", path, params={"wait": max(1, int(seconds))}, headers={"If-None-Match": tag})
     else:
         await anyio.sleep(min(seconds, PAUSE_SECONDS))
 
@@ -400,7 +392,7 @@ async def _validated(api: ToolApi, document: dict[str, Any]) -> ValidationAnswer
         problems = problem_text(refusal.document, "validate_spec").split("\n- ")[1:] or [str(refusal)]
         return ValidationAnswer(valid=False, problems=problems)
     cut: list[str] = []
-    warnings = [f"at {one['pointer']}: {one['message']} {one['hint']}" for one in found["warnings"]]
+    warnings = [f"at {one['pointer']}: {one['message'].rstrip('.')}. {one['hint']}" for one in found["warnings"]]
     spec = found["spec"]
     names = ("task", "model", "loss", "optimizer", "schedule", "preprocess", "balance", "early_stop")
     chosen = {name: spec[name] for name in names if spec.get(name)}

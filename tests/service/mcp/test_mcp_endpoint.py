@@ -78,7 +78,7 @@ def test_tools_answer_in_the_name_of_their_caller(settings: Settings, service: S
             job = submitted.structured_content["id"]
             history = text_of(await client.call_tool("get_history", {"dataset": dataset}))
             assert job in history
-            assert "Why: a baseline" in history
+            assert "(a baseline)" in history
 
     run(settings, test)
     (job,) = service.client.get("/v1/jobs").json()["data"]
