@@ -26,6 +26,9 @@ COPY migrations migrations
 COPY --from=dashboard /web/dist service/web/dist
 # compiled now: the image is read-only when it runs
 RUN pip install --no-deps --no-build-isolation --editable client --editable . && python -m compileall -q /app
+# the documentation as text, for agents
+RUN --mount=type=bind,source=docs,target=docs --mount=type=bind,source=mkdocs.yml,target=mkdocs.yml \
+    --mount=type=bind,source=worker,target=worker python -m docs.llms service/api_docs/llms
 # by number, so that a platform can see that it is not root
 USER 10001
 EXPOSE 8321

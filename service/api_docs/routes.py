@@ -16,12 +16,16 @@ from anyio import to_thread
 from fastapi import FastAPI, Request, Response
 
 from service.api_docs.errors_page import errors_page
+from service.errors import HttpProblem
 from service.problem_types import ERRORS_PATH
 
 DOCS_PATH = "/docs"
 FOLDER = Path(__file__).parent
 SWAGGER_UI = FOLDER.parent / "web/dist/docs"
 """Swagger UI's files as published at npm (swagger-ui-dist), put there by the build of `service/web`."""
+TEXTS = FOLDER / "llms"
+"""What `docs/llms.py` writes: llms.txt, and the pages of the documentation as Markdown."""
+TEXT, MARKDOWN = "text/plain; charset=utf-8", "text/markdown; charset=utf-8"
 HTML, CSS, SCRIPT, PNG = (
     "text/html; charset=utf-8",
     "text/css; charset=utf-8",
@@ -58,6 +62,24 @@ async def serve(request: Request, read: Callable[[], bytes], media_type: str) ->
     return Response(file.content, media_type=media_type, headers=headers)
 
 
+async def serve_text(request: Request) -> Response:
+    """Answer with a file of the documentation as Markdown, from the contents (`/llms.txt`) or below `/docs/pages/`."""
+    path = request.scope["path"].removeprefix("/")
+    file = await to_thread.run_sync(text_files().get, path)
+    if file is None:
+        hint = (
+            "/llms.txt lists the pages." if text_files() else "It is built by `make setup`, or `python -m docs.llms`."
+        )
+        raise HttpProblem(404, "not_found", f"The documentation has no text {path[:80]!r}. {hint}")
+    return await serve(request, file.read_bytes, MARKDOWN if path.endswith(".md") else TEXT)
+
+
+@cache
+def text_files() -> dict[str, Path]:
+    """Return the files that `docs/llms.py` has written, by their path."""
+    return {str(file.relative_to(TEXTS)): file for file in sorted(TEXTS.rglob("*")) if file.is_file()}
+
+
 def install(app: FastAPI) -> None:
     """Add the pages and their files. Where Swagger UI has not been built, the page says how to get it."""
     pages: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -70,5 +92,7 @@ def install(app: FastAPI) -> None:
     for name, media_type in {"swagger-ui.css": CSS, "swagger-ui-bundle.js": SCRIPT, "favicon-32x32.png": PNG}.items():
         if (file := SWAGGER_UI / name).exists():
             pages[f"{DOCS_PATH}/{name}"] = (file.read_bytes, media_type)
+    for path in ("/llms.txt", "/llms-full.txt", f"{DOCS_PATH}/pages/{{page:path}}"):
+        app.add_route(path, serve_text, include_in_schema=False)
     for path, (read, media_type) in pages.items():
         app.add_route(path, partial(serve, read=read, media_type=media_type), include_in_schema=False)

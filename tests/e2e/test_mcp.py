@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import TextContent
 from sklearn.datasets import load_breast_cancer, load_diabetes
 
-from tests.support.stack import Stack
+from tests.support.stack import TRAINKIT, Stack
 
 pytestmark = pytest.mark.parametrize("stack", ["sqlite"], indirect=True)
 MOST_CALLS, MOST_TOKENS = 12, 20_000
@@ -71,9 +70,8 @@ async def by_http(stack: Stack, key: str) -> AsyncIterator[Agent]:
 
 @asynccontextmanager
 async def by_stdio(stack: Stack, key: str, folder: Path) -> AsyncIterator[Agent]:
-    command = [sys.executable, "-m", "trainkit_client.mcp"]
     environment = {**stack.environment, "TRAINKIT_URL": stack.url, "TRAINKIT_KEY": key}
-    parameters = StdioServerParameters(command=command[0], args=command[1:], env=environment, cwd=folder)
+    parameters = StdioServerParameters(command=TRAINKIT, args=["mcp", "--folder", str(folder)], env=environment)
     async with Client(stdio_client(parameters)) as client:
         yield Agent(client)
 
@@ -121,37 +119,33 @@ async def improve(agent: Agent, data: dict[str, Any], spec: dict[str, Any], *, i
 
 
 @pytest.mark.parametrize(
-    ("name", "load", "spec", "investigate"),
+    ("name", "load", "spec"),
     [
         (
             "cancer",
             load_breast_cancer,
             {"model": {"kind": "mlp", "hidden": [16]}, "preprocess": [], "optimizer": {"kind": "sgd", "lr": 0.01}},
-            True,
         ),
         (
             "diabetes",
             load_diabetes,
             {"model": {"kind": "mlp", "hidden": [32]}, "optimizer": {"kind": "sgd", "lr": 0.001}},
-            False,
         ),
     ],
 )
-def test_an_agent_improves_a_model_of_a_table_by_http(
-    stack: Stack, name: str, load: Any, spec: dict[str, Any], investigate: bool
-) -> None:
+def test_an_agent_improves_a_model_of_a_table_by_http(stack: Stack, name: str, load: Any, spec: dict[str, Any]) -> None:
     table = {"name": f"mcp-{name}", "target": "target", "content": csv_of(load())}
     key = key_with_budget(stack, 3)
 
     async def main() -> None:
         async with by_http(stack, key) as agent:
-            await improve(agent, table, {**spec, "train": {"epochs": 15}}, investigate=investigate)
+            await improve(agent, table, {**spec, "train": {"epochs": 15}})
 
     anyio.run(main)
 
 
 def test_an_agent_improves_a_model_of_images_on_its_own_machine(stack: Stack, data: Path) -> None:
-    key = key_with_budget(stack, 2)
+    key = key_with_budget(stack, 3)
     spec = {
         "model": {"kind": "mlp", "hidden": [32]},
         "optimizer": {"kind": "sgd", "lr": 0.0005},
@@ -160,7 +154,7 @@ def test_an_agent_improves_a_model_of_images_on_its_own_machine(stack: Stack, da
 
     async def main() -> None:
         async with by_stdio(stack, key, data) as agent:
-            await improve(agent, {"name": "mcp-digits", "path": "digits.zip"}, spec)
+            await improve(agent, {"name": "mcp-digits", "path": "digits.zip"}, spec, investigate=True)
             refused = await agent.client.call_tool(
                 "submit_job", {"spec": {"dataset": "mcp-digits", "model": {"kind": "mlp"}}}
             )

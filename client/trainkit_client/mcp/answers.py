@@ -156,6 +156,7 @@ class HistoryAnswer(ToolAnswer):
     best: str | None
     plateau: str | None
     """Whether the last jobs made it better by more than noise."""
+    notes: list[str] = []
 
 
 class AnswerDumper(yaml.SafeDumper):

@@ -391,6 +391,41 @@ def history_answer(jobs: Sequence[Document], notes: Mapping[str, str], more: int
     return HistoryAnswer(metric=metric, tried=lines, best=leader, plateau=plateau, cut=cut)
 
 
+def group_history_answer(history: Document, left_out: int) -> HistoryAnswer:
+    """Return the history of a group or an experiment, as the service tells it."""
+    metric, plateau = history["metric"], history["plateau"]
+    runs = {run["index"]: run for run in history["data"]}
+    best = runs.get(history["best"] or 0)
+    cut = [f"{left_out} older runs; ask with a larger limit"] if left_out else []
+    leader = None if history["best"] is None else f"run {history['best']}"
+    if best is not None:
+        leader = f"{best['job']} (run {best['index']}): {metric} {_result_text(best['result'])}"
+    word = None if plateau is None else f"{'reached' if plateau['reached'] else 'not reached'}. {plateau['rule']}"
+    return HistoryAnswer(
+        metric=metric,
+        tried=[_run_line(run, metric) for run in history["data"]],
+        best=leader,
+        plateau=word,
+        notes=[clip(f"{note['actor']}: {note['text']}", 240) for note in first(history["notes"][-5:], 5, cut, "notes")],
+        cut=cut,
+    )
+
+
+def _run_line(run: Document, metric: str) -> str:
+    patch = f" {show(run['why']['patch'])}" if run["why"]["patch"] else ""
+    note = f" ({clip(run['note'], 160)})" if run["note"] else ""
+    value = f" {metric} {_result_text(run['result'])}" if run["result"] else ""
+    better = " (better)" if run["result"] and run["result"]["improved"] else ""
+    what = f"{clip(run['why']['text'], 160)}{patch}{note}"
+    return clip(f"{run['index']}. {run['job']}: {what} -> {run['state']}{value}{better}", 480)
+
+
+def _result_text(result: Document) -> str:
+    if result["se"] is None:
+        return f"{result['value']:.4g}"
+    return f"{result['value']:.4g} +/- {Z * result['se']:.2g}"
+
+
 def _plateau(since: int, metric: str) -> str:
     if since == 0:
         return f"The newest job made {metric} better by more than noise, or is the first."

@@ -307,7 +307,10 @@ class Tools:
         """What was tried, oldest first: each change, why, what it gave with its interval, and whether it still gets
         better. Read this before you try something."""
         async with self._connect() as api:
-            page = await api.get("/v1/jobs", dataset=dataset, group=group, limit=limit, fields=HISTORY_FIELDS)
+            if group is not None:
+                path = address("experiments" if _is_experiment(group) else "groups", *group.split("/"), "history")
+                return result_of(await _group_history(api, path, limit))
+            page = await api.get("/v1/jobs", dataset=dataset, limit=limit, fields=HISTORY_FIELDS)
             jobs = list(reversed(page["data"]))
             notes = {job["id"]: job["notes"] for job in jobs if job.get("notes")}
             for job in jobs:
@@ -320,6 +323,13 @@ class Tools:
         """Why a run went as it did: verdicts with evidence, suspects, and recommendations."""
         async with self._connect() as api:
             return result_of(summaries.diagnosis_answer(job, await api.get(address("jobs", job, "diagnosis"))))
+
+
+async def _group_history(api: ToolApi, path: str, limit: int) -> HistoryAnswer:
+    """Return the newest rows of the history of an experiment or a group."""
+    total = (await api.get(path, limit=1))["total"]
+    after = max(0, total - limit)
+    return summaries.group_history_answer(await api.get(path, after=after, limit=limit), after)
 
 
 def _document(spec: dict[str, Any] | str) -> dict[str, Any]:

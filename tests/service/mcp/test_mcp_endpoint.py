@@ -71,14 +71,16 @@ def test_tools_answer_in_the_name_of_their_caller(settings: Settings, service: S
             assert found.structured_content is not None
             assert (found.structured_content["project"], found.structured_content["role"]) == ("default", "developer")
             submitted = await client.call_tool(
-                "submit_job", {"spec": {"dataset": dataset, "model": {"kind": "mlp"}}, "why": "a baseline"}
+                "submit_job",
+                {"spec": {"dataset": dataset, "model": {"kind": "mlp"}, "group": "digits"}, "why": "a baseline"},
             )
             assert not submitted.is_error, text_of(submitted)
             assert submitted.structured_content is not None
             job = submitted.structured_content["id"]
-            history = text_of(await client.call_tool("get_history", {"dataset": dataset}))
-            assert job in history
-            assert "(a baseline)" in history
+            for about in ({"dataset": dataset}, {"group": "digits"}):
+                history = text_of(await client.call_tool("get_history", about))
+                assert job in history
+                assert "(a baseline)" in history
 
     run(settings, test)
     (job,) = service.client.get("/v1/jobs").json()["data"]
