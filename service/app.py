@@ -53,6 +53,7 @@ from service.mcp.endpoint import MCP_PATH, McpEndpoint
 from service.me import routes as me
 from service.metrics import export_routes, plot_routes, series_routes, stream
 from service.metrics import routes as metrics
+from service.mirrors import routes as mirrors
 from service.models import alias_routes as model_aliases
 from service.models import routes as models
 from service.models.single_file import MEDIA_TYPE as SAFETENSORS
@@ -86,6 +87,7 @@ from service.uploads import routes as uploads
 from service.usage import routes as usage
 from service.users import routes as users
 from service.webhooks import routes as webhooks
+from service.webhooks.mail import MailServer
 from service.webhooks.target_policy import TargetPolicy
 from service.workers import routes as workers
 from trainkit.version import __version__
@@ -158,6 +160,7 @@ def api_router() -> APIRouter:
         usage,
         users,
         webhooks,
+        mirrors,
         stream_tickets,
         info,
     ):
@@ -171,6 +174,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings.from_env()
     SecretBox(settings)  # like a wrong key of secrets
     TargetPolicy(settings.webhook_allow)  # a wrong entry is told now, not to the first who makes a webhook
+    MailServer.of(settings)
     oidc = OidcConfig.of(settings)
     provider = Provider(oidc) if oidc is not None else None
     engine = make_engine(settings.database_url)

@@ -226,7 +226,7 @@ def scrub(engine: Engine) -> None:
         else:
             connection.rollback()
             connection.driver_connection.autocommit = True  # type: ignore[union-attr]
-            connection.cursor().execute("VACUUM FULL webhooks")
+            connection.cursor().execute("VACUUM FULL webhooks, mirrors")
             connection.driver_connection.autocommit = False  # type: ignore[union-attr]
     finally:
         connection.close()

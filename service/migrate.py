@@ -15,7 +15,7 @@ from service.private_files import keep_files_private
 from service.secret_box import SecretBox
 from service.sessions import session_factory
 from service.settings import Settings
-from service.webhooks.stored_secrets import encrypt_all
+from service.stored_secrets import encrypt_all
 
 log = logging.getLogger(__name__)
 LOCK = 0x7472_6169_6E  # "train": the advisory lock that lets one migration run at a time on PostgreSQL

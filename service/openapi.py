@@ -74,6 +74,7 @@ TAGS = {
     "audit": "Who changed what, and who was refused: an append-only log, chained by hashes.",
     "projects": "Projects, their limits and how long they keep things.",
     "webhooks": "Signed messages about jobs, and their deliveries.",
+    "mirrors": "Copies of jobs in other trackers: MLflow, TensorBoard.",
     "health": "For load balancers: open to everybody.",
 }
 MEANINGS = {
@@ -167,6 +168,7 @@ PARAMETER_TEXTS = {
     "experiment_id": "Id of the experiment.",
     "upload_id": "Id of the upload.",
     "webhook_id": "Id of the webhook.",
+    "mirror_id": "Id of the mirror.",
     "delivery_id": "Id of the delivery, which is that of the message.",
     "key_id": "Id of the key; not the key itself.",
     "project_id": "Id of the project.",

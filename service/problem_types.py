@@ -74,6 +74,7 @@ ProblemCode = Literal[
     "metadata_invalid",
     "metadata_too_long",
     "method_not_allowed",
+    "mirror_inactive",
     "name_taken",
     "newer_metrics",
     "no_checkpoint",
@@ -128,6 +129,7 @@ ProblemCode = Literal[
     "too_many_labels",
     "too_many_large_bodies",
     "too_many_keys",
+    "too_many_mirrors",
     "too_many_open_bytes",
     "too_many_parameters",
     "too_many_points",
@@ -562,6 +564,12 @@ PROBLEM_TYPES: dict[ProblemCode, ProblemType] = {
         "Too many keys",
         "You have your limit of keys of your own in this project.",
         "Revoke those that you no longer use: DELETE /v1/keys/{key_id}.",
+    ),
+    "too_many_mirrors": _type(
+        409, "Too many mirrors", "The project has its limit of mirrors.", "Delete one first: DELETE /v1/mirrors/{id}."
+    ),
+    "mirror_inactive": _type(
+        409, "Mirror not active", "The mirror is not active, so nothing is copied.", "Set `active` to true first."
     ),
     "too_many_webhooks": _type(
         409, "Too many webhooks", "The project has its limit of webhooks, in all or to one host.", "Delete one first."

@@ -10,7 +10,7 @@ from service.database import make_engine, scrub
 from service.secret_box import SecretBox, SecretKeyError
 from service.sessions import session_factory
 from service.settings import Settings
-from service.webhooks.stored_secrets import encrypt_all
+from service.stored_secrets import encrypt_all
 
 
 def main() -> int:

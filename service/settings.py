@@ -42,6 +42,17 @@ class Settings:
     """Buckets, separated by `,`, whose objects may be registered as `s3://` datasets; empty: none."""
     webhook_allow: tuple[str, ...] = ()
     """Host names, addresses and networks, separated by `,`, that webhooks may call although they are not public."""
+    mirror_folder: Path | None = None
+    """Folder, shared by all workers, in which projects may have TensorBoard files of their jobs; empty: none."""
+    public_url: str = ""
+    """Address that people open this service at, such as `https://trainkit.example.org`, for links in messages and mirrors."""
+    smtp_url: str | None = None
+    """Mail server of notifications: `smtp://user:password@host:587` with STARTTLS, `smtps://host` with TLS from the start,
+    `smtp+plain://host` without; empty: no mail."""
+    mail_from: str | None = None
+    """Address that notifications come from."""
+    mail_domains: tuple[str, ...] = ()
+    """Domains, separated by `,`, that notifications may be mailed to; empty: any."""
     max_open_uploads: int = 100
     """Unfinished uploads of one project; 0: no limit."""
     max_open_upload_bytes: int = 256 * GIB
@@ -184,6 +195,13 @@ class Settings:
             s3_buckets=tuple(name.strip() for name in env.get("TRAINKIT_S3_BUCKETS", "").split(",") if name.strip()),
             webhook_allow=tuple(
                 name.strip() for name in env.get("TRAINKIT_WEBHOOK_ALLOW", "").split(",") if name.strip()
+            ),
+            mirror_folder=Path(env["TRAINKIT_MIRROR_FOLDER"]) if env.get("TRAINKIT_MIRROR_FOLDER") else None,
+            public_url=env.get("TRAINKIT_PUBLIC_URL", "").rstrip("/"),
+            smtp_url=env.get("TRAINKIT_SMTP_URL") or None,
+            mail_from=env.get("TRAINKIT_MAIL_FROM") or None,
+            mail_domains=tuple(
+                name.strip().lower() for name in env.get("TRAINKIT_MAIL_DOMAINS", "").split(",") if name.strip()
             ),
             max_open_uploads=int(env.get("TRAINKIT_MAX_OPEN_UPLOADS", "100")),
             max_open_upload_bytes=int(env.get("TRAINKIT_MAX_OPEN_UPLOAD_BYTES", str(256 * GIB))),

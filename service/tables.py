@@ -12,7 +12,15 @@ from service.keys.tables import ApiKey
 from service.logs.tables import LogChunk
 from service.metrics.tables import MetricChunk, MetricSuperseded
 from service.models.tables import Model
-from service.outbox.tables import Webhook, WebhookAttempt, WebhookCircuit, WebhookCrossing, WebhookDelivery
+from service.outbox.tables import (
+    Mirror,
+    MirroredJob,
+    Webhook,
+    WebhookAttempt,
+    WebhookCircuit,
+    WebhookCrossing,
+    WebhookDelivery,
+)
 from service.peer_evaluations.tables import PeerEvaluation, PeerGroup, PeerGroupMember
 from service.projects.tables import Project
 from service.recommendations.tables import Recommendation
@@ -46,6 +54,8 @@ __all__ = [
     "Membership",
     "MetricChunk",
     "MetricSuperseded",
+    "Mirror",
+    "MirroredJob",
     "Model",
     "Note",
     "PeerEvaluation",

@@ -20,11 +20,13 @@ from sqlalchemy.exc import DBAPIError
 from service.background.housekeeping import TaskRunner
 from service.background.lease_expiry import release_ended
 from service.logging import set_up
+from service.mirrors.sender import MirrorSender
 from service.private_files import keep_files_private
 from service.secret_box import SecretBox
 from service.settings import Settings
 from service.webhooks.sender import DRAIN_SECONDS, POLL_SECONDS, Sender
 from service.webhooks.target_policy import TargetPolicy
+from service.webhooks.transport import Channels
 from service.workers import repository as workers
 from trainkit.redis_versions import known_vulnerabilities
 from trainkit.version import installed_versions
@@ -115,11 +117,17 @@ def main() -> int:
     name_broker(context)
     metrics_server.serve(context)
     # in a thread of its own, so that slow receivers delay no round; in every worker, because claims divide the work
-    sender = Sender(context.sessions, TargetPolicy(context.settings.webhook_allow), SecretBox(context.settings))
-    sending = threading.Thread(target=sender.run, args=(stop,), daemon=True)
-    sending.start()
+    policy, box = TargetPolicy(context.settings.webhook_allow), SecretBox(context.settings)
+    senders = (
+        Sender(context.sessions, policy, box, Channels.of(settings)),
+        MirrorSender(service_context(context), policy, box),
+    )
+    sending = [threading.Thread(target=sender.run, args=(stop,), daemon=True) for sender in senders]
+    for thread in sending:
+        thread.start()
     run(context, worker_id, queues, arguments.slots, stop)
-    sending.join(DRAIN_SECONDS + POLL_SECONDS)
+    for thread in sending:
+        thread.join(DRAIN_SECONDS + POLL_SECONDS)
     return 0
 
 

@@ -72,9 +72,11 @@ def _leave_event(
     reason: str | None,
     actor: str,
 ) -> None:
-    """The one place where events of kind `state` are made, and with them what webhooks are told of it."""
+    """The one place where events of kind `state` are made, with what webhooks are told of it and what mirrors copy."""
     at = repository.add_event(
         session, job_id=job_id, seq=seq, from_state=from_state, to_state=to, reason=reason, actor=actor
     )
+    if to == "starting":
+        outbox.begin_copies(session, project_id, job_id)
     event = {"seq": seq, "at": at, "from": from_state, "to": to, "reason": reason}
     outbox.publish(session, project_id, event, partial(repository.summary, session, job_id))

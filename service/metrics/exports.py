@@ -146,7 +146,7 @@ def as_events(sessions: sessionmaker[Session], export: Export) -> Iterator[bytes
     A file is TFRecords (length, its CRC, body, its CRC) of `Event` messages: wall_time = 1, step = 2, file_version = 3,
     summary = 5 of values with tag = 1 and simple_value = 2 (tensorflow/core/util/event.proto, summary.proto).
     """
-    yield _record(b"\x09" + struct.pack("<d", export.begun) + b"\x1a" + _sized(FILE_VERSION))
+    yield first_event(export.begun)
     for piece in pieces(sessions, export):
         columns = piece.columns
         places = piece.places[~piece.superseded[piece.places]]
@@ -171,6 +171,23 @@ def as_events(sessions: sessionmaker[Session], export: Export) -> Iterator[bytes
             )
             for at, step, index, value in rows
         )
+
+
+def first_event(begun: float) -> bytes:
+    """Return the record that an event file begins with."""
+    return _record(b"\x09" + struct.pack("<d", begun) + b"\x1a" + _sized(FILE_VERSION))
+
+
+def scalar_event(at: float, step: int, tag: str, value: float) -> bytes:
+    """Return the record of one scalar."""
+    with np.errstate(over="ignore"):
+        scalar = _sized(b"\x0a" + _sized(tag.encode()) + b"\x15" + np.float32(value).tobytes())
+    return _record(b"\x09" + struct.pack("<d", at) + b"\x10" + _varint(step) + b"\x2a" + _sized(b"\x0a" + scalar))
+
+
+def restart_event(at: float, step: int) -> bytes:
+    """Return the record at which readers drop what they have read of this step and later ones (`SessionLog.START`)."""
+    return _record(b"\x09" + struct.pack("<d", at) + b"\x10" + _varint(step) + b"\x3a" + _sized(b"\x08\x01"))
 
 
 def _record(body: bytes) -> bytes:

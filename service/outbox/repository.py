@@ -1,4 +1,4 @@
-"""SQL of the outbox: which webhooks an event concerns, and the deliveries queued for them."""
+"""SQL of the outbox: which webhooks an event concerns, the deliveries queued for them, and copies begun for mirrors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from service.database import new_id
-from service.outbox.tables import Webhook, WebhookCrossing, WebhookDelivery
+from service.database import db_now, new_id
+from service.outbox.tables import Mirror, MirroredJob, Webhook, WebhookCrossing, WebhookDelivery
 
 
 def subscriptions(session: Session, project_id: str) -> Sequence[Row[Any]]:
@@ -62,3 +63,30 @@ def add_delivery(
     )
     session.add(delivery)
     return delivery
+
+
+COPY_BEGINNING: dict[str, Any] = {
+    **{"state": "pending", "external_id": None, "metric_seq": 0, "event_seq": 0, "position": {}},
+    **{"failures": 0, "claimed_until": None, "next_attempt_at": db_now(), "error": None},
+}
+"""Columns of a copy of which nothing has arrived, and which is due."""
+
+
+def begin_copies(session: Session, project_id: str, job_id: str) -> None:
+    """Have every active mirror of the project copy the job; one that does already stays as it is."""
+    mirrors = select(Mirror.id).where(Mirror.project_id == project_id, Mirror.active).order_by(Mirror.id)
+    # kept from deletion until the transaction ends
+    ids = session.scalars(mirrors.with_for_update(read=True, key_share=True)).all()
+    if ids:
+        insert_copies(session, [(mirror_id, job_id) for mirror_id in ids])
+
+
+def insert_copies(session: Session, copies: Sequence[tuple[str, str]]) -> None:
+    """Insert (mirror, job) pairs from their beginning; those that are there stay as they are."""
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    rows = [
+        {"mirror_id": mirror_id, "job_id": job_id, "fence": 0, **COPY_BEGINNING, "created_at": db_now()}
+        for mirror_id, job_id in copies
+    ]
+    key = [MirroredJob.mirror_id, MirroredJob.job_id]
+    session.execute(insert(MirroredJob).values(rows).on_conflict_do_nothing(index_elements=key))

@@ -6,6 +6,7 @@ So a crash can neither lose nor double one, and a broken receiver cannot delay a
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -43,6 +44,11 @@ def publish(session: Session, project_id: str, event: Mapping[str, Any], summary
         for webhook_id in webhook_ids:
             repository.add_delivery(session, webhook_id, kind, body, event["at"], job_id=job.id, event_seq=event["seq"])
         session.flush()
+
+
+def begin_copies(session: Session, project_id: str, job_id: str) -> None:
+    """Have the project's mirrors copy a job that starts."""
+    repository.begin_copies(session, project_id, job_id)
 
 
 def observe(session: Session, project_id: str, rows: Sequence[MetricRow], first_seq: int, summary: JobSummary) -> None:
@@ -93,18 +99,32 @@ def message(kind: str, at: datetime, **data: Any) -> str:
 
 def threshold_key(threshold: Mapping[str, Any]) -> str:
     """Return what identifies a threshold, e.g. `val_accuracy > 0.95`."""
-    side, sign = ("above", ">") if "above" in threshold else ("below", "<")
+    side, sign, _ = _side_of(threshold)
     return f"{threshold['metric']} {sign} {float(threshold[side])!r}"
+
+
+SIDES: dict[str, tuple[str, Callable[[float, float], bool]]] = {
+    "above": (">", operator.gt),
+    "below": ("<", operator.lt),
+    "at_least": (">=", operator.ge),
+    "at_most": ("<=", operator.le),
+}
+"""Field of a threshold -> its sign, and what a value beyond it is."""
+
+
+def _side_of(threshold: Mapping[str, Any]) -> tuple[str, str, Callable[[float, float], bool]]:
+    side = next(name for name in SIDES if name in threshold)
+    return (side, *SIDES[side])
 
 
 def _first_beyond(threshold: Mapping[str, Any], rows: Sequence[MetricRow]) -> int | None:
     """Return the index of the first row beyond the threshold, None without one; NaN is never beyond."""
     split, _, metric = threshold["metric"].partition("_")
-    above, below = threshold.get("above"), threshold.get("below")
+    side, _, is_beyond = _side_of(threshold)
     for index, row in enumerate(rows):
         if row.name != metric or row.split != split:
             continue
-        if (above is not None and row.value > above) or (below is not None and row.value < below):
+        if is_beyond(row.value, threshold[side]):
             return index
     return None
 

@@ -1,4 +1,4 @@
-"""Webhooks, what they are told, and every attempt at telling it."""
+"""Webhooks, what they are told, and every attempt at telling it; mirrors, and how far each job's copy has come."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Double, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database import Audited, Base, Json, UtcDateTime
+from service.database import Audited, Base, Json, UtcDateTime, partial_index
 
 
 class Webhook(Base):
@@ -25,6 +25,8 @@ class Webhook(Base):
     url: Mapped[str] = mapped_column(String(2000))
     host: Mapped[str] = mapped_column(String(300), server_default="unknown")
     """Host and port of the URL: attempts are counted together by it."""
+    format: Mapped[str] = mapped_column(String(20), server_default="standard")
+    """`standard`, `slack` or `email`: what a message is sent as."""
     description: Mapped[str] = mapped_column(String(500))
     events: Mapped[list[Any]] = mapped_column(Json)
     thresholds: Mapped[list[Any] | None] = mapped_column(Json)
@@ -120,3 +122,65 @@ class WebhookCrossing(Base):
     seq: Mapped[int] = mapped_column(BigInteger)
     """Of the row that crossed."""
     at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Mirror(Base):
+    """A tracker that the jobs of a project are copied to: an MLflow server, or a folder of TensorBoard files."""
+
+    __tablename__ = "mirrors"
+    audited = Audited("mirror", omitted=frozenset({"host"}), secret=frozenset({"token"}))
+    __table_args__ = (Index("mirrors_by_project", "project_id", "id"),)
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    kind: Mapped[str] = mapped_column(String(20))
+    description: Mapped[str] = mapped_column(String(500))
+    url: Mapped[str | None] = mapped_column(String(2000))
+    """Of the tracking server; NULL of a mirror of files."""
+    host: Mapped[str] = mapped_column(String(300))
+    """Host and port of the URL: failures are counted by it, as those of webhooks; `files` of a mirror of files."""
+    experiment: Mapped[str | None] = mapped_column(String(500))
+    """Name of the MLflow experiment."""
+    username: Mapped[str | None] = mapped_column(String(200))
+    token: Mapped[str | None] = mapped_column(Text)
+    """Encrypted; the password where there is a user name."""
+    artifacts: Mapped[bool]
+    """Whether files and the model are copied as well."""
+    active: Mapped[bool]
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class MirroredJob(Base):
+    """A job's copy in one mirror: what has arrived there, and what went wrong.
+
+    `metric_seq` and `event_seq` are cursors into the job's metric log and events. They are written after the mirror has
+    confirmed what lies before them, so that a sender that dies repeats its last request and loses nothing.
+    """
+
+    __tablename__ = "mirrored_jobs"
+    __table_args__ = (
+        partial_index("mirrored_jobs_due", "mirror_id", "next_attempt_at", "job_id", where="state = 'pending'"),
+        Index("mirrored_jobs_by_state", "mirror_id", "state", "job_id"),
+        Index("mirrored_jobs_by_job", "job_id"),
+    )
+    mirror_id: Mapped[str] = mapped_column(ForeignKey("mirrors.id", ondelete="CASCADE"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    state: Mapped[str] = mapped_column(String(20))
+    """`pending` until the job's end has arrived, then `complete`; `failed` when nothing more is tried."""
+    external_id: Mapped[str | None] = mapped_column(String(200))
+    """Id of the MLflow run, or name of the file."""
+    metric_seq: Mapped[int] = mapped_column(BigInteger, default=0)
+    event_seq: Mapped[int] = mapped_column(default=0)
+    position: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
+    """What else has arrived: `params`, `dataset`, `files`; `bytes` and `superseded` of a file."""
+    failures: Mapped[int] = mapped_column(default=0)
+    """Failed attempts in a row."""
+    fence: Mapped[int] = mapped_column(default=0)
+    claimed_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """A sender has it until then; one that has died is thereby forgotten."""
+    next_attempt_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_attempt_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_success_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    error: Mapped[str | None] = mapped_column(Text)
+    """Of the last attempt."""
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -37,6 +37,7 @@ class ClaimedDelivery:
     claim: Claim
     webhook_id: str
     url: str
+    format: str
     secrets: tuple[str, ...]
     body: str
     at: datetime
@@ -90,7 +91,9 @@ def claim(session: Session, delivery_id: str, fence: int, box: SecretBox) -> Cla
         delivery.first_attempt_at, delivery.claimed_until = delivery.first_attempt_at or now, None
         _schedule(session, delivery)
         return None
-    return ClaimedDelivery(Claim(delivery_id, fence + 1), webhook.id, webhook.url, tuple(secrets), delivery.body, now)
+    return ClaimedDelivery(
+        Claim(delivery_id, fence + 1), webhook.id, webhook.url, webhook.format, tuple(secrets), delivery.body, now
+    )
 
 
 def record(session: Session, claimed: ClaimedDelivery, result: PostResult) -> str | None:
@@ -134,7 +137,12 @@ def _count_for_host(session: Session, delivery: WebhookDelivery, result: PostRes
     if result.delivered or result.is_gone:
         repository.close_circuit(session, webhook.project_id, webhook.host)
         return
-    circuit = repository.count_failure(session, webhook.project_id, webhook.host)
+    count_host_failure(session, webhook.project_id, webhook.host)
+
+
+def count_host_failure(session: Session, project_id: str, host: str) -> None:
+    """Count a failed attempt at a host, and open its circuit after FAILURES_TO_OPEN in a row."""
+    circuit = repository.count_failure(session, project_id, host)
     if circuit.failures >= FAILURES_TO_OPEN:
         step = min(circuit.failures - FAILURES_TO_OPEN, len(COOL_DOWN_SECONDS) - 1)
         circuit.open_until = db_time(session) + timedelta(seconds=COOL_DOWN_SECONDS[step] * (1 - JITTER))

@@ -91,7 +91,7 @@ def delivery(session: Session, webhook_id: str, delivery_id: str, *, lock: bool 
 
 def projects_with_due(session: Session) -> Sequence[str]:
     """Return the projects that have due deliveries to hosts whose circuit lets them pass."""
-    waiting = select(Webhook.project_id).outerjoin(WebhookCircuit, _OF_HOST).where(_is_closed(), _has_due())
+    waiting = select(Webhook.project_id).outerjoin(WebhookCircuit, _OF_HOST).where(circuit_is_closed(), _has_due())
     return session.scalars(waiting.distinct().order_by(Webhook.project_id)).all()
 
 
@@ -99,7 +99,7 @@ def due(
     session: Session, project_id: str, limit: int, busy_webhooks: Collection[str]
 ) -> Sequence[tuple[str, int, str]]:
     """Return (id, fence, webhook_id) of the project's due deliveries, the longest due first, without busy receivers."""
-    webhooks = select(Webhook.id).outerjoin(WebhookCircuit, _OF_HOST).where(_is_closed(), _has_due())
+    webhooks = select(Webhook.id).outerjoin(WebhookCircuit, _OF_HOST).where(circuit_is_closed(), _has_due())
     webhooks = webhooks.where(Webhook.project_id == project_id, Webhook.id.not_in(busy_webhooks))
     columns = (WebhookDelivery.next_attempt_at, WebhookDelivery.id, WebhookDelivery.fence)
     found = []
@@ -117,7 +117,8 @@ def _has_due() -> ColumnElement[bool]:
     return or_(*(select(WebhookDelivery.id).where(of_webhook, *is_due).exists() for is_due in _due_ranges()))
 
 
-def _is_closed() -> ColumnElement[bool]:
+def circuit_is_closed() -> ColumnElement[bool]:
+    """Whether a host, outer-joined by its circuit, may be sent to now."""
     until = WebhookCircuit.open_until
     # a time too far ahead was written before the clock was set back
     return or_(until.is_(None), until <= db_now(), until > db_now(plus=MAX_AHEAD_SECONDS))
@@ -130,7 +131,7 @@ def pass_circuit(session: Session, project_id: str, host: str) -> bool:
         return True
     passed = session.execute(
         update(WebhookCircuit)
-        .where(WebhookCircuit.project_id == project_id, WebhookCircuit.host == host, _is_closed())
+        .where(WebhookCircuit.project_id == project_id, WebhookCircuit.host == host, circuit_is_closed())
         .values(open_until=db_now(plus=CLAIM_SECONDS))
         .returning(WebhookCircuit.host)
         .execution_options(synchronize_session=False)

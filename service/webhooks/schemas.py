@@ -42,23 +42,32 @@ def _check_secret(secret: str) -> str:
     return secret
 
 
-Url = Annotated[str, Field(max_length=2000, description="https://...; the host's address must be public.")]
+Url = Annotated[
+    str,
+    Field(
+        max_length=2000,
+        description="https://...; the host's address must be public. Or mailto:ann@example.org,bob@example.org.",
+    ),
+]
+Format = Literal["standard", "slack", "email"]
 Secret = Annotated[str, Field(max_length=120), AfterValidator(_check_secret)]
 Labels = dict[Annotated[str, Field(pattern=LABEL)], Annotated[str, Field(max_length=500, pattern=PLAIN)]]
 
 
 class Threshold(RequestModel):
-    """A value of a metric; reported once per job, at the first row that is strictly beyond it."""
+    """A value of a metric; reported once per job, at the first row beyond it. `at_least` and `at_most` include the value."""
 
     metric: str = Field(max_length=120, pattern=METRIC)
     """With its part: `val_accuracy`, `train_loss`."""
     above: float | None = Field(None, allow_inf_nan=False)
     below: float | None = Field(None, allow_inf_nan=False)
+    at_least: float | None = Field(None, allow_inf_nan=False)
+    at_most: float | None = Field(None, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def check(self) -> Threshold:
-        if (self.above is None) == (self.below is None):
-            raise ValueError("give either `above` or `below`")
+        if len(self.as_json()) != 2:
+            raise ValueError("give one of `above`, `below`, `at_least` and `at_most`")
         return self
 
     def as_json(self) -> dict[str, Any]:
@@ -82,9 +91,12 @@ class WebhookIn(RequestModel):
     """A new webhook."""
 
     url: Url
+    format: Format = "standard"
+    """`standard`: signed JSON for programs; `slack`: `{"text": ...}` for chats; `email`: mail, with a mailto: URL, which has
+    this format without being told."""
     description: str = Field("", max_length=500, pattern=PLAIN)
     events: Events = ["job.*"]
-    """`job.` and the new state of a job; `job.*` or `*` for all."""
+    """`job.` and the new state of a job; `job.*` or `*` for all. Left out with the format slack or email: a job's ends."""
     thresholds: Thresholds = []
     """Reported as `job.metric_threshold`, whether `events` names it or not."""
     job: str | None = Field(None, max_length=40)
@@ -99,6 +111,7 @@ class WebhookPatch(RequestModel):
     """Fields to update; the others stay."""
 
     url: Url = ""
+    format: Format = "standard"
     description: str = Field("", max_length=500, pattern=PLAIN)
     events: Events = []
     thresholds: Thresholds = []
@@ -122,6 +135,7 @@ class WebhookOut(ResponseModel):
 
     id: str
     url: str
+    format: Format
     description: str
     events: list[str]
     thresholds: list[Threshold]
@@ -154,6 +168,7 @@ def _shown(row: Webhook) -> dict[str, Any]:
     return {
         "id": row.id,
         "url": row.url,
+        "format": row.format,
         "description": row.description,
         "events": row.events,
         "thresholds": row.thresholds or [],

@@ -22,7 +22,7 @@ from service.secret_box import SecretBox
 from service.webhooks import delivery_queue, repository
 from service.webhooks.delivery_queue import ClaimedDelivery
 from service.webhooks.target_policy import TargetPolicy
-from service.webhooks.transport import send
+from service.webhooks.transport import Channels, send
 
 log = logging.getLogger(__name__)
 MAX_PARALLEL = 8
@@ -43,8 +43,10 @@ class DeliverySlot(NamedTuple):
 class Sender:
     """Threads that post, and the loop that claims deliveries for them."""
 
-    def __init__(self, sessions: sessionmaker[Session], policy: TargetPolicy, box: SecretBox) -> None:
-        self._sessions, self._policy, self._box = sessions, policy, box
+    def __init__(
+        self, sessions: sessionmaker[Session], policy: TargetPolicy, box: SecretBox, channels: Channels
+    ) -> None:
+        self._sessions, self._policy, self._box, self._channels = sessions, policy, box, channels
         self._changed = threading.Condition()
         self._webhooks: Counter[str] = Counter()
         self._projects: Counter[str] = Counter()
@@ -118,7 +120,7 @@ class Sender:
     def _deliver(self, claimed: ClaimedDelivery, slot: DeliverySlot) -> None:
         try:
             fp("before_webhook_send")
-            result = send(self._policy, claimed)
+            result = send(self._policy, claimed, self._channels)
             fp("after_webhook_send")
             with self._sessions.begin() as session:
                 state = delivery_queue.record(session, claimed, result)

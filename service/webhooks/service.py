@@ -14,6 +14,7 @@ from service.context import Context
 from service.database import YIELD_SECONDS, db_time, new_id
 from service.errors import HttpProblem, not_found
 from service.jobs import repository as jobs
+from service.jobs.states import ENDED
 from service.outbox import service as outbox
 from service.outbox.repository import add_delivery
 from service.outbox.tables import Webhook, WebhookDelivery
@@ -22,6 +23,7 @@ from service.projects import repository as projects
 from service.secret_box import SecretBox, SecretKeyError
 from service.webhooks import repository
 from service.webhooks.delivery_queue import CUT_OFF, GIVE_UP_AFTER
+from service.webhooks.mail import MAILTO, check_recipients, mail_host
 from service.webhooks.schemas import RotateIn, Threshold, WebhookIn, WebhookPatch
 from service.webhooks.signing import new_secret
 from service.webhooks.stored_secrets import secret_of, set_secret
@@ -40,7 +42,10 @@ def check_url(context: Context, url: str) -> None:
     Raises a 422 problem for a URL that is not allowed.
     """
     try:
-        TargetPolicy(context.settings.webhook_allow).check(url)
+        if url.startswith(MAILTO):
+            check_recipients(context.settings, url)
+        else:
+            TargetPolicy(context.settings.webhook_allow).check(url)
     except TargetRefused as error:
         raise _invalid("/url", error.code, str(error), error.hint) from None
 
@@ -54,16 +59,19 @@ def create(session: Session, context: Context, who: Principal, request: WebhookI
     most = context.settings.max_webhooks
     if most and repository.count(session, who.project_id) >= most:
         raise HttpProblem(409, "too_many_webhooks", f"The project has {most} webhooks already; delete one first.")
-    _check_host(session, context, who, host_of(request.url))
+    host = _host_of(request.url)
+    _check_host(session, context, who, host)
+    format = _format_of(request)
     _check_job(session, who, request.job)
     at = db_time(session)
     webhook = Webhook(
         id=new_id("wh"),
         project_id=who.project_id,
         url=request.url,
-        host=host_of(request.url),
+        host=host,
+        format=format,
         description=request.description,
-        events=list(request.events),
+        events=_events_of(request, format),
         thresholds=_as_json(request.thresholds),
         job_id=request.job,
         labels=dict(request.labels) or None,
@@ -78,6 +86,30 @@ def create(session: Session, context: Context, who: Principal, request: WebhookI
         set_secret(SecretBox(context.settings), webhook, secret)
     repository.add(session, webhook)
     return webhook, secret
+
+
+def _format_of(request: WebhookIn) -> str:
+    if "format" not in request.model_fields_set and request.url.startswith(MAILTO):
+        return "email"
+    _check_format(request.url, request.format)
+    return request.format
+
+
+def _check_format(url: str, format: str) -> None:
+    if url.startswith(MAILTO) != (format == "email"):
+        what = "must be email for a mailto: URL, and standard or slack for any other"
+        raise _invalid("/format", "wrong_format", what, "Change `url` and `format` together.")
+
+
+def _events_of(request: WebhookIn, format: str) -> list[str]:
+    """People are told of a job's ends unless they ask for more; thresholds alone are enough, too."""
+    if format == "standard" or "events" in request.model_fields_set:
+        return list(request.events)
+    return [] if request.thresholds else [f"job.{state}" for state in sorted(ENDED)]
+
+
+def _host_of(url: str) -> str:
+    return mail_host(url) if url.startswith(MAILTO) else host_of(url)
 
 
 def _check_host(session: Session, context: Context, who: Principal, host: str, *, without: str = "") -> None:
@@ -110,10 +142,10 @@ def change(session: Session, context: Context, who: Principal, webhook_id: str, 
     sent: dict[str, Any] = {name: getattr(request, name) for name in request.model_fields_set}
     if "url" in sent:
         projects.locked(session, who.project_id)  # before the webhook, as in `create`
-        _check_host(session, context, who, host_of(request.url), without=webhook_id)
+        _check_host(session, context, who, _host_of(request.url), without=webhook_id)
     webhook = _locked(session, who, webhook_id)
     if "url" in sent:
-        webhook.host = host_of(request.url)
+        webhook.host = _host_of(request.url)
     if "job" in sent:
         _check_job(session, who, request.job)
         webhook.job_id = request.job
@@ -124,9 +156,10 @@ def change(session: Session, context: Context, who: Principal, webhook_id: str, 
     if "active" in sent:
         webhook.active = request.active
         webhook.disabled_reason = None if request.active else "a client disabled it"
-    for name in ("url", "description", "events"):
+    for name in ("url", "format", "description", "events"):
         if name in sent:
             setattr(webhook, name, sent[name])
+    _check_format(webhook.url, webhook.format)
     _check_not_empty(webhook)
     webhook.updated_at = db_time(session)
     return webhook

@@ -38,8 +38,8 @@ class EncryptedSecrets:
     unreadable: list[str] = field(default_factory=list)
 
 
-def encrypt_all(sessions: sessionmaker[Session], box: SecretBox) -> EncryptedSecrets:
-    """Encrypt every secret with the first key, in short transactions. Raises SecretKeyError without a key."""
+def encrypt_secrets(sessions: sessionmaker[Session], box: SecretBox) -> EncryptedSecrets:
+    """Encrypt the secrets of webhooks with the first key, in short transactions. Raises SecretKeyError without a key."""
     done, after = EncryptedSecrets(), ""
     while True:
         with sessions.begin() as session:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+import smtplib
 import ssl
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import httpcore
 import httpx
 
+from service.settings import Settings
 from service.webhooks.delivery_queue import ClaimedDelivery, PostResult
+from service.webhooks.mail import MailServer, recipients_of
+from service.webhooks.notifications import mail_of, slack_body
 from service.webhooks.signing import sign
 from service.webhooks.target_policy import TargetPolicy, TargetRefused, WebhookTarget
 from trainkit.version import __version__
@@ -25,11 +30,27 @@ KEPT_CHARACTERS = 1000
 ERROR_CHARACTERS = 500
 
 
-def send(policy: TargetPolicy, claimed: ClaimedDelivery) -> PostResult:
-    """Post a message. Never raises: what went wrong is in the result."""
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """What messages for people need beside an address."""
+
+    mail: MailServer | None = None
+    public_url: str = ""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Channels:
+        """Read the settings. Raises ValueError for a malformed mail server."""
+        return cls(MailServer.of(settings), settings.public_url)
+
+
+def send(policy: TargetPolicy, claimed: ClaimedDelivery, channels: Channels) -> PostResult:
+    """Post or mail a message. Never raises: what went wrong is in the result."""
     started = time.monotonic()
+    if claimed.format == "email":
+        return _mail(claimed, channels, started)
     try:
-        status, answer = _post(policy.check(claimed.url), claimed)
+        body = slack_body(claimed, channels.public_url) if claimed.format == "slack" else claimed.body.encode()
+        status, answer = _post(policy.check(claimed.url), claimed, body)
     except TargetRefused as error:
         return PostResult(None, f"not sent: {error}", None, time.monotonic() - started)
     except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
@@ -56,9 +77,36 @@ def _describe(error: Exception) -> str:
     return "no connection" if isinstance(error, httpcore.ConnectError) else "the connection broke"
 
 
-def _post(target: WebhookTarget, claimed: ClaimedDelivery) -> tuple[int, bytes]:
+def _mail(claimed: ClaimedDelivery, channels: Channels, started: float) -> PostResult:
+    """Hand a mail over; the server's answer is the response."""
+    status, problem, response = None, None, None
+    try:
+        if channels.mail is None:
+            raise TargetRefused("no_mail", "this service sends no mail: TRAINKIT_SMTP_URL is not set")
+        recipients = recipients_of(claimed.url)
+        response = channels.mail.send(mail_of(claimed, channels.mail.sender, recipients, channels.public_url))
+    except TargetRefused as error:
+        problem = f"not sent: {error}"
+    except smtplib.SMTPRecipientsRefused as error:
+        status, text = next(iter(error.recipients.values()))
+        problem = f"the mail server refused every address: {status} {_decoded(text)}"
+    except smtplib.SMTPResponseException as error:
+        status, problem = error.smtp_code, f"the mail server answered {error.smtp_code} {_decoded(error.smtp_error)}"
+    except (OSError, smtplib.SMTPException) as error:
+        problem = f"the mail server: {error or type(error).__name__}"
+    except Exception as error:
+        log.exception("delivery=%s cannot be mailed", claimed.claim.id)
+        problem = f"not sent: {type(error).__name__}"
+    return PostResult(status, problem and problem[:ERROR_CHARACTERS], response, time.monotonic() - started)
+
+
+def _decoded(text: bytes | str) -> str:
+    shown = text.decode(errors="replace") if isinstance(text, bytes) else text
+    return shown.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+
+def _post(target: WebhookTarget, claimed: ClaimedDelivery, body: bytes) -> tuple[int, bytes]:
     """Return (status, first bytes of the response)."""
-    body = claimed.body.encode()
     headers = {
         "Host": target.authority,
         "Content-Type": "application/json",
@@ -72,7 +120,7 @@ def _post(target: WebhookTarget, claimed: ClaimedDelivery) -> tuple[int, bytes]:
     pinned = PinnedBackend(target.addresses, time.monotonic() + TOTAL_SECONDS)
     answer = bytearray()
     with (
-        httpcore.ConnectionPool(ssl_context=_tls(), network_backend=pinned) as pool,
+        httpcore.ConnectionPool(ssl_context=tls_context(), network_backend=pinned) as pool,
         pool.stream(
             "POST", url, headers=list(headers.items()), content=body, extensions={"timeout": timeouts}
         ) as response,
@@ -152,6 +200,6 @@ class DeadlineStream(httpcore.NetworkStream):
 
 
 @cache
-def _tls() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
     """Return the TLS context; it always verifies certificates, by the usual authorities or those in `SSL_CERT_FILE`."""
     return httpx.create_ssl_context()

@@ -139,6 +139,8 @@ def known(served: Served) -> dict[str, str]:
     assert model is not None
     upload = begun(served.client, 1000).rsplit("/", 1)[1]
     webhook = served.client.post("/v1/webhooks", json={"url": "http://127.0.0.1:9/"}).json()["id"]
+    mirror = served.client.post("/v1/mirrors", json={"kind": "mlflow", "url": "http://127.0.0.1:9"}).json()["id"]
+    served.client.post(f"/v1/mirrors/{mirror}/backfill").raise_for_status()
     dataset = served.job(job)["dataset"]["id"]
     plan = {"kind": "kfold", "folds": 2, "spec": {"dataset": dataset, "model": "mlp"}}
     experiment = served.client.post("/v1/experiments", json=plan).json()["id"]
@@ -148,6 +150,7 @@ def known(served: Served) -> dict[str, str]:
         "dataset": dataset,
         "upload_id": upload,
         "webhook_id": webhook,
+        "mirror_id": mirror,
         "delivery_id": served.client.post(f"/v1/webhooks/{webhook}/test").json()["id"],
         "experiment_id": experiment,
         "group": experiment,

@@ -19,7 +19,9 @@ from service.database import Base
 ROOT = Path(__file__).parents[2]
 OURS = tuple(str(ROOT / folder) + "/" for folder in ("service", "worker"))
 NOT_OURS = (str(ROOT / "tests") + "/", str(ROOT / "migrations") + "/")
-FEW_ROWS = frozenset({"projects", "users", "api_keys", "workers", "housekeeping", "webhooks", "audit_pending"})
+FEW_ROWS = frozenset(
+    {"projects", "users", "api_keys", "workers", "housekeeping", "webhooks", "mirrors", "audit_pending"}
+)
 """Tables that an operator or a project's admins fill by hand, or that have a row for each person or worker;
 and a queue that is emptied every second."""
 GROWING = frozenset(Base.metadata.tables) - FEW_ROWS

@@ -388,6 +388,17 @@ def walk(client: httpx.Client, recorder: Recorder, data: Path, receiver: str, op
     ask("A delivered message", "GET", f"{path}/{delivery}")
     ask("Sent again", "POST", f"{path}/{delivery}/redeliver")
 
+    # mirrors
+    body = {"kind": "mlflow", "url": receiver, "experiment": "digits", "token": "a-token-of-the-server"}
+    mirror = ask("To an MLflow server", "POST", "/v1/mirrors", json=body)["id"]
+    ask("A mirror", "GET", f"/v1/mirrors/{mirror}")
+    ask("One page", "GET", "/v1/mirrors")
+    ask("Without files", "PATCH", f"/v1/mirrors/{mirror}", json={"artifacts": False})
+    ask("What is enqueued", "POST", f"/v1/mirrors/{mirror}/backfill", json={"jobs": [job]})
+    ask("One page", "GET", f"/v1/mirrors/{mirror}/jobs")
+    ask("It waits", "GET", f"/v1/mirrors/{mirror}/jobs/{job}")
+    ask("It is copied again", "POST", f"/v1/mirrors/{mirror}/jobs/{job}/retry")
+
     # the rest
     ask("One kind of three sections", "GET", "/v1/catalog")
     ask("One worker", "GET", "/v1/workers")

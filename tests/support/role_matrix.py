@@ -64,6 +64,7 @@ BODIES: dict[str, Any] = {
     "decisions:simulate": {},
     "{project_id}": {"settings": {}},
     "{webhook_id}": {"active": True},
+    "{mirror_id}": {"active": True},
     "{model}": {"notes": "x"},
     "{job_id}": {"notes": "x"},
     "{user_id}": {"role": "viewer"},
@@ -117,6 +118,8 @@ def things(service: Served) -> dict[str, str]:
     assert model is not None
     dataset, client = service.job(job)["dataset"]["id"], service.client
     webhook = client.post("/v1/webhooks", json={"url": "http://127.0.0.1:9/"}).json()["id"]
+    mirror = client.post("/v1/mirrors", json={"kind": "mlflow", "url": "http://127.0.0.1:9"}).json()["id"]
+    client.post(f"/v1/mirrors/{mirror}/backfill").raise_for_status()
     plan = {"kind": "kfold", "folds": 2, "spec": {"dataset": dataset, "model": "mlp"}}
     experiment = client.post("/v1/experiments", json=plan).json()["id"]
     return {
@@ -125,6 +128,7 @@ def things(service: Served) -> dict[str, str]:
         "dataset": dataset,
         "upload_id": begun(client, 1000).rsplit("/", 1)[1],
         "webhook_id": webhook,
+        "mirror_id": mirror,
         "delivery_id": client.post(f"/v1/webhooks/{webhook}/test").json()["id"],
         "experiment_id": experiment,
         "group": experiment,

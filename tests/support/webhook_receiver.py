@@ -20,6 +20,7 @@ from service.outbox.tables import WebhookCircuit, WebhookDelivery
 from service.secret_box import SecretBox
 from service.webhooks.sender import Sender
 from service.webhooks.target_policy import TargetPolicy
+from service.webhooks.transport import Channels
 from tests.support.api import Served
 
 
@@ -58,6 +59,8 @@ class Receiver:
     url: str = ""
     got: list[Got] = field(default_factory=list)
     answer: Callable[[Got], Answer] = lambda _: (204, {}, b"")
+    answers_get: bool = False
+    """Whether a GET gets that answer as well."""
     wrap: Callable[[ssl.SSLContext], None] = lambda _: None
     """From now on it speaks TLS."""
 
@@ -93,8 +96,12 @@ def receiving() -> Iterator[Receiver]:
 
         def do_GET(self) -> None:
             receiver.got.append(Got(self.path, dict(self.headers), b"GET"))
-            self.send_response(200)
+            status, headers, answer = receiver.answer(receiver.got[-1]) if receiver.answers_get else (200, {}, b"")
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
+            self.wfile.write(answer)
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -133,7 +140,8 @@ def hook(service: Served, url: str, **changes: Any) -> dict[str, Any]:
 
 def sender(service: Served) -> Sender:
     """A new sender: what it knows it has from the database."""
-    return Sender(service.sessions, TargetPolicy(("127.0.0.1",)), SecretBox(service.context.settings))
+    settings = service.context.settings
+    return Sender(service.sessions, TargetPolicy(("127.0.0.1",)), SecretBox(settings), Channels.of(settings))
 
 
 def send_due(service: Served) -> int:

@@ -244,6 +244,28 @@ class Driver:
         delivery = self.client.post(f"/v1/webhooks/{webhook}/test").json()["id"]
         return self.client.post(f"/v1/webhooks/{webhook}/deliveries/{delivery}/redeliver")
 
+    def mirror(self) -> str:
+        body = {"kind": "mlflow", "url": "http://127.0.0.1:9", "token": "t" * 40}
+        return str(self.client.post("/v1/mirrors", json=body).json()["id"])
+
+    def createMirror(self) -> Any:  # noqa: N802
+        return self.client.post("/v1/mirrors", json={"kind": "mlflow", "url": "http://127.0.0.1:9"})
+
+    def updateMirror(self) -> Any:  # noqa: N802
+        return self.client.patch(f"/v1/mirrors/{self.mirror()}", json={"active": False})
+
+    def deleteMirror(self) -> Any:  # noqa: N802
+        return self.client.delete(f"/v1/mirrors/{self.mirror()}")
+
+    def backfillMirror(self) -> Any:  # noqa: N802
+        self.ended_job()
+        return self.client.post(f"/v1/mirrors/{self.mirror()}/backfill")
+
+    def retryMirroredJob(self) -> Any:  # noqa: N802
+        job, mirror = self.ended_job(), self.mirror()
+        self.client.post(f"/v1/mirrors/{mirror}/backfill").raise_for_status()
+        return self.client.post(f"/v1/mirrors/{mirror}/jobs/{job}/retry")
+
     def rotateKey(self) -> Any:  # noqa: N802
         return self.client.post(f"/v1/keys/{self.createKey().json()['id']}:rotate")
 

@@ -17,8 +17,8 @@ from service.app import create_app
 from service.migrate import encrypt_secrets, upgrade
 from service.secret_box import PREFIX, SecretBox, SecretKeyError
 from service.settings import Settings
+from service.stored_secrets import encrypt_all
 from service.webhooks.signing import new_secret
-from service.webhooks.stored_secrets import encrypt_all
 from tests.support.api import Served
 from tests.support.webhook_receiver import sender
 

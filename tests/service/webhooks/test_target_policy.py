@@ -210,7 +210,7 @@ def test_a_name_that_turns_private_after_it_was_accepted_is_not_sent_to(
         monkeypatch.setattr(target_policy, "resolve_host", rebinding)
         webhook = hook(service, f"https://rebind.example:{port}/")
         assert service.client.post(f"/v1/webhooks/{webhook['id']}/test").status_code == 202
-        one = Sender(service.sessions, TargetPolicy(), SecretBox(service.context.settings))
+        one = Sender(service.sessions, TargetPolicy(), SecretBox(service.context.settings), transport.Channels())
         assert one.start_due() == 1
         assert one.drain(60)
         assert receiver.got == []
@@ -228,7 +228,7 @@ def test_a_name_that_turns_private_after_it_was_accepted_is_not_sent_to(
 
 def claimed(url: str) -> ClaimedDelivery:
     now = datetime.datetime.now(datetime.UTC)
-    return ClaimedDelivery(Claim("msg_1", 1), "wh_1", url, (new_secret(),), "{}", now)
+    return ClaimedDelivery(Claim("msg_1", 1), "wh_1", url, "standard", (new_secret(),), "{}", now)
 
 
 def test_the_connection_goes_to_the_address_that_was_checked() -> None:
@@ -236,7 +236,7 @@ def test_the_connection_goes_to_the_address_that_was_checked() -> None:
     with receiving() as receiver:
         port = receiver.url.split(":")[2].split("/")[0]
         pinned = TargetPolicy(("hooks.invalid",), answers(["127.0.0.1"]))
-        outcome = transport.send(pinned, claimed(f"http://hooks.invalid:{port}/a?b=c"))
+        outcome = transport.send(pinned, claimed(f"http://hooks.invalid:{port}/a?b=c"), transport.Channels())
         assert (outcome.status_code, outcome.error) == (204, None)
         assert receiver.got[0].headers["Host"] == f"hooks.invalid:{port}"
         assert receiver.got[0].path == "/a?b=c"
@@ -247,14 +247,16 @@ def test_an_address_that_is_silent_leaves_time_for_the_next() -> None:
         nobody.bind(("127.0.0.2", 0))  # bound and not listening: refuses
         port = receiver.url.split(":")[2].split("/")[0]
         both = TargetPolicy(("hooks.invalid",), answers(["127.0.0.2", "127.0.0.1"]))
-        assert transport.send(both, claimed(f"http://hooks.invalid:{port}/")).status_code == 204
+        assert transport.send(both, claimed(f"http://hooks.invalid:{port}/"), transport.Channels()).status_code == 204
 
 
 def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with receiving() as receiver, receiving() as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url)
-        assert transport.send(TargetPolicy(("127.0.0.1",)), claimed(receiver.url)).status_code == 204
+        assert (
+            transport.send(TargetPolicy(("127.0.0.1",)), claimed(receiver.url), transport.Channels()).status_code == 204
+        )
         assert (len(receiver.got), proxy.got) == (1, [])
 
 
@@ -300,13 +302,15 @@ def test_tls_goes_by_the_name_though_the_connection_goes_to_an_address(
     with receiving() as receiver, over_tls(receiver, tmp_path, names):
         port = receiver.url.split(":")[2].split("/")[0]
         policy = TargetPolicy(("hooks.example", "other.example"), answers(["127.0.0.1"]))
-        unknown = transport.send(policy, claimed(f"https://hooks.example:{port}/"))
+        unknown = transport.send(policy, claimed(f"https://hooks.example:{port}/"), transport.Channels())
         assert unknown.error is not None
         assert "certificate verify failed" in unknown.error, "an authority that nobody knows"
         trusting = ssl.create_default_context(cafile=str(tmp_path / "hooks.example.pem"))
-        monkeypatch.setattr(transport, "_tls", lambda: trusting)
-        assert transport.send(policy, claimed(f"https://hooks.example:{port}/")).status_code == 204
-        other = transport.send(policy, claimed(f"https://other.example:{port}/"))
+        monkeypatch.setattr(transport, "tls_context", lambda: trusting)
+        assert (
+            transport.send(policy, claimed(f"https://hooks.example:{port}/"), transport.Channels()).status_code == 204
+        )
+        other = transport.send(policy, claimed(f"https://other.example:{port}/"), transport.Channels())
         assert other.error is not None
         assert "certificate is not valid for 'other.example'" in other.error
         assert names == ["hooks.example", "hooks.example", "other.example"]

@@ -40,9 +40,11 @@ def test_a_webhook_is_made_shown_changed_and_deleted(service: Served) -> None:
     assert shown == {name: value for name, value in webhook.items() if name != "secret"}
     assert webhook["secret"] not in service.client.get("/v1/webhooks").text
     job = service.submit()
+    sides = dict.fromkeys(("above", "at_least", "at_most"))
     changes: dict[str, Any] = {
+        "format": "slack",
         "events": ["job.failed"],
-        "thresholds": [{"metric": "val_loss", "above": None, "below": 0.5}],
+        "thresholds": [{"metric": "val_loss", "below": 0.5, **sides}],
         "labels": {"team": "vision"},
         "job": job,
         "active": False,
@@ -90,8 +92,8 @@ def test_lists_are_cut_and_go_on(service: Served) -> None:
         ({"events": ["job.faild"]}, "/events/0", 'Did you mean "job.failed"?'),
         ({"events": []}, "/events", "both empty"),
         ({"events": ["job.metric_threshold"]}, "/events", "both empty"),
-        ({"thresholds": [{"metric": "val_loss"}]}, "/thresholds/0", "either `above` or `below`"),
-        ({"thresholds": [{"metric": "val_loss", "above": 1, "below": 0}]}, "/thresholds/0", "either"),
+        ({"thresholds": [{"metric": "val_loss"}]}, "/thresholds/0", "give one of `above`, `below`"),
+        ({"thresholds": [{"metric": "val_loss", "above": 1, "below": 0}]}, "/thresholds/0", "give one of"),
         ({"thresholds": [{"metric": "accuracy", "above": 1}]}, "/thresholds/0/metric", "pattern"),
         (
             {"thresholds": [{"metric": "val_f1", "above": 1}, {"metric": "val_f1", "above": 1.0}]},
