@@ -12,6 +12,15 @@ from tests.support.stack import Stack, running
 from trainkit_client import Client
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the one service run in one process of pytest-xdist (`--dist loadgroup`), which starts it."""
+    for item in items:
+        if isinstance(item, pytest.Function) and item.path.parent == Path(__file__).parent:
+            group = "client-service" if "service" in item.fixturenames else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """digits.zip, cancer.csv and the samples to predict."""
