@@ -573,13 +573,22 @@ def test_axe_finds_nothing_serious(browser: Browser, stack: Stack, scheme: str) 
     seen = visit(browser, stack, f"axe-{scheme}", color_scheme=scheme)
     page = seen.page
     with seen.client() as client:
-        jobs = [submit(client, name=f"axe-{number}", epochs=3 + number) for number in range(2)]
+        seeds = [{"epochs": 3, "seed": seed} for seed in range(2)]
+        jobs = [submit(client, name=f"axe-{seed['seed']}", train={**seed, "batch_size": 32}) for seed in seeds]
         for job in jobs:
             ended(client, job)
         (model, *_) = client.get("/v1/models").json()["data"]
+        dataset = client.get("/v1/datasets/iris").json()["id"]
     details = [f"jobs/{jobs[0]}?tab={tab}" for tab in ("curves", "evaluation", "log", "timeline", "files", "spec")]
     found = []
-    for place in (*PAGES, *details, f"compare?jobs={','.join(jobs)}", f"models/{model['id']}"):
+    for place in (
+        *PAGES,
+        *details,
+        "jobs?grouped=1",
+        f"compare?jobs={','.join(jobs)}",
+        f"models/{model['id']}",
+        f"datasets/{dataset}",
+    ):
         seen.go(place)
         settle(page)
         page.evaluate(AXE.read_text() + "; undefined")
@@ -598,8 +607,12 @@ def test_nothing_is_wider_than_a_phone(browser: Browser, stack: Stack) -> None:
     with seen.client() as client:
         job = submit(client, name="a job with quite a long name, as people give them " * 2)
         ended(client, job)
+        other = submit(client, train={"epochs": 20, "batch_size": 32, "seed": 1})
+        ended(client, other)
+        dataset = client.get("/v1/datasets/iris").json()["id"]
     wide = []
-    for place in (*PAGES, f"jobs/{job}", f"jobs/{job}?tab=evaluation", f"jobs/{job}?tab=spec"):
+    details = [f"jobs/{job}{tab}" for tab in ("", "?tab=evaluation", "?tab=spec")]
+    for place in (*PAGES, *details, "jobs?grouped=1", f"compare?jobs={job},{other}", f"datasets/{dataset}"):
         seen.go(place)
         settle(page)
         if (width := page.evaluate("document.documentElement.scrollWidth")) > 390:

@@ -282,16 +282,19 @@ function Versions({ dataset }: { dataset: Dataset }) {
   return (
     <section>
       <h2>Versions</h2>
-      <ul>
-        {versions.data.map((one) => (
-          <li key={one.id}>
-            {one.id === dataset.id ? <strong>{one.version}</strong> : <a href={address(["datasets", one.id])}>{one.version}</a>} {one.aliases?.map((alias) => `@${alias}`).join(" ")}{" "}
-            <span class="muted">
-              {number(one.samples)} samples, {bytes(one.bytes)}, {ago(one.created_at, now)}
-            </span>
-          </li>
-        ))}
-      </ul>
+      <table class="plain">
+        <tbody>
+          {versions.data.map((one) => (
+            <tr key={one.id}>
+              <th scope="row">{one.id === dataset.id ? one.version : <a href={address(["datasets", one.id])}>{one.version}</a>}</th>
+              <td>{one.aliases?.map((alias) => `@${alias}`).join(" ")}</td>
+              <td class="num">{number(one.samples)} samples</td>
+              <td class="num">{bytes(one.bytes)}</td>
+              <td title={one.created_at}>{ago(one.created_at, now)}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
     </section>
   );
 }
@@ -305,13 +308,20 @@ function Users({ dataset }: { dataset: Dataset }) {
   return (
     <section>
       <h2>Used by</h2>
-      <ul>
-        {jobs.data.map((job) => (
-          <li key={job.id}>
-            <a href={address(["jobs", job.id])}>{job.name || job.id}</a> <StateBadge state={job.state} />
-          </li>
-        ))}
-      </ul>
+      <table class="plain">
+        <tbody>
+          {jobs.data.map((job) => (
+            <tr key={job.id}>
+              <td>
+                <a href={address(["jobs", job.id])}>{job.name || job.id}</a>
+              </td>
+              <td>
+                <StateBadge state={job.state} />
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
       {jobs.data.length === MOST_USERS && <a href={address(["jobs"], { dataset: dataset.id })}>All jobs that use it</a>}
     </section>
   );
