@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MCP_PATH = "/mcp"
 TIMEOUT_SECONDS = 120.0
 """Of a tool's request: more than any of them takes."""
+log = logging.getLogger(__name__)
 NO_CLIENT = ("", 0)
 """Of a connection over a Unix socket."""
 
@@ -38,7 +39,7 @@ NO_CLIENT = ("", 0)
 class McpEndpoint:
     """The ASGI application of the route. `serve` has to run beside it.
 
-    The SDK takes 25 MB and a second to import: it is imported at the first request.
+    The SDK takes 30 MB and a second to import: it is imported at the first request. Where it cannot be, the API goes on.
     """
 
     def __init__(self, api: ASGIApp) -> None:
@@ -50,7 +51,12 @@ class McpEndpoint:
     async def serve(self) -> None:
         """Wait for the first request, and from then on serve until cancelled."""
         await self._requested.wait()
-        managers = await to_thread.run_sync(self._build)
+        try:
+            managers = await to_thread.run_sync(self._build)
+        except Exception:
+            log.exception("the MCP server cannot be built")
+            self._ready.set()
+            return
         async with managers[False].run(), managers[True].run():
             self._managers = managers
             self._ready.set()
@@ -115,7 +121,11 @@ class McpEndpoint:
         leave_work()
         self._requested.set()
         await self._ready.wait()
-        await self._managers[_is_read_only(scope)].handle_request(scope, receive, send)
+        if (manager := self._managers.get(_is_read_only(scope))) is None:
+            detail = "The MCP server cannot be started; the service's log says why. The HTTP API is not affected."
+            await answer(HttpProblem(500, "internal", detail), scope)(scope, receive, send)
+            return
+        await manager.handle_request(scope, receive, send)
 
 
 def _is_read_only(scope: Scope) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -157,6 +158,21 @@ def test_resources_and_the_prompt(settings: Settings, service: Served) -> None:
             assert len(part.contents[0].text) < len(whole.contents[0].text)  # type: ignore[union-attr]
             prompt = await client.get_prompt("improve_model", {"dataset": "digits", "jobs": "5"})
             assert "within 5 jobs" in prompt.messages[0].content.text  # type: ignore[union-attr]
+
+    run(settings, test)
+
+
+def test_the_api_goes_on_where_the_mcp_server_cannot_be_built(
+    settings: Settings, service: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "trainkit_client.mcp.server", None)
+
+    async def test(caller: McpCaller) -> None:
+        headers = {"Authorization": f"Bearer {new_key(caller.sessions, 'default', 'developer')}"}
+        async with caller.http(**headers) as http:
+            broken = await http.post(URL, json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+            assert (broken.status_code, broken.json()["code"]) == (500, "internal")
+            assert (await http.get("http://localhost/v1/jobs")).status_code == 200
 
     run(settings, test)
 
