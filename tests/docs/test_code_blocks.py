@@ -184,7 +184,7 @@ def check_command(fence: Fence, words: list[str]) -> None:
     while words and hasattr(found, "commands") and words[0] in found.commands:
         found, words = found.commands[words[0]], words[1:]
     known: set[str] = {name for parameter in found.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    options = {word.split("=")[0] for word in words if word.startswith("-")}
+    options = {word.split("=")[0] for word in words if word.startswith("-") and word != "-"}
     assert options <= known | {"--help", "-h"}, f"{fence}: {options - known}"
     assert not hasattr(found, "commands") or options, f"{fence}: no command {words}"
 

@@ -89,7 +89,7 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 
 def group(text: str) -> typer.Typer:
     """Return a group of commands."""
-    return typer.Typer(help=text, cls=HelpGroup, no_args_is_help=True, rich_markup_mode=None)
+    return typer.Typer(help=text, cls=HelpGroup, no_args_is_help=True, rich_markup_mode=None, add_completion=False)
 
 
 def single() -> typer.Typer:

@@ -56,7 +56,7 @@ COLUMNS = (
     Column("kind", lambda row: row.get("kind"), min_width=90),
     Column("metric", lambda row: main_metric(row.get("metrics") or {})),
     Column("size", lambda row: size(row.get("bytes")), right=True, min_width=100),
-    Column("age", lambda row: age(row.get("created_at")), right=True, min_width=90),
+    Column("age", lambda row: age(row.get("created_at")), right=True, min_width=95),
 )
 
 

@@ -42,7 +42,7 @@ class Column:
         title: Its heading.
         value: The text of a row.
         shrinks: Whether it is cut where the terminal is too narrow.
-        min_width: Of the terminal, for the column to be shown.
+        min_width: Of the terminal. In a narrower one the column is left out where the table does not fit.
         right: Whether its values end at the same place.
     """
 
@@ -121,14 +121,19 @@ class Output:
 
     def table(self, rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> None:
         """Print a table: fitted to a terminal; elsewhere whole, without colors, for other programs."""
+        shown = list(columns)
         width = self.width if self.terminal else 10_000
-        shown = [column for column in columns if not self.terminal or column.min_width <= width]
-        cells = [[printable(shown_value(column.value(row))) for column in shown] for row in rows]
-        widths = [
-            max([display_width(column.title), *(display_width(line[number]) for line in cells)])
-            for number, column in enumerate(shown)
-        ]
-        over = sum(widths) + len(GAP) * (len(shown) - 1) - width
+        while True:
+            cells = [[printable(shown_value(column.value(row))) for column in shown] for row in rows]
+            widths = [
+                max([display_width(column.title), *(display_width(line[number]) for line in cells)])
+                for number, column in enumerate(shown)
+            ]
+            over = sum(widths) + len(GAP) * (len(shown) - 1) - width
+            droppable = [column for column in shown if column.min_width > width]
+            if over <= 0 or not droppable:
+                break
+            shown.remove(max(droppable, key=lambda column: column.min_width))
         for number in sorted(range(len(shown)), key=lambda number: -widths[number]):
             if over > 0 and shown[number].shrinks:
                 cut = min(over, max(0, widths[number] - max(6, display_width(shown[number].title))))

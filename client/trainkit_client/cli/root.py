@@ -38,7 +38,7 @@ COMMANDS = {
     "workers": Listed("service.workers_app", "Show the workers that were seen lately.", SERVICE),
     "projects": Listed("service.projects_app", "List, create and show projects.", SERVICE),
     "keys": Listed("service.keys_app", "List, create and revoke API keys.", SERVICE),
-    "mcp": Listed("mcp", "Serve tools for an agent (MCP).", SERVICE),
+    "mcp": Listed("mcp", "Serve tools for an agent on standard input and output (MCP).", SERVICE),
     "doctor": Listed("doctor", "Find what is wrong with the set-up.", SERVICE),
 }
 """This distribution's commands, in the order of the list."""
