@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 
 from service.datasets import repository as datasets
 from service.errors import HttpProblem, Quota
-from service.history import repository as history
 from service.jobs import repository as jobs
 from service.models import repository as models
+from service.notes import repository as notes
 from service.projects import repository as projects
 from service.projects.service import rules
 from service.settings import Settings
@@ -56,7 +56,7 @@ def limit(session: Session, settings: Settings, project_id: str) -> int | None:
 def used(session: Session, project_id: str, *, without_upload: str | None = None) -> Usage:
     """Return the bytes that count against the project's quota."""
     metrics, logs, records = jobs.row_bytes(session, project_id)
-    records += history.note_bytes(session, project_id)
+    records += notes.stored_bytes(session, project_id)
     return Usage(
         datasets=datasets.stored_bytes(session, project_id),
         prepared_datasets=datasets.prepared_bytes(session, project_id),

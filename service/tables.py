@@ -5,13 +5,13 @@ from service.database import Base
 from service.datasets.tables import Blob, DatasetVersion
 from service.experiments.tables import Experiment, Trial
 from service.fair_share.tables import QueueShare
-from service.history.tables import Note
 from service.inference_requests.tables import InferenceRequest
 from service.jobs.tables import Artifact, Attempt, Checkpoint, ComputeUsage, Decision, IdempotencyKey, Job, JobEvent
 from service.keys.tables import ApiKey
 from service.logs.tables import LogChunk
 from service.metrics.tables import MetricChunk, MetricSuperseded
 from service.models.tables import Model
+from service.notes.tables import Note
 from service.outbox.tables import (
     Mirror,
     MirroredJob,

@@ -12,11 +12,13 @@ from service.datasets import repository as datasets_repository
 from service.datasets import service as datasets
 from service.datasets.references import DATASETS
 from service.errors import HttpProblem
+from service.experiments import repository as experiments
 from service.jobs import repository as jobs_repository
 from service.jobs import service as jobs
 from service.jobs.states import ENDED, WITH_WORKER
 from service.jobs.tables import Job
 from service.jobs.transitions import request_action, transition
+from service.notes import repository as notes
 from service.peer_evaluations import service as peer_evaluations
 from service.principal import Principal
 from service.recommendations.service import freeze
@@ -45,10 +47,17 @@ def deletable_job(session: Session, who: Principal, job_id: str) -> Job:
 
 
 def remove_job(session: Session, job: Job) -> None:
-    """Delete a job's row and what refers to it. What others rest on stays: measured effects and peer evaluations."""
+    """Delete a job's row and what refers to it. What others rest on stays: measured effects and peer evaluations.
+
+    With the last job of a group, the group's notes go.
+    """
     freeze(session, job)
     peer_evaluations.leave(session, job)
+    project_id, group = job.project_id, job.group_name
     jobs_repository.delete_job(session, job)
+    session.flush()
+    if group is not None and experiments.find_by_id(session, group) is None:
+        notes.delete_without_jobs(session, project_id, group)
 
 
 def delete_dataset(session: Session, context: Context, who: Principal, reference: str, *, force: bool) -> None:

@@ -25,6 +25,7 @@ from service.jobs import service as jobs
 from service.jobs.idempotency import idempotent, is_known
 from service.jobs.limits import limits_of
 from service.jobs.spec_references import resolve_plan
+from service.notes import repository as notes
 from service.principal import Principal
 from trainkit.spec import DatasetFacts, ResolvedSpec, SpecError
 from trainkit.spec import Problem as SpecProblem
@@ -323,8 +324,10 @@ def stop(context: Context, who: Principal, experiment_id: str, running: str) -> 
 
 
 def delete(session: Session, who: Principal, experiment_id: str) -> None:
-    """Remove an ended experiment; its jobs stay."""
+    """Remove an ended experiment; its jobs stay, and with them its notes."""
     experiment = find(session, who, experiment_id)
     if experiment.state not in ENDED:
         raise HttpProblem(409, "wrong_state", f"The experiment is {experiment.state}: stop it first.")
     repository.delete_experiment(session, experiment)
+    session.flush()
+    notes.delete_without_jobs(session, who.project_id, experiment_id)

@@ -9,7 +9,6 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from service.experiments.tables import Experiment, Trial
-from service.history.tables import Note
 from service.jobs.tables import Job
 from service.recommendations.tables import Recommendation
 
@@ -75,33 +74,6 @@ def recommendations(session: Session, ids: Collection[str]) -> dict[str, Recomme
     """Return the recommendations that these jobs followed, by job."""
     found = select(Recommendation).where(Recommendation.job_id.in_(ids))
     return {one.job_id: one for one in session.scalars(found)}
-
-
-def add_note(session: Session, note: Note) -> None:
-    """Insert a note."""
-    session.add(note)
-    session.flush()
-
-
-def note(session: Session, project_id: str, note_id: str) -> Note | None:
-    """Return the project's note of that id."""
-    return session.scalars(select(Note).where(Note.id == note_id, Note.project_id == project_id)).one_or_none()
-
-
-def newest_notes(session: Session, project_id: str, group: str, limit: int) -> Sequence[Note]:
-    """Return the newest notes of a group, the oldest of them first."""
-    of_group = select(Note).where(Note.project_id == project_id, Note.group_name == group)
-    return session.scalars(of_group.order_by(Note.id.desc()).limit(limit)).all()[::-1]
-
-
-def count_notes(session: Session, project_id: str, group: str) -> int:
-    """Return how many notes a group has."""
-    return session.scalar(select(func.count()).where(Note.project_id == project_id, Note.group_name == group)) or 0
-
-
-def note_bytes(session: Session, project_id: str) -> int:
-    """Sum the characters of a project's notes."""
-    return int(session.scalar(select(func.sum(func.length(Note.text))).where(Note.project_id == project_id)) or 0)
 
 
 def group_exists(session: Session, project_id: str, group: str) -> bool:

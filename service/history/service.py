@@ -27,9 +27,10 @@ from service.history.schemas import (
     NoteOut,
     Source,
 )
-from service.history.tables import Note
 from service.jobs.idempotency import idempotent
 from service.jobs.tables import Job
+from service.notes import repository as notes
+from service.notes.tables import Note
 from service.principal import Principal
 from service.recommendations.tables import Recommendation
 from trainkit.diagnose.estimates import PAIRED_NOISE_FACTOR, Z95
@@ -148,11 +149,11 @@ def add_note(
         note = Note(
             id=new_id("note"), project_id=who.project_id, group_name=group, actor=who.actor, text=text, created_at=now
         )
-        repository.add_note(session, note)
+        notes.add(session, note)
         return note
 
     def find(session: Session, note_id: str) -> Note | None:
-        return repository.note(session, who.project_id, note_id)
+        return notes.find(session, who.project_id, note_id)
 
     document = {"group": group, "text": text}
     return idempotent(session, who.project_id, idempotency_key, document, make, find)
@@ -230,8 +231,8 @@ def _page(
         "data": runs,
         "has_more": total > end,
         "next": str(end) if total > end else None,
-        "notes": [note_out(one) for one in repository.newest_notes(session, who.project_id, group, NOTES_SHOWN)],
-        "notes_total": repository.count_notes(session, who.project_id, group),
+        "notes": [note_out(one) for one in notes.newest(session, who.project_id, group, NOTES_SHOWN)],
+        "notes_total": notes.count(session, who.project_id, group),
     }
 
 

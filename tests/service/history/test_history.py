@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
-from sqlalchemy import insert, inspect
+from sqlalchemy import insert, inspect, select
 
 from service.experiments.tables import Trial
 from service.history.service import PLATEAU_RUNS
 from service.jobs.tables import Job
+from service.notes.tables import Note
 from service.recommendations.tables import Recommendation
 from tests.support.api import Served, assert_problem, record_checkpoint, row
 from tests.support.simulated_training import by_fold, by_lr, post, run_all
@@ -175,6 +176,30 @@ def test_notes_are_appended_with_author_and_time(service: Served) -> None:
     ):
         answer = stranger.post(path, json={"text": "x"}) if path.endswith("notes") else stranger.get(path)
         assert_problem(answer, 404, "not_found")
+
+
+def test_notes_go_when_nobody_could_read_them_any_more(service: Served) -> None:
+    experiment = post(service, "grid", space={"/optimizer/lr": [0.1]})
+    run_all(service, by_lr)
+    (trial,) = history(service, f"experiments/{experiment['id']}")["data"]
+    for group in ("pair", "pair", "other"):
+        service.submit(group=group)
+        train(service, 0.5)
+    for group in ("pair", "other", experiment["id"]):
+        assert service.client.post(f"/v1/groups/{group}/notes", json={"text": "a thought"}).status_code == 201
+
+    def kept() -> set[str]:
+        with service.sessions() as session:
+            return set(session.scalars(select(Note.group_name)))
+
+    first, second = (run["job"] for run in history(service, "groups/pair")["data"])
+    for job, groups in ((first, {"pair", "other", experiment["id"]}), (second, {"other", experiment["id"]})):
+        assert service.client.delete(f"/v1/jobs/{job}").status_code in (200, 204)
+        assert kept() == groups
+    assert service.client.delete(f"/v1/jobs/{trial['job']}").status_code in (200, 204)
+    assert kept() == {"other", experiment["id"]}, "the experiment is still there"
+    assert service.client.delete(f"/v1/experiments/{experiment['id']}").status_code == 204
+    assert kept() == {"other"}
 
 
 def test_markdown_says_the_same_and_shows_texts_as_text(service: Served) -> None:

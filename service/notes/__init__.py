@@ -1,0 +1,1 @@
+"""Notes of people and agents on groups of jobs and on experiments."""
