@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--no-recommendations", action="store_true", help="do not train what is recommended")
     parser.add_argument("--fresh", action="store_true", help="train everything again")
+    parser.add_argument(
+        "--records", type=Path, metavar="DIR", help="keep what was trained here, and read it whatever has changed since"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     parser.add_argument("--json", type=Path, help="write all results to this file")
     parser.add_argument("--markdown", type=Path, help="write the report to this file")
@@ -51,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         investigation=options.investigate,
         fresh=options.fresh,
         recommend=not options.no_recommendations,
+        records=options.records,
     )
     results, began = [], time.perf_counter()
     for result in _judge_all(judge, options.seeds, options.jobs):

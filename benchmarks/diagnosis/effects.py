@@ -105,13 +105,17 @@ def _score(before: Trial, after: Trial) -> MeasuredEffect:
 
 
 def _recall(before: Trial, after: Trial) -> MeasuredEffect:
-    """Mean recall of the classes, by pairs within each class: se^2 = sum_k var_k / n_k / K^2."""
-    truth = before.aside.targets
+    """Mean recall of the classes."""
+    return paired_recall(before.aside.score, after.aside.score, before.aside.targets)
+
+
+def paired_recall(before: Floats, after: Floats, truth: NDArray[np.int64]) -> MeasuredEffect:
+    """Return the gain in the mean recall, by pairs within each class: se^2 = sum_k var_k / n_k / K^2."""
     labels = [label for label in np.unique(truth) if (truth == label).sum() > 1]
-    by_class = [(after.aside.score - before.aside.score)[truth == label] for label in labels]
+    by_class = [(after - before)[truth == label] for label in labels]
     gain = float(np.mean([one.mean() for one in by_class]))
     error = Z * float(np.sqrt(sum(one.var(ddof=1) / len(one) for one in by_class))) / len(labels)
-    was, now = (float(np.mean([t.aside.score[truth == label].mean() for label in labels])) for t in (before, after))
+    was, now = (float(np.mean([score[truth == label].mean() for label in labels])) for score in (before, after))
     return MeasuredEffect("recall", was, now, gain, gain - error, gain + error)
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.diagnosis.baselines import BASELINES
 from benchmarks.diagnosis.case import Case
-from benchmarks.diagnosis.effects import has_effect, measured_effect
-from benchmarks.diagnosis.reference import Reference, reference_gain
-from benchmarks.diagnosis.trial import Trial, data_of, trial, with_attainable
+from benchmarks.diagnosis.effects import measured_effect
+from benchmarks.diagnosis.examination import Examination, Truth, examination
+from benchmarks.diagnosis.trial import data_of, trial
 from trainkit.diagnose.diagnosis import diagnose
 from trainkit.diagnose.verdicts import Code
 from trainkit.spec.patch import merge_patch
 
-Truth = Literal["faulty", "sound", "no effect", "unsettled"]
 Answer = Literal["first", "suspect", "later", "inconclusive", "healthy", "wrong"]
 QUIET = ("healthy", "inconclusive")
 SURE = 0.8
@@ -90,75 +90,57 @@ def wrong_and_sure(result: Result, opinion: Opinion) -> bool:
 
 
 def judge_case(
-    case: Case, *, investigation: float | None = None, fresh: bool = False, recommend: bool = True
+    case: Case,
+    *,
+    investigation: float | None = None,
+    fresh: bool = False,
+    recommend: bool = True,
+    records: Path | None = None,
 ) -> Result:
     """Train a case and its twins, diagnose it, train the first recommendation, and compare.
 
-    `investigation`: seconds for the controlled experiments; None: the passive diagnosis alone.
+    `investigation`: seconds for the controlled experiments; None: the passive diagnosis alone. `records`: the folder of
+    `examination`.
     """
-    run = trial(case.recipe, case.document, fresh=fresh)
-    twin = trial(case.sound_recipe, case.sound_document, fresh=fresh) if case.planted else run
-    planted, effective = [], []
-    for fault in case.planted:
-        alone = run if len(case.planted) == 1 else trial(fault.recipe, fault.document, fresh=fresh)
-        matters, effect = has_effect(fault.code, alone, twin)
-        effective += [fault.code] if matters else []
-        planted.append(
-            {
-                "code": fault.code,
-                "strength": fault.strength,
-                "what": fault.what,
-                "effective": matters,
-                "effect": effect.as_dict(),
-            }
-        )
-    reference = None if case.planted else reference_gain(case.recipe, run)
-    truth: Truth = "faulty" if effective else "no effect" if planted else _sound_or_not(reference)
-    run, twin = (
-        replace(one, record=with_attainable(recipe, one.record))
-        for one, recipe in ((run, case.recipe), (twin, case.sound_recipe))
-    )
-    opinions = {"passive": passive(case, run, effective, recommend and truth == "faulty")}
+    found = examination(case, fresh=fresh, records=records)
+    worth = recommend and found.truth == "faulty"
+    opinions = {"passive": passive(case, found, worth)}
     if investigation is not None:
-        opinions["investigated"] = investigated(case, run, effective, investigation, recommend and truth == "faulty")
+        opinions["investigated"] = investigated(case, found, investigation, worth)
     return Result(
         case.seed,
         case.name,
-        truth,
-        effective,
-        planted,
+        found.truth,
+        found.effective,
+        found.planted,
         opinions,
-        [verdict.code for verdict in diagnose(twin.record).verdicts] if case.planted else [],
-        None if reference is None else reference.as_dict(),
-        {name: [sorted(finding.codes) for finding in rules(run.record)] for name, rules in BASELINES.items()},
+        [] if found.twin is None else [verdict.code for verdict in diagnose(found.twin).verdicts],
+        found.reference,
+        {name: [sorted(finding.codes) for finding in rules(found.run)] for name, rules in BASELINES.items()},
         case.family,
-        run.seconds,
-        run.cached,
+        found.seconds,
+        found.cached,
     )
 
 
-def _sound_or_not(reference: Reference | None) -> Truth:
-    return "unsettled" if reference is not None and reference.better else "sound"
-
-
-def passive(case: Case, run: Trial, effective: Sequence[Code], recommend: bool) -> Opinion:
+def passive(case: Case, examined: Examination, recommend: bool) -> Opinion:
     """Return what the record alone says."""
     began = time.perf_counter()
-    found = diagnose(run.record).as_dict()
-    return _opinion(case, run, found, effective, recommend, time.perf_counter() - began)
+    found = diagnose(examined.run).as_dict()
+    return _opinion(case, found, examined.effective, recommend, time.perf_counter() - began)
 
 
-def investigated(case: Case, run: Trial, effective: Sequence[Code], seconds: float, recommend: bool) -> Opinion:
+def investigated(case: Case, examined: Examination, seconds: float, recommend: bool) -> Opinion:
     """Return what controlled experiments within so many seconds say, in front of what the record says."""
     began = time.perf_counter()
-    data = data_of(case.recipe).dataset
+    data, record = data_of(case.recipe).dataset, examined.run
     # By name: the diagnosis is tested without its experiments as well.
     budget = import_module("trainkit.diagnose.investigation").InvestigationBudget(seconds=seconds)
     investigate = import_module("trainkit.fit.investigate").investigate
-    options = {"record": run.record, "attainable": run.record.attainable, "budget": budget}
+    options = {"record": record, "attainable": record.attainable, "budget": budget}
     findings = investigate(case.document, data, **options).findings.as_dict()
     taken = time.perf_counter() - began
-    return _opinion(case, run, combined(diagnose(run.record).as_dict(), findings), effective, recommend, taken)
+    return _opinion(case, combined(diagnose(record).as_dict(), findings), examined.effective, recommend, taken)
 
 
 def combined(found: Mapping[str, Any], findings: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,13 +159,13 @@ def combined(found: Mapping[str, Any], findings: Mapping[str, Any]) -> dict[str,
 
 
 def _opinion(
-    case: Case, run: Trial, found: Mapping[str, Any], effective: Sequence[Code], recommend: bool, seconds: float
+    case: Case, found: Mapping[str, Any], effective: Sequence[Code], recommend: bool, seconds: float
 ) -> Opinion:
     """Return a diagnosis in short, with the effect of its first recommendation."""
     if not found["verdicts"]:
         raise RuntimeError(f"the diagnosis of case {case.name} has no verdict")
     first = found["recommendations"][0] if found["recommendations"] else None
-    effect = _effect_of(case, run, first, effective) if first is not None and recommend else None
+    effect = _effect_of(case, first, effective) if first is not None and recommend else None
     return Opinion(
         [verdict["code"] for verdict in found["verdicts"]],
         [verdict["confidence"] for verdict in found["verdicts"]],
@@ -194,8 +176,9 @@ def _opinion(
     )
 
 
-def _effect_of(case: Case, run: Trial, first: Mapping[str, Any], effective: Sequence[Code]) -> dict[str, Any]:
+def _effect_of(case: Case, first: Mapping[str, Any], effective: Sequence[Code]) -> dict[str, Any]:
     """Return what a recommendation does, in the measure of the fault that it is for, else of the first that matters."""
+    run = trial(case.recipe, case.document)
     after = trial(case.recipe, merge_patch(case.document, first["patch"]))
     code = first["code"] if first.get("code") in effective else effective[0]
     return measured_effect(code, run, after).as_dict()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.diagnosis import examination as examinations
 from benchmarks.diagnosis import trial as trials
 from benchmarks.diagnosis.baselines import BASELINES
 from benchmarks.diagnosis.command import main, seeds
-from benchmarks.diagnosis.effects import MeasuredEffect, has_effect, measured_effect, paired
+from benchmarks.diagnosis.effects import MeasuredEffect, has_effect, measured_effect, paired, paired_recall
 from benchmarks.diagnosis.generator import planted_case
 from benchmarks.diagnosis.judge import Opinion, Result, answer, combined, judge_case, wrong_and_sure
 from benchmarks.diagnosis.report import report, share
@@ -227,6 +229,28 @@ def test_a_case_is_judged_and_kept_in_the_cache(scratch: Path) -> None:
     assert list(scratch.glob("*.part")) == []
     json.dumps(result.as_dict())
     assert "learning_rate_too_low" in report([result], {})
+
+
+def test_records_that_were_kept_are_judged_again_without_training(
+    scratch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, folder = small_case("learning_rate_too_low"), tmp_path / "records"
+    first = judge_case(one, recommend=False, records=folder)
+    monkeypatch.setattr(examinations, "trial", lambda *_arguments, **_options: pytest.fail("it was trained again"))
+    again = judge_case(one, recommend=False, records=folder)
+    assert again.opinions["passive"].named == first.opinions["passive"].named
+    assert (again.truth, again.effective, again.twin) == (first.truth, first.effective, first.twin)
+    assert again.baselines == first.baselines
+    with pytest.raises(pytest.fail.Exception, match="trained again"):  # another case of the same seed
+        judge_case(replace(one, document={**one.document, "name": "b"}), recommend=False, records=folder)
+
+
+def test_a_run_that_gives_up_a_small_class_is_not_sound() -> None:
+    truth = np.repeat([0, 1], [190, 10])
+    given_up = (truth == 0).astype(float)
+    assert paired("score", given_up, np.ones(200)).gain == pytest.approx(0.05)
+    recall = paired_recall(given_up, np.ones(200), truth)
+    assert (recall.before, recall.after, recall.outcome) == (0.5, 1.0, "better")
 
 
 def test_a_run_that_diverges_answers_as_a_constant(scratch: Path) -> None:
