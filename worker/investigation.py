@@ -60,7 +60,7 @@ def run(
     """Investigate a job and return the outcome: `finished`, `paused`, `handed_back` or `cancelled`.
 
     Args:
-        source_file: the record of the investigated job, as `source_document` gives it.
+        source_file: `{document, record, lost}` of the investigated job, as `preflight.find_investigated` gives it.
         section: `investigation` of the spec.
         limit_seconds: the most that it may take, whatever its budget says.
         resume_from: a checkpoint that this function has written.
@@ -88,6 +88,7 @@ def run(
         source=source,
         target_data=target_data,
         runtime=runtime,
+        lost=handed_over.get("lost"),
     )
     if ended.outcome not in STOP_REASONS:
         return str(ended.outcome)

@@ -159,8 +159,12 @@ class InvestigatedJob:
         return {**self.runtime, "device": device}
 
 
-def find_investigated(session: Session, project_id: str, spec: dict[str, Any]) -> InvestigatedJob | None:
-    """Read the job that the spec investigates; None for one that trains. Raises CannotStartError."""
+def find_investigated(session: Session, project_id: str, job_id: str, spec: dict[str, Any]) -> InvestigatedJob | None:
+    """Read the job that the spec of `job_id` investigates; None for one that trains. Raises CannotStartError.
+
+    `lost` of the document: the error of the attempt before, where it ran out of memory. The variant that was being
+    trained needs too much, and is not tried again.
+    """
     section = spec.get("investigation")
     if section is None:
         return None
@@ -170,7 +174,10 @@ def find_investigated(session: Session, project_id: str, spec: dict[str, Any]) -
         raise unavailable(pointer, f"there is no job {section['job']!r}: it was deleted", hint)
     if "metrics" in (job.purged or {}):
         raise unavailable(pointer, f"the metrics of {job.id} were removed", hint)
-    document = {"document": job.spec, "record": record_file.as_json(record_of(session, job))}
+    before = next((one for one in reversed(jobs.attempts(session, job_id)) if one.outcome is not None), None)
+    error = None if before is None else before.error
+    lost = error if error is not None and error.get("code") == "out_of_memory" else None
+    document = {"document": job.spec, "record": record_file.as_json(record_of(session, job)), "lost": lost}
     return InvestigatedJob(document, job.runtime)
 
 

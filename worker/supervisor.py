@@ -173,7 +173,7 @@ class Supervisor:
             lambda session: preflight.find_sources(session, self.context, claimed.project_id, claimed.spec)
         )
         investigated = self._read(
-            lambda session: preflight.find_investigated(session, claimed.project_id, claimed.spec)
+            lambda session: preflight.find_investigated(session, claimed.project_id, self.job_id, claimed.spec)
         )
         runtime = claimed.runtime
         if investigated is not None:

@@ -16,6 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.diagnosis.calibration import SEEDS as CALIBRATION
+from benchmarks.diagnosis.calibration import calibrate, main_verdicts, plot_reliability
+from benchmarks.diagnosis.examination import Examination, examination
 from benchmarks.diagnosis.generator import FINAL_FROM, case
 from benchmarks.diagnosis.judge import Result, answer, judge_case
 from benchmarks.diagnosis.report import report
@@ -30,22 +33,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print one line for each case, then the report."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks diagnosis",
-        description="Seeds 0:100 are for development, 100:300 for calibration, those from 1000 for the final figure.",
+        description="Seeds 0:183 are for development, 211:300 for calibration, those from 1000 for the final figure.",
     )
-    parser.add_argument("--seeds", type=seeds, default=range(100), metavar="FIRST:END", help="such as 0:100")
+    parser.add_argument("--seeds", type=seeds, metavar="FIRST:END", help="such as 0:100, the default")
     parser.add_argument("--investigate", type=float, metavar="SECONDS", help="controlled experiments, too")
     parser.add_argument(
         "--final", action="store_true", help=f"allow seeds from {FINAL_FROM}; {FINAL_RUNS.name} records it"
     )
     parser.add_argument("--no-recommendations", action="store_true", help="do not train what is recommended")
+    parser.add_argument("--no-twins", action="store_true", help="do not diagnose the twins without the fault")
     parser.add_argument("--fresh", action="store_true", help="train everything again")
     parser.add_argument(
         "--records", type=Path, metavar="DIR", help="keep what was trained here, and read it whatever has changed since"
+    )
+    parser.add_argument(
+        "--calibrate", action="store_true", help=f"fit the confidences on {CALIBRATION[0]}:{CALIBRATION[-1] + 1}"
+    )
+    parser.add_argument(
+        "--reliability", type=Path, metavar="PNG", help="plot confidences against shares that are right"
     )
     parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     parser.add_argument("--json", type=Path, help="write all results to this file")
     parser.add_argument("--markdown", type=Path, help="write the report to this file")
     options = parser.parse_args(arguments)
+    if options.calibrate:
+        numbers = options.seeds or CALIBRATION
+        if not set(numbers) <= set(CALIBRATION):
+            parser.error(f"confidences are fitted on seeds of {CALIBRATION.start}:{CALIBRATION.stop} alone")
+        facts = {name: run_facts(numbers, None)[name] for name in ("date", "commit", "seeds")}
+        print(calibrate(_examined(numbers, options.fresh, options.records), facts))
+        return
+    options.seeds = options.seeds or range(100)
     if (max(options.seeds) >= FINAL_FROM) != options.final:
         parser.error(f"seeds from {FINAL_FROM} are for the final figure: they, and no others, are run with --final")
     facts = run_facts(options.seeds, options.investigate)
@@ -55,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fresh=options.fresh,
         recommend=not options.no_recommendations,
         records=options.records,
+        twins=not options.no_twins,
     )
     results, began = [], time.perf_counter()
     for result in _judge_all(judge, options.seeds, options.jobs):
@@ -65,11 +84,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\n{text}")
     if options.markdown:
         options.markdown.write_text(text)
+    if options.reliability:
+        mode = "passive" if options.investigate is None else "investigated"
+        title = f"{mode}, seeds {facts['seeds']}, {facts['date'][:10]}, {facts['commit']}"
+        plot_reliability(main_verdicts(results, mode), title, options.reliability)
     if options.json:
         document = {**facts, "results": [result.as_dict() for result in results]}
         options.json.write_text(json.dumps(document, indent=1))
     if options.final:
         record_final_run(results, facts)
+
+
+def _examined(numbers: range, fresh: bool, records: Path | None) -> list[Examination]:
+    return [examination(case(seed), fresh=fresh, records=records, twins=False) for seed in numbers]
 
 
 def seeds(text: str) -> range:

@@ -22,7 +22,7 @@ Truth = Literal["faulty", "sound", "no effect", "unsettled"]
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """A trained case: the records of the run and of its twin (None for a sound case), and what the faults do.
+    """A trained case: the records of the run and of its twin (None for a sound case, or left out), what the faults do.
 
     `effective`: the planted codes that have an effect; `planted`: each fault, its strength and its measured effect.
     `code`: hash of the library that trained it.
@@ -39,14 +39,17 @@ class Examination:
     code: str
 
 
-def examination(case: Case, *, fresh: bool = False, records: Path | None = None) -> Examination:
-    """Return what is true of a case; from `records` where that folder has it, whatever library trained it then."""
+def examination(case: Case, *, fresh: bool = False, records: Path | None = None, twins: bool = True) -> Examination:
+    """Return what is true of a case; from `records` where that folder has it, whatever library trained it then.
+
+    `twins` False: what is attainable for the twin is not measured, and the twin is left out.
+    """
     file = None if records is None else records / f"{case.seed:05}.json"
     if file is not None and not fresh and file.exists():
         stored = json.loads(file.read_text())
         if stored["case"] == _digest(case):
             return _from_dict(stored)
-    found = _examine(case, fresh)
+    found = _examine(case, fresh, twins)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f".{os.getpid()}.part")
@@ -55,7 +58,7 @@ def examination(case: Case, *, fresh: bool = False, records: Path | None = None)
     return found
 
 
-def _examine(case: Case, fresh: bool) -> Examination:
+def _examine(case: Case, fresh: bool, twins: bool) -> Examination:
     run = trial(case.recipe, case.document, fresh=fresh)
     twin = trial(case.sound_recipe, case.sound_document, fresh=fresh) if case.planted else run
     planted, effective = [], []
@@ -69,7 +72,7 @@ def _examine(case: Case, fresh: bool) -> Examination:
     truth: Truth = "faulty" if effective else "no effect" if planted else _sound_or_not(reference)
     return Examination(
         with_attainable(case.recipe, run.record),
-        with_attainable(case.sound_recipe, twin.record) if case.planted else None,
+        with_attainable(case.sound_recipe, twin.record) if case.planted and twins else None,
         truth,
         effective,
         planted,

@@ -22,11 +22,13 @@ def test_an_investigation_names_the_planted_fault_though_its_process_is_killed(s
         begun = client.post(f"/v1/jobs/{job}/diagnosis:investigate", json={"seconds": 20})
         assert begun.status_code == 201, begun.text
         investigation = begun.json()["id"]
-        wait_for(lambda: (job_of(client, investigation)["progress"] or {}).get("step", 0) >= 1, what="a variant")
-        for process in training_processes(stack, investigation):
+        wait_for(lambda: (job_of(client, investigation)["progress"] or {}).get("step", 0) >= 2, what="two variants")
+        for process in wait_for(lambda: training_processes(stack, investigation), seconds=30, what="its process"):
             process.kill()
         ended = wait_until(client, investigation, "succeeded")
-        assert ended["interruptions"] <= 1
+        lost, last = client.get(f"/v1/jobs/{investigation}/attempts").json()["data"]
+        assert (lost["outcome"], last["outcome"]) == ("lost", "succeeded")
+        assert last["resumed_from_step"] >= 2
         assert ended["result"]["verdict"] == "unscaled_inputs"
         after = client.get(f"/v1/jobs/{job}/diagnosis", headers={"If-None-Match": before.headers["ETag"]})
         assert after.status_code == 200

@@ -18,7 +18,7 @@ from tests.support.planted_tables import UNSCALED, wine
 from tests.support.transactions import transact
 from tests.support.worker_context import Place
 from tests.support.worker_runs import meanwhile, run_one, texts, training_process
-from worker import intake
+from worker import exit_errors, intake
 
 
 def bad_run(place: Place, **changes: Any) -> str:
@@ -132,6 +132,29 @@ def test_a_kill_and_a_pause_give_the_same_findings(place: Place) -> None:
     transact(place.service, jobs.resume, place.service, place.who, paused)
     assert run_one(place)
     assert comparable(findings(place, paused)) == comparable(findings(place, whole))
+
+
+def test_a_variant_that_runs_out_of_memory_is_a_result(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel kills the process; its next attempt does not train that variant again, and goes on with the others."""
+    kills = [0]
+    monkeypatch.setattr(exit_errors, "kernel_kills", lambda: kills[0])
+    job = bad_run(place)
+    investigation = investigate(place, job)
+
+    def kill() -> None:
+        wait_for_variants(place, investigation, 2)
+        kills[0] = 1
+        training_process(place).kill()
+
+    with meanwhile(kill):
+        assert run_one(place)
+    assert (place.job(investigation).error or {})["code"] == "out_of_memory"
+    place.make_due(investigation)
+    assert run_one(place)
+    assert findings(place, investigation)["verdicts"][0]["code"] == "unscaled_inputs"
+    lines = [line for line in texts(place, investigation) if "variant" in line and ": failed" in line]
+    assert len(lines) == 1
+    assert "the kernel killed it" in lines[0]
 
 
 def test_a_stop_concludes_with_what_is_known_and_a_cancel_with_nothing(place: Place) -> None:

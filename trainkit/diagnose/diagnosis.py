@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from trainkit.diagnose.calibration import OF_HEALTHY, OF_VERDICTS
 from trainkit.diagnose.cause import Cause
 from trainkit.diagnose.causes import CAUSES, CODES, EXPLAINS
 from trainkit.diagnose.performance import Performance, performance
@@ -18,19 +19,20 @@ from trainkit.diagnose.trends import MIN_EVALUATIONS
 from trainkit.diagnose.verdicts import EXPLAINS_FROM_CONFIDENCE, Code, Suspect, Verdict
 from trainkit.spec.models import is_sklearn_model
 
-RULESET_VERSION = 5
+RULESET_VERSION = 6
 """Increment when a rule, a threshold or a recommendation changes: it is part of the ETag of a diagnosis."""
 SURE = 0.5
-"""Least confidence of a verdict; weaker evidence makes a suspect."""
-LEAST_SUSPICION = 0.1
+"""Least score of evidence, and least confidence of a verdict that stands behind another; weaker evidence makes a suspect."""
+NAMED = 0.8
+"""Least confidence of the main verdict: below it the run is `inconclusive`, with the causes among its suspects."""
+LEAST_SUSPICION = 0.05
 """Least suspicion of a suspect that is listed."""
 DOUBTFUL = 0.3
 """Suspicion from which on a run is not called healthy."""
-IMITATION = 0.4
-"""Suspicion of a cause from which on what it imitates is in doubt."""
 MAX_SUSPECTS = 8
 HARM = {"short": 1.0, "unknown": 0.8, "unclear": 0.5, "close": 0.1}
-"""How likely something is wrong with a run by its attainment: factor for the suspicion of causes that lower the skill."""
+"""How likely something is wrong with a run by its attainment, at least: factor for the suspicion of causes that lower the
+skill. The probability that the run is short of what is attainable counts where it is larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +54,41 @@ class Diagnosis:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the causes say of a record before it is decided what is named.
+
+    evidence: verdicts whose confidence is still the score of their rule, causes before symptoms; suspects: the others.
+    """
+
+    evidence: list[Verdict]
+    suspects: list[Suspect]
+    reached: Performance | None
+
+    def rival(self, code: Code) -> float:
+        """Return the suspicion of the likeliest cause that would leave the same evidence: by explaining or imitating it."""
+        return max(
+            (
+                one.suspicion
+                for one in self.suspects
+                if code in EXPLAINS.get(one.code, ()) or code in CAUSES[one.code].imitates
+            ),
+            default=0.0,
+        )
+
+
 def diagnose(record: Record) -> Diagnosis:
     """Look for the evidence of every cause in the record of a run.
 
-    Evidence with a confidence of 0.5 or more is a verdict. Without one the run is `healthy` if it has been evaluated
-    often enough, comes close to what is attainable, and nothing is suspected; else it is `inconclusive`.
+    The score of the evidence becomes a probability (`calibration`). The main verdict is named from 0.8 on. Without one
+    the run is `healthy` if it has been evaluated often enough, comes close to what is attainable, and nothing is
+    suspected; else it is `inconclusive`.
     """
     with np.errstate(all="ignore"):  # a diverged run's numbers overflow, and comparisons with them come out right
-        reached = performance(record)
-        found, suspects = _evidence(record, reached)
-        found, suspects = _with_doubts(record, found, suspects)
-        verdicts = order_by_cause(found)
+        found = examine(record)
+        verdicts, suspects = _named(record, found)
         if not verdicts:
-            verdicts = [_without_evidence(record, reached, suspects)]
+            verdicts = [_without_evidence(record, found.reached, suspects)]
         if verdicts[0].code == "inconclusive":
             candidates: list[Verdict] = [Verdict(one.code, one.suspicion, None, one.why) for one in suspects]
         else:
@@ -98,50 +122,63 @@ def order_by_cause(found: Sequence[Verdict]) -> list[Verdict]:
     return sorted(annotated, key=lambda v: (depth(v.code), -v.confidence, CODES.index(v.code)))
 
 
-def _evidence(record: Record, reached: Performance | None) -> tuple[list[Verdict], list[Suspect]]:
-    """Return the verdicts with a confidence of 0.5 or more, and the suspects that none of them explains."""
+def examine(record: Record) -> Findings:
+    """Return the evidence of every cause with a score of 0.5 or more, and what is suspected beside it."""
+    reached = performance(record)
     attainment = "unknown" if reached is None else reached.attainment
     compared = reached is not None and reached.attainable is not None and not_finite(record) is None
     few = len(record.get("train_loss")) < MIN_EVALUATIONS
     young = few and not record.final
-    verdicts: list[Verdict] = []
+    short = max(HARM[attainment], HARM["unclear"] if few else 0.0, (reached.shortfall or 0.0) if reached else 0.0)
+    evidence: list[Verdict] = []
     suspected: list[tuple[float, Cause, str]] = []
     for cause in possible_causes(record):
         seen = cause.evidence(record)
-        harm = 1.0 if not cause.lowers_skill else max(HARM[attainment], HARM["unclear"] if few else 0.0)
+        harm = short if cause.lowers_skill else 1.0
         harmless = cause.lowers_skill and compared and attainment in ("close", "unclear")
         if seen is not None and seen.confidence >= SURE and not harmless:
-            verdicts.append(seen)
+            evidence.append(seen)
             continue
         suspicion = 0.0 if young else harm * cause.suspicion(record)
         if seen is not None:
             suspicion = max(suspicion, harm * seen.confidence)
         if suspicion >= LEAST_SUSPICION:
             suspected.append((round(suspicion, 3), cause, seen.message if seen is not None else cause.words))
-    explained = {code for verdict in verdicts for code in (verdict.code, *EXPLAINS.get(verdict.code, ()))}
     suspects = [
         Suspect(cause.code, suspicion, why, _settled_by(record, cause))
         for suspicion, cause, why in sorted(suspected, key=lambda one: -one[0])
-        if cause.code not in explained
     ]
-    return verdicts, suspects[:MAX_SUSPECTS]
+    return Findings(order_by_cause(evidence), suspects, reached)
+
+
+def _named(record: Record, found: Findings) -> tuple[list[Verdict], list[Suspect]]:
+    """Return the verdicts, empty where the main one is not sure enough, and the suspects that no verdict explains.
+
+    A validation loss that rises, for example, shows overfitting, unless the labels are wrong: where these are suspected,
+    overfitting is less likely, and both may be suspects.
+    """
+    verdicts: list[Verdict] = []
+    main: int | None = None
+    for place, one in enumerate(found.evidence):
+        rivals = [found.rival(one.code)]
+        if main is None:  # causes that come before it, and are not sure enough to be named
+            rivals += [other.confidence for other in verdicts if one.code in EXPLAINS.get(other.code, ())]
+        confidence = OF_VERDICTS.probability(one.confidence, max(rivals))
+        verdicts.append(replace(one, confidence=confidence, evidence={**one.evidence, "score": one.confidence}))
+        main = place if main is None and confidence >= NAMED else main
+    named = [] if main is None else [one for one in verdicts[main:] if one.confidence >= SURE]
+    moved = [
+        Suspect(one.code, one.confidence, one.message, _settled_by(record, CAUSES[one.code]))
+        for one in verdicts
+        if one not in named
+    ]
+    explained = {code for one in named for code in (one.code, *EXPLAINS.get(one.code, ()))}
+    suspects = [one for one in [*moved, *found.suspects] if one.code not in explained]
+    return named, sorted(suspects, key=lambda one: -one.suspicion)[:MAX_SUSPECTS]
 
 
 def _settled_by(record: Record, cause: Cause) -> list[str]:
     return list(dict.fromkeys(one.name for one in cause.interventions(record)))
-
-
-def _with_doubts(record: Record, found: list[Verdict], suspects: list[Suspect]) -> tuple[list[Verdict], list[Suspect]]:
-    """Turn the only verdict into a suspect where another suspect imitates it.
-
-    A validation loss that rises, for example, shows overfitting, unless the labels are wrong: then that is the cause.
-    """
-    if len(found) != 1 or not any(
-        one.suspicion >= IMITATION and found[0].code in CAUSES[one.code].imitates for one in suspects
-    ):
-        return found, suspects
-    moved = Suspect(found[0].code, found[0].confidence, found[0].message, _settled_by(record, CAUSES[found[0].code]))
-    return [], [moved, *suspects][:MAX_SUSPECTS]
 
 
 def _without_evidence(record: Record, reached: Performance | None, suspects: Sequence[Suspect]) -> Verdict:
@@ -170,7 +207,8 @@ def _without_evidence(record: Record, reached: Performance | None, suspects: Seq
         parts.insert(0, "No problem was found.")
         if by_sklearn:
             parts.append(f"scikit-learn fits {record.spec.model.kind}, so only faults of the data were looked for.")
-        return Verdict("healthy", round(1 - doubted, 3), since, " ".join(parts), evidence)
+        evidence["score"] = round(1 - doubted, 3)
+        return Verdict("healthy", OF_HEALTHY.probability(1 - doubted), since, " ".join(parts), evidence)
     if not len(train) and reached is None:
         message = "Nothing has been measured yet. The spec and the dataset show no problem."
         return Verdict("inconclusive", 0.0, since, message, evidence)

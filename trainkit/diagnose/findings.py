@@ -9,8 +9,10 @@ from typing import Any
 
 from trainkit.diagnose.attribution import Attribution, Key, attribute
 from trainkit.diagnose.causes import EXPLAINS
+from trainkit.diagnose.causes.leakage import LEAST_INFLATION
 from trainkit.diagnose.diagnosis import diagnose, order_by_cause
 from trainkit.diagnose.estimates import Z95, wilson_interval
+from trainkit.diagnose.held_out_data import LEAST_DIFFERENCE
 from trainkit.diagnose.investigation_history import (
     BASE,
     DATA_CAUSES,
@@ -18,6 +20,7 @@ from trainkit.diagnose.investigation_history import (
     OTHER_SPLIT,
     SIGNIFICANT,
     STANDARD,
+    WITHOUT_COPIES,
     InvestigationBudget,
     InvestigationHistory,
     Tested,
@@ -41,6 +44,8 @@ LEAST_CONFIDENCE = 0.5
 """A cause that the experiments leave less likely than this is a suspect, and no verdict."""
 SURE = 0.8
 """Probability of wrong labels from which on votes alone are enough."""
+MASKED = 0.75
+"""Confidence in each of two faults whose changes helped only together."""
 WIDE = 0.15
 """Skill: a change whose interval reaches this far may be a repair that these samples cannot show."""
 MOST_RECOMMENDATIONS = 6
@@ -111,6 +116,11 @@ class _Conclusion:
         self.history, self.record = history, history.record
         passive = diagnose(history.record)
         self.passive = {v.code: v for v in passive.verdicts if v.code not in ("healthy", "inconclusive")}
+        # causes in the data have no repair by which they would be found: strong suspicion counts as well
+        for suspect in passive.suspects:
+            if suspect.code in DATA_CAUSES | {"wrong_loss"} and suspect.suspicion >= LEAST_CONFIDENCE:
+                evidence: dict[str, Any] = {"explained_by": [], "series": SERIES}
+                self.passive[suspect.code] = Verdict(suspect.code, suspect.suspicion, None, suspect.why, evidence)
         self.passive_healthy = next((v for v in passive.verdicts if v.code == "healthy"), None)
         self.attribution: Attribution = attribute(history)
         self.verdicts: list[Verdict] = []
@@ -212,6 +222,7 @@ class _Conclusion:
         """No single change helped, but making all unusual settings usual did: those without which it does not."""
         history = self.history
         if not history.combination_helped(STANDARD):
+            self._masked_pair()
             return
         whole = self._result(STANDARD)
         parts = [change for change in history.changes if change.name in whole.variant.changes]
@@ -236,6 +247,35 @@ class _Conclusion:
         if needed:
             code = self.verdicts[-1].code
             self.recommended.append((code, self._measured_combination(whole, code)))
+
+    def _masked_pair(self) -> None:
+        """No single change helped, but two of them together did: each fault hid the repair of the other."""
+        history = self.history
+        helped = [
+            result
+            for result in history.results
+            if result.variant.kind == "combination"
+            and len(result.variant.changes) == 2
+            and result.variant.share == history.working_share
+            and history.combination_helped("+".join(result.variant.changes))
+        ]
+        if not helped:
+            return
+        best = max(helped, key=lambda one: (0.0 if one.scores is None else one.scores.skill, one.variant.name))
+        effect = history.combination_effect("+".join(best.variant.changes))
+        assert effect is not None
+        changes = {change.name: change for change in history.changes}
+        first, second = (changes[name] for name in best.variant.changes)
+        for change, other in ((first, second), (second, first)):
+            code = max(change.targeted or set(change.causes), key=lambda c: (history.priors.get(c, 0.0), c))
+            words = (
+                f"Neither {change.name} nor {other.name} repaired the run; together they gained {effect.gain:.3g} of skill "
+                f"(95 % interval {effect.low:.3g} to {effect.high:.3g}). {change.why}"
+            )
+            evidence = {"variant": best.variant.name, "beside": other.name, **effect.as_dict(), "series": SERIES}
+            self.verdicts.append(Verdict(code, MASKED, None, words, evidence))
+        code = self.verdicts[-1].code
+        self.recommended.append((code, self._measured_combination(best, code)))
 
     # Causes in the data
 
@@ -355,19 +395,29 @@ class _Conclusion:
         """Causes in how the parts were cut: copies, shipped parts, a validation part that is too small."""
         if "leakage" in self.passive:
             tested = [one for one in self.history.tested.values() if "leakage" in one.change.causes]
-            inflated = [one for one in tested if one.effect.high < 0]
-            factor = 1.2 if inflated else 0.6 if any(one.effect.low > -0.02 for one in tested) else 1.0
-            self._keep_passive("leakage", factor, (inflated or tested)[0].change if tested else None)
+            columns = [one for one in tested if one.change.name != WITHOUT_COPIES]
+            inflation = self.history.inflation
+            shown = any(one.effect.high < 0 for one in columns) or (inflation is not None and inflation.low > 0)
+            # without copies training has fewer samples, so that only the control of equal size can refute them
+            none = inflation is not None and inflation.high < LEAST_INFLATION and not columns
+            self._keep_passive("leakage", 1.2 if shown else 0.4 if none else 1.0, tested[0].change if tested else None)
+            found = next((v for v in self.verdicts if v.code == "leakage"), None)
+            if found is not None and inflation is not None:
+                found.evidence["inflation_by_copies"] = inflation.as_dict()
         if "distribution_mismatch" in self.passive:
-            shown = self._gap_closes()
+            factor = {True: 1.2, False: 0.5, None: 1.0}[self._gap_closes()]
             split = next((c for c in self.history.changes if c.name == "random_split"), None)
-            self._keep_passive("distribution_mismatch", {True: 1.2, False: 0.5, None: 1.0}[shown], split)
+            self._keep_passive("distribution_mismatch", factor, split)
         if "validation_too_small" in self.passive:
             split = next((c for c in self.history.changes if c.name == "larger_validation"), None)
             self._keep_passive("validation_too_small", 1.0, split)
 
     def _gap_closes(self) -> bool | None:
-        """Whether a random cut makes test as good as validation where the shipped parts do not; None: not tried."""
+        """Whether a random cut makes the parts alike where the shipped ones are not; None: not tried, or not clear.
+
+        It does where test comes nearer to validation beyond noise, or validation itself becomes better. It does not where
+        a difference of 0.05 is excluded.
+        """
         tested = self.history.tested.get("random_split")
         if tested is None:
             return None
@@ -375,7 +425,19 @@ class _Conclusion:
         if before is None or after is None:
             return None
         (was, was_se), (now, now_se) = before, after
-        return was - now > Z95 * math.hypot(was_se, now_se)
+        reach = Z95 * math.hypot(was_se, now_se)
+        if was - now > reach or self._validates_better(tested):
+            return True
+        return False if was - now + reach < LEAST_DIFFERENCE else None
+
+    def _validates_better(self, tested: Tested) -> bool:
+        """Whether validation is better beyond noise after a random cut: both held-out parts may differ from training."""
+        name = "accuracy" if self.record.classification else "r2"
+        was, now = (one.metrics.get(f"val_{name}") for one in (tested.before, tested.after))
+        if was is None or now is None:
+            return False
+        error = math.hypot(*(_error(name, one, "val", self.record.parts[1]) for one in (tested.before, tested.after)))
+        return now - was > max(Z95 * error, LEAST_DIFFERENCE)
 
     def _rest(self) -> None:
         """Passive verdicts on training that the runs neither showed nor could refute."""
@@ -387,11 +449,22 @@ class _Conclusion:
             tested = [one for one in self.history.tested.values() if code in one.change.targeted]
             if not tested:
                 self._suspect(code, verdict.confidence, "none of its changes was tried")
-            elif self.verdicts or all(one.skill.high < WIDE for one in tested):
+            elif self.verdicts or (not self._is_short and all(one.skill.high < WIDE for one in tested)):
                 self.refuted.append(code)
+            elif self._is_short:
+                why = "its changes alone did not help, and the run is short of what is attainable: two faults may hide"
+                self._suspect(code, 0.5 * verdict.confidence, why)
             else:
                 wide = max(one.skill.high for one in tested)
                 self._suspect(code, 0.5 * verdict.confidence, f"a gain of up to {wide:.2g} of skill is not excluded")
+
+    @property
+    def _is_short(self) -> bool:
+        """Whether the base is below what is attainable beyond noise."""
+        base, attainable = self.history.base, self.record.attainable
+        if base is None or base.scores is None or attainable is None:
+            return False
+        return base.scores.value(f"val_{attainable.metric}") < attainable.low
 
     def _nothing_found(self) -> Verdict:
         """Healthy: this is what the data give; or inconclusive, where more is attainable or the runs tell too little."""
@@ -610,12 +683,17 @@ def _gap(result: VariantResult, parts: tuple[int, int, int]) -> tuple[float, flo
         val, test = result.metrics.get(f"val_{name}"), result.metrics.get(f"test_{name}")
         if val is None or test is None:
             continue
-        if name == "accuracy":
-            variance = val * (1 - val) / max(parts[1], 1) + test * (1 - test) / max(parts[2], 1)
-        else:
-            variance = sum(result.metrics.get(f"{part}_r2_se", 0.05) ** 2 for part in ("val", "test"))
-        return val - test, math.sqrt(variance + 1e-6)
+        errors = (_error(name, result, part, n) for part, n in zip(("val", "test"), parts[1:], strict=True))
+        return val - test, math.hypot(1e-3, *errors)
     return None
+
+
+def _error(name: str, result: VariantResult, part: str, samples: int) -> float:
+    """Standard error of accuracy or R^2 on a part."""
+    if name == "accuracy":
+        share = (result.metrics[f"{part}_accuracy"] * samples + 1) / (samples + 2)
+        return math.sqrt(share * (1 - share) / max(samples, 1))
+    return result.metrics.get(f"{part}_r2_se", 0.05)
 
 
 def _width(result: VariantResult) -> float | None:

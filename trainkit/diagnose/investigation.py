@@ -9,11 +9,12 @@ Stages, each only as far as the budget goes:
 2. screening: every change that could settle a cause, the most likely first, and the base again with another seed. Where
    all of them at full length do not fit, all are trained on a part of the samples or epochs first, and the better half on
    twice as much, and so on (successive halving, Jamieson and Talwalkar 2016).
-3. repetitions: the best changes with another seed, since seeds matter in some runs, and the best of many is flattered by
+3. control: copies, with as few training samples as the run without them has.
+4. repetitions: the best changes with another seed, since seeds matter in some runs, and the best of many is flattered by
    chance.
-4. combinations: what helped, with each change for another cause; where no single change helps, all unusual settings made
-   usual at once, and then each of them left out.
-5. votes: models of three folds say of each training label what they expected in its place.
+5. combinations: what helped, with each change for another cause; where no single change helps, all unusual settings made
+   usual at once, and then each of them left out, or pairs of the likeliest changes.
+6. votes: models of three folds say of each training label what they expected in its place.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from trainkit.diagnose.investigation_history import (
     OTHER_SPLIT,
     STANDARD,
     USUAL_GAIN,
+    WITH_COPIES,
+    WITHOUT_COPIES,
     InvestigationBudget,
     InvestigationHistory,
     Kind,
@@ -61,6 +64,9 @@ KEPT = 0.5
 FEWEST_KEPT = 3
 FOLDS = 3
 MOST_REPEATED = 3
+MASKED_PRIOR = 0.15
+"""Weight of a cause from which on its changes are tried in pairs where none helps alone."""
+MOST_MASKED = 4
 
 
 def why_not_investigated(spec: JobSpec) -> str | None:
@@ -90,7 +96,7 @@ class _Plan(InvestigationHistory):
         """The next variants that the budget allows."""
         if self.base_is_broken:
             return []
-        stages = (self._base, self._screening, self._repetitions, self._combinations, self._votes)
+        stages = (self._base, self._screening, self._control, self._repetitions, self._combinations, self._votes)
         for stage in stages:
             if found := self._affordable(stage()):
                 return found
@@ -179,6 +185,23 @@ class _Plan(InvestigationHistory):
             return -math.inf
         return max(one.gain / max(one.se, 1e-9) for one in (tested.effect, tested.skill))
 
+    def _control(self) -> list[Variant]:
+        """A run with copies that has as few training samples as that without: what is left between them is inflation."""
+        share = self.working_share
+        base, without = self._result(BASE, share), self._result(WITHOUT_COPIES, share)
+        samples = [None if one is None else one.metrics.get("train_samples") for one in (base, without)]
+        if not samples[0] or not samples[1] or samples[1] >= samples[0]:
+            return []
+        patch: Patch = {"split": {"subsample": float(f"{samples[1] / samples[0]:.6g}")}}
+        name = at_share(WITH_COPIES, share)
+        why = "As few training samples as without copies, drawn at random."
+        document = self._document(patch, share)
+        if base is not None and (given := base.variant.document.get("split")) and isinstance(given, dict):
+            part = (given.get("subsample") or 1.0) * samples[1] / samples[0]
+            document = merge_patch(document, {"split": {"subsample": float(f"{part:.6g}")}})
+        measure = "val_accuracy" if self.record.classification else "val_r2"
+        return [Variant(name, document, "control", patch, "leakage", measure, share, (), why)]
+
     def _combinations(self) -> list[Variant]:
         """Two faults at once: the winner with each change for another cause; or all unusual settings made usual."""
         if not self._room_for_more:
@@ -187,14 +210,12 @@ class _Plan(InvestigationHistory):
         share = self.working_share
         if found.winner is None:
             undoing = [change for change in self.changes if change.undoes]
-            if len(undoing) < 2:
-                return []
-            whole = self._combined(undoing, share, STANDARD)
-            if whole is None:
-                return []
-            if self._result(STANDARD, share) is None:
+            whole = self._combined(undoing, share, STANDARD) if len(undoing) > 1 else None
+            if whole is not None and self._result(STANDARD, share) is None:
                 return [whole]
-            if len(undoing) == 2 or not self.combination_helped(STANDARD):
+            if whole is None or not self.combination_helped(STANDARD):
+                return self._masked_pairs(share)
+            if len(undoing) == 2:
                 return []
             without = [
                 self._combined([c for c in undoing if c is not left], share, f"{STANDARD}-but-{left.name}")
@@ -212,6 +233,23 @@ class _Plan(InvestigationHistory):
             and self._is_promising_beside(change)
         ]
         pairs = [self._combined([winner, other], share) for other in others[:4]]
+        return [one for one in pairs if one is not None]
+
+    def _masked_pairs(self, share: float) -> list[Variant]:
+        """Pairs of the likeliest changes for different causes: two faults may hide each other's repair."""
+        likely = [
+            change
+            for change in self.changes
+            if change.targeted
+            and not change.targeted <= DATA_CAUSES
+            and any(self.priors.get(code, 0.0) >= MASKED_PRIOR for code in change.targeted)
+        ][:MOST_MASKED]
+        pairs = [
+            self._combined([one, other], share)
+            for place, one in enumerate(likely)
+            for other in likely[place + 1 :]
+            if not one.targeted & other.targeted
+        ]
         return [one for one in pairs if one is not None]
 
     def _is_promising_beside(self, change: TriedChange) -> bool:

@@ -22,8 +22,10 @@ from trainkit.diagnose.verdicts import Code
 from trainkit.spec import JobSpec, ResolvedSpec, SpecError, resolve
 from trainkit.spec.patch import merge_patch
 
-Kind = Literal["base", "change", "combination", "confirmation", "votes"]
+Kind = Literal["base", "change", "combination", "confirmation", "control", "votes"]
 BASE, AGAIN, STANDARD = "base", "base-seed", "all-usual"
+WITHOUT_COPIES, WITH_COPIES = "without_copies", "with_copies"
+"""The change that drops copies from training, and its control: copies, and as few training samples."""
 USUAL_GAIN, USUAL_GAIN_OF_EFFORT = 0.03, 0.08
 """Skill that a change may gain in a sound run: of one setting, and of more effort (epochs, units, larger steps)."""
 EFFORT = ("longer", "wider", "hidden_layer", "rate_tenfold", "rate_tenth", "batch_norm", "adam")
@@ -124,8 +126,8 @@ class Variant:
 class VariantResult:
     """A variant that has been trained: `succeeded`, or `failed` with its error.
 
-    metrics: `val_loss`, `test_accuracy` ... of the kept weights, with standard errors. scores: of the validation
-    samples; None without a model. series: name -> {epoch, value}. artifact: the folder of the trained weights.
+    metrics: `val_loss`, `test_accuracy` ... of the kept weights, with standard errors, and `train_samples`. scores: of
+    the validation samples; None without a model. series: name -> {epoch, value}. artifact: the folder of the trained weights.
     """
 
     variant: Variant
@@ -136,6 +138,11 @@ class VariantResult:
     series: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
     error: Mapping[str, Any] | None = None
     artifact: str | None = None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether its training gave no model; what failed for another reason (memory, time) says nothing of its change."""
+        return self.error is not None and self.error.get("code") == "loss_not_finite"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -218,7 +225,7 @@ class InvestigationHistory:
         weights: dict[Code, float] = {}
         for code, interventions in self._interventions.items():
             weights[code] = 0.25 if any(one.undoes for one in interventions) else 0.04
-        for suspect in getattr(found, "suspects", ()):
+        for suspect in found.suspects:
             weights[suspect.code] = max(weights.get(suspect.code, 0.0), 0.5 * suspect.suspicion)
         for verdict in found.verdicts:
             if verdict.code not in ("healthy", "inconclusive"):
@@ -357,9 +364,11 @@ class InvestigationHistory:
         return None if repeated is None else self.scores_of(repeated)
 
     def scores_of(self, result: VariantResult) -> SampleScores | None:
-        """The samples' scores of a run; a run that left no model counts as a constant prediction."""
+        """The samples' scores of a run; a run that diverged counts as a constant prediction."""
         if result.scores is not None:
             return result.scores
+        if not result.diverged:
+            return None
         known = next((r.scores for r in self.results if r.scores is not None and _same_parts(r, result)), None)
         return None if known is None else known.constant()
 
@@ -384,6 +393,16 @@ class InvestigationHistory:
     def best(self) -> VariantResult | None:
         """The run with the largest skill of those that can be compared."""
         return max(self._comparable, key=skill_of, default=None)
+
+    @property
+    def inflation(self) -> PairedEffect | None:
+        """How much better validation looks by copies: the run with them over that without, of as many training samples.
+
+        None where one of the two was not trained. On the samples that both validate, by accuracy or R^2.
+        """
+        measure = "val_accuracy" if self.record.classification else "val_r2"
+        without, control = (self._result(name, self.working_share) for name in (WITHOUT_COPIES, WITH_COPIES))
+        return None if without is None or control is None else self._gain(measure, without, control, seeds=False)
 
     def confirmation(self, name: str) -> tuple[VariantResult, VariantResult] | None:
         """(base, changed run) with another seed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ CLOSE_SHARE = 0.9
 """Share of what is attainable beyond chance from which on a run comes close to it."""
 VISIBLE_SHARE = 0.3
 """A loss of this share of what is attainable beyond chance must exceed the standard errors, else the part is too small."""
+MATERIAL_SHARE = 0.02
+"""Share of what is attainable beyond chance whose loss matters."""
 HIGH_SKILL_ALONE = 0.7
 """Skill that counts as high where it is not known what is attainable: the lower end of its 95 % interval."""
 
@@ -65,6 +68,21 @@ class Performance:
             return "short"
         return "close" if reference.value - reference.low <= VISIBLE_SHARE * room else "unclear"
 
+    @property
+    def shortfall(self) -> float | None:
+        """Probability that the run is materially short of the reference, by the normal distribution; None without one.
+
+        P(d > 0.02 r), d the difference of the reference and the run on these samples and r what is attainable beyond
+        chance. The standard error of d is that of the reference alone, as the two correlate at about 0.5.
+        """
+        reference = self.attainable
+        if reference is None:
+            return None
+        room = max(reference.value - self.chance, 0.0)
+        error = max((reference.high - reference.low) / (2 * Z95), 1e-9)
+        z = (reference.value - self.value - MATERIAL_SHARE * room) / error
+        return 0.5 * math.erfc(-z / math.sqrt(2))
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for a verdict's evidence."""
         reference = self.attainable
@@ -77,7 +95,13 @@ class Performance:
             "high": reference.high,
             "reference": reference.reference,
         }
-        return {**found, "attainable": best, "share_of_attainable": self.share, "attainment": self.attainment}
+        return {
+            **found,
+            "attainable": best,
+            "share_of_attainable": self.share,
+            "shortfall_probability": self.shortfall,
+            "attainment": self.attainment,
+        }
 
 
 def performance(record: Record) -> Performance | None:

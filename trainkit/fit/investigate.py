@@ -34,9 +34,11 @@ from trainkit.fit.loop.result import FitResult
 from trainkit.fit.loop.setup import RunSetup, dropout_seed
 from trainkit.fit.loop.training_run import TrainingRun
 from trainkit.spec import JobSpec, ResolvedSpec, resolve
+from trainkit.spec.failures import failure
 from trainkit.spec.problems import Problem, SpecError
 
 OnEvent = Callable[[dict[str, Any]], object]
+Clock = Callable[[], float]
 Outcome = Literal["finished", "stopped", "cancelled", "paused", "handed_back"]
 ENDS: dict[str, Outcome] = {
     "stop": "stopped",
@@ -45,6 +47,8 @@ ENDS: dict[str, Outcome] = {
     "hand_back": "handed_back",
 }
 STATE_VERSION = 1
+OVERRUN = 1.1
+"""Share of the budget's seconds at which the run in progress is ended; it was begun because it was expected to fit."""
 KEPT_SERIES = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "val_recall", "val_r2", "val_mae")
 MOST_POINTS = 200
 DATA_SECTIONS = (
@@ -95,6 +99,8 @@ def investigate(
     source: Any = None,
     target_data: Dataset | None = None,
     runtime: Mapping[str, Any] | None = None,
+    lost: Mapping[str, Any] | None = None,
+    clock: Clock = time.perf_counter,
 ) -> Investigation:
     """Find by short controlled runs what is wrong with a run of `document`, and which changes repair it.
 
@@ -114,6 +120,10 @@ def investigate(
         source: As in `fit`.
         target_data: As in `fit`.
         runtime: `FitResult.runtime` of the run, to compute on the same terms.
+        lost: The error that ended the process which trained the next variant before, such as `out_of_memory`: it is that
+            variant's result, and the next one follows.
+        clock: What the seconds of the budget are. `time.process_time` counts those of the processor, so that other
+            processes on the machine do not shorten the investigation.
 
     Raises:
         SpecError: The document does not fit the data, or such a run cannot be investigated.
@@ -124,9 +134,9 @@ def investigate(
     resolved = resolve(submitted, data.facts)
     if (reason := why_not_investigated(resolved.spec)) is not None:
         raise SpecError([Problem("/model", "not_investigated", reason, "")])
-    trainer = _Trainer(data, on_event, control, workdir, source, target_data, runtime)
-    results = trainer.resume(state, submitted)
     budget = budget or InvestigationBudget()
+    trainer = _Trainer(data, on_event, _Interrupting(control, clock), workdir, source, target_data, runtime)
+    results = trainer.resume(state, submitted)
     if record is None:
         record = (
             _blank(resolved, data, submitted) if not results else trainer.record_of(results[0], resolved, submitted)
@@ -135,7 +145,9 @@ def investigate(
     if attainable is not None:
         record = replace(record, attainable=attainable)
     while trainer.command() is None and (waiting := next_variants(record, results, budget)):
-        result = trainer.train(waiting[0])
+        limit = None if budget.seconds is None else OVERRUN * budget.seconds - sum(one.seconds for one in results)
+        result = trainer.train(waiting[0], limit) if lost is None else trainer.failed(waiting[0], dict(lost))
+        lost = None
         if result is None:
             break
         results.append(result)
@@ -175,16 +187,20 @@ def described(result: VariantResult) -> dict[str, Any]:
 
 
 class _Interrupting:
-    """A control that ends the run in progress for any command, and keeps the command for the investigation."""
+    """A control that ends the run in progress for any command, which it keeps, and when the run's time is up."""
 
-    def __init__(self, control: Control) -> None:
-        self._control, self.given = control, None
-
-    given: Command | dict[str, Any] | None
+    def __init__(self, control: Control | None, clock: Clock) -> None:
+        self._control, self.clock = control, clock
+        self.given: Command | dict[str, Any] | None = None
+        self.deadline: float | None = None
+        """Reading of the clock at which the run in progress ends."""
+        self.is_late = False
 
     def command(self) -> Command | dict[str, Any] | None:
-        self.given = self.given or self._control.command()
-        return None if self.given is None else {"action": "cancel"}
+        if self._control is not None:
+            self.given = self.given or self._control.command()
+        self.is_late = self.is_late or (self.deadline is not None and self.clock() > self.deadline)
+        return {"action": "cancel"} if self.given is not None or self.is_late else None
 
 
 class _Trainer:
@@ -194,14 +210,14 @@ class _Trainer:
         self,
         data: Dataset,
         on_event: OnEvent | None,
-        control: Control | None,
+        control: _Interrupting,
         workdir: str | Path | None,
         source: Any,
         target_data: Dataset | None,
         runtime: Mapping[str, Any] | None,
     ) -> None:
         self._data, self._on_event = data, on_event
-        self._control = None if control is None else _Interrupting(control)
+        self._control = control
         self._workdir = None if workdir is None else Path(workdir)
         self._source, self._target_data = source, target_data
         self._runtime: dict[str, Any] | None = None if runtime is None else dict(runtime)
@@ -219,10 +235,8 @@ class _Trainer:
 
     def command(self) -> Command | dict[str, Any] | None:
         """The command that ends the investigation."""
-        if self._control is not None:
-            self._control.command()
-            return self._control.given
-        return None
+        self._control.command()
+        return self._control.given
 
     # The state
 
@@ -279,19 +293,37 @@ class _Trainer:
 
     # One variant
 
-    def train(self, variant: Variant) -> VariantResult | None:
-        """Train a variant; None where a command ended it. A run that fails is a result."""
-        fields = {"name": variant.name, "patch": variant.patch, "cause": variant.cause}
-        self.send("variant", **fields, kind=variant.kind, share=variant.share, why=variant.why, state="running")
+    def failed(self, variant: Variant, error: dict[str, Any]) -> VariantResult:
+        """Return the result of a variant whose process died; no seconds, since these were another process's."""
+        return self._ended(VariantResult(variant, "failed", error=error))
+
+    def train(self, variant: Variant, limit: float | None = None) -> VariantResult | None:
+        """Train a variant; None where a command ended it. A run that fails, or takes longer than `limit`, is a result.
+
+        The base has no limit: without it there is nothing to compare with.
+        """
+        self.send("variant", **_shown(variant), state="running")
         collected = EventCollector(lambda event: self._pass_on(variant.name, event))
-        began = time.perf_counter()
+        clock = self._control.clock
+        began = clock()
+        self._control.is_late = False
+        self._control.deadline = None if limit is None or variant.kind == "base" else began + limit
         result: FitResult | None = None
         scores, error, artifact = None, None, None
+        metrics: dict[str, float] = {}
         try:
             result, setup = self._fit(variant, Events(collected))
             if result.outcome != "finished":
-                return None
+                if not self._control.is_late or self._control.given is not None:
+                    return None
+                message = (
+                    f"it was ended after {clock() - began:.3g} s, when the seconds of the investigation were used up"
+                )
+                return self._ended(
+                    VariantResult(variant, "failed", seconds=clock() - began, error=failure("out_of_time", message))
+                )
             scores = validation_scores(setup)
+            metrics = {**_metrics(result), "train_samples": float(len(setup.data.train))}
             if self._is_worth_keeping(variant, scores) and self._workdir is not None and result.model is not None:
                 artifact = f"variants/{variant.name}"
                 result.model.save(self._workdir / artifact)
@@ -302,9 +334,9 @@ class _Trainer:
         trained = VariantResult(
             variant,
             "succeeded" if error is None else "failed",
-            _metrics(result),
+            metrics,
             scores,
-            time.perf_counter() - began,
+            clock() - began,
             _short(collected.series()),
             error,
             artifact,
@@ -312,16 +344,12 @@ class _Trainer:
         if variant.kind == "base" and not self._base_series:
             self._base_series = _logged(collected.series())
             self._base_evaluation = collected.latest.get("evaluation")
-        self.send(
-            "variant",
-            **fields,
-            kind=variant.kind,
-            share=variant.share,
-            why=variant.why,
-            state=trained.state,
-            result=described(trained),
-        )
-        return trained
+        return self._ended(trained)
+
+    def _ended(self, result: VariantResult) -> VariantResult:
+        self._control.deadline, self._control.is_late = None, False
+        self.send("variant", **_shown(result.variant), state=result.state, result=described(result))
+        return result
 
     def _is_worth_keeping(self, variant: Variant, scores: SampleScores | None) -> bool:
         """Whether somebody may want to go on from these weights: those of a change that is better than the base."""
@@ -386,6 +414,11 @@ def validation_scores(setup: RunSetup) -> SampleScores | None:
         return SampleScores.of_numbers(part.index, part.truth, values)
     kind = setup.spec.loss.kind if setup.spec.loss is not None else "cross_entropy"
     return SampleScores.of_classes(part.index, part.truth, probabilities(outputs, kind))
+
+
+def _shown(variant: Variant) -> dict[str, Any]:
+    """What its events show of a variant."""
+    return {name: getattr(variant, name) for name in ("name", "patch", "cause", "kind", "share", "why")}
 
 
 def _data_key(spec: JobSpec) -> str:

@@ -104,6 +104,13 @@ _LIST = (
         "Fork it with `evidence.next_spec.patch` (a smaller `train.batch_size`, accumulated), or take a smaller model.",
     ),
     Failure(
+        "out_of_time",
+        "resource",
+        False,
+        "A run of an investigation took longer than what was left of the investigation's seconds.",
+        "Investigate again with more `seconds`.",
+    ),
+    Failure(
         "device_unavailable",
         "resource",
         False,

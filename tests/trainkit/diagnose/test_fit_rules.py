@@ -14,7 +14,7 @@ from trainkit.diagnose.causes.overfitting import evidence as overfitting
 from trainkit.diagnose.causes.stopped_too_early import evidence as stopped_too_early
 from trainkit.diagnose.causes.underfitting_model_bias import evidence as underfitting_model_bias
 from trainkit.diagnose.causes.wrong_loss import evidence as wrong_loss
-from trainkit.diagnose.diagnosis import diagnose
+from trainkit.diagnose.diagnosis import diagnose, examine
 
 
 def test_overfitting_by_a_rise() -> None:
@@ -104,7 +104,7 @@ def test_underfitting_and_optimization_failure_differ_by_capacity() -> None:
 
 
 def test_verdicts_list_a_cause_before_its_symptom() -> None:
-    verdicts = diagnose(record(**well(**STUCK, train_dead_units=[0.9] * 12))).verdicts
+    verdicts = examine(record(**well(**STUCK, train_dead_units=[0.9] * 12))).evidence
     assert [v.code for v in verdicts] == ["dead_units", "optimization_failure"]
     assert verdicts[1].evidence["explained_by"] == ["dead_units"]
 
@@ -159,18 +159,18 @@ def test_overfitting_not_by_a_single_bad_evaluation() -> None:
 def test_underfitting_by_dropout() -> None:
     strong = {"model": {"kind": "mlp", "dropout": 0.9}}
     behind = well(train_loss=np.linspace(2.6, 1.7, 12).tolist(), val_loss=np.linspace(2.2, 1.1, 12).tolist())
-    found = diagnose(record(strong, **behind)).verdicts
+    found = examine(record(strong, **behind)).evidence
     assert [v.code for v in found] == ["underfitting_model_bias"]
     assert found[0].evidence["penalties"] == ["dropout"]
-    assert [v.code for v in diagnose(record(**behind)).verdicts] == ["stopped_too_early"]
+    assert [v.code for v in examine(record(**behind)).evidence] == ["stopped_too_early"]
     # what it does to training's numbers is not the rate's doing nor the weights'
     dropout_dominates = {
         "train_loss": np.linspace(90, 20, 12).tolist(),
         "val_loss": [2.3] * 12,
         "train_grad_norm": [5000.0] * 12,
     }
-    assert diagnose(record(strong, **well(**dropout_dominates))).verdicts[0].code == "underfitting_model_bias"
-    assert diagnose(record(**well(**dropout_dominates))).verdicts[0].code == "exploding_gradients"
+    assert examine(record(strong, **well(**dropout_dominates))).evidence[0].code == "underfitting_model_bias"
+    assert examine(record(**well(**dropout_dominates))).evidence[0].code == "exploding_gradients"
     # validation at an epoch's end is ahead of the mean over that epoch: no sign of a penalty while all falls fast
     fast = well(train_loss=[2.3, 2.0, 1.6], val_loss=[2.1, 1.6, 1.1], val_loss_se=[0.03] * 3)
     assert [v.code for v in diagnose(record(strong, **fast)).verdicts] == ["stopped_too_early"]
@@ -227,7 +227,7 @@ def test_skill_of_a_regression_is_r2() -> None:
 def test_healthy_with_and_without_evaluations() -> None:
     found = diagnose(record(**well()))
     assert [v.code for v in found.verdicts] == ["healthy"]
-    assert found.verdicts[0].confidence > 0.9
+    assert found.verdicts[0].evidence["score"] > 0.9
     assert (found.final, found.recommendations) == (True, [])
     nothing = diagnose(record(state="queued", stop_reason=None))
     assert [(v.code, v.confidence) for v in nothing.verdicts] == [("inconclusive", 0.0)]

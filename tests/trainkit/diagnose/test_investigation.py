@@ -179,6 +179,56 @@ def test_second_fault_is_found_beside_the_first() -> None:
     assert findings.recommendations[0].measured["variant"] == "standard_rate+no_penalties"
 
 
+def test_two_faults_that_hide_each_other_are_found_in_pairs() -> None:
+    """Only one of the two is an unusual setting, so that making these usual does not help either."""
+    spec = {"optimizer": {"kind": "adam", "lr": 1e-5}, "regularize": {"l2": 300.0}}
+    both = {"rate_tenfold", "no_penalties"}
+    findings, _ = investigated(record(spec, **well()), lambda one: 0.9 if both <= set(one.changes) else 0.1)
+    assert {one.code for one in findings.verdicts} == {"learning_rate_too_low", "underfitting_model_bias"}
+    assert findings.recommendations[0].measured["variant"] in ("rate_tenfold+no_penalties", "no_penalties+rate_tenfold")
+    assert not findings.refuted
+
+
+def copies(inflated: bool) -> tuple[InvestigationFindings, list[VariantResult]]:
+    """A run whose data hold copies: without them training has half of the samples, which costs accuracy in any case."""
+    seen = {"findings": [{"code": "duplicates", "message": "600 samples are exact duplicates of others", "where": ""}]}
+    about = record(**well(train_accuracy=[1.0] * 12, val_accuracy=[0.93] * 12), report=seen)
+    accuracy = {"base": 0.93, "base-seed": 0.93, "without_copies": 0.8, "with_copies": 0.88 if inflated else 0.8}
+    results: list[VariantResult] = []
+    while waiting := next_variants(about, results, JOBS):
+        one = waiting[0]
+        few = 800.0 if one.name in ("without_copies", "with_copies") else 1600.0
+        found = scores(accuracy.get(one.name, 0.93))
+        results.append(VariantResult(one, "succeeded", {"train_samples": few}, found, 1.0))
+    return conclude(about, results, JOBS), results
+
+
+def test_copies_are_judged_by_a_control_of_equal_size() -> None:
+    inflated, results = copies(inflated=True)
+    control = next(result.variant for result in results if result.variant.name == "with_copies")
+    assert control.document["split"]["subsample"] == 0.5
+    assert inflated.verdicts[0].code == "leakage"
+    assert inflated.verdicts[0].evidence["inflation_by_copies"]["low"] > 0
+    harmless, _ = copies(inflated=False)
+    assert "leakage" not in [one.code for one in harmless.verdicts]
+    assert "leakage" in harmless.refuted
+
+
+def test_what_failed_for_want_of_memory_or_time_says_nothing_of_its_change() -> None:
+    results: list[VariantResult] = []
+    while waiting := next_variants(SLOW, results, JOBS):
+        one = waiting[0]
+        failed = one.name == "wider"
+        error = {"code": "out_of_memory", "message": "no memory left"} if failed else None
+        state = "failed" if failed else "succeeded"
+        value = None if failed else scores(0.9 if "standard_rate" in one.changes else 0.3)
+        results.append(VariantResult(one, state, {}, value, 1.0, {}, error))
+    found = conclude(SLOW, results, JOBS)
+    assert found.verdicts[0].code == "learning_rate_too_low"
+    assert "wider" in [result.variant.name for result in results]
+    assert "wider" not in [one["change"] for one in found.tried]
+
+
 def test_runs_that_depend_on_their_seed_do_not_make_a_repair() -> None:
     """The base with another seed is as much better as the change: chance explains it."""
     findings, _ = investigated(

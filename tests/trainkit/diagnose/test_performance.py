@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from tests.support.diagnosis_records import RISING, STUCK, facts, falling, found, record, table, well
+from trainkit.diagnose import diagnosis as diagnosis_module
 from trainkit.diagnose.attainable import Attainable
+from trainkit.diagnose.calibration import OF_VERDICTS, Calibration
 from trainkit.diagnose.causes import CAUSES
-from trainkit.diagnose.diagnosis import Diagnosis, diagnose
+from trainkit.diagnose.diagnosis import NAMED, Diagnosis, diagnose, examine
 from trainkit.diagnose.performance import attainment, performance
 from trainkit.diagnose.record import Record
 
@@ -112,11 +114,11 @@ def low_signal(**changes: Any) -> Record:
 
 def test_the_rate_is_not_blamed_where_no_reference_does_better() -> None:
     run = low_signal()
-    assert diagnose(run).verdicts[0].code == "learning_rate_too_high", "the steps are long, and nothing else is known"
+    assert examine(run).evidence[0].code == "learning_rate_too_high", "the steps are long, and nothing else is known"
     alike = diagnose(knowing(run, reference(0.06, 0.02, "r2")))
     assert alike.verdicts[0].code in ("healthy", "inconclusive")
-    assert suspects(alike).get("learning_rate_too_high", 0.0) < 0.5
-    assert diagnose(knowing(run, reference(0.7, 0.03, "r2"))).verdicts[0].code == "learning_rate_too_high"
+    assert suspects(alike).get("learning_rate_too_high", 0.0) < NAMED
+    assert examine(knowing(run, reference(0.7, 0.03, "r2"))).evidence[0].code == "learning_rate_too_high"
 
 
 def test_an_unusual_rate_alone_is_no_evidence() -> None:
@@ -178,9 +180,49 @@ def test_class_that_is_never_predicted() -> None:
 
 def test_label_noise_puts_overfitting_in_doubt() -> None:
     run = record(**well(val_loss=RISING, val_accuracy=[0.6] * 12))
-    doubted = diagnose(knowing(run, reference(0.75, 0.05)))
-    assert doubted.verdicts[0].code == "inconclusive"
-    assert list(suspects(doubted))[:2] == ["overfitting", "label_noise"]
+    run = knowing(run, reference(0.75, 0.05))
+    found = examine(run)
+    assert found.evidence[0].code == "overfitting"
+    assert found.rival("overfitting") >= 0.4
+    diagnosis = diagnose(run)
+    known = {one.code: one.confidence for one in diagnosis.verdicts} | suspects(diagnosis)
+    alone = OF_VERDICTS.probability(found.evidence[0].confidence)
+    assert (
+        known["overfitting"]
+        == OF_VERDICTS.probability(found.evidence[0].confidence, found.rival("overfitting"))
+        < alone
+    )
+    assert "label_noise" in known or known["overfitting"] >= NAMED
+
+
+def test_weak_evidence_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = record(**well(val_loss=RISING, val_accuracy=[0.88] * 12))
+    score = examine(run).evidence[0].confidence
+    sure, unsure = Calibration(2.0, 1.0), Calibration(-4.0, 1.0)
+    monkeypatch.setattr(diagnosis_module, "OF_VERDICTS", sure)
+    named = diagnose(run)
+    assert (named.verdicts[0].code, named.verdicts[0].confidence) == ("overfitting", sure.probability(score))
+    assert named.verdicts[0].evidence["score"] == score
+    monkeypatch.setattr(diagnosis_module, "OF_VERDICTS", unsure)
+    moved = diagnose(run)
+    assert moved.verdicts[0].code == "inconclusive"
+    assert suspects(moved)["overfitting"] == unsure.probability(score)
+    assert moved.recommendations, "what the suspects recommend"
+
+
+def test_a_probability_rises_with_the_score_and_falls_with_its_rival() -> None:
+    one = Calibration(0.5, 0.8, 2.0)
+    assert one.probability(0.5) < one.probability(0.9) < one.probability(1.0) <= 0.98
+    assert one.probability(0.9, 0.6) < one.probability(0.9)
+    assert Calibration(0.0, 1.0).probability(0.7) == 0.7
+    assert Calibration(0.0, 1.0).probability(1.0) == 0.98
+
+
+def test_the_probability_of_being_short_by_hand() -> None:
+    run = performance(knowing(record(**well(val_accuracy=[0.8] * 12)), reference(0.9, 0.049)))
+    assert run is not None
+    # d = 0.1, r = 0.8, standard error 0.025: z = (0.1 - 0.016) / 0.025 = 3.36
+    assert run.shortfall == pytest.approx(0.99961, abs=1e-5)
 
 
 def test_every_cause_states_what_it_could_have_seen() -> None:

@@ -16,7 +16,7 @@ from trainkit.diagnose.causes.learning_rate_too_low import evidence as learning_
 from trainkit.diagnose.causes.saturated_activations import evidence as saturated_activations
 from trainkit.diagnose.causes.symmetric_initialization import evidence as symmetric_initialization
 from trainkit.diagnose.causes.vanishing_gradients import evidence as vanishing_gradients
-from trainkit.diagnose.diagnosis import diagnose
+from trainkit.diagnose.diagnosis import diagnose, examine
 from trainkit.diagnose.rates import relative_steps, sharpness
 
 FLAT = [2.31] * 12
@@ -124,15 +124,15 @@ def test_learning_rate_too_high_not_for_a_high_first_loss() -> None:
 def test_optimization_failure_of_many_plain_layers() -> None:
     flat = well(train_loss=FLAT, val_loss=FLAT, train_dead_units=[0.6] * 12)
     plain = {"model": {"kind": "mlp", "hidden": [16] * 20}}
-    assert [v.code for v in diagnose(record(plain, **flat)).verdicts] == ["optimization_failure"]
+    assert [v.code for v in examine(record(plain, **flat)).evidence] == ["optimization_failure"]
     slow = {"optimizer": {"kind": "sgd", "lr": 0.01}}
     creeping = well(
         train_loss=np.linspace(2.3, 2.2, 12).tolist(), val_loss=FLAT, train_lr=[0.01] * 12, train_grad_norm=[4.0] * 12
     )
-    assert diagnose(record(slow, **creeping)).verdicts[0].code == "learning_rate_too_low"
-    assert diagnose(record({**slow, **plain}, **creeping)).verdicts[0].code == "optimization_failure"
+    assert examine(record(slow, **creeping)).evidence[0].code == "learning_rate_too_low"
+    assert examine(record({**slow, **plain}, **creeping)).evidence[0].code == "optimization_failure"
     half = {"train_loss": [2.3, 1.6, *[1.0] * 10], "val_loss": [2.3, 1.6, *[1.1] * 10]}
-    assert [v.code for v in diagnose(record(plain, **well(**half))).verdicts] == ["optimization_failure"]
+    assert [v.code for v in examine(record(plain, **well(**half))).evidence] == ["optimization_failure"]
     assert [v.code for v in diagnose(record(plain, **well())).verdicts] == ["healthy"]
     late = [*[2.3] * 7, 1.5, 0.8, 0.6, 0.5, 0.4]
     assert diagnose(record(plain, **well(train_loss=late, val_loss=late))).verdicts[0].code == "optimization_failure"

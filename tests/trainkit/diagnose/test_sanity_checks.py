@@ -144,7 +144,7 @@ def test_sanity_checks_of_real_runs() -> None:
     assert failed is not None, stuck.verdicts
     evidence = failed.evidence["sanity_checks"]
     assert (evidence["small_model"]["lower"], evidence["first_batch"]["learnt"]) == (True, False)
-    assert failed.confidence == 0.95
+    assert failed.evidence["score"] == 0.95
     sound = run(digits(), model={"kind": "mlp", "hidden": [128, 64]}, train={"epochs": 12, **BOTH})
     assert [v.code for v in sound.verdicts] == ["healthy"]
     assert sound.recommendations == []

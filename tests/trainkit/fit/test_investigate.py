@@ -156,6 +156,33 @@ def test_interrupted_investigation_goes_on_with_the_same_findings(action: str, o
     assert json.dumps(resumed.findings.as_dict()) == json.dumps(whole.findings.as_dict())
 
 
+def test_a_variant_whose_process_died_is_a_result_and_the_next_follows() -> None:
+    few = InvestigationBudget(seconds=None, jobs=4)
+    states: list[dict[str, Any]] = []
+    kept = lambda event: states.append(event["state"]) if event["type"] == "investigation_state" else None  # noqa: E731
+    investigate(SLOW, digits(), budget=InvestigationBudget(seconds=None, jobs=2), on_event=kept)
+    error = {"code": "out_of_memory", "message": "the machine's memory ran out"}
+    found = investigate(SLOW, digits(), budget=few, state=states[-1], lost=error)
+    assert [result.state for result in found.results] == ["succeeded", "succeeded", "failed", "succeeded"]
+    assert found.results[2].error == error
+    assert found.variants[2].name not in [one["change"] for one in found.findings.tried]
+
+
+def test_a_run_that_takes_longer_than_what_is_left_is_ended() -> None:
+    """A clock that stands still while the base is trained, and then runs fast."""
+    readings: list[float] = []
+
+    def clock() -> float:
+        readings.append(max(0.0, len(readings) - 3) * 1.0)
+        return readings[-1]
+
+    found = investigate(SLOW, digits(), budget=InvestigationBudget(seconds=5), clock=clock)
+    assert [result.state for result in found.results] == ["succeeded", "failed"]
+    assert (found.results[1].error or {})["code"] == "out_of_time"
+    assert found.results[1].seconds <= 10
+    assert found.outcome == "finished"
+
+
 def test_stop_concludes_with_what_is_known() -> None:
     stopped = investigate(SLOW, digits(), budget=JOBS, control=StopAt("stop", 450))
     assert stopped.outcome == "stopped"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from trainkit.diagnose.cause import Cause, Intervention
+from trainkit.diagnose.estimates import wilson_interval
 from trainkit.diagnose.record import Record
 from trainkit.diagnose.spec_changes import Change, Patch
 from trainkit.diagnose.verdicts import Verdict, graded_confidence
@@ -22,6 +23,8 @@ REFERENCE_GAIN = 0.05
 """Mean recall by which a reference model must be better to show that the class can be told."""
 WITHOUT_REFERENCE = 0.45
 """Confidence below 5 to 1 where no reference shows that the class can be told."""
+UNSEEN = 0.3
+"""Suspicion of small classes of which too few samples are held out to tell."""
 RECALL_GAP = 0.2
 """Difference of the recalls of large and small classes that counts."""
 
@@ -135,15 +138,30 @@ def _recall(rows: Sequence[Mapping[str, Any]]) -> float:
 
 
 def suspicion(record: Record) -> float:
-    """Class sizes of 3 to 1 or more without balancing, and a mean recall 0.05 below the accuracy."""
-    counts = [n for n in record.classes.values() if n]
-    if len(counts) < 2 or record.spec.balance != "none" or max(counts) < 3 * min(counts):
+    """Class sizes of 3 to 1 or more without balancing, and a mean recall 0.05 below the accuracy.
+
+    Or of 5 to 1, with so few held-out samples of the small classes that a recall 0.2 below the others' is not excluded.
+    """
+    counts = {name: n for name, n in record.classes.items() if n}
+    if len(counts) < 2 or record.spec.balance != "none" or max(counts.values()) < 3 * min(counts.values()):
         return 0.0
     accuracy, recall = record.get("val_accuracy").value, record.get("val_recall").value
     if not len(accuracy) or not len(recall):
         return 0.1
     gap = float(np.median(accuracy[-3:]) - np.median(recall[-3:]))
-    return min(0.6, 0.1 + 4 * max(0.0, gap - 0.03))
+    unseen = UNSEEN if _may_hide(record, counts) else 0.0
+    return max(unseen, min(0.6, 0.1 + 4 * max(0.0, gap - 0.03)))
+
+
+def _may_hide(record: Record, counts: Mapping[str, int]) -> bool:
+    """Return whether the recall of small classes may be 0.2 below the others', by the lower end of its 95 % interval."""
+    rows = {row["class"]: row for row in (record.evaluation or {}).get("per_class") or () if row["support"]}
+    small = [rows[name] for name, n in counts.items() if n * UNBALANCED <= max(counts.values()) and name in rows]
+    large = [row for row in rows.values() if row not in small]
+    if not small or not large:
+        return False
+    low, _ = wilson_interval(_recall(small), sum(row["support"] for row in small))
+    return _recall(large) - low > RECALL_GAP
 
 
 def recommendations(record: Record) -> Iterator[Change]:

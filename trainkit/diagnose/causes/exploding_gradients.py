@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from trainkit.diagnose.capacity import LARGE_GAIN, init_gain, limit_symptom_confidence, too_deep
+from trainkit.diagnose.capacity import LARGE_GAIN, has_unusual_init, init_gain, limit_symptom_confidence, too_deep
 from trainkit.diagnose.cause import Cause, Intervention
 from trainkit.diagnose.interventions import (
     BIASED_WEIGHTS,
@@ -66,10 +66,14 @@ def evidence(record: Record) -> Verdict | None:
 
 
 def suspicion(record: Record) -> float:
-    """Steep first gradients (a tenth of what counts as evidence), or initial weights that let the signal grow."""
+    """Steep first gradients (a tenth of what counts as evidence), or initial weights that let the signal grow.
+
+    After usual initial weights a rate above the default one explains them: it has changed the weights by the first log step.
+    """
     steep = sharpness(record).value[:1]
     if len(steep) and steep[0] >= STEEP / 10:
-        return 0.5
+        usual = record.spec.optimizer.lr <= default_rate(record) or has_unusual_init(record)
+        return 0.5 if usual else 0.2
     gain = init_gain(record)
     return 0.4 if gain is not None and gain >= LARGE_GAIN else 0.0
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trainkit.diagnose.cause import Cause, Intervention
-from trainkit.diagnose.performance import attainment
+from trainkit.diagnose.performance import attainment, performance
 from trainkit.diagnose.plateau import PLATEAU_GAIN
 from trainkit.diagnose.record import LOW_SKILL, VERY_LOW_SKILL, Record, Series
 from trainkit.diagnose.spec_changes import Change, early_stop_patch, model_patch, narrower_patch, regularized_patch
@@ -23,6 +23,8 @@ WIDE_GAP_MEMORISED = 0.1
 """The gap that counts as overfitting then."""
 HARMLESS = 0.4
 """Most confidence where the kept weights are as good as a reference model."""
+UNLIKELY = 0.5
+"""Probability of being short of a reference model below which the kept weights are taken to be as good as it."""
 STEADY_RISE = 0.05
 """Least size of a rise that counts because it is steady, as a share of the baseline loss."""
 
@@ -68,8 +70,8 @@ def evidence(record: Record) -> Verdict | None:
         graded_confidence(rise / max(noise, PLATEAU_GAIN * scale), 1, 3) if rising else 0.0,
         graded_confidence(gap / scale, wide, 3 * WIDE_GAP, 0.5, 0.85) if apart else 0.0,
     )
-    if record.attainable is not None and attainment(record) in (("close",) if rising else ("close", "unclear")):
-        sure = min(sure, HARMLESS)  # the kept weights are as good as a reference model
+    if _as_good_as_reference(record) or (not rising and record.attainable and attainment(record) == "unclear"):
+        sure = min(sure, HARMLESS)
     parted = np.flatnonzero(val.value - np.interp(val.step, train.step, train.value) > wide * scale)
     since = int(val.epoch[min(best + 1, len(val) - 1)]) if rising or not len(parted) else int(val.epoch[parted[0]])
     message = (
@@ -98,6 +100,14 @@ def evidence(record: Record) -> Verdict | None:
             "series": ["train_loss", "val_loss", "val_loss_se", "train_accuracy", "val_accuracy"],
         },
     )
+
+
+def _as_good_as_reference(record: Record) -> bool:
+    """Return whether the kept weights come close to a reference model, or are better than one on a small part."""
+    reached = performance(record)
+    if reached is None or reached.attainable is None:
+        return False
+    return reached.attainment == "close" or (reached.shortfall or 0.0) < UNLIKELY
 
 
 def _accuracy_gap_is_real(record: Record, step: int) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 
 from trainkit.diagnose.capacity import dropout_gap
 from trainkit.diagnose.cause import Cause, Intervention
+from trainkit.diagnose.performance import attainment
 from trainkit.diagnose.record import LOW_SKILL, Record, leading_count
 from trainkit.diagnose.spec_changes import Change, Patch
 from trainkit.diagnose.verdicts import LOW_LEARNING, Verdict, graded_confidence
@@ -18,6 +19,8 @@ HEAVY_TAILS = 4.0
 """mse / mae^2 of the residuals: pi/2 = 1.57 for a normal, 2 for a Laplace distribution. From 4 on outliers dominate."""
 HEAVY_KURTOSIS = 12.0
 """m4 / m2^2 of the residuals: 3 for a normal, 6 for a Laplace distribution. From 12 on outliers dominate."""
+FITTED_BY_OTHERS = 0.4
+"""Most confidence in outliers where a reference model is clearly better, though it minimises squared errors as well."""
 MIN_RESIDUALS = 30
 """Least number of residuals for these statistics."""
 
@@ -77,9 +80,12 @@ def _outliers(record: Record) -> Verdict | None:
     peaked = _kurtosis(record)
     if ratio < HEAVY_TAILS and peaked < HEAVY_KURTOSIS:
         return None
+    confidence = graded_confidence(max(ratio / HEAVY_TAILS, peaked / HEAVY_KURTOSIS), 1, 4, 0.5, 0.8)
+    if attainment(record) == "short":  # a reference fits them: these are errors of the model, not outliers of the data
+        confidence = min(confidence, FITTED_BY_OTHERS)
     return Verdict(
         "wrong_loss",
-        graded_confidence(max(ratio / HEAVY_TAILS, peaked / HEAVY_KURTOSIS), 1, 4, 0.5, 0.8),
+        confidence,
         int(record.get("train_loss").epoch[0]),
         f"A few large residuals dominate the squared error: mse / mae^2 is {ratio:.3g} (normal distribution: 1.57), the "
         f"kurtosis {peaked:.3g} (normal distribution: 3).",
