@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from benchmarks.diagnosis.examination import Examination
 from benchmarks.diagnosis.judge import QUIET, Opinion, Result
 from trainkit.diagnose import calibration_table
-from trainkit.diagnose.calibration import Calibration, logit
+from trainkit.diagnose.calibration import PlattScaling, logit
 from trainkit.diagnose.diagnosis import diagnose, examine
 from trainkit.diagnose.estimates import wilson_interval
 from trainkit.diagnose.verdicts import Code
@@ -63,7 +63,7 @@ def scored(cases: Iterable[Examination]) -> Iterator[Scored]:
         yield Scored(lead.code, score, found.rival(lead.code), right)
 
 
-def fitted(rows: Sequence[Scored], *, with_rival: bool) -> Calibration:
+def fitted(rows: Sequence[Scored], *, with_rival: bool) -> PlattScaling:
     """Return the most probable map, by Platt's (1999) likelihood and a normal prior of the parameters.
 
     Platt's targets (n+ + 1) / (n+ + 2) and 1 / (n- + 2) in the place of 1 and 0 keep few rows from certainty.
@@ -80,7 +80,7 @@ def fitted(rows: Sequence[Scored], *, with_rival: bool) -> Calibration:
 
     # neither a surer rule nor a less suspected rival makes a verdict less likely
     bounds = [(None, None), (0.0, None), (0.0, None)][: x.shape[1]]
-    return Calibration(*(round(float(one), 4) for one in minimize(loss, mean, bounds=bounds).x))
+    return PlattScaling(*(round(float(one), 4) for one in minimize(loss, mean, bounds=bounds).x))
 
 
 def held_out(rows: Sequence[Scored], *, with_rival: bool) -> list[tuple[float, bool]]:

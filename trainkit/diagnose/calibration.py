@@ -18,7 +18,7 @@ LEAST, MOST = 0.02, 0.98
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class PlattScaling:
     """Parameters of a map: `intercept` a, `slope` b and `rival` c."""
 
     intercept: float
@@ -40,5 +40,5 @@ def logit(score: float) -> float:
     return math.log(p / (1 - p))
 
 
-OF_VERDICTS, OF_HEALTHY = Calibration(*VERDICT), Calibration(*HEALTHY)
+OF_VERDICTS, OF_HEALTHY = PlattScaling(*VERDICT), PlattScaling(*HEALTHY)
 """Of the verdict on a cause, and of `healthy`."""

@@ -10,7 +10,7 @@ import pytest
 from tests.support.diagnosis_records import RISING, STUCK, facts, falling, found, record, table, well
 from trainkit.diagnose import diagnosis as diagnosis_module
 from trainkit.diagnose.attainable import Attainable
-from trainkit.diagnose.calibration import OF_VERDICTS, Calibration
+from trainkit.diagnose.calibration import OF_VERDICTS, PlattScaling
 from trainkit.diagnose.causes import CAUSES
 from trainkit.diagnose.diagnosis import NAMED, Diagnosis, diagnose, examine
 from trainkit.diagnose.performance import attainment, performance
@@ -198,7 +198,7 @@ def test_label_noise_puts_overfitting_in_doubt() -> None:
 def test_weak_evidence_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     run = record(**well(val_loss=RISING, val_accuracy=[0.88] * 12))
     score = examine(run).evidence[0].confidence
-    sure, unsure = Calibration(2.0, 1.0), Calibration(-4.0, 1.0)
+    sure, unsure = PlattScaling(2.0, 1.0), PlattScaling(-4.0, 1.0)
     monkeypatch.setattr(diagnosis_module, "OF_VERDICTS", sure)
     named = diagnose(run)
     assert (named.verdicts[0].code, named.verdicts[0].confidence) == ("overfitting", sure.probability(score))
@@ -211,11 +211,11 @@ def test_weak_evidence_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_probability_rises_with_the_score_and_falls_with_its_rival() -> None:
-    one = Calibration(0.5, 0.8, 2.0)
+    one = PlattScaling(0.5, 0.8, 2.0)
     assert one.probability(0.5) < one.probability(0.9) < one.probability(1.0) <= 0.98
     assert one.probability(0.9, 0.6) < one.probability(0.9)
-    assert Calibration(0.0, 1.0).probability(0.7) == 0.7
-    assert Calibration(0.0, 1.0).probability(1.0) == 0.98
+    assert PlattScaling(0.0, 1.0).probability(0.7) == 0.7
+    assert PlattScaling(0.0, 1.0).probability(1.0) == 0.98
 
 
 def test_the_probability_of_being_short_by_hand() -> None:
