@@ -93,8 +93,11 @@ def held_out(rows: Sequence[Scored], *, with_rival: bool) -> list[tuple[float, b
     return found
 
 
-def calibrate(cases: Sequence[Examination], facts: Mapping[str, Any]) -> str:
-    """Fit the maps, write them into `trainkit/diagnose/calibration_table.py`, and return a report."""
+def calibrate(cases: Sequence[Examination], facts: Mapping[str, Any]) -> tuple[str, list[tuple[float, bool]]]:
+    """Fit the maps, and write them into `trainkit/diagnose/calibration_table.py`.
+
+    Returns a report, and (probability, whether right) of each verdict by the maps of the other folds.
+    """
     rows = list(scored(cases))
     groups = {
         "VERDICT": ([one for one in rows if one.code not in QUIET], True),
@@ -108,15 +111,16 @@ def calibrate(cases: Sequence[Examination], facts: Mapping[str, Any]) -> str:
         '"""',
         "",
     ]
-    text = []
+    text, points = [], []
     for name, (group, with_rival) in groups.items():
         one = fitted(group, with_rival=with_rival)
         right = sum(row.right for row in group)
         lines += [f"{name} = ({one.intercept}, {one.slope}, {one.rival})", f'"""{right} of {len(group)} were right."""']
         text.append(f"{name}: {one}, {right} of {len(group)} right; by maps of the other folds:")
-        text += [f"  {row}" for row in reliability_rows(held_out(group, with_rival=with_rival))]
+        points += (held := held_out(group, with_rival=with_rival))
+        text += [f"  {row}" for row in reliability_rows(held)]
     Path(calibration_table.__file__).write_text("\n".join(lines) + "\n")
-    return "\n".join(text)
+    return "\n".join(text), points
 
 
 def main_verdicts(results: Sequence[Result], mode: str) -> list[tuple[float, bool]]:
@@ -151,13 +155,13 @@ def plot_reliability(points: Sequence[tuple[float, bool]], title: str, file: Pat
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(5.2, 4.4), dpi=120, layout="constrained")
-    axes.plot([0.4, 1], [0.4, 1], color="0.6", linewidth=1, label="confidence = share that is right")
+    axes.plot([0.35, 1], [0.35, 1], color="0.6", linewidth=1, label="confidence = share that is right")
     for mean, right, count in binned(points):
         low, high = wilson_interval(right / count, count)
         share = right / count
         axes.errorbar([mean], [share], [[share - low], [high - share]], fmt="o", color="C0", capsize=3)
         axes.annotate(f"{right} of {count}", (mean, share), (6, -12), textcoords="offset points", fontsize=8)
-    axes.set(xlabel="confidence of the main verdict", ylabel="share that is right", xlim=(0.45, 1.02), ylim=(0, 1.02))
+    axes.set(xlabel="confidence of the main verdict", ylabel="share that is right", xlim=(0.35, 1.02), ylim=(0, 1.02))
     axes.set_title(title, fontsize=9)
     axes.legend(loc="lower left", fontsize=8, frameon=False)
     figure.savefig(file)

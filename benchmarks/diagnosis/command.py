@@ -61,7 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not set(numbers) <= set(CALIBRATION):
             parser.error(f"confidences are fitted on seeds of {CALIBRATION.start}:{CALIBRATION.stop} alone")
         facts = {name: run_facts(numbers, None)[name] for name in ("date", "commit", "seeds")}
-        print(calibrate(_examined(numbers, options.fresh, options.records), facts))
+        text, points = calibrate(_examined(numbers, options.fresh, options.records), facts)
+        print(text)
+        if options.reliability:
+            title = f"by folds, seeds {facts['seeds']}, {facts['date'][:10]}, {facts['commit']}"
+            plot_reliability(points, title, options.reliability)
         return
     options.seeds = options.seeds or range(100)
     if (max(options.seeds) >= FINAL_FROM) != options.final:
