@@ -1,8 +1,8 @@
 """Parameters of the maps in `calibration.py`: intercept, slope, and factor of the rival.
 
 Written by `python -m benchmarks diagnosis --calibrate`:
-date 2026-11-30T18:46:42+00:00.
-commit fa96a59abd43.
+date 2026-11-30T19:11:40+00:00.
+commit 44553b551f5e.
 seeds 211:260.
 """
 
