@@ -1,8 +1,8 @@
 """Parameters of the maps in `calibration.py`: intercept, slope, and factor of the rival.
 
 Written by `python -m benchmarks diagnosis --calibrate`:
-date 2026-11-30T19:11:40+00:00.
-commit 44553b551f5e.
+date 2026-11-30T19:14:32+00:00.
+commit 592b1d362162.
 seeds 211:260.
 """
 
