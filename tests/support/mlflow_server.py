@@ -23,7 +23,7 @@ from tests.support.client_tools import ROOT, run
 
 LOCK = ROOT / "tests" / "service" / "mirrors" / "tools" / "requirements.lock"
 READER = Path(__file__).with_name("read_mlflow.py")
-START_SECONDS = 240
+START_SECONDS = 400
 ALONE = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",

@@ -22,7 +22,7 @@ from tests.support.api import Served, error_of, resume_elsewhere
 from tests.support.mirrors import copy_due, create_mirror, let_retry, mirrored
 from tests.support.mlflow_server import MlflowServer
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("mlflow")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("mlflow")]
 ROOT = Path(__file__).parents[3]
 SQLITE = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
 
