@@ -544,6 +544,10 @@ def test_seeds_are_one_row_with_mean_and_band(browser: Browser, stack: Stack) ->
     importance = page.get_by_role("table", name="Importance of parameters").locator("tbody th")
     importance.first.wait_for()
     assert importance.all_inner_texts() == ["/optimizer/lr", "/train/seed"]
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="History").click()
+    assert saved.value.suggested_filename == "rates-history.md"
+    assert "0.0003" in Path(saved.value.path()).read_text()
     seen.go("jobs?columns=val_accuracy&sort=name")
     page.get_by_role("link", name="rates").first.wait_for()
     page.get_by_label("Group seeds and folds").check()

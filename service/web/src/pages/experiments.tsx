@@ -1,12 +1,14 @@
 /** Experiments: trials as they come, the best so far, what each parameter did, and what may be concluded. */
 
 import { useMemo, useState } from "preact/hooks";
-import { api, dataOf, type Schemas } from "../api/client";
+import { api, dataOf, fetchBlob, type Schemas } from "../api/client";
+import { asProblem, type Problem } from "../api/problem";
 import { Confirm, Empty, ProblemBox, StateBadge } from "../components/basics";
 import { Failure } from "../components/failure";
 import { Chart } from "../components/chart";
 import { ParallelCoordinates } from "../components/parallel_coordinates";
 import { shown } from "../components/spec_diff";
+import { save } from "../download";
 import { ago, duration, number, words } from "../format";
 import { useLoaded, useNow } from "../hooks";
 import { address } from "../router";
@@ -144,6 +146,15 @@ export function ExperimentPage({ id, mayWrite }: { id: string; mayWrite: boolean
   const experiment = useLoaded(id, async () => dataOf(await api.GET("/v1/experiments/{experiment_id}", { params: { path: { experiment_id: id } } })), REFRESH_SECONDS);
   const results = useLoaded(id, async () => dataOf(await api.GET("/v1/experiments/{experiment_id}/results", { params: { path: { experiment_id: id } } })), REFRESH_SECONDS);
   const found = experiment.data;
+  const [refused, setRefused] = useState<Problem | null>(null);
+  const saveHistory = async () => {
+    try {
+      save(await fetchBlob(`/v1/experiments/${encodeURIComponent(id)}/history?format=markdown&limit=1000`), `${found?.name || id}-history.md`);
+      setRefused(null);
+    } catch (error) {
+      setRefused(asProblem(error));
+    }
+  };
   if (experiment.problem && !found) return <ProblemBox problem={experiment.problem} />;
   if (!found) return <p class="muted">Loading</p>;
   const jobs = (results.data?.data ?? []).flatMap((trial) => (trial.job ? [trial.job] : []));
@@ -159,6 +170,9 @@ export function ExperimentPage({ id, mayWrite }: { id: string; mayWrite: boolean
               Compare {jobs.length > MOST_COMPARED ? `the first ${MOST_COMPARED}` : "its"} jobs
             </a>
           )}
+          <button title="What was tried, in which order, why, and what it gave, as Markdown" onClick={() => void saveHistory()}>
+            History
+          </button>
           {mayWrite && !ENDED.has(found.state) && (
             <button class="danger" onClick={() => setAsked(true)}>
               Stop
@@ -166,6 +180,7 @@ export function ExperimentPage({ id, mayWrite }: { id: string; mayWrite: boolean
           )}
         </span>
       </div>
+      {refused && <ProblemBox problem={refused} />}
       {found.reason && <p class="muted">{words(found.reason)}</p>}
       {found.error && <Failure failure={found.error} />}
       <dl class="facts">
